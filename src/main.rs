@@ -1,0 +1,2 @@
+//! affix.
+fn main() {}
