@@ -1,1 +1,3 @@
 //! affix.
+
+pub mod api;
