@@ -1,0 +1,248 @@
+//! Image indexes and Docker manifest lists, read as data; and indexes that are rewritten without touching what others wrote.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::descriptor::null_is_default;
+use super::{Descriptor, Digest, media_type};
+
+/// An index as data (image-spec, image-index.md).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageIndex {
+    /// The media type that the document itself states, where it does.
+    #[serde(default)]
+    pub media_type: Option<String>,
+    /// Artifact type, where the index is itself an artifact.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
+    /// The entries; `null` and absent are empty.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub manifests: Vec<Descriptor>,
+    /// What the index is attached to, where it is an attachment.
+    #[serde(default)]
+    pub subject: Option<Descriptor>,
+    /// Annotations.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// An entry of a listing of referrers, exactly as it was written, and as data where it could be read.
+#[derive(Clone)]
+pub struct RawEntry {
+    raw: Box<RawValue>,
+    descriptor: Option<Descriptor>,
+}
+
+impl RawEntry {
+    /// The entry's bytes.
+    #[must_use]
+    pub fn raw(&self) -> &str {
+        self.raw.get()
+    }
+
+    /// The entry as data; `None` where it is no descriptor that affix can read. Such an entry is kept and never used.
+    #[must_use]
+    pub const fn descriptor(&self) -> Option<&Descriptor> {
+        self.descriptor.as_ref()
+    }
+
+    /// The entry's digest, where it can be read.
+    #[must_use]
+    pub fn digest(&self) -> Option<&Digest> {
+        self.descriptor.as_ref().map(|descriptor| &descriptor.digest)
+    }
+}
+
+impl fmt::Debug for RawEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.raw())
+    }
+}
+
+impl PartialEq for RawEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.raw() == other.raw()
+    }
+}
+
+impl Eq for RawEntry {}
+
+impl From<&Descriptor> for RawEntry {
+    fn from(descriptor: &Descriptor) -> Self {
+        let raw = serde_json::value::to_raw_value(descriptor).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        Self { raw, descriptor: Some(descriptor.clone()) }
+    }
+}
+
+impl Serialize for RawEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.raw.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let descriptor = serde_json::from_str(raw.get()).ok();
+        Ok(Self { raw, descriptor })
+    }
+}
+
+/// An index whose entries and fields are kept byte for byte and in their order: the content of a fallback tag or one page
+/// of a listing (distribution-spec, "Listing Referrers").
+#[derive(Debug, Clone)]
+pub struct RawIndex {
+    before: Vec<(String, Box<RawValue>)>,
+    after: Vec<(String, Box<RawValue>)>,
+    /// The entries, in their order.
+    pub entries: Vec<RawEntry>,
+}
+
+impl Default for RawIndex {
+    /// An empty OCI index, as clients begin a fallback tag.
+    fn default() -> Self {
+        let field = |name: &str, json: String| Some((name.to_owned(), RawValue::from_string(json).ok()?));
+        let version = field("schemaVersion", "2".to_owned());
+        let media_type = field("mediaType", format!("{:?}", media_type::OCI_INDEX));
+        Self { before: [version, media_type].into_iter().flatten().collect(), after: Vec::new(), entries: Vec::new() }
+    }
+}
+
+impl RawIndex {
+    /// Reads an index; a field that stands twice is refused, since readers differ in which one they take.
+    ///
+    /// # Errors
+    /// When the bytes are no JSON object, or `manifests` is neither a list nor `null`.
+    pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// The index as bytes: compact where affix wrote, as it was where others did.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The media type that the document itself states.
+    #[must_use]
+    pub fn media_type(&self) -> Option<String> {
+        let (_, raw) = self.before.iter().chain(&self.after).find(|(name, _)| name == "mediaType")?;
+        serde_json::from_str(raw.get()).ok()
+    }
+
+    /// Whether an entry of `digest` is listed.
+    #[must_use]
+    pub fn contains(&self, digest: &Digest) -> bool {
+        self.entries.iter().any(|entry| entry.digest() == Some(digest))
+    }
+}
+
+impl Serialize for RawIndex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap as _;
+        let mut map = serializer.serialize_map(Some(self.before.len() + self.after.len() + 1))?;
+        for (name, value) in &self.before {
+            map.serialize_entry(name, value)?;
+        }
+        map.serialize_entry("manifests", &self.entries)?;
+        for (name, value) in &self.after {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for RawIndex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = RawIndex;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an image index")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawIndex, A::Error> {
+                let mut index = RawIndex { before: Vec::new(), after: Vec::new(), entries: Vec::new() };
+                let mut listed = false;
+                while let Some(name) = map.next_key::<String>()? {
+                    if index.before.iter().chain(&index.after).any(|(seen, _)| *seen == name) || (listed && name == "manifests") {
+                        return Err(A::Error::custom(format_args!("the field {name:?} stands twice")));
+                    }
+                    if name == "manifests" {
+                        index.entries = map.next_value::<Option<Vec<RawEntry>>>()?.unwrap_or_default();
+                        listed = true;
+                    } else {
+                        let fields = if listed { &mut index.after } else { &mut index.before };
+                        fields.push((name, map.next_value()?));
+                    }
+                }
+                Ok(index)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+mod tests {
+    use super::*;
+
+    const FOREIGN: &str = r#"{ "digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,  "x-unknown": {"b":1.50,"a":[ ]},"mediaType":"application/vnd.oci.image.manifest.v1+json","annotations":{"ü":"\u00fc<>&"} }"#;
+
+    #[test]
+    fn what_others_wrote_survives_a_rewrite_byte_for_byte() {
+        let text = format!(
+            r#"{{"schemaVersion":2,"x":{{ "deep" : 1e400 }},"manifests":[{FOREIGN},{{"odd":true}}],"mediaType":"m","annotations":{{"k":"v"}}}}"#
+        );
+        let mut index = RawIndex::parse(text.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(index.to_bytes()).unwrap(), text);
+        index.entries.push(RawEntry::from(&Descriptor::of("m", b"x")));
+        let written = String::from_utf8(index.to_bytes()).unwrap();
+        assert!(written.contains(FOREIGN) && written.contains(r#"{"odd":true},{"mediaType":"m","digest":"#), "{written}");
+        assert_eq!(index.media_type().as_deref(), Some("m"));
+        assert!(index.entries[1].descriptor().is_none());
+    }
+
+    #[test]
+    fn null_and_absent_entries_are_none() {
+        for text in [r#"{"schemaVersion":2,"manifests":null}"#, r#"{"schemaVersion":2}"#, r#"{"manifests":[]}"#] {
+            assert!(RawIndex::parse(text.as_bytes()).unwrap().entries.is_empty(), "{text}");
+            assert!(serde_json::from_str::<ImageIndex>(text).unwrap().manifests.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_stands_twice_is_refused() {
+        for text in [r#"{"manifests":[],"manifests":[]}"#, r#"{"mediaType":"a","mediaType":"b"}"#] {
+            assert!(RawIndex::parse(text.as_bytes()).unwrap_err().to_string().contains("stands twice"), "{text}");
+            assert!(serde_json::from_str::<ImageIndex>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_fallback_tag_is_an_oci_index() {
+        assert_eq!(
+            RawIndex::default().to_bytes(),
+            br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_an_index_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+            if let Ok(index) = RawIndex::parse(&bytes) {
+                let again = RawIndex::parse(&index.to_bytes()).unwrap();
+                proptest::prop_assert_eq!(index.to_bytes(), again.to_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Manifests: what a registry answers for a tag or a digest, told apart and checked.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::descriptor::null_is_default;
+use super::digest::cut;
+use super::media_type::{self, Kind};
+use super::{Descriptor, ImageIndex};
+
+/// An image manifest (image-spec, manifest.md). Fields are written in the order of Go tools.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageManifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// The media type that the document itself states, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// Type of the artifact, where the manifest is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The configuration.
+    pub config: Descriptor,
+    /// The layers; `null` and absent are empty.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub layers: Vec<Descriptor>,
+    /// What this manifest is attached to (image-spec, manifest.md, `subject`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+    /// Annotations.
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl ImageManifest {
+    /// The artifact type by which listings know this manifest: its own, or its config's media type where it states none
+    /// (distribution-spec, "Listing Referrers").
+    #[must_use]
+    pub fn effective_artifact_type(&self) -> &str {
+        self.artifact_type.as_deref().filter(|own| !own.is_empty()).unwrap_or(&self.config.media_type)
+    }
+}
+
+/// A manifest, told apart by its media type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Manifest {
+    /// An OCI index or a Docker manifest list.
+    Index(ImageIndex),
+    /// An OCI or Docker image manifest.
+    Image(ImageManifest),
+}
+
+/// Why bytes are not a manifest that affix can work with.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Docker's first format, which has no place for referrers.
+    #[error("the image is stored as Docker schema 1, which cannot be attached to: push it again with a current tool")]
+    Schema1,
+    /// No manifest kind that affix knows.
+    #[error("media type {0:?} is neither an image index nor an image manifest")]
+    UnsupportedMediaType(String),
+    /// The answer's header and the document disagree, so readers would too.
+    #[error("the registry calls the document {header:?}, the document calls itself {body:?}")]
+    MediaTypeMismatch {
+        /// From `Content-Type`.
+        header: String,
+        /// From the document.
+        body: String,
+    },
+    /// Fields of an index and of an image in one document (image-spec, security advisory GHSA-77vh-xpmg-72qh).
+    #[error("the document has both the fields of an index and those of an image manifest")]
+    Ambiguous,
+    /// The bytes are no JSON document of that shape.
+    #[error("the document is malformed: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Probe {
+    #[serde(default)]
+    schema_version: Option<serde_json::Number>,
+    #[serde(default)]
+    media_type: Option<String>,
+    #[serde(default)]
+    manifests: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    layers: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    config: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+impl Manifest {
+    /// Reads a manifest that was served as `content_type`; answers with the media type that names it in a descriptor.
+    ///
+    /// # Errors
+    /// When the document is malformed, ambiguous, of no known kind, or calls itself something else than the registry does.
+    pub fn parse(content_type: Option<&str>, bytes: &[u8]) -> Result<(String, Self), ManifestError> {
+        let served = content_type.map(media_type::essence).filter(|served| !served.is_empty());
+        if served.is_some_and(|served| matches!(served, media_type::DOCKER_SCHEMA1 | media_type::DOCKER_SCHEMA1_SIGNED)) {
+            return Err(ManifestError::Schema1);
+        }
+        let probe: Probe = serde_json::from_slice(bytes)?;
+        let is_schema1 = probe.schema_version.and_then(|version| version.as_u64()) == Some(1);
+        if is_schema1 || probe.fs_layers.is_some() {
+            return Err(ManifestError::Schema1);
+        }
+        if probe.manifests.is_some() && (probe.layers.is_some() || probe.config.is_some()) {
+            return Err(ManifestError::Ambiguous);
+        }
+        let stated = probe.media_type.filter(|stated| !stated.is_empty());
+        let media_type = match (served, stated) {
+            (Some(served), Some(body)) if media_type::kind(served) != Kind::Other && served != body => {
+                return Err(ManifestError::MediaTypeMismatch { header: cut(served), body: cut(&body) });
+            }
+            (_, Some(body)) => body,
+            (Some(served), None) => served.to_owned(),
+            (None, None) => return Err(ManifestError::UnsupportedMediaType(String::new())),
+        };
+        let manifest = match media_type::kind(&media_type) {
+            Kind::Index => Self::Index(serde_json::from_slice(bytes)?),
+            Kind::Image => Self::Image(serde_json::from_slice(bytes)?),
+            Kind::Other => return Err(ManifestError::UnsupportedMediaType(cut(&media_type))),
+        };
+        Ok((media_type, manifest))
+    }
+
+    /// What the manifest is attached to, where it is an attachment.
+    #[must_use]
+    pub const fn subject(&self) -> Option<&Descriptor> {
+        match self {
+            Self::Index(index) => index.subject.as_ref(),
+            Self::Image(image) => image.subject.as_ref(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+mod tests {
+    use super::*;
+
+    const INDEX: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
+
+    #[test]
+    fn the_document_and_its_header_must_agree() {
+        let lie = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
+        let error = Manifest::parse(Some(media_type::OCI_MANIFEST), lie.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("the document calls itself"), "{error}");
+        let (media_type, _) = Manifest::parse(Some("application/json"), lie.as_bytes()).unwrap();
+        assert_eq!(media_type, media_type::OCI_INDEX);
+        let (media_type, manifest) =
+            Manifest::parse(Some("application/vnd.docker.distribution.manifest.list.v2+json; charset=utf-8"), INDEX.as_bytes()).unwrap();
+        assert_eq!(media_type, media_type::DOCKER_LIST);
+        assert!(matches!(manifest, Manifest::Index(_)));
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_refused_by_name() {
+        for (header, body, said) in [
+            (Some(media_type::DOCKER_SCHEMA1_SIGNED), "{}", "Docker schema 1"),
+            (None, r#"{"schemaVersion":1}"#, "Docker schema 1"),
+            (None, r#"{"fsLayers":[]}"#, "Docker schema 1"),
+            (Some(media_type::OCI_INDEX), r#"{"manifests":[],"layers":[]}"#, "both the fields"),
+            (Some("text/html"), "<html>", "malformed"),
+            (Some("text/html"), "{}", "\"text/html\" is neither"),
+            (None, "{}", "\"\" is neither"),
+            (Some(media_type::OCI_INDEX), r#"{"manifests":[{"digest":"sha256:1","size":1}]}"#, "takes 64"),
+            (Some(media_type::OCI_INDEX), r#"{"manifests":7}"#, "malformed"),
+            (Some(media_type::OCI_MANIFEST), r#"{"schemaVersion":2,"layers":[]}"#, "missing field `config`"),
+            (Some(media_type::OCI_INDEX), "[[[", "malformed"),
+        ] {
+            let error = Manifest::parse(header, body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(said), "{body}: {error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_manifest_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), kind in 0..3_usize) {
+            let header = [Some(media_type::OCI_INDEX), Some(media_type::OCI_MANIFEST), None].get(kind).copied().flatten();
+            let _ = Manifest::parse(header, &bytes);
+        }
+    }
+}

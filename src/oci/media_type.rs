@@ -1,0 +1,59 @@
+//! Media types that affix reads or writes, and what kind of document each one names.
+
+/// OCI image manifest (image-spec, manifest.md).
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// OCI image index (image-spec, image-index.md).
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Docker image manifest, version 2, schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Docker image manifest, version 2, schema 1: recognised only to be refused by name.
+pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
+/// Signed form of [`DOCKER_SCHEMA1`].
+pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+/// The empty JSON object `{}` as a descriptor (image-spec, manifest.md, "Guidance for an Empty Descriptor").
+pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// OCI image configuration.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Docker image configuration.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Bytes of no stated kind; the default of an attached file.
+pub const OCTET_STREAM: &str = "application/octet-stream";
+
+/// What a manifest's media type says the document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An OCI index or a Docker manifest list.
+    Index,
+    /// An OCI or Docker schema 2 image manifest.
+    Image,
+    /// Anything else.
+    Other,
+}
+
+/// Classifies a media type; parameters (`; charset=…`) are ignored.
+#[must_use]
+pub fn kind(media_type: &str) -> Kind {
+    match essence(media_type) {
+        OCI_INDEX | DOCKER_LIST => Kind::Index,
+        OCI_MANIFEST | DOCKER_MANIFEST => Kind::Image,
+        _ => Kind::Other,
+    }
+}
+
+/// The media type without its parameters and surrounding space.
+#[must_use]
+pub fn essence(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// Whether a config's media type announces an image configuration, from which a platform can be read.
+#[must_use]
+pub fn is_image_config(media_type: &str) -> bool {
+    matches!(essence(media_type), OCI_CONFIG | DOCKER_CONFIG)
+}
+
+/// The `Accept` header of a manifest request: every kind that affix understands, OCI first.
+pub const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";

@@ -1,0 +1,99 @@
+//! The platform of an index entry (image-spec, image-index.md, `platform`).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A platform as a registry stores it. Empty strings stand for what was left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Platform {
+    /// CPU architecture, such as `amd64`.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub architecture: String,
+    /// Operating system, such as `linux`.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub os: String,
+    /// Operating system version; Windows needs it.
+    #[serde(rename = "os.version", default, deserialize_with = "null_is_empty", skip_serializing_if = "String::is_empty")]
+    pub os_version: String,
+    /// Variant of the CPU, such as `v8`.
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "String::is_empty")]
+    pub variant: String,
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Platform {
+    /// Whether nothing is known, neither the system nor the architecture.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.os.is_empty() && self.architecture.is_empty()
+    }
+
+    /// `unknown/unknown`: how BuildKit marks entries that are no images.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.os == "unknown" && self.architecture == "unknown"
+    }
+
+    /// The same platform in the words of containerd's `platforms` package, with the variant that an absent one means
+    /// spelled out: arm64 is v8, arm is v7, amd64 is v1.
+    #[must_use]
+    pub fn normalised(&self) -> Self {
+        let (architecture, variant) = normalise_architecture(&self.architecture, &self.variant);
+        let variant = if variant.is_empty() { implied_variant(&architecture).to_owned() } else { variant };
+        Self { architecture, os: normalise_os(&self.os), os_version: self.os_version.clone(), variant }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        if !self.variant.is_empty() {
+            write!(f, "/{}", self.variant)?;
+        }
+        if !self.os_version.is_empty() {
+            write!(f, ":{}", self.os_version)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn normalise_os(os: &str) -> String {
+    match os.to_ascii_lowercase().as_str() {
+        "macos" => "darwin".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// Resolves aliases of architectures; an alias that implies a variant (armhf, armel) gives it where none is named.
+pub(super) fn normalise_architecture(architecture: &str, variant: &str) -> (String, String) {
+    let variant = variant.to_ascii_lowercase();
+    let (architecture, variant) = match architecture.to_ascii_lowercase().as_str() {
+        "i386" => ("386".to_owned(), String::new()),
+        "x86_64" | "x86-64" => ("amd64".to_owned(), variant),
+        "aarch64" => ("arm64".to_owned(), variant),
+        "armhf" => ("arm".to_owned(), "v7".to_owned()),
+        "armel" => ("arm".to_owned(), "v6".to_owned()),
+        other => (other.to_owned(), variant),
+    };
+    let variant = match (architecture.as_str(), variant.as_str()) {
+        ("arm64", "8" | "v8.0" | "8.0") => "v8".to_owned(),
+        ("arm64", "9" | "v9.0" | "9.0") => "v9".to_owned(),
+        ("arm", short @ ("5" | "6" | "7" | "8")) => format!("v{short}"),
+        ("amd64", short @ ("1" | "2" | "3" | "4")) => format!("v{short}"),
+        _ => variant,
+    };
+    (architecture, variant)
+}
+
+fn implied_variant(architecture: &str) -> &'static str {
+    match architecture {
+        "arm64" => "v8",
+        "arm" => "v7",
+        "amd64" => "v1",
+        _ => "",
+    }
+}

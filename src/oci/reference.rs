@@ -1,0 +1,354 @@
+//! Image references: `host[:port]/repository[:tag][@digest]` (distribution-spec, "Pulling manifests").
+//!
+//! Unlike container engines affix has no default registry: a reference without a host is refused, since what a tool
+//! guesses is what an attacker registers.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::digest::{Digest, DigestError, cut};
+
+/// A registry's host name or address, with its port where one is given.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host(Box<str>);
+
+impl Host {
+    /// As written, port included.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name or address alone, without port; an IPv6 address without its brackets.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        if let Some(rest) = self.0.strip_prefix('[') {
+            return rest.split(']').next().unwrap_or(rest);
+        }
+        self.0.split(':').next().unwrap_or(&self.0)
+    }
+
+    /// The port, where one is given.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        let after = self.0.rsplit_once(']').map_or(&*self.0, |(_, rest)| rest);
+        after.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
+    }
+
+    /// The host that answers the API: `docker.io` is served by another name, and both of its aliases mean it.
+    #[must_use]
+    pub fn api_host(&self) -> &str {
+        match &*self.0 {
+            "docker.io" | "index.docker.io" => "registry-1.docker.io",
+            host => host,
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Host {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        if is_host(text) { Ok(Self(text.into())) } else { Err(ReferenceError::Host(cut(text))) }
+    }
+}
+
+/// A repository's name within its registry (distribution-spec, `<name>`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Repository(Box<str>);
+
+impl Repository {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name is outside the grammar of the distribution specification.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("repository {0:?} is malformed: parts of lower-case letters and digits, separated inside by '.', '_', '__' or '-', joined by '/'")]
+pub struct RepositoryError(String);
+
+impl FromStr for Repository {
+    type Err = RepositoryError;
+
+    fn from_str(text: &str) -> Result<Self, RepositoryError> {
+        if text.len() <= 255 && text.split('/').all(is_path_component) { Ok(Self(text.into())) } else { Err(RepositoryError(cut(text))) }
+    }
+}
+
+/// A tag (distribution-spec, `<reference>` as a tag).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(Box<str>);
+
+impl Tag {
+    /// The tag.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the tag has the form under which clients keep referrers (`sha256-<hex>`) or under which cosign kept
+    /// signatures, attestations and SBOMs (`sha256-<hex>.sig` and so on): such a tag names no image.
+    #[must_use]
+    pub fn is_referrers_tag(&self) -> bool {
+        let Some((algorithm, rest)) = self.0.split_once('-') else { return false };
+        let encoded = [".sig", ".att", ".sbom"].iter().find_map(|end| rest.strip_suffix(end)).unwrap_or(rest);
+        matches!(algorithm, "sha256" | "sha512") && encoded.len() == 64 && encoded.bytes().all(|b| b.is_ascii_hexdigit())
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The tag is outside the grammar of the distribution specification.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("tag {0:?} is malformed: 1 to 128 letters, digits, '_', '.' and '-', the first a letter, a digit or '_'")]
+pub struct TagError(String);
+
+impl FromStr for Tag {
+    type Err = TagError;
+
+    fn from_str(text: &str) -> Result<Self, TagError> {
+        let mut bytes = text.bytes();
+        let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if first && text.len() <= 128 && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
+            Ok(Self(text.into()))
+        } else {
+            Err(TagError(cut(text)))
+        }
+    }
+}
+
+/// An image reference that names its registry, and a tag, a digest, or both.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reference {
+    /// The registry.
+    pub host: Host,
+    /// The repository.
+    pub repository: Repository,
+    /// The tag, where given.
+    pub tag: Option<Tag>,
+    /// The digest, where given: it decides.
+    pub digest: Option<Digest>,
+}
+
+impl Reference {
+    /// The same repository at `digest`, without a tag.
+    #[must_use]
+    pub fn at(&self, digest: &Digest) -> Self {
+        Self { tag: None, digest: Some(digest.clone()), ..self.clone() }
+    }
+
+    /// `host/repository`, as patterns of repositories match it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.host, self.repository)
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a string is not a reference that affix takes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// A scheme stands before it.
+    #[error("image {0:?} starts with a scheme: leave it away, and set insecure: true where the registry speaks plain HTTP")]
+    Scheme(String),
+    /// No registry is named.
+    #[error("image {0:?} names no registry: write host/repository, such as docker.io/library/{0}")]
+    NoHost(String),
+    /// The first part cannot be a host.
+    #[error("registry {0:?} is malformed: a DNS name or an IP address, then optionally :port from 1 to 65535")]
+    Host(String),
+    /// Neither a tag nor a digest.
+    #[error("image {0:?} names neither a tag nor a digest: add :tag or @sha256:…")]
+    NoTagOrDigest(String),
+    /// The repository is malformed.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The tag is malformed.
+    #[error(transparent)]
+    Tag(#[from] TagError),
+    /// The digest is malformed.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        if text.contains("://") {
+            return Err(ReferenceError::Scheme(cut(text)));
+        }
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.parse()?)),
+            None => (text, None),
+        };
+        let (host, path) = rest.split_once('/').ok_or_else(|| ReferenceError::NoHost(cut(text)))?;
+        // The rule of container engines: without a dot, a colon or "localhost" the first part is a path, not a host.
+        if !host.contains(['.', ':', '[']) && host != "localhost" {
+            return Err(ReferenceError::NoHost(cut(text)));
+        }
+        let host = host.parse()?;
+        let (repository, tag) = match path.split_once(':') {
+            Some((repository, tag)) => (repository, Some(tag.parse()?)),
+            None => (path, None),
+        };
+        let repository = repository.parse()?;
+        if tag.is_none() && digest.is_none() {
+            return Err(ReferenceError::NoTagOrDigest(cut(text)));
+        }
+        Ok(Self { host, repository, tag, digest })
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    if text.len() > 255 {
+        return false;
+    }
+    let (name, port) = if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, after)) = rest.split_once(']') else { return false };
+        if address.parse::<std::net::Ipv6Addr>().is_err() {
+            return false;
+        }
+        match after {
+            "" => return true,
+            _ => ("localhost", after.strip_prefix(':').or(Some(""))),
+        }
+    } else {
+        match text.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (text, None),
+        }
+    };
+    let label = |label: &str| {
+        let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = label.as_bytes();
+        label.len() <= 63 && edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    };
+    let port_ok = port
+        .is_none_or(|port| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0));
+    port_ok && name.split('.').all(label)
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+fn is_path_component(part: &str) -> bool {
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = part.as_bytes();
+    let edges = bytes.first().is_some_and(|b| alphanumeric(*b)) && bytes.last().is_some_and(|b| alphanumeric(*b));
+    let separators = part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    edges && separators.into_iter().all(|run| matches!(run, "" | "." | "_" | "__") || run.bytes().all(|b| b == b'-'))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+
+    #[test]
+    fn a_reference_prints_as_it_was_written() {
+        for text in [
+            "registry.example.com/team/app:v1".to_owned(),
+            format!("registry.example.com/team/app@sha256:{HEX}"),
+            format!("registry.example.com:5000/a/b__c/d---e:V_1.x@sha256:{HEX}"),
+            "localhost/app:v1".to_owned(),
+            "localhost:5000/app:v1".to_owned(),
+            "[::1]:5000/app:v1".to_owned(),
+            "127.0.0.1:80/app:v1".to_owned(),
+        ] {
+            assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_refused_says_how_to_write_it() {
+        for (text, said) in [
+            ("app:v1", "names no registry: write host/repository, such as docker.io/library/app:v1"),
+            ("team/app:v1", "names no registry"),
+            ("https://r.example.com/app:v1", "leave it away"),
+            ("r.example.com/app", "add :tag or @sha256:…"),
+            ("r.example.com/App:v1", "repository \"App\" is malformed"),
+            ("r.example.com/a..b:v1", "repository \"a..b\" is malformed"),
+            ("r.example.com/a___b:v1", "repository \"a___b\" is malformed"),
+            ("r.example.com//a:v1", "is malformed"),
+            ("r.example.com/a:-v1", "tag \"-v1\" is malformed"),
+            ("r.example.com/a:", "tag \"\" is malformed"),
+            ("r.example.com/a@sha256:12", "takes 64"),
+            ("r.example.com/a@md5:12", "use sha256 or sha512"),
+            ("r.example.com:0/a:v1", "registry \"r.example.com:0\" is malformed"),
+            ("r.example.com:99999/a:v1", "is malformed"),
+            ("r_x.example.com/a:v1", "is malformed"),
+            ("user@r.example.com/a:v1", "use sha256 or sha512"),
+            ("[::1/a:v1", "is malformed"),
+            ("[::1]x/a:v1", "is malformed"),
+            ("", "names no registry"),
+        ] {
+            let error = text.parse::<Reference>().unwrap_err().to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_host_knows_its_name_and_port() {
+        for (text, name, port) in [("r.io", "r.io", None), ("r.io:5", "r.io", Some(5)), ("[::1]:5", "::1", Some(5)), ("[::1]", "::1", None)]
+        {
+            let host: Host = text.parse().unwrap();
+            assert_eq!((host.name(), host.port()), (name, port), "{text}");
+        }
+    }
+
+    #[test]
+    fn tags_that_hold_referrers_or_signatures_are_told_from_images() {
+        for (tag, held) in [
+            (format!("sha256-{HEX}"), true),
+            (format!("sha256-{HEX}.sig"), true),
+            (format!("sha256-{HEX}.att"), true),
+            (format!("sha256-{HEX}.sbom"), true),
+            (format!("sha256-{HEX}.txt"), false),
+            ("sha256-abc".to_owned(), false),
+            ("v1".to_owned(), false),
+        ] {
+            assert_eq!(tag.parse::<Tag>().unwrap().is_referrers_tag(), held, "{tag}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_parses_to_itself_or_is_refused(text in "[a-zA-Z0-9.:/@_\\[\\]-]{0,80}|\\PC{0,80}") {
+            if let Ok(reference) = text.parse::<Reference>() {
+                assert_eq!(reference.to_string(), text);
+            }
+        }
+    }
+}
