@@ -139,12 +139,7 @@ fn whole_seconds(at: Timestamp) -> Timestamp {
 }
 
 fn rank(type_: &str) -> usize {
-    const ORDER: [ConditionType; 5] = [
-        ConditionType::Ready,
-        ConditionType::Resolved,
-        ConditionType::Attached,
-        ConditionType::Reconciling,
-        ConditionType::Stalled,
-    ];
+    const ORDER: [ConditionType; 5] =
+        [ConditionType::Ready, ConditionType::Resolved, ConditionType::Attached, ConditionType::Reconciling, ConditionType::Stalled];
     ORDER.iter().position(|kind| kind.as_str() == type_).unwrap_or(ORDER.len())
 }

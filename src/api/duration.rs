@@ -13,10 +13,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Flux's pattern for durations, as it stands in the schema.
-pub const DURATION_PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
+const DURATION_PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
 
 /// The longest text of a duration that the schema admits, in characters.
-pub const DURATION_MAX_LENGTH: u32 = 32;
+const DURATION_MAX_LENGTH: u32 = 32;
 
 /// Go keeps a duration in an `i64` of nanoseconds; the API server's CEL refuses what does not fit.
 const MAX_NANOS: u128 = i64::MAX as u128;

@@ -20,18 +20,13 @@ mod status;
 mod status_rules;
 
 pub use attachment::{
-    Artifact, ArtifactFile, ConfigMapFiles, CosignSigner, EndOfLife, NotationSigner, OnConflict, Signature, ValueSource,
-    WhenSuperseded,
+    Artifact, ArtifactFile, ConfigMapFiles, CosignSigner, EndOfLife, NotationSigner, OnConflict, Signature, ValueSource, WhenSuperseded,
 };
 pub use condition::{ConditionType, Conditions, MESSAGE_MAX_BYTES, cut as cut_message, find as find_condition};
 pub use crd::{crd, crd_yaml};
 pub use duration::{DurationError, GoDuration};
 pub use reason::{Reason, UnknownReason};
 pub use reference::{ConfigMapKeyRef, LocalObjectReference};
-pub use spec::{
-    AttachmentKind, DeletionPolicy, ImageAttachment, ImageAttachmentSpec, Missing, ReferrersMode, Scope, Targets,
-};
-pub use status::{
-    ImageAttachmentStatus, ImageStatus, Leftover, Origin, Superseded, SupportedMode, TargetKind, TargetState, TargetStatus,
-};
+pub use spec::{AttachmentKind, DeletionPolicy, ImageAttachment, ImageAttachmentSpec, Missing, ReferrersMode, Scope, Targets};
+pub use status::{ImageAttachmentStatus, ImageStatus, Leftover, Origin, Superseded, SupportedMode, TargetKind, TargetState, TargetStatus};
 pub use status_rules::check_status_rules;

@@ -138,13 +138,8 @@ reasons! {
 
 impl Reason {
     /// The reasons that a target of state `Skipped` may carry.
-    pub const SKIPPED: &'static [Self] = &[
-        Self::IndexNotSelected,
-        Self::PlatformNotSelected,
-        Self::AttestationManifest,
-        Self::StillInUse,
-        Self::UnsupportedMediaType,
-    ];
+    pub const SKIPPED: &'static [Self] =
+        &[Self::IndexNotSelected, Self::PlatformNotSelected, Self::AttestationManifest, Self::StillInUse, Self::UnsupportedMediaType];
 
     /// The reasons that Ready may carry while it is True.
     pub const READY: &'static [Self] = &[Self::Attached, Self::Watching];
@@ -181,9 +176,19 @@ mod tests {
     fn exactly_the_reasons_that_only_the_user_can_mend_are_stalled() {
         let stalled: BTreeSet<_> = Reason::ALL.iter().filter(|reason| reason.is_stalled()).map(|reason| reason.as_str()).collect();
         let expected = [
-            "InvalidReference", "InvalidSpec", "NoMatchingPlatform", "UnsupportedMediaType", "SubjectMismatch",
-            "InsecureNotAllowed", "HostNotAllowed", "RepositoryNotAllowed", "LimitExceeded", "ImmutableTag",
-            "ManifestRejected", "FallbackTagConflict", "KeyInvalid",
+            "InvalidReference",
+            "InvalidSpec",
+            "NoMatchingPlatform",
+            "UnsupportedMediaType",
+            "SubjectMismatch",
+            "InsecureNotAllowed",
+            "HostNotAllowed",
+            "RepositoryNotAllowed",
+            "LimitExceeded",
+            "ImmutableTag",
+            "ManifestRejected",
+            "FallbackTagConflict",
+            "KeyInvalid",
         ];
         assert_eq!(stalled, BTreeSet::from(expected));
     }

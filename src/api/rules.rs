@@ -11,15 +11,13 @@
 use kube::core::{Message, Rule};
 
 /// An RFC 6838 media type, as `registry.md` of OCI 1.1 restricts artifactType.
-const MEDIA_TYPE: &str =
-    r"^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$";
+const MEDIA_TYPE: &str = r"^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$";
 
 /// A digest of an algorithm that affix computes.
 const DIGEST: &str = "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$";
 
 /// `os[/arch[/variant]][:os.version]`, where a part may be `*`.
-const PLATFORM: &str =
-    r"^([A-Za-z0-9_.-]+|\\*)(/([A-Za-z0-9_.-]+|\\*)){0,2}(:([A-Za-z0-9_.+-]+|\\*))?$";
+const PLATFORM: &str = r"^([A-Za-z0-9_.-]+|\\*)(/([A-Za-z0-9_.-]+|\\*)){0,2}(:([A-Za-z0-9_.+-]+|\\*))?$";
 
 /// A DNS subdomain, as names of Secrets, ConfigMaps and ServiceAccounts are.
 const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -38,9 +36,8 @@ fn rule(rule: &str, message: &str) -> Rule {
 
 /// A rule that each item of a list matches `pattern`; its message names those that do not.
 fn each_matches(pattern: &str, message: &str) -> Rule {
-    Rule::new(format!("self.all(x, x.matches('{pattern}'))")).message(Message::Expression(format!(
-        "self.filter(x, !x.matches('{pattern}')).join(', ') + ': {message}'"
-    )))
+    Rule::new(format!("self.all(x, x.matches('{pattern}'))"))
+        .message(Message::Expression(format!("self.filter(x, !x.matches('{pattern}')).join(', ') + ': {message}'")))
 }
 
 /// A rule that no item of a list is there twice.
@@ -208,10 +205,7 @@ pub(super) fn annotation_key() -> Rule {
 
 /// Maps of annotations: the keys.
 pub(super) fn annotation_keys() -> Rule {
-    rule(
-        "self.all(k, size(k) > 0 && size(k) <= 256)",
-        "an annotation's key must have 1 to 256 characters",
-    )
+    rule("self.all(k, size(k) > 0 && size(k) <= 256)", "an annotation's key must have 1 to 256 characters")
 }
 
 /// `artifact.files[]`: where the bytes come from.
@@ -230,13 +224,11 @@ pub(super) fn file_name() -> Rule {
 
 /// `artifact.files[].target`.
 pub(super) fn file_target() -> Rule {
-    Rule::new(format!(
-        "self == 'index' || self.matches('{DIGEST}') || (!self.matches('^sha(256|512):') && self.matches('{PLATFORM}'))"
-    ))
-    .message(
-        "target must be index, a platform such as linux/amd64, or a whole digest (sha256: and 64 lower-case hexadecimal \
+    Rule::new(format!("self == 'index' || self.matches('{DIGEST}') || (!self.matches('^sha(256|512):') && self.matches('{PLATFORM}'))"))
+        .message(
+            "target must be index, a platform such as linux/amd64, or a whole digest (sha256: and 64 lower-case hexadecimal \
          digits); remove it to give the file to every target",
-    )
+        )
 }
 
 /// `artifact.files`: two layers of one manifest have two names.
@@ -249,10 +241,7 @@ pub(super) fn file_names_differ() -> Rule {
 
 /// `signature`: one key, one format.
 pub(super) fn cosign_or_notation() -> Rule {
-    rule(
-        "has(self.cosign) != has(self.notation)",
-        "set exactly one of cosign, notation; to sign with both create two ImageAttachments",
-    )
+    rule("has(self.cosign) != has(self.notation)", "set exactly one of cosign, notation; to sign with both create two ImageAttachments")
 }
 
 /// Names of Secrets, ConfigMaps and ServiceAccounts.
@@ -265,10 +254,7 @@ pub(super) fn object_name() -> Rule {
 
 /// Keys of ConfigMaps.
 pub(super) fn config_map_key() -> Rule {
-    rule(
-        "self.matches('^[-._A-Za-z0-9]+$')",
-        "not a key of a ConfigMap: write letters, digits, -, _ and . only",
-    )
+    rule("self.matches('^[-._A-Za-z0-9]+$')", "not a key of a ConfigMap: write letters, digits, -, _ and . only")
 }
 
 /// `interval` and other waits that must not be a busy loop.

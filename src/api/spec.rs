@@ -31,12 +31,38 @@ use super::status::ImageAttachmentStatus;
     derive = "PartialEq",
     doc = "ImageAttachment attaches an end-of-life mark, a signature, or any files and annotations to a multi-platform image and to each of its platforms, as OCI 1.1 referrers, and keeps them there.",
     printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", description = "The image as written in the spec."),
-    printcolumn(name = "Type", type_ = "string", json_path = ".status.artifactType", description = "The artifact type of the attachments."),
+    printcolumn(
+        name = "Type",
+        type_ = "string",
+        json_path = ".status.artifactType",
+        description = "The artifact type of the attachments."
+    ),
     printcolumn(name = "Attached", type_ = "string", json_path = ".status.attached", description = "Attached of selected targets."),
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Whether every selected target has its attachment."),
-    printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, description = "What the Ready condition says."),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the resource was created."),
-    printcolumn(name = "Digest", type_ = "string", json_path = ".status.image.digest", priority = 1, description = "The digest that the image was resolved to.")
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "Whether every selected target has its attachment."
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        description = "What the Ready condition says."
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Time since the resource was created."
+    ),
+    printcolumn(
+        name = "Digest",
+        type_ = "string",
+        json_path = ".status.image.digest",
+        priority = 1,
+        description = "The digest that the image was resolved to."
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

@@ -28,18 +28,12 @@ pub fn check_status_rules(object: &ImageAttachment) -> Vec<String> {
     };
 
     rule(ready.is_some(), "Ready is absent");
-    rule(
-        !(present(ConditionType::Reconciling) && present(ConditionType::Stalled)),
-        "Reconciling and Stalled are both present",
-    );
+    rule(!(present(ConditionType::Reconciling) && present(ConditionType::Stalled)), "Reconciling and Stalled are both present");
     rule(!(ready_is("True") && present(ConditionType::Reconciling)), "Ready is True although Reconciling is present");
     rule(!present(ConditionType::Stalled) || ready_is("False"), "Stalled is True although Ready is not False");
     rule(!present(ConditionType::Reconciling) || ready_is("False"), "Reconciling is True at rest although Ready is not False");
     rule(status.observed_generation <= generation, "observedGeneration is greater than generation");
-    rule(
-        status.observed_generation == generation || !ready_is("True"),
-        "Ready is True although observedGeneration is not generation",
-    );
+    rule(status.observed_generation == generation || !ready_is("True"), "Ready is True although observedGeneration is not generation");
     for condition in conditions {
         wrong.extend(condition_rules(condition, generation, ready_is("True")));
     }
