@@ -62,7 +62,8 @@ impl Memory {
     #[must_use]
     pub fn made(&self) -> BTreeMap<Digest, BTreeSet<Digest>> {
         let mut made: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
-        let rows = self.rows.iter().filter(|row| row.origin == Some(Origin::Made)).filter_map(|row| Some((&row.digest, row.attachment.as_ref()?)));
+        let rows =
+            self.rows.iter().filter(|row| row.origin == Some(Origin::Made)).filter_map(|row| Some((&row.digest, row.attachment.as_ref()?)));
         let leftovers = self.leftovers.iter().map(|leftover| (&leftover.subject, &leftover.attachment));
         for (subject, attachment) in rows.chain(leftovers) {
             if let (Ok(subject), Ok(attachment)) = (subject.parse(), attachment.parse()) {
