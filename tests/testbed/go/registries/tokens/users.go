@@ -19,7 +19,7 @@ type user struct {
 	Repositories  []permission `json:"repositories"`
 }
 
-// permission is what a user may do; Name is a pattern of path.Match, in which `*` stays within one segment.
+// permission is what a user may do; Name is a pattern of path.Match, in which `*` stays within one segment, or `**` for all.
 type permission struct {
 	Name    string   `json:"name"`
 	Actions []string `json:"actions"`
@@ -64,6 +64,6 @@ func (u *user) grants(scopes []string) []access.Grant {
 func (u *user) may(action, repository string) bool {
 	return slices.ContainsFunc(u.Repositories, func(p permission) bool {
 		matches, err := path.Match(p.Name, repository)
-		return err == nil && matches && slices.Contains(p.Actions, action)
+		return err == nil && (matches || p.Name == "**") && slices.Contains(p.Actions, action)
 	})
 }

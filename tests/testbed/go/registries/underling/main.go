@@ -3,8 +3,9 @@
 //	underling COMMAND [ARGUMENTS]
 //
 // Standard input is the leash. When it closes, or at the line "term", the command gets SIGTERM, and SIGKILL if that did not end
-// it; at the line "kill" it gets SIGKILL at once. If underling itself dies, the kernel kills the command. Output passes through,
-// and so does the exit status (128 and the signal's number where a signal ended the command).
+// it; at the line "kill" it gets SIGKILL at once; "pause" and "resume" are SIGSTOP and SIGCONT. If underling itself dies, the
+// kernel kills the command. Output passes through, and so does the exit status (128 and the signal's number where a signal ended
+// the command).
 package main
 
 import (
@@ -45,6 +46,10 @@ func hold(process *os.Process) {
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		switch lines.Text() {
+		case "pause":
+			_ = process.Signal(syscall.SIGSTOP)
+		case "resume":
+			_ = process.Signal(syscall.SIGCONT)
 		case "kill":
 			_ = process.Kill()
 			return
