@@ -88,7 +88,7 @@ pub struct WhenSuperseded {
 
 /// What to do about a newer, different mark that somebody else made.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub enum OnConflict {
     /// Leave it, and say so.
     #[default]

@@ -78,6 +78,15 @@ impl Conditions {
         self.set_status(kind, if status { "True" } else { "False" }, reason, message)
     }
 
+    /// Ends a pass: Ready from the reason, and what follows from it. Ready is True for [`Reason::READY`] only; a reason that only
+    /// the user can mend is Stalled, one that is retried or still in progress is Reconciling, any other is neither.
+    pub fn conclude(&mut self, reason: Reason, message: &str) -> &mut Self {
+        self.set(ConditionType::Ready, Reason::READY.contains(&reason), reason, message);
+        self.set(ConditionType::Stalled, reason.is_stalled(), reason, message);
+        let reconciling = if reason.is_retried() { Reason::ProgressingWithRetry } else { Reason::Progressing };
+        self.set(ConditionType::Reconciling, reason.is_retried() || reason == Reason::Progressing, reconciling, message)
+    }
+
     /// Sets a condition whose truth is not known.
     pub fn set_unknown(&mut self, kind: ConditionType, reason: Reason, message: &str) -> &mut Self {
         self.set_status(kind, "Unknown", reason, message)
@@ -142,4 +151,142 @@ fn rank(type_: &str) -> usize {
     const ORDER: [ConditionType; 5] =
         [ConditionType::Ready, ConditionType::Resolved, ConditionType::Attached, ConditionType::Reconciling, ConditionType::Stalled];
     ORDER.iter().position(|kind| kind.as_str() == type_).unwrap_or(ORDER.len())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::api::{ImageAttachment, ImageAttachmentSpec, ImageAttachmentStatus, check_status_rules};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn since(list: &[Condition], kind: ConditionType) -> i64 {
+        find(list, kind).unwrap().last_transition_time.0.as_second()
+    }
+
+    #[test]
+    fn the_time_of_the_last_transition_moves_only_when_the_status_flips() {
+        let mut first = Conditions::from_previous(&[], 1, at(100));
+        let first = { first.conclude(Reason::RateLimited, "slow down").clone() }.into_list();
+        let mut same = Conditions::from_previous(&first, 2, at(200));
+        let same = { same.conclude(Reason::NotFound, "no such image").clone() }.into_list();
+        assert_eq!(since(&same, ConditionType::Ready), 100);
+        let ready = find(&same, ConditionType::Ready).unwrap();
+        assert_eq!((ready.reason.as_str(), ready.message.as_str(), ready.observed_generation), ("NotFound", "no such image", Some(2)));
+
+        let mut flipped = Conditions::from_previous(&same, 2, at(300));
+        let flipped = { flipped.conclude(Reason::Attached, "2 of 2").clone() }.into_list();
+        assert_eq!(since(&flipped, ConditionType::Ready), 300);
+    }
+
+    #[test]
+    fn reconciling_and_stalled_are_there_only_while_true() {
+        let mut conditions = Conditions::from_previous(&[], 1, at(1));
+        let types = |conditions: &Conditions| {
+            conditions.clone().into_list().into_iter().map(|condition| condition.type_).collect::<Vec<_>>().join(" ")
+        };
+        for (reason, expected) in [
+            (Reason::Progressing, "Ready Reconciling"),
+            (Reason::RegistryUnavailable, "Ready Reconciling"),
+            (Reason::InvalidSpec, "Ready Stalled"),
+            (Reason::Suspended, "Ready"),
+            (Reason::Conflict, "Ready"),
+            (Reason::Attached, "Ready"),
+        ] {
+            conditions.conclude(reason, "text");
+            assert_eq!(types(&conditions), expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn conditions_of_others_stay_and_the_order_is_always_the_same() {
+        let foreign = Condition {
+            type_: "example.com/Scanned".to_owned(),
+            status: "True".to_owned(),
+            reason: "Scanned".to_owned(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(at(7)),
+        };
+        let mut conditions = Conditions::from_previous(std::slice::from_ref(&foreign), 1, at(8));
+        conditions.set(ConditionType::Attached, false, Reason::Progressing, "0 of 2");
+        conditions.set(ConditionType::Resolved, true, Reason::Resolved, "an index of 2");
+        conditions.set_unknown(ConditionType::Ready, Reason::Progressing, "first pass");
+        let list = conditions.into_list();
+        let types: Vec<_> = list.iter().map(|condition| condition.type_.as_str()).collect();
+        assert_eq!(types, ["Ready", "Resolved", "Attached", "example.com/Scanned"]);
+        assert_eq!(list.last(), Some(&foreign));
+    }
+
+    #[test]
+    fn a_time_is_kept_in_whole_seconds_so_that_it_reads_back_equal() {
+        let mut conditions = Conditions::from_previous(&[], 1, Timestamp::from_millisecond(1_742_433_630_999).unwrap());
+        conditions.conclude(Reason::Attached, "2 of 2");
+        let list = conditions.into_list();
+        let text = serde_json::to_string(&list).unwrap();
+        assert!(text.contains(r#""lastTransitionTime":"2025-03-20T01:20:30Z""#), "{text}");
+        assert_eq!(serde_json::from_str::<Vec<Condition>>(&text).unwrap(), list);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_two_characters() {
+        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&"x".repeat(MESSAGE_MAX_BYTES)).len(), MESSAGE_MAX_BYTES);
+        for message in ["x".repeat(MESSAGE_MAX_BYTES + 1), "é".repeat(MESSAGE_MAX_BYTES), "🦀".repeat(MESSAGE_MAX_BYTES)] {
+            let cut = cut(&message);
+            assert!(cut.len() <= MESSAGE_MAX_BYTES && cut.len() > MESSAGE_MAX_BYTES - 8, "{} bytes", cut.len());
+            assert!(cut.ends_with('…') && message.starts_with(cut.trim_end_matches('…')), "{cut}");
+        }
+    }
+
+    /// The reasons that a pass can end with.
+    fn conclusion() -> impl Strategy<Value = Reason> {
+        let all: Vec<_> = Reason::ALL
+            .iter()
+            .copied()
+            .filter(|reason| {
+                Reason::READY.contains(reason)
+                    || reason.is_stalled()
+                    || reason.is_retried()
+                    || [Reason::Suspended, Reason::Planned, Reason::Conflict, Reason::RemovalRefused].contains(reason)
+            })
+            .collect();
+        prop::sample::select(all)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_rules_of_status_hold_after_any_sequence_of_passes(
+            passes in prop::collection::vec((conclusion(), any::<bool>(), "\\PC{1,1500}", 0_i64..3), 1..12)
+        ) {
+            let (mut list, mut generation) = (Vec::new(), 1);
+            for (now, (reason, resolved, message, newer)) in passes.into_iter().enumerate() {
+                generation += newer;
+                let mut conditions = Conditions::from_previous(&list, generation, at(i64::try_from(now).unwrap()));
+                let why = if resolved { Reason::Resolved } else { reason };
+                conditions.set(ConditionType::Resolved, resolved, why, &message);
+                conditions.set(ConditionType::Attached, reason == Reason::Attached, reason, &message);
+                conditions.conclude(reason, &message);
+                list = conditions.into_list();
+                let object = ImageAttachment {
+                    metadata: ObjectMeta { generation: Some(generation), ..ObjectMeta::default() },
+                    spec: ImageAttachmentSpec::new("registry.example.com/team/app:v1"),
+                    status: Some(ImageAttachmentStatus {
+                        observed_generation: generation,
+                        conditions: list.clone(),
+                        ..ImageAttachmentStatus::default()
+                    }),
+                };
+                prop_assert_eq!(check_status_rules(&object), Vec::<String>::new());
+            }
+        }
+    }
 }

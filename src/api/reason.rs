@@ -34,10 +34,22 @@ macro_rules! reasons {
                     $(Self::$name => reasons!(@stalled $($flag)?),)+
                 }
             }
+
+            /// Whether a pass that ended so is tried again with back-off, without anybody touching the resource.
+            #[must_use]
+            pub const fn is_retried(self) -> bool {
+                match self {
+                    $(Self::$name => reasons!(@retried $($flag)?),)+
+                }
+            }
         }
     };
     (@stalled Stalled) => { true };
+    (@stalled Retried) => { false };
     (@stalled) => { false };
+    (@retried Retried) => { true };
+    (@retried Stalled) => { false };
+    (@retried) => { false };
 }
 
 reasons! {
@@ -59,31 +71,33 @@ reasons! {
     /// The image was resolved to a digest and its manifests were read.
     Resolved,
 
-    // Not ready, retried.
-    /// Some of the selected targets have their attachment and some do not.
-    PartiallyAttached,
+    // Not ready; looked at again at the next interval or verification, without back-off.
     /// Somebody else made a newer, different end-of-life mark, and `onConflict` is `Report`.
     Conflict,
     /// The registry refuses to delete an end-of-life mark or a signature of ours that is no longer wanted.
     RemovalRefused,
+
+    // Not ready, retried.
+    /// Some of the selected targets have their attachment and some do not.
+    PartiallyAttached [Retried],
     /// The bytes that the registry sent do not hash to the digest that was asked for.
-    DigestMismatch,
+    DigestMismatch [Retried],
     /// No file covers a selected target although files have targets, or a ConfigMap or one of its keys is absent.
-    FileMissing,
+    FileMissing [Retried],
     /// The registry does not accept the credentials (401).
-    AuthenticationFailed,
+    AuthenticationFailed [Retried],
     /// The registry accepts the credentials, but not for this (403, or a denied scope).
-    AccessDenied,
+    AccessDenied [Retried],
     /// The image, or a nested index of it, does not exist.
-    NotFound,
+    NotFound [Retried],
     /// The registry asks to slow down (429).
-    RateLimited,
+    RateLimited [Retried],
     /// The registry does not answer, or answers with a server error.
-    RegistryUnavailable,
+    RegistryUnavailable [Retried],
     /// The registry's certificate is not trusted, has expired or belongs to another host.
-    CertificateInvalid,
+    CertificateInvalid [Retried],
     /// A Secret or a ServiceAccount that the spec names does not exist, or lacks the key that is needed.
-    SecretNotFound,
+    SecretNotFound [Retried],
 
     // Not ready until the user mends it.
     /// `spec.image` cannot be read as an image reference, or names what nothing can be attached to.

@@ -187,7 +187,7 @@ pub struct Targets {
 
 /// Whether the index, its platforms, or both get the attachment.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub enum Scope {
     /// The index and its platforms.
     #[default]
@@ -200,7 +200,7 @@ pub enum Scope {
 
 /// What to do when the index lacks a platform that is asked for.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub enum Missing {
     /// Attach to nothing, and say so.
     #[default]
@@ -211,7 +211,7 @@ pub enum Missing {
 
 /// What happens to the attachments when the resource is deleted.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub enum DeletionPolicy {
     /// They stay; the resource has no finalizer.
     #[default]
@@ -222,7 +222,7 @@ pub enum DeletionPolicy {
 
 /// How the attachments of a manifest are listed and registered.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub enum ReferrersMode {
     /// Ask the registry.
     #[default]
@@ -379,5 +379,100 @@ impl Targets {
     #[must_use]
     pub fn exclude_platforms(&self) -> &[String] {
         self.exclude_platforms.as_deref().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn defaults_are_applied_in_code_and_never_written_into_the_spec() {
+        let given = json!({"image": "registry.example.com/team/app:v1"});
+        let spec: ImageAttachmentSpec = serde_json::from_value(given.clone()).unwrap();
+        assert_eq!(spec.interval(), Duration::from_secs(600));
+        assert_eq!(spec.timeout(), Duration::from_secs(60));
+        assert_eq!(spec.scope(), Scope::All);
+        assert_eq!(spec.missing(), Missing::Fail);
+        assert_eq!(spec.deletion_policy(), DeletionPolicy::Retain);
+        assert_eq!(spec.referrers_mode(), ReferrersMode::Auto);
+        assert_eq!((spec.dry_run(), spec.suspend(), spec.insecure()), (false, false, false));
+        assert_eq!((spec.platforms(), spec.exclude_platforms().len()), (None, 0));
+        assert_eq!(serde_json::to_value(&spec).unwrap(), given);
+    }
+
+    #[test]
+    fn the_defaults_of_each_kind_are_those_of_the_design() {
+        let mark: EndOfLife = serde_json::from_value(json!({"whenSuperseded": {"gracePeriod": "720h"}})).unwrap();
+        assert_eq!(mark.artifact_type(), "application/vnd.microsoft.artifact.lifecycle");
+        assert_eq!(mark.annotation(), "vnd.microsoft.artifact.lifecycle.end-of-life.date");
+        let superseded = mark.when_superseded.unwrap();
+        assert_eq!(superseded.settle(), Duration::from_secs(600));
+        assert_eq!(superseded.unless_tagged().collect::<Vec<_>>(), ["*"]);
+        let none: super::super::WhenSuperseded = serde_json::from_value(json!({"gracePeriod": "1h", "unlessTagged": []})).unwrap();
+        assert_eq!(none.unless_tagged().count(), 0);
+        let artifact: Artifact = serde_json::from_value(json!({"artifactType": "a/b", "files": [{"name": "f", "value": ""}]})).unwrap();
+        assert_eq!(artifact.files.first().unwrap().media_type(), "application/octet-stream");
+    }
+
+    #[test]
+    fn an_explicit_null_is_as_good_as_an_absent_field() {
+        let nulls = json!({
+            "image": "registry.example.com/team/app:v1",
+            "targets": null, "endOfLife": null, "signature": null, "dryRun": null, "interval": null, "timeout": null,
+            "suspend": null, "deletionPolicy": null, "referrersMode": null, "secretRef": null, "serviceAccountName": null,
+            "certSecretRef": null, "proxySecretRef": null, "insecure": null,
+            "artifact": {"artifactType": "a/b", "annotations": null, "files": null, "filesFrom": null}
+        });
+        let spec: ImageAttachmentSpec = serde_json::from_value(nulls).unwrap();
+        assert_eq!(
+            serde_json::to_value(&spec).unwrap(),
+            json!({"image": "registry.example.com/team/app:v1", "artifact": {"artifactType": "a/b"}})
+        );
+        assert!(matches!(spec.kind(), Some(AttachmentKind::Artifact(_))));
+    }
+
+    #[test]
+    fn fields_of_a_newer_version_break_nothing() {
+        let spec: ImageAttachmentSpec =
+            serde_json::from_value(json!({"image": "r.example/a:1", "targets": {"layers": true}, "verify": {}})).unwrap();
+        assert_eq!(spec.targets, Some(Targets::default()));
+    }
+
+    #[test]
+    fn a_spec_is_written_as_it_was_read() {
+        let given = json!({
+            "image": "registry.example.com/team/app:v1",
+            "targets": {"scope": "Platforms", "platforms": ["linux/amd64"], "excludePlatforms": [], "missing": "Ignore"},
+            "endOfLife": {
+                "whenSuperseded": {"gracePeriod": "720h", "settle": "0s", "unlessTagged": ["*", "!nightly-*"]},
+                "artifactType": "a/b", "annotation": "eol", "annotations": {"k": "v"}, "onConflict": "Supersede"
+            },
+            "interval": "90m", "timeout": "1m30s", "deletionPolicy": "Delete", "referrersMode": "API", "suspend": false,
+            "secretRef": {"name": "login"}, "serviceAccountName": "builder"
+        });
+        let spec: ImageAttachmentSpec = serde_json::from_value(given.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&spec).unwrap(), given);
+        let tag_schema: ReferrersMode = serde_json::from_value(Value::from("TagSchema")).unwrap();
+        assert_eq!(tag_schema, ReferrersMode::TagSchema);
+    }
+
+    #[test]
+    fn exactly_one_kind_is_a_kind() {
+        let spec = |fields: Value| -> ImageAttachmentSpec {
+            let mut object = json!({"image": "r.example/a:1"});
+            object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            serde_json::from_value(object).unwrap()
+        };
+        let artifact = json!({"artifactType": "a/b"});
+        assert!(spec(json!({})).kind().is_none());
+        assert!(spec(json!({"artifact": artifact, "signature": {}})).kind().is_none());
+        assert_eq!(spec(json!({"signature": {}})).kind().unwrap().to_string(), "signature");
+        assert_eq!(spec(json!({"endOfLife": {}})).kind().unwrap().to_string(), "endOfLife");
+        assert_eq!(spec(json!({"artifact": artifact})).kind().unwrap().to_string(), "artifact");
     }
 }

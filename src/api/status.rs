@@ -56,7 +56,6 @@ pub struct ImageAttachmentStatus {
 
     /// How many more skipped manifests there are than targets lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
     pub skipped_not_listed: Option<i64>,
 
     /// The images that the tag has left, for endOfLife.whenSuperseded.
@@ -115,7 +114,7 @@ pub struct ImageStatus {
 
 /// How a registry lists attachments.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub enum SupportedMode {
     /// By the referrers API.
     #[serde(rename = "API")]
@@ -175,7 +174,7 @@ pub struct TargetStatus {
 
 /// Whether a target is an index or the manifest of one platform.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub enum TargetKind {
     /// An index, also a nested one.
     Index,
@@ -185,7 +184,7 @@ pub enum TargetKind {
 
 /// What has become of a target.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub enum TargetState {
     /// The attachment is there.
     Attached,
@@ -201,7 +200,7 @@ pub enum TargetState {
 
 /// Who made an attachment.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[schemars(inline)]
+#[schemars(inline, description = "")]
 pub enum Origin {
     /// This resource made it.
     Made,

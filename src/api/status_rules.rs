@@ -78,3 +78,86 @@ fn condition_rules(condition: &Condition, generation: i64, ready: bool) -> Vec<S
     }
     wrong
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn condition(kind: &str, status: &str, reason: &str, generation: i64) -> Value {
+        json!({
+            "type": kind, "status": status, "reason": reason, "message": "text",
+            "observedGeneration": generation, "lastTransitionTime": "2025-03-20T01:20:30Z"
+        })
+    }
+
+    fn violations(observed: i64, conditions: &[Value]) -> Vec<String> {
+        let object: ImageAttachment = serde_json::from_value(json!({
+            "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment",
+            "metadata": {"name": "app", "generation": 2},
+            "spec": {"image": "registry.example.com/team/app:v1"},
+            "status": {"observedGeneration": observed, "conditions": conditions}
+        }))
+        .unwrap();
+        check_status_rules(&object)
+    }
+
+    #[test]
+    fn a_good_status_breaks_no_rule() {
+        let ready = condition("Ready", "True", "Attached", 2);
+        assert_eq!(violations(2, &[ready]), Vec::<String>::new());
+        let failed = condition("Ready", "False", "RateLimited", 2);
+        let retried = condition("Reconciling", "True", "ProgressingWithRetry", 2);
+        assert_eq!(violations(2, &[failed, retried]), Vec::<String>::new());
+        let stalled = [condition("Ready", "False", "InvalidSpec", 2), condition("Stalled", "True", "InvalidSpec", 2)];
+        assert_eq!(violations(2, &stalled), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_rule_has_a_status_that_breaks_it() {
+        let ready = || condition("Ready", "True", "Attached", 2);
+        let failed = || condition("Ready", "False", "RateLimited", 2);
+        let reconciling = || condition("Reconciling", "True", "ProgressingWithRetry", 2);
+        let stalled = || condition("Stalled", "True", "InvalidSpec", 2);
+        let unknown = condition("Ready", "Unknown", "Progressing", 2);
+        let mut silent = failed();
+        silent["message"] = json!("");
+        let mut bare = failed();
+        bare.as_object_mut().unwrap().remove("observedGeneration");
+        let mut long = failed();
+        long["message"] = json!("x".repeat(1025));
+        let cases: Vec<(i64, Vec<Value>, &str)> = vec![
+            (2, vec![], "Ready is absent"),
+            (2, vec![failed(), reconciling(), stalled()], "Reconciling and Stalled are both present"),
+            (2, vec![ready(), reconciling()], "Ready is True although Reconciling is present"),
+            (2, vec![unknown, stalled()], "Stalled is True although Ready is not False"),
+            (3, vec![failed()], "observedGeneration is greater than generation"),
+            (1, vec![ready()], "Ready is True although observedGeneration is not generation"),
+            (2, vec![failed(), condition("Stalled", "False", "InvalidSpec", 2)], "Stalled is present although it is False"),
+            (2, vec![bare], "Ready carries no observedGeneration"),
+            (2, vec![condition("Ready", "False", "NotFound", 3)], "Ready carries observedGeneration 3, greater than generation 2"),
+            (
+                2,
+                vec![ready(), condition("Resolved", "True", "Resolved", 1)],
+                "Ready is True although Resolved carries observedGeneration 1, not 2",
+            ),
+            (2, vec![condition("Ready", "False", "Bogus", 2)], r#"Ready: "Bogus" is not a reason that affix knows"#),
+            (2, vec![condition("Ready", "True", "NotFound", 2)], "Ready is True with reason NotFound"),
+            (
+                2,
+                vec![condition("Ready", "False", "ProgressingWithRetry", 2)],
+                "Ready carries ProgressingWithRetry, a reason of Reconciling only",
+            ),
+            (2, vec![failed(), condition("Stalled", "True", "NotFound", 2)], "Stalled carries NotFound, which is retried"),
+            (2, vec![silent], "Ready says nothing"),
+            (2, vec![long], "Ready has a message of 1025 bytes, more than 1024"),
+        ];
+        for (observed, conditions, expected) in cases {
+            let found = violations(observed, &conditions);
+            assert!(found.iter().any(|text| text == expected), "expected {expected:?}, found {found:?}");
+        }
+    }
+}
