@@ -8,7 +8,7 @@ use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::{ImageStatus, OnConflict, Reason, SupportedMode, TargetStatus};
+use crate::api::{ImageStatus, Leftover, OnConflict, Reason, SupportedMode, TargetStatus};
 use crate::attachment::{
     Action, Desired, EntryKind, Image, Intent, Listed, MOST_CANDIDATES, Observed, Problem, TargetPlan, plan, proven, to_fetch,
 };
@@ -139,7 +139,8 @@ impl Pass<'_> {
             && request.memory.is_settled(&request.intent)
             && let Some(notes) = self.in_time(self.look()).await??
         {
-            return Ok(Outcome::unchanged(notes));
+            let news = news(request, &notes).collect();
+            return Ok(Outcome { notes: news, ..Outcome::unchanged(notes) });
         }
         let limits = &self.engine.registries.options().limits;
         // The empty blob is needed by every attachment, so it is asked for beside the image.
@@ -183,9 +184,8 @@ impl Pass<'_> {
         let (chosen, notes) = match request.intent.selection.choose(&resolved.image) {
             Ok(chosen) => chosen,
             Err(error) => {
-                outcome.verdict = Verdict::failed(&Failure::new(Reason::NoMatchingPlatform, format_args!("spec.{error}")));
-                outcome.rows = Some(Vec::new());
-                return Ok(outcome);
+                let failure = Failure::new(Reason::NoMatchingPlatform, format_args!("spec.{error}"));
+                return Ok(self.refuse(outcome, &failure));
             }
         };
         if let Ok(words) = &mut outcome.resolved {
@@ -196,9 +196,7 @@ impl Pass<'_> {
         if selected > most {
             let message =
                 format!("spec.targets selects {selected} manifests of the image, more than {most}: narrow platforms, or name fewer");
-            outcome.verdict = Verdict::failed(&Failure::new(Reason::LimitExceeded, message));
-            outcome.rows = Some(Vec::new());
-            return Ok(outcome);
+            return Ok(self.refuse(outcome, &Failure::new(Reason::LimitExceeded, message)));
         }
         let mut table: Vec<TargetStatus> = chosen
             .iter()
@@ -219,7 +217,7 @@ impl Pass<'_> {
             }
         }
         if self.is_invalid(&table) {
-            return Ok(self.finish(outcome, table, Vec::new(), None));
+            return Ok(self.finish(outcome, table, Vec::new(), &[], None));
         }
         let targets = self.observe(&resolved.image, wanted).await;
         outcome.referrers_mode = self.session.referrers_mode().or_else(|| targets.first().map(|target| target.source)).map(mode);
@@ -247,10 +245,8 @@ impl Pass<'_> {
         });
         let Desired::Content { content, .. } = &request.intent.desired;
         outcome.artifact_type = Some(content.artifact_type.to_string());
-        let mut words = Vec::new();
-        if let Some(moved) = &resolved.tag_moved {
-            words.extend(tag_note(request, digest, moved));
-        }
+        let words = resolved.tag_moved.as_ref().map(|moved| tag_note(request, digest, moved)).unwrap_or_default();
+        outcome.notes.extend(news(request, &words));
         let before = request.memory.image.as_ref().filter(|before| *before != digest && reference.digest.is_none());
         if let Some(before) = before {
             outcome.notes.push(Note {
@@ -412,7 +408,7 @@ impl Pass<'_> {
                     row.created = None;
                 });
             }
-            return Ok(self.finish(outcome, table, self.request.memory.leftovers.clone(), None));
+            return Ok(self.finish(outcome, table, Vec::new(), &[], None));
         }
         if let (Some(image), false) = (&outcome.image, pushes.is_empty()) {
             journal.save(image, &table).await?;
@@ -446,8 +442,8 @@ impl Pass<'_> {
                 journal.progress(row);
             }
         }
-        let leftovers = self.clean_up(&mut outcome, &table, targets, plans, claims, resolved).await;
-        Ok(self.finish(outcome, table, leftovers, retry_after))
+        let (leftovers, gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, resolved).await;
+        Ok(self.finish(outcome, table, leftovers, &gone, retry_after))
     }
 
     /// What was attached before under the same digest and had to be pushed again was lost in between.
@@ -487,7 +483,7 @@ impl Pass<'_> {
         plans: &[TargetPlan],
         claims: &impl Claims,
         resolved: &Resolved,
-    ) -> Vec<crate::api::Leftover> {
+    ) -> (Vec<Leftover>, Vec<Digest>) {
         let unwanted = remove::unwanted(
             &self.request.memory,
             table,
@@ -495,8 +491,11 @@ impl Pass<'_> {
             resolved,
         );
         let mut leftovers = unwanted.kept;
+        let mut gone = Vec::new();
         for (subject, attachment) in unwanted.remove {
+            // What another resource wants is its own from now on.
             if claims.is_wanted(&subject.digest, &attachment).await {
+                gone.push(attachment);
                 continue;
             }
             let removal = remove::remove(self.session, &subject, &attachment);
@@ -507,7 +506,10 @@ impl Pass<'_> {
             let known =
                 self.request.memory.leftovers.iter().any(|before| before.attachment == attachment.to_string() && before.message.is_some());
             match removed {
-                Removed::Gone => outcome.notes.push(note),
+                Removed::Gone => {
+                    gone.push(attachment);
+                    outcome.notes.push(note);
+                }
                 Removed::Left(leftover) => {
                     if !known {
                         outcome.notes.push(note);
@@ -516,16 +518,23 @@ impl Pass<'_> {
                 }
             }
         }
-        leftovers
+        (leftovers, gone)
+    }
+
+    /// A pass that cannot make rows; what earlier passes made is not forgotten.
+    fn refuse(&self, outcome: Outcome, failure: &Failure) -> Outcome {
+        Outcome { verdict: Verdict::failed(failure), ..self.finish(outcome, Vec::new(), Vec::new(), &[], None) }
     }
 
     fn finish(
         &self,
         mut outcome: Outcome,
         mut table: Vec<TargetStatus>,
-        leftovers: Vec<crate::api::Leftover>,
+        mut leftovers: Vec<Leftover>,
+        gone: &[Digest],
         retry_after: Option<Duration>,
     ) -> Outcome {
+        remove::remember(&self.request.memory, &table, &mut leftovers, gone);
         outcome.verdict = Verdict::over(&table, retry_after);
         let refused = leftovers.iter().find(|leftover| leftover.message.is_some());
         if let (true, Some(refused)) = (outcome.verdict.ready, refused) {
@@ -571,4 +580,13 @@ const fn mode(source: ListingSource) -> SupportedMode {
 fn tag_note(request: &Request, digest: &Digest, tag_names: &Digest) -> Vec<String> {
     let tag = request.intent.reference.tag.as_ref().filter(|_| tag_names != digest);
     tag.map(|tag| format!("the tag {tag} names {tag_names} by now; the digest in image decides")).into_iter().collect()
+}
+
+/// An event for each word that Resolved did not say before.
+fn news<'a>(request: &'a Request, words: &'a [String]) -> impl Iterator<Item = Note> + 'a {
+    words.iter().filter(|word| !request.memory.resolved.contains(*word)).map(|word| Note {
+        severity: Severity::Normal,
+        reason: Reason::TagMoved,
+        message: word.clone(),
+    })
 }

@@ -66,6 +66,21 @@ pub(super) fn unwanted<'a>(
     unwanted
 }
 
+/// Whatever happens in a pass, nothing that this resource made is forgotten: what neither the rows nor `gone` account for
+/// joins the leftovers.
+pub(super) fn remember(memory: &Memory, table: &[TargetStatus], leftovers: &mut Vec<Leftover>, gone: &[Digest]) {
+    for (subject, made) in memory.made() {
+        for attachment in made.into_iter().filter(|attachment| !gone.contains(attachment)) {
+            let text = attachment.to_string();
+            let known = table.iter().any(|row| row.attachment.as_ref() == Some(&text) && row.origin == Some(Origin::Made))
+                || leftovers.iter().any(|leftover| leftover.attachment == text);
+            if !known {
+                leftovers.push(leftover(&subject, &attachment, Reason::Progressing, None));
+            }
+        }
+    }
+}
+
 fn leftover(subject: &Digest, attachment: &Digest, reason: Reason, message: Option<String>) -> Leftover {
     Leftover { subject: subject.to_string(), attachment: attachment.to_string(), reason: Some(reason.as_str().to_owned()), message }
 }
