@@ -3,10 +3,12 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -20,6 +22,9 @@ const POLL: Duration = Duration::from_millis(10);
 const DEATH: Duration = Duration::from_secs(10);
 /// How long a child may take to end when it is asked to. Above the supervisor's own patience of 20 s.
 const GOODBYE: Duration = Duration::from_secs(30);
+
+/// How long the supervisor may take to answer a word.
+const WORD: Duration = Duration::from_secs(10);
 
 /// What to start. The environment is empty but for `PATH` and what [`Launch::env`] sets.
 #[derive(Debug, Clone)]
@@ -90,24 +95,30 @@ impl Launch {
         };
         let log = open()?;
         let began = log.metadata()?.len();
-        let mut child = Command::new(tools.path(Tool::Underling)?)
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(WORD))?;
+        let child = Command::new(tools.path(Tool::Underling)?)
             .arg(&self.program)
             .args(&self.args)
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
+            .stdin(OwnedFd::from(theirs))
             .stdout(log)
             .stderr(open()?)
             // The terminal's Ctrl-C is for the owner, which then ends its children in order.
             .process_group(0)
             .spawn()
             .with_context(|| format!("{} cannot be started", self.name))?;
-        let leash = child.stdin.take();
+        let mut leash = BufReader::new(ours);
+        let mut first = String::new();
+        // Nothing comes where the program could not be started.
+        let _ = leash.read_line(&mut first);
         Ok(Process {
             name: self.name.clone(),
             child,
-            leash,
+            pid: first.trim().parse().ok(),
+            leash: Some(leash),
             log: self.log.clone(),
             began,
         })
@@ -119,12 +130,23 @@ impl Launch {
 pub struct Process {
     name: String,
     child: Child,
-    leash: Option<ChildStdin>,
+    pid: Option<u32>,
+    leash: Option<BufReader<UnixStream>>,
     log: PathBuf,
     began: u64,
 }
 
 impl Process {
+    /// The name that messages use.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The child's process id, its own and not the supervisor's; none where it could not be started.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
     /// The file that takes the child's standard output and error.
     pub fn log_path(&self) -> &Path {
         &self.log
@@ -242,10 +264,12 @@ impl Process {
         self.tell("resume");
     }
 
-    /// A child that has ended needs no word, so a broken leash is no error.
+    /// Tells the supervisor a word and waits for its answer, which takes microseconds. A child that has ended needs no word, so
+    /// a broken leash is no error.
     fn tell(&mut self, word: &str) {
         if let Some(leash) = &mut self.leash {
-            let _ = writeln!(leash, "{word}");
+            let told = writeln!(leash.get_mut(), "{word}");
+            let _ = told.and_then(|()| leash.read_line(&mut String::new()));
         }
     }
 }

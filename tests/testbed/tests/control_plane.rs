@@ -8,10 +8,7 @@ use affix_testbed::tools::Tools;
 #[tokio::test]
 async fn a_control_plane_starts_serves_kubectl_and_keeps_its_data_over_a_kill() {
     let tools = Tools::core().await.unwrap();
-    let began = std::time::Instant::now();
     let mut cluster = ControlPlane::start(&tools).await.unwrap();
-    let took = began.elapsed();
-    println!("ready after {took:?}");
 
     let namespaces = cluster
         .kubectl(["get", "namespaces", "-o", "name"])

@@ -1,6 +1,10 @@
 //! Children never outlive the tests that start them.
 
-#![allow(clippy::unwrap_used, reason = "a test's failure is its message")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's failure is its message"
+)]
 
 use std::path::Path;
 use std::time::Duration;

@@ -2,8 +2,9 @@
 //
 //	underling COMMAND [ARGUMENTS]
 //
-// Standard input is the leash. When it closes, or at the line "term", the command gets SIGTERM, and SIGKILL if that did not end
-// it; at the line "kill" it gets SIGKILL at once; "pause" and "resume" are SIGSTOP and SIGCONT. If underling itself dies, the
+// Standard input is the leash, a socket. The first line that underling writes to it is the command's process id. When it closes,
+// or at the line "kill", the command gets SIGKILL; at the line "term" it gets SIGTERM, and SIGKILL if that did not end it; "pause"
+// and "resume" are SIGSTOP and SIGCONT. Each line is answered with "ok" once the signal is sent. If underling itself dies, the
 // kernel kills the command. Output passes through, and so does the exit status (128 and the signal's number where a signal ended
 // the command).
 package main
@@ -41,8 +42,9 @@ func main() {
 	os.Exit(status(command.Wait()))
 }
 
-// hold follows the leash until the command is to end.
+// hold does what the leash says. Nobody at its other end is no reason to stop.
 func hold(process *os.Process) {
+	fmt.Fprintln(os.Stdin, process.Pid)
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		switch lines.Text() {
@@ -52,18 +54,12 @@ func hold(process *os.Process) {
 			_ = process.Signal(syscall.SIGCONT)
 		case "kill":
 			_ = process.Kill()
-			return
 		case "term":
-			end(process)
-			return
+			_ = process.Signal(syscall.SIGTERM)
+			time.AfterFunc(grace, func() { _ = process.Kill() })
 		}
+		fmt.Fprintln(os.Stdin, "ok")
 	}
-	end(process)
-}
-
-func end(process *os.Process) {
-	_ = process.Signal(syscall.SIGTERM)
-	time.Sleep(grace)
 	_ = process.Kill()
 }
 
