@@ -34,6 +34,7 @@ pub struct Launch {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     log: PathBuf,
+    remove: Option<PathBuf>,
 }
 
 impl Launch {
@@ -49,6 +50,7 @@ impl Launch {
             args: Vec::new(),
             env: Vec::new(),
             log: log.into(),
+            remove: None,
         }
     }
 
@@ -70,6 +72,13 @@ impl Launch {
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Names a folder that the supervisor removes if its owner dies without dropping the process.
+    #[must_use]
+    pub fn orphans_folder(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.remove = Some(dir.into());
         self
     }
 
@@ -97,7 +106,11 @@ impl Launch {
         let began = log.metadata()?.len();
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(WORD))?;
-        let child = Command::new(tools.path(Tool::Underling)?)
+        let mut command = Command::new(tools.path(Tool::Underling)?);
+        if let Some(remove) = &self.remove {
+            command.arg("-remove").arg(remove);
+        }
+        let child = command
             .arg(&self.program)
             .args(&self.args)
             .env_clear()
@@ -118,7 +131,7 @@ impl Launch {
             name: self.name.clone(),
             child,
             pid: first.trim().parse().ok(),
-            leash: Some(leash),
+            leash,
             log: self.log.clone(),
             began,
         })
@@ -131,7 +144,7 @@ pub struct Process {
     name: String,
     child: Child,
     pid: Option<u32>,
-    leash: Option<BufReader<UnixStream>>,
+    leash: BufReader<UnixStream>,
     log: PathBuf,
     began: u64,
 }
@@ -267,17 +280,15 @@ impl Process {
     /// Tells the supervisor a word and waits for its answer, which takes microseconds. A child that has ended needs no word, so
     /// a broken leash is no error.
     fn tell(&mut self, word: &str) {
-        if let Some(leash) = &mut self.leash {
-            let told = writeln!(leash.get_mut(), "{word}");
-            let _ = told.and_then(|()| leash.read_line(&mut String::new()));
-        }
+        let told = writeln!(self.leash.get_mut(), "{word}");
+        let _ = told.and_then(|()| self.leash.read_line(&mut String::new()));
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // The leash stays until the supervisor has gone: where it closes, the supervisor takes itself for an orphan.
         self.tell("kill");
-        self.leash = None;
         let deadline = std::time::Instant::now() + DEATH;
         while let Ok(None) = self.child.try_wait() {
             if std::time::Instant::now() > deadline {

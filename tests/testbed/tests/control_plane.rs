@@ -68,7 +68,7 @@ async fn a_control_plane_starts_serves_kubectl_and_keeps_its_data_over_a_kill() 
 #[tokio::test]
 async fn a_service_account_gets_a_token_and_only_the_rights_that_it_was_given() {
     let tools = Tools::core().await.unwrap();
-    let cluster = ControlPlane::start(&tools).await.unwrap();
+    let cluster = ControlPlane::shared(&tools).await.unwrap();
     for args in [
         vec![
             "create",

@@ -7,6 +7,7 @@
 )]
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use affix_testbed::process::{Launch, Process};
@@ -57,7 +58,7 @@ async fn a_child_whose_supervisor_is_killed_is_killed_by_the_kernel() {
         .trim()
         .to_owned();
     assert!(
-        std::process::Command::new("kill")
+        Command::new("kill")
             .args(["-KILL", &parent])
             .status()
             .unwrap()
@@ -71,6 +72,27 @@ async fn a_child_whose_supervisor_is_killed_is_killed_by_the_kernel() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{pid} outlived its supervisor");
+}
+
+#[tokio::test]
+async fn a_child_whose_owner_dies_is_killed_and_its_folder_goes_with_it() {
+    let tools = Tools::core().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    // The owner is an echo that ends at once and lets go of the leash.
+    let underling = tools.path(affix_testbed::tools::Tool::Underling).unwrap();
+    let script = format!(
+        "echo nothing | {} -remove {} /bin/sleep 60",
+        underling.display(),
+        folder.display()
+    );
+    let owner = Command::new("/bin/sh")
+        .args(["-c", &script])
+        .output()
+        .unwrap();
+    assert_eq!(owner.status.code(), Some(137), "{owner:?}");
+    assert!(!folder.exists());
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::KeyPair;
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 use crate::certificates::{Authority, write};
 use crate::port;
@@ -88,6 +89,17 @@ impl ControlPlane {
             cluster.write_kubeconfig(&cluster.kubeconfig(), ADMIN_TOKEN, "default")?;
             return Ok(cluster);
         }
+    }
+
+    /// The one control plane of this process, started with the first call: for tests that keep apart by namespaces. It ends with
+    /// the process, however that ends.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not become ready.
+    pub async fn shared(tools: &Tools) -> anyhow::Result<&'static Self> {
+        static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
+        SHARED.get_or_try_init(|| Self::start(tools)).await
     }
 
     /// The kubeconfig of the administrator.

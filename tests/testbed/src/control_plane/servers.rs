@@ -47,7 +47,8 @@ impl Servers {
     pub(super) fn start(tools: &Tools, setting: &Setting) -> anyhow::Result<Self> {
         let data = setting.dir.join("etcd");
         let log = setting.dir.join("apiserver.log");
-        let mut apiserver = Launch::new("kube-apiserver", tools.path(Tool::ApiServer)?, log);
+        let mut apiserver = Launch::new("kube-apiserver", tools.path(Tool::ApiServer)?, log)
+            .orphans_folder(&setting.dir);
         let etcd = if let Some(assets) = tools.assets() {
             let endpoint = format!("http://127.0.0.1:{}", setting.etcd_port);
             apiserver = apiserver.arg(format!("--etcd-servers={endpoint}"));

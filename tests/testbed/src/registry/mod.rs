@@ -133,7 +133,7 @@ impl Registry {
             Kind::Distribution => distribution::launch(tools, setting)?,
             Kind::OciRegistry | Kind::Liar => memory::launch(tools, setting)?,
         };
-        listen(tools, &launch).await
+        listen(tools, &launch.orphans_folder(setting.dir)).await
     }
 
     /// `127.0.0.1:PORT`, as references begin; `localhost:PORT` where tokens are asked for.
