@@ -24,7 +24,7 @@ pub struct Peer {
     logins: Map<String, Value>,
     regctl_hosts: Map<String, Value>,
     roots: String,
-    plain: Vec<String>,
+    hosts: Vec<(String, bool)>,
 }
 
 impl Peer {
@@ -35,7 +35,18 @@ impl Peer {
     /// Where no folder can be made.
     pub fn new(tools: &Tools) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("affix-peer-").tempdir()?;
+<<<<<<< HEAD
         Ok(Self { home, tools: tools.clone(), logins: Map::new(), regctl_hosts: Map::new(), roots: String::new(), plain: Vec::new() })
+=======
+        Ok(Self {
+            home,
+            tools: tools.clone(),
+            logins: Map::new(),
+            regctl_hosts: Map::new(),
+            roots: String::new(),
+            hosts: Vec::new(),
+        })
+>>>>>>> testbed
     }
 
     /// Tools that are logged in to a registry, with the right to do everything, and trust its certificate.
@@ -63,28 +74,31 @@ impl Peer {
             regctl["user"] = json!(user);
             regctl["pass"] = json!(password);
         }
-        match registry.ca_pem() {
-            Some(pem) => self.roots.push_str(pem),
-            None => {
-                regctl["tls"] = json!("disabled");
-                self.plain.push(host.clone());
-            }
+        if let Some(pem) = registry.ca_pem() {
+            self.roots.push_str(pem);
+        } else {
+            regctl["tls"] = json!("disabled");
         }
+        self.hosts.push((host.clone(), !registry.is_tls()));
         self.regctl_hosts.insert(host, regctl);
         write(&self.file("config.json"), &json!({"auths": self.logins}).to_string())?;
         write(&self.file("regctl.json"), &json!({"hosts": self.regctl_hosts}).to_string())?;
         write(&self.file("roots.pem"), &self.roots)
     }
 
-    /// Runs oras, with `--plain-http` where an argument names a registry that is known to speak that.
+    /// Runs oras. Where an argument names a registry that is known, oras is told whether that speaks plain HTTP; by itself it
+    /// would take `localhost` for one that does.
     ///
     /// # Errors
     ///
     /// Where it cannot be run. What it says about failure is in the result.
     pub async fn oras<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
         let mut args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-        if args.iter().any(|arg| self.is_plain(&arg.to_string_lossy())) {
-            args.push("--plain-http".into());
+        let plain = args
+            .iter()
+            .find_map(|arg| self.is_plain(&arg.to_string_lossy()));
+        if let Some(plain) = plain {
+            args.push(format!("--plain-http={plain}").into());
         }
         self.run(Tool::Oras)?.args(args).output().await
     }
@@ -128,7 +142,15 @@ impl Peer {
         self.home.path().join(name)
     }
 
+<<<<<<< HEAD
     fn is_plain(&self, arg: &str) -> bool {
         self.plain.iter().any(|host| arg.strip_prefix(host.as_str()).is_some_and(|rest| rest.starts_with('/')))
+=======
+    /// Whether the registry that a reference names speaks plain HTTP; none for an argument that names none that is known.
+    fn is_plain(&self, reference: &str) -> Option<bool> {
+        let (host, _) = reference.split_once('/')?;
+        let (_, plain) = self.hosts.iter().find(|(known, _)| known == host)?;
+        Some(*plain)
+>>>>>>> testbed
     }
 }

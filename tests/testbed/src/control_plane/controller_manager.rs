@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use tokio::time::{Instant, sleep};
 
 use super::ControlPlane;
+use super::servers::flag;
 use crate::process::{Launch, Process};
 use crate::tools::{Tool, Tools};
 
@@ -28,6 +29,7 @@ impl ControllerManager {
     /// Where they do not start to work; the message has their log.
     pub async fn start(tools: &Tools, cluster: &ControlPlane) -> anyhow::Result<Self> {
         let dir = cluster.dir.path();
+<<<<<<< HEAD
         let mut process = Launch::new("kube-controller-manager", tools.path(Tool::ControllerManager)?, dir.join("controller-manager.log"))
             .arg(super::flag("--kubeconfig=", &cluster.kubeconfig()))
             .arg(super::flag("--service-account-private-key-file=", &dir.join("service-accounts.key")))
@@ -35,6 +37,26 @@ impl ControllerManager {
             // The port of its health checks: nobody asks them here.
             .args(["--leader-elect=false", "--secure-port=0", "--namespace-sync-period=1s"])
             .start(tools)?;
+=======
+        let mut process = Launch::new(
+            "kube-controller-manager",
+            tools.path(Tool::ControllerManager)?,
+            dir.join("controller-manager.log"),
+        )
+        .arg(flag("--kubeconfig=", &cluster.kubeconfig()))
+        .arg(flag(
+            "--service-account-private-key-file=",
+            &dir.join("service-accounts.key"),
+        ))
+        .arg(format!("--controllers={CONTROLLERS}"))
+        // The port of its health checks: nobody asks them here.
+        .args([
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--namespace-sync-period=1s",
+        ])
+        .start(tools)?;
+>>>>>>> testbed
         let deadline = Instant::now() + START;
         loop {
             let found = cluster.kubectl(["get", "serviceaccount", "default", "--namespace", "default"]).await?;

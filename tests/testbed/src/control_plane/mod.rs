@@ -3,44 +3,37 @@
 
 mod controller_manager;
 mod kubeconfig;
+mod servers;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, bail};
 use rcgen::KeyPair;
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::sync::OnceCell;
 
-use crate::certificates::{Authority, ServerFiles, write};
-use crate::http_client;
+use crate::certificates::{Authority, write};
 use crate::port;
-use crate::process::{Launch, Process};
 use crate::run::{Ran, Run};
 use crate::tools::{Tool, Tools};
 
 pub use controller_manager::ControllerManager;
 
+use servers::{Servers, Setting};
+
 /// The administrator's token; the server listens on loopback only and lives for one test.
 const ADMIN_TOKEN: &str = "testbed-admin";
-/// How long the server may take to become ready: 3 s on an idle machine, far more beside a build.
-const START: Duration = Duration::from_secs(120);
 /// How often a start is tried when another process took the port in between.
 const TRIES: usize = 3;
 
 /// A running control plane. Dropping it ends it and removes its data.
 #[derive(Debug)]
 pub struct ControlPlane {
-    // In this order: a process ends before its folder goes.
-    apiserver: Process,
-    etcd: Option<Process>,
+    // In this order: the processes end before their folder goes.
+    servers: Servers,
     dir: TempDir,
     tools: Tools,
-    authority: Authority,
-    files: ServerFiles,
-    port: u16,
-    etcd_port: u16,
+    setting: Setting,
 }
 
 impl ControlPlane {
@@ -62,6 +55,7 @@ impl ControlPlane {
         let mut tried = 0;
         loop {
             tried += 1;
+<<<<<<< HEAD
             let (port, etcd_port) = (port::free()?, port::free()?);
             let (etcd, mut apiserver) = launch(tools, dir.path(), &files, port, etcd_port)?;
             let url = format!("https://127.0.0.1:{port}");
@@ -70,11 +64,42 @@ impl ControlPlane {
                     kubeconfig::write(&dir.path().join("kubeconfig"), &url, authority.pem(), ADMIN_TOKEN, "default")?;
                     let tools = tools.clone();
                     return Ok(Self { apiserver, etcd, dir, tools, authority, files, port, etcd_port });
+=======
+            let setting = Setting {
+                dir: dir.path().to_owned(),
+                files: files.clone(),
+                ca_pem: authority.pem().to_owned(),
+                port: port::free()?,
+                etcd_port: port::free()?,
+            };
+            let mut servers = Servers::start(tools, &setting)?;
+            if let Err(error) = servers.ready(&setting).await {
+                if tried < TRIES && servers.log()?.contains("address already in use") {
+                    continue;
+>>>>>>> testbed
                 }
-                Err(_) if tried < TRIES && apiserver.log()?.contains("address already in use") => {}
-                Err(error) => return Err(error),
+                return Err(error);
             }
+            let cluster = Self {
+                servers,
+                dir,
+                tools: tools.clone(),
+                setting,
+            };
+            cluster.write_kubeconfig(&cluster.kubeconfig(), ADMIN_TOKEN, "default")?;
+            return Ok(cluster);
         }
+    }
+
+    /// The one control plane of this process, started with the first call: for tests that keep apart by namespaces. It ends with
+    /// the process, however that ends.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not become ready.
+    pub async fn shared(tools: &Tools) -> anyhow::Result<&'static Self> {
+        static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
+        SHARED.get_or_try_init(|| Self::start(tools)).await
     }
 
     /// The kubeconfig of the administrator.
@@ -84,12 +109,12 @@ impl ControlPlane {
 
     /// The server's address, `https://127.0.0.1:PORT`. It stays the same when the server is started again.
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        self.setting.url()
     }
 
     /// The certificate of the authority that signed the server's.
     pub fn ca_pem(&self) -> &str {
-        self.authority.pem()
+        &self.setting.ca_pem
     }
 
     /// The administrator's bearer token.
@@ -103,7 +128,7 @@ impl ControlPlane {
     ///
     /// Where its log cannot be read.
     pub fn log(&self) -> anyhow::Result<String> {
-        self.apiserver.log()
+        self.servers.log()
     }
 
     /// Runs kubectl as the administrator.
@@ -152,9 +177,21 @@ impl ControlPlane {
     /// Where the service account does not exist.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
         let token = self.service_account_token(namespace, name).await?;
+<<<<<<< HEAD
         let path = self.dir.path().join(format!("kubeconfig-{namespace}-{name}"));
         kubeconfig::write(&path, &self.url(), self.ca_pem(), &token, namespace)?;
+=======
+        let path = self
+            .dir
+            .path()
+            .join(format!("kubeconfig-{namespace}-{name}"));
+        self.write_kubeconfig(&path, &token, namespace)?;
+>>>>>>> testbed
         Ok(path)
+    }
+
+    fn write_kubeconfig(&self, path: &Path, token: &str, namespace: &str) -> anyhow::Result<()> {
+        kubeconfig::write(path, &self.url(), self.ca_pem(), token, namespace)
     }
 
     /// Ends the server in order. Its data stays for [`ControlPlane::start_again`].
@@ -163,11 +200,7 @@ impl ControlPlane {
     ///
     /// Where it does not end.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
-        self.apiserver.stop().await?;
-        if let Some(etcd) = &mut self.etcd {
-            etcd.stop().await?;
-        }
-        Ok(())
+        self.servers.stop().await
     }
 
     /// Kills the server (SIGKILL). Its data stays for [`ControlPlane::start_again`].
@@ -176,11 +209,7 @@ impl ControlPlane {
     ///
     /// Where it is not gone in time.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
-        self.apiserver.kill().await?;
-        if let Some(etcd) = &mut self.etcd {
-            etcd.kill().await?;
-        }
-        Ok(())
+        self.servers.kill().await
     }
 
     /// Starts the server again on the same port and data.
@@ -189,6 +218,7 @@ impl ControlPlane {
     ///
     /// Where it does not become ready.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
+<<<<<<< HEAD
         let (etcd, apiserver) = launch(&self.tools, self.dir.path(), &self.files, self.port, self.etcd_port)?;
         self.etcd = etcd;
         self.apiserver = apiserver;
@@ -256,5 +286,19 @@ async fn ready(apiserver: &mut Process, url: &str, ca_pem: &str) -> anyhow::Resu
             bail!("kube-apiserver is not ready after {START:?}:\n{}", apiserver.log()?);
         }
         sleep(Duration::from_millis(50)).await;
+=======
+        self.servers = Servers::start(&self.tools, &self.setting)?;
+        self.servers.ready(&self.setting).await
+    }
+
+    /// Freezes the server: connections open, and nobody answers.
+    pub fn pause(&mut self) {
+        self.servers.apiserver().pause();
+    }
+
+    /// Lets a frozen server go on.
+    pub fn resume(&mut self) {
+        self.servers.apiserver().resume();
+>>>>>>> testbed
     }
 }

@@ -42,6 +42,7 @@ pub struct Registry {
     tools: Tools,
     options: Options,
     files: Option<ServerFiles>,
+    address: String,
     host: String,
 }
 
@@ -88,12 +89,30 @@ impl Registry {
             Some(users) => Some(TokenServer::start(&tools, dir.path(), users, options.lifetime(), files.as_ref()).await?),
             None => None,
         };
-        let (process, host) = Self::launch(
+        let (process, address) = Self::launch(
             &tools,
             &Setting { dir: dir.path(), options: &options, files: files.as_ref(), tokens: tokens.as_ref(), address: "127.0.0.1:0" },
         )
         .await?;
+<<<<<<< HEAD
         Ok(Self { process, tokens, dir, tools, options, files, host })
+=======
+        let host = if tokens.is_some() {
+            tokens::by_name(&address)
+        } else {
+            address.clone()
+        };
+        Ok(Self {
+            process,
+            tokens,
+            dir,
+            tools,
+            options,
+            files,
+            address,
+            host,
+        })
+>>>>>>> testbed
     }
 
     async fn launch(tools: &Tools, setting: &Setting<'_>) -> anyhow::Result<(Process, String)> {
@@ -101,15 +120,15 @@ impl Registry {
             Kind::Distribution => distribution::launch(tools, setting)?,
             Kind::OciRegistry | Kind::Liar => memory::launch(tools, setting)?,
         };
-        listen(tools, &launch).await
+        listen(tools, &launch.orphans_folder(setting.dir)).await
     }
 
-    /// `127.0.0.1:PORT`, as references begin.
+    /// `127.0.0.1:PORT`, as references begin; `localhost:PORT` where tokens are asked for.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// `http://127.0.0.1:PORT`, or `https://…`.
+    /// `http://HOST`, or `https://HOST`.
     pub fn url(&self) -> String {
         format!("{}://{}", if self.is_tls() { "https" } else { "http" }, self.host)
     }
@@ -203,7 +222,7 @@ impl Registry {
                 options: &self.options,
                 files: self.files.as_ref(),
                 tokens: self.tokens.as_ref(),
-                address: &self.host,
+                address: &self.address,
             },
         )
         .await?;

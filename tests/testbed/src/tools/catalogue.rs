@@ -29,8 +29,8 @@ pub enum Tool {
     ControllerManager,
     /// `cosign`.
     Cosign,
-    /// A verifier made of notation-go.
-    NotationVerify,
+    /// A signer and verifier made of notation-go.
+    Notation,
     /// `helm`.
     Helm,
     /// `kubeconform`.
@@ -68,9 +68,9 @@ impl Tool {
 
     /// Every tool, in the order of building.
     pub(super) fn all() -> Vec<Self> {
-        use Tool::{ControllerManager, Cosign, Helm, Kubeconform, NotationVerify};
+        use Tool::{ControllerManager, Cosign, Helm, Kubeconform, Notation};
         let mut all = Self::core();
-        all.extend([ControllerManager, Cosign, NotationVerify, Helm, Kubeconform]);
+        all.extend([ControllerManager, Cosign, Notation, Helm, Kubeconform]);
         all
     }
 
@@ -120,9 +120,13 @@ impl Tool {
                 let package = "github.com/sigstore/cosign/v3/cmd/cosign";
                 (EXTRA, package, "cosign", "cosign", "github.com/sigstore/cosign/v3", 150)
             }
-            Self::NotationVerify => {
+            Self::Notation => {
                 let origin = "github.com/notaryproject/notation-go";
+<<<<<<< HEAD
                 (EXTRA, "./notation-verify", "notation-verify", "the notation verifier", origin, 10)
+=======
+                (EXTRA, "./notation", "notation", "notation", origin, 10)
+>>>>>>> testbed
             }
             Self::Helm => (EXTRA, "helm.sh/helm/v3/cmd/helm", "helm", "helm", "helm.sh/helm/v3", 60),
             Self::Kubeconform => {
