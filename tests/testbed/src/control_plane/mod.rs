@@ -43,28 +43,29 @@ impl ControlPlane {
     ///
     /// Where it does not become ready; the message has the end of its log.
     pub async fn start(tools: &Tools) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("affix-control-plane-").tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix("affix-control-plane-")
+            .tempdir()?;
         let authority = Authority::new()?;
         let files = authority.server(dir.path())?;
         let service_accounts = KeyPair::generate()?;
-        write(&dir.path().join("service-accounts.key"), &service_accounts.serialize_pem())?;
-        write(&dir.path().join("service-accounts.pub"), &service_accounts.public_key_pem())?;
-        write(&dir.path().join("tokens.csv"), &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
+        write(
+            &dir.path().join("service-accounts.key"),
+            &service_accounts.serialize_pem(),
+        )?;
+        write(
+            &dir.path().join("service-accounts.pub"),
+            &service_accounts.public_key_pem(),
+        )?;
+        write(
+            &dir.path().join("tokens.csv"),
+            &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
+        )?;
         std::fs::create_dir(dir.path().join("home"))?;
 
         let mut tried = 0;
         loop {
             tried += 1;
-<<<<<<< HEAD
-            let (port, etcd_port) = (port::free()?, port::free()?);
-            let (etcd, mut apiserver) = launch(tools, dir.path(), &files, port, etcd_port)?;
-            let url = format!("https://127.0.0.1:{port}");
-            match ready(&mut apiserver, &url, authority.pem()).await {
-                Ok(()) => {
-                    kubeconfig::write(&dir.path().join("kubeconfig"), &url, authority.pem(), ADMIN_TOKEN, "default")?;
-                    let tools = tools.clone();
-                    return Ok(Self { apiserver, etcd, dir, tools, authority, files, port, etcd_port });
-=======
             let setting = Setting {
                 dir: dir.path().to_owned(),
                 files: files.clone(),
@@ -76,7 +77,6 @@ impl ControlPlane {
             if let Err(error) = servers.ready(&setting).await {
                 if tried < TRIES && servers.log()?.contains("address already in use") {
                     continue;
->>>>>>> testbed
                 }
                 return Err(error);
             }
@@ -136,7 +136,10 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where kubectl cannot be run. What it says about failure is in the result.
-    pub async fn kubectl<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
+    pub async fn kubectl<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Ran> {
         self.kubectl_run(args)?.output().await
     }
 
@@ -153,7 +156,10 @@ impl ControlPlane {
         self.kubectl_run(args)?.input(input).output().await
     }
 
-    fn kubectl_run<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Run> {
+    fn kubectl_run<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Run> {
         Ok(Run::new(self.tools.path(Tool::Kubectl)?)
             .args(args)
             .env("KUBECONFIG", self.kubeconfig())
@@ -165,8 +171,20 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where the service account does not exist.
-    pub async fn service_account_token(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
-        let args = ["create", "token", name, "--namespace", namespace, "--duration", "1h"];
+    pub async fn service_account_token(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<String> {
+        let args = [
+            "create",
+            "token",
+            name,
+            "--namespace",
+            namespace,
+            "--duration",
+            "1h",
+        ];
         Ok(self.kubectl(args).await?.stdout()?.trim().to_owned())
     }
 
@@ -175,18 +193,17 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where the service account does not exist.
-    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+    pub async fn service_account_kubeconfig(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<PathBuf> {
         let token = self.service_account_token(namespace, name).await?;
-<<<<<<< HEAD
-        let path = self.dir.path().join(format!("kubeconfig-{namespace}-{name}"));
-        kubeconfig::write(&path, &self.url(), self.ca_pem(), &token, namespace)?;
-=======
         let path = self
             .dir
             .path()
             .join(format!("kubeconfig-{namespace}-{name}"));
         self.write_kubeconfig(&path, &token, namespace)?;
->>>>>>> testbed
         Ok(path)
     }
 
@@ -218,75 +235,6 @@ impl ControlPlane {
     ///
     /// Where it does not become ready.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
-<<<<<<< HEAD
-        let (etcd, apiserver) = launch(&self.tools, self.dir.path(), &self.files, self.port, self.etcd_port)?;
-        self.etcd = etcd;
-        self.apiserver = apiserver;
-        ready(&mut self.apiserver, &format!("https://127.0.0.1:{}", self.port), self.authority.pem()).await
-    }
-}
-
-/// Starts the processes: one, or two where `KUBEBUILDER_ASSETS` brings its own.
-fn launch(tools: &Tools, dir: &Path, files: &ServerFiles, port: u16, etcd_port: u16) -> anyhow::Result<(Option<Process>, Process)> {
-    let data = dir.join("etcd");
-    let mut apiserver = Launch::new("kube-apiserver", tools.path(Tool::ApiServer)?, dir.join("apiserver.log"));
-    let etcd = match tools.assets() {
-        None => {
-            apiserver = apiserver.arg(flag("--etcd-data-dir=", &data));
-            None
-        }
-        Some(assets) => {
-            let endpoint = format!("http://127.0.0.1:{etcd_port}");
-            apiserver = apiserver.arg(format!("--etcd-servers={endpoint}"));
-            let etcd = Launch::new("etcd", assets.join("etcd"), dir.join("etcd.log"))
-                .arg(flag("--data-dir=", &data))
-                .arg(format!("--listen-client-urls={endpoint}"))
-                .arg(format!("--advertise-client-urls={endpoint}"))
-                .args(["--listen-peer-urls=http://127.0.0.1:0", "--unsafe-no-fsync", "--log-level=error"]);
-            Some(etcd.start(tools)?)
-        }
-    };
-    let apiserver = apiserver
-        .arg(format!("--secure-port={port}"))
-        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-        .arg(flag("--cert-dir=", &dir.join("certificates")))
-        .arg(flag("--tls-cert-file=", &files.certificate))
-        .arg(flag("--tls-private-key-file=", &files.key))
-        .arg(flag("--token-auth-file=", &dir.join("tokens.csv")))
-        .arg(flag("--service-account-signing-key-file=", &dir.join("service-accounts.key")))
-        .arg(flag("--service-account-key-file=", &dir.join("service-accounts.pub")))
-        .args(["--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/24"])
-        .arg("--authorization-mode=RBAC")
-        // Without kube-controller-manager nobody makes the default service account that this plugin waits for.
-        .arg("--disable-admission-plugins=ServiceAccount")
-        .start(tools)?;
-    Ok((etcd, apiserver))
-}
-
-fn flag(name: &str, path: &Path) -> OsString {
-    let mut flag = OsString::from(name);
-    flag.push(path);
-    flag
-}
-
-/// Asks `/readyz` until it says yes.
-async fn ready(apiserver: &mut Process, url: &str, ca_pem: &str) -> anyhow::Result<()> {
-    let client = http_client::client(Some(ca_pem))?;
-    let deadline = Instant::now() + START;
-    loop {
-        let ended = apiserver.ended()?;
-        let answer = client.get(format!("{url}/readyz")).bearer_auth(ADMIN_TOKEN).send().await;
-        if answer.is_ok_and(|answer| answer.status().is_success()) {
-            return Ok(());
-        }
-        if let Some(status) = ended {
-            bail!("kube-apiserver ended with {status}:\n{}", apiserver.log().context("its log is lost too")?);
-        }
-        if Instant::now() > deadline {
-            bail!("kube-apiserver is not ready after {START:?}:\n{}", apiserver.log()?);
-        }
-        sleep(Duration::from_millis(50)).await;
-=======
         self.servers = Servers::start(&self.tools, &self.setting)?;
         self.servers.ready(&self.setting).await
     }
@@ -299,6 +247,5 @@ async fn ready(apiserver: &mut Process, url: &str, ca_pem: &str) -> anyhow::Resu
     /// Lets a frozen server go on.
     pub fn resume(&mut self) {
         self.servers.apiserver().resume();
->>>>>>> testbed
     }
 }
