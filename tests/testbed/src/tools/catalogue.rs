@@ -62,22 +62,8 @@ pub(super) const KUBERNETES: &str = "k8s.io/kubernetes";
 impl Tool {
     /// The group that most tests and the demo need, in the order of building: quick ones first.
     pub(super) fn core() -> Vec<Self> {
-        use Tool::{
-            ApiServer, Crane, Distribution, Kubectl, Liar, OciRegistry, Oras, Regctl, Tokens,
-            Underling,
-        };
-        vec![
-            Underling,
-            OciRegistry,
-            Liar,
-            Tokens,
-            Distribution,
-            Oras,
-            Crane,
-            Regctl,
-            ApiServer,
-            Kubectl,
-        ]
+        use Tool::{ApiServer, Crane, Distribution, Kubectl, Liar, OciRegistry, Oras, Regctl, Tokens, Underling};
+        vec![Underling, OciRegistry, Liar, Tokens, Distribution, Oras, Crane, Regctl, ApiServer, Kubectl]
     }
 
     /// Every tool, in the order of building.
@@ -100,148 +86,50 @@ impl Tool {
 
     pub(super) fn recipe(self) -> Recipe {
         let (module, package, binary, title, origin, cold) = match self {
-            Self::Underling => (
-                REGISTRIES,
-                "./underling",
-                "underling",
-                "the supervisor",
-                "",
-                2,
-            ),
-            Self::ApiServer => (
-                CONTROL_PLANE,
-                "./apiserver",
-                "apiserver",
-                "kube-apiserver with etcd inside",
-                KUBERNETES,
-                230,
-            ),
-            Self::Kubectl => (
-                CONTROL_PLANE,
-                "k8s.io/kubernetes/cmd/kubectl",
-                "kubectl",
-                "kubectl",
-                KUBERNETES,
-                25,
-            ),
+            Self::Underling => (REGISTRIES, "./underling", "underling", "the supervisor", "", 2),
+            Self::ApiServer => (CONTROL_PLANE, "./apiserver", "apiserver", "kube-apiserver with etcd inside", KUBERNETES, 230),
+            Self::Kubectl => (CONTROL_PLANE, "k8s.io/kubernetes/cmd/kubectl", "kubectl", "kubectl", KUBERNETES, 25),
             Self::OciRegistry => {
                 let origin = "cuelabs.dev/go/oci/ociregistry";
-                (
-                    REGISTRIES,
-                    "./ociregistry",
-                    "ociregistry",
-                    "the registry with the referrers API",
-                    origin,
-                    15,
-                )
+                (REGISTRIES, "./ociregistry", "ociregistry", "the registry with the referrers API", origin, 15)
             }
             Self::Liar => {
                 let origin = "github.com/google/go-containerregistry";
-                (
-                    REGISTRIES,
-                    "./liar",
-                    "liar",
-                    "the registry that lies",
-                    origin,
-                    3,
-                )
+                (REGISTRIES, "./liar", "liar", "the registry that lies", origin, 3)
             }
             Self::Tokens => (REGISTRIES, "./tokens", "tokens", "the token server", "", 2),
             Self::Distribution => {
                 let package = "github.com/distribution/distribution/v3/cmd/registry";
                 let origin = "github.com/distribution/distribution/v3";
-                (
-                    REGISTRIES,
-                    package,
-                    "distribution",
-                    "distribution",
-                    origin,
-                    130,
-                )
+                (REGISTRIES, package, "distribution", "distribution", origin, 130)
             }
-            Self::Oras => (
-                REGISTRIES,
-                "oras.land/oras/cmd/oras",
-                "oras",
-                "oras",
-                "oras.land/oras",
-                10,
-            ),
+            Self::Oras => (REGISTRIES, "oras.land/oras/cmd/oras", "oras", "oras", "oras.land/oras", 10),
             Self::Crane => {
                 let package = "github.com/google/go-containerregistry/cmd/crane";
-                (
-                    REGISTRIES,
-                    package,
-                    "crane",
-                    "crane",
-                    "github.com/google/go-containerregistry",
-                    5,
-                )
+                (REGISTRIES, package, "crane", "crane", "github.com/google/go-containerregistry", 5)
             }
             Self::Regctl => {
                 let package = "github.com/regclient/regclient/cmd/regctl";
-                (
-                    REGISTRIES,
-                    package,
-                    "regctl",
-                    "regctl",
-                    "github.com/regclient/regclient",
-                    5,
-                )
+                (REGISTRIES, package, "regctl", "regctl", "github.com/regclient/regclient", 5)
             }
             Self::ControllerManager => {
                 let title = "kube-controller-manager";
-                (
-                    CONTROL_PLANE,
-                    "./controller-manager",
-                    "controller-manager",
-                    title,
-                    KUBERNETES,
-                    60,
-                )
+                (CONTROL_PLANE, "./controller-manager", "controller-manager", title, KUBERNETES, 60)
             }
             Self::Cosign => {
                 let package = "github.com/sigstore/cosign/v3/cmd/cosign";
-                (
-                    EXTRA,
-                    package,
-                    "cosign",
-                    "cosign",
-                    "github.com/sigstore/cosign/v3",
-                    150,
-                )
+                (EXTRA, package, "cosign", "cosign", "github.com/sigstore/cosign/v3", 150)
             }
             Self::Notation => {
                 let origin = "github.com/notaryproject/notation-go";
                 (EXTRA, "./notation", "notation", "notation", origin, 10)
             }
-            Self::Helm => (
-                EXTRA,
-                "helm.sh/helm/v3/cmd/helm",
-                "helm",
-                "helm",
-                "helm.sh/helm/v3",
-                60,
-            ),
+            Self::Helm => (EXTRA, "helm.sh/helm/v3/cmd/helm", "helm", "helm", "helm.sh/helm/v3", 60),
             Self::Kubeconform => {
                 let package = "github.com/yannh/kubeconform/cmd/kubeconform";
-                (
-                    EXTRA,
-                    package,
-                    "kubeconform",
-                    "kubeconform",
-                    "github.com/yannh/kubeconform",
-                    5,
-                )
+                (EXTRA, package, "kubeconform", "kubeconform", "github.com/yannh/kubeconform", 5)
             }
         };
-        Recipe {
-            module,
-            package,
-            binary,
-            title,
-            origin,
-            cold,
-        }
+        Recipe { module, package, binary, title, origin, cold }
     }
 }
