@@ -509,6 +509,24 @@ async fn every_shape_of_image_is_taken_by_both_registries() {
 }
 
 #[tokio::test]
+async fn none_of_the_registries_takes_a_manifest_by_its_sha512_digest() {
+    let tools = Tools::core().await.unwrap();
+    let index = Index::new().image(Image::new("linux/amd64", "b1b1").sha512());
+    for options in [
+        Registry::ociregistry,
+        Registry::distribution,
+        Registry::liar,
+    ] {
+        let registry = options(&tools).start().await.unwrap();
+        let refused = index
+            .push(&registry.raw().unwrap(), "team/app", "v1")
+            .await
+            .unwrap_err();
+        assert!(format!("{refused:#}").contains("sha512"), "{refused:#}");
+    }
+}
+
+#[tokio::test]
 async fn a_registry_that_stops_refuses_connections_and_comes_back_on_its_port() {
     let tools = Tools::core().await.unwrap();
     let mut registry = Registry::distribution(&tools).start().await.unwrap();
