@@ -67,7 +67,7 @@ impl Image {
         self
     }
 
-    /// Names the manifest by SHA-512. None of the testbed's real registries takes that; one that a test scripts may.
+    /// Names the manifest by SHA-512. Of the testbed's registries only the liar takes that.
     #[must_use]
     pub fn sha512(mut self) -> Self {
         self.algorithm = Algorithm::Sha512;

@@ -100,7 +100,7 @@ impl Index {
         self
     }
 
-    /// Names the index by SHA-512. None of the testbed's real registries takes that; one that a test scripts may.
+    /// Names the index by SHA-512. Of the testbed's registries only the liar takes that.
     #[must_use]
     pub fn sha512(mut self) -> Self {
         self.algorithm = Algorithm::Sha512;
