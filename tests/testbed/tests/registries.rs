@@ -236,6 +236,39 @@ async fn every_shape_of_image_is_taken_by_both_registries() {
 }
 
 #[tokio::test]
+async fn only_the_liar_takes_a_manifest_by_its_sha512_digest() {
+    let tools = Tools::core().await.unwrap();
+    let image = Image::new("linux/amd64", "b1b1").sha512();
+    let index = Index::new().image(image.clone());
+    for options in [Registry::ociregistry, Registry::distribution] {
+        let registry = options(&tools).start().await.unwrap();
+        let refused = index
+            .push(&registry.raw().unwrap(), "team/app", "v1")
+            .await
+            .unwrap_err();
+        assert!(
+            format!("{refused:#}").contains("DIGEST_INVALID"),
+            "{refused:#}"
+        );
+    }
+    let liar = Registry::liar(&tools).start().await.unwrap();
+    let raw = liar.raw().unwrap();
+    index.push(&raw, "team/app", "v1").await.unwrap();
+    let answer = raw
+        .manifest("team/app", &image.digest())
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert!(
+        answer
+            .header("docker-content-digest")
+            .unwrap()
+            .starts_with("sha256:")
+    );
+}
+
+#[tokio::test]
 async fn a_registry_that_stops_refuses_connections_and_comes_back_on_its_port() {
     let tools = Tools::core().await.unwrap();
     let mut registry = Registry::distribution(&tools).start().await.unwrap();

@@ -64,7 +64,7 @@ impl Image {
         self
     }
 
-    /// Names the manifest by SHA-512. Only some registries take that.
+    /// Names the manifest by SHA-512. Of the testbed's registries only the liar takes that.
     #[must_use]
     pub fn sha512(mut self) -> Self {
         self.algorithm = Algorithm::Sha512;

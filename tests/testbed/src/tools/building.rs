@@ -1,12 +1,12 @@
 //! Building what the cache lacks. Owns the lock (one builder a cache), the atomic move into place, and the progress on standard
 //! error; refuses to leave a half-written binary under its final name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 
@@ -41,6 +41,7 @@ pub(super) fn ensure(tools: &[Tool]) -> anyhow::Result<BTreeMap<Tool, PathBuf>> 
         paths.insert(*tool, cache.join(format!("{}-{key}", recipe.module)).join(recipe.binary));
     }
     if paths.values().all(|path| path.is_file()) {
+        note_use(&paths);
         return Ok(paths);
     }
     std::fs::create_dir_all(&cache).with_context(|| format!("{} cannot be made", cache.display()))?;
@@ -49,7 +50,16 @@ pub(super) fn ensure(tools: &[Tool]) -> anyhow::Result<BTreeMap<Tool, PathBuf>> 
     let missing: Vec<(Recipe, &PathBuf)> =
         tools.iter().filter_map(|tool| paths.get(tool).map(|path| (tool.recipe(), path))).filter(|(_, path)| !path.is_file()).collect();
     build_all(&cache, &missing)?;
+    note_use(&paths);
+    cache::prune(&cache, SystemTime::now())?;
     Ok(paths)
+}
+
+fn note_use(paths: &BTreeMap<Tool, PathBuf>) {
+    let folders: BTreeSet<&Path> = paths.values().filter_map(|path| path.parent()).collect();
+    for folder in folders {
+        cache::touch(folder, SystemTime::now());
+    }
 }
 
 /// Takes the cache's lock, which ends with the file that is returned.
