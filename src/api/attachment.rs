@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::duration::GoDuration;
+use super::items::{Annotations, DigestText, TagPatternText};
 use super::reference::{ConfigMapKeyRef, LocalObjectReference};
 use super::rules;
 
@@ -74,15 +75,14 @@ pub struct WhenSuperseded {
     /// character, and with ! in front tags that do not count. An empty list counts no other tag. Default: every tag (*).
     /// At most 64. Examples: v1.*, !nightly-*.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 129)))]
-    #[x_kube(validation = rules::each_is_a_tag_pattern())]
+    #[schemars(with = "Option<Vec<TagPatternText>>", length(max = 64))]
     pub unless_tagged: Option<Vec<String>>,
 
     /// Digests that this tag is known to have left before affix saw it, for the first day and after a restore. Default: none.
     /// At most 16. Example: sha256: and 64 hexadecimal digits.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Option<Vec<String>>", length(max = 16), inner(length(min = 1, max = 135)))]
-    #[x_kube(validation = rules::each_is_a_digest(), validation = rules::each_digest_once())]
+    #[schemars(with = "Option<Vec<DigestText>>", length(max = 16))]
+    #[x_kube(validation = rules::no_duplicates())]
     pub previous: Vec<String>,
 }
 
@@ -288,27 +288,6 @@ impl ConfigMapFiles {
     #[must_use]
     pub fn media_type(&self) -> &str {
         self.media_type.as_deref().unwrap_or(OCTET_STREAM)
-    }
-}
-
-/// The schema of a map of annotations.
-struct Annotations;
-
-impl JsonSchema for Annotations {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Annotations".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "object",
-            "maxProperties": 64,
-            "additionalProperties": {"type": "string", "maxLength": 4096},
-        })
     }
 }
 

@@ -9,6 +9,7 @@ mod attachment;
 mod condition;
 mod crd;
 mod duration;
+mod items;
 mod reason;
 #[allow(unreachable_pub, reason = "as for attachment")]
 mod reference;

@@ -1,14 +1,14 @@
 //! The CEL rules of the schema, each with the message that its user reads.
 //!
 //! Owns: what the API server refuses, and in which words. Each rule says which field is wrong and what to write instead; rules
-//! on lists name the items that are wrong. Refuses: what needs more than the resource itself to be judged, and the spelling of
+//! on lists stand at the items, so that the API server names the one that is wrong. Refuses: what needs more than the resource itself to be judged, and the spelling of
 //! a reference past its parts (registry, tag, digest), which the controller reports as `InvalidReference`.
 //!
 //! `has(self.x)` is false for an explicit `null` where the schema says nullable (apiserver `unstructuredMap.Find`), so no rule
 //! compares with null. Every text a rule reads has a `maxLength`, every list a `maxItems`: the API server estimates the cost of
 //! a rule from these, and refuses the whole CRD above its budget.
 
-use kube::core::{Message, Rule};
+use kube::core::Rule;
 
 /// An RFC 6838 media type, as `registry.md` of OCI 1.1 restricts artifactType.
 const MEDIA_TYPE: &str = r"^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$";
@@ -34,14 +34,8 @@ fn rule(rule: &str, message: &str) -> Rule {
     Rule::new(rule).message(message)
 }
 
-/// A rule that each item of a list matches `pattern`; its message names those that do not.
-fn each_matches(pattern: &str, message: &str) -> Rule {
-    Rule::new(format!("self.all(x, x.matches('{pattern}'))"))
-        .message(Message::Expression(format!("self.filter(x, !x.matches('{pattern}')).join(', ') + ': {message}'")))
-}
-
-/// A rule that no item of a list is there twice.
-fn no_duplicates() -> Rule {
+/// Lists that are meant as sets: no item is there twice.
+pub(super) fn no_duplicates() -> Rule {
     rule("self.all(x, self.exists_one(y, x == y))", "an item is listed twice; remove one of the two")
 }
 
@@ -129,18 +123,12 @@ pub(super) fn platforms_not_empty() -> Rule {
     )
 }
 
-/// Lists of platforms: each item is one.
-pub(super) fn each_is_a_platform() -> Rule {
-    each_matches(
-        PLATFORM,
-        "not a platform; write os[/arch[/variant]][:os.version], for example linux/amd64, linux/arm/v7, */arm64 or \
+/// A platform of a list.
+pub(super) fn platform() -> Rule {
+    Rule::new(format!("self.matches('{PLATFORM}')")).message(
+        "not a platform: write os[/arch[/variant]][:os.version], for example linux/amd64, linux/arm/v7, */arm64 or \
          windows/amd64:10.0.20348",
     )
-}
-
-/// Lists of platforms: none is there twice.
-pub(super) fn each_platform_once() -> Rule {
-    no_duplicates()
 }
 
 /// `endOfLife`: a date now, or one that a move of the tag makes.
@@ -170,21 +158,17 @@ pub(super) fn date() -> Rule {
     )
 }
 
-/// Lists of digests: each item is one.
-pub(super) fn each_is_a_digest() -> Rule {
-    each_matches(DIGEST, "not a digest; write sha256: and 64 lower-case hexadecimal digits, or sha512: and 128")
+/// A digest of a list.
+pub(super) fn digest() -> Rule {
+    Rule::new(format!("self.matches('{DIGEST}')"))
+        .message("not a digest: write sha256: and 64 lower-case hexadecimal digits, or sha512: and 128")
 }
 
-/// Lists of digests: none is there twice.
-pub(super) fn each_digest_once() -> Rule {
-    no_duplicates()
-}
-
-/// `unlessTagged`: each item is a glob of tags.
-pub(super) fn each_is_a_tag_pattern() -> Rule {
-    each_matches(
-        r"^!?[A-Za-z0-9_.*?-]{1,128}$",
-        "not a pattern of tags; write a tag where * stands for any text and ? for one character, such as v1.*, with ! in \
+/// A glob of tags, of the list `unlessTagged`.
+pub(super) fn tag_pattern() -> Rule {
+    rule(
+        "self.matches('^!?[A-Za-z0-9_.*?-]{1,128}$')",
+        "not a pattern of tags: write a tag where * stands for any text and ? for one character, such as v1.*, with ! in \
          front to leave tags out",
     )
 }
