@@ -25,7 +25,7 @@ pub struct EndOfLife {
     /// begins at 00:00 UTC. Written to the registry as given. Needs a digest in image. Exactly one of date, whenSuperseded is
     /// set. Examples: 2025-03-20T01:20:30Z, 2025-03-20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(max = 64))]
     #[x_kube(validation = rules::date())]
     pub date: Option<String>,
 
@@ -36,13 +36,13 @@ pub struct EndOfLife {
 
     /// The artifact type of the mark, a media type. Default: application/vnd.microsoft.artifact.lifecycle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 3, max = 255))]
+    #[schemars(length(max = 255))]
     #[x_kube(validation = rules::media_type())]
     pub artifact_type: Option<String>,
 
     /// The key of the annotation that holds the date. Default: vnd.microsoft.artifact.lifecycle.end-of-life.date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(max = 256))]
     #[x_kube(validation = rules::annotation_key())]
     pub annotation: Option<String>,
 
@@ -64,11 +64,13 @@ pub struct EndOfLife {
 pub struct WhenSuperseded {
     /// How long an image stays supported after its tag has moved on: the date of the mark is the time of the move plus this. A
     /// duration. Required. Example: 720h (30 days).
+    #[x_kube(validation = rules::at_most_a_century())]
     pub grace_period: GoDuration,
 
     /// How long the tag must have been away before anything is marked; a tag that comes back before that leaves no trace. A
     /// duration. Default: 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::at_most_a_century())]
     pub settle: Option<GoDuration>,
 
     /// What one of these tags still reaches is in use and is not marked: tags where * stands for any text and ? for one
@@ -102,7 +104,7 @@ pub enum OnConflict {
 #[serde(rename_all = "camelCase")]
 pub struct Artifact {
     /// The artifact type, a media type. Required. Example: application/vnd.demo.test.signature.
-    #[schemars(length(min = 3, max = 255))]
+    #[schemars(length(max = 255))]
     #[x_kube(validation = rules::media_type())]
     pub artifact_type: String,
 
@@ -131,20 +133,20 @@ pub struct Artifact {
 #[x_kube(validation = rules::value_or_value_from())]
 pub struct ArtifactFile {
     /// Name of the file: the title of the layer, and what tools call the file when they pull it. Required. Example: b1b1.sig.
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(length(max = 255))]
     #[x_kube(validation = rules::file_name())]
     pub name: String,
 
     /// Media type of the layer. Default: application/octet-stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 3, max = 255))]
+    #[schemars(length(max = 255))]
     #[x_kube(validation = rules::media_type())]
     pub media_type: Option<String>,
 
     /// The only target that gets this file: index, a platform, or a digest. Needs a digest in image. Default: every target.
     /// Examples: index, linux/amd64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 135))]
+    #[schemars(length(max = 135))]
     #[x_kube(validation = rules::file_target())]
     pub target: Option<String>,
 
@@ -175,7 +177,7 @@ pub struct ConfigMapFiles {
 
     /// Media type of each layer. Default: application/octet-stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 3, max = 255))]
+    #[schemars(length(max = 255))]
     #[x_kube(validation = rules::media_type())]
     pub media_type: Option<String>,
 }

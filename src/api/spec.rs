@@ -77,7 +77,7 @@ pub struct ImageAttachmentSpec {
     /// The image to attach to. The registry must be named, and a tag or a digest is required. A tag is followed: when it
     /// moves, the new image gets the attachment too. With both, the digest decides. Required. Examples:
     /// registry.example.com/team/app:v1, registry.example.com/team/app:v1@sha256:… (64 hexadecimal digits).
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(max = 1024))]
     #[x_kube(validation = rules::image_names_registry(), validation = rules::image_has_tag_or_digest())]
     pub image: String,
 
@@ -135,7 +135,7 @@ pub struct ImageAttachmentSpec {
     /// ServiceAccount of the same namespace whose imagePullSecrets are used as credentials for the registry. Default: none.
     /// Example: builder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
     #[x_kube(validation = rules::object_name())]
     pub service_account_name: Option<String>,
 
