@@ -140,6 +140,8 @@ reasons! {
     // Events that are not conditions.
     /// The tag names another digest than before.
     TagMoved,
+    /// A newer mark of somebody else was outranked, once for this generation; also a target's reason.
+    Superseded,
     /// An attachment was lost from the registry and was put back.
     Restored,
     /// An attachment that is no longer wanted was removed.

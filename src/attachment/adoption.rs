@@ -37,6 +37,13 @@ pub(super) fn is_proven(content: &TargetContent, subject: &Descriptor, candidate
     content.could_list_as(&candidate.annotations) && content.attach_to(subject, created).digest() == &candidate.digest
 }
 
+/// The referrers that the listing alone proves to be our content: nobody has asked for their manifests yet.
+#[must_use]
+pub fn proven(content: &TargetContent, subject: &Descriptor, entries: &[RawEntry]) -> Vec<Digest> {
+    let equal = of_type(entries, content.artifact_type.as_str()).filter(|entry| is_proven(content, subject, entry));
+    equal.map(|entry| entry.digest.clone()).collect()
+}
+
 /// The `created` that a listing shows for an entry.
 pub(super) fn listed_created(entry: &Descriptor) -> Option<Created> {
     entry.annotations.get(annotation::CREATED)?.parse().ok()

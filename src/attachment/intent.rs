@@ -80,7 +80,8 @@ fn invalid(message: impl std::fmt::Display) -> Problem {
 }
 
 /// A file that is missing can still come; anything else is for the spec's author.
-pub(super) fn file_problem(error: FileError) -> Problem {
+#[must_use]
+pub fn file_problem(error: FileError) -> Problem {
     Problem::new(if error.is_missing() { Reason::FileMissing } else { Reason::InvalidSpec }, error)
 }
 

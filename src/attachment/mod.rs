@@ -16,12 +16,12 @@ mod problem;
 mod selection;
 mod time;
 
-pub use adoption::{Existing, to_fetch};
+pub use adoption::{Existing, proven, to_fetch};
 pub use content::{Attachment, Content, TargetContent};
 pub use end_of_life::{EndOfLifeDate, EndOfLifeDateError};
 pub use files::{File, FileError, FileTarget, Inputs};
 pub use image::{Entry, EntryKind, Image, ImageError};
-pub use intent::{Desired, Intent, MarkKeys};
+pub use intent::{Desired, Intent, MarkKeys, file_problem};
 pub use plan::{Action, Known, Listed, MOST_CANDIDATES, MOST_SIGNATURES, Observed, Plan, TargetPlan, plan};
 pub use problem::Problem;
 pub use selection::{Chosen, Selection, SelectionError};

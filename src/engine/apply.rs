@@ -55,7 +55,8 @@ pub(super) async fn push_all(
         let answer = timeout_at(deadline, session.put_blob(bytes)).await;
         (digest, answer.map_err(|_| timed_out.clone()).and_then(|answer| answer.map_err(Failure::from)))
     }));
-    let failed: BTreeMap<Digest, Failure> = uploads.await.into_iter().filter_map(|(digest, answer)| Some((digest, answer.err()?))).collect();
+    let failed: BTreeMap<Digest, Failure> =
+        uploads.await.into_iter().filter_map(|(digest, answer)| Some((digest, answer.err()?))).collect();
     let failed = &failed;
     join_all(pushes.iter().map(|push| async move {
         let mut notes = Vec::new();
@@ -85,7 +86,10 @@ async fn push_one(session: &Session, push: &Push, notes: &mut Vec<Note>) -> Resu
             notes.extend(outcome.dropped.iter().map(|dropped| Note {
                 severity: Severity::Warning,
                 reason: Reason::DanglingEntryDropped,
-                message: format!("the fallback tag of {} listed {dropped}, which is gone from the registry; the entry was dropped", push.subject.digest),
+                message: format!(
+                    "the fallback tag of {} listed {dropped}, which is gone from the registry; the entry was dropped",
+                    push.subject.digest
+                ),
             }));
             Ok(Pushed::Listed)
         }

@@ -38,7 +38,6 @@ impl From<RegistryError> for Failure {
 /// The reason of each kind of registry error.
 const fn reason(kind: ErrorKind) -> Reason {
     match kind {
-        ErrorKind::InvalidReference => Reason::InvalidReference,
         ErrorKind::DigestMismatch => Reason::DigestMismatch,
         ErrorKind::UnsupportedMediaType => Reason::UnsupportedMediaType,
         ErrorKind::AuthenticationFailed => Reason::AuthenticationFailed,
@@ -53,5 +52,8 @@ const fn reason(kind: ErrorKind) -> Reason {
         ErrorKind::ImmutableTag => Reason::ImmutableTag,
         ErrorKind::ManifestRejected => Reason::ManifestRejected,
         ErrorKind::FallbackTagConflict => Reason::FallbackTagConflict,
+        // What a Secret holds cannot be used: the message says which part, and a corrected Secret mends it.
+        ErrorKind::InvalidAccess => Reason::SecretNotFound,
+        ErrorKind::ReferrersUnsupported => Reason::InvalidSpec,
     }
 }

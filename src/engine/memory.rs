@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::{ImageAttachmentStatus, Leftover, Origin, Reason, TargetKind, TargetState, TargetStatus};
+use crate::api::{ConditionType, ImageAttachmentStatus, Leftover, Origin, Reason, TargetKind, TargetState, TargetStatus, find_condition};
 use crate::attachment::{Created, Desired, Entry, EntryKind, Intent, Known};
 use crate::oci::{Descriptor, Digest};
 
@@ -17,6 +17,10 @@ pub struct Memory {
     pub leftovers: Vec<Leftover>,
     /// Whether the rows speak of the spec's present generation.
     pub current: bool,
+    /// Whether the last pass ended well, so that the rows are whole.
+    pub ready: bool,
+    /// What the condition Resolved said.
+    pub resolved: String,
 }
 
 impl Memory {
@@ -29,6 +33,10 @@ impl Memory {
             rows: status.targets.clone(),
             leftovers: status.leftovers.clone(),
             current: status.observed_generation == generation,
+            ready: find_condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True"),
+            resolved: find_condition(&status.conditions, ConditionType::Resolved)
+                .map(|resolved| resolved.message.clone())
+                .unwrap_or_default(),
         }
     }
 
@@ -62,7 +70,8 @@ impl Memory {
     #[must_use]
     pub fn made(&self) -> BTreeMap<Digest, BTreeSet<Digest>> {
         let mut made: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
-        let rows = self.rows.iter().filter(|row| row.origin == Some(Origin::Made)).filter_map(|row| Some((&row.digest, row.attachment.as_ref()?)));
+        let rows =
+            self.rows.iter().filter(|row| row.origin == Some(Origin::Made)).filter_map(|row| Some((&row.digest, row.attachment.as_ref()?)));
         let leftovers = self.leftovers.iter().map(|leftover| (&leftover.subject, &leftover.attachment));
         for (subject, attachment) in rows.chain(leftovers) {
             if let (Ok(subject), Ok(attachment)) = (subject.parse(), attachment.parse()) {
@@ -76,8 +85,10 @@ impl Memory {
     #[must_use]
     pub fn is_settled(&self, intent: &Intent) -> bool {
         let Desired::Content { content, .. } = &intent.desired;
-        let waiting = self.leftovers.iter().any(|leftover| leftover.reason.as_deref() != Some(Reason::TagMoved.as_str()));
+        let resting = [Reason::TagMoved, Reason::RemovalRefused].map(Reason::as_str);
+        let waiting = self.leftovers.iter().any(|leftover| !leftover.reason.as_deref().is_some_and(|reason| resting.contains(&reason)));
         self.current
+            && self.ready
             && self.image.is_some()
             && !waiting
             && self.rows.iter().enumerate().all(|(nth, row)| match row.state {

@@ -12,9 +12,13 @@ mod outcome;
 mod pass;
 mod remove;
 mod rows;
+mod sources;
+mod status;
 
 pub use failure::Failure;
 pub use memory::Memory;
 pub use outcome::{Note, Outcome, Severity, Verdict};
 pub use pass::{Engine, EngineOptions, Journal, Mode, Request};
 pub use remove::{Claims, NoClaims};
+pub use sources::{Names, SecretData, Sources, access, request};
+pub use status::{status, status_in_progress};

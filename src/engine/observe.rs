@@ -25,10 +25,10 @@ pub(super) struct Resolved {
 /// Resolves a reference once; the whole pass uses this answer.
 pub(super) async fn resolve(session: &Session, reference: &Reference, limits: &Limits) -> Result<Resolved, Failure> {
     let (fetched, tag_moved) = fetch_root(session, reference).await?;
-    let root = Descriptor::plain(fetched.media_type.clone(), fetched.digest.clone(), fetched.bytes.len() as u64);
+    let root = fetched.descriptor();
     let (nested, config_platform) = match &fetched.manifest {
         Manifest::Index(index) => (walk(session, index, limits).await, None),
-        Manifest::Image(image) => (BTreeMap::new(), platform_of(session, image).await?),
+        Manifest::Image(image) => (BTreeMap::new(), platform_of(session, image, limits).await?),
     };
     let image = Image::lay_out(&root, &fetched.manifest, &nested, config_platform, limits.index_entries).map_err(|error| {
         let reason = match error {
@@ -41,7 +41,7 @@ pub(super) async fn resolve(session: &Session, reference: &Reference, limits: &L
 }
 
 /// With both a tag and a digest the tag is asked: where it still names the digest, one request does for both.
-async fn fetch_root(session: &Session, reference: &Reference) -> Result<(Fetched, Option<Digest>), RegistryError> {
+async fn fetch_root(session: &Session, reference: &Reference) -> Result<(Fetched, Option<Digest>), Failure> {
     match (&reference.tag, &reference.digest) {
         (Some(tag), Some(digest)) => match session.manifest(&Locator::Tag(tag.clone())).await {
             Ok(fetched) if fetched.digest == *digest => Ok((fetched, None)),
@@ -53,12 +53,10 @@ async fn fetch_root(session: &Session, reference: &Reference) -> Result<(Fetched
 }
 
 /// What a look at a settled image asks for: the tag where there is one.
-pub(super) fn locator(reference: &Reference) -> Result<Locator, RegistryError> {
-    match (&reference.tag, &reference.digest) {
-        (Some(tag), _) => Ok(Locator::Tag(tag.clone())),
-        (None, Some(digest)) => Ok(Locator::Digest(digest.clone())),
-        (None, None) => Err(RegistryError::invalid_reference(format!("{reference} names neither a tag nor a digest"))),
-    }
+pub(super) fn locator(reference: &Reference) -> Result<Locator, Failure> {
+    let tag = reference.tag.clone().map(Locator::Tag);
+    tag.or_else(|| reference.digest.clone().map(Locator::Digest))
+        .ok_or_else(|| Failure::new(Reason::InvalidReference, format_args!("{reference} names neither a tag nor a digest")))
 }
 
 /// Fetches nested indexes, one wave a level. One that cannot be read is that target's failure alone.
@@ -73,7 +71,7 @@ async fn walk(session: &Session, index: &ImageIndex, limits: &Limits) -> BTreeMa
         if wave.is_empty() {
             break;
         }
-        let answers = join_all(wave.iter().map(|descriptor| session.manifest(&Locator::Digest(descriptor.digest.clone())))).await;
+        let answers = manifests(session, wave.iter().map(|descriptor| &descriptor.digest)).await;
         let mut next = Vec::new();
         for (descriptor, answer) in wave.iter().zip(answers) {
             let index = match answer {
@@ -91,12 +89,17 @@ async fn walk(session: &Session, index: &ImageIndex, limits: &Limits) -> BTreeMa
     seen
 }
 
+/// Several manifests side by side, in the order of `digests`.
+pub(super) async fn manifests(session: &Session, digests: impl Iterator<Item = &Digest>) -> Vec<Result<Fetched, RegistryError>> {
+    join_all(digests.cloned().map(|digest| async move { session.manifest(&Locator::Digest(digest)).await })).await
+}
+
 /// The platform of a single manifest stands in its config; a config of another kind has none.
-async fn platform_of(session: &Session, image: &ImageManifest) -> Result<Option<Platform>, Failure> {
+async fn platform_of(session: &Session, image: &ImageManifest, limits: &Limits) -> Result<Option<Platform>, Failure> {
     if !media_type::is_image_config(&image.config.media_type) {
         return Ok(None);
     }
-    match session.blob(&image.config, None).await {
+    match session.blob(&image.config, limits.blob_bytes).await {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),

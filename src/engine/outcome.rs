@@ -82,16 +82,33 @@ impl Verdict {
         let verdict = |ready, reason, message| Self { ready, reason, message, retry_after };
         match (failed.first(), attached == selected.len()) {
             (None, true) => verdict(true, Reason::Attached, format!("{} attached", targets(selected.len()))),
-            (None, false) if planned => {
-                verdict(false, Reason::Planned, format!("dry run: {} of {} would be attached", selected.len() - attached, targets(selected.len())))
-            }
+            (None, false) if planned => verdict(
+                false,
+                Reason::Planned,
+                format!("dry run: {} of {} would be attached", selected.len() - attached, targets(selected.len())),
+            ),
             (None, false) => {
-                let waiting: Vec<&str> = selected.iter().filter(|row| row.state != TargetState::Attached).map(|row| rows::name(row)).collect();
-                verdict(false, Reason::Progressing, format!("{attached} of {} attached; the registry does not list yet: {}", targets(selected.len()), few(&waiting)))
+                let waiting: Vec<&str> =
+                    selected.iter().filter(|row| row.state != TargetState::Attached).map(|row| rows::name(row)).collect();
+                verdict(
+                    false,
+                    Reason::Progressing,
+                    format!("{attached} of {} attached; the registry does not list yet: {}", targets(selected.len()), few(&waiting)),
+                )
             }
             (Some(first), _) => {
                 let cause = first.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::RegistryUnavailable);
-                let told: Vec<String> = failed.iter().map(|row| format!("{}: {}: {}", rows::name(row), row.reason.as_deref().unwrap_or_default(), row.message.as_deref().unwrap_or_default())).collect();
+                let told: Vec<String> = failed
+                    .iter()
+                    .map(|row| {
+                        format!(
+                            "{}: {}: {}",
+                            rows::name(row),
+                            row.reason.as_deref().unwrap_or_default(),
+                            row.message.as_deref().unwrap_or_default()
+                        )
+                    })
+                    .collect();
                 if attached > 0 {
                     let message = format!("{attached} of {} attached; {}", targets(selected.len()), few(&told));
                     return verdict(false, Reason::PartiallyAttached, message);

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::{Origin, Reason, TargetKind, TargetState, TargetStatus, cut};
+use crate::api::{Origin, Reason, TargetKind, TargetState, TargetStatus, cut_message};
 use crate::attachment::{Created, Entry, EntryKind, Existing};
 use crate::oci::Digest;
 
@@ -39,7 +39,7 @@ pub(super) fn skipped(entry: &Entry, reason: Reason) -> TargetStatus {
 pub(super) fn fail(row: &mut TargetStatus, failure: &Failure) {
     row.state = TargetState::Failed;
     row.reason = Some(failure.problem.reason.as_str().to_owned());
-    row.message = Some(cut(&failure.problem.message));
+    row.message = Some(cut_message(&failure.problem.message));
 }
 
 /// The row says that an attachment is there.

@@ -1,4 +1,4 @@
-//! Certificates for the testbed's servers. Owns a private certificate authority; refuses to be one for anything but loopback.
+//! Certificates for the testbed's servers and signers. Owns a private certificate authority, which vouches for loopback only.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// A certificate authority that signs for `localhost` and `127.0.0.1`.
+/// A certificate authority: servers are `localhost` and `127.0.0.1`.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -73,6 +73,39 @@ impl Authority {
         write(&files.certificate, &certificate.pem())?;
         write(&files.key, &key.serialize_pem())?;
         Ok(files)
+    }
+}
+
+/// A code-signing identity, as notation wants it.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    /// The private key, PKCS#8.
+    pub key: String,
+    /// The certificates from the leaf to the self-signed root.
+    pub chain: String,
+    /// The root alone.
+    pub root: String,
+}
+
+impl Authority {
+    /// Issues a code-signing certificate for a new P-256 key.
+    ///
+    /// # Errors
+    ///
+    /// Where no key can be made.
+    pub fn signer(&self) -> anyhow::Result<Signer> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "signer");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let leaf = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Signer {
+            key: key.serialize_pem(),
+            chain: format!("{leaf}{}", self.pem),
+            root: self.pem.clone(),
+        })
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Peer {
     logins: Map<String, Value>,
     regctl_hosts: Map<String, Value>,
     roots: String,
-    plain: Vec<String>,
+    hosts: Vec<(String, bool)>,
 }
 
 impl Peer {
@@ -44,7 +44,7 @@ impl Peer {
             logins: Map::new(),
             regctl_hosts: Map::new(),
             roots: String::new(),
-            plain: Vec::new(),
+            hosts: Vec::new(),
         })
     }
 
@@ -73,13 +73,12 @@ impl Peer {
             regctl["user"] = json!(user);
             regctl["pass"] = json!(password);
         }
-        match registry.ca_pem() {
-            Some(pem) => self.roots.push_str(pem),
-            None => {
-                regctl["tls"] = json!("disabled");
-                self.plain.push(host.clone());
-            }
+        if let Some(pem) = registry.ca_pem() {
+            self.roots.push_str(pem);
+        } else {
+            regctl["tls"] = json!("disabled");
         }
+        self.hosts.push((host.clone(), !registry.is_tls()));
         self.regctl_hosts.insert(host, regctl);
         write(
             &self.file("config.json"),
@@ -92,7 +91,8 @@ impl Peer {
         write(&self.file("roots.pem"), &self.roots)
     }
 
-    /// Runs oras, with `--plain-http` where an argument names a registry that is known to speak that.
+    /// Runs oras. Where an argument names a registry that is known, oras is told whether that speaks plain HTTP; by itself it
+    /// would take `localhost` for one that does.
     ///
     /// # Errors
     ///
@@ -102,8 +102,11 @@ impl Peer {
         args: impl IntoIterator<Item = A>,
     ) -> anyhow::Result<Ran> {
         let mut args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-        if args.iter().any(|arg| self.is_plain(&arg.to_string_lossy())) {
-            args.push("--plain-http".into());
+        let plain = args
+            .iter()
+            .find_map(|arg| self.is_plain(&arg.to_string_lossy()));
+        if let Some(plain) = plain {
+            args.push(format!("--plain-http={plain}").into());
         }
         self.run(Tool::Oras)?.args(args).output().await
     }
@@ -153,10 +156,10 @@ impl Peer {
         self.home.path().join(name)
     }
 
-    fn is_plain(&self, arg: &str) -> bool {
-        self.plain.iter().any(|host| {
-            arg.strip_prefix(host.as_str())
-                .is_some_and(|rest| rest.starts_with('/'))
-        })
+    /// Whether the registry that a reference names speaks plain HTTP; none for an argument that names none that is known.
+    fn is_plain(&self, reference: &str) -> Option<bool> {
+        let (host, _) = reference.split_once('/')?;
+        let (_, plain) = self.hosts.iter().find(|(known, _)| known == host)?;
+        Some(*plain)
     }
 }

@@ -3,10 +3,12 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -21,6 +23,9 @@ const DEATH: Duration = Duration::from_secs(10);
 /// How long a child may take to end when it is asked to. Above the supervisor's own patience of 20 s.
 const GOODBYE: Duration = Duration::from_secs(30);
 
+/// How long the supervisor may take to answer a word.
+const WORD: Duration = Duration::from_secs(10);
+
 /// What to start. The environment is empty but for `PATH` and what [`Launch::env`] sets.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -29,6 +34,7 @@ pub struct Launch {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     log: PathBuf,
+    remove: Option<PathBuf>,
 }
 
 impl Launch {
@@ -44,6 +50,7 @@ impl Launch {
             args: Vec::new(),
             env: Vec::new(),
             log: log.into(),
+            remove: None,
         }
     }
 
@@ -65,6 +72,13 @@ impl Launch {
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Names a folder that the supervisor removes if its owner dies without dropping the process.
+    #[must_use]
+    pub fn orphans_folder(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.remove = Some(dir.into());
         self
     }
 
@@ -90,23 +104,33 @@ impl Launch {
         };
         let log = open()?;
         let began = log.metadata()?.len();
-        let mut child = Command::new(tools.path(Tool::Underling)?)
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(WORD))?;
+        let mut command = Command::new(tools.path(Tool::Underling)?);
+        if let Some(remove) = &self.remove {
+            command.arg("-remove").arg(remove);
+        }
+        let child = command
             .arg(&self.program)
             .args(&self.args)
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
+            .stdin(OwnedFd::from(theirs))
             .stdout(log)
             .stderr(open()?)
             // The terminal's Ctrl-C is for the owner, which then ends its children in order.
             .process_group(0)
             .spawn()
             .with_context(|| format!("{} cannot be started", self.name))?;
-        let leash = child.stdin.take();
+        let mut leash = BufReader::new(ours);
+        let mut first = String::new();
+        // Nothing comes where the program could not be started.
+        let _ = leash.read_line(&mut first);
         Ok(Process {
             name: self.name.clone(),
             child,
+            pid: first.trim().parse().ok(),
             leash,
             log: self.log.clone(),
             began,
@@ -119,12 +143,23 @@ impl Launch {
 pub struct Process {
     name: String,
     child: Child,
-    leash: Option<ChildStdin>,
+    pid: Option<u32>,
+    leash: BufReader<UnixStream>,
     log: PathBuf,
     began: u64,
 }
 
 impl Process {
+    /// The name that messages use.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The child's process id, its own and not the supervisor's; none where it could not be started.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
     /// The file that takes the child's standard output and error.
     pub fn log_path(&self) -> &Path {
         &self.log
@@ -242,18 +277,18 @@ impl Process {
         self.tell("resume");
     }
 
-    /// A child that has ended needs no word, so a broken leash is no error.
+    /// Tells the supervisor a word and waits for its answer, which takes microseconds. A child that has ended needs no word, so
+    /// a broken leash is no error.
     fn tell(&mut self, word: &str) {
-        if let Some(leash) = &mut self.leash {
-            let _ = writeln!(leash, "{word}");
-        }
+        let told = writeln!(self.leash.get_mut(), "{word}");
+        let _ = told.and_then(|()| self.leash.read_line(&mut String::new()));
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // The leash stays until the supervisor has gone: where it closes, the supervisor takes itself for an orphan.
         self.tell("kill");
-        self.leash = None;
         let deadline = std::time::Instant::now() + DEATH;
         while let Ok(None) = self.child.try_wait() {
             if std::time::Instant::now() > deadline {

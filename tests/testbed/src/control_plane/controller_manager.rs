@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use tokio::time::{Instant, sleep};
 
 use super::ControlPlane;
+use super::servers::flag;
 use crate::process::{Launch, Process};
 use crate::tools::{Tool, Tools};
 
@@ -34,8 +35,8 @@ impl ControllerManager {
             tools.path(Tool::ControllerManager)?,
             dir.join("controller-manager.log"),
         )
-        .arg(super::flag("--kubeconfig=", &cluster.kubeconfig()))
-        .arg(super::flag(
+        .arg(flag("--kubeconfig=", &cluster.kubeconfig()))
+        .arg(flag(
             "--service-account-private-key-file=",
             &dir.join("service-accounts.key"),
         ))

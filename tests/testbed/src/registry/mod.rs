@@ -42,6 +42,7 @@ pub struct Registry {
     tools: Tools,
     options: Options,
     files: Option<ServerFiles>,
+    address: String,
     host: String,
 }
 
@@ -99,7 +100,7 @@ impl Registry {
             ),
             None => None,
         };
-        let (process, host) = Self::launch(
+        let (process, address) = Self::launch(
             &tools,
             &Setting {
                 dir: dir.path(),
@@ -110,6 +111,11 @@ impl Registry {
             },
         )
         .await?;
+        let host = if tokens.is_some() {
+            tokens::by_name(&address)
+        } else {
+            address.clone()
+        };
         Ok(Self {
             process,
             tokens,
@@ -117,6 +123,7 @@ impl Registry {
             tools,
             options,
             files,
+            address,
             host,
         })
     }
@@ -126,15 +133,15 @@ impl Registry {
             Kind::Distribution => distribution::launch(tools, setting)?,
             Kind::OciRegistry | Kind::Liar => memory::launch(tools, setting)?,
         };
-        listen(tools, &launch).await
+        listen(tools, &launch.orphans_folder(setting.dir)).await
     }
 
-    /// `127.0.0.1:PORT`, as references begin.
+    /// `127.0.0.1:PORT`, as references begin; `localhost:PORT` where tokens are asked for.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// `http://127.0.0.1:PORT`, or `https://…`.
+    /// `http://HOST`, or `https://HOST`.
     pub fn url(&self) -> String {
         format!(
             "{}://{}",
@@ -234,7 +241,7 @@ impl Registry {
                 options: &self.options,
                 files: self.files.as_ref(),
                 tokens: self.tokens.as_ref(),
-                address: &self.host,
+                address: &self.address,
             },
         )
         .await?;

@@ -16,6 +16,12 @@ pub(super) const SERVICE: &str = "registry";
 /// The name of the token server in tokens.
 pub(super) const ISSUER: &str = "testbed";
 
+/// The address by name. crane refuses a realm on a loopback address (unless it is the registry's own, with its port), and oras
+/// refuses a name that resolves to one (unless it is the registry's own): so both servers are `localhost` where there are tokens.
+pub(super) fn by_name(address: &str) -> String {
+    address.replace("127.0.0.1", "localhost")
+}
+
 /// Somebody who may ask for tokens.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -110,6 +116,7 @@ impl TokenServer {
         }
         let (process, address) = listen(tools, &launch).await?;
         let scheme = if files.is_some() { "https" } else { "http" };
+        let address = by_name(&address);
         Ok(Self {
             _process: process,
             realm: format!("{scheme}://{address}/token"),

@@ -29,8 +29,8 @@ pub enum Tool {
     ControllerManager,
     /// `cosign`.
     Cosign,
-    /// A verifier made of notation-go.
-    NotationVerify,
+    /// A signer and verifier made of notation-go.
+    Notation,
     /// `helm`.
     Helm,
     /// `kubeconform`.
@@ -82,9 +82,9 @@ impl Tool {
 
     /// Every tool, in the order of building.
     pub(super) fn all() -> Vec<Self> {
-        use Tool::{ControllerManager, Cosign, Helm, Kubeconform, NotationVerify};
+        use Tool::{ControllerManager, Cosign, Helm, Kubeconform, Notation};
         let mut all = Self::core();
-        all.extend([ControllerManager, Cosign, NotationVerify, Helm, Kubeconform]);
+        all.extend([ControllerManager, Cosign, Notation, Helm, Kubeconform]);
         all
     }
 
@@ -211,16 +211,9 @@ impl Tool {
                     150,
                 )
             }
-            Self::NotationVerify => {
+            Self::Notation => {
                 let origin = "github.com/notaryproject/notation-go";
-                (
-                    EXTRA,
-                    "./notation-verify",
-                    "notation-verify",
-                    "the notation verifier",
-                    origin,
-                    10,
-                )
+                (EXTRA, "./notation", "notation", "notation", origin, 10)
             }
             Self::Helm => (
                 EXTRA,

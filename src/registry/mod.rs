@@ -1,0 +1,30 @@
+//! The distribution protocol (distribution-spec 1.1): manifests, blobs, tags, referrers and their fallback tag.
+//!
+//! Owns everything that goes over the wire to a registry: which addresses may be dialled, who sees which credential, how
+//! much is read, how often is tried, and the check of every byte against its digest. [`Registries`] is shared by the whole
+//! process; a [`Session`] is one pass over one repository. It knows nothing of Kubernetes, and of the work that it is used
+//! for: it refuses to guess, so every failure is an error and no failure is ever an empty answer.
+
+mod blobs;
+mod docker_config;
+mod error;
+mod fallback_tag;
+mod host_pattern;
+mod manifests;
+mod options;
+mod referrers;
+mod retry;
+mod secret;
+mod session;
+mod tags;
+
+pub use docker_config::{DockerConfigError, Keychain};
+pub use error::{Answered, ErrorKind, Operation, RegistryError};
+pub use fallback_tag::{FallbackChange, FallbackOutcome};
+pub use host_pattern::{HostPattern, HostPatternError};
+pub use manifests::{Deletion, Fetched, Head, Put};
+pub use options::{Access, ClientIdentity, Limits, Options, Proxy, ReferrersMode, Timeouts, TlsOptions};
+pub use referrers::{Listing, ListingSource};
+pub use retry::RetryPolicy;
+pub use secret::Secret;
+pub use session::{Locator, Registries, Session};
