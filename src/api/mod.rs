@@ -15,6 +15,7 @@ mod reason;
 mod reference;
 mod rules;
 #[allow(unreachable_pub, reason = "as for attachment")]
+#[allow(clippy::duplicated_attributes, reason = "each printer column has a type_")]
 mod spec;
 #[allow(unreachable_pub, reason = "as for attachment")]
 mod status;

@@ -99,7 +99,7 @@ impl Default for ImageAttachmentStatus {
 #[serde(rename_all = "camelCase")]
 pub struct ImageStatus {
     /// The image with its digest, such as registry.example.com/team/app@sha256:….
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1280))]
     pub reference: String,
 
     /// The digest of the index, or of the single manifest.
