@@ -130,7 +130,7 @@ pub struct TargetStatus {
     /// Index is an index (also a nested one), Platform the manifest of one platform.
     pub kind: TargetKind,
 
-    /// The platform as os/arch[/variant][:os.version], where the manifest has one.
+    /// The platform as os/arch, with its variant and os.version where it has them; absent where the manifest has no platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub platform: Option<String>,
