@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::duration::GoDuration;
+use super::items::{Annotations, DigestText, TagPatternText};
 use super::reference::{ConfigMapKeyRef, LocalObjectReference};
 use super::rules;
 
@@ -24,7 +25,7 @@ pub struct EndOfLife {
     /// begins at 00:00 UTC. Written to the registry as given. Needs a digest in image. Exactly one of date, whenSuperseded is
     /// set. Examples: 2025-03-20T01:20:30Z, 2025-03-20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(max = 64))]
     #[x_kube(validation = rules::date())]
     pub date: Option<String>,
 
@@ -35,13 +36,13 @@ pub struct EndOfLife {
 
     /// The artifact type of the mark, a media type. Default: application/vnd.microsoft.artifact.lifecycle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 3, max = 255))]
+    #[schemars(length(max = 255))]
     #[x_kube(validation = rules::media_type())]
     pub artifact_type: Option<String>,
 
     /// The key of the annotation that holds the date. Default: vnd.microsoft.artifact.lifecycle.end-of-life.date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(max = 256))]
     #[x_kube(validation = rules::annotation_key())]
     pub annotation: Option<String>,
 
@@ -63,26 +64,27 @@ pub struct EndOfLife {
 pub struct WhenSuperseded {
     /// How long an image stays supported after its tag has moved on: the date of the mark is the time of the move plus this. A
     /// duration. Required. Example: 720h (30 days).
+    #[x_kube(validation = rules::at_most_a_century())]
     pub grace_period: GoDuration,
 
     /// How long the tag must have been away before anything is marked; a tag that comes back before that leaves no trace. A
     /// duration. Default: 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::at_most_a_century())]
     pub settle: Option<GoDuration>,
 
     /// What one of these tags still reaches is in use and is not marked: tags where * stands for any text and ? for one
     /// character, and with ! in front tags that do not count. An empty list counts no other tag. Default: every tag (*).
     /// At most 64. Examples: v1.*, !nightly-*.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 129)))]
-    #[x_kube(validation = rules::each_is_a_tag_pattern())]
+    #[schemars(with = "Option<Vec<TagPatternText>>", length(max = 64))]
     pub unless_tagged: Option<Vec<String>>,
 
     /// Digests that this tag is known to have left before affix saw it, for the first day and after a restore. Default: none.
     /// At most 16. Example: sha256: and 64 hexadecimal digits.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Option<Vec<String>>", length(max = 16), inner(length(min = 1, max = 135)))]
-    #[x_kube(validation = rules::each_is_a_digest(), validation = rules::each_digest_once())]
+    #[schemars(with = "Option<Vec<DigestText>>", length(max = 16))]
+    #[x_kube(validation = rules::no_duplicates())]
     pub previous: Vec<String>,
 }
 
@@ -102,7 +104,7 @@ pub enum OnConflict {
 #[serde(rename_all = "camelCase")]
 pub struct Artifact {
     /// The artifact type, a media type. Required. Example: application/vnd.demo.test.signature.
-    #[schemars(length(min = 3, max = 255))]
+    #[schemars(length(max = 255))]
     #[x_kube(validation = rules::media_type())]
     pub artifact_type: String,
 
@@ -131,20 +133,20 @@ pub struct Artifact {
 #[x_kube(validation = rules::value_or_value_from())]
 pub struct ArtifactFile {
     /// Name of the file: the title of the layer, and what tools call the file when they pull it. Required. Example: b1b1.sig.
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(length(max = 255))]
     #[x_kube(validation = rules::file_name())]
     pub name: String,
 
     /// Media type of the layer. Default: application/octet-stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 3, max = 255))]
+    #[schemars(length(max = 255))]
     #[x_kube(validation = rules::media_type())]
     pub media_type: Option<String>,
 
     /// The only target that gets this file: index, a platform, or a digest. Needs a digest in image. Default: every target.
     /// Examples: index, linux/amd64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 135))]
+    #[schemars(length(max = 135))]
     #[x_kube(validation = rules::file_target())]
     pub target: Option<String>,
 
@@ -175,7 +177,7 @@ pub struct ConfigMapFiles {
 
     /// Media type of each layer. Default: application/octet-stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 3, max = 255))]
+    #[schemars(length(max = 255))]
     #[x_kube(validation = rules::media_type())]
     pub media_type: Option<String>,
 }
@@ -288,27 +290,6 @@ impl ConfigMapFiles {
     #[must_use]
     pub fn media_type(&self) -> &str {
         self.media_type.as_deref().unwrap_or(OCTET_STREAM)
-    }
-}
-
-/// The schema of a map of annotations.
-struct Annotations;
-
-impl JsonSchema for Annotations {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Annotations".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "object",
-            "maxProperties": 64,
-            "additionalProperties": {"type": "string", "maxLength": 4096},
-        })
     }
 }
 

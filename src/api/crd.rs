@@ -21,7 +21,7 @@ pub fn crd() -> CustomResourceDefinition {
         let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
             continue;
         };
-        join_lines(root);
+        mend(root);
         if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
             // The API server puts a default in the place of a null only where the schema does not allow the null.
             status.nullable = None;
@@ -38,22 +38,32 @@ pub fn crd_yaml() -> String {
     serde_saphyr::to_string(&crd()).unwrap_or_default()
 }
 
-/// Makes one line of each description. Where the source breaks its lines says nothing to a reader of `kubectl explain`, which
-/// wraps to the terminal.
-fn join_lines(schema: &mut JSONSchemaProps) {
+/// Mends a schema and all below it.
+///
+/// Each description becomes one line: where the source breaks its lines says nothing to a reader of `kubectl explain`.
+///
+/// A choice that may be null keeps its `enum` under `allOf`: the API server holds `enum` itself against a null that `nullable` lets
+/// through, even where the list names null, but it does not look into `allOf` for a null. Leaving out `nullable` is no way: then
+/// a POST drops the null, and a server-side apply refuses it.
+fn mend(schema: &mut JSONSchemaProps) {
+    if schema.nullable == Some(true)
+        && let Some(choices) = schema.enum_.take()
+    {
+        schema.all_of = Some(vec![JSONSchemaProps { enum_: Some(choices), ..JSONSchemaProps::default() }]);
+    }
     if let Some(description) = &mut schema.description {
         *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
     }
     for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
-        join_lines(property);
+        mend(property);
     }
     match &mut schema.items {
-        Some(JSONSchemaPropsOrArray::Schema(items)) => join_lines(items),
-        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(join_lines),
+        Some(JSONSchemaPropsOrArray::Schema(items)) => mend(items),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(mend),
         None => {}
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        join_lines(values);
+        mend(values);
     }
 }
 
@@ -131,13 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn every_optional_field_of_the_spec_may_be_null() {
+    fn every_optional_field_of_the_spec_may_be_null_and_no_enum_stands_in_its_way() {
         fn check(path: &str, schema: &Value) {
             let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             for (name, property) in schema["properties"].as_object().into_iter().flatten() {
                 let path = format!("{path}.{name}");
                 let nullable = property["nullable"] == Value::Bool(true);
                 assert_eq!(nullable, !required.contains(&name.as_str()), "{path}");
+                assert!(!nullable || property["enum"].is_null(), "{path}");
                 check(&path, property);
                 check(&path, &property["items"]);
             }
@@ -150,7 +161,7 @@ mod tests {
         each_property("spec", &schema()["properties"]["spec"], &mut |path, property| {
             for schema in [property, &property["items"], &property["additionalProperties"]] {
                 let bounded = match schema["type"].as_str() {
-                    Some("string") => !schema["maxLength"].is_null() || !schema["enum"].is_null(),
+                    Some("string") => !schema["maxLength"].is_null() || !schema["allOf"][0]["enum"].is_null(),
                     Some("array") => !schema["maxItems"].is_null(),
                     Some("object") if schema["properties"].is_null() => !schema["maxProperties"].is_null(),
                     _ => true,

@@ -12,8 +12,10 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::rules;
+
 /// Flux's pattern for durations, as it stands in the schema.
-const DURATION_PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
+pub(super) const DURATION_PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
 
 /// The longest text of a duration that the schema admits, in characters.
 const DURATION_MAX_LENGTH: u32 = 32;
@@ -175,7 +177,10 @@ impl JsonSchema for GoDuration {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "pattern": DURATION_PATTERN, "maxLength": DURATION_MAX_LENGTH})
+        let mut schema = json_schema!({"type": "string", "pattern": DURATION_PATTERN, "maxLength": DURATION_MAX_LENGTH});
+        // A rule is plain data and always becomes JSON.
+        let _ = kube::core::validate(&mut schema, rules::duration());
+        schema
     }
 }
 

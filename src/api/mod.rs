@@ -9,11 +9,13 @@ mod attachment;
 mod condition;
 mod crd;
 mod duration;
+mod items;
 mod reason;
 #[allow(unreachable_pub, reason = "as for attachment")]
 mod reference;
 mod rules;
 #[allow(unreachable_pub, reason = "as for attachment")]
+#[allow(clippy::duplicated_attributes, reason = "each printer column has a type_")]
 mod spec;
 #[allow(unreachable_pub, reason = "as for attachment")]
 mod status;

@@ -13,7 +13,7 @@ use super::rules;
 #[serde(rename_all = "camelCase")]
 pub struct LocalObjectReference {
     /// Name of the object, in the namespace of the ImageAttachment. Required. Example: registry-login.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
     #[x_kube(validation = rules::object_name())]
     pub name: String,
 }
@@ -23,11 +23,11 @@ pub struct LocalObjectReference {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapKeyRef {
     /// Name of the ConfigMap, in the namespace of the ImageAttachment. Required. Example: signatures.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
     #[x_kube(validation = rules::object_name())]
     pub name: String,
     /// Key of the ConfigMap's data or binaryData. Required. Example: b1b1.sig.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
     #[x_kube(validation = rules::config_map_key())]
     pub key: String,
 }

@@ -1,16 +1,18 @@
 //! The CEL rules of the schema, each with the message that its user reads.
 //!
 //! Owns: what the API server refuses, and in which words. Each rule says which field is wrong and what to write instead; rules
-//! on lists name the items that are wrong. Refuses: what needs more than the resource itself to be judged, and the spelling of
+//! on lists stand at the items, so that the API server names the one that is wrong. Refuses: what needs more than the resource itself to be judged, and the spelling of
 //! a reference past its parts (registry, tag, digest), which the controller reports as `InvalidReference`.
 //!
-//! `has(self.x)` is false for an explicit `null` where the schema says nullable (apiserver `unstructuredMap.Find`), so no rule
-//! compares with null. Every text a rule reads has a `maxLength`, every list a `maxItems`: the API server estimates the cost of
-//! a rule from these, and refuses the whole CRD above its budget.
+//! No rule compares with null: a rule on a null field is not run, and `has(self.x)` is false where `x` is null and the schema
+//! says nullable (`unstructuredMap.Find` in the API server). Every text that a rule reads has a `maxLength`, every list a
+//! `maxItems`: the API server estimates the cost of a rule from these, and refuses the whole CRD above its budget.
 
-use kube::core::{Message, Rule};
+use kube::core::Rule;
 
-/// An RFC 6838 media type, as `registry.md` of OCI 1.1 restricts artifactType.
+use super::duration::DURATION_PATTERN;
+
+/// An RFC 6838 media type, as OCI 1.1 asks for in artifactType.
 const MEDIA_TYPE: &str = r"^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$";
 
 /// A digest of an algorithm that affix computes.
@@ -34,14 +36,8 @@ fn rule(rule: &str, message: &str) -> Rule {
     Rule::new(rule).message(message)
 }
 
-/// A rule that each item of a list matches `pattern`; its message names those that do not.
-fn each_matches(pattern: &str, message: &str) -> Rule {
-    Rule::new(format!("self.all(x, x.matches('{pattern}'))"))
-        .message(Message::Expression(format!("self.filter(x, !x.matches('{pattern}')).join(', ') + ': {message}'")))
-}
-
-/// A rule that no item of a list is there twice.
-fn no_duplicates() -> Rule {
+/// Lists that are meant as sets: no item is there twice.
+pub(super) fn no_duplicates() -> Rule {
     rule("self.all(x, self.exists_one(y, x == y))", "an item is listed twice; remove one of the two")
 }
 
@@ -57,7 +53,7 @@ pub(super) fn image_names_registry() -> Rule {
 /// `spec.image`: a tag or a digest.
 pub(super) fn image_has_tag_or_digest() -> Rule {
     rule(
-        "self.contains('@') || self.matches('^[^@]*/[^/@]*:[^/@]+$')",
+        "self.matches('@[^@]+$') || self.matches('^[^@]*/[^/@]*:[^/@]+$')",
         "image needs a tag or a digest: write …/app:v1 to follow a tag, or …/app@sha256:… for one digest that never moves",
     )
 }
@@ -84,7 +80,7 @@ pub(super) fn kind_never_changes() -> Rule {
 /// `spec`: an end-of-life date is for one digest.
 pub(super) fn date_needs_digest() -> Rule {
     rule(
-        "!has(self.endOfLife) || !has(self.endOfLife.date) || self.image.contains('@')",
+        "!has(self.endOfLife) || !has(self.endOfLife.date) || has(self.endOfLife.whenSuperseded) || self.image.contains('@')",
         "endOfLife.date needs a digest in image, because a tag may already name the next, good image: write \
          …/app:v1@sha256:… (`affix pin` does it), or use endOfLife.whenSuperseded to follow the tag",
     )
@@ -94,7 +90,7 @@ pub(super) fn date_needs_digest() -> Rule {
 /// `spec`: only a tag can be superseded.
 pub(super) fn when_superseded_needs_tag() -> Rule {
     rule(
-        "!has(self.endOfLife) || !has(self.endOfLife.whenSuperseded) || !self.image.contains('@')",
+        "!has(self.endOfLife) || !has(self.endOfLife.whenSuperseded) || has(self.endOfLife.date) || !self.image.contains('@')",
         "endOfLife.whenSuperseded follows a tag, so image needs a tag and no digest: write …/app:v1; for one digest use \
          endOfLife.date",
     )
@@ -129,18 +125,12 @@ pub(super) fn platforms_not_empty() -> Rule {
     )
 }
 
-/// Lists of platforms: each item is one.
-pub(super) fn each_is_a_platform() -> Rule {
-    each_matches(
-        PLATFORM,
-        "not a platform; write os[/arch[/variant]][:os.version], for example linux/amd64, linux/arm/v7, */arm64 or \
+/// A platform of a list.
+pub(super) fn platform() -> Rule {
+    Rule::new(format!("self.matches('{PLATFORM}')")).message(
+        "not a platform: write os[/arch[/variant]][:os.version], for example linux/amd64, linux/arm/v7, */arm64 or \
          windows/amd64:10.0.20348",
     )
-}
-
-/// Lists of platforms: none is there twice.
-pub(super) fn each_platform_once() -> Rule {
-    no_duplicates()
 }
 
 /// `endOfLife`: a date now, or one that a move of the tag makes.
@@ -170,21 +160,17 @@ pub(super) fn date() -> Rule {
     )
 }
 
-/// Lists of digests: each item is one.
-pub(super) fn each_is_a_digest() -> Rule {
-    each_matches(DIGEST, "not a digest; write sha256: and 64 lower-case hexadecimal digits, or sha512: and 128")
+/// A digest of a list.
+pub(super) fn digest() -> Rule {
+    Rule::new(format!("self.matches('{DIGEST}')"))
+        .message("not a digest: write sha256: and 64 lower-case hexadecimal digits, or sha512: and 128")
 }
 
-/// Lists of digests: none is there twice.
-pub(super) fn each_digest_once() -> Rule {
-    no_duplicates()
-}
-
-/// `unlessTagged`: each item is a glob of tags.
-pub(super) fn each_is_a_tag_pattern() -> Rule {
-    each_matches(
-        r"^!?[A-Za-z0-9_.*?-]{1,128}$",
-        "not a pattern of tags; write a tag where * stands for any text and ? for one character, such as v1.*, with ! in \
+/// A glob of tags, of the list `unlessTagged`.
+pub(super) fn tag_pattern() -> Rule {
+    rule(
+        "self.matches('^!?[A-Za-z0-9_.*?-]{1,128}$')",
+        "not a pattern of tags: write a tag where * stands for any text and ? for one character, such as v1.*, with ! in \
          front to leave tags out",
     )
 }
@@ -257,7 +243,26 @@ pub(super) fn config_map_key() -> Rule {
     rule("self.matches('^[-._A-Za-z0-9]+$')", "not a key of a ConfigMap: write letters, digits, -, _ and . only")
 }
 
-/// `interval` and other waits that must not be a busy loop.
+/// Durations: the pattern once more, in words.
+pub(super) fn duration() -> Rule {
+    Rule::new(format!("self.matches('{}')", DURATION_PATTERN.replace('\\', r"\\")))
+        .message("not a duration: write numbers with a unit of ms, s, m or h, for example 90s, 10m or 1h30m")
+}
+
+/// Durations that may be nothing at all. The limit keeps a date that is computed from one within the years that RFC 3339 has.
+pub(super) fn at_most_a_century() -> Rule {
+    duration_where("duration(self) <= duration('876000h')", "must be at most 876000h (100 years); for example 720h")
+}
+
+/// Durations that must not make a busy loop.
 pub(super) fn at_least_one_second() -> Rule {
-    rule("duration(self) >= duration('1s')", "must be at least 1s; for example 10m")
+    duration_where(
+        "(duration(self) >= duration('1s') && duration(self) <= duration('876000h'))",
+        "must be at least 1s and at most 876000h (100 years); for example 10m",
+    )
+}
+
+/// A rule on the value of a duration, which holds for what is none: that is said once.
+fn duration_where(condition: &str, message: &str) -> Rule {
+    Rule::new(format!("!({}) || {condition}", duration().rule)).message(message)
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attachment::{Artifact, EndOfLife, Signature};
 use super::duration::GoDuration;
+use super::items::PlatformText;
 use super::reference::LocalObjectReference;
 use super::rules;
 use super::status::ImageAttachmentStatus;
@@ -76,7 +77,7 @@ pub struct ImageAttachmentSpec {
     /// The image to attach to. The registry must be named, and a tag or a digest is required. A tag is followed: when it
     /// moves, the new image gets the attachment too. With both, the digest decides. Required. Examples:
     /// registry.example.com/team/app:v1, registry.example.com/team/app:v1@sha256:… (64 hexadecimal digits).
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(max = 1024))]
     #[x_kube(validation = rules::image_names_registry(), validation = rules::image_has_tag_or_digest())]
     pub image: String,
 
@@ -134,7 +135,7 @@ pub struct ImageAttachmentSpec {
     /// ServiceAccount of the same namespace whose imagePullSecrets are used as credentials for the registry. Default: none.
     /// Example: builder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
     #[x_kube(validation = rules::object_name())]
     pub service_account_name: Option<String>,
 
@@ -165,18 +166,14 @@ pub struct Targets {
     /// The platforms to attach to, as os[/arch[/variant]][:os.version]; a part may be *, an omitted part matches any. An empty
     /// list is refused. Default: every platform. At most 64. Examples: linux/amd64, linux/arm/v7, windows/amd64:10.0.20348.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
-    #[x_kube(
-        validation = rules::platforms_not_empty(),
-        validation = rules::each_is_a_platform(),
-        validation = rules::each_platform_once()
-    )]
+    #[schemars(with = "Option<Vec<PlatformText>>", length(max = 64))]
+    #[x_kube(validation = rules::platforms_not_empty(), validation = rules::no_duplicates())]
     pub platforms: Option<Vec<String>>,
 
     /// Platforms to leave out, written as in platforms. Default: none. At most 64. Example: linux/386.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
-    #[x_kube(validation = rules::each_is_a_platform(), validation = rules::each_platform_once())]
+    #[schemars(with = "Option<Vec<PlatformText>>", length(max = 64))]
+    #[x_kube(validation = rules::no_duplicates())]
     pub exclude_platforms: Option<Vec<String>>,
 
     /// What to do when the index lacks a platform of platforms: Fail attaches to nothing and says so, Ignore attaches to the

@@ -99,7 +99,7 @@ impl Default for ImageAttachmentStatus {
 #[serde(rename_all = "camelCase")]
 pub struct ImageStatus {
     /// The image with its digest, such as registry.example.com/team/app@sha256:….
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1280))]
     pub reference: String,
 
     /// The digest of the index, or of the single manifest.
@@ -130,7 +130,7 @@ pub struct TargetStatus {
     /// Index is an index (also a nested one), Platform the manifest of one platform.
     pub kind: TargetKind,
 
-    /// The platform as os/arch[/variant][:os.version], where the manifest has one.
+    /// The platform as os/arch, with its variant and os.version where it has them; absent where the manifest has no platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub platform: Option<String>,

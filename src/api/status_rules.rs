@@ -81,7 +81,7 @@ fn condition_rules(condition: &Condition, generation: i64, ready: bool) -> Vec<S
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
     use serde_json::{Value, json};
 

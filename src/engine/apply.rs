@@ -6,13 +6,18 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::Reason;
-use crate::attachment::Attachment;
-use crate::oci::{Descriptor, Digest, media_type};
+use crate::api::{Reason, TargetState, TargetStatus};
+use crate::attachment::{Action, Attachment, Existing, Listed, TargetPlan};
+use crate::oci::{Descriptor, Digest, annotation, media_type};
 use crate::registry::{FallbackChange, ListingSource, Locator, Session};
 
 use super::failure::Failure;
-use super::outcome::{Note, Severity};
+use super::listing::Target;
+use super::observe::Resolved;
+use super::outcome::{Note, Outcome, Severity};
+use super::pass::{Journal, Mode, Pass};
+use super::remove::{self, Claims};
+use super::rows::{self, set};
 
 /// One attachment to push.
 #[derive(Debug, Clone)]
@@ -36,6 +41,110 @@ pub(super) enum Pushed {
     Listed,
     /// The registry took it and does not list it yet.
     NotListedYet,
+}
+
+/// What a pass has planned, on the way into the registry.
+pub(super) struct Work<'a> {
+    /// The image.
+    pub resolved: &'a Resolved,
+    /// The rows so far.
+    pub table: Vec<TargetStatus>,
+    /// The targets, and the plan of each.
+    pub targets: &'a [Target],
+    pub plans: &'a [TargetPlan],
+    /// Whether the registry has the empty blob.
+    pub empty_is_there: bool,
+}
+
+impl Pass<'_> {
+    /// Carries out the plan; answers with the outcome.
+    pub(super) async fn apply(
+        &self,
+        mut outcome: Outcome,
+        work: Work<'_>,
+        journal: &impl Journal,
+        claims: &impl Claims,
+    ) -> Result<Outcome, Failure> {
+        let Work { resolved, mut table, targets, plans, empty_is_there } = work;
+        let mut pushes: Vec<(&Target, Push, bool)> = Vec::new();
+        let mut retry_after = None;
+        for (target, plan) in targets.iter().zip(plans) {
+            if let (Ok(words), false) = (&mut outcome.resolved, plan.notes.is_empty()) {
+                words.extend(plan.notes.iter().cloned());
+            }
+            if let Ok(entries) = &target.observed.listing {
+                self.warn_of_many(&mut outcome, &target.observed.subject, entries.len());
+            }
+            match &plan.action {
+                Action::Refuse(problem) => set(&mut table, target.row, |row| rows::fail(row, &problem.clone().into())),
+                Action::Keep { existing, made } => {
+                    set(&mut table, target.row, |row| rows::attached(row, existing, *made, &target.content));
+                }
+                Action::Attach { created, supersedes } => {
+                    let Listed::Content { content, .. } = &target.observed.wanted else { continue };
+                    let attachment = content.attach_to(&target.observed.subject, *created);
+                    set(&mut table, target.row, |row| rows::intended(row, attachment.digest(), *created, &target.content));
+                    let seen_before = target.observed.known.attachment.is_some()
+                        || target.observed.listing.as_ref().is_ok_and(|entries| !entries.is_empty());
+                    let push = Push {
+                        subject: target.observed.subject.clone(),
+                        attachment,
+                        blobs: content.blobs.clone(),
+                        source: target.source,
+                        seen_before,
+                    };
+                    pushes.push((target, push, *supersedes));
+                }
+            }
+        }
+        if self.request.mode == Mode::Plan {
+            for (target, ..) in &pushes {
+                set(&mut table, target.row, |row| {
+                    row.state = TargetState::Planned;
+                    row.attachment = None;
+                    row.origin = None;
+                    row.created = None;
+                });
+            }
+            return Ok(self.finish(outcome, table, Vec::new(), &[], None));
+        }
+        if let (Some(image), false) = (&outcome.image, pushes.is_empty()) {
+            let mut leftovers = Vec::new();
+            remove::remember(&self.request.memory, &table, &mut leftovers, &[]);
+            journal.save(image, &table, &leftovers).await?;
+        }
+        let timed_out = self.timed_out();
+        let parcels: Vec<Push> = pushes.iter().map(|(_, push, _)| push.clone()).collect();
+        let results = push_all(self.session, &parcels, empty_is_there, self.deadline, &timed_out).await;
+        for ((target, push, supersedes), (result, notes)) in pushes.iter().zip(results) {
+            outcome.notes.extend(notes);
+            match result {
+                Ok(Pushed::Listed) => {
+                    let existing = Existing {
+                        digest: push.attachment.digest().clone(),
+                        created: push.attachment.listed.annotations.get(annotation::CREATED).and_then(|text| text.parse().ok()),
+                    };
+                    set(&mut table, target.row, |row| {
+                        rows::attached(row, &existing, true, &target.content);
+                        row.reason = supersedes.then(|| Reason::Superseded.as_str().to_owned());
+                    });
+                    self.note_restored(&mut outcome, target, push);
+                }
+                Ok(Pushed::NotListedYet) => {}
+                Err(failure) => {
+                    retry_after = retry_after.max(failure.retry_after);
+                    set(&mut table, target.row, |row| rows::fail(row, &failure));
+                }
+            }
+        }
+        for target in targets {
+            if let Some(row) = table.get(target.row) {
+                journal.progress(row);
+            }
+        }
+        let (leftovers, gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, resolved).await;
+        Ok(self.finish(outcome, table, leftovers, &gone, retry_after))
+    }
 }
 
 /// Pushes everything; one failure stops nothing else. Answers in the order of `pushes`.

@@ -6,6 +6,8 @@
 
 mod apply;
 mod failure;
+mod finish;
+mod listing;
 mod memory;
 mod observe;
 mod outcome;
@@ -14,6 +16,7 @@ mod remove;
 mod rows;
 mod sources;
 mod status;
+mod targets;
 
 pub use failure::Failure;
 pub use memory::Memory;

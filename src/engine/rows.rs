@@ -30,6 +30,20 @@ pub(super) fn pending(entry: &Entry) -> TargetStatus {
     }
 }
 
+/// The same row with what status knows of the target's attachment: it stays known whatever happens to this pass.
+pub(super) fn known(row: TargetStatus, before: Option<&TargetStatus>) -> TargetStatus {
+    match before {
+        Some(before) => TargetStatus {
+            attachment: before.attachment.clone(),
+            origin: before.origin,
+            created: before.created.clone(),
+            content: before.content.clone(),
+            ..row
+        },
+        None => row,
+    }
+}
+
 /// The row of an entry that is no target.
 pub(super) fn skipped(entry: &Entry, reason: Reason) -> TargetStatus {
     TargetStatus { state: TargetState::Skipped, reason: Some(reason.as_str().to_owned()), ..pending(entry) }
@@ -83,5 +97,12 @@ pub(super) fn name(row: &TargetStatus) -> &str {
         (Some(platform), _) => platform,
         (None, TargetKind::Index) => "index",
         (None, TargetKind::Platform) => &row.digest,
+    }
+}
+
+/// Changes one row.
+pub(super) fn set(table: &mut [TargetStatus], row: usize, change: impl FnOnce(&mut TargetStatus)) {
+    if let Some(row) = table.get_mut(row) {
+        change(row);
     }
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{ConditionType, Conditions, ImageAttachmentStatus, ImageStatus, Reason, TargetStatus};
+use crate::api::{ConditionType, Conditions, ImageAttachmentStatus, ImageStatus, Leftover, Reason, TargetStatus};
 
 use super::outcome::{Outcome, Verdict};
 
@@ -53,12 +53,14 @@ pub fn status_in_progress(
     previous: &ImageAttachmentStatus,
     image: &ImageStatus,
     rows: &[TargetStatus],
+    leftovers: &[Leftover],
     generation: i64,
     now: Timestamp,
 ) -> ImageAttachmentStatus {
     let mut next = previous.clone();
     next.image = Some(image.clone());
     next.targets = rows.to_vec();
+    next.leftovers = leftovers.to_vec();
     let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
     conditions.conclude(Reason::Progressing, "attaching");
     next.conditions = conditions.into_list();

@@ -72,9 +72,17 @@ pub enum RegistryError {
         /// Who wanted it, and the way out.
         why: String,
     },
-    /// What the pass brought along (a certificate, a proxy) cannot be used.
+    /// What the pass brought along (a proxy) cannot be used.
     #[error("{what} cannot be used: {why}")]
     InvalidAccess {
+        /// Which part.
+        what: &'static str,
+        /// Why, and the way out; never content.
+        why: String,
+    },
+    /// A certificate or key that the pass brought along cannot be used.
+    #[error("{what} cannot be used: {why}")]
+    InvalidCertificate {
         /// Which part.
         what: &'static str,
         /// Why, and the way out; never content.
@@ -84,16 +92,16 @@ pub enum RegistryError {
     #[error("{answer} ({hint})")]
     AuthenticationFailed {
         /// The answer.
-        answer: Answered,
+        answer: Box<Answered>,
         /// What was shown to it, and the way out.
         hint: String,
     },
     /// The credential is known and may not do this.
     #[error("{0}")]
-    AccessDenied(Answered),
+    AccessDenied(Box<Answered>),
     /// There is no such manifest, blob or repository.
     #[error("{0}")]
-    NotFound(Answered),
+    NotFound(Box<Answered>),
     /// Too many requests, and waiting does not fit the deadline.
     #[error("{operation}: the registry asks for fewer requests (HTTP 429)")]
     RateLimited {
@@ -106,7 +114,7 @@ pub enum RegistryError {
     #[error("{answer}")]
     Unavailable {
         /// The last answer.
-        answer: Answered,
+        answer: Box<Answered>,
         /// How long the registry wants to be left alone, where it said so.
         retry_after: Option<Duration>,
     },
@@ -164,13 +172,13 @@ pub enum RegistryError {
     #[error("{answer}: the tag {tag} is immutable: exempt tags that begin with sha256- from immutability")]
     ImmutableTag {
         /// The registry's answer.
-        answer: Answered,
+        answer: Box<Answered>,
         /// The tag.
         tag: String,
     },
     /// The registry refuses the manifest or the blob itself.
     #[error("{0}")]
-    Refused(Answered),
+    Refused(Box<Answered>),
     /// What stands under the fallback tag is not a list of referrers, so writing it would destroy something.
     #[error("{operation}: {what}")]
     FallbackTagConflict {
@@ -197,7 +205,7 @@ pub enum RegistryError {
     },
     /// The referrers API was asked for by mode, and the registry lacks it.
     #[error("{0}: the registry has no referrers API: set referrersMode to Auto or TagSchema")]
-    ReferrersUnsupported(Answered),
+    ReferrersUnsupported(Box<Answered>),
 }
 
 /// What kind of fault an error is: one for each reason that the registry room can give.
@@ -237,7 +245,7 @@ impl RegistryError {
             Self::Unavailable { .. } | Self::Unreachable { .. } | Self::Protocol { .. } | Self::FallbackTagContended { .. } => {
                 ErrorKind::RegistryUnavailable
             }
-            Self::CertificateInvalid { .. } => ErrorKind::CertificateInvalid,
+            Self::CertificateInvalid { .. } | Self::InvalidCertificate { .. } => ErrorKind::CertificateInvalid,
             Self::DigestMismatch { .. } => ErrorKind::DigestMismatch,
             Self::UnsupportedMediaType { .. } => ErrorKind::UnsupportedMediaType,
             Self::LimitExceeded { .. } => ErrorKind::LimitExceeded,
@@ -273,7 +281,7 @@ impl RegistryError {
 
     /// The answer that the error stands for, where there was one.
     #[must_use]
-    pub const fn answer(&self) -> Option<&Answered> {
+    pub fn answer(&self) -> Option<&Answered> {
         match self {
             Self::AuthenticationFailed { answer, .. } | Self::Unavailable { answer, .. } | Self::ImmutableTag { answer, .. } => {
                 Some(answer)
@@ -287,13 +295,10 @@ impl RegistryError {
 
     /// The HTTP status, where an answer was the cause.
     #[must_use]
-    pub const fn status(&self) -> Option<u16> {
+    pub fn status(&self) -> Option<u16> {
         match self {
             Self::RateLimited { .. } => Some(429),
-            other => match other.answer() {
-                Some(answer) => Some(answer.status),
-                None => None,
-            },
+            other => other.answer().map(|answer| answer.status),
         }
     }
 }

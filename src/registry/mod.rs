@@ -5,18 +5,32 @@
 //! process; a [`Session`] is one pass over one repository. It knows nothing of Kubernetes, and of the work that it is used
 //! for: it refuses to guess, so every failure is an error and no failure is ever an empty answer.
 
+mod auth;
 mod blobs;
+mod challenge;
 mod docker_config;
 mod error;
+mod error_body;
+mod exchange;
 mod fallback_tag;
+mod guard;
 mod host_pattern;
+mod link;
 mod manifests;
+mod network_fault;
 mod options;
+mod pages;
 mod referrers;
 mod retry;
+mod retry_after;
 mod secret;
 mod session;
 mod tags;
+mod throttle;
+mod tls;
+mod tokens;
+mod transport;
+mod upstream;
 
 pub use docker_config::{DockerConfigError, Keychain};
 pub use error::{Answered, ErrorKind, Operation, RegistryError};

@@ -1,7 +1,17 @@
-//! Listing referrers.
-use super::error::RegistryError;
-use super::session::Session;
-use crate::oci::{ArtifactType, Digest, RawEntry};
+//! Listing referrers (distribution-spec, "Listing Referrers" and "Unavailable Referrers API").
+//!
+//! The listing is asked first, whatever a push's `OCI-Subject` said. What counts as "there is no such API" is a short list;
+//! everything else is an error, because an empty listing would be taken as leave to write.
+
+use http::header;
+use tokio::time::Instant;
+
+use super::error::{Operation, RegistryError};
+use super::options::ReferrersMode;
+use super::pages::Pages;
+use super::session::{Locator, Session};
+use super::transport::Answer;
+use crate::oci::{ArtifactType, Digest, RawEntry, RawIndex, Tag, media_type};
 
 /// Where a listing came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,8 +29,16 @@ pub struct Listing {
     pub entries: Vec<RawEntry>,
     /// Where they came from.
     pub source: ListingSource,
-    /// Whether the registry applied the filter itself. Where not, it was applied here.
+    /// Whether the registry applied the filter itself, on every page. Where not, it was applied here.
     pub filtered: bool,
+    /// The fallback tag's digest as read; `None` where there is no such tag, or for the API.
+    pub tag: Option<Digest>,
+}
+
+/// What stands under a fallback tag.
+pub(super) struct FallbackTag {
+    pub(super) digest: Digest,
+    pub(super) index: RawIndex,
 }
 
 impl Session {
@@ -28,9 +46,139 @@ impl Session {
     /// listing only nominates, the manifest decides.
     ///
     /// # Errors
-    /// Any failure is one: a listing that could not be read is never empty.
+    /// Any failure is one: a listing that could not be read is never empty. `FallbackTagConflict` where the fallback tag holds
+    /// something else than a listing; `LimitExceeded` for too many pages or entries.
     pub async fn referrers(&self, subject: &Digest, artifact_type: Option<&ArtifactType>) -> Result<Listing, RegistryError> {
-        let _ = (subject, artifact_type);
-        unimplemented!()
+        let (mode, support) = (self.inner.mode, &self.inner.upstream.support);
+        if self.referrers_mode() != Some(ListingSource::FallbackTag) {
+            let known = support.of(self.repository(), Instant::now());
+            match self.api_listing(subject, artifact_type).await? {
+                Ok(listing) => {
+                    support.has_api(self.repository(), Instant::now());
+                    return Ok(listing);
+                }
+                Err((operation, answer)) if mode == ReferrersMode::Api => {
+                    return Err(RegistryError::ReferrersUnsupported(self.answered(&operation, &answer)));
+                }
+                Err((operation, answer)) if known == Some(ListingSource::Api) => {
+                    let what = format!("HTTP {}, although the registry has answered such listings before", answer.status);
+                    return Err(self.protocol(&operation, &what));
+                }
+                Err(_) => support.lacks_api(self.repository(), Instant::now()),
+            }
+        }
+        let tag = self.fallback_tag(subject).await?;
+        let (tag, entries) = tag.map_or((None, Vec::new()), |tag| (Some(tag.digest), tag.index.entries));
+        let entries = chosen(entries, artifact_type);
+        Ok(Listing { entries, source: ListingSource::FallbackTag, filtered: false, tag })
     }
+
+    /// The API's listing, or the answer that says that there is no such API.
+    async fn api_listing(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&ArtifactType>,
+    ) -> Result<Result<Listing, (Operation, Answer)>, RegistryError> {
+        let operation = self.operation("GET", format!("referrers of {subject}"));
+        let mut url = self.url(&format!("referrers/{subject}"));
+        if let Some(artifact_type) = artifact_type {
+            url.query_pairs_mut().append_pair("artifactType", artifact_type.as_str());
+        }
+        let most = self.options().limits.referrers;
+        let mut pages = Pages::new(&operation);
+        let (mut next, mut entries, mut filtered) = (Some(url), Vec::new(), artifact_type.is_some());
+        let mut first = true;
+        while let Some(url) = next {
+            let answer = pages.get(self, url, media_type::OCI_INDEX).await?;
+            if first && self.is_unsupported(&operation, &answer) {
+                return Ok(Err((operation, answer)));
+            }
+            first = false;
+            if !answer.is_success() {
+                return Err(self.refusal(&operation, &answer));
+            }
+            let index = RawIndex::parse(&answer.body);
+            let index = index.map_err(|error| self.protocol(&operation, &format!("the listing is malformed: {error}")))?;
+            if !is_listing(&answer) {
+                return Err(self.protocol(&operation, "a page of the listing is no image index"));
+            }
+            entries.extend(index.entries);
+            if entries.len() > most {
+                return Err(RegistryError::LimitExceeded {
+                    operation,
+                    what: "the subject has too many referrers".to_owned(),
+                    limit: most as u64,
+                });
+            }
+            filtered &= applied_filter(&answer);
+            next = pages.next(self, &answer)?;
+        }
+        // What a registry says it left out it may yet have let through, so the filter is applied here in any case.
+        Ok(Ok(Listing { entries: chosen(entries, artifact_type), source: ListingSource::Api, filtered, tag: None }))
+    }
+
+    /// Whether an answer says that there is no referrers API. A repository that does not exist says nothing of the API.
+    fn is_unsupported(&self, operation: &Operation, answer: &Answer) -> bool {
+        match answer.status {
+            404 => !self.answered(operation, answer).codes.iter().any(|code| code == "NAME_UNKNOWN"),
+            400 | 405 | 406 | 501 => true,
+            // Redirects within the origin have been followed: this one leads away, or is a 303.
+            300..=399 => true,
+            200..=299 => !is_listing(answer),
+            _ => false,
+        }
+    }
+
+    /// Reads the fallback tag of a subject; `None` is a 404 and nothing else.
+    pub(super) async fn fallback_tag(&self, subject: &Digest) -> Result<Option<FallbackTag>, RegistryError> {
+        let operation = self.operation("GET", format!("fallback tag {}", subject.fallback_tag()));
+        let conflict = |what: String| RegistryError::FallbackTagConflict { operation: operation.clone(), what };
+        let tag: Tag = subject.fallback_tag().parse().map_err(|_| conflict("it is no tag".to_owned()))?;
+        let raw = match self.raw_manifest(&operation, &Locator::Tag(tag)).await {
+            Err(RegistryError::NotFound(_)) => return Ok(None),
+            other => other?,
+        };
+        if raw.digest == *subject || subject.matches(&raw.bytes) {
+            let what = "the registry takes the fallback tag for the digest and answers with the image itself, as GitLab does: \
+                        it would overwrite the image, so it is neither read nor written";
+            return Err(conflict(what.to_owned()));
+        }
+        let content_type = raw.content_type.as_deref().map(media_type::essence);
+        let read = RawIndex::parse(&raw.bytes);
+        let index = read.map_err(|error| conflict(self.hide(&format!("what stands under it is no list of referrers: {error}"))))?;
+        let stated = index.media_type().or_else(|| content_type.map(str::to_owned)).unwrap_or_default();
+        if stated != media_type::OCI_INDEX {
+            let what = format!("what stands under it is no list of referrers but {stated:?}");
+            return Err(conflict(self.hide(&what)));
+        }
+        let most = self.options().limits.referrers;
+        if index.entries.len() > most {
+            let what = format!("the subject has {} referrers", index.entries.len());
+            return Err(RegistryError::LimitExceeded { operation, what, limit: most as u64 });
+        }
+        self.inner.saw_tag(subject);
+        Ok(Some(FallbackTag { digest: raw.digest, index }))
+    }
+}
+
+/// Whether an answer is an image index, by its header or by its own word.
+fn is_listing(answer: &Answer) -> bool {
+    let served = answer.header(header::CONTENT_TYPE).map(media_type::essence);
+    served == Some(media_type::OCI_INDEX)
+        || RawIndex::parse(&answer.body).is_ok_and(|index| index.media_type().as_deref() == Some(media_type::OCI_INDEX))
+}
+
+/// Whether `OCI-Filters-Applied` names the type. The value is a list.
+fn applied_filter(answer: &Answer) -> bool {
+    let mut applied = answer.header_lines("oci-filters-applied").flat_map(|line| line.split(','));
+    applied.any(|filter| filter.trim().eq_ignore_ascii_case("artifactType"))
+}
+
+/// The entries of one type, and those that state none.
+fn chosen(entries: Vec<RawEntry>, artifact_type: Option<&ArtifactType>) -> Vec<RawEntry> {
+    let Some(wanted) = artifact_type else { return entries };
+    let passes = |entry: &RawEntry| {
+        entry.descriptor().is_some_and(|descriptor| descriptor.artifact_type.is_empty() || descriptor.artifact_type == wanted.as_str())
+    };
+    entries.into_iter().filter(passes).collect()
 }

@@ -1,13 +1,18 @@
 //! The public face: [`Registries`] for the process, [`Session`] for one pass over one repository.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
+use url::Url;
 
-use super::error::RegistryError;
-use super::options::{Access, Options};
+use super::error::{Operation, RegistryError};
+use super::options::{Access, Options, ReferrersMode};
 use super::referrers::ListingSource;
+use super::secret::Secret;
+use super::upstream::{Upstream, Upstreams};
 use crate::oci::{Digest, Host, Reference, Repository, Tag};
 
 /// What a manifest is asked for by.
@@ -20,7 +25,7 @@ pub enum Locator {
 }
 
 impl Locator {
-    /// The digest of a reference where it has one, else its tag. (A parsed reference has at least one of them.)
+    /// The digest of a reference where it has one, else its tag; `None` where it has neither.
     #[must_use]
     pub fn of(reference: &Reference) -> Option<Self> {
         let digest = reference.digest.clone().map(Self::Digest);
@@ -28,8 +33,8 @@ impl Locator {
     }
 }
 
-impl std::fmt::Display for Locator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Locator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tag(tag) => tag.fmt(f),
             Self::Digest(digest) => digest.fmt(f),
@@ -52,20 +57,21 @@ impl From<Digest> for Locator {
 /// All registries that the process talks to: their connections, tokens, limits and pauses. Cheap to clone.
 #[derive(Clone)]
 pub struct Registries {
-    shared: Arc<Options>,
+    options: Arc<Options>,
+    upstreams: Arc<Upstreams>,
 }
 
 impl Registries {
     /// Nothing is dialled and no certificate is read before the first [`open`](Self::open).
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { shared: Arc::new(options) }
+        Self { options: Arc::new(options), upstreams: Arc::default() }
     }
 
     /// What the process allows.
     #[must_use]
     pub fn options(&self) -> &Options {
-        &self.shared
+        &self.options
     }
 
     /// Opens a session on one repository; asks nothing of the registry yet.
@@ -73,10 +79,38 @@ impl Registries {
     /// # Errors
     /// `HostNotAllowed`, `InsecureNotAllowed`, and `InvalidAccess` or `CertificateInvalid` where what the pass brings along
     /// cannot be used.
+    #[allow(clippy::needless_pass_by_value, reason = "an access is for one session: handing it over says so")]
     pub fn open(&self, host: &Host, repository: &Repository, access: Access) -> Result<Session, RegistryError> {
-        let _ = access;
+        let refuse = |why: String| RegistryError::HostNotAllowed { host: host.to_string(), why };
+        let allowed = &self.options.allowed_registries;
+        if !allowed.is_empty() && !allowed.iter().any(|pattern| pattern.matches(host)) {
+            let patterns: Vec<_> = allowed.iter().map(ToString::to_string).collect();
+            return Err(refuse(format!("--allowed-registries has only {}", patterns.join(", "))));
+        }
+        if access.insecure && !self.options.allow_http {
+            let why = "insecure: true is ruled out by --insecure-allow-http=false".to_owned();
+            return Err(RegistryError::InsecureNotAllowed { host: host.to_string(), why });
+        }
+        let scheme = if access.insecure { "http" } else { "https" };
+        let base = Url::parse(&format!("{scheme}://{}/v2/", host.api_host())).map_err(|_| refuse("it is no host name".to_owned()))?;
+        if let Some(url::Host::Ipv4(address)) = base.host()
+            && address.to_string() != host.name()
+        {
+            return Err(refuse(format!("it is another spelling of the address {address}: write that")));
+        }
+        let upstream = self.upstreams.get(&self.options, &base, host, repository, &access)?;
         Ok(Session {
-            inner: Arc::new(Inner { host: host.clone(), repository: repository.clone(), requests: AtomicU64::new(0) }),
+            inner: Arc::new(Inner {
+                options: Arc::clone(&self.options),
+                upstream,
+                host: host.clone(),
+                repository: repository.clone(),
+                mode: access.referrers_mode,
+                opened: Instant::now(),
+                requests: AtomicU64::new(0),
+                received: AtomicU64::new(0),
+                seen_tags: Mutex::default(),
+            }),
             deadline: None,
         })
     }
@@ -86,13 +120,54 @@ impl Registries {
 #[derive(Clone)]
 pub struct Session {
     pub(super) inner: Arc<Inner>,
-    pub(super) deadline: Option<Instant>,
+    deadline: Option<Instant>,
 }
 
 pub(super) struct Inner {
-    pub(super) host: Host,
-    pub(super) repository: Repository,
+    options: Arc<Options>,
+    pub(super) upstream: Arc<Upstream>,
+    host: Host,
+    repository: Repository,
+    pub(super) mode: ReferrersMode,
+    opened: Instant,
     requests: AtomicU64,
+    received: AtomicU64,
+    /// Subjects whose fallback tag was read in this pass and was there.
+    seen_tags: Mutex<HashSet<Digest>>,
+}
+
+impl Inner {
+    pub(super) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_bytes(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// What no message may hold.
+    pub(super) fn secrets(&self) -> Vec<Secret> {
+        self.upstream.auth.secrets()
+    }
+
+    /// Remembers that the fallback tag of a subject exists.
+    pub(super) fn saw_tag(&self, subject: &Digest) {
+        self.seen_tags.lock().unwrap_or_else(PoisonError::into_inner).insert(subject.clone());
+    }
+
+    pub(super) fn has_seen_tag(&self, subject: &Digest) -> bool {
+        self.seen_tags.lock().unwrap_or_else(PoisonError::into_inner).contains(subject)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({}/{})", self.inner.host, self.inner.repository)
+    }
 }
 
 impl Session {
@@ -101,6 +176,15 @@ impl Session {
     pub fn until(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline.unwrap_or_else(|| self.inner.opened + self.inner.options.timeouts.patience)
+    }
+
+    /// What the process allows.
+    pub(super) fn options(&self) -> &Options {
+        &self.inner.options
     }
 
     /// The registry.
@@ -115,7 +199,7 @@ impl Session {
         &self.inner.repository
     }
 
-    /// Requests sent so far, tries and token requests included.
+    /// Requests sent so far: tries, redirects and token requests included.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.inner.requests.load(Ordering::Relaxed)
@@ -124,6 +208,22 @@ impl Session {
     /// How referrers of this repository are kept: by mode, or as the registry has shown; `None` before it was asked.
     #[must_use]
     pub fn referrers_mode(&self) -> Option<ListingSource> {
-        None
+        match self.inner.mode {
+            ReferrersMode::Api => Some(ListingSource::Api),
+            ReferrersMode::TagSchema => Some(ListingSource::FallbackTag),
+            ReferrersMode::Auto => self.inner.upstream.support.of(&self.inner.repository, Instant::now()),
+        }
+    }
+
+    /// What is done, for messages.
+    pub(super) fn operation(&self, method: &'static str, what: impl Into<String>) -> Operation {
+        Operation { method, what: what.into(), host: self.inner.host.to_string() }
+    }
+
+    /// A URL of this repository: `/v2/<repository>/<path>`.
+    pub(super) fn url(&self, path: &str) -> Url {
+        let mut url = self.inner.upstream.transport.base().clone();
+        url.set_path(&format!("/v2/{}/{path}", self.inner.repository));
+        url
     }
 }

@@ -1,15 +1,59 @@
-//! Tags.
+//! Tags (distribution-spec, "Listing Tags").
+
+use serde::Deserialize;
+
 use super::error::RegistryError;
+use super::pages::Pages;
 use super::session::Session;
-use crate::oci::Tag;
+use crate::oci::{Tag, cut};
+
+#[derive(Deserialize)]
+struct TagList {
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
 
 impl Session {
     /// All tags of the repository.
     ///
+    /// A full page without a `Link` is not believed to be the last: registries are known to cut there in silence.
+    ///
     /// # Errors
-    /// `LimitExceeded` where there are more than `cap`: a part of the tags is never taken for all of them.
+    /// `LimitExceeded` where there are more than `cap`: a part of the tags is never taken for all of them. And what every
+    /// request can end in.
     pub async fn list_tags(&self, cap: usize) -> Result<Vec<Tag>, RegistryError> {
-        let _ = cap;
-        unimplemented!()
+        let operation = self.operation("GET", "tags");
+        let page = cap.saturating_add(1).min(1000);
+        let mut pages = Pages::new(&operation);
+        let mut url = self.url("tags/list");
+        url.query_pairs_mut().append_pair("n", &page.to_string());
+        let (first, mut next, mut found) = (url.clone(), Some(url), Vec::new());
+        while let Some(url) = next {
+            let answer = pages.get(self, url, "application/json").await?;
+            if !answer.is_success() {
+                return Err(self.refusal(&operation, &answer));
+            }
+            let list: TagList = serde_json::from_slice(&answer.body)
+                .map_err(|error| self.protocol(&operation, &format!("the list of tags is malformed: {error}")))?;
+            let tags = list.tags.unwrap_or_default();
+            let (many, last) = (tags.len(), tags.last().cloned());
+            for tag in tags {
+                let malformed = |_| self.protocol(&operation, &format!("the list of tags holds {:?}, which is no tag", cut(&tag)));
+                found.push(tag.parse::<Tag>().map_err(malformed)?);
+            }
+            if found.len() > cap {
+                let what = "the repository has too many tags".to_owned();
+                return Err(RegistryError::LimitExceeded { operation, what, limit: cap as u64 });
+            }
+            next = match (pages.next(self, &answer)?, last) {
+                (None, Some(last)) if many >= page => {
+                    let mut url = first.clone();
+                    url.query_pairs_mut().append_pair("last", &last);
+                    Some(url)
+                }
+                (next, _) => next,
+            };
+        }
+        Ok(found)
     }
 }

@@ -6,6 +6,7 @@
 //! | [`control_plane`] | kube-apiserver with etcd, kubectl, and kube-controller-manager for those who need it |
 //! | [`registry`] | a registry with the referrers API, distribution without it, one that lies; users, tokens, TLS |
 //! | [`peer`] | oras, crane, regctl, cosign and the others, each with a home of its own |
+//! | [`hostile`] | a registry that is correct until it is told otherwise |
 //! | [`images`] | multi-platform images, pushed with plain HTTP |
 //! | [`process`] | a child process that never outlives the test that started it |
 //!
@@ -32,6 +33,7 @@
 
 pub mod certificates;
 pub mod control_plane;
+pub mod hostile;
 pub mod http_client;
 pub mod images;
 pub mod peer;

@@ -1,7 +1,10 @@
 //! Other people's tools, run beside a registry. Owns a home folder, so that nothing of the user's (logins, trust, plugins) is
 //! seen or changed; refuses to interpret what they print.
 
-#![allow(clippy::indexing_slicing, reason = "a JSON object that was made here takes any key")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a JSON object that was made here takes any key"
+)]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -24,7 +27,7 @@ pub struct Peer {
     logins: Map<String, Value>,
     regctl_hosts: Map<String, Value>,
     roots: String,
-    plain: Vec<String>,
+    hosts: Vec<(String, bool)>,
 }
 
 impl Peer {
@@ -35,7 +38,14 @@ impl Peer {
     /// Where no folder can be made.
     pub fn new(tools: &Tools) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("affix-peer-").tempdir()?;
-        Ok(Self { home, tools: tools.clone(), logins: Map::new(), regctl_hosts: Map::new(), roots: String::new(), plain: Vec::new() })
+        Ok(Self {
+            home,
+            tools: tools.clone(),
+            logins: Map::new(),
+            regctl_hosts: Map::new(),
+            roots: String::new(),
+            hosts: Vec::new(),
+        })
     }
 
     /// Tools that are logged in to a registry, with the right to do everything, and trust its certificate.
@@ -63,28 +73,40 @@ impl Peer {
             regctl["user"] = json!(user);
             regctl["pass"] = json!(password);
         }
-        match registry.ca_pem() {
-            Some(pem) => self.roots.push_str(pem),
-            None => {
-                regctl["tls"] = json!("disabled");
-                self.plain.push(host.clone());
-            }
+        if let Some(pem) = registry.ca_pem() {
+            self.roots.push_str(pem);
+        } else {
+            regctl["tls"] = json!("disabled");
         }
+        self.hosts.push((host.clone(), !registry.is_tls()));
         self.regctl_hosts.insert(host, regctl);
-        write(&self.file("config.json"), &json!({"auths": self.logins}).to_string())?;
-        write(&self.file("regctl.json"), &json!({"hosts": self.regctl_hosts}).to_string())?;
+        write(
+            &self.file("config.json"),
+            &json!({"auths": self.logins}).to_string(),
+        )?;
+        write(
+            &self.file("regctl.json"),
+            &json!({"hosts": self.regctl_hosts}).to_string(),
+        )?;
         write(&self.file("roots.pem"), &self.roots)
     }
 
-    /// Runs oras, with `--plain-http` where an argument names a registry that is known to speak that.
+    /// Runs oras. Where an argument names a registry that is known, oras is told whether that speaks plain HTTP; by itself it
+    /// would take `localhost` for one that does.
     ///
     /// # Errors
     ///
     /// Where it cannot be run. What it says about failure is in the result.
-    pub async fn oras<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
+    pub async fn oras<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Ran> {
         let mut args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-        if args.iter().any(|arg| self.is_plain(&arg.to_string_lossy())) {
-            args.push("--plain-http".into());
+        let plain = args
+            .iter()
+            .find_map(|arg| self.is_plain(&arg.to_string_lossy()));
+        if let Some(plain) = plain {
+            args.push(format!("--plain-http={plain}").into());
         }
         self.run(Tool::Oras)?.args(args).output().await
     }
@@ -94,7 +116,10 @@ impl Peer {
     /// # Errors
     ///
     /// Where it cannot be run. What it says about failure is in the result.
-    pub async fn crane<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
+    pub async fn crane<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Ran> {
         self.run(Tool::Crane)?.args(args).output().await
     }
 
@@ -103,7 +128,10 @@ impl Peer {
     /// # Errors
     ///
     /// Where it cannot be run. What it says about failure is in the result.
-    pub async fn regctl<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
+    pub async fn regctl<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Ran> {
         self.run(Tool::Regctl)?.args(args).output().await
     }
 
@@ -128,7 +156,10 @@ impl Peer {
         self.home.path().join(name)
     }
 
-    fn is_plain(&self, arg: &str) -> bool {
-        self.plain.iter().any(|host| arg.strip_prefix(host.as_str()).is_some_and(|rest| rest.starts_with('/')))
+    /// Whether the registry that a reference names speaks plain HTTP; none for an argument that names none that is known.
+    fn is_plain(&self, reference: &str) -> Option<bool> {
+        let (host, _) = reference.split_once('/')?;
+        let (_, plain) = self.hosts.iter().find(|(known, _)| known == host)?;
+        Some(*plain)
     }
 }

@@ -3,10 +3,12 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -21,6 +23,9 @@ const DEATH: Duration = Duration::from_secs(10);
 /// How long a child may take to end when it is asked to. Above the supervisor's own patience of 20 s.
 const GOODBYE: Duration = Duration::from_secs(30);
 
+/// How long the supervisor may take to answer a word.
+const WORD: Duration = Duration::from_secs(10);
+
 /// What to start. The environment is empty but for `PATH` and what [`Launch::env`] sets.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -29,12 +34,24 @@ pub struct Launch {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     log: PathBuf,
+    remove: Option<PathBuf>,
 }
 
 impl Launch {
     /// A program without arguments, whose standard output and error are appended to the file `log`. The name is for messages.
-    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), program: program.into(), args: Vec::new(), env: Vec::new(), log: log.into() }
+    pub fn new(
+        name: impl Into<String>,
+        program: impl Into<PathBuf>,
+        log: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            log: log.into(),
+            remove: None,
+        }
     }
 
     /// Adds an argument.
@@ -58,6 +75,13 @@ impl Launch {
         self
     }
 
+    /// Names a folder that the supervisor removes if its owner dies without dropping the process.
+    #[must_use]
+    pub fn orphans_folder(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.remove = Some(dir.into());
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -70,25 +94,47 @@ impl Launch {
                 .create(true)
                 .append(true)
                 .open(&self.log)
-                .with_context(|| format!("the log {} of {} cannot be opened", self.log.display(), self.name))
+                .with_context(|| {
+                    format!(
+                        "the log {} of {} cannot be opened",
+                        self.log.display(),
+                        self.name
+                    )
+                })
         };
         let log = open()?;
         let began = log.metadata()?.len();
-        let mut child = Command::new(tools.path(Tool::Underling)?)
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(WORD))?;
+        let mut command = Command::new(tools.path(Tool::Underling)?);
+        if let Some(remove) = &self.remove {
+            command.arg("-remove").arg(remove);
+        }
+        let child = command
             .arg(&self.program)
             .args(&self.args)
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
+            .stdin(OwnedFd::from(theirs))
             .stdout(log)
             .stderr(open()?)
             // The terminal's Ctrl-C is for the owner, which then ends its children in order.
             .process_group(0)
             .spawn()
             .with_context(|| format!("{} cannot be started", self.name))?;
-        let leash = child.stdin.take();
-        Ok(Process { name: self.name.clone(), child, leash, log: self.log.clone(), began })
+        let mut leash = BufReader::new(ours);
+        let mut first = String::new();
+        // Nothing comes where the program could not be started.
+        let _ = leash.read_line(&mut first);
+        Ok(Process {
+            name: self.name.clone(),
+            child,
+            pid: first.trim().parse().ok(),
+            leash,
+            log: self.log.clone(),
+            began,
+        })
     }
 }
 
@@ -97,12 +143,23 @@ impl Launch {
 pub struct Process {
     name: String,
     child: Child,
-    leash: Option<ChildStdin>,
+    pid: Option<u32>,
+    leash: BufReader<UnixStream>,
     log: PathBuf,
     began: u64,
 }
 
 impl Process {
+    /// The name that messages use.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The child's process id, its own and not the supervisor's; none where it could not be started.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
     /// The file that takes the child's standard output and error.
     pub fn log_path(&self) -> &Path {
         &self.log
@@ -114,8 +171,11 @@ impl Process {
     ///
     /// Where the log cannot be read.
     pub fn log(&self) -> anyhow::Result<String> {
-        let bytes = std::fs::read(&self.log).with_context(|| format!("the log {} cannot be read", self.log.display()))?;
-        let began = usize::try_from(self.began).unwrap_or(usize::MAX).min(bytes.len());
+        let bytes = std::fs::read(&self.log)
+            .with_context(|| format!("the log {} cannot be read", self.log.display()))?;
+        let began = usize::try_from(self.began)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         Ok(String::from_utf8_lossy(bytes.get(began..).unwrap_or_default()).into_owned())
     }
 
@@ -133,7 +193,12 @@ impl Process {
     /// # Errors
     ///
     /// Where the child ends before, or `timeout` passes; the message has the end of its log.
-    pub async fn wait_for<T>(&mut self, timeout: Duration, what: &str, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
+    pub async fn wait_for<T>(
+        &mut self,
+        timeout: Duration,
+        what: &str,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> anyhow::Result<T> {
         let deadline = Instant::now() + timeout;
         loop {
             // Asked before the log is read, so that the last words of a child that ends count.
@@ -143,10 +208,18 @@ impl Process {
                 return Ok(found);
             }
             if let Some(status) = ended {
-                bail!("{} ended with {status} before {what}:\n{}", self.name, tail(&log));
+                bail!(
+                    "{} ended with {status} before {what}:\n{}",
+                    self.name,
+                    tail(&log)
+                );
             }
             if Instant::now() > deadline {
-                bail!("{}: no {what} within {timeout:?}:\n{}", self.name, tail(&log));
+                bail!(
+                    "{}: no {what} within {timeout:?}:\n{}",
+                    self.name,
+                    tail(&log)
+                );
             }
             sleep(POLL).await;
         }
@@ -164,7 +237,11 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                bail!("{} did not end within {timeout:?}:\n{}", self.name, tail(&self.log()?));
+                bail!(
+                    "{} did not end within {timeout:?}:\n{}",
+                    self.name,
+                    tail(&self.log()?)
+                );
             }
             sleep(POLL).await;
         }
@@ -200,18 +277,18 @@ impl Process {
         self.tell("resume");
     }
 
-    /// A child that has ended needs no word, so a broken leash is no error.
+    /// Tells the supervisor a word and waits for its answer, which takes microseconds. A child that has ended needs no word, so
+    /// a broken leash is no error.
     fn tell(&mut self, word: &str) {
-        if let Some(leash) = &mut self.leash {
-            let _ = writeln!(leash, "{word}");
-        }
+        let told = writeln!(self.leash.get_mut(), "{word}");
+        let _ = told.and_then(|()| self.leash.read_line(&mut String::new()));
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // The leash stays until the supervisor has gone: where it closes, the supervisor takes itself for an orphan.
         self.tell("kill");
-        self.leash = None;
         let deadline = std::time::Instant::now() + DEATH;
         while let Ok(None) = self.child.try_wait() {
             if std::time::Instant::now() > deadline {
@@ -229,5 +306,8 @@ impl Drop for Process {
 fn tail(log: &str) -> String {
     const LINES: usize = 30;
     let lines: Vec<&str> = log.lines().collect();
-    lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n")
+    lines
+        .get(lines.len().saturating_sub(LINES)..)
+        .unwrap_or_default()
+        .join("\n")
 }

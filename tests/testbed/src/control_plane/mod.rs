@@ -3,44 +3,37 @@
 
 mod controller_manager;
 mod kubeconfig;
+mod servers;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, bail};
 use rcgen::KeyPair;
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::sync::OnceCell;
 
-use crate::certificates::{Authority, ServerFiles, write};
-use crate::http_client;
+use crate::certificates::{Authority, write};
 use crate::port;
-use crate::process::{Launch, Process};
 use crate::run::{Ran, Run};
 use crate::tools::{Tool, Tools};
 
 pub use controller_manager::ControllerManager;
 
+use servers::{Servers, Setting};
+
 /// The administrator's token; the server listens on loopback only and lives for one test.
 const ADMIN_TOKEN: &str = "testbed-admin";
-/// How long the server may take to become ready: 3 s on an idle machine, far more beside a build.
-const START: Duration = Duration::from_secs(120);
 /// How often a start is tried when another process took the port in between.
 const TRIES: usize = 3;
 
 /// A running control plane. Dropping it ends it and removes its data.
 #[derive(Debug)]
 pub struct ControlPlane {
-    // In this order: a process ends before its folder goes.
-    apiserver: Process,
-    etcd: Option<Process>,
+    // In this order: the processes end before their folder goes.
+    servers: Servers,
     dir: TempDir,
     tools: Tools,
-    authority: Authority,
-    files: ServerFiles,
-    port: u16,
-    etcd_port: u16,
+    setting: Setting,
 }
 
 impl ControlPlane {
@@ -50,31 +43,63 @@ impl ControlPlane {
     ///
     /// Where it does not become ready; the message has the end of its log.
     pub async fn start(tools: &Tools) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("affix-control-plane-").tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix("affix-control-plane-")
+            .tempdir()?;
         let authority = Authority::new()?;
         let files = authority.server(dir.path())?;
         let service_accounts = KeyPair::generate()?;
-        write(&dir.path().join("service-accounts.key"), &service_accounts.serialize_pem())?;
-        write(&dir.path().join("service-accounts.pub"), &service_accounts.public_key_pem())?;
-        write(&dir.path().join("tokens.csv"), &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
+        write(
+            &dir.path().join("service-accounts.key"),
+            &service_accounts.serialize_pem(),
+        )?;
+        write(
+            &dir.path().join("service-accounts.pub"),
+            &service_accounts.public_key_pem(),
+        )?;
+        write(
+            &dir.path().join("tokens.csv"),
+            &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
+        )?;
         std::fs::create_dir(dir.path().join("home"))?;
 
         let mut tried = 0;
         loop {
             tried += 1;
-            let (port, etcd_port) = (port::free()?, port::free()?);
-            let (etcd, mut apiserver) = launch(tools, dir.path(), &files, port, etcd_port)?;
-            let url = format!("https://127.0.0.1:{port}");
-            match ready(&mut apiserver, &url, authority.pem()).await {
-                Ok(()) => {
-                    kubeconfig::write(&dir.path().join("kubeconfig"), &url, authority.pem(), ADMIN_TOKEN, "default")?;
-                    let tools = tools.clone();
-                    return Ok(Self { apiserver, etcd, dir, tools, authority, files, port, etcd_port });
+            let setting = Setting {
+                dir: dir.path().to_owned(),
+                files: files.clone(),
+                ca_pem: authority.pem().to_owned(),
+                port: port::free()?,
+                etcd_port: port::free()?,
+            };
+            let mut servers = Servers::start(tools, &setting)?;
+            if let Err(error) = servers.ready(&setting).await {
+                if tried < TRIES && servers.log()?.contains("address already in use") {
+                    continue;
                 }
-                Err(_) if tried < TRIES && apiserver.log()?.contains("address already in use") => {}
-                Err(error) => return Err(error),
+                return Err(error);
             }
+            let cluster = Self {
+                servers,
+                dir,
+                tools: tools.clone(),
+                setting,
+            };
+            cluster.write_kubeconfig(&cluster.kubeconfig(), ADMIN_TOKEN, "default")?;
+            return Ok(cluster);
         }
+    }
+
+    /// The one control plane of this process, started with the first call: for tests that keep apart by namespaces. It ends with
+    /// the process, however that ends.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not become ready.
+    pub async fn shared(tools: &Tools) -> anyhow::Result<&'static Self> {
+        static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
+        SHARED.get_or_try_init(|| Self::start(tools)).await
     }
 
     /// The kubeconfig of the administrator.
@@ -84,12 +109,12 @@ impl ControlPlane {
 
     /// The server's address, `https://127.0.0.1:PORT`. It stays the same when the server is started again.
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        self.setting.url()
     }
 
     /// The certificate of the authority that signed the server's.
     pub fn ca_pem(&self) -> &str {
-        self.authority.pem()
+        &self.setting.ca_pem
     }
 
     /// The administrator's bearer token.
@@ -103,7 +128,7 @@ impl ControlPlane {
     ///
     /// Where its log cannot be read.
     pub fn log(&self) -> anyhow::Result<String> {
-        self.apiserver.log()
+        self.servers.log()
     }
 
     /// Runs kubectl as the administrator.
@@ -111,7 +136,10 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where kubectl cannot be run. What it says about failure is in the result.
-    pub async fn kubectl<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
+    pub async fn kubectl<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Ran> {
         self.kubectl_run(args)?.output().await
     }
 
@@ -128,7 +156,10 @@ impl ControlPlane {
         self.kubectl_run(args)?.input(input).output().await
     }
 
-    fn kubectl_run<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Run> {
+    fn kubectl_run<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Run> {
         Ok(Run::new(self.tools.path(Tool::Kubectl)?)
             .args(args)
             .env("KUBECONFIG", self.kubeconfig())
@@ -140,8 +171,20 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where the service account does not exist.
-    pub async fn service_account_token(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
-        let args = ["create", "token", name, "--namespace", namespace, "--duration", "1h"];
+    pub async fn service_account_token(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<String> {
+        let args = [
+            "create",
+            "token",
+            name,
+            "--namespace",
+            namespace,
+            "--duration",
+            "1h",
+        ];
         Ok(self.kubectl(args).await?.stdout()?.trim().to_owned())
     }
 
@@ -150,11 +193,22 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where the service account does not exist.
-    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+    pub async fn service_account_kubeconfig(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<PathBuf> {
         let token = self.service_account_token(namespace, name).await?;
-        let path = self.dir.path().join(format!("kubeconfig-{namespace}-{name}"));
-        kubeconfig::write(&path, &self.url(), self.ca_pem(), &token, namespace)?;
+        let path = self
+            .dir
+            .path()
+            .join(format!("kubeconfig-{namespace}-{name}"));
+        self.write_kubeconfig(&path, &token, namespace)?;
         Ok(path)
+    }
+
+    fn write_kubeconfig(&self, path: &Path, token: &str, namespace: &str) -> anyhow::Result<()> {
+        kubeconfig::write(path, &self.url(), self.ca_pem(), token, namespace)
     }
 
     /// Ends the server in order. Its data stays for [`ControlPlane::start_again`].
@@ -163,11 +217,7 @@ impl ControlPlane {
     ///
     /// Where it does not end.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
-        self.apiserver.stop().await?;
-        if let Some(etcd) = &mut self.etcd {
-            etcd.stop().await?;
-        }
-        Ok(())
+        self.servers.stop().await
     }
 
     /// Kills the server (SIGKILL). Its data stays for [`ControlPlane::start_again`].
@@ -176,11 +226,7 @@ impl ControlPlane {
     ///
     /// Where it is not gone in time.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
-        self.apiserver.kill().await?;
-        if let Some(etcd) = &mut self.etcd {
-            etcd.kill().await?;
-        }
-        Ok(())
+        self.servers.kill().await
     }
 
     /// Starts the server again on the same port and data.
@@ -189,72 +235,17 @@ impl ControlPlane {
     ///
     /// Where it does not become ready.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
-        let (etcd, apiserver) = launch(&self.tools, self.dir.path(), &self.files, self.port, self.etcd_port)?;
-        self.etcd = etcd;
-        self.apiserver = apiserver;
-        ready(&mut self.apiserver, &format!("https://127.0.0.1:{}", self.port), self.authority.pem()).await
+        self.servers = Servers::start(&self.tools, &self.setting)?;
+        self.servers.ready(&self.setting).await
     }
-}
 
-/// Starts the processes: one, or two where `KUBEBUILDER_ASSETS` brings its own.
-fn launch(tools: &Tools, dir: &Path, files: &ServerFiles, port: u16, etcd_port: u16) -> anyhow::Result<(Option<Process>, Process)> {
-    let data = dir.join("etcd");
-    let mut apiserver = Launch::new("kube-apiserver", tools.path(Tool::ApiServer)?, dir.join("apiserver.log"));
-    let etcd = match tools.assets() {
-        None => {
-            apiserver = apiserver.arg(flag("--etcd-data-dir=", &data));
-            None
-        }
-        Some(assets) => {
-            let endpoint = format!("http://127.0.0.1:{etcd_port}");
-            apiserver = apiserver.arg(format!("--etcd-servers={endpoint}"));
-            let etcd = Launch::new("etcd", assets.join("etcd"), dir.join("etcd.log"))
-                .arg(flag("--data-dir=", &data))
-                .arg(format!("--listen-client-urls={endpoint}"))
-                .arg(format!("--advertise-client-urls={endpoint}"))
-                .args(["--listen-peer-urls=http://127.0.0.1:0", "--unsafe-no-fsync", "--log-level=error"]);
-            Some(etcd.start(tools)?)
-        }
-    };
-    let apiserver = apiserver
-        .arg(format!("--secure-port={port}"))
-        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-        .arg(flag("--cert-dir=", &dir.join("certificates")))
-        .arg(flag("--tls-cert-file=", &files.certificate))
-        .arg(flag("--tls-private-key-file=", &files.key))
-        .arg(flag("--token-auth-file=", &dir.join("tokens.csv")))
-        .arg(flag("--service-account-signing-key-file=", &dir.join("service-accounts.key")))
-        .arg(flag("--service-account-key-file=", &dir.join("service-accounts.pub")))
-        .args(["--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/24"])
-        .arg("--authorization-mode=RBAC")
-        // Without kube-controller-manager nobody makes the default service account that this plugin waits for.
-        .arg("--disable-admission-plugins=ServiceAccount")
-        .start(tools)?;
-    Ok((etcd, apiserver))
-}
+    /// Freezes the server: connections open, and nobody answers.
+    pub fn pause(&mut self) {
+        self.servers.apiserver().pause();
+    }
 
-fn flag(name: &str, path: &Path) -> OsString {
-    let mut flag = OsString::from(name);
-    flag.push(path);
-    flag
-}
-
-/// Asks `/readyz` until it says yes.
-async fn ready(apiserver: &mut Process, url: &str, ca_pem: &str) -> anyhow::Result<()> {
-    let client = http_client::client(Some(ca_pem))?;
-    let deadline = Instant::now() + START;
-    loop {
-        let ended = apiserver.ended()?;
-        let answer = client.get(format!("{url}/readyz")).bearer_auth(ADMIN_TOKEN).send().await;
-        if answer.is_ok_and(|answer| answer.status().is_success()) {
-            return Ok(());
-        }
-        if let Some(status) = ended {
-            bail!("kube-apiserver ended with {status}:\n{}", apiserver.log().context("its log is lost too")?);
-        }
-        if Instant::now() > deadline {
-            bail!("kube-apiserver is not ready after {START:?}:\n{}", apiserver.log()?);
-        }
-        sleep(Duration::from_millis(50)).await;
+    /// Lets a frozen server go on.
+    pub fn resume(&mut self) {
+        self.servers.apiserver().resume();
     }
 }

@@ -29,8 +29,8 @@ pub enum Tool {
     ControllerManager,
     /// `cosign`.
     Cosign,
-    /// A verifier made of notation-go.
-    NotationVerify,
+    /// A signer and verifier made of notation-go.
+    Notation,
     /// `helm`.
     Helm,
     /// `kubeconform`.
@@ -57,20 +57,35 @@ pub(super) struct Recipe {
 const CONTROL_PLANE: &str = "controlplane";
 const REGISTRIES: &str = "registries";
 const EXTRA: &str = "extra";
+const CONTAINER_REGISTRY: &str = "github.com/google/go-containerregistry";
 pub(super) const KUBERNETES: &str = "k8s.io/kubernetes";
 
 impl Tool {
     /// The group that most tests and the demo need, in the order of building: quick ones first.
     pub(super) fn core() -> Vec<Self> {
-        use Tool::{ApiServer, Crane, Distribution, Kubectl, Liar, OciRegistry, Oras, Regctl, Tokens, Underling};
-        vec![Underling, OciRegistry, Liar, Tokens, Distribution, Oras, Crane, Regctl, ApiServer, Kubectl]
+        use Tool::{
+            ApiServer, Crane, Distribution, Kubectl, Liar, OciRegistry, Oras, Regctl, Tokens,
+            Underling,
+        };
+        vec![
+            Underling,
+            OciRegistry,
+            Liar,
+            Tokens,
+            Distribution,
+            Oras,
+            Crane,
+            Regctl,
+            ApiServer,
+            Kubectl,
+        ]
     }
 
     /// Every tool, in the order of building.
     pub(super) fn all() -> Vec<Self> {
-        use Tool::{ControllerManager, Cosign, Helm, Kubeconform, NotationVerify};
+        use Tool::{ControllerManager, Cosign, Helm, Kubeconform, Notation};
         let mut all = Self::core();
-        all.extend([ControllerManager, Cosign, NotationVerify, Helm, Kubeconform]);
+        all.extend([ControllerManager, Cosign, Notation, Helm, Kubeconform]);
         all
     }
 
@@ -85,51 +100,127 @@ impl Tool {
     }
 
     pub(super) fn recipe(self) -> Recipe {
-        let (module, package, binary, title, origin, cold) = match self {
-            Self::Underling => (REGISTRIES, "./underling", "underling", "the supervisor", "", 2),
-            Self::ApiServer => (CONTROL_PLANE, "./apiserver", "apiserver", "kube-apiserver with etcd inside", KUBERNETES, 230),
-            Self::Kubectl => (CONTROL_PLANE, "k8s.io/kubernetes/cmd/kubectl", "kubectl", "kubectl", KUBERNETES, 25),
-            Self::OciRegistry => {
-                let origin = "cuelabs.dev/go/oci/ociregistry";
-                (REGISTRIES, "./ociregistry", "ociregistry", "the registry with the referrers API", origin, 15)
-            }
-            Self::Liar => {
-                let origin = "github.com/google/go-containerregistry";
-                (REGISTRIES, "./liar", "liar", "the registry that lies", origin, 3)
-            }
-            Self::Tokens => (REGISTRIES, "./tokens", "tokens", "the token server", "", 2),
-            Self::Distribution => {
-                let package = "github.com/distribution/distribution/v3/cmd/registry";
-                let origin = "github.com/distribution/distribution/v3";
-                (REGISTRIES, package, "distribution", "distribution", origin, 130)
-            }
-            Self::Oras => (REGISTRIES, "oras.land/oras/cmd/oras", "oras", "oras", "oras.land/oras", 10),
-            Self::Crane => {
-                let package = "github.com/google/go-containerregistry/cmd/crane";
-                (REGISTRIES, package, "crane", "crane", "github.com/google/go-containerregistry", 5)
-            }
-            Self::Regctl => {
-                let package = "github.com/regclient/regclient/cmd/regctl";
-                (REGISTRIES, package, "regctl", "regctl", "github.com/regclient/regclient", 5)
-            }
-            Self::ControllerManager => {
-                let title = "kube-controller-manager";
-                (CONTROL_PLANE, "./controller-manager", "controller-manager", title, KUBERNETES, 60)
-            }
-            Self::Cosign => {
-                let package = "github.com/sigstore/cosign/v3/cmd/cosign";
-                (EXTRA, package, "cosign", "cosign", "github.com/sigstore/cosign/v3", 150)
-            }
-            Self::NotationVerify => {
-                let origin = "github.com/notaryproject/notation-go";
-                (EXTRA, "./notation-verify", "notation-verify", "the notation verifier", origin, 10)
-            }
-            Self::Helm => (EXTRA, "helm.sh/helm/v3/cmd/helm", "helm", "helm", "helm.sh/helm/v3", 60),
-            Self::Kubeconform => {
-                let package = "github.com/yannh/kubeconform/cmd/kubeconform";
-                (EXTRA, package, "kubeconform", "kubeconform", "github.com/yannh/kubeconform", 5)
-            }
-        };
-        Recipe { module, package, binary, title, origin, cold }
+        match self {
+            Self::Underling => Recipe {
+                module: REGISTRIES,
+                package: "./underling",
+                binary: "underling",
+                title: "the supervisor",
+                origin: "",
+                cold: 10,
+            },
+            Self::OciRegistry => Recipe {
+                module: REGISTRIES,
+                package: "./ociregistry",
+                binary: "ociregistry",
+                title: "the registry with the referrers API",
+                origin: "cuelabs.dev/go/oci/ociregistry",
+                cold: 20,
+            },
+            Self::Liar => Recipe {
+                module: REGISTRIES,
+                package: "./liar",
+                binary: "liar",
+                title: "the registry that lies",
+                origin: CONTAINER_REGISTRY,
+                cold: 3,
+            },
+            Self::Tokens => Recipe {
+                module: REGISTRIES,
+                package: "./tokens",
+                binary: "tokens",
+                title: "the token server",
+                origin: "",
+                cold: 2,
+            },
+            Self::Distribution => Recipe {
+                module: REGISTRIES,
+                package: "./distribution",
+                binary: "distribution",
+                title: "distribution",
+                origin: "github.com/distribution/distribution/v3",
+                cold: 60,
+            },
+            Self::Oras => Recipe {
+                module: REGISTRIES,
+                package: "oras.land/oras/cmd/oras",
+                binary: "oras",
+                title: "oras",
+                origin: "oras.land/oras",
+                cold: 10,
+            },
+            Self::Crane => Recipe {
+                module: REGISTRIES,
+                package: "github.com/google/go-containerregistry/cmd/crane",
+                binary: "crane",
+                title: "crane",
+                origin: CONTAINER_REGISTRY,
+                cold: 5,
+            },
+            Self::Regctl => Recipe {
+                module: REGISTRIES,
+                package: "github.com/regclient/regclient/cmd/regctl",
+                binary: "regctl",
+                title: "regctl",
+                origin: "github.com/regclient/regclient",
+                cold: 5,
+            },
+            Self::ApiServer => Recipe {
+                module: CONTROL_PLANE,
+                package: "./apiserver",
+                binary: "apiserver",
+                title: "kube-apiserver with etcd inside",
+                origin: KUBERNETES,
+                cold: 230,
+            },
+            Self::Kubectl => Recipe {
+                module: CONTROL_PLANE,
+                package: "k8s.io/kubernetes/cmd/kubectl",
+                binary: "kubectl",
+                title: "kubectl",
+                origin: KUBERNETES,
+                cold: 25,
+            },
+            Self::ControllerManager => Recipe {
+                module: CONTROL_PLANE,
+                package: "./controller-manager",
+                binary: "controller-manager",
+                title: "kube-controller-manager",
+                origin: KUBERNETES,
+                cold: 60,
+            },
+            Self::Cosign => Recipe {
+                module: EXTRA,
+                package: "github.com/sigstore/cosign/v3/cmd/cosign",
+                binary: "cosign",
+                title: "cosign",
+                origin: "github.com/sigstore/cosign/v3",
+                cold: 160,
+            },
+            Self::Notation => Recipe {
+                module: EXTRA,
+                package: "./notation",
+                binary: "notation",
+                title: "notation",
+                origin: "github.com/notaryproject/notation-go",
+                cold: 5,
+            },
+            Self::Helm => Recipe {
+                module: EXTRA,
+                package: "helm.sh/helm/v3/cmd/helm",
+                binary: "helm",
+                title: "helm",
+                origin: "helm.sh/helm/v3",
+                cold: 30,
+            },
+            Self::Kubeconform => Recipe {
+                module: EXTRA,
+                package: "github.com/yannh/kubeconform/cmd/kubeconform",
+                binary: "kubeconform",
+                title: "kubeconform",
+                origin: "github.com/yannh/kubeconform",
+                cold: 3,
+            },
+        }
     }
 }

@@ -1,20 +1,23 @@
 // Command underling runs another command and sees to it that it never outlives whoever started it.
 //
-//	underling COMMAND [ARGUMENTS]
+//	underling [-remove=FOLDER] COMMAND [ARGUMENTS]
 //
-// Standard input is the leash. When it closes, or at the line "term", the command gets SIGTERM, and SIGKILL if that did not end
-// it; at the line "kill" it gets SIGKILL at once; "pause" and "resume" are SIGSTOP and SIGCONT. If underling itself dies, the
+// Standard input is the leash, a socket. The first line that underling writes to it is the command's process id. When it closes,
+// or at the line "kill", the command gets SIGKILL; at the line "term" it gets SIGTERM, and SIGKILL if that did not end it; "pause"
+// and "resume" are SIGSTOP and SIGCONT. Each line is answered with "ok" once the signal is sent. If underling itself dies, the
 // kernel kills the command. Output passes through, and so does the exit status (128 and the signal's number where a signal ended
-// the command).
+// the command). Where the leash closed, nobody is left to tidy up: then the folder of -remove goes too.
 package main
 
 import (
 	"bufio"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,13 +26,15 @@ import (
 const grace = 20 * time.Second
 
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: underling COMMAND [ARGUMENTS]")
+	remove := flag.String("remove", "", "`folder` to remove if the leash closes while the command runs")
+	flag.Parse()
+	if flag.NArg() == 0 {
+		fmt.Fprintln(os.Stderr, "usage: underling [-remove=FOLDER] COMMAND [ARGUMENTS]")
 		os.Exit(2)
 	}
 	// The kernel's promise to kill the command holds for the life of the thread that started it.
 	runtime.LockOSThread()
-	command := exec.Command(os.Args[1], os.Args[2:]...)
+	command := exec.Command(flag.Arg(0), flag.Args()[1:]...)
 	command.Stdout = os.Stdout
 	command.Stderr = os.Stderr
 	command.SysProcAttr = diesWithParent()
@@ -37,12 +42,18 @@ func main() {
 		fmt.Fprintf(os.Stderr, "underling: %v\n", err)
 		os.Exit(127)
 	}
-	go hold(command.Process)
-	os.Exit(status(command.Wait()))
+	var orphan atomic.Bool
+	go hold(command.Process, &orphan)
+	code := status(command.Wait())
+	if orphan.Load() && *remove != "" {
+		_ = os.RemoveAll(*remove)
+	}
+	os.Exit(code)
 }
 
-// hold follows the leash until the command is to end.
-func hold(process *os.Process) {
+// hold does what the leash says. Nobody at its other end makes an orphan, which does not live on.
+func hold(process *os.Process, orphan *atomic.Bool) {
+	fmt.Fprintln(os.Stdin, process.Pid)
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		switch lines.Text() {
@@ -52,18 +63,13 @@ func hold(process *os.Process) {
 			_ = process.Signal(syscall.SIGCONT)
 		case "kill":
 			_ = process.Kill()
-			return
 		case "term":
-			end(process)
-			return
+			_ = process.Signal(syscall.SIGTERM)
+			time.AfterFunc(grace, func() { _ = process.Kill() })
 		}
+		fmt.Fprintln(os.Stdin, "ok")
 	}
-	end(process)
-}
-
-func end(process *os.Process) {
-	_ = process.Signal(syscall.SIGTERM)
-	time.Sleep(grace)
+	orphan.Store(true)
 	_ = process.Kill()
 }
 

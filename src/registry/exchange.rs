@@ -1,0 +1,239 @@
+//! One request with all that belongs to it: the login, its redirects, its tries, its part of the caps.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use tokio::time::Instant;
+use url::Url;
+
+use super::error::{Answered, Operation, RegistryError};
+use super::error_body::ErrorBody;
+use super::guard::authority;
+use super::network_fault::Fault;
+use super::retry::is_transient;
+use super::retry_after;
+use super::session::Session;
+use super::throttle::PausedFor;
+use super::tokens::Actions;
+use super::transport::{Answer, Outgoing};
+use crate::oci::cut;
+
+/// Which redirects of a GET or HEAD are followed. Credentials never go along to another origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Redirects {
+    /// None: the redirect is the answer.
+    Never,
+    /// Within the registry's own origin.
+    SameOrigin,
+    /// To any host that may be dialled: blobs, whose bytes are checked by their digest.
+    Anywhere,
+}
+
+/// A request, as often as it takes.
+pub(super) struct Request {
+    pub(super) operation: Operation,
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) actions: Actions,
+    pub(super) redirects: Redirects,
+    /// Bytes of a good answer that are read at most.
+    pub(super) cap: u64,
+    /// Whether it moves a blob, which may take longer.
+    pub(super) is_blob: bool,
+    /// Whether a fault that may pass ends it all the same: for a write that must follow its read at once.
+    pub(super) once: bool,
+}
+
+impl Request {
+    pub(super) fn new(operation: &Operation, method: Method, url: Url, actions: Actions) -> Self {
+        Self {
+            operation: operation.clone(),
+            method,
+            url,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            actions,
+            redirects: Redirects::SameOrigin,
+            cap: 1 << 20,
+            is_blob: false,
+            once: false,
+        }
+    }
+
+    pub(super) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.insert(name, HeaderValue::from_static(value));
+        self
+    }
+}
+
+/// A fault that may pass, and how the last try showed it.
+struct Passing {
+    error: RegistryError,
+    /// The registry's wish, on a 5xx.
+    retry_after: Option<std::time::Duration>,
+    /// Whether the wait is the shared pause.
+    paused: bool,
+}
+
+impl Session {
+    /// Sends a request with what the registry wants to see. An answer is any status but 401, 429 and those that may pass.
+    pub(super) async fn send(&self, request: &Request) -> Result<Answer, RegistryError> {
+        let mut refusals = 0;
+        loop {
+            let shown = self.authorize(request).await?;
+            let answer = self.transmit(request, shown.header()).await?;
+            if answer.status != 401 || !self.inner.upstream.transport.is_own(&answer.url) {
+                return Ok(answer);
+            }
+            refusals += 1;
+            // Once to learn what is wanted or that a token has ended, once more where that was not all.
+            if !self.challenged(request, &answer, &shown).await || refusals > 2 {
+                return Err(self.unauthorized(request, &answer, &shown));
+            }
+        }
+    }
+
+    /// Tries until there is an answer that stays, the deadline, or the end of patience.
+    pub(super) async fn transmit(&self, request: &Request, authorization: Option<&HeaderValue>) -> Result<Answer, RegistryError> {
+        let (options, throttle) = (self.options(), &self.inner.upstream.throttle);
+        let (begun, deadline) = (Instant::now(), self.deadline());
+        let mut tries = 0;
+        loop {
+            let permit = throttle.enter(deadline, rand::random).await;
+            let permit =
+                permit.map_err(|PausedFor(left)| RegistryError::RateLimited { operation: request.operation.clone(), retry_after: left })?;
+            tries += 1;
+            let outcome = self.attempt(request, authorization).await;
+            drop(permit);
+            let passing = match outcome {
+                Ok(answer) if !is_transient(answer.status) => return Ok(answer),
+                Ok(answer) => self.passing(request, &answer, tries),
+                Err(Fault::Network(why)) => {
+                    let error = RegistryError::Unreachable { operation: request.operation.clone(), why };
+                    Passing { error, retry_after: None, paused: false }
+                }
+                Err(fault) => return Err(self.fault(&request.operation, fault)),
+            };
+            tracing::debug!(error = %passing.error, tries, "a try failed");
+            if request.once || !options.retry.goes_on(tries, begun.elapsed()) {
+                return Err(passing.error);
+            }
+            if !passing.paused {
+                let wait = passing.retry_after.unwrap_or_else(|| options.retry.delay(tries, rand::random()));
+                if Instant::now() + wait >= deadline {
+                    return Err(passing.error);
+                }
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+
+    fn passing(&self, request: &Request, answer: &Answer, tries: u32) -> Passing {
+        let wish = answer.header(header::RETRY_AFTER).and_then(|value| retry_after::parse(value, std::time::SystemTime::now()));
+        let wish = wish.map(|wish| wish.min(self.options().max_pause));
+        if answer.status == 429 {
+            let policy = &self.options().retry;
+            let wait = wish.unwrap_or_else(|| policy.delay(tries + 2, 1.0));
+            self.inner.upstream.throttle.pause(Instant::now(), wait);
+            let error = RegistryError::RateLimited { operation: request.operation.clone(), retry_after: wait };
+            return Passing { error, retry_after: wish, paused: true };
+        }
+        let error = RegistryError::Unavailable { answer: self.answered(&request.operation, answer), retry_after: wish };
+        Passing { error, retry_after: wish, paused: false }
+    }
+
+    /// One try with its redirects. Once it has left the registry's origin it carries no credential, wherever it goes.
+    async fn attempt(&self, request: &Request, authorization: Option<&HeaderValue>) -> Result<Answer, Fault> {
+        const HOPS: u64 = 5;
+        let (options, transport) = (self.options(), &self.inner.upstream.transport);
+        let mut url = request.url.clone();
+        let mut strayed = false;
+        for _ in 0..=HOPS {
+            strayed |= !transport.is_own(&url);
+            let mut headers = request.headers.clone();
+            if let (Some(authorization), false) = (authorization, strayed) {
+                headers.insert(header::AUTHORIZATION, authorization.clone());
+            }
+            let left = options.limits.session_bytes.saturating_sub(self.inner.received());
+            let timeout = if request.is_blob { options.timeouts.blob } else { options.timeouts.request };
+            self.inner.count_request();
+            let (method, body, cap) = (&request.method, request.body.clone(), request.cap.min(left));
+            let answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).await?;
+            self.inner.count_bytes(answer.body.len());
+            match self.next_hop(request, &answer) {
+                Some(next) => url = next,
+                None => return Ok(answer),
+            }
+        }
+        Err(Fault::TooManyRedirects(HOPS))
+    }
+
+    fn next_hop(&self, request: &Request, answer: &Answer) -> Option<Url> {
+        let follows = matches!(request.method, Method::GET | Method::HEAD) && matches!(answer.status, 301 | 302 | 307 | 308);
+        if !follows || request.redirects == Redirects::Never {
+            return None;
+        }
+        let next = answer.url.join(answer.header(header::LOCATION)?).ok()?;
+        let own = self.inner.upstream.transport.is_own(&next);
+        (own || request.redirects == Redirects::Anywhere).then_some(next)
+    }
+
+    /// The error for a fault that does not pass.
+    fn fault(&self, operation: &Operation, fault: Fault) -> RegistryError {
+        let operation = operation.clone();
+        match fault {
+            Fault::NotAllowed(refused) => RegistryError::HostNotAllowed { host: refused.host, why: refused.why },
+            Fault::Insecure(host) => {
+                let why = format!("{} leads there; set insecure: true only where the whole registry speaks plain HTTP", operation.host);
+                RegistryError::InsecureNotAllowed { host, why }
+            }
+            Fault::Certificate(why) => RegistryError::CertificateInvalid { operation, why },
+            Fault::Network(why) => RegistryError::Unreachable { operation, why },
+            Fault::TooLarge(limit) => {
+                let left = self.options().limits.session_bytes.saturating_sub(self.inner.received());
+                let what = if limit >= left { "all answers of this pass together are too large" } else { "the answer is too large" };
+                let limit = if limit >= left { self.options().limits.session_bytes } else { limit };
+                RegistryError::LimitExceeded { operation, what: format!("{what}, in bytes"), limit }
+            }
+            Fault::TooManyRedirects(limit) => RegistryError::LimitExceeded { operation, what: "too many redirects".to_owned(), limit },
+            Fault::Encoded(encoding) => {
+                self.protocol(&operation, &format!("the answer has the encoding {encoding:?}, which was not asked for"))
+            }
+            Fault::Unsendable => self.protocol(&operation, "the registry leads to a URL that cannot be asked"),
+        }
+    }
+
+    /// The error for a final answer that is no success, where the caller knows no better.
+    pub(super) fn refusal(&self, operation: &Operation, answer: &Answer) -> RegistryError {
+        let answered = self.answered(operation, answer);
+        match answer.status {
+            401 | 403 => RegistryError::AccessDenied(answered),
+            404 => RegistryError::NotFound(answered),
+            300..=399 => {
+                let target = answer.header(header::LOCATION).and_then(|to| answer.url.join(to).ok()).map(|url| authority(&url));
+                let to = target.map(|host| format!(" to {host}")).unwrap_or_default();
+                self.protocol(operation, &format!("HTTP {}, a redirect{to} that is not followed", answer.status))
+            }
+            400..=499 => RegistryError::Refused(answered),
+            500..=599 => RegistryError::Unavailable { answer: answered, retry_after: None },
+            status => self.protocol(operation, &format!("HTTP {status}, which is no answer to it")),
+        }
+    }
+
+    /// An answer as messages show it: cut, cleaned, without anything that we have shown.
+    pub(super) fn answered(&self, operation: &Operation, answer: &Answer) -> Box<Answered> {
+        let ErrorBody { codes, text, unknown } = ErrorBody::parse(&answer.body, &self.inner.secrets());
+        Box::new(Answered { operation: operation.clone(), status: answer.status, codes, text, unknown })
+    }
+
+    /// An answer that the protocol does not know.
+    pub(super) fn protocol(&self, operation: &Operation, what: &str) -> RegistryError {
+        RegistryError::Protocol { operation: operation.clone(), what: self.hide(what) }
+    }
+
+    /// Text that may quote a registry, fit for a message.
+    pub(super) fn hide(&self, text: &str) -> String {
+        cut(&super::error_body::hide(text, &self.inner.secrets()).replace(char::is_control, " "))
+    }
+}

@@ -1,0 +1,112 @@
+//! What went wrong below HTTP, in a few phrases that do not change from one try to the next.
+
+use std::error::Error;
+use std::io;
+
+use rustls::CertificateError;
+
+use super::guard::NotAllowed;
+
+/// Why a try brought no usable answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The host or its address may not be dialled.
+    NotAllowed(NotAllowed),
+    /// It would have gone over plain HTTP.
+    Insecure(String),
+    /// The certificate, ours or theirs, is the reason.
+    Certificate(String),
+    /// The network, or the server's handling of it: another try may succeed.
+    Network(&'static str),
+    /// The body is above the cap, in bytes.
+    TooLarge(u64),
+    /// The body has an encoding that was not asked for.
+    Encoded(String),
+    /// A redirect after so many others.
+    TooManyRedirects(u64),
+    /// The request cannot be sent as it is.
+    Unsendable,
+}
+
+impl Fault {
+    /// Finds the cause in the chain of a client's error.
+    pub(super) fn of(error: &reqwest::Error) -> Self {
+        if error.is_builder() {
+            return Self::Unsendable;
+        }
+        let mut network = if error.is_timeout() {
+            if error.is_connect() { "timed out while connecting" } else { "timed out while waiting for the answer" }
+        } else if error.is_connect() {
+            "the connection could not be made"
+        } else if error.is_body() || error.is_decode() {
+            "the connection closed in the middle of the answer"
+        } else {
+            "the connection closed before the answer"
+        };
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(current) = cause {
+            if let Some(refused) = current.downcast_ref::<NotAllowed>() {
+                return Self::NotAllowed(refused.clone());
+            }
+            if let Some(tls) = current.downcast_ref::<rustls::Error>() {
+                return tls_fault(tls);
+            }
+            if let Some(io) = current.downcast_ref::<io::Error>() {
+                match io.kind() {
+                    io::ErrorKind::ConnectionRefused => network = "connection refused",
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => network = "connection reset",
+                    io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => network = "the host is unreachable",
+                    _ => {}
+                }
+                // An I/O error's source is the source of what it wraps, so what it wraps is looked at by itself.
+                if let Some(inner) = io.get_ref() {
+                    cause = Some(inner);
+                    continue;
+                }
+            }
+            // The client has no type for this one.
+            if current.to_string().contains("dns error") {
+                network = "the host name cannot be resolved";
+            }
+            cause = current.source();
+        }
+        Self::Network(network)
+    }
+}
+
+/// The library's own text has the time in some of these, so the phrases are ours.
+fn tls_fault(error: &rustls::Error) -> Fault {
+    let why = match error {
+        rustls::Error::InvalidCertificate(certificate) => match certificate {
+            CertificateError::UnknownIssuer => {
+                "the registry's certificate is signed by an authority that is not trusted: name it in ca.crt"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the registry's certificate has expired",
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "the registry's certificate is not valid yet",
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "the registry's certificate is for another host name"
+            }
+            CertificateError::Revoked => "the registry's certificate is revoked",
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                "the registry's certificate is not for servers"
+            }
+            _ => "the registry's certificate is not valid",
+        },
+        rustls::Error::AlertReceived(alert) => match alert {
+            rustls::AlertDescription::CertificateRequired => "the registry asks for a client certificate: name it in tls.crt and tls.key",
+            rustls::AlertDescription::BadCertificate
+            | rustls::AlertDescription::UnsupportedCertificate
+            | rustls::AlertDescription::CertificateRevoked
+            | rustls::AlertDescription::CertificateExpired
+            | rustls::AlertDescription::CertificateUnknown
+            | rustls::AlertDescription::UnknownCA => "the registry does not take the client certificate",
+            _ => return Fault::Network("the TLS handshake failed"),
+        },
+        rustls::Error::NoCertificatesPresented => "the registry shows no certificate",
+        rustls::Error::InvalidMessage(_) => {
+            return Fault::Network("the host does not speak TLS: is it a plain HTTP registry (insecure: true)?");
+        }
+        _ => return Fault::Network("the TLS handshake failed"),
+    };
+    Fault::Certificate(why.to_owned())
+}

@@ -1,0 +1,62 @@
+//! Listings that come in pages: `Link` is followed within the registry's own origin and within caps.
+
+use std::collections::HashSet;
+
+use http::Method;
+use url::Url;
+
+use super::error::{Operation, RegistryError};
+use super::exchange::Request;
+use super::guard::authority;
+use super::link;
+use super::session::Session;
+use super::tokens::Actions;
+use super::transport::Answer;
+
+/// Where a listing stands: which pages were asked for, and which comes next.
+pub(super) struct Pages {
+    operation: Operation,
+    asked: HashSet<Url>,
+}
+
+impl Pages {
+    pub(super) fn new(operation: &Operation) -> Self {
+        Self { operation: operation.clone(), asked: HashSet::new() }
+    }
+
+    /// Asks for one page.
+    ///
+    /// # Errors
+    /// `LimitExceeded` where there are too many pages or one comes again, and what every request can end in.
+    pub(super) async fn get(&mut self, session: &Session, url: Url, accept: &'static str) -> Result<Answer, RegistryError> {
+        let limits = &session.options().limits;
+        let exceeded = |what: &str| RegistryError::LimitExceeded {
+            operation: self.operation.clone(),
+            what: what.to_owned(),
+            limit: limits.pages as u64,
+        };
+        if self.asked.len() >= limits.pages {
+            return Err(exceeded("the listing has too many pages"));
+        }
+        if !self.asked.insert(url.clone()) {
+            return Err(exceeded("the listing leads in a circle: a page is named as its own successor"));
+        }
+        let mut request = Request::new(&self.operation, Method::GET, url, Actions::Pull).header(http::header::ACCEPT, accept);
+        request.cap = limits.manifest_bytes;
+        session.send(&request).await
+    }
+
+    /// The page after `answer`, where it names one.
+    ///
+    /// # Errors
+    /// `Protocol` where it is of another origin: it is not ignored, since the listing would pass for complete.
+    pub(super) fn next(&self, session: &Session, answer: &Answer) -> Result<Option<Url>, RegistryError> {
+        let Some(target) = link::next(answer.header_lines(http::header::LINK)) else { return Ok(None) };
+        let url = answer.url.join(&target).map_err(|_| session.protocol(&self.operation, "the next page's URL is malformed"))?;
+        if !session.inner.upstream.transport.is_own(&url) {
+            let what = format!("the next page is said to be at {}, which is another origin", authority(&url));
+            return Err(session.protocol(&self.operation, &what));
+        }
+        Ok(Some(url))
+    }
+}

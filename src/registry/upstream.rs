@@ -1,0 +1,206 @@
+//! What is known of one registry under one way of asking it, shared by all passes that ask it so.
+//!
+//! The key is everything that a tenant can choose: host, plain HTTP, certificates, proxy and credential. What one tenant's
+//! proxy or authority makes of a registry is therefore never believed by another. Only the cap on parallel requests is shared
+//! between credentials, since it is the registry that it spares.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use url::Url;
+
+use super::auth::Authenticator;
+use super::docker_config::Credential;
+use super::error::RegistryError;
+use super::guard::Guard;
+use super::options::{Access, Options};
+use super::referrers::ListingSource;
+use super::throttle::Throttle;
+use super::transport::Transport;
+use crate::oci::{Algorithm, Digest, Hasher, Host, Repository};
+
+/// Held by the one who rewrites a fallback tag.
+pub(super) type RewriteLock = tokio::sync::Mutex<()>;
+
+/// Connections, tokens, pauses and knowledge of one registry.
+pub(super) struct Upstream {
+    pub(super) transport: Transport,
+    pub(super) throttle: Throttle,
+    pub(super) auth: Authenticator,
+    pub(super) support: Support,
+    /// The longest time from reading a fallback tag to having written it, in microseconds.
+    longest_rewrite: AtomicU64,
+    /// One rewrite of a tag at a time within the process.
+    rewrites: Mutex<HashMap<(Repository, Digest), Weak<RewriteLock>>>,
+    last_used: Mutex<Instant>,
+}
+
+impl Upstream {
+    /// The longest time from a GET sent to its PUT answered, by what was seen so far. A single stall is not believed for ever:
+    /// 3 s at most.
+    pub(super) fn longest_rewrite(&self) -> Duration {
+        Duration::from_micros(self.longest_rewrite.load(Ordering::Relaxed)).min(Duration::from_secs(3))
+    }
+
+    pub(super) fn rewrite_took(&self, time: Duration) {
+        self.longest_rewrite.fetch_max(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The lock of one fallback tag.
+    pub(super) fn rewrite_lock(&self, repository: &Repository, subject: &Digest) -> Arc<RewriteLock> {
+        let mut locks = self.rewrites.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = locks.entry((repository.clone(), subject.clone())).or_default();
+        lock.upgrade().unwrap_or_else(|| {
+            let fresh = Arc::default();
+            *lock = Arc::downgrade(&fresh);
+            fresh
+        })
+    }
+}
+
+/// Whether repositories have the referrers API.
+#[derive(Default)]
+pub(super) struct Support {
+    known: Mutex<HashMap<Repository, (ListingSource, Instant)>>,
+}
+
+impl Support {
+    /// How long a registry without the API is not asked again whether it has one.
+    const BELIEVED: Duration = Duration::from_hours(1);
+
+    /// What is known at `now`.
+    pub(super) fn of(&self, repository: &Repository, now: Instant) -> Option<ListingSource> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (source, at) = known.get(repository)?;
+        (*source == ListingSource::Api || now.duration_since(*at) < Self::BELIEVED).then_some(*source)
+    }
+
+    /// The API answered: from now on that is how this repository keeps its referrers.
+    pub(super) fn has_api(&self, repository: &Repository, now: Instant) {
+        self.learn(repository, ListingSource::Api, now);
+    }
+
+    /// There is no API; does not undo that it once answered.
+    pub(super) fn lacks_api(&self, repository: &Repository, now: Instant) {
+        self.learn(repository, ListingSource::FallbackTag, now);
+    }
+
+    fn learn(&self, repository: &Repository, source: ListingSource, now: Instant) {
+        const MOST: usize = 10_000;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST {
+            known.retain(|_, (source, at)| *source == ListingSource::Api && now.duration_since(*at) < Self::BELIEVED * 24);
+        }
+        let entry = known.entry(repository.clone()).or_insert((source, now));
+        if entry.0 == ListingSource::FallbackTag || source == ListingSource::Api {
+            *entry = (source, now);
+        }
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Upstreams {
+    known: Mutex<HashMap<Digest, Arc<Upstream>>>,
+    permits: Mutex<HashMap<Digest, Weak<Semaphore>>>,
+}
+
+impl Upstreams {
+    /// The one for this host and access. Those that nobody used for half an hour are let go.
+    pub(super) fn get(
+        &self,
+        options: &Options,
+        base: &Url,
+        host: &Host,
+        repository: &Repository,
+        access: &Access,
+    ) -> Result<Arc<Upstream>, RegistryError> {
+        const IDLE: Duration = Duration::from_mins(30);
+        let credential = access.credentials.find(host, repository);
+        let way = way_key(base, access);
+        let key = credential_key(&way, &credential);
+        let now = Instant::now();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(upstream) = known.get(&key) {
+            *upstream.last_used.lock().unwrap_or_else(PoisonError::into_inner) = now;
+            return Ok(Arc::clone(upstream));
+        }
+        known.retain(|_, upstream| {
+            let last = *upstream.last_used.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::strong_count(upstream) > 1 || now.duration_since(last) < IDLE
+        });
+        let guard = Guard {
+            deny_private_networks: options.deny_private_networks,
+            allow_loopback: options.allow_loopback,
+            denied_addresses: options.denied_addresses.clone(),
+        };
+        guard.check_url(base).map_err(|refused| RegistryError::HostNotAllowed { host: host.to_string(), why: refused.why })?;
+        let upstream = Arc::new(Upstream {
+            transport: Transport::new(base.clone(), guard, options, access)?,
+            throttle: Throttle::new(self.permits(way, options.max_requests_per_registry), options.max_pause),
+            auth: Authenticator::new(credential, access.credentials.names_helpers()),
+            support: Support::default(),
+            longest_rewrite: AtomicU64::new(0),
+            rewrites: Mutex::default(),
+            last_used: Mutex::new(now),
+        });
+        known.insert(key, Arc::clone(&upstream));
+        Ok(upstream)
+    }
+
+    fn permits(&self, way: Digest, most: usize) -> Arc<Semaphore> {
+        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        permits.retain(|_, semaphore| semaphore.strong_count() > 0);
+        let entry = permits.entry(way).or_default();
+        entry.upgrade().unwrap_or_else(|| {
+            let fresh = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
+            *entry = Arc::downgrade(&fresh);
+            fresh
+        })
+    }
+}
+
+/// Collects parts so that no two lists of parts look alike.
+struct Key(Hasher);
+
+impl Key {
+    fn new() -> Self {
+        Self(Hasher::new(Algorithm::Sha256))
+    }
+
+    fn part(mut self, part: Option<&[u8]>) -> Self {
+        let length = part.map_or(u64::MAX, |part| part.len() as u64);
+        self.0.update(&length.to_be_bytes());
+        self.0.update(part.unwrap_or_default());
+        self
+    }
+}
+
+fn way_key(base: &Url, access: &Access) -> Digest {
+    let (client, proxy) = (access.tls.client.as_ref(), access.proxy.as_ref());
+    Key::new()
+        .part(Some(base.as_str().as_bytes()))
+        .part(access.tls.ca_pem.as_deref())
+        .part(client.map(|client| client.certificate_pem.as_slice()))
+        .part(client.map(|client| client.key_pem.expose()))
+        .part(proxy.map(|proxy| proxy.address.as_bytes()))
+        .part(proxy.and_then(|proxy| proxy.username.as_deref()).map(str::as_bytes))
+        .part(proxy.and_then(|proxy| proxy.password.as_ref()).map(super::secret::Secret::expose))
+        .0
+        .finish()
+}
+
+fn credential_key(way: &Digest, credential: &Credential) -> Digest {
+    let (kind, name, secret) = match credential {
+        Credential::Anonymous => ("anonymous", None, None),
+        Credential::Basic { username, password } => ("basic", Some(username.as_bytes()), Some(password.expose())),
+        Credential::Identity(token) => ("identity", None, Some(token.expose())),
+        Credential::Registry(token) => ("registry", None, Some(token.expose())),
+    };
+    Key::new().part(Some(way.hex().as_bytes())).part(Some(kind.as_bytes())).part(name).part(secret).0.finish()
+}
