@@ -13,8 +13,8 @@ use crate::engine::Mode;
 /// Attach what ImageAttachments ask for, once and without a cluster
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "The registry is reached with the login that the resource names (spec.secretRef or spec.serviceAccountName, with their
-objects among the files), else with yours: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then
+    after_long_help = "The registry is reached with the login that the resource names (spec.secretRef or spec.serviceAccountName, with their \
+objects among the files), else with yours: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then \
 $XDG_RUNTIME_DIR/containers/auth.json. Credential helpers are not run.
 
 Attaching twice changes nothing: what is there already is found and kept. Nothing is ever removed.

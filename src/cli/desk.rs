@@ -92,6 +92,7 @@ pub(super) async fn run<'a>(engine: &Engine, jobs: &[Job<'a>], doing: &'static s
     let progress = &progress;
     let mut work = futures::stream::iter(jobs.iter().enumerate())
         .map(|(nth, job)| async move {
+            progress.begin(job.attachment);
             let journal = DeskJournal { progress, label: job.attachment.label() };
             let outcome = match &job.request {
                 Some(request) => engine.run(request, &journal, &NoClaims, Timestamp::now()).await,
@@ -103,6 +104,9 @@ pub(super) async fn run<'a>(engine: &Engine, jobs: &[Job<'a>], doing: &'static s
     let mut stop = std::pin::pin!(interrupted());
     let early = loop {
         tokio::select! {
+            // A signal is listened for before the first work begins.
+            biased;
+            () = &mut stop => break true,
             next = work.next() => match next {
                 Some((nth, outcome)) => {
                     progress.resource_done();
@@ -112,7 +116,6 @@ pub(super) async fn run<'a>(engine: &Engine, jobs: &[Job<'a>], doing: &'static s
                 }
                 None => break false,
             },
-            () = &mut stop => break true,
         }
     };
     progress.end();
@@ -155,6 +158,14 @@ impl Progress {
         progress
     }
 
+    fn begin(&self, attachment: &Attachment) {
+        if !self.terminal {
+            let image = line(&attachment.object.spec.image, 1024);
+            // Progress is a courtesy: without a stderr the work goes on.
+            let _ = writeln!(std::io::stderr().lock(), "{}: {} {image}", attachment.label(), self.doing);
+        }
+    }
+
     fn resource_done(&self) {
         self.count(|(resources, _)| *resources += 1);
         self.show("");
@@ -168,7 +179,6 @@ impl Progress {
             self.show(&format!(", {} of {label}", line(target, 40)));
         } else {
             let text = format!("{label}: {} {} {:?} {why}", line(target, 80), row.digest, row.state);
-            // Progress is a courtesy: without a stderr the work goes on.
             let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
         }
     }

@@ -172,7 +172,9 @@ pub(super) fn json(value: &impl serde::Serialize) -> Result<String, Error> {
 
 /// A YAML document for a terminal; where a terminal would act upon it, its JSON, which is YAML too.
 fn yaml(value: &Value) -> Result<String, Error> {
-    let text = serde_saphyr::to_string(value).map_err(|error| Error::Failed(error.to_string()))?;
+    // A long text stays on one line, as kubectl has it: what is folded cannot be searched.
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
+    let text = serde_saphyr::to_string_with_options(value, options).map_err(|error| Error::Failed(error.to_string()))?;
     if text.chars().any(|c| is_unsafe(c) && c != '\n') { json(value) } else { Ok(text) }
 }
 

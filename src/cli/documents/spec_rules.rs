@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
-use crate::api::{Artifact, GoDuration, ImageAttachmentSpec};
+use crate::api::{Artifact, ImageAttachmentSpec};
+use crate::cli::text::line;
 use crate::oci::ArtifactType;
 
-use crate::cli::text::line;
+/// The longest duration that the schema takes.
+const LONGEST: Duration = Duration::from_hours(876_000);
 
 /// What is wrong with a spec whose shape is right, one sentence each, each beginning with the field.
 pub(super) fn check(spec: &ImageAttachmentSpec) -> Vec<String> {
@@ -20,6 +22,10 @@ pub(super) fn check(spec: &ImageAttachmentSpec) -> Vec<String> {
     if let Some(mark) = &spec.end_of_life {
         if mark.annotation().contains(char::is_whitespace) {
             wrong.push(format!("spec.endOfLife.annotation: {:?} holds white space, which a key must not", mark.annotation()));
+        }
+        // RFC 3339 knows the 60th second; libraries differ in what they make of it, so a date that all readers agree on has none.
+        if let Some(date) = mark.date.as_ref().filter(|date| date.get(17..19) == Some("60")) {
+            wrong.push(format!("spec.endOfLife.date: {:?} names a leap second: write the second before it", line(date, 80)));
         }
         annotation_keys("spec.endOfLife.annotations", mark.annotations.keys(), &mut wrong);
         if let Some(when) = &mark.when_superseded {
@@ -38,11 +44,22 @@ pub(super) fn check(spec: &ImageAttachmentSpec) -> Vec<String> {
 }
 
 fn durations(spec: &ImageAttachmentSpec, wrong: &mut Vec<String>) {
+    let when = spec.end_of_life.as_ref().and_then(|mark| mark.when_superseded.as_ref());
     let expiry = spec.signature.as_ref().and_then(|signature| signature.notation.as_ref()?.expiry.as_ref());
-    let waits = [("spec.interval", spec.interval.as_ref()), ("spec.timeout", spec.timeout.as_ref())];
-    for (at, duration) in waits.into_iter().chain([("spec.signature.notation.expiry", expiry)]) {
-        if let Some(duration) = duration.filter(|duration| GoDuration::get(duration) < Duration::from_secs(1)) {
+    let all = [
+        ("spec.interval", spec.interval.as_ref(), Duration::from_secs(1)),
+        ("spec.timeout", spec.timeout.as_ref(), Duration::from_secs(1)),
+        ("spec.signature.notation.expiry", expiry, Duration::from_secs(1)),
+        ("spec.endOfLife.whenSuperseded.gracePeriod", when.map(|when| &when.grace_period), Duration::ZERO),
+        ("spec.endOfLife.whenSuperseded.settle", when.and_then(|when| when.settle.as_ref()), Duration::ZERO),
+    ];
+    for (at, duration, least) in all {
+        let Some(duration) = duration else { continue };
+        if duration.get() < least {
             wrong.push(format!("{at}: {} is less than 1s", duration.as_str()));
+        }
+        if duration.get() > LONGEST {
+            wrong.push(format!("{at}: {} is more than 876000h (100 years)", duration.as_str()));
         }
     }
 }

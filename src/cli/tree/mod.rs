@@ -18,10 +18,10 @@ use crate::registry::Access;
 /// Show an image, its platforms and what is attached to each, as one tree
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "Under the index and under each manifest stand its referrers: artifact type, digest, time of creation, annotations. A referrer's
+    after_long_help = "Under the index and under each manifest stand its referrers: artifact type, digest, time of creation, annotations. A referrer's \
 own referrers (the signature of an SBOM) are shown one level deep. Build attestations are marked.
 
-The registry is reached with your login: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then
+The registry is reached with your login: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then \
 $XDG_RUNTIME_DIR/containers/auth.json. Credential helpers are not run.
 
 Examples:
