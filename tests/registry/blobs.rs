@@ -43,7 +43,7 @@ async fn an_upload_that_is_lost_is_begun_again() {
 async fn an_upload_without_location_is_an_error_that_says_so() {
     let registry = HostileRegistry::builder().quirks(Quirks::distribution()).start().await.unwrap();
     registry.quirks(|quirks| quirks.upload_location = Location::None);
-    refused(open(&registry).put_blob("content".into()).await, ErrorKind::RegistryUnavailable, &["POST blob sha256:", "(no Location)"]);
+    refused(open(&registry).put_blob("content".into()).await, ErrorKind::RegistryUnavailable, &["PUT blob sha256:", "(no Location)"]);
 }
 
 #[tokio::test]
