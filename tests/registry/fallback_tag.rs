@@ -24,8 +24,8 @@ fn pushed(store: &Store, image: &Image, note: &str) -> Descriptor {
     entry(&at, &bytes)
 }
 
-fn add(entries: &[Descriptor]) -> FallbackChange {
-    FallbackChange { add: entries.to_vec(), remove: Vec::new() }
+fn add<const N: usize>(entries: [&Descriptor; N]) -> FallbackChange {
+    FallbackChange { add: entries.map(Descriptor::clone).to_vec(), remove: Vec::new() }
 }
 
 fn listed(registry: &HostileRegistry, image: &Image) -> Vec<Digest> {
@@ -44,7 +44,7 @@ async fn an_entry_is_added_once_and_proven_by_reading() {
     session.referrers(&digest(&image.digest), None).await.unwrap();
     registry.clear();
     let ours = pushed(&registry.store(), &image, "a");
-    let outcome = session.rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), false).await.unwrap();
+    let outcome = session.rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
     assert_eq!((outcome.written, outcome.attempts, outcome.entries.len()), (true, 1, 1));
     let ops: Vec<_> = registry.requests().iter().map(|request| request.op).collect();
     assert_eq!(ops, [Op::ManifestGet, Op::ManifestPut, Op::ManifestGet], "{}", registry.transcript());
@@ -54,7 +54,7 @@ async fn an_entry_is_added_once_and_proven_by_reading() {
         ours.digest, ours.size
     );
     assert_eq!(raw, expected);
-    let again = session.rewrite_fallback(&descriptor(&image), add(&[ours]), false).await.unwrap();
+    let again = session.rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
     assert_eq!((again.written, again.attempts), (false, 0));
 }
 
@@ -69,13 +69,13 @@ async fn entries_of_others_are_kept_byte_for_byte_and_in_order() {
     registry.store().put_manifest(NAME, Some(&fallback_tag(&image.digest)), INDEX, raw.clone());
     let (ours, later) = (pushed(&registry.store(), &image, "ours"), pushed(&registry.store(), &image, "later"));
     let session = open(&registry);
-    session.rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), false).await.unwrap();
+    session.rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
     let change = FallbackChange { add: vec![later.clone()], remove: vec![ours.digest] };
     session.rewrite_fallback(&descriptor(&image), change, false).await.unwrap();
     let written = String::from_utf8(registry.store().raw_tag(NAME, &fallback_tag(&image.digest)).unwrap().to_vec()).unwrap();
     let start = raw.find("\"manifests\":[").unwrap() + "\"manifests\":[".len();
     let entries = &raw[start..raw.rfind("],\"annotations\"").unwrap()];
-    assert!(written.contains(&entries.replace("\"x\":null},{", "\"x\":null},{")), "{written}");
+    assert!(written.contains(entries), "{written}");
     assert!(
         written.contains(r#""x-tool":{ "deep":[1.50, 1e2] }"#) && written.ends_with(r#"],"annotations":{"z":"1","a":"2"}}"#),
         "{written}"
@@ -91,7 +91,7 @@ async fn the_last_entry_leaves_an_empty_list_and_a_missing_tag_needs_no_removal(
     let remove = || FallbackChange { add: Vec::new(), remove: vec![ours.digest.clone()] };
     let outcome = session.rewrite_fallback(&descriptor(&image), remove(), false).await.unwrap();
     assert!(!outcome.written && registry.count(Op::ManifestPut) == 0);
-    session.rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), false).await.unwrap();
+    session.rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
     let outcome = session.rewrite_fallback(&descriptor(&image), remove(), false).await.unwrap();
     assert!(outcome.written && outcome.entries.is_empty());
     let raw = registry.store().raw_tag(NAME, &fallback_tag(&image.digest)).unwrap();
@@ -109,7 +109,7 @@ async fn an_entry_that_another_writer_wiped_out_is_written_again_and_theirs_is_k
         store.put_fallback(NAME, &subject, std::slice::from_ref(&their_entry));
         std::future::ready(())
     });
-    let outcome = open(&registry).rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), false).await.unwrap();
+    let outcome = open(&registry).rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
     assert_eq!(outcome.attempts, 2, "{}", registry.transcript());
     assert_eq!(listed(&registry, &image), [theirs.digest, ours.digest]);
 }
@@ -128,7 +128,7 @@ async fn an_entry_of_others_that_a_race_took_away_is_put_back() {
         store.put_fallback(NAME, &subject, std::slice::from_ref(&third_entry));
         std::future::ready(())
     });
-    open(&registry).rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), false).await.unwrap();
+    open(&registry).rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
     let listed = listed(&registry, &image);
     assert!(
         listed.len() == 3 && [&ours, &theirs, &third].iter().all(|one| listed.contains(&one.digest)),
@@ -148,7 +148,7 @@ async fn an_entry_whose_manifest_was_deleted_meanwhile_is_not_put_back() {
         store.delete_manifest(NAME, &gone);
         std::future::ready(())
     });
-    open(&registry).rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), false).await.unwrap();
+    open(&registry).rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
     assert_eq!(listed(&registry, &image), [ours.digest], "{}", registry.transcript());
 }
 
@@ -159,7 +159,7 @@ async fn a_dangling_entry_of_others_that_the_registry_refuses_is_dropped_and_tol
         (pushed(&registry.store(), &image, "ours"), pushed(&registry.store(), &image, "alive"), pushed(&registry.store(), &image, "gone"));
     registry.store().put_fallback(NAME, &image.digest, &[foreign(&gone), foreign(&alive)]);
     registry.store().delete_manifest(NAME, &gone.digest.to_string());
-    let outcome = open(&registry).rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), true).await.unwrap();
+    let outcome = open(&registry).rewrite_fallback(&descriptor(&image), add([&ours]), true).await.unwrap();
     assert_eq!(outcome.dropped, [gone.digest]);
     assert_eq!(listed(&registry, &image), [alive.digest, ours.digest]);
 }
@@ -168,7 +168,7 @@ async fn a_dangling_entry_of_others_that_the_registry_refuses_is_dropped_and_tol
 async fn a_dangling_entry_of_ours_is_told_so_that_it_is_pushed_again() {
     let (registry, image) = distribution().await;
     let (at, bytes) = attachment(&image.descriptor(), "never pushed");
-    let result = open(&registry).rewrite_fallback(&descriptor(&image), add(&[entry(&at, &bytes)]), false).await;
+    let result = open(&registry).rewrite_fallback(&descriptor(&image), add([&entry(&at, &bytes)]), false).await;
     let error = refused(result, ErrorKind::NotFound, &[&format!("the manifest {at} is gone from the registry")]);
     assert!(error.is_transient());
 }
@@ -178,7 +178,7 @@ async fn a_refusal_that_no_missing_manifest_explains_stands() {
     let (registry, image) = distribution().await;
     let ours = pushed(&registry.store(), &image, "a");
     registry.fault(Matcher::on(Op::ManifestPut), Reply::error(400, "MANIFEST_INVALID", "no"));
-    let result = open(&registry).rewrite_fallback(&descriptor(&image), add(&[ours]), false).await;
+    let result = open(&registry).rewrite_fallback(&descriptor(&image), add([&ours]), false).await;
     refused(result, ErrorKind::ManifestRejected, &["PUT manifest sha256-", "HTTP 400 MANIFEST_INVALID: no"]);
 }
 
@@ -190,7 +190,7 @@ async fn only_a_404_is_an_empty_tag_and_nothing_is_written_on_any_other_answer()
         registry.calm();
         registry.store().put_fallback(NAME, &image.digest, &[]);
         registry.fault(Matcher::on(Op::ManifestGet).fallback_tag(), fault.clone());
-        let result = open(&registry).rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), false).await;
+        let result = open(&registry).rewrite_fallback(&descriptor(&image), add([&ours]), false).await;
         assert!(result.is_err() && registry.count(Op::ManifestPut) == 0, "{fault:?}: {result:?}");
     }
 }
@@ -203,7 +203,7 @@ async fn a_tag_that_was_seen_before_is_read_again_before_a_404_is_believed() {
     let session = open(&registry);
     session.referrers(&digest(&image.digest), None).await.unwrap();
     registry.fault(Matcher::on(Op::ManifestGet).fallback_tag().times(1), Reply::error(404, "MANIFEST_UNKNOWN", "stale"));
-    session.rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), false).await.unwrap();
+    session.rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
     assert_eq!(listed(&registry, &image), [theirs.digest, ours.digest]);
 }
 
@@ -213,7 +213,7 @@ async fn a_stale_read_is_waited_out_before_anything_is_written_again() {
     let ours = pushed(&registry.store(), &image, "a");
     registry.store().put_fallback(NAME, &image.digest, &[]);
     registry.quirks(|quirks| quirks.tag_lag = Lag::reads(2));
-    let outcome = open(&registry).rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), false).await.unwrap();
+    let outcome = open(&registry).rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
     assert_eq!((outcome.attempts, listed(&registry, &image)), (1, vec![ours.digest]), "{}", registry.transcript());
 }
 
@@ -224,7 +224,7 @@ async fn an_immutable_fallback_tag_is_told_with_the_way_out() {
     registry.store().put_fallback(NAME, &image.digest, &[foreign(&theirs)]);
     for refusal in [Refusal::TagInvalid, Refusal::Precondition, Refusal::Conflict, Refusal::Forbidden] {
         registry.quirks(|quirks| quirks.immutable_tags = Some(ImmutableTags { pattern: "sha256-*".to_owned(), refusal }));
-        let result = open(&registry).rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), false).await;
+        let result = open(&registry).rewrite_fallback(&descriptor(&image), add([&ours]), false).await;
         refused(result, ErrorKind::ImmutableTag, &["is immutable: exempt tags that begin with sha256-"]);
     }
 }
@@ -234,10 +234,10 @@ async fn gitlab_and_registries_with_the_api_get_no_fallback_tag() {
     let registry = HostileRegistry::builder().quirks(Quirks::gitlab()).start().await.unwrap();
     let image_ = image(&registry);
     let ours = pushed(&registry.store(), &image_, "a");
-    let result = open(&registry).rewrite_fallback(&descriptor(&image_), add(&[ours.clone()]), false).await;
+    let result = open(&registry).rewrite_fallback(&descriptor(&image_), add([&ours]), false).await;
     refused(result, ErrorKind::FallbackTagConflict, &["as GitLab does"]);
     registry.quirks(|quirks| *quirks = Quirks::default());
-    let result = open(&registry).rewrite_fallback(&descriptor(&image_), add(&[ours]), false).await;
+    let result = open(&registry).rewrite_fallback(&descriptor(&image_), add([&ours]), false).await;
     refused(result, ErrorKind::FallbackTagConflict, &["has the referrers API, so no fallback tag is written"]);
     assert_eq!(registry.count(Op::ManifestPut), 0);
 }
@@ -252,11 +252,11 @@ async fn a_write_that_fails_is_made_up_anew_and_never_repeated_as_it_was() {
         std::future::ready(())
     });
     registry.fault(Matcher::on(Op::ManifestPut).fallback_tag().times(1), Fault::status(503));
-    open(&registry).rewrite_fallback(&descriptor(&image), add(&[ours.clone()]), false).await.unwrap();
+    open(&registry).rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
     assert_eq!(listed(&registry, &image), [theirs.digest, ours.digest], "{}", registry.transcript());
     registry.fault_at(Stage::After, Matcher::on(Op::ManifestPut).fallback_tag().times(1), Fault::Reset);
     let more = pushed(&registry.store(), &image, "more");
-    open(&registry).rewrite_fallback(&descriptor(&image), add(&[more.clone()]), false).await.unwrap();
+    open(&registry).rewrite_fallback(&descriptor(&image), add([&more]), false).await.unwrap();
     assert!(listed(&registry, &image).contains(&more.digest));
 }
 
@@ -274,7 +274,7 @@ async fn a_write_that_is_lost_every_time_ends_with_the_number_of_attempts() {
         std::future::ready(())
     });
     let session = open(&registry).until(tokio::time::Instant::now() + Duration::from_secs(4));
-    let result = session.rewrite_fallback(&descriptor(&image), add(&[ours]), false).await;
+    let result = session.rewrite_fallback(&descriptor(&image), add([&ours]), false).await;
     let error =
         refused(result, ErrorKind::RegistryUnavailable, &["PUT fallback tag sha256-", "others kept overwriting the entry through "]);
     assert!(error.is_transient());
@@ -287,9 +287,7 @@ async fn race(registry: &HostileRegistry, image: &Image, writers: u32) -> Vec<Di
             let ours = pushed(&registry.store(), image, &format!("writer {n}"));
             let session: Session = open_in(&Registries::new(options()), registry, access(registry));
             let subject = descriptor(image);
-            tokio::spawn(
-                async move { session.rewrite_fallback(&subject, add(std::slice::from_ref(&ours)), false).await.map(|_| ours.digest) },
-            )
+            tokio::spawn(async move { session.rewrite_fallback(&subject, add([&ours]), false).await.map(|_| ours.digest) })
         })
         .collect();
     let mut all = Vec::new();
@@ -318,7 +316,7 @@ async fn writers_of_one_process_take_turns() {
         .map(|n| {
             let ours = pushed(&registry.store(), &image, &format!("writer {n}"));
             let (session, subject) = (open_in(&registries, &registry, access(&registry)), descriptor(&image));
-            tokio::spawn(async move { session.rewrite_fallback(&subject, add(&[ours]), false).await })
+            tokio::spawn(async move { session.rewrite_fallback(&subject, add([&ours]), false).await })
         })
         .collect();
     for task in tasks {
