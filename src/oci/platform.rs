@@ -61,6 +61,18 @@ impl fmt::Display for Platform {
     }
 }
 
+impl std::str::FromStr for Platform {
+    type Err = std::convert::Infallible;
+
+    /// Reads back what [`Display`](fmt::Display) prints; missing parts are empty.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (path, os_version) = text.split_once(':').unwrap_or((text, ""));
+        let mut parts = path.splitn(3, '/').map(str::to_owned);
+        let mut next = || parts.next().unwrap_or_default();
+        Ok(Self { os: next(), architecture: next(), variant: next(), os_version: os_version.to_owned() })
+    }
+}
+
 pub(super) fn normalise_os(os: &str) -> String {
     match os.to_ascii_lowercase().as_str() {
         "macos" => "darwin".to_owned(),

@@ -4,18 +4,21 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::answer::{Payload, Source};
+use super::answer::{Length, Payload, Source};
 use super::bomb;
 use super::connection::Connection;
 use super::fault::Cut;
 use super::record::Entry;
 
 const FILLER_CHUNK: usize = 64 * 1024;
+/// Time for what was sent to leave.
+const FLUSH: Duration = Duration::from_millis(20);
 
 /// The body of an answer under way. Its request counts as running until this is dropped.
 pub(super) struct WireBody {
@@ -27,7 +30,8 @@ pub(super) struct WireBody {
 impl WireBody {
     /// Sends `payload`; nothing where `silent`, as for HEAD.
     pub(super) fn new(payload: Payload, silent: bool, connection: Arc<Connection>, entry: Entry) -> Self {
-        let nothing = matches!(&payload.source, Source::Bytes(bytes) if bytes.is_empty()) && payload.cut.is_none();
+        let nothing = matches!(&payload.source, Source::Bytes(bytes) if bytes.is_empty());
+        let nothing = nothing && payload.cut.is_none() && payload.length == Length::Exact;
         Self { chunks: Box::pin(stream(payload, connection)), empty: silent || nothing, _entry: entry }
     }
 }
@@ -61,7 +65,7 @@ struct Sending {
 }
 
 fn stream(payload: Payload, connection: Arc<Connection>) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let Payload { source, pace, cut, .. } = payload;
+    let Payload { source, pace, cut, length } = payload;
     let start = Sending { chunks: chunks(source), rest: Bytes::new(), sent: 0, ended: false };
     futures::stream::unfold(start, move |mut sending| {
         let connection = Arc::clone(&connection);
@@ -74,7 +78,12 @@ fn stream(payload: Payload, connection: Arc<Connection>) -> impl Stream<Item = i
                 return Some((Err(end(how, &connection).await), sending));
             }
             if sending.rest.is_empty() {
-                sending.rest = sending.chunks.next()?;
+                let next = sending.chunks.next();
+                if next.is_none() && length != Length::Exact {
+                    // The head may promise more than this, and then the end is a failure to hyper.
+                    tokio::time::sleep(FLUSH).await;
+                }
+                sending.rest = next?;
             }
             let mut take = sending.rest.len();
             if let Some((bytes, pause)) = pace {
@@ -92,17 +101,16 @@ fn stream(payload: Payload, connection: Arc<Connection>) -> impl Stream<Item = i
 }
 
 async fn end(how: Cut, connection: &Connection) -> io::Error {
+    // What was sent so far should arrive first: hyper drops what it has not flushed when a body fails.
+    tokio::time::sleep(FLUSH).await;
     match how {
-        Cut::Close => {}
-        Cut::Reset => {
-            // What was sent so far should arrive first.
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            connection.kill();
-            std::future::pending::<()>().await;
-        }
+        Cut::Close => io::Error::from(io::ErrorKind::UnexpectedEof),
         Cut::Stall => std::future::pending().await,
+        Cut::Reset => {
+            connection.kill();
+            std::future::pending().await
+        }
     }
-    io::Error::from(io::ErrorKind::UnexpectedEof)
 }
 
 fn chunks(source: Source) -> Box<dyn Iterator<Item = Bytes> + Send> {

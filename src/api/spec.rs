@@ -1,0 +1,475 @@
+//! The specification: the fields that do not depend on what is attached, and the defaults of all of them.
+//!
+//! Owns: [`ImageAttachmentSpec`] and [`Targets`], and the accessors that apply defaults. Refuses: defaults in the schema. A
+//! default that the API server writes into a spec makes GitOps tools see a difference for ever; here the field stays absent and
+//! the accessor knows what that means.
+
+use std::fmt;
+use std::time::Duration;
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::attachment::{Artifact, EndOfLife, Signature};
+use super::duration::GoDuration;
+use super::items::PlatformText;
+use super::reference::LocalObjectReference;
+use super::rules;
+use super::status::ImageAttachmentStatus;
+
+/// What to attach to which image, and how to reach its registry.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "affix.dev",
+    version = "v1alpha1",
+    kind = "ImageAttachment",
+    plural = "imageattachments",
+    shortname = "ia",
+    category = "affix",
+    namespaced,
+    status = "ImageAttachmentStatus",
+    derive = "PartialEq",
+    doc = "ImageAttachment attaches an end-of-life mark, a signature, or any files and annotations to a multi-platform image and to each of its platforms, as OCI 1.1 referrers, and keeps them there.",
+    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", description = "The image as written in the spec."),
+    printcolumn(
+        name = "Type",
+        type_ = "string",
+        json_path = ".status.artifactType",
+        description = "The artifact type of the attachments."
+    ),
+    printcolumn(name = "Attached", type_ = "string", json_path = ".status.attached", description = "Attached of selected targets."),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "Whether every selected target has its attachment."
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        description = "What the Ready condition says."
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Time since the resource was created."
+    ),
+    printcolumn(
+        name = "Digest",
+        type_ = "string",
+        json_path = ".status.image.digest",
+        priority = 1,
+        description = "The digest that the image was resolved to."
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = rules::exactly_one_kind(),
+    validation = rules::kind_never_changes(),
+    validation = rules::date_needs_digest(),
+    validation = rules::when_superseded_needs_tag(),
+    validation = rules::file_target_needs_digest()
+)]
+pub struct ImageAttachmentSpec {
+    /// The image to attach to. The registry must be named, and a tag or a digest is required. A tag is followed: when it
+    /// moves, the new image gets the attachment too. With both, the digest decides. Required. Examples:
+    /// registry.example.com/team/app:v1, registry.example.com/team/app:v1@sha256:… (64 hexadecimal digits).
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = rules::image_names_registry(), validation = rules::image_has_tag_or_digest())]
+    pub image: String,
+
+    /// Which manifests of the image get the attachment. Default: the index and every platform.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Targets>,
+
+    /// Marks the image as no longer supported. Exactly one of endOfLife, artifact, signature is set, and which one never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_of_life: Option<EndOfLife>,
+
+    /// Attaches files and annotations. Exactly one of endOfLife, artifact, signature is set, and which one never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<Artifact>,
+
+    /// Signs each target with a key from a Secret. Exactly one of endOfLife, artifact, signature is set, and which one never
+    /// changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
+
+    /// Plan only: status shows for each target what would be done, and nothing is written to the registry. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<bool>,
+
+    /// How often the tag of the image is looked at again, with some jitter. A duration of at least 1s. Default: 10m.
+    /// Examples: 30s, 1h30m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::at_least_one_second())]
+    pub interval: Option<GoDuration>,
+
+    /// How long one pass over the image may take in all. A duration of at least 1s. Default: 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = rules::at_least_one_second())]
+    pub timeout: Option<GoDuration>,
+
+    /// Stop all work on this resource; what is attached stays. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+
+    /// What happens to the attachments when this resource is deleted. Retain leaves them in the registry; Delete removes those
+    /// that this resource made and no other resource wants. Default: Retain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+
+    /// How attachments are listed. API uses the registry's referrers API only, TagSchema the fallback tag of OCI 1.1 only, Auto
+    /// asks the registry. Default: Auto.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referrers_mode: Option<ReferrersMode>,
+
+    /// Secret of type kubernetes.io/dockerconfigjson with the credentials for the registry. Default: anonymous access, or the
+    /// imagePullSecrets of serviceAccountName.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<LocalObjectReference>,
+
+    /// ServiceAccount of the same namespace whose imagePullSecrets are used as credentials for the registry. Default: none.
+    /// Example: builder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::object_name())]
+    pub service_account_name: Option<String>,
+
+    /// Secret with the registry's own CA in the key ca.crt, and a client certificate in tls.crt and tls.key; either may be
+    /// absent. Default: the CAs of the system, no client certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_secret_ref: Option<LocalObjectReference>,
+
+    /// Secret with the proxy to reach the registry through: its URL in the key address, and optionally username and password.
+    /// Default: no proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_secret_ref: Option<LocalObjectReference>,
+
+    /// Speak plain HTTP with the registry. The operator may forbid it. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure: Option<bool>,
+}
+
+/// Which manifests of the image get the attachment.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::platforms_not_with_scope_index())]
+pub struct Targets {
+    /// All is the index and its platforms, Index the index only, Platforms the platforms only. Default: All.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+
+    /// The platforms to attach to, as os[/arch[/variant]][:os.version]; a part may be *, an omitted part matches any. An empty
+    /// list is refused. Default: every platform. At most 64. Examples: linux/amd64, linux/arm/v7, windows/amd64:10.0.20348.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<PlatformText>>", length(max = 64))]
+    #[x_kube(validation = rules::platforms_not_empty(), validation = rules::no_duplicates())]
+    pub platforms: Option<Vec<String>>,
+
+    /// Platforms to leave out, written as in platforms. Default: none. At most 64. Example: linux/386.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<PlatformText>>", length(max = 64))]
+    #[x_kube(validation = rules::no_duplicates())]
+    pub exclude_platforms: Option<Vec<String>>,
+
+    /// What to do when the index lacks a platform of platforms: Fail attaches to nothing and says so, Ignore attaches to the
+    /// others. Default: Fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Missing>,
+}
+
+/// Whether the index, its platforms, or both get the attachment.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(inline, description = "")]
+pub enum Scope {
+    /// The index and its platforms.
+    #[default]
+    All,
+    /// The index only.
+    Index,
+    /// The platforms only.
+    Platforms,
+}
+
+/// What to do when the index lacks a platform that is asked for.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(inline, description = "")]
+pub enum Missing {
+    /// Attach to nothing, and say so.
+    #[default]
+    Fail,
+    /// Attach to the platforms that are there.
+    Ignore,
+}
+
+/// What happens to the attachments when the resource is deleted.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(inline, description = "")]
+pub enum DeletionPolicy {
+    /// They stay; the resource has no finalizer.
+    #[default]
+    Retain,
+    /// Those that this resource made, and nobody else wants, go with it.
+    Delete,
+}
+
+/// How the attachments of a manifest are listed and registered.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(inline, description = "")]
+pub enum ReferrersMode {
+    /// Ask the registry.
+    #[default]
+    Auto,
+    /// By the referrers API only.
+    #[serde(rename = "API")]
+    Api,
+    /// By the fallback tag only.
+    TagSchema,
+}
+
+/// Which one of the three kinds of attachment a spec asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum AttachmentKind<'a> {
+    /// `spec.endOfLife`.
+    EndOfLife(&'a EndOfLife),
+    /// `spec.artifact`.
+    Artifact(&'a Artifact),
+    /// `spec.signature`.
+    Signature(&'a Signature),
+}
+
+impl fmt::Display for AttachmentKind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EndOfLife(_) => "endOfLife",
+            Self::Artifact(_) => "artifact",
+            Self::Signature(_) => "signature",
+        })
+    }
+}
+
+impl ImageAttachmentSpec {
+    /// `interval` where it is absent.
+    pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(600);
+    /// `timeout` where it is absent.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// A spec for `image` with nothing else set: not valid before one kind of attachment is.
+    #[must_use]
+    pub fn new(image: impl Into<String>) -> Self {
+        Self {
+            image: image.into(),
+            targets: None,
+            end_of_life: None,
+            artifact: None,
+            signature: None,
+            dry_run: None,
+            interval: None,
+            timeout: None,
+            suspend: None,
+            deletion_policy: None,
+            referrers_mode: None,
+            secret_ref: None,
+            service_account_name: None,
+            cert_secret_ref: None,
+            proxy_secret_ref: None,
+            insecure: None,
+        }
+    }
+
+    /// The kind of attachment, where exactly one is set.
+    #[must_use]
+    pub fn kind(&self) -> Option<AttachmentKind<'_>> {
+        match (&self.end_of_life, &self.artifact, &self.signature) {
+            (Some(mark), None, None) => Some(AttachmentKind::EndOfLife(mark)),
+            (None, Some(artifact), None) => Some(AttachmentKind::Artifact(artifact)),
+            (None, None, Some(signature)) => Some(AttachmentKind::Signature(signature)),
+            _ => None,
+        }
+    }
+
+    /// How often the tag is looked at again.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.interval.as_ref().map_or(Self::DEFAULT_INTERVAL, GoDuration::get)
+    }
+
+    /// How long one pass may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout.as_ref().map_or(Self::DEFAULT_TIMEOUT, GoDuration::get)
+    }
+
+    /// Whether the plan is only reported.
+    #[must_use]
+    pub fn dry_run(&self) -> bool {
+        self.dry_run.unwrap_or_default()
+    }
+
+    /// Whether nothing is done at all.
+    #[must_use]
+    pub fn suspend(&self) -> bool {
+        self.suspend.unwrap_or_default()
+    }
+
+    /// Whether the registry is spoken to in plain HTTP.
+    #[must_use]
+    pub fn insecure(&self) -> bool {
+        self.insecure.unwrap_or_default()
+    }
+
+    /// What happens to the attachments when the resource is deleted.
+    #[must_use]
+    pub fn deletion_policy(&self) -> DeletionPolicy {
+        self.deletion_policy.unwrap_or_default()
+    }
+
+    /// How attachments are listed.
+    #[must_use]
+    pub fn referrers_mode(&self) -> ReferrersMode {
+        self.referrers_mode.unwrap_or_default()
+    }
+
+    /// Whether the index, its platforms, or both get the attachment.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.targets.as_ref().map(Targets::scope).unwrap_or_default()
+    }
+
+    /// What to do when the index lacks a platform that is asked for.
+    #[must_use]
+    pub fn missing(&self) -> Missing {
+        self.targets.as_ref().map(Targets::missing).unwrap_or_default()
+    }
+
+    /// The platforms asked for; `None` is every platform.
+    #[must_use]
+    pub fn platforms(&self) -> Option<&[String]> {
+        self.targets.as_ref().and_then(|targets| targets.platforms.as_deref())
+    }
+
+    /// The platforms left out.
+    #[must_use]
+    pub fn exclude_platforms(&self) -> &[String] {
+        self.targets.as_ref().map(Targets::exclude_platforms).unwrap_or_default()
+    }
+}
+
+impl Targets {
+    /// Whether the index, its platforms, or both get the attachment.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.scope.unwrap_or_default()
+    }
+
+    /// What to do when the index lacks a platform that is asked for.
+    #[must_use]
+    pub fn missing(&self) -> Missing {
+        self.missing.unwrap_or_default()
+    }
+
+    /// The platforms left out.
+    #[must_use]
+    pub fn exclude_platforms(&self) -> &[String] {
+        self.exclude_platforms.as_deref().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn defaults_are_applied_in_code_and_never_written_into_the_spec() {
+        let given = json!({"image": "registry.example.com/team/app:v1"});
+        let spec: ImageAttachmentSpec = serde_json::from_value(given.clone()).unwrap();
+        assert_eq!(spec.interval(), Duration::from_secs(600));
+        assert_eq!(spec.timeout(), Duration::from_secs(60));
+        assert_eq!(spec.scope(), Scope::All);
+        assert_eq!(spec.missing(), Missing::Fail);
+        assert_eq!(spec.deletion_policy(), DeletionPolicy::Retain);
+        assert_eq!(spec.referrers_mode(), ReferrersMode::Auto);
+        assert_eq!((spec.dry_run(), spec.suspend(), spec.insecure()), (false, false, false));
+        assert_eq!((spec.platforms(), spec.exclude_platforms().len()), (None, 0));
+        assert_eq!(serde_json::to_value(&spec).unwrap(), given);
+    }
+
+    #[test]
+    fn the_defaults_of_each_kind_are_those_of_the_design() {
+        let mark: EndOfLife = serde_json::from_value(json!({"whenSuperseded": {"gracePeriod": "720h"}})).unwrap();
+        assert_eq!(mark.artifact_type(), "application/vnd.microsoft.artifact.lifecycle");
+        assert_eq!(mark.annotation(), "vnd.microsoft.artifact.lifecycle.end-of-life.date");
+        let superseded = mark.when_superseded.unwrap();
+        assert_eq!(superseded.settle(), Duration::from_secs(600));
+        assert_eq!(superseded.unless_tagged().collect::<Vec<_>>(), ["*"]);
+        let none: super::super::WhenSuperseded = serde_json::from_value(json!({"gracePeriod": "1h", "unlessTagged": []})).unwrap();
+        assert_eq!(none.unless_tagged().count(), 0);
+        let artifact: Artifact = serde_json::from_value(json!({"artifactType": "a/b", "files": [{"name": "f", "value": ""}]})).unwrap();
+        assert_eq!(artifact.files.first().unwrap().media_type(), "application/octet-stream");
+    }
+
+    #[test]
+    fn an_explicit_null_is_as_good_as_an_absent_field() {
+        let nulls = json!({
+            "image": "registry.example.com/team/app:v1",
+            "targets": null, "endOfLife": null, "signature": null, "dryRun": null, "interval": null, "timeout": null,
+            "suspend": null, "deletionPolicy": null, "referrersMode": null, "secretRef": null, "serviceAccountName": null,
+            "certSecretRef": null, "proxySecretRef": null, "insecure": null,
+            "artifact": {"artifactType": "a/b", "annotations": null, "files": null, "filesFrom": null}
+        });
+        let spec: ImageAttachmentSpec = serde_json::from_value(nulls).unwrap();
+        assert_eq!(
+            serde_json::to_value(&spec).unwrap(),
+            json!({"image": "registry.example.com/team/app:v1", "artifact": {"artifactType": "a/b"}})
+        );
+        assert!(matches!(spec.kind(), Some(AttachmentKind::Artifact(_))));
+    }
+
+    #[test]
+    fn fields_of_a_newer_version_break_nothing() {
+        let spec: ImageAttachmentSpec =
+            serde_json::from_value(json!({"image": "r.example/a:1", "targets": {"layers": true}, "verify": {}})).unwrap();
+        assert_eq!(spec.targets, Some(Targets::default()));
+    }
+
+    #[test]
+    fn a_spec_is_written_as_it_was_read() {
+        let given = json!({
+            "image": "registry.example.com/team/app:v1",
+            "targets": {"scope": "Platforms", "platforms": ["linux/amd64"], "excludePlatforms": [], "missing": "Ignore"},
+            "endOfLife": {
+                "whenSuperseded": {"gracePeriod": "720h", "settle": "0s", "unlessTagged": ["*", "!nightly-*"]},
+                "artifactType": "a/b", "annotation": "eol", "annotations": {"k": "v"}, "onConflict": "Supersede"
+            },
+            "interval": "90m", "timeout": "1m30s", "deletionPolicy": "Delete", "referrersMode": "API", "suspend": false,
+            "secretRef": {"name": "login"}, "serviceAccountName": "builder"
+        });
+        let spec: ImageAttachmentSpec = serde_json::from_value(given.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&spec).unwrap(), given);
+        let tag_schema: ReferrersMode = serde_json::from_value(Value::from("TagSchema")).unwrap();
+        assert_eq!(tag_schema, ReferrersMode::TagSchema);
+    }
+
+    #[test]
+    fn exactly_one_kind_is_a_kind() {
+        let spec = |fields: Value| -> ImageAttachmentSpec {
+            let mut object = json!({"image": "r.example/a:1"});
+            object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            serde_json::from_value(object).unwrap()
+        };
+        let artifact = json!({"artifactType": "a/b"});
+        assert!(spec(json!({})).kind().is_none());
+        assert!(spec(json!({"artifact": artifact, "signature": {}})).kind().is_none());
+        assert_eq!(spec(json!({"signature": {}})).kind().unwrap().to_string(), "signature");
+        assert_eq!(spec(json!({"endOfLife": {}})).kind().unwrap().to_string(), "endOfLife");
+        assert_eq!(spec(json!({"artifact": artifact})).kind().unwrap().to_string(), "artifact");
+    }
+}

@@ -1,0 +1,96 @@
+//! Which of a subject's referrers say what we would say.
+//!
+//! A listing only nominates: the manifest decides. The manifest need not be fetched where our own bytes, with the
+//! candidate's `created`, hash to the candidate's digest: then they are the candidate.
+
+use std::collections::BTreeMap;
+
+use crate::oci::{Descriptor, Digest, ImageManifest, RawEntry, annotation};
+
+use super::content::TargetContent;
+use super::time::Created;
+
+/// A referrer of the subject that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Existing {
+    /// Its manifest's digest.
+    pub digest: Digest,
+    /// When it was made, where it says so.
+    pub created: Option<Created>,
+}
+
+/// Entries of the listing that could be of `artifact_type`: of that type, or of none (which some registries list for
+/// artifacts typed by their config).
+pub(super) fn of_type<'a>(entries: &'a [RawEntry], artifact_type: &str) -> impl Iterator<Item = &'a Descriptor> {
+    entries
+        .iter()
+        .filter_map(RawEntry::descriptor)
+        .filter(move |entry| entry.artifact_type.is_empty() || entry.artifact_type == artifact_type)
+}
+
+/// Whether the listing alone proves that `candidate` is our content on `subject`.
+pub(super) fn is_proven(content: &TargetContent, subject: &Descriptor, candidate: &Descriptor) -> bool {
+    let created = listed_created(candidate);
+    let Some(created) = created.or(content.fixes_created().then_some(Created::at(k8s_openapi::jiff::Timestamp::UNIX_EPOCH))) else {
+        return false;
+    };
+    content.could_list_as(&candidate.annotations) && content.attach_to(subject, created).digest() == &candidate.digest
+}
+
+/// The referrers that the listing alone proves to be our content: nobody has asked for their manifests yet.
+#[must_use]
+pub fn proven(content: &TargetContent, subject: &Descriptor, entries: &[RawEntry]) -> Vec<Digest> {
+    let equal = of_type(entries, content.artifact_type.as_str()).filter(|entry| is_proven(content, subject, entry));
+    equal.map(|entry| entry.digest.clone()).collect()
+}
+
+/// The `created` that a listing shows for an entry.
+pub(super) fn listed_created(entry: &Descriptor) -> Option<Created> {
+    entry.annotations.get(annotation::CREATED)?.parse().ok()
+}
+
+/// The `created` that a manifest states.
+pub(super) fn stated_created(manifest: &ImageManifest) -> Option<Created> {
+    manifest.annotations.get(annotation::CREATED)?.parse().ok()
+}
+
+/// The referrers whose manifests must be read before `content` can be planned for `subject`: those that the listing neither
+/// proves nor contradicts. An end-of-life mark (`is_mark`) is outranked by any newer one, so there every mark of the type
+/// whose listing does not show its time is read as well.
+#[must_use]
+pub fn to_fetch(content: &TargetContent, is_mark: bool, subject: &Descriptor, entries: &[RawEntry]) -> Vec<Descriptor> {
+    of_type(entries, content.artifact_type.as_str())
+        .filter(|entry| {
+            let unproven = content.could_list_as(&entry.annotations) && !is_proven(content, subject, entry);
+            let unranked = is_mark && listed_created(entry).is_none();
+            unproven || unranked
+        })
+        .cloned()
+        .collect()
+}
+
+/// All referrers that equal `content` on `subject`, the one that stays first: the earliest `created`, then the lowest
+/// digest. `fetched` holds what [`to_fetch`] asked for.
+pub(super) fn equals(
+    content: &TargetContent,
+    subject: &Descriptor,
+    entries: &[RawEntry],
+    fetched: &BTreeMap<Digest, ImageManifest>,
+) -> Vec<Existing> {
+    let mut found: Vec<Existing> = of_type(entries, content.artifact_type.as_str())
+        .filter_map(|entry| match fetched.get(&entry.digest) {
+            Some(manifest) => content
+                .equals(&subject.digest, manifest)
+                .then(|| Existing { digest: entry.digest.clone(), created: stated_created(manifest) }),
+            None => is_proven(content, subject, entry).then(|| Existing { digest: entry.digest.clone(), created: listed_created(entry) }),
+        })
+        .collect();
+    sort(&mut found);
+    found
+}
+
+/// The order in which equal attachments stay.
+pub(super) fn sort(found: &mut Vec<Existing>) {
+    found.sort_by(|a, b| (a.created.is_none(), a.created, &a.digest).cmp(&(b.created.is_none(), b.created, &b.digest)));
+    found.dedup_by(|a, b| a.digest == b.digest);
+}

@@ -1,0 +1,174 @@
+//! What is attached, as bytes: the manifest that `oras attach` would write, as a pure function of the content, the subject
+//! and a `created` time (image-spec, manifest.md, "Guidelines for Artifact Usage").
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::oci::{ArtifactType, Descriptor, Digest, ImageManifest, annotation, media_type};
+
+use super::files::{File, FileError, FileTarget};
+use super::image::Entry;
+use super::time::Created;
+
+/// What a resource attaches, before it is known to which target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// The artifact type.
+    pub artifact_type: ArtifactType,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Files, one layer each, in their order.
+    pub files: Vec<File>,
+}
+
+impl Content {
+    /// What goes to one target: the files that are for every target and those that name this one.
+    ///
+    /// # Errors
+    /// When files have targets and none is for this one, or two of the files have one name.
+    pub fn for_target(&self, entry: &Entry, is_root: bool) -> Result<TargetContent, FileError> {
+        let files: Vec<&File> = self.files.iter().filter(|file| file.target.covers(entry, is_root)).collect();
+        if files.is_empty() && self.files.iter().any(|file| file.target != FileTarget::Every) {
+            return Err(FileError::Uncovered { target: describe(entry) });
+        }
+        for (nth, file) in files.iter().enumerate() {
+            if files.iter().take(nth).any(|earlier| earlier.title == file.title) {
+                return Err(FileError::TwoOfOneName { name: file.title.clone(), target: describe(entry) });
+            }
+        }
+        Ok(TargetContent {
+            artifact_type: self.artifact_type.clone(),
+            annotations: self.annotations.clone(),
+            layers: files.iter().map(|file| file.layer()).collect(),
+            blobs: files.iter().map(|file| file.bytes.clone()).collect(),
+        })
+    }
+}
+
+/// A target in a message: its platform, or `index`, with its digest.
+fn describe(entry: &Entry) -> String {
+    format!("{} ({})", entry.platform().unwrap_or_else(|| "index".to_owned()), entry.subject.digest)
+}
+
+/// What is attached to one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetContent {
+    /// The artifact type.
+    pub artifact_type: ArtifactType,
+    /// Annotations of the manifest, as the spec gives them.
+    pub annotations: BTreeMap<String, String>,
+    /// Layers, one a file; empty: the empty descriptor stands in.
+    pub layers: Vec<Descriptor>,
+    /// The layers' bytes, in the same order.
+    pub blobs: Vec<Bytes>,
+}
+
+/// A finished attachment: a manifest's bytes and what names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// The manifest.
+    pub bytes: Bytes,
+    /// How a listing shows it: media type, digest, size, artifact type and all annotations (distribution-spec, "Listing
+    /// Referrers").
+    pub listed: Descriptor,
+}
+
+impl Attachment {
+    /// The manifest's bytes and its entry in a listing.
+    #[must_use]
+    pub fn from_manifest(manifest: &ImageManifest) -> Self {
+        let bytes = serde_json::to_vec(manifest).unwrap_or_default();
+        let listed = Descriptor {
+            artifact_type: manifest.effective_artifact_type().to_owned(),
+            annotations: manifest.annotations.clone(),
+            ..Descriptor::of(media_type::OCI_MANIFEST, &bytes)
+        };
+        Self { bytes: bytes.into(), listed }
+    }
+
+    /// The manifest's digest.
+    #[must_use]
+    pub const fn digest(&self) -> &Digest {
+        &self.listed.digest
+    }
+}
+
+impl TargetContent {
+    /// The hash of all but the subject and the time: it changes exactly when the content does.
+    #[must_use]
+    pub fn hash(&self) -> Digest {
+        let manifest = self.manifest(None, None);
+        Digest::sha256(&serde_json::to_vec(&manifest).unwrap_or_default())
+    }
+
+    /// The attachment of this content to `subject`, made at `created`. A `created` among the annotations is used as given.
+    #[must_use]
+    pub fn attach_to(&self, subject: &Descriptor, created: Created) -> Attachment {
+        Attachment::from_manifest(&self.manifest(Some(subject), Some(&created.to_string())))
+    }
+
+    /// Whether the spec itself says when the attachment was created.
+    #[must_use]
+    pub fn fixes_created(&self) -> bool {
+        self.annotations.contains_key(annotation::CREATED)
+    }
+
+    /// Whether `manifest` says the same about `subject`: equal in every field but `created` and the subject's optional
+    /// fields.
+    #[must_use]
+    pub fn equals(&self, subject: &Digest, manifest: &ImageManifest) -> bool {
+        let empty = [Descriptor::empty()];
+        let layers: &[Descriptor] = if self.layers.is_empty() { &empty } else { &self.layers };
+        let same_layer = |ours: &Descriptor, theirs: &Descriptor| {
+            ours.media_type == theirs.media_type
+                && ours.digest == theirs.digest
+                && ours.size == theirs.size
+                && ours.annotations == theirs.annotations
+        };
+        manifest.effective_artifact_type() == self.artifact_type.as_str()
+            && manifest.config.media_type == media_type::OCI_EMPTY
+            && manifest.config.digest == Descriptor::empty().digest
+            && manifest.subject.as_ref().is_some_and(|theirs| theirs.digest == *subject)
+            && self.same_annotations(&manifest.annotations)
+            && layers.len() == manifest.layers.len()
+            && layers.iter().zip(&manifest.layers).all(|(ours, theirs)| same_layer(ours, theirs))
+    }
+
+    /// Whether annotations that a listing shows could belong to an equal manifest: what is missing says nothing, what
+    /// contradicts does.
+    #[must_use]
+    pub fn could_list_as(&self, listed: &BTreeMap<String, String>) -> bool {
+        listed
+            .iter()
+            .filter(|(key, _)| self.fixes_created() || *key != annotation::CREATED)
+            .all(|(key, value)| self.annotations.get(key) == Some(value))
+    }
+
+    fn same_annotations(&self, theirs: &BTreeMap<String, String>) -> bool {
+        let compared = |annotations: &BTreeMap<String, String>| {
+            let mut annotations = annotations.clone();
+            if !self.fixes_created() {
+                annotations.remove(annotation::CREATED);
+            }
+            annotations
+        };
+        compared(theirs) == self.annotations
+    }
+
+    fn manifest(&self, subject: Option<&Descriptor>, created: Option<&str>) -> ImageManifest {
+        let mut annotations = self.annotations.clone();
+        if let (Some(created), false) = (created, self.fixes_created()) {
+            annotations.insert(annotation::CREATED.to_owned(), created.to_owned());
+        }
+        ImageManifest {
+            schema_version: 2,
+            media_type: Some(media_type::OCI_MANIFEST.to_owned()),
+            artifact_type: Some(self.artifact_type.to_string()),
+            config: Descriptor::empty(),
+            layers: if self.layers.is_empty() { vec![Descriptor::empty()] } else { self.layers.clone() },
+            subject: subject.map(Descriptor::stripped),
+            annotations,
+        }
+    }
+}

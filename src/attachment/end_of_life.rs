@@ -1,0 +1,144 @@
+//! The date in an end-of-life mark: an RFC 3339 date-time or full-date, written as it was given.
+
+use std::fmt;
+use std::str::FromStr;
+
+use k8s_openapi::jiff::{Timestamp, civil, tz::TimeZone};
+
+/// A valid end-of-life date, and the instant that it means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndOfLifeDate {
+    text: Box<str>,
+    instant: Timestamp,
+}
+
+impl EndOfLifeDate {
+    /// As given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The instant from which the image is out of life; a bare date begins at 00:00 UTC.
+    #[must_use]
+    pub const fn instant(&self) -> Timestamp {
+        self.instant
+    }
+
+    /// The date that is `instant`, in whole seconds.
+    #[must_use]
+    pub fn at(instant: Timestamp) -> Self {
+        let created = super::Created::at(instant);
+        Self { text: created.to_string().into(), instant: created.instant() }
+    }
+}
+
+impl fmt::Display for EndOfLifeDate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The text is no date that readers of end-of-life marks agree on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a date: write an RFC 3339 date-time with its offset, such as 2025-03-20T01:20:30Z, or a full date, such as 2025-03-20"
+)]
+pub struct EndOfLifeDateError(String);
+
+impl FromStr for EndOfLifeDate {
+    type Err = EndOfLifeDateError;
+
+    fn from_str(text: &str) -> Result<Self, EndOfLifeDateError> {
+        let refused = || EndOfLifeDateError(text.chars().take(64).collect());
+        let instant = match text.len() {
+            10 if has_form(text, "dddd-dd-dd") => {
+                let date: civil::Date = text.parse().map_err(|_| refused())?;
+                date.to_zoned(TimeZone::UTC).map_err(|_| refused())?.timestamp()
+            }
+            _ if is_date_time(text) => text.parse().map_err(|_| refused())?,
+            _ => return Err(refused()),
+        };
+        Ok(Self { text: text.into(), instant })
+    }
+}
+
+/// RFC 3339, section 5.6, `date-time`; narrower than what jiff takes (it reads spaces, weeks, zones in brackets).
+fn is_date_time(text: &str) -> bool {
+    let Some((head, rest)) = text.split_at_checked(19) else { return false };
+    if !has_form(head, "dddd-dd-ddTdd:dd:dd") {
+        return false;
+    }
+    let offset = match rest.strip_prefix('.') {
+        Some(fraction) => {
+            let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+            if !(1..=9).contains(&digits) {
+                return false;
+            }
+            fraction.get(digits..).unwrap_or_default()
+        }
+        None => rest,
+    };
+    offset == "Z" || has_form(offset, "+dd:dd") || has_form(offset, "-dd:dd")
+}
+
+fn has_form(text: &str, form: &str) -> bool {
+    text.len() == form.len() && text.bytes().zip(form.bytes()).all(|(b, form)| if form == b'd' { b.is_ascii_digit() } else { b == form })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_the_field_are_read_and_written_as_given() {
+        for (text, instant) in [
+            ("2024-11-12", "2024-11-12T00:00:00Z"),
+            ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
+            ("2023-05-12T21:15:10.8343521Z", "2023-05-12T21:15:10.8343521Z"),
+            ("2025-03-20T01:20:30+02:00", "2025-03-19T23:20:30Z"),
+            ("2024-02-29", "2024-02-29T00:00:00Z"),
+            ("9999-12-30", "9999-12-30T00:00:00Z"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ] {
+            let date: EndOfLifeDate = text.parse().unwrap();
+            assert_eq!((date.as_str(), date.instant()), (text, instant.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_readers_would_not_agree_on_is_refused() {
+        for text in [
+            "",
+            "2025",
+            "2025-3-20",
+            "2025-02-29",
+            "2025-13-01",
+            "2025-03-20 01:20:30Z",
+            "2025-03-20T01:20:30",
+            "2025-03-20T01:20Z",
+            "2025-03-20t01:20:30z",
+            "2025-03-20T25:00:00Z",
+            "2025-03-20T01:20:30.Z",
+            "2025-03-20T01:20:30[UTC]",
+            "20250320",
+            "2025-W12-4",
+            "tomorrow",
+            "+02025-03-20",
+            "2025-03-20Z",
+        ] {
+            let error = text.parse::<EndOfLifeDate>().unwrap_err().to_string();
+            assert!(error.contains("such as 2025-03-20T01:20:30Z"), "{text}: {error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_date_or_refused(text in "[0-9T:Z.+-]{0,30}|\\PC{0,30}") {
+            if let Ok(date) = text.parse::<EndOfLifeDate>() {
+                assert_eq!(date.as_str(), text);
+            }
+        }
+    }
+}

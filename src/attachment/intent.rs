@@ -1,0 +1,152 @@
+//! A spec, parsed: what the user wants, in types. Everything that a schema cannot check is checked here, by one code for the
+//! controller, the command and admission.
+
+use std::collections::BTreeMap;
+
+use crate::api::{EndOfLife, ImageAttachmentSpec, Reason, Scope};
+use crate::oci::{ArtifactType, PlatformPattern, Reference};
+
+use super::content::Content;
+use super::end_of_life::EndOfLifeDate;
+use super::files::{File, FileError, FileTarget, Inputs};
+use super::problem::Problem;
+use super::selection::Selection;
+
+/// How readers find and rank an end-of-life mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkKeys {
+    /// The annotation that holds the date.
+    pub annotation: String,
+    /// The date.
+    pub date: EndOfLifeDate,
+}
+
+/// What is to be attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Desired {
+    /// The same manifest content whenever it is made; an end-of-life mark where `mark` is given.
+    Content {
+        /// Type, annotations, files.
+        content: Content,
+        /// Where it is a mark.
+        mark: Option<MarkKeys>,
+    },
+}
+
+/// What a resource wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// The image.
+    pub reference: Reference,
+    /// Which of its entries.
+    pub selection: Selection,
+    /// What to attach to them.
+    pub desired: Desired,
+}
+
+impl Intent {
+    /// Parses `spec`; `inputs` are the ConfigMaps that it names.
+    ///
+    /// # Errors
+    /// `InvalidReference`, `InvalidSpec` or `FileMissing`, with the field, the value and the way out.
+    pub fn parse(spec: &ImageAttachmentSpec, inputs: &Inputs) -> Result<Self, Problem> {
+        let reference = parse_reference(&spec.image)?;
+        let selection = parse_selection(spec)?;
+        let desired = match (&spec.end_of_life, &spec.artifact, &spec.signature) {
+            (Some(end_of_life), None, None) => parse_mark(end_of_life, &reference)?,
+            (None, Some(artifact), None) => {
+                let mut files = Vec::new();
+                for (nth, file) in artifact.files.iter().enumerate() {
+                    files.push(File::resolve(file, &format!("artifact.files[{nth}]"), inputs).map_err(file_problem)?);
+                }
+                if files.iter().any(|file| file.target != FileTarget::Every) && reference.digest.is_none() {
+                    return Err(invalid(
+                        "artifact.files: a file with a target needs a digest in image, since a tag may move on: write image as name:tag@sha256:… (affix pin does)",
+                    ));
+                }
+                let artifact_type = parse_artifact_type(&artifact.artifact_type, "artifact.artifactType")?;
+                let annotations = artifact.annotations.clone();
+                check_annotations(&annotations, "artifact.annotations")?;
+                Desired::Content { content: Content { artifact_type, annotations, files }, mark: None }
+            }
+            _ => return Err(invalid("give exactly one of endOfLife, artifact and signature")),
+        };
+        Ok(Self { reference, selection, desired })
+    }
+}
+
+fn invalid(message: impl std::fmt::Display) -> Problem {
+    Problem::new(Reason::InvalidSpec, message)
+}
+
+/// A file that is missing can still come; anything else is for the spec's author.
+#[must_use]
+pub fn file_problem(error: FileError) -> Problem {
+    Problem::new(if error.is_missing() { Reason::FileMissing } else { Reason::InvalidSpec }, error)
+}
+
+fn parse_reference(image: &str) -> Result<Reference, Problem> {
+    let reference: Reference =
+        image.parse().map_err(|error| Problem::new(Reason::InvalidReference, format_args!("spec.image: {error}")))?;
+    match &reference.tag {
+        Some(tag) if tag.is_referrers_tag() => Err(Problem::new(
+            Reason::InvalidReference,
+            format_args!("spec.image: the tag {tag} holds referrers or signatures of an image: name the image itself"),
+        )),
+        _ => Ok(reference),
+    }
+}
+
+fn parse_selection(spec: &ImageAttachmentSpec) -> Result<Selection, Problem> {
+    let Some(targets) = &spec.targets else { return Ok(Selection::default()) };
+    let parse = |field: &str, texts: &[String]| -> Result<Vec<PlatformPattern>, Problem> {
+        texts.iter().map(|text| text.parse().map_err(|error| invalid(format_args!("targets.{field}: {error}")))).collect()
+    };
+    let platforms = targets.platforms.as_deref().map(|texts| parse("platforms", texts)).transpose()?;
+    let exclude = parse("excludePlatforms", targets.exclude_platforms())?;
+    if platforms.as_ref().is_some_and(Vec::is_empty) {
+        return Err(invalid(
+            "targets.platforms: the list is empty: remove it to choose every platform, or set targets.scope: Index to choose none",
+        ));
+    }
+    let scope = targets.scope();
+    if scope == Scope::Index && (platforms.is_some() || !exclude.is_empty()) {
+        return Err(invalid("targets: platforms and excludePlatforms have no meaning with scope Index: remove them, or the scope"));
+    }
+    Ok(Selection { scope, platforms, exclude, missing: targets.missing() })
+}
+
+fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired, Problem> {
+    let artifact_type = parse_artifact_type(end_of_life.artifact_type(), "endOfLife.artifactType")?;
+    let annotation = end_of_life.annotation().to_owned();
+    let mut annotations = end_of_life.annotations.clone();
+    check_annotations(&annotations, "endOfLife.annotations")?;
+    if annotations.contains_key(&annotation) {
+        return Err(invalid(format_args!("endOfLife.annotations: {annotation:?} is written by affix from endOfLife.date: remove it")));
+    }
+    let Some(date) = &end_of_life.date else {
+        return Err(invalid("endOfLife: give exactly one of date and whenSuperseded"));
+    };
+    let date: EndOfLifeDate = date.parse().map_err(|error| invalid(format_args!("endOfLife.date: {error}")))?;
+    if reference.digest.is_none() {
+        return Err(invalid(
+            "endOfLife.date: it needs a digest in image, since the tag may already name the next, good image: write image as name:tag@sha256:… (affix pin does)",
+        ));
+    }
+    annotations.insert(annotation.clone(), date.as_str().to_owned());
+    let content = Content { artifact_type, annotations, files: Vec::new() };
+    Ok(Desired::Content { content, mark: Some(MarkKeys { annotation, date }) })
+}
+
+fn parse_artifact_type(text: &str, field: &str) -> Result<ArtifactType, Problem> {
+    text.parse().map_err(|error| invalid(format_args!("{field}: {error}")))
+}
+
+/// `created` decides which mark is the newest and which attachment stays, so where the spec gives it, it must be a time.
+fn check_annotations(annotations: &BTreeMap<String, String>, field: &str) -> Result<(), Problem> {
+    let created = annotations.get(crate::oci::annotation::CREATED);
+    match created.map(|text| text.parse::<super::Created>()) {
+        Some(Err(error)) => Err(invalid(format_args!("{field}: {}: {error}", crate::oci::annotation::CREATED))),
+        _ => Ok(()),
+    }
+}

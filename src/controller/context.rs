@@ -1,0 +1,134 @@
+//! What all reconciliations share, and the one place that writes status and events.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource as _, ResourceExt as _};
+use serde_json::json;
+use std::sync::Arc;
+
+use crate::api::{ImageAttachment, ImageAttachmentStatus, Reason};
+use crate::engine::{Claims, Draft, Engine, Failure, Journal, Note, Severity, status_in_progress};
+use crate::oci::Digest;
+
+use super::metrics::Metrics;
+use super::objects::Objects;
+use super::options::Options;
+use super::schedule::Lanes;
+
+/// The field manager of everything that affix writes to the API server.
+const MANAGER: &str = "affix";
+/// The client has no time-out of its own for reads.
+const API_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Shared by all reconciliations.
+pub(super) struct Context {
+    pub(super) client: Client,
+    pub(super) engine: Engine,
+    pub(super) options: Options,
+    pub(super) objects: Objects,
+    pub(super) lanes: Lanes,
+    pub(super) metrics: Arc<Metrics>,
+    recorder: Recorder,
+}
+
+/// The API server did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClusterError {
+    /// It refused, or could not be reached.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    /// The resource was deleted meanwhile: there is nothing to do for it any more.
+    #[error("the resource is gone")]
+    Gone,
+    /// It did not answer.
+    #[error("the API server did not answer within {} s", API_TIMEOUT.as_secs())]
+    TimedOut,
+}
+
+impl Context {
+    pub(super) fn new(client: Client, engine: Engine, options: Options, metrics: Arc<Metrics>) -> Self {
+        let instance = std::env::var("HOSTNAME").ok();
+        let recorder = Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance });
+        let lanes = Lanes::new(options.concurrent);
+        Self { client, engine, options, objects: Objects::default(), lanes, metrics, recorder }
+    }
+
+    /// Bounds a call to the API server.
+    pub(super) async fn bounded<T>(&self, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ClusterError> {
+        Ok(tokio::time::timeout(API_TIMEOUT, call).await.map_err(|_| ClusterError::TimedOut)??)
+    }
+
+    /// Writes status by server-side apply, unless it is what the object has.
+    ///
+    /// # Errors
+    /// When the API server refuses, or the resource is gone.
+    pub(super) async fn write_status(&self, object: &ImageAttachment, status: &ImageAttachmentStatus) -> Result<(), ClusterError> {
+        if object.status.as_ref() == Some(status) {
+            return Ok(());
+        }
+        let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
+        let api: Api<ImageAttachment> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        // The UID keeps the status of a deleted resource from a new one of the same name.
+        let patch = json!({
+            "apiVersion": ImageAttachment::api_version(&()), "kind": ImageAttachment::kind(&()),
+            "metadata": {"name": name, "namespace": object.namespace(), "uid": uid},
+            "status": status,
+        });
+        let params = PatchParams::apply(MANAGER).force();
+        match self.bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await {
+            Ok(written) => {
+                self.objects.wrote(&uid, written.metadata.resource_version.as_deref(), status);
+                Ok(())
+            }
+            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 404 || answer.code == 409 => Err(ClusterError::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Publishes an event; one that fails fails nothing.
+    pub(super) async fn publish(&self, object: &ImageAttachment, note: &Note) {
+        let event = Event {
+            type_: match note.severity {
+                Severity::Normal => EventType::Normal,
+                Severity::Warning => EventType::Warning,
+            },
+            reason: note.reason.as_str().to_owned(),
+            note: Some(crate::api::cut_message(&note.message)),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let published = self.bounded(self.recorder.publish(&event, &object.object_ref(&()))).await;
+        if let Err(error) = published {
+            tracing::warn!(%error, reason = note.reason.as_str(), "an event was not published");
+        }
+    }
+}
+
+/// Writes down in status what a pass is about to push.
+pub(super) struct StatusJournal<'a> {
+    pub(super) context: &'a Context,
+    pub(super) object: &'a ImageAttachment,
+    pub(super) now: Timestamp,
+}
+
+impl Journal for StatusJournal<'_> {
+    async fn save(&self, draft: &Draft<'_>) -> Result<(), Failure> {
+        let previous = self.object.status.clone().unwrap_or_default();
+        let generation = self.object.metadata.generation.unwrap_or_default();
+        let status = status_in_progress(&previous, draft, generation, self.now);
+        let written = self.context.write_status(self.object, &status).await;
+        written.map_err(|error| Failure::new(Reason::Progressing, format_args!("status cannot be saved before the push: {error}")))
+    }
+}
+
+/// No other resource is asked yet.
+pub(super) struct NamespaceClaims;
+
+impl Claims for NamespaceClaims {
+    async fn is_wanted(&self, _: &Digest, _: &Digest) -> bool {
+        false
+    }
+}

@@ -1,0 +1,122 @@
+//! What the process remembers of each object between its passes, by UID. Losing it costs a look at the registry, never more.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::api::{ImageAttachment, ImageAttachmentStatus};
+
+/// What is remembered of one object.
+#[derive(Debug, Default)]
+struct Remembered {
+    /// Failures in a row.
+    failures: u32,
+    /// When the registry's listings are looked at next.
+    verify_at: Option<Instant>,
+    /// The status that was last written, with its resource version: the watch may not have brought it back yet.
+    written: Option<(u64, ImageAttachmentStatus)>,
+}
+
+/// The memory of all objects.
+#[derive(Debug, Default)]
+pub(super) struct Objects(Mutex<HashMap<String, Remembered>>);
+
+impl Objects {
+    fn with<T>(&self, uid: &str, work: impl FnOnce(&mut Remembered) -> T) -> T {
+        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        work(objects.entry(uid.to_owned()).or_default())
+    }
+
+    /// Forgets an object that was deleted.
+    pub(super) fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// The object with the newest status that is known: a pass that worked on an older one would forget what it pushed.
+    pub(super) fn freshest(&self, uid: &str, object: &ImageAttachment) -> ImageAttachment {
+        let mut object = object.clone();
+        let seen = version(object.metadata.resource_version.as_deref());
+        self.with(uid, |remembered| match &remembered.written {
+            Some((written, status)) if seen.is_none_or(|seen| seen < *written) => object.status = Some(status.clone()),
+            _ => remembered.written = None,
+        });
+        object
+    }
+
+    /// Remembers a status that was written.
+    pub(super) fn wrote(&self, uid: &str, resource_version: Option<&str>, status: &ImageAttachmentStatus) {
+        let Some(version) = version(resource_version) else { return };
+        self.with(uid, |remembered| remembered.written = Some((version, status.clone())));
+    }
+
+    /// One more failure; answers with how many in a row.
+    pub(super) fn failed(&self, uid: &str) -> u32 {
+        self.with(uid, |remembered| {
+            remembered.failures = remembered.failures.saturating_add(1);
+            remembered.failures
+        })
+    }
+
+    /// A pass went well.
+    pub(super) fn succeeded(&self, uid: &str) {
+        self.with(uid, |remembered| remembered.failures = 0);
+    }
+
+    /// Whether the listings are due. An object that is seen for the first time is due within `first`, so that a restart does
+    /// not bring all of them at once.
+    pub(super) fn is_verification_due(&self, uid: &str, now: Instant, first: Duration) -> bool {
+        self.with(uid, |remembered| *remembered.verify_at.get_or_insert(now + first) <= now)
+    }
+
+    /// The listings were looked at; answers when the next look is due.
+    pub(super) fn verified(&self, uid: &str, next: Instant) {
+        self.with(uid, |remembered| remembered.verify_at = Some(next));
+    }
+
+    /// When the listings are due.
+    pub(super) fn verify_at(&self, uid: &str) -> Option<Instant> {
+        self.with(uid, |remembered| remembered.verify_at)
+    }
+}
+
+/// Resource versions are decimal and grow (KEP-5504).
+fn version(text: Option<&str>) -> Option<u64> {
+    text.and_then(|text| text.parse().ok())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+mod tests {
+    use super::*;
+    use crate::api::ImageAttachmentSpec;
+
+    fn object(version: &str, observed: i64) -> ImageAttachment {
+        let mut object = ImageAttachment::new("a", ImageAttachmentSpec::new("r.example.com/a:v1"));
+        object.metadata.resource_version = Some(version.to_owned());
+        object.status = Some(ImageAttachmentStatus { observed_generation: observed, ..ImageAttachmentStatus::default() });
+        object
+    }
+
+    #[test]
+    fn a_status_that_was_written_counts_until_the_watch_has_brought_it_back() {
+        let objects = Objects::default();
+        let written = ImageAttachmentStatus { observed_generation: 2, ..ImageAttachmentStatus::default() };
+        objects.wrote("u", Some("10"), &written);
+        assert_eq!(objects.freshest("u", &object("9", 1)).status.unwrap().observed_generation, 2);
+        assert_eq!(objects.freshest("u", &object("10", 3)).status.unwrap().observed_generation, 3);
+        assert_eq!(objects.freshest("u", &object("9", 1)).status.unwrap().observed_generation, 1);
+    }
+
+    #[test]
+    fn the_first_verification_is_spread_and_the_next_ones_follow() {
+        let objects = Objects::default();
+        let now = Instant::now();
+        let later = now + Duration::from_secs(10);
+        assert!(!objects.is_verification_due("u", now, Duration::from_secs(10)));
+        assert!(objects.is_verification_due("u", later, Duration::ZERO));
+        objects.verified("u", later + Duration::from_secs(1));
+        assert!(!objects.is_verification_due("u", later, Duration::ZERO));
+        objects.forget("u");
+        assert_eq!(objects.verify_at("u"), None);
+    }
+}

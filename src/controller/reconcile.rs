@@ -1,0 +1,200 @@
+//! One reconciliation: from the object to a pass of the engine, and from its outcome to status, events and the next visit.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::{Resource as _, ResourceExt as _};
+
+use crate::api::{ConditionType, Conditions, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
+use crate::engine::{self, Failure, Note, Outcome, Severity};
+
+use super::backoff;
+use super::cluster::Namespace;
+use super::context::{ClusterError, Context, NamespaceClaims, StatusJournal};
+use super::metrics;
+
+/// The annotation by which users ask for a pass now, as Flux has it.
+pub(super) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+
+/// Reconciles one object. It never fails: whatever goes wrong decides when the object is visited next.
+pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Context>) -> Result<Action, Infallible> {
+    let object = match &object.0 {
+        Ok(object) => object,
+        Err(invalid) => {
+            tracing::error!(
+                name = invalid.metadata.name,
+                namespace = invalid.metadata.namespace,
+                error = invalid.error,
+                "the resource cannot be read; the CRD in the cluster may be of another version"
+            );
+            return Ok(Action::await_change());
+        }
+    };
+    let uid = object.uid().unwrap_or_default();
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let object = context.objects.freshest(&uid, object);
+    let started = Instant::now();
+    context.metrics.started();
+    let visit = Visit { context: &context, object: &object, uid: &uid };
+    let (next, result, told) = match visit.run().await {
+        Ok(done) => (done.next, if done.ready { metrics::Outcome::success } else { metrics::Outcome::requeue_after }, Some(done)),
+        Err(ClusterError::Gone) => (None, metrics::Outcome::success, None),
+        Err(error) => {
+            let delay = visit.back_off(None);
+            tracing::warn!(namespace = object.namespace(), name = object.name_any(), %error, "the API server could not be asked; trying again");
+            (Some(delay), metrics::Outcome::error, None)
+        }
+    };
+    let took = started.elapsed();
+    context.metrics.finished(result, told.as_ref().map(|done| done.reason), told.as_ref().map_or(0, |done| done.requests), took);
+    if let Some(done) = told {
+        tracing::info!(
+            namespace = object.namespace(),
+            name = object.name_any(),
+            reason = done.reason.as_str(),
+            targets = done.attached,
+            requests = done.requests,
+            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "reconciled"
+        );
+    }
+    Ok(next.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// What a visit came to.
+struct Done {
+    ready: bool,
+    reason: Reason,
+    attached: String,
+    requests: u64,
+    next: Option<Duration>,
+}
+
+struct Visit<'a> {
+    context: &'a Context,
+    object: &'a ImageAttachment,
+    uid: &'a str,
+}
+
+impl Visit<'_> {
+    async fn run(&self) -> Result<Done, ClusterError> {
+        let generation = self.object.metadata.generation.unwrap_or_default();
+        let previous = self.object.status.clone().unwrap_or_default();
+        let requested = self.object.annotations().get(REQUESTED_AT).cloned();
+        let asked = requested.is_some() && requested != previous.last_handled_reconcile_at;
+        let express = asked || previous.observed_generation != generation;
+        let _turn = self.context.lanes.turn(registry_host(&self.object.spec.image), express).await;
+        let now = Timestamp::now();
+
+        if self.object.spec.suspend() {
+            let mut next = previous.clone();
+            next.observed_generation = generation;
+            let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
+            conditions.conclude(Reason::Suspended, "spec.suspend is set: nothing is done until it is removed");
+            next.conditions = conditions.into_list();
+            self.write(&previous, &next).await?;
+            return Ok(Done { ready: false, reason: Reason::Suspended, attached: String::new(), requests: 0, next: None });
+        }
+
+        let spread = self.context.options.verify_interval.mul_f64(rand::random::<f64>());
+        let due = self.context.objects.is_verification_due(self.uid, Instant::now(), spread);
+        let outcome = self.pass(&previous, generation, asked || due, now).await?;
+        // The journal may have written since: what it saved is older than the outcome, but its transitions count.
+        let mut next = engine::status(&previous, &outcome, generation, now);
+        next.last_handled_reconcile_at = requested.or(next.last_handled_reconcile_at);
+        self.write(&previous, &next).await?;
+        for note in &outcome.notes {
+            self.context.publish(self.object, note).await;
+        }
+        let ready = find_condition(&next.conditions, ConditionType::Ready);
+        let reason = ready.and_then(|ready| ready.reason.parse().ok()).unwrap_or(outcome.verdict.reason);
+        let is_ready = ready.is_some_and(|ready| ready.status == "True");
+        if asked || due || !outcome.is_unchanged() {
+            let interval = backoff::jittered(self.context.options.verify_interval, 10, rand::random());
+            self.context.objects.verified(self.uid, Instant::now() + interval);
+        }
+        let next_visit = if is_ready || reason.is_stalled() || reason == Reason::Planned {
+            self.context.objects.succeeded(self.uid);
+            let interval = backoff::jittered(self.object.spec.interval(), self.context.options.interval_jitter_percentage, rand::random());
+            let verify = self.context.objects.verify_at(self.uid).map(|at| at.saturating_duration_since(Instant::now()));
+            verify.map_or(interval, |verify| interval.min(verify))
+        } else {
+            self.back_off(outcome.verdict.retry_after)
+        };
+        let attached = next.attached.clone().unwrap_or_default();
+        Ok(Done { ready: is_ready, reason, attached, requests: outcome.requests, next: Some(next_visit) })
+    }
+
+    /// The engine's pass. A panic in it is one resource's failure, not the process's.
+    async fn pass(&self, previous: &ImageAttachmentStatus, generation: i64, verify: bool, now: Timestamp) -> Result<Outcome, ClusterError> {
+        let namespace = Namespace::of(&self.context.client, &self.object.namespace().unwrap_or_default());
+        let sources = self.context.bounded(namespace.sources(&self.object.spec)).await?;
+        let request = match engine::request(&self.object.spec, Some(previous), generation, &sources, verify) {
+            Ok(request) => request,
+            Err(problem) => return Ok(Outcome::failed(&problem.into())),
+        };
+        let journal = StatusJournal { context: self.context, object: self.object, now };
+        let pass = self.context.engine.run(&request, &journal, &NamespaceClaims, now);
+        Ok(AssertUnwindSafe(pass).catch_unwind().await.unwrap_or_else(|_| {
+            self.context.metrics.panicked();
+            tracing::error!(namespace = self.object.namespace(), name = self.object.name_any(), "the pass panicked");
+            Outcome::failed(&Failure::new(
+                Reason::RegistryUnavailable,
+                "affix failed on this resource, which is a bug of affix: please report it with the resource's YAML",
+            ))
+        }))
+    }
+
+    /// Writes status, and tells of a transition of Ready.
+    async fn write(&self, previous: &ImageAttachmentStatus, next: &ImageAttachmentStatus) -> Result<(), ClusterError> {
+        let object = self.context.objects.freshest(self.uid, self.object);
+        self.context.write_status(&object, next).await?;
+        let ready = |status: &ImageAttachmentStatus| {
+            find_condition(&status.conditions, ConditionType::Ready)
+                .map(|ready| (ready.status.clone(), ready.reason.clone(), ready.message.clone()))
+        };
+        let (before, after) = (ready(previous), ready(next));
+        let changed =
+            before.as_ref().map(|(status, reason, _)| (status, reason)) != after.as_ref().map(|(status, reason, _)| (status, reason));
+        if let (true, Some((status, reason, message))) = (changed, after)
+            && let Ok(reason) = reason.parse::<Reason>()
+        {
+            let quiet = status == "True" || matches!(reason, Reason::Suspended | Reason::Planned | Reason::Progressing);
+            let severity = if quiet { Severity::Normal } else { Severity::Warning };
+            self.context.publish(self.object, &Note { severity, reason, message }).await;
+        }
+        Ok(())
+    }
+
+    fn back_off(&self, retry_after: Option<Duration>) -> Duration {
+        let failures = self.context.objects.failed(self.uid);
+        let options = &self.context.options;
+        backoff::delay(failures, options.min_retry_delay, options.max_retry_delay, retry_after, rand::random())
+    }
+}
+
+/// The part of an image before its repository: enough to share turns fairly, also where the reference turns out to be bad.
+fn registry_host(image: &str) -> &str {
+    image.split('/').next().unwrap_or_default()
+}
+
+/// What a reconciliation is keyed on, besides time: the spec's generation, a request, deletion and finalizers.
+pub(super) fn interesting(object: &DeserializeGuard<ImageAttachment>) -> Option<u64> {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let meta = object.meta();
+    let mut hasher = DefaultHasher::new();
+    meta.generation.hash(&mut hasher);
+    meta.annotations.as_ref().and_then(|annotations| annotations.get(REQUESTED_AT)).hash(&mut hasher);
+    meta.finalizers.hash(&mut hasher);
+    meta.deletion_timestamp.is_some().hash(&mut hasher);
+    meta.uid.hash(&mut hasher);
+    Some(hasher.finish())
+}

@@ -1,0 +1,156 @@
+//! Start to end of the operator: servers, watches, and a clean stop on SIGTERM.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{self, applier};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::ImageAttachment;
+use crate::engine::Engine;
+use crate::registry::Registries;
+
+use super::context::Context;
+use super::health::{self, Readiness};
+use super::metrics::Metrics;
+use super::options::Options;
+use super::reconcile::{interesting, reconcile};
+
+/// How long passes under way may take to end after SIGTERM; the kubelet's default grace period is 30 s.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// Why the operator could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No kubeconfig and not in a cluster, or a broken one.
+    #[error("the cluster's configuration cannot be read: {0}")]
+    Config(String),
+    /// The client could not be built.
+    #[error("the cluster's client cannot be made: {0}")]
+    Client(#[from] kube::Error),
+    /// An address cannot be listened on.
+    #[error("{what} cannot be served: {source}")]
+    Listen {
+        /// Which server.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("signals cannot be received: {0}")]
+    Signal(std::io::Error),
+}
+
+/// Runs the operator until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start; whatever happens later is retried.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let mut config = kube::Config::infer().await.map_err(|error| RunError::Config(error.to_string()))?;
+    config.read_timeout = None;
+    let client = Client::try_from(config)?;
+    let shutdown = CancellationToken::new();
+    let metrics = Arc::new(Metrics::new());
+    let readiness = Arc::new(Readiness::default());
+    let scopes: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
+        [] => vec![None],
+        namespaces => namespaces.iter().cloned().map(Some).collect(),
+    };
+    for scope in &scopes {
+        readiness.wait_for(waited_for(scope.as_deref()));
+    }
+    if let Some(address) = options.health_addr {
+        let routes = health::health_routes(Arc::clone(&readiness));
+        health::serve("health", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "health", source })?;
+    }
+    if let Some(address) = options.metrics_addr {
+        let routes = health::metrics_routes(Arc::clone(&metrics));
+        health::serve("metrics", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "metrics", source })?;
+    }
+    stop_on_signal(shutdown.clone()).map_err(RunError::Signal)?;
+
+    let engine = Engine::new(Registries::new(options.registries.clone()), options.engine.clone());
+    let context = Arc::new(Context::new(client, engine, options, metrics));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "affix started");
+    let watches = scopes.into_iter().map(|scope| watch(scope, Arc::clone(&context), Arc::clone(&readiness), shutdown.clone()));
+    let all = futures::future::join_all(watches);
+    let drained = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        _ = all => tracing::info!("affix stopped"),
+        () = drained => tracing::warn!("affix stopped with passes under way; they are taken up again at the next start"),
+    }
+    Ok(())
+}
+
+fn waited_for(namespace: Option<&str>) -> String {
+    namespace.map_or_else(|| "the list of imageattachments".to_owned(), |namespace| format!("the list of imageattachments in {namespace}"))
+}
+
+/// Watches one namespace, or all, and reconciles what it sees.
+async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<Readiness>, shutdown: CancellationToken) {
+    let api: Api<DeserializeGuard<ImageAttachment>> = match &namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    };
+    let mut selection = watcher::Config::default();
+    if let Some(labels) = &context.options.watch_label_selector {
+        selection = selection.labels(labels);
+    }
+    let (store, writer) = reflector::store::<DeserializeGuard<ImageAttachment>>();
+    let forgetful = Arc::clone(&context);
+    let touched = watcher(api, selection)
+        .default_backoff()
+        .modify(|object| {
+            // Nobody reads these, and they are most of an object's size.
+            object.managed_fields_mut().clear();
+        })
+        .reflect(writer)
+        .inspect_ok(move |event| {
+            if let watcher::Event::Delete(object) = event {
+                forgetful.objects.forget(&object.uid().unwrap_or_default());
+            }
+        })
+        .applied_objects()
+        .predicate_filter(interesting, kube::runtime::PredicateConfig::default())
+        .map_ok(|object| ObjectRef::from_obj(&object))
+        .inspect_err(|error| tracing::warn!(%error, "the watch of imageattachments failed; trying again"))
+        .filter_map(|seen| async { seen.ok().map(Ok::<_, watcher::Error>) })
+        .take_until(shutdown.cancelled_owned());
+    let ready = store.clone();
+    let scope = waited_for(namespace.as_deref());
+    tokio::spawn(async move {
+        if ready.wait_until_ready().await.is_ok() {
+            readiness.done(&scope);
+        }
+    });
+    let config = controller::Config::default();
+    applier(|object, context| Box::pin(reconcile(object, context)), |_, never, _| match *never {}, context, store, touched, config)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a visit did not take place");
+            }
+        })
+        .await;
+}
+
+fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: passes under way are ended first");
+        shutdown.cancel();
+    });
+    Ok(())
+}

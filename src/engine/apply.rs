@@ -1,0 +1,206 @@
+//! Apply: blobs first, then the manifests, then the proof that the registry lists them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use tokio::time::{Instant, timeout_at};
+
+use crate::api::{Reason, TargetState, TargetStatus};
+use crate::attachment::{Action, Attachment, Existing, Listed, TargetPlan};
+use crate::oci::{Descriptor, Digest, annotation, media_type};
+use crate::registry::{FallbackChange, ListingSource, Locator, Session};
+
+use super::failure::Failure;
+use super::listing::Target;
+use super::observe::Resolved;
+use super::outcome::{Note, Outcome, Severity};
+use super::pass::{Draft, Journal, Mode, Pass};
+use super::remove::{self, Claims};
+use super::rows::{self, set};
+
+/// One attachment to push.
+#[derive(Debug, Clone)]
+pub(super) struct Push {
+    /// What it is attached to.
+    pub subject: Descriptor,
+    /// The manifest.
+    pub attachment: Attachment,
+    /// Its blobs beside the empty one.
+    pub blobs: Vec<Bytes>,
+    /// How this subject's referrers are listed.
+    pub source: ListingSource,
+    /// Whether an earlier read in this pass, or status, saw entries in the fallback tag.
+    pub seen_before: bool,
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// The registry lists it.
+    Listed,
+    /// The registry took it and does not list it yet.
+    NotListedYet,
+}
+
+/// What a pass has planned, on the way into the registry.
+pub(super) struct Work<'a> {
+    /// The image.
+    pub resolved: &'a Resolved,
+    /// The rows so far.
+    pub table: Vec<TargetStatus>,
+    /// The targets, and the plan of each.
+    pub targets: &'a [Target],
+    pub plans: &'a [TargetPlan],
+    /// Whether the registry has the empty blob.
+    pub empty_is_there: bool,
+}
+
+impl Pass<'_> {
+    /// Carries out the plan; answers with the outcome.
+    pub(super) async fn apply(
+        &self,
+        mut outcome: Outcome,
+        work: Work<'_>,
+        journal: &impl Journal,
+        claims: &impl Claims,
+    ) -> Result<Outcome, Failure> {
+        let Work { resolved, mut table, targets, plans, empty_is_there } = work;
+        let mut pushes: Vec<(&Target, Push, bool)> = Vec::new();
+        let mut retry_after = None;
+        for (target, plan) in targets.iter().zip(plans) {
+            if let (Ok(words), false) = (&mut outcome.resolved, plan.notes.is_empty()) {
+                words.extend(plan.notes.iter().cloned());
+            }
+            if let Ok(entries) = &target.observed.listing {
+                self.warn_of_many(&mut outcome, &target.observed.subject, entries.len());
+            }
+            match &plan.action {
+                Action::Refuse(problem) => set(&mut table, target.row, |row| rows::fail(row, &problem.clone().into())),
+                Action::Keep { existing, made } => {
+                    set(&mut table, target.row, |row| rows::attached(row, existing, *made, &target.content));
+                }
+                Action::Attach { created, supersedes } => {
+                    let Listed::Content { content, .. } = &target.observed.wanted else { continue };
+                    let attachment = content.attach_to(&target.observed.subject, *created);
+                    set(&mut table, target.row, |row| rows::intended(row, attachment.digest(), *created, &target.content));
+                    let seen_before = target.observed.known.attachment.is_some()
+                        || target.observed.listing.as_ref().is_ok_and(|entries| !entries.is_empty());
+                    let push = Push {
+                        subject: target.observed.subject.clone(),
+                        attachment,
+                        blobs: content.blobs.clone(),
+                        source: target.source,
+                        seen_before,
+                    };
+                    pushes.push((target, push, *supersedes));
+                }
+            }
+        }
+        if self.request.mode == Mode::Plan {
+            for (target, ..) in &pushes {
+                set(&mut table, target.row, |row| {
+                    row.state = TargetState::Planned;
+                    row.attachment = None;
+                    row.origin = None;
+                    row.created = None;
+                });
+            }
+            return Ok(self.finish(outcome, table, Vec::new(), &[], None));
+        }
+        if let (Some(image), false) = (&outcome.image, pushes.is_empty()) {
+            let mut leftovers = Vec::new();
+            remove::remember(&self.request.memory, &table, &mut leftovers, &[]);
+            journal.save(&Draft { image, rows: &table, leftovers: &leftovers, superseded: outcome.superseded.as_deref() }).await?;
+        }
+        let timed_out = self.timed_out();
+        let parcels: Vec<Push> = pushes.iter().map(|(_, push, _)| push.clone()).collect();
+        let results = push_all(self.session, &parcels, empty_is_there, self.deadline, &timed_out).await;
+        for ((target, push, supersedes), (result, notes)) in pushes.iter().zip(results) {
+            outcome.notes.extend(notes);
+            match result {
+                Ok(Pushed::Listed) => {
+                    let existing = Existing {
+                        digest: push.attachment.digest().clone(),
+                        created: push.attachment.listed.annotations.get(annotation::CREATED).and_then(|text| text.parse().ok()),
+                    };
+                    set(&mut table, target.row, |row| {
+                        rows::attached(row, &existing, true, &target.content);
+                        row.reason = supersedes.then(|| Reason::Superseded.as_str().to_owned());
+                    });
+                    self.note_restored(&mut outcome, target, push);
+                }
+                Ok(Pushed::NotListedYet) => {}
+                Err(failure) => {
+                    retry_after = retry_after.max(failure.retry_after);
+                    set(&mut table, target.row, |row| rows::fail(row, &failure));
+                }
+            }
+        }
+        for target in targets {
+            if let Some(row) = table.get(target.row) {
+                journal.progress(row);
+            }
+        }
+        let (leftovers, gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, resolved).await;
+        Ok(self.finish(outcome, table, leftovers, &gone, retry_after))
+    }
+}
+
+/// Pushes everything; one failure stops nothing else. Answers in the order of `pushes`.
+pub(super) async fn push_all(
+    session: &Session,
+    pushes: &[Push],
+    empty_is_there: bool,
+    deadline: Instant,
+    timed_out: &Failure,
+) -> Vec<(Result<Pushed, Failure>, Vec<Note>)> {
+    let mut wanted: BTreeMap<Digest, Bytes> =
+        pushes.iter().flat_map(|push| &push.blobs).map(|bytes| (Digest::sha256(bytes), bytes.clone())).collect();
+    if !empty_is_there {
+        wanted.insert(Descriptor::empty().digest, Bytes::from_static(b"{}"));
+    }
+    let uploads = join_all(wanted.into_iter().map(|(digest, bytes)| async move {
+        let answer = timeout_at(deadline, session.put_blob(bytes)).await;
+        (digest, answer.map_err(|_| timed_out.clone()).and_then(|answer| answer.map_err(Failure::from)))
+    }));
+    let failed: BTreeMap<Digest, Failure> =
+        uploads.await.into_iter().filter_map(|(digest, answer)| Some((digest, answer.err()?))).collect();
+    let failed = &failed;
+    join_all(pushes.iter().map(|push| async move {
+        let mut notes = Vec::new();
+        let needed = push.blobs.iter().map(|bytes| Digest::sha256(bytes)).chain([Descriptor::empty().digest]);
+        if let Some(failure) = needed.into_iter().find_map(|digest| failed.get(&digest)) {
+            return (Err(failure.clone()), notes);
+        }
+        let answer = timeout_at(deadline, push_one(session, push, &mut notes)).await;
+        (answer.unwrap_or_else(|_| Err(timed_out.clone())), notes)
+    }))
+    .await
+}
+
+async fn push_one(session: &Session, push: &Push, notes: &mut Vec<Note>) -> Result<Pushed, Failure> {
+    let digest = push.attachment.digest();
+    let put = session.put_manifest(&Locator::Digest(digest.clone()), media_type::OCI_MANIFEST, push.attachment.bytes.clone()).await?;
+    match push.source {
+        ListingSource::Api if put.subject_acknowledged.as_ref() == Some(&push.subject.digest) => Ok(Pushed::Listed),
+        ListingSource::Api => {
+            let listing = session.referrers(&push.subject.digest, None).await?;
+            let listed = listing.entries.iter().any(|entry| entry.digest() == Some(digest));
+            Ok(if listed { Pushed::Listed } else { Pushed::NotListedYet })
+        }
+        ListingSource::FallbackTag => {
+            let change = FallbackChange { add: vec![push.attachment.listed.clone()], remove: Vec::new() };
+            let outcome = session.rewrite_fallback(&push.subject, change, push.seen_before).await?;
+            notes.extend(outcome.dropped.iter().map(|dropped| Note {
+                severity: Severity::Warning,
+                reason: Reason::DanglingEntryDropped,
+                message: format!(
+                    "the fallback tag of {} listed {dropped}, which is gone from the registry; the entry was dropped",
+                    push.subject.digest
+                ),
+            }));
+            Ok(Pushed::Listed)
+        }
+    }
+}

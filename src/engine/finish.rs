@@ -1,0 +1,138 @@
+//! The end of a pass: what is no longer wanted goes, nothing that was made is forgotten, and the outcome is judged.
+
+use std::time::Duration;
+
+use tokio::time::timeout_at;
+
+use crate::api::{Leftover, Reason, TargetState, TargetStatus};
+use crate::attachment::{Desired, TargetPlan};
+use crate::oci::{Descriptor, Digest};
+
+use super::apply::Push;
+use super::failure::Failure;
+use super::listing::Target;
+use super::observe::Resolved;
+use super::outcome::{Note, Outcome, Severity, Verdict};
+use super::pass::{Pass, Request};
+use super::remove::{self, Claims, Removed};
+use super::rows;
+
+impl Pass<'_> {
+    /// What was attached before under the same digest and had to be pushed again was lost in between.
+    pub(super) fn note_restored(&self, outcome: &mut Outcome, target: &Target, push: &Push) {
+        let before = self.request.memory.row(&target.observed.subject.digest);
+        let lost = before.is_some_and(|row| {
+            row.state == TargetState::Attached && row.attachment.as_deref() == Some(push.attachment.digest().to_string().as_str())
+        });
+        if lost {
+            outcome.notes.push(Note {
+                severity: Severity::Warning,
+                reason: Reason::Restored,
+                message: format!(
+                    "{} was no longer attached to {}; it was put back",
+                    push.attachment.digest(),
+                    target.observed.subject.digest
+                ),
+            });
+        }
+    }
+
+    pub(super) fn warn_of_many(&self, outcome: &mut Outcome, subject: &Descriptor, count: usize) {
+        if count >= self.engine.options.warn_referrers
+            && let Ok(words) = &mut outcome.resolved
+        {
+            words.push(format!("{} has {count} referrers; admission controllers stop reading at 50", subject.digest));
+        }
+    }
+
+    /// Takes away what this resource made on this image and does not want any more, once what it wants is there.
+    pub(super) async fn clean_up(
+        &self,
+        outcome: &mut Outcome,
+        table: &[TargetStatus],
+        targets: &[Target],
+        plans: &[TargetPlan],
+        claims: &impl Claims,
+        resolved: &Resolved,
+    ) -> (Vec<Leftover>, Vec<Digest>) {
+        let unwanted = remove::unwanted(
+            &self.request.memory,
+            table,
+            targets.iter().map(|target| (&target.observed.subject, target.row)).zip(plans),
+            resolved,
+        );
+        let mut leftovers = unwanted.kept;
+        let mut gone = Vec::new();
+        for (subject, attachment) in unwanted.remove {
+            // What another resource wants is its own from now on.
+            if claims.is_wanted(&subject.digest, &attachment).await {
+                gone.push(attachment);
+                continue;
+            }
+            let removal = remove::remove(self.session, &subject, &attachment);
+            let (removed, note) = match timeout_at(self.deadline, removal).await {
+                Ok(answer) => answer,
+                Err(_) => remove::left(&subject, &attachment, &self.timed_out()),
+            };
+            let known =
+                self.request.memory.leftovers.iter().any(|before| before.attachment == attachment.to_string() && before.message.is_some());
+            match removed {
+                Removed::Gone => {
+                    gone.push(attachment);
+                    outcome.notes.push(note);
+                }
+                Removed::Left(leftover) => {
+                    if !known {
+                        outcome.notes.push(note);
+                    }
+                    leftovers.push(leftover);
+                }
+            }
+        }
+        (leftovers, gone)
+    }
+
+    /// A pass that cannot make rows; what earlier passes made is not forgotten.
+    pub(super) fn refuse(&self, outcome: Outcome, failure: &Failure) -> Outcome {
+        Outcome { verdict: Verdict::failed(failure), ..self.finish(outcome, Vec::new(), Vec::new(), &[], None) }
+    }
+
+    pub(super) fn finish(
+        &self,
+        mut outcome: Outcome,
+        mut table: Vec<TargetStatus>,
+        mut leftovers: Vec<Leftover>,
+        gone: &[Digest],
+        retry_after: Option<Duration>,
+    ) -> Outcome {
+        remove::remember(&self.request.memory, &table, &mut leftovers, gone);
+        outcome.verdict = Verdict::over(&table, retry_after);
+        let refused = leftovers.iter().find(|leftover| leftover.message.is_some());
+        if let (true, Some(refused)) = (outcome.verdict.ready, refused) {
+            let marks_or_signs = matches!(&self.request.intent.desired, Desired::Content { mark: Some(_), .. });
+            if marks_or_signs {
+                let message = refused.message.clone().unwrap_or_default();
+                outcome.verdict = Verdict { ready: false, reason: Reason::RemovalRefused, message, retry_after };
+            }
+        }
+        outcome.skipped_not_listed = rows::bound(&mut table);
+        outcome.rows = Some(table);
+        outcome.leftovers = Some(leftovers);
+        outcome
+    }
+}
+
+/// What is said of a `tag@digest` whose tag names another digest by now.
+pub(super) fn tag_note(request: &Request, digest: &Digest, tag_names: &Digest) -> Vec<String> {
+    let tag = request.intent.reference.tag.as_ref().filter(|_| tag_names != digest);
+    tag.map(|tag| format!("the tag {tag} names {tag_names} by now; the digest in image decides")).into_iter().collect()
+}
+
+/// An event for each word that Resolved did not say before.
+pub(super) fn news<'a>(request: &'a Request, words: &'a [String]) -> impl Iterator<Item = Note> + 'a {
+    words.iter().filter(|word| !request.memory.resolved.contains(*word)).map(|word| Note {
+        severity: Severity::Normal,
+        reason: Reason::TagMoved,
+        message: word.clone(),
+    })
+}

@@ -1,0 +1,133 @@
+//! What is attached already: the referrers of each target, and the manifests that a listing leaves open. Reads only.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+
+use crate::api::{Reason, SupportedMode};
+use crate::attachment::{Image, Listed, MOST_CANDIDATES, Observed, proven, to_fetch};
+use crate::oci::{Descriptor, Digest, ImageManifest, Manifest, RawEntry};
+use crate::registry::{ErrorKind, ListingSource, Locator};
+
+use super::failure::Failure;
+use super::observe;
+use super::pass::Pass;
+
+/// One selected target on its way through a pass.
+pub(super) struct Target {
+    /// What is there and what is wanted.
+    pub(super) observed: Observed,
+    /// How its referrers are listed.
+    pub(super) source: ListingSource,
+    /// Where its row stands.
+    pub(super) row: usize,
+    /// Hash of what is wanted.
+    pub(super) content: Digest,
+}
+
+impl Pass<'_> {
+    /// Lists the referrers of every target and reads what the listings leave open. Failures are the target's own.
+    pub(super) async fn observe(&self, image: &Image, wanted: Vec<(usize, Listed)>) -> Vec<Target> {
+        let made = self.request.memory.made();
+        let made = &made;
+        join_all(wanted.into_iter().filter_map(|(row, wanted)| {
+            let subject = image.entries.get(row)?.subject.clone();
+            Some(async move {
+                let known = self.request.memory.known(&subject.digest);
+                let ours = made.get(&subject.digest).cloned().unwrap_or_default();
+                let mut observed = Observed { subject, wanted, listing: Ok(Vec::new()), fetched: BTreeMap::new(), known, ours };
+                let source = match self.in_time(self.list(&mut observed)).await.and_then(std::convert::identity) {
+                    Ok(source) => source,
+                    Err(failure) => {
+                        observed.listing = Err(failure.problem);
+                        ListingSource::Api
+                    }
+                };
+                let content = match &observed.wanted {
+                    Listed::Content { content, .. } => content.hash(),
+                    Listed::Signature { content, .. } => content.clone(),
+                };
+                Target { observed, source, row, content }
+            })
+        }))
+        .await
+    }
+
+    async fn list(&self, observed: &mut Observed) -> Result<ListingSource, Failure> {
+        let Listed::Content { content, mark } = &observed.wanted else { return Ok(ListingSource::Api) };
+        // What this resource made earlier may be of another type: then the filter would hide it.
+        let hides = observed.ours.iter().any(|ours| observed.known.attachment.as_ref() != Some(ours))
+            || (!observed.ours.is_empty() && observed.known.content.as_ref() != Some(&content.hash()));
+        let filter = (!hides).then_some(&content.artifact_type);
+        let listing = self.session.referrers(&observed.subject.digest, filter).await?;
+        let mut entries = listing.entries;
+        if let Some(most) = self.engine.options.most_referrers.filter(|most| entries.len() >= *most) {
+            return Err(Failure::new(
+                Reason::LimitExceeded,
+                format_args!("{} has {} referrers, and the operator allows {most}: remove some", observed.subject.digest, entries.len()),
+            ));
+        }
+        let open = to_fetch(content, mark.is_some(), &observed.subject, &entries);
+        if open.len() > MOST_CANDIDATES {
+            return Err(Failure::new(
+                Reason::LimitExceeded,
+                format_args!(
+                    "{} has {} referrers of the type {} that might be equal, more than {MOST_CANDIDATES} to read: remove some",
+                    observed.subject.digest,
+                    open.len(),
+                    content.artifact_type
+                ),
+            ));
+        }
+        let mut gone = Vec::new();
+        for (descriptor, manifest) in self.read(&open).await? {
+            match manifest {
+                Some(manifest) => {
+                    observed.fetched.insert(descriptor.digest, manifest);
+                }
+                None => gone.push(descriptor.digest),
+            }
+        }
+        if listing.source == ListingSource::FallbackTag {
+            let listed = proven(content, &observed.subject, &entries);
+            let heads =
+                join_all(listed.iter().cloned().map(|digest| async move { self.session.head(&Locator::Digest(digest)).await })).await;
+            for (digest, head) in listed.into_iter().zip(heads) {
+                match head {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::NotFound => gone.push(digest),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        entries.retain(|entry: &RawEntry| !entry.digest().is_some_and(|digest| gone.contains(digest)));
+        observed.listing = Ok(entries);
+        Ok(listing.source)
+    }
+
+    /// Reads candidates; one that is listed and gone is `None`, one that is no image manifest is left out.
+    async fn read(&self, open: &[Descriptor]) -> Result<Vec<(Descriptor, Option<ImageManifest>)>, Failure> {
+        let answers = observe::manifests(self.session, open.iter().map(|descriptor| &descriptor.digest)).await;
+        let mut read = Vec::new();
+        for (descriptor, answer) in open.iter().zip(answers) {
+            match answer {
+                Ok(fetched) => match fetched.manifest {
+                    Manifest::Image(manifest) => read.push((descriptor.clone(), Some(manifest))),
+                    Manifest::Index(_) => {}
+                },
+                Err(error) if error.kind() == ErrorKind::NotFound => read.push((descriptor.clone(), None)),
+                Err(error) if error.kind() == ErrorKind::UnsupportedMediaType => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// As status shows it.
+pub(super) const fn mode(source: ListingSource) -> SupportedMode {
+    match source {
+        ListingSource::Api => SupportedMode::Api,
+        ListingSource::FallbackTag => SupportedMode::TagSchema,
+    }
+}

@@ -1,0 +1,112 @@
+//! What a resource's status remembers of earlier passes, read back into types.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::api::{ConditionType, ImageAttachmentStatus, Leftover, Origin, Reason, TargetKind, TargetState, TargetStatus, find_condition};
+use crate::attachment::{Created, Desired, Entry, EntryKind, Intent, Known};
+use crate::oci::{Descriptor, Digest};
+
+/// Status as the engine uses it. What cannot be read back is as good as absent: then affix looks again.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Memory {
+    /// The digest that the reference was resolved to.
+    pub image: Option<Digest>,
+    /// The targets of the last pass.
+    pub rows: Vec<TargetStatus>,
+    /// Attachments that this resource made and does not want any more.
+    pub leftovers: Vec<Leftover>,
+    /// Whether the rows speak of the spec's present generation.
+    pub current: bool,
+    /// Whether the last pass ended well, so that the rows are whole.
+    pub ready: bool,
+    /// What the condition Resolved said.
+    pub resolved: String,
+}
+
+impl Memory {
+    /// Reads the status of a resource of `generation`.
+    #[must_use]
+    pub fn of(status: Option<&ImageAttachmentStatus>, generation: i64) -> Self {
+        let Some(status) = status else { return Self::default() };
+        Self {
+            image: status.image.as_ref().and_then(|image| image.digest.parse().ok()),
+            rows: status.targets.clone(),
+            leftovers: status.leftovers.clone(),
+            current: status.observed_generation == generation,
+            ready: find_condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True"),
+            resolved: find_condition(&status.conditions, ConditionType::Resolved)
+                .map(|resolved| resolved.message.clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// What is known of one subject.
+    #[must_use]
+    pub fn known(&self, subject: &Digest) -> Known {
+        let Some(row) = self.row(subject) else { return Known::default() };
+        Known {
+            content: row.content.as_ref().and_then(|content| content.parse().ok()),
+            created: row.created.as_ref().map(|created| Created::at(created.0)),
+            attachment: row.attachment.as_ref().and_then(|attachment| attachment.parse().ok()),
+            made: row.origin == Some(Origin::Made),
+            superseded: self.current && row.reason.as_deref() == Some(Reason::Superseded.as_str()),
+        }
+    }
+
+    /// The row of one subject.
+    #[must_use]
+    pub fn row(&self, subject: &Digest) -> Option<&TargetStatus> {
+        let text = subject.to_string();
+        self.rows.iter().find(|row| row.digest == text)
+    }
+
+    /// The digests of what this resource made on one subject.
+    #[must_use]
+    pub fn ours(&self, subject: &Digest) -> BTreeSet<Digest> {
+        self.made().remove(subject).unwrap_or_default()
+    }
+
+    /// What this resource made, by subject.
+    #[must_use]
+    pub fn made(&self) -> BTreeMap<Digest, BTreeSet<Digest>> {
+        let mut made: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
+        let rows =
+            self.rows.iter().filter(|row| row.origin == Some(Origin::Made)).filter_map(|row| Some((&row.digest, row.attachment.as_ref()?)));
+        let leftovers = self.leftovers.iter().map(|leftover| (&leftover.subject, &leftover.attachment));
+        for (subject, attachment) in rows.chain(leftovers) {
+            if let (Ok(subject), Ok(attachment)) = (subject.parse(), attachment.parse()) {
+                made.entry(subject).or_default().insert(attachment);
+            }
+        }
+        made
+    }
+
+    /// Whether every target of the last pass has what `intent` wants, so that a look at the digest is enough.
+    #[must_use]
+    pub fn is_settled(&self, intent: &Intent) -> bool {
+        let Desired::Content { content, .. } = &intent.desired;
+        let resting = [Reason::TagMoved, Reason::RemovalRefused].map(Reason::as_str);
+        let waiting = self.leftovers.iter().any(|leftover| !leftover.reason.as_deref().is_some_and(|reason| resting.contains(&reason)));
+        self.current
+            && self.ready
+            && self.image.is_some()
+            && !waiting
+            && self.rows.iter().enumerate().all(|(nth, row)| match row.state {
+                TargetState::Skipped => true,
+                TargetState::Attached => entry(row).is_some_and(|entry| {
+                    let wanted = content.for_target(&entry, nth == 0).ok().map(|content| content.hash().to_string());
+                    wanted.is_some() && wanted == row.content
+                }),
+                TargetState::Pending | TargetState::Planned | TargetState::Failed => false,
+            })
+    }
+}
+
+/// The entry that a row was made from, as far as the choice of files needs it.
+fn entry(row: &TargetStatus) -> Option<Entry> {
+    let kind = match row.kind {
+        TargetKind::Index => EntryKind::Index,
+        TargetKind::Platform => EntryKind::Platform(row.platform.iter().filter_map(|text| text.parse().ok()).collect()),
+    };
+    Some(Entry { subject: Descriptor::plain("", row.digest.parse().ok()?, 0), kind })
+}

@@ -1,0 +1,27 @@
+//! One pass for one resource: observe → plan → apply → outcome.
+//!
+//! Owns the order of the registry's calls and what is written down between them; decides nothing that [`crate::attachment`]
+//! can decide purely, speaks no protocol that [`crate::registry`] owns, and knows no cluster: the controller, the command and
+//! the tests run the same [`Engine`].
+
+mod apply;
+mod failure;
+mod finish;
+mod listing;
+mod memory;
+mod observe;
+mod outcome;
+mod pass;
+mod remove;
+mod rows;
+mod sources;
+mod status;
+mod targets;
+
+pub use failure::Failure;
+pub use memory::Memory;
+pub use outcome::{Note, Outcome, Severity, Verdict};
+pub use pass::{Draft, Engine, EngineOptions, Journal, Mode, Request};
+pub use remove::{Claims, NoClaims};
+pub use sources::{Names, SecretData, Sources, access, request};
+pub use status::{status, status_in_progress};

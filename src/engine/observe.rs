@@ -1,0 +1,107 @@
+//! Observe: what the registry holds. Reads only.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+
+use crate::api::Reason;
+use crate::attachment::{Image, Problem};
+use crate::oci::{Descriptor, Digest, ImageIndex, ImageManifest, Manifest, Platform, Reference, media_type};
+use crate::registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Session};
+
+use super::failure::Failure;
+
+/// An image as it was found.
+#[derive(Debug, Clone)]
+pub(super) struct Resolved {
+    /// The root as a subject names it.
+    pub root: Descriptor,
+    /// All entries.
+    pub image: Image,
+    /// What the tag names, where the reference has a digest too and the tag names another one.
+    pub tag_moved: Option<Digest>,
+}
+
+/// Resolves a reference once; the whole pass uses this answer.
+pub(super) async fn resolve(session: &Session, reference: &Reference, limits: &Limits) -> Result<Resolved, Failure> {
+    let (fetched, tag_moved) = fetch_root(session, reference).await?;
+    let root = fetched.descriptor();
+    let (nested, config_platform) = match &fetched.manifest {
+        Manifest::Index(index) => (walk(session, index, limits).await, None),
+        Manifest::Image(image) => (BTreeMap::new(), platform_of(session, image, limits).await?),
+    };
+    let image = Image::lay_out(&root, &fetched.manifest, &nested, config_platform, limits.index_entries).map_err(|error| {
+        let reason = match error {
+            crate::attachment::ImageError::Attachment(_) => Reason::InvalidReference,
+            crate::attachment::ImageError::TooManyEntries(_) => Reason::LimitExceeded,
+        };
+        Failure::new(reason, format_args!("spec.image: {error}"))
+    })?;
+    Ok(Resolved { root, image, tag_moved })
+}
+
+/// With both a tag and a digest the tag is asked: where it still names the digest, one request does for both.
+async fn fetch_root(session: &Session, reference: &Reference) -> Result<(Fetched, Option<Digest>), Failure> {
+    match (&reference.tag, &reference.digest) {
+        (Some(tag), Some(digest)) => match session.manifest(&Locator::Tag(tag.clone())).await {
+            Ok(fetched) if fetched.digest == *digest => Ok((fetched, None)),
+            Ok(moved) => Ok((session.manifest(&Locator::Digest(digest.clone())).await?, Some(moved.digest))),
+            Err(_) => Ok((session.manifest(&Locator::Digest(digest.clone())).await?, None)),
+        },
+        _ => Ok((session.manifest(&locator(reference)?).await?, None)),
+    }
+}
+
+/// What a look at a settled image asks for: the tag where there is one.
+pub(super) fn locator(reference: &Reference) -> Result<Locator, Failure> {
+    let tag = reference.tag.clone().map(Locator::Tag);
+    tag.or_else(|| reference.digest.clone().map(Locator::Digest))
+        .ok_or_else(|| Failure::new(Reason::InvalidReference, format_args!("{reference} names neither a tag nor a digest")))
+}
+
+/// Fetches nested indexes, one wave a level. One that cannot be read is that target's failure alone.
+async fn walk(session: &Session, index: &ImageIndex, limits: &Limits) -> BTreeMap<Digest, Result<ImageIndex, Problem>> {
+    let mut seen: BTreeMap<Digest, Result<ImageIndex, Problem>> = BTreeMap::new();
+    let mut wave: Vec<Descriptor> = Image::nested_in(index).cloned().collect();
+    for _ in 0..limits.depth {
+        wave.retain(|descriptor| !seen.contains_key(&descriptor.digest));
+        wave.sort_by(|a, b| a.digest.cmp(&b.digest));
+        wave.dedup_by(|a, b| a.digest == b.digest);
+        wave.truncate(limits.index_entries.saturating_sub(seen.len()));
+        if wave.is_empty() {
+            break;
+        }
+        let answers = manifests(session, wave.iter().map(|descriptor| &descriptor.digest)).await;
+        let mut next = Vec::new();
+        for (descriptor, answer) in wave.iter().zip(answers) {
+            let index = match answer {
+                Ok(Fetched { manifest: Manifest::Index(index), .. }) => {
+                    next.extend(Image::nested_in(&index).cloned());
+                    Ok(index)
+                }
+                Ok(_) => Err(Problem::new(Reason::UnsupportedMediaType, "the entry is listed as an index and is none")),
+                Err(error) => Err(Failure::from(error).problem),
+            };
+            seen.insert(descriptor.digest.clone(), index);
+        }
+        wave = next;
+    }
+    seen
+}
+
+/// Several manifests side by side, in the order of `digests`.
+pub(super) async fn manifests(session: &Session, digests: impl Iterator<Item = &Digest>) -> Vec<Result<Fetched, RegistryError>> {
+    join_all(digests.cloned().map(|digest| async move { session.manifest(&Locator::Digest(digest)).await })).await
+}
+
+/// The platform of a single manifest stands in its config; a config of another kind has none.
+async fn platform_of(session: &Session, image: &ImageManifest, limits: &Limits) -> Result<Option<Platform>, Failure> {
+    if !media_type::is_image_config(&image.config.media_type) {
+        return Ok(None);
+    }
+    match session.blob(&image.config, limits.blob_bytes).await {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

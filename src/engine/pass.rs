@@ -1,0 +1,187 @@
+//! The pass itself: which of the registry's calls come in which order, and what is saved between them.
+
+use std::future::Future;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
+
+use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Superseded, TargetStatus};
+use crate::attachment::Intent;
+use crate::oci::Descriptor;
+use crate::registry::{Access, ErrorKind, Registries, Session};
+
+use super::failure::Failure;
+use super::finish::{news, tag_note};
+use super::memory::Memory;
+use super::observe;
+use super::outcome::Outcome;
+use super::remove::Claims;
+
+/// Whether a pass writes to the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Attach what is missing.
+    #[default]
+    Attach,
+    /// Only say what would be done.
+    Plan,
+}
+
+/// One pass for one resource.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What is wanted.
+    pub intent: Intent,
+    /// How the registry is reached.
+    pub access: Access,
+    /// What a newer mark of somebody else means.
+    pub on_conflict: OnConflict,
+    /// What earlier passes left in status.
+    pub memory: Memory,
+    /// Whether to write.
+    pub mode: Mode,
+    /// Look at the registry's listings even where status says that all is done.
+    pub verify: bool,
+    /// Bound of the whole pass.
+    pub timeout: Duration,
+}
+
+/// What status says while a pass is about to push.
+#[derive(Debug, Clone, Copy)]
+pub struct Draft<'a> {
+    /// The image.
+    pub image: &'a ImageStatus,
+    /// The rows, with the attachments that will be pushed.
+    pub rows: &'a [TargetStatus],
+    /// What this resource made and `rows` does not name.
+    pub leftovers: &'a [Leftover],
+    /// The moves of the tag, with their dates; `None`: as they were.
+    pub superseded: Option<&'a [Superseded]>,
+}
+
+/// Where a pass writes down what it is about to do, before it does it.
+pub trait Journal: Sync {
+    /// Saves what is about to be pushed, with its times, and what earlier passes made. Nothing is pushed if this fails.
+    fn save(&self, draft: &Draft<'_>) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// One target is done, well or not.
+    fn progress(&self, row: &TargetStatus) {
+        let _ = row;
+    }
+}
+
+/// Limits of a pass that are not the protocol's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Most targets that one resource may select. Default 100.
+    pub most_targets: usize,
+    /// Referrers of one subject from which on status warns: admission controllers stop reading at 50. Default 40.
+    pub warn_referrers: usize,
+    /// Referrers of one subject at which affix adds no more. Default: no limit of its own.
+    pub most_referrers: Option<usize>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { most_targets: 100, warn_referrers: 40, most_referrers: None }
+    }
+}
+
+/// Carries out passes. Shared by all resources of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    registries: Registries,
+    pub(super) options: EngineOptions,
+}
+
+impl Engine {
+    /// An engine over the process's registries.
+    #[must_use]
+    pub const fn new(registries: Registries, options: EngineOptions) -> Self {
+        Self { registries, options }
+    }
+
+    /// The registries that the engine works with.
+    #[must_use]
+    pub const fn registries(&self) -> &Registries {
+        &self.registries
+    }
+
+    /// One pass. Every failure is in the outcome; the pass ends within the request's time-out, but for what `journal` takes.
+    pub async fn run(&self, request: &Request, journal: &impl Journal, claims: &impl Claims, now: Timestamp) -> Outcome {
+        let deadline = Instant::now() + request.timeout;
+        let reference = &request.intent.reference;
+        let session = match self.registries.open(&reference.host, &reference.repository, request.access.clone()) {
+            Ok(session) => session.until(deadline),
+            Err(error) => return Outcome::failed(&error.into()),
+        };
+        let pass = Pass { engine: self, request, session: &session, deadline, now };
+        let outcome = pass.run(journal, claims).await.unwrap_or_else(|failure| Outcome::failed(&failure));
+        Outcome { requests: session.requests(), ..outcome }
+    }
+}
+
+/// A pass under way.
+pub(super) struct Pass<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) request: &'a Request,
+    pub(super) session: &'a Session,
+    pub(super) deadline: Instant,
+    pub(super) now: Timestamp,
+}
+
+impl Pass<'_> {
+    async fn run(&self, journal: &impl Journal, claims: &impl Claims) -> Result<Outcome, Failure> {
+        let request = self.request;
+        if request.mode == Mode::Attach
+            && !request.verify
+            && request.memory.is_settled(&request.intent)
+            && let Some(notes) = self.in_time(self.look()).await??
+        {
+            let news = news(request, &notes).collect();
+            return Ok(Outcome { notes: news, ..Outcome::unchanged(notes) });
+        }
+        let limits = &self.engine.registries.options().limits;
+        // The empty blob is needed by every attachment, so it is asked for beside the image.
+        let check_empty = async {
+            match request.mode {
+                Mode::Attach => self.session.has_blob(&Descriptor::empty().digest).await.unwrap_or(false),
+                Mode::Plan => true,
+            }
+        };
+        let resolve = async { tokio::join!(observe::resolve(self.session, &request.intent.reference, limits), check_empty) };
+        let (resolved, empty_is_there) = self.in_time(resolve).await?;
+        self.attach(&resolved?, empty_is_there, journal, claims).await
+    }
+
+    /// A look at a settled image: `Some` where it is as status says.
+    async fn look(&self) -> Result<Option<Vec<String>>, Failure> {
+        let reference = &self.request.intent.reference;
+        let head = match self.session.head(&observe::locator(reference)?).await {
+            Ok(head) => head,
+            // The digest decides; that its tag is gone is no move.
+            Err(error) if error.kind() == ErrorKind::NotFound && reference.tag.is_some() && reference.digest.is_some() => {
+                return Ok(Some(Vec::new()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match &reference.digest {
+            Some(digest) => Ok(Some(tag_note(self.request, digest, &head.digest))),
+            None => Ok((self.request.memory.image.as_ref() == Some(&head.digest)).then(Vec::new)),
+        }
+    }
+
+    /// Bounds work by the pass's deadline.
+    pub(super) async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        timeout_at(self.deadline, work).await.map_err(|_| self.timed_out())
+    }
+
+    pub(super) fn timed_out(&self) -> Failure {
+        let seconds = self.request.timeout.as_secs_f64();
+        Failure::new(
+            Reason::RegistryUnavailable,
+            format_args!("{} did not answer within spec.timeout ({seconds} s)", self.request.intent.reference.host),
+        )
+    }
+}

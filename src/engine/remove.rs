@@ -1,0 +1,151 @@
+//! Removing what this resource made and does not want any more; what somebody else made is never touched.
+
+use std::future::Future;
+
+use crate::api::{Leftover, Origin, Reason, TargetState, TargetStatus, cut_message};
+use crate::attachment::TargetPlan;
+use crate::oci::{Descriptor, Digest};
+use crate::registry::{Deletion, FallbackChange, ListingSource, Session};
+
+use super::failure::Failure;
+use super::memory::Memory;
+use super::observe::Resolved;
+use super::outcome::{Note, Severity};
+
+/// How many attachments on images that the tag has left are remembered.
+const MOST_REMEMBERED: usize = 64;
+
+/// What this resource made, sorted into what goes and what is only remembered.
+pub(super) struct Unwanted {
+    /// To be removed now.
+    pub remove: Vec<(Descriptor, Digest)>,
+    /// Not to be removed now, and not to be forgotten.
+    pub kept: Vec<Leftover>,
+}
+
+/// Sorts what `memory` says that this resource made. On the same image it goes once the target has what is wanted; on an image
+/// that the tag has left it stays and is remembered.
+pub(super) fn unwanted<'a>(
+    memory: &Memory,
+    table: &[TargetStatus],
+    plans: impl Iterator<Item = ((&'a Descriptor, usize), &'a TargetPlan)>,
+    resolved: &Resolved,
+) -> Unwanted {
+    let mut unwanted = Unwanted { remove: Vec::new(), kept: Vec::new() };
+    let settled: Vec<(&Descriptor, &TargetPlan, Option<&TargetStatus>)> =
+        plans.map(|((subject, row), plan)| (subject, plan, table.get(row))).collect();
+    for (subject, made) in memory.made() {
+        let Some(entry) = resolved.image.entries.iter().find(|entry| entry.subject.digest == subject) else {
+            unwanted.kept.extend(made.iter().map(|attachment| leftover(&subject, attachment, Reason::TagMoved, None)));
+            continue;
+        };
+        let target = settled.iter().find(|(descriptor, ..)| descriptor.digest == subject);
+        for attachment in made {
+            match target {
+                Some((_, plan, Some(row))) => {
+                    let stays = row.origin == Some(Origin::Made) && row.attachment.as_deref() == Some(attachment.to_string().as_str());
+                    if stays {
+                        continue;
+                    }
+                    if row.state == TargetState::Attached && plan.remove.contains(&attachment) {
+                        unwanted.remove.push((entry.subject.clone(), attachment));
+                    } else if row.state != TargetState::Attached {
+                        unwanted.kept.push(leftover(&subject, &attachment, Reason::Progressing, None));
+                    }
+                }
+                // No target any more: it goes once all others are settled.
+                _ if table.iter().all(|row| matches!(row.state, TargetState::Attached | TargetState::Skipped)) => {
+                    unwanted.remove.push((entry.subject.clone(), attachment));
+                }
+                _ => unwanted.kept.push(leftover(&subject, &attachment, Reason::Progressing, None)),
+            }
+        }
+    }
+    let excess = unwanted.kept.len().saturating_sub(MOST_REMEMBERED);
+    unwanted.kept.drain(..excess);
+    unwanted
+}
+
+/// Whatever happens in a pass, nothing that this resource made is forgotten: what neither the rows nor `gone` account for
+/// joins the leftovers.
+pub(super) fn remember(memory: &Memory, table: &[TargetStatus], leftovers: &mut Vec<Leftover>, gone: &[Digest]) {
+    for (subject, made) in memory.made() {
+        for attachment in made.into_iter().filter(|attachment| !gone.contains(attachment)) {
+            let text = attachment.to_string();
+            let known = table.iter().any(|row| row.attachment.as_ref() == Some(&text) && row.origin == Some(Origin::Made))
+                || leftovers.iter().any(|leftover| leftover.attachment == text);
+            if !known {
+                leftovers.push(leftover(&subject, &attachment, Reason::Progressing, None));
+            }
+        }
+    }
+}
+
+fn leftover(subject: &Digest, attachment: &Digest, reason: Reason, message: Option<String>) -> Leftover {
+    Leftover { subject: subject.to_string(), attachment: attachment.to_string(), reason: Some(reason.as_str().to_owned()), message }
+}
+
+/// What a removal that failed leaves behind.
+pub(super) fn left(subject: &Descriptor, attachment: &Digest, failure: &Failure) -> (Removed, Note) {
+    let message = cut_message(&failure.problem.message);
+    let note = Note { severity: Severity::Warning, reason: failure.problem.reason, message: message.clone() };
+    (Removed::Left(leftover(&subject.digest, attachment, failure.problem.reason, Some(message))), note)
+}
+
+/// Who else wants an attachment.
+pub trait Claims: Send + Sync {
+    /// Whether another resource wants `attachment` on `subject`: then it is not removed.
+    fn is_wanted(&self, subject: &Digest, attachment: &Digest) -> impl Future<Output = bool> + Send;
+}
+
+/// Nobody else wants anything: for the command, which knows no other resources.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoClaims;
+
+impl Claims for NoClaims {
+    async fn is_wanted(&self, _: &Digest, _: &Digest) -> bool {
+        false
+    }
+}
+
+/// What became of a removal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Removed {
+    /// The registry does not list it any more.
+    Gone,
+    /// It is still listed, and why.
+    Left(Leftover),
+}
+
+/// Takes one attachment away. On a fallback tag the entry goes first, since a tag that lists what is gone cannot be verified
+/// by notation nor written by anybody.
+pub(super) async fn remove(session: &Session, subject: &Descriptor, attachment: &Digest) -> (Removed, Note) {
+    match take_away(session, subject, attachment).await {
+        Ok(how) => {
+            let message = format!("removed {attachment} from {}{how}", subject.digest);
+            (Removed::Gone, Note { severity: Severity::Normal, reason: Reason::Removed, message })
+        }
+        Err(failure) => left(subject, attachment, &failure),
+    }
+}
+
+async fn take_away(session: &Session, subject: &Descriptor, attachment: &Digest) -> Result<&'static str, Failure> {
+    let source = match session.referrers_mode() {
+        Some(source) => source,
+        None => session.referrers(&subject.digest, None).await?.source,
+    };
+    if source == ListingSource::FallbackTag {
+        let change = FallbackChange { add: Vec::new(), remove: vec![attachment.clone()] };
+        session.rewrite_fallback(subject, change, true).await?;
+    }
+    match session.delete_manifest(attachment).await? {
+        Deletion::Done | Deletion::Gone => Ok(""),
+        Deletion::Refused(_) if source == ListingSource::FallbackTag => {
+            Ok(": it is not listed any more; the registry does not delete manifests, so its bytes remain")
+        }
+        Deletion::Refused(answer) => Err(Failure::new(
+            Reason::RemovalRefused,
+            format_args!("the registry refuses to delete {attachment} from {}: {answer}", subject.digest),
+        )),
+    }
+}

@@ -1,0 +1,108 @@
+//! The rows of `status.targets`: one per entry of the image, with what became of it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::{Origin, Reason, TargetKind, TargetState, TargetStatus, cut_message};
+use crate::attachment::{Created, Entry, EntryKind, Existing};
+use crate::oci::Digest;
+
+use super::failure::Failure;
+
+/// How many skipped entries status lists; the rest is counted.
+const MOST_SKIPPED: usize = 100;
+
+/// The row of an entry about which nothing has been done yet.
+pub(super) fn pending(entry: &Entry) -> TargetStatus {
+    TargetStatus {
+        kind: match entry.kind {
+            EntryKind::Index | EntryKind::Unreadable(_) => TargetKind::Index,
+            EntryKind::Platform(_) | EntryKind::Attestation | EntryKind::Unsupported => TargetKind::Platform,
+        },
+        platform: entry.platform(),
+        digest: entry.subject.digest.to_string(),
+        state: TargetState::Pending,
+        reason: None,
+        message: None,
+        attachment: None,
+        origin: None,
+        created: None,
+        content: None,
+    }
+}
+
+/// The same row with what status knows of the target's attachment: it stays known whatever happens to this pass.
+pub(super) fn known(row: TargetStatus, before: Option<&TargetStatus>) -> TargetStatus {
+    match before {
+        Some(before) => TargetStatus {
+            attachment: before.attachment.clone(),
+            origin: before.origin,
+            created: before.created.clone(),
+            content: before.content.clone(),
+            ..row
+        },
+        None => row,
+    }
+}
+
+/// The row of an entry that is no target.
+pub(super) fn skipped(entry: &Entry, reason: Reason) -> TargetStatus {
+    TargetStatus { state: TargetState::Skipped, reason: Some(reason.as_str().to_owned()), ..pending(entry) }
+}
+
+/// The row says that its target failed; what it knows of an attachment stays.
+pub(super) fn fail(row: &mut TargetStatus, failure: &Failure) {
+    row.state = TargetState::Failed;
+    row.reason = Some(failure.problem.reason.as_str().to_owned());
+    row.message = Some(cut_message(&failure.problem.message));
+}
+
+/// The row says that an attachment is there.
+pub(super) fn attached(row: &mut TargetStatus, existing: &Existing, made: bool, content: &Digest) {
+    row.state = TargetState::Attached;
+    row.reason = None;
+    row.message = None;
+    row.attachment = Some(existing.digest.to_string());
+    row.origin = Some(if made { Origin::Made } else { Origin::Adopted });
+    row.created = existing.created.map(time);
+    row.content = Some(content.to_string());
+}
+
+/// The row says which attachment is about to be pushed, so that a crash cannot make a second one.
+pub(super) fn intended(row: &mut TargetStatus, attachment: &Digest, created: Created, content: &Digest) {
+    row.state = TargetState::Pending;
+    row.attachment = Some(attachment.to_string());
+    row.origin = Some(Origin::Made);
+    row.created = Some(time(created));
+    row.content = Some(content.to_string());
+}
+
+fn time(created: Created) -> Time {
+    Time(created.instant())
+}
+
+/// Cuts the skipped rows to what status takes; answers with how many were cut.
+pub(super) fn bound(rows: &mut Vec<TargetStatus>) -> usize {
+    let mut skipped = 0;
+    let before = rows.len();
+    rows.retain(|row| {
+        skipped += usize::from(row.state == TargetState::Skipped);
+        row.state != TargetState::Skipped || skipped <= MOST_SKIPPED
+    });
+    before - rows.len()
+}
+
+/// How a message names a row's target.
+pub(super) fn name(row: &TargetStatus) -> &str {
+    match (&row.platform, row.kind) {
+        (Some(platform), _) => platform,
+        (None, TargetKind::Index) => "index",
+        (None, TargetKind::Platform) => &row.digest,
+    }
+}
+
+/// Changes one row.
+pub(super) fn set(table: &mut [TargetStatus], row: usize, change: impl FnOnce(&mut TargetStatus)) {
+    if let Some(row) = table.get_mut(row) {
+        change(row);
+    }
+}

@@ -1,0 +1,69 @@
+//! From an outcome to the status that a user reads: pure, so that the same rules hold in a cluster and on a desk.
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{ConditionType, Conditions, ImageAttachmentStatus, Reason};
+
+use super::outcome::{Outcome, Verdict};
+use super::pass::Draft;
+
+/// The status after a pass over `generation` that ended in `outcome`; what the outcome does not speak of stays.
+#[must_use]
+pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i64, now: Timestamp) -> ImageAttachmentStatus {
+    let mut next = previous.clone();
+    next.observed_generation = generation;
+    if let Some(image) = &outcome.image {
+        next.image = Some(image.clone());
+    }
+    if let Some(artifact_type) = &outcome.artifact_type {
+        next.artifact_type = Some(artifact_type.clone());
+    }
+    if let Some(mode) = outcome.referrers_mode {
+        next.referrers_mode = Some(mode);
+    }
+    if let Some(rows) = &outcome.rows {
+        next.targets.clone_from(rows);
+        next.attached = outcome.attached();
+        next.skipped_not_listed = i64::try_from(outcome.skipped_not_listed).ok().filter(|count| *count > 0);
+    }
+    if let Some(leftovers) = &outcome.leftovers {
+        next.leftovers.clone_from(leftovers);
+    }
+    if let Some(superseded) = &outcome.superseded {
+        next.superseded.clone_from(superseded);
+    }
+    // A look that found nothing changed says what the rows say.
+    let verdict = if outcome.is_unchanged() { Verdict::over(&next.targets, None) } else { outcome.verdict.clone() };
+    let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
+    match &outcome.resolved {
+        Ok(words) => {
+            let image = next.image.as_ref().map_or("the image", |image| image.reference.as_str());
+            let words: Vec<&str> = std::iter::once(image).chain(words.iter().map(String::as_str)).collect();
+            conditions.set(ConditionType::Resolved, true, Reason::Resolved, &words.join("; "));
+        }
+        Err(problem) => {
+            conditions.set(ConditionType::Resolved, false, problem.reason, &problem.message);
+        }
+    }
+    conditions.set(ConditionType::Attached, verdict.ready, verdict.reason, &verdict.message);
+    conditions.conclude(verdict.reason, &verdict.message);
+    next.conditions = conditions.into_list();
+    next
+}
+
+/// The status while a pass is about to push what `draft` says.
+#[must_use]
+pub fn status_in_progress(previous: &ImageAttachmentStatus, draft: &Draft<'_>, generation: i64, now: Timestamp) -> ImageAttachmentStatus {
+    let mut next = previous.clone();
+    next.image = Some(draft.image.clone());
+    next.targets = draft.rows.to_vec();
+    next.leftovers = draft.leftovers.to_vec();
+    if let Some(superseded) = draft.superseded {
+        next.superseded = superseded.to_vec();
+    }
+    let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
+    conditions.conclude(Reason::Progressing, "attaching");
+    next.conditions = conditions.into_list();
+    next.observed_generation = generation;
+    next
+}

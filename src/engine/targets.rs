@@ -1,0 +1,106 @@
+//! From the image to its targets: what is selected, what each one is to get, and what forbids to begin at all.
+
+use crate::api::{ImageStatus, Reason, TargetState, TargetStatus};
+use crate::attachment::{Desired, EntryKind, Listed, TargetPlan, file_problem, plan};
+
+use super::apply::Work;
+use super::failure::Failure;
+use super::finish::{news, tag_note};
+use super::listing::mode;
+use super::observe::Resolved;
+use super::outcome::{Note, Outcome, Severity};
+use super::pass::{Journal, Pass};
+use super::remove::Claims;
+use super::rows;
+
+impl Pass<'_> {
+    /// Chooses the targets of a resolved image, plans each one, and carries the plan out.
+    pub(super) async fn attach(
+        &self,
+        resolved: &Resolved,
+        empty_is_there: bool,
+        journal: &impl Journal,
+        claims: &impl Claims,
+    ) -> Result<Outcome, Failure> {
+        let request = self.request;
+        let mut outcome = self.begin(resolved);
+        let (chosen, notes) = match request.intent.selection.choose(&resolved.image) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                let failure = Failure::new(Reason::NoMatchingPlatform, format_args!("spec.{error}"));
+                return Ok(self.refuse(outcome, &failure));
+            }
+        };
+        if let Ok(words) = &mut outcome.resolved {
+            words.extend(notes);
+        }
+        let selected = chosen.iter().filter(|chosen| chosen.skip.is_none()).count();
+        let most = self.engine.options.most_targets;
+        if selected > most {
+            let message =
+                format!("spec.targets selects {selected} manifests of the image, more than {most}: narrow platforms, or name fewer");
+            return Ok(self.refuse(outcome, &Failure::new(Reason::LimitExceeded, message)));
+        }
+        let mut table: Vec<TargetStatus> = chosen
+            .iter()
+            .map(|chosen| match chosen.skip {
+                Some(reason) => rows::skipped(chosen.entry, reason),
+                None => rows::known(rows::pending(chosen.entry), request.memory.row(&chosen.entry.subject.digest)),
+            })
+            .collect();
+        let mut wanted: Vec<(usize, Listed)> = Vec::new();
+        for (row, chosen) in chosen.iter().enumerate().filter(|(_, chosen)| chosen.skip.is_none()) {
+            let problem = match (&chosen.entry.kind, &request.intent.desired) {
+                (EntryKind::Unreadable(problem), _) => Err(problem.clone()),
+                (_, Desired::Content { content, mark }) => content
+                    .for_target(chosen.entry, row == 0)
+                    .map(|content| Listed::Content { content, mark: mark.clone() })
+                    .map_err(file_problem),
+            };
+            match problem {
+                Ok(listed) => wanted.push((row, listed)),
+                Err(problem) => rows::set(&mut table, row, |status| rows::fail(status, &problem.into())),
+            }
+        }
+        if self.is_invalid(&table) {
+            return Ok(self.finish(outcome, table, Vec::new(), &[], None));
+        }
+        let targets = self.observe(&resolved.image, wanted).await;
+        outcome.referrers_mode = self.session.referrers_mode().or_else(|| targets.first().map(|target| target.source)).map(mode);
+        let plans: Vec<TargetPlan> = targets.iter().map(|target| plan(&target.observed, request.on_conflict, self.now)).collect();
+        let work = Work { resolved, table, targets: &targets, plans: &plans, empty_is_there };
+        self.apply(outcome, work, journal, claims).await
+    }
+
+    /// Bad input, as opposed to what a registry does: then nothing is pushed at all, so that nothing half-done is left.
+    fn is_invalid(&self, table: &[TargetStatus]) -> bool {
+        let bad = [Reason::FileMissing, Reason::InvalidSpec, Reason::SubjectMismatch].map(Reason::as_str);
+        table.iter().any(|row| row.reason.as_deref().is_some_and(|reason| bad.contains(&reason)) && row.state == TargetState::Failed)
+    }
+
+    fn begin(&self, resolved: &Resolved) -> Outcome {
+        let request = self.request;
+        let reference = &request.intent.reference;
+        let digest = &resolved.root.digest;
+        let mut outcome = Outcome::unchanged(Vec::new());
+        outcome.image = Some(ImageStatus {
+            reference: reference.at(digest).to_string(),
+            digest: digest.to_string(),
+            media_type: Some(resolved.root.media_type.clone()),
+        });
+        let Desired::Content { content, .. } = &request.intent.desired;
+        outcome.artifact_type = Some(content.artifact_type.to_string());
+        let words = resolved.tag_moved.as_ref().map(|moved| tag_note(request, digest, moved)).unwrap_or_default();
+        outcome.notes.extend(news(request, &words));
+        let before = request.memory.image.as_ref().filter(|before| *before != digest && reference.digest.is_none());
+        if let Some(before) = before {
+            outcome.notes.push(Note {
+                severity: Severity::Normal,
+                reason: Reason::TagMoved,
+                message: format!("{reference} moved from {before} to {digest}"),
+            });
+        }
+        outcome.resolved = Ok(words);
+        outcome
+    }
+}

@@ -1,0 +1,194 @@
+//! One X.509 certificate (RFC 5280), with what notation's rules ask of it.
+//!
+//! `x509-cert` reads it: the parsers of TLS stacks show neither key usage nor names, and check for servers what is wrong for
+//! signers. Signatures are checked by the algorithms that rustls verifies chains with, which know each pair of key and hash.
+
+use k8s_openapi::jiff::Timestamp;
+use rustls::crypto::aws_lc_rs::default_provider;
+use x509_cert::der::asn1::{AnyRef, ObjectIdentifier};
+use x509_cert::der::oid::db::rfc5280;
+use x509_cert::der::{Decode, Encode, Reader, SliceReader};
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
+use x509_cert::name::Name;
+use x509_cert::time::Time;
+
+use crate::oci::cut;
+
+use super::error::{CertificateProblem, KeyError};
+use super::signer::seconds;
+
+/// Extended usages that a signing certificate must not have, as notation's verifiers list them.
+const FORBIDDEN_EXTENDED_USAGES: [(ObjectIdentifier, &str); 5] = [
+    (rfc5280::ID_KP_SERVER_AUTH, "server auth"),
+    (rfc5280::ID_KP_CLIENT_AUTH, "client auth"),
+    (rfc5280::ID_KP_EMAIL_PROTECTION, "email protection"),
+    (rfc5280::ID_KP_TIME_STAMPING, "timestamping"),
+    (rfc5280::ID_KP_OCSP_SIGNING, "ocsp signing"),
+];
+
+/// A certificate and its bytes.
+pub(super) struct Certificate {
+    der: Vec<u8>,
+    parsed: x509_cert::Certificate,
+    key_usage: Option<(bool, KeyUsage)>,
+    extended_key_usage: Option<ExtendedKeyUsage>,
+    basic_constraints: Option<BasicConstraints>,
+}
+
+/// Why a certificate cannot be read.
+pub(super) enum Unreadable {
+    /// It is no certificate.
+    Malformed,
+    /// Its extensions are broken.
+    Extensions(KeyError),
+}
+
+impl Certificate {
+    pub(super) fn parse(der: &[u8]) -> Result<Self, Unreadable> {
+        let parsed = x509_cert::Certificate::from_der(der).map_err(|_| Unreadable::Malformed)?;
+        let tbs = &parsed.tbs_certificate;
+        let subject = cut(&tbs.subject.to_string());
+        let broken = |_| {
+            Unreadable::Extensions(KeyError::Certificate { subject: subject.clone(), problem: CertificateProblem::MalformedExtensions })
+        };
+        let key_usage = tbs.get::<KeyUsage>().map_err(broken)?;
+        let extended_key_usage = tbs.get::<ExtendedKeyUsage>().map_err(broken)?.map(|(_, usage)| usage);
+        let basic_constraints = tbs.get::<BasicConstraints>().map_err(broken)?.map(|(_, constraints)| constraints);
+        Ok(Self { der: der.to_vec(), key_usage, extended_key_usage, basic_constraints, parsed })
+    }
+
+    pub(super) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The subject's name, for messages.
+    pub(super) fn subject(&self) -> String {
+        name(&self.parsed.tbs_certificate.subject)
+    }
+
+    /// The issuer's name, for messages.
+    pub(super) fn issuer(&self) -> String {
+        name(&self.parsed.tbs_certificate.issuer)
+    }
+
+    /// The error that `problem` makes this certificate.
+    pub(super) fn refused(&self, problem: CertificateProblem) -> KeyError {
+        KeyError::Certificate { subject: self.subject(), problem }
+    }
+
+    /// The last moment of its validity.
+    pub(super) fn not_after(&self) -> Timestamp {
+        instant(&self.parsed.tbs_certificate.validity.not_after)
+    }
+
+    /// Whether `public` is the key that it certifies, as it stands in the bit string.
+    pub(super) fn certifies(&self, public: &[u8]) -> bool {
+        self.parsed.tbs_certificate.subject_public_key_info.subject_public_key.as_bytes() == Some(public)
+    }
+
+    pub(super) fn is_self_signed(&self) -> bool {
+        self.is_issued_by(self)
+    }
+
+    /// Whether `issuer` has the name that this certificate gives its issuer, and the key that it was signed with.
+    pub(super) fn is_issued_by(&self, issuer: &Self) -> bool {
+        self.parsed.tbs_certificate.issuer == issuer.parsed.tbs_certificate.subject && self.is_signed_with_key_of(issuer) == Some(true)
+    }
+
+    fn is_signed_with_key_of(&self, issuer: &Self) -> Option<bool> {
+        let key = &issuer.parsed.tbs_certificate.subject_public_key_info;
+        let key_algorithm = key.algorithm.to_der().ok()?;
+        let signature_algorithm = self.parsed.signature_algorithm.to_der().ok()?;
+        let key_algorithm = AnyRef::from_der(&key_algorithm).ok()?.value();
+        let signature_algorithm = AnyRef::from_der(&signature_algorithm).ok()?.value();
+        let key = key.subject_public_key.as_bytes()?;
+        let signed = signed_part(&self.der)?;
+        let signature = self.parsed.signature.as_bytes()?;
+        let verifies = default_provider()
+            .signature_verification_algorithms
+            .all
+            .iter()
+            .filter(|algorithm| {
+                algorithm.public_key_alg_id().as_ref() == key_algorithm && algorithm.signature_alg_id().as_ref() == signature_algorithm
+            })
+            .any(|algorithm| algorithm.verify_signature(key, signed, signature).is_ok());
+        Some(verifies)
+    }
+
+    pub(super) fn check_validity(&self, at: Timestamp) -> Result<(), KeyError> {
+        let (from, until) = (instant(&self.parsed.tbs_certificate.validity.not_before), self.not_after());
+        if from <= at && at <= until {
+            return Ok(());
+        }
+        Err(self.refused(CertificateProblem::OutsideValidity { from: seconds(from), until: seconds(until) }))
+    }
+
+    /// What notation asks of the certificate that signs.
+    pub(super) fn check_as_signer(&self) -> Result<(), KeyError> {
+        if self.basic_constraints.as_ref().is_some_and(|constraints| constraints.ca) {
+            return Err(self.refused(CertificateProblem::SignerIsAuthority));
+        }
+        let usage = self.critical_key_usage()?;
+        if !usage.digital_signature() {
+            return Err(self.refused(CertificateProblem::NoDigitalSignature));
+        }
+        let forbidden = [
+            (usage.key_encipherment(), "key encipherment"),
+            (usage.data_encipherment(), "data encipherment"),
+            (usage.key_agreement(), "key agreement"),
+            (usage.key_cert_sign(), "certificate signing"),
+            (usage.crl_sign(), "CRL signing"),
+            (usage.encipher_only(), "encipher only"),
+            (usage.decipher_only(), "decipher only"),
+        ];
+        let usages: Vec<&str> = forbidden.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
+        if !usages.is_empty() {
+            return Err(self.refused(CertificateProblem::ForbiddenKeyUsage { usages: usages.join(", ") }));
+        }
+        let extended: Vec<&str> = FORBIDDEN_EXTENDED_USAGES
+            .iter()
+            .filter(|(usage, _)| self.extended_key_usage.as_ref().is_some_and(|has| has.0.contains(usage)))
+            .map(|(_, name)| *name)
+            .collect();
+        if !extended.is_empty() {
+            return Err(self.refused(CertificateProblem::ForbiddenExtendedKeyUsage { usages: extended.join(", ") }));
+        }
+        Ok(())
+    }
+
+    /// What notation asks of a certificate that issued another, with `below` intermediate certificates under it.
+    pub(super) fn check_as_issuer(&self, below: usize) -> Result<(), KeyError> {
+        let constraints = self.basic_constraints.as_ref().filter(|constraints| constraints.ca);
+        let constraints = constraints.ok_or_else(|| self.refused(CertificateProblem::NoAuthority))?;
+        if let Some(allowed) = constraints.path_len_constraint.filter(|allowed| usize::from(*allowed) < below) {
+            return Err(self.refused(CertificateProblem::PathLength { allowed, found: below }));
+        }
+        if !self.critical_key_usage()?.key_cert_sign() {
+            return Err(self.refused(CertificateProblem::NoCertificateSigning));
+        }
+        Ok(())
+    }
+
+    fn critical_key_usage(&self) -> Result<KeyUsage, KeyError> {
+        match self.key_usage {
+            None => Err(self.refused(CertificateProblem::NoKeyUsage)),
+            Some((false, _)) => Err(self.refused(CertificateProblem::KeyUsageNotCritical)),
+            Some((true, usage)) => Ok(usage),
+        }
+    }
+}
+
+fn name(name: &Name) -> String {
+    cut(&name.to_string())
+}
+
+fn instant(time: &Time) -> Timestamp {
+    let since_epoch = time.to_unix_duration().as_secs();
+    i64::try_from(since_epoch).ok().and_then(|second| Timestamp::from_second(second).ok()).unwrap_or(Timestamp::MAX)
+}
+
+/// The first element of a certificate, as it was signed: its bytes, not what they parse to.
+fn signed_part(der: &[u8]) -> Option<&[u8]> {
+    let certificate = AnyRef::from_der(der).ok()?.value();
+    SliceReader::new(certificate).ok()?.tlv_bytes().ok()
+}

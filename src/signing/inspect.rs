@@ -1,0 +1,236 @@
+//! What a signature file that somebody else made names, so that it is not attached to another image.
+//!
+//! Owns looking into Sigstore bundles, bare DSSE envelopes, simple signing payloads and notation envelopes (JWS and COSE). The
+//! kind is told by content: a file's media type is what its owner says, not what it is. Nothing is verified here, and nothing
+//! is refused: what is none of these, what is malformed and what is larger than [`LARGEST`] names nothing.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde_json::Value;
+
+use crate::oci::{Algorithm, Digest, hex};
+
+use super::cbor;
+
+/// The largest file that is looked into, in bytes.
+pub const LARGEST: usize = 1024 * 1024;
+
+/// How many JSON documents one file may hold: `cosign download attestation` writes one a line.
+const MOST_DOCUMENTS: usize = 64;
+
+/// What a file names as its subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// Nothing that affix can read: the file is attached as it is.
+    None,
+    /// These digests, at least one.
+    Digests(Vec<Digest>),
+}
+
+impl Named {
+    /// Whether the file was made for something else than `target`: it names digests of the target's algorithm, and none of
+    /// them is the target's. A file that names other algorithms only says nothing about the target.
+    #[must_use]
+    pub fn excludes(&self, target: &Digest) -> bool {
+        match self {
+            Self::None => false,
+            Self::Digests(named) => {
+                named.iter().any(|digest| digest.algorithm() == target.algorithm()) && !named.iter().any(|digest| digest == target)
+            }
+        }
+    }
+}
+
+/// The digests that a signature file names as its subjects.
+#[must_use]
+pub fn named_subjects(bytes: &[u8]) -> Named {
+    if bytes.len() > LARGEST {
+        return Named::None;
+    }
+    let mut digests = Vec::new();
+    match json_documents(bytes) {
+        Some(documents) => documents.iter().for_each(|document| envelope(document, &mut digests)),
+        None => {
+            if let Some(payload) = cbor::cose_sign1_payload(bytes).and_then(json) {
+                signed(&payload, &mut digests);
+            }
+        }
+    }
+    if digests.is_empty() { Named::None } else { Named::Digests(digests) }
+}
+
+fn json_documents(bytes: &[u8]) -> Option<Vec<Value>> {
+    serde_json::Deserializer::from_slice(bytes).into_iter().take(MOST_DOCUMENTS).collect::<Result<_, _>>().ok()
+}
+
+fn json(bytes: &[u8]) -> Option<Value> {
+    serde_json::from_slice(bytes).ok()
+}
+
+/// A document as a whole: an envelope around something signed, or a simple signing payload, which has its signature elsewhere.
+fn envelope(document: &Value, digests: &mut Vec<Digest>) {
+    if let Some(digest) = document.pointer("/messageSignature/messageDigest").and_then(message_digest) {
+        digests.push(digest);
+    }
+    let payload = document.pointer("/dsseEnvelope/payload").or_else(|| is_signed(document).then(|| document.get("payload")).flatten());
+    if let Some(payload) = payload.and_then(Value::as_str).and_then(decode).and_then(|payload| json(&payload)) {
+        signed(&payload, digests);
+    }
+    digests.extend(simple_signing(document));
+}
+
+/// A DSSE envelope, a flattened JWS or a general JWS (RFC 7515, section 7.2): what holds `payload` beside signatures.
+fn is_signed(document: &Value) -> bool {
+    document.get("signatures").is_some() || document.get("signature").is_some()
+}
+
+/// What stands inside of an envelope: an in-toto statement, a notation payload or a simple signing payload.
+fn signed(payload: &Value, digests: &mut Vec<Digest>) {
+    let subjects = payload.get("subject").and_then(Value::as_array);
+    for set in subjects.into_iter().flatten().filter_map(|subject| subject.get("digest")?.as_object()) {
+        digests.extend(set.iter().filter_map(|(algorithm, encoded)| digest(algorithm, encoded.as_str()?)));
+    }
+    let target = payload.pointer("/targetArtifact/digest").and_then(Value::as_str);
+    digests.extend(target.and_then(|target| target.parse::<Digest>().ok()));
+    digests.extend(simple_signing(payload));
+}
+
+/// containers/image, "atomic container signature": the manifest that the signature is for.
+fn simple_signing(payload: &Value) -> Option<Digest> {
+    payload.pointer("/critical/image/docker-manifest-digest")?.as_str()?.parse().ok()
+}
+
+/// A digest of a Sigstore bundle's `messageSignature`: base64, with the algorithm's name or number in its protobuf enumeration.
+fn message_digest(stated: &Value) -> Option<Digest> {
+    let algorithm = match stated.get("algorithm")? {
+        Value::String(name) if name == "SHA2_256" => Algorithm::Sha256,
+        Value::String(name) if name == "SHA2_512" => Algorithm::Sha512,
+        Value::Number(number) if number.as_u64() == Some(1) => Algorithm::Sha256,
+        Value::Number(number) if number.as_u64() == Some(3) => Algorithm::Sha512,
+        _ => return None,
+    };
+    digest(algorithm.as_str(), &hex(&decode(stated.get("digest")?.as_str()?)?))
+}
+
+/// A digest of a set (in-toto attestation, digest_set.md); `None` for algorithms that no registry uses.
+fn digest(algorithm: &str, encoded: &str) -> Option<Digest> {
+    format!("{algorithm}:{}", encoded.to_ascii_lowercase()).parse().ok()
+}
+
+/// Base64 in either alphabet, padded or not: DSSE and protobuf allow both, JWS is URL-safe and unpadded.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+    const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+    STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::vectors::{another, read, subject};
+    use super::*;
+
+    fn encoded(value: &Value) -> String {
+        base64::engine::general_purpose::STANDARD.encode(value.to_string())
+    }
+
+    #[test]
+    fn whatever_kind_of_file_a_real_tool_wrote_names_its_image() {
+        for file in [
+            "cosign/generated.bundle.json",
+            "cosign/annotated.bundle.json",
+            "cosign/ed25519ph.bundle.json",
+            "cosign/attestation.dsse.json",
+            "cosign/simple-signing.json",
+            "notary/p256.jws.json",
+            "notary/rsa-2048.expiring.jws.json",
+            "notary/p256.cose",
+            "notary/rsa-2048.cose",
+        ] {
+            let named = named_subjects(&read(file));
+            assert_eq!(named, Named::Digests(vec![subject().digest]), "{file}");
+            assert!(!named.excludes(&subject().digest), "{file}");
+            assert!(named.excludes(&another().digest), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_message_signature_names_what_was_signed() {
+        let blob = Digest::sha256(&read("cosign/blob"));
+        assert_eq!(named_subjects(&read("cosign/blob.bundle.json")), Named::Digests(vec![blob]));
+        let numbered =
+            json!({"messageSignature": {"messageDigest": {"algorithm": 1, "digest": "RBNvo1WzZ4oRRq0W9+hknpT7T8Ieg13NIXfmDHD2Ga4="}}});
+        assert!(matches!(named_subjects(numbered.to_string().as_bytes()), Named::Digests(named) if named.len() == 1));
+    }
+
+    #[test]
+    fn a_file_of_several_statements_names_the_subjects_of_all() {
+        let line = |hex: char| {
+            let statement =
+                json!({"subject": [{"digest": {"sha256": hex.to_string().repeat(64)}}, {"digest": {"sha512": "c".repeat(128)}}]});
+            json!({"payload": encoded(&statement), "payloadType": "application/vnd.in-toto+json", "signatures": []}).to_string()
+        };
+        let named = named_subjects(format!("{}\n{}\n", line('a'), line('b')).as_bytes());
+        assert!(matches!(&named, Named::Digests(digests) if digests.len() == 4), "{named:?}");
+        let target = |text: String| text.parse::<Digest>().map(|digest| named.excludes(&digest));
+        assert_eq!(target(format!("sha256:{}", "b".repeat(64))), Ok(false));
+        assert_eq!(target(format!("sha256:{}", "d".repeat(64))), Ok(true));
+        assert_eq!(target(format!("sha512:{}", "c".repeat(128))), Ok(false));
+        assert_eq!(target(format!("sha512:{}", "d".repeat(128))), Ok(true));
+    }
+
+    #[test]
+    fn what_names_nothing_is_left_alone() {
+        let other_algorithms = json!({"subject": [{"digest": {"sha1": "a".repeat(40), "gitCommit": "a".repeat(40)}}]});
+        let other_algorithms = json!({"payload": encoded(&other_algorithms), "signatures": []}).to_string();
+        let unsigned = json!({"payload": encoded(&json!({"subject": [{"digest": {"sha256": "a".repeat(64)}}]}))}).to_string();
+        let large = [read("cosign/simple-signing.json"), vec![b' '; LARGEST]].concat();
+        for (bytes, what) in [
+            (b"".as_slice(), "nothing"),
+            (b"MEUCIQCfD/vlKV5gHdJSCk6ebZzh+LmUa3vuExmkN/lUaFxO3g==", "a bare signature"),
+            (b"a1a1.sig: signed by hand", "a plain text"),
+            (b"{\"payload\":1,\"signatures\":[]}", "a payload that is no text"),
+            (b"{\"critical\":{\"image\":{\"docker-manifest-digest\":\"sha256:12\"}}}", "a digest that is none"),
+            (b"{} trailing", "JSON and something else"),
+            (other_algorithms.as_bytes(), "digests that no registry uses"),
+            (unsigned.as_bytes(), "a payload without signatures"),
+            (&large, "a file that is too large"),
+            (&read("cosign/generated.pub"), "a public key"),
+        ] {
+            let named = named_subjects(bytes);
+            assert_eq!(named, Named::None, "{what}");
+            assert!(!named.excludes(&subject().digest), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_names_another_algorithm_only_excludes_nothing() {
+        let named = named_subjects(&read("cosign/simple-signing.json"));
+        assert!(!named.excludes(&Algorithm::Sha512.hash(b"another")));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300), text in "\\PC{0,200}") {
+            let _ = named_subjects(&bytes);
+            let _ = named_subjects(text.as_bytes());
+            let _ = named_subjects(json!({"payload": text, "signature": text, "messageSignature": {"messageDigest": text}}).to_string().as_bytes());
+        }
+
+        #[test]
+        fn no_damage_to_a_real_file_makes_it_panic(at in 0..2_000_usize, byte in proptest::num::u8::ANY, cut in 0..2_000_usize) {
+            for file in ["notary/p256.cose", "cosign/generated.bundle.json"] {
+                let mut bytes = read(file);
+                if let Some(there) = bytes.get_mut(at) {
+                    *there = byte;
+                }
+                let _ = named_subjects(&bytes);
+                bytes.truncate(cut);
+                let _ = named_subjects(&bytes);
+            }
+        }
+    }
+}

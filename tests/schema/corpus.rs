@@ -1,0 +1,696 @@
+//! The corpus: specs that the schema takes, and specs that it refuses, each with the field and the words of the refusal.
+
+use serde_json::{Value, json};
+
+pub(crate) const TAGGED: &str = "registry.example.com/team/app:v1";
+pub(crate) const PINNED: &str = "registry.example.com/team/app:v1@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+pub(crate) const DIGEST: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+/// A spec that the schema must refuse.
+pub(crate) struct Bad {
+    pub(crate) sentence: &'static str,
+    pub(crate) spec: Value,
+    /// The field that the refusal must name.
+    pub(crate) field: &'static str,
+    /// What the refusal must say.
+    pub(crate) says: &'static str,
+}
+
+/// An end-of-life mark with a date.
+pub(crate) fn mark() -> Value {
+    json!({"image": PINNED, "endOfLife": {"date": "2025-03-20T01:20:30Z"}})
+}
+
+/// An end-of-life mark that follows a tag.
+pub(crate) fn watch() -> Value {
+    json!({"image": TAGGED, "endOfLife": {"whenSuperseded": {"gracePeriod": "720h"}}})
+}
+
+/// An artifact of one file.
+pub(crate) fn artifact() -> Value {
+    json!({"image": PINNED, "artifact": {
+        "artifactType": "application/vnd.demo.test.signature",
+        "files": [{"name": "a1a1.sig", "value": "signature"}]
+    }})
+}
+
+/// A cosign signature.
+pub(crate) fn cosign() -> Value {
+    json!({"image": TAGGED, "signature": {"cosign": {"keySecretRef": {"name": "cosign-key"}}}})
+}
+
+/// A notation signature.
+pub(crate) fn notation() -> Value {
+    json!({"image": TAGGED, "signature": {"notation": {"keySecretRef": {"name": "signing-tls"}}}})
+}
+
+/// A spec with one field set; `path` is a JSON pointer whose objects are made where they are absent.
+fn set(mut spec: Value, path: &str, value: Value) -> Value {
+    let mut at = &mut spec;
+    for name in path.split('/').skip(1) {
+        at = match name.parse::<usize>() {
+            Ok(index) => &mut at[index],
+            Err(_) => &mut at[name],
+        };
+    }
+    *at = value;
+    spec
+}
+
+/// A spec without one field.
+fn unset(mut spec: Value, path: &str) -> Value {
+    let (parent, name) = path.rsplit_once('/').unwrap();
+    spec.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name).unwrap();
+    spec
+}
+
+fn repeated(item: impl Fn(usize) -> Value, count: usize) -> Value {
+    (0..count).map(item).collect()
+}
+
+/// Specs that the schema takes.
+pub(crate) fn good() -> Vec<(&'static str, Value)> {
+    let file = |target: &str| json!([{"name": "b1b1.sig", "target": target, "value": "signature"}]);
+    vec![
+        ("a date and time", mark()),
+        ("a date alone", set(mark(), "/endOfLife/date", json!("2025-03-20"))),
+        ("a date with a fraction and an offset", set(mark(), "/endOfLife/date", json!("2023-05-12T21:15:10.8343521+05:30"))),
+        ("29 February of a leap year", set(mark(), "/endOfLife/date", json!("2028-02-29"))),
+        ("29 February of the year 2000", set(mark(), "/endOfLife/date", json!("2000-02-29T23:59:59-23:59"))),
+        ("the year 9999", set(mark(), "/endOfLife/date", json!("9999-12-31T23:59:59Z"))),
+        (
+            "scenario 1, by hand",
+            json!({
+                "image": PINNED,
+                "targets": {"scope": "All", "platforms": ["linux/amd64"], "missing": "Fail"},
+                "endOfLife": {
+                    "date": "2025-03-20T01:20:30Z",
+                    "artifactType": "application/vnd.demo.artifact.lifecycle",
+                    "annotation": "vnd.demo.artifact.lifecycle.end-of-life.date",
+                    "annotations": {"org.example.reason": "CVE-2025-0001"},
+                    "onConflict": "Supersede"
+                }
+            }),
+        ),
+        ("what the tag leaves behind", watch()),
+        (
+            "whenSuperseded with all of its fields",
+            json!({
+                "image": TAGGED,
+                "endOfLife": {"whenSuperseded": {
+                    "gracePeriod": "720h", "settle": "0s", "unlessTagged": ["*", "!nightly-*", "v1.?"], "previous": [DIGEST]
+                }}
+            }),
+        ),
+        ("no other tag counts", set(watch(), "/endOfLife/whenSuperseded/unlessTagged", json!([]))),
+        (
+            "previous with a digest of sha512",
+            set(watch(), "/endOfLife/whenSuperseded/previous", json!([format!("sha512:{}", "c".repeat(128))])),
+        ),
+        ("an artifact of one file", artifact()),
+        (
+            "an artifact of annotations only",
+            json!({"image": TAGGED, "artifact": {
+                "artifactType": "application/vnd.demo.note", "annotations": {"vnd.demo.note": "text", "empty": ""}
+            }}),
+        ),
+        (
+            "scenario 2, by hand",
+            json!({
+                "image": PINNED,
+                "artifact": {"artifactType": "application/vnd.demo.test.signature", "files": [
+                    {"name": "a1a1.sig", "target": "index", "value": "signature"},
+                    {"name": "b1b1.sig", "target": "linux/amd64", "mediaType": "text/plain", "value": ""},
+                    {"name": "c1c1.sig", "target": DIGEST, "valueFrom": {"configMapKeyRef": {"name": "sigs", "key": "c1c1.sig"}}}
+                ]}
+            }),
+        ),
+        (
+            "the same name for two targets",
+            set(
+                artifact(),
+                "/artifact/files",
+                json!([
+                    {"name": "image.sig", "target": "linux/amd64", "value": "1"}, {"name": "image.sig", "target": "linux/arm64", "value": "2"}
+                ]),
+            ),
+        ),
+        ("a file in a folder", set(artifact(), "/artifact/files/0/name", json!("signatures/..a/b1 b1.sig"))),
+        ("a file for a Windows version", set(artifact(), "/artifact/files", file("windows/amd64:10.0.20348.1234"))),
+        ("as many files as fit", set(artifact(), "/artifact/files", repeated(|n| json!({"name": n.to_string(), "value": ""}), 128))),
+        (
+            "files of a ConfigMap",
+            json!({"image": TAGGED, "artifact": {
+                "artifactType": "application/vnd.demo.test.signature",
+                "filesFrom": [{"configMapRef": {"name": "sigs"}, "mediaType": "application/octet-stream"}, {"configMapRef": {"name": "more"}}]
+            }}),
+        ),
+        ("a cosign signature", cosign()),
+        ("a cosign signature with annotations", set(cosign(), "/signature/cosign/annotations", json!({"team": "a"}))),
+        ("a notation signature", notation()),
+        ("a notation signature that ends", set(notation(), "/signature/notation/expiry", json!("8760h"))),
+        (
+            "every platform pattern",
+            set(
+                cosign(),
+                "/targets",
+                json!({
+                    "scope": "Platforms",
+                    "platforms": ["linux", "linux/arm", "linux/arm/v7", "*/arm64", "*", "windows/amd64:10.0.20348", "linux/*/v8:*", "Linux/X86_64"],
+                    "excludePlatforms": ["linux/386"],
+                    "missing": "Ignore"
+                }),
+            ),
+        ),
+        ("as many platforms as fit", set(cosign(), "/targets/platforms", repeated(|n| json!(format!("linux/a{n}")), 64))),
+        ("nothing excluded", set(cosign(), "/targets", json!({"excludePlatforms": []}))),
+        ("the index only", set(cosign(), "/targets", json!({"scope": "Index"}))),
+        (
+            "how the registry is reached",
+            json!({
+                "image": "localhost:5000/app@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                "endOfLife": {"date": "2025-03-20"},
+                "dryRun": true, "interval": "1h30m", "timeout": "1m30s", "suspend": true, "deletionPolicy": "Delete",
+                "referrersMode": "TagSchema", "secretRef": {"name": "registry-login"}, "serviceAccountName": "builder",
+                "certSecretRef": {"name": "registry.ca"}, "proxySecretRef": {"name": "proxy"}, "insecure": true
+            }),
+        ),
+        ("the other values of each choice", {
+            let mut spec = set(cosign(), "/deletionPolicy", json!("Retain"));
+            spec["referrersMode"] = json!("API");
+            spec["insecure"] = json!(false);
+            spec["interval"] = json!("1s");
+            spec["timeout"] = json!("1500ms");
+            spec
+        }),
+        ("a registry without a dot, with a port", set(cosign(), "/image", json!("registry:5000/app:v1"))),
+        ("localhost", set(cosign(), "/image", json!("localhost/app:v1"))),
+        ("an address of IPv4", set(cosign(), "/image", json!("127.0.0.1:5000/team/app:v1"))),
+        ("an address of IPv6", set(cosign(), "/image", json!("[::1]:5000/team/app:v1"))),
+        ("Docker Hub, named", set(cosign(), "/image", json!("docker.io/library/nginx:1.29"))),
+    ]
+}
+
+const ONE_KIND: &str = "set exactly one of endOfLife, artifact, signature; for a second attachment to the same image create another";
+const REGISTRY: &str = "image must begin with the name of its registry, without a scheme";
+const TAG_OR_DIGEST: &str = "image needs a tag or a digest: write …/app:v1 to follow a tag, or …/app@sha256:… for one digest";
+const DATE: &str = "not a date of the calendar in RFC 3339: write a date and time such as 2025-03-20T01:20:30Z";
+const DURATION: &str = "not a duration: write numbers with a unit of ms, s, m or h, for example 90s, 10m or 1h30m";
+const PLATFORM: &str = "not a platform: write os[/arch[/variant]][:os.version], for example linux/amd64";
+const NAME: &str = "not a name of an object: write lower-case letters, digits, - and .";
+const MEDIA_TYPE: &str = "not a media type: write type/subtype, for example";
+const FILE_NAME: &str = "not a file name: readers write the layer under this name, so it must be relative";
+const TARGET: &str = "target must be index, a platform such as linux/amd64, or a whole digest";
+const DIGEST_RULE: &str = "not a digest: write sha256: and 64 lower-case hexadecimal digits";
+
+/// Specs that the schema refuses.
+pub(crate) fn bad() -> Vec<Bad> {
+    let rows: Vec<(&'static str, Value, &'static str, &'static str)> = vec![
+        // Kinds.
+        ("no kind", json!({"image": PINNED}), "spec", ONE_KIND),
+        ("two kinds", set(mark(), "/artifact", artifact()["artifact"].clone()), "spec", ONE_KIND),
+        (
+            "three kinds",
+            set(set(mark(), "/artifact", artifact()["artifact"].clone()), "/signature", cosign()["signature"].clone()),
+            "spec",
+            ONE_KIND,
+        ),
+        ("a kind that is null", json!({"image": PINNED, "endOfLife": null}), "spec", ONE_KIND),
+        // Image.
+        ("no image", unset(mark(), "/image"), "spec.image", "Required value"),
+        ("an image that is null", set(mark(), "/image", Value::Null), "spec.image", "Required value"),
+        ("an empty image", set(cosign(), "/image", json!("")), "spec.image", REGISTRY),
+        (
+            "an image that is too long",
+            set(cosign(), "/image", json!(format!("r.example/{}:v1", "a".repeat(1024)))),
+            "spec.image",
+            "may not be more than 1024",
+        ),
+        ("no registry", set(cosign(), "/image", json!("nginx:1.29")), "spec.image", REGISTRY),
+        ("a repository of Docker Hub without its registry", set(cosign(), "/image", json!("library/nginx:1.29")), "spec.image", REGISTRY),
+        ("a scheme", set(cosign(), "/image", json!("https://registry.example.com/app:v1")), "spec.image", REGISTRY),
+        ("a registry without a repository", set(cosign(), "/image", json!("registry.example.com:5000")), "spec.image", REGISTRY),
+        ("neither tag nor digest", set(cosign(), "/image", json!("registry.example.com/team/app")), "spec.image", TAG_OR_DIGEST),
+        (
+            "neither tag nor digest, but a port",
+            set(cosign(), "/image", json!("registry.example.com:5000/team/app")),
+            "spec.image",
+            TAG_OR_DIGEST,
+        ),
+        ("an empty tag", set(cosign(), "/image", json!("registry.example.com/team/app:")), "spec.image", TAG_OR_DIGEST),
+        ("an empty digest", set(cosign(), "/image", json!("registry.example.com/team/app:v1@")), "spec.image", TAG_OR_DIGEST),
+        // Which kind needs which image.
+        ("a date for a bare tag", set(mark(), "/image", json!(TAGGED)), "spec.endOfLife.date", "endOfLife.date needs a digest in image"),
+        (
+            "whenSuperseded for a digest",
+            set(watch(), "/image", json!(PINNED)),
+            "spec.endOfLife.whenSuperseded",
+            "image needs a tag and no digest",
+        ),
+        (
+            "a file's target for a bare tag",
+            set(set(artifact(), "/artifact/files/0/target", json!("index")), "/image", json!(TAGGED)),
+            "spec.artifact.files",
+            "a file with a target needs a digest in image",
+        ),
+        // Targets.
+        (
+            "an empty list of platforms",
+            set(cosign(), "/targets", json!({"platforms": []})),
+            "spec.targets.platforms",
+            "platforms must not be an empty list; remove the field",
+        ),
+        (
+            "platforms with scope Index",
+            set(cosign(), "/targets", json!({"scope": "Index", "platforms": ["linux"]})),
+            "spec.targets",
+            "do not go with scope Index",
+        ),
+        (
+            "excludePlatforms with scope Index",
+            set(cosign(), "/targets", json!({"scope": "Index", "excludePlatforms": ["linux"]})),
+            "spec.targets",
+            "do not go with scope Index",
+        ),
+        (
+            "an unknown scope",
+            set(cosign(), "/targets", json!({"scope": "Everything"})),
+            "spec.targets.scope",
+            r#"supported values: "All", "Index", "Platforms""#,
+        ),
+        (
+            "a scope in lower case",
+            set(cosign(), "/targets", json!({"scope": "index"})),
+            "spec.targets.scope",
+            r#"supported values: "All", "Index", "Platforms""#,
+        ),
+        (
+            "an unknown way of missing",
+            set(cosign(), "/targets", json!({"missing": "Skip"})),
+            "spec.targets.missing",
+            r#"supported values: "Fail", "Ignore""#,
+        ),
+        (
+            "a platform of four parts",
+            set(cosign(), "/targets", json!({"platforms": ["linux", "linux/arm/v7/hard"]})),
+            "spec.targets.platforms[1]",
+            PLATFORM,
+        ),
+        (
+            "a platform with a space",
+            set(cosign(), "/targets", json!({"platforms": ["linux/amd64, linux/arm64"]})),
+            "spec.targets.platforms[0]",
+            PLATFORM,
+        ),
+        (
+            "a platform with an empty part",
+            set(cosign(), "/targets", json!({"excludePlatforms": ["linux//v7"]})),
+            "spec.targets.excludePlatforms[0]",
+            PLATFORM,
+        ),
+        ("a platform of the wrong form", set(cosign(), "/targets", json!({"platforms": ["lin*"]})), "spec.targets.platforms[0]", PLATFORM),
+        ("an empty platform", set(cosign(), "/targets", json!({"platforms": [""]})), "spec.targets.platforms[0]", PLATFORM),
+        (
+            "a platform that is null",
+            set(cosign(), "/targets", json!({"platforms": [null]})),
+            "spec.targets.platforms[0]",
+            "must be of type string",
+        ),
+        (
+            "a platform that is too long",
+            set(cosign(), "/targets", json!({"platforms": ["a".repeat(129)]})),
+            "spec.targets.platforms[0]",
+            "may not be more than 128",
+        ),
+        (
+            "a platform listed twice",
+            set(cosign(), "/targets", json!({"platforms": ["linux", "linux"]})),
+            "spec.targets.platforms",
+            "an item is listed twice",
+        ),
+        (
+            "an excluded platform listed twice",
+            set(cosign(), "/targets", json!({"excludePlatforms": ["linux", "linux"]})),
+            "spec.targets.excludePlatforms",
+            "an item is listed twice",
+        ),
+        (
+            "too many platforms",
+            set(cosign(), "/targets/platforms", repeated(|n| json!(format!("linux/a{n}")), 65)),
+            "spec.targets.platforms",
+            "must have at most 64 items",
+        ),
+        // End of life.
+        (
+            "neither date nor whenSuperseded",
+            json!({"image": PINNED, "endOfLife": {}}),
+            "spec.endOfLife",
+            "set exactly one of date, whenSuperseded",
+        ),
+        (
+            "a date that is null",
+            json!({"image": PINNED, "endOfLife": {"date": null}}),
+            "spec.endOfLife",
+            "set exactly one of date, whenSuperseded",
+        ),
+        (
+            "both date and whenSuperseded",
+            set(mark(), "/endOfLife/whenSuperseded", json!({"gracePeriod": "1h"})),
+            "spec.endOfLife",
+            "set exactly one of date, whenSuperseded",
+        ),
+        ("an empty date", set(mark(), "/endOfLife/date", json!("")), "spec.endOfLife.date", DATE),
+        ("a date of another order", set(mark(), "/endOfLife/date", json!("20.03.2025")), "spec.endOfLife.date", DATE),
+        ("month 13", set(mark(), "/endOfLife/date", json!("2025-13-01")), "spec.endOfLife.date", DATE),
+        ("31 April", set(mark(), "/endOfLife/date", json!("2025-04-31")), "spec.endOfLife.date", DATE),
+        ("29 February of a common year", set(mark(), "/endOfLife/date", json!("2025-02-29")), "spec.endOfLife.date", DATE),
+        ("29 February of the year 2100", set(mark(), "/endOfLife/date", json!("2100-02-29T00:00:00Z")), "spec.endOfLife.date", DATE),
+        ("hour 24", set(mark(), "/endOfLife/date", json!("2025-03-20T24:00:00Z")), "spec.endOfLife.date", DATE),
+        ("a leap second", set(mark(), "/endOfLife/date", json!("2016-12-31T23:59:60Z")), "spec.endOfLife.date", DATE),
+        ("a time without a zone", set(mark(), "/endOfLife/date", json!("2025-03-20T01:20:30")), "spec.endOfLife.date", DATE),
+        ("a space for the T", set(mark(), "/endOfLife/date", json!("2025-03-20 01:20:30Z")), "spec.endOfLife.date", DATE),
+        ("a date with text around it", set(mark(), "/endOfLife/date", json!("on 2025-03-20")), "spec.endOfLife.date", DATE),
+        ("a date with a line break", set(mark(), "/endOfLife/date", json!("2025-03-20\n")), "spec.endOfLife.date", DATE),
+        (
+            "an artifact type without a slash",
+            set(mark(), "/endOfLife/artifactType", json!("lifecycle")),
+            "spec.endOfLife.artifactType",
+            MEDIA_TYPE,
+        ),
+        (
+            "an annotation's key with a space",
+            set(mark(), "/endOfLife/annotation", json!("end of life")),
+            "spec.endOfLife.annotation",
+            "not an annotation key: it must not hold white space",
+        ),
+        (
+            "the default annotation given twice",
+            set(mark(), "/endOfLife/annotations", json!({"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2030-01-01"})),
+            "spec.endOfLife.annotations",
+            "annotations must not hold the end-of-life annotation itself",
+        ),
+        (
+            "the annotation given twice",
+            set(set(mark(), "/endOfLife/annotations", json!({"eol": "2030-01-01"})), "/endOfLife/annotation", json!("eol")),
+            "spec.endOfLife.annotations",
+            "annotations must not hold the end-of-life annotation itself",
+        ),
+        (
+            "an empty annotation key",
+            set(mark(), "/endOfLife/annotations", json!({"": "text"})),
+            "spec.endOfLife.annotations",
+            "an annotation's key must have 1 to 256 characters",
+        ),
+        (
+            "an unknown way of conflict",
+            set(mark(), "/endOfLife/onConflict", json!("Overwrite")),
+            "spec.endOfLife.onConflict",
+            r#"supported values: "Report", "Supersede""#,
+        ),
+        // When superseded.
+        (
+            "no grace period",
+            json!({"image": TAGGED, "endOfLife": {"whenSuperseded": {}}}),
+            "spec.endOfLife.whenSuperseded.gracePeriod",
+            "Required value",
+        ),
+        (
+            "a grace period in days",
+            set(watch(), "/endOfLife/whenSuperseded/gracePeriod", json!("30d")),
+            "spec.endOfLife.whenSuperseded.gracePeriod",
+            DURATION,
+        ),
+        (
+            "a negative grace period",
+            set(watch(), "/endOfLife/whenSuperseded/gracePeriod", json!("-1h")),
+            "spec.endOfLife.whenSuperseded.gracePeriod",
+            DURATION,
+        ),
+        (
+            "a grace period that no clock holds",
+            set(watch(), "/endOfLife/whenSuperseded/gracePeriod", json!("9999999h")),
+            "spec.endOfLife.whenSuperseded.gracePeriod",
+            "must be at most 876000h",
+        ),
+        (
+            "a settle time without a unit",
+            set(watch(), "/endOfLife/whenSuperseded/settle", json!("10")),
+            "spec.endOfLife.whenSuperseded.settle",
+            DURATION,
+        ),
+        (
+            "a pattern of tags with a slash",
+            set(watch(), "/endOfLife/whenSuperseded/unlessTagged", json!(["*", "app:v1"])),
+            "spec.endOfLife.whenSuperseded.unlessTagged[1]",
+            "not a pattern of tags: write a tag where * stands for any text",
+        ),
+        (
+            "a pattern of tags that only negates",
+            set(watch(), "/endOfLife/whenSuperseded/unlessTagged", json!(["!"])),
+            "spec.endOfLife.whenSuperseded.unlessTagged[0]",
+            "not a pattern of tags",
+        ),
+        (
+            "too many patterns of tags",
+            set(watch(), "/endOfLife/whenSuperseded/unlessTagged", repeated(|n| json!(format!("v{n}")), 65)),
+            "spec.endOfLife.whenSuperseded.unlessTagged",
+            "must have at most 64 items",
+        ),
+        (
+            "a short digest in previous",
+            set(watch(), "/endOfLife/whenSuperseded/previous", json!([DIGEST, "sha256:a1a1"])),
+            "spec.endOfLife.whenSuperseded.previous[1]",
+            DIGEST_RULE,
+        ),
+        (
+            "a digest in upper case in previous",
+            set(watch(), "/endOfLife/whenSuperseded/previous", json!([format!("sha256:{}", "A".repeat(64))])),
+            "spec.endOfLife.whenSuperseded.previous[0]",
+            DIGEST_RULE,
+        ),
+        (
+            "an unknown algorithm in previous",
+            set(watch(), "/endOfLife/whenSuperseded/previous", json!([format!("md5:{}", "a".repeat(32))])),
+            "spec.endOfLife.whenSuperseded.previous[0]",
+            DIGEST_RULE,
+        ),
+        (
+            "the same digest twice in previous",
+            set(watch(), "/endOfLife/whenSuperseded/previous", json!([DIGEST, DIGEST])),
+            "spec.endOfLife.whenSuperseded.previous",
+            "an item is listed twice",
+        ),
+        (
+            "too many digests in previous",
+            set(watch(), "/endOfLife/whenSuperseded/previous", repeated(|n| json!(format!("sha256:{n:064x}")), 17)),
+            "spec.endOfLife.whenSuperseded.previous",
+            "must have at most 16 items",
+        ),
+        // Artifact.
+        ("no artifact type", unset(artifact(), "/artifact/artifactType"), "spec.artifact.artifactType", "Required value"),
+        (
+            "an artifact type with a space",
+            set(artifact(), "/artifact/artifactType", json!("application/vnd demo")),
+            "spec.artifact.artifactType",
+            MEDIA_TYPE,
+        ),
+        (
+            "an artifact type with parameters",
+            set(artifact(), "/artifact/artifactType", json!("text/plain; charset=utf-8")),
+            "spec.artifact.artifactType",
+            MEDIA_TYPE,
+        ),
+        (
+            "an artifact type with a part that is too long",
+            set(artifact(), "/artifact/artifactType", json!(format!("a/{}", "b".repeat(128)))),
+            "spec.artifact.artifactType",
+            MEDIA_TYPE,
+        ),
+        (
+            "an annotation that is a number",
+            set(artifact(), "/artifact/annotations", json!({"k": 1})),
+            "spec.artifact.annotations.k",
+            "must be of type string",
+        ),
+        (
+            "too many annotations",
+            set(artifact(), "/artifact/annotations", (0..65).map(|n| (format!("k{n}"), json!(""))).collect()),
+            "spec.artifact.annotations",
+            "must have at most 64",
+        ),
+        (
+            "an annotation that is too long",
+            set(artifact(), "/artifact/annotations", json!({"k": "v".repeat(4097)})),
+            "spec.artifact.annotations.k",
+            "may not be more than 4096",
+        ),
+        ("a file without a name", unset(artifact(), "/artifact/files/0/name"), "spec.artifact.files[0].name", "Required value"),
+        (
+            "a file with an absolute name",
+            set(artifact(), "/artifact/files/0/name", json!("/etc/passwd")),
+            "spec.artifact.files[0].name",
+            FILE_NAME,
+        ),
+        ("a file that climbs out", set(artifact(), "/artifact/files/0/name", json!("a/../../b")), "spec.artifact.files[0].name", FILE_NAME),
+        ("a file with a backslash", set(artifact(), "/artifact/files/0/name", json!("a\\b")), "spec.artifact.files[0].name", FILE_NAME),
+        ("a file with a line break", set(artifact(), "/artifact/files/0/name", json!("a\nb")), "spec.artifact.files[0].name", FILE_NAME),
+        (
+            "a file without content",
+            unset(artifact(), "/artifact/files/0/value"),
+            "spec.artifact.files[0]",
+            "set exactly one of value, valueFrom",
+        ),
+        (
+            "a file with two contents",
+            set(artifact(), "/artifact/files/0/valueFrom", json!({"configMapKeyRef": {"name": "sigs", "key": "k"}})),
+            "spec.artifact.files[0]",
+            "set exactly one of value, valueFrom",
+        ),
+        (
+            "a file from nowhere",
+            set(artifact(), "/artifact/files", json!([{"name": "f", "valueFrom": {}}])),
+            "spec.artifact.files[0].valueFrom.configMapKeyRef",
+            "Required value",
+        ),
+        (
+            "a file from a Secret",
+            set(artifact(), "/artifact/files", json!([{"name": "f", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}])),
+            "spec.artifact.files[0].valueFrom.configMapKeyRef",
+            "Required value",
+        ),
+        (
+            "a key of a ConfigMap with a slash",
+            set(artifact(), "/artifact/files", json!([{"name": "f", "valueFrom": {"configMapKeyRef": {"name": "sigs", "key": "a/b"}}}])),
+            "spec.artifact.files[0].valueFrom.configMapKeyRef.key",
+            "not a key of a ConfigMap",
+        ),
+        (
+            "a media type without a slash",
+            set(artifact(), "/artifact/files/0/mediaType", json!("json")),
+            "spec.artifact.files[0].mediaType",
+            MEDIA_TYPE,
+        ),
+        (
+            "a target that is a short digest",
+            set(artifact(), "/artifact/files/0/target", json!("sha256:b1b1")),
+            "spec.artifact.files[0].target",
+            TARGET,
+        ),
+        (
+            "a target that is no platform",
+            set(artifact(), "/artifact/files/0/target", json!("linux amd64")),
+            "spec.artifact.files[0].target",
+            TARGET,
+        ),
+        (
+            "two files of one name",
+            set(artifact(), "/artifact/files", json!([{"name": "f", "value": "1"}, {"name": "f", "value": "2"}])),
+            "spec.artifact.files",
+            "two files of the same target have the same name",
+        ),
+        (
+            "two files of one name for one target",
+            set(
+                artifact(),
+                "/artifact/files",
+                json!([{"name": "f", "target": "index", "value": "1"}, {"name": "f", "target": "index", "value": "2"}]),
+            ),
+            "spec.artifact.files",
+            "two files of the same target have the same name",
+        ),
+        (
+            "too many files",
+            set(artifact(), "/artifact/files", repeated(|n| json!({"name": n.to_string(), "value": ""}), 129)),
+            "spec.artifact.files",
+            "must have at most 128 items",
+        ),
+        (
+            "filesFrom without a ConfigMap",
+            set(artifact(), "/artifact/filesFrom", json!([{}])),
+            "spec.artifact.filesFrom[0].configMapRef",
+            "Required value",
+        ),
+        (
+            "filesFrom of a wrong name",
+            set(artifact(), "/artifact/filesFrom", json!([{"configMapRef": {"name": "Sigs"}}])),
+            "spec.artifact.filesFrom[0].configMapRef.name",
+            NAME,
+        ),
+        // Signature.
+        ("no signer", json!({"image": TAGGED, "signature": {}}), "spec.signature", "set exactly one of cosign, notation"),
+        (
+            "two signers",
+            set(cosign(), "/signature/notation", json!({"keySecretRef": {"name": "signing-tls"}})),
+            "spec.signature",
+            "set exactly one of cosign, notation",
+        ),
+        (
+            "a signer that is null",
+            json!({"image": TAGGED, "signature": {"cosign": null}}),
+            "spec.signature",
+            "set exactly one of cosign, notation",
+        ),
+        (
+            "a cosign signer without a key",
+            json!({"image": TAGGED, "signature": {"cosign": {}}}),
+            "spec.signature.cosign.keySecretRef",
+            "Required value",
+        ),
+        (
+            "a notation signer without a key",
+            json!({"image": TAGGED, "signature": {"notation": {}}}),
+            "spec.signature.notation.keySecretRef",
+            "Required value",
+        ),
+        (
+            "a signature that ends at once",
+            set(notation(), "/signature/notation/expiry", json!("0s")),
+            "spec.signature.notation.expiry",
+            "must be at least 1s",
+        ),
+        // The rest.
+        ("an interval of nothing", set(cosign(), "/interval", json!("0s")), "spec.interval", "must be at least 1s"),
+        ("an interval below a second", set(cosign(), "/interval", json!("999ms")), "spec.interval", "must be at least 1s"),
+        ("an interval that is a number", set(cosign(), "/interval", json!(600)), "spec.interval", "must be of type string"),
+        ("an interval in words", set(cosign(), "/interval", json!("ten minutes")), "spec.interval", DURATION),
+        ("an interval with microseconds", set(cosign(), "/interval", json!("1000000us")), "spec.interval", DURATION),
+        ("a timeout of nothing", set(cosign(), "/timeout", json!("0s")), "spec.timeout", "must be at least 1s"),
+        ("a timeout that no clock holds", set(cosign(), "/timeout", json!("99999999999999999h")), "spec.timeout", "at most 876000h"),
+        ("dryRun that is a text", set(cosign(), "/dryRun", json!("true")), "spec.dryRun", "must be of type boolean"),
+        (
+            "an unknown deletion policy",
+            set(cosign(), "/deletionPolicy", json!("Orphan")),
+            "spec.deletionPolicy",
+            r#"supported values: "Retain", "Delete""#,
+        ),
+        (
+            "an unknown referrers mode",
+            set(cosign(), "/referrersMode", json!("Api")),
+            "spec.referrersMode",
+            r#"supported values: "Auto", "API", "TagSchema""#,
+        ),
+        ("a Secret without a name", set(cosign(), "/secretRef", json!({})), "spec.secretRef.name", "Required value"),
+        ("a Secret with an empty name", set(cosign(), "/secretRef", json!({"name": ""})), "spec.secretRef.name", NAME),
+        (
+            "a Secret of another namespace",
+            set(cosign(), "/secretRef", json!({"name": "team-b/login"})),
+            "spec.secretRef.name",
+            "an object of another namespace cannot be used",
+        ),
+        ("a CA Secret in upper case", set(cosign(), "/certSecretRef", json!({"name": "CA"})), "spec.certSecretRef.name", NAME),
+        (
+            "a proxy Secret that begins with a dash",
+            set(cosign(), "/proxySecretRef", json!({"name": "-proxy"})),
+            "spec.proxySecretRef.name",
+            NAME,
+        ),
+        (
+            "a name that is too long",
+            set(cosign(), "/secretRef", json!({"name": "a".repeat(254)})),
+            "spec.secretRef.name",
+            "may not be more than 253",
+        ),
+        ("a service account with a space", set(cosign(), "/serviceAccountName", json!("the builder")), "spec.serviceAccountName", NAME),
+    ];
+    rows.into_iter().map(|(sentence, spec, field, says)| Bad { sentence, spec, field, says }).collect()
+}

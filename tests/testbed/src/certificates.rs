@@ -1,0 +1,96 @@
+//! Certificates for the testbed's servers and signers. Owns a private certificate authority, which vouches for loopback only.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+/// A certificate authority: servers are `localhost` and `127.0.0.1`.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// The files that a server is given.
+#[derive(Debug, Clone)]
+pub struct ServerFiles {
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its private key, PKCS#8.
+    pub key: PathBuf,
+}
+
+impl Authority {
+    /// A new authority with a new key.
+    ///
+    /// # Errors
+    ///
+    /// Where no key can be made.
+    pub fn new() -> anyhow::Result<Self> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "affix testbed");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate()?;
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), pem })
+    }
+
+    /// The authority's certificate, as clients are told to trust it.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Signs a server certificate and writes it and its key into a folder.
+    ///
+    /// # Errors
+    ///
+    /// Where the files cannot be written.
+    pub fn server(&self, dir: &Path) -> anyhow::Result<ServerFiles> {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        params.distinguished_name.push(DnType::CommonName, "localhost");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let files = ServerFiles { certificate: dir.join("tls.crt"), key: dir.join("tls.key") };
+        write(&files.certificate, &certificate.pem())?;
+        write(&files.key, &key.serialize_pem())?;
+        Ok(files)
+    }
+}
+
+/// A code-signing identity, as notation wants it.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    /// The private key, PKCS#8.
+    pub key: String,
+    /// The certificates from the leaf to the self-signed root.
+    pub chain: String,
+    /// The root alone.
+    pub root: String,
+}
+
+impl Authority {
+    /// Issues a code-signing certificate for a new P-256 key.
+    ///
+    /// # Errors
+    ///
+    /// Where no key can be made.
+    pub fn signer(&self) -> anyhow::Result<Signer> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "signer");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let leaf = params.signed_by(&key, &self.issuer)?.pem();
+        Ok(Signer { key: key.serialize_pem(), chain: format!("{leaf}{}", self.pem), root: self.pem.clone() })
+    }
+}
+
+pub(crate) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
+    std::fs::write(path, content).with_context(|| format!("{} cannot be written", path.display()))
+}

@@ -1,0 +1,29 @@
+//! The subcommands of `testbed`, one file each.
+
+mod build;
+mod up;
+
+/// The real control plane and the real registries that affix is tested against.
+#[derive(Debug, clap::Parser)]
+#[command(name = "testbed")]
+pub(crate) enum Command {
+    /// Build the tools that the cache lacks, and print where each is.
+    Build(build::Build),
+    /// Start a control plane and two registries, say how to use them, and run until Ctrl-C.
+    Up(up::Up),
+}
+
+impl Command {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Build(build) => build.run().await,
+            Self::Up(up) => up.run().await,
+        }
+    }
+}
+
+/// Prints a line to standard output. A reader that has gone is no reason to fail.
+pub(crate) fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

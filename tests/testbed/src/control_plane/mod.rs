@@ -1,0 +1,210 @@
+//! A Kubernetes control plane: kube-apiserver with etcd, and nothing that runs pods. Owns its certificates, its administrator and
+//! its service accounts' key; refuses to touch a kubeconfig of the user.
+
+mod controller_manager;
+mod kubeconfig;
+mod servers;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use rcgen::KeyPair;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::certificates::{Authority, write};
+use crate::port;
+use crate::run::{Ran, Run};
+use crate::tools::{Tool, Tools};
+
+pub use controller_manager::ControllerManager;
+
+use servers::{Servers, Setting};
+
+/// The administrator's token; the server listens on loopback only and lives for one test.
+const ADMIN_TOKEN: &str = "testbed-admin";
+/// How often a start is tried when another process took the port in between.
+const TRIES: usize = 3;
+
+/// A running control plane. Dropping it ends it and removes its data.
+#[derive(Debug)]
+pub struct ControlPlane {
+    // In this order: the processes end before their folder goes.
+    servers: Servers,
+    dir: TempDir,
+    tools: Tools,
+    setting: Setting,
+}
+
+impl ControlPlane {
+    /// Starts a control plane and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not become ready; the message has the end of its log.
+    pub async fn start(tools: &Tools) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("affix-control-plane-").tempdir()?;
+        let authority = Authority::new()?;
+        let files = authority.server(dir.path())?;
+        let service_accounts = KeyPair::generate()?;
+        write(&dir.path().join("service-accounts.key"), &service_accounts.serialize_pem())?;
+        write(&dir.path().join("service-accounts.pub"), &service_accounts.public_key_pem())?;
+        write(&dir.path().join("tokens.csv"), &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
+        std::fs::create_dir(dir.path().join("home"))?;
+
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let setting = Setting {
+                dir: dir.path().to_owned(),
+                files: files.clone(),
+                ca_pem: authority.pem().to_owned(),
+                port: port::free()?,
+                etcd_port: port::free()?,
+            };
+            let mut servers = Servers::start(tools, &setting)?;
+            if let Err(error) = servers.ready(&setting).await {
+                if tried < TRIES && servers.log()?.contains("address already in use") {
+                    continue;
+                }
+                return Err(error);
+            }
+            let cluster = Self { servers, dir, tools: tools.clone(), setting };
+            cluster.write_kubeconfig(&cluster.kubeconfig(), ADMIN_TOKEN, "default")?;
+            return Ok(cluster);
+        }
+    }
+
+    /// The one control plane of this process, started with the first call: for tests that keep apart by namespaces. It ends with
+    /// the process, however that ends.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not become ready.
+    pub async fn shared(tools: &Tools) -> anyhow::Result<&'static Self> {
+        static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
+        SHARED.get_or_try_init(|| Self::start(tools)).await
+    }
+
+    /// The kubeconfig of the administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig")
+    }
+
+    /// The server's address, `https://127.0.0.1:PORT`. It stays the same when the server is started again.
+    pub fn url(&self) -> String {
+        self.setting.url()
+    }
+
+    /// The certificate of the authority that signed the server's.
+    pub fn ca_pem(&self) -> &str {
+        &self.setting.ca_pem
+    }
+
+    /// The administrator's bearer token.
+    pub fn admin_token(&self) -> &'static str {
+        ADMIN_TOKEN
+    }
+
+    /// Everything the server has printed.
+    ///
+    /// # Errors
+    ///
+    /// Where its log cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        self.servers.log()
+    }
+
+    /// Runs kubectl as the administrator.
+    ///
+    /// # Errors
+    ///
+    /// Where kubectl cannot be run. What it says about failure is in the result.
+    pub async fn kubectl<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
+        self.kubectl_run(args)?.output().await
+    }
+
+    /// Runs kubectl as the administrator, with something on its standard input: `kubectl_with(["apply", "-f", "-"], yaml)`.
+    ///
+    /// # Errors
+    ///
+    /// Where kubectl cannot be run. What it says about failure is in the result.
+    pub async fn kubectl_with<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+        input: impl Into<Vec<u8>>,
+    ) -> anyhow::Result<Ran> {
+        self.kubectl_run(args)?.input(input).output().await
+    }
+
+    fn kubectl_run<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Run> {
+        Ok(Run::new(self.tools.path(Tool::Kubectl)?)
+            .args(args)
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", self.dir.path().join("home")))
+    }
+
+    /// A token of a service account, by the TokenRequest API, valid for an hour.
+    ///
+    /// # Errors
+    ///
+    /// Where the service account does not exist.
+    pub async fn service_account_token(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
+        let args = ["create", "token", name, "--namespace", namespace, "--duration", "1h"];
+        Ok(self.kubectl(args).await?.stdout()?.trim().to_owned())
+    }
+
+    /// A kubeconfig that speaks with a service account's token, as a pod of it would.
+    ///
+    /// # Errors
+    ///
+    /// Where the service account does not exist.
+    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+        let token = self.service_account_token(namespace, name).await?;
+        let path = self.dir.path().join(format!("kubeconfig-{namespace}-{name}"));
+        self.write_kubeconfig(&path, &token, namespace)?;
+        Ok(path)
+    }
+
+    fn write_kubeconfig(&self, path: &Path, token: &str, namespace: &str) -> anyhow::Result<()> {
+        kubeconfig::write(path, &self.url(), self.ca_pem(), token, namespace)
+    }
+
+    /// Ends the server in order. Its data stays for [`ControlPlane::start_again`].
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.servers.stop().await
+    }
+
+    /// Kills the server (SIGKILL). Its data stays for [`ControlPlane::start_again`].
+    ///
+    /// # Errors
+    ///
+    /// Where it is not gone in time.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.servers.kill().await
+    }
+
+    /// Starts the server again on the same port and data.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not become ready.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        self.servers = Servers::start(&self.tools, &self.setting)?;
+        self.servers.ready(&self.setting).await
+    }
+
+    /// Freezes the server: connections open, and nobody answers.
+    pub fn pause(&mut self) {
+        self.servers.apiserver().pause();
+    }
+
+    /// Lets a frozen server go on.
+    pub fn resume(&mut self) {
+        self.servers.apiserver().resume();
+    }
+}

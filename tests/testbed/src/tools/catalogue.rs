@@ -1,0 +1,202 @@
+//! Which tools there are: the one table of their packages, their groups and how long they take.
+
+use std::path::{Path, PathBuf};
+
+/// A program that the testbed runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tool {
+    /// The supervisor of every child process.
+    Underling,
+    /// kube-apiserver with etcd inside.
+    ApiServer,
+    /// kubectl, of the same release.
+    Kubectl,
+    /// A registry with the referrers API, in memory.
+    OciRegistry,
+    /// go-containerregistry's registry, which lies about referrers.
+    Liar,
+    /// The token server.
+    Tokens,
+    /// The registry `distribution`, without the referrers API.
+    Distribution,
+    /// The reader and writer `oras`.
+    Oras,
+    /// The reader and writer `crane`.
+    Crane,
+    /// The reader and writer `regctl`.
+    Regctl,
+    /// kube-controller-manager: what collects garbage and ends namespaces.
+    ControllerManager,
+    /// `cosign`.
+    Cosign,
+    /// A signer and verifier made of notation-go.
+    Notation,
+    /// `helm`.
+    Helm,
+    /// `kubeconform`.
+    Kubeconform,
+}
+
+/// How a tool is built.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recipe {
+    /// The folder of its Go module below `tests/testbed/go`.
+    pub(super) module: &'static str,
+    /// The package to build.
+    pub(super) package: &'static str,
+    /// The name of the binary.
+    pub(super) binary: &'static str,
+    /// What the progress calls it.
+    pub(super) title: &'static str,
+    /// The required module whose version is the tool's; empty for those whose source is here.
+    pub(super) origin: &'static str,
+    /// About how many seconds it takes on two cores with an empty build cache, after those before it.
+    pub(super) cold: u64,
+}
+
+const CONTROL_PLANE: &str = "controlplane";
+const REGISTRIES: &str = "registries";
+const EXTRA: &str = "extra";
+const CONTAINER_REGISTRY: &str = "github.com/google/go-containerregistry";
+pub(super) const KUBERNETES: &str = "k8s.io/kubernetes";
+
+impl Tool {
+    /// The group that most tests and the demo need, in the order of building: quick ones first.
+    pub(super) fn core() -> Vec<Self> {
+        use Tool::{ApiServer, Crane, Distribution, Kubectl, Liar, OciRegistry, Oras, Regctl, Tokens, Underling};
+        vec![Underling, OciRegistry, Liar, Tokens, Distribution, Oras, Crane, Regctl, ApiServer, Kubectl]
+    }
+
+    /// Every tool, in the order of building.
+    pub(super) fn all() -> Vec<Self> {
+        use Tool::{ControllerManager, Cosign, Helm, Kubeconform, Notation};
+        let mut all = Self::core();
+        all.extend([ControllerManager, Cosign, Notation, Helm, Kubeconform]);
+        all
+    }
+
+    /// Where the tool is in a folder that envtest made, if it is there.
+    pub(super) fn in_assets(self, dir: &Path) -> Option<PathBuf> {
+        let name = match self {
+            Self::ApiServer => "kube-apiserver",
+            Self::Kubectl => "kubectl",
+            _ => return None,
+        };
+        Some(dir.join(name)).filter(|path| path.is_file())
+    }
+
+    pub(super) fn recipe(self) -> Recipe {
+        match self {
+            Self::Underling => {
+                Recipe { module: REGISTRIES, package: "./underling", binary: "underling", title: "the supervisor", origin: "", cold: 10 }
+            }
+            Self::OciRegistry => Recipe {
+                module: REGISTRIES,
+                package: "./ociregistry",
+                binary: "ociregistry",
+                title: "the registry with the referrers API",
+                origin: "cuelabs.dev/go/oci/ociregistry",
+                cold: 20,
+            },
+            Self::Liar => Recipe {
+                module: REGISTRIES,
+                package: "./liar",
+                binary: "liar",
+                title: "the registry that lies",
+                origin: CONTAINER_REGISTRY,
+                cold: 3,
+            },
+            Self::Tokens => {
+                Recipe { module: REGISTRIES, package: "./tokens", binary: "tokens", title: "the token server", origin: "", cold: 2 }
+            }
+            Self::Distribution => Recipe {
+                module: REGISTRIES,
+                package: "./distribution",
+                binary: "distribution",
+                title: "distribution",
+                origin: "github.com/distribution/distribution/v3",
+                cold: 60,
+            },
+            Self::Oras => Recipe {
+                module: REGISTRIES,
+                package: "oras.land/oras/cmd/oras",
+                binary: "oras",
+                title: "oras",
+                origin: "oras.land/oras",
+                cold: 10,
+            },
+            Self::Crane => Recipe {
+                module: REGISTRIES,
+                package: "github.com/google/go-containerregistry/cmd/crane",
+                binary: "crane",
+                title: "crane",
+                origin: CONTAINER_REGISTRY,
+                cold: 5,
+            },
+            Self::Regctl => Recipe {
+                module: REGISTRIES,
+                package: "github.com/regclient/regclient/cmd/regctl",
+                binary: "regctl",
+                title: "regctl",
+                origin: "github.com/regclient/regclient",
+                cold: 5,
+            },
+            Self::ApiServer => Recipe {
+                module: CONTROL_PLANE,
+                package: "./apiserver",
+                binary: "apiserver",
+                title: "kube-apiserver with etcd inside",
+                origin: KUBERNETES,
+                cold: 230,
+            },
+            Self::Kubectl => Recipe {
+                module: CONTROL_PLANE,
+                package: "k8s.io/kubernetes/cmd/kubectl",
+                binary: "kubectl",
+                title: "kubectl",
+                origin: KUBERNETES,
+                cold: 25,
+            },
+            Self::ControllerManager => Recipe {
+                module: CONTROL_PLANE,
+                package: "./controller-manager",
+                binary: "controller-manager",
+                title: "kube-controller-manager",
+                origin: KUBERNETES,
+                cold: 60,
+            },
+            Self::Cosign => Recipe {
+                module: EXTRA,
+                package: "github.com/sigstore/cosign/v3/cmd/cosign",
+                binary: "cosign",
+                title: "cosign",
+                origin: "github.com/sigstore/cosign/v3",
+                cold: 160,
+            },
+            Self::Notation => Recipe {
+                module: EXTRA,
+                package: "./notation",
+                binary: "notation",
+                title: "notation",
+                origin: "github.com/notaryproject/notation-go",
+                cold: 5,
+            },
+            Self::Helm => Recipe {
+                module: EXTRA,
+                package: "helm.sh/helm/v3/cmd/helm",
+                binary: "helm",
+                title: "helm",
+                origin: "helm.sh/helm/v3",
+                cold: 30,
+            },
+            Self::Kubeconform => Recipe {
+                module: EXTRA,
+                package: "github.com/yannh/kubeconform/cmd/kubeconform",
+                binary: "kubeconform",
+                title: "kubeconform",
+                origin: "github.com/yannh/kubeconform",
+                cold: 3,
+            },
+        }
+    }
+}
