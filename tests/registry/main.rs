@@ -16,6 +16,7 @@ mod logins;
 mod manifests;
 mod origins;
 mod patience;
+mod real;
 mod referrers;
 mod secrets;
 mod support;
