@@ -1,5 +1,6 @@
 //! T17: writing the fallback tag while others write it too.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use affix::oci::{Descriptor, Digest};
@@ -323,4 +324,45 @@ async fn writers_of_one_process_take_turns() {
         assert_eq!(task.await.unwrap().unwrap().attempts, 1);
     }
     assert_eq!(listed(&registry, &image).len(), 10);
+}
+
+/// Polls a future so many times and then drops it, as a kill would; the answer where it was done by then.
+async fn dropped_after<F: Future>(polls: u32, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut left = polls;
+    std::future::poll_fn(move |context| {
+        let Some(rest) = left.checked_sub(1) else { return Poll::Ready(None) };
+        left = rest;
+        let polled = future.as_mut().poll(context).map(Some);
+        if left == 0 && polled.is_pending() { Poll::Ready(None) } else { polled }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn t18_dropped_at_any_await_point_the_next_run_leaves_one_entry_and_all_of_the_others() {
+    for polls in 0.. {
+        let (registry, image) = distribution().await;
+        let (ours, theirs) = (pushed(&registry.store(), &image, "ours"), pushed(&registry.store(), &image, "theirs"));
+        registry.store().put_fallback(NAME, &image.digest, &[foreign(&theirs)]);
+        let first = open(&registry);
+        let done = dropped_after(polls, first.rewrite_fallback(&descriptor(&image), add([&ours]), false)).await;
+        open(&registry).rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
+        assert_eq!(listed(&registry, &image), [theirs.digest, ours.digest], "after {polls} polls\n{}", registry.transcript());
+        if done.is_some() {
+            assert!(polls > 5, "{polls}");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_rewrite_lets_the_next_one_of_the_process_go_on() {
+    let (registry, image) = distribution().await;
+    let ours = pushed(&registry.store(), &image, "ours");
+    let registries = Registries::new(options());
+    let session = open_in(&registries, &registry, access(&registry));
+    assert!(dropped_after(2, session.rewrite_fallback(&descriptor(&image), add([&ours]), false)).await.is_none());
+    session.rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
+    assert_eq!(listed(&registry, &image), [ours.digest]);
 }
