@@ -73,9 +73,9 @@ async fn scene_testbed(tools: &Tools, affix: &Path) -> anyhow::Result<Stage> {
     heading("A control plane and two registries, for as long as this takes");
     let began = Instant::now();
     let stage = Stage::set(tools, affix).await?;
-    say(&format!("{:<22} kube-apiserver with etcd, ready after {:.1} s", stage.cluster.url(), began.elapsed().as_secs_f32()));
-    say(&format!("{:<22} a registry with the referrers API of OCI 1.1", stage.modern.url()));
-    say(&format!("{:<22} distribution, which has no such API: there a tag lists what is attached", stage.plain.url()));
+    say(&format!("{:<24} kube-apiserver with etcd, ready after {:.1} s", stage.cluster.url(), began.elapsed().as_secs_f32()));
+    say(&format!("{:<24} a registry with the referrers API of OCI 1.1", stage.modern.url()));
+    say(&format!("{:<24} distribution, which has no such API: there a tag lists what is attached", stage.plain.url()));
     Ok(stage)
 }
 
@@ -87,9 +87,9 @@ async fn scene_image(stage: &Stage) -> anyhow::Result<[Pushed; 2]> {
         .image(Image::new("linux/arm/v7", "d1d1"))
         .attestation("linux/amd64");
     let pushed = [image.push(&stage.modern.raw()?, "team/app", "v1").await?, image.push(&stage.plain.raw()?, "team/app", "v1").await?];
-    for image in &pushed {
-        stage.run(&format!("affix tree --plain-http {}", image.tagged())).await?;
-    }
+    // The same bytes, and so the same digests, are in the other.
+    let [modern, _] = &pushed;
+    stage.run(&format!("affix tree --plain-http {}", modern.tagged())).await?;
     Ok(pushed)
 }
 
@@ -109,7 +109,7 @@ async fn scene_end_of_life(stage: &mut Stage) -> anyhow::Result<()> {
 
 async fn scene_signatures(stage: &mut Stage) -> anyhow::Result<()> {
     heading("Scenario 2: three signature files, each for its own manifest");
-    stage.run("sed -n '/^  artifact/,/^---/p' config/samples/signature-files.yaml").await?;
+    stage.run("sed -n '/^spec/,$p' config/samples/signature-files.yaml").await?;
     apply(stage, "config/samples/signature-files.yaml").await
 }
 
@@ -135,6 +135,10 @@ async fn scene_result(stage: &mut Stage, pushed: &[Pushed; 2]) -> anyhow::Result
     }
     heading("What oras says, which knows nothing of affix");
     let [_, plain] = pushed;
-    let about = format!("--plain-http --platform linux/arm64 {}", plain.tagged());
-    stage.run(&format!("oras discover {about}")).await
+    let arm64 = format!("--plain-http --platform linux/arm64 {}", plain.tagged());
+    stage.run(&format!("oras discover {arm64}")).await?;
+    let attached = format!("oras discover --format go-template='{{{{(first .referrers).digest}}}}' {arm64}");
+    let repository = format!("{}/{}", plain.host, plain.repository);
+    stage.run(&format!("oras pull --plain-http -o ~ {repository}@$(\n    {attached})")).await?;
+    stage.run("cat ~/c1c1.sig").await
 }
