@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod attachment;
+pub mod cli;
 pub mod controller;
 pub mod engine;
 pub mod oci;

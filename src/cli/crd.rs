@@ -1,0 +1,18 @@
+//! `affix crd`: the CustomResourceDefinition.
+
+use std::io::Write as _;
+
+use super::exit::{Error, Exit};
+
+/// Print the CustomResourceDefinition of ImageAttachment as YAML
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Examples:
+  affix crd | kubectl apply --server-side -f -
+  affix crd > crds/affix.dev_imageattachments.yaml")]
+pub(super) struct Args {}
+
+/// Prints it.
+pub(super) fn run(_: &Args) -> Result<Exit, Error> {
+    std::io::stdout().lock().write_all(crate::api::crd_yaml().as_bytes())?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,132 @@
+//! The rules of the CRD that need more than a field's shape: in a cluster the API server evaluates them as CEL
+//! (`api/rules.rs`), here they are the same rules in code. Rules that [`crate::attachment::Intent::parse`] holds itself are not
+//! repeated.
+
+use std::time::Duration;
+
+use crate::api::{Artifact, GoDuration, ImageAttachmentSpec};
+use crate::oci::ArtifactType;
+
+use crate::cli::text::line;
+
+/// What is wrong with a spec whose shape is right, one sentence each, each beginning with the field.
+pub(super) fn check(spec: &ImageAttachmentSpec) -> Vec<String> {
+    let mut wrong = Vec::new();
+    durations(spec, &mut wrong);
+    if let Some(targets) = &spec.targets {
+        once("spec.targets.platforms", targets.platforms.as_deref().unwrap_or_default(), &mut wrong);
+        once("spec.targets.excludePlatforms", targets.exclude_platforms(), &mut wrong);
+    }
+    if let Some(mark) = &spec.end_of_life {
+        if mark.annotation().contains(char::is_whitespace) {
+            wrong.push(format!("spec.endOfLife.annotation: {:?} holds white space, which a key must not", mark.annotation()));
+        }
+        annotation_keys("spec.endOfLife.annotations", mark.annotations.keys(), &mut wrong);
+        if let Some(when) = &mark.when_superseded {
+            once("spec.endOfLife.whenSuperseded.previous", &when.previous, &mut wrong);
+        }
+    }
+    if let Some(artifact) = &spec.artifact {
+        files(artifact, &mut wrong);
+        annotation_keys("spec.artifact.annotations", artifact.annotations.keys(), &mut wrong);
+    }
+    if let Some(cosign) = spec.signature.as_ref().and_then(|signature| signature.cosign.as_ref()) {
+        annotation_keys("spec.signature.cosign.annotations", cosign.annotations.keys(), &mut wrong);
+    }
+    names(spec, &mut wrong);
+    wrong
+}
+
+fn durations(spec: &ImageAttachmentSpec, wrong: &mut Vec<String>) {
+    let expiry = spec.signature.as_ref().and_then(|signature| signature.notation.as_ref()?.expiry.as_ref());
+    let waits = [("spec.interval", spec.interval.as_ref()), ("spec.timeout", spec.timeout.as_ref())];
+    for (at, duration) in waits.into_iter().chain([("spec.signature.notation.expiry", expiry)]) {
+        if let Some(duration) = duration.filter(|duration| GoDuration::get(duration) < Duration::from_secs(1)) {
+            wrong.push(format!("{at}: {} is less than 1s", duration.as_str()));
+        }
+    }
+}
+
+fn files(artifact: &Artifact, wrong: &mut Vec<String>) {
+    for (nth, file) in artifact.files.iter().enumerate() {
+        let at = format!("spec.artifact.files[{nth}]");
+        media_type(&format!("{at}.mediaType"), file.media_type(), wrong);
+        let same = artifact.files.iter().take(nth).position(|other| other.name == file.name && other.target == file.target);
+        if let Some(same) = same {
+            wrong.push(format!("{at}.name: {:?} is also the name of files[{same}] with the same target", line(&file.name, 80)));
+        }
+        if let Some(source) = &file.value_from {
+            let key = &source.config_map_key_ref;
+            object_name(&format!("{at}.valueFrom.configMapKeyRef.name"), &key.name, wrong);
+            if !key.key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+                wrong.push(format!(
+                    "{at}.valueFrom.configMapKeyRef.key: {:?} is no key of a ConfigMap: letters, digits, -, _ and . only",
+                    line(&key.key, 80)
+                ));
+            }
+        }
+    }
+    for (nth, from) in artifact.files_from.iter().enumerate() {
+        let at = format!("spec.artifact.filesFrom[{nth}]");
+        media_type(&format!("{at}.mediaType"), from.media_type(), wrong);
+        object_name(&format!("{at}.configMapRef.name"), &from.config_map_ref.name, wrong);
+    }
+}
+
+fn names(spec: &ImageAttachmentSpec, wrong: &mut Vec<String>) {
+    let signature = spec.signature.as_ref();
+    let references = [
+        ("spec.secretRef.name", spec.secret_ref.as_ref()),
+        ("spec.certSecretRef.name", spec.cert_secret_ref.as_ref()),
+        ("spec.proxySecretRef.name", spec.proxy_secret_ref.as_ref()),
+        ("spec.signature.cosign.keySecretRef.name", signature.and_then(|signature| Some(&signature.cosign.as_ref()?.key_secret_ref))),
+        ("spec.signature.notation.keySecretRef.name", signature.and_then(|signature| Some(&signature.notation.as_ref()?.key_secret_ref))),
+    ];
+    for (at, reference) in references {
+        if let Some(reference) = reference {
+            object_name(at, &reference.name, wrong);
+        }
+    }
+    if let Some(account) = &spec.service_account_name {
+        object_name("spec.serviceAccountName", account, wrong);
+    }
+}
+
+fn once(at: &str, items: &[String], wrong: &mut Vec<String>) {
+    for (nth, item) in items.iter().enumerate() {
+        if items.iter().take(nth).any(|other| other == item) {
+            wrong.push(format!("{at}[{nth}]: {:?} is listed twice", line(item, 80)));
+        }
+    }
+}
+
+fn media_type(at: &str, text: &str, wrong: &mut Vec<String>) {
+    if text.parse::<ArtifactType>().is_err() {
+        wrong.push(format!("{at}: {:?} is not a media type: write type/subtype, such as application/octet-stream", line(text, 80)));
+    }
+}
+
+fn annotation_keys<'a>(at: &str, keys: impl Iterator<Item = &'a String>, wrong: &mut Vec<String>) {
+    for key in keys.filter(|key| key.is_empty() || key.chars().count() > 256) {
+        wrong.push(format!("{at}: the key {:?} must have 1 to 256 characters", line(key, 80)));
+    }
+}
+
+fn object_name(at: &str, name: &str, wrong: &mut Vec<String>) {
+    if !is_object_name(name) {
+        wrong.push(format!(
+            "{at}: {:?} is no name of an object: write lower-case letters, digits, - and ., beginning and ending with a letter or digit",
+            line(name, 80)
+        ));
+    }
+}
+
+/// A DNS subdomain (RFC 1123), as names of most objects are.
+pub(super) fn is_object_name(name: &str) -> bool {
+    let alphanumeric = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        alphanumeric(bytes.first()) && alphanumeric(bytes.last()) && bytes.iter().all(|b| alphanumeric(Some(b)) || *b == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}

@@ -1,0 +1,90 @@
+//! The command `affix`: arguments, one file a subcommand, what people read on their terminal.
+//!
+//! Owns: arguments, files given with `-f`, the user's own logins, tables, and exit codes (0 done, 1 not all done, 2 bad input).
+//! Refuses: to decide anything about attachments (the same [`crate::engine`] as in the cluster does), to write to disk, and to
+//! let what a registry sent reach a terminal unescaped.
+
+mod attach;
+mod crd;
+mod desk;
+mod documents;
+mod exit;
+mod interrupt;
+mod logging;
+mod login;
+mod pin;
+mod plan;
+mod report;
+mod table;
+mod text;
+mod tree;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::{Error, Exit};
+use logging::LogFormat;
+
+/// The arguments of `affix`.
+#[derive(Debug, Parser)]
+#[command(name = "affix", version, about, long_about = LONG_ABOUT, after_long_help = EXAMPLES, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// How log lines on stderr are written; RUST_LOG chooses which (such as RUST_LOG=affix=debug)
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+const LONG_ABOUT: &str = "Attaches signatures, end-of-life marks and other artifacts to multi-platform images: to the index and to each \
+platform, as OCI 1.1 referrers. In a cluster `affix controller` keeps them there; the other commands need no cluster.";
+
+const EXAMPLES: &str = "Examples:
+  See what is attached to an image and to each of its platforms:
+    affix tree registry.example.com/team/app:v1
+
+  See what an ImageAttachment would do, then do it, without a cluster:
+    affix plan -f end-of-life.yaml
+    affix attach -f end-of-life.yaml
+
+  Turn the tags of resources into tag@digest for a pull request:
+    affix pin -f config/
+
+  Install the resource definition into a cluster:
+    affix crd | kubectl apply --server-side -f -
+
+Exit codes: 0 all was done, 1 not all was done, 2 the input is wrong and nothing was done.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Attach(attach::Args),
+    Plan(plan::Args),
+    Tree(tree::Args),
+    Pin(pin::Args),
+    Crd(crd::Args),
+}
+
+/// Runs a subcommand to its end. Errors are written to stderr; the exit code says how it went.
+pub async fn run(cli: Cli) -> ExitCode {
+    logging::start(cli.log_format, "warn");
+    let ended = match cli.command {
+        Command::Attach(args) => attach::run(args).await,
+        Command::Plan(args) => plan::run(args).await,
+        Command::Tree(args) => tree::run(args).await,
+        Command::Pin(args) => pin::run(args).await,
+        Command::Crd(args) => crd::run(&args),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        // Whoever read our output has seen enough (`affix tree … | head`).
+        Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done.into(),
+        Err(error) => {
+            // Nobody is left to tell when stderr is closed too.
+            let _ = writeln!(std::io::stderr().lock(), "error: {error}");
+            error.exit().into()
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Reads an image and its referrers, with as few round trips that wait for each other as there can be: the manifest, then all
+//! listings at once, then the listings of what they list.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::future::{BoxFuture, FutureExt as _, join_all};
+
+use super::model::{Node, NodeKind, Referrer, Tree};
+use crate::oci::{Descriptor, ImageIndex, Manifest, Platform, RawEntry, Reference, annotation, media_type};
+use crate::registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Session};
+
+/// How many referrers are asked for their own; a tree that is larger says how many were not.
+const MOST_FOLLOWED: usize = 256;
+/// How many referrers' manifests are read where the listing says nothing of them.
+const MOST_READ: usize = 64;
+/// The annotation in which BuildKit names the manifest that an attestation is about.
+const ATTESTS: &str = "vnd.docker.reference.digest";
+
+/// Reads the whole tree.
+///
+/// # Errors
+/// When the image itself cannot be read. What fails below it stands in the tree.
+pub(super) async fn gather(session: &Session, reference: &Reference, limits: &Limits) -> Result<Tree, RegistryError> {
+    // A parsed reference has a tag or a digest.
+    let Some(locator) = Locator::of(reference) else { return Ok(nothing(reference)) };
+    let gatherer = Gatherer { session, limits, followed: AtomicUsize::new(0), read: AtomicUsize::new(0) };
+    let fetched = session.manifest(&locator).await?;
+    let root = gatherer.root(fetched).await;
+    let not_followed = gatherer.followed.load(Ordering::Relaxed).saturating_sub(MOST_FOLLOWED);
+    Ok(Tree { image: reference.to_string(), root, not_followed })
+}
+
+fn nothing(reference: &Reference) -> Tree {
+    Tree { image: reference.to_string(), root: node(NodeKind::Unknown, &Descriptor::empty()), not_followed: 0 }
+}
+
+fn node(kind: NodeKind, descriptor: &Descriptor) -> Node {
+    Node {
+        kind,
+        platforms: Vec::new(),
+        digest: descriptor.digest.clone(),
+        media_type: descriptor.media_type.clone(),
+        size: descriptor.size,
+        attests: None,
+        referrers: Vec::new(),
+        manifests: Vec::new(),
+        errors: Vec::new(),
+    }
+}
+
+struct Gatherer<'a> {
+    session: &'a Session,
+    limits: &'a Limits,
+    followed: AtomicUsize,
+    read: AtomicUsize,
+}
+
+impl Gatherer<'_> {
+    async fn root(&self, fetched: Fetched) -> Node {
+        let descriptor = fetched.descriptor();
+        match &fetched.manifest {
+            Manifest::Index(index) => {
+                let mut root = node(NodeKind::Index, &descriptor);
+                let (listed, manifests) = tokio::join!(self.referrers(&descriptor, true), self.children(index, 1));
+                root.take(listed);
+                root.manifests = manifests;
+                root
+            }
+            Manifest::Image(image) => {
+                let mut root = node(NodeKind::Manifest, &descriptor);
+                let (listed, platform) = tokio::join!(self.referrers(&descriptor, true), self.platform(&image.config));
+                root.take(listed);
+                root.platforms.extend(platform);
+                root
+            }
+        }
+    }
+
+    /// The platform of a single manifest stands in its config; a tree is worth showing without.
+    async fn platform(&self, config: &Descriptor) -> Option<String> {
+        if !media_type::is_image_config(&config.media_type) {
+            return None;
+        }
+        let bytes = self.session.blob(config, self.limits.blob_bytes).await.ok()?;
+        let platform: Platform = serde_json::from_slice(&bytes).ok()?;
+        (!platform.is_empty()).then(|| platform.to_string())
+    }
+
+    /// The entries of an index, each digest once.
+    async fn children(&self, index: &ImageIndex, depth: usize) -> Vec<Node> {
+        let mut entries: Vec<(Node, &Descriptor)> = Vec::new();
+        for entry in index.manifests.iter().take(self.limits.index_entries) {
+            let platform = entry.platform.as_ref().filter(|platform| !platform.is_empty() && !platform.is_unknown());
+            let platform = platform.map(ToString::to_string);
+            match entries.iter_mut().find(|(node, _)| node.digest == entry.digest) {
+                Some((seen, _)) => seen.platforms.extend(platform.filter(|platform| !seen.platforms.contains(platform))),
+                None => {
+                    let mut node = node(kind(entry), entry);
+                    node.platforms.extend(platform);
+                    node.attests = entry.annotations.get(ATTESTS).cloned();
+                    entries.push((node, entry));
+                }
+            }
+        }
+        let cut = index.manifests.len() > self.limits.index_entries;
+        let mut nodes = join_all(entries.into_iter().map(|(node, entry)| self.child(node, entry, depth))).await;
+        if let (true, Some(last)) = (cut, nodes.last_mut()) {
+            last.errors.push(format!("the index lists more than {} manifests; the others are not shown", self.limits.index_entries));
+        }
+        nodes
+    }
+
+    fn child<'b>(&'b self, mut node: Node, entry: &'b Descriptor, depth: usize) -> BoxFuture<'b, Node> {
+        async move {
+            let nested = async {
+                if node.kind != NodeKind::Index {
+                    return Ok(Vec::new());
+                }
+                if depth >= self.limits.depth {
+                    return Err("the index is nested deeper than is shown".to_owned());
+                }
+                match self.session.manifest(&Locator::Digest(entry.digest.clone())).await {
+                    Ok(Fetched { manifest: Manifest::Index(index), .. }) => Ok(self.children(&index, depth + 1).await),
+                    Ok(_) => Err("it is listed as an index and is none".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                }
+            };
+            let (listed, nested) = tokio::join!(self.referrers(entry, true), nested);
+            node.take(listed);
+            match nested {
+                Ok(manifests) => node.manifests = manifests,
+                Err(error) => node.errors.push(error),
+            }
+            node
+        }
+        .boxed()
+    }
+
+    /// What is attached to `subject`; with `follow` also what is attached to that.
+    fn referrers<'b>(&'b self, subject: &'b Descriptor, follow: bool) -> BoxFuture<'b, Result<Vec<Referrer>, String>> {
+        async move {
+            let listing = self.session.referrers(&subject.digest, None).await.map_err(|error| error.to_string())?;
+            let described = listing.entries.iter().filter_map(RawEntry::descriptor);
+            let mut referrers = join_all(described.map(|entry| self.referrer(entry, follow))).await;
+            referrers.sort_by(|a, b| (created(a), &a.digest).cmp(&(created(b), &b.digest)));
+            Ok(referrers)
+        }
+        .boxed()
+    }
+
+    async fn referrer(&self, entry: &Descriptor, follow: bool) -> Referrer {
+        let mut referrer = Referrer {
+            artifact_type: entry.artifact_type.clone(),
+            digest: entry.digest.clone(),
+            media_type: entry.media_type.clone(),
+            size: entry.size,
+            annotations: entry.annotations.clone(),
+            referrers: Vec::new(),
+            errors: Vec::new(),
+        };
+        let follow = follow && self.followed.fetch_add(1, Ordering::Relaxed) < MOST_FOLLOWED;
+        let below = async { if follow { self.referrers(entry, false).await } else { Ok(Vec::new()) } };
+        let (below, manifest) = tokio::join!(below, self.manifest(entry));
+        match below {
+            Ok(below) => referrer.referrers = below,
+            Err(error) => referrer.errors.push(error),
+        }
+        match manifest {
+            Ok(Some((artifact_type, annotations))) => {
+                referrer.artifact_type = artifact_type;
+                referrer.annotations = annotations;
+            }
+            Ok(None) => {}
+            Err(error) => referrer.errors.push(error),
+        }
+        referrer
+    }
+
+    /// Some tools and registries list neither type nor annotations (cosign on a fallback tag): then the manifest says.
+    async fn manifest(&self, entry: &Descriptor) -> Result<Option<(String, std::collections::BTreeMap<String, String>)>, String> {
+        let says_all = !entry.artifact_type.is_empty() && !entry.annotations.is_empty();
+        if says_all || self.read.fetch_add(1, Ordering::Relaxed) >= MOST_READ {
+            return Ok(None);
+        }
+        match self.session.manifest(&Locator::Digest(entry.digest.clone())).await {
+            Ok(Fetched { manifest: Manifest::Image(image), .. }) => {
+                Ok(Some((image.effective_artifact_type().to_owned(), image.annotations)))
+            }
+            Ok(Fetched { manifest: Manifest::Index(index), .. }) => {
+                Ok(Some((index.artifact_type.unwrap_or_else(|| entry.artifact_type.clone()), index.annotations)))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Err("it is listed, and gone from the registry".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Node {
+    fn take(&mut self, listed: Result<Vec<Referrer>, String>) {
+        match listed {
+            Ok(referrers) => self.referrers = referrers,
+            Err(error) => self.errors.push(error),
+        }
+    }
+}
+
+fn created(referrer: &Referrer) -> &str {
+    referrer.annotations.get(annotation::CREATED).map_or("", String::as_str)
+}
+
+/// What an index's entry is, by what the index says.
+fn kind(entry: &Descriptor) -> NodeKind {
+    let attests = entry.annotations.contains_key(annotation::REFERENCE_TYPE);
+    if attests || entry.platform.as_ref().is_some_and(Platform::is_unknown) {
+        return NodeKind::Attestation;
+    }
+    match media_type::kind(&entry.media_type) {
+        media_type::Kind::Index => NodeKind::Index,
+        media_type::Kind::Image => NodeKind::Manifest,
+        media_type::Kind::Other => NodeKind::Unknown,
+    }
+}
