@@ -22,7 +22,7 @@ Examples:
 
   # One shard of two
   affix controller --watch-label-selector affix.dev/shard=1")]
-pub struct Args {
+pub(super) struct Args {
     /// Where /metrics is served; 0 switches it off
     #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = address)]
     metrics_addr: Address,
@@ -109,7 +109,10 @@ fn address(text: &str) -> Result<Address, String> {
         return Ok(Address(None));
     }
     let whole = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-    whole.parse().map(|address| Address(Some(address))).map_err(|_| format!("{text:?} is not an address: write :8080, 127.0.0.1:8080, or 0 to switch it off"))
+    whole
+        .parse()
+        .map(|address| Address(Some(address)))
+        .map_err(|_| format!("{text:?} is not an address: write :8080, 127.0.0.1:8080, or 0 to switch it off"))
 }
 
 impl Args {
@@ -117,9 +120,8 @@ impl Args {
     ///
     /// # Errors
     /// When it cannot start.
-    pub async fn run(self) -> anyhow::Result<()> {
-        controller::run(self.options()).await?;
-        Ok(())
+    pub(super) async fn run(self) -> Result<(), controller::RunError> {
+        controller::run(self.options()).await
     }
 
     fn options(self) -> Options {

@@ -13,9 +13,9 @@ use super::exit::Error;
 use super::interrupt::interrupted;
 use super::login;
 use super::text::{Clean, line};
-use crate::api::{ImageStatus, Reason, TargetStatus};
+use crate::api::{Reason, TargetStatus};
 use crate::attachment::Problem;
-use crate::engine::{Engine, EngineOptions, Failure, Journal, Mode, NoClaims, Outcome, Request, request};
+use crate::engine::{Draft, Engine, EngineOptions, Failure, Journal, Mode, NoClaims, Outcome, Request, request};
 use crate::oci::{Host, Reference};
 use crate::registry::{Keychain, Options, Registries};
 
@@ -131,7 +131,7 @@ struct DeskJournal<'a> {
 }
 
 impl Journal for DeskJournal<'_> {
-    async fn save(&self, _: &ImageStatus, _: &[TargetStatus]) -> Result<(), Failure> {
+    async fn save(&self, _: &Draft<'_>) -> Result<(), Failure> {
         Ok(())
     }
 

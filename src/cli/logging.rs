@@ -14,6 +14,13 @@ pub(super) enum LogFormat {
     Text,
 }
 
+impl LogFormat {
+    /// JSON where a collector reads, text where a person does.
+    pub(super) fn of_operator() -> Self {
+        if std::io::stderr().is_terminal() { Self::Text } else { Self::Json }
+    }
+}
+
 /// Starts logging; `default` is the filter where `RUST_LOG` is absent. A second start in one process changes nothing.
 pub(super) fn start(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));

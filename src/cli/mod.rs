@@ -5,6 +5,7 @@
 //! let what a registry sent reach a terminal unescaped.
 
 mod attach;
+mod controller;
 mod crd;
 mod desk;
 mod documents;
@@ -34,9 +35,10 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// How log lines on stderr are written; RUST_LOG chooses which (such as RUST_LOG=affix=debug)
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
-    log_format: LogFormat,
+    /// How log lines on stderr are written: text by default, but JSON for the operator away from a terminal; RUST_LOG chooses which
+    /// (such as RUST_LOG=affix=debug)
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 const LONG_ABOUT: &str = "Attaches signatures, end-of-life marks and other artifacts to multi-platform images: to the index and to each \
@@ -60,6 +62,8 @@ Exit codes: 0 all was done, 1 not all was done, 2 the input is wrong and nothing
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the operator: keeps in a cluster what its ImageAttachments ask for
+    Controller(Box<controller::Args>),
     Attach(attach::Args),
     Plan(plan::Args),
     Tree(tree::Args),
@@ -69,8 +73,12 @@ enum Command {
 
 /// Runs a subcommand to its end. Errors are written to stderr; the exit code says how it went.
 pub async fn run(cli: Cli) -> ExitCode {
-    logging::start(cli.log_format, "warn");
+    match &cli.command {
+        Command::Controller(_) => logging::start(cli.log_format.unwrap_or_else(LogFormat::of_operator), "info"),
+        _ => logging::start(cli.log_format.unwrap_or(LogFormat::Text), "warn"),
+    }
     let ended = match cli.command {
+        Command::Controller(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),
         Command::Attach(args) => attach::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Tree(args) => tree::run(args).await,

@@ -9,8 +9,8 @@ use kube::{Client, Resource as _, ResourceExt as _};
 use serde_json::json;
 use std::sync::Arc;
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus, ImageStatus, Leftover, Reason, TargetStatus};
-use crate::engine::{Claims, Engine, Failure, Journal, Note, Severity, status_in_progress};
+use crate::api::{ImageAttachment, ImageAttachmentStatus, Reason};
+use crate::engine::{Claims, Draft, Engine, Failure, Journal, Note, Severity, status_in_progress};
 use crate::oci::Digest;
 
 use super::metrics::Metrics;
@@ -115,10 +115,10 @@ pub(super) struct StatusJournal<'a> {
 }
 
 impl Journal for StatusJournal<'_> {
-    async fn save(&self, image: &ImageStatus, rows: &[TargetStatus], leftovers: &[Leftover]) -> Result<(), Failure> {
+    async fn save(&self, draft: &Draft<'_>) -> Result<(), Failure> {
         let previous = self.object.status.clone().unwrap_or_default();
         let generation = self.object.metadata.generation.unwrap_or_default();
-        let status = status_in_progress(&previous, image, rows, leftovers, generation, self.now);
+        let status = status_in_progress(&previous, draft, generation, self.now);
         let written = self.context.write_status(self.object, &status).await;
         written.map_err(|error| Failure::new(Reason::Progressing, format_args!("status cannot be saved before the push: {error}")))
     }

@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::listing::Target;
 use super::observe::Resolved;
 use super::outcome::{Note, Outcome, Severity};
-use super::pass::{Journal, Mode, Pass};
+use super::pass::{Draft, Journal, Mode, Pass};
 use super::remove::{self, Claims};
 use super::rows::{self, set};
 
@@ -111,7 +111,7 @@ impl Pass<'_> {
         if let (Some(image), false) = (&outcome.image, pushes.is_empty()) {
             let mut leftovers = Vec::new();
             remove::remember(&self.request.memory, &table, &mut leftovers, &[]);
-            journal.save(image, &table, &leftovers).await?;
+            journal.save(&Draft { image, rows: &table, leftovers: &leftovers, superseded: outcome.superseded.as_deref() }).await?;
         }
         let timed_out = self.timed_out();
         let parcels: Vec<Push> = pushes.iter().map(|(_, push, _)| push.clone()).collect();

@@ -21,7 +21,7 @@ mod targets;
 pub use failure::Failure;
 pub use memory::Memory;
 pub use outcome::{Note, Outcome, Severity, Verdict};
-pub use pass::{Engine, EngineOptions, Journal, Mode, Request};
+pub use pass::{Draft, Engine, EngineOptions, Journal, Mode, Request};
 pub use remove::{Claims, NoClaims};
 pub use sources::{Names, SecretData, Sources, access, request};
 pub use status::{status, status_in_progress};

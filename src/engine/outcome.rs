@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::api::{ImageStatus, Leftover, Reason, SupportedMode, TargetState, TargetStatus};
+use crate::api::{ImageStatus, Leftover, Reason, Superseded, SupportedMode, TargetState, TargetStatus};
 use crate::attachment::Problem;
 
 use super::failure::Failure;
@@ -23,6 +23,8 @@ pub struct Outcome {
     pub skipped_not_listed: usize,
     /// What this resource made and does not want any more.
     pub leftovers: Option<Vec<Leftover>>,
+    /// The moves of the tag; `None`: as status says.
+    pub superseded: Option<Vec<Superseded>>,
     /// Ready, and why.
     pub verdict: Verdict,
     /// Whether the image was resolved: then why not, or what a user should know about it.
@@ -157,6 +159,7 @@ impl Outcome {
             rows: None,
             skipped_not_listed: 0,
             leftovers: None,
+            superseded: None,
             verdict: Verdict { ready: true, reason: Reason::Attached, message: String::new(), retry_after: None },
             resolved: Ok(Vec::new()),
             notes: Vec::new(),

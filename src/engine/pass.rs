@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::{ImageStatus, Leftover, OnConflict, Reason, TargetStatus};
+use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Superseded, TargetStatus};
 use crate::attachment::Intent;
 use crate::oci::Descriptor;
 use crate::registry::{Access, ErrorKind, Registries, Session};
@@ -47,10 +47,23 @@ pub struct Request {
     pub timeout: Duration,
 }
 
+/// What status says while a pass is about to push.
+#[derive(Debug, Clone, Copy)]
+pub struct Draft<'a> {
+    /// The image.
+    pub image: &'a ImageStatus,
+    /// The rows, with the attachments that will be pushed.
+    pub rows: &'a [TargetStatus],
+    /// What this resource made and `rows` does not name.
+    pub leftovers: &'a [Leftover],
+    /// The moves of the tag, with their dates; `None`: as they were.
+    pub superseded: Option<&'a [Superseded]>,
+}
+
 /// Where a pass writes down what it is about to do, before it does it.
 pub trait Journal: Sync {
-    /// Saves the rows, which say what will be pushed with which times, and what earlier passes made. Nothing is pushed if this fails.
-    fn save(&self, image: &ImageStatus, rows: &[TargetStatus], leftovers: &[Leftover]) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Saves what is about to be pushed, with its times, and what earlier passes made. Nothing is pushed if this fails.
+    fn save(&self, draft: &Draft<'_>) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// One target is done, well or not.
     fn progress(&self, row: &TargetStatus) {

@@ -2,9 +2,10 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{ConditionType, Conditions, ImageAttachmentStatus, ImageStatus, Leftover, Reason, TargetStatus};
+use crate::api::{ConditionType, Conditions, ImageAttachmentStatus, Reason};
 
 use super::outcome::{Outcome, Verdict};
+use super::pass::Draft;
 
 /// The status after a pass over `generation` that ended in `outcome`; what the outcome does not speak of stays.
 #[must_use]
@@ -28,6 +29,9 @@ pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i
     if let Some(leftovers) = &outcome.leftovers {
         next.leftovers.clone_from(leftovers);
     }
+    if let Some(superseded) = &outcome.superseded {
+        next.superseded.clone_from(superseded);
+    }
     // A look that found nothing changed says what the rows say.
     let verdict = if outcome.is_unchanged() { Verdict::over(&next.targets, None) } else { outcome.verdict.clone() };
     let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
@@ -47,20 +51,16 @@ pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i
     next
 }
 
-/// The status while a pass is about to push: the rows say what it will push.
+/// The status while a pass is about to push what `draft` says.
 #[must_use]
-pub fn status_in_progress(
-    previous: &ImageAttachmentStatus,
-    image: &ImageStatus,
-    rows: &[TargetStatus],
-    leftovers: &[Leftover],
-    generation: i64,
-    now: Timestamp,
-) -> ImageAttachmentStatus {
+pub fn status_in_progress(previous: &ImageAttachmentStatus, draft: &Draft<'_>, generation: i64, now: Timestamp) -> ImageAttachmentStatus {
     let mut next = previous.clone();
-    next.image = Some(image.clone());
-    next.targets = rows.to_vec();
-    next.leftovers = leftovers.to_vec();
+    next.image = Some(draft.image.clone());
+    next.targets = draft.rows.to_vec();
+    next.leftovers = draft.leftovers.to_vec();
+    if let Some(superseded) = draft.superseded {
+        next.superseded = superseded.to_vec();
+    }
     let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
     conditions.conclude(Reason::Progressing, "attaching");
     next.conditions = conditions.into_list();

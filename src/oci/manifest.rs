@@ -45,6 +45,7 @@ impl ImageManifest {
 
 /// A manifest, told apart by its media type.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one manifest is held at a time, and most are images")]
 pub enum Manifest {
     /// An OCI index or a Docker manifest list.
     Index(ImageIndex),

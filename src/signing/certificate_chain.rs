@@ -32,10 +32,9 @@ impl CertificateChain {
         if !signer.certifies(key.public()) {
             return Err(KeyError::KeyOfAnotherCertificate { subject: signer.subject() });
         }
-        let candidates = roots.map_or_else(|| Ok(Vec::new()), |roots| parse(ROOTS, roots))?;
-        complete(&mut certificates, candidates)?;
+        check_order(&certificates)?;
+        complete(&mut certificates, roots.map_or_else(|| Ok(Vec::new()), |roots| parse(ROOTS, roots))?)?;
         let complete = Self { certificates };
-        complete.check_order()?;
         complete.check_usages()?;
         complete.check_validity(now)?;
         Ok(complete)
@@ -61,23 +60,24 @@ impl CertificateChain {
         self.ders().map(|der| Digest::sha256(der).hex().to_owned()).collect()
     }
 
-    fn check_order(&self) -> Result<(), KeyError> {
-        for (certificate, next) in self.certificates.iter().zip(self.certificates.iter().skip(1)) {
-            if certificate.is_self_signed() {
-                return Err(certificate.refused(CertificateProblem::RootNotLast));
-            }
-            if !certificate.is_issued_by(next) {
-                return Err(certificate.refused(CertificateProblem::NotIssuedByNext { next: next.subject() }));
-            }
-        }
-        Ok(())
-    }
-
     fn check_usages(&self) -> Result<(), KeyError> {
         let mut certificates = self.certificates.iter();
         certificates.next().map_or(Ok(()), Certificate::check_as_signer)?;
         certificates.enumerate().try_for_each(|(below, certificate)| certificate.check_as_issuer(below))
     }
+}
+
+/// Whether each certificate was issued by the next, as far as they go.
+fn check_order(certificates: &[Certificate]) -> Result<(), KeyError> {
+    for (certificate, next) in certificates.iter().zip(certificates.iter().skip(1)) {
+        if certificate.is_self_signed() {
+            return Err(certificate.refused(CertificateProblem::RootNotLast));
+        }
+        if !certificate.is_issued_by(next) {
+            return Err(certificate.refused(CertificateProblem::NotIssuedByNext { next: next.subject() }));
+        }
+    }
+    Ok(())
 }
 
 /// Adds issuers from `candidates` until the last certificate is self-signed.

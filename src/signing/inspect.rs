@@ -125,3 +125,112 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
     STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::vectors::{another, read, subject};
+    use super::*;
+
+    fn encoded(value: &Value) -> String {
+        base64::engine::general_purpose::STANDARD.encode(value.to_string())
+    }
+
+    #[test]
+    fn whatever_kind_of_file_a_real_tool_wrote_names_its_image() {
+        for file in [
+            "cosign/generated.bundle.json",
+            "cosign/annotated.bundle.json",
+            "cosign/ed25519ph.bundle.json",
+            "cosign/attestation.dsse.json",
+            "cosign/simple-signing.json",
+            "notary/p256.jws.json",
+            "notary/rsa-2048.expiring.jws.json",
+            "notary/p256.cose",
+            "notary/rsa-2048.cose",
+        ] {
+            let named = named_subjects(&read(file));
+            assert_eq!(named, Named::Digests(vec![subject().digest]), "{file}");
+            assert!(!named.excludes(&subject().digest), "{file}");
+            assert!(named.excludes(&another().digest), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_message_signature_names_what_was_signed() {
+        let blob = Digest::sha256(&read("cosign/blob"));
+        assert_eq!(named_subjects(&read("cosign/blob.bundle.json")), Named::Digests(vec![blob]));
+        let numbered =
+            json!({"messageSignature": {"messageDigest": {"algorithm": 1, "digest": "RBNvo1WzZ4oRRq0W9+hknpT7T8Ieg13NIXfmDHD2Ga4="}}});
+        assert!(matches!(named_subjects(numbered.to_string().as_bytes()), Named::Digests(named) if named.len() == 1));
+    }
+
+    #[test]
+    fn a_file_of_several_statements_names_the_subjects_of_all() {
+        let line = |hex: char| {
+            let statement =
+                json!({"subject": [{"digest": {"sha256": hex.to_string().repeat(64)}}, {"digest": {"sha512": "c".repeat(128)}}]});
+            json!({"payload": encoded(&statement), "payloadType": "application/vnd.in-toto+json", "signatures": []}).to_string()
+        };
+        let named = named_subjects(format!("{}\n{}\n", line('a'), line('b')).as_bytes());
+        assert!(matches!(&named, Named::Digests(digests) if digests.len() == 4), "{named:?}");
+        let target = |text: String| text.parse::<Digest>().map(|digest| named.excludes(&digest));
+        assert_eq!(target(format!("sha256:{}", "b".repeat(64))), Ok(false));
+        assert_eq!(target(format!("sha256:{}", "d".repeat(64))), Ok(true));
+        assert_eq!(target(format!("sha512:{}", "c".repeat(128))), Ok(false));
+        assert_eq!(target(format!("sha512:{}", "d".repeat(128))), Ok(true));
+    }
+
+    #[test]
+    fn what_names_nothing_is_left_alone() {
+        let other_algorithms = json!({"subject": [{"digest": {"sha1": "a".repeat(40), "gitCommit": "a".repeat(40)}}]});
+        let other_algorithms = json!({"payload": encoded(&other_algorithms), "signatures": []}).to_string();
+        let unsigned = json!({"payload": encoded(&json!({"subject": [{"digest": {"sha256": "a".repeat(64)}}]}))}).to_string();
+        let large = [read("cosign/simple-signing.json"), vec![b' '; LARGEST]].concat();
+        for (bytes, what) in [
+            (b"".as_slice(), "nothing"),
+            (b"MEUCIQCfD/vlKV5gHdJSCk6ebZzh+LmUa3vuExmkN/lUaFxO3g==", "a bare signature"),
+            (b"a1a1.sig: signed by hand", "a plain text"),
+            (b"{\"payload\":1,\"signatures\":[]}", "a payload that is no text"),
+            (b"{\"critical\":{\"image\":{\"docker-manifest-digest\":\"sha256:12\"}}}", "a digest that is none"),
+            (b"{} trailing", "JSON and something else"),
+            (other_algorithms.as_bytes(), "digests that no registry uses"),
+            (unsigned.as_bytes(), "a payload without signatures"),
+            (&large, "a file that is too large"),
+            (&read("cosign/generated.pub"), "a public key"),
+        ] {
+            let named = named_subjects(bytes);
+            assert_eq!(named, Named::None, "{what}");
+            assert!(!named.excludes(&subject().digest), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_names_another_algorithm_only_excludes_nothing() {
+        let named = named_subjects(&read("cosign/simple-signing.json"));
+        assert!(!named.excludes(&Algorithm::Sha512.hash(b"another")));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300), text in "\\PC{0,200}") {
+            let _ = named_subjects(&bytes);
+            let _ = named_subjects(text.as_bytes());
+            let _ = named_subjects(json!({"payload": text, "signature": text, "messageSignature": {"messageDigest": text}}).to_string().as_bytes());
+        }
+
+        #[test]
+        fn no_damage_to_a_real_file_makes_it_panic(at in 0..2_000_usize, byte in proptest::num::u8::ANY, cut in 0..2_000_usize) {
+            for file in ["notary/p256.cose", "cosign/generated.bundle.json"] {
+                let mut bytes = read(file);
+                if let Some(there) = bytes.get_mut(at) {
+                    *there = byte;
+                }
+                let _ = named_subjects(&bytes);
+                bytes.truncate(cut);
+                let _ = named_subjects(&bytes);
+            }
+        }
+    }
+}

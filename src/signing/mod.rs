@@ -18,6 +18,8 @@ mod notation_key;
 mod pem;
 mod private_key;
 mod signer;
+#[cfg(test)]
+mod vectors;
 
 pub use cosign::CosignSigner;
 pub use error::{CertificateProblem, KeyError};

@@ -3,10 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 /// A certificate authority: servers are `localhost` and `127.0.0.1`.
 #[derive(Debug)]
@@ -32,17 +29,12 @@ impl Authority {
     /// Where no key can be made.
     pub fn new() -> anyhow::Result<Self> {
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "affix testbed");
+        params.distinguished_name.push(DnType::CommonName, "affix testbed");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate()?;
         let pem = params.self_signed(&key)?.pem();
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            pem,
-        })
+        Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
     /// The authority's certificate, as clients are told to trust it.
@@ -56,20 +48,14 @@ impl Authority {
     ///
     /// Where the files cannot be written.
     pub fn server(&self, dir: &Path) -> anyhow::Result<ServerFiles> {
-        let mut params =
-            CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "localhost");
+        let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        params.distinguished_name.push(DnType::CommonName, "localhost");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        let files = ServerFiles {
-            certificate: dir.join("tls.crt"),
-            key: dir.join("tls.key"),
-        };
+        let files = ServerFiles { certificate: dir.join("tls.crt"), key: dir.join("tls.key") };
         write(&files.certificate, &certificate.pem())?;
         write(&files.key, &key.serialize_pem())?;
         Ok(files)
@@ -101,11 +87,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
         let leaf = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Signer {
-            key: key.serialize_pem(),
-            chain: format!("{leaf}{}", self.pem),
-            root: self.pem.clone(),
-        })
+        Ok(Signer { key: key.serialize_pem(), chain: format!("{leaf}{}", self.pem), root: self.pem.clone() })
     }
 }
 

@@ -1,10 +1,7 @@
 //! Other people's tools, run beside a registry. Owns a home folder, so that nothing of the user's (logins, trust, plugins) is
 //! seen or changed; refuses to interpret what they print.
 
-#![allow(
-    clippy::indexing_slicing,
-    reason = "a JSON object that was made here takes any key"
-)]
+#![allow(clippy::indexing_slicing, reason = "a JSON object that was made here takes any key")]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -38,14 +35,7 @@ impl Peer {
     /// Where no folder can be made.
     pub fn new(tools: &Tools) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("affix-peer-").tempdir()?;
-        Ok(Self {
-            home,
-            tools: tools.clone(),
-            logins: Map::new(),
-            regctl_hosts: Map::new(),
-            roots: String::new(),
-            hosts: Vec::new(),
-        })
+        Ok(Self { home, tools: tools.clone(), logins: Map::new(), regctl_hosts: Map::new(), roots: String::new(), hosts: Vec::new() })
     }
 
     /// Tools that are logged in to a registry, with the right to do everything, and trust its certificate.
@@ -80,14 +70,8 @@ impl Peer {
         }
         self.hosts.push((host.clone(), !registry.is_tls()));
         self.regctl_hosts.insert(host, regctl);
-        write(
-            &self.file("config.json"),
-            &json!({"auths": self.logins}).to_string(),
-        )?;
-        write(
-            &self.file("regctl.json"),
-            &json!({"hosts": self.regctl_hosts}).to_string(),
-        )?;
+        write(&self.file("config.json"), &json!({"auths": self.logins}).to_string())?;
+        write(&self.file("regctl.json"), &json!({"hosts": self.regctl_hosts}).to_string())?;
         write(&self.file("roots.pem"), &self.roots)
     }
 
@@ -97,14 +81,9 @@ impl Peer {
     /// # Errors
     ///
     /// Where it cannot be run. What it says about failure is in the result.
-    pub async fn oras<A: Into<OsString>>(
-        &self,
-        args: impl IntoIterator<Item = A>,
-    ) -> anyhow::Result<Ran> {
+    pub async fn oras<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
         let mut args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-        let plain = args
-            .iter()
-            .find_map(|arg| self.is_plain(&arg.to_string_lossy()));
+        let plain = args.iter().find_map(|arg| self.is_plain(&arg.to_string_lossy()));
         if let Some(plain) = plain {
             args.push(format!("--plain-http={plain}").into());
         }
@@ -116,10 +95,7 @@ impl Peer {
     /// # Errors
     ///
     /// Where it cannot be run. What it says about failure is in the result.
-    pub async fn crane<A: Into<OsString>>(
-        &self,
-        args: impl IntoIterator<Item = A>,
-    ) -> anyhow::Result<Ran> {
+    pub async fn crane<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
         self.run(Tool::Crane)?.args(args).output().await
     }
 
@@ -128,10 +104,7 @@ impl Peer {
     /// # Errors
     ///
     /// Where it cannot be run. What it says about failure is in the result.
-    pub async fn regctl<A: Into<OsString>>(
-        &self,
-        args: impl IntoIterator<Item = A>,
-    ) -> anyhow::Result<Ran> {
+    pub async fn regctl<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
         self.run(Tool::Regctl)?.args(args).output().await
     }
 

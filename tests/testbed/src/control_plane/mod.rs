@@ -43,24 +43,13 @@ impl ControlPlane {
     ///
     /// Where it does not become ready; the message has the end of its log.
     pub async fn start(tools: &Tools) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("affix-control-plane-")
-            .tempdir()?;
+        let dir = tempfile::Builder::new().prefix("affix-control-plane-").tempdir()?;
         let authority = Authority::new()?;
         let files = authority.server(dir.path())?;
         let service_accounts = KeyPair::generate()?;
-        write(
-            &dir.path().join("service-accounts.key"),
-            &service_accounts.serialize_pem(),
-        )?;
-        write(
-            &dir.path().join("service-accounts.pub"),
-            &service_accounts.public_key_pem(),
-        )?;
-        write(
-            &dir.path().join("tokens.csv"),
-            &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
-        )?;
+        write(&dir.path().join("service-accounts.key"), &service_accounts.serialize_pem())?;
+        write(&dir.path().join("service-accounts.pub"), &service_accounts.public_key_pem())?;
+        write(&dir.path().join("tokens.csv"), &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
         std::fs::create_dir(dir.path().join("home"))?;
 
         let mut tried = 0;
@@ -80,12 +69,7 @@ impl ControlPlane {
                 }
                 return Err(error);
             }
-            let cluster = Self {
-                servers,
-                dir,
-                tools: tools.clone(),
-                setting,
-            };
+            let cluster = Self { servers, dir, tools: tools.clone(), setting };
             cluster.write_kubeconfig(&cluster.kubeconfig(), ADMIN_TOKEN, "default")?;
             return Ok(cluster);
         }
@@ -136,10 +120,7 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where kubectl cannot be run. What it says about failure is in the result.
-    pub async fn kubectl<A: Into<OsString>>(
-        &self,
-        args: impl IntoIterator<Item = A>,
-    ) -> anyhow::Result<Ran> {
+    pub async fn kubectl<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
         self.kubectl_run(args)?.output().await
     }
 
@@ -156,10 +137,7 @@ impl ControlPlane {
         self.kubectl_run(args)?.input(input).output().await
     }
 
-    fn kubectl_run<A: Into<OsString>>(
-        &self,
-        args: impl IntoIterator<Item = A>,
-    ) -> anyhow::Result<Run> {
+    fn kubectl_run<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Run> {
         Ok(Run::new(self.tools.path(Tool::Kubectl)?)
             .args(args)
             .env("KUBECONFIG", self.kubeconfig())
@@ -171,20 +149,8 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where the service account does not exist.
-    pub async fn service_account_token(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> anyhow::Result<String> {
-        let args = [
-            "create",
-            "token",
-            name,
-            "--namespace",
-            namespace,
-            "--duration",
-            "1h",
-        ];
+    pub async fn service_account_token(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
+        let args = ["create", "token", name, "--namespace", namespace, "--duration", "1h"];
         Ok(self.kubectl(args).await?.stdout()?.trim().to_owned())
     }
 
@@ -193,16 +159,9 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where the service account does not exist.
-    pub async fn service_account_kubeconfig(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> anyhow::Result<PathBuf> {
+    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
         let token = self.service_account_token(namespace, name).await?;
-        let path = self
-            .dir
-            .path()
-            .join(format!("kubeconfig-{namespace}-{name}"));
+        let path = self.dir.path().join(format!("kubeconfig-{namespace}-{name}"));
         self.write_kubeconfig(&path, &token, namespace)?;
         Ok(path)
     }

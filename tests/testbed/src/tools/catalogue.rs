@@ -63,22 +63,8 @@ pub(super) const KUBERNETES: &str = "k8s.io/kubernetes";
 impl Tool {
     /// The group that most tests and the demo need, in the order of building: quick ones first.
     pub(super) fn core() -> Vec<Self> {
-        use Tool::{
-            ApiServer, Crane, Distribution, Kubectl, Liar, OciRegistry, Oras, Regctl, Tokens,
-            Underling,
-        };
-        vec![
-            Underling,
-            OciRegistry,
-            Liar,
-            Tokens,
-            Distribution,
-            Oras,
-            Crane,
-            Regctl,
-            ApiServer,
-            Kubectl,
-        ]
+        use Tool::{ApiServer, Crane, Distribution, Kubectl, Liar, OciRegistry, Oras, Regctl, Tokens, Underling};
+        vec![Underling, OciRegistry, Liar, Tokens, Distribution, Oras, Crane, Regctl, ApiServer, Kubectl]
     }
 
     /// Every tool, in the order of building.
@@ -101,14 +87,9 @@ impl Tool {
 
     pub(super) fn recipe(self) -> Recipe {
         match self {
-            Self::Underling => Recipe {
-                module: REGISTRIES,
-                package: "./underling",
-                binary: "underling",
-                title: "the supervisor",
-                origin: "",
-                cold: 10,
-            },
+            Self::Underling => {
+                Recipe { module: REGISTRIES, package: "./underling", binary: "underling", title: "the supervisor", origin: "", cold: 10 }
+            }
             Self::OciRegistry => Recipe {
                 module: REGISTRIES,
                 package: "./ociregistry",
@@ -125,14 +106,9 @@ impl Tool {
                 origin: CONTAINER_REGISTRY,
                 cold: 3,
             },
-            Self::Tokens => Recipe {
-                module: REGISTRIES,
-                package: "./tokens",
-                binary: "tokens",
-                title: "the token server",
-                origin: "",
-                cold: 2,
-            },
+            Self::Tokens => {
+                Recipe { module: REGISTRIES, package: "./tokens", binary: "tokens", title: "the token server", origin: "", cold: 2 }
+            }
             Self::Distribution => Recipe {
                 module: REGISTRIES,
                 package: "./distribution",

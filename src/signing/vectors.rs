@@ -1,0 +1,32 @@
+//! What the real tools made, for tests (`tests/vectors/signing/README.md`).
+#![allow(clippy::expect_used, reason = "a test that lacks its vectors fails, as it should")]
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::oci::{Descriptor, Digest, media_type};
+
+/// The password of every encrypted key.
+pub(super) const PASSWORD: &[u8] = b"affix";
+
+/// The signing time of notation's envelopes.
+pub(super) const SIGNED_AT: &str = "2026-11-23T19:04:09Z";
+
+/// A file of the folder.
+pub(super) fn read(name: &str) -> Vec<u8> {
+    let file = format!("{}/tests/vectors/signing/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&file).expect(name)
+}
+
+/// The image that is signed.
+pub(super) fn subject() -> Descriptor {
+    Descriptor::of(media_type::OCI_MANIFEST, &read("subject.json"))
+}
+
+/// An image that is not.
+pub(super) fn another() -> Descriptor {
+    Descriptor::plain(media_type::OCI_MANIFEST, Digest::sha256(b"another"), 7)
+}
+
+pub(super) fn at(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
