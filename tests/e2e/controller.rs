@@ -28,7 +28,16 @@ impl Controller {
     pub(crate) async fn start_with(namespace: &Namespace, flags: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("affix-controller-").tempdir().unwrap();
         let launch = Launch::new("affix controller", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
-            .args(["controller", "--allow-loopback", "--metrics-addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0"])
+            .args([
+                "controller",
+                "--log-format",
+                "text",
+                "--allow-loopback",
+                "--metrics-addr",
+                "127.0.0.1:0",
+                "--health-addr",
+                "127.0.0.1:0",
+            ])
             .args(["--min-retry-delay", "100ms", "--max-retry-delay", "1s", "--watch-namespaces", &namespace.name])
             .args(flags.iter().copied())
             .env("KUBECONFIG", namespace.plane.kubeconfig())

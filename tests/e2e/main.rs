@@ -16,3 +16,4 @@ mod attaching;
 mod controller;
 mod namespace;
 mod readers;
+mod superseded;
