@@ -11,6 +11,7 @@ use super::end_of_life::EndOfLifeDate;
 use super::files::{File, FileError, FileTarget, Inputs};
 use super::problem::Problem;
 use super::selection::Selection;
+use super::supersession::{Supersession, TagFilter};
 
 /// How readers find and rank an end-of-life mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,25 @@ pub enum Desired {
         /// Where it is a mark.
         mark: Option<MarkKeys>,
     },
+    /// An end-of-life mark on what the tag leaves behind.
+    WhenSuperseded(Supersession),
+}
+
+impl Desired {
+    /// The artifact type of what is attached.
+    #[must_use]
+    pub const fn artifact_type(&self) -> &ArtifactType {
+        match self {
+            Self::Content { content, .. } => &content.artifact_type,
+            Self::WhenSuperseded(supersession) => &supersession.artifact_type,
+        }
+    }
+
+    /// Whether readers act on what is attached, so that one that is no longer wanted must not stay.
+    #[must_use]
+    pub const fn speaks(&self) -> bool {
+        matches!(self, Self::Content { mark: Some(_), .. } | Self::WhenSuperseded(_))
+    }
 }
 
 /// What a resource wants.
@@ -124,8 +144,27 @@ fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired,
     if annotations.contains_key(&annotation) {
         return Err(invalid(format_args!("endOfLife.annotations: {annotation:?} is written by affix from endOfLife.date: remove it")));
     }
-    let Some(date) = &end_of_life.date else {
-        return Err(invalid("endOfLife: give exactly one of date and whenSuperseded"));
+    let date = match (&end_of_life.date, &end_of_life.when_superseded) {
+        (Some(date), None) => date,
+        (None, Some(when)) => {
+            let previous = when
+                .previous
+                .iter()
+                .map(|text| text.parse().map_err(|error| invalid(format_args!("endOfLife.whenSuperseded.previous: {error}"))));
+            if reference.tag.is_none() || reference.digest.is_some() {
+                return Err(invalid("endOfLife.whenSuperseded: it follows a tag, so image must be name:tag without a digest"));
+            }
+            return Ok(Desired::WhenSuperseded(Supersession {
+                artifact_type,
+                annotation,
+                annotations,
+                grace: when.grace_period(),
+                settle: when.settle(),
+                unless_tagged: TagFilter::new(when.unless_tagged()),
+                previous: previous.collect::<Result<_, _>>()?,
+            }));
+        }
+        _ => return Err(invalid("endOfLife: give exactly one of date and whenSuperseded")),
     };
     let date: EndOfLifeDate = date.parse().map_err(|error| invalid(format_args!("endOfLife.date: {error}")))?;
     if reference.digest.is_none() {

@@ -83,7 +83,7 @@ impl Session {
         loop {
             let shown = self.authorize(request).await?;
             let answer = self.transmit(request, shown.header()).await?;
-            if answer.status != 401 || !self.inner.upstream.transport.is_own(&answer.url) {
+            if answer.status != 401 || !answer.own {
                 return Ok(answer);
             }
             refusals += 1;
@@ -159,7 +159,8 @@ impl Session {
             let timeout = if request.is_blob { options.timeouts.blob } else { options.timeouts.request };
             self.inner.count_request();
             let (method, body, cap) = (&request.method, request.body.clone(), request.cap.min(left));
-            let answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).await?;
+            let mut answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).await?;
+            answer.own &= !strayed;
             self.inner.count_bytes(answer.body.len());
             match self.next_hop(request, &answer) {
                 Some(next) => url = next,

@@ -47,6 +47,8 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
     /// Where it came from, after redirects.
     pub(super) url: Url,
+    /// Whether all of its way was within the registry's own origin.
+    pub(super) own: bool,
 }
 
 impl Answer {
@@ -135,7 +137,7 @@ impl Transport {
         }
         let mut response = request.send().await.map_err(|error| Fault::of(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone() };
+        let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url) };
         if *method == Method::HEAD {
             return Ok(answer);
         }
