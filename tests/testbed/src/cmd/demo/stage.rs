@@ -97,7 +97,7 @@ impl Stage {
         let log = self.home.path().join("controller.log");
         let affix = self.home.path().join("bin/affix");
         let launch = Launch::new("affix controller", affix, log).args(args).env("KUBECONFIG", self.cluster.kubeconfig());
-        self.controller = Some(launch.env("HOME", self.home.path()).start(&self.tools)?);
+        self.controller = Some(launch.env("HOME", self.home.path()).orphans_folder(self.home.path()).start(&self.tools)?);
         Ok(())
     }
 
@@ -106,7 +106,7 @@ impl Stage {
         let Some(log) = self.controller.as_ref().and_then(|controller| controller.log().ok()) else { return error };
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n");
-        error.context(format!("the demo failed. The end of the operator's log:\n{tail}\n"))
+        anyhow::anyhow!("{error:#}\n\nThe end of the operator's log:\n{tail}")
     }
 
     /// Ends the operator in order, and then all else.
