@@ -57,7 +57,7 @@ impl Intent {
             (None, Some(artifact), None) => {
                 let mut files = Vec::new();
                 for (nth, file) in artifact.files.iter().enumerate() {
-                    files.push(File::resolve(file, &format!("artifact.files[{nth}]"), inputs).map_err(file_problem)?);
+                    files.push(File::resolve(file, &format!("spec.artifact.files[{nth}]"), inputs).map_err(file_problem)?);
                 }
                 if files.iter().any(|file| file.target != FileTarget::Every) && reference.digest.is_none() {
                     return Err(invalid(
@@ -69,14 +69,15 @@ impl Intent {
                 check_annotations(&annotations, "artifact.annotations")?;
                 Desired::Content { content: Content { artifact_type, annotations, files }, mark: None }
             }
-            _ => return Err(invalid("give exactly one of endOfLife, artifact and signature")),
+            _ => return Err(Problem::new(Reason::InvalidSpec, "spec: give exactly one of endOfLife, artifact and signature")),
         };
         Ok(Self { reference, selection, desired })
     }
 }
 
+/// A problem of the spec; `message` begins with the field.
 fn invalid(message: impl std::fmt::Display) -> Problem {
-    Problem::new(Reason::InvalidSpec, message)
+    Problem::new(Reason::InvalidSpec, format_args!("spec.{message}"))
 }
 
 /// A file that is missing can still come; anything else is for the spec's author.
@@ -124,7 +125,10 @@ fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired,
     if annotations.contains_key(&annotation) {
         return Err(invalid(format_args!("endOfLife.annotations: {annotation:?} is written by affix from endOfLife.date: remove it")));
     }
-    let Some(date) = &end_of_life.date else {
+    if annotation == crate::oci::annotation::CREATED {
+        return Err(invalid(format_args!("endOfLife.annotation: {annotation:?} is the time of the mark itself: name another")));
+    }
+    let (Some(date), None) = (&end_of_life.date, &end_of_life.when_superseded) else {
         return Err(invalid("endOfLife: give exactly one of date and whenSuperseded"));
     };
     let date: EndOfLifeDate = date.parse().map_err(|error| invalid(format_args!("endOfLife.date: {error}")))?;
