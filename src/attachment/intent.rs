@@ -77,7 +77,7 @@ impl Intent {
             (None, Some(artifact), None) => {
                 let mut files = Vec::new();
                 for (nth, file) in artifact.files.iter().enumerate() {
-                    files.push(File::resolve(file, &format!("artifact.files[{nth}]"), inputs).map_err(file_problem)?);
+                    files.push(File::resolve(file, &format!("spec.artifact.files[{nth}]"), inputs).map_err(file_problem)?);
                 }
                 if files.iter().any(|file| file.target != FileTarget::Every) && reference.digest.is_none() {
                     return Err(invalid(
@@ -89,14 +89,15 @@ impl Intent {
                 check_annotations(&annotations, "artifact.annotations")?;
                 Desired::Content { content: Content { artifact_type, annotations, files }, mark: None }
             }
-            _ => return Err(invalid("give exactly one of endOfLife, artifact and signature")),
+            _ => return Err(Problem::new(Reason::InvalidSpec, "spec: give exactly one of endOfLife, artifact and signature")),
         };
         Ok(Self { reference, selection, desired })
     }
 }
 
+/// A problem of the spec; `message` begins with the field.
 fn invalid(message: impl std::fmt::Display) -> Problem {
-    Problem::new(Reason::InvalidSpec, message)
+    Problem::new(Reason::InvalidSpec, format_args!("spec.{message}"))
 }
 
 /// A file that is missing can still come; anything else is for the spec's author.
@@ -143,6 +144,9 @@ fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired,
     check_annotations(&annotations, "endOfLife.annotations")?;
     if annotations.contains_key(&annotation) {
         return Err(invalid(format_args!("endOfLife.annotations: {annotation:?} is written by affix from endOfLife.date: remove it")));
+    }
+    if annotation == crate::oci::annotation::CREATED {
+        return Err(invalid(format_args!("endOfLife.annotation: {annotation:?} is the time of the mark itself: name another")));
     }
     let date = match (&end_of_life.date, &end_of_life.when_superseded) {
         (Some(date), None) => date,

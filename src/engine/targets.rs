@@ -29,12 +29,15 @@ impl Pass<'_> {
         let (chosen, notes) = match request.intent.selection.choose(&resolved.image) {
             Ok(chosen) => chosen,
             Err(error) => {
-                let failure = Failure::new(Reason::NoMatchingPlatform, format_args!("spec.{error}"));
+                let failure = Failure::new(error.reason(), format_args!("spec.{error}"));
                 return Ok(self.refuse(outcome, &failure));
             }
         };
         if let Ok(words) = &mut outcome.resolved {
             words.extend(notes);
+            if let Desired::Content { content, .. } = &request.intent.desired {
+                words.extend(content.idle_files(&chosen));
+            }
         }
         let selected = chosen.iter().filter(|chosen| chosen.skip.is_none()).count();
         let most = self.engine.options.most_targets;
