@@ -83,7 +83,7 @@ impl Session {
         loop {
             let shown = self.authorize(request).await?;
             let answer = self.transmit(request, shown.header()).await?;
-            if answer.status != 401 || !self.inner.upstream.transport.is_own(&answer.url) {
+            if answer.status != 401 || !answer.own {
                 return Ok(answer);
             }
             refusals += 1;
@@ -106,17 +106,19 @@ impl Session {
             tries += 1;
             let outcome = self.attempt(request, authorization).await;
             drop(permit);
+            // A second try is for a connection that had died in silence; more would only wait for a registry that is down.
+            let min_tries = if matches!(outcome, Err(Fault::TimedOut(_))) { 2 } else { options.retry.min_tries };
             let passing = match outcome {
                 Ok(answer) if !is_transient(answer.status) => return Ok(answer),
                 Ok(answer) => self.passing(request, &answer, tries),
-                Err(Fault::Network(why)) => {
+                Err(Fault::Network(why) | Fault::TimedOut(why)) => {
                     let error = RegistryError::Unreachable { operation: request.operation.clone(), why };
                     Passing { error, retry_after: None, paused: false }
                 }
                 Err(fault) => return Err(self.fault(&request.operation, fault)),
             };
             tracing::debug!(error = %passing.error, tries, "a try failed");
-            if request.once || !options.retry.goes_on(tries, begun.elapsed()) {
+            if request.once || !options.retry.goes_on(min_tries, tries, begun.elapsed()) {
                 return Err(passing.error);
             }
             if !passing.paused {
@@ -159,7 +161,8 @@ impl Session {
             let timeout = if request.is_blob { options.timeouts.blob } else { options.timeouts.request };
             self.inner.count_request();
             let (method, body, cap) = (&request.method, request.body.clone(), request.cap.min(left));
-            let answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).await?;
+            let mut answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).await?;
+            answer.own &= !strayed;
             self.inner.count_bytes(answer.body.len());
             match self.next_hop(request, &answer) {
                 Some(next) => url = next,
@@ -189,7 +192,7 @@ impl Session {
                 RegistryError::InsecureNotAllowed { host, why }
             }
             Fault::Certificate(why) => RegistryError::CertificateInvalid { operation, why },
-            Fault::Network(why) => RegistryError::Unreachable { operation, why },
+            Fault::Network(why) | Fault::TimedOut(why) => RegistryError::Unreachable { operation, why },
             Fault::TooLarge(limit) => {
                 let left = self.options().limits.session_bytes.saturating_sub(self.inner.received());
                 let what = if limit >= left { "all answers of this pass together are too large" } else { "the answer is too large" };

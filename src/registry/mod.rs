@@ -13,6 +13,8 @@ mod error;
 mod error_body;
 mod exchange;
 mod fallback_tag;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod host_pattern;
 mod link;

@@ -18,6 +18,8 @@ pub(super) enum Fault {
     Certificate(String),
     /// The network, or the server's handling of it: another try may succeed.
     Network(&'static str),
+    /// Nothing came for too long: a registry that is down, or a connection that has died in silence.
+    TimedOut(&'static str),
     /// The body is above the cap, in bytes.
     TooLarge(u64),
     /// The body has an encoding that was not asked for.
@@ -34,9 +36,14 @@ impl Fault {
         if error.is_builder() {
             return Self::Unsendable;
         }
-        let mut network = if error.is_timeout() {
-            if error.is_connect() { "timed out while connecting" } else { "timed out while waiting for the answer" }
-        } else if error.is_connect() {
+        if error.is_timeout() {
+            return Self::TimedOut(if error.is_connect() {
+                "timed out while connecting"
+            } else {
+                "timed out while waiting for the answer"
+            });
+        }
+        let mut network = if error.is_connect() {
             "the connection could not be made"
         } else if error.is_body() || error.is_decode() {
             "the connection closed in the middle of the answer"
@@ -64,9 +71,13 @@ impl Fault {
                     continue;
                 }
             }
-            // The client has no type for this one.
-            if current.to_string().contains("dns error") {
+            // These two have lost their types on the way up: the resolver's, and an alert that ends an HTTP/2 connection.
+            let text = current.to_string();
+            if text.contains("dns error") {
                 network = "the host name cannot be resolved";
+            }
+            if let Some(why) = text.strip_prefix("received fatal alert: ").and_then(client_certificate_alert) {
+                return Self::Certificate(why.to_owned());
             }
             cause = current.source();
         }
@@ -78,7 +89,7 @@ impl Fault {
 fn tls_fault(error: &rustls::Error) -> Fault {
     let why = match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
-            CertificateError::UnknownIssuer => {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "the registry's certificate is signed by an authority that is not trusted: name it in ca.crt"
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the registry's certificate has expired",
@@ -92,15 +103,9 @@ fn tls_fault(error: &rustls::Error) -> Fault {
             }
             _ => "the registry's certificate is not valid",
         },
-        rustls::Error::AlertReceived(alert) => match alert {
-            rustls::AlertDescription::CertificateRequired => "the registry asks for a client certificate: name it in tls.crt and tls.key",
-            rustls::AlertDescription::BadCertificate
-            | rustls::AlertDescription::UnsupportedCertificate
-            | rustls::AlertDescription::CertificateRevoked
-            | rustls::AlertDescription::CertificateExpired
-            | rustls::AlertDescription::CertificateUnknown
-            | rustls::AlertDescription::UnknownCA => "the registry does not take the client certificate",
-            _ => return Fault::Network("the TLS handshake failed"),
+        rustls::Error::AlertReceived(alert) => match client_certificate_alert(&format!("{alert:?}")) {
+            Some(why) => why,
+            None => return Fault::Network("the TLS handshake failed"),
         },
         rustls::Error::NoCertificatesPresented => "the registry shows no certificate",
         rustls::Error::InvalidMessage(_) => {
@@ -109,4 +114,15 @@ fn tls_fault(error: &rustls::Error) -> Fault {
         _ => return Fault::Network("the TLS handshake failed"),
     };
     Fault::Certificate(why.to_owned())
+}
+
+/// What an alert (RFC 8446, section 6.2) says of our certificate, if anything.
+fn client_certificate_alert(name: &str) -> Option<&'static str> {
+    match name {
+        "CertificateRequired" => Some("the registry asks for a client certificate: name it in tls.crt and tls.key"),
+        "BadCertificate" | "UnsupportedCertificate" | "CertificateRevoked" | "CertificateExpired" | "CertificateUnknown" | "UnknownCA" => {
+            Some("the registry does not take the client certificate")
+        }
+        _ => None,
+    }
 }

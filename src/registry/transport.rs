@@ -47,6 +47,8 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
     /// Where it came from, after redirects.
     pub(super) url: Url,
+    /// Whether all of its way was within the registry's own origin.
+    pub(super) own: bool,
 }
 
 impl Answer {
@@ -88,6 +90,9 @@ impl Transport {
                 .pool_max_idle_per_host(options.max_requests_per_registry)
                 .pool_idle_timeout(Duration::from_secs(90))
                 .http2_max_header_list_size(64 << 10)
+                // A timed-out HTTP/2 request leaves its connection in the pool, so a dead one must be found out by itself.
+                .http2_keep_alive_interval(options.timeouts.idle / 2)
+                .http2_keep_alive_timeout(options.timeouts.idle / 2)
                 .tcp_keepalive(Duration::from_secs(30));
             if let Some(proxy) = proxy.clone() {
                 builder = builder.proxy(proxy);
@@ -135,7 +140,7 @@ impl Transport {
         }
         let mut response = request.send().await.map_err(|error| Fault::of(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone() };
+        let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url) };
         if *method == Method::HEAD {
             return Ok(answer);
         }

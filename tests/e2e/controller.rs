@@ -1,0 +1,102 @@
+//! The operator as a process: the real binary, on one namespace.
+
+use std::time::{Duration, Instant};
+
+use affix_testbed::process::{Launch, Process};
+use tempfile::TempDir;
+
+use crate::namespace::Namespace;
+
+/// How long the operator may take to serve.
+const START: Duration = Duration::from_secs(30);
+
+/// A running operator. Dropping it kills it; where the test fails, its log is printed.
+pub(crate) struct Controller {
+    process: Process,
+    metrics: String,
+    health: String,
+    _dir: TempDir,
+}
+
+impl Controller {
+    /// Starts the operator on a namespace, with quick retries.
+    pub(crate) async fn start(namespace: &Namespace) -> Self {
+        Self::start_with(namespace, &[]).await
+    }
+
+    /// The same with more flags.
+    pub(crate) async fn start_with(namespace: &Namespace, flags: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("affix-controller-").tempdir().unwrap();
+        let launch = Launch::new("affix controller", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
+            .args([
+                "controller",
+                "--log-format",
+                "text",
+                "--allow-loopback",
+                "--metrics-addr",
+                "127.0.0.1:0",
+                "--health-addr",
+                "127.0.0.1:0",
+            ])
+            .args(["--min-retry-delay", "100ms", "--max-retry-delay", "1s", "--watch-namespaces", &namespace.name])
+            .args(flags.iter().copied())
+            .env("KUBECONFIG", namespace.plane.kubeconfig())
+            .env("RUST_LOG", "affix=debug,info")
+            .orphans_folder(dir.path());
+        let mut process = launch.start(&namespace.tools).unwrap();
+        let serving = |what: &'static str| move |log: &str| served(log, what);
+        let health = process.wait_for(START, "health address", serving("health")).await.unwrap();
+        let metrics = process.wait_for(START, "metrics address", serving("metrics")).await.unwrap();
+        Self { process, metrics, health, _dir: dir }
+    }
+
+    /// Everything it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.process.log().unwrap()
+    }
+
+    /// Kills it (SIGKILL) and waits until it is gone.
+    pub(crate) async fn kill(mut self) {
+        self.process.kill().await.unwrap();
+    }
+
+    /// Asks it to end (SIGTERM); answers with its exit status and how long it took.
+    pub(crate) async fn terminate(mut self) -> (std::process::ExitStatus, Duration, String) {
+        let began = Instant::now();
+        let status = self.process.stop().await.unwrap();
+        (status, began.elapsed(), self.log())
+    }
+
+    /// What it answers to a GET of `/healthz` or `/readyz`.
+    pub(crate) async fn health(&self, path: &str) -> (u16, String) {
+        get(&format!("http://{}{path}", self.health)).await
+    }
+
+    /// What it answers to a GET of `/metrics`.
+    pub(crate) async fn metrics(&self) -> String {
+        get(&format!("http://{}/metrics", self.metrics)).await.1
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.process.log().unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines.get(lines.len().saturating_sub(80)..).unwrap_or_default();
+            println!("the end of the operator's log:\n{}", tail.join("\n"));
+        }
+    }
+}
+
+async fn get(url: &str) -> (u16, String) {
+    let answer = reqwest::get(url).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// The address in the line `serving <what> address=127.0.0.1:4123`.
+fn served(log: &str, what: &str) -> Option<String> {
+    let line = log.lines().find(|line| line.contains(&format!("serving {what}")))?;
+    let (_, rest) = line.split_once("address=")?;
+    Some(rest.split_whitespace().next()?.to_owned())
+}

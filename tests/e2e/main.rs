@@ -1,0 +1,19 @@
+//! affix end to end: the real operator on a real control plane, real registries beside it, and other people's tools to look.
+//!
+//! One binary with a module a noun, so that it is linked once. Every test has a namespace and an operator of its own on one shared
+//! control plane, and at its end every resource that it leaves there is held against the rules of status.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests fail by panicking"
+)]
+
+mod attaching;
+mod controller;
+mod namespace;
+mod readers;
+mod superseded;

@@ -1,0 +1,24 @@
+//! The registry room against a registry that does everything wrong: each quirk of registries and each threat that comes from
+//! one, with the kind of error and the text that a user would read.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
+
+mod addresses;
+mod blobs;
+mod fallback_tag;
+mod limits;
+mod logins;
+mod manifests;
+mod origins;
+mod patience;
+mod real;
+mod referrers;
+mod secrets;
+mod support;
+mod tags;
+mod tls;
