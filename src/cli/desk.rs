@@ -22,6 +22,11 @@ use crate::registry::{Keychain, Options, Registries};
 /// How many resources are worked on at once; requests to one registry are limited by the registry room.
 const SIDE_BY_SIDE: usize = 8;
 
+/// Why a desk marks nothing by `previous`: the date of such a mark counts from when affix saw the move, and only a status keeps it, so
+/// that every run would make one more mark with a later date.
+const NO_MEMORY: &str = "spec.endOfLife.whenSuperseded.previous: the dates of these marks are kept in the status of a cluster, which a desk has \
+                         not: give the digest in spec.image and a date in spec.endOfLife.date";
+
 /// A resource, and what is to be done for it.
 pub(super) struct Job<'a> {
     /// The resource.
@@ -63,6 +68,12 @@ pub(super) fn prepare(documents: &Documents, mode: Mode) -> Result<Vec<Job<'_>>,
     let mut errors = Vec::new();
     for attachment in &documents.attachments {
         let spec = &attachment.object.spec;
+        if mode == Mode::Attach
+            && spec.end_of_life.as_ref().and_then(|mark| mark.when_superseded.as_ref()).is_some_and(|when| !when.previous.is_empty())
+        {
+            errors.push(format!("{}: {NO_MEMORY}", attachment.place));
+            continue;
+        }
         let generation = attachment.object.metadata.generation.unwrap_or_default();
         match request(spec, None, generation, &documents.sources(attachment, logins.clone()), true) {
             Ok(request) => {

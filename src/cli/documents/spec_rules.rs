@@ -30,11 +30,15 @@ pub(super) fn check(spec: &ImageAttachmentSpec) -> Vec<String> {
         annotation_keys("spec.endOfLife.annotations", mark.annotations.keys(), &mut wrong);
         if let Some(when) = &mark.when_superseded {
             once("spec.endOfLife.whenSuperseded.previous", &when.previous, &mut wrong);
+            tag_patterns(when.unless_tagged.as_deref().unwrap_or_default(), &mut wrong);
         }
     }
     if let Some(artifact) = &spec.artifact {
         files(artifact, &mut wrong);
         annotation_keys("spec.artifact.annotations", artifact.annotations.keys(), &mut wrong);
+    }
+    if spec.signature.as_ref().is_some_and(|signature| signature.cosign.is_some() == signature.notation.is_some()) {
+        wrong.push("spec.signature: set exactly one of cosign and notation".to_owned());
     }
     if let Some(cosign) = spec.signature.as_ref().and_then(|signature| signature.cosign.as_ref()) {
         annotation_keys("spec.signature.cosign.annotations", cosign.annotations.keys(), &mut wrong);
@@ -113,6 +117,20 @@ fn once(at: &str, items: &[String], wrong: &mut Vec<String>) {
     for (nth, item) in items.iter().enumerate() {
         if items.iter().take(nth).any(|other| other == item) {
             wrong.push(format!("{at}[{nth}]: {:?} is listed twice", line(item, 80)));
+        }
+    }
+}
+
+fn tag_patterns(patterns: &[String], wrong: &mut Vec<String>) {
+    for (nth, pattern) in patterns.iter().enumerate() {
+        let glob = pattern.strip_prefix('!').unwrap_or(pattern);
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.*?-".contains(&b);
+        if glob.is_empty() || glob.len() > 128 || !glob.bytes().all(allowed) {
+            wrong.push(format!(
+                "spec.endOfLife.whenSuperseded.unlessTagged[{nth}]: {:?} is no pattern of tags: write a tag where * stands for any text and ? \
+                 for one character, with ! in front to leave tags out",
+                line(pattern, 80)
+            ));
         }
     }
 }
