@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
 
 use super::documents::{Attachment, Documents};
-use super::exit::Error;
+use super::exit::{Error, tell};
 use super::interrupt::interrupted;
 use super::login;
 use super::text::{Clean, line};
@@ -172,8 +172,7 @@ impl Progress {
     fn begin(&self, attachment: &Attachment) {
         if !self.terminal {
             let image = line(&attachment.object.spec.image, 1024);
-            // Progress is a courtesy: without a stderr the work goes on.
-            let _ = writeln!(std::io::stderr().lock(), "{}: {} {image}", attachment.label(), self.doing);
+            tell(&format!("{}: {} {image}", attachment.label(), self.doing));
         }
     }
 
@@ -190,7 +189,7 @@ impl Progress {
             self.show(&format!(", {} of {label}", line(target, 40)));
         } else {
             let text = format!("{label}: {} {} {:?} {why}", line(target, 80), row.digest, row.state);
-            let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
+            tell(text.trim_end());
         }
     }
 

@@ -170,3 +170,18 @@ async fn a_signal_ends_the_command_cleanly_while_a_registry_does_not_answer() {
     assert_eq!(status.code(), Some(130), "{status}");
     assert!(process.log().unwrap().contains("interrupted: run the command again"), "{}", process.log().unwrap());
 }
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_does_not_hide_a_failure() {
+    let desk = Desk::new().await;
+    let image = desk.image.tagged().replace(":v1", ":v2");
+    let absent = resource("absent", json!({"image": image, "artifact": {"artifactType": "application/vnd.x"}}));
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_affix"))
+        .args(["attach", "-f", &desk.file("absent.json", &absent.to_string())])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap().code(), Some(1));
+}

@@ -5,11 +5,10 @@ mod model;
 mod render;
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 
 use clap::ValueEnum;
 
-use super::exit::{Error, Exit};
+use super::exit::{Error, Exit, print};
 use super::text::Clean;
 use super::{desk, login, report};
 use crate::oci::Reference;
@@ -71,6 +70,6 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
         Some(TreeFormat::Json) => report::json(&tree)?,
         None => render::render(&tree, args.full_digests),
     };
-    std::io::stdout().lock().write_all(text.as_bytes())?;
+    print(&text)?;
     Ok(if tree.is_complete() { Exit::Done } else { Exit::Incomplete })
 }
