@@ -46,6 +46,13 @@ impl Content {
     }
 }
 
+impl Content {
+    /// The files for a digest that is none of `targets`: they are attached to nothing.
+    pub fn idle<'a>(&'a self, targets: &'a [&Digest]) -> impl Iterator<Item = &'a File> {
+        self.files.iter().filter(|file| matches!(&file.target, FileTarget::Digest(digest) if !targets.contains(&digest)))
+    }
+}
+
 /// A target in a message: its platform, or `index`, with its digest.
 fn describe(entry: &Entry) -> String {
     format!("{} ({})", entry.platform().unwrap_or_else(|| "index".to_owned()), entry.subject.digest)

@@ -123,7 +123,11 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
         Listed::Content { content, .. } => {
             (adoption::equals(content, &observed.subject, entries, &observed.fetched), content.artifact_type.as_str(), content.hash())
         }
-        Listed::Signature { content, artifact_type, verified } => (verified.clone(), artifact_type.as_str(), content.clone()),
+        Listed::Signature { content, artifact_type, verified } => {
+            let mut verified = verified.clone();
+            adoption::sort(&mut verified);
+            (verified, artifact_type.as_str(), content.clone())
+        }
     };
     let same_content = observed.known.content.as_ref() == Some(&content_hash);
     let newest_of_type = adoption::of_type(entries, artifact_type)
@@ -149,6 +153,10 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
             made: observed.ours.contains(&existing.digest) || remade(observed, existing, same_content),
             existing: existing.clone(),
         },
+        // The time of a signature is the time of signing; its bytes would be others all the same.
+        (Outranked::No, None) if matches!(observed.wanted, Listed::Signature { .. }) => {
+            Action::Attach { created: Created::at(now), supersedes: false }
+        }
         // A crash between the note in status and the push, or a loss: the same bytes again.
         (Outranked::No, None) => {
             Action::Attach { created: observed.known.created.filter(|_| same_content).unwrap_or_else(fresh), supersedes: false }

@@ -1,13 +1,13 @@
 //! From the image to its targets: what is selected, what each one is to get, and what forbids to begin at all.
 
 use crate::api::{ImageStatus, Reason, TargetState, TargetStatus};
-use crate::attachment::{Desired, Entry, EntryKind, Listed, TargetPlan, file_problem, plan};
-
-use crate::oci::Descriptor;
+use crate::attachment::{Chosen, Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
+use crate::oci::{Descriptor, Digest};
 
 use super::apply::Work;
 use super::failure::Failure;
 use super::finish::{news, tag_note};
+use super::inspection::Inspection;
 use super::listing::mode;
 use super::observe::Resolved;
 use super::outcome::{Note, Outcome, Severity};
@@ -35,6 +35,7 @@ impl Pass<'_> {
         };
         if let Ok(words) = &mut outcome.resolved {
             words.extend(notes);
+            words.extend(idle_files(&request.intent.desired, &chosen));
         }
         let selected = chosen.iter().filter(|chosen| chosen.skip.is_none()).count();
         let most = self.engine.options.most_targets;
@@ -50,14 +51,25 @@ impl Pass<'_> {
                 None => rows::known(rows::pending(chosen.entry), request.memory.row(&chosen.entry.subject.digest)),
             })
             .collect();
+        let mut inspection = Inspection::default();
         let mut wanted: Vec<(usize, Listed)> = Vec::new();
         for (row, chosen) in chosen.iter().enumerate().filter(|(_, chosen)| chosen.skip.is_none()) {
             let problem = match (&chosen.entry.kind, &request.intent.desired) {
                 (EntryKind::Unreadable(problem), _) => Err(problem.clone()),
                 (_, Desired::Content { content, mark }) => content
                     .for_target(chosen.entry, row == 0)
-                    .map(|content| Listed::Content { content, mark: mark.clone() })
-                    .map_err(file_problem),
+                    .map_err(file_problem)
+                    .and_then(|content| inspection.check(&content, chosen.entry).map(|()| content))
+                    .map(|content| Listed::Content { content, mark: mark.clone() }),
+                (_, Desired::Signature { artifact_type }) => match self.signer {
+                    Some(Ok(signer)) => Ok(Listed::Signature {
+                        content: signer.fingerprint(),
+                        artifact_type: artifact_type.to_string(),
+                        verified: Vec::new(),
+                    }),
+                    Some(Err(problem)) => Err(problem.clone()),
+                    None => Err(Problem::new(Reason::SecretNotFound, "the resource signs, and no key was given to sign with")),
+                },
                 // Marks of moves have a pass of their own.
                 (_, Desired::WhenSuperseded(_)) => continue,
             };
@@ -94,7 +106,7 @@ impl Pass<'_> {
 
     /// Bad input, as opposed to what a registry does: then nothing is pushed at all, so that nothing half-done is left.
     fn is_invalid(&self, table: &[TargetStatus]) -> bool {
-        let bad = [Reason::FileMissing, Reason::InvalidSpec, Reason::SubjectMismatch].map(Reason::as_str);
+        let bad = [Reason::FileMissing, Reason::InvalidSpec, Reason::SubjectMismatch, Reason::KeyInvalid, Reason::SecretNotFound].map(Reason::as_str);
         table.iter().any(|row| row.reason.as_deref().is_some_and(|reason| bad.contains(&reason)) && row.state == TargetState::Failed)
     }
 
@@ -123,4 +135,17 @@ impl Pass<'_> {
         outcome.resolved = Ok(words);
         outcome
     }
+}
+
+/// Files that are for a digest which is no target: told, since a name with a typing error in it looks the same.
+fn idle_files(desired: &Desired, chosen: &[Chosen<'_>]) -> Option<String> {
+    const MOST: usize = 4;
+    let Desired::Content { content, .. } = desired else { return None };
+    let targets: Vec<&Digest> =
+        chosen.iter().filter(|chosen| chosen.skip.is_none()).map(|chosen| &chosen.entry.subject.digest).collect();
+    let idle: Vec<&str> = content.idle(&targets).map(|file| file.title.as_str()).collect();
+    let more = idle.len().saturating_sub(MOST);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let names = idle.iter().take(MOST).copied().collect::<Vec<_>>().join(", ");
+    (!idle.is_empty()).then(|| format!("attached to nothing, since they are for digests that are no targets: {names}{more}"))
 }
