@@ -80,16 +80,30 @@ impl Intent {
         let selection = parse_selection(spec)?;
         let desired = match (&spec.end_of_life, &spec.artifact, &spec.signature) {
             (Some(end_of_life), None, None) => parse_mark(end_of_life, &reference)?,
-            (None, Some(artifact), None) => parse_artifact(artifact, &reference, inputs)?,
-            (None, None, Some(signature)) => parse_signature(signature)?,
-            _ => return Err(invalid("give exactly one of endOfLife, artifact and signature")),
+            (None, Some(artifact), None) => {
+                let mut files = Vec::new();
+                for (nth, file) in artifact.files.iter().enumerate() {
+                    files.push(File::resolve(file, &format!("spec.artifact.files[{nth}]"), inputs).map_err(file_problem)?);
+                }
+                if files.iter().any(|file| file.target != FileTarget::Every) && reference.digest.is_none() {
+                    return Err(invalid(
+                        "artifact.files: a file with a target needs a digest in image, since a tag may move on: write image as name:tag@sha256:… (affix pin does)",
+                    ));
+                }
+                let artifact_type = parse_artifact_type(&artifact.artifact_type, "artifact.artifactType")?;
+                let annotations = artifact.annotations.clone();
+                check_annotations(&annotations, "artifact.annotations")?;
+                Desired::Content { content: Content { artifact_type, annotations, files }, mark: None }
+            }
+            _ => return Err(Problem::new(Reason::InvalidSpec, "spec: give exactly one of endOfLife, artifact and signature")),
         };
         Ok(Self { reference, selection, desired })
     }
 }
 
+/// A problem of the spec; `message` begins with the field.
 fn invalid(message: impl std::fmt::Display) -> Problem {
-    Problem::new(Reason::InvalidSpec, message)
+    Problem::new(Reason::InvalidSpec, format_args!("spec.{message}"))
 }
 
 /// A file that is missing can still come; anything else is for the spec's author.
@@ -136,6 +150,9 @@ fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired,
     check_annotations(&annotations, "endOfLife.annotations")?;
     if annotations.contains_key(&annotation) {
         return Err(invalid(format_args!("endOfLife.annotations: {annotation:?} is written by affix from endOfLife.date: remove it")));
+    }
+    if annotation == crate::oci::annotation::CREATED {
+        return Err(invalid(format_args!("endOfLife.annotation: {annotation:?} is the time of the mark itself: name another")));
     }
     let date = match (&end_of_life.date, &end_of_life.when_superseded) {
         (Some(date), None) => date,

@@ -109,7 +109,8 @@ impl Pass<'_> {
         descriptors.filter(near).filter(|entry| could_be(signer, entry)).map(|entry| entry.digest.clone()).collect()
     }
 
-    async fn is_there(&self, digest: &Digest) -> Result<bool, Failure> {
+    /// Whether the registry holds a manifest.
+    pub(super) async fn is_there(&self, digest: &Digest) -> Result<bool, Failure> {
         match self.session.head(&Locator::Digest(digest.clone())).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),

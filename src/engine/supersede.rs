@@ -211,7 +211,7 @@ impl Pass<'_> {
             let chosen = match self.request.intent.selection.choose(&left.image) {
                 Ok((chosen, _)) => chosen,
                 Err(error) => {
-                    conclude(history, left.nth, TargetState::Failed, Some((Reason::NoMatchingPlatform, &format!("spec.{error}"))));
+                    conclude(history, left.nth, TargetState::Failed, Some((error.reason(), &format!("spec.{error}"))));
                     continue;
                 }
             };

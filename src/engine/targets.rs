@@ -1,8 +1,8 @@
 //! From the image to its targets: what is selected, what each one is to get, and what forbids to begin at all.
 
 use crate::api::{ImageStatus, Reason, TargetState, TargetStatus};
-use crate::attachment::{Chosen, Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
-use crate::oci::{Descriptor, Digest};
+use crate::attachment::{Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
+use crate::oci::Descriptor;
 
 use super::apply::Work;
 use super::failure::Failure;
@@ -29,13 +29,15 @@ impl Pass<'_> {
         let (chosen, notes) = match request.intent.selection.choose(&resolved.image) {
             Ok(chosen) => chosen,
             Err(error) => {
-                let failure = Failure::new(Reason::NoMatchingPlatform, format_args!("spec.{error}"));
+                let failure = Failure::new(error.reason(), format_args!("spec.{error}"));
                 return Ok(self.refuse(outcome, &failure));
             }
         };
         if let Ok(words) = &mut outcome.resolved {
             words.extend(notes);
-            words.extend(idle_files(&request.intent.desired, &chosen));
+            if let Desired::Content { content, .. } = &request.intent.desired {
+                words.extend(content.idle_files(&chosen));
+            }
         }
         let selected = chosen.iter().filter(|chosen| chosen.skip.is_none()).count();
         let most = self.engine.options.most_targets;
@@ -135,17 +137,4 @@ impl Pass<'_> {
         outcome.resolved = Ok(words);
         outcome
     }
-}
-
-/// Files that are for a digest which is no target: told, since a name with a typing error in it looks the same.
-fn idle_files(desired: &Desired, chosen: &[Chosen<'_>]) -> Option<String> {
-    const MOST: usize = 4;
-    let Desired::Content { content, .. } = desired else { return None };
-    let targets: Vec<&Digest> =
-        chosen.iter().filter(|chosen| chosen.skip.is_none()).map(|chosen| &chosen.entry.subject.digest).collect();
-    let idle: Vec<&str> = content.idle(&targets).map(|file| file.title.as_str()).collect();
-    let more = idle.len().saturating_sub(MOST);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let names = idle.iter().take(MOST).copied().collect::<Vec<_>>().join(", ");
-    (!idle.is_empty()).then(|| format!("attached to nothing, since they are for digests that are no targets: {names}{more}"))
 }
