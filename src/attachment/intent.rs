@@ -80,21 +80,8 @@ impl Intent {
         let selection = parse_selection(spec)?;
         let desired = match (&spec.end_of_life, &spec.artifact, &spec.signature) {
             (Some(end_of_life), None, None) => parse_mark(end_of_life, &reference)?,
-            (None, Some(artifact), None) => {
-                let mut files = Vec::new();
-                for (nth, file) in artifact.files.iter().enumerate() {
-                    files.push(File::resolve(file, &format!("spec.artifact.files[{nth}]"), inputs).map_err(file_problem)?);
-                }
-                if files.iter().any(|file| file.target != FileTarget::Every) && reference.digest.is_none() {
-                    return Err(invalid(
-                        "artifact.files: a file with a target needs a digest in image, since a tag may move on: write image as name:tag@sha256:… (affix pin does)",
-                    ));
-                }
-                let artifact_type = parse_artifact_type(&artifact.artifact_type, "artifact.artifactType")?;
-                let annotations = artifact.annotations.clone();
-                check_annotations(&annotations, "artifact.annotations")?;
-                Desired::Content { content: Content { artifact_type, annotations, files }, mark: None }
-            }
+            (None, Some(artifact), None) => parse_artifact(artifact, &reference, inputs)?,
+            (None, None, Some(signature)) => parse_signature(signature)?,
             _ => return Err(Problem::new(Reason::InvalidSpec, "spec: give exactly one of endOfLife, artifact and signature")),
         };
         Ok(Self { reference, selection, desired })
@@ -190,7 +177,7 @@ fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired,
 fn parse_artifact(artifact: &Artifact, reference: &Reference, inputs: &Inputs) -> Result<Desired, Problem> {
     let mut files = Vec::new();
     for (nth, file) in artifact.files.iter().enumerate() {
-        files.push(File::resolve(file, &format!("artifact.files[{nth}]"), inputs).map_err(file_problem)?);
+        files.push(File::resolve(file, &format!("spec.artifact.files[{nth}]"), inputs).map_err(file_problem)?);
     }
     if files.iter().any(|file| file.target != FileTarget::Every) && reference.digest.is_none() {
         return Err(invalid(
@@ -199,7 +186,7 @@ fn parse_artifact(artifact: &Artifact, reference: &Reference, inputs: &Inputs) -
     }
     // A key that names a digest is safe on a tag: wherever the tag moves, the file goes to that digest or nowhere.
     for (nth, from) in artifact.files_from.iter().enumerate() {
-        files.extend(File::all_of(from, &format!("artifact.filesFrom[{nth}]"), inputs).map_err(file_problem)?);
+        files.extend(File::all_of(from, &format!("spec.artifact.filesFrom[{nth}]"), inputs).map_err(file_problem)?);
     }
     let artifact_type = parse_artifact_type(&artifact.artifact_type, "artifact.artifactType")?;
     let annotations = artifact.annotations.clone();

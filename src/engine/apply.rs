@@ -93,13 +93,7 @@ impl Pass<'_> {
                     set(&mut table, target.row, |row| rows::intended(row, attachment.digest(), created, &target.content));
                     let seen_before = target.observed.known.attachment.is_some()
                         || target.observed.listing.as_ref().is_ok_and(|entries| !entries.is_empty());
-                    let push = Push {
-                        subject: target.observed.subject.clone(),
-                        attachment,
-                        blobs,
-                        source: target.source,
-                        seen_before,
-                    };
+                    let push = Push { subject: target.observed.subject.clone(), attachment, blobs, source: target.source, seen_before };
                     pushes.push((target, push, *supersedes));
                 }
             }
@@ -127,10 +121,7 @@ impl Pass<'_> {
             outcome.notes.extend(notes);
             match result {
                 Ok(Pushed::Listed) => {
-                    let existing = Existing {
-                        digest: push.attachment.digest().clone(),
-                        created: stated_created(&push.attachment),
-                    };
+                    let existing = Existing { digest: push.attachment.digest().clone(), created: stated_created(&push.attachment) };
                     set(&mut table, target.row, |row| {
                         rows::attached(row, &existing, true, &target.content);
                         row.reason = supersedes.then(|| Reason::Superseded.as_str().to_owned());

@@ -22,7 +22,8 @@ impl Pass<'_> {
         let subject = &target.observed.subject.digest;
         let Some(before) = self.request.memory.row(subject).filter(|row| row.state == TargetState::Attached) else { return };
         let Some(attachment) = before.attachment.as_deref() else { return };
-        let listed = |entries: &Vec<RawEntry>| entries.iter().any(|entry| entry.digest().is_some_and(|digest| digest.to_string() == attachment));
+        let listed =
+            |entries: &Vec<RawEntry>| entries.iter().any(|entry| entry.digest().is_some_and(|digest| digest.to_string() == attachment));
         let what = if attachment == push.attachment.digest().to_string() {
             "it was put back"
         } else if matches!(target.observed.wanted, Listed::Signature { .. })

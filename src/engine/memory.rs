@@ -97,10 +97,7 @@ impl Memory {
     pub fn is_whole(&self) -> bool {
         let resting = [Reason::TagMoved, Reason::RemovalRefused].map(Reason::as_str);
         let waiting = self.leftovers.iter().any(|leftover| !leftover.reason.as_deref().is_some_and(|reason| resting.contains(&reason)));
-        self.current
-            && self.ready
-            && self.image.is_some()
-            && !waiting
+        self.current && self.ready && self.image.is_some() && !waiting
     }
 
     /// Whether every target of the last pass has what `intent` wants at `now`, so that a look at the digest is enough. `signer` is

@@ -98,9 +98,7 @@ pub fn request(
 
 /// What the schema knows and no code serves yet is refused by name, so that nothing is silently ignored.
 fn unserved(spec: &ImageAttachmentSpec) -> Result<(), Problem> {
-    let fields = [
-        ("spec.deletionPolicy: Delete", spec.deletion_policy() == crate::api::DeletionPolicy::Delete),
-    ];
+    let fields = [("spec.deletionPolicy: Delete", spec.deletion_policy() == crate::api::DeletionPolicy::Delete)];
     match fields.into_iter().find(|(_, used)| *used) {
         Some((field, _)) => Err(Problem::new(
             Reason::InvalidSpec,

@@ -108,7 +108,8 @@ impl Pass<'_> {
 
     /// Bad input, as opposed to what a registry does: then nothing is pushed at all, so that nothing half-done is left.
     fn is_invalid(&self, table: &[TargetStatus]) -> bool {
-        let bad = [Reason::FileMissing, Reason::InvalidSpec, Reason::SubjectMismatch, Reason::KeyInvalid, Reason::SecretNotFound].map(Reason::as_str);
+        let bad = [Reason::FileMissing, Reason::InvalidSpec, Reason::SubjectMismatch, Reason::KeyInvalid, Reason::SecretNotFound]
+            .map(Reason::as_str);
         table.iter().any(|row| row.reason.as_deref().is_some_and(|reason| bad.contains(&reason)) && row.state == TargetState::Failed)
     }
 
