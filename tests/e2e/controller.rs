@@ -26,12 +26,18 @@ impl Controller {
 
     /// The same with more flags.
     pub(crate) async fn start_with(namespace: &Namespace, flags: &[&str]) -> Self {
+        let kubeconfig = namespace.plane.kubeconfig();
+        Self::start_in(namespace, flags, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await
+    }
+
+    /// The same in an environment of the test's choice.
+    pub(crate) async fn start_in(namespace: &Namespace, flags: &[&str], env: &[(&str, &str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("affix-controller-").tempdir().unwrap();
-        let launch = Launch::new("affix controller", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
+        let mut launch = Launch::new("affix controller", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
             .args([
-                "controller",
                 "--log-format",
                 "text",
+                "controller",
                 "--allow-loopback",
                 "--metrics-addr",
                 "127.0.0.1:0",
@@ -40,9 +46,11 @@ impl Controller {
             ])
             .args(["--min-retry-delay", "100ms", "--max-retry-delay", "1s", "--watch-namespaces", &namespace.name])
             .args(flags.iter().copied())
-            .env("KUBECONFIG", namespace.plane.kubeconfig())
             .env("RUST_LOG", "affix=debug,info")
             .orphans_folder(dir.path());
+        for (name, value) in env {
+            launch = launch.env(*name, *value);
+        }
         let mut process = launch.start(&namespace.tools).unwrap();
         let serving = |what: &'static str| move |log: &str| served(log, what);
         let health = process.wait_for(START, "health address", serving("health")).await.unwrap();

@@ -12,8 +12,21 @@
     reason = "tests fail by panicking"
 )]
 
+mod access;
 mod attaching;
+mod breakage;
+mod budget;
+mod command;
 mod controller;
+mod images;
 mod namespace;
+mod once;
+mod operator;
+mod partial;
+mod platforms;
+mod proxy;
 mod readers;
+mod repair;
+mod spec;
 mod superseded;
+mod threats;

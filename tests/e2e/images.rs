@@ -1,0 +1,71 @@
+//! What the tests attach to, and the resources that ask for it.
+
+use affix::api::TargetStatus;
+use affix_testbed::hostile::{self, HostileRegistry};
+use affix_testbed::images::{Image, Index, Pushed};
+use affix_testbed::registry::Registry;
+use affix_testbed::tools::Tools;
+use serde_json::{Value, json};
+
+/// The types and the annotation of the two scenarios.
+pub(crate) const LIFECYCLE: &str = "application/vnd.demo.artifact.lifecycle";
+pub(crate) const END_OF_LIFE: &str = "vnd.demo.artifact.lifecycle.end-of-life.date";
+pub(crate) const SIGNATURE: &str = "application/vnd.demo.test.signature";
+pub(crate) const DATE: &str = "2025-03-20T01:20:30Z";
+
+/// Two platforms, and the attestation that BuildKit adds. Each tag has its own digests.
+pub(crate) async fn push(registry: &Registry, repository: &str, tag: &str) -> Pushed {
+    let index = Index::new()
+        .image(Image::new("linux/amd64", &format!("b1b1 {tag}")))
+        .image(Image::new("linux/arm64", &format!("c1c1 {tag}")))
+        .attestation("linux/amd64");
+    index.push(&registry.raw().unwrap(), repository, tag).await.unwrap()
+}
+
+/// The same two platforms in the scriptable registry, without the attestation.
+pub(crate) fn host(registry: &HostileRegistry, tag: &str) -> hostile::Image {
+    registry.image("team/app", tag).platforms(["linux/amd64", "linux/arm64"]).push()
+}
+
+/// The mark of scenario 1: the index and linux/amd64.
+pub(crate) fn mark(image: &str) -> Value {
+    json!({
+        "image": image, "insecure": true,
+        "targets": {"platforms": ["linux/amd64"]},
+        "endOfLife": {"date": DATE, "artifactType": LIFECYCLE, "annotation": END_OF_LIFE},
+    })
+}
+
+/// A note on every target.
+pub(crate) fn note(image: &str) -> Value {
+    json!({
+        "image": image, "insecure": true,
+        "artifact": {"artifactType": SIGNATURE, "annotations": {"demo.affix.dev/note": "hello"}},
+    })
+}
+
+/// `spec` with more fields.
+pub(crate) fn with(mut spec: Value, fields: Value) -> Value {
+    spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    spec
+}
+
+/// The registry with the referrers API, and the one without, each with what status calls it.
+pub(crate) async fn registries(tools: &Tools) -> [(Registry, &'static str); 2] {
+    [
+        (Registry::ociregistry(tools).start().await.unwrap(), "API"),
+        (Registry::distribution(tools).delete_enabled(true).start().await.unwrap(), "TagSchema"),
+    ]
+}
+
+/// `kind platform state reason`, for a look at all rows at once.
+pub(crate) fn summary(rows: &[TargetStatus]) -> Vec<String> {
+    let part = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    rows.iter().map(|row| format!("{:?} {} {:?} {}", row.kind, part(&row.platform), row.state, part(&row.reason))).collect()
+}
+
+/// The attachment that status names on `subject`.
+pub(crate) fn attachment<'a>(rows: &'a [TargetStatus], subject: &str) -> &'a str {
+    let row = rows.iter().find(|row| row.digest == subject).unwrap_or_else(|| panic!("{subject} is not in {rows:#?}"));
+    row.attachment.as_deref().unwrap_or_else(|| panic!("nothing is attached in {row:#?}"))
+}
