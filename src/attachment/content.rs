@@ -9,6 +9,7 @@ use crate::oci::{ArtifactType, Descriptor, Digest, ImageManifest, annotation, me
 
 use super::files::{File, FileError, FileTarget};
 use super::image::Entry;
+use super::selection::Chosen;
 use super::time::Created;
 
 /// What a resource attaches, before it is known to which target.
@@ -43,6 +44,20 @@ impl Content {
             layers: files.iter().map(|file| file.layer()).collect(),
             blobs: files.iter().map(|file| file.bytes.clone()).collect(),
         })
+    }
+}
+
+impl Content {
+    /// What a user should know of files that go to no target: nothing fails over them, and nothing is silently ignored.
+    #[must_use]
+    pub fn idle_files(&self, chosen: &[Chosen<'_>]) -> Vec<String> {
+        let targets: Vec<(&Entry, bool)> =
+            chosen.iter().enumerate().filter(|(_, chosen)| chosen.skip.is_none()).map(|(nth, chosen)| (chosen.entry, nth == 0)).collect();
+        self.files
+            .iter()
+            .filter(|file| !targets.iter().any(|(entry, is_root)| file.target.covers(entry, *is_root)))
+            .map(|file| format!("the file {:?} is for {}, which is none of the targets", file.title, file.target))
+            .collect()
     }
 }
 
@@ -126,7 +141,8 @@ impl TargetContent {
                 && ours.size == theirs.size
                 && ours.annotations == theirs.annotations
         };
-        manifest.effective_artifact_type() == self.artifact_type.as_str()
+        manifest.media_type.as_deref().is_none_or(|own| own == media_type::OCI_MANIFEST)
+            && manifest.effective_artifact_type() == self.artifact_type.as_str()
             && manifest.config.media_type == media_type::OCI_EMPTY
             && manifest.config.digest == Descriptor::empty().digest
             && manifest.subject.as_ref().is_some_and(|theirs| theirs.digest == *subject)

@@ -51,11 +51,18 @@ impl FileTarget {
         if text == "index" {
             return Ok(Self::Index);
         }
-        if text.starts_with("sha256:") || text.starts_with("sha512:") {
+        if is_like_a_digest(text) {
             return text.parse().map(Self::Digest).map_err(|error: crate::oci::DigestError| error.to_string());
         }
         text.parse().map(Self::Platform).map_err(|error: crate::oci::PlatformPatternError| error.to_string())
     }
+}
+
+/// A digest, also one of an algorithm that affix does not know: such a text is no platform with an os.version.
+fn is_like_a_digest(text: &str) -> bool {
+    text.starts_with("sha256:")
+        || text.starts_with("sha512:")
+        || text.split_once(':').is_some_and(|(_, encoded)| encoded.len() >= 32 && encoded.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 impl std::fmt::Display for FileTarget {
@@ -129,7 +136,7 @@ pub(super) fn check_title(title: &str, at: &str) -> Result<(), FileError> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     /// The name is no bare file name.
-    #[error("{at}.name: {title:?} is not a file name: 1 to 255 characters without '/', '\\', ':' and control characters")]
+    #[error("{at}.name: {title:?} is not a file name: 1 to 255 bytes without '/', '\\', ':' and control characters, and neither . nor ..")]
     Title {
         /// Place in the spec.
         at: String,
@@ -169,13 +176,13 @@ pub enum FileError {
         key: String,
     },
     /// A target has no file.
-    #[error("artifact.files: no file is for the target {target}: add one, or leave the target out by spec.targets")]
+    #[error("spec.artifact.files: no file is for the target {target}: add one, or leave the target out by spec.targets")]
     Uncovered {
         /// The target.
         target: String,
     },
     /// Two files of one target have the same name.
-    #[error("artifact.files: two files named {name:?} are for the target {target}: give each its own name or target")]
+    #[error("spec.artifact.files: two files named {name:?} are for the target {target}: give each its own name or target")]
     TwoOfOneName {
         /// The name.
         name: String,

@@ -32,7 +32,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The platform as text, where exactly one way to say it is known first.
+    /// The platform as text: the first that an entry gives.
     #[must_use]
     pub fn platform(&self) -> Option<String> {
         match &self.kind {
@@ -80,8 +80,12 @@ impl Image {
         }
         match manifest {
             Manifest::Image(_) => {
-                let platforms = config_platform.into_iter().filter(|platform| !platform.is_empty()).collect();
-                let entry = Entry { subject: root.stripped(), kind: EntryKind::Platform(platforms) };
+                let kind = if config_platform.as_ref().is_some_and(Platform::is_unknown) {
+                    EntryKind::Attestation
+                } else {
+                    EntryKind::Platform(config_platform.into_iter().filter(|platform| !platform.is_empty()).collect())
+                };
+                let entry = Entry { subject: root.stripped(), kind };
                 Ok(Self { entries: vec![entry], is_index: false })
             }
             Manifest::Index(index) => {
@@ -130,7 +134,7 @@ impl Image {
         Ok(())
     }
 
-    /// The root's digest.
+    /// The root: the index, or the single manifest.
     #[must_use]
     pub fn root(&self) -> Option<&Entry> {
         self.entries.first()

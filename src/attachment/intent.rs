@@ -11,6 +11,7 @@ use super::end_of_life::EndOfLifeDate;
 use super::files::{File, FileError, FileTarget, Inputs};
 use super::problem::Problem;
 use super::selection::Selection;
+use super::supersession::{Supersession, TagFilter};
 
 /// How readers find and rank an end-of-life mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,25 @@ pub enum Desired {
         /// Where it is a mark.
         mark: Option<MarkKeys>,
     },
+    /// An end-of-life mark on what the tag leaves behind.
+    WhenSuperseded(Supersession),
+}
+
+impl Desired {
+    /// The artifact type of what is attached.
+    #[must_use]
+    pub const fn artifact_type(&self) -> &ArtifactType {
+        match self {
+            Self::Content { content, .. } => &content.artifact_type,
+            Self::WhenSuperseded(supersession) => &supersession.artifact_type,
+        }
+    }
+
+    /// Whether readers act on what is attached, so that one that is no longer wanted must not stay.
+    #[must_use]
+    pub const fn speaks(&self) -> bool {
+        matches!(self, Self::Content { mark: Some(_), .. } | Self::WhenSuperseded(_))
+    }
 }
 
 /// What a resource wants.
@@ -57,7 +77,7 @@ impl Intent {
             (None, Some(artifact), None) => {
                 let mut files = Vec::new();
                 for (nth, file) in artifact.files.iter().enumerate() {
-                    files.push(File::resolve(file, &format!("artifact.files[{nth}]"), inputs).map_err(file_problem)?);
+                    files.push(File::resolve(file, &format!("spec.artifact.files[{nth}]"), inputs).map_err(file_problem)?);
                 }
                 if files.iter().any(|file| file.target != FileTarget::Every) && reference.digest.is_none() {
                     return Err(invalid(
@@ -69,14 +89,15 @@ impl Intent {
                 check_annotations(&annotations, "artifact.annotations")?;
                 Desired::Content { content: Content { artifact_type, annotations, files }, mark: None }
             }
-            _ => return Err(invalid("give exactly one of endOfLife, artifact and signature")),
+            _ => return Err(Problem::new(Reason::InvalidSpec, "spec: give exactly one of endOfLife, artifact and signature")),
         };
         Ok(Self { reference, selection, desired })
     }
 }
 
+/// A problem of the spec; `message` begins with the field.
 fn invalid(message: impl std::fmt::Display) -> Problem {
-    Problem::new(Reason::InvalidSpec, message)
+    Problem::new(Reason::InvalidSpec, format_args!("spec.{message}"))
 }
 
 /// A file that is missing can still come; anything else is for the spec's author.
@@ -124,8 +145,30 @@ fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired,
     if annotations.contains_key(&annotation) {
         return Err(invalid(format_args!("endOfLife.annotations: {annotation:?} is written by affix from endOfLife.date: remove it")));
     }
-    let Some(date) = &end_of_life.date else {
-        return Err(invalid("endOfLife: give exactly one of date and whenSuperseded"));
+    if annotation == crate::oci::annotation::CREATED {
+        return Err(invalid(format_args!("endOfLife.annotation: {annotation:?} is the time of the mark itself: name another")));
+    }
+    let date = match (&end_of_life.date, &end_of_life.when_superseded) {
+        (Some(date), None) => date,
+        (None, Some(when)) => {
+            let previous = when
+                .previous
+                .iter()
+                .map(|text| text.parse().map_err(|error| invalid(format_args!("endOfLife.whenSuperseded.previous: {error}"))));
+            if reference.tag.is_none() || reference.digest.is_some() {
+                return Err(invalid("endOfLife.whenSuperseded: it follows a tag, so image must be name:tag without a digest"));
+            }
+            return Ok(Desired::WhenSuperseded(Supersession {
+                artifact_type,
+                annotation,
+                annotations,
+                grace: when.grace_period(),
+                settle: when.settle(),
+                unless_tagged: TagFilter::new(when.unless_tagged()),
+                previous: previous.collect::<Result<_, _>>()?,
+            }));
+        }
+        _ => return Err(invalid("endOfLife: give exactly one of date and whenSuperseded")),
     };
     let date: EndOfLifeDate = date.parse().map_err(|error| invalid(format_args!("endOfLife.date: {error}")))?;
     if reference.digest.is_none() {

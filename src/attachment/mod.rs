@@ -14,6 +14,7 @@ mod intent;
 mod plan;
 mod problem;
 mod selection;
+pub mod supersession;
 mod time;
 
 pub use adoption::{Existing, proven, to_fetch};

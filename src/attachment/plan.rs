@@ -126,19 +126,24 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
         Listed::Signature { content, artifact_type, verified } => (verified.clone(), artifact_type.as_str(), content.clone()),
     };
     let same_content = observed.known.content.as_ref() == Some(&content_hash);
+    // What claims to be made in the future counts only where this resource made it, by a clock that was ahead.
     let newest_of_type = adoption::of_type(entries, artifact_type)
-        .filter_map(|entry| created_of(entry, &observed.fetched))
-        .filter(|created| created.instant() <= now)
+        .filter_map(|entry| Some((created_of(entry, &observed.fetched)?, &entry.digest)))
+        .filter(|(created, digest)| created.instant() <= now || observed.ours.contains(*digest))
+        .map(|(created, _)| created)
         .max();
     let fresh = || newest_of_type.map_or(Created::at(now), |newest| Created::at(now).max(newest.next()));
-    let outranked = match &observed.wanted {
-        Listed::Content { mark: Some(keys), content } => outranking(observed, entries, content, keys, &equals, now, &mut plan.notes),
-        _ => Outranked::No,
+    let ranking = match &observed.wanted {
+        Listed::Content { mark: Some(keys), content } => rank(observed, entries, content, keys, &equals, same_content, now),
+        _ => Ranking { outranked: Outranked::No, rival: None, notes: Vec::new() },
     };
-    plan.action = match (outranked, equals.first()) {
+    plan.notes = ranking.notes;
+    // Readers take the newest mark, so an equal one that is older than a rival defends nothing.
+    let outlives = |created: Option<Created>| ranking.rival.is_none_or(|rival| created.is_some_and(|created| created > rival));
+    plan.action = match (ranking.outranked, equals.iter().find(|existing| outlives(existing.created))) {
         (Outranked::Ours, _) => Action::Attach { created: fresh(), supersedes: false },
-        (Outranked::Foreign(conflict), existing) => {
-            let ours_stood = existing.is_some() || (same_content && observed.known.attachment.is_some());
+        (Outranked::Foreign(conflict), _) => {
+            let ours_stood = !equals.is_empty() || (same_content && observed.known.attachment.is_some());
             match (ours_stood, on_conflict, observed.known.superseded && same_content) {
                 (false, ..) => Action::Attach { created: fresh(), supersedes: false },
                 (true, OnConflict::Supersede, false) => Action::Attach { created: fresh(), supersedes: true },
@@ -151,21 +156,20 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
         },
         // A crash between the note in status and the push, or a loss: the same bytes again.
         (Outranked::No, None) => {
-            Action::Attach { created: observed.known.created.filter(|_| same_content).unwrap_or_else(fresh), supersedes: false }
+            let known = observed.known.created.filter(|created| same_content && outlives(Some(*created)));
+            Action::Attach { created: known.unwrap_or_else(fresh), supersedes: false }
         }
     };
-    let kept = match &plan.action {
-        Action::Keep { existing, .. } => Some(&existing.digest),
-        _ => None,
+    let stays = match (&plan.action, &observed.wanted) {
+        (Action::Refuse(_), _) => return plan,
+        (Action::Keep { existing, .. }, _) => Some(existing.digest.clone()),
+        (Action::Attach { created, .. }, Listed::Content { content, .. }) => {
+            Some(content.attach_to(&observed.subject, *created).digest().clone())
+        }
+        (Action::Attach { .. }, Listed::Signature { .. }) => None,
     };
-    if !matches!(plan.action, Action::Refuse(_)) {
-        plan.remove = observed
-            .ours
-            .iter()
-            .filter(|ours| Some(*ours) != kept && entries.iter().any(|entry| entry.digest() == Some(ours)))
-            .cloned()
-            .collect();
-    }
+    let is_listed = |ours: &&Digest| entries.iter().any(|entry| entry.digest() == Some(*ours));
+    plan.remove = observed.ours.iter().filter(|ours| Some(*ours) != stays.as_ref()).filter(is_listed).cloned().collect();
     plan
 }
 
@@ -190,54 +194,79 @@ enum Outranked {
     Foreign(Problem),
 }
 
-/// Whether readers, who take the newest mark, take another one than ours.
-fn outranking(
+/// How our mark stands among the others on its subject.
+struct Ranking {
+    outranked: Outranked,
+    /// The time of the newest mark that says something else, outranked or not.
+    rival: Option<Created>,
+    notes: Vec<String>,
+}
+
+/// A mark that says something else than ours; the greatest is the one that readers take.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rival<'a> {
+    created: Created,
+    is_foreign: bool,
+    digest: &'a Digest,
+    date: &'a str,
+}
+
+/// Whether readers, who take the newest mark, take another one than ours. The order of the listing decides nothing.
+fn rank(
     observed: &Observed,
     entries: &[RawEntry],
     content: &TargetContent,
     keys: &MarkKeys,
     equals: &[Existing],
+    same_content: bool,
     now: Timestamp,
-    notes: &mut Vec<String>,
-) -> Outranked {
-    // Readers rank by time, so of several equal marks the newest defends the date.
-    let ours_at = equals.iter().filter_map(|existing| existing.created).filter(|created| created.instant() <= now).max();
-    let ours_at = ours_at.or(observed.known.created.filter(|_| observed.known.content.as_ref() == Some(&content.hash())));
-    let mut newest: Option<(Created, &Descriptor, Option<String>)> = None;
+) -> Ranking {
+    let known = observed.known.created.filter(|_| same_content);
+    let mut defence = equals.iter().filter_map(|existing| existing.created).chain(known).max();
+    let mut rival: Option<Rival<'_>> = None;
+    let mut notes = BTreeSet::new();
     for entry in adoption::of_type(entries, content.artifact_type.as_str()) {
         if equals.iter().any(|existing| existing.digest == entry.digest) {
             continue;
         }
         let stated = observed.fetched.get(&entry.digest).map_or(&entry.annotations, |manifest| &manifest.annotations);
         let (Some(created), Some(date)) = (created_of(entry, &observed.fetched), stated.get(&keys.annotation)) else { continue };
-        if created.instant() > now {
-            notes.push(format!("the mark {} claims to be made in the future ({created}); it is ignored", entry.digest));
-            continue;
+        let is_foreign = !observed.ours.contains(&entry.digest);
+        let agrees = is_foreign && date.parse::<EndOfLifeDate>().is_ok_and(|date| date.instant() == keys.date.instant());
+        if is_foreign && created.instant() > now {
+            if !agrees {
+                notes.insert(format!("the mark {} claims to be made in the future ({created}); it is ignored", entry.digest));
+            }
+        } else if agrees {
+            // The same instant, written differently: readers are not misled.
+            defence = defence.max(Some(created));
+        } else {
+            rival = rival.max(Some(Rival { created, is_foreign, digest: &entry.digest, date }));
         }
-        if newest.as_ref().is_none_or(|(seen, ..)| *seen < created) {
-            newest = Some((created, entry, Some(date.clone())));
+    }
+    let outranked = match &rival {
+        Some(rival) if defence.is_none_or(|defence| defence <= rival.created) => {
+            if rival.is_foreign {
+                Outranked::Foreign(conflict(observed, rival, keys))
+            } else {
+                Outranked::Ours
+            }
         }
-    }
-    let Some((created, entry, date)) = newest else { return Outranked::No };
-    if ours_at.is_some_and(|ours| created < ours) {
-        return Outranked::No;
-    }
-    let same_instant =
-        date.as_deref().and_then(|date| date.parse::<EndOfLifeDate>().ok()).is_some_and(|date| date.instant() == keys.date.instant());
-    if observed.ours.contains(&entry.digest) {
-        return if ours_at.is_some() || !same_instant { Outranked::Ours } else { Outranked::No };
-    }
-    if same_instant {
-        return Outranked::No;
-    }
-    Outranked::Foreign(Problem::new(
+        _ => Outranked::No,
+    };
+    Ranking { outranked, rival: rival.map(|rival| rival.created), notes: notes.into_iter().collect() }
+}
+
+fn conflict(observed: &Observed, rival: &Rival<'_>, keys: &MarkKeys) -> Problem {
+    Problem::new(
         Reason::Conflict,
         format_args!(
-            "somebody else marked {} with {:?} at {created} ({}), which is newer than ours with {:?}: agree on one date, or set endOfLife.onConflict: Supersede",
+            "somebody else marked {} with {:?} at {} ({}), which is newer than ours with {:?}: agree on one date, or set endOfLife.onConflict: Supersede",
             observed.subject.digest,
-            crate::oci::cut(date.as_deref().unwrap_or_default()),
-            entry.digest,
+            crate::oci::cut(rival.date),
+            rival.created,
+            rival.digest,
             keys.date.as_str(),
         ),
-    ))
+    )
 }

@@ -1,9 +1,10 @@
 //! Which entries of an image are targets.
 
 use crate::api::{Missing, Reason, Scope};
-use crate::oci::PlatformPattern;
+use crate::oci::{Digest, PlatformPattern};
 
 use super::image::{Entry, EntryKind, Image};
+use super::problem::Problem;
 
 /// `spec.targets`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,6 +42,19 @@ pub enum SelectionError {
         /// What the image has.
         has: Vec<String>,
     },
+    /// A pattern of `platforms` matches nothing so far, and part of the image could not be read: it may be there.
+    #[error(
+        "targets.platforms: {} may be in the nested index {index}, which could not be read: {problem}",
+        list(.patterns.iter().map(|pattern| format!("{:?}", pattern.as_str())))
+    )]
+    Unread {
+        /// As written.
+        patterns: Vec<PlatformPattern>,
+        /// The nested index.
+        index: Digest,
+        /// Why it could not be read.
+        problem: Problem,
+    },
     /// `scope: Index` on a manifest that is no index.
     #[error(
         "targets.scope: Index selects nothing: the image is a single manifest without an index. Remove the scope, or set it to Platforms"
@@ -52,6 +66,17 @@ pub enum SelectionError {
         /// What the image has.
         has: Vec<String>,
     },
+}
+
+impl SelectionError {
+    /// Why, in the words of the one table: what could not be read may be read later, all else is for the spec's author.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Unread { problem, .. } => problem.reason,
+            Self::NoMatchingPlatform { .. } | Self::NoIndex | Self::NothingLeft { .. } => Reason::NoMatchingPlatform,
+        }
+    }
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {
@@ -75,8 +100,12 @@ impl Selection {
             return Err(SelectionError::NoIndex);
         }
         let has = || {
-            let mut has: Vec<String> = image.entries.iter().filter_map(Entry::platform).collect();
-            has.dedup();
+            let mut has: Vec<String> = Vec::new();
+            for platform in image.entries.iter().filter_map(Entry::platform) {
+                if !has.contains(&platform) {
+                    has.push(platform);
+                }
+            }
             has
         };
         let mut notes = Vec::new();
@@ -84,7 +113,12 @@ impl Selection {
             self.platforms.iter().flatten().filter(|pattern| !matches_any(pattern, image)).cloned().collect();
         if !unmatched.is_empty() {
             if self.missing == Missing::Fail {
-                return Err(SelectionError::NoMatchingPlatform { patterns: unmatched, has: has() });
+                return Err(match unread(image) {
+                    Some((index, problem)) => {
+                        SelectionError::Unread { patterns: unmatched, index: index.clone(), problem: problem.clone() }
+                    }
+                    None => SelectionError::NoMatchingPlatform { patterns: unmatched, has: has() },
+                });
             }
             notes.extend(unmatched.iter().map(|pattern| format!("no entry matches the platform {:?}", pattern.as_str())));
         }
@@ -95,7 +129,7 @@ impl Selection {
                 .map(|pattern| format!("the excluded platform {:?} matches no entry", pattern.as_str())),
         );
         let chosen: Vec<Chosen<'a>> = image.entries.iter().map(|entry| Chosen { entry, skip: self.skip(entry) }).collect();
-        if chosen.iter().all(|chosen| chosen.skip.is_some()) && !(self.missing == Missing::Ignore && self.platforms.is_some()) {
+        if chosen.iter().all(|chosen| chosen.skip.is_some()) && unmatched.is_empty() {
             return Err(SelectionError::NothingLeft { has: has() });
         }
         Ok((chosen, notes))
@@ -105,7 +139,9 @@ impl Selection {
         match &entry.kind {
             EntryKind::Attestation => Some(Reason::AttestationManifest),
             EntryKind::Unsupported => Some(Reason::UnsupportedMediaType),
-            EntryKind::Index | EntryKind::Unreadable(..) => (self.scope == Scope::Platforms).then_some(Reason::IndexNotSelected),
+            EntryKind::Index => (self.scope == Scope::Platforms).then_some(Reason::IndexNotSelected),
+            // What it holds is unknown, so a selection of platforms cannot be called complete without it.
+            EntryKind::Unreadable(_) => None,
             EntryKind::Platform(_) => {
                 let asked_for = self.platforms.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| matches(pattern, entry)));
                 let excluded = self.exclude.iter().any(|pattern| matches(pattern, entry));
@@ -122,6 +158,14 @@ pub(super) fn matches(pattern: &PlatformPattern, entry: &Entry) -> bool {
         EntryKind::Platform(platforms) => platforms.iter().any(|platform| pattern.matches(Some(platform))),
         _ => false,
     }
+}
+
+/// The first nested index that could not be read, and why.
+fn unread(image: &Image) -> Option<(&Digest, &Problem)> {
+    image.entries.iter().find_map(|entry| match &entry.kind {
+        EntryKind::Unreadable(problem) => Some((&entry.subject.digest, problem)),
+        _ => None,
+    })
 }
 
 fn matches_any(pattern: &PlatformPattern, image: &Image) -> bool {

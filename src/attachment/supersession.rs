@@ -164,7 +164,10 @@ pub enum Fate {
 /// The fate of each manifest of the images left, of which `moves` gives the date and the digests, oldest first. What is in several
 /// of them was in use until the last one was left, so that one's date counts.
 #[must_use]
-pub fn fates<'a>(moves: impl IntoIterator<Item = (&'a EndOfLifeDate, &'a BTreeSet<Digest>)>, in_use: &BTreeSet<Digest>) -> BTreeMap<Digest, Fate> {
+pub fn fates<'a>(
+    moves: impl IntoIterator<Item = (&'a EndOfLifeDate, &'a BTreeSet<Digest>)>,
+    in_use: &BTreeSet<Digest>,
+) -> BTreeMap<Digest, Fate> {
     let mut fates = BTreeMap::new();
     for (date, digests) in moves {
         for digest in digests {

@@ -125,7 +125,7 @@ impl Visit<'_> {
             self.context.objects.succeeded(self.uid);
             let interval = backoff::jittered(self.object.spec.interval(), self.context.options.interval_jitter_percentage, rand::random());
             let verify = self.context.objects.verify_at(self.uid).map(|at| at.saturating_duration_since(Instant::now()));
-            verify.map_or(interval, |verify| interval.min(verify))
+            [verify, outcome.due_in].into_iter().flatten().fold(interval, Duration::min)
         } else {
             self.back_off(outcome.verdict.retry_after)
         };

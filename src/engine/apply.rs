@@ -7,13 +7,12 @@ use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::{Reason, TargetState, TargetStatus};
-use crate::attachment::{Action, Attachment, Existing, Listed, TargetPlan};
+use crate::attachment::{Action, Attachment, Entry, Existing, Listed, TargetPlan};
 use crate::oci::{Descriptor, Digest, annotation, media_type};
 use crate::registry::{FallbackChange, ListingSource, Locator, Session};
 
 use super::failure::Failure;
 use super::listing::Target;
-use super::observe::Resolved;
 use super::outcome::{Note, Outcome, Severity};
 use super::pass::{Draft, Journal, Mode, Pass};
 use super::remove::{self, Claims};
@@ -45,8 +44,8 @@ pub(super) enum Pushed {
 
 /// What a pass has planned, on the way into the registry.
 pub(super) struct Work<'a> {
-    /// The image.
-    pub resolved: &'a Resolved,
+    /// Every manifest that this pass looked at.
+    pub entries: &'a [Entry],
     /// The rows so far.
     pub table: Vec<TargetStatus>,
     /// The targets, and the plan of each.
@@ -65,7 +64,7 @@ impl Pass<'_> {
         journal: &impl Journal,
         claims: &impl Claims,
     ) -> Result<Outcome, Failure> {
-        let Work { resolved, mut table, targets, plans, empty_is_there } = work;
+        let Work { entries, mut table, targets, plans, empty_is_there } = work;
         let mut pushes: Vec<(&Target, Push, bool)> = Vec::new();
         let mut retry_after = None;
         for (target, plan) in targets.iter().zip(plans) {
@@ -142,7 +141,7 @@ impl Pass<'_> {
                 journal.progress(row);
             }
         }
-        let (leftovers, gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, resolved).await;
+        let (leftovers, gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, entries).await;
         Ok(self.finish(outcome, table, leftovers, &gone, retry_after))
     }
 }

@@ -5,13 +5,12 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 
 use crate::api::{Leftover, Reason, TargetState, TargetStatus};
-use crate::attachment::{Desired, TargetPlan};
+use crate::attachment::{Entry, TargetPlan};
 use crate::oci::{Descriptor, Digest};
 
 use super::apply::Push;
 use super::failure::Failure;
 use super::listing::Target;
-use super::observe::Resolved;
 use super::outcome::{Note, Outcome, Severity, Verdict};
 use super::pass::{Pass, Request};
 use super::remove::{self, Claims, Removed};
@@ -53,13 +52,13 @@ impl Pass<'_> {
         targets: &[Target],
         plans: &[TargetPlan],
         claims: &impl Claims,
-        resolved: &Resolved,
+        entries: &[Entry],
     ) -> (Vec<Leftover>, Vec<Digest>) {
         let unwanted = remove::unwanted(
             &self.request.memory,
             table,
             targets.iter().map(|target| (&target.observed.subject, target.row)).zip(plans),
-            resolved,
+            entries,
         );
         let mut leftovers = unwanted.kept;
         let mut gone = Vec::new();
@@ -109,8 +108,7 @@ impl Pass<'_> {
         outcome.verdict = Verdict::over(&table, retry_after);
         let refused = leftovers.iter().find(|leftover| leftover.message.is_some());
         if let (true, Some(refused)) = (outcome.verdict.ready, refused) {
-            let marks_or_signs = matches!(&self.request.intent.desired, Desired::Content { mark: Some(_), .. });
-            if marks_or_signs {
+            if self.request.intent.desired.speaks() {
                 let message = refused.message.clone().unwrap_or_default();
                 outcome.verdict = Verdict { ready: false, reason: Reason::RemovalRefused, message, retry_after };
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::future::join_all;
 
 use crate::api::{Reason, SupportedMode};
-use crate::attachment::{Image, Listed, MOST_CANDIDATES, Observed, proven, to_fetch};
+use crate::attachment::{Listed, MOST_CANDIDATES, Observed, proven, to_fetch};
 use crate::oci::{Descriptor, Digest, ImageManifest, Manifest, RawEntry};
 use crate::registry::{ErrorKind, ListingSource, Locator};
 
@@ -27,28 +27,25 @@ pub(super) struct Target {
 
 impl Pass<'_> {
     /// Lists the referrers of every target and reads what the listings leave open. Failures are the target's own.
-    pub(super) async fn observe(&self, image: &Image, wanted: Vec<(usize, Listed)>) -> Vec<Target> {
+    pub(super) async fn observe(&self, wanted: Vec<(usize, Descriptor, Listed)>) -> Vec<Target> {
         let made = self.request.memory.made();
         let made = &made;
-        join_all(wanted.into_iter().filter_map(|(row, wanted)| {
-            let subject = image.entries.get(row)?.subject.clone();
-            Some(async move {
-                let known = self.request.memory.known(&subject.digest);
-                let ours = made.get(&subject.digest).cloned().unwrap_or_default();
-                let mut observed = Observed { subject, wanted, listing: Ok(Vec::new()), fetched: BTreeMap::new(), known, ours };
-                let source = match self.in_time(self.list(&mut observed)).await.and_then(std::convert::identity) {
-                    Ok(source) => source,
-                    Err(failure) => {
-                        observed.listing = Err(failure.problem);
-                        ListingSource::Api
-                    }
-                };
-                let content = match &observed.wanted {
-                    Listed::Content { content, .. } => content.hash(),
-                    Listed::Signature { content, .. } => content.clone(),
-                };
-                Target { observed, source, row, content }
-            })
+        join_all(wanted.into_iter().map(|(row, subject, wanted)| async move {
+            let known = self.request.memory.known(&subject.digest);
+            let ours = made.get(&subject.digest).cloned().unwrap_or_default();
+            let mut observed = Observed { subject, wanted, listing: Ok(Vec::new()), fetched: BTreeMap::new(), known, ours };
+            let source = match self.in_time(self.list(&mut observed)).await.and_then(std::convert::identity) {
+                Ok(source) => source,
+                Err(failure) => {
+                    observed.listing = Err(failure.problem);
+                    ListingSource::Api
+                }
+            };
+            let content = match &observed.wanted {
+                Listed::Content { content, .. } => content.hash(),
+                Listed::Signature { content, .. } => content.clone(),
+            };
+            Target { observed, source, row, content }
         }))
         .await
     }

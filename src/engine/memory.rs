@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::{ConditionType, ImageAttachmentStatus, Leftover, Origin, Reason, TargetKind, TargetState, TargetStatus, find_condition};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{
+    ConditionType, ImageAttachmentStatus, Leftover, Origin, Reason, Superseded, TargetKind, TargetState, TargetStatus, find_condition,
+};
+use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{Created, Desired, Entry, EntryKind, Intent, Known};
 use crate::oci::{Descriptor, Digest};
 
@@ -15,6 +20,8 @@ pub struct Memory {
     pub rows: Vec<TargetStatus>,
     /// Attachments that this resource made and does not want any more.
     pub leftovers: Vec<Leftover>,
+    /// The moves of the tag.
+    pub superseded: Vec<Superseded>,
     /// Whether the rows speak of the spec's present generation.
     pub current: bool,
     /// Whether the last pass ended well, so that the rows are whole.
@@ -32,6 +39,7 @@ impl Memory {
             image: status.image.as_ref().and_then(|image| image.digest.parse().ok()),
             rows: status.targets.clone(),
             leftovers: status.leftovers.clone(),
+            superseded: status.superseded.clone(),
             current: status.observed_generation == generation,
             ready: find_condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True"),
             resolved: find_condition(&status.conditions, ConditionType::Resolved)
@@ -81,10 +89,9 @@ impl Memory {
         made
     }
 
-    /// Whether every target of the last pass has what `intent` wants, so that a look at the digest is enough.
+    /// Whether every target of the last pass has what `intent` wants at `now`, so that a look at the digest is enough.
     #[must_use]
-    pub fn is_settled(&self, intent: &Intent) -> bool {
-        let Desired::Content { content, .. } = &intent.desired;
+    pub fn is_settled(&self, intent: &Intent, now: Timestamp) -> bool {
         let resting = [Reason::TagMoved, Reason::RemovalRefused].map(Reason::as_str);
         let waiting = self.leftovers.iter().any(|leftover| !leftover.reason.as_deref().is_some_and(|reason| resting.contains(&reason)));
         self.current
@@ -93,12 +100,34 @@ impl Memory {
             && !waiting
             && self.rows.iter().enumerate().all(|(nth, row)| match row.state {
                 TargetState::Skipped => true,
-                TargetState::Attached => entry(row).is_some_and(|entry| {
-                    let wanted = content.for_target(&entry, nth == 0).ok().map(|content| content.hash().to_string());
-                    wanted.is_some() && wanted == row.content
-                }),
+                TargetState::Attached => has_what_is_wanted(&intent.desired, nth, row),
                 TargetState::Pending | TargetState::Planned | TargetState::Failed => false,
             })
+            && match &intent.desired {
+                Desired::WhenSuperseded(wanted) => self.moves_are_done(wanted, now),
+                Desired::Content { .. } => true,
+            }
+    }
+
+    /// Whether every move that has settled is done, and every digest that the spec names is known.
+    fn moves_are_done(&self, wanted: &Supersession, now: Timestamp) -> bool {
+        let known =
+            |digest: &Digest| self.image.as_ref() == Some(digest) || self.superseded.iter().any(|left| left.digest == digest.to_string());
+        wanted.previous.iter().all(known)
+            && self.superseded.iter().all(|left| {
+                matches!(left.state, TargetState::Attached | TargetState::Skipped) || !supersession::is_settled(left, wanted.settle, now)
+            })
+    }
+}
+
+/// Whether what a row says is attached is what the spec wants there. Marks of moves keep the date that was fixed for them.
+fn has_what_is_wanted(desired: &Desired, nth: usize, row: &TargetStatus) -> bool {
+    match desired {
+        Desired::Content { content, .. } => entry(row).is_some_and(|entry| {
+            let wanted = content.for_target(&entry, nth == 0).ok().map(|content| content.hash().to_string());
+            wanted.is_some() && wanted == row.content
+        }),
+        Desired::WhenSuperseded(_) => true,
     }
 }
 

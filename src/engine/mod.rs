@@ -16,6 +16,7 @@ mod remove;
 mod rows;
 mod sources;
 mod status;
+mod supersede;
 mod targets;
 
 pub use failure::Failure;

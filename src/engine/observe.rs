@@ -60,7 +60,7 @@ pub(super) fn locator(reference: &Reference) -> Result<Locator, Failure> {
 }
 
 /// Fetches nested indexes, one wave a level. One that cannot be read is that target's failure alone.
-async fn walk(session: &Session, index: &ImageIndex, limits: &Limits) -> BTreeMap<Digest, Result<ImageIndex, Problem>> {
+pub(super) async fn walk(session: &Session, index: &ImageIndex, limits: &Limits) -> BTreeMap<Digest, Result<ImageIndex, Problem>> {
     let mut seen: BTreeMap<Digest, Result<ImageIndex, Problem>> = BTreeMap::new();
     let mut wave: Vec<Descriptor> = Image::nested_in(index).cloned().collect();
     for _ in 0..limits.depth {

@@ -25,6 +25,8 @@ pub struct Outcome {
     pub leftovers: Option<Vec<Leftover>>,
     /// The moves of the tag; `None`: as status says.
     pub superseded: Option<Vec<Superseded>>,
+    /// When something is due that no registry tells of, such as a move that settles.
+    pub due_in: Option<Duration>,
     /// Ready, and why.
     pub verdict: Verdict,
     /// Whether the image was resolved: then why not, or what a user should know about it.
@@ -73,6 +75,17 @@ impl Verdict {
     #[must_use]
     pub fn failed(failure: &Failure) -> Self {
         Self { ready: false, reason: failure.problem.reason, message: failure.problem.message.clone(), retry_after: failure.retry_after }
+    }
+
+    /// Ready, while nothing that the tag has left is marked.
+    pub(super) fn watching(moves: &[Superseded]) -> Self {
+        let settling = moves.iter().filter(|left| left.state == TargetState::Pending).count();
+        let message = match settling {
+            0 => "the tag has left nothing behind yet".to_owned(),
+            1 => "1 move of the tag is settling".to_owned(),
+            more => format!("{more} moves of the tag are settling"),
+        };
+        Self { ready: true, reason: Reason::Watching, message, retry_after: None }
     }
 
     /// Judges the rows: all attached, some, or none for the first cause.
@@ -160,6 +173,7 @@ impl Outcome {
             skipped_not_listed: 0,
             leftovers: None,
             superseded: None,
+            due_in: None,
             verdict: Verdict { ready: true, reason: Reason::Attached, message: String::new(), retry_after: None },
             resolved: Ok(Vec::new()),
             notes: Vec::new(),

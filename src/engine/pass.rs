@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Superseded, TargetStatus};
-use crate::attachment::Intent;
+use crate::attachment::{Desired, Intent};
 use crate::oci::Descriptor;
 use crate::registry::{Access, ErrorKind, Registries, Session};
 
@@ -17,6 +17,7 @@ use super::memory::Memory;
 use super::observe;
 use super::outcome::Outcome;
 use super::remove::Claims;
+use super::supersede::next_settling;
 
 /// Whether a pass writes to the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -136,11 +137,15 @@ impl Pass<'_> {
         let request = self.request;
         if request.mode == Mode::Attach
             && !request.verify
-            && request.memory.is_settled(&request.intent)
+            && request.memory.is_settled(&request.intent, self.now)
             && let Some(notes) = self.in_time(self.look()).await??
         {
             let news = news(request, &notes).collect();
-            return Ok(Outcome { notes: news, ..Outcome::unchanged(notes) });
+            let due_in = match &request.intent.desired {
+                Desired::WhenSuperseded(wanted) => next_settling(&request.memory.superseded, wanted, self.now),
+                Desired::Content { .. } => None,
+            };
+            return Ok(Outcome { notes: news, due_in, ..Outcome::unchanged(notes) });
         }
         let limits = &self.engine.registries.options().limits;
         // The empty blob is needed by every attachment, so it is asked for beside the image.
@@ -152,7 +157,10 @@ impl Pass<'_> {
         };
         let resolve = async { tokio::join!(observe::resolve(self.session, &request.intent.reference, limits), check_empty) };
         let (resolved, empty_is_there) = self.in_time(resolve).await?;
-        self.attach(&resolved?, empty_is_there, journal, claims).await
+        match &request.intent.desired {
+            Desired::WhenSuperseded(wanted) => self.supersede(wanted, &resolved?, empty_is_there, journal, claims).await,
+            Desired::Content { .. } => self.attach(&resolved?, empty_is_there, journal, claims).await,
+        }
     }
 
     /// A look at a settled image: `Some` where it is as status says.

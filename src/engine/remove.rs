@@ -3,13 +3,12 @@
 use std::future::Future;
 
 use crate::api::{Leftover, Origin, Reason, TargetState, TargetStatus, cut_message};
-use crate::attachment::TargetPlan;
+use crate::attachment::{Entry, TargetPlan};
 use crate::oci::{Descriptor, Digest};
 use crate::registry::{Deletion, FallbackChange, ListingSource, Session};
 
 use super::failure::Failure;
 use super::memory::Memory;
-use super::observe::Resolved;
 use super::outcome::{Note, Severity};
 
 /// How many attachments on images that the tag has left are remembered.
@@ -29,13 +28,13 @@ pub(super) fn unwanted<'a>(
     memory: &Memory,
     table: &[TargetStatus],
     plans: impl Iterator<Item = ((&'a Descriptor, usize), &'a TargetPlan)>,
-    resolved: &Resolved,
+    entries: &[Entry],
 ) -> Unwanted {
     let mut unwanted = Unwanted { remove: Vec::new(), kept: Vec::new() };
     let settled: Vec<(&Descriptor, &TargetPlan, Option<&TargetStatus>)> =
         plans.map(|((subject, row), plan)| (subject, plan, table.get(row))).collect();
     for (subject, made) in memory.made() {
-        let Some(entry) = resolved.image.entries.iter().find(|entry| entry.subject.digest == subject) else {
+        let Some(entry) = entries.iter().find(|entry| entry.subject.digest == subject) else {
             unwanted.kept.extend(made.iter().map(|attachment| leftover(&subject, attachment, Reason::TagMoved, None)));
             continue;
         };

@@ -96,11 +96,8 @@ pub fn request(
 
 /// What the schema knows and no code serves yet is refused by name, so that nothing is silently ignored.
 fn unserved(spec: &ImageAttachmentSpec) -> Result<(), Problem> {
-    let mark = spec.end_of_life.as_ref();
     let fields = [
         ("spec.signature", spec.signature.is_some()),
-        ("spec.endOfLife.whenSuperseded", mark.is_some_and(|mark| mark.when_superseded.is_some())),
-        ("spec.endOfLife.onConflict: Supersede", mark.is_some_and(|mark| mark.on_conflict() == OnConflict::Supersede)),
         ("spec.artifact.filesFrom", spec.artifact.as_ref().is_some_and(|artifact| !artifact.files_from.is_empty())),
         ("spec.deletionPolicy: Delete", spec.deletion_policy() == crate::api::DeletionPolicy::Delete),
     ];

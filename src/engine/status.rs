@@ -33,7 +33,11 @@ pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i
         next.superseded.clone_from(superseded);
     }
     // A look that found nothing changed says what the rows say.
-    let verdict = if outcome.is_unchanged() { Verdict::over(&next.targets, None) } else { outcome.verdict.clone() };
+    let verdict = match outcome.is_unchanged() {
+        true if next.targets.is_empty() => Verdict::watching(&next.superseded),
+        true => Verdict::over(&next.targets, None),
+        false => outcome.verdict.clone(),
+    };
     let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
     match &outcome.resolved {
         Ok(words) => {

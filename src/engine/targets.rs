@@ -1,7 +1,9 @@
 //! From the image to its targets: what is selected, what each one is to get, and what forbids to begin at all.
 
 use crate::api::{ImageStatus, Reason, TargetState, TargetStatus};
-use crate::attachment::{Desired, EntryKind, Listed, TargetPlan, file_problem, plan};
+use crate::attachment::{Desired, Entry, EntryKind, Listed, TargetPlan, file_problem, plan};
+
+use crate::oci::Descriptor;
 
 use super::apply::Work;
 use super::failure::Failure;
@@ -27,12 +29,15 @@ impl Pass<'_> {
         let (chosen, notes) = match request.intent.selection.choose(&resolved.image) {
             Ok(chosen) => chosen,
             Err(error) => {
-                let failure = Failure::new(Reason::NoMatchingPlatform, format_args!("spec.{error}"));
+                let failure = Failure::new(error.reason(), format_args!("spec.{error}"));
                 return Ok(self.refuse(outcome, &failure));
             }
         };
         if let Ok(words) = &mut outcome.resolved {
             words.extend(notes);
+            if let Desired::Content { content, .. } = &request.intent.desired {
+                words.extend(content.idle_files(&chosen));
+            }
         }
         let selected = chosen.iter().filter(|chosen| chosen.skip.is_none()).count();
         let most = self.engine.options.most_targets;
@@ -56,6 +61,8 @@ impl Pass<'_> {
                     .for_target(chosen.entry, row == 0)
                     .map(|content| Listed::Content { content, mark: mark.clone() })
                     .map_err(file_problem),
+                // Marks of moves have a pass of their own.
+                (_, Desired::WhenSuperseded(_)) => continue,
             };
             match problem {
                 Ok(listed) => wanted.push((row, listed)),
@@ -65,10 +72,26 @@ impl Pass<'_> {
         if self.is_invalid(&table) {
             return Ok(self.finish(outcome, table, Vec::new(), &[], None));
         }
-        let targets = self.observe(&resolved.image, wanted).await;
+        let wanted = wanted.into_iter().filter_map(|(row, listed)| Some((row, resolved.image.entries.get(row)?.subject.clone(), listed)));
+        self.settle(outcome, table, wanted.collect(), &resolved.image.entries, empty_is_there, journal, claims).await
+    }
+
+    /// Observes what is wanted on which subjects, plans it, and carries the plan out.
+    #[allow(clippy::too_many_arguments, reason = "the state of one pass, handed on once")]
+    pub(super) async fn settle(
+        &self,
+        mut outcome: Outcome,
+        table: Vec<TargetStatus>,
+        wanted: Vec<(usize, Descriptor, Listed)>,
+        entries: &[Entry],
+        empty_is_there: bool,
+        journal: &impl Journal,
+        claims: &impl Claims,
+    ) -> Result<Outcome, Failure> {
+        let targets = self.observe(wanted).await;
         outcome.referrers_mode = self.session.referrers_mode().or_else(|| targets.first().map(|target| target.source)).map(mode);
-        let plans: Vec<TargetPlan> = targets.iter().map(|target| plan(&target.observed, request.on_conflict, self.now)).collect();
-        let work = Work { resolved, table, targets: &targets, plans: &plans, empty_is_there };
+        let plans: Vec<TargetPlan> = targets.iter().map(|target| plan(&target.observed, self.request.on_conflict, self.now)).collect();
+        let work = Work { entries, table, targets: &targets, plans: &plans, empty_is_there };
         self.apply(outcome, work, journal, claims).await
     }
 
@@ -78,7 +101,8 @@ impl Pass<'_> {
         table.iter().any(|row| row.reason.as_deref().is_some_and(|reason| bad.contains(&reason)) && row.state == TargetState::Failed)
     }
 
-    fn begin(&self, resolved: &Resolved) -> Outcome {
+    /// What is known of the outcome once the image is resolved.
+    pub(super) fn begin(&self, resolved: &Resolved) -> Outcome {
         let request = self.request;
         let reference = &request.intent.reference;
         let digest = &resolved.root.digest;
@@ -88,8 +112,7 @@ impl Pass<'_> {
             digest: digest.to_string(),
             media_type: Some(resolved.root.media_type.clone()),
         });
-        let Desired::Content { content, .. } = &request.intent.desired;
-        outcome.artifact_type = Some(content.artifact_type.to_string());
+        outcome.artifact_type = Some(request.intent.desired.artifact_type().to_string());
         let words = resolved.tag_moved.as_ref().map(|moved| tag_note(request, digest, moved)).unwrap_or_default();
         outcome.notes.extend(news(request, &words));
         let before = request.memory.image.as_ref().filter(|before| *before != digest && reference.digest.is_none());

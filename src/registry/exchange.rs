@@ -106,17 +106,19 @@ impl Session {
             tries += 1;
             let outcome = self.attempt(request, authorization).await;
             drop(permit);
+            // A second try is for a connection that had died in silence; more would only wait for a registry that is down.
+            let min_tries = if matches!(outcome, Err(Fault::TimedOut(_))) { 2 } else { options.retry.min_tries };
             let passing = match outcome {
                 Ok(answer) if !is_transient(answer.status) => return Ok(answer),
                 Ok(answer) => self.passing(request, &answer, tries),
-                Err(Fault::Network(why)) => {
+                Err(Fault::Network(why) | Fault::TimedOut(why)) => {
                     let error = RegistryError::Unreachable { operation: request.operation.clone(), why };
                     Passing { error, retry_after: None, paused: false }
                 }
                 Err(fault) => return Err(self.fault(&request.operation, fault)),
             };
             tracing::debug!(error = %passing.error, tries, "a try failed");
-            if request.once || !options.retry.goes_on(tries, begun.elapsed()) {
+            if request.once || !options.retry.goes_on(min_tries, tries, begun.elapsed()) {
                 return Err(passing.error);
             }
             if !passing.paused {
@@ -190,7 +192,7 @@ impl Session {
                 RegistryError::InsecureNotAllowed { host, why }
             }
             Fault::Certificate(why) => RegistryError::CertificateInvalid { operation, why },
-            Fault::Network(why) => RegistryError::Unreachable { operation, why },
+            Fault::Network(why) | Fault::TimedOut(why) => RegistryError::Unreachable { operation, why },
             Fault::TooLarge(limit) => {
                 let left = self.options().limits.session_bytes.saturating_sub(self.inner.received());
                 let what = if limit >= left { "all answers of this pass together are too large" } else { "the answer is too large" };

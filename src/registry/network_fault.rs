@@ -18,6 +18,8 @@ pub(super) enum Fault {
     Certificate(String),
     /// The network, or the server's handling of it: another try may succeed.
     Network(&'static str),
+    /// Nothing came for too long: a registry that is down, or a connection that has died in silence.
+    TimedOut(&'static str),
     /// The body is above the cap, in bytes.
     TooLarge(u64),
     /// The body has an encoding that was not asked for.
@@ -34,9 +36,14 @@ impl Fault {
         if error.is_builder() {
             return Self::Unsendable;
         }
-        let mut network = if error.is_timeout() {
-            if error.is_connect() { "timed out while connecting" } else { "timed out while waiting for the answer" }
-        } else if error.is_connect() {
+        if error.is_timeout() {
+            return Self::TimedOut(if error.is_connect() {
+                "timed out while connecting"
+            } else {
+                "timed out while waiting for the answer"
+            });
+        }
+        let mut network = if error.is_connect() {
             "the connection could not be made"
         } else if error.is_body() || error.is_decode() {
             "the connection closed in the middle of the answer"

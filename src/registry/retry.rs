@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Patience with a registry that fails. The delays have full jitter: a random part of a doubling ceiling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Tries that are made however long they took, the first included. Default 4.
+    /// Tries that are made however long they took, the first included; of tries that time out, two. Default 4.
     pub min_tries: u32,
     /// Tries that are never exceeded. Default 8.
     pub max_tries: u32,
@@ -24,15 +24,15 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Whether another try follows after `tries` failed ones within `elapsed`.
+    /// Whether another try follows after `tries` failed ones within `elapsed`, where `min_tries` are made in any case.
     #[must_use]
-    pub fn goes_on(&self, tries: u32, elapsed: Duration) -> bool {
-        tries < self.min_tries || (tries < self.max_tries && elapsed < self.total)
+    pub(super) fn goes_on(&self, min_tries: u32, tries: u32, elapsed: Duration) -> bool {
+        tries < min_tries || (tries < self.max_tries && elapsed < self.total)
     }
 
     /// The delay before the try after `tries` failed ones; `random` is uniform in 0 to 1.
     #[must_use]
-    pub fn delay(&self, tries: u32, random: f64) -> Duration {
+    pub(super) fn delay(&self, tries: u32, random: f64) -> Duration {
         let doubled = self.base.saturating_mul(1_u32 << tries.saturating_sub(1).min(16));
         doubled.min(self.cap).mul_f64(random.clamp(0.0, 1.0))
     }
@@ -51,8 +51,9 @@ mod tests {
     #[test]
     fn four_tries_are_made_however_slow_and_more_within_ten_seconds() {
         let policy = RetryPolicy::default();
-        assert!(policy.goes_on(3, Duration::from_mins(5)) && !policy.goes_on(4, Duration::from_secs(10)));
-        assert!(policy.goes_on(7, Duration::from_secs(9)) && !policy.goes_on(8, Duration::ZERO));
+        assert!(policy.goes_on(4, 3, Duration::from_mins(5)) && !policy.goes_on(4, 4, Duration::from_secs(10)));
+        assert!(policy.goes_on(2, 1, Duration::from_mins(1)) && !policy.goes_on(2, 2, Duration::from_mins(1)));
+        assert!(policy.goes_on(4, 7, Duration::from_secs(9)) && !policy.goes_on(4, 8, Duration::ZERO));
     }
 
     #[test]

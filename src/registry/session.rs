@@ -98,6 +98,7 @@ impl Registries {
         {
             return Err(refuse(format!("it is another spelling of the address {address}: write that")));
         }
+        let repository = &on_its_registry(host, repository);
         let upstream = self.upstreams.get(&self.options, &base, host, repository, &access)?;
         Ok(Session {
             inner: Arc::new(Inner {
@@ -114,6 +115,13 @@ impl Registries {
             deadline: None,
         })
     }
+}
+
+/// The name by which the registry itself knows a repository: Docker Hub keeps those without a namespace under `library/`.
+fn on_its_registry(host: &Host, repository: &Repository) -> Repository {
+    let is_official = host.api_host() == "registry-1.docker.io" && !repository.as_str().contains('/');
+    let full = is_official.then(|| format!("library/{repository}").parse().ok()).flatten();
+    full.unwrap_or_else(|| repository.clone())
 }
 
 /// One repository, one credential, one pass. Counts its requests. Cheap to clone; clones share the count.
@@ -193,7 +201,7 @@ impl Session {
         &self.inner.host
     }
 
-    /// The repository.
+    /// The repository, by the name that the registry knows it by.
     #[must_use]
     pub fn repository(&self) -> &Repository {
         &self.inner.repository
@@ -225,5 +233,23 @@ impl Session {
         let mut url = self.inner.upstream.transport.base().clone();
         url.set_path(&format!("/v2/{}/{path}", self.inner.repository));
         url
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_official_image_of_docker_hub_is_in_library() {
+        for (host, name, full) in [
+            ("docker.io", "alpine", "library/alpine"),
+            ("index.docker.io", "alpine", "library/alpine"),
+            ("docker.io", "team/alpine", "team/alpine"),
+            ("quay.io", "alpine", "alpine"),
+        ] {
+            assert_eq!(on_its_registry(&host.parse().unwrap(), &name.parse().unwrap()).as_str(), full);
+        }
     }
 }

@@ -90,6 +90,9 @@ impl Transport {
                 .pool_max_idle_per_host(options.max_requests_per_registry)
                 .pool_idle_timeout(Duration::from_secs(90))
                 .http2_max_header_list_size(64 << 10)
+                // A timed-out HTTP/2 request leaves its connection in the pool, so a dead one must be found out by itself.
+                .http2_keep_alive_interval(options.timeouts.idle / 2)
+                .http2_keep_alive_timeout(options.timeouts.idle / 2)
                 .tcp_keepalive(Duration::from_secs(30));
             if let Some(proxy) = proxy.clone() {
                 builder = builder.proxy(proxy);

@@ -28,4 +28,5 @@ mod proxy;
 mod readers;
 mod repair;
 mod spec;
+mod superseded;
 mod threats;

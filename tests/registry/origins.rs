@@ -132,7 +132,7 @@ async fn t2_a_link_to_another_origin_fails_the_listing() {
         LinkForm::Under(format!("https://{}", registry.host())),
         LinkForm::Under(format!("http://localhost:{port}")),
         LinkForm::Under(format!("http://user@{}", other.host())),
-        LinkForm::Under("http://169.254.169.254".to_owned()),
+        LinkForm::Under("http://169.254.1.1".to_owned()),
     ] {
         registry.quirks(|quirks| (quirks.paging, quirks.made_up_entries, quirks.link) = (Paging::Of(1), 3, form.clone()));
         let session = open_with(&registry, options(), login(&registry, "user", "canary-password"));

@@ -190,3 +190,20 @@ async fn a_request_that_is_dropped_gives_its_place_back() {
     hold.release();
     session.manifest(&tag("v1")).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_connection_that_died_in_silence_costs_one_try_and_a_registry_that_is_down_two() {
+    for tls in [false, true] {
+        let builder = HostileRegistry::builder();
+        let registry = if tls { builder.tls() } else { builder }.start().await.unwrap();
+        image(&registry);
+        let session = open(&registry);
+        session.manifest(&tag("v1")).await.unwrap();
+        registry.fault(Matcher::any().times(1), Fault::Hang);
+        session.manifest(&tag("v1")).await.unwrap();
+        registry.clear();
+        registry.fault(Matcher::any(), Fault::Hang);
+        refused(session.manifest(&tag("v1")).await, ErrorKind::RegistryUnavailable, &["timed out while waiting for the answer"]);
+        assert_eq!(registry.requests().len(), 2, "{}", registry.transcript());
+    }
+}

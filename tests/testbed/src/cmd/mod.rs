@@ -1,6 +1,7 @@
 //! The subcommands of `testbed`, one file each.
 
 mod build;
+mod demo;
 mod up;
 
 /// The real control plane and the real registries that affix is tested against.
@@ -9,6 +10,8 @@ mod up;
 pub(crate) enum Command {
     /// Build the tools that the cache lacks, and print where each is.
     Build(build::Build),
+    /// Show what affix does, on a control plane and two registries that end with it.
+    Demo(demo::Demo),
     /// Start a control plane and two registries, say how to use them, and run until Ctrl-C.
     Up(up::Up),
 }
@@ -17,6 +20,7 @@ impl Command {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Build(build) => build.run().await,
+            Self::Demo(demo) => demo.run().await,
             Self::Up(up) => up.run().await,
         }
     }

@@ -1,0 +1,60 @@
+# Everything that is done with this project, by name: `make help`.
+
+# One folder for what cargo builds, known here because the programs in it are run directly: `cargo run -p …` would build the
+# dependencies once more, with another set of their features.
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+BIN := $(CARGO_TARGET_DIR)/debug
+CRD := crds/affix.dev_imageattachments.yaml
+
+say = @printf '\n== %s\n' '$(1)'
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test testbed lint format format-check go-format-check clippy docs generate generate-check clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## See affix at work on a real control plane and two real registries
+	$(call say,Building affix and the testbed: about 5 minutes the first time)
+	cargo build --workspace --bins
+	@$(BIN)/testbed demo
+
+test: ## Run every test, after building all that they need
+	$(call say,Building the tests: about 6 minutes the first time)
+	cargo test --workspace --no-run
+	$(call say,Building the tools that the tests run: about 11 minutes once on a machine and then none)
+	@$(BIN)/testbed build all >/dev/null
+	$(call say,Running the tests)
+	cargo test --workspace -- --include-ignored
+
+testbed: ## Bring up a control plane and two registries to play with, until Ctrl-C
+	cargo build --workspace --bins
+	@$(BIN)/testbed up
+
+lint: format-check go-format-check clippy docs ## All checks that run nothing
+
+format: ## Format the Rust and the Go code
+	cargo fmt --all
+	gofmt -w tests/testbed/go
+
+format-check: ## Check the format of the Rust code
+	cargo fmt --all --check
+
+go-format-check: ## Check the format of the Go code
+	@files=$$(gofmt -l tests/testbed/go); test -z "$$files" || { echo "not formatted, run make format: $$files"; exit 1; }
+
+clippy: ## Check the Rust code with clippy; a warning is an error
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+docs: ## Check the documentation of the Rust code; a warning is an error
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+
+generate: ## Write the files that are generated: crds/
+	cargo build --bin affix
+	$(BIN)/affix crd > $(CRD)
+
+generate-check: ## Check that the files that are generated are current, with the affix that was built last
+	@$(BIN)/affix crd | diff -u $(CRD) - || { echo 'not current, run make generate: $(CRD)'; exit 1; }
+
+clean: ## Remove what cargo has built; the tools of the testbed stay in their cache
+	cargo clean

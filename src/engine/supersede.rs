@@ -1,0 +1,273 @@
+//! The pass of `endOfLife.whenSuperseded`: what the tag has left, once a move has settled, is marked where nothing in use
+//! reaches it; what has come back into use loses its mark.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::future::join_all;
+use futures::{StreamExt as _, stream};
+
+use crate::api::{Reason, Superseded, TargetState, TargetStatus};
+use crate::attachment::supersession::{self, Fate, Supersession};
+use crate::attachment::{EndOfLifeDate, Entry, Image, Listed};
+use crate::oci::{Descriptor, Digest, Manifest};
+use crate::registry::{ErrorKind, Locator};
+
+use super::failure::Failure;
+use super::observe::{self, Resolved};
+use super::outcome::{Outcome, Verdict};
+use super::pass::{Journal, Pass};
+use super::remove::Claims;
+use super::rows;
+
+/// How many tags are read to find what is in use; with more, nothing is marked.
+const MOST_TAGS: usize = 500;
+/// How many images of other tags are looked into at once.
+const AT_ONCE: usize = 16;
+
+/// An image that the tag has left and whose move has settled.
+struct Left {
+    /// Its place in the history.
+    nth: usize,
+    image: Image,
+    date: EndOfLifeDate,
+    digests: BTreeSet<Digest>,
+}
+
+impl Pass<'_> {
+    /// Marks what the tag has left; `resolved` is what it names now.
+    pub(super) async fn supersede(
+        &self,
+        wanted: &Supersession,
+        resolved: &Resolved,
+        empty_is_there: bool,
+        journal: &impl Journal,
+        claims: &impl Claims,
+    ) -> Result<Outcome, Failure> {
+        let memory = &self.request.memory;
+        let mut outcome = self.begin(resolved);
+        let current = &resolved.root.digest;
+        let mut history = supersession::observe(&memory.superseded, memory.image.as_ref(), current, &wanted.previous, self.now);
+        let mut lefts = self.in_time(self.images_left(wanted, &mut history)).await?;
+
+        let mut in_use: BTreeSet<Digest> = resolved.image.entries.iter().map(|entry| entry.subject.digest.clone()).collect();
+        let unfinished = |history: &[Superseded], left: &Left| history.get(left.nth).is_some_and(|left| !is_done(left));
+        let mut trouble = None;
+        if lefts.iter().any(|left| unfinished(&history, left)) {
+            // The tags are read at a move only.
+            match self.in_time(self.reached_by_tags(wanted)).await.and_then(std::convert::identity) {
+                Ok(reached) => in_use.extend(reached),
+                Err(failure) => {
+                    let (done, open): (Vec<Left>, Vec<Left>) = lefts.into_iter().partition(|left| !unfinished(&history, left));
+                    for left in open {
+                        conclude(&mut history, left.nth, TargetState::Failed, Some((failure.problem.reason, &failure.problem.message)));
+                    }
+                    lefts = done;
+                    trouble = Some(failure);
+                }
+            }
+        } else {
+            let spared = memory.rows.iter().filter(|row| row.reason.as_deref() == Some(Reason::StillInUse.as_str()));
+            in_use.extend(spared.filter_map(|row| row.digest.parse().ok()));
+        }
+        for left in &lefts {
+            if let Some(known) = history.get_mut(left.nth) {
+                known.date = Some(left.date.to_string());
+            }
+        }
+
+        let fates = supersession::fates(lefts.iter().map(|left| (&left.date, &left.digests)), &in_use);
+        let (table, targets) = self.rows_of(wanted, &lefts, &fates, &mut history);
+        let mut entries: Vec<Entry> = resolved.image.entries.clone();
+        entries.extend(lefts.iter().flat_map(|left| left.image.entries.iter().cloned()));
+        outcome.superseded = Some(history.clone());
+        let mut outcome = self.settle(outcome, table, targets, &entries, empty_is_there, journal, claims).await?;
+
+        let rows = outcome.rows.as_deref().unwrap_or_default();
+        for left in &lefts {
+            settle_move(&mut history, left, rows);
+        }
+        if rows.is_empty() && outcome.verdict.ready {
+            outcome.verdict = Verdict::watching(&history);
+        }
+        // What one move could not do is the verdict, unless the rows already say worse.
+        let failed = history.iter().find(|left| left.state == TargetState::Failed && left.message.is_some());
+        if let (true, Some(failed)) = (outcome.verdict.ready, failed) {
+            let reason = failed.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::RegistryUnavailable);
+            let message = format!("{} is not marked: {}", failed.digest, failed.message.as_deref().unwrap_or_default());
+            let retry_after = trouble.and_then(|failure| failure.retry_after);
+            outcome.verdict = Verdict { ready: false, reason, message, retry_after };
+        }
+        outcome.due_in = next_settling(&history, wanted, self.now);
+        outcome.superseded = Some(history);
+        Ok(outcome)
+    }
+
+    /// Fetches the images whose move has settled. One that is gone from the registry has nothing left to mark.
+    async fn images_left(&self, wanted: &Supersession, history: &mut [Superseded]) -> Vec<Left> {
+        let limits = &self.engine.registries().options().limits;
+        let settled: Vec<(usize, Digest, EndOfLifeDate)> = history
+            .iter()
+            .enumerate()
+            .filter(|(_, left)| supersession::is_settled(left, wanted.settle, self.now) && left.state != TargetState::Skipped)
+            .filter_map(|(nth, left)| Some((nth, left.digest.parse().ok()?, supersession::date_of(left, wanted.grace))))
+            .collect();
+        let reference = &self.request.intent.reference;
+        let images = join_all(settled.iter().map(|(_, digest, _)| {
+            let reference = reference.at(digest);
+            async move { observe::resolve(self.session, &reference, limits).await }
+        }));
+        let mut lefts = Vec::new();
+        for ((nth, _, date), image) in settled.iter().zip(images.await) {
+            match image {
+                Ok(resolved) => {
+                    let digests = resolved.image.entries.iter().map(|entry| entry.subject.digest.clone()).collect();
+                    lefts.push(Left { nth: *nth, image: resolved.image, date: date.clone(), digests });
+                }
+                Err(failure) if failure.problem.reason == Reason::NotFound => {
+                    conclude(history, *nth, TargetState::Skipped, Some((Reason::NotFound, "the image is gone from the registry")));
+                }
+                Err(failure) => conclude(history, *nth, TargetState::Failed, Some((failure.problem.reason, &failure.problem.message))),
+            }
+        }
+        lefts
+    }
+
+    /// Every manifest that a tag of `unlessTagged` reaches, the followed tag aside. Each image is looked into once, however many
+    /// tags name it.
+    async fn reached_by_tags(&self, wanted: &Supersession) -> Result<BTreeSet<Digest>, Failure> {
+        let mut reached = BTreeSet::new();
+        if wanted.unless_tagged.is_empty() {
+            return Ok(reached);
+        }
+        let own = self.request.intent.reference.tag.as_ref();
+        let tags = self.session.list_tags(MOST_TAGS).await?;
+        let tags = tags.into_iter().filter(|tag| Some(tag) != own && wanted.unless_tagged.counts(tag));
+        let heads: Vec<_> = stream::iter(tags)
+            .map(|tag| async move { self.session.head(&Locator::Tag(tag)).await })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let mut roots = BTreeSet::new();
+        for head in heads {
+            match head {
+                Ok(head) => {
+                    roots.insert(head.digest);
+                }
+                // A tag that was deleted meanwhile holds nothing in use.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let looks: Vec<Result<BTreeSet<Digest>, Failure>> =
+            stream::iter(roots).map(|root| self.reach(root)).buffer_unordered(AT_ONCE).collect().await;
+        for look in looks {
+            reached.extend(look?);
+        }
+        Ok(reached)
+    }
+
+    /// What an image consists of. What is no image reaches itself only; what cannot be read is an error, never "nothing".
+    async fn reach(&self, root: Digest) -> Result<BTreeSet<Digest>, Failure> {
+        let limits = &self.engine.registries().options().limits;
+        let fetched = match self.session.manifest(&Locator::Digest(root.clone())).await {
+            Ok(fetched) => fetched,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnsupportedMediaType) => {
+                return Ok(BTreeSet::from([root]));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Manifest::Index(index) = &fetched.manifest else { return Ok(BTreeSet::from([root])) };
+        let nested = observe::walk(self.session, index, limits).await;
+        let mut reached = BTreeSet::from([root]);
+        reached.extend(index.manifests.iter().map(|entry| entry.digest.clone()));
+        for (digest, index) in nested {
+            match index {
+                Ok(index) => reached.extend(index.manifests.into_iter().map(|entry| entry.digest)),
+                Err(problem) if problem.reason == Reason::NotFound => {}
+                Err(problem) => {
+                    return Err(Failure::new(
+                        problem.reason,
+                        format_args!("the nested index {digest} cannot be read: {}", problem.message),
+                    ));
+                }
+            }
+        }
+        Ok(reached)
+    }
+
+    /// One row for each manifest of the images left, and what is wanted on those that are marked.
+    fn rows_of(
+        &self,
+        wanted: &Supersession,
+        lefts: &[Left],
+        fates: &BTreeMap<Digest, Fate>,
+        history: &mut [Superseded],
+    ) -> (Vec<TargetStatus>, Vec<(usize, Descriptor, Listed)>) {
+        let mut table: Vec<TargetStatus> = Vec::new();
+        let mut targets = Vec::new();
+        let mut seen = BTreeSet::new();
+        for left in lefts {
+            let chosen = match self.request.intent.selection.choose(&left.image) {
+                Ok((chosen, _)) => chosen,
+                Err(error) => {
+                    conclude(history, left.nth, TargetState::Failed, Some((error.reason(), &format!("spec.{error}"))));
+                    continue;
+                }
+            };
+            for chosen in chosen {
+                let entry = chosen.entry;
+                if !seen.insert(entry.subject.digest.clone()) {
+                    continue;
+                }
+                let row = match (chosen.skip, fates.get(&entry.subject.digest)) {
+                    (Some(reason), _) => rows::skipped(entry, reason),
+                    (None, Some(Fate::Mark(date))) => {
+                        let (content, keys) = wanted.mark(date);
+                        targets.push((table.len(), entry.subject.clone(), Listed::Content { content, mark: Some(keys) }));
+                        rows::known(rows::pending(entry), self.request.memory.row(&entry.subject.digest))
+                    }
+                    (None, _) => rows::skipped(entry, Reason::StillInUse),
+                };
+                table.push(row);
+            }
+        }
+        (table, targets)
+    }
+}
+
+fn is_done(left: &Superseded) -> bool {
+    matches!(left.state, TargetState::Attached | TargetState::Skipped)
+}
+
+fn conclude(history: &mut [Superseded], nth: usize, state: TargetState, why: Option<(Reason, &str)>) {
+    if let Some(left) = history.get_mut(nth) {
+        supersession::conclude(left, state, why);
+    }
+}
+
+/// A move is done when every manifest of its image is marked or spared.
+fn settle_move(history: &mut [Superseded], left: &Left, rows: &[TargetStatus]) {
+    let own = || rows.iter().filter(|row| row.digest.parse().is_ok_and(|digest: Digest| left.digests.contains(&digest)));
+    let already = history.get(left.nth).is_some_and(|known| known.state == TargetState::Failed && known.message.is_some());
+    let open = own().find(|row| !matches!(row.state, TargetState::Attached | TargetState::Skipped));
+    match open {
+        Some(row) => {
+            let reason = row.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::Progressing);
+            conclude(history, left.nth, row.state, Some((reason, row.message.as_deref().unwrap_or("not marked yet"))));
+        }
+        None if already => {}
+        None => conclude(history, left.nth, TargetState::Attached, None),
+    }
+}
+
+/// How long until the next move settles.
+pub(super) fn next_settling(history: &[Superseded], wanted: &Supersession, now: k8s_openapi::jiff::Timestamp) -> Option<Duration> {
+    history
+        .iter()
+        .filter(|left| left.state == TargetState::Pending)
+        .map(|left| supersession::settles_at(left, wanted.settle))
+        .filter(|at| *at > now)
+        .min()
+        .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
+}

@@ -1,0 +1,144 @@
+//! `testbed demo`: what affix does, on a real control plane and two real registries.
+//!
+//! Owns the scenes and their order. Refuses to show a command other than the one that it runs.
+
+mod stage;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use affix_testbed::images::{Image, Index, Pushed};
+use affix_testbed::tools::Tools;
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::say;
+use stage::{Stage, heading};
+
+/// The namespace for the registry that has the referrers API.
+const API: &str = "referrers-api";
+/// The namespace for distribution, which has none.
+const TAG: &str = "fallback-tag";
+
+/// What to show.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Demo {
+    /// The program to show; without it, the `affix` beside this program.
+    #[arg(long, value_name = "FILE")]
+    affix: Option<PathBuf>,
+}
+
+impl Demo {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let affix = match self.affix {
+            Some(path) => path,
+            None => std::env::current_exe()?.with_file_name("affix"),
+        };
+        let affix = affix.canonicalize().with_context(|| format!("there is no {}: build it with `cargo build`", affix.display()))?;
+        // What is missing is built before Ctrl-C is caught: a build is ended by the terminal itself.
+        let tools = Tools::core().await?;
+        // Each of these is an end in order. What was started ends with the value that stands for it.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::select! {
+            played = play(&tools, &affix) => played,
+            _ = interrupt.recv() => bail!("interrupted; all that was started has been ended"),
+            _ = terminate.recv() => bail!("told to end; all that was started has been ended"),
+            _ = hangup.recv() => bail!("the terminal is gone; all that was started has been ended"),
+        }
+    }
+}
+
+/// The scenes, in order. Where one fails, the end of the operator's log is in the error.
+async fn play(tools: &Tools, affix: &Path) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let mut stage = scene_testbed(tools, affix).await?;
+    let played = async {
+        let pushed = scene_image(&stage).await?;
+        scene_operator(&mut stage).await?;
+        scene_end_of_life(&mut stage).await?;
+        scene_signatures(&mut stage).await?;
+        scene_result(&mut stage, &pushed).await
+    };
+    if let Err(error) = played.await {
+        return Err(stage.explain(error));
+    }
+    stage.end().await?;
+    say(&format!("That was affix, in {:.0} s. All that was started has been ended.", began.elapsed().as_secs_f32()));
+    Ok(())
+}
+
+async fn scene_testbed(tools: &Tools, affix: &Path) -> anyhow::Result<Stage> {
+    heading("A control plane and two registries, for as long as this takes");
+    let began = Instant::now();
+    let stage = Stage::set(tools, affix).await?;
+    say(&format!("{:<24} kube-apiserver with etcd, ready after {:.1} s", stage.cluster.url(), began.elapsed().as_secs_f32()));
+    say(&format!("{:<24} a registry with the referrers API of OCI 1.1", stage.modern.url()));
+    say(&format!("{:<24} distribution, which has no such API: there a tag lists what is attached", stage.plain.url()));
+    Ok(stage)
+}
+
+async fn scene_image(stage: &Stage) -> anyhow::Result<[Pushed; 2]> {
+    heading("An image for three platforms, with one build attestation, is pushed to both");
+    let image = Index::new()
+        .image(Image::new("linux/amd64", "b1b1"))
+        .image(Image::new("linux/arm64", "c1c1"))
+        .image(Image::new("linux/arm/v7", "d1d1"))
+        .attestation("linux/amd64");
+    let pushed = [image.push(&stage.modern.raw()?, "team/app", "v1").await?, image.push(&stage.plain.raw()?, "team/app", "v1").await?];
+    // The same bytes, and so the same digests, are in the other.
+    let [modern, _] = &pushed;
+    stage.run(&format!("affix tree --plain-http {}", modern.tagged())).await?;
+    Ok(pushed)
+}
+
+async fn scene_operator(stage: &mut Stage) -> anyhow::Result<()> {
+    heading("The operator");
+    stage.run("kubectl apply --server-side -f crds/").await?;
+    stage.run("kubectl wait --for=condition=Established crd/imageattachments.affix.dev").await?;
+    stage.run(&format!("kubectl create namespace {API} && kubectl create namespace {TAG}")).await?;
+    stage.start_controller()
+}
+
+async fn scene_end_of_life(stage: &mut Stage) -> anyhow::Result<()> {
+    heading("Scenario 1: the end of life of linux/amd64 is marked, on the index and on that platform only");
+    stage.run("sed -n '/^spec/,$p' config/samples/end-of-life.yaml").await?;
+    apply(stage, "config/samples/end-of-life.yaml").await
+}
+
+async fn scene_signatures(stage: &mut Stage) -> anyhow::Result<()> {
+    heading("Scenario 2: three signature files, each for its own manifest");
+    stage.run("sed -n '/^spec/,$p' config/samples/signature-files.yaml").await?;
+    apply(stage, "config/samples/signature-files.yaml").await
+}
+
+/// Applies a sample to each registry: with its host, and with the digest that the tag has there.
+async fn apply(stage: &mut Stage, sample: &str) -> anyhow::Result<()> {
+    for (namespace, host) in [(API, stage.modern.host().to_owned()), (TAG, stage.plain.host().to_owned())] {
+        let here = format!("sed 's/registry.example.com/{host}/; s/insecure: false/insecure: true/' {sample}");
+        stage.run(&format!("{here} |\n    affix pin -f - | kubectl apply -n {namespace} -f -")).await?;
+    }
+    stage.run_beside_controller("kubectl wait --for=condition=Ready ia --all -A --timeout=60s").await
+}
+
+async fn scene_result(stage: &mut Stage, pushed: &[Pushed; 2]) -> anyhow::Result<()> {
+    heading("What the cluster says");
+    stage.run("kubectl get ia -A").await?;
+    let each = |list: &str, line: &str| format!("-o jsonpath='{{range .status.{list}[*]}}{line}{{\"\\n\"}}{{end}}'");
+    let one = format!("kubectl get ia app-v1-end-of-life -n {TAG}");
+    stage.run(&format!("{one} {}", each("conditions", "{.type}={.status} {.reason}: {.message}"))).await?;
+    stage.run(&format!("{one} {}", each("targets", "{.state} {.kind} {.platform} {.reason}"))).await?;
+    heading("What the registries say");
+    for image in pushed {
+        stage.run(&format!("affix tree --plain-http {}", image.tagged())).await?;
+    }
+    heading("What oras says, which knows nothing of affix");
+    let [_, plain] = pushed;
+    let arm64 = format!("--plain-http --platform linux/arm64 {}", plain.tagged());
+    stage.run(&format!("oras discover {arm64}")).await?;
+    let attached = format!("oras discover --format go-template='{{{{(first .referrers).digest}}}}' {arm64}");
+    let repository = format!("{}/{}", plain.host, plain.repository);
+    stage.run(&format!("oras pull --plain-http -o ~ {repository}@$(\n    {attached})")).await?;
+    stage.run("cat ~/c1c1.sig").await
+}
