@@ -20,7 +20,7 @@ async fn a_private_authority_is_trusted_where_it_is_named_and_http_2_is_spoken()
     let error = refused(
         stranger.manifest(&tag("v1")).await,
         ErrorKind::CertificateInvalid,
-        &["GET manifest v1 at", "not trusted: name it in ca.crt"],
+        &["GET manifest v1 at", "not trusted: name it in ca.crt of certSecretRef"],
     );
     assert!(!error.is_transient());
 }
