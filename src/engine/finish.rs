@@ -118,11 +118,9 @@ impl Pass<'_> {
         remove::remember(&self.request.memory, &table, &mut leftovers, gone);
         outcome.verdict = Verdict::over(&table, retry_after);
         let refused = leftovers.iter().find(|leftover| leftover.message.is_some());
-        if let (true, Some(refused)) = (outcome.verdict.ready, refused) {
-            if self.request.intent.desired.speaks() {
-                let message = refused.message.clone().unwrap_or_default();
-                outcome.verdict = Verdict { ready: false, reason: Reason::RemovalRefused, message, retry_after };
-            }
+        if let (true, true, Some(refused)) = (outcome.verdict.ready, self.request.intent.desired.speaks(), refused) {
+            let message = refused.message.clone().unwrap_or_default();
+            outcome.verdict = Verdict { ready: false, reason: Reason::RemovalRefused, message, retry_after };
         }
         outcome.skipped_not_listed = rows::bound(&mut table);
         outcome.rows = Some(table);

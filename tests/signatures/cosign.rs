@@ -80,7 +80,9 @@ async fn twenty_passes_leave_one_signature_a_target_and_a_look_costs_one_request
             restored.ready().await;
         }
         assert_eq!((desk.attachments(), restored.attachments()), (first.clone(), first.clone()));
-        assert!(restored.status.targets.iter().filter(|row| row.state == TargetState::Attached).all(|row| row.origin == Some(Origin::Adopted)));
+        assert!(
+            restored.status.targets.iter().filter(|row| row.state == TargetState::Attached).all(|row| row.origin == Some(Origin::Adopted))
+        );
         for (subject, attachment) in first {
             assert_eq!(bench.listed(&subject, BUNDLE).await, [attachment]);
         }
@@ -145,7 +147,9 @@ async fn a_process_that_dies_at_any_point_leaves_one_signature_a_target() {
             desk.pass_with(true, fate).await;
             desk.ready().await;
             assert!(desk.status.leftovers.is_empty(), "{:#?}", desk.status.leftovers);
-            assert!(desk.status.targets.iter().filter(|row| row.state == TargetState::Attached).all(|row| row.origin == Some(Origin::Made)));
+            assert!(
+                desk.status.targets.iter().filter(|row| row.state == TargetState::Attached).all(|row| row.origin == Some(Origin::Made))
+            );
             assert_eq!(desk.look().await.requests, 1);
             for digest in bench.signed() {
                 assert_eq!(bench.listed(&digest, BUNDLE).await.len(), before + 1);

@@ -30,10 +30,8 @@ impl Bench {
         let mut benches = Vec::new();
         for options in [Registry::ociregistry, Registry::distribution] {
             let registry = options(&tools).basic("ci", "secret").start().await.unwrap();
-            let index = Index::new()
-                .image(Image::new("linux/amd64", "b1b1"))
-                .image(Image::new("linux/arm64", "c1c1"))
-                .attestation("linux/amd64");
+            let index =
+                Index::new().image(Image::new("linux/amd64", "b1b1")).image(Image::new("linux/arm64", "c1c1")).attestation("linux/amd64");
             let image = index.push(&registry.raw().unwrap(), "team/app", "v1").await.unwrap();
             let peer = Peer::of(&tools, &registry).unwrap();
             benches.push(Self { registry, image, peer });
