@@ -159,7 +159,7 @@ async fn a_process_that_dies_at_any_point_leaves_one_signature_a_target() {
 }
 
 #[tokio::test]
-async fn a_signature_that_a_fallback_tag_lost_is_listed_again_and_one_that_was_deleted_is_made_anew() {
+async fn a_signature_that_a_fallback_tag_lost_is_listed_again() {
     let bench = Bench::both().await.pop().unwrap();
     let key = key_pair(&bench, "cosign").await;
     let mut desk = desk(&bench, &key);
@@ -169,12 +169,20 @@ async fn a_signature_that_a_fallback_tag_lost_is_listed_again_and_one_that_was_d
     let tag = first[0].0.replace(':', "-");
     let media_type = "application/vnd.oci.image.index.v1+json";
     let empty = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": []}).to_string();
-    raw.put_manifest("team/app", &tag, media_type, empty.clone()).await.unwrap().ok().unwrap();
+    raw.put_manifest("team/app", &tag, media_type, empty).await.unwrap().ok().unwrap();
     let outcome = desk.ready().await;
     assert_eq!(desk.attachments(), first);
     assert!(outcome.notes.iter().any(|note| note.reason == Reason::Restored && note.message.ends_with("it was put back")));
+}
 
-    raw.put_manifest("team/app", &tag, media_type, empty).await.unwrap().ok().unwrap();
+#[tokio::test]
+async fn a_signature_that_was_deleted_is_made_anew() {
+    let bench = Bench::both().await.remove(0);
+    let key = key_pair(&bench, "cosign").await;
+    let mut desk = desk(&bench, &key);
+    desk.ready().await;
+    let first = desk.attachments();
+    let raw = bench.registry.raw().unwrap();
     raw.delete_manifest("team/app", &first[0].1).await.unwrap().ok().unwrap();
     let outcome = desk.ready().await;
     assert_ne!(desk.attachments()[0], first[0]);

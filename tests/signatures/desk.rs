@@ -71,6 +71,8 @@ impl Bench {
         let list = self.peer.regctl(args).await.unwrap().json().unwrap();
         let regctl = list["descriptors"].as_array().cloned().unwrap_or_default();
         let regctl = regctl.iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect();
+        // oci-client brings no cryptography of its own; a second call changes nothing.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let config = oci_client::client::ClientConfig {
             protocol: oci_client::client::ClientProtocol::Http,
             ..oci_client::client::ClientConfig::default()
