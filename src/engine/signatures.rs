@@ -17,7 +17,7 @@ use super::pass::Pass;
 /// What the registry holds under a digest, as far as signing goes.
 enum Found {
     /// One that counts.
-    Equal(Existing, Attachment),
+    Equal(Existing, Box<Attachment>),
     /// Something else.
     Other,
     /// Nothing.
@@ -73,7 +73,7 @@ impl Pass<'_> {
             None => {
                 if let Some(known) = known.filter(|_| observed.known.made) {
                     match self.find(signer, &observed.subject, &known.digest).await? {
-                        Found::Equal(_, attachment) => unlisted.own = Some(attachment),
+                        Found::Equal(_, attachment) => unlisted.own = Some(*attachment),
                         Found::Gone => unlisted.absent.push(known.digest),
                         Found::Other => {}
                     }
@@ -141,7 +141,8 @@ impl Pass<'_> {
             return Ok(Found::Other);
         }
         let existing = Existing { digest: digest.clone(), created: created(manifest) };
-        Ok(Found::Equal(existing, Attachment { bytes: fetched.bytes.clone(), listed: listed_as(&fetched.descriptor(), manifest) }))
+        let attachment = Attachment { bytes: fetched.bytes.clone(), listed: listed_as(&fetched.descriptor(), manifest) };
+        Ok(Found::Equal(existing, Box::new(attachment)))
     }
 }
 

@@ -5,8 +5,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
+mod cluster;
+#[path = "../e2e/controller.rs"]
+#[allow(dead_code, reason = "the end-to-end tests use the rest")]
+mod controller;
 mod cosign;
 mod desk;
 mod files;
 mod keys;
+#[path = "../e2e/namespace.rs"]
+#[allow(dead_code, reason = "the end-to-end tests use the rest")]
+mod namespace;
 mod notation;
