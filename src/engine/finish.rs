@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 
 use crate::api::{Leftover, Reason, TargetState, TargetStatus};
-use crate::attachment::{Entry, Listed, TargetPlan};
+use crate::attachment::{Created, Entry, Listed, TargetPlan};
 use crate::oci::{Descriptor, Digest, RawEntry};
+use crate::signing::Signer;
 
 use super::apply::Push;
 use super::failure::Failure;
@@ -118,7 +119,7 @@ impl Pass<'_> {
         remove::remember(&self.request.memory, &table, &mut leftovers, gone);
         outcome.verdict = Verdict::over(&table, retry_after);
         let refused = leftovers.iter().find(|leftover| leftover.message.is_some());
-        if let (true, true, Some(refused)) = (outcome.verdict.ready, self.request.intent.desired.speaks(), refused) {
+        if let (true, Some(refused), true) = (outcome.verdict.ready, refused, self.request.intent.desired.speaks()) {
             let message = refused.message.clone().unwrap_or_default();
             outcome.verdict = Verdict { ready: false, reason: Reason::RemovalRefused, message, retry_after };
         }
@@ -127,6 +128,11 @@ impl Pass<'_> {
         outcome.leftovers = Some(leftovers);
         outcome
     }
+}
+
+/// What is said of a key whose signatures, without a timestamp of somebody else's clock, end with its certificates.
+pub(super) fn end_of_signatures(signer: &dyn Signer) -> Option<String> {
+    Some(format!("signatures end with their certificates at {}", Created::at(signer.ends()?)))
 }
 
 /// What is said of a `tag@digest` whose tag names another digest by now.

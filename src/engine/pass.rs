@@ -14,7 +14,7 @@ use crate::registry::{Access, ErrorKind, Registries, Session};
 use crate::signing::Signer;
 
 use super::failure::Failure;
-use super::finish::{news, tag_note};
+use super::finish::{end_of_signatures, news, tag_note};
 use super::memory::Memory;
 use super::observe;
 use super::outcome::Outcome;
@@ -182,8 +182,9 @@ impl Pass<'_> {
         if !request.memory.is_settled(&request.intent, signer.as_deref(), self.now) {
             return Ok(None);
         }
-        let Some(notes) = self.in_time(self.look()).await?? else { return Ok(None) };
+        let Some(mut notes) = self.in_time(self.look()).await?? else { return Ok(None) };
         let news = news(request, &notes).collect();
+        notes.extend(signer.as_deref().and_then(end_of_signatures));
         let due_in = match &request.intent.desired {
             Desired::WhenSuperseded(wanted) => next_settling(&request.memory.superseded, wanted, self.now),
             Desired::Content { .. } | Desired::Signature { .. } => None,

@@ -141,10 +141,8 @@ impl Pass<'_> {
             return Ok(Found::Other);
         }
         let existing = Existing { digest: digest.clone(), created: created(manifest) };
-        Ok(Found::Equal(
-            existing,
-            Box::new(Attachment { bytes: fetched.bytes.clone(), listed: listed_as(&fetched.descriptor(), manifest) }),
-        ))
+        let attachment = Attachment { bytes: fetched.bytes.clone(), listed: listed_as(&fetched.descriptor(), manifest) };
+        Ok(Found::Equal(existing, Box::new(attachment)))
     }
 }
 

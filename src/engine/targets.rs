@@ -6,7 +6,7 @@ use crate::oci::Descriptor;
 
 use super::apply::Work;
 use super::failure::Failure;
-use super::finish::{news, tag_note};
+use super::finish::{end_of_signatures, news, tag_note};
 use super::inspection::Inspection;
 use super::listing::mode;
 use super::observe::Resolved;
@@ -125,8 +125,9 @@ impl Pass<'_> {
             media_type: Some(resolved.root.media_type.clone()),
         });
         outcome.artifact_type = Some(request.intent.desired.artifact_type().to_string());
-        let words = resolved.tag_moved.as_ref().map(|moved| tag_note(request, digest, moved)).unwrap_or_default();
+        let mut words = resolved.tag_moved.as_ref().map(|moved| tag_note(request, digest, moved)).unwrap_or_default();
         outcome.notes.extend(news(request, &words));
+        words.extend(self.signer().and_then(end_of_signatures));
         let before = request.memory.image.as_ref().filter(|before| *before != digest && reference.digest.is_none());
         if let Some(before) = before {
             outcome.notes.push(Note {

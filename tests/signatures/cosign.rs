@@ -33,7 +33,7 @@ fn wanted(annotations: &Value) -> Value {
 }
 
 fn desk(bench: &Bench, key: &[u8]) -> Desk {
-    let spec = bench.spec(&bench.image.tagged(), wanted(&json!({})));
+    let spec = bench.spec(&bench.image.tagged(), &wanted(&json!({})));
     Desk::new(bench, &spec, &[("key", &[("cosign.key", key), ("cosign.password", PASSWORD.as_bytes())])])
 }
 
@@ -42,7 +42,7 @@ async fn the_real_cosign_verifies_the_index_and_each_selected_platform_and_nothi
     for bench in Bench::both().await {
         let key = key_pair(&bench, "cosign").await;
         let mut desk = desk(&bench, &key);
-        desk.change(&bench.spec(&bench.image.tagged(), wanted(&json!({"env": "prod"}))));
+        desk.change(&bench.spec(&bench.image.tagged(), &wanted(&json!({"env": "prod"}))));
         let outcome = desk.ready().await;
         assert_eq!(outcome.attached().as_deref(), Some("2/2"));
         assert_eq!(desk.status.artifact_type.as_deref(), Some(BUNDLE));
@@ -142,7 +142,7 @@ async fn a_process_that_dies_at_any_point_leaves_one_signature_a_target() {
         let key = key_pair(&bench, "cosign").await;
         for fate in [Fate::DiesBeforeThePush, Fate::DiesAfterThePush] {
             let mut desk = desk(&bench, &key);
-            desk.change(&bench.spec(&bench.image.tagged(), wanted(&json!({"fate": (fate as u8).to_string()}))));
+            desk.change(&bench.spec(&bench.image.tagged(), &wanted(&json!({"fate": (fate as u8).to_string()}))));
             let before = bench.listed(&bench.signed()[0], BUNDLE).await.len();
             desk.pass_with(true, fate).await;
             desk.ready().await;

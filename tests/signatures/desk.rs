@@ -86,7 +86,7 @@ impl Bench {
     }
 
     /// A spec for the index and the selected platform.
-    pub(crate) fn spec(&self, image: &str, wanted: Value) -> Value {
+    pub(crate) fn spec(&self, image: &str, wanted: &Value) -> Value {
         let mut spec = json!({
             "image": image, "insecure": true, "secretRef": {"name": "login"}, "targets": {"platforms": ["linux/amd64"]},
         });
@@ -104,6 +104,9 @@ pub(crate) struct Desk {
     generation: i64,
     pub(crate) now: Timestamp,
 }
+
+/// The files of a Secret, by name.
+pub(crate) type Files<'a> = &'a [(&'a str, &'a [u8])];
 
 /// What becomes of the process once its status is saved.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -131,7 +134,7 @@ impl Journal for StatusJournal<'_> {
 }
 
 impl Desk {
-    pub(crate) fn new(bench: &Bench, spec: &Value, secrets: &[(&str, &[(&str, &[u8])])]) -> Self {
+    pub(crate) fn new(bench: &Bench, spec: &Value, secrets: &[(&str, Files<'_>)]) -> Self {
         let registries = Registries::new(Options { allow_loopback: true, ..Options::default() });
         let mut sources = Sources { fallback_credentials: Keychain::anonymous(), ..Sources::default() };
         let login = json!({"auths": {bench.registry.host(): {"username": "ci", "password": "secret"}}}).to_string();
@@ -155,7 +158,7 @@ impl Desk {
     }
 
     /// Puts other files into a Secret.
-    pub(crate) fn put(&mut self, name: &str, data: &[(&str, &[u8])]) {
+    pub(crate) fn put(&mut self, name: &str, data: Files<'_>) {
         self.sources.secrets.insert(name.to_owned(), secret(data));
     }
 
@@ -217,7 +220,7 @@ impl Desk {
     }
 }
 
-fn secret(data: &[(&str, &[u8])]) -> SecretData {
+fn secret(data: Files<'_>) -> SecretData {
     let data = data.iter().map(|(key, value)| ((*key).to_owned(), Secret::new(*value))).collect();
     SecretData { data, ..SecretData::default() }
 }

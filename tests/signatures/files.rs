@@ -32,7 +32,7 @@ async fn bundle(bench: &Bench, digest: &str) -> String {
 }
 
 fn artifact(bench: &Bench, artifact_type: &str, files: &Value) -> Value {
-    bench.spec(&bench.image.pinned(), json!({"artifact": {"artifactType": artifact_type, "files": files}}))
+    bench.spec(&bench.image.pinned(), &json!({"artifact": {"artifactType": artifact_type, "files": files}}))
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn the_keys_of_a_config_map_go_to_the_digests_in_their_names_also_on_a_tag
         key_pair(&bench, "cosign").await;
         let spec = bench.spec(
             &bench.image.tagged(),
-            json!({"artifact": {"artifactType": BUNDLE, "filesFrom": [{"configMapRef": {"name": "sigs"}, "mediaType": BUNDLE}]}}),
+            &json!({"artifact": {"artifactType": BUNDLE, "filesFrom": [{"configMapRef": {"name": "sigs"}, "mediaType": BUNDLE}]}}),
         );
         let mut desk = Desk::new(&bench, &spec, &[]);
         assert_eq!(desk.refused().await.0, "FileMissing");

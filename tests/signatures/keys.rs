@@ -3,13 +3,13 @@
 use serde_json::json;
 
 use crate::cosign::key_pair;
-use crate::desk::{Bench, Desk};
+use crate::desk::{Bench, Desk, Files};
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
-fn desk(bench: &Bench, data: &[(&str, &[u8])]) -> Desk {
+fn desk(bench: &Bench, data: Files<'_>) -> Desk {
     let wanted = json!({"signature": {"cosign": {"keySecretRef": {"name": "key"}}}});
-    Desk::new(bench, &bench.spec(&bench.image.tagged(), wanted), &[("key", data)])
+    Desk::new(bench, &bench.spec(&bench.image.tagged(), &wanted), &[("key", data)])
 }
 
 #[tokio::test]

@@ -13,8 +13,15 @@
     reason = "tests fail by panicking"
 )]
 
+mod cluster;
+#[path = "../e2e/controller.rs"]
+#[allow(dead_code, reason = "the end-to-end tests use the rest")]
+mod controller;
 mod cosign;
 mod desk;
 mod files;
 mod keys;
+#[path = "../e2e/namespace.rs"]
+#[allow(dead_code, reason = "the end-to-end tests use the rest")]
+mod namespace;
 mod notation;

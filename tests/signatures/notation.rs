@@ -25,7 +25,7 @@ fn desk(bench: &Bench, key: &str, chain: &str, roots: Option<&str>, expiry: Opti
     if let Some(expiry) = expiry {
         notation["expiry"] = json!(expiry);
     }
-    let spec = bench.spec(&bench.image.pinned(), json!({"signature": {"notation": notation}}));
+    let spec = bench.spec(&bench.image.pinned(), &json!({"signature": {"notation": notation}}));
     let (key, chain, roots) = (file(key), file(chain), roots.map(file));
     let mut data = vec![("tls.key", key.as_slice()), ("tls.crt", chain.as_slice())];
     data.extend(roots.as_ref().map(|roots| ("ca.crt", roots.as_slice())));
