@@ -8,6 +8,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     clippy::needless_pass_by_value,
     clippy::type_complexity,
     reason = "tests fail by panicking"
