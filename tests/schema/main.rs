@@ -299,3 +299,15 @@ fn described(path: &str, schema: &Value, fields: &mut Vec<String>) {
         described(&format!("{path}[]"), &property["items"], fields);
     }
 }
+
+#[tokio::test]
+async fn each_sample_applied_twice_shows_no_difference() {
+    let cluster = Cluster::start().await;
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples");
+    for _ in 0..2 {
+        cluster.plane.kubectl(["apply", "--server-side", "--field-manager=gitops", "-f", samples]).await.unwrap().stdout().unwrap();
+    }
+    let difference =
+        cluster.plane.kubectl(["diff", "--server-side", "--field-manager=gitops", "-f", samples]).await.unwrap().stdout().unwrap();
+    assert_eq!(difference, "");
+}
