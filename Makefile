@@ -25,7 +25,7 @@ test: ## Run every test, after building all that they need
 	$(call say,Building the tools that the tests run: about 11 minutes once on a machine and then none)
 	@$(BIN)/testbed build all >/dev/null
 	$(call say,Running the tests)
-	cargo test --workspace -- --include-ignored
+	cargo test --workspace --no-fail-fast -- --include-ignored
 
 testbed: ## Bring up a control plane and two registries to play with, until Ctrl-C
 	cargo build --workspace --bins

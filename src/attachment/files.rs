@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::api::{self, ArtifactFile};
+use crate::api::{self, ArtifactFile, ConfigMapFiles};
 use crate::oci::{Descriptor, Digest, PlatformPattern, annotation};
 
 use super::image::{Entry, EntryKind};
@@ -116,10 +116,41 @@ impl File {
         };
         Ok(Self { title: file.name.clone(), media_type: file.media_type().to_owned(), target, bytes })
     }
+
+    /// Every key of a ConfigMap as a file of that name, in the order of names; one that names a digest is for that target only.
+    ///
+    /// # Errors
+    /// When the ConfigMap is absent or empty, or a key is no file name.
+    pub(super) fn all_of(from: &ConfigMapFiles, at: &str, inputs: &Inputs) -> Result<Vec<Self>, FileError> {
+        let name = &from.config_map_ref.name;
+        let place = || format!("{at}.configMapRef.name");
+        let map = inputs.config_maps.get(name).ok_or_else(|| FileError::NoConfigMap { at: place(), name: name.clone() })?;
+        if map.is_empty() {
+            return Err(FileError::NoKeys { at: place(), name: name.clone() });
+        }
+        let file = |(key, bytes): (&String, &Bytes)| {
+            check_title(key, at)?;
+            let target = named_digest(key).map_or(FileTarget::Every, FileTarget::Digest);
+            Ok(Self { title: key.clone(), media_type: from.media_type().to_owned(), target, bytes: bytes.clone() })
+        };
+        map.iter().map(file).collect()
+    }
+}
+
+/// The digest in a file's name, as cosign writes it there: `sha256-` and exactly 64 hexadecimal digits.
+fn named_digest(name: &str) -> Option<Digest> {
+    const PREFIX: &str = "sha256-";
+    const LENGTH: usize = 64;
+    name.match_indices(PREFIX).find_map(|(at, _)| {
+        let rest = name.get(at + PREFIX.len()..)?;
+        let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+        (digits == LENGTH).then(|| format!("sha256:{}", rest.get(..LENGTH).unwrap_or_default().to_ascii_lowercase()).parse().ok()).flatten()
+    })
 }
 
 fn look_up(key: &api::ConfigMapKeyRef, at: &str, inputs: &Inputs) -> Result<Bytes, FileError> {
-    let map = inputs.config_maps.get(&key.name).ok_or_else(|| FileError::NoConfigMap { at: at.to_owned(), name: key.name.clone() })?;
+    let place = format!("{at}.valueFrom.configMapKeyRef.name");
+    let map = inputs.config_maps.get(&key.name).ok_or_else(|| FileError::NoConfigMap { at: place, name: key.name.clone() })?;
     map.get(&key.key).cloned().ok_or_else(|| FileError::NoKey { at: at.to_owned(), name: key.name.clone(), key: key.key.clone() })
 }
 
@@ -158,8 +189,16 @@ pub enum FileError {
         at: String,
     },
     /// The ConfigMap is absent.
-    #[error("{at}.valueFrom.configMapKeyRef.name: the ConfigMap {name:?} is not there: create it in the namespace of the resource")]
+    #[error("{at}: the ConfigMap {name:?} is not there: create it in the namespace of the resource")]
     NoConfigMap {
+        /// Place in the spec.
+        at: String,
+        /// The ConfigMap.
+        name: String,
+    },
+    /// The ConfigMap holds nothing.
+    #[error("{at}: the ConfigMap {name:?} has no keys: add files to data or binaryData")]
+    NoKeys {
         /// Place in the spec.
         at: String,
         /// The ConfigMap.
@@ -176,13 +215,13 @@ pub enum FileError {
         key: String,
     },
     /// A target has no file.
-    #[error("spec.artifact.files: no file is for the target {target}: add one, or leave the target out by spec.targets")]
+    #[error("spec.artifact: no file is for the target {target}: add one, or leave the target out by spec.targets")]
     Uncovered {
         /// The target.
         target: String,
     },
     /// Two files of one target have the same name.
-    #[error("spec.artifact.files: two files named {name:?} are for the target {target}: give each its own name or target")]
+    #[error("spec.artifact: two files named {name:?} are for the target {target}: give each its own name or target")]
     TwoOfOneName {
         /// The name.
         name: String,
@@ -195,6 +234,24 @@ impl FileError {
     /// Whether content is missing that somebody can still add; otherwise the spec itself is wrong.
     #[must_use]
     pub const fn is_missing(&self) -> bool {
-        matches!(self, Self::NoConfigMap { .. } | Self::NoKey { .. } | Self::Uncovered { .. })
+        matches!(self, Self::NoConfigMap { .. } | Self::NoKeys { .. } | Self::NoKey { .. } | Self::Uncovered { .. })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_in_a_name_is_sixty_four_digits_and_not_one_more() {
+        let hex = "a".repeat(64);
+        let digest: Digest = format!("sha256:{hex}").parse().unwrap();
+        for name in [format!("sha256-{hex}"), format!("app-sha256-{hex}.sig"), format!("sha256-{}.json", hex.to_uppercase())] {
+            assert_eq!(named_digest(&name), Some(digest.clone()), "{name}");
+        }
+        for name in [format!("sha256-{hex}a"), format!("sha256-{}", "a".repeat(63)), hex.clone(), format!("sha256:{hex}"), String::new()] {
+            assert_eq!(named_digest(&name), None, "{name}");
+        }
     }
 }

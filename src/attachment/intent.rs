@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{EndOfLife, ImageAttachmentSpec, Reason, Scope};
-use crate::oci::{ArtifactType, PlatformPattern, Reference};
+use crate::api::{Artifact, EndOfLife, ImageAttachmentSpec, Reason, Scope, Signature};
+use crate::oci::{ArtifactType, PlatformPattern, Reference, media_type};
 
 use super::content::Content;
 use super::end_of_life::EndOfLifeDate;
@@ -34,6 +34,11 @@ pub enum Desired {
     },
     /// An end-of-life mark on what the tag leaves behind.
     WhenSuperseded(Supersession),
+    /// A signature, whose bytes are others each time: what makes it, and tells equal ones, is the caller's.
+    Signature {
+        /// By which listings know signatures of this kind.
+        artifact_type: ArtifactType,
+    },
 }
 
 impl Desired {
@@ -43,13 +48,14 @@ impl Desired {
         match self {
             Self::Content { content, .. } => &content.artifact_type,
             Self::WhenSuperseded(supersession) => &supersession.artifact_type,
+            Self::Signature { artifact_type } => artifact_type,
         }
     }
 
     /// Whether readers act on what is attached, so that one that is no longer wanted must not stay.
     #[must_use]
     pub const fn speaks(&self) -> bool {
-        matches!(self, Self::Content { mark: Some(_), .. } | Self::WhenSuperseded(_))
+        matches!(self, Self::Content { mark: Some(_), .. } | Self::WhenSuperseded(_) | Self::Signature { .. })
     }
 }
 
@@ -74,21 +80,8 @@ impl Intent {
         let selection = parse_selection(spec)?;
         let desired = match (&spec.end_of_life, &spec.artifact, &spec.signature) {
             (Some(end_of_life), None, None) => parse_mark(end_of_life, &reference)?,
-            (None, Some(artifact), None) => {
-                let mut files = Vec::new();
-                for (nth, file) in artifact.files.iter().enumerate() {
-                    files.push(File::resolve(file, &format!("spec.artifact.files[{nth}]"), inputs).map_err(file_problem)?);
-                }
-                if files.iter().any(|file| file.target != FileTarget::Every) && reference.digest.is_none() {
-                    return Err(invalid(
-                        "artifact.files: a file with a target needs a digest in image, since a tag may move on: write image as name:tag@sha256:… (affix pin does)",
-                    ));
-                }
-                let artifact_type = parse_artifact_type(&artifact.artifact_type, "artifact.artifactType")?;
-                let annotations = artifact.annotations.clone();
-                check_annotations(&annotations, "artifact.annotations")?;
-                Desired::Content { content: Content { artifact_type, annotations, files }, mark: None }
-            }
+            (None, Some(artifact), None) => parse_artifact(artifact, &reference, inputs)?,
+            (None, None, Some(signature)) => parse_signature(signature)?,
             _ => return Err(Problem::new(Reason::InvalidSpec, "spec: give exactly one of endOfLife, artifact and signature")),
         };
         Ok(Self { reference, selection, desired })
@@ -179,6 +172,35 @@ fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired,
     annotations.insert(annotation.clone(), date.as_str().to_owned());
     let content = Content { artifact_type, annotations, files: Vec::new() };
     Ok(Desired::Content { content, mark: Some(MarkKeys { annotation, date }) })
+}
+
+fn parse_artifact(artifact: &Artifact, reference: &Reference, inputs: &Inputs) -> Result<Desired, Problem> {
+    let mut files = Vec::new();
+    for (nth, file) in artifact.files.iter().enumerate() {
+        files.push(File::resolve(file, &format!("spec.artifact.files[{nth}]"), inputs).map_err(file_problem)?);
+    }
+    if files.iter().any(|file| file.target != FileTarget::Every) && reference.digest.is_none() {
+        return Err(invalid(
+            "artifact.files: a file with a target needs a digest in image, since a tag may move on: write image as name:tag@sha256:… (affix pin does)",
+        ));
+    }
+    // A key that names a digest is safe on a tag: wherever the tag moves, the file goes to that digest or nowhere.
+    for (nth, from) in artifact.files_from.iter().enumerate() {
+        files.extend(File::all_of(from, &format!("spec.artifact.filesFrom[{nth}]"), inputs).map_err(file_problem)?);
+    }
+    let artifact_type = parse_artifact_type(&artifact.artifact_type, "artifact.artifactType")?;
+    let annotations = artifact.annotations.clone();
+    check_annotations(&annotations, "artifact.annotations")?;
+    Ok(Desired::Content { content: Content { artifact_type, annotations, files }, mark: None })
+}
+
+fn parse_signature(signature: &Signature) -> Result<Desired, Problem> {
+    let artifact_type = match (&signature.cosign, &signature.notation) {
+        (Some(_), None) => media_type::SIGSTORE_BUNDLE,
+        (None, Some(_)) => media_type::NOTARY_SIGNATURE,
+        _ => return Err(invalid("signature: give exactly one of cosign and notation")),
+    };
+    Ok(Desired::Signature { artifact_type: parse_artifact_type(artifact_type, "signature")? })
 }
 
 fn parse_artifact_type(text: &str, field: &str) -> Result<ArtifactType, Problem> {

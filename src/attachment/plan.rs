@@ -123,7 +123,11 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
         Listed::Content { content, .. } => {
             (adoption::equals(content, &observed.subject, entries, &observed.fetched), content.artifact_type.as_str(), content.hash())
         }
-        Listed::Signature { content, artifact_type, verified } => (verified.clone(), artifact_type.as_str(), content.clone()),
+        Listed::Signature { content, artifact_type, verified } => {
+            let mut verified = verified.clone();
+            adoption::sort(&mut verified);
+            (verified, artifact_type.as_str(), content.clone())
+        }
     };
     let same_content = observed.known.content.as_ref() == Some(&content_hash);
     // What claims to be made in the future counts only where this resource made it, by a clock that was ahead.
@@ -154,6 +158,10 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
             made: observed.ours.contains(&existing.digest) || remade(observed, existing, same_content),
             existing: existing.clone(),
         },
+        // The time of a signature is the time of signing; its bytes would be others all the same.
+        (Outranked::No, None) if matches!(observed.wanted, Listed::Signature { .. }) => {
+            Action::Attach { created: Created::at(now), supersedes: false }
+        }
         // A crash between the note in status and the push, or a loss: the same bytes again.
         (Outranked::No, None) => {
             let known = observed.known.created.filter(|created| same_content && outlives(Some(*created)));

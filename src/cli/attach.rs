@@ -1,20 +1,18 @@
 //! `affix attach`: the controller's work, once, without a cluster.
 
-use std::io::Write as _;
-
 use k8s_openapi::jiff::Timestamp;
 
 use super::desk;
 use super::documents::{Documents, FileArgs};
-use super::exit::{Error, Exit};
+use super::exit::{Error, Exit, print, tell};
 use super::report::{self, Format, Tense};
 use crate::engine::Mode;
 
 /// Attach what ImageAttachments ask for, once and without a cluster
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "The registry is reached with the login that the resource names (spec.secretRef or spec.serviceAccountName, with their
-objects among the files), else with yours: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then
+    after_long_help = "The registry is reached with the login that the resource names (spec.secretRef or spec.serviceAccountName, with their \
+objects among the files), else with yours: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then \
 $XDG_RUNTIME_DIR/containers/auth.json. Credential helpers are not run.
 
 Attaching twice changes nothing: what is there already is found and kept. Nothing is ever removed.
@@ -46,7 +44,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
 pub(super) async fn work(files: &FileArgs, output: Option<Format>, mode: Mode) -> Result<Exit, Error> {
     let documents = Documents::load(files)?;
     for notice in &documents.notices {
-        writeln!(std::io::stderr().lock(), "notice: {notice}")?;
+        tell(&format!("notice: {notice}"));
     }
     let (doing, tense) = if mode == Mode::Plan { ("planning", Tense::Future) } else { ("attaching", Tense::Past) };
     let jobs = desk::prepare(&documents, mode)?;
@@ -55,7 +53,7 @@ pub(super) async fn work(files: &FileArgs, output: Option<Format>, mode: Mode) -
         Some(format) => report::resources(&done, format, Timestamp::now())?,
         None => report::tables(&done, tense),
     };
-    std::io::stdout().lock().write_all(text.as_bytes())?;
+    print(&text)?;
     let good = |done: &desk::Done<'_>| done.outcome.as_ref().is_some_and(|outcome| report::is_good(outcome, tense));
     Ok(match (interrupted, done.iter().all(good)) {
         (true, _) => Exit::Interrupted,

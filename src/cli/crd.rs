@@ -1,8 +1,6 @@
 //! `affix crd`: the CustomResourceDefinition.
 
-use std::io::Write as _;
-
-use super::exit::{Error, Exit};
+use super::exit::{Error, Exit, print};
 
 /// Print the CustomResourceDefinition of ImageAttachment as YAML
 #[derive(Debug, clap::Args)]
@@ -13,6 +11,6 @@ pub(super) struct Args {}
 
 /// Prints it.
 pub(super) fn run(_: &Args) -> Result<Exit, Error> {
-    std::io::stdout().lock().write_all(crate::api::crd_yaml().as_bytes())?;
+    print(&crate::api::crd_yaml())?;
     Ok(Exit::Done)
 }

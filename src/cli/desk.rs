@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
 
 use super::documents::{Attachment, Documents};
-use super::exit::Error;
+use super::exit::{Error, tell};
 use super::interrupt::interrupted;
 use super::login;
 use super::text::{Clean, line};
@@ -21,6 +21,11 @@ use crate::registry::{Keychain, Options, Registries};
 
 /// How many resources are worked on at once; requests to one registry are limited by the registry room.
 const SIDE_BY_SIDE: usize = 8;
+
+/// Why a desk marks nothing by `previous`: the date of such a mark counts from when affix saw the move, and only a status keeps it, so
+/// that every run would make one more mark with a later date.
+const NO_MEMORY: &str = "spec.endOfLife.whenSuperseded.previous: the dates of these marks are kept in the status of a cluster, which a desk has \
+                         not: give the digest in spec.image and a date in spec.endOfLife.date";
 
 /// A resource, and what is to be done for it.
 pub(super) struct Job<'a> {
@@ -63,6 +68,12 @@ pub(super) fn prepare(documents: &Documents, mode: Mode) -> Result<Vec<Job<'_>>,
     let mut errors = Vec::new();
     for attachment in &documents.attachments {
         let spec = &attachment.object.spec;
+        if mode == Mode::Attach
+            && spec.end_of_life.as_ref().and_then(|mark| mark.when_superseded.as_ref()).is_some_and(|when| !when.previous.is_empty())
+        {
+            errors.push(format!("{}: {NO_MEMORY}", attachment.place));
+            continue;
+        }
         let generation = attachment.object.metadata.generation.unwrap_or_default();
         match request(spec, None, generation, &documents.sources(attachment, logins.clone()), true) {
             Ok(request) => {
@@ -92,6 +103,7 @@ pub(super) async fn run<'a>(engine: &Engine, jobs: &[Job<'a>], doing: &'static s
     let progress = &progress;
     let mut work = futures::stream::iter(jobs.iter().enumerate())
         .map(|(nth, job)| async move {
+            progress.begin(job.attachment);
             let journal = DeskJournal { progress, label: job.attachment.label() };
             let outcome = match &job.request {
                 Some(request) => engine.run(request, &journal, &NoClaims, Timestamp::now()).await,
@@ -103,6 +115,9 @@ pub(super) async fn run<'a>(engine: &Engine, jobs: &[Job<'a>], doing: &'static s
     let mut stop = std::pin::pin!(interrupted());
     let early = loop {
         tokio::select! {
+            // A signal is listened for before the first work begins.
+            biased;
+            () = &mut stop => break true,
             next = work.next() => match next {
                 Some((nth, outcome)) => {
                     progress.resource_done();
@@ -112,7 +127,6 @@ pub(super) async fn run<'a>(engine: &Engine, jobs: &[Job<'a>], doing: &'static s
                 }
                 None => break false,
             },
-            () = &mut stop => break true,
         }
     };
     progress.end();
@@ -155,6 +169,13 @@ impl Progress {
         progress
     }
 
+    fn begin(&self, attachment: &Attachment) {
+        if !self.terminal {
+            let image = line(&attachment.object.spec.image, 1024);
+            tell(&format!("{}: {} {image}", attachment.label(), self.doing));
+        }
+    }
+
     fn resource_done(&self) {
         self.count(|(resources, _)| *resources += 1);
         self.show("");
@@ -168,8 +189,7 @@ impl Progress {
             self.show(&format!(", {} of {label}", line(target, 40)));
         } else {
             let text = format!("{label}: {} {} {:?} {why}", line(target, 80), row.digest, row.state);
-            // Progress is a courtesy: without a stderr the work goes on.
-            let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
+            tell(text.trim_end());
         }
     }
 

@@ -1,5 +1,6 @@
 //! How a command ends: the exit codes of the design, and the errors that lead to them.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// How a command that could do its work ended.
@@ -34,7 +35,7 @@ pub(super) enum Error {
     Failed(String),
     /// The output could not be written.
     #[error("the output cannot be written: {0}")]
-    Output(#[from] std::io::Error),
+    Output(std::io::Error),
 }
 
 impl Error {
@@ -60,4 +61,21 @@ impl From<Code> for ExitCode {
     fn from(code: Code) -> Self {
         Self::from(code.0)
     }
+}
+
+/// Writes the command's output. A reader who has seen enough (`affix tree … | head`) changes nothing about how the command ends.
+///
+/// # Errors
+/// When it cannot be written for another cause.
+pub(super) fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Tells people something beside the output. Where nobody listens, nothing is lost.
+pub(super) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

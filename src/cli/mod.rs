@@ -20,12 +20,11 @@ mod table;
 mod text;
 mod tree;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use exit::{Error, Exit};
+use exit::{Error, Exit, tell};
 use logging::LogFormat;
 
 /// The arguments of `affix`.
@@ -87,11 +86,8 @@ pub async fn run(cli: Cli) -> ExitCode {
     };
     match ended {
         Ok(exit) => exit.into(),
-        // Whoever read our output has seen enough (`affix tree … | head`).
-        Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done.into(),
         Err(error) => {
-            // Nobody is left to tell when stderr is closed too.
-            let _ = writeln!(std::io::stderr().lock(), "error: {error}");
+            tell(&format!("error: {error}"));
             error.exit().into()
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use futures::StreamExt as _;
 use serde::Deserialize;
@@ -11,7 +10,7 @@ use serde_saphyr::Spanned;
 
 use super::desk;
 use super::documents::{Attachment, Documents, FileArgs, Input, Place, options, parse, read};
-use super::exit::{Error, Exit};
+use super::exit::{Error, Exit, print, tell};
 use super::text::Clean;
 use crate::engine::access;
 use crate::oci::Reference;
@@ -43,7 +42,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
     let documents = Documents::gather(&inputs)?;
     documents.require_attachments()?;
     for notice in &documents.notices {
-        writeln!(std::io::stderr().lock(), "notice: {notice}")?;
+        tell(&format!("notice: {notice}"));
     }
     let logins = desk::logins(&documents);
     let registries = desk::registries();
@@ -69,7 +68,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
     }
     let kept = inputs.iter().filter(|input| documents.files.contains(&input.name));
     let texts: Result<Vec<String>, Error> = kept.map(|input| rewrite(input, &pins)).collect();
-    std::io::stdout().lock().write_all(join(&texts?).as_bytes())?;
+    print(&join(&texts?))?;
     Ok(Exit::Done)
 }
 

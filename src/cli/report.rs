@@ -67,6 +67,15 @@ fn table(done: &Done<'_>, tense: Tense) -> String {
             let _ = writeln!(text, "  and {} more skipped", outcome.skipped_not_listed);
         }
     }
+    if let Some(superseded) = outcome.superseded.as_ref().filter(|superseded| !superseded.is_empty()) {
+        let mut table = Table::new(&["SUPERSEDED", "STATE", "DATE", "WHY"]);
+        for image in superseded {
+            let why = [&image.reason, &image.message].into_iter().flatten().cloned().collect::<Vec<_>>().join(": ");
+            let date = image.date.clone().unwrap_or_default();
+            table.row([short(&image.digest), format!("{:?}", image.state), date, line(&why, WHY)]);
+        }
+        let _ = write!(text, "{table}");
+    }
     let _ = write!(text, "{}", summary(outcome, tense));
     text
 }
@@ -75,6 +84,7 @@ fn summary(outcome: &Outcome, tense: Tense) -> String {
     let mut text = String::new();
     let verdict = &outcome.verdict;
     let _ = match tense {
+        Tense::Past if verdict.ready => writeln!(text, "  Ready: {}", Clean(&verdict.message)),
         Tense::Future if verdict.ready => writeln!(text, "  nothing to do: {}", Clean(&verdict.message)),
         Tense::Future if verdict.reason == Reason::Planned => {
             writeln!(text, "  {}", Clean(verdict.message.strip_prefix("dry run: ").unwrap_or(&verdict.message)))
@@ -92,6 +102,7 @@ fn summary(outcome: &Outcome, tense: Tense) -> String {
 
 fn target(row: &TargetStatus) -> String {
     row.platform.clone().unwrap_or_else(|| match row.kind {
+        _ if row.reason.as_deref() == Some(Reason::AttestationManifest.as_str()) => "attestation".to_owned(),
         crate::api::TargetKind::Index => "index".to_owned(),
         crate::api::TargetKind::Platform => "manifest".to_owned(),
     })
@@ -172,7 +183,9 @@ pub(super) fn json(value: &impl serde::Serialize) -> Result<String, Error> {
 
 /// A YAML document for a terminal; where a terminal would act upon it, its JSON, which is YAML too.
 fn yaml(value: &Value) -> Result<String, Error> {
-    let text = serde_saphyr::to_string(value).map_err(|error| Error::Failed(error.to_string()))?;
+    // A long text stays on one line, as kubectl has it: what is folded cannot be searched.
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
+    let text = serde_saphyr::to_string_with_options(value, options).map_err(|error| Error::Failed(error.to_string()))?;
     if text.chars().any(|c| is_unsafe(c) && c != '\n') { json(value) } else { Ok(text) }
 }
 

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::{Reason, TargetState, TargetStatus};
-use crate::attachment::{Action, Attachment, Entry, Existing, Listed, TargetPlan};
+use crate::attachment::{Action, Attachment, Created, Entry, Existing, Listed, Problem, TargetPlan};
 use crate::oci::{Descriptor, Digest, annotation, media_type};
 use crate::registry::{FallbackChange, ListingSource, Locator, Session};
 
@@ -67,6 +67,8 @@ impl Pass<'_> {
         let Work { entries, mut table, targets, plans, empty_is_there } = work;
         let mut pushes: Vec<(&Target, Push, bool)> = Vec::new();
         let mut retry_after = None;
+        // What status says was about to be pushed, and never was.
+        let absent: Vec<Digest> = targets.iter().flat_map(|target| target.unlisted.absent.iter().cloned()).collect();
         for (target, plan) in targets.iter().zip(plans) {
             if let (Ok(words), false) = (&mut outcome.resolved, plan.notes.is_empty()) {
                 words.extend(plan.notes.iter().cloned());
@@ -80,18 +82,18 @@ impl Pass<'_> {
                     set(&mut table, target.row, |row| rows::attached(row, existing, *made, &target.content));
                 }
                 Action::Attach { created, supersedes } => {
-                    let Listed::Content { content, .. } = &target.observed.wanted else { continue };
-                    let attachment = content.attach_to(&target.observed.subject, *created);
-                    set(&mut table, target.row, |row| rows::intended(row, attachment.digest(), *created, &target.content));
+                    let (attachment, blobs) = match self.make(target, *created).await {
+                        Ok(made) => made,
+                        Err(problem) => {
+                            set(&mut table, target.row, |row| rows::fail(row, &problem.into()));
+                            continue;
+                        }
+                    };
+                    let created = stated_created(&attachment).unwrap_or(*created);
+                    set(&mut table, target.row, |row| rows::intended(row, attachment.digest(), created, &target.content));
                     let seen_before = target.observed.known.attachment.is_some()
                         || target.observed.listing.as_ref().is_ok_and(|entries| !entries.is_empty());
-                    let push = Push {
-                        subject: target.observed.subject.clone(),
-                        attachment,
-                        blobs: content.blobs.clone(),
-                        source: target.source,
-                        seen_before,
-                    };
+                    let push = Push { subject: target.observed.subject.clone(), attachment, blobs, source: target.source, seen_before };
                     pushes.push((target, push, *supersedes));
                 }
             }
@@ -109,7 +111,7 @@ impl Pass<'_> {
         }
         if let (Some(image), false) = (&outcome.image, pushes.is_empty()) {
             let mut leftovers = Vec::new();
-            remove::remember(&self.request.memory, &table, &mut leftovers, &[]);
+            remove::remember(&self.request.memory, &table, &mut leftovers, &absent);
             journal.save(&Draft { image, rows: &table, leftovers: &leftovers, superseded: outcome.superseded.as_deref() }).await?;
         }
         let timed_out = self.timed_out();
@@ -119,10 +121,7 @@ impl Pass<'_> {
             outcome.notes.extend(notes);
             match result {
                 Ok(Pushed::Listed) => {
-                    let existing = Existing {
-                        digest: push.attachment.digest().clone(),
-                        created: push.attachment.listed.annotations.get(annotation::CREATED).and_then(|text| text.parse().ok()),
-                    };
+                    let existing = Existing { digest: push.attachment.digest().clone(), created: stated_created(&push.attachment) };
                     set(&mut table, target.row, |row| {
                         rows::attached(row, &existing, true, &target.content);
                         row.reason = supersedes.then(|| Reason::Superseded.as_str().to_owned());
@@ -141,9 +140,34 @@ impl Pass<'_> {
                 journal.progress(row);
             }
         }
-        let (leftovers, gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, entries).await;
+        let (leftovers, mut gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, entries).await;
+        gone.extend(absent);
         Ok(self.finish(outcome, table, leftovers, &gone, retry_after))
     }
+}
+
+impl Pass<'_> {
+    /// The attachment of what is wanted on a target, and its blobs.
+    async fn make(&self, target: &Target, created: Created) -> Result<(Attachment, Vec<Bytes>), Problem> {
+        let subject = &target.observed.subject;
+        match (&target.observed.wanted, &target.unlisted.own) {
+            (Listed::Content { content, .. }, _) => Ok((content.attach_to(subject, created), content.blobs.clone())),
+            (Listed::Signature { .. }, Some(own)) => Ok((own.clone(), Vec::new())),
+            (Listed::Signature { .. }, None) => {
+                // A hundred RSA signatures take half a second: others get their turn in between.
+                tokio::task::yield_now().await;
+                let (Some(signer), Some(key)) = (self.signer(), &self.request.key) else {
+                    return Err(Problem::new(Reason::KeyInvalid, "the key is not open"));
+                };
+                let signature = signer.sign(subject, created.instant()).map_err(|error| key.problem(&error))?;
+                Ok((Attachment::from_manifest(&signature.manifest), vec![signature.layer.into()]))
+            }
+        }
+    }
+}
+
+fn stated_created(attachment: &Attachment) -> Option<Created> {
+    attachment.listed.annotations.get(annotation::CREATED)?.parse().ok()
 }
 
 /// Pushes everything; one failure stops nothing else. Answers in the order of `pushes`.

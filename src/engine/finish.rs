@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 
 use crate::api::{Leftover, Reason, TargetState, TargetStatus};
-use crate::attachment::{Entry, TargetPlan};
-use crate::oci::{Descriptor, Digest};
+use crate::attachment::{Created, Entry, Listed, TargetPlan};
+use crate::oci::{Descriptor, Digest, RawEntry};
+use crate::signing::Signer;
 
 use super::apply::Push;
 use super::failure::Failure;
@@ -17,23 +18,25 @@ use super::remove::{self, Claims, Removed};
 use super::rows;
 
 impl Pass<'_> {
-    /// What was attached before under the same digest and had to be pushed again was lost in between.
+    /// What was attached before and had to be pushed again, or signed again for the same content, was lost in between.
     pub(super) fn note_restored(&self, outcome: &mut Outcome, target: &Target, push: &Push) {
-        let before = self.request.memory.row(&target.observed.subject.digest);
-        let lost = before.is_some_and(|row| {
-            row.state == TargetState::Attached && row.attachment.as_deref() == Some(push.attachment.digest().to_string().as_str())
-        });
-        if lost {
-            outcome.notes.push(Note {
-                severity: Severity::Warning,
-                reason: Reason::Restored,
-                message: format!(
-                    "{} was no longer attached to {}; it was put back",
-                    push.attachment.digest(),
-                    target.observed.subject.digest
-                ),
-            });
-        }
+        let subject = &target.observed.subject.digest;
+        let Some(before) = self.request.memory.row(subject).filter(|row| row.state == TargetState::Attached) else { return };
+        let Some(attachment) = before.attachment.as_deref() else { return };
+        let listed =
+            |entries: &Vec<RawEntry>| entries.iter().any(|entry| entry.digest().is_some_and(|digest| digest.to_string() == attachment));
+        let what = if attachment == push.attachment.digest().to_string() {
+            "it was put back"
+        } else if matches!(target.observed.wanted, Listed::Signature { .. })
+            && before.content.as_deref() == Some(target.content.to_string().as_str())
+            && !target.observed.listing.as_ref().is_ok_and(listed)
+        {
+            "the target was signed anew"
+        } else {
+            return;
+        };
+        let message = format!("{attachment} was no longer attached to {subject}; {what}");
+        outcome.notes.push(Note { severity: Severity::Warning, reason: Reason::Restored, message });
     }
 
     pub(super) fn warn_of_many(&self, outcome: &mut Outcome, subject: &Descriptor, count: usize) {
@@ -62,7 +65,16 @@ impl Pass<'_> {
         );
         let mut leftovers = unwanted.kept;
         let mut gone = Vec::new();
-        for (subject, attachment) in unwanted.remove {
+        let mut remove = unwanted.remove;
+        for (subject, attachment) in unwanted.unlisted {
+            // Most often it was never pushed; what the registry has all the same must not turn up in a listing later.
+            match self.in_time(self.is_there(&attachment)).await.and_then(std::convert::identity) {
+                Ok(true) => remove.push((subject, attachment)),
+                Ok(false) => gone.push(attachment),
+                Err(_) => {}
+            }
+        }
+        for (subject, attachment) in remove {
             // What another resource wants is its own from now on.
             if claims.is_wanted(&subject.digest, &attachment).await {
                 gone.push(attachment);
@@ -107,17 +119,20 @@ impl Pass<'_> {
         remove::remember(&self.request.memory, &table, &mut leftovers, gone);
         outcome.verdict = Verdict::over(&table, retry_after);
         let refused = leftovers.iter().find(|leftover| leftover.message.is_some());
-        if let (true, Some(refused)) = (outcome.verdict.ready, refused) {
-            if self.request.intent.desired.speaks() {
-                let message = refused.message.clone().unwrap_or_default();
-                outcome.verdict = Verdict { ready: false, reason: Reason::RemovalRefused, message, retry_after };
-            }
+        if let (true, Some(refused), true) = (outcome.verdict.ready, refused, self.request.intent.desired.speaks()) {
+            let message = refused.message.clone().unwrap_or_default();
+            outcome.verdict = Verdict { ready: false, reason: Reason::RemovalRefused, message, retry_after };
         }
         outcome.skipped_not_listed = rows::bound(&mut table);
         outcome.rows = Some(table);
         outcome.leftovers = Some(leftovers);
         outcome
     }
+}
+
+/// What is said of a key whose signatures, without a timestamp of somebody else's clock, end with its certificates.
+pub(super) fn end_of_signatures(signer: &dyn Signer) -> Option<String> {
+    Some(format!("signatures end with their certificates at {}", Created::at(signer.ends()?)))
 }
 
 /// What is said of a `tag@digest` whose tag names another digest by now.

@@ -12,6 +12,7 @@ use crate::registry::{ErrorKind, ListingSource, Locator};
 use super::failure::Failure;
 use super::observe;
 use super::pass::Pass;
+use super::signatures::Unlisted;
 
 /// One selected target on its way through a pass.
 pub(super) struct Target {
@@ -23,6 +24,8 @@ pub(super) struct Target {
     pub(super) row: usize,
     /// Hash of what is wanted.
     pub(super) content: Digest,
+    /// Of signatures: what the listing does not show.
+    pub(super) unlisted: Unlisted,
 }
 
 impl Pass<'_> {
@@ -34,28 +37,24 @@ impl Pass<'_> {
             let known = self.request.memory.known(&subject.digest);
             let ours = made.get(&subject.digest).cloned().unwrap_or_default();
             let mut observed = Observed { subject, wanted, listing: Ok(Vec::new()), fetched: BTreeMap::new(), known, ours };
-            let source = match self.in_time(self.list(&mut observed)).await.and_then(std::convert::identity) {
-                Ok(source) => source,
+            let (source, unlisted) = match self.in_time(self.list(&mut observed)).await.and_then(std::convert::identity) {
+                Ok(listed) => listed,
                 Err(failure) => {
                     observed.listing = Err(failure.problem);
-                    ListingSource::Api
+                    (ListingSource::Api, Unlisted::default())
                 }
             };
-            let content = match &observed.wanted {
-                Listed::Content { content, .. } => content.hash(),
-                Listed::Signature { content, .. } => content.clone(),
-            };
-            Target { observed, source, row, content }
+            let content = hash(&observed.wanted);
+            Target { observed, source, row, content, unlisted }
         }))
         .await
     }
 
-    async fn list(&self, observed: &mut Observed) -> Result<ListingSource, Failure> {
-        let Listed::Content { content, mark } = &observed.wanted else { return Ok(ListingSource::Api) };
+    async fn list(&self, observed: &mut Observed) -> Result<(ListingSource, Unlisted), Failure> {
         // What this resource made earlier may be of another type: then the filter would hide it.
         let hides = observed.ours.iter().any(|ours| observed.known.attachment.as_ref() != Some(ours))
-            || (!observed.ours.is_empty() && observed.known.content.as_ref() != Some(&content.hash()));
-        let filter = (!hides).then_some(&content.artifact_type);
+            || (!observed.ours.is_empty() && observed.known.content.as_ref() != Some(&hash(&observed.wanted)));
+        let filter = (!hides).then(|| self.request.intent.desired.artifact_type());
         let listing = self.session.referrers(&observed.subject.digest, filter).await?;
         let mut entries = listing.entries;
         if let Some(most) = self.engine.options.most_referrers.filter(|most| entries.len() >= *most) {
@@ -64,7 +63,21 @@ impl Pass<'_> {
                 format_args!("{} has {} referrers, and the operator allows {most}: remove some", observed.subject.digest, entries.len()),
             ));
         }
-        let open = to_fetch(content, mark.is_some(), &observed.subject, &entries);
+        let unlisted = match &observed.wanted {
+            Listed::Signature { .. } => self.verify_signatures(observed, &mut entries, listing.source).await?,
+            Listed::Content { .. } => {
+                self.read_open(observed, &mut entries, listing.source).await?;
+                Unlisted::default()
+            }
+        };
+        observed.listing = Ok(entries);
+        Ok((listing.source, unlisted))
+    }
+
+    /// Reads the manifests that the listing leaves open, and leaves out entries whose manifest is gone.
+    async fn read_open(&self, observed: &mut Observed, entries: &mut Vec<RawEntry>, source: ListingSource) -> Result<(), Failure> {
+        let Listed::Content { content, mark } = &observed.wanted else { return Ok(()) };
+        let open = to_fetch(content, mark.is_some(), &observed.subject, entries);
         if open.len() > MOST_CANDIDATES {
             return Err(Failure::new(
                 Reason::LimitExceeded,
@@ -85,8 +98,8 @@ impl Pass<'_> {
                 None => gone.push(descriptor.digest),
             }
         }
-        if listing.source == ListingSource::FallbackTag {
-            let listed = proven(content, &observed.subject, &entries);
+        if source == ListingSource::FallbackTag {
+            let listed = proven(content, &observed.subject, entries);
             let heads =
                 join_all(listed.iter().cloned().map(|digest| async move { self.session.head(&Locator::Digest(digest)).await })).await;
             for (digest, head) in listed.into_iter().zip(heads) {
@@ -98,8 +111,7 @@ impl Pass<'_> {
             }
         }
         entries.retain(|entry: &RawEntry| !entry.digest().is_some_and(|digest| gone.contains(digest)));
-        observed.listing = Ok(entries);
-        Ok(listing.source)
+        Ok(())
     }
 
     /// Reads candidates; one that is listed and gone is `None`, one that is no image manifest is left out.
@@ -118,6 +130,14 @@ impl Pass<'_> {
             }
         }
         Ok(read)
+    }
+}
+
+/// The hash of what is wanted.
+fn hash(wanted: &Listed) -> Digest {
+    match wanted {
+        Listed::Content { content, .. } => content.hash(),
+        Listed::Signature { content, .. } => content.clone(),
     }
 }
 

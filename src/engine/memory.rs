@@ -10,6 +10,9 @@ use crate::api::{
 use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{Created, Desired, Entry, EntryKind, Intent, Known};
 use crate::oci::{Descriptor, Digest};
+use crate::signing::Signer;
+
+use super::signatures::is_due;
 
 /// Status as the engine uses it. What cannot be read back is as good as absent: then affix looks again.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -89,23 +92,34 @@ impl Memory {
         made
     }
 
-    /// Whether every target of the last pass has what `intent` wants at `now`, so that a look at the digest is enough.
+    /// Whether the last pass did all that was to be done.
     #[must_use]
-    pub fn is_settled(&self, intent: &Intent, now: Timestamp) -> bool {
+    pub fn is_whole(&self) -> bool {
         let resting = [Reason::TagMoved, Reason::RemovalRefused].map(Reason::as_str);
         let waiting = self.leftovers.iter().any(|leftover| !leftover.reason.as_deref().is_some_and(|reason| resting.contains(&reason)));
-        self.current
-            && self.ready
-            && self.image.is_some()
-            && !waiting
+        self.current && self.ready && self.image.is_some() && !waiting
+    }
+
+    /// Whether every target of the last pass has what `intent` wants at `now`, so that a look at the digest is enough. `signer` is
+    /// what signs, where the resource signs.
+    #[must_use]
+    pub fn is_settled(&self, intent: &Intent, signer: Option<&dyn Signer>, now: Timestamp) -> bool {
+        let signature = signer.map(|signer| (signer.fingerprint().to_string(), signer));
+        self.is_whole()
             && self.rows.iter().enumerate().all(|(nth, row)| match row.state {
                 TargetState::Skipped => true,
-                TargetState::Attached => has_what_is_wanted(&intent.desired, nth, row),
+                TargetState::Attached => match (&intent.desired, &signature) {
+                    (Desired::Signature { .. }, Some((wanted, signer))) => {
+                        let created = row.created.as_ref().map(|created| Created::at(created.0));
+                        row.content.as_ref() == Some(wanted) && !is_due(*signer, created, now)
+                    }
+                    (desired, _) => has_what_is_wanted(desired, nth, row),
+                },
                 TargetState::Pending | TargetState::Planned | TargetState::Failed => false,
             })
             && match &intent.desired {
                 Desired::WhenSuperseded(wanted) => self.moves_are_done(wanted, now),
-                Desired::Content { .. } => true,
+                Desired::Content { .. } | Desired::Signature { .. } => true,
             }
     }
 
@@ -128,6 +142,8 @@ fn has_what_is_wanted(desired: &Desired, nth: usize, row: &TargetStatus) -> bool
             wanted.is_some() && wanted == row.content
         }),
         Desired::WhenSuperseded(_) => true,
+        // Without its key nobody can tell.
+        Desired::Signature { .. } => false,
     }
 }
 

@@ -4,9 +4,11 @@
 //! can decide purely, speaks no protocol that [`crate::registry`] owns, and knows no cluster: the controller, the command and
 //! the tests run the same [`Engine`].
 
+mod allowed_repositories;
 mod apply;
 mod failure;
 mod finish;
+mod inspection;
 mod listing;
 mod memory;
 mod observe;
@@ -14,6 +16,9 @@ mod outcome;
 mod pass;
 mod remove;
 mod rows;
+mod signatures;
+mod signers;
+mod signing_key;
 mod sources;
 mod status;
 mod supersede;
@@ -24,5 +29,6 @@ pub use memory::Memory;
 pub use outcome::{Note, Outcome, Severity, Verdict};
 pub use pass::{Draft, Engine, EngineOptions, Journal, Mode, Request};
 pub use remove::{Claims, NoClaims};
+pub use signing_key::SigningKey;
 pub use sources::{Names, SecretData, Sources, access, request};
 pub use status::{status, status_in_progress};

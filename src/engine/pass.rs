@@ -1,22 +1,26 @@
 //! The pass itself: which of the registry's calls come in which order, and what is saved between them.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Superseded, TargetStatus};
-use crate::attachment::{Desired, Intent};
+use crate::attachment::{Desired, Intent, Problem};
 use crate::oci::Descriptor;
 use crate::registry::{Access, ErrorKind, Registries, Session};
+use crate::signing::Signer;
 
 use super::failure::Failure;
-use super::finish::{news, tag_note};
+use super::finish::{end_of_signatures, news, tag_note};
 use super::memory::Memory;
 use super::observe;
 use super::outcome::Outcome;
 use super::remove::Claims;
+use super::signers::Signers;
+use super::signing_key::SigningKey;
 use super::supersede::next_settling;
 
 /// Whether a pass writes to the registry.
@@ -34,6 +38,8 @@ pub enum Mode {
 pub struct Request {
     /// What is wanted.
     pub intent: Intent,
+    /// What signs, where the resource signs.
+    pub key: Option<SigningKey>,
     /// How the registry is reached.
     pub access: Access,
     /// What a newer mark of somebody else means.
@@ -93,14 +99,15 @@ impl Default for EngineOptions {
 #[derive(Clone)]
 pub struct Engine {
     registries: Registries,
+    signers: Arc<Signers>,
     pub(super) options: EngineOptions,
 }
 
 impl Engine {
     /// An engine over the process's registries.
     #[must_use]
-    pub const fn new(registries: Registries, options: EngineOptions) -> Self {
-        Self { registries, options }
+    pub fn new(registries: Registries, options: EngineOptions) -> Self {
+        Self { registries, signers: Arc::default(), options }
     }
 
     /// The registries that the engine works with.
@@ -117,17 +124,20 @@ impl Engine {
             Ok(session) => session.until(deadline),
             Err(error) => return Outcome::failed(&error.into()),
         };
-        let pass = Pass { engine: self, request, session: &session, deadline, now };
+        let pass = Pass { engine: self, request, session: &session, signer: None, deadline, now };
         let outcome = pass.run(journal, claims).await.unwrap_or_else(|failure| Outcome::failed(&failure));
         Outcome { requests: session.requests(), ..outcome }
     }
 }
 
 /// A pass under way.
+#[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
     pub(super) engine: &'a Engine,
     pub(super) request: &'a Request,
     pub(super) session: &'a Session,
+    /// The opened key of a resource that signs, or why there is none.
+    pub(super) signer: Option<Result<&'a dyn Signer, &'a Problem>>,
     pub(super) deadline: Instant,
     pub(super) now: Timestamp,
 }
@@ -135,17 +145,8 @@ pub(super) struct Pass<'a> {
 impl Pass<'_> {
     async fn run(&self, journal: &impl Journal, claims: &impl Claims) -> Result<Outcome, Failure> {
         let request = self.request;
-        if request.mode == Mode::Attach
-            && !request.verify
-            && request.memory.is_settled(&request.intent, self.now)
-            && let Some(notes) = self.in_time(self.look()).await??
-        {
-            let news = news(request, &notes).collect();
-            let due_in = match &request.intent.desired {
-                Desired::WhenSuperseded(wanted) => next_settling(&request.memory.superseded, wanted, self.now),
-                Desired::Content { .. } => None,
-            };
-            return Ok(Outcome { notes: news, due_in, ..Outcome::unchanged(notes) });
+        if let Some(outcome) = self.rest().await? {
+            return Ok(outcome);
         }
         let limits = &self.engine.registries.options().limits;
         // The empty blob is needed by every attachment, so it is asked for beside the image.
@@ -155,12 +156,55 @@ impl Pass<'_> {
                 Mode::Plan => true,
             }
         };
-        let resolve = async { tokio::join!(observe::resolve(self.session, &request.intent.reference, limits), check_empty) };
-        let (resolved, empty_is_there) = self.in_time(resolve).await?;
+        let resolve = observe::resolve(self.session, &request.intent.reference, limits);
+        let (found, key) = tokio::join!(self.in_time(async { tokio::join!(resolve, check_empty) }), self.open_key());
+        let (resolved, empty_is_there) = found?;
+        let signer = key.as_ref().map(|key| key.as_ref().map(|signer| &**signer));
+        let pass = Pass { signer, ..*self };
         match &request.intent.desired {
-            Desired::WhenSuperseded(wanted) => self.supersede(wanted, &resolved?, empty_is_there, journal, claims).await,
-            Desired::Content { .. } => self.attach(&resolved?, empty_is_there, journal, claims).await,
+            Desired::WhenSuperseded(wanted) => pass.supersede(wanted, &resolved?, empty_is_there, journal, claims).await,
+            Desired::Content { .. } | Desired::Signature { .. } => pass.attach(&resolved?, empty_is_there, journal, claims).await,
         }
+    }
+
+    /// The outcome of a pass that finds all as status says; `None` where there is more to do than to look.
+    async fn rest(&self) -> Result<Option<Outcome>, Failure> {
+        let request = self.request;
+        if request.mode != Mode::Attach || request.verify || !request.memory.is_whole() {
+            return Ok(None);
+        }
+        // Only the opened key tells whether it is the one that signed.
+        let signer = match self.open_key().await {
+            None => None,
+            Some(Ok(signer)) => Some(signer),
+            Some(Err(_)) => return Ok(None),
+        };
+        if !request.memory.is_settled(&request.intent, signer.as_deref(), self.now) {
+            return Ok(None);
+        }
+        let Some(mut notes) = self.in_time(self.look()).await?? else { return Ok(None) };
+        let news = news(request, &notes).collect();
+        notes.extend(signer.as_deref().and_then(end_of_signatures));
+        let due_in = match &request.intent.desired {
+            Desired::WhenSuperseded(wanted) => next_settling(&request.memory.superseded, wanted, self.now),
+            Desired::Content { .. } | Desired::Signature { .. } => None,
+        };
+        Ok(Some(Outcome { notes: news, due_in, ..Outcome::unchanged(notes) }))
+    }
+
+    /// The signer of a resource that signs, or why there is none.
+    async fn open_key(&self) -> Option<Result<Arc<dyn Signer>, Problem>> {
+        let key = self.request.key.as_ref()?;
+        let opened = timeout_at(self.deadline, self.engine.signers.open(key, self.now)).await;
+        Some(match opened {
+            Ok(opened) => opened.map_err(|error| key.problem(&error)),
+            Err(_) => Err(Problem::new(Reason::Progressing, "the key is not open yet: keys are opened one after the other")),
+        })
+    }
+
+    /// The signer, where there is one.
+    pub(super) fn signer(&self) -> Option<&dyn Signer> {
+        self.signer.and_then(Result::ok)
     }
 
     /// A look at a settled image: `Some` where it is as status says.

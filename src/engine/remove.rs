@@ -18,6 +18,8 @@ const MOST_REMEMBERED: usize = 64;
 pub(super) struct Unwanted {
     /// To be removed now.
     pub remove: Vec<(Descriptor, Digest)>,
+    /// Not listed although their subject was: never pushed, or lost, or pushed and not listed.
+    pub unlisted: Vec<(Descriptor, Digest)>,
     /// Not to be removed now, and not to be forgotten.
     pub kept: Vec<Leftover>,
 }
@@ -30,7 +32,7 @@ pub(super) fn unwanted<'a>(
     plans: impl Iterator<Item = ((&'a Descriptor, usize), &'a TargetPlan)>,
     entries: &[Entry],
 ) -> Unwanted {
-    let mut unwanted = Unwanted { remove: Vec::new(), kept: Vec::new() };
+    let mut unwanted = Unwanted { remove: Vec::new(), unlisted: Vec::new(), kept: Vec::new() };
     let settled: Vec<(&Descriptor, &TargetPlan, Option<&TargetStatus>)> =
         plans.map(|((subject, row), plan)| (subject, plan, table.get(row))).collect();
     for (subject, made) in memory.made() {
@@ -46,10 +48,12 @@ pub(super) fn unwanted<'a>(
                     if stays {
                         continue;
                     }
-                    if row.state == TargetState::Attached && plan.remove.contains(&attachment) {
-                        unwanted.remove.push((entry.subject.clone(), attachment));
-                    } else if row.state != TargetState::Attached {
+                    if row.state != TargetState::Attached {
                         unwanted.kept.push(leftover(&subject, &attachment, Reason::Progressing, None));
+                    } else if plan.remove.contains(&attachment) {
+                        unwanted.remove.push((entry.subject.clone(), attachment));
+                    } else {
+                        unwanted.unlisted.push((entry.subject.clone(), attachment));
                     }
                 }
                 // No target any more: it goes once all others are settled.

@@ -13,6 +13,7 @@ use crate::registry::{self, Access, ClientIdentity, Keychain, Proxy, Secret, Tls
 
 use super::memory::Memory;
 use super::pass::{Mode, Request};
+use super::signing_key::SigningKey;
 
 /// A Secret's type and data.
 #[derive(Debug, Clone, Default)]
@@ -84,6 +85,7 @@ pub fn request(
     unserved(spec)?;
     let intent = Intent::parse(spec, &Inputs { config_maps: sources.config_maps.clone() })?;
     Ok(Request {
+        key: SigningKey::of(spec, &intent.reference, sources)?,
         intent,
         access: access(spec, sources)?,
         on_conflict: spec.end_of_life.as_ref().map_or(OnConflict::Report, crate::api::EndOfLife::on_conflict),
@@ -96,11 +98,7 @@ pub fn request(
 
 /// What the schema knows and no code serves yet is refused by name, so that nothing is silently ignored.
 fn unserved(spec: &ImageAttachmentSpec) -> Result<(), Problem> {
-    let fields = [
-        ("spec.signature", spec.signature.is_some()),
-        ("spec.artifact.filesFrom", spec.artifact.as_ref().is_some_and(|artifact| !artifact.files_from.is_empty())),
-        ("spec.deletionPolicy: Delete", spec.deletion_policy() == crate::api::DeletionPolicy::Delete),
-    ];
+    let fields = [("spec.deletionPolicy: Delete", spec.deletion_policy() == crate::api::DeletionPolicy::Delete)];
     match fields.into_iter().find(|(_, used)| *used) {
         Some((field, _)) => Err(Problem::new(
             Reason::InvalidSpec,
@@ -200,13 +198,13 @@ fn proxy(reference: Option<&LocalObjectReference>, sources: &Sources) -> Result<
     }))
 }
 
-fn find<'a>(field: &str, reference: &LocalObjectReference, sources: &'a Sources) -> Result<&'a SecretData, Problem> {
+pub(super) fn find<'a>(field: &str, reference: &LocalObjectReference, sources: &'a Sources) -> Result<&'a SecretData, Problem> {
     sources.secrets.get(&reference.name).ok_or_else(|| {
         missing(format_args!("{field}: the Secret {:?} is not there: create it in the namespace of the resource", reference.name))
     })
 }
 
-fn key<'a>(secret: &'a SecretData, field: &str, name: &str, key: &str, hint: &str) -> Result<&'a Secret, Problem> {
+pub(super) fn key<'a>(secret: &'a SecretData, field: &str, name: &str, key: &str, hint: &str) -> Result<&'a Secret, Problem> {
     secret.data.get(key).ok_or_else(|| missing(format_args!("{field}: the Secret {name:?} has no key {key}: {hint}")))
 }
 

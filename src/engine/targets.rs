@@ -1,13 +1,13 @@
 //! From the image to its targets: what is selected, what each one is to get, and what forbids to begin at all.
 
 use crate::api::{ImageStatus, Reason, TargetState, TargetStatus};
-use crate::attachment::{Desired, Entry, EntryKind, Listed, TargetPlan, file_problem, plan};
-
+use crate::attachment::{Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
 use crate::oci::Descriptor;
 
 use super::apply::Work;
 use super::failure::Failure;
-use super::finish::{news, tag_note};
+use super::finish::{end_of_signatures, news, tag_note};
+use super::inspection::Inspection;
 use super::listing::mode;
 use super::observe::Resolved;
 use super::outcome::{Note, Outcome, Severity};
@@ -53,14 +53,25 @@ impl Pass<'_> {
                 None => rows::known(rows::pending(chosen.entry), request.memory.row(&chosen.entry.subject.digest)),
             })
             .collect();
+        let mut inspection = Inspection::default();
         let mut wanted: Vec<(usize, Listed)> = Vec::new();
         for (row, chosen) in chosen.iter().enumerate().filter(|(_, chosen)| chosen.skip.is_none()) {
             let problem = match (&chosen.entry.kind, &request.intent.desired) {
                 (EntryKind::Unreadable(problem), _) => Err(problem.clone()),
                 (_, Desired::Content { content, mark }) => content
                     .for_target(chosen.entry, row == 0)
-                    .map(|content| Listed::Content { content, mark: mark.clone() })
-                    .map_err(file_problem),
+                    .map_err(file_problem)
+                    .and_then(|content| inspection.check(&content, chosen.entry).map(|()| content))
+                    .map(|content| Listed::Content { content, mark: mark.clone() }),
+                (_, Desired::Signature { artifact_type }) => match self.signer {
+                    Some(Ok(signer)) => Ok(Listed::Signature {
+                        content: signer.fingerprint(),
+                        artifact_type: artifact_type.to_string(),
+                        verified: Vec::new(),
+                    }),
+                    Some(Err(problem)) => Err(problem.clone()),
+                    None => Err(Problem::new(Reason::SecretNotFound, "the resource signs, and no key was given to sign with")),
+                },
                 // Marks of moves have a pass of their own.
                 (_, Desired::WhenSuperseded(_)) => continue,
             };
@@ -97,7 +108,8 @@ impl Pass<'_> {
 
     /// Bad input, as opposed to what a registry does: then nothing is pushed at all, so that nothing half-done is left.
     fn is_invalid(&self, table: &[TargetStatus]) -> bool {
-        let bad = [Reason::FileMissing, Reason::InvalidSpec, Reason::SubjectMismatch].map(Reason::as_str);
+        let bad = [Reason::FileMissing, Reason::InvalidSpec, Reason::SubjectMismatch, Reason::KeyInvalid, Reason::SecretNotFound]
+            .map(Reason::as_str);
         table.iter().any(|row| row.reason.as_deref().is_some_and(|reason| bad.contains(&reason)) && row.state == TargetState::Failed)
     }
 
@@ -113,8 +125,9 @@ impl Pass<'_> {
             media_type: Some(resolved.root.media_type.clone()),
         });
         outcome.artifact_type = Some(request.intent.desired.artifact_type().to_string());
-        let words = resolved.tag_moved.as_ref().map(|moved| tag_note(request, digest, moved)).unwrap_or_default();
+        let mut words = resolved.tag_moved.as_ref().map(|moved| tag_note(request, digest, moved)).unwrap_or_default();
         outcome.notes.extend(news(request, &words));
+        words.extend(self.signer().and_then(end_of_signatures));
         let before = request.memory.image.as_ref().filter(|before| *before != digest && reference.digest.is_none());
         if let Some(before) = before {
             outcome.notes.push(Note {

@@ -18,6 +18,10 @@ pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Docker image configuration.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// A Sigstore bundle: artifact type and layer of a signature that cosign makes.
+pub const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+/// Config of a signature that notation makes, by which listings know it.
+pub const NOTARY_SIGNATURE: &str = "application/vnd.cncf.notary.signature";
 /// Bytes of no stated kind; the default of an attached file.
 pub const OCTET_STREAM: &str = "application/octet-stream";
 

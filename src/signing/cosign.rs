@@ -11,6 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::oci::media_type::SIGSTORE_BUNDLE as BUNDLE;
 use crate::oci::{Algorithm, Descriptor, Digest, ImageManifest};
 
 use super::cosign_key::CosignKey;
@@ -18,7 +19,6 @@ use super::dsse::{Envelope, pre_authentication_encoding};
 use super::error::KeyError;
 use super::signer::{Shape, Signature, Signer};
 
-const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";

@@ -12,6 +12,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::oci::media_type::NOTARY_SIGNATURE as ARTIFACT_TYPE;
 use crate::oci::{Descriptor, Digest, ImageManifest};
 
 use super::certificate_chain::CertificateChain;
@@ -19,7 +20,6 @@ use super::error::KeyError;
 use super::notation_key::NotationKey;
 use super::signer::{Shape, Signature, Signer, seconds};
 
-const ARTIFACT_TYPE: &str = "application/vnd.cncf.notary.signature";
 const ENVELOPE: &str = "application/jose+json";
 const PAYLOAD: &str = "application/vnd.cncf.notary.payload.v1+json";
 const SCHEME: &str = "notary.x509";

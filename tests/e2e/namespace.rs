@@ -147,7 +147,7 @@ impl Namespace {
 
     /// Waits until a resource is Ready in its present generation.
     pub(crate) async fn ready(&self, name: &str) -> ImageAttachmentStatus {
-        self.wait(name, "Ready", |object| is_ready(object)).await.status.unwrap()
+        self.wait(name, "Ready", is_ready).await.status.unwrap()
     }
 
     /// Waits until Ready is False for this reason in the present generation; answers with its message.

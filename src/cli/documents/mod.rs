@@ -163,3 +163,6 @@ impl Gathering {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
 use bytes::Bytes;
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
-use serde::Deserialize;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{schema, spec_rules};
-use crate::api::ImageAttachment;
+use crate::api::{ImageAttachment, LocalObjectReference};
 use crate::cli::text::{Clean, line};
 use crate::engine::SecretData;
 use crate::registry::Secret;
@@ -83,21 +82,23 @@ pub(super) fn read(value: Value) -> Result<Read, Vec<String>> {
     };
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     let (kind, object) = match (group, version, kind) {
-        ("affix.dev", "v1alpha1", "ImageAttachment") => ("ImageAttachment", attachment(&value)?),
+        ("affix.dev", "v1alpha1", "ImageAttachment") => ("ImageAttachment", attachment(&value)),
         ("affix.dev", _, "ImageAttachment") => {
             return Err(one(format!(
                 "apiVersion: {} is not known to this affix: write affix.dev/v1alpha1, or upgrade affix",
                 line(api_version, 80)
             )));
         }
-        ("", "v1", "ConfigMap") => ("ConfigMap", config_map(&value).map_err(one)?),
-        ("", "v1", "Secret") => ("Secret", secret(&value)?),
-        ("", "v1", "ServiceAccount") => ("ServiceAccount", service_account(&value).map_err(one)?),
+        ("", "v1", "ConfigMap") => ("ConfigMap", config_map(&value).map_err(one)),
+        ("", "v1", "Secret") => ("Secret", secret(&value).map_err(one)),
+        ("", "v1", "ServiceAccount") => ("ServiceAccount", service_account(&value).map_err(one)),
         ("", "v1", "List") | ("affix.dev", "v1alpha1", "ImageAttachmentList") => return list(value).map_err(one),
         _ => return Ok(Read::PassedOver(format!("{} {}", line(api_version, 80), line(kind, 80)))),
     };
-    let (namespace, name) = identity(&value)?;
-    Ok(Read::Object { kind, namespace, name, object })
+    match (identity(&value), object) {
+        (Ok((namespace, name)), Ok(object)) => Ok(Read::Object { kind, namespace, name, object }),
+        (identity, object) => Err(identity.err().into_iter().chain(object.err()).flatten().collect()),
+    }
 }
 
 /// Namespace and name.
@@ -151,50 +152,45 @@ fn attachment(value: &Value) -> Result<Object, Vec<String>> {
 }
 
 fn config_map(value: &Value) -> Result<Object, String> {
-    only_text(value, &["data", "binaryData"])?;
-    let map: ConfigMap = typed(value, "a value of binaryData is base64")?;
     let mut all: BTreeMap<String, Bytes> = BTreeMap::new();
-    for (key, text) in map.data.unwrap_or_default() {
-        all.insert(key, text.into());
+    for (key, text) in texts(value, "data")? {
+        all.insert(key.to_owned(), Bytes::copy_from_slice(text.as_bytes()));
     }
-    for (key, ByteString(bytes)) in map.binary_data.unwrap_or_default() {
-        if all.contains_key(&key) {
-            return Err(format!("binaryData: the key {:?} stands in data too", line(&key, 80)));
+    for (key, text) in texts(value, "binaryData")? {
+        let bytes = decoded(text).ok_or_else(|| format!("binaryData.{}: it must be base64", line(key, 80)))?;
+        if all.insert(key.to_owned(), bytes.into()).is_some() {
+            return Err(format!("binaryData.{}: the key stands in data too", line(key, 80)));
         }
-        all.insert(key, bytes.into());
     }
     Ok(Object::ConfigMap(all))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SecretDocument {
-    #[serde(default)]
-    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    #[serde(default)]
-    data: Option<BTreeMap<String, ByteString>>,
-    #[serde(default)]
-    string_data: Option<BTreeMap<String, String>>,
-}
-
-fn secret(value: &Value) -> Result<Object, Vec<String>> {
-    only_text(value, &["data", "stringData"]).map_err(|error| vec![error])?;
-    let secret: SecretDocument = typed(value, "a value of data is base64; plain text goes to stringData").map_err(|error| vec![error])?;
-    let decoded = secret.data.unwrap_or_default().into_iter().map(|(key, ByteString(bytes))| (key, Secret::new(bytes)));
+fn secret(value: &Value) -> Result<Object, String> {
+    let mut data = BTreeMap::new();
+    for (key, text) in texts(value, "data")? {
+        let bytes = decoded(text).ok_or_else(|| format!("data.{}: it must be base64; plain text goes to stringData", line(key, 80)))?;
+        data.insert(key.to_owned(), Secret::new(bytes));
+    }
     // As in the API server, stringData wins.
-    let plain = secret.string_data.unwrap_or_default().into_iter().map(|(key, text)| (key, Secret::from(text)));
+    for (key, text) in texts(value, "stringData")? {
+        data.insert(key.to_owned(), Secret::from(text));
+    }
+    let annotations = value.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let annotations = annotations.map_or_else(|| Ok(BTreeMap::new()), BTreeMap::deserialize);
     Ok(Object::Secret(SecretData {
-        kind: secret.kind,
-        data: decoded.chain(plain).collect(),
-        annotations: secret.metadata.annotations.unwrap_or_default(),
+        kind: value.get("type").and_then(Value::as_str).map(str::to_owned),
+        data,
+        annotations: annotations.map_err(|_| "metadata.annotations: it must be a map of texts".to_owned())?,
     }))
 }
 
 fn service_account(value: &Value) -> Result<Object, String> {
-    let account: ServiceAccount = typed(value, "imagePullSecrets is a list of maps with a name")?;
-    Ok(Object::ServiceAccount(account.image_pull_secrets.unwrap_or_default().into_iter().map(|reference| reference.name).collect()))
+    let secrets = value.get("imagePullSecrets").filter(|secrets| !secrets.is_null());
+    let names: Option<Vec<LocalObjectReference>> = secrets
+        .map(Vec::deserialize)
+        .transpose()
+        .map_err(|_| "imagePullSecrets: it must be a list of maps, each with the name of a Secret".to_owned())?;
+    Ok(Object::ServiceAccount(names.into_iter().flatten().map(|reference| reference.name).collect()))
 }
 
 fn list(mut value: Value) -> Result<Read, String> {
@@ -205,19 +201,22 @@ fn list(mut value: Value) -> Result<Read, String> {
     }
 }
 
-/// The values of these maps are text; `1` and `true` without quotes are not, and the API server refuses them too.
-fn only_text(value: &Value, maps: &[&str]) -> Result<(), String> {
-    for map in maps {
-        for (key, value) in value.get(map).and_then(Value::as_object).into_iter().flatten() {
-            if !value.is_string() {
-                return Err(format!("{map}.{}: it must be text: put it in quotes", line(key, 80)));
-            }
-        }
-    }
-    Ok(())
+/// A map of texts; `1` and `true` without quotes are none, and the API server refuses them too.
+fn texts<'a>(value: &'a Value, field: &str) -> Result<Vec<(&'a str, &'a str)>, String> {
+    let fields = match value.get(field) {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Object(fields)) => fields,
+        Some(_) => return Err(format!("{field}: it must be a map")),
+    };
+    let text = |(key, value): (&'a String, &'a Value)| match value {
+        Value::String(text) => Ok((key.as_str(), text.as_str())),
+        _ => Err(format!("{field}.{}: it must be text: put it in quotes", line(key, 80))),
+    };
+    fields.iter().map(text).collect()
 }
 
-/// What the document says, in types. The parser's own message is kept back: it may repeat a Secret's value.
-fn typed<T: for<'de> Deserialize<'de>>(value: &Value, hint: &str) -> Result<T, String> {
-    T::deserialize(value).map_err(|_| format!("it cannot be read: {hint}"))
+/// Base64 as the API server takes it: with line breaks, as files are often written.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let compact: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    base64::engine::general_purpose::STANDARD.decode(compact).ok()
 }

@@ -1,6 +1,8 @@
 //! The structural part of the CRD's schema, applied without a cluster, and stricter in one way: a field that the schema does
 //! not know is an error, since on a desk it is a typing error, while the API server would let it through.
 
+use std::sync::LazyLock;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool};
 use serde_json::Value;
 
@@ -9,19 +11,27 @@ use crate::cli::text::{Clean, line};
 /// The longest part of a wrong value that a message repeats, in characters.
 const SHOWN: usize = 80;
 
+/// The schema of `spec`, made once.
+static SPEC: LazyLock<Option<JSONSchemaProps>> = LazyLock::new(|| {
+    let root = crate::api::crd().spec.versions.into_iter().find_map(|version| version.schema?.open_api_v3_schema);
+    root?.properties?.remove("spec")
+});
+
 /// What is wrong with the `spec` of an ImageAttachment, one sentence each, each beginning with the field.
 pub(super) fn check_spec(spec: &Value) -> Vec<String> {
-    let crd = crate::api::crd();
-    let root = crd.spec.versions.into_iter().find_map(|version| version.schema?.open_api_v3_schema);
-    let Some(schema) = root.and_then(|root| root.properties?.remove("spec")) else { return Vec::new() };
     let mut wrong = Vec::new();
-    check("spec", spec, &schema, &mut wrong);
+    if let Some(schema) = &*SPEC {
+        check("spec", spec, schema, &mut wrong);
+    }
     wrong
 }
 
 fn check(at: &str, value: &Value, schema: &JSONSchemaProps, wrong: &mut Vec<String>) {
     if value.is_null() && schema.nullable == Some(true) {
         return;
+    }
+    for part in schema.all_of.iter().flatten() {
+        check(at, value, part, wrong);
     }
     let wanted = schema.type_.as_deref().unwrap_or_default();
     if !wanted.is_empty() && !is_of(value, wanted) {

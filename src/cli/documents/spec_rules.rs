@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
-use crate::api::{Artifact, GoDuration, ImageAttachmentSpec};
+use crate::api::{Artifact, ImageAttachmentSpec};
+use crate::cli::text::line;
 use crate::oci::ArtifactType;
 
-use crate::cli::text::line;
+/// The longest duration that the schema takes.
+const LONGEST: Duration = Duration::from_hours(876_000);
 
 /// What is wrong with a spec whose shape is right, one sentence each, each beginning with the field.
 pub(super) fn check(spec: &ImageAttachmentSpec) -> Vec<String> {
@@ -21,14 +23,22 @@ pub(super) fn check(spec: &ImageAttachmentSpec) -> Vec<String> {
         if mark.annotation().contains(char::is_whitespace) {
             wrong.push(format!("spec.endOfLife.annotation: {:?} holds white space, which a key must not", mark.annotation()));
         }
+        // RFC 3339 knows the 60th second; libraries differ in what they make of it, so a date that all readers agree on has none.
+        if let Some(date) = mark.date.as_ref().filter(|date| date.get(17..19) == Some("60")) {
+            wrong.push(format!("spec.endOfLife.date: {:?} names a leap second: write the second before it", line(date, 80)));
+        }
         annotation_keys("spec.endOfLife.annotations", mark.annotations.keys(), &mut wrong);
         if let Some(when) = &mark.when_superseded {
             once("spec.endOfLife.whenSuperseded.previous", &when.previous, &mut wrong);
+            tag_patterns(when.unless_tagged.as_deref().unwrap_or_default(), &mut wrong);
         }
     }
     if let Some(artifact) = &spec.artifact {
         files(artifact, &mut wrong);
         annotation_keys("spec.artifact.annotations", artifact.annotations.keys(), &mut wrong);
+    }
+    if spec.signature.as_ref().is_some_and(|signature| signature.cosign.is_some() == signature.notation.is_some()) {
+        wrong.push("spec.signature: set exactly one of cosign and notation".to_owned());
     }
     if let Some(cosign) = spec.signature.as_ref().and_then(|signature| signature.cosign.as_ref()) {
         annotation_keys("spec.signature.cosign.annotations", cosign.annotations.keys(), &mut wrong);
@@ -38,11 +48,22 @@ pub(super) fn check(spec: &ImageAttachmentSpec) -> Vec<String> {
 }
 
 fn durations(spec: &ImageAttachmentSpec, wrong: &mut Vec<String>) {
+    let when = spec.end_of_life.as_ref().and_then(|mark| mark.when_superseded.as_ref());
     let expiry = spec.signature.as_ref().and_then(|signature| signature.notation.as_ref()?.expiry.as_ref());
-    let waits = [("spec.interval", spec.interval.as_ref()), ("spec.timeout", spec.timeout.as_ref())];
-    for (at, duration) in waits.into_iter().chain([("spec.signature.notation.expiry", expiry)]) {
-        if let Some(duration) = duration.filter(|duration| GoDuration::get(duration) < Duration::from_secs(1)) {
+    let all = [
+        ("spec.interval", spec.interval.as_ref(), Duration::from_secs(1)),
+        ("spec.timeout", spec.timeout.as_ref(), Duration::from_secs(1)),
+        ("spec.signature.notation.expiry", expiry, Duration::from_secs(1)),
+        ("spec.endOfLife.whenSuperseded.gracePeriod", when.map(|when| &when.grace_period), Duration::ZERO),
+        ("spec.endOfLife.whenSuperseded.settle", when.and_then(|when| when.settle.as_ref()), Duration::ZERO),
+    ];
+    for (at, duration, least) in all {
+        let Some(duration) = duration else { continue };
+        if duration.get() < least {
             wrong.push(format!("{at}: {} is less than 1s", duration.as_str()));
+        }
+        if duration.get() > LONGEST {
+            wrong.push(format!("{at}: {} is more than 876000h (100 years)", duration.as_str()));
         }
     }
 }
@@ -96,6 +117,20 @@ fn once(at: &str, items: &[String], wrong: &mut Vec<String>) {
     for (nth, item) in items.iter().enumerate() {
         if items.iter().take(nth).any(|other| other == item) {
             wrong.push(format!("{at}[{nth}]: {:?} is listed twice", line(item, 80)));
+        }
+    }
+}
+
+fn tag_patterns(patterns: &[String], wrong: &mut Vec<String>) {
+    for (nth, pattern) in patterns.iter().enumerate() {
+        let glob = pattern.strip_prefix('!').unwrap_or(pattern);
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.*?-".contains(&b);
+        if glob.is_empty() || glob.len() > 128 || !glob.bytes().all(allowed) {
+            wrong.push(format!(
+                "spec.endOfLife.whenSuperseded.unlessTagged[{nth}]: {:?} is no pattern of tags: write a tag where * stands for any text and ? \
+                 for one character, with ! in front to leave tags out",
+                line(pattern, 80)
+            ));
         }
     }
 }

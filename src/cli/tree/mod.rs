@@ -5,11 +5,10 @@ mod model;
 mod render;
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 
 use clap::ValueEnum;
 
-use super::exit::{Error, Exit};
+use super::exit::{Error, Exit, print};
 use super::text::Clean;
 use super::{desk, login, report};
 use crate::oci::Reference;
@@ -18,10 +17,10 @@ use crate::registry::Access;
 /// Show an image, its platforms and what is attached to each, as one tree
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "Under the index and under each manifest stand its referrers: artifact type, digest, time of creation, annotations. A referrer's
+    after_long_help = "Under the index and under each manifest stand its referrers: artifact type, digest, time of creation, annotations. A referrer's \
 own referrers (the signature of an SBOM) are shown one level deep. Build attestations are marked.
 
-The registry is reached with your login: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then
+The registry is reached with your login: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then \
 $XDG_RUNTIME_DIR/containers/auth.json. Credential helpers are not run.
 
 Examples:
@@ -71,6 +70,6 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
         Some(TreeFormat::Json) => report::json(&tree)?,
         None => render::render(&tree, args.full_digests),
     };
-    std::io::stdout().lock().write_all(text.as_bytes())?;
+    print(&text)?;
     Ok(if tree.is_complete() { Exit::Done } else { Exit::Incomplete })
 }

@@ -1,0 +1,197 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cli::desk;
+use crate::engine::Mode;
+
+/// The specs that the API server is tested with.
+#[path = "../../../tests/schema/corpus.rs"]
+#[allow(dead_code, reason = "the words of the API server's refusals are not those of a desk")]
+mod corpus;
+
+fn input(name: &str, text: &str) -> Input {
+    Input { name: name.to_owned(), text: text.to_owned(), found: false }
+}
+
+fn gather(text: &str) -> Result<Documents, Error> {
+    Documents::gather(&[input("x.yaml", text)])
+}
+
+fn refusal(text: &str) -> String {
+    gather(text).expect_err(text).to_string()
+}
+
+fn resource(spec: &Value) -> String {
+    json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": "x"}, "spec": spec}).to_string()
+}
+
+const PINNED: &str = "r.example.com/app@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+
+/// A resource that takes everything from other objects.
+fn all_by_name(namespace: &str) -> String {
+    format!(
+        "apiVersion: affix.dev/v1alpha1\nkind: ImageAttachment\nmetadata: {{name: app, namespace: {namespace}}}\nspec:\n  image: {PINNED}\n  \
+         serviceAccountName: builder\n  certSecretRef: {{name: ca}}\n  artifact:\n    artifactType: application/vnd.x\n    files:\n    - \
+         {{name: a, valueFrom: {{configMapKeyRef: {{name: sigs, key: a}}}}}}\n"
+    )
+}
+
+const OTHERS: &str = r#"---
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: ConfigMap, metadata: {name: sigs, namespace: team-a}, data: {a: text}, binaryData: {b: "AAEC\n/w=="}}
+- {apiVersion: v1, kind: ServiceAccount, metadata: {name: builder, namespace: team-a}, imagePullSecrets: [{name: login}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: ca, namespace: team-a, annotations: {affix.dev/repositories: "*"}}
+type: Opaque
+data: {ca.crt: b2xk}
+stringData: {ca.crt: new}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: login, namespace: team-a}
+type: kubernetes.io/dockerconfigjson
+stringData: {.dockerconfigjson: '{"auths":{}}'}
+"#;
+
+#[test]
+fn a_desk_refuses_every_spec_that_the_api_server_refuses() {
+    let mut taken = Vec::new();
+    for bad in corpus::bad() {
+        let mut spec = bad.spec.clone();
+        // A kind that this version does not serve would be refused for that, whatever else is wrong.
+        if !bad.field.starts_with("spec.signature") && bad.field != "spec" && spec.get("signature").is_some() {
+            spec.as_object_mut().unwrap().remove("signature");
+            spec["artifact"] = json!({"artifactType": "application/vnd.x"});
+        }
+        let refused = match gather(&resource(&spec)) {
+            Ok(_) if bad.field.starts_with("spec.signature") => false,
+            Ok(documents) => desk::prepare(&documents, Mode::Plan).is_err(),
+            Err(_) => true,
+        };
+        if !refused {
+            taken.push(bad.sentence);
+        }
+    }
+    assert!(taken.is_empty(), "{taken:#?}");
+}
+
+#[test]
+fn a_desk_reads_every_spec_that_the_api_server_takes() {
+    let refused: Vec<String> = corpus::good()
+        .into_iter()
+        .filter_map(|(sentence, spec)| Some(format!("{sentence}: {}", gather(&resource(&spec)).err()?)))
+        .collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+#[test]
+fn a_misspelt_field_is_named_with_those_that_there_are() {
+    let text = "apiVersion: affix.dev/v1alpha1\nkind: ImageAttachment\nmetadata: {name: x, namspace: y}\nspecs: {}\nspec:\n  \
+                image: r.example.com/app:v1\n  targets: {platfroms: [linux]}\n  artifact: {artifactType: a/b, file: []}\n  timeout: 60\n";
+    let error = refusal(&format!("# head\n---\na: {{}}\nkind: X\napiVersion: v1\n---\n{text}"));
+    for said in [
+        "x.yaml, document 2 (line 7): metadata.namspace: there is no such field",
+        "x.yaml, document 2 (line 7): specs: there is no such field",
+        "spec.targets.platfroms: there is no such field; spec.targets has excludePlatforms, missing, platforms, scope",
+        "spec.artifact.file: there is no such field; spec.artifact has annotations, artifactType, files, filesFrom",
+        "spec.timeout: it is 60, and must be a string: put it in quotes",
+    ] {
+        assert!(error.contains(said), "{said}\n{error}");
+    }
+}
+
+#[test]
+fn a_resource_finds_what_it_names_in_its_own_namespace_only() {
+    let documents = gather(&(all_by_name("team-a") + OTHERS)).unwrap();
+    let sources = documents.sources(&documents.attachments[0], Keychain::anonymous());
+    assert_eq!(sources.config_maps["sigs"]["a"], "text");
+    assert_eq!(sources.config_maps["sigs"]["b"].as_ref(), [0, 1, 2, 255]);
+    assert_eq!(sources.image_pull_secrets.as_deref(), Some(["login".to_owned()].as_slice()));
+    assert_eq!(sources.secrets["ca"].data["ca.crt"].expose(), b"new");
+    assert_eq!(sources.secrets["login"].kind.as_deref(), Some("kubernetes.io/dockerconfigjson"));
+    assert_eq!(sources.secrets["ca"].annotations["affix.dev/repositories"], "*");
+
+    let documents = gather(&(all_by_name("team-b") + OTHERS)).unwrap();
+    let sources = documents.sources(&documents.attachments[0], Keychain::anonymous());
+    assert!(sources.config_maps.is_empty() && sources.secrets.is_empty() && sources.image_pull_secrets.is_none(), "{sources:?}");
+    let error = desk::prepare(&documents, Mode::Plan).err().unwrap().to_string();
+    assert!(error.contains("configMapKeyRef.name: the ConfigMap \"sigs\" is not there") && error.contains("given with -f"), "{error}");
+}
+
+#[test]
+fn two_objects_of_one_name_are_refused_and_both_places_named() {
+    let one = resource(&corpus::mark());
+    let inputs = [input("a.json", &one), input("b.json", &one)];
+    let error = Documents::gather(&inputs).expect_err("a duplicate").to_string();
+    assert_eq!(error, "b.json, document 1: metadata.name: the ImageAttachment default/x stands in a.json, document 1 already");
+}
+
+#[test]
+fn what_is_nothing_to_affix_is_passed_over_and_said() {
+    let text = format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\n---\n{}\n---\nresources: [a.yaml]\n",
+        resource(&corpus::mark())
+    );
+    let folder = Documents::gather(&[Input { found: true, ..input("k/x.yaml", &text) }]).unwrap();
+    assert_eq!(folder.attachments.len(), 1);
+    assert_eq!(
+        folder.notices,
+        [
+            "k/x.yaml, document 1 (line 1): apps/v1 Deployment is passed over",
+            "k/x.yaml, document 3 (line 7): a document without apiVersion and kind is passed over"
+        ]
+    );
+    assert!(refusal(&text).contains("document 3 (line 7): apiVersion, kind: they are missing"));
+}
+
+#[test]
+fn messages_about_secrets_never_repeat_them() {
+    for data in ["data: {a: hunter2!}", "stringData: {a: 31337}", "data: hunter2!", "stringData: {a: [hunter2!]}", "data: {a: *hunter2!}"] {
+        let error = refusal(&format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n{data}\n"));
+        assert!(error.starts_with("x.yaml"), "{error}");
+        assert!(!error.contains("31337") && (!error.contains("hunter2") || data.contains('*')), "{error}");
+    }
+}
+
+#[test]
+fn text_that_is_no_yaml_is_refused_with_its_place() {
+    for (text, said) in [
+        ("a: [1\nb: 2\n", "x.yaml: "),
+        ("a: 1\na: 2\n", "line 2"),
+        ("- 1\n", "document 1 (line 1): it is no map"),
+        ("{\"apiVersion\": \"v1\"", "x.yaml: "),
+    ] {
+        let error = refusal(text);
+        assert!(error.contains(said), "{text}: {error}");
+    }
+    let bomb: String = (0..12).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, n| {
+        format!("{text}a{}: &a{} [{}]\n", n + 1, n + 1, vec![format!("*a{n}"); 9].join(","))
+    });
+    assert!(refusal(&bomb).starts_with("x.yaml: "));
+}
+
+#[test]
+fn control_characters_of_a_file_are_not_shown() {
+    let spec = json!({"image": "r.example.com/a\u{1b}[2J:v1", "artifact": {"artifactType": "a/b"}, "x\u{9b}": 1, "interval": "\u{202e}"});
+    let text = resource(&spec);
+    let shown = match gather(&text) {
+        Ok(documents) => desk::prepare(&documents, Mode::Plan).err().unwrap().to_string(),
+        Err(error) => error.to_string(),
+    };
+    assert!(!shown.chars().any(|c| crate::cli::text::is_unsafe(c) && c != '\n'), "{shown:?}");
+}
+
+#[test]
+fn a_desk_does_not_attach_marks_whose_dates_it_could_not_remember() {
+    let watch = json!({"image": corpus::TAGGED, "endOfLife": {"whenSuperseded": {"gracePeriod": "1h", "previous": [corpus::DIGEST]}}});
+    let documents = gather(&resource(&watch)).unwrap();
+    let error = desk::prepare(&documents, Mode::Attach).err().unwrap().to_string();
+    assert!(error.contains("spec.endOfLife.whenSuperseded.previous: ") && error.contains("spec.endOfLife.date"), "{error}");
+    assert!(desk::prepare(&documents, Mode::Plan).is_ok());
+}

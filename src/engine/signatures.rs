@@ -1,0 +1,185 @@
+//! Signatures that are there already: which of them count, and which need not be read again. Reads only.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::Reason;
+use crate::attachment::{Attachment, Created, Existing, Known, Listed, MOST_SIGNATURES, Observed};
+use crate::oci::{Descriptor, Digest, ImageManifest, Manifest, RawEntry, annotation};
+use crate::registry::{ErrorKind, ListingSource, Locator};
+use crate::signing::{self, Signer};
+
+use super::failure::Failure;
+use super::pass::Pass;
+
+/// What the registry holds under a digest, as far as signing goes.
+enum Found {
+    /// One that counts.
+    Equal(Existing, Box<Attachment>),
+    /// Something else.
+    Other,
+    /// Nothing.
+    Gone,
+}
+
+/// What was found beside the signatures that are listed.
+#[derive(Default)]
+pub(super) struct Unlisted {
+    /// The signature that status knows, which the registry holds and does not list: pushed again, it is listed.
+    pub(super) own: Option<Attachment>,
+    /// What status says that this resource made, and the registry does not have.
+    pub(super) absent: Vec<Digest>,
+}
+
+impl Pass<'_> {
+    /// Finds the signatures among `entries` that count for the target. One that status knows is taken for what it was; the others
+    /// cost two requests each.
+    pub(super) async fn verify_signatures(
+        &self,
+        observed: &mut Observed,
+        entries: &mut Vec<RawEntry>,
+        source: ListingSource,
+    ) -> Result<Unlisted, Failure> {
+        let (Some(signer), Listed::Signature { content, .. }) = (self.signer(), &observed.wanted) else { return Ok(Unlisted::default()) };
+        let known = own_signature(&observed.known, content).filter(|known| !is_due(signer, known.created, self.now));
+        let listed = known.clone().filter(|known| entries.iter().any(|entry| entry.digest() == Some(&known.digest)));
+        let mut gone = BTreeSet::new();
+        let mut verified = Vec::new();
+        let mut unlisted = Unlisted::default();
+        let candidates = match &listed {
+            Some(listed) => self.racing(signer, listed, entries),
+            None => candidates(signer, entries),
+        };
+        if candidates.len() > MOST_SIGNATURES {
+            return Err(Failure::new(
+                Reason::LimitExceeded,
+                format_args!(
+                    "{} has {} referrers of the type {} that might be equal, more than {MOST_SIGNATURES} to read: remove some",
+                    observed.subject.digest,
+                    candidates.len(),
+                    signer.shape().listed_artifact_type()
+                ),
+            ));
+        }
+        match listed {
+            // A tag may list what is gone.
+            Some(known) if source == ListingSource::FallbackTag && !self.is_there(&known.digest).await? => {
+                unlisted.absent.push(known.digest.clone());
+                gone.insert(known.digest);
+            }
+            Some(known) => verified.push(known),
+            None => {
+                if let Some(known) = known.filter(|_| observed.known.made) {
+                    match self.find(signer, &observed.subject, &known.digest).await? {
+                        Found::Equal(_, attachment) => unlisted.own = Some(*attachment),
+                        Found::Gone => unlisted.absent.push(known.digest),
+                        Found::Other => {}
+                    }
+                }
+            }
+        }
+        let reads = candidates.iter().map(|digest| self.find(signer, &observed.subject, digest));
+        for (digest, found) in candidates.iter().zip(join_all(reads).await) {
+            match found? {
+                Found::Equal(existing, _) => verified.push(existing),
+                Found::Other => {}
+                Found::Gone => {
+                    gone.insert(digest.clone());
+                }
+            }
+        }
+        entries.retain(|entry| !entry.digest().is_some_and(|digest| gone.contains(digest)));
+        if let Listed::Signature { verified: there, .. } = &mut observed.wanted {
+            *there = verified;
+        }
+        Ok(unlisted)
+    }
+
+    /// Beside one that is known to be there, only what was made at about the same time can be another writer's equal one.
+    fn racing(&self, signer: &dyn Signer, known: &Existing, entries: &[RawEntry]) -> Vec<Digest> {
+        let window = SignedDuration::try_from(self.request.timeout).unwrap_or(SignedDuration::MAX);
+        let descriptors = entries.iter().filter_map(RawEntry::descriptor);
+        let near = |entry: &&Descriptor| {
+            let created = entry.annotations.get(annotation::CREATED).and_then(|text| text.parse::<Created>().ok());
+            let apart = created.zip(known.created).map(|(theirs, ours)| theirs.instant().duration_since(ours.instant()).abs());
+            entry.digest != known.digest && apart.is_some_and(|apart| apart <= window)
+        };
+        descriptors.filter(near).filter(|entry| could_be(signer, entry)).map(|entry| entry.digest.clone()).collect()
+    }
+
+    /// Whether the registry holds a manifest.
+    pub(super) async fn is_there(&self, digest: &Digest) -> Result<bool, Failure> {
+        match self.session.head(&Locator::Digest(digest.clone())).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads a manifest and, where it is of the signer's shape, its layer.
+    async fn find(&self, signer: &dyn Signer, subject: &Descriptor, digest: &Digest) -> Result<Found, Failure> {
+        let fetched = match self.session.manifest(&Locator::Digest(digest.clone())).await {
+            Ok(fetched) => fetched,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Gone),
+            Err(error) if error.kind() == ErrorKind::UnsupportedMediaType => return Ok(Found::Other),
+            Err(error) => return Err(error.into()),
+        };
+        let Manifest::Image(manifest) = &fetched.manifest else { return Ok(Found::Other) };
+        let [layer] = manifest.layers.as_slice() else { return Ok(Found::Other) };
+        if !signer.shape().fits(manifest, &subject.digest) || layer.size > signing::LARGEST as u64 {
+            return Ok(Found::Other);
+        }
+        let bytes = match self.session.blob(layer, layer.size).await {
+            Ok(bytes) => bytes,
+            // A signature without its envelope is none, and whoever made it did not finish.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Other),
+            Err(error) => return Err(error.into()),
+        };
+        if !signer.is_equal(manifest, &bytes, subject, self.now) {
+            return Ok(Found::Other);
+        }
+        let existing = Existing { digest: digest.clone(), created: created(manifest) };
+        let attachment = Attachment { bytes: fetched.bytes.clone(), listed: listed_as(&fetched.descriptor(), manifest) };
+        Ok(Found::Equal(existing, Box::new(attachment)))
+    }
+}
+
+/// The attachment that status knows, where it was made for the same content.
+fn own_signature(known: &Known, content: &Digest) -> Option<Existing> {
+    let digest = known.attachment.clone().filter(|_| known.content.as_ref() == Some(content))?;
+    Some(Existing { digest, created: known.created })
+}
+
+/// Whether a signature made at `created` is in the last third of its life at `now`.
+pub(super) fn is_due(signer: &dyn Signer, created: Option<Created>, now: Timestamp) -> bool {
+    let Some(renewal) = signer.renewal().and_then(|renewal| SignedDuration::try_from(renewal).ok()) else { return false };
+    created.is_none_or(|created| created.instant().checked_add(renewal).is_ok_and(|due| due <= now))
+}
+
+/// What a listing nominates: entries of the signer's type, or of none, whose annotations do not contradict its shape.
+fn candidates(signer: &dyn Signer, entries: &[RawEntry]) -> Vec<Digest> {
+    let descriptors = entries.iter().filter_map(RawEntry::descriptor);
+    descriptors.filter(|entry| could_be(signer, entry)).map(|entry| entry.digest.clone()).collect()
+}
+
+fn could_be(signer: &dyn Signer, entry: &Descriptor) -> bool {
+    let shape = signer.shape();
+    let listed = entry.annotations.iter().filter(|(key, _)| *key != annotation::CREATED);
+    (entry.artifact_type.is_empty() || entry.artifact_type == shape.listed_artifact_type())
+        && listed.into_iter().all(|(key, value)| shape.annotations.get(key) == Some(value))
+}
+
+fn created(manifest: &ImageManifest) -> Option<Created> {
+    manifest.annotations.get(annotation::CREATED)?.parse().ok()
+}
+
+/// How a listing shows a manifest that was read.
+fn listed_as(fetched: &Descriptor, manifest: &ImageManifest) -> Descriptor {
+    Descriptor {
+        artifact_type: manifest.effective_artifact_type().to_owned(),
+        annotations: manifest.annotations.clone(),
+        ..fetched.stripped()
+    }
+}
