@@ -75,8 +75,10 @@ impl Fault {
             }
             // These have lost their types on the way up: the resolver's, a proxy's refusal, and an alert that ends an HTTP/2 connection.
             let text = current.to_string();
-            if text == "proxy authorization required" {
-                return Self::ProxyLogin;
+            match text.strip_prefix("tunnel error: ") {
+                Some("proxy authorization required") => return Self::ProxyLogin,
+                Some("unsuccessful") => network = "the proxy does not lead to the host",
+                _ => {}
             }
             if text.contains("dns error") {
                 network = "the host name cannot be resolved";
