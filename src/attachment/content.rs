@@ -45,9 +45,7 @@ impl Content {
             blobs: files.iter().map(|file| file.bytes.clone()).collect(),
         })
     }
-}
 
-impl Content {
     /// What a user should know of files that go to no target: nothing fails over them, and nothing is silently ignored.
     #[must_use]
     pub fn idle_files(&self, chosen: &[Chosen<'_>]) -> Vec<String> {

@@ -269,7 +269,7 @@ fn conflict(observed: &Observed, rival: &Rival<'_>, keys: &MarkKeys) -> Problem 
     Problem::new(
         Reason::Conflict,
         format_args!(
-            "somebody else marked {} with {:?} at {} ({}), which is newer than ours with {:?}: agree on one date, or set endOfLife.onConflict: Supersede",
+            "somebody else marked {} with {:?} at {} ({}), which is newer than ours with {:?}: agree on one date, or set spec.endOfLife.onConflict: Supersede",
             observed.subject.digest,
             crate::oci::cut(rival.date),
             rival.created,

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{
-    ConditionType, ImageAttachmentStatus, Leftover, Origin, Reason, Superseded, TargetKind, TargetState, TargetStatus, find_condition,
+    ConditionType, ImageAttachmentStatus, ImageStatus, Leftover, Origin, Reason, Superseded, TargetKind, TargetState, TargetStatus,
+    find_condition,
 };
 use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{Created, Desired, Entry, EntryKind, Intent, Known};
-use crate::oci::{Descriptor, Digest};
+use crate::oci::{Descriptor, Digest, Reference};
 use crate::signing::Signer;
 
 use super::signatures::is_due;
@@ -34,10 +35,12 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Reads the status of a resource of `generation`.
+    /// Reads the status of a resource of `generation` whose spec names `reference`. What status says of another repository is
+    /// forgotten: the same digests there may be somebody else's copies, and what is on them is not this resource's to remove.
     #[must_use]
-    pub fn of(status: Option<&ImageAttachmentStatus>, generation: i64) -> Self {
-        let Some(status) = status else { return Self::default() };
+    pub fn of(status: Option<&ImageAttachmentStatus>, generation: i64, reference: &Reference) -> Self {
+        let of_another = |image: &ImageStatus| image.reference.parse::<Reference>().is_ok_and(|seen| seen.name() != reference.name());
+        let Some(status) = status.filter(|status| !status.image.as_ref().is_some_and(of_another)) else { return Self::default() };
         Self {
             image: status.image.as_ref().and_then(|image| image.digest.parse().ok()),
             rows: status.targets.clone(),

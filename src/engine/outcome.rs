@@ -190,9 +190,6 @@ impl Outcome {
     /// `attached/selected`, as `status.attached` shows it.
     #[must_use]
     pub fn attached(&self) -> Option<String> {
-        let rows = self.rows.as_ref()?;
-        let selected = rows.iter().filter(|row| row.state != TargetState::Skipped);
-        let attached = selected.clone().filter(|row| row.state == TargetState::Attached).count();
-        Some(format!("{attached}/{}", selected.count()))
+        self.rows.as_deref().map(rows::tally)
     }
 }

@@ -1,5 +1,6 @@
 //! Removing what this resource made and does not want any more; what somebody else made is never touched.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 
 use crate::api::{Leftover, Origin, Reason, TargetState, TargetStatus, cut_message};
@@ -11,8 +12,10 @@ use super::failure::Failure;
 use super::memory::Memory;
 use super::outcome::{Note, Severity};
 
-/// How many attachments on images that the tag has left are remembered.
-const MOST_REMEMBERED: usize = 64;
+/// On how many subjects of images that the tag has left attachments are remembered.
+const MOST_SUBJECTS: usize = 64;
+/// How many leftovers status takes.
+const MOST_LEFTOVERS: usize = 256;
 
 /// What this resource made, sorted into what goes and what is only remembered.
 pub(super) struct Unwanted {
@@ -64,13 +67,11 @@ pub(super) fn unwanted<'a>(
             }
         }
     }
-    let excess = unwanted.kept.len().saturating_sub(MOST_REMEMBERED);
-    unwanted.kept.drain(..excess);
     unwanted
 }
 
 /// Whatever happens in a pass, nothing that this resource made is forgotten: what neither the rows nor `gone` account for
-/// joins the leftovers.
+/// joins the leftovers, as status has it where it does. Only what is bounded by contract goes: see [`bound`].
 pub(super) fn remember(memory: &Memory, table: &[TargetStatus], leftovers: &mut Vec<Leftover>, gone: &[Digest]) {
     for (subject, made) in memory.made() {
         for attachment in made.into_iter().filter(|attachment| !gone.contains(attachment)) {
@@ -78,10 +79,36 @@ pub(super) fn remember(memory: &Memory, table: &[TargetStatus], leftovers: &mut 
             let known = table.iter().any(|row| row.attachment.as_ref() == Some(&text) && row.origin == Some(Origin::Made))
                 || leftovers.iter().any(|leftover| leftover.attachment == text);
             if !known {
-                leftovers.push(leftover(&subject, &attachment, Reason::Progressing, None));
+                let before = memory.leftovers.iter().find(|before| before.attachment == text).cloned();
+                leftovers.push(before.unwrap_or_else(|| leftover(&subject, &attachment, Reason::Progressing, None)));
             }
         }
     }
+    bound(memory, leftovers);
+}
+
+/// Orders leftovers by age and forgets the oldest beyond what status takes: of images that the tag has left first, since nothing
+/// there is to be removed.
+fn bound(memory: &Memory, leftovers: &mut Vec<Leftover>) {
+    let is_resting = |leftover: &Leftover| leftover.reason.as_deref() == Some(Reason::TagMoved.as_str());
+    leftovers
+        .sort_by_key(|leftover| memory.leftovers.iter().position(|before| before.attachment == leftover.attachment).unwrap_or(usize::MAX));
+    let mut subjects = BTreeSet::new();
+    let mut kept: Vec<Leftover> = Vec::new();
+    for leftover in leftovers.drain(..).rev() {
+        if is_resting(&leftover) && subjects.len() >= MOST_SUBJECTS && !subjects.contains(&leftover.subject) {
+            continue;
+        }
+        if is_resting(&leftover) {
+            subjects.insert(leftover.subject.clone());
+        }
+        kept.push(leftover);
+    }
+    while kept.len() > MOST_LEFTOVERS {
+        let oldest = kept.iter().rposition(is_resting).unwrap_or(kept.len() - 1);
+        kept.remove(oldest);
+    }
+    leftovers.extend(kept.into_iter().rev());
 }
 
 fn leftover(subject: &Digest, attachment: &Digest, reason: Reason, message: Option<String>) -> Leftover {

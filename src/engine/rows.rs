@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::{Origin, Reason, TargetKind, TargetState, TargetStatus, cut_message};
 use crate::attachment::{Created, Entry, EntryKind, Existing};
-use crate::oci::Digest;
+use crate::oci::{Digest, cut};
 
 use super::failure::Failure;
 
@@ -18,7 +18,7 @@ pub(super) fn pending(entry: &Entry) -> TargetStatus {
             EntryKind::Index | EntryKind::Unreadable(_) => TargetKind::Index,
             EntryKind::Platform(_) | EntryKind::Attestation | EntryKind::Unsupported => TargetKind::Platform,
         },
-        platform: entry.platform(),
+        platform: entry.platform().map(|platform| cut(&platform)),
         digest: entry.subject.digest.to_string(),
         state: TargetState::Pending,
         reason: None,
@@ -89,6 +89,13 @@ pub(super) fn bound(rows: &mut Vec<TargetStatus>) -> usize {
         row.state != TargetState::Skipped || skipped <= MOST_SKIPPED
     });
     before - rows.len()
+}
+
+/// `attached/selected`, as `status.attached` shows it.
+pub(super) fn tally(rows: &[TargetStatus]) -> String {
+    let selected = rows.iter().filter(|row| row.state != TargetState::Skipped);
+    let attached = selected.clone().filter(|row| row.state == TargetState::Attached).count();
+    format!("{attached}/{}", selected.count())
 }
 
 /// How a message names a row's target.

@@ -86,10 +86,10 @@ pub fn request(
     let intent = Intent::parse(spec, &Inputs { config_maps: sources.config_maps.clone() })?;
     Ok(Request {
         key: SigningKey::of(spec, &intent.reference, sources)?,
+        memory: Memory::of(status, generation, &intent.reference),
         intent,
         access: access(spec, sources)?,
         on_conflict: spec.end_of_life.as_ref().map_or(OnConflict::Report, crate::api::EndOfLife::on_conflict),
-        memory: Memory::of(status, generation),
         mode: if spec.dry_run() { Mode::Plan } else { Mode::Attach },
         verify,
         timeout: spec.timeout(),

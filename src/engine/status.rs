@@ -1,11 +1,13 @@
 //! From an outcome to the status that a user reads: pure, so that the same rules hold in a cluster and on a desk.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{ConditionType, Conditions, ImageAttachmentStatus, Reason};
+use crate::api::{ConditionType, Conditions, ImageAttachmentStatus, Reason, find_condition};
 
 use super::outcome::{Outcome, Verdict};
 use super::pass::Draft;
+use super::rows;
 
 /// The status after a pass over `generation` that ended in `outcome`; what the outcome does not speak of stays.
 #[must_use]
@@ -42,7 +44,10 @@ pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i
     match &outcome.resolved {
         Ok(words) => {
             let image = next.image.as_ref().map_or("the image", |image| image.reference.as_str());
-            let words: Vec<&str> = std::iter::once(image).chain(words.iter().map(String::as_str)).collect();
+            let mut words: Vec<&str> = std::iter::once(image).chain(words.iter().map(String::as_str)).collect();
+            if outcome.is_unchanged() {
+                words.extend(still_said(&previous.conditions));
+            }
             conditions.set(ConditionType::Resolved, true, Reason::Resolved, &words.join("; "));
         }
         Err(problem) => {
@@ -55,12 +60,21 @@ pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i
     next
 }
 
+/// What Resolved said besides the image and its tag. A look at a settled image asks about the tag only, so all else still holds.
+fn still_said(previous: &[Condition]) -> Vec<&str> {
+    let of_the_tag = |part: &&str| part.starts_with("the tag ") || *part == "the digest in image decides";
+    let resolved = find_condition(previous, ConditionType::Resolved).filter(|resolved| resolved.status == "True");
+    resolved.iter().flat_map(|resolved| resolved.message.split("; ").skip(1)).filter(|part| !of_the_tag(part)).collect()
+}
+
 /// The status while a pass is about to push what `draft` says.
 #[must_use]
 pub fn status_in_progress(previous: &ImageAttachmentStatus, draft: &Draft<'_>, generation: i64, now: Timestamp) -> ImageAttachmentStatus {
     let mut next = previous.clone();
     next.image = Some(draft.image.clone());
     next.targets = draft.rows.to_vec();
+    next.skipped_not_listed = i64::try_from(rows::bound(&mut next.targets)).ok().filter(|count| *count > 0);
+    next.attached = Some(rows::tally(&next.targets));
     next.leftovers = draft.leftovers.to_vec();
     if let Some(superseded) = draft.superseded {
         next.superseded = superseded.to_vec();
