@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use k8s_openapi::jiff::{Timestamp, civil, tz::TimeZone};
+use k8s_openapi::jiff::{SignedDuration, Timestamp, civil};
 
 /// A valid end-of-life date, and the instant that it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndOfLifeDate {
     text: Box<str>,
-    instant: Timestamp,
+    instant: SignedDuration,
 }
 
 impl EndOfLifeDate {
@@ -19,9 +19,10 @@ impl EndOfLifeDate {
         &self.text
     }
 
-    /// The instant from which the image is out of life; a bare date begins at 00:00 UTC.
+    /// The instant from which the image is out of life, since 1970-01-01T00:00:00Z; a bare date begins at 00:00 UTC. No
+    /// [`Timestamp`], which ends a day before the year 9999 does: the date that means "never" in the field.
     #[must_use]
-    pub const fn instant(&self) -> Timestamp {
+    pub const fn instant(&self) -> SignedDuration {
         self.instant
     }
 
@@ -29,7 +30,7 @@ impl EndOfLifeDate {
     #[must_use]
     pub fn at(instant: Timestamp) -> Self {
         let created = super::Created::at(instant);
-        Self { text: created.to_string().into(), instant: created.instant() }
+        Self { text: created.to_string().into(), instant: created.instant().as_duration() }
     }
 }
 
@@ -54,32 +55,48 @@ impl FromStr for EndOfLifeDate {
         let instant = match text.len() {
             10 if has_form(text, "dddd-dd-dd") => {
                 let date: civil::Date = text.parse().map_err(|_| refused())?;
-                date.to_zoned(TimeZone::UTC).map_err(|_| refused())?.timestamp()
+                since_epoch(date.at(0, 0, 0, 0))
             }
-            _ if is_date_time(text) => text.parse().map_err(|_| refused())?,
-            _ => return Err(refused()),
+            _ => {
+                let (local, offset) = date_time(text).ok_or_else(refused)?;
+                since_epoch(local.parse().map_err(|_| refused())?) - offset
+            }
         };
         Ok(Self { text: text.into(), instant })
     }
 }
 
-/// RFC 3339, section 5.6, `date-time`; narrower than what jiff takes (it reads spaces, weeks, zones in brackets).
-fn is_date_time(text: &str) -> bool {
-    let Some((head, rest)) = text.split_at_checked(19) else { return false };
+fn since_epoch(local: civil::DateTime) -> SignedDuration {
+    local.duration_since(civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0))
+}
+
+/// RFC 3339, section 5.6, `date-time`, as local time and offset; narrower than what jiff takes (it reads spaces, weeks, zones in
+/// brackets).
+fn date_time(text: &str) -> Option<(&str, SignedDuration)> {
+    let (head, rest) = text.split_at_checked(19)?;
     if !has_form(head, "dddd-dd-ddTdd:dd:dd") {
-        return false;
+        return None;
     }
     let offset = match rest.strip_prefix('.') {
         Some(fraction) => {
             let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
             if !(1..=9).contains(&digits) {
-                return false;
+                return None;
             }
-            fraction.get(digits..).unwrap_or_default()
+            fraction.get(digits..)?
         }
         None => rest,
     };
-    offset == "Z" || has_form(offset, "+dd:dd") || has_form(offset, "-dd:dd")
+    let local = text.strip_suffix(offset)?;
+    if offset == "Z" {
+        return Some((local, SignedDuration::ZERO));
+    }
+    if !has_form(offset, "+dd:dd") && !has_form(offset, "-dd:dd") {
+        return None;
+    }
+    let (hours, minutes): (i64, i64) = (offset.get(1..3)?.parse().ok()?, offset.get(4..6)?.parse().ok()?);
+    let seconds = hours * 3600 + minutes * 60;
+    (hours < 24 && minutes < 60).then(|| (local, SignedDuration::from_secs(if offset.starts_with('-') { -seconds } else { seconds })))
 }
 
 fn has_form(text: &str, form: &str) -> bool {
@@ -100,11 +117,20 @@ mod tests {
             ("2025-03-20T01:20:30+02:00", "2025-03-19T23:20:30Z"),
             ("2024-02-29", "2024-02-29T00:00:00Z"),
             ("9999-12-30", "9999-12-30T00:00:00Z"),
+            ("2025-03-20T23:59:59.5-23:59", "2025-03-21T23:58:59.5Z"),
             ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
         ] {
             let date: EndOfLifeDate = text.parse().unwrap();
-            assert_eq!((date.as_str(), date.instant()), (text, instant.parse().unwrap()), "{text}");
+            let instant: Timestamp = instant.parse().unwrap();
+            assert_eq!((date.as_str(), date.instant()), (text, instant.as_duration()), "{text}");
         }
+    }
+
+    #[test]
+    fn the_last_days_of_the_year_9999_are_dates_and_differ() {
+        let dates = ["9999-12-30T23:59:59Z", "9999-12-31", "9999-12-31T23:59:59.999999999Z", "9999-12-31T23:59:59-23:59"];
+        let instants: Vec<SignedDuration> = dates.map(|text| text.parse::<EndOfLifeDate>().unwrap().instant()).to_vec();
+        assert!(instants.is_sorted_by(|earlier, later| earlier < later), "{instants:?}");
     }
 
     #[test]
@@ -120,6 +146,8 @@ mod tests {
             "2025-03-20T01:20Z",
             "2025-03-20t01:20:30z",
             "2025-03-20T25:00:00Z",
+            "2025-03-20T01:20:30+24:00",
+            "2025-03-20T01:20:30+01:60",
             "2025-03-20T01:20:30.Z",
             "2025-03-20T01:20:30[UTC]",
             "20250320",

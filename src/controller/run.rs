@@ -107,6 +107,8 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
     }
     let (store, writer) = reflector::store::<DeserializeGuard<ImageAttachment>>();
     let forgetful = Arc::clone(&context);
+    let listed = CancellationToken::new();
+    let (scope, seen) = (waited_for(namespace.as_deref()), listed.clone());
     let touched = watcher(api, selection)
         .default_backoff()
         .modify(|object| {
@@ -114,32 +116,40 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
             object.managed_fields_mut().clear();
         })
         .reflect(writer)
-        .inspect_ok(move |event| {
-            if let watcher::Event::Delete(object) = event {
-                forgetful.objects.forget(&object.uid().unwrap_or_default());
+        .inspect_ok(move |event| match event {
+            watcher::Event::Delete(object) => forgetful.objects.forget(&object.uid().unwrap_or_default()),
+            // Not by `Store::wait_until_ready`: it wakes only the last of several waiters, and the applier is one.
+            watcher::Event::InitDone => {
+                readiness.done(&scope);
+                seen.cancel();
             }
+            _ => {}
         })
         .applied_objects()
         .predicate_filter(interesting, kube::runtime::PredicateConfig::default())
         .map_ok(|object| ObjectRef::from_obj(&object))
         .inspect_err(|error| tracing::warn!(%error, "the watch of imageattachments failed; trying again"))
         .filter_map(|seen| async { seen.ok().map(Ok::<_, watcher::Error>) })
-        .take_until(shutdown.cancelled_owned());
-    let ready = store.clone();
-    let scope = waited_for(namespace.as_deref());
-    tokio::spawn(async move {
-        if ready.wait_until_ready().await.is_ok() {
-            readiness.done(&scope);
-        }
-    });
+        .take_until(shutdown.clone().cancelled_owned());
     let config = controller::Config::default();
-    applier(|object, context| Box::pin(reconcile(object, context)), |_, never, _| match *never {}, context, store, touched, config)
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, "a visit did not take place");
-            }
-        })
-        .await;
+    let passes =
+        applier(|object, context| Box::pin(reconcile(object, context)), |_, never, _| match *never {}, context, store, touched, config)
+            .for_each(|result| async move {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a visit did not take place");
+                }
+            });
+    // The applier ends with its last pass, but waits for the first list even when there will be none.
+    let never_listed = async {
+        shutdown.cancelled().await;
+        if listed.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = passes => {}
+        () = never_listed => {}
+    }
 }
 
 fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {

@@ -119,7 +119,7 @@ impl Pass<'_> {
         remove::remember(&self.request.memory, &table, &mut leftovers, gone);
         outcome.verdict = Verdict::over(&table, retry_after);
         let refused = leftovers.iter().find(|leftover| leftover.message.is_some());
-        if let (true, Some(refused), true) = (outcome.verdict.ready, refused, self.request.intent.desired.speaks()) {
+        if let (true, true, Some(refused)) = (outcome.verdict.ready, self.request.intent.desired.speaks(), refused) {
             let message = refused.message.clone().unwrap_or_default();
             outcome.verdict = Verdict { ready: false, reason: Reason::RemovalRefused, message, retry_after };
         }

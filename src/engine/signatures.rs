@@ -141,8 +141,10 @@ impl Pass<'_> {
             return Ok(Found::Other);
         }
         let existing = Existing { digest: digest.clone(), created: created(manifest) };
-        let attachment = Attachment { bytes: fetched.bytes.clone(), listed: listed_as(&fetched.descriptor(), manifest) };
-        Ok(Found::Equal(existing, Box::new(attachment)))
+        Ok(Found::Equal(
+            existing,
+            Box::new(Attachment { bytes: fetched.bytes.clone(), listed: listed_as(&fetched.descriptor(), manifest) }),
+        ))
     }
 }
 

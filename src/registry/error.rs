@@ -97,7 +97,7 @@ pub enum RegistryError {
         hint: String,
     },
     /// The credential is known and may not do this.
-    #[error("{0}")]
+    #[error("{0} (this takes a login that may pull from and push to the repository)")]
     AccessDenied(Box<Answered>),
     /// There is no such manifest, blob or repository.
     #[error("{0}")]

@@ -191,6 +191,9 @@ impl Session {
                 let why = format!("{} leads there; set insecure: true only where the whole registry speaks plain HTTP", operation.host);
                 RegistryError::InsecureNotAllowed { host, why }
             }
+            Fault::ProxyLogin => {
+                proxy_login(Box::new(Answered { operation, status: 407, codes: Vec::new(), text: String::new(), unknown: Vec::new() }))
+            }
             Fault::Certificate(why) => RegistryError::CertificateInvalid { operation, why },
             Fault::Network(why) | Fault::TimedOut(why) => RegistryError::Unreachable { operation, why },
             Fault::TooLarge(limit) => {
@@ -213,6 +216,7 @@ impl Session {
         match answer.status {
             401 | 403 => RegistryError::AccessDenied(answered),
             404 => RegistryError::NotFound(answered),
+            407 => proxy_login(answered),
             300..=399 => {
                 let target = answer.header(header::LOCATION).and_then(|to| answer.url.join(to).ok()).map(|url| authority(&url));
                 let to = target.map(|host| format!(" to {host}")).unwrap_or_default();
@@ -239,4 +243,10 @@ impl Session {
     pub(super) fn hide(&self, text: &str) -> String {
         cut(&super::error_body::hide(text, &self.inner.secrets()).replace(char::is_control, " "))
     }
+}
+
+/// The error for a proxy that wants another login; `answer` is its 407.
+fn proxy_login(answer: Box<Answered>) -> RegistryError {
+    let hint = "the proxy does not accept its login: correct username and password in the Secret of proxySecretRef";
+    RegistryError::AuthenticationFailed { answer, hint: hint.to_owned() }
 }

@@ -16,6 +16,8 @@ pub(super) enum Fault {
     Insecure(String),
     /// The certificate, ours or theirs, is the reason.
     Certificate(String),
+    /// The proxy does not accept its login.
+    ProxyLogin,
     /// The network, or the server's handling of it: another try may succeed.
     Network(&'static str),
     /// Nothing came for too long: a registry that is down, or a connection that has died in silence.
@@ -71,8 +73,11 @@ impl Fault {
                     continue;
                 }
             }
-            // These two have lost their types on the way up: the resolver's, and an alert that ends an HTTP/2 connection.
+            // These have lost their types on the way up: the resolver's, a proxy's refusal, and an alert that ends an HTTP/2 connection.
             let text = current.to_string();
+            if text == "proxy authorization required" {
+                return Self::ProxyLogin;
+            }
             if text.contains("dns error") {
                 network = "the host name cannot be resolved";
             }
@@ -90,7 +95,7 @@ fn tls_fault(error: &rustls::Error) -> Fault {
     let why = match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "the registry's certificate is signed by an authority that is not trusted: name it in ca.crt"
+                "the registry's certificate is signed by an authority that is not trusted: name it in ca.crt of certSecretRef"
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the registry's certificate has expired",
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "the registry's certificate is not valid yet",

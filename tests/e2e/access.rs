@@ -108,7 +108,9 @@ async fn a_proxy_leads_to_registries_that_cannot_be_reached_without_it() {
     let forward = Proxy::to(plain.host(), "user", "word").await;
     let connect = Proxy::to(tls.host(), "user", "word").await;
     namespace.secret("ca", json!({"ca.crt": authority.pem()})).await;
-    for (name, proxy, password) in [("forward", &forward, "word"), ("connect", &connect, "word"), ("refused", &forward, "wrong")] {
+    let secrets =
+        [("forward", &forward, "word"), ("connect", &connect, "word"), ("refused", &forward, "wrong"), ("refused-tls", &connect, "wrong")];
+    for (name, proxy, password) in secrets {
         namespace.secret(name, json!({"address": proxy.url(), "username": "user", "password": password})).await;
     }
     push(&plain, "team/app", "v1").await;
@@ -118,7 +120,8 @@ async fn a_proxy_leads_to_registries_that_cannot_be_reached_without_it() {
     let by = |proxy: &str| json!({"proxySecretRef": {"name": proxy}});
     namespace.apply("forward", with(note("registry.invalid/team/app:v1"), by("forward"))).await;
     let trusted = json!({"insecure": false, "certSecretRef": {"name": "ca"}});
-    namespace.apply("connect", with(with(note("localhost:1/team/app:v1"), trusted), by("connect"))).await;
+    namespace.apply("connect", with(with(note("localhost:1/team/app:v1"), trusted.clone()), by("connect"))).await;
+    namespace.apply("refused-tls", with(with(note("localhost:1/team/app:v1"), trusted), by("refused-tls"))).await;
     namespace.apply("refused", with(note("registry.invalid/team/app:v1"), by("refused"))).await;
     for name in ["forward", "connect"] {
         assert_eq!(namespace.ready(name).await.attached.as_deref(), Some("3/3"));
@@ -129,8 +132,9 @@ async fn a_proxy_leads_to_registries_that_cannot_be_reached_without_it() {
         forward.requests()
     );
     assert!(connect.requests().iter().all(|line| line.starts_with("CONNECT localhost:1 ")), "{:?}", connect.requests());
-    let message = namespace.refused("refused", Reason::RegistryUnavailable).await;
-    assert!(message.contains("407") || message.contains("proxy"), "{message}");
-    assert!(!message.contains("wrong"), "{message}");
+    for name in ["refused", "refused-tls"] {
+        let message = namespace.refused(name, Reason::AuthenticationFailed).await;
+        assert!(message.contains("proxySecretRef") && !message.contains("wrong"), "{name}: {message}");
+    }
     namespace.check_rules().await;
 }

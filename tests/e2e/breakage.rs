@@ -56,7 +56,7 @@ async fn ten_resources_on_ten_images_each_say_what_is_wrong_with_them_and_the_go
         ("reference", Reason::InvalidReference, true, &["spec.image", ".sig", "name the image itself"]),
         ("absent", Reason::NotFound, false, &["v2", "404"]),
         ("password", Reason::AuthenticationFailed, false, &["401"]),
-        ("scope", Reason::AccessDenied, false, &[image(3).leak()]),
+        ("scope", Reason::AccessDenied, false, &["a login that may pull from and push to the repository"]),
         ("secret", Reason::SecretNotFound, false, &["spec.secretRef", "\"nowhere\"", "create it"]),
         ("platform", Reason::NoMatchingPlatform, true, &["targets.platforms", "linux/s390x", "linux/amd64"]),
         ("file", Reason::FileMissing, false, &["index"]),

@@ -8,8 +8,8 @@ use affix_testbed::peer::Peer;
 use affix_testbed::registry::Registry;
 use serde_json::{Value, json};
 
-use crate::attaching::{END_OF_LIFE, LIFECYCLE, registries, summary};
 use crate::controller::Controller;
+use crate::images::{END_OF_LIFE, LIFECYCLE, registries, summary};
 use crate::namespace::Namespace;
 use crate::readers;
 
@@ -62,7 +62,7 @@ async fn what_the_tag_leaves_is_marked_and_what_the_new_index_shares_is_not() {
     let namespace = Namespace::new("superseded").await;
     let registries = registries(&namespace.tools).await;
     let controller = Controller::start(&namespace).await;
-    for (nth, registry) in registries.iter().enumerate() {
+    for (nth, (registry, _)) in registries.iter().enumerate() {
         let a1a1 = push(registry, old(), "v1").await;
         let name = format!("app-{nth}");
         namespace.apply(&name, watch(&a1a1.tagged(), json!({}))).await;
@@ -81,15 +81,15 @@ async fn what_the_tag_leaves_is_marked_and_what_the_new_index_shares_is_not() {
         let date = (left.moved_at.0 + grace).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         assert_eq!(left.date.as_deref(), Some(date.as_str()));
         assert_eq!(marks(registry, &namespace, &a1a1, a1a1.digest()).await, 1);
-        assert_eq!(marks(registry, &namespace, &a1a1, &a1a1.digest_of("linux/amd64").unwrap()).await, 1);
-        assert_eq!(marks(registry, &namespace, &a1a1, &a1a1.digest_of("linux/arm64").unwrap()).await, 0);
+        assert_eq!(marks(registry, &namespace, &a1a1, a1a1.digest_of("linux/amd64").unwrap()).await, 1);
+        assert_eq!(marks(registry, &namespace, &a1a1, a1a1.digest_of("linux/arm64").unwrap()).await, 0);
 
         // The tag moves back: what affix marked is in use again.
         push(registry, old(), "v1").await;
         let back = a1a1.digest().to_owned();
         until(&namespace, &name, |status| moved(status) && status.superseded.iter().all(|left| left.digest != back)).await;
         assert_eq!(marks(registry, &namespace, &a1a1, a1a1.digest()).await, 0);
-        assert_eq!(marks(registry, &namespace, &a1a1, &a1a1.digest_of("linux/amd64").unwrap()).await, 0);
+        assert_eq!(marks(registry, &namespace, &a1a1, a1a1.digest_of("linux/amd64").unwrap()).await, 0);
     }
     namespace.check_rules().await;
     drop(controller);
@@ -98,7 +98,7 @@ async fn what_the_tag_leaves_is_marked_and_what_the_new_index_shares_is_not() {
 #[tokio::test]
 async fn a_move_while_the_operator_is_down_counts_and_what_another_tag_reaches_is_in_use() {
     let namespace = Namespace::new("down").await;
-    for (nth, registry) in registries(&namespace.tools).await.iter().enumerate() {
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
         let controller = Controller::start(&namespace).await;
         let a1a1 = push(registry, old(), "v1").await;
         let name = format!("app-{nth}");

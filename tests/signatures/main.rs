@@ -3,7 +3,14 @@
 //! A binary of its own, since the verifiers take minutes to build where no cache has them. The engine runs in this process, with
 //! the status that it wrote before, as the controller runs it; one module goes through a whole cluster.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests fail by panicking"
+)]
 
 mod cluster;
 #[path = "../e2e/controller.rs"]
