@@ -42,8 +42,13 @@ impl Namespace {
         INSTALLED
             .get_or_init(|| async {
                 plane.kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml()).await.unwrap().stdout().unwrap();
+                // kubectl fails at once where the conditions are not there yet at all.
                 let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd/imageattachments.affix.dev"];
-                plane.kubectl(wait).await.unwrap().stdout().unwrap();
+                let deadline = Instant::now() + PATIENCE;
+                while let Err(error) = plane.kubectl(wait).await.unwrap().stdout() {
+                    assert!(Instant::now() < deadline, "{error:#}");
+                    sleep(POLL).await;
+                }
             })
             .await;
         let kubeconfig = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
