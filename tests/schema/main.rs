@@ -303,11 +303,16 @@ fn described(path: &str, schema: &Value, fields: &mut Vec<String>) {
 #[tokio::test]
 async fn each_sample_applied_twice_shows_no_difference() {
     let cluster = Cluster::start().await;
-    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples");
+    let samples: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    // As `affix pin` does it.
+    let pinned = format!("team/app:v1@sha256:{}", "a".repeat(64));
+    let samples = samples.join("\n---\n").replace("team/app:v1", &pinned);
     for _ in 0..2 {
-        cluster.plane.kubectl(["apply", "--server-side", "--field-manager=gitops", "-f", samples]).await.unwrap().stdout().unwrap();
+        let apply = ["apply", "--server-side", "--field-manager=gitops", "-f", "-"];
+        cluster.plane.kubectl_with(apply, samples.clone()).await.unwrap().stdout().unwrap();
     }
-    let difference =
-        cluster.plane.kubectl(["diff", "--server-side", "--field-manager=gitops", "-f", samples]).await.unwrap().stdout().unwrap();
-    assert_eq!(difference, "");
+    let diff = ["diff", "--server-side", "--field-manager=gitops", "-f", "-"];
+    assert_eq!(cluster.plane.kubectl_with(diff, samples).await.unwrap().stdout().unwrap(), "");
 }
