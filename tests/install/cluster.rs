@@ -6,7 +6,6 @@ use affix::api::ImageAttachment;
 use affix_testbed::control_plane::ControlPlane;
 use affix_testbed::tools::Tools;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -87,13 +86,6 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// The names of those about which events were recorded in a namespace.
-    pub(crate) async fn told_of(&self, namespace: &str) -> Vec<String> {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        let events = api.list(&ListParams::default()).await.unwrap().items;
-        events.into_iter().filter_map(|event| event.regarding?.name).collect()
-    }
-
     /// Whether a service account of the installation may do something.
     pub(crate) async fn allows(&self, account: &str, permission: &Permission) -> bool {
         let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
@@ -103,6 +95,7 @@ impl Cluster {
             group: Some(permission.group.clone()),
             resource: Some(resource.to_owned()),
             subresource: Some(subresource.to_owned()),
+            name: permission.name.clone(),
             verb: Some(permission.verb.clone()),
             ..ResourceAttributes::default()
         };
@@ -127,11 +120,12 @@ impl Cluster {
     }
 }
 
-/// One verb on one resource, in a namespace or everywhere.
+/// One verb on one resource, or on one object of it, in a namespace or everywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Permission {
     pub(crate) namespace: Option<String>,
     pub(crate) group: String,
     pub(crate) resource: String,
+    pub(crate) name: Option<String>,
     pub(crate) verb: String,
 }

@@ -20,6 +20,7 @@ mod conformity;
 mod generated;
 mod golden;
 mod helm;
+mod image;
 mod kustomize;
 mod objects;
 mod operator;

@@ -7,8 +7,10 @@ use affix_testbed::hostile::HostileRegistry;
 use affix_testbed::port;
 use affix_testbed::process::{Launch, Process};
 use affix_testbed::tools::Tools;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -16,6 +18,8 @@ use tokio::time::sleep;
 use crate::cluster::{Cluster, PATIENCE, POLL};
 use crate::helm::NAMESPACE;
 
+/// The resource that takes what it made with it.
+const MORTAL: &str = "mortal";
 /// The Deployment of the controller.
 pub(crate) const DEPLOYMENT: &str = "affix-controller";
 
@@ -32,12 +36,13 @@ pub(crate) fn values_for_here() -> Vec<String> {
 pub(crate) struct Operator {
     process: Process,
     health: String,
+    watches: bool,
     _dir: TempDir,
 }
 
 impl Operator {
-    /// Starts what a Deployment says that its pods run.
-    pub(crate) async fn start(cluster: &Cluster) -> Self {
+    /// Starts what a Deployment says that its pods run. `watches`: it is to notice changed Secrets and ConfigMaps.
+    async fn start(cluster: &Cluster, watches: bool) -> Self {
         let deployment = cluster.get(&["deployment", DEPLOYMENT, "--namespace", NAMESPACE]).await;
         let pod = &deployment["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
@@ -53,7 +58,6 @@ impl Operator {
         for variable in container["env"].as_array().unwrap() {
             let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
                 None => variable["value"].as_str().unwrap(),
-                Some("metadata.name") => "affix-controller-0",
                 Some("metadata.namespace") => NAMESPACE,
                 Some(other) => panic!("the tests do not know the field {other}"),
             };
@@ -61,19 +65,14 @@ impl Operator {
         }
         let process = launch.start(&Tools::core().await.unwrap()).unwrap();
         let health = args.iter().find_map(|arg| arg.strip_prefix("--health-addr=:")).unwrap();
-        Self { process, health: format!("127.0.0.1:{health}"), _dir: dir }
+        Self { process, health: format!("127.0.0.1:{health}"), watches, _dir: dir }
     }
 
-    /// What the API server refused it so far.
-    pub(crate) fn refusals(&self) -> Vec<String> {
-        let log = self.process.log().unwrap().replace('\\', "");
-        let refused = |line: &&str| line.contains("orbidden") || line.contains(" 403");
-        log.lines().filter(refused).map(str::to_owned).collect()
-    }
-
-    /// The refusals, as an error.
+    /// Nothing, or what the API server refused it so far.
     fn unrefused(&self) -> Result<(), String> {
-        let refusals = self.refusals();
+        let log = self.process.log().unwrap().replace('\\', "");
+        let refused = |line: &&str| line.contains("orbidden") || self.watches && line.contains("is not allowed: going on without it");
+        let refusals: Vec<&str> = log.lines().filter(refused).collect();
         if refusals.is_empty() { Ok(()) } else { Err(refusals.join("\n")) }
     }
 
@@ -108,19 +107,27 @@ pub(crate) struct Job<'a> {
     cluster: &'a Cluster,
     namespace: &'a str,
     registry: HostileRegistry,
+    /// Whether Secrets may be read here, and watched.
     needs_secrets: bool,
+    watches: bool,
 }
 
 impl<'a> Job<'a> {
     pub(crate) async fn new(cluster: &'a Cluster, namespace: &'a str) -> Self {
         let registry = HostileRegistry::start().await.unwrap();
         registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).push();
-        Self { cluster, namespace, registry, needs_secrets: true }
+        Self { cluster, namespace, registry, needs_secrets: true, watches: true }
     }
 
     /// The same for an operator that may read no Secret.
     pub(crate) fn without_secrets(mut self) -> Self {
         self.needs_secrets = false;
+        self
+    }
+
+    /// The same for an operator that may not watch all that it may read.
+    pub(crate) fn without_watching(mut self) -> Self {
+        self.watches = false;
         self
     }
 
@@ -138,6 +145,7 @@ impl<'a> Job<'a> {
             objects.push(json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": metadata(name), "spec": spec}));
         };
         attachment("anonymous", json!({}));
+        attachment(MORTAL, json!({"deletionPolicy": "Delete"}));
         if self.needs_secrets {
             attachment("login", json!({"secretRef": {"name": "login"}}));
             attachment("account", json!({"serviceAccountName": "builder"}));
@@ -165,7 +173,7 @@ impl<'a> Job<'a> {
 
     /// The same, with the resources left there; answers with how many rows each one's status has.
     pub(crate) async fn run_and_keep(&self) -> Result<Vec<usize>, String> {
-        let operator = Operator::start(self.cluster).await;
+        let operator = Operator::start(self.cluster, self.watches).await;
         self.cluster.apply(&self.objects()).await;
         self.supervise(&operator).await?;
         operator.stop().await?;
@@ -180,19 +188,47 @@ impl<'a> Job<'a> {
         // An event is recorded after the status is written.
         operator
             .wait(|| async {
-                let told = self.cluster.told_of(self.namespace).await;
+                let told: Vec<String> = self.events().await.into_iter().filter_map(|event| event.regarding?.name).collect();
                 let objects = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
                 let untold: Vec<String> = objects.iter().map(ResourceExt::name_any).filter(|name| !told.contains(name)).collect();
                 if untold.is_empty() { Ok(()) } else { Err(format!("no event about {untold:?}")) }
             })
+            .await?;
+        // An event that comes again is counted on the first one.
+        for suspend in [true, false] {
+            let patch = json!({"spec": {"suspend": suspend}});
+            api.patch("anonymous", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+            operator.wait(|| async { if all_attached(&api).await.is_ok() == suspend { Err(format!("suspend: {suspend}")) } else { Ok(()) } }).await?;
+        }
+        operator
+            .wait(|| async {
+                let counted = self.events().await.iter().any(|event| event.series.as_ref().is_some_and(|series| series.count > 1));
+                if counted { Ok(()) } else { Err("no event has come again".to_owned()) }
+            })
+            .await?;
+        api.delete(MORTAL, &DeleteParams::default()).await.unwrap();
+        operator
+            .wait(|| async { if api.get_opt(MORTAL).await.unwrap().is_some() { Err(format!("{MORTAL} stays")) } else { Ok(()) } })
             .await
+    }
+
+    async fn events(&self) -> Vec<Event> {
+        let api: Api<Event> = Api::namespaced(self.cluster.client.clone(), self.namespace);
+        api.list(&ListParams::default()).await.unwrap().items
     }
 
     /// Removes the resources and what was recorded about them.
     pub(crate) async fn clear(&self) {
         let api = self.cluster.attachments(self.namespace);
+        if api.get_opt(MORTAL).await.unwrap().is_some() {
+            // Its operator has been ended on purpose.
+            let patch = json!({"metadata": {"finalizers": null}});
+            api.patch(MORTAL, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        }
         api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
-        let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(self.cluster.client.clone(), self.namespace);
+        let leases: Api<Lease> = Api::namespaced(self.cluster.client.clone(), NAMESPACE);
+        leases.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+        let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), self.namespace);
         events.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         while !api.list(&ListParams::default()).await.unwrap().items.is_empty() {

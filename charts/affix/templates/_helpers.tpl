@@ -70,11 +70,7 @@ default
 {{- define "affix.env" -}}
 - name: RUST_LOG
   value: {{ .root.Values.log.level | quote }}
-- name: POD_NAME
-  valueFrom:
-    fieldRef:
-      fieldPath: metadata.name
-- name: POD_NAMESPACE
+- name: {{ ternary "RUNTIME_NAMESPACE" "POD_NAMESPACE" (eq .component "controller") }}
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
@@ -217,51 +213,58 @@ rules:
 {{- define "affix.controllerRules" -}}
 - apiGroups: [affix.dev]
   resources: [imageattachments]
-  verbs: [list, watch]
+  verbs: [get, list, watch, patch]
 - apiGroups: [affix.dev]
   resources: [imageattachments/status]
   verbs: [patch]
 - apiGroups: [""]
-  resources: [configmaps, serviceaccounts]
+  resources: [serviceaccounts]
   verbs: [get]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: {{ include "affix.readVerbs" . }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
 {{- end }}
 
-{{/* What it may do with Secrets, by name only. */}}
+{{/* What it may do with Secrets. It watches either the cluster or each of its namespaces, never some of the cluster's. */}}
 {{- define "affix.secretRules" -}}
+{{- $apart := and (eq .Values.rbac.secrets "namespaces") (empty .Values.watchNamespaces) -}}
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get]
+  verbs: {{ ternary "[get]" (include "affix.readVerbs" .) $apart }}
 {{- end }}
 
-{{/* Whether a component that works in the cluster, or in the namespaces of a list, gets a role there, and the Secrets' one. */}}
+{{/* By name only, or also to notice changes. */}}
+{{- define "affix.readVerbs" -}}
+{{ ternary "[get, list, watch]" "[get]" .Values.rbac.watchRotation }}
+{{- end }}
+
+{{/*
+The roles of a component for what it does in the cluster, or in each of some namespaces: its "rules", and where the Secrets may be read,
+its "secretRules".
+*/}}
 {{- define "affix.roles" -}}
-{{- $root := .root }}
-{{- $name := printf "%s-%s" (include "affix.fullname" $root) .component }}
-{{- $secrets := $root.Values.rbac.secrets }}
-{{- $everywhere := empty .namespaces }}
-{{- $secretRules := include "affix.secretRules" $root }}
-{{- if $everywhere }}
-{{- $rules := ternary (printf "%s\n%s" .rules $secretRules) .rules (eq $secrets "cluster") }}
+{{- $name := printf "%s-%s" (include "affix.fullname" .root) .component }}
+{{- $secrets := .root.Values.rbac.secrets }}
+{{- $rules := ternary (printf "%s\n%s" .rules .secretRules) .rules (eq $secrets "cluster") }}
+{{- range .namespaces }}
+---
+{{ include "affix.role" (merge (dict "kind" "Role" "name" $name "namespace" . "rules" $rules) $) }}
+{{- else }}
 ---
 {{ include "affix.role" (merge (dict "kind" "ClusterRole" "name" $name "namespace" "" "rules" $rules) .) }}
 {{- end }}
-{{- range .namespaces }}
-{{- $rules := ternary (printf "%s\n%s" $.rules $secretRules) $.rules (eq $secrets "cluster") }}
----
-{{ include "affix.role" (merge (dict "kind" "Role" "name" $name "namespace" . "rules" $rules) $) }}
-{{- end }}
 {{- if eq $secrets "namespaces" }}
-{{- range $root.Values.rbac.secretNamespaces }}
+{{- range .root.Values.rbac.secretNamespaces }}
 ---
-{{ include "affix.role" (merge (dict "kind" "Role" "name" (printf "%s-secrets" $name) "namespace" . "rules" $secretRules) $) }}
+{{ include "affix.role" (merge (dict "kind" "Role" "name" (printf "%s-secrets" $name) "namespace" . "rules" $.secretRules) $) }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* What a NetworkPolicy of a component says about who may connect to which port of it: (dict … "port" name "from" peers). */}}
+{{/* What pods may connect to. */}}
 {{- define "affix.egress" -}}
 - ports:
   - {protocol: UDP, port: 53}
@@ -272,11 +275,25 @@ rules:
   {{- end }}
 {{- end }}
 
+{{/* The lease by which controllers agree; with a selector, affix adds a hash of it. */}}
+{{- define "affix.lease" -}}
+{{- $name := printf "%s-controller" (include "affix.fullname" .) }}
+{{- if .Values.watchLabelSelector }}
+{{- printf "%s-%s" $name (.Values.watchLabelSelector | sha256sum | trunc 8) }}
+{{- else }}
+{{- $name }}
+{{- end }}
+{{- end }}
+
 {{/* What a controller may do in its own namespace. A create cannot be bound to a name. */}}
 {{- define "affix.leaseRules" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, create, update]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "affix.lease" . }}]
+  verbs: [get, update]
 {{- end }}
 
 {{/* A PodDisruptionBudget above one replica, and a NetworkPolicy where it is wanted. */}}
@@ -326,5 +343,23 @@ spec:
     {{- end }}
   egress:
   {{- include "affix.egress" .root | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The ServiceAccount of a component. */}}
+{{- define "affix.serviceAccount" -}}
+{{- $account := (index .root.Values .component).serviceAccount }}
+{{- if $account.create }}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "affix.serviceAccountName" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "affix.labels" . | nindent 4 }}
+  {{- with $account.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end }}
 {{- end }}
