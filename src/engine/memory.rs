@@ -140,12 +140,11 @@ impl Memory {
 
     /// Whether every move that has settled is done, and every digest that the spec names is known.
     fn moves_are_done(&self, wanted: &Supersession, now: Timestamp) -> bool {
-        let known =
-            |digest: &Digest| self.followed.as_ref() == Some(digest) || self.superseded.iter().any(|left| left.digest == digest.to_string());
+        let known = |digest: &Digest| {
+            self.followed.as_ref() == Some(digest) || self.superseded.iter().any(|left| left.digest == digest.to_string())
+        };
         wanted.previous.iter().all(known)
-            && self.superseded.iter().all(|left| {
-                supersession::is_done(left) || !supersession::is_settled(left, wanted.settle, now)
-            })
+            && self.superseded.iter().all(|left| supersession::is_done(left) || !supersession::is_settled(left, wanted.settle, now))
     }
 }
 

@@ -189,12 +189,8 @@ impl Pass<'_> {
     /// Whether the targets of one more image fit beside `targets`, which they then join.
     fn room_for(&self, image: &Image, targets: &mut BTreeSet<Digest>) -> Result<bool, Problem> {
         let most = self.engine.options.most_targets;
-        let (chosen, _) = self
-            .request
-            .intent
-            .selection
-            .choose(image)
-            .map_err(|error| Problem::new(error.reason(), format_args!("spec.{error}")))?;
+        let (chosen, _) =
+            self.request.intent.selection.choose(image).map_err(|error| Problem::new(error.reason(), format_args!("spec.{error}")))?;
         let own: BTreeSet<Digest> =
             chosen.iter().filter(|chosen| chosen.skip.is_none()).map(|chosen| chosen.entry.subject.digest.clone()).collect();
         if own.len() > most {
