@@ -9,15 +9,14 @@ use kube::runtime::controller::{self, applier};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ImageAttachment;
 use crate::engine::Engine;
 use crate::registry::Registries;
+use crate::service::{self, Readiness};
 
 use super::context::Context;
-use super::health::{self, Readiness};
 use super::metrics::Metrics;
 use super::options::Options;
 use super::reconcile::{interesting, reconcile};
@@ -66,14 +65,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         readiness.wait_for(waited_for(scope.as_deref()));
     }
     if let Some(address) = options.health_addr {
-        let routes = health::health_routes(Arc::clone(&readiness));
-        health::serve("health", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "health", source })?;
+        let routes = service::health_routes(Arc::clone(&readiness));
+        service::serve("health", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "health", source })?;
     }
     if let Some(address) = options.metrics_addr {
-        let routes = health::metrics_routes(Arc::clone(&metrics));
-        health::serve("metrics", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "metrics", source })?;
+        let encoded = Arc::clone(&metrics);
+        let routes = service::metrics_routes(move || encoded.encode());
+        service::serve("metrics", address, routes, shutdown.clone())
+            .await
+            .map_err(|source| RunError::Listen { what: "metrics", source })?;
     }
-    stop_on_signal(shutdown.clone()).map_err(RunError::Signal)?;
+    service::stop_on_signal(shutdown.clone()).map_err(RunError::Signal)?;
 
     let engine = Engine::new(Registries::new(options.registries.clone()), options.engine.clone());
     let context = Arc::new(Context::new(client, engine, options, metrics));
@@ -150,17 +152,4 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         () = passes => {}
         () = never_listed => {}
     }
-}
-
-fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: passes under way are ended first");
-        shutdown.cancel();
-    });
-    Ok(())
 }
