@@ -309,7 +309,7 @@ fn date(instant: Timestamp) -> time::OffsetDateTime {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, reason = "a test that panics fails, as it should")]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 mod tests {
     use super::*;
 

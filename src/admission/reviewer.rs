@@ -23,7 +23,7 @@ impl Reviewer {
 
     /// Learns from the cluster, for ever.
     pub(super) async fn learn(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// An ImageAttachment.
