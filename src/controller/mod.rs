@@ -6,7 +6,6 @@
 mod backoff;
 mod cluster;
 mod context;
-mod health;
 mod metrics;
 mod objects;
 mod options;
