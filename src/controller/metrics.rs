@@ -38,6 +38,11 @@ struct Controller {
     controller: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Elected {
+    name: String,
+}
+
 const CONTROLLER: &str = "imageattachment";
 
 /// All metrics of the operator.
@@ -50,6 +55,7 @@ pub(super) struct Metrics {
     reasons: Family<Reasoned, Counter>,
     requests: Counter,
     panics: Counter<u64, AtomicU64>,
+    leader: Family<Elected, Gauge>,
 }
 
 impl Metrics {
@@ -67,7 +73,9 @@ impl Metrics {
         registry.register("affix_registry_requests", "Requests to registries", requests.clone());
         let panics = Counter::default();
         registry.register("controller_runtime_reconcile_panics", "Reconciliations that panicked", panics.clone());
-        Self { registry, total, time, active, reasons, requests, panics }
+        let leader = Family::<Elected, Gauge>::default();
+        registry.register("leader_election_master_status", "Whether this process leads under the lease of this name", leader.clone());
+        Self { registry, total, time, active, reasons, requests, panics, leader }
     }
 
     /// The text format of OpenMetrics.
@@ -89,6 +97,11 @@ impl Metrics {
         if let Some(reason) = reason {
             self.reasons.get_or_create(&Reasoned { reason: reason.as_str() }).inc();
         }
+    }
+
+    /// Whether this process has the Lease `name`; in client-go's words.
+    pub(super) fn leads(&self, name: &str, yes: bool) {
+        self.leader.get_or_create(&Elected { name: name.to_owned() }).set(i64::from(yes));
     }
 
     pub(super) fn panicked(&self) {

@@ -10,20 +10,41 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use crate::api::{ConditionType, Conditions, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
-use crate::engine::{self, Failure, Note, Outcome, Severity};
+use crate::engine::{self, Failure, Names, Note, Outcome, Severity};
 
 use super::backoff;
 use super::cluster::Namespace;
 use super::context::{ClusterError, Context, NamespaceClaims, StatusJournal};
 use super::metrics;
+use super::rotation::{Changed, Kind};
+use super::schedule::Turn;
 
 /// The annotation by which users ask for a pass now, as Flux has it.
 pub(super) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 
-/// Reconciles one object. It never fails: whatever goes wrong decides when the object is visited next.
+/// Reconciles one object while this process leads. It never fails: whatever goes wrong decides when the object is visited next.
 pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Context>) -> Result<Action, Infallible> {
+    let Some(term) = context.leadership.term() else {
+        // The object may have changed by the time this process leads, so then it is fetched anew.
+        return Ok(if context.leadership.begun().await { Action::requeue(Duration::ZERO) } else { Action::await_change() });
+    };
+    // A task of its own: the applier looks at every visit whenever one goes on, and on one core.
+    let visit = AbortOnDropHandle::new(tokio::spawn(visit(object, Arc::clone(&context)).in_current_span()));
+    Ok(tokio::select! {
+        biased;
+        () = context.leadership.ended(term) => Action::requeue(Duration::ZERO),
+        action = visit => action.unwrap_or_else(|_| {
+            context.metrics.panicked();
+            Action::requeue(context.options.max_retry_delay)
+        }),
+    })
+}
+
+async fn visit(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Context>) -> Action {
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {
@@ -33,17 +54,18 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
                 error = invalid.error,
                 "the resource cannot be read; the CRD in the cluster may be of another version"
             );
-            return Ok(Action::await_change());
+            return Action::await_change();
         }
     };
     let uid = object.uid().unwrap_or_default();
     if object.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+        return Action::await_change();
     }
     let object = context.objects.freshest(&uid, object);
+    let visit = Visit { context: &context, object: &object, uid: &uid };
+    let Some(_turn) = visit.turn().await else { return Action::requeue(Duration::ZERO) };
     let started = Instant::now();
     context.metrics.started();
-    let visit = Visit { context: &context, object: &object, uid: &uid };
     let (next, result, told) = match visit.run().await {
         Ok(done) => (done.next, if done.ready { metrics::Outcome::success } else { metrics::Outcome::requeue_after }, Some(done)),
         Err(ClusterError::Gone) => (None, metrics::Outcome::success, None),
@@ -66,7 +88,7 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
             "reconciled"
         );
     }
-    Ok(next.map_or_else(Action::await_change, Action::requeue))
+    next.map_or_else(Action::await_change, Action::requeue)
 }
 
 /// What a visit came to.
@@ -85,13 +107,36 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
+    /// A turn to work; `None` where the object has changed while it waited behind interval checks: then it is fetched anew, and
+    /// waits there no longer.
+    async fn turn(&self) -> Option<Turn> {
+        let (objects, lanes) = (&self.context.objects, &self.context.lanes);
+        let host = registry_host(&self.object.spec.image);
+        let woken = objects.woken(self.uid);
+        let woken = woken.notified();
+        let changed = self.object.status.as_ref().map(|status| status.observed_generation) != self.object.metadata.generation;
+        if objects.take_hurry(self.uid) || changed || self.request().1 {
+            return Some(lanes.turn(host, true).await);
+        }
+        tokio::select! {
+            biased;
+            turn = lanes.turn(host, false) => Some(turn),
+            () = woken => None,
+        }
+    }
+
+    /// What was asked for by annotation, and whether it is still to be answered.
+    fn request(&self) -> (Option<String>, bool) {
+        let requested = self.object.annotations().get(REQUESTED_AT).cloned();
+        let handled = self.object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref());
+        let open = requested.is_some() && requested.as_ref() != handled;
+        (requested, open)
+    }
+
     async fn run(&self) -> Result<Done, ClusterError> {
         let generation = self.object.metadata.generation.unwrap_or_default();
         let previous = self.object.status.clone().unwrap_or_default();
-        let requested = self.object.annotations().get(REQUESTED_AT).cloned();
-        let asked = requested.is_some() && requested != previous.last_handled_reconcile_at;
-        let express = asked || previous.observed_generation != generation;
-        let _turn = self.context.lanes.turn(registry_host(&self.object.spec.image), express).await;
+        let (requested, asked) = self.request();
         let now = Timestamp::now();
 
         if self.object.spec.suspend() {
@@ -137,6 +182,7 @@ impl Visit<'_> {
     async fn pass(&self, previous: &ImageAttachmentStatus, generation: i64, verify: bool, now: Timestamp) -> Result<Outcome, ClusterError> {
         let namespace = Namespace::of(&self.context.client, &self.object.namespace().unwrap_or_default());
         let sources = self.context.bounded(namespace.sources(&self.object.spec)).await?;
+        self.context.objects.has_pull_secrets(self.uid, sources.image_pull_secrets.iter().flatten().cloned().collect());
         let request = match engine::request(&self.object.spec, Some(previous), generation, &sources, verify) {
             Ok(request) => request,
             Err(problem) => return Ok(Outcome::failed(&problem.into())),
@@ -184,6 +230,21 @@ impl Visit<'_> {
 /// The part of an image before its repository: enough to share turns fairly, also where the reference turns out to be bad.
 fn registry_host(image: &str) -> &str {
     image.split('/').next().unwrap_or_default()
+}
+
+/// Whether `object` uses what has changed; what its service account added is known from its last pass.
+pub(super) fn uses(context: &Context, object: &DeserializeGuard<ImageAttachment>, changed: &Changed) -> bool {
+    let Ok(object) = &object.0 else { return false };
+    if object.namespace().as_deref() != Some(changed.namespace.as_str()) {
+        return false;
+    }
+    let names = Names::of(&object.spec);
+    match changed.kind {
+        Kind::ConfigMap => names.config_maps.contains(&changed.name),
+        Kind::Secret => {
+            names.secrets.contains(&changed.name) || context.objects.is_pull_secret(&object.uid().unwrap_or_default(), &changed.name)
+        }
+    }
 }
 
 /// What a reconciliation is keyed on, besides time: the spec's generation, a request, deletion and finalizers.

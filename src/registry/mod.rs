@@ -33,6 +33,7 @@ mod tls;
 mod tokens;
 mod transport;
 mod upstream;
+mod write_gate;
 
 pub use docker_config::{DockerConfigError, Keychain};
 pub use error::{Answered, ErrorKind, Operation, RegistryError};
@@ -44,3 +45,4 @@ pub use referrers::{Listing, ListingSource};
 pub use retry::RetryPolicy;
 pub use secret::Secret;
 pub use session::{Locator, Registries, Session};
+pub use write_gate::{Closed, WriteGate};

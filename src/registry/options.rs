@@ -7,6 +7,7 @@ use super::docker_config::Keychain;
 use super::host_pattern::HostPattern;
 use super::retry::RetryPolicy;
 use super::secret::Secret;
+use super::write_gate::WriteGate;
 
 /// What the operator of the process allows, for all passes alike.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct Options {
     pub max_pause: Duration,
     /// The `User-Agent` header. Default `affix/<version>`.
     pub user_agent: String,
+    /// What every request that may change something passes. Default: always open.
+    pub write_gate: WriteGate,
 }
 
 impl Default for Options {
@@ -50,6 +53,7 @@ impl Default for Options {
             retry: RetryPolicy::default(),
             max_pause: Duration::from_mins(15),
             user_agent: concat!("affix/", env!("CARGO_PKG_VERSION")).to_owned(),
+            write_gate: WriteGate::default(),
         }
     }
 }
