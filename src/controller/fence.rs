@@ -5,24 +5,16 @@ use std::task::{Context, Poll};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use kube::client::{Body, ClientBuilder};
-use kube::{Client, Config};
+use kube::client::Body;
 use tower::{BoxError, Layer, Service};
 
 use crate::registry::WriteGate;
 
-/// A client whose writes pass `gate`. Nothing is retried below it: a second try would leave without a look at the gate.
-///
-/// # Errors
-/// When `config` cannot be used.
-pub(super) fn client(mut config: Config, gate: WriteGate) -> Result<Client, kube::Error> {
-    config.default_retry = false;
-    Ok(ClientBuilder::try_from(config)?.with_layer(&Fence(gate)).build())
-}
+/// The layer of the client: what it wraps must not try again by itself.
+pub(super) struct Fence(pub(super) WriteGate);
 
-struct Fence(WriteGate);
-
-struct Fenced<S> {
+/// A client whose writes pass the gate.
+pub(super) struct Fenced<S> {
     inner: S,
     gate: WriteGate,
 }

@@ -14,7 +14,8 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::health::Readiness;
+use crate::service::Readiness;
+
 use super::leadership::Leadership;
 use super::metrics::Metrics;
 use super::options::LeaderElection;
@@ -63,7 +64,7 @@ impl Election {
     ) -> Self {
         let election = Self { leases, options, identity: identity(), leadership, readiness, metrics, state: State::Standby(None) };
         election.readiness.wait_for(election.waited_for());
-        election.metrics.leads(&election.options.name, false);
+        election.metrics.leader.set(&election.options.name, false);
         election
     }
 
@@ -98,7 +99,7 @@ impl Election {
         if !led {
             return;
         }
-        self.metrics.leads(&self.options.name, false);
+        self.metrics.leader.set(&self.options.name, false);
         let released = timeout(FAREWELL, async {
             loop {
                 let Some(mut lease) = self.leases.get_opt(&self.options.name).await? else { return Ok(()) };
@@ -175,7 +176,7 @@ impl Election {
                 let until = sent + self.options.renew_deadline;
                 self.state = State::Leading { lease, until };
                 self.leadership.lead_until(until);
-                self.metrics.leads(&self.options.name, true);
+                self.metrics.leader.set(&self.options.name, true);
                 self.say("");
                 tracing::info!(lease = self.options.name, identity = self.identity, "leads now");
                 self.options.retry_period
@@ -225,7 +226,7 @@ impl Election {
 
     fn lose(&mut self, why: &str) -> Duration {
         self.leadership.stand_by();
-        self.metrics.leads(&self.options.name, false);
+        self.metrics.leader.set(&self.options.name, false);
         tracing::warn!(lease = self.options.name, why, "leads no longer; passes under way are dropped");
         self.state = State::Standby(None);
         Duration::ZERO

@@ -7,7 +7,6 @@ mod backoff;
 mod cluster;
 mod context;
 mod fence;
-mod health;
 mod leadership;
 mod lease;
 mod metrics;

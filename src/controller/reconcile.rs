@@ -38,7 +38,7 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
         biased;
         () = context.leadership.ended(term) => Action::requeue(Duration::ZERO),
         action = visit => action.unwrap_or_else(|_| {
-            context.metrics.panicked();
+            context.metrics.reconciles.panicked();
             Action::requeue(context.options.max_retry_delay)
         }),
     })
@@ -61,13 +61,16 @@ async fn visit(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Cont
     if object.metadata.deletion_timestamp.is_some() {
         return Action::await_change();
     }
+    let waiting = context.metrics.queue.waiting();
+    let turn = turn(&context, &uid, object).await;
+    drop(waiting);
+    let Some(_turn) = turn else { return Action::requeue(Duration::ZERO) };
     let object = context.objects.freshest(&uid, object);
-    let visit = Visit { context: &context, object: &object, uid: &uid };
-    let Some(_turn) = visit.turn().await else { return Action::requeue(Duration::ZERO) };
     let started = Instant::now();
-    context.metrics.started();
+    let _active = context.metrics.reconciles.started();
+    let visit = Visit { context: &context, object: &object, uid: &uid };
     let (next, result, told) = match visit.run().await {
-        Ok(done) => (done.next, if done.ready { metrics::Outcome::success } else { metrics::Outcome::requeue_after }, Some(done)),
+        Ok(done) => (done.next, metrics::Outcome::of(done.ready, done.reason), Some(done)),
         Err(ClusterError::Gone) => (None, metrics::Outcome::success, None),
         Err(error) => {
             let delay = visit.back_off(None);
@@ -76,7 +79,7 @@ async fn visit(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Cont
         }
     };
     let took = started.elapsed();
-    context.metrics.finished(result, told.as_ref().map(|done| done.reason), told.as_ref().map_or(0, |done| done.requests), took);
+    context.metrics.reconciles.finished(result, told.as_ref().map(|done| done.reason), took);
     if let Some(done) = told {
         tracing::info!(
             namespace = object.namespace(),
@@ -89,6 +92,22 @@ async fn visit(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Cont
         );
     }
     next.map_or_else(Action::await_change, Action::requeue)
+}
+
+/// A turn to work; `None` where the object has changed while it waited behind interval checks: then it is fetched anew, and waits
+/// there no longer.
+async fn turn(context: &Context, uid: &str, object: &ImageAttachment) -> Option<Turn> {
+    let host = registry_host(&object.spec.image);
+    let woken = context.objects.woken(uid);
+    let woken = woken.notified();
+    if context.objects.take_hurry(uid) || is_awaited(object) {
+        return Some(context.lanes.turn(host, true).await);
+    }
+    tokio::select! {
+        biased;
+        turn = context.lanes.turn(host, false) => Some(turn),
+        () = woken => None,
+    }
 }
 
 /// What a visit came to.
@@ -107,36 +126,11 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    /// A turn to work; `None` where the object has changed while it waited behind interval checks: then it is fetched anew, and
-    /// waits there no longer.
-    async fn turn(&self) -> Option<Turn> {
-        let (objects, lanes) = (&self.context.objects, &self.context.lanes);
-        let host = registry_host(&self.object.spec.image);
-        let woken = objects.woken(self.uid);
-        let woken = woken.notified();
-        let changed = self.object.status.as_ref().map(|status| status.observed_generation) != self.object.metadata.generation;
-        if objects.take_hurry(self.uid) || changed || self.request().1 {
-            return Some(lanes.turn(host, true).await);
-        }
-        tokio::select! {
-            biased;
-            turn = lanes.turn(host, false) => Some(turn),
-            () = woken => None,
-        }
-    }
-
-    /// What was asked for by annotation, and whether it is still to be answered.
-    fn request(&self) -> (Option<String>, bool) {
-        let requested = self.object.annotations().get(REQUESTED_AT).cloned();
-        let handled = self.object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref());
-        let open = requested.is_some() && requested.as_ref() != handled;
-        (requested, open)
-    }
-
     async fn run(&self) -> Result<Done, ClusterError> {
         let generation = self.object.metadata.generation.unwrap_or_default();
         let previous = self.object.status.clone().unwrap_or_default();
-        let (requested, asked) = self.request();
+        let requested = self.object.annotations().get(REQUESTED_AT).cloned();
+        let asked = is_asked_for(self.object, &previous);
         let now = Timestamp::now();
 
         if self.object.spec.suspend() {
@@ -156,6 +150,8 @@ impl Visit<'_> {
         let mut next = engine::status(&previous, &outcome, generation, now);
         next.last_handled_reconcile_at = requested.or(next.last_handled_reconcile_at);
         self.write(&previous, &next).await?;
+        self.context.metrics.attachments.count(&metrics::Tally::of(&previous.targets, &outcome));
+        self.context.metrics.resources.signs_until(self.uid, outcome.signatures_end);
         for note in &outcome.notes {
             self.context.publish(self.object, note).await;
         }
@@ -166,7 +162,7 @@ impl Visit<'_> {
             let interval = backoff::jittered(self.context.options.verify_interval, 10, rand::random());
             self.context.objects.verified(self.uid, Instant::now() + interval);
         }
-        let next_visit = if is_ready || reason.is_stalled() || reason == Reason::Planned {
+        let next_visit = if !outcome.is_hurried() {
             self.context.objects.succeeded(self.uid);
             let interval = backoff::jittered(self.object.spec.interval(), self.context.options.interval_jitter_percentage, rand::random());
             let verify = self.context.objects.verify_at(self.uid).map(|at| at.saturating_duration_since(Instant::now()));
@@ -190,7 +186,7 @@ impl Visit<'_> {
         let journal = StatusJournal { context: self.context, object: self.object, now };
         let pass = self.context.engine.run(&request, &journal, &NamespaceClaims, now);
         Ok(AssertUnwindSafe(pass).catch_unwind().await.unwrap_or_else(|_| {
-            self.context.metrics.panicked();
+            self.context.metrics.reconciles.panicked();
             tracing::error!(namespace = self.object.namespace(), name = self.object.name_any(), "the pass panicked");
             Outcome::failed(&Failure::new(
                 Reason::RegistryUnavailable,
@@ -221,10 +217,24 @@ impl Visit<'_> {
     }
 
     fn back_off(&self, retry_after: Option<Duration>) -> Duration {
+        self.context.metrics.queue.put_off();
         let failures = self.context.objects.failed(self.uid);
         let options = &self.context.options;
         backoff::delay(failures, options.min_retry_delay, options.max_retry_delay, retry_after, rand::random())
     }
+}
+
+/// Whether the user has asked for a pass that has not taken place yet.
+fn is_asked_for(object: &ImageAttachment, status: &ImageAttachmentStatus) -> bool {
+    let requested = object.annotations().get(REQUESTED_AT);
+    requested.is_some() && requested != status.last_handled_reconcile_at.as_ref()
+}
+
+/// Whether somebody waits for what comes of this object: they have asked, or changed it.
+fn is_awaited(object: &ImageAttachment) -> bool {
+    let status = object.status.as_ref();
+    let observed = status.map(|status| status.observed_generation);
+    observed != object.metadata.generation || status.is_some_and(|status| is_asked_for(object, status))
 }
 
 /// The part of an image before its repository: enough to share turns fairly, also where the reference turns out to be bad.

@@ -4,24 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use kube::client::ClientBuilder;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, applier};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ImageAttachment;
 use crate::engine::Engine;
 use crate::registry::{self, Registries};
+use crate::service::{self, Readiness};
 
 use super::context::Context;
-use super::fence;
-use super::health::{self, Readiness};
+use super::fence::Fence;
 use super::leadership::Leadership;
 use super::lease::Election;
-use super::metrics::Metrics;
+use super::metrics::{CountRequests, Metrics};
 use super::options::Options;
 use super::reconcile::{interesting, reconcile, uses};
 use super::rotation;
@@ -66,10 +66,15 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     }
     let mut config = kube::Config::infer().await.map_err(|error| RunError::Config(error.to_string()))?;
     config.read_timeout = None;
+    // A second try of a write would leave without a look at the gate, so whoever writes tries again.
+    config.default_retry = false;
     let leadership = Arc::new(if options.leader_election.is_some() { Leadership::standby() } else { Leadership::alone() });
-    let client = fence::client(config.clone(), leadership.gate().clone())?;
+    let metrics = Arc::new(Metrics::new(options.concurrent));
+    let client = ClientBuilder::try_from(config.clone())?
+        .with_layer(&CountRequests(Arc::clone(&metrics.cluster)))
+        .with_layer(&Fence(leadership.gate().clone()))
+        .build();
     let shutdown = CancellationToken::new();
-    let metrics = Arc::new(Metrics::new());
     let readiness = Arc::new(Readiness::default());
     let scopes: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
         [] => vec![None],
@@ -79,14 +84,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         readiness.wait_for(waited_for(scope.as_deref()));
     }
     if let Some(address) = options.health_addr {
-        let routes = health::health_routes(Arc::clone(&readiness));
-        health::serve("health", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "health", source })?;
+        let routes = service::health_routes(Arc::clone(&readiness));
+        service::serve("health", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "health", source })?;
     }
     if let Some(address) = options.metrics_addr {
-        let routes = health::metrics_routes(Arc::clone(&metrics));
-        health::serve("metrics", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "metrics", source })?;
+        let encoded = Arc::clone(&metrics);
+        let routes = service::metrics_routes(move || encoded.encode());
+        service::serve("metrics", address, routes, shutdown.clone())
+            .await
+            .map_err(|source| RunError::Listen { what: "metrics", source })?;
     }
-    stop_on_signal(shutdown.clone()).map_err(RunError::Signal)?;
+    service::stop_on_signal(shutdown.clone()).map_err(RunError::Signal)?;
     let election = match options.leader_election.clone() {
         None => None,
         Some(election) => {
@@ -98,7 +106,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
     };
 
-    let registries = registry::Options { write_gate: leadership.gate().clone(), ..options.registries.clone() };
+    let registries =
+        registry::Options { observer: metrics.registries.clone(), write_gate: leadership.gate().clone(), ..options.registries.clone() };
     let engine = Engine::new(Registries::new(registries), options.engine.clone());
     let gate = leadership.gate().clone();
     let patience = if election.is_some() { HANDOVER } else { DRAIN };
@@ -145,6 +154,7 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         selection = selection.labels(labels);
     }
     let (store, writer) = reflector::store::<DeserializeGuard<ImageAttachment>>();
+    context.metrics.resources.watch(store.clone());
     let (forgetful, waiting) = (Arc::clone(&context), Arc::clone(&context));
     let listed = CancellationToken::new();
     let (scope, seen) = (waited_for(namespace.as_deref()), listed.clone());
@@ -204,17 +214,4 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         () = passes => {}
         () = never_listed => {}
     }
-}
-
-fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: passes under way are ended first");
-        shutdown.cancel();
-    });
-    Ok(())
 }
