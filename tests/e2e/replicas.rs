@@ -62,7 +62,7 @@ async fn a_replica_stands_by_ready_and_goes_on_as_soon_as_the_leader_is_told_to_
     let namespace = Namespace::new("handover").await;
     let registry = HostileRegistry::start().await.unwrap();
     let image = host(&registry, "v1");
-    let leader = replica(&namespace, &[]).await;
+    let mut leader = replica(&namespace, &[]).await;
     let (first, _) = held(&namespace, |_| true).await;
     let standby = replica(&namespace, &[]).await;
     stands_by(&standby).await;
@@ -74,7 +74,8 @@ async fn a_replica_stands_by_ready_and_goes_on_as_soon_as_the_leader_is_told_to_
 
     namespace.apply("one", note(&registry.reference(&image.name()))).await;
     namespace.ready("one").await;
-    assert!(leader.log().contains("reconciled") && !standby.log().contains("reconciled"));
+    leader.says("reconciled").await;
+    assert!(!standby.log().contains("reconciled"));
 
     let began = Instant::now();
     let ((status, ..), _) = tokio::join!(leader.terminate(), held(&namespace, |holder| holder != first));
@@ -151,8 +152,8 @@ async fn shards_work_side_by_side_on_their_own_resources_only() {
     let image = registry.reference(&host(&registry, "v1").name());
     let shard = |nth: u8| format!("sharding.affix.dev/key={nth}");
     let (one, two) = (shard(1), shard(2));
-    let first = replica(&namespace, &["--watch-label-selector", &one]).await;
-    let second = replica(&namespace, &["--watch-label-selector", &two]).await;
+    let mut first = replica(&namespace, &["--watch-label-selector", &one]).await;
+    let mut second = replica(&namespace, &["--watch-label-selector", &two]).await;
     for nth in [1, 2] {
         namespace
             .apply_object(json!({
@@ -165,6 +166,8 @@ async fn shards_work_side_by_side_on_their_own_resources_only() {
     for name in ["of-1", "of-2"] {
         namespace.ready(name).await;
     }
+    first.says("name=\"of-1\"").await;
+    second.says("name=\"of-2\"").await;
     let worked = |log: &str| ["of-1", "of-2", "of-nobody"].map(|name| log.contains(&format!("name=\"{name}\"")));
     assert_eq!(worked(&first.log()), [true, false, false], "{}", first.log());
     assert_eq!(worked(&second.log()), [false, true, false], "{}", second.log());
