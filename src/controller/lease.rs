@@ -25,12 +25,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// This process as a candidate.
 pub(super) struct Election {
-    pub(super) leases: Api<Lease>,
-    pub(super) options: LeaderElection,
-    pub(super) identity: String,
-    pub(super) leadership: Arc<Leadership>,
-    pub(super) readiness: Arc<Readiness>,
-    pub(super) metrics: Arc<Metrics>,
+    leases: Api<Lease>,
+    options: LeaderElection,
+    identity: String,
+    leadership: Arc<Leadership>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
     state: State,
 }
 
@@ -39,7 +39,7 @@ enum State {
     /// It looks at the Lease; what it saw last.
     Standby(Option<Sighting>),
     /// It has the Lease, as last written, and works until `until` if it cannot be renewed.
-    Leading { lease: Lease, until: Instant },
+    Leading { lease: Box<Lease>, until: Instant },
 }
 
 /// A record, and since when it is known not to have changed.
@@ -174,7 +174,7 @@ impl Election {
         match taken {
             Ok(lease) => {
                 let until = sent + self.options.renew_deadline;
-                self.state = State::Leading { lease, until };
+                self.state = State::Leading { lease: Box::new(lease), until };
                 self.leadership.lead_until(until);
                 self.metrics.leader.set(&self.options.name, true);
                 self.say("");
@@ -190,18 +190,18 @@ impl Election {
     }
 
     /// Renews the Lease as it was last written.
-    async fn renew(&mut self, lease: Lease, until: Instant) -> Duration {
+    async fn renew(&mut self, lease: Box<Lease>, until: Instant) -> Duration {
         let sent = Instant::now();
         if sent >= until {
             return self.lose("it could not be renewed in time");
         }
-        let renewed = self.held(lease.clone());
+        let renewed = self.held((*lease).clone());
         let retry = self.options.retry_period;
         match self.bounded(async { self.replace(&renewed).await }).await {
             Ok(lease) => {
                 let until = sent + self.options.renew_deadline;
                 self.leadership.lead_until(until);
-                self.state = State::Leading { lease, until };
+                self.state = State::Leading { lease: Box::new(lease), until };
                 retry
             }
             Err(error) => {
@@ -210,7 +210,7 @@ impl Election {
                 match self.bounded(self.leases.get_opt(&self.options.name)).await {
                     Ok(Some(found)) if holder(&found) == self.identity => {
                         let pause = if found.metadata.resource_version == lease.metadata.resource_version { retry } else { Duration::ZERO };
-                        self.state = State::Leading { lease: found, until };
+                        self.state = State::Leading { lease: Box::new(found), until };
                         pause.min(until.saturating_duration_since(Instant::now()))
                     }
                     Ok(Some(found)) => self.lose(&format!("{:?} has it", holder(&found))),
