@@ -89,10 +89,7 @@ async fn the_operator_that_helm_installed_does_its_job_and_with_one_permission_l
             let Err(refused) = job.run().await else { panic!("nobody needs {permission:?}") };
             let resource = permission.resource.split('/').next().unwrap();
             let named = [format!("cannot {} resource \"{resource}", permission.verb), format!("grant list and watch on {resource}")];
-            assert!(
-                named.iter().any(|named| refused.contains(named)),
-                "without {permission:?} it failed otherwise:\n{refused}"
-            );
+            assert!(named.iter().any(|named| refused.contains(named)), "without {permission:?} it failed otherwise:\n{refused}");
             set_rules(&cluster, &role, &role["rules"]).await;
             cluster.until_allowed(DEPLOYMENT, &permission, true).await;
         }

@@ -130,7 +130,8 @@ async fn without_roles_wanted_there_are_none_and_every_object_says_where_it_belo
         for object in helm.objects(values).await {
             let labels = &object["metadata"]["labels"];
             assert_eq!(labels["app.kubernetes.io/instance"], "affix", "{name}: {object}");
-            let hooks = object["metadata"]["annotations"].as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("helm.sh/hook"));
+            let hooks =
+                object["metadata"]["annotations"].as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("helm.sh/hook"));
             assert!(is_test(&object) || hooks.count() == 0, "{name}: {object}");
             assert!(object.to_string().len() < 100_000, "{name}");
         }
@@ -149,7 +150,10 @@ async fn the_notes_say_what_an_administrator_has_to_know_next() {
         printed.split_once("NOTES:").unwrap().1.to_owned()
     };
     let defaults = notes(&[]).await;
-    assert!(defaults.contains("the ImageAttachments of every namespace") && defaults.contains("No image of affix is published"), "{defaults}");
+    assert!(
+        defaults.contains("the ImageAttachments of every namespace") && defaults.contains("No image of affix is published"),
+        "{defaults}"
+    );
     let own = notes(&["image.repository=\"registry.internal/affix\"", "rbac.secrets=\"none\"", r#"watchNamespaces=["a","b"]"#]).await;
     assert!(own.contains("the ImageAttachments of a, b.") && own.contains("may not read Secrets") && !own.contains("published"), "{own}");
 }

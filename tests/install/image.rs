@@ -19,7 +19,8 @@ fn value<'a>(text: &'a str, name: &str) -> &'a str {
 async fn the_binary_needs_only_libraries_that_the_base_image_has() {
     let binary = env!("CARGO_BIN_EXE_affix");
     let printed = Run::new("readelf").args(["--dynamic", binary]).output().await.unwrap().stdout().unwrap();
-    let needed: Vec<&str> = printed.lines().filter(|line| line.contains("(NEEDED)")).filter_map(|line| line.split(['[', ']']).nth(1)).collect();
+    let needed: Vec<&str> =
+        printed.lines().filter(|line| line.contains("(NEEDED)")).filter_map(|line| line.split(['[', ']']).nth(1)).collect();
     assert!(needed.contains(&"libc.so.6"), "{printed}");
     let missing: Vec<_> = needed.into_iter().filter(|name| !LIBRARIES.contains(name) && !name.starts_with("ld-linux-")).collect();
     assert_eq!(missing, Vec::<&str>::new());

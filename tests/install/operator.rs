@@ -71,7 +71,10 @@ impl Operator {
     /// Nothing, or what the API server refused it so far.
     fn unrefused(&self) -> Result<(), String> {
         let log = self.process.log().unwrap().replace('\\', "");
-        let refused = |line: &&str| line.contains("orbidden") || self.watches && line.contains("is not allowed: going on without it");
+        let rotation = |line: &str| {
+            ["is not allowed: going on without it", "cannot list resource", "cannot watch resource"].iter().any(|part| line.contains(part))
+        };
+        let refused = |line: &&str| if rotation(line) { self.watches } else { line.contains("orbidden") };
         let refusals: Vec<&str> = log.lines().filter(refused).collect();
         if refusals.is_empty() { Ok(()) } else { Err(refusals.join("\n")) }
     }
@@ -145,7 +148,7 @@ impl<'a> Job<'a> {
             objects.push(json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": metadata(name), "spec": spec}));
         };
         attachment("anonymous", json!({}));
-        attachment(MORTAL, json!({"deletionPolicy": "Delete"}));
+        attachment(MORTAL, json!({}));
         if self.needs_secrets {
             attachment("login", json!({"secretRef": {"name": "login"}}));
             attachment("account", json!({"serviceAccountName": "builder"}));
@@ -198,7 +201,9 @@ impl<'a> Job<'a> {
         for suspend in [true, false] {
             let patch = json!({"spec": {"suspend": suspend}});
             api.patch("anonymous", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-            operator.wait(|| async { if all_attached(&api).await.is_ok() == suspend { Err(format!("suspend: {suspend}")) } else { Ok(()) } }).await?;
+            operator
+                .wait(|| async { if all_attached(&api).await.is_ok() == suspend { Err(format!("suspend: {suspend}")) } else { Ok(()) } })
+                .await?;
         }
         operator
             .wait(|| async {
@@ -207,9 +212,7 @@ impl<'a> Job<'a> {
             })
             .await?;
         api.delete(MORTAL, &DeleteParams::default()).await.unwrap();
-        operator
-            .wait(|| async { if api.get_opt(MORTAL).await.unwrap().is_some() { Err(format!("{MORTAL} stays")) } else { Ok(()) } })
-            .await
+        operator.wait(|| async { if api.get_opt(MORTAL).await.unwrap().is_some() { Err(format!("{MORTAL} stays")) } else { Ok(()) } }).await
     }
 
     async fn events(&self) -> Vec<Event> {

@@ -50,7 +50,12 @@ async fn an_upgrade_brings_the_definition_up_to_date_and_an_uninstall_keeps_it_w
     assert_eq!(kept.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["account", "anonymous", "login"]);
     // Nothing of affix is left that a deletion waits for.
     job.clear().await;
-    let left = cluster.get(&["all,roles,clusterroles,validatingwebhookconfigurations", "--all-namespaces", "-l", "app.kubernetes.io/part-of=affix"]);
+    let left = cluster.get(&[
+        "all,roles,clusterroles,validatingwebhookconfigurations",
+        "--all-namespaces",
+        "-l",
+        "app.kubernetes.io/part-of=affix",
+    ]);
     assert_eq!(left.await["items"], json!([]));
 
     // The same release can come back to what it has left.

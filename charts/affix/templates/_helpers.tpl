@@ -213,7 +213,7 @@ rules:
 {{- define "affix.controllerRules" -}}
 - apiGroups: [affix.dev]
   resources: [imageattachments]
-  verbs: [get, list, watch, patch]
+  verbs: [list, watch]
 - apiGroups: [affix.dev]
   resources: [imageattachments/status]
   verbs: [patch]
