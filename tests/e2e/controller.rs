@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use affix_testbed::process::{Launch, Process};
 use tempfile::TempDir;
 
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, PATIENCE};
 
 /// How long the operator may take to serve.
 const START: Duration = Duration::from_secs(30);
@@ -44,10 +44,13 @@ impl Controller {
                 "--health-addr",
                 "127.0.0.1:0",
             ])
-            .args(["--min-retry-delay", "100ms", "--max-retry-delay", "1s", "--watch-namespaces", &namespace.name])
+            .args(["--watch-namespaces", &namespace.name])
             .args(flags.iter().copied())
             .env("RUST_LOG", "affix=debug,info")
             .orphans_folder(dir.path());
+        if !flags.contains(&"--min-retry-delay") {
+            launch = launch.args(["--min-retry-delay", "100ms", "--max-retry-delay", "1s"]);
+        }
         for (name, value) in env {
             launch = launch.env(*name, *value);
         }
@@ -66,6 +69,21 @@ impl Controller {
     /// Kills it (SIGKILL) and waits until it is gone.
     pub(crate) async fn kill(mut self) {
         self.process.kill().await.unwrap();
+    }
+
+    /// Freezes it (SIGSTOP).
+    pub(crate) fn pause(&mut self) {
+        self.process.pause();
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn resume(&mut self) {
+        self.process.resume();
+    }
+
+    /// Waits until its log has this text.
+    pub(crate) async fn says(&mut self, text: &'static str) {
+        self.process.wait_for(PATIENCE, text, |log| log.contains(text).then_some(())).await.unwrap();
     }
 
     /// Asks it to end (SIGTERM); answers with its exit status and how long it took.
