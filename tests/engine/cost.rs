@@ -47,7 +47,7 @@ async fn a_digest_that_is_listed_for_two_platforms_is_one_target_and_a_look_at_i
     let mut again = parts.children[0].entry.clone();
     again["platform"]["variant"] = json!("v7");
     let entries = [&parts.children[0].entry, &again, &parts.children[1].entry];
-    let image = entries.into_iter().fold(registry.image("team/app", "v1"), |image, entry| image.entry(entry)).push();
+    let image = entries.into_iter().fold(registry.image("team/app", "v1"), affix_testbed::hostile::ImageBuilder::entry).push();
     let file = |target: &str| json!({"name": "note", "target": target, "value": target});
     let spec = json!({
         "image": registry.reference(&image.pinned()), "targets": {"scope": "Platforms"},
