@@ -146,8 +146,9 @@ impl Pass<'_> {
                 journal.progress(row);
             }
         }
-        let (leftovers, mut gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, entries).await;
+        let (mut leftovers, mut gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, entries).await;
         gone.extend(absent);
+        leftovers.retain(|leftover| !gone.iter().any(|gone| gone.to_string() == leftover.attachment));
         Ok(self.finish(outcome, table, leftovers, &gone, retry_after))
     }
 }

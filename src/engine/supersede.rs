@@ -58,7 +58,7 @@ impl Pass<'_> {
         let memory = &self.request.memory;
         let mut outcome = self.begin(resolved);
         let current = &resolved.root.digest;
-        let mut history = supersession::observe(&memory.superseded, memory.image.as_ref(), current, &wanted.previous, self.now);
+        let mut history = supersession::observe(&memory.superseded, memory.followed.as_ref(), current, &wanted.previous, self.now);
         let Lefts { images: mut lefts, mut unread, waiting } = self.in_time(self.images_left(wanted, &mut history)).await?;
 
         let mut in_use: BTreeSet<Digest> = resolved.image.entries.iter().map(|entry| entry.subject.digest.clone()).collect();
@@ -95,7 +95,8 @@ impl Pass<'_> {
         if unread {
             let known: BTreeSet<String> = table.iter().map(|row| row.digest.clone()).collect();
             let back: BTreeSet<String> = resolved.image.entries.iter().map(|entry| entry.subject.digest.to_string()).collect();
-            let stays = |row: &&TargetStatus| !known.contains(&row.digest) && !back.contains(&row.digest);
+            let stays =
+                |row: &&TargetStatus| !known.contains(&row.digest) && (row.state == TargetState::Skipped || !back.contains(&row.digest));
             table.extend(memory.rows.iter().filter(stays).cloned());
         }
         let mut entries: Vec<Entry> = resolved.image.entries.clone();
@@ -310,14 +311,12 @@ fn conclude(history: &mut [Superseded], nth: usize, state: TargetState, why: Opt
 /// A move is done when every manifest of its image is marked or spared.
 fn settle_move(history: &mut [Superseded], left: &Left, rows: &[TargetStatus]) {
     let own = || rows.iter().filter(|row| row.digest.parse().is_ok_and(|digest: Digest| left.digests.contains(&digest)));
-    let already = history.get(left.nth).is_some_and(|known| known.state == TargetState::Failed && known.message.is_some());
     let open = own().find(|row| !matches!(row.state, TargetState::Attached | TargetState::Skipped));
     match open {
         Some(row) => {
             let reason = row.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::Progressing);
             conclude(history, left.nth, row.state, Some((reason, row.message.as_deref().unwrap_or("not marked yet"))));
         }
-        None if already => {}
         None => conclude(history, left.nth, TargetState::Attached, None),
     }
 }
