@@ -32,6 +32,8 @@ mod platforms;
 mod proxy;
 mod readers;
 mod repair;
+mod replicas;
+mod rotation;
 mod spec;
 mod superseded;
 mod threats;

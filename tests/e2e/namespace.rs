@@ -124,6 +124,18 @@ impl Namespace {
         .await;
     }
 
+    /// Gives the service account `affix` of this namespace these rights in it.
+    pub(crate) async fn apply_rbac(&self, rules: Value) {
+        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "affix"}, "rules": rules});
+        self.apply_object(role).await;
+        self.apply_object(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "affix"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "affix"},
+            "subjects": [{"kind": "ServiceAccount", "name": "affix", "namespace": self.name}],
+        }))
+        .await;
+    }
+
     /// A resource as it is now.
     pub(crate) async fn get(&self, name: &str) -> ImageAttachment {
         self.attachments().get(name).await.unwrap()
