@@ -15,12 +15,15 @@
 )]
 
 mod access;
+mod alerts;
 mod attaching;
 mod breakage;
 mod budget;
 mod command;
 mod controller;
 mod images;
+mod logs;
+mod metrics;
 mod namespace;
 mod once;
 mod operator;
