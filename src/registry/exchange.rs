@@ -210,6 +210,7 @@ impl Session {
             Fault::Encoded(encoding) => {
                 self.protocol(&operation, &format!("the answer has the encoding {encoding:?}, which was not asked for"))
             }
+            Fault::GateClosed => RegistryError::GateClosed { operation },
             Fault::Unsendable => self.protocol(&operation, "the registry leads to a URL that cannot be asked"),
         }
     }

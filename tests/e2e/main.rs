@@ -15,12 +15,16 @@
 )]
 
 mod access;
+mod alerts;
 mod attaching;
 mod breakage;
 mod budget;
 mod command;
 mod controller;
+mod gitops;
 mod images;
+mod logs;
+mod metrics;
 mod namespace;
 mod once;
 mod operator;
@@ -29,6 +33,8 @@ mod platforms;
 mod proxy;
 mod readers;
 mod repair;
+mod replicas;
+mod rotation;
 mod spec;
 mod superseded;
 mod threats;
