@@ -115,7 +115,7 @@ impl Finding {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::needless_pass_by_value, reason = "a test that panics fails, as it should")]
 mod tests {
     use super::super::workload::Workload;
     use super::*;
@@ -172,7 +172,7 @@ mod tests {
             said(&facts(mark("2026-01-20"), None, None), None),
             [("image app:v1 reaches end of life on 2026-01-20".to_owned(), false, true)]
         );
-        assert_eq!(said(&facts(mark("2026-01-01"), None, None), None)[0].1, true);
+        assert!(said(&facts(mark("2026-01-01"), None, None), None)[0].1);
         assert!(said(&facts(mark("2026-02-01"), mark("9999-12-31"), None), None).is_empty());
     }
 

@@ -136,7 +136,7 @@ impl Nodes {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "a test that unwraps fails, as it should")]
 mod tests {
     use super::*;
     use serde_json::json;
