@@ -21,6 +21,7 @@ mod breakage;
 mod budget;
 mod command;
 mod controller;
+mod gitops;
 mod images;
 mod logs;
 mod metrics;
