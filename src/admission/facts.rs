@@ -106,8 +106,8 @@ impl Finding {
     pub(super) fn message(&self, image: &str) -> String {
         let platforms = match self.platforms.as_slice() {
             [] => String::new(),
-            [some @ ..] if some.len() <= 2 => format!("({}) ", some.join(", ")),
-            [first, rest @ ..] => format!("({first} and {} more) ", rest.len()),
+            some if some.len() <= 2 => format!("({}) ", some.join(", ")),
+            some => format!("({} and {} more) ", some.first().map_or("", String::as_str), some.len() - 1),
         };
         let reached = if self.has_ended { "reached" } else { "reaches" };
         warning("image", image, &format!("{platforms}{reached} end of life on {}", self.day))

@@ -187,7 +187,10 @@ async fn follow<T>(what: &'static str, events: impl TryStream<Ok = Event<T>, Err
     let events = events
         .into_stream()
         .filter_map(|event| async { event.inspect_err(|error| tracing::warn!(%error, "the watch of {what} failed; trying again")).ok() });
-    events.for_each(|event| std::future::ready(take(event))).await;
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        take(event);
+    }
 }
 
 /// What the cluster says of an image.

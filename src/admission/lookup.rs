@@ -32,7 +32,10 @@ const MOST_READ: usize = 8;
 /// Why nothing is known, for a warning.
 pub(super) type Unknown = Arc<str>;
 
+/// The way to a registry, a repository there, and what is asked about.
 type Key<T> = (Digest, Repository, T);
+/// What was learned of an image.
+type Learned = Result<Arc<Facts>, Unknown>;
 
 /// Asks registries.
 pub(super) struct Lookup {
@@ -40,7 +43,7 @@ pub(super) struct Lookup {
     types: Arc<[LifecycleType]>,
     insecure: Vec<HostPattern>,
     tags: Arc<Flights<Key<Tag>, Result<Digest, Unknown>>>,
-    marks: Arc<Flights<Key<Digest>, Result<Arc<Facts>, Unknown>>>,
+    marks: Arc<Flights<Key<Digest>, Learned>>,
     shared: Arc<Shared>,
 }
 
