@@ -1,6 +1,7 @@
 //! What is attached already: the referrers of each target, and the manifests that a listing leaves open. Reads only.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::join_all;
 
@@ -28,6 +29,8 @@ pub(super) struct Target {
     pub(super) unlisted: Unlisted,
     /// What was listed.
     pub(super) extent: Extent,
+    /// How long the registry asked to wait, where it did not list.
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// How much of a subject's referrers a pass has seen.
@@ -57,15 +60,17 @@ impl Pass<'_> {
             let known = self.request.memory.known(&subject.digest);
             let ours = made.get(&subject.digest).cloned().unwrap_or_default();
             let mut observed = Observed { subject, wanted, listing: Ok(Vec::new()), fetched: BTreeMap::new(), known, ours };
+            let mut retry_after = None;
             let found = match self.in_time(self.list(&mut observed)).await.and_then(std::convert::identity) {
                 Ok(found) => found,
                 Err(failure) => {
+                    retry_after = failure.retry_after;
                     observed.listing = Err(failure.problem);
                     Found { source: ListingSource::Api, unlisted: Unlisted::default(), extent: Extent::default() }
                 }
             };
             let content = hash(&observed.wanted);
-            Target { observed, source: found.source, row, content, unlisted: found.unlisted, extent: found.extent }
+            Target { observed, source: found.source, row, content, unlisted: found.unlisted, extent: found.extent, retry_after }
         }))
         .await
     }

@@ -83,6 +83,9 @@ impl Pass<'_> {
             }
         }
         if self.is_invalid(&table) {
+            for row in table.iter_mut().filter(|row| row.state == TargetState::Pending) {
+                row.message = Some("nothing is attached before the input for every target is right".to_owned());
+            }
             return Ok(self.finish(outcome, table, Vec::new(), &[], None));
         }
         let wanted = wanted.into_iter().filter_map(|(row, listed)| Some((row, resolved.image.entries.get(row)?.subject.clone(), listed)));
