@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
 
+use super::budget::Share;
 use super::error::{Answered, Operation, RegistryError};
 use super::exchange::Request;
 use super::session::{Locator, Session};
@@ -71,6 +72,8 @@ pub(super) struct Raw {
     pub(super) digest: Digest,
     pub(super) content_type: Option<String>,
     pub(super) bytes: Bytes,
+    /// Held until the bytes are read as what they are.
+    _share: Option<Share>,
 }
 
 impl Session {
@@ -173,7 +176,7 @@ impl Session {
         if let Some(named) = named.filter(|named| !named.matches(&answer.body)) {
             return Err(mismatch(operation, format!("the registry names the digest {named}, the bytes have {digest}")));
         }
-        Ok(Raw { digest, content_type, bytes: answer.body })
+        Ok(Raw { digest, content_type, bytes: answer.body, _share: answer.share })
     }
 
     /// The digest that a header names. One that cannot be computed cannot be compared, so it is refused.

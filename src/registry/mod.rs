@@ -7,6 +7,7 @@
 
 mod auth;
 mod blobs;
+mod budget;
 mod challenge;
 mod docker_config;
 mod error;
