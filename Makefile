@@ -9,7 +9,7 @@ CRD := crds/affix.dev_imageattachments.yaml
 say = @printf '\n== %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test testbed lint format format-check go-format-check clippy docs generate generate-check clean
+.PHONY: help demo test soak testbed lint format format-check go-format-check clippy docs fuzz-check generate generate-check clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,11 +27,16 @@ test: ## Run every test, after building all that they need
 	$(call say,Running the tests)
 	cargo test --workspace --no-fail-fast -- --include-ignored
 
+soak: ## Run what takes longer than a change can wait for: races of many processes, ten times each
+	cargo test --workspace --no-run
+	@$(BIN)/testbed build all >/dev/null
+	AFFIX_SOAK=1 cargo test --test e2e races:: -- --include-ignored --nocapture --test-threads 1
+
 testbed: ## Bring up a control plane and two registries to play with, until Ctrl-C
 	cargo build --workspace --bins
 	@$(BIN)/testbed up
 
-lint: format-check go-format-check clippy docs ## All checks that run nothing
+lint: format-check go-format-check clippy docs fuzz-check ## All checks that run nothing
 
 format: ## Format the Rust and the Go code
 	cargo fmt --all
@@ -48,6 +53,9 @@ clippy: ## Check the Rust code with clippy; a warning is an error
 
 docs: ## Check the documentation of the Rust code; a warning is an error
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+
+fuzz-check: ## Check that the fuzz targets compile; fuzzing itself needs a nightly compiler, see fuzz/README.md
+	cargo check --manifest-path fuzz/Cargo.toml --no-default-features --locked
 
 generate: ## Write the files that are generated: crds/
 	cargo build --bin affix

@@ -117,7 +117,16 @@ impl Transport {
         };
         let own = client(tls.own)?;
         let foreign = if access.tls.client.is_some() { client(tls.foreign)? } else { own.clone() };
-        Ok(Self { guard, base, insecure: access.insecure, own, foreign, error_bytes: options.limits.error_bytes, memory: Account::new(budget), large_answer: options.timeouts.request })
+        Ok(Self {
+            guard,
+            base,
+            insecure: access.insecure,
+            own,
+            foreign,
+            error_bytes: options.limits.error_bytes,
+            memory: Account::new(budget),
+            large_answer: options.timeouts.request,
+        })
     }
 
     /// The registry's own URL, ending in `/`.
