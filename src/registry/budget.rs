@@ -4,13 +4,17 @@
 //! So the first part of an answer is read freely, which is all of nearly every honest one, and the rest only with a share of one
 //! budget. A registry holds one share at a time and has to send what it is for within the time of a request: those who answer
 //! slowly on purpose cannot keep all of it to themselves.
+//!
+//! A share brings the memory itself, which goes from one answer to the next: freed and taken anew for each, it would stay with the
+//! allocator several times over.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
+use bytes::BytesMut;
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of an answer that are read without a share.
-pub(super) const FREE: usize = 256 << 10;
+pub(super) const FREE: usize = 64 << 10;
 /// Bytes of all large answers together.
 const ALL: usize = 8 << 20;
 /// A permit of the semaphore stands for so many bytes.
@@ -18,11 +22,15 @@ const UNIT: usize = 1 << 10;
 
 /// What the process spends on large answers.
 #[derive(Clone)]
-pub(super) struct Budget(Arc<Semaphore>);
+pub(super) struct Budget {
+    permits: Arc<Semaphore>,
+    /// Memory that no answer uses at present.
+    spare: Arc<StdMutex<Vec<BytesMut>>>,
+}
 
 impl Default for Budget {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ALL / UNIT)))
+        Self { permits: Arc::new(Semaphore::new(ALL / UNIT)), spare: Arc::default() }
     }
 }
 
@@ -35,8 +43,22 @@ pub(super) struct Account {
 /// Leave to hold a large answer; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
+    /// Where the answer is read to.
+    pub(super) buffer: BytesMut,
+    spare: Arc<StdMutex<Vec<BytesMut>>>,
     _account: OwnedMutexGuard<()>,
     _permits: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.iter().map(BytesMut::capacity).sum::<usize>() + buffer.capacity() <= ALL {
+            spare.push(buffer);
+        }
+    }
 }
 
 impl Account {
@@ -48,8 +70,13 @@ impl Account {
     pub(super) async fn share(&self, bytes: u64) -> Share {
         let account = Arc::clone(&self.one_at_a_time).lock_owned().await;
         let units = usize::try_from(bytes).unwrap_or(ALL).min(ALL).div_ceil(UNIT);
-        let permits = Arc::clone(&self.budget.0).acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await;
-        Share { _account: account, _permits: permits.ok() } // the semaphore is never closed
+        let permits = Arc::clone(&self.budget.permits).acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await;
+        let spare = Arc::clone(&self.budget.spare);
+        let buffer = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // The semaphore is never closed.
+        let mut buffer = buffer.unwrap_or_default();
+        buffer.reserve(units * UNIT);
+        Share { buffer, spare, _account: account, _permits: permits.ok() }
     }
 }
 

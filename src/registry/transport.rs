@@ -180,37 +180,44 @@ impl Transport {
         if good && response.content_length().is_some_and(|length| length > cap) {
             return Err(Fault::TooLarge(cap));
         }
-        let expected = response.content_length().unwrap_or(cap).min(cap);
-        let mut read = BytesMut::new();
-        let mut until = None;
+        self.read(&mut response, &mut answer, cap).await?;
+        Ok(answer)
+    }
+
+    /// Reads the body: the first part freely, what is larger with a share of the memory for large answers.
+    async fn read(&self, response: &mut reqwest::Response, answer: &mut Answer, cap: u64) -> Result<(), Fault> {
+        let (good, expected) = (answer.is_success(), response.content_length().unwrap_or(cap).min(cap));
+        let most = usize::try_from(cap).unwrap_or(usize::MAX);
+        let (mut small, mut large) = (BytesMut::new(), None::<(Share, Instant)>);
         loop {
-            let piece = match until {
-                Some(until) => timeout_at(until, response.chunk()).await.map_err(|_| Fault::TimedOut(TOO_SLOW))?,
+            let piece = match &large {
+                Some((_, until)) => timeout_at(*until, response.chunk()).await.map_err(|_| Fault::TimedOut(TOO_SLOW))?,
                 None => response.chunk().await,
             };
-            match piece {
+            let piece = match piece {
                 Ok(None) => break,
-                Ok(Some(piece)) => {
-                    if answer.share.is_none() && read.len() + piece.len() > FREE {
-                        answer.share = Some(self.memory.share(expected).await);
-                        until = Some(Instant::now() + self.large_answer);
-                        read.reserve(usize::try_from(expected).unwrap_or_default().saturating_sub(read.len()));
-                    }
-                    let room = usize::try_from(cap).unwrap_or(usize::MAX).saturating_sub(read.len());
-                    read.extend_from_slice(piece.get(..room).unwrap_or(&piece));
-                    if piece.len() > room {
-                        if good {
-                            return Err(Fault::TooLarge(cap));
-                        }
-                        break;
-                    }
-                }
+                Ok(Some(piece)) => piece,
                 Err(error) if good => return Err(Fault::of(&error)),
                 Err(_) => break,
+            };
+            if large.is_none() && small.len() + piece.len() > FREE {
+                let mut share = self.memory.share(expected).await;
+                share.buffer.extend_from_slice(&small);
+                large = Some((share, Instant::now() + self.large_answer));
+            }
+            let read = large.as_mut().map_or(&mut small, |(share, _)| &mut share.buffer);
+            let room = most.saturating_sub(read.len());
+            read.extend_from_slice(piece.get(..room).unwrap_or(&piece));
+            if piece.len() > room {
+                if good {
+                    return Err(Fault::TooLarge(cap));
+                }
+                break;
             }
         }
-        answer.body = read.freeze();
-        Ok(answer)
+        answer.body = large.as_ref().map_or_else(|| small.freeze(), |(share, _)| Bytes::copy_from_slice(&share.buffer));
+        answer.share = large.map(|(share, _)| share);
+        Ok(())
     }
 }
 

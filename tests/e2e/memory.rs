@@ -56,12 +56,15 @@ fn hostile(seed: usize) -> Bytes {
     }
 }
 
+/// The ways of [`hostile`] that are proper indexes.
+const LARGE: [usize; 3] = [13, 15, 16];
+
 fn many_keys(count: usize) -> String {
     (0..count).map(|nth| format!("\"{nth}\":\"\",")).collect()
 }
 
-/// Every resource of this prefix has said something; answers with reasons and messages.
-async fn said(namespace: &Namespace, prefix: &str, count: usize) -> Vec<(String, String, String)> {
+/// Every resource of this prefix has said something, `resting` or not; answers with reasons and messages.
+async fn said(namespace: &Namespace, prefix: &str, count: usize, resting: bool) -> Vec<(String, String, String)> {
     let deadline = Instant::now() + LONG;
     loop {
         let objects = namespace.attachments().list(&ListParams::default()).await.unwrap().items;
@@ -69,7 +72,7 @@ async fn said(namespace: &Namespace, prefix: &str, count: usize) -> Vec<(String,
             .iter()
             .filter(|object| object.name_any().starts_with(prefix))
             .filter_map(|object| ready(object).map(|(_, reason)| (object.name_any(), reason.to_owned(), message(object))))
-            .filter(|(_, reason, _)| reason != "Progressing")
+            .filter(|(_, reason, _)| reason != "Progressing" && (resting || reason != "Suspended"))
             .collect();
         if said.len() == count {
             return said;
@@ -121,7 +124,7 @@ async fn t4_t13_two_hundred_hostile_documents_and_32_endless_answers_at_once_end
     namespace.apply("honest", note(&listings.reference(&image.name()))).await;
     namespace.ready("honest").await;
     apply(&namespace, resources.clone()).await;
-    said(&namespace, "", resources.len() + 1).await;
+    said(&namespace, "", resources.len() + 1, true).await;
     sleep(Duration::from_secs(2)).await;
     let rest = controller.memory().resident();
 
@@ -131,7 +134,7 @@ async fn t4_t13_two_hundred_hostile_documents_and_32_endless_answers_at_once_end
     };
     controller.memory().forget();
     apply(&namespace, awake("stream-")).await;
-    let told = said(&namespace, "stream-", 32).await;
+    let told = said(&namespace, "stream-", 32, false).await;
     let reasons = |told: &[(String, String, String)], reason: &str| told.iter().filter(|(_, found, _)| found == reason).count();
     assert_eq!((reasons(&told, "LimitExceeded"), reasons(&told, "RegistryUnavailable")), (16, 16), "{told:#?}");
     check(&controller, rest, "32 endless, packed and slow answers at once");
@@ -139,14 +142,15 @@ async fn t4_t13_two_hundred_hostile_documents_and_32_endless_answers_at_once_end
     for (prefix, what) in [("document-", "200 hostile manifests"), ("listing-", "200 hostile listings")] {
         controller.memory().forget();
         apply(&namespace, awake(prefix)).await;
-        let told = said(&namespace, prefix, DOCUMENTS).await;
+        let told = said(&namespace, prefix, DOCUMENTS, false).await;
         for (name, reason, message) in &told {
             assert!(
                 !message.is_empty() && message.chars().count() <= 1024 && !message.contains(char::is_control),
                 "{name}: {reason}: {message}"
             );
-            // A document that is right and only large may well be attached to; what is no document never is.
-            assert!(prefix != "document-" || reason != "Attached", "{name}: {reason}: {message}");
+            // What is right and only large may well be attached to; what is no document never is.
+            let seed: usize = name.rsplit('-').next().unwrap().parse().unwrap();
+            assert!(prefix != "document-" || reason != "Attached" || LARGE.contains(&(seed % 20)), "{name}: {reason}: {message}");
         }
         assert!(reasons(&told, "LimitExceeded") >= 20, "{told:#?}");
         check(&controller, rest, what);
