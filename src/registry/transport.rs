@@ -1,7 +1,7 @@
 //! One try of one request: to whom, with what, and how much of the answer is read.
 //!
-//! Redirects, retries and credentials are decided above; here is decided what may be dialled and that no more is read than
-//! asked for. Toward hosts other than the registry a client without the pass's certificate is used.
+//! Redirects, retries and credentials are decided above; here is decided what may be dialled, that nothing is written while the
+//! process may not write, and that no more is read than asked for. Toward hosts other than the registry a client without the pass's certificate is used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::guard::{Guard, GuardedResolver, authority};
 use super::network_fault::Fault;
 use super::options::{Access, Options, Proxy};
 use super::tls::{TlsConfigs, system_has_authorities};
+use super::write_gate::{Closed, WriteGate};
 
 /// The same words as for an answer that stalls: a user can do the same about both.
 const TOO_SLOW: &str = "timed out while waiting for the answer";
@@ -33,6 +34,7 @@ pub(super) struct Transport {
     memory: Account,
     /// How long a large answer may take once it holds a share of the memory for such.
     large_answer: Duration,
+    gate: WriteGate,
 }
 
 /// One try.
@@ -126,6 +128,7 @@ impl Transport {
             error_bytes: options.limits.error_bytes,
             memory: Account::new(budget),
             large_answer: options.timeouts.request,
+            gate: options.write_gate.clone(),
         })
     }
 
@@ -163,7 +166,12 @@ impl Transport {
         if !body.is_empty() || matches!(*method, Method::POST | Method::PUT) {
             request = request.header(header::CONTENT_LENGTH, body.len()).body(body);
         }
-        let mut response = request.send().await.map_err(|error| Fault::of(&error))?;
+        let sent = if method.is_safe() {
+            request.send().await
+        } else {
+            self.gate.write(request.send()).await.map_err(|Closed| Fault::GateClosed)?
+        };
+        let mut response = sent.map_err(|error| Fault::of(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url), share: None };
         if *method == Method::HEAD {

@@ -6,4 +6,5 @@ mod attach;
 mod desk;
 mod input;
 mod pin;
+mod signature;
 mod tree;

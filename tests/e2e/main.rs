@@ -15,6 +15,7 @@
 )]
 
 mod access;
+mod alerts;
 mod attaching;
 mod breakage;
 mod budget;
@@ -22,8 +23,11 @@ mod canary;
 mod command;
 mod controller;
 mod crowd;
+mod gitops;
 mod images;
+mod logs;
 mod memory;
+mod metrics;
 mod namespace;
 mod once;
 mod operator;
@@ -33,6 +37,8 @@ mod proxy;
 mod races;
 mod readers;
 mod repair;
+mod replicas;
+mod rotation;
 mod spec;
 mod superseded;
 mod threats;
