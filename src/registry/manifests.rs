@@ -35,7 +35,9 @@ pub struct Fetched {
     pub digest: Digest,
     /// The media type that names it in a descriptor.
     pub media_type: String,
-    /// The bytes, as served.
+    /// Its size in bytes.
+    pub size: u64,
+    /// The bytes of an image manifest, as served. Those of an index are let go, since it may be large and is kept for a whole pass.
     pub bytes: Bytes,
     /// The same as data.
     pub manifest: Manifest,
@@ -45,7 +47,7 @@ impl Fetched {
     /// The plain descriptor of the manifest, as a subject names it.
     #[must_use]
     pub fn descriptor(&self) -> Descriptor {
-        Descriptor::plain(self.media_type.clone(), self.digest.clone(), self.bytes.len() as u64)
+        Descriptor::plain(self.media_type.clone(), self.digest.clone(), self.size)
     }
 }
 
@@ -105,8 +107,7 @@ impl Session {
             return Err(self.refusal(&operation, &answer));
         }
         let fetched = self.manifest(at).await?;
-        let size = Some(fetched.bytes.len() as u64);
-        Ok(Head { digest: fetched.digest, media_type: Some(fetched.media_type), size })
+        Ok(Head { digest: fetched.digest, media_type: Some(fetched.media_type), size: Some(fetched.size) })
     }
 
     /// Whether the registry has a manifest (HEAD); only 404 means no.
@@ -135,11 +136,11 @@ impl Session {
     /// As [`manifest`](Self::manifest).
     pub async fn manifest_of(&self, descriptor: &Descriptor) -> Result<Fetched, RegistryError> {
         let fetched = self.manifest(&Locator::Digest(descriptor.digest.clone())).await?;
-        if fetched.bytes.len() as u64 == descriptor.size {
+        if fetched.size == descriptor.size {
             return Ok(fetched);
         }
         let operation = self.operation("GET", Object::Manifest, &descriptor.digest);
-        Err(mismatch(&operation, format!("it has {} bytes where its descriptor says {}", fetched.bytes.len(), descriptor.size)))
+        Err(mismatch(&operation, format!("it has {} bytes where its descriptor says {}", fetched.size, descriptor.size)))
     }
 
     fn read_manifest(&self, operation: &Operation, raw: Raw) -> Result<Fetched, RegistryError> {
@@ -153,7 +154,9 @@ impl Session {
             let what = format!("the index has {} entries", index.manifests.len());
             return Err(RegistryError::LimitExceeded { operation: operation.clone(), what, limit: most as u64 });
         }
-        Ok(Fetched { digest: raw.digest, media_type, bytes: raw.bytes, manifest })
+        let size = raw.bytes.len() as u64;
+        let bytes = if matches!(manifest, Manifest::Index(_)) { Bytes::new() } else { raw.bytes };
+        Ok(Fetched { digest: raw.digest, media_type, size, bytes, manifest })
     }
 
     /// GET of a manifest without a look at what it is.
