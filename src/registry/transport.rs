@@ -196,7 +196,10 @@ impl Transport {
     async fn read(&self, response: &mut reqwest::Response, answer: &mut Answer, cap: u64) -> Result<(), Fault> {
         let (good, expected) = (answer.is_success(), response.content_length().unwrap_or(cap).min(cap));
         let most = usize::try_from(cap).unwrap_or(usize::MAX);
-        let (mut small, mut large) = (BytesMut::new(), None::<(Share, Instant)>);
+        let share = async || (self.memory.share(expected).await, Instant::now() + self.large_answer);
+        // Where the length is said, nothing is taken off the wire before there is room for it.
+        let is_large = response.content_length().is_some() && expected > FREE as u64;
+        let (mut small, mut large) = (BytesMut::new(), if is_large { Some(share().await) } else { None });
         loop {
             let piece = match &large {
                 Some((_, until)) => timeout_at(*until, response.chunk()).await.map_err(|_| Fault::TimedOut(TOO_SLOW))?,
@@ -209,9 +212,9 @@ impl Transport {
                 Err(_) => break,
             };
             if large.is_none() && small.len() + piece.len() > FREE {
-                let mut share = self.memory.share(expected).await;
-                share.buffer.extend_from_slice(&small);
-                large = Some((share, Instant::now() + self.large_answer));
+                let mut taken = share().await;
+                taken.0.buffer.extend_from_slice(&small);
+                large = Some(taken);
             }
             let read = large.as_mut().map_or(&mut small, |(share, _)| &mut share.buffer);
             let room = most.saturating_sub(read.len());
