@@ -15,13 +15,17 @@
 )]
 
 mod access;
+mod alerts;
 mod attaching;
 mod breakage;
 mod budget;
 mod command;
 mod controller;
 mod fairness;
+mod gitops;
 mod images;
+mod logs;
+mod metrics;
 mod namespace;
 mod once;
 mod operator;

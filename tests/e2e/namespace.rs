@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use affix::api::{ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, check_status_rules, crd_yaml, find_condition};
+use affix_testbed::certificates::Signer;
 use affix_testbed::control_plane::ControlPlane;
 use affix_testbed::tools::Tools;
 use k8s_openapi::api::events::v1::Event;
@@ -102,6 +103,15 @@ impl Namespace {
     /// Applies a Secret.
     pub(crate) async fn secret(&self, name: &str, data: Value) {
         self.apply_object(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data})).await;
+    }
+
+    /// Applies a Secret with a signing key and its certificates.
+    pub(crate) async fn tls(&self, name: &str, signer: &Signer) {
+        self.apply_object(json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "kubernetes.io/tls",
+            "stringData": {"tls.key": signer.key, "tls.crt": signer.chain}
+        }))
+        .await;
     }
 
     /// Applies a Secret with one login, as `kubectl create secret docker-registry` makes it.
