@@ -76,7 +76,7 @@ impl Users<'_> {
             let count = self.wanted.borrow().len();
             let name = format!("soak-{}", nth % count);
             match nth % 5 {
-                0 if count < 40 && nth % 20 == 0 => self.create(count).await,
+                0 if count < 40 && nth.is_multiple_of(20) => self.create(count).await,
                 0 | 1 => {
                     let (registry, repository) = {
                         let wanted = self.wanted.borrow();
@@ -98,8 +98,8 @@ impl Users<'_> {
     }
 
     /// Waits until everything is as the users want it, and looks for what is there twice.
-    async fn check(&self) {
-        for (name, wanted) in self.wanted.borrow().iter() {
+    async fn check(self) {
+        for (name, wanted) in &self.wanted.into_inner() {
             let digest = wanted.image.digest();
             let is_done = |object: &affix::api::ImageAttachment| {
                 let status = object.status.as_ref();
@@ -205,8 +205,9 @@ async fn two_replicas_miss_nothing_and_attach_nothing_twice_whatever_becomes_of_
     }
     let until = Instant::now() + time;
     let ((), (took, replicas)) = tokio::join!(users.change(until), trouble(&namespace, times, pause, until));
+    let (changes, resources) = (users.changes.get(), users.wanted.borrow().len());
     users.check().await;
-    println!("{} changes on {} resources in {time:?}, each done and none doubled", users.changes.get(), users.wanted.borrow().len());
+    println!("{changes} changes on {resources} resources in {time:?}, each done and none doubled");
     for (what, times) in &took {
         println!("after {what} another replica led within {times:?}");
     }
