@@ -74,7 +74,7 @@ pub struct Limits {
     pub blob_bytes: u64,
     /// Bytes of all pages of one listing together. Default 4 MiB.
     pub listing_bytes: u64,
-    /// Values of one JSON document: keys, strings, numbers, lists and objects. Default 50000.
+    /// Values of one JSON document: keys, strings, numbers, lists and objects. Default 20000.
     pub values: usize,
     /// Pages of one listing. Default 50.
     pub pages: usize,
@@ -95,7 +95,7 @@ impl Default for Limits {
             error_bytes: 8 << 10,
             blob_bytes: 4 << 20,
             listing_bytes: 4 << 20,
-            values: 50_000,
+            values: 20_000,
             pages: 50,
             referrers: 1000,
             index_entries: 1000,

@@ -45,7 +45,7 @@ fn hostile(seed: usize) -> Bytes {
         12 => listing(&format!("{}{{}}", "{},".repeat(40_000))),
         13 => Bytes::from(format!(
             "{{\"mediaType\":\"{INDEX}\",\"manifests\":[],\"annotations\":{{{}\"z\":\"\"}}}}",
-            many_keys(48_000 * (variant % 2 + 1))
+            many_keys(19_000 * (variant % 2 + 1))
         )),
         14 => Bytes::from(format!("{{\"mediaType\":\"{INDEX}\",\"a\":\"{}\",\"manifests\":7}}", "x".repeat((4 << 20) - 100))),
         15 => Bytes::from(format!("{{\"mediaType\":\"{INDEX}\",\"manifests\":[],\"a\":{}}}", "9".repeat((4 << 20) - 100))),

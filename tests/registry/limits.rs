@@ -171,7 +171,7 @@ async fn t13_a_document_of_very_many_values_is_refused_before_they_are_made() {
     let many = ["{\"manifests\":[", &"0,".repeat(2_000_000), "0]}"].concat();
     registry.fault(Matcher::on(Op::ManifestGet).or(Op::ReferrersList), Reply::body(200, INDEX, many));
     let session = open(&registry);
-    let said = ["the document has too many values (the limit is 50000)"];
+    let said = ["the document has too many values (the limit is 20000)"];
     refused(session.manifest(&tag("v1")).await, ErrorKind::LimitExceeded, &said);
     refused(session.referrers(&subject, None).await, ErrorKind::LimitExceeded, &said);
 }
