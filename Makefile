@@ -45,6 +45,7 @@ go-format-check: ## Check the format of the Go code
 
 clippy: ## Check the Rust code with clippy; a warning is an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --lib --bins --features otlp --locked -- -D warnings
 
 docs: ## Check the documentation of the Rust code; a warning is an error
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked

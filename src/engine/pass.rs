@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
 
 use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Superseded, TargetStatus};
 use crate::attachment::{Desired, Intent, Problem};
@@ -126,7 +127,8 @@ impl Engine {
         };
         let end = OnceLock::new();
         let pass = Pass { engine: self, request, session: &session, signer: None, signatures_end: &end, deadline, now };
-        let outcome = pass.run(journal, claims).await.unwrap_or_else(|failure| Outcome::failed(&failure));
+        let span = tracing::debug_span!("pass", image = %reference);
+        let outcome = pass.run(journal, claims).instrument(span).await.unwrap_or_else(|failure| Outcome::failed(&failure));
         Outcome { requests: session.requests(), signatures_end: end.into_inner(), ..outcome }
     }
 }

@@ -7,4 +7,6 @@ mod desk;
 mod input;
 mod pin;
 mod signature;
+#[cfg(feature = "otlp")]
+mod traces;
 mod tree;

@@ -57,12 +57,18 @@ async fn what_is_still_in_use_stays_spared_while_the_tags_cannot_be_read_for_a_l
     resource.ready().await;
     assert!(resource.rows().iter().all(|row| row.ends_with("Skipped StillInUse")), "{:?}", resource.rows());
 
-    push(&registry, "v1", "three");
-    registry.fault(Matcher::on(Op::TagList), Fault::status(403));
+    let third = push(&registry, "v1", "three");
+    let fault = registry.fault(Matcher::on(Op::TagList), Fault::status(403));
     resource.pass().await;
     assert_eq!(resource.verdict().0, "AccessDenied");
     assert_eq!(resource.status.superseded.last().unwrap().state, TargetState::Failed);
     assert_eq!((marks(&registry, &first.digest), marks(&registry, first.platform("linux/amd64"))), (0, 0), "{:#?}", resource.status);
+
+    // What failed is finished later.
+    fault.lift();
+    resource.ready().await;
+    let second = &resource.status.superseded[1].digest;
+    assert_eq!((marks(&registry, second), marks(&registry, &first.digest), marks(&registry, &third.digest)), (1, 0, 0));
 }
 
 #[tokio::test]
