@@ -171,7 +171,7 @@ fn look_up(key: &api::ConfigMapKeyRef, at: &str, inputs: &Inputs) -> Result<Byte
 pub(super) fn check_overlap(files: &[File], at: &str) -> Result<(), FileError> {
     for (nth, file) in files.iter().enumerate() {
         if files.iter().take(nth).any(|earlier| earlier.title == file.title && earlier.target.overlaps(&file.target)) {
-            return Err(FileError::Overlap { at: format!("{at}[{nth}]"), name: file.title.clone(), target: file.target.clone() });
+            return Err(FileError::Overlap { at: format!("{at}[{nth}]"), name: file.title.clone(), target: file.target.to_string() });
         }
     }
     Ok(())
@@ -199,7 +199,7 @@ pub enum FileError {
         /// The name.
         name: String,
         /// Its targets.
-        target: FileTarget,
+        target: String,
     },
     /// The name is no bare file name.
     #[error("{at}.name: {title:?} is not a file name: 1 to 255 bytes without '/', '\\', ':' and control characters, and neither . nor ..")]
