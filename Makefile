@@ -9,7 +9,7 @@ CRD := crds/affix.dev_imageattachments.yaml
 say = @printf '\n== %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean
+.PHONY: help demo test soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: ## Run every test, after building all that they need
 	@$(BIN)/testbed build all >/dev/null
 	$(call say,Running the tests)
 	cargo test --workspace --no-fail-fast -- --include-ignored
+
+soak: ## Run for ten minutes what the tests run for half a minute; AFFIX_SOAK says for how many seconds
+	AFFIX_SOAK=$${AFFIX_SOAK:-600} cargo test --test e2e -- --nocapture soak::
 
 testbed: ## Bring up a control plane and two registries to play with, until Ctrl-C
 	cargo build --workspace --bins
