@@ -6,6 +6,7 @@
 
 mod allowed_repositories;
 mod apply;
+mod detach;
 mod dry_run;
 mod failure;
 mod finish;
