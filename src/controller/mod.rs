@@ -4,10 +4,14 @@
 //! status, events, back-off, metrics and health. It never speaks to a registry itself.
 
 mod backoff;
+mod claims;
 mod cluster;
 mod context;
+mod deletion;
+mod finalizer;
 mod health;
 mod metrics;
+mod neighbours;
 mod objects;
 mod options;
 mod reconcile;

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus};
+use crate::api::{ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason};
+use crate::oci::Digest;
 
 /// What is remembered of one object.
 #[derive(Debug, Default)]
@@ -15,6 +16,8 @@ struct Remembered {
     verify_at: Option<Instant>,
     /// The status that was last written, with its resource version: the watch may not have brought it back yet.
     written: Option<(u64, ImageAttachmentStatus)>,
+    /// Subject and digest of attachments that another resource has left to this one.
+    inherited: Vec<(String, String)>,
 }
 
 /// The memory of all objects.
@@ -49,6 +52,51 @@ impl Objects {
         self.with(uid, |remembered| remembered.written = Some((version, status.clone())));
     }
 
+    /// Another resource leaves an attachment to this one. A pass that is under way does not know it: so it goes into every status
+    /// that is written, until a pass has begun with it.
+    pub(super) fn inherit(&self, uid: &str, subject: &Digest, attachment: &Digest) {
+        let inherited = (subject.to_string(), attachment.to_string());
+        self.with(uid, |remembered| {
+            if !remembered.inherited.contains(&inherited) {
+                remembered.inherited.push(inherited);
+            }
+        });
+    }
+
+    /// A pass begins with `status`: what that has of the inheritance, the pass knows.
+    pub(super) fn begin(&self, uid: &str, status: Option<&ImageAttachmentStatus>) {
+        self.with(uid, |remembered| {
+            remembered.inherited.retain(|(_, attachment)| !status.is_some_and(|status| has_made(status, attachment)))
+        });
+    }
+
+    /// Whether something was inherited that `status` does not have.
+    pub(super) fn has_inherited(&self, uid: &str, status: Option<&ImageAttachmentStatus>) -> bool {
+        let known = |attachment: &str| status.is_some_and(|status| has_made(status, attachment));
+        self.with(uid, |remembered| remembered.inherited.iter().any(|(_, attachment)| !known(attachment)))
+    }
+
+    /// `status` with what was inherited.
+    pub(super) fn with_inheritance(&self, uid: &str, status: &ImageAttachmentStatus) -> ImageAttachmentStatus {
+        let mut status = status.clone();
+        let inherited = self.with(uid, |remembered| remembered.inherited.clone());
+        for (subject, attachment) in inherited {
+            if has_made(&status, &attachment) {
+                continue;
+            }
+            match status.targets.iter_mut().find(|row| row.digest == subject && row.attachment.as_ref() == Some(&attachment)) {
+                Some(row) => row.origin = Some(Origin::Made),
+                None => status.leftovers.push(Leftover {
+                    subject,
+                    attachment,
+                    reason: Some(Reason::Progressing.as_str().to_owned()),
+                    message: None,
+                }),
+            }
+        }
+        status
+    }
+
     /// One more failure; answers with how many in a row.
     pub(super) fn failed(&self, uid: &str) -> u32 {
         self.with(uid, |remembered| {
@@ -79,13 +127,19 @@ impl Objects {
     }
 }
 
+/// Whether status says that the resource made an attachment.
+fn has_made(status: &ImageAttachmentStatus, attachment: &str) -> bool {
+    status.targets.iter().any(|row| row.origin == Some(Origin::Made) && row.attachment.as_deref() == Some(attachment))
+        || status.leftovers.iter().any(|leftover| leftover.attachment == attachment)
+}
+
 /// Resource versions are decimal and grow (KEP-5504).
 fn version(text: Option<&str>) -> Option<u64> {
     text.and_then(|text| text.parse().ok())
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 mod tests {
     use super::*;
     use crate::api::ImageAttachmentSpec;
@@ -105,6 +159,23 @@ mod tests {
         assert_eq!(objects.freshest("u", &object("9", 1)).status.unwrap().observed_generation, 2);
         assert_eq!(objects.freshest("u", &object("10", 3)).status.unwrap().observed_generation, 3);
         assert_eq!(objects.freshest("u", &object("9", 1)).status.unwrap().observed_generation, 1);
+    }
+
+    #[test]
+    fn what_is_inherited_survives_a_pass_that_began_before_and_is_forgotten_by_the_next() {
+        let (subject, attachment) = (Digest::sha256(b"subject"), Digest::sha256(b"attachment"));
+        let objects = Objects::default();
+        let before = ImageAttachmentStatus::default();
+        objects.begin("u", Some(&before));
+        objects.inherit("u", &subject, &attachment);
+        objects.inherit("u", &subject, &attachment);
+        assert!(objects.has_inherited("u", Some(&before)));
+        let written = objects.with_inheritance("u", &before);
+        assert_eq!((written.leftovers.len(), written.leftovers[0].attachment.clone()), (1, attachment.to_string()));
+        assert_eq!(objects.with_inheritance("u", &written), written);
+        objects.begin("u", Some(&written));
+        assert!(!objects.has_inherited("u", Some(&before)));
+        assert_eq!(objects.with_inheritance("u", &before), before);
     }
 
     #[test]

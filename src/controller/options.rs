@@ -27,6 +27,8 @@ pub struct Options {
     pub interval_jitter_percentage: u8,
     /// How often what is attached is verified in the registry's listings.
     pub verify_interval: Duration,
+    /// How long, from its deletion, a resource with `deletionPolicy: Delete` is held for the removal of what it made.
+    pub deletion_timeout: Duration,
     /// Requests per second to the API server.
     pub kube_api_qps: f32,
     /// Requests at once to the API server.

@@ -11,12 +11,14 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 
-use crate::api::{ConditionType, Conditions, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
+use crate::api::{ConditionType, Conditions, DeletionPolicy, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
 use crate::engine::{self, Failure, Note, Outcome, Severity};
 
 use super::backoff;
+use super::claims::ClusterClaims;
 use super::cluster::Namespace;
-use super::context::{ClusterError, Context, NamespaceClaims, StatusJournal};
+use super::context::{ClusterError, Context, StatusJournal};
+use super::finalizer::is_held;
 use super::metrics;
 
 /// The annotation by which users ask for a pass now, as Flux has it.
@@ -33,14 +35,16 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
                 error = invalid.error,
                 "the resource cannot be read; the CRD in the cluster may be of another version"
             );
-            return Ok(Action::await_change());
+            let next = context.let_unreadable_go(&invalid.metadata).await.unwrap_or(Some(context.options.max_retry_delay));
+            return Ok(next.map_or_else(Action::await_change, Action::requeue));
         }
     };
     let uid = object.uid().unwrap_or_default();
-    if object.metadata.deletion_timestamp.is_some() {
+    if object.metadata.deletion_timestamp.is_some() && !is_held(&object.metadata) {
         return Ok(Action::await_change());
     }
     let object = context.objects.freshest(&uid, object);
+    context.objects.begin(&uid, object.status.as_ref());
     let started = Instant::now();
     context.metrics.started();
     let visit = Visit { context: &context, object: &object, uid: &uid };
@@ -70,22 +74,38 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
 }
 
 /// What a visit came to.
-struct Done {
-    ready: bool,
-    reason: Reason,
-    attached: String,
-    requests: u64,
-    next: Option<Duration>,
+pub(super) struct Done {
+    pub(super) ready: bool,
+    pub(super) reason: Reason,
+    pub(super) attached: String,
+    pub(super) requests: u64,
+    pub(super) next: Option<Duration>,
 }
 
-struct Visit<'a> {
-    context: &'a Context,
-    object: &'a ImageAttachment,
-    uid: &'a str,
+impl Done {
+    /// The resource goes: there is nothing to come back for.
+    pub(super) const fn gone(requests: u64) -> Self {
+        Self { ready: true, reason: Reason::Removed, attached: String::new(), requests, next: None }
+    }
+}
+
+/// One visit to one object.
+pub(super) struct Visit<'a> {
+    pub(super) context: &'a Context,
+    pub(super) object: &'a ImageAttachment,
+    pub(super) uid: &'a str,
 }
 
 impl Visit<'_> {
     async fn run(&self) -> Result<Done, ClusterError> {
+        if let Some(since) = &self.object.metadata.deletion_timestamp {
+            return self.delete(since.0).await;
+        }
+        // Before anything is pushed: what is made without it could outlive the resource.
+        let wanted = self.object.spec.deletion_policy() == DeletionPolicy::Delete;
+        if is_held(&self.object.metadata) != wanted {
+            self.context.hold(&self.object.metadata, wanted).await?;
+        }
         let generation = self.object.metadata.generation.unwrap_or_default();
         let previous = self.object.status.clone().unwrap_or_default();
         let requested = self.object.annotations().get(REQUESTED_AT).cloned();
@@ -142,7 +162,8 @@ impl Visit<'_> {
             Err(problem) => return Ok(Outcome::failed(&problem.into())),
         };
         let journal = StatusJournal { context: self.context, object: self.object, now };
-        let pass = self.context.engine.run(&request, &journal, &NamespaceClaims, now);
+        let claims = ClusterClaims::of(self.context, self.object);
+        let pass = self.context.engine.run(&request, &journal, &claims, now);
         Ok(AssertUnwindSafe(pass).catch_unwind().await.unwrap_or_else(|_| {
             self.context.metrics.panicked();
             tracing::error!(namespace = self.object.namespace(), name = self.object.name_any(), "the pass panicked");
@@ -154,7 +175,7 @@ impl Visit<'_> {
     }
 
     /// Writes status, and tells of a transition of Ready.
-    async fn write(&self, previous: &ImageAttachmentStatus, next: &ImageAttachmentStatus) -> Result<(), ClusterError> {
+    pub(super) async fn write(&self, previous: &ImageAttachmentStatus, next: &ImageAttachmentStatus) -> Result<(), ClusterError> {
         let object = self.context.objects.freshest(self.uid, self.object);
         self.context.write_status(&object, next).await?;
         let ready = |status: &ImageAttachmentStatus| {
@@ -174,7 +195,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    fn back_off(&self, retry_after: Option<Duration>) -> Duration {
+    pub(super) fn back_off(&self, retry_after: Option<Duration>) -> Duration {
         let failures = self.context.objects.failed(self.uid);
         let options = &self.context.options;
         backoff::delay(failures, options.min_retry_delay, options.max_retry_delay, retry_after, rand::random())
@@ -182,7 +203,7 @@ impl Visit<'_> {
 }
 
 /// The part of an image before its repository: enough to share turns fairly, also where the reference turns out to be bad.
-fn registry_host(image: &str) -> &str {
+pub(super) fn registry_host(image: &str) -> &str {
     image.split('/').next().unwrap_or_default()
 }
 

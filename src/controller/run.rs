@@ -106,6 +106,7 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         selection = selection.labels(labels);
     }
     let (store, writer) = reflector::store::<DeserializeGuard<ImageAttachment>>();
+    context.neighbours.add(store.clone());
     let forgetful = Arc::clone(&context);
     let listed = CancellationToken::new();
     let (scope, seen) = (waited_for(namespace.as_deref()), listed.clone());

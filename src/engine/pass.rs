@@ -13,12 +13,12 @@ use crate::oci::Descriptor;
 use crate::registry::{Access, ErrorKind, Registries, Session};
 use crate::signing::Signer;
 
+use super::claims::Claims;
 use super::failure::Failure;
 use super::finish::{end_of_signatures, news, tag_note};
 use super::memory::Memory;
 use super::observe;
 use super::outcome::Outcome;
-use super::remove::Claims;
 use super::signers::Signers;
 use super::signing_key::SigningKey;
 use super::supersede::next_settling;

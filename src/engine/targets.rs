@@ -5,6 +5,7 @@ use crate::attachment::{Desired, Entry, EntryKind, Listed, Problem, TargetPlan, 
 use crate::oci::Descriptor;
 
 use super::apply::Work;
+use super::claims::Claims;
 use super::failure::Failure;
 use super::finish::{end_of_signatures, news, tag_note};
 use super::inspection::Inspection;
@@ -12,7 +13,6 @@ use super::listing::mode;
 use super::observe::Resolved;
 use super::outcome::{Note, Outcome, Severity};
 use super::pass::{Journal, Pass};
-use super::remove::Claims;
 use super::rows;
 
 impl Pass<'_> {
