@@ -100,10 +100,8 @@ impl<'a> ClusterClaims<'a> {
 
     /// Makes another resource the maker; `false` where it is gone by now.
     async fn hand_over(&self, heir: &ImageAttachment, subject: &Digest, attachment: &Digest) -> Result<bool, ClusterError> {
-        let uid = heir.uid().unwrap_or_default();
-        self.context.objects.inherit(&uid, subject, attachment);
-        let heir = self.context.objects.freshest(&uid, heir);
-        match self.context.write_status(&heir, &heir.status.clone().unwrap_or_default()).await {
+        self.context.objects.inherit(&heir.uid().unwrap_or_default(), subject, attachment);
+        match self.context.write_inheritance(heir).await {
             Ok(()) => {
                 tracing::info!(
                     namespace = heir.namespace(),

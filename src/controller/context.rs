@@ -70,6 +70,22 @@ impl Context {
     /// # Errors
     /// When the API server refuses, or the resource is gone.
     pub(super) async fn write_status(&self, object: &ImageAttachment, status: &ImageAttachmentStatus) -> Result<(), ClusterError> {
+        let _turn = self.objects.writing(&object.uid().unwrap_or_default()).await;
+        self.write_in_turn(object, status).await
+    }
+
+    /// Writes into status what a resource has inherited, whatever a pass of its own is about to write.
+    ///
+    /// # Errors
+    /// As [`write_status`](Self::write_status).
+    pub(super) async fn write_inheritance(&self, object: &ImageAttachment) -> Result<(), ClusterError> {
+        let uid = object.uid().unwrap_or_default();
+        let _turn = self.objects.writing(&uid).await;
+        let object = self.objects.freshest(&uid, object);
+        self.write_in_turn(&object, &object.status.clone().unwrap_or_default()).await
+    }
+
+    async fn write_in_turn(&self, object: &ImageAttachment, status: &ImageAttachmentStatus) -> Result<(), ClusterError> {
         let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
         let status = &self.objects.with_inheritance(&uid, status);
         if object.status.as_ref() == Some(status) {

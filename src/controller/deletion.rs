@@ -18,6 +18,9 @@ use super::context::{ClusterError, Context};
 use super::finalizer::is_held;
 use super::reconcile::{Done, Visit, registry_host};
 
+/// What an attempt gets at least, however late the operator comes to it.
+const LAST_ATTEMPT: Duration = Duration::from_secs(10);
+
 /// How an attempt ended that did not fail.
 struct Removed {
     gone: usize,
@@ -42,8 +45,7 @@ impl Visit<'_> {
             return self.let_go(Some(Note { severity: Severity::Normal, reason: Reason::RemovalAbandoned, message }), 0).await;
         }
         let left = remaining(since, self.context.options.deletion_timeout);
-        // One whole attempt, however late the operator comes.
-        let attempt = tokio::time::timeout(left.max(spec.timeout()), self.remove());
+        let attempt = tokio::time::timeout(left.max(LAST_ATTEMPT), self.remove());
         let failure = match attempt.await {
             Ok(Ok(Ok(removed))) if self.context.objects.has_inherited(self.uid, self.object.status.as_ref()) => {
                 // Another resource that ended at the same time has just made this one the maker of what it had.

@@ -1,7 +1,7 @@
 //! What the process remembers of each object between its passes, by UID. Losing it costs a look at the registry, never more.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason};
@@ -18,6 +18,8 @@ struct Remembered {
     written: Option<(u64, ImageAttachmentStatus)>,
     /// Subject and digest of attachments that another resource has left to this one.
     inherited: Vec<(String, String)>,
+    /// Held while status is written, so that no write is made of an older one than the last.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The memory of all objects.
@@ -44,6 +46,12 @@ impl Objects {
             _ => remembered.written = None,
         });
         object
+    }
+
+    /// The turn to write an object's status.
+    pub(super) async fn writing(&self, uid: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = self.with(uid, |remembered| Arc::clone(&remembered.writing));
+        lock.lock_owned().await
     }
 
     /// Remembers a status that was written.

@@ -20,6 +20,7 @@ mod breakage;
 mod budget;
 mod command;
 mod controller;
+mod deletion;
 mod images;
 mod namespace;
 mod once;
