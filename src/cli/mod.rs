@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use exit::{Error, Exit, tell};
-use logging::LogFormat;
+use logging::{LogFormat, LogLevel};
 
 /// The arguments of `affix`.
 #[derive(Debug, Parser)]
@@ -38,6 +38,10 @@ pub struct Cli {
     /// (such as RUST_LOG=affix=debug)
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+
+    /// The least that is logged: info by default for the operator, warn for the other commands; RUST_LOG, where it is set, decides instead
+    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
 }
 
 const LONG_ABOUT: &str = "Attaches signatures, end-of-life marks and other artifacts to multi-platform images: to the index and to each \
@@ -73,8 +77,10 @@ enum Command {
 /// Runs a subcommand to its end. Errors are written to stderr; the exit code says how it went.
 pub async fn run(cli: Cli) -> ExitCode {
     match &cli.command {
-        Command::Controller(_) => logging::start(cli.log_format.unwrap_or_else(LogFormat::of_operator), "info"),
-        _ => logging::start(cli.log_format.unwrap_or(LogFormat::Text), "warn"),
+        Command::Controller(_) => {
+            logging::start(cli.log_format.unwrap_or_else(LogFormat::of_operator), cli.log_level.unwrap_or(LogLevel::Info));
+        }
+        _ => logging::start(cli.log_format.unwrap_or(LogFormat::Text), cli.log_level.unwrap_or(LogLevel::Warn)),
     }
     let ended = match cli.command {
         Command::Controller(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),

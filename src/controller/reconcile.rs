@@ -43,13 +43,20 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
     if object.metadata.deletion_timestamp.is_some() && !is_held(&object.metadata) {
         return Ok(Action::await_change());
     }
+    let waiting = context.metrics.queue.waiting();
+    // One that is being deleted waits within its own time.
+    let _turn = match object.metadata.deletion_timestamp {
+        Some(_) => None,
+        None => Some(context.lanes.turn(registry_host(&object.spec.image), is_awaited(object)).await),
+    };
+    drop(waiting);
     let object = context.objects.freshest(&uid, object);
     context.objects.begin(&uid, object.status.as_ref());
     let started = Instant::now();
-    context.metrics.started();
+    context.metrics.reconciles.started();
     let visit = Visit { context: &context, object: &object, uid: &uid };
     let (next, result, told) = match visit.run().await {
-        Ok(done) => (done.next, if done.ready { metrics::Outcome::success } else { metrics::Outcome::requeue_after }, Some(done)),
+        Ok(done) => (done.next, metrics::Outcome::of(done.ready, done.reason), Some(done)),
         Err(ClusterError::Gone) => (None, metrics::Outcome::success, None),
         Err(error) => {
             let delay = visit.back_off(None);
@@ -58,7 +65,7 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
         }
     };
     let took = started.elapsed();
-    context.metrics.finished(result, told.as_ref().map(|done| done.reason), told.as_ref().map_or(0, |done| done.requests), took);
+    context.metrics.reconciles.finished(result, told.as_ref().map(|done| done.reason), took);
     if let Some(done) = told {
         tracing::info!(
             namespace = object.namespace(),
@@ -109,9 +116,7 @@ impl Visit<'_> {
         let generation = self.object.metadata.generation.unwrap_or_default();
         let previous = self.object.status.clone().unwrap_or_default();
         let requested = self.object.annotations().get(REQUESTED_AT).cloned();
-        let asked = requested.is_some() && requested != previous.last_handled_reconcile_at;
-        let express = asked || previous.observed_generation != generation;
-        let _turn = self.context.lanes.turn(registry_host(&self.object.spec.image), express).await;
+        let asked = is_asked_for(self.object, &previous);
         let now = Timestamp::now();
 
         if self.object.spec.suspend() {
@@ -131,6 +136,8 @@ impl Visit<'_> {
         let mut next = engine::status(&previous, &outcome, generation, now);
         next.last_handled_reconcile_at = requested.or(next.last_handled_reconcile_at);
         self.write(&previous, &next).await?;
+        self.context.metrics.attachments.count(&metrics::Tally::of(&previous.targets, &outcome));
+        self.context.metrics.resources.signs_until(self.uid, outcome.signatures_end);
         for note in &outcome.notes {
             self.context.publish(self.object, note).await;
         }
@@ -165,7 +172,7 @@ impl Visit<'_> {
         let claims = ClusterClaims::of(self.context, self.object);
         let pass = self.context.engine.run(&request, &journal, &claims, now);
         Ok(AssertUnwindSafe(pass).catch_unwind().await.unwrap_or_else(|_| {
-            self.context.metrics.panicked();
+            self.context.metrics.reconciles.panicked();
             tracing::error!(namespace = self.object.namespace(), name = self.object.name_any(), "the pass panicked");
             Outcome::failed(&Failure::new(
                 Reason::RegistryUnavailable,
@@ -196,10 +203,24 @@ impl Visit<'_> {
     }
 
     pub(super) fn back_off(&self, retry_after: Option<Duration>) -> Duration {
+        self.context.metrics.queue.put_off();
         let failures = self.context.objects.failed(self.uid);
         let options = &self.context.options;
         backoff::delay(failures, options.min_retry_delay, options.max_retry_delay, retry_after, rand::random())
     }
+}
+
+/// Whether the user has asked for a pass that has not taken place yet.
+fn is_asked_for(object: &ImageAttachment, status: &ImageAttachmentStatus) -> bool {
+    let requested = object.annotations().get(REQUESTED_AT);
+    requested.is_some() && requested != status.last_handled_reconcile_at.as_ref()
+}
+
+/// Whether somebody waits for what comes of this object: they have asked, or changed it.
+fn is_awaited(object: &ImageAttachment) -> bool {
+    let status = object.status.as_ref();
+    let observed = status.map(|status| status.observed_generation);
+    observed != object.metadata.generation || status.is_some_and(|status| is_asked_for(object, status))
 }
 
 /// The part of an image before its repository: enough to share turns fairly, also where the reference turns out to be bad.

@@ -4,21 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use kube::client::ClientBuilder;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, applier};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ImageAttachment;
 use crate::engine::Engine;
-use crate::registry::Registries;
+use crate::registry::{self, Registries};
 
 use super::context::Context;
 use super::health::{self, Readiness};
-use super::metrics::Metrics;
+use super::metrics::{CountRequests, Metrics};
 use super::options::Options;
 use super::reconcile::{interesting, reconcile};
 
@@ -54,9 +55,9 @@ pub enum RunError {
 pub async fn run(options: Options) -> Result<(), RunError> {
     let mut config = kube::Config::infer().await.map_err(|error| RunError::Config(error.to_string()))?;
     config.read_timeout = None;
-    let client = Client::try_from(config)?;
+    let metrics = Arc::new(Metrics::new(options.concurrent));
+    let client = ClientBuilder::try_from(config)?.with_layer(&CountRequests(Arc::clone(&metrics.cluster))).build();
     let shutdown = CancellationToken::new();
-    let metrics = Arc::new(Metrics::new());
     let readiness = Arc::new(Readiness::default());
     let scopes: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
         [] => vec![None],
@@ -75,7 +76,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     }
     stop_on_signal(shutdown.clone()).map_err(RunError::Signal)?;
 
-    let engine = Engine::new(Registries::new(options.registries.clone()), options.engine.clone());
+    let registries = registry::Options { observer: metrics.registries.clone(), ..options.registries.clone() };
+    let engine = Engine::new(Registries::new(registries), options.engine.clone());
     let context = Arc::new(Context::new(client, engine, options, metrics));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "affix started");
     let watches = scopes.into_iter().map(|scope| watch(scope, Arc::clone(&context), Arc::clone(&readiness), shutdown.clone()));
@@ -107,6 +109,7 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
     }
     let (store, writer) = reflector::store::<DeserializeGuard<ImageAttachment>>();
     context.neighbours.add(store.clone());
+    context.metrics.resources.watch(store.clone());
     let forgetful = Arc::clone(&context);
     let listed = CancellationToken::new();
     let (scope, seen) = (waited_for(namespace.as_deref()), listed.clone());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::api::{ImageStatus, Leftover, Reason, Superseded, SupportedMode, TargetState, TargetStatus};
 use crate::attachment::Problem;
 
@@ -35,6 +37,8 @@ pub struct Outcome {
     pub notes: Vec<Note>,
     /// How many requests the registry got, tokens not counted.
     pub requests: u64,
+    /// When verifiers stop taking the signatures of the key that the resource signs with, where that is known.
+    pub signatures_end: Option<Timestamp>,
 }
 
 /// The Ready condition in the making.
@@ -178,6 +182,7 @@ impl Outcome {
             resolved: Ok(Vec::new()),
             notes: Vec::new(),
             requests: 0,
+            signatures_end: None,
         }
     }
 

@@ -126,7 +126,8 @@ impl Engine {
         };
         let pass = Pass { engine: self, request, session: &session, signer: None, deadline, now };
         let outcome = pass.run(journal, claims).await.unwrap_or_else(|failure| Outcome::failed(&failure));
-        Outcome { requests: session.requests(), ..outcome }
+        let signer = request.key.as_ref().and_then(|key| self.signers.opened(key));
+        Outcome { requests: session.requests(), signatures_end: signer.and_then(|signer| signer.ends()), ..outcome }
     }
 }
 

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::challenge::Challenge;
 use super::docker_config::Credential;
-use super::error::RegistryError;
+use super::error::{Object, RegistryError};
 use super::exchange::{Redirects, Request};
 use super::secret::Secret;
 use super::session::Session;
@@ -198,7 +198,8 @@ impl Session {
         challenged: String,
     ) -> Result<Token, RegistryError> {
         let upstream = &self.inner.upstream;
-        let mut request = Request::new(&self.operation("GET", "token"), Method::GET, upstream.transport.base().clone(), asked_for.actions);
+        let mut request =
+            Request::new(&self.operation("GET", Object::Token, ""), Method::GET, upstream.transport.base().clone(), asked_for.actions);
         let mut url = Url::parse(&realm)
             .ok()
             .filter(|url| url.has_host() && url.username().is_empty() && url.password().is_none())

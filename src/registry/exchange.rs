@@ -9,6 +9,7 @@ use super::error::{Answered, Operation, RegistryError};
 use super::error_body::ErrorBody;
 use super::guard::authority;
 use super::network_fault::Fault;
+use super::observer::Trial;
 use super::retry::is_transient;
 use super::retry_after;
 use super::session::Session;
@@ -133,11 +134,11 @@ impl Session {
 
     fn passing(&self, request: &Request, answer: &Answer, tries: u32) -> Passing {
         let wish = answer.header(header::RETRY_AFTER).and_then(|value| retry_after::parse(value, std::time::SystemTime::now()));
-        let wish = wish.map(|wish| wish.min(self.options().max_pause));
+        let options = self.options();
+        let wish = wish.map(|wish| wish.min(options.max_pause));
         if answer.status == 429 {
-            let policy = &self.options().retry;
-            let wait = wish.unwrap_or_else(|| policy.delay(tries + 2, 1.0));
-            self.inner.upstream.throttle.pause(Instant::now(), wait);
+            let wait = wish.unwrap_or_else(|| options.retry.delay(tries + 2, 1.0));
+            options.observer.paused(self.inner.upstream.throttle.pause(Instant::now(), wait));
             let error = RegistryError::RateLimited { operation: request.operation.clone(), retry_after: wait };
             return Passing { error, retry_after: wish, paused: true };
         }
@@ -161,7 +162,10 @@ impl Session {
             let timeout = if request.is_blob { options.timeouts.blob } else { options.timeouts.request };
             self.inner.count_request();
             let (method, body, cap) = (&request.method, request.body.clone(), request.cap.min(left));
+            let mut trial = Trial::begin(&*options.observer, &request.operation);
             let mut answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).await?;
+            trial.answered(answer.status);
+            drop(trial);
             answer.own &= !strayed;
             self.inner.count_bytes(answer.body.len());
             match self.next_hop(request, &answer) {

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
 
-use super::error::{Answered, Operation, RegistryError};
+use super::error::{Answered, Object, Operation, RegistryError};
 use super::exchange::Request;
 use super::session::{Locator, Session};
 use super::tokens::Actions;
@@ -81,7 +81,7 @@ impl Session {
     /// `NotFound`, `DigestMismatch` where the registry names another digest than the one asked for, and what every request
     /// can end in.
     pub async fn head(&self, at: &Locator) -> Result<Head, RegistryError> {
-        let operation = self.operation("HEAD", format!("manifest {at}"));
+        let operation = self.operation("HEAD", Object::Manifest, at);
         let request = self.manifest_request(&operation, Method::HEAD, at, Actions::Pull);
         let answer = self.send(&request).await?;
         if answer.is_success() {
@@ -121,7 +121,7 @@ impl Session {
     /// `NotFound`, `DigestMismatch`, `UnsupportedMediaType`, `LimitExceeded` where it is too large or an index has too many
     /// entries, and what every request can end in.
     pub async fn manifest(&self, at: &Locator) -> Result<Fetched, RegistryError> {
-        let operation = self.operation("GET", format!("manifest {at}"));
+        let operation = self.operation("GET", Object::Manifest, at);
         let raw = self.raw_manifest(&operation, at).await?;
         self.read_manifest(&operation, raw)
     }
@@ -135,7 +135,7 @@ impl Session {
         if fetched.bytes.len() as u64 == descriptor.size {
             return Ok(fetched);
         }
-        let operation = self.operation("GET", format!("manifest {}", descriptor.digest));
+        let operation = self.operation("GET", Object::Manifest, &descriptor.digest);
         Err(mismatch(&operation, format!("it has {} bytes where its descriptor says {}", fetched.bytes.len(), descriptor.size)))
     }
 
@@ -202,7 +202,7 @@ impl Session {
 
     /// As [`put_manifest`](Self::put_manifest); with `once` a fault that may pass ends it.
     pub(super) async fn put(&self, at: &Locator, media_type: &str, bytes: Bytes, once: bool) -> Result<Put, RegistryError> {
-        let operation = self.operation("PUT", format!("manifest {at}"));
+        let operation = self.operation("PUT", Object::Manifest, at);
         if let Locator::Digest(digest) = at
             && !digest.matches(&bytes)
         {
@@ -243,7 +243,7 @@ impl Session {
     /// # Errors
     /// What every request can end in; a refusal is no error but [`Deletion::Refused`].
     pub async fn delete_manifest(&self, digest: &Digest) -> Result<Deletion, RegistryError> {
-        let operation = self.operation("DELETE", format!("manifest {digest}"));
+        let operation = self.operation("DELETE", Object::Manifest, digest);
         let url = self.url(&format!("manifests/{digest}"));
         let answer = match self.send(&Request::new(&operation, Method::DELETE, url, Actions::Delete)).await {
             Err(RegistryError::AccessDenied(answered)) => return Ok(Deletion::Refused(answered)),

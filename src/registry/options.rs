@@ -1,10 +1,12 @@
 //! What the process allows ([`Options`]) and what one pass brings along ([`Access`]).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::docker_config::Keychain;
 use super::host_pattern::HostPattern;
+use super::observer::{Observer, Unobserved};
 use super::retry::RetryPolicy;
 use super::secret::Secret;
 
@@ -34,6 +36,8 @@ pub struct Options {
     pub max_pause: Duration,
     /// The `User-Agent` header. Default `affix/<version>`.
     pub user_agent: String,
+    /// Who is told of every request. Default nobody.
+    pub observer: Arc<dyn Observer>,
 }
 
 impl Default for Options {
@@ -50,6 +54,7 @@ impl Default for Options {
             retry: RetryPolicy::default(),
             max_pause: Duration::from_mins(15),
             user_agent: concat!("affix/", env!("CARGO_PKG_VERSION")).to_owned(),
+            observer: Arc::new(Unobserved),
         }
     }
 }

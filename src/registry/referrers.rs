@@ -6,7 +6,7 @@
 use http::header;
 use tokio::time::Instant;
 
-use super::error::{Operation, RegistryError};
+use super::error::{Object, Operation, RegistryError};
 use super::options::ReferrersMode;
 use super::pages::Pages;
 use super::session::{Locator, Session};
@@ -79,7 +79,7 @@ impl Session {
         subject: &Digest,
         artifact_type: Option<&ArtifactType>,
     ) -> Result<Result<Listing, (Operation, Answer)>, RegistryError> {
-        let operation = self.operation("GET", format!("referrers of {subject}"));
+        let operation = self.operation("GET", Object::Referrers, format_args!("of {subject}"));
         let mut url = self.url(&format!("referrers/{subject}"));
         if let Some(artifact_type) = artifact_type {
             url.query_pairs_mut().append_pair("artifactType", artifact_type.as_str());
@@ -131,7 +131,7 @@ impl Session {
 
     /// Reads the fallback tag of a subject; `None` is a 404 and nothing else.
     pub(super) async fn fallback_tag(&self, subject: &Digest) -> Result<Option<FallbackTag>, RegistryError> {
-        let operation = self.operation("GET", format!("fallback tag {}", subject.fallback_tag()));
+        let operation = self.operation("GET", Object::FallbackTag, subject.fallback_tag());
         let conflict = |what: String| RegistryError::FallbackTagConflict { operation: operation.clone(), what };
         let tag: Tag = subject.fallback_tag().parse().map_err(|_| conflict("it is no tag".to_owned()))?;
         let raw = match self.raw_manifest(&operation, &Locator::Tag(tag)).await {
