@@ -2,8 +2,9 @@
 //!
 //! The rooms, each of which uses only those before it: [`api`] (the custom resource), [`oci`] (wire types), [`attachment`]
 //! (what to attach, to what: pure), [`signing`] (signature shapes: pure), [`registry`] (the distribution protocol), [`engine`]
-//! (observe, plan, apply), [`controller`] (the cluster), `admission` (webhooks) and `cli`.
+//! (observe, plan, apply), `service` (health, metrics, signals), [`controller`] (the cluster), [`admission`] (webhooks) and `cli`.
 
+pub mod admission;
 pub mod api;
 pub mod attachment;
 pub mod cli;
@@ -11,4 +12,5 @@ pub mod controller;
 pub mod engine;
 pub mod oci;
 pub mod registry;
+mod service;
 pub mod signing;

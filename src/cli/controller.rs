@@ -1,6 +1,5 @@
 //! `affix controller`: the operator. The flags are Flux's where Flux has them.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
@@ -8,7 +7,8 @@ use clap::Args as ClapArgs;
 use crate::api::GoDuration;
 use crate::controller::{self, Options};
 use crate::engine::EngineOptions;
-use crate::registry::{self, HostPattern, Limits};
+
+use super::flags::{Address, RegistryArgs, address};
 
 /// Flags of `affix controller`.
 #[derive(Debug, ClapArgs)]
@@ -61,61 +61,9 @@ pub(super) struct Args {
     kube_api_burst: u32,
     #[command(flatten)]
     registries: RegistryArgs,
-}
-
-/// What is allowed with registries.
-#[derive(Debug, ClapArgs)]
-#[command(next_help_heading = "Registries")]
-struct RegistryArgs {
-    /// Allow resources that set insecure: true to speak plain HTTP
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
-    insecure_allow_http: bool,
-    /// Allow registries on loopback addresses
-    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
-    allow_loopback: bool,
-    /// Registries that may be used, such as registry.example.com or *.example.com:5000; all without it
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
-    allowed_registries: Vec<HostPattern>,
-    /// Refuse registries in private networks
-    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
-    deny_private_networks: bool,
-    /// Requests in flight at once to one registry
-    #[arg(long, value_name = "COUNT", default_value_t = 32)]
-    max_requests_per_registry: usize,
-    /// Largest manifest, index or page of a listing, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
-    max_manifest_bytes: u64,
-    /// Most pages of one listing
-    #[arg(long, value_name = "COUNT", default_value_t = 50)]
-    max_listing_pages: usize,
-    /// Most referrers of one manifest that are read
-    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
-    max_referrers: usize,
-    /// Most entries of one image
-    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
-    max_index_entries: usize,
-    /// Deepest nesting of indexes that is walked
-    #[arg(long, value_name = "LEVELS", default_value_t = 4)]
-    max_index_depth: usize,
     /// Referrers of one manifest at which affix adds no more; no limit without it
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", help_heading = "Registries")]
     referrers_limit: Option<usize>,
-}
-
-/// An address, or none.
-#[derive(Debug, Clone, Copy)]
-struct Address(Option<SocketAddr>);
-
-/// Reads `host:port`, `:port` (every address of the machine) and `0` (none).
-fn address(text: &str) -> Result<Address, String> {
-    if text == "0" {
-        return Ok(Address(None));
-    }
-    let whole = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-    whole
-        .parse()
-        .map(|address| Address(Some(address)))
-        .map_err(|_| format!("{text:?} is not an address: write :8080, 127.0.0.1:8080, or 0 to switch it off"))
 }
 
 impl Args {
@@ -128,9 +76,7 @@ impl Args {
     }
 
     fn options(self) -> Options {
-        let registries = self.registries;
         let pause = |duration: &GoDuration| -> Duration { duration.get() };
-        let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
         Options {
             metrics_addr: self.metrics_addr.0,
             health_addr: self.health_addr.0,
@@ -144,24 +90,8 @@ impl Args {
             deletion_timeout: pause(&self.deletion_timeout),
             kube_api_qps: self.kube_api_qps,
             kube_api_burst: self.kube_api_burst,
-            registries: registry::Options {
-                allowed_registries: registries.allowed_registries,
-                deny_private_networks: registries.deny_private_networks,
-                allow_loopback: registries.allow_loopback,
-                allow_http: registries.insecure_allow_http,
-                denied_addresses: api_server.into_iter().collect(),
-                max_requests_per_registry: registries.max_requests_per_registry,
-                limits: Limits {
-                    manifest_bytes: registries.max_manifest_bytes,
-                    pages: registries.max_listing_pages,
-                    referrers: registries.max_referrers,
-                    index_entries: registries.max_index_entries,
-                    depth: registries.max_index_depth,
-                    ..Limits::default()
-                },
-                ..registry::Options::default()
-            },
-            engine: EngineOptions { most_referrers: registries.referrers_limit, ..EngineOptions::default() },
+            registries: self.registries.options(),
+            engine: EngineOptions { most_referrers: self.referrers_limit, ..EngineOptions::default() },
         }
     }
 }

@@ -10,6 +10,7 @@ mod crd;
 mod desk;
 mod documents;
 mod exit;
+mod flags;
 mod interrupt;
 mod logging;
 mod login;
@@ -19,6 +20,7 @@ mod report;
 mod table;
 mod text;
 mod tree;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -67,6 +69,8 @@ Exit codes: 0 all was done, 1 not all was done, 2 the input is wrong and nothing
 enum Command {
     /// Runs the operator: keeps in a cluster what its ImageAttachments ask for
     Controller(Box<controller::Args>),
+    /// Runs the admission webhooks: refuses what cannot work, and tells people when they run what is out of date
+    Webhook(Box<webhook::Args>),
     Attach(attach::Args),
     Plan(plan::Args),
     Tree(tree::Args),
@@ -77,13 +81,14 @@ enum Command {
 /// Runs a subcommand to its end. Errors are written to stderr; the exit code says how it went.
 pub async fn run(cli: Cli) -> ExitCode {
     match &cli.command {
-        Command::Controller(_) => {
+        Command::Controller(_) | Command::Webhook(_) => {
             logging::start(cli.log_format.unwrap_or_else(LogFormat::of_operator), cli.log_level.unwrap_or(LogLevel::Info));
         }
         _ => logging::start(cli.log_format.unwrap_or(LogFormat::Text), cli.log_level.unwrap_or(LogLevel::Warn)),
     }
     let ended = match cli.command {
         Command::Controller(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),
+        Command::Webhook(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),
         Command::Attach(args) => attach::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Tree(args) => tree::run(args).await,

@@ -47,19 +47,20 @@ impl<'a> ClusterClaims<'a> {
         self.others.get_or_try_init(read).await
     }
 
-    async fn look(&self, subject: &Digest, attachment: &Digest) -> Result<Claim, ClusterError> {
+    /// Who wants the attachment; `hand` it over to a resource of the namespace that does.
+    async fn look(&self, subject: &Digest, attachment: &Digest, hand: bool) -> Result<Claim, ClusterError> {
         let here = |other: &&ImageAttachment| other.namespace() == self.object.namespace();
         let others = self.others().await?;
         let heir = |other: &ImageAttachment| lists(other.status.as_ref(), subject, attachment);
         for other in others.iter().filter(here).filter(|other| heir(other)) {
-            if self.hand_over(other, subject, attachment).await? {
+            if !hand || self.hand_over(other, subject, attachment).await? {
                 return Ok(Claim::HandedOver);
             }
         }
         let mut unknown = None;
         for other in others.iter().filter(here).filter(|other| !heir(other) && is_open(other)) {
             match Box::pin(self.plan_of(other, subject, attachment)).await? {
-                Wants::Yes if self.hand_over(other, subject, attachment).await? => return Ok(Claim::HandedOver),
+                Wants::Yes if !hand || self.hand_over(other, subject, attachment).await? => return Ok(Claim::HandedOver),
                 Wants::Yes | Wants::No => {}
                 Wants::Unknown(why) => unknown = Some(format!("{}: {why}", other.name_any())),
             }
@@ -93,7 +94,9 @@ impl<'a> ClusterClaims<'a> {
                 verdict(reason.parse().unwrap_or(Reason::Progressing), message.as_deref().unwrap_or_default())
             }
             Some(_) => Wants::No,
-            None if rows.is_empty() && !outcome.verdict.ready => verdict(outcome.verdict.reason, &outcome.verdict.message),
+            None if rows.is_empty() && !outcome.verdict.ready && outcome.verdict.reason != Reason::Planned => {
+                verdict(outcome.verdict.reason, &outcome.verdict.message)
+            }
             None => Wants::No,
         })
     }
@@ -120,7 +123,11 @@ impl<'a> ClusterClaims<'a> {
 
 impl Claims for ClusterClaims<'_> {
     async fn claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
-        self.look(subject, attachment).await.unwrap_or_else(|error| Claim::Unknown(error.to_string()))
+        self.look(subject, attachment, true).await.unwrap_or_else(|error| Claim::Unknown(error.to_string()))
+    }
+
+    async fn would_claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
+        self.look(subject, attachment, false).await.unwrap_or_else(|error| Claim::Unknown(error.to_string()))
     }
 }
 

@@ -9,7 +9,6 @@ mod cluster;
 mod context;
 mod deletion;
 mod finalizer;
-mod health;
 mod metrics;
 mod neighbours;
 mod objects;

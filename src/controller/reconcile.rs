@@ -148,7 +148,7 @@ impl Visit<'_> {
             let interval = backoff::jittered(self.context.options.verify_interval, 10, rand::random());
             self.context.objects.verified(self.uid, Instant::now() + interval);
         }
-        let next_visit = if is_ready || reason.is_stalled() || reason == Reason::Planned {
+        let next_visit = if !outcome.is_hurried() {
             self.context.objects.succeeded(self.uid);
             let interval = backoff::jittered(self.object.spec.interval(), self.context.options.interval_jitter_percentage, rand::random());
             let verify = self.context.objects.verify_at(self.uid).map(|at| at.saturating_duration_since(Instant::now()));

@@ -10,15 +10,14 @@ use kube::runtime::controller::{self, applier};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ImageAttachment;
 use crate::engine::Engine;
 use crate::registry::{self, Registries};
+use crate::service::{self, Readiness};
 
 use super::context::Context;
-use super::health::{self, Readiness};
 use super::metrics::{CountRequests, Metrics};
 use super::options::Options;
 use super::reconcile::{interesting, reconcile};
@@ -67,14 +66,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         readiness.wait_for(waited_for(scope.as_deref()));
     }
     if let Some(address) = options.health_addr {
-        let routes = health::health_routes(Arc::clone(&readiness));
-        health::serve("health", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "health", source })?;
+        let routes = service::health_routes(Arc::clone(&readiness));
+        service::serve("health", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "health", source })?;
     }
     if let Some(address) = options.metrics_addr {
-        let routes = health::metrics_routes(Arc::clone(&metrics));
-        health::serve("metrics", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "metrics", source })?;
+        let encoded = Arc::clone(&metrics);
+        let routes = service::metrics_routes(move || encoded.encode());
+        service::serve("metrics", address, routes, shutdown.clone())
+            .await
+            .map_err(|source| RunError::Listen { what: "metrics", source })?;
     }
-    stop_on_signal(shutdown.clone()).map_err(RunError::Signal)?;
+    service::stop_on_signal(shutdown.clone()).map_err(RunError::Signal)?;
 
     let registries = registry::Options { observer: metrics.registries.clone(), ..options.registries.clone() };
     let engine = Engine::new(Registries::new(registries), options.engine.clone());
@@ -154,17 +156,4 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         () = passes => {}
         () = never_listed => {}
     }
-}
-
-fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: passes under way are ended first");
-        shutdown.cancel();
-    });
-    Ok(())
 }

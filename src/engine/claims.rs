@@ -9,7 +9,7 @@ use crate::oci::Digest;
 pub enum Claim {
     /// Nobody wants it: it goes.
     Nobody,
-    /// Another resource of the namespace wants it, and is its maker from now on.
+    /// Another resource of the namespace wants it, and is its maker from now on (or would be).
     HandedOver,
     /// A resource elsewhere has it in its status: it stays, and its maker does not forget it.
     Elsewhere,
@@ -21,6 +21,9 @@ pub enum Claim {
 pub trait Claims: Send + Sync {
     /// What others have to do with `attachment` on `subject`; asked right before it would be removed.
     fn claim(&self, subject: &Digest, attachment: &Digest) -> impl Future<Output = Claim> + Send;
+
+    /// The same for a plan: nothing is handed over.
+    fn would_claim(&self, subject: &Digest, attachment: &Digest) -> impl Future<Output = Claim> + Send;
 }
 
 /// Nobody else wants anything: for the command, which knows no other resources.
@@ -29,6 +32,10 @@ pub struct NoClaims;
 
 impl Claims for NoClaims {
     async fn claim(&self, _: &Digest, _: &Digest) -> Claim {
+        Claim::Nobody
+    }
+
+    async fn would_claim(&self, _: &Digest, _: &Digest) -> Claim {
         Claim::Nobody
     }
 }

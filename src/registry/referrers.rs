@@ -27,6 +27,8 @@ pub enum ListingSource {
 pub struct Listing {
     /// The entries, in the registry's order, as they were written.
     pub entries: Vec<RawEntry>,
+    /// How many were read before the filter was applied here.
+    pub total: usize,
     /// Where they came from.
     pub source: ListingSource,
     /// Whether the registry applied the filter itself, on every page. Where not, it was applied here.
@@ -69,8 +71,9 @@ impl Session {
         }
         let tag = self.fallback_tag(subject).await?;
         let (tag, entries) = tag.map_or((None, Vec::new()), |tag| (Some(tag.digest), tag.index.entries));
+        let total = entries.len();
         let entries = chosen(entries, artifact_type);
-        Ok(Listing { entries, source: ListingSource::FallbackTag, filtered: false, tag })
+        Ok(Listing { entries, total, source: ListingSource::FallbackTag, filtered: false, tag })
     }
 
     /// The API's listing, or the answer that says that there is no such API.
@@ -114,7 +117,8 @@ impl Session {
             next = pages.next(self, &answer)?;
         }
         // What a registry says it left out it may yet have let through, so the filter is applied here in any case.
-        Ok(Ok(Listing { entries: chosen(entries, artifact_type), source: ListingSource::Api, filtered, tag: None }))
+        let total = entries.len();
+        Ok(Ok(Listing { entries: chosen(entries, artifact_type), total, source: ListingSource::Api, filtered, tag: None }))
     }
 
     /// Whether an answer says that there is no referrers API. A repository that does not exist says nothing of the API.

@@ -11,20 +11,18 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::Metrics;
-
 /// What the operator still waits for; ready when there is nothing.
 #[derive(Debug, Default)]
-pub(super) struct Readiness(Mutex<BTreeSet<String>>);
+pub(crate) struct Readiness(Mutex<BTreeSet<String>>);
 
 impl Readiness {
     /// Adds something to wait for.
-    pub(super) fn wait_for(&self, what: impl Into<String>) {
+    pub(crate) fn wait_for(&self, what: impl Into<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(what.into());
     }
 
     /// It has come.
-    pub(super) fn done(&self, what: &str) {
+    pub(crate) fn done(&self, what: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
     }
 
@@ -39,15 +37,15 @@ impl Readiness {
 }
 
 /// The routes of the health address.
-pub(super) fn health_routes(readiness: Arc<Readiness>) -> Router {
+pub(crate) fn health_routes(readiness: Arc<Readiness>) -> Router {
     Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(|| async move { readiness.answer() }))
 }
 
 /// The routes of the metrics address.
-pub(super) fn metrics_routes(metrics: Arc<Metrics>) -> Router {
+pub(crate) fn metrics_routes(encode: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
     let answer = || async move {
         let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-        (kind, metrics.encode()).into_response()
+        (kind, encode()).into_response()
     };
     Router::new().route("/metrics", get(answer))
 }
@@ -56,7 +54,7 @@ pub(super) fn metrics_routes(metrics: Arc<Metrics>) -> Router {
 ///
 /// # Errors
 /// When the address is taken or not this machine's.
-pub(super) async fn serve(what: &'static str, address: SocketAddr, routes: Router, shutdown: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn serve(what: &'static str, address: SocketAddr, routes: Router, shutdown: CancellationToken) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     tracing::info!(address = %listener.local_addr()?, "serving {what}");
     tokio::spawn(async move {
