@@ -74,7 +74,7 @@ impl Objects {
     /// A pass begins with `status`: what that has of the inheritance, the pass knows.
     pub(super) fn begin(&self, uid: &str, status: Option<&ImageAttachmentStatus>) {
         self.with(uid, |remembered| {
-            remembered.inherited.retain(|(_, attachment)| !status.is_some_and(|status| has_made(status, attachment)))
+            remembered.inherited.retain(|(_, attachment)| !status.is_some_and(|status| has_made(status, attachment)));
         });
     }
 
