@@ -1,4 +1,4 @@
-//! What the webhooks know and ask: one reviewer for all requests.
+//! One reviewer for all requests.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use kube::Client;
 use super::image_attachment;
 use super::metrics::Metrics;
 use super::options::Lookups;
+use super::pods::Pods;
 use super::review::{Request, Verdict};
 use super::run::Clock;
 use crate::registry::Registries;
@@ -14,16 +15,17 @@ use crate::registry::Registries;
 /// Judges requests.
 pub(super) struct Reviewer {
     registries: Registries,
+    pods: Pods,
 }
 
 impl Reviewer {
-    pub(super) fn new(_client: Client, registries: Registries, _lookups: Lookups, _clock: Clock, _metrics: Arc<Metrics>) -> Self {
-        Self { registries }
+    pub(super) fn new(client: Client, registries: Registries, lookups: Lookups, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Self { registries: registries.clone(), pods: Pods::new(client, registries, lookups, clock, metrics) }
     }
 
     /// Learns from the cluster, for ever.
     pub(super) async fn learn(&self) {
-        std::future::pending::<()>().await;
+        self.pods.learn().await;
     }
 
     /// An ImageAttachment.
@@ -35,12 +37,12 @@ impl Reviewer {
     }
 
     /// A pod, or what makes pods.
-    pub(super) async fn pods(&self, _request: &Request) -> Verdict {
-        Verdict::default()
+    pub(super) async fn pods(&self, request: &Request) -> Verdict {
+        self.pods.validate(request).await
     }
 
     /// A pod whose tags become digests.
-    pub(super) async fn mutate_pods(&self, _request: &Request) -> Verdict {
-        Verdict::default()
+    pub(super) async fn mutate_pods(&self, request: &Request) -> Verdict {
+        self.pods.mutate(request).await
     }
 }

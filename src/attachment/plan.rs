@@ -278,3 +278,6 @@ fn conflict(observed: &Observed, rival: &Rival<'_>, keys: &MarkKeys) -> Problem 
         ),
     )
 }
+
+#[cfg(test)]
+mod tests;

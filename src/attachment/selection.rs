@@ -171,3 +171,6 @@ fn unread(image: &Image) -> Option<(&Digest, &Problem)> {
 fn matches_any(pattern: &PlatformPattern, image: &Image) -> bool {
     image.entries.iter().any(|entry| matches(pattern, entry))
 }
+
+#[cfg(test)]
+mod tests;

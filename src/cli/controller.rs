@@ -5,8 +5,9 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 
 use crate::api::GoDuration;
-use crate::controller::{self, Options};
+use crate::controller::{self, LeaderElection, Options};
 use crate::engine::EngineOptions;
+use crate::oci::Digest;
 
 use super::flags::{Address, RegistryArgs, address};
 
@@ -60,10 +61,56 @@ pub(super) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     kube_api_burst: u32,
     #[command(flatten)]
+    election: ElectionArgs,
+    #[command(flatten)]
     registries: RegistryArgs,
     /// Referrers of one manifest at which affix adds no more; no limit without it
     #[arg(long, value_name = "COUNT", help_heading = "Registries")]
     referrers_limit: Option<usize>,
+}
+
+/// How replicas agree on the one that works.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Leader election")]
+struct ElectionArgs {
+    /// Work only while holding a Lease, so that several replicas can run
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
+    /// Namespace of the Lease; that of the pod, or of the kubeconfig's context, without it
+    #[arg(long, value_name = "NAMESPACE", env = "RUNTIME_NAMESPACE")]
+    leader_election_namespace: Option<String>,
+    /// Name of the Lease; with --watch-label-selector, a hash of the selector is added
+    #[arg(long, value_name = "NAME", default_value = "affix-controller")]
+    leader_election_name: String,
+    /// How long the Lease is nobody else's after its last renewal
+    #[arg(long, value_name = "DURATION", default_value = "15s")]
+    leader_election_lease_duration: GoDuration,
+    /// How long a leader works without a renewal
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    leader_election_renew_deadline: GoDuration,
+    /// Time between two renewals
+    #[arg(long, value_name = "DURATION", default_value = "2s")]
+    leader_election_retry_period: GoDuration,
+}
+
+impl ElectionArgs {
+    /// The shards of one installation have a Lease each.
+    fn options(self, selector: Option<&str>) -> Option<LeaderElection> {
+        let name = match selector {
+            None => self.leader_election_name,
+            Some(selector) => {
+                let hash: String = Digest::sha256(selector.as_bytes()).hex().chars().take(8).collect();
+                format!("{}-{hash}", self.leader_election_name)
+            }
+        };
+        self.leader_elect.then(|| LeaderElection {
+            namespace: self.leader_election_namespace.filter(|namespace| !namespace.is_empty()),
+            name,
+            lease_duration: self.leader_election_lease_duration.get(),
+            renew_deadline: self.leader_election_renew_deadline.get(),
+            retry_period: self.leader_election_retry_period.get(),
+        })
+    }
 }
 
 impl Args {
@@ -80,6 +127,7 @@ impl Args {
         Options {
             metrics_addr: self.metrics_addr.0,
             health_addr: self.health_addr.0,
+            leader_election: self.election.options(self.watch_label_selector.as_deref()),
             watch_label_selector: self.watch_label_selector,
             watch_namespaces: self.watch_namespaces,
             concurrent: self.concurrent,

@@ -3,7 +3,9 @@
 use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,21 +51,47 @@ impl LogLevel {
     }
 }
 
+/// What ends with the process.
+#[derive(Default)]
+pub(super) struct Logging {
+    #[cfg(feature = "otlp")]
+    _traces: Option<super::traces::Traces>,
+}
+
 /// Starts logging; `level` counts where `RUST_LOG` is absent. A second start in one process changes nothing.
-pub(super) fn start(format: LogFormat, level: LogLevel) {
+pub(super) fn start(format: LogFormat, level: LogLevel) -> Logging {
     let chosen = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
     let parsed = if chosen.is_empty() { Ok(EnvFilter::new(level.filter())) } else { EnvFilter::try_new(&chosen) };
     let (filter, bad) = match parsed {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new(level.filter()), Some(error)),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
     };
-    drop(started);
+    let subscriber = tracing_subscriber::registry().with(lines);
+    #[cfg(not(feature = "otlp"))]
+    let logging = {
+        let _ = subscriber.try_init();
+        Logging::default()
+    };
+    #[cfg(feature = "otlp")]
+    let logging = match super::traces::layer() {
+        Ok(traces) => {
+            let (layer, traces) = traces.unzip();
+            let _ = subscriber.with(layer).try_init();
+            Logging { _traces: traces }
+        }
+        Err(error) => {
+            let _ = subscriber.try_init();
+            tracing::warn!(error, "traces cannot be sent: see OTEL_EXPORTER_OTLP_ENDPOINT");
+            Logging::default()
+        }
+    };
     if let Some(error) = bad {
         tracing::warn!(%error, "RUST_LOG is {chosen:?}, which is no filter, and is ignored: write for example RUST_LOG=info,affix=debug");
     }
+    logging
 }

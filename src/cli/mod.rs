@@ -19,6 +19,8 @@ mod plan;
 mod report;
 mod table;
 mod text;
+#[cfg(feature = "otlp")]
+mod traces;
 mod tree;
 mod webhook;
 
@@ -80,12 +82,12 @@ enum Command {
 
 /// Runs a subcommand to its end. Errors are written to stderr; the exit code says how it went.
 pub async fn run(cli: Cli) -> ExitCode {
-    match &cli.command {
+    let _logging = match &cli.command {
         Command::Controller(_) | Command::Webhook(_) => {
-            logging::start(cli.log_format.unwrap_or_else(LogFormat::of_operator), cli.log_level.unwrap_or(LogLevel::Info));
+            logging::start(cli.log_format.unwrap_or_else(LogFormat::of_operator), cli.log_level.unwrap_or(LogLevel::Info))
         }
         _ => logging::start(cli.log_format.unwrap_or(LogFormat::Text), cli.log_level.unwrap_or(LogLevel::Warn)),
-    }
+    };
     let ended = match cli.command {
         Command::Controller(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),
         Command::Webhook(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::api::{ImageAttachment, ImageAttachmentStatus, Reason};
 use crate::engine::{Draft, Engine, Failure, Journal, Note, Severity, status_in_progress};
 
+use super::leadership::Leadership;
 use super::metrics::Metrics;
 use super::neighbours::Neighbours;
 use super::objects::Objects;
@@ -32,6 +33,7 @@ pub(super) struct Context {
     pub(super) neighbours: Neighbours,
     pub(super) lanes: Lanes,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) leadership: Arc<Leadership>,
     recorder: Recorder,
 }
 
@@ -53,11 +55,12 @@ pub(super) enum ClusterError {
 }
 
 impl Context {
-    pub(super) fn new(client: Client, engine: Engine, options: Options, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(client: Client, engine: Engine, options: Options, metrics: Arc<Metrics>, leadership: Arc<Leadership>) -> Self {
         let instance = std::env::var("HOSTNAME").ok();
         let recorder = Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance });
         let lanes = Lanes::new(options.concurrent);
-        Self { client, engine, options, objects: Objects::default(), neighbours: Neighbours::default(), lanes, metrics, recorder }
+        let (objects, neighbours) = (Objects::default(), Neighbours::default());
+        Self { client, engine, options, objects, neighbours, lanes, metrics, leadership, recorder }
     }
 
     /// Bounds a call to the API server.

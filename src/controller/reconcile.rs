@@ -10,9 +10,11 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use crate::api::{ConditionType, Conditions, DeletionPolicy, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
-use crate::engine::{self, Failure, Note, Outcome, Severity};
+use crate::engine::{self, Failure, Names, Note, Outcome, Severity};
 
 use super::backoff;
 use super::claims::ClusterClaims;
@@ -20,12 +22,31 @@ use super::cluster::Namespace;
 use super::context::{ClusterError, Context, StatusJournal};
 use super::finalizer::is_held;
 use super::metrics;
+use super::rotation::{Changed, Kind};
+use super::schedule::Turn;
 
 /// The annotation by which users ask for a pass now, as Flux has it.
 pub(super) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 
-/// Reconciles one object. It never fails: whatever goes wrong decides when the object is visited next.
+/// Reconciles one object while this process leads. It never fails: whatever goes wrong decides when the object is visited next.
 pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Context>) -> Result<Action, Infallible> {
+    let Some(term) = context.leadership.term() else {
+        // The object may have changed by the time this process leads, so then it is fetched anew.
+        return Ok(if context.leadership.begun().await { Action::requeue(Duration::ZERO) } else { Action::await_change() });
+    };
+    // A task of its own: the applier looks at every visit whenever one goes on, and on one core.
+    let visit = AbortOnDropHandle::new(tokio::spawn(visit(object, Arc::clone(&context)).in_current_span()));
+    Ok(tokio::select! {
+        biased;
+        () = context.leadership.ended(term) => Action::requeue(Duration::ZERO),
+        action = visit => action.unwrap_or_else(|_| {
+            context.metrics.reconciles.panicked();
+            Action::requeue(context.options.max_retry_delay)
+        }),
+    })
+}
+
+async fn visit(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Context>) -> Action {
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {
@@ -36,24 +57,25 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
                 "the resource cannot be read; the CRD in the cluster may be of another version"
             );
             let next = context.let_unreadable_go(&invalid.metadata).await.unwrap_or(Some(context.options.max_retry_delay));
-            return Ok(next.map_or_else(Action::await_change, Action::requeue));
+            return next.map_or_else(Action::await_change, Action::requeue);
         }
     };
     let uid = object.uid().unwrap_or_default();
     if object.metadata.deletion_timestamp.is_some() && !is_held(&object.metadata) {
-        return Ok(Action::await_change());
+        return Action::await_change();
     }
     let waiting = context.metrics.queue.waiting();
-    // One that is being deleted waits within its own time.
-    let _turn = match object.metadata.deletion_timestamp {
-        Some(_) => None,
-        None => Some(context.lanes.turn(registry_host(&object.spec.image), is_awaited(object)).await),
+    let turn = match object.metadata.deletion_timestamp {
+        // One that is being deleted waits within its own time.
+        Some(_) => Some(None),
+        None => turn(&context, &uid, object).await.map(Some),
     };
     drop(waiting);
+    let Some(_turn) = turn else { return Action::requeue(Duration::ZERO) };
     let object = context.objects.freshest(&uid, object);
     context.objects.begin(&uid, object.status.as_ref());
     let started = Instant::now();
-    context.metrics.reconciles.started();
+    let _active = context.metrics.reconciles.started();
     let visit = Visit { context: &context, object: &object, uid: &uid };
     let (next, result, told) = match visit.run().await {
         Ok(done) => (done.next, metrics::Outcome::of(done.ready, done.reason), Some(done)),
@@ -77,7 +99,23 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
             "reconciled"
         );
     }
-    Ok(next.map_or_else(Action::await_change, Action::requeue))
+    next.map_or_else(Action::await_change, Action::requeue)
+}
+
+/// A turn to work; `None` where the object has changed while it waited behind interval checks: then it is fetched anew, and waits
+/// there no longer.
+async fn turn(context: &Context, uid: &str, object: &ImageAttachment) -> Option<Turn> {
+    let host = registry_host(&object.spec.image);
+    let woken = context.objects.woken(uid);
+    let woken = woken.notified();
+    if context.objects.take_hurry(uid) || is_awaited(object) {
+        return Some(context.lanes.turn(host, true).await);
+    }
+    tokio::select! {
+        biased;
+        turn = context.lanes.turn(host, false) => Some(turn),
+        () = woken => None,
+    }
 }
 
 /// What a visit came to.
@@ -164,6 +202,7 @@ impl Visit<'_> {
     async fn pass(&self, previous: &ImageAttachmentStatus, generation: i64, verify: bool, now: Timestamp) -> Result<Outcome, ClusterError> {
         let namespace = Namespace::of(&self.context.client, &self.object.namespace().unwrap_or_default());
         let sources = self.context.bounded(namespace.sources(&self.object.spec)).await?;
+        self.context.objects.has_pull_secrets(self.uid, sources.image_pull_secrets.iter().flatten().cloned().collect());
         let request = match engine::request(&self.object.spec, Some(previous), generation, &sources, verify) {
             Ok(request) => request,
             Err(problem) => return Ok(Outcome::failed(&problem.into())),
@@ -226,6 +265,21 @@ fn is_awaited(object: &ImageAttachment) -> bool {
 /// The part of an image before its repository: enough to share turns fairly, also where the reference turns out to be bad.
 pub(super) fn registry_host(image: &str) -> &str {
     image.split('/').next().unwrap_or_default()
+}
+
+/// Whether `object` uses what has changed; what its service account added is known from its last pass.
+pub(super) fn uses(context: &Context, object: &DeserializeGuard<ImageAttachment>, changed: &Changed) -> bool {
+    let Ok(object) = &object.0 else { return false };
+    if object.namespace().as_deref() != Some(changed.namespace.as_str()) {
+        return false;
+    }
+    let names = Names::of(&object.spec);
+    match changed.kind {
+        Kind::ConfigMap => names.config_maps.contains(&changed.name),
+        Kind::Secret => {
+            names.secrets.contains(&changed.name) || context.objects.is_pull_secret(&object.uid().unwrap_or_default(), &changed.name)
+        }
+    }
 }
 
 /// What a reconciliation is keyed on, besides time: the spec's generation, a request, deletion and finalizers.

@@ -68,7 +68,7 @@ impl Pass<'_> {
     ) -> Result<Outcome, Failure> {
         let Work { entries, mut table, targets, plans, empty } = work;
         let mut pushes: Vec<(&Target, Push, bool)> = Vec::new();
-        let mut retry_after = None;
+        let mut retry_after = targets.iter().filter_map(|target| target.retry_after).max();
         // What status says was about to be pushed, and never was.
         let absent: Vec<Digest> = targets.iter().flat_map(|target| target.unlisted.absent.iter().cloned()).collect();
         for (target, plan) in targets.iter().zip(plans) {
@@ -147,8 +147,9 @@ impl Pass<'_> {
                 journal.progress(row);
             }
         }
-        let (leftovers, mut gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, entries).await;
+        let (mut leftovers, mut gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, entries).await;
         gone.extend(absent);
+        leftovers.retain(|leftover| !gone.iter().any(|gone| gone.to_string() == leftover.attachment));
         Ok(self.finish(outcome, table, leftovers, &gone, retry_after))
     }
 }

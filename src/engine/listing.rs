@@ -1,6 +1,7 @@
 //! What is attached already: the referrers of each target, and the manifests that a listing leaves open. Reads only.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::join_all;
 
@@ -28,6 +29,8 @@ pub(super) struct Target {
     pub(super) unlisted: Unlisted,
     /// What was listed.
     pub(super) extent: Extent,
+    /// How long the registry asked to wait, where it did not list.
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// How much of a subject's referrers a pass has seen.
@@ -57,15 +60,17 @@ impl Pass<'_> {
             let known = self.request.memory.known(&subject.digest);
             let ours = made.get(&subject.digest).cloned().unwrap_or_default();
             let mut observed = Observed { subject, wanted, listing: Ok(Vec::new()), fetched: BTreeMap::new(), known, ours };
+            let mut retry_after = None;
             let found = match self.in_time(self.list(&mut observed)).await.and_then(std::convert::identity) {
                 Ok(found) => found,
                 Err(failure) => {
+                    retry_after = failure.retry_after;
                     observed.listing = Err(failure.problem);
                     Found { source: ListingSource::Api, unlisted: Unlisted::default(), extent: Extent::default() }
                 }
             };
             let content = hash(&observed.wanted);
-            Target { observed, source: found.source, row, content, unlisted: found.unlisted, extent: found.extent }
+            Target { observed, source: found.source, row, content, unlisted: found.unlisted, extent: found.extent, retry_after }
         }))
         .await
     }
@@ -75,17 +80,10 @@ impl Pass<'_> {
         let hides = observed.ours.iter().any(|ours| observed.known.attachment.as_ref() != Some(ours))
             || (!observed.ours.is_empty() && observed.known.content.as_ref() != Some(&hash(&observed.wanted)));
         // A limit is judged on the whole.
-        let most = self.engine.options.most_referrers;
-        let filter = (!hides && most.is_none()).then(|| self.request.intent.desired.artifact_type());
+        let filter = (!hides && self.engine.options.most_referrers.is_none()).then(|| self.request.intent.desired.artifact_type());
         let listing = self.session.referrers(&observed.subject.digest, filter).await?;
         let mut extent = Extent { referrers: listing.total, filtered: listing.filtered, unread: 0 };
         let mut entries = listing.entries;
-        if let Some(most) = most.filter(|most| extent.referrers >= *most) {
-            return Err(Failure::new(
-                Reason::LimitExceeded,
-                format_args!("{} has {} referrers, and the operator allows {most}: remove some", observed.subject.digest, extent.referrers),
-            ));
-        }
         let unlisted = match &observed.wanted {
             Listed::Signature { .. } => self.verify_signatures(observed, &mut entries, listing.source).await?,
             Listed::Content { .. } => {

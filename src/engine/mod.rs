@@ -36,3 +36,6 @@ pub use pass::{Draft, Engine, EngineOptions, Journal, Mode, Request};
 pub use signing_key::SigningKey;
 pub use sources::{Names, SecretData, Sources, access, request};
 pub use status::{status, status_in_progress};
+
+#[cfg(test)]
+mod tests;

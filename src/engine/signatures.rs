@@ -44,7 +44,8 @@ impl Pass<'_> {
         source: ListingSource,
     ) -> Result<Unlisted, Failure> {
         let (Some(signer), Listed::Signature { content, .. }) = (self.signer(), &observed.wanted) else { return Ok(Unlisted::default()) };
-        let known = own_signature(&observed.known, content).filter(|known| !is_due(signer, known.created, self.now));
+        let wanted = content.clone();
+        let known = own_signature(&observed.known, &wanted).filter(|known| !is_due(signer, known.created, self.now));
         let listed = known.clone().filter(|known| entries.iter().any(|entry| entry.digest() == Some(&known.digest)));
         let mut gone = BTreeSet::new();
         let mut verified = Vec::new();
@@ -91,6 +92,16 @@ impl Pass<'_> {
                 Found::Gone => {
                     gone.insert(digest.clone());
                 }
+            }
+        }
+        // What was to be pushed with another key, or before it was due, and never came to be there.
+        if let (Some(stale), true) = (observed.known.attachment.as_ref(), observed.known.made) {
+            let is_listed = || entries.iter().any(|entry| entry.digest() == Some(stale));
+            if own_signature(&observed.known, &wanted).is_none_or(|known| is_due(signer, known.created, self.now))
+                && !is_listed()
+                && !self.is_there(stale).await?
+            {
+                unlisted.absent.push(stale.clone());
             }
         }
         entries.retain(|entry| !entry.digest().is_some_and(|digest| gone.contains(digest)));

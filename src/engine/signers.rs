@@ -57,11 +57,6 @@ impl Signers {
         opened
     }
 
-    /// The signer of a key that was opened before.
-    pub(super) fn opened(&self, key: &SigningKey) -> Option<Arc<dyn Signer>> {
-        self.find(&key.fingerprint()?)?.ok()
-    }
-
     fn find(&self, name: &Digest) -> Option<Opened> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let position = kept.iter().position(|(kept, _)| kept == name)?;

@@ -43,6 +43,8 @@ struct Lefts {
     unread: bool,
     /// How many wait until marks of other moves are made.
     waiting: usize,
+    /// How long the registry asked to wait, where one could not be read.
+    retry_after: Option<Duration>,
 }
 
 impl Pass<'_> {
@@ -58,8 +60,8 @@ impl Pass<'_> {
         let memory = &self.request.memory;
         let mut outcome = self.begin(resolved);
         let current = &resolved.root.digest;
-        let mut history = supersession::observe(&memory.superseded, memory.image.as_ref(), current, &wanted.previous, self.now);
-        let Lefts { images: mut lefts, mut unread, waiting } = self.in_time(self.images_left(wanted, &mut history)).await?;
+        let mut history = supersession::observe(&memory.superseded, memory.followed.as_ref(), current, &wanted.previous, self.now);
+        let Lefts { images: mut lefts, mut unread, waiting, retry_after } = self.in_time(self.images_left(wanted, &mut history)).await?;
 
         let mut in_use: BTreeSet<Digest> = resolved.image.entries.iter().map(|entry| entry.subject.digest.clone()).collect();
         let unfinished = |history: &[Superseded], left: &Left| history.get(left.nth).is_some_and(|left| !supersession::is_done(left));
@@ -95,7 +97,8 @@ impl Pass<'_> {
         if unread {
             let known: BTreeSet<String> = table.iter().map(|row| row.digest.clone()).collect();
             let back: BTreeSet<String> = resolved.image.entries.iter().map(|entry| entry.subject.digest.to_string()).collect();
-            let stays = |row: &&TargetStatus| !known.contains(&row.digest) && !back.contains(&row.digest);
+            let stays =
+                |row: &&TargetStatus| !known.contains(&row.digest) && (row.state == TargetState::Skipped || !back.contains(&row.digest));
             table.extend(memory.rows.iter().filter(stays).cloned());
         }
         let mut entries: Vec<Entry> = resolved.image.entries.clone();
@@ -115,7 +118,7 @@ impl Pass<'_> {
         if let (true, Some(failed)) = (outcome.verdict.ready, failed) {
             let reason = failed.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::RegistryUnavailable);
             let message = format!("{} is not marked: {}", failed.digest, failed.message.as_deref().unwrap_or_default());
-            let retry_after = trouble.and_then(|failure| failure.retry_after);
+            let retry_after = trouble.and_then(|failure| failure.retry_after).max(retry_after);
             outcome.verdict = Verdict { ready: false, reason, message, retry_after };
         }
         if outcome.verdict.ready && waiting > 0 {
@@ -149,7 +152,7 @@ impl Pass<'_> {
             let reference = reference.at(digest);
             async move { observe::resolve(self.session, &reference, limits).await }
         }));
-        let mut lefts = Lefts { images: Vec::new(), unread: false, waiting: open.saturating_sub(MOST_IMAGES) };
+        let mut lefts = Lefts { images: Vec::new(), unread: false, waiting: open.saturating_sub(MOST_IMAGES), retry_after: None };
         let mut targets = BTreeSet::new();
         for ((nth, _, date), image) in settled.iter().zip(images.await) {
             match image {
@@ -177,6 +180,7 @@ impl Pass<'_> {
                 }
                 Err(failure) => {
                     lefts.unread = true;
+                    lefts.retry_after = lefts.retry_after.max(failure.retry_after);
                     conclude(history, *nth, TargetState::Failed, Some((failure.problem.reason, &failure.problem.message)));
                 }
             }
@@ -310,14 +314,12 @@ fn conclude(history: &mut [Superseded], nth: usize, state: TargetState, why: Opt
 /// A move is done when every manifest of its image is marked or spared.
 fn settle_move(history: &mut [Superseded], left: &Left, rows: &[TargetStatus]) {
     let own = || rows.iter().filter(|row| row.digest.parse().is_ok_and(|digest: Digest| left.digests.contains(&digest)));
-    let already = history.get(left.nth).is_some_and(|known| known.state == TargetState::Failed && known.message.is_some());
     let open = own().find(|row| !matches!(row.state, TargetState::Attached | TargetState::Skipped));
     match open {
         Some(row) => {
             let reason = row.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::Progressing);
             conclude(history, left.nth, row.state, Some((reason, row.message.as_deref().unwrap_or("not marked yet"))));
         }
-        None if already => {}
         None => conclude(history, left.nth, TargetState::Attached, None),
     }
 }

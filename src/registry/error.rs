@@ -230,6 +230,12 @@ pub enum RegistryError {
         /// The manifests.
         digests: Vec<Digest>,
     },
+    /// It is a write, and the process may not write now; nobody knows whether it was done if it had been sent.
+    #[error("{operation}: {}", super::write_gate::Closed)]
+    GateClosed {
+        /// What was asked.
+        operation: Operation,
+    },
     /// The referrers API was asked for by mode, and the registry lacks it.
     #[error("{0}: the registry has no referrers API: set referrersMode to Auto or TagSchema")]
     ReferrersUnsupported(Box<Answered>),
@@ -255,6 +261,7 @@ pub enum ErrorKind {
     ManifestRejected,
     FallbackTagConflict,
     ReferrersUnsupported,
+    GateClosed,
 }
 
 impl RegistryError {
@@ -280,6 +287,7 @@ impl RegistryError {
             Self::Refused(_) => ErrorKind::ManifestRejected,
             Self::FallbackTagConflict { .. } => ErrorKind::FallbackTagConflict,
             Self::ReferrersUnsupported(_) => ErrorKind::ReferrersUnsupported,
+            Self::GateClosed { .. } => ErrorKind::GateClosed,
         }
     }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 use url::Url;
 
 use super::error::{Answered, Operation, RegistryError};
@@ -162,8 +163,9 @@ impl Session {
             let timeout = if request.is_blob { options.timeouts.blob } else { options.timeouts.request };
             self.inner.count_request();
             let (method, body, cap) = (&request.method, request.body.clone(), request.cap.min(left));
+            let span = tracing::debug_span!("request", operation = %request.operation);
             let mut trial = Trial::begin(&*options.observer, &request.operation);
-            let mut answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).await?;
+            let mut answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).instrument(span).await?;
             trial.answered(answer.status);
             drop(trial);
             answer.own &= !strayed;
@@ -210,6 +212,7 @@ impl Session {
             Fault::Encoded(encoding) => {
                 self.protocol(&operation, &format!("the answer has the encoding {encoding:?}, which was not asked for"))
             }
+            Fault::GateClosed => RegistryError::GateClosed { operation },
             Fault::Unsendable => self.protocol(&operation, "the registry leads to a URL that cannot be asked"),
         }
     }

@@ -34,6 +34,7 @@ mod tls;
 mod tokens;
 mod transport;
 mod upstream;
+mod write_gate;
 
 pub use docker_config::{DockerConfigError, Keychain};
 pub use error::{Answered, ErrorKind, Object, Operation, RegistryError};
@@ -46,3 +47,4 @@ pub use referrers::{Listing, ListingSource};
 pub use retry::RetryPolicy;
 pub use secret::Secret;
 pub use session::{Locator, Registries, Session};
+pub use write_gate::{Closed, WriteGate};

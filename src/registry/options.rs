@@ -9,6 +9,7 @@ use super::host_pattern::HostPattern;
 use super::observer::{Observer, Unobserved};
 use super::retry::RetryPolicy;
 use super::secret::Secret;
+use super::write_gate::WriteGate;
 
 /// What the operator of the process allows, for all passes alike.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub struct Options {
     pub user_agent: String,
     /// Who is told of every request. Default nobody.
     pub observer: Arc<dyn Observer>,
+    /// What every request that may change something passes. Default: always open.
+    pub write_gate: WriteGate,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             max_pause: Duration::from_mins(15),
             user_agent: concat!("affix/", env!("CARGO_PKG_VERSION")).to_owned(),
             observer: Arc::new(Unobserved),
+            write_gate: WriteGate::default(),
         }
     }
 }

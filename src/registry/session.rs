@@ -207,6 +207,12 @@ impl Session {
         &self.inner.repository
     }
 
+    /// What the session's knowledge is shared by: one text for each way to ask this registry, credential included.
+    #[must_use]
+    pub fn identity(&self) -> &Digest {
+        &self.inner.upstream.identity
+    }
+
     /// Requests sent so far: tries, redirects and token requests included.
     #[must_use]
     pub fn requests(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! One try of one request: to whom, with what, and how much of the answer is read.
 //!
-//! Redirects, retries and credentials are decided above; here is decided what may be dialled and that no more is read than
-//! asked for. Toward hosts other than the registry a client without the pass's certificate is used.
+//! Redirects, retries and credentials are decided above; here is decided what may be dialled, that nothing is written while the
+//! process may not write, and that no more is read than asked for. Toward hosts other than the registry a client without the pass's certificate is used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::guard::{Guard, GuardedResolver, authority};
 use super::network_fault::Fault;
 use super::options::{Access, Options, Proxy};
 use super::tls::{TlsConfigs, system_has_authorities};
+use super::write_gate::{Closed, WriteGate};
 
 /// The way to one registry, and from it to the hosts that it names.
 pub(super) struct Transport {
@@ -25,6 +26,7 @@ pub(super) struct Transport {
     own: Client,
     foreign: Client,
     error_bytes: u64,
+    gate: WriteGate,
 }
 
 /// One try.
@@ -104,7 +106,15 @@ impl Transport {
         };
         let own = client(tls.own)?;
         let foreign = if access.tls.client.is_some() { client(tls.foreign)? } else { own.clone() };
-        Ok(Self { guard, base, insecure: access.insecure, own, foreign, error_bytes: options.limits.error_bytes })
+        Ok(Self {
+            guard,
+            base,
+            insecure: access.insecure,
+            own,
+            foreign,
+            error_bytes: options.limits.error_bytes,
+            gate: options.write_gate.clone(),
+        })
     }
 
     /// The registry's own URL, ending in `/`.
@@ -138,7 +148,12 @@ impl Transport {
         if !body.is_empty() || matches!(*method, Method::POST | Method::PUT) {
             request = request.header(header::CONTENT_LENGTH, body.len()).body(body);
         }
-        let mut response = request.send().await.map_err(|error| Fault::of(&error))?;
+        let sent = if method.is_safe() {
+            request.send().await
+        } else {
+            self.gate.write(request.send()).await.map_err(|Closed| Fault::GateClosed)?
+        };
+        let mut response = sent.map_err(|error| Fault::of(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url) };
         if *method == Method::HEAD {

@@ -28,6 +28,8 @@ pub(super) type RewriteLock = tokio::sync::Mutex<()>;
 
 /// Connections, tokens, pauses and knowledge of one registry.
 pub(super) struct Upstream {
+    /// The key of this way of asking.
+    pub(super) identity: Digest,
     pub(super) transport: Transport,
     pub(super) throttle: Throttle,
     pub(super) auth: Authenticator,
@@ -141,6 +143,7 @@ impl Upstreams {
         };
         guard.check_url(base).map_err(|refused| RegistryError::HostNotAllowed { host: host.to_string(), why: refused.why })?;
         let upstream = Arc::new(Upstream {
+            identity: key.clone(),
             transport: Transport::new(base.clone(), guard, options, access)?,
             throttle: Throttle::new(self.permits(way, options.max_requests_per_registry), options.max_pause),
             auth: Authenticator::new(credential, access.credentials.names_helpers()),

@@ -13,26 +13,36 @@ use tokio_util::sync::CancellationToken;
 
 /// What the operator still waits for; ready when there is nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Readiness(Mutex<BTreeSet<String>>);
+pub(crate) struct Readiness {
+    waiting: Mutex<BTreeSet<String>>,
+    remark: Mutex<String>,
+}
 
 impl Readiness {
     /// Adds something to wait for.
     pub(crate) fn wait_for(&self, what: impl Into<String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(what.into());
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(what.into());
     }
 
     /// It has come.
     pub(crate) fn done(&self, what: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
+    }
+
+    /// What is to be said beside: a replica that stands by is ready, and nothing is wrong with it. Empty: nothing.
+    pub(crate) fn remark(&self, text: &str) {
+        text.clone_into(&mut self.remark.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn answer(&self) -> (StatusCode, String) {
-        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let remark = self.remark.lock().unwrap_or_else(PoisonError::into_inner);
+        let remark = if remark.is_empty() { String::new() } else { format!("{remark}\n") };
         if waiting.is_empty() {
-            return (StatusCode::OK, "ok\n".to_owned());
+            return (StatusCode::OK, format!("ok\n{remark}"));
         }
         let list: Vec<&str> = waiting.iter().map(String::as_str).collect();
-        (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", list.join(", ")))
+        (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n{remark}", list.join(", ")))
     }
 }
 
@@ -82,5 +92,7 @@ mod tests {
         readiness.done("the leader's lease");
         readiness.done("the list of imageattachments");
         assert_eq!(readiness.answer(), (StatusCode::OK, "ok\n".to_owned()));
+        readiness.remark("standing by: b has the lease affix");
+        assert_eq!(readiness.answer(), (StatusCode::OK, "ok\nstanding by: b has the lease affix\n".to_owned()));
     }
 }

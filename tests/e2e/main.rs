@@ -15,13 +15,17 @@
 )]
 
 mod access;
+mod alerts;
 mod attaching;
 mod breakage;
 mod budget;
 mod command;
 mod controller;
 mod deletion;
+mod gitops;
 mod images;
+mod logs;
+mod metrics;
 mod namespace;
 mod once;
 mod operator;
@@ -30,6 +34,8 @@ mod platforms;
 mod proxy;
 mod readers;
 mod repair;
+mod replicas;
+mod rotation;
 mod spec;
 mod superseded;
 mod threats;

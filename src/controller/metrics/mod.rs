@@ -6,6 +6,7 @@
 
 mod attachments;
 mod cluster;
+mod leader;
 mod process;
 mod queue;
 mod reconciles;
@@ -23,6 +24,7 @@ pub(super) use reconciles::Outcome;
 
 use attachments::Attachments;
 use cluster::ClusterRequests;
+use leader::Leader;
 use process::Process;
 use queue::Queue;
 use reconciles::Reconciles;
@@ -42,6 +44,7 @@ pub(super) struct Metrics {
     pub(super) registries: Arc<RegistryRequests>,
     pub(super) cluster: Arc<ClusterRequests>,
     pub(super) resources: Arc<Resources>,
+    pub(super) leader: Leader,
 }
 
 impl Metrics {
@@ -57,7 +60,8 @@ impl Metrics {
         let resources = Arc::new(Resources::default());
         registry.register_collector(Box::new(Arc::clone(&resources)));
         registry.register_collector(Box::new(Process::default()));
-        Self { registry, reconciles, queue, attachments, registries, cluster, resources }
+        let leader = Leader::register(&mut registry);
+        Self { registry, reconciles, queue, attachments, registries, cluster, resources, leader }
     }
 
     /// The text format of OpenMetrics.

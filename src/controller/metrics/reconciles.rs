@@ -70,6 +70,16 @@ pub(in crate::controller) struct Reconciles {
     reasons: Family<Reasoned, Counter>,
 }
 
+/// A reconciliation under way.
+#[derive(Debug)]
+pub(in crate::controller) struct Active(Family<Controller, Gauge>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.get_or_create(&OURS).dec();
+    }
+}
+
 impl Reconciles {
     pub(super) fn register(registry: &mut Registry, concurrent: usize) -> Self {
         let all = Self {
@@ -108,13 +118,14 @@ impl Reconciles {
         all
     }
 
-    pub(in crate::controller) fn started(&self) {
+    /// Counts a reconciliation as under way until what is returned is dropped, be it finished or not.
+    pub(in crate::controller) fn started(&self) -> Active {
         self.active.get_or_create(&OURS).inc();
+        Active(self.active.clone())
     }
 
     /// `reason`: what Ready says now; `None` where the API server could not be asked.
     pub(in crate::controller) fn finished(&self, result: Outcome, reason: Option<Reason>, took: Duration) {
-        self.active.get_or_create(&OURS).dec();
         self.total.get_or_create(&Reconciled { controller: CONTROLLER, result }).inc();
         self.time.get_or_create(&OURS).observe(took.as_secs_f64());
         if result == Outcome::error {

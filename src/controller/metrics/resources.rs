@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -15,12 +15,20 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use crate::api::{ConditionType, ImageAttachment, Reason, TargetState};
+use crate::controller::leadership::Leadership;
 
 /// What the watches have brought, and when the certificates that resources sign with end, by UID.
 #[derive(Default)]
 pub(in crate::controller) struct Resources {
-    stores: Mutex<Vec<Store<DeserializeGuard<ImageAttachment>>>>,
+    watches: Mutex<Vec<Watch>>,
     certificates: Mutex<HashMap<String, Timestamp>>,
+}
+
+/// What one watch brings. It counts while this process leads, or replicas that wait would count everything once more.
+#[derive(Clone)]
+struct Watch {
+    store: Store<DeserializeGuard<ImageAttachment>>,
+    leadership: Arc<Leadership>,
 }
 
 impl fmt::Debug for Resources {
@@ -31,8 +39,8 @@ impl fmt::Debug for Resources {
 
 impl Resources {
     /// Counts the resources of one more watch.
-    pub(in crate::controller) fn watch(&self, store: Store<DeserializeGuard<ImageAttachment>>) {
-        self.stores.lock().unwrap_or_else(PoisonError::into_inner).push(store);
+    pub(in crate::controller) fn watch(&self, store: Store<DeserializeGuard<ImageAttachment>>, leadership: Arc<Leadership>) {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(Watch { store, leadership });
     }
 
     /// What a resource signs with ends then; `None`: nothing that ends.
@@ -45,10 +53,11 @@ impl Resources {
     }
 
     fn count(&self) -> Counts {
-        let stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stores = watches.iter().filter(|watch| watch.leadership.term().is_some()).map(|watch| &watch.store);
         let mut counts = Counts::default();
         let mut present = HashSet::new();
-        for object in stores.iter().flat_map(Store::state) {
+        for object in stores.flat_map(Store::state) {
             let Ok(object) = &object.0 else { continue };
             counts.add(object);
             present.extend(object.uid());
