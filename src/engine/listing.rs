@@ -80,17 +80,10 @@ impl Pass<'_> {
         let hides = observed.ours.iter().any(|ours| observed.known.attachment.as_ref() != Some(ours))
             || (!observed.ours.is_empty() && observed.known.content.as_ref() != Some(&hash(&observed.wanted)));
         // A limit is judged on the whole.
-        let most = self.engine.options.most_referrers;
-        let filter = (!hides && most.is_none()).then(|| self.request.intent.desired.artifact_type());
+        let filter = (!hides && self.engine.options.most_referrers.is_none()).then(|| self.request.intent.desired.artifact_type());
         let listing = self.session.referrers(&observed.subject.digest, filter).await?;
         let mut extent = Extent { referrers: listing.total, filtered: listing.filtered, unread: 0 };
         let mut entries = listing.entries;
-        if let Some(most) = most.filter(|most| extent.referrers >= *most) {
-            return Err(Failure::new(
-                Reason::LimitExceeded,
-                format_args!("{} has {} referrers, and the operator allows {most}: remove some", observed.subject.digest, extent.referrers),
-            ));
-        }
         let unlisted = match &observed.wanted {
             Listed::Signature { .. } => self.verify_signatures(observed, &mut entries, listing.source).await?,
             Listed::Content { .. } => {

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 
 use crate::api::{ImageStatus, Reason, TargetState, TargetStatus};
-use crate::attachment::{Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
+use crate::attachment::{Action, Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
 use crate::oci::Descriptor;
 
 use super::apply::Work;
 use super::failure::Failure;
 use super::finish::{end_of_signatures, news, tag_note};
 use super::inspection::Inspection;
-use super::listing::mode;
+use super::listing::{Target, mode};
 use super::observe::Resolved;
 use super::outcome::{Note, Outcome, Severity};
 use super::pass::{Journal, Mode, Pass};
@@ -107,9 +107,23 @@ impl Pass<'_> {
         let is_needless = empty_is_there || wanted.is_empty();
         let (targets, empty) = tokio::join!(self.observe(wanted), self.provide_empty(is_needless));
         outcome.referrers_mode = self.session.referrers_mode().or_else(|| targets.first().map(|target| target.source)).map(mode);
-        let plans: Vec<TargetPlan> = targets.iter().map(|target| plan(&target.observed, self.request.on_conflict, self.now)).collect();
+        let plans: Vec<TargetPlan> = targets.iter().map(|target| self.plan(target)).collect();
         let work = Work { entries, table, targets: &targets, plans: &plans, empty };
         self.apply(outcome, work, journal, claims).await
+    }
+
+    /// The plan of one target. What is there stays at any number of referrers; the operator's limit is on adding to them.
+    fn plan(&self, target: &Target) -> TargetPlan {
+        let plan = plan(&target.observed, self.request.on_conflict, self.now);
+        let others = target.extent.referrers.saturating_sub(plan.remove.len());
+        match (&plan.action, self.engine.options.most_referrers) {
+            (Action::Attach { .. }, Some(most)) if others >= most => {
+                let subject = &target.observed.subject.digest;
+                let message = format!("{subject} has {others} referrers, and the operator allows {most}: remove some");
+                TargetPlan { action: Action::Refuse(Problem::new(Reason::LimitExceeded, message)), remove: Vec::new(), notes: plan.notes }
+            }
+            _ => plan,
+        }
     }
 
     /// Sees to it that the registry has the empty blob, which every attachment needs, while the listings are under way.

@@ -118,7 +118,9 @@ fn tls_fault(error: &rustls::Error) -> Fault {
         },
         rustls::Error::NoCertificatesPresented => "the registry shows no certificate",
         rustls::Error::InvalidMessage(_) => {
-            return Fault::Network("the host does not speak TLS: is it a plain HTTP registry (insecure: true)?");
+            return Fault::Network(
+                "the host does not speak TLS: is it a plain HTTP registry (insecure: true, or --plain-http of affix tree)?",
+            );
         }
         _ => return Fault::Network("the TLS handshake failed"),
     };

@@ -35,7 +35,7 @@ fn silent() -> Quirks {
 #[tokio::test]
 async fn an_equal_one_among_more_candidates_than_are_read_is_found_where_its_listing_shows_it() {
     let (registry, image) = registry_and_image(Quirks::default()).await;
-    for nth in 0..12 {
+    for nth in 0..50 {
         attach(&registry, &image, TYPE, json!({CREATED: format!("2026-01-01T00:00:{nth:02}Z")}));
     }
     let equal = attach(&registry, &image, TYPE, json!({CREATED: "2025-01-01T00:00:00Z", "demo/note": "hello"}));
@@ -44,7 +44,7 @@ async fn an_equal_one_among_more_candidates_than_are_read_is_found_where_its_lis
     assert_eq!((resource.attachment(&image.digest), resource.status.targets[0].origin), (equal.as_str(), Some(Origin::Adopted)));
     let read = registry.requests_that(&Matcher::on(Op::ManifestGet)).len();
     assert!(read <= 1 + 8, "{}", registry.transcript());
-    assert!(resource.resolved().contains("5 more referrers of this type that were not read"), "{}", resource.resolved());
+    assert!(resource.resolved().contains("43 more referrers of this type that were not read"), "{}", resource.resolved());
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn forty_referrers_are_said_as_far_as_they_are_known() {
 }
 
 #[tokio::test]
-async fn a_limit_of_the_operator_counts_referrers_of_every_type() {
+async fn a_limit_of_the_operator_counts_referrers_of_every_type_and_forbids_only_to_add() {
     let (registry, image) = registry_and_image(Quirks::default()).await;
     for nth in 0..5 {
         attach(&registry, &image, "application/vnd.other", json!({CREATED: "2026-01-01T00:00:00Z", "nth": nth.to_string()}));
@@ -103,4 +103,14 @@ async fn a_limit_of_the_operator_counts_referrers_of_every_type() {
     assert_eq!(reason, "LimitExceeded");
     assert!(message.contains("5 referrers"), "{message}");
     assert!(registry.requests_that(&Matcher::on(Op::ManifestPut)).is_empty(), "{}", registry.transcript());
+
+    // What is attached stays so, whatever others add.
+    let (registry, image) = registry_and_image(Quirks::default()).await;
+    let options = EngineOptions { most_referrers: Some(5), ..EngineOptions::default() };
+    let mut resource = Resource::with(on_the_index(&registry, &image), options);
+    resource.ready().await;
+    for nth in 0..9 {
+        attach(&registry, &image, "application/vnd.other", json!({CREATED: "2026-01-01T00:00:00Z", "nth": nth.to_string()}));
+    }
+    resource.ready().await;
 }

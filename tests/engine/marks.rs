@@ -1,7 +1,7 @@
 //! End of life as readers see it, over several passes.
 
 use affix::api::{Origin, Reason};
-use affix_testbed::hostile::{HostileRegistry, Matcher};
+use affix_testbed::hostile::{HostileRegistry, Matcher, Quirks};
 use serde_json::{Value, json};
 
 use crate::resource::{CREATED, DATE, MARK, Resource, attach};
@@ -119,20 +119,42 @@ async fn a_date_that_goes_back_to_an_earlier_one_ends_as_the_newest_and_only_mar
 
 #[tokio::test]
 async fn of_two_equal_marks_made_at_once_the_earliest_stays_and_the_maker_of_the_other_takes_its_own_away() {
-    let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
-    let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Report"));
-    resource.ready().await;
-    let ours = resource.attachment(&image.digest).to_owned();
-    let later = attach(&registry, &image, MARK, json!({CREATED: "2026-11-23T12:00:01Z", DATE: "2026-01-01"}));
-    resource.later(60);
-    resource.ready().await;
-    assert_eq!(resource.attachment(&image.digest), ours, "ours is the earlier one");
-    assert!(registry.store().manifest("team/app", &later).is_some(), "the other one is for its own maker to remove");
+    for quirks in [Quirks::default(), Quirks::distribution()] {
+        let is_api = quirks.referrers == Quirks::default().referrers;
+        let registry = HostileRegistry::builder().quirks(quirks).start().await.unwrap();
+        let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+        let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Report"));
+        resource.ready().await;
+        let ours = resource.attachment(&image.digest).to_owned();
+        let equal = |created: &str| {
+            let annotations = json!({CREATED: created, DATE: "2026-01-01"});
+            let digest = attach(&registry, &image, MARK, annotations.clone());
+            if !is_api {
+                let mut entry = registry.store().manifest("team/app", &digest).unwrap().descriptor();
+                entry["artifactType"] = json!(MARK);
+                entry["annotations"] = annotations;
+                registry.store().append_fallback("team/app", &image.digest, entry);
+            }
+            digest
+        };
+        let listed = || -> Vec<String> {
+            if is_api {
+                return registry.store().referrers("team/app", &image.digest).into_iter().map(|manifest| manifest.digest).collect();
+            }
+            let entries = registry.store().fallback_entries("team/app", &image.digest);
+            entries.iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect()
+        };
+        let later = equal("2026-11-23T12:00:01Z");
+        resource.later(60);
+        resource.ready().await;
+        assert_eq!(resource.attachment(&image.digest), ours, "ours is the earlier one");
+        assert!(listed().contains(&later), "the other one is for its own maker to remove");
 
-    let earlier = attach(&registry, &image, MARK, json!({CREATED: "2026-11-23T11:59:59Z", DATE: "2026-01-01"}));
-    resource.ready().await;
-    assert_eq!(resource.attachment(&image.digest), earlier);
-    assert_eq!(resource.status.targets[0].origin, Some(Origin::Adopted));
-    assert!(registry.store().manifest("team/app", &ours).is_none(), "{}", registry.transcript());
+        let earlier = equal("2026-11-23T11:59:59Z");
+        resource.ready().await;
+        assert_eq!(resource.attachment(&image.digest), earlier);
+        assert_eq!(resource.status.targets[0].origin, Some(Origin::Adopted));
+        assert!(!listed().contains(&ours) && listed().contains(&earlier), "{}", registry.transcript());
+        assert!(resource.status.leftovers.is_empty(), "{:#?}", resource.status.leftovers);
+    }
 }

@@ -57,12 +57,18 @@ async fn what_is_still_in_use_stays_spared_while_the_tags_cannot_be_read_for_a_l
     resource.ready().await;
     assert!(resource.rows().iter().all(|row| row.ends_with("Skipped StillInUse")), "{:?}", resource.rows());
 
-    push(&registry, "v1", "three");
-    registry.fault(Matcher::on(Op::TagList), Fault::status(403));
+    let third = push(&registry, "v1", "three");
+    let fault = registry.fault(Matcher::on(Op::TagList), Fault::status(403));
     resource.pass().await;
     assert_eq!(resource.verdict().0, "AccessDenied");
     assert_eq!(resource.status.superseded.last().unwrap().state, TargetState::Failed);
     assert_eq!((marks(&registry, &first.digest), marks(&registry, first.platform("linux/amd64"))), (0, 0), "{:#?}", resource.status);
+
+    // What failed is finished later.
+    fault.lift();
+    resource.ready().await;
+    let second = &resource.status.superseded[1].digest;
+    assert_eq!((marks(&registry, second), marks(&registry, &first.digest), marks(&registry, &third.digest)), (1, 0, 0));
 }
 
 #[tokio::test]
@@ -138,4 +144,20 @@ async fn a_dry_run_marks_nothing_and_fixes_no_date() {
     resource.ready().await;
     assert_eq!(resource.status.superseded[0].date.as_deref(), Some("2026-11-23T14:00:00Z"));
     assert_eq!(marks(&registry, &first.digest), 1);
+}
+
+#[tokio::test]
+async fn an_image_whose_rows_are_lost_is_not_marked_before_the_tags_were_asked_again() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let first = push(&registry, "v1", "one");
+    let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({})));
+    resource.ready().await;
+    registry.store().put_tag("team/app", "keep", &first.digest);
+    push(&registry, "v1", "two");
+    resource.ready().await;
+    // As where other images took its place for a while.
+    resource.status.targets.clear();
+    resource.ready().await;
+    assert!(resource.rows().iter().all(|row| row.ends_with("Skipped StillInUse")), "{:?}", resource.rows());
+    assert_eq!(marks(&registry, &first.digest), 0);
 }
