@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::auth::Authenticator;
+use super::budget::Budget;
 use super::docker_config::Credential;
 use super::error::RegistryError;
 use super::guard::Guard;
@@ -110,6 +111,7 @@ impl Support {
 pub(super) struct Upstreams {
     known: Mutex<HashMap<Digest, Arc<Upstream>>>,
     permits: Mutex<HashMap<Digest, Weak<Semaphore>>>,
+    budget: Budget,
 }
 
 impl Upstreams {
@@ -144,9 +146,9 @@ impl Upstreams {
         guard.check_url(base).map_err(|refused| RegistryError::HostNotAllowed { host: host.to_string(), why: refused.why })?;
         let upstream = Arc::new(Upstream {
             identity: key.clone(),
-            transport: Transport::new(base.clone(), guard, options, access)?,
+            transport: Transport::new(base.clone(), guard, options, access, self.budget.clone())?,
             throttle: Throttle::new(self.permits(way, options.max_requests_per_registry), options.max_pause),
-            auth: Authenticator::new(credential, access.credentials.names_helpers()),
+            auth: Authenticator::new(credential, access),
             support: Support::default(),
             longest_rewrite: AtomicU64::new(0),
             rewrites: Mutex::default(),
