@@ -9,7 +9,7 @@ CRD := crds/affix.dev_imageattachments.yaml
 say = @printf '\n== %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean
+.PHONY: help demo test soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean fuzz-check
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,11 +27,14 @@ test: ## Run every test, after building all that they need
 	$(call say,Running the tests)
 	cargo test --workspace --no-fail-fast -- --include-ignored
 
+soak: ## Run at length what the tests run in short: passes for ten minutes (AFFIX_SOAK has the seconds), each race of processes ten times
+	AFFIX_SOAK=$${AFFIX_SOAK:-600} cargo test --test e2e -- --include-ignored --nocapture --test-threads 1 soak:: races::
+
 testbed: ## Bring up a control plane and two registries to play with, until Ctrl-C
 	cargo build --workspace --bins
 	@$(BIN)/testbed up
 
-lint: format-check go-format-check clippy docs ## All checks that run nothing
+lint: format-check go-format-check clippy docs fuzz-check ## All checks that run nothing
 
 format: ## Format the Rust and the Go code
 	cargo fmt --all
@@ -49,6 +52,11 @@ clippy: ## Check the Rust code with clippy; a warning is an error
 
 docs: ## Check the documentation of the Rust code; a warning is an error
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
+
+# With the versions of the main lock file, so that what is built already is used and no second file goes stale.
+fuzz-check: ## Check that the fuzz targets compile; fuzzing itself needs a nightly compiler, see fuzz/README.md
+	cp Cargo.lock fuzz/Cargo.lock
+	cargo check --manifest-path fuzz/Cargo.toml --no-default-features
 
 # What generates the other files is a test, so that it holds them current too. They are made from one another, hence twice.
 GENERATED := cargo test --test install -- --include-ignored generated:: chart::what_is_rendered

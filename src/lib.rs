@@ -10,6 +10,8 @@ pub mod attachment;
 pub mod cli;
 pub mod controller;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod oci;
 pub mod registry;
 mod service;

@@ -1,6 +1,5 @@
 //! Start to end of the webhooks: servers, the certificate, and a stop without a failed call.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
@@ -109,6 +108,24 @@ pub async fn serve(options: Options, client: Client, clock: Clock, stop: Cancell
     Ok(())
 }
 
+/// What looks after a certificate.
+trait Look: Send {
+    /// One look.
+    fn look(&mut self) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+impl Look for Given {
+    async fn look(&mut self) -> Result<(), String> {
+        Self::look(self).await.map_err(|error| error.to_string())
+    }
+}
+
+impl Look for Keeper {
+    async fn look(&mut self) -> Result<(), String> {
+        Self::look(self).await.map_err(|error| error.to_string())
+    }
+}
+
 /// Keeps the certificate for ever.
 async fn keep(
     source: CertificateSource,
@@ -119,29 +136,24 @@ async fn keep(
     readiness: Arc<Readiness>,
 ) {
     match source {
-        CertificateSource::Given(dir) => {
-            let mut given = Given::new(dir, served, Arc::clone(&metrics));
-            repeat(async || given.look().await, &metrics, &readiness).await;
-        }
+        CertificateSource::Given(dir) => repeat(Given::new(dir, served, Arc::clone(&metrics)), &metrics, &readiness).await,
         CertificateSource::SelfManaged(options) => {
-            let mut keeper = Keeper::new(client, options, clock, served, Arc::clone(&metrics));
-            repeat(async || keeper.look().await, &metrics, &readiness).await;
+            repeat(Keeper::new(client, options, clock, served, Arc::clone(&metrics)), &metrics, &readiness).await;
         }
     }
 }
 
 /// Looks every few seconds; says the same failure once.
-async fn repeat<E: Display>(mut look: impl AsyncFnMut() -> Result<(), E>, metrics: &Metrics, readiness: &Readiness) {
+async fn repeat(mut looked_after: impl Look, metrics: &Metrics, readiness: &Readiness) {
     let mut said = String::new();
     loop {
-        match look().await {
+        match looked_after.look().await {
             Ok(()) => {
                 readiness.done(CERTIFICATE);
                 said.clear();
             }
             Err(error) => {
                 metrics.certificate_failed();
-                let error = error.to_string();
                 if error != said {
                     tracing::warn!(error, "the certificate was not looked after; trying again");
                     said = error;

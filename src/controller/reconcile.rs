@@ -71,12 +71,12 @@ async fn visit(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Cont
         None => turn(&context, &uid, object).await.map(Some),
     };
     drop(waiting);
-    let Some(_turn) = turn else { return Action::requeue(Duration::ZERO) };
+    let Some(turn) = turn else { return Action::requeue(Duration::ZERO) };
     let object = context.objects.freshest(&uid, object);
     context.objects.begin(&uid, object.status.as_ref());
     let started = Instant::now();
     let _active = context.metrics.reconciles.started();
-    let visit = Visit { context: &context, object: &object, uid: &uid };
+    let visit = Visit { context: &context, object: &object, uid: &uid, turn: turn.as_ref() };
     let (next, result, told) = match visit.run().await {
         Ok(done) => (done.next, metrics::Outcome::of(done.ready, done.reason), Some(done)),
         Err(ClusterError::Gone) => (None, metrics::Outcome::success, None),
@@ -139,6 +139,7 @@ pub(super) struct Visit<'a> {
     pub(super) context: &'a Context,
     pub(super) object: &'a ImageAttachment,
     pub(super) uid: &'a str,
+    turn: Option<&'a Turn>,
 }
 
 impl Visit<'_> {
@@ -204,7 +205,7 @@ impl Visit<'_> {
         let sources = self.context.bounded(namespace.sources(&self.object.spec)).await?;
         self.context.objects.has_pull_secrets(self.uid, sources.image_pull_secrets.iter().flatten().cloned().collect());
         let request = match engine::request(&self.object.spec, Some(previous), generation, &sources, verify) {
-            Ok(request) => request,
+            Ok(request) => engine::Request { routine: self.turn.is_some_and(|turn| turn.routine), ..request },
             Err(problem) => return Ok(Outcome::failed(&problem.into())),
         };
         let journal = StatusJournal { context: self.context, object: self.object, now };

@@ -64,7 +64,11 @@ impl Pass<'_> {
         let Lefts { images: mut lefts, mut unread, waiting, retry_after } = self.in_time(self.images_left(wanted, &mut history)).await?;
 
         let mut in_use: BTreeSet<Digest> = resolved.image.entries.iter().map(|entry| entry.subject.digest.clone()).collect();
-        let unfinished = |history: &[Superseded], left: &Left| history.get(left.nth).is_some_and(|left| !supersession::is_done(left));
+        // An image without rows was not looked at last time: what of it is in use has to be asked again.
+        let unfinished = |history: &[Superseded], left: &Left| {
+            let has_rows = left.image.root().is_some_and(|root| memory.row(&root.subject.digest).is_some());
+            !has_rows || history.get(left.nth).is_some_and(|left| !supersession::is_done(left))
+        };
         let spared = memory.rows.iter().filter(|row| row.reason.as_deref() == Some(Reason::StillInUse.as_str()));
         let spared = spared.filter_map(|row| row.digest.parse().ok());
         let mut trouble = None;
@@ -130,9 +134,8 @@ impl Pass<'_> {
         Ok(outcome)
     }
 
-    /// Fetches the images whose move has settled. One that is gone from the registry has nothing left to mark.
-    /// What is to be marked comes first, then the newest of what is done: the marks on older images stay, and nobody looks after
-    /// them any more.
+    /// Fetches the images whose move has settled. One that is gone from the registry has nothing left to mark. What is to be marked
+    /// comes first, then the newest of what is done: the marks on older images stay, and nobody looks after them any more.
     async fn images_left(&self, wanted: &Supersession, history: &mut [Superseded]) -> Lefts {
         let limits = &self.engine.registries().options().limits;
         let settled = history

@@ -17,7 +17,7 @@ use super::session::Session;
 use super::throttle::PausedFor;
 use super::tokens::Actions;
 use super::transport::{Answer, Outgoing};
-use crate::oci::cut;
+use crate::oci::{cut, most_values};
 
 /// Which redirects of a GET or HEAD are followed. Credentials never go along to another origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,9 @@ impl Session {
         loop {
             let shown = self.authorize(request).await?;
             let answer = self.transmit(request, shown.header()).await?;
+            if answer.is_success() && !request.is_blob {
+                self.bound_values(request, &answer)?;
+            }
             if answer.status != 401 || !answer.own {
                 return Ok(answer);
             }
@@ -96,13 +99,23 @@ impl Session {
         }
     }
 
+    /// Refuses a document with more values than would be worth their memory, before anything is made of them.
+    fn bound_values(&self, request: &Request, answer: &Answer) -> Result<(), RegistryError> {
+        let most = self.options().limits.values;
+        if most_values(&answer.body) <= most {
+            return Ok(());
+        }
+        let what = "the document has too many values".to_owned();
+        Err(RegistryError::LimitExceeded { operation: request.operation.clone(), what, limit: most as u64 })
+    }
+
     /// Tries until there is an answer that stays, the deadline, or the end of patience.
     pub(super) async fn transmit(&self, request: &Request, authorization: Option<&HeaderValue>) -> Result<Answer, RegistryError> {
         let (options, throttle) = (self.options(), &self.inner.upstream.throttle);
         let (begun, deadline) = (Instant::now(), self.deadline());
         let mut tries = 0;
         loop {
-            let permit = throttle.enter(deadline, rand::random).await;
+            let permit = throttle.enter(self.is_routine(), deadline, rand::random).await;
             let permit =
                 permit.map_err(|PausedFor(left)| RegistryError::RateLimited { operation: request.operation.clone(), retry_after: left })?;
             tries += 1;
@@ -138,7 +151,8 @@ impl Session {
         let options = self.options();
         let wish = wish.map(|wish| wish.min(options.max_pause));
         if answer.status == 429 {
-            let wait = wish.unwrap_or_else(|| options.retry.delay(tries + 2, 1.0));
+            // "Come back at once", or at a time that has passed, is no leave to do so without a pause.
+            let wait = wish.map_or_else(|| options.retry.delay(tries + 2, 1.0), |wish| wish.max(options.retry.base));
             options.observer.paused(self.inner.upstream.throttle.pause(Instant::now(), wait));
             let error = RegistryError::RateLimited { operation: request.operation.clone(), retry_after: wait };
             return Passing { error, retry_after: wish, paused: true };
@@ -237,7 +251,11 @@ impl Session {
 
     /// An answer as messages show it: cut, cleaned, without anything that we have shown.
     pub(super) fn answered(&self, operation: &Operation, answer: &Answer) -> Box<Answered> {
-        let ErrorBody { codes, text, unknown } = ErrorBody::parse(&answer.body, &self.inner.secrets());
+        let ErrorBody { codes, mut text, unknown } = ErrorBody::parse(&answer.body, &self.inner.secrets());
+        // What another host says in any words but a registry's is not shown: a registry could have us read it out from inside.
+        if !answer.own && codes.is_empty() {
+            text.clear();
+        }
         Box::new(Answered { operation: operation.clone(), status: answer.status, codes, text, unknown })
     }
 

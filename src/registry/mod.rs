@@ -7,14 +7,14 @@
 
 mod auth;
 mod blobs;
+mod budget;
 mod challenge;
 mod docker_config;
+pub(crate) mod doors;
 mod error;
 mod error_body;
 mod exchange;
 mod fallback_tag;
-#[doc(hidden)]
-pub mod fuzzing;
 mod guard;
 mod host_pattern;
 mod link;

@@ -72,6 +72,10 @@ pub struct Limits {
     pub error_bytes: u64,
     /// Bytes of one blob that is read, where the caller names no lower cap. Default 4 MiB.
     pub blob_bytes: u64,
+    /// Bytes of all pages of one listing together. Default 4 MiB.
+    pub listing_bytes: u64,
+    /// Values of one JSON document: keys, strings, numbers, lists and objects. Default 20000.
+    pub values: usize,
     /// Pages of one listing. Default 50.
     pub pages: usize,
     /// Referrers of one subject. Default 1000.
@@ -90,6 +94,8 @@ impl Default for Limits {
             manifest_bytes: 4 << 20,
             error_bytes: 8 << 10,
             blob_bytes: 4 << 20,
+            listing_bytes: 4 << 20,
+            values: 20_000,
             pages: 50,
             referrers: 1000,
             index_entries: 1000,

@@ -9,14 +9,19 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, header};
 use reqwest::Client;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+use super::budget::{Account, Budget, FREE, Share};
 use super::error::RegistryError;
 use super::guard::{Guard, GuardedResolver, authority};
 use super::network_fault::Fault;
 use super::options::{Access, Options, Proxy};
 use super::tls::{TlsConfigs, system_has_authorities};
 use super::write_gate::{Closed, WriteGate};
+
+/// The same words as for an answer that stalls: a user can do the same about both.
+const TOO_SLOW: &str = "timed out while waiting for the answer";
 
 /// The way to one registry, and from it to the hosts that it names.
 pub(super) struct Transport {
@@ -26,6 +31,9 @@ pub(super) struct Transport {
     own: Client,
     foreign: Client,
     error_bytes: u64,
+    memory: Account,
+    /// How long a large answer may take once it holds a share of the memory for such.
+    large_answer: Duration,
     gate: WriteGate,
 }
 
@@ -42,7 +50,7 @@ pub(super) struct Outgoing<'a> {
 }
 
 /// What came back.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
@@ -51,6 +59,8 @@ pub(super) struct Answer {
     pub(super) url: Url,
     /// Whether all of its way was within the registry's own origin.
     pub(super) own: bool,
+    /// Held until the body is read and made into something smaller.
+    pub(super) share: Option<Share>,
 }
 
 impl Answer {
@@ -71,7 +81,7 @@ impl Answer {
 
 impl Transport {
     /// Prepares the way; dials nothing.
-    pub(super) fn new(base: Url, guard: Guard, options: &Options, access: &Access) -> Result<Self, RegistryError> {
+    pub(super) fn new(base: Url, guard: Guard, options: &Options, access: &Access, budget: Budget) -> Result<Self, RegistryError> {
         if !access.insecure && access.tls.ca_pem.is_none() && !system_has_authorities() {
             let why = "there is none on this system: set SSL_CERT_FILE, or name one in ca.crt".to_owned();
             return Err(RegistryError::InvalidCertificate { what: "certificate authority", why });
@@ -92,6 +102,9 @@ impl Transport {
                 .pool_max_idle_per_host(options.max_requests_per_registry)
                 .pool_idle_timeout(Duration::from_secs(90))
                 .http2_max_header_list_size(64 << 10)
+                // What may be on its way to us before we have asked to read it.
+                .http2_initial_stream_window_size(256 << 10)
+                .http2_initial_connection_window_size(1 << 20)
                 // A timed-out HTTP/2 request leaves its connection in the pool, so a dead one must be found out by itself.
                 .http2_keep_alive_interval(options.timeouts.idle / 2)
                 .http2_keep_alive_timeout(options.timeouts.idle / 2)
@@ -113,6 +126,8 @@ impl Transport {
             own,
             foreign,
             error_bytes: options.limits.error_bytes,
+            memory: Account::new(budget),
+            large_answer: options.timeouts.request,
             gate: options.write_gate.clone(),
         })
     }
@@ -141,6 +156,9 @@ impl Transport {
             "http" => return Err(Fault::Insecure(authority(url))),
             _ => return Err(Fault::Unsendable),
         }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Fault::Unsendable); // the HTTP client would make a login of it, and it is not ours
+        }
         self.guard.check_url(url).map_err(Fault::NotAllowed)?;
         headers.insert(header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
         let client = if self.is_own(url) { &self.own } else { &self.foreign };
@@ -155,7 +173,7 @@ impl Transport {
         };
         let mut response = sent.map_err(|error| Fault::of(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url) };
+        let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url), share: None };
         if *method == Method::HEAD {
             return Ok(answer);
         }
@@ -170,26 +188,47 @@ impl Transport {
         if good && response.content_length().is_some_and(|length| length > cap) {
             return Err(Fault::TooLarge(cap));
         }
-        let mut read = BytesMut::new();
+        self.read(&mut response, &mut answer, cap).await?;
+        Ok(answer)
+    }
+
+    /// Reads the body: the first part freely, what is larger with a share of the memory for large answers.
+    async fn read(&self, response: &mut reqwest::Response, answer: &mut Answer, cap: u64) -> Result<(), Fault> {
+        let (good, expected) = (answer.is_success(), response.content_length().unwrap_or(cap).min(cap));
+        let most = usize::try_from(cap).unwrap_or(usize::MAX);
+        let share = async || (self.memory.share(expected).await, Instant::now() + self.large_answer);
+        // Where the length is said, nothing is taken off the wire before there is room for it.
+        let is_large = response.content_length().is_some() && expected > FREE as u64;
+        let (mut small, mut large) = (BytesMut::new(), if is_large { Some(share().await) } else { None });
         loop {
-            match response.chunk().await {
+            let piece = match &large {
+                Some((_, until)) => timeout_at(*until, response.chunk()).await.map_err(|_| Fault::TimedOut(TOO_SLOW))?,
+                None => response.chunk().await,
+            };
+            let piece = match piece {
                 Ok(None) => break,
-                Ok(Some(piece)) => {
-                    let room = usize::try_from(cap).unwrap_or(usize::MAX).saturating_sub(read.len());
-                    read.extend_from_slice(piece.get(..room).unwrap_or(&piece));
-                    if piece.len() > room {
-                        if good {
-                            return Err(Fault::TooLarge(cap));
-                        }
-                        break;
-                    }
-                }
+                Ok(Some(piece)) => piece,
                 Err(error) if good => return Err(Fault::of(&error)),
                 Err(_) => break,
+            };
+            if large.is_none() && small.len() + piece.len() > FREE {
+                let mut taken = share().await;
+                taken.0.buffer.extend_from_slice(&small);
+                large = Some(taken);
+            }
+            let read = large.as_mut().map_or(&mut small, |(share, _)| &mut share.buffer);
+            let room = most.saturating_sub(read.len());
+            read.extend_from_slice(piece.get(..room).unwrap_or(&piece));
+            if piece.len() > room {
+                if good {
+                    return Err(Fault::TooLarge(cap));
+                }
+                break;
             }
         }
-        answer.body = read.freeze();
-        Ok(answer)
+        answer.body = large.as_mut().map_or_else(|| small.freeze(), |(share, _)| share.buffer.split().freeze());
+        answer.share = large.map(|(share, _)| share);
+        Ok(())
     }
 }
 

@@ -62,6 +62,11 @@ impl Controller {
         self.process.log().unwrap()
     }
 
+    /// Its memory.
+    pub(crate) fn memory(&self) -> Memory {
+        Memory(self.process.pid().unwrap())
+    }
+
     /// Kills it (SIGKILL) and waits until it is gone.
     pub(crate) async fn kill(mut self) {
         self.process.kill().await.unwrap();
@@ -140,6 +145,32 @@ impl Drop for Controller {
             let tail = lines.get(lines.len().saturating_sub(80)..).unwrap_or_default();
             println!("the end of the operator's log:\n{}", tail.join("\n"));
         }
+    }
+}
+
+/// What the kernel says of a process's memory.
+pub(crate) struct Memory(u32);
+
+impl Memory {
+    /// Resident now, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        self.read("VmRSS:")
+    }
+
+    /// The most that was resident since [`forget`](Self::forget), in KiB.
+    pub(crate) fn peak(&self) -> u64 {
+        self.read("VmHWM:")
+    }
+
+    /// Begins the peak anew.
+    pub(crate) fn forget(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.0), "5").unwrap();
+    }
+
+    fn read(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 }
 

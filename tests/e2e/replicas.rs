@@ -15,17 +15,17 @@ use crate::namespace::{Namespace, PATIENCE};
 /// The name of the Lease where no flag says otherwise.
 const LEASE: &str = "affix-controller";
 /// Short times, for tests that wait for a Lease to end.
-const SHORT: [&str; 6] =
+pub(crate) const SHORT: [&str; 6] =
     ["--leader-election-lease-duration", "3s", "--leader-election-renew-deadline", "2s", "--leader-election-retry-period", "500ms"];
 
 /// Starts a replica.
-pub(crate) async fn replica(namespace: &Namespace, flags: &[&str]) -> Controller {
+async fn replica(namespace: &Namespace, flags: &[&str]) -> Controller {
     let flags = [&["--leader-elect", "--leader-election-namespace", &namespace.name], flags].concat();
     Controller::start_with(namespace, &flags).await
 }
 
 /// Who holds the Lease; empty: nobody.
-pub(crate) async fn holder(namespace: &Namespace) -> String {
+async fn holder(namespace: &Namespace) -> String {
     let leases: Api<Lease> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let lease = leases.get_opt(LEASE).await.unwrap();
     lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default()

@@ -12,6 +12,7 @@
 
 mod cost;
 mod dry_run;
+mod kills;
 mod listings;
 mod marks;
 mod moves;

@@ -145,3 +145,19 @@ async fn a_dry_run_marks_nothing_and_fixes_no_date() {
     assert_eq!(resource.status.superseded[0].date.as_deref(), Some("2026-11-23T14:00:00Z"));
     assert_eq!(marks(&registry, &first.digest), 1);
 }
+
+#[tokio::test]
+async fn an_image_whose_rows_are_lost_is_not_marked_before_the_tags_were_asked_again() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let first = push(&registry, "v1", "one");
+    let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({})));
+    resource.ready().await;
+    registry.store().put_tag("team/app", "keep", &first.digest);
+    push(&registry, "v1", "two");
+    resource.ready().await;
+    // As where other images took its place for a while.
+    resource.status.targets.clear();
+    resource.ready().await;
+    assert!(resource.rows().iter().all(|row| row.ends_with("Skipped StillInUse")), "{:?}", resource.rows());
+    assert_eq!(marks(&registry, &first.digest), 0);
+}

@@ -8,7 +8,7 @@ use crate::helm::{Helm, NAMESPACE};
 use crate::objects::{find, is_test, titles};
 
 /// Sets of values whose rendering is kept in `snapshots/`, where a change shows in review.
-pub(crate) const CASES: [(&str, &[&str]); 4] = [
+pub(crate) const CASES: [(&str, &[&str]); 6] = [
     ("defaults", &["crds.enabled=false"]),
     (
         "everything",
@@ -43,6 +43,28 @@ pub(crate) const CASES: [(&str, &[&str]); 4] = [
             "rbac.secrets=\"namespaces\"",
             r#"rbac.secretNamespaces=["team-a"]"#,
             "rbac.aggregate=false",
+            "webhook.enabled=false",
+        ],
+    ),
+    (
+        "cert-manager",
+        &[
+            "crds.enabled=false",
+            "webhook.certificate.mode=\"cert-manager\"",
+            "webhook.failurePolicy=\"Fail\"",
+            r#"webhook.excludedNamespaces=["kube-system"]"#,
+            r#"webhook.trustedNamespaces=["platform"]"#,
+            "networkPolicy.enabled=true",
+        ],
+    ),
+    (
+        "given-certificate",
+        &[
+            "crds.enabled=false",
+            "webhook.certificate.mode=\"secret\"",
+            "webhook.certificate.secretName=\"my-tls\"",
+            "webhook.certificate.caBundle=\"PEM\"",
+            "webhook.pods.enabled=false",
         ],
     ),
     ("no-secrets", &["crds.enabled=false", "rbac.secrets=\"none\"", "controller.leaderElection=false"]),
@@ -89,6 +111,8 @@ async fn a_value_that_there_is_not_or_that_cannot_be_is_refused_by_its_name() {
     }
     let refusal = helm.refusal(&["controller.replicas=2", "controller.leaderElection=false"]).await;
     assert!(refusal.contains("set controller.leaderElection to true"), "{refusal}");
+    let refusal = helm.refusal(&["webhook.certificate.mode=\"secret\""]).await;
+    assert!(refusal.contains("webhook.certificate.caBundle is empty"), "{refusal}");
     let refusal = helm.refusal(&["rbac.secrets=\"namespaces\""]).await;
     assert!(refusal.contains("rbac.secretNamespaces is empty"), "{refusal}");
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use affix_testbed::port;
 use affix_testbed::run::Run;
 use affix_testbed::tools::{Tool, Tools};
 
@@ -10,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::golden::repository;
 use crate::helm::Helm;
 use crate::objects;
-use crate::operator::{Job, values_for_here};
+use crate::operator::Job;
 
 /// What `kubectl kustomize` renders.
 pub(crate) async fn render(base: &Path) -> String {
@@ -41,10 +42,9 @@ async fn the_operator_that_kustomize_installed_does_its_job() {
     let copied = Run::new("cp").args(["-r".into(), repository("config").into_os_string(), dir.path().join("config").into_os_string()]);
     copied.output().await.unwrap().stdout().unwrap();
     let deployment = dir.path().join("config/manager/deployment.yaml");
-    let here = values_for_here();
-    let port = |at: usize| here[at].split_once('=').unwrap().1;
+    let port = || port::free().unwrap();
     let text = std::fs::read_to_string(&deployment).unwrap();
-    let text = text.replace("=:8080", &format!("=:{}", port(0))).replace("=:9440", &format!("=:{}", port(1)));
+    let text = text.replace("=:8080", &format!("=:{}", port())).replace("=:9440", &format!("=:{}", port()));
     std::fs::write(&deployment, text.replace("--allow-loopback=false", "--allow-loopback=true")).unwrap();
 
     let base = dir.path().join("config/default");

@@ -1,4 +1,4 @@
-//! The real operator, run as its Deployment says: the same arguments, the same environment, a token of the same ServiceAccount.
+//! The real operator, and the real webhook, run as their Deployments say: the same arguments, the same environment, a token of the same ServiceAccount.
 
 use std::time::{Duration, Instant};
 
@@ -23,13 +23,15 @@ const MORTAL: &str = "mortal";
 /// The Deployment of the controller.
 pub(crate) const DEPLOYMENT: &str = "affix-controller";
 
-/// Values by which a controller runs beside others on this machine, whose registries are here too.
+/// The Deployment of the webhook.
+pub(crate) const WEBHOOK: &str = "affix-webhook";
+
+/// Values by which affix runs beside others on this machine, whose registries are here too.
 pub(crate) fn values_for_here() -> Vec<String> {
-    vec![
-        format!("controller.ports.metrics={}", port::free().unwrap()),
-        format!("controller.ports.health={}", port::free().unwrap()),
-        "registries.allowLoopback=true".to_owned(),
-    ]
+    let ports =
+        ["controller.ports.metrics", "controller.ports.health", "webhook.ports.metrics", "webhook.ports.health", "webhook.ports.webhook"];
+    let ports = ports.into_iter().map(|value| format!("{value}={}", port::free().unwrap()));
+    ports.chain(["registries.allowLoopback=true".to_owned()]).collect()
 }
 
 /// A running operator.
@@ -42,8 +44,8 @@ pub(crate) struct Operator {
 
 impl Operator {
     /// Starts what a Deployment says that its pods run. `watches`: it is to notice changed Secrets and ConfigMaps.
-    async fn start(cluster: &Cluster, watches: bool) -> Self {
-        let deployment = cluster.get(&["deployment", DEPLOYMENT, "--namespace", NAMESPACE]).await;
+    pub(crate) async fn start(cluster: &Cluster, deployment: &str, watches: bool) -> Self {
+        let deployment = cluster.get(&["deployment", deployment, "--namespace", NAMESPACE]).await;
         let pod = &deployment["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
         let account = pod["serviceAccountName"].as_str().unwrap();
@@ -79,13 +81,17 @@ impl Operator {
         if refusals.is_empty() { Ok(()) } else { Err(refusals.join("\n")) }
     }
 
-    /// Whether the kubelet would take it for ready.
-    async fn is_ready(&self) -> bool {
-        reqwest::get(format!("http://{}/readyz", self.health)).await.is_ok_and(|answer| answer.status().is_success())
+    /// Waits until the kubelet would take it for ready.
+    pub(crate) async fn ready(&self) -> Result<(), String> {
+        self.wait(|| async {
+            let answer = reqwest::get(format!("http://{}/readyz", self.health)).await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) { Ok(()) } else { Err("it is not ready".to_owned()) }
+        })
+        .await
     }
 
     /// Waits until `holds`, as long as nothing is refused.
-    async fn wait<F: Future<Output = Result<(), String>>>(&self, holds: impl Fn() -> F) -> Result<(), String> {
+    pub(crate) async fn wait<F: Future<Output = Result<(), String>>>(&self, holds: impl Fn() -> F) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.unrefused()?;
@@ -98,7 +104,7 @@ impl Operator {
     }
 
     /// Ends it, as the kubelet does.
-    async fn stop(mut self) -> Result<(), String> {
+    pub(crate) async fn stop(mut self) -> Result<(), String> {
         let status = self.process.stop().await.unwrap();
         self.unrefused()?;
         if status.success() { Ok(()) } else { Err(format!("{status}\n{}", self.process.log().unwrap())) }
@@ -176,7 +182,7 @@ impl<'a> Job<'a> {
 
     /// The same, with the resources left there; answers with how many rows each one's status has.
     pub(crate) async fn run_and_keep(&self) -> Result<Vec<usize>, String> {
-        let operator = Operator::start(self.cluster, self.watches).await;
+        let operator = Operator::start(self.cluster, DEPLOYMENT, self.watches).await;
         self.cluster.apply(&self.objects()).await;
         self.supervise(&operator).await?;
         operator.stop().await?;
@@ -185,7 +191,7 @@ impl<'a> Job<'a> {
     }
 
     async fn supervise(&self, operator: &Operator) -> Result<(), String> {
-        operator.wait(|| async { if operator.is_ready().await { Ok(()) } else { Err("it is not ready".to_owned()) } }).await?;
+        operator.ready().await?;
         let api: Api<ImageAttachment> = self.cluster.attachments(self.namespace);
         operator.wait(|| all_attached(&api)).await?;
         // An event is recorded after the status is written.

@@ -44,19 +44,17 @@ namespaceSelector:
       {{- toYaml (prepend $w.excludedNamespaces .root.Release.Namespace) | nindent 6 }}
 {{- end }}
 
-{{/* What the webhook knows of the cluster: what resources say of images, and what pods pull with. */}}
+{{/* What the webhook knows of the cluster: what resources say of images, and what namespaces ask for. */}}
 {{- define "affix.webhookRules" -}}
 - apiGroups: [affix.dev]
   resources: [imageattachments]
   verbs: [list, watch]
 - apiGroups: [""]
   resources: [namespaces]
-  verbs: [list, watch]
-- apiGroups: [""]
-  resources: [serviceaccounts]
-  verbs: [get]
+  verbs: [get, list, watch]
 {{- end }}
 
+{{/* What pods are pulled with. */}}
 {{- define "affix.webhookSecretRules" -}}
 - apiGroups: [""]
   resources: [secrets]
