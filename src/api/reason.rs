@@ -42,6 +42,12 @@ macro_rules! reasons {
                     $(Self::$name => reasons!(@retried $($flag)?),)+
                 }
             }
+
+            /// Whether the next pass follows soon, with back-off. All else waits for the interval: time alone mends nothing there.
+            #[must_use]
+            pub const fn is_hurried(self) -> bool {
+                self.is_retried() || matches!(self, Self::Progressing)
+            }
         }
     };
     (@stalled Stalled) => { true };

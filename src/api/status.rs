@@ -106,6 +106,12 @@ pub struct ImageStatus {
     #[schemars(length(max = 135))]
     pub digest: String,
 
+    /// The tag that was followed to the digest; absent where spec.image names the digest itself. It tells a tag that moved from a
+    /// reference that was edited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub tag: Option<String>,
+
     /// The media type of the index, or of the single manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
@@ -134,6 +140,12 @@ pub struct TargetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub platform: Option<String>,
+
+    /// More platforms under which the index lists the same digest; at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub other_platforms: Vec<String>,
 
     /// The digest of the manifest.
     #[schemars(length(max = 135))]
@@ -170,6 +182,10 @@ pub struct TargetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 135))]
     pub content: Option<String>,
+
+    /// The generation of the spec for which a newer mark of somebody else was outranked here: once for each generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_for: Option<i64>,
 }
 
 /// Whether a target is an index or the manifest of one platform.

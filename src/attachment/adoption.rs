@@ -3,6 +3,7 @@
 //! A listing only nominates: the manifest decides. The manifest need not be fetched where our own bytes, with the
 //! candidate's `created`, hash to the candidate's digest: then they are the candidate.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::oci::{Descriptor, Digest, ImageManifest, RawEntry, annotation};
@@ -56,17 +57,30 @@ pub(super) fn stated_created(manifest: &ImageManifest) -> Option<Created> {
 
 /// The referrers whose manifests must be read before `content` can be planned for `subject`: those that the listing neither
 /// proves nor contradicts. An end-of-life mark (`is_mark`) is outranked by any newer one, so there every mark of the type
-/// whose listing does not show its time is read as well.
+/// whose listing does not show its time is read as well. Where not all can be read, those come first whose listings show most of
+/// what `content` says, then the newest.
 #[must_use]
 pub fn to_fetch(content: &TargetContent, is_mark: bool, subject: &Descriptor, entries: &[RawEntry]) -> Vec<Descriptor> {
-    of_type(entries, content.artifact_type.as_str())
+    let mut open: Vec<Descriptor> = of_type(entries, content.artifact_type.as_str())
         .filter(|entry| {
             let unproven = content.could_list_as(&entry.annotations) && !is_proven(content, subject, entry);
             let unranked = is_mark && listed_created(entry).is_none();
             unproven || unranked
         })
         .cloned()
-        .collect()
+        .collect();
+    open.sort_by_cached_key(|entry| {
+        let agrees = content.could_list_as(&entry.annotations).then_some(entry.annotations.len());
+        (Reverse(agrees), Reverse(listed_created(entry)), entry.digest.clone())
+    });
+    open.dedup_by(|a, b| a.digest == b.digest);
+    open
+}
+
+/// Whether one of the referrers is known to be our content, so that those that were not read need not be.
+#[must_use]
+pub fn is_found(content: &TargetContent, subject: &Descriptor, entries: &[RawEntry], fetched: &BTreeMap<Digest, ImageManifest>) -> bool {
+    !equals(content, subject, entries, fetched).is_empty()
 }
 
 /// All referrers that equal `content` on `subject`, the one that stays first: the earliest `created`, then the lowest

@@ -43,6 +43,16 @@ impl FileTarget {
         }
     }
 
+    /// Whether both could be for the same target, whatever the image: a digest may be any manifest's, so only an equal one counts.
+    fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Every, _) | (_, Self::Every) | (Self::Index, Self::Index) => true,
+            (Self::Platform(ours), Self::Platform(theirs)) => ours.overlaps(theirs),
+            (Self::Digest(ours), Self::Digest(theirs)) => ours == theirs,
+            _ => false,
+        }
+    }
+
     /// Reads `index`, a digest or a platform.
     ///
     /// # Errors
@@ -154,6 +164,19 @@ fn look_up(key: &api::ConfigMapKeyRef, at: &str, inputs: &Inputs) -> Result<Byte
     map.get(&key.key).cloned().ok_or_else(|| FileError::NoKey { at: at.to_owned(), name: key.name.clone(), key: key.key.clone() })
 }
 
+/// Files of one name for one target cannot all be attached: readers would write one over the other.
+///
+/// # Errors
+/// For the first file whose name an earlier one has, where both could be for the same target.
+pub(super) fn check_overlap(files: &[File], at: &str) -> Result<(), FileError> {
+    for (nth, file) in files.iter().enumerate() {
+        if files.iter().take(nth).any(|earlier| earlier.title == file.title && earlier.target.overlaps(&file.target)) {
+            return Err(FileError::Overlap { at: format!("{at}[{nth}]"), name: file.title.clone(), target: file.target.to_string() });
+        }
+    }
+    Ok(())
+}
+
 /// A title is a bare file name: whoever pulls the artifact writes a file of that name.
 pub(super) fn check_title(title: &str, at: &str) -> Result<(), FileError> {
     let bad = title.is_empty()
@@ -166,6 +189,18 @@ pub(super) fn check_title(title: &str, at: &str) -> Result<(), FileError> {
 /// What is wrong with the files of a spec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
+    /// Two files of one name could be for the same target.
+    #[error(
+        "{at}: {name:?} would be there twice, for {target} and for targets of an earlier file of that name: rename one, or make their targets differ"
+    )]
+    Overlap {
+        /// The file's place.
+        at: String,
+        /// The name.
+        name: String,
+        /// Its targets.
+        target: String,
+    },
     /// The name is no bare file name.
     #[error("{at}.name: {title:?} is not a file name: 1 to 255 bytes without '/', '\\', ':' and control characters, and neither . nor ..")]
     Title {

@@ -35,10 +35,13 @@ impl Entry {
     /// The platform as text: the first that an entry gives.
     #[must_use]
     pub fn platform(&self) -> Option<String> {
-        match &self.kind {
-            EntryKind::Platform(platforms) => platforms.first().map(ToString::to_string),
-            _ => None,
-        }
+        self.platforms().next().map(ToString::to_string)
+    }
+
+    /// Every platform that an entry gives to this digest.
+    pub fn platforms(&self) -> impl Iterator<Item = &Platform> {
+        let platforms: &[Platform] = if let EntryKind::Platform(platforms) = &self.kind { platforms } else { &[] };
+        platforms.iter()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::oci::{ArtifactType, PlatformPattern, Reference, media_type};
 
 use super::content::Content;
 use super::end_of_life::EndOfLifeDate;
-use super::files::{File, FileError, FileTarget, Inputs};
+use super::files::{File, FileError, FileTarget, Inputs, check_overlap};
 use super::problem::Problem;
 use super::selection::Selection;
 use super::supersession::{Supersession, TagFilter};
@@ -184,6 +184,7 @@ fn parse_artifact(artifact: &Artifact, reference: &Reference, inputs: &Inputs) -
             "artifact.files: a file with a target needs a digest in image, since a tag may move on: write image as name:tag@sha256:… (affix pin does)",
         ));
     }
+    check_overlap(&files, "spec.artifact.files").map_err(file_problem)?;
     // A key that names a digest is safe on a tag: wherever the tag moves, the file goes to that digest or nowhere.
     for (nth, from) in artifact.files_from.iter().enumerate() {
         files.extend(File::all_of(from, &format!("spec.artifact.filesFrom[{nth}]"), inputs).map_err(file_problem)?);

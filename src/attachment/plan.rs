@@ -148,7 +148,7 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
         (Outranked::Ours, _) => Action::Attach { created: fresh(), supersedes: false },
         (Outranked::Foreign(conflict), _) => {
             let ours_stood = !equals.is_empty() || (same_content && observed.known.attachment.is_some());
-            match (ours_stood, on_conflict, observed.known.superseded && same_content) {
+            match (ours_stood, on_conflict, observed.known.superseded) {
                 (false, ..) => Action::Attach { created: fresh(), supersedes: false },
                 (true, OnConflict::Supersede, false) => Action::Attach { created: fresh(), supersedes: true },
                 (true, ..) => Action::Refuse(conflict),
@@ -278,3 +278,6 @@ fn conflict(observed: &Observed, rival: &Rival<'_>, keys: &MarkKeys) -> Problem 
         ),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,7 +101,7 @@ impl Selection {
         }
         let has = || {
             let mut has: Vec<String> = Vec::new();
-            for platform in image.entries.iter().filter_map(Entry::platform) {
+            for platform in image.entries.iter().flat_map(Entry::platforms).map(ToString::to_string) {
                 if !has.contains(&platform) {
                     has.push(platform);
                 }
@@ -171,3 +171,6 @@ fn unread(image: &Image) -> Option<(&Digest, &Problem)> {
 fn matches_any(pattern: &PlatformPattern, image: &Image) -> bool {
     image.entries.iter().any(|entry| matches(pattern, entry))
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,8 @@ use super::end_of_life::EndOfLifeDate;
 use super::intent::MarkKeys;
 use super::time::Created;
 
-/// How many moves are remembered; the oldest finished ones are forgotten first.
-pub const MOST_MOVES: usize = 32;
+/// How many moves are remembered, as many as status takes; the oldest finished ones are forgotten first.
+pub const MOST_MOVES: usize = 64;
 
 /// `endOfLife.whenSuperseded`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,10 +123,18 @@ pub fn observe(history: &[Superseded], before: Option<&Digest>, current: &Digest
         });
     }
     while history.len() > MOST_MOVES {
-        let oldest = history.iter().position(|left| left.state == TargetState::Attached).unwrap_or(0);
-        history.remove(oldest);
+        // What the spec names would be taken for a new move, with a new date, if it were forgotten.
+        let forgettable = |left: &Superseded| !previous.iter().any(|named| named.to_string() == left.digest);
+        let oldest = history.iter().position(|left| is_done(left) && forgettable(left));
+        history.remove(oldest.or_else(|| history.iter().position(forgettable)).unwrap_or(0));
     }
     history
+}
+
+/// Whether nothing is left to do for a move.
+#[must_use]
+pub const fn is_done(left: &Superseded) -> bool {
+    matches!(left.state, TargetState::Attached | TargetState::Skipped)
 }
 
 /// Whether a move has settled by `now`.
@@ -145,10 +153,10 @@ fn after(instant: Timestamp, wait: Duration) -> Timestamp {
     SignedDuration::try_from(wait).ok().and_then(|wait| instant.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
 }
 
-/// The date of a move: fixed once, the time of the move plus the grace period.
+/// The date of a move: fixed once, the time of the move plus the grace period. What a dry run planned fixes nothing.
 #[must_use]
 pub fn date_of(left: &Superseded, grace: Duration) -> EndOfLifeDate {
-    let fixed = left.date.as_ref().and_then(|date| date.parse().ok());
+    let fixed = left.date.as_ref().filter(|_| left.state != TargetState::Planned).and_then(|date| date.parse().ok());
     fixed.unwrap_or_else(|| EndOfLifeDate::at(after(left.moved_at.0, grace)))
 }
 
@@ -228,7 +236,7 @@ mod tests {
     #[test]
     fn the_history_is_bounded_and_forgets_what_is_finished_first() {
         let mut history = Vec::new();
-        for nth in 0..40 {
+        for nth in 0..80 {
             history = observe(&history, Some(&digest(&format!("{nth}"))), &digest("z"), &[], at(NOON));
             if nth == 3 {
                 conclude(&mut history[3], TargetState::Attached, None);

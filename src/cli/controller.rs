@@ -1,14 +1,15 @@
 //! `affix controller`: the operator. The flags are Flux's where Flux has them.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
 use crate::api::GoDuration;
-use crate::controller::{self, Options};
+use crate::controller::{self, LeaderElection, Options};
 use crate::engine::EngineOptions;
-use crate::registry::{self, HostPattern, Limits};
+use crate::oci::Digest;
+
+use super::flags::{Address, RegistryArgs, address};
 
 /// Flags of `affix controller`.
 #[derive(Debug, ClapArgs)]
@@ -57,62 +58,56 @@ pub(super) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     kube_api_burst: u32,
     #[command(flatten)]
+    election: ElectionArgs,
+    #[command(flatten)]
     registries: RegistryArgs,
-}
-
-/// What is allowed with registries.
-#[derive(Debug, ClapArgs)]
-#[command(next_help_heading = "Registries")]
-struct RegistryArgs {
-    /// Allow resources that set insecure: true to speak plain HTTP
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
-    insecure_allow_http: bool,
-    /// Allow registries on loopback addresses
-    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
-    allow_loopback: bool,
-    /// Registries that may be used, such as registry.example.com or *.example.com:5000; all without it
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
-    allowed_registries: Vec<HostPattern>,
-    /// Refuse registries in private networks
-    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
-    deny_private_networks: bool,
-    /// Requests in flight at once to one registry
-    #[arg(long, value_name = "COUNT", default_value_t = 32)]
-    max_requests_per_registry: usize,
-    /// Largest manifest, index or page of a listing, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
-    max_manifest_bytes: u64,
-    /// Most pages of one listing
-    #[arg(long, value_name = "COUNT", default_value_t = 50)]
-    max_listing_pages: usize,
-    /// Most referrers of one manifest that are read
-    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
-    max_referrers: usize,
-    /// Most entries of one image
-    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
-    max_index_entries: usize,
-    /// Deepest nesting of indexes that is walked
-    #[arg(long, value_name = "LEVELS", default_value_t = 4)]
-    max_index_depth: usize,
     /// Referrers of one manifest at which affix adds no more; no limit without it
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", help_heading = "Registries")]
     referrers_limit: Option<usize>,
 }
 
-/// An address, or none.
-#[derive(Debug, Clone, Copy)]
-struct Address(Option<SocketAddr>);
+/// How replicas agree on the one that works.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Leader election")]
+struct ElectionArgs {
+    /// Work only while holding a Lease, so that several replicas can run
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
+    /// Namespace of the Lease; that of the pod, or of the kubeconfig's context, without it
+    #[arg(long, value_name = "NAMESPACE", env = "RUNTIME_NAMESPACE")]
+    leader_election_namespace: Option<String>,
+    /// Name of the Lease; with --watch-label-selector, a hash of the selector is added
+    #[arg(long, value_name = "NAME", default_value = "affix-controller")]
+    leader_election_name: String,
+    /// How long the Lease is nobody else's after its last renewal
+    #[arg(long, value_name = "DURATION", default_value = "15s")]
+    leader_election_lease_duration: GoDuration,
+    /// How long a leader works without a renewal
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    leader_election_renew_deadline: GoDuration,
+    /// Time between two renewals
+    #[arg(long, value_name = "DURATION", default_value = "2s")]
+    leader_election_retry_period: GoDuration,
+}
 
-/// Reads `host:port`, `:port` (every address of the machine) and `0` (none).
-fn address(text: &str) -> Result<Address, String> {
-    if text == "0" {
-        return Ok(Address(None));
+impl ElectionArgs {
+    /// The shards of one installation have a Lease each.
+    fn options(self, selector: Option<&str>) -> Option<LeaderElection> {
+        let name = match selector {
+            None => self.leader_election_name,
+            Some(selector) => {
+                let hash: String = Digest::sha256(selector.as_bytes()).hex().chars().take(8).collect();
+                format!("{}-{hash}", self.leader_election_name)
+            }
+        };
+        self.leader_elect.then(|| LeaderElection {
+            namespace: self.leader_election_namespace.filter(|namespace| !namespace.is_empty()),
+            name,
+            lease_duration: self.leader_election_lease_duration.get(),
+            renew_deadline: self.leader_election_renew_deadline.get(),
+            retry_period: self.leader_election_retry_period.get(),
+        })
     }
-    let whole = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-    whole
-        .parse()
-        .map(|address| Address(Some(address)))
-        .map_err(|_| format!("{text:?} is not an address: write :8080, 127.0.0.1:8080, or 0 to switch it off"))
 }
 
 impl Args {
@@ -125,12 +120,11 @@ impl Args {
     }
 
     fn options(self) -> Options {
-        let registries = self.registries;
         let pause = |duration: &GoDuration| -> Duration { duration.get() };
-        let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
         Options {
             metrics_addr: self.metrics_addr.0,
             health_addr: self.health_addr.0,
+            leader_election: self.election.options(self.watch_label_selector.as_deref()),
             watch_label_selector: self.watch_label_selector,
             watch_namespaces: self.watch_namespaces,
             concurrent: self.concurrent,
@@ -140,24 +134,8 @@ impl Args {
             verify_interval: pause(&self.verify_interval),
             kube_api_qps: self.kube_api_qps,
             kube_api_burst: self.kube_api_burst,
-            registries: registry::Options {
-                allowed_registries: registries.allowed_registries,
-                deny_private_networks: registries.deny_private_networks,
-                allow_loopback: registries.allow_loopback,
-                allow_http: registries.insecure_allow_http,
-                denied_addresses: api_server.into_iter().collect(),
-                max_requests_per_registry: registries.max_requests_per_registry,
-                limits: Limits {
-                    manifest_bytes: registries.max_manifest_bytes,
-                    pages: registries.max_listing_pages,
-                    referrers: registries.max_referrers,
-                    index_entries: registries.max_index_entries,
-                    depth: registries.max_index_depth,
-                    ..Limits::default()
-                },
-                ..registry::Options::default()
-            },
-            engine: EngineOptions { most_referrers: registries.referrers_limit, ..EngineOptions::default() },
+            registries: self.registries.options(),
+            engine: EngineOptions { most_referrers: self.referrers_limit, ..EngineOptions::default() },
         }
     }
 }

@@ -10,6 +10,7 @@ mod crd;
 mod desk;
 mod documents;
 mod exit;
+mod flags;
 mod interrupt;
 mod logging;
 mod login;
@@ -18,14 +19,17 @@ mod plan;
 mod report;
 mod table;
 mod text;
+#[cfg(feature = "otlp")]
+mod traces;
 mod tree;
+mod webhook;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use exit::{Error, Exit, tell};
-use logging::LogFormat;
+use logging::{LogFormat, LogLevel};
 
 /// The arguments of `affix`.
 #[derive(Debug, Parser)]
@@ -38,6 +42,10 @@ pub struct Cli {
     /// (such as RUST_LOG=affix=debug)
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+
+    /// The least that is logged: info by default for the operator, warn for the other commands; RUST_LOG, where it is set, decides instead
+    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
 }
 
 const LONG_ABOUT: &str = "Attaches signatures, end-of-life marks and other artifacts to multi-platform images: to the index and to each \
@@ -63,6 +71,8 @@ Exit codes: 0 all was done, 1 not all was done, 2 the input is wrong and nothing
 enum Command {
     /// Runs the operator: keeps in a cluster what its ImageAttachments ask for
     Controller(Box<controller::Args>),
+    /// Runs the admission webhooks: refuses what cannot work, and tells people when they run what is out of date
+    Webhook(Box<webhook::Args>),
     Attach(attach::Args),
     Plan(plan::Args),
     Tree(tree::Args),
@@ -72,12 +82,15 @@ enum Command {
 
 /// Runs a subcommand to its end. Errors are written to stderr; the exit code says how it went.
 pub async fn run(cli: Cli) -> ExitCode {
-    match &cli.command {
-        Command::Controller(_) => logging::start(cli.log_format.unwrap_or_else(LogFormat::of_operator), "info"),
-        _ => logging::start(cli.log_format.unwrap_or(LogFormat::Text), "warn"),
-    }
+    let _logging = match &cli.command {
+        Command::Controller(_) | Command::Webhook(_) => {
+            logging::start(cli.log_format.unwrap_or_else(LogFormat::of_operator), cli.log_level.unwrap_or(LogLevel::Info))
+        }
+        _ => logging::start(cli.log_format.unwrap_or(LogFormat::Text), cli.log_level.unwrap_or(LogLevel::Warn)),
+    };
     let ended = match cli.command {
         Command::Controller(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),
+        Command::Webhook(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),
         Command::Attach(args) => attach::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Tree(args) => tree::run(args).await,

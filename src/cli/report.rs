@@ -140,8 +140,8 @@ fn future(row: &TargetStatus) -> (&'static str, String) {
 
 /// Reason and message, as far as there are any.
 fn cause(row: &TargetStatus) -> Option<String> {
-    let reason = row.reason.as_ref()?;
-    Some(row.message.as_ref().map_or_else(|| reason.clone(), |message| format!("{reason}: {message}")))
+    let parts: Vec<&str> = [&row.reason, &row.message].into_iter().flatten().map(String::as_str).collect();
+    (!parts.is_empty()).then(|| parts.join(": "))
 }
 
 /// The reason for a skip, and what it means.

@@ -13,6 +13,7 @@ use crate::api::{ImageAttachment, ImageAttachmentStatus, Reason};
 use crate::engine::{Claims, Draft, Engine, Failure, Journal, Note, Severity, status_in_progress};
 use crate::oci::Digest;
 
+use super::leadership::Leadership;
 use super::metrics::Metrics;
 use super::objects::Objects;
 use super::options::Options;
@@ -31,6 +32,7 @@ pub(super) struct Context {
     pub(super) objects: Objects,
     pub(super) lanes: Lanes,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) leadership: Arc<Leadership>,
     recorder: Recorder,
 }
 
@@ -49,11 +51,11 @@ pub(super) enum ClusterError {
 }
 
 impl Context {
-    pub(super) fn new(client: Client, engine: Engine, options: Options, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(client: Client, engine: Engine, options: Options, metrics: Arc<Metrics>, leadership: Arc<Leadership>) -> Self {
         let instance = std::env::var("HOSTNAME").ok();
         let recorder = Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance });
         let lanes = Lanes::new(options.concurrent);
-        Self { client, engine, options, objects: Objects::default(), lanes, metrics, recorder }
+        Self { client, engine, options, objects: Objects::default(), lanes, metrics, leadership, recorder }
     }
 
     /// Bounds a call to the API server.

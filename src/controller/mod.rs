@@ -6,13 +6,16 @@
 mod backoff;
 mod cluster;
 mod context;
-mod health;
+mod fence;
+mod leadership;
+mod lease;
 mod metrics;
 mod objects;
 mod options;
 mod reconcile;
+mod rotation;
 mod run;
 mod schedule;
 
-pub use options::Options;
+pub use options::{LeaderElection, Options};
 pub use run::{RunError, run};

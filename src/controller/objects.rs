@@ -1,8 +1,10 @@
 //! What the process remembers of each object between its passes, by UID. Losing it costs a look at the registry, never more.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus};
 
@@ -15,6 +17,12 @@ struct Remembered {
     verify_at: Option<Instant>,
     /// The status that was last written, with its resource version: the watch may not have brought it back yet.
     written: Option<(u64, ImageAttachmentStatus)>,
+    /// Somebody waits for the next pass.
+    hurried: bool,
+    /// Woken when a visit that waits for its turn should rather begin again.
+    woken: Arc<Notify>,
+    /// The pull secrets that the service account named at the last pass.
+    pull_secrets: BTreeSet<String>,
 }
 
 /// The memory of all objects.
@@ -47,6 +55,37 @@ impl Objects {
     pub(super) fn wrote(&self, uid: &str, resource_version: Option<&str>, status: &ImageAttachmentStatus) {
         let Some(version) = version(resource_version) else { return };
         self.with(uid, |remembered| remembered.written = Some((version, status.clone())));
+    }
+
+    /// An object, or what it uses, has changed: its next pass is one that somebody waits for, and a visit that waits behind
+    /// interval checks begins again. One that was never visited has nothing to hurry.
+    pub(super) fn hurry(&self, uid: &str) {
+        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(remembered) = objects.get_mut(uid) {
+            remembered.hurried = true;
+            remembered.woken.notify_waiters();
+        }
+    }
+
+    /// Whether somebody waits for the pass that begins now.
+    pub(super) fn take_hurry(&self, uid: &str) -> bool {
+        self.with(uid, |remembered| std::mem::take(&mut remembered.hurried))
+    }
+
+    /// What a visit that waits for its turn listens to, from the moment of this call.
+    pub(super) fn woken(&self, uid: &str) -> Arc<Notify> {
+        self.with(uid, |remembered| Arc::clone(&remembered.woken))
+    }
+
+    /// Remembers what the service account names.
+    pub(super) fn has_pull_secrets(&self, uid: &str, secrets: BTreeSet<String>) {
+        self.with(uid, |remembered| remembered.pull_secrets = secrets);
+    }
+
+    /// Whether the service account named this Secret at the last pass.
+    pub(super) fn is_pull_secret(&self, uid: &str, secret: &str) -> bool {
+        let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.get(uid).is_some_and(|remembered| remembered.pull_secrets.contains(secret))
     }
 
     /// One more failure; answers with how many in a row.
@@ -105,6 +144,19 @@ mod tests {
         assert_eq!(objects.freshest("u", &object("9", 1)).status.unwrap().observed_generation, 2);
         assert_eq!(objects.freshest("u", &object("10", 3)).status.unwrap().observed_generation, 3);
         assert_eq!(objects.freshest("u", &object("9", 1)).status.unwrap().observed_generation, 1);
+    }
+
+    #[tokio::test]
+    async fn a_change_wakes_the_visit_that_waits_and_counts_for_the_next_one() {
+        let objects = Objects::default();
+        objects.hurry("never-visited");
+        assert!(!objects.take_hurry("never-visited"));
+        let woken = objects.woken("u");
+        let waiting = woken.notified();
+        objects.hurry("u");
+        waiting.await;
+        assert!(objects.take_hurry("u"));
+        assert!(!objects.take_hurry("u"));
     }
 
     #[test]

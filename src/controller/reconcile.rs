@@ -10,20 +10,41 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use crate::api::{ConditionType, Conditions, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
-use crate::engine::{self, Failure, Note, Outcome, Severity};
+use crate::engine::{self, Failure, Names, Note, Outcome, Severity};
 
 use super::backoff;
 use super::cluster::Namespace;
 use super::context::{ClusterError, Context, NamespaceClaims, StatusJournal};
 use super::metrics;
+use super::rotation::{Changed, Kind};
+use super::schedule::Turn;
 
 /// The annotation by which users ask for a pass now, as Flux has it.
 pub(super) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 
-/// Reconciles one object. It never fails: whatever goes wrong decides when the object is visited next.
+/// Reconciles one object while this process leads. It never fails: whatever goes wrong decides when the object is visited next.
 pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Context>) -> Result<Action, Infallible> {
+    let Some(term) = context.leadership.term() else {
+        // The object may have changed by the time this process leads, so then it is fetched anew.
+        return Ok(if context.leadership.begun().await { Action::requeue(Duration::ZERO) } else { Action::await_change() });
+    };
+    // A task of its own: the applier looks at every visit whenever one goes on, and on one core.
+    let visit = AbortOnDropHandle::new(tokio::spawn(visit(object, Arc::clone(&context)).in_current_span()));
+    Ok(tokio::select! {
+        biased;
+        () = context.leadership.ended(term) => Action::requeue(Duration::ZERO),
+        action = visit => action.unwrap_or_else(|_| {
+            context.metrics.reconciles.panicked();
+            Action::requeue(context.options.max_retry_delay)
+        }),
+    })
+}
+
+async fn visit(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Context>) -> Action {
     let object = match &object.0 {
         Ok(object) => object,
         Err(invalid) => {
@@ -33,19 +54,23 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
                 error = invalid.error,
                 "the resource cannot be read; the CRD in the cluster may be of another version"
             );
-            return Ok(Action::await_change());
+            return Action::await_change();
         }
     };
     let uid = object.uid().unwrap_or_default();
     if object.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+        return Action::await_change();
     }
+    let waiting = context.metrics.queue.waiting();
+    let turn = turn(&context, &uid, object).await;
+    drop(waiting);
+    let Some(_turn) = turn else { return Action::requeue(Duration::ZERO) };
     let object = context.objects.freshest(&uid, object);
     let started = Instant::now();
-    context.metrics.started();
+    let _active = context.metrics.reconciles.started();
     let visit = Visit { context: &context, object: &object, uid: &uid };
     let (next, result, told) = match visit.run().await {
-        Ok(done) => (done.next, if done.ready { metrics::Outcome::success } else { metrics::Outcome::requeue_after }, Some(done)),
+        Ok(done) => (done.next, metrics::Outcome::of(done.ready, done.reason), Some(done)),
         Err(ClusterError::Gone) => (None, metrics::Outcome::success, None),
         Err(error) => {
             let delay = visit.back_off(None);
@@ -54,7 +79,7 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
         }
     };
     let took = started.elapsed();
-    context.metrics.finished(result, told.as_ref().map(|done| done.reason), told.as_ref().map_or(0, |done| done.requests), took);
+    context.metrics.reconciles.finished(result, told.as_ref().map(|done| done.reason), took);
     if let Some(done) = told {
         tracing::info!(
             namespace = object.namespace(),
@@ -66,7 +91,23 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
             "reconciled"
         );
     }
-    Ok(next.map_or_else(Action::await_change, Action::requeue))
+    next.map_or_else(Action::await_change, Action::requeue)
+}
+
+/// A turn to work; `None` where the object has changed while it waited behind interval checks: then it is fetched anew, and waits
+/// there no longer.
+async fn turn(context: &Context, uid: &str, object: &ImageAttachment) -> Option<Turn> {
+    let host = registry_host(&object.spec.image);
+    let woken = context.objects.woken(uid);
+    let woken = woken.notified();
+    if context.objects.take_hurry(uid) || is_awaited(object) {
+        return Some(context.lanes.turn(host, true).await);
+    }
+    tokio::select! {
+        biased;
+        turn = context.lanes.turn(host, false) => Some(turn),
+        () = woken => None,
+    }
 }
 
 /// What a visit came to.
@@ -89,9 +130,7 @@ impl Visit<'_> {
         let generation = self.object.metadata.generation.unwrap_or_default();
         let previous = self.object.status.clone().unwrap_or_default();
         let requested = self.object.annotations().get(REQUESTED_AT).cloned();
-        let asked = requested.is_some() && requested != previous.last_handled_reconcile_at;
-        let express = asked || previous.observed_generation != generation;
-        let _turn = self.context.lanes.turn(registry_host(&self.object.spec.image), express).await;
+        let asked = is_asked_for(self.object, &previous);
         let now = Timestamp::now();
 
         if self.object.spec.suspend() {
@@ -111,6 +150,8 @@ impl Visit<'_> {
         let mut next = engine::status(&previous, &outcome, generation, now);
         next.last_handled_reconcile_at = requested.or(next.last_handled_reconcile_at);
         self.write(&previous, &next).await?;
+        self.context.metrics.attachments.count(&metrics::Tally::of(&previous.targets, &outcome));
+        self.context.metrics.resources.signs_until(self.uid, outcome.signatures_end);
         for note in &outcome.notes {
             self.context.publish(self.object, note).await;
         }
@@ -121,7 +162,7 @@ impl Visit<'_> {
             let interval = backoff::jittered(self.context.options.verify_interval, 10, rand::random());
             self.context.objects.verified(self.uid, Instant::now() + interval);
         }
-        let next_visit = if is_ready || reason.is_stalled() || reason == Reason::Planned {
+        let next_visit = if !outcome.is_hurried() {
             self.context.objects.succeeded(self.uid);
             let interval = backoff::jittered(self.object.spec.interval(), self.context.options.interval_jitter_percentage, rand::random());
             let verify = self.context.objects.verify_at(self.uid).map(|at| at.saturating_duration_since(Instant::now()));
@@ -137,6 +178,7 @@ impl Visit<'_> {
     async fn pass(&self, previous: &ImageAttachmentStatus, generation: i64, verify: bool, now: Timestamp) -> Result<Outcome, ClusterError> {
         let namespace = Namespace::of(&self.context.client, &self.object.namespace().unwrap_or_default());
         let sources = self.context.bounded(namespace.sources(&self.object.spec)).await?;
+        self.context.objects.has_pull_secrets(self.uid, sources.image_pull_secrets.iter().flatten().cloned().collect());
         let request = match engine::request(&self.object.spec, Some(previous), generation, &sources, verify) {
             Ok(request) => request,
             Err(problem) => return Ok(Outcome::failed(&problem.into())),
@@ -144,7 +186,7 @@ impl Visit<'_> {
         let journal = StatusJournal { context: self.context, object: self.object, now };
         let pass = self.context.engine.run(&request, &journal, &NamespaceClaims, now);
         Ok(AssertUnwindSafe(pass).catch_unwind().await.unwrap_or_else(|_| {
-            self.context.metrics.panicked();
+            self.context.metrics.reconciles.panicked();
             tracing::error!(namespace = self.object.namespace(), name = self.object.name_any(), "the pass panicked");
             Outcome::failed(&Failure::new(
                 Reason::RegistryUnavailable,
@@ -175,15 +217,44 @@ impl Visit<'_> {
     }
 
     fn back_off(&self, retry_after: Option<Duration>) -> Duration {
+        self.context.metrics.queue.put_off();
         let failures = self.context.objects.failed(self.uid);
         let options = &self.context.options;
         backoff::delay(failures, options.min_retry_delay, options.max_retry_delay, retry_after, rand::random())
     }
 }
 
+/// Whether the user has asked for a pass that has not taken place yet.
+fn is_asked_for(object: &ImageAttachment, status: &ImageAttachmentStatus) -> bool {
+    let requested = object.annotations().get(REQUESTED_AT);
+    requested.is_some() && requested != status.last_handled_reconcile_at.as_ref()
+}
+
+/// Whether somebody waits for what comes of this object: they have asked, or changed it.
+fn is_awaited(object: &ImageAttachment) -> bool {
+    let status = object.status.as_ref();
+    let observed = status.map(|status| status.observed_generation);
+    observed != object.metadata.generation || status.is_some_and(|status| is_asked_for(object, status))
+}
+
 /// The part of an image before its repository: enough to share turns fairly, also where the reference turns out to be bad.
 fn registry_host(image: &str) -> &str {
     image.split('/').next().unwrap_or_default()
+}
+
+/// Whether `object` uses what has changed; what its service account added is known from its last pass.
+pub(super) fn uses(context: &Context, object: &DeserializeGuard<ImageAttachment>, changed: &Changed) -> bool {
+    let Ok(object) = &object.0 else { return false };
+    if object.namespace().as_deref() != Some(changed.namespace.as_str()) {
+        return false;
+    }
+    let names = Names::of(&object.spec);
+    match changed.kind {
+        Kind::ConfigMap => names.config_maps.contains(&changed.name),
+        Kind::Secret => {
+            names.secrets.contains(&changed.name) || context.objects.is_pull_secret(&object.uid().unwrap_or_default(), &changed.name)
+        }
+    }
 }
 
 /// What a reconciliation is keyed on, besides time: the spec's generation, a request, deletion and finalizers.

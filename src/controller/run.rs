@@ -4,26 +4,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use kube::client::ClientBuilder;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, applier};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ImageAttachment;
 use crate::engine::Engine;
-use crate::registry::Registries;
+use crate::registry::{self, Registries};
+use crate::service::{self, Readiness};
 
 use super::context::Context;
-use super::health::{self, Readiness};
-use super::metrics::Metrics;
+use super::fence::Fence;
+use super::leadership::Leadership;
+use super::lease::Election;
+use super::metrics::{CountRequests, Metrics};
 use super::options::Options;
-use super::reconcile::{interesting, reconcile};
+use super::reconcile::{interesting, reconcile, uses};
+use super::rotation;
 
 /// How long passes under way may take to end after SIGTERM; the kubelet's default grace period is 30 s.
 const DRAIN: Duration = Duration::from_secs(25);
+/// The same where another replica waits to go on with them: it has the work within 2 s.
+const HANDOVER: Duration = Duration::from_millis(300);
 
 /// Why the operator could not start.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +40,9 @@ pub enum RunError {
     /// The client could not be built.
     #[error("the cluster's client cannot be made: {0}")]
     Client(#[from] kube::Error),
+    /// The times of leader election do not fit each other.
+    #[error("leader election: {0}")]
+    Election(String),
     /// An address cannot be listened on.
     #[error("{what} cannot be served: {source}")]
     Listen {
@@ -52,11 +61,20 @@ pub enum RunError {
 /// # Errors
 /// When it cannot start; whatever happens later is retried.
 pub async fn run(options: Options) -> Result<(), RunError> {
+    if let Some(election) = &options.leader_election {
+        election.check().map_err(RunError::Election)?;
+    }
     let mut config = kube::Config::infer().await.map_err(|error| RunError::Config(error.to_string()))?;
     config.read_timeout = None;
-    let client = Client::try_from(config)?;
+    // A second try of a write would leave without a look at the gate, so whoever writes tries again.
+    config.default_retry = false;
+    let leadership = Arc::new(if options.leader_election.is_some() { Leadership::standby() } else { Leadership::alone() });
+    let metrics = Arc::new(Metrics::new(options.concurrent));
+    let client = ClientBuilder::try_from(config.clone())?
+        .with_layer(&CountRequests(Arc::clone(&metrics.cluster)))
+        .with_layer(&Fence(leadership.gate().clone()))
+        .build();
     let shutdown = CancellationToken::new();
-    let metrics = Arc::new(Metrics::new());
     let readiness = Arc::new(Readiness::default());
     let scopes: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
         [] => vec![None],
@@ -66,27 +84,57 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         readiness.wait_for(waited_for(scope.as_deref()));
     }
     if let Some(address) = options.health_addr {
-        let routes = health::health_routes(Arc::clone(&readiness));
-        health::serve("health", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "health", source })?;
+        let routes = service::health_routes(Arc::clone(&readiness));
+        service::serve("health", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "health", source })?;
     }
     if let Some(address) = options.metrics_addr {
-        let routes = health::metrics_routes(Arc::clone(&metrics));
-        health::serve("metrics", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "metrics", source })?;
+        let encoded = Arc::clone(&metrics);
+        let routes = service::metrics_routes(move || encoded.encode());
+        service::serve("metrics", address, routes, shutdown.clone())
+            .await
+            .map_err(|source| RunError::Listen { what: "metrics", source })?;
     }
-    stop_on_signal(shutdown.clone()).map_err(RunError::Signal)?;
+    service::stop_on_signal(shutdown.clone()).map_err(RunError::Signal)?;
+    let election = match options.leader_election.clone() {
+        None => None,
+        Some(election) => {
+            // What is written to the Lease opens the gate, so it cannot pass the gate itself.
+            let namespace = election.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+            let leases = Api::namespaced(Client::try_from(config)?, &namespace);
+            let election = Election::new(leases, election, Arc::clone(&leadership), Arc::clone(&readiness), Arc::clone(&metrics));
+            Some(tokio::spawn(election.run(shutdown.clone())))
+        }
+    };
 
-    let engine = Engine::new(Registries::new(options.registries.clone()), options.engine.clone());
-    let context = Arc::new(Context::new(client, engine, options, metrics));
+    let registries =
+        registry::Options { observer: metrics.registries.clone(), write_gate: leadership.gate().clone(), ..options.registries.clone() };
+    let engine = Engine::new(Registries::new(registries), options.engine.clone());
+    let gate = leadership.gate().clone();
+    let patience = if election.is_some() { HANDOVER } else { DRAIN };
+    let context = Arc::new(Context::new(client, engine, options, metrics, leadership));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "affix started");
     let watches = scopes.into_iter().map(|scope| watch(scope, Arc::clone(&context), Arc::clone(&readiness), shutdown.clone()));
     let all = futures::future::join_all(watches);
     let drained = async {
         shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
+        tokio::time::sleep(patience).await;
+        // What has left already is waited for, so that it does not arrive in the middle of the next leader's work.
+        gate.close();
+        gate.settled(HANDOVER).await;
     };
-    tokio::select! {
-        _ = all => tracing::info!("affix stopped"),
-        () = drained => tracing::warn!("affix stopped with passes under way; they are taken up again at the next start"),
+    let ended = tokio::select! {
+        _ = all => true,
+        () = drained => false,
+    };
+    if let Some(election) = election
+        && let Ok(election) = election.await
+    {
+        election.release().await;
+    }
+    if ended {
+        tracing::info!("affix stopped");
+    } else {
+        tracing::warn!("affix stopped with passes under way; they are taken up again by the next leader, or at the next start");
     }
     Ok(())
 }
@@ -106,7 +154,8 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         selection = selection.labels(labels);
     }
     let (store, writer) = reflector::store::<DeserializeGuard<ImageAttachment>>();
-    let forgetful = Arc::clone(&context);
+    context.metrics.resources.watch(store.clone(), Arc::clone(&context.leadership));
+    let (forgetful, waiting) = (Arc::clone(&context), Arc::clone(&context));
     let listed = CancellationToken::new();
     let (scope, seen) = (waited_for(namespace.as_deref()), listed.clone());
     let touched = watcher(api, selection)
@@ -127,10 +176,25 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         })
         .applied_objects()
         .predicate_filter(interesting, kube::runtime::PredicateConfig::default())
+        .inspect_ok(move |object| waiting.objects.hurry(&object.uid().unwrap_or_default()))
         .map_ok(|object| ObjectRef::from_obj(&object))
         .inspect_err(|error| tracing::warn!(%error, "the watch of imageattachments failed; trying again"))
-        .filter_map(|seen| async { seen.ok().map(Ok::<_, watcher::Error>) })
-        .take_until(shutdown.clone().cancelled_owned());
+        .filter_map(|seen| async { seen.ok().map(Ok::<_, watcher::Error>) });
+    let changes = rotation::watch(&context.client, namespace.as_deref(), &shutdown);
+    let changes = futures::stream::unfold(changes, |mut changes| async { Some((changes.recv().await?, changes)) });
+    let (users, hurrying) = (store.clone(), Arc::clone(&context));
+    let rotated = changes.flat_map(move |changed| {
+        tracing::debug!(?changed, "what resources use has changed");
+        let used = users.state().into_iter().filter(|object| uses(&hurrying, object, &changed));
+        let used: Vec<_> = used
+            .map(|object| {
+                hurrying.objects.hurry(&object.uid().unwrap_or_default());
+                Ok(ObjectRef::from_obj(&*object))
+            })
+            .collect();
+        futures::stream::iter(used)
+    });
+    let touched = futures::stream::select(touched, rotated).take_until(shutdown.clone().cancelled_owned());
     let config = controller::Config::default();
     let passes =
         applier(|object, context| Box::pin(reconcile(object, context)), |_, never, _| match *never {}, context, store, touched, config)
@@ -150,17 +214,4 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         () = passes => {}
         () = never_listed => {}
     }
-}
-
-fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping: passes under way are ended first");
-        shutdown.cancel();
-    });
-    Ok(())
 }

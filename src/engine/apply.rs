@@ -11,6 +11,7 @@ use crate::attachment::{Action, Attachment, Created, Entry, Existing, Listed, Pr
 use crate::oci::{Descriptor, Digest, annotation, media_type};
 use crate::registry::{FallbackChange, ListingSource, Locator, Session};
 
+use super::dry_run;
 use super::failure::Failure;
 use super::listing::Target;
 use super::outcome::{Note, Outcome, Severity};
@@ -51,8 +52,8 @@ pub(super) struct Work<'a> {
     /// The targets, and the plan of each.
     pub targets: &'a [Target],
     pub plans: &'a [TargetPlan],
-    /// Whether the registry has the empty blob.
-    pub empty_is_there: bool,
+    /// Whether the registry has the empty blob, or why not.
+    pub empty: Result<(), Failure>,
 }
 
 impl Pass<'_> {
@@ -64,22 +65,20 @@ impl Pass<'_> {
         journal: &impl Journal,
         claims: &impl Claims,
     ) -> Result<Outcome, Failure> {
-        let Work { entries, mut table, targets, plans, empty_is_there } = work;
+        let Work { entries, mut table, targets, plans, empty } = work;
         let mut pushes: Vec<(&Target, Push, bool)> = Vec::new();
-        let mut retry_after = None;
+        let mut retry_after = targets.iter().filter_map(|target| target.retry_after).max();
         // What status says was about to be pushed, and never was.
         let absent: Vec<Digest> = targets.iter().flat_map(|target| target.unlisted.absent.iter().cloned()).collect();
         for (target, plan) in targets.iter().zip(plans) {
             if let (Ok(words), false) = (&mut outcome.resolved, plan.notes.is_empty()) {
                 words.extend(plan.notes.iter().cloned());
             }
-            if let Ok(entries) = &target.observed.listing {
-                self.warn_of_many(&mut outcome, &target.observed.subject, entries.len());
-            }
+            self.warn_of_many(&mut outcome, &target.observed.subject, &target.extent);
             match &plan.action {
                 Action::Refuse(problem) => set(&mut table, target.row, |row| rows::fail(row, &problem.clone().into())),
                 Action::Keep { existing, made } => {
-                    set(&mut table, target.row, |row| rows::attached(row, existing, *made, &target.content));
+                    set(&mut table, target.row, |row| self.attached(row, existing, *made, &target.content));
                 }
                 Action::Attach { created, supersedes } => {
                     let (attachment, blobs) = match self.make(target, *created).await {
@@ -90,7 +89,14 @@ impl Pass<'_> {
                         }
                     };
                     let created = stated_created(&attachment).unwrap_or(*created);
-                    set(&mut table, target.row, |row| rows::intended(row, attachment.digest(), created, &target.content));
+                    if self.request.mode == Mode::Attach {
+                        set(&mut table, target.row, |row| {
+                            rows::intended(row, attachment.digest(), created, &target.content);
+                            if *supersedes {
+                                row.superseded_for = Some(self.request.memory.generation);
+                            }
+                        });
+                    }
                     let seen_before = target.observed.known.attachment.is_some()
                         || target.observed.listing.as_ref().is_ok_and(|entries| !entries.is_empty());
                     let push = Push { subject: target.observed.subject.clone(), attachment, blobs, source: target.source, seen_before };
@@ -100,14 +106,13 @@ impl Pass<'_> {
         }
         if self.request.mode == Mode::Plan {
             for (target, ..) in &pushes {
-                set(&mut table, target.row, |row| {
-                    row.state = TargetState::Planned;
-                    row.attachment = None;
-                    row.origin = None;
-                    row.created = None;
-                });
+                set(&mut table, target.row, |row| row.state = TargetState::Planned);
             }
-            return Ok(self.finish(outcome, table, Vec::new(), &[], None));
+            let leftovers = self.would_remove(&table, targets, plans, claims, entries).await;
+            let outcome = self.finish(outcome, table, leftovers, &absent, None);
+            let (rows, leftovers) = (outcome.rows.as_deref().unwrap_or_default(), outcome.leftovers.as_deref().unwrap_or_default());
+            let verdict = dry_run::verdict(outcome.verdict.clone(), rows, leftovers);
+            return Ok(Outcome { verdict, ..outcome });
         }
         if let (Some(image), false) = (&outcome.image, pushes.is_empty()) {
             let mut leftovers = Vec::new();
@@ -116,16 +121,17 @@ impl Pass<'_> {
         }
         let timed_out = self.timed_out();
         let parcels: Vec<Push> = pushes.iter().map(|(_, push, _)| push.clone()).collect();
-        let results = push_all(self.session, &parcels, empty_is_there, self.deadline, &timed_out).await;
+        let results = push_all(self.session, &parcels, empty, self.deadline, &timed_out).await;
         for ((target, push, supersedes), (result, notes)) in pushes.iter().zip(results) {
             outcome.notes.extend(notes);
             match result {
                 Ok(Pushed::Listed) => {
                     let existing = Existing { digest: push.attachment.digest().clone(), created: stated_created(&push.attachment) };
-                    set(&mut table, target.row, |row| {
-                        rows::attached(row, &existing, true, &target.content);
-                        row.reason = supersedes.then(|| Reason::Superseded.as_str().to_owned());
-                    });
+                    set(&mut table, target.row, |row| self.attached(row, &existing, true, &target.content));
+                    if *supersedes {
+                        let message = format!("{} now outranks a newer mark of somebody else on {}", existing.digest, push.subject.digest);
+                        outcome.notes.push(Note { severity: Severity::Normal, reason: Reason::Superseded, message });
+                    }
                     self.note_restored(&mut outcome, target, push);
                 }
                 Ok(Pushed::NotListedYet) => {}
@@ -140,13 +146,21 @@ impl Pass<'_> {
                 journal.progress(row);
             }
         }
-        let (leftovers, mut gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, entries).await;
+        let (mut leftovers, mut gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, entries).await;
         gone.extend(absent);
+        leftovers.retain(|leftover| !gone.iter().any(|gone| gone.to_string() == leftover.attachment));
         Ok(self.finish(outcome, table, leftovers, &gone, retry_after))
     }
 }
 
 impl Pass<'_> {
+    /// The row says that an attachment is there, and whether it outranks somebody else's.
+    fn attached(&self, row: &mut TargetStatus, existing: &Existing, made: bool, content: &Digest) {
+        rows::attached(row, existing, made, content);
+        let outranks = row.superseded_for == Some(self.request.memory.generation);
+        row.reason = outranks.then(|| Reason::Superseded.as_str().to_owned());
+    }
+
     /// The attachment of what is wanted on a target, and its blobs.
     async fn make(&self, target: &Target, created: Created) -> Result<(Attachment, Vec<Bytes>), Problem> {
         let subject = &target.observed.subject;
@@ -174,21 +188,19 @@ fn stated_created(attachment: &Attachment) -> Option<Created> {
 pub(super) async fn push_all(
     session: &Session,
     pushes: &[Push],
-    empty_is_there: bool,
+    empty: Result<(), Failure>,
     deadline: Instant,
     timed_out: &Failure,
 ) -> Vec<(Result<Pushed, Failure>, Vec<Note>)> {
-    let mut wanted: BTreeMap<Digest, Bytes> =
+    let wanted: BTreeMap<Digest, Bytes> =
         pushes.iter().flat_map(|push| &push.blobs).map(|bytes| (Digest::sha256(bytes), bytes.clone())).collect();
-    if !empty_is_there {
-        wanted.insert(Descriptor::empty().digest, Bytes::from_static(b"{}"));
-    }
     let uploads = join_all(wanted.into_iter().map(|(digest, bytes)| async move {
         let answer = timeout_at(deadline, session.put_blob(bytes)).await;
         (digest, answer.map_err(|_| timed_out.clone()).and_then(|answer| answer.map_err(Failure::from)))
     }));
-    let failed: BTreeMap<Digest, Failure> =
-        uploads.await.into_iter().filter_map(|(digest, answer)| Some((digest, answer.err()?))).collect();
+    let empty = empty.err().map(|failure| (Descriptor::empty().digest, failure));
+    let uploaded = uploads.await.into_iter().filter_map(|(digest, answer)| Some((digest, answer.err()?)));
+    let failed: BTreeMap<Digest, Failure> = empty.into_iter().chain(uploaded).collect();
     let failed = &failed;
     join_all(pushes.iter().map(|push| async move {
         let mut notes = Vec::new();

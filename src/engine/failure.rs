@@ -55,5 +55,7 @@ const fn reason(kind: ErrorKind) -> Reason {
         // What a Secret holds cannot be used: the message says which part, and a corrected Secret mends it.
         ErrorKind::InvalidAccess => Reason::SecretNotFound,
         ErrorKind::ReferrersUnsupported => Reason::InvalidSpec,
+        // Whoever may write now does the work; this process cannot even say so in status.
+        ErrorKind::GateClosed => Reason::Progressing,
     }
 }

@@ -11,7 +11,7 @@ use crate::signing::Signer;
 
 use super::apply::Push;
 use super::failure::Failure;
-use super::listing::Target;
+use super::listing::{Extent, Target};
 use super::outcome::{Note, Outcome, Severity, Verdict};
 use super::pass::{Pass, Request};
 use super::remove::{self, Claims, Removed};
@@ -39,11 +39,15 @@ impl Pass<'_> {
         outcome.notes.push(Note { severity: Severity::Warning, reason: Reason::Restored, message });
     }
 
-    pub(super) fn warn_of_many(&self, outcome: &mut Outcome, subject: &Descriptor, count: usize) {
-        if count >= self.engine.options.warn_referrers
-            && let Ok(words) = &mut outcome.resolved
-        {
-            words.push(format!("{} has {count} referrers; admission controllers stop reading at 50", subject.digest));
+    pub(super) fn warn_of_many(&self, outcome: &mut Outcome, subject: &Descriptor, extent: &Extent) {
+        let Ok(words) = &mut outcome.resolved else { return };
+        let Extent { referrers, filtered, unread } = extent;
+        if *referrers >= self.engine.options.warn_referrers {
+            let of = if *filtered { " of this type alone" } else { "" };
+            words.push(format!("{} has {referrers} referrers{of}; admission controllers stop reading at 50", subject.digest));
+        }
+        if *unread > 0 {
+            words.push(format!("{} has {unread} more referrers of this type that were not read", subject.digest));
         }
     }
 
@@ -103,8 +107,12 @@ impl Pass<'_> {
         (leftovers, gone)
     }
 
-    /// A pass that cannot make rows; what earlier passes made is not forgotten.
+    /// A pass that cannot make rows; what earlier passes made is not forgotten, and of the same image the rows still hold.
     pub(super) fn refuse(&self, outcome: Outcome, failure: &Failure) -> Outcome {
+        let digest = outcome.image.as_ref().map(|image| image.digest.as_str());
+        if self.request.memory.image.as_ref().map(ToString::to_string).as_deref() == digest {
+            return Outcome { verdict: Verdict::failed(failure), ..outcome };
+        }
         Outcome { verdict: Verdict::failed(failure), ..self.finish(outcome, Vec::new(), Vec::new(), &[], None) }
     }
 

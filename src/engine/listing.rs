@@ -1,11 +1,12 @@
 //! What is attached already: the referrers of each target, and the manifests that a listing leaves open. Reads only.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::join_all;
 
 use crate::api::{Reason, SupportedMode};
-use crate::attachment::{Listed, MOST_CANDIDATES, Observed, proven, to_fetch};
+use crate::attachment::{Listed, MOST_CANDIDATES, Observed, is_found, proven, to_fetch};
 use crate::oci::{Descriptor, Digest, ImageManifest, Manifest, RawEntry};
 use crate::registry::{ErrorKind, ListingSource, Locator};
 
@@ -26,6 +27,28 @@ pub(super) struct Target {
     pub(super) content: Digest,
     /// Of signatures: what the listing does not show.
     pub(super) unlisted: Unlisted,
+    /// What was listed.
+    pub(super) extent: Extent,
+    /// How long the registry asked to wait, where it did not list.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// How much of a subject's referrers a pass has seen.
+#[derive(Default)]
+pub(super) struct Extent {
+    /// How many were listed.
+    pub(super) referrers: usize,
+    /// Whether the registry left out those of other types.
+    pub(super) filtered: bool,
+    /// How many that might be equal were not read, since one that is equal was found before.
+    pub(super) unread: usize,
+}
+
+/// What a listing brought beside its entries.
+struct Found {
+    source: ListingSource,
+    unlisted: Unlisted,
+    extent: Extent,
 }
 
 impl Pass<'_> {
@@ -37,58 +60,48 @@ impl Pass<'_> {
             let known = self.request.memory.known(&subject.digest);
             let ours = made.get(&subject.digest).cloned().unwrap_or_default();
             let mut observed = Observed { subject, wanted, listing: Ok(Vec::new()), fetched: BTreeMap::new(), known, ours };
-            let (source, unlisted) = match self.in_time(self.list(&mut observed)).await.and_then(std::convert::identity) {
-                Ok(listed) => listed,
+            let mut retry_after = None;
+            let found = match self.in_time(self.list(&mut observed)).await.and_then(std::convert::identity) {
+                Ok(found) => found,
                 Err(failure) => {
+                    retry_after = failure.retry_after;
                     observed.listing = Err(failure.problem);
-                    (ListingSource::Api, Unlisted::default())
+                    Found { source: ListingSource::Api, unlisted: Unlisted::default(), extent: Extent::default() }
                 }
             };
             let content = hash(&observed.wanted);
-            Target { observed, source, row, content, unlisted }
+            Target { observed, source: found.source, row, content, unlisted: found.unlisted, extent: found.extent, retry_after }
         }))
         .await
     }
 
-    async fn list(&self, observed: &mut Observed) -> Result<(ListingSource, Unlisted), Failure> {
+    async fn list(&self, observed: &mut Observed) -> Result<Found, Failure> {
         // What this resource made earlier may be of another type: then the filter would hide it.
         let hides = observed.ours.iter().any(|ours| observed.known.attachment.as_ref() != Some(ours))
             || (!observed.ours.is_empty() && observed.known.content.as_ref() != Some(&hash(&observed.wanted)));
-        let filter = (!hides).then(|| self.request.intent.desired.artifact_type());
+        // A limit is judged on the whole.
+        let filter = (!hides && self.engine.options.most_referrers.is_none()).then(|| self.request.intent.desired.artifact_type());
         let listing = self.session.referrers(&observed.subject.digest, filter).await?;
+        let mut extent = Extent { referrers: listing.total, filtered: listing.filtered, unread: 0 };
         let mut entries = listing.entries;
-        if let Some(most) = self.engine.options.most_referrers.filter(|most| entries.len() >= *most) {
-            return Err(Failure::new(
-                Reason::LimitExceeded,
-                format_args!("{} has {} referrers, and the operator allows {most}: remove some", observed.subject.digest, entries.len()),
-            ));
-        }
         let unlisted = match &observed.wanted {
             Listed::Signature { .. } => self.verify_signatures(observed, &mut entries, listing.source).await?,
             Listed::Content { .. } => {
-                self.read_open(observed, &mut entries, listing.source).await?;
+                extent.unread = self.read_open(observed, &mut entries, listing.source).await?;
                 Unlisted::default()
             }
         };
         observed.listing = Ok(entries);
-        Ok((listing.source, unlisted))
+        Ok(Found { source: listing.source, unlisted, extent })
     }
 
-    /// Reads the manifests that the listing leaves open, and leaves out entries whose manifest is gone.
-    async fn read_open(&self, observed: &mut Observed, entries: &mut Vec<RawEntry>, source: ListingSource) -> Result<(), Failure> {
-        let Listed::Content { content, mark } = &observed.wanted else { return Ok(()) };
-        let open = to_fetch(content, mark.is_some(), &observed.subject, entries);
-        if open.len() > MOST_CANDIDATES {
-            return Err(Failure::new(
-                Reason::LimitExceeded,
-                format_args!(
-                    "{} has {} referrers of the type {} that might be equal, more than {MOST_CANDIDATES} to read: remove some",
-                    observed.subject.digest,
-                    open.len(),
-                    content.artifact_type
-                ),
-            ));
-        }
+    /// Reads the manifests that the listing leaves open, as many as allowed, and leaves out entries whose manifest is gone. Answers
+    /// with how many were not read.
+    async fn read_open(&self, observed: &mut Observed, entries: &mut Vec<RawEntry>, source: ListingSource) -> Result<usize, Failure> {
+        let Listed::Content { content, mark } = &observed.wanted else { return Ok(0) };
+        let mut open = to_fetch(content, mark.is_some(), &observed.subject, entries);
+        let candidates = open.len();
+        open.truncate(MOST_CANDIDATES);
         let mut gone = Vec::new();
         for (descriptor, manifest) in self.read(&open).await? {
             match manifest {
@@ -111,7 +124,18 @@ impl Pass<'_> {
             }
         }
         entries.retain(|entry: &RawEntry| !entry.digest().is_some_and(|digest| gone.contains(digest)));
-        Ok(())
+        let unread = candidates - open.len();
+        if unread > 0 && !is_found(content, &observed.subject, entries, &observed.fetched) {
+            return Err(Failure::new(
+                Reason::LimitExceeded,
+                format_args!(
+                    "{} has {candidates} referrers of the type {} that might be equal, more than {MOST_CANDIDATES} to read, and none of \
+                     those read is: remove some",
+                    observed.subject.digest, content.artifact_type
+                ),
+            ));
+        }
+        Ok(unread)
     }
 
     /// Reads candidates; one that is listed and gone is `None`, one that is no image manifest is left out.

@@ -10,7 +10,7 @@ use crate::api::{
 };
 use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{Created, Desired, Entry, EntryKind, Intent, Known};
-use crate::oci::{Descriptor, Digest, Reference};
+use crate::oci::{Descriptor, Digest, Reference, Tag};
 use crate::signing::Signer;
 
 use super::signatures::is_due;
@@ -20,13 +20,17 @@ use super::signatures::is_due;
 pub struct Memory {
     /// The digest that the reference was resolved to.
     pub image: Option<Digest>,
+    /// Where the tag that the spec follows was seen last; `None` where it was not followed before.
+    pub followed: Option<Digest>,
     /// The targets of the last pass.
     pub rows: Vec<TargetStatus>,
     /// Attachments that this resource made and does not want any more.
     pub leftovers: Vec<Leftover>,
     /// The moves of the tag.
     pub superseded: Vec<Superseded>,
-    /// Whether the rows speak of the spec's present generation.
+    /// The generation of the spec that is worked on.
+    pub generation: i64,
+    /// Whether the rows speak of it.
     pub current: bool,
     /// Whether the last pass ended well, so that the rows are whole.
     pub ready: bool,
@@ -36,16 +40,24 @@ pub struct Memory {
 
 impl Memory {
     /// Reads the status of a resource of `generation` whose spec names `reference`. What status says of another repository is
-    /// forgotten: the same digests there may be somebody else's copies, and what is on them is not this resource's to remove.
+    /// forgotten: the same digests there may be somebody else's copies, and what is on them is not this resource's to remove. The
+    /// moves of another tag are forgotten too: a reference that was edited has not moved.
     #[must_use]
     pub fn of(status: Option<&ImageAttachmentStatus>, generation: i64, reference: &Reference) -> Self {
         let of_another = |image: &ImageStatus| image.reference.parse::<Reference>().is_ok_and(|seen| seen.name() != reference.name());
-        let Some(status) = status.filter(|status| !status.image.as_ref().is_some_and(of_another)) else { return Self::default() };
+        let Some(status) = status.filter(|status| !status.image.as_ref().is_some_and(of_another)) else {
+            return Self { generation, ..Self::default() };
+        };
+        let image: Option<Digest> = status.image.as_ref().and_then(|image| image.digest.parse().ok());
+        let tag = status.image.as_ref().and_then(|image| image.tag.as_deref());
+        let same_tag = tag.is_some() && tag == reference.followed().map(Tag::as_str);
         Self {
-            image: status.image.as_ref().and_then(|image| image.digest.parse().ok()),
+            followed: image.clone().filter(|_| same_tag),
+            image,
             rows: status.targets.clone(),
             leftovers: status.leftovers.clone(),
-            superseded: status.superseded.clone(),
+            superseded: if same_tag { status.superseded.clone() } else { Vec::new() },
+            generation,
             current: status.observed_generation == generation,
             ready: find_condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True"),
             resolved: find_condition(&status.conditions, ConditionType::Resolved)
@@ -63,7 +75,7 @@ impl Memory {
             created: row.created.as_ref().map(|created| Created::at(created.0)),
             attachment: row.attachment.as_ref().and_then(|attachment| attachment.parse().ok()),
             made: row.origin == Some(Origin::Made),
-            superseded: self.current && row.reason.as_deref() == Some(Reason::Superseded.as_str()),
+            superseded: row.superseded_for == Some(self.generation),
         }
     }
 
@@ -128,12 +140,11 @@ impl Memory {
 
     /// Whether every move that has settled is done, and every digest that the spec names is known.
     fn moves_are_done(&self, wanted: &Supersession, now: Timestamp) -> bool {
-        let known =
-            |digest: &Digest| self.image.as_ref() == Some(digest) || self.superseded.iter().any(|left| left.digest == digest.to_string());
+        let known = |digest: &Digest| {
+            self.followed.as_ref() == Some(digest) || self.superseded.iter().any(|left| left.digest == digest.to_string())
+        };
         wanted.previous.iter().all(known)
-            && self.superseded.iter().all(|left| {
-                matches!(left.state, TargetState::Attached | TargetState::Skipped) || !supersession::is_settled(left, wanted.settle, now)
-            })
+            && self.superseded.iter().all(|left| supersession::is_done(left) || !supersession::is_settled(left, wanted.settle, now))
     }
 }
 
@@ -154,7 +165,9 @@ fn has_what_is_wanted(desired: &Desired, nth: usize, row: &TargetStatus) -> bool
 fn entry(row: &TargetStatus) -> Option<Entry> {
     let kind = match row.kind {
         TargetKind::Index => EntryKind::Index,
-        TargetKind::Platform => EntryKind::Platform(row.platform.iter().filter_map(|text| text.parse().ok()).collect()),
+        TargetKind::Platform => {
+            EntryKind::Platform(row.platform.iter().chain(&row.other_platforms).filter_map(|text| text.parse().ok()).collect())
+        }
     };
     Some(Entry { subject: Descriptor::plain("", row.digest.parse().ok()?, 0), kind })
 }

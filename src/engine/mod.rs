@@ -6,6 +6,7 @@
 
 mod allowed_repositories;
 mod apply;
+mod dry_run;
 mod failure;
 mod finish;
 mod inspection;
@@ -32,3 +33,6 @@ pub use remove::{Claims, NoClaims};
 pub use signing_key::SigningKey;
 pub use sources::{Names, SecretData, Sources, access, request};
 pub use status::{status, status_in_progress};
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::api::{ImageStatus, Leftover, Reason, Superseded, SupportedMode, TargetState, TargetStatus};
 use crate::attachment::Problem;
 
@@ -35,6 +37,8 @@ pub struct Outcome {
     pub notes: Vec<Note>,
     /// How many requests the registry got, tokens not counted.
     pub requests: u64,
+    /// When verifiers stop taking the signatures of the key that the resource signs with, where that is known.
+    pub signatures_end: Option<Timestamp>,
 }
 
 /// The Ready condition in the making.
@@ -92,16 +96,10 @@ impl Verdict {
     pub(super) fn over(rows: &[TargetStatus], retry_after: Option<Duration>) -> Self {
         let selected: Vec<&TargetStatus> = rows.iter().filter(|row| row.state != TargetState::Skipped).collect();
         let attached = selected.iter().filter(|row| row.state == TargetState::Attached).count();
-        let planned = selected.iter().any(|row| row.state == TargetState::Planned);
         let failed: Vec<&&TargetStatus> = selected.iter().filter(|row| row.state == TargetState::Failed).collect();
         let verdict = |ready, reason, message| Self { ready, reason, message, retry_after };
         match (failed.first(), attached == selected.len()) {
             (None, true) => verdict(true, Reason::Attached, format!("{} attached", targets(selected.len()))),
-            (None, false) if planned => verdict(
-                false,
-                Reason::Planned,
-                format!("dry run: {} of {} would be attached", selected.len() - attached, targets(selected.len())),
-            ),
             (None, false) => {
                 let waiting: Vec<&str> =
                     selected.iter().filter(|row| row.state != TargetState::Attached).map(|row| rows::name(row)).collect();
@@ -178,6 +176,7 @@ impl Outcome {
             resolved: Ok(Vec::new()),
             notes: Vec::new(),
             requests: 0,
+            signatures_end: None,
         }
     }
 
@@ -185,6 +184,21 @@ impl Outcome {
     #[must_use]
     pub const fn is_unchanged(&self) -> bool {
         self.rows.is_none() && self.verdict.ready
+    }
+
+    /// Whether the next pass should follow soon, with back-off; otherwise the interval is soon enough. Of targets that are partly
+    /// attached, those that are not decide.
+    #[must_use]
+    pub fn is_hurried(&self) -> bool {
+        let hurried = |row: &TargetStatus| match row.state {
+            TargetState::Failed => row.reason.as_deref().and_then(|reason| reason.parse().ok()).is_none_or(Reason::is_hurried),
+            state => state == TargetState::Pending,
+        };
+        match (&self.verdict, &self.rows) {
+            (Verdict { ready: true, .. }, _) => false,
+            (Verdict { reason: Reason::PartiallyAttached, .. }, Some(rows)) => rows.iter().any(hurried),
+            (Verdict { reason, .. }, _) => reason.is_hurried(),
+        }
     }
 
     /// `attached/selected`, as `status.attached` shows it.

@@ -1,11 +1,12 @@
 //! The pass itself: which of the registry's calls come in which order, and what is saved between them.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
 
 use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Superseded, TargetStatus};
 use crate::attachment::{Desired, Intent, Problem};
@@ -124,9 +125,11 @@ impl Engine {
             Ok(session) => session.until(deadline),
             Err(error) => return Outcome::failed(&error.into()),
         };
-        let pass = Pass { engine: self, request, session: &session, signer: None, deadline, now };
-        let outcome = pass.run(journal, claims).await.unwrap_or_else(|failure| Outcome::failed(&failure));
-        Outcome { requests: session.requests(), ..outcome }
+        let end = OnceLock::new();
+        let pass = Pass { engine: self, request, session: &session, signer: None, signatures_end: &end, deadline, now };
+        let span = tracing::debug_span!("pass", image = %reference);
+        let outcome = pass.run(journal, claims).instrument(span).await.unwrap_or_else(|failure| Outcome::failed(&failure));
+        Outcome { requests: session.requests(), signatures_end: end.into_inner(), ..outcome }
     }
 }
 
@@ -138,6 +141,8 @@ pub(super) struct Pass<'a> {
     pub(super) session: &'a Session,
     /// The opened key of a resource that signs, or why there is none.
     pub(super) signer: Option<Result<&'a dyn Signer, &'a Problem>>,
+    /// When the signatures of the key end, once it is open and where they do.
+    signatures_end: &'a OnceLock<Timestamp>,
     pub(super) deadline: Instant,
     pub(super) now: Timestamp,
 }
@@ -196,6 +201,11 @@ impl Pass<'_> {
     async fn open_key(&self) -> Option<Result<Arc<dyn Signer>, Problem>> {
         let key = self.request.key.as_ref()?;
         let opened = timeout_at(self.deadline, self.engine.signers.open(key, self.now)).await;
+        if let Ok(Ok(signer)) = &opened
+            && let Some(end) = signer.ends()
+        {
+            let _ = self.signatures_end.set(end);
+        }
         Some(match opened {
             Ok(opened) => opened.map_err(|error| key.problem(&error)),
             Err(_) => Err(Problem::new(Reason::Progressing, "the key is not open yet: keys are opened one after the other")),

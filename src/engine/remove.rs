@@ -40,7 +40,9 @@ pub(super) fn unwanted<'a>(
         plans.map(|((subject, row), plan)| (subject, plan, table.get(row))).collect();
     for (subject, made) in memory.made() {
         let Some(entry) = entries.iter().find(|entry| entry.subject.digest == subject) else {
-            unwanted.kept.extend(made.iter().map(|attachment| leftover(&subject, attachment, Reason::TagMoved, None)));
+            // A row that stayed although its image could not be read accounts for its attachment itself.
+            let made = made.iter().filter(|attachment| !is_in(table, attachment));
+            unwanted.kept.extend(made.map(|attachment| leftover(&subject, attachment, Reason::TagMoved, None)));
             continue;
         };
         let target = settled.iter().find(|(descriptor, ..)| descriptor.digest == subject);
@@ -70,14 +72,19 @@ pub(super) fn unwanted<'a>(
     unwanted
 }
 
+/// Whether a row names the attachment as made by this resource.
+fn is_in(table: &[TargetStatus], attachment: &Digest) -> bool {
+    let text = attachment.to_string();
+    table.iter().any(|row| row.origin == Some(Origin::Made) && row.attachment.as_ref() == Some(&text))
+}
+
 /// Whatever happens in a pass, nothing that this resource made is forgotten: what neither the rows nor `gone` account for
 /// joins the leftovers, as status has it where it does. Only what is bounded by contract goes: see [`bound`].
 pub(super) fn remember(memory: &Memory, table: &[TargetStatus], leftovers: &mut Vec<Leftover>, gone: &[Digest]) {
     for (subject, made) in memory.made() {
         for attachment in made.into_iter().filter(|attachment| !gone.contains(attachment)) {
             let text = attachment.to_string();
-            let known = table.iter().any(|row| row.attachment.as_ref() == Some(&text) && row.origin == Some(Origin::Made))
-                || leftovers.iter().any(|leftover| leftover.attachment == text);
+            let known = is_in(table, &attachment) || leftovers.iter().any(|leftover| leftover.attachment == text);
             if !known {
                 let before = memory.leftovers.iter().find(|before| before.attachment == text).cloned();
                 leftovers.push(before.unwrap_or_else(|| leftover(&subject, &attachment, Reason::Progressing, None)));
@@ -111,7 +118,7 @@ fn bound(memory: &Memory, leftovers: &mut Vec<Leftover>) {
     leftovers.extend(kept.into_iter().rev());
 }
 
-fn leftover(subject: &Digest, attachment: &Digest, reason: Reason, message: Option<String>) -> Leftover {
+pub(super) fn leftover(subject: &Digest, attachment: &Digest, reason: Reason, message: Option<String>) -> Leftover {
     Leftover { subject: subject.to_string(), attachment: attachment.to_string(), reason: Some(reason.as_str().to_owned()), message }
 }
 

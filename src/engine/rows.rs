@@ -10,6 +10,8 @@ use super::failure::Failure;
 
 /// How many skipped entries status lists; the rest is counted.
 const MOST_SKIPPED: usize = 100;
+/// How many more platforms of one digest status lists.
+const MOST_PLATFORMS: usize = 16;
 
 /// The row of an entry about which nothing has been done yet.
 pub(super) fn pending(entry: &Entry) -> TargetStatus {
@@ -19,6 +21,7 @@ pub(super) fn pending(entry: &Entry) -> TargetStatus {
             EntryKind::Platform(_) | EntryKind::Attestation | EntryKind::Unsupported => TargetKind::Platform,
         },
         platform: entry.platform().map(|platform| cut(&platform)),
+        other_platforms: entry.platforms().skip(1).take(MOST_PLATFORMS).map(|platform| cut(&platform.to_string())).collect(),
         digest: entry.subject.digest.to_string(),
         state: TargetState::Pending,
         reason: None,
@@ -27,6 +30,7 @@ pub(super) fn pending(entry: &Entry) -> TargetStatus {
         origin: None,
         created: None,
         content: None,
+        superseded_for: None,
     }
 }
 
@@ -38,6 +42,7 @@ pub(super) fn known(row: TargetStatus, before: Option<&TargetStatus>) -> TargetS
             origin: before.origin,
             created: before.created.clone(),
             content: before.content.clone(),
+            superseded_for: before.superseded_for,
             ..row
         },
         None => row,
@@ -80,13 +85,17 @@ fn time(created: Created) -> Time {
     Time(created.instant())
 }
 
-/// Cuts the skipped rows to what status takes; answers with how many were cut.
+/// Cuts the skipped rows to what status takes; answers with how many were cut. What is still in use is listed before all else: the
+/// next pass must know it.
 pub(super) fn bound(rows: &mut Vec<TargetStatus>) -> usize {
-    let mut skipped = 0;
+    let is_in_use = |row: &TargetStatus| row.reason.as_deref() == Some(Reason::StillInUse.as_str());
+    let is_other = |row: &TargetStatus| row.state == TargetState::Skipped && !is_in_use(row);
+    let mut room = MOST_SKIPPED.saturating_sub(rows.iter().filter(|row| is_in_use(row)).count());
     let before = rows.len();
     rows.retain(|row| {
-        skipped += usize::from(row.state == TargetState::Skipped);
-        row.state != TargetState::Skipped || skipped <= MOST_SKIPPED
+        let stays = !is_other(row) || room > 0;
+        room -= usize::from(is_other(row) && stays);
+        stays
     });
     before - rows.len()
 }

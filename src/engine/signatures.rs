@@ -1,5 +1,6 @@
 //! Signatures that are there already: which of them count, and which need not be read again. Reads only.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
@@ -43,26 +44,29 @@ impl Pass<'_> {
         source: ListingSource,
     ) -> Result<Unlisted, Failure> {
         let (Some(signer), Listed::Signature { content, .. }) = (self.signer(), &observed.wanted) else { return Ok(Unlisted::default()) };
-        let known = own_signature(&observed.known, content).filter(|known| !is_due(signer, known.created, self.now));
+        let wanted = content.clone();
+        let known = own_signature(&observed.known, &wanted).filter(|known| !is_due(signer, known.created, self.now));
         let listed = known.clone().filter(|known| entries.iter().any(|entry| entry.digest() == Some(&known.digest)));
         let mut gone = BTreeSet::new();
         let mut verified = Vec::new();
         let mut unlisted = Unlisted::default();
-        let candidates = match &listed {
+        let mut candidates = match &listed {
             Some(listed) => self.racing(signer, listed, entries),
             None => candidates(signer, entries),
         };
-        if candidates.len() > MOST_SIGNATURES {
-            return Err(Failure::new(
+        let nominated = candidates.len();
+        candidates.truncate(MOST_SIGNATURES);
+        let too_many = || {
+            Err(Failure::new(
                 Reason::LimitExceeded,
                 format_args!(
-                    "{} has {} referrers of the type {} that might be equal, more than {MOST_SIGNATURES} to read: remove some",
+                    "{} has {nominated} referrers of the type {} that might be equal, more than {MOST_SIGNATURES} to read, and none of \
+                     those read is: remove some",
                     observed.subject.digest,
-                    candidates.len(),
                     signer.shape().listed_artifact_type()
                 ),
-            ));
-        }
+            ))
+        };
         match listed {
             // A tag may list what is gone.
             Some(known) if source == ListingSource::FallbackTag && !self.is_there(&known.digest).await? => {
@@ -90,7 +94,20 @@ impl Pass<'_> {
                 }
             }
         }
+        // What was to be pushed with another key, or before it was due, and never came to be there.
+        if let (Some(stale), true) = (observed.known.attachment.as_ref(), observed.known.made) {
+            let is_listed = || entries.iter().any(|entry| entry.digest() == Some(stale));
+            if own_signature(&observed.known, &wanted).is_none_or(|known| is_due(signer, known.created, self.now))
+                && !is_listed()
+                && !self.is_there(stale).await?
+            {
+                unlisted.absent.push(stale.clone());
+            }
+        }
         entries.retain(|entry| !entry.digest().is_some_and(|digest| gone.contains(digest)));
+        if nominated > candidates.len() && verified.is_empty() && unlisted.own.is_none() {
+            return too_many();
+        }
         if let Listed::Signature { verified: there, .. } = &mut observed.wanted {
             *there = verified;
         }
@@ -106,7 +123,7 @@ impl Pass<'_> {
             let apart = created.zip(known.created).map(|(theirs, ours)| theirs.instant().duration_since(ours.instant()).abs());
             entry.digest != known.digest && apart.is_some_and(|apart| apart <= window)
         };
-        descriptors.filter(near).filter(|entry| could_be(signer, entry)).map(|entry| entry.digest.clone()).collect()
+        in_order(descriptors.filter(near).filter(|entry| could_be(signer, entry)))
     }
 
     /// Whether the registry holds a manifest.
@@ -161,7 +178,16 @@ pub(super) fn is_due(signer: &dyn Signer, created: Option<Created>, now: Timesta
 /// What a listing nominates: entries of the signer's type, or of none, whose annotations do not contradict its shape.
 fn candidates(signer: &dyn Signer, entries: &[RawEntry]) -> Vec<Digest> {
     let descriptors = entries.iter().filter_map(RawEntry::descriptor);
-    descriptors.filter(|entry| could_be(signer, entry)).map(|entry| entry.digest.clone()).collect()
+    in_order(descriptors.filter(|entry| could_be(signer, entry)))
+}
+
+/// The newest first: where not all can be read, those are most likely to be made with the present key.
+fn in_order<'a>(candidates: impl Iterator<Item = &'a Descriptor>) -> Vec<Digest> {
+    let created = |entry: &Descriptor| entry.annotations.get(annotation::CREATED).and_then(|text| text.parse::<Created>().ok());
+    let mut ordered: Vec<_> = candidates.map(|entry| (Reverse(created(entry)), entry.digest.clone())).collect();
+    ordered.sort();
+    ordered.dedup();
+    ordered.into_iter().map(|(_, digest)| digest).collect()
 }
 
 fn could_be(signer: &dyn Signer, entry: &Descriptor) -> bool {

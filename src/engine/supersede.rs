@@ -9,7 +9,7 @@ use futures::{StreamExt as _, stream};
 
 use crate::api::{Reason, Superseded, TargetState, TargetStatus};
 use crate::attachment::supersession::{self, Fate, Supersession};
-use crate::attachment::{EndOfLifeDate, Entry, Image, Listed};
+use crate::attachment::{EndOfLifeDate, Entry, Image, Listed, Problem};
 use crate::oci::{Descriptor, Digest, Manifest};
 use crate::registry::{ErrorKind, Locator};
 
@@ -20,6 +20,8 @@ use super::pass::{Journal, Pass};
 use super::remove::Claims;
 use super::rows;
 
+/// How many images that the tag has left are looked at in one pass.
+const MOST_IMAGES: usize = 32;
 /// How many tags are read to find what is in use; with more, nothing is marked.
 const MOST_TAGS: usize = 500;
 /// How many images of other tags are looked into at once.
@@ -32,6 +34,17 @@ struct Left {
     image: Image,
     date: EndOfLifeDate,
     digests: BTreeSet<Digest>,
+}
+
+/// The images left that a pass can look at.
+struct Lefts {
+    images: Vec<Left>,
+    /// Whether one of them could not be read: then what status says of it still holds.
+    unread: bool,
+    /// How many wait until marks of other moves are made.
+    waiting: usize,
+    /// How long the registry asked to wait, where one could not be read.
+    retry_after: Option<Duration>,
 }
 
 impl Pass<'_> {
@@ -47,11 +60,17 @@ impl Pass<'_> {
         let memory = &self.request.memory;
         let mut outcome = self.begin(resolved);
         let current = &resolved.root.digest;
-        let mut history = supersession::observe(&memory.superseded, memory.image.as_ref(), current, &wanted.previous, self.now);
-        let mut lefts = self.in_time(self.images_left(wanted, &mut history)).await?;
+        let mut history = supersession::observe(&memory.superseded, memory.followed.as_ref(), current, &wanted.previous, self.now);
+        let Lefts { images: mut lefts, mut unread, waiting, retry_after } = self.in_time(self.images_left(wanted, &mut history)).await?;
 
         let mut in_use: BTreeSet<Digest> = resolved.image.entries.iter().map(|entry| entry.subject.digest.clone()).collect();
-        let unfinished = |history: &[Superseded], left: &Left| history.get(left.nth).is_some_and(|left| !is_done(left));
+        // An image without rows was not looked at last time: what of it is in use has to be asked again.
+        let unfinished = |history: &[Superseded], left: &Left| {
+            let has_rows = left.image.root().is_some_and(|root| memory.row(&root.subject.digest).is_some());
+            !has_rows || history.get(left.nth).is_some_and(|left| !supersession::is_done(left))
+        };
+        let spared = memory.rows.iter().filter(|row| row.reason.as_deref() == Some(Reason::StillInUse.as_str()));
+        let spared = spared.filter_map(|row| row.digest.parse().ok());
         let mut trouble = None;
         if lefts.iter().any(|left| unfinished(&history, left)) {
             // The tags are read at a move only.
@@ -63,12 +82,13 @@ impl Pass<'_> {
                         conclude(&mut history, left.nth, TargetState::Failed, Some((failure.problem.reason, &failure.problem.message)));
                     }
                     lefts = done;
+                    unread = true;
+                    in_use.extend(spared);
                     trouble = Some(failure);
                 }
             }
         } else {
-            let spared = memory.rows.iter().filter(|row| row.reason.as_deref() == Some(Reason::StillInUse.as_str()));
-            in_use.extend(spared.filter_map(|row| row.digest.parse().ok()));
+            in_use.extend(spared);
         }
         for left in &lefts {
             if let Some(known) = history.get_mut(left.nth) {
@@ -77,7 +97,14 @@ impl Pass<'_> {
         }
 
         let fates = supersession::fates(lefts.iter().map(|left| (&left.date, &left.digests)), &in_use);
-        let (table, targets) = self.rows_of(wanted, &lefts, &fates, &mut history);
+        let (mut table, targets) = self.rows_of(wanted, &lefts, &fates);
+        if unread {
+            let known: BTreeSet<String> = table.iter().map(|row| row.digest.clone()).collect();
+            let back: BTreeSet<String> = resolved.image.entries.iter().map(|entry| entry.subject.digest.to_string()).collect();
+            let stays =
+                |row: &&TargetStatus| !known.contains(&row.digest) && (row.state == TargetState::Skipped || !back.contains(&row.digest));
+            table.extend(memory.rows.iter().filter(stays).cloned());
+        }
         let mut entries: Vec<Entry> = resolved.image.entries.clone();
         entries.extend(lefts.iter().flat_map(|left| left.image.entries.iter().cloned()));
         outcome.superseded = Some(history.clone());
@@ -95,21 +122,32 @@ impl Pass<'_> {
         if let (true, Some(failed)) = (outcome.verdict.ready, failed) {
             let reason = failed.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::RegistryUnavailable);
             let message = format!("{} is not marked: {}", failed.digest, failed.message.as_deref().unwrap_or_default());
-            let retry_after = trouble.and_then(|failure| failure.retry_after);
+            let retry_after = trouble.and_then(|failure| failure.retry_after).max(retry_after);
             outcome.verdict = Verdict { ready: false, reason, message, retry_after };
+        }
+        if outcome.verdict.ready && waiting > 0 {
+            let message = format!("{waiting} moves of the tag wait until the marks of others are made");
+            outcome.verdict = Verdict { ready: false, reason: Reason::Progressing, message, retry_after: None };
         }
         outcome.due_in = next_settling(&history, wanted, self.now);
         outcome.superseded = Some(history);
         Ok(outcome)
     }
 
-    /// Fetches the images whose move has settled. One that is gone from the registry has nothing left to mark.
-    async fn images_left(&self, wanted: &Supersession, history: &mut [Superseded]) -> Vec<Left> {
+    /// Fetches the images whose move has settled. One that is gone from the registry has nothing left to mark. What is to be marked
+    /// comes first, then the newest of what is done: the marks on older images stay, and nobody looks after them any more.
+    async fn images_left(&self, wanted: &Supersession, history: &mut [Superseded]) -> Lefts {
         let limits = &self.engine.registries().options().limits;
-        let settled: Vec<(usize, Digest, EndOfLifeDate)> = history
+        let settled = history
             .iter()
             .enumerate()
-            .filter(|(_, left)| supersession::is_settled(left, wanted.settle, self.now) && left.state != TargetState::Skipped)
+            .filter(|(_, left)| supersession::is_settled(left, wanted.settle, self.now) && left.state != TargetState::Skipped);
+        let (done, mut looked): (Vec<_>, Vec<_>) = settled.partition(|(_, left)| supersession::is_done(left));
+        let open = looked.len();
+        looked.extend(done.into_iter().rev());
+        let settled: Vec<(usize, Digest, EndOfLifeDate)> = looked
+            .into_iter()
+            .take(MOST_IMAGES)
             .filter_map(|(nth, left)| Some((nth, left.digest.parse().ok()?, supersession::date_of(left, wanted.grace))))
             .collect();
         let reference = &self.request.intent.reference;
@@ -117,20 +155,61 @@ impl Pass<'_> {
             let reference = reference.at(digest);
             async move { observe::resolve(self.session, &reference, limits).await }
         }));
-        let mut lefts = Vec::new();
+        let mut lefts = Lefts { images: Vec::new(), unread: false, waiting: open.saturating_sub(MOST_IMAGES), retry_after: None };
+        let mut targets = BTreeSet::new();
         for ((nth, _, date), image) in settled.iter().zip(images.await) {
             match image {
                 Ok(resolved) => {
-                    let digests = resolved.image.entries.iter().map(|entry| entry.subject.digest.clone()).collect();
-                    lefts.push(Left { nth: *nth, image: resolved.image, date: date.clone(), digests });
+                    let is_open = history.get(*nth).is_some_and(|left| !supersession::is_done(left));
+                    match self.room_for(&resolved.image, &mut targets) {
+                        Ok(true) => {
+                            let digests = resolved.image.entries.iter().map(|entry| entry.subject.digest.clone()).collect();
+                            lefts.images.push(Left { nth: *nth, image: resolved.image, date: date.clone(), digests });
+                        }
+                        Ok(false) if is_open => {
+                            lefts.waiting += 1;
+                            let why = (Reason::Progressing, "it waits until the marks of other moves are made");
+                            conclude(history, *nth, TargetState::Pending, Some(why));
+                        }
+                        Ok(false) => {}
+                        Err(problem) => {
+                            lefts.unread |= !problem.reason.is_stalled();
+                            conclude(history, *nth, TargetState::Failed, Some((problem.reason, &problem.message)));
+                        }
+                    }
                 }
                 Err(failure) if failure.problem.reason == Reason::NotFound => {
                     conclude(history, *nth, TargetState::Skipped, Some((Reason::NotFound, "the image is gone from the registry")));
                 }
-                Err(failure) => conclude(history, *nth, TargetState::Failed, Some((failure.problem.reason, &failure.problem.message))),
+                Err(failure) => {
+                    lefts.unread = true;
+                    lefts.retry_after = lefts.retry_after.max(failure.retry_after);
+                    conclude(history, *nth, TargetState::Failed, Some((failure.problem.reason, &failure.problem.message)));
+                }
             }
         }
+        // The oldest first: what several images share takes the date of the last one left.
+        lefts.images.sort_by_key(|left| left.nth);
         lefts
+    }
+
+    /// Whether the targets of one more image fit beside `targets`, which they then join.
+    fn room_for(&self, image: &Image, targets: &mut BTreeSet<Digest>) -> Result<bool, Problem> {
+        let most = self.engine.options.most_targets;
+        let (chosen, _) =
+            self.request.intent.selection.choose(image).map_err(|error| Problem::new(error.reason(), format_args!("spec.{error}")))?;
+        let own: BTreeSet<Digest> =
+            chosen.iter().filter(|chosen| chosen.skip.is_none()).map(|chosen| chosen.entry.subject.digest.clone()).collect();
+        if own.len() > most {
+            let message = format!("spec.targets selects {} manifests of the image, more than {most}: narrow platforms", own.len());
+            return Err(Problem::new(Reason::LimitExceeded, message));
+        }
+        let all: BTreeSet<Digest> = targets.union(&own).cloned().collect();
+        let fits = all.len() <= most;
+        if fits {
+            *targets = all;
+        }
+        Ok(fits)
     }
 
     /// Every manifest that a tag of `unlessTagged` reaches, the followed tag aside. Each image is looked into once, however many
@@ -202,19 +281,12 @@ impl Pass<'_> {
         wanted: &Supersession,
         lefts: &[Left],
         fates: &BTreeMap<Digest, Fate>,
-        history: &mut [Superseded],
     ) -> (Vec<TargetStatus>, Vec<(usize, Descriptor, Listed)>) {
         let mut table: Vec<TargetStatus> = Vec::new();
         let mut targets = Vec::new();
         let mut seen = BTreeSet::new();
         for left in lefts {
-            let chosen = match self.request.intent.selection.choose(&left.image) {
-                Ok((chosen, _)) => chosen,
-                Err(error) => {
-                    conclude(history, left.nth, TargetState::Failed, Some((error.reason(), &format!("spec.{error}"))));
-                    continue;
-                }
-            };
+            let Ok((chosen, _)) = self.request.intent.selection.choose(&left.image) else { continue };
             for chosen in chosen {
                 let entry = chosen.entry;
                 if !seen.insert(entry.subject.digest.clone()) {
@@ -236,10 +308,6 @@ impl Pass<'_> {
     }
 }
 
-fn is_done(left: &Superseded) -> bool {
-    matches!(left.state, TargetState::Attached | TargetState::Skipped)
-}
-
 fn conclude(history: &mut [Superseded], nth: usize, state: TargetState, why: Option<(Reason, &str)>) {
     if let Some(left) = history.get_mut(nth) {
         supersession::conclude(left, state, why);
@@ -249,14 +317,12 @@ fn conclude(history: &mut [Superseded], nth: usize, state: TargetState, why: Opt
 /// A move is done when every manifest of its image is marked or spared.
 fn settle_move(history: &mut [Superseded], left: &Left, rows: &[TargetStatus]) {
     let own = || rows.iter().filter(|row| row.digest.parse().is_ok_and(|digest: Digest| left.digests.contains(&digest)));
-    let already = history.get(left.nth).is_some_and(|known| known.state == TargetState::Failed && known.message.is_some());
     let open = own().find(|row| !matches!(row.state, TargetState::Attached | TargetState::Skipped));
     match open {
         Some(row) => {
             let reason = row.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::Progressing);
             conclude(history, left.nth, row.state, Some((reason, row.message.as_deref().unwrap_or("not marked yet"))));
         }
-        None if already => {}
         None => conclude(history, left.nth, TargetState::Attached, None),
     }
 }

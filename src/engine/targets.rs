@@ -1,17 +1,19 @@
 //! From the image to its targets: what is selected, what each one is to get, and what forbids to begin at all.
 
+use bytes::Bytes;
+
 use crate::api::{ImageStatus, Reason, TargetState, TargetStatus};
-use crate::attachment::{Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
+use crate::attachment::{Action, Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
 use crate::oci::Descriptor;
 
 use super::apply::Work;
 use super::failure::Failure;
 use super::finish::{end_of_signatures, news, tag_note};
 use super::inspection::Inspection;
-use super::listing::mode;
+use super::listing::{Target, mode};
 use super::observe::Resolved;
 use super::outcome::{Note, Outcome, Severity};
-use super::pass::{Journal, Pass};
+use super::pass::{Journal, Mode, Pass};
 use super::remove::Claims;
 use super::rows;
 
@@ -81,6 +83,9 @@ impl Pass<'_> {
             }
         }
         if self.is_invalid(&table) {
+            for row in table.iter_mut().filter(|row| row.state == TargetState::Pending) {
+                row.message = Some("nothing is attached before the input for every target is right".to_owned());
+            }
             return Ok(self.finish(outcome, table, Vec::new(), &[], None));
         }
         let wanted = wanted.into_iter().filter_map(|(row, listed)| Some((row, resolved.image.entries.get(row)?.subject.clone(), listed)));
@@ -99,11 +104,35 @@ impl Pass<'_> {
         journal: &impl Journal,
         claims: &impl Claims,
     ) -> Result<Outcome, Failure> {
-        let targets = self.observe(wanted).await;
+        let is_needless = empty_is_there || wanted.is_empty();
+        let (targets, empty) = tokio::join!(self.observe(wanted), self.provide_empty(is_needless));
         outcome.referrers_mode = self.session.referrers_mode().or_else(|| targets.first().map(|target| target.source)).map(mode);
-        let plans: Vec<TargetPlan> = targets.iter().map(|target| plan(&target.observed, self.request.on_conflict, self.now)).collect();
-        let work = Work { entries, table, targets: &targets, plans: &plans, empty_is_there };
+        let plans: Vec<TargetPlan> = targets.iter().map(|target| self.plan(target)).collect();
+        let work = Work { entries, table, targets: &targets, plans: &plans, empty };
         self.apply(outcome, work, journal, claims).await
+    }
+
+    /// The plan of one target. What is there stays at any number of referrers; the operator's limit is on adding to them.
+    fn plan(&self, target: &Target) -> TargetPlan {
+        let plan = plan(&target.observed, self.request.on_conflict, self.now);
+        let others = target.extent.referrers.saturating_sub(plan.remove.len());
+        match (&plan.action, self.engine.options.most_referrers) {
+            (Action::Attach { .. }, Some(most)) if others >= most => {
+                let subject = &target.observed.subject.digest;
+                let message = format!("{subject} has {others} referrers, and the operator allows {most}: remove some");
+                TargetPlan { action: Action::Refuse(Problem::new(Reason::LimitExceeded, message)), remove: Vec::new(), notes: plan.notes }
+            }
+            _ => plan,
+        }
+    }
+
+    /// Sees to it that the registry has the empty blob, which every attachment needs, while the listings are under way.
+    async fn provide_empty(&self, is_there: bool) -> Result<(), Failure> {
+        if is_there || self.request.mode == Mode::Plan {
+            return Ok(());
+        }
+        self.in_time(self.session.put_blob(Bytes::from_static(b"{}"))).await??;
+        Ok(())
     }
 
     /// Bad input, as opposed to what a registry does: then nothing is pushed at all, so that nothing half-done is left.
@@ -122,14 +151,14 @@ impl Pass<'_> {
         outcome.image = Some(ImageStatus {
             reference: reference.at(digest).to_string(),
             digest: digest.to_string(),
+            tag: reference.followed().map(ToString::to_string),
             media_type: Some(resolved.root.media_type.clone()),
         });
         outcome.artifact_type = Some(request.intent.desired.artifact_type().to_string());
         let mut words = resolved.tag_moved.as_ref().map(|moved| tag_note(request, digest, moved)).unwrap_or_default();
         outcome.notes.extend(news(request, &words));
         words.extend(self.signer().and_then(end_of_signatures));
-        let before = request.memory.image.as_ref().filter(|before| *before != digest && reference.digest.is_none());
-        if let Some(before) = before {
+        if let Some(before) = request.memory.followed.as_ref().filter(|before| *before != digest) {
             outcome.notes.push(Note {
                 severity: Severity::Normal,
                 reason: Reason::TagMoved,

@@ -35,7 +35,7 @@ pub struct ImageIndex {
 #[derive(Clone)]
 pub struct RawEntry {
     raw: Box<RawValue>,
-    descriptor: Option<Descriptor>,
+    descriptor: Option<Box<Descriptor>>,
 }
 
 impl RawEntry {
@@ -47,8 +47,8 @@ impl RawEntry {
 
     /// The entry as data; `None` where it is no descriptor that affix can read. Such an entry is kept and never used.
     #[must_use]
-    pub const fn descriptor(&self) -> Option<&Descriptor> {
-        self.descriptor.as_ref()
+    pub fn descriptor(&self) -> Option<&Descriptor> {
+        self.descriptor.as_deref()
     }
 
     /// The entry's digest, where it can be read.
@@ -75,7 +75,7 @@ impl Eq for RawEntry {}
 impl From<&Descriptor> for RawEntry {
     fn from(descriptor: &Descriptor) -> Self {
         let raw = serde_json::value::to_raw_value(descriptor).unwrap_or_else(|_| RawValue::NULL.to_owned());
-        Self { raw, descriptor: Some(descriptor.clone()) }
+        Self { raw, descriptor: Some(Box::new(descriptor.clone())) }
     }
 }
 
@@ -88,7 +88,7 @@ impl Serialize for RawEntry {
 impl<'de> Deserialize<'de> for RawEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let descriptor = serde_json::from_str(raw.get()).ok();
+        let descriptor = serde_json::from_str(raw.get()).ok().map(Box::new);
         Ok(Self { raw, descriptor })
     }
 }

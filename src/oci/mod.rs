@@ -13,6 +13,7 @@ pub mod media_type;
 mod platform;
 mod platform_pattern;
 mod reference;
+mod values;
 
 pub use artifact_type::{ArtifactType, ArtifactTypeError};
 pub use descriptor::Descriptor;
@@ -23,6 +24,7 @@ pub use manifest::{ImageManifest, Manifest, ManifestError};
 pub use platform::Platform;
 pub use platform_pattern::{PlatformPattern, PlatformPatternError};
 pub use reference::{Host, Reference, ReferenceError, Repository, RepositoryError, Tag, TagError};
+pub(crate) use values::most_values;
 
 /// Annotation keys that the OCI image specification and BuildKit reserve.
 pub mod annotation {

@@ -35,6 +35,22 @@ impl PlatformPattern {
             && same(&self.variant, &platform.variant)
             && self.os_version.as_deref().is_none_or(|named| is_version_prefix(named, &platform.os_version))
     }
+
+    /// Whether a platform could be in both sets.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let agree = |ours: &Option<String>, theirs: &Option<String>| match (ours, theirs) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => true,
+        };
+        agree(&self.os, &other.os)
+            && agree(&self.architecture, &other.architecture)
+            && agree(&self.variant, &other.variant)
+            && match (&self.os_version, &other.os_version) {
+                (Some(ours), Some(theirs)) => is_version_prefix(ours, theirs) || is_version_prefix(theirs, ours),
+                _ => true,
+            }
+    }
 }
 
 /// Whether `named` is `version`, or its first fields: `10.0.20348` is a prefix of `10.0.20348.1234`, `10.0.2034` is not.
@@ -153,6 +169,14 @@ mod tests {
         assert!(!matches("windows/amd64:10.0.2034", "windows/amd64:10.0.20348.1234"));
         assert!(!matches("windows/amd64:10.0.20348.1234", "windows/amd64:10.0.20348"));
         assert!(!matches("windows/amd64:10.0.20348", "windows/amd64"));
+    }
+
+    #[test]
+    fn two_patterns_overlap_where_a_platform_could_be_in_both() {
+        let overlap = |a: &str, b: &str| a.parse::<PlatformPattern>().unwrap().overlaps(&b.parse().unwrap());
+        assert!(overlap("linux", "*/amd64") && overlap("linux/arm", "linux/arm/v7") && overlap("*", "windows"));
+        assert!(overlap("windows/amd64:10.0.20348", "windows:10"));
+        assert!(!overlap("linux/amd64", "linux/arm64") && !overlap("linux", "windows") && !overlap("windows:10", "windows:11"));
     }
 
     #[test]

@@ -156,6 +156,12 @@ impl Reference {
         Self { tag: None, digest: Some(digest.clone()), ..self.clone() }
     }
 
+    /// The tag, where it is followed: with both, the digest decides.
+    #[must_use]
+    pub const fn followed(&self) -> Option<&Tag> {
+        if self.digest.is_none() { self.tag.as_ref() } else { None }
+    }
+
     /// `host/repository`, as patterns of repositories match it.
     #[must_use]
     pub fn name(&self) -> String {

@@ -17,8 +17,9 @@ use zeroize::Zeroizing;
 
 use super::challenge::Challenge;
 use super::docker_config::Credential;
-use super::error::RegistryError;
+use super::error::{Object, RegistryError};
 use super::exchange::{Redirects, Request};
+use super::options::Access;
 use super::secret::Secret;
 use super::session::Session;
 use super::tokens::{Token, Tokens};
@@ -29,6 +30,8 @@ pub(super) struct Authenticator {
     pub(super) credential: Credential,
     /// Whether a docker config named helpers instead of a login.
     pub(super) names_helpers: bool,
+    /// The proxy's login, which a proxy or what it hands on may send back.
+    proxy: Vec<Secret>,
     scheme: Mutex<Option<Scheme>>,
     tokens: Tokens,
 }
@@ -59,13 +62,19 @@ impl Shown {
 }
 
 impl Authenticator {
-    pub(super) fn new(credential: Credential, names_helpers: bool) -> Self {
-        Self { credential, names_helpers, scheme: Mutex::default(), tokens: Tokens::default() }
+    pub(super) fn new(credential: Credential, access: &Access) -> Self {
+        let proxy = access.proxy.as_ref().and_then(|proxy| {
+            let password = proxy.password.clone()?;
+            Some(vec![basic(proxy.username.as_deref().unwrap_or_default(), &password), password])
+        });
+        let (names_helpers, proxy) = (access.credentials.names_helpers(), proxy.unwrap_or_default());
+        Self { credential, names_helpers, proxy, scheme: Mutex::default(), tokens: Tokens::default() }
     }
 
     /// What must not stand in any message, because a registry may send back what it was shown.
     pub(super) fn secrets(&self) -> Vec<Secret> {
         let mut secrets = self.tokens.secrets();
+        secrets.extend(self.proxy.iter().cloned());
         match &self.credential {
             Credential::Anonymous => {}
             Credential::Basic { username, password } => secrets.extend([password.clone(), basic(username, password)]),
@@ -198,7 +207,8 @@ impl Session {
         challenged: String,
     ) -> Result<Token, RegistryError> {
         let upstream = &self.inner.upstream;
-        let mut request = Request::new(&self.operation("GET", "token"), Method::GET, upstream.transport.base().clone(), asked_for.actions);
+        let mut request =
+            Request::new(&self.operation("GET", Object::Token, ""), Method::GET, upstream.transport.base().clone(), asked_for.actions);
         let mut url = Url::parse(&realm)
             .ok()
             .filter(|url| url.has_host() && url.username().is_empty() && url.password().is_none())

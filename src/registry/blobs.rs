@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Method, header};
 use url::Url;
 
-use super::error::{Operation, RegistryError};
+use super::error::{Object, Operation, RegistryError};
 use super::exchange::{Redirects, Request};
 use super::manifests::mismatch;
 use super::session::Session;
@@ -18,7 +18,7 @@ impl Session {
     /// # Errors
     /// What every request can end in; 404 is an answer.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
-        let operation = self.operation("HEAD", format!("blob {digest}"));
+        let operation = self.operation("HEAD", Object::Blob, digest);
         let answer = self.send(&Request::new(&operation, Method::HEAD, self.url(&format!("blobs/{digest}")), Actions::Pull)).await?;
         match answer.status {
             200..=299 | 301 | 302 | 307 | 308 => Ok(true),
@@ -40,7 +40,7 @@ impl Session {
         let mut round = 0;
         loop {
             round += 1;
-            let operation = self.operation("POST", format!("blob {digest}"));
+            let operation = self.operation("POST", Object::Blob, &digest);
             let answer = self.begin_upload(&operation, &digest, if whole { Some(&bytes) } else { None }).await?;
             match answer.status {
                 200 | 201 => return self.took(&operation, &answer, digest),
@@ -52,7 +52,7 @@ impl Session {
                 }
                 _ => return Err(self.refusal(&operation, &answer)),
             }
-            let operation = self.operation("PUT", format!("blob {digest}"));
+            let operation = self.operation("PUT", Object::Blob, &digest);
             let url = self.upload_url(&operation, &answer, &digest)?;
             let answer = self.send(&upload(&operation, Method::PUT, url, bytes.clone())).await?;
             match answer.status {
@@ -96,7 +96,7 @@ impl Session {
     /// `NotFound`, `DigestMismatch`, `LimitExceeded`, and what every request can end in.
     pub async fn blob(&self, descriptor: &Descriptor, cap: u64) -> Result<Bytes, RegistryError> {
         let (digest, cap) = (&descriptor.digest, cap.min(self.options().limits.blob_bytes));
-        let operation = self.operation("GET", format!("blob {digest}"));
+        let operation = self.operation("GET", Object::Blob, digest);
         if descriptor.size > cap {
             let what = format!("the blob has {} bytes", descriptor.size);
             return Err(RegistryError::LimitExceeded { operation, what, limit: cap });

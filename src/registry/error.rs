@@ -13,6 +13,8 @@ use crate::oci::Digest;
 pub struct Operation {
     /// The HTTP method.
     pub method: &'static str,
+    /// What kind of thing it was done to.
+    pub object: Object,
     /// What it was done to, such as `manifest v1` or `referrers of sha256:…`.
     pub what: String,
     /// The host (and port) that was asked.
@@ -22,6 +24,31 @@ pub struct Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} at {}", self.method, self.what, self.host)
+    }
+}
+
+/// The kinds of things that a registry is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each is the thing of that name in the specification")]
+pub enum Object {
+    Manifest,
+    Blob,
+    Referrers,
+    FallbackTag,
+    Tags,
+    Token,
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+            Self::Referrers => "referrers",
+            Self::FallbackTag => "fallback tag",
+            Self::Tags => "tags",
+            Self::Token => "token",
+        })
     }
 }
 
@@ -203,6 +230,12 @@ pub enum RegistryError {
         /// The manifests.
         digests: Vec<Digest>,
     },
+    /// It is a write, and the process may not write now; nobody knows whether it was done if it had been sent.
+    #[error("{operation}: {}", super::write_gate::Closed)]
+    GateClosed {
+        /// What was asked.
+        operation: Operation,
+    },
     /// The referrers API was asked for by mode, and the registry lacks it.
     #[error("{0}: the registry has no referrers API: set referrersMode to Auto or TagSchema")]
     ReferrersUnsupported(Box<Answered>),
@@ -228,6 +261,7 @@ pub enum ErrorKind {
     ManifestRejected,
     FallbackTagConflict,
     ReferrersUnsupported,
+    GateClosed,
 }
 
 impl RegistryError {
@@ -253,6 +287,7 @@ impl RegistryError {
             Self::Refused(_) => ErrorKind::ManifestRejected,
             Self::FallbackTagConflict { .. } => ErrorKind::FallbackTagConflict,
             Self::ReferrersUnsupported(_) => ErrorKind::ReferrersUnsupported,
+            Self::GateClosed { .. } => ErrorKind::GateClosed,
         }
     }
 

@@ -3,19 +3,21 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 use url::Url;
 
 use super::error::{Answered, Operation, RegistryError};
 use super::error_body::ErrorBody;
 use super::guard::authority;
 use super::network_fault::Fault;
+use super::observer::Trial;
 use super::retry::is_transient;
 use super::retry_after;
 use super::session::Session;
 use super::throttle::PausedFor;
 use super::tokens::Actions;
 use super::transport::{Answer, Outgoing};
-use crate::oci::cut;
+use crate::oci::{cut, most_values};
 
 /// Which redirects of a GET or HEAD are followed. Credentials never go along to another origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +85,9 @@ impl Session {
         loop {
             let shown = self.authorize(request).await?;
             let answer = self.transmit(request, shown.header()).await?;
+            if answer.is_success() && !request.is_blob {
+                self.bound_values(request, &answer)?;
+            }
             if answer.status != 401 || !answer.own {
                 return Ok(answer);
             }
@@ -92,6 +97,16 @@ impl Session {
                 return Err(self.unauthorized(request, &answer, &shown));
             }
         }
+    }
+
+    /// Refuses a document with more values than would be worth their memory, before anything is made of them.
+    fn bound_values(&self, request: &Request, answer: &Answer) -> Result<(), RegistryError> {
+        let most = self.options().limits.values;
+        if most_values(&answer.body) <= most {
+            return Ok(());
+        }
+        let what = "the document has too many values".to_owned();
+        Err(RegistryError::LimitExceeded { operation: request.operation.clone(), what, limit: most as u64 })
     }
 
     /// Tries until there is an answer that stays, the deadline, or the end of patience.
@@ -133,11 +148,12 @@ impl Session {
 
     fn passing(&self, request: &Request, answer: &Answer, tries: u32) -> Passing {
         let wish = answer.header(header::RETRY_AFTER).and_then(|value| retry_after::parse(value, std::time::SystemTime::now()));
-        let wish = wish.map(|wish| wish.min(self.options().max_pause));
+        let options = self.options();
+        let wish = wish.map(|wish| wish.min(options.max_pause));
         if answer.status == 429 {
-            let policy = &self.options().retry;
-            let wait = wish.unwrap_or_else(|| policy.delay(tries + 2, 1.0));
-            self.inner.upstream.throttle.pause(Instant::now(), wait);
+            // "Come back at once", or at a time that has passed, is no leave to do so without a pause.
+            let wait = wish.map_or_else(|| options.retry.delay(tries + 2, 1.0), |wish| wish.max(options.retry.base));
+            options.observer.paused(self.inner.upstream.throttle.pause(Instant::now(), wait));
             let error = RegistryError::RateLimited { operation: request.operation.clone(), retry_after: wait };
             return Passing { error, retry_after: wish, paused: true };
         }
@@ -161,7 +177,11 @@ impl Session {
             let timeout = if request.is_blob { options.timeouts.blob } else { options.timeouts.request };
             self.inner.count_request();
             let (method, body, cap) = (&request.method, request.body.clone(), request.cap.min(left));
-            let mut answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).await?;
+            let span = tracing::debug_span!("request", operation = %request.operation);
+            let mut trial = Trial::begin(&*options.observer, &request.operation);
+            let mut answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).instrument(span).await?;
+            trial.answered(answer.status);
+            drop(trial);
             answer.own &= !strayed;
             self.inner.count_bytes(answer.body.len());
             match self.next_hop(request, &answer) {
@@ -206,6 +226,7 @@ impl Session {
             Fault::Encoded(encoding) => {
                 self.protocol(&operation, &format!("the answer has the encoding {encoding:?}, which was not asked for"))
             }
+            Fault::GateClosed => RegistryError::GateClosed { operation },
             Fault::Unsendable => self.protocol(&operation, "the registry leads to a URL that cannot be asked"),
         }
     }
@@ -230,7 +251,11 @@ impl Session {
 
     /// An answer as messages show it: cut, cleaned, without anything that we have shown.
     pub(super) fn answered(&self, operation: &Operation, answer: &Answer) -> Box<Answered> {
-        let ErrorBody { codes, text, unknown } = ErrorBody::parse(&answer.body, &self.inner.secrets());
+        let ErrorBody { codes, mut text, unknown } = ErrorBody::parse(&answer.body, &self.inner.secrets());
+        // What another host says in any words but a registry's is not shown: a registry could have us read it out from inside.
+        if !answer.own && codes.is_empty() {
+            text.clear();
+        }
         Box::new(Answered { operation: operation.clone(), status: answer.status, codes, text, unknown })
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::error::{Operation, RegistryError};
+use super::error::{Object, Operation, RegistryError};
 use super::options::ReferrersMode;
 use super::referrers::{FallbackTag, ListingSource};
 use super::session::{Locator, Session};
@@ -74,7 +74,7 @@ impl Session {
         change: FallbackChange,
         seen_before: bool,
     ) -> Result<FallbackOutcome, RegistryError> {
-        let operation = self.operation("PUT", format!("fallback tag {}", subject.digest.fallback_tag()));
+        let operation = self.operation("PUT", Object::FallbackTag, subject.digest.fallback_tag());
         let conflict = |what: &str| RegistryError::FallbackTagConflict { operation: operation.clone(), what: what.to_owned() };
         if self.inner.mode == ReferrersMode::Auto && self.referrers_mode().is_none() {
             self.referrers(&subject.digest, None).await?; // shows whether there is an API

@@ -154,7 +154,7 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None, // unspecified and loopback are IPv6's own
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(pair(high, low)),
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => Some(pair(high, low)),
+        [0x64, 0xff9b, 0 | 1, _, _, _, high, low] | [0x2002, high, low, ..] => Some(pair(high, low)),
         _ => None,
     }
 }
@@ -207,6 +207,7 @@ mod tests {
             ("[::ffff:169.254.169.254]", "link-local"),
             ("[::169.254.169.254]", "link-local"),
             ("[64:ff9b::a9fe:a9fe]", "link-local"),
+            ("[64:ff9b:1::a9fe:a9fe]", "link-local"),
             ("[2002:a9fe:a9fe::1]", "link-local"),
             ("[::ffff:0:a9fe:a9fe]", "link-local"),
             ("[fe80::1]", "link-local"),

@@ -6,7 +6,8 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
 
-use super::error::{Answered, Operation, RegistryError};
+use super::budget::Share;
+use super::error::{Answered, Object, Operation, RegistryError};
 use super::exchange::Request;
 use super::session::{Locator, Session};
 use super::tokens::Actions;
@@ -34,7 +35,9 @@ pub struct Fetched {
     pub digest: Digest,
     /// The media type that names it in a descriptor.
     pub media_type: String,
-    /// The bytes, as served.
+    /// Its size in bytes.
+    pub size: u64,
+    /// The bytes of an image manifest, as served. Those of an index are let go, since it may be large and is kept for a whole pass.
     pub bytes: Bytes,
     /// The same as data.
     pub manifest: Manifest,
@@ -44,7 +47,7 @@ impl Fetched {
     /// The plain descriptor of the manifest, as a subject names it.
     #[must_use]
     pub fn descriptor(&self) -> Descriptor {
-        Descriptor::plain(self.media_type.clone(), self.digest.clone(), self.bytes.len() as u64)
+        Descriptor::plain(self.media_type.clone(), self.digest.clone(), self.size)
     }
 }
 
@@ -71,6 +74,8 @@ pub(super) struct Raw {
     pub(super) digest: Digest,
     pub(super) content_type: Option<String>,
     pub(super) bytes: Bytes,
+    /// Held until the bytes are read as what they are.
+    _share: Option<Share>,
 }
 
 impl Session {
@@ -81,7 +86,7 @@ impl Session {
     /// `NotFound`, `DigestMismatch` where the registry names another digest than the one asked for, and what every request
     /// can end in.
     pub async fn head(&self, at: &Locator) -> Result<Head, RegistryError> {
-        let operation = self.operation("HEAD", format!("manifest {at}"));
+        let operation = self.operation("HEAD", Object::Manifest, at);
         let request = self.manifest_request(&operation, Method::HEAD, at, Actions::Pull);
         let answer = self.send(&request).await?;
         if answer.is_success() {
@@ -102,8 +107,7 @@ impl Session {
             return Err(self.refusal(&operation, &answer));
         }
         let fetched = self.manifest(at).await?;
-        let size = Some(fetched.bytes.len() as u64);
-        Ok(Head { digest: fetched.digest, media_type: Some(fetched.media_type), size })
+        Ok(Head { digest: fetched.digest, media_type: Some(fetched.media_type), size: Some(fetched.size) })
     }
 
     /// Whether the registry has a manifest (HEAD); only 404 means no.
@@ -121,7 +125,7 @@ impl Session {
     /// `NotFound`, `DigestMismatch`, `UnsupportedMediaType`, `LimitExceeded` where it is too large or an index has too many
     /// entries, and what every request can end in.
     pub async fn manifest(&self, at: &Locator) -> Result<Fetched, RegistryError> {
-        let operation = self.operation("GET", format!("manifest {at}"));
+        let operation = self.operation("GET", Object::Manifest, at);
         let raw = self.raw_manifest(&operation, at).await?;
         self.read_manifest(&operation, raw)
     }
@@ -132,11 +136,11 @@ impl Session {
     /// As [`manifest`](Self::manifest).
     pub async fn manifest_of(&self, descriptor: &Descriptor) -> Result<Fetched, RegistryError> {
         let fetched = self.manifest(&Locator::Digest(descriptor.digest.clone())).await?;
-        if fetched.bytes.len() as u64 == descriptor.size {
+        if fetched.size == descriptor.size {
             return Ok(fetched);
         }
-        let operation = self.operation("GET", format!("manifest {}", descriptor.digest));
-        Err(mismatch(&operation, format!("it has {} bytes where its descriptor says {}", fetched.bytes.len(), descriptor.size)))
+        let operation = self.operation("GET", Object::Manifest, &descriptor.digest);
+        Err(mismatch(&operation, format!("it has {} bytes where its descriptor says {}", fetched.size, descriptor.size)))
     }
 
     fn read_manifest(&self, operation: &Operation, raw: Raw) -> Result<Fetched, RegistryError> {
@@ -150,7 +154,9 @@ impl Session {
             let what = format!("the index has {} entries", index.manifests.len());
             return Err(RegistryError::LimitExceeded { operation: operation.clone(), what, limit: most as u64 });
         }
-        Ok(Fetched { digest: raw.digest, media_type, bytes: raw.bytes, manifest })
+        let size = raw.bytes.len() as u64;
+        let bytes = if matches!(manifest, Manifest::Index(_)) { Bytes::new() } else { raw.bytes };
+        Ok(Fetched { digest: raw.digest, media_type, size, bytes, manifest })
     }
 
     /// GET of a manifest without a look at what it is.
@@ -173,7 +179,7 @@ impl Session {
         if let Some(named) = named.filter(|named| !named.matches(&answer.body)) {
             return Err(mismatch(operation, format!("the registry names the digest {named}, the bytes have {digest}")));
         }
-        Ok(Raw { digest, content_type, bytes: answer.body })
+        Ok(Raw { digest, content_type, bytes: answer.body, _share: answer.share })
     }
 
     /// The digest that a header names. One that cannot be computed cannot be compared, so it is refused.
@@ -202,7 +208,7 @@ impl Session {
 
     /// As [`put_manifest`](Self::put_manifest); with `once` a fault that may pass ends it.
     pub(super) async fn put(&self, at: &Locator, media_type: &str, bytes: Bytes, once: bool) -> Result<Put, RegistryError> {
-        let operation = self.operation("PUT", format!("manifest {at}"));
+        let operation = self.operation("PUT", Object::Manifest, at);
         if let Locator::Digest(digest) = at
             && !digest.matches(&bytes)
         {
@@ -243,7 +249,7 @@ impl Session {
     /// # Errors
     /// What every request can end in; a refusal is no error but [`Deletion::Refused`].
     pub async fn delete_manifest(&self, digest: &Digest) -> Result<Deletion, RegistryError> {
-        let operation = self.operation("DELETE", format!("manifest {digest}"));
+        let operation = self.operation("DELETE", Object::Manifest, digest);
         let url = self.url(&format!("manifests/{digest}"));
         let answer = match self.send(&Request::new(&operation, Method::DELETE, url, Actions::Delete)).await {
             Err(RegistryError::AccessDenied(answered)) => return Ok(Deletion::Refused(answered)),

@@ -7,19 +7,20 @@
 
 mod auth;
 mod blobs;
+mod budget;
 mod challenge;
 mod docker_config;
+pub(crate) mod doors;
 mod error;
 mod error_body;
 mod exchange;
 mod fallback_tag;
-#[doc(hidden)]
-pub mod fuzzing;
 mod guard;
 mod host_pattern;
 mod link;
 mod manifests;
 mod network_fault;
+mod observer;
 mod options;
 mod pages;
 mod referrers;
@@ -33,14 +34,17 @@ mod tls;
 mod tokens;
 mod transport;
 mod upstream;
+mod write_gate;
 
 pub use docker_config::{DockerConfigError, Keychain};
-pub use error::{Answered, ErrorKind, Operation, RegistryError};
+pub use error::{Answered, ErrorKind, Object, Operation, RegistryError};
 pub use fallback_tag::{FallbackChange, FallbackOutcome};
 pub use host_pattern::{HostPattern, HostPatternError};
 pub use manifests::{Deletion, Fetched, Head, Put};
+pub use observer::{Observer, Try};
 pub use options::{Access, ClientIdentity, Limits, Options, Proxy, ReferrersMode, Timeouts, TlsOptions};
 pub use referrers::{Listing, ListingSource};
 pub use retry::RetryPolicy;
 pub use secret::Secret;
 pub use session::{Locator, Registries, Session};
+pub use write_gate::{Closed, WriteGate};

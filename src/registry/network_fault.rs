@@ -30,6 +30,8 @@ pub(super) enum Fault {
     TooManyRedirects(u64),
     /// The request cannot be sent as it is.
     Unsendable,
+    /// It is a write, and the process may not write now.
+    GateClosed,
 }
 
 impl Fault {
@@ -116,7 +118,9 @@ fn tls_fault(error: &rustls::Error) -> Fault {
         },
         rustls::Error::NoCertificatesPresented => "the registry shows no certificate",
         rustls::Error::InvalidMessage(_) => {
-            return Fault::Network("the host does not speak TLS: is it a plain HTTP registry (insecure: true)?");
+            return Fault::Network(
+                "the host does not speak TLS: is it a plain HTTP registry (insecure: true, or --plain-http of affix tree)?",
+            );
         }
         _ => return Fault::Network("the TLS handshake failed"),
     };

@@ -1,12 +1,15 @@
 //! What the process allows ([`Options`]) and what one pass brings along ([`Access`]).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::docker_config::Keychain;
 use super::host_pattern::HostPattern;
+use super::observer::{Observer, Unobserved};
 use super::retry::RetryPolicy;
 use super::secret::Secret;
+use super::write_gate::WriteGate;
 
 /// What the operator of the process allows, for all passes alike.
 #[derive(Debug, Clone)]
@@ -34,6 +37,10 @@ pub struct Options {
     pub max_pause: Duration,
     /// The `User-Agent` header. Default `affix/<version>`.
     pub user_agent: String,
+    /// Who is told of every request. Default nobody.
+    pub observer: Arc<dyn Observer>,
+    /// What every request that may change something passes. Default: always open.
+    pub write_gate: WriteGate,
 }
 
 impl Default for Options {
@@ -50,6 +57,8 @@ impl Default for Options {
             retry: RetryPolicy::default(),
             max_pause: Duration::from_mins(15),
             user_agent: concat!("affix/", env!("CARGO_PKG_VERSION")).to_owned(),
+            observer: Arc::new(Unobserved),
+            write_gate: WriteGate::default(),
         }
     }
 }
@@ -63,6 +72,10 @@ pub struct Limits {
     pub error_bytes: u64,
     /// Bytes of one blob that is read, where the caller names no lower cap. Default 4 MiB.
     pub blob_bytes: u64,
+    /// Bytes of all pages of one listing together. Default 4 MiB.
+    pub listing_bytes: u64,
+    /// Values of one JSON document: keys, strings, numbers, lists and objects. Default 20000.
+    pub values: usize,
     /// Pages of one listing. Default 50.
     pub pages: usize,
     /// Referrers of one subject. Default 1000.
@@ -81,6 +94,8 @@ impl Default for Limits {
             manifest_bytes: 4 << 20,
             error_bytes: 8 << 10,
             blob_bytes: 4 << 20,
+            listing_bytes: 4 << 20,
+            values: 20_000,
             pages: 50,
             referrers: 1000,
             index_entries: 1000,

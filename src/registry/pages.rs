@@ -17,11 +17,12 @@ use super::transport::Answer;
 pub(super) struct Pages {
     operation: Operation,
     asked: HashSet<Url>,
+    bytes: u64,
 }
 
 impl Pages {
     pub(super) fn new(operation: &Operation) -> Self {
-        Self { operation: operation.clone(), asked: HashSet::new() }
+        Self { operation: operation.clone(), asked: HashSet::new(), bytes: 0 }
     }
 
     /// Asks for one page.
@@ -43,7 +44,13 @@ impl Pages {
         }
         let mut request = Request::new(&self.operation, Method::GET, url, Actions::Pull).header(http::header::ACCEPT, accept);
         request.cap = limits.manifest_bytes;
-        session.send(&request).await
+        let answer = session.send(&request).await?;
+        self.bytes += answer.body.len() as u64;
+        if self.bytes > limits.listing_bytes {
+            let what = "all pages of the listing together are too large, in bytes".to_owned();
+            return Err(RegistryError::LimitExceeded { operation: self.operation.clone(), what, limit: limits.listing_bytes });
+        }
+        Ok(answer)
     }
 
     /// The page after `answer`, where it names one.

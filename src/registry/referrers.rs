@@ -6,7 +6,7 @@
 use http::header;
 use tokio::time::Instant;
 
-use super::error::{Operation, RegistryError};
+use super::error::{Object, Operation, RegistryError};
 use super::options::ReferrersMode;
 use super::pages::Pages;
 use super::session::{Locator, Session};
@@ -27,6 +27,8 @@ pub enum ListingSource {
 pub struct Listing {
     /// The entries, in the registry's order, as they were written.
     pub entries: Vec<RawEntry>,
+    /// How many were read before the filter was applied here.
+    pub total: usize,
     /// Where they came from.
     pub source: ListingSource,
     /// Whether the registry applied the filter itself, on every page. Where not, it was applied here.
@@ -69,8 +71,9 @@ impl Session {
         }
         let tag = self.fallback_tag(subject).await?;
         let (tag, entries) = tag.map_or((None, Vec::new()), |tag| (Some(tag.digest), tag.index.entries));
+        let total = entries.len();
         let entries = chosen(entries, artifact_type);
-        Ok(Listing { entries, source: ListingSource::FallbackTag, filtered: false, tag })
+        Ok(Listing { entries, total, source: ListingSource::FallbackTag, filtered: false, tag })
     }
 
     /// The API's listing, or the answer that says that there is no such API.
@@ -79,7 +82,7 @@ impl Session {
         subject: &Digest,
         artifact_type: Option<&ArtifactType>,
     ) -> Result<Result<Listing, (Operation, Answer)>, RegistryError> {
-        let operation = self.operation("GET", format!("referrers of {subject}"));
+        let operation = self.operation("GET", Object::Referrers, format_args!("of {subject}"));
         let mut url = self.url(&format!("referrers/{subject}"));
         if let Some(artifact_type) = artifact_type {
             url.query_pairs_mut().append_pair("artifactType", artifact_type.as_str());
@@ -114,7 +117,8 @@ impl Session {
             next = pages.next(self, &answer)?;
         }
         // What a registry says it left out it may yet have let through, so the filter is applied here in any case.
-        Ok(Ok(Listing { entries: chosen(entries, artifact_type), source: ListingSource::Api, filtered, tag: None }))
+        let total = entries.len();
+        Ok(Ok(Listing { entries: chosen(entries, artifact_type), total, source: ListingSource::Api, filtered, tag: None }))
     }
 
     /// Whether an answer says that there is no referrers API. A repository that does not exist says nothing of the API.
@@ -131,7 +135,7 @@ impl Session {
 
     /// Reads the fallback tag of a subject; `None` is a 404 and nothing else.
     pub(super) async fn fallback_tag(&self, subject: &Digest) -> Result<Option<FallbackTag>, RegistryError> {
-        let operation = self.operation("GET", format!("fallback tag {}", subject.fallback_tag()));
+        let operation = self.operation("GET", Object::FallbackTag, subject.fallback_tag());
         let conflict = |what: String| RegistryError::FallbackTagConflict { operation: operation.clone(), what };
         let tag: Tag = subject.fallback_tag().parse().map_err(|_| conflict("it is no tag".to_owned()))?;
         let raw = match self.raw_manifest(&operation, &Locator::Tag(tag)).await {

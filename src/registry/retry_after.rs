@@ -2,15 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
+/// The longest wait that is told from a longer one: 136 years. It can be added to any clock; the caller caps it far below.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// How long the header asks to wait at `now`; `None` where it cannot be read. A date in the past is no wait.
 pub(super) fn parse(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // More digits than fit mean "for ever"; the caller caps it.
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
+        return Some(value.parse().map_or(FOR_EVER, Duration::from_secs).min(FOR_EVER));
     }
     let until = httpdate::parse_http_date(value).ok()?;
-    Some(until.duration_since(now).unwrap_or(Duration::ZERO))
+    Some(until.duration_since(now).unwrap_or(Duration::ZERO).min(FOR_EVER))
 }
 
 #[cfg(test)]
@@ -26,7 +28,9 @@ mod tests {
         }
         let later = now + Duration::from_hours(1);
         assert_eq!(parse("Sun, 06 Nov 1994 08:49:37 GMT", later), Some(Duration::ZERO));
-        assert_eq!(parse("99999999999999999999999", now), Some(Duration::from_secs(u64::from(u32::MAX))));
+        for value in ["9999999999999999999", "99999999999999999999999"] {
+            assert_eq!(parse(value, now), Some(FOR_EVER), "{value}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 use url::Url;
 
-use super::error::{Operation, RegistryError};
+use super::error::{Object, Operation, RegistryError};
 use super::options::{Access, Options, ReferrersMode};
 use super::referrers::ListingSource;
 use super::secret::Secret;
@@ -207,6 +207,12 @@ impl Session {
         &self.inner.repository
     }
 
+    /// What the session's knowledge is shared by: one text for each way to ask this registry, credential included.
+    #[must_use]
+    pub fn identity(&self) -> &Digest {
+        &self.inner.upstream.identity
+    }
+
     /// Requests sent so far: tries, redirects and token requests included.
     #[must_use]
     pub fn requests(&self) -> u64 {
@@ -223,9 +229,10 @@ impl Session {
         }
     }
 
-    /// What is done, for messages.
-    pub(super) fn operation(&self, method: &'static str, what: impl Into<String>) -> Operation {
-        Operation { method, what: what.into(), host: self.inner.host.to_string() }
+    /// What is done, for messages; `which` of the objects it is done to may be empty.
+    pub(super) fn operation(&self, method: &'static str, object: Object, which: impl fmt::Display) -> Operation {
+        let what = format!("{object} {which}").trim_end().to_owned();
+        Operation { method, object, what, host: self.inner.host.to_string() }
     }
 
     /// A URL of this repository: `/v2/<repository>/<path>`.

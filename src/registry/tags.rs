@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::error::RegistryError;
+use super::error::{Object, RegistryError};
 use super::pages::Pages;
 use super::session::Session;
 use crate::oci::{Tag, cut};
@@ -22,7 +22,7 @@ impl Session {
     /// `LimitExceeded` where there are more than `cap`: a part of the tags is never taken for all of them. And what every
     /// request can end in.
     pub async fn list_tags(&self, cap: usize) -> Result<Vec<Tag>, RegistryError> {
-        let operation = self.operation("GET", "tags");
+        let operation = self.operation("GET", Object::Tags, "");
         let page = cap.saturating_add(1).min(1000);
         let mut pages = Pages::new(&operation);
         let mut url = self.url("tags/list");

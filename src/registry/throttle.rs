@@ -27,11 +27,14 @@ impl Throttle {
         Self { permits, until: Mutex::new(None), waiting: AtomicU32::new(0), longest }
     }
 
-    /// Lets nobody through for `wait`, at most for the longest time allowed. A longer pause that runs already stays.
-    pub(super) fn pause(&self, now: Instant, wait: Duration) {
+    /// Lets nobody through for `wait`, at most for the longest time allowed. A longer pause that runs already stays. Answers with
+    /// the time by which the pause has grown.
+    pub(super) fn pause(&self, now: Instant, wait: Duration) -> Duration {
         let end = now + wait.min(self.longest);
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = Some(until.map_or(end, |known| known.max(end)));
+        let known = until.map_or(now, |known| known.max(now));
+        *until = Some(known.max(end));
+        end.saturating_duration_since(known)
     }
 
     /// What is left of a pause at `now`.
@@ -129,6 +132,15 @@ mod tests {
         let throttle = throttle(1);
         throttle.pause(Instant::now(), Duration::from_secs(u64::from(u32::MAX)));
         assert_eq!(throttle.paused(Instant::now()), Duration::from_mins(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn seconds_that_pauses_have_in_common_are_told_once() {
+        let throttle = throttle(1);
+        let begin = Instant::now();
+        let grown = [(0, 30), (10, 30), (20, 5), (60, 5)]
+            .map(|(after, wait)| throttle.pause(begin + Duration::from_secs(after), Duration::from_secs(wait)).as_secs());
+        assert_eq!(grown, [30, 10, 0, 5]);
     }
 
     #[tokio::test(start_paused = true)]

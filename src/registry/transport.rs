@@ -1,7 +1,7 @@
 //! One try of one request: to whom, with what, and how much of the answer is read.
 //!
-//! Redirects, retries and credentials are decided above; here is decided what may be dialled and that no more is read than
-//! asked for. Toward hosts other than the registry a client without the pass's certificate is used.
+//! Redirects, retries and credentials are decided above; here is decided what may be dialled, that nothing is written while the
+//! process may not write, and that no more is read than asked for. Toward hosts other than the registry a client without the pass's certificate is used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,19 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, header};
 use reqwest::Client;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+use super::budget::{Account, Budget, FREE, Share};
 use super::error::RegistryError;
 use super::guard::{Guard, GuardedResolver, authority};
 use super::network_fault::Fault;
 use super::options::{Access, Options, Proxy};
 use super::tls::{TlsConfigs, system_has_authorities};
+use super::write_gate::{Closed, WriteGate};
+
+/// The same words as for an answer that stalls: a user can do the same about both.
+const TOO_SLOW: &str = "timed out while waiting for the answer";
 
 /// The way to one registry, and from it to the hosts that it names.
 pub(super) struct Transport {
@@ -25,6 +31,10 @@ pub(super) struct Transport {
     own: Client,
     foreign: Client,
     error_bytes: u64,
+    memory: Account,
+    /// How long a large answer may take once it holds a share of the memory for such.
+    large_answer: Duration,
+    gate: WriteGate,
 }
 
 /// One try.
@@ -40,7 +50,7 @@ pub(super) struct Outgoing<'a> {
 }
 
 /// What came back.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
@@ -49,6 +59,8 @@ pub(super) struct Answer {
     pub(super) url: Url,
     /// Whether all of its way was within the registry's own origin.
     pub(super) own: bool,
+    /// Held until the body is read and made into something smaller.
+    pub(super) share: Option<Share>,
 }
 
 impl Answer {
@@ -69,7 +81,7 @@ impl Answer {
 
 impl Transport {
     /// Prepares the way; dials nothing.
-    pub(super) fn new(base: Url, guard: Guard, options: &Options, access: &Access) -> Result<Self, RegistryError> {
+    pub(super) fn new(base: Url, guard: Guard, options: &Options, access: &Access, budget: Budget) -> Result<Self, RegistryError> {
         if !access.insecure && access.tls.ca_pem.is_none() && !system_has_authorities() {
             let why = "there is none on this system: set SSL_CERT_FILE, or name one in ca.crt".to_owned();
             return Err(RegistryError::InvalidCertificate { what: "certificate authority", why });
@@ -90,6 +102,9 @@ impl Transport {
                 .pool_max_idle_per_host(options.max_requests_per_registry)
                 .pool_idle_timeout(Duration::from_secs(90))
                 .http2_max_header_list_size(64 << 10)
+                // What may be on its way to us before we have asked to read it.
+                .http2_initial_stream_window_size(256 << 10)
+                .http2_initial_connection_window_size(1 << 20)
                 // A timed-out HTTP/2 request leaves its connection in the pool, so a dead one must be found out by itself.
                 .http2_keep_alive_interval(options.timeouts.idle / 2)
                 .http2_keep_alive_timeout(options.timeouts.idle / 2)
@@ -104,7 +119,17 @@ impl Transport {
         };
         let own = client(tls.own)?;
         let foreign = if access.tls.client.is_some() { client(tls.foreign)? } else { own.clone() };
-        Ok(Self { guard, base, insecure: access.insecure, own, foreign, error_bytes: options.limits.error_bytes })
+        Ok(Self {
+            guard,
+            base,
+            insecure: access.insecure,
+            own,
+            foreign,
+            error_bytes: options.limits.error_bytes,
+            memory: Account::new(budget),
+            large_answer: options.timeouts.request,
+            gate: options.write_gate.clone(),
+        })
     }
 
     /// The registry's own URL, ending in `/`.
@@ -131,6 +156,9 @@ impl Transport {
             "http" => return Err(Fault::Insecure(authority(url))),
             _ => return Err(Fault::Unsendable),
         }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Fault::Unsendable); // the HTTP client would make a login of it, and it is not ours
+        }
         self.guard.check_url(url).map_err(Fault::NotAllowed)?;
         headers.insert(header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
         let client = if self.is_own(url) { &self.own } else { &self.foreign };
@@ -138,9 +166,14 @@ impl Transport {
         if !body.is_empty() || matches!(*method, Method::POST | Method::PUT) {
             request = request.header(header::CONTENT_LENGTH, body.len()).body(body);
         }
-        let mut response = request.send().await.map_err(|error| Fault::of(&error))?;
+        let sent = if method.is_safe() {
+            request.send().await
+        } else {
+            self.gate.write(request.send()).await.map_err(|Closed| Fault::GateClosed)?
+        };
+        let mut response = sent.map_err(|error| Fault::of(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url) };
+        let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url), share: None };
         if *method == Method::HEAD {
             return Ok(answer);
         }
@@ -155,26 +188,47 @@ impl Transport {
         if good && response.content_length().is_some_and(|length| length > cap) {
             return Err(Fault::TooLarge(cap));
         }
-        let mut read = BytesMut::new();
+        self.read(&mut response, &mut answer, cap).await?;
+        Ok(answer)
+    }
+
+    /// Reads the body: the first part freely, what is larger with a share of the memory for large answers.
+    async fn read(&self, response: &mut reqwest::Response, answer: &mut Answer, cap: u64) -> Result<(), Fault> {
+        let (good, expected) = (answer.is_success(), response.content_length().unwrap_or(cap).min(cap));
+        let most = usize::try_from(cap).unwrap_or(usize::MAX);
+        let share = async || (self.memory.share(expected).await, Instant::now() + self.large_answer);
+        // Where the length is said, nothing is taken off the wire before there is room for it.
+        let is_large = response.content_length().is_some() && expected > FREE as u64;
+        let (mut small, mut large) = (BytesMut::new(), if is_large { Some(share().await) } else { None });
         loop {
-            match response.chunk().await {
+            let piece = match &large {
+                Some((_, until)) => timeout_at(*until, response.chunk()).await.map_err(|_| Fault::TimedOut(TOO_SLOW))?,
+                None => response.chunk().await,
+            };
+            let piece = match piece {
                 Ok(None) => break,
-                Ok(Some(piece)) => {
-                    let room = usize::try_from(cap).unwrap_or(usize::MAX).saturating_sub(read.len());
-                    read.extend_from_slice(piece.get(..room).unwrap_or(&piece));
-                    if piece.len() > room {
-                        if good {
-                            return Err(Fault::TooLarge(cap));
-                        }
-                        break;
-                    }
-                }
+                Ok(Some(piece)) => piece,
                 Err(error) if good => return Err(Fault::of(&error)),
                 Err(_) => break,
+            };
+            if large.is_none() && small.len() + piece.len() > FREE {
+                let mut taken = share().await;
+                taken.0.buffer.extend_from_slice(&small);
+                large = Some(taken);
+            }
+            let read = large.as_mut().map_or(&mut small, |(share, _)| &mut share.buffer);
+            let room = most.saturating_sub(read.len());
+            read.extend_from_slice(piece.get(..room).unwrap_or(&piece));
+            if piece.len() > room {
+                if good {
+                    return Err(Fault::TooLarge(cap));
+                }
+                break;
             }
         }
-        answer.body = read.freeze();
-        Ok(answer)
+        answer.body = large.as_ref().map_or_else(|| small.freeze(), |(share, _)| Bytes::copy_from_slice(&share.buffer));
+        answer.share = large.map(|(share, _)| share);
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::auth::Authenticator;
+use super::budget::Budget;
 use super::docker_config::Credential;
 use super::error::RegistryError;
 use super::guard::Guard;
@@ -28,6 +29,8 @@ pub(super) type RewriteLock = tokio::sync::Mutex<()>;
 
 /// Connections, tokens, pauses and knowledge of one registry.
 pub(super) struct Upstream {
+    /// The key of this way of asking.
+    pub(super) identity: Digest,
     pub(super) transport: Transport,
     pub(super) throttle: Throttle,
     pub(super) auth: Authenticator,
@@ -108,6 +111,7 @@ impl Support {
 pub(super) struct Upstreams {
     known: Mutex<HashMap<Digest, Arc<Upstream>>>,
     permits: Mutex<HashMap<Digest, Weak<Semaphore>>>,
+    budget: Budget,
 }
 
 impl Upstreams {
@@ -141,9 +145,10 @@ impl Upstreams {
         };
         guard.check_url(base).map_err(|refused| RegistryError::HostNotAllowed { host: host.to_string(), why: refused.why })?;
         let upstream = Arc::new(Upstream {
-            transport: Transport::new(base.clone(), guard, options, access)?,
+            identity: key.clone(),
+            transport: Transport::new(base.clone(), guard, options, access, self.budget.clone())?,
             throttle: Throttle::new(self.permits(way, options.max_requests_per_registry), options.max_pause),
-            auth: Authenticator::new(credential, access.credentials.names_helpers()),
+            auth: Authenticator::new(credential, access),
             support: Support::default(),
             longest_rewrite: AtomicU64::new(0),
             rewrites: Mutex::default(),

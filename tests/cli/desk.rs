@@ -63,8 +63,12 @@ impl Desk {
 
     /// Runs the binary with `text` on its stdin.
     pub(crate) async fn affix(&self, args: &[&str], text: &str) -> Ran {
-        let run = Run::new(env!("CARGO_BIN_EXE_affix")).args(args.iter().copied()).env("HOME", &self.home.0);
-        run.input(text).output().await.unwrap()
+        self.run(args).input(text).output().await.unwrap()
+    }
+
+    /// The same before it runs.
+    pub(crate) fn run(&self, args: &[&str]) -> Run {
+        Run::new(env!("CARGO_BIN_EXE_affix")).args(args.iter().copied()).env("HOME", &self.home.0)
     }
 
     /// The paths of the home folder's files.

@@ -6,4 +6,7 @@ mod attach;
 mod desk;
 mod input;
 mod pin;
+mod signature;
+#[cfg(feature = "otlp")]
+mod traces;
 mod tree;

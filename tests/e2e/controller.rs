@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use affix_testbed::process::{Launch, Process};
 use tempfile::TempDir;
 
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, PATIENCE};
 
 /// How long the operator may take to serve.
 const START: Duration = Duration::from_secs(30);
@@ -32,25 +32,12 @@ impl Controller {
 
     /// The same in an environment of the test's choice.
     pub(crate) async fn start_in(namespace: &Namespace, flags: &[&str], env: &[(&str, &str)]) -> Self {
-        let dir = tempfile::Builder::new().prefix("affix-controller-").tempdir().unwrap();
-        let mut launch = Launch::new("affix controller", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
-            .args([
-                "--log-format",
-                "text",
-                "controller",
-                "--allow-loopback",
-                "--metrics-addr",
-                "127.0.0.1:0",
-                "--health-addr",
-                "127.0.0.1:0",
-            ])
-            .args(["--min-retry-delay", "100ms", "--max-retry-delay", "1s", "--watch-namespaces", &namespace.name])
-            .args(flags.iter().copied())
-            .env("RUST_LOG", "affix=debug,info")
-            .orphans_folder(dir.path());
-        for (name, value) in env {
-            launch = launch.env(*name, *value);
-        }
+        let mut launch = Launching::on(namespace);
+        launch.args(&["--log-format", "text", "--metrics-addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0"]);
+        launch.flags(flags);
+        launch.env(&[("RUST_LOG", "affix=debug,info")]);
+        launch.env(env);
+        let Launching { launch, dir } = launch;
         let mut process = launch.start(&namespace.tools).unwrap();
         let serving = |what: &'static str| move |log: &str| served(log, what);
         let health = process.wait_for(START, "health address", serving("health")).await.unwrap();
@@ -58,14 +45,46 @@ impl Controller {
         Self { process, metrics, health, _dir: dir }
     }
 
+    /// Starts the operator as a cluster does, with nothing said about its log but these flags and variables; it serves nothing.
+    pub(crate) async fn start_logging(namespace: &Namespace, flags: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut launch = Launching::on(namespace);
+        launch.args(&["--metrics-addr", "0", "--health-addr", "0"]);
+        launch.flags(flags);
+        launch.env(&[("KUBECONFIG", namespace.plane.kubeconfig().to_str().unwrap())]);
+        launch.env(env);
+        let Launching { launch, dir } = launch;
+        let process = launch.start(&namespace.tools).unwrap();
+        Self { process, metrics: String::new(), health: String::new(), _dir: dir }
+    }
+
     /// Everything it has logged.
     pub(crate) fn log(&self) -> String {
         self.process.log().unwrap()
     }
 
+    /// Its memory.
+    pub(crate) fn memory(&self) -> Memory {
+        Memory(self.process.pid().unwrap())
+    }
+
     /// Kills it (SIGKILL) and waits until it is gone.
     pub(crate) async fn kill(mut self) {
         self.process.kill().await.unwrap();
+    }
+
+    /// Freezes it (SIGSTOP).
+    pub(crate) fn pause(&mut self) {
+        self.process.pause();
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn resume(&mut self) {
+        self.process.resume();
+    }
+
+    /// Waits until its log has this text.
+    pub(crate) async fn says(&mut self, text: &'static str) {
+        self.process.wait_for(PATIENCE, text, |log| log.contains(text).then_some(())).await.unwrap();
     }
 
     /// Asks it to end (SIGTERM); answers with its exit status and how long it took.
@@ -86,6 +105,38 @@ impl Controller {
     }
 }
 
+/// The operator's command line in the making.
+struct Launching {
+    launch: Launch,
+    dir: TempDir,
+}
+
+impl Launching {
+    fn on(namespace: &Namespace) -> Self {
+        let dir = tempfile::Builder::new().prefix("affix-controller-").tempdir().unwrap();
+        let launch = Launch::new("affix controller", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
+            .args(["controller", "--allow-loopback", "--watch-namespaces", &namespace.name])
+            .orphans_folder(dir.path());
+        Self { launch, dir }
+    }
+
+    fn args(&mut self, args: &[&str]) {
+        self.launch = self.launch.clone().args(args.iter().copied());
+    }
+
+    /// A test's own flags; retries are quick where it says nothing of them.
+    fn flags(&mut self, flags: &[&str]) {
+        if !flags.contains(&"--min-retry-delay") {
+            self.args(&["--min-retry-delay", "100ms", "--max-retry-delay", "1s"]);
+        }
+        self.args(flags);
+    }
+
+    fn env(&mut self, env: &[(&str, &str)]) {
+        self.launch = env.iter().fold(self.launch.clone(), |launch, (name, value)| launch.env(*name, *value));
+    }
+}
+
 impl Drop for Controller {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -94,6 +145,32 @@ impl Drop for Controller {
             let tail = lines.get(lines.len().saturating_sub(80)..).unwrap_or_default();
             println!("the end of the operator's log:\n{}", tail.join("\n"));
         }
+    }
+}
+
+/// What the kernel says of a process's memory.
+pub(crate) struct Memory(u32);
+
+impl Memory {
+    /// Resident now, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        self.read("VmRSS:")
+    }
+
+    /// The most that was resident since [`forget`](Self::forget), in KiB.
+    pub(crate) fn peak(&self) -> u64 {
+        self.read("VmHWM:")
+    }
+
+    /// Begins the peak anew.
+    pub(crate) fn forget(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.0), "5").unwrap();
+    }
+
+    fn read(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 }
 

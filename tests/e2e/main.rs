@@ -15,20 +15,32 @@
 )]
 
 mod access;
+mod alerts;
 mod attaching;
 mod breakage;
 mod budget;
+mod canary;
 mod command;
 mod controller;
+mod crowd;
+mod fairness;
+mod gitops;
 mod images;
+mod logs;
+mod memory;
+mod metrics;
 mod namespace;
 mod once;
 mod operator;
 mod partial;
 mod platforms;
 mod proxy;
+mod races;
 mod readers;
 mod repair;
+mod replicas;
+mod rotation;
+mod soak;
 mod spec;
 mod superseded;
 mod threats;

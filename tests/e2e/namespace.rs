@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use affix::api::{ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, check_status_rules, crd_yaml, find_condition};
+use affix_testbed::certificates::Signer;
 use affix_testbed::control_plane::ControlPlane;
 use affix_testbed::tools::Tools;
 use k8s_openapi::api::events::v1::Event;
@@ -104,12 +105,33 @@ impl Namespace {
         self.apply_object(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data})).await;
     }
 
+    /// Applies a Secret with a signing key and its certificates.
+    pub(crate) async fn tls(&self, name: &str, signer: &Signer) {
+        self.apply_object(json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "kubernetes.io/tls",
+            "stringData": {"tls.key": signer.key, "tls.crt": signer.chain}
+        }))
+        .await;
+    }
+
     /// Applies a Secret with one login, as `kubectl create secret docker-registry` makes it.
     pub(crate) async fn login(&self, name: &str, host: &str, user: &str, password: &str) {
         let config = json!({"auths": {host: {"username": user, "password": password}}}).to_string();
         self.apply_object(json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "kubernetes.io/dockerconfigjson",
             "stringData": {".dockerconfigjson": config}
+        }))
+        .await;
+    }
+
+    /// Gives the service account `affix` of this namespace these rights in it.
+    pub(crate) async fn apply_rbac(&self, rules: Value) {
+        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "affix"}, "rules": rules});
+        self.apply_object(role).await;
+        self.apply_object(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "affix"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "affix"},
+            "subjects": [{"kind": "ServiceAccount", "name": "affix", "namespace": self.name}],
         }))
         .await;
     }

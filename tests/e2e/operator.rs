@@ -26,10 +26,13 @@ async fn health_and_metrics_are_served_in_the_words_of_others() {
     let deadline = std::time::Instant::now() + PATIENCE;
     let expected = [
         "controller_runtime_reconcile_total{controller=\"imageattachment\",result=\"success\"}",
+        "controller_runtime_reconcile_total{controller=\"imageattachment\",result=\"error\"}",
         "controller_runtime_reconcile_time_seconds_bucket{",
         "affix_reconcile_reason_total{reason=\"Attached\"}",
         "affix_reconcile_reason_total{reason=\"NotFound\"}",
-        "affix_registry_requests_total ",
+        "affix_registry_requests_total{operation=\"put_manifest\",code=\"201\"} 3",
+        "affix_attachments_total{outcome=\"made\"} 3",
+        "affix_resource_conditions{type=\"Ready\",status=\"True\",reason=\"Attached\"} 1",
     ];
     loop {
         let metrics = controller.metrics().await;

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::controller::Controller;
 use crate::images::{attachment, host, note, with};
-use crate::namespace::{Namespace, says};
+use crate::namespace::{Namespace, message as told_by, says};
 
 #[tokio::test]
 async fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
@@ -30,6 +30,20 @@ async fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
 
     namespace.apply("dry", with(note(&reference), json!({"dryRun": false}))).await;
     assert_eq!(namespace.ready("dry").await.attached.as_deref(), Some("3/3"));
+
+    // Over what is attached it is no more Ready, and another content would take the place of what is there.
+    registry.clear();
+    namespace.apply("dry", with(note(&reference), json!({"dryRun": true}))).await;
+    let message = namespace.refused("dry", Reason::Planned).await;
+    assert_eq!(message, "dry run: nothing to do: 3 targets attached");
+    let mut other = with(note(&reference), json!({"dryRun": true}));
+    other["artifact"]["annotations"]["demo.affix.dev/note"] = json!("another");
+    namespace.apply("dry", other).await;
+    let told = "dry run: 3 of 3 targets would be attached; 3 attachments would be removed";
+    let object = namespace.wait("dry", told, |object| told_by(object) == told).await;
+    let leftovers = object.status.unwrap().leftovers;
+    assert!(leftovers.len() == 3 && leftovers.iter().all(|leftover| leftover.reason.as_deref() == Some("Planned")), "{leftovers:#?}");
+    assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
     namespace.check_rules().await;
 }
 

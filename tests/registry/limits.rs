@@ -149,3 +149,56 @@ async fn t13_two_hundred_hostile_documents_end_in_a_reason() {
         }
     }
 }
+
+#[tokio::test]
+async fn t3_all_pages_of_a_listing_together_have_a_cap() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let subject = digest(&image(&registry).digest);
+    registry.quirks(|quirks| (quirks.paging, quirks.made_up_entries) = (Paging::EndlessFull(10), 5));
+    let limits = Limits { listing_bytes: 8 << 10, ..Limits::default() };
+    let session = open_with(&registry, Options { limits, ..options() }, access(&registry));
+    refused(
+        session.referrers(&subject, None).await,
+        ErrorKind::LimitExceeded,
+        &["all pages of the listing together are too large, in bytes (the limit is 8192)"],
+    );
+}
+
+#[tokio::test]
+async fn t13_a_document_of_very_many_values_is_refused_before_they_are_made() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let subject = digest(&image(&registry).digest);
+    let many = ["{\"manifests\":[", &"0,".repeat(2_000_000), "0]}"].concat();
+    registry.fault(Matcher::on(Op::ManifestGet).or(Op::ReferrersList), Reply::body(200, INDEX, many));
+    let session = open(&registry);
+    let said = ["the document has too many values (the limit is 20000)"];
+    refused(session.manifest(&tag("v1")).await, ErrorKind::LimitExceeded, &said);
+    refused(session.referrers(&subject, None).await, ErrorKind::LimitExceeded, &said);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t4_large_answers_that_stall_leave_memory_for_those_of_other_registries() {
+    let (slow, other) = (HostileRegistry::start().await.unwrap(), HostileRegistry::start().await.unwrap());
+    image(&slow);
+    image(&other);
+    let mut options = options();
+    options.timeouts.idle = Duration::from_secs(20);
+    options.timeouts.request = Duration::from_secs(20);
+    slow.fault(Matcher::any(), Fault::Endless(4 << 20));
+    slow.fault(Matcher::any(), Fault::CutAfter(1 << 20, Cut::Stall));
+    let registries = affix::registry::Registries::new(options);
+    let stalled: Vec<_> = (0..8)
+        .map(|_| {
+            let session = crate::support::open_in(&registries, &slow, access(&slow));
+            tokio::spawn(async move { session.manifest(&tag("v1")).await.map(drop) })
+        })
+        .collect();
+    slow.wait_for(&Matcher::any(), 8, Duration::from_secs(30)).await.unwrap();
+    other.fault(Matcher::any(), Fault::Endless(3 << 20));
+    let session = crate::support::open_in(&registries, &other, access(&other));
+    // It is read whole, and refused for what it is.
+    let answered = tokio::time::timeout(Duration::from_secs(15), session.manifest(&tag("v1"))).await;
+    refused(answered.expect("it waits for nobody"), ErrorKind::DigestMismatch, &["the registry names the digest"]);
+    assert!(stalled.iter().all(|one| !one.is_finished()), "they still hold what they have");
+    stalled.iter().for_each(tokio::task::JoinHandle::abort);
+}

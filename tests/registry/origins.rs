@@ -3,10 +3,10 @@
 use affix::oci::Descriptor;
 use affix::registry::{Access, ErrorKind, Keychain};
 use affix_testbed::hostile::{
-    Account, Action, Auth, Authority, Bearer, Certificate, Fault, HostileRegistry, LinkForm, Location, Matcher, Op, Paging, Quirks,
+    Account, Action, Auth, Authority, Bearer, Certificate, Fault, HostileRegistry, LinkForm, Location, Matcher, Op, Paging, Quirks, Reply,
 };
 
-use crate::support::{EMPTY, MANIFEST, NAME, access, attachment, digest, image, login, open_with, options, refused, tag};
+use crate::support::{EMPTY, MANIFEST, NAME, access, attachment, digest, image, login, open, open_with, options, refused, tag};
 
 /// A registry with tokens and one beside it that has the same content and wants nothing.
 async fn pair() -> (HostileRegistry, HostileRegistry) {
@@ -161,4 +161,35 @@ async fn t24_what_one_credential_learned_is_not_shown_for_another() {
     let elsewhere = Keychain::login("elsewhere.example.com", "user", "canary-password".into()).unwrap();
     let session = open(Access { credentials: elsewhere, ..access(&registry) });
     refused(session.manifest(&tag("v1")).await, ErrorKind::AuthenticationFailed, &["no login was given for"]);
+}
+
+#[tokio::test]
+async fn t1_what_another_host_says_is_not_read_out_unless_it_is_a_registry_s_words() {
+    let (registry, inside) = (HostileRegistry::start().await.unwrap(), HostileRegistry::start().await.unwrap());
+    image(&registry);
+    let blob = registry.store().put_blob(NAME, "layer");
+    registry.fault(Matcher::on(Op::BlobGet), Fault::RedirectToHost(307, inside.url()));
+    let descriptor = Descriptor::plain("a/b", digest(&blob), 5);
+    for (answer, said, hidden) in [
+        (Reply::body(404, "text/plain", "the inner secret is 42"), "HTTP 404", "inner"),
+        (Reply::error(404, "BLOB_UNKNOWN", "no such blob"), "HTTP 404 BLOB_UNKNOWN: no such blob", "inner"),
+    ] {
+        inside.calm();
+        inside.fault(Matcher::any(), answer);
+        let error = refused(open(&registry).blob(&descriptor, 100).await, ErrorKind::NotFound, &[said]);
+        assert!(!error.to_string().contains(hidden), "{error}");
+    }
+    registry.calm();
+    registry.fault(Matcher::on(Op::BlobGet), Reply::body(404, "text/plain", "said by the registry itself"));
+    refused(open(&registry).blob(&descriptor, 100).await, ErrorKind::NotFound, &["said by the registry itself"]);
+}
+
+#[tokio::test]
+async fn t7_a_url_with_a_login_in_it_is_asked_nowhere() {
+    let registry = HostileRegistry::start().await.unwrap();
+    image(&registry);
+    let host = registry.host();
+    registry.fault(Matcher::on(Op::ManifestGet), Fault::RedirectTo(307, format!("http://admin:admin@{host}/v2/{NAME}/manifests/v1")));
+    refused(open(&registry).manifest(&tag("v1")).await, ErrorKind::RegistryUnavailable, &["leads to a URL that cannot be asked"]);
+    assert!(registry.requests().iter().all(|request| request.header("authorization").is_none()), "{}", registry.transcript());
 }

@@ -6,7 +6,7 @@ use affix::registry::{ErrorKind, Options, Registries};
 use affix_testbed::hostile::{Arrival, Cut, Fault, HostileRegistry, Matcher, Op, Reply, RetryAfter, Stage};
 use tokio::time::Instant;
 
-use crate::support::{access, image, login, open, open_in, options, refused, tag};
+use crate::support::{access, image, login, open, open_in, open_with, options, refused, tag};
 
 #[tokio::test]
 async fn faults_that_pass_are_tried_at_least_four_times() {
@@ -205,5 +205,21 @@ async fn a_connection_that_died_in_silence_costs_one_try_and_a_registry_that_is_
         registry.fault(Matcher::any(), Fault::Hang);
         refused(session.manifest(&tag("v1")).await, ErrorKind::RegistryUnavailable, &["timed out while waiting for the answer"]);
         assert_eq!(registry.requests().len(), 2, "{}", registry.transcript());
+    }
+}
+
+#[tokio::test]
+async fn a_429_without_a_wait_is_no_leave_to_come_back_at_once() {
+    let registry = HostileRegistry::start().await.unwrap();
+    image(&registry);
+    for after in [RetryAfter::Seconds(0), RetryAfter::DatePast] {
+        registry.calm();
+        registry.clear();
+        registry.fault(Matcher::any().times(2), Reply::status(429).retry_after(after));
+        let mut options = options();
+        options.retry.base = Duration::from_millis(150);
+        open_with(&registry, options, access(&registry)).manifest(&tag("v1")).await.unwrap();
+        let times: Vec<_> = registry.requests().iter().map(|request| request.at).collect();
+        assert!(times.len() == 3 && times.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(100)), "{times:?}");
     }
 }

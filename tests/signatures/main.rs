@@ -26,3 +26,4 @@ mod keys;
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]
 mod namespace;
 mod notation;
+mod release;

@@ -1,9 +1,10 @@
 //! Certificates for the testbed's servers and signers. Owns a private certificate authority, which vouches for loopback only.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 
 /// A certificate authority: servers are `localhost` and `127.0.0.1`.
 #[derive(Debug)]
@@ -80,7 +81,22 @@ impl Authority {
     ///
     /// Where no key can be made.
     pub fn signer(&self) -> anyhow::Result<Signer> {
+        self.sign_for(CertificateParams::default())
+    }
+
+    /// The same, with a certificate that ends after `lifetime`.
+    ///
+    /// # Errors
+    ///
+    /// Where no key can be made.
+    pub fn signer_for(&self, lifetime: Duration) -> anyhow::Result<Signer> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let mut params = CertificateParams::default();
+        params.not_after = date_time_ymd(1970, 1, 1) + now + lifetime;
+        self.sign_for(params)
+    }
+
+    fn sign_for(&self, mut params: CertificateParams) -> anyhow::Result<Signer> {
         params.distinguished_name.push(DnType::CommonName, "signer");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];

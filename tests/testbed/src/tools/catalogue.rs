@@ -35,6 +35,14 @@ pub enum Tool {
     Helm,
     /// `kubeconform`.
     Kubeconform,
+    /// An evaluator of alert rules made of Prometheus's engine.
+    Rules,
+    /// A runner of Argo CD's scripts made of gopher-lua.
+    Lua,
+    /// A command made of the library kstatus.
+    Kstatus,
+    /// `actionlint`.
+    Actionlint,
 }
 
 /// How a tool is built.
@@ -57,6 +65,7 @@ pub(super) struct Recipe {
 const CONTROL_PLANE: &str = "controlplane";
 const REGISTRIES: &str = "registries";
 const EXTRA: &str = "extra";
+const JUDGES: &str = "judges";
 const CONTAINER_REGISTRY: &str = "github.com/google/go-containerregistry";
 pub(super) const KUBERNETES: &str = "k8s.io/kubernetes";
 
@@ -69,9 +78,9 @@ impl Tool {
 
     /// Every tool, in the order of building.
     pub(super) fn all() -> Vec<Self> {
-        use Tool::{ControllerManager, Cosign, Helm, Kubeconform, Notation};
+        use Tool::{Actionlint, ControllerManager, Cosign, Helm, Kstatus, Kubeconform, Lua, Notation, Rules};
         let mut all = Self::core();
-        all.extend([ControllerManager, Cosign, Notation, Helm, Kubeconform]);
+        all.extend([ControllerManager, Cosign, Notation, Helm, Kubeconform, Rules, Lua, Kstatus, Actionlint]);
         all
     }
 
@@ -196,6 +205,38 @@ impl Tool {
                 title: "kubeconform",
                 origin: "github.com/yannh/kubeconform",
                 cold: 3,
+            },
+            Self::Rules => Recipe {
+                module: JUDGES,
+                package: "./rules",
+                binary: "rules",
+                title: "the evaluator of alert rules of Prometheus",
+                origin: "github.com/prometheus/prometheus",
+                cold: 45,
+            },
+            Self::Lua => Recipe {
+                module: JUDGES,
+                package: "./lua",
+                binary: "lua",
+                title: "gopher-lua",
+                origin: "github.com/yuin/gopher-lua",
+                cold: 3,
+            },
+            Self::Kstatus => Recipe {
+                module: JUDGES,
+                package: "./kstatus",
+                binary: "kstatus",
+                title: "kstatus of cli-utils",
+                origin: "sigs.k8s.io/cli-utils",
+                cold: 15,
+            },
+            Self::Actionlint => Recipe {
+                module: JUDGES,
+                package: "github.com/rhysd/actionlint/cmd/actionlint",
+                binary: "actionlint",
+                title: "actionlint",
+                origin: "github.com/rhysd/actionlint",
+                cold: 10,
             },
         }
     }

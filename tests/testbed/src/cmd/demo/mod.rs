@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use affix_testbed::images::{Image, Index, Pushed};
-use affix_testbed::tools::Tools;
+use affix_testbed::tools::{Tool, Tools};
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,7 +36,7 @@ impl Demo {
         };
         let affix = affix.canonicalize().with_context(|| format!("there is no {}: build it with `cargo build`", affix.display()))?;
         // What is missing is built before Ctrl-C is caught: a build is ended by the terminal itself.
-        let tools = Tools::core().await?;
+        let tools = Tools::with(&[Tool::Cosign]).await?;
         // Each of these is an end in order. What was started ends with the value that stands for it.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -58,8 +58,10 @@ async fn play(tools: &Tools, affix: &Path) -> anyhow::Result<()> {
         let pushed = scene_image(&stage).await?;
         scene_operator(&mut stage).await?;
         scene_end_of_life(&mut stage).await?;
-        scene_signatures(&mut stage).await?;
-        scene_result(&mut stage, &pushed).await
+        scene_signature_files(&mut stage).await?;
+        scene_signatures(&mut stage, &pushed).await?;
+        scene_result(&mut stage, &pushed).await?;
+        scene_superseded(&mut stage).await
     };
     if let Err(error) = played.await {
         return Err(stage.explain(error));
@@ -107,19 +109,39 @@ async fn scene_end_of_life(stage: &mut Stage) -> anyhow::Result<()> {
     apply(stage, "config/samples/end-of-life.yaml").await
 }
 
-async fn scene_signatures(stage: &mut Stage) -> anyhow::Result<()> {
-    heading("Scenario 2: three signature files, each for its own manifest");
+async fn scene_signature_files(stage: &mut Stage) -> anyhow::Result<()> {
+    heading("Scenario 2: three signature files that were made elsewhere, each for its own manifest");
     stage.run("sed -n '/^spec/,$p' config/samples/signature-files.yaml").await?;
     apply(stage, "config/samples/signature-files.yaml").await
 }
 
+async fn scene_signatures(stage: &mut Stage, [modern, _]: &[Pushed; 2]) -> anyhow::Result<()> {
+    heading("Scenario 2, the other way: affix signs each manifest with a key that cosign made, and cosign verifies");
+    // cosign writes the public half into the folder that it runs in.
+    stage.run(&format!("cd ~ && COSIGN_PASSWORD=demo cosign generate-key-pair k8s://{API}/cosign-key")).await?;
+    stage.run("sed -n '/^spec/,$p' config/samples/signature-cosign.yaml").await?;
+    let here = here("config/samples/signature-cosign.yaml", &modern.host);
+    stage.run(&format!("{here} |\n    kubectl apply -n {API} -f -")).await?;
+    stage.run_beside_controller(&format!("kubectl wait --for=condition=Ready ia/app-v1-signed -n {API} --timeout=60s")).await?;
+    for digest in [modern.digest(), modern.digest_of("linux/arm64")?] {
+        let image = modern.at(digest);
+        stage.run(&format!("cosign verify --key ~/cosign.pub --insecure-ignore-tlog \\\n    {image} >~/verified.json")).await?;
+    }
+    Ok(())
+}
+
 /// Applies a sample to each registry: with its host, and with the digest that the tag has there.
 async fn apply(stage: &mut Stage, sample: &str) -> anyhow::Result<()> {
-    for (namespace, host) in [(API, stage.modern.host().to_owned()), (TAG, stage.plain.host().to_owned())] {
-        let here = format!("sed 's/registry.example.com/{host}/; s/insecure: false/insecure: true/' {sample}");
+    for (namespace, host) in stage.places() {
+        let here = here(sample, &host);
         stage.run(&format!("{here} |\n    affix pin -f - | kubectl apply -n {namespace} -f -")).await?;
     }
     stage.run_beside_controller("kubectl wait --for=condition=Ready ia --all -A --timeout=60s").await
+}
+
+/// The command that prints a sample with a registry of the demo for the one in the sample.
+fn here(sample: &str, host: &str) -> String {
+    format!("sed 's/registry.example.com/{host}/; s/insecure: false/insecure: true/' {sample}")
 }
 
 async fn scene_result(stage: &mut Stage, pushed: &[Pushed; 2]) -> anyhow::Result<()> {
@@ -141,4 +163,35 @@ async fn scene_result(stage: &mut Stage, pushed: &[Pushed; 2]) -> anyhow::Result
     let repository = format!("{}/{}", plain.host, plain.repository);
     stage.run(&format!("oras pull --plain-http -o ~ {repository}@$(\n    {attached})")).await?;
     stage.run("cat ~/c1c1.sig").await
+}
+
+async fn scene_superseded(stage: &mut Stage) -> anyhow::Result<()> {
+    heading("Scenario 1 by itself: the tag moves on, and what it leaves behind is marked");
+    let flawed = Index::new().image(Image::new("linux/amd64", "b1b1")).image(Image::new("linux/arm64", "c1c1"));
+    let mended = Index::new().image(Image::new("linux/amd64", "r1r1")).image(Image::new("linux/arm64", "c1c1"));
+    let push = async |stage: &Stage, index: &Index| -> anyhow::Result<[Pushed; 2]> {
+        let (modern, plain) = (stage.modern.raw()?, stage.plain.raw()?);
+        Ok([index.push(&modern, "team/base", "v1").await?, index.push(&plain, "team/base", "v1").await?])
+    };
+    let old = push(stage, &flawed).await?;
+    stage.run("sed -n '/^spec/,$p' config/samples/when-superseded.yaml").await?;
+    for (namespace, host) in stage.places() {
+        // Nobody waits ten minutes for a demo.
+        let here = here("config/samples/when-superseded.yaml", &host).replace("sed '", "sed 's/settle: 10m/settle: 0s/; ");
+        stage.run(&format!("{here} |\n    kubectl apply -n {namespace} -f -")).await?;
+        let watching = format!("kubectl wait --for=condition=Ready ia/base-v1-superseded -n {namespace} --timeout=60s");
+        stage.run_beside_controller(&watching).await?;
+    }
+    heading("A new index is pushed to base:v1, with another linux/amd64 and the same linux/arm64");
+    push(stage, &mended).await?;
+    // Without it affix would find out at the next interval.
+    let now = "kubectl annotate ia/base-v1-superseded reconcile.fluxcd.io/requestedAt=\"$(date)\" --overwrite -n";
+    for ((namespace, _), old) in stage.places().into_iter().zip(&old) {
+        stage.run(&format!("{now} {namespace}")).await?;
+        let marked = "kubectl wait --for=jsonpath='{.status.superseded[0].state}'=Attached ia/base-v1-superseded --timeout=60s -n";
+        stage.run_beside_controller(&format!("{marked} {namespace}")).await?;
+        // The old index, which no tag names any more.
+        stage.run(&format!("affix tree --plain-http {}", old.at(old.digest()))).await?;
+    }
+    stage.run("kubectl get ia -A").await
 }

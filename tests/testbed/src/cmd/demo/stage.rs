@@ -17,6 +17,7 @@ use anyhow::{Context, bail};
 use tempfile::TempDir;
 
 use super::super::say;
+use super::{API, TAG};
 
 /// How many of the operator's last lines a failure shows.
 const LINES: usize = 20;
@@ -44,7 +45,10 @@ impl Stage {
         let home = tempfile::Builder::new().prefix("affix-demo-").tempdir()?;
         let bin = home.path().join("bin");
         std::fs::create_dir(&bin)?;
-        for (name, program) in [("affix", affix), ("kubectl", tools.path(Tool::Kubectl)?), ("oras", tools.path(Tool::Oras)?)] {
+        let tool = |tool| tools.path(tool).map(Path::to_owned);
+        let programs =
+            [("affix", affix.to_owned()), ("kubectl", tool(Tool::Kubectl)?), ("oras", tool(Tool::Oras)?), ("cosign", tool(Tool::Cosign)?)];
+        for (name, program) in programs {
             symlink(program, bin.join(name)).with_context(|| format!("{name} cannot be put into {}", bin.display()))?;
         }
         let others = std::env::var_os("PATH").unwrap_or_default();
@@ -52,6 +56,11 @@ impl Stage {
         let (cluster, modern, plain) =
             tokio::try_join!(ControlPlane::start(tools), Registry::ociregistry(tools).start(), Registry::distribution(tools).start())?;
         Ok(Self { controller: None, cluster, modern, plain, home, path, tools: tools.clone() })
+    }
+
+    /// Each registry's namespace, and its host.
+    pub(super) fn places(&self) -> [(&'static str, String); 2] {
+        [(API, self.modern.host().to_owned()), (TAG, self.plain.host().to_owned())]
     }
 
     /// Shows a command as one would type it, runs exactly that, and shows what it prints.

@@ -1,0 +1,49 @@
+-- The health of an ImageAttachment for Argo CD, from its conditions and the generation that they are about.
+local hs = {status = "Progressing", message = "Waiting for affix to look at it"}
+
+if obj.metadata.deletionTimestamp ~= nil then
+  hs.message = "Being deleted"
+  return hs
+end
+
+if obj.spec ~= nil and obj.spec.suspend == true then
+  hs.status = "Suspended"
+  hs.message = "spec.suspend is set"
+  return hs
+end
+
+-- What is said of an older generation is said of something else.
+if obj.status == nil or obj.status.conditions == nil or obj.status.observedGeneration ~= obj.metadata.generation then
+  return hs
+end
+
+local conditions = {}
+for _, condition in ipairs(obj.status.conditions) do
+  conditions[condition.type] = condition
+end
+
+local ready = conditions.Ready
+if ready == nil then
+  return hs
+end
+
+local function holds(kind)
+  return conditions[kind] ~= nil and conditions[kind].status == "True"
+end
+
+hs.message = ready.reason .. ": " .. ready.message
+if ready.status == "True" then
+  hs.status = "Healthy"
+elseif holds("Stalled") then
+  -- Only the user can mend it.
+  hs.status = "Degraded"
+elseif holds("Reconciling") then
+  -- Under way, or tried again by itself: a sync waits for it.
+  hs.status = "Progressing"
+elseif ready.reason == "Planned" then
+  -- A dry run waits for somebody to lift it.
+  hs.status = "Suspended"
+else
+  hs.status = "Degraded"
+end
+return hs

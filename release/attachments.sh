@@ -1,0 +1,56 @@
+#!/bin/sh
+# Prints, for `affix attach -f -`, what a release attaches to an image or a chart of its own: cosign's signature on the index and on each
+# platform, and, where a file with it is named, the bill of materials.
+#
+#   COSIGN_KEY=… COSIGN_PASSWORD=… release/attachments.sh REGISTRY/REPOSITORY@DIGEST [SBOM.cdx.json]
+#
+# INSECURE=true is for a registry that speaks plain HTTP.
+set -eu
+image=$1 sbom=${2:-}
+: "${COSIGN_KEY:?the key, as cosign generate-key-pair writes it}" "${COSIGN_PASSWORD:?its password}"
+
+# Text as the lines of a YAML block.
+block() { sed 's/^/    /'; }
+
+cat <<EOF
+apiVersion: v1
+kind: Secret
+metadata: {name: release-key}
+stringData:
+  cosign.password: |-
+$(printf '%s' "$COSIGN_PASSWORD" | block)
+  cosign.key: |
+$(printf '%s\n' "$COSIGN_KEY" | block)
+---
+apiVersion: affix.dev/v1alpha1
+kind: ImageAttachment
+metadata: {name: signature}
+spec:
+  image: $image
+  insecure: ${INSECURE:-false}
+  signature:
+    cosign: {keySecretRef: {name: release-key}}
+EOF
+[ -n "$sbom" ] || exit 0
+cat <<EOF
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: bill-of-materials}
+data:
+  affix.cdx.json: |
+$(block <"$sbom")
+---
+apiVersion: affix.dev/v1alpha1
+kind: ImageAttachment
+metadata: {name: bill-of-materials}
+spec:
+  image: $image
+  insecure: ${INSECURE:-false}
+  artifact:
+    artifactType: application/vnd.cyclonedx+json
+    files:
+    - name: affix.cdx.json
+      mediaType: application/vnd.cyclonedx+json
+      valueFrom: {configMapKeyRef: {name: bill-of-materials, key: affix.cdx.json}}
+EOF

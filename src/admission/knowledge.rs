@@ -1,0 +1,260 @@
+//! What the cluster itself says: marks from the status of ImageAttachments, and the labels of namespaces. Watched, so that a
+//! review asks nobody.
+//!
+//! Only trusted namespaces are believed (threat T24): a tenant's proxy or authority can make a registry say anything to the
+//! tenant's own resources. A pod's own namespace is believed where it speaks against itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{PoisonError, RwLock};
+
+use futures::{StreamExt as _, TryStream, TryStreamExt as _};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+
+use super::facts::{Facts, OfPlatform};
+use super::mark::{LifecycleType, Mark};
+use super::workload::Nodes;
+use crate::api::{ImageAttachment, ImageAttachmentStatus, TargetKind, TargetState};
+use crate::attachment::{Created, EndOfLifeDate};
+use crate::oci::{Digest, Reference};
+
+/// The label that asks for a look at the images of pods.
+const END_OF_LIFE: &str = "affix.dev/end-of-life";
+/// The label that asks for digests.
+const RESOLVE_DIGESTS: &str = "affix.dev/resolve-digests";
+
+/// What is done about a pod whose image is out of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Warn,
+    Audit,
+    Enforce,
+}
+
+/// What a namespace asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Asked {
+    /// About images out of life; `None`: nothing.
+    pub(super) end_of_life: Option<Mode>,
+    /// Tags become digests.
+    pub(super) resolve_digests: bool,
+}
+
+impl Asked {
+    fn by(labels: &BTreeMap<String, String>) -> Self {
+        Self {
+            end_of_life: match labels.get(END_OF_LIFE).map(String::as_str) {
+                Some("enabled" | "warn") => Some(Mode::Warn),
+                Some("audit") => Some(Mode::Audit),
+                Some("enforce") => Some(Mode::Enforce),
+                _ => None,
+            },
+            resolve_digests: labels.get(RESOLVE_DIGESTS).is_some_and(|value| value == "enabled"),
+        }
+    }
+}
+
+/// One resource's word on one image.
+#[derive(Debug, Clone, PartialEq)]
+struct Word {
+    /// `host/repository`.
+    name: String,
+    facts: Facts,
+}
+
+/// What is known.
+pub(super) struct Knowledge {
+    client: Client,
+    types: Vec<LifecycleType>,
+    trusted: Vec<String>,
+    /// By namespace and name of the resource.
+    words: RwLock<HashMap<(String, String), Vec<Word>>>,
+    /// Which resources speak of a digest.
+    speakers: RwLock<HashMap<Digest, Vec<(String, String)>>>,
+    namespaces: RwLock<HashMap<String, Asked>>,
+}
+
+impl Knowledge {
+    pub(super) fn new(client: Client, types: Vec<LifecycleType>, trusted: Vec<String>) -> Self {
+        Self { client, types, trusted, words: RwLock::default(), speakers: RwLock::default(), namespaces: RwLock::default() }
+    }
+
+    /// Watches, for ever.
+    pub(super) async fn learn(&self) {
+        let resources = watcher(Api::<DeserializeGuard<ImageAttachment>>::all(self.client.clone()), watcher::Config::default());
+        let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(self.client.clone()), watcher::Config::default());
+        tokio::join!(
+            follow("imageattachments", resources.default_backoff(), |event| self.hear(event)),
+            follow("namespaces", namespaces.default_backoff(), |event| self.label(event)),
+        );
+    }
+
+    fn hear(&self, event: Event<DeserializeGuard<ImageAttachment>>) {
+        let key = |object: &DeserializeGuard<ImageAttachment>| (object.namespace().unwrap_or_default(), object.name_any());
+        match event {
+            Event::Init => {
+                self.words.write().unwrap_or_else(PoisonError::into_inner).clear();
+                self.speakers.write().unwrap_or_else(PoisonError::into_inner).clear();
+            }
+            Event::InitApply(object) | Event::Apply(object) => {
+                let words = object.0.as_ref().map(|resource| words(resource, &self.types)).unwrap_or_default();
+                self.set(key(&object), words);
+            }
+            Event::Delete(object) => self.set(key(&object), Vec::new()),
+            Event::InitDone => {}
+        }
+    }
+
+    fn set(&self, key: (String, String), words: Vec<Word>) {
+        let mut known = self.words.write().unwrap_or_else(PoisonError::into_inner);
+        let mut speakers = self.speakers.write().unwrap_or_else(PoisonError::into_inner);
+        for word in known.remove(&key).into_iter().flatten() {
+            if let Some(of) = speakers.get_mut(&word.facts.digest) {
+                of.retain(|speaker| *speaker != key);
+                if of.is_empty() {
+                    speakers.remove(&word.facts.digest);
+                }
+            }
+        }
+        if words.is_empty() {
+            return;
+        }
+        for word in &words {
+            speakers.entry(word.facts.digest.clone()).or_default().push(key.clone());
+        }
+        known.insert(key, words);
+    }
+
+    /// What is said of an image to a pod of `namespace`: by those who are trusted, and by the namespace itself.
+    pub(super) fn of(&self, reference: &Reference, digest: &Digest, namespace: &str) -> Said {
+        let speakers = self.speakers.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(keys) = speakers.get(digest) else { return Said::default() };
+        let (name, known) = (reference.name(), self.words.read().unwrap_or_else(PoisonError::into_inner));
+        let mut said = Said::default();
+        for key in keys {
+            let trusted = self.trusted.contains(&key.0);
+            if !trusted && key.0 != namespace {
+                continue;
+            }
+            let place = if trusted { &mut said.trusted } else { &mut said.own };
+            for word in known.get(key).into_iter().flatten().filter(|word| word.name == name && word.facts.digest == *digest) {
+                *place = Some(match place.take() {
+                    Some(facts) => facts.merge(&word.facts),
+                    None => word.facts.clone(),
+                });
+            }
+        }
+        said
+    }
+
+    fn label(&self, event: Event<PartialObjectMeta<Namespace>>) {
+        let mut namespaces = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Init => namespaces.clear(),
+            Event::InitApply(object) | Event::Apply(object) => {
+                let asked = Asked::by(object.labels());
+                if asked == Asked::default() {
+                    namespaces.remove(&object.name_any());
+                } else {
+                    namespaces.insert(object.name_any(), asked);
+                }
+            }
+            Event::Delete(object) => drop(namespaces.remove(&object.name_any())),
+            Event::InitDone => {}
+        }
+    }
+
+    /// What a namespace asks for. The API server calls only for namespaces that ask for something, so one of which nothing is
+    /// known is newer than the watch, and is asked about.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub(super) async fn asked(&self, namespace: &str) -> Result<Asked, kube::Error> {
+        let known = self.namespaces.read().unwrap_or_else(PoisonError::into_inner).get(namespace).copied();
+        if let Some(asked) = known {
+            return Ok(asked);
+        }
+        let found = Api::<Namespace>::all(self.client.clone()).get_metadata_opt(namespace).await?;
+        Ok(found.map(|found| Asked::by(found.labels())).unwrap_or_default())
+    }
+}
+
+async fn follow<T>(what: &'static str, events: impl TryStream<Ok = Event<T>, Error = watcher::Error>, mut take: impl FnMut(Event<T>)) {
+    let events = events
+        .into_stream()
+        .filter_map(|event| async { event.inspect_err(|error| tracing::warn!(%error, "the watch of {what} failed; trying again")).ok() });
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        take(event);
+    }
+}
+
+/// What the cluster says of an image.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Said {
+    pub(super) trusted: Option<Facts>,
+    own: Option<Facts>,
+}
+
+impl Said {
+    /// Whether nobody else need be asked for a pod on `nodes`: every mark that counts for it is known from those who are
+    /// trusted, or has passed by the word of the pod's own namespace.
+    pub(super) fn settles(&self, nodes: &Nodes, now: SignedDuration) -> Option<Facts> {
+        if let Some(trusted) = self.trusted.as_ref().filter(|facts| facts.counting(nodes).iter().all(Option::is_some)) {
+            return Some(trusted.clone());
+        }
+        let has_ended = |facts: &&Facts| facts.counting(nodes).iter().all(|mark| mark.is_some_and(|mark| mark.has_ended(now)));
+        self.own.as_ref().filter(has_ended).cloned()
+    }
+}
+
+/// What a resource's status says of images.
+fn words(resource: &ImageAttachment, types: &[LifecycleType]) -> Vec<Word> {
+    let (Some(status), Some(wanted)) = (&resource.status, &resource.spec.end_of_life) else { return Vec::new() };
+    let counts = types.iter().any(|kind| kind.artifact_type.as_str() == wanted.artifact_type() && *kind.annotation == *wanted.annotation());
+    let Ok(reference) = resource.spec.image.parse::<Reference>() else { return Vec::new() };
+    if !counts || Some(status.observed_generation) != resource.metadata.generation {
+        return Vec::new();
+    }
+    let name = reference.name();
+    let facts = match &wanted.date {
+        Some(date) => date.parse().ok().and_then(|date| marked(status, &date)).into_iter().collect(),
+        None => superseded(status),
+    };
+    facts.into_iter().map(|facts| Word { name: name.clone(), facts }).collect()
+}
+
+/// The image of status, with the mark on every target that is attached.
+fn marked(status: &ImageAttachmentStatus, date: &EndOfLifeDate) -> Option<Facts> {
+    let digest: Digest = status.image.as_ref()?.digest.parse().ok()?;
+    let rows = status.targets.iter().filter_map(|row| {
+        let created = row.created.as_ref().map(|created| Created::at(created.0));
+        let mark = (row.state == TargetState::Attached).then(|| Mark { date: date.clone(), created });
+        Some((row, row.digest.parse::<Digest>().ok()?, mark))
+    });
+    let mut facts = Facts { digest, mark: None, platforms: Vec::new() };
+    for (row, digest, mark) in rows {
+        if digest == facts.digest {
+            facts.mark = mark;
+        } else if let (TargetKind::Platform, Some(Ok(platform))) = (row.kind, row.platform.as_ref().map(|text| text.parse())) {
+            facts.platforms.push(OfPlatform { platform, digest, mark });
+        }
+    }
+    let any = facts.mark.is_some() || facts.platforms.iter().any(|of| of.mark.is_some());
+    any.then_some(facts)
+}
+
+/// The images that the tag has left and that carry their mark.
+fn superseded(status: &ImageAttachmentStatus) -> Vec<Facts> {
+    let rows = status.superseded.iter().filter(|row| row.state == TargetState::Attached);
+    rows.filter_map(|row| {
+        let created = Created::at(Timestamp::from_second(row.moved_at.0.as_second()).ok()?);
+        let mark = Mark { date: row.date.as_ref()?.parse().ok()?, created: Some(created) };
+        Some(Facts { digest: row.digest.parse().ok()?, mark: Some(mark), platforms: Vec::new() })
+    })
+    .collect()
+}

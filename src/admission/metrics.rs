@@ -1,0 +1,115 @@
+//! Metrics of the webhooks. No label ever holds the name of an image or a namespace.
+
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reviewed {
+    webhook: &'static str,
+    verdict: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Webhook {
+    webhook: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Cause {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Source {
+    source: &'static str,
+}
+
+/// All metrics of the webhooks.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    reviews: Family<Reviewed, Counter>,
+    time: Family<Webhook, Histogram, fn() -> Histogram>,
+    turned_away: Family<Cause, Counter>,
+    lookups: Family<Source, Counter>,
+    panics: Counter,
+    connections: Gauge<i64, AtomicI64>,
+    certificate_end: Gauge<i64, AtomicI64>,
+    certificate_errors: Counter,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::default();
+        let reviews = Family::<Reviewed, Counter>::default();
+        registry.register("affix_admission_reviews", "Reviews by webhook and verdict", reviews.clone());
+        let time =
+            Family::<Webhook, Histogram, fn() -> Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.0001, 2.0, 15)));
+        registry.register_with_unit("affix_admission_review_time", "Length of a review", Unit::Seconds, time.clone());
+        let turned_away = Family::<Cause, Counter>::default();
+        registry.register("affix_admission_turned_away", "Requests that got no review, by cause", turned_away.clone());
+        let lookups = Family::<Source, Counter>::default();
+        registry.register("affix_admission_lookups", "Images of pods by where their marks were known from", lookups.clone());
+        let panics = Counter::default();
+        registry.register("affix_admission_panics", "Reviews that panicked", panics.clone());
+        let connections = Gauge::<i64, AtomicI64>::default();
+        registry.register("affix_webhook_connections", "Open connections", connections.clone());
+        let certificate_end = Gauge::<i64, AtomicI64>::default();
+        registry.register(
+            "affix_webhook_certificate_expiry_timestamp_seconds",
+            "When the served certificate ends",
+            certificate_end.clone(),
+        );
+        let certificate_errors = Counter::default();
+        registry.register("affix_webhook_certificate_errors", "Checks of the certificate that failed", certificate_errors.clone());
+        Self { registry, reviews, time, turned_away, lookups, panics, connections, certificate_end, certificate_errors }
+    }
+
+    /// The text format of OpenMetrics.
+    pub(super) fn encode(&self) -> String {
+        let mut text = String::new();
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    pub(super) fn reviewed(&self, webhook: &'static str, verdict: &'static str, took: Duration) {
+        self.reviews.get_or_create(&Reviewed { webhook, verdict }).inc();
+        self.time.get_or_create(&Webhook { webhook }).observe(took.as_secs_f64());
+    }
+
+    pub(super) fn turned_away(&self, cause: &'static str) {
+        self.turned_away.get_or_create(&Cause { cause }).inc();
+    }
+
+    /// `source`: status, cache, registry or unknown.
+    pub(super) fn looked_up(&self, source: &'static str) {
+        self.lookups.get_or_create(&Source { source }).inc();
+    }
+
+    pub(super) fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    pub(super) fn connected(&self) {
+        self.connections.inc();
+    }
+
+    pub(super) fn disconnected(&self) {
+        self.connections.dec();
+    }
+
+    pub(super) fn serves_certificate_until(&self, second: i64) {
+        self.certificate_end.set(second);
+    }
+
+    pub(super) fn certificate_failed(&self) {
+        self.certificate_errors.inc();
+    }
+}

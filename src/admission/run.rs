@@ -1,0 +1,165 @@
+//! Start to end of the webhooks: servers, the certificate, and a stop without a failed call.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use super::given::Given;
+use super::keeper::{EVERY, Keeper};
+use super::metrics::Metrics;
+use super::options::{CertificateSource, Options};
+use super::reviewer::Reviewer;
+use super::routes::routes;
+use super::server::{Served, Server};
+use crate::registry::Registries;
+use crate::service::{self, Readiness};
+
+/// What tells the time of day.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What `/readyz` waits for first.
+const CERTIFICATE: &str = "the certificate";
+/// What it says while the process ends.
+const STOPPING: &str = "the end";
+
+/// Why the webhooks could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No kubeconfig and not in a cluster, or a broken one.
+    #[error("the cluster's configuration cannot be read: {0}")]
+    Config(String),
+    /// The client could not be built.
+    #[error("the cluster's client cannot be made: {0}")]
+    Client(#[from] kube::Error),
+    /// An address cannot be listened on.
+    #[error("{what} cannot be served: {source}")]
+    Listen {
+        /// Which server.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("signals cannot be received: {0}")]
+    Signal(std::io::Error),
+}
+
+/// Runs the webhooks until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When they cannot start; whatever happens later is retried.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let mut config = kube::Config::infer().await.map_err(|error| RunError::Config(error.to_string()))?;
+    config.read_timeout = None;
+    let stop = CancellationToken::new();
+    service::stop_on_signal(stop.clone()).map_err(RunError::Signal)?;
+    serve(options, Client::try_from(config)?, Arc::new(Timestamp::now), stop).await
+}
+
+/// Runs the webhooks until `stop`, by `clock`.
+///
+/// # Errors
+/// When an address cannot be listened on.
+pub async fn serve(options: Options, client: Client, clock: Clock, stop: CancellationToken) -> Result<(), RunError> {
+    let listen = |what| move |source| RunError::Listen { what, source };
+    let metrics = Arc::new(Metrics::new());
+    let readiness = Arc::new(Readiness::default());
+    readiness.wait_for(CERTIFICATE);
+    // Health and metrics are served to the very end.
+    let ended = CancellationToken::new();
+    let _guard = ended.clone().drop_guard();
+    if let Some(address) = options.health_addr {
+        service::serve("health", address, service::health_routes(Arc::clone(&readiness)), ended.clone()).await.map_err(listen("health"))?;
+    }
+    if let Some(address) = options.metrics_addr {
+        let encoded = Arc::clone(&metrics);
+        service::serve("metrics", address, service::metrics_routes(move || encoded.encode()), ended.clone())
+            .await
+            .map_err(listen("metrics"))?;
+    }
+    let served = Arc::new(Served::default());
+    let server = Server::bind(options.listen_addr, Arc::clone(&served), options.limits.clone(), Arc::clone(&metrics));
+    let server = server.await.map_err(listen("webhooks"))?;
+
+    let keeping = keep(options.certificate, client.clone(), Arc::clone(&clock), served, Arc::clone(&metrics), Arc::clone(&readiness));
+    let registries = Registries::new(options.registries);
+    let reviewer = Arc::new(Reviewer::new(client, registries, options.lookups, clock, Arc::clone(&metrics)));
+    let routes = routes(Arc::clone(&reviewer), &options.limits, metrics);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "affix webhook started");
+
+    // New calls come for as long as not everybody knows that this replica goes.
+    let closed = CancellationToken::new();
+    let closing = async {
+        stop.cancelled().await;
+        readiness.wait_for(STOPPING);
+        tokio::time::sleep(options.shutdown_delay).await;
+        closed.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = server.run(routes, closed.clone()) => {}
+        () = keeping => {}
+        () = reviewer.learn() => {}
+        () = closing => {}
+    }
+    tracing::info!("affix webhook stopped");
+    Ok(())
+}
+
+/// What looks after a certificate.
+trait Look: Send {
+    /// One look.
+    fn look(&mut self) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+impl Look for Given {
+    async fn look(&mut self) -> Result<(), String> {
+        Self::look(self).await.map_err(|error| error.to_string())
+    }
+}
+
+impl Look for Keeper {
+    async fn look(&mut self) -> Result<(), String> {
+        Self::look(self).await.map_err(|error| error.to_string())
+    }
+}
+
+/// Keeps the certificate for ever.
+async fn keep(
+    source: CertificateSource,
+    client: Client,
+    clock: Clock,
+    served: Arc<Served>,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+) {
+    match source {
+        CertificateSource::Given(dir) => repeat(Given::new(dir, served, Arc::clone(&metrics)), &metrics, &readiness).await,
+        CertificateSource::SelfManaged(options) => {
+            repeat(Keeper::new(client, options, clock, served, Arc::clone(&metrics)), &metrics, &readiness).await;
+        }
+    }
+}
+
+/// Looks every few seconds; says the same failure once.
+async fn repeat(mut looked_after: impl Look, metrics: &Metrics, readiness: &Readiness) {
+    let mut said = String::new();
+    loop {
+        match looked_after.look().await {
+            Ok(()) => {
+                readiness.done(CERTIFICATE);
+                said.clear();
+            }
+            Err(error) => {
+                metrics.certificate_failed();
+                if error != said {
+                    tracing::warn!(error, "the certificate was not looked after; trying again");
+                    said = error;
+                }
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}

@@ -1,0 +1,242 @@
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+
+use super::*;
+use crate::oci::{annotation, media_type};
+
+const DATE: &str = "end-of-life.date";
+const TYPE: &str = "application/vnd.example.lifecycle";
+const NOON: &str = "2026-11-23T12:00:00Z";
+
+fn at(text: &str) -> Created {
+    text.parse().unwrap()
+}
+
+fn subject() -> Descriptor {
+    Descriptor::of(media_type::OCI_INDEX, b"the image")
+}
+
+/// A mark of this date.
+fn mark(date: &str) -> TargetContent {
+    let annotations = BTreeMap::from([(DATE.to_owned(), date.to_owned())]);
+    TargetContent { artifact_type: TYPE.parse().unwrap(), annotations, layers: Vec::new(), blobs: Vec::new() }
+}
+
+/// How a listing shows a mark that was made then.
+fn listed(date: &str, created: &str) -> Descriptor {
+    mark(date).attach_to(&subject(), at(created)).listed
+}
+
+/// What is known of a target on which a mark of this date is wanted.
+fn wanting(date: &str, listing: &[Descriptor]) -> Observed {
+    let keys = MarkKeys { annotation: DATE.to_owned(), date: date.parse().unwrap() };
+    Observed {
+        subject: subject(),
+        wanted: Listed::Content { content: mark(date), mark: Some(keys) },
+        listing: Ok(listing.iter().map(RawEntry::from).collect()),
+        fetched: BTreeMap::new(),
+        known: Known::default(),
+        ours: BTreeSet::new(),
+    }
+}
+
+fn planned(observed: &Observed) -> TargetPlan {
+    plan(observed, OnConflict::Report, at(NOON).instant())
+}
+
+fn attach(created: &str) -> Action {
+    Action::Attach { created: at(created), supersedes: false }
+}
+
+fn keep(entry: &Descriptor, made: bool) -> Action {
+    let existing = Existing { digest: entry.digest.clone(), created: adoption::listed_created(entry) };
+    Action::Keep { existing, made }
+}
+
+#[test]
+fn where_nothing_is_attached_the_content_is_attached_in_the_whole_second_of_the_pass() {
+    let observed = wanting("2026-01-01", &[]);
+    let plan = plan(&observed, OnConflict::Report, "2026-11-23T12:00:00.75Z".parse().unwrap());
+    assert_eq!((plan.action, plan.remove, plan.notes), (attach(NOON), Vec::new(), Vec::new()));
+}
+
+#[test]
+fn a_listing_that_failed_is_never_taken_for_an_empty_one() {
+    let problem = Problem::new(Reason::RegistryUnavailable, "HTTP 503");
+    let ours = listed("2026-01-01", NOON).digest;
+    let observed = Observed { listing: Err(problem.clone()), ours: BTreeSet::from([ours]), ..wanting("2026-01-01", &[]) };
+    let plan = planned(&observed);
+    assert_eq!((plan.action, plan.remove), (Action::Refuse(problem), Vec::new()));
+}
+
+#[test]
+fn an_equal_one_is_adopted_and_ours_is_kept() {
+    let equal = listed("2026-01-01", "2025-05-05T00:00:00Z");
+    let observed = wanting("2026-01-01", std::slice::from_ref(&equal));
+    assert_eq!(planned(&observed).action, keep(&equal, false));
+    let observed = Observed { ours: BTreeSet::from([equal.digest.clone()]), ..observed };
+    assert_eq!(planned(&observed).action, keep(&equal, true));
+}
+
+#[test]
+fn what_looks_equal_in_the_listing_and_is_not_is_not_adopted() {
+    let mut liar = listed("2026-01-01", "2025-05-05T00:00:00Z");
+    liar.digest = Digest::sha256(b"something else");
+    let other = mark("2030-01-01").attach_to(&subject(), at("2025-05-05T00:00:00Z"));
+    let mut observed = wanting("2026-01-01", std::slice::from_ref(&liar));
+    observed.fetched.insert(liar.digest, serde_json::from_slice(&other.bytes).unwrap());
+    assert_eq!(planned(&observed).action, attach(NOON));
+}
+
+#[test]
+fn of_equal_ones_the_earliest_stays_and_only_ours_go() {
+    let [first, second, third] =
+        ["2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z", "2025-01-03T00:00:00Z"].map(|at| listed("2026-01-01", at));
+    // The order of the listing decides nothing.
+    let observed = wanting("2026-01-01", &[third.clone(), first.clone(), second.clone()]);
+    let observed = Observed { ours: BTreeSet::from([second.digest.clone()]), ..observed };
+    let plan = planned(&observed);
+    assert_eq!((plan.action, plan.remove), (keep(&first, false), vec![second.digest]));
+}
+
+#[test]
+fn a_crash_before_the_push_pushes_the_same_bytes_and_a_changed_content_does_not() {
+    let known = |date: &str| Known { content: Some(mark(date).hash()), created: Some(at("2026-11-20T08:00:00Z")), ..Known::default() };
+    let same = Observed { known: known("2026-01-01"), ..wanting("2026-01-01", &[]) };
+    assert_eq!(planned(&same).action, attach("2026-11-20T08:00:00Z"));
+    let changed = Observed { known: known("2025-01-01"), ..wanting("2026-01-01", &[]) };
+    assert_eq!(planned(&changed).action, attach(NOON));
+}
+
+#[test]
+fn what_is_newer_than_the_clock_of_ours_is_outranked_by_one_second() {
+    // Made by this resource, on a machine whose clock was ahead.
+    let ahead = listed("2025-01-01", "2026-11-23T13:00:00Z");
+    let observed = Observed { ours: BTreeSet::from([ahead.digest.clone()]), ..wanting("2026-01-01", std::slice::from_ref(&ahead)) };
+    let plan = planned(&observed);
+    assert_eq!((plan.action, plan.remove), (attach("2026-11-23T13:00:01Z"), vec![ahead.digest]));
+}
+
+#[test]
+fn a_mark_of_somebody_else_from_the_future_is_ignored_and_said() {
+    let future = listed("2025-01-01", "2026-11-23T12:00:01Z");
+    let plan = planned(&wanting("2026-01-01", std::slice::from_ref(&future)));
+    assert_eq!(plan.action, attach(NOON));
+    assert!(plan.notes[0].contains(&future.digest.to_string()) && plan.notes[0].contains("in the future"), "{:?}", plan.notes);
+}
+
+#[test]
+fn an_older_mark_of_somebody_else_is_outranked_and_never_removed() {
+    let older = listed("2025-01-01", "2026-11-23T11:00:00Z");
+    let plan = planned(&wanting("2026-01-01", &[older]));
+    assert_eq!((plan.action, plan.remove), (attach(NOON), Vec::new()));
+}
+
+#[test]
+fn a_newer_mark_of_somebody_else_is_a_conflict_or_outranked_once() {
+    let (ours, newer) = (listed("2026-01-01", "2026-11-23T10:00:00Z"), listed("2025-01-01", "2026-11-23T11:00:00Z"));
+    let observed = wanting("2026-01-01", &[ours.clone(), newer.clone()]);
+    let outranks = Action::Attach { created: at(NOON), supersedes: true };
+    for (on_conflict, superseded, expected) in
+        [(OnConflict::Report, false, None), (OnConflict::Supersede, false, Some(&outranks)), (OnConflict::Supersede, true, None)]
+    {
+        let known = Known { superseded, ..Known::default() };
+        let observed = Observed { known, ours: BTreeSet::from([ours.digest.clone()]), ..observed.clone() };
+        let plan = plan(&observed, on_conflict, at(NOON).instant());
+        match (&plan.action, expected) {
+            (Action::Refuse(problem), None) => {
+                assert_eq!(problem.reason, Reason::Conflict);
+                assert!(problem.message.contains(&newer.digest.to_string()), "{problem}");
+                assert!(plan.remove.is_empty(), "nothing is written in a conflict");
+            }
+            (action, Some(expected)) => assert_eq!(action, expected),
+            (action, None) => panic!("{on_conflict:?}, superseded {superseded}: {action:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_same_instant_in_other_words_is_no_conflict() {
+    let ours = listed("2026-01-01", "2026-11-23T10:00:00Z");
+    let other = listed("2026-01-01T01:00:00+01:00", "2026-11-23T11:00:00Z");
+    assert_eq!(planned(&wanting("2026-01-01", &[ours.clone(), other])).action, keep(&ours, false));
+}
+
+#[test]
+fn a_newer_mark_of_ours_with_another_date_is_outranked_and_goes() {
+    let (wanted, later) = (listed("2026-01-01", "2026-11-23T10:00:00Z"), listed("2027-01-01", "2026-11-23T11:00:00Z"));
+    let ours = BTreeSet::from([wanted.digest.clone(), later.digest.clone()]);
+    let plan = planned(&Observed { ours, ..wanting("2026-01-01", &[wanted.clone(), later.clone()]) });
+    assert_eq!(plan.action, attach(NOON));
+    assert_eq!(BTreeSet::from_iter(plan.remove), BTreeSet::from([wanted.digest, later.digest]));
+}
+
+#[test]
+fn other_types_on_the_subject_neither_count_nor_go() {
+    let mut other = listed("2025-01-01", "2026-11-23T11:59:59Z");
+    other.artifact_type = "application/vnd.example.sbom".to_owned();
+    let plan = planned(&wanting("2026-01-01", &[other]));
+    assert_eq!((plan.action, plan.remove), (attach(NOON), Vec::new()));
+}
+
+#[test]
+fn a_created_of_the_spec_is_written_and_compared_as_given() {
+    let pinned = |created: &str| {
+        let mut content = mark("2026-01-01");
+        content.annotations.insert(annotation::CREATED.to_owned(), created.to_owned());
+        content
+    };
+    let content = pinned("2020-02-02T00:00:00+01:00");
+    let (ours, other) = (content.attach_to(&subject(), at(NOON)).listed, listed("2026-01-01", NOON));
+    assert_eq!(ours.annotations[annotation::CREATED], "2020-02-02T00:00:00+01:00");
+    assert_eq!(ours, content.attach_to(&subject(), at("2021-01-01T00:00:00Z")).listed, "no other time gets in");
+    let mut observed = wanting("2026-01-01", &[other, ours.clone()]);
+    observed.wanted = Listed::Content { content, mark: None };
+    assert_eq!(planned(&observed).action, keep(&ours, false));
+}
+
+#[test]
+fn of_signatures_that_verify_the_earliest_stays_and_without_one_the_target_is_signed_now() {
+    let existing = |name: &str, created: &str| Existing { digest: Digest::sha256(name.as_bytes()), created: Some(at(created)) };
+    let (first, second) = (existing("first", "2026-01-01T00:00:00Z"), existing("second", "2026-01-02T00:00:00Z"));
+    let entry = |existing: &Existing| Descriptor { artifact_type: TYPE.to_owned(), ..Descriptor::plain("", existing.digest.clone(), 1) };
+    let signature =
+        |verified: Vec<Existing>| Listed::Signature { content: Digest::sha256(b"key"), artifact_type: TYPE.to_owned(), verified };
+    let mut observed = wanting("2026-01-01", &[entry(&second), entry(&first)]);
+    observed.ours = BTreeSet::from([second.digest.clone()]);
+
+    observed.wanted = signature(vec![second.clone(), first.clone()]);
+    let plan = planned(&observed);
+    assert_eq!((plan.action, plan.remove), (Action::Keep { existing: first, made: false }, vec![second.digest.clone()]));
+
+    observed.wanted = signature(Vec::new());
+    let plan = planned(&observed);
+    assert_eq!((plan.action, plan.remove), (attach(NOON), vec![second.digest]), "what an old key signed goes once the new is there");
+}
+
+proptest::proptest! {
+    /// Whatever is listed and whoever made it: the third pass at the latest finds nothing to do, and nothing of others is removed.
+    #[test]
+    fn passes_come_to_rest_and_never_remove_what_somebody_else_made(
+        others in proptest::collection::vec((0..3_u8, 0..86_400_i64), 0..6), ours in 0..6_usize, wanted in 0..3_u8,
+    ) {
+        let date = |nth: u8| format!("203{nth}-01-01");
+        let day = at("2026-11-22T12:00:00Z").instant().as_second();
+        let second = |second: i64| Created::at(Timestamp::from_second(day + second).unwrap()).to_string();
+        let mut listing: Vec<Descriptor> = others.iter().map(|(nth, created)| listed(&date(*nth), &second(*created))).collect();
+        let mut ours: BTreeSet<Digest> = listing.iter().take(ours).map(|entry| entry.digest.clone()).collect();
+        let mut history = Vec::new();
+        for _ in 0..3 {
+            let plan = planned(&Observed { ours: ours.clone(), ..wanting(&date(wanted), &listing) });
+            proptest::prop_assert!(plan.remove.iter().all(|removed| ours.contains(removed)));
+            listing.retain(|entry| !plan.remove.contains(&entry.digest));
+            if let Action::Attach { created, .. } = &plan.action {
+                let pushed = mark(&date(wanted)).attach_to(&subject(), *created).listed;
+                ours.insert(pushed.digest.clone());
+                listing.push(pushed);
+            }
+            history.push(plan);
+        }
+        let last = history.last().unwrap();
+        proptest::prop_assert!(!matches!(last.action, Action::Attach { .. }) && last.remove.is_empty(), "{history:#?}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Flags that several long-running commands share.
+
+use std::net::SocketAddr;
+
+use clap::Args as ClapArgs;
+
+use crate::registry::{self, HostPattern, Limits};
+
+/// What is allowed with registries.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Registries")]
+pub(super) struct RegistryArgs {
+    /// Allow resources that set insecure: true to speak plain HTTP
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    insecure_allow_http: bool,
+    /// Allow registries on loopback addresses
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    allow_loopback: bool,
+    /// Registries that may be used, such as registry.example.com or *.example.com:5000; all without it
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    allowed_registries: Vec<HostPattern>,
+    /// Refuse registries in private networks
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    deny_private_networks: bool,
+    /// Requests in flight at once to one registry
+    #[arg(long, value_name = "COUNT", default_value_t = 32)]
+    max_requests_per_registry: usize,
+    /// Largest manifest, index or page of a listing, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
+    max_manifest_bytes: u64,
+    /// Most pages of one listing
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    max_listing_pages: usize,
+    /// Most referrers of one manifest that are read
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    max_referrers: usize,
+    /// Most entries of one image
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    max_index_entries: usize,
+    /// Deepest nesting of indexes that is walked
+    #[arg(long, value_name = "LEVELS", default_value_t = 4)]
+    max_index_depth: usize,
+}
+
+/// An address, or none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Address(pub(super) Option<SocketAddr>);
+
+/// Reads `host:port`, `:port` (every address of the machine) and `0` (none).
+pub(super) fn address(text: &str) -> Result<Address, String> {
+    if text == "0" {
+        return Ok(Address(None));
+    }
+    let whole = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    whole
+        .parse()
+        .map(|address| Address(Some(address)))
+        .map_err(|_| format!("{text:?} is not an address: write :8080, 127.0.0.1:8080, or 0 to switch it off"))
+}
+
+impl RegistryArgs {
+    /// The same as options. The API server is never a registry, whatever a resource says.
+    pub(super) fn options(self) -> registry::Options {
+        let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
+        registry::Options {
+            allowed_registries: self.allowed_registries,
+            deny_private_networks: self.deny_private_networks,
+            allow_loopback: self.allow_loopback,
+            allow_http: self.insecure_allow_http,
+            denied_addresses: api_server.into_iter().collect(),
+            max_requests_per_registry: self.max_requests_per_registry,
+            limits: Limits {
+                manifest_bytes: self.max_manifest_bytes,
+                pages: self.max_listing_pages,
+                referrers: self.max_referrers,
+                index_entries: self.max_index_entries,
+                depth: self.max_index_depth,
+                ..Limits::default()
+            },
+            ..registry::Options::default()
+        }
+    }
+}

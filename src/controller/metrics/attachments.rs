@@ -1,0 +1,66 @@
+//! What became of attachments.
+
+use std::collections::HashSet;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use crate::api::{Origin, Reason, TargetState, TargetStatus};
+use crate::engine::Outcome;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Became {
+    outcome: &'static str,
+}
+
+/// Counts of attachments by what became of them.
+#[derive(Debug)]
+pub(in crate::controller) struct Attachments(Family<Became, Counter>);
+
+/// What one pass changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::controller) struct Tally {
+    made: u64,
+    adopted: u64,
+    restored: u64,
+    removed: u64,
+    failed: u64,
+}
+
+impl Tally {
+    /// What a pass with this outcome changed over the rows that status had before. What was there already counts as nothing.
+    pub(in crate::controller) fn of(before: &[TargetStatus], outcome: &Outcome) -> Self {
+        let noted = |reason| outcome.notes.iter().filter(|note| note.reason == reason).count() as u64;
+        let mut tally = Self { restored: noted(Reason::Restored), removed: noted(Reason::Removed), ..Self::default() };
+        let known: HashSet<_> =
+            before.iter().filter(|row| row.state == TargetState::Attached).filter_map(|row| row.attachment.as_deref()).collect();
+        for row in outcome.rows.iter().flatten() {
+            match (row.state, row.origin) {
+                (TargetState::Failed, _) => tally.failed += 1,
+                (TargetState::Attached, _) if row.attachment.as_deref().is_some_and(|digest| known.contains(digest)) => {}
+                (TargetState::Attached, Some(Origin::Adopted)) => tally.adopted += 1,
+                (TargetState::Attached, _) => tally.made += 1,
+                _ => {}
+            }
+        }
+        tally
+    }
+}
+
+impl Attachments {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let all = Self(Family::default());
+        registry.register("affix_attachments", "Attachments by what became of them", all.0.clone());
+        all.count(&Tally::default());
+        all
+    }
+
+    pub(in crate::controller) fn count(&self, tally: &Tally) {
+        let Tally { made, adopted, restored, removed, failed } = *tally;
+        for (outcome, count) in [("made", made), ("adopted", adopted), ("restored", restored), ("removed", removed), ("failed", failed)] {
+            self.0.get_or_create(&Became { outcome }).inc_by(count);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Requests to the API server, in client-go's words, counted in a layer of the client.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use tower::{Layer, Service};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    method: String,
+    code: String,
+}
+
+/// Counts of requests to the API server.
+#[derive(Debug)]
+pub(in crate::controller) struct ClusterRequests(Family<Asked, Counter>);
+
+impl ClusterRequests {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let all = Self(Family::default());
+        registry.register("rest_client_requests", "Requests to the API server, by method and status", all.0.clone());
+        all
+    }
+}
+
+/// The layer.
+#[derive(Debug, Clone)]
+pub(in crate::controller) struct CountRequests(pub(in crate::controller) Arc<ClusterRequests>);
+
+impl<S> Layer<S> for CountRequests {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Counted<S> {
+        Counted { inner, counts: Arc::clone(&self.0) }
+    }
+}
+
+/// A client whose requests are counted.
+#[derive(Debug, Clone)]
+pub(in crate::controller) struct Counted<S> {
+    inner: S,
+    counts: Arc<ClusterRequests>,
+}
+
+impl<S, A, B> Service<Request<A>> for Counted<S>
+where
+    S: Service<Request<A>, Response = Response<B>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<A>) -> Self::Future {
+        let method = request.method().as_str().to_owned();
+        let counts = Arc::clone(&self.counts);
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            let code = answer.as_ref().map_or_else(|_| "<error>".to_owned(), |answer| answer.status().as_u16().to_string());
+            counts.0.get_or_create(&Asked { method, code }).inc();
+            answer
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! Metrics in the words of controller-runtime and client-go, so that existing dashboards and alerts read them; what only affix has
+//! begins with `affix_`. `docs/metrics.md` lists them all, and a test holds it against what is served.
+//!
+//! No label ever holds the name of a resource, of an image or of a host that a user chose, nor a digest: the number of series does
+//! not grow with the work.
+
+mod attachments;
+mod cluster;
+mod leader;
+mod process;
+mod queue;
+mod reconciles;
+mod registries;
+mod resources;
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+pub(super) use attachments::Tally;
+pub(super) use cluster::CountRequests;
+pub(super) use reconciles::Outcome;
+
+use attachments::Attachments;
+use cluster::ClusterRequests;
+use leader::Leader;
+use process::Process;
+use queue::Queue;
+use reconciles::Reconciles;
+use registries::RegistryRequests;
+use resources::Resources;
+
+/// The label by which controller-runtime tells controllers apart.
+const CONTROLLER: &str = "imageattachment";
+
+/// All metrics of the operator.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    pub(super) reconciles: Reconciles,
+    pub(super) queue: Queue,
+    pub(super) attachments: Attachments,
+    pub(super) registries: Arc<RegistryRequests>,
+    pub(super) cluster: Arc<ClusterRequests>,
+    pub(super) resources: Arc<Resources>,
+    pub(super) leader: Leader,
+}
+
+impl Metrics {
+    /// `concurrent`: how many resources are worked on at once.
+    pub(super) fn new(concurrent: usize) -> Self {
+        let mut registry = Registry::default();
+        registry.register("affix_build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let reconciles = Reconciles::register(&mut registry, concurrent);
+        let queue = Queue::register(&mut registry);
+        let attachments = Attachments::register(&mut registry);
+        let registries = Arc::new(RegistryRequests::register(&mut registry));
+        let cluster = Arc::new(ClusterRequests::register(&mut registry));
+        let resources = Arc::new(Resources::default());
+        registry.register_collector(Box::new(Arc::clone(&resources)));
+        registry.register_collector(Box::new(Process::default()));
+        let leader = Leader::register(&mut registry);
+        Self { registry, reconciles, queue, attachments, registries, cluster, resources, leader }
+    }
+
+    /// The text format of OpenMetrics.
+    pub(super) fn encode(&self) -> String {
+        let mut text = String::new();
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,98 @@
+//! Requests to registries. Their hosts are no labels: tenants choose them.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::registry::{Object, Observer, Try};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    operation: String,
+    code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    operation: String,
+}
+
+/// Counts of requests to registries.
+#[derive(Debug)]
+pub(in crate::controller) struct RegistryRequests {
+    total: Family<Answered, Counter>,
+    time: Family<Asked, Histogram>,
+    paused: Counter<f64, AtomicU64>,
+}
+
+impl RegistryRequests {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let all = Self {
+            total: Family::default(),
+            time: Family::new_with_constructor(|| Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])),
+            paused: Counter::default(),
+        };
+        registry.register("affix_registry_requests", "Requests to registries, each try, by the answer's status", all.total.clone());
+        registry.register("affix_registry_request_duration_seconds", "Length of a try in seconds", all.time.clone());
+        registry.register(
+            "affix_registry_throttled_seconds",
+            "Seconds for which registries asked to be left alone (429)",
+            all.paused.clone(),
+        );
+        all
+    }
+}
+
+impl Observer for RegistryRequests {
+    fn tried(&self, one: Try) {
+        let operation = format!("{}_{}", one.method.to_ascii_lowercase(), object(one.object));
+        self.total.get_or_create(&Answered { operation: operation.clone(), code: code(one.status) }).inc();
+        self.time.get_or_create(&Asked { operation }).observe(one.took.as_secs_f64());
+    }
+
+    fn paused(&self, time: Duration) {
+        self.paused.inc_by(time.as_secs_f64());
+    }
+}
+
+const fn object(object: Object) -> &'static str {
+    match object {
+        Object::Manifest => "manifest",
+        Object::Blob => "blob",
+        Object::Referrers => "referrers",
+        Object::FallbackTag => "fallback_tag",
+        Object::Tags => "tags",
+        Object::Token => "token",
+    }
+}
+
+/// The status, where it is one that registries send; of others only the class, since a hostile registry could send them all.
+fn code(status: Option<u16>) -> String {
+    const USUAL: &[u16] = &[
+        200, 201, 202, 204, 206, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 407, 408, 409, 411, 412, 413, 415, 416, 422, 429,
+        500, 501, 502, 503, 504,
+    ];
+    match status {
+        None => "error".to_owned(),
+        Some(status) if USUAL.contains(&status) => status.to_string(),
+        Some(status) => format!("{}xx", status / 100),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_registry_cannot_choose_how_many_series_there_are() {
+        let codes: HashSet<_> = (100..1000).map(|status| code(Some(status))).collect();
+        assert!(codes.len() < 50, "{codes:?}");
+        assert_eq!([code(None), code(Some(429)), code(Some(418))], ["error", "429", "4xx"]);
+    }
+}

@@ -1,0 +1,130 @@
+//! The state of all resources that are watched, counted when it is asked for.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::Store;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+
+use crate::api::{ConditionType, ImageAttachment, Reason, TargetState};
+use crate::controller::leadership::Leadership;
+
+/// What the watches have brought, and when the certificates that resources sign with end, by UID.
+#[derive(Default)]
+pub(in crate::controller) struct Resources {
+    watches: Mutex<Vec<Watch>>,
+    certificates: Mutex<HashMap<String, Timestamp>>,
+}
+
+/// What one watch brings. It counts while this process leads, or replicas that wait would count everything once more.
+#[derive(Clone)]
+struct Watch {
+    store: Store<DeserializeGuard<ImageAttachment>>,
+    leadership: Arc<Leadership>,
+}
+
+impl fmt::Debug for Resources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resources")
+    }
+}
+
+impl Resources {
+    /// Counts the resources of one more watch.
+    pub(in crate::controller) fn watch(&self, store: Store<DeserializeGuard<ImageAttachment>>, leadership: Arc<Leadership>) {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(Watch { store, leadership });
+    }
+
+    /// What a resource signs with ends then; `None`: nothing that ends.
+    pub(in crate::controller) fn signs_until(&self, uid: &str, end: Option<Timestamp>) {
+        let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        match end {
+            Some(end) => drop(certificates.insert(uid.to_owned(), end)),
+            None => drop(certificates.remove(uid)),
+        }
+    }
+
+    fn count(&self) -> Counts {
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stores = watches.iter().filter(|watch| watch.leadership.term().is_some()).map(|watch| &watch.store);
+        let mut counts = Counts::default();
+        let mut present = HashSet::new();
+        for object in stores.flat_map(Store::state) {
+            let Ok(object) = &object.0 else { continue };
+            counts.add(object);
+            present.extend(object.uid());
+        }
+        let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        certificates.retain(|uid, _| present.contains(uid));
+        counts.first_end = certificates.values().min().copied();
+        counts
+    }
+}
+
+/// How many there are of each kind.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    /// By type, status and reason.
+    conditions: BTreeMap<(&'static str, &'static str, &'static str), u64>,
+    targets: BTreeMap<TargetState, u64>,
+    first_end: Option<Timestamp>,
+}
+
+impl Counts {
+    fn add(&mut self, object: &ImageAttachment) {
+        let status = object.status.as_ref();
+        let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+        if !conditions.iter().any(|condition| condition.type_ == ConditionType::Ready.as_str()) {
+            *self.conditions.entry((ConditionType::Ready.as_str(), "Unknown", Reason::Progressing.as_str())).or_default() += 1;
+        }
+        // What others have written into status is none of the known words, and no label.
+        let kinds =
+            [ConditionType::Ready, ConditionType::Resolved, ConditionType::Attached, ConditionType::Reconciling, ConditionType::Stalled];
+        for condition in conditions {
+            let kind = kinds.iter().find(|kind| kind.as_str() == condition.type_);
+            let status = ["True", "False", "Unknown"].into_iter().find(|status| *status == condition.status);
+            if let (Some(kind), Some(status), Ok(reason)) = (kind, status, condition.reason.parse::<Reason>()) {
+                *self.conditions.entry((kind.as_str(), status, reason.as_str())).or_default() += 1;
+            }
+        }
+        for row in status.iter().flat_map(|status| &status.targets) {
+            *self.targets.entry(row.state).or_default() += 1;
+        }
+    }
+}
+
+fn gauge(encoder: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> fmt::Result {
+    let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    value.encode(encoder.encode_family(&labels)?)
+}
+
+impl Collector for Resources {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let counts = self.count();
+        let help = "Resources by the type, status and reason of their conditions";
+        let mut metric = encoder.encode_descriptor("affix_resource_conditions", help, None, MetricType::Gauge)?;
+        for ((kind, status, reason), count) in &counts.conditions {
+            gauge(&mut metric, &[("type", kind), ("status", status), ("reason", reason)], *count)?;
+        }
+        let mut metric = encoder.encode_descriptor("affix_targets", "Targets of all resources, by state", None, MetricType::Gauge)?;
+        for state in [TargetState::Attached, TargetState::Pending, TargetState::Planned, TargetState::Failed, TargetState::Skipped] {
+            let count = counts.targets.get(&state).copied().unwrap_or_default();
+            gauge(&mut metric, &[("state", &format!("{state:?}"))], count)?;
+        }
+        if let Some(end) = counts.first_end {
+            let help = "When the first of the certificates that are in use ends, in seconds since the epoch";
+            let name = "affix_certificate_expiry_timestamp";
+            let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+            gauge(&mut metric, &[("use", "signing")], u64::try_from(end.as_second()).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! Callers who mean no good: floods of large reviews, slow ones, and bytes that are no review.
+
+use std::time::Duration;
+
+use affix_testbed::http_client;
+use futures::future::join_all;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::place::{Place, said};
+use crate::webhook::Affix;
+
+/// The authority that the webhook made.
+async fn authority(place: &Place) -> String {
+    let secret =
+        place.kubectl(&["get", "secret", "affix-webhook-tls", "-o", "go-template={{index .data \"ca.crt\" | base64decode}}"]).await;
+    secret.stdout().unwrap()
+}
+
+#[tokio::test]
+async fn a_flood_of_large_reviews_and_slow_callers_leaves_others_served() {
+    let place = Place::new("flooded", json!({})).await;
+    let (mut webhook, address) = Affix::webhook(&place, &[]).await;
+    let client = http_client::client(Some(&authority(&place).await)).unwrap();
+    let url = format!("https://{address}/validate-imageattachment");
+    // Connections that say nothing, and requests whose body does not come.
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(&address).await.unwrap());
+    }
+    let large =
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u", "pad": "x".repeat(2 << 20)}})
+            .to_string();
+    let flood = join_all((0..100).map(|_| client.post(&url).body(large.clone()).send()));
+    let served = async {
+        for _ in 0..20 {
+            let odd = Place::attachment(
+                "odd",
+                &json!({"image": "registry.example.com/Team/app:v1", "signature": {"cosign": {"keySecretRef": {"name": "k"}}}}),
+            );
+            let text = place.apply_with(&odd, &["--dry-run=server"]).await.expect_err("the webhook did not answer in its time");
+            assert!(text.contains("is malformed"), "{text}");
+        }
+    };
+    let (answers, ()) = tokio::join!(flood, served);
+    let known: Vec<u16> = answers.into_iter().flatten().map(|answer| answer.status().as_u16()).collect();
+    assert!(!known.is_empty() && known.iter().all(|status| matches!(status, 200 | 408 | 503)), "{known:?}");
+    let huge = client.post(&url).body(vec![b'x'; 9 << 20]).send().await;
+    assert!(huge.map_or(true, |answer| answer.status() == 413));
+    assert!(webhook.process.ended().unwrap().is_none());
+    for stream in &mut silent {
+        let _ = stream.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn random_bytes_get_400_or_an_answer_with_their_uid() {
+    let place = Place::new("random", json!({})).await;
+    let (mut webhook, address) = Affix::webhook(&place, &[]).await;
+    let client = http_client::client(Some(&authority(&place).await)).unwrap();
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "the-uid", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "name": "p", "namespace": place.name, "operation": "CREATE", "userInfo": {},
+            "object": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "UPPER@@"}]}}
+        }
+    })
+    .to_string();
+    // A generator of odd bytes that is the same each time.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).unwrap()
+    };
+    for nth in 0..300 {
+        let mut bytes = review.clone().into_bytes();
+        for _ in 0..=(nth % 5) {
+            let at = next() % bytes.len();
+            match next() % 3 {
+                0 => bytes[at] = u8::try_from(next() % 256).unwrap(),
+                1 => bytes.truncate(at.max(1)),
+                _ => bytes.insert(at, u8::try_from(next() % 256).unwrap()),
+            }
+        }
+        for path in ["validate-imageattachment", "validate-pods", "mutate-pods"] {
+            let answer = client.post(format!("https://{address}/{path}")).body(bytes.clone()).send().await.unwrap();
+            match answer.status().as_u16() {
+                400 => {}
+                200 => {
+                    let answer: Value = answer.json().await.unwrap();
+                    // What the webhook skips may be no JSON that a whole reader takes.
+                    if let Ok(sent) = serde_json::from_slice::<Value>(&bytes) {
+                        assert_eq!(answer["response"]["uid"], sent["request"]["uid"], "{answer}");
+                    }
+                    assert!(answer["response"]["allowed"].is_boolean(), "{answer}");
+                }
+                other => panic!("{other} for {}", String::from_utf8_lossy(&bytes)),
+            }
+        }
+    }
+    let get = client.get(format!("https://{address}/validate-pods")).send().await.unwrap();
+    assert_eq!(get.status(), 405);
+    let metrics = webhook.serves("metrics").await;
+    let metrics = reqwest::get(format!("http://{metrics}/metrics")).await.unwrap().text().await.unwrap();
+    assert!(
+        metrics.contains("affix_admission_panics_total 0") && metrics.contains("affix_admission_turned_away_total{cause=\"malformed\"}"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn calls_under_way_are_answered_before_it_ends_and_nothing_breaks_when_it_is_gone() {
+    let place = Place::new("drained", json!({"affix.dev/end-of-life": "enforce"})).await;
+    let (mut webhook, address) = Affix::webhook(&place, &["--shutdown-delay", "1s"]).await;
+    let client = http_client::client(Some(&authority(&place).await)).unwrap();
+    let health = webhook.serves("health").await;
+    assert_eq!(reqwest::get(format!("http://{health}/readyz")).await.unwrap().status(), 200);
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "operation": "DELETE", "userInfo": {}
+        }
+    })
+    .to_string();
+    let calls = async {
+        let mut answered = 0;
+        // Until it takes no more calls; each that it took is answered.
+        for _ in 0..10_000 {
+            match client.post(format!("https://{address}/validate-pods")).body(review.clone()).send().await {
+                Ok(answer) => {
+                    assert_eq!(answer.status(), 200);
+                    answered += 1;
+                }
+                Err(error) if error.is_connect() => return answered,
+                Err(error) => panic!("a call failed after {answered}: {error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        answered
+    };
+    let (answered, status) = tokio::join!(calls, webhook.process.stop());
+    assert!(status.unwrap().success() && answered > 10, "{answered}");
+    // What it leaves behind is harmless.
+    let pod = said(place.kubectl(&["run", "alone", "--image", "registry.example.com/team/app:v1"]).await).unwrap();
+    assert!(!pod.contains("Warning"), "{pod}");
+}

@@ -1,0 +1,156 @@
+//! ImageAttachments: the same verdict with the webhook and without it, only sooner.
+
+use affix::api::{ConditionType, ImageAttachment, find_condition};
+use kube::Api;
+use serde_json::{Value, json};
+
+use crate::corpus;
+use crate::place::{Place, wait};
+use crate::webhook::Affix;
+
+const ALLOWED: &[&str] = &[
+    "--insecure-allow-http=false",
+    "--allowed-registries",
+    "registry.example.com,*.example.com,169.254.169.254,metadata.google.internal,127.0.0.1:*,2130706433",
+];
+
+/// What a schema cannot say: a sentence, the spec, the reason of the controller, and the words of both.
+fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'static str)> {
+    let image = |image: &str| json!({"image": image, "artifact": {"artifactType": "application/vnd.demo", "annotations": {"a": "b"}}});
+    let mark = |fields: Value| {
+        let mut spec = corpus::mark();
+        spec["endOfLife"].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        spec
+    };
+    let files = |files: Value| json!({"image": corpus::PINNED, "artifact": {"artifactType": "application/vnd.demo", "files": files}});
+    let mut plain = image("registry.example.com/team/app:v1");
+    plain["insecure"] = json!(true);
+    let mut windows = image("registry.example.com/team/app:v1");
+    windows["targets"] = json!({"platforms": ["windows/amd64:10."]});
+    vec![
+        ("an upper-case repository", image("registry.example.com/Team/app:v1"), "InvalidReference", "repository \"Team/app\" is malformed"),
+        ("a repository with two dots", image("registry.example.com/a..b:v1"), "InvalidReference", "repository \"a..b\" is malformed"),
+        ("a tag that begins with a dash", image("registry.example.com/app:-v1"), "InvalidReference", "tag \"-v1\" is malformed"),
+        ("a tag with a plus", image("registry.example.com/app:v1+2"), "InvalidReference", "tag \"v1+2\" is malformed"),
+        (
+            "an unknown algorithm",
+            image("registry.example.com/app@md5:abc"),
+            "InvalidReference",
+            "digest algorithm \"md5\" is not supported",
+        ),
+        ("a short digest", image("registry.example.com/app@sha256:abc"), "InvalidReference", "takes 64 lower-case hexadecimal digits"),
+        (
+            "a tag that holds referrers",
+            image(&format!("registry.example.com/app:sha256-{}", "a".repeat(64))),
+            "InvalidReference",
+            "holds referrers or signatures of an image",
+        ),
+        (
+            "a host that ends in a dash",
+            image("registry-.example.com/app:v1"),
+            "InvalidReference",
+            "registry \"registry-.example.com\" is malformed",
+        ),
+        ("the port 0", image("registry.example.com:0/app:v1"), "InvalidReference", "registry \"registry.example.com:0\" is malformed"),
+        ("a metadata address", image("169.254.169.254/app:v1"), "HostNotAllowed", "169.254.169.254"),
+        ("a metadata host", image("metadata.google.internal/app:v1"), "HostNotAllowed", "metadata.google.internal"),
+        (
+            "a registry that the operator does not allow",
+            image("registry.example.net/app:v1"),
+            "HostNotAllowed",
+            "--allowed-registries has only",
+        ),
+        ("plain HTTP where the operator forbids it", plain, "InsecureNotAllowed", "--insecure-allow-http=false"),
+        ("a Windows version that ends in a dot", windows, "InvalidSpec", "the os.version is empty or has an odd character"),
+        (
+            "the time of the mark for its date",
+            mark(json!({"annotation": "org.opencontainers.image.created"})),
+            "InvalidSpec",
+            "is the time of the mark itself",
+        ),
+        (
+            "a time of creation that is none",
+            mark(json!({"annotations": {"org.opencontainers.image.created": "yesterday"}})),
+            "InvalidSpec",
+            "\"yesterday\" is not an RFC 3339 date-time",
+        ),
+        (
+            "two files that overlap",
+            files(json!([{"name": "f", "target": "linux", "value": "1"}, {"name": "f", "target": "*/amd64", "value": "2"}])),
+            "InvalidSpec",
+            "spec.artifact.files[1]: \"f\" would be there twice",
+        ),
+        (
+            "a file for all beside one for the index",
+            files(json!([{"name": "f", "value": "1"}, {"name": "f", "target": "index", "value": "2"}])),
+            "InvalidSpec",
+            "spec.artifact.files[1]: \"f\" would be there twice",
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn a_bad_resource_is_refused_at_once_with_the_webhook_and_stalled_without_it() {
+    let (on, off) = (Place::new("on", json!({})).await, Place::new("off", json!({})).await);
+    let (_webhook, _) = Affix::webhook(&on, ALLOWED).await;
+    let _controller = Affix::controller(&off, ALLOWED);
+    let mut wrong = Vec::new();
+    // What the schema refuses, it refuses in the same words either way.
+    for bad in corpus::bad() {
+        for place in [&on, &off] {
+            match place.try_create(&bad.spec).await {
+                Err(said) if said.contains(bad.says) => {}
+                other => wrong.push(format!("{} in {}: expected {:?}, found {other:?}", bad.sentence, place.name, bad.says)),
+            }
+        }
+    }
+    let rows = beyond_the_schema();
+    assert!(corpus::bad().len() + rows.len() >= 60);
+    for (nth, (sentence, spec, _, says)) in rows.iter().enumerate() {
+        let object = Place::attachment(&format!("bad-{nth}"), spec);
+        for more in [&[] as &[&str], &["--dry-run=server"]] {
+            match on.apply_with(&object, more).await {
+                Err(said) if said.contains(says) && said.contains("spec.") && said.contains("imageattachments.affix.dev") => {}
+                other => wrong.push(format!("{sentence}: expected {says:?}, found {other:?}")),
+            }
+        }
+        off.apply(&object).await.unwrap();
+    }
+    let api: Api<ImageAttachment> = Api::namespaced(off.client.clone(), &off.name);
+    for (nth, (sentence, _, reason, says)) in rows.iter().enumerate() {
+        let mut found = String::new();
+        wait(sentence, async || {
+            let status = api.get(&format!("bad-{nth}")).await.unwrap().status.unwrap_or_default();
+            found = find_condition(&status.conditions, ConditionType::Stalled)
+                .map(|c| format!("{}: {}", c.reason, c.message))
+                .unwrap_or_default();
+            !found.is_empty()
+        })
+        .await;
+        if !found.starts_with(reason) || !found.contains(says) {
+            wrong.push(format!("{sentence}, without the webhook: expected {reason}: {says:?}, found {found:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn good_resources_pass_and_a_dry_run_writes_nothing() {
+    let place = Place::new("good", json!({})).await;
+    let (_webhook, _) = Affix::webhook(&place, &[]).await;
+    let mut refused = Vec::new();
+    for (sentence, spec) in corpus::good() {
+        // The schema lets folders through; the code that attaches does not.
+        if sentence != "a file in a folder"
+            && let Err(said) = place.apply_with(&Place::attachment("good", &spec), &["--dry-run=server"]).await
+        {
+            refused.push(format!("{sentence}: {said}"));
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+    assert!(!said(&place).await.contains("good"));
+}
+
+async fn said(place: &Place) -> String {
+    crate::place::said(place.kubectl(&["get", "imageattachments", "-o", "name"]).await).unwrap()
+}

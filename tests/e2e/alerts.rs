@@ -1,0 +1,160 @@
+//! The alerts on the metrics of a running operator, judged by Prometheus's own engine.
+//!
+//! A second here is two minutes there: the scrapes are real, half a second apart, and the judge is told that they are a minute apart.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use affix::api::Reason;
+use affix_testbed::certificates::Authority;
+use affix_testbed::hostile::{HostileRegistry, Matcher, Reply, RetryAfter};
+use affix_testbed::run::Run;
+use affix_testbed::tools::{Tool, Tools};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::controller::Controller;
+use crate::images::{host, note};
+use crate::namespace::Namespace;
+
+const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/affix/files/alerts.yaml");
+/// Every alert of that file.
+const ALERTS: [&str; 5] =
+    ["AffixResourcesFailing", "AffixRegistryThrottles", "AffixNoLeader", "AffixApiServerRefuses", "AffixCertificateExpires"];
+
+/// Real scrapes, a minute apart by the clock of the judge.
+struct Scrapes {
+    begun: f64,
+    all: Vec<Value>,
+}
+
+impl Scrapes {
+    fn new() -> Self {
+        Self { begun: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64(), all: Vec::new() }
+    }
+
+    fn add(&mut self, text: &str) {
+        let minutes = u32::try_from(self.all.len()).unwrap();
+        self.all.push(json!({"at": self.begun + 60.0 * f64::from(minutes), "text": text}));
+    }
+
+    async fn of(&mut self, controller: &Controller, count: usize) {
+        for _ in 0..count {
+            self.add(&controller.metrics().await);
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// The names of the alerts that fire at each scrape.
+    async fn judge(&self, tools: &Tools) -> Vec<BTreeSet<String>> {
+        let rules = Run::new(tools.path(Tool::Rules).unwrap()).args([RULES]).input(serde_json::to_vec(&self.all).unwrap());
+        let firing = rules.output().await.unwrap().json().unwrap();
+        let names = |alerts: &Value| {
+            let alerts = alerts.as_array().unwrap().iter();
+            for alert in alerts.clone() {
+                let words = alert["annotations"].to_string();
+                assert!(!words.contains("error expanding") && !words.contains("<no value>"), "{words}");
+            }
+            alerts.map(|alert| alert["name"].as_str().unwrap().to_owned()).collect()
+        };
+        firing.as_array().unwrap().iter().map(names).collect()
+    }
+}
+
+/// A ServiceAccount that may do all that the operator needs, but for reading ConfigMaps.
+async fn without_config_maps(namespace: &Namespace) -> std::path::PathBuf {
+    let role = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "affix"}},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "affix"}, "rules": [
+            {"apiGroups": ["affix.dev"], "resources": ["imageattachments"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": ["affix.dev"], "resources": ["imageattachments/status"], "verbs": ["patch"]},
+            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+        ]},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "affix"},
+         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "affix"},
+         "subjects": [{"kind": "ServiceAccount", "name": "affix", "namespace": namespace.name}]},
+    ]});
+    let apply = namespace.plane.kubectl_with(["apply", "--namespace", &namespace.name, "-f", "-"], role.to_string());
+    apply.await.unwrap().stdout().unwrap();
+    namespace.plane.service_account_kubeconfig(&namespace.name, "affix").await.unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs the judges of the testbed"]
+async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_those_of_a_healthy_one() {
+    let tools = Tools::with(&[Tool::Rules]).await.unwrap();
+    let namespace = Namespace::new("alerts").await;
+    let kubeconfig = without_config_maps(&namespace).await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.reference(&host(&registry, "v1").name());
+    let signed = |key: &str| json!({"image": image, "insecure": true, "signature": {"notation": {"keySecretRef": {"name": key}}}});
+    let authority = Authority::new().unwrap();
+    let controller = Controller::start_in(&namespace, &[], &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
+    let mut scrapes = Scrapes::new();
+
+    namespace.tls("fresh", &authority.signer_for(Duration::from_hours(24 * 300)).unwrap()).await;
+    namespace.apply("signed", signed("fresh")).await;
+    namespace.apply("noted", note(&image)).await;
+    for name in ["signed", "noted"] {
+        namespace.ready(name).await;
+    }
+    // Longer than any alert waits.
+    scrapes.of(&controller, 20).await;
+    let healthy = scrapes.all.len();
+
+    // A certificate about to end, a resource that fails, an API server that refuses, a registry that throttles.
+    namespace.tls("ending", &authority.signer_for(Duration::from_hours(24 * 5)).unwrap()).await;
+    namespace.apply("ending", signed("ending")).await;
+    namespace.ready("ending").await;
+    namespace.apply("absent", note(&registry.reference("team/app:absent"))).await;
+    namespace.refused("absent", Reason::NotFound).await;
+    let mut refused = note(&image);
+    refused["artifact"]["files"] = json!([{"name": "a", "valueFrom": {"configMapKeyRef": {"name": "any", "key": "a"}}}]);
+    namespace.apply("refused", refused).await;
+    let throttling = HostileRegistry::start().await.unwrap();
+    throttling.fault(Matcher::any(), Reply::status(429).retry_after(RetryAfter::Seconds(600)));
+    namespace.apply("throttled", note(&throttling.reference("team/app:v1"))).await;
+    namespace.refused("throttled", Reason::RateLimited).await;
+    let troubled: BTreeSet<String> = ALERTS.iter().filter(|name| **name != "AffixNoLeader").map(|name| (*name).to_owned()).collect();
+    let deadline = Instant::now() + Duration::from_mins(2);
+    loop {
+        scrapes.of(&controller, 10).await;
+        let fired: BTreeSet<String> = scrapes.judge(&tools).await.into_iter().flatten().collect();
+        if fired == troubled {
+            break;
+        }
+        assert!(fired.is_subset(&troubled) && Instant::now() < deadline, "only {fired:?} fired");
+    }
+
+    assert!(scrapes.judge(&tools).await.iter().take(healthy).all(BTreeSet::is_empty));
+
+    // Nobody leads where the only replica may not have the Lease, and where none runs. Prometheus looks back for five minutes.
+    let nobody_leads = BTreeSet::from(["AffixNoLeader".to_owned()]);
+    controller.kill().await;
+    for name in ["signed", "noted", "ending", "absent", "refused", "throttled"] {
+        namespace.delete(name).await;
+    }
+    let election = ["--leader-elect", "--leader-election-namespace", &namespace.name];
+    let controller = Controller::start_in(&namespace, &election, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
+    let mut scrapes = Scrapes::new();
+    scrapes.of(&controller, 8).await;
+    assert_eq!(scrapes.judge(&tools).await.pop().unwrap(), nobody_leads);
+    controller.kill().await;
+    let mut scrapes = Scrapes::new();
+    for _ in 0..12 {
+        scrapes.add("# EOF\n");
+    }
+    assert_eq!(scrapes.judge(&tools).await.pop().unwrap(), nobody_leads);
+}
+
+#[test]
+fn the_page_about_metrics_lists_each_alert_and_each_has_its_rehearsal() {
+    let rules = std::fs::read_to_string(RULES).unwrap();
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert_eq!(alerts, ALERTS);
+    let page = include_str!("../../docs/metrics.md");
+    for alert in alerts {
+        assert!(page.contains(&format!("| `{alert}` |")), "{alert} is not in docs/metrics.md");
+    }
+}

@@ -1,0 +1,72 @@
+//! What somebody waits for is not behind a backlog.
+
+use std::time::Duration;
+
+use affix::api::Reason;
+use affix_testbed::hostile::{HostileRegistry, Matcher, Stage};
+use futures::{StreamExt as _, stream};
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::controller::Controller;
+use crate::images::{host, note, with};
+use crate::namespace::{Namespace, PATIENCE};
+
+/// Resources that are due at once.
+const MANY: usize = 2_000;
+
+/// Resources that an earlier operator has looked at and found absent from the registry.
+async fn backlog(namespace: &Namespace, image: &str) {
+    let api = namespace.attachments();
+    let condition = |kind: &str, status: &str| {
+        json!({
+            "type": kind, "status": status, "reason": Reason::NotFound.as_str(), "message": "absent", "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    let status = json!({"status": {"observedGeneration": 1, "conditions": [condition("Ready", "False"), condition("Resolved", "False")]}});
+    stream::iter(0..MANY)
+        .for_each_concurrent(16, |nth| {
+            let (api, status, name) = (api.clone(), status.clone(), format!("due-{nth}"));
+            let object = json!({
+                "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name}, "spec": note(image),
+            });
+            async move {
+                api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+                api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_new_and_a_changed_resource_are_ready_although_two_thousand_are_due_and_none_of_those_gets_on() {
+    let namespace = Namespace::new("fair").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.reference(&host(&registry, "v1").name());
+    let stuck = Matcher::any().repository("team/stuck");
+    backlog(&namespace, &registry.reference("team/stuck:v1")).await;
+    // The same registry for all: what is stuck is their repository.
+    let hold = registry.hold(Stage::Before, stuck.clone());
+    let controller = Controller::start(&namespace).await;
+    registry.wait_for(&stuck, 8, PATIENCE).await.unwrap();
+
+    let began = Instant::now();
+    namespace.apply("new", note(&image)).await;
+    namespace.ready("new").await;
+    let new = began.elapsed();
+    // One of those that wait in the line.
+    let began = Instant::now();
+    let changed = format!("due-{}", MANY - 1);
+    namespace.apply(&changed, with(note(&image), json!({"interval": "7m"}))).await;
+    namespace.ready(&changed).await;
+    let changed = began.elapsed();
+    println!("with {MANY} resources due at once, a new one was Ready after {new:?}, a changed one after {changed:?}");
+
+    let waiting = controller.metrics().await;
+    let depth = waiting.lines().find(|line| line.starts_with("workqueue_depth{")).and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    assert!(depth.is_some_and(|depth: usize| depth > MANY / 2), "the backlog was gone: {depth:?}");
+    drop(hold);
+    assert!(new < Duration::from_secs(20) && changed < Duration::from_secs(20), "{new:?} {changed:?}");
+}

@@ -1,0 +1,74 @@
+//! The operator's log as a collector reads it.
+
+use affix_testbed::hostile::HostileRegistry;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::controller::Controller;
+use crate::images::{host, note};
+use crate::namespace::{Namespace, PATIENCE};
+
+/// All lines, each of which must be one JSON object.
+fn lines(log: &str) -> Vec<Value> {
+    let read = |line: &str| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"));
+    log.lines().map(read).collect()
+}
+
+#[tokio::test]
+async fn away_from_a_terminal_each_line_is_json_and_each_finished_reconcile_is_one_line() {
+    let namespace = Namespace::new("logs").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    let controller = Controller::start_logging(&namespace, &[], &[]).await;
+    namespace.apply("good", note(&registry.reference(&image.name()))).await;
+    namespace.ready("good").await;
+    namespace.request("good", "again").await;
+    namespace.apply("bad", note(&registry.reference("team/app:absent"))).await;
+    namespace.refused("bad", affix::api::Reason::NotFound).await;
+    let deadline = Instant::now() + PATIENCE;
+    let reconciled = loop {
+        let reconciled: Vec<Value> = lines(&controller.log()).into_iter().filter(|line| line["message"] == "reconciled").collect();
+        let of = |name: &str| reconciled.iter().filter(|line| line["name"] == name).count();
+        if of("good") >= 2 && of("bad") >= 1 {
+            break reconciled;
+        }
+        assert!(Instant::now() < deadline, "{}", controller.log());
+        sleep(std::time::Duration::from_millis(50)).await;
+    };
+    for line in &reconciled {
+        let is_right = line["namespace"] == *namespace.name
+            && line["level"] == "INFO"
+            && line["timestamp"].is_string()
+            && line["requests"].as_u64().is_some_and(|requests| requests > 0)
+            && line["duration_ms"].is_u64()
+            && if line["name"] == "good" { line["reason"] == "Attached" && line["targets"] == "3/3" } else { line["reason"] == "NotFound" };
+        assert!(is_right, "{line}");
+    }
+    // Two passes, two lines: the first one, and the one that was asked for.
+    assert_eq!(reconciled.iter().filter(|line| line["name"] == "good").count(), 2, "{reconciled:?}");
+    namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn levels_and_rust_log_choose_what_is_logged() {
+    let namespace = Namespace::new("levels").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    namespace.apply("good", note(&registry.reference(&image.name()))).await;
+    for (flags, env, debug, info) in [
+        (vec!["--log-level", "debug"], vec![], true, true),
+        (vec!["--log-level", "error"], vec![], false, false),
+        (vec!["--log-level", "debug"], vec![("RUST_LOG", "warn")], false, false),
+        (vec![], vec![("RUST_LOG", "info,affix=debug")], true, true),
+        (vec![], vec![("RUST_LOG", "=,=")], false, true),
+    ] {
+        let controller = Controller::start_logging(&namespace, &flags, &env).await;
+        // A terminated operator has written all that it had to say.
+        namespace.request("good", &format!("{flags:?}{env:?}")).await;
+        let (.., log) = controller.terminate().await;
+        let levels: Vec<Value> = lines(&log).into_iter().map(|line| line["level"].clone()).collect();
+        assert_eq!((levels.contains(&"DEBUG".into()), levels.contains(&"INFO".into())), (debug, info), "{flags:?} {env:?}\n{log}");
+        assert_eq!(log.contains("is no filter"), env == [("RUST_LOG", "=,=")], "{log}");
+    }
+    namespace.check_rules().await;
+}

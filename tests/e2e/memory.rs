@@ -1,0 +1,164 @@
+//! T4, T13 on the whole operator: what hostile answers cost in memory, told by the kernel, and that each ends in a reason.
+
+use std::time::Duration;
+
+use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op, Reply};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use kube::ResourceExt as _;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::controller::Controller;
+use crate::images::{host, note, with};
+use crate::namespace::{Namespace, message, ready};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The bound on what hostile answers may cost over the resting memory, in KiB.
+const MOST: u64 = 32 << 10;
+const LONG: Duration = Duration::from_mins(5);
+
+/// A document that is wrong, or right and a burden, in one of many ways, made from a number.
+fn hostile(seed: usize) -> Bytes {
+    let valid = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [
+        {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": format!("sha256:{}", "a".repeat(64)), "size": 5,
+         "annotations": {"a": "b"}, "platform": {"os": "linux", "architecture": "amd64"}}]});
+    let text = valid.to_string();
+    let entry = valid["manifests"][0].to_string();
+    let wrong = |name: &str, value: &str| Bytes::from(text.replacen(&format!("\"{name}\":"), &format!("\"{name}\":{value},\"x\":"), 1));
+    let listing = |entries: &str| Bytes::from(format!("{{\"mediaType\":\"{INDEX}\",\"manifests\":[{entries}]}}"));
+    let (way, variant) = (seed % 20, seed / 20);
+    match way {
+        0 => Bytes::from(text).slice(0..seed + 1),
+        1 => Bytes::from(format!("{}{}", "{\"a\":".repeat(seed * 500), "}".repeat(seed * 500))),
+        2 => Bytes::from("[".repeat((seed + 1) * 10_000)),
+        3 => wrong("manifests", ["7", "\"x\"", "{}", "[7]", "[null]", "[[]]"][variant % 6]),
+        4 => wrong("size", ["-1", "1e400", "99999999999999999999999999", "\"5\"", "null", "1.5"][variant % 6]),
+        5 => wrong("digest", ["7", "null", "\"\"", "\"sha256:\"", "\"sha1:aa\"", "[]"][variant % 6]),
+        6 => Bytes::from(text.replacen("\"schemaVersion\"", "\"manifests\":[],\"schemaVersion\"", 1)),
+        7 => Bytes::from([text.as_bytes(), &[0xff, 0xfe, 0x00][..]].concat()),
+        8 => Bytes::from(vec![u8::try_from(seed % 251).unwrap(); seed * 10_000 + 1]),
+        9 => wrong("mediaType", ["7", "[]", "{}", "\"text/html\"", "\"\\u0000\"", "\"\\ud800\""][variant % 6]),
+        10 => listing(&format!("{}{entry}", format!("{entry},").repeat(1001 + variant * 1500))),
+        11 => listing(&format!("{}0", "0,".repeat(2_000_000))),
+        12 => listing(&format!("{}{{}}", "{},".repeat(40_000))),
+        13 => Bytes::from(format!(
+            "{{\"mediaType\":\"{INDEX}\",\"manifests\":[],\"annotations\":{{{}\"z\":\"\"}}}}",
+            many_keys(19_000 * (variant % 2 + 1))
+        )),
+        14 => Bytes::from(format!("{{\"mediaType\":\"{INDEX}\",\"a\":\"{}\",\"manifests\":7}}", "x".repeat((4 << 20) - 100))),
+        15 => Bytes::from(format!("{{\"mediaType\":\"{INDEX}\",\"manifests\":[],\"a\":{}}}", "9".repeat((4 << 20) - 100))),
+        16 => Bytes::from(format!("{{\"mediaType\":\"{INDEX}\",\"manifests\":[{}{entry}]}}", " ".repeat((4 << 20) - 1000))),
+        17 => Bytes::from("\u{fffd}".repeat(1_000_000)),
+        18 => Bytes::from(format!("{{\"{}", "\\u0041".repeat(500_000))),
+        _ => Bytes::from(vec![b'x'; (4 << 20) + variant]),
+    }
+}
+
+/// The ways of [`hostile`] in which some are proper indexes, if odd or large ones.
+const PROPER: [usize; 4] = [9, 13, 15, 16];
+
+fn many_keys(count: usize) -> String {
+    (0..count).map(|nth| format!("\"{nth}\":\"\",")).collect()
+}
+
+/// Every resource of this prefix has said something, `resting` or not; answers with reasons and messages.
+async fn said(namespace: &Namespace, prefix: &str, count: usize, resting: bool) -> Vec<(String, String, String)> {
+    let deadline = Instant::now() + LONG;
+    loop {
+        let objects = namespace.attachments().list(&ListParams::default()).await.unwrap().items;
+        let said: Vec<_> = objects
+            .iter()
+            .filter(|object| object.name_any().starts_with(prefix))
+            .filter_map(|object| ready(object).map(|(_, reason)| (object.name_any(), reason.to_owned(), message(object))))
+            .filter(|(_, reason, _)| reason != "Progressing" && (resting || reason != "Suspended"))
+            .collect();
+        if said.len() == count {
+            return said;
+        }
+        assert!(Instant::now() < deadline, "{} of {count} have said something", said.len());
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn apply(namespace: &Namespace, resources: Vec<(String, Value)>) {
+    let applied = futures::stream::iter(resources).map(|(name, spec)| async move { namespace.apply(&name, spec).await });
+    applied.buffer_unordered(8).collect::<Vec<()>>().await;
+}
+
+/// Checks the peak since the last `forget` against the memory at rest.
+fn check(controller: &Controller, rest: u64, what: &str) {
+    let peak = controller.memory().peak();
+    println!("{what}: {} KiB over {rest} KiB at rest", peak.saturating_sub(rest));
+    assert!(peak <= rest + MOST, "{what}: {} KiB over the {rest} KiB at rest", peak - rest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t4_t13_two_hundred_hostile_documents_and_32_endless_answers_at_once_end_in_a_reason_and_within_32_mib() {
+    const DOCUMENTS: usize = 200;
+    let namespace = Namespace::new("memory").await;
+    let (registry, listings, streams) =
+        (HostileRegistry::start().await.unwrap(), HostileRegistry::start().await.unwrap(), HostileRegistry::start().await.unwrap());
+    let controller = Controller::start(&namespace).await;
+    // At rest is after work: what an honest pass has loaded stays, and it knows all the objects that it will be asked about.
+    let image = host(&listings, "v1");
+    let later = |spec: Value| with(spec, json!({"suspend": true, "interval": "1h", "timeout": "60s"}));
+    let mut resources = Vec::new();
+    for seed in 0..DOCUMENTS {
+        registry.fault(Matcher::on(Op::ManifestGet).reference(format!("seed-{seed}")), Reply::body(200, INDEX, hostile(seed)));
+        resources.push((format!("document-{seed}"), later(note(&registry.reference(&format!("team/app:seed-{seed}"))))));
+        // Each its own repository, so that a listing can be told by its path.
+        let child = listings.image(&format!("team/app{seed}"), "v1").platform("linux/amd64").push();
+        listings.fault(Matcher::on(Op::ReferrersList).repository(format!("team/app{seed}")), Reply::body(200, INDEX, hostile(seed)));
+        resources.push((format!("listing-{seed}"), later(note(&listings.reference(&child.name())))));
+    }
+    for nth in 0..32 {
+        streams.image(&format!("team/app{nth}"), "v1").platform("linux/amd64").push();
+        let fault =
+            [Fault::Endless(2 << 30), Fault::GzipBomb(2 << 30), Fault::Slow(1, Duration::from_secs(1)), Fault::ContentLength(2 << 30)];
+        let fault = fault[nth % 4].clone();
+        streams.fault(Matcher::on(Op::ManifestGet).repository(format!("team/app{nth}")), fault);
+        resources.push((format!("stream-{nth}"), later(note(&streams.reference(&format!("team/app{nth}:v1"))))));
+    }
+    namespace.apply("honest", note(&listings.reference(&image.name()))).await;
+    namespace.ready("honest").await;
+    apply(&namespace, resources.clone()).await;
+    said(&namespace, "", resources.len() + 1, true).await;
+    sleep(Duration::from_secs(2)).await;
+    let rest = controller.memory().resident();
+
+    let awake = |prefix: &str| -> Vec<(String, Value)> {
+        let chosen = resources.iter().filter(|(name, _)| name.starts_with(prefix));
+        chosen.map(|(name, spec)| (name.clone(), with(spec.clone(), json!({"suspend": false})))).collect()
+    };
+    controller.memory().forget();
+    apply(&namespace, awake("stream-")).await;
+    let told = said(&namespace, "stream-", 32, false).await;
+    let reasons = |told: &[(String, String, String)], reason: &str| told.iter().filter(|(_, found, _)| found == reason).count();
+    assert_eq!((reasons(&told, "LimitExceeded"), reasons(&told, "RegistryUnavailable")), (16, 16), "{told:#?}");
+    check(&controller, rest, "32 endless, packed and slow answers at once");
+
+    for (prefix, what) in [("document-", "200 hostile manifests"), ("listing-", "200 hostile listings")] {
+        controller.memory().forget();
+        apply(&namespace, awake(prefix)).await;
+        let told = said(&namespace, prefix, DOCUMENTS, false).await;
+        for (name, reason, message) in &told {
+            assert!(
+                !message.is_empty() && message.chars().count() <= 1024 && !message.contains(char::is_control),
+                "{name}: {reason}: {message}"
+            );
+            // What is right and only odd or large may well be attached to; what is no document never is.
+            let seed: usize = name.rsplit('-').next().unwrap().parse().unwrap();
+            assert!(prefix != "document-" || reason != "Attached" || PROPER.contains(&(seed % 20)), "{name}: {reason}: {message}");
+        }
+        assert!(reasons(&told, "LimitExceeded") >= 20, "{told:#?}");
+        check(&controller, rest, what);
+    }
+    let log = controller.log();
+    assert!(!log.contains("panicked"), "{log}");
+    // And it still works.
+    namespace.request("honest", "again").await;
+    namespace.ready("honest").await;
+    namespace.check_rules().await;
+}

@@ -1,0 +1,109 @@
+//! The page about metrics against what a running operator serves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use affix_testbed::certificates::Authority;
+use affix_testbed::hostile::HostileRegistry;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::controller::Controller;
+use crate::images::{host, note};
+use crate::namespace::{Namespace, PATIENCE};
+
+/// Of one metric: its type and its labels.
+type Listed = BTreeMap<String, (String, BTreeSet<String>)>;
+
+#[tokio::test]
+async fn what_is_served_is_what_the_page_about_metrics_lists() {
+    let namespace = Namespace::new("metrics").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.reference(&host(&registry, "v1").name());
+    let election = ["--leader-elect", "--leader-election-namespace", &namespace.name];
+    let controller = Controller::start_with(&namespace, &election).await;
+    let authority = Authority::new().unwrap();
+    namespace.tls("key", &authority.signer_for(Duration::from_hours(24 * 300)).unwrap()).await;
+    namespace
+        .apply("signed", json!({"image": image, "insecure": true, "signature": {"notation": {"keySecretRef": {"name": "key"}}}}))
+        .await;
+    namespace.apply("noted", note(&image)).await;
+    for name in ["signed", "noted"] {
+        namespace.ready(name).await;
+    }
+    let page = include_str!("../../docs/metrics.md");
+    let (documented, deadline) = (documented(page), Instant::now() + PATIENCE);
+    assert!(documented.len() > 20, "{documented:?}");
+    loop {
+        let text = controller.metrics().await;
+        let served = served(&text);
+        if served == documented {
+            break;
+        }
+        // A pass is counted a moment after its status is written.
+        assert!(Instant::now() < deadline, "served:\n{served:#?}\ndocumented:\n{documented:#?}\n{text}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    namespace.check_rules().await;
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_ask_for_nothing_that_the_page_does_not_list() {
+    let documented = documented(include_str!("../../docs/metrics.md"));
+    let dashboard: Value = serde_json::from_str(include_str!("../../charts/affix/files/dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let mut queries: Vec<&str> =
+        panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten()).map(|target| target["expr"].as_str().unwrap()).collect();
+    assert!(queries.len() > 20, "{queries:?}");
+    queries.extend(include_str!("../../charts/affix/files/alerts.yaml").lines().filter(|line| line.contains('(')));
+    for query in queries {
+        let words = query.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').filter(|word| {
+            ["affix_", "controller_runtime_", "workqueue_", "rest_client_", "process_", "leader_"]
+                .iter()
+                .any(|start| word.starts_with(start))
+        });
+        for word in words {
+            let name = word.strip_suffix("_bucket").unwrap_or(word);
+            assert!(documented.contains_key(name), "{name} of {query} is not in docs/metrics.md");
+        }
+    }
+}
+
+/// The rows ``| `name` | type | `label`, `label` | unit | meaning |``.
+fn documented(page: &str) -> Listed {
+    let rows = page.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, name, kind, labels, unit, meaning, _] = cells.as_slice() else { return None };
+        let name = name.strip_prefix('`')?.strip_suffix('`')?;
+        let in_seconds = name.contains("_seconds");
+        assert!(in_seconds == (*unit == "seconds") && !meaning.is_empty(), "{line}");
+        let labels = labels.split(", ").filter(|label| !label.is_empty()).map(|label| label.trim_matches('`').to_owned());
+        Some((name.to_owned(), ((*kind).to_owned(), labels.collect())))
+    });
+    rows.collect()
+}
+
+/// What a scrape holds, by the names that queries use.
+fn served(text: &str) -> Listed {
+    let mut listed = Listed::new();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    for (family, kind) in types {
+        let name = match kind {
+            "counter" => format!("{family}_total"),
+            "info" => format!("{family}_info"),
+            _ => family.to_owned(),
+        };
+        let samples = text.lines().filter_map(|line| {
+            let (series, _) = line.rsplit_once(' ')?;
+            let (sample, labels) = series.split_once('{').unwrap_or((series, ""));
+            let own = sample == name || (kind == "histogram" && sample.strip_prefix(family).is_some_and(|end| end == "_count"));
+            own.then(|| labels.split('"').step_by(2).filter_map(|part| part.trim_matches(['}', ',']).strip_suffix('=')))
+        });
+        let labels: BTreeSet<String> = samples.flatten().map(str::to_owned).collect();
+        // A family that counts nothing yet is there by its type alone.
+        if text.lines().any(|line| line.starts_with(&format!("{family}_")) || line.starts_with(&name)) {
+            listed.insert(name, (kind.to_owned(), labels));
+        }
+    }
+    listed
+}

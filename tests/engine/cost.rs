@@ -1,0 +1,62 @@
+//! What a pass costs: how many requests, and how many of them one after the other.
+
+use std::time::Duration;
+
+use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Quirks};
+use serde_json::json;
+
+use crate::resource::{Resource, TYPE, note};
+
+/// Every request takes so long, so that what follows an answer is told from what went beside it.
+const ROUND_TRIP: Duration = Duration::from_millis(500);
+
+/// How many requests went one after the other: each starts a round trip or more after the one before.
+fn chain(registry: &HostileRegistry) -> usize {
+    let mut at: Vec<Duration> = registry.requests().iter().map(|request| request.at).collect();
+    at.sort();
+    let mut waves = 0;
+    let mut free = Duration::ZERO;
+    for at in at {
+        if waves == 0 || at >= free {
+            waves += 1;
+            free = at + ROUND_TRIP.mul_f64(0.9);
+        }
+    }
+    waves
+}
+
+#[tokio::test]
+async fn a_first_attach_is_at_most_four_round_trips_one_after_the_other() {
+    // A registry that takes a blob in one request, and one that answers 202 and keeps nothing.
+    for ignores_monolithic_post in [false, true] {
+        let registry = HostileRegistry::builder().quirks(Quirks { ignores_monolithic_post, ..Quirks::default() }).start().await.unwrap();
+        let image = registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64", "linux/arm/v7"]).push();
+        registry.fault(Matcher::any(), Fault::Delay(ROUND_TRIP));
+        let mut resource = Resource::new(note(&registry.reference(&image.name()), "hello"));
+        let outcome = resource.ready().await;
+        assert!(outcome.requests <= 2 * 4 + 4, "{} requests:\n{}", outcome.requests, registry.transcript());
+        let most = if ignores_monolithic_post { 4 } else { 3 };
+        assert!(chain(&registry) <= most, "{} round trips, more than {most}:\n{}", chain(&registry), registry.transcript());
+    }
+}
+
+#[tokio::test]
+async fn a_digest_that_is_listed_for_two_platforms_is_one_target_and_a_look_at_it_is_one_request() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let parts = registry.image("team/app", "parts").platforms(["linux/arm/v6", "linux/amd64"]).push();
+    let mut again = parts.children[0].entry.clone();
+    again["platform"]["variant"] = json!("v7");
+    let entries = [&parts.children[0].entry, &again, &parts.children[1].entry];
+    let image = entries.into_iter().fold(registry.image("team/app", "v1"), affix_testbed::hostile::ImageBuilder::entry).push();
+    let file = |target: &str| json!({"name": "note", "target": target, "value": target});
+    let spec = json!({
+        "image": registry.reference(&image.pinned()), "targets": {"scope": "Platforms"},
+        // For the platform that the digest is listed under second.
+        "artifact": {"artifactType": TYPE, "files": [file("linux/arm/v7"), file("linux/amd64")]},
+    });
+    let mut resource = Resource::new(spec);
+    resource.ready().await;
+    assert_eq!(resource.rows(), ["index Skipped IndexNotSelected", "linux/arm/v6 Attached -", "linux/amd64 Attached -"]);
+    assert_eq!(resource.status.targets[1].other_platforms, ["linux/arm/v7"]);
+    assert_eq!(resource.look().await.requests, 1);
+}

@@ -1,0 +1,152 @@
+//! T18 on the engine: a pass that is dropped at any of its await points, as a kill drops it, and the next run.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that panics fails, as it should"
+)]
+
+use std::sync::Mutex;
+use std::task::Poll;
+
+use affix::api::{ImageAttachmentSpec, ImageAttachmentStatus};
+use affix::engine::{Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Sources, Verdict, request, status, status_in_progress};
+use affix::registry::{Options, Registries};
+use affix_testbed::hostile::{HostileRegistry, Image, Quirks};
+use futures::StreamExt as _;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
+
+/// What the cluster's status holds, which outlives a killed process.
+#[derive(Default)]
+struct Saved(Mutex<ImageAttachmentStatus>);
+
+impl Saved {
+    fn get(&self) -> ImageAttachmentStatus {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Journal for Saved {
+    async fn save(&self, draft: &Draft<'_>) -> Result<(), Failure> {
+        tokio::task::yield_now().await; // a kill may come before it is written
+        let written = status_in_progress(&self.get(), draft, 1, Timestamp::now());
+        *self.0.lock().unwrap() = written;
+        tokio::task::yield_now().await; // or right after
+        Ok(())
+    }
+}
+
+/// Nothing is remembered: the command has no status.
+struct Forgets;
+
+impl Journal for Forgets {
+    async fn save(&self, _: &Draft<'_>) -> Result<(), Failure> {
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+}
+
+fn spec(registry: &HostileRegistry, image: &Image, scope: &str) -> ImageAttachmentSpec {
+    serde_json::from_value(json!({
+        "image": registry.reference(&image.pinned()), "insecure": true, "targets": {"scope": scope},
+        "artifact": {"artifactType": "application/vnd.demo.thing", "annotations": {"k": "v"}},
+    }))
+    .unwrap()
+}
+
+fn engine() -> Engine {
+    Engine::new(Registries::new(Options { allow_loopback: true, ..Options::default() }), EngineOptions::default())
+}
+
+/// A pass of a process that has just started.
+async fn pass(spec: &ImageAttachmentSpec, known: Option<&ImageAttachmentStatus>, journal: &impl Journal) -> affix::engine::Outcome {
+    let request = request(spec, known, 1, &Sources::default(), true).unwrap();
+    engine().run(&request, journal, &NoClaims, Timestamp::now()).await
+}
+
+/// Polls a future so many times and then drops it, as a kill would; the answer where it was done by then.
+async fn dropped_after<F: Future>(polls: u32, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut left = polls;
+    std::future::poll_fn(move |context| {
+        let Some(rest) = left.checked_sub(1) else { return Poll::Ready(None) };
+        left = rest;
+        let polled = future.as_mut().poll(context).map(Some);
+        if left == 0 && polled.is_pending() { Poll::Ready(None) } else { polled }
+    })
+    .await
+}
+
+/// One kill after so many polls, and one more run. Answers whether the first run was done before.
+async fn killed_after(polls: u32, quirks: Quirks, scope: &str, remembers: bool) -> bool {
+    let registry = HostileRegistry::builder().quirks(quirks.clone()).start().await.unwrap();
+    let image = registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).push();
+    let spec = spec(&registry, &image, scope);
+    let saved = Saved::default();
+    let ended = if remembers {
+        let ended = dropped_after(polls, pass(&spec, Some(&saved.get()), &saved)).await;
+        let known = saved.get();
+        let outcome = pass(&spec, Some(&known), &saved).await;
+        *saved.0.lock().unwrap() = status(&known, &outcome, 1, Timestamp::now());
+        let all = if scope == "All" { "3/3" } else { "1/1" };
+        assert_eq!(saved.get().attached.as_deref(), Some(all), "{outcome:#?}");
+        ended
+    } else {
+        let ended = dropped_after(polls, pass(&spec, None, &Forgets)).await;
+        let Verdict { reason, message, .. } = pass(&spec, None, &Forgets).await.verdict;
+        assert_eq!(reason, affix::api::Reason::Attached, "{message}");
+        ended
+    };
+    let children = image.children.iter().filter(|_| scope == "All").map(|child| child.digest.clone());
+    let subjects = std::iter::once(image.digest.clone()).chain(children);
+    for subject in subjects {
+        let made = registry.store().referrers("team/app", &subject).len();
+        let listed = registry.store().fallback_entries("team/app", &subject).len();
+        let has_tag = quirks != Quirks::default();
+        assert!(!has_tag || listed == 1, "{listed} are listed on {subject} after {polls} polls\n{}", registry.transcript());
+        // Without a status a manifest that was pushed and never listed cannot be found again where there is no listing API.
+        assert!(made == 1 || (has_tag && !remembers), "{made} were made for {subject} after {polls} polls\n{}", registry.transcript());
+    }
+    ended.is_some()
+}
+
+/// Kills at every await point, some at a time, until the first run ends before its kill. One target alone is polled at each of its
+/// await points; several are polled together.
+async fn killed_everywhere(quirks: Quirks, remembers: bool) {
+    for scope in ["Index", "All"] {
+        killed_everywhere_in(scope, &quirks, remembers).await;
+    }
+}
+
+async fn killed_everywhere_in(scope: &str, quirks: &Quirks, remembers: bool) {
+    let mut kills = futures::stream::iter(0..2000).map(|polls| {
+        let quirks = quirks.clone();
+        async move { (polls, killed_after(polls, quirks, scope, remembers).await) }
+    });
+    let mut kills = std::pin::pin!(kills.by_ref().buffered(8));
+    while let Some((polls, ended)) = kills.next().await {
+        if ended {
+            assert!(polls > 6, "a pass of {polls} polls is none");
+            println!("{scope}: a pass of {polls} polls was killed at each");
+            return;
+        }
+    }
+    panic!("no pass ended");
+}
+
+#[tokio::test]
+async fn t18_killed_at_any_await_point_on_the_fallback_tag_the_next_pass_leaves_one_attachment_a_target() {
+    killed_everywhere(Quirks::distribution(), true).await;
+}
+
+#[tokio::test]
+async fn t18_killed_at_any_await_point_with_the_referrers_api_the_next_pass_leaves_one_attachment_a_target() {
+    killed_everywhere(Quirks::default(), true).await;
+}
+
+#[tokio::test]
+async fn t18_killed_at_any_await_point_the_next_run_of_the_command_leaves_one_listed_attachment_a_target() {
+    killed_everywhere(Quirks::distribution(), false).await;
+}

@@ -1,0 +1,20 @@
+//! Passes of the engine against the scriptable registry, without a cluster: what a resource's status carries from one pass to the
+//! next, and what the registry sees of it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    reason = "tests fail by panicking"
+)]
+
+mod cost;
+mod dry_run;
+mod kills;
+mod listings;
+mod marks;
+mod moves;
+mod resource;
+mod signatures;

@@ -1,0 +1,160 @@
+//! End of life as readers see it, over several passes.
+
+use affix::api::{Origin, Reason};
+use affix_testbed::hostile::{HostileRegistry, Matcher, Quirks};
+use serde_json::{Value, json};
+
+use crate::resource::{CREATED, DATE, MARK, Resource, attach};
+
+fn mark(image: &str, date: &str, on_conflict: &str) -> Value {
+    json!({
+        "image": image, "targets": {"scope": "Index"},
+        "endOfLife": {"date": date, "artifactType": MARK, "annotation": DATE, "onConflict": on_conflict},
+    })
+}
+
+#[tokio::test]
+async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_however_many_passes_lie_between() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let reference = registry.reference(&image.pinned());
+    let mut resource = Resource::new(mark(&reference, "2026-01-01", "Supersede"));
+    resource.ready().await;
+    let foreign = |resource: &Resource, date: &str| {
+        let created = resource.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        attach(&registry, &image, MARK, json!({CREATED: created, DATE: date}))
+    };
+
+    resource.later(60);
+    let first = foreign(&resource, "2027-01-01");
+    let outcome = resource.ready().await;
+    assert_eq!(resource.rows(), ["index Attached Superseded", "linux/amd64 Skipped PlatformNotSelected"]);
+    assert!(outcome.notes.iter().any(|note| note.reason == Reason::Superseded), "{:#?}", outcome.notes);
+    let outranking = resource.attachment(&image.digest).to_owned();
+    assert!(registry.store().manifest("team/app", &first).is_some(), "what somebody else made is never removed");
+
+    // Passes that only keep it forget nothing, and change nothing in status.
+    let at_rest = resource.status.clone();
+    for _ in 0..2 {
+        resource.later(600);
+        resource.ready().await;
+        assert_eq!(resource.status, at_rest);
+    }
+
+    resource.later(60);
+    foreign(&resource, "2028-01-01");
+    registry.clear();
+    let outcome = resource.pass().await;
+    assert_eq!(resource.verdict().0, "Conflict");
+    assert!(!outcome.is_hurried(), "nothing is transient in a conflict");
+    assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+
+    // A new generation may do it once more.
+    resource.change(mark(&reference, "2026-02-02", "Supersede"));
+    resource.later(60);
+    resource.ready().await;
+    assert_ne!(resource.attachment(&image.digest), outranking);
+}
+
+#[tokio::test]
+async fn a_push_that_was_to_outrank_and_failed_is_tried_again() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Supersede"));
+    resource.ready().await;
+    resource.later(60);
+    attach(&registry, &image, MARK, json!({CREATED: "2026-11-23T12:00:30Z", DATE: "2027-01-01"}));
+    let fault = registry.fault(Matcher::writes(), affix_testbed::hostile::Fault::status(403));
+    resource.pass().await;
+    assert_eq!(resource.verdict().0, "AccessDenied");
+    fault.lift();
+    resource.later(60);
+    resource.ready().await;
+    assert_eq!(resource.rows()[0], "index Attached Superseded");
+}
+
+#[tokio::test]
+async fn a_newer_mark_of_somebody_else_is_a_conflict_that_names_it_and_nothing_is_written() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Report"));
+    resource.ready().await;
+    resource.later(60);
+    let foreign = attach(&registry, &image, MARK, json!({CREATED: "2026-11-23T12:00:30Z", DATE: "2027-01-01"}));
+    registry.clear();
+    resource.pass().await;
+    let (reason, message) = resource.verdict();
+    assert_eq!(reason, "Conflict");
+    for part in [foreign.as_str(), "2027-01-01", "2026-01-01", "onConflict"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+}
+
+#[tokio::test]
+async fn a_mark_from_the_future_is_ignored_and_said() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    attach(&registry, &image, MARK, json!({CREATED: "2099-01-01T00:00:00Z", DATE: "2027-01-01"}));
+    let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Report"));
+    resource.ready().await;
+    assert!(resource.resolved().contains("claims to be made in the future"), "{}", resource.resolved());
+}
+
+#[tokio::test]
+async fn a_date_that_goes_back_to_an_earlier_one_ends_as_the_newest_and_only_mark_of_ours() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let reference = registry.reference(&image.pinned());
+    let mut resource = Resource::new(mark(&reference, "2026-01-01", "Report"));
+    resource.ready().await;
+    for date in ["2027-01-01", "2026-01-01"] {
+        resource.change(mark(&reference, date, "Report"));
+        resource.ready().await;
+        let attached = registry.store().referrers("team/app", &image.digest);
+        assert_eq!(attached.iter().map(|manifest| manifest.digest.as_str()).collect::<Vec<_>>(), [resource.attachment(&image.digest)]);
+        assert_eq!(attached[0].json()["annotations"][DATE], date);
+    }
+}
+
+#[tokio::test]
+async fn of_two_equal_marks_made_at_once_the_earliest_stays_and_the_maker_of_the_other_takes_its_own_away() {
+    for quirks in [Quirks::default(), Quirks::distribution()] {
+        let is_api = quirks.referrers == Quirks::default().referrers;
+        let registry = HostileRegistry::builder().quirks(quirks).start().await.unwrap();
+        let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+        let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Report"));
+        resource.ready().await;
+        let ours = resource.attachment(&image.digest).to_owned();
+        let equal = |created: &str| {
+            let annotations = json!({CREATED: created, DATE: "2026-01-01"});
+            let digest = attach(&registry, &image, MARK, annotations.clone());
+            if !is_api {
+                let mut entry = registry.store().manifest("team/app", &digest).unwrap().descriptor();
+                entry["artifactType"] = json!(MARK);
+                entry["annotations"] = annotations;
+                registry.store().append_fallback("team/app", &image.digest, entry);
+            }
+            digest
+        };
+        let listed = || -> Vec<String> {
+            if is_api {
+                return registry.store().referrers("team/app", &image.digest).into_iter().map(|manifest| manifest.digest).collect();
+            }
+            let entries = registry.store().fallback_entries("team/app", &image.digest);
+            entries.iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect()
+        };
+        let later = equal("2026-11-23T12:00:01Z");
+        resource.later(60);
+        resource.ready().await;
+        assert_eq!(resource.attachment(&image.digest), ours, "ours is the earlier one");
+        assert!(listed().contains(&later), "the other one is for its own maker to remove");
+
+        let earlier = equal("2026-11-23T11:59:59Z");
+        resource.ready().await;
+        assert_eq!(resource.attachment(&image.digest), earlier);
+        assert_eq!(resource.status.targets[0].origin, Some(Origin::Adopted));
+        assert!(!listed().contains(&ours) && listed().contains(&earlier), "{}", registry.transcript());
+        assert!(resource.status.leftovers.is_empty(), "{:#?}", resource.status.leftovers);
+    }
+}

@@ -1,0 +1,150 @@
+//! A resource without a cluster: its spec, what it refers to, and the status that passes leave behind.
+
+use std::sync::Mutex;
+
+use affix::api::{ConditionType, ImageAttachmentSpec, ImageAttachmentStatus, TargetState, find_condition};
+use affix::engine::{
+    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources, request, status, status_in_progress,
+};
+use affix::registry::{Options, Registries, Secret};
+use affix_testbed::hostile::{HostileRegistry, Image};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+pub(crate) const TYPE: &str = "application/vnd.demo.artifact";
+pub(crate) const MARK: &str = "application/vnd.demo.artifact.lifecycle";
+pub(crate) const DATE: &str = "vnd.demo.artifact.lifecycle.end-of-life.date";
+pub(crate) const CREATED: &str = "org.opencontainers.image.created";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// A resource, and the engine that works on it.
+pub(crate) struct Resource {
+    engine: Engine,
+    pub(crate) sources: Sources,
+    spec: ImageAttachmentSpec,
+    pub(crate) status: ImageAttachmentStatus,
+    generation: i64,
+    pub(crate) now: Timestamp,
+}
+
+/// Keeps what a pass saves before it pushes.
+struct Saved<'a>(&'a Resource, Mutex<Option<ImageAttachmentStatus>>);
+
+impl Journal for Saved<'_> {
+    async fn save(&self, draft: &Draft<'_>) -> Result<(), Failure> {
+        *self.1.lock().unwrap() = Some(status_in_progress(&self.0.status, draft, self.0.generation, self.0.now));
+        Ok(())
+    }
+}
+
+impl Resource {
+    pub(crate) fn new(spec: Value) -> Self {
+        Self::with(spec, EngineOptions::default())
+    }
+
+    pub(crate) fn with(spec: Value, options: EngineOptions) -> Self {
+        let registries = Registries::new(Options { allow_loopback: true, ..Options::default() });
+        Self {
+            engine: Engine::new(registries, options),
+            sources: Sources::default(),
+            spec: parse(spec),
+            status: ImageAttachmentStatus::default(),
+            generation: 1,
+            now: "2026-11-23T12:00:00Z".parse().unwrap(),
+        }
+    }
+
+    /// Changes the spec, which makes a new generation.
+    pub(crate) fn change(&mut self, spec: Value) {
+        self.spec = parse(spec);
+        self.generation += 1;
+    }
+
+    pub(crate) fn secret(&mut self, name: &str, files: &[(&str, &[u8])]) {
+        let data = files.iter().map(|(key, value)| ((*key).to_owned(), Secret::new(*value))).collect();
+        self.sources.secrets.insert(name.to_owned(), SecretData { data, ..SecretData::default() });
+    }
+
+    pub(crate) fn later(&mut self, seconds: i64) {
+        self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
+    }
+
+    /// A pass that looks at the listings.
+    pub(crate) async fn pass(&mut self) -> Outcome {
+        self.run(true).await
+    }
+
+    /// A pass as an interval brings it.
+    pub(crate) async fn look(&mut self) -> Outcome {
+        self.run(false).await
+    }
+
+    async fn run(&mut self, verify: bool) -> Outcome {
+        let saved = Saved(self, Mutex::new(None));
+        let outcome = match request(&self.spec, Some(&self.status), self.generation, &self.sources, verify) {
+            Ok(request) => self.engine.run(&request, &saved, &NoClaims, self.now).await,
+            Err(problem) => Outcome::failed(&problem.into()),
+        };
+        let before = saved.1.into_inner().unwrap().unwrap_or_else(|| self.status.clone());
+        self.status = status(&before, &outcome, self.generation, self.now);
+        outcome
+    }
+
+    /// A pass that must end well.
+    pub(crate) async fn ready(&mut self) -> Outcome {
+        let outcome = self.pass().await;
+        assert!(outcome.verdict.ready, "{:?}\n{:#?}", outcome.verdict, self.status);
+        outcome
+    }
+
+    /// Reason and message of Ready.
+    pub(crate) fn verdict(&self) -> (&str, &str) {
+        let ready = find_condition(&self.status.conditions, ConditionType::Ready).unwrap();
+        (&ready.reason, &ready.message)
+    }
+
+    /// What the condition Resolved says.
+    pub(crate) fn resolved(&self) -> &str {
+        &find_condition(&self.status.conditions, ConditionType::Resolved).unwrap().message
+    }
+
+    /// `target state reason` of each row.
+    pub(crate) fn rows(&self) -> Vec<String> {
+        let text = |row: &affix::api::TargetStatus| {
+            format!("{} {:?} {}", row.platform.as_deref().unwrap_or("index"), row.state, row.reason.as_deref().unwrap_or("-"))
+        };
+        self.status.targets.iter().map(text).collect()
+    }
+
+    /// The attachment of the row of a digest.
+    pub(crate) fn attachment(&self, digest: &str) -> &str {
+        let row = self.status.targets.iter().find(|row| row.digest == digest && row.state == TargetState::Attached);
+        row.and_then(|row| row.attachment.as_deref()).unwrap_or_else(|| panic!("{digest} is not attached: {:#?}", self.status.targets))
+    }
+}
+
+fn parse(mut spec: Value) -> ImageAttachmentSpec {
+    spec["insecure"] = json!(true);
+    serde_json::from_value(spec).unwrap()
+}
+
+/// A note on the whole image.
+pub(crate) fn note(image: &str, text: &str) -> Value {
+    json!({"image": image, "artifact": {"artifactType": TYPE, "annotations": {"demo/note": text}}})
+}
+
+/// An attachment as somebody else would make it; answers with its digest.
+pub(crate) fn attach(registry: &HostileRegistry, image: &Image, artifact_type: &str, annotations: Value) -> String {
+    let empty = json!({
+        "mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "data": "e30=",
+        "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+    });
+    // With the platform in its subject, as `oras attach --platform` writes it, so that no listing proves what it is.
+    let mut subject = json!({"mediaType": image.media_type, "digest": image.digest, "size": image.size});
+    subject["annotations"] = json!({"by": "somebody else"});
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": artifact_type, "config": empty, "layers": [empty],
+        "subject": subject, "annotations": annotations,
+    });
+    registry.store().put_manifest(&image.repository, None, MANIFEST, manifest.to_string())
+}

@@ -1,0 +1,50 @@
+//! Signatures that cannot be pushed.
+
+use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op};
+use serde_json::json;
+
+use crate::resource::Resource;
+
+const KEY: &[u8] = include_bytes!("../vectors/signing/cosign/p256.pem");
+
+#[tokio::test]
+async fn a_signature_whose_push_fails_on_every_pass_leaves_nothing_behind_in_status() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let spec = json!({"image": registry.reference(&image.name()), "signature": {"cosign": {"keySecretRef": {"name": "key"}}}});
+    let mut resource = Resource::new(spec);
+    resource.secret("key", &[("cosign.key", KEY)]);
+    let faults = [Fault::status(403), Fault::status(400), Fault::status(503)];
+    for (nth, fault) in faults.into_iter().cycle().take(6).enumerate() {
+        let fault = registry.fault(Matcher::on(Op::ManifestPut), fault);
+        let outcome = resource.pass().await;
+        assert!(!outcome.verdict.ready);
+        assert!(resource.status.leftovers.is_empty(), "pass {nth}: {:#?}", resource.status.leftovers);
+        fault.lift();
+        resource.later(60);
+    }
+    resource.ready().await;
+    assert!(resource.status.leftovers.is_empty(), "{:#?}", resource.status.leftovers);
+    for digest in [&image.digest, image.platform("linux/amd64")] {
+        assert_eq!(registry.store().referrers("team/app", digest).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_rotated_while_nothing_can_be_pushed_leaves_no_more_than_it_has_made() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let spec = json!({"image": registry.reference(&image.name()), "signature": {"cosign": {"keySecretRef": {"name": "key"}}}});
+    let mut resource = Resource::new(spec);
+    let fault = registry.fault(Matcher::on(Op::ManifestPut), Fault::status(403));
+    let other = include_bytes!("../vectors/signing/cosign/ed25519.pem");
+    for key in [KEY, other, KEY, other] {
+        resource.secret("key", &[("cosign.key", key)]);
+        resource.pass().await;
+        resource.later(60);
+    }
+    assert!(resource.status.leftovers.is_empty(), "what was never in the registry is forgotten: {:#?}", resource.status.leftovers);
+    fault.lift();
+    resource.ready().await;
+    assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 1);
+}

@@ -1,0 +1,115 @@
+//! Files that are made from others: `make generate` writes them, and these tests hold them current.
+
+use serde_json::{Map, Value};
+
+use crate::golden::{hold, read, repository};
+use crate::kustomize;
+
+const VALUES: &str = "charts/affix/values.yaml";
+const SCHEMA: &str = "charts/affix/values.schema.json";
+const README: &str = "charts/affix/README.md";
+
+/// A value of the chart that is documented.
+struct Documented {
+    path: Vec<String>,
+    about: String,
+}
+
+/// The values of the chart in their order, with the comment that begins with `# --` above each.
+fn documented() -> Vec<Documented> {
+    let mut found = Vec::new();
+    let mut about: Option<String> = None;
+    let mut path: Vec<(usize, String)> = Vec::new();
+    for line in read(VALUES).lines() {
+        let text = line.trim_start();
+        let depth = line.len() - text.len();
+        if let Some(begun) = text.strip_prefix("# -- ") {
+            about = Some(begun.to_owned());
+        } else if let Some(more) = text.strip_prefix("# ") {
+            if let Some(about) = &mut about {
+                about.push(' ');
+                about.push_str(more);
+            }
+        } else if let Some((key, _)) = text.split_once(':') {
+            path.retain(|(above, _)| *above < depth);
+            path.push((depth, key.to_owned()));
+            if let Some(about) = about.take() {
+                found.push(Documented { path: path.iter().map(|(_, key)| key.clone()).collect(), about });
+            }
+        } else {
+            about = None;
+        }
+    }
+    found
+}
+
+/// The schema of a value.
+fn schema_of<'a>(schema: &'a mut Value, path: &[String]) -> &'a mut Map<String, Value> {
+    let value = path.iter().fold(schema, |schema, key| &mut schema["properties"][key]);
+    value.as_object_mut().unwrap_or_else(|| panic!("{SCHEMA} does not know {}", path.join(".")))
+}
+
+/// The paths of all values that a schema describes and that are no group of others.
+fn described(schema: &Value, path: &str, found: &mut Vec<String>) {
+    for (key, schema) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        // An issuer is one value with three parts.
+        if schema["properties"].is_object() && path != "webhook.certificate.issuerRef" {
+            described(schema, &path, found);
+        } else if path != "global" {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_value_has_a_default_a_schema_and_a_description() {
+    let schema: Value = serde_json::from_str(&read(SCHEMA)).unwrap();
+    let values: Value = serde_saphyr::from_str(&read(VALUES)).unwrap();
+    let mut expected = Vec::new();
+    described(&schema, "", &mut expected);
+    let mut found: Vec<String> = documented().iter().map(|value| value.path.join(".")).collect();
+    for path in &found {
+        assert!(values.pointer(&format!("/{}", path.replace('.', "/"))).is_some(), "{path} has no default");
+    }
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected, "documented in {VALUES}, and known to {SCHEMA}");
+}
+
+#[test]
+fn the_schema_describes_values_in_the_words_of_their_comments() {
+    let mut schema: Value = serde_json::from_str(&read(SCHEMA)).unwrap();
+    for value in documented() {
+        schema_of(&mut schema, &value.path).insert("description".to_owned(), value.about.into());
+    }
+    hold(SCHEMA, &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
+}
+
+#[test]
+fn the_chart_s_readme_lists_every_value() {
+    const BEGIN: &str = "<!-- values: make generate -->\n";
+    let values: Value = serde_saphyr::from_str(&read(VALUES)).unwrap();
+    let mut table = "| value | default | |\n| --- | --- | --- |\n".to_owned();
+    for value in documented() {
+        let default = &values[value.path[0].as_str()];
+        let default = value.path[1..].iter().fold(default, |values, key| &values[key]);
+        table.push_str(&format!("| `{}` | `{default}` | {} |\n", value.path.join("."), value.about));
+    }
+    let readme = read(README);
+    let (text, _) = readme.split_once(BEGIN).unwrap_or_else(|| panic!("{README} has no line {BEGIN}"));
+    hold(README, &format!("{text}{BEGIN}\n{table}"));
+}
+
+#[test]
+fn the_definition_is_the_same_wherever_it_is_kept() {
+    for copy in ["charts/affix/files/crds", "config/crd/bases"] {
+        hold(&format!("{copy}/affix.dev_imageattachments.yaml"), &affix::api::crd_yaml());
+    }
+}
+
+#[tokio::test]
+async fn the_one_file_to_install_is_the_base() {
+    let text = kustomize::render(&repository("config/default")).await;
+    hold("config/install.yaml", &format!("# Made from config/default: make generate\n{text}"));
+}

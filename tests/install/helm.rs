@@ -1,0 +1,84 @@
+//! helm, with a home of its own.
+
+use std::path::PathBuf;
+
+use affix_testbed::run::{Ran, Run};
+use affix_testbed::tools::{Tool, Tools};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::golden::repository;
+use crate::objects;
+
+/// The namespace in which the tests install.
+pub(crate) const NAMESPACE: &str = "affix-system";
+/// A helm that is built from its module does not know which Kubernetes it is for.
+const KUBERNETES: [&str; 2] = ["--kube-version", "1.36.3"];
+
+/// helm, of a cluster or of none.
+pub(crate) struct Helm {
+    tools: Tools,
+    home: TempDir,
+    kubeconfig: Option<PathBuf>,
+}
+
+impl Helm {
+    /// helm that knows no cluster.
+    pub(crate) async fn new() -> Self {
+        let tools = Tools::with(&[Tool::Helm, Tool::Kubeconform]).await.unwrap();
+        Self { tools, home: tempfile::tempdir().unwrap(), kubeconfig: None }
+    }
+
+    /// helm as the administrator of a cluster.
+    pub(crate) async fn of(kubeconfig: PathBuf) -> Self {
+        Self { kubeconfig: Some(kubeconfig), ..Self::new().await }
+    }
+
+    pub(crate) fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
+    /// Runs helm.
+    pub(crate) async fn run(&self, args: &[&str]) -> Ran {
+        let mut run = Run::new(self.tools.path(Tool::Helm).unwrap()).args(args.iter().copied()).env("HOME", self.home.path());
+        if let Some(kubeconfig) = &self.kubeconfig {
+            run = run.env("KUBECONFIG", kubeconfig);
+        }
+        run.output().await.unwrap()
+    }
+
+    /// Runs helm on the chart, as a release named affix in the namespace: `command` is `template`, `install` or `upgrade`.
+    pub(crate) async fn release(&self, command: &str, values: &[&str]) -> Ran {
+        let chart = repository("charts/affix");
+        let mut args = vec![command, "affix", chart.to_str().unwrap(), "--namespace", NAMESPACE];
+        if command == "template" {
+            args.extend(KUBERNETES);
+        }
+        args.extend(values.iter().flat_map(|value| ["--set-json", *value]));
+        self.run(&args).await
+    }
+
+    /// What the chart renders, as text.
+    pub(crate) async fn text(&self, values: &[&str]) -> String {
+        self.release("template", values).await.stdout().unwrap()
+    }
+
+    /// The objects that the chart renders.
+    pub(crate) async fn objects(&self, values: &[&str]) -> Vec<Value> {
+        objects::parse(&self.text(values).await)
+    }
+
+    /// Why the chart refuses values.
+    pub(crate) async fn refusal(&self, values: &[&str]) -> String {
+        self.release("template", values).await.failure().unwrap()
+    }
+
+    /// What `helm lint --strict` says, where it has nothing against the chart.
+    pub(crate) async fn lint(&self, values: &[&str]) -> String {
+        let chart = repository("charts/affix");
+        let mut args = vec!["lint", "--strict", chart.to_str().unwrap()];
+        args.extend(KUBERNETES);
+        args.extend(values.iter().flat_map(|value| ["--set-json", *value]));
+        self.run(&args).await.stdout().unwrap()
+    }
+}

@@ -1,0 +1,60 @@
+//! The Dockerfile, as far as it can be proven without a container engine.
+
+use std::path::Path;
+
+use affix_testbed::run::Run;
+
+use crate::golden::{read, repository};
+
+/// The libraries of Debian's that the base image has besides the dynamic linker: libc6 and libgcc-s1.
+const LIBRARIES: [&str; 3] = ["libc.so.6", "libm.so.6", "libgcc_s.so.1"];
+
+/// The value of a line such as `ARG VERSION=0.1.0`.
+fn value<'a>(text: &'a str, name: &str) -> &'a str {
+    let found = text.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
+    found.split([' ', '"']).find(|part| !part.is_empty()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_binary_needs_only_libraries_that_the_base_image_has() {
+    let binary = env!("CARGO_BIN_EXE_affix");
+    let printed = Run::new("readelf").args(["--dynamic", binary]).output().await.unwrap().stdout().unwrap();
+    let needed: Vec<&str> =
+        printed.lines().filter(|line| line.contains("(NEEDED)")).filter_map(|line| line.split(['[', ']']).nth(1)).collect();
+    assert!(needed.contains(&"libc.so.6"), "{printed}");
+    let missing: Vec<_> = needed.into_iter().filter(|name| !LIBRARIES.contains(name) && !name.starts_with("ld-linux-")).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+#[test]
+fn the_image_has_the_versions_of_the_toolchain_and_of_the_package_and_no_rights() {
+    let dockerfile = read("Dockerfile");
+    let toolchain = value(&read("rust-toolchain.toml"), "channel = ").to_owned();
+    assert!(dockerfile.contains(&format!("ARG BUILDER=rust:{toolchain}-slim-")), "{toolchain}");
+    assert_eq!(value(&dockerfile, "ENV RUSTUP_TOOLCHAIN="), toolchain);
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(value(&dockerfile, "ARG VERSION="), version);
+    assert_eq!(value(&read("charts/affix/Chart.yaml"), "appVersion: "), version);
+    assert!(dockerfile.contains("USER 65532:65532") && read("config/install.yaml").contains("runAsUser: 65532"));
+}
+
+#[tokio::test]
+async fn what_the_build_of_the_image_is_given_is_a_whole_package() {
+    let dir = tempfile::tempdir().unwrap();
+    for kept in read(".dockerignore").lines().filter_map(|line| line.strip_prefix('!')) {
+        if !repository(kept).exists() {
+            continue;
+        }
+        let target = dir.path().join(kept);
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        let copied = Run::new("cp").args([Path::new("-r"), &repository(kept), &target]).output().await;
+        copied.unwrap().stdout().unwrap();
+    }
+    let mut metadata = Run::new(env!("CARGO")).args(["metadata", "--locked", "--offline", "--format-version", "1"]).dir(dir.path());
+    for name in ["HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"] {
+        if let Some(value) = std::env::var_os(name) {
+            metadata = metadata.env(name, value);
+        }
+    }
+    metadata.output().await.unwrap().stdout().unwrap();
+}

@@ -1,0 +1,27 @@
+//! affix as it is installed: the chart and the kustomize base, on a real control plane, and the real operator run with exactly the
+//! arguments, the environment and the rights that they give it.
+//!
+//! One binary with a module a noun, so that it is linked once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    reason = "tests fail by panicking"
+)]
+
+mod access;
+mod chart;
+mod cluster;
+mod conformity;
+mod generated;
+mod golden;
+mod helm;
+mod image;
+mod kustomize;
+mod objects;
+mod operator;
+mod upgrade;

@@ -1,0 +1,261 @@
+//! The real operator, and the real webhook, run as their Deployments say: the same arguments, the same environment, a token of the same ServiceAccount.
+
+use std::time::{Duration, Instant};
+
+use affix::api::{ConditionType, ImageAttachment, find_condition};
+use affix_testbed::hostile::HostileRegistry;
+use affix_testbed::port;
+use affix_testbed::process::{Launch, Process};
+use affix_testbed::tools::Tools;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::events::v1::Event;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::cluster::{Cluster, PATIENCE, POLL};
+use crate::helm::NAMESPACE;
+
+/// The resource that takes what it made with it.
+const MORTAL: &str = "mortal";
+/// The Deployment of the controller.
+pub(crate) const DEPLOYMENT: &str = "affix-controller";
+
+/// The Deployment of the webhook.
+pub(crate) const WEBHOOK: &str = "affix-webhook";
+
+/// Values by which affix runs beside others on this machine, whose registries are here too.
+pub(crate) fn values_for_here() -> Vec<String> {
+    let ports =
+        ["controller.ports.metrics", "controller.ports.health", "webhook.ports.metrics", "webhook.ports.health", "webhook.ports.webhook"];
+    let ports = ports.into_iter().map(|value| format!("{value}={}", port::free().unwrap()));
+    ports.chain(["registries.allowLoopback=true".to_owned()]).collect()
+}
+
+/// A running operator.
+pub(crate) struct Operator {
+    process: Process,
+    health: String,
+    watches: bool,
+    _dir: TempDir,
+}
+
+impl Operator {
+    /// Starts what a Deployment says that its pods run. `watches`: it is to notice changed Secrets and ConfigMaps.
+    pub(crate) async fn start(cluster: &Cluster, deployment: &str, watches: bool) -> Self {
+        let deployment = cluster.get(&["deployment", deployment, "--namespace", NAMESPACE]).await;
+        let pod = &deployment["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let account = pod["serviceAccountName"].as_str().unwrap();
+        let kubeconfig = cluster.plane.service_account_kubeconfig(NAMESPACE, account).await.unwrap();
+        let args: Vec<&str> = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
+        let dir = tempfile::Builder::new().prefix("affix-installed-").tempdir().unwrap();
+        let mut launch = Launch::new("the installed affix", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
+            .args(args.iter().copied())
+            // What stands in for the token and the address that a pod finds in its file system and its environment.
+            .env("KUBECONFIG", kubeconfig)
+            .orphans_folder(dir.path());
+        for variable in container["env"].as_array().unwrap() {
+            let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+                None => variable["value"].as_str().unwrap(),
+                Some("metadata.namespace") => NAMESPACE,
+                Some(other) => panic!("the tests do not know the field {other}"),
+            };
+            launch = launch.env(variable["name"].as_str().unwrap(), value);
+        }
+        let process = launch.start(&Tools::core().await.unwrap()).unwrap();
+        let health = args.iter().find_map(|arg| arg.strip_prefix("--health-addr=:")).unwrap();
+        Self { process, health: format!("127.0.0.1:{health}"), watches, _dir: dir }
+    }
+
+    /// Nothing, or what the API server refused it so far.
+    fn unrefused(&self) -> Result<(), String> {
+        let log = self.process.log().unwrap().replace('\\', "");
+        let rotation = |line: &str| {
+            ["is not allowed: going on without it", "cannot list resource", "cannot watch resource"].iter().any(|part| line.contains(part))
+        };
+        let refused = |line: &&str| if rotation(line) { self.watches } else { line.contains("orbidden") };
+        let refusals: Vec<&str> = log.lines().filter(refused).collect();
+        if refusals.is_empty() { Ok(()) } else { Err(refusals.join("\n")) }
+    }
+
+    /// Waits until the kubelet would take it for ready.
+    pub(crate) async fn ready(&self) -> Result<(), String> {
+        self.wait(|| async {
+            let answer = reqwest::get(format!("http://{}/readyz", self.health)).await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) { Ok(()) } else { Err("it is not ready".to_owned()) }
+        })
+        .await
+    }
+
+    /// Waits until `holds`, as long as nothing is refused.
+    pub(crate) async fn wait<F: Future<Output = Result<(), String>>>(&self, holds: impl Fn() -> F) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.unrefused()?;
+            let Err(why) = holds().await else { return Ok(()) };
+            if Instant::now() > deadline {
+                return Err(format!("{why}\n{}", self.process.log().unwrap()));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Ends it, as the kubelet does.
+    pub(crate) async fn stop(mut self) -> Result<(), String> {
+        let status = self.process.stop().await.unwrap();
+        self.unrefused()?;
+        if status.success() { Ok(()) } else { Err(format!("{status}\n{}", self.process.log().unwrap())) }
+    }
+}
+
+/// A job for an operator: a registry with an image, and a namespace.
+pub(crate) struct Job<'a> {
+    cluster: &'a Cluster,
+    namespace: &'a str,
+    registry: HostileRegistry,
+    /// Whether Secrets may be read here, and watched.
+    needs_secrets: bool,
+    watches: bool,
+}
+
+impl<'a> Job<'a> {
+    pub(crate) async fn new(cluster: &'a Cluster, namespace: &'a str) -> Self {
+        let registry = HostileRegistry::start().await.unwrap();
+        registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).push();
+        Self { cluster, namespace, registry, needs_secrets: true, watches: true }
+    }
+
+    /// The same for an operator that may read no Secret.
+    pub(crate) fn without_secrets(mut self) -> Self {
+        self.needs_secrets = false;
+        self
+    }
+
+    /// The same for an operator that may not watch all that it may read.
+    pub(crate) fn without_watching(mut self) -> Self {
+        self.watches = false;
+        self
+    }
+
+    /// What is to be done: files from a ConfigMap, with a login from a Secret and with those of a ServiceAccount.
+    fn objects(&self) -> Vec<Value> {
+        let metadata = |name: &str| json!({"name": name, "namespace": self.namespace});
+        let mut objects =
+            vec![json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("files"), "data": {"note.txt": "a note"}})];
+        let mut attachment = |name: &str, fields: Value| {
+            let mut spec = json!({
+                "image": self.registry.reference("team/app:v1"), "insecure": true,
+                "artifact": {"artifactType": format!("application/vnd.demo.{name}"), "filesFrom": [{"configMapRef": {"name": "files"}}]},
+            });
+            spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            objects.push(json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": metadata(name), "spec": spec}));
+        };
+        attachment("anonymous", json!({}));
+        attachment(MORTAL, json!({}));
+        if self.needs_secrets {
+            attachment("login", json!({"secretRef": {"name": "login"}}));
+            attachment("account", json!({"serviceAccountName": "builder"}));
+            let config = json!({"auths": {"registry.example.com": {"username": "ci", "password": "secret"}}}).to_string();
+            objects.extend([
+                json!({
+                    "apiVersion": "v1", "kind": "Secret", "metadata": metadata("login"), "type": "kubernetes.io/dockerconfigjson",
+                    "stringData": {".dockerconfigjson": config},
+                }),
+                json!({
+                    "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata("builder"),
+                    "imagePullSecrets": [{"name": "login"}],
+                }),
+            ]);
+        }
+        objects
+    }
+
+    /// Has a new operator do the job from start to end. The error names what it was refused, or what did not come about.
+    pub(crate) async fn run(&self) -> Result<(), String> {
+        let done = self.run_and_keep().await;
+        self.clear().await;
+        done.map(drop)
+    }
+
+    /// The same, with the resources left there; answers with how many rows each one's status has.
+    pub(crate) async fn run_and_keep(&self) -> Result<Vec<usize>, String> {
+        let operator = Operator::start(self.cluster, DEPLOYMENT, self.watches).await;
+        self.cluster.apply(&self.objects()).await;
+        self.supervise(&operator).await?;
+        operator.stop().await?;
+        let objects = self.cluster.attachments(self.namespace).list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+        Ok(objects.iter().map(|object| object.status.as_ref().map_or(0, |status| status.targets.len())).collect())
+    }
+
+    async fn supervise(&self, operator: &Operator) -> Result<(), String> {
+        operator.ready().await?;
+        let api: Api<ImageAttachment> = self.cluster.attachments(self.namespace);
+        operator.wait(|| all_attached(&api)).await?;
+        // An event is recorded after the status is written.
+        operator
+            .wait(|| async {
+                let told: Vec<String> = self.events().await.into_iter().filter_map(|event| event.regarding?.name).collect();
+                let objects = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+                let untold: Vec<String> = objects.iter().map(ResourceExt::name_any).filter(|name| !told.contains(name)).collect();
+                if untold.is_empty() { Ok(()) } else { Err(format!("no event about {untold:?}")) }
+            })
+            .await?;
+        // An event that comes again is counted on the first one.
+        for suspend in [true, false] {
+            let patch = json!({"spec": {"suspend": suspend}});
+            api.patch("anonymous", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+            operator
+                .wait(|| async { if all_attached(&api).await.is_ok() == suspend { Err(format!("suspend: {suspend}")) } else { Ok(()) } })
+                .await?;
+        }
+        operator
+            .wait(|| async {
+                let counted = self.events().await.iter().any(|event| event.series.as_ref().is_some_and(|series| series.count > 1));
+                if counted { Ok(()) } else { Err("no event has come again".to_owned()) }
+            })
+            .await?;
+        api.delete(MORTAL, &DeleteParams::default()).await.unwrap();
+        operator.wait(|| async { if api.get_opt(MORTAL).await.unwrap().is_some() { Err(format!("{MORTAL} stays")) } else { Ok(()) } }).await
+    }
+
+    async fn events(&self) -> Vec<Event> {
+        let api: Api<Event> = Api::namespaced(self.cluster.client.clone(), self.namespace);
+        api.list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// Removes the resources and what was recorded about them.
+    pub(crate) async fn clear(&self) {
+        let api = self.cluster.attachments(self.namespace);
+        if api.get_opt(MORTAL).await.unwrap().is_some() {
+            // Its operator has been ended on purpose.
+            let patch = json!({"metadata": {"finalizers": null}});
+            api.patch(MORTAL, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        }
+        api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+        let leases: Api<Lease> = Api::namespaced(self.cluster.client.clone(), NAMESPACE);
+        leases.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+        let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), self.namespace);
+        events.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !api.list(&ListParams::default()).await.unwrap().items.is_empty() {
+            assert!(Instant::now() < deadline, "something blocks the deletion of a resource");
+            sleep(POLL).await;
+        }
+    }
+}
+
+async fn all_attached(api: &Api<ImageAttachment>) -> Result<(), String> {
+    let objects = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+    let waiting: Vec<String> = objects
+        .iter()
+        .filter_map(|object| {
+            let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            let ready = find_condition(conditions, ConditionType::Ready);
+            if ready.is_some_and(|ready| ready.status == "True") { None } else { Some(format!("{}: {ready:?}", object.name_any())) }
+        })
+        .collect();
+    if waiting.is_empty() && !objects.items.is_empty() { Ok(()) } else { Err(waiting.join("\n")) }
+}
