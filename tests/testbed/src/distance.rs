@@ -122,7 +122,10 @@ async fn accept(listener: TcpListener, way: Arc<Way>) {
         let way = Arc::clone(&way);
         connections.spawn(async move {
             let fresh = AtomicBool::new(true);
-            let service = service_fn(|request| way.pass(request, fresh.swap(false, Ordering::Relaxed)));
+            let service = service_fn(move |request| {
+                let (way, fresh) = (Arc::clone(&way), fresh.swap(false, Ordering::Relaxed));
+                async move { way.pass(request, fresh).await }
+            });
             // A client that goes in the middle of a request is no failure of the proxy.
             let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
         });
@@ -192,7 +195,8 @@ mod tests {
     #[test]
     fn requests_at_the_same_time_are_one_round_trip_and_those_after_another_are_more() {
         let start = Instant::now();
-        let of = |times: &[(u64, u64)]| round_trips(&times.iter().map(|(sent, answered)| passed(*sent, *answered, start)).collect::<Vec<_>>());
+        let of =
+            |times: &[(u64, u64)]| round_trips(&times.iter().map(|(sent, answered)| passed(*sent, *answered, start)).collect::<Vec<_>>());
         assert_eq!(of(&[]), 0);
         assert_eq!(of(&[(0, 20), (1, 22), (2, 21)]), 1);
         assert_eq!(of(&[(0, 20), (1, 22), (21, 40), (23, 44)]), 2);

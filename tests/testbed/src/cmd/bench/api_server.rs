@@ -86,7 +86,8 @@ impl ApiServer {
         let column = list("columnDefinitions").iter().position(|column| column.get("name").is_some_and(|name| name == "Ready"));
         let column = column.context("a column Ready")?;
         let cells: Vec<Value> = list("rows").iter().filter_map(|row| row.get("cells").cloned()).collect();
-        let (ready, other): (Vec<&Value>, Vec<&Value>) = cells.iter().partition(|cells| cells.get(column).is_some_and(|ready| ready == "True"));
+        let (ready, other): (Vec<&Value>, Vec<&Value>) =
+            cells.iter().partition(|cells| cells.get(column).is_some_and(|ready| ready == "True"));
         Ok((ready.len(), other.first().map(ToString::to_string).unwrap_or_default()))
     }
 }

@@ -104,11 +104,6 @@ impl Table {
         self.figure(what, &Series(vec![value]), unit, goal);
     }
 
-    /// Words in the place of figures.
-    pub(super) fn words(&mut self, what: &str, words: &str) {
-        let _ = writeln!(self.0, "| {what} | {words} | | | | |");
-    }
-
     #[allow(clippy::too_many_arguments, reason = "the cells of a row")]
     fn row(&mut self, what: &str, ours: &str, theirs: &str, ratio: &str, goal: Goal, value: f64, unit: Unit) {
         let (goal, reached) = match goal {
