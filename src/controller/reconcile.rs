@@ -64,11 +64,11 @@ async fn visit(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Cont
     let waiting = context.metrics.queue.waiting();
     let turn = turn(&context, &uid, object).await;
     drop(waiting);
-    let Some(_turn) = turn else { return Action::requeue(Duration::ZERO) };
+    let Some(turn) = turn else { return Action::requeue(Duration::ZERO) };
     let object = context.objects.freshest(&uid, object);
     let started = Instant::now();
     let _active = context.metrics.reconciles.started();
-    let visit = Visit { context: &context, object: &object, uid: &uid };
+    let visit = Visit { context: &context, object: &object, uid: &uid, turn: &turn };
     let (next, result, told) = match visit.run().await {
         Ok(done) => (done.next, metrics::Outcome::of(done.ready, done.reason), Some(done)),
         Err(ClusterError::Gone) => (None, metrics::Outcome::success, None),
@@ -123,6 +123,7 @@ struct Visit<'a> {
     context: &'a Context,
     object: &'a ImageAttachment,
     uid: &'a str,
+    turn: &'a Turn,
 }
 
 impl Visit<'_> {
@@ -180,7 +181,7 @@ impl Visit<'_> {
         let sources = self.context.bounded(namespace.sources(&self.object.spec)).await?;
         self.context.objects.has_pull_secrets(self.uid, sources.image_pull_secrets.iter().flatten().cloned().collect());
         let request = match engine::request(&self.object.spec, Some(previous), generation, &sources, verify) {
-            Ok(request) => request,
+            Ok(request) => engine::Request { routine: self.turn.routine, ..request },
             Err(problem) => return Ok(Outcome::failed(&problem.into())),
         };
         let journal = StatusJournal { context: self.context, object: self.object, now };

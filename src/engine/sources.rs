@@ -92,6 +92,7 @@ pub fn request(
         on_conflict: spec.end_of_life.as_ref().map_or(OnConflict::Report, crate::api::EndOfLife::on_conflict),
         mode: if spec.dry_run() { Mode::Plan } else { Mode::Attach },
         verify,
+        routine: false,
         timeout: spec.timeout(),
     })
 }
