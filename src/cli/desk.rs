@@ -143,14 +143,20 @@ pub(super) async fn run<'a>(engine: &Engine, jobs: &[Job<'a>], doing: &'static s
 
 /// How many attachments were found to be removed.
 pub(super) fn removable(done: &[Done<'_>]) -> usize {
-    done.iter().filter(|done| !done.attachment.object.spec.dry_run()).filter_map(|done| done.outcome.as_ref()?.leftovers.as_ref()).map(Vec::len).sum()
+    done.iter()
+        .filter(|done| !done.attachment.object.spec.dry_run())
+        .filter_map(|done| done.outcome.as_ref()?.leftovers.as_ref())
+        .map(Vec::len)
+        .sum()
 }
 
 /// Removes what was found, but for resources that only ask for a plan; answers whether it ended early.
 pub(super) async fn detach<'a>(engine: &Engine, jobs: &[Job<'a>], done: &mut [Done<'a>]) -> bool {
     let work = jobs.iter().zip(done.iter_mut()).map(|(job, done)| async move {
         let request = job.request.as_ref().filter(|_| !job.attachment.object.spec.dry_run());
-        if let (Some(request), Some(found)) = (request, done.outcome.take_if(|found| found.leftovers.as_ref().is_some_and(|left| !left.is_empty()))) {
+        if let (Some(request), Some(found)) =
+            (request, done.outcome.take_if(|found| found.leftovers.as_ref().is_some_and(|left| !left.is_empty())))
+        {
             done.outcome = Some(engine.detach(request, found).await);
         }
     });

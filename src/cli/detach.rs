@@ -14,7 +14,8 @@ use crate::engine::Mode;
 
 /// Remove the attachments that equal what ImageAttachments say, after showing them
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "For mistakes, and for what stays where a resource of deletionPolicy: Retain was deleted. What equals the file is removed \
+#[command(
+    after_long_help = "For mistakes, and for what stays where a resource of deletionPolicy: Retain was deleted. What equals the file is removed \
 from each target that it selects, whoever made it and however often it is there; of signatures, what verifies under the key. A resource in a cluster \
 that still wants it puts it back: delete or change that resource first.
 
@@ -25,7 +26,8 @@ Examples:
   affix detach -f end-of-life.yaml --yes       shows it, and goes on
   affix detach -f config/ --yes -o json        the resources, with what could not be removed in status.leftovers
 
-Exit codes: 0 nothing that equals the files is left, 1 something is or may be, 2 the input is wrong and nothing was asked of a registry.")]
+Exit codes: 0 nothing that equals the files is left, 1 something is or may be, 2 the input is wrong and nothing was asked of a registry."
+)]
 pub(super) struct Args {
     #[command(flatten)]
     files: FileArgs,

@@ -17,6 +17,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 pub(super) const FREE: usize = 64 << 10;
 /// Bytes of all large answers together.
 const ALL: usize = 8 << 20;
+/// Buffers that are kept while no answer needs them.
+const SPARE: usize = 2;
 /// A permit of the semaphore stands for so many bytes.
 const UNIT: usize = 1 << 10;
 
@@ -55,7 +57,7 @@ impl Drop for Share {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.iter().map(BytesMut::capacity).sum::<usize>() + buffer.capacity() <= ALL {
+        if spare.len() < SPARE {
             spare.push(buffer);
         }
     }

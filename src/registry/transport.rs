@@ -226,7 +226,7 @@ impl Transport {
                 break;
             }
         }
-        answer.body = large.as_ref().map_or_else(|| small.freeze(), |(share, _)| Bytes::copy_from_slice(&share.buffer));
+        answer.body = large.as_mut().map_or_else(|| small.freeze(), |(share, _)| share.buffer.split().freeze());
         answer.share = large.map(|(share, _)| share);
         Ok(())
     }
