@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, Status};
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::api::{ConditionType, Conditions, DeletionPolicy, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
+use crate::attachment::Problem;
 use crate::engine::{self, Failure, Names, Note, Outcome, Severity};
 
 use super::backoff;
@@ -202,7 +203,13 @@ impl Visit<'_> {
     /// The engine's pass. A panic in it is one resource's failure, not the process's.
     async fn pass(&self, previous: &ImageAttachmentStatus, generation: i64, verify: bool, now: Timestamp) -> Result<Outcome, ClusterError> {
         let namespace = Namespace::of(&self.context.client, &self.object.namespace().unwrap_or_default());
-        let sources = self.context.bounded(namespace.sources(&self.object.spec)).await?;
+        let sources = match self.context.bounded(namespace.sources(&self.object.spec)).await {
+            Ok(sources) => sources,
+            Err(ClusterError::Api(kube::Error::Api(refusal))) if refusal.code == 403 => {
+                return Ok(Outcome::failed(&forbidden(&refusal).into()));
+            }
+            Err(error) => return Err(error),
+        };
         self.context.objects.has_pull_secrets(self.uid, sources.image_pull_secrets.iter().flatten().cloned().collect());
         let request = match engine::request(&self.object.spec, Some(previous), generation, &sources, verify) {
             Ok(request) => engine::Request { routine: self.turn.is_some_and(|turn| turn.routine), ..request },
@@ -248,6 +255,16 @@ impl Visit<'_> {
         let options = &self.context.options;
         backoff::delay(failures, options.min_retry_delay, options.max_retry_delay, retry_after, rand::random())
     }
+}
+
+/// What the spec names and affix may not read is as good as absent, but for the way out.
+fn forbidden(refusal: &Status) -> Problem {
+    let is_config_map = refusal.details.as_ref().is_some_and(|details| details.kind == "configmaps");
+    let reason = if is_config_map { Reason::FileMissing } else { Reason::SecretNotFound };
+    Problem::new(
+        reason,
+        format_args!("the API server does not let affix read what spec names: {}; give affix the right to get it", refusal.message),
+    )
 }
 
 /// Whether the user has asked for a pass that has not taken place yet.

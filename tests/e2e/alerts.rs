@@ -112,6 +112,8 @@ async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_t
     let mut refused = note(&image);
     refused["artifact"]["files"] = json!([{"name": "a", "valueFrom": {"configMapKeyRef": {"name": "any", "key": "a"}}}]);
     namespace.apply("refused", refused).await;
+    let message = namespace.refused("refused", Reason::FileMissing).await;
+    assert!(message.contains("configmaps \"any\" is forbidden") && message.contains("give affix the right to get it"), "{message}");
     let throttling = HostileRegistry::start().await.unwrap();
     throttling.fault(Matcher::any(), Reply::status(429).retry_after(RetryAfter::Seconds(600)));
     namespace.apply("throttled", note(&throttling.reference("team/app:v1"))).await;
