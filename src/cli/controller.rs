@@ -54,11 +54,11 @@ pub(super) struct Args {
     /// How long a deleted resource with deletionPolicy: Delete may be held for the removal of what it made, before it is let go all the same
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     deletion_timeout: GoDuration,
-    /// Requests per second to the API server
-    #[arg(long, value_name = "RATE", default_value_t = 50.0)]
+    /// Requests per second to the API server in the long run; 0: as many as it takes
+    #[arg(long, value_name = "RATE", default_value_t = 500.0)]
     kube_api_qps: f32,
-    /// Requests at once to the API server
-    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    /// Requests to the API server that may go at once, before --kube-api-qps counts
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     kube_api_burst: u32,
     #[command(flatten)]
     election: ElectionArgs,

@@ -16,6 +16,7 @@ mod metrics;
 mod neighbours;
 mod objects;
 mod options;
+mod pace;
 mod reconcile;
 mod rotation;
 mod run;

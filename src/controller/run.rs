@@ -23,6 +23,7 @@ use super::leadership::Leadership;
 use super::lease::Election;
 use super::metrics::{CountRequests, Metrics};
 use super::options::Options;
+use super::pace::pace;
 use super::reconcile::{interesting, reconcile, uses};
 use super::rotation;
 
@@ -72,6 +73,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new(options.concurrent));
     let client = ClientBuilder::try_from(config.clone())?
         .with_layer(&CountRequests(Arc::clone(&metrics.cluster)))
+        .with_layer(&pace(options.kube_api_qps, options.kube_api_burst))
         .with_layer(&Fence(leadership.gate().clone()))
         .build();
     let shutdown = CancellationToken::new();
