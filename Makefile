@@ -9,7 +9,7 @@ CRD := crds/affix.dev_imageattachments.yaml
 say = @printf '\n== %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean fuzz-check
+.PHONY: help demo test bench bench-smoke soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean fuzz-check
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,18 @@ test: ## Run every test, after building all that they need
 	@$(BIN)/testbed build all >/dev/null
 	$(call say,Running the tests)
 	cargo test --workspace --no-fail-fast -- --include-ignored
+	$(MAKE) bench-smoke
+
+# affix as it is released; what measures it may well be a debug build, since all that is measured pays for it alike.
+bench: ## Measure affix against oras, regctl and cosign, and save docs/benchmarks.md: about 40 minutes, best on an idle machine
+	cargo build --release --bin affix
+	cargo build --workspace --bins
+	@$(BIN)/testbed bench --affix $(CARGO_TARGET_DIR)/release/affix --save docs/benchmarks.md
+
+bench-smoke: ## Prove in a minute that the benchmark works; its figures mean nothing
+	$(call say,Proving that the benchmark works)
+	cargo build --workspace --bins
+	@$(BIN)/testbed bench --smoke >/dev/null
 
 soak: ## Run at length what the tests run in short: passes for ten minutes (AFFIX_SOAK has the seconds), each race of processes ten times
 	AFFIX_SOAK=$${AFFIX_SOAK:-600} cargo test --test e2e -- --include-ignored --nocapture --test-threads 1 soak:: races::

@@ -5,6 +5,7 @@
 //! needed. Without it every resource is judged the same by the schema and the controller, only later; and whatever it cannot
 //! find out in time admits with a warning. It writes to no registry and knows nothing of the controller.
 
+mod advice;
 mod body;
 mod certificate;
 mod credentials;

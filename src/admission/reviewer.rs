@@ -1,9 +1,12 @@
 //! One reviewer for all requests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 
+use super::advice::advise;
+use super::credentials::Credentials;
 use super::image_attachment;
 use super::metrics::Metrics;
 use super::options::Lookups;
@@ -14,13 +17,24 @@ use crate::registry::Registries;
 
 /// Judges requests.
 pub(super) struct Reviewer {
+    client: Client,
     registries: Registries,
+    credentials: Credentials,
+    /// How long a review may wait for others.
+    timeout: Duration,
     pods: Pods,
 }
 
 impl Reviewer {
     pub(super) fn new(client: Client, registries: Registries, lookups: Lookups, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { registries: registries.clone(), pods: Pods::new(client, registries, lookups, clock, metrics) }
+        let (credentials, timeout) = (Credentials::new(client.clone()), lookups.timeout);
+        Self {
+            client: client.clone(),
+            registries: registries.clone(),
+            credentials,
+            timeout,
+            pods: Pods::new(client, registries, lookups, clock, metrics),
+        }
     }
 
     /// Learns from the cluster, for ever.
@@ -30,10 +44,15 @@ impl Reviewer {
 
     /// An ImageAttachment.
     pub(super) async fn image_attachment(&self, request: &Request) -> Verdict {
-        match image_attachment::judge(request, &self.registries) {
-            Ok(_) => Verdict::default(),
-            Err(verdict) => verdict,
-        }
+        let (spec, intent) = match image_attachment::judge(request, &self.registries) {
+            Ok(Some(judged)) => judged,
+            Ok(None) => return Verdict::default(),
+            Err(verdict) => return verdict,
+        };
+        let Some(namespace) = &request.namespace else { return Verdict::default() };
+        let advice = advise(&self.client, &self.credentials, &self.registries, namespace, request.dry_run, (&spec, &intent));
+        let warnings = tokio::time::timeout(self.timeout, advice).await.unwrap_or_default();
+        Verdict { warnings, ..Verdict::default() }
     }
 
     /// A pod, or what makes pods.

@@ -99,7 +99,11 @@ pub fn file_problem(error: FileError) -> Problem {
     Problem::new(if error.is_missing() { Reason::FileMissing } else { Reason::InvalidSpec }, error)
 }
 
-fn parse_reference(image: &str) -> Result<Reference, Problem> {
+/// The image of a spec.
+///
+/// # Errors
+/// `InvalidReference`, with the value and the way out.
+pub fn parse_reference(image: &str) -> Result<Reference, Problem> {
     let reference: Reference =
         image.parse().map_err(|error| Problem::new(Reason::InvalidReference, format_args!("spec.image: {error}")))?;
     match &reference.tag {

@@ -22,7 +22,7 @@ pub use content::{Attachment, Content, TargetContent};
 pub use end_of_life::{EndOfLifeDate, EndOfLifeDateError};
 pub use files::{File, FileError, FileTarget, Inputs};
 pub use image::{Entry, EntryKind, Image, ImageError};
-pub use intent::{Desired, Intent, MarkKeys, file_problem};
+pub use intent::{Desired, Intent, MarkKeys, file_problem, parse_reference};
 pub use plan::{Action, Known, Listed, MOST_CANDIDATES, MOST_SIGNATURES, Observed, Plan, TargetPlan, plan};
 pub use problem::Problem;
 pub use selection::{Chosen, Selection, SelectionError};

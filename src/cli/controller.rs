@@ -51,6 +51,9 @@ pub(super) struct Args {
     /// How often the registries' listings are verified
     #[arg(long, value_name = "DURATION", default_value = "6h")]
     verify_interval: GoDuration,
+    /// How long a deleted resource with deletionPolicy: Delete may be held for the removal of what it made, before it is let go all the same
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    deletion_timeout: GoDuration,
     /// Requests per second to the API server
     #[arg(long, value_name = "RATE", default_value_t = 50.0)]
     kube_api_qps: f32,
@@ -132,6 +135,7 @@ impl Args {
             max_retry_delay: pause(&self.max_retry_delay),
             interval_jitter_percentage: self.interval_jitter_percentage,
             verify_interval: pause(&self.verify_interval),
+            deletion_timeout: pause(&self.deletion_timeout),
             kube_api_qps: self.kube_api_qps,
             kube_api_burst: self.kube_api_burst,
             registries: self.registries.options(),

@@ -10,11 +10,11 @@ use serde_json::json;
 use std::sync::Arc;
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus, Reason};
-use crate::engine::{Claims, Draft, Engine, Failure, Journal, Note, Severity, status_in_progress};
-use crate::oci::Digest;
+use crate::engine::{Draft, Engine, Failure, Journal, Note, Severity, status_in_progress};
 
 use super::leadership::Leadership;
 use super::metrics::Metrics;
+use super::neighbours::Neighbours;
 use super::objects::Objects;
 use super::options::Options;
 use super::schedule::Lanes;
@@ -30,6 +30,7 @@ pub(super) struct Context {
     pub(super) engine: Engine,
     pub(super) options: Options,
     pub(super) objects: Objects,
+    pub(super) neighbours: Neighbours,
     pub(super) lanes: Lanes,
     pub(super) metrics: Arc<Metrics>,
     pub(super) leadership: Arc<Leadership>,
@@ -45,6 +46,9 @@ pub(super) enum ClusterError {
     /// The resource was deleted meanwhile: there is nothing to do for it any more.
     #[error("the resource is gone")]
     Gone,
+    /// Others write the same object again and again.
+    #[error("others keep writing the resource at the same time")]
+    Contended,
     /// It did not answer.
     #[error("the API server did not answer within {} s", API_TIMEOUT.as_secs())]
     TimedOut,
@@ -55,7 +59,8 @@ impl Context {
         let instance = std::env::var("HOSTNAME").ok();
         let recorder = Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance });
         let lanes = Lanes::new(options.concurrent);
-        Self { client, engine, options, objects: Objects::default(), lanes, metrics, leadership, recorder }
+        let (objects, neighbours) = (Objects::default(), Neighbours::default());
+        Self { client, engine, options, objects, neighbours, lanes, metrics, leadership, recorder }
     }
 
     /// Bounds a call to the API server.
@@ -68,10 +73,27 @@ impl Context {
     /// # Errors
     /// When the API server refuses, or the resource is gone.
     pub(super) async fn write_status(&self, object: &ImageAttachment, status: &ImageAttachmentStatus) -> Result<(), ClusterError> {
+        let _turn = self.objects.writing(&object.uid().unwrap_or_default()).await;
+        self.write_in_turn(object, status).await
+    }
+
+    /// Writes into status what a resource has inherited, whatever a pass of its own is about to write.
+    ///
+    /// # Errors
+    /// As [`write_status`](Self::write_status).
+    pub(super) async fn write_inheritance(&self, object: &ImageAttachment) -> Result<(), ClusterError> {
+        let uid = object.uid().unwrap_or_default();
+        let _turn = self.objects.writing(&uid).await;
+        let object = self.objects.freshest(&uid, object);
+        self.write_in_turn(&object, &object.status.clone().unwrap_or_default()).await
+    }
+
+    async fn write_in_turn(&self, object: &ImageAttachment, status: &ImageAttachmentStatus) -> Result<(), ClusterError> {
+        let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
+        let status = &self.objects.with_inheritance(&uid, status);
         if object.status.as_ref() == Some(status) {
             return Ok(());
         }
-        let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
         let api: Api<ImageAttachment> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
         // The UID keeps the status of a deleted resource from a new one of the same name.
         let patch = json!({
@@ -123,14 +145,5 @@ impl Journal for StatusJournal<'_> {
         let status = status_in_progress(&previous, draft, generation, self.now);
         let written = self.context.write_status(self.object, &status).await;
         written.map_err(|error| Failure::new(Reason::Progressing, format_args!("status cannot be saved before the push: {error}")))
-    }
-}
-
-/// No other resource is asked yet.
-pub(super) struct NamespaceClaims;
-
-impl Claims for NamespaceClaims {
-    async fn is_wanted(&self, _: &Digest, _: &Digest) -> bool {
-        false
     }
 }

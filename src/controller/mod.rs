@@ -4,12 +4,16 @@
 //! status, events, back-off, metrics and health. It never speaks to a registry itself.
 
 mod backoff;
+mod claims;
 mod cluster;
 mod context;
+mod deletion;
 mod fence;
+mod finalizer;
 mod leadership;
 mod lease;
 mod metrics;
+mod neighbours;
 mod objects;
 mod options;
 mod reconcile;

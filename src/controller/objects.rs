@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus};
+use crate::api::{ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason};
+use crate::oci::Digest;
 
 /// What is remembered of one object.
 #[derive(Debug, Default)]
@@ -17,6 +18,10 @@ struct Remembered {
     verify_at: Option<Instant>,
     /// The status that was last written, with its resource version: the watch may not have brought it back yet.
     written: Option<(u64, ImageAttachmentStatus)>,
+    /// Subject and digest of attachments that another resource has left to this one.
+    inherited: Vec<(String, String)>,
+    /// Held while status is written, so that no write is made of an older one than the last.
+    writing: Arc<tokio::sync::Mutex<()>>,
     /// Somebody waits for the next pass.
     hurried: bool,
     /// Woken when a visit that waits for its turn should rather begin again.
@@ -51,10 +56,61 @@ impl Objects {
         object
     }
 
+    /// The turn to write an object's status.
+    pub(super) async fn writing(&self, uid: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = self.with(uid, |remembered| Arc::clone(&remembered.writing));
+        lock.lock_owned().await
+    }
+
     /// Remembers a status that was written.
     pub(super) fn wrote(&self, uid: &str, resource_version: Option<&str>, status: &ImageAttachmentStatus) {
         let Some(version) = version(resource_version) else { return };
         self.with(uid, |remembered| remembered.written = Some((version, status.clone())));
+    }
+
+    /// Another resource leaves an attachment to this one. A pass that is under way does not know it: so it goes into every status
+    /// that is written, until a pass has begun with it.
+    pub(super) fn inherit(&self, uid: &str, subject: &Digest, attachment: &Digest) {
+        let inherited = (subject.to_string(), attachment.to_string());
+        self.with(uid, |remembered| {
+            if !remembered.inherited.contains(&inherited) {
+                remembered.inherited.push(inherited);
+            }
+        });
+    }
+
+    /// A pass begins with `status`: what that has of the inheritance, the pass knows.
+    pub(super) fn begin(&self, uid: &str, status: Option<&ImageAttachmentStatus>) {
+        self.with(uid, |remembered| {
+            remembered.inherited.retain(|(_, attachment)| !status.is_some_and(|status| has_made(status, attachment)));
+        });
+    }
+
+    /// Whether something was inherited that `status` does not have.
+    pub(super) fn has_inherited(&self, uid: &str, status: Option<&ImageAttachmentStatus>) -> bool {
+        let known = |attachment: &str| status.is_some_and(|status| has_made(status, attachment));
+        self.with(uid, |remembered| remembered.inherited.iter().any(|(_, attachment)| !known(attachment)))
+    }
+
+    /// `status` with what was inherited.
+    pub(super) fn with_inheritance(&self, uid: &str, status: &ImageAttachmentStatus) -> ImageAttachmentStatus {
+        let mut status = status.clone();
+        let inherited = self.with(uid, |remembered| remembered.inherited.clone());
+        for (subject, attachment) in inherited {
+            if has_made(&status, &attachment) {
+                continue;
+            }
+            match status.targets.iter_mut().find(|row| row.digest == subject && row.attachment.as_ref() == Some(&attachment)) {
+                Some(row) => row.origin = Some(Origin::Made),
+                None => status.leftovers.push(Leftover {
+                    subject,
+                    attachment,
+                    reason: Some(Reason::Progressing.as_str().to_owned()),
+                    message: None,
+                }),
+            }
+        }
+        status
     }
 
     /// An object, or what it uses, has changed: its next pass is one that somebody waits for, and a visit that waits behind
@@ -118,13 +174,19 @@ impl Objects {
     }
 }
 
+/// Whether status says that the resource made an attachment.
+fn has_made(status: &ImageAttachmentStatus, attachment: &str) -> bool {
+    status.targets.iter().any(|row| row.origin == Some(Origin::Made) && row.attachment.as_deref() == Some(attachment))
+        || status.leftovers.iter().any(|leftover| leftover.attachment == attachment)
+}
+
 /// Resource versions are decimal and grow (KEP-5504).
 fn version(text: Option<&str>) -> Option<u64> {
     text.and_then(|text| text.parse().ok())
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
 mod tests {
     use super::*;
     use crate::api::ImageAttachmentSpec;
@@ -157,6 +219,23 @@ mod tests {
         waiting.await;
         assert!(objects.take_hurry("u"));
         assert!(!objects.take_hurry("u"));
+    }
+
+    #[test]
+    fn what_is_inherited_survives_a_pass_that_began_before_and_is_forgotten_by_the_next() {
+        let (subject, attachment) = (Digest::sha256(b"subject"), Digest::sha256(b"attachment"));
+        let objects = Objects::default();
+        let before = ImageAttachmentStatus::default();
+        objects.begin("u", Some(&before));
+        objects.inherit("u", &subject, &attachment);
+        objects.inherit("u", &subject, &attachment);
+        assert!(objects.has_inherited("u", Some(&before)));
+        let written = objects.with_inheritance("u", &before);
+        assert_eq!((written.leftovers.len(), written.leftovers[0].attachment.clone()), (1, attachment.to_string()));
+        assert_eq!(objects.with_inheritance("u", &written), written);
+        objects.begin("u", Some(&written));
+        assert!(!objects.has_inherited("u", Some(&before)));
+        assert_eq!(objects.with_inheritance("u", &before), before);
     }
 
     #[test]

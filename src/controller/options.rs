@@ -27,6 +27,8 @@ pub struct Options {
     pub interval_jitter_percentage: u8,
     /// How often what is attached is verified in the registry's listings.
     pub verify_interval: Duration,
+    /// How long, from its deletion, a resource with `deletionPolicy: Delete` is held for the removal of what it made.
+    pub deletion_timeout: Duration,
     /// How replicas agree on the one that works; `None`: there is one only.
     pub leader_election: Option<LeaderElection>,
     /// Requests per second to the API server.

@@ -13,12 +13,14 @@ use kube::{Resource as _, ResourceExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use crate::api::{ConditionType, Conditions, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
+use crate::api::{ConditionType, Conditions, DeletionPolicy, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
 use crate::engine::{self, Failure, Names, Note, Outcome, Severity};
 
 use super::backoff;
+use super::claims::ClusterClaims;
 use super::cluster::Namespace;
-use super::context::{ClusterError, Context, NamespaceClaims, StatusJournal};
+use super::context::{ClusterError, Context, StatusJournal};
+use super::finalizer::is_held;
 use super::metrics;
 use super::rotation::{Changed, Kind};
 use super::schedule::Turn;
@@ -54,21 +56,27 @@ async fn visit(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Cont
                 error = invalid.error,
                 "the resource cannot be read; the CRD in the cluster may be of another version"
             );
-            return Action::await_change();
+            let next = context.let_unreadable_go(&invalid.metadata).await.unwrap_or(Some(context.options.max_retry_delay));
+            return next.map_or_else(Action::await_change, Action::requeue);
         }
     };
     let uid = object.uid().unwrap_or_default();
-    if object.metadata.deletion_timestamp.is_some() {
+    if object.metadata.deletion_timestamp.is_some() && !is_held(&object.metadata) {
         return Action::await_change();
     }
     let waiting = context.metrics.queue.waiting();
-    let turn = turn(&context, &uid, object).await;
+    let turn = match object.metadata.deletion_timestamp {
+        // One that is being deleted waits within its own time.
+        Some(_) => Some(None),
+        None => turn(&context, &uid, object).await.map(Some),
+    };
     drop(waiting);
-    let Some(_turn) = turn else { return Action::requeue(Duration::ZERO) };
+    let Some(turn) = turn else { return Action::requeue(Duration::ZERO) };
     let object = context.objects.freshest(&uid, object);
+    context.objects.begin(&uid, object.status.as_ref());
     let started = Instant::now();
     let _active = context.metrics.reconciles.started();
-    let visit = Visit { context: &context, object: &object, uid: &uid };
+    let visit = Visit { context: &context, object: &object, uid: &uid, turn: turn.as_ref() };
     let (next, result, told) = match visit.run().await {
         Ok(done) => (done.next, metrics::Outcome::of(done.ready, done.reason), Some(done)),
         Err(ClusterError::Gone) => (None, metrics::Outcome::success, None),
@@ -111,22 +119,39 @@ async fn turn(context: &Context, uid: &str, object: &ImageAttachment) -> Option<
 }
 
 /// What a visit came to.
-struct Done {
-    ready: bool,
-    reason: Reason,
-    attached: String,
-    requests: u64,
-    next: Option<Duration>,
+pub(super) struct Done {
+    pub(super) ready: bool,
+    pub(super) reason: Reason,
+    pub(super) attached: String,
+    pub(super) requests: u64,
+    pub(super) next: Option<Duration>,
 }
 
-struct Visit<'a> {
-    context: &'a Context,
-    object: &'a ImageAttachment,
-    uid: &'a str,
+impl Done {
+    /// The resource goes: there is nothing to come back for.
+    pub(super) const fn gone(requests: u64) -> Self {
+        Self { ready: true, reason: Reason::Removed, attached: String::new(), requests, next: None }
+    }
+}
+
+/// One visit to one object.
+pub(super) struct Visit<'a> {
+    pub(super) context: &'a Context,
+    pub(super) object: &'a ImageAttachment,
+    pub(super) uid: &'a str,
+    turn: Option<&'a Turn>,
 }
 
 impl Visit<'_> {
     async fn run(&self) -> Result<Done, ClusterError> {
+        if let Some(since) = &self.object.metadata.deletion_timestamp {
+            return self.delete(since.0).await;
+        }
+        // Before anything is pushed: what is made without it could outlive the resource.
+        let wanted = self.object.spec.deletion_policy() == DeletionPolicy::Delete;
+        if is_held(&self.object.metadata) != wanted {
+            self.context.hold(&self.object.metadata, wanted).await?;
+        }
         let generation = self.object.metadata.generation.unwrap_or_default();
         let previous = self.object.status.clone().unwrap_or_default();
         let requested = self.object.annotations().get(REQUESTED_AT).cloned();
@@ -180,11 +205,12 @@ impl Visit<'_> {
         let sources = self.context.bounded(namespace.sources(&self.object.spec)).await?;
         self.context.objects.has_pull_secrets(self.uid, sources.image_pull_secrets.iter().flatten().cloned().collect());
         let request = match engine::request(&self.object.spec, Some(previous), generation, &sources, verify) {
-            Ok(request) => request,
+            Ok(request) => engine::Request { routine: self.turn.is_some_and(|turn| turn.routine), ..request },
             Err(problem) => return Ok(Outcome::failed(&problem.into())),
         };
         let journal = StatusJournal { context: self.context, object: self.object, now };
-        let pass = self.context.engine.run(&request, &journal, &NamespaceClaims, now);
+        let claims = ClusterClaims::of(self.context, self.object);
+        let pass = self.context.engine.run(&request, &journal, &claims, now);
         Ok(AssertUnwindSafe(pass).catch_unwind().await.unwrap_or_else(|_| {
             self.context.metrics.reconciles.panicked();
             tracing::error!(namespace = self.object.namespace(), name = self.object.name_any(), "the pass panicked");
@@ -196,7 +222,7 @@ impl Visit<'_> {
     }
 
     /// Writes status, and tells of a transition of Ready.
-    async fn write(&self, previous: &ImageAttachmentStatus, next: &ImageAttachmentStatus) -> Result<(), ClusterError> {
+    pub(super) async fn write(&self, previous: &ImageAttachmentStatus, next: &ImageAttachmentStatus) -> Result<(), ClusterError> {
         let object = self.context.objects.freshest(self.uid, self.object);
         self.context.write_status(&object, next).await?;
         let ready = |status: &ImageAttachmentStatus| {
@@ -216,7 +242,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    fn back_off(&self, retry_after: Option<Duration>) -> Duration {
+    pub(super) fn back_off(&self, retry_after: Option<Duration>) -> Duration {
         self.context.metrics.queue.put_off();
         let failures = self.context.objects.failed(self.uid);
         let options = &self.context.options;
@@ -238,7 +264,7 @@ fn is_awaited(object: &ImageAttachment) -> bool {
 }
 
 /// The part of an image before its repository: enough to share turns fairly, also where the reference turns out to be bad.
-fn registry_host(image: &str) -> &str {
+pub(super) fn registry_host(image: &str) -> &str {
     image.split('/').next().unwrap_or_default()
 }
 

@@ -154,6 +154,7 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         selection = selection.labels(labels);
     }
     let (store, writer) = reflector::store::<DeserializeGuard<ImageAttachment>>();
+    context.neighbours.add(store.clone());
     context.metrics.resources.watch(store.clone(), Arc::clone(&context.leadership));
     let (forgetful, waiting) = (Arc::clone(&context), Arc::clone(&context));
     let listed = CancellationToken::new();

@@ -23,6 +23,8 @@ struct Lane {
 /// A turn; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
+    /// Whether nobody waits for what is done in it.
+    pub(super) routine: bool,
     _host: Option<OwnedSemaphorePermit>,
     _all: Option<OwnedSemaphorePermit>,
 }
@@ -48,7 +50,7 @@ impl Lanes {
         // The share of the registry first: a pass that waits for its registry must not hold a turn of all.
         let host = host.acquire_owned().await.ok();
         let all = Arc::clone(&lane.all).acquire_owned().await.ok();
-        Turn { _host: host, _all: all }
+        Turn { routine: !express, _host: host, _all: all }
     }
 }
 

@@ -11,12 +11,13 @@ use crate::attachment::{Action, Attachment, Created, Entry, Existing, Listed, Pr
 use crate::oci::{Descriptor, Digest, annotation, media_type};
 use crate::registry::{FallbackChange, ListingSource, Locator, Session};
 
+use super::claims::Claims;
 use super::dry_run;
 use super::failure::Failure;
 use super::listing::Target;
 use super::outcome::{Note, Outcome, Severity};
 use super::pass::{Draft, Journal, Mode, Pass};
-use super::remove::{self, Claims};
+use super::remove;
 use super::rows::{self, set};
 
 /// One attachment to push.

@@ -3,10 +3,11 @@
 use crate::api::{Leftover, Reason, TargetState, TargetStatus};
 use crate::attachment::{Entry, TargetPlan};
 
+use super::claims::{Claim, Claims};
 use super::listing::Target;
 use super::outcome::Verdict;
 use super::pass::Pass;
-use super::remove::{self, Claims};
+use super::remove;
 
 impl Pass<'_> {
     /// What this resource made and would not keep, as leftovers of the reason `Planned`.
@@ -26,7 +27,7 @@ impl Pass<'_> {
         let unwanted = remove::unwanted(&self.request.memory, &future, plans, entries);
         let mut leftovers = unwanted.kept;
         for (subject, attachment) in unwanted.remove {
-            if !claims.is_wanted(&subject.digest, &attachment).await {
+            if claims.would_claim(&subject.digest, &attachment).await == Claim::Nobody {
                 leftovers.push(remove::leftover(&subject.digest, &attachment, Reason::Planned, None));
             }
         }

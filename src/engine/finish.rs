@@ -10,11 +10,12 @@ use crate::oci::{Descriptor, Digest, RawEntry};
 use crate::signing::Signer;
 
 use super::apply::Push;
+use super::claims::Claims;
 use super::failure::Failure;
 use super::listing::{Extent, Target};
 use super::outcome::{Note, Outcome, Severity, Verdict};
 use super::pass::{Pass, Request};
-use super::remove::{self, Claims, Removed};
+use super::remove::{self, Removed};
 use super::rows;
 
 impl Pass<'_> {
@@ -79,12 +80,7 @@ impl Pass<'_> {
             }
         }
         for (subject, attachment) in remove {
-            // What another resource wants is its own from now on.
-            if claims.is_wanted(&subject.digest, &attachment).await {
-                gone.push(attachment);
-                continue;
-            }
-            let removal = remove::remove(self.session, &subject, &attachment);
+            let removal = remove::remove(self.session, &subject, &attachment, claims);
             let (removed, note) = match timeout_at(self.deadline, removal).await {
                 Ok(answer) => answer,
                 Err(_) => remove::left(&subject, &attachment, &self.timed_out()),
@@ -94,12 +90,10 @@ impl Pass<'_> {
             match removed {
                 Removed::Gone => {
                     gone.push(attachment);
-                    outcome.notes.push(note);
+                    outcome.notes.extend(note);
                 }
                 Removed::Left(leftover) => {
-                    if !known {
-                        outcome.notes.push(note);
-                    }
+                    outcome.notes.extend(note.filter(|_| !known));
                     leftovers.push(leftover);
                 }
             }

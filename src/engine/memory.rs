@@ -110,7 +110,7 @@ impl Memory {
     /// Whether the last pass did all that was to be done.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        let resting = [Reason::TagMoved, Reason::RemovalRefused].map(Reason::as_str);
+        let resting = [Reason::TagMoved, Reason::RemovalRefused, Reason::StillInUse].map(Reason::as_str);
         let waiting = self.leftovers.iter().any(|leftover| !leftover.reason.as_deref().is_some_and(|reason| resting.contains(&reason)));
         self.current && self.ready && self.image.is_some() && !waiting
     }

@@ -6,6 +6,8 @@
 
 mod allowed_repositories;
 mod apply;
+mod claims;
+mod deletion;
 mod dry_run;
 mod failure;
 mod finish;
@@ -25,11 +27,12 @@ mod status;
 mod supersede;
 mod targets;
 
+pub use claims::{Claim, Claims, NoClaims};
+pub use deletion::{Deleted, Deletion, deletion};
 pub use failure::Failure;
 pub use memory::Memory;
 pub use outcome::{Note, Outcome, Severity, Verdict};
 pub use pass::{Draft, Engine, EngineOptions, Journal, Mode, Request};
-pub use remove::{Claims, NoClaims};
 pub use signing_key::SigningKey;
 pub use sources::{Names, SecretData, Sources, access, request};
 pub use status::{status, status_in_progress};

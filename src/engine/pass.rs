@@ -14,12 +14,12 @@ use crate::oci::Descriptor;
 use crate::registry::{Access, ErrorKind, Registries, Session};
 use crate::signing::Signer;
 
+use super::claims::Claims;
 use super::failure::Failure;
 use super::finish::{end_of_signatures, news, tag_note};
 use super::memory::Memory;
 use super::observe;
 use super::outcome::Outcome;
-use super::remove::Claims;
 use super::signers::Signers;
 use super::signing_key::SigningKey;
 use super::supersede::next_settling;
@@ -51,6 +51,8 @@ pub struct Request {
     pub mode: Mode,
     /// Look at the registry's listings even where status says that all is done.
     pub verify: bool,
+    /// Whether nobody waits for it: then it leaves some of the places at the registry to other passes.
+    pub routine: bool,
     /// Bound of the whole pass.
     pub timeout: Duration,
 }
@@ -122,7 +124,7 @@ impl Engine {
         let deadline = Instant::now() + request.timeout;
         let reference = &request.intent.reference;
         let session = match self.registries.open(&reference.host, &reference.repository, request.access.clone()) {
-            Ok(session) => session.until(deadline),
+            Ok(session) => session.until(deadline).routine(request.routine),
             Err(error) => return Outcome::failed(&error.into()),
         };
         let end = OnceLock::new();

@@ -1,13 +1,13 @@
 //! Removing what this resource made and does not want any more; what somebody else made is never touched.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 
 use crate::api::{Leftover, Origin, Reason, TargetState, TargetStatus, cut_message};
 use crate::attachment::{Entry, TargetPlan};
 use crate::oci::{Descriptor, Digest};
 use crate::registry::{Deletion, FallbackChange, ListingSource, Session};
 
+use super::claims::{Claim, Claims};
 use super::failure::Failure;
 use super::memory::Memory;
 use super::outcome::{Note, Severity};
@@ -123,26 +123,10 @@ pub(super) fn leftover(subject: &Digest, attachment: &Digest, reason: Reason, me
 }
 
 /// What a removal that failed leaves behind.
-pub(super) fn left(subject: &Descriptor, attachment: &Digest, failure: &Failure) -> (Removed, Note) {
+pub(super) fn left(subject: &Descriptor, attachment: &Digest, failure: &Failure) -> (Removed, Option<Note>) {
     let message = cut_message(&failure.problem.message);
     let note = Note { severity: Severity::Warning, reason: failure.problem.reason, message: message.clone() };
-    (Removed::Left(leftover(&subject.digest, attachment, failure.problem.reason, Some(message))), note)
-}
-
-/// Who else wants an attachment.
-pub trait Claims: Send + Sync {
-    /// Whether another resource wants `attachment` on `subject`: then it is not removed.
-    fn is_wanted(&self, subject: &Digest, attachment: &Digest) -> impl Future<Output = bool> + Send;
-}
-
-/// Nobody else wants anything: for the command, which knows no other resources.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoClaims;
-
-impl Claims for NoClaims {
-    async fn is_wanted(&self, _: &Digest, _: &Digest) -> bool {
-        false
-    }
+    (Removed::Left(leftover(&subject.digest, attachment, failure.problem.reason, Some(message))), Some(note))
 }
 
 /// What became of a removal.
@@ -154,13 +138,22 @@ pub(super) enum Removed {
     Left(Leftover),
 }
 
-/// Takes one attachment away. On a fallback tag the entry goes first, since a tag that lists what is gone cannot be verified
-/// by notation nor written by anybody.
-pub(super) async fn remove(session: &Session, subject: &Descriptor, attachment: &Digest) -> (Removed, Note) {
+/// Takes one attachment away, unless somebody else wants it; with what is to be told of it. On a fallback tag the entry goes first,
+/// since a tag that lists what is gone cannot be verified by notation nor written by anybody.
+pub(super) async fn remove(session: &Session, subject: &Descriptor, attachment: &Digest, claims: &impl Claims) -> (Removed, Option<Note>) {
+    match claims.claim(&subject.digest, attachment).await {
+        Claim::Nobody => {}
+        Claim::HandedOver => return (Removed::Gone, None),
+        Claim::Elsewhere => return (Removed::Left(leftover(&subject.digest, attachment, Reason::StillInUse, None)), None),
+        Claim::Unknown(why) => {
+            tracing::warn!(%attachment, subject = %subject.digest, why, "not removed yet: who else wants it cannot be told");
+            return (Removed::Left(leftover(&subject.digest, attachment, Reason::Progressing, None)), None);
+        }
+    }
     match take_away(session, subject, attachment).await {
         Ok(how) => {
             let message = format!("removed {attachment} from {}{how}", subject.digest);
-            (Removed::Gone, Note { severity: Severity::Normal, reason: Reason::Removed, message })
+            (Removed::Gone, Some(Note { severity: Severity::Normal, reason: Reason::Removed, message }))
         }
         Err(failure) => left(subject, attachment, &failure),
     }

@@ -33,7 +33,8 @@ impl Default for Signers {
 }
 
 impl Signers {
-    /// The signer of a key, opened now or before. A failure is kept as well: the same bytes fail again.
+    /// The signer of a key, opened now or before. A failure is kept as well: the same bytes fail again, but for one that is not
+    /// the bytes' own.
     pub(super) async fn open(&self, key: &SigningKey, now: Timestamp) -> Opened {
         let name = key.fingerprint();
         if let Some(opened) = name.as_ref().and_then(|name| self.find(name)) {
@@ -51,7 +52,7 @@ impl Signers {
             key.open(now)
         });
         let opened = work.await.unwrap_or(Err(KeyError::Unable));
-        if let Some(name) = name {
+        if let (Some(name), false) = (name, matches!(opened, Err(KeyError::Unable))) {
             self.keep(name, opened.clone());
         }
         opened

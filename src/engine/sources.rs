@@ -82,7 +82,6 @@ pub fn request(
     sources: &Sources,
     verify: bool,
 ) -> Result<Request, Problem> {
-    unserved(spec)?;
     let intent = Intent::parse(spec, &Inputs { config_maps: sources.config_maps.clone() })?;
     Ok(Request {
         key: SigningKey::of(spec, &intent.reference, sources)?,
@@ -92,20 +91,9 @@ pub fn request(
         on_conflict: spec.end_of_life.as_ref().map_or(OnConflict::Report, crate::api::EndOfLife::on_conflict),
         mode: if spec.dry_run() { Mode::Plan } else { Mode::Attach },
         verify,
+        routine: false,
         timeout: spec.timeout(),
     })
-}
-
-/// What the schema knows and no code serves yet is refused by name, so that nothing is silently ignored.
-fn unserved(spec: &ImageAttachmentSpec) -> Result<(), Problem> {
-    let fields = [("spec.deletionPolicy: Delete", spec.deletion_policy() == crate::api::DeletionPolicy::Delete)];
-    match fields.into_iter().find(|(_, used)| *used) {
-        Some((field, _)) => Err(Problem::new(
-            Reason::InvalidSpec,
-            format_args!("{field} is not served by this version of affix: remove it, or upgrade affix"),
-        )),
-        None => Ok(()),
-    }
 }
 
 /// How the registry is reached: credentials, certificates and proxy from the Secrets that the spec names.

@@ -13,11 +13,11 @@ use crate::attachment::{EndOfLifeDate, Entry, Image, Listed, Problem};
 use crate::oci::{Descriptor, Digest, Manifest};
 use crate::registry::{ErrorKind, Locator};
 
+use super::claims::Claims;
 use super::failure::Failure;
 use super::observe::{self, Resolved};
 use super::outcome::{Outcome, Verdict};
 use super::pass::{Journal, Pass};
-use super::remove::Claims;
 use super::rows;
 
 /// How many images that the tag has left are looked at in one pass.

@@ -7,6 +7,7 @@ use crate::attachment::{Action, Desired, Entry, EntryKind, Listed, Problem, Targ
 use crate::oci::Descriptor;
 
 use super::apply::Work;
+use super::claims::Claims;
 use super::failure::Failure;
 use super::finish::{end_of_signatures, news, tag_note};
 use super::inspection::Inspection;
@@ -14,7 +15,6 @@ use super::listing::{Target, mode};
 use super::observe::Resolved;
 use super::outcome::{Note, Outcome, Severity};
 use super::pass::{Journal, Mode, Pass};
-use super::remove::Claims;
 use super::rows;
 
 impl Pass<'_> {

@@ -115,7 +115,7 @@ impl Session {
         let (begun, deadline) = (Instant::now(), self.deadline());
         let mut tries = 0;
         loop {
-            let permit = throttle.enter(deadline, rand::random).await;
+            let permit = throttle.enter(self.is_routine(), deadline, rand::random).await;
             let permit =
                 permit.map_err(|PausedFor(left)| RegistryError::RateLimited { operation: request.operation.clone(), retry_after: left })?;
             tries += 1;

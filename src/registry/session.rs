@@ -113,6 +113,7 @@ impl Registries {
                 seen_tags: Mutex::default(),
             }),
             deadline: None,
+            routine: false,
         })
     }
 }
@@ -129,6 +130,7 @@ fn on_its_registry(host: &Host, repository: &Repository) -> Repository {
 pub struct Session {
     pub(super) inner: Arc<Inner>,
     deadline: Option<Instant>,
+    routine: bool,
 }
 
 pub(super) struct Inner {
@@ -184,6 +186,17 @@ impl Session {
     pub fn until(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// The same session for work that nobody waits for: it leaves some of the places at the registry to other work.
+    #[must_use]
+    pub const fn routine(mut self, routine: bool) -> Self {
+        self.routine = routine;
+        self
+    }
+
+    pub(super) const fn is_routine(&self) -> bool {
+        self.routine
     }
 
     pub(super) fn deadline(&self) -> Instant {

@@ -1,6 +1,7 @@
 //! How many requests go to one registry at once, and when none do.
 //!
-//! The cap is shared by all passes over the same way to a registry. A pause, asked for by a 429, is shared by those that use
+//! The cap is shared by all passes over the same way to a registry; routine work leaves a quarter of it to what somebody waits for,
+//! or a backlog of it on a slow registry would take every place. A pause, asked for by a 429, is shared by those that use
 //! the same credential as well, so that one tenant's cannot hold up another's.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,9 +11,36 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+/// The places of one way to a registry.
+pub(super) struct Places {
+    all: Arc<Semaphore>,
+    routine: Arc<Semaphore>,
+}
+
+impl Places {
+    pub(super) fn new(most: usize) -> Self {
+        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        Self { all: Arc::new(Semaphore::new(most)), routine: Arc::new(Semaphore::new(most - most / 4)) }
+    }
+
+    /// Waits for a place. What is routine waits among its like first, so that never more of it stand in the one line.
+    async fn take(&self, routine: bool) -> Place {
+        let own = if routine { Arc::clone(&self.routine).acquire_owned().await.ok() } else { None };
+        // Neither is ever closed.
+        Place { _all: Arc::clone(&self.all).acquire_owned().await.ok(), _routine: own }
+    }
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _all: Option<OwnedSemaphorePermit>,
+    _routine: Option<OwnedSemaphorePermit>,
+}
+
 /// Cap and pause of one registry under one credential.
 pub(super) struct Throttle {
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
     until: Mutex<Option<Instant>>,
     waiting: AtomicU32,
     longest: Duration,
@@ -23,8 +51,8 @@ pub(super) struct Throttle {
 pub(super) struct PausedFor(pub(super) Duration);
 
 impl Throttle {
-    pub(super) const fn new(permits: Arc<Semaphore>, longest: Duration) -> Self {
-        Self { permits, until: Mutex::new(None), waiting: AtomicU32::new(0), longest }
+    pub(super) const fn new(places: Arc<Places>, longest: Duration) -> Self {
+        Self { places, until: Mutex::new(None), waiting: AtomicU32::new(0), longest }
     }
 
     /// Lets nobody through for `wait`, at most for the longest time allowed. A longer pause that runs already stays. Answers with
@@ -45,15 +73,12 @@ impl Throttle {
 
     /// Waits for the end of a pause and for a free place. `random` is uniform in 0 to 1: those who waited together do not
     /// start together.
-    pub(super) async fn enter(&self, deadline: Instant, mut random: impl FnMut() -> f64) -> Result<OwnedSemaphorePermit, PausedFor> {
+    pub(super) async fn enter(&self, routine: bool, deadline: Instant, mut random: impl FnMut() -> f64) -> Result<Place, PausedFor> {
         loop {
             self.wait_out_pause(deadline, &mut random).await?;
-            let permit = match Arc::clone(&self.permits).acquire_owned().await {
-                Ok(permit) => permit,
-                Err(_closed) => std::future::pending().await, // never closed
-            };
+            let place = self.places.take(routine).await;
             if self.paused(Instant::now()).is_zero() {
-                return Ok(permit);
+                return Ok(place);
             }
         }
     }
@@ -98,9 +123,10 @@ impl Drop for Counted<'_> {
 #[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
 mod tests {
     use super::*;
+    use futures::FutureExt as _;
 
     fn throttle(permits: usize) -> Arc<Throttle> {
-        Arc::new(Throttle::new(Arc::new(Semaphore::new(permits)), Duration::from_mins(15)))
+        Arc::new(Throttle::new(Arc::new(Places::new(permits)), Duration::from_mins(15)))
     }
 
     fn in_an_hour() -> Instant {
@@ -115,7 +141,7 @@ mod tests {
         let waiters = (0..40_u32).map(|n| {
             let throttle = Arc::clone(&throttle);
             tokio::spawn(async move {
-                let _permit = throttle.enter(in_an_hour(), || f64::from(n) / 40.0).await.unwrap();
+                let _permit = throttle.enter(false, in_an_hour(), || f64::from(n) / 40.0).await.unwrap();
                 begin.elapsed()
             })
         });
@@ -147,23 +173,43 @@ mod tests {
     async fn a_pause_that_does_not_fit_the_deadline_is_told_at_once() {
         let throttle = throttle(1);
         throttle.pause(Instant::now(), Duration::from_mins(2));
-        let refused = throttle.enter(Instant::now() + Duration::from_mins(1), || 0.0).await.unwrap_err();
+        let refused = throttle.enter(false, Instant::now() + Duration::from_mins(1), || 0.0).await.unwrap_err();
         assert_eq!(refused, PausedFor(Duration::from_mins(2)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_begins_while_one_waits_for_a_place_is_heeded() {
         let throttle = throttle(1);
-        let first = throttle.enter(in_an_hour(), || 0.0).await.unwrap();
+        let first = throttle.enter(false, in_an_hour(), || 0.0).await.unwrap();
         let begin = Instant::now();
         let second = {
             let throttle = Arc::clone(&throttle);
-            tokio::spawn(async move { throttle.enter(in_an_hour(), || 0.0).await.map(drop) })
+            tokio::spawn(async move { throttle.enter(false, in_an_hour(), || 0.0).await.map(drop) })
         };
         tokio::task::yield_now().await;
         throttle.pause(begin, Duration::from_secs(5));
         drop(first);
         second.await.unwrap().unwrap();
         assert!(begin.elapsed() >= Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn routine_work_leaves_a_quarter_of_the_places_to_what_somebody_waits_for() {
+        let throttle = throttle(8);
+        let enter = |routine| throttle.enter(routine, in_an_hour(), || 0.0).now_or_never();
+        let routine: Vec<_> = std::iter::from_fn(|| enter(true)).collect();
+        assert_eq!(routine.len(), 6);
+        let awaited: Vec<_> = std::iter::from_fn(|| enter(false)).collect();
+        assert_eq!(awaited.len(), 2);
+        drop(routine);
+        assert!(enter(true).is_some() && enter(false).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_place_is_for_both() {
+        let throttle = throttle(1);
+        for routine in [true, false] {
+            assert!(throttle.enter(routine, in_an_hour(), || 0.0).now_or_never().is_some());
+        }
     }
 }

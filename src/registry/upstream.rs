@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
@@ -20,7 +19,7 @@ use super::error::RegistryError;
 use super::guard::Guard;
 use super::options::{Access, Options};
 use super::referrers::ListingSource;
-use super::throttle::Throttle;
+use super::throttle::{Places, Throttle};
 use super::transport::Transport;
 use crate::oci::{Algorithm, Digest, Hasher, Host, Repository};
 
@@ -110,7 +109,7 @@ impl Support {
 #[derive(Default)]
 pub(super) struct Upstreams {
     known: Mutex<HashMap<Digest, Arc<Upstream>>>,
-    permits: Mutex<HashMap<Digest, Weak<Semaphore>>>,
+    places: Mutex<HashMap<Digest, Weak<Places>>>,
     budget: Budget,
 }
 
@@ -147,7 +146,7 @@ impl Upstreams {
         let upstream = Arc::new(Upstream {
             identity: key.clone(),
             transport: Transport::new(base.clone(), guard, options, access, self.budget.clone())?,
-            throttle: Throttle::new(self.permits(way, options.max_requests_per_registry), options.max_pause),
+            throttle: Throttle::new(self.places(way, options.max_requests_per_registry), options.max_pause),
             auth: Authenticator::new(credential, access),
             support: Support::default(),
             longest_rewrite: AtomicU64::new(0),
@@ -158,12 +157,12 @@ impl Upstreams {
         Ok(upstream)
     }
 
-    fn permits(&self, way: Digest, most: usize) -> Arc<Semaphore> {
-        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        permits.retain(|_, semaphore| semaphore.strong_count() > 0);
-        let entry = permits.entry(way).or_default();
+    fn places(&self, way: Digest, most: usize) -> Arc<Places> {
+        let mut known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, places| places.strong_count() > 0);
+        let entry = known.entry(way).or_default();
         entry.upgrade().unwrap_or_else(|| {
-            let fresh = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
+            let fresh = Arc::new(Places::new(most));
             *entry = Arc::downgrade(&fresh);
             fresh
         })

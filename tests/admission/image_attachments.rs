@@ -1,6 +1,8 @@
 //! ImageAttachments: the same verdict with the webhook and without it, only sooner.
 
 use affix::api::{ConditionType, ImageAttachment, find_condition};
+use affix_testbed::images::{Image, Index};
+use affix_testbed::registry::Registry;
 use kube::Api;
 use serde_json::{Value, json};
 
@@ -149,6 +151,46 @@ async fn good_resources_pass_and_a_dry_run_writes_nothing() {
     }
     assert!(refused.is_empty(), "{}", refused.join("\n"));
     assert!(!said(&place).await.contains("good"));
+}
+
+#[tokio::test]
+async fn what_is_allowed_and_unwise_is_warned_of() {
+    let place = Place::new("unwise", json!({})).await;
+    let registry = Registry::ociregistry(&place.tools).start().await.unwrap();
+    let push = async |seed: &str| {
+        let index = Index::new().image(Image::new("linux/amd64", seed)).image(Image::new("linux/arm64", seed));
+        index.push(&registry.raw().unwrap(), "team/app", "v1").await.unwrap()
+    };
+    let (old, new) = (push("old").await, push("new").await);
+    let (_webhook, _) = Affix::webhook(&place, &[]).await;
+    let secret =
+        |annotations: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cosign-key", "annotations": annotations}});
+    place.apply(&secret(json!({}))).await.unwrap();
+    let signed = json!({"image": new.tagged(), "insecure": true, "signature": {"cosign": {"keySecretRef": {"name": "cosign-key"}}}});
+    let pinned = format!("{}@{}", old.tagged(), old.digest());
+    let moved = json!({"image": pinned, "insecure": true, "endOfLife": {"date": "2025-03-20"}});
+    let mut excluded = moved.clone();
+    excluded["image"] = json!(new.pinned());
+    excluded["targets"] = json!({"excludePlatforms": ["linux/386"]});
+    for (spec, says) in [
+        (&signed, "Warning: a tag is signed with the key cosign-key which lacks affix.dev/repositories"),
+        (&moved, "Warning: the tag v1 names sha256:"),
+        (&excluded, "Warning: the excluded platform \"linux/386\" matches no entry"),
+    ] {
+        // A busy machine may take longer than the look-up's time: then nothing is said.
+        let mut nth = 0;
+        wait(says, async || {
+            nth += 1;
+            let mut spec = spec.clone();
+            spec["interval"] = json!(format!("{nth}h"));
+            place.apply(&Place::attachment("unwise", &spec)).await.unwrap().contains(says)
+        })
+        .await;
+        place.kubectl(&["delete", "ia", "unwise"]).await.stdout().unwrap();
+    }
+    place.apply(&secret(json!({"affix.dev/repositories": "*/*"}))).await.unwrap();
+    let quiet = place.apply(&Place::attachment("wise", &signed)).await.unwrap();
+    assert!(!quiet.contains("Warning"), "{quiet}");
 }
 
 async fn said(place: &Place) -> String {

@@ -69,3 +69,12 @@ pub(crate) fn attachment<'a>(rows: &'a [TargetStatus], subject: &str) -> &'a str
     let row = rows.iter().find(|row| row.digest == subject).unwrap_or_else(|| panic!("{subject} is not in {rows:#?}"));
     row.attachment.as_deref().unwrap_or_else(|| panic!("nothing is attached in {row:#?}"))
 }
+
+/// The digests of what is attached to a manifest, as the registry itself lists it.
+pub(crate) async fn attached(registry: &Registry, repository: &str, digest: &str) -> Vec<String> {
+    let raw = registry.raw().unwrap();
+    let api = raw.referrers(repository, digest).await.unwrap();
+    let answer = if api.status == 200 { api } else { raw.manifest(repository, &digest.replace(':', "-")).await.unwrap() };
+    let listed = answer.json().map(|index| index["manifests"].clone()).unwrap_or_default();
+    listed.as_array().into_iter().flatten().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect()
+}

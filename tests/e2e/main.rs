@@ -23,6 +23,7 @@ mod canary;
 mod command;
 mod controller;
 mod crowd;
+mod deletion;
 mod fairness;
 mod gitops;
 mod images;

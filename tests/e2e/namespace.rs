@@ -149,6 +149,11 @@ impl Namespace {
     /// Deletes a resource and waits until it is gone.
     pub(crate) async fn delete(&self, name: &str) {
         self.attachments().delete(name, &DeleteParams::default()).await.unwrap();
+        self.gone(name).await;
+    }
+
+    /// Waits until a resource that was deleted is gone.
+    pub(crate) async fn gone(&self, name: &str) {
         let deadline = Instant::now() + PATIENCE;
         while self.attachments().get_opt(name).await.unwrap().is_some() {
             assert!(Instant::now() < deadline, "{name} is not gone");

@@ -1,11 +1,10 @@
-//! What the other fields of a spec do: dryRun, suspend, a tag that is followed, a request for a pass now, and the parts that are not
-//! served yet.
+//! What the other fields of a spec do: dryRun, suspend, a tag that is followed, and a request for a pass now.
 
 use std::time::Duration;
 
 use affix::api::{ConditionType, Reason, TargetState};
 use affix_testbed::hostile::{HostileRegistry, Matcher};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::controller::Controller;
@@ -190,27 +189,5 @@ async fn a_changed_spec_is_attached_before_the_old_goes_and_nothing_else_is_remo
         assert!(at(new, "PUT").unwrap() < at(old, "DELETE").unwrap(), "{}", registry.transcript());
     }
     assert_eq!(after.leftovers, []);
-    namespace.check_rules().await;
-}
-
-#[tokio::test]
-async fn the_parts_that_no_code_serves_yet_are_refused_by_name() {
-    let namespace = Namespace::new("unserved").await;
-    let registry = HostileRegistry::start().await.unwrap();
-    let image = host(&registry, "v1");
-    let tag = registry.reference(&image.name());
-    // One line goes with each issue that serves its field.
-    let unserved: [(&str, &str, Value); 1] = [("delete", "spec.deletionPolicy", with(note(&tag), json!({"deletionPolicy": "Delete"})))];
-    let _controller = Controller::start(&namespace).await;
-    for (name, _, spec) in &unserved {
-        namespace.apply(name, with(spec.clone(), json!({"insecure": true}))).await;
-    }
-    for (name, field, _) in &unserved {
-        let message = namespace.refused(name, Reason::InvalidSpec).await;
-        assert!(message.contains(field) && message.contains("remove it"), "{name}: {message}");
-        let stalled = namespace.status(name).await.conditions.iter().any(|condition| condition.type_ == "Stalled");
-        assert!(stalled, "{name}");
-    }
-    assert!(registry.requests().is_empty(), "{}", registry.transcript());
     namespace.check_rules().await;
 }

@@ -154,7 +154,7 @@ impl<'a> Job<'a> {
             objects.push(json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": metadata(name), "spec": spec}));
         };
         attachment("anonymous", json!({}));
-        attachment(MORTAL, json!({}));
+        attachment(MORTAL, json!({"deletionPolicy": "Delete"}));
         if self.needs_secrets {
             attachment("login", json!({"secretRef": {"name": "login"}}));
             attachment("account", json!({"serviceAccountName": "builder"}));

@@ -213,7 +213,7 @@ rules:
 {{- define "affix.controllerRules" -}}
 - apiGroups: [affix.dev]
   resources: [imageattachments]
-  verbs: [list, watch]
+  verbs: [get, list, watch, patch]
 - apiGroups: [affix.dev]
   resources: [imageattachments/status]
   verbs: [patch]

@@ -64,3 +64,37 @@ impl Attachments {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::TargetKind;
+    use crate::engine::{Failure, Note, Severity};
+
+    fn row(digest: &str, state: TargetState, attachment: Option<&str>, origin: Option<Origin>) -> TargetStatus {
+        serde_json::from_value(serde_json::json!({
+            "kind": TargetKind::Platform, "digest": digest, "state": state, "attachment": attachment, "origin": origin,
+        }))
+        .unwrap_or_else(|error| unreachable!("{error}"))
+    }
+
+    #[test]
+    fn only_what_a_pass_has_changed_counts_and_a_failure_each_time() {
+        let attached = |digest, attachment, origin| row(digest, TargetState::Attached, Some(attachment), Some(origin));
+        let before = [attached("a", "1", Origin::Made), row("b", TargetState::Pending, Some("2"), Some(Origin::Made))];
+        let mut outcome = Outcome::failed(&Failure::new(Reason::NotFound, "unused"));
+        outcome.rows = Some(vec![
+            attached("a", "1", Origin::Made),
+            attached("b", "2", Origin::Made),
+            attached("c", "3", Origin::Adopted),
+            row("d", TargetState::Failed, None, None),
+            row("e", TargetState::Skipped, None, None),
+        ]);
+        let note = |reason| Note { severity: Severity::Normal, reason, message: String::new() };
+        outcome.notes = vec![note(Reason::Restored), note(Reason::Removed), note(Reason::Removed), note(Reason::TagMoved)];
+        assert_eq!(Tally::of(&before, &outcome), Tally { made: 1, adopted: 1, restored: 1, removed: 2, failed: 1 });
+        outcome.rows = None;
+        outcome.notes = Vec::new();
+        assert_eq!(Tally::of(&before, &outcome), Tally::default(), "nothing was looked at");
+    }
+}

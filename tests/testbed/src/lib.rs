@@ -7,6 +7,7 @@
 //! | [`registry`] | a registry with the referrers API, distribution without it, one that lies; users, tokens, TLS |
 //! | [`peer`] | oras, crane, regctl, cosign and the others, each with a home of its own |
 //! | [`hostile`] | a registry that is correct until it is told otherwise |
+//! | [`distance`] | a proxy that puts a registry further away |
 //! | [`images`] | multi-platform images, pushed with plain HTTP |
 //! | [`process`] | a child process that never outlives the test that started it |
 //!
@@ -33,6 +34,7 @@
 
 pub mod certificates;
 pub mod control_plane;
+pub mod distance;
 pub mod hostile;
 pub mod http_client;
 pub mod images;

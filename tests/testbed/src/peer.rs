@@ -75,6 +75,17 @@ impl Peer {
         write(&self.file("roots.pem"), &self.roots)
     }
 
+    /// Makes a host known that speaks plain HTTP and asks for no login.
+    ///
+    /// # Errors
+    ///
+    /// Where the configuration cannot be written.
+    pub fn know_plain(&mut self, host: &str) -> anyhow::Result<()> {
+        self.hosts.push((host.to_owned(), true));
+        self.regctl_hosts.insert(host.to_owned(), json!({"hostname": host, "tls": "disabled"}));
+        write(&self.file("regctl.json"), &json!({"hosts": self.regctl_hosts}).to_string())
+    }
+
     /// Runs oras. Where an argument names a registry that is known, oras is told whether that speaks plain HTTP; by itself it
     /// would take `localhost` for one that does.
     ///
@@ -115,13 +126,20 @@ impl Peer {
     /// Where the tool was not built.
     pub fn run(&self, tool: Tool) -> anyhow::Result<Run> {
         let home = self.home.path();
-        Ok(Run::new(self.tools.path(tool)?)
-            .dir(home)
-            .env("HOME", home)
-            .env("DOCKER_CONFIG", home)
-            .env("REGCTL_CONFIG", self.file("regctl.json"))
-            .env("SSL_CERT_FILE", self.file("roots.pem"))
-            .env("COSIGN_PASSWORD", ""))
+        let run = Run::new(self.tools.path(tool)?).dir(home);
+        Ok(self.environment().into_iter().fold(run, |run, (name, value)| run.env(name, value)))
+    }
+
+    /// What makes a tool use this home.
+    pub fn environment(&self) -> [(&'static str, PathBuf); 5] {
+        let home = self.home.path().to_owned();
+        [
+            ("HOME", home.clone()),
+            ("DOCKER_CONFIG", home),
+            ("REGCTL_CONFIG", self.file("regctl.json")),
+            ("SSL_CERT_FILE", self.file("roots.pem")),
+            ("COSIGN_PASSWORD", PathBuf::new()),
+        ]
     }
 
     /// A path in the home folder, which is also the folder that the tools run in.

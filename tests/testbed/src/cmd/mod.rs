@@ -1,5 +1,6 @@
 //! The subcommands of `testbed`, one file each.
 
+mod bench;
 mod build;
 mod demo;
 mod up;
@@ -8,6 +9,8 @@ mod up;
 #[derive(Debug, clap::Parser)]
 #[command(name = "testbed")]
 pub(crate) enum Command {
+    /// Measure affix against other people's tools, side by side on this machine.
+    Bench(bench::Bench),
     /// Build the tools that the cache lacks, and print where each is.
     Build(build::Build),
     /// Show what affix does, on a control plane and two registries that end with it.
@@ -19,6 +22,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Bench(bench) => bench.run().await,
             Self::Build(build) => build.run().await,
             Self::Demo(demo) => demo.run().await,
             Self::Up(up) => up.run().await,

@@ -1,0 +1,77 @@
+//! The other resources, as far as somebody who is about to remove something must know them.
+//!
+//! An operator of all namespaces and labels has them in the store of its watch. One that watches a part (`--watch-namespaces`,
+//! `--watch-label-selector`) asks the API server for all of them, since what it does not watch may want the same attachments.
+
+use std::sync::{Mutex, PoisonError};
+
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::Store;
+
+use crate::api::ImageAttachment;
+
+use super::context::{ClusterError, Context};
+
+/// What a watch brings; what cannot be read is kept apart from what can.
+pub(super) type Guarded = DeserializeGuard<ImageAttachment>;
+/// How many resources one answer of the API server brings.
+const PAGE: u32 = 500;
+
+/// The stores of the watches.
+#[derive(Default)]
+pub(super) struct Neighbours(Mutex<Vec<Store<Guarded>>>);
+
+impl Neighbours {
+    /// Adds the store of a watch.
+    pub(super) fn add(&self, store: Store<Guarded>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(store);
+    }
+
+    fn stored(&self) -> Vec<ImageAttachment> {
+        let stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let objects = stores.iter().flat_map(Store::state);
+        objects.filter_map(|object| object.0.as_ref().ok().cloned()).collect()
+    }
+}
+
+impl Context {
+    /// Every resource that is not being deleted, each with the newest status that this process knows of it.
+    ///
+    /// # Errors
+    /// When the API server must be asked and does not answer.
+    pub(super) async fn neighbours(&self) -> Result<Vec<ImageAttachment>, ClusterError> {
+        let whole = self.options.watch_namespaces.is_empty() && self.options.watch_label_selector.is_none();
+        let all = if whole { self.neighbours.stored() } else { self.listed().await? };
+        let there = all.into_iter().filter(|object| object.metadata.deletion_timestamp.is_none());
+        Ok(there.map(|object| self.objects.freshest(&object.uid().unwrap_or_default(), &object)).collect())
+    }
+
+    /// All namespaces where affix may list them; else those that it watches, which are then the world that it serves.
+    async fn listed(&self) -> Result<Vec<ImageAttachment>, ClusterError> {
+        match self.pages(Api::all(self.client.clone())).await {
+            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 403 && !self.options.watch_namespaces.is_empty() => {
+                let mut all = Vec::new();
+                for namespace in &self.options.watch_namespaces {
+                    all.extend(self.pages(Api::namespaced(self.client.clone(), namespace)).await?);
+                }
+                Ok(all)
+            }
+            listed => listed,
+        }
+    }
+
+    async fn pages(&self, api: Api<Guarded>) -> Result<Vec<ImageAttachment>, ClusterError> {
+        let mut all = Vec::new();
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = self.bounded(api.list(&params)).await?;
+            all.extend(page.items.into_iter().filter_map(|object| object.0.ok()));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(all),
+            }
+        }
+    }
+}

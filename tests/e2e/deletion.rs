@@ -1,0 +1,350 @@
+//! The end of a resource: `deletionPolicy: Delete` takes along what the resource made and nobody else wants, and holds up nobody.
+
+use std::time::Duration;
+
+use affix::api::{ConditionType, Origin, Reason, TargetState};
+use affix_testbed::control_plane::ControllerManager;
+use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op, Stage};
+use affix_testbed::images::{Image, Index, Pushed};
+use affix_testbed::registry::Registry;
+use affix_testbed::tools::{Tool, Tools};
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::controller::Controller;
+use crate::images::{SIGNATURE, attached, attachment, host, mark, note, push, registries, with};
+use crate::namespace::{Namespace, PATIENCE, is_ready, says};
+
+const FINALIZER: &str = "affix.dev/finalizer";
+
+/// The image's manifests that can be targets.
+fn subjects(image: &Pushed) -> Vec<String> {
+    let platforms = ["linux/amd64", "linux/arm64"].map(|platform| image.digest_of(platform).unwrap().to_owned());
+    std::iter::once(image.digest().to_owned()).chain(platforms).collect()
+}
+
+/// The attachments on all of the image's manifests.
+async fn all_attached(registry: &Registry, image: &Pushed) -> Vec<String> {
+    let mut all = Vec::new();
+    for subject in subjects(image) {
+        all.extend(attached(registry, "team/app", &subject).await);
+    }
+    all
+}
+
+fn delete(spec: serde_json::Value) -> serde_json::Value {
+    with(spec, json!({"deletionPolicy": "Delete"}))
+}
+
+#[tokio::test]
+async fn what_the_resource_made_goes_with_it_and_what_others_made_stays() {
+    let namespace = Namespace::new("deleted").await;
+    let controller = Controller::start(&namespace).await;
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        let image = push(registry, "team/app", "v1").await;
+        let (retain, made) = (format!("retain-{nth}"), format!("made-{nth}"));
+        namespace.apply(&retain, mark(&image.pinned())).await;
+        namespace.ready(&retain).await;
+        let foreign = all_attached(registry, &image).await;
+        namespace.apply(&made, delete(note(&image.tagged()))).await;
+        namespace.ready(&made).await;
+        assert_eq!(namespace.get(&made).await.finalizers(), [FINALIZER]);
+        assert!(namespace.get(&retain).await.finalizers().is_empty());
+        assert_eq!(all_attached(registry, &image).await.len(), foreign.len() + 3);
+
+        namespace.delete(&made).await;
+        assert_eq!(all_attached(registry, &image).await, foreign);
+        // Retain: what it made stays.
+        namespace.delete(&retain).await;
+        assert_eq!(all_attached(registry, &image).await, foreign);
+
+        // What was there is adopted, and so is nobody's to remove.
+        namespace.apply(&retain, delete(mark(&image.pinned()))).await;
+        let adopted = namespace.ready(&retain).await;
+        assert!(adopted.targets.iter().filter(|row| row.attachment.is_some()).all(|row| row.origin == Some(Origin::Adopted)));
+        namespace.delete(&retain).await;
+        assert_eq!(all_attached(registry, &image).await, foreign);
+    }
+    drop(controller);
+}
+
+#[tokio::test]
+async fn the_finalizer_is_there_before_the_first_push_and_goes_with_the_policy() {
+    let namespace = Namespace::new("finalizer").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    let reference = registry.reference(&image.name());
+    let _controller = Controller::start(&namespace).await;
+    let mut hold = registry.hold(Stage::Before, Matcher::writes());
+    namespace.apply("app", delete(note(&reference))).await;
+    hold.reached().await.unwrap();
+    assert_eq!(namespace.get("app").await.finalizers(), [FINALIZER]);
+    hold.release();
+    namespace.ready("app").await;
+
+    namespace.apply("app", with(note(&reference), json!({"deletionPolicy": "Retain"}))).await;
+    namespace.wait("app", "without the finalizer", |object| object.finalizers().is_empty()).await;
+    namespace.ready("app").await;
+    namespace.delete("app").await;
+    assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 1);
+    namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn what_is_on_images_that_the_tag_has_left_goes_too() {
+    let namespace = Namespace::new("left").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let old = host(&registry, "v1");
+    let _controller = Controller::start(&namespace).await;
+    namespace.apply("app", delete(with(note(&registry.reference("team/app:v1")), json!({"interval": "1s"})))).await;
+    namespace.ready("app").await;
+    let new = registry.image("team/app", "v1").seed("rebuilt").platforms(["linux/amd64"]).push();
+    namespace
+        .wait("app", "on the new digest", |object| {
+            is_ready(object)
+                && object.status.as_ref().and_then(|status| status.image.as_ref()).is_some_and(|seen| seen.digest == new.digest)
+        })
+        .await;
+    assert_eq!(registry.store().referrers("team/app", &old.digest).len(), 1);
+    namespace.delete("app").await;
+    for image in [&old, &new] {
+        for subject in std::iter::once(&image.digest).chain(image.children.iter().map(|child| &child.digest)) {
+            assert!(registry.store().referrers("team/app", subject).is_empty(), "{}", registry.transcript());
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_resource_of_the_namespace_that_wants_it_becomes_its_maker() {
+    let namespace = Namespace::new("heir").await;
+    let controller = Controller::start(&namespace).await;
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        let image = push(registry, "team/app", "v1").await;
+        let (first, heir) = (format!("first-{nth}"), format!("heir-{nth}"));
+        namespace.apply(&first, delete(note(&image.tagged()))).await;
+        let made = namespace.ready(&first).await;
+        namespace.apply(&heir, delete(note(&image.pinned()))).await;
+        let adopted = namespace.ready(&heir).await;
+        assert!(adopted.targets.iter().filter(|row| row.attachment.is_some()).all(|row| row.origin == Some(Origin::Adopted)));
+
+        namespace.delete(&first).await;
+        // Before the finalizer was released: there is nothing to wait for.
+        let heirs = namespace.status(&heir).await;
+        assert_eq!(heirs.targets, made.targets, "{heirs:#?}");
+        assert_eq!(all_attached(registry, &image).await.len(), 3);
+        namespace.request(&heir, "verified").await;
+        assert_eq!(namespace.ready(&heir).await.targets, made.targets);
+        namespace.delete(&heir).await;
+        assert!(all_attached(registry, &image).await.is_empty());
+    }
+    drop(controller);
+}
+
+#[tokio::test]
+async fn a_resource_that_is_given_a_new_name_keeps_what_it_made() {
+    let namespace = Namespace::new("renamed").await;
+    let controller = Controller::start(&namespace).await;
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        let image = push(registry, "team/app", "v1").await;
+        let (old, new) = (format!("old-{nth}"), format!("new-{nth}"));
+        namespace.apply(&old, delete(note(&image.tagged()))).await;
+        let before = namespace.ready(&old).await;
+        // As GitOps tools do it: the new one is applied, and what is in Git no more is pruned at once. It is suspended, so that only
+        // its spec can tell that it wants the same.
+        namespace.apply(&new, delete(with(note(&image.tagged()), json!({"suspend": true})))).await;
+        namespace.delete(&old).await;
+        assert_eq!(all_attached(registry, &image).await.len(), 3);
+        namespace.apply(&new, delete(note(&image.tagged()))).await;
+        let after = namespace.ready(&new).await;
+        assert_eq!(after.targets, before.targets);
+        assert!(after.leftovers.is_empty(), "{after:#?}");
+        namespace.delete(&new).await;
+        assert!(all_attached(registry, &image).await.is_empty());
+    }
+    drop(controller);
+}
+
+#[tokio::test]
+async fn what_a_resource_elsewhere_has_in_its_status_stays() {
+    let (here, elsewhere) = (Namespace::new("here").await, Namespace::new("elsewhere").await);
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    let reference = registry.reference(&image.name());
+    // Each has an operator of its own, which does not watch the other's namespace.
+    let (_one, _other) = (Controller::start(&here).await, Controller::start(&elsewhere).await);
+    here.apply("app", delete(note(&reference))).await;
+    here.ready("app").await;
+    elsewhere.apply("app", note(&reference)).await;
+    elsewhere.ready("app").await;
+
+    // A changed spec keeps it too, and remembers it.
+    let changed = json!({"artifact": {"artifactType": SIGNATURE, "annotations": {"demo.affix.dev/note": "changed"}}});
+    here.apply("app", delete(with(note(&reference), changed))).await;
+    let status = here.ready("app").await;
+    assert_eq!(status.leftovers.len(), 3, "{status:#?}");
+    assert!(status.leftovers.iter().all(|left| left.reason.as_deref() == Some("StillInUse")), "{status:#?}");
+    assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 2);
+
+    here.delete("app").await;
+    let theirs = elsewhere.status("app").await;
+    let left: Vec<String> = registry.store().referrers("team/app", &image.digest).into_iter().map(|manifest| manifest.digest).collect();
+    assert_eq!(left, [attachment(&theirs.targets, &image.digest)]);
+    here.check_rules().await;
+}
+
+#[tokio::test]
+async fn a_changed_spec_leaves_to_another_resource_what_that_one_wants() {
+    let namespace = Namespace::new("left-to").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    let reference = registry.reference(&image.name());
+    let _controller = Controller::start(&namespace).await;
+    namespace.apply("first", note(&reference)).await;
+    let made = namespace.ready("first").await;
+    namespace.apply("second", note(&reference)).await;
+    namespace.ready("second").await;
+    let changed = json!({"artifact": {"artifactType": SIGNATURE, "annotations": {"demo.affix.dev/note": "changed"}}});
+    namespace.apply("first", with(note(&reference), changed)).await;
+    let first = namespace.ready("first").await;
+    assert!(first.leftovers.is_empty(), "{first:#?}");
+    assert_eq!(namespace.status("second").await.targets, made.targets);
+    assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 2);
+    assert!(registry.requests_that(&Matcher::on(Op::ManifestDelete)).is_empty(), "{}", registry.transcript());
+    namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn suspended_it_goes_and_what_it_made_stays() {
+    let namespace = Namespace::new("paused").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    let reference = registry.reference(&image.name());
+    let _controller = Controller::start(&namespace).await;
+    namespace.apply("app", delete(note(&reference))).await;
+    namespace.ready("app").await;
+    namespace.apply("app", delete(with(note(&reference), json!({"suspend": true})))).await;
+    namespace.refused("app", Reason::Suspended).await;
+    namespace.delete("app").await;
+    let (kind, told) = namespace.event("app", Reason::RemovalAbandoned).await;
+    assert!(kind == "Normal" && told.contains("spec.suspend"), "{kind} {told}");
+    assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 1);
+}
+
+#[tokio::test]
+async fn a_registry_that_is_gone_and_a_secret_that_is_gone_hold_nothing_for_longer_than_the_timeout() {
+    let namespace = Namespace::new("given-up").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    let reference = registry.reference(&image.name());
+    let _controller = Controller::start_with(&namespace, &["--deletion-timeout", "3s"]).await;
+    namespace.login("login", &registry.host(), "alice", "secret").await;
+    namespace.apply("registry", delete(note(&reference))).await;
+    namespace.apply("secret", delete(with(mark(&format!("{reference}@{}", image.digest)), json!({"secretRef": {"name": "login"}})))).await;
+    namespace.ready("registry").await;
+    namespace.ready("secret").await;
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    secrets.delete("login", &DeleteParams::default()).await.unwrap();
+    registry.fault(Matcher::any(), Fault::status(503));
+    for (name, said) in [("registry", "RegistryUnavailable"), ("secret", "SecretNotFound")] {
+        namespace.attachments().delete(name, &DeleteParams::default()).await.unwrap();
+        let held = namespace.attachments().get_opt(name).await.unwrap().unwrap_or_else(|| panic!("{name} did not wait"));
+        assert_eq!(held.finalizers(), [FINALIZER]);
+        namespace.gone(name).await;
+        let (kind, told) = namespace.event(name, Reason::RemovalAbandoned).await;
+        assert!(kind == "Warning" && told.contains(said) && told.contains("given up after 3 s"), "{kind} {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_removal_that_fails_is_tried_again_and_status_says_why_it_waits() {
+    let namespace = Namespace::new("again").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    let controller = Controller::start(&namespace).await;
+    namespace.apply("app", delete(note(&registry.reference(&image.name())))).await;
+    namespace.ready("app").await;
+    let fault = registry.fault(Matcher::on(Op::ManifestDelete), Fault::status(403));
+    namespace.attachments().delete("app", &DeleteParams::default()).await.unwrap();
+    let waiting = namespace
+        .wait("app", "refused", |object| {
+            object.status.as_ref().is_some_and(|status| says(status, ConditionType::Ready).contains("to be removed before it goes"))
+        })
+        .await;
+    assert_eq!(crate::namespace::ready(&waiting).map(|(status, _)| status), Some("False"));
+    // The operator ends in the middle, and the next one goes on.
+    controller.kill().await;
+    fault.lift();
+    let _controller = Controller::start(&namespace).await;
+    namespace.gone("app").await;
+    assert!(registry.store().referrers("team/app", &image.digest).is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs kube-controller-manager, which takes minutes to build"]
+async fn a_namespace_that_ends_ends_with_all_that_is_in_it() {
+    let namespace = Namespace::new("ending").await;
+    let registries = registries(&namespace.tools).await;
+    let gone = HostileRegistry::start().await.unwrap();
+    let unreachable = host(&gone, "v1");
+    let controller = Controller::start_with(&namespace, &["--deletion-timeout", "5s"]).await;
+    let mut images = Vec::new();
+    for (nth, (registry, _)) in registries.iter().enumerate() {
+        let image = push(registry, "team/app", "v1").await;
+        namespace.apply(&format!("app-{nth}"), delete(note(&image.tagged()))).await;
+        namespace.apply(&format!("twin-{nth}"), delete(note(&image.tagged()))).await;
+        images.push(image);
+    }
+    namespace.login("login", &gone.host(), "alice", "secret").await;
+    namespace.apply("unreachable", delete(note(&gone.reference(&unreachable.name())))).await;
+    let secured =
+        with(mark(&format!("{}@{}", gone.reference(&unreachable.name()), unreachable.digest)), json!({"secretRef": {"name": "login"}}));
+    namespace.apply("secured", delete(secured)).await;
+    for name in ["app-0", "twin-0", "app-1", "twin-1", "unreachable", "secured"] {
+        namespace.ready(name).await;
+    }
+    gone.fault(Matcher::any(), Fault::status(503));
+
+    // The real controller of namespaces deletes what is in one in an order of its own: the Secret goes at once.
+    let mut manager = ControllerManager::start(&Tools::with(&[Tool::ControllerManager]).await.unwrap(), namespace.plane).await.unwrap();
+    let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(namespace.client.clone());
+    api.delete(&namespace.name, &DeleteParams::default()).await.unwrap();
+    let deadline = Instant::now() + 4 * PATIENCE;
+    while let Some(object) = api.get_opt(&namespace.name).await.unwrap() {
+        assert!(Instant::now() < deadline, "{:#?}\n{}", object.status, controller.log());
+        sleep(Duration::from_millis(100)).await;
+    }
+    for ((registry, _), image) in registries.iter().zip(&images) {
+        assert!(all_attached(registry, image).await.is_empty(), "{}", controller.log());
+    }
+    manager.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn marks_of_moves_go_with_the_resource() {
+    let namespace = Namespace::new("marks").await;
+    let controller = Controller::start(&namespace).await;
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        let old = push(registry, "team/app", "v1").await;
+        let name = format!("app-{nth}");
+        let spec = json!({
+            "image": old.tagged(), "insecure": true, "interval": "1s", "deletionPolicy": "Delete",
+            "endOfLife": {"whenSuperseded": {"gracePeriod": "720h", "settle": "0s"}},
+        });
+        namespace.apply(&name, spec).await;
+        namespace.ready(&name).await;
+        let new = Index::new().image(Image::new("linux/amd64", "r1r1"));
+        new.push(&registry.raw().unwrap(), "team/app", "v1").await.unwrap();
+        namespace
+            .wait(&name, "done with the move", |object| {
+                is_ready(object)
+                    && object.status.as_ref().is_some_and(|status| status.superseded.iter().any(|left| left.state == TargetState::Attached))
+            })
+            .await;
+        assert_eq!(all_attached(registry, &old).await.len(), 3);
+        namespace.delete(&name).await;
+        assert!(all_attached(registry, &old).await.is_empty());
+    }
+    drop(controller);
+}

@@ -1,0 +1,201 @@
+//! The command, a new process each time, against loops of other people's tools.
+
+use std::time::Duration;
+
+use affix_testbed::distance::round_trips;
+use affix_testbed::tools::Tool;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::Effort;
+use super::images::official;
+use super::lab::{Lab, Site, mark};
+use super::run::Measured;
+use super::table::{Goal, Series, Table, Unit, number, seconds};
+
+/// The round-trip times that are measured.
+const DISTANCES: [u64; 2] = [20, 50];
+const KEY: &str = "bench";
+
+pub(super) const ORAS: &str = "\"$tool\" attach --plain-http --artifact-type application/vnd.microsoft.artifact.lifecycle \
+    -a vnd.microsoft.artifact.lifecycle.end-of-life.date=2025-03-20T01:20:30Z";
+const REGCTL: &str = "\"$tool\" artifact put --artifact-type application/vnd.microsoft.artifact.lifecycle \
+    --annotation vnd.microsoft.artifact.lifecycle.end-of-life.date=2025-03-20T01:20:30Z";
+
+/// What two commands cost, side by side.
+#[derive(Default)]
+struct Pair {
+    ours: Series,
+    theirs: Series,
+    requests: Series,
+    their_requests: Series,
+    round_trips: Series,
+}
+
+pub(super) async fn measure(lab: &Lab, effort: &Effort) -> anyhow::Result<String> {
+    let mut table = Table::new();
+    for site in [&lab.modern, &lab.plain] {
+        for distance in DISTANCES {
+            site.far.set(Duration::from_millis(distance));
+            attach(lab, site, distance, effort, &mut table).await?;
+        }
+    }
+    let secret = key(lab).await?;
+    for site in [&lab.modern, &lab.plain] {
+        for distance in DISTANCES {
+            site.far.set(Duration::from_millis(distance));
+            sign(lab, site, distance, &secret, effort, &mut table).await?;
+        }
+    }
+    for distance in DISTANCES {
+        lab.modern.far.set(Duration::from_millis(distance));
+        tree(lab, distance, effort, &mut table).await?;
+    }
+    loopback(lab, effort, &mut table).await?;
+    Ok(table.into_text())
+}
+
+impl Pair {
+    async fn ours(&mut self, site: &Site, run: Measured) -> anyhow::Result<()> {
+        drop(site.far.take());
+        self.ours.push(seconds(run.run().await?.wall));
+        let passed = site.far.take();
+        self.requests.push(number(passed.len()));
+        self.round_trips.push(number(round_trips(&passed)));
+        Ok(())
+    }
+
+    async fn theirs(&mut self, site: &Site, run: Measured) -> anyhow::Result<()> {
+        drop(site.far.take());
+        self.theirs.push(seconds(run.run().await?.wall));
+        self.their_requests.push(number(site.far.take().len()));
+        Ok(())
+    }
+}
+
+/// An end-of-life mark on eight platforms and the index.
+async fn attach(lab: &Lab, site: &Site, distance: u64, effort: &Effort, table: &mut Table) -> anyhow::Result<()> {
+    let (mut oras, mut regctl) = (Pair::default(), Pair::default());
+    for _ in 0..effort.rounds {
+        for (pair, tool) in [(&mut oras, Tool::Oras), (&mut regctl, Tool::Regctl)] {
+            let target = lab.fresh(site, &official("ours")).await?;
+            let file = lab.file(&mark(&format!("{}@{}", target.far, target.image.digest())), &[])?;
+            pair.ours(site, lab.affix(&["attach", "-f", &file])).await?;
+            let target = lab.fresh(site, &official("theirs")).await?;
+            let line = match tool {
+                Tool::Regctl => format!("{REGCTL} --subject {}@$d", target.far),
+                _ => format!("{ORAS} {}@$d", target.far),
+            };
+            pair.theirs(site, lab.each(tool, &target, &line)?).await?;
+        }
+    }
+    let what = format!("attach to 8 platforms and the index, {}, {distance} ms", site.title);
+    let is_api = site.title == lab.modern.title;
+    let goals = match (is_api, distance) {
+        (true, _) => [Goal::Times(8.0), Goal::Times(16.0)],
+        (false, 20) => [Goal::Times(5.0), Goal::None],
+        (false, _) => [Goal::Times(6.0), Goal::None],
+    };
+    for ((pair, name), goal) in [(&oras, "`oras attach` in a loop"), (&regctl, "`regctl artifact put` in a loop")].into_iter().zip(goals) {
+        table.versus(&what, &pair.ours, name, &pair.theirs, Unit::Seconds, goal);
+    }
+    let most = |most| if is_api { Goal::Most(most) } else { Goal::None };
+    let [goal, other] = [&oras, &regctl].map(|pair| pair.their_requests.median());
+    let requests = format!("its requests (oras {goal:.0}, regctl {other:.0})");
+    table.figure(&requests, &oras.requests, Unit::Count, most(22.0));
+    table.figure("its round trips one after the other", &oras.round_trips, Unit::Count, most(4.0));
+    Ok(())
+}
+
+/// A key pair that cosign made, as the Secret that affix reads.
+async fn key(lab: &Lab) -> anyhow::Result<Value> {
+    lab.tool(Tool::Cosign, &["generate-key-pair", "--output-key-prefix", KEY])?.run().await?;
+    let key = STANDARD.encode(std::fs::read(lab.peer.file(&format!("{KEY}.key")))?);
+    Ok(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEY}, "data": {"cosign.key": key, "cosign.password": ""}}))
+}
+
+/// A signature on eight platforms and the index.
+async fn sign(lab: &Lab, site: &Site, distance: u64, secret: &Value, effort: &Effort, table: &mut Table) -> anyhow::Result<()> {
+    let mut pair = Pair::default();
+    for _ in 0..effort.rounds {
+        let target = lab.fresh(site, &official("ours")).await?;
+        let image = format!("{}@{}", target.far, target.image.digest());
+        let spec = json!({"image": image, "insecure": true, "signature": {"cosign": {"keySecretRef": {"name": KEY}}}});
+        let file = lab.file(&spec, std::slice::from_ref(secret))?;
+        pair.ours(site, lab.affix(&["attach", "-f", &file])).await?;
+        let target = lab.fresh(site, &official("theirs")).await?;
+        let image = format!("{}@{}", target.far, target.image.digest());
+        let key = format!("{KEY}.key");
+        let sign = ["sign", "--recursive", "--key", &key, "--tlog-upload=false", "--use-signing-config=false", "--yes", &image];
+        pair.theirs(site, lab.tool(Tool::Cosign, &sign)?).await?;
+    }
+    let goal = match (site.title == lab.modern.title, distance) {
+        (true, 20) => 15.0,
+        (true, _) => 20.0,
+        (false, _) => 12.0,
+    };
+    let what = format!("sign 8 platforms and the index, {}, {distance} ms", site.title);
+    table.versus(&what, &pair.ours, "`cosign sign --recursive`", &pair.theirs, Unit::Seconds, Goal::Times(goal));
+    table.versus("its requests", &pair.requests, "cosign", &pair.their_requests, Unit::Count, Goal::Times(2.0));
+    Ok(())
+}
+
+/// What is attached to an image and to each of its platforms.
+async fn tree(lab: &Lab, distance: u64, effort: &Effort, table: &mut Table) -> anyhow::Result<()> {
+    let site = &lab.modern;
+    let target = lab.fresh(site, &official("tree")).await?;
+    let file = lab.file(&mark(&format!("{}@{}", target.near, target.image.digest())), &[])?;
+    lab.affix(&["attach", "-f", &file]).run().await?;
+    let image = format!("{}:{}", target.far, target.image.tag);
+    let (mut regctl, mut oras) = (Pair::default(), Pair::default());
+    for _ in 0..effort.rounds {
+        for (pair, tool) in [(&mut regctl, Tool::Regctl), (&mut oras, Tool::Oras)] {
+            pair.ours(site, lab.affix(&["tree", "--plain-http", &image])).await?;
+            let theirs = match tool {
+                Tool::Regctl => lab.tool(tool, &["artifact", "tree", &image])?,
+                _ => lab.each(tool, &target, &format!("\"$tool\" discover --plain-http {}@$d", target.far))?,
+            };
+            pair.theirs(site, theirs).await?;
+        }
+    }
+    let what = format!("the tree of it, {}, {distance} ms", site.title);
+    table.versus(&what, &regctl.ours, "`regctl artifact tree`", &regctl.theirs, Unit::Seconds, Goal::Times(8.0));
+    table.versus(&what, &oras.ours, "`oras discover` in a loop", &oras.theirs, Unit::Seconds, Goal::Times(8.0));
+    let [theirs, others] = [&regctl, &oras].map(|pair| pair.their_requests.median());
+    table.figure(&format!("its requests (regctl {theirs:.0}, oras {others:.0})"), &regctl.requests, Unit::Count, Goal::None);
+    Ok(())
+}
+
+/// All nine targets, without distance, against oras on one.
+async fn loopback(lab: &Lab, effort: &Effort, table: &mut Table) -> anyhow::Result<()> {
+    let site = &lab.modern;
+    let [mut wall, mut cpu, mut peak] = [(); 3].map(|()| (Series::default(), Series::default()));
+    for _ in 0..effort.rounds * 4 {
+        let target = lab.fresh(site, &official("ours")).await?;
+        let file = lab.file(&mark(&format!("{}@{}", target.near, target.image.digest())), &[])?;
+        let ours = lab.affix(&["attach", "-f", &file]).run().await?;
+        let target = lab.fresh(site, &official("theirs")).await?;
+        let script = format!("exec {ORAS} {}@{} </dev/null", target.near, target.image.digest());
+        let shell = Measured::new("/bin/sh", &lab.peer.file("")).args(["-c", &script]).env("tool", lab.tools.path(Tool::Oras)?);
+        let theirs = shell.env("HOME", lab.peer.file("")).run().await?;
+        // On a busy machine a process can be gone before anybody has looked at its memory.
+        if ours.peak == 0 || theirs.peak == 0 {
+            continue;
+        }
+        for (series, ours, theirs) in [
+            (&mut wall, seconds(ours.wall), seconds(theirs.wall)),
+            (&mut cpu, seconds(ours.cpu), seconds(theirs.cpu)),
+            (&mut peak, number(ours.peak), number(theirs.peak)),
+        ] {
+            series.0.push(ours);
+            series.1.push(theirs);
+        }
+    }
+    let one = "one `oras attach` to one target";
+    let what = "all nine targets on loopback, without distance";
+    table.versus(&format!("{what}: time"), &wall.0, one, &wall.1, Unit::Milliseconds, Goal::Times(1.0));
+    table.versus(&format!("{what}: processor time"), &cpu.0, one, &cpu.1, Unit::Milliseconds, Goal::None);
+    table.versus(&format!("{what}: peak memory"), &peak.0, one, &peak.1, Unit::Mebibytes, Goal::Times(1.0));
+    Ok(())
+}
