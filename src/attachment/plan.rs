@@ -107,6 +107,20 @@ pub struct TargetPlan {
 /// The plan of a pass, target by target in the order of the image.
 pub type Plan = Vec<TargetPlan>;
 
+/// The attachments on a target that equal what is wanted there, whoever made them; the one that stays comes first.
+#[must_use]
+pub fn equal(observed: &Observed) -> Vec<Existing> {
+    match (&observed.listing, &observed.wanted) {
+        (Err(_), _) => Vec::new(),
+        (Ok(entries), Listed::Content { content, .. }) => adoption::equals(content, &observed.subject, entries, &observed.fetched),
+        (Ok(_), Listed::Signature { verified, .. }) => {
+            let mut verified = verified.clone();
+            adoption::sort(&mut verified);
+            verified
+        }
+    }
+}
+
 /// Plans one target. `now` is the time of the pass.
 #[must_use]
 pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> TargetPlan {
@@ -119,15 +133,10 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
             return plan;
         }
     };
-    let (equals, artifact_type, content_hash) = match &observed.wanted {
-        Listed::Content { content, .. } => {
-            (adoption::equals(content, &observed.subject, entries, &observed.fetched), content.artifact_type.as_str(), content.hash())
-        }
-        Listed::Signature { content, artifact_type, verified } => {
-            let mut verified = verified.clone();
-            adoption::sort(&mut verified);
-            (verified, artifact_type.as_str(), content.clone())
-        }
+    let equals = equal(observed);
+    let (artifact_type, content_hash) = match &observed.wanted {
+        Listed::Content { content, .. } => (content.artifact_type.as_str(), content.hash()),
+        Listed::Signature { content, artifact_type, .. } => (artifact_type.as_str(), content.clone()),
     };
     let same_content = observed.known.content.as_ref() == Some(&content_hash);
     // What claims to be made in the future counts only where this resource made it, by a clock that was ahead.

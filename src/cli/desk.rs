@@ -27,6 +27,10 @@ const SIDE_BY_SIDE: usize = 8;
 const NO_MEMORY: &str = "spec.endOfLife.whenSuperseded.previous: the dates of these marks are kept in the status of a cluster, which a desk has \
                          not: give the digest in spec.image and a date in spec.endOfLife.date";
 
+/// Why a desk takes none of these marks away.
+const NO_DATE: &str = "spec.endOfLife.whenSuperseded: the dates of these marks are kept in the status of a cluster, which a desk has not: give the \
+                       digest in spec.image and the date in spec.endOfLife.date";
+
 /// A resource, and what is to be done for it.
 pub(super) struct Job<'a> {
     /// The resource.
@@ -68,6 +72,10 @@ pub(super) fn prepare(documents: &Documents, mode: Mode) -> Result<Vec<Job<'_>>,
     let mut errors = Vec::new();
     for attachment in &documents.attachments {
         let spec = &attachment.object.spec;
+        if mode == Mode::Detach && spec.end_of_life.as_ref().is_some_and(|mark| mark.when_superseded.is_some()) {
+            errors.push(format!("{}: {NO_DATE}", attachment.place));
+            continue;
+        }
         if mode == Mode::Attach
             && spec.end_of_life.as_ref().and_then(|mark| mark.when_superseded.as_ref()).is_some_and(|when| !when.previous.is_empty())
         {
@@ -77,7 +85,7 @@ pub(super) fn prepare(documents: &Documents, mode: Mode) -> Result<Vec<Job<'_>>,
         let generation = attachment.object.metadata.generation.unwrap_or_default();
         match request(spec, None, generation, &documents.sources(attachment, logins.clone()), true) {
             Ok(request) => {
-                let mode = if mode == Mode::Plan { Mode::Plan } else { request.mode };
+                let mode = if mode == Mode::Attach { request.mode } else { mode };
                 let request = (!spec.suspend()).then_some(Request { mode, ..request });
                 jobs.push(Job { attachment, request });
             }
@@ -131,6 +139,33 @@ pub(super) async fn run<'a>(engine: &Engine, jobs: &[Job<'a>], doing: &'static s
     };
     progress.end();
     (done, early)
+}
+
+/// How many attachments were found to be removed.
+pub(super) fn removable(done: &[Done<'_>]) -> usize {
+    done.iter()
+        .filter(|done| !done.attachment.object.spec.dry_run())
+        .filter_map(|done| done.outcome.as_ref()?.leftovers.as_ref())
+        .map(Vec::len)
+        .sum()
+}
+
+/// Removes what was found, but for resources that only ask for a plan; answers whether it ended early.
+pub(super) async fn detach<'a>(engine: &Engine, jobs: &[Job<'a>], done: &mut [Done<'a>]) -> bool {
+    let work = jobs.iter().zip(done.iter_mut()).map(|(job, done)| async move {
+        let request = job.request.as_ref().filter(|_| !job.attachment.object.spec.dry_run());
+        if let (Some(request), Some(found)) =
+            (request, done.outcome.take_if(|found| found.leftovers.as_ref().is_some_and(|left| !left.is_empty())))
+        {
+            done.outcome = Some(engine.detach(request, found).await);
+        }
+    });
+    let work = futures::stream::iter(work).buffer_unordered(SIDE_BY_SIDE).collect::<Vec<()>>();
+    tokio::select! {
+        biased;
+        () = interrupted() => true,
+        _ = work => false,
+    }
 }
 
 /// The engine for a desk.

@@ -8,6 +8,7 @@ mod attach;
 mod controller;
 mod crd;
 mod desk;
+mod detach;
 mod documents;
 mod exit;
 mod flags;
@@ -59,6 +60,9 @@ const EXAMPLES: &str = "Examples:
     affix plan -f end-of-life.yaml
     affix attach -f end-of-life.yaml
 
+  Take away what a file has attached:
+    affix detach -f end-of-life.yaml
+
   Turn the tags of resources into tag@digest for a pull request:
     affix pin -f config/
 
@@ -75,6 +79,7 @@ enum Command {
     Webhook(Box<webhook::Args>),
     Attach(attach::Args),
     Plan(plan::Args),
+    Detach(detach::Args),
     Tree(tree::Args),
     Pin(pin::Args),
     Crd(crd::Args),
@@ -93,6 +98,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Webhook(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),
         Command::Attach(args) => attach::run(args).await,
         Command::Plan(args) => plan::run(args).await,
+        Command::Detach(args) => detach::run(args).await,
         Command::Tree(args) => tree::run(args).await,
         Command::Pin(args) => pin::run(args).await,
         Command::Crd(args) => crd::run(&args),

@@ -1,4 +1,4 @@
-//! What `attach` and `plan` print: a table a resource for people, or the resources with their status for programs.
+//! What `attach`, `plan` and `detach` print: a table a resource for people, or the resources with their status for programs.
 
 use std::fmt::Write as _;
 
@@ -33,11 +33,28 @@ pub(super) enum Tense {
     Past,
     /// What would be done: actions.
     Future,
+    /// What would be removed.
+    Removal,
+    /// What was removed.
+    Removed,
 }
 
-/// Whether all is attached, or could be.
+impl Tense {
+    const fn column(self) -> &'static str {
+        match self {
+            Self::Past | Self::Removed => "STATE",
+            Self::Future | Self::Removal => "ACTION",
+        }
+    }
+}
+
+/// Whether all is as it should be, or could be.
 pub(super) fn is_good(outcome: &Outcome, tense: Tense) -> bool {
-    outcome.verdict.ready || (tense == Tense::Future && outcome.verdict.reason == Reason::Planned)
+    match tense {
+        Tense::Past => outcome.verdict.ready,
+        Tense::Future | Tense::Removal => outcome.verdict.ready || outcome.verdict.reason == Reason::Planned,
+        Tense::Removed => matches!(outcome.verdict.reason, Reason::Planned | Reason::Removed),
+    }
 }
 
 /// Everything that is printed for people.
@@ -56,9 +73,14 @@ fn table(done: &Done<'_>, tense: Tense) -> String {
         return text;
     };
     if let Some(rows) = outcome.rows.as_ref().filter(|rows| !rows.is_empty()) {
-        let mut table = Table::new(&["TARGET", "DIGEST", if tense == Tense::Past { "STATE" } else { "ACTION" }, "ATTACHMENT", "WHY"]);
+        let mut table = Table::new(&["TARGET", "DIGEST", tense.column(), "ATTACHMENT", "WHY"]);
         for row in rows {
-            let (word, why) = if tense == Tense::Past { past(row) } else { future(row) };
+            let (word, why) = match tense {
+                Tense::Past => past(row),
+                Tense::Future => future(row),
+                Tense::Removal => removal(row),
+                Tense::Removed => removed(row),
+            };
             let attachment = row.attachment.as_deref().map(short).unwrap_or_default();
             table.row([target(row), short(&row.digest), word.to_owned(), attachment, line(&why, WHY)]);
         }
@@ -86,7 +108,8 @@ fn summary(outcome: &Outcome, tense: Tense) -> String {
     let _ = match tense {
         Tense::Past if verdict.ready => writeln!(text, "  Ready: {}", Clean(&verdict.message)),
         Tense::Future if verdict.ready => writeln!(text, "  nothing to do: {}", Clean(&verdict.message)),
-        Tense::Future if verdict.reason == Reason::Planned => {
+        Tense::Removed if verdict.reason == Reason::Removed => writeln!(text, "  {}", Clean(&verdict.message)),
+        Tense::Future | Tense::Removal | Tense::Removed if verdict.reason == Reason::Planned => {
             writeln!(text, "  {}", Clean(verdict.message.strip_prefix("dry run: ").unwrap_or(&verdict.message)))
         }
         _ => writeln!(text, "  {}: {}", verdict.reason, Clean(&verdict.message)),
@@ -135,6 +158,24 @@ fn future(row: &TargetStatus) -> (&'static str, String) {
         TargetState::Pending => ("wait", cause(row).unwrap_or_default()),
         TargetState::Failed => ("fail", cause(row).unwrap_or_default()),
         TargetState::Skipped => ("skip", skipped(row)),
+    }
+}
+
+fn removal(row: &TargetStatus) -> (&'static str, String) {
+    match row.state {
+        TargetState::Attached => ("remove", cause(row).unwrap_or_else(|| "an equal one is there".to_owned())),
+        TargetState::Pending | TargetState::Planned => ("none", cause(row).unwrap_or_default()),
+        TargetState::Failed => ("fail", cause(row).unwrap_or_default()),
+        TargetState::Skipped => ("skip", skipped(row)),
+    }
+}
+
+fn removed(row: &TargetStatus) -> (&'static str, String) {
+    match row.state {
+        TargetState::Attached => ("Kept", "spec.dryRun is set".to_owned()),
+        TargetState::Pending | TargetState::Planned => ("Absent", cause(row).unwrap_or_default()),
+        TargetState::Failed => ("Failed", cause(row).unwrap_or_default()),
+        TargetState::Skipped => ("Skipped", skipped(row)),
     }
 }
 

@@ -8,6 +8,7 @@ mod allowed_repositories;
 mod apply;
 mod claims;
 mod deletion;
+mod detach;
 mod dry_run;
 mod failure;
 mod finish;

@@ -32,6 +32,8 @@ pub enum Mode {
     Attach,
     /// Only say what would be done.
     Plan,
+    /// Only find what equals what is wanted, to be removed by [`Engine::detach`].
+    Detach,
 }
 
 /// One pass for one resource.
@@ -160,7 +162,7 @@ impl Pass<'_> {
         let check_empty = async {
             match request.mode {
                 Mode::Attach => self.session.has_blob(&Descriptor::empty().digest).await.unwrap_or(false),
-                Mode::Plan => true,
+                Mode::Plan | Mode::Detach => true,
             }
         };
         let resolve = observe::resolve(self.session, &request.intent.reference, limits);
@@ -169,6 +171,11 @@ impl Pass<'_> {
         let signer = key.as_ref().map(|key| key.as_ref().map(|signer| &**signer));
         let pass = Pass { signer, ..*self };
         match &request.intent.desired {
+            Desired::WhenSuperseded(_) if request.mode == Mode::Detach => Err(Failure::new(
+                Reason::InvalidSpec,
+                "spec.endOfLife.whenSuperseded: its marks carry dates that only the status of a cluster's resource knows: give the digest in \
+                 spec.image and the date in spec.endOfLife.date",
+            )),
             Desired::WhenSuperseded(wanted) => pass.supersede(wanted, &resolved?, empty_is_there, journal, claims).await,
             Desired::Content { .. } | Desired::Signature { .. } => pass.attach(&resolved?, empty_is_there, journal, claims).await,
         }

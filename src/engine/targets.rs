@@ -107,6 +107,9 @@ impl Pass<'_> {
         let is_needless = empty_is_there || wanted.is_empty();
         let (targets, empty) = tokio::join!(self.observe(wanted), self.provide_empty(is_needless));
         outcome.referrers_mode = self.session.referrers_mode().or_else(|| targets.first().map(|target| target.source)).map(mode);
+        if self.request.mode == Mode::Detach {
+            return Ok(self.found(outcome, table, &targets));
+        }
         let plans: Vec<TargetPlan> = targets.iter().map(|target| self.plan(target)).collect();
         let work = Work { entries, table, targets: &targets, plans: &plans, empty };
         self.apply(outcome, work, journal, claims).await
@@ -128,7 +131,7 @@ impl Pass<'_> {
 
     /// Sees to it that the registry has the empty blob, which every attachment needs, while the listings are under way.
     async fn provide_empty(&self, is_there: bool) -> Result<(), Failure> {
-        if is_there || self.request.mode == Mode::Plan {
+        if is_there || self.request.mode != Mode::Attach {
             return Ok(());
         }
         self.in_time(self.session.put_blob(Bytes::from_static(b"{}"))).await??;

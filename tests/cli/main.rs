@@ -4,6 +4,7 @@
 
 mod attach;
 mod desk;
+mod detach;
 mod input;
 mod pin;
 mod signature;
