@@ -142,6 +142,36 @@ impl RawIndex {
     }
 }
 
+/// One page of a listing of referrers: its entries as they were written, and nothing else of it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReferrersPage<'a> {
+    #[serde(borrow, default)]
+    media_type: Option<&'a RawValue>,
+    /// The entries, in their order; `null` and absent are none.
+    #[serde(default, rename = "manifests", deserialize_with = "null_is_default")]
+    pub entries: Vec<RawEntry>,
+}
+
+impl<'a> ReferrersPage<'a> {
+    /// Reads a page. Unlike [`RawIndex`] it keeps no field that it does not know, which a registry can make large.
+    ///
+    /// # Errors
+    /// When the bytes are no JSON object, or `manifests` is neither a list nor `null` or stands twice.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, serde_json::Error> {
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(serde_json::Error::custom("it is no JSON object")); // a list would be taken for the fields in their order
+        }
+        serde_json::from_slice(bytes)
+    }
+
+    /// The media type that the page itself states.
+    #[must_use]
+    pub fn media_type(&self) -> Option<String> {
+        serde_json::from_str(self.media_type?.get()).ok()
+    }
+}
+
 impl Serialize for RawIndex {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap as _;

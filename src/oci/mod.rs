@@ -19,7 +19,7 @@ pub use artifact_type::{ArtifactType, ArtifactTypeError};
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub(crate) use digest::{cut, hex};
-pub use index::{ImageIndex, RawEntry, RawIndex};
+pub use index::{ImageIndex, RawEntry, RawIndex, ReferrersPage};
 pub use manifest::{ImageManifest, Manifest, ManifestError};
 pub use platform::Platform;
 pub use platform_pattern::{PlatformPattern, PlatformPatternError};

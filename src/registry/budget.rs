@@ -77,7 +77,8 @@ impl Account {
         let buffer = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // The semaphore is never closed.
         let mut buffer = buffer.unwrap_or_default();
-        buffer.reserve(units * UNIT);
+        // Each for the largest answer from the start: buffers that grow leave holes where they were.
+        buffer.reserve((ALL / SPARE).max(units * UNIT));
         Share { buffer, spare, _account: account, _permits: permits.ok() }
     }
 }

@@ -11,7 +11,7 @@ use super::options::ReferrersMode;
 use super::pages::Pages;
 use super::session::{Locator, Session};
 use super::transport::Answer;
-use crate::oci::{ArtifactType, Digest, RawEntry, RawIndex, Tag, media_type};
+use crate::oci::{ArtifactType, Digest, RawEntry, RawIndex, ReferrersPage, Tag, media_type};
 
 /// Where a listing came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,16 +93,17 @@ impl Session {
         let mut first = true;
         while let Some(url) = next {
             let answer = pages.get(self, url, media_type::OCI_INDEX).await?;
-            if first && self.is_unsupported(&operation, &answer) {
+            let read = ReferrersPage::parse(if answer.is_success() { &answer.body } else { b"" });
+            let is_listing = is_listing(&answer, read.as_ref().ok());
+            if first && self.is_unsupported(&operation, &answer, is_listing) {
                 return Ok(Err((operation, answer)));
             }
             first = false;
             if !answer.is_success() {
                 return Err(self.refusal(&operation, &answer));
             }
-            let index = RawIndex::parse(&answer.body);
-            let index = index.map_err(|error| self.protocol(&operation, &format!("the listing is malformed: {error}")))?;
-            if !is_listing(&answer) {
+            let index = read.map_err(|error| self.protocol(&operation, &format!("the listing is malformed: {error}")))?;
+            if !is_listing {
                 return Err(self.protocol(&operation, "a page of the listing is no image index"));
             }
             entries.extend(index.entries);
@@ -122,13 +123,13 @@ impl Session {
     }
 
     /// Whether an answer says that there is no referrers API. A repository that does not exist says nothing of the API.
-    fn is_unsupported(&self, operation: &Operation, answer: &Answer) -> bool {
+    fn is_unsupported(&self, operation: &Operation, answer: &Answer, is_listing: bool) -> bool {
         match answer.status {
             404 => !self.answered(operation, answer).codes.iter().any(|code| code == "NAME_UNKNOWN"),
             400 | 405 | 406 | 501 => true,
             // Redirects within the origin have been followed: this one leads away, or is a 303.
             300..=399 => true,
-            200..=299 => !is_listing(answer),
+            200..=299 => !is_listing,
             _ => false,
         }
     }
@@ -166,10 +167,9 @@ impl Session {
 }
 
 /// Whether an answer is an image index, by its header or by its own word.
-fn is_listing(answer: &Answer) -> bool {
+fn is_listing(answer: &Answer, read: Option<&ReferrersPage<'_>>) -> bool {
     let served = answer.header(header::CONTENT_TYPE).map(media_type::essence);
-    served == Some(media_type::OCI_INDEX)
-        || RawIndex::parse(&answer.body).is_ok_and(|index| index.media_type().as_deref() == Some(media_type::OCI_INDEX))
+    served == Some(media_type::OCI_INDEX) || read.is_some_and(|page| page.media_type().as_deref() == Some(media_type::OCI_INDEX))
 }
 
 /// Whether `OCI-Filters-Applied` names the type. The value is a list.

@@ -99,7 +99,8 @@ impl Transport {
                 .user_agent(&options.user_agent)
                 .connect_timeout(options.timeouts.connect)
                 .read_timeout(options.timeouts.idle)
-                .pool_max_idle_per_host(options.max_requests_per_registry)
+                // Every connection of HTTP/1.1 keeps what its largest answer took for a buffer, up to 400 KiB.
+                .pool_max_idle_per_host(options.max_requests_per_registry.min(4))
                 .pool_idle_timeout(Duration::from_secs(90))
                 .http2_max_header_list_size(64 << 10)
                 // What may be on its way to us before we have asked to read it.

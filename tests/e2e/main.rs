@@ -28,6 +28,7 @@ mod fairness;
 mod gitops;
 mod images;
 mod logs;
+mod marks;
 mod memory;
 mod metrics;
 mod namespace;

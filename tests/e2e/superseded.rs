@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use affix::api::{ImageAttachmentStatus, TargetState};
+use affix_testbed::hostile::{HostileRegistry, Matcher, Op, Quirks, Stage};
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::peer::Peer;
 use affix_testbed::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::controller::Controller;
-use crate::images::{END_OF_LIFE, LIFECYCLE, registries, summary};
+use crate::images::{END_OF_LIFE, LIFECYCLE, host, registries, summary};
 use crate::namespace::Namespace;
 use crate::readers;
 
@@ -153,4 +154,100 @@ async fn digests_that_the_tag_is_known_to_have_left_are_marked_on_the_first_day(
     );
     namespace.check_rules().await;
     drop(controller);
+}
+
+#[tokio::test]
+async fn moves_in_a_row_to_a_nested_index_and_to_a_single_manifest_each_mark_what_nothing_reaches_any_more() {
+    let namespace = Namespace::new("row").await;
+    let controller = Controller::start(&namespace).await;
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        let a1a1 = push(registry, old(), "v1").await;
+        let (b1b1, c1c1) = (a1a1.digest_of("linux/amd64").unwrap(), a1a1.digest_of("linux/arm64").unwrap());
+        let name = format!("app-{nth}");
+        namespace.apply(&name, watch(&a1a1.tagged(), json!({}))).await;
+        until(&namespace, &name, |status| reason(status) == "Watching").await;
+
+        // The next one has c1c1 in a nested index, and no amd64 any more.
+        let nested = Index::new().image(Image::new("linux/arm64", "c1c1")).image(Image::new("linux/s390x", "d1d1"));
+        let inner = nested.digest();
+        let z1z1 = push(registry, Index::new().index(nested), "v1").await;
+        until(&namespace, &name, moved).await;
+        for (digest, expected) in [(a1a1.digest(), 1), (b1b1, 1), (c1c1, 0)] {
+            assert_eq!(marks(registry, &namespace, &a1a1, digest).await, expected, "{digest}");
+        }
+
+        // Then a single manifest: nothing of the index before is in use, the nested one included.
+        let single = Image::new("linux/amd64", "e1e1").push(&registry.raw().unwrap(), "team/app", "v1").await.unwrap();
+        let done = |status: &ImageAttachmentStatus| {
+            moved(status) && status.superseded.len() == 2 && status.superseded.iter().all(|left| left.state == TargetState::Attached)
+        };
+        let status = until(&namespace, &name, done).await;
+        let dates: Vec<_> = status.superseded.iter().map(|left| (left.digest.as_str(), left.date.is_some())).collect();
+        assert_eq!(dates, [(a1a1.digest(), true), (z1z1.digest(), true)]);
+        for digest in [a1a1.digest(), b1b1, c1c1, z1z1.digest(), inner.as_str()] {
+            assert_eq!(marks(registry, &namespace, &a1a1, digest).await, 1, "{digest}");
+        }
+        assert_eq!(marks(registry, &namespace, &a1a1, single.digest()).await, 0);
+    }
+    namespace.check_rules().await;
+    drop(controller);
+}
+
+#[tokio::test]
+async fn a_tag_that_is_deleted_has_not_moved() {
+    let namespace = Namespace::new("deleted-tag").await;
+    let controller = Controller::start(&namespace).await;
+    for quirks in [Quirks::default(), Quirks::distribution()] {
+        let registry = HostileRegistry::builder().quirks(quirks).start().await.unwrap();
+        let image = host(&registry, "v1");
+        let name = format!("app-{}", registry.address().port());
+        namespace.apply(&name, watch(&registry.reference("team/app:v1"), json!({}))).await;
+        until(&namespace, &name, |status| reason(status) == "Watching").await;
+        registry.store().delete_tag("team/app", "v1");
+        let status = until(&namespace, &name, |status| reason(status) == "NotFound").await;
+        assert!(status.superseded.is_empty(), "{status:#?}");
+        registry.store().put_tag("team/app", "v1", &image.digest);
+        let status = until(&namespace, &name, |status| reason(status) == "Watching").await;
+        assert!(status.superseded.is_empty(), "{status:#?}");
+        assert!(registry.store().referrers("team/app", &image.digest).is_empty(), "{}", registry.transcript());
+        namespace.delete(&name).await;
+    }
+    drop(controller);
+}
+
+#[tokio::test]
+async fn what_a_kill_in_the_middle_left_undone_is_done_later_with_the_same_date_although_the_tag_has_moved_on() {
+    let namespace = Namespace::new("middle").await;
+    for quirks in [Quirks::default(), Quirks::distribution()] {
+        let registry = HostileRegistry::builder().quirks(quirks).start().await.unwrap();
+        let first = host(&registry, "v1");
+        let name = format!("app-{}", registry.address().port());
+        let controller = Controller::start(&namespace).await;
+        namespace.apply(&name, watch(&registry.reference("team/app:v1"), json!({}))).await;
+        until(&namespace, &name, |status| reason(status) == "Watching").await;
+
+        let mut hold = registry.hold(Stage::Before, Matcher::on(Op::ManifestPut).with_subject());
+        let second = registry.image("team/app", "v1").seed("second").platforms(["linux/amd64"]).push();
+        hold.reached().await.unwrap();
+        let date = namespace.status(&name).await.superseded[0].date.clone();
+        assert!(date.is_some(), "a date is saved before the push");
+        controller.kill().await;
+        hold.release();
+        registry.image("team/app", "v1").seed("third").platforms(["linux/amd64"]).push();
+
+        let controller = Controller::start(&namespace).await;
+        let done = |status: &ImageAttachmentStatus| {
+            status.superseded.len() == 2 && status.superseded.iter().all(|left| left.state == TargetState::Attached)
+        };
+        let status = until(&namespace, &name, done).await;
+        assert_eq!(status.superseded[0].date, date);
+        for image in [&first, &second] {
+            for subject in std::iter::once(&image.digest).chain(image.children.iter().map(|child| &child.digest)) {
+                assert_eq!(registry.store().referrers("team/app", subject).len(), 1, "{subject}\n{}", registry.transcript());
+            }
+        }
+        namespace.check_rules().await;
+        namespace.delete(&name).await;
+        drop(controller);
+    }
 }

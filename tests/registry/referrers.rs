@@ -140,7 +140,7 @@ async fn a_listing_that_fails_is_an_error_and_never_empty() {
         (Reply::status(418), ErrorKind::ManifestRejected, "HTTP 418"),
         (Reply::body(200, INDEX, "{\"manifests\":"), ErrorKind::RegistryUnavailable, "the listing is malformed"),
         (Reply::body(200, INDEX, "[]"), ErrorKind::RegistryUnavailable, "the listing is malformed"),
-        (Reply::body(200, INDEX, "{\"manifests\":[],\"manifests\":[]}"), ErrorKind::RegistryUnavailable, "stands twice"),
+        (Reply::body(200, INDEX, "{\"manifests\":[],\"manifests\":[]}"), ErrorKind::RegistryUnavailable, "duplicate field `manifests`"),
     ] {
         registry.calm();
         registry.fault(Matcher::on(Op::ReferrersList), reply.clone());
