@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use affix::admission::{self, CertificateSource, Lookups, Options, ServerLimits};
+use affix::service::Addresses;
 use affix_testbed::certificates::Authority;
 use affix_testbed::hostile::HostileRegistry;
 use affix_testbed::{http_client, port};
@@ -39,8 +40,7 @@ async fn main() {
     let stop = CancellationToken::new();
     let options = Options {
         listen_addr: address.parse().unwrap(),
-        metrics_addr: None,
-        health_addr: None,
+        addresses: Addresses::default(),
         shutdown_delay: Duration::ZERO,
         certificate: CertificateSource::Given(dir.path().to_owned()),
         limits: ServerLimits::default(),

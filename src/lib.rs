@@ -2,7 +2,7 @@
 //!
 //! The rooms, each of which uses only those before it: [`api`] (the custom resource), [`oci`] (wire types), [`attachment`]
 //! (what to attach, to what: pure), [`signing`] (signature shapes: pure), [`registry`] (the distribution protocol), [`engine`]
-//! (observe, plan, apply), `service` (health, metrics, signals), [`controller`] (the cluster), [`admission`] (webhooks) and `cli`.
+//! (observe, plan, apply), [`service`] (start, health, metrics, signals), [`controller`] (the cluster), [`admission`] (webhooks) and `cli`.
 
 pub mod admission;
 pub mod api;
@@ -14,5 +14,5 @@ pub mod engine;
 pub mod fuzzing;
 pub mod oci;
 pub mod registry;
-mod service;
+pub mod service;
 pub mod signing;

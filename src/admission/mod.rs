@@ -30,4 +30,4 @@ mod workload;
 
 pub use mark::LifecycleType;
 pub use options::{CertificateSource, Lookups, Options, SelfManaged, ServerLimits};
-pub use run::{Clock, RunError, run, serve};
+pub use run::{Clock, run, serve};

@@ -1,21 +1,19 @@
 //! What the webhooks' flags say.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::mark::LifecycleType;
 use crate::registry::{self, HostPattern};
+use crate::service::{Addresses, ListenAddress};
 
 /// Options of the webhooks.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Address of the webhooks, which speak TLS.
-    pub listen_addr: SocketAddr,
-    /// Address of `/metrics`; `None`: not served.
-    pub metrics_addr: Option<SocketAddr>,
-    /// Address of `/healthz` and `/readyz`; `None`: not served.
-    pub health_addr: Option<SocketAddr>,
+    pub listen_addr: ListenAddress,
+    /// Where health and metrics are served.
+    pub addresses: Addresses,
     /// How long new calls are taken after the order to stop.
     pub shutdown_delay: Duration,
     /// Where the certificate comes from.

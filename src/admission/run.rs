@@ -14,7 +14,7 @@ use super::reviewer::Reviewer;
 use super::routes::routes;
 use super::server::{Served, Server};
 use crate::registry::Registries;
-use crate::service::{self, Readiness};
+use crate::service::{self, Probes, Readiness, StartError};
 
 /// What tells the time of day.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -24,37 +24,12 @@ const CERTIFICATE: &str = "the certificate";
 /// What it says while the process ends.
 const STOPPING: &str = "the end";
 
-/// Why the webhooks could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// No kubeconfig and not in a cluster, or a broken one.
-    #[error("the cluster's configuration cannot be read: {0}")]
-    Config(String),
-    /// The client could not be built.
-    #[error("the cluster's client cannot be made: {0}")]
-    Client(#[from] kube::Error),
-    /// An address cannot be listened on.
-    #[error("{what} cannot be served: {source}")]
-    Listen {
-        /// Which server.
-        what: &'static str,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Signals cannot be received.
-    #[error("signals cannot be received: {0}")]
-    Signal(std::io::Error),
-}
-
 /// Runs the webhooks until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When they cannot start; whatever happens later is retried.
-pub async fn run(options: Options) -> Result<(), RunError> {
-    let mut config = kube::Config::infer().await.map_err(|error| RunError::Config(error.to_string()))?;
-    config.read_timeout = None;
-    let stop = CancellationToken::new();
-    service::stop_on_signal(stop.clone()).map_err(RunError::Signal)?;
+pub async fn run(options: Options) -> Result<(), StartError> {
+    let (config, stop) = service::begin().await?;
     serve(options, Client::try_from(config)?, Arc::new(Timestamp::now), stop).await
 }
 
@@ -62,28 +37,16 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 ///
 /// # Errors
 /// When an address cannot be listened on.
-pub async fn serve(options: Options, client: Client, clock: Clock, stop: CancellationToken) -> Result<(), RunError> {
-    let listen = |what| move |source| RunError::Listen { what, source };
+pub async fn serve(options: Options, client: Client, clock: Clock, stop: CancellationToken) -> Result<(), StartError> {
     let metrics = Arc::new(Metrics::new());
-    let readiness = Arc::new(Readiness::default());
-    readiness.wait_for(CERTIFICATE);
-    // Health and metrics are served to the very end.
-    let ended = CancellationToken::new();
-    let _guard = ended.clone().drop_guard();
-    if let Some(address) = options.health_addr {
-        service::serve("health", address, service::health_routes(Arc::clone(&readiness)), ended.clone()).await.map_err(listen("health"))?;
-    }
-    if let Some(address) = options.metrics_addr {
-        let encoded = Arc::clone(&metrics);
-        service::serve("metrics", address, service::metrics_routes(move || encoded.encode()), ended.clone())
-            .await
-            .map_err(listen("metrics"))?;
-    }
+    let encoded = Arc::clone(&metrics);
+    let probes = Probes::serve(options.addresses, [CERTIFICATE.to_owned()], move || encoded.encode())?;
+    let readiness = &probes.readiness;
     let served = Arc::new(Served::default());
     let server = Server::bind(options.listen_addr, Arc::clone(&served), options.limits.clone(), Arc::clone(&metrics));
-    let server = server.await.map_err(listen("webhooks"))?;
+    let server = server.map_err(|source| StartError::Listen { what: "webhooks", address: options.listen_addr, source })?;
 
-    let keeping = keep(options.certificate, client.clone(), Arc::clone(&clock), served, Arc::clone(&metrics), Arc::clone(&readiness));
+    let keeping = keep(options.certificate, client.clone(), Arc::clone(&clock), served, Arc::clone(&metrics), Arc::clone(readiness));
     let registries = Registries::new(options.registries);
     let reviewer = Arc::new(Reviewer::new(client, registries, options.lookups, clock, Arc::clone(&metrics)));
     let routes = routes(Arc::clone(&reviewer), &options.limits, metrics);

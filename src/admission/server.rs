@@ -5,7 +5,6 @@
 //! connections and the certificate of each handshake are decided here.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use super::options::ServerLimits;
+use crate::service::ListenAddress;
 
 /// Requests at once on one connection; the API server keeps few connections with many requests.
 const STREAMS: u32 = 250;
@@ -67,13 +67,8 @@ impl Server {
     ///
     /// # Errors
     /// When the address is taken or not this machine's.
-    pub(super) async fn bind(
-        address: SocketAddr,
-        served: Arc<Served>,
-        limits: ServerLimits,
-        metrics: Arc<Metrics>,
-    ) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+    pub(super) fn bind(address: ListenAddress, served: Arc<Served>, limits: ServerLimits, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        let listener = address.listen()?;
         tracing::info!(address = %listener.local_addr()?, "serving webhooks");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(std::io::Error::other)?;

@@ -9,7 +9,7 @@ use crate::controller::{self, LeaderElection, Options};
 use crate::engine::EngineOptions;
 use crate::oci::Digest;
 
-use super::flags::{Address, RegistryArgs, address};
+use super::flags::{AddressArgs, RegistryArgs};
 
 /// Flags of `affix controller`.
 #[derive(Debug, ClapArgs)]
@@ -24,12 +24,8 @@ Examples:
   # One shard of two
   affix controller --watch-label-selector affix.dev/shard=1")]
 pub(super) struct Args {
-    /// Where /metrics is served; 0 switches it off
-    #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = address)]
-    metrics_addr: Address,
-    /// Where /healthz and /readyz are served; 0 switches them off
-    #[arg(long, value_name = "ADDRESS", default_value = ":9440", value_parser = address)]
-    health_addr: Address,
+    #[command(flatten)]
+    addresses: AddressArgs,
     /// Only resources with these labels, for sharding
     #[arg(long, value_name = "SELECTOR")]
     watch_label_selector: Option<String>,
@@ -125,8 +121,7 @@ impl Args {
     fn options(self) -> Options {
         let pause = |duration: &GoDuration| -> Duration { duration.get() };
         Options {
-            metrics_addr: self.metrics_addr.0,
-            health_addr: self.health_addr.0,
+            addresses: self.addresses.into(),
             leader_election: self.election.options(self.watch_label_selector.as_deref()),
             watch_label_selector: self.watch_label_selector,
             watch_namespaces: self.watch_namespaces,

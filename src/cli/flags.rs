@@ -1,10 +1,9 @@
 //! Flags that several long-running commands share.
 
-use std::net::SocketAddr;
-
 use clap::Args as ClapArgs;
 
 use crate::registry::{self, HostPattern, Limits};
+use crate::service::{Addresses, ListenAddress};
 
 /// What is allowed with registries.
 #[derive(Debug, ClapArgs)]
@@ -42,20 +41,33 @@ pub(super) struct RegistryArgs {
     max_index_depth: usize,
 }
 
+/// Where a long-running command can be asked how it is.
+#[derive(Debug, ClapArgs)]
+pub(super) struct AddressArgs {
+    /// Where /metrics is served; 0 switches it off
+    #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = address)]
+    metrics_addr: Address,
+    /// Where /healthz and /readyz are served; 0 switches them off
+    #[arg(long, value_name = "ADDRESS", default_value = ":9440", value_parser = address)]
+    health_addr: Address,
+}
+
+impl From<AddressArgs> for Addresses {
+    fn from(args: AddressArgs) -> Self {
+        Self { metrics: args.metrics_addr.0, health: args.health_addr.0 }
+    }
+}
+
 /// An address, or none.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Address(pub(super) Option<SocketAddr>);
+struct Address(Option<ListenAddress>);
 
-/// Reads `host:port`, `:port` (every address of the machine) and `0` (none).
-pub(super) fn address(text: &str) -> Result<Address, String> {
-    if text == "0" {
-        return Ok(Address(None));
+/// Reads an address, or `0` for none.
+fn address(text: &str) -> Result<Address, String> {
+    match text {
+        "0" => Ok(Address(None)),
+        text => text.parse().map(|address| Address(Some(address))).map_err(|refusal| format!("{refusal}, or 0 to switch it off")),
     }
-    let whole = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-    whole
-        .parse()
-        .map(|address| Address(Some(address)))
-        .map_err(|_| format!("{text:?} is not an address: write :8080, 127.0.0.1:8080, or 0 to switch it off"))
 }
 
 impl RegistryArgs {

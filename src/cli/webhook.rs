@@ -1,6 +1,5 @@
 //! `affix webhook`: the admission webhooks.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -8,8 +7,9 @@ use clap::Args as ClapArgs;
 use crate::admission::{self, CertificateSource, LifecycleType, Lookups, Options, SelfManaged, ServerLimits};
 use crate::api::GoDuration;
 use crate::registry::{self, HostPattern, RetryPolicy};
+use crate::service::{ListenAddress, StartError};
 
-use super::flags::{Address, RegistryArgs, address};
+use super::flags::{AddressArgs, RegistryArgs};
 
 /// Flags of `affix webhook`.
 #[derive(Debug, ClapArgs)]
@@ -25,14 +25,10 @@ Examples:
   affix webhook --trusted-namespaces platform --lifecycle-type application/vnd.microsoft.artifact.lifecycle,application/vnd.demo.artifact.lifecycle")]
 pub(super) struct Args {
     /// Where the API server is answered, over TLS
-    #[arg(long, value_name = "ADDRESS", default_value = ":9443", value_parser = listen_address)]
-    listen_addr: SocketAddr,
-    /// Where /metrics is served; 0 switches it off
-    #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = address)]
-    metrics_addr: Address,
-    /// Where /healthz and /readyz are served; 0 switches them off
-    #[arg(long, value_name = "ADDRESS", default_value = ":9440", value_parser = address)]
-    health_addr: Address,
+    #[arg(long, value_name = "ADDRESS", default_value = ":9443")]
+    listen_addr: ListenAddress,
+    #[command(flatten)]
+    addresses: AddressArgs,
     /// After SIGTERM: how long new calls are still taken, so that none fails while the Service forgets this replica
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     shutdown_delay: GoDuration,
@@ -115,16 +111,12 @@ struct EndOfLifeArgs {
     insecure_registries: Vec<HostPattern>,
 }
 
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    address(text)?.0.ok_or_else(|| "the API server must be answered somewhere: write an address such as :9443".to_owned())
-}
-
 impl Args {
     /// Runs the webhooks until they are told to stop.
     ///
     /// # Errors
     /// When they cannot start.
-    pub(super) async fn run(self) -> Result<(), admission::RunError> {
+    pub(super) async fn run(self) -> Result<(), StartError> {
         admission::run(self.options()).await
     }
 
@@ -133,8 +125,7 @@ impl Args {
         let named = |name: String| (!name.is_empty()).then_some(name);
         Options {
             listen_addr: self.listen_addr,
-            metrics_addr: self.metrics_addr.0,
-            health_addr: self.health_addr.0,
+            addresses: self.addresses.into(),
             shutdown_delay: self.shutdown_delay.get(),
             certificate: match certificates.certificate_dir {
                 Some(dir) => CertificateSource::Given(dir),

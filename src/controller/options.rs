@@ -1,18 +1,16 @@
 //! What the operator's flags say.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::engine::EngineOptions;
 use crate::registry;
+use crate::service::Addresses;
 
 /// Options of the operator; the names are those of Flux's controllers.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Address of `/metrics`; `None`: not served.
-    pub metrics_addr: Option<SocketAddr>,
-    /// Address of `/healthz` and `/readyz`; `None`: not served.
-    pub health_addr: Option<SocketAddr>,
+    /// Where health and metrics are served.
+    pub addresses: Addresses,
     /// Only resources with these labels (sharding).
     pub watch_label_selector: Option<String>,
     /// Only these namespaces; empty: all.

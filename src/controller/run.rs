@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::ImageAttachment;
 use crate::engine::Engine;
 use crate::registry::{self, Registries};
-use crate::service::{self, Readiness};
+use crate::service::{self, Probes, Readiness, StartError};
 
 use super::context::Context;
 use super::fence::Fence;
@@ -35,26 +35,12 @@ const HANDOVER: Duration = Duration::from_millis(300);
 /// Why the operator could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// No kubeconfig and not in a cluster, or a broken one.
-    #[error("the cluster's configuration cannot be read: {0}")]
-    Config(String),
-    /// The client could not be built.
-    #[error("the cluster's client cannot be made: {0}")]
-    Client(#[from] kube::Error),
+    /// As for every long-running part.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// The times of leader election do not fit each other.
     #[error("leader election: {0}")]
     Election(String),
-    /// An address cannot be listened on.
-    #[error("{what} cannot be served: {source}")]
-    Listen {
-        /// Which server.
-        what: &'static str,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Signals cannot be received.
-    #[error("signals cannot be received: {0}")]
-    Signal(std::io::Error),
 }
 
 /// Runs the operator until SIGTERM or SIGINT.
@@ -65,45 +51,32 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     if let Some(election) = &options.leader_election {
         election.check().map_err(RunError::Election)?;
     }
-    let mut config = kube::Config::infer().await.map_err(|error| RunError::Config(error.to_string()))?;
-    config.read_timeout = None;
+    let (mut config, shutdown) = service::begin().await?;
     // A second try of a write would leave without a look at the gate, so whoever writes tries again.
     config.default_retry = false;
     let leadership = Arc::new(if options.leader_election.is_some() { Leadership::standby() } else { Leadership::alone() });
     let metrics = Arc::new(Metrics::new(options.concurrent));
-    let client = ClientBuilder::try_from(config.clone())?
+    let client = ClientBuilder::try_from(config.clone())
+        .map_err(StartError::Client)?
         .with_layer(&CountRequests(Arc::clone(&metrics.cluster)))
         .with_layer(&pace(options.kube_api_qps, options.kube_api_burst))
         .with_layer(&Fence(leadership.gate().clone()))
         .build();
-    let shutdown = CancellationToken::new();
-    let readiness = Arc::new(Readiness::default());
     let scopes: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
-    for scope in &scopes {
-        readiness.wait_for(waited_for(scope.as_deref()));
-    }
-    if let Some(address) = options.health_addr {
-        let routes = service::health_routes(Arc::clone(&readiness));
-        service::serve("health", address, routes, shutdown.clone()).await.map_err(|source| RunError::Listen { what: "health", source })?;
-    }
-    if let Some(address) = options.metrics_addr {
-        let encoded = Arc::clone(&metrics);
-        let routes = service::metrics_routes(move || encoded.encode());
-        service::serve("metrics", address, routes, shutdown.clone())
-            .await
-            .map_err(|source| RunError::Listen { what: "metrics", source })?;
-    }
-    service::stop_on_signal(shutdown.clone()).map_err(RunError::Signal)?;
+    let encoded = Arc::clone(&metrics);
+    let awaited = scopes.iter().map(|scope| waited_for(scope.as_deref()));
+    let probes = Probes::serve(options.addresses, awaited, move || encoded.encode())?;
+    let readiness = &probes.readiness;
     let election = match options.leader_election.clone() {
         None => None,
         Some(election) => {
             // What is written to the Lease opens the gate, so it cannot pass the gate itself.
             let namespace = election.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-            let leases = Api::namespaced(Client::try_from(config)?, &namespace);
-            let election = Election::new(leases, election, Arc::clone(&leadership), Arc::clone(&readiness), Arc::clone(&metrics));
+            let leases = Api::namespaced(Client::try_from(config).map_err(StartError::Client)?, &namespace);
+            let election = Election::new(leases, election, Arc::clone(&leadership), Arc::clone(readiness), Arc::clone(&metrics));
             Some(tokio::spawn(election.run(shutdown.clone())))
         }
     };
@@ -115,7 +88,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let patience = if election.is_some() { HANDOVER } else { DRAIN };
     let context = Arc::new(Context::new(client, engine, options, metrics, leadership));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "affix started");
-    let watches = scopes.into_iter().map(|scope| watch(scope, Arc::clone(&context), Arc::clone(&readiness), shutdown.clone()));
+    let watches = scopes.into_iter().map(|scope| watch(scope, Arc::clone(&context), Arc::clone(readiness), shutdown.clone()));
     let all = futures::future::join_all(watches);
     let drained = async {
         shutdown.cancelled().await;

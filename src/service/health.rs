@@ -1,15 +1,15 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use super::listen::ListenAddress;
 
 /// What the operator still waits for; ready when there is nothing.
 #[derive(Debug, Default)]
@@ -47,12 +47,12 @@ impl Readiness {
 }
 
 /// The routes of the health address.
-pub(crate) fn health_routes(readiness: Arc<Readiness>) -> Router {
+pub(super) fn health_routes(readiness: Arc<Readiness>) -> Router {
     Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(|| async move { readiness.answer() }))
 }
 
 /// The routes of the metrics address.
-pub(crate) fn metrics_routes(encode: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+pub(super) fn metrics_routes(encode: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
     let answer = || async move {
         let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
         (kind, encode()).into_response()
@@ -64,8 +64,8 @@ pub(crate) fn metrics_routes(encode: impl Fn() -> String + Clone + Send + Sync +
 ///
 /// # Errors
 /// When the address is taken or not this machine's.
-pub(crate) async fn serve(what: &'static str, address: SocketAddr, routes: Router, shutdown: CancellationToken) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+pub(super) fn serve(what: &'static str, address: ListenAddress, routes: Router, shutdown: CancellationToken) -> std::io::Result<()> {
+    let listener = address.listen()?;
     tracing::info!(address = %listener.local_addr()?, "serving {what}");
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await {

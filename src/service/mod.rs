@@ -1,10 +1,15 @@
-//! What every long-running part of affix shares: health, metrics over HTTP, and an orderly end.
+//! What every long-running part of affix shares: how it starts, health, metrics over HTTP, and an orderly end.
 //!
-//! Owns the plain HTTP addresses that only the kubelet and a monitoring system ask, and the signals. Knows neither what is
-//! measured nor what is waited for.
+//! Owns the cluster's configuration, the addresses that are listened on, and the signals. Knows neither what is measured nor what
+//! is waited for.
 
 mod health;
+mod listen;
 mod signals;
+mod start;
 
-pub(crate) use health::{Readiness, health_routes, metrics_routes, serve};
-pub(crate) use signals::stop_on_signal;
+pub use listen::ListenAddress;
+pub use start::{Addresses, StartError};
+
+pub(crate) use health::Readiness;
+pub(crate) use start::{Probes, begin};

@@ -3,19 +3,21 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancels `shutdown` at SIGTERM or SIGINT.
+/// What SIGTERM and SIGINT cancel.
 ///
 /// # Errors
 /// When signals cannot be received.
-pub(crate) fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
+pub(super) fn stop_on_signal() -> std::io::Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping: what is under way is ended first");
-        shutdown.cancel();
+        stopping.cancel();
     });
-    Ok(())
+    Ok(stop)
 }

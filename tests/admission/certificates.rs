@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use affix::admission::{self, CertificateSource, Clock, Lookups, Options, SelfManaged, ServerLimits};
+use affix::service::Addresses;
 use affix_testbed::port;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
@@ -29,8 +30,7 @@ struct Replicas {
 fn options(place: &Place, address: &str) -> Options {
     Options {
         listen_addr: address.parse().unwrap(),
-        metrics_addr: None,
-        health_addr: None,
+        addresses: Addresses::default(),
         shutdown_delay: Duration::ZERO,
         certificate: CertificateSource::SelfManaged(SelfManaged {
             secret: SECRET.to_owned(),

@@ -37,7 +37,8 @@ pub(crate) fn values_for_here() -> Vec<String> {
 /// A running operator.
 pub(crate) struct Operator {
     process: Process,
-    health: String,
+    /// The port.
+    health: u16,
     watches: bool,
     _dir: TempDir,
 }
@@ -67,7 +68,7 @@ impl Operator {
         }
         let process = launch.start(&Tools::core().await.unwrap()).unwrap();
         let health = args.iter().find_map(|arg| arg.strip_prefix("--health-addr=:")).unwrap();
-        Self { process, health: format!("127.0.0.1:{health}"), watches, _dir: dir }
+        Self { process, health: health.parse().unwrap(), watches, _dir: dir }
     }
 
     /// Nothing, or what the API server refused it so far.
@@ -83,11 +84,15 @@ impl Operator {
 
     /// Waits until the kubelet would take it for ready.
     pub(crate) async fn ready(&self) -> Result<(), String> {
-        self.wait(|| async {
-            let answer = reqwest::get(format!("http://{}/readyz", self.health)).await;
-            if answer.is_ok_and(|answer| answer.status().is_success()) { Ok(()) } else { Err("it is not ready".to_owned()) }
-        })
-        .await
+        // Kubelets of clusters with IPv4, with IPv6 and with both.
+        for host in ["127.0.0.1", "[::1]"] {
+            self.wait(|| async {
+                let answer = reqwest::get(format!("http://{host}:{}/readyz", self.health)).await;
+                if answer.is_ok_and(|answer| answer.status().is_success()) { Ok(()) } else { Err(format!("it is not ready at {host}")) }
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Waits until `holds`, as long as nothing is refused.

@@ -1,0 +1,85 @@
+//! What every long-running part begins with, in one order: the cluster's configuration, the signals, then health and metrics, so
+//! that a probe is answered before anything else is waited for.
+
+use std::sync::Arc;
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::health::{Readiness, health_routes, metrics_routes, serve};
+use super::listen::ListenAddress;
+use super::signals::stop_on_signal;
+
+/// The plain HTTP addresses, which only the kubelet and a monitoring system ask.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Addresses {
+    /// Address of `/metrics`; `None`: not served.
+    pub metrics: Option<ListenAddress>,
+    /// Address of `/healthz` and `/readyz`; `None`: not served.
+    pub health: Option<ListenAddress>,
+}
+
+/// Why a long-running part could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No kubeconfig and not in a cluster, or a broken one.
+    #[error("the cluster's configuration cannot be read: {0}")]
+    Config(String),
+    /// The client could not be built.
+    #[error("the cluster's client cannot be made: {0}")]
+    Client(#[from] kube::Error),
+    /// An address cannot be listened on.
+    #[error("{what} cannot be served at {address}: {source}")]
+    Listen {
+        /// Which server.
+        what: &'static str,
+        /// The address as it was given.
+        address: ListenAddress,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("signals cannot be received: {0}")]
+    Signal(std::io::Error),
+}
+
+/// The cluster of the kubeconfig, or the one that this process runs in, and what ends the process. A watch may be quiet for long, so
+/// reads have no time-out.
+///
+/// # Errors
+/// When there is no configuration, or no signals.
+pub(crate) async fn begin() -> Result<(kube::Config, CancellationToken), StartError> {
+    let mut config = kube::Config::infer().await.map_err(|error| StartError::Config(error.to_string()))?;
+    config.read_timeout = None;
+    let stop = stop_on_signal().map_err(StartError::Signal)?;
+    Ok((config, stop))
+}
+
+/// Health and metrics, served until this is dropped: whoever asks hears of an orderly end too.
+#[derive(Debug)]
+pub(crate) struct Probes {
+    pub(crate) readiness: Arc<Readiness>,
+    _serving: DropGuard,
+}
+
+impl Probes {
+    /// Serves them. Ready is what waits for nothing, `awaited` to begin with.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on.
+    pub(crate) fn serve(
+        addresses: Addresses,
+        awaited: impl IntoIterator<Item = String>,
+        encode: impl Fn() -> String + Clone + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
+        let readiness = Arc::new(Readiness::default());
+        awaited.into_iter().for_each(|what| readiness.wait_for(what));
+        let ended = CancellationToken::new();
+        let servers =
+            [("health", addresses.health, health_routes(Arc::clone(&readiness))), ("metrics", addresses.metrics, metrics_routes(encode))];
+        for (what, address, routes) in servers {
+            let Some(address) = address else { continue };
+            serve(what, address, routes, ended.clone()).map_err(|source| StartError::Listen { what, address, source })?;
+        }
+        Ok(Self { readiness, _serving: ended.drop_guard() })
+    }
+}
