@@ -1,21 +1,16 @@
 //! Plain requests to the API server: quicker than a kubectl process for each of ten thousand objects.
 
-use std::time::{Duration, Instant};
-
 use affix_testbed::control_plane::ControlPlane;
 use affix_testbed::http_client;
 use anyhow::{Context, bail};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use super::lab::{Lab, resource};
 
 const RESOURCES: &str = "/apis/affix.dev/v1alpha1/namespaces/default/imageattachments";
 /// Requests at once when much is created.
 const AT_ONCE: usize = 16;
-/// How long resources may take to become ready.
-const PATIENCE: Duration = Duration::from_mins(20);
 
 /// A client of the administrator.
 pub(super) struct ApiServer {
@@ -63,19 +58,13 @@ impl ApiServer {
         self.send(request.body(json!({"spec": spec}).to_string())).await.map(drop)
     }
 
-    /// Waits until so many resources are ready.
-    pub(super) async fn ready(&self, count: usize, look: Duration) -> anyhow::Result<()> {
-        let began = Instant::now();
-        loop {
-            let (ready, example) = self.count_ready().await?;
-            if ready >= count {
-                return Ok(());
-            }
-            if began.elapsed() > PATIENCE {
-                bail!("{ready} of {count} resources are ready after {PATIENCE:?}; one that is not: {example}");
-            }
-            sleep(look).await;
+    /// Refuses what the API server does not say as well: that so many resources are ready.
+    pub(super) async fn confirm_ready(&self, count: usize) -> anyhow::Result<()> {
+        let (ready, example) = self.count_ready().await?;
+        if ready < count {
+            bail!("{ready} of {count} resources are ready; one that is not: {example}");
         }
+        Ok(())
     }
 
     /// How many are ready, by the columns that kubectl prints, which cost the API server less than the resources.

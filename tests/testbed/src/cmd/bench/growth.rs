@@ -45,11 +45,8 @@ pub(super) async fn measure(lab: &Lab, effort: &Effort) -> anyhow::Result<String
         }
         text.push('\n');
         let plot = Plot { across: axis.title, up: "milliseconds", curves: curves.into() };
-        if !effort.smoke {
-            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
-            std::fs::write(format!("{folder}/benchmarks-{file}.svg"), plot.svg())?;
-            let _ = writeln!(text, "![{} and time](benchmarks-{file}.svg)\n", axis.title);
-        }
+        text.push_str(&plot.save(file, effort)?);
+        text.push('\n');
     }
     Ok(text)
 }

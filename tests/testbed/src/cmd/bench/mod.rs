@@ -18,6 +18,7 @@ mod scale;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use affix_testbed::tools::Tools;
 use anyhow::Context;
@@ -41,6 +42,9 @@ pub(crate) struct Bench {
     /// Resources of the largest measurement.
     #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     most: usize,
+    /// For how many seconds the operator is watched after a restart, and as long again at rest.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    watch: u64,
     /// A page whose parts are replaced by what was measured.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -81,6 +85,7 @@ impl Part {
 struct Effort {
     rounds: usize,
     most: usize,
+    watch: Duration,
     smoke: bool,
 }
 
@@ -93,9 +98,9 @@ impl Bench {
         let affix = affix.canonicalize().with_context(|| format!("there is no {}: build it with `cargo build`", affix.display()))?;
         let tools = Tools::all().await?;
         let effort = if self.smoke {
-            Effort { rounds: 1, most: 20, smoke: true }
+            Effort { rounds: 1, most: 20, watch: Duration::from_secs(2), smoke: true }
         } else {
-            Effort { rounds: self.rounds.max(1), most: self.most, smoke: false }
+            Effort { rounds: self.rounds.max(1), most: self.most, watch: Duration::from_secs(self.watch.max(1)), smoke: false }
         };
         let parts = if self.only.is_empty() { Part::ALL.to_vec() } else { self.only };
         for part in parts {

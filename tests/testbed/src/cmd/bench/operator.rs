@@ -1,4 +1,4 @@
-//! The operator under measurement: its process, its memory and processor time.
+//! The operator under measurement: its process, its memory and processor time, and what it counts by itself.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,19 +17,35 @@ const TASKSET: &str = "/usr/bin/taskset";
 /// How long it may take to become ready.
 const START: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(2);
+/// How long resources may take to become ready.
+const PATIENCE: Duration = Duration::from_mins(20);
 
 /// `affix controller`, running. It ends with its value.
 pub(super) struct Operator {
     process: Process,
     /// From its start until it watches.
     pub(super) started: Duration,
+    client: reqwest::Client,
+    metrics: String,
+}
+
+/// What the operator has counted since its start.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counted {
+    /// Resources that are ready now.
+    pub(super) ready: usize,
+    /// Requests to registries.
+    pub(super) registry: usize,
+    /// Requests to the API server.
+    pub(super) cluster: usize,
 }
 
 impl Operator {
     /// Starts it and waits until it watches. On `one_core` it has a single one, where the system can do that.
     pub(super) async fn start(lab: &Lab, cluster: &ControlPlane, one_core: bool) -> anyhow::Result<Self> {
         let health = format!("127.0.0.1:{}", port::free()?);
-        let args = ["controller", "--allow-loopback", "--metrics-addr=0", "--health-addr", &health, "--log-format=json"];
+        let metrics = format!("127.0.0.1:{}", port::free()?);
+        let args = ["controller", "--allow-loopback", "--metrics-addr", &metrics, "--health-addr", &health, "--log-format=json"];
         let log = lab.peer.file("controller.log");
         let pinned = one_core && PathBuf::from(TASKSET).exists();
         let launch = if pinned {
@@ -44,7 +60,7 @@ impl Operator {
         loop {
             let answer = client.get(format!("http://{health}/readyz")).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
-                return Ok(Self { process, started: began.elapsed() });
+                return Ok(Self { process, started: began.elapsed(), client, metrics: format!("http://{metrics}/metrics") });
             }
             if let Some(status) = process.ended()? {
                 bail!("the operator ended with {status}:\n{}", process.log()?);
@@ -68,6 +84,32 @@ impl Operator {
         let (_, fields) = text.rsplit_once(')').context("a process's stat")?;
         let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
         Ok(Duration::from_millis(ticks * TICK))
+    }
+
+    /// What its metrics say. Asking costs it little, so that even a wait for thousands of resources may ask often.
+    pub(super) async fn counted(&self) -> anyhow::Result<Counted> {
+        let text = self.client.get(&self.metrics).send().await?.text().await?;
+        let sum = |of: &str| -> usize {
+            let lines = text.lines().filter(|line| line.starts_with(of));
+            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).map(|value| value as usize).sum()
+        };
+        let ready = "affix_resource_conditions{type=\"Ready\",status=\"True\"";
+        Ok(Counted { ready: sum(ready), registry: sum("affix_registry_requests_total"), cluster: sum("rest_client_requests_total") })
+    }
+
+    /// Waits until so many resources are ready.
+    pub(super) async fn ready(&self, count: usize, look: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let ready = self.counted().await?.ready;
+            if ready >= count {
+                return Ok(());
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("{ready} of {count} resources are ready after {PATIENCE:?}");
+            }
+            sleep(look).await;
+        }
     }
 
     /// Ends it in order.

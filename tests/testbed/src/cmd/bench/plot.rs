@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::Effort;
+
 /// Points of one colour.
 pub(super) struct Curve {
     pub(super) title: &'static str,
@@ -16,13 +18,24 @@ pub(super) struct Plot {
 }
 
 const COLOURS: [&str; 2] = ["#1f6feb", "#d1480b"];
+/// Where the page is.
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 320.0;
 const EDGE: f64 = 48.0;
 
 impl Plot {
+    /// Saves the picture beside the page; answers with the line that shows it there. What a smoke test plots is not worth keeping.
+    pub(super) fn save(&self, name: &str, effort: &Effort) -> anyhow::Result<String> {
+        if effort.smoke {
+            return Ok(String::new());
+        }
+        std::fs::write(format!("{DOCS}/benchmarks-{name}.svg"), self.svg())?;
+        Ok(format!("\n![{} and {}](benchmarks-{name}.svg)\n", self.across, self.up))
+    }
+
     /// The picture.
-    pub(super) fn svg(&self) -> String {
+    fn svg(&self) -> String {
         let points = || self.curves.iter().flat_map(|curve| curve.points.iter());
         let widest = points().map(|(across, _)| place(*across)).fold(1.0, f64::max);
         let highest = points().map(|(_, up)| *up).fold(1.0, f64::max);

@@ -47,6 +47,8 @@ pub(super) enum Unit {
     Milliseconds,
     Mebibytes,
     Count,
+    /// A count that may well be below ten, and is a mean.
+    Few,
 }
 
 impl Unit {
@@ -57,6 +59,7 @@ impl Unit {
             Self::Milliseconds => format!("{:.1} ms", value * 1e3),
             Self::Mebibytes => format!("{:.1} MiB", value / f64::from(1 << 20)),
             Self::Count => format!("{value:.0}"),
+            Self::Few => format!("{value:.1}"),
         }
     }
 }
