@@ -29,6 +29,9 @@ pub enum ConditionType {
 }
 
 impl ConditionType {
+    /// Every type.
+    pub const ALL: [Self; 5] = [Self::Ready, Self::Resolved, Self::Attached, Self::Reconciling, Self::Stalled];
+
     /// The name as it stands in the list.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

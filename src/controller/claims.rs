@@ -39,7 +39,7 @@ impl<'a> ClusterClaims<'a> {
     async fn others(&self) -> Result<&Vec<ImageAttachment>, ClusterError> {
         let read = || async {
             let Ok(own) = parse_reference(&self.object.spec.image) else { return Ok(Vec::new()) };
-            let mut others = self.context.neighbours().await?;
+            let mut others = self.context.neighbours(&own).await?;
             others.retain(|other| other.uid() != self.object.uid() && is_of(other, &own));
             others.sort_by_key(|other| (other.creation_timestamp().map(|at| at.0), other.name_any()));
             Ok(others)

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource as _, ResourceExt as _};
 use serde_json::json;
 use std::sync::Arc;
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus, Reason};
-use crate::engine::{Draft, Engine, Failure, Journal, Note, Severity, status_in_progress};
+use crate::engine::{Draft, Engine, Failure, Journal, Note, status_in_progress};
 
+use super::events::Events;
 use super::leadership::Leadership;
 use super::metrics::Metrics;
 use super::neighbours::Neighbours;
@@ -34,7 +34,7 @@ pub(super) struct Context {
     pub(super) lanes: Lanes,
     pub(super) metrics: Arc<Metrics>,
     pub(super) leadership: Arc<Leadership>,
-    recorder: Recorder,
+    events: Events,
 }
 
 /// The API server did not do what it was asked.
@@ -57,10 +57,10 @@ pub(super) enum ClusterError {
 impl Context {
     pub(super) fn new(client: Client, engine: Engine, options: Options, metrics: Arc<Metrics>, leadership: Arc<Leadership>) -> Self {
         let instance = std::env::var("HOSTNAME").ok();
-        let recorder = Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance });
+        let events = Events::new(client.clone(), MANAGER, instance);
         let lanes = Lanes::new(options.concurrent);
         let (objects, neighbours) = (Objects::default(), Neighbours::default());
-        Self { client, engine, options, objects, neighbours, lanes, metrics, leadership, recorder }
+        Self { client, engine, options, objects, neighbours, lanes, metrics, leadership, events }
     }
 
     /// Bounds a call to the API server.
@@ -84,7 +84,7 @@ impl Context {
     pub(super) async fn write_inheritance(&self, object: &ImageAttachment) -> Result<(), ClusterError> {
         let uid = object.uid().unwrap_or_default();
         let _turn = self.objects.writing(&uid).await;
-        let object = self.objects.freshest(&uid, object);
+        let object = self.objects.freshest(&uid, object.clone());
         self.write_in_turn(&object, &object.status.clone().unwrap_or_default()).await
     }
 
@@ -114,17 +114,7 @@ impl Context {
 
     /// Publishes an event; one that fails fails nothing.
     pub(super) async fn publish(&self, object: &ImageAttachment, note: &Note) {
-        let event = Event {
-            type_: match note.severity {
-                Severity::Normal => EventType::Normal,
-                Severity::Warning => EventType::Warning,
-            },
-            reason: note.reason.as_str().to_owned(),
-            note: Some(crate::api::cut_message(&note.message)),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        let published = self.bounded(self.recorder.publish(&event, &object.object_ref(&()))).await;
+        let published = self.bounded(self.events.tell(&object.object_ref(&()), note, Timestamp::now())).await;
         if let Err(error) = published {
             tracing::warn!(%error, reason = note.reason.as_str(), "an event was not published");
         }

@@ -11,8 +11,11 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
 
 use crate::api::ImageAttachment;
+use crate::oci::Reference;
 
 use super::context::{ClusterError, Context};
+use super::objects::Objects;
+use super::stored::Stored;
 
 /// What a watch brings; what cannot be read is kept apart from what can.
 pub(super) type Guarded = DeserializeGuard<ImageAttachment>;
@@ -21,31 +24,37 @@ const PAGE: u32 = 500;
 
 /// The stores of the watches.
 #[derive(Default)]
-pub(super) struct Neighbours(Mutex<Vec<Store<Guarded>>>);
+pub(super) struct Neighbours(Mutex<Vec<Store<Stored>>>);
 
 impl Neighbours {
     /// Adds the store of a watch.
-    pub(super) fn add(&self, store: Store<Guarded>) {
+    pub(super) fn add(&self, store: Store<Stored>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(store);
     }
 
-    fn stored(&self) -> Vec<ImageAttachment> {
+    /// Those that may speak of the repository. What was written and has not come back yet may speak of another than the store knows.
+    fn stored(&self, reference: &Reference, objects: &Objects) -> Vec<ImageAttachment> {
+        let written = objects.written();
+        let may = |stored: &Stored| {
+            stored.summary().is_some_and(|summary| summary.may_speak_of(reference))
+                || stored.uid().is_some_and(|uid| written.contains(&uid))
+        };
         let stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let objects = stores.iter().flat_map(Store::state);
-        objects.filter_map(|object| object.0.as_ref().ok().cloned()).collect()
+        stores.iter().flat_map(|store| store.state_filter(may)).filter_map(|stored| stored.object().ok()).collect()
     }
 }
 
 impl Context {
-    /// Every resource that is not being deleted, each with the newest status that this process knows of it.
+    /// Every resource that is not being deleted and may speak of the repository of `reference`, each with the newest status that this
+    /// process knows of it; others may be among them.
     ///
     /// # Errors
     /// When the API server must be asked and does not answer.
-    pub(super) async fn neighbours(&self) -> Result<Vec<ImageAttachment>, ClusterError> {
+    pub(super) async fn neighbours(&self, reference: &Reference) -> Result<Vec<ImageAttachment>, ClusterError> {
         let whole = self.options.watch_namespaces.is_empty() && self.options.watch_label_selector.is_none();
-        let all = if whole { self.neighbours.stored() } else { self.listed().await? };
+        let all = if whole { self.neighbours.stored(reference, &self.objects) } else { self.listed().await? };
         let there = all.into_iter().filter(|object| object.metadata.deletion_timestamp.is_none());
-        Ok(there.map(|object| self.objects.freshest(&object.uid().unwrap_or_default(), &object)).collect())
+        Ok(there.map(|object| self.objects.freshest(&object.uid().unwrap_or_default(), object)).collect())
     }
 
     /// All namespaces where affix may list them; else those that it watches, which are then the world that it serves.

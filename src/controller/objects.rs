@@ -1,6 +1,6 @@
 //! What the process remembers of each object between its passes, by UID. Losing it costs a look at the registry, never more.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,20 +14,53 @@ use crate::oci::Digest;
 struct Remembered {
     /// Failures in a row.
     failures: u32,
-    /// When the registry's listings are looked at next.
-    verify_at: Option<Instant>,
-    /// The status that was last written, with its resource version: the watch may not have brought it back yet.
-    written: Option<(u64, ImageAttachmentStatus)>,
-    /// Subject and digest of attachments that another resource has left to this one.
-    inherited: Vec<(String, String)>,
-    /// Held while status is written, so that no write is made of an older one than the last.
-    writing: Arc<tokio::sync::Mutex<()>>,
+    /// Visits that have begun and not ended.
+    visits: u32,
+    /// Whether there was one.
+    visited: bool,
+    /// It was deleted, and is forgotten with the end of its last visit.
+    gone: bool,
     /// Somebody waits for the next pass.
     hurried: bool,
-    /// Woken when a visit that waits for its turn should rather begin again.
-    woken: Arc<Notify>,
+    /// The newest resource version that the watch has brought, and a hash of what a visit depends on.
+    seen: Option<(u64, u64)>,
+    /// When the registry's listings are looked at next.
+    verify_at: Option<Instant>,
+    /// Subject and digest of attachments that another resource has left to this one.
+    inherited: Vec<(String, String)>,
     /// The pull secrets that the service account named at the last pass.
     pull_secrets: BTreeSet<String>,
+    /// What is needed only while there is work, and is large.
+    work: Option<Box<Work>>,
+}
+
+/// What is remembered of an object while it is visited, or until the watch has brought back what was written.
+#[derive(Debug, Default)]
+struct Work {
+    /// The status that was last written, with its resource version: the watch may not have brought it back yet.
+    written: Option<(u64, ImageAttachmentStatus)>,
+    /// Held while status is written, so that no write is made of an older one than the last.
+    writing: Arc<tokio::sync::Mutex<()>>,
+    /// Woken when a visit that waits for its turn should rather begin again.
+    woken: Arc<Notify>,
+}
+
+impl Remembered {
+    fn work(&mut self) -> &mut Work {
+        self.work.get_or_insert_default()
+    }
+
+    /// Lets go of what nobody needs any more. A visit under way may have begun with an older object than the watch has brought since.
+    fn rest(&mut self) {
+        let Some(work) = &mut self.work else { return };
+        let seen = self.seen.map(|(version, _)| version);
+        if self.visits == 0 && work.written.as_ref().is_some_and(|(written, _)| seen >= Some(*written)) {
+            work.written = None;
+        }
+        if self.visits == 0 && work.written.is_none() && Arc::strong_count(&work.writing) == 1 {
+            self.work = None;
+        }
+    }
 }
 
 /// The memory of all objects.
@@ -42,30 +75,71 @@ impl Objects {
 
     /// Forgets an object that was deleted.
     pub(super) fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match objects.get_mut(uid) {
+            Some(remembered) if remembered.visits > 0 => remembered.gone = true,
+            _ => drop(objects.remove(uid)),
+        }
+    }
+
+    /// The watch has brought an object. Answers whether it differs in what a visit depends on, of which `hash` is the hash, from what
+    /// was brought before.
+    pub(super) fn saw(&self, uid: &str, resource_version: Option<&str>, hash: u64) -> bool {
+        self.with(uid, |remembered| {
+            let before = remembered.seen.replace((version(resource_version).unwrap_or_default(), hash));
+            remembered.rest();
+            before.is_none_or(|(_, before)| before != hash)
+        })
+    }
+
+    /// A visit begins, with an object that is no older than what the watch has brought.
+    pub(super) fn visit_begins(&self, uid: &str) {
+        self.with(uid, |remembered| {
+            remembered.visits += 1;
+            remembered.visited = true;
+        });
+    }
+
+    /// A visit has ended.
+    pub(super) fn visit_ended(&self, uid: &str) {
+        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(remembered) = objects.get_mut(uid) {
+            remembered.visits = remembered.visits.saturating_sub(1);
+            remembered.rest();
+            if remembered.gone && remembered.visits == 0 {
+                objects.remove(uid);
+            }
+        }
     }
 
     /// The object with the newest status that is known: a pass that worked on an older one would forget what it pushed.
-    pub(super) fn freshest(&self, uid: &str, object: &ImageAttachment) -> ImageAttachment {
-        let mut object = object.clone();
+    pub(super) fn freshest(&self, uid: &str, mut object: ImageAttachment) -> ImageAttachment {
         let seen = version(object.metadata.resource_version.as_deref());
-        self.with(uid, |remembered| match &remembered.written {
-            Some((written, status)) if seen.is_none_or(|seen| seen < *written) => object.status = Some(status.clone()),
-            _ => remembered.written = None,
-        });
+        let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = objects.get(uid).and_then(|remembered| remembered.work.as_ref()?.written.as_ref());
+        if let Some((_, status)) = written.filter(|(written, _)| seen.is_none_or(|seen| seen < *written)) {
+            object.status = Some(status.clone());
+        }
         object
+    }
+
+    /// The objects whose status was written and has perhaps not come back yet.
+    pub(super) fn written(&self) -> HashSet<String> {
+        let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_ahead = |remembered: &Remembered| remembered.work.as_ref().is_some_and(|work| work.written.is_some());
+        objects.iter().filter(|(_, remembered)| is_ahead(remembered)).map(|(uid, _)| uid.clone()).collect()
     }
 
     /// The turn to write an object's status.
     pub(super) async fn writing(&self, uid: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let lock = self.with(uid, |remembered| Arc::clone(&remembered.writing));
+        let lock = self.with(uid, |remembered| Arc::clone(&remembered.work().writing));
         lock.lock_owned().await
     }
 
     /// Remembers a status that was written.
     pub(super) fn wrote(&self, uid: &str, resource_version: Option<&str>, status: &ImageAttachmentStatus) {
         let Some(version) = version(resource_version) else { return };
-        self.with(uid, |remembered| remembered.written = Some((version, status.clone())));
+        self.with(uid, |remembered| remembered.work().written = Some((version, status.clone())));
     }
 
     /// Another resource leaves an attachment to this one. A pass that is under way does not know it: so it goes into every status
@@ -117,9 +191,11 @@ impl Objects {
     /// interval checks begins again. One that was never visited has nothing to hurry.
     pub(super) fn hurry(&self, uid: &str) {
         let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(remembered) = objects.get_mut(uid) {
+        if let Some(remembered) = objects.get_mut(uid).filter(|remembered| remembered.visited) {
             remembered.hurried = true;
-            remembered.woken.notify_waiters();
+            if let Some(work) = &remembered.work {
+                work.woken.notify_waiters();
+            }
         }
     }
 
@@ -130,7 +206,7 @@ impl Objects {
 
     /// What a visit that waits for its turn listens to, from the moment of this call.
     pub(super) fn woken(&self, uid: &str) -> Arc<Notify> {
-        self.with(uid, |remembered| Arc::clone(&remembered.woken))
+        self.with(uid, |remembered| Arc::clone(&remembered.work().woken))
     }
 
     /// Remembers what the service account names.
@@ -203,14 +279,57 @@ mod tests {
         let objects = Objects::default();
         let written = ImageAttachmentStatus { observed_generation: 2, ..ImageAttachmentStatus::default() };
         objects.wrote("u", Some("10"), &written);
-        assert_eq!(objects.freshest("u", &object("9", 1)).status.unwrap().observed_generation, 2);
-        assert_eq!(objects.freshest("u", &object("10", 3)).status.unwrap().observed_generation, 3);
-        assert_eq!(objects.freshest("u", &object("9", 1)).status.unwrap().observed_generation, 1);
+        assert_eq!(objects.freshest("u", object("9", 1)).status.unwrap().observed_generation, 2);
+        assert_eq!(objects.freshest("u", object("10", 3)).status.unwrap().observed_generation, 3);
+        assert_eq!(objects.written(), HashSet::from(["u".to_owned()]));
+        objects.saw("u", Some("10"), 0);
+        assert!(objects.written().is_empty());
+        assert_eq!(objects.freshest("u", object("9", 1)).status.unwrap().observed_generation, 1);
+    }
+
+    #[test]
+    fn a_visit_that_began_with_an_older_object_keeps_what_it_wrote_when_the_watch_has_brought_it() {
+        let objects = Objects::default();
+        objects.saw("u", Some("9"), 0);
+        objects.visit_begins("u");
+        objects.wrote("u", Some("10"), &ImageAttachmentStatus { observed_generation: 2, ..ImageAttachmentStatus::default() });
+        objects.saw("u", Some("10"), 0);
+        assert_eq!(objects.freshest("u", object("9", 1)).status.unwrap().observed_generation, 2);
+        objects.visit_ended("u");
+        assert!(objects.written().is_empty());
+    }
+
+    #[test]
+    fn only_a_change_in_what_a_visit_depends_on_is_one() {
+        let objects = Objects::default();
+        assert!(objects.saw("u", Some("1"), 7));
+        assert!(!objects.saw("u", Some("2"), 7));
+        assert!(objects.saw("u", Some("3"), 8));
+    }
+
+    #[tokio::test]
+    async fn an_object_at_rest_keeps_nothing_of_its_work_and_one_that_was_deleted_nothing_at_all() {
+        let objects = Objects::default();
+        objects.visit_begins("u");
+        let turn = objects.writing("u").await;
+        objects.wrote("u", Some("10"), &ImageAttachmentStatus::default());
+        drop(turn);
+        objects.forget("u");
+        objects.failed("u");
+        assert!(objects.with("u", |remembered| remembered.work.is_some()));
+        objects.visit_ended("u");
+        assert!(objects.0.lock().unwrap().is_empty());
+        objects.visit_begins("v");
+        drop(objects.woken("v"));
+        objects.visit_ended("v");
+        assert!(objects.with("v", |remembered| remembered.work.is_none()));
     }
 
     #[tokio::test]
     async fn a_change_wakes_the_visit_that_waits_and_counts_for_the_next_one() {
         let objects = Objects::default();
+        objects.saw("never-visited", Some("1"), 0);
+        objects.visit_begins("u");
         objects.hurry("never-visited");
         assert!(!objects.take_hurry("never-visited"));
         let woken = objects.woken("u");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::{DeserializeGuard, Status};
+use kube::core::Status;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 use tokio_util::task::AbortOnDropHandle;
@@ -25,18 +25,20 @@ use super::finalizer::is_held;
 use super::metrics;
 use super::rotation::{Changed, Kind};
 use super::schedule::Turn;
+use super::stored::{Stored, Summary};
 
 /// The annotation by which users ask for a pass now, as Flux has it.
 pub(super) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 
 /// Reconciles one object while this process leads. It never fails: whatever goes wrong decides when the object is visited next.
-pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Context>) -> Result<Action, Infallible> {
+pub(super) async fn reconcile(object: Arc<Stored>, begun: Begun) -> Result<Action, Infallible> {
+    let context = &begun.context;
     let Some(term) = context.leadership.term() else {
         // The object may have changed by the time this process leads, so then it is fetched anew.
         return Ok(if context.leadership.begun().await { Action::requeue(Duration::ZERO) } else { Action::await_change() });
     };
     // A task of its own: the applier looks at every visit whenever one goes on, and on one core.
-    let visit = AbortOnDropHandle::new(tokio::spawn(visit(object, Arc::clone(&context)).in_current_span()));
+    let visit = AbortOnDropHandle::new(tokio::spawn(visit(object, Arc::clone(context)).in_current_span()));
     Ok(tokio::select! {
         biased;
         () = context.leadership.ended(term) => Action::requeue(Duration::ZERO),
@@ -47,37 +49,66 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ImageAttachment>>, co
     })
 }
 
-async fn visit(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Context>) -> Action {
-    let object = match &object.0 {
-        Ok(object) => object,
-        Err(invalid) => {
+/// A visit that has begun, until this is dropped.
+pub(super) struct Begun {
+    context: Arc<Context>,
+    uid: String,
+}
+
+impl Begun {
+    /// To be called when `object` is taken from the store and before the watch goes on.
+    pub(super) fn with(object: &Stored, context: Arc<Context>) -> Self {
+        let uid = object.uid().unwrap_or_default();
+        context.objects.visit_begins(&uid);
+        Self { context, uid }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.context.objects.visit_ended(&self.uid);
+    }
+}
+
+async fn visit(stored: Arc<Stored>, context: Arc<Context>) -> Action {
+    let meta = stored.meta();
+    let place = match stored.object() {
+        Ok(object) => (registry_host(&object.spec.image).to_owned(), is_awaited(&object)),
+        Err(error) => {
             tracing::error!(
-                name = invalid.metadata.name,
-                namespace = invalid.metadata.namespace,
-                error = invalid.error,
+                name = meta.name,
+                namespace = meta.namespace,
+                %error,
                 "the resource cannot be read; the CRD in the cluster may be of another version"
             );
-            let next = context.let_unreadable_go(&invalid.metadata).await.unwrap_or(Some(context.options.max_retry_delay));
+            let next = Box::pin(context.let_unreadable_go(meta)).await.unwrap_or(Some(context.options.max_retry_delay));
             return next.map_or_else(Action::await_change, Action::requeue);
         }
     };
-    let uid = object.uid().unwrap_or_default();
-    if object.metadata.deletion_timestamp.is_some() && !is_held(&object.metadata) {
+    let uid = stored.uid().unwrap_or_default();
+    if meta.deletion_timestamp.is_some() && !is_held(meta) {
         return Action::await_change();
     }
     let waiting = context.metrics.queue.waiting();
-    let turn = match object.metadata.deletion_timestamp {
+    let turn = match meta.deletion_timestamp {
         // One that is being deleted waits within its own time.
         Some(_) => Some(None),
-        None => turn(&context, &uid, object).await.map(Some),
+        None => turn(&context, &uid, place).await.map(Some),
     };
     drop(waiting);
     let Some(turn) = turn else { return Action::requeue(Duration::ZERO) };
-    let object = context.objects.freshest(&uid, object);
-    context.objects.begin(&uid, object.status.as_ref());
+    // Read once more and on the heap: thousands may wait for a turn, and what waits is small.
+    let Ok(object) = stored.object() else { return Action::await_change() };
+    Box::pin(work(object, &uid, turn.as_ref(), &context)).await
+}
+
+/// The part of a visit that has its turn.
+async fn work(object: ImageAttachment, uid: &str, turn: Option<&Turn>, context: &Context) -> Action {
+    let object = context.objects.freshest(uid, object);
+    context.objects.begin(uid, object.status.as_ref());
     let started = Instant::now();
     let _active = context.metrics.reconciles.started();
-    let visit = Visit { context: &context, object: &object, uid: &uid, turn: turn.as_ref() };
+    let visit = Visit { context, object: &object, uid, turn };
     let (next, result, told) = match visit.run().await {
         Ok(done) => (done.next, metrics::Outcome::of(done.ready, done.reason), Some(done)),
         Err(ClusterError::Gone) => (None, metrics::Outcome::success, None),
@@ -105,16 +136,15 @@ async fn visit(object: Arc<DeserializeGuard<ImageAttachment>>, context: Arc<Cont
 
 /// A turn to work; `None` where the object has changed while it waited behind interval checks: then it is fetched anew, and waits
 /// there no longer.
-async fn turn(context: &Context, uid: &str, object: &ImageAttachment) -> Option<Turn> {
-    let host = registry_host(&object.spec.image);
+async fn turn(context: &Context, uid: &str, (host, is_awaited): (String, bool)) -> Option<Turn> {
     let woken = context.objects.woken(uid);
     let woken = woken.notified();
-    if context.objects.take_hurry(uid) || is_awaited(object) {
-        return Some(context.lanes.turn(host, true).await);
+    if context.objects.take_hurry(uid) || is_awaited {
+        return Some(context.lanes.turn(&host, true).await);
     }
     tokio::select! {
         biased;
-        turn = context.lanes.turn(host, false) => Some(turn),
+        turn = context.lanes.turn(&host, false) => Some(turn),
         () = woken => None,
     }
 }
@@ -230,7 +260,7 @@ impl Visit<'_> {
 
     /// Writes status, and tells of a transition of Ready.
     pub(super) async fn write(&self, previous: &ImageAttachmentStatus, next: &ImageAttachmentStatus) -> Result<(), ClusterError> {
-        let object = self.context.objects.freshest(self.uid, self.object);
+        let object = self.context.objects.freshest(self.uid, self.object.clone());
         self.context.write_status(&object, next).await?;
         let ready = |status: &ImageAttachmentStatus| {
             find_condition(&status.conditions, ConditionType::Ready)
@@ -286,11 +316,12 @@ pub(super) fn registry_host(image: &str) -> &str {
 }
 
 /// Whether `object` uses what has changed; what its service account added is known from its last pass.
-pub(super) fn uses(context: &Context, object: &DeserializeGuard<ImageAttachment>, changed: &Changed) -> bool {
-    let Ok(object) = &object.0 else { return false };
-    if object.namespace().as_deref() != Some(changed.namespace.as_str()) {
+pub(super) fn uses(context: &Context, stored: &Stored, changed: &Changed) -> bool {
+    let names = stored.summary().is_some_and(Summary::has_names);
+    if !names || stored.meta().namespace.as_deref() != Some(changed.namespace.as_str()) {
         return false;
     }
+    let Ok(object) = stored.object() else { return false };
     let names = Names::of(&object.spec);
     match changed.kind {
         Kind::ConfigMap => names.config_maps.contains(&changed.name),
@@ -300,8 +331,8 @@ pub(super) fn uses(context: &Context, object: &DeserializeGuard<ImageAttachment>
     }
 }
 
-/// What a reconciliation is keyed on, besides time: the spec's generation, a request, deletion and finalizers.
-pub(super) fn interesting(object: &DeserializeGuard<ImageAttachment>) -> Option<u64> {
+/// A hash of what a reconciliation is keyed on, besides time: the spec's generation, a request, deletion and finalizers.
+pub(super) fn interesting(object: &Stored) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let meta = object.meta();
     let mut hasher = DefaultHasher::new();
@@ -309,6 +340,5 @@ pub(super) fn interesting(object: &DeserializeGuard<ImageAttachment>) -> Option<
     meta.annotations.as_ref().and_then(|annotations| annotations.get(REQUESTED_AT)).hash(&mut hasher);
     meta.finalizers.hash(&mut hasher);
     meta.deletion_timestamp.is_some().hash(&mut hasher);
-    meta.uid.hash(&mut hasher);
-    Some(hasher.finish())
+    hasher.finish()
 }

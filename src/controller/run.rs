@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::ready;
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::client::ClientBuilder;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, applier};
-use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::reflector;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ImageAttachment;
@@ -24,13 +25,17 @@ use super::lease::Election;
 use super::metrics::{CountRequests, Metrics};
 use super::options::Options;
 use super::pace::pace;
-use super::reconcile::{interesting, reconcile, uses};
+use super::reconcile::{Begun, interesting, reconcile, uses};
 use super::rotation;
+use super::stored::Stored;
 
 /// How long passes under way may take to end after SIGTERM; the kubelet's default grace period is 30 s.
 const DRAIN: Duration = Duration::from_secs(25);
 /// The same where another replica waits to go on with them: it has the work within 2 s.
 const HANDOVER: Duration = Duration::from_millis(300);
+
+/// How many resources an answer to the list brings. Each is several times as large on the wire and parsed as what is kept of it.
+const PAGE: u32 = 100;
 
 /// Why the operator could not start.
 #[derive(Debug, thiserror::Error)]
@@ -124,22 +129,19 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
     };
-    let mut selection = watcher::Config::default();
+    let mut selection = watcher::Config::default().page_size(PAGE);
     if let Some(labels) = &context.options.watch_label_selector {
         selection = selection.labels(labels);
     }
-    let (store, writer) = reflector::store::<DeserializeGuard<ImageAttachment>>();
+    let (store, writer) = reflector::store::<Stored>();
     context.neighbours.add(store.clone());
     context.metrics.resources.watch(store.clone(), Arc::clone(&context.leadership));
     let (forgetful, waiting) = (Arc::clone(&context), Arc::clone(&context));
     let listed = CancellationToken::new();
-    let (scope, seen) = (waited_for(namespace.as_deref()), listed.clone());
+    let (scope, seen, known) = (waited_for(namespace.as_deref()), listed.clone(), store.clone());
     let touched = watcher(api, selection)
         .default_backoff()
-        .modify(|object| {
-            // Nobody reads these, and they are most of an object's size.
-            object.managed_fields_mut().clear();
-        })
+        .map_ok(move |event| Stored::event(event, &known))
         .reflect(writer)
         .inspect_ok(move |event| match event {
             watcher::Event::Delete(object) => forgetful.objects.forget(&object.uid().unwrap_or_default()),
@@ -151,9 +153,14 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
             _ => {}
         })
         .applied_objects()
-        .predicate_filter(interesting, kube::runtime::PredicateConfig::default())
-        .inspect_ok(move |object| waiting.objects.hurry(&object.uid().unwrap_or_default()))
-        .map_ok(|object| ObjectRef::from_obj(&object))
+        .try_filter_map(move |object| {
+            let uid = object.uid().unwrap_or_default();
+            let changed = waiting.objects.saw(&uid, object.meta().resource_version.as_deref(), interesting(&object));
+            if changed {
+                waiting.objects.hurry(&uid);
+            }
+            ready(Ok(changed.then(|| object.key())))
+        })
         .inspect_err(|error| tracing::warn!(%error, "the watch of imageattachments failed; trying again"))
         .filter_map(|seen| async { seen.ok().map(Ok::<_, watcher::Error>) });
     let changes = rotation::watch(&context.client, namespace.as_deref(), &shutdown);
@@ -165,20 +172,22 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         let used: Vec<_> = used
             .map(|object| {
                 hurrying.objects.hurry(&object.uid().unwrap_or_default());
-                Ok(ObjectRef::from_obj(&*object))
+                Ok(object.key())
             })
             .collect();
         futures::stream::iter(used)
     });
     let touched = futures::stream::select(touched, rotated).take_until(shutdown.clone().cancelled_owned());
     let config = controller::Config::default();
-    let passes =
-        applier(|object, context| Box::pin(reconcile(object, context)), |_, never, _| match *never {}, context, store, touched, config)
-            .for_each(|result| async move {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "a visit did not take place");
-                }
-            });
+    let visit = |object: Arc<Stored>, context| {
+        let begun = Begun::with(&object, context);
+        Box::pin(reconcile(object, begun))
+    };
+    let passes = applier(visit, |_, never, _| match *never {}, context, store, touched, config).for_each(|result| async move {
+        if let Err(error) = result {
+            tracing::debug!(%error, "a visit did not take place");
+        }
+    });
     // The applier ends with its last pass, but waits for the first list even when there will be none.
     let never_listed = async {
         shutdown.cancelled().await;

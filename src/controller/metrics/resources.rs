@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder};
@@ -14,8 +13,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use crate::api::{ConditionType, ImageAttachment, Reason, TargetState};
+use crate::api::{ConditionType, Reason, TargetState};
 use crate::controller::leadership::Leadership;
+use crate::controller::stored::{STATES, Stored, Summary};
 
 /// What the watches have brought, and when the certificates that resources sign with end, by UID.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(in crate::controller) struct Resources {
 /// What one watch brings. It counts while this process leads, or replicas that wait would count everything once more.
 #[derive(Clone)]
 struct Watch {
-    store: Store<DeserializeGuard<ImageAttachment>>,
+    store: Store<Stored>,
     leadership: Arc<Leadership>,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Debug for Resources {
 
 impl Resources {
     /// Counts the resources of one more watch.
-    pub(in crate::controller) fn watch(&self, store: Store<DeserializeGuard<ImageAttachment>>, leadership: Arc<Leadership>) {
+    pub(in crate::controller) fn watch(&self, store: Store<Stored>, leadership: Arc<Leadership>) {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(Watch { store, leadership });
     }
 
@@ -58,8 +58,8 @@ impl Resources {
         let mut counts = Counts::default();
         let mut present = HashSet::new();
         for object in stores.flat_map(Store::state) {
-            let Ok(object) = &object.0 else { continue };
-            counts.add(object);
+            let Some(summary) = object.summary() else { continue };
+            counts.add(summary);
             present.extend(object.uid());
         }
         let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,24 +79,16 @@ struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, object: &ImageAttachment) {
-        let status = object.status.as_ref();
-        let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
-        if !conditions.iter().any(|condition| condition.type_ == ConditionType::Ready.as_str()) {
+    fn add(&mut self, summary: &Summary) {
+        if !summary.has_ready {
             *self.conditions.entry((ConditionType::Ready.as_str(), "Unknown", Reason::Progressing.as_str())).or_default() += 1;
         }
-        // What others have written into status is none of the known words, and no label.
-        let kinds =
-            [ConditionType::Ready, ConditionType::Resolved, ConditionType::Attached, ConditionType::Reconciling, ConditionType::Stalled];
-        for condition in conditions {
-            let kind = kinds.iter().find(|kind| kind.as_str() == condition.type_);
-            let status = ["True", "False", "Unknown"].into_iter().find(|status| *status == condition.status);
-            if let (Some(kind), Some(status), Ok(reason)) = (kind, status, condition.reason.parse::<Reason>()) {
-                *self.conditions.entry((kind.as_str(), status, reason.as_str())).or_default() += 1;
-            }
+        for (kind, status, reason) in summary.conditions.iter().flatten() {
+            let status = status.map_or("Unknown", |status| if status { "True" } else { "False" });
+            *self.conditions.entry((kind.as_str(), status, reason.as_str())).or_default() += 1;
         }
-        for row in status.iter().flat_map(|status| &status.targets) {
-            *self.targets.entry(row.state).or_default() += 1;
+        for (state, count) in STATES.into_iter().zip(summary.targets).filter(|(_, count)| *count > 0) {
+            *self.targets.entry(state).or_default() += u64::from(count);
         }
     }
 }
@@ -115,7 +107,7 @@ impl Collector for Resources {
             gauge(&mut metric, &[("type", kind), ("status", status), ("reason", reason)], *count)?;
         }
         let mut metric = encoder.encode_descriptor("affix_targets", "Targets of all resources, by state", None, MetricType::Gauge)?;
-        for state in [TargetState::Attached, TargetState::Pending, TargetState::Planned, TargetState::Failed, TargetState::Skipped] {
+        for state in STATES {
             let count = counts.targets.get(&state).copied().unwrap_or_default();
             gauge(&mut metric, &[("state", &format!("{state:?}"))], count)?;
         }
