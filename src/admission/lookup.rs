@@ -186,7 +186,7 @@ async fn newest(session: &Session, subject: &Digest, types: &[LifecycleType], no
 async fn of_type(session: &Session, subject: &Digest, kind: &LifecycleType, now: Timestamp) -> Result<Vec<Mark>, RegistryError> {
     let listing = session.referrers(subject, Some(&kind.artifact_type)).await?;
     let entries: Vec<&Descriptor> = listing.entries.iter().filter_map(RawEntry::descriptor).collect();
-    let says_all = |entry: &Descriptor| !entry.artifact_type.is_empty() && entry.annotations.contains_key(&*kind.annotation);
+    let says_all = |entry: &Descriptor| entry.stated_type().is_some() && entry.annotations.contains_key(&*kind.annotation);
     let (listed, open): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| says_all(entry));
     let mut marks: Vec<Mark> = listed.iter().filter_map(|entry| Mark::read(&entry.annotations, kind, now)).collect();
     // Some registries list neither type nor annotations: then the manifest says.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::oci::{Descriptor, Digest, ImageManifest, RawEntry, annotation};
 
 use super::content::TargetContent;
+use super::intent::MarkKeys;
 use super::time::Created;
 
 /// A referrer of the subject that is there.
@@ -20,13 +21,19 @@ pub struct Existing {
     pub created: Option<Created>,
 }
 
-/// Entries of the listing that could be of `artifact_type`: of that type, or of none (which some registries list for
-/// artifacts typed by their config).
-pub(super) fn of_type<'a>(entries: &'a [RawEntry], artifact_type: &str) -> impl Iterator<Item = &'a Descriptor> {
-    entries
-        .iter()
-        .filter_map(RawEntry::descriptor)
-        .filter(move |entry| entry.artifact_type.is_empty() || entry.artifact_type == artifact_type)
+/// Entries of the listing that could be of `artifact_type`.
+fn nominated<'a>(entries: &'a [RawEntry], artifact_type: &str) -> impl Iterator<Item = &'a Descriptor> {
+    entries.iter().filter_map(RawEntry::descriptor).filter(move |entry| entry.could_be_of(artifact_type))
+}
+
+/// The same without those whose manifests were read and say otherwise.
+pub(super) fn of_type<'a>(
+    entries: &'a [RawEntry],
+    fetched: &BTreeMap<Digest, ImageManifest>,
+    artifact_type: &str,
+) -> impl Iterator<Item = &'a Descriptor> {
+    let is_other = move |entry: &Descriptor| fetched.get(&entry.digest).is_some_and(|read| read.effective_artifact_type() != artifact_type);
+    nominated(entries, artifact_type).filter(move |entry| !is_other(entry))
 }
 
 /// Whether the listing alone proves that `candidate` is our content on `subject`.
@@ -41,7 +48,7 @@ pub(super) fn is_proven(content: &TargetContent, subject: &Descriptor, candidate
 /// The referrers that the listing alone proves to be our content: nobody has asked for their manifests yet.
 #[must_use]
 pub fn proven(content: &TargetContent, subject: &Descriptor, entries: &[RawEntry]) -> Vec<Digest> {
-    let equal = of_type(entries, content.artifact_type.as_str()).filter(|entry| is_proven(content, subject, entry));
+    let equal = nominated(entries, content.artifact_type.as_str()).filter(|entry| is_proven(content, subject, entry));
     equal.map(|entry| entry.digest.clone()).collect()
 }
 
@@ -56,15 +63,19 @@ pub(super) fn stated_created(manifest: &ImageManifest) -> Option<Created> {
 }
 
 /// The referrers whose manifests must be read before `content` can be planned for `subject`: those that the listing neither
-/// proves nor contradicts. An end-of-life mark (`is_mark`) is outranked by any newer one, so there every mark of the type
-/// whose listing does not show its time is read as well. Where not all can be read, those come first whose listings show most of
+/// proves nor contradicts. An end-of-life mark (of which `mark` says the keys) is outranked by any newer one of its type, so there every
+/// mark whose listing does not show its time, or not its type, is read as well. Where not all can be read, those come first whose listings show most of
 /// what `content` says, then the newest.
 #[must_use]
-pub fn to_fetch(content: &TargetContent, is_mark: bool, subject: &Descriptor, entries: &[RawEntry]) -> Vec<Descriptor> {
-    let mut open: Vec<Descriptor> = of_type(entries, content.artifact_type.as_str())
+pub fn to_fetch(content: &TargetContent, mark: Option<&MarkKeys>, subject: &Descriptor, entries: &[RawEntry]) -> Vec<Descriptor> {
+    let mut open: Vec<Descriptor> = nominated(entries, content.artifact_type.as_str())
         .filter(|entry| {
-            let unproven = content.could_list_as(&entry.annotations) && !is_proven(content, subject, entry);
-            let unranked = is_mark && listed_created(entry).is_none();
+            let is_proven = is_proven(content, subject, entry);
+            let unproven = content.could_list_as(&entry.annotations) && !is_proven;
+            let unranked = mark.is_some_and(|keys| {
+                let untyped = entry.stated_type().is_none() && entry.annotations.contains_key(&keys.annotation);
+                listed_created(entry).is_none() || (untyped && !is_proven)
+            });
             unproven || unranked
         })
         .cloned()
@@ -91,7 +102,7 @@ pub(super) fn equals(
     entries: &[RawEntry],
     fetched: &BTreeMap<Digest, ImageManifest>,
 ) -> Vec<Existing> {
-    let mut found: Vec<Existing> = of_type(entries, content.artifact_type.as_str())
+    let mut found: Vec<Existing> = of_type(entries, fetched, content.artifact_type.as_str())
         .filter_map(|entry| match fetched.get(&entry.digest) {
             Some(manifest) => content
                 .equals(&subject.digest, manifest)

@@ -1,5 +1,6 @@
 //! The plan: for each entry of the image, what is to be done. A pure function of what was observed.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
@@ -140,7 +141,7 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
     };
     let same_content = observed.known.content.as_ref() == Some(&content_hash);
     // What claims to be made in the future counts only where this resource made it, by a clock that was ahead.
-    let newest_of_type = adoption::of_type(entries, artifact_type)
+    let newest_of_type = adoption::of_type(entries, &observed.fetched, artifact_type)
         .filter_map(|entry| Some((created_of(entry, &observed.fetched)?, &entry.digest)))
         .filter(|(created, digest)| created.instant() <= now || observed.ours.contains(*digest))
         .map(|(created, _)| created)
@@ -205,7 +206,7 @@ fn created_of(entry: &Descriptor, fetched: &BTreeMap<Digest, ImageManifest>) -> 
 enum Outranked {
     /// Ours is the newest, or nothing says otherwise.
     No,
-    /// By an older version of ours.
+    /// By an older version of ours, or by nobody yet: another one was made in the same second, and it is for us to make ours the newest.
     Ours,
     /// By somebody else's.
     Foreign(Problem),
@@ -228,6 +229,13 @@ struct Rival<'a> {
     date: &'a str,
 }
 
+/// A mark that says what ours says. Of those of one instant the one with the lowest digest stands for all.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Defence<'a> {
+    created: Created,
+    digest: Reverse<&'a Digest>,
+}
+
 /// Whether readers, who take the newest mark, take another one than ours. The order of the listing decides nothing.
 fn rank(
     observed: &Observed,
@@ -238,11 +246,12 @@ fn rank(
     same_content: bool,
     now: Timestamp,
 ) -> Ranking {
-    let known = observed.known.created.filter(|_| same_content);
-    let mut defence = equals.iter().filter_map(|existing| existing.created).chain(known).max();
+    let known = observed.known.attachment.as_ref().zip(observed.known.created).filter(|_| same_content);
+    let equal = equals.iter().filter_map(|existing| Some((&existing.digest, existing.created?)));
+    let mut defence = equal.chain(known).map(|(digest, created)| Defence { created, digest: Reverse(digest) }).max();
     let mut rival: Option<Rival<'_>> = None;
     let mut notes = BTreeSet::new();
-    for entry in adoption::of_type(entries, content.artifact_type.as_str()) {
+    for entry in adoption::of_type(entries, &observed.fetched, content.artifact_type.as_str()) {
         if equals.iter().any(|existing| existing.digest == entry.digest) {
             continue;
         }
@@ -256,29 +265,31 @@ fn rank(
             }
         } else if agrees {
             // The same instant, written differently: readers are not misled.
-            defence = defence.max(Some(created));
+            defence = defence.max(Some(Defence { created, digest: Reverse(&entry.digest) }));
         } else {
             rival = rival.max(Some(Rival { created, is_foreign, digest: &entry.digest, date }));
         }
     }
-    let outranked = match &rival {
-        Some(rival) if defence.is_none_or(|defence| defence <= rival.created) => {
-            if rival.is_foreign {
-                Outranked::Foreign(conflict(observed, rival, keys))
-            } else {
-                Outranked::Ours
-            }
+    let outranked = match (&rival, &defence) {
+        (Some(rival), Some(defence)) if defence.created > rival.created => Outranked::No,
+        (Some(rival), _) if !rival.is_foreign => Outranked::Ours,
+        // Both listed before either was there. One of the two must give way, and both know which: the greater digest.
+        (Some(rival), Some(defence)) if defence.created == rival.created && defence.digest.0 < rival.digest => Outranked::Ours,
+        (Some(rival), defence) => {
+            let is_tied = defence.as_ref().is_some_and(|defence| defence.created == rival.created);
+            Outranked::Foreign(conflict(observed, rival, is_tied, keys))
         }
-        _ => Outranked::No,
+        (None, _) => Outranked::No,
     };
     Ranking { outranked, rival: rival.map(|rival| rival.created), notes: notes.into_iter().collect() }
 }
 
-fn conflict(observed: &Observed, rival: &Rival<'_>, keys: &MarkKeys) -> Problem {
+fn conflict(observed: &Observed, rival: &Rival<'_>, is_tied: bool, keys: &MarkKeys) -> Problem {
+    let rank = if is_tied { "in the same second as ours" } else { "which is newer than ours" };
     Problem::new(
         Reason::Conflict,
         format_args!(
-            "somebody else marked {} with {:?} at {} ({}), which is newer than ours with {:?}: agree on one date, or set spec.endOfLife.onConflict: Supersede",
+            "somebody else marked {} with {:?} at {} ({}), {rank} with {:?}: agree on one date, or set spec.endOfLife.onConflict: Supersede",
             observed.subject.digest,
             crate::oci::cut(rival.date),
             rival.created,

@@ -99,7 +99,7 @@ impl Pass<'_> {
     /// with how many were not read.
     async fn read_open(&self, observed: &mut Observed, entries: &mut Vec<RawEntry>, source: ListingSource) -> Result<usize, Failure> {
         let Listed::Content { content, mark } = &observed.wanted else { return Ok(0) };
-        let mut open = to_fetch(content, mark.is_some(), &observed.subject, entries);
+        let mut open = to_fetch(content, mark.as_ref(), &observed.subject, entries);
         let candidates = open.len();
         open.truncate(MOST_CANDIDATES);
         let mut gone = Vec::new();
@@ -139,7 +139,7 @@ impl Pass<'_> {
     }
 
     /// Reads candidates; one that is listed and gone is `None`, one that is no image manifest is left out.
-    async fn read(&self, open: &[Descriptor]) -> Result<Vec<(Descriptor, Option<ImageManifest>)>, Failure> {
+    pub(super) async fn read(&self, open: &[Descriptor]) -> Result<Vec<(Descriptor, Option<ImageManifest>)>, Failure> {
         let answers = observe::manifests(self.session, open.iter().map(|descriptor| &descriptor.digest)).await;
         let mut read = Vec::new();
         for (descriptor, answer) in open.iter().zip(answers) {

@@ -193,8 +193,7 @@ fn in_order<'a>(candidates: impl Iterator<Item = &'a Descriptor>) -> Vec<Digest>
 fn could_be(signer: &dyn Signer, entry: &Descriptor) -> bool {
     let shape = signer.shape();
     let listed = entry.annotations.iter().filter(|(key, _)| *key != annotation::CREATED);
-    (entry.artifact_type.is_empty() || entry.artifact_type == shape.listed_artifact_type())
-        && listed.into_iter().all(|(key, value)| shape.annotations.get(key) == Some(value))
+    entry.could_be_of(shape.listed_artifact_type()) && listed.into_iter().all(|(key, value)| shape.annotations.get(key) == Some(value))
 }
 
 fn created(manifest: &ImageManifest) -> Option<Created> {

@@ -63,6 +63,19 @@ impl Descriptor {
         Self { data: Some("e30=".to_owned()), ..Self::of(media_type::OCI_EMPTY, b"{}") }
     }
 
+    /// The artifact type that a listing states for this entry. Some registries state none, and go-containerregistry's states the config's
+    /// media type: that of the empty config says nothing of the artifact. Then only the manifest says.
+    #[must_use]
+    pub fn stated_type(&self) -> Option<&str> {
+        Some(self.artifact_type.as_str()).filter(|stated| !matches!(*stated, "" | media_type::OCI_EMPTY))
+    }
+
+    /// Whether what a listing shows could be of `artifact_type`: a listing only nominates, the manifest decides.
+    #[must_use]
+    pub fn could_be_of(&self, artifact_type: &str) -> bool {
+        self.stated_type().is_none_or(|stated| stated == artifact_type)
+    }
+
     /// The same without annotations, platform, inlined data and artifact type: how affix names a subject.
     #[must_use]
     pub fn stripped(&self) -> Self {

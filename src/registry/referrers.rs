@@ -44,8 +44,8 @@ pub(super) struct FallbackTag {
 }
 
 impl Session {
-    /// The referrers of `subject`, all or those of one type. Entries whose type the listing leaves empty pass the filter: the
-    /// listing only nominates, the manifest decides.
+    /// The referrers of `subject`, all or those of one type. Entries of which the listing states no type pass the filter: it
+    /// only nominates, the manifest decides.
     ///
     /// # Errors
     /// Any failure is one: a listing that could not be read is never empty. `FallbackTagConflict` where the fallback tag holds
@@ -178,11 +178,9 @@ fn applied_filter(answer: &Answer) -> bool {
     applied.any(|filter| filter.trim().eq_ignore_ascii_case("artifactType"))
 }
 
-/// The entries of one type, and those that state none.
+/// The entries that could be of one type.
 fn chosen(entries: Vec<RawEntry>, artifact_type: Option<&ArtifactType>) -> Vec<RawEntry> {
     let Some(wanted) = artifact_type else { return entries };
-    let passes = |entry: &RawEntry| {
-        entry.descriptor().is_some_and(|descriptor| descriptor.artifact_type.is_empty() || descriptor.artifact_type == wanted.as_str())
-    };
+    let passes = |entry: &RawEntry| entry.descriptor().is_some_and(|descriptor| descriptor.could_be_of(wanted.as_str()));
     entries.into_iter().filter(passes).collect()
 }

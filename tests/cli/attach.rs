@@ -185,3 +185,25 @@ async fn a_reader_that_has_seen_enough_does_not_hide_a_failure() {
     drop(child.stdout.take());
     assert_eq!(tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap().code(), Some(1));
 }
+
+#[tokio::test]
+async fn where_every_artifact_is_listed_as_an_empty_config_runs_leave_one_attachment_that_tree_names_and_detach_finds() {
+    let desk = Desk::with(Registry::liar).await;
+    let text = mark(&desk.image.pinned()).to_string();
+    let targets = [desk.image.digest(), desk.image.digest_of("linux/amd64").unwrap()];
+    for said in ["made now", "an equal one was there", "an equal one was there"] {
+        let attach = desk.affix(&["attach", "-f", "-"], &text).await;
+        assert_eq!((code(&attach), attach.out.matches(said).count()), (0, 2), "{}{}", attach.out, attach.err);
+        for digest in targets {
+            assert_eq!(desk.attached(digest).await, ["application/vnd.oci.empty.v1+json"], "after {said:?}");
+        }
+    }
+    let tree = desk.affix(&["tree", "--plain-http", &desk.image.tagged()], "").await;
+    assert_eq!(tree.out.matches(LIFECYCLE).count(), 2, "{}{}", tree.out, tree.err);
+
+    let removed = desk.affix(&["detach", "-f", "-", "--yes"], &text).await;
+    assert!(removed.out.contains("2 attachments removed"), "{}{}", removed.out, removed.err);
+    for digest in targets {
+        assert!(desk.attached(digest).await.is_empty());
+    }
+}

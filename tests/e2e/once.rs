@@ -3,6 +3,7 @@
 use affix::api::Origin;
 use affix_testbed::hostile::{HostileRegistry, Image, Matcher, Quirks, Stage};
 use affix_testbed::peer::Peer;
+use affix_testbed::registry::Registry;
 use futures::future::join_all;
 use serde_json::json;
 
@@ -49,6 +50,27 @@ async fn applying_twice_deleting_and_making_anew_and_restarting_leave_one_attach
         assert_eq!(attachments(&anew), attachments(&first), "{mode}");
     }
     namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn a_registry_that_lists_every_artifact_as_an_empty_config_gets_one_attachment_a_target_all_the_same() {
+    let namespace = Namespace::new("once-untyped").await;
+    let registry = Registry::liar(&namespace.tools).start().await.unwrap();
+    let image = push(&registry, "team/app", "v1").await;
+    let controller = Controller::start(&namespace).await;
+    namespace.apply("untyped", note(&image.tagged())).await;
+    let first = namespace.ready("untyped").await;
+    let (ended, ..) = controller.terminate().await;
+    assert!(ended.success());
+    let _controller = Controller::start(&namespace).await;
+    namespace.request("untyped", "one").await;
+    assert_eq!(namespace.ready("untyped").await.targets, first.targets);
+    namespace.delete("untyped").await;
+    namespace.apply("untyped", note(&image.tagged())).await;
+    for row in namespace.ready("untyped").await.targets.iter().filter(|row| row.attachment.is_some()) {
+        assert_eq!(row.origin, Some(Origin::Adopted), "{row:#?}");
+        assert_eq!(images::attached(&registry, "team/app", &row.digest).await, [row.attachment.clone().unwrap()]);
+    }
 }
 
 /// Starts a pass, kills the operator when the `nth` request is at `stage`, lets another one finish, and counts.

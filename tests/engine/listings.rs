@@ -2,10 +2,10 @@
 
 use affix::api::Origin;
 use affix::engine::EngineOptions;
-use affix_testbed::hostile::{HostileRegistry, Image, Matcher, Op, Quirks};
+use affix_testbed::hostile::{EntryType, HostileRegistry, Image, Matcher, Op, Quirks};
 use serde_json::{Value, json};
 
-use crate::resource::{CREATED, Resource, TYPE, attach, note};
+use crate::resource::{CREATED, DATE, MARK, Resource, TYPE, attach, mark, note};
 
 async fn registry_and_image(quirks: Quirks) -> (HostileRegistry, Image) {
     let registry = HostileRegistry::builder().quirks(quirks).start().await.unwrap();
@@ -113,4 +113,49 @@ async fn a_limit_of_the_operator_counts_referrers_of_every_type_and_forbids_only
         attach(&registry, &image, "application/vnd.other", json!({CREATED: "2026-01-01T00:00:00Z", "nth": nth.to_string()}));
     }
     resource.ready().await;
+}
+
+/// Listings that do not say what an attachment is, with its annotations and without.
+fn untyped() -> impl Iterator<Item = Quirks> {
+    [true, false].into_iter().flat_map(|entry_annotations| {
+        [EntryType::ConfigMediaType, EntryType::Absent].map(|entry_type| Quirks {
+            entry_annotations,
+            entry_type,
+            ..Quirks::go_containerregistry()
+        })
+    })
+}
+
+#[tokio::test]
+async fn an_attachment_whose_listing_does_not_say_its_type_is_found_again_without_a_status() {
+    for quirks in untyped() {
+        let (registry, image) = registry_and_image(quirks.clone()).await;
+        let spec = note(&registry.reference(&image.name()), "hello");
+        Resource::new(spec.clone()).ready().await;
+        let mut anew = Resource::new(spec);
+        anew.later(60);
+        anew.ready().await;
+        assert!(anew.status.targets.iter().all(|row| row.origin == Some(Origin::Adopted)), "{quirks:?}: {:#?}", anew.status.targets);
+        for digest in [&image.digest, image.platform("linux/amd64")] {
+            assert_eq!(registry.store().referrers("team/app", digest).len(), 1, "{quirks:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mark_whose_listing_does_not_say_its_type_is_ranked_by_what_its_manifest_says() {
+    for quirks in untyped() {
+        let (registry, image) = registry_and_image(quirks.clone()).await;
+        let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Report"));
+        resource.ready().await;
+        resource.later(60);
+        let another = json!({CREATED: "2026-11-23T12:00:30Z", DATE: "2027-01-01"});
+        attach(&registry, &image, "application/vnd.other", another.clone());
+        resource.ready().await;
+        let foreign = attach(&registry, &image, MARK, another);
+        resource.pass().await;
+        let (reason, message) = resource.verdict();
+        assert_eq!(reason, "Conflict", "{quirks:?}");
+        assert!(message.contains(&foreign), "{quirks:?}: {message}");
+    }
 }

@@ -1,17 +1,10 @@
 //! End of life as readers see it, over several passes.
 
 use affix::api::{Origin, Reason};
-use affix_testbed::hostile::{HostileRegistry, Matcher, Quirks};
-use serde_json::{Value, json};
+use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Quirks};
+use serde_json::json;
 
-use crate::resource::{CREATED, DATE, MARK, Resource, attach};
-
-fn mark(image: &str, date: &str, on_conflict: &str) -> Value {
-    json!({
-        "image": image, "targets": {"scope": "Index"},
-        "endOfLife": {"date": date, "artifactType": MARK, "annotation": DATE, "onConflict": on_conflict},
-    })
-}
+use crate::resource::{CREATED, DATE, MARK, Resource, attach, mark};
 
 #[tokio::test]
 async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_however_many_passes_lie_between() {
@@ -64,7 +57,7 @@ async fn a_push_that_was_to_outrank_and_failed_is_tried_again() {
     resource.ready().await;
     resource.later(60);
     attach(&registry, &image, MARK, json!({CREATED: "2026-11-23T12:00:30Z", DATE: "2027-01-01"}));
-    let fault = registry.fault(Matcher::writes(), affix_testbed::hostile::Fault::status(403));
+    let fault = registry.fault(Matcher::writes(), Fault::status(403));
     resource.pass().await;
     assert_eq!(resource.verdict().0, "AccessDenied");
     fault.lift();
@@ -157,4 +150,32 @@ async fn of_two_equal_marks_made_at_once_the_earliest_stays_and_the_maker_of_the
         assert!(!listed().contains(&ours) && listed().contains(&earlier), "{}", registry.transcript());
         assert!(resource.status.leftovers.is_empty(), "{:#?}", resource.status.leftovers);
     }
+}
+
+#[tokio::test]
+async fn of_two_resources_that_marked_in_the_same_second_one_ends_attached_and_one_in_conflict() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let reference = registry.reference(&image.pinned());
+    let mut both = ["2026-01-01", "2027-01-01"].map(|date| Resource::new(mark(&reference, date, "Report")));
+    let fault = registry.fault(Matcher::writes(), Fault::Delay(std::time::Duration::from_millis(500)));
+    let [one, other] = &mut both;
+    tokio::join!(one.ready(), other.ready());
+    fault.lift();
+    let created: Vec<_> =
+        registry.store().referrers("team/app", &image.digest).iter().map(|mark| mark.json()["annotations"][CREATED].clone()).collect();
+    assert_eq!(created, ["2026-11-23T12:00:00Z"; 2], "both were to list before either was there");
+    for pass in 0..3 {
+        let [one, other] = &mut both;
+        one.later(60);
+        other.later(60);
+        tokio::join!(one.pass(), other.pass());
+        let mut verdicts = both.each_ref().map(|resource| resource.verdict().0);
+        verdicts.sort_unstable();
+        assert_eq!(verdicts, ["Attached", "Conflict"], "pass {pass}: {}", registry.transcript());
+    }
+    let winner = both.iter().find(|resource| resource.verdict().0 == "Attached").unwrap();
+    let marks = registry.store().referrers("team/app", &image.digest);
+    let newest = marks.iter().max_by_key(|mark| mark.json()["annotations"][CREATED].as_str().unwrap().to_owned()).unwrap();
+    assert_eq!((marks.len(), newest.digest.as_str()), (2, winner.attachment(&image.digest)), "readers take the newest");
 }

@@ -23,6 +23,8 @@ pub(crate) struct Resource {
     pub(crate) sources: Sources,
     spec: ImageAttachmentSpec,
     pub(crate) status: ImageAttachmentStatus,
+    /// What the last pass that saved anything saved last before its end.
+    pub(crate) saved: Option<ImageAttachmentStatus>,
     generation: i64,
     pub(crate) now: Timestamp,
 }
@@ -49,6 +51,7 @@ impl Resource {
             sources: Sources::default(),
             spec: parse(spec),
             status: ImageAttachmentStatus::default(),
+            saved: None,
             generation: 1,
             now: "2026-11-23T12:00:00Z".parse().unwrap(),
         }
@@ -85,8 +88,9 @@ impl Resource {
             Ok(request) => self.engine.run(&request, &saved, &NoClaims, self.now).await,
             Err(problem) => Outcome::failed(&problem.into()),
         };
-        let before = saved.1.into_inner().unwrap().unwrap_or_else(|| self.status.clone());
-        self.status = status(&before, &outcome, self.generation, self.now);
+        let saved = saved.1.into_inner().unwrap();
+        self.status = status(saved.as_ref().unwrap_or(&self.status), &outcome, self.generation, self.now);
+        self.saved = saved.or(self.saved.take());
         outcome
     }
 
@@ -131,6 +135,14 @@ fn parse(mut spec: Value) -> ImageAttachmentSpec {
 /// A note on the whole image.
 pub(crate) fn note(image: &str, text: &str) -> Value {
     json!({"image": image, "artifact": {"artifactType": TYPE, "annotations": {"demo/note": text}}})
+}
+
+/// A mark on the index.
+pub(crate) fn mark(image: &str, date: &str, on_conflict: &str) -> Value {
+    json!({
+        "image": image, "targets": {"scope": "Index"},
+        "endOfLife": {"date": date, "artifactType": MARK, "annotation": DATE, "onConflict": on_conflict},
+    })
 }
 
 /// An attachment as somebody else would make it; answers with its digest.

@@ -1,6 +1,6 @@
 //! Signatures that cannot be pushed.
 
-use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op};
+use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op, Quirks};
 use serde_json::json;
 
 use crate::resource::Resource;
@@ -47,4 +47,18 @@ async fn a_key_that_is_rotated_while_nothing_can_be_pushed_leaves_no_more_than_i
     fault.lift();
     resource.ready().await;
     assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 1);
+}
+
+#[tokio::test]
+async fn a_signature_whose_listing_does_not_say_its_type_is_found_again_without_a_status() {
+    let registry = HostileRegistry::builder().quirks(Quirks::go_containerregistry()).start().await.unwrap();
+    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let spec = json!({"image": registry.reference(&image.name()), "signature": {"cosign": {"keySecretRef": {"name": "key"}}}});
+    for pass in 0..3 {
+        let mut resource = Resource::new(spec.clone());
+        resource.secret("key", &[("cosign.key", KEY)]);
+        resource.later(60 * pass);
+        resource.ready().await;
+        assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 1, "{}", registry.transcript());
+    }
 }

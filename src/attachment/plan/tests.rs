@@ -240,3 +240,34 @@ proptest::proptest! {
         proptest::prop_assert!(!matches!(last.action, Action::Attach { .. }) && last.remove.is_empty(), "{history:#?}");
     }
 }
+
+#[test]
+fn of_two_marks_of_one_second_the_one_with_the_lower_digest_is_made_again_and_the_other_is_a_conflict() {
+    let dates = ["2026-01-01", "2027-01-01"];
+    let marks = dates.map(|date| listed(date, "2026-11-23T11:00:00Z"));
+    let lower = usize::from(marks[1].digest < marks[0].digest);
+    for (own, date) in dates.into_iter().enumerate() {
+        let ours = marks[own].digest.clone();
+        for known in [Known::default(), Known { superseded: true, ..Known::default() }] {
+            let observed = Observed { ours: BTreeSet::from([ours.clone()]), known, ..wanting(date, &marks) };
+            let plan = planned(&observed);
+            if own == lower {
+                assert_eq!((plan.action, plan.remove), (attach(NOON), vec![ours.clone()]));
+                continue;
+            }
+            let Action::Refuse(problem) = plan.action else { panic!("{:?}", plan.action) };
+            assert_eq!((problem.reason, plan.remove.len()), (Reason::Conflict, 0));
+            assert!(problem.message.contains("in the same second as ours") && !problem.message.contains("newer"), "{}", problem.message);
+        }
+    }
+    // What was made again is the newest, and the other side says so.
+    let again = listed(dates[lower], NOON);
+    let other = 1 - lower;
+    let observed =
+        Observed { ours: BTreeSet::from([marks[other].digest.clone()]), ..wanting(dates[other], &[marks[other].clone(), again.clone()]) };
+    let Action::Refuse(problem) = planned(&observed).action else { panic!("{:?}", planned(&observed)) };
+    assert!(problem.message.contains("which is newer than ours"), "{}", problem.message);
+    let observed =
+        Observed { ours: BTreeSet::from([again.digest.clone()]), ..wanting(dates[lower], &[marks[other].clone(), again.clone()]) };
+    assert_eq!(planned(&observed).action, keep(&again, true));
+}

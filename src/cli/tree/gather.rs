@@ -178,7 +178,7 @@ impl Gatherer<'_> {
 
     /// Some tools and registries list neither type nor annotations (cosign on a fallback tag): then the manifest says.
     async fn manifest(&self, entry: &Descriptor) -> Result<Option<(String, std::collections::BTreeMap<String, String>)>, String> {
-        let says_all = !entry.artifact_type.is_empty() && !entry.annotations.is_empty();
+        let says_all = entry.stated_type().is_some() && !entry.annotations.is_empty();
         if says_all || self.read.fetch_add(1, Ordering::Relaxed) >= MOST_READ {
             return Ok(None);
         }
