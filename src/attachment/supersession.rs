@@ -7,8 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::{Reason, Superseded, TargetState};
-use crate::oci::{ArtifactType, Digest, Tag};
+use crate::oci::{ArtifactType, Digest, ImageManifest, Tag};
 
+use super::adoption::stated_created;
 use super::content::TargetContent;
 use super::end_of_life::EndOfLifeDate;
 use super::intent::MarkKeys;
@@ -44,6 +45,23 @@ impl Supersession {
         annotations.insert(self.annotation.clone(), date.as_str().to_owned());
         let content = TargetContent { artifact_type: self.artifact_type.clone(), annotations, layers: Vec::new(), blobs: Vec::new() };
         (content, MarkKeys { annotation: self.annotation.clone(), date: date.clone() })
+    }
+
+    /// The date of the newest of `manifests` that are marks on `subject` as affix writes them for this resource, whatever their date. What
+    /// claims to be made after `now` is none.
+    #[must_use]
+    pub fn date_among<'a>(
+        &self,
+        subject: &Digest,
+        manifests: impl IntoIterator<Item = &'a ImageManifest>,
+        now: Timestamp,
+    ) -> Option<EndOfLifeDate> {
+        let dated = manifests.into_iter().filter_map(|manifest| {
+            let date: EndOfLifeDate = manifest.annotations.get(&self.annotation)?.parse().ok()?;
+            let created = stated_created(manifest).filter(|created| created.instant() <= now)?;
+            self.mark(&date).0.equals(subject, manifest).then_some((created, date))
+        });
+        dated.max_by(|(a, earlier), (b, later)| (a, earlier.instant()).cmp(&(b, later.instant()))).map(|(_, date)| date)
     }
 }
 
@@ -153,11 +171,20 @@ fn after(instant: Timestamp, wait: Duration) -> Timestamp {
     SignedDuration::try_from(wait).ok().and_then(|wait| instant.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
 }
 
+fn fixed(left: &Superseded) -> Option<EndOfLifeDate> {
+    left.date.as_ref().filter(|_| left.state != TargetState::Planned).and_then(|date| date.parse().ok())
+}
+
+/// Whether the date of a move is fixed.
+#[must_use]
+pub fn is_dated(left: &Superseded) -> bool {
+    fixed(left).is_some()
+}
+
 /// The date of a move: fixed once, the time of the move plus the grace period. What a dry run planned fixes nothing.
 #[must_use]
 pub fn date_of(left: &Superseded, grace: Duration) -> EndOfLifeDate {
-    let fixed = left.date.as_ref().filter(|_| left.state != TargetState::Planned).and_then(|date| date.parse().ok());
-    fixed.unwrap_or_else(|| EndOfLifeDate::at(after(left.moved_at.0, grace)))
+    fixed(left).unwrap_or_else(|| EndOfLifeDate::at(after(left.moved_at.0, grace)))
 }
 
 /// What is to happen to one manifest of an image that the tag has left.
@@ -167,6 +194,14 @@ pub enum Fate {
     Mark(EndOfLifeDate),
     /// Something that is in use reaches it.
     StillInUse,
+}
+
+/// The date of a move of which nothing is fixed, where `found` are the dates of the marks that are there on the manifests of its image: a
+/// manifest that a later move left too has that one's date, so the earliest is this move's. A date beyond the one that the move would get
+/// now is no earlier pass's.
+#[must_use]
+pub fn date_found(found: impl IntoIterator<Item = EndOfLifeDate>, computed: &EndOfLifeDate) -> Option<EndOfLifeDate> {
+    found.into_iter().filter(|date| date.instant() <= computed.instant()).min_by_key(EndOfLifeDate::instant)
 }
 
 /// The fate of each manifest of the images left, of which `moves` gives the date and the digests, oldest first. What is in several

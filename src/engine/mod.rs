@@ -7,6 +7,7 @@
 mod allowed_repositories;
 mod apply;
 mod claims;
+mod dates;
 mod deletion;
 mod detach;
 mod dry_run;

@@ -28,11 +28,11 @@ const MOST_TAGS: usize = 500;
 const AT_ONCE: usize = 16;
 
 /// An image that the tag has left and whose move has settled.
-struct Left {
+pub(super) struct Left {
     /// Its place in the history.
-    nth: usize,
-    image: Image,
-    date: EndOfLifeDate,
+    pub(super) nth: usize,
+    pub(super) image: Image,
+    pub(super) date: EndOfLifeDate,
     digests: BTreeSet<Digest>,
 }
 
@@ -73,9 +73,21 @@ impl Pass<'_> {
         let spared = spared.filter_map(|row| row.digest.parse().ok());
         let mut trouble = None;
         if lefts.iter().any(|left| unfinished(&history, left)) {
-            // The tags are read at a move only.
-            match self.in_time(self.reached_by_tags(wanted)).await.and_then(std::convert::identity) {
-                Ok(reached) => in_use.extend(reached),
+            // The tags are read at a move only, and so are the marks that were made when status knew of it.
+            let look = async {
+                let mut used = in_use.clone();
+                used.extend(self.reached_by_tags(wanted).await?);
+                let undated = |left: &&Left| history.get(left.nth).is_some_and(|known| !supersession::is_dated(known));
+                let dates = self.dates_there(wanted, lefts.iter().filter(undated), &used).await?;
+                Ok((used, dates))
+            };
+            match self.in_time(look).await.and_then(std::convert::identity) {
+                Ok((used, mut dates)) => {
+                    in_use = used;
+                    for left in &mut lefts {
+                        left.date = dates.remove(&left.nth).unwrap_or_else(|| left.date.clone());
+                    }
+                }
                 Err(failure) => {
                     let (done, open): (Vec<Left>, Vec<Left>) = lefts.into_iter().partition(|left| !unfinished(&history, left));
                     for left in open {
@@ -95,6 +107,8 @@ impl Pass<'_> {
                 known.date = Some(left.date.to_string());
             }
         }
+        // The oldest first: what several images share takes the date of the last one left. Of those first seen together the dates tell.
+        lefts.sort_by_key(|left| (history.get(left.nth).map(|known| known.moved_at.0), left.date.instant(), left.nth));
 
         let fates = supersession::fates(lefts.iter().map(|left| (&left.date, &left.digests)), &in_use);
         let (mut table, targets) = self.rows_of(wanted, &lefts, &fates);
@@ -188,8 +202,6 @@ impl Pass<'_> {
                 }
             }
         }
-        // The oldest first: what several images share takes the date of the last one left.
-        lefts.images.sort_by_key(|left| left.nth);
         lefts
     }
 

@@ -4,7 +4,7 @@ use affix::api::{Reason, TargetState};
 use affix_testbed::hostile::{Fault, HostileRegistry, Image, Matcher, Op};
 use serde_json::{Value, json};
 
-use crate::resource::{DATE, MARK, Resource};
+use crate::resource::{CREATED, DATE, MARK, Resource, attach};
 
 fn watch(image: &str, more: Value) -> Value {
     let mut when = json!({"gracePeriod": "720h", "settle": "0s"});
@@ -160,4 +160,84 @@ async fn an_image_whose_rows_are_lost_is_not_marked_before_the_tags_were_asked_a
     resource.ready().await;
     assert!(resource.rows().iter().all(|row| row.ends_with("Skipped StillInUse")), "{:?}", resource.rows());
     assert_eq!(marks(&registry, &first.digest), 0);
+}
+
+/// The dates of the marks on a manifest.
+fn dates(registry: &HostileRegistry, digest: &str) -> Vec<String> {
+    let dates = registry
+        .store()
+        .referrers("team/app", digest)
+        .into_iter()
+        .map(|mark| mark.json()["annotations"][DATE].as_str().unwrap().to_owned());
+    dates.collect()
+}
+
+#[tokio::test]
+async fn a_resource_that_lost_its_status_takes_the_dates_of_the_marks_that_are_there() {
+    for targets in [json!({}), json!({"scope": "Platforms"})] {
+        let registry = HostileRegistry::start().await.unwrap();
+        let spec = |more: Value| {
+            let mut spec = watch(&registry.reference("team/app:v1"), more);
+            spec["targets"] = targets.clone();
+            spec
+        };
+        let mut resource = Resource::new(spec(json!({})));
+        // Each image has a platform of its own and one that all of them share, the last one aside.
+        let mut left = Vec::new();
+        for seed in ["one", "two", "three"] {
+            left.push(push(&registry, "v1", seed));
+            resource.ready().await;
+            resource.later(3600);
+        }
+        registry.image("team/app", "v1").seed("now").platform("linux/amd64").push();
+        resource.ready().await;
+        let shared = left[0].children[1].digest.as_str();
+        let roots = if targets == json!({}) { 1 } else { 0 };
+        let subjects: Vec<&str> = left.iter().map(|image| image.platform("linux/amd64")).chain([shared]).collect();
+        let before: Vec<Vec<String>> = subjects.iter().map(|digest| dates(&registry, digest)).collect();
+        assert_eq!(before.iter().map(Vec::len).collect::<Vec<_>>(), [1; 4], "{before:?} {:#?}", resource.status);
+        assert!(before[3] == before[2] && before[2] != before[0], "{before:?}");
+
+        // Whichever way round they are told.
+        for order in [[0, 1, 2], [2, 1, 0]] {
+            let previous: Vec<&str> = order.iter().map(|nth: &usize| left[*nth].digest.as_str()).collect();
+            let mut anew = Resource::new(spec(json!({"previous": previous})));
+            anew.later(7 * 86_400);
+            anew.ready().await;
+            let after: Vec<Vec<String>> = subjects.iter().map(|digest| dates(&registry, digest)).collect();
+            assert_eq!(after, before, "{order:?}: {:#?}", anew.status);
+            assert!(left.iter().all(|image| marks(&registry, &image.digest) == roots), "{order:?}");
+            registry.clear();
+            anew.later(60);
+            anew.ready().await;
+            assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_move_takes_no_date_that_an_earlier_pass_could_not_have_fixed() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let old = push(&registry, "v1", "one");
+    push(&registry, "v1", "two");
+    for annotations in [
+        json!({CREATED: "2026-01-01T00:00:00Z", DATE: "2099-01-01T00:00:00Z"}),
+        json!({CREATED: "2026-01-01T00:00:00Z", DATE: "2026-02-01T00:00:00Z", "more": "of another resource"}),
+        json!({CREATED: "2026-01-01T00:00:00Z", DATE: "soon"}),
+        json!({CREATED: "2027-01-01T00:00:00Z", DATE: "2026-02-01T00:00:00Z"}),
+    ] {
+        attach(&registry, &old, MARK, annotations);
+    }
+    let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({"previous": [old.digest]})));
+    resource.ready().await;
+    assert_eq!(resource.status.superseded[0].date.as_deref(), Some("2026-12-23T12:00:00Z"));
+    // A listing that cannot be read is no empty one: nothing is dated, and nothing marked.
+    let fault = registry.fault(Matcher::on(Op::ReferrersList), Fault::status(403));
+    let mut anew = Resource::new(watch(&registry.reference("team/app:v1"), json!({"previous": [old.digest]})));
+    anew.later(60);
+    anew.pass().await;
+    assert_eq!((anew.verdict().0, anew.status.superseded[0].date.as_deref()), ("AccessDenied", None), "{:#?}", anew.status);
+    fault.lift();
+    anew.ready().await;
+    assert_eq!(anew.status.superseded[0].date.as_deref(), Some("2026-12-23T12:00:00Z"));
 }
