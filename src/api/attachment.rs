@@ -143,7 +143,8 @@ pub struct ArtifactFile {
     #[x_kube(validation = rules::media_type())]
     pub media_type: Option<String>,
 
-    /// The only target that gets this file: index, a platform, or a digest. Needs a digest in image. Default: every target.
+    /// The only targets that get this file: index (nested ones as well), those of a platform, or one by its digest. Needs a digest in image.
+    /// Default: every target.
     /// Examples: index, linux/amd64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 135))]

@@ -84,10 +84,18 @@ impl Conditions {
     /// Ends a pass: Ready from the reason, and what follows from it. Ready is True for [`Reason::READY`] only; a reason that only
     /// the user can mend is Stalled, one that is retried or still in progress is Reconciling, any other is neither.
     pub fn conclude(&mut self, reason: Reason, message: &str) -> &mut Self {
+        self.conclude_for(reason, &[reason], message)
+    }
+
+    /// The same where Ready has several `causes`: it is Reconciling while one of them is retried or in progress, and else Stalled where
+    /// one of them is.
+    pub fn conclude_for(&mut self, reason: Reason, causes: &[Reason], message: &str) -> &mut Self {
+        let hurried = causes.iter().any(|cause| cause.is_hurried());
+        let stalled = causes.iter().find(|cause| cause.is_stalled()).filter(|_| !hurried);
+        let reconciling = if causes.iter().any(|cause| cause.is_retried()) { Reason::ProgressingWithRetry } else { Reason::Progressing };
         self.set(ConditionType::Ready, Reason::READY.contains(&reason), reason, message);
-        self.set(ConditionType::Stalled, reason.is_stalled(), reason, message);
-        let reconciling = if reason.is_retried() { Reason::ProgressingWithRetry } else { Reason::Progressing };
-        self.set(ConditionType::Reconciling, reason.is_retried() || reason == Reason::Progressing, reconciling, message)
+        self.set(ConditionType::Stalled, stalled.is_some(), stalled.copied().unwrap_or(reason), message);
+        self.set(ConditionType::Reconciling, hurried, reconciling, message)
     }
 
     /// Sets a condition whose truth is not known.
@@ -236,6 +244,23 @@ mod tests {
         let text = serde_json::to_string(&list).unwrap();
         assert!(text.contains(r#""lastTransitionTime":"2025-03-20T01:20:30Z""#), "{text}");
         assert_eq!(serde_json::from_str::<Vec<Condition>>(&text).unwrap(), list);
+    }
+
+    #[test]
+    fn of_several_causes_one_that_is_tried_again_is_reconciling_and_else_one_that_only_the_user_can_mend_is_stalled() {
+        use Reason::{Conflict, ManifestRejected, PartiallyAttached, Progressing, RateLimited};
+        for (causes, reconciling, stalled) in [
+            (&[ManifestRejected, RateLimited][..], Some("ProgressingWithRetry"), None),
+            (&[ManifestRejected, Progressing], Some("Progressing"), None),
+            (&[Conflict, ManifestRejected], None, Some("ManifestRejected")),
+            (&[Conflict], None, None),
+        ] {
+            let mut conditions = Conditions::from_previous(&[], 1, at(1));
+            let list = { conditions.conclude_for(PartiallyAttached, causes, "1 of 3").clone() }.into_list();
+            let of = |kind| find(&list, kind).map(|condition| condition.reason.as_str());
+            assert_eq!((of(ConditionType::Reconciling), of(ConditionType::Stalled)), (reconciling, stalled), "{causes:?}");
+            assert_eq!(of(ConditionType::Ready), Some("PartiallyAttached"));
+        }
     }
 
     #[test]

@@ -28,8 +28,8 @@ impl Content {
     ///
     /// # Errors
     /// When files have targets and none is for this one, or two of the files have one name.
-    pub fn for_target(&self, entry: &Entry, is_root: bool) -> Result<TargetContent, FileError> {
-        let files: Vec<&File> = self.files.iter().filter(|file| file.target.covers(entry, is_root)).collect();
+    pub fn for_target(&self, entry: &Entry) -> Result<TargetContent, FileError> {
+        let files: Vec<&File> = self.files.iter().filter(|file| file.target.covers(entry)).collect();
         if files.is_empty() && self.files.iter().any(|file| file.target != FileTarget::Every) {
             return Err(FileError::Uncovered { target: describe(entry) });
         }
@@ -49,11 +49,10 @@ impl Content {
     /// What a user should know of files that go to no target: nothing fails over them, and nothing is silently ignored.
     #[must_use]
     pub fn idle_files(&self, chosen: &[Chosen<'_>]) -> Vec<String> {
-        let targets: Vec<(&Entry, bool)> =
-            chosen.iter().enumerate().filter(|(_, chosen)| chosen.skip.is_none()).map(|(nth, chosen)| (chosen.entry, nth == 0)).collect();
+        let targets: Vec<&Entry> = chosen.iter().filter(|chosen| chosen.skip.is_none()).map(|chosen| chosen.entry).collect();
         self.files
             .iter()
-            .filter(|file| !targets.iter().any(|(entry, is_root)| file.target.covers(entry, *is_root)))
+            .filter(|file| !targets.iter().any(|entry| file.target.covers(entry)))
             .map(|file| format!("the file {:?} is for {}, which is none of the targets", file.title, file.target))
             .collect()
     }

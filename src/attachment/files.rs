@@ -23,7 +23,7 @@ pub struct Inputs {
 pub enum FileTarget {
     /// All of them.
     Every,
-    /// The index that the image names.
+    /// Every index: the one that the image names, and those nested in it.
     Index,
     /// The platforms that the pattern matches.
     Platform(PlatformPattern),
@@ -34,10 +34,10 @@ pub enum FileTarget {
 impl FileTarget {
     /// Whether the file goes to `entry`.
     #[must_use]
-    pub fn covers(&self, entry: &Entry, is_root: bool) -> bool {
+    pub fn covers(&self, entry: &Entry) -> bool {
         match self {
             Self::Every => true,
-            Self::Index => is_root && matches!(entry.kind, EntryKind::Index),
+            Self::Index => matches!(entry.kind, EntryKind::Index),
             Self::Platform(pattern) => matches(pattern, entry),
             Self::Digest(digest) => entry.subject.digest == *digest,
         }
@@ -250,13 +250,17 @@ pub enum FileError {
         key: String,
     },
     /// A target has no file.
-    #[error("spec.artifact: no file is for the target {target}: add one, or leave the target out by spec.targets")]
+    #[error(
+        "spec.artifact: no file is for the target {target}: add one, for its digest where it is for no other, or leave the target out by spec.targets"
+    )]
     Uncovered {
         /// The target.
         target: String,
     },
     /// Two files of one target have the same name.
-    #[error("spec.artifact: two files named {name:?} are for the target {target}: give each its own name or target")]
+    #[error(
+        "spec.artifact: two files named {name:?} are for the target {target}: give each its own name, or its own target, such as a digest"
+    )]
     TwoOfOneName {
         /// The name.
         name: String,

@@ -91,7 +91,13 @@ fn list(items: impl Iterator<Item = String>) -> String {
 }
 
 impl Selection {
-    /// Judges every entry of `image`, in its order; the second part is what a user should know and nothing failed over.
+    /// Judges every entry of `image`, in its order, whatever is to be said of the whole.
+    #[must_use]
+    pub fn judge<'a>(&self, image: &'a Image) -> Vec<Chosen<'a>> {
+        image.entries.iter().map(|entry| Chosen { entry, skip: self.skip(entry) }).collect()
+    }
+
+    /// Judges every entry and the whole; the second part is what a user should know and nothing failed over.
     ///
     /// # Errors
     /// When a platform that is asked for is not there (unless `missing: Ignore`), or nothing is left.
@@ -128,7 +134,7 @@ impl Selection {
                 .filter(|pattern| !matches_any(pattern, image))
                 .map(|pattern| format!("the excluded platform {:?} matches no entry", pattern.as_str())),
         );
-        let chosen: Vec<Chosen<'a>> = image.entries.iter().map(|entry| Chosen { entry, skip: self.skip(entry) }).collect();
+        let chosen = self.judge(image);
         if chosen.iter().all(|chosen| chosen.skip.is_some()) && unmatched.is_empty() {
             return Err(SelectionError::NothingLeft { has: has() });
         }

@@ -134,6 +134,8 @@ impl Journal for StatusJournal<'_> {
         let generation = self.object.metadata.generation.unwrap_or_default();
         let status = status_in_progress(&previous, draft, generation, self.now);
         let written = self.context.write_status(self.object, &status).await;
-        written.map_err(|error| Failure::new(Reason::Progressing, format_args!("status cannot be saved before the push: {error}")))
+        written.map_err(|error| {
+            Failure::new(Reason::Progressing, format_args!("status cannot be saved before the registry is written to: {error}"))
+        })
     }
 }

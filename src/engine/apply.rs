@@ -14,6 +14,7 @@ use crate::registry::{FallbackChange, ListingSource, Locator, Session};
 use super::claims::Claims;
 use super::dry_run;
 use super::failure::Failure;
+use super::finish::CleanedUp;
 use super::listing::Target;
 use super::outcome::{Note, Outcome, Severity};
 use super::pass::{Draft, Journal, Mode, Pass};
@@ -115,10 +116,8 @@ impl Pass<'_> {
             let verdict = dry_run::verdict(outcome.verdict.clone(), rows, leftovers);
             return Ok(Outcome { verdict, ..outcome });
         }
-        if let (Some(image), false) = (&outcome.image, pushes.is_empty()) {
-            let mut leftovers = Vec::new();
-            remove::remember(&self.request.memory, &table, &mut leftovers, &absent);
-            journal.save(&Draft { image, rows: &table, leftovers: &leftovers, superseded: outcome.superseded.as_deref() }).await?;
+        if !pushes.is_empty() {
+            self.save(journal, "attaching", &outcome, &table, &absent).await?;
         }
         let timed_out = self.timed_out();
         let parcels: Vec<Push> = pushes.iter().map(|(_, push, _)| push.clone()).collect();
@@ -147,10 +146,31 @@ impl Pass<'_> {
                 journal.progress(row);
             }
         }
-        let (mut leftovers, mut gone) = self.clean_up(&mut outcome, &table, targets, plans, claims, entries).await;
+        let subjects = targets.iter().map(|target| (&target.observed.subject, target.row));
+        let unwanted = remove::unwanted(&self.request.memory, &table, subjects.zip(plans), entries);
+        // What was attached is said before what it replaces is taken away, which may take as long again, or be cut off.
+        if !pushes.is_empty() && !unwanted.is_at_rest() {
+            self.save(journal, "removing what is no longer wanted", &outcome, &table, &absent).await?;
+        }
+        let CleanedUp { mut leftovers, mut gone, retry_after: asked } = self.clean_up(&mut outcome, unwanted, claims).await;
         gone.extend(absent);
         leftovers.retain(|leftover| !gone.iter().any(|gone| gone.to_string() == leftover.attachment));
-        Ok(self.finish(outcome, table, leftovers, &gone, retry_after))
+        Ok(self.finish(outcome, table, leftovers, &gone, retry_after.max(asked)))
+    }
+
+    /// Writes down how far the pass has come.
+    async fn save(
+        &self,
+        journal: &impl Journal,
+        doing: &'static str,
+        outcome: &Outcome,
+        table: &[TargetStatus],
+        absent: &[Digest],
+    ) -> Result<(), Failure> {
+        let Some(image) = &outcome.image else { return Ok(()) };
+        let mut leftovers = Vec::new();
+        remove::remember(&self.request.memory, table, &mut leftovers, absent);
+        journal.save(&Draft { image, rows: table, leftovers: &leftovers, superseded: outcome.superseded.as_deref(), doing }).await
     }
 }
 

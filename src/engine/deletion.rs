@@ -5,19 +5,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::future::join_all;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus, Leftover, Reason};
+use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus, Reason};
 use crate::attachment::{Problem, parse_reference};
 use crate::oci::{Descriptor, Digest, Reference};
-use crate::registry::{Access, Session};
+use crate::registry::Access;
 
 use super::claims::Claims;
 use super::failure::Failure;
 use super::memory::Memory;
 use super::pass::Engine;
-use super::remove::{self, Removed};
+use super::remove;
 use super::sources::{Sources, access};
 
 /// What is to be removed, and how the registry is reached.
@@ -74,43 +73,20 @@ impl Engine {
             Ok(session) => session.until(deadline),
             Err(error) => return Deleted { failed: Some(error.into()), ..Deleted::default() },
         };
-        let subjects = deletion.made.iter().map(|(subject, made)| clear(&session, subject, made, claims, deadline));
+        let on = |subject: &Digest| Descriptor::plain("", subject.clone(), 0);
+        let made = deletion.made.iter().flat_map(|(subject, made)| made.iter().map(move |attachment| (on(subject), attachment.clone())));
         let mut deleted = Deleted::default();
-        for leftover in join_all(subjects).await.into_iter().flatten() {
-            match leftover {
+        for removal in remove::remove_all(&session, made.collect(), claims, deadline).await {
+            match removal.left {
                 None => deleted.gone += 1,
-                Some(leftover) if leftover.reason.as_deref() == Some(Reason::StillInUse.as_str()) => deleted.kept += 1,
-                Some(leftover) => {
-                    let reason = leftover.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::Progressing);
-                    let unknown = "whether another resource of the namespace wants the same attachments cannot be told yet";
-                    deleted.failed.get_or_insert(Failure::new(reason, leftover.message.as_deref().unwrap_or(unknown)));
+                Some(left) if left.reason.as_deref() == Some(Reason::StillInUse.as_str()) => deleted.kept += 1,
+                Some(left) => {
+                    let reason = left.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::Progressing);
+                    let problem = Problem::new(reason, left.message.unwrap_or_default());
+                    deleted.failed.get_or_insert(Failure { problem, retry_after: removal.retry_after });
                 }
             }
         }
         Deleted { requests: session.requests(), ..deleted }
     }
-}
-
-/// Removes what was made on one subject, one after the other, since they may share a fallback tag.
-async fn clear(
-    session: &Session,
-    subject: &Digest,
-    made: &BTreeSet<Digest>,
-    claims: &impl Claims,
-    deadline: Instant,
-) -> Vec<Option<Leftover>> {
-    let subject = Descriptor::plain("", subject.clone(), 0);
-    let mut left = Vec::new();
-    for attachment in made {
-        let removal = remove::remove(session, &subject, attachment, claims);
-        let (removed, _) = timeout_at(deadline, removal).await.unwrap_or_else(|_| {
-            let failure = Failure::new(Reason::RegistryUnavailable, "the registry did not answer within spec.timeout");
-            remove::left(&subject, attachment, &failure)
-        });
-        left.push(match removed {
-            Removed::Gone => None,
-            Removed::Left(leftover) => Some(leftover),
-        });
-    }
-    left
 }

@@ -4,20 +4,18 @@
 
 use std::collections::BTreeMap;
 
-use futures::future::join_all;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::api::{Leftover, Reason, TargetState, TargetStatus, cut_message};
 use crate::attachment::equal;
 use crate::oci::{Descriptor, Digest};
-use crate::registry::Session;
 
 use super::claims::NoClaims;
 use super::failure::Failure;
 use super::listing::Target;
 use super::outcome::{Outcome, Verdict};
 use super::pass::{Engine, Pass, Request};
-use super::remove::{self, Removed};
+use super::remove;
 use super::rows;
 
 impl Pass<'_> {
@@ -64,17 +62,24 @@ impl Engine {
             Ok(session) => session.until(deadline),
             Err(error) => return Outcome { verdict: Verdict::failed(&error.into()), ..found },
         };
-        let mut subjects: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
-        for leftover in found.leftovers.iter().flatten() {
-            if let (Ok(subject), Ok(attachment)) = (leftover.subject.parse(), leftover.attachment.parse()) {
-                subjects.entry(subject).or_default().push(attachment);
+        let equal = found
+            .leftovers
+            .iter()
+            .flatten()
+            .filter_map(|leftover| Some((Descriptor::plain("", leftover.subject.parse().ok()?, 0), leftover.attachment.parse().ok()?)));
+        let removals = remove::remove_all(&session, equal.collect(), &NoClaims, deadline).await;
+        let count = removals.len();
+        let mut subjects: BTreeMap<Digest, Cleared> = BTreeMap::new();
+        for removal in removals {
+            let cleared = subjects.entry(removal.subject).or_default();
+            match removal.left {
+                None => cleared.told.extend(removal.note.map(|note| note.message)),
+                Some(left) => cleared.left.push(left),
             }
         }
-        let count: usize = subjects.values().map(Vec::len).sum();
-        let work = subjects.iter().map(|(subject, attachments)| clear(&session, subject, attachments, deadline));
         let mut table = found.rows.clone().unwrap_or_default();
         let mut leftovers = Vec::new();
-        for (subject, done) in subjects.keys().zip(join_all(work).await) {
+        for (subject, done) in subjects {
             let subject = subject.to_string();
             if let Some(row) = table.iter_mut().find(|row| row.digest == subject) {
                 done.tell(row);
@@ -106,24 +111,6 @@ impl Cleared {
         row.message = Some(cut_message(&self.told.join("; ")));
         (row.attachment, row.origin, row.created, row.content) = (None, None, None, None);
     }
-}
-
-/// Removes attachments of one subject one after the other, since they may share a fallback tag.
-async fn clear(session: &Session, subject: &Digest, attachments: &[Digest], deadline: Instant) -> Cleared {
-    let subject = Descriptor::plain("", subject.clone(), 0);
-    let mut cleared = Cleared::default();
-    for attachment in attachments {
-        let removal = remove::remove(session, &subject, attachment, &NoClaims);
-        let (removed, note) = timeout_at(deadline, removal).await.unwrap_or_else(|_| {
-            let failure = Failure::new(Reason::RegistryUnavailable, "the registry did not answer within spec.timeout");
-            remove::left(&subject, attachment, &failure)
-        });
-        match removed {
-            Removed::Gone => cleared.told.extend(note.map(|note| note.message)),
-            Removed::Left(leftover) => cleared.left.push(leftover),
-        }
-    }
-    cleared
 }
 
 /// The first failure of a target, or `otherwise` under `reason`.

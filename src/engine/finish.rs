@@ -1,11 +1,12 @@
 //! The end of a pass: what is no longer wanted goes, nothing that was made is forgotten, and the outcome is judged.
 
+use std::convert::identity;
 use std::time::Duration;
 
-use tokio::time::timeout_at;
+use futures::future::join_all;
 
-use crate::api::{Leftover, Reason, TargetState, TargetStatus};
-use crate::attachment::{Created, Entry, Listed, TargetPlan};
+use crate::api::{Leftover, Reason, TargetState, TargetStatus, cut_message};
+use crate::attachment::{Created, Listed, Problem};
 use crate::oci::{Descriptor, Digest, RawEntry};
 use crate::signing::Signer;
 
@@ -15,8 +16,18 @@ use super::failure::Failure;
 use super::listing::{Extent, Target};
 use super::outcome::{Note, Outcome, Severity, Verdict};
 use super::pass::{Pass, Request};
-use super::remove::{self, Removed};
+use super::remove::{self, Unwanted};
 use super::rows;
+
+/// What came of what was not wanted any more.
+pub(super) struct CleanedUp {
+    /// What stays, and why.
+    pub leftovers: Vec<Leftover>,
+    /// What the registry does not have any more.
+    pub gone: Vec<Digest>,
+    /// How long the registry asked to wait.
+    pub retry_after: Option<Duration>,
+}
 
 impl Pass<'_> {
     /// What was attached before and had to be pushed again, or signed again for the same content, was lost in between.
@@ -53,61 +64,47 @@ impl Pass<'_> {
     }
 
     /// Takes away what this resource made on this image and does not want any more, once what it wants is there.
-    pub(super) async fn clean_up(
-        &self,
-        outcome: &mut Outcome,
-        table: &[TargetStatus],
-        targets: &[Target],
-        plans: &[TargetPlan],
-        claims: &impl Claims,
-        entries: &[Entry],
-    ) -> (Vec<Leftover>, Vec<Digest>) {
-        let unwanted = remove::unwanted(
-            &self.request.memory,
-            table,
-            targets.iter().map(|target| (&target.observed.subject, target.row)).zip(plans),
-            entries,
-        );
-        let mut leftovers = unwanted.kept;
-        let mut gone = Vec::new();
-        let mut remove = unwanted.remove;
-        for (subject, attachment) in unwanted.unlisted {
-            // Most often it was never pushed; what the registry has all the same must not turn up in a listing later.
-            match self.in_time(self.is_there(&attachment)).await.and_then(std::convert::identity) {
-                Ok(true) => remove.push((subject, attachment)),
-                Ok(false) => gone.push(attachment),
-                Err(_) => {}
-            }
-        }
-        for (subject, attachment) in remove {
-            let removal = remove::remove(self.session, &subject, &attachment, claims);
-            let (removed, note) = match timeout_at(self.deadline, removal).await {
-                Ok(answer) => answer,
-                Err(_) => remove::left(&subject, &attachment, &self.timed_out()),
-            };
-            let known =
-                self.request.memory.leftovers.iter().any(|before| before.attachment == attachment.to_string() && before.message.is_some());
-            match removed {
-                Removed::Gone => {
-                    gone.push(attachment);
-                    outcome.notes.extend(note);
-                }
-                Removed::Left(leftover) => {
-                    outcome.notes.extend(note.filter(|_| !known));
-                    leftovers.push(leftover);
+    pub(super) async fn clean_up(&self, outcome: &mut Outcome, unwanted: Unwanted, claims: &impl Claims) -> CleanedUp {
+        let Unwanted { mut remove, unlisted, kept } = unwanted;
+        let mut done = CleanedUp { leftovers: kept, gone: Vec::new(), retry_after: None };
+        // Most often it was never pushed; what the registry has all the same must not turn up in a listing later.
+        let looks = unlisted.iter().map(|(_, attachment)| async { self.in_time(self.is_there(attachment)).await.and_then(identity) });
+        for ((subject, attachment), is_there) in unlisted.iter().zip(join_all(looks).await) {
+            match is_there {
+                Ok(true) => remove.push((subject.clone(), attachment.clone())),
+                Ok(false) => done.gone.push(attachment.clone()),
+                Err(failure) => {
+                    done.retry_after = done.retry_after.max(failure.retry_after);
+                    let Problem { reason, message } = failure.problem;
+                    done.leftovers.push(remove::leftover(&subject.digest, attachment, reason, Some(cut_message(&message))));
                 }
             }
         }
-        (leftovers, gone)
+        for removal in remove::remove_all(self.session, remove, claims, self.deadline).await {
+            let text = removal.attachment.to_string();
+            let is_known = || self.request.memory.leftovers.iter().any(|before| before.attachment == text && before.message.is_some());
+            outcome.notes.extend(removal.note.filter(|_| removal.left.is_none() || !is_known()));
+            done.retry_after = done.retry_after.max(removal.retry_after);
+            match removal.left {
+                None => done.gone.push(removal.attachment),
+                Some(left) => done.leftovers.push(left),
+            }
+        }
+        done
     }
 
-    /// A pass that cannot make rows; what earlier passes made is not forgotten, and of the same image the rows still hold.
-    pub(super) fn refuse(&self, outcome: Outcome, failure: &Failure) -> Outcome {
+    /// A pass that begins nothing, since what is selected forbids it. What `table` does not say of what earlier passes made is not
+    /// forgotten. While a passing cause keeps the image from being read, the rows of the same image and spec still hold.
+    pub(super) fn refuse(&self, outcome: Outcome, mut table: Vec<TargetStatus>, failure: &Failure) -> Outcome {
+        let memory = &self.request.memory;
         let digest = outcome.image.as_ref().map(|image| image.digest.as_str());
-        if self.request.memory.image.as_ref().map(ToString::to_string).as_deref() == digest {
+        let is_same = memory.current && memory.image.as_ref().map(ToString::to_string).as_deref() == digest;
+        if is_same && failure.problem.reason.is_retried() {
             return Outcome { verdict: Verdict::failed(failure), ..outcome };
         }
-        Outcome { verdict: Verdict::failed(failure), ..self.finish(outcome, Vec::new(), Vec::new(), &[], None) }
+        let selected_not_listed = rows::bound_selected(&mut table);
+        let verdict = Verdict::failed(failure);
+        Outcome { verdict, selected_not_listed, ..self.finish(outcome, table, Vec::new(), &[], None) }
     }
 
     pub(super) fn finish(
@@ -119,12 +116,7 @@ impl Pass<'_> {
         retry_after: Option<Duration>,
     ) -> Outcome {
         remove::remember(&self.request.memory, &table, &mut leftovers, gone);
-        outcome.verdict = Verdict::over(&table, retry_after);
-        let refused = leftovers.iter().find(|leftover| leftover.message.is_some());
-        if let (true, Some(refused), true) = (outcome.verdict.ready, refused, self.request.intent.desired.speaks()) {
-            let message = refused.message.clone().unwrap_or_default();
-            outcome.verdict = Verdict { ready: false, reason: Reason::RemovalRefused, message, retry_after };
-        }
+        outcome.verdict = Verdict::over(&table, retry_after).but_for(&leftovers, self.request.intent.desired.speaks());
         outcome.skipped_not_listed = rows::bound(&mut table);
         outcome.rows = Some(table);
         outcome.leftovers = Some(leftovers);

@@ -110,8 +110,8 @@ impl Memory {
     /// Whether the last pass did all that was to be done.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        let resting = [Reason::TagMoved, Reason::RemovalRefused, Reason::StillInUse].map(Reason::as_str);
-        let waiting = self.leftovers.iter().any(|leftover| !leftover.reason.as_deref().is_some_and(|reason| resting.contains(&reason)));
+        let reasons = self.leftovers.iter().map(|leftover| leftover.reason.as_deref().and_then(|reason| reason.parse().ok()));
+        let waiting = reasons.into_iter().any(|reason| reason.is_none_or(Reason::is_hurried));
         self.current && self.ready && self.image.is_some() && !waiting
     }
 
@@ -121,14 +121,14 @@ impl Memory {
     pub fn is_settled(&self, intent: &Intent, signer: Option<&dyn Signer>, now: Timestamp) -> bool {
         let signature = signer.map(|signer| (signer.fingerprint().to_string(), signer));
         self.is_whole()
-            && self.rows.iter().enumerate().all(|(nth, row)| match row.state {
+            && self.rows.iter().all(|row| match row.state {
                 TargetState::Skipped => true,
                 TargetState::Attached => match (&intent.desired, &signature) {
                     (Desired::Signature { .. }, Some((wanted, signer))) => {
                         let created = row.created.as_ref().map(|created| Created::at(created.0));
                         row.content.as_ref() == Some(wanted) && !is_due(*signer, created, now)
                     }
-                    (desired, _) => has_what_is_wanted(desired, nth, row),
+                    (desired, _) => has_what_is_wanted(desired, row),
                 },
                 TargetState::Pending | TargetState::Planned | TargetState::Failed => false,
             })
@@ -149,10 +149,10 @@ impl Memory {
 }
 
 /// Whether what a row says is attached is what the spec wants there. Marks of moves keep the date that was fixed for them.
-fn has_what_is_wanted(desired: &Desired, nth: usize, row: &TargetStatus) -> bool {
+fn has_what_is_wanted(desired: &Desired, row: &TargetStatus) -> bool {
     match desired {
         Desired::Content { content, .. } => entry(row).is_some_and(|entry| {
-            let wanted = content.for_target(&entry, nth == 0).ok().map(|content| content.hash().to_string());
+            let wanted = content.for_target(&entry).ok().map(|content| content.hash().to_string());
             wanted.is_some() && wanted == row.content
         }),
         Desired::WhenSuperseded(_) => true,

@@ -23,6 +23,8 @@ pub struct Outcome {
     pub rows: Option<Vec<TargetStatus>>,
     /// Skipped entries that `rows` does not list.
     pub skipped_not_listed: usize,
+    /// Selected entries that `rows` does not list: more than any pass attaches to.
+    pub selected_not_listed: usize,
     /// What this resource made and does not want any more.
     pub leftovers: Option<Vec<Leftover>>,
     /// The moves of the tag; `None`: as status says.
@@ -95,44 +97,81 @@ impl Verdict {
     /// Judges the rows: all attached, some, or none for the first cause.
     pub(super) fn over(rows: &[TargetStatus], retry_after: Option<Duration>) -> Self {
         let selected: Vec<&TargetStatus> = rows.iter().filter(|row| row.state != TargetState::Skipped).collect();
-        let attached = selected.iter().filter(|row| row.state == TargetState::Attached).count();
-        let failed: Vec<&&TargetStatus> = selected.iter().filter(|row| row.state == TargetState::Failed).collect();
+        let open: Vec<&TargetStatus> = selected.iter().copied().filter(|row| row.state != TargetState::Attached).collect();
+        let (failed, waiting): (Vec<&TargetStatus>, Vec<&TargetStatus>) = open.iter().partition(|row| row.state == TargetState::Failed);
+        let attached = selected.len() - open.len();
         let verdict = |ready, reason, message| Self { ready, reason, message, retry_after };
-        match (failed.first(), attached == selected.len()) {
-            (None, true) => verdict(true, Reason::Attached, format!("{} attached", targets(selected.len()))),
-            (None, false) => {
-                let waiting: Vec<&str> =
-                    selected.iter().filter(|row| row.state != TargetState::Attached).map(|row| rows::name(row)).collect();
-                verdict(
-                    false,
-                    Reason::Progressing,
-                    format!("{attached} of {} attached; the registry does not list yet: {}", targets(selected.len()), few(&waiting)),
-                )
-            }
-            (Some(first), _) => {
-                let cause = first.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::RegistryUnavailable);
-                let told: Vec<String> = failed
-                    .iter()
-                    .map(|row| {
-                        format!(
-                            "{}: {}: {}",
-                            rows::name(row),
-                            row.reason.as_deref().unwrap_or_default(),
-                            row.message.as_deref().unwrap_or_default()
-                        )
-                    })
-                    .collect();
-                if attached > 0 {
-                    let message = format!("{attached} of {} attached; {}", targets(selected.len()), few(&told));
-                    return verdict(false, Reason::PartiallyAttached, message);
-                }
+        if open.is_empty() {
+            return verdict(true, Reason::Attached, format!("{} attached", targets(selected.len())));
+        }
+        let told: Vec<String> = failed.iter().map(|row| told(row)).collect();
+        let mut parts = vec![format!("{attached} of {} attached", targets(selected.len()))];
+        parts.extend((!told.is_empty()).then(|| few(&told)));
+        if !waiting.is_empty() {
+            let waiting: Vec<&str> = waiting.iter().map(|row| rows::name(row)).collect();
+            parts.push(format!("the registry does not list yet: {}", few(&waiting)));
+        }
+        match failed.first() {
+            _ if attached > 0 => verdict(false, Reason::PartiallyAttached, parts.join("; ")),
+            None => verdict(false, Reason::Progressing, parts.join("; ")),
+            Some(first) => {
                 // One cause for all reads better without the list of its victims.
                 let same = failed.iter().all(|row| row.reason == first.reason && row.message == first.message);
                 let message = if same && failed.len() > 1 { first.message.clone().unwrap_or_default() } else { few(&told) };
-                verdict(false, cause, message)
+                verdict(false, cause(first), message)
             }
         }
     }
+
+    /// The same where `leftovers` stay of what this resource made. What a passing cause left there is work that is not done yet;
+    /// what a registry refuses to remove matters where readers act on it (`speaks`).
+    pub(super) fn but_for(self, leftovers: &[Leftover], speaks: bool) -> Self {
+        let of = |leftover: &&Leftover, wanted: fn(Reason) -> bool| wanted(reason_of(leftover.reason.as_deref(), Reason::Progressing));
+        let passing = leftovers.iter().find(|leftover| of(leftover, Reason::is_hurried));
+        let refused = leftovers.iter().find(|leftover| of(leftover, is_refusal)).filter(|_| speaks);
+        let (reason, leftover) = match (passing, refused) {
+            _ if !self.ready => return self,
+            (Some(passing), _) => (reason_of(passing.reason.as_deref(), Reason::Progressing), passing),
+            (None, Some(refused)) => (Reason::RemovalRefused, refused),
+            (None, None) => return self,
+        };
+        let Leftover { subject, attachment, message, .. } = leftover;
+        let message = message.clone().unwrap_or_else(|| format!("{attachment} is still to be removed from {subject}"));
+        Self { ready: false, reason, message, ..self }
+    }
+
+    /// What keeps the resource from being Ready: of targets that are partly attached, the causes of those that are not.
+    pub(super) fn causes(&self, rows: &[TargetStatus]) -> Vec<Reason> {
+        let open = rows.iter().filter(|row| !matches!(row.state, TargetState::Attached | TargetState::Skipped));
+        let causes: Vec<Reason> = match self.reason {
+            Reason::PartiallyAttached => open.map(cause).collect(),
+            _ => Vec::new(),
+        };
+        if causes.is_empty() { vec![self.reason] } else { causes }
+    }
+}
+
+/// Why a target is not attached.
+fn cause(row: &TargetStatus) -> Reason {
+    match row.state {
+        TargetState::Failed => reason_of(row.reason.as_deref(), Reason::RegistryUnavailable),
+        _ => Reason::Progressing,
+    }
+}
+
+/// A reason as status has it; one that this version does not know is taken for `unknown`.
+fn reason_of(text: Option<&str>, unknown: Reason) -> Reason {
+    text.and_then(|text| text.parse().ok()).unwrap_or(unknown)
+}
+
+/// Whether a leftover of this reason is one that was to go and could not: the others rest where they are.
+fn is_refusal(reason: Reason) -> bool {
+    !reason.is_hurried() && !matches!(reason, Reason::TagMoved | Reason::StillInUse | Reason::Planned)
+}
+
+/// A failed target in a message.
+fn told(row: &TargetStatus) -> String {
+    format!("{}: {}: {}", rows::name(row), row.reason.as_deref().unwrap_or_default(), row.message.as_deref().unwrap_or_default())
 }
 
 /// `1 target`, `3 targets`.
@@ -169,6 +208,7 @@ impl Outcome {
             artifact_type: None,
             rows: None,
             skipped_not_listed: 0,
+            selected_not_listed: 0,
             leftovers: None,
             superseded: None,
             due_in: None,
@@ -186,24 +226,16 @@ impl Outcome {
         self.rows.is_none() && self.verdict.ready
     }
 
-    /// Whether the next pass should follow soon, with back-off; otherwise the interval is soon enough. Of targets that are partly
-    /// attached, those that are not decide.
+    /// Whether the next pass should follow soon, with back-off; otherwise the interval is soon enough.
     #[must_use]
     pub fn is_hurried(&self) -> bool {
-        let hurried = |row: &TargetStatus| match row.state {
-            TargetState::Failed => row.reason.as_deref().and_then(|reason| reason.parse().ok()).is_none_or(Reason::is_hurried),
-            state => state == TargetState::Pending,
-        };
-        match (&self.verdict, &self.rows) {
-            (Verdict { ready: true, .. }, _) => false,
-            (Verdict { reason: Reason::PartiallyAttached, .. }, Some(rows)) => rows.iter().any(hurried),
-            (Verdict { reason, .. }, _) => reason.is_hurried(),
-        }
+        let causes = self.verdict.causes(self.rows.as_deref().unwrap_or_default());
+        !self.verdict.ready && causes.into_iter().any(Reason::is_hurried)
     }
 
     /// `attached/selected`, as `status.attached` shows it.
     #[must_use]
     pub fn attached(&self) -> Option<String> {
-        self.rows.as_deref().map(rows::tally)
+        self.rows.as_deref().map(|rows| rows::tally(rows, self.selected_not_listed))
     }
 }

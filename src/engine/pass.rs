@@ -59,7 +59,7 @@ pub struct Request {
     pub timeout: Duration,
 }
 
-/// What status says while a pass is about to push.
+/// What status says while a pass is under way.
 #[derive(Debug, Clone, Copy)]
 pub struct Draft<'a> {
     /// The image.
@@ -70,11 +70,14 @@ pub struct Draft<'a> {
     pub leftovers: &'a [Leftover],
     /// The moves of the tag, with their dates; `None`: as they were.
     pub superseded: Option<&'a [Superseded]>,
+    /// What the pass is about to do, for people.
+    pub doing: &'static str,
 }
 
 /// Where a pass writes down what it is about to do, before it does it.
 pub trait Journal: Sync {
-    /// Saves what is about to be pushed, with its times, and what earlier passes made. Nothing is pushed if this fails.
+    /// Saves what is about to be pushed or has been, with its times, and what earlier passes made. Nothing is pushed or removed if this
+    /// fails.
     fn save(&self, draft: &Draft<'_>) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// One target is done, well or not.

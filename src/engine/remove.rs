@@ -1,6 +1,10 @@
 //! Removing what this resource made and does not want any more; what somebody else made is never touched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::{Instant, timeout_at};
 
 use crate::api::{Leftover, Origin, Reason, TargetState, TargetStatus, cut_message};
 use crate::attachment::{Entry, TargetPlan};
@@ -25,6 +29,13 @@ pub(super) struct Unwanted {
     pub unlisted: Vec<(Descriptor, Digest)>,
     /// Not to be removed now, and not to be forgotten.
     pub kept: Vec<Leftover>,
+}
+
+impl Unwanted {
+    /// Whether nothing is to be done about it now.
+    pub(super) const fn is_at_rest(&self) -> bool {
+        self.remove.is_empty() && self.unlisted.is_empty()
+    }
 }
 
 /// Sorts what `memory` says that this resource made. On the same image it goes once the target has what is wanted; on an image
@@ -122,40 +133,89 @@ pub(super) fn leftover(subject: &Digest, attachment: &Digest, reason: Reason, me
     Leftover { subject: subject.to_string(), attachment: attachment.to_string(), reason: Some(reason.as_str().to_owned()), message }
 }
 
-/// What a removal that failed leaves behind.
-pub(super) fn left(subject: &Descriptor, attachment: &Digest, failure: &Failure) -> (Removed, Option<Note>) {
-    let message = cut_message(&failure.problem.message);
-    let note = Note { severity: Severity::Warning, reason: failure.problem.reason, message: message.clone() };
-    (Removed::Left(leftover(&subject.digest, attachment, failure.problem.reason, Some(message))), Some(note))
-}
-
-/// What became of a removal.
+/// What became of an attachment that was to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Removed {
-    /// The registry does not list it any more.
-    Gone,
-    /// It is still listed, and why.
-    Left(Leftover),
+pub(super) struct Removal {
+    /// What it is, or was, attached to.
+    pub subject: Digest,
+    /// The attachment.
+    pub attachment: Digest,
+    /// What stays, and why; `None`: the registry does not list it any more, or it is another resource's by now.
+    pub left: Option<Leftover>,
+    /// What is to be told of it.
+    pub note: Option<Note>,
+    /// How long the registry asked to wait.
+    pub retry_after: Option<Duration>,
 }
 
-/// Takes one attachment away, unless somebody else wants it; with what is to be told of it. On a fallback tag the entry goes first,
-/// since a tag that lists what is gone cannot be verified by notation nor written by anybody.
-pub(super) async fn remove(session: &Session, subject: &Descriptor, attachment: &Digest, claims: &impl Claims) -> (Removed, Option<Note>) {
-    match claims.claim(&subject.digest, attachment).await {
+impl Removal {
+    fn of(subject: &Digest, attachment: &Digest, left: Option<Leftover>) -> Self {
+        Self { subject: subject.clone(), attachment: attachment.clone(), left, note: None, retry_after: None }
+    }
+
+    /// A removal that failed.
+    fn failed(subject: &Digest, attachment: &Digest, failure: &Failure) -> Self {
+        let (reason, message) = (failure.problem.reason, cut_message(&failure.problem.message));
+        let left = leftover(subject, attachment, reason, Some(message.clone()));
+        let note = Some(Note { severity: Severity::Warning, reason, message });
+        Self { note, retry_after: failure.retry_after, ..Self::of(subject, attachment, Some(left)) }
+    }
+}
+
+/// Takes attachments away unless somebody else wants them: all subjects side by side, those of one subject one after the other, since
+/// they may share a fallback tag.
+pub(super) async fn remove_all(
+    session: &Session,
+    unwanted: Vec<(Descriptor, Digest)>,
+    claims: &impl Claims,
+    deadline: Instant,
+) -> Vec<Removal> {
+    let mut subjects: BTreeMap<Digest, (Descriptor, Vec<Digest>)> = BTreeMap::new();
+    for (subject, attachment) in unwanted {
+        subjects.entry(subject.digest.clone()).or_insert_with(|| (subject, Vec::new())).1.push(attachment);
+    }
+    let work = subjects.values().map(|(subject, attachments)| async move {
+        let mut removals = Vec::new();
+        for attachment in attachments {
+            // A future is polled once whatever the time is.
+            let removal = match deadline > Instant::now() {
+                true => timeout_at(deadline, remove(session, subject, attachment, claims)).await.ok(),
+                false => None,
+            };
+            removals.push(removal.unwrap_or_else(|| {
+                let message = format_args!("spec.timeout was over before {attachment} was removed from {}", subject.digest);
+                Removal::failed(&subject.digest, attachment, &Failure::new(Reason::RegistryUnavailable, message))
+            }));
+        }
+        removals
+    });
+    join_all(work).await.into_iter().flatten().collect()
+}
+
+/// Takes one attachment away, unless somebody else wants it. On a fallback tag the entry goes first, since a tag that lists what is gone
+/// cannot be verified by notation nor written by anybody.
+async fn remove(session: &Session, subject: &Descriptor, attachment: &Digest, claims: &impl Claims) -> Removal {
+    let on = &subject.digest;
+    let stays = |reason, message| Removal::of(on, attachment, Some(leftover(on, attachment, reason, message)));
+    match claims.claim(on, attachment).await {
         Claim::Nobody => {}
-        Claim::HandedOver => return (Removed::Gone, None),
-        Claim::Elsewhere => return (Removed::Left(leftover(&subject.digest, attachment, Reason::StillInUse, None)), None),
+        Claim::HandedOver => return Removal::of(on, attachment, None),
+        Claim::Elsewhere => return stays(Reason::StillInUse, None),
         Claim::Unknown(why) => {
-            tracing::warn!(%attachment, subject = %subject.digest, why, "not removed yet: who else wants it cannot be told");
-            return (Removed::Left(leftover(&subject.digest, attachment, Reason::Progressing, None)), None);
+            tracing::warn!(%attachment, subject = %on, why, "not removed yet: who else wants it cannot be told");
+            let message = format!("{attachment} is not removed from {on} yet: whether another resource wants it cannot be told");
+            return stays(Reason::Progressing, Some(message));
         }
     }
     match take_away(session, subject, attachment).await {
         Ok(how) => {
-            let message = format!("removed {attachment} from {}{how}", subject.digest);
-            (Removed::Gone, Some(Note { severity: Severity::Normal, reason: Reason::Removed, message }))
+            let message = format!("removed {attachment} from {on}{how}");
+            Removal {
+                note: Some(Note { severity: Severity::Normal, reason: Reason::Removed, message }),
+                ..Removal::of(on, attachment, None)
+            }
         }
-        Err(failure) => left(subject, attachment, &failure),
+        Err(failure) => Removal::failed(on, attachment, &failure),
     }
 }
 

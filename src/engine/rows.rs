@@ -10,6 +10,8 @@ use super::failure::Failure;
 
 /// How many skipped entries status lists; the rest is counted.
 const MOST_SKIPPED: usize = 100;
+/// How many targets of a selection that is too large status lists.
+const MOST_SELECTED: usize = 100;
 /// How many more platforms of one digest status lists.
 const MOST_PLATFORMS: usize = 16;
 
@@ -61,6 +63,13 @@ pub(super) fn fail(row: &mut TargetStatus, failure: &Failure) {
     row.message = Some(cut_message(&failure.problem.message));
 }
 
+/// The rows of targets that nothing is wrong with say what they wait for.
+pub(super) fn wait(rows: &mut [TargetStatus], what: &str) {
+    for row in rows.iter_mut().filter(|row| row.state == TargetState::Pending) {
+        row.message = Some(what.to_owned());
+    }
+}
+
 /// The row says that an attachment is there.
 pub(super) fn attached(row: &mut TargetStatus, existing: &Existing, made: bool, content: &Digest) {
     row.state = TargetState::Attached;
@@ -100,11 +109,24 @@ pub(super) fn bound(rows: &mut Vec<TargetStatus>) -> usize {
     before - rows.len()
 }
 
-/// `attached/selected`, as `status.attached` shows it.
-pub(super) fn tally(rows: &[TargetStatus]) -> String {
+/// Cuts the rows of a selection that is too large to what status takes; answers with how many were cut.
+pub(super) fn bound_selected(rows: &mut Vec<TargetStatus>) -> usize {
+    let before = rows.len();
+    let mut room = MOST_SELECTED;
+    rows.retain(|row| {
+        let is_selected = row.state != TargetState::Skipped;
+        let stays = !is_selected || room > 0;
+        room -= usize::from(is_selected && stays);
+        stays
+    });
+    before - rows.len()
+}
+
+/// `attached/selected`, as `status.attached` shows it, with `more` that are selected and have no row.
+pub(super) fn tally(rows: &[TargetStatus], more: usize) -> String {
     let selected = rows.iter().filter(|row| row.state != TargetState::Skipped);
     let attached = selected.clone().filter(|row| row.state == TargetState::Attached).count();
-    format!("{attached}/{}", selected.count())
+    format!("{attached}/{}", selected.count() + more)
 }
 
 /// How a message names a row's target.

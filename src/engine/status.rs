@@ -55,7 +55,7 @@ pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i
         }
     }
     conditions.set(ConditionType::Attached, verdict.ready, verdict.reason, &verdict.message);
-    conditions.conclude(verdict.reason, &verdict.message);
+    conditions.conclude_for(verdict.reason, &verdict.causes(&next.targets), &verdict.message);
     next.conditions = conditions.into_list();
     next
 }
@@ -74,13 +74,13 @@ pub fn status_in_progress(previous: &ImageAttachmentStatus, draft: &Draft<'_>, g
     next.image = Some(draft.image.clone());
     next.targets = draft.rows.to_vec();
     next.skipped_not_listed = i64::try_from(rows::bound(&mut next.targets)).ok().filter(|count| *count > 0);
-    next.attached = Some(rows::tally(&next.targets));
+    next.attached = Some(rows::tally(&next.targets, 0));
     next.leftovers = draft.leftovers.to_vec();
     if let Some(superseded) = draft.superseded {
         next.superseded = superseded.to_vec();
     }
     let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
-    conditions.conclude(Reason::Progressing, "attaching");
+    conditions.conclude(Reason::Progressing, draft.doing);
     next.conditions = conditions.into_list();
     next.observed_generation = generation;
     next

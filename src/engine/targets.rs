@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::api::{ImageStatus, Reason, TargetState, TargetStatus};
-use crate::attachment::{Action, Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
+use crate::attachment::{Action, Chosen, Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
 use crate::oci::Descriptor;
 
 use super::apply::Work;
@@ -32,7 +32,8 @@ impl Pass<'_> {
             Ok(chosen) => chosen,
             Err(error) => {
                 let failure = Failure::new(error.reason(), format_args!("spec.{error}"));
-                return Ok(self.refuse(outcome, &failure));
+                let table = self.waiting(&request.intent.selection.judge(&resolved.image));
+                return Ok(self.refuse(outcome, table, &failure));
             }
         };
         if let Ok(words) = &mut outcome.resolved {
@@ -46,22 +47,16 @@ impl Pass<'_> {
         if selected > most {
             let message =
                 format!("spec.targets selects {selected} manifests of the image, more than {most}: narrow platforms, or name fewer");
-            return Ok(self.refuse(outcome, &Failure::new(Reason::LimitExceeded, message)));
+            return Ok(self.refuse(outcome, self.waiting(&chosen), &Failure::new(Reason::LimitExceeded, message)));
         }
-        let mut table: Vec<TargetStatus> = chosen
-            .iter()
-            .map(|chosen| match chosen.skip {
-                Some(reason) => rows::skipped(chosen.entry, reason),
-                None => rows::known(rows::pending(chosen.entry), request.memory.row(&chosen.entry.subject.digest)),
-            })
-            .collect();
+        let mut table = self.table(&chosen);
         let mut inspection = Inspection::default();
         let mut wanted: Vec<(usize, Listed)> = Vec::new();
         for (row, chosen) in chosen.iter().enumerate().filter(|(_, chosen)| chosen.skip.is_none()) {
             let problem = match (&chosen.entry.kind, &request.intent.desired) {
                 (EntryKind::Unreadable(problem), _) => Err(problem.clone()),
                 (_, Desired::Content { content, mark }) => content
-                    .for_target(chosen.entry, row == 0)
+                    .for_target(chosen.entry)
                     .map_err(file_problem)
                     .and_then(|content| inspection.check(&content, chosen.entry).map(|()| content))
                     .map(|content| Listed::Content { content, mark: mark.clone() }),
@@ -83,13 +78,32 @@ impl Pass<'_> {
             }
         }
         if self.is_invalid(&table) {
-            for row in table.iter_mut().filter(|row| row.state == TargetState::Pending) {
-                row.message = Some("nothing is attached before the input for every target is right".to_owned());
-            }
+            rows::wait(&mut table, "nothing is attached before the input for every target is right");
             return Ok(self.finish(outcome, table, Vec::new(), &[], None));
         }
         let wanted = wanted.into_iter().filter_map(|(row, listed)| Some((row, resolved.image.entries.get(row)?.subject.clone(), listed)));
         self.settle(outcome, table, wanted.collect(), &resolved.image.entries, empty_is_there, journal, claims).await
+    }
+
+    /// A row for each entry, before anything is done about it.
+    fn table(&self, chosen: &[Chosen<'_>]) -> Vec<TargetStatus> {
+        let row = |chosen: &Chosen<'_>| match chosen.skip {
+            Some(reason) => rows::skipped(chosen.entry, reason),
+            None => rows::known(rows::pending(chosen.entry), self.request.memory.row(&chosen.entry.subject.digest)),
+        };
+        chosen.iter().map(row).collect()
+    }
+
+    /// The rows of a selection that nothing is attached to.
+    fn waiting(&self, chosen: &[Chosen<'_>]) -> Vec<TargetStatus> {
+        let mut table = self.table(chosen);
+        for (row, chosen) in table.iter_mut().zip(chosen) {
+            if let EntryKind::Unreadable(problem) = &chosen.entry.kind {
+                rows::fail(row, &problem.clone().into());
+            }
+        }
+        rows::wait(&mut table, "nothing is attached before spec.targets fits the image");
+        table
     }
 
     /// Observes what is wanted on which subjects, plans it, and carries the plan out.

@@ -94,8 +94,20 @@ fn a_verdict_is_attached_partial_or_the_first_cause() {
         (
             vec![row("amd64", Attached, None), row("arm64", Pending, None)],
             false,
-            Reason::Progressing,
+            Reason::PartiallyAttached,
             "1 of 2 targets attached; the registry does not list yet: linux/arm64",
+        ),
+        (
+            vec![row("amd64", Attached, None), row("s390x", Pending, None), failed("arm64", Reason::AccessDenied)],
+            false,
+            Reason::PartiallyAttached,
+            "1 of 3 targets attached; linux/arm64: AccessDenied: HTTP 4xx for arm64; the registry does not list yet: linux/s390x",
+        ),
+        (
+            vec![row("arm64", Pending, None)],
+            false,
+            Reason::Progressing,
+            "0 of 1 target attached; the registry does not list yet: linux/arm64",
         ),
     ] {
         let verdict = Verdict::over(&rows, None);
@@ -139,6 +151,29 @@ fn only_what_time_can_mend_is_tried_again_soon() {
 }
 
 #[test]
+fn what_a_passing_cause_left_is_work_to_be_done_and_what_is_refused_matters_where_readers_act_on_it() {
+    let ready = || Verdict::over(&[row("amd64", TargetState::Attached, None)], None);
+    for (reason, speaking, silent) in [
+        (Reason::RegistryUnavailable, Reason::RegistryUnavailable, Reason::RegistryUnavailable),
+        (Reason::AccessDenied, Reason::AccessDenied, Reason::AccessDenied),
+        (Reason::Progressing, Reason::Progressing, Reason::Progressing),
+        (Reason::RemovalRefused, Reason::RemovalRefused, Reason::Attached),
+        (Reason::ImmutableTag, Reason::RemovalRefused, Reason::Attached),
+        (Reason::TagMoved, Reason::Attached, Reason::Attached),
+        (Reason::StillInUse, Reason::Attached, Reason::Attached),
+    ] {
+        let left = [leftover("amd64", "old", reason)];
+        for (speaks, expected) in [(true, speaking), (false, silent)] {
+            let verdict = ready().but_for(&left, speaks);
+            assert_eq!((verdict.reason, verdict.ready), (expected, expected == Reason::Attached), "{reason}: {verdict:?}");
+            assert!(!verdict.message.is_empty());
+        }
+        let failed = Verdict::failed(&Failure::new(Reason::NotFound, "404"));
+        assert_eq!(failed.clone().but_for(&left, true), failed, "what a target lacks is said first");
+    }
+}
+
+#[test]
 fn a_dry_run_is_never_ready_and_says_what_would_be_done() {
     use TargetState::{Attached, Failed, Planned};
     let over = |rows: &[TargetStatus], leftovers: &[Leftover]| dry_run::verdict(Verdict::over(rows, None), rows, leftovers);
@@ -170,7 +205,7 @@ fn rows_show_at_most_a_hundred_skipped_and_what_is_in_use_before_all_others() {
     let count = |reason: Reason| rows.iter().filter(|row| row.reason.as_deref() == Some(reason.as_str())).count();
     assert_eq!((rows.len(), count(Reason::StillInUse), count(Reason::PlatformNotSelected)), (101, 30, 70));
     assert_eq!(rows[0].state, TargetState::Attached, "the order stays");
-    assert_eq!(rows::tally(&rows), "1/1");
+    assert_eq!(rows::tally(&rows, 0), "1/1");
 }
 
 #[test]
@@ -241,7 +276,7 @@ fn a_pass_rests_only_where_status_is_whole_and_says_what_the_spec_wants() {
     let intent = spec("one");
     let crate::attachment::Desired::Content { content, .. } = &intent.desired else { unreachable!() };
     let wanted = Entry { subject: subject("amd64"), kind: EntryKind::Index };
-    let hash = content.for_target(&wanted, true).unwrap().hash().to_string();
+    let hash = content.for_target(&wanted).unwrap().hash().to_string();
     let outcome = Outcome {
         image: Some(image(APP, Some("v1"), "image")),
         rows: Some(vec![TargetStatus { content: Some(hash), ..made("amd64", "note", TargetState::Attached) }]),
@@ -373,7 +408,7 @@ fn a_look_that_finds_nothing_changed_changes_nothing_in_status() {
 fn the_status_before_a_push_names_what_is_pushed_and_is_not_ready() {
     let image = image(APP, Some("v1"), "image");
     let rows = [made("amd64", "a", TargetState::Pending)];
-    let draft = Draft { image: &image, rows: &rows, leftovers: &[], superseded: None };
+    let draft = Draft { image: &image, rows: &rows, leftovers: &[], superseded: None, doing: "attaching" };
     let saved = status_in_progress(&ImageAttachmentStatus::default(), &draft, 3, now());
     assert_eq!((saved.observed_generation, saved.attached.as_deref(), &saved.image), (3, Some("0/1"), &Some(image.clone())));
     assert_eq!((saved.targets[0].kind, saved.targets[0].attachment.clone()), (TargetKind::Platform, rows[0].attachment.clone()));

@@ -140,8 +140,12 @@ impl<'a> Rewrite<'a> {
     async fn run(mut self, seen_before: bool) -> Result<FallbackOutcome, RegistryError> {
         let (mut losses, mut failures, mut stale) = (0, 0, 0);
         loop {
-            if self.attempts >= MOST_ATTEMPTS || Instant::now() >= self.session.deadline() {
+            let is_late = Instant::now() >= self.session.deadline();
+            if self.attempts >= MOST_ATTEMPTS || (is_late && losses > 0) {
                 return Err(RegistryError::FallbackTagContended { operation: self.operation, attempts: self.attempts });
+            }
+            if is_late {
+                return Err(RegistryError::Unreachable { operation: self.operation, why: "no time was left for it" });
             }
             let begun = Instant::now();
             let current = if seen_before { self.read_believed().await? } else { self.read().await? };

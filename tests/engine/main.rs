@@ -12,9 +12,12 @@
 
 mod cost;
 mod dry_run;
+mod files;
 mod kills;
 mod listings;
 mod marks;
 mod moves;
+mod refusals;
+mod removals;
 mod resource;
 mod signatures;
