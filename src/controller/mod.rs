@@ -3,6 +3,7 @@
 //! Owns what is between the API server and the engine: the watch, the Secrets and ConfigMaps of a resource's own namespace,
 //! status, events, back-off, metrics and health. It never speaks to a registry itself.
 
+mod alarms;
 mod backoff;
 mod claims;
 mod cluster;

@@ -1,6 +1,5 @@
 //! One reconciliation: from the object to a pass of the engine, and from its outcome to status, events and the next visit.
 
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +7,6 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::Status;
-use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
@@ -30,23 +28,24 @@ use super::stored::{Stored, Summary};
 /// The annotation by which users ask for a pass now, as Flux has it.
 pub(super) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 
-/// Reconciles one object while this process leads. It never fails: whatever goes wrong decides when the object is visited next.
-pub(super) async fn reconcile(object: Arc<Stored>, begun: Begun) -> Result<Action, Infallible> {
+/// Reconciles one object while this process leads; answers after which time it is visited next without a change. It never fails:
+/// whatever goes wrong decides when that is.
+pub(super) async fn reconcile(object: Arc<Stored>, begun: Begun) -> Option<Duration> {
     let context = &begun.context;
     let Some(term) = context.leadership.term() else {
         // The object may have changed by the time this process leads, so then it is fetched anew.
-        return Ok(if context.leadership.begun().await { Action::requeue(Duration::ZERO) } else { Action::await_change() });
+        return context.leadership.begun().await.then_some(Duration::ZERO);
     };
     // A task of its own: the applier looks at every visit whenever one goes on, and on one core.
     let visit = AbortOnDropHandle::new(tokio::spawn(visit(object, Arc::clone(context)).in_current_span()));
-    Ok(tokio::select! {
+    tokio::select! {
         biased;
-        () = context.leadership.ended(term) => Action::requeue(Duration::ZERO),
-        action = visit => action.unwrap_or_else(|_| {
+        () = context.leadership.ended(term) => Some(Duration::ZERO),
+        next = visit => next.unwrap_or_else(|_| {
             context.metrics.reconciles.panicked();
-            Action::requeue(context.options.max_retry_delay)
+            Some(context.options.max_retry_delay)
         }),
-    })
+    }
 }
 
 /// A visit that has begun, until this is dropped.
@@ -70,7 +69,7 @@ impl Drop for Begun {
     }
 }
 
-async fn visit(stored: Arc<Stored>, context: Arc<Context>) -> Action {
+async fn visit(stored: Arc<Stored>, context: Arc<Context>) -> Option<Duration> {
     let meta = stored.meta();
     let place = match stored.object() {
         Ok(object) => (registry_host(&object.spec.image).to_owned(), is_awaited(&object)),
@@ -81,13 +80,12 @@ async fn visit(stored: Arc<Stored>, context: Arc<Context>) -> Action {
                 %error,
                 "the resource cannot be read; the CRD in the cluster may be of another version"
             );
-            let next = Box::pin(context.let_unreadable_go(meta)).await.unwrap_or(Some(context.options.max_retry_delay));
-            return next.map_or_else(Action::await_change, Action::requeue);
+            return Box::pin(context.let_unreadable_go(meta)).await.unwrap_or(Some(context.options.max_retry_delay));
         }
     };
     let uid = stored.uid().unwrap_or_default();
     if meta.deletion_timestamp.is_some() && !is_held(meta) {
-        return Action::await_change();
+        return None;
     }
     let waiting = context.metrics.queue.waiting();
     let turn = match meta.deletion_timestamp {
@@ -96,14 +94,14 @@ async fn visit(stored: Arc<Stored>, context: Arc<Context>) -> Action {
         None => turn(&context, &uid, place).await.map(Some),
     };
     drop(waiting);
-    let Some(turn) = turn else { return Action::requeue(Duration::ZERO) };
+    let Some(turn) = turn else { return Some(Duration::ZERO) };
     // Read once more and on the heap: thousands may wait for a turn, and what waits is small.
-    let Ok(object) = stored.object() else { return Action::await_change() };
+    let object = stored.object().ok()?;
     Box::pin(work(object, &uid, turn.as_ref(), &context)).await
 }
 
 /// The part of a visit that has its turn.
-async fn work(object: ImageAttachment, uid: &str, turn: Option<&Turn>, context: &Context) -> Action {
+async fn work(object: ImageAttachment, uid: &str, turn: Option<&Turn>, context: &Context) -> Option<Duration> {
     let object = context.objects.freshest(uid, object);
     context.objects.begin(uid, object.status.as_ref());
     let started = Instant::now();
@@ -131,7 +129,7 @@ async fn work(object: ImageAttachment, uid: &str, turn: Option<&Turn>, context: 
             "reconciled"
         );
     }
-    next.map_or_else(Action::await_change, Action::requeue)
+    next
 }
 
 /// A turn to work; `None` where the object has changed while it waited behind interval checks: then it is fetched anew, and waits

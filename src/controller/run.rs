@@ -1,16 +1,18 @@
 //! Start to end of the operator: servers, watches, and a clean stop on SIGTERM.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::ready;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use kube::client::ClientBuilder;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{self, applier};
+use kube::runtime::controller::{self, Action, applier};
 use kube::runtime::reflector;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ImageAttachment;
@@ -18,6 +20,7 @@ use crate::engine::Engine;
 use crate::registry::{self, Registries};
 use crate::service::{self, Probes, Readiness, StartError};
 
+use super::alarms::Alarms;
 use super::context::Context;
 use super::fence::Fence;
 use super::leadership::Leadership;
@@ -137,6 +140,8 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
     context.neighbours.add(store.clone());
     context.metrics.resources.watch(store.clone(), Arc::clone(&context.leadership));
     let (forgetful, waiting) = (Arc::clone(&context), Arc::clone(&context));
+    let alarms = Arc::new(Alarms::default());
+    let deleted = Arc::clone(&alarms);
     let listed = CancellationToken::new();
     let (scope, seen, known) = (waited_for(namespace.as_deref()), listed.clone(), store.clone());
     let touched = watcher(api, selection)
@@ -144,7 +149,10 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
         .map_ok(move |event| Stored::event(event, &known))
         .reflect(writer)
         .inspect_ok(move |event| match event {
-            watcher::Event::Delete(object) => forgetful.objects.forget(&object.uid().unwrap_or_default()),
+            watcher::Event::Delete(object) => {
+                deleted.cancel(object);
+                forgetful.objects.forget(&object.uid().unwrap_or_default());
+            }
             // Not by `Store::wait_until_ready`: it wakes only the last of several waiters, and the applier is one.
             watcher::Event::InitDone => {
                 readiness.done(&scope);
@@ -177,11 +185,21 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
             .collect();
         futures::stream::iter(used)
     });
-    let touched = futures::stream::select(touched, rotated).take_until(shutdown.clone().cancelled_owned());
+    let due = futures::stream::unfold(Arc::clone(&alarms), |alarms| async move {
+        let key = alarms.next().await;
+        Some((Ok(key), alarms))
+    });
+    let touched = futures::stream::select(futures::stream::select(touched, rotated), due).take_until(shutdown.clone().cancelled_owned());
     let config = controller::Config::default();
     let visit = |object: Arc<Stored>, context| {
-        let begun = Begun::with(&object, context);
-        Box::pin(reconcile(object, begun))
+        alarms.cancel(&object);
+        let (begun, alarms, visited) = (Begun::with(&object, context), Arc::clone(&alarms), Arc::clone(&object));
+        Box::pin(reconcile(object, begun).map(move |next| {
+            if let Some(next) = next.and_then(|next| Instant::now().checked_add(next)) {
+                alarms.set(&visited, next);
+            }
+            Ok::<_, Infallible>(Action::await_change())
+        }))
     };
     let passes = applier(visit, |_, never, _| match *never {}, context, store, touched, config).for_each(|result| async move {
         if let Err(error) = result {

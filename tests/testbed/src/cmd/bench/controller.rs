@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use tokio::time::sleep;
 
+use super::super::say;
 use super::Effort;
 use super::api_server::ApiServer;
 use super::desk::ORAS;
@@ -31,6 +32,7 @@ pub(super) async fn measure(lab: &Lab, effort: &Effort) -> anyhow::Result<String
     let cluster = ControlPlane::start(&lab.tools).await?;
     let api = ApiServer::of(lab, &cluster).await?;
     let mut table = Table::new();
+    say("the operator without a resource");
     let size = std::fs::metadata(&lab.affix)?.len();
     table.value("size of the binary", number(size), Unit::Mebibytes, Goal::Most(16.0 * MIB));
     start(lab, &cluster, effort, &mut table).await?;
@@ -61,6 +63,7 @@ async fn start(lab: &Lab, cluster: &ControlPlane, effort: &Effort, table: &mut T
 /// Secrets that no resource names.
 async fn foreign_secrets(api: &ApiServer, operator: &Operator, before: u64, effort: &Effort, table: &mut Table) -> anyhow::Result<()> {
     let (count, size) = if effort.smoke { (2, 1 << 10) } else { (300, 1_000_000) };
+    say(&format!("{count} foreign Secrets"));
     let data = STANDARD.encode(vec![7_u8; size]);
     for nth in 0..count {
         let name = format!("foreign-{nth}");
@@ -78,6 +81,7 @@ async fn foreign_secrets(api: &ApiServer, operator: &Operator, before: u64, effo
 async fn warm(lab: &Lab, api: &ApiServer, effort: &Effort, table: &mut Table) -> anyhow::Result<()> {
     let site = &lab.modern;
     for distance in [20, 50] {
+        say(&format!("the warm operator beside oras, {distance} ms"));
         site.far.set(Duration::from_millis(distance));
         let [mut ours, mut theirs, mut chain] = [(); 3].map(|()| Series::default());
         // The first round opens the connections and is not counted.
@@ -135,6 +139,7 @@ async fn edits(lab: &Lab, api: &ApiServer, effort: &Effort, table: &mut Table) -
     calls(lab, 19).await?;
     let mut delays = Series::default();
     let edits = if effort.smoke { 2 } else { 100 };
+    say(&format!("{edits} edits"));
     for nth in 0..edits {
         drop(site.far.take());
         let sent = Instant::now();

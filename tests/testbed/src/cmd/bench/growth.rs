@@ -7,6 +7,7 @@ use affix_testbed::registry::RawClient;
 use anyhow::bail;
 use serde_json::{Value, json};
 
+use super::super::say;
 use super::Effort;
 use super::images::with_platforms;
 use super::lab::{Lab, Site, mark};
@@ -25,7 +26,7 @@ struct Axis {
 }
 
 const TARGETS: Axis = Axis { title: "targets", steps: &[1, 2, 4, 8, 16, 32, 64], few: &[1, 4] };
-const REFERRERS: Axis = Axis { title: "referrers of the subject", steps: &[0, 10, 100, 300, 990], few: &[0, 10] };
+const REFERRERS: Axis = Axis { title: "referrers of the subject", steps: &[0, 10, 100, 300, 999], few: &[0, 10] };
 
 pub(super) async fn measure(lab: &Lab, effort: &Effort) -> anyhow::Result<String> {
     let mut text = String::new();
@@ -35,6 +36,7 @@ pub(super) async fn measure(lab: &Lab, effort: &Effort) -> anyhow::Result<String
         text.push_str("| --- | --- | --- | --- | --- |\n");
         let mut curves = [&lab.modern, &lab.plain].map(|site| Curve { title: site.title, points: Vec::new() });
         for step in steps {
+            say(&format!("{} {step}", axis.title));
             let _ = write!(text, "| {step} ");
             for (site, curve) in [&lab.modern, &lab.plain].into_iter().zip(&mut curves) {
                 let (time, requests) = one(lab, site, axis.title, *step, effort).await?;
