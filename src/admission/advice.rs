@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
+use tokio::time::{Instant, timeout_at};
 
 use super::credentials::Credentials;
 use super::image_name::warning;
@@ -18,24 +19,33 @@ const REPOSITORIES: &str = "affix.dev/repositories";
 /// Most characters of a warning.
 const MOST: usize = 120;
 
-/// Warnings on a resource of `namespace`. On a dry run no Secret is read, so less is said.
+/// For whom advice is looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    /// The resource's namespace.
+    pub(super) namespace: &'a str,
+    /// On a dry run no Secret is read, so less is said.
+    pub(super) is_dry: bool,
+    /// What is not known by then is not said.
+    pub(super) deadline: Instant,
+}
+
+/// Warnings on a resource.
 pub(super) async fn advise(
     client: &Client,
     credentials: &Credentials,
     registries: &Registries,
-    namespace: &str,
-    dry_run: bool,
+    asker: Asker<'_>,
     (spec, intent): (&ImageAttachmentSpec, &Intent),
 ) -> Vec<String> {
-    let key = async { if dry_run { None } else { unbound_key(client, namespace, spec, &intent.reference).await } };
+    let key = async { if asker.is_dry { None } else { unbound_key(client, asker.namespace, spec, &intent.reference).await } };
     let image = async {
-        match open(credentials, registries, namespace, dry_run, spec, &intent.reference).await {
-            Some(session) => of_image(&session, intent).await,
-            None => Vec::new(),
-        }
+        let session = open(credentials, registries, asker, spec, &intent.reference).await?;
+        Some(of_image(&session.until(asker.deadline), intent, asker.deadline).await)
     };
-    let (key, image) = tokio::join!(key, image);
-    key.into_iter().chain(image).map(|text| cut(&text)).collect()
+    let (key, image) = tokio::join!(timeout_at(asker.deadline, key), timeout_at(asker.deadline, image));
+    let image = image.ok().flatten().unwrap_or_default();
+    key.ok().flatten().into_iter().chain(image).map(|text| cut(&text)).collect()
 }
 
 fn cut(text: &str) -> String {
@@ -58,8 +68,7 @@ async fn unbound_key(client: &Client, namespace: &str, spec: &ImageAttachmentSpe
 async fn open(
     credentials: &Credentials,
     registries: &Registries,
-    namespace: &str,
-    dry_run: bool,
+    asker: Asker<'_>,
     spec: &ImageAttachmentSpec,
     reference: &Reference,
 ) -> Option<Session> {
@@ -68,14 +77,14 @@ async fn open(
     }
     let keychain = match &spec.secret_ref {
         None => Keychain::anonymous(),
-        Some(_) if dry_run => return None,
-        Some(secret) => credentials.read(namespace, std::slice::from_ref(&secret.name)).await.ok()?,
+        Some(_) if asker.is_dry => return None,
+        Some(secret) => credentials.read(asker.namespace, std::slice::from_ref(&secret.name)).await.ok()?,
     };
     let access = Access { credentials: keychain, insecure: spec.insecure(), ..Access::default() };
     registries.open(&reference.host, &reference.repository, access).ok()
 }
 
-async fn of_image(session: &Session, intent: &Intent) -> Vec<String> {
+async fn of_image(session: &Session, intent: &Intent, deadline: Instant) -> Vec<String> {
     let reference = &intent.reference;
     let moved = async {
         let (tag, digest) = (reference.tag.as_ref()?, reference.digest.as_ref()?);
@@ -93,6 +102,6 @@ async fn of_image(session: &Session, intent: &Intent) -> Vec<String> {
             Err(error) => vec![error.to_string()],
         })
     };
-    let (moved, selected) = tokio::join!(moved, selected);
-    moved.into_iter().chain(selected.into_iter().flatten()).collect()
+    let (moved, selected) = tokio::join!(timeout_at(deadline, moved), timeout_at(deadline, selected));
+    moved.ok().flatten().into_iter().chain(selected.ok().flatten().into_iter().flatten()).collect()
 }

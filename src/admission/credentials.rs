@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
@@ -12,6 +13,9 @@ use crate::registry::Keychain;
 
 /// How long a Secret is believed. A rotated one is seen after this.
 const BELIEVED: Duration = Duration::from_secs(10);
+/// Secrets of one pod that are read, and how many of them at once.
+const MOST: usize = 32;
+const AT_ONCE: usize = 4;
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
 
 /// A Secret's logins; `None` where there is no such Secret, or it holds none that can be read; the kubelet passes both over.
@@ -33,15 +37,16 @@ impl Credentials {
     /// # Errors
     /// When the API server does not let affix read one, or does not answer.
     pub(super) async fn read(&self, namespace: &str, names: &[String]) -> Result<Keychain, Arc<str>> {
-        let mut keychains = Vec::new();
-        for name in names {
-            let key = (namespace.to_owned(), name.clone());
-            let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-            let asked = name.clone();
-            let (answer, _) = self.known.get(key, Result::is_ok, || async move { fetch(&api, &asked).await }).await;
-            keychains.extend(answer.unwrap_or_else(|| Err("the pull secrets cannot be read".into()))?);
-        }
-        Ok(Keychain::merge(keychains))
+        let reads: Vec<_> = names.iter().take(MOST).map(|name| self.read_one(namespace, name)).collect();
+        let keychains: Vec<Option<Keychain>> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
+        Ok(Keychain::merge(keychains.into_iter().flatten()))
+    }
+
+    async fn read_one(&self, namespace: &str, name: &str) -> Answer {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let (key, asked) = ((namespace.to_owned(), name.to_owned()), name.to_owned());
+        let (answer, _) = self.known.get(key, Result::is_ok, || async move { fetch(&api, &asked).await }).await;
+        answer.unwrap_or_else(|| Err("the pull secrets cannot be read".into()))
     }
 }
 

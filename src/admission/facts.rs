@@ -137,7 +137,8 @@ mod tests {
 
     fn nodes(architecture: Option<&str>) -> Nodes {
         let selector = architecture.map(|architecture| json!({"kubernetes.io/arch": architecture}));
-        Workload::read("Pod", &json!({"spec": {"containers": [], "nodeSelector": selector}})).unwrap().nodes
+        let pod = json!({"spec": {"containers": [], "nodeSelector": selector}});
+        Workload::read("Pod", &serde_json::value::to_raw_value(&pod).unwrap()).unwrap().nodes
     }
 
     fn said(facts: &Facts, architecture: Option<&str>) -> Vec<(String, bool, bool)> {

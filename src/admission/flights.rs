@@ -10,8 +10,8 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
-/// Answers kept, and look-ups under way, at most.
-const MOST: usize = 20_000;
+/// Answers kept, and look-ups under way, at most. An answer of a hostile registry takes some 20 KB.
+const MOST: usize = 4096;
 
 /// Look-ups by key.
 pub(super) struct Flights<K, V> {

@@ -5,28 +5,50 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kube::core::admission::Operation;
-use serde::Deserialize as _;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::review::{Refusal, Request, Verdict};
+use super::review::{Metadata, Refusal, Request, Verdict};
 use crate::api::{ImageAttachmentSpec, Reason};
 use crate::attachment::{Inputs, Intent, Problem};
 use crate::engine::{Failure, Names};
+use crate::oci::most_values;
 use crate::registry::{Access, Registries};
 
+/// Most values of a spec; the schema lets through far fewer. What is compared with each other grows faster than its number.
+const MOST_VALUES: usize = 20_000;
+
+/// The part of a resource that is judged.
+#[derive(Deserialize)]
+struct Object<'a> {
+    #[serde(borrow, default)]
+    spec: Option<&'a RawValue>,
+}
+
 /// Judges a request without asking anybody. `Ok` holds the spec and what it means, where there is anything to be advised on.
-pub(super) fn judge(request: &Request, registries: &Registries) -> Result<Option<(ImageAttachmentSpec, Intent)>, Verdict> {
-    let Some(object) = &request.object else { return Ok(None) };
-    let is_leaving = object.metadata.deletion_timestamp.is_some();
-    let spec = object.data.get("spec");
-    let is_same = request.old_object.as_ref().is_some_and(|old| old.data.get("spec") == spec);
-    if !matches!(request.operation, Operation::Create | Operation::Update) || is_leaving || is_same {
+pub(super) fn judge(request: &Request<'_>, registries: &Registries) -> Result<Option<(ImageAttachmentSpec, Intent)>, Verdict> {
+    let Some(object) = request.object.filter(|_| request.writes()) else { return Ok(None) };
+    let refused = |message: String| Verdict::refused(Refusal::invalid(message));
+    if Metadata::of(object).map_err(|error| refused(format!("metadata: {error}")))?.is_leaving() {
         return Ok(None);
     }
-    let Some(spec) = spec else { return Err(Verdict::refused(Refusal::invalid("spec: it is missing"))) };
-    let spec = ImageAttachmentSpec::deserialize(spec).map_err(|error| Verdict::refused(Refusal::invalid(format!("spec: {error}"))))?;
-    let intent = check(&spec, registries).map_err(|problem| Verdict::refused(Refusal::invalid(problem.message)))?;
+    let spec = spec_of(object).map_err(|error| refused(format!("the resource cannot be read: {error}")))?;
+    // The API server writes both in one way, so the same spec is the same text.
+    let before = request.old_object.and_then(|old| spec_of(old).ok());
+    if before.is_some_and(|before| before.map(RawValue::get) == spec.map(RawValue::get)) {
+        return Ok(None);
+    }
+    let Some(spec) = spec else { return Err(refused("spec: it is missing".to_owned())) };
+    if most_values(spec.get().as_bytes()) > MOST_VALUES {
+        return Err(refused(format!("spec: it has more than {MOST_VALUES} values: make several resources of it")));
+    }
+    let spec: ImageAttachmentSpec = serde_json::from_str(spec.get()).map_err(|error| refused(format!("spec: {error}")))?;
+    let intent = check(&spec, registries).map_err(|problem| refused(problem.message))?;
     Ok(Some((spec, intent)))
+}
+
+fn spec_of(object: &RawValue) -> serde_json::Result<Option<&RawValue>> {
+    serde_json::from_str::<Object<'_>>(object.get()).map(|object| object.spec)
 }
 
 /// What the spec asks for, where it can ever be done here.

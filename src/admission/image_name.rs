@@ -49,7 +49,8 @@ pub(super) fn warning(before: &str, image: &str, after: &str) -> String {
     let room = MOST.saturating_sub(fixed).max(16);
     let length = image.chars().count();
     let image = if length <= room { image } else { "…".chars().chain(image.chars().skip(length + 1 - room)).collect() };
-    format!("{before} {image} {after}").chars().take(MOST).collect()
+    // Registries write some of it: nothing that moves a terminal's cursor.
+    format!("{before} {image} {after}").chars().take(MOST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -92,6 +93,7 @@ mod tests {
         let text = warning("image", &long, "reached end of life on 2025-03-20");
         assert_eq!(text.chars().count(), 120);
         assert!(text.contains("/app:v1 reached end of life on 2025-03-20"), "{text}");
+        assert_eq!(warning("image", "app:v1", "(linux/\u{1b}[2K\n) is"), "image app:v1 (linux/\u{fffd}[2K\u{fffd}) is");
         let pinned = format!("app:v1@sha256:{}", "a".repeat(64));
         assert_eq!(warning("image", &pinned, "is"), "image app:v1@sha256:aaaaaaaaaaaa… is");
     }

@@ -21,11 +21,12 @@ use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::certificate::{CertificateError, Data, Judgement, Servable, Shared, judge};
+use super::certificate::{CertificateError, Servable};
 use super::metrics::Metrics;
 use super::options::SelfManaged;
 use super::run::Clock;
 use super::server::Served;
+use super::shared_certificate::{Data, Judgement, Shared, judge};
 use crate::registry;
 
 /// How often the Secret and the configurations are looked at.

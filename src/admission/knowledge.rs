@@ -4,8 +4,8 @@
 //! Only trusted namespaces are believed (threat T24): a tenant's proxy or authority can make a registry say anything to the
 //! tenant's own resources. A pod's own namespace is believed where it speaks against itself.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{PoisonError, RwLock};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use futures::{StreamExt as _, TryStream, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Namespace;
@@ -76,11 +76,23 @@ pub(super) struct Knowledge {
     /// Which resources speak of a digest.
     speakers: RwLock<HashMap<Digest, Vec<(String, String)>>>,
     namespaces: RwLock<HashMap<String, Asked>>,
+    /// What a listing under way has shown so far: what it does not show is forgotten at its end, and not before.
+    listed: Mutex<HashSet<(String, String)>>,
+    listed_namespaces: Mutex<HashSet<String>>,
 }
 
 impl Knowledge {
     pub(super) fn new(client: Client, types: Vec<LifecycleType>, trusted: Vec<String>) -> Self {
-        Self { client, types, trusted, words: RwLock::default(), speakers: RwLock::default(), namespaces: RwLock::default() }
+        Self {
+            client,
+            types,
+            trusted,
+            words: RwLock::default(),
+            speakers: RwLock::default(),
+            namespaces: RwLock::default(),
+            listed: Mutex::default(),
+            listed_namespaces: Mutex::default(),
+        }
     }
 
     /// Watches, for ever.
@@ -95,17 +107,26 @@ impl Knowledge {
 
     fn hear(&self, event: Event<DeserializeGuard<ImageAttachment>>) {
         let key = |object: &DeserializeGuard<ImageAttachment>| (object.namespace().unwrap_or_default(), object.name_any());
+        let learn = |object: &DeserializeGuard<ImageAttachment>| {
+            let words = object.0.as_ref().map(|resource| words(resource, &self.types)).unwrap_or_default();
+            self.set(key(object), words);
+        };
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::Init => {
-                self.words.write().unwrap_or_else(PoisonError::into_inner).clear();
-                self.speakers.write().unwrap_or_else(PoisonError::into_inner).clear();
+            Event::Init => listed.clear(),
+            Event::InitApply(object) => {
+                learn(&object);
+                listed.insert(key(&object));
             }
-            Event::InitApply(object) | Event::Apply(object) => {
-                let words = object.0.as_ref().map(|resource| words(resource, &self.types)).unwrap_or_default();
-                self.set(key(&object), words);
-            }
+            Event::Apply(object) => learn(&object),
             Event::Delete(object) => self.set(key(&object), Vec::new()),
-            Event::InitDone => {}
+            Event::InitDone => {
+                let known: Vec<_> = self.words.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+                for gone in known.into_iter().filter(|key| !listed.contains(key)) {
+                    self.set(gone, Vec::new());
+                }
+                *listed = HashSet::new();
+            }
         }
     }
 
@@ -153,18 +174,23 @@ impl Knowledge {
 
     fn label(&self, event: Event<PartialObjectMeta<Namespace>>) {
         let mut namespaces = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
+        let mut listed = self.listed_namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut learn = |object: &PartialObjectMeta<Namespace>| match Asked::by(object.labels()) {
+            asked if asked == Asked::default() => drop(namespaces.remove(&object.name_any())),
+            asked => drop(namespaces.insert(object.name_any(), asked)),
+        };
         match event {
-            Event::Init => namespaces.clear(),
-            Event::InitApply(object) | Event::Apply(object) => {
-                let asked = Asked::by(object.labels());
-                if asked == Asked::default() {
-                    namespaces.remove(&object.name_any());
-                } else {
-                    namespaces.insert(object.name_any(), asked);
-                }
+            Event::Init => listed.clear(),
+            Event::InitApply(object) => {
+                learn(&object);
+                listed.insert(object.name_any());
             }
+            Event::Apply(object) => learn(&object),
             Event::Delete(object) => drop(namespaces.remove(&object.name_any())),
-            Event::InitDone => {}
+            Event::InitDone => {
+                namespaces.retain(|name, _| listed.contains(name));
+                *listed = HashSet::new();
+            }
         }
     }
 

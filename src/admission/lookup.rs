@@ -22,10 +22,13 @@ use crate::registry::{Access, ErrorKind, HostPattern, Keychain, Locator, Registr
 const LONGEST: Duration = Duration::from_secs(10);
 /// How long a registry that did not answer is not asked again.
 const SPARED: Duration = Duration::from_secs(5);
-/// Look-ups under way at once.
-const AT_ONCE: usize = 64;
+/// Look-ups under way at once, and those for pods of one namespace: a registry that a tenant has made slow holds up no others.
+const AT_ONCE: usize = 128;
+const AT_ONCE_FOR_ONE: usize = 16;
 /// Platforms of one image that are asked about.
 const MOST_PLATFORMS: usize = 32;
+/// Characters of a platform that can be one; a longer one is what a hostile registry would have kept here.
+const MOST_OF_A_PLATFORM: usize = 128;
 /// Referrers of one manifest that are read where the listing does not say what they say.
 const MOST_READ: usize = 8;
 
@@ -50,8 +53,11 @@ pub(super) struct Lookup {
 /// What look-ups share while they are under way.
 struct Shared {
     permits: Semaphore,
-    /// Ways to registries that did not answer, with when and what was said.
-    spared: Mutex<HashMap<Digest, (Instant, Unknown)>>,
+    /// The permits of each namespace that has look-ups under way.
+    of_namespaces: Mutex<HashMap<Box<str>, Arc<Semaphore>>>,
+    /// Repositories whose registry did not answer about them, with when and what was said. Not whole registries: whoever can make
+    /// one fail on an image of his own would keep it from being asked about those of others.
+    spared: Mutex<HashMap<(Digest, Repository), (Instant, Unknown)>>,
 }
 
 /// One image's registry, and the login for it.
@@ -65,7 +71,7 @@ impl Lookup {
             insecure: options.insecure_registries.clone(),
             tags: Flights::new(Duration::ZERO),
             marks: Flights::new(options.cache_ttl),
-            shared: Arc::new(Shared { permits: Semaphore::new(AT_ONCE), spared: Mutex::default() }),
+            shared: Arc::new(Shared { permits: Semaphore::new(AT_ONCE), of_namespaces: Mutex::default(), spared: Mutex::default() }),
         }
     }
 
@@ -78,7 +84,7 @@ impl Lookup {
         let access = Access { credentials, insecure, ..Access::default() };
         let session = self.registries.open(&reference.host, &reference.repository, access).map_err(|error| say(&error))?;
         let spared = self.shared.spared.lock().unwrap_or_else(PoisonError::into_inner);
-        match spared.get(session.identity()) {
+        match spared.get(&place(&session)) {
             Some((at, why)) if at.elapsed() < SPARED => Err(Arc::clone(why)),
             _ => Ok(Asked(session)),
         }
@@ -88,15 +94,24 @@ impl Lookup {
     ///
     /// # Errors
     /// When the registry does not say.
-    pub(super) async fn resolve(&self, asked: &Asked, tag: &Tag) -> Result<Digest, Unknown> {
+    pub(super) async fn resolve(&self, asked: &Asked, namespace: &str, tag: &Tag) -> Result<Digest, Unknown> {
         let session = &asked.0;
         let key = (session.identity().clone(), session.repository().clone(), tag.clone());
         let (answer, _) = self
             .tags
-            .get(key, |_| false, || {
-                let (session, shared, tag) = (session.clone(), Arc::clone(&self.shared), tag.clone());
-                async move { shared.run(&session, async |session| session.head(&Locator::Tag(tag)).await.map(|head| head.digest)).await }
-            })
+            .get(
+                key,
+                |_| false,
+                || {
+                    let (session, shared, tag) = (session.clone(), Arc::clone(&self.shared), tag.clone());
+                    let namespace = namespace.to_owned();
+                    async move {
+                        shared
+                            .run(&session, &namespace, async |session| session.head(&Locator::Tag(tag)).await.map(|head| head.digest))
+                            .await
+                    }
+                },
+            )
             .await;
         answer.unwrap_or_else(panicked)
     }
@@ -105,16 +120,26 @@ impl Lookup {
     ///
     /// # Errors
     /// When the registry does not say.
-    pub(super) async fn marks(&self, asked: &Asked, digest: &Digest, now: Timestamp) -> Result<(Arc<Facts>, From), Unknown> {
+    pub(super) async fn marks(
+        &self,
+        asked: &Asked,
+        namespace: &str,
+        digest: &Digest,
+        now: Timestamp,
+    ) -> Result<(Arc<Facts>, From), Unknown> {
         let session = &asked.0;
         let key = (session.identity().clone(), session.repository().clone(), digest.clone());
-        let (answer, from) = self
-            .marks
-            .get(key, Result::is_ok, || {
-                let (session, shared, types, digest) = (session.clone(), Arc::clone(&self.shared), Arc::clone(&self.types), digest.clone());
-                async move { shared.run(&session, async |session| gather(session, &digest, &types, now).await.map(Arc::new)).await }
-            })
-            .await;
+        let (answer, from) =
+            self.marks
+                .get(key, Result::is_ok, || {
+                    let (session, shared, types, digest) =
+                        (session.clone(), Arc::clone(&self.shared), Arc::clone(&self.types), digest.clone());
+                    let namespace = namespace.to_owned();
+                    async move {
+                        shared.run(&session, &namespace, async |session| gather(session, &digest, &types, now).await.map(Arc::new)).await
+                    }
+                })
+                .await;
         answer.unwrap_or_else(panicked).map(|facts| (facts, from))
     }
 }
@@ -127,11 +152,29 @@ fn say(error: &RegistryError) -> Unknown {
     error.to_string().into()
 }
 
+/// What is spared where it did not answer.
+fn place(session: &Session) -> (Digest, Repository) {
+    (session.identity().clone(), session.repository().clone())
+}
+
 impl Shared {
-    /// Runs one look-up within its time, and spares a registry that did not answer.
-    async fn run<T>(&self, session: &Session, work: impl AsyncFnOnce(&Session) -> Result<T, RegistryError>) -> Result<T, Unknown> {
+    fn permits_of(&self, namespace: &str) -> Arc<Semaphore> {
+        let mut all = self.of_namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, permits| Arc::strong_count(permits) > 1);
+        Arc::clone(all.entry(namespace.into()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_FOR_ONE))))
+    }
+
+    /// Runs one look-up for a pod of `namespace` within its time, and spares a registry that did not answer.
+    async fn run<T>(
+        &self,
+        session: &Session,
+        namespace: &str,
+        work: impl AsyncFnOnce(&Session) -> Result<T, RegistryError>,
+    ) -> Result<T, Unknown> {
         let deadline = Instant::now() + LONGEST;
+        let of_namespace = self.permits_of(namespace);
         let bounded = async {
+            let _own = of_namespace.acquire().await;
             let _permit = self.permits.acquire().await;
             work(&session.clone().until(deadline)).await
         };
@@ -143,7 +186,7 @@ impl Shared {
         };
         let mut spared = self.spared.lock().unwrap_or_else(PoisonError::into_inner);
         spared.retain(|_, (at, _)| at.elapsed() < SPARED);
-        spared.insert(session.identity().clone(), (Instant::now(), Arc::clone(&why)));
+        spared.insert(place(session), (Instant::now(), Arc::clone(&why)));
         Err(why)
     }
 }
@@ -169,7 +212,8 @@ async fn gather(session: &Session, digest: &Digest, types: &[LifecycleType], now
             let marks = try_join_all(found.iter().map(|(digest, _)| newest(session, digest, types, now))).await?;
             let each = found.into_iter().zip(marks);
             each.flat_map(|((digest, platforms), mark)| {
-                platforms.into_iter().map(move |platform| OfPlatform { platform, digest: digest.clone(), mark: mark.clone() })
+                let plausible = platforms.into_iter().filter(|platform| platform.to_string().len() <= MOST_OF_A_PLATFORM);
+                plausible.map(move |platform| OfPlatform { platform, digest: digest.clone(), mark: mark.clone() })
             })
             .collect()
         }

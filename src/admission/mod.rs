@@ -6,6 +6,7 @@
 //! find out in time admits with a warning. It writes to no registry and knows nothing of the controller.
 
 mod advice;
+mod authority;
 mod body;
 mod certificate;
 mod credentials;
@@ -25,7 +26,9 @@ mod review;
 mod reviewer;
 mod routes;
 mod run;
+mod seats;
 mod server;
+mod shared_certificate;
 mod workload;
 
 pub use mark::LifecycleType;

@@ -1,16 +1,86 @@
 //! Reviews on the wire: bytes to a request, a verdict to an answer (`admission.k8s.io/v1`).
 //!
-//! Refuses to leave a caller without an answer: what has a uid gets it back, whatever else is wrong with it.
+//! Refuses to leave a caller without an answer: what has a uid gets it back, whatever else is wrong with it. Refuses also to make
+//! anything of an object but what a verdict needs: objects stay text, of which each webhook reads its part. A tree of a whole
+//! object takes many times its bytes, and the bytes are all that a caller pays.
 
 use std::collections::BTreeMap;
 
 use kube::core::DynamicObject;
-use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
+use kube::core::admission::{AdmissionResponse, AdmissionReview, Operation};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// Most values of a review: what is read of it takes memory and time by their number. An object as large as the API server keeps
+/// them, twice, stays far below.
+pub(super) const MOST_VALUES: usize = 200_000;
 
 /// One request for a verdict.
-pub(super) type Request = AdmissionRequest<DynamicObject>;
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Request<'a> {
+    /// What the answer repeats.
+    pub(super) uid: String,
+    /// What the object is.
+    pub(super) kind: Kind,
+    #[serde(default)]
+    pub(super) namespace: Option<String>,
+    pub(super) operation: Operation,
+    #[serde(default)]
+    dry_run: Option<bool>,
+    /// As it is to be.
+    #[serde(borrow, default)]
+    pub(super) object: Option<&'a RawValue>,
+    /// As it was before an update.
+    #[serde(borrow, default)]
+    pub(super) old_object: Option<&'a RawValue>,
+}
+
+/// The part of a GroupVersionKind that verdicts need.
+#[derive(Debug, Deserialize)]
+pub(super) struct Kind {
+    pub(super) kind: String,
+}
+
+/// What verdicts need of an object's metadata.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Metadata {
+    pub(super) annotations: Option<BTreeMap<String, String>>,
+    deletion_timestamp: Option<IgnoredAny>,
+}
+
+impl Metadata {
+    /// Reads it from a whole object.
+    pub(super) fn of(object: &RawValue) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Object {
+            #[serde(default)]
+            metadata: Option<Metadata>,
+        }
+        let object: Object = serde_json::from_str(object.get())?;
+        Ok(object.metadata.unwrap_or_default())
+    }
+
+    /// Whether the object is being deleted.
+    pub(super) const fn is_leaving(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+}
+
+impl Request<'_> {
+    /// Whether nothing will be kept, so that nothing may be done on the way.
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry_run.unwrap_or_default()
+    }
+
+    /// Whether an object is made or changed by it.
+    pub(super) const fn writes(&self) -> bool {
+        matches!(self.operation, Operation::Create | Operation::Update)
+    }
+}
 
 /// What is answered.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -74,11 +144,15 @@ pub(super) struct Unreadable {
 }
 
 /// Reads a review.
-pub(super) fn read(bytes: &[u8]) -> Result<Request, Unreadable> {
-    let read: Result<AdmissionReview<DynamicObject>, _> = serde_json::from_slice(bytes);
-    match read.map(TryInto::try_into) {
-        Ok(Ok(request)) => Ok(request),
-        Ok(Err(_)) => Err(Unreadable { uid: None, why: "the review has no request".to_owned() }),
+pub(super) fn read(bytes: &[u8]) -> Result<Request<'_>, Unreadable> {
+    #[derive(Deserialize)]
+    struct Review<'a> {
+        #[serde(borrow)]
+        request: Option<Request<'a>>,
+    }
+    match serde_json::from_slice::<Review<'_>>(bytes) {
+        Ok(Review { request: Some(request) }) => Ok(request),
+        Ok(Review { request: None }) => Err(Unreadable { uid: None, why: "the review has no request".to_owned() }),
         Err(error) => Err(Unreadable { uid: uid(bytes), why: format!("the review cannot be read: {error}") }),
     }
 }
@@ -138,6 +212,24 @@ mod tests {
         assert_eq!((answer["response"]["uid"].as_str(), answer["response"]["allowed"].as_bool()), (Some("u1"), Some(false)));
         assert!(answer["response"]["status"]["message"].as_str().unwrap().contains("cannot be read"), "{answer}");
         assert_eq!(answer["kind"], "AdmissionReview");
+    }
+
+    #[test]
+    fn of_an_object_only_what_a_verdict_needs_is_read() {
+        let review = json!({
+            "request": {
+                "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "UPDATE", "dryRun": true, "oldObject": null,
+                "object": {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "annotations": {"a": "b"}}, "spec": [[[]]]}
+            }
+        })
+        .to_string();
+        let request = read(review.as_bytes()).unwrap();
+        assert!(request.is_dry() && request.writes() && request.old_object.is_none() && request.namespace.is_none());
+        let metadata = Metadata::of(request.object.unwrap()).unwrap();
+        assert!(metadata.is_leaving() && metadata.annotations.unwrap()["a"] == "b");
+        for without in [r#"{"metadata":null}"#, "{}"] {
+            assert!(!Metadata::of(serde_json::from_str(without).unwrap()).unwrap().is_leaving());
+        }
     }
 
     #[test]

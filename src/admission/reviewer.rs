@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use tokio::time::Instant;
 
-use super::advice::advise;
+use super::advice::{Asker, advise};
 use super::credentials::Credentials;
 use super::image_attachment;
 use super::metrics::Metrics;
@@ -42,26 +43,26 @@ impl Reviewer {
         self.pods.learn().await;
     }
 
-    /// An ImageAttachment.
-    pub(super) async fn image_attachment(&self, request: &Request) -> Verdict {
+    /// An ImageAttachment. The time that a review may take for others is counted from `began`.
+    pub(super) async fn image_attachment(&self, request: &Request<'_>, began: Instant) -> Verdict {
         let (spec, intent) = match image_attachment::judge(request, &self.registries) {
             Ok(Some(judged)) => judged,
             Ok(None) => return Verdict::default(),
             Err(verdict) => return verdict,
         };
         let Some(namespace) = &request.namespace else { return Verdict::default() };
-        let advice = advise(&self.client, &self.credentials, &self.registries, namespace, request.dry_run, (&spec, &intent));
-        let warnings = tokio::time::timeout(self.timeout, advice).await.unwrap_or_default();
+        let asker = Asker { namespace, is_dry: request.is_dry(), deadline: began + self.timeout };
+        let warnings = advise(&self.client, &self.credentials, &self.registries, asker, (&spec, &intent)).await;
         Verdict { warnings, ..Verdict::default() }
     }
 
     /// A pod, or what makes pods.
-    pub(super) async fn pods(&self, request: &Request) -> Verdict {
-        self.pods.validate(request).await
+    pub(super) async fn pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
+        self.pods.validate(request, began + self.timeout).await
     }
 
     /// A pod whose tags become digests.
-    pub(super) async fn mutate_pods(&self, request: &Request) -> Verdict {
-        self.pods.mutate(request).await
+    pub(super) async fn mutate_pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
+        self.pods.mutate(request, began + self.timeout).await
     }
 }

@@ -17,8 +17,9 @@ use tokio::time::{Instant, timeout};
 use super::body::{Bodies, Unread};
 use super::metrics::Metrics;
 use super::options::ServerLimits;
-use super::review::{self, Request, Verdict};
+use super::review::{self, MOST_VALUES, Request, Verdict};
 use super::reviewer::Reviewer;
+use crate::oci::most_values;
 
 /// What all requests share.
 struct Shared {
@@ -81,6 +82,9 @@ impl Shared {
     async fn review(&self, webhook: Webhook, headers: &HeaderMap, body: Body) -> Result<Response, Unread> {
         let read = self.bodies.read(headers, body).await?;
         let began = Instant::now();
+        if most_values(&read.bytes) > MOST_VALUES {
+            return Err(Unread::TooComplex(MOST_VALUES));
+        }
         let _turn = timeout(self.turn, self.turns.acquire()).await.map_err(|_| Unread::Overloaded)?;
         let request = match review::read(&read.bytes) {
             Ok(request) => request,
@@ -92,7 +96,7 @@ impl Shared {
                 });
             }
         };
-        let verdict = AssertUnwindSafe(self.judge(webhook, &request)).catch_unwind().await.unwrap_or_else(|_| {
+        let verdict = AssertUnwindSafe(self.judge(webhook, &request, began)).catch_unwind().await.unwrap_or_else(|_| {
             // Neither one odd object nor a bug of ours may keep people from their cluster.
             self.metrics.panicked();
             tracing::error!(webhook = webhook.name(), uid = request.uid, "a review panicked");
@@ -105,11 +109,11 @@ impl Shared {
         Ok(Json(review::answer(&request.uid, verdict)).into_response())
     }
 
-    async fn judge(&self, webhook: Webhook, request: &Request) -> Verdict {
+    async fn judge(&self, webhook: Webhook, request: &Request<'_>, began: Instant) -> Verdict {
         match webhook {
-            Webhook::ValidateImageAttachment => self.reviewer.image_attachment(request).await,
-            Webhook::ValidatePods => self.reviewer.pods(request).await,
-            Webhook::MutatePods => self.reviewer.mutate_pods(request).await,
+            Webhook::ValidateImageAttachment => self.reviewer.image_attachment(request, began).await,
+            Webhook::ValidatePods => self.reviewer.pods(request, began).await,
+            Webhook::MutatePods => self.reviewer.mutate_pods(request, began).await,
         }
     }
 }

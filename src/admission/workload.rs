@@ -1,8 +1,12 @@
 //! Pods and what makes them: their images, the platforms that they can land on, and their pull secrets. Pure.
+//!
+//! The types here have those fields of a pod's spec and no others: the whole of a container takes a kilobyte for three bytes of JSON.
 
-use k8s_openapi::api::core::v1::{Affinity, NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
-use serde::Deserialize as _;
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::oci::Platform;
 
@@ -32,23 +36,100 @@ pub(super) struct Used {
     pub(super) pointer: String,
 }
 
+/// What is read of a pod's spec. Lists are read as the API server may write them: absent, null or empty.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct PodSpec {
+    containers: Option<Vec<Container>>,
+    init_containers: Option<Vec<Container>>,
+    ephemeral_containers: Option<Vec<Container>>,
+    volumes: Option<Vec<Volume>>,
+    node_selector: Option<BTreeMap<String, String>>,
+    affinity: Option<Affinity>,
+    os: Option<Named>,
+    image_pull_secrets: Option<Vec<Named>>,
+}
+
+#[derive(Deserialize)]
+struct Container {
+    image: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Volume {
+    image: Option<ImageVolume>,
+}
+
+#[derive(Deserialize)]
+struct ImageVolume {
+    reference: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Affinity {
+    node_affinity: Option<NodeAffinity>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeAffinity {
+    required_during_scheduling_ignored_during_execution: Option<Required>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Required {
+    node_selector_terms: Option<Vec<NodeSelectorTerm>>,
+}
+
+/// An object, or a template, with what it is about in `spec`.
+#[derive(Deserialize)]
+struct Spec<T> {
+    spec: T,
+}
+
+#[derive(Deserialize)]
+struct Template<T> {
+    template: T,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JobTemplate<T> {
+    job_template: T,
+}
+
+/// The spec of the pods of an object of `kind`, and the JSON pointer to it.
+fn pod_spec(kind: &str, object: &str) -> Option<(PodSpec, &'static str)> {
+    type Workload = Spec<Template<Spec<PodSpec>>>;
+    Some(match kind {
+        "Pod" => (serde_json::from_str::<Spec<PodSpec>>(object).ok()?.spec, "/spec"),
+        "PodTemplate" => (serde_json::from_str::<Template<Spec<PodSpec>>>(object).ok()?.template.spec, "/template/spec"),
+        "CronJob" => {
+            let job = serde_json::from_str::<Spec<JobTemplate<Workload>>>(object).ok()?.spec.job_template;
+            (job.spec.template.spec, "/spec/jobTemplate/spec/template/spec")
+        }
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job" => {
+            (serde_json::from_str::<Workload>(object).ok()?.spec.template.spec, "/spec/template/spec")
+        }
+        _ => return None,
+    })
+}
+
 impl Workload {
     /// Reads an object of `kind`; `None` where it is none that makes pods, or is malformed, which the API server will say.
-    pub(super) fn read(kind: &str, object: &Value) -> Option<Self> {
-        let at = match kind {
-            "Pod" => "/spec",
-            "PodTemplate" => "/template/spec",
-            "CronJob" => "/spec/jobTemplate/spec/template/spec",
-            "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job" => "/spec/template/spec",
-            _ => return None,
-        };
-        let spec = PodSpec::deserialize(object.pointer(at)?).ok()?;
-        Some(Self {
-            is_pod: kind == "Pod",
-            images: images(&spec, at),
-            nodes: Nodes::of(&spec),
-            pull_secrets: spec.image_pull_secrets.into_iter().flatten().map(|secret| secret.name).collect(),
-        })
+    pub(super) fn read(kind: &str, object: &RawValue) -> Option<Self> {
+        let (spec, at) = pod_spec(kind, object.get())?;
+        let nodes = Nodes::of(&spec);
+        let pull_secrets = spec.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()).collect();
+        Some(Self { is_pod: kind == "Pod", images: images(spec, at), nodes, pull_secrets })
     }
 
     /// Whether the same images stand in the same places and can land on the same nodes.
@@ -57,21 +138,18 @@ impl Workload {
     }
 }
 
-fn images(spec: &PodSpec, at: &str) -> Vec<Used> {
-    let main = spec.containers.iter().map(|container| container.image.as_ref()).enumerate();
-    let init = spec.init_containers.iter().flatten().map(|container| container.image.as_ref()).enumerate();
-    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| container.image.as_ref()).enumerate();
-    let volumes = spec.volumes.iter().flatten().map(|volume| volume.image.as_ref().and_then(|image| image.reference.as_ref())).enumerate();
-    let named = |place: &'static str, end: &'static str| {
-        move |(nth, image): (usize, Option<&String>)| {
-            let image = image.filter(|image| !image.is_empty())?.clone();
-            Some(Used { image, pointer: format!("{at}/{place}/{nth}/{end}") })
-        }
+fn images(spec: PodSpec, at: &str) -> Vec<Used> {
+    let containers = |list: Option<Vec<Container>>, place: &'static str| {
+        let images = list.into_iter().flatten().map(|container| container.image);
+        images.enumerate().map(move |(nth, image)| (image, format!("{at}/{place}/{nth}/image")))
     };
-    main.filter_map(named("containers", "image"))
-        .chain(init.filter_map(named("initContainers", "image")))
-        .chain(ephemeral.filter_map(named("ephemeralContainers", "image")))
-        .chain(volumes.filter_map(named("volumes", "image/reference")))
+    let volumes = spec.volumes.into_iter().flatten().map(|volume| volume.image.and_then(|image| image.reference));
+    let volumes = volumes.enumerate().map(|(nth, image)| (image, format!("{at}/volumes/{nth}/image/reference")));
+    containers(spec.containers, "containers")
+        .chain(containers(spec.init_containers, "initContainers"))
+        .chain(containers(spec.ephemeral_containers, "ephemeralContainers"))
+        .chain(volumes)
+        .filter_map(|(image, pointer)| Some(Used { image: image.filter(|image| !image.is_empty())?, pointer }))
         .collect()
 }
 
@@ -91,9 +169,9 @@ impl Nodes {
             operator: "In".to_owned(),
             values: Some(vec![value.clone()]),
         });
-        let node = spec.affinity.as_ref().and_then(|affinity: &Affinity| affinity.node_affinity.as_ref());
+        let node = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
         let required = node.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
-        let terms = required.map(|required| required.node_selector_terms.clone()).unwrap_or_default();
+        let terms = required.and_then(|required| required.node_selector_terms.clone()).unwrap_or_default();
         Self { selected: selected.collect(), terms, system: spec.os.as_ref().map(|os| os.name.clone()) }
     }
 
@@ -139,10 +217,15 @@ impl Nodes {
 #[allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "a test that unwraps fails, as it should")]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::value::to_raw_value;
+    use serde_json::{Value, json};
+
+    fn read(kind: &str, object: &Value) -> Option<Workload> {
+        Workload::read(kind, &to_raw_value(object).unwrap())
+    }
 
     fn pod(spec: Value) -> Workload {
-        Workload::read("Pod", &json!({"spec": spec})).unwrap()
+        read("Pod", &json!({"spec": spec})).unwrap()
     }
 
     fn runs(workload: &Workload, platform: &str) -> bool {
@@ -181,10 +264,13 @@ mod tests {
             ("CronJob", json!({"spec": {"jobTemplate": {"spec": {"template": template}}}})),
             ("PodTemplate", json!({"template": template})),
         ] {
-            let workload = Workload::read(kind, &object).unwrap();
+            let workload = read(kind, &object).unwrap();
             assert!(!workload.is_pod && workload.images.len() == 1, "{kind}");
         }
-        assert!(Workload::read("ConfigMap", &json!({})).is_none() && Workload::read("Pod", &json!({"spec": 1})).is_none());
+        assert!(read("ConfigMap", &json!({})).is_none() && read("Pod", &json!({"spec": 1})).is_none());
+        let nulls =
+            json!({"containers": null, "volumes": null, "affinity": null, "nodeSelector": null, "os": null, "imagePullSecrets": null});
+        assert!(pod(nulls).images.is_empty());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::webhook::Affix;
 const ALLOWED: &[&str] = &[
     "--insecure-allow-http=false",
     "--allowed-registries",
-    "registry.example.com,*.example.com,169.254.169.254,metadata.google.internal,127.0.0.1:*,2130706433",
+    "registry.example.com,*.example.com,169.254.169.254,metadata.google.internal,127.0.0.1:*,2852039166:443,0251.0376.0251.0376",
 ];
 
 /// What a schema cannot say: a sentence, the spec, the reason of the controller, and the words of both.
@@ -29,6 +29,10 @@ fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'static str)>
     plain["insecure"] = json!(true);
     let mut windows = image("registry.example.com/team/app:v1");
     windows["targets"] = json!({"platforms": ["windows/amd64:10."]});
+    let mut excluded = image("registry.example.com/team/app:v1");
+    excluded["targets"] = json!({"excludePlatforms": ["windows/amd64:10."]});
+    let mut timed = image("registry.example.com/team/app:v1");
+    timed["artifact"]["annotations"] = json!({"org.opencontainers.image.created": "2025-02-29T00:00:00Z"});
     vec![
         ("an upper-case repository", image("registry.example.com/Team/app:v1"), "InvalidReference", "repository \"Team/app\" is malformed"),
         ("a repository with two dots", image("registry.example.com/a..b:v1"), "InvalidReference", "repository \"a..b\" is malformed"),
@@ -88,6 +92,87 @@ fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'static str)>
             "InvalidSpec",
             "spec.artifact.files[1]: \"f\" would be there twice",
         ),
+        (
+            "a repository with an empty part",
+            image("registry.example.com/team//app:v1"),
+            "InvalidReference",
+            "repository \"team//app\" is malformed",
+        ),
+        ("a repository that ends in a dash", image("registry.example.com/app-:v1"), "InvalidReference", "repository \"app-\" is malformed"),
+        (
+            "a port that is none",
+            image("registry.example.com:70000/app:v1"),
+            "InvalidReference",
+            "registry \"registry.example.com:70000\" is malformed",
+        ),
+        ("two tags", image("registry.example.com/app:v1:v2"), "InvalidReference", "tag \"v1:v2\" is malformed"),
+        (
+            "a tag that is too long",
+            image(&format!("registry.example.com/app:{}", "a".repeat(129))),
+            "InvalidReference",
+            "is malformed: 1 to 128 letters",
+        ),
+        (
+            "a digest in upper case",
+            image(&format!("registry.example.com/app@sha256:{}", "A".repeat(64))),
+            "InvalidReference",
+            "takes 64 lower-case hexadecimal digits",
+        ),
+        (
+            "a digest of sha512 with the length of sha256",
+            image(&format!("registry.example.com/app@sha512:{}", "a".repeat(64))),
+            "InvalidReference",
+            "takes 128 lower-case hexadecimal digits",
+        ),
+        (
+            "a tag that holds a signature",
+            image(&format!("registry.example.com/app:sha256-{}.sig", "a".repeat(64))),
+            "InvalidReference",
+            "holds referrers or signatures of an image",
+        ),
+        (
+            "a metadata address as one number",
+            image("2852039166:443/app:v1"),
+            "HostNotAllowed",
+            "another spelling of the address 169.254.169.254",
+        ),
+        (
+            "a metadata address in octal",
+            image("0251.0376.0251.0376/app:v1"),
+            "HostNotAllowed",
+            "another spelling of the address 169.254.169.254",
+        ),
+        (
+            "a registry on a port that the operator does not allow",
+            image("registry.example.com:5000/app:v1"),
+            "HostNotAllowed",
+            "--allowed-registries has only",
+        ),
+        (
+            "an excluded Windows version that ends in a dot",
+            excluded,
+            "InvalidSpec",
+            "spec.targets.excludePlatforms: platform \"windows/amd64:10.\" is malformed",
+        ),
+        (
+            "a file for a Windows version that ends in a dot",
+            files(json!([{"name": "f", "target": "windows/amd64:10.", "value": "1"}])),
+            "InvalidSpec",
+            "spec.artifact.files[0].target",
+        ),
+        (
+            "a file in a folder",
+            files(json!([{"name": "signatures/f", "value": "1"}])),
+            "InvalidSpec",
+            "spec.artifact.files[0].name: \"signatures/f\" is not a file name",
+        ),
+        (
+            "two files for one platform, spelled in two ways",
+            files(json!([{"name": "f", "target": "linux/arm64", "value": "1"}, {"name": "f", "target": "linux/aarch64/v8", "value": "2"}])),
+            "InvalidSpec",
+            "spec.artifact.files[1]: \"f\" would be there twice",
+        ),
+        ("an artifact's time of creation that is none", timed, "InvalidSpec", "\"2025-02-29T00:00:00Z\" is not an RFC 3339 date-time"),
     ]
 }
 
@@ -107,7 +192,12 @@ async fn a_bad_resource_is_refused_at_once_with_the_webhook_and_stalled_without_
         }
     }
     let rows = beyond_the_schema();
-    assert!(corpus::bad().len() + rows.len() >= 60);
+    println!("{} that the schema refuses, {} that code refuses", corpus::bad().len(), rows.len());
+    assert!(corpus::bad().len() + rows.len() >= 60 && rows.len() >= 30);
+    // Every reason that needs neither the cluster nor a registry to be known.
+    for reason in ["InvalidReference", "InvalidSpec", "InsecureNotAllowed", "HostNotAllowed"] {
+        assert!(rows.iter().any(|(_, _, of, _)| *of == reason), "{reason} has no row");
+    }
     for (nth, (sentence, spec, _, says)) in rows.iter().enumerate() {
         let object = Place::attachment(&format!("bad-{nth}"), spec);
         for more in [&[] as &[&str], &["--dry-run=server"]] {
@@ -134,6 +224,7 @@ async fn a_bad_resource_is_refused_at_once_with_the_webhook_and_stalled_without_
         }
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(said(&on).await, "", "what was refused, or was a dry run, is not there");
 }
 
 #[tokio::test]

@@ -13,11 +13,15 @@
 )]
 
 mod certificates;
+mod connections;
 #[allow(dead_code, reason = "the corpus has more than each user needs")]
 #[path = "../schema/corpus.rs"]
 mod corpus;
+mod direct;
 mod floods;
+mod hostile;
 mod image_attachments;
 mod place;
 mod pods;
 mod webhook;
+mod workloads;

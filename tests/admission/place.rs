@@ -31,11 +31,16 @@ pub(crate) struct Place {
 impl Place {
     /// A new namespace with these labels.
     pub(crate) async fn new(about: &str, labels: Value) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         static INSTALLED: OnceCell<()> = OnceCell::const_new();
         let tools = Tools::core().await.unwrap();
         let plane = ControlPlane::shared(&tools).await.unwrap();
-        INSTALLED
+        Self::on(plane, &INSTALLED, tools, about, labels).await
+    }
+
+    /// A new namespace of a control plane that knows the resource once `installed` is set.
+    pub(crate) async fn on(plane: &'static ControlPlane, installed: &OnceCell<()>, tools: Tools, about: &str, labels: Value) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        installed
             .get_or_init(|| async {
                 plane.kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml()).await.unwrap().stdout().unwrap();
                 wait("the resource", async || {

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::peer::Peer;
-use affix_testbed::registry::Registry;
+use affix_testbed::registry::{Options, Registry, User};
+use affix_testbed::tools::Tools;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::place::{Place, said, wait};
@@ -12,26 +14,29 @@ use crate::webhook::Affix;
 
 const TYPE: &str = "application/vnd.microsoft.artifact.lifecycle";
 const ANNOTATION: &str = "vnd.microsoft.artifact.lifecycle.end-of-life.date";
-const ENDED: &str = "reached end of life on 2025-03-20";
+pub(crate) const ENDED: &str = "reached end of life on 2025-03-20";
 
-async fn push(registry: &Registry, tag: &str) -> Pushed {
+/// Both kinds of registry: with the referrers API, and with a fallback tag.
+pub(crate) const KINDS: [fn(&Tools) -> Options; 2] = [Registry::ociregistry, Registry::distribution];
+
+pub(crate) async fn push(registry: &Registry, tag: &str) -> Pushed {
     let index = Index::new().image(Image::new("linux/amd64", &format!("b1 {tag}"))).image(Image::new("linux/arm64", &format!("c1 {tag}")));
     index.push(&registry.raw().unwrap(), "team/app", tag).await.unwrap()
 }
 
 /// Marks by hand, as the documentation of Microsoft's type says.
-async fn mark(peer: &Peer, image: &str, date: &str) {
+pub(crate) async fn mark(peer: &Peer, image: &str, date: &str) {
     let annotation = format!("{ANNOTATION}={date}");
     peer.oras(["attach", "--artifact-type", TYPE, "--annotation", &annotation, image]).await.unwrap().stdout().unwrap();
 }
 
 /// A webhook that knows that the registry speaks plain HTTP.
-async fn webhook(place: &Place, registry: &Registry, more: &[&str]) -> Affix {
+pub(crate) async fn webhook(place: &Place, registry: &Registry, more: &[&str]) -> Affix {
     Affix::webhook(place, &[&["--insecure-registries", registry.host()][..], more].concat()).await.0
 }
 
 /// A pod is refused for its image; looked at again where the machine was too busy for the look-up.
-async fn refused(place: &Place, image: &str, spec: Value) -> String {
+pub(crate) async fn refused(place: &Place, image: &str, spec: Value) -> String {
     let mut text = String::new();
     wait("a refusal", async || match place.try_pod(image, spec.clone()).await {
         Err(said) => {
@@ -60,12 +65,10 @@ async fn admitted(place: &Place, image: &str, spec: Value) -> String {
 
 #[tokio::test]
 async fn marks_written_by_oras_are_warned_of_audited_or_enforced_as_the_label_says() {
-    for kind in ["api", "fallback tag"] {
+    for (nth, start) in KINDS.into_iter().enumerate() {
+        let kind = ["api", "fallback tag"][nth];
         let place = Place::new("marked", json!({"affix.dev/end-of-life": "enabled"})).await;
-        let registry = match kind {
-            "api" => Registry::ociregistry(&place.tools).start().await.unwrap(),
-            _ => Registry::distribution(&place.tools).start().await.unwrap(),
-        };
+        let registry = start(&place.tools).start().await.unwrap();
         let peer = Peer::of(&place.tools, &registry).unwrap();
         let (old, good, later, half) =
             (push(&registry, "old").await, push(&registry, "good").await, push(&registry, "later").await, push(&registry, "half").await);
@@ -120,74 +123,124 @@ async fn marks_written_by_oras_are_warned_of_audited_or_enforced_as_the_label_sa
 }
 
 #[tokio::test]
-async fn a_moved_tag_is_seen_at_once_and_a_mark_that_is_taken_away_after_the_caches_time() {
-    let place = Place::new("moved", json!({"affix.dev/end-of-life": "enforce"})).await;
-    let registry = Registry::ociregistry(&place.tools).start().await.unwrap();
-    let peer = Peer::of(&place.tools, &registry).unwrap();
-    let (good, old) = (push(&registry, "good").await, push(&registry, "old").await);
-    mark(&peer, &old.pinned(), "2025-03-20").await;
-    let _webhook = webhook(&place, &registry, &["--cache-ttl", "2s"]).await;
-    let repository = good.tagged().replace(":good", "");
-    peer.crane(["tag", &good.pinned(), "live"]).await.unwrap().stdout().unwrap();
-    let live = format!("{repository}:live");
-    admitted(&place, &live, json!({})).await;
-    refused(&place, &old.tagged(), json!({})).await;
-    // Both digests are remembered now; the tag is not.
-    peer.crane(["tag", &old.pinned(), "live"]).await.unwrap().stdout().unwrap();
-    refused(&place, &live, json!({})).await;
-    peer.crane(["tag", &good.pinned(), "live"]).await.unwrap().stdout().unwrap();
-    admitted(&place, &live, json!({})).await;
+async fn a_date_soon_is_warned_of_as_early_as_the_flag_says_and_an_affinity_chooses_the_platform() {
+    for start in KINDS {
+        let place = Place::new("soon", json!({"affix.dev/end-of-life": "enforce"})).await;
+        let registry = start(&place.tools).start().await.unwrap();
+        let peer = Peer::of(&place.tools, &registry).unwrap();
+        let (soon, half) = (push(&registry, "soon").await, push(&registry, "half").await);
+        let day = |days: i64| {
+            let then = Timestamp::from_second(Timestamp::now().as_second() + days * 86400).unwrap();
+            then.to_string().split('T').next().unwrap().to_owned()
+        };
+        mark(&peer, &soon.pinned(), &day(20)).await;
+        mark(&peer, &half.at(half.digest_of("linux/amd64").unwrap()), "2025-03-20").await;
+        let reaches = format!("reaches end of life on {}", day(20));
+        {
+            let _webhook = webhook(&place, &registry, &[]).await;
+            let said = admitted(&place, &soon.tagged(), json!({})).await;
+            assert!(said.contains(&format!("Warning: image {} {reaches}", soon.tagged())), "{said}");
+            let affinity = |operator: &str, architecture: &str| {
+                let expressions = json!([{"key": "kubernetes.io/arch", "operator": operator, "values": [architecture]}]);
+                let terms = json!([{"matchExpressions": expressions}]);
+                json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
+            };
+            let text = refused(&place, &half.tagged(), affinity("In", "amd64")).await;
+            assert!(text.contains(&format!("(linux/amd64) {ENDED}")), "{text}");
+            refused(&place, &half.tagged(), affinity("NotIn", "arm64")).await;
+            admitted(&place, &half.tagged(), affinity("In", "arm64")).await;
+        }
+        let _webhook = webhook(&place, &registry, &["--warn-before", "240h"]).await;
+        assert!(!admitted(&place, &soon.tagged(), json!({})).await.contains("Warning"));
+    }
+}
 
-    let raw = registry.raw().unwrap();
-    let listed = raw.referrers("team/app", old.digest()).await.unwrap().json().unwrap();
-    raw.delete_manifest("team/app", listed["manifests"][0]["digest"].as_str().unwrap()).await.unwrap().ok().unwrap();
-    wait("the mark's end", async || place.try_pod(&old.tagged(), json!({})).await.is_ok()).await;
+#[tokio::test]
+async fn a_moved_tag_is_seen_at_once_and_a_mark_that_is_taken_away_after_the_caches_time() {
+    for start in
+        [Registry::ociregistry(&Tools::core().await.unwrap()), Registry::distribution(&Tools::core().await.unwrap()).delete_enabled(true)]
+    {
+        let place = Place::new("moved", json!({"affix.dev/end-of-life": "enforce"})).await;
+        let registry = start.start().await.unwrap();
+        let peer = Peer::of(&place.tools, &registry).unwrap();
+        let (good, old) = (push(&registry, "good").await, push(&registry, "old").await);
+        mark(&peer, &old.pinned(), "2025-03-20").await;
+        let _webhook = webhook(&place, &registry, &["--cache-ttl", "2s"]).await;
+        let repository = good.tagged().replace(":good", "");
+        peer.crane(["tag", &good.pinned(), "live"]).await.unwrap().stdout().unwrap();
+        let live = format!("{repository}:live");
+        admitted(&place, &live, json!({})).await;
+        refused(&place, &old.tagged(), json!({})).await;
+        // Both digests are remembered now; the tag is not.
+        peer.crane(["tag", &old.pinned(), "live"]).await.unwrap().stdout().unwrap();
+        refused(&place, &live, json!({})).await;
+        peer.crane(["tag", &good.pinned(), "live"]).await.unwrap().stdout().unwrap();
+        admitted(&place, &live, json!({})).await;
+
+        let found = peer.oras(["discover", "--format", "json", &old.pinned()]).await.unwrap().json().unwrap();
+        let marks = found["referrers"].as_array().or_else(|| found["manifests"].as_array()).unwrap_or_else(|| panic!("{found}"));
+        let of_old = format!("{repository}@{}", marks[0]["digest"].as_str().unwrap());
+        // oras takes the entry off the fallback tag too.
+        peer.oras(["manifest", "delete", "--force", &of_old]).await.unwrap().stdout().unwrap();
+        wait("the mark's end", async || place.try_pod(&old.tagged(), json!({})).await.is_ok()).await;
+    }
 }
 
 #[tokio::test]
 async fn a_private_image_is_checked_with_the_pods_own_pull_secrets() {
-    let place = Place::new("private", json!({"affix.dev/end-of-life": "enforce"})).await;
-    let registry = Registry::distribution(&place.tools).basic("alice", "hunter2").start().await.unwrap();
-    let peer = Peer::of(&place.tools, &registry).unwrap();
-    let old = push(&registry, "old").await;
-    mark(&peer, &old.pinned(), "2025-03-20").await;
-    let webhook = webhook(&place, &registry, &[]).await;
-    let config = json!({"auths": {registry.host(): {"username": "alice", "password": "hunter2"}}}).to_string();
-    place
-        .apply(&json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"}, "type": "kubernetes.io/dockerconfigjson",
-            "stringData": {".dockerconfigjson": config}
-        }))
-        .await
-        .unwrap();
-    let with_login = json!({"imagePullSecrets": [{"name": "absent"}, {"name": "login"}]});
-    refused(&place, &old.tagged(), with_login.clone()).await;
-    // What was learned with a login is no answer to a pod without one.
-    for image in [old.tagged(), old.pinned()] {
-        let text = place.try_pod(&image, json!({})).await.unwrap();
-        assert!(text.contains("was not checked for end of life"), "{text}");
+    let tools = Tools::core().await.unwrap();
+    let alice = User::new("alice", "hunter2").may("team/*", &["pull"]);
+    for start in [Registry::distribution(&tools).basic("alice", "hunter2"), Registry::ociregistry(&tools).tokens([alice])] {
+        let place = Place::new("private", json!({"affix.dev/end-of-life": "enforce"})).await;
+        let registry = start.start().await.unwrap();
+        let peer = Peer::of(&place.tools, &registry).unwrap();
+        let old = push(&registry, "old").await;
+        mark(&peer, &old.pinned(), "2025-03-20").await;
+        let webhook = webhook(&place, &registry, &[]).await;
+        place.apply(&login(&registry)).await.unwrap();
+        let with_login = json!({"imagePullSecrets": [{"name": "absent"}, {"name": "login"}]});
+        refused(&place, &old.tagged(), with_login.clone()).await;
+        // What was learned with a login is no answer to a pod without one.
+        for image in [old.tagged(), old.pinned()] {
+            let text = place.try_pod(&image, json!({})).await.unwrap();
+            assert!(text.contains("was not checked for end of life"), "{text}");
+        }
+        // A dry run reads no Secret.
+        let dry = place.apply_with(&Place::pod("dry", &old.tagged(), with_login), &["--dry-run=server"]).await.unwrap();
+        assert!(dry.contains("was not checked for end of life"), "{dry}");
+        assert!(!webhook.process.log().unwrap().contains("hunter2"));
     }
-    // A dry run reads no Secret.
-    let dry = place.apply_with(&Place::pod("dry", &old.tagged(), with_login), &["--dry-run=server"]).await.unwrap();
-    assert!(dry.contains("was not checked for end of life"), "{dry}");
-    assert!(!webhook.process.log().unwrap().contains("hunter2"));
+}
+
+/// A Secret with alice's login.
+pub(crate) fn login(registry: &Registry) -> Value {
+    let config = json!({"auths": {registry.host(): {"username": "alice", "password": "hunter2"}}}).to_string();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"}, "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": config}
+    })
 }
 
 #[tokio::test]
 async fn a_dead_or_silent_registry_admits_with_a_warning() {
-    let place = Place::new("dead", json!({"affix.dev/end-of-life": "enforce"})).await;
-    let mut registry = Registry::ociregistry(&place.tools).start().await.unwrap();
-    let old = push(&registry, "old").await;
-    let _webhook = webhook(&place, &registry, &[]).await;
-    registry.pause();
-    let began = Instant::now();
-    let text = place.try_pod(&old.tagged(), json!({})).await.unwrap();
-    assert!(text.contains("was not checked for end of life: no answer within 1s"), "{text}");
-    println!("a silent registry held the pod for {:?}", began.elapsed());
-    registry.resume();
-    registry.stop().await.unwrap();
-    let text = place.try_pod(&old.pinned(), json!({})).await.unwrap();
-    assert!(text.contains("was not checked for end of life"), "{text}");
+    for start in KINDS {
+        let place = Place::new("dead", json!({"affix.dev/end-of-life": "enforce"})).await;
+        let mut registry = start(&place.tools).start().await.unwrap();
+        let old = push(&registry, "old").await;
+        let _webhook = webhook(&place, &registry, &[]).await;
+        registry.pause();
+        for more in [&[] as &[&str], &["--dry-run=server"]] {
+            let began = Instant::now();
+            let text = place.apply_with(&Place::pod("silent", &old.tagged(), json!({})), more).await.unwrap();
+            assert!(text.contains("was not checked for end of life: no answer within 1s"), "{text}");
+            println!("a silent registry held the pod for {:?}", began.elapsed());
+            place.kubectl(&["delete", "pod", "silent", "--ignore-not-found", "--force"]).await.stdout().unwrap();
+        }
+        registry.resume();
+        registry.stop().await.unwrap();
+        let text = place.try_pod(&old.pinned(), json!({})).await.unwrap();
+        assert!(text.contains("was not checked for end of life"), "{text}");
+    }
 }
 
 #[tokio::test]

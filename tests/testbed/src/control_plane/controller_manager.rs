@@ -10,8 +10,9 @@ use super::servers::flag;
 use crate::process::{Launch, Process};
 use crate::tools::{Tool, Tools};
 
-/// The controllers that matter without nodes.
-const CONTROLLERS: &str = "namespace-controller,garbage-collector-controller,serviceaccount-controller";
+/// The controllers that matter without nodes: what cleans up, and what makes pods.
+const CONTROLLERS: &str = "namespace-controller,garbage-collector-controller,serviceaccount-controller,\
+     deployment-controller,replicaset-controller,job-controller";
 /// How long they may take to do their first work.
 const START: Duration = Duration::from_secs(60);
 

@@ -43,6 +43,20 @@ impl ControlPlane {
     ///
     /// Where it does not become ready; the message has the end of its log.
     pub async fn start(tools: &Tools) -> anyhow::Result<Self> {
+        Self::start_as(tools, false).await
+    }
+
+    /// The same with the admission plugin that gives pods their service account and its pull secrets. No pod can be made before
+    /// a [`ControllerManager`] has made the namespace's default service account.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not become ready; the message has the end of its log.
+    pub async fn start_with_service_accounts(tools: &Tools) -> anyhow::Result<Self> {
+        Self::start_as(tools, true).await
+    }
+
+    async fn start_as(tools: &Tools, service_accounts: bool) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("affix-control-plane-").tempdir()?;
         let authority = Authority::new()?;
         let files = authority.server(dir.path())?;
@@ -61,6 +75,7 @@ impl ControlPlane {
                 ca_pem: authority.pem().to_owned(),
                 port: port::free()?,
                 etcd_port: port::free()?,
+                service_accounts,
             };
             let mut servers = Servers::start(tools, &setting)?;
             if let Err(error) = servers.ready(&setting).await {

@@ -1,0 +1,111 @@
+//! Pods of a tenant who means no good: what their images and registries cost the others, and what they get to see.
+
+use affix_testbed::hostile::{Fault, HostileRegistry, Matcher};
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use affix::admission::{Lookups, ServerLimits};
+
+use crate::direct::{Direct, lookups, review_in};
+use crate::place::{Place, wait};
+
+/// A webhook that knows that these registries speak plain HTTP.
+async fn webhook(registries: &[&HostileRegistry]) -> Direct {
+    let insecure = registries.iter().map(|registry| registry.host().parse().unwrap()).collect();
+    Direct::start(ServerLimits::default(), Lookups { insecure_registries: insecure, ..lookups() }).await
+}
+
+/// The answer to a pod of `namespace` with these images. No label can be read here, so there are only warnings.
+async fn ask(webhook: &Direct, client: &reqwest::Client, namespace: &str, images: &[String]) -> Value {
+    let containers: Vec<Value> = images.iter().map(|image| json!({"name": "a", "image": image})).collect();
+    let mut pod = Place::pod("p", "", json!({}));
+    pod["spec"]["containers"] = json!(containers);
+    let answer = client.post(webhook.url("validate-pods")).body(review_in(namespace, "Pod", &pod)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.json().await.unwrap()
+}
+
+fn warnings(answer: &Value) -> Vec<&str> {
+    answer["response"]["warnings"].as_array().into_iter().flatten().map(|warning| warning.as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_registry_that_a_tenant_has_made_silent_holds_up_no_other_namespace() {
+    let (tarpit, honest) = (HostileRegistry::start().await.unwrap(), HostileRegistry::start().await.unwrap());
+    let image = honest.image("team/app", "v1").platforms(["linux/amd64"]).push();
+    let held = tarpit.hold(affix_testbed::hostile::Stage::Before, Matcher::any());
+    let webhook = webhook(&[&tarpit, &honest]).await;
+    let client = webhook.client();
+    // Each goes on for ten seconds, long after its pod was admitted.
+    let tenants = (0..300).map(|nth| {
+        let image = format!("{}/repo-{nth}/app:v1", tarpit.host());
+        let (webhook, client) = (&webhook, &client);
+        async move { ask(webhook, client, "tenant", &[image]).await }
+    });
+    for answer in join_all(tenants).await {
+        assert!(warnings(&answer)[0].contains("was not checked"), "{answer}");
+    }
+    wait("an answer of the honest registry", async || {
+        warnings(&ask(&webhook, &client, "team-b", &[format!("{}/team/app@{}", honest.host(), image.digest)]).await).is_empty()
+    })
+    .await;
+    assert!(honest.requests().len() > 1);
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_registry_that_fails_on_one_repository_is_still_asked_about_the_others() {
+    let registry = HostileRegistry::start().await.unwrap();
+    registry.image("tenant/app", "v1").push();
+    let image = registry.image("team/app", "v1").push();
+    registry.fault(Matcher::any().repository("tenant/app"), Fault::status(503));
+    let webhook = webhook(&[&registry]).await;
+    let client = webhook.client();
+    let of = |repository: &str| [format!("{}/{repository}@{}", registry.host(), image.digest)];
+    let answer = ask(&webhook, &client, "tenant", &of("tenant/app")).await;
+    assert!(warnings(&answer)[0].contains("was not checked"), "{answer}");
+    for _ in 0..20 {
+        ask(&webhook, &client, "tenant", &of("tenant/app")).await;
+        let answer = ask(&webhook, &client, "team-b", &of("team/app")).await;
+        assert!(warnings(&answer).is_empty(), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_pod_with_thousands_of_images_some_are_looked_at_and_it_is_admitted() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let webhook = webhook(&[&registry]).await;
+    let client = webhook.client();
+    let images: Vec<String> = (0..5000).map(|nth| format!("{}/repo-{nth}/app:v1", registry.host())).collect();
+    let answer = ask(&webhook, &client, "tenant", &images).await;
+    assert_eq!(answer["response"]["allowed"], true);
+    assert_eq!(warnings(&answer).len(), 16, "{answer}");
+    let asked: std::collections::BTreeSet<String> = registry.requests().iter().map(|request| request.path.clone()).collect();
+    assert!(asked.len() <= 64, "{} repositories were asked about", asked.len());
+}
+
+#[tokio::test]
+async fn objects_that_would_take_many_times_their_bytes_are_turned_away() {
+    let webhook = webhook(&[]).await;
+    let client = webhook.client();
+    let send = async |path: &str, kind: &str, object: String| {
+        let body = format!(
+            r#"{{"request":{{"uid":"u","kind":{{"kind":"{kind}"}},"namespace":"a","operation":"CREATE","object":{{"metadata":{{}},"spec":{object}}}}}}}"#
+        );
+        let answer = client.post(webhook.url(path)).body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    for path in ["validate-pods", "mutate-pods", "validate-imageattachment"] {
+        let bomb = format!(r#"{{"containers":[{}{{}}]}}"#, "{},".repeat(2 << 20));
+        let (status, text) = send(path, "Pod", bomb).await;
+        assert_eq!((status, text.as_str()), (413, "the review has more than 200000 values\n"), "{path}");
+    }
+    let files = format!(
+        r#"{{"image":"a.b/c:d","artifact":{{"artifactType":"a/b","files":[{}]}}}}"#,
+        vec![r#"{"name":"f","value":""}"#; 30_000].join(",")
+    );
+    let (status, text) = send("validate-imageattachment", "ImageAttachment", files).await;
+    assert!(status == 200 && text.contains("spec: it has more than 20000 values"), "{status} {text}");
+    let (status, text) = send("validate-pods", "Pod", "[".repeat(100_000) + &"]".repeat(100_000)).await;
+    assert!(status == 200 && text.contains(r#""allowed":true"#), "{status} {text}");
+}
