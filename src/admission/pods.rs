@@ -271,7 +271,7 @@ fn patch(workload: &Workload, looked: &[Looked<'_>], annotations: Option<&BTreeM
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::needless_pass_by_value, reason = "a test that panics fails, as it should")]
 mod tests {
     use super::super::facts::Facts;
     use super::super::mark::Mark;

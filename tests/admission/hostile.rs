@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use affix::admission::{Lookups, ServerLimits};
 
 use crate::direct::{Direct, lookups, review_in};
-use crate::place::{Place, wait};
+use crate::place::Place;
 
 /// A webhook that knows that these registries speak plain HTTP.
 async fn webhook(registries: &[&HostileRegistry]) -> Direct {
@@ -45,10 +45,13 @@ async fn a_registry_that_a_tenant_has_made_silent_holds_up_no_other_namespace() 
     for answer in join_all(tenants).await {
         assert!(warnings(&answer)[0].contains("was not checked"), "{answer}");
     }
-    wait("an answer of the honest registry", async || {
-        warnings(&ask(&webhook, &client, "team-b", &[format!("{}/team/app@{}", honest.host(), image.digest)]).await).is_empty()
-    })
-    .await;
+    // A few times, since a busy machine may miss the time of one look-up; not for so long that the tenant's have ended.
+    let pinned = format!("{}/team/app@{}", honest.host(), image.digest);
+    let mut answers = Vec::new();
+    while answers.len() < 5 && answers.last().is_none_or(|answer| !warnings(answer).is_empty()) {
+        answers.push(ask(&webhook, &client, "team-b", std::slice::from_ref(&pinned)).await);
+    }
+    assert!(answers.last().is_some_and(|answer| warnings(answer).is_empty()), "{answers:#?}");
     assert!(honest.requests().len() > 1);
     drop(held);
 }

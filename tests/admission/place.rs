@@ -104,9 +104,14 @@ impl Place {
 
     /// Sends the namespace's objects to `address`, by the configurations that ship, and waits for their caBundle.
     pub(crate) async fn configure(&self, address: &str) {
+        self.configure_as(&self.name, address).await;
+    }
+
+    /// The same by configurations of another name.
+    pub(crate) async fn configure_as(&self, name: &str, address: &str) {
         for document in CONFIGURATIONS.split("\n---\n") {
             let mut configuration: Value = serde_saphyr::from_str(document).unwrap();
-            configuration["metadata"]["name"] = json!(self.name);
+            configuration["metadata"]["name"] = json!(name);
             for hook in configuration["webhooks"].as_array_mut().unwrap() {
                 let path = hook["clientConfig"]["service"]["path"].as_str().unwrap().to_owned();
                 hook["clientConfig"] = json!({"url": format!("https://{address}{path}")});
@@ -120,7 +125,7 @@ impl Place {
         }
         for kind in ["validatingwebhookconfiguration", "mutatingwebhookconfiguration"] {
             wait("the caBundle", async || {
-                let found = self.kubectl(&["get", kind, &self.name, "-o", "json"]).await.json().unwrap();
+                let found = self.kubectl(&["get", kind, name, "-o", "json"]).await.json().unwrap();
                 found["webhooks"].as_array().unwrap().iter().all(|hook| hook["clientConfig"]["caBundle"].is_string())
             })
             .await;

@@ -1,5 +1,7 @@
 //! `affix webhook` and `affix controller` as processes.
 
+use std::path::Path;
+
 use affix_testbed::process::{Launch, Process};
 use tempfile::TempDir;
 
@@ -13,13 +15,17 @@ pub(crate) struct Affix {
 
 impl Affix {
     fn start(place: &Place, args: &[&str]) -> Self {
+        Self::start_with(place, &place.plane.kubeconfig(), args)
+    }
+
+    fn start_with(place: &Place, kubeconfig: &Path, args: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("affix-admission-").tempdir().unwrap();
         let process = Launch::new("affix", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
             .args(["--log-format", "text"])
             .args(args.iter().copied())
             .args(["--allow-loopback", "--metrics-addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0"])
             .env("RUST_LOG", "affix=debug,info")
-            .env("KUBECONFIG", place.plane.kubeconfig())
+            .env("KUBECONFIG", kubeconfig)
             .orphans_folder(dir.path())
             .start(&place.tools)
             .unwrap();
@@ -39,6 +45,17 @@ impl Affix {
         let address = affix.serves("webhooks").await;
         place.configure(&address).await;
         (affix, address)
+    }
+
+    /// The webhook as `config/` installs it, with the rights of its service account and no others.
+    pub(crate) async fn installed(place: &Place, flags: &[&str]) -> Self {
+        const NAME: &str = "affix-webhook";
+        let kubeconfig = place.plane.service_account_kubeconfig("affix-system", NAME).await.unwrap();
+        let own = ["webhook", "--listen-addr", "127.0.0.1:0", "--namespace", "affix-system", "--dns-names", "127.0.0.1"];
+        let mut affix = Self::start_with(place, &kubeconfig, &[&own[..], flags].concat());
+        let address = affix.serves("webhooks").await;
+        place.configure_as(NAME, &address).await;
+        affix
     }
 
     /// The address at which it serves something.

@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 
 use crate::place::{Place, said, wait};
 use crate::pods::{ENDED, KINDS, login, mark, push, refused, webhook};
+use crate::webhook::Affix;
 
 /// A control plane whose pods get a service account, with the controllers that make pods.
 struct Cluster {
@@ -80,7 +81,7 @@ async fn the_events_of_a_replica_set_and_of_a_job_say_why_their_pods_are_refused
 
         // A newer image, and an init container that is out of life: still none.
         let aside = json!({"spec": {"template": {"spec": {
-            "initContainers": [{"name": "first", "image": old.tagged()}], "containers": [{"name": "old", "image": good.tagged()}]
+            "initContainers": [{"name": "first", "image": old.tagged()}], "containers": [{"name": "app", "image": good.tagged()}]
         }}}})
         .to_string();
         let patched = said(place.kubectl(&["patch", "deployment", "app", "-p", &aside]).await).unwrap();
@@ -117,4 +118,55 @@ async fn the_pull_secrets_of_a_pods_service_account_are_used() {
         let text = refused(&place, &old.tagged(), json!({})).await;
         assert!(text.contains(ENDED), "{text}");
     }
+}
+
+#[tokio::test]
+async fn the_rights_that_ship_are_enough_for_all_that_the_webhook_does() {
+    let place = place("rights").await;
+    let kubectl = async |args: &[&str], input: &str| place.plane.kubectl_with(args.iter().copied(), input).await.unwrap().stdout().unwrap();
+    kubectl(&["create", "namespace", "affix-system"], "").await;
+    kubectl(&["apply", "-f", "-"], include_str!("../../config/webhook/rbac.yaml")).await;
+    let registry = Registry::distribution(&place.tools).basic("alice", "hunter2").start().await.unwrap();
+    let peer = Peer::of(&place.tools, &registry).unwrap();
+    let (good, old) = (push(&registry, "good").await, push(&registry, "old").await);
+    mark(&peer, &old.pinned(), "2025-03-20").await;
+    let webhook = Affix::installed(&place, &["--insecure-registries", registry.host()]).await;
+
+    // Pull secrets, and labels that change while it runs.
+    place.apply(&login(&registry)).await.unwrap();
+    let with_login = json!({"imagePullSecrets": [{"name": "login"}]});
+    refused(&place, &old.tagged(), with_login.clone()).await;
+    kubectl(&["label", "namespace", &place.name, "affix.dev/resolve-digests=enabled"], "").await;
+    let pinned = format!("{}@{}", good.tagged(), good.digest());
+    let mut tries = 0;
+    wait("a digest", async || {
+        tries += 1;
+        let name = format!("pod-{tries}");
+        place.apply(&Place::pod(&name, &good.tagged(), with_login.clone())).await.unwrap();
+        let image = ["get", "pod", &name, "-o", "jsonpath={.spec.containers[0].image}"];
+        place.kubectl(&image).await.stdout().unwrap() == pinned
+    })
+    .await;
+    // The annotation of a key.
+    place.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}})).await.unwrap();
+    let signed = json!({"image": good.tagged(), "insecure": true, "signature": {"cosign": {"keySecretRef": {"name": "key"}}}});
+    let mut nth = 0;
+    wait("the warning of a key that signs anywhere", async || {
+        nth += 1;
+        let signed = Place::attachment(&format!("signed-{nth}"), &signed);
+        place.apply(&signed).await.unwrap().contains("a tag is signed with the key")
+    })
+    .await;
+    // Its certificate.
+    let of_secret = ["get", "secret", "affix-webhook-tls", "--namespace", "affix-system", "-o", "jsonpath={.data.tls\\.crt}"];
+    let first = kubectl(&of_secret, "").await;
+    kubectl(&["delete", "secret", "affix-webhook-tls", "--namespace", "affix-system"], "").await;
+    wait("a new certificate", async || {
+        let found = place.plane.kubectl(of_secret).await.unwrap().stdout().unwrap_or_default();
+        !found.is_empty() && found != first
+    })
+    .await;
+    refused(&place, &old.tagged(), with_login).await;
+    let log = webhook.process.log().unwrap();
+    assert!(!log.contains("orbidden"), "{log}");
 }

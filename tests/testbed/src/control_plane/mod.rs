@@ -56,7 +56,7 @@ impl ControlPlane {
         Self::start_as(tools, true).await
     }
 
-    async fn start_as(tools: &Tools, service_accounts: bool) -> anyhow::Result<Self> {
+    async fn start_as(tools: &Tools, gives_service_accounts: bool) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("affix-control-plane-").tempdir()?;
         let authority = Authority::new()?;
         let files = authority.server(dir.path())?;
@@ -75,7 +75,7 @@ impl ControlPlane {
                 ca_pem: authority.pem().to_owned(),
                 port: port::free()?,
                 etcd_port: port::free()?,
-                service_accounts,
+                gives_service_accounts,
             };
             let mut servers = Servers::start(tools, &setting)?;
             if let Err(error) = servers.ready(&setting).await {

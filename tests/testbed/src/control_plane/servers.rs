@@ -28,7 +28,7 @@ pub(super) struct Setting {
     pub(super) port: u16,
     pub(super) etcd_port: u16,
     /// Whether pods get the service account of their namespace, which kube-controller-manager makes.
-    pub(super) service_accounts: bool,
+    pub(super) gives_service_accounts: bool,
 }
 
 impl Setting {
@@ -77,7 +77,7 @@ impl Servers {
             .arg("--service-account-issuer=https://kubernetes.default.svc")
             .args(["--service-cluster-ip-range=10.96.0.0/24", "--authorization-mode=RBAC"])
             // Without kube-controller-manager nobody makes the default service account that this plugin waits for.
-            .args((!setting.service_accounts).then_some("--disable-admission-plugins=ServiceAccount"))
+            .args((!setting.gives_service_accounts).then_some("--disable-admission-plugins=ServiceAccount"))
             .start(tools)?;
         Ok(Self { apiserver, etcd })
     }

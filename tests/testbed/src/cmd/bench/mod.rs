@@ -3,6 +3,7 @@
 //! Owns the order of the measurements and where they are saved. Refuses to judge by a single run, and to save what a debug build
 //! of affix or a run with `--smoke` measured.
 
+mod admission;
 mod api_server;
 mod controller;
 mod desk;
@@ -64,10 +65,12 @@ enum Part {
     Scale,
     /// How cost grows.
     Growth,
+    /// The webhooks.
+    Admission,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Command, Self::Controller, Self::Scale, Self::Growth];
+    const ALL: [Self; 5] = [Self::Command, Self::Controller, Self::Scale, Self::Growth, Self::Admission];
 
     /// The part's name in the page.
     const fn name(self) -> &'static str {
@@ -76,6 +79,7 @@ impl Part {
             Self::Controller => "controller",
             Self::Scale => "scale",
             Self::Growth => "growth",
+            Self::Admission => "admission",
         }
     }
 }
@@ -125,6 +129,7 @@ async fn measure(part: Part, tools: &Tools, affix: &Path, effort: &Effort) -> an
         Part::Controller => controller::measure(&lab, effort).await?,
         Part::Scale => scale::measure(&lab, effort).await?,
         Part::Growth => growth::measure(&lab, effort).await?,
+        Part::Admission => admission::measure(&lab, effort).await?,
     };
     Ok(format!("{body}\n{machine}\n"))
 }
