@@ -49,3 +49,64 @@ impl Given {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::super::shared_certificate::{Data, Judgement, judge};
+    use super::*;
+
+    /// A pair as a mounted Secret has it, in a folder of its own.
+    fn pair(dir: &Path, version: &str) -> Data {
+        let Ok(Judgement::Replace { data, .. }) = judge(&Data::new(), &["a.svc".to_owned()], &[], k8s_openapi::jiff::Timestamp::now())
+        else {
+            panic!("nothing was made")
+        };
+        let folder = dir.join(version);
+        std::fs::create_dir(&folder).unwrap();
+        for name in [CERTIFICATE, KEY] {
+            std::fs::write(folder.join(name), data[name].expose()).unwrap();
+        }
+        data
+    }
+
+    /// Swaps what the folder shows, as the kubelet does.
+    fn show(dir: &Path, version: &str) {
+        symlink(version, dir.join("..data_tmp")).unwrap();
+        std::fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_swapped_folder_is_served_and_half_of_a_swap_or_none_leaves_the_present_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        let (first, second) = (pair(path, "..1"), pair(path, "..2"));
+        for name in [CERTIFICATE, KEY] {
+            symlink(Path::new("..data").join(name), path.join(name)).unwrap();
+        }
+        let served = Arc::new(Served::default());
+        let mut given = Given::new(path.to_owned(), Arc::clone(&served), Arc::new(Metrics::new()));
+        let missing = given.look().await.unwrap_err().to_string();
+        assert!(missing.contains("tls.crt\" cannot be read"), "{missing}");
+
+        let serves =
+            |given: &Given, data: &Data| given.now_serving == Some(Servable::read(data[CERTIFICATE].expose(), data[KEY].expose()).unwrap());
+        show(path, "..1");
+        given.look().await.unwrap();
+        assert!(serves(&given, &first));
+        show(path, "..2");
+        given.look().await.unwrap();
+        assert!(serves(&given, &second));
+
+        pair(path, "..3");
+        std::fs::write(path.join("..3").join(KEY), first[KEY].expose()).unwrap();
+        show(path, "..3");
+        let halved = given.look().await.unwrap_err().to_string();
+        assert!(halved.contains("the key does not belong to the certificate") && serves(&given, &second), "{halved}");
+        std::fs::remove_file(path.join("..data")).unwrap();
+        assert!(given.look().await.is_err() && serves(&given, &second));
+    }
+}

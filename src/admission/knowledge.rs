@@ -284,3 +284,118 @@ fn superseded(status: &ImageAttachmentStatus) -> Vec<Facts> {
     })
     .collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+mod tests {
+    use super::super::workload::Workload;
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn digest() -> Digest {
+        Digest::sha256(b"index")
+    }
+
+    fn knowledge() -> Knowledge {
+        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let types = vec!["application/vnd.microsoft.artifact.lifecycle".parse().unwrap()];
+        Knowledge::new(Client::try_from(nowhere).unwrap(), types, vec!["trusted".to_owned()])
+    }
+
+    /// A resource that has marked the image; `change` makes another of it.
+    fn marked(namespace: &str, name: &str, date: &str, change: impl Fn(&mut Value)) -> DeserializeGuard<ImageAttachment> {
+        let digest = digest().to_string();
+        let reference = format!("registry.example.com/team/app@{digest}");
+        let mut object = json!({
+            "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name, "namespace": namespace, "generation": 2},
+            "spec": {"image": reference, "endOfLife": {"date": date}},
+            "status": {
+                "observedGeneration": 2, "image": {"reference": reference, "digest": digest, "mediaType": "a/b"},
+                "targets": [{"kind": "Index", "digest": digest, "state": "Attached"}]
+            }
+        });
+        change(&mut object);
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// Whether what is known settles the verdict on a pod of `namespace` that can land anywhere.
+    fn settles(knowledge: &Knowledge, namespace: &str) -> bool {
+        let image = format!("registry.example.com/team/app@{}", digest()).parse().unwrap();
+        let pod = serde_json::value::to_raw_value(&json!({"spec": {}})).unwrap();
+        let now = "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap().as_duration();
+        knowledge.of(&image, &digest(), namespace).settles(&Workload::read("Pod", &pod).unwrap().nodes, now).is_some()
+    }
+
+    #[tokio::test]
+    async fn trusted_namespaces_are_believed_the_pods_own_against_itself_and_no_other() {
+        for (by, date, expected) in [
+            ("trusted", "2025-03-20", [true, true]),
+            ("trusted", "2030-03-20", [true, true]),
+            ("own", "2025-03-20", [true, false]),
+            ("own", "2030-03-20", [false, false]),
+        ] {
+            let knowledge = knowledge();
+            knowledge.hear(Event::Apply(marked(by, "mark", date, |_| {})));
+            assert_eq!([settles(&knowledge, "own"), settles(&knowledge, "other")], expected, "{by} {date}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_status_that_lags_or_is_of_another_image_or_type_is_no_word() {
+        for (what, change) in [
+            ("generation", json!(3)),
+            ("image", json!("registry.example.com/team/other:v1")),
+            ("type", json!("application/vnd.other")),
+            ("state", json!("Failed")),
+        ] {
+            let knowledge = knowledge();
+            knowledge.hear(Event::Apply(marked("trusted", "mark", "2025-03-20", |object| {
+                let pointer = match what {
+                    "generation" => "/metadata/generation",
+                    "image" => "/spec/image",
+                    "state" => "/status/targets/0/state",
+                    _ => {
+                        object
+                            .pointer_mut("/spec/endOfLife")
+                            .unwrap()
+                            .as_object_mut()
+                            .unwrap()
+                            .insert("artifactType".to_owned(), change.clone());
+                        return;
+                    }
+                };
+                *object.pointer_mut(pointer).unwrap() = change.clone();
+            })));
+            assert!(!settles(&knowledge, "own"), "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_known_stays_while_a_watch_begins_anew_and_what_it_does_not_show_is_forgotten() {
+        let knowledge = knowledge();
+        let mark = |name| marked("trusted", name, "2025-03-20", |_| {});
+        let label = |name: &str| {
+            let object = json!({"metadata": {"name": name, "labels": {END_OF_LIFE: "enforce"}}});
+            serde_json::from_value::<PartialObjectMeta<Namespace>>(object).unwrap()
+        };
+        let known = |name: &str| knowledge.namespaces.read().unwrap().contains_key(name);
+        for event in [Event::Init, Event::InitApply(mark("first")), Event::InitDone, Event::Init] {
+            knowledge.hear(event);
+        }
+        for event in [Event::Init, Event::InitApply(label("first")), Event::InitDone, Event::Init] {
+            knowledge.label(event);
+        }
+        assert!(settles(&knowledge, "own") && known("first"));
+        knowledge.hear(Event::InitDone);
+        knowledge.label(Event::InitDone);
+        assert!(!settles(&knowledge, "own") && !known("first"));
+        for event in
+            [Event::Init, Event::InitApply(mark("second")), Event::InitDone, Event::Apply(mark("third")), Event::Delete(mark("third"))]
+        {
+            knowledge.hear(event);
+        }
+        assert!(settles(&knowledge, "own"));
+        knowledge.hear(Event::Delete(mark("second")));
+        assert!(!settles(&knowledge, "own"));
+    }
+}

@@ -244,13 +244,13 @@ async fn a_dead_or_silent_registry_admits_with_a_warning() {
 }
 
 #[tokio::test]
-async fn the_word_of_trusted_namespaces_counts_and_the_word_of_others_does_not() {
+async fn the_word_of_trusted_namespaces_and_of_the_pods_own_counts_and_the_word_of_others_does_not() {
     let place = Place::new("trusting", json!({"affix.dev/end-of-life": "enforce"})).await;
     let (trusted, stranger) = (Place::new("trusted", json!({})).await, Place::new("stranger", json!({})).await);
     let mut registry = Registry::ociregistry(&place.tools).start().await.unwrap();
-    let (ours, theirs) = (push(&registry, "ours").await, push(&registry, "theirs").await);
+    let (ours, theirs, own) = (push(&registry, "ours").await, push(&registry, "theirs").await, push(&registry, "own").await);
     let _webhook = webhook(&place, &registry, &["--trusted-namespaces", &trusted.name]).await;
-    for (at, image) in [(&trusted, &ours), (&stranger, &theirs)] {
+    for (at, image) in [(&trusted, &ours), (&stranger, &theirs), (&place, &own)] {
         let spec = json!({"image": image.pinned(), "insecure": true, "endOfLife": {"date": "2025-03-20"}});
         at.apply(&Place::attachment("mark", &spec)).await.unwrap();
         let _controller = Affix::controller(at, &[]);
@@ -262,8 +262,12 @@ async fn the_word_of_trusted_namespaces_counts_and_the_word_of_others_does_not()
     }
     // With the registry gone, only status can say it.
     registry.stop().await.unwrap();
-    let text = refused(&place, &ours.pinned(), json!({})).await;
-    assert!(text.contains(ENDED), "{text}");
+    for image in [&ours, &own] {
+        let text = refused(&place, &image.pinned(), json!({})).await;
+        assert!(text.contains(ENDED), "{text}");
+        let dry = place.apply_with(&Place::pod("dry", &image.pinned(), json!({})), &["--dry-run=server"]).await.unwrap_err();
+        assert!(dry.contains(ENDED), "{dry}");
+    }
     let text = place.try_pod(&theirs.pinned(), json!({})).await.unwrap();
     assert!(text.contains("was not checked"), "{text}");
 }
