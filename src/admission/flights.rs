@@ -41,6 +41,14 @@ where
         Arc::new(Self { slots: Mutex::default(), ttl })
     }
 
+    /// The answer for `key`, where it is known.
+    pub(super) fn known(&self, key: &K) -> Option<V> {
+        match self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
+            Some(Slot::Landed(answer, at)) if at.elapsed() < self.ttl => Some(answer.clone()),
+            _ => None,
+        }
+    }
+
     /// The answer for `key`, known or looked up by `start`. An answer that is not `worth` keeping is looked up again by the next.
     /// `None`: the look-up panicked.
     pub(super) async fn get<F>(self: &Arc<Self>, key: K, worth: fn(&V) -> bool, start: impl FnOnce() -> F) -> (Option<V>, From)
@@ -51,7 +59,11 @@ where
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             match slots.get(&key) {
                 Some(Slot::Landed(answer, at)) if at.elapsed() < self.ttl => return (Some(answer.clone()), From::Memory),
-                Some(Slot::Flying(flight)) => flight.clone(),
+                Some(Slot::Flying(flight)) => {
+                    // What it holds is for those who look up themselves.
+                    drop(start);
+                    flight.clone()
+                }
                 _ => {
                     self.make_room(&mut slots);
                     let (flights, landing, work) = (Arc::clone(self), key.clone(), start());
@@ -111,8 +123,10 @@ mod tests {
         let both = tokio::join!(flights.get(1, |_| true, counting(&count)), flights.get(1, |_| true, counting(&count)));
         assert_eq!(both, ((Some(0), From::LookUp), (Some(0), From::LookUp)));
         assert_eq!(flights.get(1, |_| true, counting(&count)).await, (Some(0), From::Memory));
+        assert_eq!((flights.known(&1), flights.known(&2)), (Some(0), None));
         assert_eq!(flights.get(2, |_| true, counting(&count)).await, (Some(1), From::LookUp));
         tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(flights.known(&1), None);
         assert_eq!(flights.get(1, |_| true, counting(&count)).await, (Some(2), From::LookUp));
     }
 

@@ -5,7 +5,8 @@
 //! tenant's own resources. A pod's own namespace is believed where it speaks against itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures::{StreamExt as _, TryStream, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Namespace;
@@ -14,8 +15,11 @@ use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
 use super::facts::{Facts, OfPlatform};
+use super::flights::Flights;
 use super::mark::{LifecycleType, Mark};
 use super::workload::Nodes;
 use crate::api::{ImageAttachment, ImageAttachmentStatus, TargetKind, TargetState};
@@ -26,6 +30,11 @@ use crate::oci::{Digest, Reference};
 const END_OF_LIFE: &str = "affix.dev/end-of-life";
 /// The label that asks for digests.
 const RESOLVE_DIGESTS: &str = "affix.dev/resolve-digests";
+
+/// Questions about namespaces at once, how long each keeps its place at least, and how long an answer is believed.
+const AT_ONCE: usize = 8;
+const PACE: Duration = Duration::from_millis(100);
+const BELIEVED: Duration = Duration::from_secs(1);
 
 /// What is done about a pod whose image is out of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +88,8 @@ pub(super) struct Knowledge {
     /// What a listing under way has shown so far: what it does not show is forgotten at its end, and not before.
     listed: Mutex<HashSet<(String, String)>>,
     listed_namespaces: Mutex<HashSet<String>>,
+    asking: Arc<Flights<String, Option<Asked>>>,
+    places: Arc<Semaphore>,
 }
 
 impl Knowledge {
@@ -92,6 +103,8 @@ impl Knowledge {
             namespaces: RwLock::default(),
             listed: Mutex::default(),
             listed_namespaces: Mutex::default(),
+            asking: Flights::new(BELIEVED),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
 
@@ -194,18 +207,25 @@ impl Knowledge {
         }
     }
 
-    /// What a namespace asks for. The API server calls only for namespaces that ask for something, so one of which nothing is
-    /// known is newer than the watch, and is asked about.
-    ///
-    /// # Errors
-    /// When the API server does not answer.
-    pub(super) async fn asked(&self, namespace: &str) -> Result<Asked, kube::Error> {
+    /// What a namespace asks for; `None` where nobody says. The API server calls only for namespaces that ask for something, so one
+    /// of which nothing is known is newer than the watch, and is asked about: at a pace that whoever calls with names of
+    /// his own cannot turn against the API server.
+    pub(super) async fn asked(&self, namespace: &str) -> Option<Asked> {
         let known = self.namespaces.read().unwrap_or_else(PoisonError::into_inner).get(namespace).copied();
-        if let Some(asked) = known {
-            return Ok(asked);
+        if known.is_some() {
+            return known;
         }
-        let found = Api::<Namespace>::all(self.client.clone()).get_metadata_opt(namespace).await?;
-        Ok(found.map(|found| Asked::by(found.labels())).unwrap_or_default())
+        let (api, name, places) = (Api::<Namespace>::all(self.client.clone()), namespace.to_owned(), Arc::clone(&self.places));
+        let ask = || async move {
+            let place = places.acquire_owned().await;
+            let found = api.get_metadata_opt(&name).await;
+            tokio::spawn(async move {
+                sleep(PACE).await;
+                drop(place);
+            });
+            found.ok().map(|found| found.map(|found| Asked::by(found.labels())).unwrap_or_default())
+        };
+        self.asking.get(namespace.to_owned(), |_| true, ask).await.0.flatten()
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join, try_join_all};
 use k8s_openapi::jiff::Timestamp;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use super::facts::{Facts, OfPlatform};
 use super::flights::{Flights, From};
@@ -84,7 +84,7 @@ impl Lookup {
         let access = Access { credentials, insecure, ..Access::default() };
         let session = self.registries.open(&reference.host, &reference.repository, access).map_err(|error| say(&error))?;
         let spared = self.shared.spared.lock().unwrap_or_else(PoisonError::into_inner);
-        match spared.get(&place(&session)) {
+        match spared.get(&asked_about(&session)) {
             Some((at, why)) if at.elapsed() < SPARED => Err(Arc::clone(why)),
             _ => Ok(Asked(session)),
         }
@@ -97,22 +97,15 @@ impl Lookup {
     pub(super) async fn resolve(&self, asked: &Asked, namespace: &str, tag: &Tag) -> Result<Digest, Unknown> {
         let session = &asked.0;
         let key = (session.identity().clone(), session.repository().clone(), tag.clone());
-        let (answer, _) = self
-            .tags
-            .get(
-                key,
-                |_| false,
-                || {
-                    let (session, shared, tag) = (session.clone(), Arc::clone(&self.shared), tag.clone());
-                    let namespace = namespace.to_owned();
-                    async move {
-                        shared
-                            .run(&session, &namespace, async |session| session.head(&Locator::Tag(tag)).await.map(|head| head.digest))
-                            .await
-                    }
-                },
-            )
-            .await;
+        let turn = self.shared.turn(namespace).await;
+        let look_up = || {
+            let (session, shared, tag) = (session.clone(), Arc::clone(&self.shared), tag.clone());
+            async move {
+                let _turn = turn;
+                shared.run(&session, async |session| session.head(&Locator::Tag(tag)).await.map(|head| head.digest)).await
+            }
+        };
+        let (answer, _) = self.tags.get(key, |_| false, look_up).await;
         answer.unwrap_or_else(panicked)
     }
 
@@ -129,17 +122,18 @@ impl Lookup {
     ) -> Result<(Arc<Facts>, From), Unknown> {
         let session = &asked.0;
         let key = (session.identity().clone(), session.repository().clone(), digest.clone());
-        let (answer, from) =
-            self.marks
-                .get(key, Result::is_ok, || {
-                    let (session, shared, types, digest) =
-                        (session.clone(), Arc::clone(&self.shared), Arc::clone(&self.types), digest.clone());
-                    let namespace = namespace.to_owned();
-                    async move {
-                        shared.run(&session, &namespace, async |session| gather(session, &digest, &types, now).await.map(Arc::new)).await
-                    }
-                })
-                .await;
+        if let Some(answer) = self.marks.known(&key) {
+            return answer.map(|facts| (facts, From::Memory));
+        }
+        let turn = self.shared.turn(namespace).await;
+        let look_up = || {
+            let (session, shared, types, digest) = (session.clone(), Arc::clone(&self.shared), Arc::clone(&self.types), digest.clone());
+            async move {
+                let _turn = turn;
+                shared.run(&session, async |session| gather(session, &digest, &types, now).await.map(Arc::new)).await
+            }
+        };
+        let (answer, from) = self.marks.get(key, Result::is_ok, look_up).await;
         answer.unwrap_or_else(panicked).map(|facts| (facts, from))
     }
 }
@@ -153,32 +147,30 @@ fn say(error: &RegistryError) -> Unknown {
 }
 
 /// What is spared where it did not answer.
-fn place(session: &Session) -> (Digest, Repository) {
+fn asked_about(session: &Session) -> (Digest, Repository) {
     (session.identity().clone(), session.repository().clone())
 }
 
 impl Shared {
-    fn permits_of(&self, namespace: &str) -> Arc<Semaphore> {
-        let mut all = self.of_namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, permits| Arc::strong_count(permits) > 1);
-        Arc::clone(all.entry(namespace.into()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_FOR_ONE))))
+    /// A turn for a look-up for a pod of `namespace`. Waited for before the look-up begins, which others may share: they must not
+    /// wait for this namespace's turn.
+    async fn turn(&self, namespace: &str) -> Option<OwnedSemaphorePermit> {
+        let turns = {
+            let mut all = self.of_namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, turns| Arc::strong_count(turns) > 1);
+            Arc::clone(all.entry(namespace.into()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_FOR_ONE))))
+        };
+        turns.acquire_owned().await.ok()
     }
 
-    /// Runs one look-up for a pod of `namespace` within its time, and spares a registry that did not answer.
-    async fn run<T>(
-        &self,
-        session: &Session,
-        namespace: &str,
-        work: impl AsyncFnOnce(&Session) -> Result<T, RegistryError>,
-    ) -> Result<T, Unknown> {
+    /// Runs one look-up within its time, and spares a registry that did not answer.
+    async fn run<T>(&self, session: &Session, work: impl AsyncFnOnce(&Session) -> Result<T, RegistryError>) -> Result<T, Unknown> {
         let deadline = Instant::now() + LONGEST;
-        let of_namespace = self.permits_of(namespace);
-        let bounded = async {
-            let _own = of_namespace.acquire().await;
-            let _permit = self.permits.acquire().await;
-            work(&session.clone().until(deadline)).await
+        let Ok(_permit) = timeout_at(deadline, self.permits.acquire()).await else {
+            return Err("too many look-ups are under way".into());
         };
-        let why: Unknown = match tokio::time::timeout_at(deadline, bounded).await {
+        let session = session.clone().until(deadline);
+        let why: Unknown = match timeout_at(deadline, work(&session)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) if error.kind() != ErrorKind::RegistryUnavailable => return Err(say(&error)),
             Ok(Err(error)) => say(&error),
@@ -186,7 +178,7 @@ impl Shared {
         };
         let mut spared = self.spared.lock().unwrap_or_else(PoisonError::into_inner);
         spared.retain(|_, (at, _)| at.elapsed() < SPARED);
-        spared.insert(place(session), (Instant::now(), Arc::clone(&why)));
+        spared.insert(asked_about(&session), (Instant::now(), Arc::clone(&why)));
         Err(why)
     }
 }

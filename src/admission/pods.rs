@@ -71,8 +71,8 @@ impl Pods {
     pub(super) async fn validate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
         let (Some((workload, _)), Some(namespace)) = (concerned(request), &request.namespace) else { return Verdict::default() };
         let mode = match timeout_at(deadline, self.knowledge.asked(namespace)).await {
-            Ok(Ok(asked)) => asked.end_of_life,
-            Ok(Err(_)) | Err(_) => Some(Mode::Warn),
+            Ok(Some(asked)) => asked.end_of_life,
+            Ok(None) | Err(_) => Some(Mode::Warn),
         };
         let Some(mode) = mode else { return Verdict::default() };
         let looked = self.look(&workload, namespace, request.is_dry(), deadline).await;
@@ -86,7 +86,7 @@ impl Pods {
             return Verdict::default();
         }
         let asked = timeout_at(deadline, self.knowledge.asked(namespace)).await;
-        if !matches!(asked, Ok(Ok(asked)) if asked.resolve_digests) {
+        if !matches!(asked, Ok(Some(asked)) if asked.resolve_digests) {
             return Verdict::default();
         }
         let looked = self.look(&workload, namespace, request.is_dry(), deadline).await;

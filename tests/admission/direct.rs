@@ -39,6 +39,11 @@ pub(crate) fn lookups() -> Lookups {
 impl Direct {
     /// Starts it with these limits; there is no API server that it could ask.
     pub(crate) async fn start(limits: ServerLimits, lookups: Lookups) -> Self {
+        Self::start_beside(&format!("http://127.0.0.1:{}", port::free().unwrap()), limits, lookups).await
+    }
+
+    /// The same beside an API server.
+    pub(crate) async fn start_beside(api_server: &str, limits: ServerLimits, lookups: Lookups) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new().unwrap();
         authority.server(dir.path()).unwrap();
@@ -53,8 +58,8 @@ impl Direct {
             lookups,
             registries: affix::registry::Options { allow_loopback: true, ..affix::registry::Options::default() },
         };
-        let nowhere = kube::Config::new(format!("http://127.0.0.1:{}", port::free().unwrap()).parse().unwrap());
-        let serving = admission::serve(options, Client::try_from(nowhere).unwrap(), Arc::new(Timestamp::now), stop.clone());
+        let client = Client::try_from(kube::Config::new(api_server.parse().unwrap())).unwrap();
+        let serving = admission::serve(options, client, Arc::new(Timestamp::now), stop.clone());
         tokio::spawn(async move { serving.await.unwrap() });
         let direct = Self { address, authority, _stop: stop.drop_guard(), _dir: dir };
         let client = direct.client();

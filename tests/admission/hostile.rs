@@ -1,5 +1,7 @@
 //! Pods of a tenant who means no good: what their images and registries cost the others, and what they get to see.
 
+use std::time::Instant;
+
 use affix_testbed::hostile::{Fault, HostileRegistry, Matcher};
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -45,8 +47,11 @@ async fn a_registry_that_a_tenant_has_made_silent_holds_up_no_other_namespace() 
     for answer in join_all(tenants).await {
         assert!(warnings(&answer)[0].contains("was not checked"), "{answer}");
     }
-    // A few times, since a busy machine may miss the time of one look-up; not for so long that the tenant's have ended.
     let pinned = format!("{}/team/app@{}", honest.host(), image.digest);
+    // The tenant's own wait for their turn, and nobody waits with them.
+    let own = ask(&webhook, &client, "tenant", std::slice::from_ref(&pinned)).await;
+    assert!(warnings(&own)[0].contains("was not checked"), "{own}");
+    // A few times, since a busy machine may miss the time of one look-up; not for so long that the tenant's have ended.
     let mut answers = Vec::new();
     while answers.len() < 5 && answers.last().is_none_or(|answer| !warnings(answer).is_empty()) {
         answers.push(ask(&webhook, &client, "team-b", std::slice::from_ref(&pinned)).await);
@@ -111,4 +116,24 @@ async fn objects_that_would_take_many_times_their_bytes_are_turned_away() {
     assert!(status == 200 && text.contains("spec: it has more than 20000 values"), "{status} {text}");
     let (status, text) = send("validate-pods", "Pod", "[".repeat(100_000) + &"]".repeat(100_000)).await;
     assert!(status == 200 && text.contains(r#""allowed":true"#), "{status} {text}");
+}
+
+#[tokio::test]
+async fn reviews_that_name_a_namespace_each_do_not_flood_the_api_server() {
+    // What stands in for the API server knows no namespace, and writes down who asks.
+    let api_server = HostileRegistry::start().await.unwrap();
+    let webhook = Direct::start_beside(&api_server.url(), ServerLimits::default(), lookups()).await;
+    let client = webhook.client();
+    let began = Instant::now();
+    join_all((0..600).map(|nth| {
+        let (webhook, client) = (&webhook, &client);
+        async move { ask(webhook, client, &format!("ns-{nth}"), &["127.0.0.1:1/app:v1".to_owned()]).await }
+    }))
+    .await;
+    let asked = api_server.requests().iter().filter(|request| request.path.contains("/namespaces/ns-")).count();
+    let took = began.elapsed();
+    println!("{asked} questions to the API server in {took:?}");
+    // Eight at once, each for a tenth of a second.
+    let most = 8 * (2 + usize::try_from(took.as_millis()).unwrap() / 100);
+    assert!(asked > 0 && asked <= most, "{asked} questions in {took:?}, and at most {most} may be");
 }
