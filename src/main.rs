@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use affix::cli::{Cli, run};
 use clap::Parser as _;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    run(Cli::parse()).await
+fn main() -> ExitCode {
+    run(Cli::parse())
 }

@@ -28,6 +28,7 @@ mod webhook;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
 use exit::{Error, Exit, tell};
 use logging::{LogFormat, LogLevel};
@@ -86,12 +87,25 @@ enum Command {
 }
 
 /// Runs a subcommand to its end. Errors are written to stderr; the exit code says how it went.
-pub async fn run(cli: Cli) -> ExitCode {
-    let _logging = match &cli.command {
-        Command::Controller(_) | Command::Webhook(_) => {
-            logging::start(cli.log_format.unwrap_or_else(LogFormat::of_operator), cli.log_level.unwrap_or(LogLevel::Info))
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let is_operator = matches!(cli.command, Command::Controller(_) | Command::Webhook(_));
+    // A command waits for the network and for little else: to start threads would take longer than what they could share.
+    let mut runtime = if is_operator { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    match runtime.enable_all().build() {
+        Ok(runtime) => runtime.block_on(carry_out(cli, is_operator)),
+        Err(error) => {
+            tell(&format!("error: the process cannot begin to work: {error}"));
+            ExitCode::FAILURE
         }
-        _ => logging::start(cli.log_format.unwrap_or(LogFormat::Text), cli.log_level.unwrap_or(LogLevel::Warn)),
+    }
+}
+
+async fn carry_out(cli: Cli, is_operator: bool) -> ExitCode {
+    let _logging = if is_operator {
+        logging::start(cli.log_format.unwrap_or_else(LogFormat::of_operator), cli.log_level.unwrap_or(LogLevel::Info))
+    } else {
+        logging::start(cli.log_format.unwrap_or(LogFormat::Text), cli.log_level.unwrap_or(LogLevel::Warn))
     };
     let ended = match cli.command {
         Command::Controller(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),

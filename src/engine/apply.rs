@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::future::{BoxFuture, Shared, join_all};
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::{Reason, TargetState, TargetStatus};
@@ -45,8 +45,11 @@ pub(super) enum Pushed {
     NotListedYet,
 }
 
+/// The answer to an upload that goes on beside other work.
+pub(super) type Provided<'a> = Shared<BoxFuture<'a, Result<(), Failure>>>;
+
 /// What a pass has planned, on the way into the registry.
-pub(super) struct Work<'a> {
+pub(super) struct Work<'a, 'b> {
     /// Every manifest that this pass looked at.
     pub entries: &'a [Entry],
     /// The rows so far.
@@ -54,8 +57,8 @@ pub(super) struct Work<'a> {
     /// The targets, and the plan of each.
     pub targets: &'a [Target],
     pub plans: &'a [TargetPlan],
-    /// Whether the registry has the empty blob, or why not.
-    pub empty: Result<(), Failure>,
+    /// Sees to it that the registry has the empty blob; begun already.
+    pub empty: Provided<'b>,
 }
 
 impl Pass<'_> {
@@ -63,7 +66,7 @@ impl Pass<'_> {
     pub(super) async fn apply(
         &self,
         mut outcome: Outcome,
-        work: Work<'_>,
+        work: Work<'_, '_>,
         journal: &impl Journal,
         claims: &impl Claims,
     ) -> Result<Outcome, Failure> {
@@ -209,7 +212,7 @@ fn stated_created(attachment: &Attachment) -> Option<Created> {
 pub(super) async fn push_all(
     session: &Session,
     pushes: &[Push],
-    empty: Result<(), Failure>,
+    empty: Provided<'_>,
     deadline: Instant,
     timed_out: &Failure,
 ) -> Vec<(Result<Pushed, Failure>, Vec<Note>)> {
@@ -219,8 +222,9 @@ pub(super) async fn push_all(
         let answer = timeout_at(deadline, session.put_blob(bytes)).await;
         (digest, answer.map_err(|_| timed_out.clone()).and_then(|answer| answer.map_err(Failure::from)))
     }));
+    let (uploads, empty) = tokio::join!(uploads, empty);
     let empty = empty.err().map(|failure| (Descriptor::empty().digest, failure));
-    let uploaded = uploads.await.into_iter().filter_map(|(digest, answer)| Some((digest, answer.err()?)));
+    let uploaded = uploads.into_iter().filter_map(|(digest, answer)| Some((digest, answer.err()?)));
     let failed: BTreeMap<Digest, Failure> = empty.into_iter().chain(uploaded).collect();
     let failed = &failed;
     join_all(pushes.iter().map(|push| async move {
@@ -237,17 +241,21 @@ pub(super) async fn push_all(
 
 async fn push_one(session: &Session, push: &Push, notes: &mut Vec<Note>) -> Result<Pushed, Failure> {
     let digest = push.attachment.digest();
-    let put = session.put_manifest(&Locator::Digest(digest.clone()), media_type::OCI_MANIFEST, push.attachment.bytes.clone()).await?;
+    let at = Locator::Digest(digest.clone());
+    let put = session.put_manifest(&at, media_type::OCI_MANIFEST, push.attachment.bytes.clone());
     match push.source {
-        ListingSource::Api if put.subject_acknowledged.as_ref() == Some(&push.subject.digest) => Ok(Pushed::Listed),
         ListingSource::Api => {
+            if put.await?.subject_acknowledged.as_ref() == Some(&push.subject.digest) {
+                return Ok(Pushed::Listed);
+            }
             let listing = session.referrers(&push.subject.digest, None).await?;
             let listed = listing.entries.iter().any(|entry| entry.digest() == Some(digest));
             Ok(if listed { Pushed::Listed } else { Pushed::NotListedYet })
         }
         ListingSource::FallbackTag => {
             let change = FallbackChange { add: vec![push.attachment.listed.clone()], remove: Vec::new() };
-            let outcome = session.rewrite_fallback(&push.subject, change, push.seen_before).await?;
+            let put = async { put.await.map(drop) };
+            let outcome = session.rewrite_fallback_after(put, &push.subject, change, push.seen_before).await?;
             notes.extend(outcome.dropped.iter().map(|dropped| Note {
                 severity: Severity::Warning,
                 reason: Reason::DanglingEntryDropped,

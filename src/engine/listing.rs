@@ -1,14 +1,17 @@
 //! What is attached already: the referrers of each target, and the manifests that a listing leaves open. Reads only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
-use crate::api::{Reason, SupportedMode};
-use crate::attachment::{Listed, MOST_CANDIDATES, Observed, is_found, proven, to_fetch};
-use crate::oci::{Descriptor, Digest, ImageManifest, Manifest, RawEntry};
-use crate::registry::{ErrorKind, ListingSource, Locator};
+use crate::api::{Reason, Scope, SupportedMode};
+use crate::attachment::{EntryKind, Image, Listed, MOST_CANDIDATES, Observed, is_found, proven, to_fetch};
+use crate::oci::{ArtifactType, Descriptor, Digest, ImageManifest, Manifest, RawEntry};
+use crate::registry::{ErrorKind, Listing, ListingSource, Locator, RegistryError};
 
 use super::failure::Failure;
 use super::observe;
@@ -42,6 +45,22 @@ pub(super) struct Extent {
     pub(super) filtered: bool,
     /// How many that might be equal were not read, since one that is equal was found before.
     pub(super) unread: usize,
+}
+
+/// Listings that were begun before it was known what is wanted on their subjects. They end with the pass.
+#[derive(Default)]
+pub(super) struct Ahead(Mutex<HashMap<Digest, AbortOnDropHandle<Result<Listing, RegistryError>>>>);
+
+impl Ahead {
+    fn listings(&self) -> MutexGuard<'_, HashMap<Digest, AbortOnDropHandle<Result<Listing, RegistryError>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The listing of a subject, where one was begun; `None` too where it came to nothing.
+    async fn take(&self, subject: &Digest) -> Option<Result<Listing, RegistryError>> {
+        let begun = self.listings().remove(subject)?;
+        begun.await.ok()
+    }
 }
 
 /// What a listing brought beside its entries.
@@ -79,9 +98,11 @@ impl Pass<'_> {
         // What this resource made earlier may be of another type: then the filter would hide it.
         let hides = observed.ours.iter().any(|ours| observed.known.attachment.as_ref() != Some(ours))
             || (!observed.ours.is_empty() && observed.known.content.as_ref() != Some(&hash(&observed.wanted)));
-        // A limit is judged on the whole.
-        let filter = (!hides && self.engine.options.most_referrers.is_none()).then(|| self.request.intent.desired.artifact_type());
-        let listing = self.session.referrers(&observed.subject.digest, filter).await?;
+        let subject = &observed.subject.digest;
+        let listing = match self.ahead.take(subject).await {
+            Some(listing) => listing?,
+            None => self.session.referrers(subject, self.filter(hides)).await?,
+        };
         let mut extent = Extent { referrers: listing.total, filtered: listing.filtered, unread: 0 };
         let mut entries = listing.entries;
         let unlisted = match &observed.wanted {
@@ -93,6 +114,41 @@ impl Pass<'_> {
         };
         observed.listing = Ok(entries);
         Ok(Found { source: listing.source, unlisted, extent })
+    }
+
+    /// The type that a listing is asked for. A limit on referrers is judged on the whole.
+    fn filter(&self, hides: bool) -> Option<&ArtifactType> {
+        (!hides && self.engine.options.most_referrers.is_none()).then(|| self.request.intent.desired.artifact_type())
+    }
+
+    /// Begins to list the root beside its own fetch, where its digest is given and the listing shows besides whether there is an API.
+    pub(super) fn list_root_ahead(&self) {
+        let intent = &self.request.intent;
+        if let (Some(root), None) = (&intent.reference.digest, self.session.referrers_mode())
+            && intent.selection.scope != Scope::Platforms
+        {
+            self.list_ahead(std::iter::once(root));
+        }
+    }
+
+    /// Begins to list the targets of an image while the key that they are to be signed with is being opened.
+    pub(super) fn list_targets_ahead(&self, image: &Image) {
+        let Ok((chosen, _)) = self.request.intent.selection.choose(image) else { return };
+        let targets = chosen.iter().filter(|chosen| chosen.skip.is_none() && !matches!(chosen.entry.kind, EntryKind::Unreadable(_)));
+        self.list_ahead(targets.map(|chosen| &chosen.entry.subject.digest).take(self.engine.options.most_targets));
+    }
+
+    /// Only of subjects on which this resource has made nothing: what the others' listings are asked for depends on what is wanted.
+    fn list_ahead<'b>(&self, subjects: impl Iterator<Item = &'b Digest>) {
+        let made = self.request.memory.made();
+        let mut ahead = self.ahead.listings();
+        for subject in subjects.filter(|subject| !made.contains_key(subject)) {
+            let (session, asked, filter) = (self.session.clone(), subject.clone(), self.filter(false).cloned());
+            ahead.entry(subject.clone()).or_insert_with(|| {
+                let listing = async move { session.referrers(&asked, filter.as_ref()).await };
+                AbortOnDropHandle::new(tokio::spawn(listing.in_current_span()))
+            });
+        }
     }
 
     /// Reads the manifests that the listing leaves open, as many as allowed, and leaves out entries whose manifest is gone. Answers

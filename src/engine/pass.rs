@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
-use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Superseded, TargetStatus};
+use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Scope, Superseded, TargetState, TargetStatus};
 use crate::attachment::{Desired, Intent, Problem};
 use crate::oci::Descriptor;
 use crate::registry::{Access, ErrorKind, Registries, Session};
@@ -17,12 +17,16 @@ use crate::signing::Signer;
 use super::claims::Claims;
 use super::failure::Failure;
 use super::finish::{end_of_signatures, news, tag_note};
+use super::listing::Ahead;
 use super::memory::Memory;
 use super::observe;
 use super::outcome::Outcome;
 use super::signers::Signers;
 use super::signing_key::SigningKey;
 use super::supersede::next_settling;
+
+/// How many platforms an image is taken to have of which nothing is known: as many as official images have.
+const LIKELY_PLATFORMS: usize = 8;
 
 /// Whether a pass writes to the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,7 +137,8 @@ impl Engine {
             Err(error) => return Outcome::failed(&error.into()),
         };
         let end = OnceLock::new();
-        let pass = Pass { engine: self, request, session: &session, signer: None, signatures_end: &end, deadline, now };
+        let ahead = Ahead::default();
+        let pass = Pass { engine: self, request, session: &session, signer: None, signatures_end: &end, ahead: &ahead, deadline, now };
         let span = tracing::debug_span!("pass", image = %reference);
         let outcome = pass.run(journal, claims).instrument(span).await.unwrap_or_else(|failure| Outcome::failed(&failure));
         Outcome { requests: session.requests(), signatures_end: end.into_inner(), ..outcome }
@@ -150,6 +155,8 @@ pub(super) struct Pass<'a> {
     pub(super) signer: Option<Result<&'a dyn Signer, &'a Problem>>,
     /// When the signatures of the key end, once it is open and where they do.
     signatures_end: &'a OnceLock<Timestamp>,
+    /// Listings that were made early.
+    pub(super) ahead: &'a Ahead,
     pub(super) deadline: Instant,
     pub(super) now: Timestamp,
 }
@@ -160,6 +167,7 @@ impl Pass<'_> {
         if let Some(outcome) = self.rest().await? {
             return Ok(outcome);
         }
+        self.session.open_ahead(likely_wave(request));
         let limits = &self.engine.registries.options().limits;
         // The empty blob is needed by every attachment, so it is asked for beside the image.
         let check_empty = async {
@@ -168,7 +176,14 @@ impl Pass<'_> {
                 Mode::Plan | Mode::Detach => true,
             }
         };
-        let resolve = observe::resolve(self.session, &request.intent.reference, limits);
+        self.list_root_ahead();
+        let resolve = async {
+            let resolved = observe::resolve(self.session, &request.intent.reference, limits).await;
+            if let (Ok(resolved), true) = (&resolved, request.key.is_some()) {
+                self.list_targets_ahead(&resolved.image);
+            }
+            resolved
+        };
         let (found, key) = tokio::join!(self.in_time(async { tokio::join!(resolve, check_empty) }), self.open_key());
         let (resolved, empty_is_there) = found?;
         let signer = key.as_ref().map(|key| key.as_ref().map(|signer| &**signer));
@@ -258,4 +273,17 @@ impl Pass<'_> {
             format_args!("{} did not answer within spec.timeout ({seconds} s)", self.request.intent.reference.host),
         )
     }
+}
+
+/// How many requests are likely to go side by side once the image is known: a listing for each target, and one about the empty blob.
+fn likely_wave(request: &Request) -> usize {
+    let selection = &request.intent.selection;
+    let known = request.memory.rows.iter().filter(|row| row.state != TargetState::Skipped).count();
+    let targets = match (known, selection.scope, &selection.platforms) {
+        (0, Scope::Index, _) => 1,
+        (0, _, Some(platforms)) => 1 + platforms.len(),
+        (0, _, None) => 1 + LIKELY_PLATFORMS,
+        (known, ..) => known,
+    };
+    targets + 1
 }

@@ -1,6 +1,10 @@
 //! From the image to its targets: what is selected, what each one is to get, and what forbids to begin at all.
 
+use std::pin::pin;
+
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{Either, select};
 
 use crate::api::{ImageStatus, Reason, TargetState, TargetStatus};
 use crate::attachment::{Action, Chosen, Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
@@ -119,7 +123,12 @@ impl Pass<'_> {
         claims: &impl Claims,
     ) -> Result<Outcome, Failure> {
         let is_needless = empty_is_there || wanted.is_empty();
-        let (targets, empty) = tokio::join!(self.observe(wanted), self.provide_empty(is_needless));
+        let empty = self.provide_empty(is_needless).boxed().shared();
+        let observe = pin!(self.observe(wanted));
+        let targets = match select(observe, empty.clone()).await {
+            Either::Left((targets, _)) => targets,
+            Either::Right((_, observe)) => observe.await,
+        };
         outcome.referrers_mode = self.session.referrers_mode().or_else(|| targets.first().map(|target| target.source)).map(mode);
         if self.request.mode == Mode::Detach {
             return Ok(self.found(outcome, table, &targets));
@@ -143,7 +152,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Sees to it that the registry has the empty blob, which every attachment needs, while the listings are under way.
+    /// Sees to it that the registry has the empty blob, which every attachment needs. That may go on beside anything but the PUT of a
+    /// manifest.
     async fn provide_empty(&self, is_there: bool) -> Result<(), Failure> {
         if is_there || self.request.mode != Mode::Attach {
             return Ok(());

@@ -5,6 +5,7 @@
 //! there then, it stays. Each step and its numbers were measured with 20 writers side by side.
 
 use std::collections::{HashMap, HashSet};
+use std::future::ready;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -74,6 +75,21 @@ impl Session {
         change: FallbackChange,
         seen_before: bool,
     ) -> Result<FallbackOutcome, RegistryError> {
+        self.rewrite_fallback_after(ready(Ok(())), subject, change, seen_before).await
+    }
+
+    /// As [`rewrite_fallback`](Self::rewrite_fallback), once `first` is done, such as the PUT of what is to be listed: the tag is
+    /// read beside it and not written before it.
+    ///
+    /// # Errors
+    /// That of `first`, and as [`rewrite_fallback`](Self::rewrite_fallback).
+    pub async fn rewrite_fallback_after(
+        &self,
+        first: impl Future<Output = Result<(), RegistryError>>,
+        subject: &Descriptor,
+        change: FallbackChange,
+        seen_before: bool,
+    ) -> Result<FallbackOutcome, RegistryError> {
         let operation = self.operation("PUT", Object::FallbackTag, subject.digest.fallback_tag());
         let conflict = |what: &str| RegistryError::FallbackTagConflict { operation: operation.clone(), what: what.to_owned() };
         if self.inner.mode == ReferrersMode::Auto && self.referrers_mode().is_none() {
@@ -84,9 +100,15 @@ impl Session {
         }
         let tag = subject.digest.fallback_tag().parse().map_err(|_| conflict("it is no tag"))?;
         let lock = self.inner.upstream.rewrite_lock(self.repository(), &subject.digest);
-        let _one_at_a_time = lock.lock().await;
-        let seen_before = seen_before || self.inner.has_seen_tag(&subject.digest);
-        Rewrite::new(self, &subject.digest, operation, tag, change).run(seen_before).await
+        let mut rewrite = Rewrite::new(self, &subject.digest, operation, tag, change);
+        let read = async {
+            let alone = lock.lock().await;
+            let seen_before = seen_before || self.inner.has_seen_tag(&subject.digest);
+            (alone, seen_before, rewrite.look(seen_before).await)
+        };
+        let ((_alone, seen_before, look), first) = tokio::join!(read, first);
+        first?;
+        rewrite.run(seen_before, look?).await
     }
 }
 
@@ -105,6 +127,13 @@ struct Rewrite<'a> {
     /// Whether another writer was noticed.
     others: bool,
     attempts: u32,
+}
+
+/// The tag as it was read.
+struct Look {
+    tag: Option<FallbackTag>,
+    begun: Instant,
+    done: Instant,
 }
 
 /// What a proof by reading found.
@@ -137,8 +166,16 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    async fn run(mut self, seen_before: bool) -> Result<FallbackOutcome, RegistryError> {
+    /// Reads the tag to write on.
+    async fn look(&mut self, seen_before: bool) -> Result<Look, RegistryError> {
+        let begun = Instant::now();
+        let tag = if seen_before { self.read_believed().await? } else { self.read().await? };
+        Ok(Look { tag, begun, done: Instant::now() })
+    }
+
+    async fn run(mut self, seen_before: bool, look: Look) -> Result<FallbackOutcome, RegistryError> {
         let (mut losses, mut failures, mut stale) = (0, 0, 0);
+        let mut look = Some(look);
         loop {
             let is_late = Instant::now() >= self.session.deadline();
             if self.attempts >= MOST_ATTEMPTS || (is_late && losses > 0) {
@@ -147,9 +184,10 @@ impl<'a> Rewrite<'a> {
             if is_late {
                 return Err(RegistryError::Unreachable { operation: self.operation, why: "no time was left for it" });
             }
-            let begun = Instant::now();
-            let current = if seen_before { self.read_believed().await? } else { self.read().await? };
-            let read_at = Instant::now();
+            let Look { tag: current, begun, done: read_at } = match look.take() {
+                Some(first) => first,
+                None => self.look(seen_before).await?,
+            };
             let merged = self.merge(current.as_ref()).await?;
             let before = current.as_ref().map(|tag| tag.digest.clone());
             let Some(merged) = merged else {

@@ -4,11 +4,15 @@
 //! token realms, upload locations) and to a proxy. Names of metadata services are refused before DNS is asked, since what
 //! they resolve to is not always an address that gives itself away.
 
+use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
+use tower::Service;
 use url::Url;
 
 /// Names under which clouds and clusters serve credentials to whoever asks from inside.
@@ -169,10 +173,19 @@ pub(super) fn authority(url: &Url) -> String {
 ///
 /// One forbidden address among several refuses the name: a public name with such an entry is an attack or a mistake, and
 /// which of the addresses would be dialled is chance.
+#[derive(Clone)]
 pub(super) struct GuardedResolver(pub(super) Arc<Guard>);
 
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Service<Name> for GuardedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let guard = Arc::clone(&self.0);
         Box::pin(async move {
             let host = name.as_str().to_owned();
@@ -182,7 +195,7 @@ impl Resolve for GuardedResolver {
                 let ip = address.ip();
                 guard.check(ip).map_err(|rule| NotAllowed { host: host.clone(), why: format!("it resolves to {ip}: {rule}") })?;
             }
-            Ok(Box::new(addresses.into_iter()) as Addrs)
+            Ok(addresses.into_iter())
         })
     }
 }
@@ -273,7 +286,7 @@ mod tests {
             allow_loopback: true,
             ..Guard::default()
         };
-        let refused = GuardedResolver(Arc::new(guard)).resolve("localhost".parse().unwrap()).await.err().unwrap().to_string();
+        let refused = GuardedResolver(Arc::new(guard)).call("localhost".parse().unwrap()).await.err().unwrap().to_string();
         assert!(refused.starts_with("localhost is not allowed: it resolves to ") && refused.contains("denied"), "{refused}");
     }
 

@@ -3,9 +3,13 @@
 use std::error::Error;
 use std::io;
 
+use hyper_util::client::legacy;
 use rustls::CertificateError;
 
 use super::guard::NotAllowed;
+
+/// Nothing came, of the head or of the rest: a user can do the same about both.
+pub(super) const TOO_SLOW: &str = "timed out while waiting for the answer";
 
 /// Why a try brought no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,25 +39,32 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// Finds the cause in the chain of a client's error.
-    pub(super) fn of(error: &reqwest::Error) -> Self {
-        if error.is_builder() {
-            return Self::Unsendable;
-        }
-        if error.is_timeout() {
-            return Self::TimedOut(if error.is_connect() {
-                "timed out while connecting"
-            } else {
-                "timed out while waiting for the answer"
-            });
-        }
-        let mut network = if error.is_connect() {
-            "the connection could not be made"
-        } else if error.is_body() || error.is_decode() {
-            "the connection closed in the middle of the answer"
+    /// Why a request brought no head of an answer.
+    pub(super) fn of_request(error: &legacy::Error) -> Self {
+        if error.is_connect() {
+            Self::of(error, "the connection could not be made", "timed out while connecting")
         } else {
-            "the connection closed before the answer"
-        };
+            Self::of(error, "the connection closed before the answer", TOO_SLOW)
+        }
+    }
+
+    /// Whether the server has said that it has not looked at the request (RFC 9113, section 8.7).
+    pub(super) fn is_unprocessed(error: &legacy::Error) -> bool {
+        let causes = std::iter::successors(error.source(), |&cause| cause.source());
+        causes.filter_map(|cause| cause.downcast_ref::<h2::Error>()).any(|error| {
+            let ends_well = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            error.is_remote() && (ends_well || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+        })
+    }
+
+    /// Why the rest of an answer did not come.
+    pub(super) fn of_answer(error: &hyper::Error) -> Self {
+        Self::of(error, "the connection closed in the middle of the answer", TOO_SLOW)
+    }
+
+    /// Finds the cause in the chain of the client's error.
+    fn of(error: &(dyn Error + 'static), otherwise: &'static str, too_slow: &'static str) -> Self {
+        let mut network = otherwise;
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(current) = cause {
             if let Some(refused) = current.downcast_ref::<NotAllowed>() {
@@ -62,8 +73,12 @@ impl Fault {
             if let Some(tls) = current.downcast_ref::<rustls::Error>() {
                 return tls_fault(tls);
             }
+            if current.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
+                return Self::TimedOut(too_slow);
+            }
             if let Some(io) = current.downcast_ref::<io::Error>() {
                 match io.kind() {
+                    io::ErrorKind::TimedOut => return Self::TimedOut(too_slow),
                     io::ErrorKind::ConnectionRefused => network = "connection refused",
                     io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => network = "connection reset",
                     io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => network = "the host is unreachable",

@@ -52,6 +52,8 @@ impl Session {
     /// something else than a listing; `LimitExceeded` for too many pages or entries.
     pub async fn referrers(&self, subject: &Digest, artifact_type: Option<&ArtifactType>) -> Result<Listing, RegistryError> {
         let (mode, support) = (self.inner.mode, &self.inner.upstream.support);
+        // A wave of listings does not ask for an API that is not there as often as it has subjects.
+        let _probe = if self.referrers_mode().is_none() { Some(support.probe(self.repository()).await) } else { None };
         if self.referrers_mode() != Some(ListingSource::FallbackTag) {
             let known = support.of(self.repository(), Instant::now());
             match self.api_listing(subject, artifact_type).await? {

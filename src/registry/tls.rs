@@ -4,7 +4,7 @@
 //! the process, and the pass's own authorities besides. The platform verifiers of desktops are not used: the same input
 //! must be judged alike in a cluster and on a desk.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,8 +15,36 @@ use super::options::TlsOptions;
 
 /// The settings toward the registry itself, and those toward every other host: these without the client certificate.
 pub(super) struct TlsConfigs {
-    pub(super) own: ClientConfig,
-    pub(super) foreign: ClientConfig,
+    pub(super) own: Tls,
+    pub(super) foreign: Tls,
+}
+
+/// Settings, made when they are needed first where nothing of the pass can be wrong with them: reading the system's authorities takes
+/// longer than all else that a process does before its first request, and a pass over plain HTTP may never need them.
+#[derive(Clone)]
+pub(super) struct Tls(Arc<LazyLock<Result<Arc<ClientConfig>, String>, Make>>);
+
+type Make = Box<dyn FnOnce() -> Result<Arc<ClientConfig>, String> + Send>;
+
+impl Tls {
+    fn ready(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        Self(Arc::new(LazyLock::new(Box::new(|| Ok(config)))))
+    }
+
+    fn later() -> Self {
+        let make =
+            || builder(system_roots()).map(|builder| Arc::new(finish(builder.with_no_client_auth()))).map_err(|error| error.to_string());
+        Self(Arc::new(LazyLock::new(Box::new(make))))
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// Where the TLS library cannot be used, in its words.
+    pub(super) fn config(&self) -> Result<Arc<ClientConfig>, String> {
+        LazyLock::force(&self.0).clone()
+    }
 }
 
 impl TlsConfigs {
@@ -25,11 +53,15 @@ impl TlsConfigs {
     /// # Errors
     /// `CertificateInvalid` where a certificate or key cannot be used, with the field's name and never its content.
     pub(super) fn new(options: &TlsOptions) -> Result<Self, RegistryError> {
+        if options.ca_pem.is_none() && options.client.is_none() {
+            let both = Tls::later();
+            return Ok(Self { own: both.clone(), foreign: both });
+        }
         let roots = match &options.ca_pem {
             None => Arc::clone(system_roots()),
             Some(pem) => Arc::new(with_authorities(pem)?),
         };
-        let foreign = finish(builder(&roots)?.with_no_client_auth());
+        let foreign = Tls::ready(finish(builder(&roots)?.with_no_client_auth()));
         let own = match &options.client {
             None => foreign.clone(),
             Some(identity) => {
@@ -39,9 +71,9 @@ impl TlsConfigs {
                     invalid("client key (tls.key)", "it holds no PEM of a private key in PKCS#8, PKCS#1 or SEC1".to_owned())
                 })?;
                 let config = builder(&roots)?.with_client_auth_cert(chain, key);
-                finish(config.map_err(|_| {
+                Tls::ready(finish(config.map_err(|_| {
                     invalid("client key (tls.key)", "it is of an unknown kind or does not belong to the certificate".to_owned())
-                })?)
+                })?))
             }
         };
         Ok(Self { own, foreign })
@@ -122,6 +154,6 @@ mod tests {
     #[test]
     fn http_2_is_offered_first() {
         let configs = TlsConfigs::new(&TlsOptions::default()).unwrap();
-        assert_eq!(configs.own.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert_eq!(configs.own.config().unwrap().alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
     }
 }

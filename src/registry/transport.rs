@@ -7,29 +7,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, header};
-use reqwest::Client;
+use http::{HeaderMap, HeaderValue, Method, Response, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::budget::{Account, Budget, FREE, Share};
+use super::dial::{Dialer, ProxyAt};
 use super::error::RegistryError;
-use super::guard::{Guard, GuardedResolver, authority};
-use super::network_fault::Fault;
-use super::options::{Access, Options, Proxy};
+use super::guard::{Guard, authority};
+use super::network_fault::{Fault, TOO_SLOW};
+use super::options::{Access, Options};
+use super::spares::Connector;
 use super::tls::{TlsConfigs, system_has_authorities};
 use super::write_gate::{Closed, WriteGate};
-
-/// The same words as for an answer that stalls: a user can do the same about both.
-const TOO_SLOW: &str = "timed out while waiting for the answer";
 
 /// The way to one registry, and from it to the hosts that it names.
 pub(super) struct Transport {
     guard: Arc<Guard>,
     base: Url,
     insecure: bool,
-    own: Client,
-    foreign: Client,
+    own: Client<Connector, Full<Bytes>>,
+    foreign: Client<Connector, Full<Bytes>>,
+    /// Makes the connections of `own`.
+    connector: Connector,
+    agent: HeaderValue,
+    /// What the proxy wants to see with each request that it gets as a whole URL.
+    proxy_login: Option<HeaderValue>,
+    /// Between two pieces of an answer.
+    idle: Duration,
     error_bytes: u64,
     memory: Account,
     /// How long a large answer may take once it holds a share of the memory for such.
@@ -87,45 +96,28 @@ impl Transport {
             return Err(RegistryError::InvalidCertificate { what: "certificate authority", why });
         }
         let guard = Arc::new(guard);
+        let invalid = |what, why: &str| RegistryError::InvalidAccess { what, why: why.to_owned() };
+        let agent = HeaderValue::from_str(&options.user_agent).map_err(|_| invalid("user agent", "it cannot be a header's value"))?;
+        let origin: Uri = base.as_str().parse().map_err(|_| invalid("registry", "it is no host name"))?;
         let tls = TlsConfigs::new(&access.tls)?;
-        let proxy = access.proxy.as_ref().map(|proxy| vetted_proxy(proxy, &guard, access)).transpose()?;
-        let client = |config: rustls::ClientConfig| {
-            let mut builder = Client::builder()
-                .no_proxy() // what the environment says is for the controller's own traffic
-                .tls_backend_preconfigured(config)
-                .dns_resolver(GuardedResolver(Arc::clone(&guard)))
-                .redirect(reqwest::redirect::Policy::none())
-                .referer(false)
-                .user_agent(&options.user_agent)
-                .connect_timeout(options.timeouts.connect)
-                .read_timeout(options.timeouts.idle)
-                // Every connection of HTTP/1.1 keeps what its largest answer took for a buffer, up to 400 KiB.
-                .pool_max_idle_per_host(options.max_requests_per_registry.min(4))
-                .pool_idle_timeout(Duration::from_secs(90))
-                .http2_max_header_list_size(64 << 10)
-                // What may be on its way to us before we have asked to read it.
-                .http2_initial_stream_window_size(256 << 10)
-                .http2_initial_connection_window_size(1 << 20)
-                // A timed-out HTTP/2 request leaves its connection in the pool, so a dead one must be found out by itself.
-                .http2_keep_alive_interval(options.timeouts.idle / 2)
-                .http2_keep_alive_timeout(options.timeouts.idle / 2)
-                .tcp_keepalive(Duration::from_secs(30));
-            if let Some(proxy) = proxy.clone() {
-                builder = builder.proxy(proxy);
-            }
-            builder.build().map_err(|_| RegistryError::InvalidAccess {
-                what: "the combination of proxy and certificates",
-                why: "no HTTP client can be built from it".to_owned(),
-            })
+        let proxy = access.proxy.as_ref().map(|proxy| ProxyAt::vetted(proxy, &guard, access)).transpose()?;
+        let connector = |tls| {
+            let dialer = Dialer::new(&guard, tls, proxy.as_ref(), &agent, options.timeouts.connect);
+            Connector::new(dialer, origin.clone(), options.max_requests_per_registry)
         };
-        let own = client(tls.own)?;
-        let foreign = if access.tls.client.is_some() { client(tls.foreign)? } else { own.clone() };
+        let (own, foreign) = (connector(tls.own), access.tls.client.is_some().then(|| connector(tls.foreign)));
+        let (connector, own) = (own.clone(), client(own, options));
+        let foreign = foreign.map_or_else(|| own.clone(), |foreign| client(foreign, options));
         Ok(Self {
             guard,
             base,
             insecure: access.insecure,
             own,
             foreign,
+            connector,
+            agent,
+            proxy_login: proxy.and_then(|proxy| proxy.login),
+            idle: options.timeouts.idle,
             error_bytes: options.limits.error_bytes,
             memory: Account::new(budget),
             large_answer: options.timeouts.request,
@@ -148,6 +140,11 @@ impl Transport {
         self.insecure
     }
 
+    /// Sees to it that so many connections to the registry stand soon, where it needs one for each request.
+    pub(super) fn open_ahead(&self, wanted: usize) {
+        self.connector.open_ahead(wanted);
+    }
+
     /// Makes one try. Of an error's body only the beginning is read, whatever its size.
     pub(super) async fn once(&self, outgoing: Outgoing<'_>) -> Result<Answer, Fault> {
         let Outgoing { method, url, mut headers, body, cap, timeout } = outgoing;
@@ -161,18 +158,22 @@ impl Transport {
             return Err(Fault::Unsendable); // the HTTP client would make a login of it, and it is not ours
         }
         self.guard.check_url(url).map_err(Fault::NotAllowed)?;
-        headers.insert(header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
-        let client = if self.is_own(url) { &self.own } else { &self.foreign };
-        let mut request = client.request(method.clone(), url.clone()).headers(headers).timeout(timeout);
-        if !body.is_empty() || matches!(*method, Method::POST | Method::PUT) {
-            request = request.header(header::CONTENT_LENGTH, body.len()).body(body);
+        let uri: Uri = url.as_str().parse().map_err(|_| Fault::Unsendable)?;
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(header::USER_AGENT, self.agent.clone());
+        headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        if let (Some(login), "http") = (&self.proxy_login, url.scheme()) {
+            headers.insert(header::PROXY_AUTHORIZATION, login.clone());
         }
-        let sent = if method.is_safe() {
-            request.send().await
-        } else {
-            self.gate.write(request.send()).await.map_err(|Closed| Fault::GateClosed)?
-        };
-        let mut response = sent.map_err(|error| Fault::of(&error))?;
+        if !body.is_empty() || matches!(*method, Method::POST | Method::PUT) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        let mut request = http::Request::new(Full::new(body));
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method.clone(), uri, headers);
+        let until = Instant::now() + timeout;
+        let sending = self.send(request, self.is_own(url), until);
+        let mut response =
+            if method.is_safe() { sending.await? } else { self.gate.write(sending).await.map_err(|Closed| Fault::GateClosed)?? };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url), share: None };
         if *method == Method::HEAD {
@@ -186,31 +187,45 @@ impl Transport {
             return Ok(answer); // what an error says in an encoding that was not asked for is left unread
         }
         let cap = if good { cap } else { self.error_bytes };
-        if good && response.content_length().is_some_and(|length| length > cap) {
+        if good && response.body().size_hint().exact().is_some_and(|length| length > cap) {
             return Err(Fault::TooLarge(cap));
         }
-        self.read(&mut response, &mut answer, cap).await?;
+        self.read(response.body_mut(), &mut answer, cap, until).await?;
         Ok(answer)
     }
 
+    /// Sends one request and waits for the head of its answer. A server that ends an HTTP/2 connection says which requests it has not
+    /// looked at: those go out again at once.
+    async fn send(&self, request: http::Request<Full<Bytes>>, own: bool, until: Instant) -> Result<Response<Incoming>, Fault> {
+        let client = if own { &self.own } else { &self.foreign };
+        let patience = until.min(Instant::now() + self.idle);
+        let mut refusals = 0;
+        loop {
+            let sent = timeout_at(patience, client.request(request.clone())).await.map_err(|_| Fault::TimedOut(TOO_SLOW))?;
+            match sent {
+                Err(error) if refusals < 2 && Fault::is_unprocessed(&error) => refusals += 1,
+                sent => return sent.map_err(|error| Fault::of_request(&error)),
+            }
+        }
+    }
+
     /// Reads the body: the first part freely, what is larger with a share of the memory for large answers.
-    async fn read(&self, response: &mut reqwest::Response, answer: &mut Answer, cap: u64) -> Result<(), Fault> {
-        let (good, expected) = (answer.is_success(), response.content_length().unwrap_or(cap).min(cap));
+    async fn read(&self, body: &mut Incoming, answer: &mut Answer, cap: u64, until: Instant) -> Result<(), Fault> {
+        let said = body.size_hint().exact();
+        let (good, expected) = (answer.is_success(), said.unwrap_or(cap).min(cap));
         let most = usize::try_from(cap).unwrap_or(usize::MAX);
-        let share = async || (self.memory.share(expected).await, Instant::now() + self.large_answer);
+        let share = async || (self.memory.share(expected).await, until.min(Instant::now() + self.large_answer));
         // Where the length is said, nothing is taken off the wire before there is room for it.
-        let is_large = response.content_length().is_some() && expected > FREE as u64;
+        let is_large = said.is_some() && expected > FREE as u64;
         let (mut small, mut large) = (BytesMut::new(), if is_large { Some(share().await) } else { None });
         loop {
-            let piece = match &large {
-                Some((_, until)) => timeout_at(*until, response.chunk()).await.map_err(|_| Fault::TimedOut(TOO_SLOW))?,
-                None => response.chunk().await,
-            };
-            let piece = match piece {
+            let until = large.as_ref().map_or(until, |(_, until)| *until).min(Instant::now() + self.idle);
+            let piece = match timeout_at(until, body.frame()).await {
                 Ok(None) => break,
-                Ok(Some(piece)) => piece,
-                Err(error) if good => return Err(Fault::of(&error)),
-                Err(_) => break,
+                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(), // trailers say nothing to us
+                Ok(Some(Err(error))) if good => return Err(Fault::of_answer(&error)),
+                Err(_) if good => return Err(Fault::TimedOut(TOO_SLOW)),
+                Ok(Some(Err(_))) | Err(_) => break,
             };
             if large.is_none() && small.len() + piece.len() > FREE {
                 let mut taken = share().await;
@@ -233,25 +248,22 @@ impl Transport {
     }
 }
 
-/// The proxy, whose address obeys the same rules as the registry's: a name is checked by the resolver when it is dialled.
-fn vetted_proxy(proxy: &Proxy, guard: &Guard, access: &Access) -> Result<reqwest::Proxy, RegistryError> {
-    let invalid = |why: &str| RegistryError::InvalidAccess { what: "proxy address", why: why.to_owned() };
-    let url = Url::parse(&proxy.address).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    let url = url.ok_or_else(|| invalid("it must be http://host:port or https://host:port"))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("it holds a login: give username and password in keys of their own"));
-    }
-    if url.scheme() == "https" && access.tls.client.is_some() {
-        // The HTTP client would offer the registry's client certificate to the proxy too.
-        return Err(invalid("an https proxy cannot be used together with a client certificate: use an http proxy"));
-    }
-    guard.check_url(&url).map_err(|refused| RegistryError::HostNotAllowed { host: format!("proxy {}", refused.host), why: refused.why })?;
-    let built = reqwest::Proxy::all(url.as_str()).map_err(|_| invalid("it must be http://host:port or https://host:port"))?;
-    Ok(match (&proxy.username, &proxy.password) {
-        (None, None) => built,
-        (username, password) => {
-            let password = password.as_ref().map(|password| String::from_utf8_lossy(password.expose()));
-            built.basic_auth(username.as_deref().unwrap_or_default(), password.as_deref().unwrap_or_default())
-        }
-    })
+/// What keeps and shares the connections. It follows no redirect, unpacks nothing and reads nothing of the environment.
+fn client(connector: Connector, options: &Options) -> Client<Connector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        // A connection of HTTP/1.1 for each request of a wave, of which the next wave makes use.
+        .pool_max_idle_per_host(options.max_requests_per_registry)
+        // Each keeps what its largest answer took for a buffer; no head of an answer may be larger either.
+        .http1_max_buf_size(64 << 10)
+        .pool_idle_timeout(Duration::from_secs(90))
+        .http2_max_header_list_size(64 << 10)
+        // What may be on its way to us before we have asked to read it.
+        .http2_initial_stream_window_size(256 << 10)
+        .http2_initial_connection_window_size(1 << 20)
+        // A timed-out HTTP/2 request leaves its connection in the pool, so a dead one must be found out by itself.
+        .http2_keep_alive_interval(options.timeouts.idle / 2)
+        .http2_keep_alive_timeout(options.timeouts.idle / 2)
+        .build(connector)
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use url::Url;
 
@@ -23,8 +24,27 @@ use super::throttle::{Places, Throttle};
 use super::transport::Transport;
 use crate::oci::{Algorithm, Digest, Hasher, Host, Repository};
 
-/// Held by the one who rewrites a fallback tag.
-pub(super) type RewriteLock = tokio::sync::Mutex<()>;
+/// Locks by name, each for as long as somebody holds or waits for it.
+struct Locks<K>(Mutex<HashMap<K, Weak<tokio::sync::Mutex<()>>>>);
+
+impl<K> Default for Locks<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + std::hash::Hash> Locks<K> {
+    fn of(&self, key: K) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = locks.entry(key).or_default();
+        lock.upgrade().unwrap_or_else(|| {
+            let fresh = Arc::default();
+            *lock = Arc::downgrade(&fresh);
+            fresh
+        })
+    }
+}
 
 /// Connections, tokens, pauses and knowledge of one registry.
 pub(super) struct Upstream {
@@ -37,7 +57,7 @@ pub(super) struct Upstream {
     /// The longest time from reading a fallback tag to having written it, in microseconds.
     longest_rewrite: AtomicU64,
     /// One rewrite of a tag at a time within the process.
-    rewrites: Mutex<HashMap<(Repository, Digest), Weak<RewriteLock>>>,
+    rewrites: Locks<(Repository, Digest)>,
     last_used: Mutex<Instant>,
 }
 
@@ -53,15 +73,8 @@ impl Upstream {
     }
 
     /// The lock of one fallback tag.
-    pub(super) fn rewrite_lock(&self, repository: &Repository, subject: &Digest) -> Arc<RewriteLock> {
-        let mut locks = self.rewrites.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        let lock = locks.entry((repository.clone(), subject.clone())).or_default();
-        lock.upgrade().unwrap_or_else(|| {
-            let fresh = Arc::default();
-            *lock = Arc::downgrade(&fresh);
-            fresh
-        })
+    pub(super) fn rewrite_lock(&self, repository: &Repository, subject: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        self.rewrites.of((repository.clone(), subject.clone()))
     }
 }
 
@@ -69,6 +82,15 @@ impl Upstream {
 #[derive(Default)]
 pub(super) struct Support {
     known: Mutex<HashMap<Repository, (ListingSource, Instant)>>,
+    probes: Locks<Repository>,
+}
+
+/// Leave to ask a registry of which nobody knows whether it has the API.
+pub(super) enum Probe {
+    /// This is the first to ask: the others wait until this is dropped.
+    First(#[allow(dead_code, reason = "it is held, not read")] OwnedMutexGuard<()>),
+    /// Another one has asked, and it may be known now.
+    Later,
 }
 
 impl Support {
@@ -80,6 +102,18 @@ impl Support {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (source, at) = known.get(repository)?;
         (*source == ListingSource::Api || now.duration_since(*at) < Self::BELIEVED).then_some(*source)
+    }
+
+    /// Lets one ask alone; the others wait for what it finds. They go on together then, whether or not it found anything.
+    pub(super) async fn probe(&self, repository: &Repository) -> Probe {
+        let lock = self.probes.of(repository.clone());
+        match Arc::clone(&lock).try_lock_owned() {
+            Ok(first) => Probe::First(first),
+            Err(_) => {
+                drop(lock.lock().await);
+                Probe::Later
+            }
+        }
     }
 
     /// The API answered: from now on that is how this repository keeps its referrers.
@@ -150,7 +184,7 @@ impl Upstreams {
             auth: Authenticator::new(credential, access),
             support: Support::default(),
             longest_rewrite: AtomicU64::new(0),
-            rewrites: Mutex::default(),
+            rewrites: Locks::default(),
             last_used: Mutex::new(now),
         });
         known.insert(key, Arc::clone(&upstream));

@@ -13,6 +13,9 @@ use crate::registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Sessio
 const MOST_FOLLOWED: usize = 256;
 /// How many referrers' manifests are read where the listing says nothing of them.
 const MOST_READ: usize = 64;
+/// Requests side by side that are expected once the image is known: the listings of an index and of the eight platforms that official
+/// images have.
+const FIRST_WAVE: usize = 9;
 /// The annotation in which BuildKit names the manifest that an attestation is about.
 const ATTESTS: &str = "vnd.docker.reference.digest";
 
@@ -24,6 +27,7 @@ pub(super) async fn gather(session: &Session, reference: &Reference, limits: &Li
     // A parsed reference has a tag or a digest.
     let Some(locator) = Locator::of(reference) else { return Ok(nothing(reference)) };
     let gatherer = Gatherer { session, limits, followed: AtomicUsize::new(0), read: AtomicUsize::new(0) };
+    session.open_ahead(FIRST_WAVE);
     let fetched = session.manifest(&locator).await?;
     let root = gatherer.root(fetched).await;
     let not_followed = gatherer.followed.load(Ordering::Relaxed).saturating_sub(MOST_FOLLOWED);

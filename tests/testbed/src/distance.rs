@@ -1,11 +1,12 @@
 //! A registry put further away: a proxy on the loopback address that adds a round-trip time and writes down every request.
 //!
-//! Owns the delay and the record. A new connection costs one round trip, as TCP's handshake does, and a request another. Refuses to
+//! Owns the delay and the record. A new connection takes one round trip, as TCP's handshake does, and a request another; a connection
+//! that was opened before it was needed has had its own by then. Refuses to
 //! change what passes through: the `Host` header stays, so that the addresses in the registry's answers lead back here.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -121,10 +122,10 @@ async fn accept(listener: TcpListener, way: Arc<Way>) {
         let _ = stream.set_nodelay(true);
         let way = Arc::clone(&way);
         connections.spawn(async move {
-            let fresh = AtomicBool::new(true);
+            let opened = Instant::now();
             let service = service_fn(move |request| {
-                let (way, fresh) = (Arc::clone(&way), fresh.swap(false, Ordering::Relaxed));
-                async move { way.pass(request, fresh).await }
+                let way = Arc::clone(&way);
+                async move { way.pass(request, opened).await }
             });
             // A client that goes in the middle of a request is no failure of the proxy.
             let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
@@ -134,12 +135,15 @@ async fn accept(listener: TcpListener, way: Arc<Way>) {
 }
 
 impl Way {
-    async fn pass(&self, request: Request<Incoming>, fresh: bool) -> Result<Response<Body>, Infallible> {
-        let sent = Instant::now();
-        let half = Duration::from_micros(self.round_trip.load(Ordering::Relaxed)) / 2;
+    async fn pass(&self, request: Request<Incoming>, opened: Instant) -> Result<Response<Body>, Infallible> {
+        let round_trip = Duration::from_micros(self.round_trip.load(Ordering::Relaxed));
+        let half = round_trip / 2;
+        // Before the handshake has been there and back the client could not have sent anything.
+        let shaking = (opened + round_trip).saturating_duration_since(Instant::now());
+        let sent = Instant::now() + shaking;
         let method = request.method().to_string();
         let target = request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-        wait(if fresh { half * 3 } else { half }).await;
+        wait(shaking + half).await;
         let answer = self.forward(request, &target).await.unwrap_or_else(|error| {
             let mut answer = Response::new(Body::from(format!("{error:#}")));
             *answer.status_mut() = StatusCode::BAD_GATEWAY;
@@ -186,6 +190,7 @@ async fn wait(time: Duration) {
 mod tests {
     use super::*;
     use crate::hostile::HostileRegistry;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     fn passed(sent: u64, answered: u64, start: Instant) -> Passed {
         let at = |ms| start + Duration::from_millis(ms);
@@ -220,6 +225,23 @@ mod tests {
         assert_eq!(round_trips(&passed), 2);
         assert!(distance.take().is_empty());
         assert_eq!(registry.requests().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_opened_ahead_costs_its_first_request_nothing() {
+        const ROUND_TRIP: Duration = Duration::from_millis(300);
+        let registry = HostileRegistry::start().await.unwrap();
+        let distance = Distance::to(&registry.host(), ROUND_TRIP).await.unwrap();
+        let mut ahead = tokio::net::TcpStream::connect(distance.address).await.unwrap();
+        sleep(ROUND_TRIP).await;
+        let began = Instant::now();
+        ahead.write_all(b"GET /v2/ HTTP/1.1\r\nHost: far\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        ahead.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        let [passed] = distance.take().try_into().unwrap();
+        let took = passed.answered - began;
+        assert!(took >= ROUND_TRIP && passed.sent - began < ROUND_TRIP, "{took:?}, sent after {:?}", passed.sent - began);
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::registry::Registry;
 
 /// The platforms that official images are built for.
-const PLATFORMS: [&str; 8] =
+pub(super) const PLATFORMS: [&str; 8] =
     ["linux/amd64", "linux/arm64", "linux/arm/v6", "linux/arm/v7", "linux/386", "linux/ppc64le", "linux/s390x", "linux/riscv64"];
 
 /// An index of the eight platforms that official images are built for.

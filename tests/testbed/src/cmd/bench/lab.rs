@@ -88,11 +88,21 @@ impl Lab {
         Ok(self.at_home(Measured::new(self.tools.path(tool)?, &self.peer.file("")).args(args.iter().copied())))
     }
 
-    /// A loop in the shell, as one would write it: `$tool` is the tool, `$d` each of the manifests.
+    /// A loop in the shell over the digests of an image, which somebody has found out before: `$tool` is the tool, `$d` each of the
+    /// manifests.
     pub(super) fn each(&self, tool: Tool, target: &Target, line: &str) -> anyhow::Result<Measured> {
         let digests = images::manifests(&target.image).join(" ");
-        let script = format!("set -e; for d in {digests}; do {line} </dev/null; done");
-        let shell = Measured::new("/bin/sh", &self.peer.file("")).args(["-c", &script]).env("tool", self.tools.path(tool)?);
+        self.shell(tool, &format!("set -e; for d in {digests}; do {line} </dev/null; done"))
+    }
+
+    /// A loop in the shell by names, as one would write it: `line` once for the index, and for each platform with the flag for it.
+    pub(super) fn each_by_name(&self, tool: Tool, line: &str) -> anyhow::Result<Measured> {
+        let platforms = images::PLATFORMS.join(" ");
+        self.shell(tool, &format!("set -e; {line} </dev/null; for p in {platforms}; do {line} --platform $p </dev/null; done"))
+    }
+
+    fn shell(&self, tool: Tool, script: &str) -> anyhow::Result<Measured> {
+        let shell = Measured::new("/bin/sh", &self.peer.file("")).args(["-c", script]).env("tool", self.tools.path(tool)?);
         Ok(self.at_home(shell))
     }
 
