@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::error::{Object, Operation, RegistryError};
 use super::options::ReferrersMode;
-use super::referrers::{FallbackTag, ListingSource};
+use super::referrers::{FallbackTag, ListingSource, TagRead};
 use super::session::{Locator, Session};
 use crate::oci::{Descriptor, Digest, RawEntry, RawIndex, Tag, media_type};
 
@@ -132,7 +132,7 @@ struct Rewrite<'a> {
 /// The tag as it was read.
 struct Look {
     tag: Option<FallbackTag>,
-    begun: Instant,
+    sent: Instant,
     done: Instant,
 }
 
@@ -168,9 +168,8 @@ impl<'a> Rewrite<'a> {
 
     /// Reads the tag to write on.
     async fn look(&mut self, seen_before: bool) -> Result<Look, RegistryError> {
-        let begun = Instant::now();
-        let tag = if seen_before { self.read_believed().await? } else { self.read().await? };
-        Ok(Look { tag, begun, done: Instant::now() })
+        let TagRead { sent, tag } = if seen_before { self.read_believed().await? } else { self.read().await? };
+        Ok(Look { tag, sent, done: Instant::now() })
     }
 
     async fn run(mut self, seen_before: bool, look: Look) -> Result<FallbackOutcome, RegistryError> {
@@ -184,7 +183,7 @@ impl<'a> Rewrite<'a> {
             if is_late {
                 return Err(RegistryError::Unreachable { operation: self.operation, why: "no time was left for it" });
             }
-            let Look { tag: current, begun, done: read_at } = match look.take() {
+            let Look { tag: current, sent, done: read_at } = match look.take() {
                 Some(first) => first,
                 None => self.look(seen_before).await?,
             };
@@ -210,7 +209,7 @@ impl<'a> Rewrite<'a> {
             self.attempts += 1;
             match self.write(bytes, &merged, before.is_some(), &mut failures).await? {
                 Write::Again => continue,
-                Write::Answered => self.session.inner.upstream.rewrite_took(begun.elapsed()),
+                Write::Answered => self.session.inner.upstream.rewrite_took(sent.elapsed()),
             }
             self.session.inner.saw_tag(self.subject);
             match self.prove(Some(written), before, 0).await? {
@@ -228,9 +227,9 @@ impl<'a> Rewrite<'a> {
     }
 
     /// One read; what it shows is remembered.
-    async fn read(&mut self) -> Result<Option<FallbackTag>, RegistryError> {
+    async fn read(&mut self) -> Result<TagRead, RegistryError> {
         let current = self.session.fallback_tag(self.subject).await?;
-        for entry in current.iter().flat_map(|tag| &tag.index.entries) {
+        for entry in current.tag.iter().flat_map(|tag| &tag.index.entries) {
             let digest = entry_digest(entry);
             if digest.is_some() && !self.seen.iter().any(|known| entry_digest(known) == digest) {
                 self.seen.push(entry.clone());
@@ -240,10 +239,11 @@ impl<'a> Rewrite<'a> {
     }
 
     /// A read of a tag that was there before: "there is none" is read again before it is believed.
-    async fn read_believed(&mut self) -> Result<Option<FallbackTag>, RegistryError> {
+    async fn read_believed(&mut self) -> Result<TagRead, RegistryError> {
         for _ in 0..STALE_READS {
-            if let Some(tag) = self.read().await? {
-                return Ok(Some(tag));
+            let read = self.read().await?;
+            if read.tag.is_some() {
+                return Ok(read);
             }
             sleep(STALE_PAUSE).await;
         }
@@ -366,7 +366,7 @@ impl<'a> Rewrite<'a> {
         let longest = self.session.inner.upstream.longest_rewrite();
         sleep(pause(longest, self.others, rand::random())).await;
         loop {
-            let current = self.read().await?;
+            let current = self.read().await?.tag;
             let digest = current.as_ref().map(|tag| tag.digest.clone());
             if written.is_some() && digest == written {
                 return Ok(Proof::Held(current.map(|tag| tag.index.entries).unwrap_or_default()));

@@ -161,13 +161,19 @@ impl Session {
 
     /// GET of a manifest without a look at what it is.
     pub(super) async fn raw_manifest(&self, operation: &Operation, at: &Locator) -> Result<Raw, RegistryError> {
-        let mut request = self.manifest_request(operation, Method::GET, at, Actions::Pull);
-        request.cap = self.options().limits.manifest_bytes;
-        let answer = self.send(&request).await?;
+        let answer = self.ask_manifest(operation, at).await?;
         if answer.is_success() { self.checked(operation, at, answer) } else { Err(self.refusal(operation, &answer)) }
     }
 
-    fn checked(&self, operation: &Operation, at: &Locator, answer: Answer) -> Result<Raw, RegistryError> {
+    /// The answer to a GET of a manifest, good or not.
+    pub(super) async fn ask_manifest(&self, operation: &Operation, at: &Locator) -> Result<Answer, RegistryError> {
+        let mut request = self.manifest_request(operation, Method::GET, at, Actions::Pull);
+        request.cap = self.options().limits.manifest_bytes;
+        self.send(&request).await
+    }
+
+    /// The bytes of a good answer.
+    pub(super) fn checked(&self, operation: &Operation, at: &Locator, answer: Answer) -> Result<Raw, RegistryError> {
         let named = self.named_digest(operation, &answer)?;
         let content_type = answer.header(header::CONTENT_TYPE).map(str::to_owned);
         let asked = if let Locator::Digest(asked) = at { Some(asked) } else { None };

@@ -37,6 +37,14 @@ pub struct Listing {
     pub tag: Option<Digest>,
 }
 
+/// A read of a fallback tag.
+pub(super) struct TagRead {
+    /// When the request that was answered was sent.
+    pub(super) sent: Instant,
+    /// What stands there; `None` is a 404 and nothing else.
+    pub(super) tag: Option<FallbackTag>,
+}
+
 /// What stands under a fallback tag.
 pub(super) struct FallbackTag {
     pub(super) digest: Digest,
@@ -71,7 +79,7 @@ impl Session {
                 Err(_) => support.lacks_api(self.repository(), Instant::now()),
             }
         }
-        let tag = self.fallback_tag(subject).await?;
+        let tag = self.fallback_tag(subject).await?.tag;
         let (tag, entries) = tag.map_or((None, Vec::new()), |tag| (Some(tag.digest), tag.index.entries));
         let total = entries.len();
         let entries = chosen(entries, artifact_type);
@@ -136,14 +144,18 @@ impl Session {
         }
     }
 
-    /// Reads the fallback tag of a subject; `None` is a 404 and nothing else.
-    pub(super) async fn fallback_tag(&self, subject: &Digest) -> Result<Option<FallbackTag>, RegistryError> {
+    /// Reads the fallback tag of a subject.
+    pub(super) async fn fallback_tag(&self, subject: &Digest) -> Result<TagRead, RegistryError> {
         let operation = self.operation("GET", Object::FallbackTag, subject.fallback_tag());
         let conflict = |what: String| RegistryError::FallbackTagConflict { operation: operation.clone(), what };
         let tag: Tag = subject.fallback_tag().parse().map_err(|_| conflict("it is no tag".to_owned()))?;
-        let raw = match self.raw_manifest(&operation, &Locator::Tag(tag)).await {
-            Err(RegistryError::NotFound(_)) => return Ok(None),
-            other => other?,
+        let at = Locator::Tag(tag);
+        let answer = self.ask_manifest(&operation, &at).await?;
+        let sent = answer.sent;
+        let raw = match answer.status {
+            404 => return Ok(TagRead { sent, tag: None }),
+            200..=299 => self.checked(&operation, &at, answer)?,
+            _ => return Err(self.refusal(&operation, &answer)),
         };
         if raw.digest == *subject || subject.matches(&raw.bytes) {
             let what = "the registry takes the fallback tag for the digest and answers with the image itself, as GitLab does: \
@@ -164,7 +176,7 @@ impl Session {
             return Err(RegistryError::LimitExceeded { operation, what, limit: most as u64 });
         }
         self.inner.saw_tag(subject);
-        Ok(Some(FallbackTag { digest: raw.digest, index }))
+        Ok(TagRead { sent, tag: Some(FallbackTag { digest: raw.digest, index }) })
     }
 }
 

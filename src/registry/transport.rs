@@ -62,6 +62,8 @@ pub(super) struct Outgoing<'a> {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
+    /// When the try that brought it was begun.
+    pub(super) sent: Instant,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     /// Where it came from, after redirects.
@@ -170,12 +172,13 @@ impl Transport {
         }
         let mut request = http::Request::new(Full::new(body));
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method.clone(), uri, headers);
-        let until = Instant::now() + timeout;
+        let sent = Instant::now();
+        let until = sent + timeout;
         let sending = self.send(request, self.is_own(url), until);
         let mut response =
             if method.is_safe() { sending.await? } else { self.gate.write(sending).await.map_err(|Closed| Fault::GateClosed)?? };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut answer = Answer { status, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url), share: None };
+        let mut answer = Answer { status, sent, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url), share: None };
         if *method == Method::HEAD {
             return Ok(answer);
         }
