@@ -127,7 +127,7 @@ impl Pass<'_> {
         if let (Some(root), None) = (&intent.reference.digest, self.session.referrers_mode())
             && intent.selection.scope != Scope::Platforms
         {
-            self.list_ahead(std::iter::once(root));
+            self.list_ahead(std::iter::once(root), true);
         }
     }
 
@@ -135,17 +135,22 @@ impl Pass<'_> {
     pub(super) fn list_targets_ahead(&self, image: &Image) {
         let Ok((chosen, _)) = self.request.intent.selection.choose(image) else { return };
         let targets = chosen.iter().filter(|chosen| chosen.skip.is_none() && !matches!(chosen.entry.kind, EntryKind::Unreadable(_)));
-        self.list_ahead(targets.map(|chosen| &chosen.entry.subject.digest).take(self.engine.options.most_targets));
+        self.list_ahead(targets.map(|chosen| &chosen.entry.subject.digest).take(self.engine.options.most_targets), false);
     }
 
     /// Only of subjects on which this resource has made nothing: what the others' listings are asked for depends on what is wanted.
-    fn list_ahead<'b>(&self, subjects: impl Iterator<Item = &'b Digest>) {
+    fn list_ahead<'b>(&self, subjects: impl Iterator<Item = &'b Digest>, first: bool) {
         let made = self.request.memory.made();
         let mut ahead = self.ahead.listings();
         for subject in subjects.filter(|subject| !made.contains_key(subject)) {
             let (session, asked, filter) = (self.session.clone(), subject.clone(), self.filter(false).cloned());
             ahead.entry(subject.clone()).or_insert_with(|| {
-                let listing = async move { session.referrers(&asked, filter.as_ref()).await };
+                let listing = async move {
+                    match first {
+                        true => session.first_referrers(&asked, filter.as_ref()).await,
+                        false => session.referrers(&asked, filter.as_ref()).await,
+                    }
+                };
                 AbortOnDropHandle::new(tokio::spawn(listing.in_current_span()))
             });
         }

@@ -167,7 +167,9 @@ impl Pass<'_> {
         if let Some(outcome) = self.rest().await? {
             return Ok(outcome);
         }
-        self.session.open_ahead(likely_wave(request));
+        if !request.routine {
+            self.session.open_ahead(likely_wave(request));
+        }
         let limits = &self.engine.registries.options().limits;
         // The empty blob is needed by every attachment, so it is asked for beside the image.
         let check_empty = async {

@@ -59,9 +59,27 @@ impl Session {
     /// Any failure is one: a listing that could not be read is never empty. `FallbackTagConflict` where the fallback tag holds
     /// something else than a listing; `LimitExceeded` for too many pages or entries.
     pub async fn referrers(&self, subject: &Digest, artifact_type: Option<&ArtifactType>) -> Result<Listing, RegistryError> {
+        if self.referrers_mode().is_none() {
+            self.inner.upstream.support.found_out(self.repository()).await;
+        }
+        self.listing(subject, artifact_type).await
+    }
+
+    /// As [`referrers`](Self::referrers), before others are listed: while nobody knows whether the repository has the API, they wait
+    /// for what this one shows, and do not all ask for an API that is not there.
+    ///
+    /// # Errors
+    /// As [`referrers`](Self::referrers).
+    pub async fn first_referrers(&self, subject: &Digest, artifact_type: Option<&ArtifactType>) -> Result<Listing, RegistryError> {
+        let finding_out = self.referrers_mode().is_none().then(|| self.inner.upstream.support.find_out(self.repository())).flatten();
+        if finding_out.is_none() {
+            return self.referrers(subject, artifact_type).await;
+        }
+        self.listing(subject, artifact_type).await
+    }
+
+    async fn listing(&self, subject: &Digest, artifact_type: Option<&ArtifactType>) -> Result<Listing, RegistryError> {
         let (mode, support) = (self.inner.mode, &self.inner.upstream.support);
-        // A wave of listings does not ask for an API that is not there as often as it has subjects.
-        let _probe = if self.referrers_mode().is_none() { Some(support.probe(self.repository()).await) } else { None };
         if self.referrers_mode() != Some(ListingSource::FallbackTag) {
             let known = support.of(self.repository(), Instant::now());
             match self.api_listing(subject, artifact_type).await? {

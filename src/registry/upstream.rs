@@ -85,14 +85,6 @@ pub(super) struct Support {
     probes: Locks<Repository>,
 }
 
-/// Leave to ask a registry of which nobody knows whether it has the API.
-pub(super) enum Probe {
-    /// This is the first to ask: the others wait until this is dropped.
-    First(#[allow(dead_code, reason = "it is held, not read")] OwnedMutexGuard<()>),
-    /// Another one has asked, and it may be known now.
-    Later,
-}
-
 impl Support {
     /// How long a registry without the API is not asked again whether it has one.
     const BELIEVED: Duration = Duration::from_hours(1);
@@ -104,16 +96,15 @@ impl Support {
         (*source == ListingSource::Api || now.duration_since(*at) < Self::BELIEVED).then_some(*source)
     }
 
-    /// Lets one ask alone; the others wait for what it finds. They go on together then, whether or not it found anything.
-    pub(super) async fn probe(&self, repository: &Repository) -> Probe {
-        let lock = self.probes.of(repository.clone());
-        match Arc::clone(&lock).try_lock_owned() {
-            Ok(first) => Probe::First(first),
-            Err(_) => {
-                drop(lock.lock().await);
-                Probe::Later
-            }
-        }
+    /// Begins to find out; [`found_out`](Self::found_out) waits until the guard is dropped. `None` where somebody else has begun.
+    pub(super) fn find_out(&self, repository: &Repository) -> Option<OwnedMutexGuard<()>> {
+        self.probes.of(repository.clone()).try_lock_owned().ok()
+    }
+
+    /// Waits for whoever finds out. What comes of it may be nothing.
+    pub(super) async fn found_out(&self, repository: &Repository) {
+        let probe = self.probes.of(repository.clone());
+        drop(probe.lock().await);
     }
 
     /// The API answered: from now on that is how this repository keeps its referrers.

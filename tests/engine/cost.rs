@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Quirks, Request};
+use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op, Quirks, Request};
 use serde_json::json;
 
 use crate::resource::{Resource, TYPE, note};
@@ -60,4 +60,18 @@ async fn a_digest_that_is_listed_for_two_platforms_is_one_target_and_a_look_at_i
     assert_eq!(resource.rows(), ["index Skipped IndexNotSelected", "linux/arm/v6 Attached -", "linux/amd64 Attached -"]);
     assert_eq!(resource.status.targets[1].other_platforms, ["linux/arm/v7"]);
     assert_eq!(resource.look().await.requests, 1);
+}
+
+#[tokio::test]
+async fn a_registry_without_the_api_is_asked_for_it_once_where_the_digest_is_given() {
+    let registry = HostileRegistry::builder().quirks(Quirks::distribution()).start().await.unwrap();
+    let image = registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64", "linux/arm/v7"]).push();
+    // Also where the answer to that is the slowest of all.
+    registry.fault(Matcher::on(Op::ReferrersList), Fault::Delay(ROUND_TRIP));
+    let mut resource = Resource::new(note(&registry.reference(&image.pinned()), "hello"));
+    resource.ready().await;
+    assert_eq!(registry.count(Op::ReferrersList), 1, "{}", registry.transcript());
+    // Each of the four: the listing, the manifest, and on its tag a read, the write and the proof of it.
+    let about_targets = registry.requests().iter().filter(|request| matches!(request.op, Op::ManifestGet | Op::ManifestPut)).count();
+    assert_eq!(about_targets, 1 + 4 * 5, "{}", registry.transcript());
 }
