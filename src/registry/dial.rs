@@ -78,10 +78,10 @@ impl Dialer {
     }
 
     async fn reach(self, uri: Uri) -> Result<(Stream, bool), BoxError> {
-        let Some(proxy) = self.proxy.clone() else { return Ok((Stream::Direct(self.hop(uri, true).await?), false)) };
+        let Some(proxy) = self.proxy.clone() else { return Ok((Stream::Direct(Box::new(self.hop(uri, true).await?)), false)) };
         // The proxy itself speaks HTTP/1.1, whatever the registry speaks.
         if uri.scheme() != Some(&Scheme::HTTPS) {
-            return Ok((Stream::Direct(self.hop(proxy.uri.clone(), false).await?), true));
+            return Ok((Stream::Direct(Box::new(self.hop(proxy.uri.clone(), false).await?)), true));
         }
         let tls = TlsConnector::from(self.tls.config()?);
         let to_proxy = service_fn(move |uri| self.clone().hop(uri, false));
@@ -153,7 +153,7 @@ pub(super) struct Wire {
 }
 
 enum Stream {
-    Direct(Hop),
+    Direct(Box<Hop>),
     Tunnelled(Box<TokioIo<TlsStream<TokioIo<Hop>>>>),
 }
 
@@ -179,7 +179,7 @@ impl Wire {
 
     fn io(self: Pin<&mut Self>) -> Pin<&mut dyn Io> {
         match &mut self.get_mut().stream {
-            Stream::Direct(hop) => Pin::new(hop),
+            Stream::Direct(hop) => Pin::new(hop.as_mut()),
             Stream::Tunnelled(tls) => Pin::new(tls.as_mut()),
         }
     }
@@ -196,8 +196,10 @@ impl Connection for Wire {
     fn connected(&self) -> Connected {
         let connected = Connected::new().proxy(self.whole_urls);
         let protocol = match &self.stream {
-            Stream::Direct(Hop::Http(_)) => None,
-            Stream::Direct(Hop::Https(tls)) => tls.inner().get_ref().1.alpn_protocol(),
+            Stream::Direct(hop) => match hop.as_ref() {
+                Hop::Http(_) => None,
+                Hop::Https(tls) => tls.inner().get_ref().1.alpn_protocol(),
+            },
             Stream::Tunnelled(tls) => tls.inner().get_ref().1.alpn_protocol(),
         };
         if protocol == Some(b"h2") { connected.negotiated_h2() } else { connected }
