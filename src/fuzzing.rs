@@ -4,7 +4,7 @@
 //! corpus and on random bytes in every test run, so the two can never test different things.
 #![allow(clippy::panic, clippy::expect_used, reason = "a property that is broken is told by a panic, and nothing but tests calls these")]
 
-use crate::oci::{Host, Manifest, Platform, PlatformPattern, RawIndex, Reference, ReferrersPage, Repository, media_type, most_values};
+use crate::oci::{Host, Manifest, Platform, PlatformPattern, RawEntry, RawIndex, Reference, ReferrersPage, Repository, media_type, most_values};
 use crate::registry::doors;
 
 /// A property of one parser.
@@ -91,7 +91,10 @@ pub fn referrers_listing(bytes: &[u8]) {
             assert_eq!(again.entries, index.entries);
             assert!(index.entries.len() <= most_values(bytes) + 1);
             let page = ReferrersPage::parse(bytes).expect("a whole index is a page of a listing");
-            assert!(page.entries == index.entries && page.media_type() == index.media_type());
+            assert!(page.raw().eq(index.entries.iter().map(RawEntry::raw)) && page.media_type() == index.media_type());
+            let described: Vec<_> = index.entries.iter().filter_map(RawEntry::descriptor).collect();
+            assert!(page.descriptors().eq(described.iter().cloned()));
+            assert!(index.entries.iter().filter_map(RawEntry::digest).count() >= described.len());
         }
         Err(error) => is_short(&error),
     }

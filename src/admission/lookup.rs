@@ -15,7 +15,7 @@ use super::flights::{Flights, From};
 use super::mark::{LifecycleType, Mark};
 use super::options::Lookups;
 use crate::attachment::{EntryKind, Image};
-use crate::oci::{Descriptor, Digest, Manifest, Platform, RawEntry, Reference, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository, Tag};
 use crate::registry::{Access, ErrorKind, HostPattern, Keychain, Locator, Registries, RegistryError, Session};
 
 /// How long a look-up may take that nobody waits for any more.
@@ -221,9 +221,8 @@ async fn newest(session: &Session, subject: &Digest, types: &[LifecycleType], no
 
 async fn of_type(session: &Session, subject: &Digest, kind: &LifecycleType, now: Timestamp) -> Result<Vec<Mark>, RegistryError> {
     let listing = session.referrers(subject, Some(&kind.artifact_type)).await?;
-    let entries: Vec<&Descriptor> = listing.entries.iter().filter_map(RawEntry::descriptor).collect();
     let says_all = |entry: &Descriptor| entry.stated_type().is_some() && entry.annotations.contains_key(&*kind.annotation);
-    let (listed, open): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| says_all(entry));
+    let (listed, open): (Vec<_>, Vec<_>) = listing.entries.iter().partition(|entry| says_all(entry));
     let mut marks: Vec<Mark> = listed.iter().filter_map(|entry| Mark::read(&entry.annotations, kind, now)).collect();
     // Some registries list neither type nor annotations: then the manifest says.
     let read = open.iter().take(MOST_READ).map(|entry| async {

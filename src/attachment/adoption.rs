@@ -4,9 +4,11 @@
 //! candidate's `created`, hash to the candidate's digest: then they are the candidate.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::oci::{Descriptor, Digest, ImageManifest, RawEntry, annotation};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::oci::{Descriptor, Digest, ImageManifest, annotation};
 
 use super::content::TargetContent;
 use super::intent::MarkKeys;
@@ -22,13 +24,13 @@ pub struct Existing {
 }
 
 /// Entries of the listing that could be of `artifact_type`.
-fn nominated<'a>(entries: &'a [RawEntry], artifact_type: &str) -> impl Iterator<Item = &'a Descriptor> {
-    entries.iter().filter_map(RawEntry::descriptor).filter(move |entry| entry.could_be_of(artifact_type))
+fn nominated<'a>(entries: &'a [Descriptor], artifact_type: &str) -> impl Iterator<Item = &'a Descriptor> {
+    entries.iter().filter(move |entry| entry.could_be_of(artifact_type))
 }
 
 /// The same without those whose manifests were read and say otherwise.
 pub(super) fn of_type<'a>(
-    entries: &'a [RawEntry],
+    entries: &'a [Descriptor],
     fetched: &BTreeMap<Digest, ImageManifest>,
     artifact_type: &str,
 ) -> impl Iterator<Item = &'a Descriptor> {
@@ -47,7 +49,7 @@ pub(super) fn is_proven(content: &TargetContent, subject: &Descriptor, candidate
 
 /// The referrers that the listing alone proves to be our content: nobody has asked for their manifests yet.
 #[must_use]
-pub fn proven(content: &TargetContent, subject: &Descriptor, entries: &[RawEntry]) -> Vec<Digest> {
+pub fn proven(content: &TargetContent, subject: &Descriptor, entries: &[Descriptor]) -> Vec<Digest> {
     let equal = nominated(entries, content.artifact_type.as_str()).filter(|entry| is_proven(content, subject, entry));
     equal.map(|entry| entry.digest.clone()).collect()
 }
@@ -67,7 +69,7 @@ pub(super) fn stated_created(manifest: &ImageManifest) -> Option<Created> {
 /// mark whose listing does not show its time, or not its type, is read as well. Where not all can be read, those come first whose listings show most of
 /// what `content` says, then the newest.
 #[must_use]
-pub fn to_fetch(content: &TargetContent, mark: Option<&MarkKeys>, subject: &Descriptor, entries: &[RawEntry]) -> Vec<Descriptor> {
+pub fn to_fetch(content: &TargetContent, mark: Option<&MarkKeys>, subject: &Descriptor, entries: &[Descriptor]) -> Vec<Descriptor> {
     let mut open: Vec<Descriptor> = nominated(entries, content.artifact_type.as_str())
         .filter(|entry| {
             let is_proven = is_proven(content, subject, entry);
@@ -88,9 +90,53 @@ pub fn to_fetch(content: &TargetContent, mark: Option<&MarkKeys>, subject: &Desc
     open
 }
 
+/// Leaves of a listing what a plan can read of it: those of its entries that may count, with those of their annotations that may.
+///
+/// A listing is kept for the rest of its pass, and whoever runs the registry decides how much stands in it. `to_read` is what will be
+/// fetched of [`to_fetch`]; what is in `ours` is kept, whatever it is.
+#[must_use]
+pub fn condensed(
+    content: &TargetContent,
+    mark: Option<&MarkKeys>,
+    subject: &Descriptor,
+    to_read: &[Descriptor],
+    ours: &BTreeSet<Digest>,
+    now: Timestamp,
+    mut entries: Vec<Descriptor>,
+) -> Vec<Descriptor> {
+    const LONGEST: usize = 256;
+    let is_read = |entry: &Descriptor| to_read.iter().any(|read| read.digest == entry.digest);
+    let newest = nominated(&entries, content.artifact_type.as_str())
+        .filter(|entry| !is_read(entry))
+        .filter_map(|entry| Some((listed_created(entry)?, entry.digest.clone())))
+        .filter(|(created, digest)| created.instant() <= now || ours.contains(digest))
+        .max()
+        .map(|(_, digest)| digest);
+    entries.retain(|entry| {
+        let ranks = mark.is_some_and(|mark| entry.annotations.contains_key(&mark.annotation)) && listed_created(entry).is_some();
+        let counts = ranks || is_read(entry) || newest.as_ref() == Some(&entry.digest) || is_proven(content, subject, entry);
+        ours.contains(&entry.digest) || (entry.could_be_of(content.artifact_type.as_str()) && counts)
+    });
+    for entry in &mut entries {
+        let stated = std::mem::take(&mut entry.annotations).into_iter().filter_map(|(key, mut value)| {
+            let is_ours = content.annotations.get(&key) == Some(&value);
+            let ranks = key == annotation::CREATED || mark.is_some_and(|mark| mark.annotation == key);
+            if !is_ours && value.len() > LONGEST {
+                value = value.chars().take(LONGEST).collect();
+            }
+            (is_ours || ranks).then_some((key, value))
+        });
+        entry.annotations = stated.collect();
+        entry.media_type = String::new();
+        entry.platform = None;
+    }
+    entries.shrink_to_fit();
+    entries
+}
+
 /// Whether one of the referrers is known to be our content, so that those that were not read need not be.
 #[must_use]
-pub fn is_found(content: &TargetContent, subject: &Descriptor, entries: &[RawEntry], fetched: &BTreeMap<Digest, ImageManifest>) -> bool {
+pub fn is_found(content: &TargetContent, subject: &Descriptor, entries: &[Descriptor], fetched: &BTreeMap<Digest, ImageManifest>) -> bool {
     !equals(content, subject, entries, fetched).is_empty()
 }
 
@@ -99,7 +145,7 @@ pub fn is_found(content: &TargetContent, subject: &Descriptor, entries: &[RawEnt
 pub(super) fn equals(
     content: &TargetContent,
     subject: &Descriptor,
-    entries: &[RawEntry],
+    entries: &[Descriptor],
     fetched: &BTreeMap<Digest, ImageManifest>,
 ) -> Vec<Existing> {
     let mut found: Vec<Existing> = of_type(entries, fetched, content.artifact_type.as_str())

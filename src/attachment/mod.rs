@@ -17,7 +17,7 @@ mod selection;
 pub mod supersession;
 mod time;
 
-pub use adoption::{Existing, is_found, proven, to_fetch};
+pub use adoption::{Existing, condensed, is_found, proven, to_fetch};
 pub use content::{Attachment, Content, TargetContent};
 pub use end_of_life::{EndOfLifeDate, EndOfLifeDateError};
 pub use files::{File, FileError, FileTarget, Inputs};

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{OnConflict, Reason};
-use crate::oci::{Descriptor, Digest, ImageManifest, RawEntry};
+use crate::oci::{Descriptor, Digest, ImageManifest};
 
 use super::adoption::{self, Existing, listed_created, stated_created};
 use super::content::TargetContent;
@@ -64,7 +64,7 @@ pub struct Observed {
     /// What is wanted there.
     pub wanted: Listed,
     /// The subject's referrers, or why they could not be listed.
-    pub listing: Result<Vec<RawEntry>, Problem>,
+    pub listing: Result<Vec<Descriptor>, Problem>,
     /// Manifests that were read because the listing did not settle what they are.
     pub fetched: BTreeMap<Digest, ImageManifest>,
     /// From status.
@@ -186,7 +186,7 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
         }
         (Action::Attach { .. }, Listed::Signature { .. }) => None,
     };
-    let is_listed = |ours: &&Digest| entries.iter().any(|entry| entry.digest() == Some(*ours));
+    let is_listed = |ours: &&Digest| entries.iter().any(|entry| entry.digest == **ours);
     plan.remove = observed.ours.iter().filter(|ours| Some(*ours) != stays.as_ref()).filter(is_listed).cloned().collect();
     plan
 }
@@ -239,7 +239,7 @@ struct Defence<'a> {
 /// Whether readers, who take the newest mark, take another one than ours. The order of the listing decides nothing.
 fn rank(
     observed: &Observed,
-    entries: &[RawEntry],
+    entries: &[Descriptor],
     content: &TargetContent,
     keys: &MarkKeys,
     equals: &[Existing],

@@ -103,7 +103,7 @@ impl Pass<'_> {
                         });
                     }
                     let seen_before = target.observed.known.attachment.is_some()
-                        || target.observed.listing.as_ref().is_ok_and(|entries| !entries.is_empty());
+                        || target.extent.referrers > 0;
                     let push = Push { subject: target.observed.subject.clone(), attachment, blobs, source: target.source, seen_before };
                     pushes.push((target, push, *supersedes));
                 }
@@ -249,7 +249,7 @@ async fn push_one(session: &Session, push: &Push, notes: &mut Vec<Note>) -> Resu
                 return Ok(Pushed::Listed);
             }
             let listing = session.referrers(&push.subject.digest, None).await?;
-            let listed = listing.entries.iter().any(|entry| entry.digest() == Some(digest));
+            let listed = listing.entries.iter().any(|entry| entry.digest == *digest);
             Ok(if listed { Pushed::Listed } else { Pushed::NotListedYet })
         }
         ListingSource::FallbackTag => {

@@ -7,7 +7,7 @@ use futures::future::join_all;
 
 use crate::api::{Leftover, Reason, TargetState, TargetStatus, cut_message};
 use crate::attachment::{Created, Listed, Problem};
-use crate::oci::{Descriptor, Digest, RawEntry};
+use crate::oci::{Descriptor, Digest};
 use crate::signing::Signer;
 
 use super::apply::Push;
@@ -35,8 +35,7 @@ impl Pass<'_> {
         let subject = &target.observed.subject.digest;
         let Some(before) = self.request.memory.row(subject).filter(|row| row.state == TargetState::Attached) else { return };
         let Some(attachment) = before.attachment.as_deref() else { return };
-        let listed =
-            |entries: &Vec<RawEntry>| entries.iter().any(|entry| entry.digest().is_some_and(|digest| digest.to_string() == attachment));
+        let listed = |entries: &Vec<Descriptor>| entries.iter().any(|entry| entry.digest.to_string() == attachment);
         let what = if attachment == push.attachment.digest().to_string() {
             "it was put back"
         } else if matches!(target.observed.wanted, Listed::Signature { .. })

@@ -9,8 +9,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::api::{Reason, Scope, SupportedMode};
-use crate::attachment::{EntryKind, Image, Listed, MOST_CANDIDATES, Observed, is_found, proven, to_fetch};
-use crate::oci::{ArtifactType, Descriptor, Digest, ImageManifest, Manifest, RawEntry};
+use crate::attachment::{EntryKind, Image, Listed, MOST_CANDIDATES, Observed, condensed, is_found, proven, to_fetch};
+use crate::oci::{ArtifactType, Descriptor, Digest, ImageManifest, Manifest};
 use crate::registry::{ErrorKind, Listing, ListingSource, Locator, RegistryError};
 
 use super::failure::Failure;
@@ -158,11 +158,13 @@ impl Pass<'_> {
 
     /// Reads the manifests that the listing leaves open, as many as allowed, and leaves out entries whose manifest is gone. Answers
     /// with how many were not read.
-    async fn read_open(&self, observed: &mut Observed, entries: &mut Vec<RawEntry>, source: ListingSource) -> Result<usize, Failure> {
+    async fn read_open(&self, observed: &mut Observed, entries: &mut Vec<Descriptor>, source: ListingSource) -> Result<usize, Failure> {
         let Listed::Content { content, mark } = &observed.wanted else { return Ok(0) };
         let mut open = to_fetch(content, mark.as_ref(), &observed.subject, entries);
         let candidates = open.len();
         open.truncate(MOST_CANDIDATES);
+        let kept = observed.ours.iter().chain(&observed.known.attachment).cloned().collect();
+        *entries = condensed(content, mark.as_ref(), &observed.subject, &open, &kept, self.now, std::mem::take(entries));
         let mut gone = Vec::new();
         for (descriptor, manifest) in self.read(&open).await? {
             match manifest {
@@ -184,7 +186,7 @@ impl Pass<'_> {
                 }
             }
         }
-        entries.retain(|entry: &RawEntry| !entry.digest().is_some_and(|digest| gone.contains(digest)));
+        entries.retain(|entry| !gone.contains(&entry.digest));
         let unread = candidates - open.len();
         if unread > 0 && !is_found(content, &observed.subject, entries, &observed.fetched) {
             return Err(Failure::new(

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::Reason;
 use crate::attachment::{Attachment, Created, Existing, Known, Listed, MOST_SIGNATURES, Observed};
-use crate::oci::{Descriptor, Digest, ImageManifest, Manifest, RawEntry, annotation};
+use crate::oci::{Descriptor, Digest, ImageManifest, Manifest, annotation};
 use crate::registry::{ErrorKind, ListingSource, Locator};
 use crate::signing::{self, Signer};
 
@@ -40,13 +40,13 @@ impl Pass<'_> {
     pub(super) async fn verify_signatures(
         &self,
         observed: &mut Observed,
-        entries: &mut Vec<RawEntry>,
+        entries: &mut Vec<Descriptor>,
         source: ListingSource,
     ) -> Result<Unlisted, Failure> {
         let (Some(signer), Listed::Signature { content, .. }) = (self.signer(), &observed.wanted) else { return Ok(Unlisted::default()) };
         let wanted = content.clone();
         let known = own_signature(&observed.known, &wanted).filter(|known| !is_due(signer, known.created, self.now));
-        let listed = known.clone().filter(|known| entries.iter().any(|entry| entry.digest() == Some(&known.digest)));
+        let listed = known.clone().filter(|known| entries.iter().any(|entry| entry.digest == known.digest));
         let mut gone = BTreeSet::new();
         let mut verified = Vec::new();
         let mut unlisted = Unlisted::default();
@@ -56,6 +56,13 @@ impl Pass<'_> {
         };
         let nominated = candidates.len();
         candidates.truncate(MOST_SIGNATURES);
+        // Of the rest nobody reads a thing, and a listing is kept for the whole pass.
+        let ours = |digest: &Digest| observed.ours.contains(digest) || observed.known.attachment.as_ref() == Some(digest);
+        entries.retain(|entry| ours(&entry.digest) || candidates.contains(&entry.digest));
+        for entry in entries.iter_mut() {
+            *entry = Descriptor::plain(String::new(), entry.digest.clone(), entry.size);
+        }
+        entries.shrink_to_fit();
         let too_many = || {
             Err(Failure::new(
                 Reason::LimitExceeded,
@@ -96,7 +103,7 @@ impl Pass<'_> {
         }
         // What was to be pushed with another key, or before it was due, and never came to be there.
         if let (Some(stale), true) = (observed.known.attachment.as_ref(), observed.known.made) {
-            let is_listed = || entries.iter().any(|entry| entry.digest() == Some(stale));
+            let is_listed = || entries.iter().any(|entry| entry.digest == *stale);
             if own_signature(&observed.known, &wanted).is_none_or(|known| is_due(signer, known.created, self.now))
                 && !is_listed()
                 && !self.is_there(stale).await?
@@ -104,7 +111,7 @@ impl Pass<'_> {
                 unlisted.absent.push(stale.clone());
             }
         }
-        entries.retain(|entry| !entry.digest().is_some_and(|digest| gone.contains(digest)));
+        entries.retain(|entry| !gone.contains(&entry.digest));
         if nominated > candidates.len() && verified.is_empty() && unlisted.own.is_none() {
             return too_many();
         }
@@ -115,15 +122,14 @@ impl Pass<'_> {
     }
 
     /// Beside one that is known to be there, only what was made at about the same time can be another writer's equal one.
-    fn racing(&self, signer: &dyn Signer, known: &Existing, entries: &[RawEntry]) -> Vec<Digest> {
+    fn racing(&self, signer: &dyn Signer, known: &Existing, entries: &[Descriptor]) -> Vec<Digest> {
         let window = SignedDuration::try_from(self.request.timeout).unwrap_or(SignedDuration::MAX);
-        let descriptors = entries.iter().filter_map(RawEntry::descriptor);
         let near = |entry: &&Descriptor| {
             let created = entry.annotations.get(annotation::CREATED).and_then(|text| text.parse::<Created>().ok());
             let apart = created.zip(known.created).map(|(theirs, ours)| theirs.instant().duration_since(ours.instant()).abs());
             entry.digest != known.digest && apart.is_some_and(|apart| apart <= window)
         };
-        in_order(descriptors.filter(near).filter(|entry| could_be(signer, entry)))
+        in_order(entries.iter().filter(near).filter(|entry| could_be(signer, entry)))
     }
 
     /// Whether the registry holds a manifest.
@@ -176,9 +182,8 @@ pub(super) fn is_due(signer: &dyn Signer, created: Option<Created>, now: Timesta
 }
 
 /// What a listing nominates: entries of the signer's type, or of none, whose annotations do not contradict its shape.
-fn candidates(signer: &dyn Signer, entries: &[RawEntry]) -> Vec<Digest> {
-    let descriptors = entries.iter().filter_map(RawEntry::descriptor);
-    in_order(descriptors.filter(|entry| could_be(signer, entry)))
+fn candidates(signer: &dyn Signer, entries: &[Descriptor]) -> Vec<Digest> {
+    in_order(entries.iter().filter(|entry| could_be(signer, entry)))
 }
 
 /// The newest first: where not all can be read, those are most likely to be made with the present key.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -31,11 +32,11 @@ pub struct ImageIndex {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// An entry of a listing of referrers, exactly as it was written, and as data where it could be read.
+/// An entry of a listing of referrers, exactly as it was written. Cheap to clone.
 #[derive(Clone)]
 pub struct RawEntry {
-    raw: Box<RawValue>,
-    descriptor: Option<Box<Descriptor>>,
+    raw: Arc<RawValue>,
+    digest: Option<Digest>,
 }
 
 impl RawEntry {
@@ -47,14 +48,14 @@ impl RawEntry {
 
     /// The entry as data; `None` where it is no descriptor that affix can read. Such an entry is kept and never used.
     #[must_use]
-    pub fn descriptor(&self) -> Option<&Descriptor> {
-        self.descriptor.as_deref()
+    pub fn descriptor(&self) -> Option<Descriptor> {
+        serde_json::from_str(self.raw()).ok()
     }
 
-    /// The entry's digest, where it can be read.
+    /// The entry's digest, where it can be read, also of one that is no complete descriptor.
     #[must_use]
-    pub fn digest(&self) -> Option<&Digest> {
-        self.descriptor.as_ref().map(|descriptor| &descriptor.digest)
+    pub const fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
     }
 }
 
@@ -75,7 +76,7 @@ impl Eq for RawEntry {}
 impl From<&Descriptor> for RawEntry {
     fn from(descriptor: &Descriptor) -> Self {
         let raw = serde_json::value::to_raw_value(descriptor).unwrap_or_else(|_| RawValue::NULL.to_owned());
-        Self { raw, descriptor: Some(Box::new(descriptor.clone())) }
+        Self { raw: raw.into(), digest: Some(descriptor.digest.clone()) }
     }
 }
 
@@ -87,9 +88,13 @@ impl Serialize for RawEntry {
 
 impl<'de> Deserialize<'de> for RawEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Named {
+            digest: Digest,
+        }
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let descriptor = serde_json::from_str(raw.get()).ok().map(Box::new);
-        Ok(Self { raw, descriptor })
+        let digest = serde_json::from_str(raw.get()).ok().map(|Named { digest }| digest);
+        Ok(Self { raw: raw.into(), digest })
     }
 }
 
@@ -135,26 +140,25 @@ impl RawIndex {
         serde_json::from_str(raw.get()).ok()
     }
 
-    /// Whether an entry of `digest` is listed.
+    /// Whether a descriptor of `digest` is listed, which readers can use; what only names the digest is none.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> bool {
-        self.entries.iter().any(|entry| entry.digest() == Some(digest))
+        self.entries.iter().any(|entry| entry.digest() == Some(digest) && entry.descriptor().is_some())
     }
 }
 
-/// One page of a listing of referrers: its entries as they were written, and nothing else of it.
+/// One page of a listing of referrers, read in place: nothing of it is copied before somebody takes an entry.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReferrersPage<'a> {
     #[serde(borrow, default)]
     media_type: Option<&'a RawValue>,
-    /// The entries, in their order; `null` and absent are none.
-    #[serde(default, rename = "manifests", deserialize_with = "null_is_default")]
-    pub entries: Vec<RawEntry>,
+    #[serde(borrow, default, deserialize_with = "null_is_default")]
+    manifests: Vec<&'a RawValue>,
 }
 
 impl<'a> ReferrersPage<'a> {
-    /// Reads a page. Unlike [`RawIndex`] it keeps no field that it does not know, which a registry can make large.
+    /// Reads a page.
     ///
     /// # Errors
     /// When the bytes are no JSON object, or `manifests` is neither a list nor `null` or stands twice.
@@ -169,6 +173,16 @@ impl<'a> ReferrersPage<'a> {
     #[must_use]
     pub fn media_type(&self) -> Option<String> {
         serde_json::from_str(self.media_type?.get()).ok()
+    }
+
+    /// The entries as they were written, in their order; `null` and absent are none.
+    pub fn raw(&self) -> impl ExactSizeIterator<Item = &'a str> {
+        self.manifests.iter().map(|entry| entry.get())
+    }
+
+    /// The entries that are descriptors, each made when it is asked for.
+    pub fn descriptors(&self) -> impl Iterator<Item = Descriptor> {
+        self.raw().filter_map(|entry| serde_json::from_str(entry).ok())
     }
 }
 

@@ -230,8 +230,7 @@ impl<'a> Rewrite<'a> {
     async fn read(&mut self) -> Result<TagRead, RegistryError> {
         let current = self.session.fallback_tag(self.subject).await?;
         for entry in current.tag.iter().flat_map(|tag| &tag.index.entries) {
-            let digest = entry_digest(entry);
-            if digest.is_some() && !self.seen.iter().any(|known| entry_digest(known) == digest) {
+            if entry.digest().is_some() && !self.seen.iter().any(|known| known.digest() == entry.digest()) {
                 self.seen.push(entry.clone());
             }
         }
@@ -254,14 +253,13 @@ impl<'a> Rewrite<'a> {
     async fn merge(&mut self, current: Option<&FallbackTag>) -> Result<Option<RawIndex>, RegistryError> {
         let vanished = self.vanished(current).await?;
         for entry in &vanished {
-            if let Some(digest) = entry_digest(entry) {
-                *self.rescues.entry(digest).or_default() += 1;
+            if let Some(digest) = entry.digest() {
+                *self.rescues.entry(digest.clone()).or_default() += 1;
             }
         }
         let mut index = current.map(|tag| tag.index.clone()).unwrap_or_default();
-        index.entries.retain(|entry| {
-            entry_digest(entry).is_none_or(|digest| !self.change.remove.contains(&digest) && !self.dropped.contains(&digest))
-        });
+        let stays = |digest: &Digest| !self.change.remove.contains(digest) && !self.dropped.contains(digest);
+        index.entries.retain(|entry| entry.digest().is_none_or(stays));
         index.entries.extend(vanished);
         for wanted in &self.change.add {
             if !index.contains(&wanted.digest) {
@@ -274,13 +272,13 @@ impl<'a> Rewrite<'a> {
 
     /// Entries that were read in this rewrite, are not listed now, and whose manifests are there: a race took them away.
     async fn vanished(&mut self, current: Option<&FallbackTag>) -> Result<Vec<RawEntry>, RegistryError> {
-        let listed: HashSet<Digest> = current.iter().flat_map(|tag| &tag.index.entries).filter_map(entry_digest).collect();
+        let listed: HashSet<Digest> = current.iter().flat_map(|tag| &tag.index.entries).filter_map(|entry| entry.digest().cloned()).collect();
         let mut vanished = Vec::new();
         for entry in self.seen.clone() {
-            let Some(digest) = entry_digest(&entry) else { continue };
-            let wanted_away = self.change.remove.contains(&digest) || self.dropped.contains(&digest);
-            let given_up = self.rescues.get(&digest).is_some_and(|rescues| *rescues >= MOST_RESCUES);
-            if !listed.contains(&digest) && !wanted_away && !given_up && self.is_there(&digest).await? {
+            let Some(digest) = entry.digest() else { continue };
+            let wanted_away = self.change.remove.contains(digest) || self.dropped.contains(digest);
+            let given_up = self.rescues.get(digest).is_some_and(|rescues| *rescues >= MOST_RESCUES);
+            if !listed.contains(digest) && !wanted_away && !given_up && self.is_there(digest).await? {
                 vanished.push(entry);
             }
         }
@@ -336,7 +334,7 @@ impl<'a> Rewrite<'a> {
     /// After a refusal: leaves out entries of others whose manifests are gone. Without one the refusal stands.
     async fn drop_dangling(&mut self, refusal: RegistryError, merged: &RawIndex) -> Result<Write, RegistryError> {
         const MOST_ASKED: usize = 100;
-        let listed: Vec<Digest> = merged.entries.iter().filter_map(entry_digest).collect();
+        let listed: Vec<Digest> = merged.entries.iter().filter_map(|entry| entry.digest().cloned()).collect();
         let named = refusal.answer().map(|answer| answer.unknown.as_slice()).unwrap_or_default();
         let mut suspects: Vec<Digest> = named.iter().filter(|digest| listed.contains(digest)).cloned().collect();
         if suspects.is_empty() {
@@ -389,21 +387,11 @@ impl<'a> Rewrite<'a> {
     }
 
     async fn is_satisfied(&mut self, current: Option<&FallbackTag>) -> Result<bool, RegistryError> {
-        let lists =
-            |digest: &Digest| current.is_some_and(|tag| tag.index.entries.iter().any(|entry| entry_digest(entry).as_ref() == Some(digest)));
-        let added = self.change.add.iter().all(|wanted| lists(&wanted.digest));
-        let removed = !self.change.remove.iter().any(&lists) && !self.dropped.iter().any(&lists);
+        let names = |digest: &Digest| current.is_some_and(|tag| tag.index.entries.iter().any(|entry| entry.digest() == Some(digest)));
+        let added = self.change.add.iter().all(|wanted| current.is_some_and(|tag| tag.index.contains(&wanted.digest)));
+        let removed = !self.change.remove.iter().any(names) && !self.dropped.iter().any(names);
         Ok(added && removed && self.vanished(current).await?.is_empty())
     }
-}
-
-/// The digest of an entry, also of one that is no complete descriptor.
-fn entry_digest(entry: &RawEntry) -> Option<Digest> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        digest: Digest,
-    }
-    entry.digest().cloned().or_else(|| serde_json::from_str::<Named>(entry.raw()).ok().map(|named| named.digest))
 }
 
 #[cfg(test)]

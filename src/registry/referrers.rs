@@ -11,7 +11,7 @@ use super::options::ReferrersMode;
 use super::pages::Pages;
 use super::session::{Locator, Session};
 use super::transport::Answer;
-use crate::oci::{ArtifactType, Digest, RawEntry, RawIndex, ReferrersPage, Tag, media_type};
+use crate::oci::{ArtifactType, Descriptor, Digest, RawEntry, RawIndex, ReferrersPage, Tag, media_type};
 
 /// Where a listing came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,9 +25,9 @@ pub enum ListingSource {
 /// The referrers of one subject.
 #[derive(Debug, Clone)]
 pub struct Listing {
-    /// The entries, in the registry's order, as they were written.
-    pub entries: Vec<RawEntry>,
-    /// How many were read before the filter was applied here.
+    /// The entries that are descriptors, in the registry's order, without content inlined in them.
+    pub entries: Vec<Descriptor>,
+    /// How many were listed, before the filter was applied here and with those that are no descriptors.
     pub total: usize,
     /// Where they came from.
     pub source: ListingSource,
@@ -97,11 +97,12 @@ impl Session {
                 Err(_) => support.lacks_api(self.repository(), Instant::now()),
             }
         }
-        let tag = self.fallback_tag(subject).await?.tag;
-        let (tag, entries) = tag.map_or((None, Vec::new()), |tag| (Some(tag.digest), tag.index.entries));
-        let total = entries.len();
-        let entries = chosen(entries, artifact_type);
-        Ok(Listing { entries, total, source: ListingSource::FallbackTag, filtered: false, tag })
+        let (source, filtered) = (ListingSource::FallbackTag, false);
+        let Some(tag) = self.fallback_tag(subject).await?.tag else {
+            return Ok(Listing { entries: Vec::new(), total: 0, source, filtered, tag: None });
+        };
+        let entries = chosen(tag.index.entries.iter().filter_map(RawEntry::descriptor), artifact_type).collect();
+        Ok(Listing { entries, total: tag.index.entries.len(), source, filtered, tag: Some(tag.digest) })
     }
 
     /// The API's listing, or the answer that says that there is no such API.
@@ -117,7 +118,7 @@ impl Session {
         }
         let most = self.options().limits.referrers;
         let mut pages = Pages::new(&operation);
-        let (mut next, mut entries, mut filtered) = (Some(url), Vec::new(), artifact_type.is_some());
+        let (mut next, mut entries, mut total, mut filtered) = (Some(url), Vec::new(), 0, artifact_type.is_some());
         let mut first = true;
         while let Some(url) = next {
             let answer = pages.get(self, url, media_type::OCI_INDEX).await?;
@@ -130,24 +131,24 @@ impl Session {
             if !answer.is_success() {
                 return Err(self.refusal(&operation, &answer));
             }
-            let index = read.map_err(|error| self.protocol(&operation, &format!("the listing is malformed: {error}")))?;
+            let page = read.map_err(|error| self.protocol(&operation, &format!("the listing is malformed: {error}")))?;
             if !is_listing {
                 return Err(self.protocol(&operation, "a page of the listing is no image index"));
             }
-            entries.extend(index.entries);
-            if entries.len() > most {
+            total += page.raw().len();
+            if total > most {
                 return Err(RegistryError::LimitExceeded {
                     operation,
                     what: "the subject has too many referrers".to_owned(),
                     limit: most as u64,
                 });
             }
+            // What a registry says it left out it may yet have let through, so the filter is applied here in any case.
+            entries.extend(chosen(page.descriptors(), artifact_type));
             filtered &= applied_filter(&answer);
             next = pages.next(self, &answer)?;
         }
-        // What a registry says it left out it may yet have let through, so the filter is applied here in any case.
-        let total = entries.len();
-        Ok(Ok(Listing { entries: chosen(entries, artifact_type), total, source: ListingSource::Api, filtered, tag: None }))
+        Ok(Ok(Listing { entries, total, source: ListingSource::Api, filtered, tag: None }))
     }
 
     /// Whether an answer says that there is no referrers API. A repository that does not exist says nothing of the API.
@@ -210,9 +211,8 @@ fn applied_filter(answer: &Answer) -> bool {
     applied.any(|filter| filter.trim().eq_ignore_ascii_case("artifactType"))
 }
 
-/// The entries that could be of one type.
-fn chosen(entries: Vec<RawEntry>, artifact_type: Option<&ArtifactType>) -> Vec<RawEntry> {
-    let Some(wanted) = artifact_type else { return entries };
-    let passes = |entry: &RawEntry| entry.descriptor().is_some_and(|descriptor| descriptor.could_be_of(wanted.as_str()));
-    entries.into_iter().filter(passes).collect()
+/// The entries that could be of one type. What is inlined in them is not kept: nobody reads it.
+fn chosen(entries: impl Iterator<Item = Descriptor>, artifact_type: Option<&ArtifactType>) -> impl Iterator<Item = Descriptor> {
+    let passes = move |entry: &Descriptor| artifact_type.is_none_or(|wanted| entry.could_be_of(wanted.as_str()));
+    entries.filter(passes).map(|entry| Descriptor { data: None, ..entry })
 }

@@ -31,7 +31,7 @@ fn thing() -> ArtifactType {
 }
 
 fn digests(listing: &affix::registry::Listing) -> Vec<Digest> {
-    let mut digests: Vec<_> = listing.entries.iter().filter_map(|entry| entry.digest().cloned()).collect();
+    let mut digests: Vec<_> = listing.entries.iter().map(|entry| entry.digest.clone()).collect();
     digests.sort();
     digests
 }

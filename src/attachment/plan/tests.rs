@@ -32,7 +32,7 @@ fn wanting(date: &str, listing: &[Descriptor]) -> Observed {
     Observed {
         subject: subject(),
         wanted: Listed::Content { content: mark(date), mark: Some(keys) },
-        listing: Ok(listing.iter().map(RawEntry::from).collect()),
+        listing: Ok(listing.to_vec()),
         fetched: BTreeMap::new(),
         known: Known::default(),
         ours: BTreeSet::new(),
@@ -213,6 +213,42 @@ fn of_signatures_that_verify_the_earliest_stays_and_without_one_the_target_is_si
     assert_eq!((plan.action, plan.remove), (attach(NOON), vec![second.digest]), "what an old key signed goes once the new is there");
 }
 
+/// The same with what a pass keeps of the listing.
+fn condense(observed: Observed) -> Observed {
+    let Listed::Content { content, mark } = &observed.wanted else { panic!("{observed:?}") };
+    let (entries, now) = (observed.listing.clone().unwrap(), at(NOON).instant());
+    let listing = Ok(adoption::condensed(content, mark.as_ref(), &observed.subject, &[], &observed.ours, now, entries));
+    Observed { listing, ..observed }
+}
+
+#[test]
+fn of_a_large_listing_no_more_is_kept_than_the_plan_reads() {
+    let padded = |entry: Descriptor| {
+        let mut entry = Descriptor { media_type: "m".repeat(10_000), ..entry };
+        entry.annotations.insert("padding".to_owned(), "x".repeat(10_000));
+        entry
+    };
+    let created = |nth: u32| format!("2026-11-22T12:{:02}:{:02}Z", nth / 60, nth % 60);
+    // Of another content: only the time of the newest counts.
+    let plain = |content: &str| TargetContent { annotations: BTreeMap::from([("k".to_owned(), content.to_owned())]), ..mark("2030-01-01") };
+    let listing = |content: &str| (0..1000).map(|nth| padded(plain(content).attach_to(&subject(), at(&created(nth))).listed)).collect();
+    let observed = Observed {
+        wanted: Listed::Content { content: plain("ours"), mark: None },
+        listing: Ok(listing("theirs")),
+        ..wanting("2030-01-01", &[])
+    };
+    let kept = condense(observed.clone());
+    assert_eq!(planned(&kept), planned(&observed));
+    let bytes = |observed: &Observed| serde_json::to_vec(observed.listing.as_ref().unwrap()).unwrap().len();
+    assert!(bytes(&observed) > 20 << 20 && bytes(&kept) < 1000, "{} bytes are kept", bytes(&kept));
+    // Marks: each ranks by its time and its date, and by nothing else of it.
+    let marks: Vec<Descriptor> = (0..1000).map(|nth| padded(listed("2031-01-01", &created(nth)))).collect();
+    let observed = wanting("2030-01-01", &marks);
+    let kept = condense(observed.clone());
+    assert_eq!(planned(&kept), planned(&observed));
+    assert!(bytes(&kept) < 300_000, "{} bytes are kept", bytes(&kept));
+}
+
 proptest::proptest! {
     /// Whatever is listed and whoever made it: the third pass at the latest finds nothing to do, and nothing of others is removed.
     #[test]
@@ -226,7 +262,9 @@ proptest::proptest! {
         let mut ours: BTreeSet<Digest> = listing.iter().take(ours).map(|entry| entry.digest.clone()).collect();
         let mut history = Vec::new();
         for _ in 0..3 {
-            let plan = planned(&Observed { ours: ours.clone(), ..wanting(&date(wanted), &listing) });
+            let observed = Observed { ours: ours.clone(), ..wanting(&date(wanted), &listing) };
+            let plan = planned(&observed);
+            proptest::prop_assert_eq!(&planned(&condense(observed)), &plan);
             proptest::prop_assert!(plan.remove.iter().all(|removed| ours.contains(removed)));
             listing.retain(|entry| !plan.remove.contains(&entry.digest));
             if let Action::Attach { created, .. } = &plan.action {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 
 use super::model::{Node, NodeKind, Referrer, Tree};
-use crate::oci::{Descriptor, ImageIndex, Manifest, Platform, RawEntry, Reference, annotation, media_type};
+use crate::oci::{Descriptor, ImageIndex, Manifest, Platform, Reference, annotation, media_type};
 use crate::registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Session};
 
 /// How many referrers are asked for their own; a tree that is larger says how many were not.
@@ -144,8 +144,7 @@ impl Gatherer<'_> {
     fn referrers<'b>(&'b self, subject: &'b Descriptor, follow: bool) -> BoxFuture<'b, Result<Vec<Referrer>, String>> {
         async move {
             let listing = self.session.referrers(&subject.digest, None).await.map_err(|error| error.to_string())?;
-            let described = listing.entries.iter().filter_map(RawEntry::descriptor);
-            let mut referrers = join_all(described.map(|entry| self.referrer(entry, follow))).await;
+            let mut referrers = join_all(listing.entries.iter().map(|entry| self.referrer(entry, follow))).await;
             referrers.sort_by(|a, b| (created(a), &a.digest).cmp(&(created(b), &b.digest)));
             Ok(referrers)
         }
