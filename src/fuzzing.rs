@@ -4,7 +4,9 @@
 //! corpus and on random bytes in every test run, so the two can never test different things.
 #![allow(clippy::panic, clippy::expect_used, reason = "a property that is broken is told by a panic, and nothing but tests calls these")]
 
-use crate::oci::{Host, Manifest, Platform, PlatformPattern, RawEntry, RawIndex, Reference, ReferrersPage, Repository, media_type, most_values};
+use crate::oci::{
+    Host, Manifest, Platform, PlatformPattern, RawEntry, RawIndex, Reference, ReferrersPage, Repository, media_type, most_values,
+};
 use crate::registry::doors;
 
 /// A property of one parser.

@@ -30,6 +30,8 @@ const STOPPING: &str = "the end";
 /// When they cannot start; whatever happens later is retried.
 pub async fn run(options: Options) -> Result<(), StartError> {
     let (config, stop) = service::begin().await?;
+    let registries = options.registries.without_server(service::api_server(&config), &stop).await;
+    let options = Options { registries, ..options };
     serve(options, Client::try_from(config)?, Arc::new(Timestamp::now), stop).await
 }
 

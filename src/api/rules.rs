@@ -199,12 +199,12 @@ pub(super) fn value_or_value_from() -> Rule {
     rule("has(self.value) != has(self.valueFrom)", "set exactly one of value, valueFrom in each file")
 }
 
-/// `artifact.files[].name`: a file name that no reader refuses to write.
+/// `artifact.files[].name`: a file name that no reader refuses to write, or writes outside of its folder.
 pub(super) fn file_name() -> Rule {
     rule(
-        r"self.matches('^[^/\\\\\\x00-\\x1f\\x7f]+(/[^/\\\\\\x00-\\x1f\\x7f]+)*$') && !self.matches('(^|/)[.][.]?(/|$)')",
-        "not a file name: readers write the layer under this name, so it must be relative, without empty, . or .. parts, \
-         backslashes and control characters, for example b1b1.sig",
+        r"self.matches('^[^/\\\\:\\x00-\\x1f\\x7f-\\x{9f}]+$') && !self.matches('^[.][.]?$')",
+        "not a file name: whoever pulls the artifact writes the layer under this name, so it must be bare: without a folder (/), \\\\, : \
+         and control characters, and neither . nor .., for example b1b1.sig",
     )
 }
 

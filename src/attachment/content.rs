@@ -185,3 +185,39 @@ impl TargetContent {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = r#"{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,"data":"e30="}"#;
+
+    /// These bytes stand in registries, and status knows their hashes: a version that writes others attaches everything once more.
+    #[test]
+    fn the_bytes_of_an_attachment_and_the_hash_of_its_content_are_those_of_every_version_before() {
+        let subject = Descriptor::plain(media_type::OCI_INDEX, format!("sha256:{}", "a1".repeat(32)).parse().unwrap(), 511);
+        let named = format!(r#""subject":{{"mediaType":"{}","digest":"{}","size":511}}"#, media_type::OCI_INDEX, subject.digest);
+        let title = r#"{"org.opencontainers.image.title":"b1b1.sig"}"#;
+        let file =
+            Descriptor { annotations: serde_json::from_str(title).unwrap(), ..Descriptor::of("application/octet-stream", b"signature") };
+        let layer = format!(r#"{{"mediaType":"application/octet-stream","digest":"{}","size":9,"annotations":{title}}}"#, file.digest);
+        for (layers, layer) in [(Vec::new(), EMPTY), (vec![file.clone()], layer.as_str())] {
+            let content = TargetContent {
+                artifact_type: "application/vnd.demo.artifact.lifecycle".parse().unwrap(),
+                annotations: BTreeMap::from([("demo/k".to_owned(), "ü<>&".to_owned())]),
+                layers,
+                blobs: Vec::new(),
+            };
+            let head = format!(
+                r#"{{"schemaVersion":2,"mediaType":"{}","artifactType":"application/vnd.demo.artifact.lifecycle","config":{EMPTY},"layers":[{layer}]"#,
+                media_type::OCI_MANIFEST
+            );
+            let made = content.attach_to(&subject, "2026-11-23T17:33:35Z".parse().unwrap());
+            let written =
+                format!(r#"{head},{named},"annotations":{{"demo/k":"ü<>&","org.opencontainers.image.created":"2026-11-23T17:33:35Z"}}}}"#);
+            assert_eq!(String::from_utf8_lossy(&made.bytes), written);
+            assert_eq!(content.hash(), Digest::sha256(format!(r#"{head},"annotations":{{"demo/k":"ü<>&"}}}}"#).as_bytes()));
+        }
+    }
+}

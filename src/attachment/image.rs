@@ -125,7 +125,7 @@ impl Image {
                             EntryKind::Index
                         }
                         Some(Err(why)) => EntryKind::Unreadable(why.clone()),
-                        None => EntryKind::Unreadable(Problem::new(Reason::LimitExceeded, "indexes are nested deeper than affix looks")),
+                        None => EntryKind::Unreadable(Problem::new(Reason::LimitExceeded, "the nested index was not read")),
                     },
                 }
             };

@@ -63,6 +63,9 @@ pub(super) struct Args {
     /// Referrers of one manifest at which affix adds no more; no limit without it
     #[arg(long, value_name = "COUNT", help_heading = "Registries")]
     referrers_limit: Option<usize>,
+    /// Longest time for one pass over one resource, whatever its spec.timeout says
+    #[arg(long, value_name = "DURATION", default_value = "10m", help_heading = "Registries")]
+    max_pass_time: GoDuration,
 }
 
 /// How replicas agree on the one that works.
@@ -134,7 +137,11 @@ impl Args {
             kube_api_qps: self.kube_api_qps,
             kube_api_burst: self.kube_api_burst,
             registries: self.registries.options(),
-            engine: EngineOptions { most_referrers: self.referrers_limit, ..EngineOptions::default() },
+            engine: EngineOptions {
+                most_referrers: self.referrers_limit,
+                longest_pass: Some(pause(&self.max_pass_time)),
+                ..EngineOptions::default()
+            },
         }
     }
 }

@@ -39,6 +39,12 @@ pub(super) struct RegistryArgs {
     /// Deepest nesting of indexes that is walked
     #[arg(long, value_name = "LEVELS", default_value_t = 4)]
     max_index_depth: usize,
+    /// Most bytes of all pages of one listing together
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
+    max_listing_bytes: u64,
+    /// Most bytes that one pass over one resource, or one look at an image, takes from a registry in all
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
+    max_pass_bytes: u64,
 }
 
 /// Where a long-running command can be asked how it is.
@@ -87,6 +93,8 @@ impl RegistryArgs {
                 referrers: self.max_referrers,
                 index_entries: self.max_index_entries,
                 depth: self.max_index_depth,
+                listing_bytes: self.max_listing_bytes,
+                session_bytes: self.max_pass_bytes,
                 ..Limits::default()
             },
             ..registry::Options::default()

@@ -15,6 +15,7 @@ mod flags;
 mod interrupt;
 mod logging;
 mod login;
+mod panics;
 mod pin;
 mod plan;
 mod report;
@@ -89,6 +90,7 @@ enum Command {
 /// Runs a subcommand to its end. Errors are written to stderr; the exit code says how it went.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
+    panics::tell_only_the_place();
     let is_operator = matches!(cli.command, Command::Controller(_) | Command::Webhook(_));
     // A command waits for the network and for little else: to start threads would take longer than what they could share.
     let mut runtime = if is_operator { Builder::new_multi_thread() } else { Builder::new_current_thread() };

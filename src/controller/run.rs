@@ -60,6 +60,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         election.check().map_err(RunError::Election)?;
     }
     let (mut config, shutdown) = service::begin().await?;
+    let api_server = service::api_server(&config);
     // A second try of a write would leave without a look at the gate, so whoever writes tries again.
     config.default_retry = false;
     let leadership = Arc::new(if options.leader_election.is_some() { Leadership::standby() } else { Leadership::alone() });
@@ -91,6 +92,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 
     let registries =
         registry::Options { observer: metrics.registries.clone(), write_gate: leadership.gate().clone(), ..options.registries.clone() };
+    let registries = registries.without_server(api_server, &shutdown).await;
     let engine = Engine::new(Registries::new(registries), options.engine.clone());
     let gate = leadership.gate().clone();
     let patience = if election.is_some() { HANDOVER } else { DRAIN };

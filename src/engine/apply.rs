@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures::future::{BoxFuture, Shared, join_all};
+use futures::future::{BoxFuture, Shared, join_all, try_join_all};
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::{Reason, TargetState, TargetStatus};
 use crate::attachment::{Action, Attachment, Created, Entry, Existing, Listed, Problem, TargetPlan};
 use crate::oci::{Descriptor, Digest, annotation, media_type};
-use crate::registry::{FallbackChange, ListingSource, Locator, Session};
+use crate::registry::{FallbackChange, ListingSource, Locator, RegistryError, Session};
 
 use super::claims::Claims;
 use super::dry_run;
@@ -102,8 +102,7 @@ impl Pass<'_> {
                             }
                         });
                     }
-                    let seen_before = target.observed.known.attachment.is_some()
-                        || target.extent.referrers > 0;
+                    let seen_before = target.observed.known.attachment.is_some() || target.extent.referrers > 0;
                     let push = Push { subject: target.observed.subject.clone(), attachment, blobs, source: target.source, seen_before };
                     pushes.push((target, push, *supersedes));
                 }
@@ -239,10 +238,26 @@ pub(super) async fn push_all(
     .await
 }
 
+/// Whether a manifest was refused for a blob: the registry said that it has it, and has it no longer, or never had it here.
+fn lacks_blobs(error: &RegistryError) -> bool {
+    let codes = error.answer().map(|answer| answer.codes.as_slice()).unwrap_or_default();
+    codes.iter().any(|code| matches!(code.as_str(), "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN"))
+}
+
 async fn push_one(session: &Session, push: &Push, notes: &mut Vec<Note>) -> Result<Pushed, Failure> {
     let digest = push.attachment.digest();
     let at = Locator::Digest(digest.clone());
-    let put = session.put_manifest(&at, media_type::OCI_MANIFEST, push.attachment.bytes.clone());
+    let put_once = || session.put_manifest(&at, media_type::OCI_MANIFEST, push.attachment.bytes.clone());
+    let put = async {
+        match put_once().await {
+            Err(error) if lacks_blobs(&error) => {
+                let blobs = push.blobs.iter().cloned().chain([Bytes::from_static(b"{}")]);
+                try_join_all(blobs.map(|bytes| session.put_blob(bytes))).await?;
+                put_once().await
+            }
+            other => other,
+        }
+    };
     match push.source {
         ListingSource::Api => {
             if put.await?.subject_acknowledged.as_ref() == Some(&push.subject.digest) {

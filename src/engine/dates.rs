@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 
 use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{EndOfLifeDate, MOST_CANDIDATES};
-use crate::oci::{Descriptor, Digest, annotation};
+use crate::oci::{Digest, annotation};
 
 use super::failure::Failure;
 use super::pass::Pass;
@@ -37,7 +37,7 @@ impl Pass<'_> {
     /// The date of the mark on `subject` that is as affix would write it, whoever made it.
     async fn date_on(&self, wanted: &Supersession, subject: &Digest) -> Result<Option<EndOfLifeDate>, Failure> {
         let listing = self.session.referrers(subject, Some(&wanted.artifact_type)).await?;
-        let mut marks: Vec<Descriptor> = listing.entries;
+        let mut marks = listing.entries;
         // A registry that lists annotations lists this one, and not all may be read.
         marks.retain(|entry| entry.annotations.is_empty() || entry.annotations.contains_key(&wanted.annotation));
         marks.sort_by(|a, b| b.annotations.get(annotation::CREATED).cmp(&a.annotations.get(annotation::CREATED)));

@@ -67,7 +67,7 @@ impl Engine {
         if deletion.made.is_empty() {
             return Deleted::default();
         }
-        let deadline = Instant::now() + deletion.timeout;
+        let deadline = Instant::now() + self.options.bounded(deletion.timeout);
         let Deletion { reference, access, .. } = deletion;
         let session = match self.registries().open(&reference.host, &reference.repository, access.clone()) {
             Ok(session) => session.until(deadline),

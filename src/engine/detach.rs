@@ -56,7 +56,7 @@ impl Engine {
     /// Removes what a pass of [`Mode::Detach`](super::Mode::Detach) has `found` for `request`. What could not be removed is a failed row and stays
     /// among the leftovers.
     pub async fn detach(&self, request: &Request, found: Outcome) -> Outcome {
-        let deadline = Instant::now() + request.timeout;
+        let deadline = Instant::now() + self.options.bounded(request.timeout);
         let reference = &request.intent.reference;
         let session = match self.registries().open(&reference.host, &reference.repository, request.access.clone()) {
             Ok(session) => session.until(deadline),

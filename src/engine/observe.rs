@@ -1,11 +1,13 @@
 //! Observe: what the registry holds. Reads only.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 
+use futures::StreamExt as _;
 use futures::future::join_all;
 
 use crate::api::Reason;
-use crate::attachment::{Image, Problem};
+use crate::attachment::{Image, ImageError, Problem};
 use crate::oci::{Descriptor, Digest, ImageIndex, ImageManifest, Manifest, Platform, Reference, media_type};
 use crate::registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Session};
 
@@ -27,17 +29,20 @@ pub(super) async fn resolve(session: &Session, reference: &Reference, limits: &L
     let (fetched, tag_moved) = fetch_root(session, reference).await?;
     let root = fetched.descriptor();
     let (nested, config_platform) = match &fetched.manifest {
-        Manifest::Index(index) => (walk(session, index, limits).await, None),
+        Manifest::Index(index) => (walk(session, index, limits).await?, None),
         Manifest::Image(image) => (BTreeMap::new(), platform_of(session, image, limits).await?),
     };
-    let image = Image::lay_out(&root, &fetched.manifest, &nested, config_platform, limits.index_entries).map_err(|error| {
-        let reason = match error {
-            crate::attachment::ImageError::Attachment(_) => Reason::InvalidReference,
-            crate::attachment::ImageError::TooManyEntries(_) => Reason::LimitExceeded,
-        };
-        Failure::new(reason, format_args!("spec.image: {error}"))
-    })?;
+    let image =
+        Image::lay_out(&root, &fetched.manifest, &nested, config_platform, limits.index_entries).map_err(|error| unusable(&error))?;
     Ok(Resolved { root, image, tag_moved })
+}
+
+fn unusable(error: &ImageError) -> Failure {
+    let reason = match error {
+        ImageError::Attachment(_) => Reason::InvalidReference,
+        ImageError::TooManyEntries(_) => Reason::LimitExceeded,
+    };
+    Failure::new(reason, format_args!("spec.image: {error}"))
 }
 
 /// With both a tag and a digest the tag is asked: where it still names the digest, one request does for both.
@@ -59,34 +64,53 @@ pub(super) fn locator(reference: &Reference) -> Result<Locator, Failure> {
         .ok_or_else(|| Failure::new(Reason::InvalidReference, format_args!("{reference} names neither a tag nor a digest")))
 }
 
+/// Nested indexes, or why one could not be read, by digest.
+pub(super) type Nested = BTreeMap<Digest, Result<ImageIndex, Problem>>;
+
 /// Fetches nested indexes, one wave a level. One that cannot be read is that target's failure alone.
-pub(super) async fn walk(session: &Session, index: &ImageIndex, limits: &Limits) -> BTreeMap<Digest, Result<ImageIndex, Problem>> {
-    let mut seen: BTreeMap<Digest, Result<ImageIndex, Problem>> = BTreeMap::new();
+///
+/// # Errors
+/// When the indexes together have more entries than an image may have: then no more of them are held.
+pub(super) async fn walk(session: &Session, index: &ImageIndex, limits: &Limits) -> Result<Nested, Failure> {
+    const SIDE_BY_SIDE: usize = 8;
+    let mut seen = Nested::new();
+    let mut entries = index.manifests.len();
     let mut wave: Vec<Descriptor> = Image::nested_in(index).cloned().collect();
     for _ in 0..limits.depth {
         wave.retain(|descriptor| !seen.contains_key(&descriptor.digest));
         wave.sort_by(|a, b| a.digest.cmp(&b.digest));
         wave.dedup_by(|a, b| a.digest == b.digest);
-        wave.truncate(limits.index_entries.saturating_sub(seen.len()));
         if wave.is_empty() {
             break;
         }
-        let answers = manifests(session, wave.iter().map(|descriptor| &descriptor.digest)).await;
+        let fetches = wave.into_iter().map(|descriptor| async move {
+            let answer = session.manifest(&Locator::Digest(descriptor.digest.clone())).await;
+            (descriptor.digest, answer)
+        });
+        let mut answers = pin!(futures::stream::iter(fetches).buffered(SIDE_BY_SIDE));
         let mut next = Vec::new();
-        for (descriptor, answer) in wave.iter().zip(answers) {
+        while let Some((digest, answer)) = answers.next().await {
             let index = match answer {
                 Ok(Fetched { manifest: Manifest::Index(index), .. }) => {
+                    entries += index.manifests.len();
+                    if entries > limits.index_entries {
+                        return Err(unusable(&ImageError::TooManyEntries(limits.index_entries)));
+                    }
                     next.extend(Image::nested_in(&index).cloned());
                     Ok(index)
                 }
                 Ok(_) => Err(Problem::new(Reason::UnsupportedMediaType, "the entry is listed as an index and is none")),
                 Err(error) => Err(Failure::from(error).problem),
             };
-            seen.insert(descriptor.digest.clone(), index);
+            seen.insert(digest, index);
         }
         wave = next;
     }
-    seen
+    let too_deep = || Problem::new(Reason::LimitExceeded, format_args!("indexes are nested deeper than {} levels", limits.depth));
+    for descriptor in wave {
+        seen.entry(descriptor.digest).or_insert_with(|| Err(too_deep()));
+    }
+    Ok(seen)
 }
 
 /// Several manifests side by side, in the order of `digests`.

@@ -99,11 +99,20 @@ pub struct EngineOptions {
     pub warn_referrers: usize,
     /// Referrers of one subject at which affix adds no more. Default: no limit of its own.
     pub most_referrers: Option<usize>,
+    /// Longest time for a pass, whatever its resource asks for. Default: no limit of its own.
+    pub longest_pass: Option<Duration>,
+}
+
+impl EngineOptions {
+    /// How long a pass may take whose resource asks for `timeout`.
+    pub(super) fn bounded(&self, timeout: Duration) -> Duration {
+        self.longest_pass.map_or(timeout, |longest| longest.min(timeout))
+    }
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { most_targets: 100, warn_referrers: 40, most_referrers: None }
+        Self { most_targets: 100, warn_referrers: 40, most_referrers: None, longest_pass: None }
     }
 }
 
@@ -130,7 +139,7 @@ impl Engine {
 
     /// One pass. Every failure is in the outcome; the pass ends within the request's time-out, but for what `journal` takes.
     pub async fn run(&self, request: &Request, journal: &impl Journal, claims: &impl Claims, now: Timestamp) -> Outcome {
-        let deadline = Instant::now() + request.timeout;
+        let deadline = Instant::now() + self.options.bounded(request.timeout);
         let reference = &request.intent.reference;
         let session = match self.registries.open(&reference.host, &reference.repository, request.access.clone()) {
             Ok(session) => session.until(deadline).routine(request.routine),
@@ -269,7 +278,17 @@ impl Pass<'_> {
     }
 
     pub(super) fn timed_out(&self) -> Failure {
-        let seconds = self.request.timeout.as_secs_f64();
+        let (asked, allowed) = (self.request.timeout, self.engine.options.bounded(self.request.timeout));
+        let seconds = asked.as_secs_f64();
+        if allowed < asked {
+            return Failure::new(
+                Reason::LimitExceeded,
+                format_args!(
+                    "the pass was not done within {} s, the operator's limit for one pass, where spec.timeout asks for {seconds} s",
+                    allowed.as_secs_f64()
+                ),
+            );
+        }
         Failure::new(
             Reason::RegistryUnavailable,
             format_args!("{} did not answer within spec.timeout ({seconds} s)", self.request.intent.reference.host),

@@ -269,7 +269,7 @@ impl Pass<'_> {
             Err(error) => return Err(error.into()),
         };
         let Manifest::Index(index) = &fetched.manifest else { return Ok(BTreeSet::from([root])) };
-        let nested = observe::walk(self.session, index, limits).await;
+        let nested = observe::walk(self.session, index, limits).await?;
         let mut reached = BTreeSet::from([root]);
         reached.extend(index.manifests.iter().map(|entry| entry.digest.clone()));
         for (digest, index) in nested {

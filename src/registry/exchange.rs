@@ -183,7 +183,10 @@ impl Session {
             trial.answered(answer.status);
             drop(trial);
             answer.own &= !strayed;
-            self.inner.count_bytes(answer.body.len());
+            // Of several answers at once each was read with what was left before.
+            if self.inner.count_bytes(answer.body.len()) > options.limits.session_bytes {
+                return Err(Fault::TooLarge(options.limits.session_bytes));
+            }
             match self.next_hop(request, &answer) {
                 Some(next) => url = next,
                 None => return Ok(answer),
@@ -217,9 +220,10 @@ impl Session {
             Fault::Certificate(why) => RegistryError::CertificateInvalid { operation, why },
             Fault::Network(why) | Fault::TimedOut(why) => RegistryError::Unreachable { operation, why },
             Fault::TooLarge(limit) => {
-                let left = self.options().limits.session_bytes.saturating_sub(self.inner.received());
-                let what = if limit >= left { "all answers of this pass together are too large" } else { "the answer is too large" };
-                let limit = if limit >= left { self.options().limits.session_bytes } else { limit };
+                let whole = self.options().limits.session_bytes;
+                let is_whole = limit >= whole.saturating_sub(self.inner.received());
+                let what = if is_whole { "all answers of this pass together are too large" } else { "the answer is too large" };
+                let limit = if is_whole { whole } else { limit };
                 RegistryError::LimitExceeded { operation, what: format!("{what}, in bytes"), limit }
             }
             Fault::TooManyRedirects(limit) => RegistryError::LimitExceeded { operation, what: "too many redirects".to_owned(), limit },

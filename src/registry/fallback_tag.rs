@@ -272,7 +272,8 @@ impl<'a> Rewrite<'a> {
 
     /// Entries that were read in this rewrite, are not listed now, and whose manifests are there: a race took them away.
     async fn vanished(&mut self, current: Option<&FallbackTag>) -> Result<Vec<RawEntry>, RegistryError> {
-        let listed: HashSet<Digest> = current.iter().flat_map(|tag| &tag.index.entries).filter_map(|entry| entry.digest().cloned()).collect();
+        let listed: HashSet<Digest> =
+            current.iter().flat_map(|tag| &tag.index.entries).filter_map(|entry| entry.digest().cloned()).collect();
         let mut vanished = Vec::new();
         for entry in self.seen.clone() {
             let Some(digest) = entry.digest() else { continue };

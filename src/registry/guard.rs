@@ -4,16 +4,19 @@
 //! token realms, upload locations) and to a proxy. Names of metadata services are refused before DNS is asked, since what
 //! they resolve to is not always an address that gives itself away.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use hyper_util::client::legacy::connect::dns::Name;
 use tower::Service;
 use url::Url;
+
+use super::denied_server::DeniedServer;
 
 /// Names under which clouds and clusters serve credentials to whoever asks from inside.
 const FORBIDDEN_NAMES: [&str; 15] = [
@@ -50,7 +53,15 @@ pub(super) struct Guard {
     pub(super) deny_private_networks: bool,
     pub(super) allow_loopback: bool,
     pub(super) denied_addresses: Vec<IpAddr>,
+    pub(super) denied_servers: Vec<DeniedServer>,
+    /// Names that were asked at the port of a denied server: the resolver is told a name without its port.
+    pub(super) suspects: Arc<Mutex<BTreeSet<(String, u16)>>>,
 }
+
+/// Most names that are remembered; a registry chooses where it redirects to, and so how many.
+const MOST_SUSPECTS: usize = 4096;
+/// What is said of a denied server, whichever name or address led to it.
+const DENIED_SERVER: &str = "it is the server of the cluster's API";
 
 /// A host or an address that may not be dialled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,13 +83,15 @@ impl Guard {
     /// (the URL parser has turned decimal, octal and hexadecimal forms into the address that they mean).
     pub(super) fn check_url(&self, url: &Url) -> Result<(), NotAllowed> {
         let refuse = |why: String| Err(NotAllowed { host: authority(url), why });
-        let found = match url.host() {
+        let port = url.port_or_known_default().unwrap_or_default();
+        let address = match url.host() {
             None => return refuse("the URL names no host".to_owned()),
-            Some(url::Host::Domain(name)) => return self.check_name(name).or_else(refuse),
-            Some(url::Host::Ipv4(address)) => self.check(IpAddr::V4(address)),
-            Some(url::Host::Ipv6(address)) => self.check(IpAddr::V6(address)),
+            Some(url::Host::Domain(name)) => return self.check_name(name).and_then(|()| self.check_name_at(name, port)).or_else(refuse),
+            Some(url::Host::Ipv4(address)) => IpAddr::V4(address),
+            Some(url::Host::Ipv6(address)) => IpAddr::V6(address),
         };
-        found.or_else(|rule| refuse(rule.to_owned()))
+        let checked = self.check(address).and_then(|()| self.check_server(SocketAddr::new(address, port)));
+        checked.or_else(|rule| refuse(rule.to_owned()))
     }
 
     fn check_name(&self, name: &str) -> Result<(), String> {
@@ -90,6 +103,43 @@ impl Guard {
             return Err("it is a loopback name (--allow-loopback allows it)".to_owned());
         }
         Ok(())
+    }
+
+    /// Whether a denied server is asked by its name. A name that may yet lead to one is remembered for when it is resolved.
+    fn check_name_at(&self, name: &str, port: u16) -> Result<(), String> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let mut at_port = self.denied_servers.iter().filter(|server| server.port() == port).peekable();
+        if at_port.peek().is_none() {
+            return Ok(());
+        }
+        if at_port.any(|server| server.is_named(&name)) {
+            return Err(DENIED_SERVER.to_owned());
+        }
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        if suspects.len() >= MOST_SUSPECTS {
+            return Err("the registry has led to too many other hosts".to_owned());
+        }
+        suspects.insert((name, port));
+        Ok(())
+    }
+
+    /// Checks an address and its port; the error is the rule.
+    fn check_server(&self, address: SocketAddr) -> Result<(), &'static str> {
+        let mapped = match address.ip() {
+            IpAddr::V6(v6) => embedded_v4(v6).map(|v4| SocketAddr::new(v4.into(), address.port())),
+            IpAddr::V4(_) => None,
+        };
+        let is_denied = |address| self.denied_servers.iter().any(|server| server.is_at(address));
+        if is_denied(address) || mapped.is_some_and(is_denied) { Err(DENIED_SERVER) } else { Ok(()) }
+    }
+
+    /// Checks an address that `name` has turned out to have; the error is the rule.
+    fn check_resolved(&self, name: &str, address: IpAddr) -> Result<(), &'static str> {
+        self.check(address)?;
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ports = suspects.iter().filter(|(suspect, _)| *suspect == name).map(|(_, port)| *port);
+        ports.try_for_each(|port| self.check_server(SocketAddr::new(address, port)))
     }
 
     /// Checks an address that is about to be dialled; the error is the rule.
@@ -193,7 +243,9 @@ impl Service<Name> for GuardedResolver {
             let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
             for address in &addresses {
                 let ip = address.ip();
-                guard.check(ip).map_err(|rule| NotAllowed { host: host.clone(), why: format!("it resolves to {ip}: {rule}") })?;
+                guard
+                    .check_resolved(&host, ip)
+                    .map_err(|rule| NotAllowed { host: host.clone(), why: format!("it resolves to {ip}: {rule}") })?;
             }
             Ok(addresses.into_iter())
         })
@@ -275,6 +327,31 @@ mod tests {
         let guard = Guard { denied_addresses: vec![IpAddr::from([10, 96, 0, 1])], ..Guard::default() };
         for host in ["10.96.0.1", "[::ffff:10.96.0.1]"] {
             assert!(said(&guard, &format!("https://{host}/")).contains("denied by this installation"), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_denied_server_is_refused_by_its_name_by_each_of_its_addresses_and_by_other_names_for_them_at_its_port_alone() {
+        let named = DeniedServer::new("LocalHost.", 6443);
+        named.look_up().await;
+        for server in [named, DeniedServer::new("127.0.0.1", 6443)] {
+            let guard = Guard { denied_servers: vec![server.clone()], allow_loopback: true, ..Guard::default() };
+            for host in ["127.0.0.1", "2130706433", "[::ffff:127.0.0.1]"] {
+                assert!(said(&guard, &format!("https://{host}:6443/")).contains(DENIED_SERVER), "{host} {server:?}");
+                assert_eq!(said(&guard, &format!("https://{host}:5000/")), "allowed", "{host} {server:?}");
+            }
+            let resolve = async |guard: &Guard| {
+                let found = GuardedResolver(Arc::new(guard.clone())).call("localhost".parse().unwrap()).await;
+                found.err().map(|error| error.to_string())
+            };
+            assert_eq!(said(&guard, "https://localhost:5000/"), "allowed");
+            assert_eq!(resolve(&guard).await, None, "{server:?}");
+            let by_name = said(&guard, "https://localhost:6443/");
+            let resolved = resolve(&guard).await;
+            assert!(
+                by_name.contains(DENIED_SERVER) || resolved.as_deref().is_some_and(|said| said.contains(DENIED_SERVER)),
+                "{by_name} {resolved:?} {server:?}"
+            );
         }
     }
 

@@ -145,14 +145,15 @@ impl Session {
 
     fn read_manifest(&self, operation: &Operation, raw: Raw) -> Result<Fetched, RegistryError> {
         let unsupported = |what: String| RegistryError::UnsupportedMediaType { operation: operation.clone(), what: self.hide(&what) };
-        let (media_type, manifest) =
+        let (media_type, mut manifest) =
             Manifest::parse(raw.content_type.as_deref(), &raw.bytes).map_err(|error| unsupported(error.to_string()))?;
         let most = self.options().limits.index_entries;
-        if let Manifest::Index(index) = &manifest
-            && index.manifests.len() > most
-        {
-            let what = format!("the index has {} entries", index.manifests.len());
-            return Err(RegistryError::LimitExceeded { operation: operation.clone(), what, limit: most as u64 });
+        if let Manifest::Index(index) = &mut manifest {
+            if index.manifests.len() > most {
+                let what = format!("the index has {} entries", index.manifests.len());
+                return Err(RegistryError::LimitExceeded { operation: operation.clone(), what, limit: most as u64 });
+            }
+            index.manifests.iter_mut().for_each(|entry| entry.data = None);
         }
         let size = raw.bytes.len() as u64;
         let bytes = if matches!(manifest, Manifest::Index(_)) { Bytes::new() } else { raw.bytes };

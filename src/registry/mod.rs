@@ -9,6 +9,7 @@ mod auth;
 mod blobs;
 mod budget;
 mod challenge;
+mod denied_server;
 mod dial;
 mod docker_config;
 pub(crate) mod doors;
@@ -38,6 +39,7 @@ mod transport;
 mod upstream;
 mod write_gate;
 
+pub use denied_server::DeniedServer;
 pub use docker_config::{DockerConfigError, Keychain};
 pub use error::{Answered, ErrorKind, Object, Operation, RegistryError};
 pub use fallback_tag::{FallbackChange, FallbackOutcome};

@@ -4,6 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
+use super::denied_server::DeniedServer;
 use super::docker_config::Keychain;
 use super::host_pattern::HostPattern;
 use super::observer::{Observer, Unobserved};
@@ -25,6 +28,8 @@ pub struct Options {
     pub allow_http: bool,
     /// Further addresses that are never dialled, such as that of the cluster's API server.
     pub denied_addresses: Vec<IpAddr>,
+    /// Further servers that are never asked: unlike an address, one of these is a port too.
+    pub denied_servers: Vec<DeniedServer>,
     /// Requests in flight at once to one registry, over all passes. Default 32.
     pub max_requests_per_registry: usize,
     /// How much of what a registry sends is taken.
@@ -43,6 +48,19 @@ pub struct Options {
     pub write_gate: WriteGate,
 }
 
+impl Options {
+    /// The same with the cluster's API server denied, whose addresses are looked up now and followed until `stop`.
+    pub(crate) async fn without_server(mut self, server: Option<(String, u16)>, stop: &CancellationToken) -> Self {
+        if let Some((host, port)) = server {
+            let server = DeniedServer::new(&host, port);
+            server.look_up().await;
+            tokio::spawn(stop.clone().run_until_cancelled_owned(server.clone().follow()));
+            self.denied_servers.push(server);
+        }
+        self
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -51,6 +69,7 @@ impl Default for Options {
             allow_loopback: false,
             allow_http: true,
             denied_addresses: Vec::new(),
+            denied_servers: Vec::new(),
             max_requests_per_registry: 32,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -84,7 +103,7 @@ pub struct Limits {
     pub index_entries: usize,
     /// Levels of nested indexes that the engine walks. Default 4.
     pub depth: usize,
-    /// Bytes that one [`Session`](super::Session) takes in all. Default 64 MiB.
+    /// Bytes that one [`Session`](super::Session) takes in all. Default 32 MiB.
     pub session_bytes: u64,
 }
 
@@ -100,7 +119,7 @@ impl Default for Limits {
             referrers: 1000,
             index_entries: 1000,
             depth: 4,
-            session_bytes: 64 << 20,
+            session_bytes: 32 << 20,
         }
     }
 }

@@ -151,8 +151,9 @@ impl Inner {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn count_bytes(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Answers with the number so far.
+    pub(super) fn count_bytes(&self, bytes: usize) -> u64 {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64
     }
 
     pub(super) fn received(&self) -> u64 {

@@ -166,6 +166,8 @@ impl Upstreams {
             deny_private_networks: options.deny_private_networks,
             allow_loopback: options.allow_loopback,
             denied_addresses: options.denied_addresses.clone(),
+            denied_servers: options.denied_servers.clone(),
+            ..Guard::default()
         };
         guard.check_url(base).map_err(|refused| RegistryError::HostNotAllowed { host: host.to_string(), why: refused.why })?;
         let upstream = Arc::new(Upstream {

@@ -12,4 +12,4 @@ pub use listen::ListenAddress;
 pub use start::{Addresses, StartError};
 
 pub(crate) use health::Readiness;
-pub(crate) use start::{Probes, begin};
+pub(crate) use start::{Probes, api_server, begin};

@@ -54,6 +54,12 @@ pub(crate) async fn begin() -> Result<(kube::Config, CancellationToken), StartEr
     Ok((config, stop))
 }
 
+/// Host and port of the cluster's API server. It is reached with rights that no registry may come near.
+pub(crate) fn api_server(config: &kube::Config) -> Option<(String, u16)> {
+    let port = if config.cluster_url.scheme_str() == Some("http") { 80 } else { 443 };
+    Some((config.cluster_url.host()?.to_owned(), config.cluster_url.port_u16().unwrap_or(port)))
+}
+
 /// Health and metrics, served until this is dropped: whoever asks hears of an orderly end too.
 #[derive(Debug)]
 pub(crate) struct Probes {

@@ -17,10 +17,10 @@ use crate::namespace::{Namespace, ready};
 use crate::proxy::Proxy;
 
 /// The word that every secret is made of.
-const CANARY: &str = "c4n4ry";
+pub(crate) const CANARY: &str = "c4n4ry";
 
 /// Where the canary stands in a text, in any clothes: plain, in base64 at each offset, percent-encoded, as bytes of a list.
-fn leak(text: &str) -> Option<String> {
+pub(crate) fn leak(text: &str) -> Option<String> {
     let bytes: Vec<String> = CANARY.bytes().map(|byte| byte.to_string()).collect();
     let mut needles = vec![CANARY.to_owned(), bytes.join(", "), bytes.join(","), CANARY.bytes().map(|b| format!("%{b:02X}")).collect()];
     for offset in 0..3 {

@@ -1,8 +1,10 @@
 //! The operator as a process: the real binary, on one namespace.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use affix_testbed::process::{Launch, Process};
+use affix_testbed::tools::Tools;
 use tempfile::TempDir;
 
 use crate::namespace::{Namespace, PATIENCE};
@@ -37,12 +39,32 @@ impl Controller {
         launch.flags(flags);
         launch.env(&[("RUST_LOG", "affix=debug,info")]);
         launch.env(env);
-        let Launching { launch, dir } = launch;
-        let mut process = launch.start(&namespace.tools).unwrap();
+        Self::serving(namespace, launch).await
+    }
+
+    /// Starts it and waits until it serves.
+    async fn serving(namespace: &Namespace, launching: Launching) -> Self {
+        let (mut process, dir) = launching.start(&namespace.tools);
         let serving = |what: &'static str| move |log: &str| served(log, what);
         let health = process.wait_for(START, "health address", serving("health")).await.unwrap();
         let metrics = process.wait_for(START, "metrics address", serving("metrics")).await.unwrap();
         Self { process, metrics, health, _dir: dir }
+    }
+
+    /// The same by another program that is affix inside: `wrap` turns affix's arguments into that program's, and a variable that it needs.
+    pub(crate) async fn start_by(
+        namespace: &Namespace,
+        program: PathBuf,
+        wrap: impl FnOnce(Vec<String>) -> (Vec<String>, (&'static str, String)),
+    ) -> Self {
+        let kubeconfig = namespace.plane.kubeconfig();
+        let mut launch = Launching::on(namespace);
+        launch.args(&["--metrics-addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0"]);
+        launch.flags(&[]);
+        let (args, (name, value)) = wrap(launch.args);
+        let mut launch = Launching { program, args, env: launch.env };
+        launch.env(&[("KUBECONFIG", kubeconfig.to_str().unwrap()), (name, &value)]);
+        Self::serving(namespace, launch).await
     }
 
     /// Starts the operator as a cluster does, with nothing said about its log but these flags and variables; it serves nothing.
@@ -52,8 +74,7 @@ impl Controller {
         launch.flags(flags);
         launch.env(&[("KUBECONFIG", namespace.plane.kubeconfig().to_str().unwrap())]);
         launch.env(env);
-        let Launching { launch, dir } = launch;
-        let process = launch.start(&namespace.tools).unwrap();
+        let (process, dir) = launch.start(&namespace.tools);
         Self { process, metrics: String::new(), health: String::new(), _dir: dir }
     }
 
@@ -107,21 +128,26 @@ impl Controller {
 
 /// The operator's command line in the making.
 struct Launching {
-    launch: Launch,
-    dir: TempDir,
+    program: PathBuf,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 impl Launching {
     fn on(namespace: &Namespace) -> Self {
+        let args = ["controller", "--allow-loopback", "--watch-namespaces", &namespace.name].map(str::to_owned).to_vec();
+        Self { program: env!("CARGO_BIN_EXE_affix").into(), args, env: Vec::new() }
+    }
+
+    fn start(self, tools: &Tools) -> (Process, TempDir) {
         let dir = tempfile::Builder::new().prefix("affix-controller-").tempdir().unwrap();
-        let launch = Launch::new("affix controller", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
-            .args(["controller", "--allow-loopback", "--watch-namespaces", &namespace.name])
-            .orphans_folder(dir.path());
-        Self { launch, dir }
+        let launch = Launch::new("affix controller", self.program, dir.path().join("log")).args(self.args);
+        let launch = self.env.into_iter().fold(launch, |launch, (name, value)| launch.env(name, value));
+        (launch.orphans_folder(dir.path()).start(tools).unwrap(), dir)
     }
 
     fn args(&mut self, args: &[&str]) {
-        self.launch = self.launch.clone().args(args.iter().copied());
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
     }
 
     /// A test's own flags; retries are quick where it says nothing of them.
@@ -133,7 +159,7 @@ impl Launching {
     }
 
     fn env(&mut self, env: &[(&str, &str)]) {
-        self.launch = env.iter().fold(self.launch.clone(), |launch, (name, value)| launch.env(*name, *value));
+        self.env.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     }
 }
 

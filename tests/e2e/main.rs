@@ -34,6 +34,7 @@ mod metrics;
 mod namespace;
 mod once;
 mod operator;
+mod panics;
 mod partial;
 mod platforms;
 mod proxy;

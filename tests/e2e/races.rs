@@ -13,9 +13,14 @@ use affix_testbed::run::{Ran, Run};
 use affix_testbed::tools::Tools;
 use base64::Engine as _;
 use futures::future::join_all;
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::images::{SIGNATURE, host, push};
+use crate::controller::Controller;
+use crate::images::{SIGNATURE, attachment, host, push, with};
+use crate::namespace::Namespace;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 const WRITERS: usize = 20;
 
@@ -34,14 +39,19 @@ async fn affix(image: &str, nth: usize, login: Option<(&str, String)>) -> Ran {
         std::fs::write(&file, config).unwrap();
         run = run.env("REGISTRY_AUTH_FILE", file);
     }
+    let name = format!("writer-{nth}");
     let document = json!({
-        "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": format!("writer-{nth}")},
-        "spec": {
-            "image": image, "insecure": true, "targets": {"scope": "Index"},
-            "artifact": {"artifactType": SIGNATURE, "annotations": {"demo.affix.dev/writer": nth.to_string()}},
-        },
+        "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name}, "spec": spec(image, nth),
     });
     run.input(document.to_string()).output().await.unwrap()
+}
+
+/// What the `nth` writer attaches.
+fn spec(image: &str, nth: usize) -> Value {
+    json!({
+        "image": image, "insecure": true, "targets": {"scope": "Index"},
+        "artifact": {"artifactType": SIGNATURE, "annotations": {"demo.affix.dev/writer": nth.to_string()}},
+    })
 }
 
 /// What a command that succeeded says that it has attached.
@@ -120,6 +130,78 @@ async fn among_other_tools_none_of_ours_is_missing_after_the_next_pass_and_what_
         assert!(missing.is_empty(), "run {run}: {missing:?} are missing of ours and of what was there before, in {after:#?}");
         println!("run {run}: other tools took {lost} of ours away before the next pass; {} are listed after it", after.len());
     }
+}
+
+/// Puts the tag back to what it was, as a tool does that had read it then, with one entry of its own.
+async fn overwrite(registry: &Registry, image: &Pushed, stale: &Value) -> String {
+    let raw = registry.raw().unwrap();
+    let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": affix::oci::Digest::sha256(b"{}"), "size": 2});
+    let own = json!({"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "foreign/stale", "config": empty, "layers": [empty],
+        "subject": {"mediaType": image.descriptor.media_type, "digest": image.digest(), "size": image.descriptor.size}})
+    .to_string();
+    let digest = affix::oci::Digest::sha256(own.as_bytes()).to_string();
+    let size = own.len();
+    raw.put_manifest("team/app", &digest, MANIFEST, own).await.unwrap().ok().unwrap();
+    let mut index = stale.clone();
+    let entry = json!({"mediaType": MANIFEST, "digest": digest, "size": size, "artifactType": "foreign/stale", "x-kept": [1.50]});
+    index["manifests"].as_array_mut().unwrap().push(entry);
+    let tag = image.digest().replace(':', "-");
+    raw.put_manifest("team/app", &tag, "application/vnd.oci.image.index.v1+json", index.to_string()).await.unwrap().ok().unwrap();
+    digest
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_controller_s_next_pass_none_of_ours_is_missing_and_no_entry_that_it_read_is_lost() {
+    let namespace = Namespace::new("races").await;
+    let registry = Registry::distribution(&namespace.tools).start().await.unwrap();
+    let (peer, raw) = (Peer::of(&namespace.tools, &registry).unwrap(), registry.raw().unwrap());
+    let controller = Controller::start(&namespace).await;
+    for run in 0..runs().div_ceil(2) {
+        let image = push(&registry, "team/app", &format!("controller-{run}")).await;
+        let (pinned, tag) = (image.pinned(), image.digest().replace(':', "-"));
+        blindly(&peer, &image, 100).await;
+        blindly(&peer, &image, 101).await;
+        let stale = raw.manifest("team/app", &tag).await.unwrap().json().unwrap();
+
+        // The race: affix's command, and tools that write blindly.
+        let ours = join_all((0..WRITERS).map(|nth| affix(&pinned, nth, None)));
+        let theirs = join_all((0..15).map(|nth| blindly(&peer, &image, if nth < 10 { 2 * nth } else { 2 * nth + 1 })));
+        let (ours, _) = tokio::join!(ours, theirs);
+        ours.into_iter().map(attached).for_each(drop);
+        let read = listed(&registry, &image).await;
+
+        // The controller's pass over the same twenty.
+        let resource = |nth: usize| format!("run-{run}-writer-{nth}");
+        for nth in 0..WRITERS {
+            namespace.apply(&resource(nth), with(spec(&pinned, nth), json!({"interval": "1h"}))).await;
+        }
+        let mut known = Vec::new();
+        for nth in 0..WRITERS {
+            known.push(attachment(&namespace.ready(&resource(nth)).await.targets, image.digest()).to_owned());
+        }
+        let after = listed(&registry, &image).await;
+        let missing: Vec<_> = known.iter().chain(&read).filter(|digest| !after.contains(digest)).collect();
+        assert!(missing.is_empty(), "run {run}: {missing:?} are missing in {after:#?}\n{}", controller.log());
+        let lost = (0..WRITERS).filter(|nth| !read.contains(&known[*nth])).count();
+
+        // What chance seldom does: a tool that had read the tag before all of that writes it now.
+        let blind = overwrite(&registry, &image, &stale).await;
+        let read = listed(&registry, &image).await;
+        assert!(read.contains(&blind) && known.iter().all(|digest| !read.contains(digest)), "{read:#?}");
+        for (nth, known) in known.iter().enumerate() {
+            namespace.request(&resource(nth), "after the overwrite").await;
+            let status = namespace.ready(&resource(nth)).await;
+            assert_eq!(attachment(&status.targets, image.digest()), known, "the same bytes are put back");
+        }
+        let after = listed(&registry, &image).await;
+        let missing: Vec<_> = known.iter().chain(&read).filter(|digest| !after.contains(digest)).collect();
+        assert!(missing.is_empty(), "run {run}: {missing:?} are missing after the overwrite in {after:#?}\n{}", controller.log());
+        println!("run {run}: {lost} had to be put back after the race, {WRITERS} after the overwrite; {} are listed", after.len());
+        for nth in 0..WRITERS {
+            namespace.attachments().delete(&resource(nth), &DeleteParams::default()).await.unwrap();
+        }
+    }
+    namespace.check_rules().await;
 }
 
 /// What each process has read last, as digests.

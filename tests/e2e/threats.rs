@@ -1,13 +1,110 @@
-//! Threats that need a cluster to be shown: T5, T22 and T23.
+//! Threats that need a cluster to be shown: T1, T3, T5, T22 and T23.
 
 use affix::api::Reason;
-use affix_testbed::hostile::{Account, HostileRegistry};
+use affix_testbed::hostile::{Account, Fault, HostileRegistry, Matcher, Op, Paging, Reply};
 use affix_testbed::registry::Registry;
+use kube::config::Kubeconfig;
 use serde_json::json;
 
 use crate::controller::Controller;
 use crate::images::{END_OF_LIFE, LIFECYCLE, attachment, host, note, push, with};
 use crate::namespace::Namespace;
+
+#[tokio::test]
+async fn t1_the_api_server_of_the_kubeconfig_is_no_registry_under_any_name() {
+    let namespace = Namespace::new("t1").await;
+    let kubeconfig = Kubeconfig::read_from(namespace.plane.kubeconfig()).unwrap();
+    let server = kubeconfig.clusters[0].cluster.as_ref().unwrap().server.clone().unwrap();
+    let port = server.rsplit(':').next().unwrap().trim_end_matches('/');
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.reference(&host(&registry, "v1").name());
+    // Where a registry of the same machine sends us is judged alike.
+    let sends = HostileRegistry::start().await.unwrap();
+    host(&sends, "v1");
+    let opened = format!("https://localhost:{port}/upload");
+    sends.fault(Matcher::on(Op::UploadStart), Reply::status(202).header("Location", &opened));
+    let _controller = Controller::start(&namespace).await;
+    for (name, host) in [("address", "127.0.0.1"), ("name", "localhost"), ("mapped", "[::ffff:127.0.0.1]")] {
+        namespace.apply(name, note(&format!("{host}:{port}/team/app:v1"))).await;
+        let message = namespace.refused(name, Reason::HostNotAllowed).await;
+        assert!(message.contains("the cluster's API"), "{name}: {message}");
+    }
+    namespace.apply("led", with(note(&sends.reference("team/app:v1")), json!({"targets": {"scope": "Index"}}))).await;
+    let message = namespace.refused("led", Reason::HostNotAllowed).await;
+    assert!(message.contains("the cluster's API"), "{message}");
+    // Another port of the machine is another server.
+    namespace.apply("beside", note(&image)).await;
+    namespace.ready("beside").await;
+    namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_number() {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let namespace = Namespace::new("t3").await;
+    let flags = "--max-listing-pages 2 --max-referrers 5 --max-index-entries 6 --max-index-depth 1 --max-manifest-bytes 20000 \
+                 --max-listing-bytes 4000 --max-pass-bytes 25000 --max-pass-time 2s";
+    let _controller = Controller::start_with(&namespace, &flags.split_ascii_whitespace().collect::<Vec<_>>()).await;
+    let mut registries = Vec::new();
+    for what in ["pages", "circle", "referrers", "listing", "time"] {
+        let registry = HostileRegistry::start().await.unwrap();
+        let image = host(&registry, "v1");
+        match what {
+            "pages" => registry.quirks(|quirks| quirks.paging = Paging::EndlessEmpty),
+            "circle" => registry.quirks(|quirks| quirks.paging = Paging::Circle(1)),
+            "referrers" => registry.quirks(|quirks| quirks.made_up_entries = 6),
+            "listing" => {
+                let large = json!({"mediaType": INDEX, "manifests": [], "annotations": {"a": "x".repeat(5000)}});
+                drop(registry.fault(Matcher::on(Op::ReferrersList), Reply::body(200, INDEX, large.to_string())));
+            }
+            _ => drop(registry.fault(Matcher::on(Op::ManifestGet), Fault::Hang)),
+        }
+        namespace
+            .apply(what, with(note(&registry.reference(&image.name())), json!({"targets": {"scope": "Index"}, "timeout": "1m"})))
+            .await;
+        registries.push(registry);
+    }
+    let images = HostileRegistry::start().await.unwrap();
+    let padded = |tag: &str, bytes: usize| images.image("team/app", tag).platform("linux/amd64").annotation("a", &"x".repeat(bytes)).push();
+    padded("manifest", 30_000);
+    images.image("team/app", "entries").platforms(["a/a", "a/b", "a/c", "a/d", "a/e", "a/f", "a/g"]).push();
+    // The tag has moved on, so two of them are read.
+    let left = padded("pass", 14_000);
+    images.image("team/app", "pass").platform("linux/arm64").annotation("a", &"y".repeat(14_000)).push();
+    // Three levels of indexes.
+    let nest = |below: serde_json::Value| {
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [below]}).to_string();
+        let digest = images.store().put_manifest("team/app", None, INDEX, index.clone());
+        json!({"mediaType": INDEX, "digest": digest, "size": index.len()})
+    };
+    let deepest = images.image("team/app", "deepest").platform("linux/amd64").push();
+    let nested = nest(nest(deepest.descriptor()));
+    images.image("team/app", "depth").platform("linux/amd64").entry(&nested).push();
+    for (name, tag) in
+        [("manifest", "manifest"), ("entries", "entries"), ("depth", "depth"), ("pass", &left.pinned().replace('@', ":pass@"))]
+    {
+        let reference = images.reference(&if name == "pass" { tag.to_owned() } else { format!("team/app:{tag}") });
+        namespace.apply(name, note(&reference)).await;
+    }
+    for (name, said) in [
+        ("pages", "the listing has too many pages (the limit is 2)"),
+        ("circle", "a page is named as its own successor (the limit is 2)"),
+        ("referrers", "the subject has too many referrers (the limit is 5)"),
+        ("listing", "all pages of the listing together are too large, in bytes (the limit is 4000)"),
+        ("time", "the pass was not done within 2 s, the operator's limit for one pass, where spec.timeout asks for 60 s"),
+        ("manifest", "the answer is too large, in bytes (the limit is 20000)"),
+        ("entries", "the index has 7 entries (the limit is 6)"),
+        ("pass", "all answers of this pass together are too large, in bytes (the limit is 25000)"),
+    ] {
+        let message = namespace.refused(name, Reason::LimitExceeded).await;
+        assert!(message.contains(said), "{name}: {message}");
+    }
+    let object = namespace.wait("depth", "said", |object| object.status.as_ref().is_some_and(|status| status.targets.len() > 2)).await;
+    let rows = object.status.unwrap().targets;
+    let row = rows.iter().find(|row| row.reason.as_deref() == Some("LimitExceeded")).unwrap_or_else(|| panic!("{rows:#?}"));
+    assert!(row.message.as_deref().unwrap().contains("nested deeper than 1 levels"), "{row:#?}");
+    namespace.check_rules().await;
+}
 
 #[tokio::test]
 async fn t5_a_resource_uses_nothing_of_another_namespace_nor_of_the_operator() {

@@ -13,7 +13,10 @@ use std::task::Poll;
 use affix::api::{ImageAttachmentSpec, ImageAttachmentStatus};
 use affix::engine::{Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Sources, Verdict, request, status, status_in_progress};
 use affix::registry::{Options, Registries};
-use affix_testbed::hostile::{HostileRegistry, Image, Quirks};
+use affix_testbed::hostile::{HostileRegistry, Quirks};
+use affix_testbed::images::{Image, Index};
+use affix_testbed::registry::Registry;
+use affix_testbed::tools::Tools;
 use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
@@ -48,9 +51,9 @@ impl Journal for Forgets {
     }
 }
 
-fn spec(registry: &HostileRegistry, image: &Image, scope: &str) -> ImageAttachmentSpec {
+fn spec(image: &str, scope: &str) -> ImageAttachmentSpec {
     serde_json::from_value(json!({
-        "image": registry.reference(&image.pinned()), "insecure": true, "targets": {"scope": scope},
+        "image": image, "insecure": true, "targets": {"scope": scope},
         "artifact": {"artifactType": "application/vnd.demo.thing", "annotations": {"k": "v"}},
     }))
     .unwrap()
@@ -83,7 +86,7 @@ async fn dropped_after<F: Future>(polls: u32, future: F) -> Option<F::Output> {
 async fn killed_after(polls: u32, quirks: Quirks, scope: &str, remembers: bool) -> bool {
     let registry = HostileRegistry::builder().quirks(quirks.clone()).start().await.unwrap();
     let image = registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).push();
-    let spec = spec(&registry, &image, scope);
+    let spec = spec(&registry.reference(&image.pinned()), scope);
     let saved = Saved::default();
     let ended = if remembers {
         let ended = dropped_after(polls, pass(&spec, Some(&saved.get()), &saved)).await;
@@ -130,6 +133,49 @@ async fn killed_everywhere_in(scope: &str, quirks: &Quirks, remembers: bool) {
         if ended {
             assert!(polls > 6, "a pass of {polls} polls is none");
             println!("{scope}: a pass of {polls} polls was killed at each");
+            return;
+        }
+    }
+    panic!("no pass ended");
+}
+
+/// One kill on distribution after so many polls, and one more pass. Answers whether the first pass was done before.
+async fn killed_on_distribution(registry: &Registry, polls: u32) -> bool {
+    let raw = registry.raw().unwrap();
+    let index = Index::new().image(Image::new("linux/amd64", &format!("killed after {polls}")));
+    let image = index.push(&raw, "team/app", &format!("killed-{polls}")).await.unwrap();
+    let (spec, saved) = (spec(&image.pinned(), "All"), Saved::default());
+    let ended = dropped_after(polls, pass(&spec, Some(&saved.get()), &saved)).await;
+    let known = saved.get();
+    let outcome = pass(&spec, Some(&known), &saved).await;
+    assert!(outcome.verdict.ready, "{outcome:#?}");
+    for row in outcome.rows.unwrap() {
+        let tag = raw.manifest("team/app", &row.digest.replace(':', "-")).await.unwrap().json().unwrap();
+        let listed: Vec<_> = tag["manifests"].as_array().unwrap().iter().filter_map(|entry| entry["digest"].as_str()).collect();
+        assert_eq!(listed, [row.attachment.as_deref().unwrap()], "after {polls} polls");
+        // Its saved time made the second pass push the first one's bytes: no second manifest was ever made.
+        if let Some(noted) = known.targets.iter().find(|noted| noted.digest == row.digest && noted.attachment.is_some()) {
+            assert_eq!(noted.attachment, row.attachment, "after {polls} polls");
+        }
+    }
+    ended.is_some()
+}
+
+/// The polls of a pass are not the same from one to the next on a real network, so the kills go on a little beyond the first that
+/// came too late.
+#[tokio::test]
+async fn t18_killed_at_any_await_point_on_distribution_the_next_pass_leaves_one_listed_attachment_a_target() {
+    let tools = Tools::core().await.unwrap();
+    let registry = Registry::distribution(&tools).start().await.unwrap();
+    let registry = &registry;
+    let mut kills = futures::stream::iter(0..500).map(|polls| async move { (polls, killed_on_distribution(registry, polls).await) });
+    let mut kills = std::pin::pin!(kills.by_ref().buffered(8));
+    let mut too_late = 0;
+    while let Some((polls, ended)) = kills.next().await {
+        too_late += u32::from(ended);
+        if too_late == 8 {
+            assert!(polls > 20, "a pass of {polls} polls is none");
+            println!("a pass of up to {polls} polls was killed at each");
             return;
         }
     }

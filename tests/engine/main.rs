@@ -12,6 +12,7 @@
 
 mod cost;
 mod dry_run;
+mod edges;
 mod files;
 mod kills;
 mod listings;

@@ -108,6 +108,12 @@ async fn t3_too_many_entries_and_too_many_bytes_in_all_name_their_number() {
         session.manifest(&tag("v1")).await.unwrap();
     }
     refused(session.manifest(&tag("v1")).await, ErrorKind::LimitExceeded, &["all answers of this pass together are too large"]);
+    // Also where they come at once, and none had been counted when they were asked for.
+    let limits = Limits { session_bytes: index.len() as u64 * 3, ..Limits::default() };
+    let session = open_with(&registry, Options { limits, ..options() }, access(&registry));
+    let all = futures::future::join_all((0..10).map(|_| async { session.manifest(&tag("v1")).await })).await;
+    let taken = all.iter().filter(|one| one.is_ok()).count();
+    assert!(taken <= 3, "{taken} of 10 were taken where 3 are allowed");
 }
 
 /// A document that is wrong in one of many ways, made from a number.

@@ -15,6 +15,7 @@ mod limits;
 mod logins;
 mod manifests;
 mod origins;
+mod page;
 mod patience;
 mod real;
 mod referrers;

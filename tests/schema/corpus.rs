@@ -135,7 +135,7 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
                 ]),
             ),
         ),
-        ("a file in a folder", set(artifact(), "/artifact/files/0/name", json!("signatures/..a/b1 b1.sig"))),
+        ("a file with dots and blanks in its name", set(artifact(), "/artifact/files/0/name", json!("..a b1 b1.sig"))),
         ("a file for a Windows version", set(artifact(), "/artifact/files", file("windows/amd64:10.0.20348.1234"))),
         ("as many files as fit", set(artifact(), "/artifact/files", repeated(|n| json!({"name": n.to_string(), "value": ""}), 128))),
         (
@@ -199,7 +199,7 @@ const DURATION: &str = "not a duration: write numbers with a unit of ms, s, m or
 const PLATFORM: &str = "not a platform: write os[/arch[/variant]][:os.version], for example linux/amd64";
 const NAME: &str = "not a name of an object: write lower-case letters, digits, - and .";
 const MEDIA_TYPE: &str = "not a media type: write type/subtype, for example";
-const FILE_NAME: &str = "not a file name: readers write the layer under this name, so it must be relative";
+const FILE_NAME: &str = "not a file name: whoever pulls the artifact writes the layer under this name, so it must be bare";
 const TARGET: &str = "target must be index, a platform such as linux/amd64, or a whole digest";
 const DIGEST_RULE: &str = "not a digest: write sha256: and 64 lower-case hexadecimal digits";
 
@@ -531,6 +531,14 @@ pub(crate) fn bad() -> Vec<Bad> {
             "spec.artifact.files[0].name",
             FILE_NAME,
         ),
+        (
+            "a file in a folder",
+            set(artifact(), "/artifact/files/0/name", json!("signatures/b1b1.sig")),
+            "spec.artifact.files[0].name",
+            "without a folder (/)",
+        ),
+        ("a file named like its folder", set(artifact(), "/artifact/files/0/name", json!("..")), "spec.artifact.files[0].name", FILE_NAME),
+        ("a file on a drive", set(artifact(), "/artifact/files/0/name", json!("c:b1.sig")), "spec.artifact.files[0].name", FILE_NAME),
         ("a file that climbs out", set(artifact(), "/artifact/files/0/name", json!("a/../../b")), "spec.artifact.files[0].name", FILE_NAME),
         ("a file with a backslash", set(artifact(), "/artifact/files/0/name", json!("a\\b")), "spec.artifact.files[0].name", FILE_NAME),
         ("a file with a line break", set(artifact(), "/artifact/files/0/name", json!("a\nb")), "spec.artifact.files[0].name", FILE_NAME),
