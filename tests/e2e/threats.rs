@@ -42,7 +42,7 @@ async fn t1_the_api_server_of_the_kubeconfig_is_no_registry_under_any_name() {
 async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_number() {
     const INDEX: &str = "application/vnd.oci.image.index.v1+json";
     let namespace = Namespace::new("t3").await;
-    let flags = "--max-listing-pages 2 --max-referrers 5 --max-index-entries 6 --max-index-depth 1 --max-manifest-bytes 20000 \
+    let flags = "--max-listing-pages 3 --max-referrers 5 --max-index-entries 6 --max-index-depth 1 --max-manifest-bytes 20000 \
                  --max-listing-bytes 4000 --max-pass-bytes 25000 --max-pass-time 2s";
     let _controller = Controller::start_with(&namespace, &flags.split_ascii_whitespace().collect::<Vec<_>>()).await;
     let mut registries = Vec::new();
@@ -87,8 +87,8 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
         namespace.apply(name, note(&reference)).await;
     }
     for (name, said) in [
-        ("pages", "the listing has too many pages (the limit is 2)"),
-        ("circle", "a page is named as its own successor (the limit is 2)"),
+        ("pages", "the listing has too many pages (the limit is 3)"),
+        ("circle", "a page is named as its own successor (the limit is 3)"),
         ("referrers", "the subject has too many referrers (the limit is 5)"),
         ("listing", "all pages of the listing together are too large, in bytes (the limit is 4000)"),
         ("time", "the pass was not done within 2 s, the operator's limit for one pass, where spec.timeout asks for 60 s"),
