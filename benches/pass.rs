@@ -42,7 +42,7 @@ fn observed(others: usize) -> Observed {
     Observed {
         subject: subject(),
         wanted: Listed::Content { content: mark(DATE), mark: Some(MarkKeys { annotation: KEY.to_owned(), date: DATE.parse().unwrap() }) },
-        listing: Ok(listing.map(|entry| RawEntry::from(&entry)).collect()),
+        listing: Ok(listing.collect()),
         fetched: BTreeMap::new(),
         known: Known::default(),
         ours: BTreeSet::new(),
