@@ -203,8 +203,8 @@ pub(super) fn value_or_value_from() -> Rule {
 pub(super) fn file_name() -> Rule {
     rule(
         r"self.matches('^[^/\\\\:\\x00-\\x1f\\x7f-\\x{9f}]+$') && !self.matches('^[.][.]?$')",
-        "not a file name: whoever pulls the artifact writes the layer under this name, so it must be bare: without a folder (/), \\\\, : \
-         and control characters, and neither . nor .., for example b1b1.sig",
+        "not a file name: whoever pulls the artifact writes the layer under this name, so it must be bare: without a folder (/), backslashes, \
+         colons and control characters, and neither . nor .., for example b1b1.sig",
     )
 }
 

@@ -60,6 +60,22 @@ async fn an_entry_is_added_once_and_proven_by_reading() {
 }
 
 #[tokio::test]
+async fn an_entry_that_only_names_our_digest_is_kept_and_is_none_that_readers_can_use() {
+    let (registry, image) = distribution().await;
+    let ours = pushed(&registry.store(), &image, "ours");
+    registry.store().put_fallback(NAME, &image.digest, &[json!({"digest": ours.digest.to_string(), "odd": true})]);
+    let session = open(&registry);
+    let outcome = session.rewrite_fallback(&descriptor(&image), add([&ours]), false).await.unwrap();
+    assert_eq!((outcome.written, listed(&registry, &image)), (true, vec![ours.digest.clone(), ours.digest.clone()]));
+    let listing = session.referrers(&digest(&image.digest), None).await.unwrap();
+    assert_eq!((listing.entries.len(), listing.total), (1, 2));
+    // Both go where ours is taken away.
+    let change = FallbackChange { add: Vec::new(), remove: vec![ours.digest] };
+    session.rewrite_fallback(&descriptor(&image), change, false).await.unwrap();
+    assert_eq!(listed(&registry, &image), []);
+}
+
+#[tokio::test]
 async fn entries_of_others_are_kept_byte_for_byte_and_in_order() {
     let (registry, image) = distribution().await;
     let (one, two) = (pushed(&registry.store(), &image, "one"), pushed(&registry.store(), &image, "two"));
