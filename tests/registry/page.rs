@@ -41,10 +41,10 @@ fn tests(file: &Path) -> Vec<String> {
     for line in text.lines().map(str::trim_start) {
         if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
             is_marked = true;
-        } else if let Some(rest) = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ") {
-            if std::mem::take(&mut is_marked) {
-                found.push(rest.split(['(', '<']).next().unwrap().to_owned());
-            }
+        } else if let Some(rest) = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")
+            && std::mem::take(&mut is_marked)
+        {
+            found.push(rest.split(['(', '<']).next().unwrap().to_owned());
         }
     }
     found
