@@ -29,7 +29,7 @@ test: ## Run every test, after building all that they need
 	$(MAKE) bench-smoke
 
 # affix as it is released; what measures it may well be a debug build, since all that is measured pays for it alike.
-bench: ## Measure affix against oras, regctl and cosign, and save docs/benchmarks.md: about 40 minutes, best on an idle machine
+bench: ## Measure affix against oras, regctl and cosign, and save docs/benchmarks.md: about 25 minutes, best on an idle machine
 	cargo build --release --bin affix
 	cargo build --workspace --bins
 	@$(BIN)/testbed bench --affix $(CARGO_TARGET_DIR)/release/affix --save docs/benchmarks.md

@@ -56,13 +56,15 @@ impl Resources {
         let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let stores = watches.iter().filter(|watch| watch.leadership.term().is_some()).map(|watch| &watch.store);
         let mut counts = Counts::default();
+        let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
         let mut present = HashSet::new();
         for object in stores.flat_map(Store::state) {
             let Some(summary) = object.summary() else { continue };
             counts.add(summary);
-            present.extend(object.uid());
+            if !certificates.is_empty() {
+                present.extend(object.uid());
+            }
         }
-        let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
         certificates.retain(|uid, _| present.contains(uid));
         counts.first_end = certificates.values().min().copied();
         counts

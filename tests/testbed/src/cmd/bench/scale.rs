@@ -22,8 +22,11 @@ use super::table::{Goal, Series, Table, Unit, number, seconds};
 
 /// Images that are pushed at once.
 const AT_ONCE: usize = 16;
-/// How often is looked whether all are ready.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often is looked whether all are ready: so rarely that it costs the operator nothing to speak of.
+fn look(count: usize) -> Duration {
+    Duration::from_micros(100).saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)).max(Duration::from_millis(50))
+}
+
 const MIB: f64 = 1_048_576.0;
 /// What Flux publishes a time for.
 const COMPARED: usize = 1000;
@@ -126,7 +129,7 @@ impl Applied {
                 api.create(specs).await?;
                 anyhow::Ok(began.elapsed())
             },
-            operator.ready(count, LOOK)
+            operator.ready(count, look(count))
         )?;
         let ready = began.elapsed();
         api.confirm_ready(count).await?;
