@@ -158,7 +158,8 @@ impl Webhook {
 
     /// Whether a call is answered.
     async fn call(&self, path: &str, body: &str) -> Option<()> {
-        let answer: Value = self.callers.post(format!("{}/{path}", self.url)).body(body.to_owned()).send().await.ok()?.json().await.ok()?;
+        let answer = self.callers.post(format!("{}/{path}", self.url)).body(body.to_owned()).send().await.ok()?.bytes().await.ok()?;
+        let answer: Value = serde_json::from_slice(&answer).ok()?;
         answer.pointer("/response/uid")?.is_string().then_some(())
     }
 
