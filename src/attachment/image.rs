@@ -1,6 +1,6 @@
 //! The image as the registry holds it: the root, every entry once, and what each entry is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::Reason;
 use crate::oci::{Descriptor, Digest, ImageIndex, Manifest, Platform, annotation, media_type};
@@ -141,6 +141,23 @@ impl Image {
     #[must_use]
     pub fn root(&self) -> Option<&Entry> {
         self.entries.first()
+    }
+
+    /// Everything that the image reaches.
+    ///
+    /// # Errors
+    /// Why a nested index could not be read: what it holds is unknown. One that the registry lacks holds nothing.
+    pub fn reaches(&self) -> Result<BTreeSet<Digest>, Problem> {
+        let unread = self.entries.iter().find_map(|entry| match &entry.kind {
+            EntryKind::Unreadable(problem) if problem.reason != Reason::NotFound => Some((&entry.subject.digest, problem)),
+            _ => None,
+        });
+        match unread {
+            Some((digest, problem)) => {
+                Err(Problem::new(problem.reason, format_args!("the nested index {digest} cannot be read: {}", problem.message)))
+            }
+            None => Ok(self.entries.iter().map(|entry| entry.subject.digest.clone()).collect()),
+        }
     }
 
     /// Digests of the indexes that `index` lists, so that the caller fetches them before it lays out the image.

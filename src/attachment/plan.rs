@@ -11,6 +11,7 @@ use crate::oci::{Descriptor, Digest, ImageManifest};
 use super::adoption::{self, Existing, listed_created, stated_created};
 use super::content::TargetContent;
 use super::end_of_life::EndOfLifeDate;
+use super::future_mark::FutureMark;
 use super::intent::MarkKeys;
 use super::problem::Problem;
 use super::time::Created;
@@ -261,7 +262,7 @@ fn rank(
         let agrees = is_foreign && date.parse::<EndOfLifeDate>().is_ok_and(|date| date.instant() == keys.date.instant());
         if is_foreign && created.instant() > now {
             if !agrees {
-                notes.insert(format!("the mark {} claims to be made in the future ({created}); it is ignored", entry.digest));
+                notes.insert(FutureMark { created, digest: entry.digest.clone() });
             }
         } else if agrees {
             // The same instant, written differently: readers are not misled.
@@ -281,7 +282,7 @@ fn rank(
         }
         (None, _) => Outranked::No,
     };
-    Ranking { outranked, rival: rival.map(|rival| rival.created), notes: notes.into_iter().collect() }
+    Ranking { outranked, rival: rival.map(|rival| rival.created), notes: notes.iter().map(ToString::to_string).collect() }
 }
 
 fn conflict(observed: &Observed, rival: &Rival<'_>, is_tied: bool, keys: &MarkKeys) -> Problem {

@@ -149,16 +149,24 @@ pub fn observe(history: &[Superseded], before: Option<&Digest>, current: &Digest
     history
 }
 
+/// The images that will never be marked, since `after`, which followed `before`, had no room for their moves any more.
+pub fn forgotten<'a>(before: &'a [Superseded], after: &'a [Superseded], current: &Digest) -> impl Iterator<Item = &'a Superseded> {
+    let current = current.to_string();
+    before
+        .iter()
+        .filter(move |left| !is_done(left) && left.digest != current && !after.iter().any(|remembered| remembered.digest == left.digest))
+}
+
 /// Whether nothing is left to do for a move.
 #[must_use]
 pub const fn is_done(left: &Superseded) -> bool {
     matches!(left.state, TargetState::Attached | TargetState::Skipped)
 }
 
-/// Whether a move has settled by `now`.
+/// Whether a move has settled by `now`. What was done stays so, however long a changed spec says to wait.
 #[must_use]
 pub fn is_settled(left: &Superseded, settle: Duration, now: Timestamp) -> bool {
-    settles_at(left, settle) <= now
+    is_done(left) || settles_at(left, settle) <= now
 }
 
 /// When a move settles.
@@ -262,6 +270,15 @@ mod tests {
     }
 
     #[test]
+    fn what_was_done_stays_settled_however_long_a_changed_spec_says_to_wait() {
+        let mut history = observe(&[], Some(&digest("a")), &digest("z"), &[], at(NOON));
+        let day = Duration::from_secs(24 * 3600);
+        assert!(!is_settled(&history[0], day, at(NOON)));
+        conclude(&mut history[0], TargetState::Attached, None);
+        assert!(is_settled(&history[0], day, at(NOON)));
+    }
+
+    #[test]
     fn a_date_once_fixed_does_not_follow_a_changed_grace_period() {
         let mut history = observe(&[], Some(&digest("a")), &digest("z"), &[], at(NOON));
         history[0].date = Some("2027-01-01T00:00:00Z".to_owned());
@@ -279,6 +296,26 @@ mod tests {
         }
         assert_eq!(history.len(), MOST_MOVES);
         assert!(!history.iter().any(|left| left.digest == digest("3").to_string()));
+    }
+
+    #[test]
+    fn a_move_that_is_forgotten_undone_is_told_and_one_that_was_done_or_undone_by_the_tag_is_not() {
+        let full = |state| {
+            let mut history = Vec::new();
+            for nth in 0..MOST_MOVES {
+                history = observe(&history, Some(&digest(&format!("{nth}"))), &digest("z"), &[], at(NOON));
+            }
+            conclude(&mut history[0], state, None);
+            history
+        };
+        for (state, told) in [(TargetState::Pending, vec![digest("0")]), (TargetState::Attached, vec![])] {
+            let before = full(state);
+            let after = observe(&before, Some(&digest("z")), &digest("5"), &[], at(NOON));
+            assert!(forgotten(&before, &after, &digest("5")).next().is_none(), "the tag names what has left the history");
+            let after = observe(&before, Some(&digest("z")), &digest("y"), &[], at(NOON));
+            let forgotten: Vec<&str> = forgotten(&before, &after, &digest("y")).map(|left| left.digest.as_str()).collect();
+            assert_eq!(forgotten, told.iter().map(ToString::to_string).collect::<Vec<_>>(), "{state:?}");
+        }
     }
 
     #[test]

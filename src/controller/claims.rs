@@ -5,7 +5,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus, Reason, TargetState, TargetStatus};
 use crate::attachment::parse_reference;
@@ -21,6 +21,7 @@ pub(super) struct ClusterClaims<'a> {
     object: &'a ImageAttachment,
     /// Those of the same repository: read once a pass, and only where something is to be removed.
     others: OnceCell<Vec<ImageAttachment>>,
+    handing: Mutex<()>,
 }
 
 /// What a plan says.
@@ -32,7 +33,7 @@ enum Wants {
 
 impl<'a> ClusterClaims<'a> {
     pub(super) fn of(context: &'a Context, object: &'a ImageAttachment) -> Self {
-        Self { context, object, others: OnceCell::new() }
+        Self { context, object, others: OnceCell::new(), handing: Mutex::new(()) }
     }
 
     /// The other resources of the same repository, the oldest first.
@@ -103,21 +104,20 @@ impl<'a> ClusterClaims<'a> {
 
     /// Makes another resource the maker; `false` where it is gone by now.
     async fn hand_over(&self, heir: &ImageAttachment, subject: &Digest, attachment: &Digest) -> Result<bool, ClusterError> {
-        self.context.objects.inherit(&heir.uid().unwrap_or_default(), subject, attachment);
-        match self.context.write_inheritance(heir).await {
-            Ok(()) => {
-                tracing::info!(
-                    namespace = heir.namespace(),
-                    name = heir.name_any(),
-                    %attachment,
-                    maker = self.object.name_any(),
-                    "the attachment is this resource's from now on"
-                );
-                Ok(true)
-            }
-            Err(ClusterError::Gone) => Ok(false),
-            Err(error) => Err(error),
+        // One after the other: side by side they would be in each other's way.
+        let _turn = self.handing.lock().await;
+        let heir = self.context.objects.freshest(heir.clone());
+        let handed = self.context.bequeath(&heir, subject, attachment).await?;
+        if handed {
+            tracing::info!(
+                namespace = heir.namespace(),
+                name = heir.name_any(),
+                %attachment,
+                maker = self.object.name_any(),
+                "the attachment is this resource's from now on"
+            );
         }
+        Ok(handed)
     }
 }
 

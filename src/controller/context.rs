@@ -1,18 +1,17 @@
-//! What all reconciliations share, and the one place that writes status and events.
+//! What all reconciliations share.
 
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams};
-use kube::{Client, Resource as _, ResourceExt as _};
-use serde_json::json;
+use kube::{Client, Resource as _};
 use std::sync::Arc;
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus, Reason};
+use crate::api::{ImageAttachment, Reason};
 use crate::engine::{Draft, Engine, Failure, Journal, Note, status_in_progress};
 
 use super::events::Events;
 use super::leadership::Leadership;
+use super::ledger::Ledger;
 use super::metrics::Metrics;
 use super::neighbours::Neighbours;
 use super::objects::Objects;
@@ -20,7 +19,7 @@ use super::options::Options;
 use super::schedule::Lanes;
 
 /// The field manager of everything that affix writes to the API server.
-const MANAGER: &str = "affix";
+pub(super) const MANAGER: &str = "affix";
 /// The client has no time-out of its own for reads.
 const API_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -68,50 +67,6 @@ impl Context {
         Ok(tokio::time::timeout(API_TIMEOUT, call).await.map_err(|_| ClusterError::TimedOut)??)
     }
 
-    /// Writes status by server-side apply, unless it is what the object has.
-    ///
-    /// # Errors
-    /// When the API server refuses, or the resource is gone.
-    pub(super) async fn write_status(&self, object: &ImageAttachment, status: &ImageAttachmentStatus) -> Result<(), ClusterError> {
-        let _turn = self.objects.writing(&object.uid().unwrap_or_default()).await;
-        self.write_in_turn(object, status).await
-    }
-
-    /// Writes into status what a resource has inherited, whatever a pass of its own is about to write.
-    ///
-    /// # Errors
-    /// As [`write_status`](Self::write_status).
-    pub(super) async fn write_inheritance(&self, object: &ImageAttachment) -> Result<(), ClusterError> {
-        let uid = object.uid().unwrap_or_default();
-        let _turn = self.objects.writing(&uid).await;
-        let object = self.objects.freshest(&uid, object.clone());
-        self.write_in_turn(&object, &object.status.clone().unwrap_or_default()).await
-    }
-
-    async fn write_in_turn(&self, object: &ImageAttachment, status: &ImageAttachmentStatus) -> Result<(), ClusterError> {
-        let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
-        let status = &self.objects.with_inheritance(&uid, status);
-        if object.status.as_ref() == Some(status) {
-            return Ok(());
-        }
-        let api: Api<ImageAttachment> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
-        // The UID keeps the status of a deleted resource from a new one of the same name.
-        let patch = json!({
-            "apiVersion": ImageAttachment::api_version(&()), "kind": ImageAttachment::kind(&()),
-            "metadata": {"name": name, "namespace": object.namespace(), "uid": uid},
-            "status": status,
-        });
-        let params = PatchParams::apply(MANAGER).force();
-        match self.bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await {
-            Ok(written) => {
-                self.objects.wrote(&uid, written.metadata.resource_version.as_deref(), status);
-                Ok(())
-            }
-            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 404 || answer.code == 409 => Err(ClusterError::Gone),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Publishes an event; one that fails fails nothing.
     pub(super) async fn publish(&self, object: &ImageAttachment, note: &Note) {
         let published = self.bounded(self.events.tell(&object.object_ref(&()), note, Timestamp::now())).await;
@@ -123,7 +78,7 @@ impl Context {
 
 /// Writes down in status what a pass is about to push.
 pub(super) struct StatusJournal<'a> {
-    pub(super) context: &'a Context,
+    pub(super) ledger: &'a Ledger<'a>,
     pub(super) object: &'a ImageAttachment,
     pub(super) now: Timestamp,
 }
@@ -132,8 +87,7 @@ impl Journal for StatusJournal<'_> {
     async fn save(&self, draft: &Draft<'_>) -> Result<(), Failure> {
         let previous = self.object.status.clone().unwrap_or_default();
         let generation = self.object.metadata.generation.unwrap_or_default();
-        let status = status_in_progress(&previous, draft, generation, self.now);
-        let written = self.context.write_status(self.object, &status).await;
+        let written = self.ledger.write(&status_in_progress(&previous, draft, generation, self.now)).await;
         written.map_err(|error| {
             Failure::new(Reason::Progressing, format_args!("status cannot be saved before the registry is written to: {error}"))
         })

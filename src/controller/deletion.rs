@@ -47,10 +47,6 @@ impl Visit<'_> {
         let left = remaining(since, self.context.options.deletion_timeout);
         let attempt = tokio::time::timeout(left.max(LAST_ATTEMPT), self.remove());
         let failure = match attempt.await {
-            Ok(Ok(Ok(removed))) if self.context.objects.has_inherited(self.uid, self.object.status.as_ref()) => {
-                // Another resource that ended at the same time has just made this one the maker of what it had.
-                return Ok(Done { next: Some(Duration::ZERO), ..Done::gone(removed.requests) });
-            }
             Ok(Ok(Ok(removed))) => {
                 let note = (removed.gone + removed.kept > 0).then(|| Note {
                     severity: Severity::Normal,

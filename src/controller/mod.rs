@@ -14,6 +14,7 @@ mod fence;
 mod finalizer;
 mod leadership;
 mod lease;
+mod ledger;
 mod metrics;
 mod neighbours;
 mod objects;

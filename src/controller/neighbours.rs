@@ -54,7 +54,7 @@ impl Context {
         let whole = self.options.watch_namespaces.is_empty() && self.options.watch_label_selector.is_none();
         let all = if whole { self.neighbours.stored(reference, &self.objects) } else { self.listed().await? };
         let there = all.into_iter().filter(|object| object.metadata.deletion_timestamp.is_none());
-        Ok(there.map(|object| self.objects.freshest(&object.uid().unwrap_or_default(), object)).collect())
+        Ok(there.map(|object| self.objects.freshest(object)).collect())
     }
 
     /// All namespaces where affix may list them; else those that it watches, which are then the world that it serves.

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason};
-use crate::oci::Digest;
+use crate::api::{ImageAttachment, ImageAttachmentStatus};
+
+use super::leadership::Term;
 
 /// What is remembered of one object.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ struct Remembered {
     visits: u32,
     /// Whether there was one.
     visited: bool,
+    /// In which term this process worked on it last.
+    term: Option<Term>,
     /// It was deleted, and is forgotten with the end of its last visit.
     gone: bool,
     /// Somebody waits for the next pass.
@@ -26,8 +29,6 @@ struct Remembered {
     seen: Option<(u64, u64)>,
     /// When the registry's listings are looked at next.
     verify_at: Option<Instant>,
-    /// Subject and digest of attachments that another resource has left to this one.
-    inherited: Vec<(String, String)>,
     /// The pull secrets that the service account named at the last pass.
     pull_secrets: BTreeSet<String>,
     /// What is needed only while there is work, and is large.
@@ -39,8 +40,6 @@ struct Remembered {
 struct Work {
     /// The status that was last written, with its resource version: the watch may not have brought it back yet.
     written: Option<(u64, ImageAttachmentStatus)>,
-    /// Held while status is written, so that no write is made of an older one than the last.
-    writing: Arc<tokio::sync::Mutex<()>>,
     /// Woken when a visit that waits for its turn should rather begin again.
     woken: Arc<Notify>,
 }
@@ -57,7 +56,7 @@ impl Remembered {
         if self.visits == 0 && work.written.as_ref().is_some_and(|(written, _)| seen >= Some(*written)) {
             work.written = None;
         }
-        if self.visits == 0 && work.written.is_none() && Arc::strong_count(&work.writing) == 1 {
+        if self.visits == 0 && work.written.is_none() {
             self.work = None;
         }
     }
@@ -113,12 +112,14 @@ impl Objects {
     }
 
     /// The object with the newest status that is known: a pass that worked on an older one would forget what it pushed.
-    pub(super) fn freshest(&self, uid: &str, mut object: ImageAttachment) -> ImageAttachment {
+    pub(super) fn freshest(&self, mut object: ImageAttachment) -> ImageAttachment {
         let seen = version(object.metadata.resource_version.as_deref());
         let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let written = objects.get(uid).and_then(|remembered| remembered.work.as_ref()?.written.as_ref());
-        if let Some((_, status)) = written.filter(|(written, _)| seen.is_none_or(|seen| seen < *written)) {
+        if let Some((version, status)) = written.filter(|(written, _)| seen.is_none_or(|seen| seen < *written)) {
             object.status = Some(status.clone());
+            object.metadata.resource_version = Some(version.to_string());
         }
         object
     }
@@ -130,61 +131,17 @@ impl Objects {
         objects.iter().filter(|(_, remembered)| is_ahead(remembered)).map(|(uid, _)| uid.clone()).collect()
     }
 
-    /// The turn to write an object's status.
-    pub(super) async fn writing(&self, uid: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let lock = self.with(uid, |remembered| Arc::clone(&remembered.work().writing));
-        lock.lock_owned().await
+    /// Remembers an object whose status was written.
+    pub(super) fn wrote(&self, object: &ImageAttachment) {
+        let Some(version) = version(object.metadata.resource_version.as_deref()) else { return };
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        self.with(uid, |remembered| remembered.work().written = object.status.clone().map(|status| (version, status)));
     }
 
-    /// Remembers a status that was written.
-    pub(super) fn wrote(&self, uid: &str, resource_version: Option<&str>, status: &ImageAttachmentStatus) {
-        let Some(version) = version(resource_version) else { return };
-        self.with(uid, |remembered| remembered.work().written = Some((version, status.clone())));
-    }
-
-    /// Another resource leaves an attachment to this one. A pass that is under way does not know it: so it goes into every status
-    /// that is written, until a pass has begun with it.
-    pub(super) fn inherit(&self, uid: &str, subject: &Digest, attachment: &Digest) {
-        let inherited = (subject.to_string(), attachment.to_string());
-        self.with(uid, |remembered| {
-            if !remembered.inherited.contains(&inherited) {
-                remembered.inherited.push(inherited);
-            }
-        });
-    }
-
-    /// A pass begins with `status`: what that has of the inheritance, the pass knows.
-    pub(super) fn begin(&self, uid: &str, status: Option<&ImageAttachmentStatus>) {
-        self.with(uid, |remembered| {
-            remembered.inherited.retain(|(_, attachment)| !status.is_some_and(|status| has_made(status, attachment)));
-        });
-    }
-
-    /// Whether something was inherited that `status` does not have.
-    pub(super) fn has_inherited(&self, uid: &str, status: Option<&ImageAttachmentStatus>) -> bool {
-        let known = |attachment: &str| status.is_some_and(|status| has_made(status, attachment));
-        self.with(uid, |remembered| remembered.inherited.iter().any(|(_, attachment)| !known(attachment)))
-    }
-
-    /// `status` with what was inherited.
-    pub(super) fn with_inheritance(&self, uid: &str, status: &ImageAttachmentStatus) -> ImageAttachmentStatus {
-        let mut status = status.clone();
-        let inherited = self.with(uid, |remembered| remembered.inherited.clone());
-        for (subject, attachment) in inherited {
-            if has_made(&status, &attachment) {
-                continue;
-            }
-            match status.targets.iter_mut().find(|row| row.digest == subject && row.attachment.as_ref() == Some(&attachment)) {
-                Some(row) => row.origin = Some(Origin::Made),
-                None => status.leftovers.push(Leftover {
-                    subject,
-                    attachment,
-                    reason: Some(Reason::Progressing.as_str().to_owned()),
-                    message: None,
-                }),
-            }
-        }
-        status
+    /// Whether the visit that has begun is the first one in a term, that is since the process started or came to lead, and nobody waits
+    /// for it.
+    pub(super) fn is_first_look(&self, uid: &str, term: Term) -> bool {
+        self.with(uid, |remembered| remembered.term.replace(term) != Some(term) && !remembered.hurried)
     }
 
     /// An object, or what it uses, has changed: its next pass is one that somebody waits for, and a visit that waits behind
@@ -250,12 +207,6 @@ impl Objects {
     }
 }
 
-/// Whether status says that the resource made an attachment.
-fn has_made(status: &ImageAttachmentStatus, attachment: &str) -> bool {
-    status.targets.iter().any(|row| row.origin == Some(Origin::Made) && row.attachment.as_deref() == Some(attachment))
-        || status.leftovers.iter().any(|leftover| leftover.attachment == attachment)
-}
-
 /// Resource versions are decimal and grow (KEP-5504).
 fn version(text: Option<&str>) -> Option<u64> {
     text.and_then(|text| text.parse().ok())
@@ -270,6 +221,7 @@ mod tests {
     fn object(version: &str, observed: i64) -> ImageAttachment {
         let mut object = ImageAttachment::new("a", ImageAttachmentSpec::new("r.example.com/a:v1"));
         object.metadata.resource_version = Some(version.to_owned());
+        object.metadata.uid = Some("u".to_owned());
         object.status = Some(ImageAttachmentStatus { observed_generation: observed, ..ImageAttachmentStatus::default() });
         object
     }
@@ -277,14 +229,17 @@ mod tests {
     #[test]
     fn a_status_that_was_written_counts_until_the_watch_has_brought_it_back() {
         let objects = Objects::default();
-        let written = ImageAttachmentStatus { observed_generation: 2, ..ImageAttachmentStatus::default() };
-        objects.wrote("u", Some("10"), &written);
-        assert_eq!(objects.freshest("u", object("9", 1)).status.unwrap().observed_generation, 2);
-        assert_eq!(objects.freshest("u", object("10", 3)).status.unwrap().observed_generation, 3);
+        let seen = |version: &str, observed: i64| {
+            let object = objects.freshest(object(version, observed));
+            (object.status.unwrap().observed_generation, object.metadata.resource_version.unwrap())
+        };
+        objects.wrote(&object("10", 2));
+        assert_eq!(seen("9", 1), (2, "10".to_owned()));
+        assert_eq!(seen("10", 3), (3, "10".to_owned()));
         assert_eq!(objects.written(), HashSet::from(["u".to_owned()]));
         objects.saw("u", Some("10"), 0);
         assert!(objects.written().is_empty());
-        assert_eq!(objects.freshest("u", object("9", 1)).status.unwrap().observed_generation, 1);
+        assert_eq!(seen("9", 1), (1, "9".to_owned()));
     }
 
     #[test]
@@ -292,9 +247,9 @@ mod tests {
         let objects = Objects::default();
         objects.saw("u", Some("9"), 0);
         objects.visit_begins("u");
-        objects.wrote("u", Some("10"), &ImageAttachmentStatus { observed_generation: 2, ..ImageAttachmentStatus::default() });
+        objects.wrote(&object("10", 2));
         objects.saw("u", Some("10"), 0);
-        assert_eq!(objects.freshest("u", object("9", 1)).status.unwrap().observed_generation, 2);
+        assert_eq!(objects.freshest(object("9", 1)).status.unwrap().observed_generation, 2);
         objects.visit_ended("u");
         assert!(objects.written().is_empty());
     }
@@ -311,9 +266,7 @@ mod tests {
     async fn an_object_at_rest_keeps_nothing_of_its_work_and_one_that_was_deleted_nothing_at_all() {
         let objects = Objects::default();
         objects.visit_begins("u");
-        let turn = objects.writing("u").await;
-        objects.wrote("u", Some("10"), &ImageAttachmentStatus::default());
-        drop(turn);
+        objects.wrote(&object("10", 2));
         objects.forget("u");
         objects.failed("u");
         assert!(objects.with("u", |remembered| remembered.work.is_some()));
@@ -341,20 +294,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inherited_survives_a_pass_that_began_before_and_is_forgotten_by_the_next() {
-        let (subject, attachment) = (Digest::sha256(b"subject"), Digest::sha256(b"attachment"));
+    fn each_term_has_a_first_look_at_an_object_unless_somebody_waits_for_it() {
         let objects = Objects::default();
-        let before = ImageAttachmentStatus::default();
-        objects.begin("u", Some(&before));
-        objects.inherit("u", &subject, &attachment);
-        objects.inherit("u", &subject, &attachment);
-        assert!(objects.has_inherited("u", Some(&before)));
-        let written = objects.with_inheritance("u", &before);
-        assert_eq!((written.leftovers.len(), written.leftovers[0].attachment.clone()), (1, attachment.to_string()));
-        assert_eq!(objects.with_inheritance("u", &written), written);
-        objects.begin("u", Some(&written));
-        assert!(!objects.has_inherited("u", Some(&before)));
-        assert_eq!(objects.with_inheritance("u", &before), before);
+        let terms = [(); 2].map(|()| {
+            let leadership = crate::controller::leadership::Leadership::standby();
+            leadership.lead_until(tokio::time::Instant::now());
+            leadership.term().unwrap()
+        });
+        objects.visit_begins("u");
+        assert_eq!([terms[0], terms[0], terms[1]].map(|term| objects.is_first_look("u", term)), [true, false, true]);
+        objects.hurry("u");
+        assert!(!objects.is_first_look("u", terms[0]));
     }
 
     #[test]

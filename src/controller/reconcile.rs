@@ -20,13 +20,17 @@ use super::claims::ClusterClaims;
 use super::cluster::Namespace;
 use super::context::{ClusterError, Context, StatusJournal};
 use super::finalizer::is_held;
+use super::leadership::Term;
+use super::ledger::Ledger;
 use super::metrics;
 use super::rotation::{Changed, Kind};
-use super::schedule::Turn;
+use super::schedule::{self, Turn};
 use super::stored::{Stored, Summary};
 
 /// The annotation by which users ask for a pass now, as Flux has it.
 pub(super) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+/// What is due at once is looked at after this, so that nothing that is always due keeps an operator busy.
+const SOONEST: Duration = Duration::from_secs(1);
 
 /// Reconciles one object while this process leads; answers after which time it is visited next without a change. It never fails:
 /// whatever goes wrong decides when that is.
@@ -37,7 +41,7 @@ pub(super) async fn reconcile(object: Arc<Stored>, begun: Begun) -> Option<Durat
         return context.leadership.begun().await.then_some(Duration::ZERO);
     };
     // A task of its own: the applier looks at every visit whenever one goes on, and on one core.
-    let visit = AbortOnDropHandle::new(tokio::spawn(visit(object, Arc::clone(context)).in_current_span()));
+    let visit = AbortOnDropHandle::new(tokio::spawn(visit(object, Arc::clone(context), term).in_current_span()));
     tokio::select! {
         biased;
         () = context.leadership.ended(term) => Some(Duration::ZERO),
@@ -69,10 +73,10 @@ impl Drop for Begun {
     }
 }
 
-async fn visit(stored: Arc<Stored>, context: Arc<Context>) -> Option<Duration> {
+async fn visit(stored: Arc<Stored>, context: Arc<Context>, term: Term) -> Option<Duration> {
     let meta = stored.meta();
-    let place = match stored.object() {
-        Ok(object) => (registry_host(&object.spec.image).to_owned(), is_awaited(&object)),
+    let (place, first_look) = match stored.object() {
+        Ok(object) => ((registry_host(&object.spec.image).to_owned(), is_awaited(&object)), first_look(&object)),
         Err(error) => {
             tracing::error!(
                 name = meta.name,
@@ -86,6 +90,9 @@ async fn visit(stored: Arc<Stored>, context: Arc<Context>) -> Option<Duration> {
     let uid = stored.uid().unwrap_or_default();
     if meta.deletion_timestamp.is_some() && !is_held(meta) {
         return None;
+    }
+    if let (true, Some(wait)) = (context.objects.is_first_look(&uid, term), first_look) {
+        return Some(wait);
     }
     let waiting = context.metrics.queue.waiting();
     let turn = match meta.deletion_timestamp {
@@ -102,11 +109,10 @@ async fn visit(stored: Arc<Stored>, context: Arc<Context>) -> Option<Duration> {
 
 /// The part of a visit that has its turn.
 async fn work(object: ImageAttachment, uid: &str, turn: Option<&Turn>, context: &Context) -> Option<Duration> {
-    let object = context.objects.freshest(uid, object);
-    context.objects.begin(uid, object.status.as_ref());
+    let object = context.objects.freshest(object);
     let started = Instant::now();
     let _active = context.metrics.reconciles.started();
-    let visit = Visit { context, object: &object, uid, turn };
+    let visit = Visit { context, ledger: Ledger::of(context, &object), object: &object, uid, turn };
     let (next, result, told) = match visit.run().await {
         Ok(done) => (done.next, metrics::Outcome::of(done.ready, done.reason), Some(done)),
         Err(ClusterError::Gone) => (None, metrics::Outcome::success, None),
@@ -168,6 +174,7 @@ pub(super) struct Visit<'a> {
     pub(super) context: &'a Context,
     pub(super) object: &'a ImageAttachment,
     pub(super) uid: &'a str,
+    ledger: Ledger<'a>,
     turn: Option<&'a Turn>,
 }
 
@@ -220,7 +227,8 @@ impl Visit<'_> {
             self.context.objects.succeeded(self.uid);
             let interval = backoff::jittered(self.object.spec.interval(), self.context.options.interval_jitter_percentage, rand::random());
             let verify = self.context.objects.verify_at(self.uid).map(|at| at.saturating_duration_since(Instant::now()));
-            [verify, outcome.due_in].into_iter().flatten().fold(interval, Duration::min)
+            let due = engine::due_in(&self.object.spec, &next, Timestamp::now()).filter(|_| is_ready);
+            [verify, due.map(|due| due.max(SOONEST))].into_iter().flatten().fold(interval, Duration::min)
         } else {
             self.back_off(outcome.verdict.retry_after)
         };
@@ -243,7 +251,7 @@ impl Visit<'_> {
             Ok(request) => engine::Request { routine: self.turn.is_some_and(|turn| turn.routine), ..request },
             Err(problem) => return Ok(Outcome::failed(&problem.into())),
         };
-        let journal = StatusJournal { context: self.context, object: self.object, now };
+        let journal = StatusJournal { ledger: &self.ledger, object: self.object, now };
         let claims = ClusterClaims::of(self.context, self.object);
         let pass = self.context.engine.run(&request, &journal, &claims, now);
         Ok(AssertUnwindSafe(pass).catch_unwind().await.unwrap_or_else(|_| {
@@ -258,8 +266,7 @@ impl Visit<'_> {
 
     /// Writes status, and tells of a transition of Ready.
     pub(super) async fn write(&self, previous: &ImageAttachmentStatus, next: &ImageAttachmentStatus) -> Result<(), ClusterError> {
-        let object = self.context.objects.freshest(self.uid, self.object.clone());
-        self.context.write_status(&object, next).await?;
+        self.ledger.write(next).await?;
         let ready = |status: &ImageAttachmentStatus| {
             find_condition(&status.conditions, ConditionType::Ready)
                 .map(|ready| (ready.status.clone(), ready.reason.clone(), ready.message.clone()))
@@ -299,6 +306,19 @@ fn forbidden(refusal: &Status) -> Problem {
 fn is_asked_for(object: &ImageAttachment, status: &ImageAttachmentStatus) -> bool {
     let requested = object.annotations().get(REQUESTED_AT);
     requested.is_some() && requested != status.last_handled_reconcile_at.as_ref()
+}
+
+/// When a process that begins looks at a resource for the first time: one at rest, whose status says that all is done that anybody waits
+/// for, is trusted for a while. `None`: now.
+fn first_look(object: &ImageAttachment) -> Option<Duration> {
+    let status = object.status.as_ref()?;
+    let is_ready = find_condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True");
+    let is_at_rest = is_ready
+        && object.metadata.deletion_timestamp.is_none()
+        && is_held(&object.metadata) == (object.spec.deletion_policy() == DeletionPolicy::Delete)
+        && !object.spec.suspend()
+        && !is_awaited(object);
+    is_at_rest.then(|| schedule::first_look(&object.spec, status, Timestamp::now(), rand::random())).flatten()
 }
 
 /// Whether somebody waits for what comes of this object: they have asked, or changed it.

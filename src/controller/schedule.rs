@@ -1,9 +1,23 @@
-//! Who may work now: so many passes at once, so many of them on one registry, and a lane of its own for what somebody waits for.
+//! Who may work now, and who may wait: so many passes at once, so many of them on one registry, a lane of its own for what somebody waits
+//! for, and no storm when a process begins.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus};
+use crate::engine;
+
+/// When a process that begins looks at a resource at rest for the first time: somewhere within its interval, as `jitter` (0 to 1) says, so
+/// that ten thousand of them are not asked for at once, and not after what is due. `None`: now.
+pub(super) fn first_look(spec: &ImageAttachmentSpec, status: &ImageAttachmentStatus, now: Timestamp, jitter: f64) -> Option<Duration> {
+    let due = engine::due_in(spec, status, now);
+    let look = spec.interval().mul_f64(jitter.clamp(0.0, 1.0));
+    Some(due.map_or(look, |due| due.min(look))).filter(|wait| !wait.is_zero())
+}
 
 /// Turns for passes. A registry that does not answer can hold up no more than its own share, and a resource that somebody
 /// has just changed never waits behind interval checks.
@@ -59,6 +73,26 @@ impl Lanes {
 mod tests {
     use super::*;
     use futures::FutureExt as _;
+    use serde_json::json;
+
+    #[test]
+    fn first_looks_are_spread_over_the_interval_and_what_is_due_before_is_not_missed() {
+        let spec = json!({
+            "image": "r.example.com/app:v1", "interval": "1h",
+            "endOfLife": {"whenSuperseded": {"gracePeriod": "720h", "settle": "10m"}},
+        });
+        let spec: ImageAttachmentSpec = serde_json::from_value(spec).unwrap();
+        let moved = |at: &str| -> ImageAttachmentStatus {
+            serde_json::from_value(json!({"superseded": [{"digest": "sha256:1", "movedAt": at, "state": "Pending"}]})).unwrap()
+        };
+        let look = |status: &ImageAttachmentStatus, jitter| {
+            first_look(&spec, status, "2026-11-23T12:00:00Z".parse().unwrap(), jitter).map(|wait| wait.as_secs())
+        };
+        assert_eq!([0.0, 0.25, 1.0].map(|jitter| look(&ImageAttachmentStatus::default(), jitter)), [None, Some(900), Some(3600)]);
+        let settling = moved("2026-11-23T11:55:00Z");
+        assert_eq!([0.05, 1.0].map(|jitter| look(&settling, jitter)), [Some(180), Some(300)]);
+        assert_eq!(look(&moved("2026-11-23T11:00:00Z"), 1.0), None, "it has settled while nobody looked");
+    }
 
     #[tokio::test]
     async fn a_registry_that_hangs_leaves_turns_to_the_others() {

@@ -40,6 +40,9 @@ impl Pass<'_> {
         let mut marks = listing.entries;
         // A registry that lists annotations lists this one, and not all may be read.
         marks.retain(|entry| entry.annotations.is_empty() || entry.annotations.contains_key(&wanted.annotation));
+        // What status knows of is of a move that status knows too, and that one has its own date.
+        let known = self.request.memory.ours(subject);
+        marks.retain(|entry| !known.contains(&entry.digest));
         marks.sort_by(|a, b| b.annotations.get(annotation::CREATED).cmp(&a.annotations.get(annotation::CREATED)));
         marks.truncate(MOST_CANDIDATES);
         let read = self.read(&marks).await?;

@@ -9,7 +9,7 @@ use crate::api::{
     find_condition,
 };
 use crate::attachment::supersession::{self, Supersession};
-use crate::attachment::{Created, Desired, Entry, EntryKind, Intent, Known};
+use crate::attachment::{Created, Desired, Entry, EntryKind, FutureMark, Intent, Known};
 use crate::oci::{Descriptor, Digest, Reference, Tag};
 use crate::signing::Signer;
 
@@ -136,6 +136,8 @@ impl Memory {
                 Desired::WhenSuperseded(wanted) => self.moves_are_done(wanted, now),
                 Desired::Content { .. } | Desired::Signature { .. } => true,
             }
+            // A mark of the future that counts by now may outrank ours.
+            && FutureMark::first_in(&self.resolved).is_none_or(|counts_at| counts_at > now)
     }
 
     /// Whether every move that has settled is done, and every digest that the spec names is known.

@@ -37,7 +37,7 @@ pub use outcome::{Note, Outcome, Severity, Verdict};
 pub use pass::{Draft, Engine, EngineOptions, Journal, Mode, Request};
 pub use signing_key::SigningKey;
 pub use sources::{Names, SecretData, Sources, access, request};
-pub use status::{status, status_in_progress};
+pub use status::{due_in, status, status_in_progress};
 
 #[cfg(test)]
 mod tests;

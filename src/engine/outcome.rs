@@ -29,8 +29,6 @@ pub struct Outcome {
     pub leftovers: Option<Vec<Leftover>>,
     /// The moves of the tag; `None`: as status says.
     pub superseded: Option<Vec<Superseded>>,
-    /// When something is due that no registry tells of, such as a move that settles.
-    pub due_in: Option<Duration>,
     /// Ready, and why.
     pub verdict: Verdict,
     /// Whether the image was resolved: then why not, or what a user should know about it.
@@ -211,7 +209,6 @@ impl Outcome {
             selected_not_listed: 0,
             leftovers: None,
             superseded: None,
-            due_in: None,
             verdict: Verdict { ready: true, reason: Reason::Attached, message: String::new(), retry_after: None },
             resolved: Ok(Vec::new()),
             notes: Vec::new(),

@@ -23,7 +23,6 @@ use super::observe;
 use super::outcome::Outcome;
 use super::signers::Signers;
 use super::signing_key::SigningKey;
-use super::supersede::next_settling;
 
 /// How many platforms an image is taken to have of which nothing is known: as many as official images have.
 const LIKELY_PLATFORMS: usize = 8;
@@ -228,11 +227,7 @@ impl Pass<'_> {
         let Some(mut notes) = self.in_time(self.look()).await?? else { return Ok(None) };
         let news = news(request, &notes).collect();
         notes.extend(signer.as_deref().and_then(end_of_signatures));
-        let due_in = match &request.intent.desired {
-            Desired::WhenSuperseded(wanted) => next_settling(&request.memory.superseded, wanted, self.now),
-            Desired::Content { .. } | Desired::Signature { .. } => None,
-        };
-        Ok(Some(Outcome { notes: news, due_in, ..Outcome::unchanged(notes) }))
+        Ok(Some(Outcome { notes: news, ..Outcome::unchanged(notes) }))
     }
 
     /// The signer of a resource that signs, or why there is none.

@@ -1,9 +1,12 @@
 //! From an outcome to the status that a user reads: pure, so that the same rules hold in a cluster and on a desk.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{ConditionType, Conditions, ImageAttachmentStatus, Reason, find_condition};
+use crate::api::{ConditionType, Conditions, ImageAttachmentSpec, ImageAttachmentStatus, Reason, TargetState, find_condition};
+use crate::attachment::{FutureMark, supersession};
 
 use super::outcome::{Outcome, Verdict};
 use super::pass::Draft;
@@ -58,6 +61,21 @@ pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i
     conditions.conclude_for(verdict.reason, &verdict.causes(&next.targets), &verdict.message);
     next.conditions = conditions.into_list();
     next
+}
+
+/// How long until something is due for a resource at rest that no registry tells of: a move that settles, or a mark of the future that
+/// begins to count.
+#[must_use]
+pub fn due_in(spec: &ImageAttachmentSpec, status: &ImageAttachmentStatus, now: Timestamp) -> Option<Duration> {
+    let end_of_life = spec.end_of_life.as_ref()?;
+    let resolved = find_condition(&status.conditions, ConditionType::Resolved).filter(|resolved| resolved.status == "True");
+    let counts = resolved.and_then(|resolved| FutureMark::first_in(&resolved.message));
+    let settles = end_of_life.when_superseded.iter().flat_map(|when| {
+        let settling = status.superseded.iter().filter(|left| left.state == TargetState::Pending);
+        settling.map(|left| supersession::settles_at(left, when.settle()))
+    });
+    let first = settles.chain(counts).min()?;
+    Some(Duration::try_from(first.duration_since(now)).unwrap_or_default())
 }
 
 /// What Resolved said besides the image and its tag. A look at a settled image asks about the tag only, so all else still holds.

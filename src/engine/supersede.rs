@@ -9,19 +9,17 @@ use futures::{StreamExt as _, stream};
 
 use crate::api::{Reason, Superseded, TargetState, TargetStatus};
 use crate::attachment::supersession::{self, Fate, Supersession};
-use crate::attachment::{EndOfLifeDate, Entry, Image, Listed, Problem};
+use crate::attachment::{EndOfLifeDate, Entry, Image, ImageError, Listed, Problem};
 use crate::oci::{Descriptor, Digest, Manifest};
 use crate::registry::{ErrorKind, Locator};
 
 use super::claims::Claims;
 use super::failure::Failure;
 use super::observe::{self, Resolved};
-use super::outcome::{Outcome, Verdict};
+use super::outcome::{Note, Outcome, Severity, Verdict};
 use super::pass::{Journal, Pass};
 use super::rows;
 
-/// How many images that the tag has left are looked at in one pass.
-const MOST_IMAGES: usize = 32;
 /// How many tags are read to find what is in use; with more, nothing is marked.
 const MOST_TAGS: usize = 500;
 /// How many images of other tags are looked into at once.
@@ -36,9 +34,14 @@ pub(super) struct Left {
     digests: BTreeSet<Digest>,
 }
 
-/// The images left that a pass can look at.
+/// The images left that a pass can read.
 struct Lefts {
+    /// Those whose manifests have rows in this pass.
     images: Vec<Left>,
+    /// Those that only say until when their manifests were in use.
+    aside: Vec<Left>,
+    /// Those whose move has not settled, or why one of them cannot be read: they count as in use until then.
+    settling: Result<Vec<Image>, Failure>,
     /// Whether one of them could not be read: then what status says of it still holds.
     unread: bool,
     /// How many wait until marks of other moves are made.
@@ -61,13 +64,19 @@ impl Pass<'_> {
         let mut outcome = self.begin(resolved);
         let current = &resolved.root.digest;
         let mut history = supersession::observe(&memory.superseded, memory.followed.as_ref(), current, &wanted.previous, self.now);
-        let Lefts { images: mut lefts, mut unread, waiting, retry_after } = self.in_time(self.images_left(wanted, &mut history)).await?;
+        outcome.notes.extend(supersession::forgotten(&memory.superseded, &history, current).map(forgotten));
+        let Lefts { images: mut lefts, aside, settling, mut unread, waiting, retry_after } =
+            self.in_time(self.images_left(wanted, &mut history)).await?;
 
-        let mut in_use: BTreeSet<Digest> = resolved.image.entries.iter().map(|entry| entry.subject.digest.clone()).collect();
-        // An image without rows was not looked at last time: what of it is in use has to be asked again.
+        // What an earlier move left marked there goes, whatever becomes of the move that is settling.
+        let mut entries: Vec<Entry> = resolved.image.entries.clone();
+        entries.extend(settling.iter().flatten().flat_map(|image| image.entries.iter().cloned()));
+        let mut in_use: BTreeSet<Digest> = entries.iter().map(|entry| entry.subject.digest.clone()).collect();
+        // An image without rows was not looked at last time, and a changed spec may count other tags: what is in use has to be asked
+        // again.
         let unfinished = |history: &[Superseded], left: &Left| {
             let has_rows = left.image.root().is_some_and(|root| memory.row(&root.subject.digest).is_some());
-            !has_rows || history.get(left.nth).is_some_and(|left| !supersession::is_done(left))
+            !has_rows || !memory.current || history.get(left.nth).is_some_and(|left| !supersession::is_done(left))
         };
         let spared = memory.rows.iter().filter(|row| row.reason.as_deref() == Some(Reason::StillInUse.as_str()));
         let spared = spared.filter_map(|row| row.digest.parse().ok());
@@ -75,6 +84,9 @@ impl Pass<'_> {
         if lefts.iter().any(|left| unfinished(&history, left)) {
             // The tags are read at a move only, and so are the marks that were made when status knew of it.
             let look = async {
+                // What the tag itself names, or named until just now, may hold more than can be read.
+                resolved.image.reaches()?;
+                settling.as_ref().map_err(Clone::clone)?;
                 let mut used = in_use.clone();
                 used.extend(self.reached_by_tags(wanted).await?);
                 let undated = |left: &&Left| history.get(left.nth).is_some_and(|known| !supersession::is_dated(known));
@@ -108,9 +120,9 @@ impl Pass<'_> {
             }
         }
         // The oldest first: what several images share takes the date of the last one left. Of those first seen together the dates tell.
-        lefts.sort_by_key(|left| (history.get(left.nth).map(|known| known.moved_at.0), left.date.instant(), left.nth));
-
-        let fates = supersession::fates(lefts.iter().map(|left| (&left.date, &left.digests)), &in_use);
+        let mut dated: Vec<&Left> = lefts.iter().chain(&aside).collect();
+        dated.sort_by_key(|left| (history.get(left.nth).map(|known| known.moved_at.0), left.date.instant(), left.nth));
+        let fates = supersession::fates(dated.into_iter().map(|left| (&left.date, &left.digests)), &in_use);
         let (mut table, targets) = self.rows_of(wanted, &lefts, &fates);
         if unread {
             let known: BTreeSet<String> = table.iter().map(|row| row.digest.clone()).collect();
@@ -119,7 +131,6 @@ impl Pass<'_> {
                 |row: &&TargetStatus| !known.contains(&row.digest) && (row.state == TargetState::Skipped || !back.contains(&row.digest));
             table.extend(memory.rows.iter().filter(stays).cloned());
         }
-        let mut entries: Vec<Entry> = resolved.image.entries.clone();
         entries.extend(lefts.iter().flat_map(|left| left.image.entries.iter().cloned()));
         outcome.superseded = Some(history.clone());
         let mut outcome = self.settle(outcome, table, targets, &entries, empty_is_there, journal, claims).await?;
@@ -143,49 +154,58 @@ impl Pass<'_> {
             let message = format!("{waiting} moves of the tag wait until the marks of others are made");
             outcome.verdict = Verdict { ready: false, reason: Reason::Progressing, message, retry_after: None };
         }
-        outcome.due_in = next_settling(&history, wanted, self.now);
         outcome.superseded = Some(history);
         Ok(outcome)
     }
 
-    /// Fetches the images whose move has settled. One that is gone from the registry has nothing left to mark. What is to be marked
+    /// Fetches the images that the tag has left. One that is gone from the registry has nothing left to mark. What is to be marked
     /// comes first, then the newest of what is done: the marks on older images stay, and nobody looks after them any more.
     async fn images_left(&self, wanted: &Supersession, history: &mut [Superseded]) -> Lefts {
         let limits = &self.engine.registries().options().limits;
-        let settled = history
-            .iter()
-            .enumerate()
-            .filter(|(_, left)| supersession::is_settled(left, wanted.settle, self.now) && left.state != TargetState::Skipped);
-        let (done, mut looked): (Vec<_>, Vec<_>) = settled.partition(|(_, left)| supersession::is_done(left));
-        let open = looked.len();
+        let there = history.iter().enumerate().filter(|(_, left)| left.state != TargetState::Skipped);
+        let (settled, settling): (Vec<_>, Vec<_>) = there.partition(|(_, left)| supersession::is_settled(left, wanted.settle, self.now));
+        let (done, mut looked): (Vec<_>, Vec<_>) = settled.into_iter().partition(|(_, left)| supersession::is_done(left));
         looked.extend(done.into_iter().rev());
         let settled: Vec<(usize, Digest, EndOfLifeDate)> = looked
             .into_iter()
-            .take(MOST_IMAGES)
             .filter_map(|(nth, left)| Some((nth, left.digest.parse().ok()?, supersession::date_of(left, wanted.grace))))
             .collect();
+        // With nothing marked and nothing to mark, nobody need know what they hold.
+        let is_needless = settled.is_empty() && self.request.memory.made().is_empty();
+        let settling: Vec<Digest> =
+            settling.into_iter().filter(|_| !is_needless).filter_map(|(_, left)| left.digest.parse().ok()).collect();
         let reference = &self.request.intent.reference;
-        let images = join_all(settled.iter().map(|(_, digest, _)| {
+        let read = |digest: &Digest| {
             let reference = reference.at(digest);
             async move { observe::resolve(self.session, &reference, limits).await }
-        }));
-        let mut lefts = Lefts { images: Vec::new(), unread: false, waiting: open.saturating_sub(MOST_IMAGES), retry_after: None };
+        };
+        let (images, settling) =
+            tokio::join!(join_all(settled.iter().map(|(_, digest, _)| read(digest))), join_all(settling.iter().map(read)));
+        let settling = settling.into_iter().filter_map(|image| match image {
+            Ok(resolved) => Some(resolved.image.reaches().map(|_| resolved.image).map_err(Failure::from)),
+            Err(failure) if failure.problem.reason == Reason::NotFound => None,
+            Err(failure) => Some(Err(failure)),
+        });
+        let settling = settling.collect();
+        let mut lefts = Lefts { images: Vec::new(), aside: Vec::new(), settling, unread: false, waiting: 0, retry_after: None };
         let mut targets = BTreeSet::new();
-        for ((nth, _, date), image) in settled.iter().zip(images.await) {
-            match image {
-                Ok(resolved) => {
+        for ((nth, _, date), image) in settled.iter().zip(images) {
+            let read = image.and_then(|resolved| Ok((resolved.image.reaches()?, resolved.image)));
+            match read {
+                Ok((digests, image)) => {
                     let is_open = history.get(*nth).is_some_and(|left| !supersession::is_done(left));
-                    match self.room_for(&resolved.image, &mut targets) {
-                        Ok(true) => {
-                            let digests = resolved.image.entries.iter().map(|entry| entry.subject.digest.clone()).collect();
-                            lefts.images.push(Left { nth: *nth, image: resolved.image, date: date.clone(), digests });
+                    let room = self.room_for(&image, &mut targets);
+                    let left = Left { nth: *nth, image, date: date.clone(), digests };
+                    match room {
+                        Ok(true) => lefts.images.push(left),
+                        Ok(false) => {
+                            lefts.aside.push(left);
+                            if is_open {
+                                lefts.waiting += 1;
+                                let why = (Reason::Progressing, "it waits until the marks of other moves are made");
+                                conclude(history, *nth, TargetState::Pending, Some(why));
+                            }
                         }
-                        Ok(false) if is_open => {
-                            lefts.waiting += 1;
-                            let why = (Reason::Progressing, "it waits until the marks of other moves are made");
-                            conclude(history, *nth, TargetState::Pending, Some(why));
-                        }
-                        Ok(false) => {}
                         Err(problem) => {
                             lefts.unread |= !problem.reason.is_stalled();
                             conclude(history, *nth, TargetState::Failed, Some((problem.reason, &problem.message)));
@@ -268,23 +288,19 @@ impl Pass<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let Manifest::Index(index) = &fetched.manifest else { return Ok(BTreeSet::from([root])) };
-        let nested = observe::walk(self.session, index, limits).await?;
-        let mut reached = BTreeSet::from([root]);
-        reached.extend(index.manifests.iter().map(|entry| entry.digest.clone()));
-        for (digest, index) in nested {
-            match index {
-                Ok(index) => reached.extend(index.manifests.into_iter().map(|entry| entry.digest)),
-                Err(problem) if problem.reason == Reason::NotFound => {}
-                Err(problem) => {
-                    return Err(Failure::new(
-                        problem.reason,
-                        format_args!("the nested index {digest} cannot be read: {}", problem.message),
-                    ));
-                }
-            }
+        let nested = match &fetched.manifest {
+            Manifest::Index(index) => observe::walk(self.session, index, limits).await?,
+            Manifest::Image(_) => BTreeMap::new(),
+        };
+        match Image::lay_out(&fetched.descriptor(), &fetched.manifest, &nested, None, limits.index_entries) {
+            Ok(image) => Ok(image.reaches()?),
+            // A referrer that has a tag of its own.
+            Err(ImageError::Attachment(_)) => Ok(match &fetched.manifest {
+                Manifest::Index(index) => index.manifests.iter().map(|entry| entry.digest.clone()).chain([root]).collect(),
+                Manifest::Image(_) => BTreeSet::from([root]),
+            }),
+            Err(error) => Err(Failure::new(Reason::LimitExceeded, format_args!("{root}, which another tag names: {error}"))),
         }
-        Ok(reached)
     }
 
     /// One row for each manifest of the images left, and what is wanted on those that are marked.
@@ -339,13 +355,13 @@ fn settle_move(history: &mut [Superseded], left: &Left, rows: &[TargetStatus]) {
     }
 }
 
-/// How long until the next move settles.
-pub(super) fn next_settling(history: &[Superseded], wanted: &Supersession, now: k8s_openapi::jiff::Timestamp) -> Option<Duration> {
-    history
-        .iter()
-        .filter(|left| left.state == TargetState::Pending)
-        .map(|left| supersession::settles_at(left, wanted.settle))
-        .filter(|at| *at > now)
-        .min()
-        .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
+/// Tells of a move whose image will not be marked.
+fn forgotten(left: &Superseded) -> Note {
+    let message = format!(
+        "{} is not marked: {} moves of the tag wait already, as many as status remembers: shorten \
+         spec.endOfLife.whenSuperseded.settle, or mark it with a resource that names its digest and a date",
+        left.digest,
+        supersession::MOST_MOVES
+    );
+    Note { severity: Severity::Warning, reason: Reason::LimitExceeded, message }
 }

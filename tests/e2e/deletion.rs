@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use affix::api::{ConditionType, Origin, Reason, TargetState};
+use affix::api::{ConditionType, ImageAttachment, Origin, Reason, TargetState};
 use affix_testbed::control_plane::ControllerManager;
 use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op, Stage};
 use affix_testbed::images::{Image, Index, Pushed};
@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::controller::Controller;
-use crate::images::{SIGNATURE, attached, attachment, host, mark, note, push, registries, with};
+use crate::images::{SIGNATURE, attached, attachment, host, listed, manifests, mark, note, push, registries, scriptable, with};
 use crate::namespace::{Namespace, PATIENCE, is_ready, says};
 
 const FINALIZER: &str = "affix.dev/finalizer";
@@ -95,23 +95,22 @@ async fn the_finalizer_is_there_before_the_first_push_and_goes_with_the_policy()
 #[tokio::test]
 async fn what_is_on_images_that_the_tag_has_left_goes_too() {
     let namespace = Namespace::new("left").await;
-    let registry = HostileRegistry::start().await.unwrap();
-    let old = host(&registry, "v1");
     let _controller = Controller::start(&namespace).await;
-    namespace.apply("app", delete(with(note(&registry.reference("team/app:v1")), json!({"interval": "1s"})))).await;
-    namespace.ready("app").await;
-    let new = registry.image("team/app", "v1").seed("rebuilt").platforms(["linux/amd64"]).push();
-    namespace
-        .wait("app", "on the new digest", |object| {
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        let name = format!("app-{nth}");
+        let old = host(registry, "v1");
+        namespace.apply(&name, delete(with(note(&registry.reference("team/app:v1")), json!({"interval": "1s"})))).await;
+        namespace.ready(&name).await;
+        let new = registry.image("team/app", "v1").seed("rebuilt").platforms(["linux/amd64"]).push();
+        let is_on = |object: &ImageAttachment| {
             is_ready(object)
                 && object.status.as_ref().and_then(|status| status.image.as_ref()).is_some_and(|seen| seen.digest == new.digest)
-        })
-        .await;
-    assert_eq!(registry.store().referrers("team/app", &old.digest).len(), 1);
-    namespace.delete("app").await;
-    for image in [&old, &new] {
-        for subject in std::iter::once(&image.digest).chain(image.children.iter().map(|child| &child.digest)) {
-            assert!(registry.store().referrers("team/app", subject).is_empty(), "{}", registry.transcript());
+        };
+        namespace.wait(&name, "on the new digest", is_on).await;
+        assert_eq!(listed(registry, &old.digest).len(), 1);
+        namespace.delete(&name).await;
+        for subject in manifests(&old).into_iter().chain(manifests(&new)) {
+            assert!(listed(registry, subject).is_empty(), "{}", registry.transcript());
         }
     }
 }
@@ -197,21 +196,23 @@ async fn what_a_resource_elsewhere_has_in_its_status_stays() {
 #[tokio::test]
 async fn a_changed_spec_leaves_to_another_resource_what_that_one_wants() {
     let namespace = Namespace::new("left-to").await;
-    let registry = HostileRegistry::start().await.unwrap();
-    let image = host(&registry, "v1");
-    let reference = registry.reference(&image.name());
     let _controller = Controller::start(&namespace).await;
-    namespace.apply("first", note(&reference)).await;
-    let made = namespace.ready("first").await;
-    namespace.apply("second", note(&reference)).await;
-    namespace.ready("second").await;
-    let changed = json!({"artifact": {"artifactType": SIGNATURE, "annotations": {"demo.affix.dev/note": "changed"}}});
-    namespace.apply("first", with(note(&reference), changed)).await;
-    let first = namespace.ready("first").await;
-    assert!(first.leftovers.is_empty(), "{first:#?}");
-    assert_eq!(namespace.status("second").await.targets, made.targets);
-    assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 2);
-    assert!(registry.requests_that(&Matcher::on(Op::ManifestDelete)).is_empty(), "{}", registry.transcript());
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        let (first, second) = (format!("first-{nth}"), format!("second-{nth}"));
+        let image = host(registry, "v1");
+        let reference = registry.reference(&image.name());
+        namespace.apply(&first, note(&reference)).await;
+        let made = namespace.ready(&first).await;
+        namespace.apply(&second, note(&reference)).await;
+        namespace.ready(&second).await;
+        let changed = json!({"artifact": {"artifactType": SIGNATURE, "annotations": {"demo.affix.dev/note": "changed"}}});
+        namespace.apply(&first, with(note(&reference), changed)).await;
+        let changed = namespace.ready(&first).await;
+        assert!(changed.leftovers.is_empty(), "{changed:#?}");
+        assert_eq!(namespace.status(&second).await.targets, made.targets);
+        assert_eq!(listed(registry, &image.digest).len(), 2);
+        assert!(registry.requests_that(&Matcher::on(Op::ManifestDelete)).is_empty(), "{}", registry.transcript());
+    }
     namespace.check_rules().await;
 }
 
@@ -235,22 +236,30 @@ async fn suspended_it_goes_and_what_it_made_stays() {
 #[tokio::test]
 async fn a_registry_that_is_gone_and_a_secret_that_is_gone_hold_nothing_for_longer_than_the_timeout() {
     let namespace = Namespace::new("given-up").await;
-    let registry = HostileRegistry::start().await.unwrap();
-    let image = host(&registry, "v1");
-    let reference = registry.reference(&image.name());
+    let registries = scriptable().await;
     let _controller = Controller::start_with(&namespace, &["--deletion-timeout", "3s"]).await;
-    namespace.login("login", &registry.host(), "alice", "secret").await;
-    namespace.apply("registry", delete(note(&reference))).await;
-    namespace.apply("secret", delete(with(mark(&format!("{reference}@{}", image.digest)), json!({"secretRef": {"name": "login"}})))).await;
-    namespace.ready("registry").await;
-    namespace.ready("secret").await;
-    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
-    secrets.delete("login", &DeleteParams::default()).await.unwrap();
-    registry.fault(Matcher::any(), Fault::status(503));
-    for (name, said) in [("registry", "RegistryUnavailable"), ("secret", "SecretNotFound")] {
+    let mut names = Vec::new();
+    for (nth, registry) in registries.iter().enumerate() {
+        let image = host(registry, "v1");
+        let reference = registry.reference(&image.name());
+        let (gone, login) = (format!("registry-{nth}"), format!("secret-{nth}"));
+        namespace.login(&login, &registry.host(), "alice", "secret").await;
+        namespace.apply(&gone, delete(note(&reference))).await;
+        let secured = with(mark(&format!("{reference}@{}", image.digest)), json!({"secretRef": {"name": login}}));
+        namespace.apply(&login, delete(secured)).await;
+        namespace.ready(&gone).await;
+        namespace.ready(&login).await;
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
+        secrets.delete(&login, &DeleteParams::default()).await.unwrap();
+        registry.fault(Matcher::any(), Fault::status(503));
+        names.extend([(gone, "RegistryUnavailable"), (login, "SecretNotFound")]);
+    }
+    for (name, _) in &names {
         namespace.attachments().delete(name, &DeleteParams::default()).await.unwrap();
         let held = namespace.attachments().get_opt(name).await.unwrap().unwrap_or_else(|| panic!("{name} did not wait"));
         assert_eq!(held.finalizers(), [FINALIZER]);
+    }
+    for (name, said) in &names {
         namespace.gone(name).await;
         let (kind, told) = namespace.event(name, Reason::RemovalAbandoned).await;
         assert!(kind == "Warning" && told.contains(said) && told.contains("given up after 3 s"), "{kind} {told}");
@@ -260,25 +269,26 @@ async fn a_registry_that_is_gone_and_a_secret_that_is_gone_hold_nothing_for_long
 #[tokio::test]
 async fn a_removal_that_fails_is_tried_again_and_status_says_why_it_waits() {
     let namespace = Namespace::new("again").await;
-    let registry = HostileRegistry::start().await.unwrap();
-    let image = host(&registry, "v1");
-    let controller = Controller::start(&namespace).await;
-    namespace.apply("app", delete(note(&registry.reference(&image.name())))).await;
-    namespace.ready("app").await;
-    let fault = registry.fault(Matcher::on(Op::ManifestDelete), Fault::status(403));
-    namespace.attachments().delete("app", &DeleteParams::default()).await.unwrap();
-    let waiting = namespace
-        .wait("app", "refused", |object| {
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        let name = format!("app-{nth}");
+        let image = host(registry, "v1");
+        let controller = Controller::start(&namespace).await;
+        namespace.apply(&name, delete(note(&registry.reference(&image.name())))).await;
+        namespace.ready(&name).await;
+        let fault = registry.fault(Matcher::writes(), Fault::status(403));
+        namespace.attachments().delete(&name, &DeleteParams::default()).await.unwrap();
+        let is_waiting = |object: &ImageAttachment| {
             object.status.as_ref().is_some_and(|status| says(status, ConditionType::Ready).contains("to be removed before it goes"))
-        })
-        .await;
-    assert_eq!(crate::namespace::ready(&waiting).map(|(status, _)| status), Some("False"));
-    // The operator ends in the middle, and the next one goes on.
-    controller.kill().await;
-    fault.lift();
-    let _controller = Controller::start(&namespace).await;
-    namespace.gone("app").await;
-    assert!(registry.store().referrers("team/app", &image.digest).is_empty());
+        };
+        let waiting = namespace.wait(&name, "refused", is_waiting).await;
+        assert_eq!(crate::namespace::ready(&waiting).map(|(status, _)| status), Some("False"));
+        // The operator ends in the middle, and the next one goes on.
+        controller.kill().await;
+        fault.lift();
+        let _controller = Controller::start(&namespace).await;
+        namespace.gone(&name).await;
+        assert!(listed(registry, &image.digest).is_empty() && registry.store().referrers("team/app", &image.digest).is_empty());
+    }
 }
 
 #[tokio::test]

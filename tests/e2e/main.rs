@@ -42,6 +42,7 @@ mod races;
 mod readers;
 mod repair;
 mod replicas;
+mod restart;
 mod rotation;
 mod soak;
 mod spec;

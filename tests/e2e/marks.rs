@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use affix::api::{Origin, Reason};
+use affix::api::{ConditionType, Origin, Reason};
+use affix_testbed::hostile::{Matcher, Op, Stage};
 use affix_testbed::images::Pushed;
 use affix_testbed::registry::Registry;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::controller::Controller;
-use crate::images::{END_OF_LIFE, LIFECYCLE, attached, attachment, mark, push, registries, with};
-use crate::namespace::{Namespace, PATIENCE, message, ready};
+use crate::images::{END_OF_LIFE, LIFECYCLE, attached, attachment, host, listed, mark, push, registries, scriptable, with};
+use crate::namespace::{Namespace, is_ready, says};
 
 fn dated(image: &Pushed, date: &str, more: Value) -> Value {
     let end_of_life = with(json!({"date": date, "artifactType": LIFECYCLE, "annotation": END_OF_LIFE}), more);
@@ -21,20 +23,11 @@ async fn on(registry: &Registry, digest: &str) -> Vec<String> {
     attached(registry, "team/app", digest).await
 }
 
-/// Asks a resource to look until it is in conflict. A mark that outranks another of the same second is made one second later than
-/// that, and until then it is one from the future, which readers ignore.
+/// Asks a resource to look once, and waits until it is in conflict. A mark that outranks another of the same second is made one second
+/// later than that, and until then it is one from the future, which readers ignore: affix looks again by itself.
 async fn conflict(namespace: &Namespace, name: &str) -> String {
-    let deadline = Instant::now() + PATIENCE;
-    for nth in 0.. {
-        namespace.request(name, &format!("look {nth}")).await;
-        let object = namespace.get(name).await;
-        if ready(&object).is_some_and(|(_, reason)| reason == Reason::Conflict.as_str()) {
-            return message(&object);
-        }
-        assert!(Instant::now() < deadline, "{name} is not in conflict: {:#?}", object.status);
-        sleep(Duration::from_millis(250)).await;
-    }
-    String::new()
+    namespace.request(name, "look").await;
+    namespace.refused(name, Reason::Conflict).await
 }
 
 #[tokio::test]
@@ -103,4 +96,83 @@ async fn two_resources_that_disagree_come_to_rest_and_the_one_that_may_outrank_d
     }
     namespace.check_rules().await;
     drop(controller);
+}
+
+/// A mark of somebody else, as of `from_now` seconds.
+fn foreign(image: &Pushed, date: &str, from_now: i64) -> Value {
+    let created = Timestamp::now().checked_add(SignedDuration::from_secs(from_now)).unwrap();
+    let annotations = json!({END_OF_LIFE: date, "org.opencontainers.image.created": created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
+    json!({
+        "image": image.pinned(), "insecure": true, "targets": {"platforms": ["linux/amd64"]},
+        "artifact": {"artifactType": LIFECYCLE, "annotations": annotations},
+    })
+}
+
+#[tokio::test]
+async fn a_mark_from_the_future_is_ignored_and_said_and_counts_as_soon_as_its_time_has_come_also_after_a_restart() {
+    let namespace = Namespace::new("future").await;
+    let mut controller = Controller::start(&namespace).await;
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        for restarts in [false, true] {
+            let image = push(registry, "team/app", &format!("v{}", u8::from(restarts))).await;
+            let (ours, theirs) = (format!("ours-{nth}-{restarts}"), format!("theirs-{nth}-{restarts}"));
+            namespace.apply(&ours, dated(&image, "2027-01-01", json!({}))).await;
+            namespace.ready(&ours).await;
+            namespace.apply(&theirs, foreign(&image, "2028-01-01", 6)).await;
+            namespace.ready(&theirs).await;
+            namespace.request(&ours, "look").await;
+            let object = namespace.get(&ours).await;
+            let said = says(object.status.as_ref().unwrap(), ConditionType::Resolved);
+            assert!(is_ready(&object) && said.contains("claims to be made in the future"), "{said}");
+            if restarts {
+                controller.kill().await;
+                controller = Controller::start(&namespace).await;
+            }
+            // The interval is ten minutes and the next verification six hours away.
+            let told = namespace.refused(&ours, Reason::Conflict).await;
+            assert!(told.contains("2028-01-01"), "{told}");
+        }
+    }
+    namespace.check_rules().await;
+    drop(controller);
+}
+
+#[tokio::test]
+async fn two_clusters_that_make_equal_marks_at_the_same_moment_converge_on_the_earlier_one() {
+    // Each has an operator of its own, which sees nothing of the other's resources.
+    let clusters = [Namespace::new("cluster").await, Namespace::new("cluster").await];
+    let controllers = [Controller::start(&clusters[0]).await, Controller::start(&clusters[1]).await];
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        let image = host(registry, "v1");
+        let name = format!("mark-{nth}");
+        let spec = with(mark(&registry.reference(&image.pinned())), json!({"targets": {"scope": "Index"}}));
+        // Both have seen that nothing is there when the first one writes.
+        let mut hold = registry.hold(Stage::Before, Matcher::on(Op::ManifestPut).with_subject().nth(1));
+        clusters[0].apply(&name, spec.clone()).await;
+        hold.reached().await.unwrap();
+        let earlier = clusters[0].status(&name).await.targets[0].attachment.clone().unwrap();
+        sleep(Duration::from_millis(1100)).await;
+        clusters[1].apply(&name, spec).await;
+        let later = attachment(&clusters[1].ready(&name).await.targets, &image.digest).to_owned();
+        hold.release();
+        clusters[0].ready(&name).await;
+        let mut found = listed(registry, &image.digest);
+        found.sort();
+        let mut expected = vec![earlier.clone(), later.clone()];
+        expected.sort();
+        assert_eq!(found, expected, "{}", registry.transcript());
+
+        for cluster in [&clusters[1], &clusters[0]] {
+            cluster.request(&name, "verify").await;
+            assert_eq!(attachment(&cluster.ready(&name).await.targets, &image.digest), earlier);
+        }
+        assert_eq!(listed(registry, &image.digest), [earlier], "{}", registry.transcript());
+        let origins = [&clusters[0], &clusters[1]].map(|cluster| cluster.status(&name));
+        let origins = futures::future::join_all(origins).await.into_iter().map(|status| status.targets[0].origin).collect::<Vec<_>>();
+        assert_eq!(origins, [Some(Origin::Made), Some(Origin::Adopted)]);
+    }
+    for cluster in &clusters {
+        cluster.check_rules().await;
+    }
+    drop(controllers);
 }

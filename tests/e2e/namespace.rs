@@ -192,13 +192,23 @@ impl Namespace {
     /// Asks for a pass now and waits until it is done; answers with how long that took.
     pub(crate) async fn request(&self, name: &str, token: &str) -> Duration {
         let began = Instant::now();
+        self.ask(name, token).await;
+        self.done(name, token).await;
+        began.elapsed()
+    }
+
+    /// Asks for a pass now.
+    pub(crate) async fn ask(&self, name: &str, token: &str) {
         let patch = json!({"metadata": {"annotations": {REQUESTED_AT: token}}});
         self.attachments().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    }
+
+    /// Waits until the pass that was asked for is done.
+    pub(crate) async fn done(&self, name: &str, token: &str) {
         self.wait(name, "done with the request", |object| {
             object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_deref()) == Some(token)
         })
         .await;
-        began.elapsed()
     }
 
     /// The events about a resource so far: type, reason, note.
@@ -211,13 +221,18 @@ impl Namespace {
 
     /// Waits for an event of this reason; answers with its type and note.
     pub(crate) async fn event(&self, name: &str, reason: Reason) -> (String, String) {
+        self.told(name, reason, |_, _| true).await
+    }
+
+    /// Waits for an event of this reason whose type and note are `right`.
+    pub(crate) async fn told(&self, name: &str, reason: Reason, right: impl Fn(&str, &str) -> bool) -> (String, String) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let events = self.events(name).await;
-            if let Some((kind, _, note)) = events.iter().find(|(_, found, _)| found == reason.as_str()) {
+            if let Some((kind, _, note)) = events.iter().find(|(kind, found, note)| found == reason.as_str() && right(kind, note)) {
                 return (kind.clone(), note.clone());
             }
-            assert!(Instant::now() < deadline, "no event {reason} about {name}, only {events:?}");
+            assert!(Instant::now() < deadline, "no such event {reason} about {name}, only {events:?}");
             sleep(POLL).await;
         }
     }

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use affix::api::{ImageAttachment, Origin};
 use affix_testbed::hostile::{HostileRegistry, Matcher, Op, Stage};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::controller::Controller;
-use crate::images::{host, note};
-use crate::namespace::{Namespace, PATIENCE};
+use crate::images::{attachment, host, listed, manifests, note, scriptable, with};
+use crate::namespace::{Namespace, PATIENCE, is_ready};
 
 /// The name of the Lease where no flag says otherwise.
 const LEASE: &str = "affix-controller";
@@ -106,11 +107,21 @@ async fn a_leader_that_dies_is_followed_when_its_lease_has_ended() {
 
 #[tokio::test]
 async fn a_leader_that_was_paused_in_the_middle_of_a_pass_writes_nothing_when_it_wakes() {
-    for (moment, stage) in [(Op::ReferrersList, Stage::Before), (Op::UploadStart, Stage::After), (Op::ManifestPut, Stage::Before)] {
+    let put = || Matcher::on(Op::ManifestPut);
+    for (nth, (is_api, stage, moment)) in [
+        (true, Stage::Before, Matcher::on(Op::ReferrersList)),
+        (true, Stage::After, Matcher::on(Op::UploadStart)),
+        (true, Stage::Before, put()),
+        (false, Stage::Before, put().fallback_tag()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let [api, fallback] = scriptable().await;
+        let registry = if is_api { api } else { fallback };
         let namespace = Namespace::new("paused").await;
-        let registry = HostileRegistry::start().await.unwrap();
         let image = host(&registry, "v1");
-        let mut hold = registry.hold(stage, Matcher::on(moment).nth(1));
+        let mut hold = registry.hold(stage, moment.nth(1));
         let mut leader = replica(&namespace, &SHORT).await;
         let (first, _) = held(&namespace, |_| true).await;
         let standby = replica(&namespace, &SHORT).await;
@@ -129,10 +140,10 @@ async fn a_leader_that_was_paused_in_the_middle_of_a_pass_writes_nothing_when_it
         leader.says("leads no longer").await;
         sleep(Duration::from_secs(1)).await;
         let written: Vec<_> = registry.requests().into_iter().skip(before).filter(|request| request.op.is_write()).collect();
-        assert!(written.is_empty(), "{moment:?}: {written:#?}\n{}", registry.transcript());
-        assert_eq!(namespace.get("one").await.metadata.resource_version, version, "{moment:?}: status was written");
-        for subject in std::iter::once(&image.digest).chain(image.children.iter().map(|child| &child.digest)) {
-            assert_eq!(registry.store().referrers("team/app", subject).len(), 1, "{moment:?}\n{}", registry.transcript());
+        assert!(written.is_empty(), "{nth}: {written:#?}\n{}", registry.transcript());
+        assert_eq!(namespace.get("one").await.metadata.resource_version, version, "{nth}: status was written");
+        for subject in manifests(&image) {
+            assert_eq!(listed(&registry, subject).len(), 1, "{nth}\n{}", registry.transcript());
         }
 
         // It takes part again: when the other one goes, it leads.
@@ -145,6 +156,66 @@ async fn a_leader_that_was_paused_in_the_middle_of_a_pass_writes_nothing_when_it
     }
 }
 
+/// Applies a resource that the shard of this number works on.
+async fn apply_to_shard(namespace: &Namespace, name: &str, nth: u8, spec: Value) {
+    namespace
+        .apply_object(json!({
+            "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment",
+            "metadata": {"name": name, "labels": {"sharding.affix.dev/key": nth.to_string()}}, "spec": spec,
+        }))
+        .await;
+}
+
+#[tokio::test]
+async fn an_heir_of_another_shard_does_not_lose_what_it_inherits_in_the_middle_of_its_own_pass() {
+    let namespace = Namespace::new("heirs").await;
+    let shard = |nth: u8| format!("sharding.affix.dev/key={nth}");
+    let (one, two) = (shard(1), shard(2));
+    let makers = Controller::start_with(&namespace, &["--watch-label-selector", &one]).await;
+    let heirs = Controller::start_with(&namespace, &["--watch-label-selector", &two]).await;
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        for settled in [true, false] {
+            let image = host(registry, &format!("v{nth}-{settled}"));
+            let spec = with(note(&registry.reference(&image.name())), json!({"deletionPolicy": "Delete"}));
+            let (maker, heir) = (format!("maker-{nth}-{settled}"), format!("heir-{nth}-{settled}"));
+            apply_to_shard(&namespace, &maker, 1, spec.clone()).await;
+            let made = namespace.ready(&maker).await;
+            if settled {
+                apply_to_shard(&namespace, &heir, 2, spec.clone()).await;
+                let adopted = namespace.ready(&heir).await;
+                assert!(adopted.targets.iter().all(|row| row.origin == Some(Origin::Adopted)), "{adopted:#?}");
+            }
+            // The heir has read its status when its pass waits for the registry: a look at the listings, or its very first pass.
+            let reads = Matcher::on(Op::ReferrersList).or(Op::ManifestGet).repository("team/app").nth(1);
+            let mut hold = registry.hold(Stage::Before, reads);
+            if settled {
+                namespace.ask(&heir, "now").await;
+            } else {
+                apply_to_shard(&namespace, &heir, 2, spec).await;
+            }
+            hold.reached().await.unwrap();
+            namespace.delete(&maker).await;
+            hold.release();
+            let is_done = |object: &ImageAttachment| {
+                let handled = object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_deref());
+                is_ready(object) && (!settled || handled == Some("now"))
+            };
+            let status = namespace.wait(&heir, "done with its pass", is_done).await.status.unwrap();
+            for subject in manifests(&image) {
+                assert_eq!(listed(registry, subject), [attachment(&made.targets, subject)], "{}", registry.transcript());
+                let row = status.targets.iter().find(|row| row.digest == subject).unwrap();
+                assert_eq!((row.attachment.as_deref(), row.origin), (Some(attachment(&made.targets, subject)), Some(Origin::Made)));
+            }
+            namespace.delete(&heir).await;
+            for subject in manifests(&image) {
+                assert!(listed(registry, subject).is_empty(), "nobody owned it\n{}", registry.transcript());
+            }
+        }
+    }
+    namespace.check_rules().await;
+    drop((makers, heirs));
+}
+
 #[tokio::test]
 async fn shards_work_side_by_side_on_their_own_resources_only() {
     let namespace = Namespace::new("shards").await;
@@ -155,12 +226,7 @@ async fn shards_work_side_by_side_on_their_own_resources_only() {
     let mut first = replica(&namespace, &["--watch-label-selector", &one]).await;
     let mut second = replica(&namespace, &["--watch-label-selector", &two]).await;
     for nth in [1, 2] {
-        namespace
-            .apply_object(json!({
-                "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment",
-                "metadata": {"name": format!("of-{nth}"), "labels": {"sharding.affix.dev/key": nth.to_string()}}, "spec": note(&image),
-            }))
-            .await;
+        apply_to_shard(&namespace, &format!("of-{nth}"), nth, note(&image)).await;
     }
     namespace.apply("of-nobody", note(&image)).await;
     for name in ["of-1", "of-2"] {

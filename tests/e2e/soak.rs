@@ -16,8 +16,12 @@ use crate::images::{SIGNATURE, registries};
 use crate::namespace::{Namespace, is_ready};
 use crate::replicas::{SHORT, held};
 
-/// How long the short form lasts.
+/// How long the short form lasts, where that is enough to see each kind of trouble.
 const SHORT_FORM: Duration = Duration::from_secs(25);
+/// The kinds of trouble.
+const KINDS: usize = 3;
+/// How long a busy machine may take to see all of them.
+const LONGEST: Duration = Duration::from_secs(180);
 /// How often something changes.
 const PACE: Duration = Duration::from_millis(250);
 /// The annotation that changes.
@@ -39,6 +43,8 @@ struct Users<'a> {
     registries: &'a [(Registry, &'static str); 2],
     wanted: RefCell<BTreeMap<String, Wanted>>,
     changes: Cell<usize>,
+    /// The trouble is over, and so are the changes.
+    over: Cell<bool>,
 }
 
 impl Users<'_> {
@@ -69,9 +75,9 @@ impl Users<'_> {
         self.namespace.apply(name, spec).await;
     }
 
-    /// One change after the other until `until`: new resources, new notes, tags that move.
-    async fn change(&self, until: Instant) {
-        while Instant::now() < until {
+    /// One change after the other while there is trouble: new resources, new notes, tags that move.
+    async fn change(&self) {
+        while !self.over.get() {
             let nth = self.changes.replace(self.changes.get() + 1);
             let count = self.wanted.borrow().len();
             let name = format!("soak-{}", nth % count);
@@ -152,16 +158,17 @@ async fn replica(namespace: &Namespace, name: &str, times: &[&str]) -> Controlle
     Controller::start_in(namespace, &flags, &[("KUBECONFIG", kubeconfig.to_str().unwrap()), ("HOSTNAME", name)]).await
 }
 
-/// Ends, kills and pauses whoever leads, in turn; answers with how long each took until another led, and with
-/// who is left.
-async fn trouble(namespace: &Namespace, times: &[&str], pause: Duration, until: Instant) -> (Took, Replicas) {
+/// Ends, kills and pauses whoever leads, in turn, for `time` and until each has been; answers with how long each took until another led,
+/// and with who is left.
+async fn trouble(namespace: &Namespace, times: &[&str], pause: Duration, time: Duration) -> (Took, Replicas) {
+    let began = Instant::now();
     let (mut took, mut replicas) = (Took::new(), Replicas::new());
     for name in ["pod-0", "pod-1"] {
         replicas.insert(name.to_owned(), replica(namespace, name, times).await);
     }
     for nth in 0.. {
         sleep(Duration::from_secs(2)).await;
-        if Instant::now() > until {
+        if began.elapsed() > time && (took.len() == KINDS || began.elapsed() > time.max(LONGEST)) {
             break;
         }
         let (leader, _) = held(namespace, |_| true).await;
@@ -199,19 +206,24 @@ async fn two_replicas_miss_nothing_and_attach_nothing_twice_whatever_becomes_of_
         Some(time) => (time, &[], Duration::from_secs(3)),
         None => (SHORT_FORM, &SHORT, Duration::from_millis(500)),
     };
-    let users = Users { namespace: &namespace, registries: &registries, wanted: RefCell::default(), changes: Cell::new(0) };
+    let users =
+        Users { namespace: &namespace, registries: &registries, wanted: RefCell::default(), changes: Cell::new(0), over: Cell::new(false) };
     for nth in 0..6 {
         users.create(nth).await;
     }
-    let until = Instant::now() + time;
-    let ((), (took, replicas)) = tokio::join!(users.change(until), trouble(&namespace, times, pause, until));
+    let trouble = async {
+        let trouble = trouble(&namespace, times, pause, time).await;
+        users.over.set(true);
+        trouble
+    };
+    let ((), (took, replicas)) = tokio::join!(users.change(), trouble);
     let (changes, resources) = (users.changes.get(), users.wanted.borrow().len());
     users.check().await;
     println!("{changes} changes on {resources} resources in {time:?}, each done and none doubled");
     for (what, times) in &took {
         println!("after {what} another replica led within {times:?}");
     }
-    assert!(took.len() == 3 && replicas.len() == 2, "{took:?}");
+    assert!(took.len() == KINDS && replicas.len() == 2, "{took:?}");
     if soak.is_some() {
         let median = |what: &str| {
             let mut times = took[what].clone();

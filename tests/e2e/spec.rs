@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use affix::api::{ConditionType, Reason, TargetState};
-use affix_testbed::hostile::{HostileRegistry, Matcher};
+use affix_testbed::hostile::{Deletion, HostileRegistry, Matcher};
 use serde_json::json;
 use tokio::time::sleep;
 
 use crate::controller::Controller;
-use crate::images::{attachment, host, note, with};
+use crate::images::{attachment, host, listed, manifests, mark, note, scriptable, with};
 use crate::namespace::{Namespace, message as told_by, says};
 
 #[tokio::test]
@@ -71,70 +71,89 @@ async fn a_suspended_resource_is_left_alone_and_goes_on_where_it_was() {
     namespace.check_rules().await;
 }
 
-#[tokio::test]
-async fn a_tag_that_moves_is_followed_and_what_it_left_keeps_its_attachments() {
-    let namespace = Namespace::new("moves").await;
-    let registry = HostileRegistry::start().await.unwrap();
-    let old = host(&registry, "v1");
-    let _controller = Controller::start(&namespace).await;
-    namespace.apply("moves", with(note(&registry.reference("team/app:v1")), json!({"interval": "1s"}))).await;
-    let before = namespace.ready("moves").await;
-    assert_eq!(before.image.as_ref().unwrap().digest, old.digest);
+/// Waits until a resource is Ready on this digest.
+async fn ready_on(namespace: &Namespace, name: &str, digest: &str) -> affix::api::ImageAttachmentStatus {
+    let is_on = |object: &affix::api::ImageAttachment| {
+        let image = object.status.as_ref().and_then(|status| status.image.as_ref());
+        crate::namespace::is_ready(object) && image.is_some_and(|image| image.digest == digest)
+    };
+    namespace.wait(name, "Ready on the new digest", is_on).await.status.unwrap()
+}
 
-    let new = registry.image("team/app", "v1").seed("rebuilt").platforms(["linux/amd64", "linux/s390x"]).push();
-    let moved = namespace
-        .wait("moves", "on the new digest", |object| {
-            crate::namespace::is_ready(object)
-                && object.status.as_ref().and_then(|status| status.image.as_ref()).is_some_and(|image| image.digest == new.digest)
-        })
-        .await;
-    let after = moved.status.unwrap();
-    assert_eq!(after.attached.as_deref(), Some("3/3"));
-    let store = registry.store();
-    for (image, status) in [(&old, &before), (&new, &after)] {
-        for subject in std::iter::once(&image.digest).chain(image.children.iter().map(|child| &child.digest)) {
-            let attached: Vec<String> = store.referrers("team/app", subject).into_iter().map(|manifest| manifest.digest).collect();
-            assert_eq!(attached, [attachment(&status.targets, subject)]);
+#[tokio::test]
+async fn a_tag_that_moves_also_while_nobody_looks_is_followed_and_what_it_left_keeps_its_attachments() {
+    const DOWN: &str = "while nobody looks";
+    let namespace = Namespace::new("moves").await;
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        let name = format!("moves-{nth}");
+        let mut controller = Some(Controller::start(&namespace).await);
+        let mut image = host(registry, "v1");
+        namespace.apply(&name, with(note(&registry.reference("team/app:v1")), json!({"interval": "1s"}))).await;
+        let mut seen = vec![(image.clone(), ready_on(&namespace, &name, &image.digest).await)];
+        for seed in ["rebuilt", DOWN] {
+            if let Some(controller) = controller.take_if(|_| seed == DOWN) {
+                controller.kill().await;
+            }
+            image = registry.image("team/app", "v1").seed(seed).platforms(["linux/amd64", "linux/s390x"]).push();
+            if controller.is_none() {
+                controller = Some(Controller::start(&namespace).await);
+            }
+            let status = ready_on(&namespace, &name, &image.digest).await;
+            assert_eq!(status.attached.as_deref(), Some("3/3"));
+            seen.push((image.clone(), status));
         }
+        for (image, status) in &seen {
+            for subject in manifests(image) {
+                assert_eq!(listed(registry, subject), [attachment(&status.targets, subject)], "{}", registry.transcript());
+            }
+        }
+        for moved in seen.windows(2) {
+            let told = [&moved[0].0.digest, &moved[1].0.digest];
+            namespace.told(&name, Reason::TagMoved, |kind, note| kind == "Normal" && told.iter().all(|part| note.contains(*part))).await;
+        }
+        drop(controller);
     }
-    let (kind, told) = namespace.event("moves", Reason::TagMoved).await;
-    assert!(kind == "Normal" && told.contains(&old.digest) && told.contains(&new.digest), "{kind} {told}");
     namespace.check_rules().await;
 }
 
 #[tokio::test]
 async fn a_tag_beside_a_digest_that_names_another_one_by_now_is_told_and_is_no_error() {
     let namespace = Namespace::new("beside").await;
-    let registry = HostileRegistry::start().await.unwrap();
-    let old = host(&registry, "v1");
+    let registries = scriptable().await;
     let _controller = Controller::start(&namespace).await;
-    let image = format!("{}@{}", registry.reference("team/app:v1"), old.digest);
-    namespace.apply("beside", with(note(&image), json!({"interval": "1s"}))).await;
-    let before = namespace.ready("beside").await;
+    let mut told = Vec::new();
+    for (nth, registry) in registries.iter().enumerate() {
+        let name = format!("beside-{nth}");
+        let old = host(registry, "v1");
+        let image = format!("{}@{}", registry.reference("team/app:v1"), old.digest);
+        namespace.apply(&name, with(note(&image), json!({"interval": "1s"}))).await;
+        let before = namespace.ready(&name).await;
 
-    let new = registry.image("team/app", "v1").seed("rebuilt").platform("linux/amd64").push();
-    let (kind, told) = namespace.event("beside", Reason::TagMoved).await;
-    assert!(kind == "Normal" && told.contains(&new.digest), "{kind} {told}");
-    let resolved = |status: &affix::api::ImageAttachmentStatus| says(status, ConditionType::Resolved);
-    let object = namespace
-        .wait("beside", "telling of the move", |object| object.status.as_ref().is_some_and(|status| resolved(status).contains(&new.digest)))
-        .await;
-    assert!(crate::namespace::is_ready(&object), "{object:#?}");
-    let after = object.status.unwrap();
-    assert_eq!(after.targets, before.targets);
-    assert_eq!(after.image, before.image);
+        let new = registry.image("team/app", "v1").seed("rebuilt").platform("linux/amd64").push();
+        namespace.told(&name, Reason::TagMoved, |kind, note| kind == "Normal" && note.contains(&new.digest)).await;
+        let resolved = |status: &affix::api::ImageAttachmentStatus| says(status, ConditionType::Resolved);
+        let telling =
+            |object: &affix::api::ImageAttachment| object.status.as_ref().is_some_and(|status| resolved(status).contains(&new.digest));
+        let object = namespace.wait(&name, "telling of the move", telling).await;
+        assert!(crate::namespace::is_ready(&object), "{object:#?}");
+        let after = object.status.unwrap();
+        assert_eq!((after.targets, after.image), (before.targets, before.image));
+        assert!(listed(registry, &new.digest).is_empty());
+        told.push((name, old));
+    }
     // Said once, not at every look.
     sleep(Duration::from_millis(2500)).await;
-    let events = namespace.events("beside").await;
-    assert_eq!(events.iter().filter(|(_, reason, _)| reason == "TagMoved").count(), 1, "{events:?}");
-    assert!(registry.store().referrers("team/app", &new.digest).is_empty());
-    namespace.delete("beside").await;
-
-    // The same where the tag had moved, or was gone, before the resource came.
-    for (name, tag) in [("moved-before", "v1"), ("gone-before", "v0")] {
-        let image = format!("{}@{}", registry.reference(&format!("team/app:{tag}")), old.digest);
-        namespace.apply(name, note(&image)).await;
-        assert_eq!(namespace.ready(name).await.attached.as_deref(), Some("3/3"));
+    for ((name, old), registry) in told.iter().zip(&registries) {
+        let events = namespace.events(name).await;
+        assert_eq!(events.iter().filter(|(_, reason, _)| reason == "TagMoved").count(), 1, "{events:?}");
+        namespace.delete(name).await;
+        // The same where the tag had moved, or was gone, before the resource came.
+        for (when, tag) in [("moved-before", "v1"), ("gone-before", "v0")] {
+            let image = format!("{}@{}", registry.reference(&format!("team/app:{tag}")), old.digest);
+            let name = format!("{when}-{name}");
+            namespace.apply(&name, note(&image)).await;
+            assert_eq!(namespace.ready(&name).await.attached.as_deref(), Some("3/3"));
+        }
     }
     namespace.check_rules().await;
 }
@@ -161,33 +180,81 @@ async fn a_request_for_a_pass_is_handled_within_two_seconds_and_echoed() {
 #[tokio::test]
 async fn a_changed_spec_is_attached_before_the_old_goes_and_nothing_else_is_removed() {
     let namespace = Namespace::new("changed").await;
-    let registry = HostileRegistry::start().await.unwrap();
-    let image = host(&registry, "v1");
-    let reference = registry.reference(&image.name());
     let _controller = Controller::start(&namespace).await;
-    namespace.apply("other", with(note(&reference), json!({"artifact": {"artifactType": "a/b", "annotations": {"k": "v"}}}))).await;
-    namespace.apply("changed", note(&reference)).await;
-    let (before, other) = (namespace.ready("changed").await, namespace.ready("other").await);
-    registry.clear();
-    let changed = json!({"artifact": {"artifactType": crate::images::SIGNATURE, "annotations": {"demo.affix.dev/note": "changed"}}});
-    namespace.apply("changed", with(note(&reference), changed)).await;
-    let after = namespace.ready("changed").await;
-    for row in &after.targets {
-        let new = row.attachment.as_deref().unwrap();
-        let old = attachment(&before.targets, &row.digest);
-        assert_ne!(new, old);
-        let mut left: Vec<String> =
-            registry.store().referrers("team/app", &row.digest).into_iter().map(|manifest| manifest.digest).collect();
-        left.sort();
-        let mut expected = vec![new.to_owned(), attachment(&other.targets, &row.digest).to_owned()];
-        expected.sort();
-        assert_eq!(left, expected, "{}", registry.transcript());
-        let at = |digest: &str, method: &str| {
-            let requests = registry.requests();
-            requests.iter().find(|request| request.method == method && request.reference.as_deref() == Some(digest)).map(|found| found.id)
-        };
-        assert!(at(new, "PUT").unwrap() < at(old, "DELETE").unwrap(), "{}", registry.transcript());
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        let (name, neighbour) = (format!("changed-{nth}"), format!("other-{nth}"));
+        let image = host(registry, "v1");
+        let reference = registry.reference(&image.name());
+        let other = json!({"artifact": {"artifactType": "a/b", "annotations": {"k": "v"}}});
+        namespace.apply(&neighbour, with(note(&reference), other)).await;
+        let other = namespace.ready(&neighbour).await;
+        namespace.apply(&name, note(&reference)).await;
+        let before = namespace.ready(&name).await;
+        registry.clear();
+        let changed = json!({"artifact": {"artifactType": crate::images::SIGNATURE, "annotations": {"demo.affix.dev/note": "changed"}}});
+        namespace.apply(&name, with(note(&reference), changed)).await;
+        let after = namespace.ready(&name).await;
+        for row in &after.targets {
+            let new = row.attachment.as_deref().unwrap();
+            let old = attachment(&before.targets, &row.digest);
+            assert_ne!(new, old);
+            let mut left = listed(registry, &row.digest);
+            left.sort();
+            let mut expected = vec![new.to_owned(), attachment(&other.targets, &row.digest).to_owned()];
+            expected.sort();
+            assert_eq!(left, expected, "{}", registry.transcript());
+            let at = |digest: &str, method: &str| {
+                let requests = registry.requests();
+                let found = requests.iter().find(|request| request.method == method && request.reference.as_deref() == Some(digest));
+                found.map(|found| found.id)
+            };
+            assert!(at(new, "PUT").unwrap() < at(old, "DELETE").unwrap(), "{}", registry.transcript());
+        }
+        assert_eq!(after.leftovers, []);
     }
-    assert_eq!(after.leftovers, []);
+    namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn what_a_registry_does_not_delete_is_left_over_and_told_while_it_is_listed_and_is_not_tried_again_and_again() {
+    let namespace = Namespace::new("refusing").await;
+    let _controller = Controller::start(&namespace).await;
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        registry.quirks(|quirks| quirks.deletion = Deletion::Disabled);
+        let image = host(registry, "v1");
+        let name = format!("refused-{nth}");
+        let dated = |date: &str| {
+            let mut spec = mark(&registry.reference(&image.pinned()));
+            spec["endOfLife"]["date"] = json!(date);
+            spec["targets"] = json!({"scope": "Index"});
+            spec
+        };
+        namespace.apply(&name, dated("2027-01-01")).await;
+        let old = attachment(&namespace.ready(&name).await.targets, &image.digest).to_owned();
+        namespace.apply(&name, dated("2028-01-01")).await;
+        let is_api = nth == 0;
+        let status = if is_api {
+            let told = namespace.refused(&name, Reason::RemovalRefused).await;
+            assert!(told.contains(&old), "{told}");
+            namespace.status(&name).await
+        } else {
+            namespace.ready(&name).await
+        };
+        let new = attachment(&status.targets, &image.digest).to_owned();
+        let leftovers: Vec<&str> = status.leftovers.iter().map(|left| left.attachment.as_str()).collect();
+        let (mut found, mut expected) = (listed(registry, &image.digest), vec![new]);
+        if is_api {
+            assert_eq!(leftovers, [&old]);
+            expected.push(old);
+        } else {
+            assert!(leftovers.is_empty(), "the entry is off the list, which is all that readers see: {status:#?}");
+        }
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+        registry.clear();
+        sleep(Duration::from_secs(2)).await;
+        assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+    }
     namespace.check_rules().await;
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use affix::api::{ImageAttachmentStatus, TargetState};
-use affix_testbed::hostile::{HostileRegistry, Matcher, Op, Quirks, Stage};
+use affix_testbed::hostile::{Fault, Matcher, Op, Stage};
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::peer::Peer;
 use affix_testbed::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::controller::Controller;
-use crate::images::{END_OF_LIFE, LIFECYCLE, host, registries, summary};
+use crate::images::{END_OF_LIFE, LIFECYCLE, host, listed, manifests, registries, scriptable, summary};
 use crate::namespace::Namespace;
 use crate::readers;
 
@@ -119,21 +119,53 @@ async fn a_move_while_the_operator_is_down_counts_and_what_another_tag_reaches_i
 }
 
 #[tokio::test]
+async fn what_another_tag_reaches_through_a_nested_index_is_in_use_until_a_changed_spec_counts_that_tag_no_more() {
+    let namespace = Namespace::new("nested-tag").await;
+    let controller = Controller::start(&namespace).await;
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        let a1a1 = push(registry, old(), "v1").await;
+        let b1b1 = a1a1.digest_of("linux/amd64").unwrap();
+        push(registry, Index::new().index(Index::new().image(Image::new("linux/amd64", "b1b1"))), "v2").await;
+        let name = format!("app-{nth}");
+        namespace.apply(&name, watch(&a1a1.tagged(), json!({}))).await;
+        until(&namespace, &name, |status| reason(status) == "Watching").await;
+        push(registry, new(), "v1").await;
+        let status = until(&namespace, &name, moved).await;
+        assert_eq!(
+            summary(&status.targets),
+            ["Index - Attached -", "Platform linux/amd64 Skipped StillInUse", "Platform linux/arm64 Skipped StillInUse"]
+        );
+        assert_eq!(marks(registry, &namespace, &a1a1, b1b1).await, 0);
+
+        namespace.apply(&name, watch(&a1a1.tagged(), json!({"unlessTagged": ["!v2"]}))).await;
+        let marked = |status: &ImageAttachmentStatus| moved(status) && status.attached.as_deref() == Some("2/2");
+        let after = until(&namespace, &name, marked).await;
+        assert_eq!(after.superseded[0].date, status.superseded[0].date, "a date is fixed once");
+        assert_eq!(marks(registry, &namespace, &a1a1, b1b1).await, 1);
+    }
+    namespace.check_rules().await;
+    drop(controller);
+}
+
+#[tokio::test]
 async fn a_move_that_has_not_settled_marks_nothing_and_a_move_back_leaves_no_trace() {
     let namespace = Namespace::new("settle").await;
-    let registry = Registry::ociregistry(&namespace.tools).start().await.unwrap();
     let controller = Controller::start(&namespace).await;
-    let a1a1 = push(&registry, old(), "v1").await;
-    namespace.apply("app", watch(&a1a1.tagged(), json!({"settle": "10m"}))).await;
-    until(&namespace, "app", |status| reason(status) == "Watching").await;
-    push(&registry, new(), "v1").await;
-    let status = until(&namespace, "app", |status| !status.superseded.is_empty()).await;
-    assert_eq!((status.superseded[0].state, status.superseded[0].date.clone()), (TargetState::Pending, None));
-    assert_eq!(reason(&status), "Watching");
-    push(&registry, old(), "v1").await;
-    let status = until(&namespace, "app", |status| status.image.as_ref().is_some_and(|image| image.digest == a1a1.digest())).await;
-    assert!(status.superseded.iter().all(|left| left.digest != a1a1.digest()), "{status:?}");
-    assert_eq!(marks(&registry, &namespace, &a1a1, a1a1.digest()).await, 0);
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        let a1a1 = push(registry, old(), "v1").await;
+        let name = format!("app-{nth}");
+        namespace.apply(&name, watch(&a1a1.tagged(), json!({"settle": "10m"}))).await;
+        until(&namespace, &name, |status| reason(status) == "Watching").await;
+        push(registry, new(), "v1").await;
+        let status = until(&namespace, &name, |status| !status.superseded.is_empty()).await;
+        assert_eq!((status.superseded[0].state, status.superseded[0].date.clone()), (TargetState::Pending, None));
+        assert_eq!(reason(&status), "Watching");
+        push(registry, old(), "v1").await;
+        let is_back = |status: &ImageAttachmentStatus| status.image.as_ref().is_some_and(|image| image.digest == a1a1.digest());
+        let status = until(&namespace, &name, is_back).await;
+        assert!(status.superseded.iter().all(|left| left.digest != a1a1.digest()), "{status:?}");
+        assert_eq!(marks(registry, &namespace, &a1a1, a1a1.digest()).await, 0);
+    }
     namespace.check_rules().await;
     drop(controller);
 }
@@ -141,17 +173,22 @@ async fn a_move_that_has_not_settled_marks_nothing_and_a_move_back_leaves_no_tra
 #[tokio::test]
 async fn digests_that_the_tag_is_known_to_have_left_are_marked_on_the_first_day() {
     let namespace = Namespace::new("previous").await;
-    let registry = Registry::ociregistry(&namespace.tools).start().await.unwrap();
     let controller = Controller::start(&namespace).await;
-    let a1a1 = push(&registry, old(), "v1").await;
-    let z1z1 = push(&registry, new(), "v1").await;
-    namespace.apply("app", watch(&z1z1.tagged(), json!({"previous": [a1a1.digest()]}))).await;
-    let status = until(&namespace, "app", moved).await;
-    assert_eq!(status.superseded[0].digest, a1a1.digest());
-    assert_eq!(
-        summary(&status.targets),
-        ["Index - Attached -", "Platform linux/amd64 Attached -", "Platform linux/arm64 Skipped StillInUse"]
-    );
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        let a1a1 = push(registry, old(), "v1").await;
+        let z1z1 = push(registry, new(), "v1").await;
+        let name = format!("app-{nth}");
+        namespace.apply(&name, watch(&z1z1.tagged(), json!({"previous": [a1a1.digest()]}))).await;
+        let status = until(&namespace, &name, moved).await;
+        assert_eq!(status.superseded[0].digest, a1a1.digest());
+        assert_eq!(
+            summary(&status.targets),
+            ["Index - Attached -", "Platform linux/amd64 Attached -", "Platform linux/arm64 Skipped StillInUse"]
+        );
+        for (digest, expected) in [(a1a1.digest(), 1), (a1a1.digest_of("linux/arm64").unwrap(), 0), (z1z1.digest(), 0)] {
+            assert_eq!(marks(registry, &namespace, &a1a1, digest).await, expected, "{digest}");
+        }
+    }
     namespace.check_rules().await;
     drop(controller);
 }
@@ -197,31 +234,33 @@ async fn moves_in_a_row_to_a_nested_index_and_to_a_single_manifest_each_mark_wha
 async fn a_tag_that_is_deleted_has_not_moved() {
     let namespace = Namespace::new("deleted-tag").await;
     let controller = Controller::start(&namespace).await;
-    for quirks in [Quirks::default(), Quirks::distribution()] {
-        let registry = HostileRegistry::builder().quirks(quirks).start().await.unwrap();
-        let image = host(&registry, "v1");
-        let name = format!("app-{}", registry.address().port());
-        namespace.apply(&name, watch(&registry.reference("team/app:v1"), json!({}))).await;
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        let a1a1 = push(registry, old(), "v1").await;
+        let name = format!("app-{nth}");
+        namespace.apply(&name, watch(&a1a1.tagged(), json!({}))).await;
         until(&namespace, &name, |status| reason(status) == "Watching").await;
-        registry.store().delete_tag("team/app", "v1");
+        registry.raw().unwrap().delete_manifest("team/app", "v1").await.unwrap().ok().unwrap();
         let status = until(&namespace, &name, |status| reason(status) == "NotFound").await;
         assert!(status.superseded.is_empty(), "{status:#?}");
-        registry.store().put_tag("team/app", "v1", &image.digest);
+        push(registry, old(), "v1").await;
         let status = until(&namespace, &name, |status| reason(status) == "Watching").await;
         assert!(status.superseded.is_empty(), "{status:#?}");
-        assert!(registry.store().referrers("team/app", &image.digest).is_empty(), "{}", registry.transcript());
-        namespace.delete(&name).await;
+        assert_eq!(marks(registry, &namespace, &a1a1, a1a1.digest()).await, 0);
     }
     drop(controller);
+}
+
+/// Whether so many moves are all done.
+fn done(status: &ImageAttachmentStatus, moves: usize) -> bool {
+    status.superseded.len() == moves && status.superseded.iter().all(|left| left.state == TargetState::Attached)
 }
 
 #[tokio::test]
 async fn what_a_kill_in_the_middle_left_undone_is_done_later_with_the_same_date_although_the_tag_has_moved_on() {
     let namespace = Namespace::new("middle").await;
-    for quirks in [Quirks::default(), Quirks::distribution()] {
-        let registry = HostileRegistry::builder().quirks(quirks).start().await.unwrap();
-        let first = host(&registry, "v1");
-        let name = format!("app-{}", registry.address().port());
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        let first = host(registry, "v1");
+        let name = format!("app-{nth}");
         let controller = Controller::start(&namespace).await;
         namespace.apply(&name, watch(&registry.reference("team/app:v1"), json!({}))).await;
         until(&namespace, &name, |status| reason(status) == "Watching").await;
@@ -236,18 +275,44 @@ async fn what_a_kill_in_the_middle_left_undone_is_done_later_with_the_same_date_
         registry.image("team/app", "v1").seed("third").platforms(["linux/amd64"]).push();
 
         let controller = Controller::start(&namespace).await;
-        let done = |status: &ImageAttachmentStatus| {
-            status.superseded.len() == 2 && status.superseded.iter().all(|left| left.state == TargetState::Attached)
-        };
-        let status = until(&namespace, &name, done).await;
+        let status = until(&namespace, &name, |status| done(status, 2)).await;
         assert_eq!(status.superseded[0].date, date);
-        for image in [&first, &second] {
-            for subject in std::iter::once(&image.digest).chain(image.children.iter().map(|child| &child.digest)) {
-                assert_eq!(registry.store().referrers("team/app", subject).len(), 1, "{subject}\n{}", registry.transcript());
-            }
+        for subject in manifests(&first).into_iter().chain(manifests(&second)) {
+            assert_eq!(listed(registry, subject).len(), 1, "{subject}\n{}", registry.transcript());
         }
         namespace.check_rules().await;
         namespace.delete(&name).await;
         drop(controller);
     }
+}
+
+#[tokio::test]
+async fn what_the_registry_refused_in_the_middle_is_told_and_done_later_with_the_same_date_although_the_tag_has_moved_on() {
+    let namespace = Namespace::new("refused").await;
+    let controller = Controller::start(&namespace).await;
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        let first = host(registry, "v1");
+        let name = format!("app-{nth}");
+        namespace.apply(&name, watch(&registry.reference("team/app:v1"), json!({}))).await;
+        until(&namespace, &name, |status| reason(status) == "Watching").await;
+
+        // The index gets its mark, one platform does not.
+        let amd64 = first.platform("linux/amd64").to_owned();
+        let of_amd64 = move |request: &affix_testbed::hostile::Request| String::from_utf8_lossy(&request.body).contains(&amd64);
+        let fault = registry.fault(Matcher::on(Op::ManifestPut).with_subject().when(of_amd64), Fault::status(403));
+        let second = registry.image("team/app", "v1").seed("second").platforms(["linux/amd64"]).push();
+        let status = until(&namespace, &name, |status| status.superseded.iter().any(|left| left.state == TargetState::Failed)).await;
+        assert_eq!(status.superseded[0].reason.as_deref(), Some("AccessDenied"), "{status:#?}");
+        let date = status.superseded[0].date.clone();
+        registry.image("team/app", "v1").seed("third").platforms(["linux/amd64"]).push();
+        until(&namespace, &name, |status| status.superseded.len() == 2).await;
+        fault.lift();
+        let status = until(&namespace, &name, |status| done(status, 2)).await;
+        assert_eq!(status.superseded[0].date, date);
+        for subject in manifests(&first).into_iter().chain(manifests(&second)) {
+            assert_eq!(listed(registry, subject).len(), 1, "{subject}\n{}", registry.transcript());
+        }
+    }
+    namespace.check_rules().await;
+    drop(controller);
 }

@@ -14,6 +14,7 @@ mod cost;
 mod dry_run;
 mod edges;
 mod files;
+mod histories;
 mod kills;
 mod listings;
 mod marks;
