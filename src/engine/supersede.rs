@@ -120,8 +120,10 @@ impl Pass<'_> {
             }
         }
         // The oldest first: what several images share takes the date of the last one left. Of those first seen together the dates tell.
+        let age = |left: &Left| (history.get(left.nth).map(|known| known.moved_at.0), left.date.instant(), left.nth);
+        lefts.sort_by_key(age);
         let mut dated: Vec<&Left> = lefts.iter().chain(&aside).collect();
-        dated.sort_by_key(|left| (history.get(left.nth).map(|known| known.moved_at.0), left.date.instant(), left.nth));
+        dated.sort_by_key(|left| age(left));
         let fates = supersession::fates(dated.into_iter().map(|left| (&left.date, &left.digests)), &in_use);
         let (mut table, targets) = self.rows_of(wanted, &lefts, &fates);
         if unread {
