@@ -66,8 +66,8 @@ pub(super) fn stated_created(manifest: &ImageManifest) -> Option<Created> {
 
 /// The referrers whose manifests must be read before `content` can be planned for `subject`: those that the listing neither
 /// proves nor contradicts. An end-of-life mark (of which `mark` says the keys) is outranked by any newer one of its type, so there every
-/// mark whose listing does not show its time, or not its type, is read as well. Where not all can be read, those come first whose listings show most of
-/// what `content` says, then the newest.
+/// mark whose listing does not show its time, or not its type, is read as well. Where not all can be read, those come first whose listings
+/// show most of what `content` says, then the newest.
 #[must_use]
 pub fn to_fetch(content: &TargetContent, mark: Option<&MarkKeys>, subject: &Descriptor, entries: &[Descriptor]) -> Vec<Descriptor> {
     let mut open: Vec<Descriptor> = nominated(entries, content.artifact_type.as_str())

@@ -274,8 +274,11 @@ fn rank(
     let outranked = match (&rival, &defence) {
         (Some(rival), Some(defence)) if defence.created > rival.created => Outranked::No,
         (Some(rival), _) if !rival.is_foreign => Outranked::Ours,
-        // Both listed before either was there. One of the two must give way, and both know which: the greater digest.
-        (Some(rival), Some(defence)) if defence.created == rival.created && defence.digest.0 < rival.digest => Outranked::Ours,
+        // Both listed before either was there. One of the two must give way, and both know which: the greater digest. A time that the
+        // spec gives cannot be moved.
+        (Some(rival), Some(defence)) if defence.created == rival.created && defence.digest.0 < rival.digest && !content.fixes_created() => {
+            Outranked::Ours
+        }
         (Some(rival), defence) => {
             let is_tied = defence.as_ref().is_some_and(|defence| defence.created == rival.created);
             Outranked::Foreign(conflict(observed, rival, is_tied, keys))

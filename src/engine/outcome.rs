@@ -96,7 +96,9 @@ impl Verdict {
     pub(super) fn over(rows: &[TargetStatus], retry_after: Option<Duration>) -> Self {
         let selected: Vec<&TargetStatus> = rows.iter().filter(|row| row.state != TargetState::Skipped).collect();
         let open: Vec<&TargetStatus> = selected.iter().copied().filter(|row| row.state != TargetState::Attached).collect();
-        let (failed, waiting): (Vec<&TargetStatus>, Vec<&TargetStatus>) = open.iter().partition(|row| row.state == TargetState::Failed);
+        let of = |state| open.iter().copied().filter(move |row| row.state == state);
+        let failed: Vec<&TargetStatus> = of(TargetState::Failed).collect();
+        let waiting: Vec<&str> = of(TargetState::Pending).map(rows::name).collect();
         let attached = selected.len() - open.len();
         let verdict = |ready, reason, message| Self { ready, reason, message, retry_after };
         if open.is_empty() {
@@ -106,7 +108,6 @@ impl Verdict {
         let mut parts = vec![format!("{attached} of {} attached", targets(selected.len()))];
         parts.extend((!told.is_empty()).then(|| few(&told)));
         if !waiting.is_empty() {
-            let waiting: Vec<&str> = waiting.iter().map(|row| rows::name(row)).collect();
             parts.push(format!("the registry does not list yet: {}", few(&waiting)));
         }
         match failed.first() {

@@ -104,6 +104,12 @@ fn a_verdict_is_attached_partial_or_the_first_cause() {
             "1 of 3 targets attached; linux/arm64: AccessDenied: HTTP 4xx for arm64; the registry does not list yet: linux/s390x",
         ),
         (
+            vec![row("amd64", Attached, None), row("s390x", TargetState::Planned, None), failed("arm64", Reason::AccessDenied)],
+            false,
+            Reason::PartiallyAttached,
+            "1 of 3 targets attached; linux/arm64: AccessDenied: HTTP 4xx for arm64",
+        ),
+        (
             vec![row("arm64", Pending, None)],
             false,
             Reason::Progressing,

@@ -280,6 +280,27 @@ proptest::proptest! {
 }
 
 #[test]
+fn a_mark_whose_time_the_spec_gives_is_not_made_again_for_one_of_the_same_second() {
+    let noon_ago = "2026-11-23T11:00:00Z";
+    let fixed = |date: &str| {
+        let mut content = mark(date);
+        content.annotations.insert(annotation::CREATED.to_owned(), noon_ago.to_owned());
+        content
+    };
+    let rival = listed("2027-01-01", noon_ago);
+    // One whose digest is the lower one.
+    let date = (1..=28).map(|day| format!("2026-01-{day:02}"));
+    let date = date.into_iter().find(|date| *fixed(date).attach_to(&subject(), at(noon_ago)).digest() < rival.digest).unwrap();
+    let ours = fixed(&date).attach_to(&subject(), at(noon_ago)).listed;
+    let mut observed = wanting(&date, &[ours.clone(), rival]);
+    let Listed::Content { content, .. } = &mut observed.wanted else { panic!("a mark") };
+    *content = fixed(&date);
+    observed.ours = BTreeSet::from([ours.digest]);
+    let Action::Refuse(problem) = planned(&observed).action else { panic!("{:?}", planned(&observed)) };
+    assert_eq!(problem.reason, Reason::Conflict);
+}
+
+#[test]
 fn of_two_marks_of_one_second_the_one_with_the_lower_digest_is_made_again_and_the_other_is_a_conflict() {
     let dates = ["2026-01-01", "2027-01-01"];
     let marks = dates.map(|date| listed(date, "2026-11-23T11:00:00Z"));
