@@ -4,11 +4,14 @@
 #     --build-arg REVISION="$(git rev-parse HEAD)" --output type=registry,rewrite-timestamp=true --tag REPOSITORY:TAG .
 #
 # Each platform is built natively (or under emulation), so that what is copied is what `cargo build --release --locked` makes. The same
-# commit gives the same image as long as the two base images are the same: a release gives both by digest.
+# commit gives the same image as long as the two base images are the same. They are named by tag here, since a digest goes stale with the
+# first fix of the base; the release workflow gives both by digest (BUILDER, BASE) and refuses to run without.
 ARG BUILDER=rust:1.95.0-slim-trixie
 ARG BASE=gcr.io/distroless/cc-debian13:nonroot
 
 FROM ${BUILDER} AS build
+# Two platforms that shared a folder would take each other's binary.
+ARG TARGETPLATFORM
 WORKDIR /affix
 # In place of rust-toolchain.toml, which also names what only developers need.
 ENV RUSTUP_TOOLCHAIN=1.95.0 CARGO_INCREMENTAL=0

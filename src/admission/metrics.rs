@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::service;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reviewed {
     webhook: &'static str,
@@ -31,6 +33,14 @@ struct Source {
     source: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Use {
+    r#use: &'static str,
+}
+
+/// The label of the one certificate that is served.
+const SERVING: Use = Use { r#use: "webhook" };
+
 /// All metrics of the webhooks.
 #[derive(Debug)]
 pub(super) struct Metrics {
@@ -41,13 +51,14 @@ pub(super) struct Metrics {
     lookups: Family<Source, Counter>,
     panics: Counter,
     connections: Gauge<i64, AtomicI64>,
-    certificate_end: Gauge<i64, AtomicI64>,
+    certificate_end: Family<Use, Gauge<i64, AtomicI64>>,
     certificate_errors: Counter,
 }
 
 impl Metrics {
     pub(super) fn new() -> Self {
         let mut registry = Registry::default();
+        service::describe(&mut registry, "webhook");
         let reviews = Family::<Reviewed, Counter>::default();
         registry.register("affix_admission_reviews", "Reviews by webhook and verdict", reviews.clone());
         let time =
@@ -61,14 +72,18 @@ impl Metrics {
         registry.register("affix_admission_panics", "Reviews that panicked", panics.clone());
         let connections = Gauge::<i64, AtomicI64>::default();
         registry.register("affix_webhook_connections", "Open connections", connections.clone());
-        let certificate_end = Gauge::<i64, AtomicI64>::default();
-        registry.register(
-            "affix_webhook_certificate_expiry_timestamp_seconds",
-            "When the served certificate ends",
-            certificate_end.clone(),
-        );
+        let certificate_end = Family::<Use, Gauge<i64, AtomicI64>>::default();
+        let help = "When the served certificate ends, in seconds since the epoch";
+        registry.register_with_unit("affix_certificate_expiry_timestamp", help, Unit::Seconds, certificate_end.clone());
         let certificate_errors = Counter::default();
         registry.register("affix_webhook_certificate_errors", "Checks of the certificate that failed", certificate_errors.clone());
+        // What has not happened yet is 0 and not absent, so that its first time is a change.
+        for source in ["status", "cache", "registry", "unknown"] {
+            lookups.get_or_create(&Source { source }).inc_by(0);
+        }
+        for cause in ["size", "slow", "load", "broken", "malformed", "connections"] {
+            turned_away.get_or_create(&Cause { cause }).inc_by(0);
+        }
         Self { registry, reviews, time, turned_away, lookups, panics, connections, certificate_end, certificate_errors }
     }
 
@@ -106,7 +121,7 @@ impl Metrics {
     }
 
     pub(super) fn serves_certificate_until(&self, second: i64) {
-        self.certificate_end.set(second);
+        self.certificate_end.get_or_create(&SERVING).set(second);
     }
 
     pub(super) fn certificate_failed(&self) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::api::{ImageAttachment, Reason};
 use crate::engine::{Draft, Engine, Failure, Journal, Note, status_in_progress};
 
+use super::definition::Definition;
 use super::events::Events;
 use super::leadership::Leadership;
 use super::ledger::Ledger;
@@ -21,7 +22,7 @@ use super::schedule::Lanes;
 /// The field manager of everything that affix writes to the API server.
 pub(super) const MANAGER: &str = "affix";
 /// The client has no time-out of its own for reads.
-const API_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const API_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Shared by all reconciliations.
 pub(super) struct Context {
@@ -33,6 +34,7 @@ pub(super) struct Context {
     pub(super) lanes: Lanes,
     pub(super) metrics: Arc<Metrics>,
     pub(super) leadership: Arc<Leadership>,
+    pub(super) definition: Arc<Definition>,
     events: Events,
 }
 
@@ -54,12 +56,19 @@ pub(super) enum ClusterError {
 }
 
 impl Context {
-    pub(super) fn new(client: Client, engine: Engine, options: Options, metrics: Arc<Metrics>, leadership: Arc<Leadership>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        engine: Engine,
+        options: Options,
+        metrics: Arc<Metrics>,
+        leadership: Arc<Leadership>,
+        definition: Arc<Definition>,
+    ) -> Self {
         let instance = std::env::var("HOSTNAME").ok();
         let events = Events::new(client.clone(), MANAGER, instance);
         let lanes = Lanes::new(options.concurrent);
         let (objects, neighbours) = (Objects::default(), Neighbours::default());
-        Self { client, engine, options, objects, neighbours, lanes, metrics, leadership, events }
+        Self { client, engine, options, objects, neighbours, lanes, metrics, leadership, definition, events }
     }
 
     /// Bounds a call to the API server.

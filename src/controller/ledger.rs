@@ -125,7 +125,16 @@ impl Context {
                 Ok(Put::Written(Box::new(object)))
             }
             Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 409 => Ok(Put::Outdated),
-            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 404 => Err(ClusterError::Gone),
+            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 404 => {
+                // The same answer is given for a resource that is gone and for one whose status is not served.
+                self.read(object).await?;
+                self.definition.doubt();
+                Err(kube::Error::Api(answer).into())
+            }
+            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 422 || answer.message.contains("not declared in schema") => {
+                self.definition.doubt();
+                Err(kube::Error::Api(answer).into())
+            }
             Err(error) => Err(error),
         }
     }

@@ -8,6 +8,7 @@ mod backoff;
 mod claims;
 mod cluster;
 mod context;
+mod definition;
 mod deletion;
 mod events;
 mod fence;

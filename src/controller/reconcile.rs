@@ -40,6 +40,9 @@ pub(super) async fn reconcile(object: Arc<Stored>, begun: Begun) -> Option<Durat
         // The object may have changed by the time this process leads, so then it is fetched anew.
         return context.leadership.begun().await.then_some(Duration::ZERO);
     };
+    if object.meta().deletion_timestamp.is_none() && !context.definition.fits() {
+        return context.definition.awaited().await.then_some(Duration::ZERO);
+    }
     // A task of its own: the applier looks at every visit whenever one goes on, and on one core.
     let visit = AbortOnDropHandle::new(tokio::spawn(visit(object, Arc::clone(context), term).in_current_span()));
     tokio::select! {

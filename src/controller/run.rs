@@ -22,6 +22,7 @@ use crate::service::{self, Probes, Readiness, StartError};
 
 use super::alarms::Alarms;
 use super::context::Context;
+use super::definition::Definition;
 use super::fence::Fence;
 use super::leadership::Leadership;
 use super::lease::Election;
@@ -79,14 +80,24 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let awaited = scopes.iter().map(|scope| waited_for(scope.as_deref()));
     let probes = Probes::serve(options.addresses, awaited, move || encoded.encode())?;
     let readiness = &probes.readiness;
+    // What opens the gate cannot pass it, and what a replica says of itself need not.
+    let free = Client::try_from(config.clone()).map_err(StartError::Client)?;
+    let definition = Arc::new(Definition::new(free.clone(), Arc::clone(readiness), shutdown.clone()));
+    let looking = Arc::clone(&definition);
+    let told = scopes.clone();
+    tokio::spawn(async move { looking.watch(&told).await });
     let election = match options.leader_election.clone() {
         None => None,
         Some(election) => {
-            // What is written to the Lease opens the gate, so it cannot pass the gate itself.
-            let namespace = election.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-            let leases = Api::namespaced(Client::try_from(config).map_err(StartError::Client)?, &namespace);
+            let namespace = election.namespace.clone().unwrap_or(config.default_namespace);
+            let leases = Api::namespaced(free, &namespace);
             let election = Election::new(leases, election, Arc::clone(&leadership), Arc::clone(readiness), Arc::clone(&metrics));
-            Some(tokio::spawn(election.run(shutdown.clone())))
+            let (definition, shutdown) = (Arc::clone(&definition), shutdown.clone());
+            Some(tokio::spawn(async move {
+                // Whoever cannot work leaves the Lease to a replica that can.
+                definition.awaited().await;
+                election.run(shutdown).await
+            }))
         }
     };
 
@@ -96,7 +107,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let engine = Engine::new(Registries::new(registries), options.engine.clone());
     let gate = leadership.gate().clone();
     let patience = if election.is_some() { HANDOVER } else { DRAIN };
-    let context = Arc::new(Context::new(client, engine, options, metrics, leadership));
+    let context = Arc::new(Context::new(client, engine, options, metrics, leadership, definition));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "affix started");
     let watches = scopes.into_iter().map(|scope| watch(scope, Arc::clone(&context), Arc::clone(readiness), shutdown.clone()));
     let all = futures::future::join_all(watches);
@@ -146,6 +157,7 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
     let deleted = Arc::clone(&alarms);
     let listed = CancellationToken::new();
     let (scope, seen, known) = (waited_for(namespace.as_deref()), listed.clone(), store.clone());
+    let (awaiting, awaited) = (Arc::clone(&readiness), scope.clone());
     let touched = watcher(api, selection)
         .default_backoff()
         .map_ok(move |event| Stored::event(event, &known))
@@ -171,7 +183,10 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
             }
             ready(Ok(changed.then(|| object.key())))
         })
-        .inspect_err(|error| tracing::warn!(%error, "the watch of imageattachments failed; trying again"))
+        .inspect_err(move |error| {
+            awaiting.because(&awaited, &error.to_string());
+            tracing::warn!(%error, "the watch of imageattachments failed; trying again");
+        })
         .filter_map(|seen| async { seen.ok().map(Ok::<_, watcher::Error>) });
     let changes = rotation::watch(&context.client, namespace.as_deref(), &shutdown);
     let changes = futures::stream::unfold(changes, |mut changes| async { Some((changes.recv().await?, changes)) });

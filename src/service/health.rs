@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -14,14 +14,22 @@ use super::listen::ListenAddress;
 /// What the operator still waits for; ready when there is nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
-    waiting: Mutex<BTreeSet<String>>,
+    /// What, and why it has not come yet; empty: nobody knows.
+    waiting: Mutex<BTreeMap<String, String>>,
     remark: Mutex<String>,
 }
 
 impl Readiness {
     /// Adds something to wait for.
     pub(crate) fn wait_for(&self, what: impl Into<String>) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(what.into());
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(what.into()).or_default();
+    }
+
+    /// Says why what is waited for has not come yet.
+    pub(crate) fn because(&self, what: &str, why: &str) {
+        if let Some(reason) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get_mut(what) {
+            why.clone_into(reason);
+        }
     }
 
     /// It has come.
@@ -41,7 +49,8 @@ impl Readiness {
         if waiting.is_empty() {
             return (StatusCode::OK, format!("ok\n{remark}"));
         }
-        let list: Vec<&str> = waiting.iter().map(String::as_str).collect();
+        let list: Vec<String> =
+            waiting.iter().map(|(what, why)| if why.is_empty() { what.clone() } else { format!("{what} ({why})") }).collect();
         (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n{remark}", list.join(", ")))
     }
 }
@@ -89,6 +98,9 @@ mod tests {
             (status, text.as_str()),
             (StatusCode::SERVICE_UNAVAILABLE, "waiting for the leader's lease, the list of imageattachments\n")
         );
+        readiness.because("the list of imageattachments", "403 Forbidden");
+        readiness.because("what nobody waits for", "unknown");
+        assert_eq!(readiness.answer().1, "waiting for the leader's lease, the list of imageattachments (403 Forbidden)\n");
         readiness.done("the leader's lease");
         readiness.done("the list of imageattachments");
         assert_eq!(readiness.answer(), (StatusCode::OK, "ok\n".to_owned()));

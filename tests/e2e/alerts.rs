@@ -2,7 +2,7 @@
 //!
 //! A second here is two minutes there: the scrapes are real, half a second apart, and the judge is told that they are a minute apart.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use affix::api::Reason;
@@ -19,8 +19,14 @@ use crate::namespace::Namespace;
 
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/affix/files/alerts.yaml");
 /// Every alert of that file.
-const ALERTS: [&str; 5] =
-    ["AffixResourcesFailing", "AffixRegistryThrottles", "AffixNoLeader", "AffixApiServerRefuses", "AffixCertificateExpires"];
+const ALERTS: [&str; 6] = [
+    "AffixResourcesFailing",
+    "AffixRegistryThrottles",
+    "AffixNoLeader",
+    "AffixApiServerRefuses",
+    "AffixCertificateExpires",
+    "AffixWebhookCertificateExpires",
+];
 
 /// Real scrapes, a minute apart by the clock of the judge.
 struct Scrapes {
@@ -33,14 +39,20 @@ impl Scrapes {
         Self { begun: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64(), all: Vec::new() }
     }
 
-    fn add(&mut self, text: &str) {
+    /// What the instances served, each by its name.
+    fn add(&mut self, texts: &[(&str, String)]) {
         let minutes = u32::try_from(self.all.len()).unwrap();
-        self.all.push(json!({"at": self.begun + 60.0 * f64::from(minutes), "text": text}));
+        let texts: BTreeMap<_, _> = texts.iter().cloned().collect();
+        self.all.push(json!({"at": self.begun + 60.0 * f64::from(minutes), "texts": texts}));
     }
 
-    async fn of(&mut self, controller: &Controller, count: usize) {
+    async fn of(&mut self, instances: &[(&'static str, &Controller)], count: usize) {
         for _ in 0..count {
-            self.add(&controller.metrics().await);
+            let mut texts = Vec::new();
+            for (name, instance) in instances {
+                texts.push((*name, instance.metrics().await));
+            }
+            self.add(&texts);
             sleep(Duration::from_millis(500)).await;
         }
     }
@@ -91,6 +103,11 @@ async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_t
     let signed = |key: &str| json!({"image": image, "insecure": true, "signature": {"notation": {"keySecretRef": {"name": key}}}});
     let authority = Authority::new().unwrap();
     let controller = Controller::start_in(&namespace, &[], &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
+    let mounted = tempfile::tempdir().unwrap();
+    let certify = |days: u64| authority.server_named(mounted.path(), &["127.0.0.1"], Duration::from_hours(24 * days)).unwrap();
+    certify(90);
+    let (webhook, _) = Controller::start_webhook(&namespace, mounted.path()).await;
+    let both = [("controller", &controller), ("webhook", &webhook)];
     let mut scrapes = Scrapes::new();
 
     namespace.tls("fresh", &authority.signer_for(Duration::from_hours(24 * 300)).unwrap()).await;
@@ -100,10 +117,11 @@ async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_t
         namespace.ready(name).await;
     }
     // Longer than any alert waits.
-    scrapes.of(&controller, 20).await;
+    scrapes.of(&both, 20).await;
     let healthy = scrapes.all.len();
 
-    // A certificate about to end, a resource that fails, an API server that refuses, a registry that throttles.
+    // Certificates about to end, a resource that fails, an API server that refuses, a registry that throttles.
+    certify(1);
     namespace.tls("ending", &authority.signer_for(Duration::from_hours(24 * 5)).unwrap()).await;
     namespace.apply("ending", signed("ending")).await;
     namespace.ready("ending").await;
@@ -121,7 +139,7 @@ async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_t
     let troubled: BTreeSet<String> = ALERTS.iter().filter(|name| **name != "AffixNoLeader").map(|name| (*name).to_owned()).collect();
     let deadline = Instant::now() + Duration::from_mins(2);
     loop {
-        scrapes.of(&controller, 10).await;
+        scrapes.of(&both, 10).await;
         let fired: BTreeSet<String> = scrapes.judge(&tools).await.into_iter().flatten().collect();
         if fired == troubled {
             break;
@@ -131,8 +149,10 @@ async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_t
 
     assert!(scrapes.judge(&tools).await.iter().take(healthy).all(BTreeSet::is_empty));
 
-    // Nobody leads where the only replica may not have the Lease, and where none runs. Prometheus looks back for five minutes.
+    // Nobody leads where the only replica may not have the Lease, and where none runs, whatever the webhook does. Prometheus looks back
+    // for five minutes.
     let nobody_leads = BTreeSet::from(["AffixNoLeader".to_owned()]);
+    certify(90);
     controller.kill().await;
     for name in ["signed", "noted", "ending", "absent", "refused", "throttled"] {
         namespace.delete(name).await;
@@ -140,13 +160,11 @@ async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_t
     let election = ["--leader-elect", "--leader-election-namespace", &namespace.name];
     let controller = Controller::start_in(&namespace, &election, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
     let mut scrapes = Scrapes::new();
-    scrapes.of(&controller, 8).await;
+    scrapes.of(&[("controller", &controller), ("webhook", &webhook)], 8).await;
     assert_eq!(scrapes.judge(&tools).await.pop().unwrap(), nobody_leads);
     controller.kill().await;
     let mut scrapes = Scrapes::new();
-    for _ in 0..12 {
-        scrapes.add("# EOF\n");
-    }
+    scrapes.of(&[("webhook", &webhook)], 12).await;
     assert_eq!(scrapes.judge(&tools).await.pop().unwrap(), nobody_leads);
 }
 

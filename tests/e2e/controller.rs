@@ -1,6 +1,6 @@
-//! The operator as a process: the real binary, on one namespace.
+//! The operator as a process, and the webhook: the real binary, on one namespace.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use affix_testbed::process::{Launch, Process};
@@ -40,6 +40,17 @@ impl Controller {
         launch.env(&[("RUST_LOG", "affix=debug,info")]);
         launch.env(env);
         Self::serving(namespace, launch).await
+    }
+
+    /// Starts the webhook with the certificate of a folder; also answers with the address of its webhooks.
+    pub(crate) async fn start_webhook(namespace: &Namespace, certificate: &Path) -> (Self, String) {
+        let folder = certificate.to_str().unwrap();
+        let mut launch = Launching::of(&["webhook", "--listen-addr", "127.0.0.1:0", "--certificate-dir", folder]);
+        launch.args(&["--log-format", "text", "--metrics-addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0"]);
+        launch.env(&[("KUBECONFIG", namespace.plane.kubeconfig().to_str().unwrap())]);
+        let mut webhook = Self::serving(namespace, launch).await;
+        let address = webhook.process.wait_for(START, "webhooks", |log| served(log, "webhooks")).await.unwrap();
+        (webhook, address)
     }
 
     /// Starts it and waits until it serves.
@@ -135,13 +146,17 @@ struct Launching {
 
 impl Launching {
     fn on(namespace: &Namespace) -> Self {
-        let args = ["controller", "--allow-loopback", "--watch-namespaces", &namespace.name].map(str::to_owned).to_vec();
+        Self::of(&["controller", "--allow-loopback", "--watch-namespaces", &namespace.name])
+    }
+
+    fn of(args: &[&str]) -> Self {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         Self { program: env!("CARGO_BIN_EXE_affix").into(), args, env: Vec::new() }
     }
 
     fn start(self, tools: &Tools) -> (Process, TempDir) {
         let dir = tempfile::Builder::new().prefix("affix-controller-").tempdir().unwrap();
-        let launch = Launch::new("affix controller", self.program, dir.path().join("log")).args(self.args);
+        let launch = Launch::new("affix", self.program, dir.path().join("log")).args(self.args);
         let launch = self.env.into_iter().fold(launch, |launch, (name, value)| launch.env(name, value));
         (launch.orphans_folder(dir.path()).start(tools).unwrap(), dir)
     }

@@ -11,7 +11,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::controller::Controller;
-use crate::images::{host, note, with};
+use crate::images::{host, mark, note, with};
+use crate::marks::conflict;
 use crate::namespace::Namespace;
 
 const ARGO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/argocd/affix.dev/ImageAttachment");
@@ -57,6 +58,14 @@ async fn argo_cd_and_kstatus_think_the_same_of_resources_as_the_api_server_has_t
     namespace.apply("degraded", with(note(&image), json!({"targets": {"platforms": ["linux/s390x"]}}))).await;
     namespace.apply("retried", note(&registry.reference("team/app:absent"))).await;
     namespace.ready("healthy").await;
+    // Somebody else's mark is the newest.
+    let marked = host(&registry, "v2").pinned();
+    let dated = |date: &str| with(mark(&registry.reference(&marked)), json!({"endOfLife": {"date": date}}));
+    namespace.apply("conflicting", dated("2027-01-01")).await;
+    namespace.ready("conflicting").await;
+    namespace.apply("newer", dated("2028-01-01")).await;
+    namespace.ready("newer").await;
+    conflict(&namespace, "conflicting").await;
     for (name, reason) in [
         ("suspended", Reason::Suspended),
         ("planned", Reason::Planned),
@@ -78,7 +87,8 @@ async fn argo_cd_and_kstatus_think_the_same_of_resources_as_the_api_server_has_t
         ("retried", "Progressing", "InProgress"),
         ("healthy", "Healthy", "Current"),
         ("degraded", "Degraded", "Failed"),
-        // kstatus has no word for these.
+        // kstatus has no word for these (decision 0050).
+        ("conflicting", "Degraded", "InProgress"),
         ("suspended", "Suspended", "InProgress"),
         ("planned", "Suspended", "InProgress"),
     ];
@@ -162,7 +172,26 @@ async fn the_test_data_of_argo_cds_scripts_holds() {
     }
 }
 
-/// The samples with names of their own for each way of applying them, pinned as `affix pin` does.
+/// Kinds of spec that no sample has.
+const KINDS: [(&str, &str); 3] = [
+    ("notation.yaml", "signature: {notation: {keySecretRef: {name: key}, expiry: 8760h}}"),
+    (
+        "files.yaml",
+        "artifact: {artifactType: application/vnd.demo, annotations: {com.example.a: b}, \
+         files: [{name: a, value: text}, {name: b, mediaType: text/plain, valueFrom: {configMapKeyRef: {name: files, key: b}}}], \
+         filesFrom: [{configMapRef: {name: files}}]}",
+    ),
+    (
+        "all.yaml",
+        "targets: {scope: Platforms, platforms: [linux/amd64], excludePlatforms: [linux/386], missing: Ignore}\n  \
+         artifact: {artifactType: application/vnd.demo}\n  dryRun: true\n  interval: 90s\n  timeout: 1m0s\n  suspend: false\n  \
+         deletionPolicy: Delete\n  referrersMode: TagSchema\n  secretRef: {name: login}\n  serviceAccountName: builder\n  \
+         certSecretRef: {name: authority}\n  proxySecretRef: {name: proxy}\n  insecure: true",
+    ),
+];
+
+/// The samples, and the kinds of spec that they leave out, with names of their own for each way of applying them, pinned as
+/// `affix pin` does.
 fn samples(suffix: &str) -> Vec<(String, String)> {
     let digest = format!("sha256:{}", "a".repeat(64));
     let mut files: Vec<_> = std::fs::read_dir(SAMPLES).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -176,7 +205,14 @@ fn samples(suffix: &str) -> Vec<(String, String)> {
             text.replace("\n  name: ", &format!("\n  name: {suffix}-")).replace("{name: ", &format!("{{name: {suffix}-")),
         )
     };
-    files.iter().map(read).collect()
+    let kinds = KINDS.iter().map(|(file, spec)| {
+        let head = format!(
+            "apiVersion: affix.dev/v1alpha1\nkind: ImageAttachment\nmetadata:\n  name: {suffix}-{}\n",
+            file.trim_end_matches(".yaml")
+        );
+        ((*file).to_owned(), format!("{head}spec:\n  image: registry.example.com/team/app:v1\n  {spec}\n"))
+    });
+    files.iter().map(read).chain(kinds).collect()
 }
 
 #[tokio::test]
@@ -222,7 +258,7 @@ async fn a_sample_that_is_applied_again_in_any_way_changes_nothing_also_after_st
             assert!(!again.contains("configured") && !again.contains("created"), "{way} {file}: {again}");
         }
         let resources = namespace.attachments().list(&kube::api::ListParams::default()).await.unwrap().items;
-        assert!(resources.len() >= 9, "{}", resources.len());
+        assert!(resources.len() >= 3 * (4 + KINDS.len()), "{}", resources.len());
         for resource in &resources {
             let spoken_of = |object: &affix::api::ImageAttachment| {
                 object.status.as_ref().is_some_and(|status| {

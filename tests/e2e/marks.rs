@@ -25,7 +25,7 @@ async fn on(registry: &Registry, digest: &str) -> Vec<String> {
 
 /// Asks a resource to look once, and waits until it is in conflict. A mark that outranks another of the same second is made one second
 /// later than that, and until then it is one from the future, which readers ignore: affix looks again by itself.
-async fn conflict(namespace: &Namespace, name: &str) -> String {
+pub(crate) async fn conflict(namespace: &Namespace, name: &str) -> String {
     namespace.request(name, "look").await;
     namespace.refused(name, Reason::Conflict).await
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use affix_testbed::certificates::Authority;
 use affix_testbed::hostile::HostileRegistry;
+use affix_testbed::http_client;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -31,25 +32,52 @@ async fn what_is_served_is_what_the_page_about_metrics_lists() {
     for name in ["signed", "noted"] {
         namespace.ready(name).await;
     }
-    let page = include_str!("../../docs/metrics.md");
-    let (documented, deadline) = (documented(page), Instant::now() + PATIENCE);
-    assert!(documented.len() > 20, "{documented:?}");
+    serves(&controller, &documented(|section| section != "Webhook")).await;
+    namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn what_the_webhook_serves_is_what_the_page_about_metrics_lists() {
+    let namespace = Namespace::new("webhook-metrics").await;
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new().unwrap();
+    authority.server(dir.path()).unwrap();
+    let (webhook, address) = Controller::start_webhook(&namespace, dir.path()).await;
+    // The first review of its kind begins a series.
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "1", "operation": "CREATE", "namespace": namespace.name, "name": "pod", "dryRun": false,
+        "kind": {"group": "", "version": "v1", "kind": "Pod"}, "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "userInfo": {"username": "somebody"}, "object": {"metadata": {"name": "pod"}, "spec": {"containers": []}},
+    }});
+    let answer = http_client::client(Some(authority.pem()))
+        .unwrap()
+        .post(format!("https://{address}/validate-pods"))
+        .json(&review)
+        .send()
+        .await
+        .unwrap();
+    assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+    serves(&webhook, &documented(|section| ["Webhook", "Process"].contains(&section))).await;
+}
+
+/// Waits until exactly these metrics are served: a pass is counted a moment after its status is written.
+async fn serves(controller: &Controller, documented: &Listed) {
+    assert!(documented.len() > 10, "{documented:?}");
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let text = controller.metrics().await;
         let served = served(&text);
-        if served == documented {
+        if served == *documented {
             break;
         }
-        // A pass is counted a moment after its status is written.
         assert!(Instant::now() < deadline, "served:\n{served:#?}\ndocumented:\n{documented:#?}\n{text}");
         sleep(Duration::from_millis(50)).await;
     }
-    namespace.check_rules().await;
 }
 
 #[test]
 fn the_dashboard_and_the_alerts_ask_for_nothing_that_the_page_does_not_list() {
-    let documented = documented(include_str!("../../docs/metrics.md"));
+    let documented = documented(|_| true);
     let dashboard: Value = serde_json::from_str(include_str!("../../charts/affix/files/dashboard.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let mut queries: Vec<&str> =
@@ -69,9 +97,11 @@ fn the_dashboard_and_the_alerts_ask_for_nothing_that_the_page_does_not_list() {
     }
 }
 
-/// The rows ``| `name` | type | `label`, `label` | unit | meaning |``.
-fn documented(page: &str) -> Listed {
-    let rows = page.lines().filter_map(|line| {
+/// The rows ``| `name` | type | `label`, `label` | unit | meaning |`` of the sections that count.
+fn documented(counts: impl Fn(&str) -> bool) -> Listed {
+    let page = include_str!("../../docs/metrics.md").split("\n## ").skip(1);
+    let sections = page.filter(|section| counts(section.lines().next().unwrap_or_default()));
+    let rows = sections.flat_map(str::lines).filter_map(|line| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let [_, name, kind, labels, unit, meaning, _] = cells.as_slice() else { return None };
         let name = name.strip_prefix('`')?.strip_suffix('`')?;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
 use affix_testbed::run::Run;
 use affix_testbed::tools::Tool;
@@ -12,24 +11,17 @@ use serde_json::{Map, Value, json};
 use crate::golden::{read, repository};
 use crate::helm::Helm;
 use crate::kustomize;
+use crate::modules::module;
 
-/// The releases, oldest first. Go's checksum database vouches for what the module's proxy sends.
+/// The releases, oldest first.
 const RELEASES: [&str; 3] = ["1.34.2", "1.35.4", "1.36.3"];
-/// Kinds of other projects that the chart makes where it is told to; Kubernetes does not describe them.
+/// Kinds of other projects that the chart makes where it is told to; Kubernetes does not describe them, and another test has their own
+/// definitions.
 const FOREIGN: &str = "PodMonitor,PrometheusRule,Certificate,Issuer";
 
 /// The description of the API of a release.
 async fn description(release: &str) -> Value {
-    let outside = tempfile::tempdir().unwrap();
-    let mut download = Run::new("go").args(["mod", "download", "-json", &format!("k8s.io/kubernetes@v{release}")]);
-    for name in ["HOME", "GOPATH", "GOMODCACHE", "GOPROXY", "GOFLAGS", "GOSUMDB", "GONOSUMDB", "GOPRIVATE", "HTTPS_PROXY", "NO_PROXY"] {
-        if let Some(value) = std::env::var_os(name) {
-            download = download.env(name, value);
-        }
-    }
-    let download = download.env("GOWORK", "off").dir(outside.path()).timeout(Duration::from_mins(10));
-    let module = download.output().await.unwrap().json().unwrap();
-    let path = Path::new(module["Dir"].as_str().unwrap()).join("api/openapi-spec/swagger.json");
+    let path = module(&format!("k8s.io/kubernetes@v{release}")).await.join("api/openapi-spec/swagger.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 

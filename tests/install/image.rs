@@ -38,6 +38,25 @@ fn the_image_has_the_versions_of_the_toolchain_and_of_the_package_and_no_rights(
     assert!(dockerfile.contains("USER 65532:65532") && read("config/install.yaml").contains("runAsUser: 65532"));
 }
 
+#[test]
+fn each_stage_declares_what_it_is_told_from_outside() {
+    let dockerfile = read("Dockerfile");
+    let (global, stages) = dockerfile.split_once("\nFROM ").unwrap();
+    let declares = |text: &str, name: &str| {
+        text.lines().any(|line| line.trim_start().strip_prefix("ARG ").is_some_and(|rest| rest.split('=').next() == Some(name)))
+    };
+    let names = |text: &str| text.split("${").skip(1).map(|rest| rest.split('}').next().unwrap().to_owned()).collect::<Vec<_>>();
+    let mut used = 0;
+    for stage in stages.split("\nFROM ") {
+        let (base, instructions) = stage.split_once('\n').unwrap();
+        let undeclared = |name: &String| !declares(instructions, name);
+        assert!(names(base).iter().all(|name| declares(global, name)), "FROM {base}");
+        let undeclared: Vec<String> = names(instructions).into_iter().inspect(|_| used += 1).filter(undeclared).collect();
+        assert_eq!(undeclared, Vec::<String>::new(), "these are empty in the stage of {base}");
+    }
+    assert!(used >= 3, "{used}");
+}
+
 #[tokio::test]
 async fn what_the_build_of_the_image_is_given_is_a_whole_package() {
     let dir = tempfile::tempdir().unwrap();
@@ -50,11 +69,14 @@ async fn what_the_build_of_the_image_is_given_is_a_whole_package() {
         let copied = Run::new("cp").args([Path::new("-r"), &repository(kept), &target]).output().await;
         copied.unwrap().stdout().unwrap();
     }
-    let mut metadata = Run::new(env!("CARGO")).args(["metadata", "--locked", "--offline", "--format-version", "1"]).dir(dir.path());
-    for name in ["HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"] {
-        if let Some(value) = std::env::var_os(name) {
-            metadata = metadata.env(name, value);
-        }
-    }
+    let rust = |program: &str| {
+        let names = ["HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
+        let set = names.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        set.fold(Run::new(program).dir(dir.path()), |run, (name, value)| run.env(name, value))
+    };
+    // Crates of other platforms were never downloaded.
+    let version = rust("rustc").args(["-vV"]).output().await.unwrap().stdout().unwrap();
+    let host = value(&version, "host: ");
+    let metadata = rust(env!("CARGO")).args(["metadata", "--locked", "--offline", "--format-version", "1", "--filter-platform", host]);
     metadata.output().await.unwrap().stdout().unwrap();
 }

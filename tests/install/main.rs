@@ -14,14 +14,20 @@
 )]
 
 mod access;
+mod calls;
 mod chart;
 mod cluster;
 mod conformity;
+mod definition;
+mod foreign;
 mod generated;
 mod golden;
 mod helm;
 mod image;
 mod kustomize;
+mod modules;
+mod mount;
 mod objects;
 mod operator;
 mod upgrade;
+mod webhook;

@@ -17,9 +17,10 @@ use tokio::time::sleep;
 
 use crate::cluster::{Cluster, PATIENCE, POLL};
 use crate::helm::NAMESPACE;
+use crate::mount::Mount;
 
 /// The resource that takes what it made with it.
-const MORTAL: &str = "mortal";
+pub(crate) const MORTAL: &str = "mortal";
 /// The Deployment of the controller.
 pub(crate) const DEPLOYMENT: &str = "affix-controller";
 
@@ -39,6 +40,9 @@ pub(crate) struct Operator {
     process: Process,
     /// The port.
     health: u16,
+    /// The port of the webhooks, where it has any.
+    webhooks: Option<u16>,
+    mounts: Vec<Mount>,
     watches: bool,
     _dir: TempDir,
 }
@@ -51,10 +55,19 @@ impl Operator {
         let container = &pod["containers"][0];
         let account = pod["serviceAccountName"].as_str().unwrap();
         let kubeconfig = cluster.plane.service_account_kubeconfig(NAMESPACE, account).await.unwrap();
-        let args: Vec<&str> = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
         let dir = tempfile::Builder::new().prefix("affix-installed-").tempdir().unwrap();
+        let mut args: Vec<String> = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap().to_owned()).collect();
+        let mut mounts = Vec::new();
+        for volume in pod["volumes"].as_array().into_iter().flatten() {
+            let name = volume["name"].as_str().unwrap();
+            let mounted = container["volumeMounts"].as_array().unwrap().iter().find(|mount| mount["name"] == name).unwrap();
+            let (path, here) = (mounted["mountPath"].as_str().unwrap(), dir.path().join(name));
+            mounts.push(Mount::new(cluster, volume["secret"]["secretName"].as_str().unwrap(), &here).await);
+            // What stands in for the pod's own file system.
+            args.iter_mut().for_each(|arg| *arg = arg.replace(path, here.to_str().unwrap()));
+        }
         let mut launch = Launch::new("the installed affix", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
-            .args(args.iter().copied())
+            .args(args.iter().cloned())
             // What stands in for the token and the address that a pod finds in its file system and its environment.
             .env("KUBECONFIG", kubeconfig)
             .orphans_folder(dir.path());
@@ -67,8 +80,21 @@ impl Operator {
             launch = launch.env(variable["name"].as_str().unwrap(), value);
         }
         let process = launch.start(&Tools::core().await.unwrap()).unwrap();
-        let health = args.iter().find_map(|arg| arg.strip_prefix("--health-addr=:")).unwrap();
-        Self { process, health: health.parse().unwrap(), watches, _dir: dir }
+        let port = |flag: &str| args.iter().find_map(|arg| arg.strip_prefix(flag)).map(|port| port.parse().unwrap());
+        let (health, webhooks) = (port("--health-addr=:").unwrap(), port("--listen-addr=:"));
+        Self { process, health, webhooks, mounts, watches, _dir: dir }
+    }
+
+    /// The port of the webhooks.
+    pub(crate) fn webhooks(&self) -> u16 {
+        self.webhooks.unwrap()
+    }
+
+    /// Brings what is mounted up to date, as the kubelet does a while after a Secret has changed.
+    pub(crate) async fn remount(&self, cluster: &Cluster) {
+        for mount in &self.mounts {
+            mount.update(cluster).await;
+        }
     }
 
     /// Nothing, or what the API server refused it so far.
@@ -80,6 +106,18 @@ impl Operator {
         let refused = |line: &&str| if rotation(line) { self.watches } else { line.contains("orbidden") };
         let refusals: Vec<&str> = log.lines().filter(refused).collect();
         if refusals.is_empty() { Ok(()) } else { Err(refusals.join("\n")) }
+    }
+
+    /// Everything it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.process.log().unwrap()
+    }
+
+    /// What it answers to the kubelet.
+    pub(crate) async fn readyz(&self) -> Result<(u16, String), String> {
+        let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", self.health)).await.map_err(|error| error.to_string())?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.text().await.map_err(|error| error.to_string())?))
     }
 
     /// Waits until the kubelet would take it for ready.
@@ -133,6 +171,11 @@ impl<'a> Job<'a> {
         Self { cluster, namespace, registry, needs_secrets: true, watches: true }
     }
 
+    /// Pushes another image to the tag; its digest.
+    pub(crate) fn move_tag(&self) -> String {
+        self.registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).seed("another").push().digest
+    }
+
     /// The same for an operator that may read no Secret.
     pub(crate) fn without_secrets(mut self) -> Self {
         self.needs_secrets = false;
@@ -146,7 +189,7 @@ impl<'a> Job<'a> {
     }
 
     /// What is to be done: files from a ConfigMap, with a login from a Secret and with those of a ServiceAccount.
-    fn objects(&self) -> Vec<Value> {
+    pub(crate) fn objects(&self) -> Vec<Value> {
         let metadata = |name: &str| json!({"name": name, "namespace": self.namespace});
         let mut objects =
             vec![json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("files"), "data": {"note.txt": "a note"}})];
@@ -188,14 +231,15 @@ impl<'a> Job<'a> {
     /// The same, with the resources left there; answers with how many rows each one's status has.
     pub(crate) async fn run_and_keep(&self) -> Result<Vec<usize>, String> {
         let operator = Operator::start(self.cluster, DEPLOYMENT, self.watches).await;
-        self.cluster.apply(&self.objects()).await;
-        self.supervise(&operator).await?;
+        self.run_by(&operator).await?;
         operator.stop().await?;
         let objects = self.cluster.attachments(self.namespace).list(&ListParams::default()).await.map_err(|error| error.to_string())?;
         Ok(objects.iter().map(|object| object.status.as_ref().map_or(0, |status| status.targets.len())).collect())
     }
 
-    async fn supervise(&self, operator: &Operator) -> Result<(), String> {
+    /// Has an operator do the job; the resources stay.
+    pub(crate) async fn run_by(&self, operator: &Operator) -> Result<(), String> {
+        self.cluster.apply(&self.objects()).await;
         operator.ready().await?;
         let api: Api<ImageAttachment> = self.cluster.attachments(self.namespace);
         operator.wait(|| all_attached(&api)).await?;

@@ -1,14 +1,16 @@
 //! From an older chart to this one, and away again.
 
+use affix_testbed::run::Run;
+use affix_testbed::tools::Tool;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::access::effective;
 use crate::cluster::Cluster;
-use crate::golden::repository;
+use crate::golden::{read, repository};
 use crate::helm::NAMESPACE;
-use crate::operator::{Job, values_for_here};
+use crate::operator::{DEPLOYMENT, Job, MORTAL, Operator, values_for_here};
 
 const DEFINITION: [&str; 2] = ["crd", "imageattachments.affix.dev"];
 
@@ -17,6 +19,18 @@ async fn stored(cluster: &Cluster) -> Vec<String> {
     let definition = cluster.get(&DEFINITION).await;
     let status = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"];
     status.as_object().unwrap().keys().cloned().collect()
+}
+
+/// Runs the command by which the chart says that held resources are let go.
+async fn release(cluster: &Cluster) {
+    let notes = read("charts/affix/templates/NOTES.txt");
+    let command = notes.lines().map(str::trim).find(|line| line.contains("finalizers")).unwrap();
+    assert!(read("charts/affix/README.md").contains(command), "the README has another command than {command}");
+    let kubectl = cluster.helm.tools().path(Tool::Kubectl).unwrap();
+    let path = format!("{}:{}", kubectl.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let home = tempfile::tempdir().unwrap();
+    let run = Run::new("sh").args(["-c", command]).env("PATH", path).env("KUBECONFIG", cluster.plane.kubeconfig()).env("HOME", home.path());
+    run.output().await.unwrap().stdout().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,10 +58,29 @@ async fn an_upgrade_brings_the_definition_up_to_date_and_an_uninstall_keeps_it_w
     let rows = job.run_and_keep().await.unwrap();
     assert_eq!(rows, [3, 3, 3], "the rows of status are stored");
 
+    // One that takes what it made with it is held by its finalizer.
+    let operator = Operator::start(&cluster, DEPLOYMENT, true).await;
+    cluster.apply(&job.objects()).await;
+    let held = || async {
+        let mortal = cluster.attachments("team-a").get(MORTAL).await.map_err(|error| error.to_string())?;
+        if mortal.finalizers().is_empty() { Err("it is not held".to_owned()) } else { Ok(()) }
+    };
+    operator.wait(held).await.unwrap();
+    operator.stop().await.unwrap();
+
     cluster.helm.run(&["uninstall", "affix", "--namespace", NAMESPACE]).await.stdout().unwrap();
     assert!(stored(&cluster).await.contains(&"targets".to_owned()), "the definition is kept");
-    let kept = cluster.attachments("team-a").list(&kube::api::ListParams::default()).await.unwrap();
-    assert_eq!(kept.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["account", "anonymous", "login"]);
+    let kept = async || -> Vec<String> {
+        let kept = cluster.attachments("team-a").list(&kube::api::ListParams::default()).await.unwrap();
+        kept.iter().map(ResourceExt::name_any).collect()
+    };
+    assert_eq!(kept().await, ["account", "anonymous", "login", MORTAL]);
+    cluster.attachments("team-a").delete(MORTAL, &DeleteParams::default()).await.unwrap();
+    cluster.attachments("team-a").delete("login", &DeleteParams::default()).await.unwrap();
+    assert_eq!(kept().await, ["account", "anonymous", MORTAL], "the finalizer holds one, and nothing the other");
+    // The one command that the notes of the chart give.
+    release(&cluster).await;
+    assert_eq!(kept().await, ["account", "anonymous"]);
     // Nothing of affix is left that a deletion waits for.
     job.clear().await;
     let left = cluster.get(&[

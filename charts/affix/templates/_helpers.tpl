@@ -61,6 +61,7 @@ default
 - --insecure-allow-http={{ .Values.registries.allowHttp }}
 - --allow-loopback={{ .Values.registries.allowLoopback }}
 - --deny-private-networks={{ .Values.registries.denyPrivateNetworks }}
+- --max-requests-per-registry={{ .Values.registries.maxRequestsPerRegistry }}
 {{- with .Values.registries.allowed }}
 - --allowed-registries={{ join "," . }}
 {{- end }}
@@ -243,12 +244,18 @@ rules:
 
 {{/*
 The roles of a component for what it does in the cluster, or in each of some namespaces: its "rules", and where the Secrets may be read,
-its "secretRules".
+its "secretRules". Secrets are never read outside of the namespaces that affix works in, whatever else a component may see.
 */}}
 {{- define "affix.roles" -}}
 {{- $name := printf "%s-%s" (include "affix.fullname" .root) .component }}
-{{- $secrets := .root.Values.rbac.secrets }}
-{{- $rules := ternary (printf "%s\n%s" .rules .secretRules) .rules (eq $secrets "cluster") }}
+{{- $rbac := .root.Values.rbac }}
+{{- $own := list }}
+{{- if eq $rbac.secrets "namespaces" }}
+{{- $own = $rbac.secretNamespaces }}
+{{- else if and (eq $rbac.secrets "cluster") (empty .namespaces) }}
+{{- $own = .root.Values.watchNamespaces }}
+{{- end }}
+{{- $rules := ternary (printf "%s\n%s" .rules .secretRules) .rules (and (eq $rbac.secrets "cluster") (empty $own)) }}
 {{- range .namespaces }}
 ---
 {{ include "affix.role" (merge (dict "kind" "Role" "name" $name "namespace" . "rules" $rules) $) }}
@@ -256,11 +263,9 @@ its "secretRules".
 ---
 {{ include "affix.role" (merge (dict "kind" "ClusterRole" "name" $name "namespace" "" "rules" $rules) .) }}
 {{- end }}
-{{- if eq $secrets "namespaces" }}
-{{- range .root.Values.rbac.secretNamespaces }}
+{{- range $own }}
 ---
 {{ include "affix.role" (merge (dict "kind" "Role" "name" (printf "%s-secrets" $name) "namespace" . "rules" $.secretRules) $) }}
-{{- end }}
 {{- end }}
 {{- end }}
 

@@ -7,7 +7,6 @@
 mod attachments;
 mod cluster;
 mod leader;
-mod process;
 mod queue;
 mod reconciles;
 mod registries;
@@ -15,17 +14,17 @@ mod resources;
 
 use std::sync::Arc;
 
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 pub(super) use attachments::Tally;
 pub(super) use cluster::CountRequests;
 pub(super) use reconciles::Outcome;
 
+use crate::service;
+
 use attachments::Attachments;
 use cluster::ClusterRequests;
 use leader::Leader;
-use process::Process;
 use queue::Queue;
 use reconciles::Reconciles;
 use registries::RegistryRequests;
@@ -51,7 +50,7 @@ impl Metrics {
     /// `concurrent`: how many resources are worked on at once.
     pub(super) fn new(concurrent: usize) -> Self {
         let mut registry = Registry::default();
-        registry.register("affix_build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        service::describe(&mut registry, "controller");
         let reconciles = Reconciles::register(&mut registry, concurrent);
         let queue = Queue::register(&mut registry);
         let attachments = Attachments::register(&mut registry);
@@ -59,7 +58,6 @@ impl Metrics {
         let cluster = Arc::new(ClusterRequests::register(&mut registry));
         let resources = Arc::new(Resources::default());
         registry.register_collector(Box::new(Arc::clone(&resources)));
-        registry.register_collector(Box::new(Process::default()));
         let leader = Leader::register(&mut registry);
         Self { registry, reconciles, queue, attachments, registries, cluster, resources, leader }
     }

@@ -49,7 +49,18 @@ impl Authority {
     ///
     /// Where the files cannot be written.
     pub fn server(&self, dir: &Path) -> anyhow::Result<ServerFiles> {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        self.server_named(dir, &["localhost", "127.0.0.1"], Duration::from_hours(24 * 365))
+    }
+
+    /// The same for a server of these names, with a certificate that ends after `lifetime`.
+    ///
+    /// # Errors
+    ///
+    /// Where the files cannot be written.
+    pub fn server_named(&self, dir: &Path, names: &[&str], lifetime: Duration) -> anyhow::Result<ServerFiles> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        params.not_after = date_time_ymd(1970, 1, 1) + now + lifetime;
         params.distinguished_name.push(DnType::CommonName, "localhost");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

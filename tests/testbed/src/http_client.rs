@@ -1,5 +1,6 @@
 //! The testbed's own HTTP client: reqwest with a choice of roots and nothing of affix.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,16 @@ use rustls::pki_types::pem::PemObject;
 ///
 /// Where `ca_pem` is not PEM.
 pub fn client(ca_pem: Option<&str>) -> anyhow::Result<reqwest::Client> {
-    build(ca_pem, &[])
+    Ok(builder(ca_pem, &[])?.build()?)
+}
+
+/// The same, and `name` is at `address`.
+///
+/// # Errors
+///
+/// Where `ca_pem` is not PEM.
+pub fn client_of(ca_pem: &str, name: &str, address: SocketAddr) -> anyhow::Result<reqwest::Client> {
+    Ok(builder(Some(ca_pem), &[])?.resolve(name, address).build()?)
 }
 
 /// The same over HTTP/2 where the server speaks it: one connection for all requests, as an API server calls webhooks.
@@ -23,10 +33,10 @@ pub fn client(ca_pem: Option<&str>) -> anyhow::Result<reqwest::Client> {
 ///
 /// Where `ca_pem` is not PEM.
 pub fn multiplexing(ca_pem: &str) -> anyhow::Result<reqwest::Client> {
-    build(Some(ca_pem), &["h2", "http/1.1"])
+    Ok(builder(Some(ca_pem), &["h2", "http/1.1"])?.build()?)
 }
 
-fn build(ca_pem: Option<&str>, protocols: &[&str]) -> anyhow::Result<reqwest::Client> {
+fn builder(ca_pem: Option<&str>, protocols: &[&str]) -> anyhow::Result<reqwest::ClientBuilder> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_pem.unwrap_or_default().as_bytes()) {
         roots.add(certificate.context("the authority's certificate is not PEM")?)?;
@@ -40,6 +50,5 @@ fn build(ca_pem: Option<&str>, protocols: &[&str]) -> anyhow::Result<reqwest::Cl
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
-        .timeout(Duration::from_secs(30))
-        .build()?)
+        .timeout(Duration::from_secs(30)))
 }

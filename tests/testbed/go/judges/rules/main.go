@@ -2,7 +2,7 @@
 //
 //	rules RULES.yaml < scrapes.json
 //
-// The scrapes are a list of {"at": UNIX SECONDS, "text": OPENMETRICS}. The rules are evaluated at each of them, in order, and what
+// The scrapes are a list of {"at": UNIX SECONDS, "texts": {INSTANCE: OPENMETRICS}}; series get the label instance, as Prometheus has it. The rules are evaluated at each of them, in order, and what
 // it prints is one list for each scrape: the alerts that fire then, each with its labels and annotations.
 package main
 
@@ -27,8 +27,8 @@ import (
 )
 
 type scrape struct {
-	At   float64 `json:"at"`
-	Text string  `json:"text"`
+	At    float64           `json:"at"`
+	Texts map[string]string `json:"texts"`
 }
 
 type alert struct {
@@ -72,8 +72,10 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	firing := make([][]alert, 0, len(scrapes))
 	for _, scrape := range scrapes {
 		at := time.UnixMilli(int64(scrape.At * 1000))
-		if err := store(ctx, db, scrape.Text, at); err != nil {
-			return err
+		for instance, text := range scrape.Texts {
+			if err := store(ctx, db, instance, text, at); err != nil {
+				return err
+			}
 		}
 		now := []alert{}
 		for _, rule := range groups {
@@ -118,8 +120,8 @@ func load(path string) ([]*rules.AlertingRule, error) {
 	return all, nil
 }
 
-// store keeps every sample of a scrape under the time `at`.
-func store(ctx context.Context, db *tsdb.DB, text string, at time.Time) error {
+// store keeps every sample of an instance's scrape under the time `at`.
+func store(ctx context.Context, db *tsdb.DB, instance, text string, at time.Time) error {
 	series := textparse.NewOpenMetricsParser([]byte(text), labels.NewSymbolTable())
 	appender := db.Appender(ctx)
 	for {
@@ -128,7 +130,7 @@ func store(ctx context.Context, db *tsdb.DB, text string, at time.Time) error {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("the scrape at %s is no OpenMetrics: %w", at.UTC().Format(time.RFC3339), err)
+			return fmt.Errorf("the scrape of %s at %s is no OpenMetrics: %w", instance, at.UTC().Format(time.RFC3339), err)
 		}
 		if entry != textparse.EntrySeries {
 			continue
@@ -136,6 +138,7 @@ func store(ctx context.Context, db *tsdb.DB, text string, at time.Time) error {
 		_, _, value := series.Series()
 		var set labels.Labels
 		series.Labels(&set)
+		set = labels.NewBuilder(set).Set("instance", instance).Labels()
 		if _, err := appender.Append(0, set, at.UnixMilli(), value); err != nil {
 			return err
 		}

@@ -1,5 +1,5 @@
-//! The process itself, in the words of Prometheus's client libraries, read from `/proc` when it is asked for. Where there is none,
-//! only the start is told.
+//! What a process tells of itself: its version, and what it uses of the machine, in the words of Prometheus's client libraries, read
+//! from `/proc` when it is asked for. Where there is none, only the start is told.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,10 +9,19 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// Adds what every long-running part tells of itself. `component`: which part it is, so that each can be missed by itself.
+pub(crate) fn describe(registry: &mut Registry, component: &'static str) {
+    let version = env!("CARGO_PKG_VERSION");
+    registry.register("affix_build", "The version that runs, and as what", Info::new([("version", version), ("component", component)]));
+    registry.register_collector(Box::new(Process::default()));
+}
 
 /// When the process started, as far as it knows.
 #[derive(Debug)]
-pub(super) struct Process {
+struct Process {
     started: f64,
 }
 

@@ -1,0 +1,121 @@
+//! An operator that is newer than the definition of its resource, or has none: what it says, and that it goes on by itself.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::access::effective;
+use crate::cluster::{Cluster, PATIENCE, POLL};
+use crate::golden::read;
+use crate::helm::NAMESPACE;
+use crate::operator::{DEPLOYMENT, Job, Operator, values_for_here};
+
+/// The definition of the older chart.
+fn older() -> Value {
+    serde_saphyr::from_str(&read("tests/install/older-chart/templates/crd.yaml")).unwrap()
+}
+
+fn current() -> Value {
+    serde_json::to_value(affix::api::crd()).unwrap()
+}
+
+fn without_status(mut definition: Value) -> Value {
+    definition["spec"]["versions"][0].as_object_mut().unwrap().remove("subresources").unwrap();
+    definition
+}
+
+async fn define(cluster: &Cluster, definition: &Value) {
+    let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    cluster.plane.kubectl_with(arguments, definition.to_string()).await.unwrap().stdout().unwrap();
+    cluster.established().await;
+}
+
+/// Waits until `/readyz` says that it waits for the definition because of these words.
+async fn waits_because(operator: &Operator, words: &str) {
+    let waits = || async {
+        let (status, text) = operator.readyz().await?;
+        let said = format!("the definition of imageattachments ({words}");
+        if status == 503 && text.contains(&said) { Ok(()) } else { Err(format!("{status} {text}, not {said}")) }
+    };
+    operator.wait(waits).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn an_operator_that_is_newer_than_its_definition_says_so_and_works_once_the_definition_is_right() {
+    let cluster = Cluster::new().await;
+    cluster.namespace("team-a").await;
+    let here = values_for_here();
+    let values: Vec<&str> = here.iter().map(String::as_str).chain(["crds.enabled=false"]).collect();
+    cluster.helm.release("install", &values).await.stdout().unwrap();
+    effective(&cluster).await;
+
+    let operator = Operator::start(&cluster, DEPLOYMENT, true).await;
+    waits_because(&operator, "the API server does not serve imageattachments of affix.dev/v1alpha1: install the definition (affix crd |")
+        .await;
+    define(&cluster, &without_status(older())).await;
+    waits_because(&operator, "the definition has no status subresource: replace it").await;
+    let old = json!({
+        "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": "old", "namespace": "team-a"},
+        "spec": {"image": "registry.example.com/team/app:v1", "suspend": true, "artifact": {"artifactType": "application/vnd.demo"}},
+    });
+    cluster.apply(&[old]).await;
+    define(&cluster, &older()).await;
+    waits_because(&operator, "the definition is older than this affix and does not know status.artifactType, status.attached").await;
+    // Whoever looks at the resource is told too.
+    operator
+        .wait(|| async {
+            let events = cluster.get(&["events.events.k8s.io", "--namespace", "team-a"]).await;
+            let told = events["items"].as_array().unwrap().iter().any(|event| {
+                event["regarding"]["name"] == "old"
+                    && event["type"] == "Warning"
+                    && event["note"].as_str().is_some_and(|note| note.starts_with("nothing is attached: the definition is older"))
+            });
+            if told { Ok(()) } else { Err(format!("no event about it: {events:#}")) }
+        })
+        .await
+        .unwrap();
+    // A replica that fits the definition may go on working.
+    let leases = cluster.get(&["leases", "--namespace", NAMESPACE]).await;
+    assert_eq!(leases["items"], json!([]));
+    // One line for each cause, whatever the number of looks.
+    let log = operator.log();
+    let said = log.lines().filter(|line| line.contains("the definition of imageattachments is not known to fit")).count();
+    assert!((3..=4).contains(&said), "{said} lines\n{log}");
+
+    define(&cluster, &current()).await;
+    operator.ready().await.unwrap();
+    cluster.kubectl(&["delete", "imageattachment", "old", "--namespace", "team-a"]).await;
+    let job = Job::new(&cluster, "team-a").await;
+    job.run_by(&operator).await.unwrap();
+
+    // It is noticed while it works, too, and nothing but the definition is needed to go on. The tag is looked at all the time: what a
+    // watch tells while the API server changes a definition is up to the API server.
+    const ANONYMOUS: [&str; 4] = ["ia", "anonymous", "--namespace", "team-a"];
+    let often = ["--type=merge", "--patch", r#"{"spec":{"interval":"1s"}}"#];
+    cluster.kubectl(&[&["patch"], &ANONYMOUS[..], &often[..]].concat()).await;
+    let observed = || async {
+        let object = cluster.get(&ANONYMOUS).await;
+        let is_observed = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+        if is_observed { Ok(()) } else { Err(format!("{object:#}")) }
+    };
+    operator.wait(observed).await.unwrap();
+    define(&cluster, &without_status(current())).await;
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.plane.kubectl([&["get", "--subresource=status"], &ANONYMOUS[..]].concat()).await.unwrap().status.success() {
+        assert!(Instant::now() < deadline, "status is still served");
+        sleep(POLL).await;
+    }
+    let digest = job.move_tag();
+    waits_because(&operator, "the definition has no status subresource").await;
+    define(&cluster, &current()).await;
+    operator.ready().await.unwrap();
+    let followed = || async {
+        let object = cluster.get(&ANONYMOUS).await;
+        if object["status"]["image"]["digest"] == digest { Ok(()) } else { Err(format!("{object:#}")) }
+    };
+    operator.wait(followed).await.unwrap();
+    operator.stop().await.unwrap();
+    job.clear().await;
+}
