@@ -22,7 +22,8 @@ const SIDE_BY_SIDE: usize = 16;
 /// Print the resources with each tag turned into tag@digest, for a pull request
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "Everything but the image stays as it was written, comments too. What has a digest is left as it is. Nothing is written to disk.
+    after_long_help = "Everything but the image stays as it was written, comments too. What has a digest is left as it is, and so is what \
+follows its tag to mark what it leaves behind (spec.endOfLife.whenSuperseded). Nothing is written to disk.
 
 Examples:
   affix pin -f end-of-life.yaml > pinned.yaml
@@ -86,6 +87,10 @@ async fn resolve(registries: &Registries, documents: &Documents, attachment: &At
     let reference: Reference =
         spec.image.parse().map_err(|error| Error::bad_input(format_args!("{place}: spec.image: {}", Clean(&format!("{error}")))))?;
     let (None, Some(tag)) = (&reference.digest, &reference.tag) else { return Ok(None) };
+    if spec.end_of_life.as_ref().is_some_and(|mark| mark.when_superseded.is_some()) {
+        tell(&format!("notice: {place}: spec.image is left as it is: spec.endOfLife.whenSuperseded follows the tag {tag}"));
+        return Ok(None);
+    }
     let access = access(spec, &documents.sources(attachment, logins.clone()))
         .map_err(|problem| Error::bad_input(format_args!("{place}: {}", desk::explained(&problem))))?;
     let failed = |error: crate::registry::RegistryError| Error::Failed(format!("{place}: spec.image: {}", Clean(&error.to_string())));

@@ -39,3 +39,20 @@ async fn a_tag_that_is_not_there_prints_nothing_and_ends_with_1() {
     assert_eq!(code(&pin), 1, "{}{}", pin.out, pin.err);
     assert!(pin.out.is_empty() && pin.err.contains("stdin, document 1 (line 1): spec.image: "), "{}{}", pin.out, pin.err);
 }
+
+#[tokio::test]
+async fn what_follows_its_tag_to_mark_what_it_leaves_is_left_as_written_and_said() {
+    let desk = Desk::with(Registry::ociregistry).await;
+    let (tagged, digest) = (desk.image.tagged(), desk.image.digest());
+    let text = format!(
+        "apiVersion: affix.dev/v1alpha1\nkind: ImageAttachment\nmetadata: {{name: follows}}\nspec:\n  image: {tagged} # the tag\n  insecure: \
+         true\n  endOfLife: {{whenSuperseded: {{gracePeriod: 720h}}}}\n---\napiVersion: affix.dev/v1alpha1\nkind: \
+         ImageAttachment\nmetadata: {{name: dated}}\nspec: {{image: \"{tagged}\", insecure: true, endOfLife: {{date: \
+         \"2025-03-20\"}}}}\n"
+    );
+    let pin = desk.affix(&["pin", "-f", "-"], &text).await;
+    assert_eq!(code(&pin), 0, "{}{}", pin.out, pin.err);
+    assert_eq!(pin.out, text.replacen(&format!("\"{tagged}\""), &format!("\"{tagged}@{digest}\""), 1));
+    assert!(pin.err.contains("stdin, document 1 (line 1): spec.image is left as it is: "), "{}", pin.err);
+    assert_eq!(code(&desk.affix(&["plan", "-f", "-"], &pin.out).await), 0);
+}
