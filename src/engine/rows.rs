@@ -12,6 +12,8 @@ use super::failure::Failure;
 const MOST_SKIPPED: usize = 100;
 /// How many targets of a selection that is too large status lists.
 const MOST_SELECTED: usize = 100;
+/// How many rows status takes.
+const MOST_ROWS: usize = 256;
 /// How many more platforms of one digest status lists.
 const MOST_PLATFORMS: usize = 16;
 
@@ -94,10 +96,19 @@ fn time(created: Created) -> Time {
     Time(created.instant())
 }
 
+/// How many rows of earlier passes status takes beside `rows`, which [`bound`] will cut.
+pub(super) fn room(rows: &[TargetStatus]) -> usize {
+    let stay = rows.iter().filter(|row| row.state != TargetState::Skipped || is_in_use(row)).count();
+    MOST_ROWS.saturating_sub(MOST_SKIPPED + stay)
+}
+
+fn is_in_use(row: &TargetStatus) -> bool {
+    row.reason.as_deref() == Some(Reason::StillInUse.as_str())
+}
+
 /// Cuts the skipped rows to what status takes; answers with how many were cut. What is still in use is listed before all else: the
 /// next pass must know it.
 pub(super) fn bound(rows: &mut Vec<TargetStatus>) -> usize {
-    let is_in_use = |row: &TargetStatus| row.reason.as_deref() == Some(Reason::StillInUse.as_str());
     let is_other = |row: &TargetStatus| row.state == TargetState::Skipped && !is_in_use(row);
     let mut room = MOST_SKIPPED.saturating_sub(rows.iter().filter(|row| is_in_use(row)).count());
     let before = rows.len();

@@ -131,7 +131,9 @@ impl Pass<'_> {
             let back: BTreeSet<String> = resolved.image.entries.iter().map(|entry| entry.subject.digest.to_string()).collect();
             let stays =
                 |row: &&TargetStatus| !known.contains(&row.digest) && (row.state == TargetState::Skipped || !back.contains(&row.digest));
-            table.extend(memory.rows.iter().filter(stays).cloned());
+            // What this resource made there is remembered also without its row.
+            let room = rows::room(&table);
+            table.extend(memory.rows.iter().filter(stays).take(room).cloned());
         }
         entries.extend(lefts.iter().flat_map(|left| left.image.entries.iter().cloned()));
         outcome.superseded = Some(history.clone());
@@ -254,8 +256,7 @@ impl Pass<'_> {
             return Ok(reached);
         }
         let own = self.request.intent.reference.tag.as_ref();
-        let tags = self.session.list_tags(MOST_TAGS).await?;
-        let tags = tags.into_iter().filter(|tag| Some(tag) != own && wanted.unless_tagged.counts(tag));
+        let tags = self.session.list_tags(MOST_TAGS, |tag| Some(tag) != own && wanted.unless_tagged.counts(tag)).await?;
         let heads: Vec<_> = stream::iter(tags)
             .map(|tag| async move { self.session.head(&Locator::Tag(tag)).await })
             .buffer_unordered(AT_ONCE)

@@ -7,6 +7,9 @@ use super::pages::Pages;
 use super::session::Session;
 use crate::oci::{Tag, cut};
 
+/// How many tags a page is asked for; some registries refuse more.
+const PAGE: usize = 1000;
+
 #[derive(Deserialize)]
 struct TagList {
     #[serde(default)]
@@ -14,19 +17,19 @@ struct TagList {
 }
 
 impl Session {
-    /// All tags of the repository.
+    /// The tags of the repository that are `wanted`. The others cost nothing but their pages, which are bounded as those of every
+    /// listing are, by number and by bytes.
     ///
     /// A full page without a `Link` is not believed to be the last: registries are known to cut there in silence.
     ///
     /// # Errors
-    /// `LimitExceeded` where there are more than `cap`: a part of the tags is never taken for all of them. And what every
+    /// `LimitExceeded` where more than `cap` are wanted: a part of the tags is never taken for all of them. And what every
     /// request can end in.
-    pub async fn list_tags(&self, cap: usize) -> Result<Vec<Tag>, RegistryError> {
+    pub async fn list_tags(&self, cap: usize, wanted: impl Fn(&Tag) -> bool) -> Result<Vec<Tag>, RegistryError> {
         let operation = self.operation("GET", Object::Tags, "");
-        let page = cap.saturating_add(1).min(1000);
         let mut pages = Pages::new(&operation);
         let mut url = self.url("tags/list");
-        url.query_pairs_mut().append_pair("n", &page.to_string());
+        url.query_pairs_mut().append_pair("n", &PAGE.to_string());
         let (first, mut next, mut found) = (url.clone(), Some(url), Vec::new());
         while let Some(url) = next {
             let answer = pages.get(self, url, "application/json").await?;
@@ -39,14 +42,14 @@ impl Session {
             let (many, last) = (tags.len(), tags.last().cloned());
             for tag in tags {
                 let malformed = |_| self.protocol(&operation, &format!("the list of tags holds {:?}, which is no tag", cut(&tag)));
-                found.push(tag.parse::<Tag>().map_err(malformed)?);
+                found.extend(Some(tag.parse::<Tag>().map_err(malformed)?).filter(&wanted));
             }
             if found.len() > cap {
                 let what = "the repository has too many tags".to_owned();
                 return Err(RegistryError::LimitExceeded { operation, what, limit: cap as u64 });
             }
             next = match (pages.next(self, &answer)?, last) {
-                (None, Some(last)) if many >= page => {
+                (None, Some(last)) if many >= PAGE => {
                     let mut url = first.clone();
                     url.query_pairs_mut().append_pair("last", &last);
                     Some(url)

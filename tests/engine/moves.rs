@@ -46,6 +46,20 @@ async fn a_tag_that_was_edited_has_not_moved() {
 }
 
 #[tokio::test]
+async fn tags_that_hold_signatures_are_not_counted_however_many_there_are() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let first = push(&registry, "v1", "one");
+    for n in 0..510 {
+        registry.store().put_tag("team/app", &format!("sha256-{n:064x}.sig"), &first.digest);
+    }
+    let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({})));
+    resource.ready().await;
+    push(&registry, "v1", "two");
+    resource.ready().await;
+    assert_eq!(marks(&registry, &first.digest), 1, "{:#?}", resource.status);
+}
+
+#[tokio::test]
 async fn what_is_still_in_use_stays_spared_while_the_tags_cannot_be_read_for_a_later_move() {
     let registry = HostileRegistry::start().await.unwrap();
     let first = push(&registry, "v1", "one");

@@ -58,7 +58,7 @@ async fn attach_and_discover(tools: &Tools, registry: &Registry, pushed: &Pushed
     let fetched = session.manifest(&tag("v1")).await.unwrap();
     assert_eq!(fetched.descriptor(), subject(pushed));
     assert_eq!(session.head(&tag("v1")).await.unwrap().digest, fetched.digest);
-    assert_eq!(session.list_tags(10).await.unwrap().first().map(affix::oci::Tag::as_str), Some("v1"));
+    assert_eq!(session.list_tags(10, |_| true).await.unwrap().first().map(affix::oci::Tag::as_str), Some("v1"));
     let at = attach(&session, &subject(pushed), "a").await;
     assert_eq!(session.blob(&Descriptor::empty(), 10).await.unwrap(), "{}");
     let found = Peer::of(tools, registry).unwrap().oras(["discover", "--format", "json", &pushed.pinned()]).await.unwrap().json().unwrap();
