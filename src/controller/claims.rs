@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus, Reason, TargetState, TargetStatus};
+use crate::api::{ImageAttachment, Reason, TargetState, TargetStatus};
 use crate::attachment::parse_reference;
 use crate::engine::{self, Claim, Claims, Draft, Failure, Journal, Mode, NoClaims, Request};
 use crate::oci::{Digest, Reference};
@@ -52,7 +52,7 @@ impl<'a> ClusterClaims<'a> {
     async fn look(&self, subject: &Digest, attachment: &Digest, hand: bool) -> Result<Claim, ClusterError> {
         let here = |other: &&ImageAttachment| other.namespace() == self.object.namespace();
         let others = self.others().await?;
-        let heir = |other: &ImageAttachment| lists(other.status.as_ref(), subject, attachment);
+        let heir = |other: &ImageAttachment| other.status.as_ref().is_some_and(|status| engine::lists(status, subject, attachment));
         for other in others.iter().filter(here).filter(|other| heir(other)) {
             if !hand || self.hand_over(other, subject, attachment).await? {
                 return Ok(Claim::HandedOver);
@@ -145,11 +145,6 @@ fn is_of(other: &ImageAttachment, own: &Reference) -> bool {
     let status = other.status.as_ref().and_then(|status| status.image.as_ref());
     let images = [Some(&other.spec.image), status.map(|image| &image.reference)];
     images.into_iter().flatten().any(|image| image.parse::<Reference>().is_ok_and(|image| image.name() == own.name()))
-}
-
-/// Whether status has the attachment as a target's own.
-fn lists(status: Option<&ImageAttachmentStatus>, subject: &Digest, attachment: &Digest) -> bool {
-    status.is_some_and(|status| status.targets.iter().any(|row| is(&row.digest, subject) && names(row, attachment)))
 }
 
 /// Whether status does not tell yet all that the spec wants.

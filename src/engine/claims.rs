@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use crate::api::ImageAttachmentStatus;
 use crate::oci::Digest;
 
 /// What others have to do with an attachment that the resource which made it does not want any more.
@@ -26,7 +27,14 @@ pub trait Claims: Send + Sync {
     fn would_claim(&self, subject: &Digest, attachment: &Digest) -> impl Future<Output = Claim> + Send;
 }
 
-/// Nobody else wants anything: for the command, which knows no other resources.
+/// Whether a status has the attachment as a target's own.
+#[must_use]
+pub fn lists(status: &ImageAttachmentStatus, subject: &Digest, attachment: &Digest) -> bool {
+    let is = |text: &str, digest: &Digest| text.parse::<Digest>().is_ok_and(|parsed| parsed == *digest);
+    status.targets.iter().any(|row| is(&row.digest, subject) && row.attachment.as_deref().is_some_and(|text| is(text, attachment)))
+}
+
+/// Nobody else wants anything: where no other resources are known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoClaims;
 

@@ -15,7 +15,7 @@ use super::claims::Claims;
 use super::failure::Failure;
 use super::listing::{Extent, Target};
 use super::outcome::{Note, Outcome, Severity, Verdict};
-use super::pass::{Pass, Request};
+use super::pass::Pass;
 use super::remove::{self, Unwanted};
 use super::rows;
 
@@ -126,19 +126,4 @@ impl Pass<'_> {
 /// What is said of a key whose signatures, without a timestamp of somebody else's clock, end with its certificates.
 pub(super) fn end_of_signatures(signer: &dyn Signer) -> Option<String> {
     Some(format!("signatures end with their certificates at {}", Created::at(signer.ends()?)))
-}
-
-/// What is said of a `tag@digest` whose tag names another digest by now.
-pub(super) fn tag_note(request: &Request, digest: &Digest, tag_names: &Digest) -> Vec<String> {
-    let tag = request.intent.reference.tag.as_ref().filter(|_| tag_names != digest);
-    tag.map(|tag| format!("the tag {tag} names {tag_names} by now; the digest in image decides")).into_iter().collect()
-}
-
-/// An event for each word that Resolved did not say before.
-pub(super) fn news<'a>(request: &'a Request, words: &'a [String]) -> impl Iterator<Item = Note> + 'a {
-    words.iter().filter(|word| !request.memory.resolved.contains(*word)).map(|word| Note {
-        severity: Severity::Normal,
-        reason: Reason::TagMoved,
-        message: word.clone(),
-    })
 }

@@ -19,6 +19,7 @@ mod memory;
 mod observe;
 mod outcome;
 mod pass;
+mod pinned;
 mod remove;
 mod rows;
 mod signatures;
@@ -29,7 +30,7 @@ mod status;
 mod supersede;
 mod targets;
 
-pub use claims::{Claim, Claims, NoClaims};
+pub use claims::{Claim, Claims, NoClaims, lists};
 pub use deletion::{Deleted, Deletion, deletion};
 pub use failure::Failure;
 pub use memory::Memory;

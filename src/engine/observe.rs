@@ -20,13 +20,13 @@ pub(super) struct Resolved {
     pub root: Descriptor,
     /// All entries.
     pub image: Image,
-    /// What the tag names, where the reference has a digest too and the tag names another one.
-    pub tag_moved: Option<Digest>,
 }
 
 /// Resolves a reference once; the whole pass uses this answer.
 pub(super) async fn resolve(session: &Session, reference: &Reference, limits: &Limits) -> Result<Resolved, Failure> {
-    let (fetched, tag_moved) = fetch_root(session, reference).await?;
+    let locator = Locator::of(reference)
+        .ok_or_else(|| Failure::new(Reason::InvalidReference, format_args!("{reference} names neither a tag nor a digest")))?;
+    let fetched = session.manifest(&locator).await?;
     let root = fetched.descriptor();
     let (nested, config_platform) = match &fetched.manifest {
         Manifest::Index(index) => (walk(session, index, limits).await?, None),
@@ -34,7 +34,7 @@ pub(super) async fn resolve(session: &Session, reference: &Reference, limits: &L
     };
     let image =
         Image::lay_out(&root, &fetched.manifest, &nested, config_platform, limits.index_entries).map_err(|error| unusable(&error))?;
-    Ok(Resolved { root, image, tag_moved })
+    Ok(Resolved { root, image })
 }
 
 fn unusable(error: &ImageError) -> Failure {
@@ -43,25 +43,6 @@ fn unusable(error: &ImageError) -> Failure {
         ImageError::TooManyEntries(_) => Reason::LimitExceeded,
     };
     Failure::new(reason, format_args!("spec.image: {error}"))
-}
-
-/// With both a tag and a digest the tag is asked: where it still names the digest, one request does for both.
-async fn fetch_root(session: &Session, reference: &Reference) -> Result<(Fetched, Option<Digest>), Failure> {
-    match (&reference.tag, &reference.digest) {
-        (Some(tag), Some(digest)) => match session.manifest(&Locator::Tag(tag.clone())).await {
-            Ok(fetched) if fetched.digest == *digest => Ok((fetched, None)),
-            Ok(moved) => Ok((session.manifest(&Locator::Digest(digest.clone())).await?, Some(moved.digest))),
-            Err(_) => Ok((session.manifest(&Locator::Digest(digest.clone())).await?, None)),
-        },
-        _ => Ok((session.manifest(&locator(reference)?).await?, None)),
-    }
-}
-
-/// What a look at a settled image asks for: the tag where there is one.
-pub(super) fn locator(reference: &Reference) -> Result<Locator, Failure> {
-    let tag = reference.tag.clone().map(Locator::Tag);
-    tag.or_else(|| reference.digest.clone().map(Locator::Digest))
-        .ok_or_else(|| Failure::new(Reason::InvalidReference, format_args!("{reference} names neither a tag nor a digest")))
 }
 
 /// Nested indexes, or why one could not be read, by digest.

@@ -11,16 +11,17 @@ use tracing::Instrument as _;
 use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Scope, Superseded, TargetState, TargetStatus};
 use crate::attachment::{Desired, Intent, Problem};
 use crate::oci::Descriptor;
-use crate::registry::{Access, ErrorKind, Registries, Session};
+use crate::registry::{Access, Locator, Registries, Session};
 use crate::signing::Signer;
 
 use super::claims::Claims;
 use super::failure::Failure;
-use super::finish::{end_of_signatures, news, tag_note};
+use super::finish::end_of_signatures;
 use super::listing::Ahead;
 use super::memory::Memory;
 use super::observe;
 use super::outcome::Outcome;
+use super::pinned::news;
 use super::signers::Signers;
 use super::signing_key::SigningKey;
 
@@ -171,10 +172,15 @@ pub(super) struct Pass<'a> {
 
 impl Pass<'_> {
     async fn run(&self, journal: &impl Journal, claims: &impl Claims) -> Result<Outcome, Failure> {
-        let request = self.request;
-        if let Some(outcome) = self.rest().await? {
-            return Ok(outcome);
+        match self.rest().await? {
+            Some(outcome) => Ok(outcome),
+            // Boxed, since the whole pass is in it: a future that is handed on is copied from stack to stack.
+            None => self.telling_of_tag(Box::pin(self.work(journal, claims))).await,
         }
+    }
+
+    async fn work(&self, journal: &impl Journal, claims: &impl Claims) -> Result<Outcome, Failure> {
+        let request = self.request;
         if !request.routine {
             self.session.open_ahead(likely_wave(request));
         }
@@ -225,7 +231,7 @@ impl Pass<'_> {
             return Ok(None);
         }
         let Some(mut notes) = self.in_time(self.look()).await?? else { return Ok(None) };
-        let news = news(request, &notes).collect();
+        let news = notes.iter().filter_map(|said| news(request, said)).collect();
         notes.extend(signer.as_deref().and_then(end_of_signatures));
         Ok(Some(Outcome { notes: news, ..Outcome::unchanged(notes) }))
     }
@@ -250,20 +256,19 @@ impl Pass<'_> {
         self.signer.and_then(Result::ok)
     }
 
-    /// A look at a settled image: `Some` where it is as status says.
+    /// A look at a settled image: `Some` where it is as status says, with what is to be said of its tag. A digest without a tag is
+    /// asked nothing.
     async fn look(&self) -> Result<Option<Vec<String>>, Failure> {
         let reference = &self.request.intent.reference;
-        let head = match self.session.head(&observe::locator(reference)?).await {
-            Ok(head) => head,
-            // The digest decides; that its tag is gone is no move.
-            Err(error) if error.kind() == ErrorKind::NotFound && reference.tag.is_some() && reference.digest.is_some() => {
-                return Ok(Some(Vec::new()));
+        let seen = self.request.memory.image.as_ref();
+        match (&reference.tag, &reference.digest) {
+            (_, Some(digest)) if seen != Some(digest) => Ok(None),
+            (Some(_), Some(_)) => Ok(Some(self.ask_of_tag().await.into_iter().collect())),
+            (Some(tag), None) => {
+                let head = self.session.head(&Locator::Tag(tag.clone())).await?;
+                Ok((seen == Some(&head.digest)).then(Vec::new))
             }
-            Err(error) => return Err(error.into()),
-        };
-        match &reference.digest {
-            Some(digest) => Ok(Some(tag_note(self.request, digest, &head.digest))),
-            None => Ok((self.request.memory.image.as_ref() == Some(&head.digest)).then(Vec::new)),
+            (None, _) => Ok(Some(Vec::new())),
         }
     }
 

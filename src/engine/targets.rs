@@ -13,7 +13,7 @@ use crate::oci::Descriptor;
 use super::apply::Work;
 use super::claims::Claims;
 use super::failure::Failure;
-use super::finish::{end_of_signatures, news, tag_note};
+use super::finish::end_of_signatures;
 use super::inspection::Inspection;
 use super::listing::{Target, mode};
 use super::observe::Resolved;
@@ -181,10 +181,6 @@ impl Pass<'_> {
             tag: reference.followed().map(ToString::to_string),
             media_type: Some(resolved.root.media_type.clone()),
         });
-        outcome.artifact_type = Some(request.intent.desired.artifact_type().to_string());
-        let mut words = resolved.tag_moved.as_ref().map(|moved| tag_note(request, digest, moved)).unwrap_or_default();
-        outcome.notes.extend(news(request, &words));
-        words.extend(self.signer().and_then(end_of_signatures));
         if let Some(before) = request.memory.followed.as_ref().filter(|before| *before != digest) {
             outcome.notes.push(Note {
                 severity: Severity::Normal,
@@ -192,7 +188,7 @@ impl Pass<'_> {
                 message: format!("{reference} moved from {before} to {digest}"),
             });
         }
-        outcome.resolved = Ok(words);
+        outcome.resolved = Ok(self.signer().and_then(end_of_signatures).into_iter().collect());
         outcome
     }
 }

@@ -46,7 +46,7 @@ async fn a_first_attach_to_eight_platforms_and_the_index_keeps_to_its_budget() {
 }
 
 #[tokio::test]
-async fn a_pass_with_nothing_to_do_is_one_head_and_no_write_to_the_api_server() {
+async fn a_pass_with_nothing_to_do_is_one_head_for_a_tag_nothing_for_a_digest_and_no_write_to_the_api_server() {
     let namespace = Namespace::new("idle").await;
     let _controller = Controller::start(&namespace).await;
     let registry = HostileRegistry::start().await.unwrap();
@@ -54,8 +54,12 @@ async fn a_pass_with_nothing_to_do_is_one_head_and_no_write_to_the_api_server() 
     let reference = registry.reference(&image.name());
     namespace.apply("idle", with(note(&reference), json!({"interval": "1s"}))).await;
     namespace.ready("idle").await;
+    // Every request below would be one too many if this one asked for anything.
+    namespace.apply("pinned", with(note(&registry.reference(&image.pinned())), json!({"interval": "1s"}))).await;
+    namespace.ready("pinned").await;
     sleep(Duration::from_millis(200)).await;
     let version = namespace.get("idle").await.metadata.resource_version;
+    let pinned = namespace.get("pinned").await.metadata.resource_version;
     let events = namespace.events("idle").await.len();
     registry.clear();
 
@@ -72,5 +76,6 @@ async fn a_pass_with_nothing_to_do_is_one_head_and_no_write_to_the_api_server() 
     sleep(Duration::from_millis(200)).await;
     assert_eq!(namespace.get("idle").await.metadata.resource_version, version);
     assert_eq!(namespace.events("idle").await.len(), events);
+    assert_eq!(namespace.get("pinned").await.metadata.resource_version, pinned);
     namespace.check_rules().await;
 }

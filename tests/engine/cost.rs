@@ -42,7 +42,7 @@ async fn a_first_attach_is_at_most_four_round_trips_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn a_digest_that_is_listed_for_two_platforms_is_one_target_and_a_look_at_it_is_one_request() {
+async fn a_digest_that_is_listed_for_two_platforms_is_one_target_and_a_look_at_it_asks_nothing() {
     let registry = HostileRegistry::start().await.unwrap();
     let parts = registry.image("team/app", "parts").platforms(["linux/arm/v6", "linux/amd64"]).push();
     let mut again = parts.children[0].entry.clone();
@@ -59,7 +59,41 @@ async fn a_digest_that_is_listed_for_two_platforms_is_one_target_and_a_look_at_i
     resource.ready().await;
     assert_eq!(resource.rows(), ["index Skipped IndexNotSelected", "linux/arm/v6 Attached -", "linux/amd64 Attached -"]);
     assert_eq!(resource.status.targets[1].other_platforms, ["linux/arm/v7"]);
-    assert_eq!(resource.look().await.requests, 1);
+    registry.clear();
+    assert_eq!((resource.look().await.requests, registry.transcript().as_str()), (0, ""));
+}
+
+#[tokio::test]
+async fn the_tag_beside_a_digest_is_asked_for_beside_the_work_and_neither_delays_nor_fails_it() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let old = registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).push();
+    let new = registry.image("team/app", "v1").seed("rebuilt").platform("linux/amd64").push();
+    let slow = registry.fault(Matcher::any(), Fault::Delay(ROUND_TRIP));
+    let mut spec = note(&registry.reference(&format!("team/app:v1@{}", old.digest)), "hello");
+    spec["timeout"] = json!("8s");
+    let mut resource = Resource::new(spec);
+    let outcome = resource.ready().await;
+    assert!(outcome.requests <= 2 * 3 + 4, "{} requests:\n{}", outcome.requests, registry.transcript());
+    let trips = chain(&registry.requests(), ROUND_TRIP);
+    assert!(trips <= 3, "{trips} round trips:\n{}", registry.transcript());
+    let said = format!("the tag v1 names {} by now; the digest in image decides", new.digest);
+    assert!(resource.resolved().contains(&said), "{}", resource.resolved());
+    slow.lift();
+
+    // Once the tag cannot be asked for, what was said of it stays, and nothing else changes.
+    let before = resource.status.clone();
+    for fault in [Fault::Hang, Fault::status(503), Fault::status(403)] {
+        registry.calm();
+        registry.fault(Matcher::on(Op::ManifestHead).or(Op::ManifestGet).reference("v1"), fault.clone());
+        let outcome = resource.ready().await;
+        assert_eq!((&resource.status, outcome.notes.len()), (&before, 0), "{fault:?}");
+    }
+    let outcome = resource.look().await;
+    assert_eq!((&resource.status, outcome.requests, outcome.notes.len()), (&before, 1, 0));
+    registry.calm();
+    registry.store().delete_tag("team/app", "v1");
+    resource.look().await;
+    assert!(!resource.resolved().contains("the tag v1"), "{}", resource.resolved());
 }
 
 #[tokio::test]
