@@ -21,8 +21,8 @@ use super::rules;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::date_or_when_superseded(), validation = rules::annotations_leave_the_date_alone())]
 pub struct EndOfLife {
-    /// The date from which the image is no longer supported, in RFC 3339: a date and time (fractions allowed), or a date, which
-    /// begins at 00:00 UTC. Written to the registry as given. Needs a digest in image. Exactly one of date, whenSuperseded is
+    /// The date from which the image is no longer supported, in RFC 3339: a date and time (fractions allowed; T and Z in
+    /// upper case, as most readers need them), or a date, which begins at 00:00 UTC. Written to the registry as given. Needs a digest in image. Exactly one of date, whenSuperseded is
     /// set. Examples: 2025-03-20T01:20:30Z, 2025-03-20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -43,13 +43,13 @@ pub struct EndOfLife {
     /// The key of the annotation that holds the date. Default: vnd.microsoft.artifact.lifecycle.end-of-life.date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
-    #[x_kube(validation = rules::annotation_key())]
+    #[x_kube(validation = rules::annotation_key(), validation = rules::annotation_is_not_created())]
     pub annotation: Option<String>,
 
     /// More annotations of the mark. Default: none. At most 64; keys of at most 256, values of at most 4096 characters.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "Option<Annotations>")]
-    #[x_kube(validation = rules::annotation_keys())]
+    #[x_kube(validation = rules::annotation_keys(), validation = rules::created_is_a_time())]
     pub annotations: BTreeMap<String, String>,
 
     /// What to do about a newer, different mark that somebody else made: Report leaves it and says Conflict, Supersede makes a
@@ -111,7 +111,7 @@ pub struct Artifact {
     /// Annotations of the attachment. Default: none. At most 64; keys of at most 256, values of at most 4096 characters.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "Option<Annotations>")]
-    #[x_kube(validation = rules::annotation_keys())]
+    #[x_kube(validation = rules::annotation_keys(), validation = rules::created_is_a_time())]
     pub annotations: BTreeMap<String, String>,
 
     /// Files to attach, one layer each, in this order. Default: none. At most 128.
@@ -134,7 +134,7 @@ pub struct Artifact {
 pub struct ArtifactFile {
     /// Name of the file: the title of the layer, and what tools call the file when they pull it. Required. Example: b1b1.sig.
     #[schemars(length(max = 255))]
-    #[x_kube(validation = rules::file_name())]
+    #[x_kube(validation = rules::file_name(), validation = rules::file_name_fits())]
     pub name: String,
 
     /// Media type of the layer. Default: application/octet-stream.

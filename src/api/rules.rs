@@ -19,18 +19,24 @@ const MEDIA_TYPE: &str = r"^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A
 const DIGEST: &str = "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$";
 
 /// `os[/arch[/variant]][:os.version]`, where a part may be `*`.
-const PLATFORM: &str = r"^([A-Za-z0-9_.-]+|\\*)(/([A-Za-z0-9_.-]+|\\*)){0,2}(:([A-Za-z0-9_.+-]+|\\*))?$";
+const PLATFORM: &str = r"^([A-Za-z0-9_.-]{1,64}|\\*)(/([A-Za-z0-9_.-]{1,64}|\\*)){0,2}(:([A-Za-z0-9_.+~-]{0,63}[A-Za-z0-9_+~-]|\\*))?$";
 
 /// A DNS subdomain, as names of Secrets, ConfigMaps and ServiceAccounts are.
 const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
-/// A date of the calendar (months with their lengths, 29 February in leap years only), alone or with an RFC 3339 time.
-const DATE: &str = concat!(
-    r"^([0-9]{4}-(((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01]))|((0[469]|11)-(0[1-9]|[12][0-9]|30))",
+/// A registry at the beginning of an image.
+const REGISTRY: &str =
+    r"self.matches('^([A-Za-z0-9.-]+[.][A-Za-z0-9.-]*(:[0-9]+)?|[A-Za-z0-9.-]+:[0-9]+|localhost|\\[[0-9A-Fa-f:.]+\\](:[0-9]+)?)/[^/]')";
+
+/// A date of the calendar: months with their lengths, 29 February in leap years only.
+const DAY: &str = concat!(
+    r"([0-9]{4}-(((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01]))|((0[469]|11)-(0[1-9]|[12][0-9]|30))",
     r"|(02-(0[1-9]|1[0-9]|2[0-8])))",
     r"|(([0-9]{2}(0[48]|[2468][048]|[13579][26]))|((0[048]|[2468][048]|[13579][26])00))-02-29)",
-    r"(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))?$",
 );
+
+/// What makes a date an RFC 3339 date-time. Upper case only: `time.Parse` of Go, by which most readers of marks go, takes no other.
+const TIME: &str = r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])";
 
 fn rule(rule: &str, message: &str) -> Rule {
     Rule::new(rule).message(message)
@@ -44,18 +50,16 @@ pub(super) fn no_duplicates() -> Rule {
 /// `spec.image`: the registry is named.
 pub(super) fn image_names_registry() -> Rule {
     rule(
-        r"self.matches('^([A-Za-z0-9.-]+[.][A-Za-z0-9.-]*(:[0-9]+)?|[A-Za-z0-9.-]+:[0-9]+|localhost|\\[[0-9A-Fa-f:.]+\\](:[0-9]+)?)/[^/]')",
+        REGISTRY,
         "image must begin with the name of its registry, without a scheme: no registry is assumed. Write, for example, \
          registry.example.com/team/app:v1, or docker.io/library/nginx:1.29 for an image of Docker Hub",
     )
 }
 
-/// `spec.image`: a tag or a digest.
+/// `spec.image`: a tag or a digest. Where no registry is named, that is said first, since what stands where is not known.
 pub(super) fn image_has_tag_or_digest() -> Rule {
-    rule(
-        "self.matches('@[^@]+$') || self.matches('^[^@]*/[^/@]*:[^/@]+$')",
-        "image needs a tag or a digest: write …/app:v1 to follow a tag, or …/app@sha256:… for one digest that never moves",
-    )
+    Rule::new(format!("!{REGISTRY} || self.matches('@[^@]+$') || self.matches('^[^@]*/[^/@]*:[^/@]+$')"))
+        .message("image needs a tag or a digest: write …/app:v1 to follow a tag, or …/app@sha256:… for one digest that never moves")
 }
 
 /// `spec`: exactly one kind of attachment.
@@ -154,9 +158,9 @@ pub(super) fn annotations_leave_the_date_alone() -> Rule {
 
 /// `endOfLife.date`.
 pub(super) fn date() -> Rule {
-    Rule::new(format!("self.matches('{DATE}')")).message(
+    Rule::new(format!("self.matches('^{DAY}({TIME})?$')")).message(
         "not a date of the calendar in RFC 3339: write a date and time such as 2025-03-20T01:20:30Z or \
-         2025-03-20T01:20:30.5+01:00, or a date such as 2025-03-20, which begins at 00:00 UTC",
+         2025-03-20T01:20:30.5+01:00, with T and Z in upper case, or a date such as 2025-03-20, which begins at 00:00 UTC",
     )
 }
 
@@ -184,8 +188,29 @@ pub(super) fn media_type() -> Rule {
 /// An annotation's key.
 pub(super) fn annotation_key() -> Rule {
     rule(
-        "self.matches('^[^\\\\s]+$')",
+        r"self.matches('^[^\\s\\v\\x{85}\\pZ]+$')",
         "not an annotation key: it must not hold white space; write one such as vnd.example.end-of-life.date",
+    )
+}
+
+/// `endOfLife.annotation`: the time of the mark is another thing than its date.
+pub(super) fn annotation_is_not_created() -> Rule {
+    rule(
+        "self != 'org.opencontainers.image.created'",
+        "org.opencontainers.image.created is the time of the mark itself; name another annotation for the date",
+    )
+}
+
+/// Maps of annotations: the time of creation decides which of two attachments stays, so it must be one. The first and the last days of
+/// four digits of years are beyond some clocks.
+pub(super) fn created_is_a_time() -> Rule {
+    Rule::new(format!(
+        "!('org.opencontainers.image.created' in self) || (self['org.opencontainers.image.created'].matches('^{DAY}{TIME}$') && \
+         !self['org.opencontainers.image.created'].matches('^(0000-01-01|9999-12-3)'))"
+    ))
+    .message(
+        "the annotation org.opencontainers.image.created must be a date and time in RFC 3339, such as 2025-03-20T01:20:30Z; without it, \
+         affix writes the time of the attachment",
     )
 }
 
@@ -208,20 +233,30 @@ pub(super) fn file_name() -> Rule {
     )
 }
 
-/// `artifact.files[].target`.
-pub(super) fn file_target() -> Rule {
-    Rule::new(format!("self == 'index' || self.matches('{DIGEST}') || (!self.matches('^sha(256|512):') && self.matches('{PLATFORM}'))"))
-        .message(
-            "target must be index, a platform such as linux/amd64, or a whole digest (sha256: and 64 lower-case hexadecimal \
-         digits); remove it to give the file to every target",
-        )
+/// `artifact.files[].name`: file systems count bytes.
+pub(super) fn file_name_fits() -> Rule {
+    rule("size(bytes(self)) <= 255", "too long for a file name: at most 255 bytes in UTF-8")
 }
 
-/// `artifact.files`: two layers of one manifest have two names.
+/// `artifact.files[].target`. A digest, also one of an unknown algorithm, is no platform with an os.version.
+pub(super) fn file_target() -> Rule {
+    Rule::new(format!(
+        "self == 'index' || self.matches('{DIGEST}') || \
+         (!self.matches('^sha(256|512):|^[^:]*:[0-9A-Fa-f]{{32,}}$') && self.matches('{PLATFORM}'))"
+    ))
+    .message(
+        "target must be index, a platform such as linux/amd64, or a whole digest (sha256: and 64 lower-case hexadecimal \
+         digits); remove it to give the file to every target",
+    )
+}
+
+/// `artifact.files`: two layers of one manifest have two names. Whether two different patterns of platforms overlap is more than a rule
+/// can tell: the controller reports it as `InvalidSpec`, and the webhook refuses it.
 pub(super) fn file_names_differ() -> Rule {
     rule(
-        "self.all(f, self.exists_one(g, g.name == f.name && (has(g.target) ? g.target : '') == (has(f.target) ? f.target : '')))",
-        "two files of the same target have the same name; give each its own",
+        "self.all(f, self.exists_one(g, g.name == f.name && (!has(g.target) || !has(f.target) || g.target == f.target)))",
+        "two files of the same target have the same name, and a file without a target goes to every target; give each its own name, \
+         or targets that differ",
     )
 }
 

@@ -43,7 +43,8 @@ impl fmt::Display for EndOfLifeDate {
 /// The text is no date that readers of end-of-life marks agree on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a date: write an RFC 3339 date-time with its offset, such as 2025-03-20T01:20:30Z, or a full date, such as 2025-03-20"
+    "{0:?} is not a date: write an RFC 3339 date-time with its offset and without a leap second, such as 2025-03-20T01:20:30Z (T and Z in \
+     upper case, as most readers need them), or a full date, such as 2025-03-20"
 )]
 pub struct EndOfLifeDateError(String);
 
@@ -51,52 +52,47 @@ impl FromStr for EndOfLifeDate {
     type Err = EndOfLifeDateError;
 
     fn from_str(text: &str) -> Result<Self, EndOfLifeDateError> {
-        let refused = || EndOfLifeDateError(text.chars().take(64).collect());
-        let instant = match text.len() {
-            10 if has_form(text, "dddd-dd-dd") => {
-                let date: civil::Date = text.parse().map_err(|_| refused())?;
-                since_epoch(date.at(0, 0, 0, 0))
-            }
-            _ => {
-                let (local, offset) = date_time(text).ok_or_else(refused)?;
-                since_epoch(local.parse().map_err(|_| refused())?) - offset
-            }
-        };
+        let instant = if has_form(text, "dddd-dd-dd") { day(text) } else { date_time(text) };
+        let instant = instant.ok_or_else(|| EndOfLifeDateError(text.chars().take(64).collect()))?;
         Ok(Self { text: text.into(), instant })
     }
+}
+
+fn day(text: &str) -> Option<SignedDuration> {
+    let date: civil::Date = text.parse().ok()?;
+    Some(since_epoch(date.at(0, 0, 0, 0)))
 }
 
 fn since_epoch(local: civil::DateTime) -> SignedDuration {
     local.duration_since(civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0))
 }
 
-/// RFC 3339, section 5.6, `date-time`, as local time and offset; narrower than what jiff takes (it reads spaces, weeks, zones in
-/// brackets).
-fn date_time(text: &str) -> Option<(&str, SignedDuration)> {
-    let (head, rest) = text.split_at_checked(19)?;
-    if !has_form(head, "dddd-dd-ddTdd:dd:dd") {
+/// The instant of an RFC 3339 `date-time` (section 5.6), since 1970-01-01T00:00:00Z; narrower than what jiff takes (it reads spaces, weeks, zones in brackets): with `T` and `Z` in
+/// upper case, since Go's `time.Parse` reads no other, and without the 60th second, of which libraries make different things. What is
+/// finer than a nanosecond counts for nothing.
+pub(super) fn date_time(text: &str) -> Option<SignedDuration> {
+    const NANOSECONDS: usize = 9;
+    let (seconds, rest) = text.split_at_checked(19)?;
+    if !has_form(seconds, "dddd-dd-ddTdd:dd:dd") || seconds.ends_with(":60") {
         return None;
     }
-    let offset = match rest.strip_prefix('.') {
-        Some(fraction) => {
-            let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-            if !(1..=9).contains(&digits) {
-                return None;
-            }
-            fraction.get(digits..)?
-        }
-        None => rest,
-    };
-    let local = text.strip_suffix(offset)?;
-    if offset == "Z" {
-        return Some((local, SignedDuration::ZERO));
+    let digits = rest.strip_prefix('.').map_or(0, |fraction| fraction.bytes().take_while(u8::is_ascii_digit).count());
+    let (fraction, offset) = if digits == 0 { ("", rest) } else { rest.split_at_checked(digits + 1)? };
+    let fraction = fraction.get(..=NANOSECONDS).unwrap_or(fraction);
+    let local: civil::DateTime = format!("{seconds}{fraction}").parse().ok()?;
+    Some(since_epoch(local) - offset_of(offset)?)
+}
+
+fn offset_of(text: &str) -> Option<SignedDuration> {
+    if text == "Z" {
+        return Some(SignedDuration::ZERO);
     }
-    if !has_form(offset, "+dd:dd") && !has_form(offset, "-dd:dd") {
+    if !has_form(text, "+dd:dd") && !has_form(text, "-dd:dd") {
         return None;
     }
-    let (hours, minutes): (i64, i64) = (offset.get(1..3)?.parse().ok()?, offset.get(4..6)?.parse().ok()?);
+    let (hours, minutes): (i64, i64) = (text.get(1..3)?.parse().ok()?, text.get(4..6)?.parse().ok()?);
     let seconds = hours * 3600 + minutes * 60;
-    (hours < 24 && minutes < 60).then(|| (local, SignedDuration::from_secs(if offset.starts_with('-') { -seconds } else { seconds })))
+    (hours < 24 && minutes < 60).then(|| SignedDuration::from_secs(if text.starts_with('-') { -seconds } else { seconds }))
 }
 
 fn has_form(text: &str, form: &str) -> bool {
@@ -119,6 +115,7 @@ mod tests {
             ("9999-12-30", "9999-12-30T00:00:00Z"),
             ("2025-03-20T23:59:59.5-23:59", "2025-03-21T23:58:59.5Z"),
             ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+            ("2025-03-20T01:20:30.1234567891234Z", "2025-03-20T01:20:30.123456789Z"),
         ] {
             let date: EndOfLifeDate = text.parse().unwrap();
             let instant: Timestamp = instant.parse().unwrap();
@@ -146,6 +143,8 @@ mod tests {
             "2025-03-20T01:20Z",
             "2025-03-20t01:20:30z",
             "2025-03-20T25:00:00Z",
+            "2016-12-31T23:59:60Z",
+            "2025-03-20T01:20:30.123",
             "2025-03-20T01:20:30+24:00",
             "2025-03-20T01:20:30+01:60",
             "2025-03-20T01:20:30.Z",

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{Artifact, EndOfLife, ImageAttachmentSpec, Reason, Scope, Signature};
+use crate::api::{Artifact, AttachmentKind, EndOfLife, ImageAttachmentSpec, Reason, Scope, Signature};
 use crate::oci::{ArtifactType, PlatformPattern, Reference, media_type};
 
 use super::content::Content;
@@ -12,6 +12,7 @@ use super::files::{File, FileError, FileTarget, Inputs, check_overlap};
 use super::problem::Problem;
 use super::selection::Selection;
 use super::supersession::{Supersession, TagFilter};
+use super::time::Created;
 
 /// How readers find and rank an end-of-life mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +129,7 @@ fn parse_selection(spec: &ImageAttachmentSpec) -> Result<Selection, Problem> {
         ));
     }
     let scope = targets.scope();
-    if scope == Scope::Index && (platforms.is_some() || !exclude.is_empty()) {
+    if scope == Scope::Index && (platforms.is_some() || targets.exclude_platforms.is_some()) {
         return Err(invalid("targets: platforms and excludePlatforms have no meaning with scope Index: remove them, or the scope"));
     }
     Ok(Selection { scope, platforms, exclude, missing: targets.missing() })
@@ -199,12 +200,27 @@ fn parse_artifact(artifact: &Artifact, reference: &Reference, inputs: &Inputs) -
     Ok(Desired::Content { content: Content { artifact_type, annotations, files }, mark: None })
 }
 
-fn parse_signature(signature: &Signature) -> Result<Desired, Problem> {
-    let artifact_type = match (&signature.cosign, &signature.notation) {
-        (Some(_), None) => media_type::SIGSTORE_BUNDLE,
-        (None, Some(_)) => media_type::NOTARY_SIGNATURE,
-        _ => return Err(invalid("signature: give exactly one of cosign and notation")),
+/// The artifact type that a spec asks for, whatever becomes of what it refers to; `None` where the spec itself is wrong.
+#[must_use]
+pub fn artifact_type(spec: &ImageAttachmentSpec) -> Option<ArtifactType> {
+    let text = match spec.kind()? {
+        AttachmentKind::EndOfLife(mark) => mark.artifact_type(),
+        AttachmentKind::Artifact(artifact) => &artifact.artifact_type,
+        AttachmentKind::Signature(signature) => signature_type(signature)?,
     };
+    text.parse().ok()
+}
+
+fn signature_type(signature: &Signature) -> Option<&'static str> {
+    match (&signature.cosign, &signature.notation) {
+        (Some(_), None) => Some(media_type::SIGSTORE_BUNDLE),
+        (None, Some(_)) => Some(media_type::NOTARY_SIGNATURE),
+        _ => None,
+    }
+}
+
+fn parse_signature(signature: &Signature) -> Result<Desired, Problem> {
+    let artifact_type = signature_type(signature).ok_or_else(|| invalid("signature: give exactly one of cosign and notation"))?;
     Ok(Desired::Signature { artifact_type: parse_artifact_type(artifact_type, "signature")? })
 }
 
@@ -215,7 +231,7 @@ fn parse_artifact_type(text: &str, field: &str) -> Result<ArtifactType, Problem>
 /// `created` decides which mark is the newest and which attachment stays, so where the spec gives it, it must be a time.
 fn check_annotations(annotations: &BTreeMap<String, String>, field: &str) -> Result<(), Problem> {
     let created = annotations.get(crate::oci::annotation::CREATED);
-    match created.map(|text| text.parse::<super::Created>()) {
+    match created.map(|text| Created::stated(text)) {
         Some(Err(error)) => Err(invalid(format_args!("{field}: {}: {error}", crate::oci::annotation::CREATED))),
         _ => Ok(()),
     }

@@ -24,7 +24,7 @@ pub use end_of_life::{EndOfLifeDate, EndOfLifeDateError};
 pub use files::{File, FileError, FileTarget, Inputs};
 pub use future_mark::FutureMark;
 pub use image::{Entry, EntryKind, Image, ImageError};
-pub use intent::{Desired, Intent, MarkKeys, file_problem, parse_reference};
+pub use intent::{Desired, Intent, MarkKeys, artifact_type, file_problem, parse_reference};
 pub use plan::{Action, Known, Listed, MOST_CANDIDATES, MOST_SIGNATURES, Observed, Plan, TargetPlan, equal, plan};
 pub use problem::Problem;
 pub use selection::{Chosen, Selection, SelectionError};

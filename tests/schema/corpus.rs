@@ -6,6 +6,8 @@ pub(crate) const TAGGED: &str = "registry.example.com/team/app:v1";
 pub(crate) const PINNED: &str = "registry.example.com/team/app:v1@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 pub(crate) const DIGEST: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
+const CREATED: &str = "org.opencontainers.image.created";
+
 /// A spec that the schema must refuse.
 pub(crate) struct Bad {
     pub(crate) sentence: &'static str,
@@ -74,6 +76,7 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
     vec![
         ("a date and time", mark()),
         ("a date alone", set(mark(), "/endOfLife/date", json!("2025-03-20"))),
+        ("a date with a long fraction", set(mark(), "/endOfLife/date", json!("2023-05-12T21:15:10.8343521000000001Z"))),
         ("a date with a fraction and an offset", set(mark(), "/endOfLife/date", json!("2023-05-12T21:15:10.8343521+05:30"))),
         ("29 February of a leap year", set(mark(), "/endOfLife/date", json!("2028-02-29"))),
         ("29 February of the year 2000", set(mark(), "/endOfLife/date", json!("2000-02-29T23:59:59-23:59"))),
@@ -108,6 +111,7 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
             set(watch(), "/endOfLife/whenSuperseded/previous", json!([format!("sha512:{}", "c".repeat(128))])),
         ),
         ("an artifact of one file", artifact()),
+        ("a time of creation", set(artifact(), "/artifact/annotations", json!({CREATED: "2025-03-20T01:20:30+01:00"}))),
         (
             "an artifact of annotations only",
             json!({"image": TAGGED, "artifact": {
@@ -297,6 +301,18 @@ pub(crate) fn bad() -> Vec<Bad> {
             PLATFORM,
         ),
         (
+            "a platform with a part that is too long",
+            set(cosign(), "/targets", json!({"platforms": [format!("linux/{}", "a".repeat(65))]})),
+            "spec.targets.platforms[0]",
+            PLATFORM,
+        ),
+        (
+            "a platform with a version that ends in a dot",
+            set(cosign(), "/targets", json!({"platforms": ["windows/amd64:10."]})),
+            "spec.targets.platforms[0]",
+            PLATFORM,
+        ),
+        (
             "a platform with a space",
             set(cosign(), "/targets", json!({"platforms": ["linux/amd64, linux/arm64"]})),
             "spec.targets.platforms[0]",
@@ -368,6 +384,12 @@ pub(crate) fn bad() -> Vec<Bad> {
         ("hour 24", set(mark(), "/endOfLife/date", json!("2025-03-20T24:00:00Z")), "spec.endOfLife.date", DATE),
         ("a leap second", set(mark(), "/endOfLife/date", json!("2016-12-31T23:59:60Z")), "spec.endOfLife.date", DATE),
         ("a time without a zone", set(mark(), "/endOfLife/date", json!("2025-03-20T01:20:30")), "spec.endOfLife.date", DATE),
+        (
+            "a t and a z in lower case",
+            set(mark(), "/endOfLife/date", json!("2025-03-20t01:20:30z")),
+            "spec.endOfLife.date",
+            "T and Z in upper case",
+        ),
         ("a space for the T", set(mark(), "/endOfLife/date", json!("2025-03-20 01:20:30Z")), "spec.endOfLife.date", DATE),
         ("a date with text around it", set(mark(), "/endOfLife/date", json!("on 2025-03-20")), "spec.endOfLife.date", DATE),
         ("a date with a line break", set(mark(), "/endOfLife/date", json!("2025-03-20\n")), "spec.endOfLife.date", DATE),
@@ -382,6 +404,18 @@ pub(crate) fn bad() -> Vec<Bad> {
             set(mark(), "/endOfLife/annotation", json!("end of life")),
             "spec.endOfLife.annotation",
             "not an annotation key: it must not hold white space",
+        ),
+        (
+            "the time of the mark as its date",
+            set(mark(), "/endOfLife/annotation", json!(CREATED)),
+            "spec.endOfLife.annotation",
+            "is the time of the mark itself",
+        ),
+        (
+            "a time of creation that is none",
+            set(artifact(), "/artifact/annotations", json!({CREATED: "yesterday"})),
+            "spec.artifact.annotations",
+            "must be a date and time in RFC 3339",
         ),
         (
             "the default annotation given twice",
@@ -585,6 +619,18 @@ pub(crate) fn bad() -> Vec<Bad> {
             TARGET,
         ),
         (
+            "a target that is a digest of an unknown algorithm",
+            set(artifact(), "/artifact/files/0/target", json!(format!("md5:{}", "a".repeat(32)))),
+            "spec.artifact.files[0].target",
+            TARGET,
+        ),
+        (
+            "a name of more bytes than a file system takes",
+            set(artifact(), "/artifact/files/0/name", json!("ü".repeat(128))),
+            "spec.artifact.files[0].name",
+            "at most 255 bytes",
+        ),
+        (
             "a target that is no platform",
             set(artifact(), "/artifact/files/0/target", json!("linux amd64")),
             "spec.artifact.files[0].target",
@@ -595,6 +641,12 @@ pub(crate) fn bad() -> Vec<Bad> {
             set(artifact(), "/artifact/files", json!([{"name": "f", "value": "1"}, {"name": "f", "value": "2"}])),
             "spec.artifact.files",
             "two files of the same target have the same name",
+        ),
+        (
+            "a file for one target with the name of a file for all",
+            set(artifact(), "/artifact/files", json!([{"name": "f", "value": "1"}, {"name": "f", "target": "linux/amd64", "value": "2"}])),
+            "spec.artifact.files",
+            "a file without a target goes to every target",
         ),
         (
             "two files of one name for one target",

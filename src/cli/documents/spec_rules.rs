@@ -20,12 +20,8 @@ pub(super) fn check(spec: &ImageAttachmentSpec) -> Vec<String> {
         once("spec.targets.excludePlatforms", targets.exclude_platforms(), &mut wrong);
     }
     if let Some(mark) = &spec.end_of_life {
-        if mark.annotation().contains(char::is_whitespace) {
-            wrong.push(format!("spec.endOfLife.annotation: {:?} holds white space, which a key must not", mark.annotation()));
-        }
-        // RFC 3339 knows the 60th second; libraries differ in what they make of it, so a date that all readers agree on has none.
-        if let Some(date) = mark.date.as_ref().filter(|date| date.get(17..19) == Some("60")) {
-            wrong.push(format!("spec.endOfLife.date: {:?} names a leap second: write the second before it", line(date, 80)));
+        if mark.annotation().is_empty() || mark.annotation().contains(char::is_whitespace) {
+            wrong.push(format!("spec.endOfLife.annotation: {:?} is empty or holds white space, which a key must not", mark.annotation()));
         }
         annotation_keys("spec.endOfLife.annotations", mark.annotations.keys(), &mut wrong);
         if let Some(when) = &mark.when_superseded {
@@ -79,7 +75,7 @@ fn files(artifact: &Artifact, wrong: &mut Vec<String>) {
         if let Some(source) = &file.value_from {
             let key = &source.config_map_key_ref;
             object_name(&format!("{at}.valueFrom.configMapKeyRef.name"), &key.name, wrong);
-            if !key.key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+            if key.key.is_empty() || !key.key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
                 wrong.push(format!(
                     "{at}.valueFrom.configMapKeyRef.key: {:?} is no key of a ConfigMap: letters, digits, -, _ and . only",
                     line(&key.key, 80)
