@@ -13,6 +13,9 @@ use super::reason::Reason;
 /// The longest message that a condition carries, in bytes: status stays far below what etcd takes.
 pub const MESSAGE_MAX_BYTES: usize = 1024;
 
+/// The most conditions that status takes.
+const MOST_CONDITIONS: usize = 16;
+
 /// The types of conditions that affix writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionType {
@@ -109,10 +112,11 @@ impl Conditions {
         self
     }
 
-    /// The list, sorted.
+    /// The list, sorted, and as long as status takes it: of unknown types the last ones go.
     #[must_use]
     pub fn into_list(mut self) -> Vec<Condition> {
         self.list.sort_by(|a, b| (rank(&a.type_), &a.type_).cmp(&(rank(&b.type_), &b.type_)));
+        self.list.truncate(MOST_CONDITIONS);
         self.list
     }
 

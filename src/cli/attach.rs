@@ -42,7 +42,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
 
 /// What `attach` and `plan` share: they differ in whether anything is written, and in their words.
 pub(super) async fn work(files: &FileArgs, output: Option<Format>, mode: Mode) -> Result<Exit, Error> {
-    let documents = Documents::load(files)?;
+    let mut documents = Documents::load(files)?;
+    if mode == Mode::Plan {
+        documents.read_status()?;
+    }
     for notice in &documents.notices {
         tell(&format!("notice: {notice}"));
     }

@@ -15,8 +15,8 @@ use super::login;
 use super::text::{Clean, line};
 use crate::api::{Reason, TargetStatus};
 use crate::attachment::Problem;
-use crate::engine::{Draft, Engine, EngineOptions, Failure, Journal, Mode, NoClaims, Outcome, Request, request};
-use crate::oci::{Host, Reference};
+use crate::engine::{Claim, Claims, Draft, Engine, EngineOptions, Failure, Journal, Mode, Outcome, Request, lists, request};
+use crate::oci::{Digest, Host, Reference};
 use crate::registry::{Keychain, Options, Registries};
 
 /// How many resources are worked on at once; requests to one registry are limited by the registry room.
@@ -82,8 +82,9 @@ pub(super) fn prepare(documents: &Documents, mode: Mode) -> Result<Vec<Job<'_>>,
             errors.push(format!("{}: {NO_MEMORY}", attachment.place));
             continue;
         }
+        // Without a status but in a plan: see [`Documents::read_status`].
         let generation = attachment.object.metadata.generation.unwrap_or_default();
-        match request(spec, None, generation, &documents.sources(attachment, logins.clone()), true) {
+        match request(spec, attachment.object.status.as_ref(), generation, &documents.sources(attachment, logins.clone()), true) {
             Ok(request) => {
                 let mode = if mode == Mode::Attach { request.mode } else { mode };
                 let request = (!spec.suspend()).then_some(Request { mode, ..request });
@@ -113,8 +114,9 @@ pub(super) async fn run<'a>(engine: &Engine, jobs: &[Job<'a>], doing: &'static s
         .map(|(nth, job)| async move {
             progress.begin(job.attachment);
             let journal = DeskJournal { progress, label: job.attachment.label() };
+            let claims = DeskClaims { own: job.attachment, jobs };
             let outcome = match &job.request {
-                Some(request) => engine.run(request, &journal, &NoClaims, Timestamp::now()).await,
+                Some(request) => engine.run(request, &journal, &claims, Timestamp::now()).await,
                 None => Outcome::failed(&Failure::new(Reason::Suspended, "spec.suspend is set, so nothing was done")),
             };
             (nth, outcome)
@@ -186,6 +188,29 @@ impl Journal for DeskJournal<'_> {
 
     fn progress(&self, row: &TargetStatus) {
         self.progress.target_done(&self.label, row);
+    }
+}
+
+/// Who else wants what a plan would remove, as far as the status of the other resources tells.
+struct DeskClaims<'a> {
+    own: &'a Attachment,
+    jobs: &'a [Job<'a>],
+}
+
+impl Claims for DeskClaims<'_> {
+    async fn claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
+        self.would_claim(subject, attachment).await
+    }
+
+    async fn would_claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
+        let lists = |other: &&Attachment| other.object.status.as_ref().is_some_and(|status| lists(status, subject, attachment));
+        let others = self.jobs.iter().map(|job| job.attachment).filter(|other| !std::ptr::eq(*other, self.own)).filter(lists);
+        let here: Vec<bool> = others.map(|other| other.namespace == self.own.namespace).collect();
+        match (here.contains(&true), here.is_empty()) {
+            (true, _) => Claim::HandedOver,
+            (false, false) => Claim::Elsewhere,
+            (false, true) => Claim::Nobody,
+        }
     }
 }
 

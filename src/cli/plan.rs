@@ -12,8 +12,12 @@ use crate::engine::Mode;
   attach   no equal attachment is there, so one would be made
   adopt    an equal attachment is there, whoever made it
   keep     the resource's own attachment is there
+  remove   the resource made it, and does not want it any more
   skip     the manifest is none of the resource's targets
   fail     the attachment cannot be made, and why
+
+What a resource made stands in its status. So keep and remove come from a resource as a cluster has it; without a status nothing is the \
+resource's own, as for attach.
 
 Examples:
   affix plan -f end-of-life.yaml

@@ -10,7 +10,8 @@ use super::desk::Done;
 use super::exit::Error;
 use super::table::Table;
 use super::text::{Clean, clean_json, is_unsafe, line};
-use crate::api::{ImageAttachment, Origin, Reason, TargetState, TargetStatus};
+use crate::api::{ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason, TargetState, TargetStatus};
+use crate::attachment::artifact_type;
 use crate::engine::{Outcome, Severity, status};
 use crate::oci::Digest;
 
@@ -83,6 +84,11 @@ fn table(done: &Done<'_>, tense: Tense) -> String {
             };
             let attachment = row.attachment.as_deref().map(short).unwrap_or_default();
             table.row([target(row), short(&row.digest), word.to_owned(), attachment, line(&why, WHY)]);
+        }
+        for leftover in would_go(outcome).filter(|_| tense == Tense::Future) {
+            let of = rows.iter().find(|row| row.digest == leftover.subject).map_or_else(|| "manifest".to_owned(), target);
+            let why = "this resource made it, and does not want it any more";
+            table.row([of, short(&leftover.subject), "remove".to_owned(), short(&leftover.attachment), why.to_owned()]);
         }
         let _ = write!(text, "{table}");
         if outcome.skipped_not_listed > 0 {
@@ -179,6 +185,11 @@ fn removed(row: &TargetStatus) -> (&'static str, String) {
     }
 }
 
+/// What a plan would remove.
+fn would_go(outcome: &Outcome) -> impl Iterator<Item = &Leftover> {
+    outcome.leftovers.iter().flatten().filter(|leftover| leftover.reason.as_deref() == Some(Reason::Planned.as_str()))
+}
+
 /// Reason and message, as far as there are any.
 fn cause(row: &TargetStatus) -> Option<String> {
     let parts: Vec<&str> = [&row.reason, &row.message].into_iter().flatten().map(String::as_str).collect();
@@ -243,6 +254,10 @@ fn as_one(mut values: Vec<Value>) -> Value {
 fn with_status(done: &Done<'_>, now: Timestamp) -> ImageAttachment {
     let mut object = done.attachment.object.clone();
     let generation = object.metadata.generation.unwrap_or_default();
-    object.status = done.outcome.as_ref().map(|outcome| status(&crate::api::ImageAttachmentStatus::default(), outcome, generation, now));
+    let before = object.status.take().unwrap_or_default();
+    object.status = done.outcome.as_ref().map(|outcome| ImageAttachmentStatus {
+        artifact_type: artifact_type(&object.spec).map(|kind| kind.to_string()),
+        ..status(&before, outcome, generation, now)
+    });
     object
 }

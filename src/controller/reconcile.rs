@@ -12,8 +12,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::api::{ConditionType, Conditions, DeletionPolicy, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
-use crate::attachment::Problem;
+use crate::attachment::{self, Problem};
 use crate::engine::{self, Failure, Names, Note, Outcome, Severity};
+use crate::oci::Digest;
 
 use super::backoff;
 use super::claims::ClusterClaims;
@@ -193,13 +194,14 @@ impl Visit<'_> {
         }
         let generation = self.object.metadata.generation.unwrap_or_default();
         let previous = self.object.status.clone().unwrap_or_default();
-        let requested = self.object.annotations().get(REQUESTED_AT).cloned();
+        let requested = self.object.annotations().get(REQUESTED_AT).map(|text| echo(text));
         let asked = is_asked_for(self.object, &previous);
         let now = Timestamp::now();
 
         if self.object.spec.suspend() {
             let mut next = previous.clone();
             next.observed_generation = generation;
+            next.artifact_type = self.artifact_type(&previous);
             let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
             conditions.conclude(Reason::Suspended, "spec.suspend is set: nothing is done until it is removed");
             next.conditions = conditions.into_list();
@@ -213,6 +215,7 @@ impl Visit<'_> {
         // The journal may have written since: what it saved is older than the outcome, but its transitions count.
         let mut next = engine::status(&previous, &outcome, generation, now);
         next.last_handled_reconcile_at = requested.or(next.last_handled_reconcile_at);
+        next.artifact_type = self.artifact_type(&previous);
         self.write(&previous, &next).await?;
         self.context.metrics.attachments.count(&metrics::Tally::of(&previous.targets, &outcome));
         self.context.metrics.resources.signs_until(self.uid, outcome.signatures_end);
@@ -237,6 +240,12 @@ impl Visit<'_> {
         };
         let attached = next.attached.clone().unwrap_or_default();
         Ok(Done { ready: is_ready, reason, attached, requests: outcome.requests, next: Some(next_visit) })
+    }
+
+    /// The spec tells it before any registry does.
+    fn artifact_type(&self, previous: &ImageAttachmentStatus) -> Option<String> {
+        let told = attachment::artifact_type(&self.object.spec).map(|kind| kind.to_string());
+        told.or_else(|| previous.artifact_type.clone())
     }
 
     /// The engine's pass. A panic in it is one resource's failure, not the process's.
@@ -307,8 +316,18 @@ fn forbidden(refusal: &Status) -> Problem {
 
 /// Whether the user has asked for a pass that has not taken place yet.
 fn is_asked_for(object: &ImageAttachment, status: &ImageAttachmentStatus) -> bool {
-    let requested = object.annotations().get(REQUESTED_AT);
-    requested.is_some() && requested != status.last_handled_reconcile_at.as_ref()
+    let requested = object.annotations().get(REQUESTED_AT).map(|text| echo(text));
+    requested.is_some() && requested != status.last_handled_reconcile_at
+}
+
+/// A request as status tells that it was handled: as it is, or where status does not take so much, its beginning and a hash of it.
+fn echo(request: &str) -> String {
+    const MOST: usize = 256;
+    if request.chars().count() <= MOST {
+        return request.to_owned();
+    }
+    let hash = format!("…{}", Digest::sha256(request.as_bytes()));
+    request.chars().take(MOST - hash.chars().count()).chain(hash.chars()).collect()
 }
 
 /// When a process that begins looks at a resource for the first time: one at rest, whose status says that all is done that anybody waits

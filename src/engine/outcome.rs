@@ -17,8 +17,6 @@ pub struct Outcome {
     pub image: Option<ImageStatus>,
     /// How the registry lists referrers, where it was asked.
     pub referrers_mode: Option<SupportedMode>,
-    /// The artifact type that was wanted.
-    pub artifact_type: Option<String>,
     /// The rows of all entries; `None`: nothing was looked at, and what status says still holds.
     pub rows: Option<Vec<TargetStatus>>,
     /// Skipped entries that `rows` does not list.
@@ -204,7 +202,6 @@ impl Outcome {
         Self {
             image: None,
             referrers_mode: None,
-            artifact_type: None,
             rows: None,
             skipped_not_listed: 0,
             selected_not_listed: 0,

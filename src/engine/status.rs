@@ -20,9 +20,6 @@ pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i
     if let Some(image) = &outcome.image {
         next.image = Some(image.clone());
     }
-    if let Some(artifact_type) = &outcome.artifact_type {
-        next.artifact_type = Some(artifact_type.clone());
-    }
     if let Some(mode) = outcome.referrers_mode {
         next.referrers_mode = Some(mode);
     }

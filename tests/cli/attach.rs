@@ -49,6 +49,65 @@ async fn scenario_1_is_planned_attached_once_and_then_adopted() {
 }
 
 #[tokio::test]
+async fn a_plan_reads_from_status_what_a_resource_keeps_and_what_it_would_remove() {
+    let desk = Desk::new().await;
+    let (index, amd64) = (desk.image.digest(), desk.image.digest_of("linux/amd64").unwrap());
+    let note = |text: &str| {
+        resource("app-v1", json!({"image": desk.image.pinned(), "artifact": {"artifactType": LIFECYCLE, "annotations": {"k": text}}}))
+    };
+    let attach = desk.affix(&["attach", "-f", "-", "-o", "json"], &note("one").to_string()).await;
+    let mut object: Value = serde_json::from_str(&attach.out).unwrap();
+    let attachment = |digest: &str| {
+        let targets = object["status"]["targets"].as_array().unwrap();
+        targets.iter().find(|target| target["digest"] == digest).unwrap()["attachment"].as_str().unwrap().to_owned()
+    };
+    let (on_index, on_amd64) = (attachment(index), attachment(amd64));
+    let plan = desk.affix(&["plan", "-f", "-"], &object.to_string()).await;
+    assert_eq!((code(&plan), plan.out.matches("  keep  ").count()), (0, 3), "{}{}", plan.out, plan.err);
+
+    // The spec was changed, and leaves amd64 out. What it knows of a newer affix is passed over.
+    object["status"]["news"] = json!(["of a newer affix"]);
+    object["spec"] = note("two")["spec"].clone();
+    object["spec"]["targets"] = json!({"excludePlatforms": ["linux/amd64"]});
+    let plan = desk.affix(&["plan", "-f", "-"], &object.to_string()).await;
+    assert_eq!(code(&plan), 0, "{}{}", plan.out, plan.err);
+    let line = |name: &str, digest: &str, attachment: &str| {
+        let why = "this resource made it, and does not want it any more";
+        format!("{name:<11}  {}  remove  {}  {why}", short(digest), short(attachment))
+    };
+    for line in [line("index", index, &on_index), line("linux/amd64", amd64, &on_amd64)] {
+        assert!(plan.out.contains(&line), "{line}\n{}", plan.out);
+    }
+    assert!(plan.out.contains("2 of 2 targets would be attached; 3 attachments would be removed"), "{}", plan.out);
+    let plan = desk.affix(&["plan", "-f", "-", "-o", "json"], &object.to_string()).await;
+    let planned: Value = serde_json::from_str(&plan.out).unwrap();
+    let leftovers = planned["status"]["leftovers"].as_array().unwrap();
+    assert_eq!(leftovers.len(), 3, "{planned:#}");
+    assert!(leftovers.iter().all(|leftover| leftover["reason"] == "Planned"), "{planned:#}");
+
+    // Another resource has it in its status, so it would go on as that one's.
+    let mut other = object.clone();
+    other["metadata"]["name"] = json!("other");
+    other["spec"] = note("one")["spec"].clone();
+    let plan = desk.affix(&["plan", "-f", "-"], &format!("{object}\n{other}")).await;
+    assert!(!plan.out.contains("  remove  ") && plan.out.matches("  keep  ").count() == 3, "{}{}", plan.out, plan.err);
+
+    // Only a plan reads it.
+    let mut wrong = object.clone();
+    wrong["status"] = json!({"observedGeneration": "one", "targets": [{"kind": "Index", "digest": 1, "state": "Gone"}]});
+    let plan = desk.affix(&["plan", "-f", "-"], &wrong.to_string()).await;
+    assert_eq!(code(&plan), 2, "{}{}", plan.out, plan.err);
+    for said in [
+        "status.observedGeneration: it is \"one\", and must be a whole number",
+        "status.targets[0].state: \"Gone\" is not one of",
+        "without the field status",
+    ] {
+        assert!(plan.err.contains(said), "{said}\n{}", plan.err);
+    }
+    assert_eq!(code(&desk.affix(&["attach", "-f", "-"], &wrong.to_string()).await), 0);
+}
+
+#[tokio::test]
 async fn scenario_2_puts_each_signature_on_its_own_target_from_files_and_folders() {
     let desk = Desk::new().await;
     let (index, amd64) = (desk.image.digest(), desk.image.digest_of("linux/amd64").unwrap());

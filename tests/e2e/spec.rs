@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use affix::api::{ConditionType, Reason, TargetState};
 use affix_testbed::hostile::{Deletion, HostileRegistry, Matcher};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::sleep;
 
 use crate::controller::Controller;
 use crate::images::{attachment, host, listed, manifests, mark, note, scriptable, with};
-use crate::namespace::{Namespace, message as told_by, says};
+use crate::namespace::{Namespace, REQUESTED_AT, message as told_by, says};
 
 #[tokio::test]
 async fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
@@ -174,6 +175,19 @@ async fn a_request_for_a_pass_is_handled_within_two_seconds_and_echoed() {
         assert_eq!(listings, 3, "a request looks at the listings at once:\n{}", registry.transcript());
         assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
     }
+    // One that status could not hold is echoed by its beginning and its hash, and the next one is another.
+    let mut echoes = Vec::new();
+    for end in ["a", "b"] {
+        let token = format!("{}{end}", "2026-11-24T00:00:00Z ".repeat(40));
+        let patch = json!({"metadata": {"annotations": {REQUESTED_AT: token}}});
+        namespace.attachments().patch("requested", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        let echo = |object: &affix::api::ImageAttachment| object.status.as_ref()?.last_handled_reconcile_at.clone();
+        let is_new = |object: &affix::api::ImageAttachment| {
+            echo(object).is_some_and(|echo| token.starts_with(&echo[..180]) && echo.contains("…sha256:") && !echoes.contains(&echo))
+        };
+        echoes.push(echo(&namespace.wait("requested", "done with a long request", is_new).await).unwrap());
+    }
+    namespace.ready("requested").await;
     namespace.check_rules().await;
 }
 

@@ -11,6 +11,8 @@ use affix_testbed::hostile::{HostileRegistry, Image};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use crate::limits;
+
 pub(crate) const TYPE: &str = "application/vnd.demo.artifact";
 pub(crate) const MARK: &str = "application/vnd.demo.artifact.lifecycle";
 pub(crate) const DATE: &str = "vnd.demo.artifact.lifecycle.end-of-life.date";
@@ -90,6 +92,10 @@ impl Resource {
         };
         let saved = saved.1.into_inner().unwrap();
         self.status = status(saved.as_ref().unwrap_or(&self.status), &outcome, self.generation, self.now);
+        for status in saved.iter().chain([&self.status]) {
+            let wrong = limits::exceeded(status);
+            assert!(wrong.is_empty(), "the API server would refuse the status:\n{}", wrong.join("\n"));
+        }
         self.saved = saved.or(self.saved.take());
         outcome
     }

@@ -13,11 +13,15 @@ mod spec_rules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::api::ImageAttachment;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use crate::api::{ImageAttachment, ImageAttachmentStatus};
 use crate::engine::{Names, Sources};
 use crate::registry::Keychain;
 
 use super::exit::Error;
+use super::text::Clean;
 use object::{Object, Read};
 
 pub(super) use input::{Input, read};
@@ -39,8 +43,10 @@ pub(super) struct Attachment {
     pub place: Place,
     /// Its namespace; `default` where the document names none.
     pub namespace: String,
-    /// What it says.
+    /// What it says; without a status, but for what [`Documents::read_status`] has read.
     pub object: ImageAttachment,
+    /// The status as it was given.
+    status: Option<Value>,
 }
 
 impl Attachment {
@@ -98,6 +104,26 @@ impl Documents {
         if gathering.errors.is_empty() { Ok(gathering.documents) } else { Err(Error::BadInput(gathering.errors)) }
     }
 
+    /// Takes the resources' status for what it says, as far as it can be read; fields of a newer affix are passed over.
+    ///
+    /// # Errors
+    /// Bad input, for each field that is none of a status.
+    pub(super) fn read_status(&mut self) -> Result<(), Error> {
+        let mut errors = Vec::new();
+        for attachment in &mut self.attachments {
+            let Some(given) = &attachment.status else { continue };
+            let mut wrong = schema::check_status(given);
+            match ImageAttachmentStatus::deserialize(given) {
+                Ok(status) => attachment.object.status = Some(status),
+                Err(error) if wrong.is_empty() => wrong.push(format!("status: {}", Clean(&error.to_string()))),
+                Err(_) => {}
+            }
+            let place = &attachment.place;
+            errors.extend(wrong.into_iter().map(|error| format!("{place}: {error}; without the field status, a plan begins from nothing")));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(Error::BadInput(errors)) }
+    }
+
     /// What a resource refers to, from its own namespace only; `login` stands in where it names no login.
     pub(super) fn sources(&self, attachment: &Attachment, login: Keychain) -> Sources {
         let mut sources = Sources { fallback_credentials: login, ..Sources::default() };
@@ -114,7 +140,7 @@ impl Documents {
                     sources.secrets.insert(name.clone(), secret.clone());
                 }
                 Object::ServiceAccount(secrets) if account.as_ref() == Some(name) => sources.image_pull_secrets = Some(secrets.clone()),
-                Object::ServiceAccount(_) | Object::Attachment(_) => {}
+                Object::ServiceAccount(_) | Object::Attachment(..) => {}
             }
         }
         sources
@@ -156,7 +182,9 @@ impl Gathering {
         self.places.insert(key.clone(), place.clone());
         self.documents.files.insert(place.file.clone());
         match object {
-            Object::Attachment(object) => self.documents.attachments.push(Attachment { place, namespace: key.0, object: *object }),
+            Object::Attachment(object, status) => {
+                self.documents.attachments.push(Attachment { place, namespace: key.0, object: *object, status });
+            }
             other => {
                 self.documents.others.insert(key, other);
             }

@@ -35,8 +35,8 @@ const METADATA: [&str; 15] = [
 /// What a document holds.
 #[derive(Debug, Clone)]
 pub(super) enum Object {
-    /// What is to be attached.
-    Attachment(Box<ImageAttachment>),
+    /// What is to be attached, and the status that stands beside it, as it was given.
+    Attachment(Box<ImageAttachment>, Option<Value>),
     /// `data` and `binaryData` together.
     ConfigMap(BTreeMap<String, Bytes>),
     /// Decoded.
@@ -142,13 +142,11 @@ fn attachment(value: &Value) -> Result<Object, Vec<String>> {
         return Err(wrong);
     }
     let mut value = value.clone();
-    // What another pass left there is neither needed nor believed: the command has no status.
-    if let Some(fields) = value.as_object_mut() {
-        fields.remove("status");
-    }
+    // Only a plan reads what another pass left there; the other commands neither need nor believe it.
+    let status = value.as_object_mut().and_then(|fields| fields.remove("status")).filter(|status| !status.is_null());
     let attachment: ImageAttachment = serde_json::from_value(value).map_err(|error| vec![Clean(&error.to_string()).to_string()])?;
     let wrong = spec_rules::check(&attachment.spec);
-    if wrong.is_empty() { Ok(Object::Attachment(Box::new(attachment))) } else { Err(wrong) }
+    if wrong.is_empty() { Ok(Object::Attachment(Box::new(attachment), status)) } else { Err(wrong) }
 }
 
 fn config_map(value: &Value) -> Result<Object, String> {

@@ -1,8 +1,8 @@
-//! The structural part of the CRD's schema, applied without a cluster, and stricter in one way: a field that the schema does
-//! not know is an error, since on a desk it is a typing error, while the API server would let it through.
+//! The structural part of the CRD's schema, applied without a cluster, and stricter in one way: a field of the spec that the schema
+//! does not know is an error, since on a desk it is a typing error, while the API server would let it through.
 //!
-//! The schema is kept beside this file as JSON, with nothing in it but what is applied here: to make the definition from the types
-//! takes a process longer than all else that it does before its first request.
+//! The schema of the spec is kept beside this file as JSON, with nothing in it but what is applied here: to make the definition from the
+//! types takes a process longer than all else that it does before its first request. A status is seldom read.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -17,6 +17,21 @@ const SHOWN: usize = 80;
 
 /// The schema of `spec`, read once. A test holds the file to what the types say.
 static SPEC: LazyLock<Option<Schema>> = LazyLock::new(|| serde_json::from_str(include_str!("spec.schema.json")).ok());
+
+/// The schema of `status`, made where a status is read.
+static STATUS: LazyLock<Option<Schema>> = LazyLock::new(|| {
+    let root = crate::api::crd().spec.versions.into_iter().find_map(|version| version.schema?.open_api_v3_schema)?;
+    serde_json::to_value(root.properties?.remove("status")?).and_then(serde_json::from_value).ok()
+});
+
+/// What a field is that the schema does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    /// A typing error.
+    Wrong,
+    /// Of a newer affix, or of another tool.
+    Fine,
+}
 
 /// A schema, as far as it is applied here.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -72,17 +87,26 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 pub(super) fn check_spec(spec: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     if let Some(schema) = &*SPEC {
-        check("spec", spec, schema, &mut wrong);
+        check("spec", spec, schema, Unknown::Wrong, &mut wrong);
     }
     wrong
 }
 
-fn check(at: &str, value: &Value, schema: &Schema, wrong: &mut Vec<String>) {
+/// The same of its `status`.
+pub(super) fn check_status(status: &Value) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if let Some(schema) = &*STATUS {
+        check("status", status, schema, Unknown::Fine, &mut wrong);
+    }
+    wrong
+}
+
+fn check(at: &str, value: &Value, schema: &Schema, unknown: Unknown, wrong: &mut Vec<String>) {
     if value.is_null() && schema.nullable {
         return;
     }
     for part in &schema.all_of {
-        check(at, value, part, wrong);
+        check(at, value, part, unknown, wrong);
     }
     let wanted = schema.type_.as_str();
     if !wanted.is_empty() && !is_of(value, wanted) {
@@ -112,29 +136,29 @@ fn check(at: &str, value: &Value, schema: &Schema, wrong: &mut Vec<String>) {
             bounds(at, "items", items.len(), schema.min_items, schema.max_items, wrong);
             if let Some(schema) = &schema.items {
                 for (nth, item) in items.iter().enumerate() {
-                    check(&format!("{at}[{nth}]"), item, schema, wrong);
+                    check(&format!("{at}[{nth}]"), item, schema, unknown, wrong);
                 }
             }
         }
         Value::Object(fields) => {
             bounds(at, "entries", fields.len(), schema.min_properties, schema.max_properties, wrong);
-            check_fields(at, fields, schema, wrong);
+            check_fields(at, fields, schema, unknown, wrong);
         }
         Value::Null | Value::Bool(_) => {}
     }
 }
 
-fn check_fields(at: &str, fields: &serde_json::Map<String, Value>, schema: &Schema, wrong: &mut Vec<String>) {
+fn check_fields(at: &str, fields: &serde_json::Map<String, Value>, schema: &Schema, unknown: Unknown, wrong: &mut Vec<String>) {
     for required in schema.required.iter().filter(|required| !fields.contains_key(*required)) {
         wrong.push(format!("{at}.{required}: it is missing, and is required"));
     }
     for (name, value) in fields {
         let below = format!("{at}.{}", line(name, SHOWN));
         match (schema.properties.get(name), &schema.additional_properties) {
-            (Some(schema), _) => check(&below, value, schema, wrong),
-            (None, Some(Others::Each(schema))) => check(&below, value, schema, wrong),
+            (Some(schema), _) => check(&below, value, schema, unknown, wrong),
+            (None, Some(Others::Each(schema))) => check(&below, value, schema, unknown, wrong),
             (None, Some(Others::Any(true))) => {}
-            (None, _) if schema.preserves_unknown_fields => {}
+            (None, _) if schema.preserves_unknown_fields || unknown == Unknown::Fine => {}
             (None, _) => {
                 let names: Vec<&str> = schema.properties.keys().map(String::as_str).collect();
                 wrong.push(format!("{below}: there is no such field; {at} has {}", names.join(", ")));
