@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use affix::cli::{Cli, run};
-use clap::Parser as _;
 
 fn main() -> ExitCode {
-    run(Cli::parse())
+    run(Cli::of_process())
 }

@@ -73,7 +73,7 @@ pub(super) struct Args {
 #[command(next_help_heading = "Leader election")]
 struct ElectionArgs {
     /// Work only while holding a Lease, so that several replicas can run
-    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     leader_elect: bool,
     /// Namespace of the Lease; that of the pod, or of the kubeconfig's context, without it
     #[arg(long, value_name = "NAMESPACE", env = "RUNTIME_NAMESPACE")]

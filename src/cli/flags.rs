@@ -10,16 +10,16 @@ use crate::service::{Addresses, ListenAddress};
 #[command(next_help_heading = "Registries")]
 pub(super) struct RegistryArgs {
     /// Allow resources that set insecure: true to speak plain HTTP
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     insecure_allow_http: bool,
     /// Allow registries on loopback addresses
-    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     allow_loopback: bool,
     /// Registries that may be used, such as registry.example.com or *.example.com:5000; all without it
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     allowed_registries: Vec<HostPattern>,
     /// Refuse registries in private networks
-    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     deny_private_networks: bool,
     /// Requests in flight at once to one registry
     #[arg(long, value_name = "COUNT", default_value_t = 32)]

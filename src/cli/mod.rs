@@ -19,6 +19,7 @@ mod panics;
 mod pin;
 mod plan;
 mod report;
+mod switches;
 mod table;
 mod text;
 #[cfg(feature = "otlp")]
@@ -28,7 +29,7 @@ mod webhook;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use exit::{Error, Exit, tell};
@@ -49,6 +50,15 @@ pub struct Cli {
     /// The least that is logged: info by default for the operator, warn for the other commands; RUST_LOG, where it is set, decides instead
     #[arg(long, global = true, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
+}
+
+impl Cli {
+    /// The arguments of this process; where they are wrong, or only ask for help, it ends here.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let found = switches::alike(Self::command()).get_matches();
+        Self::from_arg_matches(&found).unwrap_or_else(|error| error.exit())
+    }
 }
 
 const LONG_ABOUT: &str = "Attaches signatures, end-of-life marks and other artifacts to multi-platform images: to the index and to each \
