@@ -24,7 +24,7 @@ Nothing is removed before the list was shown and you agreed, on the terminal or 
 Examples:
   affix detach -f end-of-life.yaml             shows what would go, and asks
   affix detach -f end-of-life.yaml --yes       shows it, and goes on
-  affix detach -f config/ --yes -o json        the resources, with what could not be removed in status.leftovers
+  affix detach -f config/ --yes -o json        what could not be removed is in status.leftovers
 
 Exit codes: 0 nothing that equals the files is left, 1 something is or may be, 2 the input is wrong and nothing was asked of a registry."
 )]

@@ -21,8 +21,8 @@ resource's own, as for attach.
 
 Examples:
   affix plan -f end-of-life.yaml
-  affix plan -f config/ -o yaml                                the resources with the plan in their status
-  kubectl get imageattachments -A -o yaml | affix plan -f -    what is in a cluster, together with what it names
+  affix plan -f config/ -o yaml                     the resources with the plan in their status
+  kubectl get ia -A -o yaml | affix plan -f -       what is in a cluster; add -f for what it names
 
 Exit codes: 0 the plan can be carried out, 1 not all of it can, 2 the input is wrong and nothing was asked of a registry.")]
 pub(super) struct Args {

@@ -145,6 +145,8 @@ impl Pass<'_> {
         }
         if rows.is_empty() && outcome.verdict.ready {
             outcome.verdict = Verdict::watching(&history);
+        } else if rows.is_empty() && outcome.verdict.reason == Reason::Planned {
+            outcome.verdict.message = format!("dry run: nothing to do: {}", Verdict::watching(&history).message);
         }
         // What one move could not do is the verdict, unless the rows already say worse.
         let failed = history.iter().find(|left| left.state == TargetState::Failed && left.message.is_some());

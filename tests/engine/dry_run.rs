@@ -61,3 +61,13 @@ async fn a_dry_run_of_a_changed_spec_removes_nothing_and_names_what_would_go() {
         assert!(registry.store().manifest("team/app", &digest).is_none(), "{digest} is still there");
     }
 }
+
+#[tokio::test]
+async fn a_dry_run_that_waits_for_the_tag_to_move_says_so() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let when = json!({"whenSuperseded": {"gracePeriod": "720h"}});
+    let mut resource = Resource::new(dry(json!({"image": registry.reference(&image.name()), "endOfLife": when})));
+    resource.pass().await;
+    assert_eq!(resource.verdict(), ("Planned", "dry run: nothing to do: the tag has left nothing behind yet"));
+}

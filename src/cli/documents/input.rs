@@ -70,10 +70,22 @@ fn text(name: String, from: impl std::io::Read, found: bool) -> Result<Input, St
     match from.take(MOST_BYTES + 1).read_to_string(&mut text) {
         Ok(read) if read as u64 > MOST_BYTES => Err(format!("{name}: more than {MOST_BYTES} bytes are not read: split the file")),
         Ok(_) => Ok(Input { name, text, found }),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(format!("{name}: it is no text in UTF-8: save it as UTF-8")),
         Err(error) => Err(format!("{name}: {error}")),
     }
 }
 
 fn shown(path: &Path) -> String {
     Clean(&path.to_string_lossy()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_another_encoding_is_refused_with_the_way_out() {
+        let refused = text("x.yaml".to_owned(), b"\xff\xfea\0".as_slice(), false);
+        assert_eq!(refused, Err("x.yaml: it is no text in UTF-8: save it as UTF-8".to_owned()));
+    }
 }

@@ -108,6 +108,10 @@ fn identity(value: &Value) -> Result<(String, String), Vec<String>> {
     for field in metadata.into_iter().flat_map(serde_json::Map::keys).filter(|field| !METADATA.contains(&field.as_str())) {
         wrong.push(format!("metadata.{}: there is no such field", line(field, 80)));
     }
+    for field in ["labels", "annotations"] {
+        let texts = value.get("metadata").map_or(Ok(Vec::new()), |metadata| texts(metadata, field));
+        wrong.extend(texts.err().map(|error| format!("metadata.{error}")));
+    }
     let mut text = |field: &str, default: Option<&str>| match metadata.and_then(|metadata| metadata.get(field)) {
         Some(Value::String(text)) if spec_rules::is_object_name(text) => text.clone(),
         None | Some(Value::Null) if default.is_some() => default.unwrap_or_default().to_owned(),
@@ -135,13 +139,20 @@ fn attachment(value: &Value) -> Result<Object, Vec<String>> {
         }
     }
     match value.get("spec") {
-        Some(spec) => wrong.extend(schema::check_spec(spec)),
+        Some(spec) => {
+            wrong.extend(schema::check_spec(spec));
+            wrong.extend(spec_rules::check_durations(spec));
+        }
         None => wrong.push("spec: it is missing, and is required".to_owned()),
     }
     if !wrong.is_empty() {
         return Err(wrong);
     }
     let mut value = value.clone();
+    // That it is missing is said where the name is read.
+    if let Some(fields) = value.as_object_mut() {
+        fields.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
     // Only a plan reads what another pass left there; the other commands neither need nor believe it.
     let status = value.as_object_mut().and_then(|fields| fields.remove("status")).filter(|status| !status.is_null());
     let attachment: ImageAttachment = serde_json::from_value(value).map_err(|error| vec![Clean(&error.to_string()).to_string()])?;

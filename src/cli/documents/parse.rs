@@ -74,7 +74,9 @@ pub(in crate::cli) fn parse(input: &Input) -> Result<Vec<Document>, String> {
         }
     }
     let values: Vec<Spanned<Value>> = serde_saphyr::from_multiple_with_options(&input.text, options())
-        .map_err(|error| format!("{}: {}", input.name, Clean(&error.to_string())))?;
+        // The parser speaks to programmers: how it is told to allow this is nothing that a file can do.
+        .map_err(|error| error.to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", ""))
+        .map_err(|error| format!("{}: {}", input.name, Clean(&error)))?;
     let documents = values.into_iter().enumerate();
     Ok(documents.map(|(nth, spanned)| Document { place: place(nth, Some(spanned.referenced.line())), value: spanned.value }).collect())
 }

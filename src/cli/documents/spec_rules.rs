@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use crate::api::{Artifact, ImageAttachmentSpec};
+use serde_json::Value;
+
+use crate::api::{Artifact, GoDuration, ImageAttachmentSpec};
 use crate::cli::text::line;
 use crate::oci::ArtifactType;
 
@@ -41,6 +43,17 @@ pub(super) fn check(spec: &ImageAttachmentSpec) -> Vec<String> {
     }
     names(spec, &mut wrong);
     wrong
+}
+
+/// Where a spec has durations.
+const DURATIONS: [&str; 5] =
+    ["/interval", "/timeout", "/signature/notation/expiry", "/endOfLife/whenSuperseded/gracePeriod", "/endOfLife/whenSuperseded/settle"];
+
+/// Which durations of a spec are none, by field, before the spec is read as a whole.
+pub(super) fn check_durations(spec: &Value) -> Vec<String> {
+    let texts = DURATIONS.iter().filter_map(|path| Some((path, spec.pointer(path)?.as_str()?)));
+    let wrong = texts.filter_map(|(path, text)| Some((path, text.parse::<GoDuration>().err()?)));
+    wrong.map(|(path, error)| format!("spec{}: {error}", path.replace('/', "."))).collect()
 }
 
 fn durations(spec: &ImageAttachmentSpec, wrong: &mut Vec<String>) {

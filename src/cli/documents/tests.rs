@@ -195,3 +195,20 @@ fn a_desk_does_not_attach_marks_whose_dates_it_could_not_remember() {
     assert!(error.contains("spec.endOfLife.whenSuperseded.previous: ") && error.contains("spec.endOfLife.date"), "{error}");
     assert!(desk::prepare(&documents, Mode::Plan).is_ok());
 }
+
+#[test]
+fn what_is_wrong_names_its_field_and_is_said_once_in_words_for_users() {
+    let spec = format!("{{image: \"{PINNED}\", artifact: {{artifactType: a/b}}");
+    let resource =
+        |metadata: &str, more: &str| format!("apiVersion: affix.dev/v1alpha1\nkind: ImageAttachment\n{metadata}\nspec: {spec}{more}}}\n");
+    for (text, said) in [
+        (resource("metadata: {name: a}", ", interval: 5d"), "spec.interval: \"5d\" is not a duration: write numbers with a unit"),
+        (resource("metadata: {name: a, labels: {a: 1}}", ""), "metadata.labels.a: it must be text: put it in quotes"),
+        (resource("metadata: {name: a, annotations: [b]}", ""), "metadata.annotations: it must be a map"),
+        (resource("", ""), "metadata.name: it is missing, and is required"),
+        ("kind: A\nkind: B\n".to_owned(), "duplicate mapping key: kind at line 2"),
+    ] {
+        let refusal = refusal(&text);
+        assert!(refusal.contains(said) && refusal.lines().count() == 1 && !refusal.contains("Options"), "{said}\n{refusal}");
+    }
+}
