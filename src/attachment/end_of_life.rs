@@ -67,9 +67,9 @@ fn since_epoch(local: civil::DateTime) -> SignedDuration {
     local.duration_since(civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0))
 }
 
-/// The instant of an RFC 3339 `date-time` (section 5.6), since 1970-01-01T00:00:00Z; narrower than what jiff takes (it reads spaces, weeks, zones in brackets): with `T` and `Z` in
-/// upper case, since Go's `time.Parse` reads no other, and without the 60th second, of which libraries make different things. What is
-/// finer than a nanosecond counts for nothing.
+/// The instant of an RFC 3339 `date-time` (section 5.6), since 1970-01-01T00:00:00Z. Narrower than what jiff takes (it reads spaces,
+/// weeks, zones in brackets): with `T` and `Z` in upper case, since Go's `time.Parse` reads no other, and without the 60th second, of
+/// which libraries make different things. What is finer than a nanosecond counts for nothing.
 pub(super) fn date_time(text: &str) -> Option<SignedDuration> {
     const NANOSECONDS: usize = 9;
     let (seconds, rest) = text.split_at_checked(19)?;
