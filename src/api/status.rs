@@ -76,6 +76,11 @@ pub struct ImageAttachmentStatus {
     pub last_handled_reconcile_at: Option<String>,
 }
 
+impl ImageAttachmentStatus {
+    /// How many leftovers status takes.
+    pub const MOST_LEFTOVERS: usize = 256;
+}
+
 impl Default for ImageAttachmentStatus {
     fn default() -> Self {
         Self {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::{Leftover, Origin, Reason, TargetState, TargetStatus, cut_message};
+use crate::api::{ImageAttachmentStatus, Leftover, Origin, Reason, TargetState, TargetStatus, cut_message};
 use crate::attachment::{Entry, TargetPlan};
 use crate::oci::{Descriptor, Digest};
 use crate::registry::{Deletion, FallbackChange, ListingSource, Session};
@@ -18,8 +18,6 @@ use super::outcome::{Note, Severity};
 
 /// On how many subjects of images that the tag has left attachments are remembered.
 const MOST_SUBJECTS: usize = 64;
-/// How many leftovers status takes.
-const MOST_LEFTOVERS: usize = 256;
 
 /// What this resource made, sorted into what goes and what is only remembered.
 pub(super) struct Unwanted {
@@ -122,7 +120,7 @@ fn bound(memory: &Memory, leftovers: &mut Vec<Leftover>) {
         }
         kept.push(leftover);
     }
-    while kept.len() > MOST_LEFTOVERS {
+    while kept.len() > ImageAttachmentStatus::MOST_LEFTOVERS {
         let oldest = kept.iter().rposition(is_resting).unwrap_or(kept.len() - 1);
         kept.remove(oldest);
     }

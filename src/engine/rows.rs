@@ -96,10 +96,15 @@ fn time(created: Created) -> Time {
     Time(created.instant())
 }
 
-/// How many rows of earlier passes status takes beside `rows`, which [`bound`] will cut.
-pub(super) fn room(rows: &[TargetStatus]) -> usize {
+/// Cuts rows of earlier passes to what status takes beside `rows`, which [`bound`] will cut. What is in use stays longest, and an index
+/// goes before what it lists: of an image without a row of its own it is asked again what is in use.
+pub(super) fn fit(earlier: &mut Vec<TargetStatus>, rows: &[TargetStatus]) {
     let stay = rows.iter().filter(|row| row.state != TargetState::Skipped || is_in_use(row)).count();
-    MOST_ROWS.saturating_sub(MOST_SKIPPED + stay)
+    let room = MOST_ROWS.saturating_sub(MOST_SKIPPED + stay);
+    if earlier.len() > room {
+        earlier.sort_by_key(|row| (!is_in_use(row), row.kind == TargetKind::Index));
+        earlier.truncate(room);
+    }
 }
 
 fn is_in_use(row: &TargetStatus) -> bool {

@@ -132,8 +132,9 @@ impl Pass<'_> {
             let stays =
                 |row: &&TargetStatus| !known.contains(&row.digest) && (row.state == TargetState::Skipped || !back.contains(&row.digest));
             // What this resource made there is remembered also without its row.
-            let room = rows::room(&table);
-            table.extend(memory.rows.iter().filter(stays).take(room).cloned());
+            let mut earlier: Vec<TargetStatus> = memory.rows.iter().filter(stays).cloned().collect();
+            rows::fit(&mut earlier, &table);
+            table.extend(earlier);
         }
         entries.extend(lefts.iter().flat_map(|left| left.image.entries.iter().cloned()));
         outcome.superseded = Some(history.clone());

@@ -202,6 +202,24 @@ fn a_dry_run_is_never_ready_and_says_what_would_be_done() {
 }
 
 #[test]
+fn rows_of_earlier_passes_fit_beside_new_ones_and_what_is_in_use_stays_longest() {
+    let rows: Vec<TargetStatus> = (0..100).map(|nth| row(&format!("new{nth}"), TargetState::Attached, None)).collect();
+    let in_use = |nth: usize| row(&format!("v{nth}"), TargetState::Skipped, Some(Reason::StillInUse));
+    let root = TargetStatus { kind: TargetKind::Index, ..in_use(1000) };
+    let few: Vec<TargetStatus> = [row("old", TargetState::Attached, None), root.clone(), in_use(1)].into();
+    let mut earlier = few.clone();
+    rows::fit(&mut earlier, &rows);
+    assert_eq!(earlier, few, "what fits stays as it is");
+    earlier.extend((2..60).map(in_use));
+    rows::fit(&mut earlier, &rows);
+    assert_eq!(earlier, (1..57).map(in_use).collect::<Vec<_>>());
+    let mut all: Vec<TargetStatus> = rows.into_iter().chain(earlier).collect();
+    all.extend((0..300).map(|nth| row(&format!("other{nth}"), TargetState::Skipped, Some(Reason::PlatformNotSelected))));
+    rows::bound(&mut all);
+    assert!(all.len() <= 256, "{}", all.len());
+}
+
+#[test]
 fn rows_show_at_most_a_hundred_skipped_and_what_is_in_use_before_all_others() {
     let skip = |nth: usize, reason: Reason| row(&format!("v{nth}"), TargetState::Skipped, Some(reason));
     let mut rows: Vec<TargetStatus> = (0..150).map(|nth| skip(nth, Reason::PlatformNotSelected)).collect();
