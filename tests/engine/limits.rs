@@ -69,10 +69,10 @@ async fn an_index_that_says_too_much_of_everything_leaves_a_status_that_can_be_w
             let body = json!({"errors": [{"code": longer, "message": longer, "detail": longer}]}).to_string();
             registry.fault(Matcher::on(op), Fault::from(affix_testbed::hostile::Reply::body(403, "application/json", body)));
         }
-        let mut resource = Resource::new(note(&registry.reference(&image.name()), "hello"));
+        let mut resource = Resource::new(note(&registry.reference(&image.name()), &format!("{fault:?}")));
         resource.pass().await;
         resource.pass().await;
-        assert_eq!(resource.verdict().0 == "Attached", fault.is_none(), "{:?}", resource.verdict());
+        assert_eq!(resource.verdict().0 == "Attached", fault.is_none(), "{fault:?}: {:?}", resource.verdict());
     }
 }
 

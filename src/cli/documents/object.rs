@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -96,7 +97,14 @@ pub(super) fn read(value: Value) -> Result<Read, Vec<String>> {
         _ => return Ok(Read::PassedOver(format!("{} {}", line(api_version, 80), line(kind, 80)))),
     };
     match (identity(&value), object) {
-        (Ok((namespace, name)), Ok(object)) => Ok(Read::Object { kind, namespace, name, object }),
+        (Ok((namespace, name)), Ok(mut object)) => {
+            if let Object::Attachment(attachment, _) = &mut object {
+                let metadata = value.get("metadata").map(ObjectMeta::deserialize).transpose();
+                attachment.metadata =
+                    metadata.map_err(|error| one(format!("metadata: {}", Clean(&error.to_string()))))?.unwrap_or_default();
+            }
+            Ok(Read::Object { kind, namespace, name, object })
+        }
         (identity, object) => Err(identity.err().into_iter().chain(object.err()).flatten().collect()),
     }
 }
@@ -149,9 +157,9 @@ fn attachment(value: &Value) -> Result<Object, Vec<String>> {
         return Err(wrong);
     }
     let mut value = value.clone();
-    // That it is missing is said where the name is read.
+    // What is wrong with it is said where the name is read.
     if let Some(fields) = value.as_object_mut() {
-        fields.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
+        fields.insert("metadata".to_owned(), Value::Object(serde_json::Map::new()));
     }
     // Only a plan reads what another pass left there; the other commands neither need nor believe it.
     let status = value.as_object_mut().and_then(|fields| fields.remove("status")).filter(|status| !status.is_null());
