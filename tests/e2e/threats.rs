@@ -1,7 +1,7 @@
 //! Threats that need a cluster to be shown: T1, T3, T5, T22 and T23.
 
 use affix::api::Reason;
-use affix_testbed::hostile::{Account, Fault, HostileRegistry, Matcher, Op, Paging, Reply};
+use affix_testbed::hostile::{Account, Fault, Filtering, HostileRegistry, Matcher, Op, Paging, Reply};
 use affix_testbed::registry::Registry;
 use kube::config::Kubeconfig;
 use serde_json::json;
@@ -52,7 +52,7 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
         match what {
             "pages" => registry.quirks(|quirks| quirks.paging = Paging::EndlessEmpty),
             "circle" => registry.quirks(|quirks| quirks.paging = Paging::Circle(1)),
-            "referrers" => registry.quirks(|quirks| quirks.made_up_entries = 6),
+            "referrers" => registry.quirks(|quirks| (quirks.made_up_entries, quirks.filtering) = (6, Filtering::Ignored)),
             "listing" => {
                 let large = json!({"mediaType": INDEX, "manifests": [], "annotations": {"a": "x".repeat(5000)}});
                 drop(registry.fault(Matcher::on(Op::ReferrersList), Reply::body(200, INDEX, large.to_string())));
