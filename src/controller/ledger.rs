@@ -173,12 +173,18 @@ fn give(status: &mut ImageAttachmentStatus, (subject, attachment): &Made) {
     }
     match status.targets.iter_mut().find(|row| row.digest == *subject && row.attachment.as_ref() == Some(attachment)) {
         Some(row) => row.origin = Some(Origin::Made),
-        None => status.leftovers.push(Leftover {
-            subject: subject.clone(),
-            attachment: attachment.clone(),
-            reason: Some(Reason::Progressing.as_str().to_owned()),
-            message: None,
-        }),
+        None => {
+            // A status that is too long would not be written at all: the oldest goes.
+            if status.leftovers.len() >= ImageAttachmentStatus::MOST_LEFTOVERS {
+                status.leftovers.remove(0);
+            }
+            status.leftovers.push(Leftover {
+                subject: subject.clone(),
+                attachment: attachment.clone(),
+                reason: Some(Reason::Progressing.as_str().to_owned()),
+                message: None,
+            });
+        }
     }
 }
 
@@ -220,6 +226,15 @@ mod tests {
             give(&mut status, &pair("other"));
             assert_eq!((status.leftovers.len(), &status.leftovers[0].attachment), (1, &pair("other").1), "once, however often");
         }
+    }
+
+    #[test]
+    fn what_is_given_beyond_what_status_takes_pushes_the_oldest_out() {
+        let mut status = adopted("mark");
+        for nth in 0..=ImageAttachmentStatus::MOST_LEFTOVERS {
+            give(&mut status, &pair(&nth.to_string()));
+        }
+        assert_eq!((status.leftovers.len(), &status.leftovers[0].attachment), (256, &pair("1").1));
     }
 
     #[test]
