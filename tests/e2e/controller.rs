@@ -50,6 +50,12 @@ impl Controller {
         launch.env(&[("KUBECONFIG", namespace.plane.kubeconfig().to_str().unwrap())]);
         let mut webhook = Self::serving(namespace, launch).await;
         let address = webhook.process.wait_for(START, "webhooks", |log| served(log, "webhooks")).await.unwrap();
+        // It listens before it has a certificate to show.
+        let deadline = Instant::now() + START;
+        while webhook.health("/readyz").await.0 != 200 {
+            assert!(Instant::now() < deadline, "the webhook is not ready");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         (webhook, address)
     }
 
