@@ -182,6 +182,7 @@ impl Session {
             let mut answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).instrument(span).await?;
             trial.answered(answer.status);
             drop(trial);
+            tracing::debug!(operation = %request.operation, status = answer.status, "answered");
             answer.own &= !strayed;
             // Of several answers at once each was read with what was left before.
             if self.inner.count_bytes(answer.body.len()) > options.limits.session_bytes {
