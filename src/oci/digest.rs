@@ -175,13 +175,19 @@ impl FromStr for Digest {
     }
 }
 
-/// What somebody else wrote, short enough to stand in a message.
+/// What somebody else wrote, short enough to stand in a message, which may quote it: there a control character takes up to ten.
 pub(crate) fn cut(text: &str) -> String {
     const MOST: usize = 160;
-    if text.chars().count() <= MOST {
-        return text.to_owned();
+    let mut written = 0;
+    let mut begins = text.char_indices();
+    let end = begins.find(|(_, c)| {
+        written += c.escape_debug().len();
+        written > MOST
+    });
+    match end.and_then(|(at, _)| text.get(..at)) {
+        Some(kept) => format!("{kept}…"),
+        None => text.to_owned(),
     }
-    text.chars().take(MOST).chain("…".chars()).collect()
 }
 
 impl Serialize for Digest {
