@@ -24,7 +24,7 @@ pub use manifest::{ImageManifest, Manifest, ManifestError};
 pub use platform::Platform;
 pub use platform_pattern::{PlatformPattern, PlatformPatternError};
 pub use reference::{Host, Reference, ReferenceError, Repository, RepositoryError, Tag, TagError};
-pub(crate) use values::most_values;
+pub(crate) use values::{longest_text, most_values};
 
 /// Annotation keys that the OCI image specification and BuildKit reserve.
 pub mod annotation {

@@ -17,7 +17,7 @@ use super::session::Session;
 use super::throttle::PausedFor;
 use super::tokens::Actions;
 use super::transport::{Answer, Outgoing};
-use crate::oci::{cut, most_values};
+use crate::oci::{cut, longest_text, most_values};
 
 /// Which redirects of a GET or HEAD are followed. Credentials never go along to another origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Session {
             let shown = self.authorize(request).await?;
             let answer = self.transmit(request, shown.header()).await?;
             if answer.is_success() && !request.is_blob {
-                self.bound_values(request, &answer)?;
+                self.bound(request, &answer)?;
             }
             if answer.status != 401 || !answer.own {
                 return Ok(answer);
@@ -99,14 +99,19 @@ impl Session {
         }
     }
 
-    /// Refuses a document with more values than would be worth their memory, before anything is made of them.
-    fn bound_values(&self, request: &Request, answer: &Answer) -> Result<(), RegistryError> {
-        let most = self.options().limits.values;
-        if most_values(&answer.body) <= most {
-            return Ok(());
+    /// Refuses a document with more values, or a longer text, than would be worth their memory, before anything is made of them.
+    fn bound(&self, request: &Request, answer: &Answer) -> Result<(), RegistryError> {
+        let limits = &self.options().limits;
+        let exceeded = |what: &str, limit: usize| {
+            Err(RegistryError::LimitExceeded { operation: request.operation.clone(), what: what.to_owned(), limit: limit as u64 })
+        };
+        if most_values(&answer.body) > limits.values {
+            return exceeded("the document has too many values", limits.values);
         }
-        let what = "the document has too many values".to_owned();
-        Err(RegistryError::LimitExceeded { operation: request.operation.clone(), what, limit: most as u64 })
+        if longest_text(&answer.body) > limits.text_bytes {
+            return exceeded("a text in the document is too long, in bytes", limits.text_bytes);
+        }
+        Ok(())
     }
 
     /// Tries until there is an answer that stays, the deadline, or the end of patience.

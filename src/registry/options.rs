@@ -95,6 +95,8 @@ pub struct Limits {
     pub listing_bytes: u64,
     /// Values of one JSON document: keys, strings, numbers, lists and objects. Default 20000.
     pub values: usize,
+    /// Bytes of one text in a JSON document. Default 512 KiB.
+    pub text_bytes: usize,
     /// Pages of one listing. Default 50.
     pub pages: usize,
     /// Referrers of one subject. Default 1000.
@@ -115,6 +117,7 @@ impl Default for Limits {
             blob_bytes: 4 << 20,
             listing_bytes: 4 << 20,
             values: 20_000,
+            text_bytes: 512 << 10,
             pages: 50,
             referrers: 1000,
             index_entries: 1000,

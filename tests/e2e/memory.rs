@@ -48,7 +48,10 @@ fn hostile(seed: usize) -> Bytes {
             "{{\"mediaType\":\"{INDEX}\",\"manifests\":[],\"annotations\":{{{}\"z\":\"\"}}}}",
             many_keys(19_000 * (variant % 2 + 1))
         )),
-        14 => Bytes::from(format!("{{\"mediaType\":\"{INDEX}\",\"a\":\"{}\",\"manifests\":7}}", "x".repeat((4 << 20) - 100))),
+        14 => {
+            let (name, text) = [("a", "x"), ("manifests", "\u{7f}")][variant % 2];
+            Bytes::from(format!("{{\"mediaType\":\"{INDEX}\",\"{name}\":\"{}\",\"b\":7}}", text.repeat((4 << 20) - 100)))
+        }
         15 => Bytes::from(format!("{{\"mediaType\":\"{INDEX}\",\"manifests\":[],\"a\":{}}}", "9".repeat((4 << 20) - 100))),
         16 => Bytes::from(format!("{{\"mediaType\":\"{INDEX}\",\"manifests\":[{}{entry}]}}", " ".repeat((4 << 20) - 1000))),
         17 => Bytes::from("\u{fffd}".repeat(1_000_000)),

@@ -182,6 +182,18 @@ async fn t13_a_document_of_very_many_values_is_refused_before_they_are_made() {
     refused(session.referrers(&subject, None).await, ErrorKind::LimitExceeded, &said);
 }
 
+#[tokio::test]
+async fn t13_a_document_with_a_very_long_text_is_refused_before_anybody_quotes_it() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let subject = digest(&image(&registry).digest);
+    let long = ["{\"manifests\":\"", &"\u{7f}".repeat(600 << 10), "\"}"].concat();
+    registry.fault(Matcher::on(Op::ManifestGet).or(Op::ReferrersList), Reply::body(200, INDEX, long));
+    let session = open(&registry);
+    let said = ["a text in the document is too long, in bytes (the limit is 524288)"];
+    refused(session.manifest(&tag("v1")).await, ErrorKind::LimitExceeded, &said);
+    refused(session.referrers(&subject, None).await, ErrorKind::LimitExceeded, &said);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t4_large_answers_that_stall_leave_memory_for_those_of_other_registries() {
     let (slow, other) = (HostileRegistry::start().await.unwrap(), HostileRegistry::start().await.unwrap());
@@ -204,7 +216,7 @@ async fn t4_large_answers_that_stall_leave_memory_for_those_of_other_registries(
     let session = crate::support::open_in(&registries, &other, access(&other));
     // It is read whole, and refused for what it is.
     let answered = tokio::time::timeout(Duration::from_secs(15), session.manifest(&tag("v1"))).await;
-    refused(answered.expect("it waits for nobody"), ErrorKind::DigestMismatch, &["the registry names the digest"]);
+    refused(answered.expect("it waits for nobody"), ErrorKind::LimitExceeded, &["a text in the document is too long"]);
     assert!(stalled.iter().all(|one| !one.is_finished()), "they still hold what they have");
     stalled.iter().for_each(tokio::task::JoinHandle::abort);
 }
