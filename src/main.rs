@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use affix::cli::{Cli, run};
 
 fn main() -> ExitCode {
-    run(Cli::of_process())
+    run(Cli::of(std::env::args_os()))
 }

@@ -27,6 +27,7 @@ mod traces;
 mod tree;
 mod webhook;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -53,10 +54,10 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The arguments of this process; where they are wrong, or only ask for help, it ends here.
+    /// The arguments of a process, its name first; where they are wrong, or only ask for help, it ends here.
     #[must_use]
-    pub fn of_process() -> Self {
-        let found = switches::alike(Self::command()).get_matches();
+    pub fn of(args: impl IntoIterator<Item = OsString>) -> Self {
+        let found = switches::alike(Self::command()).get_matches_from(args);
         Self::from_arg_matches(&found).unwrap_or_else(|error| error.exit())
     }
 }

@@ -7,7 +7,6 @@ use affix::api::Reason;
 use affix::cli::{Cli, run};
 use affix_testbed::hostile::HostileRegistry;
 use affix_testbed::run::Run;
-use clap::Parser as _;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
@@ -74,8 +73,8 @@ fn affix_with_a_fault() {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     let filter = tracing_subscriber::filter::LevelFilter::TRACE;
     tracing_subscriber::registry().with(filter).with(lines).with(Fault(words)).init();
-    let cli = Cli::parse_from(std::iter::once("affix".to_owned()).chain(args));
-    let _ = run(cli);
+    let args = std::iter::once("affix".to_owned()).chain(args);
+    let _ = run(Cli::of(args.map(Into::into)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
