@@ -47,6 +47,10 @@ async fn the_operator_signs_with_the_key_that_cosign_put_into_the_cluster_and_te
     namespace.apply("broken", broken).await;
     let message = namespace.refused("broken", affix::api::Reason::KeyInvalid).await;
     assert!(message.contains("\"broken\"") && message.contains("cosign.key"), "{message}");
+    for name in ["signed", "broken"] {
+        let kind = namespace.status(name).await.artifact_type;
+        assert_eq!(kind.as_deref(), Some("application/vnd.dev.sigstore.bundle.v0.3+json"), "the spec of {name} tells the type");
+    }
     let told = [
         controller.log(),
         controller.metrics().await,
