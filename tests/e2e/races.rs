@@ -238,12 +238,25 @@ async fn no_process_writes_a_list_without_an_entry_that_was_in_it_when_it_last_r
             let entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": child.to_string().len(), "x": [1.50]});
             store.append_fallback("team/app", &subject, entry);
         };
-        registry.hook_at(Stage::After, Matcher::on(Op::ManifestGet).reference(&*tag), {
-            let (reads, store, tag) = (Arc::clone(&reads), registry.store(), tag.clone());
+        // Writes of others come between an answer and this look at the store: what was there before and after it is in the answer.
+        let begun: Reads = Arc::default();
+        let listed_now = {
+            let (store, tag) = (registry.store(), tag.clone());
+            move || store.raw_tag("team/app", &tag).map(|bytes| digests(&bytes)).unwrap_or_default()
+        };
+        registry.hook_at(Stage::Before, Matcher::on(Op::ManifestGet).reference(&*tag), {
+            let (begun, listed_now) = (Arc::clone(&begun), listed_now.clone());
             move |request| {
-                let now = store.raw_tag("team/app", &tag).map(|bytes| digests(&bytes)).unwrap_or_default();
+                begun.lock().unwrap().extend(user(&request).map(|user| (user, listed_now())));
+                async {}
+            }
+        });
+        registry.hook_at(Stage::After, Matcher::on(Op::ManifestGet).reference(&*tag), {
+            let reads = Arc::clone(&reads);
+            move |request| {
                 if let Some(user) = user(&request) {
-                    reads.lock().unwrap().insert(user, now);
+                    let before = begun.lock().unwrap().remove(&user).unwrap_or_default();
+                    reads.lock().unwrap().insert(user, before.intersection(&listed_now()).cloned().collect());
                 }
                 if request.id.is_multiple_of(7) {
                     foreign(request.id);
