@@ -1,4 +1,5 @@
-//! How a connection is made: to addresses that the guard allows, by the pass's proxy where it has one, with TLS, in time.
+//! How a connection is made: to addresses that the guard allows, by the pass's proxy where it has one, with TLS, in time. What is
+//! written to it passes the write gate once more, byte for byte.
 
 use std::error::Error;
 use std::io::{self, IoSlice};
@@ -27,9 +28,10 @@ use url::Url;
 
 use super::error::RegistryError;
 use super::guard::{Guard, GuardedResolver};
-use super::options::{Access, Proxy};
+use super::options::{Access, Options, Proxy};
 use super::spares::Counted;
 use super::tls::Tls;
+use super::write_gate::{Closed, WriteGate};
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 /// What leads to the registry or to the proxy.
@@ -41,6 +43,7 @@ pub(super) struct Dialer {
     tcp: HttpConnector<GuardedResolver>,
     tls: Tls,
     proxy: Option<Arc<ByProxy>>,
+    gate: WriteGate,
     limit: Duration,
 }
 
@@ -52,8 +55,8 @@ struct ByProxy {
 }
 
 impl Dialer {
-    /// Prepares the way; dials nothing. `limit` is for one connection, TLS included.
-    pub(super) fn new(guard: &Arc<Guard>, tls: Tls, proxy: Option<&ProxyAt>, agent: &HeaderValue, limit: Duration) -> Self {
+    /// Prepares the way; dials nothing.
+    pub(super) fn new(guard: &Arc<Guard>, tls: Tls, proxy: Option<&ProxyAt>, agent: &HeaderValue, options: &Options) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(GuardedResolver(Arc::clone(guard)));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -67,14 +70,14 @@ impl Dialer {
             let headers = login.into_iter().chain([(header::USER_AGENT, agent.clone())]).collect();
             Arc::new(ByProxy { uri: proxy.uri.clone(), headers })
         });
-        Self { tcp, tls, proxy, limit }
+        Self { tcp, tls, proxy, gate: options.write_gate.clone(), limit: options.timeouts.connect }
     }
 
     /// Connects to the origin of a URL.
     pub(super) async fn dial(self, uri: Uri, counted: Option<Counted>) -> Result<Wire, BoxError> {
-        let limit = self.limit;
+        let (limit, gate) = (self.limit, self.gate.clone());
         let (stream, whole_urls) = timeout(limit, self.reach(uri)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(Wire { stream, whole_urls, _counted: counted })
+        Ok(Wire { stream, whole_urls, gate, _counted: counted })
     }
 
     async fn reach(self, uri: Uri) -> Result<(Stream, bool), BoxError> {
@@ -149,6 +152,7 @@ pub(super) struct Wire {
     stream: Stream,
     /// Whether it leads to a proxy that is asked by whole URLs.
     whole_urls: bool,
+    gate: WriteGate,
     _counted: Option<Counted>,
 }
 
@@ -175,6 +179,12 @@ impl Wire {
             Some(Ok(read)) => is_tls && read > 0,
             Some(Err(_)) => false,
         }
+    }
+
+    /// A request is handed to the task of its connection, and a process may be paused in between: this is the last moment that is
+    /// ours. A read is refused by it too, which costs nothing: it is work of a process that may not finish it.
+    fn pass_gate(&self) -> io::Result<()> {
+        if self.gate.is_open() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::PermissionDenied, Closed)) }
     }
 
     fn io(self: Pin<&mut Self>) -> Pin<&mut dyn Io> {
@@ -219,6 +229,7 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.pass_gate()?;
         self.io().poll_write(cx, buf)
     }
 
@@ -238,6 +249,48 @@ impl Write for Wire {
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.pass_gate()?;
         self.io().poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+mod tests {
+    use http_body_util::Full;
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::registry::network_fault::Fault;
+    use crate::registry::options::TlsOptions;
+    use crate::registry::spares::Connector;
+    use crate::registry::tls::TlsConfigs;
+
+    #[tokio::test]
+    async fn what_was_handed_to_its_connection_does_not_leave_once_the_gate_has_closed() {
+        let (gate, listener) = (WriteGate::closed(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let uri: Uri = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let options = Options { write_gate: gate.clone(), ..Options::default() };
+        let guard = Arc::new(Guard { allow_loopback: true, ..Guard::default() });
+        let tls = TlsConfigs::new(&TlsOptions::default()).unwrap().own;
+        let dialer = Dialer::new(&guard, tls, None, &HeaderValue::from_static("test"), &options);
+        let client: Client<_, Full<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build(Connector::new(dialer, uri.clone(), 1));
+        let put = http::Request::put(uri).body(Full::from("manifest")).unwrap();
+
+        let (sent, (mut stream, _)) = tokio::join!(client.request(put.clone()), async { listener.accept().await.unwrap() });
+        let error = sent.unwrap_err();
+        assert!(matches!(Fault::of_request(&error), Fault::GateClosed), "{error:?}");
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"");
+
+        gate.open_until(tokio::time::Instant::now() + Duration::from_secs(60));
+        let sending = tokio::spawn(client.request(put));
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read_u8().await.is_ok());
+        sending.abort();
     }
 }

@@ -7,6 +7,7 @@ use hyper_util::client::legacy;
 use rustls::CertificateError;
 
 use super::guard::NotAllowed;
+use super::write_gate::Closed;
 
 /// Nothing came, of the head or of the rest: a user can do the same about both.
 pub(super) const TOO_SLOW: &str = "timed out while waiting for the answer";
@@ -77,6 +78,9 @@ impl Fault {
                 return Self::TimedOut(too_slow);
             }
             if let Some(io) = current.downcast_ref::<io::Error>() {
+                if io.get_ref().is_some_and(|inner| inner.is::<Closed>()) {
+                    return Self::GateClosed;
+                }
                 match io.kind() {
                     io::ErrorKind::TimedOut => return Self::TimedOut(too_slow),
                     io::ErrorKind::ConnectionRefused => network = "connection refused",

@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
     use crate::registry::guard::Guard;
-    use crate::registry::options::TlsOptions;
+    use crate::registry::options::{Options, TlsOptions};
     use crate::registry::tls::TlsConfigs;
 
     /// A registry that only takes connections.
@@ -185,8 +185,8 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let uri: Uri = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
             let guard = Arc::new(Guard { allow_loopback: true, ..Guard::default() });
-            let tls = TlsConfigs::new(&TlsOptions::default()).unwrap().own;
-            let dialer = Dialer::new(&guard, tls, None, &HeaderValue::from_static("test"), Duration::from_secs(5));
+            let (tls, options) = (TlsConfigs::new(&TlsOptions::default()).unwrap().own, &Options::default());
+            let dialer = Dialer::new(&guard, tls, None, &HeaderValue::from_static("test"), options);
             Self { listener, connector: Connector::new(dialer, uri.clone(), most), uri }
         }
 

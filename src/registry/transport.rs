@@ -104,7 +104,7 @@ impl Transport {
         let tls = TlsConfigs::new(&access.tls)?;
         let proxy = access.proxy.as_ref().map(|proxy| ProxyAt::vetted(proxy, &guard, access)).transpose()?;
         let connector = |tls| {
-            let dialer = Dialer::new(&guard, tls, proxy.as_ref(), &agent, options.timeouts.connect);
+            let dialer = Dialer::new(&guard, tls, proxy.as_ref(), &agent, options);
             Connector::new(dialer, origin.clone(), options.max_requests_per_registry)
         };
         let (own, foreign) = (connector(tls.own), access.tls.client.is_some().then(|| connector(tls.foreign)));
