@@ -78,7 +78,7 @@ impl Fault {
                 return Self::TimedOut(too_slow);
             }
             if let Some(io) = current.downcast_ref::<io::Error>() {
-                if io.get_ref().is_some_and(|inner| inner.is::<Closed>()) {
+                if io.get_ref().and_then(|inner| inner.downcast_ref::<Closed>()).is_some() {
                     return Self::GateClosed;
                 }
                 match io.kind() {
