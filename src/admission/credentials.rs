@@ -7,8 +7,10 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
+use tokio::time::timeout;
 
 use super::flights::Flights;
+use super::knowledge::LONGEST;
 use crate::registry::Keychain;
 
 /// How long a Secret is believed. A rotated one is seen after this.
@@ -51,7 +53,10 @@ impl Credentials {
 }
 
 async fn fetch(api: &Api<Secret>, name: &str) -> Answer {
-    match api.get_opt(name).await {
+    let Ok(answer) = timeout(LONGEST, api.get_opt(name)).await else {
+        return Err(format!("the pull secret {name:?} was not read in time").into());
+    };
+    match answer {
         Ok(secret) => {
             let config = secret.and_then(|secret| secret.data?.remove(DOCKER_CONFIG));
             Ok(config.and_then(|config| Keychain::parse(&zeroize::Zeroizing::new(config.0)).ok()))

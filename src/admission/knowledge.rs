@@ -16,7 +16,7 @@ use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::facts::{Facts, OfPlatform};
 use super::flights::Flights;
@@ -34,6 +34,8 @@ const RESOLVE_DIGESTS: &str = "affix.dev/resolve-digests";
 /// Questions about namespaces at once, how long each keeps its place at least, and how long an answer is believed.
 const AT_ONCE: usize = 8;
 const PACE: Duration = Duration::from_millis(100);
+/// How long the API server may take for an answer, which others may wait for longer than whoever asked.
+pub(super) const LONGEST: Duration = Duration::from_secs(10);
 const BELIEVED: Duration = Duration::from_secs(1);
 
 /// What is done about a pod whose image is out of life.
@@ -75,18 +77,47 @@ struct Word {
     facts: Facts,
 }
 
+/// Namespace and name of a resource.
+type Speaker = (String, String);
+
+/// What resources say.
+#[derive(Default)]
+struct Words {
+    by: HashMap<Speaker, Vec<Word>>,
+    /// Which resources speak of a digest.
+    speakers: HashMap<Digest, Vec<Speaker>>,
+}
+
+impl Words {
+    /// From now on `speaker` says this, and nothing that it has said before.
+    fn set(&mut self, speaker: Speaker, words: Vec<Word>) {
+        for word in self.by.remove(&speaker).into_iter().flatten() {
+            if let Some(of) = self.speakers.get_mut(&word.facts.digest) {
+                of.retain(|other| *other != speaker);
+                if of.is_empty() {
+                    self.speakers.remove(&word.facts.digest);
+                }
+            }
+        }
+        if words.is_empty() {
+            return;
+        }
+        for word in &words {
+            self.speakers.entry(word.facts.digest.clone()).or_default().push(speaker.clone());
+        }
+        self.by.insert(speaker, words);
+    }
+}
+
 /// What is known.
 pub(super) struct Knowledge {
     client: Client,
     types: Vec<LifecycleType>,
     trusted: Vec<String>,
-    /// By namespace and name of the resource.
-    words: RwLock<HashMap<(String, String), Vec<Word>>>,
-    /// Which resources speak of a digest.
-    speakers: RwLock<HashMap<Digest, Vec<(String, String)>>>,
+    words: RwLock<Words>,
     namespaces: RwLock<HashMap<String, Asked>>,
     /// What a listing under way has shown so far: what it does not show is forgotten at its end, and not before.
-    listed: Mutex<HashSet<(String, String)>>,
+    listed: Mutex<HashSet<Speaker>>,
     listed_namespaces: Mutex<HashSet<String>>,
     asking: Arc<Flights<String, Option<Asked>>>,
     places: Arc<Semaphore>,
@@ -99,7 +130,6 @@ impl Knowledge {
             types,
             trusted,
             words: RwLock::default(),
-            speakers: RwLock::default(),
             namespaces: RwLock::default(),
             listed: Mutex::default(),
             listed_namespaces: Mutex::default(),
@@ -119,63 +149,42 @@ impl Knowledge {
     }
 
     fn hear(&self, event: Event<DeserializeGuard<ImageAttachment>>) {
-        let key = |object: &DeserializeGuard<ImageAttachment>| (object.namespace().unwrap_or_default(), object.name_any());
-        let learn = |object: &DeserializeGuard<ImageAttachment>| {
-            let words = object.0.as_ref().map(|resource| words(resource, &self.types)).unwrap_or_default();
-            self.set(key(object), words);
-        };
+        let speaker = |object: &DeserializeGuard<ImageAttachment>| (object.namespace().unwrap_or_default(), object.name_any());
+        let said =
+            |object: &DeserializeGuard<ImageAttachment>| object.0.as_ref().map(|resource| words(resource, &self.types)).unwrap_or_default();
+        let set = |speaker, words| self.words.write().unwrap_or_else(PoisonError::into_inner).set(speaker, words);
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(object) => {
-                learn(&object);
-                listed.insert(key(&object));
+                set(speaker(&object), said(&object));
+                listed.insert(speaker(&object));
             }
-            Event::Apply(object) => learn(&object),
-            Event::Delete(object) => self.set(key(&object), Vec::new()),
+            Event::Apply(object) => set(speaker(&object), said(&object)),
+            Event::Delete(object) => set(speaker(&object), Vec::new()),
             Event::InitDone => {
-                let known: Vec<_> = self.words.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-                for gone in known.into_iter().filter(|key| !listed.contains(key)) {
-                    self.set(gone, Vec::new());
+                let known: Vec<_> = self.words.read().unwrap_or_else(PoisonError::into_inner).by.keys().cloned().collect();
+                for gone in known.into_iter().filter(|speaker| !listed.contains(speaker)) {
+                    set(gone, Vec::new());
                 }
                 *listed = HashSet::new();
             }
         }
     }
 
-    fn set(&self, key: (String, String), words: Vec<Word>) {
-        let mut known = self.words.write().unwrap_or_else(PoisonError::into_inner);
-        let mut speakers = self.speakers.write().unwrap_or_else(PoisonError::into_inner);
-        for word in known.remove(&key).into_iter().flatten() {
-            if let Some(of) = speakers.get_mut(&word.facts.digest) {
-                of.retain(|speaker| *speaker != key);
-                if of.is_empty() {
-                    speakers.remove(&word.facts.digest);
-                }
-            }
-        }
-        if words.is_empty() {
-            return;
-        }
-        for word in &words {
-            speakers.entry(word.facts.digest.clone()).or_default().push(key.clone());
-        }
-        known.insert(key, words);
-    }
-
     /// What is said of an image to a pod of `namespace`: by those who are trusted, and by the namespace itself.
     pub(super) fn of(&self, reference: &Reference, digest: &Digest, namespace: &str) -> Said {
-        let speakers = self.speakers.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(keys) = speakers.get(digest) else { return Said::default() };
-        let (name, known) = (reference.name(), self.words.read().unwrap_or_else(PoisonError::into_inner));
+        let words = self.words.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(speakers) = words.speakers.get(digest) else { return Said::default() };
+        let name = reference.name();
         let mut said = Said::default();
-        for key in keys {
-            let trusted = self.trusted.contains(&key.0);
-            if !trusted && key.0 != namespace {
+        for speaker in speakers {
+            let trusted = self.trusted.contains(&speaker.0);
+            if !trusted && speaker.0 != namespace {
                 continue;
             }
             let place = if trusted { &mut said.trusted } else { &mut said.own };
-            for word in known.get(key).into_iter().flatten().filter(|word| word.name == name && word.facts.digest == *digest) {
+            for word in words.by.get(speaker).into_iter().flatten().filter(|word| word.name == name && word.facts.digest == *digest) {
                 *place = Some(match place.take() {
                     Some(facts) => facts.merge(&word.facts),
                     None => word.facts.clone(),
@@ -209,23 +218,29 @@ impl Knowledge {
 
     /// What a namespace asks for; `None` where nobody says. The API server calls only for namespaces that ask for something, so one
     /// of which nothing is known is newer than the watch, and is asked about: at a pace that whoever calls with names of
-    /// his own cannot turn against the API server.
+    /// his own cannot turn against the API server. Who does not wait for his turn leaves nothing behind.
     pub(super) async fn asked(&self, namespace: &str) -> Option<Asked> {
         let known = self.namespaces.read().unwrap_or_else(PoisonError::into_inner).get(namespace).copied();
         if known.is_some() {
             return known;
         }
-        let (api, name, places) = (Api::<Namespace>::all(self.client.clone()), namespace.to_owned(), Arc::clone(&self.places));
-        let ask = || async move {
-            let place = places.acquire_owned().await;
-            let found = api.get_metadata_opt(&name).await;
-            tokio::spawn(async move {
-                sleep(PACE).await;
-                drop(place);
-            });
-            found.ok().map(|found| found.map(|found| Asked::by(found.labels())).unwrap_or_default())
+        let (api, name) = (Api::<Namespace>::all(self.client.clone()), namespace.to_owned());
+        if let Some(answer) = self.asking.known(&name) {
+            return answer;
+        }
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let ask = || {
+            let name = name.clone();
+            async move {
+                let found = timeout(LONGEST, api.get_metadata_opt(&name)).await;
+                tokio::spawn(async move {
+                    sleep(PACE).await;
+                    drop(place);
+                });
+                found.ok()?.ok().map(|found| found.map(|found| Asked::by(found.labels())).unwrap_or_default())
+            }
         };
-        self.asking.get(namespace.to_owned(), |_| true, ask).await.0.flatten()
+        self.asking.get(name.clone(), |_| true, ask).await.0.flatten()
     }
 }
 
@@ -310,6 +325,7 @@ fn superseded(status: &ImageAttachmentStatus) -> Vec<Facts> {
 mod tests {
     use super::super::workload::Workload;
     use super::*;
+    use futures::FutureExt as _;
     use serde_json::{Value, json};
 
     fn digest() -> Digest {
@@ -417,5 +433,61 @@ mod tests {
         assert!(settles(&knowledge, "own"));
         knowledge.hear(Event::Delete(mark("second")));
         assert!(!settles(&knowledge, "own"));
+    }
+
+    #[test]
+    fn what_is_heard_and_what_is_asked_at_the_same_time_do_not_wait_for_each_other_for_ever() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let knowledge = Arc::new(runtime.block_on(async { knowledge() }));
+        let (done, ended) = std::sync::mpsc::channel();
+        let hearing = (Arc::clone(&knowledge), done.clone());
+        std::thread::spawn(move || {
+            let (knowledge, done) = hearing;
+            let mark = serde_json::to_value(marked("trusted", "mark", "2025-03-20", |_| {}).0.unwrap()).unwrap();
+            for _ in 0..2_000 {
+                knowledge.hear(Event::Apply(serde_json::from_value(mark.clone()).unwrap()));
+            }
+            done.send("heard")
+        });
+        std::thread::spawn(move || {
+            for _ in 0..20_000 {
+                settles(&knowledge, "own");
+            }
+            done.send("asked")
+        });
+        for _ in 0..2 {
+            // Nothing here takes long: whoever is not done by then never will be.
+            assert!(ended.recv_timeout(Duration::from_mins(2)).is_ok(), "they wait for each other");
+        }
+    }
+
+    /// As [`knowledge`], of an API server that takes connections and never answers.
+    async fn knowledge_of_a_silent_server() -> (Knowledge, tokio::net::TcpListener) {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = kube::Config::new(format!("http://{}", silent.local_addr().unwrap()).parse().unwrap());
+        (Knowledge::new(Client::try_from(config).unwrap(), Vec::new(), Vec::new()), silent)
+    }
+
+    #[tokio::test]
+    async fn who_asks_about_a_namespace_and_leaves_before_his_turn_leaves_nothing_behind() {
+        let (knowledge, _silent) = knowledge_of_a_silent_server().await;
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let turns = Arc::clone(&knowledge.places).try_acquire_many_owned(u32::try_from(AT_ONCE).unwrap()).unwrap();
+        let before = tasks();
+        for nth in 0..1000 {
+            assert_eq!(knowledge.asked(&format!("made-up-{nth}")).now_or_never(), None);
+        }
+        assert_eq!((tasks(), knowledge.places.available_permits()), (before, 0));
+        drop(turns);
+        assert_eq!(knowledge.places.available_permits(), AT_ONCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_never_answers_takes_no_turn_for_ever() {
+        let (knowledge, _silent) = knowledge_of_a_silent_server().await;
+        let names: Vec<String> = (0..3 * AT_ONCE).map(|nth| format!("new-{nth}")).collect();
+        let asked = futures::future::join_all(names.iter().map(|name| knowledge.asked(name)));
+        let asked = timeout(Duration::from_hours(1), asked).await.unwrap();
+        assert!(asked.iter().all(Option::is_none), "{asked:?}");
     }
 }
