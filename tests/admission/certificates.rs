@@ -12,6 +12,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::direct::{lookups, review};
@@ -116,6 +118,8 @@ async fn served(address: &str) -> Option<String> {
 
 /// Calls a second of the load.
 const RATE: u64 = 250;
+/// Calls of one API server at once.
+const AT_ONCE: usize = 32;
 
 /// Calls of two API servers to both replicas, all the while: each trusts the `caBundle` that its configuration has at the moment, opens
 /// new connections all the time, and tries once more where one that it kept was closed.
@@ -134,6 +138,9 @@ impl Load {
             let (failures, answered, stop) = (Arc::clone(&failures), Arc::clone(&answered), stop.clone());
             tokio::spawn(async move {
                 let mut ticks = tokio::time::interval(Duration::from_secs(1) * 2 / u32::try_from(RATE).unwrap());
+                // A machine that is too slow for the rate gets fewer calls, and not more and more at once.
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                let places = Arc::new(Semaphore::new(AT_ONCE));
                 let mut client = caller(&place).await;
                 let mut nth = 0_u64;
                 while !stop.is_cancelled() {
@@ -143,8 +150,10 @@ impl Load {
                     if nth.is_multiple_of(RATE / 8) {
                         client = caller(&place).await;
                     }
+                    let place = Arc::clone(&places).acquire_owned().await.unwrap();
                     let (client, url, failures, answered) = (client.clone(), url.clone(), Arc::clone(&failures), Arc::clone(&answered));
                     tokio::spawn(async move {
+                        let _place = place;
                         match call(&client, &url).await {
                             Ok(()) => drop(answered.fetch_add(1, Ordering::Relaxed)),
                             Err(why) => failures.lock().unwrap().push(why),

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 /// How long a test waits for one thing to become true.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(50);
 const CONFIGURATIONS: &str = include_str!("../../config/webhook/configurations.yaml");
 

@@ -223,7 +223,7 @@ async fn a_signal_ends_the_command_cleanly_while_a_registry_does_not_answer() {
     let launch = Launch::new("affix", env!("CARGO_BIN_EXE_affix"), desk.file("log", ""));
     let mut process = launch.args(["attach", "-f", &file]).start(&desk.tools).unwrap();
     let began = |log: &str| log.contains("default/app-v1: attaching").then_some(());
-    process.wait_for(Duration::from_secs(30), "first line", began).await.unwrap();
+    process.wait_for(Duration::from_mins(2), "first line", began).await.unwrap();
     let status = process.stop().await.unwrap();
     desk.registry.resume();
     assert_eq!(status.code(), Some(130), "{status}");

@@ -172,7 +172,7 @@ async fn a_tag_is_attached_to_by_what_it_names_and_kubectl_waits_for_it() {
         let kubectl = namespace.plane;
         kubectl.kubectl_with(["apply", "-f", "-"], yaml.clone()).await.unwrap().stdout().unwrap();
         let name = format!("ia/tag-{}", mode.to_lowercase());
-        let wait = ["wait", "--for=condition=Ready", "--timeout=20s", "-n", &namespace.name, &name];
+        let wait = ["wait", "--for=condition=Ready", "--timeout=120s", "-n", &namespace.name, &name];
         kubectl.kubectl(wait).await.unwrap().stdout().unwrap();
         let table = kubectl.kubectl(["get", "ia", "-n", &namespace.name]).await.unwrap().stdout().unwrap();
         let row = table.lines().find(|line| line.starts_with(&name[3..])).unwrap_or_else(|| panic!("{table}"));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use affix::api::Reason;
 use affix_testbed::hostile::{Account, HostileRegistry, Matcher, Op, Request};
 use affix_testbed::images::{Image, Index};
 use affix_testbed::registry::Registry;
@@ -10,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::controller::Controller;
 use crate::images::{note, with};
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, PATIENCE};
 
 const PLATFORMS: [&str; 8] =
     ["linux/amd64", "linux/arm64", "linux/arm/v6", "linux/arm/v7", "linux/386", "linux/ppc64le", "linux/s390x", "linux/riscv64"];
@@ -57,13 +58,16 @@ async fn a_pass_with_nothing_to_do_is_one_head_for_a_tag_nothing_for_a_digest_an
     // Every request below would be one too many if this one asked for anything.
     namespace.apply("pinned", with(note(&registry.reference(&image.pinned())), json!({"interval": "1s"}))).await;
     namespace.ready("pinned").await;
-    sleep(Duration::from_millis(200)).await;
+    // What is told of a pass comes a moment after its status.
+    for name in ["idle", "pinned"] {
+        namespace.event(name, Reason::Attached).await;
+    }
     let version = namespace.get("idle").await.metadata.resource_version;
     let pinned = namespace.get("pinned").await.metadata.resource_version;
     let events = namespace.events("idle").await.len();
     registry.clear();
 
-    let found = registry.wait_for(&Matcher::any(), 4, Duration::from_secs(15)).await.unwrap();
+    let found = registry.wait_for(&Matcher::any(), 4, PATIENCE).await.unwrap();
     let spans: Vec<_> = found.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
     assert!(
         spans.iter().all(|span| *span > Duration::from_millis(800)),

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::namespace::{Namespace, PATIENCE};
 
 /// How long the operator may take to serve.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_mins(2);
 
 /// A running operator. Dropping it kills it; where the test fails, its log is printed.
 pub(crate) struct Controller {
@@ -125,11 +125,11 @@ impl Controller {
         self.process.wait_for(PATIENCE, text, |log| log.contains(text).then_some(())).await.unwrap();
     }
 
-    /// Asks it to end (SIGTERM); answers with its exit status and how long it took.
-    pub(crate) async fn terminate(mut self) -> (std::process::ExitStatus, Duration, String) {
-        let began = Instant::now();
+    /// Asks it to end (SIGTERM); answers with its exit status and all that it has logged. One that takes 20 s is killed, and its status is
+    /// no success.
+    pub(crate) async fn terminate(mut self) -> (std::process::ExitStatus, String) {
         let status = self.process.stop().await.unwrap();
-        (status, began.elapsed(), self.log())
+        (status, self.log())
     }
 
     /// What it answers to a GET of `/healthz` or `/readyz`.

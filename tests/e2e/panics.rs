@@ -3,6 +3,8 @@
 //! The fault is injected from outside: this test binary runs the whole of affix as a process of its own, with a subscriber for its log
 //! that panics where a span or an event says a certain word. What ships has no such thing.
 
+use std::time::Duration;
+
 use affix::api::Reason;
 use affix::cli::{Cli, run};
 use affix_testbed::hostile::HostileRegistry;
@@ -11,6 +13,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
@@ -19,7 +22,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::canary::{CANARY, leak};
 use crate::controller::Controller;
 use crate::images::{host, note};
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, PATIENCE};
 
 /// The variable that makes [`affix_with_a_fault`] one: a JSON list of affix's arguments, and one of the words.
 const FAULT: &str = "AFFIX_TEST_FAULT";
@@ -94,12 +97,19 @@ async fn t11_t21_a_panic_in_a_worker_costs_its_resource_alone_and_its_message_le
     assert!(message.contains("a bug of affix"), "{message}");
     namespace.ready("in-the-visit").await; // its status was written before
 
-    let metrics = controller.metrics().await;
-    let panics = metrics.lines().find(|line| line.starts_with("controller_runtime_reconcile_panics_total{"));
-    let panics: u64 = panics.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
-    let log = controller.log();
+    // Each is counted a moment after status has told of it.
+    let deadline = Instant::now() + PATIENCE;
+    let (metrics, log) = loop {
+        let (metrics, log) = (controller.metrics().await, controller.log());
+        let panics = metrics.lines().find(|line| line.starts_with("controller_runtime_reconcile_panics_total{"));
+        let panics: u64 = panics.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+        if panics >= 2 && log.matches("affix panicked").count() >= 2 {
+            break (metrics, log);
+        }
+        assert!(Instant::now() < deadline, "{panics} were counted, and told was:\n{log}");
+        sleep(Duration::from_millis(50)).await;
+    };
     let told: Vec<&str> = log.lines().filter(|line| line.contains("affix panicked")).collect();
-    assert!(panics >= 2 && told.len() >= 2, "{panics} were counted, and told were {told:#?}");
     assert!(told.iter().all(|line| line.contains("tests/e2e/panics.rs:")), "the place is told: {told:#?}");
     assert!(log.contains("TRACE") && log.contains("the pass panicked"), "{} bytes of log", log.len());
     assert_eq!(leak(&log), None);

@@ -19,6 +19,10 @@ const LEASE: &str = "affix-controller";
 pub(crate) const SHORT: [&str; 6] =
     ["--leader-election-lease-duration", "3s", "--leader-election-renew-deadline", "2s", "--leader-election-retry-period", "500ms"];
 
+/// Long ones, for tests in which a Lease is given and not left to end.
+const LONG: [&str; 6] =
+    ["--leader-election-lease-duration", "1h", "--leader-election-renew-deadline", "50m", "--leader-election-retry-period", "500ms"];
+
 /// Starts a replica.
 async fn replica(namespace: &Namespace, flags: &[&str]) -> Controller {
     let flags = [&["--leader-elect", "--leader-election-namespace", &namespace.name], flags].concat();
@@ -63,9 +67,9 @@ async fn a_replica_stands_by_ready_and_goes_on_as_soon_as_the_leader_is_told_to_
     let namespace = Namespace::new("handover").await;
     let registry = HostileRegistry::start().await.unwrap();
     let image = host(&registry, "v1");
-    let mut leader = replica(&namespace, &[]).await;
+    let mut leader = replica(&namespace, &LONG).await;
     let (first, _) = held(&namespace, |_| true).await;
-    let standby = replica(&namespace, &[]).await;
+    let standby = replica(&namespace, &LONG).await;
     stands_by(&standby).await;
     let (_, text) = standby.health("/readyz").await;
     assert!(text.starts_with("ok\n") && text.contains(&first) && text.contains(LEASE), "{text}");
@@ -78,11 +82,9 @@ async fn a_replica_stands_by_ready_and_goes_on_as_soon_as_the_leader_is_told_to_
     leader.says("reconciled").await;
     assert!(!standby.log().contains("reconciled"));
 
-    let began = Instant::now();
-    let ((status, ..), _) = tokio::join!(leader.terminate(), held(&namespace, |holder| holder != first));
-    // The Lease lasts 15 s: whoever has it before that was given it.
-    let took = began.elapsed();
-    assert!(status.success() && took < Duration::from_secs(8), "{status} after {took:?}");
+    // The Lease lasts an hour: whoever has it before that was given it.
+    let ((status, log), _) = tokio::join!(leader.terminate(), held(&namespace, |holder| holder != first));
+    assert!(status.success(), "{status}\n{log}");
     namespace.apply("two", note(&registry.reference(&host(&registry, "v2").name()))).await;
     namespace.ready("two").await;
     assert!(standby.metrics().await.contains(&metric(1)));
@@ -93,9 +95,9 @@ async fn a_replica_stands_by_ready_and_goes_on_as_soon_as_the_leader_is_told_to_
 async fn a_leader_that_dies_is_followed_when_its_lease_has_ended() {
     let namespace = Namespace::new("dies").await;
     let registry = HostileRegistry::start().await.unwrap();
-    let leader = replica(&namespace, &SHORT).await;
+    let leader = replica(&namespace, &[]).await;
     let (first, _) = held(&namespace, |_| true).await;
-    let standby = replica(&namespace, &SHORT).await;
+    let standby = replica(&namespace, &[]).await;
     stands_by(&standby).await;
     leader.kill().await;
     assert_eq!(holder(&namespace).await, first, "nobody takes a lease that may still be used");

@@ -65,7 +65,7 @@ async fn a_time_out_in_the_middle_of_removals_is_said_as_one_and_tried_again() {
         let reference = registry.reference(&image.name());
         let spec = |text: &str| {
             let mut spec = note(&reference, text);
-            spec["timeout"] = json!("3s");
+            spec["timeout"] = json!("6s");
             spec
         };
         let mut resource = Resource::new(spec("one"));

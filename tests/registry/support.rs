@@ -19,7 +19,7 @@ pub(crate) const EMPTY: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// Options for a registry on loopback, with little patience.
+/// Options for a registry on loopback: quick to try again, and with the time that a busy machine may need.
 pub(crate) fn options() -> Options {
     Options {
         allow_loopback: true,
@@ -29,15 +29,14 @@ pub(crate) fn options() -> Options {
             total: Duration::from_millis(200),
             ..RetryPolicy::default()
         },
-        timeouts: Timeouts {
-            connect: Duration::from_secs(5),
-            idle: Duration::from_millis(500),
-            request: Duration::from_secs(3),
-            blob: Duration::from_secs(3),
-            patience: Duration::from_secs(20),
-        },
         ..Options::default()
     }
+}
+
+/// The same for a registry that goes silent: there is little to wait for, and yet enough for an answer that comes.
+pub(crate) fn impatient() -> Options {
+    let soon = Duration::from_secs(2);
+    Options { timeouts: Timeouts { idle: soon, request: soon * 2, ..Timeouts::default() }, ..options() }
 }
 
 /// Access to `registry`: plain HTTP or its authority, no login.

@@ -13,7 +13,7 @@ use affix_testbed::tools::Tools;
 async fn sleeper(tools: &Tools, dir: &Path, script: &str) -> (Process, u32) {
     let launch = Launch::new("sleeper", "/bin/sh", dir.join("log")).args(["-c", script]);
     let mut process = launch.start(tools).unwrap();
-    let found = process.wait_for(Duration::from_secs(5), "process id", |log| log.lines().last()?.parse().ok()).await.unwrap();
+    let found = process.wait_for(Duration::from_mins(1), "process id", |log| log.lines().last()?.parse().ok()).await.unwrap();
     (process, found)
 }
 
@@ -39,8 +39,8 @@ async fn a_child_whose_supervisor_is_killed_is_killed_by_the_kernel() {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
     assert!(Command::new("kill").args(["-KILL", &parent]).status().unwrap().success());
-    process.wait(Duration::from_secs(5)).await.unwrap();
-    for _ in 0..500 {
+    process.wait(Duration::from_mins(1)).await.unwrap();
+    for _ in 0..6000 {
         if !lives(pid) {
             return;
         }

@@ -104,10 +104,10 @@ async fn a_token_ends_in_the_middle() {
     assert_eq!(seen, [200, 200, 401]);
     let refused = client.as_user(Method::GET, V1, &token).await;
     assert!(refused.header("www-authenticate").unwrap().ends_with("error=\"invalid_token\""));
-    registry.issuer().terms(|terms| (terms.uses, terms.lifetime) = (None, Some(Duration::from_millis(100))));
+    registry.issuer().terms(|terms| (terms.uses, terms.lifetime) = (None, Some(Duration::from_secs(3))));
     let token = client.token("writer", PULL).await;
     assert_eq!(client.as_user(Method::GET, V1, &token).await.status, 200);
-    tokio::time::sleep(Duration::from_millis(110)).await;
+    tokio::time::sleep(Duration::from_millis(3100)).await;
     assert_eq!(client.as_user(Method::GET, V1, &token).await.status, 401);
     registry.issuer().terms(|terms| terms.lifetime = None);
     let token = client.token("writer", PULL).await;

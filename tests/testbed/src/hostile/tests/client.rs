@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::hostile::HostileRegistry;
+use crate::hostile::{HostileRegistry, Matcher};
 
 pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -56,7 +56,7 @@ impl Seen {
 pub(super) fn builder() -> reqwest::ClientBuilder {
     // A second installation fails, which is as good as the first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().timeout(Duration::from_secs(20))
+    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().timeout(Duration::from_mins(2))
 }
 
 impl Client {
@@ -142,6 +142,19 @@ pub(super) async fn raw(registry: &HostileRegistry, text: &str) -> (String, std:
         stream.write_all(text.as_bytes()).await?;
         stream.read_to_end(&mut seen).await.map(|_| ())
     };
-    let end = tokio::time::timeout(Duration::from_secs(10), end).await.expect("an end within ten seconds");
+    let end = tokio::time::timeout(Duration::from_mins(1), end).await.expect("an end within a minute");
     (String::from_utf8_lossy(&seen).into_owned(), end)
+}
+
+/// Makes one more request, which must have no answer a while after it has come.
+pub(super) async fn unanswered<T: std::fmt::Debug>(registry: &HostileRegistry, request: impl Future<Output = T>) {
+    let before = registry.requests().len();
+    let silence = async {
+        registry.wait_for(&Matcher::any(), before + 1, Duration::from_mins(1)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    tokio::select! {
+        answer = request => panic!("it was answered: {answer:?}"),
+        () = silence => {}
+    }
 }

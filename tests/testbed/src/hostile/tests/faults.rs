@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use reqwest::Method;
 
-use super::client::{Client, INDEX, NAME, builder, raw};
+use super::client::{Client, INDEX, NAME, builder, raw, unanswered};
 use crate::hostile::{Arrival, Cut, Fault, HostileRegistry, Matcher, Op, Outcome, Reply, RetryAfter, Stage, digest};
 
 const GET_V1: &str = "GET /v2/team/app/manifests/v1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
@@ -38,9 +38,9 @@ async fn a_fault_happens_as_often_as_it_is_told_and_then_no_more() {
     registry.fault(gets().nth(2), Fault::status(500));
     let statuses = [client.get(V1).await.status, client.get(V1).await.status, client.get(V1).await.status];
     assert_eq!(statuses.map(|status| status.as_u16()), [200, 500, 200]);
-    registry.fault(gets().within(Duration::from_millis(150)), Fault::status(502));
+    registry.fault(gets().within(Duration::from_secs(3)), Fault::status(502));
     assert_eq!(client.get(V1).await.status, 502);
-    tokio::time::sleep(Duration::from_millis(160)).await;
+    tokio::time::sleep(Duration::from_millis(3100)).await;
     assert_eq!(client.get(V1).await.status, 200);
     let rule = registry.fault(Matcher::any(), Fault::status(504));
     assert_eq!(client.get("/v2/").await.status, 504);
@@ -82,10 +82,10 @@ async fn retry_after_has_every_form() {
     }
     registry.fault(gets().times(1), Reply::status(429));
     assert_eq!(client.get(V1).await.header("retry-after"), None);
-    registry.fault(gets().times(1), Reply::status(503).retry_after(RetryAfter::DateIn(Duration::from_secs(5))));
+    registry.fault(gets().times(1), Reply::status(503).retry_after(RetryAfter::DateIn(Duration::from_mins(2))));
     let date = httpdate::parse_http_date(client.get(V1).await.header("retry-after").unwrap()).unwrap();
     let wait = date.duration_since(std::time::SystemTime::now()).unwrap();
-    assert!(wait > Duration::from_secs(4) && wait < Duration::from_secs(7), "{wait:?}");
+    assert!(wait > Duration::from_mins(1) && wait < Duration::from_secs(122), "{wait:?}");
 }
 
 #[tokio::test]
@@ -113,10 +113,9 @@ async fn a_connection_is_reset_before_or_after_the_effect() {
 async fn a_request_is_never_answered() {
     let (registry, client) = with_image().await;
     registry.fault(gets().times(1), Fault::Hang);
-    let hung = tokio::time::timeout(Duration::from_millis(200), client.get(V1)).await;
-    assert!(hung.is_err(), "{hung:?}");
+    unanswered(&registry, client.get(V1)).await;
     assert_eq!(client.get(V1).await.status, 200);
-    let first = registry.wait_for(&gets(), 2, Duration::from_secs(5)).await.unwrap().remove(0);
+    let first = registry.wait_for(&gets(), 2, Duration::from_mins(1)).await.unwrap().remove(0);
     assert!(matches!(first.outcome, Outcome::Open | Outcome::Abandoned), "{first:?}");
 }
 
@@ -154,8 +153,7 @@ async fn a_body_is_slow_short_stalled_or_reset() {
         assert_eq!((body.len(), end.is_ok()), (10, cut == Cut::Close));
     }
     registry.fault(gets().times(1), Fault::CutAfter(10, Cut::Stall));
-    let stalled = tokio::time::timeout(Duration::from_millis(200), client.get(V1)).await;
-    assert!(stalled.is_err(), "{stalled:?}");
+    unanswered(&registry, client.get(V1)).await;
     registry.fault(gets().times(1), Fault::ContentLength(whole.len() as u64 + 5));
     let error = client.try_get(V1).await.unwrap_err();
     assert!(error.is_body() || error.is_decode(), "{error:?}");

@@ -40,7 +40,7 @@ async fn a_client_that_is_gone_while_its_request_is_held_is_seen_to_have_gone() 
     hold.reached().await.unwrap();
     put.abort();
     let gone = Matcher::any().when(|request| request.outcome == Outcome::Abandoned);
-    registry.wait_for(&gone, 1, Duration::from_secs(5)).await.unwrap();
+    registry.wait_for(&gone, 1, Duration::from_mins(1)).await.unwrap();
     drop(hold);
     assert_eq!(registry.store().tag(NAME, "v1"), None);
 }

@@ -77,10 +77,10 @@ async fn a_listing_lags_behind_by_reads_or_by_time() {
         seen.push(client.referrers(&image.digest).await.digests().len());
     }
     assert_eq!(seen, [0, 0, 1]);
-    registry.quirks(|quirks| quirks.listing_lag = Lag::time(Duration::from_millis(200)));
+    registry.quirks(|quirks| quirks.listing_lag = Lag::time(Duration::from_secs(3)));
     client.attach(&image.digest, TYPE, 2).await;
     assert_eq!(client.referrers(&image.digest).await.digests(), [first]);
-    tokio::time::sleep(Duration::from_millis(220)).await;
+    tokio::time::sleep(Duration::from_millis(3100)).await;
     assert_eq!(client.referrers(&image.digest).await.digests().len(), 2);
 }
 
