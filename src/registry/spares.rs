@@ -194,10 +194,11 @@ mod tests {
             self.connector.clone().call(self.uri.clone()).await.unwrap()
         }
 
-        /// Every connection that has come; it waits a moment for the last.
-        async fn taken(&self) -> Vec<TcpStream> {
+        /// Takes so many connections, for which it waits, and whatever comes a moment later.
+        async fn takes(&self, many: usize) -> Vec<TcpStream> {
             let mut taken = Vec::new();
-            while let Ok(stream) = timeout(Duration::from_millis(100), self.listener.accept()).await {
+            let patience = |taken: usize| if taken < many { Duration::from_mins(1) } else { Duration::from_millis(100) };
+            while let Ok(stream) = timeout(patience(taken.len()), self.listener.accept()).await {
                 taken.push(stream.unwrap().0);
             }
             taken
@@ -213,11 +214,11 @@ mod tests {
     async fn nothing_is_opened_ahead_before_a_connection_stands_and_then_as_many_as_are_wanted() {
         let door = Door::open(32).await;
         door.connector.open_ahead(4);
-        assert_eq!(door.taken().await.len(), 0);
+        assert_eq!(door.takes(0).await.len(), 0);
         let first = door.dial().await;
-        assert_eq!(door.taken().await.len(), 4, "the first and three ahead");
+        assert_eq!(door.takes(4).await.len(), 4, "the first and three ahead");
         let others = [door.dial().await, door.dial().await, door.dial().await];
-        assert_eq!(door.taken().await.len(), 0, "those that were opened ahead are used");
+        assert_eq!(door.takes(0).await.len(), 0, "those that were opened ahead are used");
         drop((first, others));
     }
 
@@ -228,9 +229,9 @@ mod tests {
         for wanted in [3, 3, 2, 1] {
             door.connector.open_ahead(wanted);
         }
-        assert_eq!(door.taken().await.len(), 3);
+        assert_eq!(door.takes(3).await.len(), 3);
         door.connector.open_ahead(100);
-        assert_eq!(door.taken().await.len(), 2, "five are the cap");
+        assert_eq!(door.takes(2).await.len(), 2, "five are the cap");
         drop(first);
     }
 
@@ -239,14 +240,19 @@ mod tests {
         let door = Door::open(32).await;
         let first = door.dial().await;
         door.connector.open_ahead(3);
-        let taken = door.taken().await;
+        let taken = door.takes(3).await;
         assert_eq!(taken.iter().filter(|stream| is_closed(stream)).count(), 0);
         tokio::time::pause();
         tokio::time::advance(KEPT * 2).await;
         tokio::time::resume();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let closed: Vec<bool> = taken.iter().map(is_closed).collect();
-        assert_eq!(closed.iter().filter(|closed| **closed).count(), 2, "{closed:?}");
+        let closed = || taken.iter().filter(|stream| is_closed(stream)).count();
+        let all = async {
+            while closed() < 2 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_mins(1), all).await.unwrap();
+        assert_eq!(closed(), 2);
         assert_eq!(door.connector.ahead.live.load(Ordering::Relaxed), 1, "only the one in use counts");
         drop(first);
     }
@@ -256,12 +262,12 @@ mod tests {
         let door = Door::open(32).await;
         let first = door.dial().await;
         door.connector.open_ahead(3);
-        let taken = door.taken().await;
+        let taken = door.takes(3).await;
         assert_eq!(taken.len(), 3);
         drop(taken);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(100)).await;
         let second = door.dial().await;
-        assert_eq!(door.taken().await.len(), 1, "a new one was made");
+        assert_eq!(door.takes(1).await.len(), 1, "a new one was made");
         assert!(second.is_usable());
         drop((first, second));
     }

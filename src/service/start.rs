@@ -2,6 +2,7 @@
 //! that a probe is answered before anything else is waited for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -42,16 +43,25 @@ pub enum StartError {
     Signal(std::io::Error),
 }
 
-/// The cluster of the kubeconfig, or the one that this process runs in, and what ends the process. A watch may be quiet for long, so
-/// reads have no time-out.
+/// How long the API server may be silent on a connection that something is asked on: it ends a watch before that, and answers all else
+/// within a minute. Without a bound a connection that a network has dropped unsaid would be listened to until the kernel gives it up.
+const SILENCE: Duration = Duration::from_secs(330);
+
+/// The cluster of the kubeconfig, or the one that this process runs in, and what ends the process.
 ///
 /// # Errors
 /// When there is no configuration, or no signals.
 pub(crate) async fn begin() -> Result<(kube::Config, CancellationToken), StartError> {
     let mut config = kube::Config::infer().await.map_err(|error| StartError::Config(error.to_string()))?;
-    config.read_timeout = None;
+    bound(&mut config, SILENCE);
     let stop = stop_on_signal().map_err(StartError::Signal)?;
     Ok((config, stop))
+}
+
+/// Lets no read wait for longer than `silence`, counted from what was asked last: not from when its connection was used before.
+fn bound(config: &mut kube::Config, silence: Duration) {
+    config.read_timeout = Some(silence);
+    config.reset_reader_on_write = true;
 }
 
 /// Host and port of the cluster's API server. It is reached with rights that no registry may come near.
@@ -87,5 +97,29 @@ impl Probes {
             serve(what, address, routes, ended.clone()).map_err(|source| StartError::Listen { what, address, source })?;
         }
         Ok(Self { readiness, _serving: ended.drop_guard() })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+mod tests {
+    use k8s_openapi::api::core::v1::Namespace;
+    use kube::api::{Api, ListParams, WatchParams};
+    use kube::{Client, Config};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_api_server_that_takes_a_request_and_goes_silent_is_not_waited_for_for_ever() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = Config::new(format!("http://{}", silent.local_addr().unwrap()).parse().unwrap());
+        bound(&mut config, Duration::from_millis(200));
+        let api: Api<Namespace> = Api::all(Client::try_from(config).unwrap());
+        let listed = timeout(Duration::from_mins(2), api.list(&ListParams::default())).await.unwrap();
+        assert!(listed.is_err(), "{listed:?}");
+        let watched = timeout(Duration::from_mins(2), api.watch(&WatchParams::default(), "0")).await.unwrap();
+        assert!(watched.is_err());
     }
 }

@@ -43,25 +43,22 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
     const INDEX: &str = "application/vnd.oci.image.index.v1+json";
     let namespace = Namespace::new("t3").await;
     let flags = "--max-listing-pages 3 --max-referrers 5 --max-index-entries 6 --max-index-depth 1 --max-manifest-bytes 20000 \
-                 --max-listing-bytes 4000 --max-pass-bytes 25000 --max-pass-time 2s";
+                 --max-listing-bytes 4000 --max-pass-bytes 25000";
     let _controller = Controller::start_with(&namespace, &flags.split_ascii_whitespace().collect::<Vec<_>>()).await;
     let mut registries = Vec::new();
-    for what in ["pages", "circle", "referrers", "listing", "time"] {
+    for what in ["pages", "circle", "referrers", "listing"] {
         let registry = HostileRegistry::start().await.unwrap();
         let image = host(&registry, "v1");
         match what {
             "pages" => registry.quirks(|quirks| quirks.paging = Paging::EndlessEmpty),
             "circle" => registry.quirks(|quirks| quirks.paging = Paging::Circle(1)),
             "referrers" => registry.quirks(|quirks| (quirks.made_up_entries, quirks.filtering) = (6, Filtering::Ignored)),
-            "listing" => {
+            _ => {
                 let large = json!({"mediaType": INDEX, "manifests": [], "annotations": {"a": "x".repeat(5000)}});
                 drop(registry.fault(Matcher::on(Op::ReferrersList), Reply::body(200, INDEX, large.to_string())));
             }
-            _ => drop(registry.fault(Matcher::on(Op::ManifestGet), Fault::Hang)),
         }
-        namespace
-            .apply(what, with(note(&registry.reference(&image.name())), json!({"targets": {"scope": "Index"}, "timeout": "1m"})))
-            .await;
+        namespace.apply(what, with(note(&registry.reference(&image.name())), json!({"targets": {"scope": "Index"}}))).await;
         registries.push(registry);
     }
     let images = HostileRegistry::start().await.unwrap();
@@ -87,7 +84,6 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
         ("circle", "a page is named as its own successor (the limit is 3)"),
         ("referrers", "the subject has too many referrers (the limit is 5)"),
         ("listing", "all pages of the listing together are too large, in bytes (the limit is 4000)"),
-        ("time", "the pass was not done within 2 s, the operator's limit for one pass, where spec.timeout asks for 60 s"),
         ("manifest", "the answer is too large, in bytes (the limit is 20000)"),
         ("entries", "the index has 7 entries (the limit is 6)"),
     ] {
@@ -104,6 +100,20 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
         let row = rows.iter().find(|row| row.reason.as_deref() == Some("LimitExceeded")).unwrap_or_else(|| panic!("{rows:#?}"));
         assert!(row.message.as_deref().unwrap().contains(said), "{row:#?}");
     }
+    namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn t3_the_time_of_a_pass_has_a_limit_that_is_a_flag_and_its_message_names_both_times() {
+    let namespace = Namespace::new("t3-time").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.reference(&host(&registry, "v1").name());
+    registry.fault(Matcher::on(Op::ManifestGet), Fault::Hang);
+    let _controller = Controller::start_with(&namespace, &["--max-pass-time", "2s"]).await;
+    namespace.apply("time", with(note(&image), json!({"timeout": "1m"}))).await;
+    let message = namespace.refused("time", Reason::LimitExceeded).await;
+    let said = "the pass was not done within 2 s, the operator's limit for one pass, where spec.timeout asks for 60 s";
+    assert!(message.contains(said), "{message}");
     namespace.check_rules().await;
 }
 
