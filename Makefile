@@ -15,7 +15,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## See affix at work on a real control plane and two real registries
-	$(call say,Building affix and the testbed: about 3 minutes the first time, and about 6 more for the servers that it is shown on)
+	$(call say,Building affix and the testbed: about 3 minutes the first time and about 6 more for the servers that it is shown on)
 	cargo build --workspace --bins
 	@$(BIN)/testbed demo
 

@@ -3,6 +3,8 @@
 use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
+use tracing::Metadata;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -51,6 +53,11 @@ impl LogLevel {
     }
 }
 
+/// Whether lines tell of it. The library's span around a reconciliation says in other words what each line says of its resource.
+fn is_told(of: &Metadata<'_>) -> bool {
+    !(of.is_span() && of.target().starts_with("kube_runtime"))
+}
+
 /// What ends with the process.
 #[derive(Default)]
 pub(super) struct Logging {
@@ -66,9 +73,11 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> Logging {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new(level.filter()), Some(error)),
     };
+    let filter = filter.and(filter_fn(is_told));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
-        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        // The list of spans ends with the current one.
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(lines);

@@ -39,6 +39,6 @@ where
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("affix"));
     // The exporter's own requests are no spans, or it would trace itself.
-    let spans = Targets::new().with_target("affix", LevelFilter::DEBUG).with_target("kube_runtime", LevelFilter::INFO);
+    let spans = Targets::new().with_target("affix", LevelFilter::DEBUG);
     Ok(Some((layer.with_filter(spans), Traces(provider))))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{Client, Resource as _};
+use kube::{Client, Resource as _, ResourceExt as _};
 use std::sync::Arc;
 
 use crate::api::{ImageAttachment, Reason};
@@ -80,7 +80,8 @@ impl Context {
     pub(super) async fn publish(&self, object: &ImageAttachment, note: &Note) {
         let published = self.bounded(self.events.tell(&object.object_ref(&()), note, Timestamp::now())).await;
         if let Err(error) = published {
-            tracing::warn!(%error, reason = note.reason.as_str(), "an event was not published");
+            let (namespace, name, reason) = (object.namespace(), object.name_any(), note.reason.as_str());
+            tracing::warn!(namespace, name, %error, reason, "an event was not published");
         }
     }
 }

@@ -117,7 +117,8 @@ async fn work(object: ImageAttachment, uid: &str, turn: Option<&Turn>, context: 
     let started = Instant::now();
     let _active = context.metrics.reconciles.started();
     let visit = Visit { context, ledger: Ledger::of(context, &object), object: &object, uid, turn };
-    let (next, result, told) = match visit.run().await {
+    let span = tracing::debug_span!("reconcile", resource = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()));
+    let (next, result, told) = match visit.run().instrument(span).await {
         Ok(done) => (done.next, metrics::Outcome::of(done.ready, done.reason), Some(done)),
         Err(ClusterError::Gone) => (None, metrics::Outcome::success, None),
         Err(error) => {

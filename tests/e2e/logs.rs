@@ -14,6 +14,20 @@ fn lines(log: &str) -> Vec<Value> {
     log.lines().map(read).collect()
 }
 
+/// The names of a line's fields, sorted.
+fn fields(line: &Value) -> Vec<String> {
+    let mut fields: Vec<String> = line.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    fields.sort();
+    fields
+}
+
+/// Those of the line that docs/metrics.md shows.
+fn documented() -> Vec<String> {
+    let page = include_str!("../../docs/metrics.md");
+    let line = page.lines().find(|line| line.starts_with('{')).unwrap();
+    fields(&serde_json::from_str(line).unwrap())
+}
+
 #[tokio::test]
 async fn away_from_a_terminal_each_line_is_json_and_each_finished_reconcile_is_one_line() {
     let namespace = Namespace::new("logs").await;
@@ -43,6 +57,7 @@ async fn away_from_a_terminal_each_line_is_json_and_each_finished_reconcile_is_o
             && line["duration_ms"].is_u64()
             && if line["name"] == "good" { line["reason"] == "Attached" && line["targets"] == "3/3" } else { line["reason"] == "NotFound" };
         assert!(is_right, "{line}");
+        assert_eq!(fields(line), documented(), "what docs/metrics.md shows, and no more: {line}");
     }
     // Two passes, two lines: the first one, and the one that was asked for.
     assert_eq!(reconciled.iter().filter(|line| line["name"] == "good").count(), 2, "{reconciled:?}");
@@ -66,7 +81,13 @@ async fn levels_and_rust_log_choose_what_is_logged() {
         // A terminated operator has written all that it had to say.
         namespace.request("good", &format!("{flags:?}{env:?}")).await;
         let (.., log) = controller.terminate().await;
-        let levels: Vec<Value> = lines(&log).into_iter().map(|line| line["level"].clone()).collect();
+        let lines = lines(&log);
+        let levels: Vec<Value> = lines.iter().map(|line| line["level"].clone()).collect();
+        // A request is told with the resource that it is for.
+        let answered = lines.iter().filter(|line| line["message"] == "answered").inspect(|line| {
+            assert_eq!(line["spans"][0]["resource"], format!("{}/good", namespace.name), "{line}");
+        });
+        assert_eq!(answered.count() > 0, debug, "{flags:?} {env:?}\n{log}");
         assert_eq!((levels.contains(&"DEBUG".into()), levels.contains(&"INFO".into())), (debug, info), "{flags:?} {env:?}\n{log}");
         assert_eq!(log.contains("is no filter"), env == [("RUST_LOG", "=,=")], "{log}");
     }
