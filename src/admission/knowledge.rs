@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStream, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -21,10 +20,12 @@ use tokio::time::{sleep, timeout};
 use super::facts::{Facts, OfPlatform};
 use super::flights::Flights;
 use super::mark::{LifecycleType, Mark};
+use super::watch::{self, Watched};
 use super::workload::Nodes;
 use crate::api::{ImageAttachment, ImageAttachmentStatus, TargetKind, TargetState};
 use crate::attachment::{Created, EndOfLifeDate};
 use crate::oci::{Digest, Reference};
+use crate::service::Readiness;
 
 /// The label that asks for a look at the images of pods.
 const END_OF_LIFE: &str = "affix.dev/end-of-life";
@@ -138,13 +139,15 @@ impl Knowledge {
         }
     }
 
-    /// Watches, for ever.
-    pub(super) async fn learn(&self) {
-        let resources = watcher(Api::<DeserializeGuard<ImageAttachment>>::all(self.client.clone()), watcher::Config::default());
-        let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(self.client.clone()), watcher::Config::default());
+    /// Watches, for ever; ready once it knows what there is.
+    pub(super) async fn learn(&self, readiness: &Readiness) {
+        let (resources, namespaces) = (Api::all(self.client.clone()), Api::all(self.client.clone()));
+        let resources = || watcher::<DeserializeGuard<ImageAttachment>>(resources.clone(), watcher::Config::default()).default_backoff();
+        let namespaces = || watcher::<PartialObjectMeta<Namespace>>(namespaces.clone(), watcher::Config::default()).default_backoff();
         tokio::join!(
-            follow("imageattachments", resources.default_backoff(), |event| self.hear(event)),
-            follow("namespaces", namespaces.default_backoff(), |event| self.label(event)),
+            Watched::ImageAttachments.follow(resources, readiness, |event| self.hear(event)),
+            Watched::Namespaces.follow(namespaces, readiness, |event| self.label(event)),
+            watch::bound(readiness),
         );
     }
 
@@ -241,16 +244,6 @@ impl Knowledge {
             }
         };
         self.asking.get(name.clone(), |_| true, ask).await.0.flatten()
-    }
-}
-
-async fn follow<T>(what: &'static str, events: impl TryStream<Ok = Event<T>, Error = watcher::Error>, mut take: impl FnMut(Event<T>)) {
-    let events = events
-        .into_stream()
-        .filter_map(|event| async { event.inspect_err(|error| tracing::warn!(%error, "the watch of {what} failed; trying again")).ok() });
-    let mut events = std::pin::pin!(events);
-    while let Some(event) = events.next().await {
-        take(event);
     }
 }
 

@@ -29,6 +29,7 @@ mod run;
 mod seats;
 mod server;
 mod shared_certificate;
+mod watch;
 mod workload;
 
 pub use mark::LifecycleType;

@@ -22,6 +22,7 @@ use super::run::Clock;
 use super::workload::{Nodes, Workload};
 use crate::oci::{Digest, Reference};
 use crate::registry::{Keychain, Registries};
+use crate::service::Readiness;
 
 /// The annotation of mirror pods, which the kubelet has started already.
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -63,8 +64,8 @@ impl Pods {
     }
 
     /// Learns from the cluster, for ever.
-    pub(super) async fn learn(&self) {
-        self.knowledge.learn().await;
+    pub(super) async fn learn(&self, readiness: &Readiness) {
+        self.knowledge.learn(readiness).await;
     }
 
     /// The verdict by the namespace's label.

@@ -15,6 +15,7 @@ use super::pods::Pods;
 use super::review::{Request, Verdict};
 use super::run::Clock;
 use crate::registry::Registries;
+use crate::service::Readiness;
 
 /// Judges requests.
 pub(super) struct Reviewer {
@@ -39,8 +40,8 @@ impl Reviewer {
     }
 
     /// Learns from the cluster, for ever.
-    pub(super) async fn learn(&self) {
-        self.pods.learn().await;
+    pub(super) async fn learn(&self, readiness: &Readiness) {
+        self.pods.learn(readiness).await;
     }
 
     /// An ImageAttachment. The time that a review may take for others is counted from `began`.

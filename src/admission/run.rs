@@ -13,13 +13,14 @@ use super::options::{CertificateSource, Options};
 use super::reviewer::Reviewer;
 use super::routes::routes;
 use super::server::{Served, Server};
+use super::watch::Watched;
 use crate::registry::Registries;
 use crate::service::{self, Probes, Readiness, StartError};
 
 /// What tells the time of day.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// What `/readyz` waits for first.
+/// What `/readyz` waits for first, beside what is listed.
 const CERTIFICATE: &str = "the certificate";
 /// What it says while the process ends.
 const STOPPING: &str = "the end";
@@ -42,7 +43,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
 pub async fn serve(options: Options, client: Client, clock: Clock, stop: CancellationToken) -> Result<(), StartError> {
     let metrics = Arc::new(Metrics::new());
     let encoded = Arc::clone(&metrics);
-    let probes = Probes::serve(options.addresses, [CERTIFICATE.to_owned()], move || encoded.encode())?;
+    let awaited = [CERTIFICATE].into_iter().chain(Watched::ALL.map(Watched::list)).map(str::to_owned);
+    let probes = Probes::serve(options.addresses, awaited, move || encoded.encode())?;
     let readiness = &probes.readiness;
     let served = Arc::new(Served::default());
     let server = Server::bind(options.listen_addr, Arc::clone(&served), options.limits.clone(), Arc::clone(&metrics));
@@ -66,7 +68,7 @@ pub async fn serve(options: Options, client: Client, clock: Clock, stop: Cancell
     tokio::select! {
         () = server.run(routes, closed.clone()) => {}
         () = keeping => {}
-        () = reviewer.learn() => {}
+        () = reviewer.learn(readiness) => {}
         () = closing => {}
     }
     tracing::info!("affix webhook stopped");

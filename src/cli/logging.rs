@@ -53,9 +53,11 @@ impl LogLevel {
     }
 }
 
-/// Whether lines tell of it. The library's span around a reconciliation says in other words what each line says of its resource.
+/// Whether lines tell of it. The library's span around a reconciliation says in other words what each line says of its resource, and
+/// a watch that fails is told of by who watches.
 fn is_told(of: &Metadata<'_>) -> bool {
-    !(of.is_span() && of.target().starts_with("kube_runtime"))
+    let part = of.target().strip_prefix("kube_runtime::");
+    part.is_none_or(|part| of.is_event() && part != "watcher")
 }
 
 /// What ends with the process.

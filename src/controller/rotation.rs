@@ -16,6 +16,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::service::WatchFault;
+
 /// The label, as Flux's controllers have it.
 const SELECTOR: &str = "reconcile.fluxcd.io/watch=Enabled";
 /// How long after a refusal it is tried again: somebody may have granted the right meanwhile.
@@ -78,7 +80,7 @@ where
                         }
                     }
                 }
-                Err(error) if is_refused(&error) => {
+                Err(error) if WatchFault::of(&error).is_refusal() => {
                     if !told {
                         tracing::warn!(
                             kind = kind.plural(),
@@ -96,15 +98,6 @@ where
         }
         tokio::time::sleep(REFUSED).await;
     }
-}
-
-fn is_refused(error: &watcher::Error) -> bool {
-    let cause = match error {
-        watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause) | watcher::Error::WatchFailed(cause) => cause,
-        watcher::Error::WatchError(status) => return matches!(status.code, 401 | 403),
-        watcher::Error::NoResourceVersion => return false,
-    };
-    matches!(cause, kube::Error::Api(answer) if matches!(answer.code, 401 | 403))
 }
 
 /// The resource versions that were seen: a list after a break tells by them what has changed meanwhile.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::ImageAttachment;
 use crate::engine::Engine;
 use crate::registry::{self, Registries};
-use crate::service::{self, Probes, Readiness, StartError};
+use crate::service::{self, Probes, Readiness, StartError, WatchFault};
 
 use super::alarms::Alarms;
 use super::context::Context;
@@ -184,6 +184,7 @@ async fn watch(namespace: Option<String>, context: Arc<Context>, readiness: Arc<
             ready(Ok(changed.then(|| object.key())))
         })
         .inspect_err(move |error| {
+            let error = WatchFault::of(error);
             awaiting.because(&awaited, &error.to_string());
             tracing::warn!(%error, "the watch of imageattachments failed; trying again");
         })

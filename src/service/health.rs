@@ -1,7 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -11,30 +11,45 @@ use tokio_util::sync::CancellationToken;
 
 use super::listen::ListenAddress;
 
-/// What the operator still waits for; ready when there is nothing.
+/// What the process still waits for; ready when there is nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
-    /// What, and why it has not come yet; empty: nobody knows.
-    waiting: Mutex<BTreeMap<String, String>>,
+    absent: Mutex<BTreeMap<String, Absent>>,
     remark: Mutex<String>,
+}
+
+/// What has not come yet.
+#[derive(Debug, Default)]
+struct Absent {
+    /// Why; empty: nobody knows.
+    why: String,
+    /// Nothing waits for it any more.
+    is_done_without: bool,
 }
 
 impl Readiness {
     /// Adds something to wait for.
     pub(crate) fn wait_for(&self, what: impl Into<String>) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(what.into()).or_default();
+        self.absent().entry(what.into()).or_default();
     }
 
     /// Says why what is waited for has not come yet.
     pub(crate) fn because(&self, what: &str, why: &str) {
-        if let Some(reason) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get_mut(what) {
-            why.clone_into(reason);
+        if let Some(absent) = self.absent().get_mut(what) {
+            why.clone_into(&mut absent.why);
+        }
+    }
+
+    /// Goes on without it, and says so for as long as it has not come.
+    pub(crate) fn wait_no_longer(&self, what: &str) {
+        if let Some(absent) = self.absent().get_mut(what) {
+            absent.is_done_without = true;
         }
     }
 
     /// It has come.
     pub(crate) fn done(&self, what: &str) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
+        self.absent().remove(what);
     }
 
     /// What is to be said beside: a replica that stands by is ready, and nothing is wrong with it. Empty: nothing.
@@ -42,16 +57,33 @@ impl Readiness {
         text.clone_into(&mut self.remark.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    fn absent(&self) -> MutexGuard<'_, BTreeMap<String, Absent>> {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What `/readyz` answers: the status, and the text.
+    #[cfg(test)]
+    pub(crate) fn says(&self) -> (u16, String) {
+        let (status, text) = self.answer();
+        (status.as_u16(), text)
+    }
+
     fn answer(&self) -> (StatusCode, String) {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let absent = self.absent();
+        let named = |(what, Absent { why, .. }): (&String, &Absent)| if why.is_empty() { what.clone() } else { format!("{what} ({why})") };
+        let list = |without: bool| {
+            let listed: Vec<String> = absent.iter().filter(|(_, absent)| absent.is_done_without == without).map(named).collect();
+            (!listed.is_empty()).then(|| listed.join(", "))
+        };
+        let (status, first) = match list(false) {
+            Some(awaited) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {awaited}")),
+            None => (StatusCode::OK, "ok".to_owned()),
+        };
+        let without = list(true).map(|without| format!("going on without {without}"));
         let remark = self.remark.lock().unwrap_or_else(PoisonError::into_inner);
-        let remark = if remark.is_empty() { String::new() } else { format!("{remark}\n") };
-        if waiting.is_empty() {
-            return (StatusCode::OK, format!("ok\n{remark}"));
-        }
-        let list: Vec<String> =
-            waiting.iter().map(|(what, why)| if why.is_empty() { what.clone() } else { format!("{what} ({why})") }).collect();
-        (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n{remark}", list.join(", ")))
+        let remark = (!remark.is_empty()).then(|| remark.clone());
+        let lines = [Some(first), without, remark].into_iter().flatten();
+        (status, lines.map(|line| line + "\n").collect())
     }
 }
 
@@ -106,5 +138,21 @@ mod tests {
         assert_eq!(readiness.answer(), (StatusCode::OK, "ok\n".to_owned()));
         readiness.remark("standing by: b has the lease affix");
         assert_eq!(readiness.answer(), (StatusCode::OK, "ok\nstanding by: b has the lease affix\n".to_owned()));
+    }
+
+    #[test]
+    fn readyz_says_what_it_goes_on_without_until_that_comes() {
+        let readiness = Readiness::default();
+        readiness.wait_no_longer("what nobody waits for");
+        readiness.wait_for("the certificate");
+        readiness.wait_for("the list of namespaces");
+        readiness.because("the list of namespaces", "403 Forbidden");
+        readiness.wait_no_longer("the list of namespaces");
+        let without = "going on without the list of namespaces (403 Forbidden)\n";
+        assert_eq!(readiness.answer(), (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for the certificate\n{without}")));
+        readiness.done("the certificate");
+        assert_eq!(readiness.answer(), (StatusCode::OK, format!("ok\n{without}")));
+        readiness.done("the list of namespaces");
+        assert_eq!(readiness.answer(), (StatusCode::OK, "ok\n".to_owned()));
     }
 }

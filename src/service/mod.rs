@@ -8,6 +8,7 @@ mod listen;
 mod process;
 mod signals;
 mod start;
+mod watch_fault;
 
 pub use listen::ListenAddress;
 pub use start::{Addresses, StartError};
@@ -15,3 +16,4 @@ pub use start::{Addresses, StartError};
 pub(crate) use health::Readiness;
 pub(crate) use process::describe;
 pub(crate) use start::{Probes, api_server, begin};
+pub(crate) use watch_fault::WatchFault;

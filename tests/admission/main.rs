@@ -23,5 +23,6 @@ mod hostile;
 mod image_attachments;
 mod place;
 mod pods;
+mod readiness;
 mod webhook;
 mod workloads;

@@ -18,7 +18,8 @@ impl Affix {
         Self::start_with(place, &place.plane.kubeconfig(), args)
     }
 
-    fn start_with(place: &Place, kubeconfig: &Path, args: &[&str]) -> Self {
+    /// One that asks the API server by this kubeconfig.
+    pub(crate) fn start_with(place: &Place, kubeconfig: &Path, args: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("affix-admission-").tempdir().unwrap();
         let process = Launch::new("affix", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
             .args(["--log-format", "text"])
