@@ -1,7 +1,5 @@
 //! `affix controller`: the operator. The flags are Flux's where Flux has them.
 
-use std::time::Duration;
-
 use clap::Args as ClapArgs;
 
 use crate::api::GoDuration;
@@ -9,7 +7,7 @@ use crate::controller::{self, LeaderElection, Options};
 use crate::engine::EngineOptions;
 use crate::oci::Digest;
 
-use super::flags::{AddressArgs, RegistryArgs};
+use super::flags::{AddressArgs, RegistryArgs, at_least_one, pause};
 
 /// Flags of `affix controller`.
 #[derive(Debug, ClapArgs)]
@@ -33,19 +31,19 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
     watch_namespaces: Vec<String>,
     /// Resources worked on at once
-    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    #[arg(long, value_name = "COUNT", default_value = "64", value_parser = at_least_one())]
     concurrent: usize,
     /// First delay after a failure
-    #[arg(long, value_name = "DURATION", default_value = "750ms")]
+    #[arg(long, value_name = "DURATION", default_value = "750ms", value_parser = pause)]
     min_retry_delay: GoDuration,
     /// Longest delay after failures
-    #[arg(long, value_name = "DURATION", default_value = "15m")]
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = pause)]
     max_retry_delay: GoDuration,
     /// By how much an interval is shortened or lengthened at random
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=100))]
     interval_jitter_percentage: u8,
     /// How often the registries' listings are verified
-    #[arg(long, value_name = "DURATION", default_value = "6h")]
+    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = pause)]
     verify_interval: GoDuration,
     /// How long a deleted resource with deletionPolicy: Delete may be held for the removal of what it made, before it is let go all the same
     #[arg(long, value_name = "DURATION", default_value = "5m")]
@@ -122,24 +120,23 @@ impl Args {
     }
 
     fn options(self) -> Options {
-        let pause = |duration: &GoDuration| -> Duration { duration.get() };
         Options {
             addresses: self.addresses.into(),
             leader_election: self.election.options(self.watch_label_selector.as_deref()),
             watch_label_selector: self.watch_label_selector,
             watch_namespaces: self.watch_namespaces,
             concurrent: self.concurrent,
-            min_retry_delay: pause(&self.min_retry_delay),
-            max_retry_delay: pause(&self.max_retry_delay),
+            min_retry_delay: self.min_retry_delay.get(),
+            max_retry_delay: self.max_retry_delay.get(),
             interval_jitter_percentage: self.interval_jitter_percentage,
-            verify_interval: pause(&self.verify_interval),
-            deletion_timeout: pause(&self.deletion_timeout),
+            verify_interval: self.verify_interval.get(),
+            deletion_timeout: self.deletion_timeout.get(),
             kube_api_qps: self.kube_api_qps,
             kube_api_burst: self.kube_api_burst,
             registries: self.registries.options(),
             engine: EngineOptions {
                 most_referrers: self.referrers_limit,
-                longest_pass: Some(pause(&self.max_pass_time)),
+                longest_pass: Some(self.max_pass_time.get()),
                 ..EngineOptions::default()
             },
         }

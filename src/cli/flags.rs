@@ -1,7 +1,11 @@
 //! Flags that several long-running commands share.
 
-use clap::Args as ClapArgs;
+use std::time::Duration;
 
+use clap::Args as ClapArgs;
+use clap::builder::RangedU64ValueParser;
+
+use crate::api::GoDuration;
 use crate::registry::{self, HostPattern, Limits};
 use crate::service::{Addresses, ListenAddress};
 
@@ -22,7 +26,7 @@ pub(super) struct RegistryArgs {
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     deny_private_networks: bool,
     /// Requests in flight at once to one registry
-    #[arg(long, value_name = "COUNT", default_value_t = 32)]
+    #[arg(long, value_name = "COUNT", default_value = "32", value_parser = at_least_one())]
     max_requests_per_registry: usize,
     /// Largest manifest, index or page of a listing, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
@@ -76,6 +80,18 @@ fn address(text: &str) -> Result<Address, String> {
     }
 }
 
+/// Reads how many of something there may be at once: with none, nothing would ever be done.
+pub(super) fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+/// Reads after which time something is done again: after none, it would be done all the time.
+pub(super) fn pause(text: &str) -> Result<GoDuration, String> {
+    const LEAST: Duration = Duration::from_millis(10);
+    let pause: GoDuration = text.parse().map_err(|error| format!("{error}"))?;
+    if pause.get() < LEAST { Err("it must be at least 10ms".to_owned()) } else { Ok(pause) }
+}
+
 impl RegistryArgs {
     /// The same as options. The API server is never a registry, whatever a resource says.
     pub(super) fn options(self) -> registry::Options {
@@ -98,6 +114,33 @@ impl RegistryArgs {
                 ..Limits::default()
             },
             ..registry::Options::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+
+    use clap::CommandFactory as _;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn what_would_keep_the_process_busy_or_idle_for_ever_is_refused() {
+        for (command, flag, none, some) in [
+            ("controller", "--verify-interval", "0s", "10ms"),
+            ("controller", "--min-retry-delay", "0", "1s"),
+            ("controller", "--max-retry-delay", "9ms", "1s"),
+            ("controller", "--concurrent", "0", "1"),
+            ("controller", "--max-requests-per-registry", "0", "1"),
+            ("webhook", "--max-concurrent", "0", "1"),
+            ("webhook", "--max-connections", "-1", "1"),
+        ] {
+            let parse = |value: &str| Cli::command().try_get_matches_from(["affix", command, &format!("{flag}={value}")]);
+            let refused = parse(none).unwrap_err().to_string();
+            assert!(refused.contains(flag) && refused.contains(none), "{refused}");
+            assert!(parse(some).is_ok(), "{flag}={some}");
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::api::GoDuration;
 use crate::registry::{self, HostPattern, RetryPolicy};
 use crate::service::{ListenAddress, StartError};
 
-use super::flags::{AddressArgs, RegistryArgs};
+use super::flags::{AddressArgs, RegistryArgs, at_least_one};
 
 /// Flags of `affix webhook`.
 #[derive(Debug, ClapArgs)]
@@ -78,10 +78,10 @@ struct LimitArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
     max_body_bytes: usize,
     /// Reviews worked on at once
-    #[arg(long, value_name = "COUNT", default_value_t = 256)]
+    #[arg(long, value_name = "COUNT", default_value = "256", value_parser = at_least_one())]
     max_concurrent: usize,
     /// Connections at once
-    #[arg(long, value_name = "COUNT", default_value_t = 512)]
+    #[arg(long, value_name = "COUNT", default_value = "512", value_parser = at_least_one())]
     max_connections: usize,
 }
 

@@ -62,8 +62,8 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// The longest time from a GET sent to its PUT answered, by what was seen so far. A single stall is not believed for ever:
-    /// 3 s at most.
+    /// The longest time from a GET sent to its PUT answered, by what was seen so far. However long a stall was, no more than 3 s of it
+    /// are believed, since every later rewrite waits for as long.
     pub(super) fn longest_rewrite(&self) -> Duration {
         Duration::from_micros(self.longest_rewrite.load(Ordering::Relaxed)).min(Duration::from_secs(3))
     }
@@ -88,6 +88,8 @@ pub(super) struct Support {
 impl Support {
     /// How long a registry without the API is not asked again whether it has one.
     const BELIEVED: Duration = Duration::from_hours(1);
+    /// Repositories of which something is remembered; a forgotten one is asked again.
+    const MOST: usize = 10_000;
 
     /// What is known at `now`.
     pub(super) fn of(&self, repository: &Repository, now: Instant) -> Option<ListingSource> {
@@ -118,10 +120,15 @@ impl Support {
     }
 
     fn learn(&self, repository: &Repository, source: ListingSource, now: Instant) {
-        const MOST: usize = 10_000;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST {
+        if known.len() >= Self::MOST && !known.contains_key(repository) {
             known.retain(|_, (source, at)| *source == ListingSource::Api && now.duration_since(*at) < Self::BELIEVED * 24);
+            // Who may name repositories of a registry of his own must not fill the memory: the older half goes.
+            if known.len() >= Self::MOST {
+                let mut times: Vec<Instant> = known.values().map(|(_, at)| *at).collect();
+                let middle = *times.select_nth_unstable(Self::MOST / 2).1;
+                known.retain(|_, (_, at)| *at > middle);
+            }
         }
         let entry = known.entry(repository.clone()).or_insert((source, now));
         if entry.0 == ListingSource::FallbackTag || source == ListingSource::Api {
@@ -234,4 +241,26 @@ fn credential_key(way: &Digest, credential: &Credential) -> Digest {
         Credential::Registry(token) => ("registry", None, Some(token.expose())),
     };
     Key::new().part(Some(way.hex().as_bytes())).part(Some(kind.as_bytes())).part(name).part(secret).0.finish()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_of_repositories_is_bounded_and_the_newest_stay() {
+        let support = Support::default();
+        let repository = |nth: usize| format!("team/app-{nth}").parse::<Repository>().unwrap();
+        let all = 5 * Support::MOST / 2;
+        for nth in 0..all {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            support.has_api(&repository(nth), Instant::now());
+            support.has_api(&repository(nth), Instant::now());
+        }
+        let many = support.known.lock().unwrap().len();
+        assert!((Support::MOST / 2..=Support::MOST).contains(&many), "{many}");
+        let newest = all - Support::MOST / 2 + 1..all;
+        assert!(newest.into_iter().all(|nth| support.of(&repository(nth), Instant::now()) == Some(ListingSource::Api)));
+    }
 }
