@@ -239,7 +239,8 @@ impl Session {
         }
         request.url = url;
         request.redirects = Redirects::Never;
-        request.cap = 1 << 20;
+        // Kept for as long as it is good, one for each repository. No server takes a header of this size.
+        request.cap = 16 << 10;
         let answer = self.transmit(&request, None).await?;
         self.read_token(&request, &answer)
     }

@@ -67,20 +67,31 @@ pub(super) struct Token {
 
 type Key = (Repository, Actions);
 
+/// Keys for which something is kept, but for those that somebody waits for.
+const MOST: usize = 1024;
+
 /// The cache.
 #[derive(Default)]
 pub(super) struct Tokens {
-    slots: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>>,
+    slots: Mutex<HashMap<Key, Arc<Slot>>>,
+}
+
+/// What is kept for one key.
+#[derive(Default)]
+struct Slot {
+    /// Held while a token is fetched.
+    state: tokio::sync::Mutex<State>,
+    /// The last two tokens that were got. Requests that showed them may be under way, and their words may come back in a message, also
+    /// while another one is fetched.
+    shown: Mutex<[Option<Secret>; 2]>,
 }
 
 #[derive(Default)]
-struct Slot {
+struct State {
     token: Option<(Secret, Instant)>,
     failed: Option<(Instant, RegistryError)>,
     /// The scope that the registry's last challenge named.
     challenged: String,
-    /// The last token that was refused: its words may still come back in a message.
-    refused: Option<Secret>,
 }
 
 impl Tokens {
@@ -93,21 +104,23 @@ impl Tokens {
     {
         let asked = Instant::now();
         let slot = self.slot(repository, actions);
-        let mut slot = slot.lock().await;
-        match (&slot.token, &slot.failed) {
+        let mut state = slot.state.lock().await;
+        match (&state.token, &state.failed) {
             (Some((token, until)), _) if Instant::now() < *until => return Ok(token.clone()),
             (_, Some((at, error))) if *at >= asked => return Err(error.clone()),
             _ => {}
         }
         let begun = Instant::now();
-        match fetch(slot.challenged.clone()).await {
+        match fetch(state.challenged.clone()).await {
             Ok(token) => {
-                slot.token = Some((token.secret.clone(), begun + usable(token.lifetime)));
-                slot.failed = None;
+                state.token = Some((token.secret.clone(), begun + usable(token.lifetime)));
+                state.failed = None;
+                let mut shown = slot.shown.lock().unwrap_or_else(PoisonError::into_inner);
+                *shown = [Some(token.secret.clone()), std::mem::take(&mut *shown).into_iter().next().flatten()];
                 Ok(token.secret)
             }
             Err(error) => {
-                slot.failed = Some((Instant::now(), error.clone()));
+                state.failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }
         }
@@ -116,33 +129,34 @@ impl Tokens {
     /// Forgets a token that the registry refused, unless another has been fetched since; keeps what the challenge asks for.
     pub(super) async fn challenge(&self, repository: &Repository, actions: Actions, refused: Option<&Secret>, scope: Option<&str>) {
         let slot = self.slot(repository, actions);
-        let mut slot = slot.lock().await;
-        if slot.token.as_ref().is_some_and(|(token, _)| Some(token) == refused) {
-            slot.refused = slot.token.take().map(|(token, _)| token);
+        let mut state = slot.state.lock().await;
+        if state.token.as_ref().is_some_and(|(token, _)| Some(token) == refused) {
+            state.token = None;
         }
         if let Some(scope) = scope.filter(|scope| scope.len() <= 2048) {
-            scope.clone_into(&mut slot.challenged);
+            scope.clone_into(&mut state.challenged);
         }
     }
 
-    /// All tokens held, for hiding them in messages.
+    /// All tokens that may have been shown, for hiding them in messages.
     pub(super) fn secrets(&self) -> Vec<Secret> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = |slot: &Arc<tokio::sync::Mutex<Slot>>| {
-            let slot = slot.try_lock().ok()?; // held only while its token is fetched, when there is none yet
-            Some(slot.token.iter().map(|(token, _)| token.clone()).chain(slot.refused.clone()).collect::<Vec<_>>())
-        };
-        slots.values().filter_map(read).flatten().collect()
+        let shown = |slot: &Arc<Slot>| slot.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        slots.values().flat_map(shown).flatten().collect()
     }
 
-    fn slot(&self, repository: &Repository, actions: Actions) -> Arc<tokio::sync::Mutex<Slot>> {
-        const MOST: usize = 1024;
+    fn slot(&self, repository: &Repository, actions: Actions) -> Arc<Slot> {
+        let key = (repository.clone(), actions);
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() >= MOST {
+        if slots.len() >= MOST && !slots.contains_key(&key) {
             let now = Instant::now();
-            slots.retain(|_, slot| slot.try_lock().map_or(true, |slot| slot.token.as_ref().is_some_and(|(_, until)| now < *until)));
+            slots.retain(|_, slot| slot.state.try_lock().map_or(true, |state| state.token.as_ref().is_some_and(|(_, until)| now < *until)));
+            // A token service may give one for each of any number of repositories: those that nobody waits for are fetched again.
+            if slots.len() >= MOST {
+                slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+            }
         }
-        Arc::clone(slots.entry((repository.clone(), actions)).or_default())
+        Arc::clone(slots.entry(key).or_default())
     }
 }
 
@@ -234,6 +248,34 @@ mod tests {
             service.get(actions).await.unwrap();
         }
         assert_eq!(service.asked.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_shown_is_hidden_also_while_another_token_is_fetched() {
+        let service = Service::new(false);
+        let first = service.get(Actions::Pull).await.unwrap();
+        for refused in [false, true] {
+            if refused {
+                service.tokens.challenge(&repository(), Actions::Pull, Some(&first), None).await;
+            } else {
+                tokio::time::advance(Duration::from_mins(2)).await;
+            }
+            let mut fetching = std::pin::pin!(service.get(Actions::Pull));
+            assert!(futures::poll!(fetching.as_mut()).is_pending());
+            assert!(service.tokens.secrets().contains(&first), "refused: {refused}");
+        }
+        let second = service.get(Actions::Pull).await.unwrap();
+        assert_eq!(service.tokens.secrets(), [second, first]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn any_number_of_repositories_has_a_bounded_number_of_tokens() {
+        let tokens = Tokens::default();
+        for nth in 0..3 * MOST {
+            let fetch = |_| async { Ok(Token { secret: Secret::new(nth.to_string()), lifetime: Duration::from_hours(24) }) };
+            tokens.get(&format!("team/app-{nth}").parse().unwrap(), Actions::Pull, fetch).await.unwrap();
+        }
+        assert!(tokens.secrets().len() <= MOST, "{}", tokens.secrets().len());
     }
 
     #[test]

@@ -137,6 +137,9 @@ impl Support {
     }
 }
 
+/// Upstreams that are kept while nobody uses them.
+const MOST: usize = 1024;
+
 /// All of them.
 #[derive(Default)]
 pub(super) struct Upstreams {
@@ -146,7 +149,8 @@ pub(super) struct Upstreams {
 }
 
 impl Upstreams {
-    /// The one for this host and access. Those that nobody used for half an hour are let go.
+    /// The one for this host and access. Those that nobody used for half an hour are let go, and earlier where there are very many: who
+    /// has a domain of his own has any number of hosts.
     pub(super) fn get(
         &self,
         options: &Options,
@@ -169,6 +173,12 @@ impl Upstreams {
             let last = *upstream.last_used.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::strong_count(upstream) > 1 || now.duration_since(last) < IDLE
         });
+        if known.len() >= MOST {
+            let last = |upstream: &Upstream| *upstream.last_used.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut times: Vec<Instant> = known.values().map(|upstream| last(upstream)).collect();
+            let middle = *times.select_nth_unstable(MOST / 2).1;
+            known.retain(|_, upstream| Arc::strong_count(upstream) > 1 || last(upstream) > middle);
+        }
         let guard = Guard {
             deny_private_networks: options.deny_private_networks,
             allow_loopback: options.allow_loopback,
@@ -247,6 +257,25 @@ fn credential_key(way: &Digest, credential: &Credential) -> Digest {
 #[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn any_number_of_hosts_leaves_a_bounded_number_of_upstreams_and_those_in_use() {
+        let (upstreams, options) = (Upstreams::default(), Options::default());
+        let open = |nth: usize| {
+            let host = format!("r{nth}.example.com");
+            let base = format!("http://{host}/v2/").parse().unwrap();
+            let access = Access { insecure: true, ..Access::default() };
+            upstreams.get(&options, &base, &host.parse().unwrap(), &"team/app".parse().unwrap(), &access).unwrap()
+        };
+        let used = open(0);
+        for nth in 1..5 * MOST / 2 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            open(nth);
+        }
+        let many = upstreams.known.lock().unwrap().len();
+        assert!((MOST / 2..=MOST).contains(&many), "{many}");
+        assert!(Arc::ptr_eq(&used, &open(0)));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_known_of_repositories_is_bounded_and_the_newest_stay() {

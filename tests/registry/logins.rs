@@ -88,6 +88,20 @@ async fn a_short_lived_token_is_renewed_before_it_ends() {
 }
 
 #[tokio::test]
+async fn a_token_as_long_as_servers_take_is_used_and_one_that_would_fill_the_memory_is_refused() {
+    let registry = with_tokens().await;
+    for (padding, expected) in [(7_000, true), (20_000, false), (900_000, false)] {
+        registry.issuer().terms(|terms| terms.padding = padding);
+        let read = open_with(&registry, options(), login(&registry, "user", "password")).manifest(&tag("v1")).await;
+        if expected {
+            read.unwrap();
+        } else {
+            refused(read, ErrorKind::LimitExceeded, &["GET token at", "the answer is too large, in bytes (the limit is 16384)"]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn delete_is_asked_for_only_when_something_is_deleted() {
     let registry = with_tokens().await;
     let image = digest(&registry.store().tag(NAME, "v1").unwrap());
