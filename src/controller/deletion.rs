@@ -80,7 +80,7 @@ impl Visit<'_> {
     }
 
     async fn remove(&self) -> Result<Result<Removed, Failure>, ClusterError> {
-        let _turn = self.context.lanes.turn(registry_host(&self.object.spec.image), true).await;
+        let _turn = self.context.lanes.turn(registry_host(&self.object.spec.image)).await;
         let namespace = Namespace::of(&self.context.client, &self.object.namespace().unwrap_or_default());
         let sources = self.context.bounded(namespace.sources(&self.object.spec)).await?;
         let deletion = match engine::deletion(&self.object.spec, self.object.status.as_ref(), &sources) {

@@ -22,11 +22,14 @@ mod objects;
 mod options;
 mod pace;
 mod packed;
+mod queue;
 mod reconcile;
 mod rotation;
 mod run;
 mod schedule;
 mod stored;
+mod visits;
+mod watch;
 
 pub use options::{LeaderElection, Options};
 pub use run::{RunError, run};

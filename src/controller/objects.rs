@@ -1,10 +1,8 @@
 //! What the process remembers of each object between its passes, by UID. Losing it costs a look at the registry, never more.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use tokio::sync::Notify;
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus};
 
@@ -17,14 +15,10 @@ struct Remembered {
     failures: u32,
     /// Visits that have begun and not ended.
     visits: u32,
-    /// Whether there was one.
-    visited: bool,
     /// In which term this process worked on it last.
     term: Option<Term>,
     /// It was deleted, and is forgotten with the end of its last visit.
     gone: bool,
-    /// Somebody waits for the next pass.
-    hurried: bool,
     /// The newest resource version that the watch has brought, and a hash of what a visit depends on.
     seen: Option<(u64, u64)>,
     /// When the registry's listings are looked at next.
@@ -40,8 +34,6 @@ struct Remembered {
 struct Work {
     /// The status that was last written, with its resource version: the watch may not have brought it back yet.
     written: Option<(u64, ImageAttachmentStatus)>,
-    /// Woken when a visit that waits for its turn should rather begin again.
-    woken: Arc<Notify>,
 }
 
 impl Remembered {
@@ -60,6 +52,15 @@ impl Remembered {
             self.work = None;
         }
     }
+}
+
+/// What the watch has brought of an object, against what it had brought before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    New,
+    /// It differs in what a visit depends on.
+    Changed,
+    Same,
 }
 
 /// The memory of all objects.
@@ -81,22 +82,22 @@ impl Objects {
         }
     }
 
-    /// The watch has brought an object. Answers whether it differs in what a visit depends on, of which `hash` is the hash, from what
-    /// was brought before.
-    pub(super) fn saw(&self, uid: &str, resource_version: Option<&str>, hash: u64) -> bool {
+    /// The watch has brought an object; `hash` is of what a visit of it depends on.
+    pub(super) fn saw(&self, uid: &str, resource_version: Option<&str>, hash: u64) -> Seen {
         self.with(uid, |remembered| {
             let before = remembered.seen.replace((version(resource_version).unwrap_or_default(), hash));
             remembered.rest();
-            before.is_none_or(|(_, before)| before != hash)
+            match before {
+                None => Seen::New,
+                Some((_, before)) if before == hash => Seen::Same,
+                Some(_) => Seen::Changed,
+            }
         })
     }
 
     /// A visit begins, with an object that is no older than what the watch has brought.
     pub(super) fn visit_begins(&self, uid: &str) {
-        self.with(uid, |remembered| {
-            remembered.visits += 1;
-            remembered.visited = true;
-        });
+        self.with(uid, |remembered| remembered.visits += 1);
     }
 
     /// A visit has ended.
@@ -138,32 +139,9 @@ impl Objects {
         self.with(uid, |remembered| remembered.work().written = object.status.clone().map(|status| (version, status)));
     }
 
-    /// Whether the visit that has begun is the first one in a term, that is since the process started or came to lead, and nobody waits
-    /// for it.
+    /// Whether the visit that has begun is the first one in a term, that is since the process started or came to lead.
     pub(super) fn is_first_look(&self, uid: &str, term: Term) -> bool {
-        self.with(uid, |remembered| remembered.term.replace(term) != Some(term) && !remembered.hurried)
-    }
-
-    /// An object, or what it uses, has changed: its next pass is one that somebody waits for, and a visit that waits behind
-    /// interval checks begins again. One that was never visited has nothing to hurry.
-    pub(super) fn hurry(&self, uid: &str) {
-        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(remembered) = objects.get_mut(uid).filter(|remembered| remembered.visited) {
-            remembered.hurried = true;
-            if let Some(work) = &remembered.work {
-                work.woken.notify_waiters();
-            }
-        }
-    }
-
-    /// Whether somebody waits for the pass that begins now.
-    pub(super) fn take_hurry(&self, uid: &str) -> bool {
-        self.with(uid, |remembered| std::mem::take(&mut remembered.hurried))
-    }
-
-    /// What a visit that waits for its turn listens to, from the moment of this call.
-    pub(super) fn woken(&self, uid: &str) -> Arc<Notify> {
-        self.with(uid, |remembered| Arc::clone(&remembered.work().woken))
+        self.with(uid, |remembered| remembered.term.replace(term) != Some(term))
     }
 
     /// Remembers what the service account names.
@@ -257,13 +235,12 @@ mod tests {
     #[test]
     fn only_a_change_in_what_a_visit_depends_on_is_one() {
         let objects = Objects::default();
-        assert!(objects.saw("u", Some("1"), 7));
-        assert!(!objects.saw("u", Some("2"), 7));
-        assert!(objects.saw("u", Some("3"), 8));
+        let seen = [("1", 7), ("2", 7), ("3", 8)].map(|(version, hash)| objects.saw("u", Some(version), hash));
+        assert_eq!(seen, [Seen::New, Seen::Same, Seen::Changed]);
     }
 
-    #[tokio::test]
-    async fn an_object_at_rest_keeps_nothing_of_its_work_and_one_that_was_deleted_nothing_at_all() {
+    #[test]
+    fn an_object_at_rest_keeps_nothing_of_its_work_and_one_that_was_deleted_nothing_at_all() {
         let objects = Objects::default();
         objects.visit_begins("u");
         objects.wrote(&object("10", 2));
@@ -272,29 +249,10 @@ mod tests {
         assert!(objects.with("u", |remembered| remembered.work.is_some()));
         objects.visit_ended("u");
         assert!(objects.0.lock().unwrap().is_empty());
-        objects.visit_begins("v");
-        drop(objects.woken("v"));
-        objects.visit_ended("v");
-        assert!(objects.with("v", |remembered| remembered.work.is_none()));
-    }
-
-    #[tokio::test]
-    async fn a_change_wakes_the_visit_that_waits_and_counts_for_the_next_one() {
-        let objects = Objects::default();
-        objects.saw("never-visited", Some("1"), 0);
-        objects.visit_begins("u");
-        objects.hurry("never-visited");
-        assert!(!objects.take_hurry("never-visited"));
-        let woken = objects.woken("u");
-        let waiting = woken.notified();
-        objects.hurry("u");
-        waiting.await;
-        assert!(objects.take_hurry("u"));
-        assert!(!objects.take_hurry("u"));
     }
 
     #[test]
-    fn each_term_has_a_first_look_at_an_object_unless_somebody_waits_for_it() {
+    fn each_term_has_a_first_look_at_an_object() {
         let objects = Objects::default();
         let terms = [(); 2].map(|()| {
             let leadership = crate::controller::leadership::Leadership::standby();
@@ -303,8 +261,6 @@ mod tests {
         });
         objects.visit_begins("u");
         assert_eq!([terms[0], terms[0], terms[1]].map(|term| objects.is_first_look("u", term)), [true, false, true]);
-        objects.hurry("u");
-        assert!(!objects.is_first_look("u", terms[0]));
     }
 
     #[test]

@@ -8,7 +8,6 @@ use futures::FutureExt as _;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::Status;
 use kube::{Resource as _, ResourceExt as _};
-use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::api::{ConditionType, Conditions, DeletionPolicy, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
@@ -24,6 +23,7 @@ use super::finalizer::is_held;
 use super::leadership::Term;
 use super::ledger::Ledger;
 use super::metrics;
+use super::queue::Line;
 use super::rotation::{Changed, Kind};
 use super::schedule::{self, Turn};
 use super::stored::{Stored, Summary};
@@ -35,24 +35,16 @@ const SOONEST: Duration = Duration::from_secs(1);
 
 /// Reconciles one object while this process leads; answers after which time it is visited next without a change. It never fails:
 /// whatever goes wrong decides when that is.
-pub(super) async fn reconcile(object: Arc<Stored>, begun: Begun) -> Option<Duration> {
+pub(super) async fn reconcile(object: Arc<Stored>, begun: Begun, turn: Turn) -> Option<Duration> {
     let context = &begun.context;
-    let Some(term) = context.leadership.term() else {
-        // The object may have changed by the time this process leads, so then it is fetched anew.
-        return context.leadership.begun().await.then_some(Duration::ZERO);
-    };
+    let Some(term) = context.leadership.term() else { return Some(Duration::ZERO) };
     if object.meta().deletion_timestamp.is_none() && !context.definition.fits() {
         return context.definition.awaited().await.then_some(Duration::ZERO);
     }
-    // A task of its own: the applier looks at every visit whenever one goes on, and on one core.
-    let visit = AbortOnDropHandle::new(tokio::spawn(visit(object, Arc::clone(context), term).in_current_span()));
     tokio::select! {
         biased;
         () = context.leadership.ended(term) => Some(Duration::ZERO),
-        next = visit => next.unwrap_or_else(|_| {
-            context.metrics.reconciles.panicked();
-            Some(context.options.max_retry_delay)
-        }),
+        next = visit(&object, context, term, turn.routine) => next,
     }
 }
 
@@ -77,10 +69,10 @@ impl Drop for Begun {
     }
 }
 
-async fn visit(stored: Arc<Stored>, context: Arc<Context>, term: Term) -> Option<Duration> {
+async fn visit(stored: &Stored, context: &Context, term: Term, routine: bool) -> Option<Duration> {
     let meta = stored.meta();
-    let (place, first_look) = match stored.object() {
-        Ok(object) => ((registry_host(&object.spec.image).to_owned(), is_awaited(&object)), first_look(&object)),
+    let object = match stored.object() {
+        Ok(object) => object,
         Err(error) => {
             tracing::error!(
                 name = meta.name,
@@ -95,28 +87,18 @@ async fn visit(stored: Arc<Stored>, context: Arc<Context>, term: Term) -> Option
     if meta.deletion_timestamp.is_some() && !is_held(meta) {
         return None;
     }
-    if let (true, Some(wait)) = (context.objects.is_first_look(&uid, term), first_look) {
+    if let (true, true, Some(wait)) = (context.objects.is_first_look(&uid, term), routine, first_look(&object)) {
         return Some(wait);
     }
-    let waiting = context.metrics.queue.waiting();
-    let turn = match meta.deletion_timestamp {
-        // One that is being deleted waits within its own time.
-        Some(_) => Some(None),
-        None => turn(&context, &uid, place).await.map(Some),
-    };
-    drop(waiting);
-    let Some(turn) = turn else { return Some(Duration::ZERO) };
-    // Read once more and on the heap: thousands may wait for a turn, and what waits is small.
-    let object = stored.object().ok()?;
-    Box::pin(work(object, &uid, turn.as_ref(), &context)).await
+    Box::pin(work(object, &uid, routine, context)).await
 }
 
-/// The part of a visit that has its turn.
-async fn work(object: ImageAttachment, uid: &str, turn: Option<&Turn>, context: &Context) -> Option<Duration> {
+/// The part of a visit in which something is done.
+async fn work(object: ImageAttachment, uid: &str, routine: bool, context: &Context) -> Option<Duration> {
     let object = context.objects.freshest(object);
     let started = Instant::now();
     let _active = context.metrics.reconciles.started();
-    let visit = Visit { context, ledger: Ledger::of(context, &object), object: &object, uid, turn };
+    let visit = Visit { context, ledger: Ledger::of(context, &object), object: &object, uid, routine };
     let span = tracing::debug_span!("reconcile", resource = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()));
     let (next, result, told) = match visit.run().instrument(span).await {
         Ok(done) => (done.next, metrics::Outcome::of(done.ready, done.reason), Some(done)),
@@ -143,21 +125,6 @@ async fn work(object: ImageAttachment, uid: &str, turn: Option<&Turn>, context: 
     next
 }
 
-/// A turn to work; `None` where the object has changed while it waited behind interval checks: then it is fetched anew, and waits
-/// there no longer.
-async fn turn(context: &Context, uid: &str, (host, is_awaited): (String, bool)) -> Option<Turn> {
-    let woken = context.objects.woken(uid);
-    let woken = woken.notified();
-    if context.objects.take_hurry(uid) || is_awaited {
-        return Some(context.lanes.turn(&host, true).await);
-    }
-    tokio::select! {
-        biased;
-        turn = context.lanes.turn(&host, false) => Some(turn),
-        () = woken => None,
-    }
-}
-
 /// What a visit came to.
 pub(super) struct Done {
     pub(super) ready: bool,
@@ -180,7 +147,8 @@ pub(super) struct Visit<'a> {
     pub(super) object: &'a ImageAttachment,
     pub(super) uid: &'a str,
     ledger: Ledger<'a>,
-    turn: Option<&'a Turn>,
+    /// Whether nobody waits for it.
+    routine: bool,
 }
 
 impl Visit<'_> {
@@ -261,7 +229,7 @@ impl Visit<'_> {
         };
         self.context.objects.has_pull_secrets(self.uid, sources.image_pull_secrets.iter().flatten().cloned().collect());
         let request = match engine::request(&self.object.spec, Some(previous), generation, &sources, verify) {
-            Ok(request) => engine::Request { routine: self.turn.is_some_and(|turn| turn.routine), ..request },
+            Ok(request) => engine::Request { routine: self.routine, ..request },
             Err(problem) => return Ok(Outcome::failed(&problem.into())),
         };
         let journal = StatusJournal { ledger: &self.ledger, object: self.object, now };
@@ -342,6 +310,17 @@ fn first_look(object: &ImageAttachment) -> Option<Duration> {
         && !object.spec.suspend()
         && !is_awaited(object);
     is_at_rest.then(|| schedule::first_look(&object.spec, status, Timestamp::now(), rand::random())).flatten()
+}
+
+/// Where a resource waits for its visit; `hurried`: it, or what it uses, has changed.
+pub(super) fn line_of(stored: &Stored, hurried: bool) -> Line {
+    match stored.object() {
+        Ok(object) if object.metadata.deletion_timestamp.is_none() => {
+            let host = registry_host(&object.spec.image).into();
+            if hurried || is_awaited(&object) { Line::Express(host) } else { Line::Routine(host) }
+        }
+        _ => Line::Free,
+    }
 }
 
 /// Whether somebody waits for what comes of this object: they have asked, or changed it.

@@ -11,6 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus};
 use crate::engine;
 
+use super::queue::Line;
+
 /// When a process that begins looks at a resource at rest for the first time: somewhere within its interval, as `jitter` (0 to 1) says, so
 /// that ten thousand of them are not asked for at once, and not after what is due. `None`: now.
 pub(super) fn first_look(spec: &ImageAttachmentSpec, status: &ImageAttachmentStatus, now: Timestamp, jitter: f64) -> Option<Duration> {
@@ -53,18 +55,33 @@ impl Lanes {
         Self { routine: lane(), express: lane() }
     }
 
-    /// Waits for a turn on `host`; `express` for what somebody waits for.
-    pub(super) async fn turn(&self, host: &str, express: bool) -> Turn {
-        let lane = if express { &self.express } else { &self.routine };
-        let host = {
-            let mut hosts = lane.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-            hosts.retain(|_, semaphore| Arc::strong_count(semaphore) > 1 || semaphore.available_permits() < lane.per_host);
-            hosts.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(lane.per_host))).clone()
+    /// A turn for whoever is first in a line, if there is one now.
+    pub(super) fn offer(&self, line: &Line) -> Option<Turn> {
+        let (lane, host, routine) = match line {
+            Line::Free => return Some(Turn { routine: false, _host: None, _all: None }),
+            Line::Express(host) => (&self.express, host, false),
+            Line::Routine(host) => (&self.routine, host, true),
         };
+        let host = lane.host(host).try_acquire_owned().ok()?;
+        let all = Arc::clone(&lane.all).try_acquire_owned().ok()?;
+        Some(Turn { routine, _host: Some(host), _all: Some(all) })
+    }
+
+    /// Waits for a turn on `host` among what somebody waits for.
+    pub(super) async fn turn(&self, host: &str) -> Turn {
+        let lane = &self.express;
         // The share of the registry first: a pass that waits for its registry must not hold a turn of all.
-        let host = host.acquire_owned().await.ok();
+        let host = lane.host(host).acquire_owned().await.ok();
         let all = Arc::clone(&lane.all).acquire_owned().await.ok();
-        Turn { routine: !express, _host: host, _all: all }
+        Turn { routine: false, _host: host, _all: all }
+    }
+}
+
+impl Lane {
+    fn host(&self, host: &str) -> Arc<Semaphore> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.retain(|_, semaphore| Arc::strong_count(semaphore) > 1 || semaphore.available_permits() < self.per_host);
+        hosts.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.per_host))).clone()
     }
 }
 
@@ -94,27 +111,40 @@ mod tests {
         assert_eq!(look(&moved("2026-11-23T11:00:00Z"), 1.0), None, "it has settled while nobody looked");
     }
 
-    #[tokio::test]
-    async fn a_registry_that_hangs_leaves_turns_to_the_others() {
+    fn routine(host: &str) -> Line {
+        Line::Routine(host.into())
+    }
+
+    #[test]
+    fn a_registry_that_hangs_leaves_turns_to_the_others() {
         let lanes = Lanes::new(16);
-        let mut held = Vec::new();
-        for _ in 0..4 {
-            held.push(lanes.turn("dead.example.com", false).now_or_never().unwrap());
-        }
-        assert!(lanes.turn("dead.example.com", false).now_or_never().is_none());
-        assert!(lanes.turn("alive.example.com", false).now_or_never().is_some());
+        let (dead, alive) = (routine("dead.example.com"), routine("alive.example.com"));
+        let mut held: Vec<Turn> = std::iter::from_fn(|| lanes.offer(&dead)).collect();
+        assert_eq!(held.len(), 4);
+        assert!(lanes.offer(&alive).is_some());
         held.pop();
-        assert!(lanes.turn("dead.example.com", false).now_or_never().is_some());
+        assert!(lanes.offer(&dead).is_some());
+    }
+
+    #[test]
+    fn what_somebody_waits_for_does_not_queue_behind_interval_checks_and_what_needs_no_turn_behind_nothing() {
+        let lanes = Lanes::new(4);
+        let held: Vec<Turn> = ["a", "b", "c", "d", "e"].iter().filter_map(|host| lanes.offer(&routine(host))).collect();
+        assert_eq!(held.len(), 4);
+        let held: Vec<Turn> = ["a", "b", "c", "d", "e"].iter().filter_map(|host| lanes.offer(&Line::Express((*host).into()))).collect();
+        assert_eq!(held.len(), 4);
+        assert!(lanes.offer(&Line::Free).is_some());
     }
 
     #[tokio::test]
-    async fn what_somebody_waits_for_does_not_queue_behind_interval_checks() {
+    async fn a_deletion_waits_among_what_somebody_waits_for_and_comes_before_who_asks_later() {
         let lanes = Lanes::new(4);
-        let mut held = Vec::new();
-        for host in ["a", "b", "c", "d"] {
-            held.push(lanes.turn(host, false).now_or_never().unwrap());
-        }
-        assert!(lanes.turn("e", false).now_or_never().is_none());
-        assert!(lanes.turn("e", true).now_or_never().is_some());
+        let express = Line::Express("a".into());
+        let mut held: Vec<Turn> = std::iter::from_fn(|| lanes.offer(&express)).collect();
+        let mut deletion = Box::pin(lanes.turn("a"));
+        assert!(deletion.as_mut().now_or_never().is_none());
+        held.pop();
+        assert!(lanes.offer(&express).is_none(), "the turn is the deletion's");
+        assert!(deletion.now_or_never().is_some());
     }
 }

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::hash_map::DefaultHasher;
+use std::fmt;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
@@ -24,6 +25,13 @@ use super::reconcile::REQUESTED_AT;
 pub(super) struct Stored {
     metadata: ObjectMeta,
     content: Result<Content, String>,
+}
+
+/// Which resource: what keeps many of them keeps this, and not the client's larger key.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Name {
+    namespace: Option<Box<str>>,
+    name: Box<str>,
 }
 
 #[derive(Debug, Clone)]
@@ -75,19 +83,15 @@ impl Stored {
             Event::InitApply(object) => {
                 let object = Self::of(object);
                 let same = |known: &Arc<Self>| known.metadata == object.metadata;
-                Event::InitApply(known.get(&object.key()).filter(same).map_or(object, |known| Self::clone(&known)))
+                Event::InitApply(known.get(&object.name().key()).filter(same).map_or(object, |known| Self::clone(&known)))
             }
             Event::InitDone => Event::InitDone,
         }
     }
 
-    /// What tells it from others, without what changes.
-    pub(super) fn key(&self) -> ObjectRef<Self> {
-        let key = ObjectRef::new(self.metadata.name.as_deref().unwrap_or_default());
-        match &self.metadata.namespace {
-            Some(namespace) => key.within(namespace),
-            None => key,
-        }
+    /// What tells it from others.
+    pub(super) fn name(&self) -> Name {
+        Name::new(self.metadata.namespace.as_deref(), self.metadata.name.as_deref().unwrap_or_default())
     }
 
     /// The object, without what nobody reads.
@@ -103,6 +107,34 @@ impl Stored {
     /// What is known without a look into it; `None` where it cannot be read.
     pub(super) fn summary(&self) -> Option<&Summary> {
         self.content.as_ref().ok().map(|content| &content.summary)
+    }
+}
+
+impl Name {
+    pub(super) fn new(namespace: Option<&str>, name: &str) -> Self {
+        Self { namespace: namespace.map(Into::into), name: name.into() }
+    }
+
+    pub(super) const fn namespace(&self) -> &Option<Box<str>> {
+        &self.namespace
+    }
+
+    /// What a store knows it by.
+    pub(super) fn key(&self) -> ObjectRef<Stored> {
+        let key = ObjectRef::new(&self.name);
+        match &self.namespace {
+            Some(namespace) => key.within(namespace),
+            None => key,
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{namespace}/{}", self.name),
+            None => f.write_str(&self.name),
+        }
     }
 }
 

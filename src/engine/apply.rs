@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, join_all, try_join_all};
 use tokio::time::{Instant, timeout_at};
 
@@ -221,20 +222,22 @@ pub(super) async fn push_all(
 ) -> Vec<(Result<Pushed, Failure>, Vec<Note>)> {
     let wanted: BTreeMap<Digest, Bytes> =
         pushes.iter().flat_map(|push| &push.blobs).map(|bytes| (Digest::sha256(bytes), bytes.clone())).collect();
-    let uploads = join_all(wanted.into_iter().map(|(digest, bytes)| async move {
-        let answer = timeout_at(deadline, session.put_blob(bytes)).await;
-        (digest, answer.map_err(|_| timed_out.clone()).and_then(|answer| answer.map_err(Failure::from)))
-    }));
-    let (uploads, empty) = tokio::join!(uploads, empty);
-    let empty = empty.err().map(|failure| (Descriptor::empty().digest, failure));
-    let uploaded = uploads.into_iter().filter_map(|(digest, answer)| Some((digest, answer.err()?)));
-    let failed: BTreeMap<Digest, Failure> = empty.into_iter().chain(uploaded).collect();
-    let failed = &failed;
+    let uploads = wanted.into_iter().map(|(digest, bytes)| {
+        let upload = async move {
+            let answer = timeout_at(deadline, session.put_blob(bytes)).await;
+            answer.map_err(|_| timed_out.clone()).and_then(|answer| answer.map(drop).map_err(Failure::from))
+        };
+        (digest, upload.boxed().shared())
+    });
+    // Each manifest waits for its own blobs, which it may share with others.
+    let blobs: BTreeMap<Digest, Provided<'_>> = uploads.chain([(Descriptor::empty().digest, empty.boxed().shared())]).collect();
+    let blobs = &blobs;
     join_all(pushes.iter().map(|push| async move {
         let mut notes = Vec::new();
         let needed = push.blobs.iter().map(|bytes| Digest::sha256(bytes)).chain([Descriptor::empty().digest]);
-        if let Some(failure) = needed.into_iter().find_map(|digest| failed.get(&digest)) {
-            return (Err(failure.clone()), notes);
+        let provided = join_all(needed.filter_map(|digest| blobs.get(&digest).cloned())).await;
+        if let Some(failure) = provided.into_iter().find_map(Result::err) {
+            return (Err(failure), notes);
         }
         let answer = timeout_at(deadline, push_one(session, push, &mut notes)).await;
         (answer.unwrap_or_else(|_| Err(timed_out.clone())), notes)

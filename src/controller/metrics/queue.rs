@@ -1,6 +1,6 @@
-//! The queue: resources whose time has come and that wait for a turn (see [`super::super::schedule`]), in client-go's words.
+//! The queue: resources whose time has come and that wait for a turn (see [`super::super::queue`]), in client-go's words.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -28,13 +28,6 @@ pub(in crate::controller) struct Queue {
     time: Family<Named, Histogram>,
 }
 
-/// A resource that waits for its turn; the wait ends when this is dropped.
-#[derive(Debug)]
-pub(in crate::controller) struct Waiting<'a> {
-    queue: &'a Queue,
-    since: Instant,
-}
-
 impl Queue {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let queue = Self {
@@ -53,20 +46,20 @@ impl Queue {
         queue
     }
 
-    pub(in crate::controller) fn waiting(&self) -> Waiting<'_> {
-        self.depth.get_or_create(&OURS).inc();
+    pub(in crate::controller) fn added(&self) {
         self.adds.get_or_create(&OURS).inc();
-        Waiting { queue: self, since: Instant::now() }
+    }
+
+    pub(in crate::controller) fn set_depth(&self, waiting: usize) {
+        self.depth.get_or_create(&OURS).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    /// A visit began after so long a wait.
+    pub(in crate::controller) fn began(&self, waited: Duration) {
+        self.time.get_or_create(&OURS).observe(waited.as_secs_f64());
     }
 
     pub(in crate::controller) fn put_off(&self) {
         self.retries.get_or_create(&OURS).inc();
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.queue.depth.get_or_create(&OURS).dec();
-        self.queue.time.get_or_create(&OURS).observe(self.since.elapsed().as_secs_f64());
     }
 }
