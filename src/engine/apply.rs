@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, Shared, join_all, try_join_all};
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::{Reason, TargetState, TargetStatus};
-use crate::attachment::{Action, Attachment, Created, Entry, Existing, Listed, Problem, TargetPlan};
+use crate::attachment::{Action, Attachment, Created, Entry, Existing, FutureMark, Listed, Problem, TargetPlan};
 use crate::oci::{Descriptor, Digest, annotation, media_type};
 use crate::registry::{FallbackChange, ListingSource, Locator, RegistryError, Session};
 
@@ -76,10 +76,13 @@ impl Pass<'_> {
         let mut retry_after = targets.iter().filter_map(|target| target.retry_after).max();
         // What status says was about to be pushed, and never was.
         let absent: Vec<Digest> = targets.iter().flat_map(|target| target.unlisted.absent.iter().cloned()).collect();
+        if let Ok(words) = &mut outcome.resolved {
+            // A message has an end, and what it tells of a mark of the future says when to look again: the first comes first.
+            let mut notes: Vec<&String> = plans.iter().flat_map(|plan| &plan.notes).collect();
+            notes.sort_by_cached_key(|note| FutureMark::first_in(note));
+            words.extend(notes.into_iter().cloned());
+        }
         for (target, plan) in targets.iter().zip(plans) {
-            if let (Ok(words), false) = (&mut outcome.resolved, plan.notes.is_empty()) {
-                words.extend(plan.notes.iter().cloned());
-            }
             self.warn_of_many(&mut outcome, &target.observed.subject, &target.extent);
             match &plan.action {
                 Action::Refuse(problem) => set(&mut table, target.row, |row| rows::fail(row, &problem.clone().into())),

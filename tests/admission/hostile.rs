@@ -1,6 +1,6 @@
 //! Pods of a tenant who means no good: what their images and registries cost the others, and what they get to see.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use affix_testbed::hostile::{Fault, HostileRegistry, Matcher};
 use futures::future::join_all;
@@ -13,8 +13,12 @@ use crate::place::Place;
 
 /// A webhook that knows that these registries speak plain HTTP.
 async fn webhook(registries: &[&HostileRegistry]) -> Direct {
+    webhook_with(registries, lookups()).await
+}
+
+async fn webhook_with(registries: &[&HostileRegistry], lookups: Lookups) -> Direct {
     let insecure = registries.iter().map(|registry| registry.host().parse().unwrap()).collect();
-    Direct::start(ServerLimits::default(), Lookups { insecure_registries: insecure, ..lookups() }).await
+    Direct::start(ServerLimits::default(), Lookups { insecure_registries: insecure, ..lookups }).await
 }
 
 /// The answer to a pod of `namespace` with these images. No label can be read here, so there are only warnings.
@@ -82,14 +86,14 @@ async fn a_registry_that_fails_on_one_repository_is_still_asked_about_the_others
 #[tokio::test]
 async fn of_a_pod_with_thousands_of_images_some_are_looked_at_and_it_is_admitted() {
     let registry = HostileRegistry::start().await.unwrap();
-    let webhook = webhook(&[&registry]).await;
+    let webhook = webhook_with(&[&registry], Lookups { timeout: Duration::from_secs(20), ..lookups() }).await;
     let client = webhook.client();
     let images: Vec<String> = (0..5000).map(|nth| format!("{}/repo-{nth}/app:v1", registry.host())).collect();
     let answer = ask(&webhook, &client, "tenant", &images).await;
     assert_eq!(answer["response"]["allowed"], true);
     assert_eq!(warnings(&answer).len(), 16, "{answer}");
     let asked: std::collections::BTreeSet<String> = registry.requests().iter().map(|request| request.path.clone()).collect();
-    assert!(asked.len() <= 64, "{} repositories were asked about", asked.len());
+    assert!((1..=64).contains(&asked.len()), "{} repositories were asked about", asked.len());
 }
 
 #[tokio::test]

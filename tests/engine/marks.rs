@@ -1,7 +1,8 @@
 //! End of life as readers see it, over several passes.
 
 use affix::api::{Origin, Reason};
-use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Quirks};
+use affix::attachment::FutureMark;
+use affix_testbed::hostile::{Fault, HostileRegistry, Image, Matcher, Quirks};
 use serde_json::json;
 
 use crate::resource::{CREATED, DATE, MARK, Resource, attach, mark};
@@ -92,6 +93,27 @@ async fn a_mark_from_the_future_is_ignored_and_said() {
     let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Report"));
     resource.ready().await;
     assert!(resource.resolved().contains("claims to be made in the future"), "{}", resource.resolved());
+}
+
+#[tokio::test]
+async fn of_marks_from_the_future_on_many_targets_the_one_that_counts_first_is_told_first() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let platforms: Vec<String> = (0..20).map(|nth| format!("linux/arm/v{nth}")).collect();
+    let image = registry.image("team/app", "v1").platforms(platforms.iter().map(String::as_str)).push();
+    for (nth, child) in image.children.iter().enumerate() {
+        let size = usize::try_from(child.entry["size"].as_u64().unwrap()).unwrap();
+        let media_type = child.entry["mediaType"].as_str().unwrap().to_owned();
+        let child = Image { digest: child.digest.clone(), media_type, size, ..image.clone() };
+        let created = format!("{}-01-01T00:00:00Z", 2099 - nth);
+        attach(&registry, &child, MARK, json!({CREATED: created, DATE: "2027-01-01"}));
+    }
+    let mut spec = mark(&registry.reference(&image.pinned()), "2026-01-01", "Report");
+    spec["targets"] = json!({"scope": "Platforms"});
+    let mut resource = Resource::new(spec);
+    resource.ready().await;
+    // A message has an end, and what is told is what tells when to look again.
+    let first = FutureMark::first_in(resource.resolved()).map(|time| time.to_string());
+    assert_eq!(first.as_deref(), Some("2080-01-01T00:00:00Z"), "{}", resource.resolved());
 }
 
 #[tokio::test]
