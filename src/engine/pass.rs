@@ -277,22 +277,21 @@ impl Pass<'_> {
         timeout_at(self.deadline, work).await.map_err(|_| self.timed_out())
     }
 
+    /// A pass that time has cut short. What it did stays, and a registry that is slow now may not be so later: whichever of the two
+    /// limits it was, it is tried again.
     pub(super) fn timed_out(&self) -> Failure {
         let (asked, allowed) = (self.request.timeout, self.engine.options.bounded(self.request.timeout));
-        let seconds = asked.as_secs_f64();
-        if allowed < asked {
-            return Failure::new(
-                Reason::LimitExceeded,
-                format_args!(
-                    "the pass was not done within {} s, the operator's limit for one pass, where spec.timeout asks for {seconds} s",
-                    allowed.as_secs_f64()
-                ),
-            );
-        }
-        Failure::new(
-            Reason::RegistryUnavailable,
-            format_args!("{} did not answer within spec.timeout ({seconds} s)", self.request.intent.reference.host),
-        )
+        let (host, asked_seconds) = (&self.request.intent.reference.host, asked.as_secs_f64());
+        let message = if allowed < asked {
+            format!(
+                "{host} is slow: the pass was not done within {} s, the operator's limit for one pass (--max-pass-time), where spec.timeout \
+                 asks for {asked_seconds} s",
+                allowed.as_secs_f64()
+            )
+        } else {
+            format!("{host} did not answer within spec.timeout ({asked_seconds} s)")
+        };
+        Failure::new(Reason::RegistryUnavailable, message)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Threats that need a cluster to be shown: T1, T3, T5, T22 and T23.
 
-use affix::api::Reason;
+use affix::api::{ConditionType, Reason, find_condition};
 use affix_testbed::hostile::{Account, Fault, Filtering, HostileRegistry, Matcher, Op, Paging, Reply};
 use affix_testbed::registry::Registry;
 use kube::config::Kubeconfig;
@@ -104,16 +104,22 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
 }
 
 #[tokio::test]
-async fn t3_the_time_of_a_pass_has_a_limit_that_is_a_flag_and_its_message_names_both_times() {
+async fn t3_a_pass_that_the_operators_limit_cuts_short_names_both_times_and_is_tried_again_once_the_registry_is_quicker() {
     let namespace = Namespace::new("t3-time").await;
     let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.reference(&host(&registry, "v1").name());
+    let image = registry.reference(&host(&registry, "v1").pinned());
     registry.fault(Matcher::on(Op::ManifestGet), Fault::Hang);
     let _controller = Controller::start_with(&namespace, &["--max-pass-time", "2s"]).await;
-    namespace.apply("time", with(note(&image), json!({"timeout": "1m"}))).await;
-    let message = namespace.refused("time", Reason::LimitExceeded).await;
-    let said = "the pass was not done within 2 s, the operator's limit for one pass, where spec.timeout asks for 60 s";
+    // Neither the interval nor a new digest brings it back.
+    namespace.apply("time", with(note(&image), json!({"timeout": "1m", "interval": "24h"}))).await;
+    let message = namespace.refused("time", Reason::RegistryUnavailable).await;
+    let said = "the pass was not done within 2 s, the operator's limit for one pass (--max-pass-time), where spec.timeout asks for 60 s";
     assert!(message.contains(said), "{message}");
+    let conditions = namespace.status("time").await.conditions;
+    let is_there = |kind| find_condition(&conditions, kind).is_some();
+    assert!(is_there(ConditionType::Reconciling) && !is_there(ConditionType::Stalled), "{conditions:#?}");
+    registry.calm();
+    namespace.ready("time").await;
     namespace.check_rules().await;
 }
 
