@@ -105,7 +105,7 @@ async fn platform_of(session: &Session, image: &ImageManifest, limits: &Limits) 
         return Ok(None);
     }
     match session.blob(&image.config, limits.blob_bytes).await {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Ok(bytes) => Ok(Platform::of_config(&bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }

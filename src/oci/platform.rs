@@ -25,7 +25,21 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<St
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// Longest part of a platform in a config that is believed, in bytes.
+const LONGEST: usize = 255;
+
 impl Platform {
+    /// The platform that an image's config names (image-spec, config.md), if it names one. Nothing else of the config is kept, however
+    /// much it holds: labels may be long, and a history too.
+    #[must_use]
+    pub fn of_config(bytes: &[u8]) -> Option<Self> {
+        // Whatever is no object would be quoted whole by the parser's refusal.
+        let is_object = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+        let named: Self = is_object.then(|| serde_json::from_slice(bytes).ok()).flatten()?;
+        let longest = [&named.os, &named.architecture, &named.os_version, &named.variant].map(String::len).into_iter().max();
+        (longest <= Some(LONGEST)).then_some(named)
+    }
+
     /// Whether nothing is known, neither the system nor the architecture.
     #[must_use]
     pub fn is_empty(&self) -> bool {

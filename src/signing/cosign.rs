@@ -17,7 +17,7 @@ use crate::oci::{Algorithm, Descriptor, Digest, ImageManifest};
 use super::cosign_key::CosignKey;
 use super::dsse::{Envelope, pre_authentication_encoding};
 use super::error::KeyError;
-use super::signer::{Shape, Signature, Signer};
+use super::signer::{Shape, Signature, Signer, read_part};
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
@@ -87,9 +87,9 @@ impl Signer for CosignSigner {
         if !self.shape.fits(manifest, &subject.digest) || !Shape::holds(manifest, layer) {
             return false;
         }
-        let Ok(bundle) = serde_json::from_slice::<Bundle>(layer) else { return false };
+        let Some(bundle) = read_part::<Bundle>(layer) else { return false };
         let Some((payload, signature)) = bundle.dsse_envelope.open() else { return false };
-        let Ok(statement) = serde_json::from_slice::<Statement>(&payload) else { return false };
+        let Some(statement) = read_part::<Statement>(&payload) else { return false };
         bundle.media_type == BUNDLE
             && bundle.verification_material.public_key.hint == self.hint
             && bundle.dsse_envelope.payload_type == IN_TOTO

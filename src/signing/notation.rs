@@ -18,7 +18,7 @@ use crate::oci::{Descriptor, Digest, ImageManifest};
 use super::certificate_chain::CertificateChain;
 use super::error::KeyError;
 use super::notation_key::NotationKey;
-use super::signer::{Shape, Signature, Signer, seconds};
+use super::signer::{Shape, Signature, Signer, read_part, seconds};
 
 const ENVELOPE: &str = "application/jose+json";
 const PAYLOAD: &str = "application/vnd.cncf.notary.payload.v1+json";
@@ -114,7 +114,7 @@ impl Signer for NotationSigner {
         if !self.shape.fits(manifest, &subject.digest) || !Shape::holds(manifest, layer) {
             return false;
         }
-        let Ok(envelope) = serde_json::from_slice::<Envelope>(layer) else { return false };
+        let Some(envelope) = read_part::<Envelope>(layer) else { return false };
         let Some(payload) = decode::<Value>(&envelope.payload) else { return false };
         let Some(protected) = decode::<Protected>(&envelope.protected) else { return false };
         let Ok(signature) = URL_SAFE_NO_PAD.decode(&envelope.signature) else { return false };
@@ -155,7 +155,7 @@ fn encode<T: Serialize>(part: &T) -> String {
 }
 
 fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+    read_part(&URL_SAFE_NO_PAD.decode(part).ok()?)
 }
 
 fn whole_seconds(expiry: Duration) -> Result<SignedDuration, KeyError> {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use serde::de::DeserializeOwned;
 
-use crate::oci::{Descriptor, Digest, ImageManifest, annotation, media_type};
+use crate::oci::{Descriptor, Digest, ImageManifest, annotation, media_type, most_values};
 
 use super::error::KeyError;
 
@@ -106,4 +107,25 @@ pub struct Signature {
 /// An instant as signatures write it: RFC 3339, whole seconds, UTC.
 pub(super) fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Most values of a part of a signature that is compared with ours.
+const MOST_VALUES: usize = 1000;
+
+/// A part of somebody's signature, where it is of this form and of no more values than a signature has use for: what is not equal
+/// anyway costs no memory.
+pub(super) fn read_part<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    (most_values(bytes) <= MOST_VALUES).then(|| serde_json::from_slice(bytes).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_signature_is_read_up_to_a_thousand_values() {
+        let list = |values: usize| format!("[{}]", vec!["0"; values].join(","));
+        assert_eq!(read_part::<Vec<u8>>(list(MOST_VALUES).as_bytes()), Some(vec![0; MOST_VALUES]));
+        assert_eq!(read_part::<Vec<u8>>(list(MOST_VALUES + 1).as_bytes()), None);
+    }
 }

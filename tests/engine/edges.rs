@@ -40,6 +40,36 @@ async fn a_single_manifest_whose_config_is_none_of_an_image_is_a_target_without_
     assert!(registry.requests_that(&Matcher::on(Op::BlobGet)).is_empty(), "a config of another kind says nothing of a platform");
 }
 
+/// Puts a single manifest whose config is this.
+fn single(registry: &HostileRegistry, tag: &str, config: &str) {
+    let digest = registry.store().put_blob("team/app", config.to_owned());
+    let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": config.len()});
+    let image = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [], "config": config});
+    registry.store().put_manifest("team/app", Some(tag), MANIFEST, image.to_string());
+}
+
+#[tokio::test]
+async fn a_config_with_a_long_label_and_very_many_values_tells_its_platform_and_one_with_an_endless_platform_tells_none() {
+    let registry = registry().await;
+    let (label, history) = ("l".repeat(1 << 20), "{},".repeat(500_000));
+    let large = format!(r#"{{"config":{{"Labels":{{"l":"{label}"}}}},"history":[{history}{{}}],"os":"linux","architecture":"amd64"}}"#);
+    let endless = json!({"os": "o".repeat(3 << 20), "architecture": "amd64"}).to_string();
+    let text = json!("\u{7f}".repeat(3 << 20)).to_string();
+    for (tag, config, expected) in [("large", large, Some("linux/amd64")), ("endless", endless, None), ("text", text, None)] {
+        single(&registry, tag, &config);
+        let resource = passed(&registry, &format!("team/app:{tag}")).await;
+        assert_eq!(resource.status.attached.as_deref(), Some("1/1"), "{tag}: {:#?}", resource.status);
+        assert_eq!(resource.status.targets[0].platform.as_deref(), expected, "{tag}");
+    }
+    // What names no platform is none that was asked for.
+    let mut spec = note(&registry.reference("team/app:endless"), "chosen");
+    spec["targets"] = json!({"platforms": ["linux/amd64"]});
+    let mut chosen = Resource::new(spec);
+    chosen.pass().await;
+    let status = serde_json::to_string(&chosen.status).unwrap();
+    assert!(status.contains("NoMatchingPlatform") && status.len() < 4096, "{} bytes", status.len());
+}
+
 #[tokio::test]
 async fn two_digests_of_one_platform_are_two_targets_and_so_are_windows_versions_and_an_entry_without_a_platform() {
     let registry = registry().await;

@@ -86,8 +86,7 @@ impl Gatherer<'_> {
             return None;
         }
         let bytes = self.session.blob(config, self.limits.blob_bytes).await.ok()?;
-        let platform: Platform = serde_json::from_slice(&bytes).ok()?;
-        (!platform.is_empty()).then(|| platform.to_string())
+        Platform::of_config(&bytes).filter(|platform| !platform.is_empty()).map(|platform| platform.to_string())
     }
 
     /// The entries of an index, each digest once.
