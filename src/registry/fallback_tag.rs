@@ -363,7 +363,9 @@ impl<'a> Rewrite<'a> {
     async fn prove(&mut self, written: Option<Digest>, before: Option<Digest>, mut good: u32) -> Result<Proof, RegistryError> {
         let mut stale = 0;
         let longest = self.session.inner.upstream.longest_rewrite();
-        sleep(pause(longest, self.others, rand::random())).await;
+        // The tags of a pass share the first draw: with one for each, the longest of all their pauses would count.
+        let random = if self.attempts > 1 { rand::random() } else { self.session.inner.swing };
+        sleep(pause(longest, self.others, random)).await;
         loop {
             let current = self.read().await?.tag;
             let digest = current.as_ref().map(|tag| tag.digest.clone());

@@ -111,6 +111,7 @@ impl Registries {
                 requests: AtomicU64::new(0),
                 received: AtomicU64::new(0),
                 seen_tags: Mutex::default(),
+                swing: rand::random(),
             }),
             deadline: None,
             routine: false,
@@ -144,6 +145,8 @@ pub(super) struct Inner {
     received: AtomicU64,
     /// Subjects whose fallback tag was read in this pass and was there.
     seen_tags: Mutex<HashSet<Digest>>,
+    /// Uniform in 0 to 1: what tells the pauses of this pass from those of others who write the same tags at the same time.
+    pub(super) swing: f64,
 }
 
 impl Inner {
