@@ -3,6 +3,7 @@
 //! An operator of all namespaces and labels has them in the store of its watch. One that watches a part (`--watch-namespaces`,
 //! `--watch-label-selector`) asks the API server for all of them, since what it does not watch may want the same attachments.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use kube::ResourceExt as _;
@@ -32,6 +33,12 @@ impl Neighbours {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(store);
     }
 
+    /// The UIDs of all of them.
+    fn uids(&self) -> HashSet<String> {
+        let stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.iter().flat_map(Store::state).filter_map(|stored| stored.uid()).collect()
+    }
+
     /// Those that may speak of the repository. What was written and has not come back yet may speak of another than the store knows.
     fn stored(&self, reference: &Reference, objects: &Objects) -> Vec<ImageAttachment> {
         let written = objects.written();
@@ -45,6 +52,11 @@ impl Neighbours {
 }
 
 impl Context {
+    /// Forgets what went while a watch was broken: nobody tells of it.
+    pub(super) fn forget_the_gone(&self) {
+        self.objects.keep(&self.neighbours.uids());
+    }
+
     /// Every resource that is not being deleted and may speak of the repository of `reference`, each with the newest status that this
     /// process knows of it; others may be among them.
     ///

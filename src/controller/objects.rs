@@ -82,6 +82,15 @@ impl Objects {
         }
     }
 
+    /// Forgets all but those that are `present`.
+    pub(super) fn keep(&self, present: &HashSet<String>) {
+        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.retain(|uid, remembered| {
+            remembered.gone |= !present.contains(uid);
+            !remembered.gone || remembered.visits > 0
+        });
+    }
+
     /// The watch has brought an object; `hash` is of what a visit of it depends on.
     pub(super) fn saw(&self, uid: &str, resource_version: Option<&str>, hash: u64) -> Seen {
         self.with(uid, |remembered| {
@@ -249,6 +258,20 @@ mod tests {
         assert!(objects.with("u", |remembered| remembered.work.is_some()));
         objects.visit_ended("u");
         assert!(objects.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_went_while_nobody_told_of_it_is_forgotten_and_what_is_being_visited_once_that_has_ended() {
+        let objects = Objects::default();
+        for uid in ["there", "gone", "visited"] {
+            objects.saw(uid, Some("1"), 0);
+        }
+        objects.visit_begins("visited");
+        objects.keep(&HashSet::from(["there".to_owned()]));
+        let known = || objects.0.lock().unwrap().keys().cloned().collect::<BTreeSet<String>>();
+        assert_eq!(known(), BTreeSet::from(["there", "visited"].map(str::to_owned)));
+        objects.visit_ended("visited");
+        assert_eq!(known(), BTreeSet::from(["there".to_owned()]));
     }
 
     #[test]

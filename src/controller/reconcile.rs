@@ -32,6 +32,9 @@ use super::stored::{Stored, Summary};
 pub(super) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 /// What is due at once is looked at after this, so that nothing that is always due keeps an operator busy.
 const SOONEST: Duration = Duration::from_secs(1);
+/// How long a visit waits for the definition. Then the resource waits in the queue again: it may have been deleted meanwhile, and one that
+/// is being deleted waits for no definition.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Reconciles one object while this process leads; answers after which time it is visited next without a change. It never fails:
 /// whatever goes wrong decides when that is.
@@ -39,7 +42,8 @@ pub(super) async fn reconcile(object: Arc<Stored>, begun: Begun, turn: Turn) -> 
     let context = &begun.context;
     let Some(term) = context.leadership.term() else { return Some(Duration::ZERO) };
     if object.meta().deletion_timestamp.is_none() && !context.definition.fits() {
-        return context.definition.awaited().await.then_some(Duration::ZERO);
+        let fits = tokio::time::timeout(LONGEST_WAIT, context.definition.awaited()).await;
+        return fits.unwrap_or(true).then_some(Duration::ZERO);
     }
     tokio::select! {
         biased;

@@ -97,6 +97,7 @@ impl Sight {
             }
             Ok(Event::InitDone) => {
                 self.readiness.done(&self.scope);
+                self.context.forget_the_gone();
                 std::mem::take(&mut self.listed)
             }
             Ok(Event::Init) => Vec::new(),
