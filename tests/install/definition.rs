@@ -1,6 +1,6 @@
 //! An operator that is newer than the definition of its resource, or has none: what it says, and that it goes on by itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -9,7 +9,7 @@ use crate::access::effective;
 use crate::cluster::{Cluster, PATIENCE, POLL};
 use crate::golden::read;
 use crate::helm::NAMESPACE;
-use crate::operator::{DEPLOYMENT, Job, Operator, values_for_here};
+use crate::operator::{DEPLOYMENT, Job, MORTAL, Operator, values_for_here};
 
 /// The definition of the older chart.
 fn older() -> Value {
@@ -101,6 +101,14 @@ async fn an_operator_that_is_newer_than_its_definition_says_so_and_works_once_th
         if is_observed { Ok(()) } else { Err(format!("{object:#}")) }
     };
     operator.wait(observed).await.unwrap();
+    cluster.apply(&job.objects()).await;
+    let resources = cluster.attachments("team-a");
+    let held = || async {
+        let object = resources.get_opt(MORTAL).await.map_err(|error| error.to_string())?;
+        let is_held = object.is_some_and(|object| object.status.and_then(|status| status.attached).is_some());
+        if is_held { Ok(()) } else { Err("it is not attached".to_owned()) }
+    };
+    operator.wait(held).await.unwrap();
     define(&cluster, &without_status(current())).await;
     let deadline = Instant::now() + PATIENCE;
     while cluster.plane.kubectl([&["get", "--subresource=status"], &ANONYMOUS[..]].concat()).await.unwrap().status.success() {
@@ -109,6 +117,15 @@ async fn an_operator_that_is_newer_than_its_definition_says_so_and_works_once_th
     }
     let digest = job.move_tag();
     waits_because(&operator, "the definition has no status subresource").await;
+    // What is deleted while it waits for the definition goes all the same, as its namespace may have to.
+    let asked = "reconcile.fluxcd.io/requestedAt=now";
+    cluster.kubectl(&["annotate", "ia", MORTAL, "--namespace", "team-a", asked]).await;
+    sleep(Duration::from_secs(2)).await;
+    cluster.kubectl(&["delete", "ia", MORTAL, "--namespace", "team-a", "--wait=false"]).await;
+    let gone = || async {
+        if resources.get_opt(MORTAL).await.is_ok_and(|object| object.is_none()) { Ok(()) } else { Err(format!("{MORTAL} stays")) }
+    };
+    operator.wait(gone).await.unwrap();
     define(&cluster, &current()).await;
     operator.ready().await.unwrap();
     let followed = || async {
