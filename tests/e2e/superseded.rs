@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use affix::api::{ImageAttachmentStatus, TargetState};
+use affix::api::{ImageAttachmentStatus, Reason, TargetState};
 use affix_testbed::hostile::{Fault, Matcher, Op, Stage};
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::peer::Peer;
 use affix_testbed::registry::Registry;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::controller::Controller;
-use crate::images::{END_OF_LIFE, LIFECYCLE, host, listed, manifests, registries, scriptable, summary};
+use crate::images::{END_OF_LIFE, LIFECYCLE, host, listed, manifests, registries, scriptable, summary, with};
 use crate::namespace::Namespace;
 use crate::readers;
 
@@ -247,6 +248,77 @@ async fn a_tag_that_is_deleted_has_not_moved() {
         assert!(status.superseded.is_empty(), "{status:#?}");
         assert_eq!(marks(registry, &namespace, &a1a1, a1a1.digest()).await, 0);
     }
+    drop(controller);
+}
+
+#[tokio::test]
+async fn a_move_while_the_resource_is_suspended_counts_from_when_it_goes_on() {
+    let namespace = Namespace::new("paused").await;
+    let controller = Controller::start(&namespace).await;
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        let a1a1 = push(registry, old(), "v1").await;
+        let (name, spec) = (format!("app-{nth}"), watch(&a1a1.tagged(), json!({})));
+        namespace.apply(&name, spec.clone()).await;
+        until(&namespace, &name, |status| reason(status) == "Watching").await;
+        namespace.apply(&name, with(spec.clone(), json!({"suspend": true}))).await;
+        namespace.refused(&name, Reason::Suspended).await;
+
+        let between = push(registry, Index::new().image(Image::new("linux/amd64", "between")), "v1").await;
+        push(registry, new(), "v1").await;
+        // Longer than an interval, and asked for.
+        namespace.ask(&name, "while suspended").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let status = namespace.status(&name).await;
+        assert!(status.superseded.is_empty() && reason(&status) == "Suspended", "{status:#?}");
+        assert_eq!(marks(registry, &namespace, &a1a1, a1a1.digest()).await, 0);
+
+        let resumed = Timestamp::now();
+        namespace.apply(&name, with(spec, json!({"suspend": false}))).await;
+        let status = until(&namespace, &name, moved).await;
+        let left: Vec<_> = status.superseded.iter().map(|left| left.digest.as_str()).collect();
+        assert_eq!(left, [a1a1.digest()], "what the tag named in between was never seen: {}", between.digest());
+        // The time in status is of whole seconds.
+        let moved_at = status.superseded[0].moved_at.0;
+        assert!(moved_at.as_second() >= resumed.as_second(), "{moved_at} is before {resumed}");
+        let expected = [(a1a1.digest(), 1), (a1a1.digest_of("linux/amd64").unwrap(), 1), (a1a1.digest_of("linux/arm64").unwrap(), 0)];
+        for (digest, expected) in expected.into_iter().chain([(between.digest(), 0)]) {
+            assert_eq!(marks(registry, &namespace, &a1a1, digest).await, expected, "{digest}");
+        }
+    }
+    namespace.check_rules().await;
+    drop(controller);
+}
+
+#[tokio::test]
+async fn a_move_that_settles_is_forgotten_where_the_tag_moves_back_while_the_resource_is_suspended() {
+    let namespace = Namespace::new("paused-back").await;
+    let controller = Controller::start(&namespace).await;
+    for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
+        let a1a1 = push(registry, old(), "v1").await;
+        let (name, spec) = (format!("app-{nth}"), watch(&a1a1.tagged(), json!({"settle": "1h"})));
+        namespace.apply(&name, spec.clone()).await;
+        until(&namespace, &name, |status| reason(status) == "Watching").await;
+        let z1z1 = push(registry, new(), "v1").await;
+        let status = until(&namespace, &name, |status| status.superseded.len() == 1).await;
+        let settling = status.superseded.clone();
+        assert_eq!((settling[0].digest.as_str(), settling[0].state), (a1a1.digest(), TargetState::Pending));
+
+        namespace.apply(&name, with(spec.clone(), json!({"suspend": true}))).await;
+        namespace.refused(&name, Reason::Suspended).await;
+        push(registry, old(), "v1").await;
+        assert_eq!(namespace.status(&name).await.superseded, settling, "what is known stays");
+        namespace.apply(&name, with(spec, json!({"suspend": false}))).await;
+        let named = |status: &ImageAttachmentStatus| status.image.as_ref().map(|image| image.digest.clone());
+        let back = a1a1.digest().to_owned();
+        let status = until(&namespace, &name, |status| reason(status) == "Watching" && named(status).as_ref() == Some(&back)).await;
+        // Now it is the other one that the tag has left.
+        let left: Vec<_> = status.superseded.iter().map(|left| (left.digest.as_str(), left.state)).collect();
+        assert_eq!(left, [(z1z1.digest(), TargetState::Pending)]);
+        for digest in [a1a1.digest(), z1z1.digest()] {
+            assert_eq!(marks(registry, &namespace, &a1a1, digest).await, 0, "{digest}");
+        }
+    }
+    namespace.check_rules().await;
     drop(controller);
 }
 
