@@ -1,5 +1,7 @@
 //! `affix controller`: the operator. The flags are Flux's where Flux has them.
 
+use std::collections::BTreeSet;
+
 use clap::Args as ClapArgs;
 
 use crate::api::GoDuration;
@@ -124,7 +126,8 @@ impl Args {
             addresses: self.addresses.into(),
             leader_election: self.election.options(self.watch_label_selector.as_deref()),
             watch_label_selector: self.watch_label_selector,
-            watch_namespaces: self.watch_namespaces,
+            // Each has one watch: of two on one namespace, either would take what it sees for known by the other.
+            watch_namespaces: BTreeSet::from_iter(self.watch_namespaces).into_iter().collect(),
             concurrent: self.concurrent,
             min_retry_delay: self.min_retry_delay.get(),
             max_retry_delay: self.max_retry_delay.get(),
@@ -140,5 +143,24 @@ impl Args {
                 ..EngineOptions::default()
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn a_namespace_that_is_named_twice_is_watched_once() {
+        let command = Command::parse_from(["affix", "--watch-namespaces", "team-b,team-a", "--watch-namespaces", "team-b"]);
+        assert_eq!(command.args.options().watch_namespaces, ["team-a", "team-b"]);
     }
 }
