@@ -238,25 +238,13 @@ async fn no_process_writes_a_list_without_an_entry_that_was_in_it_when_it_last_r
             let entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": child.to_string().len(), "x": [1.50]});
             store.append_fallback("team/app", &subject, entry);
         };
-        // Writes of others come between an answer and this look at the store: what was there before and after it is in the answer.
-        let begun: Reads = Arc::default();
-        let listed_now = {
-            let (store, tag) = (registry.store(), tag.clone());
-            move || store.raw_tag("team/app", &tag).map(|bytes| digests(&bytes)).unwrap_or_default()
-        };
-        registry.hook_at(Stage::Before, Matcher::on(Op::ManifestGet).reference(&*tag), {
-            let (begun, listed_now) = (Arc::clone(&begun), listed_now.clone());
-            move |request| {
-                begun.lock().unwrap().extend(user(&request).map(|user| (user, listed_now())));
-                async {}
-            }
-        });
+        // Writes of others come between an answer and this look at the store, so the answer itself says what was read.
         registry.hook_at(Stage::After, Matcher::on(Op::ManifestGet).reference(&*tag), {
-            let reads = Arc::clone(&reads);
+            let (reads, store) = (Arc::clone(&reads), registry.store());
             move |request| {
+                let served = request.served.as_deref().and_then(|digest| store.manifest("team/app", digest));
                 if let Some(user) = user(&request) {
-                    let before = begun.lock().unwrap().remove(&user).unwrap_or_default();
-                    reads.lock().unwrap().insert(user, before.intersection(&listed_now()).cloned().collect());
+                    reads.lock().unwrap().insert(user, served.map(|served| digests(&served.bytes)).unwrap_or_default());
                 }
                 if request.id.is_multiple_of(7) {
                     foreign(request.id);
@@ -278,6 +266,8 @@ async fn no_process_writes_a_list_without_an_entry_that_was_in_it_when_it_last_r
         let writers = (0..WRITERS).map(|nth| affix(&reference, nth, Some((&registry_host, format!("writer-{nth}")))));
         let made: Vec<String> = join_all(writers).await.into_iter().map(attached).collect();
         assert_eq!(*lost.lock().unwrap(), Vec::<String>::new(), "run {run}\n{}", registry.transcript());
+        let reads = reads.lock().unwrap().clone();
+        assert!(reads.len() == WRITERS && reads.values().all(|read| !read.is_empty()), "run {run}: whose reads were not seen? {reads:?}");
         let writes = registry.requests_that(&Matcher::on(Op::ManifestPut).reference(&*tag)).len();
         let listed = digests(&registry.store().raw_tag("team/app", &tag).unwrap());
         assert!(writes >= WRITERS && made.iter().all(|digest| listed.contains(digest)), "run {run}: {writes} writes, {listed:?}");

@@ -44,6 +44,8 @@ pub struct Request {
     pub repository: Option<String>,
     /// The tag, digest or upload in its path.
     pub reference: Option<String>,
+    /// The digest of the content that the registry's own answer names, from [`Stage::After`](super::Stage::After) on and only for hooks there.
+    pub served: Option<String>,
     /// What became of it.
     pub outcome: Outcome,
 }

@@ -129,6 +129,7 @@ impl Service {
             answer = self.at(Stage::Before, request, &mut faults).await?;
         }
         let mut answer = answer.unwrap_or_else(|| self.handle(request));
+        request.served = answer.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok()).map(str::to_owned);
         if let Some(instead) = self.at(Stage::After, request, &mut faults).await? {
             answer = instead;
         }
@@ -216,6 +217,7 @@ fn arrival(connection: &Connection, parts: http::request::Parts) -> Request {
         op,
         repository,
         reference,
+        served: None,
         outcome: Outcome::Open,
     }
 }
