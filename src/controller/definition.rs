@@ -28,7 +28,7 @@ use super::events::Events;
 /// What `/readyz` waits for.
 const AWAITED: &str = "the definition of imageattachments";
 /// How long until the second look, and the longest between two.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 /// At most as many resources of a namespace (or of all) are told why nothing happens to them.
 const MOST_TOLD: u32 = 100;
 
