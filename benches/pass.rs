@@ -3,13 +3,20 @@
 //! All of it is what a pass does again and again: a plan and a manifest for each target, an index for each image, a list of referrers
 //! for each subject. `cargo bench --bench pass -- --quick` takes seconds. The figures of one run stand in docs/benchmarks.md.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that fails says so by panicking")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark that fails says so by panicking"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 
 use affix::api::OnConflict;
-use affix::attachment::{Created, Image, Known, Listed, MarkKeys, Observed, Selection, TargetContent, plan};
+use affix::attachment::{
+    Created, Image, Known, Listed, MarkKeys, Observed, Selection, TargetContent, plan,
+};
 use affix::oci::{Descriptor, Manifest, RawEntry, RawIndex, media_type};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
@@ -26,7 +33,12 @@ fn created(second: usize) -> Created {
 
 fn mark(date: &str) -> TargetContent {
     let annotations = BTreeMap::from([(KEY.to_owned(), date.to_owned())]);
-    TargetContent { artifact_type: TYPE.parse().unwrap(), annotations, layers: Vec::new(), blobs: Vec::new() }
+    TargetContent {
+        artifact_type: TYPE.parse().unwrap(),
+        annotations,
+        layers: Vec::new(),
+        blobs: Vec::new(),
+    }
 }
 
 fn subject() -> Descriptor {
@@ -35,13 +47,23 @@ fn subject() -> Descriptor {
 
 /// A target with so many marks of others, all older than the one that is wanted.
 fn observed(others: usize) -> Observed {
-    let marks =
-        (0..others).map(|nth| mark(&format!("2024-{:02}-{:02}", nth % 12 + 1, nth % 28 + 1)).attach_to(&subject(), created(nth + 1)));
+    let marks = (0..others).map(|nth| {
+        mark(&format!("2024-{:02}-{:02}", nth % 12 + 1, nth % 28 + 1))
+            .attach_to(&subject(), created(nth + 1))
+    });
     let ours = mark(DATE).attach_to(&subject(), created(0));
-    let listing = marks.map(|mark| mark.listed).chain((others > 0).then_some(ours.listed));
+    let listing = marks
+        .map(|mark| mark.listed)
+        .chain((others > 0).then_some(ours.listed));
     Observed {
         subject: subject(),
-        wanted: Listed::Content { content: mark(DATE), mark: Some(MarkKeys { annotation: KEY.to_owned(), date: DATE.parse().unwrap() }) },
+        wanted: Listed::Content {
+            content: mark(DATE),
+            mark: Some(MarkKeys {
+                annotation: KEY.to_owned(),
+                date: DATE.parse().unwrap(),
+            }),
+        },
         listing: Ok(listing.collect()),
         fetched: BTreeMap::new(),
         known: Known::default(),
@@ -60,13 +82,24 @@ fn index(platforms: usize) -> Vec<u8> {
             })
         })
         .collect();
-    serde_json::to_vec(&json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests})).unwrap()
+    serde_json::to_vec(
+        &json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests}),
+    )
+    .unwrap()
 }
 
 /// A fallback tag of so many entries, as bytes.
 fn fallback_tag(entries: usize) -> Vec<u8> {
     let mut index = RawIndex::default();
-    index.entries = (0..entries).map(|nth| RawEntry::from(&mark(&format!("{nth}")).attach_to(&subject(), created(nth)).listed)).collect();
+    index.entries = (0..entries)
+        .map(|nth| {
+            RawEntry::from(
+                &mark(&format!("{nth}"))
+                    .attach_to(&subject(), created(nth))
+                    .listed,
+            )
+        })
+        .collect();
     index.to_bytes()
 }
 
@@ -74,9 +107,12 @@ fn planning(criterion: &mut Criterion) {
     let now = NOW.parse().unwrap();
     for others in [0, 10, 100, 1000] {
         let observed = observed(others);
-        criterion.bench_function(&format!("plan a target that has {others} marks of others"), |bench| {
-            bench.iter(|| plan(black_box(&observed), OnConflict::Report, now));
-        });
+        criterion.bench_function(
+            &format!("plan a target that has {others} marks of others"),
+            |bench| {
+                bench.iter(|| plan(black_box(&observed), OnConflict::Report, now));
+            },
+        );
     }
 }
 
@@ -85,24 +121,33 @@ fn manifests(criterion: &mut Criterion) {
     criterion.bench_function("the manifest of a mark, and its digest", |bench| {
         bench.iter(|| black_box(&content).attach_to(black_box(&subject), created));
     });
-    criterion.bench_function("the hash of what is wanted", |bench| bench.iter(|| black_box(&content).hash()));
+    criterion.bench_function("the hash of what is wanted", |bench| {
+        bench.iter(|| black_box(&content).hash())
+    });
 }
 
 fn indexes(criterion: &mut Criterion) {
     let bytes = index(100);
     let mut group = criterion.benchmark_group("an index of 100 platforms");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
-    group.bench_function("parse", |bench| bench.iter(|| Manifest::parse(Some(media_type::OCI_INDEX), black_box(&bytes)).unwrap()));
+    group.bench_function("parse", |bench| {
+        bench.iter(|| Manifest::parse(Some(media_type::OCI_INDEX), black_box(&bytes)).unwrap())
+    });
     group.finish();
     let (media_type, manifest) = Manifest::parse(Some(media_type::OCI_INDEX), &bytes).unwrap();
     let root = Descriptor::of(media_type, &bytes);
     let selection = Selection::default();
-    criterion.bench_function("an index of 100 platforms: lay it out and choose targets", |bench| {
-        bench.iter(|| {
-            let image = Image::lay_out(black_box(&root), &manifest, &BTreeMap::new(), None, 1000).unwrap();
-            selection.choose(&image).unwrap().0.len()
-        });
-    });
+    criterion.bench_function(
+        "an index of 100 platforms: lay it out and choose targets",
+        |bench| {
+            bench.iter(|| {
+                let image =
+                    Image::lay_out(black_box(&root), &manifest, &BTreeMap::new(), None, 1000)
+                        .unwrap();
+                selection.choose(&image).unwrap().0.len()
+            });
+        },
+    );
 }
 
 fn fallback_tags(criterion: &mut Criterion) {
@@ -110,7 +155,9 @@ fn fallback_tags(criterion: &mut Criterion) {
     let ours = mark("ours").attach_to(&subject(), created(0)).listed;
     let mut group = criterion.benchmark_group("a fallback tag of 500 entries");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
-    group.bench_function("parse", |bench| bench.iter(|| RawIndex::parse(black_box(&bytes)).unwrap()));
+    group.bench_function("parse", |bench| {
+        bench.iter(|| RawIndex::parse(black_box(&bytes)).unwrap())
+    });
     let parsed = RawIndex::parse(&bytes).unwrap();
     group.bench_function("add an entry, and write it", |bench| {
         bench.iter_batched(

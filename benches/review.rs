@@ -1,6 +1,11 @@
 //! What the webhook computes for one review of a resource, from the bytes to the bytes: `cargo bench --bench review`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that fails says so by panicking")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that fails says so by panicking"
+)]
 
 use std::hint::black_box;
 
@@ -15,7 +20,8 @@ fn review(platforms: &[&str]) -> Vec<u8> {
         "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": "app-v1", "namespace": "team"},
         "spec": {"image": format!("r.example.com/team/app:v1@sha256:{}", "0".repeat(64)), "targets": {"platforms": platforms}, "endOfLife": {"date": "2026-11-26"}},
     });
-    let resource = json!({"group": "affix.dev", "version": "v1alpha1", "resource": "imageattachments"});
+    let resource =
+        json!({"group": "affix.dev", "version": "v1alpha1", "resource": "imageattachments"});
     let kind = json!({"group": "affix.dev", "version": "v1alpha1", "kind": "ImageAttachment"});
     let request = json!({
         "uid": "7b8f7a4c-8f5c-4e5b-9a3e-2f7d3c1b0a99", "kind": kind, "requestKind": kind, "resource": resource, "requestResource": resource,
@@ -28,10 +34,13 @@ fn review(platforms: &[&str]) -> Vec<u8> {
 
 fn reviews(criterion: &mut Criterion) {
     let registries = Registries::new(Options::default());
-    for (what, platforms, allowed) in [("is admitted", &["linux/amd64", "linux/arm64"][..], true), ("is refused", &["linux//amd64"], false)]
-    {
+    for (what, platforms, allowed) in [
+        ("is admitted", &["linux/amd64", "linux/arm64"][..], true),
+        ("is refused", &["linux//amd64"], false),
+    ] {
         let review = review(platforms);
-        let answer: Value = serde_json::from_slice(&answer_alone(&review, &registries).unwrap()).unwrap();
+        let answer: Value =
+            serde_json::from_slice(&answer_alone(&review, &registries).unwrap()).unwrap();
         assert_eq!(answer["response"]["allowed"], allowed, "{answer}");
         criterion.bench_function(&format!("a review of a resource that {what}"), |bench| {
             bench.iter(|| answer_alone(black_box(&review), &registries));

@@ -2,10 +2,15 @@
 //!
 //! One function a parser, which panics where its property is broken. `fuzz/` runs them under a fuzzer, and `tests/fuzz.rs` on the
 //! corpus and on random bytes in every test run, so the two can never test different things.
-#![allow(clippy::panic, clippy::expect_used, reason = "a property that is broken is told by a panic, and nothing but tests calls these")]
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a property that is broken is told by a panic, and nothing but tests calls these"
+)]
 
 use crate::oci::{
-    Host, Manifest, Platform, PlatformPattern, RawEntry, RawIndex, Reference, ReferrersPage, Repository, cut, media_type, most_values,
+    Host, Manifest, Platform, PlatformPattern, RawEntry, RawIndex, Reference, ReferrersPage,
+    Repository, cut, media_type, most_values,
 };
 use crate::registry::doors;
 
@@ -35,7 +40,11 @@ fn text(bytes: &[u8]) -> Option<&str> {
 /// A message about hostile input is short, whatever the input.
 fn is_short(error: &impl ToString) {
     let said = error.to_string();
-    assert!(said.chars().count() <= MESSAGE, "a message of {} characters", said.chars().count());
+    assert!(
+        said.chars().count() <= MESSAGE,
+        "a message of {} characters",
+        said.chars().count()
+    );
 }
 
 /// An image reference reads back as what it was, and names a host that is no path.
@@ -43,9 +52,16 @@ pub fn reference(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     match text.parse::<Reference>() {
         Ok(reference) => {
-            let again = reference.to_string().parse::<Reference>().expect("what a reference is written as is a reference");
+            let again = reference
+                .to_string()
+                .parse::<Reference>()
+                .expect("what a reference is written as is a reference");
             assert_eq!(again, reference);
-            assert!(!reference.host.as_str().contains(['/', '@', '?', '#', '\\']), "{:?} is no host", reference.host.as_str());
+            assert!(
+                !reference.host.as_str().contains(['/', '@', '?', '#', '\\']),
+                "{:?} is no host",
+                reference.host.as_str()
+            );
         }
         Err(error) => is_short(&error),
     }
@@ -59,7 +75,10 @@ pub fn platform(bytes: &[u8]) {
     }
     match text.parse::<PlatformPattern>() {
         Ok(pattern) => {
-            let again = pattern.to_string().parse::<PlatformPattern>().expect("what a pattern is written as is a pattern");
+            let again = pattern
+                .to_string()
+                .parse::<PlatformPattern>()
+                .expect("what a pattern is written as is a pattern");
             assert_eq!(again.as_str(), pattern.as_str());
             let _ = pattern.matches(None);
         }
@@ -69,15 +88,23 @@ pub fn platform(bytes: &[u8]) {
 
 /// A manifest is an index, an image or refused, under each media type; an image that is written again is the same one.
 pub fn manifest(bytes: &[u8]) {
-    let served = [None, Some(media_type::OCI_INDEX), Some(media_type::OCI_MANIFEST), Some(media_type::DOCKER_LIST)];
+    let served = [
+        None,
+        Some(media_type::OCI_INDEX),
+        Some(media_type::OCI_MANIFEST),
+        Some(media_type::DOCKER_LIST),
+    ];
     for content_type in served {
         match Manifest::parse(content_type, bytes) {
             Ok((_, Manifest::Image(image))) => {
                 let written = serde_json::to_vec(&image).expect("an image is JSON");
-                let (_, again) = Manifest::parse(content_type, &written).expect("what was read once is read again");
+                let (_, again) = Manifest::parse(content_type, &written)
+                    .expect("what was read once is read again");
                 assert_eq!(again, Manifest::Image(image));
             }
-            Ok((_, Manifest::Index(index))) => assert!(index.manifests.len() <= most_values(bytes) + 1),
+            Ok((_, Manifest::Index(index))) => {
+                assert!(index.manifests.len() <= most_values(bytes) + 1)
+            }
             Err(error) => is_short(&error),
         }
     }
@@ -93,8 +120,15 @@ pub fn referrers_listing(bytes: &[u8]) {
             assert_eq!(again.entries, index.entries);
             assert!(index.entries.len() <= most_values(bytes) + 1);
             let page = ReferrersPage::parse(bytes).expect("a whole index is a page of a listing");
-            assert!(page.raw().eq(index.entries.iter().map(RawEntry::raw)) && page.media_type() == index.media_type());
-            let described: Vec<_> = index.entries.iter().filter_map(RawEntry::descriptor).collect();
+            assert!(
+                page.raw().eq(index.entries.iter().map(RawEntry::raw))
+                    && page.media_type() == index.media_type()
+            );
+            let described: Vec<_> = index
+                .entries
+                .iter()
+                .filter_map(RawEntry::descriptor)
+                .collect();
             assert!(page.descriptors().eq(described.iter().cloned()));
             assert!(index.entries.iter().filter_map(RawEntry::digest).count() >= described.len());
         }
@@ -137,7 +171,12 @@ pub fn docker_config(bytes: &[u8]) {
 /// What an error says is one short line without controls, and its codes are words.
 pub fn error_body(bytes: &[u8]) {
     let (codes, text) = doors::error_body(bytes);
-    assert!(text.chars().count() <= 201 && !text.contains(char::is_control), "{text:?}");
-    let is_word = |code: &String| code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    assert!(
+        text.chars().count() <= 201 && !text.contains(char::is_control),
+        "{text:?}"
+    );
+    let is_word = |code: &String| {
+        code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
     assert!(codes.len() <= 8 && codes.iter().all(is_word), "{codes:?}");
 }

@@ -16,31 +16,53 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz")
+        .join(name)
 }
 
 fn names(folder: &Path, suffix: &str) -> BTreeSet<String> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    entries.map(|name| name.strip_suffix(suffix).unwrap_or(&name).to_owned()).collect()
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    entries
+        .map(|name| name.strip_suffix(suffix).unwrap_or(&name).to_owned())
+        .collect()
 }
 
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = folder("corpus").join(target);
-    let found: Vec<_> = names(&folder, "").into_iter().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect();
-    assert!(found.len() >= 5, "the corpus of {target} has {} files", found.len());
+    let found: Vec<_> = names(&folder, "")
+        .into_iter()
+        .map(|name| (name.clone(), fs::read(folder.join(name)).unwrap()))
+        .collect();
+    assert!(
+        found.len() >= 5,
+        "the corpus of {target} has {} files",
+        found.len()
+    );
     found
 }
 
 #[test]
 fn every_property_is_a_fuzz_target_with_a_corpus_and_the_other_way_round() {
-    let properties: BTreeSet<String> = PROPERTIES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let properties: BTreeSet<String> = PROPERTIES
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
     assert_eq!(names(&folder("fuzz_targets"), ".rs"), properties);
     assert_eq!(names(&folder("corpus"), ""), properties);
     let manifest = fs::read_to_string(folder("Cargo.toml")).unwrap();
     for name in properties {
         let source = fs::read_to_string(folder("fuzz_targets").join(format!("{name}.rs"))).unwrap();
-        assert!(source.contains(&format!("affix::fuzzing::{name}(")), "{source}");
-        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name} is not in fuzz/Cargo.toml");
+        assert!(
+            source.contains(&format!("affix::fuzzing::{name}(")),
+            "{source}"
+        );
+        assert!(
+            manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")),
+            "{name} is not in fuzz/Cargo.toml"
+        );
     }
 }
 
@@ -57,7 +79,11 @@ fn the_corpus_breaks_no_property() {
 #[test]
 fn bytes_at_random_break_no_property() {
     for (target, property) in PROPERTIES {
-        let mut runner = TestRunner::new(Config { cases: 512, failure_persistence: None, ..Config::default() });
+        let mut runner = TestRunner::new(Config {
+            cases: 512,
+            failure_persistence: None,
+            ..Config::default()
+        });
         let bytes = prop_oneof![
             prop::collection::vec(any::<u8>(), 0..200),
             "\\PC{0,120}".prop_map(String::into_bytes),
@@ -78,7 +104,15 @@ fn bytes_at_random_break_no_property() {
 fn what_is_a_few_bytes_away_from_the_corpus_breaks_no_property() {
     for (target, property) in PROPERTIES {
         let corpus = corpus(target);
-        let changes = prop::collection::vec((0..5_u8, any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6);
+        let changes = prop::collection::vec(
+            (
+                0..5_u8,
+                any::<prop::sample::Index>(),
+                any::<prop::sample::Index>(),
+                any::<u8>(),
+            ),
+            1..6,
+        );
         let spoiled = (any::<prop::sample::Index>(), changes).prop_map(move |(which, changes)| {
             let mut bytes = corpus[which.index(corpus.len())].1.clone();
             for (kind, at, other, byte) in changes {
@@ -88,14 +122,22 @@ fn what_is_a_few_bytes_away_from_the_corpus_breaks_no_property() {
                     0 => drop(bytes.drain(from..to)),
                     1 => bytes.insert(at, byte),
                     2 => bytes.extend_from_within(from..to),
-                    3 => bytes.iter_mut().skip(at).take(1).for_each(|old| *old = byte),
+                    3 => bytes
+                        .iter_mut()
+                        .skip(at)
+                        .take(1)
+                        .for_each(|old| *old = byte),
                     _ => bytes.extend_from_slice(&corpus[usize::from(byte) % corpus.len()].1),
                 }
             }
             bytes
         });
         println!("{target}");
-        let mut runner = TestRunner::new(Config { cases: 2048, failure_persistence: None, ..Config::default() });
+        let mut runner = TestRunner::new(Config {
+            cases: 2048,
+            failure_persistence: None,
+            ..Config::default()
+        });
         runner
             .run(&spoiled, |bytes| {
                 property(&bytes);

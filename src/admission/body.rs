@@ -53,10 +53,22 @@ impl Unread {
     /// The HTTP status and what the caller reads.
     pub(super) fn answer(self) -> (StatusCode, String) {
         match self {
-            Self::TooLarge(cap) => (StatusCode::PAYLOAD_TOO_LARGE, format!("the review has more than {cap} bytes (--max-body-bytes)\n")),
-            Self::TooComplex(most) => (StatusCode::PAYLOAD_TOO_LARGE, format!("the review has more than {most} values\n")),
-            Self::Slow(patience) => (StatusCode::REQUEST_TIMEOUT, format!("the review did not arrive within {patience:?}\n")),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "too many reviews at once: try again\n".to_owned()),
+            Self::TooLarge(cap) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the review has more than {cap} bytes (--max-body-bytes)\n"),
+            ),
+            Self::TooComplex(most) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the review has more than {most} values\n"),
+            ),
+            Self::Slow(patience) => (
+                StatusCode::REQUEST_TIMEOUT,
+                format!("the review did not arrive within {patience:?}\n"),
+            ),
+            Self::Overloaded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many reviews at once: try again\n".to_owned(),
+            ),
             Self::Broken => (StatusCode::BAD_REQUEST, "the review broke off\n".to_owned()),
         }
     }
@@ -78,18 +90,24 @@ impl Bodies {
             cap: limits.body_bytes,
             patience: limits.patience,
             small: Arc::new(Semaphore::new(SMALL_MEMORY)),
-            large: Arc::new(Semaphore::new(limits.body_bytes.clamp(LARGE_MEMORY, u32::MAX as usize))),
+            large: Arc::new(Semaphore::new(
+                limits.body_bytes.clamp(LARGE_MEMORY, u32::MAX as usize),
+            )),
             waiting: Semaphore::new(WAITING),
         }
     }
 
     /// Reads a body within the patience.
     pub(super) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Read, Unread> {
-        timeout(self.patience, self.read_all(headers, body)).await.unwrap_or(Err(Unread::Slow(self.patience)))
+        timeout(self.patience, self.read_all(headers, body))
+            .await
+            .unwrap_or(Err(Unread::Slow(self.patience)))
     }
 
     async fn read_all(&self, headers: &HeaderMap, body: Body) -> Result<Read, Unread> {
-        let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let declared = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         // What does not say how large it is may be as large as any.
         let size = declared.unwrap_or(self.cap);
         if size > self.cap {
@@ -97,7 +115,11 @@ impl Bodies {
         }
         // A large body gets all of its memory before its first byte, so no two wait for each other; a small one pays as it comes.
         let is_large = size > LARGE;
-        let mut share = if is_large { self.large_share(size).await? } else { self.small_share(0)? };
+        let mut share = if is_large {
+            self.large_share(size).await?
+        } else {
+            self.small_share(0)?
+        };
         let (mut bytes, mut pieces) = (BytesMut::new(), body.into_data_stream());
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|_| Unread::Broken)?;
@@ -109,16 +131,24 @@ impl Bodies {
             }
             bytes.extend_from_slice(&piece);
         }
-        Ok(Read { bytes: bytes.freeze(), _share: share })
+        Ok(Read {
+            bytes: bytes.freeze(),
+            _share: share,
+        })
     }
 
     fn small_share(&self, size: usize) -> Result<OwnedSemaphorePermit, Unread> {
-        Arc::clone(&self.small).try_acquire_many_owned(permits(size)).map_err(|_| Unread::Overloaded)
+        Arc::clone(&self.small)
+            .try_acquire_many_owned(permits(size))
+            .map_err(|_| Unread::Overloaded)
     }
 
     async fn large_share(&self, size: usize) -> Result<OwnedSemaphorePermit, Unread> {
         let _waiting = self.waiting.try_acquire().map_err(|_| Unread::Overloaded)?;
-        Arc::clone(&self.large).acquire_many_owned(permits(size)).await.map_err(|_| Unread::Overloaded)
+        Arc::clone(&self.large)
+            .acquire_many_owned(permits(size))
+            .await
+            .map_err(|_| Unread::Overloaded)
     }
 }
 
@@ -128,13 +158,19 @@ fn permits(size: usize) -> u32 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
     use futures::{FutureExt as _, stream};
 
     fn bodies(cap: usize) -> Bodies {
-        Bodies::new(&ServerLimits { body_bytes: cap, ..ServerLimits::default() })
+        Bodies::new(&ServerLimits {
+            body_bytes: cap,
+            ..ServerLimits::default()
+        })
     }
 
     fn declared(length: usize) -> HeaderMap {
@@ -149,9 +185,26 @@ mod tests {
     #[tokio::test]
     async fn a_body_above_the_cap_is_refused_with_and_without_its_length() {
         let bodies = bodies(10);
-        assert_eq!(bodies.read(&declared(11), silent()).await.unwrap_err(), Unread::TooLarge(10));
-        assert_eq!(bodies.read(&HeaderMap::new(), Body::from("x".repeat(11))).await.unwrap_err(), Unread::TooLarge(10));
-        assert_eq!(bodies.read(&declared(10), Body::from("x".repeat(10))).await.unwrap().bytes.len(), 10);
+        assert_eq!(
+            bodies.read(&declared(11), silent()).await.unwrap_err(),
+            Unread::TooLarge(10)
+        );
+        assert_eq!(
+            bodies
+                .read(&HeaderMap::new(), Body::from("x".repeat(11)))
+                .await
+                .unwrap_err(),
+            Unread::TooLarge(10)
+        );
+        assert_eq!(
+            bodies
+                .read(&declared(10), Body::from("x".repeat(10)))
+                .await
+                .unwrap()
+                .bytes
+                .len(),
+            10
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -159,14 +212,31 @@ mod tests {
         let bodies = bodies(8 << 20);
         let large = declared(8 << 20);
         // The memory of large bodies is taken, and as many wait as may.
-        let slow = (0..LARGE_MEMORY / (8 << 20) + WAITING).map(|_| bodies.read_all(&large, silent()));
+        let slow =
+            (0..LARGE_MEMORY / (8 << 20) + WAITING).map(|_| bodies.read_all(&large, silent()));
         let mut slow = futures::future::join_all(slow).boxed_local();
         assert!((&mut slow).now_or_never().is_none());
-        assert_eq!(bodies.read(&large, Body::from("{}")).await.unwrap_err(), Unread::Overloaded);
-        assert_eq!(bodies.read(&declared(2), Body::from("{}")).await.unwrap().bytes, "{}");
-        assert_eq!(bodies.read(&declared(2), silent()).await.unwrap_err(), Unread::Slow(Duration::from_secs(5)));
+        assert_eq!(
+            bodies.read(&large, Body::from("{}")).await.unwrap_err(),
+            Unread::Overloaded
+        );
+        assert_eq!(
+            bodies
+                .read(&declared(2), Body::from("{}"))
+                .await
+                .unwrap()
+                .bytes,
+            "{}"
+        );
+        assert_eq!(
+            bodies.read(&declared(2), silent()).await.unwrap_err(),
+            Unread::Slow(Duration::from_secs(5))
+        );
         drop(slow);
-        assert_eq!(bodies.read(&large, Body::from("{}")).await.unwrap().bytes, "{}");
+        assert_eq!(
+            bodies.read(&large, Body::from("{}")).await.unwrap().bytes,
+            "{}"
+        );
     }
 
     #[tokio::test]
@@ -174,10 +244,26 @@ mod tests {
         let bodies = bodies(8 << 20);
         let small = Body::from(vec![0; LARGE]);
         let first = bodies.read(&declared(LARGE), small).await.unwrap();
-        let rest = Arc::clone(&bodies.small).try_acquire_many_owned((SMALL_MEMORY - LARGE) as u32).unwrap();
-        assert_eq!(bodies.read(&declared(1), Body::from("x")).await.unwrap_err(), Unread::Overloaded);
+        let rest = Arc::clone(&bodies.small)
+            .try_acquire_many_owned((SMALL_MEMORY - LARGE) as u32)
+            .unwrap();
+        assert_eq!(
+            bodies
+                .read(&declared(1), Body::from("x"))
+                .await
+                .unwrap_err(),
+            Unread::Overloaded
+        );
         // Large ones have a memory of their own.
-        assert_eq!(bodies.read(&declared(8 << 20), Body::from(vec![0; 8 << 20])).await.unwrap().bytes.len(), 8 << 20);
+        assert_eq!(
+            bodies
+                .read(&declared(8 << 20), Body::from(vec![0; 8 << 20]))
+                .await
+                .unwrap()
+                .bytes
+                .len(),
+            8 << 20
+        );
         drop((first, rest));
         assert!(bodies.read(&declared(1), Body::from("x")).await.is_ok());
     }

@@ -27,7 +27,10 @@ pub(super) struct CertificateError {
 }
 
 pub(super) fn bad(what: &'static str, why: impl std::fmt::Display) -> CertificateError {
-    CertificateError { what, why: why.to_string() }
+    CertificateError {
+        what,
+        why: why.to_string(),
+    }
 }
 
 /// A certificate that can be served.
@@ -51,13 +54,22 @@ impl Servable {
     /// Reads `tls.crt` and `tls.key`.
     pub(super) fn read(certificate: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
         let chain = certificates(certificate, CERTIFICATE)?;
-        let Some(leaf) = chain.first().cloned() else { return Err(bad(CERTIFICATE, "it holds no certificate")) };
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| bad(KEY, "it holds no private key in PEM"))?;
-        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|_| bad(KEY, "the key is of an unknown kind"))?;
+        let Some(leaf) = chain.first().cloned() else {
+            return Err(bad(CERTIFICATE, "it holds no certificate"));
+        };
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|_| bad(KEY, "it holds no private key in PEM"))?;
+        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
+            .map_err(|_| bad(KEY, "the key is of an unknown kind"))?;
         let (_, not_after) = validity(&leaf).ok_or_else(|| bad(CERTIFICATE, "it is malformed"))?;
         let key = CertifiedKey::new(chain, signer);
-        key.keys_match().map_err(|_| bad(KEY, "the key does not belong to the certificate"))?;
-        Ok(Self { key: Arc::new(key), leaf, not_after })
+        key.keys_match()
+            .map_err(|_| bad(KEY, "the key does not belong to the certificate"))?;
+        Ok(Self {
+            key: Arc::new(key),
+            leaf,
+            not_after,
+        })
     }
 
     /// Whether callers that trust `authorities` accept it at `now` under every one of `names`.
@@ -70,13 +82,19 @@ impl Servable {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(authorities.iter().cloned());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|error| bad(CA_CERTIFICATE, error))?;
-        let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default()));
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|error| bad(CA_CERTIFICATE, error))?;
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(
+            u64::try_from(now.as_second()).unwrap_or_default(),
+        ));
         let intermediates = self.key.cert.get(1..).unwrap_or_default();
         for name in names {
-            let name = ServerName::try_from(name.as_str()).map_err(|_| bad(CERTIFICATE, format_args!("{name:?} is no host name")))?;
-            verifier.verify_server_cert(&self.leaf, intermediates, &name, &[], time).map_err(|error| bad(CERTIFICATE, error))?;
+            let name = ServerName::try_from(name.as_str())
+                .map_err(|_| bad(CERTIFICATE, format_args!("{name:?} is no host name")))?;
+            verifier
+                .verify_server_cert(&self.leaf, intermediates, &name, &[], time)
+                .map_err(|error| bad(CERTIFICATE, error))?;
         }
         Ok(())
     }
@@ -93,13 +111,20 @@ pub(super) fn is_due(certificate: &CertificateDer<'_>, now: Timestamp) -> bool {
 /// From when to when a certificate is valid.
 pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
     let parsed = x509_cert::Certificate::from_der(certificate).ok()?;
-    let instant = |time: x509_cert::time::Time| Timestamp::from_second(i64::try_from(time.to_unix_duration().as_secs()).ok()?).ok();
+    let instant = |time: x509_cert::time::Time| {
+        Timestamp::from_second(i64::try_from(time.to_unix_duration().as_secs()).ok()?).ok()
+    };
     let validity = parsed.tbs_certificate.validity;
     Some((instant(validity.not_before)?, instant(validity.not_after)?))
 }
 
-pub(super) fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| bad(what, "it is no PEM"))
+pub(super) fn certificates(
+    pem: &[u8],
+    what: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| bad(what, "it is no PEM"))
 }
 
 /// The PEM of several.

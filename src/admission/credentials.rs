@@ -31,23 +31,42 @@ pub(super) struct Credentials {
 
 impl Credentials {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, known: Flights::new(BELIEVED) }
+        Self {
+            client,
+            known: Flights::new(BELIEVED),
+        }
     }
 
     /// The logins of the Secrets `names`, in their order.
     ///
     /// # Errors
     /// When the API server does not let affix read one, or does not answer.
-    pub(super) async fn read(&self, namespace: &str, names: &[String]) -> Result<Keychain, Arc<str>> {
-        let reads: Vec<_> = names.iter().take(MOST).map(|name| self.read_one(namespace, name)).collect();
-        let keychains: Vec<Option<Keychain>> = stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
+    pub(super) async fn read(
+        &self,
+        namespace: &str,
+        names: &[String],
+    ) -> Result<Keychain, Arc<str>> {
+        let reads: Vec<_> = names
+            .iter()
+            .take(MOST)
+            .map(|name| self.read_one(namespace, name))
+            .collect();
+        let keychains: Vec<Option<Keychain>> =
+            stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
         Ok(Keychain::merge(keychains.into_iter().flatten()))
     }
 
     async fn read_one(&self, namespace: &str, name: &str) -> Answer {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let (key, asked) = ((namespace.to_owned(), name.to_owned()), name.to_owned());
-        let (answer, _) = self.known.get(key, Result::is_ok, || async move { fetch(&api, &asked).await }).await;
+        let (answer, _) = self
+            .known
+            .get(
+                key,
+                Result::is_ok,
+                || async move { fetch(&api, &asked).await },
+            )
+            .await;
         answer.unwrap_or_else(|| Err("the pull secrets cannot be read".into()))
     }
 }

@@ -45,10 +45,16 @@ pub(super) struct Finding {
 impl Facts {
     /// Those who know both: of two marks on one manifest the newer.
     pub(super) fn merge(mut self, other: &Self) -> Self {
-        let newest = |ours: &mut Option<Mark>, theirs: &Option<Mark>| *ours = Mark::newest(ours.take().into_iter().chain(theirs.clone()));
+        let newest = |ours: &mut Option<Mark>, theirs: &Option<Mark>| {
+            *ours = Mark::newest(ours.take().into_iter().chain(theirs.clone()))
+        };
         newest(&mut self.mark, &other.mark);
         for theirs in &other.platforms {
-            match self.platforms.iter_mut().find(|ours| ours.digest == theirs.digest && ours.platform == theirs.platform) {
+            match self
+                .platforms
+                .iter_mut()
+                .find(|ours| ours.digest == theirs.digest && ours.platform == theirs.platform)
+            {
                 Some(ours) => newest(&mut ours.mark, &theirs.mark),
                 None => self.platforms.push(theirs.clone()),
             }
@@ -60,16 +66,27 @@ impl Facts {
     /// stands for a manifest without one.
     pub(super) fn counting<'a>(&'a self, nodes: &'a Nodes) -> Vec<Option<&'a Mark>> {
         let chosen: Vec<_> = self.chosen(nodes).map(|of| of.mark.as_ref()).collect();
-        if chosen.is_empty() { vec![self.mark.as_ref()] } else { chosen }
+        if chosen.is_empty() {
+            vec![self.mark.as_ref()]
+        } else {
+            chosen
+        }
     }
 
     fn chosen<'a>(&'a self, nodes: &'a Nodes) -> impl Iterator<Item = &'a OfPlatform> {
         let any = nodes.are_any();
-        self.platforms.iter().filter(move |of| !any && nodes.can_run(&of.platform))
+        self.platforms
+            .iter()
+            .filter(move |of| !any && nodes.can_run(&of.platform))
     }
 
     /// What is to be said to a pod on `nodes` at `now`: dates that have passed, and those of before `horizon`.
-    pub(super) fn findings(&self, nodes: &Nodes, now: SignedDuration, horizon: SignedDuration) -> Vec<Finding> {
+    pub(super) fn findings(
+        &self,
+        nodes: &Nodes,
+        now: SignedDuration,
+        horizon: SignedDuration,
+    ) -> Vec<Finding> {
         let finding = |digest: &Digest, platforms: Vec<String>, mark: &Mark, counts: bool| {
             let due = mark.date.instant() <= horizon;
             due.then(|| Finding {
@@ -83,16 +100,30 @@ impl Facts {
         };
         let root_counts = self.chosen(nodes).next().is_none();
         let mut findings: Vec<Finding> = Vec::new();
-        let root = self.mark.as_ref().and_then(|mark| finding(&self.digest, Vec::new(), mark, root_counts));
+        let root = self
+            .mark
+            .as_ref()
+            .and_then(|mark| finding(&self.digest, Vec::new(), mark, root_counts));
         for of in self.platforms.iter().filter(|of| of.mark.is_some()) {
             let counts = !root_counts && nodes.can_run(&of.platform);
             let Some(mark) = &of.mark else { continue };
-            let Some(next) = finding(&of.digest, vec![of.platform.to_string()], mark, counts) else { continue };
+            let Some(next) = finding(&of.digest, vec![of.platform.to_string()], mark, counts)
+            else {
+                continue;
+            };
             // What the index says already need not be said of each platform.
-            if !counts && root.as_ref().is_some_and(|root| root.counts && root.day == next.day) {
+            if !counts
+                && root
+                    .as_ref()
+                    .is_some_and(|root| root.counts && root.day == next.day)
+            {
                 continue;
             }
-            match findings.iter_mut().find(|seen| seen.day == next.day && seen.counts == next.counts && seen.has_ended == next.has_ended) {
+            match findings.iter_mut().find(|seen| {
+                seen.day == next.day
+                    && seen.counts == next.counts
+                    && seen.has_ended == next.has_ended
+            }) {
                 Some(seen) => seen.platforms.extend(next.platforms),
                 None => findings.push(next),
             }
@@ -107,15 +138,28 @@ impl Finding {
         let platforms = match self.platforms.as_slice() {
             [] => String::new(),
             some if some.len() <= 2 => format!("({}) ", some.join(", ")),
-            some => format!("({} and {} more) ", some.first().map_or("", String::as_str), some.len() - 1),
+            some => format!(
+                "({} and {} more) ",
+                some.first().map_or("", String::as_str),
+                some.len() - 1
+            ),
         };
         let reached = if self.has_ended { "reached" } else { "reaches" };
-        warning("image", image, &format!("{platforms}{reached} end of life on {}", self.day))
+        warning(
+            "image",
+            image,
+            &format!("{platforms}{reached} end of life on {}", self.day),
+        )
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::needless_pass_by_value, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use super::super::workload::Workload;
     use super::*;
@@ -126,41 +170,83 @@ mod tests {
     }
 
     fn mark(date: &str) -> Option<Mark> {
-        Some(Mark { date: date.parse().unwrap(), created: None })
+        Some(Mark {
+            date: date.parse().unwrap(),
+            created: None,
+        })
     }
 
     /// An index with two platforms.
     fn facts(index: Option<Mark>, amd64: Option<Mark>, arm64: Option<Mark>) -> Facts {
-        let of = |platform: &str, mark| OfPlatform { platform: platform.parse().unwrap(), digest: digest(platform), mark };
-        Facts { digest: digest("index"), mark: index, platforms: vec![of("linux/amd64", amd64), of("linux/arm64", arm64)] }
+        let of = |platform: &str, mark| OfPlatform {
+            platform: platform.parse().unwrap(),
+            digest: digest(platform),
+            mark,
+        };
+        Facts {
+            digest: digest("index"),
+            mark: index,
+            platforms: vec![of("linux/amd64", amd64), of("linux/arm64", arm64)],
+        }
     }
 
     fn nodes(architecture: Option<&str>) -> Nodes {
         let selector = architecture.map(|architecture| json!({"kubernetes.io/arch": architecture}));
         let pod = json!({"spec": {"containers": [], "nodeSelector": selector}});
-        Workload::read("Pod", &serde_json::value::to_raw_value(&pod).unwrap()).unwrap().nodes
+        Workload::read("Pod", &serde_json::value::to_raw_value(&pod).unwrap())
+            .unwrap()
+            .nodes
     }
 
     fn said(facts: &Facts, architecture: Option<&str>) -> Vec<(String, bool, bool)> {
-        let at = |text: &str| text.parse::<k8s_openapi::jiff::Timestamp>().unwrap().as_duration();
-        let findings = facts.findings(&nodes(architecture), at("2026-01-01T00:00:00Z"), at("2026-01-31T00:00:00Z"));
-        findings.iter().map(|finding| (finding.message("app:v1"), finding.has_ended, finding.counts)).collect()
+        let at = |text: &str| {
+            text.parse::<k8s_openapi::jiff::Timestamp>()
+                .unwrap()
+                .as_duration()
+        };
+        let findings = facts.findings(
+            &nodes(architecture),
+            at("2026-01-01T00:00:00Z"),
+            at("2026-01-31T00:00:00Z"),
+        );
+        findings
+            .iter()
+            .map(|finding| (finding.message("app:v1"), finding.has_ended, finding.counts))
+            .collect()
     }
 
     #[test]
     fn the_index_counts_where_no_architecture_is_chosen_and_a_platform_is_mentioned() {
         let ended = "image app:v1 reached end of life on 2025-03-20".to_owned();
-        assert_eq!(said(&facts(mark("2025-03-20"), mark("2025-03-20T10:00:00Z"), None), None), [(ended.clone(), true, true)]);
+        assert_eq!(
+            said(
+                &facts(mark("2025-03-20"), mark("2025-03-20T10:00:00Z"), None),
+                None
+            ),
+            [(ended.clone(), true, true)]
+        );
         let mentioned = "image app:v1 (linux/amd64) reached end of life on 2025-03-20".to_owned();
-        assert_eq!(said(&facts(None, mark("2025-03-20"), None), None), [(mentioned, true, false)]);
-        let both = "image app:v1 (linux/amd64, linux/arm64) reached end of life on 2025-03-20".to_owned();
-        assert_eq!(said(&facts(None, mark("2025-03-20"), mark("2025-03-20")), None), [(both, true, false)]);
+        assert_eq!(
+            said(&facts(None, mark("2025-03-20"), None), None),
+            [(mentioned, true, false)]
+        );
+        let both =
+            "image app:v1 (linux/amd64, linux/arm64) reached end of life on 2025-03-20".to_owned();
+        assert_eq!(
+            said(&facts(None, mark("2025-03-20"), mark("2025-03-20")), None),
+            [(both, true, false)]
+        );
     }
 
     #[test]
     fn the_platform_counts_where_an_architecture_is_chosen_and_the_index_is_mentioned() {
         let scenario = facts(mark("2025-03-20"), mark("2025-03-20"), None);
-        let said = |architecture| said(&scenario, Some(architecture)).into_iter().map(|(_, _, counts)| counts).collect::<Vec<_>>();
+        let said = |architecture| {
+            said(&scenario, Some(architecture))
+                .into_iter()
+                .map(|(_, _, counts)| counts)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(said("amd64"), [false, true]);
         assert_eq!(said("arm64"), [false, false]);
         // An architecture that the image lacks: the index speaks for it.
@@ -171,7 +257,11 @@ mod tests {
     fn a_date_soon_is_said_and_one_far_away_is_not() {
         assert_eq!(
             said(&facts(mark("2026-01-20"), None, None), None),
-            [("image app:v1 reaches end of life on 2026-01-20".to_owned(), false, true)]
+            [(
+                "image app:v1 reaches end of life on 2026-01-20".to_owned(),
+                false,
+                true
+            )]
         );
         assert!(said(&facts(mark("2026-01-01"), None, None), None)[0].1);
         assert!(said(&facts(mark("2026-02-01"), mark("9999-12-31"), None), None).is_empty());
@@ -179,10 +269,22 @@ mod tests {
 
     #[test]
     fn two_who_know_are_merged_by_the_newer_mark() {
-        let created = |date: &str, created: &str| Some(Mark { date: date.parse().unwrap(), created: Some(created.parse().unwrap()) });
+        let created = |date: &str, created: &str| {
+            Some(Mark {
+                date: date.parse().unwrap(),
+                created: Some(created.parse().unwrap()),
+            })
+        };
         let ours = facts(created("2025-01-01", "2024-01-01T00:00:00Z"), None, None);
-        let theirs = facts(created("2030-01-01", "2025-01-01T00:00:00Z"), mark("2025-01-01"), None);
+        let theirs = facts(
+            created("2030-01-01", "2025-01-01T00:00:00Z"),
+            mark("2025-01-01"),
+            None,
+        );
         let merged = ours.merge(&theirs);
-        assert_eq!((merged.mark, merged.platforms), (theirs.mark, theirs.platforms));
+        assert_eq!(
+            (merged.mark, merged.platforms),
+            (theirs.mark, theirs.platforms)
+        );
     }
 }

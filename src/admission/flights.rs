@@ -38,12 +38,20 @@ where
 {
     /// Answers are believed for `ttl`; zero: they are only shared by those who ask at the same time.
     pub(super) fn new(ttl: Duration) -> Arc<Self> {
-        Arc::new(Self { slots: Mutex::default(), ttl })
+        Arc::new(Self {
+            slots: Mutex::default(),
+            ttl,
+        })
     }
 
     /// The answer for `key`, where it is known.
     pub(super) fn known(&self, key: &K) -> Option<V> {
-        match self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
+        match self
+            .slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+        {
             Some(Slot::Landed(answer, at)) if at.elapsed() < self.ttl => Some(answer.clone()),
             _ => None,
         }
@@ -51,14 +59,21 @@ where
 
     /// The answer for `key`, known or looked up by `start`. An answer that is not `worth` keeping is looked up again by the next.
     /// `None`: the look-up panicked.
-    pub(super) async fn get<F>(self: &Arc<Self>, key: K, worth: fn(&V) -> bool, start: impl FnOnce() -> F) -> (Option<V>, From)
+    pub(super) async fn get<F>(
+        self: &Arc<Self>,
+        key: K,
+        worth: fn(&V) -> bool,
+        start: impl FnOnce() -> F,
+    ) -> (Option<V>, From)
     where
         F: Future<Output = V> + Send + 'static,
     {
         let flight = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             match slots.get(&key) {
-                Some(Slot::Landed(answer, at)) if at.elapsed() < self.ttl => return (Some(answer.clone()), From::Memory),
+                Some(Slot::Landed(answer, at)) if at.elapsed() < self.ttl => {
+                    return (Some(answer.clone()), From::Memory);
+                }
                 Some(Slot::Flying(flight)) => {
                     // What it holds is for those who look up themselves.
                     drop(start);
@@ -84,7 +99,9 @@ where
     fn land(&self, key: K, answer: Option<&V>) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
-            Some(answer) if self.ttl > Duration::ZERO => slots.insert(key, Slot::Landed(answer.clone(), Instant::now())),
+            Some(answer) if self.ttl > Duration::ZERO => {
+                slots.insert(key, Slot::Landed(answer.clone(), Instant::now()))
+            }
             _ => slots.remove(&key),
         };
     }
@@ -101,7 +118,11 @@ where
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -119,30 +140,64 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn those_who_ask_together_cost_one_look_up_and_the_answer_ends() {
-        let (flights, count) = (Flights::new(Duration::from_secs(5)), Arc::new(AtomicU32::new(0)));
-        let both = tokio::join!(flights.get(1, |_| true, counting(&count)), flights.get(1, |_| true, counting(&count)));
+        let (flights, count) = (
+            Flights::new(Duration::from_secs(5)),
+            Arc::new(AtomicU32::new(0)),
+        );
+        let both = tokio::join!(
+            flights.get(1, |_| true, counting(&count)),
+            flights.get(1, |_| true, counting(&count))
+        );
         assert_eq!(both, ((Some(0), From::LookUp), (Some(0), From::LookUp)));
-        assert_eq!(flights.get(1, |_| true, counting(&count)).await, (Some(0), From::Memory));
+        assert_eq!(
+            flights.get(1, |_| true, counting(&count)).await,
+            (Some(0), From::Memory)
+        );
         assert_eq!((flights.known(&1), flights.known(&2)), (Some(0), None));
-        assert_eq!(flights.get(2, |_| true, counting(&count)).await, (Some(1), From::LookUp));
+        assert_eq!(
+            flights.get(2, |_| true, counting(&count)).await,
+            (Some(1), From::LookUp)
+        );
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(flights.known(&1), None);
-        assert_eq!(flights.get(1, |_| true, counting(&count)).await, (Some(2), From::LookUp));
+        assert_eq!(
+            flights.get(1, |_| true, counting(&count)).await,
+            (Some(2), From::LookUp)
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_look_up_that_nobody_waits_for_still_answers_the_next() {
-        let (flights, count) = (Flights::new(Duration::from_secs(5)), Arc::new(AtomicU32::new(0)));
-        assert!(tokio::time::timeout(Duration::from_millis(10), flights.get(1, |_| true, counting(&count))).await.is_err());
+        let (flights, count) = (
+            Flights::new(Duration::from_secs(5)),
+            Arc::new(AtomicU32::new(0)),
+        );
+        assert!(
+            tokio::time::timeout(
+                Duration::from_millis(10),
+                flights.get(1, |_| true, counting(&count))
+            )
+            .await
+            .is_err()
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
-        assert_eq!(flights.get(1, |_| true, counting(&count)).await, (Some(0), From::Memory));
+        assert_eq!(
+            flights.get(1, |_| true, counting(&count)).await,
+            (Some(0), From::Memory)
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_worth_keeping_and_what_panics_is_looked_up_again() {
-        let (flights, count) = (Flights::new(Duration::from_secs(5)), Arc::new(AtomicU32::new(0)));
+        let (flights, count) = (
+            Flights::new(Duration::from_secs(5)),
+            Arc::new(AtomicU32::new(0)),
+        );
         assert_eq!(flights.get(1, |_| false, counting(&count)).await.0, Some(0));
-        assert_eq!(flights.get(1, |_| true, || async { panic!("odd") }).await, (None, From::LookUp));
+        assert_eq!(
+            flights.get(1, |_| true, || async { panic!("odd") }).await,
+            (None, From::LookUp)
+        );
         assert_eq!(flights.get(1, |_| true, counting(&count)).await.0, Some(1));
     }
 }

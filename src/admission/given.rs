@@ -14,9 +14,15 @@ use super::server::Served;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GivenError {
     #[error("{path:?} cannot be read: {source}")]
-    File { path: PathBuf, source: std::io::Error },
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the certificate in {dir:?} cannot be served: {source}")]
-    Certificate { dir: PathBuf, source: CertificateError },
+    Certificate {
+        dir: PathBuf,
+        source: CertificateError,
+    },
 }
 
 /// Serves what stands in a folder.
@@ -29,20 +35,35 @@ pub(super) struct Given {
 
 impl Given {
     pub(super) fn new(dir: PathBuf, served: Arc<Served>, metrics: Arc<Metrics>) -> Self {
-        Self { dir, served, metrics, now_serving: None }
+        Self {
+            dir,
+            served,
+            metrics,
+            now_serving: None,
+        }
     }
 
     /// One look. Afterwards the folder's certificate is served unless it is an error.
     pub(super) async fn look(&mut self) -> Result<(), GivenError> {
         let read = async |name: &str| {
             let path = self.dir.join(name);
-            tokio::fs::read(&path).await.map_err(|source| GivenError::File { path, source })
+            tokio::fs::read(&path)
+                .await
+                .map_err(|source| GivenError::File { path, source })
         };
-        let (certificate, key) = (read(CERTIFICATE).await?, zeroize::Zeroizing::new(read(KEY).await?));
-        let servable = Servable::read(&certificate, &key).map_err(|source| GivenError::Certificate { dir: self.dir.clone(), source })?;
+        let (certificate, key) = (
+            read(CERTIFICATE).await?,
+            zeroize::Zeroizing::new(read(KEY).await?),
+        );
+        let servable =
+            Servable::read(&certificate, &key).map_err(|source| GivenError::Certificate {
+                dir: self.dir.clone(),
+                source,
+            })?;
         if self.now_serving.as_ref() != Some(&servable) {
             self.served.set(Arc::clone(&servable.key));
-            self.metrics.serves_certificate_until(servable.not_after.as_second());
+            self.metrics
+                .serves_certificate_until(servable.not_after.as_second());
             tracing::info!(until = %servable.not_after, "serving another certificate");
             self.now_serving = Some(servable);
         }
@@ -51,7 +72,12 @@ impl Given {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use std::os::unix::fs::symlink;
     use std::path::Path;
@@ -61,8 +87,12 @@ mod tests {
 
     /// A pair as a mounted Secret has it, in a folder of its own.
     fn pair(dir: &Path, version: &str) -> Data {
-        let Ok(Judgement::Replace { data, .. }) = judge(&Data::new(), &["a.svc".to_owned()], &[], k8s_openapi::jiff::Timestamp::now())
-        else {
+        let Ok(Judgement::Replace { data, .. }) = judge(
+            &Data::new(),
+            &["a.svc".to_owned()],
+            &[],
+            k8s_openapi::jiff::Timestamp::now(),
+        ) else {
             panic!("nothing was made")
         };
         let folder = dir.join(version);
@@ -88,12 +118,18 @@ mod tests {
             symlink(Path::new("..data").join(name), path.join(name)).unwrap();
         }
         let served = Arc::new(Served::default());
-        let mut given = Given::new(path.to_owned(), Arc::clone(&served), Arc::new(Metrics::new()));
+        let mut given = Given::new(
+            path.to_owned(),
+            Arc::clone(&served),
+            Arc::new(Metrics::new()),
+        );
         let missing = given.look().await.unwrap_err().to_string();
         assert!(missing.contains("tls.crt\" cannot be read"), "{missing}");
 
-        let serves =
-            |given: &Given, data: &Data| given.now_serving == Some(Servable::read(data[CERTIFICATE].expose(), data[KEY].expose()).unwrap());
+        let serves = |given: &Given, data: &Data| {
+            given.now_serving
+                == Some(Servable::read(data[CERTIFICATE].expose(), data[KEY].expose()).unwrap())
+        };
         show(path, "..1");
         given.look().await.unwrap();
         assert!(serves(&given, &first));
@@ -105,7 +141,11 @@ mod tests {
         std::fs::write(path.join("..3").join(KEY), first[KEY].expose()).unwrap();
         show(path, "..3");
         let halved = given.look().await.unwrap_err().to_string();
-        assert!(halved.contains("the key does not belong to the certificate") && serves(&given, &second), "{halved}");
+        assert!(
+            halved.contains("the key does not belong to the certificate")
+                && serves(&given, &second),
+            "{halved}"
+        );
         std::fs::remove_file(path.join("..data")).unwrap();
         assert!(given.look().await.is_err() && serves(&given, &second));
     }

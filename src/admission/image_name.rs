@@ -8,9 +8,17 @@ const MOST: usize = 120;
 
 /// The reference that a container runtime makes of a pod's image.
 pub(super) fn reference(image: &str) -> Result<Reference, ReferenceError> {
-    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
-    let (first, rest) = name.split_once('/').map_or((None, name), |(first, rest)| (Some(first), rest));
-    let is_host = |part: &str| part.contains(['.', ':']) || part == "localhost" || part.bytes().any(|b| b.is_ascii_uppercase());
+    let (name, digest) = image
+        .split_once('@')
+        .map_or((image, None), |(name, digest)| (name, Some(digest)));
+    let (first, rest) = name
+        .split_once('/')
+        .map_or((None, name), |(first, rest)| (Some(first), rest));
+    let is_host = |part: &str| {
+        part.contains(['.', ':'])
+            || part == "localhost"
+            || part.bytes().any(|b| b.is_ascii_uppercase())
+    };
     let mut full = match first {
         Some(host) if is_host(host) => name.to_owned(),
         Some(_) => format!("docker.io/{name}"),
@@ -41,20 +49,38 @@ pub(super) fn warning(before: &str, image: &str, after: &str) -> String {
     let image = match image.split_once('@') {
         Some((name, digest)) => {
             let short: String = digest.chars().take("sha256:".len() + 12).collect();
-            if digest.len() > short.len() { format!("{name}@{short}…") } else { image.to_owned() }
+            if digest.len() > short.len() {
+                format!("{name}@{short}…")
+            } else {
+                image.to_owned()
+            }
         }
         None => image.to_owned(),
     };
     let fixed = before.chars().count() + after.chars().count() + 2;
     let room = MOST.saturating_sub(fixed).max(16);
     let length = image.chars().count();
-    let image = if length <= room { image } else { "…".chars().chain(image.chars().skip(length + 1 - room)).collect() };
+    let image = if length <= room {
+        image
+    } else {
+        "…"
+            .chars()
+            .chain(image.chars().skip(length + 1 - room))
+            .collect()
+    };
     // Registries write some of it: nothing that moves a terminal's cursor.
-    format!("{before} {image} {after}").chars().take(MOST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    format!("{before} {image} {after}")
+        .chars()
+        .take(MOST)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -68,8 +94,14 @@ mod tests {
             ("quay.io/team/app:v1", "quay.io/team/app:v1".to_owned()),
             ("localhost/app", "localhost/app:latest".to_owned()),
             ("registry:5000/app", "registry:5000/app:latest".to_owned()),
-            (&format!("nginx@{digest}"), format!("docker.io/library/nginx@{digest}")),
-            (&format!("quay.io/app:v1@{digest}"), format!("quay.io/app:v1@{digest}")),
+            (
+                &format!("nginx@{digest}"),
+                format!("docker.io/library/nginx@{digest}"),
+            ),
+            (
+                &format!("quay.io/app:v1@{digest}"),
+                format!("quay.io/app:v1@{digest}"),
+            ),
         ] {
             assert_eq!(reference(image).unwrap().to_string(), full, "{image}");
         }
@@ -81,20 +113,38 @@ mod tests {
     #[test]
     fn a_tag_is_pinned_once_and_kept() {
         let digest: crate::oci::Digest = format!("sha256:{}", "a".repeat(64)).parse().unwrap();
-        assert_eq!(pinned("app:v1", &digest).unwrap(), format!("app:v1@{digest}"));
-        assert_eq!(pinned("registry:5000/app", &digest).unwrap(), format!("registry:5000/app:latest@{digest}"));
+        assert_eq!(
+            pinned("app:v1", &digest).unwrap(),
+            format!("app:v1@{digest}")
+        );
+        assert_eq!(
+            pinned("registry:5000/app", &digest).unwrap(),
+            format!("registry:5000/app:latest@{digest}")
+        );
         assert_eq!(pinned(&format!("app@{digest}"), &digest), None);
     }
 
     #[test]
     fn a_warning_has_at_most_120_characters_and_keeps_the_end_of_the_name() {
-        assert_eq!(warning("image", "app:v1", "reached end of life on 2025-03-20"), "image app:v1 reached end of life on 2025-03-20");
+        assert_eq!(
+            warning("image", "app:v1", "reached end of life on 2025-03-20"),
+            "image app:v1 reached end of life on 2025-03-20"
+        );
         let long = format!("registry.example.com/{}/app:v1", "team/".repeat(40));
         let text = warning("image", &long, "reached end of life on 2025-03-20");
         assert_eq!(text.chars().count(), 120);
-        assert!(text.contains("/app:v1 reached end of life on 2025-03-20"), "{text}");
-        assert_eq!(warning("image", "app:v1", "(linux/\u{1b}[2K\n) is"), "image app:v1 (linux/\u{fffd}[2K\u{fffd}) is");
+        assert!(
+            text.contains("/app:v1 reached end of life on 2025-03-20"),
+            "{text}"
+        );
+        assert_eq!(
+            warning("image", "app:v1", "(linux/\u{1b}[2K\n) is"),
+            "image app:v1 (linux/\u{fffd}[2K\u{fffd}) is"
+        );
         let pinned = format!("app:v1@sha256:{}", "a".repeat(64));
-        assert_eq!(warning("image", &pinned, "is"), "image app:v1@sha256:aaaaaaaaaaaa… is");
+        assert_eq!(
+            warning("image", &pinned, "is"),
+            "image app:v1@sha256:aaaaaaaaaaaa… is"
+        );
     }
 }

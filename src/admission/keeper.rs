@@ -13,7 +13,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
@@ -72,12 +74,33 @@ struct Serving {
 }
 
 impl Keeper {
-    pub(super) fn new(client: Client, options: SelfManaged, clock: Clock, served: Arc<Served>, metrics: Arc<Metrics>) -> Self {
-        let namespace = options.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    pub(super) fn new(
+        client: Client,
+        options: SelfManaged,
+        clock: Clock,
+        served: Arc<Served>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let namespace = options
+            .namespace
+            .clone()
+            .unwrap_or_else(|| client.default_namespace().to_owned());
         let service = &options.service;
-        let mut names: Vec<String> = [".svc", ".svc.cluster.local", ""].map(|end| format!("{service}.{namespace}{end}")).into();
+        let mut names: Vec<String> = [".svc", ".svc.cluster.local", ""]
+            .map(|end| format!("{service}.{namespace}{end}"))
+            .into();
         names.extend(options.names.iter().cloned());
-        Self { client, namespace, options, names, clock, served, metrics, now_serving: None, trusted: None }
+        Self {
+            client,
+            namespace,
+            options,
+            names,
+            clock,
+            served,
+            metrics,
+            now_serving: None,
+            trusted: None,
+        }
     }
 
     /// One look. Afterwards a certificate is served unless it is an error.
@@ -104,7 +127,11 @@ impl Keeper {
         let name = &self.options.secret;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let failed = |what: &'static str| move |error| KeepError::Secret(name.clone(), what, error);
-        let serving = self.now_serving.as_ref().map(|serving| serving.authorities.as_slice()).unwrap_or_default();
+        let serving = self
+            .now_serving
+            .as_ref()
+            .map(|serving| serving.authorities.as_slice())
+            .unwrap_or_default();
         let mut tries = 0;
         loop {
             tries += 1;
@@ -130,7 +157,8 @@ impl Keeper {
                     return Ok(shared);
                 }
                 // Another replica was first, or the Secret was just deleted: look again.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) && tries < TRIES => {}
+                Err(kube::Error::Api(status))
+                    if matches!(status.code, 404 | 409) && tries < TRIES => {}
                 Err(error) => return Err(failed("written")(error)),
             }
         }
@@ -141,15 +169,32 @@ impl Keeper {
             || ObjectMeta {
                 name: Some(self.options.secret.clone()),
                 namespace: Some(self.namespace.clone()),
-                labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())])),
+                labels: Some(BTreeMap::from([(
+                    "app.kubernetes.io/managed-by".to_owned(),
+                    MANAGER.to_owned(),
+                )])),
                 ..ObjectMeta::default()
             },
-            |found| ObjectMeta { managed_fields: None, ..found.metadata.clone() },
+            |found| ObjectMeta {
+                managed_fields: None,
+                ..found.metadata.clone()
+            },
         );
         // The type of a Secret cannot be changed.
-        let kind = found.map_or_else(|| Some("kubernetes.io/tls".to_owned()), |found| found.type_.clone());
-        let data = data.iter().map(|(key, value)| (key.clone(), ByteString(value.expose().to_vec()))).collect();
-        Secret { metadata, type_: kind, data: Some(data), ..Secret::default() }
+        let kind = found.map_or_else(
+            || Some("kubernetes.io/tls".to_owned()),
+            |found| found.type_.clone(),
+        );
+        let data = data
+            .iter()
+            .map(|(key, value)| (key.clone(), ByteString(value.expose().to_vec())))
+            .collect();
+        Secret {
+            metadata,
+            type_: kind,
+            data: Some(data),
+            ..Secret::default()
+        }
     }
 
     /// Puts the authorities into the configurations, where they are not there yet. A configuration that is absent needs none.
@@ -158,7 +203,9 @@ impl Keeper {
             let api: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
             let hooks = |found: &ValidatingWebhookConfiguration| {
                 let hooks = found.webhooks.iter().flatten();
-                hooks.map(|hook| (hook.name.clone(), hook.client_config.ca_bundle.clone())).collect()
+                hooks
+                    .map(|hook| (hook.name.clone(), hook.client_config.ca_bundle.clone()))
+                    .collect()
             };
             keep_bundle(&api, name, bundle, hooks).await?;
         }
@@ -166,7 +213,9 @@ impl Keeper {
             let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
             let hooks = |found: &MutatingWebhookConfiguration| {
                 let hooks = found.webhooks.iter().flatten();
-                hooks.map(|hook| (hook.name.clone(), hook.client_config.ca_bundle.clone())).collect()
+                hooks
+                    .map(|hook| (hook.name.clone(), hook.client_config.ca_bundle.clone()))
+                    .collect()
             };
             keep_bundle(&api, name, bundle, hooks).await?;
         }
@@ -177,19 +226,33 @@ impl Keeper {
     fn serve(&mut self, shared: Shared, now: k8s_openapi::jiff::Timestamp) {
         if let Some(serving) = &self.now_serving {
             if serving.servable == shared.servable {
-                self.now_serving = Some(Serving { servable: shared.servable, authorities: shared.authorities });
+                self.now_serving = Some(Serving {
+                    servable: shared.servable,
+                    authorities: shared.authorities,
+                });
                 return;
             }
-            let is_known =
-                self.trusted.as_ref().is_some_and(|(own, since)| shared.authorities.first() == Some(own) && since.elapsed() >= SETTLES);
-            if !is_known && serving.servable.is_accepted(&serving.authorities, &[], now).is_ok() && now < serving.servable.not_after {
+            let is_known = self.trusted.as_ref().is_some_and(|(own, since)| {
+                shared.authorities.first() == Some(own) && since.elapsed() >= SETTLES
+            });
+            if !is_known
+                && serving
+                    .servable
+                    .is_accepted(&serving.authorities, &[], now)
+                    .is_ok()
+                && now < serving.servable.not_after
+            {
                 return;
             }
         }
         self.served.set(Arc::clone(&shared.servable.key));
-        self.metrics.serves_certificate_until(shared.servable.not_after.as_second());
+        self.metrics
+            .serves_certificate_until(shared.servable.not_after.as_second());
         tracing::info!(until = %shared.servable.not_after, "serving another certificate");
-        self.now_serving = Some(Serving { servable: shared.servable, authorities: shared.authorities });
+        self.now_serving = Some(Serving {
+            servable: shared.servable,
+            authorities: shared.authorities,
+        });
     }
 }
 
@@ -204,22 +267,41 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
     let failed = |error| KeepError::Configuration(name.to_owned(), error);
-    let Some(found) = in_time(api.get_opt(name)).await?.map_err(failed)? else { return Ok(()) };
+    let Some(found) = in_time(api.get_opt(name)).await?.map_err(failed)? else {
+        return Ok(());
+    };
     let hooks = hooks(&found);
-    if hooks.iter().all(|(_, present)| present.as_ref().is_some_and(|present| present.0 == bundle.as_bytes())) {
+    if hooks.iter().all(|(_, present)| {
+        present
+            .as_ref()
+            .is_some_and(|present| present.0 == bundle.as_bytes())
+    }) {
         return Ok(());
     }
     let encoded = STANDARD.encode(bundle);
-    let hooks: Vec<_> = hooks.into_iter().map(|(name, _)| json!({"name": name, "clientConfig": {"caBundle": encoded}})).collect();
+    let hooks: Vec<_> = hooks
+        .into_iter()
+        .map(|(name, _)| json!({"name": name, "clientConfig": {"caBundle": encoded}}))
+        .collect();
     // Merged by name; the resourceVersion keeps a webhook that was removed meanwhile from coming back.
-    let patch = json!({"metadata": {"resourceVersion": found.resource_version()}, "webhooks": hooks});
-    in_time(api.patch(name, &PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }, &Patch::Strategic(&patch)))
-        .await?
-        .map_err(failed)?;
+    let patch =
+        json!({"metadata": {"resourceVersion": found.resource_version()}, "webhooks": hooks});
+    in_time(api.patch(
+        name,
+        &PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        },
+        &Patch::Strategic(&patch),
+    ))
+    .await?
+    .map_err(failed)?;
     tracing::info!(configuration = name, kind = %K::kind(&()), "the caBundle was set");
     Ok(())
 }
 
 async fn in_time<T>(call: impl Future<Output = T>) -> Result<T, KeepError> {
-    timeout(API_TIMEOUT, call).await.map_err(|_| KeepError::TimedOut)
+    timeout(API_TIMEOUT, call)
+        .await
+        .map_err(|_| KeepError::TimedOut)
 }

@@ -65,7 +65,9 @@ impl Asked {
                 Some("enforce") => Some(Mode::Enforce),
                 _ => None,
             },
-            resolve_digests: labels.get(RESOLVE_DIGESTS).is_some_and(|value| value == "enabled"),
+            resolve_digests: labels
+                .get(RESOLVE_DIGESTS)
+                .is_some_and(|value| value == "enabled"),
         }
     }
 }
@@ -104,7 +106,10 @@ impl Words {
             return;
         }
         for word in &words {
-            self.speakers.entry(word.facts.digest.clone()).or_default().push(speaker.clone());
+            self.speakers
+                .entry(word.facts.digest.clone())
+                .or_default()
+                .push(speaker.clone());
         }
         self.by.insert(speaker, words);
     }
@@ -141,9 +146,19 @@ impl Knowledge {
 
     /// Watches, for ever; ready once it knows what there is.
     pub(super) async fn learn(&self, readiness: &Readiness) {
-        let (resources, namespaces) = (Api::all(self.client.clone()), Api::all(self.client.clone()));
-        let resources = || watcher::<DeserializeGuard<ImageAttachment>>(resources.clone(), watcher::Config::default()).default_backoff();
-        let namespaces = || watcher::<PartialObjectMeta<Namespace>>(namespaces.clone(), watcher::Config::default()).default_backoff();
+        let (resources, namespaces) =
+            (Api::all(self.client.clone()), Api::all(self.client.clone()));
+        let resources = || {
+            watcher::<DeserializeGuard<ImageAttachment>>(
+                resources.clone(),
+                watcher::Config::default(),
+            )
+            .default_backoff()
+        };
+        let namespaces = || {
+            watcher::<PartialObjectMeta<Namespace>>(namespaces.clone(), watcher::Config::default())
+                .default_backoff()
+        };
         tokio::join!(
             Watched::ImageAttachments.follow(resources, readiness, |event| self.hear(event)),
             Watched::Namespaces.follow(namespaces, readiness, |event| self.label(event)),
@@ -152,10 +167,22 @@ impl Knowledge {
     }
 
     fn hear(&self, event: Event<DeserializeGuard<ImageAttachment>>) {
-        let speaker = |object: &DeserializeGuard<ImageAttachment>| (object.namespace().unwrap_or_default(), object.name_any());
-        let said =
-            |object: &DeserializeGuard<ImageAttachment>| object.0.as_ref().map(|resource| words(resource, &self.types)).unwrap_or_default();
-        let set = |speaker, words| self.words.write().unwrap_or_else(PoisonError::into_inner).set(speaker, words);
+        let speaker = |object: &DeserializeGuard<ImageAttachment>| {
+            (object.namespace().unwrap_or_default(), object.name_any())
+        };
+        let said = |object: &DeserializeGuard<ImageAttachment>| {
+            object
+                .0
+                .as_ref()
+                .map(|resource| words(resource, &self.types))
+                .unwrap_or_default()
+        };
+        let set = |speaker, words| {
+            self.words
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .set(speaker, words)
+        };
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Init => listed.clear(),
@@ -166,8 +193,18 @@ impl Knowledge {
             Event::Apply(object) => set(speaker(&object), said(&object)),
             Event::Delete(object) => set(speaker(&object), Vec::new()),
             Event::InitDone => {
-                let known: Vec<_> = self.words.read().unwrap_or_else(PoisonError::into_inner).by.keys().cloned().collect();
-                for gone in known.into_iter().filter(|speaker| !listed.contains(speaker)) {
+                let known: Vec<_> = self
+                    .words
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .by
+                    .keys()
+                    .cloned()
+                    .collect();
+                for gone in known
+                    .into_iter()
+                    .filter(|speaker| !listed.contains(speaker))
+                {
                     set(gone, Vec::new());
                 }
                 *listed = HashSet::new();
@@ -178,7 +215,9 @@ impl Knowledge {
     /// What is said of an image to a pod of `namespace`: by those who are trusted, and by the namespace itself.
     pub(super) fn of(&self, reference: &Reference, digest: &Digest, namespace: &str) -> Said {
         let words = self.words.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(speakers) = words.speakers.get(digest) else { return Said::default() };
+        let Some(speakers) = words.speakers.get(digest) else {
+            return Said::default();
+        };
         let name = reference.name();
         let mut said = Said::default();
         for speaker in speakers {
@@ -186,8 +225,18 @@ impl Knowledge {
             if !trusted && speaker.0 != namespace {
                 continue;
             }
-            let place = if trusted { &mut said.trusted } else { &mut said.own };
-            for word in words.by.get(speaker).into_iter().flatten().filter(|word| word.name == name && word.facts.digest == *digest) {
+            let place = if trusted {
+                &mut said.trusted
+            } else {
+                &mut said.own
+            };
+            for word in words
+                .by
+                .get(speaker)
+                .into_iter()
+                .flatten()
+                .filter(|word| word.name == name && word.facts.digest == *digest)
+            {
                 *place = Some(match place.take() {
                     Some(facts) => facts.merge(&word.facts),
                     None => word.facts.clone(),
@@ -198,8 +247,14 @@ impl Knowledge {
     }
 
     fn label(&self, event: Event<PartialObjectMeta<Namespace>>) {
-        let mut namespaces = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
-        let mut listed = self.listed_namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut namespaces = self
+            .namespaces
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut listed = self
+            .listed_namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut learn = |object: &PartialObjectMeta<Namespace>| match Asked::by(object.labels()) {
             asked if asked == Asked::default() => drop(namespaces.remove(&object.name_any())),
             asked => drop(namespaces.insert(object.name_any(), asked)),
@@ -223,11 +278,19 @@ impl Knowledge {
     /// of which nothing is known is newer than the watch, and is asked about: at a pace that whoever calls with names of
     /// his own cannot turn against the API server. Who does not wait for his turn leaves nothing behind.
     pub(super) async fn asked(&self, namespace: &str) -> Option<Asked> {
-        let known = self.namespaces.read().unwrap_or_else(PoisonError::into_inner).get(namespace).copied();
+        let known = self
+            .namespaces
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(namespace)
+            .copied();
         if known.is_some() {
             return known;
         }
-        let (api, name) = (Api::<Namespace>::all(self.client.clone()), namespace.to_owned());
+        let (api, name) = (
+            Api::<Namespace>::all(self.client.clone()),
+            namespace.to_owned(),
+        );
         if let Some(answer) = self.asking.known(&name) {
             return answer;
         }
@@ -240,10 +303,18 @@ impl Knowledge {
                     sleep(PACE).await;
                     drop(place);
                 });
-                found.ok()?.ok().map(|found| found.map(|found| Asked::by(found.labels())).unwrap_or_default())
+                found.ok()?.ok().map(|found| {
+                    found
+                        .map(|found| Asked::by(found.labels()))
+                        .unwrap_or_default()
+                })
             }
         };
-        self.asking.get(name.clone(), |_| true, ask).await.0.flatten()
+        self.asking
+            .get(name.clone(), |_| true, ask)
+            .await
+            .0
+            .flatten()
     }
 }
 
@@ -258,28 +329,55 @@ impl Said {
     /// Whether nobody else need be asked for a pod on `nodes`: every mark that counts for it is known from those who are
     /// trusted, or has passed by the word of the pod's own namespace.
     pub(super) fn settles(&self, nodes: &Nodes, now: SignedDuration) -> Option<Facts> {
-        if let Some(trusted) = self.trusted.as_ref().filter(|facts| facts.counting(nodes).iter().all(Option::is_some)) {
+        if let Some(trusted) = self
+            .trusted
+            .as_ref()
+            .filter(|facts| facts.counting(nodes).iter().all(Option::is_some))
+        {
             return Some(trusted.clone());
         }
-        let has_ended = |facts: &&Facts| facts.counting(nodes).iter().all(|mark| mark.is_some_and(|mark| mark.has_ended(now)));
+        let has_ended = |facts: &&Facts| {
+            facts
+                .counting(nodes)
+                .iter()
+                .all(|mark| mark.is_some_and(|mark| mark.has_ended(now)))
+        };
         self.own.as_ref().filter(has_ended).cloned()
     }
 }
 
 /// What a resource's status says of images.
 fn words(resource: &ImageAttachment, types: &[LifecycleType]) -> Vec<Word> {
-    let (Some(status), Some(wanted)) = (&resource.status, &resource.spec.end_of_life) else { return Vec::new() };
-    let counts = types.iter().any(|kind| kind.artifact_type.as_str() == wanted.artifact_type() && *kind.annotation == *wanted.annotation());
-    let Ok(reference) = resource.spec.image.parse::<Reference>() else { return Vec::new() };
+    let (Some(status), Some(wanted)) = (&resource.status, &resource.spec.end_of_life) else {
+        return Vec::new();
+    };
+    let counts = types.iter().any(|kind| {
+        kind.artifact_type.as_str() == wanted.artifact_type()
+            && *kind.annotation == *wanted.annotation()
+    });
+    let Ok(reference) = resource.spec.image.parse::<Reference>() else {
+        return Vec::new();
+    };
     if !counts || Some(status.observed_generation) != resource.metadata.generation {
         return Vec::new();
     }
     let name = reference.name();
     let facts = match &wanted.date {
-        Some(date) => date.parse().ok().and_then(|date| marked(status, &date)).into_iter().collect(),
+        Some(date) => date
+            .parse()
+            .ok()
+            .and_then(|date| marked(status, &date))
+            .into_iter()
+            .collect(),
         None => superseded(status),
     };
-    facts.into_iter().map(|facts| Word { name: name.clone(), facts }).collect()
+    facts
+        .into_iter()
+        .map(|facts| Word {
+            name: name.clone(),
+            facts,
+        })
+        .collect()
 }
 
 /// The image of status, with the mark on every target that is attached.
@@ -287,15 +385,28 @@ fn marked(status: &ImageAttachmentStatus, date: &EndOfLifeDate) -> Option<Facts>
     let digest: Digest = status.image.as_ref()?.digest.parse().ok()?;
     let rows = status.targets.iter().filter_map(|row| {
         let created = row.created.as_ref().map(|created| Created::at(created.0));
-        let mark = (row.state == TargetState::Attached).then(|| Mark { date: date.clone(), created });
+        let mark = (row.state == TargetState::Attached).then(|| Mark {
+            date: date.clone(),
+            created,
+        });
         Some((row, row.digest.parse::<Digest>().ok()?, mark))
     });
-    let mut facts = Facts { digest, mark: None, platforms: Vec::new() };
+    let mut facts = Facts {
+        digest,
+        mark: None,
+        platforms: Vec::new(),
+    };
     for (row, digest, mark) in rows {
         if digest == facts.digest {
             facts.mark = mark;
-        } else if let (TargetKind::Platform, Some(Ok(platform))) = (row.kind, row.platform.as_ref().map(|text| text.parse())) {
-            facts.platforms.push(OfPlatform { platform, digest, mark });
+        } else if let (TargetKind::Platform, Some(Ok(platform))) =
+            (row.kind, row.platform.as_ref().map(|text| text.parse()))
+        {
+            facts.platforms.push(OfPlatform {
+                platform,
+                digest,
+                mark,
+            });
         }
     }
     let any = facts.mark.is_some() || facts.platforms.iter().any(|of| of.mark.is_some());
@@ -304,17 +415,30 @@ fn marked(status: &ImageAttachmentStatus, date: &EndOfLifeDate) -> Option<Facts>
 
 /// The images that the tag has left and that carry their mark.
 fn superseded(status: &ImageAttachmentStatus) -> Vec<Facts> {
-    let rows = status.superseded.iter().filter(|row| row.state == TargetState::Attached);
+    let rows = status
+        .superseded
+        .iter()
+        .filter(|row| row.state == TargetState::Attached);
     rows.filter_map(|row| {
         let created = Created::at(Timestamp::from_second(row.moved_at.0.as_second()).ok()?);
-        let mark = Mark { date: row.date.as_ref()?.parse().ok()?, created: Some(created) };
-        Some(Facts { digest: row.digest.parse().ok()?, mark: Some(mark), platforms: Vec::new() })
+        let mark = Mark {
+            date: row.date.as_ref()?.parse().ok()?,
+            created: Some(created),
+        };
+        Some(Facts {
+            digest: row.digest.parse().ok()?,
+            mark: Some(mark),
+            platforms: Vec::new(),
+        })
     })
     .collect()
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::super::workload::Workload;
     use super::*;
@@ -327,12 +451,25 @@ mod tests {
 
     fn knowledge() -> Knowledge {
         let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let types = vec!["application/vnd.microsoft.artifact.lifecycle".parse().unwrap()];
-        Knowledge::new(Client::try_from(nowhere).unwrap(), types, vec!["trusted".to_owned()])
+        let types = vec![
+            "application/vnd.microsoft.artifact.lifecycle"
+                .parse()
+                .unwrap(),
+        ];
+        Knowledge::new(
+            Client::try_from(nowhere).unwrap(),
+            types,
+            vec!["trusted".to_owned()],
+        )
     }
 
     /// A resource that has marked the image; `change` makes another of it.
-    fn marked(namespace: &str, name: &str, date: &str, change: impl Fn(&mut Value)) -> DeserializeGuard<ImageAttachment> {
+    fn marked(
+        namespace: &str,
+        name: &str,
+        date: &str,
+        change: impl Fn(&mut Value),
+    ) -> DeserializeGuard<ImageAttachment> {
         let digest = digest().to_string();
         let reference = format!("registry.example.com/team/app@{digest}");
         let mut object = json!({
@@ -349,10 +486,18 @@ mod tests {
 
     /// Whether what is known settles the verdict on a pod of `namespace` that can land anywhere.
     fn settles(knowledge: &Knowledge, namespace: &str) -> bool {
-        let image = format!("registry.example.com/team/app@{}", digest()).parse().unwrap();
+        let image = format!("registry.example.com/team/app@{}", digest())
+            .parse()
+            .unwrap();
         let pod = serde_json::value::to_raw_value(&json!({"spec": {}})).unwrap();
-        let now = "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap().as_duration();
-        knowledge.of(&image, &digest(), namespace).settles(&Workload::read("Pod", &pod).unwrap().nodes, now).is_some()
+        let now = "2026-01-01T00:00:00Z"
+            .parse::<Timestamp>()
+            .unwrap()
+            .as_duration();
+        knowledge
+            .of(&image, &digest(), namespace)
+            .settles(&Workload::read("Pod", &pod).unwrap().nodes, now)
+            .is_some()
     }
 
     #[tokio::test]
@@ -365,7 +510,11 @@ mod tests {
         ] {
             let knowledge = knowledge();
             knowledge.hear(Event::Apply(marked(by, "mark", date, |_| {})));
-            assert_eq!([settles(&knowledge, "own"), settles(&knowledge, "other")], expected, "{by} {date}");
+            assert_eq!(
+                [settles(&knowledge, "own"), settles(&knowledge, "other")],
+                expected,
+                "{by} {date}"
+            );
         }
     }
 
@@ -378,29 +527,35 @@ mod tests {
             ("state", json!("Failed")),
         ] {
             let knowledge = knowledge();
-            knowledge.hear(Event::Apply(marked("trusted", "mark", "2025-03-20", |object| {
-                let pointer = match what {
-                    "generation" => "/metadata/generation",
-                    "image" => "/spec/image",
-                    "state" => "/status/targets/0/state",
-                    _ => {
-                        object
-                            .pointer_mut("/spec/endOfLife")
-                            .unwrap()
-                            .as_object_mut()
-                            .unwrap()
-                            .insert("artifactType".to_owned(), change.clone());
-                        return;
-                    }
-                };
-                *object.pointer_mut(pointer).unwrap() = change.clone();
-            })));
+            knowledge.hear(Event::Apply(marked(
+                "trusted",
+                "mark",
+                "2025-03-20",
+                |object| {
+                    let pointer = match what {
+                        "generation" => "/metadata/generation",
+                        "image" => "/spec/image",
+                        "state" => "/status/targets/0/state",
+                        _ => {
+                            object
+                                .pointer_mut("/spec/endOfLife")
+                                .unwrap()
+                                .as_object_mut()
+                                .unwrap()
+                                .insert("artifactType".to_owned(), change.clone());
+                            return;
+                        }
+                    };
+                    *object.pointer_mut(pointer).unwrap() = change.clone();
+                },
+            )));
             assert!(!settles(&knowledge, "own"), "{what}");
         }
     }
 
     #[tokio::test]
-    async fn what_is_known_stays_while_a_watch_begins_anew_and_what_it_does_not_show_is_forgotten() {
+    async fn what_is_known_stays_while_a_watch_begins_anew_and_what_it_does_not_show_is_forgotten()
+    {
         let knowledge = knowledge();
         let mark = |name| marked("trusted", name, "2025-03-20", |_| {});
         let label = |name: &str| {
@@ -408,19 +563,33 @@ mod tests {
             serde_json::from_value::<PartialObjectMeta<Namespace>>(object).unwrap()
         };
         let known = |name: &str| knowledge.namespaces.read().unwrap().contains_key(name);
-        for event in [Event::Init, Event::InitApply(mark("first")), Event::InitDone, Event::Init] {
+        for event in [
+            Event::Init,
+            Event::InitApply(mark("first")),
+            Event::InitDone,
+            Event::Init,
+        ] {
             knowledge.hear(event);
         }
-        for event in [Event::Init, Event::InitApply(label("first")), Event::InitDone, Event::Init] {
+        for event in [
+            Event::Init,
+            Event::InitApply(label("first")),
+            Event::InitDone,
+            Event::Init,
+        ] {
             knowledge.label(event);
         }
         assert!(settles(&knowledge, "own") && known("first"));
         knowledge.hear(Event::InitDone);
         knowledge.label(Event::InitDone);
         assert!(!settles(&knowledge, "own") && !known("first"));
-        for event in
-            [Event::Init, Event::InitApply(mark("second")), Event::InitDone, Event::Apply(mark("third")), Event::Delete(mark("third"))]
-        {
+        for event in [
+            Event::Init,
+            Event::InitApply(mark("second")),
+            Event::InitDone,
+            Event::Apply(mark("third")),
+            Event::Delete(mark("third")),
+        ] {
             knowledge.hear(event);
         }
         assert!(settles(&knowledge, "own"));
@@ -436,7 +605,9 @@ mod tests {
         let hearing = (Arc::clone(&knowledge), done.clone());
         std::thread::spawn(move || {
             let (knowledge, done) = hearing;
-            let mark = serde_json::to_value(marked("trusted", "mark", "2025-03-20", |_| {}).0.unwrap()).unwrap();
+            let mark =
+                serde_json::to_value(marked("trusted", "mark", "2025-03-20", |_| {}).0.unwrap())
+                    .unwrap();
             for _ in 0..2_000 {
                 knowledge.hear(Event::Apply(serde_json::from_value(mark.clone()).unwrap()));
             }
@@ -450,25 +621,44 @@ mod tests {
         });
         for _ in 0..2 {
             // Nothing here takes long: whoever is not done by then never will be.
-            assert!(ended.recv_timeout(Duration::from_mins(2)).is_ok(), "they wait for each other");
+            assert!(
+                ended.recv_timeout(Duration::from_mins(2)).is_ok(),
+                "they wait for each other"
+            );
         }
     }
 
     /// As [`knowledge`], of an API server that takes connections and never answers.
     async fn knowledge_of_a_silent_server() -> (Knowledge, tokio::net::TcpListener) {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config = kube::Config::new(format!("http://{}", silent.local_addr().unwrap()).parse().unwrap());
-        (Knowledge::new(Client::try_from(config).unwrap(), Vec::new(), Vec::new()), silent)
+        let config = kube::Config::new(
+            format!("http://{}", silent.local_addr().unwrap())
+                .parse()
+                .unwrap(),
+        );
+        (
+            Knowledge::new(Client::try_from(config).unwrap(), Vec::new(), Vec::new()),
+            silent,
+        )
     }
 
     #[tokio::test]
     async fn who_asks_about_a_namespace_and_leaves_before_his_turn_leaves_nothing_behind() {
         let (knowledge, _silent) = knowledge_of_a_silent_server().await;
-        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-        let turns = Arc::clone(&knowledge.places).try_acquire_many_owned(u32::try_from(AT_ONCE).unwrap()).unwrap();
+        let tasks = || {
+            tokio::runtime::Handle::current()
+                .metrics()
+                .num_alive_tasks()
+        };
+        let turns = Arc::clone(&knowledge.places)
+            .try_acquire_many_owned(u32::try_from(AT_ONCE).unwrap())
+            .unwrap();
         let before = tasks();
         for nth in 0..1000 {
-            assert_eq!(knowledge.asked(&format!("made-up-{nth}")).now_or_never(), None);
+            assert_eq!(
+                knowledge.asked(&format!("made-up-{nth}")).now_or_never(),
+                None
+            );
         }
         assert_eq!((tasks(), knowledge.places.available_permits()), (before, 0));
         drop(turns);

@@ -16,7 +16,9 @@ use super::mark::{LifecycleType, Mark};
 use super::options::Lookups;
 use crate::attachment::{EntryKind, Image};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository, Tag};
-use crate::registry::{Access, ErrorKind, HostPattern, Keychain, Locator, Registries, RegistryError, Session};
+use crate::registry::{
+    Access, ErrorKind, HostPattern, Keychain, Locator, Registries, RegistryError, Session,
+};
 
 /// How long a look-up may take that nobody waits for any more.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -71,7 +73,11 @@ impl Lookup {
             insecure: options.insecure_registries.clone(),
             tags: Flights::new(Duration::ZERO),
             marks: Flights::new(options.cache_ttl),
-            shared: Arc::new(Shared { permits: Semaphore::new(AT_ONCE), of_namespaces: Mutex::default(), spared: Mutex::default() }),
+            shared: Arc::new(Shared {
+                permits: Semaphore::new(AT_ONCE),
+                of_namespaces: Mutex::default(),
+                spared: Mutex::default(),
+            }),
         }
     }
 
@@ -79,11 +85,29 @@ impl Lookup {
     ///
     /// # Errors
     /// When the registry may not be asked, or has not answered a moment ago.
-    pub(super) fn open(&self, reference: &Reference, credentials: Keychain) -> Result<Asked, Unknown> {
-        let insecure = self.insecure.iter().any(|pattern| pattern.matches(&reference.host));
-        let access = Access { credentials, insecure, ..Access::default() };
-        let session = self.registries.open(&reference.host, &reference.repository, access).map_err(|error| say(&error))?;
-        let spared = self.shared.spared.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn open(
+        &self,
+        reference: &Reference,
+        credentials: Keychain,
+    ) -> Result<Asked, Unknown> {
+        let insecure = self
+            .insecure
+            .iter()
+            .any(|pattern| pattern.matches(&reference.host));
+        let access = Access {
+            credentials,
+            insecure,
+            ..Access::default()
+        };
+        let session = self
+            .registries
+            .open(&reference.host, &reference.repository, access)
+            .map_err(|error| say(&error))?;
+        let spared = self
+            .shared
+            .spared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match spared.get(&asked_about(&session)) {
             Some((at, why)) if at.elapsed() < SPARED => Err(Arc::clone(why)),
             _ => Ok(Asked(session)),
@@ -94,15 +118,31 @@ impl Lookup {
     ///
     /// # Errors
     /// When the registry does not say.
-    pub(super) async fn resolve(&self, asked: &Asked, namespace: &str, tag: &Tag) -> Result<Digest, Unknown> {
+    pub(super) async fn resolve(
+        &self,
+        asked: &Asked,
+        namespace: &str,
+        tag: &Tag,
+    ) -> Result<Digest, Unknown> {
         let session = &asked.0;
-        let key = (session.identity().clone(), session.repository().clone(), tag.clone());
+        let key = (
+            session.identity().clone(),
+            session.repository().clone(),
+            tag.clone(),
+        );
         let turn = self.shared.turn(namespace).await;
         let look_up = || {
             let (session, shared, tag) = (session.clone(), Arc::clone(&self.shared), tag.clone());
             async move {
                 let _turn = turn;
-                shared.run(&session, async |session| session.head(&Locator::Tag(tag)).await.map(|head| head.digest)).await
+                shared
+                    .run(&session, async |session| {
+                        session
+                            .head(&Locator::Tag(tag))
+                            .await
+                            .map(|head| head.digest)
+                    })
+                    .await
             }
         };
         let (answer, _) = self.tags.get(key, |_| false, look_up).await;
@@ -121,16 +161,29 @@ impl Lookup {
         now: Timestamp,
     ) -> Result<(Arc<Facts>, From), Unknown> {
         let session = &asked.0;
-        let key = (session.identity().clone(), session.repository().clone(), digest.clone());
+        let key = (
+            session.identity().clone(),
+            session.repository().clone(),
+            digest.clone(),
+        );
         if let Some(answer) = self.marks.known(&key) {
             return answer.map(|facts| (facts, From::Memory));
         }
         let turn = self.shared.turn(namespace).await;
         let look_up = || {
-            let (session, shared, types, digest) = (session.clone(), Arc::clone(&self.shared), Arc::clone(&self.types), digest.clone());
+            let (session, shared, types, digest) = (
+                session.clone(),
+                Arc::clone(&self.shared),
+                Arc::clone(&self.types),
+                digest.clone(),
+            );
             async move {
                 let _turn = turn;
-                shared.run(&session, async |session| gather(session, &digest, &types, now).await.map(Arc::new)).await
+                shared
+                    .run(&session, async |session| {
+                        gather(session, &digest, &types, now).await.map(Arc::new)
+                    })
+                    .await
             }
         };
         let (answer, from) = self.marks.get(key, Result::is_ok, look_up).await;
@@ -156,15 +209,25 @@ impl Shared {
     /// wait for this namespace's turn.
     async fn turn(&self, namespace: &str) -> Option<OwnedSemaphorePermit> {
         let turns = {
-            let mut all = self.of_namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self
+                .of_namespaces
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             all.retain(|_, turns| Arc::strong_count(turns) > 1);
-            Arc::clone(all.entry(namespace.into()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_FOR_ONE))))
+            Arc::clone(
+                all.entry(namespace.into())
+                    .or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_FOR_ONE))),
+            )
         };
         turns.acquire_owned().await.ok()
     }
 
     /// Runs one look-up within its time, and spares a registry that did not answer.
-    async fn run<T>(&self, session: &Session, work: impl AsyncFnOnce(&Session) -> Result<T, RegistryError>) -> Result<T, Unknown> {
+    async fn run<T>(
+        &self,
+        session: &Session,
+        work: impl AsyncFnOnce(&Session) -> Result<T, RegistryError>,
+    ) -> Result<T, Unknown> {
         let deadline = Instant::now() + LONGEST;
         let Ok(_permit) = timeout_at(deadline, self.permits.acquire()).await else {
             return Err("too many look-ups are under way".into());
@@ -172,9 +235,16 @@ impl Shared {
         let session = session.clone().until(deadline);
         let why: Unknown = match timeout_at(deadline, work(&session)).await {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) if error.kind() != ErrorKind::RegistryUnavailable => return Err(say(&error)),
+            Ok(Err(error)) if error.kind() != ErrorKind::RegistryUnavailable => {
+                return Err(say(&error));
+            }
             Ok(Err(error)) => say(&error),
-            Err(_) => format!("{} did not answer within {} s", session.host(), LONGEST.as_secs()).into(),
+            Err(_) => format!(
+                "{} did not answer within {} s",
+                session.host(),
+                LONGEST.as_secs()
+            )
+            .into(),
         };
         let mut spared = self.spared.lock().unwrap_or_else(PoisonError::into_inner);
         spared.retain(|_, (at, _)| at.elapsed() < SPARED);
@@ -184,49 +254,107 @@ impl Shared {
 }
 
 /// Reads an image and the marks on it and on its platforms: two waves of requests.
-async fn gather(session: &Session, digest: &Digest, types: &[LifecycleType], now: Timestamp) -> Result<Facts, RegistryError> {
+async fn gather(
+    session: &Session,
+    digest: &Digest,
+    types: &[LifecycleType],
+    now: Timestamp,
+) -> Result<Facts, RegistryError> {
     let locator = Locator::Digest(digest.clone());
-    let (fetched, mark) = try_join(session.manifest(&locator), newest(session, digest, types, now)).await?;
+    let (fetched, mark) = try_join(
+        session.manifest(&locator),
+        newest(session, digest, types, now),
+    )
+    .await?;
     let platforms = match &fetched.manifest {
         Manifest::Image(_) => Vec::new(),
         Manifest::Index(index) => {
             let most = index.manifests.len() + 1;
-            let image = Image::lay_out(&fetched.descriptor(), &fetched.manifest, &BTreeMap::new(), None, most);
+            let image = Image::lay_out(
+                &fetched.descriptor(),
+                &fetched.manifest,
+                &BTreeMap::new(),
+                None,
+                most,
+            );
             let entries = image.map(|image| image.entries).unwrap_or_default();
             let found: Vec<(Digest, Vec<Platform>)> = entries
                 .into_iter()
                 .filter_map(|entry| match entry.kind {
-                    EntryKind::Platform(platforms) if !platforms.is_empty() => Some((entry.subject.digest, platforms)),
+                    EntryKind::Platform(platforms) if !platforms.is_empty() => {
+                        Some((entry.subject.digest, platforms))
+                    }
                     _ => None,
                 })
                 .take(MOST_PLATFORMS)
                 .collect();
-            let marks = try_join_all(found.iter().map(|(digest, _)| newest(session, digest, types, now))).await?;
+            let marks = try_join_all(
+                found
+                    .iter()
+                    .map(|(digest, _)| newest(session, digest, types, now)),
+            )
+            .await?;
             let each = found.into_iter().zip(marks);
             each.flat_map(|((digest, platforms), mark)| {
-                let plausible = platforms.into_iter().filter(|platform| platform.to_string().len() <= MOST_OF_A_PLATFORM);
-                plausible.map(move |platform| OfPlatform { platform, digest: digest.clone(), mark: mark.clone() })
+                let plausible = platforms
+                    .into_iter()
+                    .filter(|platform| platform.to_string().len() <= MOST_OF_A_PLATFORM);
+                plausible.map(move |platform| OfPlatform {
+                    platform,
+                    digest: digest.clone(),
+                    mark: mark.clone(),
+                })
             })
             .collect()
         }
     };
-    Ok(Facts { digest: digest.clone(), mark, platforms })
+    Ok(Facts {
+        digest: digest.clone(),
+        mark,
+        platforms,
+    })
 }
 
 /// The mark that readers take on one manifest.
-async fn newest(session: &Session, subject: &Digest, types: &[LifecycleType], now: Timestamp) -> Result<Option<Mark>, RegistryError> {
-    let marks = try_join_all(types.iter().map(|kind| of_type(session, subject, kind, now))).await?;
+async fn newest(
+    session: &Session,
+    subject: &Digest,
+    types: &[LifecycleType],
+    now: Timestamp,
+) -> Result<Option<Mark>, RegistryError> {
+    let marks = try_join_all(
+        types
+            .iter()
+            .map(|kind| of_type(session, subject, kind, now)),
+    )
+    .await?;
     Ok(Mark::newest(marks.into_iter().flatten()))
 }
 
-async fn of_type(session: &Session, subject: &Digest, kind: &LifecycleType, now: Timestamp) -> Result<Vec<Mark>, RegistryError> {
-    let listing = session.referrers(subject, Some(&kind.artifact_type)).await?;
-    let says_all = |entry: &Descriptor| entry.stated_type().is_some() && entry.annotations.contains_key(&*kind.annotation);
-    let (listed, open): (Vec<_>, Vec<_>) = listing.entries.iter().partition(|entry| says_all(entry));
-    let mut marks: Vec<Mark> = listed.iter().filter_map(|entry| Mark::read(&entry.annotations, kind, now)).collect();
+async fn of_type(
+    session: &Session,
+    subject: &Digest,
+    kind: &LifecycleType,
+    now: Timestamp,
+) -> Result<Vec<Mark>, RegistryError> {
+    let listing = session
+        .referrers(subject, Some(&kind.artifact_type))
+        .await?;
+    let says_all = |entry: &Descriptor| {
+        entry.stated_type().is_some() && entry.annotations.contains_key(&*kind.annotation)
+    };
+    let (listed, open): (Vec<_>, Vec<_>) =
+        listing.entries.iter().partition(|entry| says_all(entry));
+    let mut marks: Vec<Mark> = listed
+        .iter()
+        .filter_map(|entry| Mark::read(&entry.annotations, kind, now))
+        .collect();
     // Some registries list neither type nor annotations: then the manifest says.
     let read = open.iter().take(MOST_READ).map(|entry| async {
-        match session.manifest(&Locator::Digest(entry.digest.clone())).await {
+        match session
+            .manifest(&Locator::Digest(entry.digest.clone()))
+            .await
+        {
             Ok(fetched) => Ok(Some(fetched)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

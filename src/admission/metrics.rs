@@ -60,23 +60,58 @@ impl Metrics {
         let mut registry = Registry::default();
         service::describe(&mut registry, "webhook");
         let reviews = Family::<Reviewed, Counter>::default();
-        registry.register("affix_admission_reviews", "Reviews by webhook and verdict", reviews.clone());
-        let time =
-            Family::<Webhook, Histogram, fn() -> Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.0001, 2.0, 15)));
-        registry.register_with_unit("affix_admission_review_time", "Length of a review", Unit::Seconds, time.clone());
+        registry.register(
+            "affix_admission_reviews",
+            "Reviews by webhook and verdict",
+            reviews.clone(),
+        );
+        let time = Family::<Webhook, Histogram, fn() -> Histogram>::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(0.0001, 2.0, 15))
+        });
+        registry.register_with_unit(
+            "affix_admission_review_time",
+            "Length of a review",
+            Unit::Seconds,
+            time.clone(),
+        );
         let turned_away = Family::<Cause, Counter>::default();
-        registry.register("affix_admission_turned_away", "Requests that got no review, by cause", turned_away.clone());
+        registry.register(
+            "affix_admission_turned_away",
+            "Requests that got no review, by cause",
+            turned_away.clone(),
+        );
         let lookups = Family::<Source, Counter>::default();
-        registry.register("affix_admission_lookups", "Images of pods by where their marks were known from", lookups.clone());
+        registry.register(
+            "affix_admission_lookups",
+            "Images of pods by where their marks were known from",
+            lookups.clone(),
+        );
         let panics = Counter::default();
-        registry.register("affix_admission_panics", "Reviews that panicked", panics.clone());
+        registry.register(
+            "affix_admission_panics",
+            "Reviews that panicked",
+            panics.clone(),
+        );
         let connections = Gauge::<i64, AtomicI64>::default();
-        registry.register("affix_webhook_connections", "Open connections", connections.clone());
+        registry.register(
+            "affix_webhook_connections",
+            "Open connections",
+            connections.clone(),
+        );
         let certificate_end = Family::<Use, Gauge<i64, AtomicI64>>::default();
         let help = "When the served certificate ends, in seconds since the epoch";
-        registry.register_with_unit("affix_certificate_expiry_timestamp", help, Unit::Seconds, certificate_end.clone());
+        registry.register_with_unit(
+            "affix_certificate_expiry_timestamp",
+            help,
+            Unit::Seconds,
+            certificate_end.clone(),
+        );
         let certificate_errors = Counter::default();
-        registry.register("affix_webhook_certificate_errors", "Checks of the certificate that failed", certificate_errors.clone());
+        registry.register(
+            "affix_webhook_certificate_errors",
+            "Checks of the certificate that failed",
+            certificate_errors.clone(),
+        );
         // What has not happened yet is 0 and not absent, so that its first time is a change.
         for source in ["status", "cache", "registry", "unknown"] {
             lookups.get_or_create(&Source { source }).inc_by(0);
@@ -84,7 +119,17 @@ impl Metrics {
         for cause in ["size", "slow", "load", "broken", "malformed", "connections"] {
             turned_away.get_or_create(&Cause { cause }).inc_by(0);
         }
-        Self { registry, reviews, time, turned_away, lookups, panics, connections, certificate_end, certificate_errors }
+        Self {
+            registry,
+            reviews,
+            time,
+            turned_away,
+            lookups,
+            panics,
+            connections,
+            certificate_end,
+            certificate_errors,
+        }
     }
 
     /// The text format of OpenMetrics.
@@ -95,8 +140,12 @@ impl Metrics {
     }
 
     pub(super) fn reviewed(&self, webhook: &'static str, verdict: &'static str, took: Duration) {
-        self.reviews.get_or_create(&Reviewed { webhook, verdict }).inc();
-        self.time.get_or_create(&Webhook { webhook }).observe(took.as_secs_f64());
+        self.reviews
+            .get_or_create(&Reviewed { webhook, verdict })
+            .inc();
+        self.time
+            .get_or_create(&Webhook { webhook })
+            .observe(took.as_secs_f64());
     }
 
     pub(super) fn turned_away(&self, cause: &'static str) {

@@ -42,6 +42,8 @@ pub use run::{Clock, run, serve};
 #[must_use]
 pub fn answer_alone(review: &[u8], registries: &crate::registry::Registries) -> Option<Vec<u8>> {
     let request = review::read(review).ok()?;
-    let verdict = image_attachment::judge(&request, registries).err().unwrap_or_default();
+    let verdict = image_attachment::judge(&request, registries)
+        .err()
+        .unwrap_or_default();
     serde_json::to_vec(&review::answer(&request.uid, verdict)).ok()
 }

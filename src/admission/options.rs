@@ -69,7 +69,13 @@ pub struct ServerLimits {
 
 impl Default for ServerLimits {
     fn default() -> Self {
-        Self { body_bytes: 8 << 20, concurrent: 256, connections: 512, patience: Duration::from_secs(5), turn: Duration::from_secs(1) }
+        Self {
+            body_bytes: 8 << 20,
+            concurrent: 256,
+            connections: 512,
+            patience: Duration::from_secs(5),
+            turn: Duration::from_secs(1),
+        }
     }
 }
 

@@ -52,9 +52,19 @@ struct Looked<'a> {
 }
 
 impl Pods {
-    pub(super) fn new(client: kube::Client, registries: Registries, options: Lookups, clock: Clock, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        client: kube::Client,
+        registries: Registries,
+        options: Lookups,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
-            knowledge: Knowledge::new(client.clone(), options.lifecycle_types.clone(), options.trusted_namespaces.clone()),
+            knowledge: Knowledge::new(
+                client.clone(),
+                options.lifecycle_types.clone(),
+                options.trusted_namespaces.clone(),
+            ),
             credentials: Credentials::new(client),
             lookup: Lookup::new(registries, &options),
             options,
@@ -70,19 +80,30 @@ impl Pods {
 
     /// The verdict by the namespace's label.
     pub(super) async fn validate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
-        let (Some((workload, _)), Some(namespace)) = (concerned(request), &request.namespace) else { return Verdict::default() };
+        let (Some((workload, _)), Some(namespace)) = (concerned(request), &request.namespace)
+        else {
+            return Verdict::default();
+        };
         let mode = match timeout_at(deadline, self.knowledge.asked(namespace)).await {
             Ok(Some(asked)) => asked.end_of_life,
             Ok(None) | Err(_) => Some(Mode::Warn),
         };
-        let Some(mode) = mode else { return Verdict::default() };
-        let looked = self.look(&workload, namespace, request.is_dry(), deadline).await;
+        let Some(mode) = mode else {
+            return Verdict::default();
+        };
+        let looked = self
+            .look(&workload, namespace, request.is_dry(), deadline)
+            .await;
         verdict(mode, workload.is_pod, &looked)
     }
 
     /// The patch that turns tags into digests.
     pub(super) async fn mutate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
-        let (Some((workload, metadata)), Some(namespace)) = (concerned(request), &request.namespace) else { return Verdict::default() };
+        let (Some((workload, metadata)), Some(namespace)) =
+            (concerned(request), &request.namespace)
+        else {
+            return Verdict::default();
+        };
         if !workload.is_pod || request.operation != Operation::Create {
             return Verdict::default();
         }
@@ -90,33 +111,60 @@ impl Pods {
         if !matches!(asked, Ok(Some(asked)) if asked.resolve_digests) {
             return Verdict::default();
         }
-        let looked = self.look(&workload, namespace, request.is_dry(), deadline).await;
-        Verdict { patch: patch(&workload, &looked, metadata.annotations.as_ref()), ..Verdict::default() }
+        let looked = self
+            .look(&workload, namespace, request.is_dry(), deadline)
+            .await;
+        Verdict {
+            patch: patch(&workload, &looked, metadata.annotations.as_ref()),
+            ..Verdict::default()
+        }
     }
 
     /// Looks up every image of a workload, each once and all at the same time.
-    async fn look<'a>(&self, workload: &'a Workload, namespace: &str, is_dry: bool, deadline: Instant) -> Vec<Looked<'a>> {
+    async fn look<'a>(
+        &self,
+        workload: &'a Workload,
+        namespace: &str,
+        is_dry: bool,
+        deadline: Instant,
+    ) -> Vec<Looked<'a>> {
         let now = (self.clock)();
         // A dry run reads no Secret: what anybody may ask, it asks.
         let keychain = match (is_dry, workload.pull_secrets.as_slice()) {
             (true, _) | (_, []) => Ok(Keychain::anonymous()),
-            (false, names) => match timeout_at(deadline, self.credentials.read(namespace, names)).await {
-                Ok(read) => read,
-                Err(_) => Err("the pull secrets were not read in time".into()),
-            },
+            (false, names) => {
+                match timeout_at(deadline, self.credentials.read(namespace, names)).await {
+                    Ok(read) => read,
+                    Err(_) => Err("the pull secrets were not read in time".into()),
+                }
+            }
         };
-        let mut images: Vec<&str> = workload.images.iter().map(|used| used.image.as_str()).collect();
+        let mut images: Vec<&str> = workload
+            .images
+            .iter()
+            .map(|used| used.image.as_str())
+            .collect();
         images.sort_unstable();
         images.dedup();
         let beyond = images.get(MOST_IMAGES).map(|image| Looked {
             image,
-            outcome: Err(format!("affix looks at {MOST_IMAGES} images of a pod, and it has {}", images.len()).into()),
+            outcome: Err(format!(
+                "affix looks at {MOST_IMAGES} images of a pod, and it has {}",
+                images.len()
+            )
+            .into()),
         });
         images.truncate(MOST_IMAGES);
         let (keychain, nodes) = (&keychain, &workload.nodes);
         let looked = join_all(images.into_iter().map(|image| async move {
-            let looked = timeout_at(deadline, self.look_up(image, namespace, keychain, nodes, now)).await;
-            let outcome = looked.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.options.timeout).into()));
+            let looked = timeout_at(
+                deadline,
+                self.look_up(image, namespace, keychain, nodes, now),
+            )
+            .await;
+            let outcome = looked.unwrap_or_else(|_| {
+                Err(format!("no answer within {:?}", self.options.timeout).into())
+            });
             if outcome.is_err() {
                 self.metrics.looked_up("unknown");
             }
@@ -134,8 +182,12 @@ impl Pods {
         now: Timestamp,
     ) -> Result<(Digest, Vec<Finding>), Unknown> {
         let reference = reference(image).map_err(|error| Unknown::from(error.to_string()))?;
-        let (digest, facts) = self.facts(&reference, namespace, keychain, nodes, now).await?;
-        let horizon = now.as_duration().saturating_add(SignedDuration::try_from(self.options.warn_before).unwrap_or(SignedDuration::MAX));
+        let (digest, facts) = self
+            .facts(&reference, namespace, keychain, nodes, now)
+            .await?;
+        let horizon = now.as_duration().saturating_add(
+            SignedDuration::try_from(self.options.warn_before).unwrap_or(SignedDuration::MAX),
+        );
         Ok((digest, facts.findings(nodes, now.as_duration(), horizon)))
     }
 
@@ -153,7 +205,10 @@ impl Pods {
             (Some(digest), _) => (digest.clone(), None),
             (None, Some(tag)) => {
                 let asked = open()?;
-                (self.lookup.resolve(&asked, namespace, tag).await?, Some(asked))
+                (
+                    self.lookup.resolve(&asked, namespace, tag).await?,
+                    Some(asked),
+                )
             }
             (None, None) => return Err("it names neither a tag nor a digest".into()),
         };
@@ -164,7 +219,11 @@ impl Pods {
         }
         let asked = asked.map_or_else(open, Ok)?;
         let (found, from) = self.lookup.marks(&asked, namespace, &digest, now).await?;
-        self.metrics.looked_up(if from == From::Memory { "cache" } else { "registry" });
+        self.metrics.looked_up(if from == From::Memory {
+            "cache"
+        } else {
+            "registry"
+        });
         let facts = match &said.trusted {
             Some(trusted) => Facts::clone(&found).merge(trusted),
             None => Facts::clone(&found),
@@ -177,13 +236,19 @@ impl Pods {
 fn concerned(request: &Request<'_>) -> Option<(Workload, Metadata)> {
     let object = request.object.filter(|_| request.writes())?;
     let metadata = Metadata::of(object).ok()?;
-    let mirrors = metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR));
+    let mirrors = metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|annotations| annotations.contains_key(MIRROR));
     if mirrors || metadata.is_leaving() {
         return None;
     }
     let workload = Workload::read(&request.kind.kind, object)?;
-    let before = request.old_object.and_then(|old| Workload::read(&request.kind.kind, old));
-    (!before.is_some_and(|before| before.runs_the_same(&workload)) && !workload.images.is_empty()).then_some((workload, metadata))
+    let before = request
+        .old_object
+        .and_then(|old| Workload::read(&request.kind.kind, old));
+    (!before.is_some_and(|before| before.runs_the_same(&workload)) && !workload.images.is_empty())
+        .then_some((workload, metadata))
 }
 
 /// What follows from what was found.
@@ -194,9 +259,15 @@ fn verdict(mode: Mode, is_pod: bool, looked: &[Looked<'_>]) -> Verdict {
     for Looked { image, outcome } in looked {
         match outcome {
             Err(why) => {
-                verdict.audit.insert("unchecked", image.chars().take(256).collect());
+                verdict
+                    .audit
+                    .insert("unchecked", image.chars().take(256).collect());
                 if mode != Mode::Audit {
-                    verdict.warnings.push(warning("image", image, &format!("was not checked for end of life: {}", brief(why))));
+                    verdict.warnings.push(warning(
+                        "image",
+                        image,
+                        &format!("was not checked for end of life: {}", brief(why)),
+                    ));
                 }
             }
             Ok((_, findings)) => {
@@ -215,7 +286,10 @@ fn verdict(mode: Mode, is_pod: bool, looked: &[Looked<'_>]) -> Verdict {
         }
     }
     if !refused.is_empty() {
-        verdict.refusal = Some(Refusal::forbidden(format!("{}: run a newer image", refused.join("; "))));
+        verdict.refusal = Some(Refusal::forbidden(format!(
+            "{}: run a newer image",
+            refused.join("; ")
+        )));
     }
     let decision = match mode {
         _ if verdict.refusal.is_some() => "refused",
@@ -244,12 +318,23 @@ fn brief(why: &str) -> String {
 }
 
 /// Each tag with its digest, in the order of the containers, and the dates that were found.
-fn patch(workload: &Workload, looked: &[Looked<'_>], annotations: Option<&BTreeMap<String, String>>) -> Vec<Value> {
-    let found = |image: &str| looked.iter().find(|looked| looked.image == image).and_then(|looked| looked.outcome.as_ref().ok());
+fn patch(
+    workload: &Workload,
+    looked: &[Looked<'_>],
+    annotations: Option<&BTreeMap<String, String>>,
+) -> Vec<Value> {
+    let found = |image: &str| {
+        looked
+            .iter()
+            .find(|looked| looked.image == image)
+            .and_then(|looked| looked.outcome.as_ref().ok())
+    };
     let mut patch = Vec::new();
     let mut dates = serde_json::Map::new();
     for used in &workload.images {
-        let Some((digest, findings)) = found(&used.image) else { continue };
+        let Some((digest, findings)) = found(&used.image) else {
+            continue;
+        };
         if let Some(pinned) = pinned(&used.image, digest) {
             patch.push(json!({"op": "replace", "path": used.pointer, "value": pinned}));
         }
@@ -258,8 +343,15 @@ fn patch(workload: &Workload, looked: &[Looked<'_>], annotations: Option<&BTreeM
         }
     }
     let value = Value::Object(dates).to_string();
-    let others = annotations.into_iter().flatten().filter(|(key, _)| *key != DATES);
-    let size = others.map(|(key, value)| key.len() + value.len()).sum::<usize>() + DATES.len() + value.len();
+    let others = annotations
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| *key != DATES);
+    let size = others
+        .map(|(key, value)| key.len() + value.len())
+        .sum::<usize>()
+        + DATES.len()
+        + value.len();
     // Above that the API server refuses the pod, which a note is not worth.
     if value != "{}" && size <= MOST_ANNOTATIONS {
         if annotations.is_none() {
@@ -272,7 +364,12 @@ fn patch(workload: &Workload, looked: &[Looked<'_>], annotations: Option<&BTreeM
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::needless_pass_by_value, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use super::super::facts::Facts;
     use super::super::mark::Mark;
@@ -289,10 +386,23 @@ mod tests {
 
     /// An image that ended in 2025.
     fn ended<'a>(image: &'a str, workload: &Workload) -> Looked<'a> {
-        let mark = Some(Mark { date: "2025-03-20".parse().unwrap(), created: None });
-        let now = "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap().as_duration();
-        let facts = Facts { digest: digest(), mark, platforms: Vec::new() };
-        Looked { image, outcome: Ok((digest(), facts.findings(&workload.nodes, now, now))) }
+        let mark = Some(Mark {
+            date: "2025-03-20".parse().unwrap(),
+            created: None,
+        });
+        let now = "2026-01-01T00:00:00Z"
+            .parse::<Timestamp>()
+            .unwrap()
+            .as_duration();
+        let facts = Facts {
+            digest: digest(),
+            mark,
+            platforms: Vec::new(),
+        };
+        Looked {
+            image,
+            outcome: Ok((digest(), facts.findings(&workload.nodes, now, now))),
+        }
     }
 
     /// The patch as the API server applies it.
@@ -309,7 +419,10 @@ mod tests {
             let (parent, key) = path.rsplit_once('/').unwrap();
             let key = key.replace("~1", "/").replace("~0", "~");
             let parent = object.pointer_mut(parent).unwrap().as_object_mut().unwrap();
-            assert!(operation["op"] == "add" || parent.contains_key(&key), "nothing to replace: {operation}");
+            assert!(
+                operation["op"] == "add" || parent.contains_key(&key),
+                "nothing to replace: {operation}"
+            );
             parent.insert(key, operation["value"].clone());
         }
     }
@@ -322,9 +435,15 @@ mod tests {
             "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "image": {"reference": "app:v1"}}],
         });
         let before = workload(spec.clone());
-        let unknown = Looked { image: "unknown:v1", outcome: Err("no answer".into()) };
+        let unknown = Looked {
+            image: "unknown:v1",
+            outcome: Err("no answer".into()),
+        };
         let pod = json!({"metadata": {"name": "p"}, "spec": spec});
-        let after = patched(&pod, patch(&before, &[ended("app:v1", &before), unknown], None));
+        let after = patched(
+            &pod,
+            patch(&before, &[ended("app:v1", &before), unknown], None),
+        );
         let pinned = format!("app:v1@{}", digest());
         let expected = json!({
             "containers": [{"name": "a", "image": pinned}, {"name": "b"}, {"name": "c", "image": "unknown:v1"}],
@@ -332,10 +451,15 @@ mod tests {
             "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "image": {"reference": pinned}}],
         });
         assert_eq!(after["spec"], expected);
-        assert_eq!(after["metadata"]["annotations"][DATES], r#"{"app:v1":"2025-03-20"}"#);
+        assert_eq!(
+            after["metadata"]["annotations"][DATES],
+            r#"{"app:v1":"2025-03-20"}"#
+        );
         let again = workload(after["spec"].clone());
-        let images: Vec<_> =
-            patch(&again, &[ended(&pinned, &again)], Some(&BTreeMap::new())).into_iter().map(|op| op["path"].clone()).collect();
+        let images: Vec<_> = patch(&again, &[ended(&pinned, &again)], Some(&BTreeMap::new()))
+            .into_iter()
+            .map(|op| op["path"].clone())
+            .collect();
         assert_eq!(images, ["/metadata/annotations/affix.dev~1end-of-life"]);
     }
 
@@ -357,15 +481,32 @@ mod tests {
         };
         let pod = |labels: Value, image: &str| json!({"metadata": {"labels": labels}, "spec": {"containers": [{"image": image}]}});
         for (text, concerns) in [
-            (review("Pod", pod(json!({}), "a:1"), pod(json!({"a": "b"}), "a:1")), false),
-            (review("Pod", pod(json!({}), "a:1"), pod(json!({}), "a:2")), true),
+            (
+                review("Pod", pod(json!({}), "a:1"), pod(json!({"a": "b"}), "a:1")),
+                false,
+            ),
+            (
+                review("Pod", pod(json!({}), "a:1"), pod(json!({}), "a:2")),
+                true,
+            ),
             (review("Pod", Value::Null, pod(json!({}), "a:1")), true),
             (review("ConfigMap", Value::Null, json!({})), false),
             (
-                review("Pod", Value::Null, json!({"metadata": {"annotations": {MIRROR: "x"}}, "spec": {"containers": [{"image": "a"}]}})),
+                review(
+                    "Pod",
+                    Value::Null,
+                    json!({"metadata": {"annotations": {MIRROR: "x"}}, "spec": {"containers": [{"image": "a"}]}}),
+                ),
                 false,
             ),
-            (review("Pod", Value::Null, json!({"metadata": {"deletionTimestamp": "x"}, "spec": {"containers": [{"image": "a"}]}})), false),
+            (
+                review(
+                    "Pod",
+                    Value::Null,
+                    json!({"metadata": {"deletionTimestamp": "x"}, "spec": {"containers": [{"image": "a"}]}}),
+                ),
+                false,
+            ),
         ] {
             let request = super::super::review::read(text.as_bytes()).unwrap();
             assert_eq!(concerned(&request).is_some(), concerns, "{text}");

@@ -109,25 +109,38 @@ pub(super) struct Refusal {
 impl Refusal {
     /// The object breaks a rule of its own (422).
     pub(super) fn invalid(message: impl Into<String>) -> Self {
-        Self { code: 422, reason: "Invalid", message: message.into() }
+        Self {
+            code: 422,
+            reason: "Invalid",
+            message: message.into(),
+        }
     }
 
     /// A policy does not let it in (403).
     pub(super) fn forbidden(message: impl Into<String>) -> Self {
-        Self { code: 403, reason: "Forbidden", message: message.into() }
+        Self {
+            code: 403,
+            reason: "Forbidden",
+            message: message.into(),
+        }
     }
 }
 
 impl Verdict {
     /// Refused.
     pub(super) fn refused(refusal: Refusal) -> Self {
-        Self { refusal: Some(refusal), ..Self::default() }
+        Self {
+            refusal: Some(refusal),
+            ..Self::default()
+        }
     }
 
     /// A word for metrics.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self { refusal: Some(_), .. } => "refused",
+            Self {
+                refusal: Some(_), ..
+            } => "refused",
             Self { patch, .. } if !patch.is_empty() => "patched",
             Self { warnings, .. } if !warnings.is_empty() => "warned",
             Self { .. } => "admitted",
@@ -151,9 +164,17 @@ pub(super) fn read(bytes: &[u8]) -> Result<Request<'_>, Unreadable> {
         request: Option<Request<'a>>,
     }
     match serde_json::from_slice::<Review<'_>>(bytes) {
-        Ok(Review { request: Some(request) }) => Ok(request),
-        Ok(Review { request: None }) => Err(Unreadable { uid: None, why: "the review has no request".to_owned() }),
-        Err(error) => Err(Unreadable { uid: uid(bytes), why: format!("the review cannot be read: {error}") }),
+        Ok(Review {
+            request: Some(request),
+        }) => Ok(request),
+        Ok(Review { request: None }) => Err(Unreadable {
+            uid: None,
+            why: "the review has no request".to_owned(),
+        }),
+        Err(error) => Err(Unreadable {
+            uid: uid(bytes),
+            why: format!("the review cannot be read: {error}"),
+        }),
     }
 }
 
@@ -167,14 +188,23 @@ fn uid(bytes: &[u8]) -> Option<String> {
     struct Named {
         uid: String,
     }
-    serde_json::from_slice::<Review>(bytes).ok().map(|review| review.request.uid)
+    serde_json::from_slice::<Review>(bytes)
+        .ok()
+        .map(|review| review.request.uid)
 }
 
 impl Unreadable {
     /// The answer: a refusal of the same uid, or the text of an HTTP 400 where there is none.
     pub(super) fn answer(self) -> Result<AdmissionReview<DynamicObject>, String> {
         match self.uid {
-            Some(uid) => Ok(answer(&uid, Verdict::refused(Refusal { code: 400, reason: "BadRequest", message: self.why }))),
+            Some(uid) => Ok(answer(
+                &uid,
+                Verdict::refused(Refusal {
+                    code: 400,
+                    reason: "BadRequest",
+                    message: self.why,
+                }),
+            )),
             None => Err(self.why),
         }
     }
@@ -187,19 +217,31 @@ pub(super) fn answer(uid: &str, verdict: Verdict) -> AdmissionReview<DynamicObje
     response.allowed = verdict.refusal.is_none();
     response.result = match verdict.refusal {
         None => kube::core::Status::default(),
-        Some(refusal) => kube::core::Status::failure(&refusal.message, refusal.reason).with_code(refusal.code),
+        Some(refusal) => {
+            kube::core::Status::failure(&refusal.message, refusal.reason).with_code(refusal.code)
+        }
     };
     response.warnings = (!verdict.warnings.is_empty()).then_some(verdict.warnings);
-    response.audit_annotations = verdict.audit.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    response.audit_annotations = verdict
+        .audit
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
     if verdict.patch.is_empty() {
         return response.into_review();
     }
-    let patched = serde_json::from_value(Value::Array(verdict.patch)).ok().and_then(|patch| response.clone().with_patch(patch).ok());
+    let patched = serde_json::from_value(Value::Array(verdict.patch))
+        .ok()
+        .and_then(|patch| response.clone().with_patch(patch).ok());
     patched.unwrap_or(response).into_review()
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use super::*;
     use serde_json::json;
@@ -207,10 +249,25 @@ mod tests {
     #[test]
     fn what_has_a_uid_gets_it_back_whatever_else_is_wrong() {
         let odd = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u1", "operation": "EXPLODE"}});
-        let answer = read(odd.to_string().as_bytes()).unwrap_err().answer().unwrap();
+        let answer = read(odd.to_string().as_bytes())
+            .unwrap_err()
+            .answer()
+            .unwrap();
         let answer = serde_json::to_value(answer).unwrap();
-        assert_eq!((answer["response"]["uid"].as_str(), answer["response"]["allowed"].as_bool()), (Some("u1"), Some(false)));
-        assert!(answer["response"]["status"]["message"].as_str().unwrap().contains("cannot be read"), "{answer}");
+        assert_eq!(
+            (
+                answer["response"]["uid"].as_str(),
+                answer["response"]["allowed"].as_bool()
+            ),
+            (Some("u1"), Some(false))
+        );
+        assert!(
+            answer["response"]["status"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("cannot be read"),
+            "{answer}"
+        );
         assert_eq!(answer["kind"], "AdmissionReview");
     }
 
@@ -224,22 +281,53 @@ mod tests {
         })
         .to_string();
         let request = read(review.as_bytes()).unwrap();
-        assert!(request.is_dry() && request.writes() && request.old_object.is_none() && request.namespace.is_none());
+        assert!(
+            request.is_dry()
+                && request.writes()
+                && request.old_object.is_none()
+                && request.namespace.is_none()
+        );
         let metadata = Metadata::of(request.object.unwrap()).unwrap();
         assert!(metadata.is_leaving() && metadata.annotations.unwrap()["a"] == "b");
         for without in [r#"{"metadata":null}"#, "{}"] {
-            assert!(!Metadata::of(serde_json::from_str(without).unwrap()).unwrap().is_leaving());
+            assert!(
+                !Metadata::of(serde_json::from_str(without).unwrap())
+                    .unwrap()
+                    .is_leaving()
+            );
         }
     }
 
     #[test]
     fn a_patch_is_sent_with_its_type_and_a_refusal_with_code_and_reason() {
-        let patch = vec![json!({"op": "replace", "path": "/spec/containers/0/image", "value": "app:v1@sha256:…"})];
-        let answer = serde_json::to_value(answer("u", Verdict { patch, ..Verdict::default() })).unwrap();
-        assert_eq!((&answer["response"]["patchType"], &answer["response"]["allowed"]), (&json!("JSONPatch"), &json!(true)));
-        let refused = serde_json::to_value(super::answer("u", Verdict::refused(Refusal::invalid("spec.image: no")))).unwrap();
+        let patch = vec![
+            json!({"op": "replace", "path": "/spec/containers/0/image", "value": "app:v1@sha256:…"}),
+        ];
+        let answer = serde_json::to_value(answer(
+            "u",
+            Verdict {
+                patch,
+                ..Verdict::default()
+            },
+        ))
+        .unwrap();
+        assert_eq!(
+            (
+                &answer["response"]["patchType"],
+                &answer["response"]["allowed"]
+            ),
+            (&json!("JSONPatch"), &json!(true))
+        );
+        let refused = serde_json::to_value(super::answer(
+            "u",
+            Verdict::refused(Refusal::invalid("spec.image: no")),
+        ))
+        .unwrap();
         let status = &refused["response"]["status"];
-        assert_eq!((&status["code"], &status["reason"], &status["message"]), (&json!(422), &json!("Invalid"), &json!("spec.image: no")));
+        assert_eq!(
+            (&status["code"], &status["reason"], &status["message"]),
+            (&json!(422), &json!("Invalid"), &json!("spec.image: no"))
+        );
     }
 
     proptest::proptest! {

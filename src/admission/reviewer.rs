@@ -28,7 +28,13 @@ pub(super) struct Reviewer {
 }
 
 impl Reviewer {
-    pub(super) fn new(client: Client, registries: Registries, lookups: Lookups, clock: Clock, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        registries: Registries,
+        lookups: Lookups,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let (credentials, timeout) = (Credentials::new(client.clone()), lookups.timeout);
         Self {
             client: client.clone(),
@@ -51,10 +57,26 @@ impl Reviewer {
             Ok(None) => return Verdict::default(),
             Err(verdict) => return verdict,
         };
-        let Some(namespace) = &request.namespace else { return Verdict::default() };
-        let asker = Asker { namespace, is_dry: request.is_dry(), deadline: began + self.timeout };
-        let warnings = advise(&self.client, &self.credentials, &self.registries, asker, (&spec, &intent)).await;
-        Verdict { warnings, ..Verdict::default() }
+        let Some(namespace) = &request.namespace else {
+            return Verdict::default();
+        };
+        let asker = Asker {
+            namespace,
+            is_dry: request.is_dry(),
+            deadline: began + self.timeout,
+        };
+        let warnings = advise(
+            &self.client,
+            &self.credentials,
+            &self.registries,
+            asker,
+            (&spec, &intent),
+        )
+        .await;
+        Verdict {
+            warnings,
+            ..Verdict::default()
+        }
     }
 
     /// A pod, or what makes pods.

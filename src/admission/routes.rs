@@ -39,7 +39,11 @@ enum Webhook {
 }
 
 impl Webhook {
-    const ALL: [Self; 3] = [Self::ValidateImageAttachment, Self::ValidatePods, Self::MutatePods];
+    const ALL: [Self; 3] = [
+        Self::ValidateImageAttachment,
+        Self::ValidatePods,
+        Self::MutatePods,
+    ];
 
     const fn path(self) -> &'static str {
         match self {
@@ -55,14 +59,26 @@ impl Webhook {
 }
 
 /// The routes of the TLS address.
-pub(super) fn routes(reviewer: Arc<Reviewer>, limits: &ServerLimits, metrics: Arc<Metrics>) -> Router {
+pub(super) fn routes(
+    reviewer: Arc<Reviewer>,
+    limits: &ServerLimits,
+    metrics: Arc<Metrics>,
+) -> Router {
     let (bodies, turns) = (Bodies::new(limits), Semaphore::new(limits.concurrent));
-    let shared = Arc::new(Shared { reviewer, bodies, turns, turn: limits.turn, metrics });
+    let shared = Arc::new(Shared {
+        reviewer,
+        bodies,
+        turns,
+        turn: limits.turn,
+        metrics,
+    });
     Webhook::ALL
         .into_iter()
         .fold(Router::new(), |router, webhook| {
             let handler =
-                async move |State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body| shared.answer(webhook, &headers, body).await;
+                async move |State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body| {
+                    shared.answer(webhook, &headers, body).await
+                };
             router.route(webhook.path(), post(handler))
         })
         .with_state(shared)
@@ -79,13 +95,20 @@ impl Shared {
         }
     }
 
-    async fn review(&self, webhook: Webhook, headers: &HeaderMap, body: Body) -> Result<Response, Unread> {
+    async fn review(
+        &self,
+        webhook: Webhook,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Response, Unread> {
         let read = self.bodies.read(headers, body).await?;
         let began = Instant::now();
         if most_values(&read.bytes) > MOST_VALUES {
             return Err(Unread::TooComplex(MOST_VALUES));
         }
-        let _turn = timeout(self.turn, self.turns.acquire()).await.map_err(|_| Unread::Overloaded)?;
+        let _turn = timeout(self.turn, self.turns.acquire())
+            .await
+            .map_err(|_| Unread::Overloaded)?;
         let request = match review::read(&read.bytes) {
             Ok(request) => request,
             Err(unreadable) => {
@@ -96,22 +119,35 @@ impl Shared {
                 });
             }
         };
-        let verdict = AssertUnwindSafe(self.judge(webhook, &request, began)).catch_unwind().await.unwrap_or_else(|_| {
-            // Neither one odd object nor a bug of ours may keep people from their cluster.
-            self.metrics.panicked();
-            tracing::error!(webhook = webhook.name(), uid = request.uid, "a review panicked");
-            Verdict {
-                warnings: vec!["affix failed on this object, which is a bug of affix: please report it".to_owned()],
-                ..Verdict::default()
-            }
-        });
-        self.metrics.reviewed(webhook.name(), verdict.name(), began.elapsed());
+        let verdict = AssertUnwindSafe(self.judge(webhook, &request, began))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                // Neither one odd object nor a bug of ours may keep people from their cluster.
+                self.metrics.panicked();
+                tracing::error!(
+                    webhook = webhook.name(),
+                    uid = request.uid,
+                    "a review panicked"
+                );
+                Verdict {
+                    warnings: vec![
+                        "affix failed on this object, which is a bug of affix: please report it"
+                            .to_owned(),
+                    ],
+                    ..Verdict::default()
+                }
+            });
+        self.metrics
+            .reviewed(webhook.name(), verdict.name(), began.elapsed());
         Ok(Json(review::answer(&request.uid, verdict)).into_response())
     }
 
     async fn judge(&self, webhook: Webhook, request: &Request<'_>, began: Instant) -> Verdict {
         match webhook {
-            Webhook::ValidateImageAttachment => self.reviewer.image_attachment(request, began).await,
+            Webhook::ValidateImageAttachment => {
+                self.reviewer.image_attachment(request, began).await
+            }
             Webhook::ValidatePods => self.reviewer.pods(request, began).await,
             Webhook::MutatePods => self.reviewer.mutate_pods(request, began).await,
         }

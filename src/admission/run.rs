@@ -31,28 +31,70 @@ const STOPPING: &str = "the end";
 /// When they cannot start; whatever happens later is retried.
 pub async fn run(options: Options) -> Result<(), StartError> {
     let (config, stop) = service::begin().await?;
-    let registries = options.registries.without_server(service::api_server(&config), &stop).await;
-    let options = Options { registries, ..options };
-    serve(options, Client::try_from(config)?, Arc::new(Timestamp::now), stop).await
+    let registries = options
+        .registries
+        .without_server(service::api_server(&config), &stop)
+        .await;
+    let options = Options {
+        registries,
+        ..options
+    };
+    serve(
+        options,
+        Client::try_from(config)?,
+        Arc::new(Timestamp::now),
+        stop,
+    )
+    .await
 }
 
 /// Runs the webhooks until `stop`, by `clock`.
 ///
 /// # Errors
 /// When an address cannot be listened on.
-pub async fn serve(options: Options, client: Client, clock: Clock, stop: CancellationToken) -> Result<(), StartError> {
+pub async fn serve(
+    options: Options,
+    client: Client,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
     let metrics = Arc::new(Metrics::new());
     let encoded = Arc::clone(&metrics);
-    let awaited = [CERTIFICATE].into_iter().chain(Watched::ALL.map(Watched::list)).map(str::to_owned);
+    let awaited = [CERTIFICATE]
+        .into_iter()
+        .chain(Watched::ALL.map(Watched::list))
+        .map(str::to_owned);
     let probes = Probes::serve(options.addresses, awaited, move || encoded.encode())?;
     let readiness = &probes.readiness;
     let served = Arc::new(Served::default());
-    let server = Server::bind(options.listen_addr, Arc::clone(&served), options.limits.clone(), Arc::clone(&metrics));
-    let server = server.map_err(|source| StartError::Listen { what: "webhooks", address: options.listen_addr, source })?;
+    let server = Server::bind(
+        options.listen_addr,
+        Arc::clone(&served),
+        options.limits.clone(),
+        Arc::clone(&metrics),
+    );
+    let server = server.map_err(|source| StartError::Listen {
+        what: "webhooks",
+        address: options.listen_addr,
+        source,
+    })?;
 
-    let keeping = keep(options.certificate, client.clone(), Arc::clone(&clock), served, Arc::clone(&metrics), Arc::clone(readiness));
+    let keeping = keep(
+        options.certificate,
+        client.clone(),
+        Arc::clone(&clock),
+        served,
+        Arc::clone(&metrics),
+        Arc::clone(readiness),
+    );
     let registries = Registries::new(options.registries);
-    let reviewer = Arc::new(Reviewer::new(client, registries, options.lookups, clock, Arc::clone(&metrics)));
+    let reviewer = Arc::new(Reviewer::new(
+        client,
+        registries,
+        options.lookups,
+        clock,
+        Arc::clone(&metrics),
+    ));
     let routes = routes(Arc::clone(&reviewer), &options.limits, metrics);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "affix webhook started");
 
@@ -103,9 +145,21 @@ async fn keep(
     readiness: Arc<Readiness>,
 ) {
     match source {
-        CertificateSource::Given(dir) => repeat(Given::new(dir, served, Arc::clone(&metrics)), &metrics, &readiness).await,
+        CertificateSource::Given(dir) => {
+            repeat(
+                Given::new(dir, served, Arc::clone(&metrics)),
+                &metrics,
+                &readiness,
+            )
+            .await
+        }
         CertificateSource::SelfManaged(options) => {
-            repeat(Keeper::new(client, options, clock, served, Arc::clone(&metrics)), &metrics, &readiness).await;
+            repeat(
+                Keeper::new(client, options, clock, served, Arc::clone(&metrics)),
+                &metrics,
+                &readiness,
+            )
+            .await;
         }
     }
 }

@@ -46,7 +46,10 @@ pub(super) struct UnderWay(Arc<Seat>);
 
 impl Seats {
     pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, taken: Mutex::default() })
+        Arc::new(Self {
+            most,
+            taken: Mutex::default(),
+        })
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -57,16 +60,32 @@ impl Seats {
     pub(super) fn take(self: &Arc<Self>) -> Option<Arc<Seat>> {
         let mut taken = self.taken();
         if taken.occupants.len() >= self.most {
-            let idle = taken.occupants.iter().filter(|(_, occupant)| occupant.reviews == 0);
-            let (&id, _) = idle.min_by_key(|(id, occupant)| (occupant.had_one, occupant.idle_since, **id))?;
+            let idle = taken
+                .occupants
+                .iter()
+                .filter(|(_, occupant)| occupant.reviews == 0);
+            let (&id, _) =
+                idle.min_by_key(|(id, occupant)| (occupant.had_one, occupant.idle_since, **id))?;
             if let Some(occupant) = taken.occupants.remove(&id) {
                 occupant.leave.cancel();
             }
         }
         let (id, leave) = (taken.next, CancellationToken::new());
         taken.next += 1;
-        taken.occupants.insert(id, Occupant { reviews: 0, had_one: false, idle_since: Instant::now(), leave: leave.clone() });
-        Some(Arc::new(Seat { seats: Arc::clone(self), id, leave }))
+        taken.occupants.insert(
+            id,
+            Occupant {
+                reviews: 0,
+                had_one: false,
+                idle_since: Instant::now(),
+                leave: leave.clone(),
+            },
+        );
+        Some(Arc::new(Seat {
+            seats: Arc::clone(self),
+            id,
+            leave,
+        }))
     }
 }
 
@@ -102,7 +121,10 @@ impl Drop for Seat {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use std::time::Duration;
 
@@ -128,9 +150,15 @@ mod tests {
 
         let fourth = seats.take().unwrap();
         drop(fourth.review());
-        assert_eq!((left(&asked_early), left(&asked_late), left(&silent)), (false, false, true));
+        assert_eq!(
+            (left(&asked_early), left(&asked_late), left(&silent)),
+            (false, false, true)
+        );
         let _fifth = seats.take().unwrap().review();
-        assert_eq!((left(&asked_early), left(&asked_late), left(&fourth)), (true, false, false));
+        assert_eq!(
+            (left(&asked_early), left(&asked_late), left(&fourth)),
+            (true, false, false)
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,7 +63,10 @@ impl fmt::Debug for Served {
 
 impl ResolvesServerCert for Served {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -80,14 +83,26 @@ impl Server {
     ///
     /// # Errors
     /// When the address is taken or not this machine's.
-    pub(super) fn bind(address: ListenAddress, served: Arc<Served>, limits: ServerLimits, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+    pub(super) fn bind(
+        address: ListenAddress,
+        served: Arc<Served>,
+        limits: ServerLimits,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<Self> {
         let listener = address.listen()?;
         tracing::info!(address = %listener.local_addr()?, "serving webhooks");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(std::io::Error::other)?;
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(std::io::Error::other)?;
         let mut config = config.with_no_client_auth().with_cert_resolver(served);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { listener, tls: TlsAcceptor::from(Arc::new(config)), limits, metrics })
+        Ok(Self {
+            listener,
+            tls: TlsAcceptor::from(Arc::new(config)),
+            limits,
+            metrics,
+        })
     }
 
     /// Serves until `stop`, then lets what is under way end.
@@ -153,8 +168,14 @@ impl Host {
             Err(_) => return self.metrics.turned_away("slow"),
         };
         self.metrics.connected();
-        let routes = self.routes.clone().layer(middleware::from_fn_with_state(Arc::clone(&seat), with_a_seat));
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
+        let routes = self.routes.clone().layer(middleware::from_fn_with_state(
+            Arc::clone(&seat),
+            with_a_seat,
+        ));
+        let mut connection = pin!(
+            self.http
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        );
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = self.closing.cancelled() => {
@@ -181,7 +202,11 @@ async fn with_a_seat(State(seat): State<Arc<Seat>>, request: Request, next: Next
 
 fn http(limits: &ServerLimits) -> Builder<TokioExecutor> {
     let mut http = Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(limits.patience).max_headers(64).max_buf_size(64 << 10);
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.patience)
+        .max_headers(64)
+        .max_buf_size(64 << 10);
     http.http2()
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)

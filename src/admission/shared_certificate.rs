@@ -10,7 +10,10 @@ use k8s_openapi::jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
 use super::authority::{Authority, later};
-use super::certificate::{CA_CERTIFICATE, CA_KEY, CERTIFICATE, CertificateError, KEY, Servable, bad, certificates, is_due, pem};
+use super::certificate::{
+    CA_CERTIFICATE, CA_KEY, CERTIFICATE, CertificateError, KEY, Servable, bad, certificates,
+    is_due, pem,
+};
 use crate::registry::Secret;
 
 /// How long an authority stays trusted after another has taken its place.
@@ -62,9 +65,17 @@ pub(super) fn judge(
     let authority = match Authority::read(data, now) {
         Ok(authority) => authority,
         Err(error) => {
-            let mut former = data.get(CA_CERTIFICATE).and_then(|pem| certificates(pem.expose(), CA_CERTIFICATE).ok()).unwrap_or_default();
+            let mut former = data
+                .get(CA_CERTIFICATE)
+                .and_then(|pem| certificates(pem.expose(), CA_CERTIFICATE).ok())
+                .unwrap_or_default();
             former.extend_from_slice(serving);
-            return replace(&Authority::new(&former, now)?, names, now, error.to_string());
+            return replace(
+                &Authority::new(&former, now)?,
+                names,
+                now,
+                error.to_string(),
+            );
         }
     };
     let servable = match leaf(data, &authority, names, now) {
@@ -72,15 +83,35 @@ pub(super) fn judge(
         Err(error) => return replace(&authority, names, now, error.to_string()),
     };
     if authority.trusted.len() > 1 && now > later(authority.made, OVERLAP) {
-        let alone = Authority { trusted: authority.trusted.iter().take(1).cloned().collect(), ..authority };
-        return replace(&alone, names, now, "the former authority is not needed any more".to_owned());
+        let alone = Authority {
+            trusted: authority.trusted.iter().take(1).cloned().collect(),
+            ..authority
+        };
+        return replace(
+            &alone,
+            names,
+            now,
+            "the former authority is not needed any more".to_owned(),
+        );
     }
-    Ok(Judgement::Good(Shared { authorities: authority.trusted, servable }))
+    Ok(Judgement::Good(Shared {
+        authorities: authority.trusted,
+        servable,
+    }))
 }
 
 /// The leaf of a Secret, where it can stay.
-fn leaf(data: &Data, authority: &Authority, names: &[String], now: Timestamp) -> Result<Servable, CertificateError> {
-    let part = |key: &'static str| data.get(key).map(Secret::expose).ok_or_else(|| bad(key, "it is missing"));
+fn leaf(
+    data: &Data,
+    authority: &Authority,
+    names: &[String],
+    now: Timestamp,
+) -> Result<Servable, CertificateError> {
+    let part = |key: &'static str| {
+        data.get(key)
+            .map(Secret::expose)
+            .ok_or_else(|| bad(key, "it is missing"))
+    };
     let servable = Servable::read(part(CERTIFICATE)?, part(KEY)?)?;
     servable.is_accepted(authority.trusted.get(..1).unwrap_or_default(), names, now)?;
     if is_due(&servable.leaf, now) {
@@ -89,9 +120,17 @@ fn leaf(data: &Data, authority: &Authority, names: &[String], now: Timestamp) ->
     Ok(servable)
 }
 
-fn replace(authority: &Authority, names: &[String], now: Timestamp, why: String) -> Result<Judgement, CertificateError> {
+fn replace(
+    authority: &Authority,
+    names: &[String],
+    now: Timestamp,
+    why: String,
+) -> Result<Judgement, CertificateError> {
     let (certificate, key) = authority.issue(names, now)?;
-    let shared = Shared { authorities: authority.trusted.clone(), servable: Servable::read(certificate.as_bytes(), key.expose())? };
+    let shared = Shared {
+        authorities: authority.trusted.clone(),
+        servable: Servable::read(certificate.as_bytes(), key.expose())?,
+    };
     let data = Data::from([
         (CA_CERTIFICATE.to_owned(), pem(&authority.trusted).into()),
         (CA_KEY.to_owned(), authority.key.serialize_pem().into()),
@@ -102,7 +141,12 @@ fn replace(authority: &Authority, names: &[String], now: Timestamp, why: String)
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use super::super::authority::earlier;
     use super::*;
@@ -110,7 +154,10 @@ mod tests {
     const HOUR: Duration = Duration::from_hours(1);
 
     fn names() -> Vec<String> {
-        vec!["affix-webhook.affix-system.svc".to_owned(), "127.0.0.1".to_owned()]
+        vec![
+            "affix-webhook.affix-system.svc".to_owned(),
+            "127.0.0.1".to_owned(),
+        ]
     }
 
     fn now() -> Timestamp {
@@ -135,12 +182,23 @@ mod tests {
     fn what_is_made_is_good_for_every_name_and_stays_until_two_thirds_of_the_leafs_life() {
         let (data, shared, why) = made(&Data::new(), now());
         assert_eq!(why, "ca.crt: it is missing");
-        shared.servable.is_accepted(&shared.authorities, &names(), now()).unwrap();
-        assert!(shared.servable.is_accepted(&shared.authorities, &["other.svc".to_owned()], now()).is_err());
+        shared
+            .servable
+            .is_accepted(&shared.authorities, &names(), now())
+            .unwrap();
+        assert!(
+            shared
+                .servable
+                .is_accepted(&shared.authorities, &["other.svc".to_owned()], now())
+                .is_err()
+        );
         assert!(good(&data, later(now(), HOUR * 24 * 4)).is_some());
         let (renewed, again, why) = made(&data, later(now(), HOUR * 24 * 5));
         assert_eq!(why, "tls.crt: two thirds of its life are over");
-        assert_eq!((again.authorities.clone(), renewed["ca.key"].expose()), (shared.authorities, data["ca.key"].expose()));
+        assert_eq!(
+            (again.authorities.clone(), renewed["ca.key"].expose()),
+            (shared.authorities, data["ca.key"].expose())
+        );
         assert_ne!(again.servable, shared.servable);
     }
 
@@ -150,7 +208,10 @@ mod tests {
         let then = later(now(), HOUR * 24 * 30);
         let (data, again, _) = made(&data, then);
         assert_eq!(again.authorities, shared.authorities);
-        again.servable.is_accepted(&again.authorities, &names(), then).unwrap();
+        again
+            .servable
+            .is_accepted(&again.authorities, &names(), then)
+            .unwrap();
         assert!(good(&data, then).is_some());
         // And back: neither is valid yet, so all is new.
         let (_, back, _) = made(&data, earlier(now(), HOUR * 24 * 30));
@@ -165,7 +226,10 @@ mod tests {
         assert_eq!(why, "ca.crt: two thirds of its life are over");
         assert_eq!(second.authorities.len(), 2);
         assert_eq!(second.authorities.last(), first.authorities.first());
-        first.servable.is_accepted(&second.authorities, &names(), now()).unwrap();
+        first
+            .servable
+            .is_accepted(&second.authorities, &names(), now())
+            .unwrap();
         assert!(good(&data, later(then, HOUR)).is_some());
         let (data, alone, _) = made(&data, later(then, HOUR * 2));
         assert_eq!(alone.authorities.as_slice(), &second.authorities[..1]);
@@ -175,7 +239,11 @@ mod tests {
     #[test]
     fn a_secret_that_was_deleted_leaves_what_is_served_trusted() {
         let (_, first, _) = made(&Data::new(), now());
-        let Judgement::Replace { shared, .. } = judge(&Data::new(), &names(), &first.authorities, now()).unwrap() else { panic!() };
+        let Judgement::Replace { shared, .. } =
+            judge(&Data::new(), &names(), &first.authorities, now()).unwrap()
+        else {
+            panic!()
+        };
         assert_eq!(shared.authorities.get(1), first.authorities.first());
     }
 
@@ -186,11 +254,18 @@ mod tests {
         for key in data.keys() {
             let half = data[key].expose();
             let half = half.get(..half.len() / 2).unwrap().to_vec();
-            for broken in [Secret::new(half), other[key].clone(), Secret::new(Vec::new())] {
+            for broken in [
+                Secret::new(half),
+                other[key].clone(),
+                Secret::new(Vec::new()),
+            ] {
                 let mut damaged = data.clone();
                 damaged.insert(key.clone(), broken);
                 let (mended, shared, _) = made(&damaged, now());
-                shared.servable.is_accepted(&shared.authorities, &names(), now()).unwrap();
+                shared
+                    .servable
+                    .is_accepted(&shared.authorities, &names(), now())
+                    .unwrap();
                 assert!(good(&mended, now()).is_some(), "{key}");
             }
         }
@@ -200,7 +275,12 @@ mod tests {
     fn a_name_that_is_added_is_certified_at_once() {
         let (data, _, _) = made(&Data::new(), now());
         let more = vec!["affix-webhook.other.svc".to_owned()];
-        let Judgement::Replace { shared, .. } = judge(&data, &more, &[], now()).unwrap() else { panic!("it was good") };
-        shared.servable.is_accepted(&shared.authorities, &more, now()).unwrap();
+        let Judgement::Replace { shared, .. } = judge(&data, &more, &[], now()).unwrap() else {
+            panic!("it was good")
+        };
+        shared
+            .servable
+            .is_accepted(&shared.authorities, &more, now())
+            .unwrap();
     }
 }

@@ -36,8 +36,12 @@ impl Watched {
     }
 
     /// Takes what a watch brings, for ever: one that is refused begins anew only now and then.
-    pub(super) async fn follow<S, T>(self, watch: impl Fn() -> S, readiness: &Readiness, mut take: impl FnMut(Event<T>))
-    where
+    pub(super) async fn follow<S, T>(
+        self,
+        watch: impl Fn() -> S,
+        readiness: &Readiness,
+        mut take: impl FnMut(Event<T>),
+    ) where
         S: TryStream<Ok = Event<T>, Error = watcher::Error>,
     {
         // The same failure is said once.
@@ -77,7 +81,9 @@ impl Watched {
 /// Ends the wait for lists that do not come.
 pub(super) async fn bound(readiness: &Readiness) {
     tokio::time::sleep(PATIENCE).await;
-    Watched::ALL.into_iter().for_each(|watched| readiness.wait_no_longer(watched.list()));
+    Watched::ALL
+        .into_iter()
+        .for_each(|watched| readiness.wait_no_longer(watched.list()));
 }
 
 #[cfg(test)]
@@ -87,7 +93,10 @@ mod tests {
     use futures::stream;
 
     /// What `/readyz` says `after` this time, where the API server answers so to each try, one a second.
-    async fn said_of(answer: fn() -> Result<Event<()>, watcher::Error>, after: Duration) -> (u16, String) {
+    async fn said_of(
+        answer: fn() -> Result<Event<()>, watcher::Error>,
+        after: Duration,
+    ) -> (u16, String) {
         let readiness = Readiness::default();
         readiness.wait_for(Watched::Namespaces.list());
         let tries = || {
@@ -105,7 +114,11 @@ mod tests {
     }
 
     fn refuses(code: u16) -> watcher::Error {
-        let status = kube::core::Status { code, message: format!("answered {code}"), ..Default::default() };
+        let status = kube::core::Status {
+            code,
+            message: format!("answered {code}"),
+            ..Default::default()
+        };
         watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
     }
 
@@ -115,13 +128,28 @@ mod tests {
         let failing = || Err(refuses(503));
         let (status, text) = said_of(failing, early).await;
         assert!(
-            status == 503 && text.starts_with("waiting for the list of namespaces (") && text.contains("answered 503"),
+            status == 503
+                && text.starts_with("waiting for the list of namespaces (")
+                && text.contains("answered 503"),
             "{status} {text}"
         );
         let (status, text) = said_of(failing, late).await;
-        assert!(status == 200 && text.contains("without the list of namespaces (") && text.contains("answered 503"), "{status} {text}");
+        assert!(
+            status == 200
+                && text.contains("without the list of namespaces (")
+                && text.contains("answered 503"),
+            "{status} {text}"
+        );
         let (status, text) = said_of(|| Err(refuses(403)), early).await;
-        assert!(status == 200 && text.contains("without the list of namespaces (") && text.contains("answered 403"), "{status} {text}");
-        assert_eq!(said_of(|| Ok(Event::InitDone), early).await, (200, "ok\n".to_owned()));
+        assert!(
+            status == 200
+                && text.contains("without the list of namespaces (")
+                && text.contains("answered 403"),
+            "{status} {text}"
+        );
+        assert_eq!(
+            said_of(|| Ok(Event::InitDone), early).await,
+            (200, "ok\n".to_owned())
+        );
     }
 }

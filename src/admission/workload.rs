@@ -110,15 +110,40 @@ struct JobTemplate<T> {
 fn pod_spec(kind: &str, object: &str) -> Option<(PodSpec, &'static str)> {
     type Workload = Spec<Template<Spec<PodSpec>>>;
     Some(match kind {
-        "Pod" => (serde_json::from_str::<Spec<PodSpec>>(object).ok()?.spec, "/spec"),
-        "PodTemplate" => (serde_json::from_str::<Template<Spec<PodSpec>>>(object).ok()?.template.spec, "/template/spec"),
+        "Pod" => (
+            serde_json::from_str::<Spec<PodSpec>>(object).ok()?.spec,
+            "/spec",
+        ),
+        "PodTemplate" => (
+            serde_json::from_str::<Template<Spec<PodSpec>>>(object)
+                .ok()?
+                .template
+                .spec,
+            "/template/spec",
+        ),
         "CronJob" => {
-            let job = serde_json::from_str::<Spec<JobTemplate<Workload>>>(object).ok()?.spec.job_template;
-            (job.spec.template.spec, "/spec/jobTemplate/spec/template/spec")
+            let job = serde_json::from_str::<Spec<JobTemplate<Workload>>>(object)
+                .ok()?
+                .spec
+                .job_template;
+            (
+                job.spec.template.spec,
+                "/spec/jobTemplate/spec/template/spec",
+            )
         }
-        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController" | "Job" => {
-            (serde_json::from_str::<Workload>(object).ok()?.spec.template.spec, "/spec/template/spec")
-        }
+        "Deployment"
+        | "StatefulSet"
+        | "DaemonSet"
+        | "ReplicaSet"
+        | "ReplicationController"
+        | "Job" => (
+            serde_json::from_str::<Workload>(object)
+                .ok()?
+                .spec
+                .template
+                .spec,
+            "/spec/template/spec",
+        ),
         _ => return None,
     })
 }
@@ -128,8 +153,18 @@ impl Workload {
     pub(super) fn read(kind: &str, object: &RawValue) -> Option<Self> {
         let (spec, at) = pod_spec(kind, object.get())?;
         let nodes = Nodes::of(&spec);
-        let pull_secrets = spec.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()).collect();
-        Some(Self { is_pod: kind == "Pod", images: images(spec, at), nodes, pull_secrets })
+        let pull_secrets = spec
+            .image_pull_secrets
+            .iter()
+            .flatten()
+            .map(|secret| secret.name.clone())
+            .collect();
+        Some(Self {
+            is_pod: kind == "Pod",
+            images: images(spec, at),
+            nodes,
+            pull_secrets,
+        })
     }
 
     /// Whether the same images stand in the same places and can land on the same nodes.
@@ -141,15 +176,28 @@ impl Workload {
 fn images(spec: PodSpec, at: &str) -> Vec<Used> {
     let containers = |list: Option<Vec<Container>>, place: &'static str| {
         let images = list.into_iter().flatten().map(|container| container.image);
-        images.enumerate().map(move |(nth, image)| (image, format!("{at}/{place}/{nth}/image")))
+        images
+            .enumerate()
+            .map(move |(nth, image)| (image, format!("{at}/{place}/{nth}/image")))
     };
-    let volumes = spec.volumes.into_iter().flatten().map(|volume| volume.image.and_then(|image| image.reference));
-    let volumes = volumes.enumerate().map(|(nth, image)| (image, format!("{at}/volumes/{nth}/image/reference")));
+    let volumes = spec
+        .volumes
+        .into_iter()
+        .flatten()
+        .map(|volume| volume.image.and_then(|image| image.reference));
+    let volumes = volumes
+        .enumerate()
+        .map(|(nth, image)| (image, format!("{at}/volumes/{nth}/image/reference")));
     containers(spec.containers, "containers")
         .chain(containers(spec.init_containers, "initContainers"))
         .chain(containers(spec.ephemeral_containers, "ephemeralContainers"))
         .chain(volumes)
-        .filter_map(|(image, pointer)| Some(Used { image: image.filter(|image| !image.is_empty())?, pointer }))
+        .filter_map(|(image, pointer)| {
+            Some(Used {
+                image: image.filter(|image| !image.is_empty())?,
+                pointer,
+            })
+        })
         .collect()
 }
 
@@ -164,22 +212,43 @@ pub(super) struct Nodes {
 impl Nodes {
     fn of(spec: &PodSpec) -> Self {
         let known = |key: &str| ARCHITECTURE.contains(&key) || SYSTEM.contains(&key);
-        let selected = spec.node_selector.iter().flatten().filter(|(key, _)| known(key)).map(|(key, value)| NodeSelectorRequirement {
-            key: key.clone(),
-            operator: "In".to_owned(),
-            values: Some(vec![value.clone()]),
+        let selected = spec
+            .node_selector
+            .iter()
+            .flatten()
+            .filter(|(key, _)| known(key))
+            .map(|(key, value)| NodeSelectorRequirement {
+                key: key.clone(),
+                operator: "In".to_owned(),
+                values: Some(vec![value.clone()]),
+            });
+        let node = spec
+            .affinity
+            .as_ref()
+            .and_then(|affinity| affinity.node_affinity.as_ref());
+        let required = node.and_then(|node| {
+            node.required_during_scheduling_ignored_during_execution
+                .as_ref()
         });
-        let node = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-        let required = node.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
-        let terms = required.and_then(|required| required.node_selector_terms.clone()).unwrap_or_default();
-        Self { selected: selected.collect(), terms, system: spec.os.as_ref().map(|os| os.name.clone()) }
+        let terms = required
+            .and_then(|required| required.node_selector_terms.clone())
+            .unwrap_or_default();
+        Self {
+            selected: selected.collect(),
+            terms,
+            system: spec.os.as_ref().map(|os| os.name.clone()),
+        }
     }
 
     /// Whether no architecture is asked for.
     pub(super) fn are_any(&self) -> bool {
-        let asks = |requirement: &NodeSelectorRequirement| ARCHITECTURE.contains(&requirement.key.as_str());
-        let somewhere = |term: &NodeSelectorTerm| !term.match_expressions.iter().flatten().any(asks);
-        !self.selected.iter().any(asks) && (self.terms.is_empty() || self.terms.iter().any(somewhere))
+        let asks = |requirement: &NodeSelectorRequirement| {
+            ARCHITECTURE.contains(&requirement.key.as_str())
+        };
+        let somewhere =
+            |term: &NodeSelectorTerm| !term.match_expressions.iter().flatten().any(asks);
+        !self.selected.iter().any(asks)
+            && (self.terms.is_empty() || self.terms.iter().any(somewhere))
     }
 
     /// Whether the image of `platform` can run there. Where no system is named, it is Linux.
@@ -195,7 +264,11 @@ impl Nodes {
                 key if SYSTEM.contains(&key) => &platform.os,
                 _ => return true,
             };
-            let listed = requirement.values.iter().flatten().any(|listed| listed == value);
+            let listed = requirement
+                .values
+                .iter()
+                .flatten()
+                .any(|listed| listed == value);
             match requirement.operator.as_str() {
                 "In" => listed,
                 "NotIn" => !listed,
@@ -204,17 +277,31 @@ impl Nodes {
         };
         system_fits
             && self.selected.iter().all(allowed)
-            && (self.terms.is_empty() || self.terms.iter().any(|term| term.match_expressions.iter().flatten().all(allowed)))
+            && (self.terms.is_empty()
+                || self
+                    .terms
+                    .iter()
+                    .any(|term| term.match_expressions.iter().flatten().all(allowed)))
     }
 
     fn names_a_system(&self) -> bool {
-        let names = |requirement: &NodeSelectorRequirement| SYSTEM.contains(&requirement.key.as_str());
-        self.selected.iter().any(names) || self.terms.iter().flat_map(|term| term.match_expressions.iter().flatten()).any(names)
+        let names =
+            |requirement: &NodeSelectorRequirement| SYSTEM.contains(&requirement.key.as_str());
+        self.selected.iter().any(names)
+            || self
+                .terms
+                .iter()
+                .flat_map(|term| term.match_expressions.iter().flatten())
+                .any(names)
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
     use serde_json::value::to_raw_value;
@@ -241,7 +328,11 @@ mod tests {
             "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "image": {"reference": "w:1"}}],
             "imagePullSecrets": [{"name": "login"}],
         }));
-        let found: Vec<_> = workload.images.iter().map(|used| (used.image.as_str(), used.pointer.as_str())).collect();
+        let found: Vec<_> = workload
+            .images
+            .iter()
+            .map(|used| (used.image.as_str(), used.pointer.as_str()))
+            .collect();
         assert_eq!(
             found,
             [
@@ -261,23 +352,31 @@ mod tests {
         for (kind, object) in [
             ("Deployment", json!({"spec": {"template": template}})),
             ("Job", json!({"spec": {"template": template}})),
-            ("CronJob", json!({"spec": {"jobTemplate": {"spec": {"template": template}}}})),
+            (
+                "CronJob",
+                json!({"spec": {"jobTemplate": {"spec": {"template": template}}}}),
+            ),
             ("PodTemplate", json!({"template": template})),
         ] {
             let workload = read(kind, &object).unwrap();
             assert!(!workload.is_pod && workload.images.len() == 1, "{kind}");
         }
-        assert!(read("ConfigMap", &json!({})).is_none() && read("Pod", &json!({"spec": 1})).is_none());
-        let nulls =
-            json!({"containers": null, "volumes": null, "affinity": null, "nodeSelector": null, "os": null, "imagePullSecrets": null});
+        assert!(
+            read("ConfigMap", &json!({})).is_none() && read("Pod", &json!({"spec": 1})).is_none()
+        );
+        let nulls = json!({"containers": null, "volumes": null, "affinity": null, "nodeSelector": null, "os": null, "imagePullSecrets": null});
         assert!(pod(nulls).images.is_empty());
     }
 
     #[test]
     fn an_architecture_is_chosen_by_selector_or_by_every_term_of_an_affinity() {
         let free = pod(json!({"containers": []}));
-        assert!(free.nodes.are_any() && runs(&free, "linux/amd64") && !runs(&free, "windows/amd64"));
-        let selected = pod(json!({"containers": [], "nodeSelector": {"kubernetes.io/arch": "arm64", "zone": "a"}}));
+        assert!(
+            free.nodes.are_any() && runs(&free, "linux/amd64") && !runs(&free, "windows/amd64")
+        );
+        let selected = pod(
+            json!({"containers": [], "nodeSelector": {"kubernetes.io/arch": "arm64", "zone": "a"}}),
+        );
         assert!(
             !selected.nodes.are_any()
                 && runs(&selected, "linux/arm64/v8")
@@ -294,9 +393,13 @@ mod tests {
         assert!(!one.nodes.are_any() && runs(&one, "linux/amd64") && !runs(&one, "linux/arm64"));
         let not = affinity(json!([expression("NotIn", "amd64")]));
         assert!(!not.nodes.are_any() && !runs(&not, "linux/amd64") && runs(&not, "linux/arm64"));
-        let either = affinity(json!([expression("In", "amd64"), {"matchExpressions": [{"key": "zone", "operator": "Exists"}]}]));
+        let either = affinity(
+            json!([expression("In", "amd64"), {"matchExpressions": [{"key": "zone", "operator": "Exists"}]}]),
+        );
         assert!(either.nodes.are_any());
-        let windows = pod(json!({"containers": [], "os": {"name": "windows"}, "nodeSelector": {"kubernetes.io/arch": "amd64"}}));
+        let windows = pod(
+            json!({"containers": [], "os": {"name": "windows"}, "nodeSelector": {"kubernetes.io/arch": "amd64"}}),
+        );
         assert!(runs(&windows, "windows/amd64:10.0.20348.1") && !runs(&windows, "linux/amd64"));
     }
 }

@@ -47,7 +47,11 @@ pub struct EndOfLife {
     pub annotation: Option<String>,
 
     /// More annotations of the mark. Default: none. At most 64; keys of at most 256, values of at most 4096 characters.
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(with = "Option<Annotations>")]
     #[x_kube(validation = rules::annotation_keys(), validation = rules::created_is_a_time())]
     pub annotations: BTreeMap<String, String>,
@@ -82,7 +86,11 @@ pub struct WhenSuperseded {
 
     /// Digests that this tag is known to have left before affix saw it, for the first day and after a restore. Default: none.
     /// At most 16. Example: sha256: and 64 hexadecimal digits.
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(with = "Option<Vec<DigestText>>", length(max = 16))]
     #[x_kube(validation = rules::no_duplicates())]
     pub previous: Vec<String>,
@@ -109,20 +117,32 @@ pub struct Artifact {
     pub artifact_type: String,
 
     /// Annotations of the attachment. Default: none. At most 64; keys of at most 256, values of at most 4096 characters.
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(with = "Option<Annotations>")]
     #[x_kube(validation = rules::annotation_keys(), validation = rules::created_is_a_time())]
     pub annotations: BTreeMap<String, String>,
 
     /// Files to attach, one layer each, in this order. Default: none. At most 128.
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(with = "Option<Vec<ArtifactFile>>", length(max = 128))]
     #[x_kube(validation = rules::file_names_differ())]
     pub files: Vec<ArtifactFile>,
 
     /// ConfigMaps all of whose keys are attached, each as a file named like its key. A key with sha256-, followed by 64
     /// hexadecimal digits, in its name goes to the target of that digest only. Default: none. At most 16.
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(with = "Option<Vec<ConfigMapFiles>>", length(max = 16))]
     pub files_from: Vec<ConfigMapFiles>,
 }
@@ -207,7 +227,11 @@ pub struct CosignSigner {
 
     /// Annotations inside the signed statement, as cosign sign -a puts them. Default: none. At most 64; keys of at most 256,
     /// values of at most 4096 characters.
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     #[schemars(with = "Option<Annotations>")]
     #[x_kube(validation = rules::annotation_keys())]
     pub annotations: BTreeMap<String, String>,
@@ -231,18 +255,23 @@ impl EndOfLife {
     /// `artifactType` where it is absent.
     pub const DEFAULT_ARTIFACT_TYPE: &'static str = "application/vnd.microsoft.artifact.lifecycle";
     /// `annotation` where it is absent.
-    pub const DEFAULT_ANNOTATION: &'static str = "vnd.microsoft.artifact.lifecycle.end-of-life.date";
+    pub const DEFAULT_ANNOTATION: &'static str =
+        "vnd.microsoft.artifact.lifecycle.end-of-life.date";
 
     /// The artifact type of the mark.
     #[must_use]
     pub fn artifact_type(&self) -> &str {
-        self.artifact_type.as_deref().unwrap_or(Self::DEFAULT_ARTIFACT_TYPE)
+        self.artifact_type
+            .as_deref()
+            .unwrap_or(Self::DEFAULT_ARTIFACT_TYPE)
     }
 
     /// The key of the annotation that holds the date.
     #[must_use]
     pub fn annotation(&self) -> &str {
-        self.annotation.as_deref().unwrap_or(Self::DEFAULT_ANNOTATION)
+        self.annotation
+            .as_deref()
+            .unwrap_or(Self::DEFAULT_ANNOTATION)
     }
 
     /// What to do about a newer, different mark that somebody else made.
@@ -265,13 +294,17 @@ impl WhenSuperseded {
     /// How long the tag must have been away before anything is marked.
     #[must_use]
     pub fn settle(&self) -> Duration {
-        self.settle.as_ref().map_or(Self::DEFAULT_SETTLE, GoDuration::get)
+        self.settle
+            .as_ref()
+            .map_or(Self::DEFAULT_SETTLE, GoDuration::get)
     }
 
     /// The patterns of the tags that keep in use what they reach.
     pub fn unless_tagged(&self) -> impl Iterator<Item = &str> {
         let every = self.unless_tagged.is_none().then_some("*");
-        every.into_iter().chain(self.unless_tagged.iter().flatten().map(String::as_str))
+        every
+            .into_iter()
+            .chain(self.unless_tagged.iter().flatten().map(String::as_str))
     }
 }
 

@@ -33,7 +33,13 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// Every type.
-    pub const ALL: [Self; 5] = [Self::Ready, Self::Resolved, Self::Attached, Self::Reconciling, Self::Stalled];
+    pub const ALL: [Self; 5] = [
+        Self::Ready,
+        Self::Resolved,
+        Self::Attached,
+        Self::Reconciling,
+        Self::Stalled,
+    ];
 
     /// The name as it stands in the list.
     #[must_use]
@@ -75,12 +81,22 @@ impl Conditions {
     /// Starts from the conditions in status, for a pass over `generation` at `now` (kept in whole seconds).
     #[must_use]
     pub fn from_previous(previous: &[Condition], generation: i64, now: Timestamp) -> Self {
-        Self { list: previous.to_vec(), generation, now: whole_seconds(now) }
+        Self {
+            list: previous.to_vec(),
+            generation,
+            now: whole_seconds(now),
+        }
     }
 
     /// Sets a condition. Its `lastTransitionTime` moves only when its status flips. `Reconciling` and `Stalled` that are not
     /// True are removed.
-    pub fn set(&mut self, kind: ConditionType, status: bool, reason: Reason, message: &str) -> &mut Self {
+    pub fn set(
+        &mut self,
+        kind: ConditionType,
+        status: bool,
+        reason: Reason,
+        message: &str,
+    ) -> &mut Self {
         self.set_status(kind, if status { "True" } else { "False" }, reason, message)
     }
 
@@ -94,10 +110,27 @@ impl Conditions {
     /// one of them is.
     pub fn conclude_for(&mut self, reason: Reason, causes: &[Reason], message: &str) -> &mut Self {
         let hurried = causes.iter().any(|cause| cause.is_hurried());
-        let stalled = causes.iter().find(|cause| cause.is_stalled()).filter(|_| !hurried);
-        let reconciling = if causes.iter().any(|cause| cause.is_retried()) { Reason::ProgressingWithRetry } else { Reason::Progressing };
-        self.set(ConditionType::Ready, Reason::READY.contains(&reason), reason, message);
-        self.set(ConditionType::Stalled, stalled.is_some(), stalled.copied().unwrap_or(reason), message);
+        let stalled = causes
+            .iter()
+            .find(|cause| cause.is_stalled())
+            .filter(|_| !hurried);
+        let reconciling = if causes.iter().any(|cause| cause.is_retried()) {
+            Reason::ProgressingWithRetry
+        } else {
+            Reason::Progressing
+        };
+        self.set(
+            ConditionType::Ready,
+            Reason::READY.contains(&reason),
+            reason,
+            message,
+        );
+        self.set(
+            ConditionType::Stalled,
+            stalled.is_some(),
+            stalled.copied().unwrap_or(reason),
+            message,
+        );
         self.set(ConditionType::Reconciling, hurried, reconciling, message)
     }
 
@@ -108,22 +141,33 @@ impl Conditions {
 
     /// Removes a condition.
     pub fn remove(&mut self, kind: ConditionType) -> &mut Self {
-        self.list.retain(|condition| condition.type_ != kind.as_str());
+        self.list
+            .retain(|condition| condition.type_ != kind.as_str());
         self
     }
 
     /// The list, sorted, and as long as status takes it: of unknown types the last ones go.
     #[must_use]
     pub fn into_list(mut self) -> Vec<Condition> {
-        self.list.sort_by(|a, b| (rank(&a.type_), &a.type_).cmp(&(rank(&b.type_), &b.type_)));
+        self.list
+            .sort_by(|a, b| (rank(&a.type_), &a.type_).cmp(&(rank(&b.type_), &b.type_)));
         self.list.truncate(MOST_CONDITIONS);
         self.list
     }
 
-    fn set_status(&mut self, kind: ConditionType, status: &str, reason: Reason, message: &str) -> &mut Self {
+    fn set_status(
+        &mut self,
+        kind: ConditionType,
+        status: &str,
+        reason: Reason,
+        message: &str,
+    ) -> &mut Self {
         let since = find(&self.list, kind)
             .filter(|previous| previous.status == status)
-            .map_or_else(|| Time(self.now), |previous| previous.last_transition_time.clone());
+            .map_or_else(
+                || Time(self.now),
+                |previous| previous.last_transition_time.clone(),
+            );
         self.remove(kind);
         if status == "True" || !kind.only_while_true() {
             self.list.push(Condition {
@@ -142,7 +186,9 @@ impl Conditions {
 /// The condition of a type, where the list has it.
 #[must_use]
 pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == kind.as_str())
 }
 
 /// Cuts a message to [`MESSAGE_MAX_BYTES`] between two characters; what was cut ends in `…`.
@@ -163,9 +209,17 @@ fn whole_seconds(at: Timestamp) -> Timestamp {
 }
 
 fn rank(type_: &str) -> usize {
-    const ORDER: [ConditionType; 5] =
-        [ConditionType::Ready, ConditionType::Resolved, ConditionType::Attached, ConditionType::Reconciling, ConditionType::Stalled];
-    ORDER.iter().position(|kind| kind.as_str() == type_).unwrap_or(ORDER.len())
+    const ORDER: [ConditionType; 5] = [
+        ConditionType::Ready,
+        ConditionType::Resolved,
+        ConditionType::Attached,
+        ConditionType::Reconciling,
+        ConditionType::Stalled,
+    ];
+    ORDER
+        .iter()
+        .position(|kind| kind.as_str() == type_)
+        .unwrap_or(ORDER.len())
 }
 
 #[cfg(test)]
@@ -176,7 +230,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::api::{ImageAttachment, ImageAttachmentSpec, ImageAttachmentStatus, check_status_rules};
+    use crate::api::{
+        ImageAttachment, ImageAttachmentSpec, ImageAttachmentStatus, check_status_rules,
+    };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -194,7 +250,14 @@ mod tests {
         let same = { same.conclude(Reason::NotFound, "no such image").clone() }.into_list();
         assert_eq!(since(&same, ConditionType::Ready), 100);
         let ready = find(&same, ConditionType::Ready).unwrap();
-        assert_eq!((ready.reason.as_str(), ready.message.as_str(), ready.observed_generation), ("NotFound", "no such image", Some(2)));
+        assert_eq!(
+            (
+                ready.reason.as_str(),
+                ready.message.as_str(),
+                ready.observed_generation
+            ),
+            ("NotFound", "no such image", Some(2))
+        );
 
         let mut flipped = Conditions::from_previous(&same, 2, at(300));
         let flipped = { flipped.conclude(Reason::Attached, "2 of 2").clone() }.into_list();
@@ -205,7 +268,13 @@ mod tests {
     fn reconciling_and_stalled_are_there_only_while_true() {
         let mut conditions = Conditions::from_previous(&[], 1, at(1));
         let types = |conditions: &Conditions| {
-            conditions.clone().into_list().into_iter().map(|condition| condition.type_).collect::<Vec<_>>().join(" ")
+            conditions
+                .clone()
+                .into_list()
+                .into_iter()
+                .map(|condition| condition.type_)
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         for (reason, expected) in [
             (Reason::Progressing, "Ready Reconciling"),
@@ -231,38 +300,79 @@ mod tests {
             last_transition_time: Time(at(7)),
         };
         let mut conditions = Conditions::from_previous(std::slice::from_ref(&foreign), 1, at(8));
-        conditions.set(ConditionType::Attached, false, Reason::Progressing, "0 of 2");
-        conditions.set(ConditionType::Resolved, true, Reason::Resolved, "an index of 2");
+        conditions.set(
+            ConditionType::Attached,
+            false,
+            Reason::Progressing,
+            "0 of 2",
+        );
+        conditions.set(
+            ConditionType::Resolved,
+            true,
+            Reason::Resolved,
+            "an index of 2",
+        );
         conditions.set_unknown(ConditionType::Ready, Reason::Progressing, "first pass");
         let list = conditions.into_list();
-        let types: Vec<_> = list.iter().map(|condition| condition.type_.as_str()).collect();
-        assert_eq!(types, ["Ready", "Resolved", "Attached", "example.com/Scanned"]);
+        let types: Vec<_> = list
+            .iter()
+            .map(|condition| condition.type_.as_str())
+            .collect();
+        assert_eq!(
+            types,
+            ["Ready", "Resolved", "Attached", "example.com/Scanned"]
+        );
         assert_eq!(list.last(), Some(&foreign));
     }
 
     #[test]
     fn a_time_is_kept_in_whole_seconds_so_that_it_reads_back_equal() {
-        let mut conditions = Conditions::from_previous(&[], 1, Timestamp::from_millisecond(1_742_433_630_999).unwrap());
+        let mut conditions = Conditions::from_previous(
+            &[],
+            1,
+            Timestamp::from_millisecond(1_742_433_630_999).unwrap(),
+        );
         conditions.conclude(Reason::Attached, "2 of 2");
         let list = conditions.into_list();
         let text = serde_json::to_string(&list).unwrap();
-        assert!(text.contains(r#""lastTransitionTime":"2025-03-20T01:20:30Z""#), "{text}");
+        assert!(
+            text.contains(r#""lastTransitionTime":"2025-03-20T01:20:30Z""#),
+            "{text}"
+        );
         assert_eq!(serde_json::from_str::<Vec<Condition>>(&text).unwrap(), list);
     }
 
     #[test]
-    fn of_several_causes_one_that_is_tried_again_is_reconciling_and_else_one_that_only_the_user_can_mend_is_stalled() {
+    fn of_several_causes_one_that_is_tried_again_is_reconciling_and_else_one_that_only_the_user_can_mend_is_stalled()
+     {
         use Reason::{Conflict, ManifestRejected, PartiallyAttached, Progressing, RateLimited};
         for (causes, reconciling, stalled) in [
-            (&[ManifestRejected, RateLimited][..], Some("ProgressingWithRetry"), None),
+            (
+                &[ManifestRejected, RateLimited][..],
+                Some("ProgressingWithRetry"),
+                None,
+            ),
             (&[ManifestRejected, Progressing], Some("Progressing"), None),
-            (&[Conflict, ManifestRejected], None, Some("ManifestRejected")),
+            (
+                &[Conflict, ManifestRejected],
+                None,
+                Some("ManifestRejected"),
+            ),
             (&[Conflict], None, None),
         ] {
             let mut conditions = Conditions::from_previous(&[], 1, at(1));
-            let list = { conditions.conclude_for(PartiallyAttached, causes, "1 of 3").clone() }.into_list();
+            let list = {
+                conditions
+                    .conclude_for(PartiallyAttached, causes, "1 of 3")
+                    .clone()
+            }
+            .into_list();
             let of = |kind| find(&list, kind).map(|condition| condition.reason.as_str());
-            assert_eq!((of(ConditionType::Reconciling), of(ConditionType::Stalled)), (reconciling, stalled), "{causes:?}");
+            assert_eq!(
+                (of(ConditionType::Reconciling), of(ConditionType::Stalled)),
+                (reconciling, stalled),
+                "{causes:?}"
+            );
             assert_eq!(of(ConditionType::Ready), Some("PartiallyAttached"));
         }
     }
@@ -271,10 +381,21 @@ mod tests {
     fn a_long_message_is_cut_between_two_characters() {
         assert_eq!(cut("short"), "short");
         assert_eq!(cut(&"x".repeat(MESSAGE_MAX_BYTES)).len(), MESSAGE_MAX_BYTES);
-        for message in ["x".repeat(MESSAGE_MAX_BYTES + 1), "é".repeat(MESSAGE_MAX_BYTES), "🦀".repeat(MESSAGE_MAX_BYTES)] {
+        for message in [
+            "x".repeat(MESSAGE_MAX_BYTES + 1),
+            "é".repeat(MESSAGE_MAX_BYTES),
+            "🦀".repeat(MESSAGE_MAX_BYTES),
+        ] {
             let cut = cut(&message);
-            assert!(cut.len() <= MESSAGE_MAX_BYTES && cut.len() > MESSAGE_MAX_BYTES - 8, "{} bytes", cut.len());
-            assert!(cut.ends_with('…') && message.starts_with(cut.trim_end_matches('…')), "{cut}");
+            assert!(
+                cut.len() <= MESSAGE_MAX_BYTES && cut.len() > MESSAGE_MAX_BYTES - 8,
+                "{} bytes",
+                cut.len()
+            );
+            assert!(
+                cut.ends_with('…') && message.starts_with(cut.trim_end_matches('…')),
+                "{cut}"
+            );
         }
     }
 
@@ -287,7 +408,13 @@ mod tests {
                 Reason::READY.contains(reason)
                     || reason.is_stalled()
                     || reason.is_retried()
-                    || [Reason::Suspended, Reason::Planned, Reason::Conflict, Reason::RemovalRefused].contains(reason)
+                    || [
+                        Reason::Suspended,
+                        Reason::Planned,
+                        Reason::Conflict,
+                        Reason::RemovalRefused,
+                    ]
+                    .contains(reason)
             })
             .collect();
         prop::sample::select(all)

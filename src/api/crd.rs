@@ -18,14 +18,24 @@ use super::status::ImageAttachmentStatus;
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = ImageAttachment::crd();
     for version in &mut crd.spec.versions {
-        let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
+        let Some(root) = version
+            .schema
+            .as_mut()
+            .and_then(|schema| schema.open_api_v3_schema.as_mut())
+        else {
             continue;
         };
         mend(root);
-        if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
+        if let Some(status) = root
+            .properties
+            .as_mut()
+            .and_then(|properties| properties.get_mut("status"))
+        {
             // The API server puts a default in the place of a null only where the schema does not allow the null.
             status.nullable = None;
-            status.default = serde_json::to_value(ImageAttachmentStatus::default()).ok().map(JSON);
+            status.default = serde_json::to_value(ImageAttachmentStatus::default())
+                .ok()
+                .map(JSON);
         }
     }
     crd
@@ -49,12 +59,19 @@ fn mend(schema: &mut JSONSchemaProps) {
     if schema.nullable == Some(true)
         && let Some(choices) = schema.enum_.take()
     {
-        schema.all_of = Some(vec![JSONSchemaProps { enum_: Some(choices), ..JSONSchemaProps::default() }]);
+        schema.all_of = Some(vec![JSONSchemaProps {
+            enum_: Some(choices),
+            ..JSONSchemaProps::default()
+        }]);
     }
     if let Some(description) = &mut schema.description {
         *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
     }
-    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+    for property in schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut())
+    {
         mend(property);
     }
     match &mut schema.items {
@@ -69,7 +86,12 @@ fn mend(schema: &mut JSONSchemaProps) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        reason = "tests fail by panicking"
+    )]
 
     use std::path::Path;
 
@@ -102,7 +124,10 @@ mod tests {
             std::fs::write(&path, crd_yaml()).unwrap();
         }
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(kept == crd_yaml(), "{FILE} is not current: run `AFFIX_UPDATE=1 cargo test --lib api::crd`");
+        assert!(
+            kept == crd_yaml(),
+            "{FILE} is not current: run `AFFIX_UPDATE=1 cargo test --lib api::crd`"
+        );
     }
 
     #[test]
@@ -116,16 +141,26 @@ mod tests {
     #[test]
     fn an_untouched_object_is_never_taken_for_done() {
         let schema = schema();
-        assert_eq!(schema["properties"]["status"]["default"], serde_json::json!({"observedGeneration": -1}));
+        assert_eq!(
+            schema["properties"]["status"]["default"],
+            serde_json::json!({"observedGeneration": -1})
+        );
         assert_eq!(schema["properties"]["status"]["nullable"], Value::Null);
-        assert_eq!(schema["properties"]["status"]["properties"]["observedGeneration"]["default"], -1);
+        assert_eq!(
+            schema["properties"]["status"]["properties"]["observedGeneration"]["default"],
+            -1
+        );
     }
 
     #[test]
     fn the_spec_has_no_default_in_the_schema() {
-        each_property("spec", &schema()["properties"]["spec"], &mut |path, property| {
-            assert_eq!(property["default"], Value::Null, "{path}");
-        });
+        each_property(
+            "spec",
+            &schema()["properties"]["spec"],
+            &mut |path, property| {
+                assert_eq!(property["default"], Value::Null, "{path}");
+            },
+        );
     }
 
     #[test]
@@ -134,7 +169,9 @@ mod tests {
             let description = property["description"].as_str().unwrap_or_default();
             assert!(!description.is_empty(), "{path} has no description");
             if path.starts_with(".spec.") {
-                let told = ["Required.", "Default:", "Exactly one of"].iter().any(|text| description.contains(text));
+                let told = ["Required.", "Default:", "Exactly one of"]
+                    .iter()
+                    .any(|text| description.contains(text));
                 assert!(told, "{path}: {description}");
             }
         });
@@ -143,7 +180,12 @@ mod tests {
     #[test]
     fn every_optional_field_of_the_spec_may_be_null_and_no_enum_stands_in_its_way() {
         fn check(path: &str, schema: &Value) {
-            let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let required: Vec<_> = schema["required"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
             for (name, property) in schema["properties"].as_object().into_iter().flatten() {
                 let path = format!("{path}.{name}");
                 let nullable = property["nullable"] == Value::Bool(true);
@@ -158,16 +200,28 @@ mod tests {
 
     #[test]
     fn every_text_and_list_of_the_spec_is_bounded() {
-        each_property("spec", &schema()["properties"]["spec"], &mut |path, property| {
-            for schema in [property, &property["items"], &property["additionalProperties"]] {
-                let bounded = match schema["type"].as_str() {
-                    Some("string") => !schema["maxLength"].is_null() || !schema["allOf"][0]["enum"].is_null(),
-                    Some("array") => !schema["maxItems"].is_null(),
-                    Some("object") if schema["properties"].is_null() => !schema["maxProperties"].is_null(),
-                    _ => true,
-                };
-                assert!(bounded, "{path} has no limit: {schema}");
-            }
-        });
+        each_property(
+            "spec",
+            &schema()["properties"]["spec"],
+            &mut |path, property| {
+                for schema in [
+                    property,
+                    &property["items"],
+                    &property["additionalProperties"],
+                ] {
+                    let bounded = match schema["type"].as_str() {
+                        Some("string") => {
+                            !schema["maxLength"].is_null() || !schema["allOf"][0]["enum"].is_null()
+                        }
+                        Some("array") => !schema["maxItems"].is_null(),
+                        Some("object") if schema["properties"].is_null() => {
+                            !schema["maxProperties"].is_null()
+                        }
+                        _ => true,
+                    };
+                    assert!(bounded, "{path} has no limit: {schema}");
+                }
+            },
+        );
     }
 }

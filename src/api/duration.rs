@@ -36,7 +36,9 @@ pub struct GoDuration {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// The text does not follow the grammar.
-    #[error("{0:?} is not a duration: write numbers with a unit of ms, s, m or h, as in 90s, 10m or 1h30m")]
+    #[error(
+        "{0:?} is not a duration: write numbers with a unit of ms, s, m or h, as in 90s, 10m or 1h30m"
+    )]
     Malformed(String),
     /// The text follows the grammar, but no Kubernetes client could hold its value.
     #[error("the duration {0:?} is too long: at most about 292 years, 2562047h")]
@@ -74,7 +76,10 @@ impl From<Duration> for GoDuration {
             n if n.is_multiple_of(1_000) => format!("{}s", n / 1_000),
             n => format!("{n}ms"),
         };
-        Self { text: text.into(), value: Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)) }
+        Self {
+            text: text.into(),
+            value: Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)),
+        }
     }
 }
 
@@ -97,9 +102,14 @@ impl FromStr for GoDuration {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let nanos = parse_nanos(text)?;
-        let seconds = u64::try_from(nanos / 1_000_000_000).map_err(|_| DurationError::TooLong(text.to_owned()))?;
-        let rest = u32::try_from(nanos % 1_000_000_000).map_err(|_| DurationError::TooLong(text.to_owned()))?;
-        Ok(Self { text: Cow::Owned(text.to_owned()), value: Duration::new(seconds, rest) })
+        let seconds = u64::try_from(nanos / 1_000_000_000)
+            .map_err(|_| DurationError::TooLong(text.to_owned()))?;
+        let rest = u32::try_from(nanos % 1_000_000_000)
+            .map_err(|_| DurationError::TooLong(text.to_owned()))?;
+        Ok(Self {
+            text: Cow::Owned(text.to_owned()),
+            value: Duration::new(seconds, rest),
+        })
     }
 }
 
@@ -126,22 +136,36 @@ fn parse_nanos(text: &str) -> Result<u128, DurationError> {
         };
         let (unit, after) = unit(after).ok_or_else(malformed)?;
         let whole: u128 = whole.parse().map_err(|_| too_long())?;
-        let part = whole.checked_mul(unit).and_then(|nanos| nanos.checked_add(fraction_of(fraction, unit)));
-        total = part.and_then(|part| total.checked_add(part)).filter(|sum| *sum <= MAX_NANOS).ok_or_else(too_long)?;
+        let part = whole
+            .checked_mul(unit)
+            .and_then(|nanos| nanos.checked_add(fraction_of(fraction, unit)));
+        total = part
+            .and_then(|part| total.checked_add(part))
+            .filter(|sum| *sum <= MAX_NANOS)
+            .ok_or_else(too_long)?;
         rest = after;
     }
     Ok(total)
 }
 
 fn digits(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     text.split_at(end)
 }
 
 /// The unit that the text begins with, in nanoseconds, and what follows it. `ms` comes before `m`.
 fn unit(text: &str) -> Option<(u128, &str)> {
-    const UNITS: [(&str, u128); 4] = [("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
-    UNITS.iter().find_map(|(name, nanos)| text.strip_prefix(name).map(|rest| (*nanos, rest)))
+    const UNITS: [(&str, u128); 4] = [
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    UNITS
+        .iter()
+        .find_map(|(name, nanos)| text.strip_prefix(name).map(|rest| (*nanos, rest)))
 }
 
 /// The digits after the point, as nanoseconds of `unit`. What is finer than a nanosecond is cut off, as Go does.
@@ -214,7 +238,10 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused_with_the_way_out() {
-        for text in ["", " ", "10", "m", "-1s", "+1s", "1 h", "1d", "1us", "1.s", ".5s", "1h ", "1H", "10m,", "１s"] {
+        for text in [
+            "", " ", "10", "m", "-1s", "+1s", "1 h", "1d", "1us", "1.s", ".5s", "1h ", "1H",
+            "10m,", "１s",
+        ] {
             let error = text.parse::<GoDuration>().unwrap_err();
             assert_eq!(error, DurationError::Malformed(text.to_owned()), "{text:?}");
             assert!(error.to_string().contains("1h30m"), "{error}");
@@ -225,7 +252,10 @@ mod tests {
     fn what_go_cannot_hold_is_refused() {
         assert_eq!(parsed("2562047h"), Duration::from_secs(2_562_047 * 3600));
         for text in ["2562048h", "99999999999999999999999999999h", "2562047h48m"] {
-            assert_eq!(text.parse::<GoDuration>().unwrap_err(), DurationError::TooLong(text.to_owned()));
+            assert_eq!(
+                text.parse::<GoDuration>().unwrap_err(),
+                DurationError::TooLong(text.to_owned())
+            );
         }
     }
 
@@ -238,8 +268,17 @@ mod tests {
 
     #[test]
     fn a_computed_duration_is_written_in_whole_units() {
-        for (millis, text) in [(0, "0s"), (1500, "1500ms"), (90_000, "90s"), (600_000, "10m"), (2_592_000_000, "720h")] {
-            assert_eq!(GoDuration::from(Duration::from_millis(millis)).as_str(), text);
+        for (millis, text) in [
+            (0, "0s"),
+            (1500, "1500ms"),
+            (90_000, "90s"),
+            (600_000, "10m"),
+            (2_592_000_000, "720h"),
+        ] {
+            assert_eq!(
+                GoDuration::from(Duration::from_millis(millis)).as_str(),
+                text
+            );
         }
     }
 

@@ -160,8 +160,13 @@ reasons! {
 
 impl Reason {
     /// The reasons that a target of state `Skipped` may carry.
-    pub const SKIPPED: &'static [Self] =
-        &[Self::IndexNotSelected, Self::PlatformNotSelected, Self::AttestationManifest, Self::StillInUse, Self::UnsupportedMediaType];
+    pub const SKIPPED: &'static [Self] = &[
+        Self::IndexNotSelected,
+        Self::PlatformNotSelected,
+        Self::AttestationManifest,
+        Self::StillInUse,
+        Self::UnsupportedMediaType,
+    ];
 
     /// The reasons that Ready may carry while it is True.
     pub const READY: &'static [Self] = &[Self::Attached, Self::Watching];
@@ -182,7 +187,11 @@ impl FromStr for Reason {
     type Err = UnknownReason;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.iter().copied().find(|reason| reason.as_str() == name).ok_or_else(|| UnknownReason(name.to_owned()))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.as_str() == name)
+            .ok_or_else(|| UnknownReason(name.to_owned()))
     }
 }
 
@@ -196,7 +205,11 @@ mod tests {
 
     #[test]
     fn exactly_the_reasons_that_only_the_user_can_mend_are_stalled() {
-        let stalled: BTreeSet<_> = Reason::ALL.iter().filter(|reason| reason.is_stalled()).map(|reason| reason.as_str()).collect();
+        let stalled: BTreeSet<_> = Reason::ALL
+            .iter()
+            .filter(|reason| reason.is_stalled())
+            .map(|reason| reason.as_str())
+            .collect();
         let expected = [
             "InvalidReference",
             "InvalidSpec",
@@ -220,9 +233,16 @@ mod tests {
         let names: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(names.len(), Reason::ALL.len());
         for name in names {
-            assert!(name.bytes().all(|b| b.is_ascii_alphanumeric()) && name.as_bytes().first().unwrap().is_ascii_uppercase(), "{name}");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_alphanumeric())
+                    && name.as_bytes().first().unwrap().is_ascii_uppercase(),
+                "{name}"
+            );
             assert_eq!(name.parse::<Reason>().unwrap().to_string(), name);
         }
-        assert_eq!("Bogus".parse::<Reason>().unwrap_err().to_string(), r#""Bogus" is not a reason that affix knows"#);
+        assert_eq!(
+            "Bogus".parse::<Reason>().unwrap_err().to_string(),
+            r#""Bogus" is not a reason that affix knows"#
+        );
     }
 }

@@ -13,7 +13,8 @@ use kube::core::Rule;
 use super::duration::DURATION_PATTERN;
 
 /// An RFC 6838 media type, as OCI 1.1 asks for in artifactType.
-const MEDIA_TYPE: &str = r"^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$";
+const MEDIA_TYPE: &str =
+    r"^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$";
 
 /// A digest of an algorithm that affix computes.
 const DIGEST: &str = "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$";
@@ -25,8 +26,7 @@ const PLATFORM: &str = r"^([A-Za-z0-9_.-]{1,64}|\\*)(/([A-Za-z0-9_.-]{1,64}|\\*)
 const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 /// A registry at the beginning of an image.
-const REGISTRY: &str =
-    r"self.matches('^([A-Za-z0-9.-]+[.][A-Za-z0-9.-]*(:[0-9]+)?|[A-Za-z0-9.-]+:[0-9]+|localhost|\\[[0-9A-Fa-f:.]+\\](:[0-9]+)?)/[^/]')";
+const REGISTRY: &str = r"self.matches('^([A-Za-z0-9.-]+[.][A-Za-z0-9.-]*(:[0-9]+)?|[A-Za-z0-9.-]+:[0-9]+|localhost|\\[[0-9A-Fa-f:.]+\\](:[0-9]+)?)/[^/]')";
 
 /// A date of the calendar: months with their lengths, 29 February in leap years only.
 const DAY: &str = concat!(
@@ -36,7 +36,8 @@ const DAY: &str = concat!(
 );
 
 /// What makes a date an RFC 3339 date-time. Upper case only: `time.Parse` of Go, by which most readers of marks go, takes no other.
-const TIME: &str = r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])";
+const TIME: &str =
+    r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])";
 
 fn rule(rule: &str, message: &str) -> Rule {
     Rule::new(rule).message(message)
@@ -44,7 +45,10 @@ fn rule(rule: &str, message: &str) -> Rule {
 
 /// Lists that are meant as sets: no item is there twice.
 pub(super) fn no_duplicates() -> Rule {
-    rule("self.all(x, self.exists_one(y, x == y))", "an item is listed twice; remove one of the two")
+    rule(
+        "self.all(x, self.exists_one(y, x == y))",
+        "an item is listed twice; remove one of the two",
+    )
 }
 
 /// `spec.image`: the registry is named.
@@ -166,8 +170,9 @@ pub(super) fn date() -> Rule {
 
 /// A digest of a list.
 pub(super) fn digest() -> Rule {
-    Rule::new(format!("self.matches('{DIGEST}')"))
-        .message("not a digest: write sha256: and 64 lower-case hexadecimal digits, or sha512: and 128")
+    Rule::new(format!("self.matches('{DIGEST}')")).message(
+        "not a digest: write sha256: and 64 lower-case hexadecimal digits, or sha512: and 128",
+    )
 }
 
 /// A glob of tags, of the list `unlessTagged`.
@@ -181,8 +186,9 @@ pub(super) fn tag_pattern() -> Rule {
 
 /// Media types, and artifactType, which is one.
 pub(super) fn media_type() -> Rule {
-    Rule::new(format!("self.matches('{MEDIA_TYPE}')"))
-        .message("not a media type: write type/subtype, for example application/vnd.demo.test.signature")
+    Rule::new(format!("self.matches('{MEDIA_TYPE}')")).message(
+        "not a media type: write type/subtype, for example application/vnd.demo.test.signature",
+    )
 }
 
 /// An annotation's key.
@@ -216,12 +222,18 @@ pub(super) fn created_is_a_time() -> Rule {
 
 /// Maps of annotations: the keys.
 pub(super) fn annotation_keys() -> Rule {
-    rule("self.all(k, size(k) > 0 && size(k) <= 256)", "an annotation's key must have 1 to 256 characters")
+    rule(
+        "self.all(k, size(k) > 0 && size(k) <= 256)",
+        "an annotation's key must have 1 to 256 characters",
+    )
 }
 
 /// `artifact.files[]`: where the bytes come from.
 pub(super) fn value_or_value_from() -> Rule {
-    rule("has(self.value) != has(self.valueFrom)", "set exactly one of value, valueFrom in each file")
+    rule(
+        "has(self.value) != has(self.valueFrom)",
+        "set exactly one of value, valueFrom in each file",
+    )
 }
 
 /// `artifact.files[].name`: a file name that no reader refuses to write, or writes outside of its folder.
@@ -235,7 +247,10 @@ pub(super) fn file_name() -> Rule {
 
 /// `artifact.files[].name`: file systems count bytes.
 pub(super) fn file_name_fits() -> Rule {
-    rule("size(bytes(self)) <= 255", "too long for a file name: at most 255 bytes in UTF-8")
+    rule(
+        "size(bytes(self)) <= 255",
+        "too long for a file name: at most 255 bytes in UTF-8",
+    )
 }
 
 /// `artifact.files[].target`. A digest, also one of an unknown algorithm, is no platform with an os.version.
@@ -262,7 +277,10 @@ pub(super) fn file_names_differ() -> Rule {
 
 /// `signature`: one key, one format.
 pub(super) fn cosign_or_notation() -> Rule {
-    rule("has(self.cosign) != has(self.notation)", "set exactly one of cosign, notation; to sign with both create two ImageAttachments")
+    rule(
+        "has(self.cosign) != has(self.notation)",
+        "set exactly one of cosign, notation; to sign with both create two ImageAttachments",
+    )
 }
 
 /// Names of Secrets, ConfigMaps and ServiceAccounts.
@@ -275,18 +293,29 @@ pub(super) fn object_name() -> Rule {
 
 /// Keys of ConfigMaps.
 pub(super) fn config_map_key() -> Rule {
-    rule("self.matches('^[-._A-Za-z0-9]+$')", "not a key of a ConfigMap: write letters, digits, -, _ and . only")
+    rule(
+        "self.matches('^[-._A-Za-z0-9]+$')",
+        "not a key of a ConfigMap: write letters, digits, -, _ and . only",
+    )
 }
 
 /// Durations: the pattern once more, in words.
 pub(super) fn duration() -> Rule {
-    Rule::new(format!("self.matches('{}')", DURATION_PATTERN.replace('\\', r"\\")))
-        .message("not a duration: write numbers with a unit of ms, s, m or h, for example 90s, 10m or 1h30m")
+    Rule::new(format!(
+        "self.matches('{}')",
+        DURATION_PATTERN.replace('\\', r"\\")
+    ))
+    .message(
+        "not a duration: write numbers with a unit of ms, s, m or h, for example 90s, 10m or 1h30m",
+    )
 }
 
 /// Durations that may be nothing at all. The limit keeps a date that is computed from one within the years that RFC 3339 has.
 pub(super) fn at_most_a_century() -> Rule {
-    duration_where("duration(self) <= duration('876000h')", "must be at most 876000h (100 years); for example 720h")
+    duration_where(
+        "duration(self) <= duration('876000h')",
+        "must be at most 876000h (100 years); for example 720h",
+    )
 }
 
 /// Durations that must not make a busy loop.

@@ -31,14 +31,24 @@ use super::status::ImageAttachmentStatus;
     status = "ImageAttachmentStatus",
     derive = "PartialEq",
     doc = "ImageAttachment attaches an end-of-life mark, a signature, or any files and annotations to a multi-platform image and to each of its platforms, as OCI 1.1 referrers, and keeps them there.",
-    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", description = "The image as written in the spec."),
+    printcolumn(
+        name = "Image",
+        type_ = "string",
+        json_path = ".spec.image",
+        description = "The image as written in the spec."
+    ),
     printcolumn(
         name = "Type",
         type_ = "string",
         json_path = ".status.artifactType",
         description = "The artifact type of the attachments."
     ),
-    printcolumn(name = "Attached", type_ = "string", json_path = ".status.attached", description = "Attached of selected targets."),
+    printcolumn(
+        name = "Attached",
+        type_ = "string",
+        json_path = ".status.attached",
+        description = "Attached of selected targets."
+    ),
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -295,13 +305,17 @@ impl ImageAttachmentSpec {
     /// How often the tag is looked at again.
     #[must_use]
     pub fn interval(&self) -> Duration {
-        self.interval.as_ref().map_or(Self::DEFAULT_INTERVAL, GoDuration::get)
+        self.interval
+            .as_ref()
+            .map_or(Self::DEFAULT_INTERVAL, GoDuration::get)
     }
 
     /// How long one pass may take.
     #[must_use]
     pub fn timeout(&self) -> Duration {
-        self.timeout.as_ref().map_or(Self::DEFAULT_TIMEOUT, GoDuration::get)
+        self.timeout
+            .as_ref()
+            .map_or(Self::DEFAULT_TIMEOUT, GoDuration::get)
     }
 
     /// Whether the plan is only reported.
@@ -337,25 +351,36 @@ impl ImageAttachmentSpec {
     /// Whether the index, its platforms, or both get the attachment.
     #[must_use]
     pub fn scope(&self) -> Scope {
-        self.targets.as_ref().map(Targets::scope).unwrap_or_default()
+        self.targets
+            .as_ref()
+            .map(Targets::scope)
+            .unwrap_or_default()
     }
 
     /// What to do when the index lacks a platform that is asked for.
     #[must_use]
     pub fn missing(&self) -> Missing {
-        self.targets.as_ref().map(Targets::missing).unwrap_or_default()
+        self.targets
+            .as_ref()
+            .map(Targets::missing)
+            .unwrap_or_default()
     }
 
     /// The platforms asked for; `None` is every platform.
     #[must_use]
     pub fn platforms(&self) -> Option<&[String]> {
-        self.targets.as_ref().and_then(|targets| targets.platforms.as_deref())
+        self.targets
+            .as_ref()
+            .and_then(|targets| targets.platforms.as_deref())
     }
 
     /// The platforms left out.
     #[must_use]
     pub fn exclude_platforms(&self) -> &[String] {
-        self.targets.as_ref().map(Targets::exclude_platforms).unwrap_or_default()
+        self.targets
+            .as_ref()
+            .map(Targets::exclude_platforms)
+            .unwrap_or_default()
     }
 }
 
@@ -397,23 +422,43 @@ mod tests {
         assert_eq!(spec.missing(), Missing::Fail);
         assert_eq!(spec.deletion_policy(), DeletionPolicy::Retain);
         assert_eq!(spec.referrers_mode(), ReferrersMode::Auto);
-        assert_eq!((spec.dry_run(), spec.suspend(), spec.insecure()), (false, false, false));
-        assert_eq!((spec.platforms(), spec.exclude_platforms().len()), (None, 0));
+        assert_eq!(
+            (spec.dry_run(), spec.suspend(), spec.insecure()),
+            (false, false, false)
+        );
+        assert_eq!(
+            (spec.platforms(), spec.exclude_platforms().len()),
+            (None, 0)
+        );
         assert_eq!(serde_json::to_value(&spec).unwrap(), given);
     }
 
     #[test]
     fn the_defaults_of_each_kind_are_those_of_the_design() {
-        let mark: EndOfLife = serde_json::from_value(json!({"whenSuperseded": {"gracePeriod": "720h"}})).unwrap();
-        assert_eq!(mark.artifact_type(), "application/vnd.microsoft.artifact.lifecycle");
-        assert_eq!(mark.annotation(), "vnd.microsoft.artifact.lifecycle.end-of-life.date");
+        let mark: EndOfLife =
+            serde_json::from_value(json!({"whenSuperseded": {"gracePeriod": "720h"}})).unwrap();
+        assert_eq!(
+            mark.artifact_type(),
+            "application/vnd.microsoft.artifact.lifecycle"
+        );
+        assert_eq!(
+            mark.annotation(),
+            "vnd.microsoft.artifact.lifecycle.end-of-life.date"
+        );
         let superseded = mark.when_superseded.unwrap();
         assert_eq!(superseded.settle(), Duration::from_secs(600));
         assert_eq!(superseded.unless_tagged().collect::<Vec<_>>(), ["*"]);
-        let none: super::super::WhenSuperseded = serde_json::from_value(json!({"gracePeriod": "1h", "unlessTagged": []})).unwrap();
+        let none: super::super::WhenSuperseded =
+            serde_json::from_value(json!({"gracePeriod": "1h", "unlessTagged": []})).unwrap();
         assert_eq!(none.unless_tagged().count(), 0);
-        let artifact: Artifact = serde_json::from_value(json!({"artifactType": "a/b", "files": [{"name": "f", "value": ""}]})).unwrap();
-        assert_eq!(artifact.files.first().unwrap().media_type(), "application/octet-stream");
+        let artifact: Artifact = serde_json::from_value(
+            json!({"artifactType": "a/b", "files": [{"name": "f", "value": ""}]}),
+        )
+        .unwrap();
+        assert_eq!(
+            artifact.files.first().unwrap().media_type(),
+            "application/octet-stream"
+        );
     }
 
     #[test]
@@ -435,8 +480,10 @@ mod tests {
 
     #[test]
     fn fields_of_a_newer_version_break_nothing() {
-        let spec: ImageAttachmentSpec =
-            serde_json::from_value(json!({"image": "r.example/a:1", "targets": {"layers": true}, "verify": {}})).unwrap();
+        let spec: ImageAttachmentSpec = serde_json::from_value(
+            json!({"image": "r.example/a:1", "targets": {"layers": true}, "verify": {}}),
+        )
+        .unwrap();
         assert_eq!(spec.targets, Some(Targets::default()));
     }
 
@@ -462,14 +509,33 @@ mod tests {
     fn exactly_one_kind_is_a_kind() {
         let spec = |fields: Value| -> ImageAttachmentSpec {
             let mut object = json!({"image": "r.example/a:1"});
-            object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            object
+                .as_object_mut()
+                .unwrap()
+                .extend(fields.as_object().unwrap().clone());
             serde_json::from_value(object).unwrap()
         };
         let artifact = json!({"artifactType": "a/b"});
         assert!(spec(json!({})).kind().is_none());
-        assert!(spec(json!({"artifact": artifact, "signature": {}})).kind().is_none());
-        assert_eq!(spec(json!({"signature": {}})).kind().unwrap().to_string(), "signature");
-        assert_eq!(spec(json!({"endOfLife": {}})).kind().unwrap().to_string(), "endOfLife");
-        assert_eq!(spec(json!({"artifact": artifact})).kind().unwrap().to_string(), "artifact");
+        assert!(
+            spec(json!({"artifact": artifact, "signature": {}}))
+                .kind()
+                .is_none()
+        );
+        assert_eq!(
+            spec(json!({"signature": {}})).kind().unwrap().to_string(),
+            "signature"
+        );
+        assert_eq!(
+            spec(json!({"endOfLife": {}})).kind().unwrap().to_string(),
+            "endOfLife"
+        );
+        assert_eq!(
+            spec(json!({"artifact": artifact}))
+                .kind()
+                .unwrap()
+                .to_string(),
+            "artifact"
+        );
     }
 }

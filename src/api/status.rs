@@ -194,7 +194,9 @@ pub struct TargetStatus {
 }
 
 /// Whether a target is an index or the manifest of one platform.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
 #[schemars(inline, description = "")]
 pub enum TargetKind {
     /// An index, also a nested one.
@@ -204,7 +206,9 @@ pub enum TargetKind {
 }
 
 /// What has become of a target.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
 #[schemars(inline, description = "")]
 pub enum TargetState {
     /// The attachment is there.
@@ -220,7 +224,9 @@ pub enum TargetState {
 }
 
 /// Who made an attachment.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
 #[schemars(inline, description = "")]
 pub enum Origin {
     /// This resource made it.

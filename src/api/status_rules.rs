@@ -28,12 +28,30 @@ pub fn check_status_rules(object: &ImageAttachment) -> Vec<String> {
     };
 
     rule(ready.is_some(), "Ready is absent");
-    rule(!(present(ConditionType::Reconciling) && present(ConditionType::Stalled)), "Reconciling and Stalled are both present");
-    rule(!(ready_is("True") && present(ConditionType::Reconciling)), "Ready is True although Reconciling is present");
-    rule(!present(ConditionType::Stalled) || ready_is("False"), "Stalled is True although Ready is not False");
-    rule(!present(ConditionType::Reconciling) || ready_is("False"), "Reconciling is True at rest although Ready is not False");
-    rule(status.observed_generation <= generation, "observedGeneration is greater than generation");
-    rule(status.observed_generation == generation || !ready_is("True"), "Ready is True although observedGeneration is not generation");
+    rule(
+        !(present(ConditionType::Reconciling) && present(ConditionType::Stalled)),
+        "Reconciling and Stalled are both present",
+    );
+    rule(
+        !(ready_is("True") && present(ConditionType::Reconciling)),
+        "Ready is True although Reconciling is present",
+    );
+    rule(
+        !present(ConditionType::Stalled) || ready_is("False"),
+        "Stalled is True although Ready is not False",
+    );
+    rule(
+        !present(ConditionType::Reconciling) || ready_is("False"),
+        "Reconciling is True at rest although Ready is not False",
+    );
+    rule(
+        status.observed_generation <= generation,
+        "observedGeneration is greater than generation",
+    );
+    rule(
+        status.observed_generation == generation || !ready_is("True"),
+        "Ready is True although observedGeneration is not generation",
+    );
     for condition in conditions {
         wrong.extend(condition_rules(condition, generation, ready_is("True")));
     }
@@ -43,14 +61,21 @@ pub fn check_status_rules(object: &ImageAttachment) -> Vec<String> {
 fn condition_rules(condition: &Condition, generation: i64, ready: bool) -> Vec<String> {
     let mut wrong = Vec::new();
     let kind = condition.type_.as_str();
-    let only_while_true = [ConditionType::Reconciling, ConditionType::Stalled].iter().any(|kind| kind.as_str() == condition.type_);
+    let only_while_true = [ConditionType::Reconciling, ConditionType::Stalled]
+        .iter()
+        .any(|kind| kind.as_str() == condition.type_);
     if only_while_true && condition.status != "True" {
-        wrong.push(format!("{kind} is present although it is {}", condition.status));
+        wrong.push(format!(
+            "{kind} is present although it is {}",
+            condition.status
+        ));
     }
     match condition.observed_generation {
         None => wrong.push(format!("{kind} carries no observedGeneration")),
         Some(observed) if observed > generation => {
-            wrong.push(format!("{kind} carries observedGeneration {observed}, greater than generation {generation}"));
+            wrong.push(format!(
+                "{kind} carries observedGeneration {observed}, greater than generation {generation}"
+            ));
         }
         Some(observed) if ready && observed != generation => {
             wrong.push(format!("Ready is True although {kind} carries observedGeneration {observed}, not {generation}"));
@@ -59,11 +84,19 @@ fn condition_rules(condition: &Condition, generation: i64, ready: bool) -> Vec<S
     }
     match condition.reason.parse::<Reason>() {
         Err(error) => wrong.push(format!("{kind}: {error}")),
-        Ok(reason) if kind == "Ready" && (condition.status == "True") != Reason::READY.contains(&reason) => {
-            wrong.push(format!("Ready is {} with reason {reason}", condition.status));
+        Ok(reason)
+            if kind == "Ready"
+                && (condition.status == "True") != Reason::READY.contains(&reason) =>
+        {
+            wrong.push(format!(
+                "Ready is {} with reason {reason}",
+                condition.status
+            ));
         }
         Ok(Reason::ProgressingWithRetry) if kind != "Reconciling" => {
-            wrong.push(format!("{kind} carries ProgressingWithRetry, a reason of Reconciling only"));
+            wrong.push(format!(
+                "{kind} carries ProgressingWithRetry, a reason of Reconciling only"
+            ));
         }
         Ok(reason) if kind == "Stalled" && !reason.is_stalled() => {
             wrong.push(format!("Stalled carries {reason}, which is retried"));
@@ -74,14 +107,21 @@ fn condition_rules(condition: &Condition, generation: i64, ready: bool) -> Vec<S
         wrong.push(format!("{kind} says nothing"));
     }
     if condition.message.len() > MESSAGE_MAX_BYTES {
-        wrong.push(format!("{kind} has a message of {} bytes, more than {MESSAGE_MAX_BYTES}", condition.message.len()));
+        wrong.push(format!(
+            "{kind} has a message of {} bytes, more than {MESSAGE_MAX_BYTES}",
+            condition.message.len()
+        ));
     }
     wrong
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "tests fail by panicking"
+    )]
 
     use serde_json::{Value, json};
 
@@ -112,7 +152,10 @@ mod tests {
         let failed = condition("Ready", "False", "RateLimited", 2);
         let retried = condition("Reconciling", "True", "ProgressingWithRetry", 2);
         assert_eq!(violations(2, &[failed, retried]), Vec::<String>::new());
-        let stalled = [condition("Ready", "False", "InvalidSpec", 2), condition("Stalled", "True", "InvalidSpec", 2)];
+        let stalled = [
+            condition("Ready", "False", "InvalidSpec", 2),
+            condition("Stalled", "True", "InvalidSpec", 2),
+        ];
         assert_eq!(violations(2, &stalled), Vec::<String>::new());
     }
 
@@ -131,33 +174,80 @@ mod tests {
         long["message"] = json!("x".repeat(1025));
         let cases: Vec<(i64, Vec<Value>, &str)> = vec![
             (2, vec![], "Ready is absent"),
-            (2, vec![failed(), reconciling(), stalled()], "Reconciling and Stalled are both present"),
-            (2, vec![ready(), reconciling()], "Ready is True although Reconciling is present"),
-            (2, vec![unknown, stalled()], "Stalled is True although Ready is not False"),
-            (3, vec![failed()], "observedGeneration is greater than generation"),
-            (1, vec![ready()], "Ready is True although observedGeneration is not generation"),
-            (2, vec![failed(), condition("Stalled", "False", "InvalidSpec", 2)], "Stalled is present although it is False"),
+            (
+                2,
+                vec![failed(), reconciling(), stalled()],
+                "Reconciling and Stalled are both present",
+            ),
+            (
+                2,
+                vec![ready(), reconciling()],
+                "Ready is True although Reconciling is present",
+            ),
+            (
+                2,
+                vec![unknown, stalled()],
+                "Stalled is True although Ready is not False",
+            ),
+            (
+                3,
+                vec![failed()],
+                "observedGeneration is greater than generation",
+            ),
+            (
+                1,
+                vec![ready()],
+                "Ready is True although observedGeneration is not generation",
+            ),
+            (
+                2,
+                vec![failed(), condition("Stalled", "False", "InvalidSpec", 2)],
+                "Stalled is present although it is False",
+            ),
             (2, vec![bare], "Ready carries no observedGeneration"),
-            (2, vec![condition("Ready", "False", "NotFound", 3)], "Ready carries observedGeneration 3, greater than generation 2"),
+            (
+                2,
+                vec![condition("Ready", "False", "NotFound", 3)],
+                "Ready carries observedGeneration 3, greater than generation 2",
+            ),
             (
                 2,
                 vec![ready(), condition("Resolved", "True", "Resolved", 1)],
                 "Ready is True although Resolved carries observedGeneration 1, not 2",
             ),
-            (2, vec![condition("Ready", "False", "Bogus", 2)], r#"Ready: "Bogus" is not a reason that affix knows"#),
-            (2, vec![condition("Ready", "True", "NotFound", 2)], "Ready is True with reason NotFound"),
+            (
+                2,
+                vec![condition("Ready", "False", "Bogus", 2)],
+                r#"Ready: "Bogus" is not a reason that affix knows"#,
+            ),
+            (
+                2,
+                vec![condition("Ready", "True", "NotFound", 2)],
+                "Ready is True with reason NotFound",
+            ),
             (
                 2,
                 vec![condition("Ready", "False", "ProgressingWithRetry", 2)],
                 "Ready carries ProgressingWithRetry, a reason of Reconciling only",
             ),
-            (2, vec![failed(), condition("Stalled", "True", "NotFound", 2)], "Stalled carries NotFound, which is retried"),
+            (
+                2,
+                vec![failed(), condition("Stalled", "True", "NotFound", 2)],
+                "Stalled carries NotFound, which is retried",
+            ),
             (2, vec![silent], "Ready says nothing"),
-            (2, vec![long], "Ready has a message of 1025 bytes, more than 1024"),
+            (
+                2,
+                vec![long],
+                "Ready has a message of 1025 bytes, more than 1024",
+            ),
         ];
         for (observed, conditions, expected) in cases {
             let found = violations(observed, &conditions);
-            assert!(found.iter().any(|text| text == expected), "expected {expected:?}, found {found:?}");
+            assert!(
+                found.iter().any(|text| text == expected),
+                "expected {expected:?}, found {found:?}"
+            );
         }
     }
 }

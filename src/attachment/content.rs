@@ -29,13 +29,31 @@ impl Content {
     /// # Errors
     /// When files have targets and none is for this one, or two of the files have one name.
     pub fn for_target(&self, entry: &Entry) -> Result<TargetContent, FileError> {
-        let files: Vec<&File> = self.files.iter().filter(|file| file.target.covers(entry)).collect();
-        if files.is_empty() && self.files.iter().any(|file| file.target != FileTarget::Every) {
-            return Err(FileError::Uncovered { target: describe(entry) });
+        let files: Vec<&File> = self
+            .files
+            .iter()
+            .filter(|file| file.target.covers(entry))
+            .collect();
+        if files.is_empty()
+            && self
+                .files
+                .iter()
+                .any(|file| file.target != FileTarget::Every)
+        {
+            return Err(FileError::Uncovered {
+                target: describe(entry),
+            });
         }
         for (nth, file) in files.iter().enumerate() {
-            if files.iter().take(nth).any(|earlier| earlier.title == file.title) {
-                return Err(FileError::TwoOfOneName { name: file.title.clone(), target: describe(entry) });
+            if files
+                .iter()
+                .take(nth)
+                .any(|earlier| earlier.title == file.title)
+            {
+                return Err(FileError::TwoOfOneName {
+                    name: file.title.clone(),
+                    target: describe(entry),
+                });
             }
         }
         Ok(TargetContent {
@@ -49,18 +67,31 @@ impl Content {
     /// What a user should know of files that go to no target: nothing fails over them, and nothing is silently ignored.
     #[must_use]
     pub fn idle_files(&self, chosen: &[Chosen<'_>]) -> Vec<String> {
-        let targets: Vec<&Entry> = chosen.iter().filter(|chosen| chosen.skip.is_none()).map(|chosen| chosen.entry).collect();
+        let targets: Vec<&Entry> = chosen
+            .iter()
+            .filter(|chosen| chosen.skip.is_none())
+            .map(|chosen| chosen.entry)
+            .collect();
         self.files
             .iter()
             .filter(|file| !targets.iter().any(|entry| file.target.covers(entry)))
-            .map(|file| format!("the file {:?} is for {}, which is none of the targets", file.title, file.target))
+            .map(|file| {
+                format!(
+                    "the file {:?} is for {}, which is none of the targets",
+                    file.title, file.target
+                )
+            })
             .collect()
     }
 }
 
 /// A target in a message: its platform, or `index`, with its digest.
 fn describe(entry: &Entry) -> String {
-    format!("{} ({})", entry.platform().unwrap_or_else(|| "index".to_owned()), entry.subject.digest)
+    format!(
+        "{} ({})",
+        entry.platform().unwrap_or_else(|| "index".to_owned()),
+        entry.subject.digest
+    )
 }
 
 /// What is attached to one target.
@@ -96,7 +127,10 @@ impl Attachment {
             annotations: manifest.annotations.clone(),
             ..Descriptor::of(media_type::OCI_MANIFEST, &bytes)
         };
-        Self { bytes: bytes.into(), listed }
+        Self {
+            bytes: bytes.into(),
+            listed,
+        }
     }
 
     /// The manifest's digest.
@@ -131,21 +165,34 @@ impl TargetContent {
     #[must_use]
     pub fn equals(&self, subject: &Digest, manifest: &ImageManifest) -> bool {
         let empty = [Descriptor::empty()];
-        let layers: &[Descriptor] = if self.layers.is_empty() { &empty } else { &self.layers };
+        let layers: &[Descriptor] = if self.layers.is_empty() {
+            &empty
+        } else {
+            &self.layers
+        };
         let same_layer = |ours: &Descriptor, theirs: &Descriptor| {
             ours.media_type == theirs.media_type
                 && ours.digest == theirs.digest
                 && ours.size == theirs.size
                 && ours.annotations == theirs.annotations
         };
-        manifest.media_type.as_deref().is_none_or(|own| own == media_type::OCI_MANIFEST)
+        manifest
+            .media_type
+            .as_deref()
+            .is_none_or(|own| own == media_type::OCI_MANIFEST)
             && manifest.effective_artifact_type() == self.artifact_type.as_str()
             && manifest.config.media_type == media_type::OCI_EMPTY
             && manifest.config.digest == Descriptor::empty().digest
-            && manifest.subject.as_ref().is_some_and(|theirs| theirs.digest == *subject)
+            && manifest
+                .subject
+                .as_ref()
+                .is_some_and(|theirs| theirs.digest == *subject)
             && self.same_annotations(&manifest.annotations)
             && layers.len() == manifest.layers.len()
-            && layers.iter().zip(&manifest.layers).all(|(ours, theirs)| same_layer(ours, theirs))
+            && layers
+                .iter()
+                .zip(&manifest.layers)
+                .all(|(ours, theirs)| same_layer(ours, theirs))
     }
 
     /// Whether annotations that a listing shows could belong to an equal manifest: what is missing says nothing, what
@@ -179,7 +226,11 @@ impl TargetContent {
             media_type: Some(media_type::OCI_MANIFEST.to_owned()),
             artifact_type: Some(self.artifact_type.to_string()),
             config: Descriptor::empty(),
-            layers: if self.layers.is_empty() { vec![Descriptor::empty()] } else { self.layers.clone() },
+            layers: if self.layers.is_empty() {
+                vec![Descriptor::empty()]
+            } else {
+                self.layers.clone()
+            },
             subject: subject.map(Descriptor::stripped),
             annotations,
         }
@@ -187,7 +238,10 @@ impl TargetContent {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -196,12 +250,25 @@ mod tests {
     /// These bytes stand in registries, and status knows their hashes: a version that writes others attaches everything once more.
     #[test]
     fn the_bytes_of_an_attachment_and_the_hash_of_its_content_are_those_of_every_version_before() {
-        let subject = Descriptor::plain(media_type::OCI_INDEX, format!("sha256:{}", "a1".repeat(32)).parse().unwrap(), 511);
-        let named = format!(r#""subject":{{"mediaType":"{}","digest":"{}","size":511}}"#, media_type::OCI_INDEX, subject.digest);
+        let subject = Descriptor::plain(
+            media_type::OCI_INDEX,
+            format!("sha256:{}", "a1".repeat(32)).parse().unwrap(),
+            511,
+        );
+        let named = format!(
+            r#""subject":{{"mediaType":"{}","digest":"{}","size":511}}"#,
+            media_type::OCI_INDEX,
+            subject.digest
+        );
         let title = r#"{"org.opencontainers.image.title":"b1b1.sig"}"#;
-        let file =
-            Descriptor { annotations: serde_json::from_str(title).unwrap(), ..Descriptor::of("application/octet-stream", b"signature") };
-        let layer = format!(r#"{{"mediaType":"application/octet-stream","digest":"{}","size":9,"annotations":{title}}}"#, file.digest);
+        let file = Descriptor {
+            annotations: serde_json::from_str(title).unwrap(),
+            ..Descriptor::of("application/octet-stream", b"signature")
+        };
+        let layer = format!(
+            r#"{{"mediaType":"application/octet-stream","digest":"{}","size":9,"annotations":{title}}}"#,
+            file.digest
+        );
         for (layers, layer) in [(Vec::new(), EMPTY), (vec![file.clone()], layer.as_str())] {
             let content = TargetContent {
                 artifact_type: "application/vnd.demo.artifact.lifecycle".parse().unwrap(),
@@ -214,10 +281,14 @@ mod tests {
                 media_type::OCI_MANIFEST
             );
             let made = content.attach_to(&subject, "2026-11-23T17:33:35Z".parse().unwrap());
-            let written =
-                format!(r#"{head},{named},"annotations":{{"demo/k":"ü<>&","org.opencontainers.image.created":"2026-11-23T17:33:35Z"}}}}"#);
+            let written = format!(
+                r#"{head},{named},"annotations":{{"demo/k":"ü<>&","org.opencontainers.image.created":"2026-11-23T17:33:35Z"}}}}"#
+            );
             assert_eq!(String::from_utf8_lossy(&made.bytes), written);
-            assert_eq!(content.hash(), Digest::sha256(format!(r#"{head},"annotations":{{"demo/k":"ü<>&"}}}}"#).as_bytes()));
+            assert_eq!(
+                content.hash(),
+                Digest::sha256(format!(r#"{head},"annotations":{{"demo/k":"ü<>&"}}}}"#).as_bytes())
+            );
         }
     }
 }

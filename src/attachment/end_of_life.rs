@@ -30,7 +30,10 @@ impl EndOfLifeDate {
     #[must_use]
     pub fn at(instant: Timestamp) -> Self {
         let created = super::Created::at(instant);
-        Self { text: created.to_string().into(), instant: created.instant().as_duration() }
+        Self {
+            text: created.to_string().into(),
+            instant: created.instant().as_duration(),
+        }
     }
 }
 
@@ -52,9 +55,16 @@ impl FromStr for EndOfLifeDate {
     type Err = EndOfLifeDateError;
 
     fn from_str(text: &str) -> Result<Self, EndOfLifeDateError> {
-        let instant = if has_form(text, "dddd-dd-dd") { day(text) } else { date_time(text) };
+        let instant = if has_form(text, "dddd-dd-dd") {
+            day(text)
+        } else {
+            date_time(text)
+        };
         let instant = instant.ok_or_else(|| EndOfLifeDateError(text.chars().take(64).collect()))?;
-        Ok(Self { text: text.into(), instant })
+        Ok(Self {
+            text: text.into(),
+            instant,
+        })
     }
 }
 
@@ -76,8 +86,14 @@ pub(super) fn date_time(text: &str) -> Option<SignedDuration> {
     if !has_form(seconds, "dddd-dd-ddTdd:dd:dd") || seconds.ends_with(":60") {
         return None;
     }
-    let digits = rest.strip_prefix('.').map_or(0, |fraction| fraction.bytes().take_while(u8::is_ascii_digit).count());
-    let (fraction, offset) = if digits == 0 { ("", rest) } else { rest.split_at_checked(digits + 1)? };
+    let digits = rest.strip_prefix('.').map_or(0, |fraction| {
+        fraction.bytes().take_while(u8::is_ascii_digit).count()
+    });
+    let (fraction, offset) = if digits == 0 {
+        ("", rest)
+    } else {
+        rest.split_at_checked(digits + 1)?
+    };
     let fraction = fraction.get(..=NANOSECONDS).unwrap_or(fraction);
     let local: civil::DateTime = format!("{seconds}{fraction}").parse().ok()?;
     Some(since_epoch(local) - offset_of(offset)?)
@@ -90,17 +106,34 @@ fn offset_of(text: &str) -> Option<SignedDuration> {
     if !has_form(text, "+dd:dd") && !has_form(text, "-dd:dd") {
         return None;
     }
-    let (hours, minutes): (i64, i64) = (text.get(1..3)?.parse().ok()?, text.get(4..6)?.parse().ok()?);
+    let (hours, minutes): (i64, i64) =
+        (text.get(1..3)?.parse().ok()?, text.get(4..6)?.parse().ok()?);
     let seconds = hours * 3600 + minutes * 60;
-    (hours < 24 && minutes < 60).then(|| SignedDuration::from_secs(if text.starts_with('-') { -seconds } else { seconds }))
+    (hours < 24 && minutes < 60).then(|| {
+        SignedDuration::from_secs(if text.starts_with('-') {
+            -seconds
+        } else {
+            seconds
+        })
+    })
 }
 
 fn has_form(text: &str, form: &str) -> bool {
-    text.len() == form.len() && text.bytes().zip(form.bytes()).all(|(b, form)| if form == b'd' { b.is_ascii_digit() } else { b == form })
+    text.len() == form.len()
+        && text.bytes().zip(form.bytes()).all(|(b, form)| {
+            if form == b'd' {
+                b.is_ascii_digit()
+            } else {
+                b == form
+            }
+        })
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -109,25 +142,45 @@ mod tests {
         for (text, instant) in [
             ("2024-11-12", "2024-11-12T00:00:00Z"),
             ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
-            ("2023-05-12T21:15:10.8343521Z", "2023-05-12T21:15:10.8343521Z"),
+            (
+                "2023-05-12T21:15:10.8343521Z",
+                "2023-05-12T21:15:10.8343521Z",
+            ),
             ("2025-03-20T01:20:30+02:00", "2025-03-19T23:20:30Z"),
             ("2024-02-29", "2024-02-29T00:00:00Z"),
             ("9999-12-30", "9999-12-30T00:00:00Z"),
             ("2025-03-20T23:59:59.5-23:59", "2025-03-21T23:58:59.5Z"),
             ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
-            ("2025-03-20T01:20:30.1234567891234Z", "2025-03-20T01:20:30.123456789Z"),
+            (
+                "2025-03-20T01:20:30.1234567891234Z",
+                "2025-03-20T01:20:30.123456789Z",
+            ),
         ] {
             let date: EndOfLifeDate = text.parse().unwrap();
             let instant: Timestamp = instant.parse().unwrap();
-            assert_eq!((date.as_str(), date.instant()), (text, instant.as_duration()), "{text}");
+            assert_eq!(
+                (date.as_str(), date.instant()),
+                (text, instant.as_duration()),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn the_last_days_of_the_year_9999_are_dates_and_differ() {
-        let dates = ["9999-12-30T23:59:59Z", "9999-12-31", "9999-12-31T23:59:59.999999999Z", "9999-12-31T23:59:59-23:59"];
-        let instants: Vec<SignedDuration> = dates.map(|text| text.parse::<EndOfLifeDate>().unwrap().instant()).to_vec();
-        assert!(instants.is_sorted_by(|earlier, later| earlier < later), "{instants:?}");
+        let dates = [
+            "9999-12-30T23:59:59Z",
+            "9999-12-31",
+            "9999-12-31T23:59:59.999999999Z",
+            "9999-12-31T23:59:59-23:59",
+        ];
+        let instants: Vec<SignedDuration> = dates
+            .map(|text| text.parse::<EndOfLifeDate>().unwrap().instant())
+            .to_vec();
+        assert!(
+            instants.is_sorted_by(|earlier, later| earlier < later),
+            "{instants:?}"
+        );
     }
 
     #[test]
@@ -156,7 +209,10 @@ mod tests {
             "2025-03-20Z",
         ] {
             let error = text.parse::<EndOfLifeDate>().unwrap_err().to_string();
-            assert!(error.contains("such as 2025-03-20T01:20:30Z"), "{text}: {error}");
+            assert!(
+                error.contains("such as 2025-03-20T01:20:30Z"),
+                "{text}: {error}"
+            );
         }
     }
 

@@ -62,9 +62,14 @@ impl FileTarget {
             return Ok(Self::Index);
         }
         if is_like_a_digest(text) {
-            return text.parse().map(Self::Digest).map_err(|error: crate::oci::DigestError| error.to_string());
+            return text
+                .parse()
+                .map(Self::Digest)
+                .map_err(|error: crate::oci::DigestError| error.to_string());
         }
-        text.parse().map(Self::Platform).map_err(|error: crate::oci::PlatformPatternError| error.to_string())
+        text.parse()
+            .map(Self::Platform)
+            .map_err(|error: crate::oci::PlatformPatternError| error.to_string())
     }
 }
 
@@ -72,7 +77,9 @@ impl FileTarget {
 fn is_like_a_digest(text: &str) -> bool {
     text.starts_with("sha256:")
         || text.starts_with("sha512:")
-        || text.split_once(':').is_some_and(|(_, encoded)| encoded.len() >= 32 && encoded.bytes().all(|b| b.is_ascii_hexdigit()))
+        || text.split_once(':').is_some_and(|(_, encoded)| {
+            encoded.len() >= 32 && encoded.bytes().all(|b| b.is_ascii_hexdigit())
+        })
 }
 
 impl std::fmt::Display for FileTarget {
@@ -113,35 +120,65 @@ impl File {
     ///
     /// # Errors
     /// When a name or target is malformed, or the ConfigMap or key is absent.
-    pub(super) fn resolve(file: &ArtifactFile, at: &str, inputs: &Inputs) -> Result<Self, FileError> {
+    pub(super) fn resolve(
+        file: &ArtifactFile,
+        at: &str,
+        inputs: &Inputs,
+    ) -> Result<Self, FileError> {
         check_title(&file.name, at)?;
         let target = match file.target.as_deref() {
             None => FileTarget::Every,
-            Some(text) => FileTarget::parse(text).map_err(|why| FileError::Target { at: at.to_owned(), why })?,
+            Some(text) => FileTarget::parse(text).map_err(|why| FileError::Target {
+                at: at.to_owned(),
+                why,
+            })?,
         };
         let bytes = match (&file.value, &file.value_from) {
             (Some(value), None) => Bytes::copy_from_slice(value.as_bytes()),
             (None, Some(source)) => look_up(&source.config_map_key_ref, at, inputs)?,
             _ => return Err(FileError::Source { at: at.to_owned() }),
         };
-        Ok(Self { title: file.name.clone(), media_type: file.media_type().to_owned(), target, bytes })
+        Ok(Self {
+            title: file.name.clone(),
+            media_type: file.media_type().to_owned(),
+            target,
+            bytes,
+        })
     }
 
     /// Every key of a ConfigMap as a file of that name, in the order of names; one that names a digest is for that target only.
     ///
     /// # Errors
     /// When the ConfigMap is absent or empty, or a key is no file name.
-    pub(super) fn all_of(from: &ConfigMapFiles, at: &str, inputs: &Inputs) -> Result<Vec<Self>, FileError> {
+    pub(super) fn all_of(
+        from: &ConfigMapFiles,
+        at: &str,
+        inputs: &Inputs,
+    ) -> Result<Vec<Self>, FileError> {
         let name = &from.config_map_ref.name;
         let place = || format!("{at}.configMapRef.name");
-        let map = inputs.config_maps.get(name).ok_or_else(|| FileError::NoConfigMap { at: place(), name: name.clone() })?;
+        let map = inputs
+            .config_maps
+            .get(name)
+            .ok_or_else(|| FileError::NoConfigMap {
+                at: place(),
+                name: name.clone(),
+            })?;
         if map.is_empty() {
-            return Err(FileError::NoKeys { at: place(), name: name.clone() });
+            return Err(FileError::NoKeys {
+                at: place(),
+                name: name.clone(),
+            });
         }
         let file = |(key, bytes): (&String, &Bytes)| {
             check_title(key, at)?;
             let target = named_digest(key).map_or(FileTarget::Every, FileTarget::Digest);
-            Ok(Self { title: key.clone(), media_type: from.media_type().to_owned(), target, bytes: bytes.clone() })
+            Ok(Self {
+                title: key.clone(),
+                media_type: from.media_type().to_owned(),
+                target,
+                bytes: bytes.clone(),
+            })
         };
         map.iter().map(file).collect()
     }
@@ -154,14 +191,33 @@ fn named_digest(name: &str) -> Option<Digest> {
     name.match_indices(PREFIX).find_map(|(at, _)| {
         let rest = name.get(at + PREFIX.len()..)?;
         let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
-        (digits == LENGTH).then(|| format!("sha256:{}", rest.get(..LENGTH).unwrap_or_default().to_ascii_lowercase()).parse().ok()).flatten()
+        (digits == LENGTH)
+            .then(|| {
+                format!(
+                    "sha256:{}",
+                    rest.get(..LENGTH).unwrap_or_default().to_ascii_lowercase()
+                )
+                .parse()
+                .ok()
+            })
+            .flatten()
     })
 }
 
 fn look_up(key: &api::ConfigMapKeyRef, at: &str, inputs: &Inputs) -> Result<Bytes, FileError> {
     let place = format!("{at}.valueFrom.configMapKeyRef.name");
-    let map = inputs.config_maps.get(&key.name).ok_or_else(|| FileError::NoConfigMap { at: place, name: key.name.clone() })?;
-    map.get(&key.key).cloned().ok_or_else(|| FileError::NoKey { at: at.to_owned(), name: key.name.clone(), key: key.key.clone() })
+    let map = inputs
+        .config_maps
+        .get(&key.name)
+        .ok_or_else(|| FileError::NoConfigMap {
+            at: place,
+            name: key.name.clone(),
+        })?;
+    map.get(&key.key).cloned().ok_or_else(|| FileError::NoKey {
+        at: at.to_owned(),
+        name: key.name.clone(),
+        key: key.key.clone(),
+    })
 }
 
 /// Files of one name for one target cannot all be attached: readers would write one over the other.
@@ -170,8 +226,16 @@ fn look_up(key: &api::ConfigMapKeyRef, at: &str, inputs: &Inputs) -> Result<Byte
 /// For the first file whose name an earlier one has, where both could be for the same target.
 pub(super) fn check_overlap(files: &[File], at: &str) -> Result<(), FileError> {
     for (nth, file) in files.iter().enumerate() {
-        if files.iter().take(nth).any(|earlier| earlier.title == file.title && earlier.target.overlaps(&file.target)) {
-            return Err(FileError::Overlap { at: format!("{at}[{nth}]"), name: file.title.clone(), target: file.target.to_string() });
+        if files
+            .iter()
+            .take(nth)
+            .any(|earlier| earlier.title == file.title && earlier.target.overlaps(&file.target))
+        {
+            return Err(FileError::Overlap {
+                at: format!("{at}[{nth}]"),
+                name: file.title.clone(),
+                target: file.target.to_string(),
+            });
         }
     }
     Ok(())
@@ -182,8 +246,17 @@ pub(super) fn check_title(title: &str, at: &str) -> Result<(), FileError> {
     let bad = title.is_empty()
         || title.len() > 255
         || matches!(title, "." | "..")
-        || title.chars().any(|c| matches!(c, '/' | '\\' | ':') || c.is_control());
-    if bad { Err(FileError::Title { at: at.to_owned(), title: crate::oci::cut(title) }) } else { Ok(()) }
+        || title
+            .chars()
+            .any(|c| matches!(c, '/' | '\\' | ':') || c.is_control());
+    if bad {
+        Err(FileError::Title {
+            at: at.to_owned(),
+            title: crate::oci::cut(title),
+        })
+    } else {
+        Ok(())
+    }
 }
 
 /// What is wrong with the files of a spec.
@@ -202,7 +275,9 @@ pub enum FileError {
         target: String,
     },
     /// The name is no bare file name.
-    #[error("{at}.name: {title:?} is not a file name: 1 to 255 bytes without '/', '\\', ':' and control characters, and neither . nor ..")]
+    #[error(
+        "{at}.name: {title:?} is not a file name: 1 to 255 bytes without '/', '\\', ':' and control characters, and neither . nor .."
+    )]
     Title {
         /// Place in the spec.
         at: String,
@@ -224,7 +299,9 @@ pub enum FileError {
         at: String,
     },
     /// The ConfigMap is absent.
-    #[error("{at}: the ConfigMap {name:?} is not there: create it in the namespace of the resource")]
+    #[error(
+        "{at}: the ConfigMap {name:?} is not there: create it in the namespace of the resource"
+    )]
     NoConfigMap {
         /// Place in the spec.
         at: String,
@@ -240,7 +317,9 @@ pub enum FileError {
         name: String,
     },
     /// The key is absent.
-    #[error("{at}.valueFrom.configMapKeyRef.key: the ConfigMap {name:?} has no key {key:?}: add it to data or binaryData")]
+    #[error(
+        "{at}.valueFrom.configMapKeyRef.key: the ConfigMap {name:?} has no key {key:?}: add it to data or binaryData"
+    )]
     NoKey {
         /// Place in the spec.
         at: String,
@@ -273,12 +352,21 @@ impl FileError {
     /// Whether content is missing that somebody can still add; otherwise the spec itself is wrong.
     #[must_use]
     pub const fn is_missing(&self) -> bool {
-        matches!(self, Self::NoConfigMap { .. } | Self::NoKeys { .. } | Self::NoKey { .. } | Self::Uncovered { .. })
+        matches!(
+            self,
+            Self::NoConfigMap { .. }
+                | Self::NoKeys { .. }
+                | Self::NoKey { .. }
+                | Self::Uncovered { .. }
+        )
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -286,10 +374,20 @@ mod tests {
     fn a_digest_in_a_name_is_sixty_four_digits_and_not_one_more() {
         let hex = "a".repeat(64);
         let digest: Digest = format!("sha256:{hex}").parse().unwrap();
-        for name in [format!("sha256-{hex}"), format!("app-sha256-{hex}.sig"), format!("sha256-{}.json", hex.to_uppercase())] {
+        for name in [
+            format!("sha256-{hex}"),
+            format!("app-sha256-{hex}.sig"),
+            format!("sha256-{}.json", hex.to_uppercase()),
+        ] {
             assert_eq!(named_digest(&name), Some(digest.clone()), "{name}");
         }
-        for name in [format!("sha256-{hex}a"), format!("sha256-{}", "a".repeat(63)), hex.clone(), format!("sha256:{hex}"), String::new()] {
+        for name in [
+            format!("sha256-{hex}a"),
+            format!("sha256-{}", "a".repeat(63)),
+            hex.clone(),
+            format!("sha256:{hex}"),
+            String::new(),
+        ] {
             assert_eq!(named_digest(&name), None, "{name}");
         }
     }

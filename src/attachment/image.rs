@@ -40,7 +40,11 @@ impl Entry {
 
     /// Every platform that an entry gives to this digest.
     pub fn platforms(&self) -> impl Iterator<Item = &Platform> {
-        let platforms: &[Platform] = if let EntryKind::Platform(platforms) = &self.kind { platforms } else { &[] };
+        let platforms: &[Platform] = if let EntryKind::Platform(platforms) = &self.kind {
+            platforms
+        } else {
+            &[]
+        };
         platforms.iter()
     }
 }
@@ -86,23 +90,50 @@ impl Image {
                 let kind = if config_platform.as_ref().is_some_and(Platform::is_unknown) {
                     EntryKind::Attestation
                 } else {
-                    EntryKind::Platform(config_platform.into_iter().filter(|platform| !platform.is_empty()).collect())
+                    EntryKind::Platform(
+                        config_platform
+                            .into_iter()
+                            .filter(|platform| !platform.is_empty())
+                            .collect(),
+                    )
                 };
-                let entry = Entry { subject: root.stripped(), kind };
-                Ok(Self { entries: vec![entry], is_index: false })
+                let entry = Entry {
+                    subject: root.stripped(),
+                    kind,
+                };
+                Ok(Self {
+                    entries: vec![entry],
+                    is_index: false,
+                })
             }
             Manifest::Index(index) => {
-                let mut image = Self { entries: vec![Entry { subject: root.stripped(), kind: EntryKind::Index }], is_index: true };
+                let mut image = Self {
+                    entries: vec![Entry {
+                        subject: root.stripped(),
+                        kind: EntryKind::Index,
+                    }],
+                    is_index: true,
+                };
                 image.add(index, nested, most)?;
                 Ok(image)
             }
         }
     }
 
-    fn add(&mut self, index: &ImageIndex, nested: &BTreeMap<Digest, Result<ImageIndex, Problem>>, most: usize) -> Result<(), ImageError> {
+    fn add(
+        &mut self,
+        index: &ImageIndex,
+        nested: &BTreeMap<Digest, Result<ImageIndex, Problem>>,
+        most: usize,
+    ) -> Result<(), ImageError> {
         for descriptor in &index.manifests {
-            if let Some(seen) = self.entries.iter_mut().find(|entry| entry.subject.digest == descriptor.digest) {
-                if let (EntryKind::Platform(known), Some(platform)) = (&mut seen.kind, stated_platform(descriptor))
+            if let Some(seen) = self
+                .entries
+                .iter_mut()
+                .find(|entry| entry.subject.digest == descriptor.digest)
+            {
+                if let (EntryKind::Platform(known), Some(platform)) =
+                    (&mut seen.kind, stated_platform(descriptor))
                     && !known.contains(platform)
                 {
                     known.push(platform.clone());
@@ -117,7 +148,9 @@ impl Image {
                 EntryKind::Attestation
             } else {
                 match media_type::kind(&descriptor.media_type) {
-                    media_type::Kind::Image => EntryKind::Platform(stated_platform(descriptor).into_iter().cloned().collect()),
+                    media_type::Kind::Image => EntryKind::Platform(
+                        stated_platform(descriptor).into_iter().cloned().collect(),
+                    ),
                     media_type::Kind::Other => EntryKind::Unsupported,
                     media_type::Kind::Index => match nested.get(&descriptor.digest) {
                         Some(Ok(index)) => {
@@ -125,11 +158,17 @@ impl Image {
                             EntryKind::Index
                         }
                         Some(Err(why)) => EntryKind::Unreadable(why.clone()),
-                        None => EntryKind::Unreadable(Problem::new(Reason::LimitExceeded, "the nested index was not read")),
+                        None => EntryKind::Unreadable(Problem::new(
+                            Reason::LimitExceeded,
+                            "the nested index was not read",
+                        )),
                     },
                 }
             };
-            self.entries.push(Entry { subject: descriptor.stripped(), kind });
+            self.entries.push(Entry {
+                subject: descriptor.stripped(),
+                kind,
+            });
             if let Some(index) = below {
                 self.add(index, nested, most)?;
             }
@@ -149,28 +188,49 @@ impl Image {
     /// Why a nested index could not be read: what it holds is unknown. One that the registry lacks holds nothing.
     pub fn reaches(&self) -> Result<BTreeSet<Digest>, Problem> {
         let unread = self.entries.iter().find_map(|entry| match &entry.kind {
-            EntryKind::Unreadable(problem) if problem.reason != Reason::NotFound => Some((&entry.subject.digest, problem)),
+            EntryKind::Unreadable(problem) if problem.reason != Reason::NotFound => {
+                Some((&entry.subject.digest, problem))
+            }
             _ => None,
         });
         match unread {
-            Some((digest, problem)) => {
-                Err(Problem::new(problem.reason, format_args!("the nested index {digest} cannot be read: {}", problem.message)))
-            }
-            None => Ok(self.entries.iter().map(|entry| entry.subject.digest.clone()).collect()),
+            Some((digest, problem)) => Err(Problem::new(
+                problem.reason,
+                format_args!(
+                    "the nested index {digest} cannot be read: {}",
+                    problem.message
+                ),
+            )),
+            None => Ok(self
+                .entries
+                .iter()
+                .map(|entry| entry.subject.digest.clone())
+                .collect()),
         }
     }
 
     /// Digests of the indexes that `index` lists, so that the caller fetches them before it lays out the image.
     pub fn nested_in(index: &ImageIndex) -> impl Iterator<Item = &Descriptor> {
-        index.manifests.iter().filter(|entry| media_type::kind(&entry.media_type) == media_type::Kind::Index && !is_attestation(entry))
+        index.manifests.iter().filter(|entry| {
+            media_type::kind(&entry.media_type) == media_type::Kind::Index && !is_attestation(entry)
+        })
     }
 }
 
 fn stated_platform(descriptor: &Descriptor) -> Option<&Platform> {
-    descriptor.platform.as_ref().filter(|platform| !platform.is_empty())
+    descriptor
+        .platform
+        .as_ref()
+        .filter(|platform| !platform.is_empty())
 }
 
 /// BuildKit marks its attestations with an annotation and with the platform unknown/unknown; either is enough.
 fn is_attestation(descriptor: &Descriptor) -> bool {
-    descriptor.annotations.contains_key(annotation::REFERENCE_TYPE) || descriptor.platform.as_ref().is_some_and(Platform::is_unknown)
+    descriptor
+        .annotations
+        .contains_key(annotation::REFERENCE_TYPE)
+        || descriptor
+            .platform
+            .as_ref()
+            .is_some_and(Platform::is_unknown)
 }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{Artifact, AttachmentKind, EndOfLife, ImageAttachmentSpec, Reason, Scope, Signature};
+use crate::api::{
+    Artifact, AttachmentKind, EndOfLife, ImageAttachmentSpec, Reason, Scope, Signature,
+};
 use crate::oci::{ArtifactType, PlatformPattern, Reference, media_type};
 
 use super::content::Content;
@@ -56,7 +58,10 @@ impl Desired {
     /// Whether readers act on what is attached, so that one that is no longer wanted must not stay.
     #[must_use]
     pub const fn speaks(&self) -> bool {
-        matches!(self, Self::Content { mark: Some(_), .. } | Self::WhenSuperseded(_) | Self::Signature { .. })
+        matches!(
+            self,
+            Self::Content { mark: Some(_), .. } | Self::WhenSuperseded(_) | Self::Signature { .. }
+        )
     }
 }
 
@@ -83,9 +88,18 @@ impl Intent {
             (Some(end_of_life), None, None) => parse_mark(end_of_life, &reference)?,
             (None, Some(artifact), None) => parse_artifact(artifact, &reference, inputs)?,
             (None, None, Some(signature)) => parse_signature(signature)?,
-            _ => return Err(Problem::new(Reason::InvalidSpec, "spec: give exactly one of endOfLife, artifact and signature")),
+            _ => {
+                return Err(Problem::new(
+                    Reason::InvalidSpec,
+                    "spec: give exactly one of endOfLife, artifact and signature",
+                ));
+            }
         };
-        Ok(Self { reference, selection, desired })
+        Ok(Self {
+            reference,
+            selection,
+            desired,
+        })
     }
 }
 
@@ -97,7 +111,14 @@ fn invalid(message: impl std::fmt::Display) -> Problem {
 /// A file that is missing can still come; anything else is for the spec's author.
 #[must_use]
 pub fn file_problem(error: FileError) -> Problem {
-    Problem::new(if error.is_missing() { Reason::FileMissing } else { Reason::InvalidSpec }, error)
+    Problem::new(
+        if error.is_missing() {
+            Reason::FileMissing
+        } else {
+            Reason::InvalidSpec
+        },
+        error,
+    )
 }
 
 /// The image of a spec.
@@ -105,23 +126,41 @@ pub fn file_problem(error: FileError) -> Problem {
 /// # Errors
 /// `InvalidReference`, with the value and the way out.
 pub fn parse_reference(image: &str) -> Result<Reference, Problem> {
-    let reference: Reference =
-        image.parse().map_err(|error| Problem::new(Reason::InvalidReference, format_args!("spec.image: {error}")))?;
+    let reference: Reference = image.parse().map_err(|error| {
+        Problem::new(
+            Reason::InvalidReference,
+            format_args!("spec.image: {error}"),
+        )
+    })?;
     match &reference.tag {
         Some(tag) if tag.is_referrers_tag() => Err(Problem::new(
             Reason::InvalidReference,
-            format_args!("spec.image: the tag {tag} holds referrers or signatures of an image: name the image itself"),
+            format_args!(
+                "spec.image: the tag {tag} holds referrers or signatures of an image: name the image itself"
+            ),
         )),
         _ => Ok(reference),
     }
 }
 
 fn parse_selection(spec: &ImageAttachmentSpec) -> Result<Selection, Problem> {
-    let Some(targets) = &spec.targets else { return Ok(Selection::default()) };
-    let parse = |field: &str, texts: &[String]| -> Result<Vec<PlatformPattern>, Problem> {
-        texts.iter().map(|text| text.parse().map_err(|error| invalid(format_args!("targets.{field}: {error}")))).collect()
+    let Some(targets) = &spec.targets else {
+        return Ok(Selection::default());
     };
-    let platforms = targets.platforms.as_deref().map(|texts| parse("platforms", texts)).transpose()?;
+    let parse = |field: &str, texts: &[String]| -> Result<Vec<PlatformPattern>, Problem> {
+        texts
+            .iter()
+            .map(|text| {
+                text.parse()
+                    .map_err(|error| invalid(format_args!("targets.{field}: {error}")))
+            })
+            .collect()
+    };
+    let platforms = targets
+        .platforms
+        .as_deref()
+        .map(|texts| parse("platforms", texts))
+        .transpose()?;
     let exclude = parse("excludePlatforms", targets.exclude_platforms())?;
     if platforms.as_ref().is_some_and(Vec::is_empty) {
         return Err(invalid(
@@ -130,9 +169,16 @@ fn parse_selection(spec: &ImageAttachmentSpec) -> Result<Selection, Problem> {
     }
     let scope = targets.scope();
     if scope == Scope::Index && (platforms.is_some() || targets.exclude_platforms.is_some()) {
-        return Err(invalid("targets: platforms and excludePlatforms have no meaning with scope Index: remove them, or the scope"));
+        return Err(invalid(
+            "targets: platforms and excludePlatforms have no meaning with scope Index: remove them, or the scope",
+        ));
     }
-    Ok(Selection { scope, platforms, exclude, missing: targets.missing() })
+    Ok(Selection {
+        scope,
+        platforms,
+        exclude,
+        missing: targets.missing(),
+    })
 }
 
 fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired, Problem> {
@@ -141,20 +187,27 @@ fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired,
     let mut annotations = end_of_life.annotations.clone();
     check_annotations(&annotations, "endOfLife.annotations")?;
     if annotations.contains_key(&annotation) {
-        return Err(invalid(format_args!("endOfLife.annotations: {annotation:?} is written by affix from endOfLife.date: remove it")));
+        return Err(invalid(format_args!(
+            "endOfLife.annotations: {annotation:?} is written by affix from endOfLife.date: remove it"
+        )));
     }
     if annotation == crate::oci::annotation::CREATED {
-        return Err(invalid(format_args!("endOfLife.annotation: {annotation:?} is the time of the mark itself: name another")));
+        return Err(invalid(format_args!(
+            "endOfLife.annotation: {annotation:?} is the time of the mark itself: name another"
+        )));
     }
     let date = match (&end_of_life.date, &end_of_life.when_superseded) {
         (Some(date), None) => date,
         (None, Some(when)) => {
-            let previous = when
-                .previous
-                .iter()
-                .map(|text| text.parse().map_err(|error| invalid(format_args!("endOfLife.whenSuperseded.previous: {error}"))));
+            let previous = when.previous.iter().map(|text| {
+                text.parse().map_err(|error| {
+                    invalid(format_args!("endOfLife.whenSuperseded.previous: {error}"))
+                })
+            });
             if reference.tag.is_none() || reference.digest.is_some() {
-                return Err(invalid("endOfLife.whenSuperseded: it follows a tag, so image must be name:tag without a digest"));
+                return Err(invalid(
+                    "endOfLife.whenSuperseded: it follows a tag, so image must be name:tag without a digest",
+                ));
             }
             return Ok(Desired::WhenSuperseded(Supersession {
                 artifact_type,
@@ -166,23 +219,43 @@ fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired,
                 previous: previous.collect::<Result<_, _>>()?,
             }));
         }
-        _ => return Err(invalid("endOfLife: give exactly one of date and whenSuperseded")),
+        _ => {
+            return Err(invalid(
+                "endOfLife: give exactly one of date and whenSuperseded",
+            ));
+        }
     };
-    let date: EndOfLifeDate = date.parse().map_err(|error| invalid(format_args!("endOfLife.date: {error}")))?;
+    let date: EndOfLifeDate = date
+        .parse()
+        .map_err(|error| invalid(format_args!("endOfLife.date: {error}")))?;
     if reference.digest.is_none() {
         return Err(invalid(
             "endOfLife.date: it needs a digest in image, since the tag may already name the next, good image: write image as name:tag@sha256:… (affix pin does)",
         ));
     }
     annotations.insert(annotation.clone(), date.as_str().to_owned());
-    let content = Content { artifact_type, annotations, files: Vec::new() };
-    Ok(Desired::Content { content, mark: Some(MarkKeys { annotation, date }) })
+    let content = Content {
+        artifact_type,
+        annotations,
+        files: Vec::new(),
+    };
+    Ok(Desired::Content {
+        content,
+        mark: Some(MarkKeys { annotation, date }),
+    })
 }
 
-fn parse_artifact(artifact: &Artifact, reference: &Reference, inputs: &Inputs) -> Result<Desired, Problem> {
+fn parse_artifact(
+    artifact: &Artifact,
+    reference: &Reference,
+    inputs: &Inputs,
+) -> Result<Desired, Problem> {
     let mut files = Vec::new();
     for (nth, file) in artifact.files.iter().enumerate() {
-        files.push(File::resolve(file, &format!("spec.artifact.files[{nth}]"), inputs).map_err(file_problem)?);
+        files.push(
+            File::resolve(file, &format!("spec.artifact.files[{nth}]"), inputs)
+                .map_err(file_problem)?,
+        );
     }
     if files.iter().any(|file| file.target != FileTarget::Every) && reference.digest.is_none() {
         return Err(invalid(
@@ -192,12 +265,22 @@ fn parse_artifact(artifact: &Artifact, reference: &Reference, inputs: &Inputs) -
     check_overlap(&files, "spec.artifact.files").map_err(file_problem)?;
     // A key that names a digest is safe on a tag: wherever the tag moves, the file goes to that digest or nowhere.
     for (nth, from) in artifact.files_from.iter().enumerate() {
-        files.extend(File::all_of(from, &format!("spec.artifact.filesFrom[{nth}]"), inputs).map_err(file_problem)?);
+        files.extend(
+            File::all_of(from, &format!("spec.artifact.filesFrom[{nth}]"), inputs)
+                .map_err(file_problem)?,
+        );
     }
     let artifact_type = parse_artifact_type(&artifact.artifact_type, "artifact.artifactType")?;
     let annotations = artifact.annotations.clone();
     check_annotations(&annotations, "artifact.annotations")?;
-    Ok(Desired::Content { content: Content { artifact_type, annotations, files }, mark: None })
+    Ok(Desired::Content {
+        content: Content {
+            artifact_type,
+            annotations,
+            files,
+        },
+        mark: None,
+    })
 }
 
 /// The artifact type that a spec asks for, whatever becomes of what it refers to; `None` where the spec itself is wrong.
@@ -220,19 +303,26 @@ fn signature_type(signature: &Signature) -> Option<&'static str> {
 }
 
 fn parse_signature(signature: &Signature) -> Result<Desired, Problem> {
-    let artifact_type = signature_type(signature).ok_or_else(|| invalid("signature: give exactly one of cosign and notation"))?;
-    Ok(Desired::Signature { artifact_type: parse_artifact_type(artifact_type, "signature")? })
+    let artifact_type = signature_type(signature)
+        .ok_or_else(|| invalid("signature: give exactly one of cosign and notation"))?;
+    Ok(Desired::Signature {
+        artifact_type: parse_artifact_type(artifact_type, "signature")?,
+    })
 }
 
 fn parse_artifact_type(text: &str, field: &str) -> Result<ArtifactType, Problem> {
-    text.parse().map_err(|error| invalid(format_args!("{field}: {error}")))
+    text.parse()
+        .map_err(|error| invalid(format_args!("{field}: {error}")))
 }
 
 /// `created` decides which mark is the newest and which attachment stays, so where the spec gives it, it must be a time.
 fn check_annotations(annotations: &BTreeMap<String, String>, field: &str) -> Result<(), Problem> {
     let created = annotations.get(crate::oci::annotation::CREATED);
     match created.map(|text| Created::stated(text)) {
-        Some(Err(error)) => Err(invalid(format_args!("{field}: {}: {error}", crate::oci::annotation::CREATED))),
+        Some(Err(error)) => Err(invalid(format_args!(
+            "{field}: {}: {error}",
+            crate::oci::annotation::CREATED
+        ))),
         _ => Ok(()),
     }
 }

@@ -25,7 +25,10 @@ pub use files::{File, FileError, FileTarget, Inputs};
 pub use future_mark::FutureMark;
 pub use image::{Entry, EntryKind, Image, ImageError};
 pub use intent::{Desired, Intent, MarkKeys, artifact_type, file_problem, parse_reference};
-pub use plan::{Action, Known, Listed, MOST_CANDIDATES, MOST_SIGNATURES, Observed, Plan, TargetPlan, equal, plan};
+pub use plan::{
+    Action, Known, Listed, MOST_CANDIDATES, MOST_SIGNATURES, Observed, Plan, TargetPlan, equal,
+    plan,
+};
 pub use problem::Problem;
 pub use selection::{Chosen, Selection, SelectionError};
 pub use time::Created;

@@ -114,7 +114,9 @@ pub type Plan = Vec<TargetPlan>;
 pub fn equal(observed: &Observed) -> Vec<Existing> {
     match (&observed.listing, &observed.wanted) {
         (Err(_), _) => Vec::new(),
-        (Ok(entries), Listed::Content { content, .. }) => adoption::equals(content, &observed.subject, entries, &observed.fetched),
+        (Ok(entries), Listed::Content { content, .. }) => {
+            adoption::equals(content, &observed.subject, entries, &observed.fetched)
+        }
         (Ok(_), Listed::Signature { verified, .. }) => {
             let mut verified = verified.clone();
             adoption::sort(&mut verified);
@@ -126,8 +128,11 @@ pub fn equal(observed: &Observed) -> Vec<Existing> {
 /// Plans one target. `now` is the time of the pass.
 #[must_use]
 pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> TargetPlan {
-    let mut plan =
-        TargetPlan { action: Action::Refuse(Problem::new(Reason::Progressing, "not planned")), remove: Vec::new(), notes: Vec::new() };
+    let mut plan = TargetPlan {
+        action: Action::Refuse(Problem::new(Reason::Progressing, "not planned")),
+        remove: Vec::new(),
+        notes: Vec::new(),
+    };
     let entries = match &observed.listing {
         Ok(entries) => entries,
         Err(problem) => {
@@ -138,7 +143,11 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
     let equals = equal(observed);
     let (artifact_type, content_hash) = match &observed.wanted {
         Listed::Content { content, .. } => (content.artifact_type.as_str(), content.hash()),
-        Listed::Signature { content, artifact_type, .. } => (artifact_type.as_str(), content.clone()),
+        Listed::Signature {
+            content,
+            artifact_type,
+            ..
+        } => (artifact_type.as_str(), content.clone()),
     };
     let same_content = observed.known.content.as_ref() == Some(&content_hash);
     // What claims to be made in the future counts only where this resource made it, by a clock that was ahead.
@@ -147,61 +156,114 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
         .filter(|(created, digest)| created.instant() <= now || observed.ours.contains(*digest))
         .map(|(created, _)| created)
         .max();
-    let fresh = || newest_of_type.map_or(Created::at(now), |newest| Created::at(now).max(newest.next()));
+    let fresh = || {
+        newest_of_type.map_or(Created::at(now), |newest| {
+            Created::at(now).max(newest.next())
+        })
+    };
     let ranking = match &observed.wanted {
-        Listed::Content { mark: Some(keys), content } => rank(observed, entries, content, keys, &equals, same_content, now),
-        _ => Ranking { outranked: Outranked::No, rival: None, notes: Vec::new() },
+        Listed::Content {
+            mark: Some(keys),
+            content,
+        } => rank(observed, entries, content, keys, &equals, same_content, now),
+        _ => Ranking {
+            outranked: Outranked::No,
+            rival: None,
+            notes: Vec::new(),
+        },
     };
     plan.notes = ranking.notes;
     // Readers take the newest mark, so an equal one that is older than a rival defends nothing.
-    let outlives = |created: Option<Created>| ranking.rival.is_none_or(|rival| created.is_some_and(|created| created > rival));
-    plan.action = match (ranking.outranked, equals.iter().find(|existing| outlives(existing.created))) {
-        (Outranked::Ours, _) => Action::Attach { created: fresh(), supersedes: false },
+    let outlives = |created: Option<Created>| {
+        ranking
+            .rival
+            .is_none_or(|rival| created.is_some_and(|created| created > rival))
+    };
+    plan.action = match (
+        ranking.outranked,
+        equals.iter().find(|existing| outlives(existing.created)),
+    ) {
+        (Outranked::Ours, _) => Action::Attach {
+            created: fresh(),
+            supersedes: false,
+        },
         (Outranked::Foreign(conflict), _) => {
-            let ours_stood = !equals.is_empty() || (same_content && observed.known.attachment.is_some());
+            let ours_stood =
+                !equals.is_empty() || (same_content && observed.known.attachment.is_some());
             match (ours_stood, on_conflict, observed.known.superseded) {
-                (false, ..) => Action::Attach { created: fresh(), supersedes: false },
-                (true, OnConflict::Supersede, false) => Action::Attach { created: fresh(), supersedes: true },
+                (false, ..) => Action::Attach {
+                    created: fresh(),
+                    supersedes: false,
+                },
+                (true, OnConflict::Supersede, false) => Action::Attach {
+                    created: fresh(),
+                    supersedes: true,
+                },
                 (true, ..) => Action::Refuse(conflict),
             }
         }
         (Outranked::No, Some(existing)) => Action::Keep {
-            made: observed.ours.contains(&existing.digest) || remade(observed, existing, same_content),
+            made: observed.ours.contains(&existing.digest)
+                || remade(observed, existing, same_content),
             existing: existing.clone(),
         },
         // The time of a signature is the time of signing; its bytes would be others all the same.
         (Outranked::No, None) if matches!(observed.wanted, Listed::Signature { .. }) => {
-            Action::Attach { created: Created::at(now), supersedes: false }
+            Action::Attach {
+                created: Created::at(now),
+                supersedes: false,
+            }
         }
         // A crash between the note in status and the push, or a loss: the same bytes again.
         (Outranked::No, None) => {
-            let known = observed.known.created.filter(|created| same_content && outlives(Some(*created)));
-            Action::Attach { created: known.unwrap_or_else(fresh), supersedes: false }
+            let known = observed
+                .known
+                .created
+                .filter(|created| same_content && outlives(Some(*created)));
+            Action::Attach {
+                created: known.unwrap_or_else(fresh),
+                supersedes: false,
+            }
         }
     };
     let stays = match (&plan.action, &observed.wanted) {
         (Action::Refuse(_), _) => return plan,
         (Action::Keep { existing, .. }, _) => Some(existing.digest.clone()),
-        (Action::Attach { created, .. }, Listed::Content { content, .. }) => {
-            Some(content.attach_to(&observed.subject, *created).digest().clone())
-        }
+        (Action::Attach { created, .. }, Listed::Content { content, .. }) => Some(
+            content
+                .attach_to(&observed.subject, *created)
+                .digest()
+                .clone(),
+        ),
         (Action::Attach { .. }, Listed::Signature { .. }) => None,
     };
     let is_listed = |ours: &&Digest| entries.iter().any(|entry| entry.digest == **ours);
-    plan.remove = observed.ours.iter().filter(|ours| Some(*ours) != stays.as_ref()).filter(is_listed).cloned().collect();
+    plan.remove = observed
+        .ours
+        .iter()
+        .filter(|ours| Some(*ours) != stays.as_ref())
+        .filter(is_listed)
+        .cloned()
+        .collect();
     plan
 }
 
 /// Whether an equal manifest is the one that status said would be pushed.
 fn remade(observed: &Observed, existing: &Existing, same_content: bool) -> bool {
-    let Listed::Content { content, .. } = &observed.wanted else { return false };
+    let Listed::Content { content, .. } = &observed.wanted else {
+        return false;
+    };
     same_content
         && observed.known.made
-        && observed.known.created.is_some_and(|created| content.attach_to(&observed.subject, created).digest() == &existing.digest)
+        && observed.known.created.is_some_and(|created| {
+            content.attach_to(&observed.subject, created).digest() == &existing.digest
+        })
 }
 
 fn created_of(entry: &Descriptor, fetched: &BTreeMap<Digest, ImageManifest>) -> Option<Created> {
-    fetched.get(&entry.digest).map_or_else(|| listed_created(entry), stated_created)
+    fetched
+        .get(&entry.digest)
+        .map_or_else(|| listed_created(entry), stated_created)
 }
 
 enum Outranked {
@@ -247,28 +309,66 @@ fn rank(
     same_content: bool,
     now: Timestamp,
 ) -> Ranking {
-    let known = observed.known.attachment.as_ref().zip(observed.known.created).filter(|_| same_content);
-    let equal = equals.iter().filter_map(|existing| Some((&existing.digest, existing.created?)));
-    let mut defence = equal.chain(known).map(|(digest, created)| Defence { created, digest: Reverse(digest) }).max();
+    let known = observed
+        .known
+        .attachment
+        .as_ref()
+        .zip(observed.known.created)
+        .filter(|_| same_content);
+    let equal = equals
+        .iter()
+        .filter_map(|existing| Some((&existing.digest, existing.created?)));
+    let mut defence = equal
+        .chain(known)
+        .map(|(digest, created)| Defence {
+            created,
+            digest: Reverse(digest),
+        })
+        .max();
     let mut rival: Option<Rival<'_>> = None;
     let mut notes = BTreeSet::new();
     for entry in adoption::of_type(entries, &observed.fetched, content.artifact_type.as_str()) {
-        if equals.iter().any(|existing| existing.digest == entry.digest) {
+        if equals
+            .iter()
+            .any(|existing| existing.digest == entry.digest)
+        {
             continue;
         }
-        let stated = observed.fetched.get(&entry.digest).map_or(&entry.annotations, |manifest| &manifest.annotations);
-        let (Some(created), Some(date)) = (created_of(entry, &observed.fetched), stated.get(&keys.annotation)) else { continue };
+        let stated = observed
+            .fetched
+            .get(&entry.digest)
+            .map_or(&entry.annotations, |manifest| &manifest.annotations);
+        let (Some(created), Some(date)) = (
+            created_of(entry, &observed.fetched),
+            stated.get(&keys.annotation),
+        ) else {
+            continue;
+        };
         let is_foreign = !observed.ours.contains(&entry.digest);
-        let agrees = is_foreign && date.parse::<EndOfLifeDate>().is_ok_and(|date| date.instant() == keys.date.instant());
+        let agrees = is_foreign
+            && date
+                .parse::<EndOfLifeDate>()
+                .is_ok_and(|date| date.instant() == keys.date.instant());
         if is_foreign && created.instant() > now {
             if !agrees {
-                notes.insert(FutureMark { created, digest: entry.digest.clone() });
+                notes.insert(FutureMark {
+                    created,
+                    digest: entry.digest.clone(),
+                });
             }
         } else if agrees {
             // The same instant, written differently: readers are not misled.
-            defence = defence.max(Some(Defence { created, digest: Reverse(&entry.digest) }));
+            defence = defence.max(Some(Defence {
+                created,
+                digest: Reverse(&entry.digest),
+            }));
         } else {
-            rival = rival.max(Some(Rival { created, is_foreign, digest: &entry.digest, date }));
+            rival = rival.max(Some(Rival {
+                created,
+                is_foreign,
+                digest: &entry.digest,
+                date,
+            }));
         }
     }
     let outranked = match (&rival, &defence) {
@@ -276,20 +376,34 @@ fn rank(
         (Some(rival), _) if !rival.is_foreign => Outranked::Ours,
         // Both listed before either was there. One of the two must give way, and both know which: the greater digest. A time that the
         // spec gives cannot be moved.
-        (Some(rival), Some(defence)) if defence.created == rival.created && defence.digest.0 < rival.digest && !content.fixes_created() => {
+        (Some(rival), Some(defence))
+            if defence.created == rival.created
+                && defence.digest.0 < rival.digest
+                && !content.fixes_created() =>
+        {
             Outranked::Ours
         }
         (Some(rival), defence) => {
-            let is_tied = defence.as_ref().is_some_and(|defence| defence.created == rival.created);
+            let is_tied = defence
+                .as_ref()
+                .is_some_and(|defence| defence.created == rival.created);
             Outranked::Foreign(conflict(observed, rival, is_tied, keys))
         }
         (None, _) => Outranked::No,
     };
-    Ranking { outranked, rival: rival.map(|rival| rival.created), notes: notes.iter().map(ToString::to_string).collect() }
+    Ranking {
+        outranked,
+        rival: rival.map(|rival| rival.created),
+        notes: notes.iter().map(ToString::to_string).collect(),
+    }
 }
 
 fn conflict(observed: &Observed, rival: &Rival<'_>, is_tied: bool, keys: &MarkKeys) -> Problem {
-    let rank = if is_tied { "in the same second as ours" } else { "which is newer than ours" };
+    let rank = if is_tied {
+        "in the same second as ours"
+    } else {
+        "which is newer than ours"
+    };
     Problem::new(
         Reason::Conflict,
         format_args!(

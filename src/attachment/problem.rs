@@ -17,7 +17,10 @@ impl Problem {
     /// A problem of `reason`.
     #[must_use]
     pub fn new(reason: Reason, message: impl fmt::Display) -> Self {
-        Self { reason, message: message.to_string() }
+        Self {
+            reason,
+            message: message.to_string(),
+        }
     }
 }
 

@@ -74,7 +74,9 @@ impl SelectionError {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Unread { problem, .. } => problem.reason,
-            Self::NoMatchingPlatform { .. } | Self::NoIndex | Self::NothingLeft { .. } => Reason::NoMatchingPlatform,
+            Self::NoMatchingPlatform { .. } | Self::NoIndex | Self::NothingLeft { .. } => {
+                Reason::NoMatchingPlatform
+            }
         }
     }
 }
@@ -87,27 +89,46 @@ fn list(items: impl Iterator<Item = String>) -> String {
     if more > 0 {
         text.push_str(&format!(" and {more} more"));
     }
-    if text.is_empty() { "no platform".to_owned() } else { text }
+    if text.is_empty() {
+        "no platform".to_owned()
+    } else {
+        text
+    }
 }
 
 impl Selection {
     /// Judges every entry of `image`, in its order, whatever is to be said of the whole.
     #[must_use]
     pub fn judge<'a>(&self, image: &'a Image) -> Vec<Chosen<'a>> {
-        image.entries.iter().map(|entry| Chosen { entry, skip: self.skip(entry) }).collect()
+        image
+            .entries
+            .iter()
+            .map(|entry| Chosen {
+                entry,
+                skip: self.skip(entry),
+            })
+            .collect()
     }
 
     /// Judges every entry and the whole; the second part is what a user should know and nothing failed over.
     ///
     /// # Errors
     /// When a platform that is asked for is not there (unless `missing: Ignore`), or nothing is left.
-    pub fn choose<'a>(&self, image: &'a Image) -> Result<(Vec<Chosen<'a>>, Vec<String>), SelectionError> {
+    pub fn choose<'a>(
+        &self,
+        image: &'a Image,
+    ) -> Result<(Vec<Chosen<'a>>, Vec<String>), SelectionError> {
         if self.scope == Scope::Index && !image.is_index {
             return Err(SelectionError::NoIndex);
         }
         let has = || {
             let mut has: Vec<String> = Vec::new();
-            for platform in image.entries.iter().flat_map(Entry::platforms).map(ToString::to_string) {
+            for platform in image
+                .entries
+                .iter()
+                .flat_map(Entry::platforms)
+                .map(ToString::to_string)
+            {
                 if !has.contains(&platform) {
                     has.push(platform);
                 }
@@ -115,24 +136,43 @@ impl Selection {
             has
         };
         let mut notes = Vec::new();
-        let unmatched: Vec<PlatformPattern> =
-            self.platforms.iter().flatten().filter(|pattern| !matches_any(pattern, image)).cloned().collect();
+        let unmatched: Vec<PlatformPattern> = self
+            .platforms
+            .iter()
+            .flatten()
+            .filter(|pattern| !matches_any(pattern, image))
+            .cloned()
+            .collect();
         if !unmatched.is_empty() {
             if self.missing == Missing::Fail {
                 return Err(match unread(image) {
-                    Some((index, problem)) => {
-                        SelectionError::Unread { patterns: unmatched, index: index.clone(), problem: problem.clone() }
-                    }
-                    None => SelectionError::NoMatchingPlatform { patterns: unmatched, has: has() },
+                    Some((index, problem)) => SelectionError::Unread {
+                        patterns: unmatched,
+                        index: index.clone(),
+                        problem: problem.clone(),
+                    },
+                    None => SelectionError::NoMatchingPlatform {
+                        patterns: unmatched,
+                        has: has(),
+                    },
                 });
             }
-            notes.extend(unmatched.iter().map(|pattern| format!("no entry matches the platform {:?}", pattern.as_str())));
+            notes.extend(
+                unmatched
+                    .iter()
+                    .map(|pattern| format!("no entry matches the platform {:?}", pattern.as_str())),
+            );
         }
         notes.extend(
             self.exclude
                 .iter()
                 .filter(|pattern| !matches_any(pattern, image))
-                .map(|pattern| format!("the excluded platform {:?} matches no entry", pattern.as_str())),
+                .map(|pattern| {
+                    format!(
+                        "the excluded platform {:?} matches no entry",
+                        pattern.as_str()
+                    )
+                }),
         );
         let chosen = self.judge(image);
         if chosen.iter().all(|chosen| chosen.skip.is_some()) && unmatched.is_empty() {
@@ -145,13 +185,19 @@ impl Selection {
         match &entry.kind {
             EntryKind::Attestation => Some(Reason::AttestationManifest),
             EntryKind::Unsupported => Some(Reason::UnsupportedMediaType),
-            EntryKind::Index => (self.scope == Scope::Platforms).then_some(Reason::IndexNotSelected),
+            EntryKind::Index => {
+                (self.scope == Scope::Platforms).then_some(Reason::IndexNotSelected)
+            }
             // What it holds is unknown, so a selection of platforms cannot be called complete without it.
             EntryKind::Unreadable(_) => None,
             EntryKind::Platform(_) => {
-                let asked_for = self.platforms.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| matches(pattern, entry)));
+                let asked_for = self
+                    .platforms
+                    .as_ref()
+                    .is_none_or(|patterns| patterns.iter().any(|pattern| matches(pattern, entry)));
                 let excluded = self.exclude.iter().any(|pattern| matches(pattern, entry));
-                (self.scope == Scope::Index || !asked_for || excluded).then_some(Reason::PlatformNotSelected)
+                (self.scope == Scope::Index || !asked_for || excluded)
+                    .then_some(Reason::PlatformNotSelected)
             }
         }
     }
@@ -161,7 +207,9 @@ impl Selection {
 pub(super) fn matches(pattern: &PlatformPattern, entry: &Entry) -> bool {
     match &entry.kind {
         EntryKind::Platform(platforms) if platforms.is_empty() => pattern.matches(None),
-        EntryKind::Platform(platforms) => platforms.iter().any(|platform| pattern.matches(Some(platform))),
+        EntryKind::Platform(platforms) => platforms
+            .iter()
+            .any(|platform| pattern.matches(Some(platform))),
         _ => false,
     }
 }

@@ -43,8 +43,19 @@ impl Supersession {
     pub fn mark(&self, date: &EndOfLifeDate) -> (TargetContent, MarkKeys) {
         let mut annotations = self.annotations.clone();
         annotations.insert(self.annotation.clone(), date.as_str().to_owned());
-        let content = TargetContent { artifact_type: self.artifact_type.clone(), annotations, layers: Vec::new(), blobs: Vec::new() };
-        (content, MarkKeys { annotation: self.annotation.clone(), date: date.clone() })
+        let content = TargetContent {
+            artifact_type: self.artifact_type.clone(),
+            annotations,
+            layers: Vec::new(),
+            blobs: Vec::new(),
+        };
+        (
+            content,
+            MarkKeys {
+                annotation: self.annotation.clone(),
+                date: date.clone(),
+            },
+        )
     }
 
     /// The date of the newest of `manifests` that are marks on `subject` as affix writes them for this resource, whatever their date. What
@@ -59,9 +70,14 @@ impl Supersession {
         let dated = manifests.into_iter().filter_map(|manifest| {
             let date: EndOfLifeDate = manifest.annotations.get(&self.annotation)?.parse().ok()?;
             let created = stated_created(manifest).filter(|created| created.instant() <= now)?;
-            self.mark(&date).0.equals(subject, manifest).then_some((created, date))
+            self.mark(&date)
+                .0
+                .equals(subject, manifest)
+                .then_some((created, date))
         });
-        dated.max_by(|(a, earlier), (b, later)| (a, earlier.instant()).cmp(&(b, later.instant()))).map(|(_, date)| date)
+        dated
+            .max_by(|(a, earlier), (b, later)| (a, earlier.instant()).cmp(&(b, later.instant())))
+            .map(|(_, date)| date)
     }
 }
 
@@ -72,7 +88,11 @@ pub struct TagFilter(Vec<(bool, String)>);
 impl TagFilter {
     /// The filter of these patterns.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
-        let parse = |pattern: &str| pattern.strip_prefix('!').map_or_else(|| (true, pattern.to_owned()), |not| (false, not.to_owned()));
+        let parse = |pattern: &str| {
+            pattern
+                .strip_prefix('!')
+                .map_or_else(|| (true, pattern.to_owned()), |not| (false, not.to_owned()))
+        };
         let mut patterns: Vec<(bool, String)> = patterns.into_iter().map(parse).collect();
         // Only exceptions: from every tag.
         if patterns.iter().all(|(counts, _)| !counts) && !patterns.is_empty() {
@@ -91,7 +111,12 @@ impl TagFilter {
     #[must_use]
     pub fn counts(&self, tag: &Tag) -> bool {
         !tag.is_referrers_tag()
-            && self.0.iter().rev().find(|(_, pattern)| glob(pattern.as_bytes(), tag.as_str().as_bytes())).is_some_and(|(counts, _)| *counts)
+            && self
+                .0
+                .iter()
+                .rev()
+                .find(|(_, pattern)| glob(pattern.as_bytes(), tag.as_str().as_bytes()))
+                .is_some_and(|(counts, _)| *counts)
     }
 }
 
@@ -118,15 +143,31 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
             },
         }
     }
-    pattern.get(at..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
+    pattern
+        .get(at..)
+        .is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
 }
 
 /// The history after the tag was seen at `current`. `before` is where it was last seen. A move is dated when it is seen; a
 /// digest that the tag names again leaves the history.
 #[must_use]
-pub fn observe(history: &[Superseded], before: Option<&Digest>, current: &Digest, previous: &[Digest], now: Timestamp) -> Vec<Superseded> {
-    let mut history: Vec<Superseded> = history.iter().filter(|left| left.digest != current.to_string()).cloned().collect();
-    for left in before.into_iter().chain(previous).filter(|left| *left != current) {
+pub fn observe(
+    history: &[Superseded],
+    before: Option<&Digest>,
+    current: &Digest,
+    previous: &[Digest],
+    now: Timestamp,
+) -> Vec<Superseded> {
+    let mut history: Vec<Superseded> = history
+        .iter()
+        .filter(|left| left.digest != current.to_string())
+        .cloned()
+        .collect();
+    for left in before
+        .into_iter()
+        .chain(previous)
+        .filter(|left| *left != current)
+    {
         let digest = left.to_string();
         if history.iter().any(|known| known.digest == digest) {
             continue;
@@ -142,19 +183,37 @@ pub fn observe(history: &[Superseded], before: Option<&Digest>, current: &Digest
     }
     while history.len() > MOST_MOVES {
         // What the spec names would be taken for a new move, with a new date, if it were forgotten.
-        let forgettable = |left: &Superseded| !previous.iter().any(|named| named.to_string() == left.digest);
-        let oldest = history.iter().position(|left| is_done(left) && forgettable(left));
-        history.remove(oldest.or_else(|| history.iter().position(forgettable)).unwrap_or(0));
+        let forgettable = |left: &Superseded| {
+            !previous
+                .iter()
+                .any(|named| named.to_string() == left.digest)
+        };
+        let oldest = history
+            .iter()
+            .position(|left| is_done(left) && forgettable(left));
+        history.remove(
+            oldest
+                .or_else(|| history.iter().position(forgettable))
+                .unwrap_or(0),
+        );
     }
     history
 }
 
 /// The images that will never be marked, since `after`, which followed `before`, had no room for their moves any more.
-pub fn forgotten<'a>(before: &'a [Superseded], after: &'a [Superseded], current: &Digest) -> impl Iterator<Item = &'a Superseded> {
+pub fn forgotten<'a>(
+    before: &'a [Superseded],
+    after: &'a [Superseded],
+    current: &Digest,
+) -> impl Iterator<Item = &'a Superseded> {
     let current = current.to_string();
-    before
-        .iter()
-        .filter(move |left| !is_done(left) && left.digest != current && !after.iter().any(|remembered| remembered.digest == left.digest))
+    before.iter().filter(move |left| {
+        !is_done(left)
+            && left.digest != current
+            && !after
+                .iter()
+                .any(|remembered| remembered.digest == left.digest)
+    })
 }
 
 /// Whether nothing is left to do for a move.
@@ -176,11 +235,17 @@ pub fn settles_at(left: &Superseded, settle: Duration) -> Timestamp {
 }
 
 fn after(instant: Timestamp, wait: Duration) -> Timestamp {
-    SignedDuration::try_from(wait).ok().and_then(|wait| instant.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
+    SignedDuration::try_from(wait)
+        .ok()
+        .and_then(|wait| instant.checked_add(wait).ok())
+        .unwrap_or(Timestamp::MAX)
 }
 
 fn fixed(left: &Superseded) -> Option<EndOfLifeDate> {
-    left.date.as_ref().filter(|_| left.state != TargetState::Planned).and_then(|date| date.parse().ok())
+    left.date
+        .as_ref()
+        .filter(|_| left.state != TargetState::Planned)
+        .and_then(|date| date.parse().ok())
 }
 
 /// Whether the date of a move is fixed.
@@ -208,8 +273,14 @@ pub enum Fate {
 /// manifest that a later move left too has that one's date, so the earliest is this move's. A date beyond the one that the move would get
 /// now is no earlier pass's.
 #[must_use]
-pub fn date_found(found: impl IntoIterator<Item = EndOfLifeDate>, computed: &EndOfLifeDate) -> Option<EndOfLifeDate> {
-    found.into_iter().filter(|date| date.instant() <= computed.instant()).min_by_key(EndOfLifeDate::instant)
+pub fn date_found(
+    found: impl IntoIterator<Item = EndOfLifeDate>,
+    computed: &EndOfLifeDate,
+) -> Option<EndOfLifeDate> {
+    found
+        .into_iter()
+        .filter(|date| date.instant() <= computed.instant())
+        .min_by_key(EndOfLifeDate::instant)
 }
 
 /// The fate of each manifest of the images left, of which `moves` gives the date and the digests, oldest first. What is in several
@@ -222,7 +293,11 @@ pub fn fates<'a>(
     let mut fates = BTreeMap::new();
     for (date, digests) in moves {
         for digest in digests {
-            let fate = if in_use.contains(digest) { Fate::StillInUse } else { Fate::Mark(date.clone()) };
+            let fate = if in_use.contains(digest) {
+                Fate::StillInUse
+            } else {
+                Fate::Mark(date.clone())
+            };
             fates.insert(digest.clone(), fate);
         }
     }
@@ -237,7 +312,11 @@ pub fn conclude(left: &mut Superseded, state: TargetState, why: Option<(Reason, 
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -254,19 +333,45 @@ mod tests {
     #[test]
     fn a_move_is_dated_when_it_is_seen_and_only_once() {
         let history = observe(&[], Some(&digest("a")), &digest("z"), &[], at(NOON));
-        assert_eq!((history.len(), history[0].digest.clone()), (1, digest("a").to_string()));
-        let later = observe(&history, Some(&digest("z")), &digest("z"), &[digest("a")], at("2026-11-23T13:00:00Z"));
+        assert_eq!(
+            (history.len(), history[0].digest.clone()),
+            (1, digest("a").to_string())
+        );
+        let later = observe(
+            &history,
+            Some(&digest("z")),
+            &digest("z"),
+            &[digest("a")],
+            at("2026-11-23T13:00:00Z"),
+        );
         assert_eq!(later, history);
-        assert_eq!(date_of(&history[0], Duration::from_secs(720 * 3600)).as_str(), "2026-12-23T12:00:00Z");
+        assert_eq!(
+            date_of(&history[0], Duration::from_secs(720 * 3600)).as_str(),
+            "2026-12-23T12:00:00Z"
+        );
     }
 
     #[test]
     fn a_move_back_before_it_has_settled_leaves_no_trace() {
         let history = observe(&[], Some(&digest("a")), &digest("z"), &[], at(NOON));
         let ten = Duration::from_secs(600);
-        assert!(!is_settled(&history[0], ten, at("2026-11-23T12:09:59Z")) && is_settled(&history[0], ten, at("2026-11-23T12:10:00Z")));
-        let back = observe(&history, Some(&digest("z")), &digest("a"), &[], at("2026-11-23T12:05:00Z"));
-        assert_eq!(back.iter().map(|left| left.digest.clone()).collect::<Vec<_>>(), [digest("z").to_string()]);
+        assert!(
+            !is_settled(&history[0], ten, at("2026-11-23T12:09:59Z"))
+                && is_settled(&history[0], ten, at("2026-11-23T12:10:00Z"))
+        );
+        let back = observe(
+            &history,
+            Some(&digest("z")),
+            &digest("a"),
+            &[],
+            at("2026-11-23T12:05:00Z"),
+        );
+        assert_eq!(
+            back.iter()
+                .map(|left| left.digest.clone())
+                .collect::<Vec<_>>(),
+            [digest("z").to_string()]
+        );
     }
 
     #[test]
@@ -282,20 +387,33 @@ mod tests {
     fn a_date_once_fixed_does_not_follow_a_changed_grace_period() {
         let mut history = observe(&[], Some(&digest("a")), &digest("z"), &[], at(NOON));
         history[0].date = Some("2027-01-01T00:00:00Z".to_owned());
-        assert_eq!(date_of(&history[0], Duration::ZERO).as_str(), "2027-01-01T00:00:00Z");
+        assert_eq!(
+            date_of(&history[0], Duration::ZERO).as_str(),
+            "2027-01-01T00:00:00Z"
+        );
     }
 
     #[test]
     fn the_history_is_bounded_and_forgets_what_is_finished_first() {
         let mut history = Vec::new();
         for nth in 0..80 {
-            history = observe(&history, Some(&digest(&format!("{nth}"))), &digest("z"), &[], at(NOON));
+            history = observe(
+                &history,
+                Some(&digest(&format!("{nth}"))),
+                &digest("z"),
+                &[],
+                at(NOON),
+            );
             if nth == 3 {
                 conclude(&mut history[3], TargetState::Attached, None);
             }
         }
         assert_eq!(history.len(), MOST_MOVES);
-        assert!(!history.iter().any(|left| left.digest == digest("3").to_string()));
+        assert!(
+            !history
+                .iter()
+                .any(|left| left.digest == digest("3").to_string())
+        );
     }
 
     #[test]
@@ -303,27 +421,49 @@ mod tests {
         let full = |state| {
             let mut history = Vec::new();
             for nth in 0..MOST_MOVES {
-                history = observe(&history, Some(&digest(&format!("{nth}"))), &digest("z"), &[], at(NOON));
+                history = observe(
+                    &history,
+                    Some(&digest(&format!("{nth}"))),
+                    &digest("z"),
+                    &[],
+                    at(NOON),
+                );
             }
             conclude(&mut history[0], state, None);
             history
         };
-        for (state, told) in [(TargetState::Pending, vec![digest("0")]), (TargetState::Attached, vec![])] {
+        for (state, told) in [
+            (TargetState::Pending, vec![digest("0")]),
+            (TargetState::Attached, vec![]),
+        ] {
             let before = full(state);
             let after = observe(&before, Some(&digest("z")), &digest("5"), &[], at(NOON));
-            assert!(forgotten(&before, &after, &digest("5")).next().is_none(), "the tag names what has left the history");
+            assert!(
+                forgotten(&before, &after, &digest("5")).next().is_none(),
+                "the tag names what has left the history"
+            );
             let after = observe(&before, Some(&digest("z")), &digest("y"), &[], at(NOON));
-            let forgotten: Vec<&str> = forgotten(&before, &after, &digest("y")).map(|left| left.digest.as_str()).collect();
-            assert_eq!(forgotten, told.iter().map(ToString::to_string).collect::<Vec<_>>(), "{state:?}");
+            let forgotten: Vec<&str> = forgotten(&before, &after, &digest("y"))
+                .map(|left| left.digest.as_str())
+                .collect();
+            assert_eq!(
+                forgotten,
+                told.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "{state:?}"
+            );
         }
     }
 
     #[test]
     fn what_several_images_share_takes_the_date_of_the_last_one_left() {
-        let (first, second): (EndOfLifeDate, EndOfLifeDate) = ("2026-01-01".parse().unwrap(), "2026-02-01".parse().unwrap());
+        let (first, second): (EndOfLifeDate, EndOfLifeDate) =
+            ("2026-01-01".parse().unwrap(), "2026-02-01".parse().unwrap());
         let one = BTreeSet::from([digest("a"), digest("b"), digest("c"), digest("d")]);
         let two = BTreeSet::from([digest("z"), digest("c"), digest("d")]);
-        let fates = fates([(&first, &one), (&second, &two)], &BTreeSet::from([digest("d")]));
+        let fates = fates(
+            [(&first, &one), (&second, &two)],
+            &BTreeSet::from([digest("d")]),
+        );
         assert_eq!(fates[&digest("b")], Fate::Mark(first));
         assert_eq!(fates[&digest("c")], Fate::Mark(second));
         assert_eq!(fates[&digest("d")], Fate::StillInUse);
@@ -331,9 +471,15 @@ mod tests {
 
     #[test]
     fn tags_count_as_the_last_pattern_that_matches_says() {
-        let counts = |patterns: &[&str], tag: &str| TagFilter::new(patterns.iter().copied()).counts(&tag.parse().unwrap());
+        let counts = |patterns: &[&str], tag: &str| {
+            TagFilter::new(patterns.iter().copied()).counts(&tag.parse().unwrap())
+        };
         assert!(counts(&["*"], "v1") && !counts(&[], "v1"));
-        assert!(counts(&["v1.*", "!v1.9*"], "v1.2") && !counts(&["v1.*", "!v1.9*"], "v1.90") && !counts(&["v1.*"], "v2.0"));
+        assert!(
+            counts(&["v1.*", "!v1.9*"], "v1.2")
+                && !counts(&["v1.*", "!v1.9*"], "v1.90")
+                && !counts(&["v1.*"], "v2.0")
+        );
         assert!(counts(&["!nightly-*"], "v1") && !counts(&["!nightly-*"], "nightly-3"));
         assert!(counts(&["v?"], "v1") && !counts(&["v?"], "v10"));
         let referrers = format!("sha256-{}", digest("a").hex());

@@ -27,15 +27,23 @@ impl Created {
     /// Where it is none.
     pub(super) fn stated(text: &str) -> Result<Self, CreatedError> {
         // Beyond these, in some zone, some clocks end.
-        let is_extreme = ["0000-01-01", "9999-12-3"].iter().any(|edge| text.starts_with(edge));
-        let instant = date_time(text).filter(|_| !is_extreme).and_then(|instant| Timestamp::from_duration(instant).ok());
+        let is_extreme = ["0000-01-01", "9999-12-3"]
+            .iter()
+            .any(|edge| text.starts_with(edge));
+        let instant = date_time(text)
+            .filter(|_| !is_extreme)
+            .and_then(|instant| Timestamp::from_duration(instant).ok());
         instant.map(Self::at).ok_or_else(|| CreatedError::of(text))
     }
 
     /// One second later; the end of time stays where it is.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0.checked_add(SignedDuration::from_secs(1)).unwrap_or(self.0))
+        Self(
+            self.0
+                .checked_add(SignedDuration::from_secs(1))
+                .unwrap_or(self.0),
+        )
     }
 
     /// The instant.
@@ -76,25 +84,50 @@ impl FromStr for Created {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_a_spec_states_is_rfc_3339_to_the_letter() {
-        for text in ["2026-11-23T17:33:35Z", "2026-11-23T18:33:35.123456789012+01:00"] {
+        for text in [
+            "2026-11-23T17:33:35Z",
+            "2026-11-23T18:33:35.123456789012+01:00",
+        ] {
             assert!(Created::stated(text).is_ok(), "{text}");
         }
-        for text in ["2026-11-23", "2026-11-23 17:33:35Z", "2026-11-23T17:33:35Z[UTC]", "2026-11-23T17:33:60Z", "9999-12-31T23:59:59Z"] {
+        for text in [
+            "2026-11-23",
+            "2026-11-23 17:33:35Z",
+            "2026-11-23T17:33:35Z[UTC]",
+            "2026-11-23T17:33:60Z",
+            "9999-12-31T23:59:59Z",
+        ] {
             let error = Created::stated(text).unwrap_err().to_string();
-            assert!(error.contains(text) && error.contains("such as 2026-11-23T17:33:35Z"), "{error}");
+            assert!(
+                error.contains(text) && error.contains("such as 2026-11-23T17:33:35Z"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn a_year_that_status_could_not_hold_is_none() {
-        assert_eq!("0000-01-01T00:00:00Z".parse::<Created>().unwrap().to_string(), "0000-01-01T00:00:00Z");
-        for text in ["-000001-12-31T23:59:59Z", "-000009-01-01T00:00:00Z", "0000-01-01T00:00:00+01:00"] {
+        assert_eq!(
+            "0000-01-01T00:00:00Z"
+                .parse::<Created>()
+                .unwrap()
+                .to_string(),
+            "0000-01-01T00:00:00Z"
+        );
+        for text in [
+            "-000001-12-31T23:59:59Z",
+            "-000009-01-01T00:00:00Z",
+            "0000-01-01T00:00:00+01:00",
+        ] {
             assert!(text.parse::<Created>().is_err(), "{text}");
         }
     }

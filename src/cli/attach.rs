@@ -41,7 +41,11 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
 }
 
 /// What `attach` and `plan` share: they differ in whether anything is written, and in their words.
-pub(super) async fn work(files: &FileArgs, output: Option<Format>, mode: Mode) -> Result<Exit, Error> {
+pub(super) async fn work(
+    files: &FileArgs,
+    output: Option<Format>,
+    mode: Mode,
+) -> Result<Exit, Error> {
     let mut documents = Documents::load(files)?;
     if mode == Mode::Plan {
         documents.read_status()?;
@@ -49,7 +53,11 @@ pub(super) async fn work(files: &FileArgs, output: Option<Format>, mode: Mode) -
     for notice in &documents.notices {
         tell(&format!("notice: {notice}"));
     }
-    let (doing, tense) = if mode == Mode::Plan { ("planning", Tense::Future) } else { ("attaching", Tense::Past) };
+    let (doing, tense) = if mode == Mode::Plan {
+        ("planning", Tense::Future)
+    } else {
+        ("attaching", Tense::Past)
+    };
     let jobs = desk::prepare(&documents, mode)?;
     let (done, interrupted) = desk::run(&desk::engine(), &jobs, doing).await;
     let text = match output {
@@ -57,7 +65,11 @@ pub(super) async fn work(files: &FileArgs, output: Option<Format>, mode: Mode) -
         None => report::tables(&done, tense),
     };
     print(&text)?;
-    let good = |done: &desk::Done<'_>| done.outcome.as_ref().is_some_and(|outcome| report::is_good(outcome, tense));
+    let good = |done: &desk::Done<'_>| {
+        done.outcome
+            .as_ref()
+            .is_some_and(|outcome| report::is_good(outcome, tense))
+    };
     Ok(match (interrupted, done.iter().all(good)) {
         (true, _) => Exit::Interrupted,
         (false, true) => Exit::Done,

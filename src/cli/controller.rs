@@ -64,7 +64,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "COUNT", help_heading = "Registries")]
     referrers_limit: Option<usize>,
     /// Longest time for one pass over one resource, whatever its spec.timeout says
-    #[arg(long, value_name = "DURATION", default_value = "10m", help_heading = "Registries")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10m",
+        help_heading = "Registries"
+    )]
     max_pass_time: GoDuration,
 }
 
@@ -98,12 +103,18 @@ impl ElectionArgs {
         let name = match selector {
             None => self.leader_election_name,
             Some(selector) => {
-                let hash: String = Digest::sha256(selector.as_bytes()).hex().chars().take(8).collect();
+                let hash: String = Digest::sha256(selector.as_bytes())
+                    .hex()
+                    .chars()
+                    .take(8)
+                    .collect();
                 format!("{}-{hash}", self.leader_election_name)
             }
         };
         self.leader_elect.then(|| LeaderElection {
-            namespace: self.leader_election_namespace.filter(|namespace| !namespace.is_empty()),
+            namespace: self
+                .leader_election_namespace
+                .filter(|namespace| !namespace.is_empty()),
             name,
             lease_duration: self.leader_election_lease_duration.get(),
             renew_deadline: self.leader_election_renew_deadline.get(),
@@ -127,7 +138,9 @@ impl Args {
             leader_election: self.election.options(self.watch_label_selector.as_deref()),
             watch_label_selector: self.watch_label_selector,
             // Each has one watch: of two on one namespace, either would take what it sees for known by the other.
-            watch_namespaces: BTreeSet::from_iter(self.watch_namespaces).into_iter().collect(),
+            watch_namespaces: BTreeSet::from_iter(self.watch_namespaces)
+                .into_iter()
+                .collect(),
             concurrent: self.concurrent,
             min_retry_delay: self.min_retry_delay.get(),
             max_retry_delay: self.max_retry_delay.get(),
@@ -160,7 +173,16 @@ mod tests {
 
     #[test]
     fn a_namespace_that_is_named_twice_is_watched_once() {
-        let command = Command::parse_from(["affix", "--watch-namespaces", "team-b,team-a", "--watch-namespaces", "team-b"]);
-        assert_eq!(command.args.options().watch_namespaces, ["team-a", "team-b"]);
+        let command = Command::parse_from([
+            "affix",
+            "--watch-namespaces",
+            "team-b,team-a",
+            "--watch-namespaces",
+            "team-b",
+        ]);
+        assert_eq!(
+            command.args.options().watch_namespaces,
+            ["team-a", "team-b"]
+        );
     }
 }

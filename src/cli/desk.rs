@@ -15,7 +15,10 @@ use super::login;
 use super::text::{Clean, line};
 use crate::api::{Reason, TargetStatus};
 use crate::attachment::Problem;
-use crate::engine::{Claim, Claims, Draft, Engine, EngineOptions, Failure, Journal, Mode, Outcome, Request, lists, request};
+use crate::engine::{
+    Claim, Claims, Draft, Engine, EngineOptions, Failure, Journal, Mode, Outcome, Request, lists,
+    request,
+};
 use crate::oci::{Digest, Host, Reference};
 use crate::registry::{Keychain, Options, Registries};
 
@@ -49,7 +52,10 @@ pub(super) struct Done<'a> {
 
 /// The registries as a desk reaches them.
 pub(super) fn registries() -> Registries {
-    Registries::new(Options { allow_loopback: true, ..Options::default() })
+    Registries::new(Options {
+        allow_loopback: true,
+        ..Options::default()
+    })
 }
 
 /// The user's logins for the images of all resources.
@@ -58,8 +64,14 @@ pub(super) fn logins(documents: &Documents) -> Keychain {
         let spec = &attachment.object.spec;
         spec.secret_ref.is_none() && spec.service_account_name.is_none()
     });
-    let hosts: BTreeSet<Host> = own.filter_map(|own| Some(own.object.spec.image.parse::<Reference>().ok()?.host)).collect();
-    if hosts.is_empty() { Keychain::anonymous() } else { login::of_user(&hosts.iter().collect()) }
+    let hosts: BTreeSet<Host> = own
+        .filter_map(|own| Some(own.object.spec.image.parse::<Reference>().ok()?.host))
+        .collect();
+    if hosts.is_empty() {
+        Keychain::anonymous()
+    } else {
+        login::of_user(&hosts.iter().collect())
+    }
 }
 
 /// Turns every resource into a request, before anything is asked of a registry.
@@ -72,28 +84,54 @@ pub(super) fn prepare(documents: &Documents, mode: Mode) -> Result<Vec<Job<'_>>,
     let mut errors = Vec::new();
     for attachment in &documents.attachments {
         let spec = &attachment.object.spec;
-        if mode == Mode::Detach && spec.end_of_life.as_ref().is_some_and(|mark| mark.when_superseded.is_some()) {
+        if mode == Mode::Detach
+            && spec
+                .end_of_life
+                .as_ref()
+                .is_some_and(|mark| mark.when_superseded.is_some())
+        {
             errors.push(format!("{}: {NO_DATE}", attachment.place));
             continue;
         }
         if mode == Mode::Attach
-            && spec.end_of_life.as_ref().and_then(|mark| mark.when_superseded.as_ref()).is_some_and(|when| !when.previous.is_empty())
+            && spec
+                .end_of_life
+                .as_ref()
+                .and_then(|mark| mark.when_superseded.as_ref())
+                .is_some_and(|when| !when.previous.is_empty())
         {
             errors.push(format!("{}: {NO_MEMORY}", attachment.place));
             continue;
         }
         // Without a status but in a plan: see [`Documents::read_status`].
         let generation = attachment.object.metadata.generation.unwrap_or_default();
-        match request(spec, attachment.object.status.as_ref(), generation, &documents.sources(attachment, logins.clone()), true) {
+        match request(
+            spec,
+            attachment.object.status.as_ref(),
+            generation,
+            &documents.sources(attachment, logins.clone()),
+            true,
+        ) {
             Ok(request) => {
-                let mode = if mode == Mode::Attach { request.mode } else { mode };
+                let mode = if mode == Mode::Attach {
+                    request.mode
+                } else {
+                    mode
+                };
                 let request = (!spec.suspend()).then_some(Request { mode, ..request });
-                jobs.push(Job { attachment, request });
+                jobs.push(Job {
+                    attachment,
+                    request,
+                });
             }
             Err(problem) => errors.push(format!("{}: {}", attachment.place, explained(&problem))),
         }
     }
-    if errors.is_empty() { Ok(jobs) } else { Err(Error::BadInput(errors)) }
+    if errors.is_empty() {
+        Ok(jobs)
+    } else {
+        Err(Error::BadInput(errors))
+    }
 }
 
 /// A problem in the words of a desk, where "create it" means to hand over one more file.
@@ -106,18 +144,41 @@ pub(super) fn explained(problem: &Problem) -> String {
 }
 
 /// Does the jobs, and ends early where the user asks for it; answers in the order of `jobs`, and whether it ended early.
-pub(super) async fn run<'a>(engine: &Engine, jobs: &[Job<'a>], doing: &'static str) -> (Vec<Done<'a>>, bool) {
-    let mut done: Vec<Done<'a>> = jobs.iter().map(|job| Done { attachment: job.attachment, outcome: None }).collect();
+pub(super) async fn run<'a>(
+    engine: &Engine,
+    jobs: &[Job<'a>],
+    doing: &'static str,
+) -> (Vec<Done<'a>>, bool) {
+    let mut done: Vec<Done<'a>> = jobs
+        .iter()
+        .map(|job| Done {
+            attachment: job.attachment,
+            outcome: None,
+        })
+        .collect();
     let progress = Progress::new(doing, jobs.len());
     let progress = &progress;
     let mut work = futures::stream::iter(jobs.iter().enumerate())
         .map(|(nth, job)| async move {
             progress.begin(job.attachment);
-            let journal = DeskJournal { progress, label: job.attachment.label() };
-            let claims = DeskClaims { own: job.attachment, jobs };
+            let journal = DeskJournal {
+                progress,
+                label: job.attachment.label(),
+            };
+            let claims = DeskClaims {
+                own: job.attachment,
+                jobs,
+            };
             let outcome = match &job.request {
-                Some(request) => engine.run(request, &journal, &claims, Timestamp::now()).await,
-                None => Outcome::failed(&Failure::new(Reason::Suspended, "spec.suspend is set, so nothing was done")),
+                Some(request) => {
+                    engine
+                        .run(request, &journal, &claims, Timestamp::now())
+                        .await
+                }
+                None => Outcome::failed(&Failure::new(
+                    Reason::Suspended,
+                    "spec.suspend is set, so nothing was done",
+                )),
             };
             (nth, outcome)
         })
@@ -154,15 +215,29 @@ pub(super) fn removable(done: &[Done<'_>]) -> usize {
 
 /// Removes what was found, but for resources that only ask for a plan; answers whether it ended early.
 pub(super) async fn detach<'a>(engine: &Engine, jobs: &[Job<'a>], done: &mut [Done<'a>]) -> bool {
-    let work = jobs.iter().zip(done.iter_mut()).map(|(job, done)| async move {
-        let request = job.request.as_ref().filter(|_| !job.attachment.object.spec.dry_run());
-        if let (Some(request), Some(found)) =
-            (request, done.outcome.take_if(|found| found.leftovers.as_ref().is_some_and(|left| !left.is_empty())))
-        {
-            done.outcome = Some(engine.detach(request, found).await);
-        }
-    });
-    let work = futures::stream::iter(work).buffer_unordered(SIDE_BY_SIDE).collect::<Vec<()>>();
+    let work = jobs
+        .iter()
+        .zip(done.iter_mut())
+        .map(|(job, done)| async move {
+            let request = job
+                .request
+                .as_ref()
+                .filter(|_| !job.attachment.object.spec.dry_run());
+            if let (Some(request), Some(found)) = (
+                request,
+                done.outcome.take_if(|found| {
+                    found
+                        .leftovers
+                        .as_ref()
+                        .is_some_and(|left| !left.is_empty())
+                }),
+            ) {
+                done.outcome = Some(engine.detach(request, found).await);
+            }
+        });
+    let work = futures::stream::iter(work)
+        .buffer_unordered(SIDE_BY_SIDE)
+        .collect::<Vec<()>>();
     tokio::select! {
         biased;
         () = interrupted() => true,
@@ -203,9 +278,22 @@ impl Claims for DeskClaims<'_> {
     }
 
     async fn would_claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
-        let lists = |other: &&Attachment| other.object.status.as_ref().is_some_and(|status| lists(status, subject, attachment));
-        let others = self.jobs.iter().map(|job| job.attachment).filter(|other| !std::ptr::eq(*other, self.own)).filter(lists);
-        let here: Vec<bool> = others.map(|other| other.namespace == self.own.namespace).collect();
+        let lists = |other: &&Attachment| {
+            other
+                .object
+                .status
+                .as_ref()
+                .is_some_and(|status| lists(status, subject, attachment))
+        };
+        let others = self
+            .jobs
+            .iter()
+            .map(|job| job.attachment)
+            .filter(|other| !std::ptr::eq(*other, self.own))
+            .filter(lists);
+        let here: Vec<bool> = others
+            .map(|other| other.namespace == self.own.namespace)
+            .collect();
         match (here.contains(&true), here.is_empty()) {
             (true, _) => Claim::HandedOver,
             (false, false) => Claim::Elsewhere,
@@ -224,7 +312,12 @@ struct Progress {
 
 impl Progress {
     fn new(doing: &'static str, resources: usize) -> Self {
-        let progress = Self { terminal: std::io::stderr().is_terminal(), doing, resources, done: Mutex::new((0, 0)) };
+        let progress = Self {
+            terminal: std::io::stderr().is_terminal(),
+            doing,
+            resources,
+            done: Mutex::new((0, 0)),
+        };
         progress.show("");
         progress
     }
@@ -248,21 +341,36 @@ impl Progress {
         if self.terminal {
             self.show(&format!(", {} of {label}", line(target, 40)));
         } else {
-            let text = format!("{label}: {} {} {:?} {why}", line(target, 80), row.digest, row.state);
+            let text = format!(
+                "{label}: {} {} {:?} {why}",
+                line(target, 80),
+                row.digest,
+                row.state
+            );
             tell(text.trim_end());
         }
     }
 
     fn count(&self, change: impl FnOnce(&mut (usize, usize))) {
-        let mut done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut done = self
+            .done
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         change(&mut done);
     }
 
     fn show(&self, latest: &str) {
         if self.terminal {
-            let (resources, targets) = *self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let (resources, targets) = *self
+                .done
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             let mut stderr = std::io::stderr().lock();
-            let _ = write!(stderr, "\r\x1b[2K{}: {resources} of {} resources, {targets} targets done{latest}", self.doing, self.resources);
+            let _ = write!(
+                stderr,
+                "\r\x1b[2K{}: {resources} of {} resources, {targets} targets done{latest}",
+                self.doing, self.resources
+            );
             let _ = stderr.flush();
         }
     }

@@ -58,7 +58,11 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
     let count = desk::removable(&done);
     let mut agreed = true;
     if count > 0 && !stopped {
-        match if args.yes { Answer::Yes } else { ask(count).await } {
+        match if args.yes {
+            Answer::Yes
+        } else {
+            ask(count).await
+        } {
             Answer::Yes => {
                 stopped = desk::detach(&engine, &jobs, &mut done).await;
                 if args.output.is_none() {
@@ -70,7 +74,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
                 agreed = false;
             }
             Answer::Nobody => {
-                tell("nothing was removed: there is no terminal to ask on; say --yes to remove what is listed above");
+                tell(
+                    "nothing was removed: there is no terminal to ask on; say --yes to remove what is listed above",
+                );
                 agreed = false;
             }
             Answer::Interrupted => stopped = true,
@@ -79,7 +85,11 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
     if let Some(format) = args.output {
         print(&report::resources(&done, format, Timestamp::now())?)?;
     }
-    let good = |done: &desk::Done<'_>| done.outcome.as_ref().is_some_and(|outcome| report::is_good(outcome, Tense::Removed));
+    let good = |done: &desk::Done<'_>| {
+        done.outcome
+            .as_ref()
+            .is_some_and(|outcome| report::is_good(outcome, Tense::Removed))
+    };
     Ok(match (stopped, agreed && done.iter().all(good)) {
         (true, _) => Exit::Interrupted,
         (false, true) => Exit::Done,
@@ -98,7 +108,11 @@ async fn ask(count: usize) -> Answer {
     if !std::io::stdin().is_terminal() {
         return Answer::Nobody;
     }
-    let question = if count == 1 { "Remove this attachment?".to_owned() } else { format!("Remove these {count} attachments?") };
+    let question = if count == 1 {
+        "Remove this attachment?".to_owned()
+    } else {
+        format!("Remove these {count} attachments?")
+    };
     let mut stderr = std::io::stderr().lock();
     let _ = write!(stderr, "{question} [y/N] ");
     let _ = stderr.flush();

@@ -64,7 +64,10 @@ pub(super) struct AddressArgs {
 
 impl From<AddressArgs> for Addresses {
     fn from(args: AddressArgs) -> Self {
-        Self { metrics: args.metrics_addr.0, health: args.health_addr.0 }
+        Self {
+            metrics: args.metrics_addr.0,
+            health: args.health_addr.0,
+        }
     }
 }
 
@@ -76,7 +79,10 @@ struct Address(Option<ListenAddress>);
 fn address(text: &str) -> Result<Address, String> {
     match text {
         "0" => Ok(Address(None)),
-        text => text.parse().map(|address| Address(Some(address))).map_err(|refusal| format!("{refusal}, or 0 to switch it off")),
+        text => text
+            .parse()
+            .map(|address| Address(Some(address)))
+            .map_err(|refusal| format!("{refusal}, or 0 to switch it off")),
     }
 }
 
@@ -89,13 +95,19 @@ pub(super) fn at_least_one() -> RangedU64ValueParser<usize> {
 pub(super) fn pause(text: &str) -> Result<GoDuration, String> {
     const LEAST: Duration = Duration::from_millis(10);
     let pause: GoDuration = text.parse().map_err(|error| format!("{error}"))?;
-    if pause.get() < LEAST { Err("it must be at least 10ms".to_owned()) } else { Ok(pause) }
+    if pause.get() < LEAST {
+        Err("it must be at least 10ms".to_owned())
+    } else {
+        Ok(pause)
+    }
 }
 
 impl RegistryArgs {
     /// The same as options. The API server is never a registry, whatever a resource says.
     pub(super) fn options(self) -> registry::Options {
-        let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse().ok());
+        let api_server = std::env::var("KUBERNETES_SERVICE_HOST")
+            .ok()
+            .and_then(|host| host.parse().ok());
         registry::Options {
             allowed_registries: self.allowed_registries,
             deny_private_networks: self.deny_private_networks,
@@ -120,7 +132,10 @@ impl RegistryArgs {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+    #![allow(
+        clippy::unwrap_used,
+        reason = "a test that unwraps fails, as it should"
+    )]
 
     use clap::CommandFactory as _;
 
@@ -137,9 +152,14 @@ mod tests {
             ("webhook", "--max-concurrent", "0", "1"),
             ("webhook", "--max-connections", "-1", "1"),
         ] {
-            let parse = |value: &str| Cli::command().try_get_matches_from(["affix", command, &format!("{flag}={value}")]);
+            let parse = |value: &str| {
+                Cli::command().try_get_matches_from(["affix", command, &format!("{flag}={value}")])
+            };
             let refused = parse(none).unwrap_err().to_string();
-            assert!(refused.contains(flag) && refused.contains(none), "{refused}");
+            assert!(
+                refused.contains(flag) && refused.contains(none),
+                "{refused}"
+            );
             assert!(parse(some).is_ok(), "{flag}={some}");
         }
     }

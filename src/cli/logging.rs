@@ -21,7 +21,11 @@ pub(super) enum LogFormat {
 impl LogFormat {
     /// JSON where a collector reads, text where a person does.
     pub(super) fn of_operator() -> Self {
-        if std::io::stderr().is_terminal() { Self::Text } else { Self::Json }
+        if std::io::stderr().is_terminal() {
+            Self::Text
+        } else {
+            Self::Json
+        }
     }
 }
 
@@ -70,7 +74,11 @@ pub(super) struct Logging {
 /// Starts logging; `level` counts where `RUST_LOG` is absent. A second start in one process changes nothing.
 pub(super) fn start(format: LogFormat, level: LogLevel) -> Logging {
     let chosen = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
-    let parsed = if chosen.is_empty() { Ok(EnvFilter::new(level.filter())) } else { EnvFilter::try_new(&chosen) };
+    let parsed = if chosen.is_empty() {
+        Ok(EnvFilter::new(level.filter()))
+    } else {
+        EnvFilter::try_new(&chosen)
+    };
     let (filter, bad) = match parsed {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new(level.filter()), Some(error)),
@@ -79,8 +87,16 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> Logging {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
         // The list of spans ends with the current one.
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_filter(filter)
+            .boxed(),
+        LogFormat::Text => lines
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_filter(filter)
+            .boxed(),
     };
     let subscriber = tracing_subscriber::registry().with(lines);
     #[cfg(not(feature = "otlp"))]
@@ -97,7 +113,10 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> Logging {
         }
         Err(error) => {
             let _ = subscriber.try_init();
-            tracing::warn!(error, "traces cannot be sent: see OTEL_EXPORTER_OTLP_ENDPOINT");
+            tracing::warn!(
+                error,
+                "traces cannot be sent: see OTEL_EXPORTER_OTLP_ENDPOINT"
+            );
             Logging::default()
         }
     };

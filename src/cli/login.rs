@@ -14,7 +14,11 @@ const MOST_BYTES: u64 = 1 << 20;
 
 /// The logins for `hosts`, from where the environment says that they are. What cannot be used is said in the log.
 pub(super) fn of_user(hosts: &BTreeSet<&Host>) -> Keychain {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let places = places(variable, std::env::home_dir());
     let (keychains, warnings) = read(&places, hosts);
     for warning in warnings {
@@ -25,9 +29,15 @@ pub(super) fn of_user(hosts: &BTreeSet<&Host>) -> Keychain {
 
 /// Where logins are kept, the first to be asked first: what a variable names, docker's file, podman's file.
 fn places(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<PathBuf>) -> Vec<PathBuf> {
-    let docker = variable("DOCKER_CONFIG").or_else(|| Some(home?.join(".docker"))).map(|folder| folder.join("config.json"));
-    let podman = variable("XDG_RUNTIME_DIR").map(|folder| folder.join("containers").join("auth.json"));
-    [variable("REGISTRY_AUTH_FILE"), docker, podman].into_iter().flatten().collect()
+    let docker = variable("DOCKER_CONFIG")
+        .or_else(|| Some(home?.join(".docker")))
+        .map(|folder| folder.join("config.json"));
+    let podman =
+        variable("XDG_RUNTIME_DIR").map(|folder| folder.join("containers").join("auth.json"));
+    [variable("REGISTRY_AUTH_FILE"), docker, podman]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn read(places: &[PathBuf], hosts: &BTreeSet<&Host>) -> (Vec<Keychain>, Vec<String>) {
@@ -81,21 +91,39 @@ struct Helpers {
 fn helpers(json: &[u8], hosts: &BTreeSet<&Host>) -> Vec<(String, String)> {
     let known: Helpers = serde_json::from_slice(json).unwrap_or_default();
     let names = |key: &str, host: &Host| {
-        let key = key.trim_start_matches("https://").trim_start_matches("http://");
+        let key = key
+            .trim_start_matches("https://")
+            .trim_start_matches("http://");
         let key = key.split('/').next().unwrap_or(key);
-        key == host.as_str() || key.parse::<Host>().is_ok_and(|key| key.api_host() == host.api_host())
+        key == host.as_str()
+            || key
+                .parse::<Host>()
+                .is_ok_and(|key| key.api_host() == host.api_host())
     };
     let of = |host: &Host| {
-        let own = known.cred_helpers.iter().find(|(key, _)| names(key, host)).map(|(_, helper)| helper.clone());
-        let stored = known.auths.iter().any(|(key, login)| names(key, host) && login.is_empty());
+        let own = known
+            .cred_helpers
+            .iter()
+            .find(|(key, _)| names(key, host))
+            .map(|(_, helper)| helper.clone());
+        let stored = known
+            .auths
+            .iter()
+            .any(|(key, login)| names(key, host) && login.is_empty());
         own.or_else(|| (stored && !known.creds_store.is_empty()).then(|| known.creds_store.clone()))
     };
-    hosts.iter().filter_map(|host| Some((host.to_string(), of(host)?))).collect()
+    hosts
+        .iter()
+        .filter_map(|host| Some((host.to_string(), of(host)?)))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+    #![allow(
+        clippy::unwrap_used,
+        reason = "a test that unwraps fails, as it should"
+    )]
 
     use super::*;
 
@@ -108,7 +136,11 @@ mod tests {
     fn a_login_that_only_a_helper_has_is_noticed() {
         let json = r#"{"auths":{"https://r.example.com/v2/":{},"x.example.com":{"auth":"eDp5"},"https://index.docker.io/v1/":{}},
             "credsStore":"desktop","credHelpers":{"gcr.io":"gcloud"}}"#;
-        for (host, helper) in [("r.example.com", "desktop"), ("gcr.io", "gcloud"), ("docker.io", "desktop")] {
+        for (host, helper) in [
+            ("r.example.com", "desktop"),
+            ("gcr.io", "gcloud"),
+            ("docker.io", "desktop"),
+        ] {
             assert_eq!(helped(json, host), [(host.to_owned(), helper.to_owned())]);
         }
         for host in ["x.example.com", "other.example.com"] {
@@ -120,9 +152,16 @@ mod tests {
     #[test]
     fn a_variable_is_asked_before_the_home_folder() {
         let none = |_: &str| None;
-        assert_eq!(places(none, Some("/home/u".into())), [PathBuf::from("/home/u/.docker/config.json")]);
+        assert_eq!(
+            places(none, Some("/home/u".into())),
+            [PathBuf::from("/home/u/.docker/config.json")]
+        );
         let set = |name: &str| Some(PathBuf::from(format!("/{name}")));
-        let expected = ["/REGISTRY_AUTH_FILE", "/DOCKER_CONFIG/config.json", "/XDG_RUNTIME_DIR/containers/auth.json"];
+        let expected = [
+            "/REGISTRY_AUTH_FILE",
+            "/DOCKER_CONFIG/config.json",
+            "/XDG_RUNTIME_DIR/containers/auth.json",
+        ];
         assert_eq!(places(set, None), expected.map(PathBuf::from));
         assert!(places(none, None).is_empty());
     }

@@ -104,7 +104,11 @@ pub fn run(cli: Cli) -> ExitCode {
     panics::tell_only_the_place();
     let is_operator = matches!(cli.command, Command::Controller(_) | Command::Webhook(_));
     // A command waits for the network and for little else: to start threads would take longer than what they could share.
-    let mut runtime = if is_operator { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let mut runtime = if is_operator {
+        Builder::new_multi_thread()
+    } else {
+        Builder::new_current_thread()
+    };
     match runtime.enable_all().build() {
         Ok(runtime) => runtime.block_on(carry_out(cli, is_operator)),
         Err(error) => {
@@ -116,13 +120,27 @@ pub fn run(cli: Cli) -> ExitCode {
 
 async fn carry_out(cli: Cli, is_operator: bool) -> ExitCode {
     let _logging = if is_operator {
-        logging::start(cli.log_format.unwrap_or_else(LogFormat::of_operator), cli.log_level.unwrap_or(LogLevel::Info))
+        logging::start(
+            cli.log_format.unwrap_or_else(LogFormat::of_operator),
+            cli.log_level.unwrap_or(LogLevel::Info),
+        )
     } else {
-        logging::start(cli.log_format.unwrap_or(LogFormat::Text), cli.log_level.unwrap_or(LogLevel::Warn))
+        logging::start(
+            cli.log_format.unwrap_or(LogFormat::Text),
+            cli.log_level.unwrap_or(LogLevel::Warn),
+        )
     };
     let ended = match cli.command {
-        Command::Controller(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),
-        Command::Webhook(args) => args.run().await.map(|()| Exit::Done).map_err(|error| Error::Failed(error.to_string())),
+        Command::Controller(args) => args
+            .run()
+            .await
+            .map(|()| Exit::Done)
+            .map_err(|error| Error::Failed(error.to_string())),
+        Command::Webhook(args) => args
+            .run()
+            .await
+            .map(|()| Exit::Done)
+            .map_err(|error| Error::Failed(error.to_string())),
         Command::Attach(args) => attach::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Detach(args) => detach::run(args).await,

@@ -11,6 +11,13 @@ pub(super) fn tell_only_the_place() {
 }
 
 fn tell(panic: &PanicHookInfo<'_>) {
-    let place = panic.location().map(Location::to_string).unwrap_or_default();
-    tracing::error!(place, thread = std::thread::current().name(), "affix panicked, which is a bug of affix: please report this line");
+    let place = panic
+        .location()
+        .map(Location::to_string)
+        .unwrap_or_default();
+    tracing::error!(
+        place,
+        thread = std::thread::current().name(),
+        "affix panicked, which is a bug of affix: please report this line"
+    );
 }

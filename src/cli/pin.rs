@@ -67,7 +67,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
     if !failed.is_empty() {
         return Err(Error::Failed(failed.join("\nerror: ")));
     }
-    let kept = inputs.iter().filter(|input| documents.files.contains(&input.name));
+    let kept = inputs
+        .iter()
+        .filter(|input| documents.files.contains(&input.name));
     let texts: Result<Vec<String>, Error> = kept.map(|input| rewrite(input, &pins)).collect();
     print(&join(&texts?))?;
     Ok(Exit::Done)
@@ -81,60 +83,127 @@ struct Pin {
     to: String,
 }
 
-async fn resolve(registries: &Registries, documents: &Documents, attachment: &Attachment, logins: &Keychain) -> Result<Option<Pin>, Error> {
+async fn resolve(
+    registries: &Registries,
+    documents: &Documents,
+    attachment: &Attachment,
+    logins: &Keychain,
+) -> Result<Option<Pin>, Error> {
     let spec = &attachment.object.spec;
     let place = &attachment.place;
-    let reference: Reference =
-        spec.image.parse().map_err(|error| Error::bad_input(format_args!("{place}: spec.image: {}", Clean(&format!("{error}")))))?;
-    let (None, Some(tag)) = (&reference.digest, &reference.tag) else { return Ok(None) };
-    if spec.end_of_life.as_ref().is_some_and(|mark| mark.when_superseded.is_some()) {
-        tell(&format!("notice: {place}: spec.image is left as it is: spec.endOfLife.whenSuperseded follows the tag {tag}"));
+    let reference: Reference = spec.image.parse().map_err(|error| {
+        Error::bad_input(format_args!(
+            "{place}: spec.image: {}",
+            Clean(&format!("{error}"))
+        ))
+    })?;
+    let (None, Some(tag)) = (&reference.digest, &reference.tag) else {
+        return Ok(None);
+    };
+    if spec
+        .end_of_life
+        .as_ref()
+        .is_some_and(|mark| mark.when_superseded.is_some())
+    {
+        tell(&format!(
+            "notice: {place}: spec.image is left as it is: spec.endOfLife.whenSuperseded follows the tag {tag}"
+        ));
         return Ok(None);
     }
-    let access = access(spec, &documents.sources(attachment, logins.clone()))
-        .map_err(|problem| Error::bad_input(format_args!("{place}: {}", desk::explained(&problem))))?;
-    let failed = |error: crate::registry::RegistryError| Error::Failed(format!("{place}: spec.image: {}", Clean(&error.to_string())));
-    let session = registries.open(&reference.host, &reference.repository, access).map_err(failed)?;
-    let head = session.head(&Locator::Tag(tag.clone())).await.map_err(failed)?;
-    let pinned = Reference { digest: Some(head.digest), ..reference };
-    Ok(Some(Pin { place: place.clone(), from: spec.image.clone(), to: pinned.to_string() }))
+    let access =
+        access(spec, &documents.sources(attachment, logins.clone())).map_err(|problem| {
+            Error::bad_input(format_args!("{place}: {}", desk::explained(&problem)))
+        })?;
+    let failed = |error: crate::registry::RegistryError| {
+        Error::Failed(format!(
+            "{place}: spec.image: {}",
+            Clean(&error.to_string())
+        ))
+    };
+    let session = registries
+        .open(&reference.host, &reference.repository, access)
+        .map_err(failed)?;
+    let head = session
+        .head(&Locator::Tag(tag.clone()))
+        .await
+        .map_err(failed)?;
+    let pinned = Reference {
+        digest: Some(head.digest),
+        ..reference
+    };
+    Ok(Some(Pin {
+        place: place.clone(),
+        from: spec.image.clone(),
+        to: pinned.to_string(),
+    }))
 }
 
 /// The text of a file with its images pinned. The result is read again and compared: nothing but the images may differ.
 fn rewrite(input: &Input, pins: &[Pin]) -> Result<String, Error> {
-    let pins: Vec<&Pin> = pins.iter().filter(|pin| pin.place.file == input.name).collect();
+    let pins: Vec<&Pin> = pins
+        .iter()
+        .filter(|pin| pin.place.file == input.name)
+        .collect();
     if pins.is_empty() {
         return Ok(input.text.clone());
     }
     let by_hand = || {
-        let mut text = format!("{}: the text could not be changed in place; write by hand", input.name);
+        let mut text = format!(
+            "{}: the text could not be changed in place; write by hand",
+            input.name
+        );
         for pin in &pins {
             let _ = write!(text, "\n  {}: image: {}", pin.place, pin.to);
         }
         Error::Failed(text)
     };
-    let documents: Vec<Spanned<Node>> = serde_saphyr::from_multiple_with_options(&input.text, options()).map_err(|_| by_hand())?;
+    let documents: Vec<Spanned<Node>> =
+        serde_saphyr::from_multiple_with_options(&input.text, options()).map_err(|_| by_hand())?;
     let mut changes: BTreeMap<usize, (usize, String)> = BTreeMap::new();
     for pin in &pins {
-        let (start, end) = documents.get(pin.place.document - 1).and_then(|root| image(root, pin.place.item)).ok_or_else(by_hand)?;
+        let (start, end) = documents
+            .get(pin.place.document - 1)
+            .and_then(|root| image(root, pin.place.item))
+            .ok_or_else(by_hand)?;
         let old = input.text.get(start..end).ok_or_else(by_hand)?;
-        let new = if old.matches(&pin.from).count() == 1 { old.replacen(&pin.from, &pin.to, 1) } else { format!("{:?}", pin.to) };
+        let new = if old.matches(&pin.from).count() == 1 {
+            old.replacen(&pin.from, &pin.to, 1)
+        } else {
+            format!("{:?}", pin.to)
+        };
         changes.insert(start, (end, new));
     }
     let mut text = input.text.clone();
     for (start, (end, new)) in changes.into_iter().rev() {
         text.replace_range(start..end, &new);
     }
-    if says_the_same(input, &text, &pins) { Ok(text) } else { Err(by_hand()) }
+    if says_the_same(input, &text, &pins) {
+        Ok(text)
+    } else {
+        Err(by_hand())
+    }
 }
 
 /// Whether `text` is `input` with the pins and no other change.
 fn says_the_same(input: &Input, text: &str, pins: &[&Pin]) -> bool {
-    let (Ok(mut before), Ok(after)) = (parse(input), parse(&Input { text: text.to_owned(), ..input.clone() })) else { return false };
+    let (Ok(mut before), Ok(after)) = (
+        parse(input),
+        parse(&Input {
+            text: text.to_owned(),
+            ..input.clone()
+        }),
+    ) else {
+        return false;
+    };
     for pin in pins {
-        let Some(document) = before.get_mut(pin.place.document - 1) else { return false };
+        let Some(document) = before.get_mut(pin.place.document - 1) else {
+            return false;
+        };
         let object = match pin.place.item {
-            Some(item) => document.value.get_mut("items").and_then(|items| items.get_mut(item - 1)),
+            Some(item) => document
+                .value
+                .get_mut("items")
+                .and_then(|items| items.get_mut(item - 1)),
             None => Some(&mut document.value),
         };
         match object.and_then(|object| object.get_mut("spec")?.get_mut("image")) {
@@ -142,7 +211,10 @@ fn says_the_same(input: &Input, text: &str, pins: &[&Pin]) -> bool {
             None => return false,
         }
     }
-    before.into_iter().map(|document| document.value).eq(after.into_iter().map(|document| document.value))
+    before
+        .into_iter()
+        .map(|document| document.value)
+        .eq(after.into_iter().map(|document| document.value))
 }
 
 /// Where the image of a document, or of an item of a List, stands in the text.
@@ -151,7 +223,13 @@ fn image(root: &Spanned<Node>, item: Option<usize>) -> Option<(usize, usize)> {
         Some(item) => root.value.field("items")?.value.item(item - 1)?,
         None => root,
     };
-    let span = object.value.field("spec")?.value.field("image")?.referenced.span();
+    let span = object
+        .value
+        .field("spec")?
+        .value
+        .field("image")?
+        .referenced
+        .span();
     let start = usize::try_from(span.byte_offset()?).ok()?;
     Some((start, start + usize::try_from(span.byte_len()?).ok()?))
 }
@@ -165,11 +243,19 @@ enum Node {
 
 impl Node {
     fn field(&self, name: &str) -> Option<&Spanned<Self>> {
-        if let Self::Map(fields) = self { fields.get(name) } else { None }
+        if let Self::Map(fields) = self {
+            fields.get(name)
+        } else {
+            None
+        }
     }
 
     fn item(&self, nth: usize) -> Option<&Spanned<Self>> {
-        if let Self::List(items) = self { items.get(nth) } else { None }
+        if let Self::List(items) = self {
+            items.get(nth)
+        } else {
+            None
+        }
     }
 }
 
@@ -260,16 +346,29 @@ fn join(texts: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that unwraps fails, as it should")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        reason = "a test that unwraps fails, as it should"
+    )]
 
     use super::*;
 
     const PINNED: &str = "r.example.com/app:v1@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
     fn pinned(text: &str, places: &[(usize, Option<usize>)]) -> String {
-        let input = Input { name: "x.yaml".to_owned(), text: text.to_owned(), found: false };
+        let input = Input {
+            name: "x.yaml".to_owned(),
+            text: text.to_owned(),
+            found: false,
+        };
         let pin = |(document, item): &(usize, Option<usize>)| Pin {
-            place: Place { file: "x.yaml".to_owned(), document: *document, line: None, item: *item },
+            place: Place {
+                file: "x.yaml".to_owned(),
+                document: *document,
+                line: None,
+                item: *item,
+            },
             from: "r.example.com/app:v1".to_owned(),
             to: PINNED.to_owned(),
         };
@@ -278,7 +377,11 @@ mod tests {
 
     #[test]
     fn only_the_image_changes_and_its_quotes_and_comments_stay() {
-        for image in ["r.example.com/app:v1", "'r.example.com/app:v1'", "\"r.example.com/app:v1\""] {
+        for image in [
+            "r.example.com/app:v1",
+            "'r.example.com/app:v1'",
+            "\"r.example.com/app:v1\"",
+        ] {
             let text = format!(
                 "# head\nkind: ImageAttachment\nspec:   # über\n  image: {image}  # r.example.com/app:v1 is the good one\n  interval: '10m'\n"
             );
@@ -290,24 +393,37 @@ mod tests {
     #[test]
     fn every_document_and_every_item_of_a_list_is_pinned_in_its_own_place() {
         let text = "---\nspec: {image: r.example.com/app:v1}\n---\n# empty\n---\nitems:\n- spec: {a: 1}\n- spec:\n    image: >-\n      r.example.com/app:v1\n";
-        assert_eq!(pinned(text, &[(1, None), (2, Some(2))]), text.replace("r.example.com/app:v1", PINNED));
+        assert_eq!(
+            pinned(text, &[(1, None), (2, Some(2))]),
+            text.replace("r.example.com/app:v1", PINNED)
+        );
     }
 
     #[test]
     fn an_alias_gives_way_to_the_image_itself() {
         let text = "x: &image r.example.com/app:v1\nspec:\n  image: *image\n";
-        assert_eq!(pinned(text, &[(1, None)]), format!("x: &image r.example.com/app:v1\nspec:\n  image: \"{PINNED}\"\n"));
+        assert_eq!(
+            pinned(text, &[(1, None)]),
+            format!("x: &image r.example.com/app:v1\nspec:\n  image: \"{PINNED}\"\n")
+        );
     }
 
     #[test]
     fn json_stays_json() {
         let text = "{\"spec\": {\"image\": \"r.example.com/app:v1\", \"n\": 1}}\n";
-        assert_eq!(pinned(text, &[(1, None)]), text.replace("r.example.com/app:v1", PINNED));
+        assert_eq!(
+            pinned(text, &[(1, None)]),
+            text.replace("r.example.com/app:v1", PINNED)
+        );
     }
 
     #[test]
     fn files_are_joined_as_documents() {
-        let texts = ["a: 1".to_owned(), "---\nb: 2\n".to_owned(), "c: 3\n".to_owned()];
+        let texts = [
+            "a: 1".to_owned(),
+            "---\nb: 2\n".to_owned(),
+            "c: 3\n".to_owned(),
+        ];
         assert_eq!(join(&texts), "a: 1\n---\nb: 2\n---\nc: 3\n");
     }
 }

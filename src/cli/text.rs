@@ -10,7 +10,11 @@ pub(super) struct Clean<'a>(pub &'a str);
 impl fmt::Display for Clean<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
-            if is_unsafe(c) { write!(f, "{}", c.escape_unicode())? } else { fmt::Write::write_char(f, c)? }
+            if is_unsafe(c) {
+                write!(f, "{}", c.escape_unicode())?
+            } else {
+                fmt::Write::write_char(f, c)?
+            }
         }
         Ok(())
     }
@@ -61,7 +65,10 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_act_upon_is_written_out() {
-        assert_eq!(Clean("a\x1b[2Jb\r\n\u{9b}1m\u{202e}x").to_string(), "a\\u{1b}[2Jb\\u{d}\\u{a}\\u{9b}1m\\u{202e}x");
+        assert_eq!(
+            Clean("a\x1b[2Jb\r\n\u{9b}1m\u{202e}x").to_string(),
+            "a\\u{1b}[2Jb\\u{d}\\u{a}\\u{9b}1m\\u{202e}x"
+        );
         assert_eq!(Clean("über 日本 …").to_string(), "über 日本 …");
     }
 
@@ -76,6 +83,9 @@ mod tests {
         let value = serde_json::json!({"a": "\u{9b}1m\u{7f}\u{202e}\u{e0041}\x1b", "b": ["ü\n"]});
         let clean = clean_json(&serde_json::to_string_pretty(&value).unwrap_or_default());
         assert!(!clean.chars().any(|c| is_unsafe(c) && c != '\n'), "{clean}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&clean).ok(), Some(value));
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&clean).ok(),
+            Some(value)
+        );
     }
 }

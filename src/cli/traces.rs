@@ -28,15 +28,27 @@ pub(super) fn layer<S>() -> Result<Option<(impl Layer<S>, Traces)>, String>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let named = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
-    if !named.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+    let named = [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    ];
+    if !named
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+    {
         return Ok(None);
     }
     // The exporter's client takes the provider of the process; the registries' clients bring their own.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let exporter = SpanExporter::builder().with_http().build().map_err(|error| error.to_string())?;
+    let exporter = SpanExporter::builder()
+        .with_http()
+        .build()
+        .map_err(|error| error.to_string())?;
     let resource = Resource::builder().with_service_name("affix").build();
-    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
+    let provider = SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource)
+        .build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("affix"));
     // The exporter's own requests are no spans, or it would trace itself.
     let spans = Targets::new().with_target("affix", LevelFilter::DEBUG);

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use crate::admission::{self, CertificateSource, LifecycleType, Lookups, Options, SelfManaged, ServerLimits};
+use crate::admission::{
+    self, CertificateSource, LifecycleType, Lookups, Options, SelfManaged, ServerLimits,
+};
 use crate::api::GoDuration;
 use crate::registry::{self, HostPattern, RetryPolicy};
 use crate::service::{ListenAddress, StartError};
@@ -91,7 +93,12 @@ struct LimitArgs {
 struct EndOfLifeArgs {
     /// Types of end-of-life marks that count, as TYPE or TYPE=ANNOTATION; for application/NAME the annotation is
     /// NAME.end-of-life.date unless it is given
-    #[arg(long, value_name = "TYPE", value_delimiter = ',', default_value = "application/vnd.microsoft.artifact.lifecycle")]
+    #[arg(
+        long,
+        value_name = "TYPE",
+        value_delimiter = ',',
+        default_value = "application/vnd.microsoft.artifact.lifecycle"
+    )]
     lifecycle_type: Vec<LifecycleType>,
     /// How long before the date a pod gets a warning
     #[arg(long, value_name = "DURATION", default_value = "720h")]
@@ -154,7 +161,11 @@ impl Args {
             },
             registries: registry::Options {
                 // Nobody waits longer than the look-up's time-out; what is asked again later has a better chance.
-                retry: RetryPolicy { min_tries: 2, max_tries: 2, ..RetryPolicy::default() },
+                retry: RetryPolicy {
+                    min_tries: 2,
+                    max_tries: 2,
+                    ..RetryPolicy::default()
+                },
                 ..self.registries.options()
             },
         }

@@ -53,7 +53,9 @@ impl Alarms {
     pub(super) fn set(&self, name: Arc<Name>, at: Instant) {
         let is_first = self.with(|set| {
             set.put(name, at);
-            set.queue.first_key_value().is_some_and(|((first, _), _)| *first == at)
+            set.queue
+                .first_key_value()
+                .is_some_and(|((first, _), _)| *first == at)
         });
         if is_first {
             self.earlier.notify_one();
@@ -71,7 +73,11 @@ impl Alarms {
             let first = self.with(|set| {
                 let (at, number) = *set.queue.keys().next()?;
                 let due = at <= Instant::now();
-                let name = if due { set.queue.remove(&(at, number)) } else { None };
+                let name = if due {
+                    set.queue.remove(&(at, number))
+                } else {
+                    None
+                };
                 if let Some(name) = &name {
                     set.times.remove(name);
                 }
@@ -90,7 +96,10 @@ impl Alarms {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use std::time::Duration;
 
@@ -116,7 +125,10 @@ mod tests {
         for _ in 0..3 {
             came.push((alarms.next().await, begin.elapsed().as_secs()));
         }
-        assert_eq!(came, [("soon", 10), ("later", 20), ("too", 20)].map(|(name, after)| (object(name), after)));
+        assert_eq!(
+            came,
+            [("soon", 10), ("later", 20), ("too", 20)].map(|(name, after)| (object(name), after))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -125,7 +137,10 @@ mod tests {
         for seconds in [5, 60, 30] {
             alarms.set(object("a"), after(seconds));
         }
-        assert_eq!((alarms.next().await, begin.elapsed().as_secs()), (object("a"), 30));
+        assert_eq!(
+            (alarms.next().await, begin.elapsed().as_secs()),
+            (object("a"), 30)
+        );
         assert!(alarms.with(|set| set.times.is_empty() && set.queue.is_empty()));
     }
 
@@ -149,6 +164,9 @@ mod tests {
         alarms.set(object("later"), after(100));
         tokio::task::yield_now().await;
         alarms.set(object("sooner"), after(10));
-        assert_eq!((waiting.await.unwrap(), begin.elapsed().as_secs()), ([object("sooner"), object("later")], 100));
+        assert_eq!(
+            (waiting.await.unwrap(), begin.elapsed().as_secs()),
+            ([object("sooner"), object("later")], 100)
+        );
     }
 }

@@ -5,7 +5,13 @@ use std::time::Duration;
 /// The delay after the `failures`-th failure in a row: doubling from `min` to `max`, less up to a quarter by `jitter` (0 to 1),
 /// so that resources that failed together do not come back together. A registry that asks for more gets it.
 #[must_use]
-pub(super) fn delay(failures: u32, min: Duration, max: Duration, retry_after: Option<Duration>, jitter: f64) -> Duration {
+pub(super) fn delay(
+    failures: u32,
+    min: Duration,
+    max: Duration,
+    retry_after: Option<Duration>,
+    jitter: f64,
+) -> Duration {
     let doubled = min.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(31)));
     let delay = doubled.min(max).mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 4.0);
     retry_after.map_or(delay, |asked| delay.max(asked))
@@ -27,7 +33,9 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_longest() {
-        let delays: Vec<u128> = (1..=4).map(|failures| delay(failures, MIN, MAX, None, 0.0).as_millis()).collect();
+        let delays: Vec<u128> = (1..=4)
+            .map(|failures| delay(failures, MIN, MAX, None, 0.0).as_millis())
+            .collect();
         assert_eq!(delays, [750, 1500, 3000, 6000]);
         assert_eq!(delay(40, MIN, MAX, None, 0.0), MAX);
         assert_eq!(delay(u32::MAX, MIN, MAX, None, 1.0), MAX.mul_f64(0.75));

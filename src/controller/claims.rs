@@ -33,35 +33,59 @@ enum Wants {
 
 impl<'a> ClusterClaims<'a> {
     pub(super) fn of(context: &'a Context, object: &'a ImageAttachment) -> Self {
-        Self { context, object, others: OnceCell::new(), handing: Mutex::new(()) }
+        Self {
+            context,
+            object,
+            others: OnceCell::new(),
+            handing: Mutex::new(()),
+        }
     }
 
     /// The other resources of the same repository, the oldest first.
     async fn others(&self) -> Result<&Vec<ImageAttachment>, ClusterError> {
         let read = || async {
-            let Ok(own) = parse_reference(&self.object.spec.image) else { return Ok(Vec::new()) };
+            let Ok(own) = parse_reference(&self.object.spec.image) else {
+                return Ok(Vec::new());
+            };
             let mut others = self.context.neighbours(&own).await?;
             others.retain(|other| other.uid() != self.object.uid() && is_of(other, &own));
-            others.sort_by_key(|other| (other.creation_timestamp().map(|at| at.0), other.name_any()));
+            others
+                .sort_by_key(|other| (other.creation_timestamp().map(|at| at.0), other.name_any()));
             Ok(others)
         };
         self.others.get_or_try_init(read).await
     }
 
     /// Who wants the attachment; `hand` it over to a resource of the namespace that does.
-    async fn look(&self, subject: &Digest, attachment: &Digest, hand: bool) -> Result<Claim, ClusterError> {
+    async fn look(
+        &self,
+        subject: &Digest,
+        attachment: &Digest,
+        hand: bool,
+    ) -> Result<Claim, ClusterError> {
         let here = |other: &&ImageAttachment| other.namespace() == self.object.namespace();
         let others = self.others().await?;
-        let heir = |other: &ImageAttachment| other.status.as_ref().is_some_and(|status| engine::lists(status, subject, attachment));
+        let heir = |other: &ImageAttachment| {
+            other
+                .status
+                .as_ref()
+                .is_some_and(|status| engine::lists(status, subject, attachment))
+        };
         for other in others.iter().filter(here).filter(|other| heir(other)) {
             if !hand || self.hand_over(other, subject, attachment).await? {
                 return Ok(Claim::HandedOver);
             }
         }
         let mut unknown = None;
-        for other in others.iter().filter(here).filter(|other| !heir(other) && is_open(other)) {
+        for other in others
+            .iter()
+            .filter(here)
+            .filter(|other| !heir(other) && is_open(other))
+        {
             match Box::pin(self.plan_of(other, subject, attachment)).await? {
-                Wants::Yes if !hand || self.hand_over(other, subject, attachment).await? => return Ok(Claim::HandedOver),
+                Wants::Yes if !hand || self.hand_over(other, subject, attachment).await? => {
+                    return Ok(Claim::HandedOver);
+                }
                 Wants::Yes | Wants::No => {}
                 Wants::Unknown(why) => unknown = Some(format!("{}: {why}", other.name_any())),
             }
@@ -75,27 +99,58 @@ impl<'a> ClusterClaims<'a> {
 
     /// Whether the plan of a resource that has not settled yet would keep or adopt the attachment: what its spec wants, by the code
     /// that carries it out.
-    async fn plan_of(&self, other: &ImageAttachment, subject: &Digest, attachment: &Digest) -> Result<Wants, ClusterError> {
+    async fn plan_of(
+        &self,
+        other: &ImageAttachment,
+        subject: &Digest,
+        attachment: &Digest,
+    ) -> Result<Wants, ClusterError> {
         let namespace = Namespace::of(&self.context.client, &other.namespace().unwrap_or_default());
         let sources = self.context.bounded(namespace.sources(&other.spec)).await?;
         let verdict = |reason: Reason, message: &str| {
             // What only its author can mend wants nothing until it is mended.
-            if reason.is_stalled() { Wants::No } else { Wants::Unknown(format!("{reason}: {message}")) }
+            if reason.is_stalled() {
+                Wants::No
+            } else {
+                Wants::Unknown(format!("{reason}: {message}"))
+            }
         };
         let generation = other.metadata.generation.unwrap_or_default();
-        let request = match engine::request(&other.spec, other.status.as_ref(), generation, &sources, true) {
-            Ok(request) => Request { mode: Mode::Plan, ..request },
+        let request = match engine::request(
+            &other.spec,
+            other.status.as_ref(),
+            generation,
+            &sources,
+            true,
+        ) {
+            Ok(request) => Request {
+                mode: Mode::Plan,
+                ..request
+            },
             Err(problem) => return Ok(verdict(problem.reason, &problem.message)),
         };
-        let outcome = self.context.engine.run(&request, &NoJournal, &NoClaims, Timestamp::now()).await;
+        let outcome = self
+            .context
+            .engine
+            .run(&request, &NoJournal, &NoClaims, Timestamp::now())
+            .await;
         let rows = outcome.rows.unwrap_or_default();
         Ok(match rows.iter().find(|row| is(&row.digest, subject)) {
             Some(row) if row.state == TargetState::Attached && names(row, attachment) => Wants::Yes,
-            Some(TargetStatus { state: TargetState::Failed, reason: Some(reason), message, .. }) => {
-                verdict(reason.parse().unwrap_or(Reason::Progressing), message.as_deref().unwrap_or_default())
-            }
+            Some(TargetStatus {
+                state: TargetState::Failed,
+                reason: Some(reason),
+                message,
+                ..
+            }) => verdict(
+                reason.parse().unwrap_or(Reason::Progressing),
+                message.as_deref().unwrap_or_default(),
+            ),
             Some(_) => Wants::No,
-            None if rows.is_empty() && !outcome.verdict.ready && outcome.verdict.reason != Reason::Planned => {
+            None if rows.is_empty()
+                && !outcome.verdict.ready
+                && outcome.verdict.reason != Reason::Planned =>
+            {
                 verdict(outcome.verdict.reason, &outcome.verdict.message)
             }
             None => Wants::No,
@@ -103,7 +158,12 @@ impl<'a> ClusterClaims<'a> {
     }
 
     /// Makes another resource the maker; `false` where it is gone by now.
-    async fn hand_over(&self, heir: &ImageAttachment, subject: &Digest, attachment: &Digest) -> Result<bool, ClusterError> {
+    async fn hand_over(
+        &self,
+        heir: &ImageAttachment,
+        subject: &Digest,
+        attachment: &Digest,
+    ) -> Result<bool, ClusterError> {
         // One after the other: side by side they would be in each other's way.
         let _turn = self.handing.lock().await;
         let heir = self.context.objects.freshest(heir.clone());
@@ -123,11 +183,15 @@ impl<'a> ClusterClaims<'a> {
 
 impl Claims for ClusterClaims<'_> {
     async fn claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
-        self.look(subject, attachment, true).await.unwrap_or_else(|error| Claim::Unknown(error.to_string()))
+        self.look(subject, attachment, true)
+            .await
+            .unwrap_or_else(|error| Claim::Unknown(error.to_string()))
     }
 
     async fn would_claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
-        self.look(subject, attachment, false).await.unwrap_or_else(|error| Claim::Unknown(error.to_string()))
+        self.look(subject, attachment, false)
+            .await
+            .unwrap_or_else(|error| Claim::Unknown(error.to_string()))
     }
 }
 
@@ -142,20 +206,35 @@ impl Journal for NoJournal {
 
 /// Whether a resource speaks of the repository of `own`, by its spec or by what its status says of an earlier one.
 fn is_of(other: &ImageAttachment, own: &Reference) -> bool {
-    let status = other.status.as_ref().and_then(|status| status.image.as_ref());
-    let images = [Some(&other.spec.image), status.map(|image| &image.reference)];
-    images.into_iter().flatten().any(|image| image.parse::<Reference>().is_ok_and(|image| image.name() == own.name()))
+    let status = other
+        .status
+        .as_ref()
+        .and_then(|status| status.image.as_ref());
+    let images = [
+        Some(&other.spec.image),
+        status.map(|image| &image.reference),
+    ];
+    images.into_iter().flatten().any(|image| {
+        image
+            .parse::<Reference>()
+            .is_ok_and(|image| image.name() == own.name())
+    })
 }
 
 /// Whether status does not tell yet all that the spec wants.
 fn is_open(other: &ImageAttachment) -> bool {
-    let Some(status) = &other.status else { return true };
+    let Some(status) = &other.status else {
+        return true;
+    };
     let ready = crate::api::find_condition(&status.conditions, crate::api::ConditionType::Ready);
-    Some(status.observed_generation) != other.metadata.generation || ready.is_none_or(|ready| ready.status != "True")
+    Some(status.observed_generation) != other.metadata.generation
+        || ready.is_none_or(|ready| ready.status != "True")
 }
 
 fn names(row: &TargetStatus, attachment: &Digest) -> bool {
-    row.attachment.as_deref().is_some_and(|text| is(text, attachment))
+    row.attachment
+        .as_deref()
+        .is_some_and(|text| is(text, attachment))
 }
 
 fn is(text: &str, digest: &Digest) -> bool {

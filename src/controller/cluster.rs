@@ -22,14 +22,22 @@ pub(super) struct Namespace {
 impl Namespace {
     /// The namespace of a resource.
     pub(super) fn of(client: &Client, name: &str) -> Self {
-        Self { client: client.clone(), name: name.to_owned() }
+        Self {
+            client: client.clone(),
+            name: name.to_owned(),
+        }
     }
 
     async fn get<K>(&self, name: &str) -> Result<Option<K>, kube::Error>
     where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned,
     {
-        Api::<K>::namespaced(self.client.clone(), &self.name).get_opt(name).await
+        Api::<K>::namespaced(self.client.clone(), &self.name)
+            .get_opt(name)
+            .await
     }
 
     /// Everything that `spec` refers to; what is not there is left out.
@@ -47,8 +55,14 @@ impl Namespace {
         let mut secrets = names.secrets;
         if let Some(account) = names.service_account {
             let account = self.get::<ServiceAccount>(&account).await?;
-            sources.image_pull_secrets =
-                account.map(|account| account.image_pull_secrets.unwrap_or_default().into_iter().map(|secret| secret.name).collect());
+            sources.image_pull_secrets = account.map(|account| {
+                account
+                    .image_pull_secrets
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|secret| secret.name)
+                    .collect()
+            });
             secrets.extend(sources.image_pull_secrets.iter().flatten().cloned());
         }
         for name in secrets {
@@ -61,8 +75,16 @@ impl Namespace {
 }
 
 fn contents(map: ConfigMap) -> BTreeMap<String, Bytes> {
-    let text = map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, Bytes::from(value)));
-    let binary = map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, Bytes::from(value.0)));
+    let text = map
+        .data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| (key, Bytes::from(value)));
+    let binary = map
+        .binary_data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| (key, Bytes::from(value.0)));
     text.chain(binary).collect()
 }
 
@@ -70,7 +92,10 @@ fn data(secret: Secret) -> SecretData {
     let data = secret.data.unwrap_or_default();
     SecretData {
         kind: secret.type_,
-        data: data.into_iter().map(|(key, value)| (key, registry::Secret::new(value.0))).collect(),
+        data: data
+            .into_iter()
+            .map(|(key, value)| (key, registry::Secret::new(value.0)))
+            .collect(),
         annotations: secret.metadata.annotations.unwrap_or_default(),
     }
 }

@@ -68,19 +68,41 @@ impl Context {
         let events = Events::new(client.clone(), MANAGER, instance);
         let lanes = Lanes::new(options.concurrent);
         let (objects, neighbours) = (Objects::default(), Neighbours::default());
-        Self { client, engine, options, objects, neighbours, lanes, metrics, leadership, definition, events }
+        Self {
+            client,
+            engine,
+            options,
+            objects,
+            neighbours,
+            lanes,
+            metrics,
+            leadership,
+            definition,
+            events,
+        }
     }
 
     /// Bounds a call to the API server.
-    pub(super) async fn bounded<T>(&self, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ClusterError> {
-        Ok(tokio::time::timeout(API_TIMEOUT, call).await.map_err(|_| ClusterError::TimedOut)??)
+    pub(super) async fn bounded<T>(
+        &self,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ClusterError> {
+        Ok(tokio::time::timeout(API_TIMEOUT, call)
+            .await
+            .map_err(|_| ClusterError::TimedOut)??)
     }
 
     /// Publishes an event; one that fails fails nothing.
     pub(super) async fn publish(&self, object: &ImageAttachment, note: &Note) {
-        let published = self.bounded(self.events.tell(&object.object_ref(&()), note, Timestamp::now())).await;
+        let published = self
+            .bounded(
+                self.events
+                    .tell(&object.object_ref(&()), note, Timestamp::now()),
+            )
+            .await;
         if let Err(error) = published {
-            let (namespace, name, reason) = (object.namespace(), object.name_any(), note.reason.as_str());
+            let (namespace, name, reason) =
+                (object.namespace(), object.name_any(), note.reason.as_str());
             tracing::warn!(namespace, name, %error, reason, "an event was not published");
         }
     }
@@ -97,9 +119,15 @@ impl Journal for StatusJournal<'_> {
     async fn save(&self, draft: &Draft<'_>) -> Result<(), Failure> {
         let previous = self.object.status.clone().unwrap_or_default();
         let generation = self.object.metadata.generation.unwrap_or_default();
-        let written = self.ledger.write(&status_in_progress(&previous, draft, generation, self.now)).await;
+        let written = self
+            .ledger
+            .write(&status_in_progress(&previous, draft, generation, self.now))
+            .await;
         written.map_err(|error| {
-            Failure::new(Reason::Progressing, format_args!("status cannot be saved before the registry is written to: {error}"))
+            Failure::new(
+                Reason::Progressing,
+                format_args!("status cannot be saved before the registry is written to: {error}"),
+            )
         })
     }
 }

@@ -47,12 +47,28 @@ impl fmt::Display for Misfit {
             Self::NotServed => {
                 f.write_str("the API server does not serve imageattachments of affix.dev/v1alpha1: install the definition")?;
             }
-            Self::NoStatus => f.write_str("the definition has no status subresource: replace it")?,
+            Self::NoStatus => {
+                f.write_str("the definition has no status subresource: replace it")?
+            }
             Self::Older(lacking) => {
-                let (first, more) =
-                    (lacking.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", "), lacking.len().saturating_sub(5));
-                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                write!(f, "the definition is older than this affix and does not know {first}{more}: upgrade it")?;
+                let (first, more) = (
+                    lacking
+                        .iter()
+                        .take(5)
+                        .map(String::as_str)
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                    lacking.len().saturating_sub(5),
+                );
+                let more = if more > 0 {
+                    format!(" and {more} more")
+                } else {
+                    String::new()
+                };
+                write!(
+                    f,
+                    "the definition is older than this affix and does not know {first}{more}: upgrade it"
+                )?;
             }
         }
         f.write_str(" (affix crd | kubectl apply --server-side --force-conflicts -f -, or the chart with crds.enabled)")
@@ -72,7 +88,13 @@ impl Definition {
     /// `client`: one whose events leave also while this process does not lead.
     pub(super) fn new(client: Client, readiness: Arc<Readiness>, stop: CancellationToken) -> Self {
         readiness.wait_for(AWAITED);
-        Self { client, readiness, fits: watch::Sender::new(false), doubted: Notify::new(), stop }
+        Self {
+            client,
+            readiness,
+            fits: watch::Sender::new(false),
+            doubted: Notify::new(),
+            stop,
+        }
     }
 
     /// Whether it fits, as far as is known.
@@ -124,7 +146,10 @@ impl Definition {
             };
             self.readiness.because(AWAITED, &why);
             if why != said {
-                tracing::error!(why, "nothing is attached: {AWAITED} is not known to fit; looking again");
+                tracing::error!(
+                    why,
+                    "nothing is attached: {AWAITED} is not known to fit; looking again"
+                );
                 if misfit.is_some_and(|misfit| misfit != Misfit::NotServed) {
                     self.tell(scopes, &why).await;
                 }
@@ -141,12 +166,17 @@ impl Definition {
     /// One look. An API server that keeps its description to itself is believed to have the right definition.
     async fn look(&self) -> Result<Option<Misfit>, kube::Error> {
         let path = format!("/openapi/v3/apis/{}", ImageAttachment::api_version(&()));
-        let request = http::Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
+        let request = http::Request::get(path)
+            .body(Vec::new())
+            .map_err(kube::Error::HttpError)?;
         match self.client.request::<Value>(request).await {
             Ok(described) => Ok(misfit(&api::crd(), &described)),
             Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(Some(Misfit::NotServed)),
             Err(kube::Error::Api(answer)) if answer.code == 401 || answer.code == 403 => {
-                tracing::warn!(error = answer.message, "{AWAITED} cannot be looked at; taken for right");
+                tracing::warn!(
+                    error = answer.message,
+                    "{AWAITED} cannot be looked at; taken for right"
+                );
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -157,15 +187,24 @@ impl Definition {
     async fn tell(&self, scopes: &[Option<String>], why: &str) {
         let events = Events::new(self.client.clone(), MANAGER, std::env::var("HOSTNAME").ok());
         let message = format!("nothing is attached: {why}");
-        let note = Note { severity: Severity::Warning, reason: Reason::Progressing, message };
+        let note = Note {
+            severity: Severity::Warning,
+            reason: Reason::Progressing,
+            message,
+        };
         for scope in scopes {
             let api: Api<ImageAttachment> = match scope {
                 Some(namespace) => Api::namespaced(self.client.clone(), namespace),
                 None => Api::all(self.client.clone()),
             };
             let told = timeout(API_TIMEOUT, async {
-                for object in api.list_metadata(&ListParams::default().limit(MOST_TOLD)).await? {
-                    events.tell(&object.object_ref(&()), &note, Timestamp::now()).await?;
+                for object in api
+                    .list_metadata(&ListParams::default().limit(MOST_TOLD))
+                    .await?
+                {
+                    events
+                        .tell(&object.object_ref(&()), &note, Timestamp::now())
+                        .await?;
                 }
                 Ok::<_, kube::Error>(())
             });
@@ -181,16 +220,29 @@ impl Definition {
 /// What `described` (of OpenAPI) lacks of `wanted`.
 fn misfit(wanted: &CustomResourceDefinition, described: &Value) -> Option<Misfit> {
     let is_ours = |schema: &&Value| {
-        schema.pointer("/x-kubernetes-group-version-kind/0/kind").and_then(Value::as_str) == Some(&*ImageAttachment::kind(&()))
+        schema
+            .pointer("/x-kubernetes-group-version-kind/0/kind")
+            .and_then(Value::as_str)
+            == Some(&*ImageAttachment::kind(&()))
     };
-    let schemas = described.pointer("/components/schemas").and_then(Value::as_object);
-    let Some(served) = schemas.and_then(|schemas| schemas.values().find(is_ours)) else { return Some(Misfit::NotServed) };
+    let schemas = described
+        .pointer("/components/schemas")
+        .and_then(Value::as_object);
+    let Some(served) = schemas.and_then(|schemas| schemas.values().find(is_ours)) else {
+        return Some(Misfit::NotServed);
+    };
     let paths = described.get("paths").and_then(Value::as_object);
-    if !paths.is_some_and(|paths| paths.keys().any(|path| path.ends_with("/imageattachments/{name}/status"))) {
+    if !paths.is_some_and(|paths| {
+        paths
+            .keys()
+            .any(|path| path.ends_with("/imageattachments/{name}/status"))
+    }) {
         return Some(Misfit::NoStatus);
     }
     let wanted = serde_json::to_value(wanted).unwrap_or_default();
-    let wanted = wanted.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status").unwrap_or(&Value::Null);
+    let wanted = wanted
+        .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status")
+        .unwrap_or(&Value::Null);
     let mut lacking = Vec::new();
     match served.pointer("/properties/status") {
         Some(served) => compare(wanted, served, "status", &mut lacking),
@@ -204,9 +256,17 @@ fn compare(wanted: &Value, served: &Value, path: &str, lacking: &mut Vec<String>
     if served.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
         return;
     }
-    for (name, wanted) in wanted.get("properties").and_then(Value::as_object).into_iter().flatten() {
+    for (name, wanted) in wanted
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         let path = format!("{path}.{name}");
-        match served.get("properties").and_then(|properties| properties.get(name)) {
+        match served
+            .get("properties")
+            .and_then(|properties| properties.get(name))
+        {
             Some(served) => compare(wanted, served, &path, lacking),
             None => lacking.push(path),
         }
@@ -215,25 +275,35 @@ fn compare(wanted: &Value, served: &Value, path: &str, lacking: &mut Vec<String>
         compare(wanted, served, &format!("{path}[]"), lacking);
     }
     if let Some(served) = choices(served) {
-        let unknown = choices(wanted).into_iter().flatten().filter(|choice| !served.contains(choice));
+        let unknown = choices(wanted)
+            .into_iter()
+            .flatten()
+            .filter(|choice| !served.contains(choice));
         lacking.extend(unknown.map(|choice| format!("{path}: {choice}")));
     }
 }
 
 /// The values that a schema allows; `None`: it does not say.
 fn choices(schema: &Value) -> Option<&Vec<Value>> {
-    schema.get("enum").or_else(|| schema.pointer("/allOf/0/enum")).and_then(Value::as_array)
+    schema
+        .get("enum")
+        .or_else(|| schema.pointer("/allOf/0/enum"))
+        .and_then(Value::as_array)
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     /// As an API server describes this schema of status.
     fn described(status: &Value, path: &str) -> Value {
-        let kinds = json!([{"group": "affix.dev", "kind": "ImageAttachment", "version": "v1alpha1"}]);
+        let kinds =
+            json!([{"group": "affix.dev", "kind": "ImageAttachment", "version": "v1alpha1"}]);
         json!({
             "paths": {format!("/apis/affix.dev/v1alpha1/namespaces/{{namespace}}/imageattachments/{{name}}{path}"): {}},
             "components": {"schemas": {
@@ -245,7 +315,9 @@ mod tests {
 
     fn ours() -> Value {
         let crd = serde_json::to_value(api::crd()).unwrap();
-        crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status").unwrap().clone()
+        crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status")
+            .unwrap()
+            .clone()
     }
 
     fn judged(change: impl FnOnce(&mut Value)) -> Option<Misfit> {
@@ -258,38 +330,80 @@ mod tests {
     fn a_definition_that_knows_as_much_or_more_fits() {
         assert_eq!(judged(|_| {}), None);
         let newer = |status: &mut Value| {
-            status.pointer_mut("/properties").unwrap().as_object_mut().unwrap().insert("later".to_owned(), json!({"type": "string"}));
+            status
+                .pointer_mut("/properties")
+                .unwrap()
+                .as_object_mut()
+                .unwrap()
+                .insert("later".to_owned(), json!({"type": "string"}));
         };
         assert_eq!(judged(newer), None);
-        let open = |status: &mut Value| *status = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let open = |status: &mut Value| {
+            *status = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+        };
         assert_eq!(judged(open), None);
     }
 
     #[test]
     fn a_field_a_field_of_a_row_and_a_value_that_are_not_known_are_named() {
         let without = |status: &mut Value| {
-            let properties = status.pointer_mut("/properties").unwrap().as_object_mut().unwrap();
+            let properties = status
+                .pointer_mut("/properties")
+                .unwrap()
+                .as_object_mut()
+                .unwrap();
             properties.remove("leftovers").unwrap();
-            let rows = properties.get_mut("targets").unwrap().pointer_mut("/items/properties").unwrap();
+            let rows = properties
+                .get_mut("targets")
+                .unwrap()
+                .pointer_mut("/items/properties")
+                .unwrap();
             rows.as_object_mut().unwrap().remove("content").unwrap();
             let state = rows.pointer_mut("/state").unwrap();
-            let choices = if state.get("enum").is_some() { state.pointer_mut("/enum") } else { state.pointer_mut("/allOf/0/enum") };
-            choices.unwrap().as_array_mut().unwrap().retain(|choice| choice != "Planned");
+            let choices = if state.get("enum").is_some() {
+                state.pointer_mut("/enum")
+            } else {
+                state.pointer_mut("/allOf/0/enum")
+            };
+            choices
+                .unwrap()
+                .as_array_mut()
+                .unwrap()
+                .retain(|choice| choice != "Planned");
         };
         let mut lacking = match judged(without).unwrap() {
             Misfit::Older(lacking) => lacking,
             other => unreachable!("{other:?}"),
         };
         lacking.sort();
-        assert_eq!(lacking, ["status.leftovers", "status.targets[].content", "status.targets[].state: \"Planned\""]);
+        assert_eq!(
+            lacking,
+            [
+                "status.leftovers",
+                "status.targets[].content",
+                "status.targets[].state: \"Planned\""
+            ]
+        );
         let said = Misfit::Older((0..7).map(|nth| format!("status.f{nth}")).collect()).to_string();
-        assert!(said.contains("status.f4 and 2 more: upgrade it (affix crd | kubectl apply"), "{said}");
+        assert!(
+            said.contains("status.f4 and 2 more: upgrade it (affix crd | kubectl apply"),
+            "{said}"
+        );
     }
 
     #[test]
     fn a_resource_without_a_status_of_its_own_and_one_that_is_not_there_are_told_apart() {
-        assert_eq!(misfit(&api::crd(), &described(&ours(), "")), Some(Misfit::NoStatus));
-        assert_eq!(misfit(&api::crd(), &json!({"paths": {}, "components": {"schemas": {}}})), Some(Misfit::NotServed));
+        assert_eq!(
+            misfit(&api::crd(), &described(&ours(), "")),
+            Some(Misfit::NoStatus)
+        );
+        assert_eq!(
+            misfit(
+                &api::crd(),
+                &json!({"paths": {}, "components": {"schemas": {}}})
+            ),
+            Some(Misfit::NotServed)
+        );
         assert_eq!(misfit(&api::crd(), &json!({})), Some(Misfit::NotServed));
     }
 }

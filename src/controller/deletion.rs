@@ -38,11 +38,26 @@ impl Visit<'_> {
         if spec.deletion_policy() == DeletionPolicy::Retain {
             return self.let_go(None, 0).await;
         }
-        if let Some(field) =
-            [(spec.suspend(), "spec.suspend"), (spec.dry_run(), "spec.dryRun")].iter().find_map(|(set, field)| set.then_some(field))
+        if let Some(field) = [
+            (spec.suspend(), "spec.suspend"),
+            (spec.dry_run(), "spec.dryRun"),
+        ]
+        .iter()
+        .find_map(|(set, field)| set.then_some(field))
         {
-            let message = format!("{field} is set, so nothing was removed: what the resource made stays in the registry");
-            return self.let_go(Some(Note { severity: Severity::Normal, reason: Reason::RemovalAbandoned, message }), 0).await;
+            let message = format!(
+                "{field} is set, so nothing was removed: what the resource made stays in the registry"
+            );
+            return self
+                .let_go(
+                    Some(Note {
+                        severity: Severity::Normal,
+                        reason: Reason::RemovalAbandoned,
+                        message,
+                    }),
+                    0,
+                )
+                .await;
         }
         let left = remaining(since, self.context.options.deletion_timeout);
         let attempt = tokio::time::timeout(left.max(LAST_ATTEMPT), self.remove());
@@ -61,8 +76,14 @@ impl Visit<'_> {
             }
             Ok(Ok(Err(failure))) => failure,
             Ok(Err(ClusterError::Gone)) => return Err(ClusterError::Gone),
-            Ok(Err(error)) => Failure::new(Reason::Progressing, format_args!("the API server could not be asked: {error}")),
-            Err(_) => Failure::new(Reason::RegistryUnavailable, "the registry did not answer in time"),
+            Ok(Err(error)) => Failure::new(
+                Reason::Progressing,
+                format_args!("the API server could not be asked: {error}"),
+            ),
+            Err(_) => Failure::new(
+                Reason::RegistryUnavailable,
+                "the registry did not answer in time",
+            ),
         };
         let left = remaining(since, self.context.options.deletion_timeout);
         if left.is_zero() {
@@ -72,26 +93,56 @@ impl Visit<'_> {
                 failure.problem.reason,
                 failure.problem.message
             );
-            return self.let_go(Some(Note { severity: Severity::Warning, reason: Reason::RemovalAbandoned, message }), 0).await;
+            return self
+                .let_go(
+                    Some(Note {
+                        severity: Severity::Warning,
+                        reason: Reason::RemovalAbandoned,
+                        message,
+                    }),
+                    0,
+                )
+                .await;
         }
         self.tell(&failure).await?;
         let next = self.back_off(failure.retry_after).min(left);
-        Ok(Done { ready: false, reason: failure.problem.reason, attached: String::new(), requests: 0, next: Some(next) })
+        Ok(Done {
+            ready: false,
+            reason: failure.problem.reason,
+            attached: String::new(),
+            requests: 0,
+            next: Some(next),
+        })
     }
 
     async fn remove(&self) -> Result<Result<Removed, Failure>, ClusterError> {
-        let _turn = self.context.lanes.turn(registry_host(&self.object.spec.image)).await;
-        let namespace = Namespace::of(&self.context.client, &self.object.namespace().unwrap_or_default());
-        let sources = self.context.bounded(namespace.sources(&self.object.spec)).await?;
-        let deletion = match engine::deletion(&self.object.spec, self.object.status.as_ref(), &sources) {
-            Ok(deletion) => deletion,
-            Err(problem) => return Ok(Err(problem.into())),
-        };
+        let _turn = self
+            .context
+            .lanes
+            .turn(registry_host(&self.object.spec.image))
+            .await;
+        let namespace = Namespace::of(
+            &self.context.client,
+            &self.object.namespace().unwrap_or_default(),
+        );
+        let sources = self
+            .context
+            .bounded(namespace.sources(&self.object.spec))
+            .await?;
+        let deletion =
+            match engine::deletion(&self.object.spec, self.object.status.as_ref(), &sources) {
+                Ok(deletion) => deletion,
+                Err(problem) => return Ok(Err(problem.into())),
+            };
         let claims = ClusterClaims::of(self.context, self.object);
         let deleted = self.context.engine.delete(&deletion, &claims).await;
         Ok(match deleted.failed {
             Some(failure) => Err(failure),
-            None => Ok(Removed { gone: deleted.gone, kept: deleted.kept, requests: deleted.requests }),
+            None => Ok(Removed {
+                gone: deleted.gone,
+                kept: deleted.kept,
+                requests: deleted.requests,
+            }),
         })
     }
 
@@ -101,8 +152,12 @@ impl Visit<'_> {
         let previous = self.object.status.clone().unwrap_or_default();
         let mut next = previous.clone();
         next.observed_generation = generation;
-        let mut conditions = Conditions::from_previous(&previous.conditions, generation, Timestamp::now());
-        let message = format!("what the resource made is to be removed before it goes: {}", failure.problem.message);
+        let mut conditions =
+            Conditions::from_previous(&previous.conditions, generation, Timestamp::now());
+        let message = format!(
+            "what the resource made is to be removed before it goes: {}",
+            failure.problem.message
+        );
         conditions.conclude(failure.problem.reason, &message);
         next.conditions = conditions.into_list();
         self.write(&previous, &next).await
@@ -128,8 +183,13 @@ impl Visit<'_> {
 
 impl Context {
     /// Lets go, in time, of an object that this version cannot read: another version has held it.
-    pub(super) async fn let_unreadable_go(&self, meta: &ObjectMeta) -> Result<Option<Duration>, ClusterError> {
-        let Some(since) = meta.deletion_timestamp.as_ref().filter(|_| is_held(meta)) else { return Ok(None) };
+    pub(super) async fn let_unreadable_go(
+        &self,
+        meta: &ObjectMeta,
+    ) -> Result<Option<Duration>, ClusterError> {
+        let Some(since) = meta.deletion_timestamp.as_ref().filter(|_| is_held(meta)) else {
+            return Ok(None);
+        };
         let left = remaining(since.0, self.options.deletion_timeout);
         if !left.is_zero() {
             return Ok(Some(left));

@@ -45,27 +45,61 @@ struct Told {
 impl Events {
     /// Events of `reporter`; `instance` tells its replicas apart.
     pub(super) fn new(client: Client, reporter: &'static str, instance: Option<String>) -> Self {
-        Self { client, reporter, instance: instance.unwrap_or_else(|| reporter.to_owned()), told: Mutex::default() }
+        Self {
+            client,
+            reporter,
+            instance: instance.unwrap_or_else(|| reporter.to_owned()),
+            told: Mutex::default(),
+        }
     }
 
     /// Tells what happened to `object`.
     ///
     /// # Errors
     /// When the API server refuses.
-    pub(super) async fn tell(&self, object: &ObjectReference, note: &Note, now: Timestamp) -> Result<(), kube::Error> {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), object.namespace.as_deref().unwrap_or("default"));
+    pub(super) async fn tell(
+        &self,
+        object: &ObjectReference,
+        note: &Note,
+        now: Timestamp,
+    ) -> Result<(), kube::Error> {
+        let api: Api<Event> = Api::namespaced(
+            self.client.clone(),
+            object.namespace.as_deref().unwrap_or("default"),
+        );
         let mut hasher = DefaultHasher::new();
-        (&object.uid, note.reason, note.severity == Severity::Normal, &note.message).hash(&mut hasher);
+        (
+            &object.uid,
+            note.reason,
+            note.severity == Severity::Normal,
+            &note.message,
+        )
+            .hash(&mut hasher);
         let hash = hasher.finish();
-        let known = again(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner), hash, now);
+        let known = again(
+            &mut self.told.lock().unwrap_or_else(PoisonError::into_inner),
+            hash,
+            now,
+        );
         if let Some((name, count)) = known {
             let series = json!({"series": {"count": count, "lastObservedTime": MicroTime(now)}});
-            return api.patch(&name, &PatchParams::default(), &Patch::Merge(&series)).await.map(drop);
+            return api
+                .patch(&name, &PatchParams::default(), &Patch::Merge(&series))
+                .await
+                .map(drop);
         }
         let event = self.event(object, note, now);
         api.create(&PostParams::default(), &event).await?;
-        let told = Told { hash, name: event.metadata.name.unwrap_or_default(), count: 1, last: now };
-        remember(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner), told);
+        let told = Told {
+            hash,
+            name: event.metadata.name.unwrap_or_default(),
+            count: 1,
+            last: now,
+        };
+        remember(
+            &mut self.told.lock().unwrap_or_else(PoisonError::into_inner),
+            told,
+        );
         Ok(())
     }
 
@@ -75,7 +109,11 @@ impl Events {
             Severity::Warning => "Warning",
         };
         Event {
-            metadata: ObjectMeta { name: Some(name(object, now)), namespace: object.namespace.clone(), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(name(object, now)),
+                namespace: object.namespace.clone(),
+                ..ObjectMeta::default()
+            },
             action: Some("Reconcile".to_owned()),
             event_time: Some(MicroTime(now)),
             note: Some(crate::api::cut_message(&note.message)),
@@ -92,13 +130,21 @@ impl Events {
 /// A name that no other event of the object has.
 fn name(object: &ObjectReference, now: Timestamp) -> String {
     let time = format!("{:x}", now.as_nanosecond());
-    let of: String = object.name.as_deref().unwrap_or("affix").chars().take(NAME - 1 - time.len()).collect();
+    let of: String = object
+        .name
+        .as_deref()
+        .unwrap_or("affix")
+        .chars()
+        .take(NAME - 1 - time.len())
+        .collect();
     format!("{}.{time}", of.trim_end_matches(['.', '-']))
 }
 
 /// The event that was told already, and how often it has happened by now.
 fn again(told: &mut VecDeque<Told>, hash: u64, now: Timestamp) -> Option<(String, i32)> {
-    let known = told.iter_mut().find(|known| known.hash == hash && now.duration_since(known.last) < SAME)?;
+    let known = told
+        .iter_mut()
+        .find(|known| known.hash == hash && now.duration_since(known.last) < SAME)?;
     known.count = known.count.saturating_add(1);
     known.last = now;
     Some((known.name.clone(), known.count))
@@ -111,7 +157,10 @@ fn remember(told: &mut VecDeque<Told>, new: Told) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -120,7 +169,12 @@ mod tests {
     }
 
     fn told(hash: u64) -> Told {
-        Told { hash, name: format!("event-{hash}"), count: 1, last: at(0) }
+        Told {
+            hash,
+            name: format!("event-{hash}"),
+            count: 1,
+            last: at(0),
+        }
     }
 
     #[test]
@@ -138,14 +192,24 @@ mod tests {
         for hash in 0..1000 {
             remember(&mut all, told(hash));
         }
-        assert_eq!((all.len(), again(&mut all, 999, at(1)).is_some(), again(&mut all, 0, at(1)).is_some()), (REMEMBERED, true, false));
+        assert_eq!(
+            (
+                all.len(),
+                again(&mut all, 999, at(1)).is_some(),
+                again(&mut all, 0, at(1)).is_some()
+            ),
+            (REMEMBERED, true, false)
+        );
         remember(&mut all, told(999));
         assert_eq!(all.iter().filter(|known| known.hash == 999).count(), 1);
     }
 
     #[test]
     fn an_object_with_the_longest_name_has_events_too() {
-        let object = ObjectReference { name: Some("a-".repeat(126)), ..ObjectReference::default() };
+        let object = ObjectReference {
+            name: Some("a-".repeat(126)),
+            ..ObjectReference::default()
+        };
         let name = name(&object, at(0));
         assert!(name.len() <= NAME && !name.contains("-."), "{name}");
     }

@@ -23,7 +23,10 @@ impl<S> Layer<S> for Fence {
     type Service = Fenced<S>;
 
     fn layer(&self, inner: S) -> Fenced<S> {
-        Fenced { inner, gate: self.0.clone() }
+        Fenced {
+            inner,
+            gate: self.0.clone(),
+        }
     }
 }
 
@@ -52,7 +55,10 @@ where
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
     use tower::service_fn;
@@ -60,10 +66,15 @@ mod tests {
     #[tokio::test]
     async fn a_closed_gate_lets_reads_pass_and_no_write() {
         let gate = WriteGate::default();
-        let server = service_fn(|_: Request<Body>| async { Ok::<_, BoxError>(Response::new(Body::empty())) });
+        let server = service_fn(|_: Request<Body>| async {
+            Ok::<_, BoxError>(Response::new(Body::empty()))
+        });
         let mut fenced = Fence(gate.clone()).layer(server);
         let mut answered = async |method: &str| {
-            let request = Request::builder().method(method).body(Body::empty()).unwrap();
+            let request = Request::builder()
+                .method(method)
+                .body(Body::empty())
+                .unwrap();
             fenced.call(request).await.is_ok()
         };
         assert!(answered("PATCH").await);

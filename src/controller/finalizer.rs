@@ -16,7 +16,10 @@ const TRIES: usize = 4;
 
 /// Whether affix keeps the object from going.
 pub(super) fn is_held(meta: &ObjectMeta) -> bool {
-    meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+    meta.finalizers
+        .iter()
+        .flatten()
+        .any(|finalizer| finalizer == FINALIZER)
 }
 
 impl Context {
@@ -25,25 +28,40 @@ impl Context {
     /// # Errors
     /// When the API server refuses, or the object is gone.
     pub(super) async fn hold(&self, meta: &ObjectMeta, held: bool) -> Result<(), ClusterError> {
-        let (name, namespace) = (meta.name.as_deref().unwrap_or_default(), meta.namespace.as_deref().unwrap_or_default());
+        let (name, namespace) = (
+            meta.name.as_deref().unwrap_or_default(),
+            meta.namespace.as_deref().unwrap_or_default(),
+        );
         let api: Api<ImageAttachment> = Api::namespaced(self.client.clone(), namespace);
         for _ in 0..TRIES {
             let now = match self.bounded(api.get_metadata(name)).await {
                 Ok(now) if now.metadata.uid == meta.uid => now,
                 Ok(_) => return Err(ClusterError::Gone),
-                Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 404 => return Err(ClusterError::Gone),
+                Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 404 => {
+                    return Err(ClusterError::Gone);
+                }
                 Err(error) => return Err(error),
             };
             if is_held(&now.metadata) == held {
                 return Ok(());
             }
-            let mut finalizers: Vec<&str> = now.finalizers().iter().map(String::as_str).filter(|name| *name != FINALIZER).collect();
+            let mut finalizers: Vec<&str> = now
+                .finalizers()
+                .iter()
+                .map(String::as_str)
+                .filter(|name| *name != FINALIZER)
+                .collect();
             finalizers.extend(held.then_some(FINALIZER));
             // The version makes it a write on what was read: nobody else's finalizer is lost.
             let patch = json!({"metadata": {"resourceVersion": now.metadata.resource_version, "finalizers": finalizers}});
-            match self.bounded(api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch))).await {
+            match self
+                .bounded(api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)))
+                .await
+            {
                 Ok(_) => return Ok(()),
-                Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 404 => return Err(ClusterError::Gone),
+                Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 404 => {
+                    return Err(ClusterError::Gone);
+                }
                 Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 409 => {}
                 Err(error) => return Err(error),
             }

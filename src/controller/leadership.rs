@@ -29,12 +29,18 @@ pub(super) struct Leadership {
 impl Leadership {
     /// Of a process that shares its work with none: it leads from the start and for good.
     pub(super) fn alone() -> Self {
-        Self { standing: watch::Sender::new(Standing::Leading(Term(0))), gate: WriteGate::default() }
+        Self {
+            standing: watch::Sender::new(Standing::Leading(Term(0))),
+            gate: WriteGate::default(),
+        }
     }
 
     /// Of a process that has to be elected.
     pub(super) fn standby() -> Self {
-        Self { standing: watch::Sender::new(Standing::Standby), gate: WriteGate::closed() }
+        Self {
+            standing: watch::Sender::new(Standing::Standby),
+            gate: WriteGate::closed(),
+        }
     }
 
     /// What every write passes.
@@ -83,18 +89,30 @@ impl Leadership {
 
     /// Waits for a term; says whether one has begun, and not the process's end.
     pub(super) async fn begun(&self) -> bool {
-        let standing = self.standing.subscribe().wait_for(|standing| *standing != Standing::Standby).await.map(|standing| *standing);
+        let standing = self
+            .standing
+            .subscribe()
+            .wait_for(|standing| *standing != Standing::Standby)
+            .await
+            .map(|standing| *standing);
         matches!(standing, Ok(Standing::Leading(_)))
     }
 
     /// Waits for the end of a term.
     pub(super) async fn ended(&self, term: Term) {
-        let _ = self.standing.subscribe().wait_for(|standing| *standing != Standing::Leading(term)).await;
+        let _ = self
+            .standing
+            .subscribe()
+            .wait_for(|standing| *standing != Standing::Leading(term))
+            .await;
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
     use futures::FutureExt as _;
@@ -107,7 +125,11 @@ mod tests {
         leadership.lead_until(Instant::now() + Duration::from_secs(9));
         let first = leadership.term().unwrap();
         leadership.lead_until(Instant::now() + Duration::from_secs(10));
-        assert_eq!(leadership.term(), Some(first), "a renewal begins no new term");
+        assert_eq!(
+            leadership.term(),
+            Some(first),
+            "a renewal begins no new term"
+        );
         assert!(leadership.ended(first).now_or_never().is_none());
         leadership.stand_by();
         assert!(!leadership.gate().is_open());

@@ -50,8 +50,14 @@ struct Sighting {
 
 /// A name for this process that no other has: the pod's name says who it is, the rest tells its lives apart.
 pub(super) fn identity() -> String {
-    let name = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
-    format!("{}_{:016x}", name.as_deref().unwrap_or("affix"), rand::random::<u64>())
+    let name = std::env::var("HOSTNAME")
+        .ok()
+        .filter(|name| !name.is_empty());
+    format!(
+        "{}_{:016x}",
+        name.as_deref().unwrap_or("affix"),
+        rand::random::<u64>()
+    )
 }
 
 impl Election {
@@ -62,7 +68,15 @@ impl Election {
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let election = Self { leases, options, identity: identity(), leadership, readiness, metrics, state: State::Standby(None) };
+        let election = Self {
+            leases,
+            options,
+            identity: identity(),
+            leadership,
+            readiness,
+            metrics,
+            state: State::Standby(None),
+        };
         election.readiness.wait_for(election.waited_for());
         election.metrics.leader.set(&election.options.name, false);
         election
@@ -102,7 +116,9 @@ impl Election {
         self.metrics.leader.set(&self.options.name, false);
         let released = timeout(FAREWELL, async {
             loop {
-                let Some(mut lease) = self.leases.get_opt(&self.options.name).await? else { return Ok(()) };
+                let Some(mut lease) = self.leases.get_opt(&self.options.name).await? else {
+                    return Ok(());
+                };
                 if holder(&lease) != self.identity {
                     return Ok(());
                 }
@@ -118,7 +134,9 @@ impl Election {
         });
         match released.await {
             Ok(Ok(())) => tracing::info!(lease = self.options.name, "released the lease"),
-            Ok(Err(error)) => tracing::warn!(%error, "the lease was not released: it ends by itself"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the lease was not released: it ends by itself")
+            }
             Err(_) => tracing::warn!("the lease was not released in time: it ends by itself"),
         }
     }
@@ -138,21 +156,43 @@ impl Election {
         let lease = match looked {
             Ok(lease) => lease,
             Err(error) => {
-                self.say(&format!("the lease {} cannot be read: {error}", self.options.name));
-                tracing::warn!(lease = self.options.name, error, "the lease cannot be read; trying again");
+                self.say(&format!(
+                    "the lease {} cannot be read: {error}",
+                    self.options.name
+                ));
+                tracing::warn!(
+                    lease = self.options.name,
+                    error,
+                    "the lease cannot be read; trying again"
+                );
                 self.state = State::Standby(seen);
                 return self.options.retry_period;
             }
         };
         self.readiness.done(&self.waited_for());
-        let Some(lease) = lease else { return self.take(None).await };
+        let Some(lease) = lease else {
+            return self.take(None).await;
+        };
         let seen = seen.filter(|seen| seen.version == lease.metadata.resource_version);
-        let seen = seen.unwrap_or_else(|| Sighting { version: lease.metadata.resource_version.clone(), since: now });
-        let wait = remaining(&lease, &self.identity, self.options.lease_duration, self.look_every(), now.duration_since(seen.since));
+        let seen = seen.unwrap_or_else(|| Sighting {
+            version: lease.metadata.resource_version.clone(),
+            since: now,
+        });
+        let wait = remaining(
+            &lease,
+            &self.identity,
+            self.options.lease_duration,
+            self.look_every(),
+            now.duration_since(seen.since),
+        );
         if wait.is_zero() {
             return self.take(Some(lease)).await;
         }
-        self.say(&format!("standing by: {} has the lease {}", holder(&lease), self.options.name));
+        self.say(&format!(
+            "standing by: {} has the lease {}",
+            holder(&lease),
+            self.options.name
+        ));
         self.state = State::Standby(Some(seen));
         wait.min(self.look_every())
     }
@@ -162,9 +202,16 @@ impl Election {
         let sent = Instant::now();
         let taken = match found {
             None => {
-                let metadata = ObjectMeta { name: Some(self.options.name.clone()), ..ObjectMeta::default() };
-                let lease = self.held(Lease { metadata, spec: None });
-                self.bounded(async { self.leases.create(&PostParams::default(), &lease).await }).await
+                let metadata = ObjectMeta {
+                    name: Some(self.options.name.clone()),
+                    ..ObjectMeta::default()
+                };
+                let lease = self.held(Lease {
+                    metadata,
+                    spec: None,
+                });
+                self.bounded(async { self.leases.create(&PostParams::default(), &lease).await })
+                    .await
             }
             Some(lease) => {
                 let lease = self.held(lease);
@@ -174,11 +221,18 @@ impl Election {
         match taken {
             Ok(lease) => {
                 let until = sent + self.options.renew_deadline;
-                self.state = State::Leading { lease: Box::new(lease), until };
+                self.state = State::Leading {
+                    lease: Box::new(lease),
+                    until,
+                };
                 self.leadership.lead_until(until);
                 self.metrics.leader.set(&self.options.name, true);
                 self.say("");
-                tracing::info!(lease = self.options.name, identity = self.identity, "leads now");
+                tracing::info!(
+                    lease = self.options.name,
+                    identity = self.identity,
+                    "leads now"
+                );
                 self.options.retry_period
             }
             Err(error) => {
@@ -201,16 +255,31 @@ impl Election {
             Ok(lease) => {
                 let until = sent + self.options.renew_deadline;
                 self.leadership.lead_until(until);
-                self.state = State::Leading { lease: Box::new(lease), until };
+                self.state = State::Leading {
+                    lease: Box::new(lease),
+                    until,
+                };
                 retry
             }
             Err(error) => {
-                tracing::warn!(lease = self.options.name, error, "the lease was not renewed");
+                tracing::warn!(
+                    lease = self.options.name,
+                    error,
+                    "the lease was not renewed"
+                );
                 // A renewal whose answer was lost shows as a conflict with ourselves.
                 match self.bounded(self.leases.get_opt(&self.options.name)).await {
                     Ok(Some(found)) if holder(&found) == self.identity => {
-                        let pause = if found.metadata.resource_version == lease.metadata.resource_version { retry } else { Duration::ZERO };
-                        self.state = State::Leading { lease: Box::new(found), until };
+                        let pause =
+                            if found.metadata.resource_version == lease.metadata.resource_version {
+                                retry
+                            } else {
+                                Duration::ZERO
+                            };
+                        self.state = State::Leading {
+                            lease: Box::new(found),
+                            until,
+                        };
                         pause.min(until.saturating_duration_since(Instant::now()))
                     }
                     Ok(Some(found)) => self.lose(&format!("{:?} has it", holder(&found))),
@@ -227,7 +296,11 @@ impl Election {
     fn lose(&mut self, why: &str) -> Duration {
         self.leadership.stand_by();
         self.metrics.leader.set(&self.options.name, false);
-        tracing::warn!(lease = self.options.name, why, "leads no longer; passes under way are dropped");
+        tracing::warn!(
+            lease = self.options.name,
+            why,
+            "leads no longer; passes under way are dropped"
+        );
         self.state = State::Standby(None);
         Duration::ZERO
     }
@@ -241,8 +314,14 @@ impl Election {
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: Some(whole_seconds(self.options.lease_duration)),
-            acquire_time: if same { old.acquire_time } else { Some(now.clone()) },
-            lease_transitions: Some(old.lease_transitions.unwrap_or_default() + i32::from(!same && !first)),
+            acquire_time: if same {
+                old.acquire_time
+            } else {
+                Some(now.clone())
+            },
+            lease_transitions: Some(
+                old.lease_transitions.unwrap_or_default() + i32::from(!same && !first),
+            ),
             renew_time: Some(now),
             ..old
         });
@@ -250,10 +329,15 @@ impl Election {
     }
 
     async fn replace(&self, lease: &Lease) -> Result<Lease, kube::Error> {
-        self.leases.replace(&self.options.name, &PostParams::default(), lease).await
+        self.leases
+            .replace(&self.options.name, &PostParams::default(), lease)
+            .await
     }
 
-    async fn bounded<T>(&self, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
+    async fn bounded<T>(
+        &self,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, String> {
         match timeout(self.options.renew_deadline / 3, call).await {
             Ok(answer) => answer.map_err(|error| error.to_string()),
             Err(_) => Err("the API server did not answer in time".to_owned()),
@@ -271,7 +355,11 @@ impl Election {
 }
 
 fn holder(lease: &Lease) -> &str {
-    lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
+    lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.holder_identity.as_deref())
+        .unwrap_or_default()
 }
 
 fn whole_seconds(duration: Duration) -> i32 {
@@ -282,14 +370,26 @@ fn whole_seconds(duration: Duration) -> i32 {
 ///
 /// It may be that long older than the look that saw it, as there is between two looks: with this the Lease passes on within its
 /// own time of the holder's death. The holder stops writing earlier still (checked in [`LeaderElection::check`]).
-fn remaining(lease: &Lease, identity: &str, own: Duration, look_every: Duration, unchanged: Duration) -> Duration {
+fn remaining(
+    lease: &Lease,
+    identity: &str,
+    own: Duration,
+    look_every: Duration,
+    unchanged: Duration,
+) -> Duration {
     // What is ours is of this very process: nobody took it in between.
     if holder(lease).is_empty() || holder(lease) == identity {
         return Duration::ZERO;
     }
-    let stated = lease.spec.as_ref().and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok()).filter(|seconds| *seconds > 0);
+    let stated = lease
+        .spec
+        .as_ref()
+        .and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok())
+        .filter(|seconds| *seconds > 0);
     let duration = stated.map_or(own, Duration::from_secs);
-    duration.saturating_sub(look_every).saturating_sub(unchanged)
+    duration
+        .saturating_sub(look_every)
+        .saturating_sub(unchanged)
 }
 
 #[cfg(test)]
@@ -297,8 +397,15 @@ mod tests {
     use super::*;
 
     fn lease(holder: Option<&str>, seconds: Option<i32>) -> Lease {
-        let spec = LeaseSpec { holder_identity: holder.map(ToOwned::to_owned), lease_duration_seconds: seconds, ..LeaseSpec::default() };
-        Lease { spec: Some(spec), ..Lease::default() }
+        let spec = LeaseSpec {
+            holder_identity: holder.map(ToOwned::to_owned),
+            lease_duration_seconds: seconds,
+            ..LeaseSpec::default()
+        };
+        Lease {
+            spec: Some(spec),
+            ..Lease::default()
+        }
     }
 
     const OWN: Duration = Duration::from_secs(15);
@@ -306,7 +413,15 @@ mod tests {
 
     #[test]
     fn a_lease_is_taken_when_it_is_free_ours_or_unchanged_for_as_long_as_its_holder_said() {
-        let wait = |holder, seconds, unchanged| remaining(&lease(holder, seconds), "me", OWN, LOOK, Duration::from_secs(unchanged));
+        let wait = |holder, seconds, unchanged| {
+            remaining(
+                &lease(holder, seconds),
+                "me",
+                OWN,
+                LOOK,
+                Duration::from_secs(unchanged),
+            )
+        };
         assert_eq!(wait(None, None, 0), Duration::ZERO);
         assert_eq!(wait(Some(""), Some(15), 0), Duration::ZERO);
         assert_eq!(wait(Some("me"), Some(15), 0), Duration::ZERO);
@@ -314,7 +429,11 @@ mod tests {
         assert_eq!(wait(Some("you"), Some(30), 28), Duration::from_secs(1));
         assert_eq!(wait(Some("you"), Some(30), 29), Duration::ZERO);
         for odd in [None, Some(0), Some(-5)] {
-            assert_eq!(wait(Some("you"), odd, 4), Duration::from_secs(10), "{odd:?}");
+            assert_eq!(
+                wait(Some("you"), odd, 4),
+                Duration::from_secs(10),
+                "{odd:?}"
+            );
         }
     }
 

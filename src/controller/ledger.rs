@@ -36,7 +36,13 @@ struct Page {
 impl<'a> Ledger<'a> {
     /// For a visit to `object`, which is as the visit has read it.
     pub(super) fn of(context: &'a Context, object: &ImageAttachment) -> Self {
-        Self { context, page: Mutex::new(Page { known: object.clone(), inherited: Vec::new() }) }
+        Self {
+            context,
+            page: Mutex::new(Page {
+                known: object.clone(),
+                inherited: Vec::new(),
+            }),
+        }
     }
 
     /// Writes status, unless it is what the resource has.
@@ -83,7 +89,12 @@ impl Context {
     ///
     /// # Errors
     /// When the API server refuses, or others never stop writing.
-    pub(super) async fn bequeath(&self, heir: &ImageAttachment, subject: &Digest, attachment: &Digest) -> Result<bool, ClusterError> {
+    pub(super) async fn bequeath(
+        &self,
+        heir: &ImageAttachment,
+        subject: &Digest,
+        attachment: &Digest,
+    ) -> Result<bool, ClusterError> {
         let made = (subject.to_string(), attachment.to_string());
         let mut heir = heir.clone();
         for _ in 0..TRIES {
@@ -107,7 +118,11 @@ impl Context {
     }
 
     /// Writes status by server-side apply on the version that `object` is of.
-    async fn put_status(&self, object: &ImageAttachment, status: ImageAttachmentStatus) -> Result<Put, ClusterError> {
+    async fn put_status(
+        &self,
+        object: &ImageAttachment,
+        status: ImageAttachmentStatus,
+    ) -> Result<Put, ClusterError> {
         let patch = json!({
             "apiVersion": ImageAttachment::api_version(&()), "kind": ImageAttachment::kind(&()), "status": status,
             "metadata": {
@@ -116,7 +131,14 @@ impl Context {
             },
         });
         let params = PatchParams::apply(MANAGER).force();
-        match self.bounded(self.of_namespace(object).patch_status(&object.name_any(), &params, &Patch::Apply(&patch))).await {
+        match self
+            .bounded(self.of_namespace(object).patch_status(
+                &object.name_any(),
+                &params,
+                &Patch::Apply(&patch),
+            ))
+            .await
+        {
             Ok(written) => {
                 let mut object = object.clone();
                 object.metadata.resource_version = written.metadata.resource_version;
@@ -124,14 +146,18 @@ impl Context {
                 self.objects.wrote(&object);
                 Ok(Put::Written(Box::new(object)))
             }
-            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 409 => Ok(Put::Outdated),
+            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 409 => {
+                Ok(Put::Outdated)
+            }
             Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 404 => {
                 // The same answer is given for a resource that is gone and for one whose status is not served.
                 self.read(object).await?;
                 self.definition.doubt();
                 Err(kube::Error::Api(answer).into())
             }
-            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 422 || answer.message.contains("not declared in schema") => {
+            Err(ClusterError::Api(kube::Error::Api(answer)))
+                if answer.code == 422 || answer.message.contains("not declared in schema") =>
+            {
                 self.definition.doubt();
                 Err(kube::Error::Api(answer).into())
             }
@@ -141,7 +167,10 @@ impl Context {
 
     /// The object as it is now; one that was made anew under the same name is another one.
     async fn read(&self, object: &ImageAttachment) -> Result<ImageAttachment, ClusterError> {
-        match self.bounded(self.of_namespace(object).get_opt(&object.name_any())).await? {
+        match self
+            .bounded(self.of_namespace(object).get_opt(&object.name_any()))
+            .await?
+        {
             Some(newest) if newest.uid() == object.uid() => Ok(newest),
             _ => Err(ClusterError::Gone),
         }
@@ -153,17 +182,33 @@ impl Context {
 }
 
 /// What a newer status says was made and an older one of the same resource does not know of.
-fn left_to(known: Option<&ImageAttachmentStatus>, newest: Option<&ImageAttachmentStatus>) -> Vec<Made> {
-    let knows = |(_, attachment): &Made| known.is_some_and(|status| made(status).any(|(_, made)| made == attachment));
-    let newest = newest.into_iter().flat_map(made).map(|(subject, attachment)| (subject.clone(), attachment.clone()));
+fn left_to(
+    known: Option<&ImageAttachmentStatus>,
+    newest: Option<&ImageAttachmentStatus>,
+) -> Vec<Made> {
+    let knows = |(_, attachment): &Made| {
+        known.is_some_and(|status| made(status).any(|(_, made)| made == attachment))
+    };
+    let newest = newest
+        .into_iter()
+        .flat_map(made)
+        .map(|(subject, attachment)| (subject.clone(), attachment.clone()));
     newest.filter(|made| !knows(made)).collect()
 }
 
 /// What status says that the resource made.
 fn made(status: &ImageAttachmentStatus) -> impl Iterator<Item = (&String, &String)> {
-    let rows = status.targets.iter().filter(|row| row.origin == Some(Origin::Made));
+    let rows = status
+        .targets
+        .iter()
+        .filter(|row| row.origin == Some(Origin::Made));
     let rows = rows.filter_map(|row| Some((&row.digest, row.attachment.as_ref()?)));
-    rows.chain(status.leftovers.iter().map(|leftover| (&leftover.subject, &leftover.attachment)))
+    rows.chain(
+        status
+            .leftovers
+            .iter()
+            .map(|leftover| (&leftover.subject, &leftover.attachment)),
+    )
 }
 
 /// The resource is the maker: of what a row names there, else of what it will look at in its next pass.
@@ -171,7 +216,11 @@ fn give(status: &mut ImageAttachmentStatus, (subject, attachment): &Made) {
     if made(status).any(|(_, known)| known == attachment) {
         return;
     }
-    match status.targets.iter_mut().find(|row| row.digest == *subject && row.attachment.as_ref() == Some(attachment)) {
+    match status
+        .targets
+        .iter_mut()
+        .find(|row| row.digest == *subject && row.attachment.as_ref() == Some(attachment))
+    {
         Some(row) => row.origin = Some(Origin::Made),
         None => {
             // A status that is too long would not be written at all: the oldest goes.
@@ -189,13 +238,20 @@ fn give(status: &mut ImageAttachmentStatus, (subject, attachment): &Made) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use super::*;
     use crate::api::{TargetKind, TargetState, TargetStatus};
 
     fn pair(name: &str) -> Made {
-        (Digest::sha256(b"subject").to_string(), Digest::sha256(name.as_bytes()).to_string())
+        (
+            Digest::sha256(b"subject").to_string(),
+            Digest::sha256(name.as_bytes()).to_string(),
+        )
     }
 
     fn adopted(name: &str) -> ImageAttachmentStatus {
@@ -214,17 +270,27 @@ mod tests {
             content: None,
             superseded_for: None,
         };
-        ImageAttachmentStatus { targets: vec![row], ..ImageAttachmentStatus::default() }
+        ImageAttachmentStatus {
+            targets: vec![row],
+            ..ImageAttachmentStatus::default()
+        }
     }
 
     #[test]
     fn what_is_given_is_a_rows_own_where_a_row_names_it_and_else_a_leftover_to_look_at() {
         let mut status = adopted("mark");
         give(&mut status, &pair("mark"));
-        assert_eq!((status.targets[0].origin, status.leftovers.len()), (Some(Origin::Made), 0));
+        assert_eq!(
+            (status.targets[0].origin, status.leftovers.len()),
+            (Some(Origin::Made), 0)
+        );
         for _ in 0..2 {
             give(&mut status, &pair("other"));
-            assert_eq!((status.leftovers.len(), &status.leftovers[0].attachment), (1, &pair("other").1), "once, however often");
+            assert_eq!(
+                (status.leftovers.len(), &status.leftovers[0].attachment),
+                (1, &pair("other").1),
+                "once, however often"
+            );
         }
     }
 
@@ -234,7 +300,10 @@ mod tests {
         for nth in 0..=ImageAttachmentStatus::MOST_LEFTOVERS {
             give(&mut status, &pair(&nth.to_string()));
         }
-        assert_eq!((status.leftovers.len(), &status.leftovers[0].attachment), (256, &pair("1").1));
+        assert_eq!(
+            (status.leftovers.len(), &status.leftovers[0].attachment),
+            (256, &pair("1").1)
+        );
     }
 
     #[test]
@@ -244,7 +313,10 @@ mod tests {
         assert!(left_to(Some(&known), Some(&newest)).is_empty());
         give(&mut newest, &pair("mark"));
         give(&mut newest, &pair("other"));
-        assert_eq!(left_to(Some(&known), Some(&newest)), [pair("mark"), pair("other")]);
+        assert_eq!(
+            left_to(Some(&known), Some(&newest)),
+            [pair("mark"), pair("other")]
+        );
         assert!(left_to(Some(&newest), Some(&newest)).is_empty());
         assert_eq!(left_to(None, Some(&newest)).len(), 2);
     }

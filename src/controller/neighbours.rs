@@ -30,24 +30,37 @@ pub(super) struct Neighbours(Mutex<Vec<Store<Stored>>>);
 impl Neighbours {
     /// Adds the store of a watch.
     pub(super) fn add(&self, store: Store<Stored>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(store);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(store);
     }
 
     /// The UIDs of all of them.
     fn uids(&self) -> HashSet<String> {
         let stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stores.iter().flat_map(Store::state).filter_map(|stored| stored.uid()).collect()
+        stores
+            .iter()
+            .flat_map(Store::state)
+            .filter_map(|stored| stored.uid())
+            .collect()
     }
 
     /// Those that may speak of the repository. What was written and has not come back yet may speak of another than the store knows.
     fn stored(&self, reference: &Reference, objects: &Objects) -> Vec<ImageAttachment> {
         let written = objects.written();
         let may = |stored: &Stored| {
-            stored.summary().is_some_and(|summary| summary.may_speak_of(reference))
+            stored
+                .summary()
+                .is_some_and(|summary| summary.may_speak_of(reference))
                 || stored.uid().is_some_and(|uid| written.contains(&uid))
         };
         let stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stores.iter().flat_map(|store| store.state_filter(may)).filter_map(|stored| stored.object().ok()).collect()
+        stores
+            .iter()
+            .flat_map(|store| store.state_filter(may))
+            .filter_map(|stored| stored.object().ok())
+            .collect()
     }
 }
 
@@ -62,20 +75,35 @@ impl Context {
     ///
     /// # Errors
     /// When the API server must be asked and does not answer.
-    pub(super) async fn neighbours(&self, reference: &Reference) -> Result<Vec<ImageAttachment>, ClusterError> {
-        let whole = self.options.watch_namespaces.is_empty() && self.options.watch_label_selector.is_none();
-        let all = if whole { self.neighbours.stored(reference, &self.objects) } else { self.listed().await? };
-        let there = all.into_iter().filter(|object| object.metadata.deletion_timestamp.is_none());
+    pub(super) async fn neighbours(
+        &self,
+        reference: &Reference,
+    ) -> Result<Vec<ImageAttachment>, ClusterError> {
+        let whole =
+            self.options.watch_namespaces.is_empty() && self.options.watch_label_selector.is_none();
+        let all = if whole {
+            self.neighbours.stored(reference, &self.objects)
+        } else {
+            self.listed().await?
+        };
+        let there = all
+            .into_iter()
+            .filter(|object| object.metadata.deletion_timestamp.is_none());
         Ok(there.map(|object| self.objects.freshest(object)).collect())
     }
 
     /// All namespaces where affix may list them; else those that it watches, which are then the world that it serves.
     async fn listed(&self) -> Result<Vec<ImageAttachment>, ClusterError> {
         match self.pages(Api::all(self.client.clone())).await {
-            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 403 && !self.options.watch_namespaces.is_empty() => {
+            Err(ClusterError::Api(kube::Error::Api(answer)))
+                if answer.code == 403 && !self.options.watch_namespaces.is_empty() =>
+            {
                 let mut all = Vec::new();
                 for namespace in &self.options.watch_namespaces {
-                    all.extend(self.pages(Api::namespaced(self.client.clone(), namespace)).await?);
+                    all.extend(
+                        self.pages(Api::namespaced(self.client.clone(), namespace))
+                            .await?,
+                    );
                 }
                 Ok(all)
             }

@@ -45,7 +45,12 @@ impl Remembered {
     fn rest(&mut self) {
         let Some(work) = &mut self.work else { return };
         let seen = self.seen.map(|(version, _)| version);
-        if self.visits == 0 && work.written.as_ref().is_some_and(|(written, _)| seen >= Some(*written)) {
+        if self.visits == 0
+            && work
+                .written
+                .as_ref()
+                .is_some_and(|(written, _)| seen >= Some(*written))
+        {
             work.written = None;
         }
         if self.visits == 0 && work.written.is_none() {
@@ -94,7 +99,9 @@ impl Objects {
     /// The watch has brought an object; `hash` is of what a visit of it depends on.
     pub(super) fn saw(&self, uid: &str, resource_version: Option<&str>, hash: u64) -> Seen {
         self.with(uid, |remembered| {
-            let before = remembered.seen.replace((version(resource_version).unwrap_or_default(), hash));
+            let before = remembered
+                .seen
+                .replace((version(resource_version).unwrap_or_default(), hash));
             remembered.rest();
             match before {
                 None => Seen::New,
@@ -126,8 +133,12 @@ impl Objects {
         let seen = version(object.metadata.resource_version.as_deref());
         let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let written = objects.get(uid).and_then(|remembered| remembered.work.as_ref()?.written.as_ref());
-        if let Some((version, status)) = written.filter(|(written, _)| seen.is_none_or(|seen| seen < *written)) {
+        let written = objects
+            .get(uid)
+            .and_then(|remembered| remembered.work.as_ref()?.written.as_ref());
+        if let Some((version, status)) =
+            written.filter(|(written, _)| seen.is_none_or(|seen| seen < *written))
+        {
             object.status = Some(status.clone());
             object.metadata.resource_version = Some(version.to_string());
         }
@@ -137,20 +148,35 @@ impl Objects {
     /// The objects whose status was written and has perhaps not come back yet.
     pub(super) fn written(&self) -> HashSet<String> {
         let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_ahead = |remembered: &Remembered| remembered.work.as_ref().is_some_and(|work| work.written.is_some());
-        objects.iter().filter(|(_, remembered)| is_ahead(remembered)).map(|(uid, _)| uid.clone()).collect()
+        let is_ahead = |remembered: &Remembered| {
+            remembered
+                .work
+                .as_ref()
+                .is_some_and(|work| work.written.is_some())
+        };
+        objects
+            .iter()
+            .filter(|(_, remembered)| is_ahead(remembered))
+            .map(|(uid, _)| uid.clone())
+            .collect()
     }
 
     /// Remembers an object whose status was written.
     pub(super) fn wrote(&self, object: &ImageAttachment) {
-        let Some(version) = version(object.metadata.resource_version.as_deref()) else { return };
+        let Some(version) = version(object.metadata.resource_version.as_deref()) else {
+            return;
+        };
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        self.with(uid, |remembered| remembered.work().written = object.status.clone().map(|status| (version, status)));
+        self.with(uid, |remembered| {
+            remembered.work().written = object.status.clone().map(|status| (version, status))
+        });
     }
 
     /// Whether the visit that has begun is the first one in a term, that is since the process started or came to lead.
     pub(super) fn is_first_look(&self, uid: &str, term: Term) -> bool {
-        self.with(uid, |remembered| remembered.term.replace(term) != Some(term))
+        self.with(uid, |remembered| {
+            remembered.term.replace(term) != Some(term)
+        })
     }
 
     /// Remembers what the service account names.
@@ -161,7 +187,9 @@ impl Objects {
     /// Whether the service account named this Secret at the last pass.
     pub(super) fn is_pull_secret(&self, uid: &str, secret: &str) -> bool {
         let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        objects.get(uid).is_some_and(|remembered| remembered.pull_secrets.contains(secret))
+        objects
+            .get(uid)
+            .is_some_and(|remembered| remembered.pull_secrets.contains(secret))
     }
 
     /// One more failure; answers with how many in a row.
@@ -180,7 +208,9 @@ impl Objects {
     /// Whether the listings are due. An object that is seen for the first time is due within `first`, so that a restart does
     /// not bring all of them at once.
     pub(super) fn is_verification_due(&self, uid: &str, now: Instant, first: Duration) -> bool {
-        self.with(uid, |remembered| *remembered.verify_at.get_or_insert(now + first) <= now)
+        self.with(uid, |remembered| {
+            *remembered.verify_at.get_or_insert(now + first) <= now
+        })
     }
 
     /// The listings were looked at; answers when the next look is due.
@@ -200,7 +230,11 @@ fn version(text: Option<&str>) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use super::*;
     use crate::api::ImageAttachmentSpec;
@@ -209,7 +243,10 @@ mod tests {
         let mut object = ImageAttachment::new("a", ImageAttachmentSpec::new("r.example.com/a:v1"));
         object.metadata.resource_version = Some(version.to_owned());
         object.metadata.uid = Some("u".to_owned());
-        object.status = Some(ImageAttachmentStatus { observed_generation: observed, ..ImageAttachmentStatus::default() });
+        object.status = Some(ImageAttachmentStatus {
+            observed_generation: observed,
+            ..ImageAttachmentStatus::default()
+        });
         object
     }
 
@@ -218,7 +255,10 @@ mod tests {
         let objects = Objects::default();
         let seen = |version: &str, observed: i64| {
             let object = objects.freshest(object(version, observed));
-            (object.status.unwrap().observed_generation, object.metadata.resource_version.unwrap())
+            (
+                object.status.unwrap().observed_generation,
+                object.metadata.resource_version.unwrap(),
+            )
         };
         objects.wrote(&object("10", 2));
         assert_eq!(seen("9", 1), (2, "10".to_owned()));
@@ -236,7 +276,14 @@ mod tests {
         objects.visit_begins("u");
         objects.wrote(&object("10", 2));
         objects.saw("u", Some("10"), 0);
-        assert_eq!(objects.freshest(object("9", 1)).status.unwrap().observed_generation, 2);
+        assert_eq!(
+            objects
+                .freshest(object("9", 1))
+                .status
+                .unwrap()
+                .observed_generation,
+            2
+        );
         objects.visit_ended("u");
         assert!(objects.written().is_empty());
     }
@@ -244,7 +291,8 @@ mod tests {
     #[test]
     fn only_a_change_in_what_a_visit_depends_on_is_one() {
         let objects = Objects::default();
-        let seen = [("1", 7), ("2", 7), ("3", 8)].map(|(version, hash)| objects.saw("u", Some(version), hash));
+        let seen = [("1", 7), ("2", 7), ("3", 8)]
+            .map(|(version, hash)| objects.saw("u", Some(version), hash));
         assert_eq!(seen, [Seen::New, Seen::Same, Seen::Changed]);
     }
 
@@ -261,15 +309,27 @@ mod tests {
     }
 
     #[test]
-    fn what_went_while_nobody_told_of_it_is_forgotten_and_what_is_being_visited_once_that_has_ended() {
+    fn what_went_while_nobody_told_of_it_is_forgotten_and_what_is_being_visited_once_that_has_ended()
+     {
         let objects = Objects::default();
         for uid in ["there", "gone", "visited"] {
             objects.saw(uid, Some("1"), 0);
         }
         objects.visit_begins("visited");
         objects.keep(&HashSet::from(["there".to_owned()]));
-        let known = || objects.0.lock().unwrap().keys().cloned().collect::<BTreeSet<String>>();
-        assert_eq!(known(), BTreeSet::from(["there", "visited"].map(str::to_owned)));
+        let known = || {
+            objects
+                .0
+                .lock()
+                .unwrap()
+                .keys()
+                .cloned()
+                .collect::<BTreeSet<String>>()
+        };
+        assert_eq!(
+            known(),
+            BTreeSet::from(["there", "visited"].map(str::to_owned))
+        );
         objects.visit_ended("visited");
         assert_eq!(known(), BTreeSet::from(["there".to_owned()]));
     }
@@ -283,7 +343,10 @@ mod tests {
             leadership.term().unwrap()
         });
         objects.visit_begins("u");
-        assert_eq!([terms[0], terms[0], terms[1]].map(|term| objects.is_first_look("u", term)), [true, false, true]);
+        assert_eq!(
+            [terms[0], terms[0], terms[1]].map(|term| objects.is_first_look("u", term)),
+            [true, false, true]
+        );
     }
 
     #[test]

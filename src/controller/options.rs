@@ -60,7 +60,12 @@ impl LeaderElection {
     /// # Errors
     /// Says which of the times is to be changed.
     pub fn check(&self) -> Result<(), String> {
-        let Self { lease_duration, renew_deadline, retry_period, .. } = self;
+        let Self {
+            lease_duration,
+            renew_deadline,
+            retry_period,
+            ..
+        } = self;
         if retry_period.is_zero() || *renew_deadline < *retry_period * 2 {
             return Err(format!(
                 "the renew deadline ({renew_deadline:?}) must be at least twice the retry period ({retry_period:?}), which is above 0"
@@ -83,13 +88,24 @@ mod tests {
     #[test]
     fn times_that_would_let_two_lead_are_refused() {
         let check = |lease, renew, retry| {
-            let [lease_duration, renew_deadline, retry_period] = [lease, renew, retry].map(Duration::from_secs);
-            LeaderElection { namespace: None, name: "affix".to_owned(), lease_duration, renew_deadline, retry_period }.check()
+            let [lease_duration, renew_deadline, retry_period] =
+                [lease, renew, retry].map(Duration::from_secs);
+            LeaderElection {
+                namespace: None,
+                name: "affix".to_owned(),
+                lease_duration,
+                renew_deadline,
+                retry_period,
+            }
+            .check()
         };
         assert_eq!(check(15, 10, 2), Ok(()));
         assert_eq!(check(12, 10, 2), Ok(()));
         for (lease, renew, retry) in [(11, 10, 2), (10, 10, 2), (15, 3, 2), (15, 10, 0)] {
-            assert!(check(lease, renew, retry).is_err(), "{lease} {renew} {retry}");
+            assert!(
+                check(lease, renew, retry).is_err(),
+                "{lease} {renew} {retry}"
+            );
         }
     }
 }

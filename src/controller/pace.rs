@@ -12,20 +12,27 @@ pub(super) fn pace(qps: f32, burst: u32) -> Either<RateLimitLayer, Identity> {
     let burst = burst.max(1);
     let window = Duration::try_from_secs_f64(f64::from(burst) / f64::from(qps));
     match window {
-        Ok(window) if qps > 0.0 && !window.is_zero() => Either::Left(RateLimitLayer::new(u64::from(burst), window)),
+        Ok(window) if qps > 0.0 && !window.is_zero() => {
+            Either::Left(RateLimitLayer::new(u64::from(burst), window))
+        }
         _ => Either::Right(Identity::new()),
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
     use tokio::time::Instant;
     use tower::{Layer as _, Service as _, ServiceExt as _};
 
     async fn took(qps: f32, burst: u32, requests: u32) -> Duration {
-        let mut service = pace(qps, burst).layer(tower::service_fn(async |_: ()| Ok::<_, std::convert::Infallible>(())));
+        let mut service = pace(qps, burst).layer(tower::service_fn(async |_: ()| {
+            Ok::<_, std::convert::Infallible>(())
+        }));
         let began = Instant::now();
         for _ in 0..requests {
             service.ready().await.unwrap().call(()).await.unwrap();
@@ -37,7 +44,10 @@ mod tests {
     async fn a_burst_goes_at_once_and_more_at_the_rate() {
         assert_eq!(took(10.0, 20, 20).await, Duration::ZERO);
         let more = took(10.0, 20, 60).await;
-        assert!(more >= Duration::from_secs(4) && more < Duration::from_secs(5), "{more:?}");
+        assert!(
+            more >= Duration::from_secs(4) && more < Duration::from_secs(5),
+            "{more:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

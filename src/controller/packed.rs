@@ -67,7 +67,11 @@ impl Packed {
         let mut digests: Vec<[u8; BYTES]> = Vec::new();
         while let Some((first, after)) = rest.split_first() {
             rest = if let Some((digest, after)) = digest(rest) {
-                match digests.iter().position(|known| *known == digest).map(u8::try_from) {
+                match digests
+                    .iter()
+                    .position(|known| *known == digest)
+                    .map(u8::try_from)
+                {
                     Some(Ok(place)) => packed.extend([AGAIN, place]),
                     _ => {
                         packed.push(DIGEST);
@@ -110,10 +114,17 @@ impl Packed {
                 }
                 AGAIN => {
                     let place = take(&mut rest, 1).first().map(|place| usize::from(*place));
-                    write_digest(&mut text, place.and_then(|place| digests.get(place)).unwrap_or(&&[][..]));
+                    write_digest(
+                        &mut text,
+                        place
+                            .and_then(|place| digests.get(place))
+                            .unwrap_or(&&[][..]),
+                    );
                 }
                 TIME => {
-                    let seconds = take(&mut rest, size_of::<u32>()).try_into().map_or(0, u32::from_be_bytes);
+                    let seconds = take(&mut rest, size_of::<u32>())
+                        .try_into()
+                        .map_or(0, u32::from_be_bytes);
                     text.extend(written(seconds).bytes());
                 }
                 code => match PHRASES.get(usize::from(code).wrapping_sub(1)) {
@@ -144,7 +155,13 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
 fn write_digest(text: &mut Vec<u8>, digest: &[u8]) {
     text.extend(ALGORITHM);
     let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    text.extend(digits.map(|digit| if digit < 10 { b'0' + digit } else { b'a' - 10 + digit }));
+    text.extend(digits.map(|digit| {
+        if digit < 10 {
+            b'0' + digit
+        } else {
+            b'a' - 10 + digit
+        }
+    }));
 }
 
 /// The time that a text begins with, in seconds since the epoch, and what follows it.
@@ -159,7 +176,9 @@ fn time(text: &[u8]) -> Option<(u32, &[u8])> {
 }
 
 fn written(seconds: u32) -> String {
-    Timestamp::from_second(i64::from(seconds)).unwrap_or_default().to_string()
+    Timestamp::from_second(i64::from(seconds))
+        .unwrap_or_default()
+        .to_string()
 }
 
 /// The digest that a text begins with, and what follows it.
@@ -184,11 +203,16 @@ fn phrase(text: &[u8]) -> Option<(u8, &[u8])> {
     if text.first() != Some(&b'"') {
         return None;
     }
-    (1..).zip(PHRASES).find_map(|(code, phrase)| Some((code, text.strip_prefix(phrase.as_bytes())?)))
+    (1..)
+        .zip(PHRASES)
+        .find_map(|(code, phrase)| Some((code, text.strip_prefix(phrase.as_bytes())?)))
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -206,9 +230,12 @@ mod tests {
     #[test]
     fn a_digest_takes_33_bytes_and_what_only_looks_like_one_stays_as_it_is() {
         assert_eq!(round(&json!(format!("sha256:{HEX}"))), (73, 35));
-        for text in
-            [format!("sha256:{}", HEX.to_uppercase()), format!("sha256:{}", &HEX[1..]), format!("sha512:{HEX}{HEX}"), "sha256:".to_owned()]
-        {
+        for text in [
+            format!("sha256:{}", HEX.to_uppercase()),
+            format!("sha256:{}", &HEX[1..]),
+            format!("sha512:{HEX}{HEX}"),
+            "sha256:".to_owned(),
+        ] {
             let (text, packed) = round(&json!(text));
             assert_eq!(text, packed);
         }
@@ -218,12 +245,23 @@ mod tests {
     #[test]
     fn a_digest_that_was_there_before_takes_two_bytes_and_a_time_five() {
         let digest = format!("sha256:{HEX}");
-        assert_eq!(round(&json!([digest, digest, digest])).1, "[\"\",\"\",\"\"]".len() + 33 + 2 + 2);
-        let many: Vec<String> = (0..300).chain(0..300).map(|nth| format!("sha256:{nth:064x}")).collect();
+        assert_eq!(
+            round(&json!([digest, digest, digest])).1,
+            "[\"\",\"\",\"\"]".len() + 33 + 2 + 2
+        );
+        let many: Vec<String> = (0..300)
+            .chain(0..300)
+            .map(|nth| format!("sha256:{nth:064x}"))
+            .collect();
         round(&json!(many));
         assert_eq!(round(&json!("2026-11-26T10:00:00Z")), (22, 7));
-        for odd in ["2026-11-26t10:00:00Z", "1969-12-31T23:59:59Z", "2026-02-30T10:00:00Z", "2200-11-26T10:00:00Z", "2026-11-26T10:00:60Z"]
-        {
+        for odd in [
+            "2026-11-26t10:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "2026-02-30T10:00:00Z",
+            "2200-11-26T10:00:00Z",
+            "2026-11-26T10:00:60Z",
+        ] {
             let (text, packed) = round(&json!(odd));
             assert_eq!(text, packed, "{odd}");
         }
@@ -232,8 +270,17 @@ mod tests {
     #[test]
     fn every_phrase_comes_back_and_none_hides_another() {
         for (nth, phrase) in PHRASES.iter().enumerate() {
-            assert!(phrase.starts_with('"') && nth + 1 < usize::from(AGAIN), "{phrase}");
-            assert!(!PHRASES.iter().take(nth).any(|earlier| phrase.starts_with(earlier)), "{phrase} comes after what it begins with");
+            assert!(
+                phrase.starts_with('"') && nth + 1 < usize::from(AGAIN),
+                "{phrase}"
+            );
+            assert!(
+                !PHRASES
+                    .iter()
+                    .take(nth)
+                    .any(|earlier| phrase.starts_with(earlier)),
+                "{phrase} comes after what it begins with"
+            );
         }
     }
 
@@ -244,8 +291,16 @@ mod tests {
             json!({"kind": if platform.is_some() { "Platform" } else { "Index" }, "platform": platform, "digest": digest, "state": "Attached",
                 "attachment": digest, "origin": "Made", "created": "2026-11-26T10:00:00Z", "content": digest})
         };
-        let targets: Vec<Value> =
-            [None, Some("linux/amd64"), Some("linux/arm64"), Some("linux/arm/v7"), Some("linux/s390x")].into_iter().map(target).collect();
+        let targets: Vec<Value> = [
+            None,
+            Some("linux/amd64"),
+            Some("linux/arm64"),
+            Some("linux/arm/v7"),
+            Some("linux/s390x"),
+        ]
+        .into_iter()
+        .map(target)
+        .collect();
         let condition = |kind: &str| {
             json!({"lastTransitionTime": "2026-11-26T10:00:00Z", "message": "5 of 5 targets have the attachment", "observedGeneration": 1,
                 "reason": "Attached", "status": "True", "type": kind})
@@ -255,9 +310,22 @@ mod tests {
             "observedGeneration": 1, "conditions": conditions, "targets": targets, "attached": "5/5",
         }))
         .unwrap();
-        let (text, packed) = (serde_json::to_vec(&status).unwrap(), Packed::of(&status).unwrap());
-        assert_eq!(packed.unpack::<crate::api::ImageAttachmentStatus>().unwrap(), status);
-        assert!(packed.0.len() * 4 < text.len(), "{} of {} bytes", packed.0.len(), text.len());
+        let (text, packed) = (
+            serde_json::to_vec(&status).unwrap(),
+            Packed::of(&status).unwrap(),
+        );
+        assert_eq!(
+            packed
+                .unpack::<crate::api::ImageAttachmentStatus>()
+                .unwrap(),
+            status
+        );
+        assert!(
+            packed.0.len() * 4 < text.len(),
+            "{} of {} bytes",
+            packed.0.len(),
+            text.len()
+        );
     }
 
     proptest! {

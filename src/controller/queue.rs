@@ -78,19 +78,36 @@ impl Queue {
             self.order.push_back(line.clone());
         }
         standing.push_back((self.number, Arc::clone(&name)));
-        self.waiting.insert(name, Place { line, number: self.number, since });
+        self.waiting.insert(
+            name,
+            Place {
+                line,
+                number: self.number,
+                since,
+            },
+        );
     }
 
     /// The next resource whose line may move on, with what `turn` gives for it. Its visit is under way until [`finished`](Self::finished).
     pub(super) fn take<T>(&mut self, mut turn: impl FnMut(&Line) -> Option<T>) -> Option<Taken<T>> {
         for _ in 0..self.order.len() {
             let line = self.order.pop_front()?;
-            let Some(standing) = self.lines.get_mut(&line) else { continue };
-            let is_here = |(number, name): &(u64, Arc<Name>)| self.waiting.get(name).is_some_and(|place| place.number == *number);
+            let Some(standing) = self.lines.get_mut(&line) else {
+                continue;
+            };
+            let is_here = |(number, name): &(u64, Arc<Name>)| {
+                self.waiting
+                    .get(name)
+                    .is_some_and(|place| place.number == *number)
+            };
             while standing.front().is_some_and(|first| !is_here(first)) {
                 standing.pop_front();
             }
-            let turn = if standing.is_empty() { None } else { turn(&line) };
+            let turn = if standing.is_empty() {
+                None
+            } else {
+                turn(&line)
+            };
             let taken = turn.and_then(|turn| Some((turn, standing.pop_front()?.1)));
             if standing.is_empty() {
                 self.lines.remove(&line);
@@ -101,7 +118,11 @@ impl Queue {
                 && let Some(place) = self.waiting.remove(&name)
             {
                 self.visited.insert(Arc::clone(&name), None);
-                return Some(Taken { name, turn, since: place.since });
+                return Some(Taken {
+                    name,
+                    turn,
+                    since: place.since,
+                });
             }
         }
         None
@@ -121,7 +142,10 @@ impl Queue {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -147,29 +171,56 @@ mod tests {
 
     /// Takes what `may` lets pass, until nothing more comes.
     fn taken(queue: &mut Queue, may: impl Fn(&Line) -> bool) -> Vec<String> {
-        std::iter::from_fn(|| queue.take(|line| may(line).then_some(()))).map(|taken| taken.name.to_string()).collect()
+        std::iter::from_fn(|| queue.take(|line| may(line).then_some(())))
+            .map(|taken| taken.name.to_string())
+            .collect()
     }
 
     #[test]
     fn a_line_moves_in_order_and_lines_take_turns() {
-        let lines = [("a1", routine("a")), ("a2", routine("a")), ("a3", routine("a")), ("b1", routine("b")), ("c1", express("a"))];
+        let lines = [
+            ("a1", routine("a")),
+            ("a2", routine("a")),
+            ("a3", routine("a")),
+            ("b1", routine("b")),
+            ("c1", express("a")),
+        ];
         let mut queue = queue(&lines);
-        assert_eq!(taken(&mut queue, |_| true), ["team/a1", "team/b1", "team/c1", "team/a2", "team/a3"]);
-        assert_eq!((queue.len(), queue.lines.len(), queue.order.len()), (0, 0, 0));
+        assert_eq!(
+            taken(&mut queue, |_| true),
+            ["team/a1", "team/b1", "team/c1", "team/a2", "team/a3"]
+        );
+        assert_eq!(
+            (queue.len(), queue.lines.len(), queue.order.len()),
+            (0, 0, 0)
+        );
     }
 
     #[test]
     fn a_line_that_may_not_move_holds_up_no_other() {
-        let mut queue =
-            queue(&[("a1", routine("dead")), ("a2", routine("dead")), ("b", routine("alive")), ("c", express("dead")), ("d", Line::Free)]);
-        assert_eq!(taken(&mut queue, |line| *line != routine("dead")), ["team/b", "team/c", "team/d"]);
+        let mut queue = queue(&[
+            ("a1", routine("dead")),
+            ("a2", routine("dead")),
+            ("b", routine("alive")),
+            ("c", express("dead")),
+            ("d", Line::Free),
+        ]);
+        assert_eq!(
+            taken(&mut queue, |line| *line != routine("dead")),
+            ["team/b", "team/c", "team/d"]
+        );
         assert_eq!(queue.len(), 2);
         assert_eq!(taken(&mut queue, |_| true), ["team/a1", "team/a2"]);
     }
 
     #[test]
     fn whoever_somebody_comes_to_wait_for_leaves_the_routine_and_does_not_go_back() {
-        let mut queue = queue(&[("a", routine("r")), ("b", routine("r")), ("b", express("r")), ("b", routine("r"))]);
+        let mut queue = queue(&[
+            ("a", routine("r")),
+            ("b", routine("r")),
+            ("b", express("r")),
+            ("b", routine("r")),
+        ]);
         assert_eq!(queue.len(), 2);
         assert_eq!(taken(&mut queue, |line| *line == express("r")), ["team/b"]);
         assert_eq!(taken(&mut queue, |_| true), ["team/a"]);
@@ -178,7 +229,13 @@ mod tests {
     #[test]
     fn one_whose_image_has_changed_waits_for_the_registry_that_it_names_now() {
         let mut queue = queue(&[("a", express("old")), ("a", express("new"))]);
-        assert_eq!((queue.len(), taken(&mut queue, |line| *line == express("old"))), (1, Vec::new()));
+        assert_eq!(
+            (
+                queue.len(),
+                taken(&mut queue, |line| *line == express("old"))
+            ),
+            (1, Vec::new())
+        );
         assert_eq!(taken(&mut queue, |_| true), ["team/a"]);
     }
 

@@ -48,10 +48,22 @@ impl Kind {
 }
 
 /// Watches both kinds in one namespace, or in all; the changes come out of what is returned.
-pub(super) fn watch(client: &Client, namespace: Option<&str>, shutdown: &CancellationToken) -> mpsc::UnboundedReceiver<Changed> {
+pub(super) fn watch(
+    client: &Client,
+    namespace: Option<&str>,
+    shutdown: &CancellationToken,
+) -> mpsc::UnboundedReceiver<Changed> {
     let (sender, changes) = mpsc::unbounded_channel();
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(follow(api::<Secret>(client, namespace), Kind::Secret, sender.clone())));
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(follow(api::<ConfigMap>(client, namespace), Kind::ConfigMap, sender)));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(follow(
+        api::<Secret>(client, namespace),
+        Kind::Secret,
+        sender.clone(),
+    )));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(follow(
+        api::<ConfigMap>(client, namespace),
+        Kind::ConfigMap,
+        sender,
+    )));
     changes
 }
 
@@ -59,23 +71,38 @@ fn api<K>(client: &Client, namespace: Option<&str>) -> Api<PartialObjectMeta<K>>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
 {
-    namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
+    namespace.map_or_else(
+        || Api::all(client.clone()),
+        |namespace| Api::namespaced(client.clone(), namespace),
+    )
 }
 
 /// Follows the objects of one kind until nobody listens.
-async fn follow<K>(api: Api<PartialObjectMeta<K>>, kind: Kind, sender: mpsc::UnboundedSender<Changed>)
-where
+async fn follow<K>(
+    api: Api<PartialObjectMeta<K>>,
+    kind: Kind,
+    sender: mpsc::UnboundedSender<Changed>,
+) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let mut told = false;
     let mut seen = Seen::default();
     loop {
-        let mut events = std::pin::pin!(watcher(api.clone(), watcher::Config::default().labels(SELECTOR)).default_backoff());
+        let mut events = std::pin::pin!(
+            watcher(api.clone(), watcher::Config::default().labels(SELECTOR)).default_backoff()
+        );
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
                     for (namespace, name) in seen.take_in(event) {
-                        if sender.send(Changed { kind, namespace, name }).is_err() {
+                        if sender
+                            .send(Changed {
+                                kind,
+                                namespace,
+                                name,
+                            })
+                            .is_err()
+                        {
                             return;
                         }
                     }
@@ -93,7 +120,9 @@ where
                     told = true;
                     break;
                 }
-                Err(error) => tracing::debug!(kind = kind.plural(), %error, "the watch failed; trying again"),
+                Err(error) => {
+                    tracing::debug!(kind = kind.plural(), %error, "the watch failed; trying again")
+                }
             }
         }
         tokio::time::sleep(REFUSED).await;
@@ -113,14 +142,24 @@ impl Seen {
     /// Takes in an event; answers with namespace and name of what has changed.
     fn take_in<K>(&mut self, event: watcher::Event<PartialObjectMeta<K>>) -> Vec<(String, String)> {
         let entry = |object: &PartialObjectMeta<K>| {
-            let key = (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default());
-            (key, object.metadata.resource_version.clone().unwrap_or_default())
+            let key = (
+                object.metadata.namespace.clone().unwrap_or_default(),
+                object.metadata.name.clone().unwrap_or_default(),
+            );
+            (
+                key,
+                object.metadata.resource_version.clone().unwrap_or_default(),
+            )
         };
         match event {
             watcher::Event::Apply(object) => {
                 let (key, version) = entry(&object);
                 let before = self.versions.insert(key.clone(), version.clone());
-                if before == Some(version) { Vec::new() } else { vec![key] }
+                if before == Some(version) {
+                    Vec::new()
+                } else {
+                    vec![key]
+                }
             }
             watcher::Event::Delete(object) => {
                 let (key, _) = entry(&object);
@@ -137,12 +176,19 @@ impl Seen {
                 Vec::new()
             }
             watcher::Event::InitDone => {
-                let before = std::mem::replace(&mut self.versions, std::mem::take(&mut self.listing));
+                let before =
+                    std::mem::replace(&mut self.versions, std::mem::take(&mut self.listing));
                 if !std::mem::replace(&mut self.listed, true) {
                     return Vec::new();
                 }
-                let gone = before.keys().filter(|key| !self.versions.contains_key(*key));
-                let changed = self.versions.iter().filter(|(key, version)| before.get(*key) != Some(*version)).map(|(key, _)| key);
+                let gone = before
+                    .keys()
+                    .filter(|key| !self.versions.contains_key(*key));
+                let changed = self
+                    .versions
+                    .iter()
+                    .filter(|(key, version)| before.get(*key) != Some(*version))
+                    .map(|(key, _)| key);
                 gone.chain(changed).cloned().collect()
             }
         }
@@ -162,18 +208,27 @@ mod tests {
             resource_version: Some(version.to_owned()),
             ..ObjectMeta::default()
         };
-        PartialObjectMeta { metadata, ..PartialObjectMeta::default() }
+        PartialObjectMeta {
+            metadata,
+            ..PartialObjectMeta::default()
+        }
     }
 
     fn names(mut changed: Vec<(String, String)>) -> Vec<String> {
         changed.sort();
-        changed.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect()
+        changed
+            .into_iter()
+            .map(|(namespace, name)| format!("{namespace}/{name}"))
+            .collect()
     }
 
     fn list(seen: &mut Seen, objects: &[(&str, &str)]) -> Vec<String> {
         assert!(seen.take_in::<Secret>(Event::Init).is_empty());
         for (name, version) in objects {
-            assert!(seen.take_in(Event::InitApply(object(name, version))).is_empty());
+            assert!(
+                seen.take_in(Event::InitApply(object(name, version)))
+                    .is_empty()
+            );
         }
         names(seen.take_in::<Secret>(Event::InitDone))
     }
@@ -182,7 +237,10 @@ mod tests {
     fn the_first_list_is_no_change_and_a_list_after_a_break_tells_what_changed_meanwhile() {
         let mut seen = Seen::default();
         assert!(list(&mut seen, &[("same", "1"), ("changed", "2"), ("gone", "3")]).is_empty());
-        assert_eq!(list(&mut seen, &[("same", "1"), ("changed", "4"), ("new", "5")]), ["team/changed", "team/gone", "team/new"]);
+        assert_eq!(
+            list(&mut seen, &[("same", "1"), ("changed", "4"), ("new", "5")]),
+            ["team/changed", "team/gone", "team/new"]
+        );
         assert!(list(&mut seen, &[("same", "1"), ("changed", "4"), ("new", "5")]).is_empty());
     }
 
@@ -191,8 +249,17 @@ mod tests {
         let mut seen = Seen::default();
         list(&mut seen, &[("login", "1")]);
         assert!(names(seen.take_in(Event::Apply(object("login", "1")))).is_empty());
-        assert_eq!(names(seen.take_in(Event::Apply(object("login", "2")))), ["team/login"]);
-        assert_eq!(names(seen.take_in(Event::Apply(object("labelled", "3")))), ["team/labelled"]);
-        assert_eq!(names(seen.take_in(Event::Delete(object("login", "4")))), ["team/login"]);
+        assert_eq!(
+            names(seen.take_in(Event::Apply(object("login", "2")))),
+            ["team/login"]
+        );
+        assert_eq!(
+            names(seen.take_in(Event::Apply(object("labelled", "3")))),
+            ["team/labelled"]
+        );
+        assert_eq!(
+            names(seen.take_in(Event::Delete(object("login", "4")))),
+            ["team/login"]
+        );
     }
 }

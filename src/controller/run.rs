@@ -52,7 +52,11 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let api_server = service::api_server(&config);
     // A second try of a write would leave without a look at the gate, so whoever writes tries again.
     config.default_retry = false;
-    let leadership = Arc::new(if options.leader_election.is_some() { Leadership::standby() } else { Leadership::alone() });
+    let leadership = Arc::new(if options.leader_election.is_some() {
+        Leadership::standby()
+    } else {
+        Leadership::alone()
+    });
     let metrics = Arc::new(Metrics::new(options.concurrent));
     let client = ClientBuilder::try_from(config.clone())
         .map_err(StartError::Client)?
@@ -70,16 +74,29 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let readiness = &probes.readiness;
     // What opens the gate cannot pass it, and what a replica says of itself need not.
     let free = Client::try_from(config.clone()).map_err(StartError::Client)?;
-    let definition = Arc::new(Definition::new(free.clone(), Arc::clone(readiness), shutdown.clone()));
+    let definition = Arc::new(Definition::new(
+        free.clone(),
+        Arc::clone(readiness),
+        shutdown.clone(),
+    ));
     let looking = Arc::clone(&definition);
     let told = scopes.clone();
     tokio::spawn(async move { looking.watch(&told).await });
     let election = match options.leader_election.clone() {
         None => None,
         Some(election) => {
-            let namespace = election.namespace.clone().unwrap_or(config.default_namespace);
+            let namespace = election
+                .namespace
+                .clone()
+                .unwrap_or(config.default_namespace);
             let leases = Api::namespaced(free, &namespace);
-            let election = Election::new(leases, election, Arc::clone(&leadership), Arc::clone(readiness), Arc::clone(&metrics));
+            let election = Election::new(
+                leases,
+                election,
+                Arc::clone(&leadership),
+                Arc::clone(readiness),
+                Arc::clone(&metrics),
+            );
             let (definition, shutdown) = (Arc::clone(&definition), shutdown.clone());
             Some(tokio::spawn(async move {
                 // Whoever cannot work leaves the Lease to a replica that can.
@@ -89,13 +106,18 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
     };
 
-    let registries =
-        registry::Options { observer: metrics.registries.clone(), write_gate: leadership.gate().clone(), ..options.registries.clone() };
+    let registries = registry::Options {
+        observer: metrics.registries.clone(),
+        write_gate: leadership.gate().clone(),
+        ..options.registries.clone()
+    };
     let registries = registries.without_server(api_server, &shutdown).await;
     let engine = Engine::new(Registries::new(registries), options.engine.clone());
     let gate = leadership.gate().clone();
     let patience = if election.is_some() { HANDOVER } else { DRAIN };
-    let context = Arc::new(Context::new(client, engine, options, metrics, leadership, definition));
+    let context = Arc::new(Context::new(
+        client, engine, options, metrics, leadership, definition,
+    ));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "affix started");
     let (mut stores, alarms) = (Stores::default(), Arc::new(Alarms::default()));
     let watches: Vec<_> = scopes
@@ -103,10 +125,24 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         .map(|scope| {
             let (store, writer) = reflector::store::<Stored>();
             stores.add(scope.as_deref(), store.clone());
-            watch(scope.as_deref(), store, writer, &context, &alarms, readiness, &shutdown)
+            watch(
+                scope.as_deref(),
+                store,
+                writer,
+                &context,
+                &alarms,
+                readiness,
+                &shutdown,
+            )
         })
         .collect();
-    let all = visit_all(context, stores, futures::stream::select_all(watches), alarms, shutdown.clone());
+    let all = visit_all(
+        context,
+        stores,
+        futures::stream::select_all(watches),
+        alarms,
+        shutdown.clone(),
+    );
     let drained = async {
         shutdown.cancelled().await;
         tokio::time::sleep(patience).await;
@@ -126,7 +162,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     if ended {
         tracing::info!("affix stopped");
     } else {
-        tracing::warn!("affix stopped with passes under way; they are taken up again by the next leader, or at the next start");
+        tracing::warn!(
+            "affix stopped with passes under way; they are taken up again by the next leader, or at the next start"
+        );
     }
     Ok(())
 }

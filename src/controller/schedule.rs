@@ -15,7 +15,12 @@ use super::queue::Line;
 
 /// When a process that begins looks at a resource at rest for the first time: somewhere within its interval, as `jitter` (0 to 1) says, so
 /// that ten thousand of them are not asked for at once, and not after what is due. `None`: now.
-pub(super) fn first_look(spec: &ImageAttachmentSpec, status: &ImageAttachmentStatus, now: Timestamp, jitter: f64) -> Option<Duration> {
+pub(super) fn first_look(
+    spec: &ImageAttachmentSpec,
+    status: &ImageAttachmentStatus,
+    now: Timestamp,
+    jitter: f64,
+) -> Option<Duration> {
     let due = engine::due_in(spec, status, now);
     let look = spec.interval().mul_f64(jitter.clamp(0.0, 1.0));
     Some(due.map_or(look, |due| due.min(look))).filter(|wait| !wait.is_zero())
@@ -50,21 +55,38 @@ impl Lanes {
     pub(super) fn new(concurrent: usize) -> Self {
         let lane = || {
             let concurrent = concurrent.max(1);
-            Lane { all: Arc::new(Semaphore::new(concurrent)), per_host: (concurrent / 4).max(4).min(concurrent), hosts: Mutex::default() }
+            Lane {
+                all: Arc::new(Semaphore::new(concurrent)),
+                per_host: (concurrent / 4).max(4).min(concurrent),
+                hosts: Mutex::default(),
+            }
         };
-        Self { routine: lane(), express: lane() }
+        Self {
+            routine: lane(),
+            express: lane(),
+        }
     }
 
     /// A turn for whoever is first in a line, if there is one now.
     pub(super) fn offer(&self, line: &Line) -> Option<Turn> {
         let (lane, host, routine) = match line {
-            Line::Free => return Some(Turn { routine: false, _host: None, _all: None }),
+            Line::Free => {
+                return Some(Turn {
+                    routine: false,
+                    _host: None,
+                    _all: None,
+                });
+            }
             Line::Express(host) => (&self.express, host, false),
             Line::Routine(host) => (&self.routine, host, true),
         };
         let host = lane.host(host).try_acquire_owned().ok()?;
         let all = Arc::clone(&lane.all).try_acquire_owned().ok()?;
-        Some(Turn { routine, _host: Some(host), _all: Some(all) })
+        Some(Turn {
+            routine,
+            _host: Some(host),
+            _all: Some(all),
+        })
     }
 
     /// Waits for a turn on `host` among what somebody waits for.
@@ -73,20 +95,32 @@ impl Lanes {
         // The share of the registry first: a pass that waits for its registry must not hold a turn of all.
         let host = lane.host(host).acquire_owned().await.ok();
         let all = Arc::clone(&lane.all).acquire_owned().await.ok();
-        Turn { routine: false, _host: host, _all: all }
+        Turn {
+            routine: false,
+            _host: host,
+            _all: all,
+        }
     }
 }
 
 impl Lane {
     fn host(&self, host: &str) -> Arc<Semaphore> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.retain(|_, semaphore| Arc::strong_count(semaphore) > 1 || semaphore.available_permits() < self.per_host);
-        hosts.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.per_host))).clone()
+        hosts.retain(|_, semaphore| {
+            Arc::strong_count(semaphore) > 1 || semaphore.available_permits() < self.per_host
+        });
+        hosts
+            .entry(host.to_owned())
+            .or_insert_with(|| Arc::new(Semaphore::new(self.per_host)))
+            .clone()
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
     use futures::FutureExt as _;
@@ -100,15 +134,34 @@ mod tests {
         });
         let spec: ImageAttachmentSpec = serde_json::from_value(spec).unwrap();
         let moved = |at: &str| -> ImageAttachmentStatus {
-            serde_json::from_value(json!({"superseded": [{"digest": "sha256:1", "movedAt": at, "state": "Pending"}]})).unwrap()
+            serde_json::from_value(
+                json!({"superseded": [{"digest": "sha256:1", "movedAt": at, "state": "Pending"}]}),
+            )
+            .unwrap()
         };
         let look = |status: &ImageAttachmentStatus, jitter| {
-            first_look(&spec, status, "2026-11-23T12:00:00Z".parse().unwrap(), jitter).map(|wait| wait.as_secs())
+            first_look(
+                &spec,
+                status,
+                "2026-11-23T12:00:00Z".parse().unwrap(),
+                jitter,
+            )
+            .map(|wait| wait.as_secs())
         };
-        assert_eq!([0.0, 0.25, 1.0].map(|jitter| look(&ImageAttachmentStatus::default(), jitter)), [None, Some(900), Some(3600)]);
+        assert_eq!(
+            [0.0, 0.25, 1.0].map(|jitter| look(&ImageAttachmentStatus::default(), jitter)),
+            [None, Some(900), Some(3600)]
+        );
         let settling = moved("2026-11-23T11:55:00Z");
-        assert_eq!([0.05, 1.0].map(|jitter| look(&settling, jitter)), [Some(180), Some(300)]);
-        assert_eq!(look(&moved("2026-11-23T11:00:00Z"), 1.0), None, "it has settled while nobody looked");
+        assert_eq!(
+            [0.05, 1.0].map(|jitter| look(&settling, jitter)),
+            [Some(180), Some(300)]
+        );
+        assert_eq!(
+            look(&moved("2026-11-23T11:00:00Z"), 1.0),
+            None,
+            "it has settled while nobody looked"
+        );
     }
 
     fn routine(host: &str) -> Line {
@@ -127,11 +180,18 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_waits_for_does_not_queue_behind_interval_checks_and_what_needs_no_turn_behind_nothing() {
+    fn what_somebody_waits_for_does_not_queue_behind_interval_checks_and_what_needs_no_turn_behind_nothing()
+     {
         let lanes = Lanes::new(4);
-        let held: Vec<Turn> = ["a", "b", "c", "d", "e"].iter().filter_map(|host| lanes.offer(&routine(host))).collect();
+        let held: Vec<Turn> = ["a", "b", "c", "d", "e"]
+            .iter()
+            .filter_map(|host| lanes.offer(&routine(host)))
+            .collect();
         assert_eq!(held.len(), 4);
-        let held: Vec<Turn> = ["a", "b", "c", "d", "e"].iter().filter_map(|host| lanes.offer(&Line::Express((*host).into()))).collect();
+        let held: Vec<Turn> = ["a", "b", "c", "d", "e"]
+            .iter()
+            .filter_map(|host| lanes.offer(&Line::Express((*host).into())))
+            .collect();
         assert_eq!(held.len(), 4);
         assert!(lanes.offer(&Line::Free).is_some());
     }
@@ -144,7 +204,10 @@ mod tests {
         let mut deletion = Box::pin(lanes.turn("a"));
         assert!(deletion.as_mut().now_or_never().is_none());
         held.pop();
-        assert!(lanes.offer(&express).is_none(), "the turn is the deletion's");
+        assert!(
+            lanes.offer(&express).is_none(),
+            "the turn is the deletion's"
+        );
         assert!(deletion.now_or_never().is_some());
     }
 }

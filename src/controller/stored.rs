@@ -13,7 +13,9 @@ use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Event;
 
-use crate::api::{ConditionType, ImageAttachment, ImageAttachmentSpec, ImageAttachmentStatus, Reason, TargetState};
+use crate::api::{
+    ConditionType, ImageAttachment, ImageAttachmentSpec, ImageAttachmentStatus, Reason, TargetState,
+};
 use crate::engine::Names;
 use crate::oci::Reference;
 
@@ -59,23 +61,42 @@ pub(super) struct Summary {
 pub(super) type Known = (ConditionType, Option<bool>, Reason);
 
 /// Every state of a target.
-pub(super) const STATES: [TargetState; 5] =
-    [TargetState::Attached, TargetState::Pending, TargetState::Planned, TargetState::Failed, TargetState::Skipped];
+pub(super) const STATES: [TargetState; 5] = [
+    TargetState::Attached,
+    TargetState::Pending,
+    TargetState::Planned,
+    TargetState::Failed,
+    TargetState::Skipped,
+];
 
 impl Stored {
     /// What is kept of an object.
     pub(super) fn of(object: DeserializeGuard<ImageAttachment>) -> Self {
         match object.0 {
-            Ok(ImageAttachment { metadata, spec, status }) => {
-                let content = Content::of(&spec, status.as_ref()).map_err(|error| error.to_string());
-                Self { metadata: trimmed(metadata), content }
+            Ok(ImageAttachment {
+                metadata,
+                spec,
+                status,
+            }) => {
+                let content =
+                    Content::of(&spec, status.as_ref()).map_err(|error| error.to_string());
+                Self {
+                    metadata: trimmed(metadata),
+                    content,
+                }
             }
-            Err(invalid) => Self { metadata: trimmed(invalid.metadata), content: Err(invalid.error) },
+            Err(invalid) => Self {
+                metadata: trimmed(invalid.metadata),
+                content: Err(invalid.error),
+            },
         }
     }
 
     /// The same of what a watch brings. What comes once more as it was, in a list after a break, shares what `known` has of it.
-    pub(super) fn event(event: Event<DeserializeGuard<ImageAttachment>>, known: &Store<Self>) -> Event<Self> {
+    pub(super) fn event(
+        event: Event<DeserializeGuard<ImageAttachment>>,
+        known: &Store<Self>,
+    ) -> Event<Self> {
         match event {
             Event::Apply(object) => Event::Apply(Self::of(object)),
             Event::Delete(object) => Event::Delete(Self::of(object)),
@@ -83,7 +104,12 @@ impl Stored {
             Event::InitApply(object) => {
                 let object = Self::of(object);
                 let same = |known: &Arc<Self>| known.metadata == object.metadata;
-                Event::InitApply(known.get(&object.name().key()).filter(same).map_or(object, |known| Self::clone(&known)))
+                Event::InitApply(
+                    known
+                        .get(&object.name().key())
+                        .filter(same)
+                        .map_or(object, |known| Self::clone(&known)),
+                )
             }
             Event::InitDone => Event::InitDone,
         }
@@ -91,7 +117,10 @@ impl Stored {
 
     /// What tells it from others.
     pub(super) fn name(&self) -> Name {
-        Name::new(self.metadata.namespace.as_deref(), self.metadata.name.as_deref().unwrap_or_default())
+        Name::new(
+            self.metadata.namespace.as_deref(),
+            self.metadata.name.as_deref().unwrap_or_default(),
+        )
     }
 
     /// The object, without what nobody reads.
@@ -99,9 +128,19 @@ impl Stored {
     /// # Errors
     /// Why it cannot be read.
     pub(super) fn object(&self) -> Result<ImageAttachment, Cow<'_, str>> {
-        let content = self.content.as_ref().map_err(|error| Cow::Borrowed(error.as_str()))?;
-        let (spec, status) = content.packed.unpack().map_err(|error| Cow::Owned(error.to_string()))?;
-        Ok(ImageAttachment { metadata: self.metadata.clone(), spec, status })
+        let content = self
+            .content
+            .as_ref()
+            .map_err(|error| Cow::Borrowed(error.as_str()))?;
+        let (spec, status) = content
+            .packed
+            .unpack()
+            .map_err(|error| Cow::Owned(error.to_string()))?;
+        Ok(ImageAttachment {
+            metadata: self.metadata.clone(),
+            spec,
+            status,
+        })
     }
 
     /// What is known without a look into it; `None` where it cannot be read.
@@ -112,7 +151,10 @@ impl Stored {
 
 impl Name {
     pub(super) fn new(namespace: Option<&str>, name: &str) -> Self {
-        Self { namespace: namespace.map(Into::into), name: name.into() }
+        Self {
+            namespace: namespace.map(Into::into),
+            name: name.into(),
+        }
     }
 
     pub(super) const fn namespace(&self) -> &Option<Box<str>> {
@@ -168,17 +210,29 @@ impl Resource for Stored {
 }
 
 impl Content {
-    fn of(spec: &ImageAttachmentSpec, status: Option<&ImageAttachmentStatus>) -> Result<Self, serde_json::Error> {
-        Ok(Self { packed: Packed::of(&(spec, status))?, summary: Summary::of(spec, status) })
+    fn of(
+        spec: &ImageAttachmentSpec,
+        status: Option<&ImageAttachmentStatus>,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            packed: Packed::of(&(spec, status))?,
+            summary: Summary::of(spec, status),
+        })
     }
 }
 
 impl Summary {
     fn of(spec: &ImageAttachmentSpec, status: Option<&ImageAttachmentStatus>) -> Self {
-        let image = status.and_then(|status| status.image.as_ref()).map(|image| &image.reference);
-        let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let image = status
+            .and_then(|status| status.image.as_ref())
+            .map(|image| &image.reference);
+        let conditions = status
+            .map(|status| status.conditions.as_slice())
+            .unwrap_or_default();
         let known = ConditionType::ALL.map(|kind| {
-            let condition = conditions.iter().find(|condition| condition.type_ == kind.as_str())?;
+            let condition = conditions
+                .iter()
+                .find(|condition| condition.type_ == kind.as_str())?;
             let status = match condition.status.as_str() {
                 "True" => Some(true),
                 "False" => Some(false),
@@ -190,14 +244,21 @@ impl Summary {
         let rows = status.iter().flat_map(|status| &status.targets);
         let mut targets = [0_u16; STATES.len()];
         for row in rows {
-            if let Some((_, count)) = STATES.iter().zip(&mut targets).find(|(state, _)| **state == row.state) {
+            if let Some((_, count)) = STATES
+                .iter()
+                .zip(&mut targets)
+                .find(|(state, _)| **state == row.state)
+            {
                 *count = count.saturating_add(1);
             }
         }
         Self {
-            repositories: [Some(&spec.image), image].map(|image| image?.parse().ok().as_ref().map(repository)),
+            repositories: [Some(&spec.image), image]
+                .map(|image| image?.parse().ok().as_ref().map(repository)),
             has_names: Names::of(spec) != Names::default(),
-            has_ready: conditions.iter().any(|condition| condition.type_ == ConditionType::Ready.as_str()),
+            has_ready: conditions
+                .iter()
+                .any(|condition| condition.type_ == ConditionType::Ready.as_str()),
             conditions: known,
             targets,
         }
@@ -216,7 +277,9 @@ impl Summary {
 
 /// Metadata without what nobody reads; others' annotations may hold the whole spec once more.
 fn trimmed(metadata: ObjectMeta) -> ObjectMeta {
-    let annotations = metadata.annotations.and_then(|mut annotations| annotations.remove_entry(REQUESTED_AT));
+    let annotations = metadata
+        .annotations
+        .and_then(|mut annotations| annotations.remove_entry(REQUESTED_AT));
     ObjectMeta {
         annotations: annotations.map(|asked| [asked].into()),
         creation_timestamp: metadata.creation_timestamp,
@@ -239,7 +302,11 @@ fn repository(reference: &Reference) -> u32 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use serde_json::json;
 
@@ -293,11 +360,22 @@ mod tests {
         let summary = stored.summary().unwrap();
         let speaks = |reference: &str| summary.may_speak_of(&reference.parse().unwrap());
         assert!(
-            speaks("r.example.com/team/app:v2") && speaks("r.example.com/team/old:v1") && !speaks("r.example.com/team/other:v1"),
+            speaks("r.example.com/team/app:v2")
+                && speaks("r.example.com/team/old:v1")
+                && !speaks("r.example.com/team/other:v1"),
             "{summary:?}"
         );
         assert!(summary.has_names() && summary.has_ready);
-        assert_eq!(summary.conditions, [Some((ConditionType::Ready, Some(true), Reason::Attached)), None, None, None, None]);
+        assert_eq!(
+            summary.conditions,
+            [
+                Some((ConditionType::Ready, Some(true), Reason::Attached)),
+                None,
+                None,
+                None,
+                None
+            ]
+        );
         assert_eq!(summary.targets, [1, 0, 0, 0, 1]);
     }
 
@@ -306,9 +384,18 @@ mod tests {
         let mut broken = resource();
         broken["spec"]["image"] = json!(7);
         let stored = Stored::of(guarded(&broken));
-        assert!(stored.object().unwrap_err().contains("Invalid type integer `7`"), "{stored:?}");
+        assert!(
+            stored
+                .object()
+                .unwrap_err()
+                .contains("Invalid type integer `7`"),
+            "{stored:?}"
+        );
         assert!(stored.summary().is_none());
-        assert_eq!(stored.meta().finalizers.as_deref(), Some(&["affix.dev/finalizer".to_owned()][..]));
+        assert_eq!(
+            stored.meta().finalizers.as_deref(),
+            Some(&["affix.dev/finalizer".to_owned()][..])
+        );
     }
 
     #[test]
@@ -325,8 +412,14 @@ mod tests {
         }
         let first = store.state().pop().unwrap();
         for (version, shares) in [("7", true), ("8", false)] {
-            let Event::InitApply(again) = Stored::event(list(version), &store) else { unreachable!("it is one of a list") };
-            assert_eq!(bytes(&first).shares_with(&bytes(&again)), shares, "{version}");
+            let Event::InitApply(again) = Stored::event(list(version), &store) else {
+                unreachable!("it is one of a list")
+            };
+            assert_eq!(
+                bytes(&first).shares_with(&bytes(&again)),
+                shares,
+                "{version}"
+            );
         }
     }
 }

@@ -31,7 +31,10 @@ impl Stores {
     }
 
     fn get(&self, name: &Name) -> Option<Arc<Stored>> {
-        self.0.get(name.namespace()).or_else(|| self.0.get(&None))?.get(&name.key())
+        self.0
+            .get(name.namespace())
+            .or_else(|| self.0.get(&None))?
+            .get(&name.key())
     }
 }
 

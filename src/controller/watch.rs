@@ -28,7 +28,10 @@ const PAGE: u32 = 100;
 
 /// What a process whose watch of a namespace, or of all, has not listed yet says that it waits for.
 pub(super) fn waited_for(namespace: Option<&str>) -> String {
-    namespace.map_or_else(|| "the list of imageattachments".to_owned(), |namespace| format!("the list of imageattachments in {namespace}"))
+    namespace.map_or_else(
+        || "the list of imageattachments".to_owned(),
+        |namespace| format!("the list of imageattachments in {namespace}"),
+    )
 }
 
 /// Watches one namespace, or all: its resources, and what they use.
@@ -50,7 +53,10 @@ pub(super) fn watch(
         selection = selection.labels(labels);
     }
     context.neighbours.add(store.clone());
-    context.metrics.resources.watch(store.clone(), Arc::clone(&context.leadership));
+    context
+        .metrics
+        .resources
+        .watch(store.clone(), Arc::clone(&context.leadership));
     let mut seen = Sight {
         scope: waited_for(namespace),
         context: Arc::clone(context),
@@ -65,12 +71,21 @@ pub(super) fn watch(
         .reflect(writer)
         .flat_map(move |event| stream::iter(seen.take_in(event)));
     let changes = rotation::watch(&context.client, namespace, shutdown);
-    let changes = stream::unfold(changes, |mut changes| async { Some((changes.recv().await?, changes)) });
+    let changes = stream::unfold(changes, |mut changes| async {
+        Some((changes.recv().await?, changes))
+    });
     let context = Arc::clone(context);
     let rotated = changes.flat_map(move |changed| {
         tracing::debug!(?changed, "what resources use has changed");
-        let users = store.state().into_iter().filter(|object| uses(&context, object, &changed));
-        stream::iter(users.map(|object| arrival(&object, true)).collect::<Vec<_>>())
+        let users = store
+            .state()
+            .into_iter()
+            .filter(|object| uses(&context, object, &changed));
+        stream::iter(
+            users
+                .map(|object| arrival(&object, true))
+                .collect::<Vec<_>>(),
+        )
     });
     stream::select(touched, rotated).boxed()
 }
@@ -89,9 +104,15 @@ impl Sight {
     /// What is to be visited now.
     fn take_in(&mut self, event: watcher::Result<Event<Stored>>) -> Vec<Arrival> {
         match event {
-            Ok(Event::Apply(object)) => self.saw(&object).map(|_| arrival(&object, true)).into_iter().collect(),
+            Ok(Event::Apply(object)) => self
+                .saw(&object)
+                .map(|_| arrival(&object, true))
+                .into_iter()
+                .collect(),
             Ok(Event::InitApply(object)) => {
-                let arrived = self.saw(&object).map(|seen| arrival(&object, seen == Seen::Changed));
+                let arrived = self
+                    .saw(&object)
+                    .map(|seen| arrival(&object, seen == Seen::Changed));
                 self.listed.extend(arrived);
                 Vec::new()
             }
@@ -103,7 +124,9 @@ impl Sight {
             Ok(Event::Init) => Vec::new(),
             Ok(Event::Delete(object)) => {
                 self.alarms.cancel(&object.name());
-                self.context.objects.forget(&object.uid().unwrap_or_default());
+                self.context
+                    .objects
+                    .forget(&object.uid().unwrap_or_default());
                 Vec::new()
             }
             Err(error) => {
@@ -117,8 +140,12 @@ impl Sight {
 
     /// Whether it is new, or has changed in what a visit depends on.
     fn saw(&self, object: &Stored) -> Option<Seen> {
-        let (uid, version) = (object.uid().unwrap_or_default(), object.meta().resource_version.as_deref());
-        Some(self.context.objects.saw(&uid, version, interesting(object))).filter(|seen| *seen != Seen::Same)
+        let (uid, version) = (
+            object.uid().unwrap_or_default(),
+            object.meta().resource_version.as_deref(),
+        );
+        Some(self.context.objects.saw(&uid, version, interesting(object)))
+            .filter(|seen| *seen != Seen::Same)
     }
 }
 

@@ -24,14 +24,25 @@ pub trait Claims: Send + Sync {
     fn claim(&self, subject: &Digest, attachment: &Digest) -> impl Future<Output = Claim> + Send;
 
     /// The same for a plan: nothing is handed over.
-    fn would_claim(&self, subject: &Digest, attachment: &Digest) -> impl Future<Output = Claim> + Send;
+    fn would_claim(
+        &self,
+        subject: &Digest,
+        attachment: &Digest,
+    ) -> impl Future<Output = Claim> + Send;
 }
 
 /// Whether a status has the attachment as a target's own.
 #[must_use]
 pub fn lists(status: &ImageAttachmentStatus, subject: &Digest, attachment: &Digest) -> bool {
-    let is = |text: &str, digest: &Digest| text.parse::<Digest>().is_ok_and(|parsed| parsed == *digest);
-    status.targets.iter().any(|row| is(&row.digest, subject) && row.attachment.as_deref().is_some_and(|text| is(text, attachment)))
+    let is =
+        |text: &str, digest: &Digest| text.parse::<Digest>().is_ok_and(|parsed| parsed == *digest);
+    status.targets.iter().any(|row| {
+        is(&row.digest, subject)
+            && row
+                .attachment
+                .as_deref()
+                .is_some_and(|text| is(text, attachment))
+    })
 }
 
 /// Nobody else wants anything: where no other resources are known.

@@ -45,12 +45,25 @@ pub struct Deleted {
 ///
 /// # Errors
 /// `InvalidReference` and `SecretNotFound`, with the field, the value and the way out.
-pub fn deletion(spec: &ImageAttachmentSpec, status: Option<&ImageAttachmentStatus>, sources: &Sources) -> Result<Deletion, Problem> {
+pub fn deletion(
+    spec: &ImageAttachmentSpec,
+    status: Option<&ImageAttachmentStatus>,
+    sources: &Sources,
+) -> Result<Deletion, Problem> {
     let reference = parse_reference(&spec.image)?;
     let made = Memory::of(status, 0, &reference).made();
     // Where nothing was made, a Secret that is gone holds up nobody.
-    let access = if made.is_empty() { Access::default() } else { access(spec, sources)? };
-    Ok(Deletion { reference, access, made, timeout: spec.timeout() })
+    let access = if made.is_empty() {
+        Access::default()
+    } else {
+        access(spec, sources)?
+    };
+    Ok(Deletion {
+        reference,
+        access,
+        made,
+        timeout: spec.timeout(),
+    })
 }
 
 impl Deletion {
@@ -68,25 +81,51 @@ impl Engine {
             return Deleted::default();
         }
         let deadline = Instant::now() + self.options.bounded(deletion.timeout);
-        let Deletion { reference, access, .. } = deletion;
-        let session = match self.registries().open(&reference.host, &reference.repository, access.clone()) {
-            Ok(session) => session.until(deadline),
-            Err(error) => return Deleted { failed: Some(error.into()), ..Deleted::default() },
-        };
+        let Deletion {
+            reference, access, ..
+        } = deletion;
+        let session =
+            match self
+                .registries()
+                .open(&reference.host, &reference.repository, access.clone())
+            {
+                Ok(session) => session.until(deadline),
+                Err(error) => {
+                    return Deleted {
+                        failed: Some(error.into()),
+                        ..Deleted::default()
+                    };
+                }
+            };
         let on = |subject: &Digest| Descriptor::plain("", subject.clone(), 0);
-        let made = deletion.made.iter().flat_map(|(subject, made)| made.iter().map(move |attachment| (on(subject), attachment.clone())));
+        let made = deletion.made.iter().flat_map(|(subject, made)| {
+            made.iter()
+                .map(move |attachment| (on(subject), attachment.clone()))
+        });
         let mut deleted = Deleted::default();
         for removal in remove::remove_all(&session, made.collect(), claims, deadline).await {
             match removal.left {
                 None => deleted.gone += 1,
-                Some(left) if left.reason.as_deref() == Some(Reason::StillInUse.as_str()) => deleted.kept += 1,
+                Some(left) if left.reason.as_deref() == Some(Reason::StillInUse.as_str()) => {
+                    deleted.kept += 1
+                }
                 Some(left) => {
-                    let reason = left.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::Progressing);
+                    let reason = left
+                        .reason
+                        .as_deref()
+                        .and_then(|reason| reason.parse().ok())
+                        .unwrap_or(Reason::Progressing);
                     let problem = Problem::new(reason, left.message.unwrap_or_default());
-                    deleted.failed.get_or_insert(Failure { problem, retry_after: removal.retry_after });
+                    deleted.failed.get_or_insert(Failure {
+                        problem,
+                        retry_after: removal.retry_after,
+                    });
                 }
             }
         }
-        Deleted { requests: session.requests(), ..deleted }
+        Deleted {
+            requests: session.requests(),
+            ..deleted
+        }
     }
 }

@@ -20,13 +20,20 @@ use super::rows;
 
 impl Pass<'_> {
     /// What could be taken away, as leftovers of the reason `Planned`.
-    pub(super) fn found(&self, mut outcome: Outcome, mut table: Vec<TargetStatus>, targets: &[Target]) -> Outcome {
+    pub(super) fn found(
+        &self,
+        mut outcome: Outcome,
+        mut table: Vec<TargetStatus>,
+        targets: &[Target],
+    ) -> Outcome {
         let mut leftovers = Vec::new();
         for target in targets {
             let observed = &target.observed;
             self.warn_of_many(&mut outcome, &observed.subject, &target.extent);
             if let Err(problem) = &observed.listing {
-                rows::set(&mut table, target.row, |row| rows::fail(row, &problem.clone().into()));
+                rows::set(&mut table, target.row, |row| {
+                    rows::fail(row, &problem.clone().into())
+                });
                 continue;
             }
             let equal = equal(observed);
@@ -34,10 +41,13 @@ impl Pass<'_> {
                 [] => row.message = Some("no equal one is there".to_owned()),
                 [first, more @ ..] => {
                     rows::attached(row, first, false, &target.content);
-                    row.message = (!more.is_empty()).then(|| format!("{} equal ones are there", equal.len()));
+                    row.message =
+                        (!more.is_empty()).then(|| format!("{} equal ones are there", equal.len()));
                 }
             });
-            let planned = |digest: &Digest| remove::leftover(&observed.subject.digest, digest, Reason::Planned, None);
+            let planned = |digest: &Digest| {
+                remove::leftover(&observed.subject.digest, digest, Reason::Planned, None)
+            };
             leftovers.extend(equal.iter().map(|existing| planned(&existing.digest)));
         }
         outcome.verdict = verdict(&table, Reason::Planned, || match leftovers.len() {
@@ -58,15 +68,25 @@ impl Engine {
     pub async fn detach(&self, request: &Request, found: Outcome) -> Outcome {
         let deadline = Instant::now() + self.options.bounded(request.timeout);
         let reference = &request.intent.reference;
-        let session = match self.registries().open(&reference.host, &reference.repository, request.access.clone()) {
+        let session = match self.registries().open(
+            &reference.host,
+            &reference.repository,
+            request.access.clone(),
+        ) {
             Ok(session) => session.until(deadline),
-            Err(error) => return Outcome { verdict: Verdict::failed(&error.into()), ..found },
+            Err(error) => {
+                return Outcome {
+                    verdict: Verdict::failed(&error.into()),
+                    ..found
+                };
+            }
         };
-        let equal = found
-            .leftovers
-            .iter()
-            .flatten()
-            .filter_map(|leftover| Some((Descriptor::plain("", leftover.subject.parse().ok()?, 0), leftover.attachment.parse().ok()?)));
+        let equal = found.leftovers.iter().flatten().filter_map(|leftover| {
+            Some((
+                Descriptor::plain("", leftover.subject.parse().ok()?, 0),
+                leftover.attachment.parse().ok()?,
+            ))
+        });
         let removals = remove::remove_all(&session, equal.collect(), &NoClaims, deadline).await;
         let count = removals.len();
         let mut subjects: BTreeMap<Digest, Cleared> = BTreeMap::new();
@@ -86,9 +106,20 @@ impl Engine {
             }
             leftovers.extend(done.left);
         }
-        let verdict = verdict(&table, Reason::Removed, || format!("{count} attachment{} removed", if count == 1 { "" } else { "s" }));
+        let verdict = verdict(&table, Reason::Removed, || {
+            format!(
+                "{count} attachment{} removed",
+                if count == 1 { "" } else { "s" }
+            )
+        });
         let requests = found.requests + session.requests();
-        Outcome { rows: Some(table), leftovers: Some(leftovers), verdict, requests, ..found }
+        Outcome {
+            rows: Some(table),
+            leftovers: Some(leftovers),
+            verdict,
+            requests,
+            ..found
+        }
     }
 }
 
@@ -102,9 +133,14 @@ struct Cleared {
 impl Cleared {
     fn tell(&self, row: &mut TargetStatus) {
         let failed = self.left.first();
-        let reason = failed.and_then(|left| left.reason.as_deref()?.parse().ok()).unwrap_or(Reason::RegistryUnavailable);
+        let reason = failed
+            .and_then(|left| left.reason.as_deref()?.parse().ok())
+            .unwrap_or(Reason::RegistryUnavailable);
         if let Some(left) = failed {
-            rows::fail(row, &Failure::new(reason, left.message.as_deref().unwrap_or_default()));
+            rows::fail(
+                row,
+                &Failure::new(reason, left.message.as_deref().unwrap_or_default()),
+            );
             return;
         }
         row.state = TargetState::Pending;
@@ -118,10 +154,26 @@ fn verdict(table: &[TargetStatus], reason: Reason, otherwise: impl FnOnce() -> S
     let failed = table.iter().find(|row| row.state == TargetState::Failed);
     let (reason, message) = match failed {
         Some(row) => {
-            let reason = row.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::RegistryUnavailable);
-            (reason, format!("{}: {}", rows::name(row), row.message.as_deref().unwrap_or_default()))
+            let reason = row
+                .reason
+                .as_deref()
+                .and_then(|reason| reason.parse().ok())
+                .unwrap_or(Reason::RegistryUnavailable);
+            (
+                reason,
+                format!(
+                    "{}: {}",
+                    rows::name(row),
+                    row.message.as_deref().unwrap_or_default()
+                ),
+            )
         }
         None => (reason, otherwise()),
     };
-    Verdict { ready: false, reason, message, retry_after: None }
+    Verdict {
+        ready: false,
+        reason,
+        message,
+        retry_after: None,
+    }
 }

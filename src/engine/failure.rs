@@ -19,19 +19,28 @@ impl Failure {
     /// A failure of `reason` with a message.
     #[must_use]
     pub fn new(reason: Reason, message: impl std::fmt::Display) -> Self {
-        Self { problem: Problem::new(reason, message), retry_after: None }
+        Self {
+            problem: Problem::new(reason, message),
+            retry_after: None,
+        }
     }
 }
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Self { problem, retry_after: None }
+        Self {
+            problem,
+            retry_after: None,
+        }
     }
 }
 
 impl From<RegistryError> for Failure {
     fn from(error: RegistryError) -> Self {
-        Self { problem: Problem::new(reason(error.kind()), &error), retry_after: error.retry_after() }
+        Self {
+            problem: Problem::new(reason(error.kind()), &error),
+            retry_after: error.retry_after(),
+        }
     }
 }
 

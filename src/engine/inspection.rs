@@ -20,16 +20,25 @@ impl Inspection {
     pub(super) fn check(&mut self, content: &TargetContent, target: &Entry) -> Result<(), Problem> {
         let digest = &target.subject.digest;
         for (layer, bytes) in content.layers.iter().zip(&content.blobs) {
-            let named = self.0.entry(layer.digest.clone()).or_insert_with(|| named_subjects(bytes));
+            let named = self
+                .0
+                .entry(layer.digest.clone())
+                .or_insert_with(|| named_subjects(bytes));
             if !named.excludes(digest) {
                 continue;
             }
-            let Named::Digests(named) = named else { continue };
+            let Named::Digests(named) = named else {
+                continue;
+            };
             let mut names: Vec<String> = named.iter().take(MOST).map(ToString::to_string).collect();
             if named.len() > MOST {
                 names.push(format!("{} more", named.len() - MOST));
             }
-            let title = layer.annotations.get(annotation::TITLE).map(String::as_str).unwrap_or_default();
+            let title = layer
+                .annotations
+                .get(annotation::TITLE)
+                .map(String::as_str)
+                .unwrap_or_default();
             let platform = target.platform().unwrap_or_else(|| "index".to_owned());
             return Err(Problem::new(
                 Reason::SubjectMismatch,

@@ -9,7 +9,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::api::{Reason, Scope, SupportedMode};
-use crate::attachment::{EntryKind, Image, Listed, MOST_CANDIDATES, Observed, condensed, is_found, proven, to_fetch};
+use crate::attachment::{
+    EntryKind, Image, Listed, MOST_CANDIDATES, Observed, condensed, is_found, proven, to_fetch,
+};
 use crate::oci::{ArtifactType, Descriptor, Digest, ImageManifest, Manifest};
 use crate::registry::{ErrorKind, Listing, ListingSource, Locator, RegistryError};
 
@@ -52,7 +54,9 @@ pub(super) struct Extent {
 pub(super) struct Ahead(Mutex<HashMap<Digest, AbortOnDropHandle<Result<Listing, RegistryError>>>>);
 
 impl Ahead {
-    fn listings(&self) -> MutexGuard<'_, HashMap<Digest, AbortOnDropHandle<Result<Listing, RegistryError>>>> {
+    fn listings(
+        &self,
+    ) -> MutexGuard<'_, HashMap<Digest, AbortOnDropHandle<Result<Listing, RegistryError>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -78,47 +82,88 @@ impl Pass<'_> {
         join_all(wanted.into_iter().map(|(row, subject, wanted)| async move {
             let known = self.request.memory.known(&subject.digest);
             let ours = made.get(&subject.digest).cloned().unwrap_or_default();
-            let mut observed = Observed { subject, wanted, listing: Ok(Vec::new()), fetched: BTreeMap::new(), known, ours };
+            let mut observed = Observed {
+                subject,
+                wanted,
+                listing: Ok(Vec::new()),
+                fetched: BTreeMap::new(),
+                known,
+                ours,
+            };
             let mut retry_after = None;
-            let found = match self.in_time(self.list(&mut observed)).await.and_then(std::convert::identity) {
+            let found = match self
+                .in_time(self.list(&mut observed))
+                .await
+                .and_then(std::convert::identity)
+            {
                 Ok(found) => found,
                 Err(failure) => {
                     retry_after = failure.retry_after;
                     observed.listing = Err(failure.problem);
-                    Found { source: ListingSource::Api, unlisted: Unlisted::default(), extent: Extent::default() }
+                    Found {
+                        source: ListingSource::Api,
+                        unlisted: Unlisted::default(),
+                        extent: Extent::default(),
+                    }
                 }
             };
             let content = hash(&observed.wanted);
-            Target { observed, source: found.source, row, content, unlisted: found.unlisted, extent: found.extent, retry_after }
+            Target {
+                observed,
+                source: found.source,
+                row,
+                content,
+                unlisted: found.unlisted,
+                extent: found.extent,
+                retry_after,
+            }
         }))
         .await
     }
 
     async fn list(&self, observed: &mut Observed) -> Result<Found, Failure> {
         // What this resource made earlier may be of another type: then the filter would hide it.
-        let hides = observed.ours.iter().any(|ours| observed.known.attachment.as_ref() != Some(ours))
-            || (!observed.ours.is_empty() && observed.known.content.as_ref() != Some(&hash(&observed.wanted)));
+        let hides = observed
+            .ours
+            .iter()
+            .any(|ours| observed.known.attachment.as_ref() != Some(ours))
+            || (!observed.ours.is_empty()
+                && observed.known.content.as_ref() != Some(&hash(&observed.wanted)));
         let subject = &observed.subject.digest;
         let listing = match self.ahead.take(subject).await {
             Some(listing) => listing?,
             None => self.session.referrers(subject, self.filter(hides)).await?,
         };
-        let mut extent = Extent { referrers: listing.total, filtered: listing.filtered, unread: 0 };
+        let mut extent = Extent {
+            referrers: listing.total,
+            filtered: listing.filtered,
+            unread: 0,
+        };
         let mut entries = listing.entries;
         let unlisted = match &observed.wanted {
-            Listed::Signature { .. } => self.verify_signatures(observed, &mut entries, listing.source).await?,
+            Listed::Signature { .. } => {
+                self.verify_signatures(observed, &mut entries, listing.source)
+                    .await?
+            }
             Listed::Content { .. } => {
-                extent.unread = self.read_open(observed, &mut entries, listing.source).await?;
+                extent.unread = self
+                    .read_open(observed, &mut entries, listing.source)
+                    .await?;
                 Unlisted::default()
             }
         };
         observed.listing = Ok(entries);
-        Ok(Found { source: listing.source, unlisted, extent })
+        Ok(Found {
+            source: listing.source,
+            unlisted,
+            extent,
+        })
     }
 
     /// The type that a listing is asked for. A limit on referrers is judged on the whole.
     fn filter(&self, hides: bool) -> Option<&ArtifactType> {
-        (!hides && self.engine.options.most_referrers.is_none()).then(|| self.request.intent.desired.artifact_type())
+        (!hides && self.engine.options.most_referrers.is_none())
+            .then(|| self.request.intent.desired.artifact_type())
     }
 
     /// Begins to list the root beside its own fetch, where its digest is given and the listing shows besides whether there is an API.
@@ -133,9 +178,18 @@ impl Pass<'_> {
 
     /// Begins to list the targets of an image while the key that they are to be signed with is being opened.
     pub(super) fn list_targets_ahead(&self, image: &Image) {
-        let Ok((chosen, _)) = self.request.intent.selection.choose(image) else { return };
-        let targets = chosen.iter().filter(|chosen| chosen.skip.is_none() && !matches!(chosen.entry.kind, EntryKind::Unreadable(_)));
-        self.list_ahead(targets.map(|chosen| &chosen.entry.subject.digest).take(self.engine.options.most_targets), false);
+        let Ok((chosen, _)) = self.request.intent.selection.choose(image) else {
+            return;
+        };
+        let targets = chosen.iter().filter(|chosen| {
+            chosen.skip.is_none() && !matches!(chosen.entry.kind, EntryKind::Unreadable(_))
+        });
+        self.list_ahead(
+            targets
+                .map(|chosen| &chosen.entry.subject.digest)
+                .take(self.engine.options.most_targets),
+            false,
+        );
     }
 
     /// Only of subjects on which this resource has made nothing: what the others' listings are asked for depends on what is wanted.
@@ -143,7 +197,11 @@ impl Pass<'_> {
         let made = self.request.memory.made();
         let mut ahead = self.ahead.listings();
         for subject in subjects.filter(|subject| !made.contains_key(subject)) {
-            let (session, asked, filter) = (self.session.clone(), subject.clone(), self.filter(false).cloned());
+            let (session, asked, filter) = (
+                self.session.clone(),
+                subject.clone(),
+                self.filter(false).cloned(),
+            );
             ahead.entry(subject.clone()).or_insert_with(|| {
                 let listing = async move {
                     match first {
@@ -158,13 +216,33 @@ impl Pass<'_> {
 
     /// Reads the manifests that the listing leaves open, as many as allowed, and leaves out entries whose manifest is gone. Answers
     /// with how many were not read.
-    async fn read_open(&self, observed: &mut Observed, entries: &mut Vec<Descriptor>, source: ListingSource) -> Result<usize, Failure> {
-        let Listed::Content { content, mark } = &observed.wanted else { return Ok(0) };
+    async fn read_open(
+        &self,
+        observed: &mut Observed,
+        entries: &mut Vec<Descriptor>,
+        source: ListingSource,
+    ) -> Result<usize, Failure> {
+        let Listed::Content { content, mark } = &observed.wanted else {
+            return Ok(0);
+        };
         let mut open = to_fetch(content, mark.as_ref(), &observed.subject, entries);
         let candidates = open.len();
         open.truncate(MOST_CANDIDATES);
-        let kept = observed.ours.iter().chain(&observed.known.attachment).cloned().collect();
-        *entries = condensed(content, mark.as_ref(), &observed.subject, &open, &kept, self.now, std::mem::take(entries));
+        let kept = observed
+            .ours
+            .iter()
+            .chain(&observed.known.attachment)
+            .cloned()
+            .collect();
+        *entries = condensed(
+            content,
+            mark.as_ref(),
+            &observed.subject,
+            &open,
+            &kept,
+            self.now,
+            std::mem::take(entries),
+        );
         let mut gone = Vec::new();
         for (descriptor, manifest) in self.read(&open).await? {
             match manifest {
@@ -177,7 +255,10 @@ impl Pass<'_> {
         if source == ListingSource::FallbackTag {
             let listed = proven(content, &observed.subject, entries);
             let heads =
-                join_all(listed.iter().cloned().map(|digest| async move { self.session.head(&Locator::Digest(digest)).await })).await;
+                join_all(listed.iter().cloned().map(|digest| async move {
+                    self.session.head(&Locator::Digest(digest)).await
+                }))
+                .await;
             for (digest, head) in listed.into_iter().zip(heads) {
                 match head {
                     Ok(_) => {}
@@ -202,8 +283,15 @@ impl Pass<'_> {
     }
 
     /// Reads candidates; one that is listed and gone is `None`, one that is no image manifest is left out.
-    pub(super) async fn read(&self, open: &[Descriptor]) -> Result<Vec<(Descriptor, Option<ImageManifest>)>, Failure> {
-        let answers = observe::manifests(self.session, open.iter().map(|descriptor| &descriptor.digest)).await;
+    pub(super) async fn read(
+        &self,
+        open: &[Descriptor],
+    ) -> Result<Vec<(Descriptor, Option<ImageManifest>)>, Failure> {
+        let answers = observe::manifests(
+            self.session,
+            open.iter().map(|descriptor| &descriptor.digest),
+        )
+        .await;
         let mut read = Vec::new();
         for (descriptor, answer) in open.iter().zip(answers) {
             match answer {
@@ -211,7 +299,9 @@ impl Pass<'_> {
                     Manifest::Image(manifest) => read.push((descriptor.clone(), Some(manifest))),
                     Manifest::Index(_) => {}
                 },
-                Err(error) if error.kind() == ErrorKind::NotFound => read.push((descriptor.clone(), None)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    read.push((descriptor.clone(), None))
+                }
                 Err(error) if error.kind() == ErrorKind::UnsupportedMediaType => {}
                 Err(error) => return Err(error.into()),
             }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{
-    ConditionType, ImageAttachmentStatus, ImageStatus, Leftover, Origin, Reason, Superseded, TargetKind, TargetState, TargetStatus,
-    find_condition,
+    ConditionType, ImageAttachmentStatus, ImageStatus, Leftover, Origin, Reason, Superseded,
+    TargetKind, TargetState, TargetStatus, find_condition,
 };
 use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{Created, Desired, Entry, EntryKind, FutureMark, Intent, Known};
@@ -43,12 +43,28 @@ impl Memory {
     /// forgotten: the same digests there may be somebody else's copies, and what is on them is not this resource's to remove. The
     /// moves of another tag are forgotten too: a reference that was edited has not moved.
     #[must_use]
-    pub fn of(status: Option<&ImageAttachmentStatus>, generation: i64, reference: &Reference) -> Self {
-        let of_another = |image: &ImageStatus| image.reference.parse::<Reference>().is_ok_and(|seen| seen.name() != reference.name());
-        let Some(status) = status.filter(|status| !status.image.as_ref().is_some_and(of_another)) else {
-            return Self { generation, ..Self::default() };
+    pub fn of(
+        status: Option<&ImageAttachmentStatus>,
+        generation: i64,
+        reference: &Reference,
+    ) -> Self {
+        let of_another = |image: &ImageStatus| {
+            image
+                .reference
+                .parse::<Reference>()
+                .is_ok_and(|seen| seen.name() != reference.name())
         };
-        let image: Option<Digest> = status.image.as_ref().and_then(|image| image.digest.parse().ok());
+        let Some(status) = status.filter(|status| !status.image.as_ref().is_some_and(of_another))
+        else {
+            return Self {
+                generation,
+                ..Self::default()
+            };
+        };
+        let image: Option<Digest> = status
+            .image
+            .as_ref()
+            .and_then(|image| image.digest.parse().ok());
         let tag = status.image.as_ref().and_then(|image| image.tag.as_deref());
         let same_tag = tag.is_some() && tag == reference.followed().map(Tag::as_str);
         Self {
@@ -56,10 +72,15 @@ impl Memory {
             image,
             rows: status.targets.clone(),
             leftovers: status.leftovers.clone(),
-            superseded: if same_tag { status.superseded.clone() } else { Vec::new() },
+            superseded: if same_tag {
+                status.superseded.clone()
+            } else {
+                Vec::new()
+            },
             generation,
             current: status.observed_generation == generation,
-            ready: find_condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True"),
+            ready: find_condition(&status.conditions, ConditionType::Ready)
+                .is_some_and(|ready| ready.status == "True"),
             resolved: find_condition(&status.conditions, ConditionType::Resolved)
                 .map(|resolved| resolved.message.clone())
                 .unwrap_or_default(),
@@ -69,11 +90,19 @@ impl Memory {
     /// What is known of one subject.
     #[must_use]
     pub fn known(&self, subject: &Digest) -> Known {
-        let Some(row) = self.row(subject) else { return Known::default() };
+        let Some(row) = self.row(subject) else {
+            return Known::default();
+        };
         Known {
-            content: row.content.as_ref().and_then(|content| content.parse().ok()),
+            content: row
+                .content
+                .as_ref()
+                .and_then(|content| content.parse().ok()),
             created: row.created.as_ref().map(|created| Created::at(created.0)),
-            attachment: row.attachment.as_ref().and_then(|attachment| attachment.parse().ok()),
+            attachment: row
+                .attachment
+                .as_ref()
+                .and_then(|attachment| attachment.parse().ok()),
             made: row.origin == Some(Origin::Made),
             superseded: row.superseded_for == Some(self.generation),
         }
@@ -96,9 +125,15 @@ impl Memory {
     #[must_use]
     pub fn made(&self) -> BTreeMap<Digest, BTreeSet<Digest>> {
         let mut made: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
-        let rows =
-            self.rows.iter().filter(|row| row.origin == Some(Origin::Made)).filter_map(|row| Some((&row.digest, row.attachment.as_ref()?)));
-        let leftovers = self.leftovers.iter().map(|leftover| (&leftover.subject, &leftover.attachment));
+        let rows = self
+            .rows
+            .iter()
+            .filter(|row| row.origin == Some(Origin::Made))
+            .filter_map(|row| Some((&row.digest, row.attachment.as_ref()?)));
+        let leftovers = self
+            .leftovers
+            .iter()
+            .map(|leftover| (&leftover.subject, &leftover.attachment));
         for (subject, attachment) in rows.chain(leftovers) {
             if let (Ok(subject), Ok(attachment)) = (subject.parse(), attachment.parse()) {
                 made.entry(subject).or_default().insert(attachment);
@@ -110,8 +145,15 @@ impl Memory {
     /// Whether the last pass did all that was to be done.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        let reasons = self.leftovers.iter().map(|leftover| leftover.reason.as_deref().and_then(|reason| reason.parse().ok()));
-        let waiting = reasons.into_iter().any(|reason| reason.is_none_or(Reason::is_hurried));
+        let reasons = self.leftovers.iter().map(|leftover| {
+            leftover
+                .reason
+                .as_deref()
+                .and_then(|reason| reason.parse().ok())
+        });
+        let waiting = reasons
+            .into_iter()
+            .any(|reason| reason.is_none_or(Reason::is_hurried));
         self.current && self.ready && self.image.is_some() && !waiting
     }
 
@@ -143,10 +185,16 @@ impl Memory {
     /// Whether every move that has settled is done, and every digest that the spec names is known.
     fn moves_are_done(&self, wanted: &Supersession, now: Timestamp) -> bool {
         let known = |digest: &Digest| {
-            self.followed.as_ref() == Some(digest) || self.superseded.iter().any(|left| left.digest == digest.to_string())
+            self.followed.as_ref() == Some(digest)
+                || self
+                    .superseded
+                    .iter()
+                    .any(|left| left.digest == digest.to_string())
         };
         wanted.previous.iter().all(known)
-            && self.superseded.iter().all(|left| supersession::is_done(left) || !supersession::is_settled(left, wanted.settle, now))
+            && self.superseded.iter().all(|left| {
+                supersession::is_done(left) || !supersession::is_settled(left, wanted.settle, now)
+            })
     }
 }
 
@@ -154,7 +202,10 @@ impl Memory {
 fn has_what_is_wanted(desired: &Desired, row: &TargetStatus) -> bool {
     match desired {
         Desired::Content { content, .. } => entry(row).is_some_and(|entry| {
-            let wanted = content.for_target(&entry).ok().map(|content| content.hash().to_string());
+            let wanted = content
+                .for_target(&entry)
+                .ok()
+                .map(|content| content.hash().to_string());
             wanted.is_some() && wanted == row.content
         }),
         Desired::WhenSuperseded(_) => true,
@@ -167,9 +218,16 @@ fn has_what_is_wanted(desired: &Desired, row: &TargetStatus) -> bool {
 fn entry(row: &TargetStatus) -> Option<Entry> {
     let kind = match row.kind {
         TargetKind::Index => EntryKind::Index,
-        TargetKind::Platform => {
-            EntryKind::Platform(row.platform.iter().chain(&row.other_platforms).filter_map(|text| text.parse().ok()).collect())
-        }
+        TargetKind::Platform => EntryKind::Platform(
+            row.platform
+                .iter()
+                .chain(&row.other_platforms)
+                .filter_map(|text| text.parse().ok())
+                .collect(),
+        ),
     };
-    Some(Entry { subject: Descriptor::plain("", row.digest.parse().ok()?, 0), kind })
+    Some(Entry {
+        subject: Descriptor::plain("", row.digest.parse().ok()?, 0),
+        kind,
+    })
 }

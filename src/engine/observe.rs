@@ -8,7 +8,9 @@ use futures::future::join_all;
 
 use crate::api::Reason;
 use crate::attachment::{Image, ImageError, Problem};
-use crate::oci::{Descriptor, Digest, ImageIndex, ImageManifest, Manifest, Platform, Reference, media_type};
+use crate::oci::{
+    Descriptor, Digest, ImageIndex, ImageManifest, Manifest, Platform, Reference, media_type,
+};
 use crate::registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Session};
 
 use super::failure::Failure;
@@ -23,17 +25,31 @@ pub(super) struct Resolved {
 }
 
 /// Resolves a reference once; the whole pass uses this answer.
-pub(super) async fn resolve(session: &Session, reference: &Reference, limits: &Limits) -> Result<Resolved, Failure> {
-    let locator = Locator::of(reference)
-        .ok_or_else(|| Failure::new(Reason::InvalidReference, format_args!("{reference} names neither a tag nor a digest")))?;
+pub(super) async fn resolve(
+    session: &Session,
+    reference: &Reference,
+    limits: &Limits,
+) -> Result<Resolved, Failure> {
+    let locator = Locator::of(reference).ok_or_else(|| {
+        Failure::new(
+            Reason::InvalidReference,
+            format_args!("{reference} names neither a tag nor a digest"),
+        )
+    })?;
     let fetched = session.manifest(&locator).await?;
     let root = fetched.descriptor();
     let (nested, config_platform) = match &fetched.manifest {
         Manifest::Index(index) => (walk(session, index, limits).await?, None),
         Manifest::Image(image) => (BTreeMap::new(), platform_of(session, image, limits).await?),
     };
-    let image =
-        Image::lay_out(&root, &fetched.manifest, &nested, config_platform, limits.index_entries).map_err(|error| unusable(&error))?;
+    let image = Image::lay_out(
+        &root,
+        &fetched.manifest,
+        &nested,
+        config_platform,
+        limits.index_entries,
+    )
+    .map_err(|error| unusable(&error))?;
     Ok(Resolved { root, image })
 }
 
@@ -52,7 +68,11 @@ pub(super) type Nested = BTreeMap<Digest, Result<ImageIndex, Problem>>;
 ///
 /// # Errors
 /// When the indexes together have more entries than an image may have: then no more of them are held.
-pub(super) async fn walk(session: &Session, index: &ImageIndex, limits: &Limits) -> Result<Nested, Failure> {
+pub(super) async fn walk(
+    session: &Session,
+    index: &ImageIndex,
+    limits: &Limits,
+) -> Result<Nested, Failure> {
     const SIDE_BY_SIDE: usize = 8;
     let mut seen = Nested::new();
     let mut entries = index.manifests.len();
@@ -65,14 +85,19 @@ pub(super) async fn walk(session: &Session, index: &ImageIndex, limits: &Limits)
             break;
         }
         let fetches = wave.into_iter().map(|descriptor| async move {
-            let answer = session.manifest(&Locator::Digest(descriptor.digest.clone())).await;
+            let answer = session
+                .manifest(&Locator::Digest(descriptor.digest.clone()))
+                .await;
             (descriptor.digest, answer)
         });
         let mut answers = pin!(futures::stream::iter(fetches).buffered(SIDE_BY_SIDE));
         let mut next = Vec::new();
         while let Some((digest, answer)) = answers.next().await {
             let index = match answer {
-                Ok(Fetched { manifest: Manifest::Index(index), .. }) => {
+                Ok(Fetched {
+                    manifest: Manifest::Index(index),
+                    ..
+                }) => {
                     entries += index.manifests.len();
                     if entries > limits.index_entries {
                         return Err(unusable(&ImageError::TooManyEntries(limits.index_entries)));
@@ -80,27 +105,48 @@ pub(super) async fn walk(session: &Session, index: &ImageIndex, limits: &Limits)
                     next.extend(Image::nested_in(&index).cloned());
                     Ok(index)
                 }
-                Ok(_) => Err(Problem::new(Reason::UnsupportedMediaType, "the entry is listed as an index and is none")),
+                Ok(_) => Err(Problem::new(
+                    Reason::UnsupportedMediaType,
+                    "the entry is listed as an index and is none",
+                )),
                 Err(error) => Err(Failure::from(error).problem),
             };
             seen.insert(digest, index);
         }
         wave = next;
     }
-    let too_deep = || Problem::new(Reason::LimitExceeded, format_args!("indexes are nested deeper than {} levels", limits.depth));
+    let too_deep = || {
+        Problem::new(
+            Reason::LimitExceeded,
+            format_args!("indexes are nested deeper than {} levels", limits.depth),
+        )
+    };
     for descriptor in wave {
-        seen.entry(descriptor.digest).or_insert_with(|| Err(too_deep()));
+        seen.entry(descriptor.digest)
+            .or_insert_with(|| Err(too_deep()));
     }
     Ok(seen)
 }
 
 /// Several manifests side by side, in the order of `digests`.
-pub(super) async fn manifests(session: &Session, digests: impl Iterator<Item = &Digest>) -> Vec<Result<Fetched, RegistryError>> {
-    join_all(digests.cloned().map(|digest| async move { session.manifest(&Locator::Digest(digest)).await })).await
+pub(super) async fn manifests(
+    session: &Session,
+    digests: impl Iterator<Item = &Digest>,
+) -> Vec<Result<Fetched, RegistryError>> {
+    join_all(
+        digests
+            .cloned()
+            .map(|digest| async move { session.manifest(&Locator::Digest(digest)).await }),
+    )
+    .await
 }
 
 /// The platform of a single manifest stands in its config; a config of another kind has none.
-async fn platform_of(session: &Session, image: &ImageManifest, limits: &Limits) -> Result<Option<Platform>, Failure> {
+async fn platform_of(
+    session: &Session,
+    image: &ImageManifest,
+    limits: &Limits,
+) -> Result<Option<Platform>, Failure> {
     if !media_type::is_image_config(&image.config.media_type) {
         return Ok(None);
     }

@@ -8,7 +8,9 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
-use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Scope, Superseded, TargetState, TargetStatus};
+use crate::api::{
+    ImageStatus, Leftover, OnConflict, Reason, Scope, Superseded, TargetState, TargetStatus,
+};
 use crate::attachment::{Desired, Intent, Problem};
 use crate::oci::Descriptor;
 use crate::registry::{Access, Locator, Registries, Session};
@@ -106,13 +108,19 @@ pub struct EngineOptions {
 impl EngineOptions {
     /// How long a pass may take whose resource asks for `timeout`.
     pub(super) fn bounded(&self, timeout: Duration) -> Duration {
-        self.longest_pass.map_or(timeout, |longest| longest.min(timeout))
+        self.longest_pass
+            .map_or(timeout, |longest| longest.min(timeout))
     }
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { most_targets: 100, warn_referrers: 40, most_referrers: None, longest_pass: None }
+        Self {
+            most_targets: 100,
+            warn_referrers: 40,
+            most_referrers: None,
+            longest_pass: None,
+        }
     }
 }
 
@@ -128,7 +136,11 @@ impl Engine {
     /// An engine over the process's registries.
     #[must_use]
     pub fn new(registries: Registries, options: EngineOptions) -> Self {
-        Self { registries, signers: Arc::default(), options }
+        Self {
+            registries,
+            signers: Arc::default(),
+            options,
+        }
     }
 
     /// The registries that the engine works with.
@@ -138,19 +150,46 @@ impl Engine {
     }
 
     /// One pass. Every failure is in the outcome; the pass ends within the request's time-out, but for what `journal` takes.
-    pub async fn run(&self, request: &Request, journal: &impl Journal, claims: &impl Claims, now: Timestamp) -> Outcome {
+    pub async fn run(
+        &self,
+        request: &Request,
+        journal: &impl Journal,
+        claims: &impl Claims,
+        now: Timestamp,
+    ) -> Outcome {
         let deadline = Instant::now() + self.options.bounded(request.timeout);
         let reference = &request.intent.reference;
-        let session = match self.registries.open(&reference.host, &reference.repository, request.access.clone()) {
+        let session = match self.registries.open(
+            &reference.host,
+            &reference.repository,
+            request.access.clone(),
+        ) {
             Ok(session) => session.until(deadline).routine(request.routine),
             Err(error) => return Outcome::failed(&error.into()),
         };
         let end = OnceLock::new();
         let ahead = Ahead::default();
-        let pass = Pass { engine: self, request, session: &session, signer: None, signatures_end: &end, ahead: &ahead, deadline, now };
+        let pass = Pass {
+            engine: self,
+            request,
+            session: &session,
+            signer: None,
+            signatures_end: &end,
+            ahead: &ahead,
+            deadline,
+            now,
+        };
         let span = tracing::debug_span!("pass", image = %reference);
-        let outcome = pass.run(journal, claims).instrument(span).await.unwrap_or_else(|failure| Outcome::failed(&failure));
-        Outcome { requests: session.requests(), signatures_end: end.into_inner(), ..outcome }
+        let outcome = pass
+            .run(journal, claims)
+            .instrument(span)
+            .await
+            .unwrap_or_else(|failure| Outcome::failed(&failure));
+        Outcome {
+            requests: session.requests(),
+            signatures_end: end.into_inner(),
+            ..outcome
+        }
     }
 }
 
@@ -175,7 +214,10 @@ impl Pass<'_> {
         match self.rest().await? {
             Some(outcome) => Ok(outcome),
             // Boxed, since the whole pass is in it: a future that is handed on is copied from stack to stack.
-            None => self.telling_of_tag(Box::pin(self.work(journal, claims))).await,
+            None => {
+                self.telling_of_tag(Box::pin(self.work(journal, claims)))
+                    .await
+            }
         }
     }
 
@@ -188,7 +230,11 @@ impl Pass<'_> {
         // The empty blob is needed by every attachment, so it is asked for beside the image.
         let check_empty = async {
             match request.mode {
-                Mode::Attach => self.session.has_blob(&Descriptor::empty().digest).await.unwrap_or(false),
+                Mode::Attach => self
+                    .session
+                    .has_blob(&Descriptor::empty().digest)
+                    .await
+                    .unwrap_or(false),
                 Mode::Plan | Mode::Detach => true,
             }
         };
@@ -200,7 +246,10 @@ impl Pass<'_> {
             }
             resolved
         };
-        let (found, key) = tokio::join!(self.in_time(async { tokio::join!(resolve, check_empty) }), self.open_key());
+        let (found, key) = tokio::join!(
+            self.in_time(async { tokio::join!(resolve, check_empty) }),
+            self.open_key()
+        );
         let (resolved, empty_is_there) = found?;
         let signer = key.as_ref().map(|key| key.as_ref().map(|signer| &**signer));
         let pass = Pass { signer, ..*self };
@@ -210,8 +259,14 @@ impl Pass<'_> {
                 "spec.endOfLife.whenSuperseded: its marks carry dates that only the status of a cluster's resource knows: give the digest in \
                  spec.image and the date in spec.endOfLife.date",
             )),
-            Desired::WhenSuperseded(wanted) => pass.supersede(wanted, &resolved?, empty_is_there, journal, claims).await,
-            Desired::Content { .. } | Desired::Signature { .. } => pass.attach(&resolved?, empty_is_there, journal, claims).await,
+            Desired::WhenSuperseded(wanted) => {
+                pass.supersede(wanted, &resolved?, empty_is_there, journal, claims)
+                    .await
+            }
+            Desired::Content { .. } | Desired::Signature { .. } => {
+                pass.attach(&resolved?, empty_is_there, journal, claims)
+                    .await
+            }
         }
     }
 
@@ -227,13 +282,24 @@ impl Pass<'_> {
             Some(Ok(signer)) => Some(signer),
             Some(Err(_)) => return Ok(None),
         };
-        if !request.memory.is_settled(&request.intent, signer.as_deref(), self.now) {
+        if !request
+            .memory
+            .is_settled(&request.intent, signer.as_deref(), self.now)
+        {
             return Ok(None);
         }
-        let Some(mut notes) = self.in_time(self.look()).await?? else { return Ok(None) };
-        let news = notes.iter().filter_map(|said| news(request, said)).collect();
+        let Some(mut notes) = self.in_time(self.look()).await?? else {
+            return Ok(None);
+        };
+        let news = notes
+            .iter()
+            .filter_map(|said| news(request, said))
+            .collect();
         notes.extend(signer.as_deref().and_then(end_of_signatures));
-        Ok(Some(Outcome { notes: news, ..Outcome::unchanged(notes) }))
+        Ok(Some(Outcome {
+            notes: news,
+            ..Outcome::unchanged(notes)
+        }))
     }
 
     /// The signer of a resource that signs, or why there is none.
@@ -247,7 +313,10 @@ impl Pass<'_> {
         }
         Some(match opened {
             Ok(opened) => opened.map_err(|error| key.problem(&error)),
-            Err(_) => Err(Problem::new(Reason::Progressing, "the key is not open yet: keys are opened one after the other")),
+            Err(_) => Err(Problem::new(
+                Reason::Progressing,
+                "the key is not open yet: keys are opened one after the other",
+            )),
         })
     }
 
@@ -274,13 +343,18 @@ impl Pass<'_> {
 
     /// Bounds work by the pass's deadline.
     pub(super) async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
-        timeout_at(self.deadline, work).await.map_err(|_| self.timed_out())
+        timeout_at(self.deadline, work)
+            .await
+            .map_err(|_| self.timed_out())
     }
 
     /// A pass that time has cut short. What it did stays, and a registry that is slow now may not be so later: whichever of the two
     /// limits it was, it is tried again.
     pub(super) fn timed_out(&self) -> Failure {
-        let (asked, allowed) = (self.request.timeout, self.engine.options.bounded(self.request.timeout));
+        let (asked, allowed) = (
+            self.request.timeout,
+            self.engine.options.bounded(self.request.timeout),
+        );
         let (host, asked_seconds) = (&self.request.intent.reference.host, asked.as_secs_f64());
         let message = if allowed < asked {
             format!(
@@ -298,7 +372,12 @@ impl Pass<'_> {
 /// How many requests are likely to go side by side once the image is known: a listing for each target, and one about the empty blob.
 fn likely_wave(request: &Request) -> usize {
     let selection = &request.intent.selection;
-    let known = request.memory.rows.iter().filter(|row| row.state != TargetState::Skipped).count();
+    let known = request
+        .memory
+        .rows
+        .iter()
+        .filter(|row| row.state != TargetState::Skipped)
+        .count();
     let targets = match (known, selection.scope, &selection.platforms) {
         (0, Scope::Index, _) => 1,
         (0, _, Some(platforms)) => 1 + platforms.len(),

@@ -6,7 +6,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::{ImageAttachmentStatus, Leftover, Origin, Reason, TargetState, TargetStatus, cut_message};
+use crate::api::{
+    ImageAttachmentStatus, Leftover, Origin, Reason, TargetState, TargetStatus, cut_message,
+};
 use crate::attachment::{Entry, TargetPlan};
 use crate::oci::{Descriptor, Digest};
 use crate::registry::{Deletion, FallbackChange, ListingSource, Session};
@@ -44,26 +46,41 @@ pub(super) fn unwanted<'a>(
     plans: impl Iterator<Item = ((&'a Descriptor, usize), &'a TargetPlan)>,
     entries: &[Entry],
 ) -> Unwanted {
-    let mut unwanted = Unwanted { remove: Vec::new(), unlisted: Vec::new(), kept: Vec::new() };
-    let settled: Vec<(&Descriptor, &TargetPlan, Option<&TargetStatus>)> =
-        plans.map(|((subject, row), plan)| (subject, plan, table.get(row))).collect();
+    let mut unwanted = Unwanted {
+        remove: Vec::new(),
+        unlisted: Vec::new(),
+        kept: Vec::new(),
+    };
+    let settled: Vec<(&Descriptor, &TargetPlan, Option<&TargetStatus>)> = plans
+        .map(|((subject, row), plan)| (subject, plan, table.get(row)))
+        .collect();
     for (subject, made) in memory.made() {
         let Some(entry) = entries.iter().find(|entry| entry.subject.digest == subject) else {
             // A row that stayed although its image could not be read accounts for its attachment itself.
             let made = made.iter().filter(|attachment| !is_in(table, attachment));
-            unwanted.kept.extend(made.map(|attachment| leftover(&subject, attachment, Reason::TagMoved, None)));
+            unwanted.kept.extend(
+                made.map(|attachment| leftover(&subject, attachment, Reason::TagMoved, None)),
+            );
             continue;
         };
-        let target = settled.iter().find(|(descriptor, ..)| descriptor.digest == subject);
+        let target = settled
+            .iter()
+            .find(|(descriptor, ..)| descriptor.digest == subject);
         for attachment in made {
             match target {
                 Some((_, plan, Some(row))) => {
-                    let stays = row.origin == Some(Origin::Made) && row.attachment.as_deref() == Some(attachment.to_string().as_str());
+                    let stays = row.origin == Some(Origin::Made)
+                        && row.attachment.as_deref() == Some(attachment.to_string().as_str());
                     if stays {
                         continue;
                     }
                     if row.state != TargetState::Attached {
-                        unwanted.kept.push(leftover(&subject, &attachment, Reason::Progressing, None));
+                        unwanted.kept.push(leftover(
+                            &subject,
+                            &attachment,
+                            Reason::Progressing,
+                            None,
+                        ));
                     } else if plan.remove.contains(&attachment) {
                         unwanted.remove.push((entry.subject.clone(), attachment));
                     } else {
@@ -71,10 +88,15 @@ pub(super) fn unwanted<'a>(
                     }
                 }
                 // No target any more: it goes once all others are settled.
-                _ if table.iter().all(|row| matches!(row.state, TargetState::Attached | TargetState::Skipped)) => {
+                _ if table.iter().all(|row| {
+                    matches!(row.state, TargetState::Attached | TargetState::Skipped)
+                }) =>
+                {
                     unwanted.remove.push((entry.subject.clone(), attachment));
                 }
-                _ => unwanted.kept.push(leftover(&subject, &attachment, Reason::Progressing, None)),
+                _ => unwanted
+                    .kept
+                    .push(leftover(&subject, &attachment, Reason::Progressing, None)),
             }
         }
     }
@@ -84,19 +106,38 @@ pub(super) fn unwanted<'a>(
 /// Whether a row names the attachment as made by this resource.
 fn is_in(table: &[TargetStatus], attachment: &Digest) -> bool {
     let text = attachment.to_string();
-    table.iter().any(|row| row.origin == Some(Origin::Made) && row.attachment.as_ref() == Some(&text))
+    table
+        .iter()
+        .any(|row| row.origin == Some(Origin::Made) && row.attachment.as_ref() == Some(&text))
 }
 
 /// Whatever happens in a pass, nothing that this resource made is forgotten: what neither the rows nor `gone` account for
 /// joins the leftovers, as status has it where it does. Only what is bounded by contract goes: see [`bound`].
-pub(super) fn remember(memory: &Memory, table: &[TargetStatus], leftovers: &mut Vec<Leftover>, gone: &[Digest]) {
+pub(super) fn remember(
+    memory: &Memory,
+    table: &[TargetStatus],
+    leftovers: &mut Vec<Leftover>,
+    gone: &[Digest],
+) {
     for (subject, made) in memory.made() {
-        for attachment in made.into_iter().filter(|attachment| !gone.contains(attachment)) {
+        for attachment in made
+            .into_iter()
+            .filter(|attachment| !gone.contains(attachment))
+        {
             let text = attachment.to_string();
-            let known = is_in(table, &attachment) || leftovers.iter().any(|leftover| leftover.attachment == text);
+            let known = is_in(table, &attachment)
+                || leftovers.iter().any(|leftover| leftover.attachment == text);
             if !known {
-                let before = memory.leftovers.iter().find(|before| before.attachment == text).cloned();
-                leftovers.push(before.unwrap_or_else(|| leftover(&subject, &attachment, Reason::Progressing, None)));
+                let before = memory
+                    .leftovers
+                    .iter()
+                    .find(|before| before.attachment == text)
+                    .cloned();
+                leftovers.push(
+                    before.unwrap_or_else(|| {
+                        leftover(&subject, &attachment, Reason::Progressing, None)
+                    }),
+                );
             }
         }
     }
@@ -106,13 +147,22 @@ pub(super) fn remember(memory: &Memory, table: &[TargetStatus], leftovers: &mut 
 /// Orders leftovers by age and forgets the oldest beyond what status takes: of images that the tag has left first, since nothing
 /// there is to be removed.
 fn bound(memory: &Memory, leftovers: &mut Vec<Leftover>) {
-    let is_resting = |leftover: &Leftover| leftover.reason.as_deref() == Some(Reason::TagMoved.as_str());
-    leftovers
-        .sort_by_key(|leftover| memory.leftovers.iter().position(|before| before.attachment == leftover.attachment).unwrap_or(usize::MAX));
+    let is_resting =
+        |leftover: &Leftover| leftover.reason.as_deref() == Some(Reason::TagMoved.as_str());
+    leftovers.sort_by_key(|leftover| {
+        memory
+            .leftovers
+            .iter()
+            .position(|before| before.attachment == leftover.attachment)
+            .unwrap_or(usize::MAX)
+    });
     let mut subjects = BTreeSet::new();
     let mut kept: Vec<Leftover> = Vec::new();
     for leftover in leftovers.drain(..).rev() {
-        if is_resting(&leftover) && subjects.len() >= MOST_SUBJECTS && !subjects.contains(&leftover.subject) {
+        if is_resting(&leftover)
+            && subjects.len() >= MOST_SUBJECTS
+            && !subjects.contains(&leftover.subject)
+        {
             continue;
         }
         if is_resting(&leftover) {
@@ -127,8 +177,18 @@ fn bound(memory: &Memory, leftovers: &mut Vec<Leftover>) {
     leftovers.extend(kept.into_iter().rev());
 }
 
-pub(super) fn leftover(subject: &Digest, attachment: &Digest, reason: Reason, message: Option<String>) -> Leftover {
-    Leftover { subject: subject.to_string(), attachment: attachment.to_string(), reason: Some(reason.as_str().to_owned()), message }
+pub(super) fn leftover(
+    subject: &Digest,
+    attachment: &Digest,
+    reason: Reason,
+    message: Option<String>,
+) -> Leftover {
+    Leftover {
+        subject: subject.to_string(),
+        attachment: attachment.to_string(),
+        reason: Some(reason.as_str().to_owned()),
+        message,
+    }
 }
 
 /// What became of an attachment that was to go.
@@ -148,15 +208,32 @@ pub(super) struct Removal {
 
 impl Removal {
     fn of(subject: &Digest, attachment: &Digest, left: Option<Leftover>) -> Self {
-        Self { subject: subject.clone(), attachment: attachment.clone(), left, note: None, retry_after: None }
+        Self {
+            subject: subject.clone(),
+            attachment: attachment.clone(),
+            left,
+            note: None,
+            retry_after: None,
+        }
     }
 
     /// A removal that failed.
     fn failed(subject: &Digest, attachment: &Digest, failure: &Failure) -> Self {
-        let (reason, message) = (failure.problem.reason, cut_message(&failure.problem.message));
+        let (reason, message) = (
+            failure.problem.reason,
+            cut_message(&failure.problem.message),
+        );
         let left = leftover(subject, attachment, reason, Some(message.clone()));
-        let note = Some(Note { severity: Severity::Warning, reason, message });
-        Self { note, retry_after: failure.retry_after, ..Self::of(subject, attachment, Some(left)) }
+        let note = Some(Note {
+            severity: Severity::Warning,
+            reason,
+            message,
+        });
+        Self {
+            note,
+            retry_after: failure.retry_after,
+            ..Self::of(subject, attachment, Some(left))
+        }
     }
 }
 
@@ -170,19 +247,32 @@ pub(super) async fn remove_all(
 ) -> Vec<Removal> {
     let mut subjects: BTreeMap<Digest, (Descriptor, Vec<Digest>)> = BTreeMap::new();
     for (subject, attachment) in unwanted {
-        subjects.entry(subject.digest.clone()).or_insert_with(|| (subject, Vec::new())).1.push(attachment);
+        subjects
+            .entry(subject.digest.clone())
+            .or_insert_with(|| (subject, Vec::new()))
+            .1
+            .push(attachment);
     }
     let work = subjects.values().map(|(subject, attachments)| async move {
         let mut removals = Vec::new();
         for attachment in attachments {
             // A future is polled once whatever the time is.
             let removal = match deadline > Instant::now() {
-                true => timeout_at(deadline, remove(session, subject, attachment, claims)).await.ok(),
+                true => timeout_at(deadline, remove(session, subject, attachment, claims))
+                    .await
+                    .ok(),
                 false => None,
             };
             removals.push(removal.unwrap_or_else(|| {
-                let message = format_args!("spec.timeout was over before {attachment} was removed from {}", subject.digest);
-                Removal::failed(&subject.digest, attachment, &Failure::new(Reason::RegistryUnavailable, message))
+                let message = format_args!(
+                    "spec.timeout was over before {attachment} was removed from {}",
+                    subject.digest
+                );
+                Removal::failed(
+                    &subject.digest,
+                    attachment,
+                    &Failure::new(Reason::RegistryUnavailable, message),
+                )
             }));
         }
         removals
@@ -192,16 +282,29 @@ pub(super) async fn remove_all(
 
 /// Takes one attachment away, unless somebody else wants it. On a fallback tag the entry goes first, since a tag that lists what is gone
 /// cannot be verified by notation nor written by anybody.
-async fn remove(session: &Session, subject: &Descriptor, attachment: &Digest, claims: &impl Claims) -> Removal {
+async fn remove(
+    session: &Session,
+    subject: &Descriptor,
+    attachment: &Digest,
+    claims: &impl Claims,
+) -> Removal {
     let on = &subject.digest;
-    let stays = |reason, message| Removal::of(on, attachment, Some(leftover(on, attachment, reason, message)));
+    let stays = |reason, message| {
+        Removal::of(
+            on,
+            attachment,
+            Some(leftover(on, attachment, reason, message)),
+        )
+    };
     match claims.claim(on, attachment).await {
         Claim::Nobody => {}
         Claim::HandedOver => return Removal::of(on, attachment, None),
         Claim::Elsewhere => return stays(Reason::StillInUse, None),
         Claim::Unknown(why) => {
             tracing::warn!(%attachment, subject = %on, why, "not removed yet: who else wants it cannot be told");
-            let message = format!("{attachment} is not removed from {on} yet: whether another resource wants it cannot be told");
+            let message = format!(
+                "{attachment} is not removed from {on} yet: whether another resource wants it cannot be told"
+            );
             return stays(Reason::Progressing, Some(message));
         }
     }
@@ -209,7 +312,11 @@ async fn remove(session: &Session, subject: &Descriptor, attachment: &Digest, cl
         Ok(how) => {
             let message = format!("removed {attachment} from {on}{how}");
             Removal {
-                note: Some(Note { severity: Severity::Normal, reason: Reason::Removed, message }),
+                note: Some(Note {
+                    severity: Severity::Normal,
+                    reason: Reason::Removed,
+                    message,
+                }),
                 ..Removal::of(on, attachment, None)
             }
         }
@@ -217,23 +324,33 @@ async fn remove(session: &Session, subject: &Descriptor, attachment: &Digest, cl
     }
 }
 
-async fn take_away(session: &Session, subject: &Descriptor, attachment: &Digest) -> Result<&'static str, Failure> {
+async fn take_away(
+    session: &Session,
+    subject: &Descriptor,
+    attachment: &Digest,
+) -> Result<&'static str, Failure> {
     let source = match session.referrers_mode() {
         Some(source) => source,
         None => session.referrers(&subject.digest, None).await?.source,
     };
     if source == ListingSource::FallbackTag {
-        let change = FallbackChange { add: Vec::new(), remove: vec![attachment.clone()] };
+        let change = FallbackChange {
+            add: Vec::new(),
+            remove: vec![attachment.clone()],
+        };
         session.rewrite_fallback(subject, change, true).await?;
     }
     match session.delete_manifest(attachment).await? {
         Deletion::Done | Deletion::Gone => Ok(""),
-        Deletion::Refused(_) if source == ListingSource::FallbackTag => {
-            Ok(": it is not listed any more; the registry does not delete manifests, so its bytes remain")
-        }
+        Deletion::Refused(_) if source == ListingSource::FallbackTag => Ok(
+            ": it is not listed any more; the registry does not delete manifests, so its bytes remain",
+        ),
         Deletion::Refused(answer) => Err(Failure::new(
             Reason::RemovalRefused,
-            format_args!("the registry refuses to delete {attachment} from {}: {answer}", subject.digest),
+            format_args!(
+                "the registry refuses to delete {attachment} from {}: {answer}",
+                subject.digest
+            ),
         )),
     }
 }

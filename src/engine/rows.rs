@@ -22,10 +22,17 @@ pub(super) fn pending(entry: &Entry) -> TargetStatus {
     TargetStatus {
         kind: match entry.kind {
             EntryKind::Index | EntryKind::Unreadable(_) => TargetKind::Index,
-            EntryKind::Platform(_) | EntryKind::Attestation | EntryKind::Unsupported => TargetKind::Platform,
+            EntryKind::Platform(_) | EntryKind::Attestation | EntryKind::Unsupported => {
+                TargetKind::Platform
+            }
         },
         platform: entry.platform().map(|platform| cut(&platform)),
-        other_platforms: entry.platforms().skip(1).take(MOST_PLATFORMS).map(|platform| cut(&platform.to_string())).collect(),
+        other_platforms: entry
+            .platforms()
+            .skip(1)
+            .take(MOST_PLATFORMS)
+            .map(|platform| cut(&platform.to_string()))
+            .collect(),
         digest: entry.subject.digest.to_string(),
         state: TargetState::Pending,
         reason: None,
@@ -55,7 +62,11 @@ pub(super) fn known(row: TargetStatus, before: Option<&TargetStatus>) -> TargetS
 
 /// The row of an entry that is no target.
 pub(super) fn skipped(entry: &Entry, reason: Reason) -> TargetStatus {
-    TargetStatus { state: TargetState::Skipped, reason: Some(reason.as_str().to_owned()), ..pending(entry) }
+    TargetStatus {
+        state: TargetState::Skipped,
+        reason: Some(reason.as_str().to_owned()),
+        ..pending(entry)
+    }
 }
 
 /// The row says that its target failed; what it knows of an attachment stays.
@@ -67,7 +78,10 @@ pub(super) fn fail(row: &mut TargetStatus, failure: &Failure) {
 
 /// The rows of targets that nothing is wrong with say what they wait for.
 pub(super) fn wait(rows: &mut [TargetStatus], what: &str) {
-    for row in rows.iter_mut().filter(|row| row.state == TargetState::Pending) {
+    for row in rows
+        .iter_mut()
+        .filter(|row| row.state == TargetState::Pending)
+    {
         row.message = Some(what.to_owned());
     }
 }
@@ -84,7 +98,12 @@ pub(super) fn attached(row: &mut TargetStatus, existing: &Existing, made: bool, 
 }
 
 /// The row says which attachment is about to be pushed, so that a crash cannot make a second one.
-pub(super) fn intended(row: &mut TargetStatus, attachment: &Digest, created: Created, content: &Digest) {
+pub(super) fn intended(
+    row: &mut TargetStatus,
+    attachment: &Digest,
+    created: Created,
+    content: &Digest,
+) {
     row.state = TargetState::Pending;
     row.attachment = Some(attachment.to_string());
     row.origin = Some(Origin::Made);
@@ -99,7 +118,10 @@ fn time(created: Created) -> Time {
 /// Cuts rows of earlier passes to what status takes beside `rows`, which [`bound`] will cut. What is in use stays longest, and an index
 /// goes before what it lists: of an image without a row of its own it is asked again what is in use.
 pub(super) fn fit(earlier: &mut Vec<TargetStatus>, rows: &[TargetStatus]) {
-    let stay = rows.iter().filter(|row| row.state != TargetState::Skipped || is_in_use(row)).count();
+    let stay = rows
+        .iter()
+        .filter(|row| row.state != TargetState::Skipped || is_in_use(row))
+        .count();
     let room = MOST_ROWS.saturating_sub(MOST_SKIPPED + stay);
     if earlier.len() > room {
         earlier.sort_by_key(|row| (!is_in_use(row), row.kind == TargetKind::Index));
@@ -141,7 +163,10 @@ pub(super) fn bound_selected(rows: &mut Vec<TargetStatus>) -> usize {
 /// `attached/selected`, as `status.attached` shows it, with `more` that are selected and have no row.
 pub(super) fn tally(rows: &[TargetStatus], more: usize) -> String {
     let selected = rows.iter().filter(|row| row.state != TargetState::Skipped);
-    let attached = selected.clone().filter(|row| row.state == TargetState::Attached).count();
+    let attached = selected
+        .clone()
+        .filter(|row| row.state == TargetState::Attached)
+        .count();
     format!("{attached}/{}", selected.count() + more)
 }
 

@@ -43,10 +43,16 @@ impl Pass<'_> {
         entries: &mut Vec<Descriptor>,
         source: ListingSource,
     ) -> Result<Unlisted, Failure> {
-        let (Some(signer), Listed::Signature { content, .. }) = (self.signer(), &observed.wanted) else { return Ok(Unlisted::default()) };
+        let (Some(signer), Listed::Signature { content, .. }) = (self.signer(), &observed.wanted)
+        else {
+            return Ok(Unlisted::default());
+        };
         let wanted = content.clone();
-        let known = own_signature(&observed.known, &wanted).filter(|known| !is_due(signer, known.created, self.now));
-        let listed = known.clone().filter(|known| entries.iter().any(|entry| entry.digest == known.digest));
+        let known = own_signature(&observed.known, &wanted)
+            .filter(|known| !is_due(signer, known.created, self.now));
+        let listed = known
+            .clone()
+            .filter(|known| entries.iter().any(|entry| entry.digest == known.digest));
         let mut gone = BTreeSet::new();
         let mut verified = Vec::new();
         let mut unlisted = Unlisted::default();
@@ -57,7 +63,9 @@ impl Pass<'_> {
         let nominated = candidates.len();
         candidates.truncate(MOST_SIGNATURES);
         // Of the rest nobody reads a thing, and a listing is kept for the whole pass.
-        let ours = |digest: &Digest| observed.ours.contains(digest) || observed.known.attachment.as_ref() == Some(digest);
+        let ours = |digest: &Digest| {
+            observed.ours.contains(digest) || observed.known.attachment.as_ref() == Some(digest)
+        };
         entries.retain(|entry| ours(&entry.digest) || candidates.contains(&entry.digest));
         for entry in entries.iter_mut() {
             *entry = Descriptor::plain(String::new(), entry.digest.clone(), entry.size);
@@ -76,7 +84,10 @@ impl Pass<'_> {
         };
         match listed {
             // A tag may list what is gone.
-            Some(known) if source == ListingSource::FallbackTag && !self.is_there(&known.digest).await? => {
+            Some(known)
+                if source == ListingSource::FallbackTag
+                    && !self.is_there(&known.digest).await? =>
+            {
                 unlisted.absent.push(known.digest.clone());
                 gone.insert(known.digest);
             }
@@ -91,7 +102,9 @@ impl Pass<'_> {
                 }
             }
         }
-        let reads = candidates.iter().map(|digest| self.find(signer, &observed.subject, digest));
+        let reads = candidates
+            .iter()
+            .map(|digest| self.find(signer, &observed.subject, digest));
         for (digest, found) in candidates.iter().zip(join_all(reads).await) {
             match found? {
                 Found::Equal(existing, _) => verified.push(existing),
@@ -104,7 +117,8 @@ impl Pass<'_> {
         // What was to be pushed with another key, or before it was due, and never came to be there.
         if let (Some(stale), true) = (observed.known.attachment.as_ref(), observed.known.made) {
             let is_listed = || entries.iter().any(|entry| entry.digest == *stale);
-            if own_signature(&observed.known, &wanted).is_none_or(|known| is_due(signer, known.created, self.now))
+            if own_signature(&observed.known, &wanted)
+                .is_none_or(|known| is_due(signer, known.created, self.now))
                 && !is_listed()
                 && !self.is_there(stale).await?
             {
@@ -115,7 +129,10 @@ impl Pass<'_> {
         if nominated > candidates.len() && verified.is_empty() && unlisted.own.is_none() {
             return too_many();
         }
-        if let Listed::Signature { verified: there, .. } = &mut observed.wanted {
+        if let Listed::Signature {
+            verified: there, ..
+        } = &mut observed.wanted
+        {
             *there = verified;
         }
         Ok(unlisted)
@@ -125,11 +142,21 @@ impl Pass<'_> {
     fn racing(&self, signer: &dyn Signer, known: &Existing, entries: &[Descriptor]) -> Vec<Digest> {
         let window = SignedDuration::try_from(self.request.timeout).unwrap_or(SignedDuration::MAX);
         let near = |entry: &&Descriptor| {
-            let created = entry.annotations.get(annotation::CREATED).and_then(|text| text.parse::<Created>().ok());
-            let apart = created.zip(known.created).map(|(theirs, ours)| theirs.instant().duration_since(ours.instant()).abs());
+            let created = entry
+                .annotations
+                .get(annotation::CREATED)
+                .and_then(|text| text.parse::<Created>().ok());
+            let apart = created
+                .zip(known.created)
+                .map(|(theirs, ours)| theirs.instant().duration_since(ours.instant()).abs());
             entry.digest != known.digest && apart.is_some_and(|apart| apart <= window)
         };
-        in_order(entries.iter().filter(near).filter(|entry| could_be(signer, entry)))
+        in_order(
+            entries
+                .iter()
+                .filter(near)
+                .filter(|entry| could_be(signer, entry)),
+        )
     }
 
     /// Whether the registry holds a manifest.
@@ -142,15 +169,30 @@ impl Pass<'_> {
     }
 
     /// Reads a manifest and, where it is of the signer's shape, its layer.
-    async fn find(&self, signer: &dyn Signer, subject: &Descriptor, digest: &Digest) -> Result<Found, Failure> {
-        let fetched = match self.session.manifest(&Locator::Digest(digest.clone())).await {
+    async fn find(
+        &self,
+        signer: &dyn Signer,
+        subject: &Descriptor,
+        digest: &Digest,
+    ) -> Result<Found, Failure> {
+        let fetched = match self
+            .session
+            .manifest(&Locator::Digest(digest.clone()))
+            .await
+        {
             Ok(fetched) => fetched,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Gone),
-            Err(error) if error.kind() == ErrorKind::UnsupportedMediaType => return Ok(Found::Other),
+            Err(error) if error.kind() == ErrorKind::UnsupportedMediaType => {
+                return Ok(Found::Other);
+            }
             Err(error) => return Err(error.into()),
         };
-        let Manifest::Image(manifest) = &fetched.manifest else { return Ok(Found::Other) };
-        let [layer] = manifest.layers.as_slice() else { return Ok(Found::Other) };
+        let Manifest::Image(manifest) = &fetched.manifest else {
+            return Ok(Found::Other);
+        };
+        let [layer] = manifest.layers.as_slice() else {
+            return Ok(Found::Other);
+        };
         if !signer.shape().fits(manifest, &subject.digest) || layer.size > signing::LARGEST as u64 {
             return Ok(Found::Other);
         }
@@ -163,22 +205,44 @@ impl Pass<'_> {
         if !signer.is_equal(manifest, &bytes, subject, self.now) {
             return Ok(Found::Other);
         }
-        let existing = Existing { digest: digest.clone(), created: created(manifest) };
-        let attachment = Attachment { bytes: fetched.bytes.clone(), listed: listed_as(&fetched.descriptor(), manifest) };
+        let existing = Existing {
+            digest: digest.clone(),
+            created: created(manifest),
+        };
+        let attachment = Attachment {
+            bytes: fetched.bytes.clone(),
+            listed: listed_as(&fetched.descriptor(), manifest),
+        };
         Ok(Found::Equal(existing, Box::new(attachment)))
     }
 }
 
 /// The attachment that status knows, where it was made for the same content.
 fn own_signature(known: &Known, content: &Digest) -> Option<Existing> {
-    let digest = known.attachment.clone().filter(|_| known.content.as_ref() == Some(content))?;
-    Some(Existing { digest, created: known.created })
+    let digest = known
+        .attachment
+        .clone()
+        .filter(|_| known.content.as_ref() == Some(content))?;
+    Some(Existing {
+        digest,
+        created: known.created,
+    })
 }
 
 /// Whether a signature made at `created` is in the last third of its life at `now`.
 pub(super) fn is_due(signer: &dyn Signer, created: Option<Created>, now: Timestamp) -> bool {
-    let Some(renewal) = signer.renewal().and_then(|renewal| SignedDuration::try_from(renewal).ok()) else { return false };
-    created.is_none_or(|created| created.instant().checked_add(renewal).is_ok_and(|due| due <= now))
+    let Some(renewal) = signer
+        .renewal()
+        .and_then(|renewal| SignedDuration::try_from(renewal).ok())
+    else {
+        return false;
+    };
+    created.is_none_or(|created| {
+        created
+            .instant()
+            .checked_add(renewal)
+            .is_ok_and(|due| due <= now)
+    })
 }
 
 /// What a listing nominates: entries of the signer's type, or of none, whose annotations do not contradict its shape.
@@ -188,8 +252,15 @@ fn candidates(signer: &dyn Signer, entries: &[Descriptor]) -> Vec<Digest> {
 
 /// The newest first: where not all can be read, those are most likely to be made with the present key.
 fn in_order<'a>(candidates: impl Iterator<Item = &'a Descriptor>) -> Vec<Digest> {
-    let created = |entry: &Descriptor| entry.annotations.get(annotation::CREATED).and_then(|text| text.parse::<Created>().ok());
-    let mut ordered: Vec<_> = candidates.map(|entry| (Reverse(created(entry)), entry.digest.clone())).collect();
+    let created = |entry: &Descriptor| {
+        entry
+            .annotations
+            .get(annotation::CREATED)
+            .and_then(|text| text.parse::<Created>().ok())
+    };
+    let mut ordered: Vec<_> = candidates
+        .map(|entry| (Reverse(created(entry)), entry.digest.clone()))
+        .collect();
     ordered.sort();
     ordered.dedup();
     ordered.into_iter().map(|(_, digest)| digest).collect()
@@ -197,8 +268,14 @@ fn in_order<'a>(candidates: impl Iterator<Item = &'a Descriptor>) -> Vec<Digest>
 
 fn could_be(signer: &dyn Signer, entry: &Descriptor) -> bool {
     let shape = signer.shape();
-    let listed = entry.annotations.iter().filter(|(key, _)| *key != annotation::CREATED);
-    entry.could_be_of(shape.listed_artifact_type()) && listed.into_iter().all(|(key, value)| shape.annotations.get(key) == Some(value))
+    let listed = entry
+        .annotations
+        .iter()
+        .filter(|(key, _)| *key != annotation::CREATED);
+    entry.could_be_of(shape.listed_artifact_type())
+        && listed
+            .into_iter()
+            .all(|(key, value)| shape.annotations.get(key) == Some(value))
 }
 
 fn created(manifest: &ImageManifest) -> Option<Created> {

@@ -28,7 +28,10 @@ pub(super) struct Signers {
 
 impl Default for Signers {
     fn default() -> Self {
-        Self { kept: Mutex::default(), turn: Arc::new(Semaphore::new(1)) }
+        Self {
+            kept: Mutex::default(),
+            turn: Arc::new(Semaphore::new(1)),
+        }
     }
 }
 
@@ -40,7 +43,9 @@ impl Signers {
         if let Some(opened) = name.as_ref().and_then(|name| self.find(name)) {
             return opened;
         }
-        let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else { return Err(KeyError::Unable) };
+        let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else {
+            return Err(KeyError::Unable);
+        };
         // Somebody else may have opened it meanwhile.
         if let Some(opened) = name.as_ref().and_then(|name| self.find(name)) {
             return opened;

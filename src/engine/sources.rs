@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus, LocalObjectReference, OnConflict, Reason, ReferrersMode};
+use crate::api::{
+    ImageAttachmentSpec, ImageAttachmentStatus, LocalObjectReference, OnConflict, Reason,
+    ReferrersMode,
+};
 use crate::attachment::{Inputs, Intent, Problem};
 use crate::registry::{self, Access, ClientIdentity, Keychain, Proxy, Secret, TlsOptions};
 
@@ -55,17 +58,36 @@ impl Names {
     #[must_use]
     pub fn of(spec: &ImageAttachmentSpec) -> Self {
         let files = spec.artifact.iter().flat_map(|artifact| &artifact.files);
-        let keys = files.filter_map(|file| Some(file.value_from.as_ref()?.config_map_key_ref.name.clone()));
-        let whole = spec.artifact.iter().flat_map(|artifact| &artifact.files_from).map(|from| from.config_map_ref.name.clone());
+        let keys = files
+            .filter_map(|file| Some(file.value_from.as_ref()?.config_map_key_ref.name.clone()));
+        let whole = spec
+            .artifact
+            .iter()
+            .flat_map(|artifact| &artifact.files_from)
+            .map(|from| from.config_map_ref.name.clone());
         let signature = spec.signature.as_ref();
         let signers = [
-            signature.and_then(|signature| signature.cosign.as_ref()).map(|cosign| &cosign.key_secret_ref),
-            signature.and_then(|signature| signature.notation.as_ref()).map(|notation| &notation.key_secret_ref),
+            signature
+                .and_then(|signature| signature.cosign.as_ref())
+                .map(|cosign| &cosign.key_secret_ref),
+            signature
+                .and_then(|signature| signature.notation.as_ref())
+                .map(|notation| &notation.key_secret_ref),
         ];
-        let access = [&spec.secret_ref, &spec.cert_secret_ref, &spec.proxy_secret_ref].map(Option::as_ref);
+        let access = [
+            &spec.secret_ref,
+            &spec.cert_secret_ref,
+            &spec.proxy_secret_ref,
+        ]
+        .map(Option::as_ref);
         Self {
             config_maps: keys.chain(whole).collect(),
-            secrets: access.into_iter().chain(signers).flatten().map(|secret| secret.name.clone()).collect(),
+            secrets: access
+                .into_iter()
+                .chain(signers)
+                .flatten()
+                .map(|secret| secret.name.clone())
+                .collect(),
             service_account: spec.service_account_name.clone(),
         }
     }
@@ -82,14 +104,26 @@ pub fn request(
     sources: &Sources,
     verify: bool,
 ) -> Result<Request, Problem> {
-    let intent = Intent::parse(spec, &Inputs { config_maps: sources.config_maps.clone() })?;
+    let intent = Intent::parse(
+        spec,
+        &Inputs {
+            config_maps: sources.config_maps.clone(),
+        },
+    )?;
     Ok(Request {
         key: SigningKey::of(spec, &intent.reference, sources)?,
         memory: Memory::of(status, generation, &intent.reference),
         intent,
         access: access(spec, sources)?,
-        on_conflict: spec.end_of_life.as_ref().map_or(OnConflict::Report, crate::api::EndOfLife::on_conflict),
-        mode: if spec.dry_run() { Mode::Plan } else { Mode::Attach },
+        on_conflict: spec
+            .end_of_life
+            .as_ref()
+            .map_or(OnConflict::Report, crate::api::EndOfLife::on_conflict),
+        mode: if spec.dry_run() {
+            Mode::Plan
+        } else {
+            Mode::Attach
+        },
         verify,
         routine: false,
         timeout: spec.timeout(),
@@ -119,7 +153,11 @@ const DOCKER_CONFIG: &str = ".dockerconfigjson";
 fn credentials(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Keychain, Problem> {
     let mut keychains = Vec::new();
     if let Some(reference) = &spec.secret_ref {
-        keychains.push(keychain(find("spec.secretRef", reference, sources)?, "spec.secretRef", &reference.name)?);
+        keychains.push(keychain(
+            find("spec.secretRef", reference, sources)?,
+            "spec.secretRef",
+            &reference.name,
+        )?);
     }
     if let Some(account) = &spec.service_account_name {
         let field = "spec.serviceAccountName";
@@ -129,7 +167,10 @@ fn credentials(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Keychain
             )));
         };
         // As the kubelet does: a pull secret that is not there is passed over, so long as one is.
-        let found: Vec<(&String, &SecretData)> = names.iter().filter_map(|name| Some((name, sources.secrets.get(name)?))).collect();
+        let found: Vec<(&String, &SecretData)> = names
+            .iter()
+            .filter_map(|name| Some((name, sources.secrets.get(name)?)))
+            .collect();
         if let (true, Some(first)) = (found.is_empty(), names.first()) {
             return Err(missing(format_args!(
                 "{field}: the Secret {first:?}, an imagePullSecret of the ServiceAccount {account:?}, is not there"
@@ -146,20 +187,39 @@ fn credentials(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Keychain
 }
 
 fn keychain(secret: &SecretData, field: &str, name: &str) -> Result<Keychain, Problem> {
-    let json = key(secret, field, name, DOCKER_CONFIG, "a Secret of type kubernetes.io/dockerconfigjson has it")?;
-    Keychain::parse(json.expose()).map_err(|error| missing(format_args!("{field}: the Secret {name:?}, key {DOCKER_CONFIG}: {error}")))
+    let json = key(
+        secret,
+        field,
+        name,
+        DOCKER_CONFIG,
+        "a Secret of type kubernetes.io/dockerconfigjson has it",
+    )?;
+    Keychain::parse(json.expose()).map_err(|error| {
+        missing(format_args!(
+            "{field}: the Secret {name:?}, key {DOCKER_CONFIG}: {error}"
+        ))
+    })
 }
 
 fn tls(reference: Option<&LocalObjectReference>, sources: &Sources) -> Result<TlsOptions, Problem> {
-    let Some(reference) = reference else { return Ok(TlsOptions::default()) };
+    let Some(reference) = reference else {
+        return Ok(TlsOptions::default());
+    };
     let field = "spec.certSecretRef";
     let secret = find(field, reference, sources)?;
     let bytes = |key: &str| secret.data.get(key).map(|value| value.expose().to_vec());
     let client = match (bytes("tls.crt"), secret.data.get("tls.key")) {
-        (Some(certificate_pem), Some(key_pem)) => Some(ClientIdentity { certificate_pem, key_pem: key_pem.clone() }),
+        (Some(certificate_pem), Some(key_pem)) => Some(ClientIdentity {
+            certificate_pem,
+            key_pem: key_pem.clone(),
+        }),
         (None, None) => None,
         (certificate, _) => {
-            let absent = if certificate.is_some() { "tls.key" } else { "tls.crt" };
+            let absent = if certificate.is_some() {
+                "tls.key"
+            } else {
+                "tls.crt"
+            };
             return Err(missing(format_args!(
                 "{field}: the Secret {:?} has no key {absent}: tls.crt and tls.key go together",
                 reference.name
@@ -168,17 +228,36 @@ fn tls(reference: Option<&LocalObjectReference>, sources: &Sources) -> Result<Tl
     };
     let ca_pem = bytes("ca.crt");
     if ca_pem.is_none() && client.is_none() {
-        return Err(missing(format_args!("{field}: the Secret {:?} has none of the keys ca.crt, tls.crt and tls.key", reference.name)));
+        return Err(missing(format_args!(
+            "{field}: the Secret {:?} has none of the keys ca.crt, tls.crt and tls.key",
+            reference.name
+        )));
     }
     Ok(TlsOptions { ca_pem, client })
 }
 
-fn proxy(reference: Option<&LocalObjectReference>, sources: &Sources) -> Result<Option<Proxy>, Problem> {
-    let Some(reference) = reference else { return Ok(None) };
+fn proxy(
+    reference: Option<&LocalObjectReference>,
+    sources: &Sources,
+) -> Result<Option<Proxy>, Problem> {
+    let Some(reference) = reference else {
+        return Ok(None);
+    };
     let field = "spec.proxySecretRef";
     let secret = find(field, reference, sources)?;
-    let text = |name: &str| secret.data.get(name).map(|value| String::from_utf8_lossy(value.expose()).trim().to_owned());
-    key(secret, field, &reference.name, "address", "the proxy's URL, such as http://proxy.example.com:3128, stands there")?;
+    let text = |name: &str| {
+        secret
+            .data
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.expose()).trim().to_owned())
+    };
+    key(
+        secret,
+        field,
+        &reference.name,
+        "address",
+        "the proxy's URL, such as http://proxy.example.com:3128, stands there",
+    )?;
     Ok(Some(Proxy {
         address: text("address").unwrap_or_default(),
         username: text("username"),
@@ -186,14 +265,31 @@ fn proxy(reference: Option<&LocalObjectReference>, sources: &Sources) -> Result<
     }))
 }
 
-pub(super) fn find<'a>(field: &str, reference: &LocalObjectReference, sources: &'a Sources) -> Result<&'a SecretData, Problem> {
+pub(super) fn find<'a>(
+    field: &str,
+    reference: &LocalObjectReference,
+    sources: &'a Sources,
+) -> Result<&'a SecretData, Problem> {
     sources.secrets.get(&reference.name).ok_or_else(|| {
-        missing(format_args!("{field}: the Secret {:?} is not there: create it in the namespace of the resource", reference.name))
+        missing(format_args!(
+            "{field}: the Secret {:?} is not there: create it in the namespace of the resource",
+            reference.name
+        ))
     })
 }
 
-pub(super) fn key<'a>(secret: &'a SecretData, field: &str, name: &str, key: &str, hint: &str) -> Result<&'a Secret, Problem> {
-    secret.data.get(key).ok_or_else(|| missing(format_args!("{field}: the Secret {name:?} has no key {key}: {hint}")))
+pub(super) fn key<'a>(
+    secret: &'a SecretData,
+    field: &str,
+    name: &str,
+    key: &str,
+    hint: &str,
+) -> Result<&'a Secret, Problem> {
+    secret.data.get(key).ok_or_else(|| {
+        missing(format_args!(
+            "{field}: the Secret {name:?} has no key {key}: {hint}"
+        ))
+    })
 }
 
 fn missing(message: impl std::fmt::Display) -> Problem {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{ConditionType, Conditions, ImageAttachmentSpec, ImageAttachmentStatus, Reason, TargetState, find_condition};
+use crate::api::{
+    ConditionType, Conditions, ImageAttachmentSpec, ImageAttachmentStatus, Reason, TargetState,
+    find_condition,
+};
 use crate::attachment::{FutureMark, supersession};
 
 use super::outcome::{Outcome, Verdict};
@@ -14,7 +17,12 @@ use super::rows;
 
 /// The status after a pass over `generation` that ended in `outcome`; what the outcome does not speak of stays.
 #[must_use]
-pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i64, now: Timestamp) -> ImageAttachmentStatus {
+pub fn status(
+    previous: &ImageAttachmentStatus,
+    outcome: &Outcome,
+    generation: i64,
+    now: Timestamp,
+) -> ImageAttachmentStatus {
     let mut next = previous.clone();
     next.observed_generation = generation;
     if let Some(image) = &outcome.image {
@@ -26,7 +34,9 @@ pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i
     if let Some(rows) = &outcome.rows {
         next.targets.clone_from(rows);
         next.attached = outcome.attached();
-        next.skipped_not_listed = i64::try_from(outcome.skipped_not_listed).ok().filter(|count| *count > 0);
+        next.skipped_not_listed = i64::try_from(outcome.skipped_not_listed)
+            .ok()
+            .filter(|count| *count > 0);
     }
     if let Some(leftovers) = &outcome.leftovers {
         next.leftovers.clone_from(leftovers);
@@ -43,19 +53,43 @@ pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i
     let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
     match &outcome.resolved {
         Ok(words) => {
-            let image = next.image.as_ref().map_or("the image", |image| image.reference.as_str());
-            let mut words: Vec<&str> = std::iter::once(image).chain(words.iter().map(String::as_str)).collect();
+            let image = next
+                .image
+                .as_ref()
+                .map_or("the image", |image| image.reference.as_str());
+            let mut words: Vec<&str> = std::iter::once(image)
+                .chain(words.iter().map(String::as_str))
+                .collect();
             if outcome.is_unchanged() {
                 words.extend(still_said(&previous.conditions));
             }
-            conditions.set(ConditionType::Resolved, true, Reason::Resolved, &words.join("; "));
+            conditions.set(
+                ConditionType::Resolved,
+                true,
+                Reason::Resolved,
+                &words.join("; "),
+            );
         }
         Err(problem) => {
-            conditions.set(ConditionType::Resolved, false, problem.reason, &problem.message);
+            conditions.set(
+                ConditionType::Resolved,
+                false,
+                problem.reason,
+                &problem.message,
+            );
         }
     }
-    conditions.set(ConditionType::Attached, verdict.ready, verdict.reason, &verdict.message);
-    conditions.conclude_for(verdict.reason, &verdict.causes(&next.targets), &verdict.message);
+    conditions.set(
+        ConditionType::Attached,
+        verdict.ready,
+        verdict.reason,
+        &verdict.message,
+    );
+    conditions.conclude_for(
+        verdict.reason,
+        &verdict.causes(&next.targets),
+        &verdict.message,
+    );
     next.conditions = conditions.into_list();
     next
 }
@@ -63,12 +97,20 @@ pub fn status(previous: &ImageAttachmentStatus, outcome: &Outcome, generation: i
 /// How long until something is due for a resource at rest that no registry tells of: a move that settles, or a mark of the future that
 /// begins to count.
 #[must_use]
-pub fn due_in(spec: &ImageAttachmentSpec, status: &ImageAttachmentStatus, now: Timestamp) -> Option<Duration> {
+pub fn due_in(
+    spec: &ImageAttachmentSpec,
+    status: &ImageAttachmentStatus,
+    now: Timestamp,
+) -> Option<Duration> {
     let end_of_life = spec.end_of_life.as_ref()?;
-    let resolved = find_condition(&status.conditions, ConditionType::Resolved).filter(|resolved| resolved.status == "True");
+    let resolved = find_condition(&status.conditions, ConditionType::Resolved)
+        .filter(|resolved| resolved.status == "True");
     let counts = resolved.and_then(|resolved| FutureMark::first_in(&resolved.message));
     let settles = end_of_life.when_superseded.iter().flat_map(|when| {
-        let settling = status.superseded.iter().filter(|left| left.state == TargetState::Pending);
+        let settling = status
+            .superseded
+            .iter()
+            .filter(|left| left.state == TargetState::Pending);
         settling.map(|left| supersession::settles_at(left, when.settle()))
     });
     let first = settles.chain(counts).min()?;
@@ -77,18 +119,31 @@ pub fn due_in(spec: &ImageAttachmentSpec, status: &ImageAttachmentStatus, now: T
 
 /// What Resolved said besides the image and its tag. A look at a settled image asks about the tag only, so all else still holds.
 fn still_said(previous: &[Condition]) -> Vec<&str> {
-    let of_the_tag = |part: &&str| part.starts_with("the tag ") || *part == "the digest in image decides";
-    let resolved = find_condition(previous, ConditionType::Resolved).filter(|resolved| resolved.status == "True");
-    resolved.iter().flat_map(|resolved| resolved.message.split("; ").skip(1)).filter(|part| !of_the_tag(part)).collect()
+    let of_the_tag =
+        |part: &&str| part.starts_with("the tag ") || *part == "the digest in image decides";
+    let resolved = find_condition(previous, ConditionType::Resolved)
+        .filter(|resolved| resolved.status == "True");
+    resolved
+        .iter()
+        .flat_map(|resolved| resolved.message.split("; ").skip(1))
+        .filter(|part| !of_the_tag(part))
+        .collect()
 }
 
 /// The status while a pass is about to push what `draft` says.
 #[must_use]
-pub fn status_in_progress(previous: &ImageAttachmentStatus, draft: &Draft<'_>, generation: i64, now: Timestamp) -> ImageAttachmentStatus {
+pub fn status_in_progress(
+    previous: &ImageAttachmentStatus,
+    draft: &Draft<'_>,
+    generation: i64,
+    now: Timestamp,
+) -> ImageAttachmentStatus {
     let mut next = previous.clone();
     next.image = Some(draft.image.clone());
     next.targets = draft.rows.to_vec();
-    next.skipped_not_listed = i64::try_from(rows::bound(&mut next.targets)).ok().filter(|count| *count > 0);
+    next.skipped_not_listed = i64::try_from(rows::bound(&mut next.targets))
+        .ok()
+        .filter(|count| *count > 0);
     next.attached = Some(rows::tally(&next.targets, 0));
     next.leftovers = draft.leftovers.to_vec();
     if let Some(superseded) = draft.superseded {

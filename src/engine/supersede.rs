@@ -63,22 +63,54 @@ impl Pass<'_> {
         let memory = &self.request.memory;
         let mut outcome = self.begin(resolved);
         let current = &resolved.root.digest;
-        let mut history = supersession::observe(&memory.superseded, memory.followed.as_ref(), current, &wanted.previous, self.now);
-        outcome.notes.extend(supersession::forgotten(&memory.superseded, &history, current).map(forgotten));
-        let Lefts { images: mut lefts, aside, settling, mut unread, waiting, retry_after } =
-            self.in_time(self.images_left(wanted, &mut history)).await?;
+        let mut history = supersession::observe(
+            &memory.superseded,
+            memory.followed.as_ref(),
+            current,
+            &wanted.previous,
+            self.now,
+        );
+        outcome
+            .notes
+            .extend(supersession::forgotten(&memory.superseded, &history, current).map(forgotten));
+        let Lefts {
+            images: mut lefts,
+            aside,
+            settling,
+            mut unread,
+            waiting,
+            retry_after,
+        } = self.in_time(self.images_left(wanted, &mut history)).await?;
 
         // What an earlier move left marked there goes, whatever becomes of the move that is settling.
         let mut entries: Vec<Entry> = resolved.image.entries.clone();
-        entries.extend(settling.iter().flatten().flat_map(|image| image.entries.iter().cloned()));
-        let mut in_use: BTreeSet<Digest> = entries.iter().map(|entry| entry.subject.digest.clone()).collect();
+        entries.extend(
+            settling
+                .iter()
+                .flatten()
+                .flat_map(|image| image.entries.iter().cloned()),
+        );
+        let mut in_use: BTreeSet<Digest> = entries
+            .iter()
+            .map(|entry| entry.subject.digest.clone())
+            .collect();
         // An image without rows was not looked at last time, and a changed spec may count other tags: what is in use has to be asked
         // again.
         let unfinished = |history: &[Superseded], left: &Left| {
-            let has_rows = left.image.root().is_some_and(|root| memory.row(&root.subject.digest).is_some());
-            !has_rows || !memory.current || history.get(left.nth).is_some_and(|left| !supersession::is_done(left))
+            let has_rows = left
+                .image
+                .root()
+                .is_some_and(|root| memory.row(&root.subject.digest).is_some());
+            !has_rows
+                || !memory.current
+                || history
+                    .get(left.nth)
+                    .is_some_and(|left| !supersession::is_done(left))
         };
-        let spared = memory.rows.iter().filter(|row| row.reason.as_deref() == Some(Reason::StillInUse.as_str()));
+        let spared = memory
+            .rows
+            .iter()
+            .filter(|row| row.reason.as_deref() == Some(Reason::StillInUse.as_str()));
         let spared = spared.filter_map(|row| row.digest.parse().ok());
         let mut trouble = None;
         if lefts.iter().any(|left| unfinished(&history, left)) {
@@ -89,8 +121,14 @@ impl Pass<'_> {
                 settling.as_ref().map_err(Clone::clone)?;
                 let mut used = in_use.clone();
                 used.extend(self.reached_by_tags(wanted).await?);
-                let undated = |left: &&Left| history.get(left.nth).is_some_and(|known| !supersession::is_dated(known));
-                let dates = self.dates_there(wanted, lefts.iter().filter(undated), &used).await?;
+                let undated = |left: &&Left| {
+                    history
+                        .get(left.nth)
+                        .is_some_and(|known| !supersession::is_dated(known))
+                };
+                let dates = self
+                    .dates_there(wanted, lefts.iter().filter(undated), &used)
+                    .await?;
                 Ok((used, dates))
             };
             match self.in_time(look).await.and_then(std::convert::identity) {
@@ -101,9 +139,16 @@ impl Pass<'_> {
                     }
                 }
                 Err(failure) => {
-                    let (done, open): (Vec<Left>, Vec<Left>) = lefts.into_iter().partition(|left| !unfinished(&history, left));
+                    let (done, open): (Vec<Left>, Vec<Left>) = lefts
+                        .into_iter()
+                        .partition(|left| !unfinished(&history, left));
                     for left in open {
-                        conclude(&mut history, left.nth, TargetState::Failed, Some((failure.problem.reason, &failure.problem.message)));
+                        conclude(
+                            &mut history,
+                            left.nth,
+                            TargetState::Failed,
+                            Some((failure.problem.reason, &failure.problem.message)),
+                        );
                     }
                     lefts = done;
                     unread = true;
@@ -120,25 +165,56 @@ impl Pass<'_> {
             }
         }
         // The oldest first: what several images share takes the date of the last one left. Of those first seen together the dates tell.
-        let age = |left: &Left| (history.get(left.nth).map(|known| known.moved_at.0), left.date.instant(), left.nth);
+        let age = |left: &Left| {
+            (
+                history.get(left.nth).map(|known| known.moved_at.0),
+                left.date.instant(),
+                left.nth,
+            )
+        };
         lefts.sort_by_key(age);
         let mut dated: Vec<&Left> = lefts.iter().chain(&aside).collect();
         dated.sort_by_key(|left| age(left));
-        let fates = supersession::fates(dated.into_iter().map(|left| (&left.date, &left.digests)), &in_use);
+        let fates = supersession::fates(
+            dated.into_iter().map(|left| (&left.date, &left.digests)),
+            &in_use,
+        );
         let (mut table, targets) = self.rows_of(wanted, &lefts, &fates);
         if unread {
             let known: BTreeSet<String> = table.iter().map(|row| row.digest.clone()).collect();
-            let back: BTreeSet<String> = resolved.image.entries.iter().map(|entry| entry.subject.digest.to_string()).collect();
-            let stays =
-                |row: &&TargetStatus| !known.contains(&row.digest) && (row.state == TargetState::Skipped || !back.contains(&row.digest));
+            let back: BTreeSet<String> = resolved
+                .image
+                .entries
+                .iter()
+                .map(|entry| entry.subject.digest.to_string())
+                .collect();
+            let stays = |row: &&TargetStatus| {
+                !known.contains(&row.digest)
+                    && (row.state == TargetState::Skipped || !back.contains(&row.digest))
+            };
             // What this resource made there is remembered also without its row.
-            let mut earlier: Vec<TargetStatus> = memory.rows.iter().filter(stays).cloned().collect();
+            let mut earlier: Vec<TargetStatus> =
+                memory.rows.iter().filter(stays).cloned().collect();
             rows::fit(&mut earlier, &table);
             table.extend(earlier);
         }
-        entries.extend(lefts.iter().flat_map(|left| left.image.entries.iter().cloned()));
+        entries.extend(
+            lefts
+                .iter()
+                .flat_map(|left| left.image.entries.iter().cloned()),
+        );
         outcome.superseded = Some(history.clone());
-        let mut outcome = self.settle(outcome, table, targets, &entries, empty_is_there, journal, claims).await?;
+        let mut outcome = self
+            .settle(
+                outcome,
+                table,
+                targets,
+                &entries,
+                empty_is_there,
+                journal,
+                claims,
+            )
+            .await?;
 
         let rows = outcome.rows.as_deref().unwrap_or_default();
         for left in &lefts {
@@ -147,19 +223,45 @@ impl Pass<'_> {
         if rows.is_empty() && outcome.verdict.ready {
             outcome.verdict = Verdict::watching(&history);
         } else if rows.is_empty() && outcome.verdict.reason == Reason::Planned {
-            outcome.verdict.message = format!("dry run: nothing to do: {}", Verdict::watching(&history).message);
+            outcome.verdict.message = format!(
+                "dry run: nothing to do: {}",
+                Verdict::watching(&history).message
+            );
         }
         // What one move could not do is the verdict, unless the rows already say worse.
-        let failed = history.iter().find(|left| left.state == TargetState::Failed && left.message.is_some());
+        let failed = history
+            .iter()
+            .find(|left| left.state == TargetState::Failed && left.message.is_some());
         if let (true, Some(failed)) = (outcome.verdict.ready, failed) {
-            let reason = failed.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::RegistryUnavailable);
-            let message = format!("{} is not marked: {}", failed.digest, failed.message.as_deref().unwrap_or_default());
-            let retry_after = trouble.and_then(|failure| failure.retry_after).max(retry_after);
-            outcome.verdict = Verdict { ready: false, reason, message, retry_after };
+            let reason = failed
+                .reason
+                .as_deref()
+                .and_then(|reason| reason.parse().ok())
+                .unwrap_or(Reason::RegistryUnavailable);
+            let message = format!(
+                "{} is not marked: {}",
+                failed.digest,
+                failed.message.as_deref().unwrap_or_default()
+            );
+            let retry_after = trouble
+                .and_then(|failure| failure.retry_after)
+                .max(retry_after);
+            outcome.verdict = Verdict {
+                ready: false,
+                reason,
+                message,
+                retry_after,
+            };
         }
         if outcome.verdict.ready && waiting > 0 {
-            let message = format!("{waiting} moves of the tag wait until the marks of others are made");
-            outcome.verdict = Verdict { ready: false, reason: Reason::Progressing, message, retry_after: None };
+            let message =
+                format!("{waiting} moves of the tag wait until the marks of others are made");
+            outcome.verdict = Verdict {
+                ready: false,
+                reason: Reason::Progressing,
+                message,
+                retry_after: None,
+            };
         }
         outcome.superseded = Some(history);
         Ok(outcome)
@@ -169,63 +271,118 @@ impl Pass<'_> {
     /// comes first, then the newest of what is done: the marks on older images stay, and nobody looks after them any more.
     async fn images_left(&self, wanted: &Supersession, history: &mut [Superseded]) -> Lefts {
         let limits = &self.engine.registries().options().limits;
-        let there = history.iter().enumerate().filter(|(_, left)| left.state != TargetState::Skipped);
-        let (settled, settling): (Vec<_>, Vec<_>) = there.partition(|(_, left)| supersession::is_settled(left, wanted.settle, self.now));
-        let (done, mut looked): (Vec<_>, Vec<_>) = settled.into_iter().partition(|(_, left)| supersession::is_done(left));
+        let there = history
+            .iter()
+            .enumerate()
+            .filter(|(_, left)| left.state != TargetState::Skipped);
+        let (settled, settling): (Vec<_>, Vec<_>) =
+            there.partition(|(_, left)| supersession::is_settled(left, wanted.settle, self.now));
+        let (done, mut looked): (Vec<_>, Vec<_>) = settled
+            .into_iter()
+            .partition(|(_, left)| supersession::is_done(left));
         looked.extend(done.into_iter().rev());
         let settled: Vec<(usize, Digest, EndOfLifeDate)> = looked
             .into_iter()
-            .filter_map(|(nth, left)| Some((nth, left.digest.parse().ok()?, supersession::date_of(left, wanted.grace))))
+            .filter_map(|(nth, left)| {
+                Some((
+                    nth,
+                    left.digest.parse().ok()?,
+                    supersession::date_of(left, wanted.grace),
+                ))
+            })
             .collect();
         // With nothing marked and nothing to mark, nobody need know what they hold.
         let is_needless = settled.is_empty() && self.request.memory.made().is_empty();
-        let settling: Vec<Digest> =
-            settling.into_iter().filter(|_| !is_needless).filter_map(|(_, left)| left.digest.parse().ok()).collect();
+        let settling: Vec<Digest> = settling
+            .into_iter()
+            .filter(|_| !is_needless)
+            .filter_map(|(_, left)| left.digest.parse().ok())
+            .collect();
         let reference = &self.request.intent.reference;
         let read = |digest: &Digest| {
             let reference = reference.at(digest);
             async move { observe::resolve(self.session, &reference, limits).await }
         };
-        let (images, settling) =
-            tokio::join!(join_all(settled.iter().map(|(_, digest, _)| read(digest))), join_all(settling.iter().map(read)));
+        let (images, settling) = tokio::join!(
+            join_all(settled.iter().map(|(_, digest, _)| read(digest))),
+            join_all(settling.iter().map(read))
+        );
         let settling = settling.into_iter().filter_map(|image| match image {
-            Ok(resolved) => Some(resolved.image.reaches().map(|_| resolved.image).map_err(Failure::from)),
+            Ok(resolved) => Some(
+                resolved
+                    .image
+                    .reaches()
+                    .map(|_| resolved.image)
+                    .map_err(Failure::from),
+            ),
             Err(failure) if failure.problem.reason == Reason::NotFound => None,
             Err(failure) => Some(Err(failure)),
         });
         let settling = settling.collect();
-        let mut lefts = Lefts { images: Vec::new(), aside: Vec::new(), settling, unread: false, waiting: 0, retry_after: None };
+        let mut lefts = Lefts {
+            images: Vec::new(),
+            aside: Vec::new(),
+            settling,
+            unread: false,
+            waiting: 0,
+            retry_after: None,
+        };
         let mut targets = BTreeSet::new();
         for ((nth, _, date), image) in settled.iter().zip(images) {
             let read = image.and_then(|resolved| Ok((resolved.image.reaches()?, resolved.image)));
             match read {
                 Ok((digests, image)) => {
-                    let is_open = history.get(*nth).is_some_and(|left| !supersession::is_done(left));
+                    let is_open = history
+                        .get(*nth)
+                        .is_some_and(|left| !supersession::is_done(left));
                     let room = self.room_for(&image, &mut targets);
-                    let left = Left { nth: *nth, image, date: date.clone(), digests };
+                    let left = Left {
+                        nth: *nth,
+                        image,
+                        date: date.clone(),
+                        digests,
+                    };
                     match room {
                         Ok(true) => lefts.images.push(left),
                         Ok(false) => {
                             lefts.aside.push(left);
                             if is_open {
                                 lefts.waiting += 1;
-                                let why = (Reason::Progressing, "it waits until the marks of other moves are made");
+                                let why = (
+                                    Reason::Progressing,
+                                    "it waits until the marks of other moves are made",
+                                );
                                 conclude(history, *nth, TargetState::Pending, Some(why));
                             }
                         }
                         Err(problem) => {
                             lefts.unread |= !problem.reason.is_stalled();
-                            conclude(history, *nth, TargetState::Failed, Some((problem.reason, &problem.message)));
+                            conclude(
+                                history,
+                                *nth,
+                                TargetState::Failed,
+                                Some((problem.reason, &problem.message)),
+                            );
                         }
                     }
                 }
                 Err(failure) if failure.problem.reason == Reason::NotFound => {
-                    conclude(history, *nth, TargetState::Skipped, Some((Reason::NotFound, "the image is gone from the registry")));
+                    conclude(
+                        history,
+                        *nth,
+                        TargetState::Skipped,
+                        Some((Reason::NotFound, "the image is gone from the registry")),
+                    );
                 }
                 Err(failure) => {
                     lefts.unread = true;
                     lefts.retry_after = lefts.retry_after.max(failure.retry_after);
-                    conclude(history, *nth, TargetState::Failed, Some((failure.problem.reason, &failure.problem.message)));
+                    conclude(
+                        history,
+                        *nth,
+                        TargetState::Failed,
+                        Some((failure.problem.reason, &failure.problem.message)),
+                    );
                 }
             }
         }
@@ -235,12 +392,22 @@ impl Pass<'_> {
     /// Whether the targets of one more image fit beside `targets`, which they then join.
     fn room_for(&self, image: &Image, targets: &mut BTreeSet<Digest>) -> Result<bool, Problem> {
         let most = self.engine.options.most_targets;
-        let (chosen, _) =
-            self.request.intent.selection.choose(image).map_err(|error| Problem::new(error.reason(), format_args!("spec.{error}")))?;
-        let own: BTreeSet<Digest> =
-            chosen.iter().filter(|chosen| chosen.skip.is_none()).map(|chosen| chosen.entry.subject.digest.clone()).collect();
+        let (chosen, _) = self
+            .request
+            .intent
+            .selection
+            .choose(image)
+            .map_err(|error| Problem::new(error.reason(), format_args!("spec.{error}")))?;
+        let own: BTreeSet<Digest> = chosen
+            .iter()
+            .filter(|chosen| chosen.skip.is_none())
+            .map(|chosen| chosen.entry.subject.digest.clone())
+            .collect();
         if own.len() > most {
-            let message = format!("spec.targets selects {} manifests of the image, more than {most}: narrow platforms", own.len());
+            let message = format!(
+                "spec.targets selects {} manifests of the image, more than {most}: narrow platforms",
+                own.len()
+            );
             return Err(Problem::new(Reason::LimitExceeded, message));
         }
         let all: BTreeSet<Digest> = targets.union(&own).cloned().collect();
@@ -259,7 +426,12 @@ impl Pass<'_> {
             return Ok(reached);
         }
         let own = self.request.intent.reference.tag.as_ref();
-        let tags = self.session.list_tags(MOST_TAGS, |tag| Some(tag) != own && wanted.unless_tagged.counts(tag)).await?;
+        let tags = self
+            .session
+            .list_tags(MOST_TAGS, |tag| {
+                Some(tag) != own && wanted.unless_tagged.counts(tag)
+            })
+            .await?;
         let heads: Vec<_> = stream::iter(tags)
             .map(|tag| async move { self.session.head(&Locator::Tag(tag)).await })
             .buffer_unordered(AT_ONCE)
@@ -276,8 +448,11 @@ impl Pass<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let looks: Vec<Result<BTreeSet<Digest>, Failure>> =
-            stream::iter(roots).map(|root| self.reach(root)).buffer_unordered(AT_ONCE).collect().await;
+        let looks: Vec<Result<BTreeSet<Digest>, Failure>> = stream::iter(roots)
+            .map(|root| self.reach(root))
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
         for look in looks {
             reached.extend(look?);
         }
@@ -289,7 +464,12 @@ impl Pass<'_> {
         let limits = &self.engine.registries().options().limits;
         let fetched = match self.session.manifest(&Locator::Digest(root.clone())).await {
             Ok(fetched) => fetched,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnsupportedMediaType) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::UnsupportedMediaType
+                ) =>
+            {
                 return Ok(BTreeSet::from([root]));
             }
             Err(error) => return Err(error.into()),
@@ -298,14 +478,28 @@ impl Pass<'_> {
             Manifest::Index(index) => observe::walk(self.session, index, limits).await?,
             Manifest::Image(_) => BTreeMap::new(),
         };
-        match Image::lay_out(&fetched.descriptor(), &fetched.manifest, &nested, None, limits.index_entries) {
+        match Image::lay_out(
+            &fetched.descriptor(),
+            &fetched.manifest,
+            &nested,
+            None,
+            limits.index_entries,
+        ) {
             Ok(image) => Ok(image.reaches()?),
             // A referrer that has a tag of its own.
             Err(ImageError::Attachment(_)) => Ok(match &fetched.manifest {
-                Manifest::Index(index) => index.manifests.iter().map(|entry| entry.digest.clone()).chain([root]).collect(),
+                Manifest::Index(index) => index
+                    .manifests
+                    .iter()
+                    .map(|entry| entry.digest.clone())
+                    .chain([root])
+                    .collect(),
                 Manifest::Image(_) => BTreeSet::from([root]),
             }),
-            Err(error) => Err(Failure::new(Reason::LimitExceeded, format_args!("{root}, which another tag names: {error}"))),
+            Err(error) => Err(Failure::new(
+                Reason::LimitExceeded,
+                format_args!("{root}, which another tag names: {error}"),
+            )),
         }
     }
 
@@ -320,7 +514,9 @@ impl Pass<'_> {
         let mut targets = Vec::new();
         let mut seen = BTreeSet::new();
         for left in lefts {
-            let Ok((chosen, _)) = self.request.intent.selection.choose(&left.image) else { continue };
+            let Ok((chosen, _)) = self.request.intent.selection.choose(&left.image) else {
+                continue;
+            };
             for chosen in chosen {
                 let entry = chosen.entry;
                 if !seen.insert(entry.subject.digest.clone()) {
@@ -330,8 +526,18 @@ impl Pass<'_> {
                     (Some(reason), _) => rows::skipped(entry, reason),
                     (None, Some(Fate::Mark(date))) => {
                         let (content, keys) = wanted.mark(date);
-                        targets.push((table.len(), entry.subject.clone(), Listed::Content { content, mark: Some(keys) }));
-                        rows::known(rows::pending(entry), self.request.memory.row(&entry.subject.digest))
+                        targets.push((
+                            table.len(),
+                            entry.subject.clone(),
+                            Listed::Content {
+                                content,
+                                mark: Some(keys),
+                            },
+                        ));
+                        rows::known(
+                            rows::pending(entry),
+                            self.request.memory.row(&entry.subject.digest),
+                        )
                     }
                     (None, _) => rows::skipped(entry, Reason::StillInUse),
                 };
@@ -342,7 +548,12 @@ impl Pass<'_> {
     }
 }
 
-fn conclude(history: &mut [Superseded], nth: usize, state: TargetState, why: Option<(Reason, &str)>) {
+fn conclude(
+    history: &mut [Superseded],
+    nth: usize,
+    state: TargetState,
+    why: Option<(Reason, &str)>,
+) {
     if let Some(left) = history.get_mut(nth) {
         supersession::conclude(left, state, why);
     }
@@ -350,12 +561,27 @@ fn conclude(history: &mut [Superseded], nth: usize, state: TargetState, why: Opt
 
 /// A move is done when every manifest of its image is marked or spared.
 fn settle_move(history: &mut [Superseded], left: &Left, rows: &[TargetStatus]) {
-    let own = || rows.iter().filter(|row| row.digest.parse().is_ok_and(|digest: Digest| left.digests.contains(&digest)));
+    let own = || {
+        rows.iter().filter(|row| {
+            row.digest
+                .parse()
+                .is_ok_and(|digest: Digest| left.digests.contains(&digest))
+        })
+    };
     let open = own().find(|row| !matches!(row.state, TargetState::Attached | TargetState::Skipped));
     match open {
         Some(row) => {
-            let reason = row.reason.as_deref().and_then(|reason| reason.parse().ok()).unwrap_or(Reason::Progressing);
-            conclude(history, left.nth, row.state, Some((reason, row.message.as_deref().unwrap_or("not marked yet"))));
+            let reason = row
+                .reason
+                .as_deref()
+                .and_then(|reason| reason.parse().ok())
+                .unwrap_or(Reason::Progressing);
+            conclude(
+                history,
+                left.nth,
+                row.state,
+                Some((reason, row.message.as_deref().unwrap_or("not marked yet"))),
+            );
         }
         None => conclude(history, left.nth, TargetState::Attached, None),
     }
@@ -369,5 +595,9 @@ fn forgotten(left: &Superseded) -> Note {
         left.digest,
         supersession::MOST_MOVES
     );
-    Note { severity: Severity::Warning, reason: Reason::LimitExceeded, message }
+    Note {
+        severity: Severity::Warning,
+        reason: Reason::LimitExceeded,
+        message,
+    }
 }

@@ -7,7 +7,9 @@ use futures::FutureExt as _;
 use futures::future::{Either, select};
 
 use crate::api::{ImageStatus, Reason, TargetState, TargetStatus};
-use crate::attachment::{Action, Chosen, Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan};
+use crate::attachment::{
+    Action, Chosen, Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan,
+};
 use crate::oci::Descriptor;
 
 use super::apply::Work;
@@ -49,21 +51,33 @@ impl Pass<'_> {
         let selected = chosen.iter().filter(|chosen| chosen.skip.is_none()).count();
         let most = self.engine.options.most_targets;
         if selected > most {
-            let message =
-                format!("spec.targets selects {selected} manifests of the image, more than {most}: narrow platforms, or name fewer");
-            return Ok(self.refuse(outcome, self.waiting(&chosen), &Failure::new(Reason::LimitExceeded, message)));
+            let message = format!(
+                "spec.targets selects {selected} manifests of the image, more than {most}: narrow platforms, or name fewer"
+            );
+            return Ok(self.refuse(
+                outcome,
+                self.waiting(&chosen),
+                &Failure::new(Reason::LimitExceeded, message),
+            ));
         }
         let mut table = self.table(&chosen);
         let mut inspection = Inspection::default();
         let mut wanted: Vec<(usize, Listed)> = Vec::new();
-        for (row, chosen) in chosen.iter().enumerate().filter(|(_, chosen)| chosen.skip.is_none()) {
+        for (row, chosen) in chosen
+            .iter()
+            .enumerate()
+            .filter(|(_, chosen)| chosen.skip.is_none())
+        {
             let problem = match (&chosen.entry.kind, &request.intent.desired) {
                 (EntryKind::Unreadable(problem), _) => Err(problem.clone()),
                 (_, Desired::Content { content, mark }) => content
                     .for_target(chosen.entry)
                     .map_err(file_problem)
                     .and_then(|content| inspection.check(&content, chosen.entry).map(|()| content))
-                    .map(|content| Listed::Content { content, mark: mark.clone() }),
+                    .map(|content| Listed::Content {
+                        content,
+                        mark: mark.clone(),
+                    }),
                 (_, Desired::Signature { artifact_type }) => match self.signer {
                     Some(Ok(signer)) => Ok(Listed::Signature {
                         content: signer.fingerprint(),
@@ -71,29 +85,55 @@ impl Pass<'_> {
                         verified: Vec::new(),
                     }),
                     Some(Err(problem)) => Err(problem.clone()),
-                    None => Err(Problem::new(Reason::SecretNotFound, "the resource signs, and no key was given to sign with")),
+                    None => Err(Problem::new(
+                        Reason::SecretNotFound,
+                        "the resource signs, and no key was given to sign with",
+                    )),
                 },
                 // Marks of moves have a pass of their own.
                 (_, Desired::WhenSuperseded(_)) => continue,
             };
             match problem {
                 Ok(listed) => wanted.push((row, listed)),
-                Err(problem) => rows::set(&mut table, row, |status| rows::fail(status, &problem.into())),
+                Err(problem) => rows::set(&mut table, row, |status| {
+                    rows::fail(status, &problem.into())
+                }),
             }
         }
         if self.is_invalid(&table) {
-            rows::wait(&mut table, "nothing is attached before the input for every target is right");
+            rows::wait(
+                &mut table,
+                "nothing is attached before the input for every target is right",
+            );
             return Ok(self.finish(outcome, table, Vec::new(), &[], None));
         }
-        let wanted = wanted.into_iter().filter_map(|(row, listed)| Some((row, resolved.image.entries.get(row)?.subject.clone(), listed)));
-        self.settle(outcome, table, wanted.collect(), &resolved.image.entries, empty_is_there, journal, claims).await
+        let wanted = wanted.into_iter().filter_map(|(row, listed)| {
+            Some((
+                row,
+                resolved.image.entries.get(row)?.subject.clone(),
+                listed,
+            ))
+        });
+        self.settle(
+            outcome,
+            table,
+            wanted.collect(),
+            &resolved.image.entries,
+            empty_is_there,
+            journal,
+            claims,
+        )
+        .await
     }
 
     /// A row for each entry, before anything is done about it.
     fn table(&self, chosen: &[Chosen<'_>]) -> Vec<TargetStatus> {
         let row = |chosen: &Chosen<'_>| match chosen.skip {
             Some(reason) => rows::skipped(chosen.entry, reason),
-            None => rows::known(rows::pending(chosen.entry), self.request.memory.row(&chosen.entry.subject.digest)),
+            None => rows::known(
+                rows::pending(chosen.entry),
+                self.request.memory.row(&chosen.entry.subject.digest),
+            ),
         };
         chosen.iter().map(row).collect()
     }
@@ -106,12 +146,18 @@ impl Pass<'_> {
                 rows::fail(row, &problem.clone().into());
             }
         }
-        rows::wait(&mut table, "nothing is attached before spec.targets fits the image");
+        rows::wait(
+            &mut table,
+            "nothing is attached before spec.targets fits the image",
+        );
         table
     }
 
     /// Observes what is wanted on which subjects, plans it, and carries the plan out.
-    #[allow(clippy::too_many_arguments, reason = "the state of one pass, handed on once")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the state of one pass, handed on once"
+    )]
     pub(super) async fn settle(
         &self,
         mut outcome: Outcome,
@@ -129,12 +175,22 @@ impl Pass<'_> {
             Either::Left((targets, _)) => targets,
             Either::Right((_, observe)) => observe.await,
         };
-        outcome.referrers_mode = self.session.referrers_mode().or_else(|| targets.first().map(|target| target.source)).map(mode);
+        outcome.referrers_mode = self
+            .session
+            .referrers_mode()
+            .or_else(|| targets.first().map(|target| target.source))
+            .map(mode);
         if self.request.mode == Mode::Detach {
             return Ok(self.found(outcome, table, &targets));
         }
         let plans: Vec<TargetPlan> = targets.iter().map(|target| self.plan(target)).collect();
-        let work = Work { entries, table, targets: &targets, plans: &plans, empty };
+        let work = Work {
+            entries,
+            table,
+            targets: &targets,
+            plans: &plans,
+            empty,
+        };
         self.apply(outcome, work, journal, claims).await
     }
 
@@ -145,8 +201,14 @@ impl Pass<'_> {
         match (&plan.action, self.engine.options.most_referrers) {
             (Action::Attach { .. }, Some(most)) if others >= most => {
                 let subject = &target.observed.subject.digest;
-                let message = format!("{subject} has {others} referrers, and the operator allows {most}: remove some");
-                TargetPlan { action: Action::Refuse(Problem::new(Reason::LimitExceeded, message)), remove: Vec::new(), notes: plan.notes }
+                let message = format!(
+                    "{subject} has {others} referrers, and the operator allows {most}: remove some"
+                );
+                TargetPlan {
+                    action: Action::Refuse(Problem::new(Reason::LimitExceeded, message)),
+                    remove: Vec::new(),
+                    notes: plan.notes,
+                }
             }
             _ => plan,
         }
@@ -158,15 +220,27 @@ impl Pass<'_> {
         if is_there || self.request.mode != Mode::Attach {
             return Ok(());
         }
-        self.in_time(self.session.put_blob(Bytes::from_static(b"{}"))).await??;
+        self.in_time(self.session.put_blob(Bytes::from_static(b"{}")))
+            .await??;
         Ok(())
     }
 
     /// Bad input, as opposed to what a registry does: then nothing is pushed at all, so that nothing half-done is left.
     fn is_invalid(&self, table: &[TargetStatus]) -> bool {
-        let bad = [Reason::FileMissing, Reason::InvalidSpec, Reason::SubjectMismatch, Reason::KeyInvalid, Reason::SecretNotFound]
-            .map(Reason::as_str);
-        table.iter().any(|row| row.reason.as_deref().is_some_and(|reason| bad.contains(&reason)) && row.state == TargetState::Failed)
+        let bad = [
+            Reason::FileMissing,
+            Reason::InvalidSpec,
+            Reason::SubjectMismatch,
+            Reason::KeyInvalid,
+            Reason::SecretNotFound,
+        ]
+        .map(Reason::as_str);
+        table.iter().any(|row| {
+            row.reason
+                .as_deref()
+                .is_some_and(|reason| bad.contains(&reason))
+                && row.state == TargetState::Failed
+        })
     }
 
     /// What is known of the outcome once the image is resolved.
@@ -181,14 +255,23 @@ impl Pass<'_> {
             tag: reference.followed().map(ToString::to_string),
             media_type: Some(resolved.root.media_type.clone()),
         });
-        if let Some(before) = request.memory.followed.as_ref().filter(|before| *before != digest) {
+        if let Some(before) = request
+            .memory
+            .followed
+            .as_ref()
+            .filter(|before| *before != digest)
+        {
             outcome.notes.push(Note {
                 severity: Severity::Normal,
                 reason: Reason::TagMoved,
                 message: format!("{reference} moved from {before} to {digest}"),
             });
         }
-        outcome.resolved = Ok(self.signer().and_then(end_of_signatures).into_iter().collect());
+        outcome.resolved = Ok(self
+            .signer()
+            .and_then(end_of_signatures)
+            .into_iter()
+            .collect());
         outcome
     }
 }

@@ -1,6 +1,10 @@
 //! The pure parts of a pass: rows, verdicts, what status remembers, and what is left to remove.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 
 mod memory;
 mod removal;
@@ -34,8 +38,15 @@ fn subject(name: &str) -> Descriptor {
 /// A row of a platform whose digest is that of `name`.
 fn row(name: &str, state: TargetState, reason: Option<Reason>) -> TargetStatus {
     let platform = format!("linux/{name}").parse().unwrap();
-    let entry = Entry { subject: subject(name), kind: EntryKind::Platform(vec![platform]) };
-    TargetStatus { state, reason: reason.map(|reason| reason.to_string()), ..pending(&entry) }
+    let entry = Entry {
+        subject: subject(name),
+        kind: EntryKind::Platform(vec![platform]),
+    };
+    TargetStatus {
+        state,
+        reason: reason.map(|reason| reason.to_string()),
+        ..pending(&entry)
+    }
 }
 
 /// A row with an attachment that this resource made.
@@ -59,7 +70,12 @@ fn reference(text: &str) -> Reference {
 
 fn image(reference: &str, tag: Option<&str>, name: &str) -> ImageStatus {
     let digest = digest(name).to_string();
-    ImageStatus { reference: format!("{reference}@{digest}"), digest, tag: tag.map(str::to_owned), media_type: None }
+    ImageStatus {
+        reference: format!("{reference}@{digest}"),
+        digest,
+        tag: tag.map(str::to_owned),
+        media_type: None,
+    }
 }
 
 const APP: &str = "registry.example.com/team/app";

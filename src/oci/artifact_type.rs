@@ -35,7 +35,9 @@ impl FromStr for ArtifactType {
 
     fn from_str(text: &str) -> Result<Self, ArtifactTypeError> {
         match text.split_once('/') {
-            Some((kind, subtype)) if restricted_name(kind) && restricted_name(subtype) => Ok(Self(text.into())),
+            Some((kind, subtype)) if restricted_name(kind) && restricted_name(subtype) => {
+                Ok(Self(text.into()))
+            }
             _ => Err(ArtifactTypeError(cut(text))),
         }
     }
@@ -45,7 +47,9 @@ impl FromStr for ArtifactType {
 fn restricted_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     name.len() <= 127
-        && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && bytes
+            .next()
+            .is_some_and(|first| first.is_ascii_alphanumeric())
         && bytes.all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b))
 }
 
@@ -55,11 +59,25 @@ mod tests {
 
     #[test]
     fn a_type_needs_two_restricted_names() {
-        for good in ["application/vnd.demo.artifact.lifecycle", "a/b", "application/vnd.x+json"] {
+        for good in [
+            "application/vnd.demo.artifact.lifecycle",
+            "a/b",
+            "application/vnd.x+json",
+        ] {
             assert!(good.parse::<ArtifactType>().is_ok(), "{good}");
         }
         let long = format!("a/{}", "b".repeat(128));
-        for bad in ["", "application", "a/", "/b", "a/b/c", "a/b c", "a/b;q=1", "-a/b", long.as_str()] {
+        for bad in [
+            "",
+            "application",
+            "a/",
+            "/b",
+            "a/b/c",
+            "a/b c",
+            "a/b;q=1",
+            "-a/b",
+            long.as_str(),
+        ] {
             assert!(bad.parse::<ArtifactType>().is_err(), "{bad}");
         }
     }

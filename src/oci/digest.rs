@@ -66,15 +66,23 @@ impl Hasher {
     /// The digest of all pieces.
     #[must_use]
     pub fn finish(self) -> Digest {
-        Digest { algorithm: self.algorithm, hex: hex(self.context.finish().as_ref()).into() }
+        Digest {
+            algorithm: self.algorithm,
+            hex: hex(self.context.finish().as_ref()).into(),
+        }
     }
 }
 
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
 }
 
 /// A digest of a known algorithm with a well-formed, lower-case encoded part.
@@ -146,7 +154,9 @@ pub enum DigestError {
     #[error("digest algorithm {0:?} is not supported: use sha256 or sha512")]
     UnknownAlgorithm(String),
     /// The encoded part is not lower-case hexadecimal of the right length.
-    #[error("digest {digest:?} is malformed: {algorithm} takes {expected} lower-case hexadecimal digits")]
+    #[error(
+        "digest {digest:?} is malformed: {algorithm} takes {expected} lower-case hexadecimal digits"
+    )]
     Malformed {
         /// As given.
         digest: String,
@@ -161,17 +171,29 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let (algorithm, encoded) = text.split_once(':').ok_or_else(|| DigestError::NoAlgorithm(cut(text)))?;
+        let (algorithm, encoded) = text
+            .split_once(':')
+            .ok_or_else(|| DigestError::NoAlgorithm(cut(text)))?;
         let algorithm = match algorithm {
             "sha256" => Algorithm::Sha256,
             "sha512" => Algorithm::Sha512,
             other => return Err(DigestError::UnknownAlgorithm(cut(other))),
         };
-        let well_formed = encoded.len() == algorithm.hex_len() && encoded.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let well_formed = encoded.len() == algorithm.hex_len()
+            && encoded
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !well_formed {
-            return Err(DigestError::Malformed { digest: cut(text), algorithm: algorithm.as_str(), expected: algorithm.hex_len() });
+            return Err(DigestError::Malformed {
+                digest: cut(text),
+                algorithm: algorithm.as_str(),
+                expected: algorithm.hex_len(),
+            });
         }
-        Ok(Self { algorithm, hex: encoded.into() })
+        Ok(Self {
+            algorithm,
+            hex: encoded.into(),
+        })
     }
 }
 
@@ -198,25 +220,37 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_empty_object_has_the_digest_that_the_image_specification_prints() {
-        assert_eq!(Digest::sha256(b"{}").to_string(), "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
+        assert_eq!(
+            Digest::sha256(b"{}").to_string(),
+            "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+        );
     }
 
     #[test]
     fn a_fallback_tag_cuts_a_sha512_digest_to_64_characters() {
         let digest = Algorithm::Sha512.hash(b"{}");
         assert_eq!(digest.fallback_tag().len(), "sha512-".len() + 64);
-        assert!(digest.to_string().starts_with(&digest.fallback_tag().replace('-', ":")));
+        assert!(
+            digest
+                .to_string()
+                .starts_with(&digest.fallback_tag().replace('-', ":"))
+        );
     }
 
     #[test]
@@ -226,7 +260,10 @@ mod tests {
             ("md5:abc", "\"md5\" is not supported: use sha256 or sha512"),
             ("sha256:ABC", "takes 64 lower-case hexadecimal digits"),
             (&format!("sha256:{}", "A".repeat(64)), "takes 64 lower-case"),
-            (&format!("sha512:{}", "a".repeat(64)), "takes 128 lower-case"),
+            (
+                &format!("sha512:{}", "a".repeat(64)),
+                "takes 128 lower-case",
+            ),
         ] {
             let error = text.parse::<Digest>().unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

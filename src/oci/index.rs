@@ -75,8 +75,12 @@ impl Eq for RawEntry {}
 
 impl From<&Descriptor> for RawEntry {
     fn from(descriptor: &Descriptor) -> Self {
-        let raw = serde_json::value::to_raw_value(descriptor).unwrap_or_else(|_| RawValue::NULL.to_owned());
-        Self { raw: raw.into(), digest: Some(descriptor.digest.clone()) }
+        let raw = serde_json::value::to_raw_value(descriptor)
+            .unwrap_or_else(|_| RawValue::NULL.to_owned());
+        Self {
+            raw: raw.into(),
+            digest: Some(descriptor.digest.clone()),
+        }
     }
 }
 
@@ -93,8 +97,13 @@ impl<'de> Deserialize<'de> for RawEntry {
             digest: Digest,
         }
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let digest = serde_json::from_str(raw.get()).ok().map(|Named { digest }| digest);
-        Ok(Self { raw: raw.into(), digest })
+        let digest = serde_json::from_str(raw.get())
+            .ok()
+            .map(|Named { digest }| digest);
+        Ok(Self {
+            raw: raw.into(),
+            digest,
+        })
     }
 }
 
@@ -111,10 +120,15 @@ pub struct RawIndex {
 impl Default for RawIndex {
     /// An empty OCI index, as clients begin a fallback tag.
     fn default() -> Self {
-        let field = |name: &str, json: String| Some((name.to_owned(), RawValue::from_string(json).ok()?));
+        let field =
+            |name: &str, json: String| Some((name.to_owned(), RawValue::from_string(json).ok()?));
         let version = field("schemaVersion", "2".to_owned());
         let media_type = field("mediaType", format!("{:?}", media_type::OCI_INDEX));
-        Self { before: [version, media_type].into_iter().flatten().collect(), after: Vec::new(), entries: Vec::new() }
+        Self {
+            before: [version, media_type].into_iter().flatten().collect(),
+            after: Vec::new(),
+            entries: Vec::new(),
+        }
     }
 }
 
@@ -136,14 +150,20 @@ impl RawIndex {
     /// The media type that the document itself states.
     #[must_use]
     pub fn media_type(&self) -> Option<String> {
-        let (_, raw) = self.before.iter().chain(&self.after).find(|(name, _)| name == "mediaType")?;
+        let (_, raw) = self
+            .before
+            .iter()
+            .chain(&self.after)
+            .find(|(name, _)| name == "mediaType")?;
         serde_json::from_str(raw.get()).ok()
     }
 
     /// Whether a descriptor of `digest` is listed, which readers can use; what only names the digest is none.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> bool {
-        self.entries.iter().any(|entry| entry.digest() == Some(digest) && entry.descriptor().is_some())
+        self.entries
+            .iter()
+            .any(|entry| entry.digest() == Some(digest) && entry.descriptor().is_some())
     }
 }
 
@@ -182,7 +202,8 @@ impl<'a> ReferrersPage<'a> {
 
     /// The entries that are descriptors, each made when it is asked for.
     pub fn descriptors(&self) -> impl Iterator<Item = Descriptor> {
-        self.raw().filter_map(|entry| serde_json::from_str(entry).ok())
+        self.raw()
+            .filter_map(|entry| serde_json::from_str(entry).ok())
     }
 }
 
@@ -213,17 +234,35 @@ impl<'de> Deserialize<'de> for RawIndex {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawIndex, A::Error> {
-                let mut index = RawIndex { before: Vec::new(), after: Vec::new(), entries: Vec::new() };
+                let mut index = RawIndex {
+                    before: Vec::new(),
+                    after: Vec::new(),
+                    entries: Vec::new(),
+                };
                 let mut listed = false;
                 while let Some(name) = map.next_key::<String>()? {
-                    if index.before.iter().chain(&index.after).any(|(seen, _)| *seen == name) || (listed && name == "manifests") {
-                        return Err(A::Error::custom(format_args!("the field {name:?} stands twice")));
+                    if index
+                        .before
+                        .iter()
+                        .chain(&index.after)
+                        .any(|(seen, _)| *seen == name)
+                        || (listed && name == "manifests")
+                    {
+                        return Err(A::Error::custom(format_args!(
+                            "the field {name:?} stands twice"
+                        )));
                     }
                     if name == "manifests" {
-                        index.entries = map.next_value::<Option<Vec<RawEntry>>>()?.unwrap_or_default();
+                        index.entries = map
+                            .next_value::<Option<Vec<RawEntry>>>()?
+                            .unwrap_or_default();
                         listed = true;
                     } else {
-                        let fields = if listed { &mut index.after } else { &mut index.before };
+                        let fields = if listed {
+                            &mut index.after
+                        } else {
+                            &mut index.before
+                        };
                         fields.push((name, map.next_value()?));
                     }
                 }
@@ -236,7 +275,11 @@ impl<'de> Deserialize<'de> for RawIndex {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -249,25 +292,53 @@ mod tests {
         );
         let mut index = RawIndex::parse(text.as_bytes()).unwrap();
         assert_eq!(String::from_utf8(index.to_bytes()).unwrap(), text);
-        index.entries.push(RawEntry::from(&Descriptor::of("m", b"x")));
+        index
+            .entries
+            .push(RawEntry::from(&Descriptor::of("m", b"x")));
         let written = String::from_utf8(index.to_bytes()).unwrap();
-        assert!(written.contains(FOREIGN) && written.contains(r#"{"odd":true},{"mediaType":"m","digest":"#), "{written}");
+        assert!(
+            written.contains(FOREIGN)
+                && written.contains(r#"{"odd":true},{"mediaType":"m","digest":"#),
+            "{written}"
+        );
         assert_eq!(index.media_type().as_deref(), Some("m"));
         assert!(index.entries[1].descriptor().is_none());
     }
 
     #[test]
     fn null_and_absent_entries_are_none() {
-        for text in [r#"{"schemaVersion":2,"manifests":null}"#, r#"{"schemaVersion":2}"#, r#"{"manifests":[]}"#] {
-            assert!(RawIndex::parse(text.as_bytes()).unwrap().entries.is_empty(), "{text}");
-            assert!(serde_json::from_str::<ImageIndex>(text).unwrap().manifests.is_empty(), "{text}");
+        for text in [
+            r#"{"schemaVersion":2,"manifests":null}"#,
+            r#"{"schemaVersion":2}"#,
+            r#"{"manifests":[]}"#,
+        ] {
+            assert!(
+                RawIndex::parse(text.as_bytes()).unwrap().entries.is_empty(),
+                "{text}"
+            );
+            assert!(
+                serde_json::from_str::<ImageIndex>(text)
+                    .unwrap()
+                    .manifests
+                    .is_empty(),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn a_field_that_stands_twice_is_refused() {
-        for text in [r#"{"manifests":[],"manifests":[]}"#, r#"{"mediaType":"a","mediaType":"b"}"#] {
-            assert!(RawIndex::parse(text.as_bytes()).unwrap_err().to_string().contains("stands twice"), "{text}");
+        for text in [
+            r#"{"manifests":[],"manifests":[]}"#,
+            r#"{"mediaType":"a","mediaType":"b"}"#,
+        ] {
+            assert!(
+                RawIndex::parse(text.as_bytes())
+                    .unwrap_err()
+                    .to_string()
+                    .contains("stands twice"),
+                "{text}"
+            );
             assert!(serde_json::from_str::<ImageIndex>(text).is_err(), "{text}");
         }
     }

@@ -30,7 +30,11 @@ pub struct ImageManifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Annotations.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -39,13 +43,19 @@ impl ImageManifest {
     /// (distribution-spec, "Listing Referrers").
     #[must_use]
     pub fn effective_artifact_type(&self) -> &str {
-        self.artifact_type.as_deref().filter(|own| !own.is_empty()).unwrap_or(&self.config.media_type)
+        self.artifact_type
+            .as_deref()
+            .filter(|own| !own.is_empty())
+            .unwrap_or(&self.config.media_type)
     }
 }
 
 /// A manifest, told apart by its media type.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant, reason = "one manifest is held at a time, and most are images")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one manifest is held at a time, and most are images"
+)]
 pub enum Manifest {
     /// An OCI index or a Docker manifest list.
     Index(ImageIndex),
@@ -57,7 +67,9 @@ pub enum Manifest {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Docker's first format, which has no place for referrers.
-    #[error("the image is stored as Docker schema 1, which cannot be attached to: push it again with a current tool")]
+    #[error(
+        "the image is stored as Docker schema 1, which cannot be attached to: push it again with a current tool"
+    )]
     Schema1,
     /// No manifest kind that affix knows.
     #[error("media type {0:?} is neither an image index nor an image manifest")]
@@ -100,9 +112,19 @@ impl Manifest {
     ///
     /// # Errors
     /// When the document is malformed, ambiguous, of no known kind, or calls itself something else than the registry does.
-    pub fn parse(content_type: Option<&str>, bytes: &[u8]) -> Result<(String, Self), ManifestError> {
-        let served = content_type.map(media_type::essence).filter(|served| !served.is_empty());
-        if served.is_some_and(|served| matches!(served, media_type::DOCKER_SCHEMA1 | media_type::DOCKER_SCHEMA1_SIGNED)) {
+    pub fn parse(
+        content_type: Option<&str>,
+        bytes: &[u8],
+    ) -> Result<(String, Self), ManifestError> {
+        let served = content_type
+            .map(media_type::essence)
+            .filter(|served| !served.is_empty());
+        if served.is_some_and(|served| {
+            matches!(
+                served,
+                media_type::DOCKER_SCHEMA1 | media_type::DOCKER_SCHEMA1_SIGNED
+            )
+        }) {
             return Err(ManifestError::Schema1);
         }
         let probe: Probe = serde_json::from_slice(bytes)?;
@@ -115,8 +137,13 @@ impl Manifest {
         }
         let stated = probe.media_type.filter(|stated| !stated.is_empty());
         let media_type = match (served, stated) {
-            (Some(served), Some(body)) if media_type::kind(served) != Kind::Other && served != body => {
-                return Err(ManifestError::MediaTypeMismatch { header: cut(served), body: cut(&body) });
+            (Some(served), Some(body))
+                if media_type::kind(served) != Kind::Other && served != body =>
+            {
+                return Err(ManifestError::MediaTypeMismatch {
+                    header: cut(served),
+                    body: cut(&body),
+                });
             }
             (_, Some(body)) => body,
             (Some(served), None) => served.to_owned(),
@@ -141,7 +168,10 @@ impl Manifest {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -149,13 +179,21 @@ mod tests {
 
     #[test]
     fn the_document_and_its_header_must_agree() {
-        let lie = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
-        let error = Manifest::parse(Some(media_type::OCI_MANIFEST), lie.as_bytes()).unwrap_err().to_string();
+        let lie = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#,
+            media_type::OCI_INDEX
+        );
+        let error = Manifest::parse(Some(media_type::OCI_MANIFEST), lie.as_bytes())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("the document calls itself"), "{error}");
         let (media_type, _) = Manifest::parse(Some("application/json"), lie.as_bytes()).unwrap();
         assert_eq!(media_type, media_type::OCI_INDEX);
-        let (media_type, manifest) =
-            Manifest::parse(Some("application/vnd.docker.distribution.manifest.list.v2+json; charset=utf-8"), INDEX.as_bytes()).unwrap();
+        let (media_type, manifest) = Manifest::parse(
+            Some("application/vnd.docker.distribution.manifest.list.v2+json; charset=utf-8"),
+            INDEX.as_bytes(),
+        )
+        .unwrap();
         assert_eq!(media_type, media_type::DOCKER_LIST);
         assert!(matches!(manifest, Manifest::Index(_)));
     }
@@ -163,19 +201,41 @@ mod tests {
     #[test]
     fn what_is_no_manifest_is_refused_by_name() {
         for (header, body, said) in [
-            (Some(media_type::DOCKER_SCHEMA1_SIGNED), "{}", "Docker schema 1"),
+            (
+                Some(media_type::DOCKER_SCHEMA1_SIGNED),
+                "{}",
+                "Docker schema 1",
+            ),
             (None, r#"{"schemaVersion":1}"#, "Docker schema 1"),
             (None, r#"{"fsLayers":[]}"#, "Docker schema 1"),
-            (Some(media_type::OCI_INDEX), r#"{"manifests":[],"layers":[]}"#, "both the fields"),
+            (
+                Some(media_type::OCI_INDEX),
+                r#"{"manifests":[],"layers":[]}"#,
+                "both the fields",
+            ),
             (Some("text/html"), "<html>", "malformed"),
             (Some("text/html"), "{}", "\"text/html\" is neither"),
             (None, "{}", "\"\" is neither"),
-            (Some(media_type::OCI_INDEX), r#"{"manifests":[{"digest":"sha256:1","size":1}]}"#, "takes 64"),
-            (Some(media_type::OCI_INDEX), r#"{"manifests":7}"#, "malformed"),
-            (Some(media_type::OCI_MANIFEST), r#"{"schemaVersion":2,"layers":[]}"#, "missing field `config`"),
+            (
+                Some(media_type::OCI_INDEX),
+                r#"{"manifests":[{"digest":"sha256:1","size":1}]}"#,
+                "takes 64",
+            ),
+            (
+                Some(media_type::OCI_INDEX),
+                r#"{"manifests":7}"#,
+                "malformed",
+            ),
+            (
+                Some(media_type::OCI_MANIFEST),
+                r#"{"schemaVersion":2,"layers":[]}"#,
+                "missing field `config`",
+            ),
             (Some(media_type::OCI_INDEX), "[[[", "malformed"),
         ] {
-            let error = Manifest::parse(header, body.as_bytes()).unwrap_err().to_string();
+            let error = Manifest::parse(header, body.as_bytes())
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(said), "{body}: {error}");
         }
     }

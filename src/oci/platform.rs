@@ -14,10 +14,19 @@ pub struct Platform {
     #[serde(default, deserialize_with = "null_is_empty")]
     pub os: String,
     /// Operating system version; Windows needs it.
-    #[serde(rename = "os.version", default, deserialize_with = "null_is_empty", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "os.version",
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub os_version: String,
     /// Variant of the CPU, such as `v8`.
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub variant: String,
 }
 
@@ -35,8 +44,18 @@ impl Platform {
     pub fn of_config(bytes: &[u8]) -> Option<Self> {
         // Whatever is no object would be quoted whole by the parser's refusal.
         let is_object = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-        let named: Self = is_object.then(|| serde_json::from_slice(bytes).ok()).flatten()?;
-        let longest = [&named.os, &named.architecture, &named.os_version, &named.variant].map(String::len).into_iter().max();
+        let named: Self = is_object
+            .then(|| serde_json::from_slice(bytes).ok())
+            .flatten()?;
+        let longest = [
+            &named.os,
+            &named.architecture,
+            &named.os_version,
+            &named.variant,
+        ]
+        .map(String::len)
+        .into_iter()
+        .max();
         (longest <= Some(LONGEST)).then_some(named)
     }
 
@@ -57,8 +76,17 @@ impl Platform {
     #[must_use]
     pub fn normalised(&self) -> Self {
         let (architecture, variant) = normalise_architecture(&self.architecture, &self.variant);
-        let variant = if variant.is_empty() { implied_variant(&architecture).to_owned() } else { variant };
-        Self { architecture, os: normalise_os(&self.os), os_version: self.os_version.clone(), variant }
+        let variant = if variant.is_empty() {
+            implied_variant(&architecture).to_owned()
+        } else {
+            variant
+        };
+        Self {
+            architecture,
+            os: normalise_os(&self.os),
+            os_version: self.os_version.clone(),
+            variant,
+        }
     }
 }
 
@@ -83,7 +111,12 @@ impl std::str::FromStr for Platform {
         let (path, os_version) = text.split_once(':').unwrap_or((text, ""));
         let mut parts = path.splitn(3, '/').map(str::to_owned);
         let mut next = || parts.next().unwrap_or_default();
-        Ok(Self { os: next(), architecture: next(), variant: next(), os_version: os_version.to_owned() })
+        Ok(Self {
+            os: next(),
+            architecture: next(),
+            variant: next(),
+            os_version: os_version.to_owned(),
+        })
     }
 }
 

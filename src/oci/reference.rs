@@ -32,7 +32,9 @@ impl Host {
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         let after = self.0.rsplit_once(']').map_or(&*self.0, |(_, rest)| rest);
-        after.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
+        after
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
     }
 
     /// The host that answers the API: `docker.io` is served by another name, and both of its aliases mean it.
@@ -55,7 +57,11 @@ impl FromStr for Host {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        if is_host(text) { Ok(Self(text.into())) } else { Err(ReferenceError::Host(cut(text))) }
+        if is_host(text) {
+            Ok(Self(text.into()))
+        } else {
+            Err(ReferenceError::Host(cut(text)))
+        }
     }
 }
 
@@ -79,14 +85,20 @@ impl fmt::Display for Repository {
 
 /// The name is outside the grammar of the distribution specification.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("repository {0:?} is malformed: parts of lower-case letters and digits, separated inside by '.', '_', '__' or '-', joined by '/'")]
+#[error(
+    "repository {0:?} is malformed: parts of lower-case letters and digits, separated inside by '.', '_', '__' or '-', joined by '/'"
+)]
 pub struct RepositoryError(String);
 
 impl FromStr for Repository {
     type Err = RepositoryError;
 
     fn from_str(text: &str) -> Result<Self, RepositoryError> {
-        if text.len() <= 255 && text.split('/').all(is_path_component) { Ok(Self(text.into())) } else { Err(RepositoryError(cut(text))) }
+        if text.len() <= 255 && text.split('/').all(is_path_component) {
+            Ok(Self(text.into()))
+        } else {
+            Err(RepositoryError(cut(text)))
+        }
     }
 }
 
@@ -105,9 +117,16 @@ impl Tag {
     /// signatures, attestations and SBOMs (`sha256-<hex>.sig` and so on): such a tag names no image.
     #[must_use]
     pub fn is_referrers_tag(&self) -> bool {
-        let Some((algorithm, rest)) = self.0.split_once('-') else { return false };
-        let encoded = [".sig", ".att", ".sbom"].iter().find_map(|end| rest.strip_suffix(end)).unwrap_or(rest);
-        matches!(algorithm, "sha256" | "sha512") && encoded.len() == 64 && encoded.bytes().all(|b| b.is_ascii_hexdigit())
+        let Some((algorithm, rest)) = self.0.split_once('-') else {
+            return false;
+        };
+        let encoded = [".sig", ".att", ".sbom"]
+            .iter()
+            .find_map(|end| rest.strip_suffix(end))
+            .unwrap_or(rest);
+        matches!(algorithm, "sha256" | "sha512")
+            && encoded.len() == 64
+            && encoded.bytes().all(|b| b.is_ascii_hexdigit())
     }
 }
 
@@ -119,7 +138,9 @@ impl fmt::Display for Tag {
 
 /// The tag is outside the grammar of the distribution specification.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("tag {0:?} is malformed: 1 to 128 letters, digits, '_', '.' and '-', the first a letter, a digit or '_'")]
+#[error(
+    "tag {0:?} is malformed: 1 to 128 letters, digits, '_', '.' and '-', the first a letter, a digit or '_'"
+)]
 pub struct TagError(String);
 
 impl FromStr for Tag {
@@ -127,8 +148,13 @@ impl FromStr for Tag {
 
     fn from_str(text: &str) -> Result<Self, TagError> {
         let mut bytes = text.bytes();
-        let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if first && text.len() <= 128 && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
+        let first = bytes
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if first
+            && text.len() <= 128
+            && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+        {
             Ok(Self(text.into()))
         } else {
             Err(TagError(cut(text)))
@@ -153,13 +179,21 @@ impl Reference {
     /// The same repository at `digest`, without a tag.
     #[must_use]
     pub fn at(&self, digest: &Digest) -> Self {
-        Self { tag: None, digest: Some(digest.clone()), ..self.clone() }
+        Self {
+            tag: None,
+            digest: Some(digest.clone()),
+            ..self.clone()
+        }
     }
 
     /// The tag, where it is followed: with both, the digest decides.
     #[must_use]
     pub const fn followed(&self) -> Option<&Tag> {
-        if self.digest.is_none() { self.tag.as_ref() } else { None }
+        if self.digest.is_none() {
+            self.tag.as_ref()
+        } else {
+            None
+        }
     }
 
     /// `host/repository`, as patterns of repositories match it.
@@ -186,13 +220,17 @@ impl fmt::Display for Reference {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     /// A scheme stands before it.
-    #[error("image {0:?} starts with a scheme: leave it away, and set insecure: true where the registry speaks plain HTTP")]
+    #[error(
+        "image {0:?} starts with a scheme: leave it away, and set insecure: true where the registry speaks plain HTTP"
+    )]
     Scheme(String),
     /// No registry is named.
     #[error("image {0:?} names no registry: write host/repository, such as docker.io/library/{0}")]
     NoHost(String),
     /// The first part cannot be a host.
-    #[error("registry {0:?} is malformed: a DNS name or an IP address, then optionally :port from 1 to 65535")]
+    #[error(
+        "registry {0:?} is malformed: a DNS name or an IP address, then optionally :port from 1 to 65535"
+    )]
     Host(String),
     /// Neither a tag nor a digest.
     #[error("image {0:?} names neither a tag nor a digest: add :tag or @sha256:…")]
@@ -219,7 +257,9 @@ impl FromStr for Reference {
             Some((rest, digest)) => (rest, Some(digest.parse()?)),
             None => (text, None),
         };
-        let (host, path) = rest.split_once('/').ok_or_else(|| ReferenceError::NoHost(cut(text)))?;
+        let (host, path) = rest
+            .split_once('/')
+            .ok_or_else(|| ReferenceError::NoHost(cut(text)))?;
         // The rule of container engines: without a dot, a colon or "localhost" the first part is a path, not a host.
         if !host.contains(['.', ':', '[']) && host != "localhost" {
             return Err(ReferenceError::NoHost(cut(text)));
@@ -233,7 +273,12 @@ impl FromStr for Reference {
         if tag.is_none() && digest.is_none() {
             return Err(ReferenceError::NoTagOrDigest(cut(text)));
         }
-        Ok(Self { host, repository, tag, digest })
+        Ok(Self {
+            host,
+            repository,
+            tag,
+            digest,
+        })
     }
 }
 
@@ -242,7 +287,9 @@ fn is_host(text: &str) -> bool {
         return false;
     }
     let (name, port) = if let Some(rest) = text.strip_prefix('[') {
-        let Some((address, after)) = rest.split_once(']') else { return false };
+        let Some((address, after)) = rest.split_once(']') else {
+            return false;
+        };
         if address.parse::<std::net::Ipv6Addr>().is_err() {
             return false;
         }
@@ -259,10 +306,18 @@ fn is_host(text: &str) -> bool {
     let label = |label: &str| {
         let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
         let bytes = label.as_bytes();
-        label.len() <= 63 && edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+        label.len() <= 63
+            && edge(bytes.first())
+            && edge(bytes.last())
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
     };
-    let port_ok = port
-        .is_none_or(|port| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0));
+    let port_ok = port.is_none_or(|port| {
+        port.len() <= 5
+            && port.bytes().all(|b| b.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
     port_ok && name.split('.').all(label)
 }
 
@@ -270,13 +325,20 @@ fn is_host(text: &str) -> bool {
 fn is_path_component(part: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = part.as_bytes();
-    let edges = bytes.first().is_some_and(|b| alphanumeric(*b)) && bytes.last().is_some_and(|b| alphanumeric(*b));
+    let edges = bytes.first().is_some_and(|b| alphanumeric(*b))
+        && bytes.last().is_some_and(|b| alphanumeric(*b));
     let separators = part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    edges && separators.into_iter().all(|run| matches!(run, "" | "." | "_" | "__") || run.bytes().all(|b| b == b'-'))
+    edges
+        && separators
+            .into_iter()
+            .all(|run| matches!(run, "" | "." | "_" | "__") || run.bytes().all(|b| b == b'-'))
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -300,19 +362,28 @@ mod tests {
     #[test]
     fn what_is_refused_says_how_to_write_it() {
         for (text, said) in [
-            ("app:v1", "names no registry: write host/repository, such as docker.io/library/app:v1"),
+            (
+                "app:v1",
+                "names no registry: write host/repository, such as docker.io/library/app:v1",
+            ),
             ("team/app:v1", "names no registry"),
             ("https://r.example.com/app:v1", "leave it away"),
             ("r.example.com/app", "add :tag or @sha256:…"),
             ("r.example.com/App:v1", "repository \"App\" is malformed"),
             ("r.example.com/a..b:v1", "repository \"a..b\" is malformed"),
-            ("r.example.com/a___b:v1", "repository \"a___b\" is malformed"),
+            (
+                "r.example.com/a___b:v1",
+                "repository \"a___b\" is malformed",
+            ),
             ("r.example.com//a:v1", "is malformed"),
             ("r.example.com/a:-v1", "tag \"-v1\" is malformed"),
             ("r.example.com/a:", "tag \"\" is malformed"),
             ("r.example.com/a@sha256:12", "takes 64"),
             ("r.example.com/a@md5:12", "use sha256 or sha512"),
-            ("r.example.com:0/a:v1", "registry \"r.example.com:0\" is malformed"),
+            (
+                "r.example.com:0/a:v1",
+                "registry \"r.example.com:0\" is malformed",
+            ),
             ("r.example.com:99999/a:v1", "is malformed"),
             ("r_x.example.com/a:v1", "is malformed"),
             ("user@r.example.com/a:v1", "use sha256 or sha512"),
@@ -327,8 +398,12 @@ mod tests {
 
     #[test]
     fn a_host_knows_its_name_and_port() {
-        for (text, name, port) in [("r.io", "r.io", None), ("r.io:5", "r.io", Some(5)), ("[::1]:5", "::1", Some(5)), ("[::1]", "::1", None)]
-        {
+        for (text, name, port) in [
+            ("r.io", "r.io", None),
+            ("r.io:5", "r.io", Some(5)),
+            ("[::1]:5", "::1", Some(5)),
+            ("[::1]", "::1", None),
+        ] {
             let host: Host = text.parse().unwrap();
             assert_eq!((host.name(), host.port()), (name, port), "{text}");
         }
@@ -345,7 +420,11 @@ mod tests {
             ("sha256-abc".to_owned(), false),
             ("v1".to_owned(), false),
         ] {
-            assert_eq!(tag.parse::<Tag>().unwrap().is_referrers_tag(), held, "{tag}");
+            assert_eq!(
+                tag.parse::<Tag>().unwrap().is_referrers_tag(),
+                held,
+                "{tag}"
+            );
         }
     }
 

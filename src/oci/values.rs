@@ -46,14 +46,26 @@ mod tests {
 
     #[test]
     fn brackets_and_commas_count_and_those_in_strings_do_not() {
-        for (text, values) in [("", 0), ("7", 0), ("[1,2,3]", 3), (r#"{"a,[{":"\",,","b":[{}]}"#, 4), (r#"["\\",","]"#, 2)] {
+        for (text, values) in [
+            ("", 0),
+            ("7", 0),
+            ("[1,2,3]", 3),
+            (r#"{"a,[{":"\",,","b":[{}]}"#, 4),
+            (r#"["\\",","]"#, 2),
+        ] {
             assert_eq!(most_values(text.as_bytes()), values, "{text}");
         }
     }
 
     #[test]
     fn the_longest_text_is_told_with_its_escapes_and_also_where_it_does_not_end() {
-        for (text, longest) in [("", 0), ("[7]", 0), (r#"{"ab":"c"}"#, 2), (r#"["a","\"\\"]"#, 4), (r#"["a","bcd"#, 3)] {
+        for (text, longest) in [
+            ("", 0),
+            ("[7]", 0),
+            (r#"{"ab":"c"}"#, 2),
+            (r#"["a","\"\\"]"#, 4),
+            (r#"["a","bcd"#, 3),
+        ] {
             assert_eq!(longest_text(text.as_bytes()), longest, "{text}");
         }
     }

@@ -32,7 +32,10 @@ pub(super) struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { permits: Arc::new(Semaphore::new(ALL / UNIT)), spare: Arc::default() }
+        Self {
+            permits: Arc::new(Semaphore::new(ALL / UNIT)),
+            spare: Arc::default(),
+        }
     }
 }
 
@@ -65,26 +68,43 @@ impl Drop for Share {
 
 impl Account {
     pub(super) fn new(budget: Budget) -> Self {
-        Self { budget, one_at_a_time: Arc::default() }
+        Self {
+            budget,
+            one_at_a_time: Arc::default(),
+        }
     }
 
     /// Waits for leave to hold `bytes`. An answer that is larger than the whole budget gets the whole budget.
     pub(super) async fn share(&self, bytes: u64) -> Share {
         let account = Arc::clone(&self.one_at_a_time).lock_owned().await;
-        let units = usize::try_from(bytes).unwrap_or(ALL).min(ALL).div_ceil(UNIT);
-        let permits = Arc::clone(&self.budget.permits).acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await;
+        let units = usize::try_from(bytes)
+            .unwrap_or(ALL)
+            .min(ALL)
+            .div_ceil(UNIT);
+        let permits = Arc::clone(&self.budget.permits)
+            .acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX))
+            .await;
         let spare = Arc::clone(&self.budget.spare);
         let buffer = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // The semaphore is never closed.
         let mut buffer = buffer.unwrap_or_default();
         // Each for the largest answer from the start: buffers that grow leave holes where they were.
         buffer.reserve((ALL / SPARE).max(units * UNIT));
-        Share { buffer, spare, _account: account, _permits: permits.ok() }
+        Share {
+            buffer,
+            spare,
+            _account: account,
+            _permits: permits.ok(),
+        }
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
     use futures::FutureExt as _;
@@ -93,7 +113,10 @@ mod tests {
     fn all_registries_together_stay_within_the_budget() {
         let budget = Budget::default();
         let accounts: Vec<_> = (0..3).map(|_| Account::new(budget.clone())).collect();
-        let mut held: Vec<_> = accounts.iter().filter_map(|account| account.share(4 << 20).now_or_never()).collect();
+        let mut held: Vec<_> = accounts
+            .iter()
+            .filter_map(|account| account.share(4 << 20).now_or_never())
+            .collect();
         assert_eq!(held.len(), 2, "two of 4 MiB are all of 8 MiB");
         held.pop();
         assert!(accounts[2].share(4 << 20).now_or_never().is_some());

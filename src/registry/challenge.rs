@@ -55,7 +55,12 @@ fn parse_line(line: &str) -> Vec<Challenge> {
 }
 
 fn challenge((scheme, parameters): (String, Vec<(String, String)>)) -> Option<Challenge> {
-    let value = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let value = |name: &str| {
+        parameters
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.clone())
+    };
     match scheme.as_str() {
         "basic" => Some(Challenge::Basic),
         "bearer" => Some(Challenge::Bearer {
@@ -83,14 +88,19 @@ impl Input<'_> {
 
     /// `token` of RFC 9110, section 5.6.2.
     fn token(&mut self) -> Option<String> {
-        let end = self.0.find(|c: char| !(c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))).unwrap_or(self.0.len());
+        let end = self
+            .0
+            .find(|c: char| !(c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)))
+            .unwrap_or(self.0.len());
         let (token, rest) = self.0.split_at_checked(end)?;
         self.0 = rest;
         (!token.is_empty()).then(|| token.to_owned())
     }
 
     fn value_after_equals(&mut self) -> Parameter {
-        let Some(after) = self.0.trim_start().strip_prefix('=') else { return Parameter::None };
+        let Some(after) = self.0.trim_start().strip_prefix('=') else {
+            return Parameter::None;
+        };
         self.0 = after.trim_start();
         if !self.0.starts_with('"') {
             return self.token().map_or(Parameter::Malformed, Parameter::Value);
@@ -116,10 +126,16 @@ impl Input<'_> {
     /// Skips the single blob of `Negotiate <token68>`, which would else be read as a scheme.
     fn skip_token68(&mut self) {
         let blob = self.0.trim_start();
-        let end = blob.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(blob.len());
-        let Some((word, rest)) = blob.split_at_checked(end) else { return };
+        let end = blob
+            .find(|c: char| c == ',' || c.is_ascii_whitespace())
+            .unwrap_or(blob.len());
+        let Some((word, rest)) = blob.split_at_checked(end) else {
+            return;
+        };
         let core = word.trim_end_matches('=');
-        let is_token68 = core.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b));
+        let is_token68 = core
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b));
         if is_token68 && (core.len() < word.len() || core.contains(['/', '+'])) {
             self.0 = rest;
         }
@@ -131,7 +147,12 @@ mod tests {
     use super::*;
 
     fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
-        Challenge::Bearer { realm: realm.into(), service: service.map(Into::into), scope: scope.map(Into::into), error: None }
+        Challenge::Bearer {
+            realm: realm.into(),
+            service: service.map(Into::into),
+            scope: scope.map(Into::into),
+            error: None,
+        }
     }
 
     #[test]
@@ -139,31 +160,64 @@ mod tests {
         let line = r#"Bearer realm="https://auth.example.com/token",service="registry.example.com",scope="repository:team/app:pull,push""#;
         assert_eq!(
             Challenge::parse_all([line]),
-            [bearer("https://auth.example.com/token", Some("registry.example.com"), Some("repository:team/app:pull,push"))]
+            [bearer(
+                "https://auth.example.com/token",
+                Some("registry.example.com"),
+                Some("repository:team/app:pull,push")
+            )]
         );
     }
 
     #[test]
     fn several_challenges_are_read_from_one_line_and_from_many() {
         let both = [bearer("https://a/t", None, None), Challenge::Basic];
-        assert_eq!(Challenge::parse_all([r#"bearer realm="https://a/t", BASIC realm="x, y""#]), both);
-        assert_eq!(Challenge::parse_all([r#"Bearer realm="https://a/t""#, "Basic"]), both);
-        assert_eq!(Challenge::parse_all([r#"Negotiate YWJjZA==, Bearer realm = "https://a/t" , Basic realm=x"#]), both);
-        assert_eq!(Challenge::parse_all([r#"Negotiate, Digest realm="a", nonce="b", Basic"#]), [Challenge::Basic]);
+        assert_eq!(
+            Challenge::parse_all([r#"bearer realm="https://a/t", BASIC realm="x, y""#]),
+            both
+        );
+        assert_eq!(
+            Challenge::parse_all([r#"Bearer realm="https://a/t""#, "Basic"]),
+            both
+        );
+        assert_eq!(
+            Challenge::parse_all([
+                r#"Negotiate YWJjZA==, Bearer realm = "https://a/t" , Basic realm=x"#
+            ]),
+            both
+        );
+        assert_eq!(
+            Challenge::parse_all([r#"Negotiate, Digest realm="a", nonce="b", Basic"#]),
+            [Challenge::Basic]
+        );
     }
 
     #[test]
     fn quoted_pairs_and_errors_are_read() {
-        let found = Challenge::parse_all([r#"Bearer realm="https://a/\"t\\",error="insufficient_scope""#]);
+        let found =
+            Challenge::parse_all([r#"Bearer realm="https://a/\"t\\",error="insufficient_scope""#]);
         assert_eq!(
             found,
-            [Challenge::Bearer { realm: r#"https://a/"t\"#.into(), service: None, scope: None, error: Some("insufficient_scope".into()) }]
+            [Challenge::Bearer {
+                realm: r#"https://a/"t\"#.into(),
+                service: None,
+                scope: None,
+                error: Some("insufficient_scope".into())
+            }]
         );
     }
 
     #[test]
     fn what_cannot_be_answered_is_left_out() {
-        for line in ["", ",,,", "Bearer", r#"Bearer realm="""#, r#"Bearer realm="unclosed"#, "NTLM", "=x", r#"Bearer realm="a\"#] {
+        for line in [
+            "",
+            ",,,",
+            "Bearer",
+            r#"Bearer realm="""#,
+            r#"Bearer realm="unclosed"#,
+            "NTLM",
+            "=x",
+            r#"Bearer realm="a\"#,
+        ] {
             assert_eq!(Challenge::parse_all([line]), [], "{line}");
         }
     }

@@ -21,16 +21,31 @@ impl DeniedServer {
     /// [`look_up`](Self::look_up).
     #[must_use]
     pub fn new(host: &str, port: u16) -> Self {
-        let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
-        let addresses = host.parse::<IpAddr>().ok().map(|address| address.to_canonical()).into_iter().collect();
-        Self { host, port, addresses: Arc::new(Mutex::new(addresses)) }
+        let host = host
+            .trim_matches(['[', ']'])
+            .trim_end_matches('.')
+            .to_ascii_lowercase();
+        let addresses = host
+            .parse::<IpAddr>()
+            .ok()
+            .map(|address| address.to_canonical())
+            .into_iter()
+            .collect();
+        Self {
+            host,
+            port,
+            addresses: Arc::new(Mutex::new(addresses)),
+        }
     }
 
     /// Looks up the addresses of its name. Where that fails, those known before are believed.
     pub async fn look_up(&self) {
         if let Ok(found) = tokio::net::lookup_host((self.host.as_str(), self.port)).await {
             let found = found.map(|address| address.ip().to_canonical()).collect();
-            *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            *self
+                .addresses
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = found;
         }
     }
 
@@ -57,6 +72,11 @@ impl DeniedServer {
     /// Whether the server is at `address`.
     pub(super) fn is_at(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
-        address.port() == self.port && self.addresses.lock().unwrap_or_else(PoisonError::into_inner).contains(&ip)
+        address.port() == self.port
+            && self
+                .addresses
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(&ip)
     }
 }

@@ -56,7 +56,13 @@ struct ByProxy {
 
 impl Dialer {
     /// Prepares the way; dials nothing.
-    pub(super) fn new(guard: &Arc<Guard>, tls: Tls, proxy: Option<&ProxyAt>, agent: &HeaderValue, options: &Options) -> Self {
+    pub(super) fn new(
+        guard: &Arc<Guard>,
+        tls: Tls,
+        proxy: Option<&ProxyAt>,
+        agent: &HeaderValue,
+        options: &Options,
+    ) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(GuardedResolver(Arc::clone(guard)));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -66,31 +72,67 @@ impl Dialer {
         #[cfg(target_os = "linux")]
         tcp.set_tcp_user_timeout(Some(Duration::from_secs(30)));
         let proxy = proxy.map(|proxy| {
-            let login = proxy.login.clone().map(|login| (header::PROXY_AUTHORIZATION, login));
-            let headers = login.into_iter().chain([(header::USER_AGENT, agent.clone())]).collect();
-            Arc::new(ByProxy { uri: proxy.uri.clone(), headers })
+            let login = proxy
+                .login
+                .clone()
+                .map(|login| (header::PROXY_AUTHORIZATION, login));
+            let headers = login
+                .into_iter()
+                .chain([(header::USER_AGENT, agent.clone())])
+                .collect();
+            Arc::new(ByProxy {
+                uri: proxy.uri.clone(),
+                headers,
+            })
         });
-        Self { tcp, tls, proxy, gate: options.write_gate.clone(), limit: options.timeouts.connect }
+        Self {
+            tcp,
+            tls,
+            proxy,
+            gate: options.write_gate.clone(),
+            limit: options.timeouts.connect,
+        }
     }
 
     /// Connects to the origin of a URL.
     pub(super) async fn dial(self, uri: Uri, counted: Option<Counted>) -> Result<Wire, BoxError> {
         let (limit, gate) = (self.limit, self.gate.clone());
-        let (stream, whole_urls) = timeout(limit, self.reach(uri)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(Wire { stream, whole_urls, gate, _counted: counted })
+        let (stream, whole_urls) = timeout(limit, self.reach(uri))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(Wire {
+            stream,
+            whole_urls,
+            gate,
+            _counted: counted,
+        })
     }
 
     async fn reach(self, uri: Uri) -> Result<(Stream, bool), BoxError> {
-        let Some(proxy) = self.proxy.clone() else { return Ok((Stream::Direct(Box::new(self.hop(uri, true).await?)), false)) };
+        let Some(proxy) = self.proxy.clone() else {
+            return Ok((Stream::Direct(Box::new(self.hop(uri, true).await?)), false));
+        };
         // The proxy itself speaks HTTP/1.1, whatever the registry speaks.
         if uri.scheme() != Some(&Scheme::HTTPS) {
-            return Ok((Stream::Direct(Box::new(self.hop(proxy.uri.clone(), false).await?)), true));
+            return Ok((
+                Stream::Direct(Box::new(self.hop(proxy.uri.clone(), false).await?)),
+                true,
+            ));
         }
         let tls = TlsConnector::from(self.tls.config()?);
         let to_proxy = service_fn(move |uri| self.clone().hop(uri, false));
-        let hop = Tunnel::new(proxy.uri.clone(), to_proxy).with_headers(proxy.headers.clone()).call(uri.clone()).await?;
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let tls = tls.connect(ServerName::try_from(host.to_owned())?, TokioIo::new(hop)).await?;
+        let hop = Tunnel::new(proxy.uri.clone(), to_proxy)
+            .with_headers(proxy.headers.clone())
+            .call(uri.clone())
+            .await?;
+        let host = uri
+            .host()
+            .unwrap_or_default()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        let tls = tls
+            .connect(ServerName::try_from(host.to_owned())?, TokioIo::new(hop))
+            .await?;
         Ok((Stream::Tunnelled(Box::new(TokioIo::new(tls))), false))
     }
 
@@ -116,24 +158,43 @@ pub(super) struct ProxyAt {
 
 impl ProxyAt {
     /// The proxy, whose address obeys the same rules as the registry's: a name is checked by the resolver when it is dialled.
-    pub(super) fn vetted(proxy: &Proxy, guard: &Guard, access: &Access) -> Result<Self, RegistryError> {
+    pub(super) fn vetted(
+        proxy: &Proxy,
+        guard: &Guard,
+        access: &Access,
+    ) -> Result<Self, RegistryError> {
         const FORM: &str = "it must be http://host:port or https://host:port";
-        let invalid = |why: &str| RegistryError::InvalidAccess { what: "proxy address", why: why.to_owned() };
-        let url = Url::parse(&proxy.address).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let invalid = |why: &str| RegistryError::InvalidAccess {
+            what: "proxy address",
+            why: why.to_owned(),
+        };
+        let url = Url::parse(&proxy.address)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = url.ok_or_else(|| invalid(FORM))?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(invalid("it holds a login: give username and password in keys of their own"));
+            return Err(invalid(
+                "it holds a login: give username and password in keys of their own",
+            ));
         }
         if url.scheme() == "https" && access.tls.client.is_some() {
             // The TLS settings are those toward the registry: they would offer its client certificate to the proxy too.
-            return Err(invalid("an https proxy cannot be used together with a client certificate: use an http proxy"));
+            return Err(invalid(
+                "an https proxy cannot be used together with a client certificate: use an http proxy",
+            ));
         }
         guard
             .check_url(&url)
-            .map_err(|refused| RegistryError::HostNotAllowed { host: format!("proxy {}", refused.host), why: refused.why })?;
+            .map_err(|refused| RegistryError::HostNotAllowed {
+                host: format!("proxy {}", refused.host),
+                why: refused.why,
+            })?;
         let uri = url.as_str().parse().map_err(|_| invalid(FORM))?;
         let is_known = proxy.username.is_some() || proxy.password.is_some();
-        Ok(Self { uri, login: is_known.then(|| basic(proxy)).flatten() })
+        Ok(Self {
+            uri,
+            login: is_known.then(|| basic(proxy)).flatten(),
+        })
     }
 }
 
@@ -141,7 +202,13 @@ impl ProxyAt {
 fn basic(proxy: &Proxy) -> Option<HeaderValue> {
     let mut login = proxy.username.clone().unwrap_or_default().into_bytes();
     login.push(b':');
-    login.extend_from_slice(proxy.password.as_ref().map(super::secret::Secret::expose).unwrap_or_default());
+    login.extend_from_slice(
+        proxy
+            .password
+            .as_ref()
+            .map(super::secret::Secret::expose)
+            .unwrap_or_default(),
+    );
     let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(login))).ok()?;
     value.set_sensitive(true);
     Some(value)
@@ -184,7 +251,11 @@ impl Wire {
     /// A request is handed to the task of its connection, and a process may be paused in between: this is the last moment that is
     /// ours. A read is refused by it too, which costs nothing: it is work of a process that may not finish it.
     fn pass_gate(&self) -> io::Result<()> {
-        if self.gate.is_open() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::PermissionDenied, Closed)) }
+        if self.gate.is_open() {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, Closed))
+        }
     }
 
     fn io(self: Pin<&mut Self>) -> Pin<&mut dyn Io> {
@@ -212,7 +283,11 @@ impl Connection for Wire {
             },
             Stream::Tunnelled(tls) => tls.inner().get_ref().1.alpn_protocol(),
         };
-        if protocol == Some(b"h2") { connected.negotiated_h2() } else { connected }
+        if protocol == Some(b"h2") {
+            connected.negotiated_h2()
+        } else {
+            connected
+        }
     }
 }
 
@@ -222,13 +297,21 @@ trait Io: Read + Write + Send + Unpin {}
 impl<T: Read + Write + Send + Unpin> Io for T {}
 
 impl Read for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         self.io().poll_read(cx, buf)
     }
 }
 
 impl Write for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.pass_gate()?;
         self.io().poll_write(cx, buf)
     }
@@ -248,14 +331,21 @@ impl Write for Wire {
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         self.pass_gate()?;
         self.io().poll_write_vectored(cx, bufs)
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use http_body_util::Full;
     use hyper_util::client::legacy::Client;
@@ -271,18 +361,43 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_handed_to_its_connection_does_not_leave_once_the_gate_has_closed() {
-        let (gate, listener) = (WriteGate::closed(), TcpListener::bind("127.0.0.1:0").await.unwrap());
-        let uri: Uri = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
-        let options = Options { write_gate: gate.clone(), ..Options::default() };
-        let guard = Arc::new(Guard { allow_loopback: true, ..Guard::default() });
+        let (gate, listener) = (
+            WriteGate::closed(),
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        );
+        let uri: Uri = format!("http://{}/", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let options = Options {
+            write_gate: gate.clone(),
+            ..Options::default()
+        };
+        let guard = Arc::new(Guard {
+            allow_loopback: true,
+            ..Guard::default()
+        });
         let tls = TlsConfigs::new(&TlsOptions::default()).unwrap().own;
-        let dialer = Dialer::new(&guard, tls, None, &HeaderValue::from_static("test"), &options);
-        let client: Client<_, Full<bytes::Bytes>> = Client::builder(TokioExecutor::new()).build(Connector::new(dialer, uri.clone(), 1));
-        let put = http::Request::put(uri).body(Full::from("manifest")).unwrap();
+        let dialer = Dialer::new(
+            &guard,
+            tls,
+            None,
+            &HeaderValue::from_static("test"),
+            &options,
+        );
+        let client: Client<_, Full<bytes::Bytes>> =
+            Client::builder(TokioExecutor::new()).build(Connector::new(dialer, uri.clone(), 1));
+        let put = http::Request::put(uri)
+            .body(Full::from("manifest"))
+            .unwrap();
 
-        let (sent, (mut stream, _)) = tokio::join!(client.request(put.clone()), async { listener.accept().await.unwrap() });
+        let (sent, (mut stream, _)) = tokio::join!(client.request(put.clone()), async {
+            listener.accept().await.unwrap()
+        });
         let error = sent.unwrap_err();
-        assert!(matches!(Fault::of_request(&error), Fault::GateClosed), "{error:?}");
+        assert!(
+            matches!(Fault::of_request(&error), Fault::GateClosed),
+            "{error:?}"
+        );
         let mut received = Vec::new();
         stream.read_to_end(&mut received).await.unwrap();
         assert_eq!(received, b"");

@@ -29,7 +29,11 @@ pub(crate) fn error_body(bytes: &[u8]) -> (Vec<String>, String) {
 }
 
 /// Finds a login in a docker config, or says what is wrong with it.
-pub(crate) fn docker_config(bytes: &[u8], host: &Host, repository: &Repository) -> Result<(), String> {
+pub(crate) fn docker_config(
+    bytes: &[u8],
+    host: &Host,
+    repository: &Repository,
+) -> Result<(), String> {
     let keychain = Keychain::parse(bytes).map_err(|error| error.to_string())?;
     let _ = keychain.find(host, repository);
     Ok(())

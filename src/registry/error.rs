@@ -29,7 +29,10 @@ impl fmt::Display for Operation {
 
 /// The kinds of things that a registry is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "each is the thing of that name in the specification")]
+#[allow(
+    missing_docs,
+    reason = "each is the thing of that name in the specification"
+)]
 pub enum Object {
     Manifest,
     Blob,
@@ -196,7 +199,9 @@ pub enum RegistryError {
         limit: u64,
     },
     /// The tag is there and may not be written again.
-    #[error("{answer}: the tag {tag} is immutable: exempt tags that begin with sha256- from immutability")]
+    #[error(
+        "{answer}: the tag {tag} is immutable: exempt tags that begin with sha256- from immutability"
+    )]
     ImmutableTag {
         /// The registry's answer.
         answer: Box<Answered>,
@@ -243,7 +248,10 @@ pub enum RegistryError {
 
 /// What kind of fault an error is: one for each reason that the registry room can give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "each is the variant of RegistryError, or the reason of the design, of the same name")]
+#[allow(
+    missing_docs,
+    reason = "each is the variant of RegistryError, or the reason of the design, of the same name"
+)]
 pub enum ErrorKind {
     HostNotAllowed,
     InsecureNotAllowed,
@@ -276,10 +284,13 @@ impl RegistryError {
             Self::AccessDenied(_) => ErrorKind::AccessDenied,
             Self::NotFound(_) | Self::Dangling { .. } => ErrorKind::NotFound,
             Self::RateLimited { .. } => ErrorKind::RateLimited,
-            Self::Unavailable { .. } | Self::Unreachable { .. } | Self::Protocol { .. } | Self::FallbackTagContended { .. } => {
-                ErrorKind::RegistryUnavailable
+            Self::Unavailable { .. }
+            | Self::Unreachable { .. }
+            | Self::Protocol { .. }
+            | Self::FallbackTagContended { .. } => ErrorKind::RegistryUnavailable,
+            Self::CertificateInvalid { .. } | Self::InvalidCertificate { .. } => {
+                ErrorKind::CertificateInvalid
             }
-            Self::CertificateInvalid { .. } | Self::InvalidCertificate { .. } => ErrorKind::CertificateInvalid,
             Self::DigestMismatch { .. } => ErrorKind::DigestMismatch,
             Self::UnsupportedMediaType { .. } => ErrorKind::UnsupportedMediaType,
             Self::LimitExceeded { .. } => ErrorKind::LimitExceeded,
@@ -318,12 +329,13 @@ impl RegistryError {
     #[must_use]
     pub fn answer(&self) -> Option<&Answered> {
         match self {
-            Self::AuthenticationFailed { answer, .. } | Self::Unavailable { answer, .. } | Self::ImmutableTag { answer, .. } => {
-                Some(answer)
-            }
-            Self::AccessDenied(answer) | Self::NotFound(answer) | Self::Refused(answer) | Self::ReferrersUnsupported(answer) => {
-                Some(answer)
-            }
+            Self::AuthenticationFailed { answer, .. }
+            | Self::Unavailable { answer, .. }
+            | Self::ImmutableTag { answer, .. } => Some(answer),
+            Self::AccessDenied(answer)
+            | Self::NotFound(answer)
+            | Self::Refused(answer)
+            | Self::ReferrersUnsupported(answer) => Some(answer),
             _ => None,
         }
     }

@@ -44,14 +44,23 @@ impl ErrorBody {
     #[must_use]
     pub(super) fn parse(bytes: &[u8], secrets: &[Secret]) -> Self {
         let Ok(document) = serde_json::from_slice::<Document>(bytes) else {
-            return Self { text: plain(bytes, secrets), ..Self::default() };
+            return Self {
+                text: plain(bytes, secrets),
+                ..Self::default()
+            };
         };
         let mut body = Self::default();
         let mut texts: Vec<String> = Vec::new();
         for entry in &document.errors {
             let code = entry.code.as_str().unwrap_or_default();
-            let is_code = !code.is_empty() && code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            if is_code && hide(code, secrets) == code && body.codes.len() < CODES && !body.codes.iter().any(|known| known == code) {
+            let is_code = !code.is_empty()
+                && code.len() <= 64
+                && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            if is_code
+                && hide(code, secrets) == code
+                && body.codes.len() < CODES
+                && !body.codes.iter().any(|known| known == code)
+            {
                 body.codes.push(code.to_owned());
             }
             let text = clean(&hide(entry.message.as_str().unwrap_or_default(), secrets));
@@ -79,7 +88,9 @@ fn digests(detail: &serde_json::Value, found: &mut Vec<Digest>) {
             }
         }
         serde_json::Value::Array(items) => items.iter().for_each(|item| digests(item, found)),
-        serde_json::Value::Object(fields) => fields.values().for_each(|field| digests(field, found)),
+        serde_json::Value::Object(fields) => {
+            fields.values().for_each(|field| digests(field, found))
+        }
         _ => {}
     }
 }
@@ -88,20 +99,35 @@ fn digests(detail: &serde_json::Value, found: &mut Vec<Digest>) {
 fn plain(bytes: &[u8], secrets: &[Secret]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim();
-    if text.starts_with(['<', '{', '[']) || text.contains('\u{fffd}') { String::new() } else { cut(&clean(&hide(text, secrets))) }
+    if text.starts_with(['<', '{', '[']) || text.contains('\u{fffd}') {
+        String::new()
+    } else {
+        cut(&clean(&hide(text, secrets)))
+    }
 }
 
 /// The text without the secrets in it. One of fewer than 4 characters would tear apart any text and is no secret.
 pub(super) fn hide(text: &str, secrets: &[Secret]) -> String {
-    let needles = secrets.iter().filter_map(|secret| std::str::from_utf8(secret.expose()).ok()).filter(|needle| needle.len() >= 4);
+    let needles = secrets
+        .iter()
+        .filter_map(|secret| std::str::from_utf8(secret.expose()).ok())
+        .filter(|needle| needle.len() >= 4);
     needles.fold(text.to_owned(), |text, needle| text.replace(needle, "…"))
 }
 
 /// One line: control characters and runs of space become a space, words that change with every request an ellipsis.
 fn clean(text: &str) -> String {
-    let visible = text.chars().map(|c| if c.is_control() || is_format(c) { ' ' } else { c });
+    let visible = text.chars().map(|c| {
+        if c.is_control() || is_format(c) {
+            ' '
+        } else {
+            c
+        }
+    });
     let line: String = visible.take(8 * CHARACTERS).collect();
-    let words = line.split_whitespace().map(|word| if is_volatile(word) { "…" } else { word });
+    let words = line
+        .split_whitespace()
+        .map(|word| if is_volatile(word) { "…" } else { word });
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -113,16 +139,33 @@ fn is_format(c: char) -> bool {
 /// Whether a word looks like a request id or a point in time. Digests stay.
 fn is_volatile(word: &str) -> bool {
     let core = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    if core.contains("sha256:") || core.contains("sha512:") || core.starts_with("sha256-") || core.starts_with("sha512-") {
+    if core.contains("sha256:")
+        || core.contains("sha512:")
+        || core.starts_with("sha256-")
+        || core.starts_with("sha512-")
+    {
         return false;
     }
-    let value = core.rsplit_once(['=', ':']).map_or(core, |(_, value)| value);
+    let value = core
+        .rsplit_once(['=', ':'])
+        .map_or(core, |(_, value)| value);
     let digits = |text: &str| text.bytes().filter(u8::is_ascii_digit).count();
     let hexlike = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     let id = value.len() >= 16 && hexlike(value) && digits(value) >= 4;
-    let date = core.len() >= 16 && core.contains('T') && core.matches(':').count() >= 2 && digits(core) >= 10;
-    let clock = core.len() >= 7 && core.matches(':').count() == 2 && core.bytes().all(|b| b.is_ascii_digit() || matches!(b, b':' | b'.'));
-    let token = value.len() >= 40 && digits(value) >= 4 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_+/=.".contains(&b));
+    let date = core.len() >= 16
+        && core.contains('T')
+        && core.matches(':').count() >= 2
+        && digits(core) >= 10;
+    let clock = core.len() >= 7
+        && core.matches(':').count() == 2
+        && core
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b':' | b'.'));
+    let token = value.len() >= 40
+        && digits(value) >= 4
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_+/=.".contains(&b));
     let number = core.len() >= 9 && digits(core) == core.len();
     id || date || clock || token || number
 }
@@ -135,7 +178,10 @@ fn cut(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -148,20 +194,38 @@ mod tests {
                 {{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry","detail":{{"digest":"{DIGEST}"}}}}]}}"#
         );
         let read = ErrorBody::parse(body.as_bytes(), &[]);
-        assert!(read.codes == ["MANIFEST_BLOB_UNKNOWN"] && read.text == "blob unknown to registry", "{read:?}");
-        assert_eq!(read.unknown.iter().map(ToString::to_string).collect::<Vec<_>>(), [DIGEST]);
+        assert!(
+            read.codes == ["MANIFEST_BLOB_UNKNOWN"] && read.text == "blob unknown to registry",
+            "{read:?}"
+        );
+        assert_eq!(
+            read.unknown
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+            [DIGEST]
+        );
     }
 
     #[test]
     fn what_changes_with_every_request_is_left_out_and_digests_stay() {
         for (text, cleaned) in [
-            ("denied, RequestId: 6bf7a1b4-2d0c-4f3a-9a57-0e1c1f2a3b4c", "denied, RequestId: …"),
+            (
+                "denied, RequestId: 6bf7a1b4-2d0c-4f3a-9a57-0e1c1f2a3b4c",
+                "denied, RequestId: …",
+            ),
             ("failed at 2026-11-23T17:33:35.123Z now", "failed at … now"),
-            ("failed at 17:33:35 (id=00f067aa0ba902b7a3ce929d0e0e4736)", "failed at … …"),
+            (
+                "failed at 17:33:35 (id=00f067aa0ba902b7a3ce929d0e0e4736)",
+                "failed at … …",
+            ),
             ("trace 1763912345678", "trace …"),
             ("a\u{0}b\u{1b}[31mc\r\nd \u{202e}x", "a b [31mc d x"),
             (&format!("unknown {DIGEST}"), &format!("unknown {DIGEST}")),
-            ("team/deadbeefdeadbeef-app is immutable", "team/deadbeefdeadbeef-app is immutable"),
+            (
+                "team/deadbeefdeadbeef-app is immutable",
+                "team/deadbeefdeadbeef-app is immutable",
+            ),
         ] {
             assert_eq!(clean(text), cleaned, "{text}");
         }
@@ -182,11 +246,30 @@ mod tests {
 
     #[test]
     fn pages_are_left_out_and_long_text_is_cut() {
-        for page in ["<html><body>nginx</body></html>", "  <!DOCTYPE html>", r#"{"errors":"#, "[1", "\u{fffd}"] {
-            assert_eq!(ErrorBody::parse(page.as_bytes(), &[]), ErrorBody::default(), "{page}");
+        for page in [
+            "<html><body>nginx</body></html>",
+            "  <!DOCTYPE html>",
+            r#"{"errors":"#,
+            "[1",
+            "\u{fffd}",
+        ] {
+            assert_eq!(
+                ErrorBody::parse(page.as_bytes(), &[]),
+                ErrorBody::default(),
+                "{page}"
+            );
         }
-        assert_eq!(ErrorBody::parse(b"404 page not found\n", &[]).text, "404 page not found");
-        assert_eq!(ErrorBody::parse("ü ".repeat(500).as_bytes(), &[]).text.chars().count(), 201);
+        assert_eq!(
+            ErrorBody::parse(b"404 page not found\n", &[]).text,
+            "404 page not found"
+        );
+        assert_eq!(
+            ErrorBody::parse("ü ".repeat(500).as_bytes(), &[])
+                .text
+                .chars()
+                .count(),
+            201
+        );
     }
 
     proptest::proptest! {

@@ -103,37 +103,63 @@ impl Session {
     fn bound(&self, request: &Request, answer: &Answer) -> Result<(), RegistryError> {
         let limits = &self.options().limits;
         let exceeded = |what: &str, limit: usize| {
-            Err(RegistryError::LimitExceeded { operation: request.operation.clone(), what: what.to_owned(), limit: limit as u64 })
+            Err(RegistryError::LimitExceeded {
+                operation: request.operation.clone(),
+                what: what.to_owned(),
+                limit: limit as u64,
+            })
         };
         if most_values(&answer.body) > limits.values {
             return exceeded("the document has too many values", limits.values);
         }
         if longest_text(&answer.body) > limits.text_bytes {
-            return exceeded("a text in the document is too long, in bytes", limits.text_bytes);
+            return exceeded(
+                "a text in the document is too long, in bytes",
+                limits.text_bytes,
+            );
         }
         Ok(())
     }
 
     /// Tries until there is an answer that stays, the deadline, or the end of patience.
-    pub(super) async fn transmit(&self, request: &Request, authorization: Option<&HeaderValue>) -> Result<Answer, RegistryError> {
+    pub(super) async fn transmit(
+        &self,
+        request: &Request,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, RegistryError> {
         let (options, throttle) = (self.options(), &self.inner.upstream.throttle);
         let (begun, deadline) = (Instant::now(), self.deadline());
         let mut tries = 0;
         loop {
-            let permit = throttle.enter(self.is_routine(), deadline, rand::random).await;
-            let permit =
-                permit.map_err(|PausedFor(left)| RegistryError::RateLimited { operation: request.operation.clone(), retry_after: left })?;
+            let permit = throttle
+                .enter(self.is_routine(), deadline, rand::random)
+                .await;
+            let permit = permit.map_err(|PausedFor(left)| RegistryError::RateLimited {
+                operation: request.operation.clone(),
+                retry_after: left,
+            })?;
             tries += 1;
             let outcome = self.attempt(request, authorization).await;
             drop(permit);
             // A second try is for a connection that had died in silence; more would only wait for a registry that is down.
-            let min_tries = if matches!(outcome, Err(Fault::TimedOut(_))) { 2 } else { options.retry.min_tries };
+            let min_tries = if matches!(outcome, Err(Fault::TimedOut(_))) {
+                2
+            } else {
+                options.retry.min_tries
+            };
             let passing = match outcome {
                 Ok(answer) if !is_transient(answer.status) => return Ok(answer),
                 Ok(answer) => self.passing(request, &answer, tries),
                 Err(Fault::Network(why) | Fault::TimedOut(why)) => {
-                    let error = RegistryError::Unreachable { operation: request.operation.clone(), why };
-                    Passing { error, retry_after: None, paused: false }
+                    let error = RegistryError::Unreachable {
+                        operation: request.operation.clone(),
+                        why,
+                    };
+                    Passing {
+                        error,
+                        retry_after: None,
+                        paused: false,
+                    }
                 }
                 Err(fault) => return Err(self.fault(&request.operation, fault)),
             };
@@ -142,7 +168,9 @@ impl Session {
                 return Err(passing.error);
             }
             if !passing.paused {
-                let wait = passing.retry_after.unwrap_or_else(|| options.retry.delay(tries, rand::random()));
+                let wait = passing
+                    .retry_after
+                    .unwrap_or_else(|| options.retry.delay(tries, rand::random()));
                 if Instant::now() + wait >= deadline {
                     return Err(passing.error);
                 }
@@ -152,22 +180,47 @@ impl Session {
     }
 
     fn passing(&self, request: &Request, answer: &Answer, tries: u32) -> Passing {
-        let wish = answer.header(header::RETRY_AFTER).and_then(|value| retry_after::parse(value, std::time::SystemTime::now()));
+        let wish = answer
+            .header(header::RETRY_AFTER)
+            .and_then(|value| retry_after::parse(value, std::time::SystemTime::now()));
         let options = self.options();
         let wish = wish.map(|wish| wish.min(options.max_pause));
         if answer.status == 429 {
             // "Come back at once", or at a time that has passed, is no leave to do so without a pause.
-            let wait = wish.map_or_else(|| options.retry.delay(tries + 2, 1.0), |wish| wish.max(options.retry.base));
-            options.observer.paused(self.inner.upstream.throttle.pause(Instant::now(), wait));
-            let error = RegistryError::RateLimited { operation: request.operation.clone(), retry_after: wait };
-            return Passing { error, retry_after: wish, paused: true };
+            let wait = wish.map_or_else(
+                || options.retry.delay(tries + 2, 1.0),
+                |wish| wish.max(options.retry.base),
+            );
+            options
+                .observer
+                .paused(self.inner.upstream.throttle.pause(Instant::now(), wait));
+            let error = RegistryError::RateLimited {
+                operation: request.operation.clone(),
+                retry_after: wait,
+            };
+            return Passing {
+                error,
+                retry_after: wish,
+                paused: true,
+            };
         }
-        let error = RegistryError::Unavailable { answer: self.answered(&request.operation, answer), retry_after: wish };
-        Passing { error, retry_after: wish, paused: false }
+        let error = RegistryError::Unavailable {
+            answer: self.answered(&request.operation, answer),
+            retry_after: wish,
+        };
+        Passing {
+            error,
+            retry_after: wish,
+            paused: false,
+        }
     }
 
     /// One try with its redirects. Once it has left the registry's origin it carries no credential, wherever it goes.
-    async fn attempt(&self, request: &Request, authorization: Option<&HeaderValue>) -> Result<Answer, Fault> {
+    async fn attempt(
+        &self,
+        request: &Request,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, Fault> {
         const HOPS: u64 = 5;
         let (options, transport) = (self.options(), &self.inner.upstream.transport);
         let mut url = request.url.clone();
@@ -178,13 +231,31 @@ impl Session {
             if let (Some(authorization), false) = (authorization, strayed) {
                 headers.insert(header::AUTHORIZATION, authorization.clone());
             }
-            let left = options.limits.session_bytes.saturating_sub(self.inner.received());
-            let timeout = if request.is_blob { options.timeouts.blob } else { options.timeouts.request };
+            let left = options
+                .limits
+                .session_bytes
+                .saturating_sub(self.inner.received());
+            let timeout = if request.is_blob {
+                options.timeouts.blob
+            } else {
+                options.timeouts.request
+            };
             self.inner.count_request();
-            let (method, body, cap) = (&request.method, request.body.clone(), request.cap.min(left));
+            let (method, body, cap) =
+                (&request.method, request.body.clone(), request.cap.min(left));
             let span = tracing::debug_span!("request", operation = %request.operation);
             let mut trial = Trial::begin(&*options.observer, &request.operation);
-            let mut answer = transport.once(Outgoing { method, url: &url, headers, body, cap, timeout }).instrument(span).await?;
+            let mut answer = transport
+                .once(Outgoing {
+                    method,
+                    url: &url,
+                    headers,
+                    body,
+                    cap,
+                    timeout,
+                })
+                .instrument(span)
+                .await?;
             trial.answered(answer.status);
             drop(trial);
             tracing::debug!(operation = %request.operation, status = answer.status, "answered");
@@ -202,7 +273,8 @@ impl Session {
     }
 
     fn next_hop(&self, request: &Request, answer: &Answer) -> Option<Url> {
-        let follows = matches!(request.method, Method::GET | Method::HEAD) && matches!(answer.status, 301 | 302 | 307 | 308);
+        let follows = matches!(request.method, Method::GET | Method::HEAD)
+            && matches!(answer.status, 301 | 302 | 307 | 308);
         if !follows || request.redirects == Redirects::Never {
             return None;
         }
@@ -215,29 +287,57 @@ impl Session {
     fn fault(&self, operation: &Operation, fault: Fault) -> RegistryError {
         let operation = operation.clone();
         match fault {
-            Fault::NotAllowed(refused) => RegistryError::HostNotAllowed { host: refused.host, why: refused.why },
+            Fault::NotAllowed(refused) => RegistryError::HostNotAllowed {
+                host: refused.host,
+                why: refused.why,
+            },
             Fault::Insecure(host) => {
-                let why = format!("{} leads there; set insecure: true only where the whole registry speaks plain HTTP", operation.host);
+                let why = format!(
+                    "{} leads there; set insecure: true only where the whole registry speaks plain HTTP",
+                    operation.host
+                );
                 RegistryError::InsecureNotAllowed { host, why }
             }
-            Fault::ProxyLogin => {
-                proxy_login(Box::new(Answered { operation, status: 407, codes: Vec::new(), text: String::new(), unknown: Vec::new() }))
-            }
+            Fault::ProxyLogin => proxy_login(Box::new(Answered {
+                operation,
+                status: 407,
+                codes: Vec::new(),
+                text: String::new(),
+                unknown: Vec::new(),
+            })),
             Fault::Certificate(why) => RegistryError::CertificateInvalid { operation, why },
-            Fault::Network(why) | Fault::TimedOut(why) => RegistryError::Unreachable { operation, why },
+            Fault::Network(why) | Fault::TimedOut(why) => {
+                RegistryError::Unreachable { operation, why }
+            }
             Fault::TooLarge(limit) => {
                 let whole = self.options().limits.session_bytes;
                 let is_whole = limit >= whole.saturating_sub(self.inner.received());
-                let what = if is_whole { "all answers of this pass together are too large" } else { "the answer is too large" };
+                let what = if is_whole {
+                    "all answers of this pass together are too large"
+                } else {
+                    "the answer is too large"
+                };
                 let limit = if is_whole { whole } else { limit };
-                RegistryError::LimitExceeded { operation, what: format!("{what}, in bytes"), limit }
+                RegistryError::LimitExceeded {
+                    operation,
+                    what: format!("{what}, in bytes"),
+                    limit,
+                }
             }
-            Fault::TooManyRedirects(limit) => RegistryError::LimitExceeded { operation, what: "too many redirects".to_owned(), limit },
-            Fault::Encoded(encoding) => {
-                self.protocol(&operation, &format!("the answer has the encoding {encoding:?}, which was not asked for"))
-            }
+            Fault::TooManyRedirects(limit) => RegistryError::LimitExceeded {
+                operation,
+                what: "too many redirects".to_owned(),
+                limit,
+            },
+            Fault::Encoded(encoding) => self.protocol(
+                &operation,
+                &format!("the answer has the encoding {encoding:?}, which was not asked for"),
+            ),
             Fault::GateClosed => RegistryError::GateClosed { operation },
-            Fault::Unsendable => self.protocol(&operation, "the registry leads to a URL that cannot be asked"),
+            Fault::Unsendable => self.protocol(
+                &operation,
+                "the registry leads to a URL that cannot be asked",
+            ),
         }
     }
 
@@ -249,29 +349,57 @@ impl Session {
             404 => RegistryError::NotFound(answered),
             407 => proxy_login(answered),
             300..=399 => {
-                let target = answer.header(header::LOCATION).and_then(|to| answer.url.join(to).ok()).map(|url| authority(&url));
+                let target = answer
+                    .header(header::LOCATION)
+                    .and_then(|to| answer.url.join(to).ok())
+                    .map(|url| authority(&url));
                 let to = target.map(|host| format!(" to {host}")).unwrap_or_default();
-                self.protocol(operation, &format!("HTTP {}, a redirect{to} that is not followed", answer.status))
+                self.protocol(
+                    operation,
+                    &format!(
+                        "HTTP {}, a redirect{to} that is not followed",
+                        answer.status
+                    ),
+                )
             }
             400..=499 => RegistryError::Refused(answered),
-            500..=599 => RegistryError::Unavailable { answer: answered, retry_after: None },
-            status => self.protocol(operation, &format!("HTTP {status}, which is no answer to it")),
+            500..=599 => RegistryError::Unavailable {
+                answer: answered,
+                retry_after: None,
+            },
+            status => self.protocol(
+                operation,
+                &format!("HTTP {status}, which is no answer to it"),
+            ),
         }
     }
 
     /// An answer as messages show it: cut, cleaned, without anything that we have shown.
     pub(super) fn answered(&self, operation: &Operation, answer: &Answer) -> Box<Answered> {
-        let ErrorBody { codes, mut text, unknown } = ErrorBody::parse(&answer.body, &self.inner.secrets());
+        let ErrorBody {
+            codes,
+            mut text,
+            unknown,
+        } = ErrorBody::parse(&answer.body, &self.inner.secrets());
         // What another host says in any words but a registry's is not shown: a registry could have us read it out from inside.
         if !answer.own && codes.is_empty() {
             text.clear();
         }
-        Box::new(Answered { operation: operation.clone(), status: answer.status, codes, text, unknown })
+        Box::new(Answered {
+            operation: operation.clone(),
+            status: answer.status,
+            codes,
+            text,
+            unknown,
+        })
     }
 
     /// An answer that the protocol does not know.
     pub(super) fn protocol(&self, operation: &Operation, what: &str) -> RegistryError {
-        RegistryError::Protocol { operation: operation.clone(), what: self.hide(what) }
+        RegistryError::Protocol {
+            operation: operation.clone(),
+            what: self.hide(what),
+        }
     }
 
     /// Text that may quote a registry, fit for a message.
@@ -283,5 +411,8 @@ impl Session {
 /// The error for a proxy that wants another login; `answer` is its 407.
 fn proxy_login(answer: Box<Answered>) -> RegistryError {
     let hint = "the proxy does not accept its login: correct username and password in the Secret of proxySecretRef";
-    RegistryError::AuthenticationFailed { answer, hint: hint.to_owned() }
+    RegistryError::AuthenticationFailed {
+        answer,
+        hint: hint.to_owned(),
+    }
 }

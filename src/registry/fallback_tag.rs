@@ -75,7 +75,8 @@ impl Session {
         change: FallbackChange,
         seen_before: bool,
     ) -> Result<FallbackOutcome, RegistryError> {
-        self.rewrite_fallback_after(ready(Ok(())), subject, change, seen_before).await
+        self.rewrite_fallback_after(ready(Ok(())), subject, change, seen_before)
+            .await
     }
 
     /// As [`rewrite_fallback`](Self::rewrite_fallback), once `first` is done, such as the PUT of what is to be listed: the tag is
@@ -91,15 +92,27 @@ impl Session {
         seen_before: bool,
     ) -> Result<FallbackOutcome, RegistryError> {
         let operation = self.operation("PUT", Object::FallbackTag, subject.digest.fallback_tag());
-        let conflict = |what: &str| RegistryError::FallbackTagConflict { operation: operation.clone(), what: what.to_owned() };
+        let conflict = |what: &str| RegistryError::FallbackTagConflict {
+            operation: operation.clone(),
+            what: what.to_owned(),
+        };
         if self.inner.mode == ReferrersMode::Auto && self.referrers_mode().is_none() {
             self.referrers(&subject.digest, None).await?; // shows whether there is an API
         }
         if self.referrers_mode() == Some(ListingSource::Api) {
-            return Err(conflict("the registry has the referrers API, so no fallback tag is written"));
+            return Err(conflict(
+                "the registry has the referrers API, so no fallback tag is written",
+            ));
         }
-        let tag = subject.digest.fallback_tag().parse().map_err(|_| conflict("it is no tag"))?;
-        let lock = self.inner.upstream.rewrite_lock(self.repository(), &subject.digest);
+        let tag = subject
+            .digest
+            .fallback_tag()
+            .parse()
+            .map_err(|_| conflict("it is no tag"))?;
+        let lock = self
+            .inner
+            .upstream
+            .rewrite_lock(self.repository(), &subject.digest);
         let mut rewrite = Rewrite::new(self, &subject.digest, operation, tag, change);
         let read = async {
             let alone = lock.lock().await;
@@ -150,7 +163,13 @@ enum Write {
 }
 
 impl<'a> Rewrite<'a> {
-    fn new(session: &'a Session, subject: &'a Digest, operation: Operation, tag: Tag, change: FallbackChange) -> Self {
+    fn new(
+        session: &'a Session,
+        subject: &'a Digest,
+        operation: Operation,
+        tag: Tag,
+        change: FallbackChange,
+    ) -> Self {
         Self {
             session,
             subject,
@@ -168,22 +187,44 @@ impl<'a> Rewrite<'a> {
 
     /// Reads the tag to write on.
     async fn look(&mut self, seen_before: bool) -> Result<Look, RegistryError> {
-        let TagRead { sent, tag } = if seen_before { self.read_believed().await? } else { self.read().await? };
-        Ok(Look { tag, sent, done: Instant::now() })
+        let TagRead { sent, tag } = if seen_before {
+            self.read_believed().await?
+        } else {
+            self.read().await?
+        };
+        Ok(Look {
+            tag,
+            sent,
+            done: Instant::now(),
+        })
     }
 
-    async fn run(mut self, seen_before: bool, look: Look) -> Result<FallbackOutcome, RegistryError> {
+    async fn run(
+        mut self,
+        seen_before: bool,
+        look: Look,
+    ) -> Result<FallbackOutcome, RegistryError> {
         let (mut losses, mut failures, mut stale) = (0, 0, 0);
         let mut look = Some(look);
         loop {
             let is_late = Instant::now() >= self.session.deadline();
             if self.attempts >= MOST_ATTEMPTS || (is_late && losses > 0) {
-                return Err(RegistryError::FallbackTagContended { operation: self.operation, attempts: self.attempts });
+                return Err(RegistryError::FallbackTagContended {
+                    operation: self.operation,
+                    attempts: self.attempts,
+                });
             }
             if is_late {
-                return Err(RegistryError::Unreachable { operation: self.operation, why: "no time was left for it" });
+                return Err(RegistryError::Unreachable {
+                    operation: self.operation,
+                    why: "no time was left for it",
+                });
             }
-            let Look { tag: current, sent, done: read_at } = match look.take() {
+            let Look {
+                tag: current,
+                sent,
+                done: read_at,
+            } = match look.take() {
                 Some(first) => first,
                 None => self.look(seen_before).await?,
             };
@@ -207,7 +248,10 @@ impl<'a> Rewrite<'a> {
             let bytes = self.bytes(&merged)?;
             let written = Digest::sha256(&bytes);
             self.attempts += 1;
-            match self.write(bytes, &merged, before.is_some(), &mut failures).await? {
+            match self
+                .write(bytes, &merged, before.is_some(), &mut failures)
+                .await?
+            {
                 Write::Again => continue,
                 Write::Answered => self.session.inner.upstream.rewrite_took(sent.elapsed()),
             }
@@ -223,14 +267,24 @@ impl<'a> Rewrite<'a> {
     }
 
     fn outcome(self, entries: Vec<RawEntry>) -> FallbackOutcome {
-        FallbackOutcome { written: self.attempts > 0, attempts: self.attempts, dropped: self.dropped, entries }
+        FallbackOutcome {
+            written: self.attempts > 0,
+            attempts: self.attempts,
+            dropped: self.dropped,
+            entries,
+        }
     }
 
     /// One read; what it shows is remembered.
     async fn read(&mut self) -> Result<TagRead, RegistryError> {
         let current = self.session.fallback_tag(self.subject).await?;
         for entry in current.tag.iter().flat_map(|tag| &tag.index.entries) {
-            if entry.digest().is_some() && !self.seen.iter().any(|known| known.digest() == entry.digest()) {
+            if entry.digest().is_some()
+                && !self
+                    .seen
+                    .iter()
+                    .any(|known| known.digest() == entry.digest())
+            {
                 self.seen.push(entry.clone());
             }
         }
@@ -250,7 +304,10 @@ impl<'a> Rewrite<'a> {
     }
 
     /// The list as it should be; `None` where it is so.
-    async fn merge(&mut self, current: Option<&FallbackTag>) -> Result<Option<RawIndex>, RegistryError> {
+    async fn merge(
+        &mut self,
+        current: Option<&FallbackTag>,
+    ) -> Result<Option<RawIndex>, RegistryError> {
         let vanished = self.vanished(current).await?;
         for entry in &vanished {
             if let Some(digest) = entry.digest() {
@@ -258,28 +315,49 @@ impl<'a> Rewrite<'a> {
             }
         }
         let mut index = current.map(|tag| tag.index.clone()).unwrap_or_default();
-        let stays = |digest: &Digest| !self.change.remove.contains(digest) && !self.dropped.contains(digest);
-        index.entries.retain(|entry| entry.digest().is_none_or(stays));
+        let stays = |digest: &Digest| {
+            !self.change.remove.contains(digest) && !self.dropped.contains(digest)
+        };
+        index
+            .entries
+            .retain(|entry| entry.digest().is_none_or(stays));
         index.entries.extend(vanished);
         for wanted in &self.change.add {
             if !index.contains(&wanted.digest) {
                 index.entries.push(RawEntry::from(wanted));
             }
         }
-        let same = current.map_or(index.entries.is_empty(), |tag| tag.index.entries == index.entries);
+        let same = current.map_or(index.entries.is_empty(), |tag| {
+            tag.index.entries == index.entries
+        });
         Ok((!same).then_some(index))
     }
 
     /// Entries that were read in this rewrite, are not listed now, and whose manifests are there: a race took them away.
-    async fn vanished(&mut self, current: Option<&FallbackTag>) -> Result<Vec<RawEntry>, RegistryError> {
-        let listed: HashSet<Digest> =
-            current.iter().flat_map(|tag| &tag.index.entries).filter_map(|entry| entry.digest().cloned()).collect();
+    async fn vanished(
+        &mut self,
+        current: Option<&FallbackTag>,
+    ) -> Result<Vec<RawEntry>, RegistryError> {
+        let listed: HashSet<Digest> = current
+            .iter()
+            .flat_map(|tag| &tag.index.entries)
+            .filter_map(|entry| entry.digest().cloned())
+            .collect();
         let mut vanished = Vec::new();
         for entry in self.seen.clone() {
-            let Some(digest) = entry.digest() else { continue };
+            let Some(digest) = entry.digest() else {
+                continue;
+            };
             let wanted_away = self.change.remove.contains(digest) || self.dropped.contains(digest);
-            let given_up = self.rescues.get(digest).is_some_and(|rescues| *rescues >= MOST_RESCUES);
-            if !listed.contains(digest) && !wanted_away && !given_up && self.is_there(digest).await? {
+            let given_up = self
+                .rescues
+                .get(digest)
+                .is_some_and(|rescues| *rescues >= MOST_RESCUES);
+            if !listed.contains(digest)
+                && !wanted_away
+                && !given_up
+                && self.is_there(digest).await?
+            {
                 vanished.push(entry);
             }
         }
@@ -297,22 +375,43 @@ impl<'a> Rewrite<'a> {
 
     fn bytes(&self, index: &RawIndex) -> Result<Bytes, RegistryError> {
         let limits = &self.session.options().limits;
-        let exceeded =
-            |what: &str, limit: u64| Err(RegistryError::LimitExceeded { operation: self.operation.clone(), what: what.to_owned(), limit });
+        let exceeded = |what: &str, limit: u64| {
+            Err(RegistryError::LimitExceeded {
+                operation: self.operation.clone(),
+                what: what.to_owned(),
+                limit,
+            })
+        };
         if index.entries.len() > limits.referrers {
-            return exceeded("the subject would have too many referrers", limits.referrers as u64);
+            return exceeded(
+                "the subject would have too many referrers",
+                limits.referrers as u64,
+            );
         }
         let bytes = index.to_bytes();
         if bytes.len() as u64 > limits.manifest_bytes {
-            return exceeded("the list of referrers would be too large, in bytes", limits.manifest_bytes);
+            return exceeded(
+                "the list of referrers would be too large, in bytes",
+                limits.manifest_bytes,
+            );
         }
         Ok(bytes.into())
     }
 
     /// One PUT, never repeated as it is: after any delay the list may be an old one.
-    async fn write(&mut self, bytes: Bytes, merged: &RawIndex, existed: bool, failures: &mut u32) -> Result<Write, RegistryError> {
+    async fn write(
+        &mut self,
+        bytes: Bytes,
+        merged: &RawIndex,
+        existed: bool,
+        failures: &mut u32,
+    ) -> Result<Write, RegistryError> {
         let at = Locator::Tag(self.tag.clone());
-        match self.session.put(&at, media_type::OCI_INDEX, bytes, true).await {
+        match self
+            .session
+            .put(&at, media_type::OCI_INDEX, bytes, true)
+            .await
+        {
             Ok(_) => Ok(Write::Answered),
             Err(RegistryError::RateLimited { .. }) => Ok(Write::Again), // the next request waits out the pause, or says that it cannot
             Err(error) if error.is_transient() => {
@@ -325,19 +424,39 @@ impl<'a> Rewrite<'a> {
                 Ok(Write::Again)
             }
             Err(RegistryError::AccessDenied(answer)) if existed && answer.status == 403 => {
-                Err(RegistryError::ImmutableTag { answer, tag: self.tag.to_string() })
+                Err(RegistryError::ImmutableTag {
+                    answer,
+                    tag: self.tag.to_string(),
+                })
             }
-            Err(error @ (RegistryError::Refused(_) | RegistryError::NotFound(_))) => self.drop_dangling(error, merged).await,
+            Err(error @ (RegistryError::Refused(_) | RegistryError::NotFound(_))) => {
+                self.drop_dangling(error, merged).await
+            }
             Err(error) => Err(error),
         }
     }
 
     /// After a refusal: leaves out entries of others whose manifests are gone. Without one the refusal stands.
-    async fn drop_dangling(&mut self, refusal: RegistryError, merged: &RawIndex) -> Result<Write, RegistryError> {
+    async fn drop_dangling(
+        &mut self,
+        refusal: RegistryError,
+        merged: &RawIndex,
+    ) -> Result<Write, RegistryError> {
         const MOST_ASKED: usize = 100;
-        let listed: Vec<Digest> = merged.entries.iter().filter_map(|entry| entry.digest().cloned()).collect();
-        let named = refusal.answer().map(|answer| answer.unknown.as_slice()).unwrap_or_default();
-        let mut suspects: Vec<Digest> = named.iter().filter(|digest| listed.contains(digest)).cloned().collect();
+        let listed: Vec<Digest> = merged
+            .entries
+            .iter()
+            .filter_map(|entry| entry.digest().cloned())
+            .collect();
+        let named = refusal
+            .answer()
+            .map(|answer| answer.unknown.as_slice())
+            .unwrap_or_default();
+        let mut suspects: Vec<Digest> = named
+            .iter()
+            .filter(|digest| listed.contains(digest))
+            .cloned()
+            .collect();
         if suspects.is_empty() {
             suspects = listed.into_iter().take(MOST_ASKED).collect();
         }
@@ -350,27 +469,46 @@ impl<'a> Rewrite<'a> {
         if gone.is_empty() {
             return Err(refusal);
         }
-        let is_ours = |digest: &Digest| self.change.add.iter().any(|wanted| wanted.digest == *digest);
+        let is_ours = |digest: &Digest| {
+            self.change
+                .add
+                .iter()
+                .any(|wanted| wanted.digest == *digest)
+        };
         let (ours, foreign): (Vec<_>, Vec<_>) = gone.into_iter().partition(is_ours);
         if !ours.is_empty() {
-            return Err(RegistryError::Dangling { operation: self.operation.clone(), digests: ours });
+            return Err(RegistryError::Dangling {
+                operation: self.operation.clone(),
+                digests: ours,
+            });
         }
         self.dropped.extend(foreign);
         Ok(Write::Again)
     }
 
     /// Looks again after a pause until it is sure that the change holds or is lost. `good` reads have shown it already.
-    async fn prove(&mut self, written: Option<Digest>, before: Option<Digest>, mut good: u32) -> Result<Proof, RegistryError> {
+    async fn prove(
+        &mut self,
+        written: Option<Digest>,
+        before: Option<Digest>,
+        mut good: u32,
+    ) -> Result<Proof, RegistryError> {
         let mut stale = 0;
         let longest = self.session.inner.upstream.longest_rewrite();
         // The tags of a pass share the first draw: with one for each, the longest of all their pauses would count.
-        let random = if self.attempts > 1 { rand::random() } else { self.session.inner.swing };
+        let random = if self.attempts > 1 {
+            rand::random()
+        } else {
+            self.session.inner.swing
+        };
         sleep(pause(longest, self.others, random)).await;
         loop {
             let current = self.read().await?.tag;
             let digest = current.as_ref().map(|tag| tag.digest.clone());
             if written.is_some() && digest == written {
-                return Ok(Proof::Held(current.map(|tag| tag.index.entries).unwrap_or_default()));
+                return Ok(Proof::Held(
+                    current.map(|tag| tag.index.entries).unwrap_or_default(),
+                ));
             }
             if written.is_some() && digest == before && stale < STALE_READS {
                 stale += 1; // what was there before our write: an old answer, or a lost write
@@ -383,15 +521,28 @@ impl<'a> Rewrite<'a> {
             }
             good += 1;
             if good >= 2 {
-                return Ok(Proof::Held(current.map(|tag| tag.index.entries).unwrap_or_default()));
+                return Ok(Proof::Held(
+                    current.map(|tag| tag.index.entries).unwrap_or_default(),
+                ));
             }
             sleep(pause(longest, true, rand::random())).await;
         }
     }
 
     async fn is_satisfied(&mut self, current: Option<&FallbackTag>) -> Result<bool, RegistryError> {
-        let names = |digest: &Digest| current.is_some_and(|tag| tag.index.entries.iter().any(|entry| entry.digest() == Some(digest)));
-        let added = self.change.add.iter().all(|wanted| current.is_some_and(|tag| tag.index.contains(&wanted.digest)));
+        let names = |digest: &Digest| {
+            current.is_some_and(|tag| {
+                tag.index
+                    .entries
+                    .iter()
+                    .any(|entry| entry.digest() == Some(digest))
+            })
+        };
+        let added = self
+            .change
+            .add
+            .iter()
+            .all(|wanted| current.is_some_and(|tag| tag.index.contains(&wanted.digest)));
         let removed = !self.change.remove.iter().any(names) && !self.dropped.iter().any(names);
         Ok(added && removed && self.vanished(current).await?.is_empty())
     }
@@ -412,7 +563,9 @@ mod tests {
 
     #[test]
     fn the_wait_after_a_loss_doubles_to_640_ms_at_most() {
-        let ceilings: Vec<_> = (0..8).map(|losses| after_loss(losses, 1.0).as_millis()).collect();
+        let ceilings: Vec<_> = (0..8)
+            .map(|losses| after_loss(losses, 1.0).as_millis())
+            .collect();
         assert_eq!(ceilings, [20, 40, 80, 160, 320, 640, 640, 640]);
     }
 }

@@ -38,7 +38,11 @@ const FORBIDDEN_NAMES: [&str; 15] = [
 ];
 
 /// Metadata services on addresses that no range below covers: Alibaba, Azure, Oracle.
-const METADATA_V4: [Ipv4Addr; 3] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
+const METADATA_V4: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
 
 /// Metadata services inside unique local IPv6: AWS, Google, Scaleway.
 const METADATA_V6: [Ipv6Addr; 3] = [
@@ -82,15 +86,27 @@ impl Guard {
     /// Checks what can be told before DNS: names of metadata services, and hosts that are addresses, however they are written
     /// (the URL parser has turned decimal, octal and hexadecimal forms into the address that they mean).
     pub(super) fn check_url(&self, url: &Url) -> Result<(), NotAllowed> {
-        let refuse = |why: String| Err(NotAllowed { host: authority(url), why });
+        let refuse = |why: String| {
+            Err(NotAllowed {
+                host: authority(url),
+                why,
+            })
+        };
         let port = url.port_or_known_default().unwrap_or_default();
         let address = match url.host() {
             None => return refuse("the URL names no host".to_owned()),
-            Some(url::Host::Domain(name)) => return self.check_name(name).and_then(|()| self.check_name_at(name, port)).or_else(refuse),
+            Some(url::Host::Domain(name)) => {
+                return self
+                    .check_name(name)
+                    .and_then(|()| self.check_name_at(name, port))
+                    .or_else(refuse);
+            }
             Some(url::Host::Ipv4(address)) => IpAddr::V4(address),
             Some(url::Host::Ipv6(address)) => IpAddr::V6(address),
         };
-        let checked = self.check(address).and_then(|()| self.check_server(SocketAddr::new(address, port)));
+        let checked = self
+            .check(address)
+            .and_then(|()| self.check_server(SocketAddr::new(address, port)));
         checked.or_else(|rule| refuse(rule.to_owned()))
     }
 
@@ -108,7 +124,11 @@ impl Guard {
     /// Whether a denied server is asked by its name. A name that may yet lead to one is remembered for when it is resolved.
     fn check_name_at(&self, name: &str, port: u16) -> Result<(), String> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        let mut at_port = self.denied_servers.iter().filter(|server| server.port() == port).peekable();
+        let mut at_port = self
+            .denied_servers
+            .iter()
+            .filter(|server| server.port() == port)
+            .peekable();
         if at_port.peek().is_none() {
             return Ok(());
         }
@@ -129,8 +149,16 @@ impl Guard {
             IpAddr::V6(v6) => embedded_v4(v6).map(|v4| SocketAddr::new(v4.into(), address.port())),
             IpAddr::V4(_) => None,
         };
-        let is_denied = |address| self.denied_servers.iter().any(|server| server.is_at(address));
-        if is_denied(address) || mapped.is_some_and(is_denied) { Err(DENIED_SERVER) } else { Ok(()) }
+        let is_denied = |address| {
+            self.denied_servers
+                .iter()
+                .any(|server| server.is_at(address))
+        };
+        if is_denied(address) || mapped.is_some_and(is_denied) {
+            Err(DENIED_SERVER)
+        } else {
+            Ok(())
+        }
     }
 
     /// Checks an address that `name` has turned out to have; the error is the rule.
@@ -138,7 +166,10 @@ impl Guard {
         self.check(address)?;
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ports = suspects.iter().filter(|(suspect, _)| *suspect == name).map(|(_, port)| *port);
+        let mut ports = suspects
+            .iter()
+            .filter(|(suspect, _)| *suspect == name)
+            .map(|(_, port)| *port);
         ports.try_for_each(|port| self.check_server(SocketAddr::new(address, port)))
     }
 
@@ -150,7 +181,9 @@ impl Guard {
         match address {
             IpAddr::V4(v4) => self.check_v4(v4),
             IpAddr::V6(v6) => match embedded_v4(v6) {
-                Some(v4) if self.denied_addresses.contains(&IpAddr::V4(v4)) => Err("the address is denied by this installation"),
+                Some(v4) if self.denied_addresses.contains(&IpAddr::V4(v4)) => {
+                    Err("the address is denied by this installation")
+                }
                 Some(v4) => self.check_v4(v4),
                 None => self.check_v6(v6),
             },
@@ -163,14 +196,20 @@ impl Guard {
             return Err("the address belongs to a metadata service");
         }
         if address.is_loopback() {
-            return if self.allow_loopback { Ok(()) } else { Err("the address is loopback (--allow-loopback allows it)") };
+            return if self.allow_loopback {
+                Ok(())
+            } else {
+                Err("the address is loopback (--allow-loopback allows it)")
+            };
         }
         match (a, b) {
             (0, _) => Err("the address is unspecified"),
             (169, 254) => Err("the address is link-local, where metadata services live"),
             (224..=239, _) => Err("the address is multicast"),
             (240..=255, _) => Err("the address is reserved or broadcast"),
-            (10, _) | (172, 16..=31) | (192, 168) | (100, 64..=127) | (198, 18..=19) => self.private(),
+            (10, _) | (172, 16..=31) | (192, 168) | (100, 64..=127) | (198, 18..=19) => {
+                self.private()
+            }
             (192, 0) if c == 0 => self.private(),
             _ => Ok(()),
         }
@@ -181,21 +220,31 @@ impl Guard {
             return Err("the address belongs to a metadata service");
         }
         if address.is_loopback() {
-            return if self.allow_loopback { Ok(()) } else { Err("the address is loopback (--allow-loopback allows it)") };
+            return if self.allow_loopback {
+                Ok(())
+            } else {
+                Err("the address is loopback (--allow-loopback allows it)")
+            };
         }
         if address.is_unspecified() {
             return Err("the address is unspecified");
         }
         match address.segments() {
             [first, ..] if first & 0xff00 == 0xff00 => Err("the address is multicast"),
-            [first, ..] if first & 0xffc0 == 0xfe80 => Err("the address is link-local, where metadata services live"),
+            [first, ..] if first & 0xffc0 == 0xfe80 => {
+                Err("the address is link-local, where metadata services live")
+            }
             [first, ..] if first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0 => self.private(),
             _ => Ok(()),
         }
     }
 
     const fn private(&self) -> Result<(), &'static str> {
-        if self.deny_private_networks { Err("the address is private, and --deny-private-networks is set") } else { Ok(()) }
+        if self.deny_private_networks {
+            Err("the address is private, and --deny-private-networks is set")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -207,8 +256,12 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     };
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None, // unspecified and loopback are IPv6's own
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(pair(high, low)),
-        [0x64, 0xff9b, 0 | 1, _, _, _, high, low] | [0x2002, high, low, ..] => Some(pair(high, low)),
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => {
+            Some(pair(high, low))
+        }
+        [0x64, 0xff9b, 0 | 1, _, _, _, high, low] | [0x2002, high, low, ..] => {
+            Some(pair(high, low))
+        }
         _ => None,
     }
 }
@@ -216,7 +269,8 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 /// Host and port of a URL as messages name them.
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// The system's resolver, whose answers the guard reads before anything is dialled.
@@ -239,13 +293,18 @@ impl Service<Name> for GuardedResolver {
         let guard = Arc::clone(&self.0);
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            guard.check_name(&host).map_err(|why| NotAllowed { host: host.clone(), why })?;
-            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            guard.check_name(&host).map_err(|why| NotAllowed {
+                host: host.clone(),
+                why,
+            })?;
+            let addresses: Vec<SocketAddr> =
+                tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
             for address in &addresses {
                 let ip = address.ip();
-                guard
-                    .check_resolved(&host, ip)
-                    .map_err(|rule| NotAllowed { host: host.clone(), why: format!("it resolves to {ip}: {rule}") })?;
+                guard.check_resolved(&host, ip).map_err(|rule| NotAllowed {
+                    host: host.clone(),
+                    why: format!("it resolves to {ip}: {rule}"),
+                })?;
             }
             Ok(addresses.into_iter())
         })
@@ -253,16 +312,22 @@ impl Service<Name> for GuardedResolver {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
     fn said(guard: &Guard, url: &str) -> String {
-        guard.check_url(&url.parse().unwrap()).map_or_else(|refused| refused.to_string(), |()| "allowed".to_owned())
+        guard
+            .check_url(&url.parse().unwrap())
+            .map_or_else(|refused| refused.to_string(), |()| "allowed".to_owned())
     }
 
     #[test]
-    fn metadata_link_local_loopback_multicast_and_unspecified_addresses_are_refused_in_every_spelling() {
+    fn metadata_link_local_loopback_multicast_and_unspecified_addresses_are_refused_in_every_spelling()
+     {
         let guard = Guard::default();
         for (host, rule) in [
             ("169.254.169.254", "link-local"),
@@ -303,19 +368,38 @@ mod tests {
 
     #[test]
     fn private_ranges_are_refused_only_when_told_so() {
-        for host in ["10.0.0.1", "172.16.3.4", "192.168.0.1", "100.64.0.1", "[fc00::1]", "[::ffff:10.0.0.1]"] {
+        for host in [
+            "10.0.0.1",
+            "172.16.3.4",
+            "192.168.0.1",
+            "100.64.0.1",
+            "[fc00::1]",
+            "[::ffff:10.0.0.1]",
+        ] {
             let url = format!("https://{host}/");
             assert_eq!(said(&Guard::default(), &url), "allowed");
-            let strict = Guard { deny_private_networks: true, ..Guard::default() };
-            assert!(said(&strict, &url).contains("--deny-private-networks is set"), "{host}");
+            let strict = Guard {
+                deny_private_networks: true,
+                ..Guard::default()
+            };
+            assert!(
+                said(&strict, &url).contains("--deny-private-networks is set"),
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn public_addresses_and_names_are_allowed_and_loopback_when_told_so() {
-        let desk = Guard { allow_loopback: true, ..Guard::default() };
+        let desk = Guard {
+            allow_loopback: true,
+            ..Guard::default()
+        };
         for host in ["8.8.8.8", "[2606:4700::1111]", "ghcr.io", "172.32.0.1"] {
-            assert_eq!(said(&Guard::default(), &format!("https://{host}/")), "allowed");
+            assert_eq!(
+                said(&Guard::default(), &format!("https://{host}/")),
+                "allowed"
+            );
         }
         for host in ["127.0.0.1:5000", "[::1]", "localhost"] {
             assert_eq!(said(&desk, &format!("http://{host}/")), "allowed");
@@ -324,24 +408,44 @@ mod tests {
 
     #[test]
     fn an_address_that_the_installation_denies_is_denied_in_its_mapped_form_too() {
-        let guard = Guard { denied_addresses: vec![IpAddr::from([10, 96, 0, 1])], ..Guard::default() };
+        let guard = Guard {
+            denied_addresses: vec![IpAddr::from([10, 96, 0, 1])],
+            ..Guard::default()
+        };
         for host in ["10.96.0.1", "[::ffff:10.96.0.1]"] {
-            assert!(said(&guard, &format!("https://{host}/")).contains("denied by this installation"), "{host}");
+            assert!(
+                said(&guard, &format!("https://{host}/")).contains("denied by this installation"),
+                "{host}"
+            );
         }
     }
 
     #[tokio::test]
-    async fn a_denied_server_is_refused_by_its_name_by_each_of_its_addresses_and_by_other_names_for_them_at_its_port_alone() {
+    async fn a_denied_server_is_refused_by_its_name_by_each_of_its_addresses_and_by_other_names_for_them_at_its_port_alone()
+     {
         let named = DeniedServer::new("LocalHost.", 6443);
         named.look_up().await;
         for server in [named, DeniedServer::new("127.0.0.1", 6443)] {
-            let guard = Guard { denied_servers: vec![server.clone()], allow_loopback: true, ..Guard::default() };
+            let guard = Guard {
+                denied_servers: vec![server.clone()],
+                allow_loopback: true,
+                ..Guard::default()
+            };
             for host in ["127.0.0.1", "2130706433", "[::ffff:127.0.0.1]"] {
-                assert!(said(&guard, &format!("https://{host}:6443/")).contains(DENIED_SERVER), "{host} {server:?}");
-                assert_eq!(said(&guard, &format!("https://{host}:5000/")), "allowed", "{host} {server:?}");
+                assert!(
+                    said(&guard, &format!("https://{host}:6443/")).contains(DENIED_SERVER),
+                    "{host} {server:?}"
+                );
+                assert_eq!(
+                    said(&guard, &format!("https://{host}:5000/")),
+                    "allowed",
+                    "{host} {server:?}"
+                );
             }
             let resolve = async |guard: &Guard| {
-                let found = GuardedResolver(Arc::new(guard.clone())).call("localhost".parse().unwrap()).await;
+                let found = GuardedResolver(Arc::new(guard.clone()))
+                    .call("localhost".parse().unwrap())
+                    .await;
                 found.err().map(|error| error.to_string())
             };
             assert_eq!(said(&guard, "https://localhost:5000/"), "allowed");
@@ -349,7 +453,10 @@ mod tests {
             let by_name = said(&guard, "https://localhost:6443/");
             let resolved = resolve(&guard).await;
             assert!(
-                by_name.contains(DENIED_SERVER) || resolved.as_deref().is_some_and(|said| said.contains(DENIED_SERVER)),
+                by_name.contains(DENIED_SERVER)
+                    || resolved
+                        .as_deref()
+                        .is_some_and(|said| said.contains(DENIED_SERVER)),
                 "{by_name} {resolved:?} {server:?}"
             );
         }
@@ -363,8 +470,17 @@ mod tests {
             allow_loopback: true,
             ..Guard::default()
         };
-        let refused = GuardedResolver(Arc::new(guard)).call("localhost".parse().unwrap()).await.err().unwrap().to_string();
-        assert!(refused.starts_with("localhost is not allowed: it resolves to ") && refused.contains("denied"), "{refused}");
+        let refused = GuardedResolver(Arc::new(guard))
+            .call("localhost".parse().unwrap())
+            .await
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            refused.starts_with("localhost is not allowed: it resolves to ")
+                && refused.contains("denied"),
+            "{refused}"
+        );
     }
 
     proptest::proptest! {

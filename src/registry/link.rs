@@ -26,7 +26,12 @@ fn split_once_unquoted(text: &str, separator: char) -> (&str, Option<&str>) {
             _ if escaped => escaped = false,
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
-            _ if c == separator && !quoted => return (text.get(..at).unwrap_or(text), text.get(at + c.len_utf8()..)),
+            _ if c == separator && !quoted => {
+                return (
+                    text.get(..at).unwrap_or(text),
+                    text.get(at + c.len_utf8()..),
+                );
+            }
             _ => {}
         }
     }
@@ -41,7 +46,11 @@ fn has_rel_next(parameters: &str) -> bool {
         if let Some((name, value)) = parameter.split_once('=')
             && name.trim().eq_ignore_ascii_case("rel")
         {
-            return value.trim().trim_matches('"').split_ascii_whitespace().any(|rel| rel.eq_ignore_ascii_case("next"));
+            return value
+                .trim()
+                .trim_matches('"')
+                .split_ascii_whitespace()
+                .any(|rel| rel.eq_ignore_ascii_case("next"));
         }
         rest = following;
     }
@@ -60,14 +69,29 @@ mod tests {
             r#"</first>; rel="first", </v2/a/referrers/x?n=1&last=b>; title="a, <b>; rel=\"next"; REL="prefetch NEXT""#,
             r#"  < /v2/a/referrers/x?n=1&last=b > ; Rel = "next" "#,
         ] {
-            assert_eq!(next([line]).as_deref(), Some("/v2/a/referrers/x?n=1&last=b"), "{line}");
+            assert_eq!(
+                next([line]).as_deref(),
+                Some("/v2/a/referrers/x?n=1&last=b"),
+                "{line}"
+            );
         }
-        assert_eq!(next([r#"</a>; rel="prev""#, r#"<https://r.io/b>; rel="next""#]).as_deref(), Some("https://r.io/b"));
+        assert_eq!(
+            next([r#"</a>; rel="prev""#, r#"<https://r.io/b>; rel="next""#]).as_deref(),
+            Some("https://r.io/b")
+        );
     }
 
     #[test]
     fn no_next_is_none() {
-        for line in ["", "<", "</a>", r#"</a>; rel="prev""#, r#"</a>; rel="nextish""#, r#"</a>; rel="prev"; rel="next""#, "rel=next"] {
+        for line in [
+            "",
+            "<",
+            "</a>",
+            r#"</a>; rel="prev""#,
+            r#"</a>; rel="nextish""#,
+            r#"</a>; rel="prev"; rel="next""#,
+            "rel=next",
+        ] {
             assert_eq!(next([line]), None, "{line}");
         }
     }

@@ -46,7 +46,9 @@ pub use fallback_tag::{FallbackChange, FallbackOutcome};
 pub use host_pattern::{HostPattern, HostPatternError};
 pub use manifests::{Deletion, Fetched, Head, Put};
 pub use observer::{Observer, Try};
-pub use options::{Access, ClientIdentity, Limits, Options, Proxy, ReferrersMode, Timeouts, TlsOptions};
+pub use options::{
+    Access, ClientIdentity, Limits, Options, Proxy, ReferrersMode, Timeouts, TlsOptions,
+};
 pub use referrers::{Listing, ListingSource};
 pub use retry::RetryPolicy;
 pub use secret::Secret;

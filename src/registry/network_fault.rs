@@ -43,7 +43,11 @@ impl Fault {
     /// Why a request brought no head of an answer.
     pub(super) fn of_request(error: &legacy::Error) -> Self {
         if error.is_connect() {
-            Self::of(error, "the connection could not be made", "timed out while connecting")
+            Self::of(
+                error,
+                "the connection could not be made",
+                "timed out while connecting",
+            )
         } else {
             Self::of(error, "the connection closed before the answer", TOO_SLOW)
         }
@@ -52,15 +56,23 @@ impl Fault {
     /// Whether the server has said that it has not looked at the request (RFC 9113, section 8.7).
     pub(super) fn is_unprocessed(error: &legacy::Error) -> bool {
         let causes = std::iter::successors(error.source(), |&cause| cause.source());
-        causes.filter_map(|cause| cause.downcast_ref::<h2::Error>()).any(|error| {
-            let ends_well = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-            error.is_remote() && (ends_well || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
-        })
+        causes
+            .filter_map(|cause| cause.downcast_ref::<h2::Error>())
+            .any(|error| {
+                let ends_well = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+                error.is_remote()
+                    && (ends_well
+                        || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+            })
     }
 
     /// Why the rest of an answer did not come.
     pub(super) fn of_answer(error: &hyper::Error) -> Self {
-        Self::of(error, "the connection closed in the middle of the answer", TOO_SLOW)
+        Self::of(
+            error,
+            "the connection closed in the middle of the answer",
+            TOO_SLOW,
+        )
     }
 
     /// Finds the cause in the chain of the client's error.
@@ -74,18 +86,29 @@ impl Fault {
             if let Some(tls) = current.downcast_ref::<rustls::Error>() {
                 return tls_fault(tls);
             }
-            if current.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
+            if current
+                .downcast_ref::<hyper::Error>()
+                .is_some_and(hyper::Error::is_timeout)
+            {
                 return Self::TimedOut(too_slow);
             }
             if let Some(io) = current.downcast_ref::<io::Error>() {
-                if io.get_ref().and_then(|inner| inner.downcast_ref::<Closed>()).is_some() {
+                if io
+                    .get_ref()
+                    .and_then(|inner| inner.downcast_ref::<Closed>())
+                    .is_some()
+                {
                     return Self::GateClosed;
                 }
                 match io.kind() {
                     io::ErrorKind::TimedOut => return Self::TimedOut(too_slow),
                     io::ErrorKind::ConnectionRefused => network = "connection refused",
-                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => network = "connection reset",
-                    io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => network = "the host is unreachable",
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                        network = "connection reset"
+                    }
+                    io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                        network = "the host is unreachable"
+                    }
                     _ => {}
                 }
                 // An I/O error's source is the source of what it wraps, so what it wraps is looked at by itself.
@@ -104,7 +127,10 @@ impl Fault {
             if text.contains("dns error") {
                 network = "the host name cannot be resolved";
             }
-            if let Some(why) = text.strip_prefix("received fatal alert: ").and_then(client_certificate_alert) {
+            if let Some(why) = text
+                .strip_prefix("received fatal alert: ")
+                .and_then(client_certificate_alert)
+            {
                 return Self::Certificate(why.to_owned());
             }
             cause = current.source();
@@ -120,8 +146,12 @@ fn tls_fault(error: &rustls::Error) -> Fault {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "the registry's certificate is signed by an authority that is not trusted: name it in ca.crt of certSecretRef"
             }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the registry's certificate has expired",
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "the registry's certificate is not valid yet",
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "the registry's certificate has expired"
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "the registry's certificate is not valid yet"
+            }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 "the registry's certificate is for another host name"
             }
@@ -131,10 +161,12 @@ fn tls_fault(error: &rustls::Error) -> Fault {
             }
             _ => "the registry's certificate is not valid",
         },
-        rustls::Error::AlertReceived(alert) => match client_certificate_alert(&format!("{alert:?}")) {
-            Some(why) => why,
-            None => return Fault::Network("the TLS handshake failed"),
-        },
+        rustls::Error::AlertReceived(alert) => {
+            match client_certificate_alert(&format!("{alert:?}")) {
+                Some(why) => why,
+                None => return Fault::Network("the TLS handshake failed"),
+            }
+        }
         rustls::Error::NoCertificatesPresented => "the registry shows no certificate",
         rustls::Error::InvalidMessage(_) => {
             return Fault::Network(
@@ -149,10 +181,15 @@ fn tls_fault(error: &rustls::Error) -> Fault {
 /// What an alert (RFC 8446, section 6.2) says of our certificate, if anything.
 fn client_certificate_alert(name: &str) -> Option<&'static str> {
     match name {
-        "CertificateRequired" => Some("the registry asks for a client certificate: name it in tls.crt and tls.key"),
-        "BadCertificate" | "UnsupportedCertificate" | "CertificateRevoked" | "CertificateExpired" | "CertificateUnknown" | "UnknownCA" => {
-            Some("the registry does not take the client certificate")
+        "CertificateRequired" => {
+            Some("the registry asks for a client certificate: name it in tls.crt and tls.key")
         }
+        "BadCertificate"
+        | "UnsupportedCertificate"
+        | "CertificateRevoked"
+        | "CertificateExpired"
+        | "CertificateUnknown"
+        | "UnknownCA" => Some("the registry does not take the client certificate"),
         _ => None,
     }
 }

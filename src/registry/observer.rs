@@ -52,7 +52,13 @@ pub(super) struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     pub(super) fn begin(observer: &'a dyn Observer, operation: &Operation) -> Self {
-        Self { observer, method: operation.method, object: operation.object, begun: Instant::now(), status: None }
+        Self {
+            observer,
+            method: operation.method,
+            object: operation.object,
+            begun: Instant::now(),
+            status: None,
+        }
     }
 
     /// An answer has come.
@@ -63,7 +69,17 @@ impl<'a> Trial<'a> {
 
 impl Drop for Trial<'_> {
     fn drop(&mut self) {
-        let Self { method, object, status, .. } = *self;
-        self.observer.tried(Try { method, object, status, took: self.begun.elapsed() });
+        let Self {
+            method,
+            object,
+            status,
+            ..
+        } = *self;
+        self.observer.tried(Try {
+            method,
+            object,
+            status,
+            took: self.begun.elapsed(),
+        });
     }
 }

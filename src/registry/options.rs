@@ -50,11 +50,18 @@ pub struct Options {
 
 impl Options {
     /// The same with the cluster's API server denied, whose addresses are looked up now and followed until `stop`.
-    pub(crate) async fn without_server(mut self, server: Option<(String, u16)>, stop: &CancellationToken) -> Self {
+    pub(crate) async fn without_server(
+        mut self,
+        server: Option<(String, u16)>,
+        stop: &CancellationToken,
+    ) -> Self {
         if let Some((host, port)) = server {
             let server = DeniedServer::new(&host, port);
             server.look_up().await;
-            tokio::spawn(stop.clone().run_until_cancelled_owned(server.clone().follow()));
+            tokio::spawn(
+                stop.clone()
+                    .run_until_cancelled_owned(server.clone().follow()),
+            );
             self.denied_servers.push(server);
         }
         self

@@ -22,14 +22,23 @@ pub(super) struct Pages {
 
 impl Pages {
     pub(super) fn new(operation: &Operation) -> Self {
-        Self { operation: operation.clone(), asked: HashSet::new(), bytes: 0 }
+        Self {
+            operation: operation.clone(),
+            asked: HashSet::new(),
+            bytes: 0,
+        }
     }
 
     /// Asks for one page.
     ///
     /// # Errors
     /// `LimitExceeded` where there are too many pages or one comes again, and what every request can end in.
-    pub(super) async fn get(&mut self, session: &Session, url: Url, accept: &'static str) -> Result<Answer, RegistryError> {
+    pub(super) async fn get(
+        &mut self,
+        session: &Session,
+        url: Url,
+        accept: &'static str,
+    ) -> Result<Answer, RegistryError> {
         let limits = &session.options().limits;
         let exceeded = |what: &str| RegistryError::LimitExceeded {
             operation: self.operation.clone(),
@@ -40,15 +49,22 @@ impl Pages {
             return Err(exceeded("the listing has too many pages"));
         }
         if !self.asked.insert(url.clone()) {
-            return Err(exceeded("the listing leads in a circle: a page is named as its own successor"));
+            return Err(exceeded(
+                "the listing leads in a circle: a page is named as its own successor",
+            ));
         }
-        let mut request = Request::new(&self.operation, Method::GET, url, Actions::Pull).header(http::header::ACCEPT, accept);
+        let mut request = Request::new(&self.operation, Method::GET, url, Actions::Pull)
+            .header(http::header::ACCEPT, accept);
         request.cap = limits.manifest_bytes;
         let answer = session.send(&request).await?;
         self.bytes += answer.body.len() as u64;
         if self.bytes > limits.listing_bytes {
             let what = "all pages of the listing together are too large, in bytes".to_owned();
-            return Err(RegistryError::LimitExceeded { operation: self.operation.clone(), what, limit: limits.listing_bytes });
+            return Err(RegistryError::LimitExceeded {
+                operation: self.operation.clone(),
+                what,
+                limit: limits.listing_bytes,
+            });
         }
         Ok(answer)
     }
@@ -57,11 +73,23 @@ impl Pages {
     ///
     /// # Errors
     /// `Protocol` where it is of another origin: it is not ignored, since the listing would pass for complete.
-    pub(super) fn next(&self, session: &Session, answer: &Answer) -> Result<Option<Url>, RegistryError> {
-        let Some(target) = link::next(answer.header_lines(http::header::LINK)) else { return Ok(None) };
-        let url = answer.url.join(&target).map_err(|_| session.protocol(&self.operation, "the next page's URL is malformed"))?;
+    pub(super) fn next(
+        &self,
+        session: &Session,
+        answer: &Answer,
+    ) -> Result<Option<Url>, RegistryError> {
+        let Some(target) = link::next(answer.header_lines(http::header::LINK)) else {
+            return Ok(None);
+        };
+        let url = answer
+            .url
+            .join(&target)
+            .map_err(|_| session.protocol(&self.operation, "the next page's URL is malformed"))?;
         if !session.inner.upstream.transport.is_own(&url) {
-            let what = format!("the next page is said to be at {}, which is another origin", authority(&url));
+            let what = format!(
+                "the next page is said to be at {}, which is another origin",
+                authority(&url)
+            );
             return Err(session.protocol(&self.operation, &what));
         }
         Ok(Some(url))

@@ -11,7 +11,9 @@ use super::options::ReferrersMode;
 use super::pages::Pages;
 use super::session::{Locator, Session};
 use super::transport::Answer;
-use crate::oci::{ArtifactType, Descriptor, Digest, RawEntry, RawIndex, ReferrersPage, Tag, media_type};
+use crate::oci::{
+    ArtifactType, Descriptor, Digest, RawEntry, RawIndex, ReferrersPage, Tag, media_type,
+};
 
 /// Where a listing came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,9 +60,17 @@ impl Session {
     /// # Errors
     /// Any failure is one: a listing that could not be read is never empty. `FallbackTagConflict` where the fallback tag holds
     /// something else than a listing; `LimitExceeded` for too many pages or entries.
-    pub async fn referrers(&self, subject: &Digest, artifact_type: Option<&ArtifactType>) -> Result<Listing, RegistryError> {
+    pub async fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&ArtifactType>,
+    ) -> Result<Listing, RegistryError> {
         if self.referrers_mode().is_none() {
-            self.inner.upstream.support.found_out(self.repository()).await;
+            self.inner
+                .upstream
+                .support
+                .found_out(self.repository())
+                .await;
         }
         self.listing(subject, artifact_type).await
     }
@@ -70,15 +80,27 @@ impl Session {
     ///
     /// # Errors
     /// As [`referrers`](Self::referrers).
-    pub async fn first_referrers(&self, subject: &Digest, artifact_type: Option<&ArtifactType>) -> Result<Listing, RegistryError> {
-        let finding_out = self.referrers_mode().is_none().then(|| self.inner.upstream.support.find_out(self.repository())).flatten();
+    pub async fn first_referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&ArtifactType>,
+    ) -> Result<Listing, RegistryError> {
+        let finding_out = self
+            .referrers_mode()
+            .is_none()
+            .then(|| self.inner.upstream.support.find_out(self.repository()))
+            .flatten();
         if finding_out.is_none() {
             return self.referrers(subject, artifact_type).await;
         }
         self.listing(subject, artifact_type).await
     }
 
-    async fn listing(&self, subject: &Digest, artifact_type: Option<&ArtifactType>) -> Result<Listing, RegistryError> {
+    async fn listing(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&ArtifactType>,
+    ) -> Result<Listing, RegistryError> {
         let (mode, support) = (self.inner.mode, &self.inner.upstream.support);
         if self.referrers_mode() != Some(ListingSource::FallbackTag) {
             let known = support.of(self.repository(), Instant::now());
@@ -88,10 +110,15 @@ impl Session {
                     return Ok(listing);
                 }
                 Err((operation, answer)) if mode == ReferrersMode::Api => {
-                    return Err(RegistryError::ReferrersUnsupported(self.answered(&operation, &answer)));
+                    return Err(RegistryError::ReferrersUnsupported(
+                        self.answered(&operation, &answer),
+                    ));
                 }
                 Err((operation, answer)) if known == Some(ListingSource::Api) => {
-                    let what = format!("HTTP {}, although the registry has answered such listings before", answer.status);
+                    let what = format!(
+                        "HTTP {}, although the registry has answered such listings before",
+                        answer.status
+                    );
                     return Err(self.protocol(&operation, &what));
                 }
                 Err(_) => support.lacks_api(self.repository(), Instant::now()),
@@ -99,10 +126,26 @@ impl Session {
         }
         let (source, filtered) = (ListingSource::FallbackTag, false);
         let Some(tag) = self.fallback_tag(subject).await?.tag else {
-            return Ok(Listing { entries: Vec::new(), total: 0, source, filtered, tag: None });
+            return Ok(Listing {
+                entries: Vec::new(),
+                total: 0,
+                source,
+                filtered,
+                tag: None,
+            });
         };
-        let entries = chosen(tag.index.entries.iter().filter_map(RawEntry::descriptor), artifact_type).collect();
-        Ok(Listing { entries, total: tag.index.entries.len(), source, filtered, tag: Some(tag.digest) })
+        let entries = chosen(
+            tag.index.entries.iter().filter_map(RawEntry::descriptor),
+            artifact_type,
+        )
+        .collect();
+        Ok(Listing {
+            entries,
+            total: tag.index.entries.len(),
+            source,
+            filtered,
+            tag: Some(tag.digest),
+        })
     }
 
     /// The API's listing, or the answer that says that there is no such API.
@@ -114,15 +157,21 @@ impl Session {
         let operation = self.operation("GET", Object::Referrers, format_args!("of {subject}"));
         let mut url = self.url(&format!("referrers/{subject}"));
         if let Some(artifact_type) = artifact_type {
-            url.query_pairs_mut().append_pair("artifactType", artifact_type.as_str());
+            url.query_pairs_mut()
+                .append_pair("artifactType", artifact_type.as_str());
         }
         let most = self.options().limits.referrers;
         let mut pages = Pages::new(&operation);
-        let (mut next, mut entries, mut total, mut filtered) = (Some(url), Vec::new(), 0, artifact_type.is_some());
+        let (mut next, mut entries, mut total, mut filtered) =
+            (Some(url), Vec::new(), 0, artifact_type.is_some());
         let mut first = true;
         while let Some(url) = next {
             let answer = pages.get(self, url, media_type::OCI_INDEX).await?;
-            let read = ReferrersPage::parse(if answer.is_success() { &answer.body } else { b"" });
+            let read = ReferrersPage::parse(if answer.is_success() {
+                &answer.body
+            } else {
+                b""
+            });
             let is_listing = is_listing(&answer, read.as_ref().ok());
             if first && self.is_unsupported(&operation, &answer, is_listing) {
                 return Ok(Err((operation, answer)));
@@ -131,7 +180,9 @@ impl Session {
             if !answer.is_success() {
                 return Err(self.refusal(&operation, &answer));
             }
-            let page = read.map_err(|error| self.protocol(&operation, &format!("the listing is malformed: {error}")))?;
+            let page = read.map_err(|error| {
+                self.protocol(&operation, &format!("the listing is malformed: {error}"))
+            })?;
             if !is_listing {
                 return Err(self.protocol(&operation, "a page of the listing is no image index"));
             }
@@ -148,13 +199,23 @@ impl Session {
             filtered &= applied_filter(&answer);
             next = pages.next(self, &answer)?;
         }
-        Ok(Ok(Listing { entries, total, source: ListingSource::Api, filtered, tag: None }))
+        Ok(Ok(Listing {
+            entries,
+            total,
+            source: ListingSource::Api,
+            filtered,
+            tag: None,
+        }))
     }
 
     /// Whether an answer says that there is no referrers API. A repository that does not exist says nothing of the API.
     fn is_unsupported(&self, operation: &Operation, answer: &Answer, is_listing: bool) -> bool {
         match answer.status {
-            404 => !self.answered(operation, answer).codes.iter().any(|code| code == "NAME_UNKNOWN"),
+            404 => !self
+                .answered(operation, answer)
+                .codes
+                .iter()
+                .any(|code| code == "NAME_UNKNOWN"),
             400 | 405 | 406 | 501 => true,
             // Redirects within the origin have been followed: this one leads away, or is a 303.
             300..=399 => true,
@@ -166,8 +227,14 @@ impl Session {
     /// Reads the fallback tag of a subject.
     pub(super) async fn fallback_tag(&self, subject: &Digest) -> Result<TagRead, RegistryError> {
         let operation = self.operation("GET", Object::FallbackTag, subject.fallback_tag());
-        let conflict = |what: String| RegistryError::FallbackTagConflict { operation: operation.clone(), what };
-        let tag: Tag = subject.fallback_tag().parse().map_err(|_| conflict("it is no tag".to_owned()))?;
+        let conflict = |what: String| RegistryError::FallbackTagConflict {
+            operation: operation.clone(),
+            what,
+        };
+        let tag: Tag = subject
+            .fallback_tag()
+            .parse()
+            .map_err(|_| conflict("it is no tag".to_owned()))?;
         let at = Locator::Tag(tag);
         let answer = self.ask_manifest(&operation, &at).await?;
         let sent = answer.sent;
@@ -183,8 +250,15 @@ impl Session {
         }
         let content_type = raw.content_type.as_deref().map(media_type::essence);
         let read = RawIndex::parse(&raw.bytes);
-        let index = read.map_err(|error| conflict(self.hide(&format!("what stands under it is no list of referrers: {error}"))))?;
-        let stated = index.media_type().or_else(|| content_type.map(str::to_owned)).unwrap_or_default();
+        let index = read.map_err(|error| {
+            conflict(self.hide(&format!(
+                "what stands under it is no list of referrers: {error}"
+            )))
+        })?;
+        let stated = index
+            .media_type()
+            .or_else(|| content_type.map(str::to_owned))
+            .unwrap_or_default();
         if stated != media_type::OCI_INDEX {
             let what = format!("what stands under it is no list of referrers but {stated:?}");
             return Err(conflict(self.hide(&what)));
@@ -192,27 +266,48 @@ impl Session {
         let most = self.options().limits.referrers;
         if index.entries.len() > most {
             let what = format!("the subject has {} referrers", index.entries.len());
-            return Err(RegistryError::LimitExceeded { operation, what, limit: most as u64 });
+            return Err(RegistryError::LimitExceeded {
+                operation,
+                what,
+                limit: most as u64,
+            });
         }
         self.inner.saw_tag(subject);
-        Ok(TagRead { sent, tag: Some(FallbackTag { digest: raw.digest, index }) })
+        Ok(TagRead {
+            sent,
+            tag: Some(FallbackTag {
+                digest: raw.digest,
+                index,
+            }),
+        })
     }
 }
 
 /// Whether an answer is an image index, by its header or by its own word.
 fn is_listing(answer: &Answer, read: Option<&ReferrersPage<'_>>) -> bool {
     let served = answer.header(header::CONTENT_TYPE).map(media_type::essence);
-    served == Some(media_type::OCI_INDEX) || read.is_some_and(|page| page.media_type().as_deref() == Some(media_type::OCI_INDEX))
+    served == Some(media_type::OCI_INDEX)
+        || read.is_some_and(|page| page.media_type().as_deref() == Some(media_type::OCI_INDEX))
 }
 
 /// Whether `OCI-Filters-Applied` names the type. The value is a list.
 fn applied_filter(answer: &Answer) -> bool {
-    let mut applied = answer.header_lines("oci-filters-applied").flat_map(|line| line.split(','));
+    let mut applied = answer
+        .header_lines("oci-filters-applied")
+        .flat_map(|line| line.split(','));
     applied.any(|filter| filter.trim().eq_ignore_ascii_case("artifactType"))
 }
 
 /// The entries that could be of one type. What is inlined in them is not kept: nobody reads it.
-fn chosen(entries: impl Iterator<Item = Descriptor>, artifact_type: Option<&ArtifactType>) -> impl Iterator<Item = Descriptor> {
-    let passes = move |entry: &Descriptor| artifact_type.is_none_or(|wanted| entry.could_be_of(wanted.as_str()));
-    entries.filter(passes).map(|entry| Descriptor { data: None, ..entry })
+fn chosen(
+    entries: impl Iterator<Item = Descriptor>,
+    artifact_type: Option<&ArtifactType>,
+) -> impl Iterator<Item = Descriptor> {
+    let passes = move |entry: &Descriptor| {
+        artifact_type.is_none_or(|wanted| entry.could_be_of(wanted.as_str()))
+    };
+    entries.filter(passes).map(|entry| Descriptor {
+        data: None,
+        ..entry
+    })
 }

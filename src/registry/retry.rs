@@ -19,7 +19,13 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { min_tries: 4, max_tries: 8, total: Duration::from_secs(10), base: Duration::from_millis(300), cap: Duration::from_secs(4) }
+        Self {
+            min_tries: 4,
+            max_tries: 8,
+            total: Duration::from_secs(10),
+            base: Duration::from_millis(300),
+            cap: Duration::from_secs(4),
+        }
     }
 }
 
@@ -33,7 +39,9 @@ impl RetryPolicy {
     /// The delay before the try after `tries` failed ones; `random` is uniform in 0 to 1.
     #[must_use]
     pub(super) fn delay(&self, tries: u32, random: f64) -> Duration {
-        let doubled = self.base.saturating_mul(1_u32 << tries.saturating_sub(1).min(16));
+        let doubled = self
+            .base
+            .saturating_mul(1_u32 << tries.saturating_sub(1).min(16));
         doubled.min(self.cap).mul_f64(random.clamp(0.0, 1.0))
     }
 }
@@ -51,15 +59,25 @@ mod tests {
     #[test]
     fn four_tries_are_made_however_slow_and_more_within_ten_seconds() {
         let policy = RetryPolicy::default();
-        assert!(policy.goes_on(4, 3, Duration::from_mins(5)) && !policy.goes_on(4, 4, Duration::from_secs(10)));
-        assert!(policy.goes_on(2, 1, Duration::from_mins(1)) && !policy.goes_on(2, 2, Duration::from_mins(1)));
-        assert!(policy.goes_on(4, 7, Duration::from_secs(9)) && !policy.goes_on(4, 8, Duration::ZERO));
+        assert!(
+            policy.goes_on(4, 3, Duration::from_mins(5))
+                && !policy.goes_on(4, 4, Duration::from_secs(10))
+        );
+        assert!(
+            policy.goes_on(2, 1, Duration::from_mins(1))
+                && !policy.goes_on(2, 2, Duration::from_mins(1))
+        );
+        assert!(
+            policy.goes_on(4, 7, Duration::from_secs(9)) && !policy.goes_on(4, 8, Duration::ZERO)
+        );
     }
 
     #[test]
     fn delays_double_up_to_the_cap_and_are_a_random_part_of_it() {
         let policy = RetryPolicy::default();
-        let ceilings: Vec<_> = (1..7).map(|tries| policy.delay(tries, 1.0).as_millis()).collect();
+        let ceilings: Vec<_> = (1..7)
+            .map(|tries| policy.delay(tries, 1.0).as_millis())
+            .collect();
         assert_eq!(ceilings, [300, 600, 1200, 2400, 4000, 4000]);
         assert_eq!(policy.delay(3, 0.5).as_millis(), 600);
         assert_eq!(policy.delay(u32::MAX, 1.0), policy.cap);

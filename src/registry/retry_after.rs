@@ -9,10 +9,20 @@ const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 pub(super) fn parse(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        return Some(value.parse().map_or(FOR_EVER, Duration::from_secs).min(FOR_EVER));
+        return Some(
+            value
+                .parse()
+                .map_or(FOR_EVER, Duration::from_secs)
+                .min(FOR_EVER),
+        );
     }
     let until = httpdate::parse_http_date(value).ok()?;
-    Some(until.duration_since(now).unwrap_or(Duration::ZERO).min(FOR_EVER))
+    Some(
+        until
+            .duration_since(now)
+            .unwrap_or(Duration::ZERO)
+            .min(FOR_EVER),
+    )
 }
 
 #[cfg(test)]
@@ -23,11 +33,20 @@ mod tests {
     fn seconds_and_all_three_date_forms_are_read() {
         // 784111777 is Sun, 06 Nov 1994 08:49:37 GMT, the date of RFC 9110.
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 30);
-        for value in ["30", " 30 ", "Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+        for value in [
+            "30",
+            " 30 ",
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
             assert_eq!(parse(value, now), Some(Duration::from_secs(30)), "{value}");
         }
         let later = now + Duration::from_hours(1);
-        assert_eq!(parse("Sun, 06 Nov 1994 08:49:37 GMT", later), Some(Duration::ZERO));
+        assert_eq!(
+            parse("Sun, 06 Nov 1994 08:49:37 GMT", later),
+            Some(Duration::ZERO)
+        );
         for value in ["9999999999999999999", "99999999999999999999999"] {
             assert_eq!(parse(value, now), Some(FOR_EVER), "{value}");
         }

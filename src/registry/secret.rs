@@ -55,7 +55,14 @@ mod tests {
 
     #[test]
     fn debug_shows_nothing_of_a_secret() {
-        let shown = format!("{:?} {:#?}", Secret::from("hunter2"), Some(Secret::from("hunter2")));
-        assert!(!shown.contains("hunter2") && !shown.contains("104"), "{shown}");
+        let shown = format!(
+            "{:?} {:#?}",
+            Secret::from("hunter2"),
+            Some(Secret::from("hunter2"))
+        );
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("104"),
+            "{shown}"
+        );
     }
 }

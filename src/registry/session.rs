@@ -65,7 +65,10 @@ impl Registries {
     /// Nothing is dialled and no certificate is read before the first [`open`](Self::open).
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { options: Arc::new(options), upstreams: Arc::default() }
+        Self {
+            options: Arc::new(options),
+            upstreams: Arc::default(),
+        }
     }
 
     /// What the process allows.
@@ -79,27 +82,49 @@ impl Registries {
     /// # Errors
     /// `HostNotAllowed`, `InsecureNotAllowed`, and `InvalidAccess` or `CertificateInvalid` where what the pass brings along
     /// cannot be used.
-    #[allow(clippy::needless_pass_by_value, reason = "an access is for one session: handing it over says so")]
-    pub fn open(&self, host: &Host, repository: &Repository, access: Access) -> Result<Session, RegistryError> {
-        let refuse = |why: String| RegistryError::HostNotAllowed { host: host.to_string(), why };
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "an access is for one session: handing it over says so"
+    )]
+    pub fn open(
+        &self,
+        host: &Host,
+        repository: &Repository,
+        access: Access,
+    ) -> Result<Session, RegistryError> {
+        let refuse = |why: String| RegistryError::HostNotAllowed {
+            host: host.to_string(),
+            why,
+        };
         let allowed = &self.options.allowed_registries;
         if !allowed.is_empty() && !allowed.iter().any(|pattern| pattern.matches(host)) {
             let patterns: Vec<_> = allowed.iter().map(ToString::to_string).collect();
-            return Err(refuse(format!("--allowed-registries has only {}", patterns.join(", "))));
+            return Err(refuse(format!(
+                "--allowed-registries has only {}",
+                patterns.join(", ")
+            )));
         }
         if access.insecure && !self.options.allow_http {
             let why = "insecure: true is ruled out by --insecure-allow-http=false".to_owned();
-            return Err(RegistryError::InsecureNotAllowed { host: host.to_string(), why });
+            return Err(RegistryError::InsecureNotAllowed {
+                host: host.to_string(),
+                why,
+            });
         }
         let scheme = if access.insecure { "http" } else { "https" };
-        let base = Url::parse(&format!("{scheme}://{}/v2/", host.api_host())).map_err(|_| refuse("it is no host name".to_owned()))?;
+        let base = Url::parse(&format!("{scheme}://{}/v2/", host.api_host()))
+            .map_err(|_| refuse("it is no host name".to_owned()))?;
         if let Some(url::Host::Ipv4(address)) = base.host()
             && address.to_string() != host.name()
         {
-            return Err(refuse(format!("it is another spelling of the address {address}: write that")));
+            return Err(refuse(format!(
+                "it is another spelling of the address {address}: write that"
+            )));
         }
         let repository = &on_its_registry(host, repository);
-        let upstream = self.upstreams.get(&self.options, &base, host, repository, &access)?;
+        let upstream = self
+            .upstreams
+            .get(&self.options, &base, host, repository, &access)?;
         Ok(Session {
             inner: Arc::new(Inner {
                 options: Arc::clone(&self.options),
@@ -121,8 +146,11 @@ impl Registries {
 
 /// The name by which the registry itself knows a repository: Docker Hub keeps those without a namespace under `library/`.
 fn on_its_registry(host: &Host, repository: &Repository) -> Repository {
-    let is_official = host.api_host() == "registry-1.docker.io" && !repository.as_str().contains('/');
-    let full = is_official.then(|| format!("library/{repository}").parse().ok()).flatten();
+    let is_official =
+        host.api_host() == "registry-1.docker.io" && !repository.as_str().contains('/');
+    let full = is_official
+        .then(|| format!("library/{repository}").parse().ok())
+        .flatten();
     full.unwrap_or_else(|| repository.clone())
 }
 
@@ -170,11 +198,17 @@ impl Inner {
 
     /// Remembers that the fallback tag of a subject exists.
     pub(super) fn saw_tag(&self, subject: &Digest) {
-        self.seen_tags.lock().unwrap_or_else(PoisonError::into_inner).insert(subject.clone());
+        self.seen_tags
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(subject.clone());
     }
 
     pub(super) fn has_seen_tag(&self, subject: &Digest) -> bool {
-        self.seen_tags.lock().unwrap_or_else(PoisonError::into_inner).contains(subject)
+        self.seen_tags
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(subject)
     }
 }
 
@@ -204,7 +238,8 @@ impl Session {
     }
 
     pub(super) fn deadline(&self) -> Instant {
-        self.deadline.unwrap_or_else(|| self.inner.opened + self.inner.options.timeouts.patience)
+        self.deadline
+            .unwrap_or_else(|| self.inner.opened + self.inner.options.timeouts.patience)
     }
 
     /// What the process allows.
@@ -242,22 +277,42 @@ impl Session {
         match self.inner.mode {
             ReferrersMode::Api => Some(ListingSource::Api),
             ReferrersMode::TagSchema => Some(ListingSource::FallbackTag),
-            ReferrersMode::Auto => self.inner.upstream.support.of(&self.inner.repository, Instant::now()),
+            ReferrersMode::Auto => self
+                .inner
+                .upstream
+                .support
+                .of(&self.inner.repository, Instant::now()),
         }
     }
 
     /// Sees to it that connections for a wave of so many requests side by side stand soon, where the registry needs one for each.
     /// Says nothing to a registry that has asked for a pause.
     pub fn open_ahead(&self, wave: usize) {
-        if self.inner.upstream.throttle.paused(Instant::now()).is_zero() {
+        if self
+            .inner
+            .upstream
+            .throttle
+            .paused(Instant::now())
+            .is_zero()
+        {
             self.inner.upstream.transport.open_ahead(wave);
         }
     }
 
     /// What is done, for messages; `which` of the objects it is done to may be empty.
-    pub(super) fn operation(&self, method: &'static str, object: Object, which: impl fmt::Display) -> Operation {
+    pub(super) fn operation(
+        &self,
+        method: &'static str,
+        object: Object,
+        which: impl fmt::Display,
+    ) -> Operation {
         let what = format!("{object} {which}").trim_end().to_owned();
-        Operation { method, object, what, host: self.inner.host.to_string() }
+        Operation {
+            method,
+            object,
+            what,
+            host: self.inner.host.to_string(),
+        }
     }
 
     /// A URL of this repository: `/v2/<repository>/<path>`.
@@ -269,7 +324,10 @@ impl Session {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -281,7 +339,10 @@ mod tests {
             ("docker.io", "team/alpine", "team/alpine"),
             ("quay.io", "alpine", "alpine"),
         ] {
-            assert_eq!(on_its_registry(&host.parse().unwrap(), &name.parse().unwrap()).as_str(), full);
+            assert_eq!(
+                on_its_registry(&host.parse().unwrap(), &name.parse().unwrap()).as_str(),
+                full
+            );
         }
     }
 }

@@ -73,7 +73,15 @@ impl Drop for Counted {
 impl Connector {
     /// A connector that opens connections ahead to `origin` only, and never has more than `most` there by itself.
     pub(super) fn new(dialer: Dialer, origin: Uri, most: usize) -> Self {
-        Self { dialer, ahead: Arc::new(Ahead { origin, most, live: Arc::default(), state: Mutex::default() }) }
+        Self {
+            dialer,
+            ahead: Arc::new(Ahead {
+                origin,
+                most,
+                live: Arc::default(),
+                state: Mutex::default(),
+            }),
+        }
     }
 
     /// Sees to it that `wanted` connections stand soon, those that stand already included.
@@ -97,14 +105,21 @@ impl Connector {
     }
 
     fn fill(&self, state: &mut State) {
-        let missing = std::mem::take(&mut state.wanted).saturating_sub(self.ahead.live.load(Ordering::Relaxed));
+        let missing = std::mem::take(&mut state.wanted)
+            .saturating_sub(self.ahead.live.load(Ordering::Relaxed));
         if missing == 0 {
             return;
         }
         let since = Instant::now();
         state.spares.extend((0..missing).map(|_| {
-            let dial = self.dialer.clone().dial(self.ahead.origin.clone(), Some(Counted::new(&self.ahead.live)));
-            Spare { since, dial: AbortOnDropHandle::new(tokio::spawn(dial)) }
+            let dial = self.dialer.clone().dial(
+                self.ahead.origin.clone(),
+                Some(Counted::new(&self.ahead.live)),
+            );
+            Spare {
+                since,
+                dial: AbortOnDropHandle::new(tokio::spawn(dial)),
+            }
         }));
         let ahead = Arc::downgrade(&self.ahead);
         tokio::spawn(async move {
@@ -124,7 +139,10 @@ impl Ahead {
     /// One that stands, else one that is being made.
     fn take(&self) -> Option<Spare> {
         let spares = &mut self.state().spares;
-        let at = spares.iter().position(|spare| spare.dial.is_finished()).unwrap_or_default();
+        let at = spares
+            .iter()
+            .position(|spare| spare.dial.is_finished())
+            .unwrap_or_default();
         spares.remove(at)
     }
 }
@@ -152,7 +170,11 @@ impl Service<Uri> for Connector {
                     return Ok(wire);
                 }
             }
-            let wire = this.dialer.clone().dial(uri, Some(Counted::new(&this.ahead.live))).await?;
+            let wire = this
+                .dialer
+                .clone()
+                .dial(uri, Some(Counted::new(&this.ahead.live)))
+                .await?;
             this.learn(&wire);
             Ok(wire)
         })
@@ -160,7 +182,10 @@ impl Service<Uri> for Connector {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use std::io::ErrorKind;
 
@@ -183,11 +208,29 @@ mod tests {
     impl Door {
         async fn open(most: usize) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let uri: Uri = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
-            let guard = Arc::new(Guard { allow_loopback: true, ..Guard::default() });
-            let (tls, options) = (TlsConfigs::new(&TlsOptions::default()).unwrap().own, &Options::default());
-            let dialer = Dialer::new(&guard, tls, None, &HeaderValue::from_static("test"), options);
-            Self { listener, connector: Connector::new(dialer, uri.clone(), most), uri }
+            let uri: Uri = format!("http://{}/", listener.local_addr().unwrap())
+                .parse()
+                .unwrap();
+            let guard = Arc::new(Guard {
+                allow_loopback: true,
+                ..Guard::default()
+            });
+            let (tls, options) = (
+                TlsConfigs::new(&TlsOptions::default()).unwrap().own,
+                &Options::default(),
+            );
+            let dialer = Dialer::new(
+                &guard,
+                tls,
+                None,
+                &HeaderValue::from_static("test"),
+                options,
+            );
+            Self {
+                listener,
+                connector: Connector::new(dialer, uri.clone(), most),
+                uri,
+            }
         }
 
         async fn dial(&self) -> Wire {
@@ -197,7 +240,13 @@ mod tests {
         /// Takes so many connections, for which it waits, and whatever comes a moment later.
         async fn takes(&self, many: usize) -> Vec<TcpStream> {
             let mut taken = Vec::new();
-            let patience = |taken: usize| if taken < many { Duration::from_mins(1) } else { Duration::from_millis(100) };
+            let patience = |taken: usize| {
+                if taken < many {
+                    Duration::from_mins(1)
+                } else {
+                    Duration::from_millis(100)
+                }
+            };
             while let Ok(stream) = timeout(patience(taken.len()), self.listener.accept()).await {
                 taken.push(stream.unwrap().0);
             }
@@ -218,12 +267,17 @@ mod tests {
         let first = door.dial().await;
         assert_eq!(door.takes(4).await.len(), 4, "the first and three ahead");
         let others = [door.dial().await, door.dial().await, door.dial().await];
-        assert_eq!(door.takes(0).await.len(), 0, "those that were opened ahead are used");
+        assert_eq!(
+            door.takes(0).await.len(),
+            0,
+            "those that were opened ahead are used"
+        );
         drop((first, others));
     }
 
     #[tokio::test]
-    async fn what_stands_counts_so_that_saying_it_again_opens_nothing_more_and_never_above_the_cap() {
+    async fn what_stands_counts_so_that_saying_it_again_opens_nothing_more_and_never_above_the_cap()
+    {
         let door = Door::open(5).await;
         let first = door.dial().await;
         for wanted in [3, 3, 2, 1] {
@@ -253,7 +307,11 @@ mod tests {
         };
         timeout(Duration::from_mins(1), all).await.unwrap();
         assert_eq!(closed(), 2);
-        assert_eq!(door.connector.ahead.live.load(Ordering::Relaxed), 1, "only the one in use counts");
+        assert_eq!(
+            door.connector.ahead.live.load(Ordering::Relaxed),
+            1,
+            "only the one in use counts"
+        );
         drop(first);
     }
 

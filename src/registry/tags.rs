@@ -25,7 +25,11 @@ impl Session {
     /// # Errors
     /// `LimitExceeded` where more than `cap` are wanted: a part of the tags is never taken for all of them. And what every
     /// request can end in.
-    pub async fn list_tags(&self, cap: usize, wanted: impl Fn(&Tag) -> bool) -> Result<Vec<Tag>, RegistryError> {
+    pub async fn list_tags(
+        &self,
+        cap: usize,
+        wanted: impl Fn(&Tag) -> bool,
+    ) -> Result<Vec<Tag>, RegistryError> {
         let operation = self.operation("GET", Object::Tags, "");
         let mut pages = Pages::new(&operation);
         let mut url = self.url("tags/list");
@@ -36,17 +40,30 @@ impl Session {
             if !answer.is_success() {
                 return Err(self.refusal(&operation, &answer));
             }
-            let list: TagList = serde_json::from_slice(&answer.body)
-                .map_err(|error| self.protocol(&operation, &format!("the list of tags is malformed: {error}")))?;
+            let list: TagList = serde_json::from_slice(&answer.body).map_err(|error| {
+                self.protocol(
+                    &operation,
+                    &format!("the list of tags is malformed: {error}"),
+                )
+            })?;
             let tags = list.tags.unwrap_or_default();
             let (many, last) = (tags.len(), tags.last().cloned());
             for tag in tags {
-                let malformed = |_| self.protocol(&operation, &format!("the list of tags holds {:?}, which is no tag", cut(&tag)));
+                let malformed = |_| {
+                    self.protocol(
+                        &operation,
+                        &format!("the list of tags holds {:?}, which is no tag", cut(&tag)),
+                    )
+                };
                 found.extend(Some(tag.parse::<Tag>().map_err(malformed)?).filter(&wanted));
             }
             if found.len() > cap {
                 let what = "the repository has too many tags".to_owned();
-                return Err(RegistryError::LimitExceeded { operation, what, limit: cap as u64 });
+                return Err(RegistryError::LimitExceeded {
+                    operation,
+                    what,
+                    limit: cap as u64,
+                });
             }
             next = match (pages.next(self, &answer)?, last) {
                 (None, Some(last)) if many >= PAGE => {

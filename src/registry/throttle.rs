@@ -20,14 +20,24 @@ pub(super) struct Places {
 impl Places {
     pub(super) fn new(most: usize) -> Self {
         let most = most.clamp(1, Semaphore::MAX_PERMITS);
-        Self { all: Arc::new(Semaphore::new(most)), routine: Arc::new(Semaphore::new(most - most / 4)) }
+        Self {
+            all: Arc::new(Semaphore::new(most)),
+            routine: Arc::new(Semaphore::new(most - most / 4)),
+        }
     }
 
     /// Waits for a place. What is routine waits among its like first, so that never more of it stand in the one line.
     async fn take(&self, routine: bool) -> Place {
-        let own = if routine { Arc::clone(&self.routine).acquire_owned().await.ok() } else { None };
+        let own = if routine {
+            Arc::clone(&self.routine).acquire_owned().await.ok()
+        } else {
+            None
+        };
         // Neither is ever closed.
-        Place { _all: Arc::clone(&self.all).acquire_owned().await.ok(), _routine: own }
+        Place {
+            _all: Arc::clone(&self.all).acquire_owned().await.ok(),
+            _routine: own,
+        }
     }
 }
 
@@ -52,7 +62,12 @@ pub(super) struct PausedFor(pub(super) Duration);
 
 impl Throttle {
     pub(super) const fn new(places: Arc<Places>, longest: Duration) -> Self {
-        Self { places, until: Mutex::new(None), waiting: AtomicU32::new(0), longest }
+        Self {
+            places,
+            until: Mutex::new(None),
+            waiting: AtomicU32::new(0),
+            longest,
+        }
     }
 
     /// Lets nobody through for `wait`, at most for the longest time allowed. A longer pause that runs already stays. Answers with
@@ -73,7 +88,12 @@ impl Throttle {
 
     /// Waits for the end of a pause and for a free place. `random` is uniform in 0 to 1: those who waited together do not
     /// start together.
-    pub(super) async fn enter(&self, routine: bool, deadline: Instant, mut random: impl FnMut() -> f64) -> Result<Place, PausedFor> {
+    pub(super) async fn enter(
+        &self,
+        routine: bool,
+        deadline: Instant,
+        mut random: impl FnMut() -> f64,
+    ) -> Result<Place, PausedFor> {
         loop {
             self.wait_out_pause(deadline, &mut random).await?;
             let place = self.places.take(routine).await;
@@ -83,7 +103,11 @@ impl Throttle {
         }
     }
 
-    async fn wait_out_pause(&self, deadline: Instant, random: &mut impl FnMut() -> f64) -> Result<(), PausedFor> {
+    async fn wait_out_pause(
+        &self,
+        deadline: Instant,
+        random: &mut impl FnMut() -> f64,
+    ) -> Result<(), PausedFor> {
         loop {
             let left = self.paused(Instant::now());
             if left.is_zero() {
@@ -93,14 +117,20 @@ impl Throttle {
                 return Err(PausedFor(left));
             }
             let _counted = Counted::new(&self.waiting);
-            tokio::time::sleep(left + spread(self.waiting.load(Ordering::Relaxed)).mul_f64(random().clamp(0.0, 1.0))).await;
+            tokio::time::sleep(
+                left + spread(self.waiting.load(Ordering::Relaxed))
+                    .mul_f64(random().clamp(0.0, 1.0)),
+            )
+            .await;
         }
     }
 }
 
 /// The time over which `waiting` requests start again after a pause: 25 ms each, at most 2 s.
 fn spread(waiting: u32) -> Duration {
-    Duration::from_millis(25).saturating_mul(waiting.saturating_sub(1)).min(Duration::from_secs(2))
+    Duration::from_millis(25)
+        .saturating_mul(waiting.saturating_sub(1))
+        .min(Duration::from_secs(2))
 }
 
 /// Counts a waiter for as long as it waits, also when it is dropped.
@@ -120,13 +150,19 @@ impl Drop for Counted<'_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
     use futures::FutureExt as _;
 
     fn throttle(permits: usize) -> Arc<Throttle> {
-        Arc::new(Throttle::new(Arc::new(Places::new(permits)), Duration::from_mins(15)))
+        Arc::new(Throttle::new(
+            Arc::new(Places::new(permits)),
+            Duration::from_mins(15),
+        ))
     }
 
     fn in_an_hour() -> Instant {
@@ -141,7 +177,10 @@ mod tests {
         let waiters = (0..40_u32).map(|n| {
             let throttle = Arc::clone(&throttle);
             tokio::spawn(async move {
-                let _permit = throttle.enter(false, in_an_hour(), || f64::from(n) / 40.0).await.unwrap();
+                let _permit = throttle
+                    .enter(false, in_an_hour(), || f64::from(n) / 40.0)
+                    .await
+                    .unwrap();
                 begin.elapsed()
             })
         });
@@ -150,7 +189,10 @@ mod tests {
             woken.push(waiter.await.unwrap());
         }
         let at_once = woken.iter().filter(|at| at.as_millis() < 30_010).count();
-        assert!(woken.iter().all(|at| at.as_secs() >= 30) && at_once < 5, "{woken:?}");
+        assert!(
+            woken.iter().all(|at| at.as_secs() >= 30) && at_once < 5,
+            "{woken:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -164,8 +206,14 @@ mod tests {
     async fn seconds_that_pauses_have_in_common_are_told_once() {
         let throttle = throttle(1);
         let begin = Instant::now();
-        let grown = [(0, 30), (10, 30), (20, 5), (60, 5)]
-            .map(|(after, wait)| throttle.pause(begin + Duration::from_secs(after), Duration::from_secs(wait)).as_secs());
+        let grown = [(0, 30), (10, 30), (20, 5), (60, 5)].map(|(after, wait)| {
+            throttle
+                .pause(
+                    begin + Duration::from_secs(after),
+                    Duration::from_secs(wait),
+                )
+                .as_secs()
+        });
         assert_eq!(grown, [30, 10, 0, 5]);
     }
 
@@ -173,7 +221,10 @@ mod tests {
     async fn a_pause_that_does_not_fit_the_deadline_is_told_at_once() {
         let throttle = throttle(1);
         throttle.pause(Instant::now(), Duration::from_mins(2));
-        let refused = throttle.enter(false, Instant::now() + Duration::from_mins(1), || 0.0).await.unwrap_err();
+        let refused = throttle
+            .enter(false, Instant::now() + Duration::from_mins(1), || 0.0)
+            .await
+            .unwrap_err();
         assert_eq!(refused, PausedFor(Duration::from_mins(2)));
     }
 
@@ -209,7 +260,12 @@ mod tests {
     async fn a_single_place_is_for_both() {
         let throttle = throttle(1);
         for routine in [true, false] {
-            assert!(throttle.enter(routine, in_an_hour(), || 0.0).now_or_never().is_some());
+            assert!(
+                throttle
+                    .enter(routine, in_an_hour(), || 0.0)
+                    .now_or_never()
+                    .is_some()
+            );
         }
     }
 }

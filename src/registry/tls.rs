@@ -33,8 +33,11 @@ impl Tls {
     }
 
     fn later() -> Self {
-        let make =
-            || builder(system_roots()).map(|builder| Arc::new(finish(builder.with_no_client_auth()))).map_err(|error| error.to_string());
+        let make = || {
+            builder(system_roots())
+                .map(|builder| Arc::new(finish(builder.with_no_client_auth())))
+                .map_err(|error| error.to_string())
+        };
         Self(Arc::new(LazyLock::new(Box::new(make))))
     }
 
@@ -55,7 +58,10 @@ impl TlsConfigs {
     pub(super) fn new(options: &TlsOptions) -> Result<Self, RegistryError> {
         if options.ca_pem.is_none() && options.client.is_none() {
             let both = Tls::later();
-            return Ok(Self { own: both.clone(), foreign: both });
+            return Ok(Self {
+                own: both.clone(),
+                foreign: both,
+            });
         }
         let roots = match &options.ca_pem {
             None => Arc::clone(system_roots()),
@@ -66,13 +72,21 @@ impl TlsConfigs {
             None => foreign.clone(),
             Some(identity) => {
                 let invalid = |what, why| RegistryError::InvalidCertificate { what, why };
-                let chain = certificates(&identity.certificate_pem, "client certificate (tls.crt)")?;
-                let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose()).map_err(|_| {
-                    invalid("client key (tls.key)", "it holds no PEM of a private key in PKCS#8, PKCS#1 or SEC1".to_owned())
-                })?;
+                let chain =
+                    certificates(&identity.certificate_pem, "client certificate (tls.crt)")?;
+                let key =
+                    PrivateKeyDer::from_pem_slice(identity.key_pem.expose()).map_err(|_| {
+                        invalid(
+                            "client key (tls.key)",
+                            "it holds no PEM of a private key in PKCS#8, PKCS#1 or SEC1".to_owned(),
+                        )
+                    })?;
                 let config = builder(&roots)?.with_client_auth_cert(chain, key);
                 Tls::ready(finish(config.map_err(|_| {
-                    invalid("client key (tls.key)", "it is of an unknown kind or does not belong to the certificate".to_owned())
+                    invalid(
+                        "client key (tls.key)",
+                        "it is of an unknown kind or does not belong to the certificate".to_owned(),
+                    )
                 })?))
             }
         };
@@ -94,7 +108,11 @@ fn system_roots() -> &'static Arc<RootCertStore> {
         }
         let mut roots = RootCertStore::empty();
         let (_, unreadable) = roots.add_parsable_certificates(loaded.certs);
-        tracing::debug!(trusted = roots.len(), unreadable, "read the system's certificate authorities");
+        tracing::debug!(
+            trusted = roots.len(),
+            unreadable,
+            "read the system's certificate authorities"
+        );
         Arc::new(roots)
     })
 }
@@ -105,22 +123,42 @@ fn with_authorities(pem: &[u8]) -> Result<RootCertStore, RegistryError> {
     for certificate in certificates(pem, WHAT)? {
         roots
             .add(certificate)
-            .map_err(|_| RegistryError::InvalidCertificate { what: WHAT, why: "a certificate in it is malformed".to_owned() })?;
+            .map_err(|_| RegistryError::InvalidCertificate {
+                what: WHAT,
+                why: "a certificate in it is malformed".to_owned(),
+            })?;
     }
     Ok(roots)
 }
 
-fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, RegistryError> {
-    let invalid = |why: &str| RegistryError::InvalidCertificate { what, why: why.to_owned() };
-    let found: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| invalid("its PEM is malformed"))?;
-    if found.is_empty() { Err(invalid("it holds no PEM of a certificate")) } else { Ok(found) }
+fn certificates(
+    pem: &[u8],
+    what: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, RegistryError> {
+    let invalid = |why: &str| RegistryError::InvalidCertificate {
+        what,
+        why: why.to_owned(),
+    };
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| invalid("its PEM is malformed"))?;
+    if found.is_empty() {
+        Err(invalid("it holds no PEM of a certificate"))
+    } else {
+        Ok(found)
+    }
 }
 
-fn builder(roots: &Arc<RootCertStore>) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, RegistryError> {
+fn builder(
+    roots: &Arc<RootCertStore>,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, RegistryError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| RegistryError::InvalidCertificate { what: "the TLS library", why: error.to_string() })?;
+        .map_err(|error| RegistryError::InvalidCertificate {
+            what: "the TLS library",
+            why: error.to_string(),
+        })?;
     Ok(versions.with_root_certificates(Arc::clone(roots)))
 }
 
@@ -130,7 +168,10 @@ fn finish(mut config: ClientConfig) -> ClientConfig {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
     use crate::registry::options::ClientIdentity;
@@ -138,22 +179,45 @@ mod tests {
     #[test]
     fn certificates_that_cannot_be_used_are_refused_by_field_and_without_their_content() {
         let garbage = b"-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n".to_vec();
-        let ca = |pem: &[u8]| TlsOptions { ca_pem: Some(pem.to_vec()), client: None };
-        let client =
-            TlsOptions { ca_pem: None, client: Some(ClientIdentity { certificate_pem: b"hunter2".to_vec(), key_pem: "hunter2".into() }) };
+        let ca = |pem: &[u8]| TlsOptions {
+            ca_pem: Some(pem.to_vec()),
+            client: None,
+        };
+        let client = TlsOptions {
+            ca_pem: None,
+            client: Some(ClientIdentity {
+                certificate_pem: b"hunter2".to_vec(),
+                key_pem: "hunter2".into(),
+            }),
+        };
         for (options, said) in [
-            (ca(b"hunter2"), "certificate authority (ca.crt) cannot be used: it holds no PEM of a certificate"),
-            (ca(&garbage), "certificate authority (ca.crt) cannot be used"),
-            (client, "client certificate (tls.crt) cannot be used: it holds no PEM of a certificate"),
+            (
+                ca(b"hunter2"),
+                "certificate authority (ca.crt) cannot be used: it holds no PEM of a certificate",
+            ),
+            (
+                ca(&garbage),
+                "certificate authority (ca.crt) cannot be used",
+            ),
+            (
+                client,
+                "client certificate (tls.crt) cannot be used: it holds no PEM of a certificate",
+            ),
         ] {
             let error = TlsConfigs::new(&options).err().unwrap().to_string();
-            assert!(error.contains(said) && !error.contains("hunter2"), "{error}");
+            assert!(
+                error.contains(said) && !error.contains("hunter2"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn http_2_is_offered_first() {
         let configs = TlsConfigs::new(&TlsOptions::default()).unwrap();
-        assert_eq!(configs.own.config().unwrap().alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert_eq!(
+            configs.own.config().unwrap().alpn_protocols,
+            [b"h2".to_vec(), b"http/1.1".to_vec()]
+        );
     }
 }

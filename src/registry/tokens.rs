@@ -39,7 +39,10 @@ impl Actions {
         let own = format!("repository:{repository}");
         let mut actions: Vec<&str> = self.list().to_vec();
         let mut others = Vec::new();
-        for scope in challenged.split_ascii_whitespace().filter(|scope| scope.len() <= 512) {
+        for scope in challenged
+            .split_ascii_whitespace()
+            .filter(|scope| scope.len() <= 512)
+        {
             match scope.rsplit_once(':') {
                 Some((name, asked)) if name == own => {
                     for action in asked.split(',').filter(|action| !action.is_empty()) {
@@ -49,7 +52,9 @@ impl Actions {
                         }
                     }
                 }
-                _ if others.len() < MOST && !others.iter().any(|other| other == scope) => others.push(scope.to_owned()),
+                _ if others.len() < MOST && !others.iter().any(|other| other == scope) => {
+                    others.push(scope.to_owned())
+                }
                 _ => {}
             }
         }
@@ -97,7 +102,12 @@ struct State {
 impl Tokens {
     /// The token for a key, from the cache or by `fetch`, which gets the challenge's scope. While one fetches, others wait
     /// and take what it got, its failure too.
-    pub(super) async fn get<F, Fut>(&self, repository: &Repository, actions: Actions, fetch: F) -> Result<Secret, RegistryError>
+    pub(super) async fn get<F, Fut>(
+        &self,
+        repository: &Repository,
+        actions: Actions,
+        fetch: F,
+    ) -> Result<Secret, RegistryError>
     where
         F: FnOnce(String) -> Fut,
         Fut: Future<Output = Result<Token, RegistryError>>,
@@ -116,7 +126,10 @@ impl Tokens {
                 state.token = Some((token.secret.clone(), begun + usable(token.lifetime)));
                 state.failed = None;
                 let mut shown = slot.shown.lock().unwrap_or_else(PoisonError::into_inner);
-                *shown = [Some(token.secret.clone()), std::mem::take(&mut *shown).into_iter().next().flatten()];
+                *shown = [
+                    Some(token.secret.clone()),
+                    std::mem::take(&mut *shown).into_iter().next().flatten(),
+                ];
                 Ok(token.secret)
             }
             Err(error) => {
@@ -127,10 +140,20 @@ impl Tokens {
     }
 
     /// Forgets a token that the registry refused, unless another has been fetched since; keeps what the challenge asks for.
-    pub(super) async fn challenge(&self, repository: &Repository, actions: Actions, refused: Option<&Secret>, scope: Option<&str>) {
+    pub(super) async fn challenge(
+        &self,
+        repository: &Repository,
+        actions: Actions,
+        refused: Option<&Secret>,
+        scope: Option<&str>,
+    ) {
         let slot = self.slot(repository, actions);
         let mut state = slot.state.lock().await;
-        if state.token.as_ref().is_some_and(|(token, _)| Some(token) == refused) {
+        if state
+            .token
+            .as_ref()
+            .is_some_and(|(token, _)| Some(token) == refused)
+        {
             state.token = None;
         }
         if let Some(scope) = scope.filter(|scope| scope.len() <= 2048) {
@@ -141,7 +164,12 @@ impl Tokens {
     /// All tokens that may have been shown, for hiding them in messages.
     pub(super) fn secrets(&self) -> Vec<Secret> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = |slot: &Arc<Slot>| slot.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let shown = |slot: &Arc<Slot>| {
+            slot.shown
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        };
         slots.values().flat_map(shown).flatten().collect()
     }
 
@@ -150,7 +178,11 @@ impl Tokens {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= MOST && !slots.contains_key(&key) {
             let now = Instant::now();
-            slots.retain(|_, slot| slot.state.try_lock().map_or(true, |state| state.token.as_ref().is_some_and(|(_, until)| now < *until)));
+            slots.retain(|_, slot| {
+                slot.state.try_lock().map_or(true, |state| {
+                    state.token.as_ref().is_some_and(|(_, until)| now < *until)
+                })
+            });
             // A token service may give one for each of any number of repositories: those that nobody waits for are fetched again.
             if slots.len() >= MOST {
                 slots.retain(|_, slot| Arc::strong_count(slot) > 1);
@@ -167,7 +199,10 @@ fn usable(lifetime: Duration) -> Duration {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -185,7 +220,11 @@ mod tests {
 
     impl Service {
         fn new(fails: bool) -> Arc<Self> {
-            Arc::new(Self { tokens: Tokens::default(), asked: AtomicU32::new(0), fails })
+            Arc::new(Self {
+                tokens: Tokens::default(),
+                asked: AtomicU32::new(0),
+                fails,
+            })
         }
 
         async fn get(&self, actions: Actions) -> Result<Secret, RegistryError> {
@@ -194,9 +233,15 @@ mod tests {
                     let n = self.asked.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     if self.fails {
-                        return Err(RegistryError::InvalidAccess { what: "x", why: n.to_string() });
+                        return Err(RegistryError::InvalidAccess {
+                            what: "x",
+                            why: n.to_string(),
+                        });
                     }
-                    Ok(Token { secret: Secret::new(n.to_string()), lifetime: Duration::from_mins(1) })
+                    Ok(Token {
+                        secret: Secret::new(n.to_string()),
+                        lifetime: Duration::from_mins(1),
+                    })
                 })
                 .await
         }
@@ -235,9 +280,19 @@ mod tests {
         tokio::time::advance(Duration::from_secs(2)).await;
         let second = service.get(Actions::Pull).await.unwrap();
         assert_ne!(second, first);
-        service.tokens.challenge(&repository(), Actions::Pull, Some(&first), None).await;
-        assert_eq!(service.get(Actions::Pull).await.unwrap(), second, "only the refused token is forgotten");
-        service.tokens.challenge(&repository(), Actions::Pull, Some(&second), None).await;
+        service
+            .tokens
+            .challenge(&repository(), Actions::Pull, Some(&first), None)
+            .await;
+        assert_eq!(
+            service.get(Actions::Pull).await.unwrap(),
+            second,
+            "only the refused token is forgotten"
+        );
+        service
+            .tokens
+            .challenge(&repository(), Actions::Pull, Some(&second), None)
+            .await;
         assert_ne!(service.get(Actions::Pull).await.unwrap(), second);
     }
 
@@ -256,13 +311,19 @@ mod tests {
         let first = service.get(Actions::Pull).await.unwrap();
         for refused in [false, true] {
             if refused {
-                service.tokens.challenge(&repository(), Actions::Pull, Some(&first), None).await;
+                service
+                    .tokens
+                    .challenge(&repository(), Actions::Pull, Some(&first), None)
+                    .await;
             } else {
                 tokio::time::advance(Duration::from_mins(2)).await;
             }
             let mut fetching = std::pin::pin!(service.get(Actions::Pull));
             assert!(futures::poll!(fetching.as_mut()).is_pending());
-            assert!(service.tokens.secrets().contains(&first), "refused: {refused}");
+            assert!(
+                service.tokens.secrets().contains(&first),
+                "refused: {refused}"
+            );
         }
         let second = service.get(Actions::Pull).await.unwrap();
         assert_eq!(service.tokens.secrets(), [second, first]);
@@ -272,19 +333,41 @@ mod tests {
     async fn any_number_of_repositories_has_a_bounded_number_of_tokens() {
         let tokens = Tokens::default();
         for nth in 0..3 * MOST {
-            let fetch = |_| async { Ok(Token { secret: Secret::new(nth.to_string()), lifetime: Duration::from_hours(24) }) };
-            tokens.get(&format!("team/app-{nth}").parse().unwrap(), Actions::Pull, fetch).await.unwrap();
+            let fetch = |_| async {
+                Ok(Token {
+                    secret: Secret::new(nth.to_string()),
+                    lifetime: Duration::from_hours(24),
+                })
+            };
+            tokens
+                .get(
+                    &format!("team/app-{nth}").parse().unwrap(),
+                    Actions::Pull,
+                    fetch,
+                )
+                .await
+                .unwrap();
         }
         assert!(tokens.secrets().len() <= MOST, "{}", tokens.secrets().len());
     }
 
     #[test]
     fn delete_is_asked_for_only_to_delete() {
-        let challenge = "repository:team/app:pull,delete,* repository:other:pull registry:catalog:*";
+        let challenge =
+            "repository:team/app:pull,delete,* repository:other:pull registry:catalog:*";
         let scopes = |actions: Actions| actions.scopes(&repository(), challenge).join(" ");
-        assert_eq!(scopes(Actions::Pull), "repository:team/app:pull repository:other:pull registry:catalog:*");
-        assert_eq!(scopes(Actions::Push), "repository:team/app:pull,push repository:other:pull registry:catalog:*");
+        assert_eq!(
+            scopes(Actions::Pull),
+            "repository:team/app:pull repository:other:pull registry:catalog:*"
+        );
+        assert_eq!(
+            scopes(Actions::Push),
+            "repository:team/app:pull,push repository:other:pull registry:catalog:*"
+        );
         assert!(scopes(Actions::Delete).starts_with("repository:team/app:pull,delete,* "));
-        assert_eq!(Actions::Pull.scopes(&repository(), ""), ["repository:team/app:pull"]);
+        assert_eq!(
+            Actions::Pull.scopes(&repository(), ""),
+            ["repository:team/app:pull"]
+        );
     }
 }

@@ -81,8 +81,14 @@ impl Answer {
     }
 
     /// All lines of a header.
-    pub(super) fn header_lines(&self, name: impl header::AsHeaderName) -> impl Iterator<Item = &str> {
-        self.headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+    pub(super) fn header_lines(
+        &self,
+        name: impl header::AsHeaderName,
+    ) -> impl Iterator<Item = &str> {
+        self.headers
+            .get_all(name)
+            .into_iter()
+            .filter_map(|value| value.to_str().ok())
     }
 
     pub(super) const fn is_success(&self) -> bool {
@@ -92,22 +98,46 @@ impl Answer {
 
 impl Transport {
     /// Prepares the way; dials nothing.
-    pub(super) fn new(base: Url, guard: Guard, options: &Options, access: &Access, budget: Budget) -> Result<Self, RegistryError> {
+    pub(super) fn new(
+        base: Url,
+        guard: Guard,
+        options: &Options,
+        access: &Access,
+        budget: Budget,
+    ) -> Result<Self, RegistryError> {
         if !access.insecure && access.tls.ca_pem.is_none() && !system_has_authorities() {
-            let why = "there is none on this system: set SSL_CERT_FILE, or name one in ca.crt".to_owned();
-            return Err(RegistryError::InvalidCertificate { what: "certificate authority", why });
+            let why =
+                "there is none on this system: set SSL_CERT_FILE, or name one in ca.crt".to_owned();
+            return Err(RegistryError::InvalidCertificate {
+                what: "certificate authority",
+                why,
+            });
         }
         let guard = Arc::new(guard);
-        let invalid = |what, why: &str| RegistryError::InvalidAccess { what, why: why.to_owned() };
-        let agent = HeaderValue::from_str(&options.user_agent).map_err(|_| invalid("user agent", "it cannot be a header's value"))?;
-        let origin: Uri = base.as_str().parse().map_err(|_| invalid("registry", "it is no host name"))?;
+        let invalid = |what, why: &str| RegistryError::InvalidAccess {
+            what,
+            why: why.to_owned(),
+        };
+        let agent = HeaderValue::from_str(&options.user_agent)
+            .map_err(|_| invalid("user agent", "it cannot be a header's value"))?;
+        let origin: Uri = base
+            .as_str()
+            .parse()
+            .map_err(|_| invalid("registry", "it is no host name"))?;
         let tls = TlsConfigs::new(&access.tls)?;
-        let proxy = access.proxy.as_ref().map(|proxy| ProxyAt::vetted(proxy, &guard, access)).transpose()?;
+        let proxy = access
+            .proxy
+            .as_ref()
+            .map(|proxy| ProxyAt::vetted(proxy, &guard, access))
+            .transpose()?;
         let connector = |tls| {
             let dialer = Dialer::new(&guard, tls, proxy.as_ref(), &agent, options);
             Connector::new(dialer, origin.clone(), options.max_requests_per_registry)
         };
-        let (own, foreign) = (connector(tls.own), access.tls.client.is_some().then(|| connector(tls.foreign)));
+        let (own, foreign) = (
+            connector(tls.own),
+            access.tls.client.is_some().then(|| connector(tls.foreign)),
+        );
         let (connector, own) = (own.clone(), client(own, options));
         let foreign = foreign.map_or_else(|| own.clone(), |foreign| client(foreign, options));
         Ok(Self {
@@ -149,7 +179,14 @@ impl Transport {
 
     /// Makes one try. Of an error's body only the beginning is read, whatever its size.
     pub(super) async fn once(&self, outgoing: Outgoing<'_>) -> Result<Answer, Fault> {
-        let Outgoing { method, url, mut headers, body, cap, timeout } = outgoing;
+        let Outgoing {
+            method,
+            url,
+            mut headers,
+            body,
+            cap,
+            timeout,
+        } = outgoing;
         match url.scheme() {
             "https" => {}
             "http" if self.insecure => {}
@@ -161,9 +198,14 @@ impl Transport {
         }
         self.guard.check_url(url).map_err(Fault::NotAllowed)?;
         let uri: Uri = url.as_str().parse().map_err(|_| Fault::Unsendable)?;
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
         headers.insert(header::USER_AGENT, self.agent.clone());
-        headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        headers
+            .entry(header::ACCEPT)
+            .or_insert(HeaderValue::from_static("*/*"));
         if let (Some(login), "http") = (&self.proxy_login, url.scheme()) {
             headers.insert(header::PROXY_AUTHORIZATION, login.clone());
         }
@@ -171,40 +213,75 @@ impl Transport {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         let mut request = http::Request::new(Full::new(body));
-        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method.clone(), uri, headers);
+        (
+            *request.method_mut(),
+            *request.uri_mut(),
+            *request.headers_mut(),
+        ) = (method.clone(), uri, headers);
         let sent = Instant::now();
         let until = sent + timeout;
         let sending = self.send(request, self.is_own(url), until);
-        let mut response =
-            if method.is_safe() { sending.await? } else { self.gate.write(sending).await.map_err(|Closed| Fault::GateClosed)?? };
+        let mut response = if method.is_safe() {
+            sending.await?
+        } else {
+            self.gate
+                .write(sending)
+                .await
+                .map_err(|Closed| Fault::GateClosed)??
+        };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut answer = Answer { status, sent, headers, body: Bytes::new(), url: url.clone(), own: self.is_own(url), share: None };
+        let mut answer = Answer {
+            status,
+            sent,
+            headers,
+            body: Bytes::new(),
+            url: url.clone(),
+            own: self.is_own(url),
+            share: None,
+        };
         if *method == Method::HEAD {
             return Ok(answer);
         }
         let good = answer.is_success();
-        if let Some(encoding) = answer.header(header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        if let Some(encoding) = answer
+            .header(header::CONTENT_ENCODING)
+            .filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
+        {
             if good {
                 return Err(Fault::Encoded(encoding.chars().take(32).collect()));
             }
             return Ok(answer); // what an error says in an encoding that was not asked for is left unread
         }
         let cap = if good { cap } else { self.error_bytes };
-        if good && response.body().size_hint().exact().is_some_and(|length| length > cap) {
+        if good
+            && response
+                .body()
+                .size_hint()
+                .exact()
+                .is_some_and(|length| length > cap)
+        {
             return Err(Fault::TooLarge(cap));
         }
-        self.read(response.body_mut(), &mut answer, cap, until).await?;
+        self.read(response.body_mut(), &mut answer, cap, until)
+            .await?;
         Ok(answer)
     }
 
     /// Sends one request and waits for the head of its answer. A server that ends an HTTP/2 connection says which requests it has not
     /// looked at: those go out again at once.
-    async fn send(&self, request: http::Request<Full<Bytes>>, own: bool, until: Instant) -> Result<Response<Incoming>, Fault> {
+    async fn send(
+        &self,
+        request: http::Request<Full<Bytes>>,
+        own: bool,
+        until: Instant,
+    ) -> Result<Response<Incoming>, Fault> {
         let client = if own { &self.own } else { &self.foreign };
         let patience = until.min(Instant::now() + self.idle);
         let mut refusals = 0;
         loop {
-            let sent = timeout_at(patience, client.request(request.clone())).await.map_err(|_| Fault::TimedOut(TOO_SLOW))?;
+            let sent = timeout_at(patience, client.request(request.clone()))
+                .await
+                .map_err(|_| Fault::TimedOut(TOO_SLOW))?;
             match sent {
                 Err(error) if refusals < 2 && Fault::is_unprocessed(&error) => refusals += 1,
                 sent => return sent.map_err(|error| Fault::of_request(&error)),
@@ -213,16 +290,33 @@ impl Transport {
     }
 
     /// Reads the body: the first part freely, what is larger with a share of the memory for large answers.
-    async fn read(&self, body: &mut Incoming, answer: &mut Answer, cap: u64, until: Instant) -> Result<(), Fault> {
+    async fn read(
+        &self,
+        body: &mut Incoming,
+        answer: &mut Answer,
+        cap: u64,
+        until: Instant,
+    ) -> Result<(), Fault> {
         let said = body.size_hint().exact();
         let (good, expected) = (answer.is_success(), said.unwrap_or(cap).min(cap));
         let most = usize::try_from(cap).unwrap_or(usize::MAX);
-        let share = async || (self.memory.share(expected).await, until.min(Instant::now() + self.large_answer));
+        let share = async || {
+            (
+                self.memory.share(expected).await,
+                until.min(Instant::now() + self.large_answer),
+            )
+        };
         // Where the length is said, nothing is taken off the wire before there is room for it.
         let is_large = said.is_some() && expected > FREE as u64;
-        let (mut small, mut large) = (BytesMut::new(), if is_large { Some(share().await) } else { None });
+        let (mut small, mut large) = (
+            BytesMut::new(),
+            if is_large { Some(share().await) } else { None },
+        );
         loop {
-            let until = large.as_ref().map_or(until, |(_, until)| *until).min(Instant::now() + self.idle);
+            let until = large
+                .as_ref()
+                .map_or(until, |(_, until)| *until)
+                .min(Instant::now() + self.idle);
             let piece = match timeout_at(until, body.frame()).await {
                 Ok(None) => break,
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(), // trailers say nothing to us
@@ -235,7 +329,9 @@ impl Transport {
                 taken.0.buffer.extend_from_slice(&small);
                 large = Some(taken);
             }
-            let read = large.as_mut().map_or(&mut small, |(share, _)| &mut share.buffer);
+            let read = large
+                .as_mut()
+                .map_or(&mut small, |(share, _)| &mut share.buffer);
             let room = most.saturating_sub(read.len());
             read.extend_from_slice(piece.get(..room).unwrap_or(&piece));
             if piece.len() > room {
@@ -245,7 +341,10 @@ impl Transport {
                 break;
             }
         }
-        answer.body = large.as_mut().map_or_else(|| small.freeze(), |(share, _)| share.buffer.split().freeze());
+        answer.body = large.as_mut().map_or_else(
+            || small.freeze(),
+            |(share, _)| share.buffer.split().freeze(),
+        );
         answer.share = large.map(|(share, _)| share);
         Ok(())
     }

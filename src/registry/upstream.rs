@@ -65,15 +65,23 @@ impl Upstream {
     /// The longest time from a GET sent to its PUT answered, by what was seen so far. However long a stall was, no more than 3 s of it
     /// are believed, since every later rewrite waits for as long.
     pub(super) fn longest_rewrite(&self) -> Duration {
-        Duration::from_micros(self.longest_rewrite.load(Ordering::Relaxed)).min(Duration::from_secs(3))
+        Duration::from_micros(self.longest_rewrite.load(Ordering::Relaxed))
+            .min(Duration::from_secs(3))
     }
 
     pub(super) fn rewrite_took(&self, time: Duration) {
-        self.longest_rewrite.fetch_max(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.longest_rewrite.fetch_max(
+            u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 
     /// The lock of one fallback tag.
-    pub(super) fn rewrite_lock(&self, repository: &Repository, subject: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn rewrite_lock(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+    ) -> Arc<tokio::sync::Mutex<()>> {
         self.rewrites.of((repository.clone(), subject.clone()))
     }
 }
@@ -95,7 +103,8 @@ impl Support {
     pub(super) fn of(&self, repository: &Repository, now: Instant) -> Option<ListingSource> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (source, at) = known.get(repository)?;
-        (*source == ListingSource::Api || now.duration_since(*at) < Self::BELIEVED).then_some(*source)
+        (*source == ListingSource::Api || now.duration_since(*at) < Self::BELIEVED)
+            .then_some(*source)
     }
 
     /// Begins to find out; [`found_out`](Self::found_out) waits until the guard is dropped. `None` where somebody else has begun.
@@ -122,7 +131,9 @@ impl Support {
     fn learn(&self, repository: &Repository, source: ListingSource, now: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= Self::MOST && !known.contains_key(repository) {
-            known.retain(|_, (source, at)| *source == ListingSource::Api && now.duration_since(*at) < Self::BELIEVED * 24);
+            known.retain(|_, (source, at)| {
+                *source == ListingSource::Api && now.duration_since(*at) < Self::BELIEVED * 24
+            });
             // Who may name repositories of a registry of his own must not fill the memory: the older half goes.
             if known.len() >= Self::MOST {
                 let mut times: Vec<Instant> = known.values().map(|(_, at)| *at).collect();
@@ -166,15 +177,26 @@ impl Upstreams {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(upstream) = known.get(&key) {
-            *upstream.last_used.lock().unwrap_or_else(PoisonError::into_inner) = now;
+            *upstream
+                .last_used
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = now;
             return Ok(Arc::clone(upstream));
         }
         known.retain(|_, upstream| {
-            let last = *upstream.last_used.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = *upstream
+                .last_used
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             Arc::strong_count(upstream) > 1 || now.duration_since(last) < IDLE
         });
         if known.len() >= MOST {
-            let last = |upstream: &Upstream| *upstream.last_used.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = |upstream: &Upstream| {
+                *upstream
+                    .last_used
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+            };
             let mut times: Vec<Instant> = known.values().map(|upstream| last(upstream)).collect();
             let middle = *times.select_nth_unstable(MOST / 2).1;
             known.retain(|_, upstream| Arc::strong_count(upstream) > 1 || last(upstream) > middle);
@@ -186,11 +208,19 @@ impl Upstreams {
             denied_servers: options.denied_servers.clone(),
             ..Guard::default()
         };
-        guard.check_url(base).map_err(|refused| RegistryError::HostNotAllowed { host: host.to_string(), why: refused.why })?;
+        guard
+            .check_url(base)
+            .map_err(|refused| RegistryError::HostNotAllowed {
+                host: host.to_string(),
+                why: refused.why,
+            })?;
         let upstream = Arc::new(Upstream {
             identity: key.clone(),
             transport: Transport::new(base.clone(), guard, options, access, self.budget.clone())?,
-            throttle: Throttle::new(self.places(way, options.max_requests_per_registry), options.max_pause),
+            throttle: Throttle::new(
+                self.places(way, options.max_requests_per_registry),
+                options.max_pause,
+            ),
             auth: Authenticator::new(credential, access),
             support: Support::default(),
             longest_rewrite: AtomicU64::new(0),
@@ -237,8 +267,16 @@ fn way_key(base: &Url, access: &Access) -> Digest {
         .part(client.map(|client| client.certificate_pem.as_slice()))
         .part(client.map(|client| client.key_pem.expose()))
         .part(proxy.map(|proxy| proxy.address.as_bytes()))
-        .part(proxy.and_then(|proxy| proxy.username.as_deref()).map(str::as_bytes))
-        .part(proxy.and_then(|proxy| proxy.password.as_ref()).map(super::secret::Secret::expose))
+        .part(
+            proxy
+                .and_then(|proxy| proxy.username.as_deref())
+                .map(str::as_bytes),
+        )
+        .part(
+            proxy
+                .and_then(|proxy| proxy.password.as_ref())
+                .map(super::secret::Secret::expose),
+        )
         .0
         .finish()
 }
@@ -246,15 +284,26 @@ fn way_key(base: &Url, access: &Access) -> Digest {
 fn credential_key(way: &Digest, credential: &Credential) -> Digest {
     let (kind, name, secret) = match credential {
         Credential::Anonymous => ("anonymous", None, None),
-        Credential::Basic { username, password } => ("basic", Some(username.as_bytes()), Some(password.expose())),
+        Credential::Basic { username, password } => {
+            ("basic", Some(username.as_bytes()), Some(password.expose()))
+        }
         Credential::Identity(token) => ("identity", None, Some(token.expose())),
         Credential::Registry(token) => ("registry", None, Some(token.expose())),
     };
-    Key::new().part(Some(way.hex().as_bytes())).part(Some(kind.as_bytes())).part(name).part(secret).0.finish()
+    Key::new()
+        .part(Some(way.hex().as_bytes()))
+        .part(Some(kind.as_bytes()))
+        .part(name)
+        .part(secret)
+        .0
+        .finish()
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -264,8 +313,19 @@ mod tests {
         let open = |nth: usize| {
             let host = format!("r{nth}.example.com");
             let base = format!("http://{host}/v2/").parse().unwrap();
-            let access = Access { insecure: true, ..Access::default() };
-            upstreams.get(&options, &base, &host.parse().unwrap(), &"team/app".parse().unwrap(), &access).unwrap()
+            let access = Access {
+                insecure: true,
+                ..Access::default()
+            };
+            upstreams
+                .get(
+                    &options,
+                    &base,
+                    &host.parse().unwrap(),
+                    &"team/app".parse().unwrap(),
+                    &access,
+                )
+                .unwrap()
         };
         let used = open(0);
         for nth in 1..5 * MOST / 2 {
@@ -288,7 +348,10 @@ mod tests {
             support.has_api(&repository(nth), Instant::now());
         }
         let many = support.known.lock().unwrap().len();
-        assert!((Support::MOST / 2..=Support::MOST).contains(&many), "{many}");
+        assert!(
+            (Support::MOST / 2..=Support::MOST).contains(&many),
+            "{many}"
+        );
         let newest = all - Support::MOST / 2 + 1..all;
         assert!(newest.into_iter().all(|nth| support.of(&repository(nth), Instant::now()) == Some(ListingSource::Api)));
     }

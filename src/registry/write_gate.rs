@@ -49,7 +49,10 @@ impl WriteGate {
     }
 
     fn with(opening: Opening) -> Self {
-        Self { opening: Arc::new(Mutex::new(opening)), writes: Arc::new(Semaphore::new(MOST as usize)) }
+        Self {
+            opening: Arc::new(Mutex::new(opening)),
+            writes: Arc::new(Semaphore::new(MOST as usize)),
+        }
     }
 
     /// Opens it until `deadline`.
@@ -84,12 +87,21 @@ impl WriteGate {
     pub async fn write<T>(&self, work: impl Future<Output = T>) -> Result<T, Closed> {
         let _under_way = self.writes.try_acquire().map_err(|_| Closed)?;
         let mut work = pin!(work);
-        poll_fn(|cx| if self.is_open() { work.as_mut().poll(cx).map(Ok) } else { Poll::Ready(Err(Closed)) }).await
+        poll_fn(|cx| {
+            if self.is_open() {
+                work.as_mut().poll(cx).map(Ok)
+            } else {
+                Poll::Ready(Err(Closed))
+            }
+        })
+        .await
     }
 
     /// Waits until no write is under way, at most for `patience`; says whether there is none.
     pub async fn settled(&self, patience: Duration) -> bool {
-        tokio::time::timeout(patience, self.writes.acquire_many(MOST)).await.is_ok()
+        tokio::time::timeout(patience, self.writes.acquire_many(MOST))
+            .await
+            .is_ok()
     }
 }
 

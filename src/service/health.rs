@@ -70,13 +70,26 @@ impl Readiness {
 
     fn answer(&self) -> (StatusCode, String) {
         let absent = self.absent();
-        let named = |(what, Absent { why, .. }): (&String, &Absent)| if why.is_empty() { what.clone() } else { format!("{what} ({why})") };
+        let named = |(what, Absent { why, .. }): (&String, &Absent)| {
+            if why.is_empty() {
+                what.clone()
+            } else {
+                format!("{what} ({why})")
+            }
+        };
         let list = |without: bool| {
-            let listed: Vec<String> = absent.iter().filter(|(_, absent)| absent.is_done_without == without).map(named).collect();
+            let listed: Vec<String> = absent
+                .iter()
+                .filter(|(_, absent)| absent.is_done_without == without)
+                .map(named)
+                .collect();
             (!listed.is_empty()).then(|| listed.join(", "))
         };
         let (status, first) = match list(false) {
-            Some(awaited) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {awaited}")),
+            Some(awaited) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("waiting for {awaited}"),
+            ),
             None => (StatusCode::OK, "ok".to_owned()),
         };
         let without = list(true).map(|without| format!("going on without {without}"));
@@ -89,13 +102,20 @@ impl Readiness {
 
 /// The routes of the health address.
 pub(super) fn health_routes(readiness: Arc<Readiness>) -> Router {
-    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(|| async move { readiness.answer() }))
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(|| async move { readiness.answer() }))
 }
 
 /// The routes of the metrics address.
-pub(super) fn metrics_routes(encode: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+pub(super) fn metrics_routes(
+    encode: impl Fn() -> String + Clone + Send + Sync + 'static,
+) -> Router {
     let answer = || async move {
-        let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+        let kind = [(
+            header::CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )];
         (kind, encode()).into_response()
     };
     Router::new().route("/metrics", get(answer))
@@ -105,11 +125,19 @@ pub(super) fn metrics_routes(encode: impl Fn() -> String + Clone + Send + Sync +
 ///
 /// # Errors
 /// When the address is taken or not this machine's.
-pub(super) fn serve(what: &'static str, address: ListenAddress, routes: Router, shutdown: CancellationToken) -> std::io::Result<()> {
+pub(super) fn serve(
+    what: &'static str,
+    address: ListenAddress,
+    routes: Router,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
     let listener = address.listen()?;
     tracing::info!(address = %listener.local_addr()?, "serving {what}");
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await {
+        if let Err(error) = axum::serve(listener, routes)
+            .with_graceful_shutdown(shutdown.cancelled_owned())
+            .await
+        {
             tracing::error!(%error, "serving {what} ended");
         }
     });
@@ -128,16 +156,28 @@ mod tests {
         let (status, text) = readiness.answer();
         assert_eq!(
             (status, text.as_str()),
-            (StatusCode::SERVICE_UNAVAILABLE, "waiting for the leader's lease, the list of imageattachments\n")
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "waiting for the leader's lease, the list of imageattachments\n"
+            )
         );
         readiness.because("the list of imageattachments", "403 Forbidden");
         readiness.because("what nobody waits for", "unknown");
-        assert_eq!(readiness.answer().1, "waiting for the leader's lease, the list of imageattachments (403 Forbidden)\n");
+        assert_eq!(
+            readiness.answer().1,
+            "waiting for the leader's lease, the list of imageattachments (403 Forbidden)\n"
+        );
         readiness.done("the leader's lease");
         readiness.done("the list of imageattachments");
         assert_eq!(readiness.answer(), (StatusCode::OK, "ok\n".to_owned()));
         readiness.remark("standing by: b has the lease affix");
-        assert_eq!(readiness.answer(), (StatusCode::OK, "ok\nstanding by: b has the lease affix\n".to_owned()));
+        assert_eq!(
+            readiness.answer(),
+            (
+                StatusCode::OK,
+                "ok\nstanding by: b has the lease affix\n".to_owned()
+            )
+        );
     }
 
     #[test]
@@ -149,9 +189,18 @@ mod tests {
         readiness.because("the list of namespaces", "403 Forbidden");
         readiness.wait_no_longer("the list of namespaces");
         let without = "going on without the list of namespaces (403 Forbidden)\n";
-        assert_eq!(readiness.answer(), (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for the certificate\n{without}")));
+        assert_eq!(
+            readiness.answer(),
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("waiting for the certificate\n{without}")
+            )
+        );
         readiness.done("the certificate");
-        assert_eq!(readiness.answer(), (StatusCode::OK, format!("ok\n{without}")));
+        assert_eq!(
+            readiness.answer(),
+            (StatusCode::OK, format!("ok\n{without}"))
+        );
         readiness.done("the list of namespaces");
         assert_eq!(readiness.answer(), (StatusCode::OK, "ok\n".to_owned()));
     }

@@ -15,7 +15,11 @@ use prometheus_client::registry::Registry;
 /// Adds what every long-running part tells of itself. `component`: which part it is, so that each can be missed by itself.
 pub(crate) fn describe(registry: &mut Registry, component: &'static str) {
     let version = env!("CARGO_PKG_VERSION");
-    registry.register("affix_build", "The version that runs, and as what", Info::new([("version", version), ("component", component)]));
+    registry.register(
+        "affix_build",
+        "The version that runs, and as what",
+        Info::new([("version", version), ("component", component)]),
+    );
     registry.register_collector(Box::new(Process::default()));
 }
 
@@ -27,32 +31,64 @@ struct Process {
 
 impl Default for Process {
     fn default() -> Self {
-        Self { started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() }
+        Self {
+            started: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
+        }
     }
 }
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let mut gauge =
-            |name, help, value: f64| ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?);
-        gauge("process_start_time_seconds", "Start of the process, in seconds since the epoch", self.started)?;
+        let mut gauge = |name, help, value: f64| {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Gauge,
+            )?)
+        };
+        gauge(
+            "process_start_time_seconds",
+            "Start of the process, in seconds since the epoch",
+            self.started,
+        )?;
         let status = read("status");
         if let Some(bytes) = kibibytes(&status, "VmRSS:") {
-            gauge("process_resident_memory_bytes", "Resident memory in bytes", bytes)?;
+            gauge(
+                "process_resident_memory_bytes",
+                "Resident memory in bytes",
+                bytes,
+            )?;
         }
         if let Some(bytes) = kibibytes(&status, "VmSize:") {
-            gauge("process_virtual_memory_bytes", "Virtual memory in bytes", bytes)?;
+            gauge(
+                "process_virtual_memory_bytes",
+                "Virtual memory in bytes",
+                bytes,
+            )?;
         }
         if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
             // One of them is the folder that is being read.
-            gauge("process_open_fds", "Open file descriptors", (open.count() as f64 - 1.0).max(0.0))?;
+            gauge(
+                "process_open_fds",
+                "Open file descriptors",
+                (open.count() as f64 - 1.0).max(0.0),
+            )?;
         }
         if let Some(most) = most_files(&read("limits")) {
             gauge("process_max_fds", "File descriptors that may be open", most)?;
         }
         if let Some(seconds) = cpu_seconds(&read("stat")) {
             let help = "Time that the process has spent on processors, in seconds";
-            ConstCounter::new(seconds).encode(encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?)?;
+            ConstCounter::new(seconds).encode(encoder.encode_descriptor(
+                "process_cpu_seconds",
+                help,
+                None,
+                MetricType::Counter,
+            )?)?;
         }
         Ok(())
     }
@@ -70,7 +106,9 @@ fn kibibytes(status: &str, name: &str) -> Option<f64> {
 
 /// The soft limit of the line `Max open files` of `limits`.
 fn most_files(limits: &str) -> Option<f64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -81,7 +119,10 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     // The second field is the program's name in brackets, which may hold blanks.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);
-    let (user, system) = (fields.next()?.parse::<f64>().ok()?, fields.next()?.parse::<f64>().ok()?);
+    let (user, system) = (
+        fields.next()?.parse::<f64>().ok()?,
+        fields.next()?.parse::<f64>().ok()?,
+    );
     Some((user + system) / TICKS)
 }
 
@@ -91,9 +132,23 @@ mod tests {
 
     #[test]
     fn the_files_of_proc_are_read_whatever_the_program_is_called() {
-        assert_eq!(cpu_seconds("1 (a) b) S 0 1 1 0 -1 4194560 1 2 3 4 150 50 7 8 20"), Some(2.0));
-        assert_eq!(kibibytes("Name:\taffix\nVmRSS:\t    10 kB\n", "VmRSS:"), Some(10240.0));
-        assert_eq!(most_files("Max open files            1024                 4096                 files\n"), Some(1024.0));
-        assert_eq!((cpu_seconds(""), kibibytes("", "VmRSS:"), most_files("")), (None, None, None));
+        assert_eq!(
+            cpu_seconds("1 (a) b) S 0 1 1 0 -1 4194560 1 2 3 4 150 50 7 8 20"),
+            Some(2.0)
+        );
+        assert_eq!(
+            kibibytes("Name:\taffix\nVmRSS:\t    10 kB\n", "VmRSS:"),
+            Some(10240.0)
+        );
+        assert_eq!(
+            most_files(
+                "Max open files            1024                 4096                 files\n"
+            ),
+            Some(1024.0)
+        );
+        assert_eq!(
+            (cpu_seconds(""), kibibytes("", "VmRSS:"), most_files("")),
+            (None, None, None)
+        );
     }
 }

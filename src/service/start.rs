@@ -52,7 +52,9 @@ const SILENCE: Duration = Duration::from_secs(330);
 /// # Errors
 /// When there is no configuration, or no signals.
 pub(crate) async fn begin() -> Result<(kube::Config, CancellationToken), StartError> {
-    let mut config = kube::Config::infer().await.map_err(|error| StartError::Config(error.to_string()))?;
+    let mut config = kube::Config::infer()
+        .await
+        .map_err(|error| StartError::Config(error.to_string()))?;
     bound(&mut config, SILENCE);
     let stop = stop_on_signal().map_err(StartError::Signal)?;
     Ok((config, stop))
@@ -66,8 +68,15 @@ fn bound(config: &mut kube::Config, silence: Duration) {
 
 /// Host and port of the cluster's API server. It is reached with rights that no registry may come near.
 pub(crate) fn api_server(config: &kube::Config) -> Option<(String, u16)> {
-    let port = if config.cluster_url.scheme_str() == Some("http") { 80 } else { 443 };
-    Some((config.cluster_url.host()?.to_owned(), config.cluster_url.port_u16().unwrap_or(port)))
+    let port = if config.cluster_url.scheme_str() == Some("http") {
+        80
+    } else {
+        443
+    };
+    Some((
+        config.cluster_url.host()?.to_owned(),
+        config.cluster_url.port_u16().unwrap_or(port),
+    ))
 }
 
 /// Health and metrics, served until this is dropped: whoever asks hears of an orderly end too.
@@ -88,20 +97,38 @@ impl Probes {
         encode: impl Fn() -> String + Clone + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
         let readiness = Arc::new(Readiness::default());
-        awaited.into_iter().for_each(|what| readiness.wait_for(what));
+        awaited
+            .into_iter()
+            .for_each(|what| readiness.wait_for(what));
         let ended = CancellationToken::new();
-        let servers =
-            [("health", addresses.health, health_routes(Arc::clone(&readiness))), ("metrics", addresses.metrics, metrics_routes(encode))];
+        let servers = [
+            (
+                "health",
+                addresses.health,
+                health_routes(Arc::clone(&readiness)),
+            ),
+            ("metrics", addresses.metrics, metrics_routes(encode)),
+        ];
         for (what, address, routes) in servers {
             let Some(address) = address else { continue };
-            serve(what, address, routes, ended.clone()).map_err(|source| StartError::Listen { what, address, source })?;
+            serve(what, address, routes, ended.clone()).map_err(|source| StartError::Listen {
+                what,
+                address,
+                source,
+            })?;
         }
-        Ok(Self { readiness, _serving: ended.drop_guard() })
+        Ok(Self {
+            readiness,
+            _serving: ended.drop_guard(),
+        })
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use k8s_openapi::api::core::v1::Namespace;
     use kube::api::{Api, ListParams, WatchParams};
@@ -114,12 +141,23 @@ mod tests {
     #[tokio::test]
     async fn an_api_server_that_takes_a_request_and_goes_silent_is_not_waited_for_for_ever() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut config = Config::new(format!("http://{}", silent.local_addr().unwrap()).parse().unwrap());
+        let mut config = Config::new(
+            format!("http://{}", silent.local_addr().unwrap())
+                .parse()
+                .unwrap(),
+        );
         bound(&mut config, Duration::from_millis(200));
         let api: Api<Namespace> = Api::all(Client::try_from(config).unwrap());
-        let listed = timeout(Duration::from_mins(2), api.list(&ListParams::default())).await.unwrap();
+        let listed = timeout(Duration::from_mins(2), api.list(&ListParams::default()))
+            .await
+            .unwrap();
         assert!(listed.is_err(), "{listed:?}");
-        let watched = timeout(Duration::from_mins(2), api.watch(&WatchParams::default(), "0")).await.unwrap();
+        let watched = timeout(
+            Duration::from_mins(2),
+            api.watch(&WatchParams::default(), "0"),
+        )
+        .await
+        .unwrap();
         assert!(watched.is_err());
     }
 }

@@ -27,7 +27,8 @@ impl<'a> WatchFault<'a> {
 
     /// Whether the API server does not let affix watch this: it says the same a minute later.
     pub(crate) fn is_refusal(&self) -> bool {
-        self.answer().is_some_and(|answer| matches!(answer.code, 401 | 403))
+        self.answer()
+            .is_some_and(|answer| matches!(answer.code, 401 | 403))
     }
 
     /// Whether the API server does not know what is to be watched: its definition is not installed.
@@ -40,7 +41,11 @@ impl fmt::Display for WatchFault<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.answer() {
             // What the library makes of it has the whole answer a second time.
-            Some(answer) => write!(out, "the API server answered {}: {}", answer.code, answer.message),
+            Some(answer) => write!(
+                out,
+                "the API server answered {}: {}",
+                answer.code, answer.message
+            ),
             None => self.0.fmt(out),
         }
     }

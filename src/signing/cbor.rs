@@ -57,7 +57,10 @@ impl<'a> Reader<'a> {
         let first = *self.take(1)?.first()?;
         let argument = match first & 0x1f {
             small @ 0..=23 => u64::from(small),
-            size @ 24..=27 => self.take(1 << (size - 24))?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)),
+            size @ 24..=27 => self
+                .take(1 << (size - 24))?
+                .iter()
+                .fold(0, |value, byte| value << 8 | u64::from(*byte)),
             _ => return None,
         };
         Some((first >> 5, argument))
@@ -94,13 +97,18 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_payload_is_the_third_element_with_or_without_the_tag() {
-        let untagged = [0x84, 0x41, 0xa0, 0xa1, 0x18, 0x21, 0x81, 0x41, 0x01, 0x42, b'{', b'}', 0x41, 0xff];
+        let untagged = [
+            0x84, 0x41, 0xa0, 0xa1, 0x18, 0x21, 0x81, 0x41, 0x01, 0x42, b'{', b'}', 0x41, 0xff,
+        ];
         assert_eq!(cose_sign1_payload(&untagged).unwrap(), b"{}");
         let tagged: Vec<u8> = [0xd2].into_iter().chain(untagged).collect();
         assert_eq!(cose_sign1_payload(&tagged).unwrap(), b"{}");
@@ -115,13 +123,27 @@ mod tests {
             (&[0x83, 0x40, 0xa0, 0x40], "three elements"),
             (&[0x84, 0x40, 0x80, 0x40, 0x40], "an array for a map"),
             (&[0x84, 0x40, 0xa0, 0x40, 0x40, 0x00], "bytes after the end"),
-            (&[0x84, 0x5b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "a length beyond the input"),
-            (&[0x84, 0x40, 0xbb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00], "a count beyond the input"),
-            (&[0x84, 0x40, 0xbf, 0xff, 0x40, 0x40], "an indefinite length"),
+            (
+                &[0x84, 0x5b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+                "a length beyond the input",
+            ),
+            (
+                &[
+                    0x84, 0x40, 0xbb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00,
+                ],
+                "a count beyond the input",
+            ),
+            (
+                &[0x84, 0x40, 0xbf, 0xff, 0x40, 0x40],
+                "an indefinite length",
+            ),
         ] {
             assert_eq!(cose_sign1_payload(bytes), None, "{why}");
         }
-        let deep: Vec<u8> = [0x84, 0x40, 0xa1, 0x01].into_iter().chain([0x81; 100_000]).collect();
+        let deep: Vec<u8> = [0x84, 0x40, 0xa1, 0x01]
+            .into_iter()
+            .chain([0x81; 100_000])
+            .collect();
         assert_eq!(cose_sign1_payload(&deep), None);
     }
 }

@@ -49,12 +49,27 @@ impl Certificate {
         let tbs = &parsed.tbs_certificate;
         let subject = cut(&tbs.subject.to_string());
         let broken = |_| {
-            Unreadable::Extensions(KeyError::Certificate { subject: subject.clone(), problem: CertificateProblem::MalformedExtensions })
+            Unreadable::Extensions(KeyError::Certificate {
+                subject: subject.clone(),
+                problem: CertificateProblem::MalformedExtensions,
+            })
         };
         let key_usage = tbs.get::<KeyUsage>().map_err(broken)?;
-        let extended_key_usage = tbs.get::<ExtendedKeyUsage>().map_err(broken)?.map(|(_, usage)| usage);
-        let basic_constraints = tbs.get::<BasicConstraints>().map_err(broken)?.map(|(_, constraints)| constraints);
-        Ok(Self { der: der.to_vec(), key_usage, extended_key_usage, basic_constraints, parsed })
+        let extended_key_usage = tbs
+            .get::<ExtendedKeyUsage>()
+            .map_err(broken)?
+            .map(|(_, usage)| usage);
+        let basic_constraints = tbs
+            .get::<BasicConstraints>()
+            .map_err(broken)?
+            .map(|(_, constraints)| constraints);
+        Ok(Self {
+            der: der.to_vec(),
+            key_usage,
+            extended_key_usage,
+            basic_constraints,
+            parsed,
+        })
     }
 
     pub(super) fn der(&self) -> &[u8] {
@@ -73,7 +88,10 @@ impl Certificate {
 
     /// The error that `problem` makes this certificate.
     pub(super) fn refused(&self, problem: CertificateProblem) -> KeyError {
-        KeyError::Certificate { subject: self.subject(), problem }
+        KeyError::Certificate {
+            subject: self.subject(),
+            problem,
+        }
     }
 
     /// The last moment of its validity.
@@ -83,7 +101,12 @@ impl Certificate {
 
     /// Whether `public` is the key that it certifies, as it stands in the bit string.
     pub(super) fn certifies(&self, public: &[u8]) -> bool {
-        self.parsed.tbs_certificate.subject_public_key_info.subject_public_key.as_bytes() == Some(public)
+        self.parsed
+            .tbs_certificate
+            .subject_public_key_info
+            .subject_public_key
+            .as_bytes()
+            == Some(public)
     }
 
     pub(super) fn is_self_signed(&self) -> bool {
@@ -92,7 +115,8 @@ impl Certificate {
 
     /// Whether `issuer` has the name that this certificate gives its issuer, and the key that it was signed with.
     pub(super) fn is_issued_by(&self, issuer: &Self) -> bool {
-        self.parsed.tbs_certificate.issuer == issuer.parsed.tbs_certificate.subject && self.is_signed_with_key_of(issuer) == Some(true)
+        self.parsed.tbs_certificate.issuer == issuer.parsed.tbs_certificate.subject
+            && self.is_signed_with_key_of(issuer) == Some(true)
     }
 
     fn is_signed_with_key_of(&self, issuer: &Self) -> Option<bool> {
@@ -109,23 +133,34 @@ impl Certificate {
             .all
             .iter()
             .filter(|algorithm| {
-                algorithm.public_key_alg_id().as_ref() == key_algorithm && algorithm.signature_alg_id().as_ref() == signature_algorithm
+                algorithm.public_key_alg_id().as_ref() == key_algorithm
+                    && algorithm.signature_alg_id().as_ref() == signature_algorithm
             })
             .any(|algorithm| algorithm.verify_signature(key, signed, signature).is_ok());
         Some(verifies)
     }
 
     pub(super) fn check_validity(&self, at: Timestamp) -> Result<(), KeyError> {
-        let (from, until) = (instant(&self.parsed.tbs_certificate.validity.not_before), self.not_after());
+        let (from, until) = (
+            instant(&self.parsed.tbs_certificate.validity.not_before),
+            self.not_after(),
+        );
         if from <= at && at <= until {
             return Ok(());
         }
-        Err(self.refused(CertificateProblem::OutsideValidity { from: seconds(from), until: seconds(until) }))
+        Err(self.refused(CertificateProblem::OutsideValidity {
+            from: seconds(from),
+            until: seconds(until),
+        }))
     }
 
     /// What notation asks of the certificate that signs.
     pub(super) fn check_as_signer(&self) -> Result<(), KeyError> {
-        if self.basic_constraints.as_ref().is_some_and(|constraints| constraints.ca) {
+        if self
+            .basic_constraints
+            .as_ref()
+            .is_some_and(|constraints| constraints.ca)
+        {
             return Err(self.refused(CertificateProblem::SignerIsAuthority));
         }
         let usage = self.critical_key_usage()?;
@@ -141,27 +176,49 @@ impl Certificate {
             (usage.encipher_only(), "encipher only"),
             (usage.decipher_only(), "decipher only"),
         ];
-        let usages: Vec<&str> = forbidden.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
+        let usages: Vec<&str> = forbidden
+            .iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, name)| *name)
+            .collect();
         if !usages.is_empty() {
-            return Err(self.refused(CertificateProblem::ForbiddenKeyUsage { usages: usages.join(", ") }));
+            return Err(self.refused(CertificateProblem::ForbiddenKeyUsage {
+                usages: usages.join(", "),
+            }));
         }
         let extended: Vec<&str> = FORBIDDEN_EXTENDED_USAGES
             .iter()
-            .filter(|(usage, _)| self.extended_key_usage.as_ref().is_some_and(|has| has.0.contains(usage)))
+            .filter(|(usage, _)| {
+                self.extended_key_usage
+                    .as_ref()
+                    .is_some_and(|has| has.0.contains(usage))
+            })
             .map(|(_, name)| *name)
             .collect();
         if !extended.is_empty() {
-            return Err(self.refused(CertificateProblem::ForbiddenExtendedKeyUsage { usages: extended.join(", ") }));
+            return Err(self.refused(CertificateProblem::ForbiddenExtendedKeyUsage {
+                usages: extended.join(", "),
+            }));
         }
         Ok(())
     }
 
     /// What notation asks of a certificate that issued another, with `below` intermediate certificates under it.
     pub(super) fn check_as_issuer(&self, below: usize) -> Result<(), KeyError> {
-        let constraints = self.basic_constraints.as_ref().filter(|constraints| constraints.ca);
-        let constraints = constraints.ok_or_else(|| self.refused(CertificateProblem::NoAuthority))?;
-        if let Some(allowed) = constraints.path_len_constraint.filter(|allowed| usize::from(*allowed) < below) {
-            return Err(self.refused(CertificateProblem::PathLength { allowed, found: below }));
+        let constraints = self
+            .basic_constraints
+            .as_ref()
+            .filter(|constraints| constraints.ca);
+        let constraints =
+            constraints.ok_or_else(|| self.refused(CertificateProblem::NoAuthority))?;
+        if let Some(allowed) = constraints
+            .path_len_constraint
+            .filter(|allowed| usize::from(*allowed) < below)
+        {
+            return Err(self.refused(CertificateProblem::PathLength {
+                allowed,
+                found: below,
+            }));
         }
         if !self.critical_key_usage()?.key_cert_sign() {
             return Err(self.refused(CertificateProblem::NoCertificateSigning));
@@ -184,7 +241,10 @@ fn name(name: &Name) -> String {
 
 fn instant(time: &Time) -> Timestamp {
     let since_epoch = time.to_unix_duration().as_secs();
-    i64::try_from(since_epoch).ok().and_then(|second| Timestamp::from_second(second).ok()).unwrap_or(Timestamp::MAX)
+    i64::try_from(since_epoch)
+        .ok()
+        .and_then(|second| Timestamp::from_second(second).ok())
+        .unwrap_or(Timestamp::MAX)
 }
 
 /// The first element of a certificate, as it was signed: its bytes, not what they parse to.

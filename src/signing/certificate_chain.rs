@@ -26,14 +26,27 @@ pub(super) struct CertificateChain {
 
 impl CertificateChain {
     /// The chain of `tls.crt`, with what it lacks towards the root taken from `ca.crt`, checked for signing with `key` at `now`.
-    pub(super) fn assemble(chain: &[u8], roots: Option<&[u8]>, key: &NotationKey, now: Timestamp) -> Result<Self, KeyError> {
+    pub(super) fn assemble(
+        chain: &[u8],
+        roots: Option<&[u8]>,
+        key: &NotationKey,
+        now: Timestamp,
+    ) -> Result<Self, KeyError> {
         let mut certificates = parse(CHAIN, chain)?;
-        let signer = certificates.first().ok_or(KeyError::NoPem { file: CHAIN, expected: "CERTIFICATE" })?;
+        let signer = certificates.first().ok_or(KeyError::NoPem {
+            file: CHAIN,
+            expected: "CERTIFICATE",
+        })?;
         if !signer.certifies(key.public()) {
-            return Err(KeyError::KeyOfAnotherCertificate { subject: signer.subject() });
+            return Err(KeyError::KeyOfAnotherCertificate {
+                subject: signer.subject(),
+            });
         }
         check_order(&certificates)?;
-        complete(&mut certificates, roots.map_or_else(|| Ok(Vec::new()), |roots| parse(ROOTS, roots))?)?;
+        complete(
+            &mut certificates,
+            roots.map_or_else(|| Ok(Vec::new()), |roots| parse(ROOTS, roots))?,
+        )?;
         let complete = Self { certificates };
         complete.check_usages()?;
         complete.check_validity(now)?;
@@ -42,7 +55,9 @@ impl CertificateChain {
 
     /// Whether each certificate is valid at `at`.
     pub(super) fn check_validity(&self, at: Timestamp) -> Result<(), KeyError> {
-        self.certificates.iter().try_for_each(|certificate| certificate.check_validity(at))
+        self.certificates
+            .iter()
+            .try_for_each(|certificate| certificate.check_validity(at))
     }
 
     /// When the first of the certificates ends.
@@ -57,13 +72,19 @@ impl CertificateChain {
 
     /// Each certificate's SHA-256, in order.
     pub(super) fn thumbprints(&self) -> Vec<String> {
-        self.ders().map(|der| Digest::sha256(der).hex().to_owned()).collect()
+        self.ders()
+            .map(|der| Digest::sha256(der).hex().to_owned())
+            .collect()
     }
 
     fn check_usages(&self) -> Result<(), KeyError> {
         let mut certificates = self.certificates.iter();
-        certificates.next().map_or(Ok(()), Certificate::check_as_signer)?;
-        certificates.enumerate().try_for_each(|(below, certificate)| certificate.check_as_issuer(below))
+        certificates
+            .next()
+            .map_or(Ok(()), Certificate::check_as_signer)?;
+        certificates
+            .enumerate()
+            .try_for_each(|(below, certificate)| certificate.check_as_issuer(below))
     }
 }
 
@@ -74,17 +95,27 @@ fn check_order(certificates: &[Certificate]) -> Result<(), KeyError> {
             return Err(certificate.refused(CertificateProblem::RootNotLast));
         }
         if !certificate.is_issued_by(next) {
-            return Err(certificate.refused(CertificateProblem::NotIssuedByNext { next: next.subject() }));
+            return Err(certificate.refused(CertificateProblem::NotIssuedByNext {
+                next: next.subject(),
+            }));
         }
     }
     Ok(())
 }
 
 /// Adds issuers from `candidates` until the last certificate is self-signed.
-fn complete(certificates: &mut Vec<Certificate>, mut candidates: Vec<Certificate>) -> Result<(), KeyError> {
+fn complete(
+    certificates: &mut Vec<Certificate>,
+    mut candidates: Vec<Certificate>,
+) -> Result<(), KeyError> {
     while let Some(last) = certificates.last().filter(|last| !last.is_self_signed()) {
-        let Some(position) = candidates.iter().position(|candidate| last.is_issued_by(candidate)) else {
-            return Err(last.refused(CertificateProblem::RootMissing { issuer: last.issuer() }));
+        let Some(position) = candidates
+            .iter()
+            .position(|candidate| last.is_issued_by(candidate))
+        else {
+            return Err(last.refused(CertificateProblem::RootMissing {
+                issuer: last.issuer(),
+            }));
         };
         let issuer = candidates.swap_remove(position);
         certificates.push(issuer);
@@ -95,14 +126,28 @@ fn complete(certificates: &mut Vec<Certificate>, mut candidates: Vec<Certificate
 fn parse(file: &'static str, bytes: &[u8]) -> Result<Vec<Certificate>, KeyError> {
     let blocks = pem::blocks(bytes).map_err(|_| KeyError::DamagedPem { file })?;
     if blocks.len() > MOST {
-        return Err(KeyError::TooManyCertificates { file, count: blocks.len(), most: MOST });
+        return Err(KeyError::TooManyCertificates {
+            file,
+            count: blocks.len(),
+            most: MOST,
+        });
     }
     let parse = |(nth, block): (usize, pem::Block<'_>)| {
-        if !matches!(block.label, "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE") {
-            return Err(KeyError::UnexpectedPem { file, found: crate::oci::cut(block.label), expected: "CERTIFICATE" });
+        if !matches!(
+            block.label,
+            "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE"
+        ) {
+            return Err(KeyError::UnexpectedPem {
+                file,
+                found: crate::oci::cut(block.label),
+                expected: "CERTIFICATE",
+            });
         }
         Certificate::parse(&block.contents).map_err(|error| match error {
-            Unreadable::Malformed => KeyError::MalformedCertificate { file, position: nth + 1 },
+            Unreadable::Malformed => KeyError::MalformedCertificate {
+                file,
+                position: nth + 1,
+            },
             Unreadable::Extensions(error) => error,
         })
     };

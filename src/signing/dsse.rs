@@ -6,7 +6,12 @@ use serde::{Deserialize, Serialize};
 
 /// What is signed: the pre-authentication encoding of a payload and its type, so that neither can stand in for the other.
 pub(super) fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut encoding = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    let mut encoding = format!(
+        "DSSEv1 {} {payload_type} {} ",
+        payload_type.len(),
+        payload.len()
+    )
+    .into_bytes();
     encoding.extend_from_slice(payload);
     encoding
 }
@@ -33,14 +38,21 @@ impl Envelope {
         Self {
             payload: STANDARD.encode(payload),
             payload_type: payload_type.to_owned(),
-            signatures: vec![Signature { sig: STANDARD.encode(signature) }],
+            signatures: vec![Signature {
+                sig: STANDARD.encode(signature),
+            }],
         }
     }
 
     /// The payload and its one signature; `None` where there are none or several, or either is not base64.
     pub(super) fn open(&self) -> Option<(Vec<u8>, Vec<u8>)> {
-        let [signature] = self.signatures.as_slice() else { return None };
-        Some((STANDARD.decode(&self.payload).ok()?, STANDARD.decode(&signature.sig).ok()?))
+        let [signature] = self.signatures.as_slice() else {
+            return None;
+        };
+        Some((
+            STANDARD.decode(&self.payload).ok()?,
+            STANDARD.decode(&signature.sig).ok()?,
+        ))
     }
 }
 

@@ -41,7 +41,9 @@ pub enum KeyError {
     #[error("cosign.key is not as cosign writes it: {0}")]
     MalformedCosignKey(&'static str),
     /// Parameters of the key derivation that cosign does not write, and that may cost any amount of time and memory.
-    #[error("cosign.key asks for scrypt with N={n}, r={r}, p={p}: only N of 32768, 65536 or 131072 with r=8, p=1 is opened")]
+    #[error(
+        "cosign.key asks for scrypt with N={n}, r={r}, p={p}: only N of 32768, 65536 or 131072 with r=8, p=1 is opened"
+    )]
     ScryptParameters {
         /// Cost.
         n: u64,
@@ -57,7 +59,9 @@ pub enum KeyError {
     #[error("cosign.password does not open cosign.key")]
     WrongPassword,
     /// As [`KeyError::WrongPassword`], with what is most often its cause.
-    #[error("cosign.password does not open cosign.key: it ends with a line break, which counts as part of the password")]
+    #[error(
+        "cosign.password does not open cosign.key: it ends with a line break, which counts as part of the password"
+    )]
     WrongPasswordLineBreak,
     /// The key's own encoding is broken, or of a kind that affix does not know at all.
     #[error("the private key in {file} cannot be read: {supported} is supported")]
@@ -110,7 +114,9 @@ pub enum KeyError {
         problem: CertificateProblem,
     },
     /// A signature that would be over before it begins, or after the end of time.
-    #[error("an expiry of {seconds} s cannot be written: at least 1 s, and not beyond the year 9999")]
+    #[error(
+        "an expiry of {seconds} s cannot be written: at least 1 s, and not beyond the year 9999"
+    )]
     Expiry {
         /// As configured, in seconds.
         seconds: u64,
@@ -124,13 +130,17 @@ pub enum KeyError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateProblem {
     /// The chain does not reach a self-signed certificate.
-    #[error("its issuer {issuer:?} is neither in tls.crt nor in ca.crt: verifiers need the chain up to its self-signed root")]
+    #[error(
+        "its issuer {issuer:?} is neither in tls.crt nor in ca.crt: verifiers need the chain up to its self-signed root"
+    )]
     RootMissing {
         /// The issuer's name.
         issuer: String,
     },
     /// The next certificate did not issue this one.
-    #[error("the next certificate of tls.crt ({next:?}) did not issue it: order them from the key's own up to the root")]
+    #[error(
+        "the next certificate of tls.crt ({next:?}) did not issue it: order them from the key's own up to the root"
+    )]
     NotIssuedByNext {
         /// The next certificate's subject.
         next: String,
@@ -147,7 +157,9 @@ pub enum CertificateProblem {
         until: String,
     },
     /// The extension is required.
-    #[error("it has no key usage: digital signature is required for a signing certificate, certificate signing for its issuers")]
+    #[error(
+        "it has no key usage: digital signature is required for a signing certificate, certificate signing for its issuers"
+    )]
     NoKeyUsage,
     /// The extension must be critical.
     #[error("its key usage is not marked critical")]
@@ -165,16 +177,22 @@ pub enum CertificateProblem {
         usages: String,
     },
     /// An extended usage that a signing certificate must not have.
-    #[error("its extended key usage has {usages}, which verifiers refuse: issue it with code signing, or with none")]
+    #[error(
+        "its extended key usage has {usages}, which verifiers refuse: issue it with code signing, or with none"
+    )]
     ForbiddenExtendedKeyUsage {
         /// The usages that are too many.
         usages: String,
     },
     /// A certificate authority signs certificates, not images.
-    #[error("it is a certificate authority, which must not sign images itself: issue a certificate with it")]
+    #[error(
+        "it is a certificate authority, which must not sign images itself: issue a certificate with it"
+    )]
     SignerIsAuthority,
     /// An issuer that is none.
-    #[error("it issued another certificate and is no certificate authority by its basic constraints")]
+    #[error(
+        "it issued another certificate and is no certificate authority by its basic constraints"
+    )]
     NoAuthority,
     /// An issuer that may not issue.
     #[error("it issued another certificate and its key usage lacks certificate signing")]

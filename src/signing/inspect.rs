@@ -36,7 +36,10 @@ impl Named {
         match self {
             Self::None => false,
             Self::Digests(named) => {
-                named.iter().any(|digest| digest.algorithm() == target.algorithm()) && !named.iter().any(|digest| digest == target)
+                named
+                    .iter()
+                    .any(|digest| digest.algorithm() == target.algorithm())
+                    && !named.iter().any(|digest| digest == target)
             }
         }
     }
@@ -50,18 +53,28 @@ pub fn named_subjects(bytes: &[u8]) -> Named {
     }
     let mut digests = Vec::new();
     match json_documents(bytes) {
-        Some(documents) => documents.iter().for_each(|document| envelope(document, &mut digests)),
+        Some(documents) => documents
+            .iter()
+            .for_each(|document| envelope(document, &mut digests)),
         None => {
             if let Some(payload) = cbor::cose_sign1_payload(bytes).and_then(json) {
                 signed(&payload, &mut digests);
             }
         }
     }
-    if digests.is_empty() { Named::None } else { Named::Digests(digests) }
+    if digests.is_empty() {
+        Named::None
+    } else {
+        Named::Digests(digests)
+    }
 }
 
 fn json_documents(bytes: &[u8]) -> Option<Vec<Value>> {
-    serde_json::Deserializer::from_slice(bytes).into_iter().take(MOST_DOCUMENTS).collect::<Result<_, _>>().ok()
+    serde_json::Deserializer::from_slice(bytes)
+        .into_iter()
+        .take(MOST_DOCUMENTS)
+        .collect::<Result<_, _>>()
+        .ok()
 }
 
 fn json(bytes: &[u8]) -> Option<Value> {
@@ -70,11 +83,22 @@ fn json(bytes: &[u8]) -> Option<Value> {
 
 /// A document as a whole: an envelope around something signed, or a simple signing payload, which has its signature elsewhere.
 fn envelope(document: &Value, digests: &mut Vec<Digest>) {
-    if let Some(digest) = document.pointer("/messageSignature/messageDigest").and_then(message_digest) {
+    if let Some(digest) = document
+        .pointer("/messageSignature/messageDigest")
+        .and_then(message_digest)
+    {
         digests.push(digest);
     }
-    let payload = document.pointer("/dsseEnvelope/payload").or_else(|| is_signed(document).then(|| document.get("payload")).flatten());
-    if let Some(payload) = payload.and_then(Value::as_str).and_then(decode).and_then(|payload| json(&payload)) {
+    let payload = document.pointer("/dsseEnvelope/payload").or_else(|| {
+        is_signed(document)
+            .then(|| document.get("payload"))
+            .flatten()
+    });
+    if let Some(payload) = payload
+        .and_then(Value::as_str)
+        .and_then(decode)
+        .and_then(|payload| json(&payload))
+    {
         signed(&payload, digests);
     }
     digests.extend(simple_signing(document));
@@ -88,17 +112,30 @@ fn is_signed(document: &Value) -> bool {
 /// What stands inside of an envelope: an in-toto statement, a notation payload or a simple signing payload.
 fn signed(payload: &Value, digests: &mut Vec<Digest>) {
     let subjects = payload.get("subject").and_then(Value::as_array);
-    for set in subjects.into_iter().flatten().filter_map(|subject| subject.get("digest")?.as_object()) {
-        digests.extend(set.iter().filter_map(|(algorithm, encoded)| digest(algorithm, encoded.as_str()?)));
+    for set in subjects
+        .into_iter()
+        .flatten()
+        .filter_map(|subject| subject.get("digest")?.as_object())
+    {
+        digests.extend(
+            set.iter()
+                .filter_map(|(algorithm, encoded)| digest(algorithm, encoded.as_str()?)),
+        );
     }
-    let target = payload.pointer("/targetArtifact/digest").and_then(Value::as_str);
+    let target = payload
+        .pointer("/targetArtifact/digest")
+        .and_then(Value::as_str);
     digests.extend(target.and_then(|target| target.parse::<Digest>().ok()));
     digests.extend(simple_signing(payload));
 }
 
 /// containers/image, "atomic container signature": the manifest that the signature is for.
 fn simple_signing(payload: &Value) -> Option<Digest> {
-    payload.pointer("/critical/image/docker-manifest-digest")?.as_str()?.parse().ok()
+    payload
+        .pointer("/critical/image/docker-manifest-digest")?
+        .as_str()?
+        .parse()
+        .ok()
 }
 
 /// A digest of a Sigstore bundle's `messageSignature`: base64, with the algorithm's name or number in its protobuf enumeration.
@@ -110,20 +147,29 @@ fn message_digest(stated: &Value) -> Option<Digest> {
         Value::Number(number) if number.as_u64() == Some(3) => Algorithm::Sha512,
         _ => return None,
     };
-    digest(algorithm.as_str(), &hex(&decode(stated.get("digest")?.as_str()?)?))
+    digest(
+        algorithm.as_str(),
+        &hex(&decode(stated.get("digest")?.as_str()?)?),
+    )
 }
 
 /// A digest of a set (in-toto attestation, digest_set.md); `None` for algorithms that no registry uses.
 fn digest(algorithm: &str, encoded: &str) -> Option<Digest> {
-    format!("{algorithm}:{}", encoded.to_ascii_lowercase()).parse().ok()
+    format!("{algorithm}:{}", encoded.to_ascii_lowercase())
+        .parse()
+        .ok()
 }
 
 /// Base64 in either alphabet, padded or not: DSSE and protobuf allow both, JWS is URL-safe and unpadded.
 fn decode(text: &str) -> Option<Vec<u8>> {
-    const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    const LENIENT: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
     const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-    STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
+    STANDARD
+        .decode(text)
+        .or_else(|_| URL_SAFE.decode(text))
+        .ok()
 }
 
 #[cfg(test)]
@@ -160,21 +206,27 @@ mod tests {
     #[test]
     fn a_message_signature_names_what_was_signed() {
         let blob = Digest::sha256(&read("cosign/blob"));
-        assert_eq!(named_subjects(&read("cosign/blob.bundle.json")), Named::Digests(vec![blob]));
-        let numbered =
-            json!({"messageSignature": {"messageDigest": {"algorithm": 1, "digest": "RBNvo1WzZ4oRRq0W9+hknpT7T8Ieg13NIXfmDHD2Ga4="}}});
-        assert!(matches!(named_subjects(numbered.to_string().as_bytes()), Named::Digests(named) if named.len() == 1));
+        assert_eq!(
+            named_subjects(&read("cosign/blob.bundle.json")),
+            Named::Digests(vec![blob])
+        );
+        let numbered = json!({"messageSignature": {"messageDigest": {"algorithm": 1, "digest": "RBNvo1WzZ4oRRq0W9+hknpT7T8Ieg13NIXfmDHD2Ga4="}}});
+        assert!(
+            matches!(named_subjects(numbered.to_string().as_bytes()), Named::Digests(named) if named.len() == 1)
+        );
     }
 
     #[test]
     fn a_file_of_several_statements_names_the_subjects_of_all() {
         let line = |hex: char| {
-            let statement =
-                json!({"subject": [{"digest": {"sha256": hex.to_string().repeat(64)}}, {"digest": {"sha512": "c".repeat(128)}}]});
+            let statement = json!({"subject": [{"digest": {"sha256": hex.to_string().repeat(64)}}, {"digest": {"sha512": "c".repeat(128)}}]});
             json!({"payload": encoded(&statement), "payloadType": "application/vnd.in-toto+json", "signatures": []}).to_string()
         };
         let named = named_subjects(format!("{}\n{}\n", line('a'), line('b')).as_bytes());
-        assert!(matches!(&named, Named::Digests(digests) if digests.len() == 4), "{named:?}");
+        assert!(
+            matches!(&named, Named::Digests(digests) if digests.len() == 4),
+            "{named:?}"
+        );
         let target = |text: String| text.parse::<Digest>().map(|digest| named.excludes(&digest));
         assert_eq!(target(format!("sha256:{}", "b".repeat(64))), Ok(false));
         assert_eq!(target(format!("sha256:{}", "d".repeat(64))), Ok(true));
@@ -184,16 +236,27 @@ mod tests {
 
     #[test]
     fn what_names_nothing_is_left_alone() {
-        let other_algorithms = json!({"subject": [{"digest": {"sha1": "a".repeat(40), "gitCommit": "a".repeat(40)}}]});
-        let other_algorithms = json!({"payload": encoded(&other_algorithms), "signatures": []}).to_string();
+        let other_algorithms =
+            json!({"subject": [{"digest": {"sha1": "a".repeat(40), "gitCommit": "a".repeat(40)}}]});
+        let other_algorithms =
+            json!({"payload": encoded(&other_algorithms), "signatures": []}).to_string();
         let unsigned = json!({"payload": encoded(&json!({"subject": [{"digest": {"sha256": "a".repeat(64)}}]}))}).to_string();
         let large = [read("cosign/simple-signing.json"), vec![b' '; LARGEST]].concat();
         for (bytes, what) in [
             (b"".as_slice(), "nothing"),
-            (b"MEUCIQCfD/vlKV5gHdJSCk6ebZzh+LmUa3vuExmkN/lUaFxO3g==", "a bare signature"),
+            (
+                b"MEUCIQCfD/vlKV5gHdJSCk6ebZzh+LmUa3vuExmkN/lUaFxO3g==",
+                "a bare signature",
+            ),
             (b"a1a1.sig: signed by hand", "a plain text"),
-            (b"{\"payload\":1,\"signatures\":[]}", "a payload that is no text"),
-            (b"{\"critical\":{\"image\":{\"docker-manifest-digest\":\"sha256:12\"}}}", "a digest that is none"),
+            (
+                b"{\"payload\":1,\"signatures\":[]}",
+                "a payload that is no text",
+            ),
+            (
+                b"{\"critical\":{\"image\":{\"docker-manifest-digest\":\"sha256:12\"}}}",
+                "a digest that is none",
+            ),
             (b"{} trailing", "JSON and something else"),
             (other_algorithms.as_bytes(), "digests that no registry uses"),
             (unsigned.as_bytes(), "a payload without signatures"),

@@ -27,7 +27,9 @@ pub(super) fn blocks(file: &[u8]) -> Result<Vec<Block<'_>>, PemError> {
     let mut blocks = Vec::new();
     let mut lines = file.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     while let Some(line) = lines.next() {
-        let Some(label) = boundary(line, b"-----BEGIN ") else { continue };
+        let Some(label) = boundary(line, b"-----BEGIN ") else {
+            continue;
+        };
         let mut encoded = Zeroizing::new(Vec::with_capacity(file.len()));
         loop {
             let line = lines.next().ok_or(PemError::Damaged)?;
@@ -39,7 +41,9 @@ pub(super) fn blocks(file: &[u8]) -> Result<Vec<Block<'_>>, PemError> {
             }
         }
         let mut contents = Zeroizing::new(vec![0; base64::decoded_len_estimate(encoded.len())]);
-        let length = STANDARD.decode_slice(&*encoded, &mut contents).map_err(|_| PemError::Damaged)?;
+        let length = STANDARD
+            .decode_slice(&*encoded, &mut contents)
+            .map_err(|_| PemError::Damaged)?;
         contents.truncate(length);
         blocks.push(Block { label, contents });
     }
@@ -51,7 +55,11 @@ fn boundary<'a>(line: &'a [u8], start: &[u8]) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use super::*;
 
@@ -59,8 +67,14 @@ mod tests {
     fn blocks_are_found_between_other_text_and_with_either_line_end() {
         let file = b"subject=CN = a\n-----BEGIN A B-----\r\nAAEC\r\nAw==\r\n-----END A B-----\r\nx\n-----BEGIN C-----\n-----END C-----";
         let found = blocks(file).unwrap();
-        assert_eq!((found[0].label, found[0].contents.as_slice()), ("A B", &[0, 1, 2, 3][..]));
-        assert_eq!((found[1].label, found[1].contents.as_slice()), ("C", &[][..]));
+        assert_eq!(
+            (found[0].label, found[0].contents.as_slice()),
+            ("A B", &[0, 1, 2, 3][..])
+        );
+        assert_eq!(
+            (found[1].label, found[1].contents.as_slice()),
+            ("C", &[][..])
+        );
         assert!(blocks(b"no block").unwrap().is_empty());
     }
 
@@ -68,12 +82,29 @@ mod tests {
     fn damaged_blocks_are_refused() {
         for (file, why) in [
             (&b"-----BEGIN A-----\nAAEC\n"[..], PemError::Damaged),
-            (b"-----BEGIN A-----\nAAEC\n-----END B-----\n", PemError::Damaged),
-            (b"-----BEGIN A-----\n?\n-----END A-----\n", PemError::Damaged),
-            (b"-----BEGIN A-----\nAAE\n-----END A-----\n", PemError::Damaged),
-            (b"-----BEGIN A-----\nProc-Type: 4,ENCRYPTED\n\nAAEC\n-----END A-----\n", PemError::Headers),
+            (
+                b"-----BEGIN A-----\nAAEC\n-----END B-----\n",
+                PemError::Damaged,
+            ),
+            (
+                b"-----BEGIN A-----\n?\n-----END A-----\n",
+                PemError::Damaged,
+            ),
+            (
+                b"-----BEGIN A-----\nAAE\n-----END A-----\n",
+                PemError::Damaged,
+            ),
+            (
+                b"-----BEGIN A-----\nProc-Type: 4,ENCRYPTED\n\nAAEC\n-----END A-----\n",
+                PemError::Headers,
+            ),
         ] {
-            assert_eq!(blocks(file).err(), Some(why), "{}", String::from_utf8_lossy(file));
+            assert_eq!(
+                blocks(file).err(),
+                Some(why),
+                "{}",
+                String::from_utf8_lossy(file)
+            );
         }
     }
 

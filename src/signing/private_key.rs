@@ -6,8 +6,8 @@ use std::fmt;
 
 use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
-    Ed25519KeyPair, RsaKeyPair,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
+    EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, RsaKeyPair,
 };
 use zeroize::Zeroizing;
 
@@ -57,9 +57,15 @@ pub(super) fn key_block<'a>(
 ) -> Result<Block<'a>, KeyError> {
     let blocks = pem::blocks(bytes).map_err(|error| match error {
         PemError::Damaged => KeyError::DamagedPem { file },
-        PemError::Headers => KeyError::EncryptedByOpenSsl { file, way_out: openssl_way_out },
+        PemError::Headers => KeyError::EncryptedByOpenSsl {
+            file,
+            way_out: openssl_way_out,
+        },
     })?;
-    blocks.into_iter().find(|block| block.label != "EC PARAMETERS").ok_or(KeyError::NoPem { file, expected })
+    blocks
+        .into_iter()
+        .find(|block| block.label != "EC PARAMETERS")
+        .ok_or(KeyError::NoPem { file, expected })
 }
 
 impl PrivateKey {
@@ -71,9 +77,18 @@ impl PrivateKey {
         openssl_way_out: &'static str,
     ) -> Result<Self, KeyError> {
         match block.label {
-            "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => Ok(Self::from_der(block.contents)),
-            "ENCRYPTED PRIVATE KEY" => Err(KeyError::EncryptedByOpenSsl { file, way_out: openssl_way_out }),
-            other => Err(KeyError::UnexpectedPem { file, found: cut(other), expected }),
+            "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {
+                Ok(Self::from_der(block.contents))
+            }
+            "ENCRYPTED PRIVATE KEY" => Err(KeyError::EncryptedByOpenSsl {
+                file,
+                way_out: openssl_way_out,
+            }),
+            other => Err(KeyError::UnexpectedPem {
+                file,
+                found: cut(other),
+                expected,
+            }),
         }
     }
 
@@ -88,7 +103,10 @@ impl PrivateKey {
         let curve = |kind, algorithm| self.ecdsa(algorithm).map(|_| kind);
         curve(Kind::P256, &ECDSA_P256_SHA256_ASN1_SIGNING)
             .or_else(|| self.ed25519().map(|_| Kind::Ed25519))
-            .or_else(|| self.rsa().map(|pair| Kind::Rsa(pair.public_modulus_len() * 8)))
+            .or_else(|| {
+                self.rsa()
+                    .map(|pair| Kind::Rsa(pair.public_modulus_len() * 8))
+            })
             .or_else(|| curve(Kind::P384, &ECDSA_P384_SHA384_ASN1_SIGNING))
             .or_else(|| curve(Kind::P521, &ECDSA_P521_SHA512_ASN1_SIGNING))
     }
@@ -102,6 +120,8 @@ impl PrivateKey {
     }
 
     pub(super) fn rsa(&self) -> Option<RsaKeyPair> {
-        rsa::KeyPair::from_pkcs8(&self.der).or_else(|_| rsa::KeyPair::from_der(&self.der)).ok()
+        rsa::KeyPair::from_pkcs8(&self.der)
+            .or_else(|_| rsa::KeyPair::from_der(&self.der))
+            .ok()
     }
 }

@@ -23,7 +23,13 @@ pub trait Signer: Send + Sync {
 
     /// Whether an attachment is as good as a signature that this signer would make `now`: of its [`Shape`], saying the same,
     /// verifying under this key for `subject`, and not in the last third of its life. `layer` is the content of its one layer.
-    fn is_equal(&self, manifest: &ImageManifest, layer: &[u8], subject: &Descriptor, now: Timestamp) -> bool;
+    fn is_equal(
+        &self,
+        manifest: &ImageManifest,
+        layer: &[u8],
+        subject: &Descriptor,
+        now: Timestamp,
+    ) -> bool;
 
     /// A hash of all that makes this signer's signatures what they are: it changes with the key, the certificates, the
     /// annotations and the expiry, and with nothing else. It holds no secret.
@@ -64,11 +70,19 @@ impl Shape {
     /// Whether `manifest` is of this shape and attached to `subject`, so that its layer is worth a look.
     #[must_use]
     pub fn fits(&self, manifest: &ImageManifest, subject: &Digest) -> bool {
-        let theirs = || manifest.annotations.iter().filter(|(key, _)| *key != annotation::CREATED);
+        let theirs = || {
+            manifest
+                .annotations
+                .iter()
+                .filter(|(key, _)| *key != annotation::CREATED)
+        };
         manifest.effective_artifact_type() == self.listed_artifact_type()
             && manifest.config.media_type == self.config.media_type
             && manifest.config.digest == self.config.digest
-            && manifest.subject.as_ref().is_some_and(|theirs| theirs.digest == *subject)
+            && manifest
+                .subject
+                .as_ref()
+                .is_some_and(|theirs| theirs.digest == *subject)
             && theirs().eq(self.annotations.iter())
             && matches!(manifest.layers.as_slice(), [layer] if layer.media_type == self.layer_media_type)
     }
@@ -115,7 +129,9 @@ const MOST_VALUES: usize = 1000;
 /// A part of somebody's signature, where it is of this form and of no more values than a signature has use for: what is not equal
 /// anyway costs no memory.
 pub(super) fn read_part<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    (most_values(bytes) <= MOST_VALUES).then(|| serde_json::from_slice(bytes).ok()).flatten()
+    (most_values(bytes) <= MOST_VALUES)
+        .then(|| serde_json::from_slice(bytes).ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -125,7 +141,10 @@ mod tests {
     #[test]
     fn a_part_of_a_signature_is_read_up_to_a_thousand_values() {
         let list = |values: usize| format!("[{}]", vec!["0"; values].join(","));
-        assert_eq!(read_part::<Vec<u8>>(list(MOST_VALUES).as_bytes()), Some(vec![0; MOST_VALUES]));
+        assert_eq!(
+            read_part::<Vec<u8>>(list(MOST_VALUES).as_bytes()),
+            Some(vec![0; MOST_VALUES])
+        );
         assert_eq!(read_part::<Vec<u8>>(list(MOST_VALUES + 1).as_bytes()), None);
     }
 }

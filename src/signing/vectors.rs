@@ -1,5 +1,8 @@
 //! What the real tools made, for tests (`tests/vectors/signing/README.md`).
-#![allow(clippy::expect_used, reason = "a test that lacks its vectors fails, as it should")]
+#![allow(
+    clippy::expect_used,
+    reason = "a test that lacks its vectors fails, as it should"
+)]
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -13,7 +16,10 @@ pub(super) const SIGNED_AT: &str = "2026-11-23T19:04:09Z";
 
 /// A file of the folder.
 pub(super) fn read(name: &str) -> Vec<u8> {
-    let file = format!("{}/tests/vectors/signing/{name}", env!("CARGO_MANIFEST_DIR"));
+    let file = format!(
+        "{}/tests/vectors/signing/{name}",
+        env!("CARGO_MANIFEST_DIR")
+    );
     std::fs::read(&file).expect(name)
 }
 

@@ -57,20 +57,39 @@ impl Replicas {
         let addresses = [(); 2].map(|()| format!("127.0.0.1:{}", port::free().unwrap()));
         for address in &addresses {
             let moved = Arc::clone(&ahead);
-            let clock: Clock =
-                Arc::new(move || Timestamp::from_second(Timestamp::now().as_second() + moved.load(Ordering::Relaxed)).unwrap());
-            let (options, client, stop) = (options(&place, address), place.client.clone(), stop.clone());
-            tokio::spawn(async move { admission::serve(options, client, clock, stop).await.unwrap() });
+            let clock: Clock = Arc::new(move || {
+                Timestamp::from_second(Timestamp::now().as_second() + moved.load(Ordering::Relaxed))
+                    .unwrap()
+            });
+            let (options, client, stop) =
+                (options(&place, address), place.client.clone(), stop.clone());
+            tokio::spawn(async move {
+                admission::serve(options, client, clock, stop)
+                    .await
+                    .unwrap()
+            });
         }
-        Self { place, addresses, ahead, _stop: stop.drop_guard() }
+        Self {
+            place,
+            addresses,
+            ahead,
+            _stop: stop.drop_guard(),
+        }
     }
 
     async fn secret(&self) -> Option<Value> {
-        self.place.kubectl(&["get", "secret", SECRET, "-o", "json"]).await.json().ok()
+        self.place
+            .kubectl(&["get", "secret", SECRET, "-o", "json"])
+            .await
+            .json()
+            .ok()
     }
 
     async fn part(&self, key: &str) -> String {
-        self.secret().await.map(|secret| secret["data"][key].as_str().unwrap_or_default().to_owned()).unwrap_or_default()
+        self.secret()
+            .await
+            .map(|secret| secret["data"][key].as_str().unwrap_or_default().to_owned())
+            .unwrap_or_default()
     }
 
     fn secrets(&self) -> Api<k8s_openapi::api::core::v1::Secret> {
@@ -100,8 +119,13 @@ async fn refuses(place: &Place) -> bool {
     let spec = json!({"image": "registry.example.com/Team/app:v1", "signature": {"cosign": {"keySecretRef": {"name": "k"}}}});
     let api: Api<affix::api::ImageAttachment> = Api::namespaced(place.client.clone(), &place.name);
     let object = serde_json::from_value(Place::attachment("odd", &spec)).unwrap();
-    let params = kube::api::PostParams { dry_run: true, ..Default::default() };
-    api.create(&params, &object).await.is_err_and(|error| error.to_string().contains("is malformed"))
+    let params = kube::api::PostParams {
+        dry_run: true,
+        ..Default::default()
+    };
+    api.create(&params, &object)
+        .await
+        .is_err_and(|error| error.to_string().contains("is malformed"))
 }
 
 /// The certificate that a handshake gets, as the Secret has it.
@@ -132,12 +156,22 @@ struct Load {
 
 impl Load {
     fn start(place: &Place, addresses: &[String; 2]) -> Self {
-        let (failures, answered, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicU64>::default(), CancellationToken::new());
+        let (failures, answered, stop) = (
+            Arc::<Mutex<Vec<String>>>::default(),
+            Arc::<AtomicU64>::default(),
+            CancellationToken::new(),
+        );
         for address in addresses {
-            let (place, url) = (place.clone(), format!("https://{address}/validate-imageattachment"));
-            let (failures, answered, stop) = (Arc::clone(&failures), Arc::clone(&answered), stop.clone());
+            let (place, url) = (
+                place.clone(),
+                format!("https://{address}/validate-imageattachment"),
+            );
+            let (failures, answered, stop) =
+                (Arc::clone(&failures), Arc::clone(&answered), stop.clone());
             tokio::spawn(async move {
-                let mut ticks = tokio::time::interval(Duration::from_secs(1) * 2 / u32::try_from(RATE).unwrap());
+                let mut ticks = tokio::time::interval(
+                    Duration::from_secs(1) * 2 / u32::try_from(RATE).unwrap(),
+                );
                 // A machine that is too slow for the rate gets fewer calls, and not more and more at once.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 let places = Arc::new(Semaphore::new(AT_ONCE));
@@ -151,7 +185,12 @@ impl Load {
                         client = caller(&place).await;
                     }
                     let place = Arc::clone(&places).acquire_owned().await.unwrap();
-                    let (client, url, failures, answered) = (client.clone(), url.clone(), Arc::clone(&failures), Arc::clone(&answered));
+                    let (client, url, failures, answered) = (
+                        client.clone(),
+                        url.clone(),
+                        Arc::clone(&failures),
+                        Arc::clone(&answered),
+                    );
                     tokio::spawn(async move {
                         let _place = place;
                         match call(&client, &url).await {
@@ -162,7 +201,12 @@ impl Load {
                 }
             });
         }
-        Self { failures, answered, began: Instant::now(), stop }
+        Self {
+            failures,
+            answered,
+            began: Instant::now(),
+            stop,
+        }
     }
 
     /// Ends it. Every call was answered; how many there were a second depends on the machine too, so a slow one is told of and not
@@ -173,10 +217,18 @@ impl Load {
         let rate = answered as f64 / took.as_secs_f64();
         println!("{answered} calls in {took:?} while certificates changed: {rate:.0} a second");
         if rate < 200.0 {
-            println!("this machine was too slow for 200 calls a second: what was shown holds for {rate:.0}");
+            println!(
+                "this machine was too slow for 200 calls a second: what was shown holds for {rate:.0}"
+            );
         }
         let failures = self.failures.lock().unwrap();
-        assert!(failures.is_empty() && answered > 0, "{} of {} failed: {:#?}", failures.len(), failures.len() as u64 + answered, *failures);
+        assert!(
+            failures.is_empty() && answered > 0,
+            "{} of {} failed: {:#?}",
+            failures.len(),
+            failures.len() as u64 + answered,
+            *failures
+        );
     }
 }
 
@@ -184,7 +236,13 @@ impl Load {
 async fn caller(place: &Place) -> reqwest::Client {
     let api: Api<ValidatingWebhookConfiguration> = Api::all(place.client.clone());
     let found = api.get(&place.name).await.unwrap();
-    let bundle = found.webhooks.unwrap().remove(0).client_config.ca_bundle.unwrap();
+    let bundle = found
+        .webhooks
+        .unwrap()
+        .remove(0)
+        .client_config
+        .ca_bundle
+        .unwrap();
     http_client::multiplexing(std::str::from_utf8(&bundle.0).unwrap()).unwrap()
 }
 
@@ -192,12 +250,25 @@ async fn call(client: &reqwest::Client, url: &str) -> Result<(), String> {
     let spec = json!({"image": "registry.example.com/Team/app:v1", "signature": {"cosign": {"keySecretRef": {"name": "k"}}}});
     let body = review("ImageAttachment", &Place::attachment("odd", &spec));
     let mut answer = client.post(url).body(body.clone()).send().await;
-    if answer.as_ref().is_err_and(|error| !error.is_connect() && !error.is_timeout()) {
+    if answer
+        .as_ref()
+        .is_err_and(|error| !error.is_connect() && !error.is_timeout())
+    {
         answer = client.post(url).body(body).send().await;
     }
-    let answer: Value = answer.map_err(|error| format!("{error:?}"))?.json().await.map_err(|error| format!("{error:?}"))?;
-    let message = answer["response"]["status"]["message"].as_str().unwrap_or_default();
-    if message.contains("is malformed") { Ok(()) } else { Err(answer.to_string()) }
+    let answer: Value = answer
+        .map_err(|error| format!("{error:?}"))?
+        .json()
+        .await
+        .map_err(|error| format!("{error:?}"))?;
+    let message = answer["response"]["status"]["message"]
+        .as_str()
+        .unwrap_or_default();
+    if message.contains("is malformed") {
+        Ok(())
+    } else {
+        Err(answer.to_string())
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -208,9 +279,18 @@ async fn two_replicas_agree_and_no_admission_fails_while_everything_is_rotated()
 
     let load = Load::start(&replicas.place, &replicas.addresses);
     // The real API server asks too.
-    let (failed, made, stop) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)), CancellationToken::new());
+    let (failed, made, stop) = (
+        Arc::new(AtomicU32::new(0)),
+        Arc::new(AtomicU32::new(0)),
+        CancellationToken::new(),
+    );
     let asking = {
-        let (failed, made, stop, place) = (Arc::clone(&failed), Arc::clone(&made), stop.clone(), replicas.place.clone());
+        let (failed, made, stop, place) = (
+            Arc::clone(&failed),
+            Arc::clone(&made),
+            stop.clone(),
+            replicas.place.clone(),
+        );
         tokio::spawn(async move {
             while !stop.is_cancelled() {
                 made.fetch_add(1, Ordering::Relaxed);
@@ -224,23 +304,54 @@ async fn two_replicas_agree_and_no_admission_fails_while_everything_is_rotated()
     let params = PatchParams::default();
 
     // The leaf is lost: a new one of the same authority.
-    let (leaf, ca) = (replicas.part("tls.crt").await, replicas.part("ca.crt").await);
-    replicas.secrets().patch(SECRET, &params, &Patch::Merge(json!({"data": {"tls.crt": ""}}))).await.unwrap();
-    wait("a new leaf", async || !matches!(replicas.part("tls.crt").await, part if part.is_empty() || part == leaf)).await;
+    let (leaf, ca) = (
+        replicas.part("tls.crt").await,
+        replicas.part("ca.crt").await,
+    );
+    replicas
+        .secrets()
+        .patch(
+            SECRET,
+            &params,
+            &Patch::Merge(json!({"data": {"tls.crt": ""}})),
+        )
+        .await
+        .unwrap();
+    wait(
+        "a new leaf",
+        async || !matches!(replicas.part("tls.crt").await, part if part.is_empty() || part == leaf),
+    )
+    .await;
     assert_eq!(replicas.part("ca.crt").await, ca);
     replicas.agree().await;
 
     // Deleted: all is new, and the former authority stays trusted.
-    replicas.secrets().delete(SECRET, &DeleteParams::default()).await.unwrap();
-    wait("a new Secret", async || !matches!(replicas.part("ca.crt").await, part if part.is_empty() || part == ca)).await;
+    replicas
+        .secrets()
+        .delete(SECRET, &DeleteParams::default())
+        .await
+        .unwrap();
+    wait(
+        "a new Secret",
+        async || !matches!(replicas.part("ca.crt").await, part if part.is_empty() || part == ca),
+    )
+    .await;
     replicas.agree().await;
 
     // Cut in half.
     for key in ["tls.key", "tls.crt", "ca.key", "ca.crt"] {
         let whole = replicas.part(key).await;
         let half = whole[..whole.len() / 8 * 4].to_owned();
-        replicas.secrets().patch(SECRET, &params, &Patch::Merge(json!({"data": {key: half}}))).await.unwrap();
-        wait(key, async || !matches!(replicas.part(key).await, part if part.is_empty() || part == half)).await;
+        replicas
+            .secrets()
+            .patch(SECRET, &params, &Patch::Merge(json!({"data": {key: half}})))
+            .await
+            .unwrap();
+        wait(
+            key,
+            async || !matches!(replicas.part(key).await, part if part.is_empty() || part == half),
+        )
+        .await;
         replicas.agree().await;
     }
     load.end().await;
@@ -255,12 +366,25 @@ async fn two_replicas_agree_and_no_admission_fails_while_everything_is_rotated()
 async fn a_clock_that_moves_by_30_days_leads_to_a_new_certificate() {
     // Their clock is 30 days behind: what they make ended weeks ago for everybody else.
     let replicas = Replicas::start("late", -30 * 24 * HOUR).await;
-    wait("a first certificate", async || !replicas.part("tls.crt").await.is_empty()).await;
+    wait("a first certificate", async || {
+        !replicas.part("tls.crt").await.is_empty()
+    })
+    .await;
     replicas.agree().await;
-    let (leaf, ca) = (replicas.part("tls.crt").await, replicas.part("ca.crt").await);
+    let (leaf, ca) = (
+        replicas.part("tls.crt").await,
+        replicas.part("ca.crt").await,
+    );
     replicas.ahead.store(0, Ordering::Relaxed);
-    wait("a new leaf", async || replicas.part("tls.crt").await != leaf).await;
-    assert_eq!(replicas.part("ca.crt").await, ca, "the authority is good for a year");
+    wait("a new leaf", async || {
+        replicas.part("tls.crt").await != leaf
+    })
+    .await;
+    assert_eq!(
+        replicas.part("ca.crt").await,
+        ca,
+        "the authority is good for a year"
+    );
     replicas.agree().await;
     replicas.place.configure(&replicas.addresses[1]).await;
     assert!(replicas.refuses().await);

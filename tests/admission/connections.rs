@@ -13,7 +13,10 @@ use crate::place::wait;
 
 /// Longer than any test takes: what is held by a slow caller stays held.
 fn patient() -> ServerLimits {
-    ServerLimits { patience: Duration::from_mins(10), ..ServerLimits::default() }
+    ServerLimits {
+        patience: Duration::from_mins(10),
+        ..ServerLimits::default()
+    }
 }
 
 /// A small review, which is refused by what the webhook knows alone.
@@ -28,17 +31,39 @@ fn small() -> String {
 }
 
 /// Sends a body that says it has `length` bytes, of which only the first `sent` come.
-async fn unfinished(client: &reqwest::Client, url: &str, length: usize, sent: usize) -> reqwest::Result<reqwest::Response> {
-    let pieces = stream::iter((0..sent.div_ceil(16 << 10)).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 16 << 10]))));
+async fn unfinished(
+    client: &reqwest::Client,
+    url: &str,
+    length: usize,
+    sent: usize,
+) -> reqwest::Result<reqwest::Response> {
+    let pieces = stream::iter(
+        (0..sent.div_ceil(16 << 10))
+            .map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 16 << 10]))),
+    );
     let body = reqwest::Body::wrap_stream(pieces.chain(stream::pending()));
-    client.post(url).header("content-length", length).body(body).send().await
+    client
+        .post(url)
+        .header("content-length", length)
+        .body(body)
+        .send()
+        .await
 }
 
 async fn is_answered(client: &reqwest::Client, url: &str) {
     let answer = client.post(url).body(small()).send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
+    assert_eq!(
+        (answer.status().as_u16(), answer.version()),
+        (200, reqwest::Version::HTTP_2)
+    );
     let answer: Value = answer.json().await.unwrap();
-    assert!(answer["response"]["status"]["message"].as_str().unwrap().contains("is malformed"), "{answer}");
+    assert!(
+        answer["response"]["status"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("is malformed"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -72,12 +97,23 @@ async fn large_bodies_that_wait_for_a_place_leave_small_reviews_on_the_same_conn
 
 #[tokio::test]
 async fn connections_that_idle_give_their_seats_to_new_ones() {
-    let webhook = Direct::start(ServerLimits { connections: 20, ..patient() }, lookups()).await;
+    let webhook = Direct::start(
+        ServerLimits {
+            connections: 20,
+            ..patient()
+        },
+        lookups(),
+    )
+    .await;
     let url = webhook.url("validate-imageattachment");
     // Some have said nothing at all, and some had a review each; all of them stay.
     let mut silent = Vec::new();
     for _ in 0..40 {
-        silent.push(tokio::net::TcpStream::connect(webhook.address).await.unwrap());
+        silent.push(
+            tokio::net::TcpStream::connect(webhook.address)
+                .await
+                .unwrap(),
+        );
     }
     let mut kept = Vec::new();
     for _ in 0..60 {
@@ -89,7 +125,11 @@ async fn connections_that_idle_give_their_seats_to_new_ones() {
     let busy = webhook.client();
     is_answered(&busy, &url).await;
     let mut held = unfinished(&busy, &url, 1 << 20, 16 << 10).boxed();
-    assert!(tokio::time::timeout(Duration::from_millis(200), &mut held).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), &mut held)
+            .await
+            .is_err()
+    );
     // What the connection was given after it has an answer, so it has come.
     is_answered(&busy, &url).await;
     for _ in 0..40 {
@@ -97,10 +137,21 @@ async fn connections_that_idle_give_their_seats_to_new_ones() {
         is_answered(&client, &url).await;
         kept.push(client);
     }
-    assert!(held.now_or_never().is_none(), "the review under way was ended");
+    assert!(
+        held.now_or_never().is_none(),
+        "the review under way was ended"
+    );
     // A connection that was ended is made again by who wants it.
     for client in &kept {
-        wait("an answer", async || client.post(&url).body(small()).send().await.is_ok_and(|answer| answer.status() == 200)).await;
+        wait("an answer", async || {
+            client
+                .post(&url)
+                .body(small())
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
     }
     drop(silent);
 }

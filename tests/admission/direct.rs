@@ -27,7 +27,11 @@ pub(crate) struct Direct {
 /// What is looked up where a test says nothing else.
 pub(crate) fn lookups() -> Lookups {
     Lookups {
-        lifecycle_types: vec!["application/vnd.microsoft.artifact.lifecycle".parse().unwrap()],
+        lifecycle_types: vec![
+            "application/vnd.microsoft.artifact.lifecycle"
+                .parse()
+                .unwrap(),
+        ],
         warn_before: Duration::from_hours(720),
         trusted_namespaces: Vec::new(),
         cache_ttl: Duration::from_mins(5),
@@ -39,11 +43,20 @@ pub(crate) fn lookups() -> Lookups {
 impl Direct {
     /// Starts it with these limits; there is no API server that it could ask.
     pub(crate) async fn start(limits: ServerLimits, lookups: Lookups) -> Self {
-        Self::start_beside(&format!("http://127.0.0.1:{}", port::free().unwrap()), limits, lookups).await
+        Self::start_beside(
+            &format!("http://127.0.0.1:{}", port::free().unwrap()),
+            limits,
+            lookups,
+        )
+        .await
     }
 
     /// The same beside an API server.
-    pub(crate) async fn start_beside(api_server: &str, limits: ServerLimits, lookups: Lookups) -> Self {
+    pub(crate) async fn start_beside(
+        api_server: &str,
+        limits: ServerLimits,
+        lookups: Lookups,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new().unwrap();
         authority.server(dir.path()).unwrap();
@@ -56,14 +69,25 @@ impl Direct {
             certificate: CertificateSource::Given(dir.path().to_owned()),
             limits,
             lookups,
-            registries: affix::registry::Options { allow_loopback: true, ..affix::registry::Options::default() },
+            registries: affix::registry::Options {
+                allow_loopback: true,
+                ..affix::registry::Options::default()
+            },
         };
         let client = Client::try_from(kube::Config::new(api_server.parse().unwrap())).unwrap();
         let serving = admission::serve(options, client, Arc::new(Timestamp::now), stop.clone());
         tokio::spawn(async move { serving.await.unwrap() });
-        let direct = Self { address, authority, _stop: stop.drop_guard(), _dir: dir };
+        let direct = Self {
+            address,
+            authority,
+            _stop: stop.drop_guard(),
+            _dir: dir,
+        };
         let client = direct.client();
-        wait("the webhook", async || client.get(direct.url("validate-pods")).send().await.is_ok()).await;
+        wait("the webhook", async || {
+            client.get(direct.url("validate-pods")).send().await.is_ok()
+        })
+        .await;
         direct
     }
 

@@ -17,28 +17,62 @@ async fn webhook(registries: &[&HostileRegistry]) -> Direct {
 }
 
 async fn webhook_with(registries: &[&HostileRegistry], lookups: Lookups) -> Direct {
-    let insecure = registries.iter().map(|registry| registry.host().parse().unwrap()).collect();
-    Direct::start(ServerLimits::default(), Lookups { insecure_registries: insecure, ..lookups }).await
+    let insecure = registries
+        .iter()
+        .map(|registry| registry.host().parse().unwrap())
+        .collect();
+    Direct::start(
+        ServerLimits::default(),
+        Lookups {
+            insecure_registries: insecure,
+            ..lookups
+        },
+    )
+    .await
 }
 
 /// The answer to a pod of `namespace` with these images. No label can be read here, so there are only warnings.
-async fn ask(webhook: &Direct, client: &reqwest::Client, namespace: &str, images: &[String]) -> Value {
-    let containers: Vec<Value> = images.iter().map(|image| json!({"name": "a", "image": image})).collect();
+async fn ask(
+    webhook: &Direct,
+    client: &reqwest::Client,
+    namespace: &str,
+    images: &[String],
+) -> Value {
+    let containers: Vec<Value> = images
+        .iter()
+        .map(|image| json!({"name": "a", "image": image}))
+        .collect();
     let mut pod = Place::pod("p", "", json!({}));
     pod["spec"]["containers"] = json!(containers);
-    let answer = client.post(webhook.url("validate-pods")).body(review_in(namespace, "Pod", &pod)).send().await.unwrap();
+    let answer = client
+        .post(webhook.url("validate-pods"))
+        .body(review_in(namespace, "Pod", &pod))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 200);
     answer.json().await.unwrap()
 }
 
 fn warnings(answer: &Value) -> Vec<&str> {
-    answer["response"]["warnings"].as_array().into_iter().flatten().map(|warning| warning.as_str().unwrap()).collect()
+    answer["response"]["warnings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|warning| warning.as_str().unwrap())
+        .collect()
 }
 
 #[tokio::test]
 async fn a_registry_that_a_tenant_has_made_silent_holds_up_no_other_namespace() {
-    let (tarpit, honest) = (HostileRegistry::start().await.unwrap(), HostileRegistry::start().await.unwrap());
-    let image = honest.image("team/app", "v1").platforms(["linux/amd64"]).push();
+    let (tarpit, honest) = (
+        HostileRegistry::start().await.unwrap(),
+        HostileRegistry::start().await.unwrap(),
+    );
+    let image = honest
+        .image("team/app", "v1")
+        .platforms(["linux/amd64"])
+        .push();
     let held = tarpit.hold(affix_testbed::hostile::Stage::Before, Matcher::any());
     let webhook = webhook(&[&tarpit, &honest]).await;
     let client = webhook.client();
@@ -57,10 +91,19 @@ async fn a_registry_that_a_tenant_has_made_silent_holds_up_no_other_namespace() 
     assert!(warnings(&own)[0].contains("was not checked"), "{own}");
     // A few times, since a busy machine may miss the time of one look-up; not for so long that the tenant's have ended.
     let mut answers = Vec::new();
-    while answers.len() < 5 && answers.last().is_none_or(|answer| !warnings(answer).is_empty()) {
+    while answers.len() < 5
+        && answers
+            .last()
+            .is_none_or(|answer| !warnings(answer).is_empty())
+    {
         answers.push(ask(&webhook, &client, "team-b", std::slice::from_ref(&pinned)).await);
     }
-    assert!(answers.last().is_some_and(|answer| warnings(answer).is_empty()), "{answers:#?}");
+    assert!(
+        answers
+            .last()
+            .is_some_and(|answer| warnings(answer).is_empty()),
+        "{answers:#?}"
+    );
     assert!(honest.requests().len() > 1);
     drop(held);
 }
@@ -86,14 +129,31 @@ async fn a_registry_that_fails_on_one_repository_is_still_asked_about_the_others
 #[tokio::test]
 async fn of_a_pod_with_thousands_of_images_some_are_looked_at_and_it_is_admitted() {
     let registry = HostileRegistry::start().await.unwrap();
-    let webhook = webhook_with(&[&registry], Lookups { timeout: Duration::from_secs(20), ..lookups() }).await;
+    let webhook = webhook_with(
+        &[&registry],
+        Lookups {
+            timeout: Duration::from_secs(20),
+            ..lookups()
+        },
+    )
+    .await;
     let client = webhook.client();
-    let images: Vec<String> = (0..5000).map(|nth| format!("{}/repo-{nth}/app:v1", registry.host())).collect();
+    let images: Vec<String> = (0..5000)
+        .map(|nth| format!("{}/repo-{nth}/app:v1", registry.host()))
+        .collect();
     let answer = ask(&webhook, &client, "tenant", &images).await;
     assert_eq!(answer["response"]["allowed"], true);
     assert_eq!(warnings(&answer).len(), 16, "{answer}");
-    let asked: std::collections::BTreeSet<String> = registry.requests().iter().map(|request| request.path.clone()).collect();
-    assert!((1..=64).contains(&asked.len()), "{} repositories were asked about", asked.len());
+    let asked: std::collections::BTreeSet<String> = registry
+        .requests()
+        .iter()
+        .map(|request| request.path.clone())
+        .collect();
+    assert!(
+        (1..=64).contains(&asked.len()),
+        "{} repositories were asked about",
+        asked.len()
+    );
 }
 
 #[tokio::test]
@@ -104,22 +164,42 @@ async fn objects_that_would_take_many_times_their_bytes_are_turned_away() {
         let body = format!(
             r#"{{"request":{{"uid":"u","kind":{{"kind":"{kind}"}},"namespace":"a","operation":"CREATE","object":{{"metadata":{{}},"spec":{object}}}}}}}"#
         );
-        let answer = client.post(webhook.url(path)).body(body).send().await.unwrap();
+        let answer = client
+            .post(webhook.url(path))
+            .body(body)
+            .send()
+            .await
+            .unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
     for path in ["validate-pods", "mutate-pods", "validate-imageattachment"] {
         let bomb = format!(r#"{{"containers":[{}{{}}]}}"#, "{},".repeat(2 << 20));
         let (status, text) = send(path, "Pod", bomb).await;
-        assert_eq!((status, text.as_str()), (413, "the review has more than 200000 values\n"), "{path}");
+        assert_eq!(
+            (status, text.as_str()),
+            (413, "the review has more than 200000 values\n"),
+            "{path}"
+        );
     }
     let files = format!(
         r#"{{"image":"a.b/c:d","artifact":{{"artifactType":"a/b","files":[{}]}}}}"#,
         vec![r#"{"name":"f","value":""}"#; 30_000].join(",")
     );
     let (status, text) = send("validate-imageattachment", "ImageAttachment", files).await;
-    assert!(status == 200 && text.contains("spec: it has more than 20000 values"), "{status} {text}");
-    let (status, text) = send("validate-pods", "Pod", "[".repeat(100_000) + &"]".repeat(100_000)).await;
-    assert!(status == 200 && text.contains(r#""allowed":true"#), "{status} {text}");
+    assert!(
+        status == 200 && text.contains("spec: it has more than 20000 values"),
+        "{status} {text}"
+    );
+    let (status, text) = send(
+        "validate-pods",
+        "Pod",
+        "[".repeat(100_000) + &"]".repeat(100_000),
+    )
+    .await;
+    assert!(
+        status == 200 && text.contains(r#""allowed":true"#),
+        "{status} {text}"
+    );
 }
 
 #[tokio::test]
@@ -131,13 +211,28 @@ async fn reviews_that_name_a_namespace_each_do_not_flood_the_api_server() {
     let began = Instant::now();
     join_all((0..600).map(|nth| {
         let (webhook, client) = (&webhook, &client);
-        async move { ask(webhook, client, &format!("ns-{nth}"), &["127.0.0.1:1/app:v1".to_owned()]).await }
+        async move {
+            ask(
+                webhook,
+                client,
+                &format!("ns-{nth}"),
+                &["127.0.0.1:1/app:v1".to_owned()],
+            )
+            .await
+        }
     }))
     .await;
-    let asked = api_server.requests().iter().filter(|request| request.path.contains("/namespaces/ns-")).count();
+    let asked = api_server
+        .requests()
+        .iter()
+        .filter(|request| request.path.contains("/namespaces/ns-"))
+        .count();
     let took = began.elapsed();
     println!("{asked} questions to the API server in {took:?}");
     // Eight at once, each for a tenth of a second.
     let most = 8 * (2 + usize::try_from(took.as_millis()).unwrap() / 100);
-    assert!(asked > 0 && asked <= most, "{asked} questions in {took:?}, and at most {most} may be");
+    assert!(
+        asked > 0 && asked <= most,
+        "{asked} questions in {took:?}, and at most {most} may be"
+    );
 }

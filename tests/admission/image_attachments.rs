@@ -23,20 +23,48 @@ fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'static str)>
     let mut plain = image("registry.example.com/team/app:v1");
     plain["insecure"] = json!(true);
     vec![
-        ("an upper-case repository", image("registry.example.com/Team/app:v1"), "InvalidReference", "repository \"Team/app\" is malformed"),
-        ("a repository with two dots", image("registry.example.com/a..b:v1"), "InvalidReference", "repository \"a..b\" is malformed"),
-        ("a tag that begins with a dash", image("registry.example.com/app:-v1"), "InvalidReference", "tag \"-v1\" is malformed"),
-        ("a tag with a plus", image("registry.example.com/app:v1+2"), "InvalidReference", "tag \"v1+2\" is malformed"),
+        (
+            "an upper-case repository",
+            image("registry.example.com/Team/app:v1"),
+            "InvalidReference",
+            "repository \"Team/app\" is malformed",
+        ),
+        (
+            "a repository with two dots",
+            image("registry.example.com/a..b:v1"),
+            "InvalidReference",
+            "repository \"a..b\" is malformed",
+        ),
+        (
+            "a tag that begins with a dash",
+            image("registry.example.com/app:-v1"),
+            "InvalidReference",
+            "tag \"-v1\" is malformed",
+        ),
+        (
+            "a tag with a plus",
+            image("registry.example.com/app:v1+2"),
+            "InvalidReference",
+            "tag \"v1+2\" is malformed",
+        ),
         (
             "an unknown algorithm",
             image("registry.example.com/app@md5:abc"),
             "InvalidReference",
             "digest algorithm \"md5\" is not supported",
         ),
-        ("a short digest", image("registry.example.com/app@sha256:abc"), "InvalidReference", "takes 64 lower-case hexadecimal digits"),
+        (
+            "a short digest",
+            image("registry.example.com/app@sha256:abc"),
+            "InvalidReference",
+            "takes 64 lower-case hexadecimal digits",
+        ),
         (
             "a tag that holds referrers",
-            image(&format!("registry.example.com/app:sha256-{}", "a".repeat(64))),
+            image(&format!(
+                "registry.example.com/app:sha256-{}",
+                "a".repeat(64)
+            )),
             "InvalidReference",
             "holds referrers or signatures of an image",
         ),
@@ -46,19 +74,41 @@ fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'static str)>
             "InvalidReference",
             "registry \"registry-.example.com\" is malformed",
         ),
-        ("the port 0", image("registry.example.com:0/app:v1"), "InvalidReference", "registry \"registry.example.com:0\" is malformed"),
-        ("a metadata address", image("169.254.169.254/app:v1"), "HostNotAllowed", "169.254.169.254"),
-        ("a metadata host", image("metadata.google.internal/app:v1"), "HostNotAllowed", "metadata.google.internal"),
+        (
+            "the port 0",
+            image("registry.example.com:0/app:v1"),
+            "InvalidReference",
+            "registry \"registry.example.com:0\" is malformed",
+        ),
+        (
+            "a metadata address",
+            image("169.254.169.254/app:v1"),
+            "HostNotAllowed",
+            "169.254.169.254",
+        ),
+        (
+            "a metadata host",
+            image("metadata.google.internal/app:v1"),
+            "HostNotAllowed",
+            "metadata.google.internal",
+        ),
         (
             "a registry that the operator does not allow",
             image("registry.example.net/app:v1"),
             "HostNotAllowed",
             "--allowed-registries has only",
         ),
-        ("plain HTTP where the operator forbids it", plain, "InsecureNotAllowed", "--insecure-allow-http=false"),
+        (
+            "plain HTTP where the operator forbids it",
+            plain,
+            "InsecureNotAllowed",
+            "--insecure-allow-http=false",
+        ),
         (
             "two files that overlap",
-            files(json!([{"name": "f", "target": "linux", "value": "1"}, {"name": "f", "target": "*/amd64", "value": "2"}])),
+            files(
+                json!([{"name": "f", "target": "linux", "value": "1"}, {"name": "f", "target": "*/amd64", "value": "2"}]),
+            ),
             "InvalidSpec",
             "spec.artifact.files[1]: \"f\" would be there twice",
         ),
@@ -80,27 +130,46 @@ fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'static str)>
             "InvalidReference",
             "repository \"a___b\" is malformed",
         ),
-        ("an empty digest", image("registry.example.com/app@sha256:"), "InvalidReference", "takes 64 lower-case hexadecimal digits"),
+        (
+            "an empty digest",
+            image("registry.example.com/app@sha256:"),
+            "InvalidReference",
+            "takes 64 lower-case hexadecimal digits",
+        ),
         (
             "a file for a platform beside one for its system",
-            files(json!([{"name": "f", "target": "linux", "value": "1"}, {"name": "f", "target": "linux/amd64", "value": "2"}])),
+            files(
+                json!([{"name": "f", "target": "linux", "value": "1"}, {"name": "f", "target": "linux/amd64", "value": "2"}]),
+            ),
             "InvalidSpec",
             "spec.artifact.files[1]: \"f\" would be there twice",
         ),
         (
             "a file for every system beside one for a variant",
-            files(json!([{"name": "f", "target": "*/arm64", "value": "1"}, {"name": "f", "target": "linux/arm64/v8", "value": "2"}])),
+            files(
+                json!([{"name": "f", "target": "*/arm64", "value": "1"}, {"name": "f", "target": "linux/arm64/v8", "value": "2"}]),
+            ),
             "InvalidSpec",
             "spec.artifact.files[1]: \"f\" would be there twice",
         ),
-        ("a repository that ends in a dash", image("registry.example.com/app-:v1"), "InvalidReference", "repository \"app-\" is malformed"),
+        (
+            "a repository that ends in a dash",
+            image("registry.example.com/app-:v1"),
+            "InvalidReference",
+            "repository \"app-\" is malformed",
+        ),
         (
             "a port that is none",
             image("registry.example.com:70000/app:v1"),
             "InvalidReference",
             "registry \"registry.example.com:70000\" is malformed",
         ),
-        ("two tags", image("registry.example.com/app:v1:v2"), "InvalidReference", "tag \"v1:v2\" is malformed"),
+        (
+            "two tags",
+            image("registry.example.com/app:v1:v2"),
+            "InvalidReference",
+            "tag \"v1:v2\" is malformed",
+        ),
         (
             "a tag that is too long",
             image(&format!("registry.example.com/app:{}", "a".repeat(129))),
@@ -109,19 +178,28 @@ fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'static str)>
         ),
         (
             "a digest in upper case",
-            image(&format!("registry.example.com/app@sha256:{}", "A".repeat(64))),
+            image(&format!(
+                "registry.example.com/app@sha256:{}",
+                "A".repeat(64)
+            )),
             "InvalidReference",
             "takes 64 lower-case hexadecimal digits",
         ),
         (
             "a digest of sha512 with the length of sha256",
-            image(&format!("registry.example.com/app@sha512:{}", "a".repeat(64))),
+            image(&format!(
+                "registry.example.com/app@sha512:{}",
+                "a".repeat(64)
+            )),
             "InvalidReference",
             "takes 128 lower-case hexadecimal digits",
         ),
         (
             "a tag that holds a signature",
-            image(&format!("registry.example.com/app:sha256-{}.sig", "a".repeat(64))),
+            image(&format!(
+                "registry.example.com/app:sha256-{}.sig",
+                "a".repeat(64)
+            )),
             "InvalidReference",
             "holds referrers or signatures of an image",
         ),
@@ -145,7 +223,9 @@ fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'static str)>
         ),
         (
             "two files for one platform, spelled in two ways",
-            files(json!([{"name": "f", "target": "linux/arm64", "value": "1"}, {"name": "f", "target": "linux/aarch64/v8", "value": "2"}])),
+            files(
+                json!([{"name": "f", "target": "linux/arm64", "value": "1"}, {"name": "f", "target": "linux/aarch64/v8", "value": "2"}]),
+            ),
             "InvalidSpec",
             "spec.artifact.files[1]: \"f\" would be there twice",
         ),
@@ -154,7 +234,10 @@ fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'static str)>
 
 #[tokio::test]
 async fn a_bad_resource_is_refused_at_once_with_the_webhook_and_stalled_without_it() {
-    let (on, off) = (Place::new("on", json!({})).await, Place::new("off", json!({})).await);
+    let (on, off) = (
+        Place::new("on", json!({})).await,
+        Place::new("off", json!({})).await,
+    );
     let (_webhook, _) = Affix::webhook(&on, ALLOWED).await;
     let _controller = Affix::controller(&off, ALLOWED);
     let mut wrong = Vec::new();
@@ -163,22 +246,40 @@ async fn a_bad_resource_is_refused_at_once_with_the_webhook_and_stalled_without_
         for place in [&on, &off] {
             match place.try_create(&bad.spec).await {
                 Err(said) if said.contains(bad.says) => {}
-                other => wrong.push(format!("{} in {}: expected {:?}, found {other:?}", bad.sentence, place.name, bad.says)),
+                other => wrong.push(format!(
+                    "{} in {}: expected {:?}, found {other:?}",
+                    bad.sentence, place.name, bad.says
+                )),
             }
         }
     }
     let rows = beyond_the_schema();
-    println!("{} that the schema refuses, {} that code refuses", corpus::bad().len(), rows.len());
+    println!(
+        "{} that the schema refuses, {} that code refuses",
+        corpus::bad().len(),
+        rows.len()
+    );
     assert!(corpus::bad().len() + rows.len() >= 60 && rows.len() >= 30);
     // Every reason that needs neither the cluster nor a registry to be known.
-    for reason in ["InvalidReference", "InvalidSpec", "InsecureNotAllowed", "HostNotAllowed"] {
-        assert!(rows.iter().any(|(_, _, of, _)| *of == reason), "{reason} has no row");
+    for reason in [
+        "InvalidReference",
+        "InvalidSpec",
+        "InsecureNotAllowed",
+        "HostNotAllowed",
+    ] {
+        assert!(
+            rows.iter().any(|(_, _, of, _)| *of == reason),
+            "{reason} has no row"
+        );
     }
     for (nth, (sentence, spec, _, says)) in rows.iter().enumerate() {
         let object = Place::attachment(&format!("bad-{nth}"), spec);
         for more in [&[] as &[&str], &["--dry-run=server"]] {
             match on.apply_with(&object, more).await {
-                Err(said) if said.contains(says) && said.contains("spec.") && said.contains("imageattachments.affix.dev") => {}
+                Err(said)
+                    if said.contains(says)
+                        && said.contains("spec.")
+                        && said.contains("imageattachments.affix.dev") => {}
                 other => wrong.push(format!("{sentence}: expected {says:?}, found {other:?}")),
             }
         }
@@ -188,7 +289,12 @@ async fn a_bad_resource_is_refused_at_once_with_the_webhook_and_stalled_without_
     for (nth, (sentence, _, reason, says)) in rows.iter().enumerate() {
         let mut found = String::new();
         wait(sentence, async || {
-            let status = api.get(&format!("bad-{nth}")).await.unwrap().status.unwrap_or_default();
+            let status = api
+                .get(&format!("bad-{nth}"))
+                .await
+                .unwrap()
+                .status
+                .unwrap_or_default();
             found = find_condition(&status.conditions, ConditionType::Stalled)
                 .map(|c| format!("{}: {}", c.reason, c.message))
                 .unwrap_or_default();
@@ -196,11 +302,22 @@ async fn a_bad_resource_is_refused_at_once_with_the_webhook_and_stalled_without_
         })
         .await;
         if !found.starts_with(reason) || !found.contains(says) {
-            wrong.push(format!("{sentence}, without the webhook: expected {reason}: {says:?}, found {found:?}"));
+            wrong.push(format!(
+                "{sentence}, without the webhook: expected {reason}: {says:?}, found {found:?}"
+            ));
         }
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!(said(&on).await, "", "what was refused, or was a dry run, is not there");
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert_eq!(
+        said(&on).await,
+        "",
+        "what was refused, or was a dry run, is not there"
+    );
 }
 
 #[tokio::test]
@@ -211,7 +328,9 @@ async fn good_resources_pass_and_a_dry_run_writes_nothing() {
     for (sentence, spec) in corpus::good() {
         // The schema lets folders through; the code that attaches does not.
         if sentence != "a file in a folder"
-            && let Err(said) = place.apply_with(&Place::attachment("good", &spec), &["--dry-run=server"]).await
+            && let Err(said) = place
+                .apply_with(&Place::attachment("good", &spec), &["--dry-run=server"])
+                .await
         {
             refused.push(format!("{sentence}: {said}"));
         }
@@ -225,13 +344,17 @@ async fn what_is_allowed_and_unwise_is_warned_of() {
     let place = Place::new("unwise", json!({})).await;
     let registry = Registry::ociregistry(&place.tools).start().await.unwrap();
     let push = async |seed: &str| {
-        let index = Index::new().image(Image::new("linux/amd64", seed)).image(Image::new("linux/arm64", seed));
-        index.push(&registry.raw().unwrap(), "team/app", "v1").await.unwrap()
+        let index = Index::new()
+            .image(Image::new("linux/amd64", seed))
+            .image(Image::new("linux/arm64", seed));
+        index
+            .push(&registry.raw().unwrap(), "team/app", "v1")
+            .await
+            .unwrap()
     };
     let (old, new) = (push("old").await, push("new").await);
     let (_webhook, _) = Affix::webhook(&place, &[]).await;
-    let secret =
-        |annotations: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cosign-key", "annotations": annotations}});
+    let secret = |annotations: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cosign-key", "annotations": annotations}});
     place.apply(&secret(json!({}))).await.unwrap();
     let signed = json!({"image": new.tagged(), "insecure": true, "signature": {"cosign": {"keySecretRef": {"name": "cosign-key"}}}});
     let pinned = format!("{}@{}", old.tagged(), old.digest());
@@ -240,9 +363,15 @@ async fn what_is_allowed_and_unwise_is_warned_of() {
     excluded["image"] = json!(new.pinned());
     excluded["targets"] = json!({"excludePlatforms": ["linux/386"]});
     for (spec, says) in [
-        (&signed, "Warning: a tag is signed with the key cosign-key which lacks affix.dev/repositories"),
+        (
+            &signed,
+            "Warning: a tag is signed with the key cosign-key which lacks affix.dev/repositories",
+        ),
         (&moved, "Warning: the tag v1 names sha256:"),
-        (&excluded, "Warning: the excluded platform \"linux/386\" matches no entry"),
+        (
+            &excluded,
+            "Warning: the excluded platform \"linux/386\" matches no entry",
+        ),
     ] {
         // A busy machine may take longer than the look-up's time: then nothing is said.
         let mut nth = 0;
@@ -250,16 +379,35 @@ async fn what_is_allowed_and_unwise_is_warned_of() {
             nth += 1;
             let mut spec = spec.clone();
             spec["interval"] = json!(format!("{nth}h"));
-            place.apply(&Place::attachment("unwise", &spec)).await.unwrap().contains(says)
+            place
+                .apply(&Place::attachment("unwise", &spec))
+                .await
+                .unwrap()
+                .contains(says)
         })
         .await;
-        place.kubectl(&["delete", "ia", "unwise"]).await.stdout().unwrap();
+        place
+            .kubectl(&["delete", "ia", "unwise"])
+            .await
+            .stdout()
+            .unwrap();
     }
-    place.apply(&secret(json!({"affix.dev/repositories": "*/*"}))).await.unwrap();
-    let quiet = place.apply(&Place::attachment("wise", &signed)).await.unwrap();
+    place
+        .apply(&secret(json!({"affix.dev/repositories": "*/*"})))
+        .await
+        .unwrap();
+    let quiet = place
+        .apply(&Place::attachment("wise", &signed))
+        .await
+        .unwrap();
     assert!(!quiet.contains("Warning"), "{quiet}");
 }
 
 async fn said(place: &Place) -> String {
-    crate::place::said(place.kubectl(&["get", "imageattachments", "-o", "name"]).await).unwrap()
+    crate::place::said(
+        place
+            .kubectl(&["get", "imageattachments", "-o", "name"])
+            .await,
+    )
+    .unwrap()
 }

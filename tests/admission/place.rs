@@ -38,29 +38,55 @@ impl Place {
     }
 
     /// A new namespace of a control plane that knows the resource once `installed` is set.
-    pub(crate) async fn on(plane: &'static ControlPlane, installed: &OnceCell<()>, tools: Tools, about: &str, labels: Value) -> Self {
+    pub(crate) async fn on(
+        plane: &'static ControlPlane,
+        installed: &OnceCell<()>,
+        tools: Tools,
+        about: &str,
+        labels: Value,
+    ) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         installed
             .get_or_init(|| async {
-                plane.kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml()).await.unwrap().stdout().unwrap();
+                plane
+                    .kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml())
+                    .await
+                    .unwrap()
+                    .stdout()
+                    .unwrap();
                 wait("the resource", async || {
-                    let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd/imageattachments.affix.dev"];
+                    let wait = [
+                        "wait",
+                        "--for=condition=Established",
+                        "--timeout=60s",
+                        "crd/imageattachments.affix.dev",
+                    ];
                     plane.kubectl(wait).await.unwrap().stdout().is_ok()
                 })
                 .await;
             })
             .await;
         let kubeconfig = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
         let client = Client::try_from(config).unwrap();
-        let place = Self { name: format!("{about}-{}", COUNT.fetch_add(1, Ordering::Relaxed)), tools, plane, client };
+        let place = Self {
+            name: format!("{about}-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
+            tools,
+            plane,
+            client,
+        };
         place.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place.name, "labels": labels}})).await.unwrap();
         place
     }
 
     /// Runs kubectl in the namespace.
     pub(crate) async fn kubectl(&self, args: &[&str]) -> Ran {
-        self.plane.kubectl(["--namespace", &self.name].iter().chain(args).copied()).await.unwrap()
+        self.plane
+            .kubectl(["--namespace", &self.name].iter().chain(args).copied())
+            .await
+            .unwrap()
     }
 
     /// Applies an object in the namespace, and says what kubectl printed, warnings first; or why it was refused.
@@ -70,17 +96,36 @@ impl Place {
 
     /// The same with more arguments.
     pub(crate) async fn apply_with(&self, object: &Value, more: &[&str]) -> Result<String, String> {
-        let args = ["--namespace", &self.name, "apply", "--server-side", "-f", "-"];
-        said(self.plane.kubectl_with(args.iter().chain(more).copied(), object.to_string()).await.unwrap())
+        let args = [
+            "--namespace",
+            &self.name,
+            "apply",
+            "--server-side",
+            "-f",
+            "-",
+        ];
+        said(
+            self.plane
+                .kubectl_with(args.iter().chain(more).copied(), object.to_string())
+                .await
+                .unwrap(),
+        )
     }
 
     /// Asks the API server to take an ImageAttachment as it stands, without keeping it.
     pub(crate) async fn try_create(&self, spec: &Value) -> Result<(), String> {
         let resource = ApiResource::erase::<ImageAttachment>(&());
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.name, &resource);
-        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &self.name, &resource);
+        let params = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
         let object = serde_json::from_value(Self::attachment("tried", spec)).unwrap();
-        api.create(&params, &object).await.map(drop).map_err(|error| error.to_string())
+        api.create(&params, &object)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 
     /// An ImageAttachment.
@@ -91,7 +136,10 @@ impl Place {
     /// A pod of one container, with more fields of its spec.
     pub(crate) fn pod(name: &str, image: &str, spec: Value) -> Value {
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [{"name": "main", "image": image}]}});
-        pod["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        pod["spec"]
+            .as_object_mut()
+            .unwrap()
+            .extend(spec.as_object().unwrap().clone());
         pod
     }
 
@@ -113,9 +161,15 @@ impl Place {
             let mut configuration: Value = serde_saphyr::from_str(document).unwrap();
             configuration["metadata"]["name"] = json!(name);
             for hook in configuration["webhooks"].as_array_mut().unwrap() {
-                let path = hook["clientConfig"]["service"]["path"].as_str().unwrap().to_owned();
+                let path = hook["clientConfig"]["service"]["path"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned();
                 hook["clientConfig"] = json!({"url": format!("https://{address}{path}")});
-                for expression in hook["namespaceSelector"]["matchExpressions"].as_array_mut().unwrap() {
+                for expression in hook["namespaceSelector"]["matchExpressions"]
+                    .as_array_mut()
+                    .unwrap()
+                {
                     if expression["key"] == "kubernetes.io/metadata.name" {
                         *expression = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": [self.name]});
                     }
@@ -123,10 +177,21 @@ impl Place {
             }
             self.apply(&configuration).await.unwrap();
         }
-        for kind in ["validatingwebhookconfiguration", "mutatingwebhookconfiguration"] {
+        for kind in [
+            "validatingwebhookconfiguration",
+            "mutatingwebhookconfiguration",
+        ] {
             wait("the caBundle", async || {
-                let found = self.kubectl(&["get", kind, name, "-o", "json"]).await.json().unwrap();
-                found["webhooks"].as_array().unwrap().iter().all(|hook| hook["clientConfig"]["caBundle"].is_string())
+                let found = self
+                    .kubectl(&["get", kind, name, "-o", "json"])
+                    .await
+                    .json()
+                    .unwrap();
+                found["webhooks"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(|hook| hook["clientConfig"]["caBundle"].is_string())
             })
             .await;
         }
@@ -135,14 +200,21 @@ impl Place {
             "probe",
             &json!({"image": "registry.example.com/Team/app:v1", "signature": {"cosign": {"keySecretRef": {"name": "k"}}}}),
         );
-        wait("the first refusal", async || self.apply_with(&odd, &["--dry-run=server"]).await.is_err()).await;
+        wait("the first refusal", async || {
+            self.apply_with(&odd, &["--dry-run=server"]).await.is_err()
+        })
+        .await;
     }
 }
 
 /// What a command printed, errors and warnings first; or its failure.
 pub(crate) fn said(ran: Ran) -> Result<String, String> {
     let text = format!("{}{}", ran.err, ran.out);
-    if ran.status.success() { Ok(text) } else { Err(text) }
+    if ran.status.success() {
+        Ok(text)
+    } else {
+        Err(text)
+    }
 }
 
 /// Waits until something holds.

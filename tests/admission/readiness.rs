@@ -18,7 +18,13 @@ use crate::webhook::Affix;
 /// nothing but the lists is waited for.
 async fn webhook(place: &Place, kubeconfig: &Path, certificate: &Path) -> (Affix, String) {
     Authority::new().unwrap().server(certificate).unwrap();
-    let args = ["webhook", "--listen-addr", "127.0.0.1:0", "--certificate-dir", certificate.to_str().unwrap()];
+    let args = [
+        "webhook",
+        "--listen-addr",
+        "127.0.0.1:0",
+        "--certificate-dir",
+        certificate.to_str().unwrap(),
+    ];
     let mut affix = Affix::start_with(place, kubeconfig, &args);
     let health = affix.serves("health").await;
     (affix, format!("http://{health}/readyz"))
@@ -42,10 +48,14 @@ async fn answers(url: &str, expected: impl Fn(u16, &str) -> bool) -> String {
 
 /// The API server behind a door that keeps lists of namespaces until it is opened: a kubeconfig, and the door.
 async fn behind_a_door(place: &Place, dir: &Path) -> (PathBuf, watch::Sender<bool>) {
-    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(place.plane.kubeconfig()).unwrap()).unwrap();
+    let mut config: Value =
+        serde_json::from_str(&std::fs::read_to_string(place.plane.kubeconfig()).unwrap()).unwrap();
     let (door, opened) = watch::channel(false);
     let authority = reqwest::Certificate::from_pem(place.plane.ca_pem().as_bytes()).unwrap();
-    let client = reqwest::Client::builder().tls_certs_only([authority]).build().unwrap();
+    let client = reqwest::Client::builder()
+        .tls_certs_only([authority])
+        .build()
+        .unwrap();
     let server = place.plane.url();
     let pass = move |request: Request| {
         let (client, server, mut opened) = (client.clone(), server.clone(), opened.clone());
@@ -56,16 +66,28 @@ async fn behind_a_door(place: &Place, dir: &Path) -> (PathBuf, watch::Sender<boo
             let (parts, body) = request.into_parts();
             let mut headers = parts.headers;
             headers.remove("host");
-            let sent = client.request(parts.method, format!("{server}{}", parts.uri)).headers(headers);
-            let answer = sent.body(reqwest::Body::wrap_stream(body.into_data_stream())).send().await.unwrap();
+            let sent = client
+                .request(parts.method, format!("{server}{}", parts.uri))
+                .headers(headers);
+            let answer = sent
+                .body(reqwest::Body::wrap_stream(body.into_data_stream()))
+                .send()
+                .await
+                .unwrap();
             let mut passed = Response::builder().status(answer.status());
-            passed.headers_mut().unwrap().extend(answer.headers().clone());
+            passed
+                .headers_mut()
+                .unwrap()
+                .extend(answer.headers().clone());
             passed.headers_mut().unwrap().remove("transfer-encoding");
-            passed.body(Body::from_stream(answer.bytes_stream())).unwrap()
+            passed
+                .body(Body::from_stream(answer.bytes_stream()))
+                .unwrap()
         }
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    config["clusters"][0]["cluster"] = json!({"server": format!("http://{}", listener.local_addr().unwrap())});
+    config["clusters"][0]["cluster"] =
+        json!({"server": format!("http://{}", listener.local_addr().unwrap())});
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(pass)).await });
     let path = dir.join("kubeconfig");
     std::fs::write(&path, config.to_string()).unwrap();
@@ -78,7 +100,10 @@ async fn a_replica_is_not_ready_before_it_knows_the_namespaces_and_the_imageatta
     let dir = tempfile::tempdir().unwrap();
     let (kubeconfig, door) = behind_a_door(&place, dir.path()).await;
     let (_webhook, url) = webhook(&place, &kubeconfig, dir.path()).await;
-    let text = answers(&url, |_, text| !text.contains("imageattachments") && !text.contains("certificate")).await;
+    let text = answers(&url, |_, text| {
+        !text.contains("imageattachments") && !text.contains("certificate")
+    })
+    .await;
     assert_eq!(text, "waiting for the list of namespaces\n");
     assert_eq!(readyz(&url).await.0, 503);
     door.send_replace(true);
@@ -89,8 +114,16 @@ async fn a_replica_is_not_ready_before_it_knows_the_namespaces_and_the_imageatta
 async fn a_replica_that_may_not_list_is_ready_and_says_so_until_it_may() {
     let place = Place::new("unlisted", json!({})).await;
     let dir = tempfile::tempdir().unwrap();
-    place.kubectl(&["create", "serviceaccount", "webhook"]).await.stdout().unwrap();
-    let kubeconfig = place.plane.service_account_kubeconfig(&place.name, "webhook").await.unwrap();
+    place
+        .kubectl(&["create", "serviceaccount", "webhook"])
+        .await
+        .stdout()
+        .unwrap();
+    let kubeconfig = place
+        .plane
+        .service_account_kubeconfig(&place.name, "webhook")
+        .await
+        .unwrap();
     let (_webhook, url) = webhook(&place, &kubeconfig, dir.path()).await;
     let text = answers(&url, |status, _| status == 200).await;
     let both = [

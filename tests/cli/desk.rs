@@ -35,12 +35,27 @@ impl Desk {
     pub(crate) async fn with(options: impl FnOnce(&Tools) -> Options) -> Self {
         let tools = Tools::core().await.unwrap();
         let registry = options(&tools).start().await.unwrap();
-        let index = Index::new().image(Image::new("linux/amd64", "b1b1")).image(Image::new("linux/arm64", "c1c1"));
-        let image = index.attestation("linux/amd64").push(&registry.raw().unwrap(), "team/app", "v1").await.unwrap();
-        let unique = format!("affix-cli-{}-{}", std::process::id(), registry.host().replace([':', '.'], "-"));
+        let index = Index::new()
+            .image(Image::new("linux/amd64", "b1b1"))
+            .image(Image::new("linux/arm64", "c1c1"));
+        let image = index
+            .attestation("linux/amd64")
+            .push(&registry.raw().unwrap(), "team/app", "v1")
+            .await
+            .unwrap();
+        let unique = format!(
+            "affix-cli-{}-{}",
+            std::process::id(),
+            registry.host().replace([':', '.'], "-")
+        );
         let home = Home(std::env::temp_dir().join(unique));
         std::fs::create_dir_all(home.0.join(".docker")).unwrap();
-        Self { tools, registry, image, home }
+        Self {
+            tools,
+            registry,
+            image,
+            home,
+        }
     }
 
     pub(crate) async fn new() -> Self {
@@ -58,7 +73,10 @@ impl Desk {
     /// Gives the user a login to the registry.
     pub(crate) fn log_in(&self, user: &str, password: &str) {
         let login = json!({"username": user, "password": password});
-        self.file(".docker/config.json", &json!({"auths": {self.registry.host(): login}}).to_string());
+        self.file(
+            ".docker/config.json",
+            &json!({"auths": {self.registry.host(): login}}).to_string(),
+        );
     }
 
     /// Runs the binary with `text` on its stdin.
@@ -68,7 +86,9 @@ impl Desk {
 
     /// The same before it runs.
     pub(crate) fn run(&self, args: &[&str]) -> Run {
-        Run::new(env!("CARGO_BIN_EXE_affix")).args(args.iter().copied()).env("HOME", &self.home.0)
+        Run::new(env!("CARGO_BIN_EXE_affix"))
+            .args(args.iter().copied())
+            .env("HOME", &self.home.0)
     }
 
     /// The paths of the home folder's files.
@@ -78,7 +98,11 @@ impl Desk {
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
-                if path.is_dir() { folders.push(path) } else { files.push(path) }
+                if path.is_dir() {
+                    folders.push(path)
+                } else {
+                    files.push(path)
+                }
             }
         }
         files.sort();
@@ -89,9 +113,23 @@ impl Desk {
     pub(crate) async fn attached(&self, digest: &str) -> Vec<String> {
         let raw = self.registry.raw().unwrap();
         let api = raw.referrers("team/app", digest).await.unwrap();
-        let answer = if api.status == 200 { api } else { raw.manifest("team/app", &digest.replace(':', "-")).await.unwrap() };
-        let listed = answer.json().map(|index| index["manifests"].clone()).unwrap_or_default();
-        listed.as_array().into_iter().flatten().map(|entry| entry["artifactType"].as_str().unwrap().to_owned()).collect()
+        let answer = if api.status == 200 {
+            api
+        } else {
+            raw.manifest("team/app", &digest.replace(':', "-"))
+                .await
+                .unwrap()
+        };
+        let listed = answer
+            .json()
+            .map(|index| index["manifests"].clone())
+            .unwrap_or_default();
+        listed
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|entry| entry["artifactType"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
@@ -103,12 +141,18 @@ pub(crate) fn resource(name: &str, mut spec: Value) -> Value {
 
 /// An end-of-life mark for the index and linux/amd64.
 pub(crate) fn mark(image: &str) -> Value {
-    let end_of_life = json!({"date": "2025-03-20T01:20:30Z", "artifactType": LIFECYCLE, "annotation": DATE_KEY});
-    resource("app-v1", json!({"image": image, "targets": {"platforms": ["linux/amd64"]}, "endOfLife": end_of_life}))
+    let end_of_life =
+        json!({"date": "2025-03-20T01:20:30Z", "artifactType": LIFECYCLE, "annotation": DATE_KEY});
+    resource(
+        "app-v1",
+        json!({"image": image, "targets": {"platforms": ["linux/amd64"]}, "endOfLife": end_of_life}),
+    )
 }
 
 pub(crate) fn code(ran: &Ran) -> i32 {
-    ran.status.code().unwrap_or_else(|| panic!("no exit code: {}\n{}{}", ran.status, ran.out, ran.err))
+    ran.status
+        .code()
+        .unwrap_or_else(|| panic!("no exit code: {}\n{}{}", ran.status, ran.out, ran.err))
 }
 
 /// The digest as tables and trees show it.

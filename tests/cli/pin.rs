@@ -18,9 +18,19 @@ async fn a_tag_becomes_a_tag_with_its_digest_and_all_else_stays_as_written() {
         let before = desk.registry.mark().unwrap();
         let pin = desk.affix(&["pin", "-f", "-"], &text).await;
         assert_eq!(code(&pin), 0, "{}{}", pin.out, pin.err);
-        assert_eq!(pin.out, text.replacen(&tagged, &format!("{tagged}@{digest}"), 1));
+        assert_eq!(
+            pin.out,
+            text.replacen(&tagged, &format!("{tagged}@{digest}"), 1)
+        );
         let requests = desk.registry.requests_since(before).unwrap();
-        assert_eq!(requests.iter().map(|request| request.method.as_str()).collect::<Vec<_>>(), ["HEAD"], "{requests:?}");
+        assert_eq!(
+            requests
+                .iter()
+                .map(|request| request.method.as_str())
+                .collect::<Vec<_>>(),
+            ["HEAD"],
+            "{requests:?}"
+        );
         // What was refused for its bare tag can now be attached.
         assert_eq!(code(&desk.affix(&["attach", "-f", "-"], &text).await), 2);
         assert_eq!(code(&desk.affix(&["attach", "-f", "-"], &pin.out).await), 0);
@@ -37,7 +47,12 @@ async fn a_tag_that_is_not_there_prints_nothing_and_ends_with_1() {
     );
     let pin = desk.affix(&["pin", "-f", "-"], &text).await;
     assert_eq!(code(&pin), 1, "{}{}", pin.out, pin.err);
-    assert!(pin.out.is_empty() && pin.err.contains("stdin, document 1 (line 1): spec.image: "), "{}{}", pin.out, pin.err);
+    assert!(
+        pin.out.is_empty() && pin.err.contains("stdin, document 1 (line 1): spec.image: "),
+        "{}{}",
+        pin.out,
+        pin.err
+    );
 }
 
 #[tokio::test]
@@ -52,7 +67,19 @@ async fn what_follows_its_tag_to_mark_what_it_leaves_is_left_as_written_and_said
     );
     let pin = desk.affix(&["pin", "-f", "-"], &text).await;
     assert_eq!(code(&pin), 0, "{}{}", pin.out, pin.err);
-    assert_eq!(pin.out, text.replacen(&format!("\"{tagged}\""), &format!("\"{tagged}@{digest}\""), 1));
-    assert!(pin.err.contains("stdin, document 1 (line 1): spec.image is left as it is: "), "{}", pin.err);
+    assert_eq!(
+        pin.out,
+        text.replacen(
+            &format!("\"{tagged}\""),
+            &format!("\"{tagged}@{digest}\""),
+            1
+        )
+    );
+    assert!(
+        pin.err
+            .contains("stdin, document 1 (line 1): spec.image is left as it is: "),
+        "{}",
+        pin.err
+    );
     assert_eq!(code(&desk.affix(&["plan", "-f", "-"], &pin.out).await), 0);
 }

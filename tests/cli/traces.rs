@@ -15,10 +15,18 @@ async fn each_request_to_a_registry_is_a_span_that_the_collector_gets() {
     let take = move |body: Bytes| async move { taken.lock().unwrap().extend_from_slice(&body) };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let collector = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, Router::new().route("/v1/traces", post(take))).await });
+    tokio::spawn(async move {
+        axum::serve(listener, Router::new().route("/v1/traces", post(take))).await
+    });
     let desk = Desk::new().await;
-    let attach = desk.run(&["attach", "-f", "-"]).env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector);
-    let attach = attach.input(mark(&desk.image.pinned()).to_string()).output().await.unwrap();
+    let attach = desk
+        .run(&["attach", "-f", "-"])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector);
+    let attach = attach
+        .input(mark(&desk.image.pinned()).to_string())
+        .output()
+        .await
+        .unwrap();
     assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
     // Protocol buffers hold their strings as they are.
     let got = String::from_utf8_lossy(&got.lock().unwrap()).into_owned();

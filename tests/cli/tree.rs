@@ -10,34 +10,71 @@ use super::desk::{BOTH, DATE_KEY, Desk, LIFECYCLE, code, mark, short};
 async fn the_tree_shows_index_platforms_marks_and_what_is_attached_to_them() {
     for registry in BOTH {
         let desk = Desk::with(registry).await;
-        let attach = desk.affix(&["attach", "-f", "-"], &mark(&desk.image.pinned()).to_string()).await;
+        let attach = desk
+            .affix(
+                &["attach", "-f", "-"],
+                &mark(&desk.image.pinned()).to_string(),
+            )
+            .await;
         assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
         let amd64 = desk.image.digest_of("linux/amd64").unwrap();
 
-        let json: Value = desk.affix(&["tree", "--plain-http", "-o", "json", &desk.image.tagged()], "").await.json().unwrap();
+        let json: Value = desk
+            .affix(
+                &["tree", "--plain-http", "-o", "json", &desk.image.tagged()],
+                "",
+            )
+            .await
+            .json()
+            .unwrap();
         let of = |node: &Value| {
             let mark = node["referrers"][0].clone();
-            assert_eq!((&mark["artifactType"], &mark["annotations"][DATE_KEY]), (&json!(LIFECYCLE), &json!("2025-03-20T01:20:30Z")));
+            assert_eq!(
+                (&mark["artifactType"], &mark["annotations"][DATE_KEY]),
+                (&json!(LIFECYCLE), &json!("2025-03-20T01:20:30Z"))
+            );
             (
                 mark["digest"].as_str().unwrap().to_owned(),
-                mark["annotations"]["org.opencontainers.image.created"].as_str().unwrap().to_owned(),
+                mark["annotations"]["org.opencontainers.image.created"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned(),
             )
         };
         assert_eq!(json["kind"], "Index");
         let (root, root_created) = of(&json);
-        let platform = json["manifests"].as_array().unwrap().iter().find(|node| node["digest"] == *amd64).unwrap();
+        let platform = json["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|node| node["digest"] == *amd64)
+            .unwrap();
         assert_eq!(platform["platforms"], json!(["linux/amd64"]));
         let (mark, created) = of(platform);
 
         // A signature of the mark, made by somebody else's tool.
         let peer = Peer::of(&desk.tools, &desk.registry).unwrap();
         let subject = desk.image.at(&mark);
-        let signed = ["attach", "--artifact-type", "application/vnd.x.signature", "--annotation", "by=oras\u{1b}[2J", &subject];
+        let signed = [
+            "attach",
+            "--artifact-type",
+            "application/vnd.x.signature",
+            "--annotation",
+            "by=oras\u{1b}[2J",
+            &subject,
+        ];
         peer.oras(signed).await.unwrap().stdout().unwrap();
 
-        let tree = desk.affix(&["tree", "--plain-http", &desk.image.tagged()], "").await;
+        let tree = desk
+            .affix(&["tree", "--plain-http", &desk.image.tagged()], "")
+            .await;
         assert_eq!(code(&tree), 0, "{}{}", tree.out, tree.err);
-        let attestation = desk.image.entries.iter().find(|entry| entry.platform.as_deref().is_none_or(|name| name.starts_with("unknown")));
+        let attestation = desk.image.entries.iter().find(|entry| {
+            entry
+                .platform
+                .as_deref()
+                .is_none_or(|name| name.starts_with("unknown"))
+        });
         let expected = [
             desk.image.tagged(),
             format!("{}  index", short(desk.image.digest())),
@@ -48,17 +85,42 @@ async fn the_tree_shows_index_platforms_marks_and_what_is_attached_to_them() {
             format!("│     │  {DATE_KEY}: 2025-03-20T01:20:30Z"),
             "│     └─ application/vnd.x.signature  ".to_owned(),
             "│           by: oras\\u{1b}[2J".to_owned(),
-            format!("├─ linux/arm64  {}", short(desk.image.digest_of("linux/arm64").unwrap())),
-            format!("└─ build attestation of {}  {}", short(amd64), short(&attestation.unwrap().descriptor.digest)),
+            format!(
+                "├─ linux/arm64  {}",
+                short(desk.image.digest_of("linux/arm64").unwrap())
+            ),
+            format!(
+                "└─ build attestation of {}  {}",
+                short(amd64),
+                short(&attestation.unwrap().descriptor.digest)
+            ),
         ];
         let lines: Vec<&str> = tree.out.lines().collect();
         assert!(
-            lines.len() == expected.len() && lines.iter().zip(&expected).all(|(line, start)| line.starts_with(start)),
+            lines.len() == expected.len()
+                && lines
+                    .iter()
+                    .zip(&expected)
+                    .all(|(line, start)| line.starts_with(start)),
             "{}\n{expected:#?}",
             tree.out
         );
-        let full = desk.affix(&["tree", "--plain-http", "--full-digests", &desk.image.tagged()], "").await;
-        assert!(full.out.contains(&format!("linux/amd64  {amd64}")) && full.out.contains(&mark), "{}", full.out);
+        let full = desk
+            .affix(
+                &[
+                    "tree",
+                    "--plain-http",
+                    "--full-digests",
+                    &desk.image.tagged(),
+                ],
+                "",
+            )
+            .await;
+        assert!(
+            full.out.contains(&format!("linux/amd64  {amd64}")) && full.out.contains(&mark),
+            "{}",
+            full.out
+        );
     }
 }
 
@@ -66,7 +128,9 @@ async fn the_tree_shows_index_platforms_marks_and_what_is_attached_to_them() {
 async fn a_tree_takes_one_manifest_and_one_listing_for_each_manifest() {
     let desk = Desk::new().await;
     let before = desk.registry.mark().unwrap();
-    let tree = desk.affix(&["tree", "--plain-http", &desk.image.tagged()], "").await;
+    let tree = desk
+        .affix(&["tree", "--plain-http", &desk.image.tagged()], "")
+        .await;
     assert_eq!(code(&tree), 0, "{}{}", tree.out, tree.err);
     // The index, and the listings of it, of two platforms and of one attestation.
     let requests = desk.registry.requests_since(before).unwrap();
@@ -76,12 +140,35 @@ async fn a_tree_takes_one_manifest_and_one_listing_for_each_manifest() {
 #[tokio::test]
 async fn an_image_that_is_not_there_or_not_allowed_ends_with_1() {
     let desk = Desk::with(|tools| Registry::distribution(tools).basic("alice", "secret")).await;
-    let denied = desk.affix(&["tree", "--plain-http", &desk.image.tagged()], "").await;
+    let denied = desk
+        .affix(&["tree", "--plain-http", &desk.image.tagged()], "")
+        .await;
     assert_eq!(code(&denied), 1, "{}{}", denied.out, denied.err);
     assert!(denied.err.contains("401"), "{}", denied.err);
     desk.log_in("alice", "secret");
-    assert_eq!(code(&desk.affix(&["tree", "--plain-http", &desk.image.tagged()], "").await), 0);
-    let absent = desk.affix(&["tree", "--plain-http", &desk.image.tagged().replace(":v1", ":v2")], "").await;
+    assert_eq!(
+        code(
+            &desk
+                .affix(&["tree", "--plain-http", &desk.image.tagged()], "")
+                .await
+        ),
+        0
+    );
+    let absent = desk
+        .affix(
+            &[
+                "tree",
+                "--plain-http",
+                &desk.image.tagged().replace(":v1", ":v2"),
+            ],
+            "",
+        )
+        .await;
     assert_eq!(code(&absent), 1, "{}{}", absent.out, absent.err);
-    assert!(absent.out.is_empty() && absent.err.contains("404"), "{}{}", absent.out, absent.err);
+    assert!(
+        absent.out.is_empty() && absent.err.contains("404"),
+        "{}{}",
+        absent.out,
+        absent.err
+    );
 }

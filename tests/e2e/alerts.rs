@@ -17,7 +17,10 @@ use crate::controller::Controller;
 use crate::images::{host, note};
 use crate::namespace::Namespace;
 
-const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/affix/files/alerts.yaml");
+const RULES: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/charts/affix/files/alerts.yaml"
+);
 /// Every alert of that file.
 const ALERTS: [&str; 6] = [
     "AffixResourcesFailing",
@@ -36,14 +39,21 @@ struct Scrapes {
 
 impl Scrapes {
     fn new() -> Self {
-        Self { begun: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64(), all: Vec::new() }
+        Self {
+            begun: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap()
+                .as_secs_f64(),
+            all: Vec::new(),
+        }
     }
 
     /// What the instances served, each by its name.
     fn add(&mut self, texts: &[(&str, String)]) {
         let minutes = u32::try_from(self.all.len()).unwrap();
         let texts: BTreeMap<_, _> = texts.iter().cloned().collect();
-        self.all.push(json!({"at": self.begun + 60.0 * f64::from(minutes), "texts": texts}));
+        self.all
+            .push(json!({"at": self.begun + 60.0 * f64::from(minutes), "texts": texts}));
     }
 
     async fn of(&mut self, instances: &[(&'static str, &Controller)], count: usize) {
@@ -59,15 +69,22 @@ impl Scrapes {
 
     /// The names of the alerts that fire at each scrape.
     async fn judge(&self, tools: &Tools) -> Vec<BTreeSet<String>> {
-        let rules = Run::new(tools.path(Tool::Rules).unwrap()).args([RULES]).input(serde_json::to_vec(&self.all).unwrap());
+        let rules = Run::new(tools.path(Tool::Rules).unwrap())
+            .args([RULES])
+            .input(serde_json::to_vec(&self.all).unwrap());
         let firing = rules.output().await.unwrap().json().unwrap();
         let names = |alerts: &Value| {
             let alerts = alerts.as_array().unwrap().iter();
             for alert in alerts.clone() {
                 let words = alert["annotations"].to_string();
-                assert!(!words.contains("error expanding") && !words.contains("<no value>"), "{words}");
+                assert!(
+                    !words.contains("error expanding") && !words.contains("<no value>"),
+                    "{words}"
+                );
             }
-            alerts.map(|alert| alert["name"].as_str().unwrap().to_owned()).collect()
+            alerts
+                .map(|alert| alert["name"].as_str().unwrap().to_owned())
+                .collect()
         };
         firing.as_array().unwrap().iter().map(names).collect()
     }
@@ -87,14 +104,22 @@ async fn without_config_maps(namespace: &Namespace) -> std::path::PathBuf {
          "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "affix"},
          "subjects": [{"kind": "ServiceAccount", "name": "affix", "namespace": namespace.name}]},
     ]});
-    let apply = namespace.plane.kubectl_with(["apply", "--namespace", &namespace.name, "-f", "-"], role.to_string());
+    let apply = namespace.plane.kubectl_with(
+        ["apply", "--namespace", &namespace.name, "-f", "-"],
+        role.to_string(),
+    );
     apply.await.unwrap().stdout().unwrap();
-    namespace.plane.service_account_kubeconfig(&namespace.name, "affix").await.unwrap()
+    namespace
+        .plane
+        .service_account_kubeconfig(&namespace.name, "affix")
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
 #[ignore = "needs the judges of the testbed"]
-async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_those_of_a_healthy_one() {
+async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_those_of_a_healthy_one()
+ {
     let tools = Tools::with(&[Tool::Rules]).await.unwrap();
     let namespace = Namespace::new("alerts").await;
     let kubeconfig = without_config_maps(&namespace).await;
@@ -102,15 +127,35 @@ async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_t
     let image = registry.reference(&host(&registry, "v1").name());
     let signed = |key: &str| json!({"image": image, "insecure": true, "signature": {"notation": {"keySecretRef": {"name": key}}}});
     let authority = Authority::new().unwrap();
-    let controller = Controller::start_in(&namespace, &[], &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
+    let controller = Controller::start_in(
+        &namespace,
+        &[],
+        &[("KUBECONFIG", kubeconfig.to_str().unwrap())],
+    )
+    .await;
     let mounted = tempfile::tempdir().unwrap();
-    let certify = |days: u64| authority.server_named(mounted.path(), &["127.0.0.1"], Duration::from_hours(24 * days)).unwrap();
+    let certify = |days: u64| {
+        authority
+            .server_named(
+                mounted.path(),
+                &["127.0.0.1"],
+                Duration::from_hours(24 * days),
+            )
+            .unwrap()
+    };
     certify(90);
     let (webhook, _) = Controller::start_webhook(&namespace, mounted.path()).await;
     let both = [("controller", &controller), ("webhook", &webhook)];
     let mut scrapes = Scrapes::new();
 
-    namespace.tls("fresh", &authority.signer_for(Duration::from_hours(24 * 300)).unwrap()).await;
+    namespace
+        .tls(
+            "fresh",
+            &authority
+                .signer_for(Duration::from_hours(24 * 300))
+                .unwrap(),
+        )
+        .await;
     namespace.apply("signed", signed("fresh")).await;
     namespace.apply("noted", note(&image)).await;
     for name in ["signed", "noted"] {
@@ -122,21 +167,42 @@ async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_t
 
     // Certificates about to end, a resource that fails, an API server that refuses, a registry that throttles.
     certify(1);
-    namespace.tls("ending", &authority.signer_for(Duration::from_hours(24 * 5)).unwrap()).await;
+    namespace
+        .tls(
+            "ending",
+            &authority.signer_for(Duration::from_hours(24 * 5)).unwrap(),
+        )
+        .await;
     namespace.apply("ending", signed("ending")).await;
     namespace.ready("ending").await;
-    namespace.apply("absent", note(&registry.reference("team/app:absent"))).await;
+    namespace
+        .apply("absent", note(&registry.reference("team/app:absent")))
+        .await;
     namespace.refused("absent", Reason::NotFound).await;
     let mut refused = note(&image);
-    refused["artifact"]["files"] = json!([{"name": "a", "valueFrom": {"configMapKeyRef": {"name": "any", "key": "a"}}}]);
+    refused["artifact"]["files"] =
+        json!([{"name": "a", "valueFrom": {"configMapKeyRef": {"name": "any", "key": "a"}}}]);
     namespace.apply("refused", refused).await;
     let message = namespace.refused("refused", Reason::FileMissing).await;
-    assert!(message.contains("configmaps \"any\" is forbidden") && message.contains("give affix the right to get it"), "{message}");
+    assert!(
+        message.contains("configmaps \"any\" is forbidden")
+            && message.contains("give affix the right to get it"),
+        "{message}"
+    );
     let throttling = HostileRegistry::start().await.unwrap();
-    throttling.fault(Matcher::any(), Reply::status(429).retry_after(RetryAfter::Seconds(600)));
-    namespace.apply("throttled", note(&throttling.reference("team/app:v1"))).await;
+    throttling.fault(
+        Matcher::any(),
+        Reply::status(429).retry_after(RetryAfter::Seconds(600)),
+    );
+    namespace
+        .apply("throttled", note(&throttling.reference("team/app:v1")))
+        .await;
     namespace.refused("throttled", Reason::RateLimited).await;
-    let troubled: BTreeSet<String> = ALERTS.iter().filter(|name| **name != "AffixNoLeader").map(|name| (*name).to_owned()).collect();
+    let troubled: BTreeSet<String> = ALERTS
+        .iter()
+        .filter(|name| **name != "AffixNoLeader")
+        .map(|name| (*name).to_owned())
+        .collect();
     let deadline = Instant::now() + Duration::from_mins(2);
     loop {
         scrapes.of(&both, 10).await;
@@ -144,23 +210,51 @@ async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_t
         if fired == troubled {
             break;
         }
-        assert!(fired.is_subset(&troubled) && Instant::now() < deadline, "only {fired:?} fired");
+        assert!(
+            fired.is_subset(&troubled) && Instant::now() < deadline,
+            "only {fired:?} fired"
+        );
     }
 
-    assert!(scrapes.judge(&tools).await.iter().take(healthy).all(BTreeSet::is_empty));
+    assert!(
+        scrapes
+            .judge(&tools)
+            .await
+            .iter()
+            .take(healthy)
+            .all(BTreeSet::is_empty)
+    );
 
     // Nobody leads where the only replica may not have the Lease, and where none runs, whatever the webhook does. Prometheus looks back
     // for five minutes.
     let nobody_leads = BTreeSet::from(["AffixNoLeader".to_owned()]);
     certify(90);
     controller.kill().await;
-    for name in ["signed", "noted", "ending", "absent", "refused", "throttled"] {
+    for name in [
+        "signed",
+        "noted",
+        "ending",
+        "absent",
+        "refused",
+        "throttled",
+    ] {
         namespace.delete(name).await;
     }
-    let election = ["--leader-elect", "--leader-election-namespace", &namespace.name];
-    let controller = Controller::start_in(&namespace, &election, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
+    let election = [
+        "--leader-elect",
+        "--leader-election-namespace",
+        &namespace.name,
+    ];
+    let controller = Controller::start_in(
+        &namespace,
+        &election,
+        &[("KUBECONFIG", kubeconfig.to_str().unwrap())],
+    )
+    .await;
     let mut scrapes = Scrapes::new();
-    scrapes.of(&[("controller", &controller), ("webhook", &webhook)], 8).await;
+    scrapes
+        .of(&[("controller", &controller), ("webhook", &webhook)], 8)
+        .await;
     assert_eq!(scrapes.judge(&tools).await.pop().unwrap(), nobody_leads);
     controller.kill().await;
     let mut scrapes = Scrapes::new();
@@ -171,10 +265,16 @@ async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_t
 #[test]
 fn the_page_about_metrics_lists_each_alert_and_each_has_its_rehearsal() {
     let rules = std::fs::read_to_string(RULES).unwrap();
-    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let alerts: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
     assert_eq!(alerts, ALERTS);
     let page = include_str!("../../docs/metrics.md");
     for alert in alerts {
-        assert!(page.contains(&format!("| `{alert}` |")), "{alert} is not in docs/metrics.md");
+        assert!(
+            page.contains(&format!("| `{alert}` |")),
+            "{alert} is not in docs/metrics.md"
+        );
     }
 }

@@ -29,13 +29,29 @@ impl Controller {
     /// The same with more flags.
     pub(crate) async fn start_with(namespace: &Namespace, flags: &[&str]) -> Self {
         let kubeconfig = namespace.plane.kubeconfig();
-        Self::start_in(namespace, flags, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await
+        Self::start_in(
+            namespace,
+            flags,
+            &[("KUBECONFIG", kubeconfig.to_str().unwrap())],
+        )
+        .await
     }
 
     /// The same in an environment of the test's choice.
-    pub(crate) async fn start_in(namespace: &Namespace, flags: &[&str], env: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start_in(
+        namespace: &Namespace,
+        flags: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
         let mut launch = Launching::on(namespace);
-        launch.args(&["--log-format", "text", "--metrics-addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0"]);
+        launch.args(&[
+            "--log-format",
+            "text",
+            "--metrics-addr",
+            "127.0.0.1:0",
+            "--health-addr",
+            "127.0.0.1:0",
+        ]);
         launch.flags(flags);
         launch.env(&[("RUST_LOG", "affix=debug,info")]);
         launch.env(env);
@@ -45,11 +61,28 @@ impl Controller {
     /// Starts the webhook with the certificate of a folder; also answers with the address of its webhooks.
     pub(crate) async fn start_webhook(namespace: &Namespace, certificate: &Path) -> (Self, String) {
         let folder = certificate.to_str().unwrap();
-        let mut launch = Launching::of(&["webhook", "--listen-addr", "127.0.0.1:0", "--certificate-dir", folder]);
-        launch.args(&["--log-format", "text", "--metrics-addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0"]);
+        let mut launch = Launching::of(&[
+            "webhook",
+            "--listen-addr",
+            "127.0.0.1:0",
+            "--certificate-dir",
+            folder,
+        ]);
+        launch.args(&[
+            "--log-format",
+            "text",
+            "--metrics-addr",
+            "127.0.0.1:0",
+            "--health-addr",
+            "127.0.0.1:0",
+        ]);
         launch.env(&[("KUBECONFIG", namespace.plane.kubeconfig().to_str().unwrap())]);
         let mut webhook = Self::serving(namespace, launch).await;
-        let address = webhook.process.wait_for(START, "webhooks", |log| served(log, "webhooks")).await.unwrap();
+        let address = webhook
+            .process
+            .wait_for(START, "webhooks", |log| served(log, "webhooks"))
+            .await
+            .unwrap();
         // It listens before it has a certificate to show.
         let deadline = Instant::now() + START;
         while webhook.health("/readyz").await.0 != 200 {
@@ -63,9 +96,20 @@ impl Controller {
     async fn serving(namespace: &Namespace, launching: Launching) -> Self {
         let (mut process, dir) = launching.start(&namespace.tools);
         let serving = |what: &'static str| move |log: &str| served(log, what);
-        let health = process.wait_for(START, "health address", serving("health")).await.unwrap();
-        let metrics = process.wait_for(START, "metrics address", serving("metrics")).await.unwrap();
-        Self { process, metrics, health, _dir: dir }
+        let health = process
+            .wait_for(START, "health address", serving("health"))
+            .await
+            .unwrap();
+        let metrics = process
+            .wait_for(START, "metrics address", serving("metrics"))
+            .await
+            .unwrap();
+        Self {
+            process,
+            metrics,
+            health,
+            _dir: dir,
+        }
     }
 
     /// The same by another program that is affix inside: `wrap` turns affix's arguments into that program's, and a variable that it needs.
@@ -76,23 +120,41 @@ impl Controller {
     ) -> Self {
         let kubeconfig = namespace.plane.kubeconfig();
         let mut launch = Launching::on(namespace);
-        launch.args(&["--metrics-addr", "127.0.0.1:0", "--health-addr", "127.0.0.1:0"]);
+        launch.args(&[
+            "--metrics-addr",
+            "127.0.0.1:0",
+            "--health-addr",
+            "127.0.0.1:0",
+        ]);
         launch.flags(&[]);
         let (args, (name, value)) = wrap(launch.args);
-        let mut launch = Launching { program, args, env: launch.env };
+        let mut launch = Launching {
+            program,
+            args,
+            env: launch.env,
+        };
         launch.env(&[("KUBECONFIG", kubeconfig.to_str().unwrap()), (name, &value)]);
         Self::serving(namespace, launch).await
     }
 
     /// Starts the operator as a cluster does, with nothing said about its log but these flags and variables; it serves nothing.
-    pub(crate) async fn start_logging(namespace: &Namespace, flags: &[&str], env: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start_logging(
+        namespace: &Namespace,
+        flags: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
         let mut launch = Launching::on(namespace);
         launch.args(&["--metrics-addr", "0", "--health-addr", "0"]);
         launch.flags(flags);
         launch.env(&[("KUBECONFIG", namespace.plane.kubeconfig().to_str().unwrap())]);
         launch.env(env);
         let (process, dir) = launch.start(&namespace.tools);
-        Self { process, metrics: String::new(), health: String::new(), _dir: dir }
+        Self {
+            process,
+            metrics: String::new(),
+            health: String::new(),
+            _dir: dir,
+        }
     }
 
     /// Everything it has logged.
@@ -122,7 +184,10 @@ impl Controller {
 
     /// Waits until its log has this text.
     pub(crate) async fn says(&mut self, text: &'static str) {
-        self.process.wait_for(PATIENCE, text, |log| log.contains(text).then_some(())).await.unwrap();
+        self.process
+            .wait_for(PATIENCE, text, |log| log.contains(text).then_some(()))
+            .await
+            .unwrap();
     }
 
     /// Asks it to end (SIGTERM); answers with its exit status and all that it has logged. One that takes 20 s is killed, and its status is
@@ -152,18 +217,33 @@ struct Launching {
 
 impl Launching {
     fn on(namespace: &Namespace) -> Self {
-        Self::of(&["controller", "--allow-loopback", "--watch-namespaces", &namespace.name])
+        Self::of(&[
+            "controller",
+            "--allow-loopback",
+            "--watch-namespaces",
+            &namespace.name,
+        ])
     }
 
     fn of(args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self { program: env!("CARGO_BIN_EXE_affix").into(), args, env: Vec::new() }
+        Self {
+            program: env!("CARGO_BIN_EXE_affix").into(),
+            args,
+            env: Vec::new(),
+        }
     }
 
     fn start(self, tools: &Tools) -> (Process, TempDir) {
-        let dir = tempfile::Builder::new().prefix("affix-controller-").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("affix-controller-")
+            .tempdir()
+            .unwrap();
         let launch = Launch::new("affix", self.program, dir.path().join("log")).args(self.args);
-        let launch = self.env.into_iter().fold(launch, |launch, (name, value)| launch.env(name, value));
+        let launch = self
+            .env
+            .into_iter()
+            .fold(launch, |launch, (name, value)| launch.env(name, value));
         (launch.orphans_folder(dir.path()).start(tools).unwrap(), dir)
     }
 
@@ -180,7 +260,10 @@ impl Launching {
     }
 
     fn env(&mut self, env: &[(&str, &str)]) {
-        self.env.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self.env.extend(
+            env.iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
     }
 }
 
@@ -189,7 +272,9 @@ impl Drop for Controller {
         if std::thread::panicking() {
             let log = self.process.log().unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            let tail = lines.get(lines.len().saturating_sub(80)..).unwrap_or_default();
+            let tail = lines
+                .get(lines.len().saturating_sub(80)..)
+                .unwrap_or_default();
             println!("the end of the operator's log:\n{}", tail.join("\n"));
         }
     }
@@ -216,7 +301,10 @@ impl Memory {
 
     fn read(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 }
@@ -228,7 +316,9 @@ async fn get(url: &str) -> (u16, String) {
 
 /// The address in the line `serving <what> address=127.0.0.1:4123`.
 fn served(log: &str, what: &str) -> Option<String> {
-    let line = log.lines().find(|line| line.contains(&format!("serving {what}")))?;
+    let line = log
+        .lines()
+        .find(|line| line.contains(&format!("serving {what}")))?;
     let (_, rest) = line.split_once("address=")?;
     Some(rest.split_whitespace().next()?.to_owned())
 }

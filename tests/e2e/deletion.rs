@@ -14,15 +14,21 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::controller::Controller;
-use crate::images::{SIGNATURE, attached, attachment, host, listed, manifests, mark, note, push, registries, scriptable, with};
+use crate::images::{
+    SIGNATURE, attached, attachment, host, listed, manifests, mark, note, push, registries,
+    scriptable, with,
+};
 use crate::namespace::{Namespace, PATIENCE, is_ready, says};
 
 const FINALIZER: &str = "affix.dev/finalizer";
 
 /// The image's manifests that can be targets.
 fn subjects(image: &Pushed) -> Vec<String> {
-    let platforms = ["linux/amd64", "linux/arm64"].map(|platform| image.digest_of(platform).unwrap().to_owned());
-    std::iter::once(image.digest().to_owned()).chain(platforms).collect()
+    let platforms = ["linux/amd64", "linux/arm64"]
+        .map(|platform| image.digest_of(platform).unwrap().to_owned());
+    std::iter::once(image.digest().to_owned())
+        .chain(platforms)
+        .collect()
 }
 
 /// The attachments on all of the image's manifests.
@@ -52,7 +58,10 @@ async fn what_the_resource_made_goes_with_it_and_what_others_made_stays() {
         namespace.ready(&made).await;
         assert_eq!(namespace.get(&made).await.finalizers(), [FINALIZER]);
         assert!(namespace.get(&retain).await.finalizers().is_empty());
-        assert_eq!(all_attached(registry, &image).await.len(), foreign.len() + 3);
+        assert_eq!(
+            all_attached(registry, &image).await.len(),
+            foreign.len() + 3
+        );
 
         namespace.delete(&made).await;
         assert_eq!(all_attached(registry, &image).await, foreign);
@@ -61,9 +70,17 @@ async fn what_the_resource_made_goes_with_it_and_what_others_made_stays() {
         assert_eq!(all_attached(registry, &image).await, foreign);
 
         // What was there is adopted, and so is nobody's to remove.
-        namespace.apply(&retain, delete(mark(&image.pinned()))).await;
+        namespace
+            .apply(&retain, delete(mark(&image.pinned())))
+            .await;
         let adopted = namespace.ready(&retain).await;
-        assert!(adopted.targets.iter().filter(|row| row.attachment.is_some()).all(|row| row.origin == Some(Origin::Adopted)));
+        assert!(
+            adopted
+                .targets
+                .iter()
+                .filter(|row| row.attachment.is_some())
+                .all(|row| row.origin == Some(Origin::Adopted))
+        );
         namespace.delete(&retain).await;
         assert_eq!(all_attached(registry, &image).await, foreign);
     }
@@ -84,11 +101,23 @@ async fn the_finalizer_is_there_before_the_first_push_and_goes_with_the_policy()
     hold.release();
     namespace.ready("app").await;
 
-    namespace.apply("app", with(note(&reference), json!({"deletionPolicy": "Retain"}))).await;
-    namespace.wait("app", "without the finalizer", |object| object.finalizers().is_empty()).await;
+    namespace
+        .apply(
+            "app",
+            with(note(&reference), json!({"deletionPolicy": "Retain"})),
+        )
+        .await;
+    namespace
+        .wait("app", "without the finalizer", |object| {
+            object.finalizers().is_empty()
+        })
+        .await;
     namespace.ready("app").await;
     namespace.delete("app").await;
-    assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 1);
+    assert_eq!(
+        registry.store().referrers("team/app", &image.digest).len(),
+        1
+    );
     namespace.check_rules().await;
 }
 
@@ -99,18 +128,38 @@ async fn what_is_on_images_that_the_tag_has_left_goes_too() {
     for (nth, registry) in scriptable().await.iter().enumerate() {
         let name = format!("app-{nth}");
         let old = host(registry, "v1");
-        namespace.apply(&name, delete(with(note(&registry.reference("team/app:v1")), json!({"interval": "1s"})))).await;
+        namespace
+            .apply(
+                &name,
+                delete(with(
+                    note(&registry.reference("team/app:v1")),
+                    json!({"interval": "1s"}),
+                )),
+            )
+            .await;
         namespace.ready(&name).await;
-        let new = registry.image("team/app", "v1").seed("rebuilt").platforms(["linux/amd64"]).push();
+        let new = registry
+            .image("team/app", "v1")
+            .seed("rebuilt")
+            .platforms(["linux/amd64"])
+            .push();
         let is_on = |object: &ImageAttachment| {
             is_ready(object)
-                && object.status.as_ref().and_then(|status| status.image.as_ref()).is_some_and(|seen| seen.digest == new.digest)
+                && object
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.image.as_ref())
+                    .is_some_and(|seen| seen.digest == new.digest)
         };
         namespace.wait(&name, "on the new digest", is_on).await;
         assert_eq!(listed(registry, &old.digest).len(), 1);
         namespace.delete(&name).await;
         for subject in manifests(&old).into_iter().chain(manifests(&new)) {
-            assert!(listed(registry, subject).is_empty(), "{}", registry.transcript());
+            assert!(
+                listed(registry, subject).is_empty(),
+                "{}",
+                registry.transcript()
+            );
         }
     }
 }
@@ -126,7 +175,13 @@ async fn another_resource_of_the_namespace_that_wants_it_becomes_its_maker() {
         let made = namespace.ready(&first).await;
         namespace.apply(&heir, delete(note(&image.pinned()))).await;
         let adopted = namespace.ready(&heir).await;
-        assert!(adopted.targets.iter().filter(|row| row.attachment.is_some()).all(|row| row.origin == Some(Origin::Adopted)));
+        assert!(
+            adopted
+                .targets
+                .iter()
+                .filter(|row| row.attachment.is_some())
+                .all(|row| row.origin == Some(Origin::Adopted))
+        );
 
         namespace.delete(&first).await;
         // Before the finalizer was released: there is nothing to wait for.
@@ -152,7 +207,12 @@ async fn a_resource_that_is_given_a_new_name_keeps_what_it_made() {
         let before = namespace.ready(&old).await;
         // As GitOps tools do it: the new one is applied, and what is in Git no more is pruned at once. It is suspended, so that only
         // its spec can tell that it wants the same.
-        namespace.apply(&new, delete(with(note(&image.tagged()), json!({"suspend": true})))).await;
+        namespace
+            .apply(
+                &new,
+                delete(with(note(&image.tagged()), json!({"suspend": true}))),
+            )
+            .await;
         namespace.delete(&old).await;
         assert_eq!(all_attached(registry, &image).await.len(), 3);
         namespace.apply(&new, delete(note(&image.tagged()))).await;
@@ -167,12 +227,18 @@ async fn a_resource_that_is_given_a_new_name_keeps_what_it_made() {
 
 #[tokio::test]
 async fn what_a_resource_elsewhere_has_in_its_status_stays() {
-    let (here, elsewhere) = (Namespace::new("here").await, Namespace::new("elsewhere").await);
+    let (here, elsewhere) = (
+        Namespace::new("here").await,
+        Namespace::new("elsewhere").await,
+    );
     let registry = HostileRegistry::start().await.unwrap();
     let image = host(&registry, "v1");
     let reference = registry.reference(&image.name());
     // Each has an operator of its own, which does not watch the other's namespace.
-    let (_one, _other) = (Controller::start(&here).await, Controller::start(&elsewhere).await);
+    let (_one, _other) = (
+        Controller::start(&here).await,
+        Controller::start(&elsewhere).await,
+    );
     here.apply("app", delete(note(&reference))).await;
     here.ready("app").await;
     elsewhere.apply("app", note(&reference)).await;
@@ -180,15 +246,30 @@ async fn what_a_resource_elsewhere_has_in_its_status_stays() {
 
     // A changed spec keeps it too, and remembers it.
     let changed = json!({"artifact": {"artifactType": SIGNATURE, "annotations": {"demo.affix.dev/note": "changed"}}});
-    here.apply("app", delete(with(note(&reference), changed))).await;
+    here.apply("app", delete(with(note(&reference), changed)))
+        .await;
     let status = here.ready("app").await;
     assert_eq!(status.leftovers.len(), 3, "{status:#?}");
-    assert!(status.leftovers.iter().all(|left| left.reason.as_deref() == Some("StillInUse")), "{status:#?}");
-    assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 2);
+    assert!(
+        status
+            .leftovers
+            .iter()
+            .all(|left| left.reason.as_deref() == Some("StillInUse")),
+        "{status:#?}"
+    );
+    assert_eq!(
+        registry.store().referrers("team/app", &image.digest).len(),
+        2
+    );
 
     here.delete("app").await;
     let theirs = elsewhere.status("app").await;
-    let left: Vec<String> = registry.store().referrers("team/app", &image.digest).into_iter().map(|manifest| manifest.digest).collect();
+    let left: Vec<String> = registry
+        .store()
+        .referrers("team/app", &image.digest)
+        .into_iter()
+        .map(|manifest| manifest.digest)
+        .collect();
     assert_eq!(left, [attachment(&theirs.targets, &image.digest)]);
     here.check_rules().await;
 }
@@ -206,12 +287,20 @@ async fn a_changed_spec_leaves_to_another_resource_what_that_one_wants() {
         namespace.apply(&second, note(&reference)).await;
         namespace.ready(&second).await;
         let changed = json!({"artifact": {"artifactType": SIGNATURE, "annotations": {"demo.affix.dev/note": "changed"}}});
-        namespace.apply(&first, with(note(&reference), changed)).await;
+        namespace
+            .apply(&first, with(note(&reference), changed))
+            .await;
         let changed = namespace.ready(&first).await;
         assert!(changed.leftovers.is_empty(), "{changed:#?}");
         assert_eq!(namespace.status(&second).await.targets, made.targets);
         assert_eq!(listed(registry, &image.digest).len(), 2);
-        assert!(registry.requests_that(&Matcher::on(Op::ManifestDelete)).is_empty(), "{}", registry.transcript());
+        assert!(
+            registry
+                .requests_that(&Matcher::on(Op::ManifestDelete))
+                .is_empty(),
+            "{}",
+            registry.transcript()
+        );
     }
     namespace.check_rules().await;
 }
@@ -225,16 +314,28 @@ async fn suspended_it_goes_and_what_it_made_stays() {
     let _controller = Controller::start(&namespace).await;
     namespace.apply("app", delete(note(&reference))).await;
     namespace.ready("app").await;
-    namespace.apply("app", delete(with(note(&reference), json!({"suspend": true})))).await;
+    namespace
+        .apply(
+            "app",
+            delete(with(note(&reference), json!({"suspend": true}))),
+        )
+        .await;
     namespace.refused("app", Reason::Suspended).await;
     namespace.delete("app").await;
     let (kind, told) = namespace.event("app", Reason::RemovalAbandoned).await;
-    assert!(kind == "Normal" && told.contains("spec.suspend"), "{kind} {told}");
-    assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 1);
+    assert!(
+        kind == "Normal" && told.contains("spec.suspend"),
+        "{kind} {told}"
+    );
+    assert_eq!(
+        registry.store().referrers("team/app", &image.digest).len(),
+        1
+    );
 }
 
 #[tokio::test]
-async fn a_registry_that_is_gone_and_a_secret_that_is_gone_hold_nothing_for_longer_than_the_timeout() {
+async fn a_registry_that_is_gone_and_a_secret_that_is_gone_hold_nothing_for_longer_than_the_timeout()
+ {
     let namespace = Namespace::new("given-up").await;
     let registries = scriptable().await;
     let _controller = Controller::start_with(&namespace, &["--deletion-timeout", "8s"]).await;
@@ -243,26 +344,47 @@ async fn a_registry_that_is_gone_and_a_secret_that_is_gone_hold_nothing_for_long
         let image = host(registry, "v1");
         let reference = registry.reference(&image.name());
         let (gone, login) = (format!("registry-{nth}"), format!("secret-{nth}"));
-        namespace.login(&login, &registry.host(), "alice", "secret").await;
+        namespace
+            .login(&login, &registry.host(), "alice", "secret")
+            .await;
         namespace.apply(&gone, delete(note(&reference))).await;
-        let secured = with(mark(&format!("{reference}@{}", image.digest)), json!({"secretRef": {"name": login}}));
+        let secured = with(
+            mark(&format!("{reference}@{}", image.digest)),
+            json!({"secretRef": {"name": login}}),
+        );
         namespace.apply(&login, delete(secured)).await;
         namespace.ready(&gone).await;
         namespace.ready(&login).await;
-        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(namespace.client.clone(), &namespace.name);
-        secrets.delete(&login, &DeleteParams::default()).await.unwrap();
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> =
+            Api::namespaced(namespace.client.clone(), &namespace.name);
+        secrets
+            .delete(&login, &DeleteParams::default())
+            .await
+            .unwrap();
         registry.fault(Matcher::any(), Fault::status(503));
         names.extend([(gone, "RegistryUnavailable"), (login, "SecretNotFound")]);
     }
     for (name, _) in &names {
-        namespace.attachments().delete(name, &DeleteParams::default()).await.unwrap();
-        let held = namespace.attachments().get_opt(name).await.unwrap().unwrap_or_else(|| panic!("{name} did not wait"));
+        namespace
+            .attachments()
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
+        let held = namespace
+            .attachments()
+            .get_opt(name)
+            .await
+            .unwrap()
+            .unwrap_or_else(|| panic!("{name} did not wait"));
         assert_eq!(held.finalizers(), [FINALIZER]);
     }
     for (name, said) in &names {
         namespace.gone(name).await;
         let (kind, told) = namespace.event(name, Reason::RemovalAbandoned).await;
-        assert!(kind == "Warning" && told.contains(said) && told.contains("given up after 8 s"), "{kind} {told}");
+        assert!(
+            kind == "Warning" && told.contains(said) && told.contains("given up after 8 s"),
+            "{kind} {told}"
+        );
     }
 }
 
@@ -273,21 +395,38 @@ async fn a_removal_that_fails_is_tried_again_and_status_says_why_it_waits() {
         let name = format!("app-{nth}");
         let image = host(registry, "v1");
         let controller = Controller::start(&namespace).await;
-        namespace.apply(&name, delete(note(&registry.reference(&image.name())))).await;
+        namespace
+            .apply(&name, delete(note(&registry.reference(&image.name()))))
+            .await;
         namespace.ready(&name).await;
         let fault = registry.fault(Matcher::writes(), Fault::status(403));
-        namespace.attachments().delete(&name, &DeleteParams::default()).await.unwrap();
+        namespace
+            .attachments()
+            .delete(&name, &DeleteParams::default())
+            .await
+            .unwrap();
         let is_waiting = |object: &ImageAttachment| {
-            object.status.as_ref().is_some_and(|status| says(status, ConditionType::Ready).contains("to be removed before it goes"))
+            object.status.as_ref().is_some_and(|status| {
+                says(status, ConditionType::Ready).contains("to be removed before it goes")
+            })
         };
         let waiting = namespace.wait(&name, "refused", is_waiting).await;
-        assert_eq!(crate::namespace::ready(&waiting).map(|(status, _)| status), Some("False"));
+        assert_eq!(
+            crate::namespace::ready(&waiting).map(|(status, _)| status),
+            Some("False")
+        );
         // The operator ends in the middle, and the next one goes on.
         controller.kill().await;
         fault.lift();
         let _controller = Controller::start(&namespace).await;
         namespace.gone(&name).await;
-        assert!(listed(registry, &image.digest).is_empty() && registry.store().referrers("team/app", &image.digest).is_empty());
+        assert!(
+            listed(registry, &image.digest).is_empty()
+                && registry
+                    .store()
+                    .referrers("team/app", &image.digest)
+                    .is_empty()
+        );
     }
 }
 
@@ -302,31 +441,71 @@ async fn a_namespace_that_ends_ends_with_all_that_is_in_it() {
     let mut images = Vec::new();
     for (nth, (registry, _)) in registries.iter().enumerate() {
         let image = push(registry, "team/app", "v1").await;
-        namespace.apply(&format!("app-{nth}"), delete(note(&image.tagged()))).await;
-        namespace.apply(&format!("twin-{nth}"), delete(note(&image.tagged()))).await;
+        namespace
+            .apply(&format!("app-{nth}"), delete(note(&image.tagged())))
+            .await;
+        namespace
+            .apply(&format!("twin-{nth}"), delete(note(&image.tagged())))
+            .await;
         images.push(image);
     }
-    namespace.login("login", &gone.host(), "alice", "secret").await;
-    namespace.apply("unreachable", delete(note(&gone.reference(&unreachable.name())))).await;
-    let secured =
-        with(mark(&format!("{}@{}", gone.reference(&unreachable.name()), unreachable.digest)), json!({"secretRef": {"name": "login"}}));
+    namespace
+        .login("login", &gone.host(), "alice", "secret")
+        .await;
+    namespace
+        .apply(
+            "unreachable",
+            delete(note(&gone.reference(&unreachable.name()))),
+        )
+        .await;
+    let secured = with(
+        mark(&format!(
+            "{}@{}",
+            gone.reference(&unreachable.name()),
+            unreachable.digest
+        )),
+        json!({"secretRef": {"name": "login"}}),
+    );
     namespace.apply("secured", delete(secured)).await;
-    for name in ["app-0", "twin-0", "app-1", "twin-1", "unreachable", "secured"] {
+    for name in [
+        "app-0",
+        "twin-0",
+        "app-1",
+        "twin-1",
+        "unreachable",
+        "secured",
+    ] {
         namespace.ready(name).await;
     }
     gone.fault(Matcher::any(), Fault::status(503));
 
     // The real controller of namespaces deletes what is in one in an order of its own: the Secret goes at once.
-    let mut manager = ControllerManager::start(&Tools::with(&[Tool::ControllerManager]).await.unwrap(), namespace.plane).await.unwrap();
+    let mut manager = ControllerManager::start(
+        &Tools::with(&[Tool::ControllerManager]).await.unwrap(),
+        namespace.plane,
+    )
+    .await
+    .unwrap();
     let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(namespace.client.clone());
-    api.delete(&namespace.name, &DeleteParams::default()).await.unwrap();
+    api.delete(&namespace.name, &DeleteParams::default())
+        .await
+        .unwrap();
     let deadline = Instant::now() + 4 * PATIENCE;
     while let Some(object) = api.get_opt(&namespace.name).await.unwrap() {
-        assert!(Instant::now() < deadline, "{:#?}\n{}", object.status, controller.log());
+        assert!(
+            Instant::now() < deadline,
+            "{:#?}\n{}",
+            object.status,
+            controller.log()
+        );
         sleep(Duration::from_millis(100)).await;
     }
     for ((registry, _), image) in registries.iter().zip(&images) {
-        assert!(all_attached(registry, image).await.is_empty(), "{}", controller.log());
+        assert!(
+            all_attached(registry, image).await.is_empty(),
+            "{}",
+            controller.log()
+        );
     }
     manager.stop().await.unwrap();
 }
@@ -345,11 +524,18 @@ async fn marks_of_moves_go_with_the_resource() {
         namespace.apply(&name, spec).await;
         namespace.ready(&name).await;
         let new = Index::new().image(Image::new("linux/amd64", "r1r1"));
-        new.push(&registry.raw().unwrap(), "team/app", "v1").await.unwrap();
+        new.push(&registry.raw().unwrap(), "team/app", "v1")
+            .await
+            .unwrap();
         namespace
             .wait(&name, "done with the move", |object| {
                 is_ready(object)
-                    && object.status.as_ref().is_some_and(|status| status.superseded.iter().any(|left| left.state == TargetState::Attached))
+                    && object.status.as_ref().is_some_and(|status| {
+                        status
+                            .superseded
+                            .iter()
+                            .any(|left| left.state == TargetState::Attached)
+                    })
             })
             .await;
         assert_eq!(all_attached(registry, &old).await.len(), 3);

@@ -40,35 +40,65 @@ async fn backlog(namespace: &Namespace, images: &[String]) {
 }
 
 #[tokio::test]
-async fn a_new_and_a_changed_resource_are_ready_although_two_thousand_are_due_and_none_of_those_gets_on() {
+async fn a_new_and_a_changed_resource_are_ready_although_two_thousand_are_due_and_none_of_those_gets_on()
+ {
     let namespace = Namespace::new("fair").await;
     let registries = scriptable().await;
     // The same registry for what is stuck and what is not: what is stuck is a repository.
     let stuck = Matcher::any().repository("team/stuck");
-    backlog(&namespace, &registries.each_ref().map(|registry| registry.reference("team/stuck:v1"))).await;
-    let holds = registries.each_ref().map(|registry| registry.hold(Stage::Before, stuck.clone()));
+    backlog(
+        &namespace,
+        &registries
+            .each_ref()
+            .map(|registry| registry.reference("team/stuck:v1")),
+    )
+    .await;
+    let holds = registries
+        .each_ref()
+        .map(|registry| registry.hold(Stage::Before, stuck.clone()));
     let controller = Controller::start(&namespace).await;
     for (nth, registry) in registries.iter().enumerate() {
         // Until the stuck ones have every place that routine work may have at this registry, or in the process.
         registry.wait_for(&stuck, 8, PATIENCE).await.unwrap();
         let image = registry.reference(&host(registry, "v1").name());
-        let at_once = || registry.requests_that(&stuck).iter().filter(|request| request.outcome == Outcome::Open).count();
+        let at_once = || {
+            registry
+                .requests_that(&stuck)
+                .iter()
+                .filter(|request| request.outcome == Outcome::Open)
+                .count()
+        };
 
         let began = Instant::now();
         let name = format!("new-{nth}");
         namespace.apply(&name, note(&image)).await;
         namespace.ready(&name).await;
         let new = began.elapsed();
-        assert!(at_once() <= 24, "{} of the stuck ones have a place: more than three quarters of 32", at_once());
+        assert!(
+            at_once() <= 24,
+            "{} of the stuck ones have a place: more than three quarters of 32",
+            at_once()
+        );
         // One of those that wait in the line.
         let began = Instant::now();
         let changed = format!("due-{}", MANY - 1 - nth);
-        namespace.apply(&changed, with(note(&image), json!({"interval": "7m"}))).await;
+        namespace
+            .apply(&changed, with(note(&image), json!({"interval": "7m"})))
+            .await;
         namespace.ready(&changed).await;
-        println!("with {MANY} resources due at once, a new one was Ready after {new:?}, a changed one after {:?}", began.elapsed());
+        println!(
+            "with {MANY} resources due at once, a new one was Ready after {new:?}, a changed one after {:?}",
+            began.elapsed()
+        );
     }
     let waiting = controller.metrics().await;
-    let depth = waiting.lines().find(|line| line.starts_with("workqueue_depth{")).and_then(|line| line.rsplit(' ').next()?.parse().ok());
-    assert!(depth.is_some_and(|depth: usize| depth > MANY / 2), "the backlog was gone: {depth:?}");
+    let depth = waiting
+        .lines()
+        .find(|line| line.starts_with("workqueue_depth{"))
+        .and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    assert!(
+        depth.is_some_and(|depth: usize| depth > MANY / 2),
+        "the backlog was gone: {depth:?}"
+    );
     drop(holds);
 }

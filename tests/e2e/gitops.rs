@@ -15,30 +15,54 @@ use crate::images::{host, mark, note, with};
 use crate::marks::conflict;
 use crate::namespace::Namespace;
 
-const ARGO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/argocd/affix.dev/ImageAttachment");
+const ARGO: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/config/argocd/affix.dev/ImageAttachment"
+);
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples");
 
 /// What a script of Argo CD's returns for each of the objects.
 async fn lua(tools: &Tools, script: &str, objects: &[Value]) -> Vec<Value> {
     let run = Run::new(tools.path(Tool::Lua).unwrap()).args([format!("{ARGO}/{script}")]);
-    let results = run.input(serde_json::to_vec(objects).unwrap()).output().await.unwrap().json().unwrap();
+    let results = run
+        .input(serde_json::to_vec(objects).unwrap())
+        .output()
+        .await
+        .unwrap()
+        .json()
+        .unwrap();
     results.as_array().unwrap().clone()
 }
 
 async fn kstatus(tools: &Tools, objects: &[Value]) -> Vec<Value> {
     let run = Run::new(tools.path(Tool::Kstatus).unwrap());
-    let results = run.input(serde_json::to_vec(objects).unwrap()).output().await.unwrap().json().unwrap();
+    let results = run
+        .input(serde_json::to_vec(objects).unwrap())
+        .output()
+        .await
+        .unwrap()
+        .json()
+        .unwrap();
     results.as_array().unwrap().clone()
 }
 
 fn yaml(path: &Path) -> Value {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text =
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// As the API server has it, as JSON.
 async fn dump(namespace: &Namespace, name: &str) -> Value {
-    let args = ["get", "imageattachment", name, "--namespace", &namespace.name, "-o", "json"];
+    let args = [
+        "get",
+        "imageattachment",
+        name,
+        "--namespace",
+        &namespace.name,
+        "-o",
+        "json",
+    ];
     namespace.plane.kubectl(args).await.unwrap().json().unwrap()
 }
 
@@ -53,14 +77,33 @@ async fn argo_cd_and_kstatus_think_the_same_of_resources_as_the_api_server_has_t
     hanging.fault(Matcher::any(), Fault::Hang);
     let controller = Controller::start(&namespace).await;
     namespace.apply("healthy", note(&image)).await;
-    namespace.apply("suspended", with(note(&image), json!({"suspend": true}))).await;
-    namespace.apply("planned", with(note(&image), json!({"dryRun": true}))).await;
-    namespace.apply("degraded", with(note(&image), json!({"targets": {"platforms": ["linux/s390x"]}}))).await;
-    namespace.apply("retried", note(&registry.reference("team/app:absent"))).await;
+    namespace
+        .apply("suspended", with(note(&image), json!({"suspend": true})))
+        .await;
+    namespace
+        .apply("planned", with(note(&image), json!({"dryRun": true})))
+        .await;
+    namespace
+        .apply(
+            "degraded",
+            with(
+                note(&image),
+                json!({"targets": {"platforms": ["linux/s390x"]}}),
+            ),
+        )
+        .await;
+    namespace
+        .apply("retried", note(&registry.reference("team/app:absent")))
+        .await;
     namespace.ready("healthy").await;
     // Somebody else's mark is the newest.
     let marked = host(&registry, "v2").pinned();
-    let dated = |date: &str| with(mark(&registry.reference(&marked)), json!({"endOfLife": {"date": date}}));
+    let dated = |date: &str| {
+        with(
+            mark(&registry.reference(&marked)),
+            json!({"endOfLife": {"date": date}}),
+        )
+    };
     namespace.apply("conflicting", dated("2027-01-01")).await;
     namespace.ready("conflicting").await;
     namespace.apply("newer", dated("2028-01-01")).await;
@@ -75,11 +118,15 @@ async fn argo_cd_and_kstatus_think_the_same_of_resources_as_the_api_server_has_t
         namespace.refused(name, reason).await;
     }
     // Looked at for the first time, and again for a spec that status does not speak of yet.
-    namespace.apply("new", note(&hanging.reference("team/app:v1"))).await;
+    namespace
+        .apply("new", note(&hanging.reference("team/app:v1")))
+        .await;
     namespace.apply("changed", note(&image)).await;
     namespace.ready("changed").await;
     drop(controller);
-    namespace.apply("changed", with(note(&image), json!({"interval": "7m"}))).await;
+    namespace
+        .apply("changed", with(note(&image), json!({"interval": "7m"})))
+        .await;
 
     let expected = [
         ("new", "Progressing", "InProgress"),
@@ -96,13 +143,25 @@ async fn argo_cd_and_kstatus_think_the_same_of_resources_as_the_api_server_has_t
     for (name, ..) in expected {
         objects.push(dump(&namespace, name).await);
     }
-    let (health, status) = (lua(&tools, "health.lua", &objects).await, kstatus(&tools, &objects).await);
-    for (((name, healthy, current), health), status) in expected.into_iter().zip(&health).zip(&status) {
-        assert_eq!((health["status"].as_str(), status["status"].as_str()), (Some(healthy), Some(current)), "{name}: {health} {status}");
+    let (health, status) = (
+        lua(&tools, "health.lua", &objects).await,
+        kstatus(&tools, &objects).await,
+    );
+    for (((name, healthy, current), health), status) in
+        expected.into_iter().zip(&health).zip(&status)
+    {
+        assert_eq!(
+            (health["status"].as_str(), status["status"].as_str()),
+            (Some(healthy), Some(current)),
+            "{name}: {health} {status}"
+        );
     }
     // The message is the condition's, with its reason.
     let failing = health[4]["message"].as_str().unwrap();
-    assert!(failing.starts_with("NoMatchingPlatform: ") && failing.contains("linux/s390x"), "{failing}");
+    assert!(
+        failing.starts_with("NoMatchingPlatform: ") && failing.contains("linux/s390x"),
+        "{failing}"
+    );
 }
 
 #[tokio::test]
@@ -119,14 +178,34 @@ async fn the_actions_of_argo_cd_suspend_resume_and_reconcile() {
     // Argo CD sends what a script changed as a merge patch.
     let act = async |action: &str| {
         let object = dump(&namespace, "acted-on").await;
-        let offered = lua(&tools, "actions/discovery.lua", std::slice::from_ref(&object)).await.remove(0);
-        assert_eq!(offered[action]["disabled"], json!(false), "{action} of {offered}");
-        let changed = lua(&tools, &format!("actions/{action}/action.lua"), std::slice::from_ref(&object)).await.remove(0);
+        let offered = lua(
+            &tools,
+            "actions/discovery.lua",
+            std::slice::from_ref(&object),
+        )
+        .await
+        .remove(0);
+        assert_eq!(
+            offered[action]["disabled"],
+            json!(false),
+            "{action} of {offered}"
+        );
+        let changed = lua(
+            &tools,
+            &format!("actions/{action}/action.lua"),
+            std::slice::from_ref(&object),
+        )
+        .await
+        .remove(0);
         let patch = json!({
             "metadata": {"annotations": changed["metadata"]["annotations"]},
             "spec": {"suspend": changed["spec"]["suspend"]},
         });
-        namespace.attachments().patch("acted-on", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        namespace
+            .attachments()
+            .patch("acted-on", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
     };
     act("suspend").await;
     namespace.refused("acted-on", Reason::Suspended).await;
@@ -134,7 +213,12 @@ async fn the_actions_of_argo_cd_suspend_resume_and_reconcile() {
     namespace.ready("acted-on").await;
     act("reconcile").await;
     let handled = namespace.wait("acted-on", "reconciled", |object| {
-        object.status.as_ref().is_some_and(|status| status.last_handled_reconcile_at.as_ref().is_some_and(|at| at.ends_with('Z')))
+        object.status.as_ref().is_some_and(|status| {
+            status
+                .last_handled_reconcile_at
+                .as_ref()
+                .is_some_and(|at| at.ends_with('Z'))
+        })
     });
     handled.await;
     namespace.check_rules().await;
@@ -148,23 +232,49 @@ async fn the_test_data_of_argo_cds_scripts_holds() {
     let tests = yaml(&folder.join("health_test.yaml"));
     for test in tests["tests"].as_array().unwrap() {
         let object = yaml(&folder.join(test["inputPath"].as_str().unwrap()));
-        assert_eq!(lua(&tools, "health.lua", &[object]).await, [test["healthStatus"].clone()], "{test}");
+        assert_eq!(
+            lua(&tools, "health.lua", &[object]).await,
+            [test["healthStatus"].clone()],
+            "{test}"
+        );
     }
     let tests = yaml(&folder.join("actions/action_test.yaml"));
     for test in tests["discoveryTests"].as_array().unwrap() {
-        let object = yaml(&folder.join("actions").join(test["inputPath"].as_str().unwrap()));
-        let offered = lua(&tools, "actions/discovery.lua", &[object]).await.remove(0);
-        let offered: BTreeMap<&str, &Value> = offered.as_object().unwrap().iter().map(|(name, how)| (&**name, &how["disabled"])).collect();
+        let object = yaml(
+            &folder
+                .join("actions")
+                .join(test["inputPath"].as_str().unwrap()),
+        );
+        let offered = lua(&tools, "actions/discovery.lua", &[object])
+            .await
+            .remove(0);
+        let offered: BTreeMap<&str, &Value> = offered
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, how)| (&**name, &how["disabled"]))
+            .collect();
         let expected = test["result"].as_array().unwrap().iter();
-        assert_eq!(offered, expected.map(|action| (action["name"].as_str().unwrap(), &action["disabled"])).collect(), "{test}");
+        assert_eq!(
+            offered,
+            expected
+                .map(|action| (action["name"].as_str().unwrap(), &action["disabled"]))
+                .collect(),
+            "{test}"
+        );
     }
     for test in tests["actionTests"].as_array().unwrap() {
         let of = |path: &str| yaml(&folder.join("actions").join(test[path].as_str().unwrap()));
         let script = format!("actions/{}/action.lua", test["action"].as_str().unwrap());
-        let (mut changed, mut expected) = (lua(&tools, &script, &[of("inputPath")]).await.remove(0), of("expectedOutputPath"));
+        let (mut changed, mut expected) = (
+            lua(&tools, &script, &[of("inputPath")]).await.remove(0),
+            of("expectedOutputPath"),
+        );
         // The time of an action is no part of the test.
         for object in [&mut changed, &mut expected] {
-            if let Some(at) = object.pointer_mut("/metadata/annotations/reconcile.fluxcd.io~1requestedAt") {
+            if let Some(at) =
+                object.pointer_mut("/metadata/annotations/reconcile.fluxcd.io~1requestedAt")
+            {
                 *at = json!("now");
             }
         }
@@ -174,7 +284,10 @@ async fn the_test_data_of_argo_cds_scripts_holds() {
 
 /// Kinds of spec that no sample has.
 const KINDS: [(&str, &str); 3] = [
-    ("notation.yaml", "signature: {notation: {keySecretRef: {name: key}, expiry: 8760h}}"),
+    (
+        "notation.yaml",
+        "signature: {notation: {keySecretRef: {name: key}, expiry: 8760h}}",
+    ),
     (
         "files.yaml",
         "artifact: {artifactType: application/vnd.demo, annotations: {com.example.a: b}, \
@@ -194,15 +307,23 @@ const KINDS: [(&str, &str); 3] = [
 /// `affix pin` does.
 fn samples(suffix: &str) -> Vec<(String, String)> {
     let digest = format!("sha256:{}", "a".repeat(64));
-    let mut files: Vec<_> = std::fs::read_dir(SAMPLES).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(SAMPLES)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     let read = |path: &std::path::PathBuf| {
         let text = std::fs::read_to_string(path).unwrap();
         let needs_digest = !text.contains("whenSuperseded") && !text.contains("sha256:");
-        let text = if needs_digest { text.replace("team/app:v1", &format!("team/app:v1@{digest}")) } else { text };
+        let text = if needs_digest {
+            text.replace("team/app:v1", &format!("team/app:v1@{digest}"))
+        } else {
+            text
+        };
         (
             path.file_name().unwrap().to_str().unwrap().to_owned(),
-            text.replace("\n  name: ", &format!("\n  name: {suffix}-")).replace("{name: ", &format!("{{name: {suffix}-")),
+            text.replace("\n  name: ", &format!("\n  name: {suffix}-"))
+                .replace("{name: ", &format!("{{name: {suffix}-")),
         )
     };
     let kinds = KINDS.iter().map(|(file, spec)| {
@@ -222,29 +343,56 @@ async fn a_sample_that_is_applied_again_in_any_way_changes_nothing_also_after_st
     let namespace = Namespace::new("drift").await;
     let controller = Controller::start(&namespace).await;
     let kubectl = async |args: &[&str], text: &str| {
-        let args = args.iter().copied().chain(["--namespace", &namespace.name, "-f", "-"]);
+        let args = args
+            .iter()
+            .copied()
+            .chain(["--namespace", &namespace.name, "-f", "-"]);
         namespace.plane.kubectl_with(args, text).await.unwrap()
     };
-    let ways: [(&str, &[&str]); 2] = [("client", &[]), ("server", &["--server-side", "--field-manager=gitops"])];
+    let ways: [(&str, &[&str]); 2] = [
+        ("client", &[]),
+        ("server", &["--server-side", "--field-manager=gitops"]),
+    ];
     let mut applied = Vec::new();
     for (way, flags) in ways {
         for (file, text) in samples(way) {
             let apply = [&["apply"], flags].concat();
-            kubectl(&apply, &text).await.stdout().unwrap_or_else(|error| panic!("{way} {file}: {error:#}"));
+            kubectl(&apply, &text)
+                .await
+                .stdout()
+                .unwrap_or_else(|error| panic!("{way} {file}: {error:#}"));
             applied.push((way, flags, file, text));
         }
     }
     // The third way is Helm's three-way merge.
     let chart = tempfile::tempdir().unwrap();
     std::fs::create_dir(chart.path().join("templates")).unwrap();
-    std::fs::write(chart.path().join("Chart.yaml"), "apiVersion: v2\nname: samples\nversion: 0.1.0\n").unwrap();
+    std::fs::write(
+        chart.path().join("Chart.yaml"),
+        "apiVersion: v2\nname: samples\nversion: 0.1.0\n",
+    )
+    .unwrap();
     for (file, text) in samples("helm") {
         std::fs::write(chart.path().join("templates").join(file), text).unwrap();
     }
     let helm = async || {
-        let args = ["upgrade", "--install", "samples", chart.path().to_str().unwrap(), "--namespace", &namespace.name];
-        let run = Run::new(tools.path(Tool::Helm).unwrap()).args(args).env("KUBECONFIG", namespace.plane.kubeconfig());
-        run.env("HOME", chart.path()).output().await.unwrap().stdout().unwrap();
+        let args = [
+            "upgrade",
+            "--install",
+            "samples",
+            chart.path().to_str().unwrap(),
+            "--namespace",
+            &namespace.name,
+        ];
+        let run = Run::new(tools.path(Tool::Helm).unwrap())
+            .args(args)
+            .env("KUBECONFIG", namespace.plane.kubeconfig());
+        run.env("HOME", chart.path())
+            .output()
+            .await
+            .unwrap()
+            .stdout()
+            .unwrap();
     };
     helm().await;
 
@@ -254,29 +402,62 @@ async fn a_sample_that_is_applied_again_in_any_way_changes_nothing_also_after_st
             let diff = kubectl(&[&["diff"], *flags].concat(), text).await;
             let silent = diff.status.success() && diff.out.is_empty();
             assert!(silent, "{way} {file} drifts:\n{}{}", diff.out, diff.err);
-            let again = kubectl(&[&["apply"], *flags].concat(), text).await.stdout().unwrap();
-            assert!(!again.contains("configured") && !again.contains("created"), "{way} {file}: {again}");
+            let again = kubectl(&[&["apply"], *flags].concat(), text)
+                .await
+                .stdout()
+                .unwrap();
+            assert!(
+                !again.contains("configured") && !again.contains("created"),
+                "{way} {file}: {again}"
+            );
         }
-        let resources = namespace.attachments().list(&kube::api::ListParams::default()).await.unwrap().items;
-        assert!(resources.len() >= 3 * (4 + KINDS.len()), "{}", resources.len());
+        let resources = namespace
+            .attachments()
+            .list(&kube::api::ListParams::default())
+            .await
+            .unwrap()
+            .items;
+        assert!(
+            resources.len() >= 3 * (4 + KINDS.len()),
+            "{}",
+            resources.len()
+        );
         for resource in &resources {
             let spoken_of = |object: &affix::api::ImageAttachment| {
                 object.status.as_ref().is_some_and(|status| {
-                    status.observed_generation >= 0 && find_condition(&status.conditions, ConditionType::Ready).is_some()
+                    status.observed_generation >= 0
+                        && find_condition(&status.conditions, ConditionType::Ready).is_some()
                 })
             };
-            namespace.wait(resource.metadata.name.as_deref().unwrap(), "spoken of", spoken_of).await;
+            namespace
+                .wait(
+                    resource.metadata.name.as_deref().unwrap(),
+                    "spoken of",
+                    spoken_of,
+                )
+                .await;
         }
     }
     drop(controller);
     let versions = async || -> BTreeMap<Option<String>, Option<String>> {
-        let resources = namespace.attachments().list(&kube::api::ListParams::default()).await.unwrap().items.into_iter();
-        resources.map(|object| (object.metadata.name, object.metadata.resource_version)).collect()
+        let resources = namespace
+            .attachments()
+            .list(&kube::api::ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .into_iter();
+        resources
+            .map(|object| (object.metadata.name, object.metadata.resource_version))
+            .collect()
     };
     let before = versions().await;
     helm().await;
     for (_, flags, _, text) in &applied {
-        kubectl(&[&["apply"], *flags].concat(), text).await.stdout().unwrap();
+        kubectl(&[&["apply"], *flags].concat(), text)
+            .await
+            .stdout()
+            .unwrap();
     }
     assert_eq!(versions().await, before, "something was written");
     assert!(before.values().all(Option::is_some));

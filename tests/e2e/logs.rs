@@ -10,13 +10,21 @@ use crate::namespace::{Namespace, PATIENCE};
 
 /// All lines, each of which must be one JSON object.
 fn lines(log: &str) -> Vec<Value> {
-    let read = |line: &str| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"));
+    let read = |line: &str| {
+        serde_json::from_str::<Value>(line)
+            .unwrap_or_else(|error| panic!("no JSON ({error}): {line}"))
+    };
     log.lines().map(read).collect()
 }
 
 /// The names of a line's fields, sorted.
 fn fields(line: &Value) -> Vec<String> {
-    let mut fields: Vec<String> = line.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    let mut fields: Vec<String> = line
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.clone())
+        .collect();
     fields.sort();
     fields
 }
@@ -34,15 +42,27 @@ async fn away_from_a_terminal_each_line_is_json_and_each_finished_reconcile_is_o
     let registry = HostileRegistry::start().await.unwrap();
     let image = host(&registry, "v1");
     let controller = Controller::start_logging(&namespace, &[], &[]).await;
-    namespace.apply("good", note(&registry.reference(&image.name()))).await;
+    namespace
+        .apply("good", note(&registry.reference(&image.name())))
+        .await;
     namespace.ready("good").await;
     namespace.request("good", "again").await;
-    namespace.apply("bad", note(&registry.reference("team/app:absent"))).await;
+    namespace
+        .apply("bad", note(&registry.reference("team/app:absent")))
+        .await;
     namespace.refused("bad", affix::api::Reason::NotFound).await;
     let deadline = Instant::now() + PATIENCE;
     let reconciled = loop {
-        let reconciled: Vec<Value> = lines(&controller.log()).into_iter().filter(|line| line["message"] == "reconciled").collect();
-        let of = |name: &str| reconciled.iter().filter(|line| line["name"] == name).count();
+        let reconciled: Vec<Value> = lines(&controller.log())
+            .into_iter()
+            .filter(|line| line["message"] == "reconciled")
+            .collect();
+        let of = |name: &str| {
+            reconciled
+                .iter()
+                .filter(|line| line["name"] == name)
+                .count()
+        };
         if of("good") >= 2 && of("bad") >= 1 {
             break reconciled;
         }
@@ -53,14 +73,31 @@ async fn away_from_a_terminal_each_line_is_json_and_each_finished_reconcile_is_o
         let is_right = line["namespace"] == *namespace.name
             && line["level"] == "INFO"
             && line["timestamp"].is_string()
-            && line["requests"].as_u64().is_some_and(|requests| requests > 0)
+            && line["requests"]
+                .as_u64()
+                .is_some_and(|requests| requests > 0)
             && line["duration_ms"].is_u64()
-            && if line["name"] == "good" { line["reason"] == "Attached" && line["targets"] == "3/3" } else { line["reason"] == "NotFound" };
+            && if line["name"] == "good" {
+                line["reason"] == "Attached" && line["targets"] == "3/3"
+            } else {
+                line["reason"] == "NotFound"
+            };
         assert!(is_right, "{line}");
-        assert_eq!(fields(line), documented(), "what docs/metrics.md shows, and no more: {line}");
+        assert_eq!(
+            fields(line),
+            documented(),
+            "what docs/metrics.md shows, and no more: {line}"
+        );
     }
     // Two passes, two lines: the first one, and the one that was asked for.
-    assert_eq!(reconciled.iter().filter(|line| line["name"] == "good").count(), 2, "{reconciled:?}");
+    assert_eq!(
+        reconciled
+            .iter()
+            .filter(|line| line["name"] == "good")
+            .count(),
+        2,
+        "{reconciled:?}"
+    );
     namespace.check_rules().await;
 }
 
@@ -69,27 +106,54 @@ async fn levels_and_rust_log_choose_what_is_logged() {
     let namespace = Namespace::new("levels").await;
     let registry = HostileRegistry::start().await.unwrap();
     let image = host(&registry, "v1");
-    namespace.apply("good", note(&registry.reference(&image.name()))).await;
+    namespace
+        .apply("good", note(&registry.reference(&image.name())))
+        .await;
     for (flags, env, debug, info) in [
         (vec!["--log-level", "debug"], vec![], true, true),
         (vec!["--log-level", "error"], vec![], false, false),
-        (vec!["--log-level", "debug"], vec![("RUST_LOG", "warn")], false, false),
+        (
+            vec!["--log-level", "debug"],
+            vec![("RUST_LOG", "warn")],
+            false,
+            false,
+        ),
         (vec![], vec![("RUST_LOG", "info,affix=debug")], true, true),
         (vec![], vec![("RUST_LOG", "=,=")], false, true),
     ] {
         let controller = Controller::start_logging(&namespace, &flags, &env).await;
         // A terminated operator has written all that it had to say.
-        namespace.request("good", &format!("{flags:?}{env:?}")).await;
+        namespace
+            .request("good", &format!("{flags:?}{env:?}"))
+            .await;
         let (.., log) = controller.terminate().await;
         let lines = lines(&log);
         let levels: Vec<Value> = lines.iter().map(|line| line["level"].clone()).collect();
         // A request is told with the resource that it is for.
-        let answered = lines.iter().filter(|line| line["message"] == "answered").inspect(|line| {
-            assert_eq!(line["spans"][0]["resource"], format!("{}/good", namespace.name), "{line}");
-        });
+        let answered = lines
+            .iter()
+            .filter(|line| line["message"] == "answered")
+            .inspect(|line| {
+                assert_eq!(
+                    line["spans"][0]["resource"],
+                    format!("{}/good", namespace.name),
+                    "{line}"
+                );
+            });
         assert_eq!(answered.count() > 0, debug, "{flags:?} {env:?}\n{log}");
-        assert_eq!((levels.contains(&"DEBUG".into()), levels.contains(&"INFO".into())), (debug, info), "{flags:?} {env:?}\n{log}");
-        assert_eq!(log.contains("is no filter"), env == [("RUST_LOG", "=,=")], "{log}");
+        assert_eq!(
+            (
+                levels.contains(&"DEBUG".into()),
+                levels.contains(&"INFO".into())
+            ),
+            (debug, info),
+            "{flags:?} {env:?}\n{log}"
+        );
+        assert_eq!(
+            log.contains("is no filter"),
+            env == [("RUST_LOG", "=,=")],
+            "{log}"
+        );
     }
     namespace.check_rules().await;
 }

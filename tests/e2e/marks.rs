@@ -11,11 +11,17 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::controller::Controller;
-use crate::images::{END_OF_LIFE, LIFECYCLE, attached, attachment, host, listed, mark, push, registries, scriptable, with};
+use crate::images::{
+    END_OF_LIFE, LIFECYCLE, attached, attachment, host, listed, mark, push, registries, scriptable,
+    with,
+};
 use crate::namespace::{Namespace, is_ready, says};
 
 fn dated(image: &Pushed, date: &str, more: Value) -> Value {
-    let end_of_life = with(json!({"date": date, "artifactType": LIFECYCLE, "annotation": END_OF_LIFE}), more);
+    let end_of_life = with(
+        json!({"date": date, "artifactType": LIFECYCLE, "annotation": END_OF_LIFE}),
+        more,
+    );
     with(mark(&image.pinned()), json!({"endOfLife": end_of_life}))
 }
 
@@ -36,7 +42,10 @@ async fn each_change_of_a_spec_leaves_the_new_and_nothing_of_the_old_that_the_re
     let controller = Controller::start(&namespace).await;
     for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
         let image = push(registry, "team/app", "v1").await;
-        let (amd64, arm64) = (image.digest_of("linux/amd64").unwrap(), image.digest_of("linux/arm64").unwrap());
+        let (amd64, arm64) = (
+            image.digest_of("linux/amd64").unwrap(),
+            image.digest_of("linux/arm64").unwrap(),
+        );
         let name = format!("app-{nth}");
         let both = json!({"targets": {"platforms": ["linux/amd64", "linux/arm64"]}});
         let changes = [
@@ -45,17 +54,39 @@ async fn each_change_of_a_spec_leaves_the_new_and_nothing_of_the_old_that_the_re
             with(dated(&image, "2028-01-01", json!({})), both.clone()),
             with(dated(&image, "2026-06-01", json!({})), both.clone()),
             // Another annotation, and another type.
-            with(dated(&image, "2026-06-01", json!({"annotations": {"com.example.why": "a flaw"}})), both.clone()),
-            with(dated(&image, "2026-06-01", json!({"artifactType": "application/vnd.example.lifecycle"})), both),
+            with(
+                dated(
+                    &image,
+                    "2026-06-01",
+                    json!({"annotations": {"com.example.why": "a flaw"}}),
+                ),
+                both.clone(),
+            ),
+            with(
+                dated(
+                    &image,
+                    "2026-06-01",
+                    json!({"artifactType": "application/vnd.example.lifecycle"}),
+                ),
+                both,
+            ),
             // Fewer platforms.
-            dated(&image, "2026-06-01", json!({"artifactType": "application/vnd.example.lifecycle"})),
+            dated(
+                &image,
+                "2026-06-01",
+                json!({"artifactType": "application/vnd.example.lifecycle"}),
+            ),
         ];
         for (step, spec) in changes.into_iter().enumerate() {
             namespace.apply(&name, spec).await;
             let status = namespace.ready(&name).await;
             assert!(status.leftovers.is_empty(), "step {step}: {status:#?}");
             for subject in [image.digest(), amd64] {
-                assert_eq!(on(registry, subject).await, [attachment(&status.targets, subject)], "step {step}");
+                assert_eq!(
+                    on(registry, subject).await,
+                    [attachment(&status.targets, subject)],
+                    "step {step}"
+                );
             }
             let expected = usize::from(step < 5);
             assert_eq!(on(registry, arm64).await.len(), expected, "step {step}");
@@ -72,25 +103,49 @@ async fn two_resources_that_disagree_come_to_rest_and_the_one_that_may_outrank_d
     for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
         let image = push(registry, "team/app", "v1").await;
         let (one, other) = (format!("one-{nth}"), format!("other-{nth}"));
-        namespace.apply(&one, dated(&image, "2027-01-01", json!({}))).await;
+        namespace
+            .apply(&one, dated(&image, "2027-01-01", json!({})))
+            .await;
         let first = namespace.ready(&one).await;
-        namespace.apply(&other, dated(&image, "2028-01-01", json!({}))).await;
+        namespace
+            .apply(&other, dated(&image, "2028-01-01", json!({})))
+            .await;
         let second = namespace.ready(&other).await;
         let message = conflict(&namespace, &one).await;
-        assert!(message.contains("2028-01-01"), "{one} yields, and says to what: {message}");
-        let both: Vec<String> = [&first, &second].map(|status| attachment(&status.targets, image.digest()).to_owned()).into();
+        assert!(
+            message.contains("2028-01-01"),
+            "{one} yields, and says to what: {message}"
+        );
+        let both: Vec<String> = [&first, &second]
+            .map(|status| attachment(&status.targets, image.digest()).to_owned())
+            .into();
         let sorted = |mut digests: Vec<String>| {
             digests.sort();
             digests
         };
         assert_eq!(sorted(on(registry, image.digest()).await), sorted(both));
 
-        namespace.apply(&one, dated(&image, "2027-01-01", json!({"onConflict": "Supersede"}))).await;
+        namespace
+            .apply(
+                &one,
+                dated(&image, "2027-01-01", json!({"onConflict": "Supersede"})),
+            )
+            .await;
         let outranked = namespace.ready(&one).await;
-        assert!(outranked.targets.iter().filter(|row| row.attachment.is_some()).all(|row| row.origin == Some(Origin::Made)));
+        assert!(
+            outranked
+                .targets
+                .iter()
+                .filter(|row| row.attachment.is_some())
+                .all(|row| row.origin == Some(Origin::Made))
+        );
         conflict(&namespace, &other).await;
         namespace.request(&one, "again").await;
-        assert_eq!(namespace.ready(&one).await.targets, outranked.targets, "once for a generation");
+        assert_eq!(
+            namespace.ready(&one).await.targets,
+            outranked.targets,
+            "once for a generation"
+        );
         // One mark of each resource: what the first made before is gone.
         assert_eq!(on(registry, image.digest()).await.len(), 2);
     }
@@ -100,7 +155,9 @@ async fn two_resources_that_disagree_come_to_rest_and_the_one_that_may_outrank_d
 
 /// A mark of somebody else, as of `from_now` seconds.
 fn foreign(image: &Pushed, date: &str, from_now: i64) -> Value {
-    let created = Timestamp::now().checked_add(SignedDuration::from_secs(from_now)).unwrap();
+    let created = Timestamp::now()
+        .checked_add(SignedDuration::from_secs(from_now))
+        .unwrap();
     let annotations = json!({END_OF_LIFE: date, "org.opencontainers.image.created": created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
     json!({
         "image": image.pinned(), "insecure": true, "targets": {"platforms": ["linux/amd64"]},
@@ -109,21 +166,32 @@ fn foreign(image: &Pushed, date: &str, from_now: i64) -> Value {
 }
 
 #[tokio::test]
-async fn a_mark_from_the_future_is_ignored_and_said_and_counts_as_soon_as_its_time_has_come_also_after_a_restart() {
+async fn a_mark_from_the_future_is_ignored_and_said_and_counts_as_soon_as_its_time_has_come_also_after_a_restart()
+ {
     let namespace = Namespace::new("future").await;
     let mut controller = Controller::start(&namespace).await;
     for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
         for restarts in [false, true] {
             let image = push(registry, "team/app", &format!("v{}", u8::from(restarts))).await;
-            let (ours, theirs) = (format!("ours-{nth}-{restarts}"), format!("theirs-{nth}-{restarts}"));
-            namespace.apply(&ours, dated(&image, "2027-01-01", json!({}))).await;
+            let (ours, theirs) = (
+                format!("ours-{nth}-{restarts}"),
+                format!("theirs-{nth}-{restarts}"),
+            );
+            namespace
+                .apply(&ours, dated(&image, "2027-01-01", json!({})))
+                .await;
             namespace.ready(&ours).await;
-            namespace.apply(&theirs, foreign(&image, "2028-01-01", 6)).await;
+            namespace
+                .apply(&theirs, foreign(&image, "2028-01-01", 6))
+                .await;
             namespace.ready(&theirs).await;
             namespace.request(&ours, "look").await;
             let object = namespace.get(&ours).await;
             let said = says(object.status.as_ref().unwrap(), ConditionType::Resolved);
-            assert!(is_ready(&object) && said.contains("claims to be made in the future"), "{said}");
+            assert!(
+                is_ready(&object) && said.contains("claims to be made in the future"),
+                "{said}"
+            );
             if restarts {
                 controller.kill().await;
                 controller = Controller::start(&namespace).await;
@@ -140,17 +208,32 @@ async fn a_mark_from_the_future_is_ignored_and_said_and_counts_as_soon_as_its_ti
 #[tokio::test]
 async fn two_clusters_that_make_equal_marks_at_the_same_moment_converge_on_the_earlier_one() {
     // Each has an operator of its own, which sees nothing of the other's resources.
-    let clusters = [Namespace::new("cluster").await, Namespace::new("cluster").await];
-    let controllers = [Controller::start(&clusters[0]).await, Controller::start(&clusters[1]).await];
+    let clusters = [
+        Namespace::new("cluster").await,
+        Namespace::new("cluster").await,
+    ];
+    let controllers = [
+        Controller::start(&clusters[0]).await,
+        Controller::start(&clusters[1]).await,
+    ];
     for (nth, registry) in scriptable().await.iter().enumerate() {
         let image = host(registry, "v1");
         let name = format!("mark-{nth}");
-        let spec = with(mark(&registry.reference(&image.pinned())), json!({"targets": {"scope": "Index"}}));
+        let spec = with(
+            mark(&registry.reference(&image.pinned())),
+            json!({"targets": {"scope": "Index"}}),
+        );
         // Both have seen that nothing is there when the first one writes.
-        let mut hold = registry.hold(Stage::Before, Matcher::on(Op::ManifestPut).with_subject().nth(1));
+        let mut hold = registry.hold(
+            Stage::Before,
+            Matcher::on(Op::ManifestPut).with_subject().nth(1),
+        );
         clusters[0].apply(&name, spec.clone()).await;
         hold.reached().await.unwrap();
-        let earlier = clusters[0].status(&name).await.targets[0].attachment.clone().unwrap();
+        let earlier = clusters[0].status(&name).await.targets[0]
+            .attachment
+            .clone()
+            .unwrap();
         sleep(Duration::from_millis(1100)).await;
         clusters[1].apply(&name, spec).await;
         let later = attachment(&clusters[1].ready(&name).await.targets, &image.digest).to_owned();
@@ -164,11 +247,23 @@ async fn two_clusters_that_make_equal_marks_at_the_same_moment_converge_on_the_e
 
         for cluster in [&clusters[1], &clusters[0]] {
             cluster.request(&name, "verify").await;
-            assert_eq!(attachment(&cluster.ready(&name).await.targets, &image.digest), earlier);
+            assert_eq!(
+                attachment(&cluster.ready(&name).await.targets, &image.digest),
+                earlier
+            );
         }
-        assert_eq!(listed(registry, &image.digest), [earlier], "{}", registry.transcript());
+        assert_eq!(
+            listed(registry, &image.digest),
+            [earlier],
+            "{}",
+            registry.transcript()
+        );
         let origins = [&clusters[0], &clusters[1]].map(|cluster| cluster.status(&name));
-        let origins = futures::future::join_all(origins).await.into_iter().map(|status| status.targets[0].origin).collect::<Vec<_>>();
+        let origins = futures::future::join_all(origins)
+            .await
+            .into_iter()
+            .map(|status| status.targets[0].origin)
+            .collect::<Vec<_>>();
         assert_eq!(origins, [Some(Origin::Made), Some(Origin::Adopted)]);
     }
     for cluster in &clusters {

@@ -21,10 +21,21 @@ async fn what_is_served_is_what_the_page_about_metrics_lists() {
     let namespace = Namespace::new("metrics").await;
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry.reference(&host(&registry, "v1").name());
-    let election = ["--leader-elect", "--leader-election-namespace", &namespace.name];
+    let election = [
+        "--leader-elect",
+        "--leader-election-namespace",
+        &namespace.name,
+    ];
     let controller = Controller::start_with(&namespace, &election).await;
     let authority = Authority::new().unwrap();
-    namespace.tls("key", &authority.signer_for(Duration::from_hours(24 * 300)).unwrap()).await;
+    namespace
+        .tls(
+            "key",
+            &authority
+                .signer_for(Duration::from_hours(24 * 300))
+                .unwrap(),
+        )
+        .await;
     namespace
         .apply("signed", json!({"image": image, "insecure": true, "signature": {"notation": {"keySecretRef": {"name": "key"}}}}))
         .await;
@@ -56,8 +67,16 @@ async fn what_the_webhook_serves_is_what_the_page_about_metrics_lists() {
         .send()
         .await
         .unwrap();
-    assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
-    serves(&webhook, &documented(|section| ["Webhook", "Process"].contains(&section))).await;
+    assert!(
+        answer.status().is_success(),
+        "{}",
+        answer.text().await.unwrap()
+    );
+    serves(
+        &webhook,
+        &documented(|section| ["Webhook", "Process"].contains(&section)),
+    )
+    .await;
 }
 
 /// Waits until exactly these metrics are served: a pass is counted a moment after its status is written.
@@ -70,7 +89,10 @@ async fn serves(controller: &Controller, documented: &Listed) {
         if served == *documented {
             break;
         }
-        assert!(Instant::now() < deadline, "served:\n{served:#?}\ndocumented:\n{documented:#?}\n{text}");
+        assert!(
+            Instant::now() < deadline,
+            "served:\n{served:#?}\ndocumented:\n{documented:#?}\n{text}"
+        );
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -78,21 +100,40 @@ async fn serves(controller: &Controller, documented: &Listed) {
 #[test]
 fn the_dashboard_and_the_alerts_ask_for_nothing_that_the_page_does_not_list() {
     let documented = documented(|_| true);
-    let dashboard: Value = serde_json::from_str(include_str!("../../charts/affix/files/dashboard.json")).unwrap();
+    let dashboard: Value =
+        serde_json::from_str(include_str!("../../charts/affix/files/dashboard.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
-    let mut queries: Vec<&str> =
-        panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten()).map(|target| target["expr"].as_str().unwrap()).collect();
+    let mut queries: Vec<&str> = panels
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten())
+        .map(|target| target["expr"].as_str().unwrap())
+        .collect();
     assert!(queries.len() > 20, "{queries:?}");
-    queries.extend(include_str!("../../charts/affix/files/alerts.yaml").lines().filter(|line| line.contains('(')));
+    queries.extend(
+        include_str!("../../charts/affix/files/alerts.yaml")
+            .lines()
+            .filter(|line| line.contains('(')),
+    );
     for query in queries {
-        let words = query.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').filter(|word| {
-            ["affix_", "controller_runtime_", "workqueue_", "rest_client_", "process_", "leader_"]
+        let words = query
+            .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+            .filter(|word| {
+                [
+                    "affix_",
+                    "controller_runtime_",
+                    "workqueue_",
+                    "rest_client_",
+                    "process_",
+                    "leader_",
+                ]
                 .iter()
                 .any(|start| word.starts_with(start))
-        });
+            });
         for word in words {
             let name = word.strip_suffix("_bucket").unwrap_or(word);
-            assert!(documented.contains_key(name), "{name} of {query} is not in docs/metrics.md");
+            assert!(
+                documented.contains_key(name),
+                "{name} of {query} is not in docs/metrics.md"
+            );
         }
     }
 }
@@ -103,11 +144,19 @@ fn documented(counts: impl Fn(&str) -> bool) -> Listed {
     let sections = page.filter(|section| counts(section.lines().next().unwrap_or_default()));
     let rows = sections.flat_map(str::lines).filter_map(|line| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let [_, name, kind, labels, unit, meaning, _] = cells.as_slice() else { return None };
+        let [_, name, kind, labels, unit, meaning, _] = cells.as_slice() else {
+            return None;
+        };
         let name = name.strip_prefix('`')?.strip_suffix('`')?;
         let in_seconds = name.contains("_seconds");
-        assert!(in_seconds == (*unit == "seconds") && !meaning.is_empty(), "{line}");
-        let labels = labels.split(", ").filter(|label| !label.is_empty()).map(|label| label.trim_matches('`').to_owned());
+        assert!(
+            in_seconds == (*unit == "seconds") && !meaning.is_empty(),
+            "{line}"
+        );
+        let labels = labels
+            .split(", ")
+            .filter(|label| !label.is_empty())
+            .map(|label| label.trim_matches('`').to_owned());
         Some((name.to_owned(), ((*kind).to_owned(), labels.collect())))
     });
     rows.collect()
@@ -116,7 +165,9 @@ fn documented(counts: impl Fn(&str) -> bool) -> Listed {
 /// What a scrape holds, by the names that queries use.
 fn served(text: &str) -> Listed {
     let mut listed = Listed::new();
-    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let types = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     for (family, kind) in types {
         let name = match kind {
             "counter" => format!("{family}_total"),
@@ -126,12 +177,24 @@ fn served(text: &str) -> Listed {
         let samples = text.lines().filter_map(|line| {
             let (series, _) = line.rsplit_once(' ')?;
             let (sample, labels) = series.split_once('{').unwrap_or((series, ""));
-            let own = sample == name || (kind == "histogram" && sample.strip_prefix(family).is_some_and(|end| end == "_count"));
-            own.then(|| labels.split('"').step_by(2).filter_map(|part| part.trim_matches(['}', ',']).strip_suffix('=')))
+            let own = sample == name
+                || (kind == "histogram"
+                    && sample
+                        .strip_prefix(family)
+                        .is_some_and(|end| end == "_count"));
+            own.then(|| {
+                labels
+                    .split('"')
+                    .step_by(2)
+                    .filter_map(|part| part.trim_matches(['}', ',']).strip_suffix('='))
+            })
         });
         let labels: BTreeSet<String> = samples.flatten().map(str::to_owned).collect();
         // A family that counts nothing yet is there by its type alone.
-        if text.lines().any(|line| line.starts_with(&format!("{family}_")) || line.starts_with(&name)) {
+        if text
+            .lines()
+            .any(|line| line.starts_with(&format!("{family}_")) || line.starts_with(&name))
+        {
             listed.insert(name, (kind.to_owned(), labels));
         }
     }

@@ -5,7 +5,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use affix::api::{ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, check_status_rules, crd_yaml, find_condition};
+use affix::api::{
+    ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, check_status_rules, crd_yaml,
+    find_condition,
+};
 use affix_testbed::certificates::Signer;
 use affix_testbed::control_plane::ControlPlane;
 use affix_testbed::tools::Tools;
@@ -42,9 +45,19 @@ impl Namespace {
         let plane = ControlPlane::shared(&tools).await.unwrap();
         INSTALLED
             .get_or_init(|| async {
-                plane.kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml()).await.unwrap().stdout().unwrap();
+                plane
+                    .kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml())
+                    .await
+                    .unwrap()
+                    .stdout()
+                    .unwrap();
                 // kubectl fails at once where the conditions are not there yet at all.
-                let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd/imageattachments.affix.dev"];
+                let wait = [
+                    "wait",
+                    "--for=condition=Established",
+                    "--timeout=60s",
+                    "crd/imageattachments.affix.dev",
+                ];
                 let deadline = Instant::now() + PATIENCE;
                 while let Err(error) = plane.kubectl(wait).await.unwrap().stdout() {
                     assert!(Instant::now() < deadline, "{error:#}");
@@ -53,12 +66,25 @@ impl Namespace {
             })
             .await;
         let kubeconfig = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
         let name = format!("{about}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let namespace = Self { name, tools, plane, client: Client::try_from(config).unwrap() };
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name}});
+        let namespace = Self {
+            name,
+            tools,
+            plane,
+            client: Client::try_from(config).unwrap(),
+        };
+        let object =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name}});
         let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(namespace.client.clone());
-        api.create(&kube::api::PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        api.create(
+            &kube::api::PostParams::default(),
+            &serde_json::from_value(object).unwrap(),
+        )
+        .await
+        .unwrap();
         namespace
     }
 
@@ -71,8 +97,11 @@ impl Namespace {
     pub(crate) async fn apply_object(&self, mut object: Value) {
         object["metadata"]["namespace"] = json!(self.name);
         let kind = object["kind"].as_str().unwrap().to_owned();
-        let (group, version) =
-            object["apiVersion"].as_str().unwrap().split_once('/').unwrap_or(("", object["apiVersion"].as_str().unwrap()));
+        let (group, version) = object["apiVersion"]
+            .as_str()
+            .unwrap()
+            .split_once('/')
+            .unwrap_or(("", object["apiVersion"].as_str().unwrap()));
         let plural = format!("{}s", kind.to_lowercase());
         let resource = ApiResource {
             group: group.to_owned(),
@@ -81,9 +110,16 @@ impl Namespace {
             kind,
             plural,
         };
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.name, &resource);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &self.name, &resource);
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        let applied = api.patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(&object)).await;
+        let applied = api
+            .patch(
+                &name,
+                &PatchParams::apply("e2e").force(),
+                &Patch::Apply(&object),
+            )
+            .await;
         applied.unwrap_or_else(|error| panic!("{object} was not taken: {error}"));
     }
 
@@ -148,7 +184,10 @@ impl Namespace {
 
     /// Deletes a resource and waits until it is gone.
     pub(crate) async fn delete(&self, name: &str) {
-        self.attachments().delete(name, &DeleteParams::default()).await.unwrap();
+        self.attachments()
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
         self.gone(name).await;
     }
 
@@ -162,7 +201,12 @@ impl Namespace {
     }
 
     /// Waits until `holds` holds of a resource.
-    pub(crate) async fn wait(&self, name: &str, what: &str, holds: impl Fn(&ImageAttachment) -> bool) -> ImageAttachment {
+    pub(crate) async fn wait(
+        &self,
+        name: &str,
+        what: &str,
+        holds: impl Fn(&ImageAttachment) -> bool,
+    ) -> ImageAttachment {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let object = self.get(name).await;
@@ -171,7 +215,10 @@ impl Namespace {
             }
             if Instant::now() > deadline {
                 let status = serde_json::to_string_pretty(&object.status).unwrap();
-                panic!("{}/{name} is not {what} after {PATIENCE:?} but\n{status}", self.name);
+                panic!(
+                    "{}/{name} is not {what} after {PATIENCE:?} but\n{status}",
+                    self.name
+                );
             }
             sleep(POLL).await;
         }
@@ -184,8 +231,11 @@ impl Namespace {
 
     /// Waits until Ready is False for this reason in the present generation; answers with its message.
     pub(crate) async fn refused(&self, name: &str, reason: Reason) -> String {
-        let object =
-            self.wait(name, &format!("{reason}"), |object| ready(object).is_some_and(|ready| ready == ("False", reason.as_str()))).await;
+        let object = self
+            .wait(name, &format!("{reason}"), |object| {
+                ready(object).is_some_and(|ready| ready == ("False", reason.as_str()))
+            })
+            .await;
         message(&object)
     }
 
@@ -198,13 +248,20 @@ impl Namespace {
     /// Asks for a pass now.
     pub(crate) async fn ask(&self, name: &str, token: &str) {
         let patch = json!({"metadata": {"annotations": {REQUESTED_AT: token}}});
-        self.attachments().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        self.attachments()
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
     }
 
     /// Waits until the pass that was asked for is done.
     pub(crate) async fn done(&self, name: &str, token: &str) {
         self.wait(name, "done with the request", |object| {
-            object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_deref()) == Some(token)
+            object
+                .status
+                .as_ref()
+                .and_then(|status| status.last_handled_reconcile_at.as_deref())
+                == Some(token)
         })
         .await;
     }
@@ -212,9 +269,28 @@ impl Namespace {
     /// The events about a resource so far: type, reason, note.
     pub(crate) async fn events(&self, name: &str) -> Vec<(String, String, String)> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &self.name);
-        let events = api.list(&ListParams::default()).await.unwrap().items.into_iter();
-        let about = events.filter(|event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name));
-        about.map(|event| (event.type_.unwrap_or_default(), event.reason.unwrap_or_default(), event.note.unwrap_or_default())).collect()
+        let events = api
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .into_iter();
+        let about = events.filter(|event| {
+            event
+                .regarding
+                .as_ref()
+                .and_then(|about| about.name.as_deref())
+                == Some(name)
+        });
+        about
+            .map(|event| {
+                (
+                    event.type_.unwrap_or_default(),
+                    event.reason.unwrap_or_default(),
+                    event.note.unwrap_or_default(),
+                )
+            })
+            .collect()
     }
 
     /// Waits for an event of this reason; answers with its type and note.
@@ -223,14 +299,25 @@ impl Namespace {
     }
 
     /// Waits for an event of this reason whose type and note are `right`.
-    pub(crate) async fn told(&self, name: &str, reason: Reason, right: impl Fn(&str, &str) -> bool) -> (String, String) {
+    pub(crate) async fn told(
+        &self,
+        name: &str,
+        reason: Reason,
+        right: impl Fn(&str, &str) -> bool,
+    ) -> (String, String) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let events = self.events(name).await;
-            if let Some((kind, _, note)) = events.iter().find(|(kind, found, note)| found == reason.as_str() && right(kind, note)) {
+            if let Some((kind, _, note)) = events
+                .iter()
+                .find(|(kind, found, note)| found == reason.as_str() && right(kind, note))
+            {
                 return (kind.clone(), note.clone());
             }
-            assert!(Instant::now() < deadline, "no such event {reason} about {name}, only {events:?}");
+            assert!(
+                Instant::now() < deadline,
+                "no such event {reason} about {name}, only {events:?}"
+            );
             sleep(POLL).await;
         }
     }
@@ -240,7 +327,12 @@ impl Namespace {
     pub(crate) async fn check_rules(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let objects = self.attachments().list(&ListParams::default()).await.unwrap().items;
+            let objects = self
+                .attachments()
+                .list(&ListParams::default())
+                .await
+                .unwrap()
+                .items;
             let broken: Vec<(String, Vec<String>)> = objects
                 .iter()
                 .map(|object| (object.name_any(), check_status_rules(object)))
@@ -249,7 +341,10 @@ impl Namespace {
             if broken.is_empty() {
                 return;
             }
-            assert!(Instant::now() < deadline, "status breaks its rules: {broken:#?}\n{objects:#?}");
+            assert!(
+                Instant::now() < deadline,
+                "status breaks its rules: {broken:#?}\n{objects:#?}"
+            );
             sleep(POLL).await;
         }
     }
@@ -261,7 +356,8 @@ pub(crate) fn ready(object: &ImageAttachment) -> Option<(&str, &str)> {
     if Some(status.observed_generation) != object.metadata.generation {
         return None;
     }
-    find_condition(&status.conditions, ConditionType::Ready).map(|ready| (ready.status.as_str(), ready.reason.as_str()))
+    find_condition(&status.conditions, ConditionType::Ready)
+        .map(|ready| (ready.status.as_str(), ready.reason.as_str()))
 }
 
 /// Whether Ready is True in the present generation.
@@ -276,5 +372,7 @@ pub(crate) fn message(object: &ImageAttachment) -> String {
 
 /// What a condition says; empty where it is absent.
 pub(crate) fn says(status: &ImageAttachmentStatus, kind: ConditionType) -> String {
-    find_condition(&status.conditions, kind).map(|condition| condition.message.clone()).unwrap_or_default()
+    find_condition(&status.conditions, kind)
+        .map(|condition| condition.message.clone())
+        .unwrap_or_default()
 }

@@ -26,8 +26,17 @@ async fn applying_twice_deleting_and_making_anew_and_restarting_leave_one_attach
 
         // The same again, and then something that makes a new generation but no other content.
         namespace.apply(&name, note(&image.tagged())).await;
-        namespace.apply(&name, with(note(&image.tagged()), json!({"interval": "7m"}))).await;
-        assert_eq!(namespace.ready(&name).await.targets, first.targets, "{mode}");
+        namespace
+            .apply(
+                &name,
+                with(note(&image.tagged()), json!({"interval": "7m"})),
+            )
+            .await;
+        assert_eq!(
+            namespace.ready(&name).await.targets,
+            first.targets,
+            "{mode}"
+        );
         namespace.request(&name, "one").await;
 
         let (ended, ..) = controller.terminate().await;
@@ -42,10 +51,19 @@ async fn applying_twice_deleting_and_making_anew_and_restarting_leave_one_attach
         namespace.delete(&name).await;
         namespace.apply(&name, note(&image.tagged())).await;
         let anew = namespace.ready(&name).await;
-        assert!(anew.targets.iter().filter(|row| row.attachment.is_some()).all(|row| row.origin == Some(Origin::Adopted)));
+        assert!(
+            anew.targets
+                .iter()
+                .filter(|row| row.attachment.is_some())
+                .all(|row| row.origin == Some(Origin::Adopted))
+        );
         readers::see_what_status_names(&peer, &image, &anew, SIGNATURE).await;
         let attachments = |status: &affix::api::ImageAttachmentStatus| -> Vec<Option<String>> {
-            status.targets.iter().map(|row| row.attachment.clone()).collect()
+            status
+                .targets
+                .iter()
+                .map(|row| row.attachment.clone())
+                .collect()
         };
         assert_eq!(attachments(&anew), attachments(&first), "{mode}");
     }
@@ -53,7 +71,8 @@ async fn applying_twice_deleting_and_making_anew_and_restarting_leave_one_attach
 }
 
 #[tokio::test]
-async fn a_registry_that_lists_every_artifact_as_an_empty_config_gets_one_attachment_a_target_all_the_same() {
+async fn a_registry_that_lists_every_artifact_as_an_empty_config_gets_one_attachment_a_target_all_the_same()
+ {
     let namespace = Namespace::new("once-untyped").await;
     let registry = Registry::liar(&namespace.tools).start().await.unwrap();
     let image = push(&registry, "team/app", "v1").await;
@@ -67,15 +86,28 @@ async fn a_registry_that_lists_every_artifact_as_an_empty_config_gets_one_attach
     assert_eq!(namespace.ready("untyped").await.targets, first.targets);
     namespace.delete("untyped").await;
     namespace.apply("untyped", note(&image.tagged())).await;
-    for row in namespace.ready("untyped").await.targets.iter().filter(|row| row.attachment.is_some()) {
+    for row in namespace
+        .ready("untyped")
+        .await
+        .targets
+        .iter()
+        .filter(|row| row.attachment.is_some())
+    {
         assert_eq!(row.origin, Some(Origin::Adopted), "{row:#?}");
-        assert_eq!(images::attached(&registry, "team/app", &row.digest).await, [row.attachment.clone().unwrap()]);
+        assert_eq!(
+            images::attached(&registry, "team/app", &row.digest).await,
+            [row.attachment.clone().unwrap()]
+        );
     }
 }
 
 /// Starts a pass, kills the operator when the `nth` request is at `stage`, lets another one finish, and counts.
 async fn kill_at(namespace: &Namespace, quirks: &Quirks, stage: Stage, nth: u64) {
-    let registry = HostileRegistry::builder().quirks(quirks.clone()).start().await.unwrap();
+    let registry = HostileRegistry::builder()
+        .quirks(quirks.clone())
+        .start()
+        .await
+        .unwrap();
     let image = images::host(&registry, "v1");
     let mut hold = registry.hold(stage, Matcher::any().nth(nth));
     let name = format!("kill-{stage:?}-{nth}").to_lowercase();
@@ -98,18 +130,38 @@ async fn kill_at(namespace: &Namespace, quirks: &Quirks, stage: Stage, nth: u64)
     hold.release();
     let _second = Controller::start_with(namespace, &shard).await;
     namespace.ready(&name).await;
-    assert_one_each(&registry, &image, quirks, &format!("{name}, at {} {}", at.method, at.target()));
+    assert_one_each(
+        &registry,
+        &image,
+        quirks,
+        &format!("{name}, at {} {}", at.method, at.target()),
+    );
 }
 
 fn assert_one_each(registry: &HostileRegistry, image: &Image, quirks: &Quirks, what: &str) {
     let store = registry.store();
-    for subject in std::iter::once(&image.digest).chain(image.children.iter().map(|child| &child.digest)) {
+    for subject in
+        std::iter::once(&image.digest).chain(image.children.iter().map(|child| &child.digest))
+    {
         let attached = store.referrers(&image.repository, subject);
-        assert_eq!(attached.len(), 1, "{what}: {subject} has {attached:#?}\n{}", registry.transcript());
+        assert_eq!(
+            attached.len(),
+            1,
+            "{what}: {subject} has {attached:#?}\n{}",
+            registry.transcript()
+        );
         if quirks.referrers != Quirks::default().referrers {
             let listed = store.fallback_entries(&image.repository, subject);
-            let digests: Vec<_> = listed.iter().map(|entry| entry["digest"].as_str().unwrap()).collect();
-            assert_eq!(digests, [&*attached[0].digest], "{what}: the fallback tag of {subject}\n{}", registry.transcript());
+            let digests: Vec<_> = listed
+                .iter()
+                .map(|entry| entry["digest"].as_str().unwrap())
+                .collect();
+            assert_eq!(
+                digests,
+                [&*attached[0].digest],
+                "{what}: the fallback tag of {subject}\n{}",
+                registry.transcript()
+            );
         }
     }
 }
@@ -117,25 +169,54 @@ fn assert_one_each(registry: &HostileRegistry, image: &Image, quirks: &Quirks, w
 /// Kills at every request of a first pass, a few at a time.
 async fn kill_everywhere(about: &str, quirks: Quirks) {
     let namespace = Namespace::new(about).await;
-    let registry = HostileRegistry::builder().quirks(quirks.clone()).start().await.unwrap();
+    let registry = HostileRegistry::builder()
+        .quirks(quirks.clone())
+        .start()
+        .await
+        .unwrap();
     let image = images::host(&registry, "v1");
     let whole = Controller::start_with(&namespace, &["--watch-label-selector", "!shard"]).await;
-    namespace.apply("whole", note(&registry.reference(&image.name()))).await;
+    namespace
+        .apply("whole", note(&registry.reference(&image.name())))
+        .await;
     namespace.ready("whole").await;
     drop(whole);
     assert_one_each(&registry, &image, &quirks, "without a kill");
     let requests = u64::try_from(registry.requests().len()).unwrap();
-    assert!(requests >= 9, "a pass with so few requests is none:\n{}", registry.transcript());
+    assert!(
+        requests >= 9,
+        "a pass with so few requests is none:\n{}",
+        registry.transcript()
+    );
 
-    let writes: Vec<bool> = registry.requests().iter().map(|request| request.op.is_write()).collect();
+    let writes: Vec<bool> = registry
+        .requests()
+        .iter()
+        .map(|request| request.op.is_write())
+        .collect();
     let before = (1..=requests).map(|nth| (Stage::Before, nth));
     // After a read nothing has changed, so that moment is the one before the next request.
-    let after = (1..=requests).filter(|nth| writes[usize::try_from(*nth).unwrap() - 1]).map(|nth| (Stage::After, nth));
+    let after = (1..=requests)
+        .filter(|nth| writes[usize::try_from(*nth).unwrap() - 1])
+        .map(|nth| (Stage::After, nth));
     let moments: Vec<_> = before.chain(after).collect();
     for some in moments.chunks(6) {
-        join_all(some.iter().map(|(stage, nth)| kill_at(&namespace, &quirks, *stage, *nth))).await;
+        join_all(
+            some.iter()
+                .map(|(stage, nth)| kill_at(&namespace, &quirks, *stage, *nth)),
+        )
+        .await;
     }
-    assert!(namespace.attachments().list(&kube::api::ListParams::default()).await.unwrap().items.iter().all(is_ready));
+    assert!(
+        namespace
+            .attachments()
+            .list(&kube::api::ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .iter()
+            .all(is_ready)
+    );
     namespace.check_rules().await;
 }
 

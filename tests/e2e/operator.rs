@@ -15,11 +15,18 @@ async fn health_and_metrics_are_served_in_the_words_of_others() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = host(&registry, "v1");
     let controller = Controller::start(&namespace).await;
-    namespace.apply("good", note(&registry.reference(&image.name()))).await;
-    namespace.apply("bad", note(&registry.reference("team/app:absent"))).await;
+    namespace
+        .apply("good", note(&registry.reference(&image.name())))
+        .await;
+    namespace
+        .apply("bad", note(&registry.reference("team/app:absent")))
+        .await;
     namespace.ready("good").await;
     namespace.refused("bad", affix::api::Reason::NotFound).await;
-    assert_eq!(controller.health("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(
+        controller.health("/healthz").await,
+        (200, "ok\n".to_owned())
+    );
     assert_eq!(controller.health("/readyz").await, (200, "ok\n".to_owned()));
 
     // A pass is counted once its status is written.
@@ -36,12 +43,21 @@ async fn health_and_metrics_are_served_in_the_words_of_others() {
     ];
     loop {
         let metrics = controller.metrics().await;
-        let missing: Vec<_> = expected.iter().filter(|line| !metrics.contains(**line)).collect();
+        let missing: Vec<_> = expected
+            .iter()
+            .filter(|line| !metrics.contains(**line))
+            .collect();
         if missing.is_empty() {
-            assert!(!metrics.contains("team/app") && !metrics.contains("sha256"), "{metrics}");
+            assert!(
+                !metrics.contains("team/app") && !metrics.contains("sha256"),
+                "{metrics}"
+            );
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "{missing:?} are not in\n{metrics}");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{missing:?} are not in\n{metrics}"
+        );
         sleep(Duration::from_millis(50)).await;
     }
     namespace.check_rules().await;
@@ -52,9 +68,16 @@ async fn readyz_says_what_it_waits_for_while_the_api_server_is_away() {
     let namespace = Namespace::new("away").await;
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
-    let away = std::fs::read_to_string(namespace.plane.kubeconfig()).unwrap().replace(&namespace.plane.url(), "https://127.0.0.1:1");
+    let away = std::fs::read_to_string(namespace.plane.kubeconfig())
+        .unwrap()
+        .replace(&namespace.plane.url(), "https://127.0.0.1:1");
     std::fs::write(&kubeconfig, away).unwrap();
-    let controller = Controller::start_in(&namespace, &[], &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
+    let controller = Controller::start_in(
+        &namespace,
+        &[],
+        &[("KUBECONFIG", kubeconfig.to_str().unwrap())],
+    )
+    .await;
     assert_eq!(controller.health("/healthz").await.0, 200);
     let (status, text) = controller.health("/readyz").await;
     assert_eq!(status, 503);
@@ -69,10 +92,15 @@ async fn sigterm_ends_an_idle_operator_at_once() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = host(&registry, "v1");
     let controller = Controller::start(&namespace).await;
-    namespace.apply("idle", note(&registry.reference(&image.name()))).await;
+    namespace
+        .apply("idle", note(&registry.reference(&image.name())))
+        .await;
     namespace.ready("idle").await;
     let (status, log) = controller.terminate().await;
-    assert!(status.success() && log.lines().any(|line| line.ends_with("affix stopped")), "{status}\n{log}");
+    assert!(
+        status.success() && log.lines().any(|line| line.ends_with("affix stopped")),
+        "{status}\n{log}"
+    );
     namespace.check_rules().await;
 }
 
@@ -83,14 +111,23 @@ async fn sigterm_lets_a_pass_that_is_under_way_end_first() {
     let image = host(&registry, "v1");
     let mut hold = registry.hold(Stage::Before, Matcher::on(Op::ManifestPut).nth(1));
     let controller = Controller::start(&namespace).await;
-    namespace.apply("drain", note(&registry.reference(&image.name()))).await;
+    namespace
+        .apply("drain", note(&registry.reference(&image.name())))
+        .await;
     hold.reached().await.unwrap();
     let release = async {
         sleep(Duration::from_millis(700)).await;
         hold.release();
     };
     let ((status, log), ()) = tokio::join!(controller.terminate(), release);
-    assert!(status.success() && log.lines().any(|line| line.ends_with("affix stopped")), "{status}\n{log}");
-    assert_eq!(namespace.ready("drain").await.attached.as_deref(), Some("3/3"), "{log}");
+    assert!(
+        status.success() && log.lines().any(|line| line.ends_with("affix stopped")),
+        "{status}\n{log}"
+    );
+    assert_eq!(
+        namespace.ready("drain").await.attached.as_deref(),
+        Some("3/3"),
+        "{log}"
+    );
     namespace.check_rules().await;
 }

@@ -11,7 +11,8 @@ use crate::namespace::{Namespace, message};
 /// The PUT of a manifest whose subject is `digest`.
 fn attaching_to(digest: &str) -> Matcher {
     let digest = digest.to_owned();
-    Matcher::on(Op::ManifestPut).when(move |request| subject(&request.body).as_deref() == Some(&*digest))
+    Matcher::on(Op::ManifestPut)
+        .when(move |request| subject(&request.body).as_deref() == Some(&*digest))
 }
 
 fn subject(manifest: &[u8]) -> Option<String> {
@@ -21,20 +22,39 @@ fn subject(manifest: &[u8]) -> Option<String> {
 
 async fn one_target_fails(about: &str, quirks: Quirks, status_code: u16, reason: &str) {
     let namespace = Namespace::new(about).await;
-    let registry = HostileRegistry::builder().quirks(quirks).start().await.unwrap();
+    let registry = HostileRegistry::builder()
+        .quirks(quirks)
+        .start()
+        .await
+        .unwrap();
     let image = host(&registry, "v1");
     let arm64 = image.platform("linux/arm64").to_owned();
     let fault = registry.fault(attaching_to(&arm64), Fault::status(status_code));
     let _controller = Controller::start(&namespace).await;
-    namespace.apply("partial", note(&registry.reference(&image.name()))).await;
+    namespace
+        .apply("partial", note(&registry.reference(&image.name())))
+        .await;
 
-    let message = namespace.refused("partial", Reason::PartiallyAttached).await;
-    assert!(message.contains("linux/arm64") && message.contains(&status_code.to_string()), "{message}");
+    let message = namespace
+        .refused("partial", Reason::PartiallyAttached)
+        .await;
+    assert!(
+        message.contains("linux/arm64") && message.contains(&status_code.to_string()),
+        "{message}"
+    );
     let status = namespace.status("partial").await;
     assert_eq!(status.attached.as_deref(), Some("2/3"));
     for row in &status.targets {
         let failed = row.digest == arm64;
-        assert_eq!(row.state, if failed { TargetState::Failed } else { TargetState::Attached }, "{row:#?}");
+        assert_eq!(
+            row.state,
+            if failed {
+                TargetState::Failed
+            } else {
+                TargetState::Attached
+            },
+            "{row:#?}"
+        );
         assert_eq!(row.reason.as_deref(), failed.then_some(reason), "{row:#?}");
     }
     let (kind, told) = namespace.event("partial", Reason::PartiallyAttached).await;
@@ -42,15 +62,28 @@ async fn one_target_fails(about: &str, quirks: Quirks, status_code: u16, reason:
 
     registry.clear();
     fault.lift();
-    assert_eq!(namespace.ready("partial").await.attached.as_deref(), Some("3/3"));
+    assert_eq!(
+        namespace.ready("partial").await.attached.as_deref(),
+        Some("3/3")
+    );
     let written: Vec<_> = registry.requests_that(&Matcher::on(Op::ManifestPut).with_subject());
     assert!(!written.is_empty(), "{}", registry.transcript());
     for request in written {
-        assert_eq!(subject(&request.body).as_deref(), Some(&*arm64), "{}", registry.transcript());
+        assert_eq!(
+            subject(&request.body).as_deref(),
+            Some(&*arm64),
+            "{}",
+            registry.transcript()
+        );
     }
     let tags = registry.requests_that(&Matcher::on(Op::ManifestPut).fallback_tag());
     let tag = arm64.replace(':', "-");
-    assert!(tags.iter().all(|request| request.reference.as_deref() == Some(&*tag)), "{}", registry.transcript());
+    assert!(
+        tags.iter()
+            .all(|request| request.reference.as_deref() == Some(&*tag)),
+        "{}",
+        registry.transcript()
+    );
     assert_eq!(registry.store().referrers("team/app", &arm64).len(), 1);
     namespace.check_rules().await;
 }
@@ -62,7 +95,13 @@ async fn a_target_that_is_forbidden_stops_no_other_and_is_the_only_one_written_l
 
 #[tokio::test]
 async fn a_target_that_meets_a_server_error_stops_no_other_and_is_the_only_one_written_later() {
-    one_target_fails("server-error", Quirks::default(), 500, "RegistryUnavailable").await;
+    one_target_fails(
+        "server-error",
+        Quirks::default(),
+        500,
+        "RegistryUnavailable",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -77,13 +116,22 @@ async fn a_listing_that_fails_is_never_taken_for_an_empty_one() {
     let image = host(&registry, "v1");
     let fault = registry.fault(Matcher::on(Op::ReferrersList), Fault::status(403));
     let _controller = Controller::start(&namespace).await;
-    namespace.apply("listing", note(&registry.reference(&image.name()))).await;
+    namespace
+        .apply("listing", note(&registry.reference(&image.name())))
+        .await;
     let object = namespace.wait("listing", "refused", |object| {
-        crate::namespace::ready(object).is_some_and(|(status, reason)| status == "False" && reason != "Progressing")
+        crate::namespace::ready(object)
+            .is_some_and(|(status, reason)| status == "False" && reason != "Progressing")
     });
     let told = message(&object.await);
     assert!(told.contains("403"), "{told}");
-    assert!(registry.requests_that(&Matcher::on(Op::ManifestPut)).is_empty(), "{}", registry.transcript());
+    assert!(
+        registry
+            .requests_that(&Matcher::on(Op::ManifestPut))
+            .is_empty(),
+        "{}",
+        registry.transcript()
+    );
     fault.lift();
     namespace.ready("listing").await;
     namespace.check_rules().await;

@@ -16,7 +16,10 @@ use crate::readers;
 #[tokio::test]
 async fn a_platform_names_all_entries_that_are_the_same_platform_in_other_words() {
     let namespace = Namespace::new("platforms").await;
-    let registry = Registry::ociregistry(&namespace.tools).start().await.unwrap();
+    let registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
     let image = Index::new()
         .image(Image::new("linux/amd64", "1"))
         .image(Image::new("linux/arm64", "2"))
@@ -57,26 +60,52 @@ async fn a_platform_names_all_entries_that_are_the_same_platform_in_other_words(
         let attached: BTreeSet<usize> = (0..9)
             .filter(|entry| {
                 let digest = &image.entries[*entry].descriptor.digest;
-                rows.iter().any(|row| &row.digest == digest && row.state == TargetState::Attached)
+                rows.iter()
+                    .any(|row| &row.digest == digest && row.state == TargetState::Attached)
             })
             .collect();
-        assert_eq!(attached, expected.iter().copied().collect(), "{pattern}: {rows:#?}");
-        let reason = |digest: &str| rows.iter().find(|row| row.digest == digest).and_then(|row| row.reason.clone());
+        assert_eq!(
+            attached,
+            expected.iter().copied().collect(),
+            "{pattern}: {rows:#?}"
+        );
+        let reason = |digest: &str| {
+            rows.iter()
+                .find(|row| row.digest == digest)
+                .and_then(|row| row.reason.clone())
+        };
         assert_eq!(reason(image.digest()).as_deref(), Some("IndexNotSelected"));
-        assert_eq!(reason(&image.entries[9].descriptor.digest).as_deref(), Some("AttestationManifest"));
+        assert_eq!(
+            reason(&image.entries[9].descriptor.digest).as_deref(),
+            Some("AttestationManifest")
+        );
     }
     // And the registry agrees: each platform has one attachment of every case that names it.
     let raw = registry.raw().unwrap();
     for (entry, descriptor) in image.entries.iter().enumerate() {
-        let listing = raw.referrers("team/app", &descriptor.descriptor.digest).await.unwrap().json().unwrap();
+        let listing = raw
+            .referrers("team/app", &descriptor.descriptor.digest)
+            .await
+            .unwrap()
+            .json()
+            .unwrap();
         let seen: BTreeSet<String> = listing["manifests"]
             .as_array()
             .into_iter()
             .flatten()
-            .map(|manifest| manifest["annotations"]["demo.affix.dev/case"].as_str().unwrap().to_owned())
+            .map(|manifest| {
+                manifest["annotations"]["demo.affix.dev/case"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
             .collect();
-        let expected: BTreeSet<String> =
-            cases.iter().enumerate().filter(|(_, (_, entries))| entries.contains(&entry)).map(|(nth, _)| nth.to_string()).collect();
+        let expected: BTreeSet<String> = cases
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, entries))| entries.contains(&entry))
+            .map(|(nth, _)| nth.to_string())
+            .collect();
         assert_eq!(seen, expected, "{:?}", descriptor.platform);
     }
     namespace.check_rules().await;
@@ -102,7 +131,14 @@ async fn a_docker_manifest_list_is_attached_to_under_its_own_media_types() {
         let peer = Peer::of(&namespace.tools, registry).unwrap();
         readers::see_what_status_names(&peer, &image, &status, SIGNATURE).await;
         for (row, kind) in status.targets.iter().zip(["list", "", ""]) {
-            let manifest = registry.raw().unwrap().manifest("team/app", row.attachment.as_deref().unwrap()).await.unwrap().json().unwrap();
+            let manifest = registry
+                .raw()
+                .unwrap()
+                .manifest("team/app", row.attachment.as_deref().unwrap())
+                .await
+                .unwrap()
+                .json()
+                .unwrap();
             let expected = match kind {
                 "list" => "application/vnd.docker.distribution.manifest.list.v2+json",
                 _ => "application/vnd.docker.distribution.manifest.v2+json",
@@ -117,17 +153,31 @@ async fn a_docker_manifest_list_is_attached_to_under_its_own_media_types() {
 #[tokio::test]
 async fn a_platform_that_is_missing_fails_the_whole_unless_it_may_be_missing() {
     let namespace = Namespace::new("missing").await;
-    let registry = Registry::ociregistry(&namespace.tools).start().await.unwrap();
+    let registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
     let image = crate::images::push(&registry, "team/app", "v1").await;
     let _controller = Controller::start(&namespace).await;
     let targets = |missing: &str| json!({"targets": {"platforms": ["linux/amd64", "linux/s390x"], "missing": missing}});
     let mark = registry.mark().unwrap();
-    namespace.apply("missing", with(note(&image.tagged()), targets("Fail"))).await;
-    namespace.refused("missing", Reason::NoMatchingPlatform).await;
-    let writes: Vec<_> = registry.requests_since(mark).unwrap().into_iter().filter(|request| request.method == "PUT").collect();
+    namespace
+        .apply("missing", with(note(&image.tagged()), targets("Fail")))
+        .await;
+    namespace
+        .refused("missing", Reason::NoMatchingPlatform)
+        .await;
+    let writes: Vec<_> = registry
+        .requests_since(mark)
+        .unwrap()
+        .into_iter()
+        .filter(|request| request.method == "PUT")
+        .collect();
     assert!(writes.is_empty(), "{writes:?}");
 
-    namespace.apply("missing", with(note(&image.tagged()), targets("Ignore"))).await;
+    namespace
+        .apply("missing", with(note(&image.tagged()), targets("Ignore")))
+        .await;
     let status = namespace.ready("missing").await;
     assert_eq!(status.attached.as_deref(), Some("2/2"));
     let resolved = says(&status, affix::api::ConditionType::Resolved);

@@ -24,7 +24,10 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let heads: Arc<Mutex<Vec<String>>> = Arc::default();
         let (registry, seen) = (registry.to_owned(), Arc::clone(&heads));
-        let login = format!("proxy-authorization: basic {}", STANDARD.encode(format!("{user}:{password}")));
+        let login = format!(
+            "proxy-authorization: basic {}",
+            STANDARD.encode(format!("{user}:{password}"))
+        );
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (registry, login, seen) = (registry.clone(), login.clone(), Arc::clone(&seen));
@@ -32,7 +35,11 @@ impl Proxy {
                 tokio::spawn(async move { drop(serve(client, &registry, &login, &seen).await) });
             }
         });
-        Self { address, heads, accepting }
+        Self {
+            address,
+            heads,
+            accepting,
+        }
     }
 
     /// Its URL.
@@ -52,7 +59,12 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(mut client: TcpStream, registry: &str, login: &str, seen: &Mutex<Vec<String>>) -> std::io::Result<()> {
+async fn serve(
+    mut client: TcpStream,
+    registry: &str,
+    login: &str,
+    seen: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < 16 << 10 {
         head.push(client.read_u8().await?);
@@ -61,7 +73,9 @@ async fn serve(mut client: TcpStream, registry: &str, login: &str, seen: &Mutex<
     let first = text.lines().next().unwrap_or_default().to_owned();
     seen.lock().unwrap().push(first.clone());
     // The scheme is free in case, the credential is not: both sides are compared as they are after the scheme.
-    let allowed = text.lines().any(|line| line.split(' ').next_back() == login.split(' ').next_back());
+    let allowed = text
+        .lines()
+        .any(|line| line.split(' ').next_back() == login.split(' ').next_back());
     if !allowed {
         let answer =
             b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"proxy\"\r\nContent-Length: 0\r\n\r\n";
@@ -69,7 +83,9 @@ async fn serve(mut client: TcpStream, registry: &str, login: &str, seen: &Mutex<
     }
     let mut server = TcpStream::connect(registry).await?;
     if first.starts_with("CONNECT ") {
-        client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
+        client
+            .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            .await?;
     } else {
         server.write_all(&head).await?;
     }

@@ -16,16 +16,36 @@ use crate::namespace::{Namespace, PATIENCE, is_ready};
 /// The name of the Lease where no flag says otherwise.
 const LEASE: &str = "affix-controller";
 /// Short times, for tests that wait for a Lease to end.
-pub(crate) const SHORT: [&str; 6] =
-    ["--leader-election-lease-duration", "3s", "--leader-election-renew-deadline", "2s", "--leader-election-retry-period", "500ms"];
+pub(crate) const SHORT: [&str; 6] = [
+    "--leader-election-lease-duration",
+    "3s",
+    "--leader-election-renew-deadline",
+    "2s",
+    "--leader-election-retry-period",
+    "500ms",
+];
 
 /// Long ones, for tests in which a Lease is given and not left to end.
-const LONG: [&str; 6] =
-    ["--leader-election-lease-duration", "1h", "--leader-election-renew-deadline", "50m", "--leader-election-retry-period", "500ms"];
+const LONG: [&str; 6] = [
+    "--leader-election-lease-duration",
+    "1h",
+    "--leader-election-renew-deadline",
+    "50m",
+    "--leader-election-retry-period",
+    "500ms",
+];
 
 /// Starts a replica.
 async fn replica(namespace: &Namespace, flags: &[&str]) -> Controller {
-    let flags = [&["--leader-elect", "--leader-election-namespace", &namespace.name], flags].concat();
+    let flags = [
+        &[
+            "--leader-elect",
+            "--leader-election-namespace",
+            &namespace.name,
+        ],
+        flags,
+    ]
+    .concat();
     Controller::start_with(namespace, &flags).await
 }
 
@@ -33,7 +53,9 @@ async fn replica(namespace: &Namespace, flags: &[&str]) -> Controller {
 async fn holder(namespace: &Namespace) -> String {
     let leases: Api<Lease> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let lease = leases.get_opt(LEASE).await.unwrap();
-    lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default()
+    lease
+        .and_then(|lease| lease.spec?.holder_identity)
+        .unwrap_or_default()
 }
 
 /// Waits until somebody holds the Lease that `is` right; answers with who, and how long that took.
@@ -72,20 +94,41 @@ async fn a_replica_stands_by_ready_and_goes_on_as_soon_as_the_leader_is_told_to_
     let standby = replica(&namespace, &LONG).await;
     stands_by(&standby).await;
     let (_, text) = standby.health("/readyz").await;
-    assert!(text.starts_with("ok\n") && text.contains(&first) && text.contains(LEASE), "{text}");
+    assert!(
+        text.starts_with("ok\n") && text.contains(&first) && text.contains(LEASE),
+        "{text}"
+    );
     let metric = |is: u8| format!("leader_election_master_status{{name=\"{LEASE}\"}} {is}");
-    assert!(leader.metrics().await.contains(&metric(1)), "{}", leader.metrics().await);
-    assert!(standby.metrics().await.contains(&metric(0)), "{}", standby.metrics().await);
+    assert!(
+        leader.metrics().await.contains(&metric(1)),
+        "{}",
+        leader.metrics().await
+    );
+    assert!(
+        standby.metrics().await.contains(&metric(0)),
+        "{}",
+        standby.metrics().await
+    );
 
-    namespace.apply("one", note(&registry.reference(&image.name()))).await;
+    namespace
+        .apply("one", note(&registry.reference(&image.name())))
+        .await;
     namespace.ready("one").await;
     leader.says("reconciled").await;
     assert!(!standby.log().contains("reconciled"));
 
     // The Lease lasts an hour: whoever has it before that was given it.
-    let ((status, log), _) = tokio::join!(leader.terminate(), held(&namespace, |holder| holder != first));
+    let ((status, log), _) = tokio::join!(
+        leader.terminate(),
+        held(&namespace, |holder| holder != first)
+    );
     assert!(status.success(), "{status}\n{log}");
-    namespace.apply("two", note(&registry.reference(&host(&registry, "v2").name()))).await;
+    namespace
+        .apply(
+            "two",
+            note(&registry.reference(&host(&registry, "v2").name())),
+        )
+        .await;
     namespace.ready("two").await;
     assert!(standby.metrics().await.contains(&metric(1)));
     namespace.check_rules().await;
@@ -100,9 +143,18 @@ async fn a_leader_that_dies_is_followed_when_its_lease_has_ended() {
     let standby = replica(&namespace, &[]).await;
     stands_by(&standby).await;
     leader.kill().await;
-    assert_eq!(holder(&namespace).await, first, "nobody takes a lease that may still be used");
+    assert_eq!(
+        holder(&namespace).await,
+        first,
+        "nobody takes a lease that may still be used"
+    );
     held(&namespace, |holder| holder != first).await;
-    namespace.apply("one", note(&registry.reference(&host(&registry, "v1").name()))).await;
+    namespace
+        .apply(
+            "one",
+            note(&registry.reference(&host(&registry, "v1").name())),
+        )
+        .await;
     namespace.ready("one").await;
     namespace.check_rules().await;
 }
@@ -128,7 +180,9 @@ async fn a_leader_that_was_paused_in_the_middle_of_a_pass_writes_nothing_when_it
         let (first, _) = held(&namespace, |_| true).await;
         let standby = replica(&namespace, &SHORT).await;
         stands_by(&standby).await;
-        namespace.apply("one", note(&registry.reference(&image.name()))).await;
+        namespace
+            .apply("one", note(&registry.reference(&image.name())))
+            .await;
         hold.reached().await.unwrap();
         leader.pause();
         held(&namespace, |holder| holder != first).await;
@@ -141,18 +195,41 @@ async fn a_leader_that_was_paused_in_the_middle_of_a_pass_writes_nothing_when_it
         leader.resume();
         leader.says("leads no longer").await;
         sleep(Duration::from_secs(1)).await;
-        let written: Vec<_> = registry.requests().into_iter().skip(before).filter(|request| request.op.is_write()).collect();
-        assert!(written.is_empty(), "{nth}: {written:#?}\n{}", registry.transcript());
-        assert_eq!(namespace.get("one").await.metadata.resource_version, version, "{nth}: status was written");
+        let written: Vec<_> = registry
+            .requests()
+            .into_iter()
+            .skip(before)
+            .filter(|request| request.op.is_write())
+            .collect();
+        assert!(
+            written.is_empty(),
+            "{nth}: {written:#?}\n{}",
+            registry.transcript()
+        );
+        assert_eq!(
+            namespace.get("one").await.metadata.resource_version,
+            version,
+            "{nth}: status was written"
+        );
         for subject in manifests(&image) {
-            assert_eq!(listed(&registry, subject).len(), 1, "{nth}\n{}", registry.transcript());
+            assert_eq!(
+                listed(&registry, subject).len(),
+                1,
+                "{nth}\n{}",
+                registry.transcript()
+            );
         }
 
         // It takes part again: when the other one goes, it leads.
         let (second, _) = held(&namespace, |_| true).await;
         standby.kill().await;
         held(&namespace, |holder| holder != second).await;
-        namespace.apply("two", note(&registry.reference(&host(&registry, "v2").name()))).await;
+        namespace
+            .apply(
+                "two",
+                note(&registry.reference(&host(&registry, "v2").name())),
+            )
+            .await;
         namespace.ready("two").await;
         namespace.check_rules().await;
     }
@@ -178,17 +255,32 @@ async fn an_heir_of_another_shard_does_not_lose_what_it_inherits_in_the_middle_o
     for (nth, registry) in scriptable().await.iter().enumerate() {
         for settled in [true, false] {
             let image = host(registry, &format!("v{nth}-{settled}"));
-            let spec = with(note(&registry.reference(&image.name())), json!({"deletionPolicy": "Delete"}));
-            let (maker, heir) = (format!("maker-{nth}-{settled}"), format!("heir-{nth}-{settled}"));
+            let spec = with(
+                note(&registry.reference(&image.name())),
+                json!({"deletionPolicy": "Delete"}),
+            );
+            let (maker, heir) = (
+                format!("maker-{nth}-{settled}"),
+                format!("heir-{nth}-{settled}"),
+            );
             apply_to_shard(&namespace, &maker, 1, spec.clone()).await;
             let made = namespace.ready(&maker).await;
             if settled {
                 apply_to_shard(&namespace, &heir, 2, spec.clone()).await;
                 let adopted = namespace.ready(&heir).await;
-                assert!(adopted.targets.iter().all(|row| row.origin == Some(Origin::Adopted)), "{adopted:#?}");
+                assert!(
+                    adopted
+                        .targets
+                        .iter()
+                        .all(|row| row.origin == Some(Origin::Adopted)),
+                    "{adopted:#?}"
+                );
             }
             // The heir has read its status when its pass waits for the registry: a look at the listings, or its very first pass.
-            let reads = Matcher::on(Op::ReferrersList).or(Op::ManifestGet).repository("team/app").nth(1);
+            let reads = Matcher::on(Op::ReferrersList)
+                .or(Op::ManifestGet)
+                .repository("team/app")
+                .nth(1);
             let mut hold = registry.hold(Stage::Before, reads);
             if settled {
                 namespace.ask(&heir, "now").await;
@@ -199,18 +291,41 @@ async fn an_heir_of_another_shard_does_not_lose_what_it_inherits_in_the_middle_o
             namespace.delete(&maker).await;
             hold.release();
             let is_done = |object: &ImageAttachment| {
-                let handled = object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_deref());
+                let handled = object
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.last_handled_reconcile_at.as_deref());
                 is_ready(object) && (!settled || handled == Some("now"))
             };
-            let status = namespace.wait(&heir, "done with its pass", is_done).await.status.unwrap();
+            let status = namespace
+                .wait(&heir, "done with its pass", is_done)
+                .await
+                .status
+                .unwrap();
             for subject in manifests(&image) {
-                assert_eq!(listed(registry, subject), [attachment(&made.targets, subject)], "{}", registry.transcript());
-                let row = status.targets.iter().find(|row| row.digest == subject).unwrap();
-                assert_eq!((row.attachment.as_deref(), row.origin), (Some(attachment(&made.targets, subject)), Some(Origin::Made)));
+                assert_eq!(
+                    listed(registry, subject),
+                    [attachment(&made.targets, subject)],
+                    "{}",
+                    registry.transcript()
+                );
+                let row = status
+                    .targets
+                    .iter()
+                    .find(|row| row.digest == subject)
+                    .unwrap();
+                assert_eq!(
+                    (row.attachment.as_deref(), row.origin),
+                    (Some(attachment(&made.targets, subject)), Some(Origin::Made))
+                );
             }
             namespace.delete(&heir).await;
             for subject in manifests(&image) {
-                assert!(listed(registry, subject).is_empty(), "nobody owned it\n{}", registry.transcript());
+                assert!(
+                    listed(registry, subject).is_empty(),
+                    "nobody owned it\n{}",
+                    registry.transcript()
+                );
             }
         }
     }
@@ -236,13 +351,33 @@ async fn shards_work_side_by_side_on_their_own_resources_only() {
     }
     first.says("name=\"of-1\"").await;
     second.says("name=\"of-2\"").await;
-    let worked = |log: &str| ["of-1", "of-2", "of-nobody"].map(|name| log.contains(&format!("name=\"{name}\"")));
-    assert_eq!(worked(&first.log()), [true, false, false], "{}", first.log());
-    assert_eq!(worked(&second.log()), [false, true, false], "{}", second.log());
+    let worked = |log: &str| {
+        ["of-1", "of-2", "of-nobody"].map(|name| log.contains(&format!("name=\"{name}\"")))
+    };
+    assert_eq!(
+        worked(&first.log()),
+        [true, false, false],
+        "{}",
+        first.log()
+    );
+    assert_eq!(
+        worked(&second.log()),
+        [false, true, false],
+        "{}",
+        second.log()
+    );
     assert!(namespace.status("of-nobody").await.conditions.is_empty());
     // Each leads under a Lease of its own.
     let leases: Api<Lease> = Api::namespaced(namespace.client.clone(), &namespace.name);
-    let names: Vec<String> =
-        leases.list(&kube::api::ListParams::default()).await.unwrap().into_iter().filter_map(|lease| lease.metadata.name).collect();
-    assert!(names.len() == 2 && names.iter().all(|name| name.starts_with(LEASE)), "{names:?}");
+    let names: Vec<String> = leases
+        .list(&kube::api::ListParams::default())
+        .await
+        .unwrap()
+        .into_iter()
+        .filter_map(|lease| lease.metadata.name)
+        .collect();
+    assert!(
+        names.len() == 2 && names.iter().all(|name| name.starts_with(LEASE)),
+        "{names:?}"
+    );
 }

@@ -22,14 +22,29 @@ async fn what_is_at_rest_is_not_asked_for_all_at_once_and_what_somebody_waits_fo
         for nth in 0..MANY {
             // Half of them are looked at again long after this test.
             let interval = if nth % 2 == 0 { "1000h" } else { "4s" };
-            namespace.apply(&format!("rest-{kind}-{nth}"), with(note(&image), json!({"interval": interval}))).await;
+            namespace
+                .apply(
+                    &format!("rest-{kind}-{nth}"),
+                    with(note(&image), json!({"interval": interval})),
+                )
+                .await;
         }
         for name in ["changed", "requested"] {
             let name = format!("{name}-{kind}");
-            namespace.apply(&name, with(note(&registry.reference(&host(registry, &name).name())), json!({"interval": "1000h"}))).await;
+            namespace
+                .apply(
+                    &name,
+                    with(
+                        note(&registry.reference(&host(registry, &name).name())),
+                        json!({"interval": "1000h"}),
+                    ),
+                )
+                .await;
         }
         let late = registry.reference(&format!("team/app:late-{kind}"));
-        namespace.apply(&format!("failed-{kind}"), note(&late)).await;
+        namespace
+            .apply(&format!("failed-{kind}"), note(&late))
+            .await;
     }
     for kind in 0..registries.len() {
         for nth in 0..MANY {
@@ -37,13 +52,20 @@ async fn what_is_at_rest_is_not_asked_for_all_at_once_and_what_somebody_waits_fo
         }
         namespace.ready(&format!("changed-{kind}")).await;
         namespace.ready(&format!("requested-{kind}")).await;
-        namespace.refused(&format!("failed-{kind}"), Reason::NotFound).await;
+        namespace
+            .refused(&format!("failed-{kind}"), Reason::NotFound)
+            .await;
     }
     controller.kill().await;
 
     for (kind, registry) in registries.iter().enumerate() {
         let changed = registry.reference(&format!("team/app:changed-{kind}"));
-        namespace.apply(&format!("changed-{kind}"), with(note(&changed), json!({"interval": "999h"}))).await;
+        namespace
+            .apply(
+                &format!("changed-{kind}"),
+                with(note(&changed), json!({"interval": "999h"})),
+            )
+            .await;
         namespace.ask(&format!("requested-{kind}"), "now").await;
         host(registry, &format!("late-{kind}"));
         registry.clear();
@@ -56,10 +78,18 @@ async fn what_is_at_rest_is_not_asked_for_all_at_once_and_what_somebody_waits_fo
     }
     // All that come again within four seconds have come: of the others none.
     let heads = Matcher::on(Op::ManifestHead).reference("v1");
-    let looked = |log: &str| (0..registries.len() * MANY).filter(|nth| log.contains(&format!("name=\"{}\"", rest(*nth)))).count();
+    let looked = |log: &str| {
+        (0..registries.len() * MANY)
+            .filter(|nth| log.contains(&format!("name=\"{}\"", rest(*nth))))
+            .count()
+    };
     let deadline = Instant::now() + PATIENCE;
     while looked(&controller.log()) < MANY {
-        assert!(Instant::now() < deadline, "only {} were looked at", looked(&controller.log()));
+        assert!(
+            Instant::now() < deadline,
+            "only {} were looked at",
+            looked(&controller.log())
+        );
         sleep(std::time::Duration::from_millis(100)).await;
     }
     let log = controller.log();
@@ -68,7 +98,11 @@ async fn what_is_at_rest_is_not_asked_for_all_at_once_and_what_somebody_waits_fo
         assert_eq!(is_looked_at, nth % 2 == 1, "{}", rest(nth));
     }
     for registry in &registries {
-        assert!(registry.requests_that(&heads).len() >= MANY / 2, "{}", registry.transcript());
+        assert!(
+            registry.requests_that(&heads).len() >= MANY / 2,
+            "{}",
+            registry.transcript()
+        );
     }
     namespace.check_rules().await;
 }

@@ -30,23 +30,53 @@ async fn controller(namespace: &Namespace) -> Controller {
 
 /// Puts the label on.
 async fn watched(namespace: &Namespace, kind: &str, name: &str) {
-    let label = ["label", "-n", &namespace.name, kind, name, "reconcile.fluxcd.io/watch=Enabled"];
-    namespace.plane.kubectl(label).await.unwrap().stdout().unwrap();
+    let label = [
+        "label",
+        "-n",
+        &namespace.name,
+        kind,
+        name,
+        "reconcile.fluxcd.io/watch=Enabled",
+    ];
+    namespace
+        .plane
+        .kubectl(label)
+        .await
+        .unwrap()
+        .stdout()
+        .unwrap();
 }
 
 #[tokio::test]
-async fn a_watched_secret_that_is_corrected_is_used_at_once_and_an_unwatched_one_at_the_next_pass() {
+async fn a_watched_secret_that_is_corrected_is_used_at_once_and_an_unwatched_one_at_the_next_pass()
+{
     let namespace = Namespace::new("rotated").await;
     let tools = &namespace.tools;
-    let tokens = Registry::distribution(tools).tokens([User::new("ci", "right").may("team/*", &["pull", "push"])]).start().await.unwrap();
-    let api = Registry::ociregistry(tools).basic("ci", "right").start().await.unwrap();
+    let tokens = Registry::distribution(tools)
+        .tokens([User::new("ci", "right").may("team/*", &["pull", "push"])])
+        .start()
+        .await
+        .unwrap();
+    let api = Registry::ociregistry(tools)
+        .basic("ci", "right")
+        .start()
+        .await
+        .unwrap();
     let _controller = controller(&namespace).await;
     for (registry, kind) in [(&tokens, "tokens"), (&api, "api")] {
         let image = push(registry, "team/app", "v1").await;
         let (seen, unseen) = (format!("seen-{kind}"), format!("unseen-{kind}"));
         for name in [&seen, &unseen] {
             namespace.login(name, registry.host(), "ci", "wrong").await;
-            namespace.apply(name, seldom(with(note(&image.tagged()), json!({"secretRef": {"name": name}})))).await;
+            namespace
+                .apply(
+                    name,
+                    seldom(with(
+                        note(&image.tagged()),
+                        json!({"secretRef": {"name": name}}),
+                    )),
+                )
+                .await;
             namespace.refused(name, Reason::AuthenticationFailed).await;
         }
         watched(&namespace, "secret", &seen).await;
@@ -54,7 +84,9 @@ async fn a_watched_secret_that_is_corrected_is_used_at_once_and_an_unwatched_one
             namespace.login(name, registry.host(), "ci", "right").await;
         }
         namespace.ready(&seen).await;
-        namespace.refused(&unseen, Reason::AuthenticationFailed).await;
+        namespace
+            .refused(&unseen, Reason::AuthenticationFailed)
+            .await;
         namespace.request(&unseen, "look").await;
         namespace.ready(&unseen).await;
     }
@@ -63,7 +95,10 @@ async fn a_watched_secret_that_is_corrected_is_used_at_once_and_an_unwatched_one
 
 /// What a request by this password shows.
 fn basic(password: &str) -> String {
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("ci:{password}")))
+    format!(
+        "Basic {}",
+        base64::engine::general_purpose::STANDARD.encode(format!("ci:{password}"))
+    )
 }
 
 #[tokio::test]
@@ -82,28 +117,45 @@ async fn an_old_credential_is_never_used_again_nor_what_was_got_by_it() {
                 Auth::Bearer(Bearer::new(&registry.issuer()))
             };
             registry.set_auth(auth("old"));
-            let image = registry.reference(&host(registry, &format!("v{}", u8::from(tokens))).name());
+            let image =
+                registry.reference(&host(registry, &format!("v{}", u8::from(tokens))).name());
             let name = format!("one-{nth}-{tokens}");
             namespace.login(&name, &registry.host(), "ci", "old").await;
             watched(&namespace, "secret", &name).await;
-            namespace.apply(&name, seldom(with(note(&image), json!({"secretRef": {"name": name}})))).await;
+            namespace
+                .apply(
+                    &name,
+                    seldom(with(note(&image), json!({"secretRef": {"name": name}}))),
+                )
+                .await;
             namespace.ready(&name).await;
             let shown = |from: usize| -> BTreeSet<String> {
                 let requests = registry.requests().into_iter().skip(from);
-                requests.filter_map(|request| request.header("authorization").map(ToOwned::to_owned)).collect()
+                requests
+                    .filter_map(|request| request.header("authorization").map(ToOwned::to_owned))
+                    .collect()
             };
             let old = shown(0);
-            assert!(old.contains(&basic("old")) && (!tokens || old.iter().any(|value| value.starts_with("Bearer "))), "{old:?}");
+            assert!(
+                old.contains(&basic("old"))
+                    && (!tokens || old.iter().any(|value| value.starts_with("Bearer "))),
+                "{old:?}"
+            );
 
             registry.set_auth(auth("new"));
             let before = registry.requests().len();
             namespace.login(&name, &registry.host(), "ci", "new").await;
-            let by_new = Matcher::any().when(|request| request.header("authorization") == Some(&basic("new")));
+            let by_new = Matcher::any()
+                .when(|request| request.header("authorization") == Some(&basic("new")));
             registry.wait_for(&by_new, 1, PATIENCE).await.unwrap();
             namespace.request(&name, "again").await;
             namespace.ready(&name).await;
             let stale: Vec<String> = shown(before).intersection(&old).cloned().collect();
-            assert!(stale.is_empty(), "{stale:?} came after the rotation:\n{}", registry.transcript());
+            assert!(
+                stale.is_empty(),
+                "{stale:?} came after the rotation:\n{}",
+                registry.transcript()
+            );
             registry.clear();
         }
     }
@@ -111,7 +163,8 @@ async fn an_old_credential_is_never_used_again_nor_what_was_got_by_it() {
 }
 
 #[tokio::test]
-async fn new_content_of_a_config_map_replaces_what_was_attached_at_once_where_it_is_watched_and_else_at_the_next_pass() {
+async fn new_content_of_a_config_map_replaces_what_was_attached_at_once_where_it_is_watched_and_else_at_the_next_pass()
+ {
     let namespace = Namespace::new("content").await;
     let registries = registries(&namespace.tools).await;
     let _controller = controller(&namespace).await;
@@ -119,7 +172,11 @@ async fn new_content_of_a_config_map_replaces_what_was_attached_at_once_where_it
         let mode = mode.to_lowercase();
         let image = push(registry, "team/app", "v1").await;
         let peer = Peer::of(&namespace.tools, registry).unwrap();
-        let (keys, whole, name) = (format!("keys-{mode}"), format!("whole-{mode}"), format!("content-{mode}"));
+        let (keys, whole, name) = (
+            format!("keys-{mode}"),
+            format!("whole-{mode}"),
+            format!("content-{mode}"),
+        );
         for map in [&keys, &whole] {
             namespace.config_map(map, json!({"a": "old"})).await;
         }
@@ -129,7 +186,12 @@ async fn new_content_of_a_config_map_replaces_what_was_attached_at_once_where_it
             "files": [{"name": "f", "valueFrom": {"configMapKeyRef": {"name": keys, "key": "a"}}}],
             "filesFrom": [{"configMapRef": {"name": whole}}],
         });
-        namespace.apply(&name, seldom(json!({"image": image.pinned(), "insecure": true, "artifact": artifact}))).await;
+        namespace
+            .apply(
+                &name,
+                seldom(json!({"image": image.pinned(), "insecure": true, "artifact": artifact})),
+            )
+            .await;
         let mut before = namespace.ready(&name).await;
         for map in [&keys, &whole] {
             let was = attachment(&before.targets, image.digest()).to_owned();
@@ -141,11 +203,18 @@ async fn new_content_of_a_config_map_replaces_what_was_attached_at_once_where_it
             let object = namespace
                 .wait(&name, "attached anew", |object| {
                     let status = object.status.as_ref();
-                    crate::namespace::is_ready(object) && status.is_some_and(|status| attachment(&status.targets, image.digest()) != was)
+                    crate::namespace::is_ready(object)
+                        && status.is_some_and(|status| {
+                            attachment(&status.targets, image.digest()) != was
+                        })
                 })
                 .await;
             before = object.status.unwrap();
-            assert!(before.leftovers.is_empty(), "{}", message(&namespace.get(&name).await));
+            assert!(
+                before.leftovers.is_empty(),
+                "{}",
+                message(&namespace.get(&name).await)
+            );
             // The old one is gone, since this resource had made it.
             readers::see_what_status_names(&peer, &image, &before, SIGNATURE).await;
         }
@@ -156,7 +225,11 @@ async fn new_content_of_a_config_map_replaces_what_was_attached_at_once_where_it
 #[tokio::test]
 async fn a_watched_pull_secret_of_a_service_account_is_noticed_when_it_comes_and_when_it_changes() {
     let namespace = Namespace::new("pulls").await;
-    let registry = Registry::ociregistry(&namespace.tools).basic("ci", "right").start().await.unwrap();
+    let registry = Registry::ociregistry(&namespace.tools)
+        .basic("ci", "right")
+        .start()
+        .await
+        .unwrap();
     let image = push(&registry, "team/app", "v1").await;
     namespace
         .apply_object(json!({
@@ -164,12 +237,26 @@ async fn a_watched_pull_secret_of_a_service_account_is_noticed_when_it_comes_and
         }))
         .await;
     let _controller = controller(&namespace).await;
-    namespace.apply("account", seldom(with(note(&image.tagged()), json!({"serviceAccountName": "builder"})))).await;
+    namespace
+        .apply(
+            "account",
+            seldom(with(
+                note(&image.tagged()),
+                json!({"serviceAccountName": "builder"}),
+            )),
+        )
+        .await;
     namespace.refused("account", Reason::SecretNotFound).await;
-    namespace.login("pull", registry.host(), "ci", "wrong").await;
+    namespace
+        .login("pull", registry.host(), "ci", "wrong")
+        .await;
     watched(&namespace, "secret", "pull").await;
-    namespace.refused("account", Reason::AuthenticationFailed).await;
-    namespace.login("pull", registry.host(), "ci", "right").await;
+    namespace
+        .refused("account", Reason::AuthenticationFailed)
+        .await;
+    namespace
+        .login("pull", registry.host(), "ci", "right")
+        .await;
     namespace.ready("account").await;
     namespace.check_rules().await;
 }
@@ -180,7 +267,11 @@ async fn without_the_right_to_watch_secrets_the_operator_says_so_once_and_works(
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry.reference(&host(&registry, "v1").name());
     let name = &namespace.name;
-    namespace.apply_object(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "affix"}})).await;
+    namespace
+        .apply_object(
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "affix"}}),
+        )
+        .await;
     namespace
         .apply_rbac(json!([
             {"apiGroups": ["affix.dev"], "resources": ["imageattachments"], "verbs": ["get", "list", "watch"]},
@@ -190,8 +281,17 @@ async fn without_the_right_to_watch_secrets_the_operator_says_so_once_and_works(
             {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]},
         ]))
         .await;
-    let kubeconfig = namespace.plane.service_account_kubeconfig(name, "affix").await.unwrap();
-    let controller = Controller::start_in(&namespace, &[], &[("KUBECONFIG", kubeconfig.to_str().unwrap())]).await;
+    let kubeconfig = namespace
+        .plane
+        .service_account_kubeconfig(name, "affix")
+        .await
+        .unwrap();
+    let controller = Controller::start_in(
+        &namespace,
+        &[],
+        &[("KUBECONFIG", kubeconfig.to_str().unwrap())],
+    )
+    .await;
     namespace.apply("one", note(&image)).await;
     namespace.ready("one").await;
     let told = |log: &str| log.matches("the watch of secrets with the label").count();

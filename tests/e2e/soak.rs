@@ -50,16 +50,33 @@ struct Users<'a> {
 impl Users<'_> {
     async fn push(&self, registry: usize, repository: &str) -> Pushed {
         let nth = self.changes.get();
-        let index =
-            Index::new().image(Image::new("linux/amd64", &format!("b {nth}"))).image(Image::new("linux/arm64", &format!("c {nth}")));
-        index.push(&self.registries[registry].0.raw().unwrap(), repository, "v1").await.unwrap()
+        let index = Index::new()
+            .image(Image::new("linux/amd64", &format!("b {nth}")))
+            .image(Image::new("linux/arm64", &format!("c {nth}")));
+        index
+            .push(
+                &self.registries[registry].0.raw().unwrap(),
+                repository,
+                "v1",
+            )
+            .await
+            .unwrap()
     }
 
     async fn create(&self, nth: usize) {
         let (registry, repository) = (nth % 2, format!("team/app-{nth}"));
         let image = self.push(registry, &repository).await;
         let subjects = subjects(&image).collect();
-        self.wanted.borrow_mut().insert(format!("soak-{nth}"), Wanted { registry, repository, note: "0".to_owned(), image, subjects });
+        self.wanted.borrow_mut().insert(
+            format!("soak-{nth}"),
+            Wanted {
+                registry,
+                repository,
+                note: "0".to_owned(),
+                image,
+                subjects,
+            },
+        );
         self.apply(&format!("soak-{nth}")).await;
     }
 
@@ -109,14 +126,21 @@ impl Users<'_> {
             let digest = wanted.image.digest();
             let is_done = |object: &affix::api::ImageAttachment| {
                 let status = object.status.as_ref();
-                is_ready(object) && status.and_then(|status| status.image.as_ref()).is_some_and(|image| image.digest == digest)
+                is_ready(object)
+                    && status
+                        .and_then(|status| status.image.as_ref())
+                        .is_some_and(|image| image.digest == digest)
             };
             self.namespace.wait(name, "done", is_done).await;
             let registry = &self.registries[wanted.registry].0;
             for subject in &wanted.subjects {
                 let notes = notes(registry, &wanted.repository, subject).await;
                 let different: BTreeSet<&String> = notes.iter().collect();
-                assert_eq!(different.len(), notes.len(), "{name}: {subject} has an attachment twice: {notes:?}");
+                assert_eq!(
+                    different.len(),
+                    notes.len(),
+                    "{name}: {subject} has an attachment twice: {notes:?}"
+                );
             }
             for subject in subjects(&wanted.image) {
                 let notes = notes(registry, &wanted.repository, &subject).await;
@@ -127,7 +151,12 @@ impl Users<'_> {
 }
 
 fn subjects(image: &Pushed) -> impl Iterator<Item = String> {
-    std::iter::once(image.digest().to_owned()).chain(image.entries.iter().map(|entry| entry.descriptor.digest.clone()))
+    std::iter::once(image.digest().to_owned()).chain(
+        image
+            .entries
+            .iter()
+            .map(|entry| entry.descriptor.digest.clone()),
+    )
 }
 
 /// What the attachments of a subject say, as the registry lists them.
@@ -135,15 +164,26 @@ async fn notes(registry: &Registry, repository: &str, subject: &str) -> Vec<Stri
     let raw = registry.raw().unwrap();
     let mut listing = raw.referrers(repository, subject).await.unwrap();
     if listing.status.as_u16() == 404 {
-        listing = raw.manifest(repository, &subject.replace(':', "-")).await.unwrap();
+        listing = raw
+            .manifest(repository, &subject.replace(':', "-"))
+            .await
+            .unwrap();
     }
     if listing.status.as_u16() == 404 {
         return Vec::new();
     }
     let listing = listing.json().unwrap();
     let entries = listing["manifests"].as_array().cloned().unwrap_or_default();
-    let ours = entries.iter().filter(|entry| entry["artifactType"] == SIGNATURE);
-    ours.map(|entry| entry["annotations"][NOTE].as_str().unwrap_or_else(|| panic!("{entry}")).to_owned()).collect()
+    let ours = entries
+        .iter()
+        .filter(|entry| entry["artifactType"] == SIGNATURE);
+    ours.map(|entry| {
+        entry["annotations"][NOTE]
+            .as_str()
+            .unwrap_or_else(|| panic!("{entry}"))
+            .to_owned()
+    })
+    .collect()
 }
 
 /// How long it took from each kind of trouble until another replica led.
@@ -154,13 +194,34 @@ type Replicas = BTreeMap<String, Controller>;
 /// A replica, by the beginning of its identity.
 async fn replica(namespace: &Namespace, name: &str, times: &[&str]) -> Controller {
     let kubeconfig = namespace.plane.kubeconfig();
-    let flags = [&["--leader-elect", "--leader-election-namespace", &namespace.name], times].concat();
-    Controller::start_in(namespace, &flags, &[("KUBECONFIG", kubeconfig.to_str().unwrap()), ("HOSTNAME", name)]).await
+    let flags = [
+        &[
+            "--leader-elect",
+            "--leader-election-namespace",
+            &namespace.name,
+        ],
+        times,
+    ]
+    .concat();
+    Controller::start_in(
+        namespace,
+        &flags,
+        &[
+            ("KUBECONFIG", kubeconfig.to_str().unwrap()),
+            ("HOSTNAME", name),
+        ],
+    )
+    .await
 }
 
 /// Ends, kills and pauses whoever leads, in turn, for `time` and until each has been; answers with how long each took until another led,
 /// and with who is left.
-async fn trouble(namespace: &Namespace, times: &[&str], pause: Duration, time: Duration) -> (Took, Replicas) {
+async fn trouble(
+    namespace: &Namespace,
+    times: &[&str],
+    pause: Duration,
+    time: Duration,
+) -> (Took, Replicas) {
     let began = Instant::now();
     let (mut took, mut replicas) = (Took::new(), Replicas::new());
     for name in ["pod-0", "pod-1"] {
@@ -173,7 +234,9 @@ async fn trouble(namespace: &Namespace, times: &[&str], pause: Duration, time: D
         }
         let (leader, _) = held(namespace, |_| true).await;
         let name = leader.split('_').next().unwrap().to_owned();
-        let mut victim = replicas.remove(&name).unwrap_or_else(|| panic!("{leader} leads, and is none of {:?}", replicas.keys()));
+        let mut victim = replicas
+            .remove(&name)
+            .unwrap_or_else(|| panic!("{leader} leads, and is none of {:?}", replicas.keys()));
         let another = held(namespace, |holder| holder != leader);
         let (what, (_, time)) = match nth % 3 {
             0 => ("SIGTERM", tokio::join!(victim.terminate(), another).1),
@@ -200,14 +263,20 @@ async fn trouble(namespace: &Namespace, times: &[&str], pause: Duration, time: D
 async fn two_replicas_miss_nothing_and_attach_nothing_twice_whatever_becomes_of_the_leader() {
     let namespace = Namespace::new("soak").await;
     let registries = registries(&namespace.tools).await;
-    let soak =
-        std::env::var("AFFIX_SOAK").ok().map(|seconds| Duration::from_secs(seconds.parse().expect("AFFIX_SOAK is a number of seconds")));
+    let soak = std::env::var("AFFIX_SOAK").ok().map(|seconds| {
+        Duration::from_secs(seconds.parse().expect("AFFIX_SOAK is a number of seconds"))
+    });
     let (time, times, pause): (Duration, &[&str], Duration) = match soak {
         Some(time) => (time, &[], Duration::from_secs(3)),
         None => (SHORT_FORM, &SHORT, Duration::from_millis(500)),
     };
-    let users =
-        Users { namespace: &namespace, registries: &registries, wanted: RefCell::default(), changes: Cell::new(0), over: Cell::new(false) };
+    let users = Users {
+        namespace: &namespace,
+        registries: &registries,
+        wanted: RefCell::default(),
+        changes: Cell::new(0),
+        over: Cell::new(false),
+    };
     for nth in 0..6 {
         users.create(nth).await;
     }

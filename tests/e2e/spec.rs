@@ -19,31 +19,62 @@ async fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
     let image = host(&registry, "v1");
     let reference = registry.reference(&image.name());
     let _controller = Controller::start(&namespace).await;
-    namespace.apply("dry", with(note(&reference), json!({"dryRun": true}))).await;
+    namespace
+        .apply("dry", with(note(&reference), json!({"dryRun": true})))
+        .await;
     let message = namespace.refused("dry", Reason::Planned).await;
     assert!(message.contains("3 of 3 targets"), "{message}");
     let status = namespace.status("dry").await;
-    assert!(status.targets.iter().all(|row| row.state == TargetState::Planned && row.attachment.is_none()), "{status:#?}");
+    assert!(
+        status
+            .targets
+            .iter()
+            .all(|row| row.state == TargetState::Planned && row.attachment.is_none()),
+        "{status:#?}"
+    );
     assert_eq!(status.targets.len(), 3);
     namespace.request("dry", "again").await;
-    assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+    assert!(
+        registry.requests_that(&Matcher::writes()).is_empty(),
+        "{}",
+        registry.transcript()
+    );
 
-    namespace.apply("dry", with(note(&reference), json!({"dryRun": false}))).await;
-    assert_eq!(namespace.ready("dry").await.attached.as_deref(), Some("3/3"));
+    namespace
+        .apply("dry", with(note(&reference), json!({"dryRun": false})))
+        .await;
+    assert_eq!(
+        namespace.ready("dry").await.attached.as_deref(),
+        Some("3/3")
+    );
 
     // Over what is attached it is no more Ready, and another content would take the place of what is there.
     registry.clear();
-    namespace.apply("dry", with(note(&reference), json!({"dryRun": true}))).await;
+    namespace
+        .apply("dry", with(note(&reference), json!({"dryRun": true})))
+        .await;
     let message = namespace.refused("dry", Reason::Planned).await;
     assert_eq!(message, "dry run: nothing to do: 3 targets attached");
     let mut other = with(note(&reference), json!({"dryRun": true}));
     other["artifact"]["annotations"]["demo.affix.dev/note"] = json!("another");
     namespace.apply("dry", other).await;
     let told = "dry run: 3 of 3 targets would be attached; 3 attachments would be removed";
-    let object = namespace.wait("dry", told, |object| told_by(object) == told).await;
+    let object = namespace
+        .wait("dry", told, |object| told_by(object) == told)
+        .await;
     let leftovers = object.status.unwrap().leftovers;
-    assert!(leftovers.len() == 3 && leftovers.iter().all(|leftover| leftover.reason.as_deref() == Some("Planned")), "{leftovers:#?}");
-    assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+    assert!(
+        leftovers.len() == 3
+            && leftovers
+                .iter()
+                .all(|leftover| leftover.reason.as_deref() == Some("Planned")),
+        "{leftovers:#?}"
+    );
+    assert!(
+        registry.requests_that(&Matcher::writes()).is_empty(),
+        "{}",
+        registry.transcript()
+    );
     namespace.check_rules().await;
 }
 
@@ -54,13 +85,20 @@ async fn a_suspended_resource_is_left_alone_and_goes_on_where_it_was() {
     let image = host(&registry, "v1");
     let reference = registry.reference(&image.name());
     let _controller = Controller::start(&namespace).await;
-    namespace.apply("paused", with(note(&reference), json!({"suspend": true}))).await;
+    namespace
+        .apply("paused", with(note(&reference), json!({"suspend": true})))
+        .await;
     namespace.refused("paused", Reason::Suspended).await;
     assert!(registry.requests().is_empty(), "{}", registry.transcript());
     namespace.apply("paused", note(&reference)).await;
     let before = namespace.ready("paused").await;
 
-    namespace.apply("paused", with(note(&reference), json!({"suspend": true, "interval": "1s"}))).await;
+    namespace
+        .apply(
+            "paused",
+            with(note(&reference), json!({"suspend": true, "interval": "1s"})),
+        )
+        .await;
     namespace.refused("paused", Reason::Suspended).await;
     registry.clear();
     sleep(Duration::from_millis(1500)).await;
@@ -68,34 +106,65 @@ async fn a_suspended_resource_is_left_alone_and_goes_on_where_it_was() {
     assert_eq!(namespace.status("paused").await.targets, before.targets);
     namespace.apply("paused", note(&reference)).await;
     assert_eq!(namespace.ready("paused").await.targets, before.targets);
-    assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+    assert!(
+        registry.requests_that(&Matcher::writes()).is_empty(),
+        "{}",
+        registry.transcript()
+    );
     namespace.check_rules().await;
 }
 
 /// Waits until a resource is Ready on this digest.
-async fn ready_on(namespace: &Namespace, name: &str, digest: &str) -> affix::api::ImageAttachmentStatus {
+async fn ready_on(
+    namespace: &Namespace,
+    name: &str,
+    digest: &str,
+) -> affix::api::ImageAttachmentStatus {
     let is_on = |object: &affix::api::ImageAttachment| {
-        let image = object.status.as_ref().and_then(|status| status.image.as_ref());
+        let image = object
+            .status
+            .as_ref()
+            .and_then(|status| status.image.as_ref());
         crate::namespace::is_ready(object) && image.is_some_and(|image| image.digest == digest)
     };
-    namespace.wait(name, "Ready on the new digest", is_on).await.status.unwrap()
+    namespace
+        .wait(name, "Ready on the new digest", is_on)
+        .await
+        .status
+        .unwrap()
 }
 
 #[tokio::test]
-async fn a_tag_that_moves_also_while_nobody_looks_is_followed_and_what_it_left_keeps_its_attachments() {
+async fn a_tag_that_moves_also_while_nobody_looks_is_followed_and_what_it_left_keeps_its_attachments()
+ {
     const DOWN: &str = "while nobody looks";
     let namespace = Namespace::new("moves").await;
     for (nth, registry) in scriptable().await.iter().enumerate() {
         let name = format!("moves-{nth}");
         let mut controller = Some(Controller::start(&namespace).await);
         let mut image = host(registry, "v1");
-        namespace.apply(&name, with(note(&registry.reference("team/app:v1")), json!({"interval": "1s"}))).await;
-        let mut seen = vec![(image.clone(), ready_on(&namespace, &name, &image.digest).await)];
+        namespace
+            .apply(
+                &name,
+                with(
+                    note(&registry.reference("team/app:v1")),
+                    json!({"interval": "1s"}),
+                ),
+            )
+            .await;
+        let mut seen = vec![(
+            image.clone(),
+            ready_on(&namespace, &name, &image.digest).await,
+        )];
         for seed in ["rebuilt", DOWN] {
             if let Some(controller) = controller.take_if(|_| seed == DOWN) {
                 controller.kill().await;
             }
-            image = registry.image("team/app", "v1").seed(seed).platforms(["linux/amd64", "linux/s390x"]).push();
+            image = registry
+                .image("team/app", "v1")
+                .seed(seed)
+                .platforms(["linux/amd64", "linux/s390x"])
+                .push();
             if controller.is_none() {
                 controller = Some(Controller::start(&namespace).await);
             }
@@ -103,12 +172,21 @@ async fn a_tag_that_moves_also_while_nobody_looks_is_followed_and_what_it_left_k
             assert_eq!(status.attached.as_deref(), Some("3/3"));
             // An operator that is killed between its status and its event says nothing of it any more.
             let told = [&seen.last().unwrap().0.digest, &image.digest];
-            namespace.told(&name, Reason::TagMoved, |kind, note| kind == "Normal" && told.iter().all(|part| note.contains(*part))).await;
+            namespace
+                .told(&name, Reason::TagMoved, |kind, note| {
+                    kind == "Normal" && told.iter().all(|part| note.contains(*part))
+                })
+                .await;
             seen.push((image.clone(), status));
         }
         for (image, status) in &seen {
             for subject in manifests(image) {
-                assert_eq!(listed(registry, subject), [attachment(&status.targets, subject)], "{}", registry.transcript());
+                assert_eq!(
+                    listed(registry, subject),
+                    [attachment(&status.targets, subject)],
+                    "{}",
+                    registry.transcript()
+                );
             }
         }
         drop(controller);
@@ -126,14 +204,29 @@ async fn a_tag_beside_a_digest_that_names_another_one_by_now_is_told_and_is_no_e
         let name = format!("beside-{nth}");
         let old = host(registry, "v1");
         let image = format!("{}@{}", registry.reference("team/app:v1"), old.digest);
-        namespace.apply(&name, with(note(&image), json!({"interval": "1s"}))).await;
+        namespace
+            .apply(&name, with(note(&image), json!({"interval": "1s"})))
+            .await;
         let before = namespace.ready(&name).await;
 
-        let new = registry.image("team/app", "v1").seed("rebuilt").platform("linux/amd64").push();
-        namespace.told(&name, Reason::TagMoved, |kind, note| kind == "Normal" && note.contains(&new.digest)).await;
-        let resolved = |status: &affix::api::ImageAttachmentStatus| says(status, ConditionType::Resolved);
-        let telling =
-            |object: &affix::api::ImageAttachment| object.status.as_ref().is_some_and(|status| resolved(status).contains(&new.digest));
+        let new = registry
+            .image("team/app", "v1")
+            .seed("rebuilt")
+            .platform("linux/amd64")
+            .push();
+        namespace
+            .told(&name, Reason::TagMoved, |kind, note| {
+                kind == "Normal" && note.contains(&new.digest)
+            })
+            .await;
+        let resolved =
+            |status: &affix::api::ImageAttachmentStatus| says(status, ConditionType::Resolved);
+        let telling = |object: &affix::api::ImageAttachment| {
+            object
+                .status
+                .as_ref()
+                .is_some_and(|status| resolved(status).contains(&new.digest))
+        };
         let object = namespace.wait(&name, "telling of the move", telling).await;
         assert!(crate::namespace::is_ready(&object), "{object:#?}");
         let after = object.status.unwrap();
@@ -145,14 +238,28 @@ async fn a_tag_beside_a_digest_that_names_another_one_by_now_is_told_and_is_no_e
     sleep(Duration::from_millis(2500)).await;
     for ((name, old), registry) in told.iter().zip(&registries) {
         let events = namespace.events(name).await;
-        assert_eq!(events.iter().filter(|(_, reason, _)| reason == "TagMoved").count(), 1, "{events:?}");
+        assert_eq!(
+            events
+                .iter()
+                .filter(|(_, reason, _)| reason == "TagMoved")
+                .count(),
+            1,
+            "{events:?}"
+        );
         namespace.delete(name).await;
         // The same where the tag had moved, or was gone, before the resource came.
         for (when, tag) in [("moved-before", "v1"), ("gone-before", "v0")] {
-            let image = format!("{}@{}", registry.reference(&format!("team/app:{tag}")), old.digest);
+            let image = format!(
+                "{}@{}",
+                registry.reference(&format!("team/app:{tag}")),
+                old.digest
+            );
             let name = format!("{when}-{name}");
             namespace.apply(&name, note(&image)).await;
-            assert_eq!(namespace.ready(&name).await.attached.as_deref(), Some("3/3"));
+            assert_eq!(
+                namespace.ready(&name).await.attached.as_deref(),
+                Some("3/3")
+            );
         }
     }
     namespace.check_rules().await;
@@ -164,28 +271,54 @@ async fn a_request_for_a_pass_is_handled_long_before_the_interval_and_echoed() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = host(&registry, "v1");
     let _controller = Controller::start(&namespace).await;
-    namespace.apply("requested", note(&registry.reference(&image.name()))).await;
+    namespace
+        .apply("requested", note(&registry.reference(&image.name())))
+        .await;
     namespace.ready("requested").await;
     for token in ["2026-11-24T00:00:00Z", "any text", "2026-11-24T00:00:00Z"] {
         registry.clear();
         namespace.request("requested", token).await;
         let listings = registry.count(affix_testbed::hostile::Op::ReferrersList);
-        assert_eq!(listings, 3, "a request looks at the listings at once:\n{}", registry.transcript());
-        assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+        assert_eq!(
+            listings,
+            3,
+            "a request looks at the listings at once:\n{}",
+            registry.transcript()
+        );
+        assert!(
+            registry.requests_that(&Matcher::writes()).is_empty(),
+            "{}",
+            registry.transcript()
+        );
     }
     // One that status could not hold is echoed by its beginning and its hash, and the next one is another.
     let mut echoes = Vec::new();
     for end in ["a", "b"] {
         let token = format!("{}{end}", "2026-11-24T00:00:00Z ".repeat(40));
         let patch = json!({"metadata": {"annotations": {REQUESTED_AT: token}}});
-        namespace.attachments().patch("requested", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-        let echo = |object: &affix::api::ImageAttachment| object.status.as_ref()?.last_handled_reconcile_at.clone();
+        namespace
+            .attachments()
+            .patch("requested", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
+        let echo = |object: &affix::api::ImageAttachment| {
+            object.status.as_ref()?.last_handled_reconcile_at.clone()
+        };
         let is_new = |object: &affix::api::ImageAttachment| {
             echo(object).is_some_and(|echo| {
-                echo.split_once("…sha256:").is_some_and(|(start, _)| token.starts_with(start)) && !echoes.contains(&echo)
+                echo.split_once("…sha256:")
+                    .is_some_and(|(start, _)| token.starts_with(start))
+                    && !echoes.contains(&echo)
             })
         };
-        echoes.push(echo(&namespace.wait("requested", "done with a long request", is_new).await).unwrap());
+        echoes.push(
+            echo(
+                &namespace
+                    .wait("requested", "done with a long request", is_new)
+                    .await,
+            )
+            .unwrap(),
+        );
     }
     namespace.ready("requested").await;
     namespace.check_rules().await;
@@ -200,13 +333,17 @@ async fn a_changed_spec_is_attached_before_the_old_goes_and_nothing_else_is_remo
         let image = host(registry, "v1");
         let reference = registry.reference(&image.name());
         let other = json!({"artifact": {"artifactType": "a/b", "annotations": {"k": "v"}}});
-        namespace.apply(&neighbour, with(note(&reference), other)).await;
+        namespace
+            .apply(&neighbour, with(note(&reference), other))
+            .await;
         let other = namespace.ready(&neighbour).await;
         namespace.apply(&name, note(&reference)).await;
         let before = namespace.ready(&name).await;
         registry.clear();
         let changed = json!({"artifact": {"artifactType": crate::images::SIGNATURE, "annotations": {"demo.affix.dev/note": "changed"}}});
-        namespace.apply(&name, with(note(&reference), changed)).await;
+        namespace
+            .apply(&name, with(note(&reference), changed))
+            .await;
         let after = namespace.ready(&name).await;
         for row in &after.targets {
             let new = row.attachment.as_deref().unwrap();
@@ -214,15 +351,24 @@ async fn a_changed_spec_is_attached_before_the_old_goes_and_nothing_else_is_remo
             assert_ne!(new, old);
             let mut left = listed(registry, &row.digest);
             left.sort();
-            let mut expected = vec![new.to_owned(), attachment(&other.targets, &row.digest).to_owned()];
+            let mut expected = vec![
+                new.to_owned(),
+                attachment(&other.targets, &row.digest).to_owned(),
+            ];
             expected.sort();
             assert_eq!(left, expected, "{}", registry.transcript());
             let at = |digest: &str, method: &str| {
                 let requests = registry.requests();
-                let found = requests.iter().find(|request| request.method == method && request.reference.as_deref() == Some(digest));
+                let found = requests.iter().find(|request| {
+                    request.method == method && request.reference.as_deref() == Some(digest)
+                });
                 found.map(|found| found.id)
             };
-            assert!(at(new, "PUT").unwrap() < at(old, "DELETE").unwrap(), "{}", registry.transcript());
+            assert!(
+                at(new, "PUT").unwrap() < at(old, "DELETE").unwrap(),
+                "{}",
+                registry.transcript()
+            );
         }
         assert_eq!(after.leftovers, []);
     }
@@ -230,7 +376,8 @@ async fn a_changed_spec_is_attached_before_the_old_goes_and_nothing_else_is_remo
 }
 
 #[tokio::test]
-async fn what_a_registry_does_not_delete_is_left_over_and_told_while_it_is_listed_and_is_not_tried_again_and_again() {
+async fn what_a_registry_does_not_delete_is_left_over_and_told_while_it_is_listed_and_is_not_tried_again_and_again()
+ {
     let namespace = Namespace::new("refusing").await;
     let _controller = Controller::start(&namespace).await;
     for (nth, registry) in scriptable().await.iter().enumerate() {
@@ -255,20 +402,31 @@ async fn what_a_registry_does_not_delete_is_left_over_and_told_while_it_is_liste
             namespace.ready(&name).await
         };
         let new = attachment(&status.targets, &image.digest).to_owned();
-        let leftovers: Vec<&str> = status.leftovers.iter().map(|left| left.attachment.as_str()).collect();
+        let leftovers: Vec<&str> = status
+            .leftovers
+            .iter()
+            .map(|left| left.attachment.as_str())
+            .collect();
         let (mut found, mut expected) = (listed(registry, &image.digest), vec![new]);
         if is_api {
             assert_eq!(leftovers, [&old]);
             expected.push(old);
         } else {
-            assert!(leftovers.is_empty(), "the entry is off the list, which is all that readers see: {status:#?}");
+            assert!(
+                leftovers.is_empty(),
+                "the entry is off the list, which is all that readers see: {status:#?}"
+            );
         }
         found.sort();
         expected.sort();
         assert_eq!(found, expected);
         registry.clear();
         sleep(Duration::from_secs(2)).await;
-        assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+        assert!(
+            registry.requests_that(&Matcher::writes()).is_empty(),
+            "{}",
+            registry.transcript()
+        );
     }
     namespace.check_rules().await;
 }

@@ -1,7 +1,9 @@
 //! Threats that need a cluster to be shown: T1, T3, T5, T22 and T23.
 
 use affix::api::{ConditionType, Reason, find_condition};
-use affix_testbed::hostile::{Account, Fault, Filtering, HostileRegistry, Matcher, Op, Paging, Reply};
+use affix_testbed::hostile::{
+    Account, Fault, Filtering, HostileRegistry, Matcher, Op, Paging, Reply,
+};
 use affix_testbed::registry::Registry;
 use kube::config::Kubeconfig;
 use serde_json::json;
@@ -14,7 +16,13 @@ use crate::namespace::Namespace;
 async fn t1_the_api_server_of_the_kubeconfig_is_no_registry_under_any_name() {
     let namespace = Namespace::new("t1").await;
     let kubeconfig = Kubeconfig::read_from(namespace.plane.kubeconfig()).unwrap();
-    let server = kubeconfig.clusters[0].cluster.as_ref().unwrap().server.clone().unwrap();
+    let server = kubeconfig.clusters[0]
+        .cluster
+        .as_ref()
+        .unwrap()
+        .server
+        .clone()
+        .unwrap();
     let port = server.rsplit(':').next().unwrap().trim_end_matches('/');
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry.reference(&host(&registry, "v1").name());
@@ -22,14 +30,31 @@ async fn t1_the_api_server_of_the_kubeconfig_is_no_registry_under_any_name() {
     let sends = HostileRegistry::start().await.unwrap();
     host(&sends, "v1");
     let opened = format!("https://localhost:{port}/upload");
-    sends.fault(Matcher::on(Op::UploadStart), Reply::status(202).header("Location", &opened));
+    sends.fault(
+        Matcher::on(Op::UploadStart),
+        Reply::status(202).header("Location", &opened),
+    );
     let _controller = Controller::start(&namespace).await;
-    for (name, host) in [("address", "127.0.0.1"), ("name", "localhost"), ("mapped", "[::ffff:127.0.0.1]")] {
-        namespace.apply(name, note(&format!("{host}:{port}/team/app:v1"))).await;
+    for (name, host) in [
+        ("address", "127.0.0.1"),
+        ("name", "localhost"),
+        ("mapped", "[::ffff:127.0.0.1]"),
+    ] {
+        namespace
+            .apply(name, note(&format!("{host}:{port}/team/app:v1")))
+            .await;
         let message = namespace.refused(name, Reason::HostNotAllowed).await;
         assert!(message.contains("the cluster's API"), "{name}: {message}");
     }
-    namespace.apply("led", with(note(&sends.reference("team/app:v1")), json!({"targets": {"scope": "Index"}}))).await;
+    namespace
+        .apply(
+            "led",
+            with(
+                note(&sends.reference("team/app:v1")),
+                json!({"targets": {"scope": "Index"}}),
+            ),
+        )
+        .await;
     let message = namespace.refused("led", Reason::HostNotAllowed).await;
     assert!(message.contains("the cluster's API"), "{message}");
     // Another port of the machine is another server.
@@ -44,7 +69,11 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
     let namespace = Namespace::new("t3").await;
     let flags = "--max-listing-pages 3 --max-referrers 5 --max-index-entries 6 --max-index-depth 1 --max-manifest-bytes 20000 \
                  --max-listing-bytes 4000 --max-pass-bytes 25000";
-    let _controller = Controller::start_with(&namespace, &flags.split_ascii_whitespace().collect::<Vec<_>>()).await;
+    let _controller = Controller::start_with(
+        &namespace,
+        &flags.split_ascii_whitespace().collect::<Vec<_>>(),
+    )
+    .await;
     let mut registries = Vec::new();
     for what in ["pages", "circle", "referrers", "listing"] {
         let registry = HostileRegistry::start().await.unwrap();
@@ -52,39 +81,90 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
         match what {
             "pages" => registry.quirks(|quirks| quirks.paging = Paging::EndlessEmpty),
             "circle" => registry.quirks(|quirks| quirks.paging = Paging::Circle(1)),
-            "referrers" => registry.quirks(|quirks| (quirks.made_up_entries, quirks.filtering) = (6, Filtering::Ignored)),
+            "referrers" => registry.quirks(|quirks| {
+                (quirks.made_up_entries, quirks.filtering) = (6, Filtering::Ignored)
+            }),
             _ => {
                 let large = json!({"mediaType": INDEX, "manifests": [], "annotations": {"a": "x".repeat(5000)}});
-                drop(registry.fault(Matcher::on(Op::ReferrersList), Reply::body(200, INDEX, large.to_string())));
+                drop(registry.fault(
+                    Matcher::on(Op::ReferrersList),
+                    Reply::body(200, INDEX, large.to_string()),
+                ));
             }
         }
-        namespace.apply(what, with(note(&registry.reference(&image.name())), json!({"targets": {"scope": "Index"}}))).await;
+        namespace
+            .apply(
+                what,
+                with(
+                    note(&registry.reference(&image.name())),
+                    json!({"targets": {"scope": "Index"}}),
+                ),
+            )
+            .await;
         registries.push(registry);
     }
     let images = HostileRegistry::start().await.unwrap();
-    let padded = |tag: &str, bytes: usize| images.image("team/app", tag).platform("linux/amd64").annotation("a", &"x".repeat(bytes)).push();
+    let padded = |tag: &str, bytes: usize| {
+        images
+            .image("team/app", tag)
+            .platform("linux/amd64")
+            .annotation("a", &"x".repeat(bytes))
+            .push()
+    };
     padded("manifest", 30_000);
-    images.image("team/app", "entries").platforms(["a/a", "a/b", "a/c", "a/d", "a/e", "a/f", "a/g"]).push();
+    images
+        .image("team/app", "entries")
+        .platforms(["a/a", "a/b", "a/c", "a/d", "a/e", "a/f", "a/g"])
+        .push();
     let below = padded("below", 14_000);
-    images.image("team/app", "pass").platform("linux/arm64").annotation("a", &"y".repeat(14_000)).entry(&below.descriptor()).push();
+    images
+        .image("team/app", "pass")
+        .platform("linux/arm64")
+        .annotation("a", &"y".repeat(14_000))
+        .entry(&below.descriptor())
+        .push();
     // Three levels of indexes.
     let nest = |below: serde_json::Value| {
-        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [below]}).to_string();
-        let digest = images.store().put_manifest("team/app", None, INDEX, index.clone());
+        let index =
+            json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [below]}).to_string();
+        let digest = images
+            .store()
+            .put_manifest("team/app", None, INDEX, index.clone());
         json!({"mediaType": INDEX, "digest": digest, "size": index.len()})
     };
-    let deepest = images.image("team/app", "deepest").platform("linux/amd64").push();
+    let deepest = images
+        .image("team/app", "deepest")
+        .platform("linux/amd64")
+        .push();
     let nested = nest(nest(deepest.descriptor()));
-    images.image("team/app", "depth").platform("linux/amd64").entry(&nested).push();
+    images
+        .image("team/app", "depth")
+        .platform("linux/amd64")
+        .entry(&nested)
+        .push();
     for name in ["manifest", "entries", "depth", "pass"] {
-        namespace.apply(name, note(&images.reference(&format!("team/app:{name}")))).await;
+        namespace
+            .apply(name, note(&images.reference(&format!("team/app:{name}"))))
+            .await;
     }
     for (name, said) in [
         ("pages", "the listing has too many pages (the limit is 3)"),
-        ("circle", "a page is named as its own successor (the limit is 3)"),
-        ("referrers", "the subject has too many referrers (the limit is 5)"),
-        ("listing", "all pages of the listing together are too large, in bytes (the limit is 4000)"),
-        ("manifest", "the answer is too large, in bytes (the limit is 20000)"),
+        (
+            "circle",
+            "a page is named as its own successor (the limit is 3)",
+        ),
+        (
+            "referrers",
+            "the subject has too many referrers (the limit is 5)",
+        ),
+        (
+            "listing",
+            "all pages of the listing together are too large, in bytes (the limit is 4000)",
+        ),
+        (
+            "manifest",
+            "the answer is too large, in bytes (the limit is 20000)",
+        ),
         ("entries", "the index has 7 entries (the limit is 6)"),
     ] {
         let message = namespace.refused(name, Reason::LimitExceeded).await;
@@ -93,31 +173,53 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
     // An index in the index that cannot be read is its own row's trouble.
     for (name, said) in [
         ("depth", "nested deeper than 1 levels"),
-        ("pass", "all answers of this pass together are too large, in bytes (the limit is 25000)"),
+        (
+            "pass",
+            "all answers of this pass together are too large, in bytes (the limit is 25000)",
+        ),
     ] {
-        let object = namespace.wait(name, "said", |object| object.status.as_ref().is_some_and(|status| status.targets.len() > 2)).await;
+        let object = namespace
+            .wait(name, "said", |object| {
+                object
+                    .status
+                    .as_ref()
+                    .is_some_and(|status| status.targets.len() > 2)
+            })
+            .await;
         let rows = object.status.unwrap().targets;
-        let row = rows.iter().find(|row| row.reason.as_deref() == Some("LimitExceeded")).unwrap_or_else(|| panic!("{rows:#?}"));
+        let row = rows
+            .iter()
+            .find(|row| row.reason.as_deref() == Some("LimitExceeded"))
+            .unwrap_or_else(|| panic!("{rows:#?}"));
         assert!(row.message.as_deref().unwrap().contains(said), "{row:#?}");
     }
     namespace.check_rules().await;
 }
 
 #[tokio::test]
-async fn t3_a_pass_that_the_operators_limit_cuts_short_names_both_times_and_is_tried_again_once_the_registry_is_quicker() {
+async fn t3_a_pass_that_the_operators_limit_cuts_short_names_both_times_and_is_tried_again_once_the_registry_is_quicker()
+ {
     let namespace = Namespace::new("t3-time").await;
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry.reference(&host(&registry, "v1").pinned());
     registry.fault(Matcher::on(Op::ManifestGet), Fault::Hang);
     let _controller = Controller::start_with(&namespace, &["--max-pass-time", "2s"]).await;
     // Neither the interval nor a new digest brings it back.
-    namespace.apply("time", with(note(&image), json!({"timeout": "1m", "interval": "24h"}))).await;
+    namespace
+        .apply(
+            "time",
+            with(note(&image), json!({"timeout": "1m", "interval": "24h"})),
+        )
+        .await;
     let message = namespace.refused("time", Reason::RegistryUnavailable).await;
     let said = "the pass was not done within 2 s, the operator's limit for one pass (--max-pass-time), where spec.timeout asks for 60 s";
     assert!(message.contains(said), "{message}");
     let conditions = namespace.status("time").await.conditions;
     let is_there = |kind| find_condition(&conditions, kind).is_some();
-    assert!(is_there(ConditionType::Reconciling) && !is_there(ConditionType::Stalled), "{conditions:#?}");
+    assert!(
+        is_there(ConditionType::Reconciling) && !is_there(ConditionType::Stalled),
+        "{conditions:#?}"
+    );
     registry.calm();
     namespace.ready("time").await;
     namespace.check_rules().await;
@@ -127,17 +229,23 @@ async fn t3_a_pass_that_the_operators_limit_cuts_short_names_both_times_and_is_t
 async fn t5_a_resource_uses_nothing_of_another_namespace_nor_of_the_operator() {
     let ours = Namespace::new("t5-ours").await;
     let theirs = Namespace::new("t5-theirs").await;
-    let registry = HostileRegistry::builder().passwords([Account::new("alice", "right")]).start().await.unwrap();
+    let registry = HostileRegistry::builder()
+        .passwords([Account::new("alice", "right")])
+        .start()
+        .await
+        .unwrap();
     let image = registry.reference(&host(&registry, "v1").name());
-    theirs.login("login", &registry.host(), "alice", "right").await;
+    theirs
+        .login("login", &registry.host(), "alice", "right")
+        .await;
     theirs.config_map("sigs", json!({"a": "b"})).await;
-    let account =
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "builder"}, "imagePullSecrets": [{"name": "login"}]});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "builder"}, "imagePullSecrets": [{"name": "login"}]});
     theirs.apply_object(account.clone()).await;
     ours.apply_object(account).await;
     // The operator has logins of its own, which are nobody's to use.
     let home = tempfile::tempdir().unwrap();
-    let config = json!({"auths": {registry.host(): {"username": "alice", "password": "right"}}}).to_string();
+    let config =
+        json!({"auths": {registry.host(): {"username": "alice", "password": "right"}}}).to_string();
     std::fs::create_dir_all(home.path().join(".docker")).unwrap();
     std::fs::write(home.path().join(".docker/config.json"), &config).unwrap();
     std::fs::write(home.path().join("auth.json"), &config).unwrap();
@@ -152,12 +260,32 @@ async fn t5_a_resource_uses_nothing_of_another_namespace_nor_of_the_operator() {
     let both = format!("{},{}", ours.name, theirs.name);
     let _controller = Controller::start_in(&ours, &["--watch-namespaces", &both], &env).await;
 
-    theirs.apply("theirs", with(note(&image), json!({"secretRef": {"name": "login"}}))).await;
-    ours.apply("secret", with(note(&image), json!({"secretRef": {"name": "login"}}))).await;
-    ours.apply("account", with(note(&image), json!({"serviceAccountName": "builder"}))).await;
+    theirs
+        .apply(
+            "theirs",
+            with(note(&image), json!({"secretRef": {"name": "login"}})),
+        )
+        .await;
+    ours.apply(
+        "secret",
+        with(note(&image), json!({"secretRef": {"name": "login"}})),
+    )
+    .await;
+    ours.apply(
+        "account",
+        with(note(&image), json!({"serviceAccountName": "builder"})),
+    )
+    .await;
     ours.apply("nothing", note(&image)).await;
     let file = json!({"name": "f", "valueFrom": {"configMapKeyRef": {"name": "sigs", "key": "a"}}});
-    ours.apply("file", with(note(&image), json!({"artifact": {"artifactType": "a/b", "files": [file]}}))).await;
+    ours.apply(
+        "file",
+        with(
+            note(&image),
+            json!({"artifact": {"artifactType": "a/b", "files": [file]}}),
+        ),
+    )
+    .await;
     theirs.ready("theirs").await;
     ours.refused("secret", Reason::SecretNotFound).await;
     ours.refused("account", Reason::SecretNotFound).await;
@@ -165,14 +293,37 @@ async fn t5_a_resource_uses_nothing_of_another_namespace_nor_of_the_operator() {
     ours.refused("nothing", Reason::AuthenticationFailed).await;
     // No field leads out of the namespace: what tries to is not even kept.
     let strays = [
-        ("a", with(note(&image), json!({"secretRef": {"name": "login", "namespace": theirs.name}}))),
-        ("b", with(note(&image), json!({"secretRef": {"name": format!("{}/login", theirs.name)}}))),
+        (
+            "a",
+            with(
+                note(&image),
+                json!({"secretRef": {"name": "login", "namespace": theirs.name}}),
+            ),
+        ),
+        (
+            "b",
+            with(
+                note(&image),
+                json!({"secretRef": {"name": format!("{}/login", theirs.name)}}),
+            ),
+        ),
     ];
     for (name, spec) in strays {
         let object = json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name, "namespace": ours.name}, "spec": spec});
-        let applied = ours.plane.kubectl_with(["create", "--validate=false", "-f", "-"], object.to_string()).await.unwrap();
+        let applied = ours
+            .plane
+            .kubectl_with(
+                ["create", "--validate=false", "-f", "-"],
+                object.to_string(),
+            )
+            .await
+            .unwrap();
         if applied.status.success() {
-            assert!(serde_json::to_value(ours.get(name).await.spec).unwrap()["secretRef"].get("namespace").is_none());
+            assert!(
+                serde_json::to_value(ours.get(name).await.spec).unwrap()["secretRef"]
+                    .get("namespace")
+                    .is_none()
+            );
             ours.refused(name, Reason::SecretNotFound).await;
         }
     }
@@ -183,7 +334,10 @@ async fn t5_a_resource_uses_nothing_of_another_namespace_nor_of_the_operator() {
 #[tokio::test]
 async fn t22_dates_are_written_as_given_and_what_is_no_date_is_refused() {
     let namespace = Namespace::new("t22").await;
-    let registry = Registry::ociregistry(&namespace.tools).start().await.unwrap();
+    let registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
     let image = push(&registry, "team/app", "v1").await;
     let raw = registry.raw().unwrap();
     let _controller = Controller::start(&namespace).await;
@@ -209,10 +363,25 @@ async fn t22_dates_are_written_as_given_and_what_is_no_date_is_refused() {
     for (nth, date) in good.iter().enumerate() {
         namespace.apply("date", mark(date)).await;
         let status = namespace.ready("date").await;
-        let made = raw.manifest("team/app", attachment(&status.targets, image.digest())).await.unwrap().json().unwrap();
+        let made = raw
+            .manifest("team/app", attachment(&status.targets, image.digest()))
+            .await
+            .unwrap()
+            .json()
+            .unwrap();
         assert_eq!(made["annotations"][END_OF_LIFE], *date);
-        let listing = raw.referrers("team/app", image.digest()).await.unwrap().json().unwrap();
-        assert_eq!(listing["manifests"].as_array().map(Vec::len), Some(1), "after {} dates: {listing}", nth + 1);
+        let listing = raw
+            .referrers("team/app", image.digest())
+            .await
+            .unwrap()
+            .json()
+            .unwrap();
+        assert_eq!(
+            listing["manifests"].as_array().map(Vec::len),
+            Some(1),
+            "after {} dates: {listing}",
+            nth + 1
+        );
     }
     let bad = [
         "2025-02-29",
@@ -232,10 +401,17 @@ async fn t22_dates_are_written_as_given_and_what_is_no_date_is_refused() {
     for (nth, date) in bad.iter().enumerate() {
         let name = format!("bad-{nth}");
         let object = json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name, "namespace": namespace.name}, "spec": mark(date)});
-        let applied = namespace.plane.kubectl_with(["create", "-f", "-"], object.to_string()).await.unwrap();
+        let applied = namespace
+            .plane
+            .kubectl_with(["create", "-f", "-"], object.to_string())
+            .await
+            .unwrap();
         if applied.status.success() {
             let message = namespace.refused(&name, Reason::InvalidSpec).await;
-            assert!(message.contains("endOfLife.date") && message.contains(date), "{date}: {message}");
+            assert!(
+                message.contains("endOfLife.date") && message.contains(date),
+                "{date}: {message}"
+            );
         } else {
             assert!(applied.err.contains("date"), "{date}: {}", applied.err);
         }
@@ -251,10 +427,21 @@ async fn t23_a_secret_is_never_published_as_an_attachment() {
     let image = registry.reference(&host(&registry, "v1").name());
     namespace.secret("sigs", json!({"key": CANARY})).await;
     let controller = Controller::start(&namespace).await;
-    let artifact = |file: serde_json::Value| with(note(&image), json!({"artifact": {"artifactType": "a/b", "files": [file]}}));
+    let artifact = |file: serde_json::Value| {
+        with(
+            note(&image),
+            json!({"artifact": {"artifactType": "a/b", "files": [file]}}),
+        )
+    };
     let files = [
-        ("as-map", json!({"name": "f", "valueFrom": {"configMapKeyRef": {"name": "sigs", "key": "key"}}})),
-        ("as-secret", json!({"name": "f", "valueFrom": {"secretKeyRef": {"name": "sigs", "key": "key"}}})),
+        (
+            "as-map",
+            json!({"name": "f", "valueFrom": {"configMapKeyRef": {"name": "sigs", "key": "key"}}}),
+        ),
+        (
+            "as-secret",
+            json!({"name": "f", "valueFrom": {"secretKeyRef": {"name": "sigs", "key": "key"}}}),
+        ),
         (
             "as-both",
             json!({"name": "f", "valueFrom": {"configMapKeyRef": {"name": "sigs", "key": "key"}, "secretKeyRef": {"name": "sigs", "key": "key"}}}),
@@ -262,19 +449,36 @@ async fn t23_a_secret_is_never_published_as_an_attachment() {
     ];
     for (name, file) in files {
         let object = json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name, "namespace": namespace.name}, "spec": artifact(file)});
-        let applied = namespace.plane.kubectl_with(["create", "--validate=false", "-f", "-"], object.to_string()).await.unwrap();
+        let applied = namespace
+            .plane
+            .kubectl_with(
+                ["create", "--validate=false", "-f", "-"],
+                object.to_string(),
+            )
+            .await
+            .unwrap();
         match name {
             "as-secret" => assert!(applied.failure().unwrap().contains("configMapKeyRef")),
             _ => {
                 applied.stdout().unwrap();
                 let message = namespace.refused(name, Reason::FileMissing).await;
-                assert!(message.contains("ConfigMap") && message.contains("sigs"), "{message}");
+                assert!(
+                    message.contains("ConfigMap") && message.contains("sigs"),
+                    "{message}"
+                );
             }
         }
     }
     let base64 = "YzRuNHJ5LTlmMjc=";
     let leaks = |text: &str| text.contains(CANARY) || text.contains(base64);
-    assert!(registry.requests().iter().all(|request| !leaks(&String::from_utf8_lossy(&request.body))), "{}", registry.transcript());
+    assert!(
+        registry
+            .requests()
+            .iter()
+            .all(|request| !leaks(&String::from_utf8_lossy(&request.body))),
+        "{}",
+        registry.transcript()
+    );
     assert!(!leaks(&controller.log()));
     assert!(!leaks(&format!("{:?}", namespace.events("as-map").await)));
     namespace.check_rules().await;

@@ -34,7 +34,9 @@ async fn takes_at_most(most: usize, mut attempt: impl AsyncFnMut() -> (usize, St
         if trips <= most {
             return;
         }
-        told.push(format!("{trips} round trips, more than {most}:\n{transcript}"));
+        told.push(format!(
+            "{trips} round trips, more than {most}:\n{transcript}"
+        ));
     }
     panic!("{}", told.join("\n"));
 }
@@ -43,15 +45,33 @@ async fn takes_at_most(most: usize, mut attempt: impl AsyncFnMut() -> (usize, St
 async fn a_first_attach_is_at_most_four_round_trips_one_after_the_other() {
     // A registry that takes a blob in one request, and one that answers 202 and keeps nothing.
     for ignores_monolithic_post in [false, true] {
-        let quirks = || Quirks { ignores_monolithic_post, ..Quirks::default() };
+        let quirks = || Quirks {
+            ignores_monolithic_post,
+            ..Quirks::default()
+        };
         takes_at_most(if ignores_monolithic_post { 4 } else { 3 }, async || {
-            let registry = HostileRegistry::builder().quirks(quirks()).start().await.unwrap();
-            let image = registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64", "linux/arm/v7"]).push();
+            let registry = HostileRegistry::builder()
+                .quirks(quirks())
+                .start()
+                .await
+                .unwrap();
+            let image = registry
+                .image("team/app", "v1")
+                .platforms(["linux/amd64", "linux/arm64", "linux/arm/v7"])
+                .push();
             registry.fault(Matcher::any(), Fault::Delay(ROUND_TRIP));
             let mut resource = Resource::new(note(&registry.reference(&image.name()), "hello"));
             let outcome = resource.ready().await;
-            assert!(outcome.requests <= 2 * 4 + 4, "{} requests:\n{}", outcome.requests, registry.transcript());
-            (chain(&registry.requests(), ROUND_TRIP), registry.transcript())
+            assert!(
+                outcome.requests <= 2 * 4 + 4,
+                "{} requests:\n{}",
+                outcome.requests,
+                registry.transcript()
+            );
+            (
+                chain(&registry.requests(), ROUND_TRIP),
+                registry.transcript(),
+            )
         })
         .await;
     }
@@ -60,11 +80,20 @@ async fn a_first_attach_is_at_most_four_round_trips_one_after_the_other() {
 #[tokio::test]
 async fn a_digest_that_is_listed_for_two_platforms_is_one_target_and_a_look_at_it_asks_nothing() {
     let registry = HostileRegistry::start().await.unwrap();
-    let parts = registry.image("team/app", "parts").platforms(["linux/arm/v6", "linux/amd64"]).push();
+    let parts = registry
+        .image("team/app", "parts")
+        .platforms(["linux/arm/v6", "linux/amd64"])
+        .push();
     let mut again = parts.children[0].entry.clone();
     again["platform"]["variant"] = json!("v7");
     let entries = [&parts.children[0].entry, &again, &parts.children[1].entry];
-    let image = entries.into_iter().fold(registry.image("team/app", "v1"), affix_testbed::hostile::ImageBuilder::entry).push();
+    let image = entries
+        .into_iter()
+        .fold(
+            registry.image("team/app", "v1"),
+            affix_testbed::hostile::ImageBuilder::entry,
+        )
+        .push();
     let file = |target: &str| json!({"name": "note", "target": target, "value": target});
     let spec = json!({
         "image": registry.reference(&image.pinned()), "targets": {"scope": "Platforms"},
@@ -73,25 +102,60 @@ async fn a_digest_that_is_listed_for_two_platforms_is_one_target_and_a_look_at_i
     });
     let mut resource = Resource::new(spec);
     resource.ready().await;
-    assert_eq!(resource.rows(), ["index Skipped IndexNotSelected", "linux/arm/v6 Attached -", "linux/amd64 Attached -"]);
+    assert_eq!(
+        resource.rows(),
+        [
+            "index Skipped IndexNotSelected",
+            "linux/arm/v6 Attached -",
+            "linux/amd64 Attached -"
+        ]
+    );
     assert_eq!(resource.status.targets[1].other_platforms, ["linux/arm/v7"]);
     registry.clear();
-    assert_eq!((resource.look().await.requests, registry.transcript().as_str()), (0, ""));
+    assert_eq!(
+        (
+            resource.look().await.requests,
+            registry.transcript().as_str()
+        ),
+        (0, "")
+    );
 }
 
 /// A resource on `tag@digest` whose tag names another image, Ready after passes in which each request takes so long.
 async fn beside_a_moved_tag(round_trip: Duration) -> (HostileRegistry, Resource) {
     let registry = HostileRegistry::start().await.unwrap();
-    let old = registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).push();
-    let new = registry.image("team/app", "v1").seed("rebuilt").platform("linux/amd64").push();
+    let old = registry
+        .image("team/app", "v1")
+        .platforms(["linux/amd64", "linux/arm64"])
+        .push();
+    let new = registry
+        .image("team/app", "v1")
+        .seed("rebuilt")
+        .platform("linux/amd64")
+        .push();
     let slow = registry.fault(Matcher::any(), Fault::Delay(round_trip));
-    let mut spec = note(&registry.reference(&format!("team/app:v1@{}", old.digest)), "hello");
+    let mut spec = note(
+        &registry.reference(&format!("team/app:v1@{}", old.digest)),
+        "hello",
+    );
     spec["timeout"] = json!("30s");
     let mut resource = Resource::new(spec);
     let outcome = resource.ready().await;
-    assert!(outcome.requests <= 2 * 3 + 4, "{} requests:\n{}", outcome.requests, registry.transcript());
-    let said = format!("the tag v1 names {} by now; the digest in image decides", new.digest);
-    assert!(resource.resolved().contains(&said), "{}", resource.resolved());
+    assert!(
+        outcome.requests <= 2 * 3 + 4,
+        "{} requests:\n{}",
+        outcome.requests,
+        registry.transcript()
+    );
+    let said = format!(
+        "the tag v1 names {} by now; the digest in image decides",
+        new.digest
+    );
+    assert!(
+        resource.resolved().contains(&said),
+        "{}",
+        resource.resolved()
+    );
     slow.lift();
     (registry, resource)
 }
@@ -100,39 +164,75 @@ async fn beside_a_moved_tag(round_trip: Duration) -> (HostileRegistry, Resource)
 async fn the_tag_beside_a_digest_is_asked_for_beside_the_work_and_does_not_delay_it() {
     takes_at_most(3, async || {
         let (registry, _) = beside_a_moved_tag(ROUND_TRIP).await;
-        (chain(&registry.requests(), ROUND_TRIP), registry.transcript())
+        (
+            chain(&registry.requests(), ROUND_TRIP),
+            registry.transcript(),
+        )
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_tag_beside_a_digest_that_cannot_be_asked_for_fails_nothing_and_what_was_said_of_it_stays() {
+async fn a_tag_beside_a_digest_that_cannot_be_asked_for_fails_nothing_and_what_was_said_of_it_stays()
+ {
     let (registry, mut resource) = beside_a_moved_tag(Duration::from_millis(20)).await;
     let before = resource.status.clone();
     for fault in [Fault::Hang, Fault::status(503), Fault::status(403)] {
         registry.calm();
-        registry.fault(Matcher::on(Op::ManifestHead).or(Op::ManifestGet).reference("v1"), fault.clone());
+        registry.fault(
+            Matcher::on(Op::ManifestHead)
+                .or(Op::ManifestGet)
+                .reference("v1"),
+            fault.clone(),
+        );
         let outcome = resource.ready().await;
-        assert_eq!((&resource.status, outcome.notes.len()), (&before, 0), "{fault:?}");
+        assert_eq!(
+            (&resource.status, outcome.notes.len()),
+            (&before, 0),
+            "{fault:?}"
+        );
     }
     let outcome = resource.look().await;
-    assert_eq!((&resource.status, outcome.requests, outcome.notes.len()), (&before, 1, 0));
+    assert_eq!(
+        (&resource.status, outcome.requests, outcome.notes.len()),
+        (&before, 1, 0)
+    );
     registry.calm();
     registry.store().delete_tag("team/app", "v1");
     resource.look().await;
-    assert!(!resource.resolved().contains("the tag v1"), "{}", resource.resolved());
+    assert!(
+        !resource.resolved().contains("the tag v1"),
+        "{}",
+        resource.resolved()
+    );
 }
 
 #[tokio::test]
 async fn a_registry_without_the_api_is_asked_for_it_once_where_the_digest_is_given() {
-    let registry = HostileRegistry::builder().quirks(Quirks::distribution()).start().await.unwrap();
-    let image = registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64", "linux/arm/v7"]).push();
+    let registry = HostileRegistry::builder()
+        .quirks(Quirks::distribution())
+        .start()
+        .await
+        .unwrap();
+    let image = registry
+        .image("team/app", "v1")
+        .platforms(["linux/amd64", "linux/arm64", "linux/arm/v7"])
+        .push();
     // Also where the answer to that is the slowest of all.
     registry.fault(Matcher::on(Op::ReferrersList), Fault::Delay(ROUND_TRIP));
     let mut resource = Resource::new(note(&registry.reference(&image.pinned()), "hello"));
     resource.ready().await;
-    assert_eq!(registry.count(Op::ReferrersList), 1, "{}", registry.transcript());
+    assert_eq!(
+        registry.count(Op::ReferrersList),
+        1,
+        "{}",
+        registry.transcript()
+    );
     // Each of the four: the listing, the manifest, and on its tag a read, the write and the proof of it.
-    let about_targets = registry.requests().iter().filter(|request| matches!(request.op, Op::ManifestGet | Op::ManifestPut)).count();
+    let about_targets = registry
+        .requests()
+        .iter()
+        .filter(|request| matches!(request.op, Op::ManifestGet | Op::ManifestPut))
+        .count();
     assert_eq!(about_targets, 1 + 4 * 5, "{}", registry.transcript());
 }

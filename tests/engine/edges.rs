@@ -23,21 +23,42 @@ async fn passed(registry: &HostileRegistry, image: &str) -> Resource {
 /// Puts an index of these entries; answers with its descriptor.
 fn index(registry: &HostileRegistry, tag: &str, entries: &[Value]) -> Value {
     let bytes = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).to_string();
-    let digest = registry.store().put_manifest("team/app", Some(tag), INDEX, bytes.clone());
+    let digest = registry
+        .store()
+        .put_manifest("team/app", Some(tag), INDEX, bytes.clone());
     json!({"mediaType": INDEX, "digest": digest, "size": bytes.len()})
 }
 
 #[tokio::test]
 async fn a_single_manifest_whose_config_is_none_of_an_image_is_a_target_without_a_platform() {
     let registry = registry().await;
-    let config = registry.store().put_blob("team/app", r#"{"os":"linux","architecture":"amd64"}"#);
+    let config = registry
+        .store()
+        .put_blob("team/app", r#"{"os":"linux","architecture":"amd64"}"#);
     let chart = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
         "config": {"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": config, "size": 37}});
-    let digest = registry.store().put_manifest("team/app", Some("chart"), MANIFEST, chart.to_string());
+    let digest =
+        registry
+            .store()
+            .put_manifest("team/app", Some("chart"), MANIFEST, chart.to_string());
     let resource = passed(&registry, "team/app:chart").await;
-    assert_eq!(resource.status.attached.as_deref(), Some("1/1"), "{:#?}", resource.status);
-    assert_eq!((resource.status.targets[0].platform.as_deref(), resource.status.targets[0].digest.as_str()), (None, digest.as_str()));
-    assert!(registry.requests_that(&Matcher::on(Op::BlobGet)).is_empty(), "a config of another kind says nothing of a platform");
+    assert_eq!(
+        resource.status.attached.as_deref(),
+        Some("1/1"),
+        "{:#?}",
+        resource.status
+    );
+    assert_eq!(
+        (
+            resource.status.targets[0].platform.as_deref(),
+            resource.status.targets[0].digest.as_str()
+        ),
+        (None, digest.as_str())
+    );
+    assert!(
+        registry.requests_that(&Matcher::on(Op::BlobGet)).is_empty(),
+        "a config of another kind says nothing of a platform"
+    );
 }
 
 /// Puts a single manifest whose config is this.
@@ -45,21 +66,39 @@ fn single(registry: &HostileRegistry, tag: &str, config: &str) {
     let digest = registry.store().put_blob("team/app", config.to_owned());
     let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": config.len()});
     let image = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [], "config": config});
-    registry.store().put_manifest("team/app", Some(tag), MANIFEST, image.to_string());
+    registry
+        .store()
+        .put_manifest("team/app", Some(tag), MANIFEST, image.to_string());
 }
 
 #[tokio::test]
-async fn a_config_with_a_long_label_and_very_many_values_tells_its_platform_and_one_with_an_endless_platform_tells_none() {
+async fn a_config_with_a_long_label_and_very_many_values_tells_its_platform_and_one_with_an_endless_platform_tells_none()
+ {
     let registry = registry().await;
     let (label, history) = ("l".repeat(1 << 20), "{},".repeat(500_000));
-    let large = format!(r#"{{"config":{{"Labels":{{"l":"{label}"}}}},"history":[{history}{{}}],"os":"linux","architecture":"amd64"}}"#);
+    let large = format!(
+        r#"{{"config":{{"Labels":{{"l":"{label}"}}}},"history":[{history}{{}}],"os":"linux","architecture":"amd64"}}"#
+    );
     let endless = json!({"os": "o".repeat(3 << 20), "architecture": "amd64"}).to_string();
     let text = json!("\u{7f}".repeat(3 << 20)).to_string();
-    for (tag, config, expected) in [("large", large, Some("linux/amd64")), ("endless", endless, None), ("text", text, None)] {
+    for (tag, config, expected) in [
+        ("large", large, Some("linux/amd64")),
+        ("endless", endless, None),
+        ("text", text, None),
+    ] {
         single(&registry, tag, &config);
         let resource = passed(&registry, &format!("team/app:{tag}")).await;
-        assert_eq!(resource.status.attached.as_deref(), Some("1/1"), "{tag}: {:#?}", resource.status);
-        assert_eq!(resource.status.targets[0].platform.as_deref(), expected, "{tag}");
+        assert_eq!(
+            resource.status.attached.as_deref(),
+            Some("1/1"),
+            "{tag}: {:#?}",
+            resource.status
+        );
+        assert_eq!(
+            resource.status.targets[0].platform.as_deref(),
+            expected,
+            "{tag}"
+        );
     }
     // What names no platform is none that was asked for.
     let mut spec = note(&registry.reference("team/app:endless"), "chosen");
@@ -67,61 +106,155 @@ async fn a_config_with_a_long_label_and_very_many_values_tells_its_platform_and_
     let mut chosen = Resource::new(spec);
     chosen.pass().await;
     let status = serde_json::to_string(&chosen.status).unwrap();
-    assert!(status.contains("NoMatchingPlatform") && status.len() < 4096, "{} bytes", status.len());
+    assert!(
+        status.contains("NoMatchingPlatform") && status.len() < 4096,
+        "{} bytes",
+        status.len()
+    );
 }
 
 #[tokio::test]
-async fn two_digests_of_one_platform_are_two_targets_and_so_are_windows_versions_and_an_entry_without_a_platform() {
+async fn two_digests_of_one_platform_are_two_targets_and_so_are_windows_versions_and_an_entry_without_a_platform()
+ {
     let registry = registry().await;
-    let child = |seed: &str| registry.image("team/app", seed).platform("linux/amd64").push().children[0].entry.clone();
-    let (gzip, zstd, mut server, mut older, mut bare) = (child("gzip"), child("zstd"), child("2022"), child("2019"), child("bare"));
-    server["platform"] = json!({"os": "windows", "architecture": "amd64", "os.version": "10.0.20348.1"});
-    older["platform"] = json!({"os": "windows", "architecture": "amd64", "os.version": "10.0.17763.1"});
+    let child = |seed: &str| {
+        registry
+            .image("team/app", seed)
+            .platform("linux/amd64")
+            .push()
+            .children[0]
+            .entry
+            .clone()
+    };
+    let (gzip, zstd, mut server, mut older, mut bare) = (
+        child("gzip"),
+        child("zstd"),
+        child("2022"),
+        child("2019"),
+        child("bare"),
+    );
+    server["platform"] =
+        json!({"os": "windows", "architecture": "amd64", "os.version": "10.0.20348.1"});
+    older["platform"] =
+        json!({"os": "windows", "architecture": "amd64", "os.version": "10.0.17763.1"});
     bare.as_object_mut().unwrap().remove("platform");
     index(&registry, "v1", &[gzip, zstd, server, older, bare]);
     let resource = passed(&registry, "team/app:v1").await;
-    assert_eq!(resource.status.attached.as_deref(), Some("6/6"), "{:#?}", resource.rows());
+    assert_eq!(
+        resource.status.attached.as_deref(),
+        Some("6/6"),
+        "{:#?}",
+        resource.rows()
+    );
     let mut spec = note(&registry.reference("team/app:v1"), "chosen");
-    spec["targets"] = json!({"platforms": ["linux/amd64", "windows/amd64:10.0.20348"], "scope": "Platforms"});
+    spec["targets"] =
+        json!({"platforms": ["linux/amd64", "windows/amd64:10.0.20348"], "scope": "Platforms"});
     let mut chosen = Resource::new(spec);
     chosen.ready().await;
-    assert_eq!(chosen.status.attached.as_deref(), Some("3/3"), "{:#?}", chosen.rows());
+    assert_eq!(
+        chosen.status.attached.as_deref(),
+        Some("3/3"),
+        "{:#?}",
+        chosen.rows()
+    );
 }
 
 #[tokio::test]
 async fn a_reference_to_an_attachment_by_tag_or_digest_and_one_to_a_fallback_tag_are_refused() {
     let registry = registry().await;
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
     let attachment = attach(&registry, &image, TYPE, json!({}));
-    registry.store().put_tag("team/app", "attachment", &attachment);
+    registry
+        .store()
+        .put_tag("team/app", "attachment", &attachment);
     let fallback = image.digest.replace(':', "-");
-    registry.store().put_fallback("team/app", &image.digest, &[json!({"mediaType": MANIFEST, "digest": attachment, "size": 2})]);
-    for reference in [format!("team/app@{attachment}"), "team/app:attachment".to_owned(), format!("team/app:{fallback}")] {
+    registry.store().put_fallback(
+        "team/app",
+        &image.digest,
+        &[json!({"mediaType": MANIFEST, "digest": attachment, "size": 2})],
+    );
+    for reference in [
+        format!("team/app@{attachment}"),
+        "team/app:attachment".to_owned(),
+        format!("team/app:{fallback}"),
+    ] {
         let resource = passed(&registry, &reference).await;
-        assert_eq!(resource.verdict().0, "InvalidReference", "{reference}: {:?}", resource.verdict());
+        assert_eq!(
+            resource.verdict().0,
+            "InvalidReference",
+            "{reference}: {:?}",
+            resource.verdict()
+        );
     }
-    assert!(registry.requests_that(&Matcher::on(Op::ManifestPut)).is_empty(), "{}", registry.transcript());
+    assert!(
+        registry
+            .requests_that(&Matcher::on(Op::ManifestPut))
+            .is_empty(),
+        "{}",
+        registry.transcript()
+    );
 }
 
 #[tokio::test]
-async fn a_missing_child_is_attached_to_all_the_same_and_a_missing_nested_index_is_not_found_by_itself() {
+async fn a_missing_child_is_attached_to_all_the_same_and_a_missing_nested_index_is_not_found_by_itself()
+ {
     let registry = registry().await;
-    let image = registry.image("team/app", "v1").platform("linux/amd64").missing("linux/arm64").push();
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .missing("linux/arm64")
+        .push();
     let resource = passed(&registry, "team/app:v1").await;
-    assert_eq!(resource.status.attached.as_deref(), Some("3/3"), "{:#?}", resource.rows());
-    let absent = image.children.iter().find(|child| registry.store().manifest("team/app", &child.digest).is_none()).unwrap();
-    assert_eq!(registry.store().referrers("team/app", &absent.digest).len(), 1);
+    assert_eq!(
+        resource.status.attached.as_deref(),
+        Some("3/3"),
+        "{:#?}",
+        resource.rows()
+    );
+    let absent = image
+        .children
+        .iter()
+        .find(|child| {
+            registry
+                .store()
+                .manifest("team/app", &child.digest)
+                .is_none()
+        })
+        .unwrap();
+    assert_eq!(
+        registry.store().referrers("team/app", &absent.digest).len(),
+        1
+    );
 
-    let gone = json!({"mediaType": INDEX, "digest": format!("sha256:{}", "d".repeat(64)), "size": 500});
-    index(&registry, "v2", &[image.children[0].entry.clone(), gone.clone()]);
+    let gone =
+        json!({"mediaType": INDEX, "digest": format!("sha256:{}", "d".repeat(64)), "size": 500});
+    index(
+        &registry,
+        "v2",
+        &[image.children[0].entry.clone(), gone.clone()],
+    );
     let resource = passed(&registry, "team/app:v2").await;
-    let row = resource.status.targets.iter().find(|row| gone["digest"] == row.digest).unwrap();
-    assert_eq!((row.reason.as_deref(), resource.verdict().0), (Some("NotFound"), "PartiallyAttached"), "{:#?}", resource.status);
+    let row = resource
+        .status
+        .targets
+        .iter()
+        .find(|row| gone["digest"] == row.digest)
+        .unwrap();
+    assert_eq!(
+        (row.reason.as_deref(), resource.verdict().0),
+        (Some("NotFound"), "PartiallyAttached"),
+        "{:#?}",
+        resource.status
+    );
     assert_eq!(resource.status.attached.as_deref(), Some("2/3"));
 }
 
 #[tokio::test]
-async fn nested_indexes_that_have_too_many_entries_together_are_a_limit_and_no_more_of_them_is_held() {
+async fn nested_indexes_that_have_too_many_entries_together_are_a_limit_and_no_more_of_them_is_held()
+ {
     let registry = registry().await;
     // Each is within the limit of one index, and names the same children as all others.
     let child = |nth: usize| json!({"mediaType": MANIFEST, "digest": format!("sha256:{nth:064x}"), "size": 5});
@@ -138,7 +271,11 @@ async fn nested_indexes_that_have_too_many_entries_together_are_a_limit_and_no_m
     index(&registry, "v1", &nested);
     let resource = passed(&registry, "team/app:v1").await;
     assert_eq!(resource.verdict().0, "LimitExceeded");
-    assert!(resource.verdict().1.contains("more than 1000 entries"), "{:?}", resource.verdict());
+    assert!(
+        resource.verdict().1.contains("more than 1000 entries"),
+        "{:?}",
+        resource.verdict()
+    );
     let read = registry.requests_that(&Matcher::on(Op::ManifestGet)).len();
     assert!(read < 900, "{read} manifests were read");
 }
@@ -146,64 +283,142 @@ async fn nested_indexes_that_have_too_many_entries_together_are_a_limit_and_no_m
 #[tokio::test]
 async fn a_blob_that_the_registry_only_said_it_had_is_uploaded_once_its_manifest_is_refused() {
     let registry = registry().await;
-    let image = registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).push();
+    let image = registry
+        .image("team/app", "v1")
+        .platforms(["linux/amd64", "linux/arm64"])
+        .push();
     // As a store of blobs behind redirects answers for whatever it is asked.
     let elsewhere = Reply::status(307).header("Location", "https://blobs.example.com/x");
     registry.fault(Matcher::on(Op::BlobHead), elsewhere);
     let resource = passed(&registry, &image.name()).await;
-    assert_eq!(resource.status.attached.as_deref(), Some("3/3"), "{:#?}\n{}", resource.status, registry.transcript());
+    assert_eq!(
+        resource.status.attached.as_deref(),
+        Some("3/3"),
+        "{:#?}\n{}",
+        resource.status,
+        registry.transcript()
+    );
 }
 
 #[tokio::test]
 async fn t9_a_tag_that_moves_between_two_calls_changes_nothing_of_the_pass() {
     let registry = registry().await;
-    let other = registry.image("team/app", "other").platforms(["linux/amd64", "linux/arm64"]).push();
-    let image = registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).push();
+    let other = registry
+        .image("team/app", "other")
+        .platforms(["linux/amd64", "linux/arm64"])
+        .push();
+    let image = registry
+        .image("team/app", "v1")
+        .platforms(["linux/amd64", "linux/arm64"])
+        .push();
     let (store, moved) = (registry.store(), other.digest.clone());
-    registry.hook_at(Stage::After, Matcher::on(Op::ManifestGet).reference("v1"), move |_| {
-        store.put_tag("team/app", "v1", &moved);
-        async {}
-    });
+    registry.hook_at(
+        Stage::After,
+        Matcher::on(Op::ManifestGet).reference("v1"),
+        move |_| {
+            store.put_tag("team/app", "v1", &moved);
+            async {}
+        },
+    );
     let resource = passed(&registry, "team/app:v1").await;
-    assert_eq!((registry.store().tag("team/app", "v1").as_deref(), resource.verdict().0), (Some(&*other.digest), "Attached"));
+    assert_eq!(
+        (
+            registry.store().tag("team/app", "v1").as_deref(),
+            resource.verdict().0
+        ),
+        (Some(&*other.digest), "Attached")
+    );
     assert_eq!(resource.status.image.as_ref().unwrap().digest, image.digest);
     let attached = |image: &Image| {
-        let digests = std::iter::once(&image.digest).chain(image.children.iter().map(|child| &child.digest));
-        digests.map(|digest| registry.store().referrers("team/app", digest).len()).collect::<Vec<_>>()
+        let digests =
+            std::iter::once(&image.digest).chain(image.children.iter().map(|child| &child.digest));
+        digests
+            .map(|digest| registry.store().referrers("team/app", digest).len())
+            .collect::<Vec<_>>()
     };
-    assert_eq!((attached(&image), attached(&other)), (vec![1, 1, 1], vec![0, 0, 0]), "{}", registry.transcript());
-    assert_eq!(registry.requests_that(&Matcher::any().reference("v1")).len(), 1, "one resolution a pass");
+    assert_eq!(
+        (attached(&image), attached(&other)),
+        (vec![1, 1, 1], vec![0, 0, 0]),
+        "{}",
+        registry.transcript()
+    );
+    assert_eq!(
+        registry
+            .requests_that(&Matcher::any().reference("v1"))
+            .len(),
+        1,
+        "one resolution a pass"
+    );
 }
 
 #[tokio::test]
 async fn t25_what_looks_like_ours_in_the_listing_and_is_not_is_not_adopted() {
     let registry = registry().await;
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
     // The manifest says more than its entry in the listing shows, and another's bytes stand under a digest that a listing calls ours.
-    let odd = attach(&registry, &image, TYPE, json!({CREATED: "2026-01-01T00:00:00Z", "demo/note": "hello", "demo/more": "x"}));
+    let odd = attach(
+        &registry,
+        &image,
+        TYPE,
+        json!({CREATED: "2026-01-01T00:00:00Z", "demo/note": "hello", "demo/more": "x"}),
+    );
     registry.quirks(|quirks| quirks.entry_annotations = false);
     let mut spec = note(&registry.reference("team/app:v1"), "hello");
     spec["targets"] = json!({"scope": "Index"});
     let mut resource = Resource::new(spec);
     resource.ready().await;
     let ours = resource.attachment(&image.digest).to_owned();
-    assert_eq!((ours != odd, resource.status.targets[0].origin), (true, Some(Origin::Made)), "{:#?}", resource.status);
-    assert_eq!(registry.requests_that(&Matcher::on(Op::ManifestGet).reference(&*odd)).len(), 1, "it was read before it was judged");
-    assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 2, "and what somebody else made stays");
+    assert_eq!(
+        (ours != odd, resource.status.targets[0].origin),
+        (true, Some(Origin::Made)),
+        "{:#?}",
+        resource.status
+    );
+    assert_eq!(
+        registry
+            .requests_that(&Matcher::on(Op::ManifestGet).reference(&*odd))
+            .len(),
+        1,
+        "it was read before it was judged"
+    );
+    assert_eq!(
+        registry.store().referrers("team/app", &image.digest).len(),
+        2,
+        "and what somebody else made stays"
+    );
 }
 
 #[tokio::test]
 async fn t15_a_title_that_leads_out_of_its_folder_pushes_nothing() {
     let registry = registry().await;
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
-    for title in ["../../etc/passwd", "/etc/passwd", "a/b", "..", "c:x", "a\\b", "a\u{0}b"] {
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
+    for title in [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "a/b",
+        "..",
+        "c:x",
+        "a\\b",
+        "a\u{0}b",
+    ] {
         let files = json!([{"name": title, "value": "x"}]);
         let artifact = json!({"artifactType": TYPE, "files": files});
-        let mut resource = Resource::new(json!({"image": registry.reference(&image.name()), "artifact": artifact}));
+        let mut resource = Resource::new(
+            json!({"image": registry.reference(&image.name()), "artifact": artifact}),
+        );
         resource.pass().await;
         let (reason, message) = resource.verdict();
         assert_eq!(reason, "InvalidSpec", "{title:?}: {message}");
-        assert!(message.contains("spec.artifact.files[0].name") && message.contains("not a file name"), "{title:?}: {message}");
+        assert!(
+            message.contains("spec.artifact.files[0].name") && message.contains("not a file name"),
+            "{title:?}: {message}"
+        );
     }
     assert!(registry.requests().is_empty(), "{}", registry.transcript());
 }

@@ -77,16 +77,26 @@ struct World {
 
 impl World {
     async fn new(shapes: &[Shape], api: bool) -> Self {
-        let fallback = || Quirks { deletion: Deletion::Allowed, ..Quirks::distribution() };
+        let fallback = || Quirks {
+            deletion: Deletion::Allowed,
+            ..Quirks::distribution()
+        };
         let quirks = if api { Quirks::default() } else { fallback() };
-        let registry = HostileRegistry::builder().quirks(quirks).start().await.unwrap();
+        let registry = HostileRegistry::builder()
+            .quirks(quirks)
+            .start()
+            .await
+            .unwrap();
         let images = shapes.iter().map(|shape| push(&registry, *shape)).collect();
         Self { registry, images }
     }
 
     fn tag(&self, tag: &str, image: Option<usize>) {
         match image {
-            Some(image) => self.registry.store().put_tag("team/app", tag, &self.images[image].0),
+            Some(image) => self
+                .registry
+                .store()
+                .put_tag("team/app", tag, &self.images[image].0),
             None => drop(self.registry.store().delete_tag("team/app", tag)),
         }
     }
@@ -95,16 +105,31 @@ impl World {
     fn marks(&self, digest: &str) -> Vec<String> {
         let store = self.registry.store();
         let listed = store.referrers("team/app", digest);
-        let entries: BTreeSet<String> =
-            store.fallback_entries("team/app", digest).iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect();
+        let entries: BTreeSet<String> = store
+            .fallback_entries("team/app", digest)
+            .iter()
+            .map(|entry| entry["digest"].as_str().unwrap().to_owned())
+            .collect();
         let mut is_api = false;
-        self.registry.quirks(|quirks| is_api = quirks.referrers == Quirks::default().referrers);
-        let seen = listed.into_iter().filter(|manifest| is_api || entries.contains(&manifest.digest));
-        seen.map(|manifest| manifest.json()["annotations"][DATE].as_str().unwrap().to_owned()).collect()
+        self.registry
+            .quirks(|quirks| is_api = quirks.referrers == Quirks::default().referrers);
+        let seen = listed
+            .into_iter()
+            .filter(|manifest| is_api || entries.contains(&manifest.digest));
+        seen.map(|manifest| {
+            manifest.json()["annotations"][DATE]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
     }
 
     fn manifests(&self) -> BTreeSet<String> {
-        self.images.iter().flat_map(|(_, reached)| reached.iter().cloned()).collect()
+        self.images
+            .iter()
+            .flat_map(|(_, reached)| reached.iter().cloned())
+            .collect()
     }
 }
 
@@ -115,7 +140,11 @@ fn push(registry: &HostileRegistry, shape: Shape) -> (String, BTreeSet<String>) 
         .enumerate()
         .filter(|(nth, _)| shape.listed & (1 << nth) != 0)
         .map(|(nth, platform)| {
-            let part = registry.image("team/app", "building").seed(platform).platform(platform).push();
+            let part = registry
+                .image("team/app", "building")
+                .seed(platform)
+                .platform(platform)
+                .push();
             (nth, part.children[0].entry.clone())
         })
         .collect();
@@ -125,9 +154,17 @@ fn push(registry: &HostileRegistry, shape: Shape) -> (String, BTreeSet<String>) 
         registry.store().delete_tag("team/app", "building");
         return (digest(only), reached);
     }
-    let (nested, listed): (Vec<_>, Vec<_>) = parts.into_iter().partition(|(nth, _)| shape.nested & (1 << nth) != 0);
+    let (nested, listed): (Vec<_>, Vec<_>) = parts
+        .into_iter()
+        .partition(|(nth, _)| shape.nested & (1 << nth) != 0);
     let index = |entries: Vec<Value>| {
-        entries.iter().fold(registry.image("team/app", "building"), affix_testbed::hostile::ImageBuilder::entry).push()
+        entries
+            .iter()
+            .fold(
+                registry.image("team/app", "building"),
+                affix_testbed::hostile::ImageBuilder::entry,
+            )
+            .push()
     };
     let mut entries: Vec<Value> = listed.into_iter().map(|(_, entry)| entry).collect();
     if !nested.is_empty() {
@@ -152,7 +189,10 @@ struct Model {
 impl Model {
     fn sees(&mut self, world: &World, current: usize, now: Timestamp) {
         let digest = |image: usize| world.images[image].0.clone();
-        if let Some(before) = self.seen.filter(|before| digest(*before) != digest(current)) {
+        if let Some(before) = self
+            .seen
+            .filter(|before| digest(*before) != digest(current))
+        {
             self.left.entry(digest(before)).or_insert(now);
         }
         self.left.remove(&digest(current));
@@ -160,9 +200,17 @@ impl Model {
     }
 
     /// The date on each manifest that is out of use; `in_use` is what is not. What the tag has named until just now is in use.
-    fn dates(&self, world: &World, mut in_use: BTreeSet<String>, now: Timestamp) -> BTreeMap<String, String> {
+    fn dates(
+        &self,
+        world: &World,
+        mut in_use: BTreeSet<String>,
+        now: Timestamp,
+    ) -> BTreeMap<String, String> {
         let left = |digest: &String| self.left.get(digest).copied();
-        let settling = world.images.iter().filter(|(digest, _)| left(digest).is_some_and(|left| left + SETTLE > now));
+        let settling = world
+            .images
+            .iter()
+            .filter(|(digest, _)| left(digest).is_some_and(|left| left + SETTLE > now));
         in_use.extend(settling.flat_map(|(_, reached)| reached.iter().cloned()));
         let mut dates: BTreeMap<String, Timestamp> = BTreeMap::new();
         for (digest, reached) in &world.images {
@@ -172,7 +220,10 @@ impl Model {
                 *date = (*date).max(left);
             }
         }
-        dates.into_iter().map(|(digest, left)| (digest, (left + GRACE).to_string())).collect()
+        dates
+            .into_iter()
+            .map(|(digest, left)| (digest, (left + GRACE).to_string()))
+            .collect()
     }
 }
 
@@ -193,10 +244,14 @@ async fn play(shapes: Vec<Shape>, steps: Vec<Step>, api: bool) {
     for step in steps {
         let rule = match &step {
             Step::Trouble(Trouble::Writes) => Some(Matcher::on(Op::ManifestPut)),
-            Step::Trouble(Trouble::Half) => Some(Matcher::on(Op::ManifestPut).with_subject().nth(2)),
+            Step::Trouble(Trouble::Half) => {
+                Some(Matcher::on(Op::ManifestPut).with_subject().nth(2))
+            }
             Step::Trouble(Trouble::Deletions) => Some(Matcher::on(Op::ManifestDelete)),
             Step::Trouble(Trouble::Tags) => Some(Matcher::on(Op::TagList)),
-            Step::Trouble(Trouble::Image(image)) if !world.images[current].1.contains(&world.images[*image].0) => {
+            Step::Trouble(Trouble::Image(image))
+                if !world.images[current].1.contains(&world.images[*image].0) =>
+            {
                 Some(Matcher::on(Op::ManifestGet).reference(world.images[*image].0.clone()))
             }
             _ => None,
@@ -253,13 +308,26 @@ async fn play(shapes: Vec<Shape>, steps: Vec<Step>, api: bool) {
     resource.later(3600);
     resource.change(spec(&world, false));
     let outcome = resource.pass().await;
-    assert!(outcome.verdict.ready, "{:?}\n{:#?}", outcome.verdict, resource.status);
+    assert!(
+        outcome.verdict.ready,
+        "{:?}\n{:#?}",
+        outcome.verdict, resource.status
+    );
     let mut in_use = world.images[current].1.clone();
-    in_use.extend(keep.iter().flat_map(|image: &usize| world.images[*image].1.iter().cloned()));
+    in_use.extend(
+        keep.iter()
+            .flat_map(|image: &usize| world.images[*image].1.iter().cloned()),
+    );
     let expected = model.dates(&world, in_use, resource.now);
     for manifest in world.manifests() {
         let expected: Vec<String> = expected.get(&manifest).cloned().into_iter().collect();
-        assert_eq!(world.marks(&manifest), expected, "{manifest}\n{:#?}\n{}", resource.status, world.registry.transcript());
+        assert_eq!(
+            world.marks(&manifest),
+            expected,
+            "{manifest}\n{:#?}\n{}",
+            resource.status,
+            world.registry.transcript()
+        );
     }
     let at_rest = resource.status.clone();
     resource.look().await;

@@ -11,7 +11,10 @@ use std::sync::Mutex;
 use std::task::Poll;
 
 use affix::api::{ImageAttachmentSpec, ImageAttachmentStatus};
-use affix::engine::{Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Sources, Verdict, request, status, status_in_progress};
+use affix::engine::{
+    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Sources, Verdict, request, status,
+    status_in_progress,
+};
 use affix::registry::{Options, Registries};
 use affix_testbed::hostile::{HostileRegistry, Quirks};
 use affix_testbed::images::{Image, Index};
@@ -60,13 +63,25 @@ fn spec(image: &str, scope: &str) -> ImageAttachmentSpec {
 }
 
 fn engine() -> Engine {
-    Engine::new(Registries::new(Options { allow_loopback: true, ..Options::default() }), EngineOptions::default())
+    Engine::new(
+        Registries::new(Options {
+            allow_loopback: true,
+            ..Options::default()
+        }),
+        EngineOptions::default(),
+    )
 }
 
 /// A pass of a process that has just started.
-async fn pass(spec: &ImageAttachmentSpec, known: Option<&ImageAttachmentStatus>, journal: &impl Journal) -> affix::engine::Outcome {
+async fn pass(
+    spec: &ImageAttachmentSpec,
+    known: Option<&ImageAttachmentStatus>,
+    journal: &impl Journal,
+) -> affix::engine::Outcome {
     let request = request(spec, known, 1, &Sources::default(), true).unwrap();
-    engine().run(&request, journal, &NoClaims, Timestamp::now()).await
+    engine()
+        .run(&request, journal, &NoClaims, Timestamp::now())
+        .await
 }
 
 /// Polls a future so many times and then drops it, as a kill would; the answer where it was done by then.
@@ -74,18 +89,31 @@ async fn dropped_after<F: Future>(polls: u32, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let mut left = polls;
     std::future::poll_fn(move |context| {
-        let Some(rest) = left.checked_sub(1) else { return Poll::Ready(None) };
+        let Some(rest) = left.checked_sub(1) else {
+            return Poll::Ready(None);
+        };
         left = rest;
         let polled = future.as_mut().poll(context).map(Some);
-        if left == 0 && polled.is_pending() { Poll::Ready(None) } else { polled }
+        if left == 0 && polled.is_pending() {
+            Poll::Ready(None)
+        } else {
+            polled
+        }
     })
     .await
 }
 
 /// One kill after so many polls, and one more run. Answers whether the first run was done before.
 async fn killed_after(polls: u32, quirks: Quirks, scope: &str, remembers: bool) -> bool {
-    let registry = HostileRegistry::builder().quirks(quirks.clone()).start().await.unwrap();
-    let image = registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).push();
+    let registry = HostileRegistry::builder()
+        .quirks(quirks.clone())
+        .start()
+        .await
+        .unwrap();
+    let image = registry
+        .image("team/app", "v1")
+        .platforms(["linux/amd64", "linux/arm64"])
+        .push();
     let spec = spec(&registry.reference(&image.pinned()), scope);
     let saved = Saved::default();
     let ended = if remembers {
@@ -98,19 +126,36 @@ async fn killed_after(polls: u32, quirks: Quirks, scope: &str, remembers: bool) 
         ended
     } else {
         let ended = dropped_after(polls, pass(&spec, None, &Forgets)).await;
-        let Verdict { reason, message, .. } = pass(&spec, None, &Forgets).await.verdict;
+        let Verdict {
+            reason, message, ..
+        } = pass(&spec, None, &Forgets).await.verdict;
         assert_eq!(reason, affix::api::Reason::Attached, "{message}");
         ended
     };
-    let children = image.children.iter().filter(|_| scope == "All").map(|child| child.digest.clone());
+    let children = image
+        .children
+        .iter()
+        .filter(|_| scope == "All")
+        .map(|child| child.digest.clone());
     let subjects = std::iter::once(image.digest.clone()).chain(children);
     for subject in subjects {
         let made = registry.store().referrers("team/app", &subject).len();
-        let listed = registry.store().fallback_entries("team/app", &subject).len();
+        let listed = registry
+            .store()
+            .fallback_entries("team/app", &subject)
+            .len();
         let has_tag = quirks != Quirks::default();
-        assert!(!has_tag || listed == 1, "{listed} are listed on {subject} after {polls} polls\n{}", registry.transcript());
+        assert!(
+            !has_tag || listed == 1,
+            "{listed} are listed on {subject} after {polls} polls\n{}",
+            registry.transcript()
+        );
         // Without a status a manifest that was pushed and never listed cannot be found again where there is no listing API.
-        assert!(made == 1 || (has_tag && !remembers), "{made} were made for {subject} after {polls} polls\n{}", registry.transcript());
+        assert!(
+            made == 1 || (has_tag && !remembers),
+            "{made} were made for {subject} after {polls} polls\n{}",
+            registry.transcript()
+        );
     }
     ended.is_some()
 }
@@ -143,18 +188,39 @@ async fn killed_everywhere_in(scope: &str, quirks: &Quirks, remembers: bool) {
 async fn killed_on_distribution(registry: &Registry, polls: u32) -> bool {
     let raw = registry.raw().unwrap();
     let index = Index::new().image(Image::new("linux/amd64", &format!("killed after {polls}")));
-    let image = index.push(&raw, "team/app", &format!("killed-{polls}")).await.unwrap();
+    let image = index
+        .push(&raw, "team/app", &format!("killed-{polls}"))
+        .await
+        .unwrap();
     let (spec, saved) = (spec(&image.pinned(), "All"), Saved::default());
     let ended = dropped_after(polls, pass(&spec, Some(&saved.get()), &saved)).await;
     let known = saved.get();
     let outcome = pass(&spec, Some(&known), &saved).await;
     assert!(outcome.verdict.ready, "{outcome:#?}");
     for row in outcome.rows.unwrap() {
-        let tag = raw.manifest("team/app", &row.digest.replace(':', "-")).await.unwrap().json().unwrap();
-        let listed: Vec<_> = tag["manifests"].as_array().unwrap().iter().filter_map(|entry| entry["digest"].as_str()).collect();
-        assert_eq!(listed, [row.attachment.as_deref().unwrap()], "after {polls} polls");
+        let tag = raw
+            .manifest("team/app", &row.digest.replace(':', "-"))
+            .await
+            .unwrap()
+            .json()
+            .unwrap();
+        let listed: Vec<_> = tag["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|entry| entry["digest"].as_str())
+            .collect();
+        assert_eq!(
+            listed,
+            [row.attachment.as_deref().unwrap()],
+            "after {polls} polls"
+        );
         // Its saved time made the second pass push the first one's bytes: no second manifest was ever made.
-        if let Some(noted) = known.targets.iter().find(|noted| noted.digest == row.digest && noted.attachment.is_some()) {
+        if let Some(noted) = known
+            .targets
+            .iter()
+            .find(|noted| noted.digest == row.digest && noted.attachment.is_some())
+        {
             assert_eq!(noted.attachment, row.attachment, "after {polls} polls");
         }
     }
@@ -164,11 +230,13 @@ async fn killed_on_distribution(registry: &Registry, polls: u32) -> bool {
 /// The polls of a pass are not the same from one to the next on a real network, so the kills go on a little beyond the first that
 /// came too late.
 #[tokio::test]
-async fn t18_killed_at_any_await_point_on_distribution_the_next_pass_leaves_one_listed_attachment_a_target() {
+async fn t18_killed_at_any_await_point_on_distribution_the_next_pass_leaves_one_listed_attachment_a_target()
+ {
     let tools = Tools::core().await.unwrap();
     let registry = Registry::distribution(&tools).start().await.unwrap();
     let registry = &registry;
-    let mut kills = futures::stream::iter(0..500).map(|polls| async move { (polls, killed_on_distribution(registry, polls).await) });
+    let mut kills = futures::stream::iter(0..500)
+        .map(|polls| async move { (polls, killed_on_distribution(registry, polls).await) });
     let mut kills = std::pin::pin!(kills.by_ref().buffered(8));
     let mut too_late = 0;
     while let Some((polls, ended)) = kills.next().await {
@@ -183,16 +251,19 @@ async fn t18_killed_at_any_await_point_on_distribution_the_next_pass_leaves_one_
 }
 
 #[tokio::test]
-async fn t18_killed_at_any_await_point_on_the_fallback_tag_the_next_pass_leaves_one_attachment_a_target() {
+async fn t18_killed_at_any_await_point_on_the_fallback_tag_the_next_pass_leaves_one_attachment_a_target()
+ {
     killed_everywhere(Quirks::distribution(), true).await;
 }
 
 #[tokio::test]
-async fn t18_killed_at_any_await_point_with_the_referrers_api_the_next_pass_leaves_one_attachment_a_target() {
+async fn t18_killed_at_any_await_point_with_the_referrers_api_the_next_pass_leaves_one_attachment_a_target()
+ {
     killed_everywhere(Quirks::default(), true).await;
 }
 
 #[tokio::test]
-async fn t18_killed_at_any_await_point_the_next_run_of_the_command_leaves_one_listed_attachment_a_target() {
+async fn t18_killed_at_any_await_point_the_next_run_of_the_command_leaves_one_listed_attachment_a_target()
+ {
     killed_everywhere(Quirks::distribution(), false).await;
 }

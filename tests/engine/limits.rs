@@ -11,13 +11,21 @@ pub(crate) fn exceeded(status: &ImageAttachmentStatus) -> Vec<String> {
     let crd = serde_json::to_value(crd()).unwrap();
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
     let mut wrong = Vec::new();
-    compare("status", &serde_json::to_value(status).unwrap(), schema, &mut wrong);
+    compare(
+        "status",
+        &serde_json::to_value(status).unwrap(),
+        schema,
+        &mut wrong,
+    );
     wrong
 }
 
 fn compare(at: &str, value: &Value, schema: &Value, wrong: &mut Vec<String>) {
     let mut limit = |name: &str, count: usize| {
-        if schema[name].as_u64().is_some_and(|most| count as u64 > most) {
+        if schema[name]
+            .as_u64()
+            .is_some_and(|most| count as u64 > most)
+        {
             wrong.push(format!("{at}: {count}, and {name} is {}", schema[name]));
         }
     };
@@ -25,7 +33,9 @@ fn compare(at: &str, value: &Value, schema: &Value, wrong: &mut Vec<String>) {
         Value::String(text) => {
             limit("maxLength", text.chars().count());
             // RFC 3339 as the API server has it: a year of four digits.
-            let is_time = text.len() == 20 && text.ends_with('Z') && text.as_bytes()[..4].iter().all(u8::is_ascii_digit);
+            let is_time = text.len() == 20
+                && text.ends_with('Z')
+                && text.as_bytes()[..4].iter().all(u8::is_ascii_digit);
             if schema["format"] == "date-time" && !is_time {
                 wrong.push(format!("{at}: {text} is no time"));
             }
@@ -38,7 +48,12 @@ fn compare(at: &str, value: &Value, schema: &Value, wrong: &mut Vec<String>) {
         }
         Value::Object(fields) => {
             for (name, value) in fields {
-                compare(&format!("{at}.{name}"), value, &schema["properties"][name], wrong);
+                compare(
+                    &format!("{at}.{name}"),
+                    value,
+                    &schema["properties"][name],
+                    wrong,
+                );
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
@@ -49,7 +64,10 @@ fn compare(at: &str, value: &Value, schema: &Value, wrong: &mut Vec<String>) {
 async fn an_index_that_says_too_much_of_everything_leaves_a_status_that_can_be_written() {
     let registry = HostileRegistry::start().await.unwrap();
     let long = "\u{1f4a3}".repeat(300);
-    let parts = registry.image("team/app", "parts").platforms(["linux/amd64", "linux/arm64"]).push();
+    let parts = registry
+        .image("team/app", "parts")
+        .platforms(["linux/amd64", "linux/arm64"])
+        .push();
     let mut image = registry.image("team/app", "v1");
     for nth in 0..300 {
         let mut entry = parts.children[nth % 2].entry.clone();
@@ -62,48 +80,101 @@ async fn an_index_that_says_too_much_of_everything_leaves_a_status_that_can_be_w
         image = image.entry(&entry);
     }
     let image = image.push();
-    for fault in [None, Some(Op::ReferrersList), Some(Op::ManifestPut), Some(Op::ManifestGet)] {
+    for fault in [
+        None,
+        Some(Op::ReferrersList),
+        Some(Op::ManifestPut),
+        Some(Op::ManifestGet),
+    ] {
         registry.calm();
         if let Some(op) = fault {
             let longer = long.repeat(30);
-            let body = json!({"errors": [{"code": longer, "message": longer, "detail": longer}]}).to_string();
-            registry.fault(Matcher::on(op), Fault::from(affix_testbed::hostile::Reply::body(403, "application/json", body)));
+            let body = json!({"errors": [{"code": longer, "message": longer, "detail": longer}]})
+                .to_string();
+            registry.fault(
+                Matcher::on(op),
+                Fault::from(affix_testbed::hostile::Reply::body(
+                    403,
+                    "application/json",
+                    body,
+                )),
+            );
         }
-        let mut resource = Resource::new(note(&registry.reference(&image.name()), &format!("{fault:?}")));
+        let mut resource = Resource::new(note(
+            &registry.reference(&image.name()),
+            &format!("{fault:?}"),
+        ));
         resource.pass().await;
         resource.pass().await;
-        assert_eq!(resource.verdict().0 == "Attached", fault.is_none(), "{fault:?}: {:?}", resource.verdict());
+        assert_eq!(
+            resource.verdict().0 == "Attached",
+            fault.is_none(),
+            "{fault:?}: {:?}",
+            resource.verdict()
+        );
     }
 }
 
 #[tokio::test]
 async fn an_equal_attachment_of_a_year_that_no_status_holds_is_adopted_without_its_time() {
     let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
     let mut spec = note(&registry.reference(&image.name()), "hello");
     spec["targets"] = json!({"scope": "Index"});
-    let theirs = attach(&registry, &image, TYPE, json!({"demo/note": "hello", CREATED: "-000009-01-01T00:00:00Z"}));
+    let theirs = attach(
+        &registry,
+        &image,
+        TYPE,
+        json!({"demo/note": "hello", CREATED: "-000009-01-01T00:00:00Z"}),
+    );
     let mut resource = Resource::new(spec);
     resource.ready().await;
     let row = &resource.status.targets[0];
-    assert_eq!((row.state, row.attachment.as_deref(), &row.created), (TargetState::Attached, Some(theirs.as_str()), &None));
+    assert_eq!(
+        (row.state, row.attachment.as_deref(), &row.created),
+        (TargetState::Attached, Some(theirs.as_str()), &None)
+    );
 }
 
 #[tokio::test]
 async fn rows_of_many_moves_of_large_images_that_are_kept_for_one_that_cannot_be_read_still_fit() {
     let registry = HostileRegistry::start().await.unwrap();
     let platforms: Vec<String> = (0..99).map(|nth| format!("linux/p{nth}")).collect();
-    let push = |seed: &str| registry.image("team/app", "v1").seed(seed).platforms(platforms.iter().map(String::as_str)).push();
-    let unread = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let push = |seed: &str| {
+        registry
+            .image("team/app", "v1")
+            .seed(seed)
+            .platforms(platforms.iter().map(String::as_str))
+            .push()
+    };
+    let unread = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
     let when = json!({"gracePeriod": "720h", "settle": "0s", "unlessTagged": []});
-    let mut resource =
-        Resource::new(json!({"image": registry.reference("team/app:v1"), "endOfLife": {"whenSuperseded": when, "artifactType": TYPE}}));
+    let mut resource = Resource::new(
+        json!({"image": registry.reference("team/app:v1"), "endOfLife": {"whenSuperseded": when, "artifactType": TYPE}}),
+    );
     resource.ready().await;
-    registry.fault(Matcher::on(Op::ManifestGet).reference(&unread.digest), Fault::status(403));
+    registry.fault(
+        Matcher::on(Op::ManifestGet).reference(&unread.digest),
+        Fault::status(403),
+    );
     for seed in ["one", "two", "three", "four"] {
         push(seed);
         resource.pass().await;
     }
-    let attached = resource.status.targets.iter().filter(|row| row.state == TargetState::Attached).count();
-    assert!(attached > 100, "rows of earlier moves were not kept at all: {attached}");
+    let attached = resource
+        .status
+        .targets
+        .iter()
+        .filter(|row| row.state == TargetState::Attached)
+        .count();
+    assert!(
+        attached > 100,
+        "rows of earlier moves were not kept at all: {attached}"
+    );
 }

@@ -8,24 +8,49 @@ use serde_json::json;
 use crate::resource::{CREATED, DATE, MARK, Resource, attach, mark};
 
 #[tokio::test]
-async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_however_many_passes_lie_between() {
+async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_however_many_passes_lie_between()
+ {
     let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
     let reference = registry.reference(&image.pinned());
     let mut resource = Resource::new(mark(&reference, "2026-01-01", "Supersede"));
     resource.ready().await;
     let foreign = |resource: &Resource, date: &str| {
         let created = resource.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        attach(&registry, &image, MARK, json!({CREATED: created, DATE: date}))
+        attach(
+            &registry,
+            &image,
+            MARK,
+            json!({CREATED: created, DATE: date}),
+        )
     };
 
     resource.later(60);
     let first = foreign(&resource, "2027-01-01");
     let outcome = resource.ready().await;
-    assert_eq!(resource.rows(), ["index Attached Superseded", "linux/amd64 Skipped PlatformNotSelected"]);
-    assert!(outcome.notes.iter().any(|note| note.reason == Reason::Superseded), "{:#?}", outcome.notes);
+    assert_eq!(
+        resource.rows(),
+        [
+            "index Attached Superseded",
+            "linux/amd64 Skipped PlatformNotSelected"
+        ]
+    );
+    assert!(
+        outcome
+            .notes
+            .iter()
+            .any(|note| note.reason == Reason::Superseded),
+        "{:#?}",
+        outcome.notes
+    );
     let outranking = resource.attachment(&image.digest).to_owned();
-    assert!(registry.store().manifest("team/app", &first).is_some(), "what somebody else made is never removed");
+    assert!(
+        registry.store().manifest("team/app", &first).is_some(),
+        "what somebody else made is never removed"
+    );
 
     // Passes that only keep it forget nothing, and change nothing in status.
     let at_rest = resource.status.clone();
@@ -41,7 +66,11 @@ async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_how
     let outcome = resource.pass().await;
     assert_eq!(resource.verdict().0, "Conflict");
     assert!(!outcome.is_hurried(), "nothing is transient in a conflict");
-    assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+    assert!(
+        registry.requests_that(&Matcher::writes()).is_empty(),
+        "{}",
+        registry.transcript()
+    );
 
     // A new generation may do it once more.
     resource.change(mark(&reference, "2026-02-02", "Supersede"));
@@ -53,11 +82,23 @@ async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_how
 #[tokio::test]
 async fn a_push_that_was_to_outrank_and_failed_is_tried_again() {
     let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
-    let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Supersede"));
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
+    let mut resource = Resource::new(mark(
+        &registry.reference(&image.pinned()),
+        "2026-01-01",
+        "Supersede",
+    ));
     resource.ready().await;
     resource.later(60);
-    attach(&registry, &image, MARK, json!({CREATED: "2026-11-23T12:00:30Z", DATE: "2027-01-01"}));
+    attach(
+        &registry,
+        &image,
+        MARK,
+        json!({CREATED: "2026-11-23T12:00:30Z", DATE: "2027-01-01"}),
+    );
     let fault = registry.fault(Matcher::writes(), Fault::status(403));
     resource.pass().await;
     assert_eq!(resource.verdict().0, "AccessDenied");
@@ -70,11 +111,23 @@ async fn a_push_that_was_to_outrank_and_failed_is_tried_again() {
 #[tokio::test]
 async fn a_newer_mark_of_somebody_else_is_a_conflict_that_names_it_and_nothing_is_written() {
     let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
-    let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Report"));
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
+    let mut resource = Resource::new(mark(
+        &registry.reference(&image.pinned()),
+        "2026-01-01",
+        "Report",
+    ));
     resource.ready().await;
     resource.later(60);
-    let foreign = attach(&registry, &image, MARK, json!({CREATED: "2026-11-23T12:00:30Z", DATE: "2027-01-01"}));
+    let foreign = attach(
+        &registry,
+        &image,
+        MARK,
+        json!({CREATED: "2026-11-23T12:00:30Z", DATE: "2027-01-01"}),
+    );
     registry.clear();
     resource.pass().await;
     let (reason, message) = resource.verdict();
@@ -82,30 +135,65 @@ async fn a_newer_mark_of_somebody_else_is_a_conflict_that_names_it_and_nothing_i
     for part in [foreign.as_str(), "2027-01-01", "2026-01-01", "onConflict"] {
         assert!(message.contains(part), "{part}: {message}");
     }
-    assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+    assert!(
+        registry.requests_that(&Matcher::writes()).is_empty(),
+        "{}",
+        registry.transcript()
+    );
 }
 
 #[tokio::test]
 async fn a_mark_from_the_future_is_ignored_and_said() {
     let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
-    attach(&registry, &image, MARK, json!({CREATED: "2099-01-01T00:00:00Z", DATE: "2027-01-01"}));
-    let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Report"));
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
+    attach(
+        &registry,
+        &image,
+        MARK,
+        json!({CREATED: "2099-01-01T00:00:00Z", DATE: "2027-01-01"}),
+    );
+    let mut resource = Resource::new(mark(
+        &registry.reference(&image.pinned()),
+        "2026-01-01",
+        "Report",
+    ));
     resource.ready().await;
-    assert!(resource.resolved().contains("claims to be made in the future"), "{}", resource.resolved());
+    assert!(
+        resource
+            .resolved()
+            .contains("claims to be made in the future"),
+        "{}",
+        resource.resolved()
+    );
 }
 
 #[tokio::test]
 async fn of_marks_from_the_future_on_many_targets_the_one_that_counts_first_is_told_first() {
     let registry = HostileRegistry::start().await.unwrap();
     let platforms: Vec<String> = (0..20).map(|nth| format!("linux/arm/v{nth}")).collect();
-    let image = registry.image("team/app", "v1").platforms(platforms.iter().map(String::as_str)).push();
+    let image = registry
+        .image("team/app", "v1")
+        .platforms(platforms.iter().map(String::as_str))
+        .push();
     for (nth, child) in image.children.iter().enumerate() {
         let size = usize::try_from(child.entry["size"].as_u64().unwrap()).unwrap();
         let media_type = child.entry["mediaType"].as_str().unwrap().to_owned();
-        let child = Image { digest: child.digest.clone(), media_type, size, ..image.clone() };
+        let child = Image {
+            digest: child.digest.clone(),
+            media_type,
+            size,
+            ..image.clone()
+        };
         let created = format!("{}-01-01T00:00:00Z", 2099 - nth);
-        attach(&registry, &child, MARK, json!({CREATED: created, DATE: "2027-01-01"}));
+        attach(
+            &registry,
+            &child,
+            MARK,
+            json!({CREATED: created, DATE: "2027-01-01"}),
+        );
     }
     let mut spec = mark(&registry.reference(&image.pinned()), "2026-01-01", "Report");
     spec["targets"] = json!({"scope": "Platforms"});
@@ -113,13 +201,21 @@ async fn of_marks_from_the_future_on_many_targets_the_one_that_counts_first_is_t
     resource.ready().await;
     // A message has an end, and what is told is what tells when to look again.
     let first = FutureMark::first_in(resource.resolved()).map(|time| time.to_string());
-    assert_eq!(first.as_deref(), Some("2080-01-01T00:00:00Z"), "{}", resource.resolved());
+    assert_eq!(
+        first.as_deref(),
+        Some("2080-01-01T00:00:00Z"),
+        "{}",
+        resource.resolved()
+    );
 }
 
 #[tokio::test]
 async fn a_date_that_goes_back_to_an_earlier_one_ends_as_the_newest_and_only_mark_of_ours() {
     let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
     let reference = registry.reference(&image.pinned());
     let mut resource = Resource::new(mark(&reference, "2026-01-01", "Report"));
     resource.ready().await;
@@ -127,66 +223,127 @@ async fn a_date_that_goes_back_to_an_earlier_one_ends_as_the_newest_and_only_mar
         resource.change(mark(&reference, date, "Report"));
         resource.ready().await;
         let attached = registry.store().referrers("team/app", &image.digest);
-        assert_eq!(attached.iter().map(|manifest| manifest.digest.as_str()).collect::<Vec<_>>(), [resource.attachment(&image.digest)]);
+        assert_eq!(
+            attached
+                .iter()
+                .map(|manifest| manifest.digest.as_str())
+                .collect::<Vec<_>>(),
+            [resource.attachment(&image.digest)]
+        );
         assert_eq!(attached[0].json()["annotations"][DATE], date);
     }
 }
 
 #[tokio::test]
-async fn of_two_equal_marks_made_at_once_the_earliest_stays_and_the_maker_of_the_other_takes_its_own_away() {
+async fn of_two_equal_marks_made_at_once_the_earliest_stays_and_the_maker_of_the_other_takes_its_own_away()
+ {
     for quirks in [Quirks::default(), Quirks::distribution()] {
         let is_api = quirks.referrers == Quirks::default().referrers;
-        let registry = HostileRegistry::builder().quirks(quirks).start().await.unwrap();
-        let image = registry.image("team/app", "v1").platform("linux/amd64").push();
-        let mut resource = Resource::new(mark(&registry.reference(&image.pinned()), "2026-01-01", "Report"));
+        let registry = HostileRegistry::builder()
+            .quirks(quirks)
+            .start()
+            .await
+            .unwrap();
+        let image = registry
+            .image("team/app", "v1")
+            .platform("linux/amd64")
+            .push();
+        let mut resource = Resource::new(mark(
+            &registry.reference(&image.pinned()),
+            "2026-01-01",
+            "Report",
+        ));
         resource.ready().await;
         let ours = resource.attachment(&image.digest).to_owned();
         let equal = |created: &str| {
             let annotations = json!({CREATED: created, DATE: "2026-01-01"});
             let digest = attach(&registry, &image, MARK, annotations.clone());
             if !is_api {
-                let mut entry = registry.store().manifest("team/app", &digest).unwrap().descriptor();
+                let mut entry = registry
+                    .store()
+                    .manifest("team/app", &digest)
+                    .unwrap()
+                    .descriptor();
                 entry["artifactType"] = json!(MARK);
                 entry["annotations"] = annotations;
-                registry.store().append_fallback("team/app", &image.digest, entry);
+                registry
+                    .store()
+                    .append_fallback("team/app", &image.digest, entry);
             }
             digest
         };
         let listed = || -> Vec<String> {
             if is_api {
-                return registry.store().referrers("team/app", &image.digest).into_iter().map(|manifest| manifest.digest).collect();
+                return registry
+                    .store()
+                    .referrers("team/app", &image.digest)
+                    .into_iter()
+                    .map(|manifest| manifest.digest)
+                    .collect();
             }
             let entries = registry.store().fallback_entries("team/app", &image.digest);
-            entries.iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect()
+            entries
+                .iter()
+                .map(|entry| entry["digest"].as_str().unwrap().to_owned())
+                .collect()
         };
         let later = equal("2026-11-23T12:00:01Z");
         resource.later(60);
         resource.ready().await;
-        assert_eq!(resource.attachment(&image.digest), ours, "ours is the earlier one");
-        assert!(listed().contains(&later), "the other one is for its own maker to remove");
+        assert_eq!(
+            resource.attachment(&image.digest),
+            ours,
+            "ours is the earlier one"
+        );
+        assert!(
+            listed().contains(&later),
+            "the other one is for its own maker to remove"
+        );
 
         let earlier = equal("2026-11-23T11:59:59Z");
         resource.ready().await;
         assert_eq!(resource.attachment(&image.digest), earlier);
         assert_eq!(resource.status.targets[0].origin, Some(Origin::Adopted));
-        assert!(!listed().contains(&ours) && listed().contains(&earlier), "{}", registry.transcript());
-        assert!(resource.status.leftovers.is_empty(), "{:#?}", resource.status.leftovers);
+        assert!(
+            !listed().contains(&ours) && listed().contains(&earlier),
+            "{}",
+            registry.transcript()
+        );
+        assert!(
+            resource.status.leftovers.is_empty(),
+            "{:#?}",
+            resource.status.leftovers
+        );
     }
 }
 
 #[tokio::test]
 async fn of_two_resources_that_marked_in_the_same_second_one_ends_attached_and_one_in_conflict() {
     let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
     let reference = registry.reference(&image.pinned());
-    let mut both = ["2026-01-01", "2027-01-01"].map(|date| Resource::new(mark(&reference, date, "Report")));
-    let fault = registry.fault(Matcher::writes(), Fault::Delay(std::time::Duration::from_millis(500)));
+    let mut both =
+        ["2026-01-01", "2027-01-01"].map(|date| Resource::new(mark(&reference, date, "Report")));
+    let fault = registry.fault(
+        Matcher::writes(),
+        Fault::Delay(std::time::Duration::from_millis(500)),
+    );
     let [one, other] = &mut both;
     tokio::join!(one.ready(), other.ready());
     fault.lift();
-    let created: Vec<_> =
-        registry.store().referrers("team/app", &image.digest).iter().map(|mark| mark.json()["annotations"][CREATED].clone()).collect();
-    assert_eq!(created, ["2026-11-23T12:00:00Z"; 2], "both were to list before either was there");
+    let created: Vec<_> = registry
+        .store()
+        .referrers("team/app", &image.digest)
+        .iter()
+        .map(|mark| mark.json()["annotations"][CREATED].clone())
+        .collect();
+    assert_eq!(
+        created, ["2026-11-23T12:00:00Z"; 2],
+        "both were to list before either was there"
+    );
     for pass in 0..3 {
         let [one, other] = &mut both;
         one.later(60);
@@ -194,10 +351,30 @@ async fn of_two_resources_that_marked_in_the_same_second_one_ends_attached_and_o
         tokio::join!(one.pass(), other.pass());
         let mut verdicts = both.each_ref().map(|resource| resource.verdict().0);
         verdicts.sort_unstable();
-        assert_eq!(verdicts, ["Attached", "Conflict"], "pass {pass}: {}", registry.transcript());
+        assert_eq!(
+            verdicts,
+            ["Attached", "Conflict"],
+            "pass {pass}: {}",
+            registry.transcript()
+        );
     }
-    let winner = both.iter().find(|resource| resource.verdict().0 == "Attached").unwrap();
+    let winner = both
+        .iter()
+        .find(|resource| resource.verdict().0 == "Attached")
+        .unwrap();
     let marks = registry.store().referrers("team/app", &image.digest);
-    let newest = marks.iter().max_by_key(|mark| mark.json()["annotations"][CREATED].as_str().unwrap().to_owned()).unwrap();
-    assert_eq!((marks.len(), newest.digest.as_str()), (2, winner.attachment(&image.digest)), "readers take the newest");
+    let newest = marks
+        .iter()
+        .max_by_key(|mark| {
+            mark.json()["annotations"][CREATED]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .unwrap();
+    assert_eq!(
+        (marks.len(), newest.digest.as_str()),
+        (2, winner.attachment(&image.digest)),
+        "readers take the newest"
+    );
 }

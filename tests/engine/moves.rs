@@ -8,14 +8,25 @@ use crate::resource::{CREATED, DATE, MARK, Resource, attach};
 
 fn watch(image: &str, more: Value) -> Value {
     let mut when = json!({"gracePeriod": "720h", "settle": "0s"});
-    when.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    when.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     json!({"image": image, "endOfLife": {"whenSuperseded": when, "artifactType": MARK, "annotation": DATE}})
 }
 
 /// An image of two platforms, whose second is the same in every image.
 fn push(registry: &HostileRegistry, tag: &str, seed: &str) -> Image {
-    let shared = registry.image("team/app", "shared-parts").seed("shared").platform("linux/arm64").push();
-    let image = registry.image("team/app", tag).seed(seed).platform("linux/amd64").entry(&shared.children[0].entry).push();
+    let shared = registry
+        .image("team/app", "shared-parts")
+        .seed("shared")
+        .platform("linux/arm64")
+        .push();
+    let image = registry
+        .image("team/app", tag)
+        .seed(seed)
+        .platform("linux/amd64")
+        .entry(&shared.children[0].entry)
+        .push();
     registry.store().delete_tag("team/app", "shared-parts");
     image
 }
@@ -28,21 +39,45 @@ fn marks(registry: &HostileRegistry, digest: &str) -> usize {
 async fn a_tag_that_was_edited_has_not_moved() {
     let registry = HostileRegistry::start().await.unwrap();
     let (v1, v2) = (push(&registry, "v1", "one"), push(&registry, "v2", "two"));
-    let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({"unlessTagged": []})));
+    let mut resource = Resource::new(watch(
+        &registry.reference("team/app:v1"),
+        json!({"unlessTagged": []}),
+    ));
     resource.ready().await;
-    assert_eq!(resource.status.image.as_ref().unwrap().tag.as_deref(), Some("v1"));
+    assert_eq!(
+        resource.status.image.as_ref().unwrap().tag.as_deref(),
+        Some("v1")
+    );
 
-    resource.change(watch(&registry.reference("team/app:v2"), json!({"unlessTagged": []})));
+    resource.change(watch(
+        &registry.reference("team/app:v2"),
+        json!({"unlessTagged": []}),
+    ));
     let outcome = resource.ready().await;
-    assert_eq!((resource.verdict().0, resource.status.superseded.len()), ("Watching", 0), "{:#?}", resource.status);
-    assert!(outcome.notes.iter().all(|note| note.reason != Reason::TagMoved), "{:#?}", outcome.notes);
+    assert_eq!(
+        (resource.verdict().0, resource.status.superseded.len()),
+        ("Watching", 0),
+        "{:#?}",
+        resource.status
+    );
+    assert!(
+        outcome
+            .notes
+            .iter()
+            .all(|note| note.reason != Reason::TagMoved),
+        "{:#?}",
+        outcome.notes
+    );
     assert_eq!(marks(&registry, &v1.digest), 0);
 
     // The tag that is followed now does move.
     push(&registry, "v2", "three");
     resource.ready().await;
     assert_eq!(resource.status.superseded[0].digest, v2.digest);
-    assert_eq!((marks(&registry, &v2.digest), marks(&registry, &v1.digest)), (1, 0));
+    assert_eq!(
+        (marks(&registry, &v2.digest), marks(&registry, &v1.digest)),
+        (1, 0)
+    );
 }
 
 #[tokio::test]
@@ -50,7 +85,9 @@ async fn tags_that_hold_signatures_are_not_counted_however_many_there_are() {
     let registry = HostileRegistry::start().await.unwrap();
     let first = push(&registry, "v1", "one");
     for n in 0..510 {
-        registry.store().put_tag("team/app", &format!("sha256-{n:064x}.sig"), &first.digest);
+        registry
+            .store()
+            .put_tag("team/app", &format!("sha256-{n:064x}.sig"), &first.digest);
     }
     let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({})));
     resource.ready().await;
@@ -69,20 +106,45 @@ async fn what_is_still_in_use_stays_spared_while_the_tags_cannot_be_read_for_a_l
     registry.store().put_tag("team/app", "keep", &first.digest);
     push(&registry, "v1", "two");
     resource.ready().await;
-    assert!(resource.rows().iter().all(|row| row.ends_with("Skipped StillInUse")), "{:?}", resource.rows());
+    assert!(
+        resource
+            .rows()
+            .iter()
+            .all(|row| row.ends_with("Skipped StillInUse")),
+        "{:?}",
+        resource.rows()
+    );
 
     let third = push(&registry, "v1", "three");
     let fault = registry.fault(Matcher::on(Op::TagList), Fault::status(403));
     resource.pass().await;
     assert_eq!(resource.verdict().0, "AccessDenied");
-    assert_eq!(resource.status.superseded.last().unwrap().state, TargetState::Failed);
-    assert_eq!((marks(&registry, &first.digest), marks(&registry, first.platform("linux/amd64"))), (0, 0), "{:#?}", resource.status);
+    assert_eq!(
+        resource.status.superseded.last().unwrap().state,
+        TargetState::Failed
+    );
+    assert_eq!(
+        (
+            marks(&registry, &first.digest),
+            marks(&registry, first.platform("linux/amd64"))
+        ),
+        (0, 0),
+        "{:#?}",
+        resource.status
+    );
 
     // What failed is finished later.
     fault.lift();
     resource.ready().await;
     let second = &resource.status.superseded[1].digest;
-    assert_eq!((marks(&registry, second), marks(&registry, &first.digest), marks(&registry, &third.digest)), (1, 0, 0));
+    assert_eq!(
+        (
+            marks(&registry, second),
+            marks(&registry, &first.digest),
+            marks(&registry, &third.digest)
+        ),
+        (1, 0, 0)
+    );
 }
 
 #[tokio::test]
@@ -95,10 +157,20 @@ async fn rows_of_an_image_that_cannot_be_read_stay_until_it_can() {
     resource.ready().await;
     let rows = resource.status.targets.clone();
     let digest = first.digest.clone();
-    let fault = registry.fault(Matcher::on(Op::ManifestGet).reference(digest), Fault::status(403));
+    let fault = registry.fault(
+        Matcher::on(Op::ManifestGet).reference(digest),
+        Fault::status(403),
+    );
     resource.pass().await;
-    assert_eq!((resource.verdict().0, &resource.status.targets), ("AccessDenied", &rows));
-    assert!(resource.status.leftovers.is_empty(), "{:#?}", resource.status.leftovers);
+    assert_eq!(
+        (resource.verdict().0, &resource.status.targets),
+        ("AccessDenied", &rows)
+    );
+    assert!(
+        resource.status.leftovers.is_empty(),
+        "{:#?}",
+        resource.status.leftovers
+    );
     fault.lift();
     resource.ready().await;
     assert_eq!(resource.status.targets, rows);
@@ -109,30 +181,62 @@ async fn more_moves_than_status_has_rows_for_are_all_marked_a_few_at_a_time() {
     let registry = HostileRegistry::start().await.unwrap();
     let mut previous = Vec::new();
     for nth in 0..16 {
-        let platforms: Vec<String> = (0..15).map(|variant| format!("linux/arm/v{variant}")).collect();
-        let image = registry.image("team/app", &format!("old-{nth}")).platforms(platforms.iter().map(String::as_str)).push();
+        let platforms: Vec<String> = (0..15)
+            .map(|variant| format!("linux/arm/v{variant}"))
+            .collect();
+        let image = registry
+            .image("team/app", &format!("old-{nth}"))
+            .platforms(platforms.iter().map(String::as_str))
+            .push();
         registry.store().delete_tag("team/app", &image.tag);
         previous.push(image.digest);
     }
     push(&registry, "v1", "now");
-    let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({"previous": previous})));
+    let mut resource = Resource::new(watch(
+        &registry.reference("team/app:v1"),
+        json!({"previous": previous}),
+    ));
     for pass in 0.. {
         let outcome = resource.pass().await;
-        assert!(resource.status.targets.len() <= 256 && resource.status.superseded.len() <= 64, "pass {pass}");
+        assert!(
+            resource.status.targets.len() <= 256 && resource.status.superseded.len() <= 64,
+            "pass {pass}"
+        );
         if outcome.verdict.ready {
             break;
         }
-        assert_eq!(resource.verdict().0, "Progressing", "{}", resource.verdict().1);
-        assert!(outcome.is_hurried() && pass < 16, "{}", resource.verdict().1);
+        assert_eq!(
+            resource.verdict().0,
+            "Progressing",
+            "{}",
+            resource.verdict().1
+        );
+        assert!(
+            outcome.is_hurried() && pass < 16,
+            "{}",
+            resource.verdict().1
+        );
     }
-    assert!(resource.status.superseded.iter().all(|left| left.state == TargetState::Attached), "{:#?}", resource.status.superseded);
+    assert!(
+        resource
+            .status
+            .superseded
+            .iter()
+            .all(|left| left.state == TargetState::Attached),
+        "{:#?}",
+        resource.status.superseded
+    );
     assert!(previous.iter().all(|digest| marks(&registry, digest) == 1));
     // At rest nothing is taken away again and nothing is added.
     let at_rest = resource.status.clone();
     registry.clear();
     resource.ready().await;
     assert_eq!(resource.status, at_rest);
-    assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+    assert!(
+        registry.requests_that(&Matcher::writes()).is_empty(),
+        "{}",
+        registry.transcript()
+    );
 }
 
 #[tokio::test]
@@ -140,7 +244,10 @@ async fn a_dry_run_marks_nothing_and_fixes_no_date() {
     let registry = HostileRegistry::start().await.unwrap();
     let first = push(&registry, "v1", "one");
     let dry = |grace: &str, dry: bool| {
-        let mut spec = watch(&registry.reference("team/app:v1"), json!({"gracePeriod": grace}));
+        let mut spec = watch(
+            &registry.reference("team/app:v1"),
+            json!({"gracePeriod": grace}),
+        );
         spec["dryRun"] = json!(dry);
         spec
     };
@@ -149,14 +256,31 @@ async fn a_dry_run_marks_nothing_and_fixes_no_date() {
     assert_eq!(resource.verdict().0, "Planned");
     push(&registry, "v1", "two");
     resource.pass().await;
-    assert_eq!(resource.rows(), ["index Planned -", "linux/amd64 Planned -", "linux/arm64 Skipped StillInUse"]);
+    assert_eq!(
+        resource.rows(),
+        [
+            "index Planned -",
+            "linux/amd64 Planned -",
+            "linux/arm64 Skipped StillInUse"
+        ]
+    );
     let left = &resource.status.superseded[0];
-    assert_eq!((left.state, left.date.as_deref()), (TargetState::Planned, Some("2026-11-23T13:00:00Z")));
-    assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+    assert_eq!(
+        (left.state, left.date.as_deref()),
+        (TargetState::Planned, Some("2026-11-23T13:00:00Z"))
+    );
+    assert!(
+        registry.requests_that(&Matcher::writes()).is_empty(),
+        "{}",
+        registry.transcript()
+    );
 
     resource.change(dry("2h", false));
     resource.ready().await;
-    assert_eq!(resource.status.superseded[0].date.as_deref(), Some("2026-11-23T14:00:00Z"));
+    assert_eq!(
+        resource.status.superseded[0].date.as_deref(),
+        Some("2026-11-23T14:00:00Z")
+    );
     assert_eq!(marks(&registry, &first.digest), 1);
 }
 
@@ -172,7 +296,14 @@ async fn an_image_whose_rows_are_lost_is_not_marked_before_the_tags_were_asked_a
     // As where other images took its place for a while.
     resource.status.targets.clear();
     resource.ready().await;
-    assert!(resource.rows().iter().all(|row| row.ends_with("Skipped StillInUse")), "{:?}", resource.rows());
+    assert!(
+        resource
+            .rows()
+            .iter()
+            .all(|row| row.ends_with("Skipped StillInUse")),
+        "{:?}",
+        resource.rows()
+    );
     assert_eq!(marks(&registry, &first.digest), 0);
 }
 
@@ -182,7 +313,12 @@ fn dates(registry: &HostileRegistry, digest: &str) -> Vec<String> {
         .store()
         .referrers("team/app", digest)
         .into_iter()
-        .map(|mark| mark.json()["annotations"][DATE].as_str().unwrap().to_owned());
+        .map(|mark| {
+            mark.json()["annotations"][DATE]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        });
     dates.collect()
 }
 
@@ -203,28 +339,61 @@ async fn a_resource_that_lost_its_status_takes_the_dates_of_the_marks_that_are_t
             resource.ready().await;
             resource.later(3600);
         }
-        registry.image("team/app", "v1").seed("now").platform("linux/amd64").push();
+        registry
+            .image("team/app", "v1")
+            .seed("now")
+            .platform("linux/amd64")
+            .push();
         resource.ready().await;
         let shared = left[0].children[1].digest.as_str();
         let roots = if targets == json!({}) { 1 } else { 0 };
-        let subjects: Vec<&str> = left.iter().map(|image| image.platform("linux/amd64")).chain([shared]).collect();
-        let before: Vec<Vec<String>> = subjects.iter().map(|digest| dates(&registry, digest)).collect();
-        assert_eq!(before.iter().map(Vec::len).collect::<Vec<_>>(), [1; 4], "{before:?} {:#?}", resource.status);
-        assert!(before[3] == before[2] && before[2] != before[0], "{before:?}");
+        let subjects: Vec<&str> = left
+            .iter()
+            .map(|image| image.platform("linux/amd64"))
+            .chain([shared])
+            .collect();
+        let before: Vec<Vec<String>> = subjects
+            .iter()
+            .map(|digest| dates(&registry, digest))
+            .collect();
+        assert_eq!(
+            before.iter().map(Vec::len).collect::<Vec<_>>(),
+            [1; 4],
+            "{before:?} {:#?}",
+            resource.status
+        );
+        assert!(
+            before[3] == before[2] && before[2] != before[0],
+            "{before:?}"
+        );
 
         // Whichever way round they are told.
         for order in [[0, 1, 2], [2, 1, 0]] {
-            let previous: Vec<&str> = order.iter().map(|nth: &usize| left[*nth].digest.as_str()).collect();
+            let previous: Vec<&str> = order
+                .iter()
+                .map(|nth: &usize| left[*nth].digest.as_str())
+                .collect();
             let mut anew = Resource::new(spec(json!({"previous": previous})));
             anew.later(7 * 86_400);
             anew.ready().await;
-            let after: Vec<Vec<String>> = subjects.iter().map(|digest| dates(&registry, digest)).collect();
+            let after: Vec<Vec<String>> = subjects
+                .iter()
+                .map(|digest| dates(&registry, digest))
+                .collect();
             assert_eq!(after, before, "{order:?}: {:#?}", anew.status);
-            assert!(left.iter().all(|image| marks(&registry, &image.digest) == roots), "{order:?}");
+            assert!(
+                left.iter()
+                    .all(|image| marks(&registry, &image.digest) == roots),
+                "{order:?}"
+            );
             registry.clear();
             anew.later(60);
             anew.ready().await;
-            assert!(registry.requests_that(&Matcher::writes()).is_empty(), "{}", registry.transcript());
+            assert!(
+                registry.requests_that(&Matcher::writes()).is_empty(),
+                "{}",
+                registry.transcript()
+            );
         }
     }
 }
@@ -242,16 +411,33 @@ async fn a_move_takes_no_date_that_an_earlier_pass_could_not_have_fixed() {
     ] {
         attach(&registry, &old, MARK, annotations);
     }
-    let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({"previous": [old.digest]})));
+    let mut resource = Resource::new(watch(
+        &registry.reference("team/app:v1"),
+        json!({"previous": [old.digest]}),
+    ));
     resource.ready().await;
-    assert_eq!(resource.status.superseded[0].date.as_deref(), Some("2026-12-23T12:00:00Z"));
+    assert_eq!(
+        resource.status.superseded[0].date.as_deref(),
+        Some("2026-12-23T12:00:00Z")
+    );
     // A listing that cannot be read is no empty one: nothing is dated, and nothing marked.
     let fault = registry.fault(Matcher::on(Op::ReferrersList), Fault::status(403));
-    let mut anew = Resource::new(watch(&registry.reference("team/app:v1"), json!({"previous": [old.digest]})));
+    let mut anew = Resource::new(watch(
+        &registry.reference("team/app:v1"),
+        json!({"previous": [old.digest]}),
+    ));
     anew.later(60);
     anew.pass().await;
-    assert_eq!((anew.verdict().0, anew.status.superseded[0].date.as_deref()), ("AccessDenied", None), "{:#?}", anew.status);
+    assert_eq!(
+        (anew.verdict().0, anew.status.superseded[0].date.as_deref()),
+        ("AccessDenied", None),
+        "{:#?}",
+        anew.status
+    );
     fault.lift();
     anew.ready().await;
-    assert_eq!(anew.status.superseded[0].date.as_deref(), Some("2026-12-23T12:00:00Z"));
+    assert_eq!(
+        anew.status.superseded[0].date.as_deref(),
+        Some("2026-12-23T12:00:00Z")
+    );
 }

@@ -11,20 +11,35 @@ use crate::resource::{Resource, mark, note};
 
 /// A registry without the referrers API that deletes.
 fn fallback() -> Quirks {
-    Quirks { deletion: Deletion::Allowed, ..Quirks::distribution() }
+    Quirks {
+        deletion: Deletion::Allowed,
+        ..Quirks::distribution()
+    }
 }
 
 async fn registry_and_image(quirks: Quirks, platforms: usize) -> (HostileRegistry, Image) {
-    let registry = HostileRegistry::builder().quirks(quirks).start().await.unwrap();
-    let platforms: Vec<String> = (0..platforms).map(|nth| format!("linux/arm/v{nth}")).collect();
-    let image = registry.image("team/app", "v1").platforms(platforms.iter().map(String::as_str)).push();
+    let registry = HostileRegistry::builder()
+        .quirks(quirks)
+        .start()
+        .await
+        .unwrap();
+    let platforms: Vec<String> = (0..platforms)
+        .map(|nth| format!("linux/arm/v{nth}"))
+        .collect();
+    let image = registry
+        .image("team/app", "v1")
+        .platforms(platforms.iter().map(String::as_str))
+        .push();
     (registry, image)
 }
 
 /// Two versions of one content: a note, and a mark on which readers act.
 fn versions(registry: &HostileRegistry, image: &Image) -> [[Value; 2]; 2] {
     let reference = registry.reference(&image.pinned());
-    [["one", "two"].map(|text| note(&reference, text)), ["2026-01-01", "2027-01-01"].map(|date| mark(&reference, date, "Report"))]
+    [
+        ["one", "two"].map(|text| note(&reference, text)),
+        ["2026-01-01", "2027-01-01"].map(|date| mark(&reference, date, "Report")),
+    ]
 }
 
 #[tokio::test]
@@ -48,10 +63,18 @@ async fn what_a_changed_spec_leaves_goes_from_all_targets_side_by_side_once_stat
             chain(&deleted, ROUND_TRIP),
             registry.transcript()
         );
-        assert!(resource.status.leftovers.is_empty(), "{:#?}", resource.status.leftovers);
+        assert!(
+            resource.status.leftovers.is_empty(),
+            "{:#?}",
+            resource.status.leftovers
+        );
 
         let saved = resource.saved.as_ref().unwrap();
-        assert_eq!(saved.attached.as_deref(), Some("13/13"), "what is saved before anything is removed");
+        assert_eq!(
+            saved.attached.as_deref(),
+            Some("13/13"),
+            "what is saved before anything is removed"
+        );
         assert_eq!(saved.leftovers.len(), TARGETS, "{:#?}", saved.leftovers);
         let reconciling = find_condition(&saved.conditions, ConditionType::Reconciling).unwrap();
         assert_eq!(reconciling.message, "removing what is no longer wanted");
@@ -70,30 +93,55 @@ async fn a_time_out_in_the_middle_of_removals_is_said_as_one_and_tried_again() {
         };
         let mut resource = Resource::new(spec("one"));
         resource.ready().await;
-        let fault = registry.fault(Matcher::on(Op::ManifestDelete), Fault::Delay(Duration::from_secs(3600)));
+        let fault = registry.fault(
+            Matcher::on(Op::ManifestDelete),
+            Fault::Delay(Duration::from_secs(3600)),
+        );
         for text in ["two", "three"] {
             resource.change(spec(text));
             let outcome = resource.pass().await;
             let (reason, message) = resource.verdict();
             assert_eq!(reason, "RegistryUnavailable", "{message}");
-            assert!(message.contains("spec.timeout was over before") && outcome.is_hurried(), "{message}");
-            assert!(resource.status.targets.iter().all(|row| row.state == TargetState::Attached), "{:#?}", resource.status.targets);
+            assert!(
+                message.contains("spec.timeout was over before") && outcome.is_hurried(),
+                "{message}"
+            );
+            assert!(
+                resource
+                    .status
+                    .targets
+                    .iter()
+                    .all(|row| row.state == TargetState::Attached),
+                "{:#?}",
+                resource.status.targets
+            );
         }
         // Two are to go from each target, and for the second there was no time.
         assert_eq!(resource.status.leftovers.len(), 4);
         for leftover in &resource.status.leftovers {
             let message = leftover.message.as_deref().unwrap();
-            assert!(message.contains("spec.timeout was over before"), "{message}");
+            assert!(
+                message.contains("spec.timeout was over before"),
+                "{message}"
+            );
         }
         fault.lift();
         resource.ready().await;
-        assert!(resource.status.leftovers.is_empty(), "{:#?}", resource.status.leftovers);
-        assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 1);
+        assert!(
+            resource.status.leftovers.is_empty(),
+            "{:#?}",
+            resource.status.leftovers
+        );
+        assert_eq!(
+            registry.store().referrers("team/app", &image.digest).len(),
+            1
+        );
     }
 }
 
 #[tokio::test]
-async fn a_removal_that_fails_for_a_passing_cause_is_not_ready_and_tried_again_whatever_was_attached() {
+async fn a_removal_that_fails_for_a_passing_cause_is_not_ready_and_tried_again_whatever_was_attached()
+ {
     for nth in 0..2 {
         let (registry, image) = registry_and_image(Quirks::default(), 1).await;
         let [old, new] = versions(&registry, &image)[nth].clone();
@@ -105,9 +153,12 @@ async fn a_removal_that_fails_for_a_passing_cause_is_not_ready_and_tried_again_w
         let outcome = resource.pass().await;
         let (reason, message) = resource.verdict();
         assert_eq!(reason, "RegistryUnavailable", "{message}");
-        assert!(message.contains("HTTP 503") && outcome.is_hurried(), "{message}");
-        let reconciling =
-            find_condition(&resource.status.conditions, ConditionType::Reconciling).map(|condition| condition.reason.as_str());
+        assert!(
+            message.contains("HTTP 503") && outcome.is_hurried(),
+            "{message}"
+        );
+        let reconciling = find_condition(&resource.status.conditions, ConditionType::Reconciling)
+            .map(|condition| condition.reason.as_str());
         assert_eq!(reconciling, Some("ProgressingWithRetry"));
         fault.lift();
         resource.look().await;
@@ -119,7 +170,14 @@ async fn a_removal_that_fails_for_a_passing_cause_is_not_ready_and_tried_again_w
 #[tokio::test]
 async fn a_registry_that_does_not_delete_keeps_only_what_readers_act_on_from_being_ready() {
     for (nth, reason) in ["Attached", "RemovalRefused"].into_iter().enumerate() {
-        let (registry, image) = registry_and_image(Quirks { deletion: Deletion::Disabled, ..Quirks::default() }, 1).await;
+        let (registry, image) = registry_and_image(
+            Quirks {
+                deletion: Deletion::Disabled,
+                ..Quirks::default()
+            },
+            1,
+        )
+        .await;
         let [old, new] = versions(&registry, &image)[nth].clone();
         let mut resource = Resource::new(old);
         resource.ready().await;
@@ -127,10 +185,25 @@ async fn a_registry_that_does_not_delete_keeps_only_what_readers_act_on_from_bei
         resource.later(60);
         for pass in 0..2 {
             let outcome = resource.pass().await;
-            assert_eq!(resource.verdict().0, reason, "pass {pass}: {}", resource.verdict().1);
+            assert_eq!(
+                resource.verdict().0,
+                reason,
+                "pass {pass}: {}",
+                resource.verdict().1
+            );
             assert!(!outcome.is_hurried(), "time mends no refusal");
-            assert!(find_condition(&resource.status.conditions, ConditionType::Reconciling).is_none(), "{:#?}", resource.status);
-            assert!(resource.status.leftovers.iter().all(|left| left.reason.as_deref() == Some("RemovalRefused")));
+            assert!(
+                find_condition(&resource.status.conditions, ConditionType::Reconciling).is_none(),
+                "{:#?}",
+                resource.status
+            );
+            assert!(
+                resource
+                    .status
+                    .leftovers
+                    .iter()
+                    .all(|left| left.reason.as_deref() == Some("RemovalRefused"))
+            );
         }
         assert!(!resource.status.leftovers.is_empty());
     }

@@ -2,9 +2,12 @@
 
 use std::sync::Mutex;
 
-use affix::api::{ConditionType, ImageAttachmentSpec, ImageAttachmentStatus, TargetState, find_condition};
+use affix::api::{
+    ConditionType, ImageAttachmentSpec, ImageAttachmentStatus, TargetState, find_condition,
+};
 use affix::engine::{
-    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources, request, status, status_in_progress,
+    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources,
+    request, status, status_in_progress,
 };
 use affix::registry::{Options, Registries, Secret};
 use affix_testbed::hostile::{HostileRegistry, Image};
@@ -36,7 +39,12 @@ struct Saved<'a>(&'a Resource, Mutex<Option<ImageAttachmentStatus>>);
 
 impl Journal for Saved<'_> {
     async fn save(&self, draft: &Draft<'_>) -> Result<(), Failure> {
-        *self.1.lock().unwrap() = Some(status_in_progress(&self.0.status, draft, self.0.generation, self.0.now));
+        *self.1.lock().unwrap() = Some(status_in_progress(
+            &self.0.status,
+            draft,
+            self.0.generation,
+            self.0.now,
+        ));
         Ok(())
     }
 }
@@ -47,7 +55,10 @@ impl Resource {
     }
 
     pub(crate) fn with(spec: Value, options: EngineOptions) -> Self {
-        let registries = Registries::new(Options { allow_loopback: true, ..Options::default() });
+        let registries = Registries::new(Options {
+            allow_loopback: true,
+            ..Options::default()
+        });
         Self {
             engine: Engine::new(registries, options),
             sources: Sources::default(),
@@ -66,12 +77,24 @@ impl Resource {
     }
 
     pub(crate) fn secret(&mut self, name: &str, files: &[(&str, &[u8])]) {
-        let data = files.iter().map(|(key, value)| ((*key).to_owned(), Secret::new(*value))).collect();
-        self.sources.secrets.insert(name.to_owned(), SecretData { data, ..SecretData::default() });
+        let data = files
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), Secret::new(*value)))
+            .collect();
+        self.sources.secrets.insert(
+            name.to_owned(),
+            SecretData {
+                data,
+                ..SecretData::default()
+            },
+        );
     }
 
     pub(crate) fn later(&mut self, seconds: i64) {
-        self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
+        self.now = self
+            .now
+            .checked_add(SignedDuration::from_secs(seconds))
+            .unwrap();
     }
 
     /// A pass that looks at the listings.
@@ -86,15 +109,30 @@ impl Resource {
 
     async fn run(&mut self, verify: bool) -> Outcome {
         let saved = Saved(self, Mutex::new(None));
-        let outcome = match request(&self.spec, Some(&self.status), self.generation, &self.sources, verify) {
+        let outcome = match request(
+            &self.spec,
+            Some(&self.status),
+            self.generation,
+            &self.sources,
+            verify,
+        ) {
             Ok(request) => self.engine.run(&request, &saved, &NoClaims, self.now).await,
             Err(problem) => Outcome::failed(&problem.into()),
         };
         let saved = saved.1.into_inner().unwrap();
-        self.status = status(saved.as_ref().unwrap_or(&self.status), &outcome, self.generation, self.now);
+        self.status = status(
+            saved.as_ref().unwrap_or(&self.status),
+            &outcome,
+            self.generation,
+            self.now,
+        );
         for status in saved.iter().chain([&self.status]) {
             let wrong = limits::exceeded(status);
-            assert!(wrong.is_empty(), "the API server would refuse the status:\n{}", wrong.join("\n"));
+            assert!(
+                wrong.is_empty(),
+                "the API server would refuse the status:\n{}",
+                wrong.join("\n")
+            );
         }
         self.saved = saved.or(self.saved.take());
         outcome
@@ -103,7 +141,11 @@ impl Resource {
     /// A pass that must end well.
     pub(crate) async fn ready(&mut self) -> Outcome {
         let outcome = self.pass().await;
-        assert!(outcome.verdict.ready, "{:?}\n{:#?}", outcome.verdict, self.status);
+        assert!(
+            outcome.verdict.ready,
+            "{:?}\n{:#?}",
+            outcome.verdict, self.status
+        );
         outcome
     }
 
@@ -115,21 +157,33 @@ impl Resource {
 
     /// What the condition Resolved says.
     pub(crate) fn resolved(&self) -> &str {
-        &find_condition(&self.status.conditions, ConditionType::Resolved).unwrap().message
+        &find_condition(&self.status.conditions, ConditionType::Resolved)
+            .unwrap()
+            .message
     }
 
     /// `target state reason` of each row.
     pub(crate) fn rows(&self) -> Vec<String> {
         let text = |row: &affix::api::TargetStatus| {
-            format!("{} {:?} {}", row.platform.as_deref().unwrap_or("index"), row.state, row.reason.as_deref().unwrap_or("-"))
+            format!(
+                "{} {:?} {}",
+                row.platform.as_deref().unwrap_or("index"),
+                row.state,
+                row.reason.as_deref().unwrap_or("-")
+            )
         };
         self.status.targets.iter().map(text).collect()
     }
 
     /// The attachment of the row of a digest.
     pub(crate) fn attachment(&self, digest: &str) -> &str {
-        let row = self.status.targets.iter().find(|row| row.digest == digest && row.state == TargetState::Attached);
-        row.and_then(|row| row.attachment.as_deref()).unwrap_or_else(|| panic!("{digest} is not attached: {:#?}", self.status.targets))
+        let row = self
+            .status
+            .targets
+            .iter()
+            .find(|row| row.digest == digest && row.state == TargetState::Attached);
+        row.and_then(|row| row.attachment.as_deref())
+            .unwrap_or_else(|| panic!("{digest} is not attached: {:#?}", self.status.targets))
     }
 }
 
@@ -152,17 +206,25 @@ pub(crate) fn mark(image: &str, date: &str, on_conflict: &str) -> Value {
 }
 
 /// An attachment as somebody else would make it; answers with its digest.
-pub(crate) fn attach(registry: &HostileRegistry, image: &Image, artifact_type: &str, annotations: Value) -> String {
+pub(crate) fn attach(
+    registry: &HostileRegistry,
+    image: &Image,
+    artifact_type: &str,
+    annotations: Value,
+) -> String {
     let empty = json!({
         "mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "data": "e30=",
         "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
     });
     // With the platform in its subject, as `oras attach --platform` writes it, so that no listing proves what it is.
-    let mut subject = json!({"mediaType": image.media_type, "digest": image.digest, "size": image.size});
+    let mut subject =
+        json!({"mediaType": image.media_type, "digest": image.digest, "size": image.size});
     subject["annotations"] = json!({"by": "somebody else"});
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": artifact_type, "config": empty, "layers": [empty],
         "subject": subject, "annotations": annotations,
     });
-    registry.store().put_manifest(&image.repository, None, MANIFEST, manifest.to_string())
+    registry
+        .store()
+        .put_manifest(&image.repository, None, MANIFEST, manifest.to_string())
 }

@@ -10,7 +10,10 @@ const KEY: &[u8] = include_bytes!("../vectors/signing/cosign/p256.pem");
 #[tokio::test]
 async fn a_signature_whose_push_fails_on_every_pass_leaves_nothing_behind_in_status() {
     let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
     let spec = json!({"image": registry.reference(&image.name()), "signature": {"cosign": {"keySecretRef": {"name": "key"}}}});
     let mut resource = Resource::new(spec);
     resource.secret("key", &[("cosign.key", KEY)]);
@@ -19,12 +22,20 @@ async fn a_signature_whose_push_fails_on_every_pass_leaves_nothing_behind_in_sta
         let fault = registry.fault(Matcher::on(Op::ManifestPut), fault);
         let outcome = resource.pass().await;
         assert!(!outcome.verdict.ready);
-        assert!(resource.status.leftovers.is_empty(), "pass {nth}: {:#?}", resource.status.leftovers);
+        assert!(
+            resource.status.leftovers.is_empty(),
+            "pass {nth}: {:#?}",
+            resource.status.leftovers
+        );
         fault.lift();
         resource.later(60);
     }
     resource.ready().await;
-    assert!(resource.status.leftovers.is_empty(), "{:#?}", resource.status.leftovers);
+    assert!(
+        resource.status.leftovers.is_empty(),
+        "{:#?}",
+        resource.status.leftovers
+    );
     for digest in [&image.digest, image.platform("linux/amd64")] {
         assert_eq!(registry.store().referrers("team/app", digest).len(), 1);
     }
@@ -33,7 +44,10 @@ async fn a_signature_whose_push_fails_on_every_pass_leaves_nothing_behind_in_sta
 #[tokio::test]
 async fn a_key_that_is_rotated_while_nothing_can_be_pushed_leaves_no_more_than_it_has_made() {
     let registry = HostileRegistry::start().await.unwrap();
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
     let spec = json!({"image": registry.reference(&image.name()), "signature": {"cosign": {"keySecretRef": {"name": "key"}}}});
     let mut resource = Resource::new(spec);
     let fault = registry.fault(Matcher::on(Op::ManifestPut), Fault::status(403));
@@ -43,22 +57,41 @@ async fn a_key_that_is_rotated_while_nothing_can_be_pushed_leaves_no_more_than_i
         resource.pass().await;
         resource.later(60);
     }
-    assert!(resource.status.leftovers.is_empty(), "what was never in the registry is forgotten: {:#?}", resource.status.leftovers);
+    assert!(
+        resource.status.leftovers.is_empty(),
+        "what was never in the registry is forgotten: {:#?}",
+        resource.status.leftovers
+    );
     fault.lift();
     resource.ready().await;
-    assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 1);
+    assert_eq!(
+        registry.store().referrers("team/app", &image.digest).len(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn a_signature_whose_listing_does_not_say_its_type_is_found_again_without_a_status() {
-    let registry = HostileRegistry::builder().quirks(Quirks::go_containerregistry()).start().await.unwrap();
-    let image = registry.image("team/app", "v1").platform("linux/amd64").push();
+    let registry = HostileRegistry::builder()
+        .quirks(Quirks::go_containerregistry())
+        .start()
+        .await
+        .unwrap();
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
     let spec = json!({"image": registry.reference(&image.name()), "signature": {"cosign": {"keySecretRef": {"name": "key"}}}});
     for pass in 0..3 {
         let mut resource = Resource::new(spec.clone());
         resource.secret("key", &[("cosign.key", KEY)]);
         resource.later(60 * pass);
         resource.ready().await;
-        assert_eq!(registry.store().referrers("team/app", &image.digest).len(), 1, "{}", registry.transcript());
+        assert_eq!(
+            registry.store().referrers("team/app", &image.digest).len(),
+            1,
+            "{}",
+            registry.transcript()
+        );
     }
 }

@@ -10,7 +10,9 @@ use crate::operator::{DEPLOYMENT, Job, Operator, WEBHOOK, values_for_here};
 /// The roles of a component that are installed.
 async fn roles(cluster: &Cluster, component: &str) -> Vec<Value> {
     let label = format!("app.kubernetes.io/component={component}");
-    let roles = cluster.get(&["clusterroles,roles", "--all-namespaces", "-l", &label]).await;
+    let roles = cluster
+        .get(&["clusterroles,roles", "--all-namespaces", "-l", &label])
+        .await;
     roles["items"].as_array().unwrap().clone()
 }
 
@@ -18,7 +20,14 @@ async fn roles(cluster: &Cluster, component: &str) -> Vec<Value> {
 fn permissions(role: &Value) -> Vec<(Permission, Value)> {
     let rules = role["rules"].as_array().unwrap();
     let mut found = Vec::new();
-    let texts = |value: &Value| -> Vec<String> { value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect() };
+    let texts = |value: &Value| -> Vec<String> {
+        value
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|text| text.as_str().unwrap().to_owned())
+            .collect()
+    };
     for (at, rule) in rules.iter().enumerate() {
         for resource in texts(&rule["resources"]) {
             for verb in texts(&rule["verbs"]) {
@@ -26,7 +35,10 @@ fn permissions(role: &Value) -> Vec<(Permission, Value)> {
                 rest.remove(at);
                 // The rule is taken apart, so that only this one permission goes.
                 for other in texts(&rule["resources"]) {
-                    for kept in texts(&rule["verbs"]).iter().filter(|kept| other != resource || **kept != verb) {
+                    for kept in texts(&rule["verbs"])
+                        .iter()
+                        .filter(|kept| other != resource || **kept != verb)
+                    {
                         let mut part = rule.clone();
                         part["resources"] = json!([other]);
                         part["verbs"] = json!([kept]);
@@ -65,7 +77,11 @@ async fn install(values: &[&str]) -> Cluster {
         cluster.namespace(namespace).await;
     }
     let here = values_for_here();
-    let values: Vec<&str> = here.iter().map(String::as_str).chain(values.iter().copied()).collect();
+    let values: Vec<&str> = here
+        .iter()
+        .map(String::as_str)
+        .chain(values.iter().copied())
+        .collect();
     cluster.install(&values).await;
     effective(&cluster).await;
     cluster
@@ -73,9 +89,24 @@ async fn install(values: &[&str]) -> Cluster {
 
 async fn set_rules(cluster: &Cluster, role: &Value, rules: &Value) {
     let patch = json!({"rules": rules}).to_string();
-    let (kind, name) = (role["kind"].as_str().unwrap(), role["metadata"]["name"].as_str().unwrap());
+    let (kind, name) = (
+        role["kind"].as_str().unwrap(),
+        role["metadata"]["name"].as_str().unwrap(),
+    );
     let namespace = role["metadata"]["namespace"].as_str().unwrap_or("default");
-    cluster.kubectl(&["patch", kind, name, "--namespace", namespace, "--type", "merge", "--patch", &patch]).await;
+    cluster
+        .kubectl(&[
+            "patch",
+            kind,
+            name,
+            "--namespace",
+            namespace,
+            "--type",
+            "merge",
+            "--patch",
+            &patch,
+        ])
+        .await;
 }
 
 /// A refusal as the API server words it: a condition that is shown for debugging, and a line of JSON, escape its quotes.
@@ -92,14 +123,25 @@ async fn each_is_needed<F: Future<Output = Result<(), String>>>(
     run: impl Fn() -> F,
 ) {
     for role in roles(cluster, component).await {
-        for (permission, rest) in permissions(&role).into_iter().filter(|(permission, _)| counts(permission)) {
+        for (permission, rest) in permissions(&role)
+            .into_iter()
+            .filter(|(permission, _)| counts(permission))
+        {
             set_rules(cluster, &role, &rest).await;
             cluster.until_allowed(account, &permission, false).await;
-            let Err(refused) = run().await else { panic!("nobody needs {permission:?}") };
+            let Err(refused) = run().await else {
+                panic!("nobody needs {permission:?}")
+            };
             let refused = unescaped(&refused);
             let resource = permission.resource.split('/').next().unwrap();
-            let named = [format!("cannot {} resource \"{resource}", permission.verb), format!("grant list and watch on {resource}")];
-            assert!(named.iter().any(|named| refused.contains(named)), "without {permission:?} it failed otherwise:\n{refused}");
+            let named = [
+                format!("cannot {} resource \"{resource}", permission.verb),
+                format!("grant list and watch on {resource}"),
+            ];
+            assert!(
+                named.iter().any(|named| refused.contains(named)),
+                "without {permission:?} it failed otherwise:\n{refused}"
+            );
             set_rules(cluster, &role, &role["rules"]).await;
             cluster.until_allowed(account, &permission, true).await;
         }
@@ -120,8 +162,17 @@ async fn the_operator_that_helm_installed_does_its_job_and_with_one_permission_l
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
 async fn an_operator_of_two_namespaces_has_no_right_in_the_cluster_and_does_its_job_in_both() {
-    let cluster = install(&[r#"watchNamespaces=["team-a","team-b"]"#, "rbac.aggregate=false", "webhook.enabled=false"]).await;
-    let cluster_wide: Vec<Value> = roles(&cluster, "controller").await.into_iter().filter(|role| role["kind"] == "ClusterRole").collect();
+    let cluster = install(&[
+        r#"watchNamespaces=["team-a","team-b"]"#,
+        "rbac.aggregate=false",
+        "webhook.enabled=false",
+    ])
+    .await;
+    let cluster_wide: Vec<Value> = roles(&cluster, "controller")
+        .await
+        .into_iter()
+        .filter(|role| role["kind"] == "ClusterRole")
+        .collect();
     assert_eq!(cluster_wide, Vec::<Value>::new());
     for namespace in ["team-a", "team-b"] {
         Job::new(&cluster, namespace).await.run().await.unwrap();
@@ -133,20 +184,57 @@ async fn an_operator_of_two_namespaces_has_no_right_in_the_cluster_and_does_its_
         name: None,
         verb: "get".to_owned(),
     };
-    assert!(!cluster.allows(DEPLOYMENT, &elsewhere("secrets")).await && !cluster.allows(DEPLOYMENT, &elsewhere("configmaps")).await);
+    assert!(
+        !cluster.allows(DEPLOYMENT, &elsewhere("secrets")).await
+            && !cluster.allows(DEPLOYMENT, &elsewhere("configmaps")).await
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
 async fn secrets_are_read_where_that_is_allowed_and_nowhere_else() {
-    let cluster = install(&["rbac.secrets=\"namespaces\"", r#"rbac.secretNamespaces=["team-a"]"#]).await;
-    Job::new(&cluster, "team-a").await.without_watching().run().await.unwrap();
-    let refused = unescaped(&Job::new(&cluster, "team-b").await.without_watching().run().await.unwrap_err());
-    assert!(refused.contains("cannot get resource \"secrets\"") && refused.contains("team-b"), "{refused}");
-    Job::new(&cluster, "team-b").await.without_watching().without_secrets().run().await.unwrap();
+    let cluster = install(&[
+        "rbac.secrets=\"namespaces\"",
+        r#"rbac.secretNamespaces=["team-a"]"#,
+    ])
+    .await;
+    Job::new(&cluster, "team-a")
+        .await
+        .without_watching()
+        .run()
+        .await
+        .unwrap();
+    let refused = unescaped(
+        &Job::new(&cluster, "team-b")
+            .await
+            .without_watching()
+            .run()
+            .await
+            .unwrap_err(),
+    );
+    assert!(
+        refused.contains("cannot get resource \"secrets\"") && refused.contains("team-b"),
+        "{refused}"
+    );
+    Job::new(&cluster, "team-b")
+        .await
+        .without_watching()
+        .without_secrets()
+        .run()
+        .await
+        .unwrap();
 
     let chart = repository("charts/affix");
-    let upgrade = ["upgrade", "affix", chart.to_str().unwrap(), "--namespace", NAMESPACE, "--reuse-values", "--set", "rbac.secrets=none"];
+    let upgrade = [
+        "upgrade",
+        "affix",
+        chart.to_str().unwrap(),
+        "--namespace",
+        NAMESPACE,
+        "--reuse-values",
+        "--set",
+        "rbac.secrets=none",
+    ];
     cluster.helm.run(&upgrade).await.stdout().unwrap();
     let secrets = |namespace: &str| Permission {
         namespace: Some(namespace.to_owned()),
@@ -156,38 +244,80 @@ async fn secrets_are_read_where_that_is_allowed_and_nowhere_else() {
         verb: "get".to_owned(),
     };
     for namespace in ["team-a", "team-b", NAMESPACE] {
-        cluster.until_allowed(DEPLOYMENT, &secrets(namespace), false).await;
+        cluster
+            .until_allowed(DEPLOYMENT, &secrets(namespace), false)
+            .await;
     }
-    Job::new(&cluster, "team-a").await.without_watching().without_secrets().run().await.unwrap();
+    Job::new(&cluster, "team-a")
+        .await
+        .without_watching()
+        .without_secrets()
+        .run()
+        .await
+        .unwrap();
 }
 
 /// Has a new webhook make its certificate, mend it, and have its configurations trust it.
 async fn certify(cluster: &Cluster) -> Result<(), String> {
     const SECRET: [&str; 4] = ["secret", "affix-webhook-tls", "--namespace", NAMESPACE];
-    cluster.kubectl(&[&["delete", "--ignore-not-found"], &SECRET[..]].concat()).await;
+    cluster
+        .kubectl(&[&["delete", "--ignore-not-found"], &SECRET[..]].concat())
+        .await;
     let webhook = Operator::start(cluster, WEBHOOK, true).await;
     webhook.ready().await?;
     let certificate = async || cluster.get(&SECRET).await["data"]["tls.crt"].clone();
-    cluster.kubectl(&[&["patch"], &SECRET[..], &["--patch", r#"{"stringData":{"tls.crt":"broken"}}"#]].concat()).await;
+    cluster
+        .kubectl(
+            &[
+                &["patch"],
+                &SECRET[..],
+                &["--patch", r#"{"stringData":{"tls.crt":"broken"}}"#],
+            ]
+            .concat(),
+        )
+        .await;
     let broken = certificate().await;
-    webhook.wait(|| async { if certificate().await == broken { Err("the certificate stays broken".to_owned()) } else { Ok(()) } }).await?;
+    webhook
+        .wait(|| async {
+            if certificate().await == broken {
+                Err("the certificate stays broken".to_owned())
+            } else {
+                Ok(())
+            }
+        })
+        .await?;
     let configurations = "validatingwebhookconfigurations,mutatingwebhookconfigurations";
-    let found = cluster.get(&[configurations, "-l", "app.kubernetes.io/part-of=affix"]).await;
-    let webhooks: Vec<&Value> = found["items"].as_array().unwrap().iter().flat_map(|item| item["webhooks"].as_array().unwrap()).collect();
+    let found = cluster
+        .get(&[configurations, "-l", "app.kubernetes.io/part-of=affix"])
+        .await;
+    let webhooks: Vec<&Value> = found["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|item| item["webhooks"].as_array().unwrap())
+        .collect();
     assert_eq!(webhooks.len(), 4);
-    assert!(webhooks.iter().all(|webhook| webhook["clientConfig"]["caBundle"].is_string()), "{webhooks:#?}");
+    assert!(
+        webhooks
+            .iter()
+            .all(|webhook| webhook["clientConfig"]["caBundle"].is_string()),
+        "{webhooks:#?}"
+    );
     // It goes on for some seconds after it is told to end, so that what its watches are refused is in its log.
     webhook.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_webhook_that_helm_installed_looks_after_its_certificate_and_with_one_permission_less_it_does_not() {
+async fn the_webhook_that_helm_installed_looks_after_its_certificate_and_with_one_permission_less_it_does_not()
+ {
     // Without the right to read all Secrets, which would hide that it may read its own.
     let cluster = install(&["rbac.secrets=\"none\""]).await;
     certify(&cluster).await.unwrap();
     // It asks for a namespace only in the middle of a review, where its watch does not know it yet.
-    let at_start = |permission: &Permission| !(permission.resource == "namespaces" && permission.verb == "get");
+    let at_start = |permission: &Permission| {
+        !(permission.resource == "namespaces" && permission.verb == "get")
+    };
     each_is_needed(&cluster, "webhook", WEBHOOK, at_start, || certify(&cluster)).await;
     certify(&cluster).await.unwrap();
 }

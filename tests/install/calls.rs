@@ -18,13 +18,33 @@ pub(crate) struct Caller {
 impl Caller {
     /// One who has just read the webhook's configuration.
     pub(crate) async fn new(cluster: &Cluster, port: u16) -> Self {
-        let configuration = cluster.get(&["validatingwebhookconfiguration", "affix-webhook"]).await;
+        let configuration = cluster
+            .get(&["validatingwebhookconfiguration", "affix-webhook"])
+            .await;
         let call = &configuration["webhooks"][0]["clientConfig"];
-        assert_eq!((call["service"]["namespace"].as_str(), call["service"]["port"].as_u64()), (Some(NAMESPACE), Some(443)));
-        let bundle = base64::engine::general_purpose::STANDARD.decode(call["caBundle"].as_str().unwrap()).unwrap();
-        let name = format!("{}.{NAMESPACE}.svc", call["service"]["name"].as_str().unwrap());
-        let client = http_client::client_of(&String::from_utf8(bundle).unwrap(), &name, SocketAddr::from(([127, 0, 0, 1], port)));
-        Self { client: client.unwrap(), url: format!("https://{name}:{port}/validate-pods") }
+        assert_eq!(
+            (
+                call["service"]["namespace"].as_str(),
+                call["service"]["port"].as_u64()
+            ),
+            (Some(NAMESPACE), Some(443))
+        );
+        let bundle = base64::engine::general_purpose::STANDARD
+            .decode(call["caBundle"].as_str().unwrap())
+            .unwrap();
+        let name = format!(
+            "{}.{NAMESPACE}.svc",
+            call["service"]["name"].as_str().unwrap()
+        );
+        let client = http_client::client_of(
+            &String::from_utf8(bundle).unwrap(),
+            &name,
+            SocketAddr::from(([127, 0, 0, 1], port)),
+        );
+        Self {
+            client: client.unwrap(),
+            url: format!("https://{name}:{port}/validate-pods"),
+        }
     }
 
     /// What it says about a pod of `namespace` with `image`, pulled with the Secret `login`.
@@ -38,9 +58,19 @@ impl Caller {
                 "spec": {"imagePullSecrets": [{"name": "login"}], "containers": [{"name": "app", "image": image}]},
             },
         }});
-        let answer = self.client.post(&self.url).json(&review).send().await.map_err(|error| format!("{error:?}"))?;
-        let answer: Value =
-            answer.error_for_status().map_err(|error| error.to_string())?.json().await.map_err(|error| error.to_string())?;
+        let answer = self
+            .client
+            .post(&self.url)
+            .json(&review)
+            .send()
+            .await
+            .map_err(|error| format!("{error:?}"))?;
+        let answer: Value = answer
+            .error_for_status()
+            .map_err(|error| error.to_string())?
+            .json()
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(answer["response"].clone())
     }
 }

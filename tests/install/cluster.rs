@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use affix::api::ImageAttachment;
 use affix_testbed::control_plane::ControlPlane;
 use affix_testbed::tools::Tools;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
 use kube::api::{Api, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -29,14 +31,24 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A new control plane with the namespace to install in, which warns of pods that break the restricted profile.
     pub(crate) async fn new() -> Self {
-        let plane = ControlPlane::start(&Tools::core().await.unwrap()).await.unwrap();
+        let plane = ControlPlane::start(&Tools::core().await.unwrap())
+            .await
+            .unwrap();
         let kubeconfig = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
         let helm = Helm::of(plane.kubeconfig()).await;
-        let cluster = Self { plane, client: Client::try_from(config).unwrap(), helm };
+        let cluster = Self {
+            plane,
+            client: Client::try_from(config).unwrap(),
+            helm,
+        };
         let labels = json!({"pod-security.kubernetes.io/warn": "restricted"});
         let metadata = json!({"name": NAMESPACE, "labels": labels});
-        cluster.apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})]).await;
+        cluster
+            .apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})])
+            .await;
         cluster
     }
 
@@ -48,12 +60,22 @@ impl Cluster {
     /// Applies objects as the administrator.
     pub(crate) async fn apply(&self, objects: &[Value]) -> String {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-        self.plane.kubectl_with(["apply", "--server-side", "-f", "-"], list).await.unwrap().stdout().unwrap()
+        self.plane
+            .kubectl_with(["apply", "--server-side", "-f", "-"], list)
+            .await
+            .unwrap()
+            .stdout()
+            .unwrap()
     }
 
     /// Runs kubectl as the administrator.
     pub(crate) async fn kubectl(&self, args: &[&str]) -> String {
-        self.plane.kubectl(args.iter().copied()).await.unwrap().stdout().unwrap()
+        self.plane
+            .kubectl(args.iter().copied())
+            .await
+            .unwrap()
+            .stdout()
+            .unwrap()
     }
 
     /// An object as the API server has it.
@@ -68,14 +90,22 @@ impl Cluster {
         let ran = self.helm.release("install", values).await;
         let warnings = ran.err.clone();
         ran.stdout().unwrap();
-        assert!(!warnings.to_lowercase().contains("warning") && !warnings.contains("PodSecurity"), "{warnings}");
+        assert!(
+            !warnings.to_lowercase().contains("warning") && !warnings.contains("PodSecurity"),
+            "{warnings}"
+        );
         self.established().await;
     }
 
     /// Waits until the API server serves the resource.
     pub(crate) async fn established(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while self.attachments("default").list(&ListParams::default()).await.is_err() {
+        while self
+            .attachments("default")
+            .list(&ListParams::default())
+            .await
+            .is_err()
+        {
             assert!(Instant::now() < deadline, "the resource is not served");
             sleep(POLL).await;
         }
@@ -89,7 +119,10 @@ impl Cluster {
     /// Whether a service account of the installation may do something.
     pub(crate) async fn allows(&self, account: &str, permission: &Permission) -> bool {
         let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        let (resource, subresource) = permission.resource.split_once('/').unwrap_or((&permission.resource, ""));
+        let (resource, subresource) = permission
+            .resource
+            .split_once('/')
+            .unwrap_or((&permission.resource, ""));
         let attributes = ResourceAttributes {
             namespace: permission.namespace.clone(),
             group: Some(permission.group.clone()),
@@ -107,14 +140,22 @@ impl Cluster {
             },
             ..SubjectAccessReview::default()
         };
-        api.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed
+        api.create(&PostParams::default(), &review)
+            .await
+            .unwrap()
+            .status
+            .unwrap()
+            .allowed
     }
 
     /// Waits until a permission is there, or is gone: the API server learns of a changed role a moment later.
     pub(crate) async fn until_allowed(&self, account: &str, permission: &Permission, wanted: bool) {
         let deadline = Instant::now() + PATIENCE;
         while self.allows(account, permission).await != wanted {
-            assert!(Instant::now() < deadline, "{permission:?} is not {wanted} for {account}");
+            assert!(
+                Instant::now() < deadline,
+                "{permission:?} is not {wanted} for {account}"
+            );
             sleep(POLL).await;
         }
     }

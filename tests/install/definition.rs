@@ -21,13 +21,23 @@ fn current() -> Value {
 }
 
 fn without_status(mut definition: Value) -> Value {
-    definition["spec"]["versions"][0].as_object_mut().unwrap().remove("subresources").unwrap();
+    definition["spec"]["versions"][0]
+        .as_object_mut()
+        .unwrap()
+        .remove("subresources")
+        .unwrap();
     definition
 }
 
 async fn define(cluster: &Cluster, definition: &Value) {
     let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-    cluster.plane.kubectl_with(arguments, definition.to_string()).await.unwrap().stdout().unwrap();
+    cluster
+        .plane
+        .kubectl_with(arguments, definition.to_string())
+        .await
+        .unwrap()
+        .stdout()
+        .unwrap();
     cluster.established().await;
 }
 
@@ -36,26 +46,44 @@ async fn waits_because(operator: &Operator, words: &str) {
     let waits = || async {
         let (status, text) = operator.readyz().await?;
         let said = format!("the definition of imageattachments ({words}");
-        if status == 503 && text.contains(&said) { Ok(()) } else { Err(format!("{status} {text}, not {said}")) }
+        if status == 503 && text.contains(&said) {
+            Ok(())
+        } else {
+            Err(format!("{status} {text}, not {said}"))
+        }
     };
     operator.wait(waits).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn an_operator_that_is_newer_than_its_definition_says_so_and_works_once_the_definition_is_right() {
+async fn an_operator_that_is_newer_than_its_definition_says_so_and_works_once_the_definition_is_right()
+ {
     let cluster = Cluster::new().await;
     cluster.namespace("team-a").await;
     let here = values_for_here();
-    let values: Vec<&str> = here.iter().map(String::as_str).chain(["crds.enabled=false"]).collect();
-    cluster.helm.release("install", &values).await.stdout().unwrap();
+    let values: Vec<&str> = here
+        .iter()
+        .map(String::as_str)
+        .chain(["crds.enabled=false"])
+        .collect();
+    cluster
+        .helm
+        .release("install", &values)
+        .await
+        .stdout()
+        .unwrap();
     effective(&cluster).await;
 
     let operator = Operator::start(&cluster, DEPLOYMENT, true).await;
     waits_because(&operator, "the API server does not serve imageattachments of affix.dev/v1alpha1: install the definition (affix crd |")
         .await;
     define(&cluster, &without_status(older())).await;
-    waits_because(&operator, "the definition has no status subresource: replace it").await;
+    waits_because(
+        &operator,
+        "the definition has no status subresource: replace it",
+    )
+    .await;
     let old = json!({
         "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": "old", "namespace": "team-a"},
         "spec": {"image": "registry.example.com/team/app:v1", "suspend": true, "artifact": {"artifactType": "application/vnd.demo"}},
@@ -66,13 +94,21 @@ async fn an_operator_that_is_newer_than_its_definition_says_so_and_works_once_th
     // Whoever looks at the resource is told too.
     operator
         .wait(|| async {
-            let events = cluster.get(&["events.events.k8s.io", "--namespace", "team-a"]).await;
+            let events = cluster
+                .get(&["events.events.k8s.io", "--namespace", "team-a"])
+                .await;
             let told = events["items"].as_array().unwrap().iter().any(|event| {
                 event["regarding"]["name"] == "old"
                     && event["type"] == "Warning"
-                    && event["note"].as_str().is_some_and(|note| note.starts_with("nothing is attached: the definition is older"))
+                    && event["note"].as_str().is_some_and(|note| {
+                        note.starts_with("nothing is attached: the definition is older")
+                    })
             });
-            if told { Ok(()) } else { Err(format!("no event about it: {events:#}")) }
+            if told {
+                Ok(())
+            } else {
+                Err(format!("no event about it: {events:#}"))
+            }
         })
         .await
         .unwrap();
@@ -81,12 +117,17 @@ async fn an_operator_that_is_newer_than_its_definition_says_so_and_works_once_th
     assert_eq!(leases["items"], json!([]));
     // One line for each cause, whatever the number of looks.
     let log = operator.log();
-    let said = log.lines().filter(|line| line.contains("the definition of imageattachments is not known to fit")).count();
+    let said = log
+        .lines()
+        .filter(|line| line.contains("the definition of imageattachments is not known to fit"))
+        .count();
     assert!((3..=4).contains(&said), "{said} lines\n{log}");
 
     define(&cluster, &current()).await;
     operator.ready().await.unwrap();
-    cluster.kubectl(&["delete", "imageattachment", "old", "--namespace", "team-a"]).await;
+    cluster
+        .kubectl(&["delete", "imageattachment", "old", "--namespace", "team-a"])
+        .await;
     let job = Job::new(&cluster, "team-a").await;
     job.run_by(&operator).await.unwrap();
 
@@ -94,24 +135,46 @@ async fn an_operator_that_is_newer_than_its_definition_says_so_and_works_once_th
     // watch tells while the API server changes a definition is up to the API server.
     const ANONYMOUS: [&str; 4] = ["ia", "anonymous", "--namespace", "team-a"];
     let often = ["--type=merge", "--patch", r#"{"spec":{"interval":"1s"}}"#];
-    cluster.kubectl(&[&["patch"], &ANONYMOUS[..], &often[..]].concat()).await;
+    cluster
+        .kubectl(&[&["patch"], &ANONYMOUS[..], &often[..]].concat())
+        .await;
     let observed = || async {
         let object = cluster.get(&ANONYMOUS).await;
-        let is_observed = object["status"]["observedGeneration"] == object["metadata"]["generation"];
-        if is_observed { Ok(()) } else { Err(format!("{object:#}")) }
+        let is_observed =
+            object["status"]["observedGeneration"] == object["metadata"]["generation"];
+        if is_observed {
+            Ok(())
+        } else {
+            Err(format!("{object:#}"))
+        }
     };
     operator.wait(observed).await.unwrap();
     cluster.apply(&job.objects()).await;
     let resources = cluster.attachments("team-a");
     let held = || async {
-        let object = resources.get_opt(MORTAL).await.map_err(|error| error.to_string())?;
-        let is_held = object.is_some_and(|object| object.status.and_then(|status| status.attached).is_some());
-        if is_held { Ok(()) } else { Err("it is not attached".to_owned()) }
+        let object = resources
+            .get_opt(MORTAL)
+            .await
+            .map_err(|error| error.to_string())?;
+        let is_held =
+            object.is_some_and(|object| object.status.and_then(|status| status.attached).is_some());
+        if is_held {
+            Ok(())
+        } else {
+            Err("it is not attached".to_owned())
+        }
     };
     operator.wait(held).await.unwrap();
     define(&cluster, &without_status(current())).await;
     let deadline = Instant::now() + PATIENCE;
-    while cluster.plane.kubectl([&["get", "--subresource=status"], &ANONYMOUS[..]].concat()).await.unwrap().status.success() {
+    while cluster
+        .plane
+        .kubectl([&["get", "--subresource=status"], &ANONYMOUS[..]].concat())
+        .await
+        .unwrap()
+        .status
+        .success()
+    {
         assert!(Instant::now() < deadline, "status is still served");
         sleep(POLL).await;
     }
@@ -119,18 +182,41 @@ async fn an_operator_that_is_newer_than_its_definition_says_so_and_works_once_th
     waits_because(&operator, "the definition has no status subresource").await;
     // What is deleted while it waits for the definition goes all the same, as its namespace may have to.
     let asked = "reconcile.fluxcd.io/requestedAt=now";
-    cluster.kubectl(&["annotate", "ia", MORTAL, "--namespace", "team-a", asked]).await;
+    cluster
+        .kubectl(&["annotate", "ia", MORTAL, "--namespace", "team-a", asked])
+        .await;
     sleep(Duration::from_secs(2)).await;
-    cluster.kubectl(&["delete", "ia", MORTAL, "--namespace", "team-a", "--wait=false"]).await;
+    cluster
+        .kubectl(&[
+            "delete",
+            "ia",
+            MORTAL,
+            "--namespace",
+            "team-a",
+            "--wait=false",
+        ])
+        .await;
     let gone = || async {
-        if resources.get_opt(MORTAL).await.is_ok_and(|object| object.is_none()) { Ok(()) } else { Err(format!("{MORTAL} stays")) }
+        if resources
+            .get_opt(MORTAL)
+            .await
+            .is_ok_and(|object| object.is_none())
+        {
+            Ok(())
+        } else {
+            Err(format!("{MORTAL} stays"))
+        }
     };
     operator.wait(gone).await.unwrap();
     define(&cluster, &current()).await;
     operator.ready().await.unwrap();
     let followed = || async {
         let object = cluster.get(&ANONYMOUS).await;
-        if object["status"]["image"]["digest"] == digest { Ok(()) } else { Err(format!("{object:#}")) }
+        if object["status"]["image"]["digest"] == digest {
+            Ok(())
+        } else {
+            Err(format!("{object:#}"))
+        }
     };
     operator.wait(followed).await.unwrap();
     operator.stop().await.unwrap();

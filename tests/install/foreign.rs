@@ -13,15 +13,30 @@ const DEFINITIONS: [(&str, &str, &[&str]); 4] = [
     (
         "github.com/cert-manager/cert-manager@v1.21.2",
         "deploy/crds",
-        &["cert-manager.io_certificates.yaml", "cert-manager.io_issuers.yaml", "cert-manager.io_clusterissuers.yaml"],
+        &[
+            "cert-manager.io_certificates.yaml",
+            "cert-manager.io_issuers.yaml",
+            "cert-manager.io_clusterissuers.yaml",
+        ],
     ),
     (
         "github.com/prometheus-operator/prometheus-operator@v0.90.1",
         "example/prometheus-operator-crd",
-        &["monitoring.coreos.com_podmonitors.yaml", "monitoring.coreos.com_prometheusrules.yaml"],
+        &[
+            "monitoring.coreos.com_podmonitors.yaml",
+            "monitoring.coreos.com_prometheusrules.yaml",
+        ],
     ),
-    ("github.com/fluxcd/kustomize-controller@v1.9.6", "config/crd/bases", &["kustomize.toolkit.fluxcd.io_kustomizations.yaml"]),
-    ("github.com/argoproj/argo-cd/v3@v3.3.2", "manifests/crds", &["application-crd.yaml"]),
+    (
+        "github.com/fluxcd/kustomize-controller@v1.9.6",
+        "config/crd/bases",
+        &["kustomize.toolkit.fluxcd.io_kustomizations.yaml"],
+    ),
+    (
+        "github.com/argoproj/argo-cd/v3@v3.3.2",
+        "manifests/crds",
+        &["application-crd.yaml"],
+    ),
 ];
 
 /// The chart with everything that is made for others.
@@ -42,23 +57,41 @@ async fn define(cluster: &Cluster) {
         let folder = module(path).await.join(folder);
         for file in files {
             let definition = folder.join(file);
-            cluster.kubectl(&["apply", "--server-side", "-f", definition.to_str().unwrap()]).await;
+            cluster
+                .kubectl(&["apply", "--server-side", "-f", definition.to_str().unwrap()])
+                .await;
         }
     }
-    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).await;
+    cluster
+        .kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "crd",
+            "--all",
+            "--timeout=60s",
+        ])
+        .await;
 }
 
 /// Applies objects as strictly as the API server can; what it refuses is the error.
 async fn apply(cluster: &Cluster, objects: &[Value]) -> Result<(), String> {
-    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+    let list =
+        serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
     let arguments = ["apply", "--server-side", "--validate=strict", "-f", "-"];
     let ran = cluster.plane.kubectl_with(arguments, list).await.unwrap();
-    if ran.status.success() && !ran.err.to_lowercase().contains("warning") { Ok(()) } else { Err(format!("{}{}", ran.out, ran.err)) }
+    if ran.status.success() && !ran.err.to_lowercase().contains("warning") {
+        Ok(())
+    } else {
+        Err(format!("{}{}", ran.out, ran.err))
+    }
 }
 
 /// The blocks of YAML on a page.
 fn examples(page: &str) -> Vec<String> {
-    page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    page.split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap().to_owned())
+        .collect()
 }
 
 /// The object with a field of its spec misspelt.
@@ -73,15 +106,24 @@ fn misspelt(object: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build, and the modules of others"]
-async fn what_the_chart_and_the_page_about_gitops_make_for_others_has_no_field_that_these_do_not_know() {
+async fn what_the_chart_and_the_page_about_gitops_make_for_others_has_no_field_that_these_do_not_know()
+ {
     let cluster = Cluster::new().await;
     define(&cluster).await;
     for namespace in ["team-a", "argocd"] {
         cluster.namespace(namespace).await;
     }
     // The resource's definition first: kubectl asks what there is before it applies a list.
-    let objects: Vec<Value> = cluster.helm.objects(&VALUES).await.into_iter().filter(|object| !is_test(object)).collect();
-    let (definitions, objects): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object["kind"] == "CustomResourceDefinition");
+    let objects: Vec<Value> = cluster
+        .helm
+        .objects(&VALUES)
+        .await
+        .into_iter()
+        .filter(|object| !is_test(object))
+        .collect();
+    let (definitions, objects): (Vec<_>, Vec<_>) = objects
+        .into_iter()
+        .partition(|object| object["kind"] == "CustomResourceDefinition");
     apply(&cluster, &definitions).await.unwrap();
     cluster.established().await;
     apply(&cluster, &objects).await.unwrap();
@@ -93,13 +135,23 @@ async fn what_the_chart_and_the_page_about_gitops_make_for_others_has_no_field_t
     // What has no kind is a part of the example before it.
     let ignored = examples.pop().unwrap();
     let application = examples.last_mut().unwrap();
-    assert!(ignored["kind"].is_null() && application["kind"] == "Application", "{ignored} {application}");
-    application["spec"].as_object_mut().unwrap().extend(ignored.as_object().unwrap().clone());
+    assert!(
+        ignored["kind"].is_null() && application["kind"] == "Application",
+        "{ignored} {application}"
+    );
+    application["spec"]
+        .as_object_mut()
+        .unwrap()
+        .extend(ignored.as_object().unwrap().clone());
     apply(&cluster, &examples).await.unwrap();
 
     // A field that they do not know would have been refused.
     let ours = ["Certificate", "Issuer", "PodMonitor", "PrometheusRule"];
-    let theirs: Vec<&Value> = objects.iter().filter(|object| ours.contains(&object["kind"].as_str().unwrap())).chain(&examples).collect();
+    let theirs: Vec<&Value> = objects
+        .iter()
+        .filter(|object| ours.contains(&object["kind"].as_str().unwrap()))
+        .chain(&examples)
+        .collect();
     assert_eq!(theirs.len(), ours.len() + 2, "{theirs:#?}");
     for object in theirs {
         let refusal = apply(&cluster, &[misspelt(object)]).await.unwrap_err();

@@ -34,7 +34,10 @@ fn documented() -> Vec<Documented> {
             path.retain(|(above, _)| *above < depth);
             path.push((depth, key.to_owned()));
             if let Some(about) = about.take() {
-                found.push(Documented { path: path.iter().map(|(_, key)| key.clone()).collect(), about });
+                found.push(Documented {
+                    path: path.iter().map(|(_, key)| key.clone()).collect(),
+                    about,
+                });
             }
         } else {
             about = None;
@@ -45,14 +48,22 @@ fn documented() -> Vec<Documented> {
 
 /// The schema of a value.
 fn schema_of<'a>(schema: &'a mut Value, path: &[String]) -> &'a mut Map<String, Value> {
-    let value = path.iter().fold(schema, |schema, key| &mut schema["properties"][key]);
-    value.as_object_mut().unwrap_or_else(|| panic!("{SCHEMA} does not know {}", path.join(".")))
+    let value = path
+        .iter()
+        .fold(schema, |schema, key| &mut schema["properties"][key]);
+    value
+        .as_object_mut()
+        .unwrap_or_else(|| panic!("{SCHEMA} does not know {}", path.join(".")))
 }
 
 /// The paths of all values that a schema describes and that are no group of others.
 fn described(schema: &Value, path: &str, found: &mut Vec<String>) {
     for (key, schema) in schema["properties"].as_object().into_iter().flatten() {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
         // An issuer is one value with three parts.
         if schema["properties"].is_object() && path != "webhook.certificate.issuerRef" {
             described(schema, &path, found);
@@ -68,13 +79,24 @@ fn every_value_has_a_default_a_schema_and_a_description() {
     let values: Value = serde_saphyr::from_str(&read(VALUES)).unwrap();
     let mut expected = Vec::new();
     described(&schema, "", &mut expected);
-    let mut found: Vec<String> = documented().iter().map(|value| value.path.join(".")).collect();
+    let mut found: Vec<String> = documented()
+        .iter()
+        .map(|value| value.path.join("."))
+        .collect();
     for path in &found {
-        assert!(values.pointer(&format!("/{}", path.replace('.', "/"))).is_some(), "{path} has no default");
+        assert!(
+            values
+                .pointer(&format!("/{}", path.replace('.', "/")))
+                .is_some(),
+            "{path} has no default"
+        );
     }
     found.sort();
     expected.sort();
-    assert_eq!(found, expected, "documented in {VALUES}, and known to {SCHEMA}");
+    assert_eq!(
+        found, expected,
+        "documented in {VALUES}, and known to {SCHEMA}"
+    );
 }
 
 #[test]
@@ -83,7 +105,10 @@ fn the_schema_describes_values_in_the_words_of_their_comments() {
     for value in documented() {
         schema_of(&mut schema, &value.path).insert("description".to_owned(), value.about.into());
     }
-    hold(SCHEMA, &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
+    hold(
+        SCHEMA,
+        &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()),
+    );
 }
 
 #[test]
@@ -93,23 +118,37 @@ fn the_chart_s_readme_lists_every_value() {
     let mut table = "| value | default | |\n| --- | --- | --- |\n".to_owned();
     for value in documented() {
         let default = &values[value.path[0].as_str()];
-        let default = value.path[1..].iter().fold(default, |values, key| &values[key]);
-        table.push_str(&format!("| `{}` | `{default}` | {} |\n", value.path.join("."), value.about));
+        let default = value.path[1..]
+            .iter()
+            .fold(default, |values, key| &values[key]);
+        table.push_str(&format!(
+            "| `{}` | `{default}` | {} |\n",
+            value.path.join("."),
+            value.about
+        ));
     }
     let readme = read(README);
-    let (text, _) = readme.split_once(BEGIN).unwrap_or_else(|| panic!("{README} has no line {BEGIN}"));
+    let (text, _) = readme
+        .split_once(BEGIN)
+        .unwrap_or_else(|| panic!("{README} has no line {BEGIN}"));
     hold(README, &format!("{text}{BEGIN}\n{table}"));
 }
 
 #[test]
 fn the_definition_is_the_same_wherever_it_is_kept() {
     for copy in ["charts/affix/files/crds", "config/crd/bases"] {
-        hold(&format!("{copy}/affix.dev_imageattachments.yaml"), &affix::api::crd_yaml());
+        hold(
+            &format!("{copy}/affix.dev_imageattachments.yaml"),
+            &affix::api::crd_yaml(),
+        );
     }
 }
 
 #[tokio::test]
 async fn the_one_file_to_install_is_the_base() {
     let text = kustomize::render(&repository("config/default")).await;
-    hold("config/install.yaml", &format!("# Made from config/default: make generate\n{text}"));
+    hold(
+        "config/install.yaml",
+        &format!("# Made from config/default: make generate\n{text}"),
+    );
 }

@@ -12,7 +12,8 @@ pub(crate) fn repository(path: &str) -> PathBuf {
 
 /// A file of the repository.
 pub(crate) fn read(path: &str) -> String {
-    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path} cannot be read: {error}"))
+    std::fs::read_to_string(repository(path))
+        .unwrap_or_else(|error| panic!("{path} cannot be read: {error}"))
 }
 
 /// Holds a file of the repository against what it must say, or writes it where that is asked for.
@@ -23,9 +24,18 @@ pub(crate) fn hold(path: &str, wanted: &str) {
         return;
     }
     let found = std::fs::read_to_string(repository(path)).unwrap_or_default();
-    let differs = wanted.lines().zip(found.lines()).position(|(wanted, found)| wanted != found);
+    let differs = wanted
+        .lines()
+        .zip(found.lines())
+        .position(|(wanted, found)| wanted != found);
     let line = differs.unwrap_or_else(|| wanted.lines().count().min(found.lines().count()));
-    let near = |text: &str| text.lines().skip(line.saturating_sub(2)).take(6).collect::<Vec<_>>().join("\n");
+    let near = |text: &str| {
+        text.lines()
+            .skip(line.saturating_sub(2))
+            .take(6)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
     assert!(
         wanted == found,
         "{path} is not current from line {}: look at what changed, then run make generate\n--- the file\n{}\n--- what it must be\n{}",

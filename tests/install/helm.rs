@@ -26,12 +26,19 @@ impl Helm {
     /// helm that knows no cluster.
     pub(crate) async fn new() -> Self {
         let tools = Tools::with(&[Tool::Helm, Tool::Kubeconform]).await.unwrap();
-        Self { tools, home: tempfile::tempdir().unwrap(), kubeconfig: None }
+        Self {
+            tools,
+            home: tempfile::tempdir().unwrap(),
+            kubeconfig: None,
+        }
     }
 
     /// helm as the administrator of a cluster.
     pub(crate) async fn of(kubeconfig: PathBuf) -> Self {
-        Self { kubeconfig: Some(kubeconfig), ..Self::new().await }
+        Self {
+            kubeconfig: Some(kubeconfig),
+            ..Self::new().await
+        }
     }
 
     pub(crate) fn tools(&self) -> &Tools {
@@ -40,7 +47,9 @@ impl Helm {
 
     /// Runs helm.
     pub(crate) async fn run(&self, args: &[&str]) -> Ran {
-        let mut run = Run::new(self.tools.path(Tool::Helm).unwrap()).args(args.iter().copied()).env("HOME", self.home.path());
+        let mut run = Run::new(self.tools.path(Tool::Helm).unwrap())
+            .args(args.iter().copied())
+            .env("HOME", self.home.path());
         if let Some(kubeconfig) = &self.kubeconfig {
             run = run.env("KUBECONFIG", kubeconfig);
         }
@@ -50,7 +59,13 @@ impl Helm {
     /// Runs helm on the chart, as a release named affix in the namespace: `command` is `template`, `install` or `upgrade`.
     pub(crate) async fn release(&self, command: &str, values: &[&str]) -> Ran {
         let chart = repository("charts/affix");
-        let mut args = vec![command, "affix", chart.to_str().unwrap(), "--namespace", NAMESPACE];
+        let mut args = vec![
+            command,
+            "affix",
+            chart.to_str().unwrap(),
+            "--namespace",
+            NAMESPACE,
+        ];
         if command == "template" {
             args.extend(KUBERNETES);
         }

@@ -19,19 +19,29 @@ impl Mount {
     /// Mounts the Secret at `dir`.
     pub(crate) async fn new(cluster: &Cluster, secret: &str, dir: &Path) -> Self {
         std::fs::create_dir(dir).unwrap();
-        let mount = Self { secret: secret.to_owned(), dir: dir.to_owned() };
+        let mount = Self {
+            secret: secret.to_owned(),
+            dir: dir.to_owned(),
+        };
         mount.update(cluster).await;
         mount
     }
 
     /// Brings it up to date.
     pub(crate) async fn update(&self, cluster: &Cluster) {
-        let secret = cluster.get(&["secret", &self.secret, "--namespace", NAMESPACE]).await;
-        let version = format!("..{}", secret["metadata"]["resourceVersion"].as_str().unwrap());
+        let secret = cluster
+            .get(&["secret", &self.secret, "--namespace", NAMESPACE])
+            .await;
+        let version = format!(
+            "..{}",
+            secret["metadata"]["resourceVersion"].as_str().unwrap()
+        );
         let before = std::fs::read_link(self.dir.join("..data")).ok();
         std::fs::create_dir(self.dir.join(&version)).unwrap();
         for (name, text) in secret["data"].as_object().unwrap() {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(text.as_str().unwrap()).unwrap();
+            let bytes = base64::engine::general_purpose::STANDARD
+                .decode(text.as_str().unwrap())
+                .unwrap();
             std::fs::write(self.dir.join(&version).join(name), bytes).unwrap();
         }
         symlink(&version, self.dir.join("..data_tmp")).unwrap();

@@ -6,8 +6,12 @@ use serde_json::{Value, json};
 
 /// The objects of a YAML stream.
 pub(crate) fn parse(text: &str) -> Vec<Value> {
-    let documents = text.split("\n---").map(|document| document.trim_start_matches("---"));
-    let values = documents.map(|document| serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{error}\n{document}")));
+    let documents = text
+        .split("\n---")
+        .map(|document| document.trim_start_matches("---"));
+    let values = documents.map(|document| {
+        serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{error}\n{document}"))
+    });
     values.filter(|value: &Value| !value.is_null()).collect()
 }
 
@@ -15,13 +19,20 @@ pub(crate) fn parse(text: &str) -> Vec<Value> {
 pub(crate) fn title(object: &Value) -> String {
     let metadata = &object["metadata"];
     let parts = [&object["kind"], &metadata["namespace"], &metadata["name"]];
-    parts.into_iter().filter_map(Value::as_str).collect::<Vec<_>>().join("/")
+    parts
+        .into_iter()
+        .filter_map(Value::as_str)
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// The one object of a title.
 pub(crate) fn find<'a>(objects: &'a [Value], wanted: &str) -> &'a Value {
     let titles: Vec<String> = objects.iter().map(title).collect();
-    let position = titles.iter().position(|title| title == wanted).unwrap_or_else(|| panic!("no {wanted} in {titles:#?}"));
+    let position = titles
+        .iter()
+        .position(|title| title == wanted)
+        .unwrap_or_else(|| panic!("no {wanted} in {titles:#?}"));
     &objects[position]
 }
 
@@ -40,7 +51,9 @@ pub(crate) fn anonymous(objects: Vec<Value>) -> BTreeMap<String, Value> {
     let named = objects.into_iter().map(|mut object| {
         for labels in ["/metadata/labels", "/metadata/annotations"] {
             if let Some(map) = object.pointer_mut(labels).and_then(Value::as_object_mut) {
-                map.retain(|key, _| !key.starts_with("helm.sh/") && key != "app.kubernetes.io/managed-by");
+                map.retain(|key, _| {
+                    !key.starts_with("helm.sh/") && key != "app.kubernetes.io/managed-by"
+                });
                 if map.is_empty() {
                     *object.pointer_mut(labels).unwrap() = json!(null);
                 }

@@ -29,10 +29,19 @@ pub(crate) const WEBHOOK: &str = "affix-webhook";
 
 /// Values by which affix runs beside others on this machine, whose registries are here too.
 pub(crate) fn values_for_here() -> Vec<String> {
-    let ports =
-        ["controller.ports.metrics", "controller.ports.health", "webhook.ports.metrics", "webhook.ports.health", "webhook.ports.webhook"];
-    let ports = ports.into_iter().map(|value| format!("{value}={}", port::free().unwrap()));
-    ports.chain(["registries.allowLoopback=true".to_owned()]).collect()
+    let ports = [
+        "controller.ports.metrics",
+        "controller.ports.health",
+        "webhook.ports.metrics",
+        "webhook.ports.health",
+        "webhook.ports.webhook",
+    ];
+    let ports = ports
+        .into_iter()
+        .map(|value| format!("{value}={}", port::free().unwrap()));
+    ports
+        .chain(["registries.allowLoopback=true".to_owned()])
+        .collect()
 }
 
 /// A running operator.
@@ -50,27 +59,61 @@ pub(crate) struct Operator {
 impl Operator {
     /// Starts what a Deployment says that its pods run. `watches`: it is to notice changed Secrets and ConfigMaps.
     pub(crate) async fn start(cluster: &Cluster, deployment: &str, watches: bool) -> Self {
-        let deployment = cluster.get(&["deployment", deployment, "--namespace", NAMESPACE]).await;
+        let deployment = cluster
+            .get(&["deployment", deployment, "--namespace", NAMESPACE])
+            .await;
         let pod = &deployment["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
         let account = pod["serviceAccountName"].as_str().unwrap();
-        let kubeconfig = cluster.plane.service_account_kubeconfig(NAMESPACE, account).await.unwrap();
-        let dir = tempfile::Builder::new().prefix("affix-installed-").tempdir().unwrap();
-        let mut args: Vec<String> = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap().to_owned()).collect();
+        let kubeconfig = cluster
+            .plane
+            .service_account_kubeconfig(NAMESPACE, account)
+            .await
+            .unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("affix-installed-")
+            .tempdir()
+            .unwrap();
+        let mut args: Vec<String> = container["args"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|arg| arg.as_str().unwrap().to_owned())
+            .collect();
         let mut mounts = Vec::new();
         for volume in pod["volumes"].as_array().into_iter().flatten() {
             let name = volume["name"].as_str().unwrap();
-            let mounted = container["volumeMounts"].as_array().unwrap().iter().find(|mount| mount["name"] == name).unwrap();
-            let (path, here) = (mounted["mountPath"].as_str().unwrap(), dir.path().join(name));
-            mounts.push(Mount::new(cluster, volume["secret"]["secretName"].as_str().unwrap(), &here).await);
+            let mounted = container["volumeMounts"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|mount| mount["name"] == name)
+                .unwrap();
+            let (path, here) = (
+                mounted["mountPath"].as_str().unwrap(),
+                dir.path().join(name),
+            );
+            mounts.push(
+                Mount::new(
+                    cluster,
+                    volume["secret"]["secretName"].as_str().unwrap(),
+                    &here,
+                )
+                .await,
+            );
             // What stands in for the pod's own file system.
-            args.iter_mut().for_each(|arg| *arg = arg.replace(path, here.to_str().unwrap()));
+            args.iter_mut()
+                .for_each(|arg| *arg = arg.replace(path, here.to_str().unwrap()));
         }
-        let mut launch = Launch::new("the installed affix", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
-            .args(args.iter().cloned())
-            // What stands in for the token and the address that a pod finds in its file system and its environment.
-            .env("KUBECONFIG", kubeconfig)
-            .orphans_folder(dir.path());
+        let mut launch = Launch::new(
+            "the installed affix",
+            env!("CARGO_BIN_EXE_affix"),
+            dir.path().join("log"),
+        )
+        .args(args.iter().cloned())
+        // What stands in for the token and the address that a pod finds in its file system and its environment.
+        .env("KUBECONFIG", kubeconfig)
+        .orphans_folder(dir.path());
         for variable in container["env"].as_array().unwrap() {
             let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
                 None => variable["value"].as_str().unwrap(),
@@ -80,9 +123,20 @@ impl Operator {
             launch = launch.env(variable["name"].as_str().unwrap(), value);
         }
         let process = launch.start(&Tools::core().await.unwrap()).unwrap();
-        let port = |flag: &str| args.iter().find_map(|arg| arg.strip_prefix(flag)).map(|port| port.parse().unwrap());
+        let port = |flag: &str| {
+            args.iter()
+                .find_map(|arg| arg.strip_prefix(flag))
+                .map(|port| port.parse().unwrap())
+        };
         let (health, webhooks) = (port("--health-addr=:").unwrap(), port("--listen-addr=:"));
-        Self { process, health, webhooks, mounts, watches, _dir: dir }
+        Self {
+            process,
+            health,
+            webhooks,
+            mounts,
+            watches,
+            _dir: dir,
+        }
     }
 
     /// The port of the webhooks.
@@ -101,11 +155,27 @@ impl Operator {
     fn unrefused(&self) -> Result<(), String> {
         let log = self.process.log().unwrap().replace('\\', "");
         let rotation = |line: &str| {
-            ["is not allowed: going on without it", "cannot list resource", "cannot watch resource"].iter().any(|part| line.contains(part))
+            [
+                "is not allowed: going on without it",
+                "cannot list resource",
+                "cannot watch resource",
+            ]
+            .iter()
+            .any(|part| line.contains(part))
         };
-        let refused = |line: &&str| if rotation(line) { self.watches } else { line.contains("orbidden") };
+        let refused = |line: &&str| {
+            if rotation(line) {
+                self.watches
+            } else {
+                line.contains("orbidden")
+            }
+        };
         let refusals: Vec<&str> = log.lines().filter(refused).collect();
-        if refusals.is_empty() { Ok(()) } else { Err(refusals.join("\n")) }
+        if refusals.is_empty() {
+            Ok(())
+        } else {
+            Err(refusals.join("\n"))
+        }
     }
 
     /// Everything it has logged.
@@ -115,9 +185,14 @@ impl Operator {
 
     /// What it answers to the kubelet.
     pub(crate) async fn readyz(&self) -> Result<(u16, String), String> {
-        let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", self.health)).await.map_err(|error| error.to_string())?;
+        let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", self.health))
+            .await
+            .map_err(|error| error.to_string())?;
         let status = answer.status().as_u16();
-        Ok((status, answer.text().await.map_err(|error| error.to_string())?))
+        Ok((
+            status,
+            answer.text().await.map_err(|error| error.to_string())?,
+        ))
     }
 
     /// Waits until the kubelet would take it for ready.
@@ -126,7 +201,11 @@ impl Operator {
         for host in ["127.0.0.1", "[::1]"] {
             self.wait(|| async {
                 let answer = reqwest::get(format!("http://{host}:{}/readyz", self.health)).await;
-                if answer.is_ok_and(|answer| answer.status().is_success()) { Ok(()) } else { Err(format!("it is not ready at {host}")) }
+                if answer.is_ok_and(|answer| answer.status().is_success()) {
+                    Ok(())
+                } else {
+                    Err(format!("it is not ready at {host}"))
+                }
             })
             .await?;
         }
@@ -134,11 +213,16 @@ impl Operator {
     }
 
     /// Waits until `holds`, as long as nothing is refused.
-    pub(crate) async fn wait<F: Future<Output = Result<(), String>>>(&self, holds: impl Fn() -> F) -> Result<(), String> {
+    pub(crate) async fn wait<F: Future<Output = Result<(), String>>>(
+        &self,
+        holds: impl Fn() -> F,
+    ) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.unrefused()?;
-            let Err(why) = holds().await else { return Ok(()) };
+            let Err(why) = holds().await else {
+                return Ok(());
+            };
             if Instant::now() > deadline {
                 return Err(format!("{why}\n{}", self.process.log().unwrap()));
             }
@@ -150,7 +234,11 @@ impl Operator {
     pub(crate) async fn stop(mut self) -> Result<(), String> {
         let status = self.process.stop().await.unwrap();
         self.unrefused()?;
-        if status.success() { Ok(()) } else { Err(format!("{status}\n{}", self.process.log().unwrap())) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("{status}\n{}", self.process.log().unwrap()))
+        }
     }
 }
 
@@ -167,13 +255,27 @@ pub(crate) struct Job<'a> {
 impl<'a> Job<'a> {
     pub(crate) async fn new(cluster: &'a Cluster, namespace: &'a str) -> Self {
         let registry = HostileRegistry::start().await.unwrap();
-        registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).push();
-        Self { cluster, namespace, registry, needs_secrets: true, watches: true }
+        registry
+            .image("team/app", "v1")
+            .platforms(["linux/amd64", "linux/arm64"])
+            .push();
+        Self {
+            cluster,
+            namespace,
+            registry,
+            needs_secrets: true,
+            watches: true,
+        }
     }
 
     /// Pushes another image to the tag; its digest.
     pub(crate) fn move_tag(&self) -> String {
-        self.registry.image("team/app", "v1").platforms(["linux/amd64", "linux/arm64"]).seed("another").push().digest
+        self.registry
+            .image("team/app", "v1")
+            .platforms(["linux/amd64", "linux/arm64"])
+            .seed("another")
+            .push()
+            .digest
     }
 
     /// The same for an operator that may read no Secret.
@@ -191,14 +293,17 @@ impl<'a> Job<'a> {
     /// What is to be done: files from a ConfigMap, with a login from a Secret and with those of a ServiceAccount.
     pub(crate) fn objects(&self) -> Vec<Value> {
         let metadata = |name: &str| json!({"name": name, "namespace": self.namespace});
-        let mut objects =
-            vec![json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("files"), "data": {"note.txt": "a note"}})];
+        let mut objects = vec![
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("files"), "data": {"note.txt": "a note"}}),
+        ];
         let mut attachment = |name: &str, fields: Value| {
             let mut spec = json!({
                 "image": self.registry.reference("team/app:v1"), "insecure": true,
                 "artifact": {"artifactType": format!("application/vnd.demo.{name}"), "filesFrom": [{"configMapRef": {"name": "files"}}]},
             });
-            spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            spec.as_object_mut()
+                .unwrap()
+                .extend(fields.as_object().unwrap().clone());
             objects.push(json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": metadata(name), "spec": spec}));
         };
         attachment("anonymous", json!({}));
@@ -233,8 +338,21 @@ impl<'a> Job<'a> {
         let operator = Operator::start(self.cluster, DEPLOYMENT, self.watches).await;
         self.run_by(&operator).await?;
         operator.stop().await?;
-        let objects = self.cluster.attachments(self.namespace).list(&ListParams::default()).await.map_err(|error| error.to_string())?;
-        Ok(objects.iter().map(|object| object.status.as_ref().map_or(0, |status| status.targets.len())).collect())
+        let objects = self
+            .cluster
+            .attachments(self.namespace)
+            .list(&ListParams::default())
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(objects
+            .iter()
+            .map(|object| {
+                object
+                    .status
+                    .as_ref()
+                    .map_or(0, |status| status.targets.len())
+            })
+            .collect())
     }
 
     /// Has an operator do the job; the resources stay.
@@ -246,28 +364,68 @@ impl<'a> Job<'a> {
         // An event is recorded after the status is written.
         operator
             .wait(|| async {
-                let told: Vec<String> = self.events().await.into_iter().filter_map(|event| event.regarding?.name).collect();
-                let objects = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
-                let untold: Vec<String> = objects.iter().map(ResourceExt::name_any).filter(|name| !told.contains(name)).collect();
-                if untold.is_empty() { Ok(()) } else { Err(format!("no event about {untold:?}")) }
+                let told: Vec<String> = self
+                    .events()
+                    .await
+                    .into_iter()
+                    .filter_map(|event| event.regarding?.name)
+                    .collect();
+                let objects = api
+                    .list(&ListParams::default())
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let untold: Vec<String> = objects
+                    .iter()
+                    .map(ResourceExt::name_any)
+                    .filter(|name| !told.contains(name))
+                    .collect();
+                if untold.is_empty() {
+                    Ok(())
+                } else {
+                    Err(format!("no event about {untold:?}"))
+                }
             })
             .await?;
         // An event that comes again is counted on the first one.
         for suspend in [true, false] {
             let patch = json!({"spec": {"suspend": suspend}});
-            api.patch("anonymous", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+            api.patch("anonymous", &PatchParams::default(), &Patch::Merge(&patch))
+                .await
+                .unwrap();
             operator
-                .wait(|| async { if all_attached(&api).await.is_ok() == suspend { Err(format!("suspend: {suspend}")) } else { Ok(()) } })
+                .wait(|| async {
+                    if all_attached(&api).await.is_ok() == suspend {
+                        Err(format!("suspend: {suspend}"))
+                    } else {
+                        Ok(())
+                    }
+                })
                 .await?;
         }
         operator
             .wait(|| async {
-                let counted = self.events().await.iter().any(|event| event.series.as_ref().is_some_and(|series| series.count > 1));
-                if counted { Ok(()) } else { Err("no event has come again".to_owned()) }
+                let counted = self
+                    .events()
+                    .await
+                    .iter()
+                    .any(|event| event.series.as_ref().is_some_and(|series| series.count > 1));
+                if counted {
+                    Ok(())
+                } else {
+                    Err("no event has come again".to_owned())
+                }
             })
             .await?;
         api.delete(MORTAL, &DeleteParams::default()).await.unwrap();
-        operator.wait(|| async { if api.get_opt(MORTAL).await.unwrap().is_some() { Err(format!("{MORTAL} stays")) } else { Ok(()) } }).await
+        operator
+            .wait(|| async {
+                if api.get_opt(MORTAL).await.unwrap().is_some() {
+                    Err(format!("{MORTAL} stays"))
+                } else {
+                    Ok(())
+                }
+            })
+            .await
     }
 
     async fn events(&self) -> Vec<Event> {
@@ -281,30 +439,64 @@ impl<'a> Job<'a> {
         if api.get_opt(MORTAL).await.unwrap().is_some() {
             // Its operator has been ended on purpose.
             let patch = json!({"metadata": {"finalizers": null}});
-            api.patch(MORTAL, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+            api.patch(MORTAL, &PatchParams::default(), &Patch::Merge(&patch))
+                .await
+                .unwrap();
         }
-        api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+        api.delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await
+            .unwrap();
         let leases: Api<Lease> = Api::namespaced(self.cluster.client.clone(), NAMESPACE);
-        leases.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+        leases
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await
+            .unwrap();
         let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), self.namespace);
-        events.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+        events
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await
+            .unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !api.list(&ListParams::default()).await.unwrap().items.is_empty() {
-            assert!(Instant::now() < deadline, "something blocks the deletion of a resource");
+        while !api
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+        {
+            assert!(
+                Instant::now() < deadline,
+                "something blocks the deletion of a resource"
+            );
             sleep(POLL).await;
         }
     }
 }
 
 async fn all_attached(api: &Api<ImageAttachment>) -> Result<(), String> {
-    let objects = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+    let objects = api
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| error.to_string())?;
     let waiting: Vec<String> = objects
         .iter()
         .filter_map(|object| {
-            let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            let conditions = object
+                .status
+                .as_ref()
+                .map(|status| status.conditions.as_slice())
+                .unwrap_or_default();
             let ready = find_condition(conditions, ConditionType::Ready);
-            if ready.is_some_and(|ready| ready.status == "True") { None } else { Some(format!("{}: {ready:?}", object.name_any())) }
+            if ready.is_some_and(|ready| ready.status == "True") {
+                None
+            } else {
+                Some(format!("{}: {ready:?}", object.name_any()))
+            }
         })
         .collect();
-    if waiting.is_empty() && !objects.items.is_empty() { Ok(()) } else { Err(waiting.join("\n")) }
+    if waiting.is_empty() && !objects.items.is_empty() {
+        Ok(())
+    } else {
+        Err(waiting.join("\n"))
+    }
 }

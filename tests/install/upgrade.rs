@@ -17,29 +17,57 @@ const DEFINITION: [&str; 2] = ["crd", "imageattachments.affix.dev"];
 /// The properties of status that the API server stores.
 async fn stored(cluster: &Cluster) -> Vec<String> {
     let definition = cluster.get(&DEFINITION).await;
-    let status = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"];
+    let status = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+        ["properties"];
     status.as_object().unwrap().keys().cloned().collect()
 }
 
 /// Runs the command by which the chart says that held resources are let go.
 async fn release(cluster: &Cluster) {
     let notes = read("charts/affix/templates/NOTES.txt");
-    let command = notes.lines().map(str::trim).find(|line| line.contains("finalizers")).unwrap();
-    assert!(read("charts/affix/README.md").contains(command), "the README has another command than {command}");
+    let command = notes
+        .lines()
+        .map(str::trim)
+        .find(|line| line.contains("finalizers"))
+        .unwrap();
+    assert!(
+        read("charts/affix/README.md").contains(command),
+        "the README has another command than {command}"
+    );
     let kubectl = cluster.helm.tools().path(Tool::Kubectl).unwrap();
-    let path = format!("{}:{}", kubectl.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let path = format!(
+        "{}:{}",
+        kubectl.parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
     let home = tempfile::tempdir().unwrap();
-    let run = Run::new("sh").args(["-c", command]).env("PATH", path).env("KUBECONFIG", cluster.plane.kubeconfig()).env("HOME", home.path());
+    let run = Run::new("sh")
+        .args(["-c", command])
+        .env("PATH", path)
+        .env("KUBECONFIG", cluster.plane.kubeconfig())
+        .env("HOME", home.path());
     run.output().await.unwrap().stdout().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn an_upgrade_brings_the_definition_up_to_date_and_an_uninstall_keeps_it_with_all_resources() {
+async fn an_upgrade_brings_the_definition_up_to_date_and_an_uninstall_keeps_it_with_all_resources()
+{
     let cluster = Cluster::new().await;
     cluster.namespace("team-a").await;
     let older = repository("tests/install/older-chart");
-    cluster.helm.run(&["install", "affix", older.to_str().unwrap(), "--namespace", NAMESPACE]).await.stdout().unwrap();
+    cluster
+        .helm
+        .run(&[
+            "install",
+            "affix",
+            older.to_str().unwrap(),
+            "--namespace",
+            NAMESPACE,
+        ])
+        .await
+        .stdout()
+        .unwrap();
     assert_eq!(stored(&cluster).await, ["conditions", "observedGeneration"]);
     cluster.established().await;
     let old = json!({
@@ -50,10 +78,19 @@ async fn an_upgrade_brings_the_definition_up_to_date_and_an_uninstall_keeps_it_w
 
     let here = values_for_here();
     let values: Vec<&str> = here.iter().map(String::as_str).collect();
-    cluster.helm.release("upgrade", &values).await.stdout().unwrap();
+    cluster
+        .helm
+        .release("upgrade", &values)
+        .await
+        .stdout()
+        .unwrap();
     assert!(stored(&cluster).await.contains(&"targets".to_owned()));
     effective(&cluster).await;
-    cluster.attachments("team-a").delete("old", &DeleteParams::default()).await.unwrap();
+    cluster
+        .attachments("team-a")
+        .delete("old", &DeleteParams::default())
+        .await
+        .unwrap();
     let job = Job::new(&cluster, "team-a").await;
     let rows = job.run_and_keep().await.unwrap();
     assert_eq!(rows, [3, 3, 3], "the rows of status are stored");
@@ -62,22 +99,54 @@ async fn an_upgrade_brings_the_definition_up_to_date_and_an_uninstall_keeps_it_w
     let operator = Operator::start(&cluster, DEPLOYMENT, true).await;
     cluster.apply(&job.objects()).await;
     let held = || async {
-        let mortal = cluster.attachments("team-a").get(MORTAL).await.map_err(|error| error.to_string())?;
-        if mortal.finalizers().is_empty() { Err("it is not held".to_owned()) } else { Ok(()) }
+        let mortal = cluster
+            .attachments("team-a")
+            .get(MORTAL)
+            .await
+            .map_err(|error| error.to_string())?;
+        if mortal.finalizers().is_empty() {
+            Err("it is not held".to_owned())
+        } else {
+            Ok(())
+        }
     };
     operator.wait(held).await.unwrap();
     operator.stop().await.unwrap();
 
-    cluster.helm.run(&["uninstall", "affix", "--namespace", NAMESPACE]).await.stdout().unwrap();
-    assert!(stored(&cluster).await.contains(&"targets".to_owned()), "the definition is kept");
+    cluster
+        .helm
+        .run(&["uninstall", "affix", "--namespace", NAMESPACE])
+        .await
+        .stdout()
+        .unwrap();
+    assert!(
+        stored(&cluster).await.contains(&"targets".to_owned()),
+        "the definition is kept"
+    );
     let kept = async || -> Vec<String> {
-        let kept = cluster.attachments("team-a").list(&kube::api::ListParams::default()).await.unwrap();
+        let kept = cluster
+            .attachments("team-a")
+            .list(&kube::api::ListParams::default())
+            .await
+            .unwrap();
         kept.iter().map(ResourceExt::name_any).collect()
     };
     assert_eq!(kept().await, ["account", "anonymous", "login", MORTAL]);
-    cluster.attachments("team-a").delete(MORTAL, &DeleteParams::default()).await.unwrap();
-    cluster.attachments("team-a").delete("login", &DeleteParams::default()).await.unwrap();
-    assert_eq!(kept().await, ["account", "anonymous", MORTAL], "the finalizer holds one, and nothing the other");
+    cluster
+        .attachments("team-a")
+        .delete(MORTAL, &DeleteParams::default())
+        .await
+        .unwrap();
+    cluster
+        .attachments("team-a")
+        .delete("login", &DeleteParams::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        kept().await,
+        ["account", "anonymous", MORTAL],
+        "the finalizer holds one, and nothing the other"
+    );
     // The one command that the notes of the chart give.
     release(&cluster).await;
     assert_eq!(kept().await, ["account", "anonymous"]);
@@ -100,7 +169,18 @@ async fn an_upgrade_brings_the_definition_up_to_date_and_an_uninstall_keeps_it_w
 async fn the_definition_goes_with_the_release_where_it_is_not_to_be_kept() {
     let cluster = Cluster::new().await;
     cluster.install(&["crds.keep=false"]).await;
-    cluster.helm.run(&["uninstall", "affix", "--namespace", NAMESPACE, "--wait"]).await.stdout().unwrap();
-    let gone = cluster.plane.kubectl(["get", "crd", DEFINITION[1]]).await.unwrap().failure().unwrap();
+    cluster
+        .helm
+        .run(&["uninstall", "affix", "--namespace", NAMESPACE, "--wait"])
+        .await
+        .stdout()
+        .unwrap();
+    let gone = cluster
+        .plane
+        .kubectl(["get", "crd", DEFINITION[1]])
+        .await
+        .unwrap()
+        .failure()
+        .unwrap();
     assert!(gone.contains("NotFound"), "{gone}");
 }

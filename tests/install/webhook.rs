@@ -14,7 +14,13 @@ use crate::operator::{Operator, WEBHOOK, values_for_here};
 async fn store(cluster: &Cluster, authority: &Authority) {
     let dir = tempfile::tempdir().unwrap();
     let name = format!("{WEBHOOK}.{NAMESPACE}.svc");
-    let files = authority.server_named(dir.path(), &[&name], std::time::Duration::from_hours(24 * 30)).unwrap();
+    let files = authority
+        .server_named(
+            dir.path(),
+            &[&name],
+            std::time::Duration::from_hours(24 * 30),
+        )
+        .unwrap();
     let read = |path| std::fs::read_to_string(path).unwrap();
     cluster
         .apply(&[json!({
@@ -26,32 +32,61 @@ async fn store(cluster: &Cluster, authority: &Authority) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn a_certificate_of_ones_own_is_served_from_where_the_kubelet_mounts_it_and_so_is_the_next_one() {
+async fn a_certificate_of_ones_own_is_served_from_where_the_kubelet_mounts_it_and_so_is_the_next_one()
+ {
     let cluster = Cluster::new().await;
     let here = values_for_here();
     let (first, second) = (Authority::new().unwrap(), Authority::new().unwrap());
     let values = |authority: &Authority| -> Vec<String> {
-        let own = ["webhook.certificate.mode=\"secret\"".to_owned(), "webhook.certificate.secretName=\"my-tls\"".to_owned()];
+        let own = [
+            "webhook.certificate.mode=\"secret\"".to_owned(),
+            "webhook.certificate.secretName=\"my-tls\"".to_owned(),
+        ];
         let bundle = format!("webhook.certificate.caBundle={}", json!(authority.pem()));
         here.iter().cloned().chain(own).chain([bundle]).collect()
     };
     store(&cluster, &first).await;
     let chosen = values(&first);
-    cluster.install(&chosen.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    cluster
+        .install(&chosen.iter().map(String::as_str).collect::<Vec<_>>())
+        .await;
     effective(&cluster).await;
     let webhook = Operator::start(&cluster, WEBHOOK, true).await;
     webhook.ready().await.unwrap();
     let caller = Caller::new(&cluster, webhook.webhooks()).await;
-    assert_eq!(caller.pod("default", "registry.example.com/team/app:v1").await.unwrap()["allowed"], true);
+    assert_eq!(
+        caller
+            .pod("default", "registry.example.com/team/app:v1")
+            .await
+            .unwrap()["allowed"],
+        true
+    );
 
     store(&cluster, &second).await;
     let chosen = values(&second);
-    let upgraded = cluster.helm.release("upgrade", &chosen.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let upgraded = cluster
+        .helm
+        .release(
+            "upgrade",
+            &chosen.iter().map(String::as_str).collect::<Vec<_>>(),
+        )
+        .await;
     upgraded.stdout().unwrap();
     let caller = Caller::new(&cluster, webhook.webhooks()).await;
-    caller.pod("default", "registry.example.com/team/app:v1").await.unwrap_err();
+    caller
+        .pod("default", "registry.example.com/team/app:v1")
+        .await
+        .unwrap_err();
     webhook.remount(&cluster).await;
-    webhook.wait(|| async { caller.pod("default", "registry.example.com/team/app:v1").await.map(drop) }).await.unwrap();
+    webhook
+        .wait(|| async {
+            caller
+                .pod("default", "registry.example.com/team/app:v1")
+                .await
+                .map(drop)
+        })
+        .await
+        .unwrap();
     webhook.stop().await.unwrap();
 }
 
@@ -60,11 +95,22 @@ async fn a_certificate_of_ones_own_is_served_from_where_the_kubelet_mounts_it_an
 async fn the_webhook_reads_the_pull_secrets_of_the_namespaces_that_it_may_and_of_no_others() {
     let cluster = Cluster::new().await;
     let registry = HostileRegistry::start().await.unwrap();
-    registry.image("team/app", "v1").platforms(["linux/amd64"]).push();
-    let config = json!({"auths": {registry.host(): {"username": "ci", "password": "secret"}}}).to_string();
+    registry
+        .image("team/app", "v1")
+        .platforms(["linux/amd64"])
+        .push();
+    let config =
+        json!({"auths": {registry.host(): {"username": "ci", "password": "secret"}}}).to_string();
     for namespace in ["team-a", "team-b"] {
         cluster.namespace(namespace).await;
-        cluster.kubectl(&["label", "namespace", namespace, "affix.dev/end-of-life=warn"]).await;
+        cluster
+            .kubectl(&[
+                "label",
+                "namespace",
+                namespace,
+                "affix.dev/end-of-life=warn",
+            ])
+            .await;
         cluster
             .apply(&[json!({
                 "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login", "namespace": namespace},
@@ -73,18 +119,39 @@ async fn the_webhook_reads_the_pull_secrets_of_the_namespaces_that_it_may_and_of
             .await;
     }
     let mut here = values_for_here();
-    here.push(format!("webhook.insecureRegistries=[\"{}\"]", registry.host()));
+    here.push(format!(
+        "webhook.insecureRegistries=[\"{}\"]",
+        registry.host()
+    ));
     // Half a second of a busy machine is no reason to admit without a look.
-    here.extend(["webhook.lookupTimeout=\"20s\"".to_owned(), "log.level=\"affix=debug,info\"".to_owned()]);
+    here.extend([
+        "webhook.lookupTimeout=\"20s\"".to_owned(),
+        "log.level=\"affix=debug,info\"".to_owned(),
+    ]);
     let modes: [(&[&str], [bool; 2]); 4] = [
         (&[], [true, true]),
         (&[r#"watchNamespaces=["team-a"]"#], [true, false]),
-        (&["rbac.secrets=\"namespaces\"", r#"rbac.secretNamespaces=["team-b"]"#], [false, true]),
+        (
+            &[
+                "rbac.secrets=\"namespaces\"",
+                r#"rbac.secretNamespaces=["team-b"]"#,
+            ],
+            [false, true],
+        ),
         (&["rbac.secrets=\"none\""], [false, false]),
     ];
     for (nth, (mode, readable)) in modes.into_iter().enumerate() {
-        let values: Vec<&str> = here.iter().map(String::as_str).chain(mode.iter().copied()).collect();
-        cluster.helm.release(if nth == 0 { "install" } else { "upgrade" }, &values).await.stdout().unwrap();
+        let values: Vec<&str> = here
+            .iter()
+            .map(String::as_str)
+            .chain(mode.iter().copied())
+            .collect();
+        cluster
+            .helm
+            .release(if nth == 0 { "install" } else { "upgrade" }, &values)
+            .await
+            .stdout()
+            .unwrap();
         effective(&cluster).await;
         for (namespace, may) in ["team-a", "team-b"].into_iter().zip(readable) {
             let read = Permission {
@@ -99,11 +166,27 @@ async fn the_webhook_reads_the_pull_secrets_of_the_namespaces_that_it_may_and_of
             let webhook = Operator::start(&cluster, WEBHOOK, true).await;
             webhook.ready().await.unwrap();
             let caller = Caller::new(&cluster, webhook.webhooks()).await;
-            let said = caller.pod(namespace, &registry.reference("team/app:v1")).await.unwrap();
-            let warned = said["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let unread = warned.filter(|warning| warning.contains("the pull secret \"login\" cannot be read")).count();
-            assert_eq!((said["allowed"].as_bool(), unread), (Some(true), usize::from(!may)), "{mode:?} {namespace}: {said}");
-            let forbidden = webhook.log().replace('\\', "").contains("cannot get resource \"secrets\"");
+            let said = caller
+                .pod(namespace, &registry.reference("team/app:v1"))
+                .await
+                .unwrap();
+            let warned = said["warnings"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str);
+            let unread = warned
+                .filter(|warning| warning.contains("the pull secret \"login\" cannot be read"))
+                .count();
+            assert_eq!(
+                (said["allowed"].as_bool(), unread),
+                (Some(true), usize::from(!may)),
+                "{mode:?} {namespace}: {said}"
+            );
+            let forbidden = webhook
+                .log()
+                .replace('\\', "")
+                .contains("cannot get resource \"secrets\"");
             assert_eq!(forbidden, !may, "{mode:?} {namespace}\n{}", webhook.log());
             drop(webhook);
         }

@@ -9,14 +9,21 @@ const FOLDERS: [&str; 6] = ["admission", "cli", "e2e", "engine", "schema", "sign
 /// What stands between backquotes in the page, and what follows it.
 fn quoted() -> Vec<(&'static str, &'static str)> {
     let parts: Vec<&str> = PAGE.split('`').collect();
-    parts.windows(2).skip(1).step_by(2).map(|pair| (pair[0], pair[1])).collect()
+    parts
+        .windows(2)
+        .skip(1)
+        .step_by(2)
+        .map(|pair| (pair[0], pair[1]))
+        .collect()
 }
 
 /// A name of a test as the page writes it: `module::function`, `folder::module::function`, `unit::path::function` for a test in `src/`.
 fn is_test(text: &str) -> bool {
     text.contains("::")
         && !text.ends_with("::")
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | ':' | '…'))
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | ':' | '…'))
 }
 
 /// The files in which the test may be, and its function.
@@ -26,7 +33,10 @@ fn place(name: &str) -> (Vec<PathBuf>, &str) {
     let path = path.replace("::", "/");
     let (folder, rest) = path.split_once('/').unwrap_or(("registry", &path));
     let files = match folder {
-        "unit" => vec![root.join(format!("src/{rest}.rs")), root.join(format!("src/{rest}/tests.rs"))],
+        "unit" => vec![
+            root.join(format!("src/{rest}.rs")),
+            root.join(format!("src/{rest}/tests.rs")),
+        ],
         folder if FOLDERS.contains(&folder) => vec![root.join(format!("tests/{folder}/{rest}.rs"))],
         _ => vec![root.join(format!("tests/registry/{path}.rs"))],
     };
@@ -41,7 +51,10 @@ fn tests(file: &Path) -> Vec<String> {
     for line in text.lines().map(str::trim_start) {
         if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
             is_marked = true;
-        } else if let Some(rest) = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")
+        } else if let Some(rest) = line
+            .strip_prefix("async ")
+            .unwrap_or(line)
+            .strip_prefix("fn ")
             && std::mem::take(&mut is_marked)
         {
             found.push(rest.split(['(', '<']).next().unwrap().to_owned());
@@ -52,8 +65,15 @@ fn tests(file: &Path) -> Vec<String> {
 
 #[test]
 fn each_test_that_the_page_about_registries_names_is_in_the_tree() {
-    let named: Vec<_> = quoted().into_iter().filter(|(text, _)| is_test(text)).collect();
-    assert!(named.len() > 100, "{} tests are named: the page has changed its form", named.len());
+    let named: Vec<_> = quoted()
+        .into_iter()
+        .filter(|(text, _)| is_test(text))
+        .collect();
+    assert!(
+        named.len() > 100,
+        "{} tests are named: the page has changed its form",
+        named.len()
+    );
     let mut wrong = Vec::new();
     for (name, after) in named {
         let (files, function) = place(name);
@@ -62,7 +82,10 @@ fn each_test_that_the_page_about_registries_names_is_in_the_tree() {
             None => there.iter().any(|test| test == function),
             // `t4_…` stands for all that begin so, and the page says how many there are.
             Some(prefix) => {
-                let said = after.trim_start().strip_prefix('(').and_then(|rest| rest.split(')').next()?.parse().ok());
+                let said = after
+                    .trim_start()
+                    .strip_prefix('(')
+                    .and_then(|rest| rest.split(')').next()?.parse().ok());
                 said == Some(there.iter().filter(|test| test.starts_with(prefix)).count())
             }
         };
@@ -75,10 +98,15 @@ fn each_test_that_the_page_about_registries_names_is_in_the_tree() {
 
 #[test]
 fn every_edge_case_and_threat_of_registries_has_its_row() {
-    for case in ["1", "2", "3", "4", "5", "6", "7", "8", "8a", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18"] {
+    for case in [
+        "1", "2", "3", "4", "5", "6", "7", "8", "8a", "9", "10", "11", "12", "13", "14", "15",
+        "16", "17", "18",
+    ] {
         assert!(PAGE.contains(&format!("\n| {case} | ")), "edge case {case}");
     }
-    for threat in ["1", "2", "3", "4", "7", "8", "9", "11", "12", "13", "15", "17", "18", "21", "24", "25"] {
+    for threat in [
+        "1", "2", "3", "4", "7", "8", "9", "11", "12", "13", "15", "17", "18", "21", "24", "25",
+    ] {
         assert!(PAGE.contains(&format!("\n| T{threat} ")), "T{threat}");
     }
 }

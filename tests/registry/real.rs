@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use affix::oci::{Descriptor, Digest};
-use affix::registry::{Access, Deletion, ErrorKind, FallbackChange, Keychain, ListingSource, Registries, Session, TlsOptions};
+use affix::registry::{
+    Access, Deletion, ErrorKind, FallbackChange, Keychain, ListingSource, Registries, Session,
+    TlsOptions,
+};
 use affix_testbed::certificates::Authority;
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::peer::Peer;
@@ -15,17 +18,37 @@ use crate::support::{MANIFEST, NAME, attachment, by, digest, entry, options, ref
 
 async fn start(options: Options) -> (Registry, Pushed) {
     let registry = options.start().await.unwrap();
-    let index = Index::new().image(Image::new("linux/amd64", "b1b1")).image(Image::new("linux/arm64", "c1c1"));
-    let pushed = index.push(&registry.raw().unwrap(), NAME, "v1").await.unwrap();
+    let index = Index::new()
+        .image(Image::new("linux/amd64", "b1b1"))
+        .image(Image::new("linux/arm64", "c1c1"));
+    let pushed = index
+        .push(&registry.raw().unwrap(), NAME, "v1")
+        .await
+        .unwrap();
     (registry, pushed)
 }
 
 fn open_as(registry: &Registry, login: Option<(&str, &str)>) -> Session {
-    let credentials =
-        login.map_or_else(Keychain::anonymous, |(user, password)| Keychain::login(registry.host(), user, password.into()).unwrap());
-    let tls = TlsOptions { ca_pem: registry.ca_pem().map(|pem| pem.as_bytes().to_vec()), client: None };
-    let access = Access { credentials, tls, insecure: !registry.is_tls(), ..Access::default() };
-    Registries::new(options()).open(&registry.host().parse().unwrap(), &NAME.parse().unwrap(), access).unwrap()
+    let credentials = login.map_or_else(Keychain::anonymous, |(user, password)| {
+        Keychain::login(registry.host(), user, password.into()).unwrap()
+    });
+    let tls = TlsOptions {
+        ca_pem: registry.ca_pem().map(|pem| pem.as_bytes().to_vec()),
+        client: None,
+    };
+    let access = Access {
+        credentials,
+        tls,
+        insecure: !registry.is_tls(),
+        ..Access::default()
+    };
+    Registries::new(options())
+        .open(
+            &registry.host().parse().unwrap(),
+            &NAME.parse().unwrap(),
+            access,
+        )
+        .unwrap()
 }
 
 fn subject(pushed: &Pushed) -> Descriptor {
@@ -38,7 +61,10 @@ async fn attach(session: &Session, subject: &Descriptor, note: &str) -> Digest {
     session.put_blob("{}".into()).await.unwrap();
     let named = json!({"mediaType": subject.media_type, "digest": subject.digest.to_string(), "size": subject.size});
     let (at, bytes) = attachment(&named, note);
-    let put = session.put_manifest(&by(&at), MANIFEST, bytes.clone()).await.unwrap();
+    let put = session
+        .put_manifest(&by(&at), MANIFEST, bytes.clone())
+        .await
+        .unwrap();
     let listing = session.referrers(&subject.digest, None).await.unwrap();
     match listing.source {
         ListingSource::Api => {
@@ -46,26 +72,65 @@ async fn attach(session: &Session, subject: &Descriptor, note: &str) -> Digest {
             assert!(listing.entries.iter().any(|entry| entry.digest == at));
         }
         ListingSource::FallbackTag => {
-            let change = FallbackChange { add: vec![entry(&at, &bytes)], remove: Vec::new() };
-            session.rewrite_fallback(subject, change, false).await.unwrap();
+            let change = FallbackChange {
+                add: vec![entry(&at, &bytes)],
+                remove: Vec::new(),
+            };
+            session
+                .rewrite_fallback(subject, change, false)
+                .await
+                .unwrap();
         }
     }
     at
 }
 
-async fn attach_and_discover(tools: &Tools, registry: &Registry, pushed: &Pushed, login: Option<(&str, &str)>) {
+async fn attach_and_discover(
+    tools: &Tools,
+    registry: &Registry,
+    pushed: &Pushed,
+    login: Option<(&str, &str)>,
+) {
     let session = open_as(registry, login);
     let fetched = session.manifest(&tag("v1")).await.unwrap();
     assert_eq!(fetched.descriptor(), subject(pushed));
-    assert_eq!(session.head(&tag("v1")).await.unwrap().digest, fetched.digest);
-    assert_eq!(session.list_tags(10, |_| true).await.unwrap().first().map(affix::oci::Tag::as_str), Some("v1"));
+    assert_eq!(
+        session.head(&tag("v1")).await.unwrap().digest,
+        fetched.digest
+    );
+    assert_eq!(
+        session
+            .list_tags(10, |_| true)
+            .await
+            .unwrap()
+            .first()
+            .map(affix::oci::Tag::as_str),
+        Some("v1")
+    );
     let at = attach(&session, &subject(pushed), "a").await;
     assert_eq!(session.blob(&Descriptor::empty(), 10).await.unwrap(), "{}");
-    let found = Peer::of(tools, registry).unwrap().oras(["discover", "--format", "json", &pushed.pinned()]).await.unwrap().json().unwrap();
+    let found = Peer::of(tools, registry)
+        .unwrap()
+        .oras(["discover", "--format", "json", &pushed.pinned()])
+        .await
+        .unwrap()
+        .json()
+        .unwrap();
     let list = found["referrers"].as_array().unwrap();
-    assert_eq!((list.len(), list[0]["digest"].as_str()), (1, Some(at.to_string().as_str())), "{found}");
-    assert_eq!(list[0]["artifactType"], "application/vnd.demo.thing", "{found}");
-    refused(session.manifest(&tag("v2")).await, ErrorKind::NotFound, &["HTTP 404 MANIFEST_UNKNOWN"]);
+    assert_eq!(
+        (list.len(), list[0]["digest"].as_str()),
+        (1, Some(at.to_string().as_str())),
+        "{found}"
+    );
+    assert_eq!(
+        list[0]["artifactType"], "application/vnd.demo.thing",
+        "{found}"
+    );
+    refused(
+        session.manifest(&tag("v2")).await,
+        ErrorKind::NotFound,
+        &["HTTP 404 MANIFEST_UNKNOWN"],
+    );
 }
 
 #[tokio::test]
@@ -77,13 +142,26 @@ async fn an_attachment_is_found_by_oras_on_each_registry_with_each_kind_of_login
         attach_and_discover(&tools, &registry, &pushed, None).await;
         let (registry, pushed) = start(kind(&tools).basic("alice", "secret")).await;
         attach_and_discover(&tools, &registry, &pushed, Some(("alice", "secret"))).await;
-        refused(open_as(&registry, Some(("alice", "wrong"))).manifest(&tag("v1")).await, ErrorKind::AuthenticationFailed, &["HTTP 401"]);
-        let users = [User::new("writer", "w").may("team/*", &["pull", "push"]), User::new("reader", "r").may("team/*", &["pull"])];
+        refused(
+            open_as(&registry, Some(("alice", "wrong")))
+                .manifest(&tag("v1"))
+                .await,
+            ErrorKind::AuthenticationFailed,
+            &["HTTP 401"],
+        );
+        let users = [
+            User::new("writer", "w").may("team/*", &["pull", "push"]),
+            User::new("reader", "r").may("team/*", &["pull"]),
+        ];
         let (registry, pushed) = start(kind(&tools).tokens(users).tls(&authority)).await;
         attach_and_discover(&tools, &registry, &pushed, Some(("writer", "w"))).await;
         let reader = open_as(&registry, Some(("reader", "r")));
         reader.manifest(&tag("v1")).await.unwrap();
-        refused(reader.put_blob("{}".into()).await, ErrorKind::AccessDenied, &["POST blob sha256:", "HTTP 40"]);
+        refused(
+            reader.put_blob("{}".into()).await,
+            ErrorKind::AccessDenied,
+            &["POST blob sha256:", "HTTP 40"],
+        );
     }
 }
 
@@ -92,11 +170,26 @@ async fn a_deletion_is_refused_by_distribution_as_it_comes_and_done_where_it_is_
     let tools = Tools::core().await.unwrap();
     for (enabled, done) in [(false, false), (true, true)] {
         let users = [User::new("writer", "w").may("team/*", &["pull", "push", "delete"])];
-        let (registry, pushed) = start(Registry::distribution(&tools).tokens(users).delete_enabled(enabled)).await;
+        let (registry, pushed) = start(
+            Registry::distribution(&tools)
+                .tokens(users)
+                .delete_enabled(enabled),
+        )
+        .await;
         let session = open_as(&registry, Some(("writer", "w")));
         let at = attach(&session, &subject(&pushed), "a").await;
-        let change = FallbackChange { add: Vec::new(), remove: vec![at.clone()] };
-        assert!(session.rewrite_fallback(&subject(&pushed), change, true).await.unwrap().entries.is_empty());
+        let change = FallbackChange {
+            add: Vec::new(),
+            remove: vec![at.clone()],
+        };
+        assert!(
+            session
+                .rewrite_fallback(&subject(&pushed), change, true)
+                .await
+                .unwrap()
+                .entries
+                .is_empty()
+        );
         let deletion = session.delete_manifest(&at).await.unwrap();
         assert_eq!(deletion == Deletion::Done, done, "{deletion:?}");
     }
@@ -110,8 +203,18 @@ async fn a_dangling_entry_in_distribution_is_repaired() {
     let gone = attach(&session, &subject(&pushed), "gone").await;
     session.delete_manifest(&gone).await.unwrap();
     let at = attach(&session, &subject(&pushed), "a").await;
-    let listing = session.referrers(&subject(&pushed).digest, None).await.unwrap();
-    assert_eq!(listing.entries.iter().map(|entry| &entry.digest).collect::<Vec<_>>(), [&at]);
+    let listing = session
+        .referrers(&subject(&pushed).digest, None)
+        .await
+        .unwrap();
+    assert_eq!(
+        listing
+            .entries
+            .iter()
+            .map(|entry| &entry.digest)
+            .collect::<Vec<_>>(),
+        [&at]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,7 +228,16 @@ async fn t17_twenty_writers_and_five_oras_on_distribution_lose_no_entry_of_ours(
             let (peer, target) = (Arc::clone(&peer), pushed.pinned());
             tokio::spawn(async move {
                 let note = format!("n={n}");
-                peer.oras(["attach", "--artifact-type", "application/vnd.demo.oras", "--annotation", &note, &target]).await.map(drop)
+                peer.oras([
+                    "attach",
+                    "--artifact-type",
+                    "application/vnd.demo.oras",
+                    "--annotation",
+                    &note,
+                    &target,
+                ])
+                .await
+                .map(drop)
             })
         })
         .collect();
@@ -145,9 +257,19 @@ async fn t17_twenty_writers_and_five_oras_on_distribution_lose_no_entry_of_ours(
     // oras writes blindly, so one of its late writes may take ours away; the next pass must bring them all back.
     let session = open_as(&registry, None);
     for (n, at) in all.iter().enumerate() {
-        assert_eq!(*at, attach(&session, &subject(&pushed), &format!("writer {n}")).await);
+        assert_eq!(
+            *at,
+            attach(&session, &subject(&pushed), &format!("writer {n}")).await
+        );
     }
-    let listing = session.referrers(&subject(&pushed).digest, None).await.unwrap();
+    let listing = session
+        .referrers(&subject(&pushed).digest, None)
+        .await
+        .unwrap();
     let listed: Vec<_> = listing.entries.iter().map(|entry| &entry.digest).collect();
-    assert!(all.iter().all(|at| listed.contains(&at)) && listed.len() >= 20, "{} are listed", listed.len());
+    assert!(
+        all.iter().all(|at| listed.contains(&at)) && listed.len() >= 20,
+        "{} are listed",
+        listed.len()
+    );
 }

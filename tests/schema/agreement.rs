@@ -10,8 +10,9 @@ use crate::{Cluster, corpus, object};
 
 /// What people and attackers put where it does not belong.
 const ODD: [&str; 31] = [
-    "", " ", "\t", "\u{b}", "\n", "\r", "\0", "\u{7f}", "\u{85}", "\u{9b}", "\u{a0}", "\u{2003}", "\u{feff}", "ü", "/", "//", "\\", ":",
-    "*", "?", "!", ".", "..", "-", "_", "+", "~", "@", "%", "A", "0",
+    "", " ", "\t", "\u{b}", "\n", "\r", "\0", "\u{7f}", "\u{85}", "\u{9b}", "\u{a0}", "\u{2003}",
+    "\u{feff}", "ü", "/", "//", "\\", ":", "*", "?", "!", ".", "..", "-", "_", "+", "~", "@", "%",
+    "A", "0",
 ];
 
 /// A field with texts that are right there.
@@ -34,10 +35,10 @@ fn fields() -> Vec<Field> {
     mark["serviceAccountName"] = json!("builder");
     mark["interval"] = json!("10m");
     let mut watch = corpus::watch();
-    watch["endOfLife"]["whenSuperseded"] =
-        json!({"gracePeriod": "720h", "settle": "0s", "unlessTagged": ["*"], "previous": [corpus::DIGEST]});
+    watch["endOfLife"]["whenSuperseded"] = json!({"gracePeriod": "720h", "settle": "0s", "unlessTagged": ["*"], "previous": [corpus::DIGEST]});
     let mut artifact = corpus::artifact();
-    artifact["artifact"]["annotations"] = json!({"org.opencontainers.image.created": "2025-03-20T01:20:30Z"});
+    artifact["artifact"]["annotations"] =
+        json!({"org.opencontainers.image.created": "2025-03-20T01:20:30Z"});
     artifact["artifact"]["files"] = json!([
         {"name": "a1a1.sig", "target": "index", "value": "1"},
         {"name": "other.sig", "mediaType": "a/b", "valueFrom": {"configMapKeyRef": {"name": "sigs", "key": "b1b1.sig"}}},
@@ -46,32 +47,86 @@ fn fields() -> Vec<Field> {
     cosign["targets"] = json!({"platforms": ["linux"]});
     let long = |text: &str, count: usize| text.repeat(count);
     vec![
-        field(&mark, "/endOfLife/date", &["2025-03-20T01:20:30Z", "2025-03-20", "2025-03-20T01:20:30.123456789+01:00"]),
-        field(&mark, "/endOfLife/annotation", &["vnd.demo.eol", "org.opencontainers.image.created"]),
-        field(&mark, "/endOfLife/artifactType", &["application/vnd.demo+json", &format!("a/{}", long("b", 127))]),
+        field(
+            &mark,
+            "/endOfLife/date",
+            &[
+                "2025-03-20T01:20:30Z",
+                "2025-03-20",
+                "2025-03-20T01:20:30.123456789+01:00",
+            ],
+        ),
+        field(
+            &mark,
+            "/endOfLife/annotation",
+            &["vnd.demo.eol", "org.opencontainers.image.created"],
+        ),
+        field(
+            &mark,
+            "/endOfLife/artifactType",
+            &[
+                "application/vnd.demo+json",
+                &format!("a/{}", long("b", 127)),
+            ],
+        ),
         field(&mark, "/secretRef/name", &["login", "a.b"]),
         field(&mark, "/serviceAccountName", &["builder"]),
         field(&mark, "/interval", &["1h30m", "1.5s", "876000h"]),
-        field(&watch, "/endOfLife/whenSuperseded/gracePeriod", &["720h", "0ms"]),
-        field(&watch, "/endOfLife/whenSuperseded/unlessTagged/0", &["v1.*", "!nightly-?", &long("a", 128)]),
-        field(&watch, "/endOfLife/whenSuperseded/previous/0", &[corpus::DIGEST, &format!("sha512:{}", long("c", 128))]),
+        field(
+            &watch,
+            "/endOfLife/whenSuperseded/gracePeriod",
+            &["720h", "0ms"],
+        ),
+        field(
+            &watch,
+            "/endOfLife/whenSuperseded/unlessTagged/0",
+            &["v1.*", "!nightly-?", &long("a", 128)],
+        ),
+        field(
+            &watch,
+            "/endOfLife/whenSuperseded/previous/0",
+            &[corpus::DIGEST, &format!("sha512:{}", long("c", 128))],
+        ),
         field(
             &artifact,
             "/artifact/annotations/org.opencontainers.image.created",
-            &["2025-03-20T01:20:30Z", "9999-12-31T00:00:00Z", "0000-01-01T00:00:00+01:00"],
+            &[
+                "2025-03-20T01:20:30Z",
+                "9999-12-31T00:00:00Z",
+                "0000-01-01T00:00:00+01:00",
+            ],
         ),
-        field(&artifact, "/artifact/files/0/name", &["b1b1.sig", ".", &long("a", 255), &long("ü", 127)]),
+        field(
+            &artifact,
+            "/artifact/files/0/name",
+            &["b1b1.sig", ".", &long("a", 255), &long("ü", 127)],
+        ),
         field(
             &artifact,
             "/artifact/files/0/target",
-            &["index", "linux/arm/v7", corpus::DIGEST, "windows/amd64:10.0.20348", "md5:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"],
+            &[
+                "index",
+                "linux/arm/v7",
+                corpus::DIGEST,
+                "windows/amd64:10.0.20348",
+                "md5:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            ],
         ),
         field(&artifact, "/artifact/files/1/mediaType", &["text/plain"]),
-        field(&artifact, "/artifact/files/1/valueFrom/configMapKeyRef/key", &["b1b1.sig"]),
+        field(
+            &artifact,
+            "/artifact/files/1/valueFrom/configMapKeyRef/key",
+            &["b1b1.sig"],
+        ),
         field(
             &cosign,
             "/targets/platforms/0",
-            &["linux/arm/v7", "*/arm64:*", "windows/amd64:10.0.20348", &format!("linux/{}", long("a", 64))],
+            &[
+                "linux/arm/v7",
+                "*/arm64:*",
+                "windows/amd64:10.0.20348",
+                &format!("linux/{}", long("a", 64)),
+            ],
         ),
     ]
 }
@@ -92,9 +147,17 @@ fn spoilt(text: &str, odd: &str) -> [String; 5] {
 /// Specs on the edge of what is right, each with what was done to it.
 fn edges() -> Vec<(String, Value)> {
     let mut edges = Vec::new();
-    for Field { spec, pointer, right } in fields() {
-        let texts: BTreeSet<String> =
-            right.iter().flat_map(|text| ODD.iter().flat_map(move |odd| spoilt(text, odd))).chain(right.iter().cloned()).collect();
+    for Field {
+        spec,
+        pointer,
+        right,
+    } in fields()
+    {
+        let texts: BTreeSet<String> = right
+            .iter()
+            .flat_map(|text| ODD.iter().flat_map(move |odd| spoilt(text, odd)))
+            .chain(right.iter().cloned())
+            .collect();
         for text in texts {
             let mut spec = spec.clone();
             *spec.pointer_mut(pointer).unwrap() = json!(text);
@@ -102,14 +165,20 @@ fn edges() -> Vec<(String, Value)> {
         }
     }
     let files = |files: Value| json!({"image": corpus::PINNED, "artifact": {"artifactType": "a/b", "files": files}});
-    for (first, second) in
-        [(None, None), (None, Some("index")), (Some("linux/amd64"), None), (Some("index"), Some("linux")), (Some("linux"), Some("linux"))]
-    {
+    for (first, second) in [
+        (None, None),
+        (None, Some("index")),
+        (Some("linux/amd64"), None),
+        (Some("index"), Some("linux")),
+        (Some("linux"), Some("linux")),
+    ] {
         let file = |target: Option<&str>| json!({"name": "f", "value": "1", "target": target});
-        edges.push((format!("one name for {first:?} and {second:?}"), files(json!([file(first), file(second)]))));
+        edges.push((
+            format!("one name for {first:?} and {second:?}"),
+            files(json!([file(first), file(second)])),
+        ));
     }
-    let scope_index =
-        json!({"image": corpus::TAGGED, "signature": corpus::cosign()["signature"], "targets": {"scope": "Index", "excludePlatforms": []}});
+    let scope_index = json!({"image": corpus::TAGGED, "signature": corpus::cosign()["signature"], "targets": {"scope": "Index", "excludePlatforms": []}});
     edges.push(("nothing excluded with scope Index".to_owned(), scope_index));
     edges
 }
@@ -120,20 +189,37 @@ async fn refused_on_a_desk(specs: &[&Value]) -> BTreeSet<usize> {
     // What is wrong with the form of one is said before what another one means: so until nothing more is refused.
     loop {
         let (mut given, mut documents) = (Vec::new(), Vec::new());
-        let map =
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sigs"}, "data": {"b1b1.sig": "b", "c1c1.sig": "c"}});
-        for (nth, spec) in specs.iter().enumerate().filter(|(nth, _)| !refused.contains(nth)) {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sigs"}, "data": {"b1b1.sig": "b", "c1c1.sig": "c"}});
+        for (nth, spec) in specs
+            .iter()
+            .enumerate()
+            .filter(|(nth, _)| !refused.contains(nth))
+        {
             let mut spec = (*spec).clone();
             spec["suspend"] = json!(true);
             given.push(nth);
             documents.push(serde_json::to_string(&object(&format!("edge-{nth}"), &spec)).unwrap());
         }
         documents.push(map.to_string());
-        let ran = Run::new(env!("CARGO_BIN_EXE_affix")).args(["plan", "-f", "-"]).input(documents.join("\n")).output().await.unwrap();
+        let ran = Run::new(env!("CARGO_BIN_EXE_affix"))
+            .args(["plan", "-f", "-"])
+            .input(documents.join("\n"))
+            .output()
+            .await
+            .unwrap();
         // That a ConfigMap or a Secret is not among the files is no fault of the spec.
-        let faults = ran.err.lines().filter(|line| !line.ends_with("(here: in a file given with -f)"));
+        let faults = ran
+            .err
+            .lines()
+            .filter(|line| !line.ends_with("(here: in a file given with -f)"));
         let found: BTreeSet<usize> = faults
-            .filter_map(|line| line.strip_prefix("error: stdin, document ")?.split([' ', ':']).next()?.parse::<usize>().ok())
+            .filter_map(|line| {
+                line.strip_prefix("error: stdin, document ")?
+                    .split([' ', ':'])
+                    .next()?
+                    .parse::<usize>()
+                    .ok()
+            })
             .map(|document| given[document - 1])
             .collect();
         if found.is_empty() {
@@ -146,19 +232,45 @@ async fn refused_on_a_desk(specs: &[&Value]) -> BTreeSet<usize> {
 #[tokio::test]
 async fn a_desk_refuses_what_the_schema_refuses_and_nothing_else() {
     let cluster = Cluster::start().await;
-    let bad = corpus::bad().into_iter().map(|bad| (bad.sentence.to_owned(), bad.spec));
-    let good = corpus::good().into_iter().map(|(sentence, spec)| (sentence.to_owned(), spec));
+    let bad = corpus::bad()
+        .into_iter()
+        .map(|bad| (bad.sentence.to_owned(), bad.spec));
+    let good = corpus::good()
+        .into_iter()
+        .map(|(sentence, spec)| (sentence.to_owned(), spec));
     let all: Vec<(String, Value)> = bad.chain(good).chain(edges()).collect();
     let desk = refused_on_a_desk(&all.iter().map(|(_, spec)| spec).collect::<Vec<_>>()).await;
     let schema: Vec<Result<(), String>> = futures::stream::iter(&all)
-        .map(|(_, spec)| async { cluster.try_create(spec).await.map(|_| ()).map_err(|causes| format!("{causes:?}")) })
+        .map(|(_, spec)| async {
+            cluster
+                .try_create(spec)
+                .await
+                .map(|_| ())
+                .map_err(|causes| format!("{causes:?}"))
+        })
         .buffered(16)
         .collect()
         .await;
     let refused = schema.iter().filter(|verdict| verdict.is_err()).count();
-    assert!(refused > 100 && schema.len() - refused > 100, "{refused} of {} are refused", schema.len());
-    let differ = all.iter().zip(&schema).enumerate().filter(|(nth, (_, schema))| schema.is_err() != desk.contains(nth));
-    let lines: Vec<String> = differ.map(|(_, ((what, _), schema))| format!("{what}: the schema says {schema:?}")).collect();
+    assert!(
+        refused > 100 && schema.len() - refused > 100,
+        "{refused} of {} are refused",
+        schema.len()
+    );
+    let differ = all
+        .iter()
+        .zip(&schema)
+        .enumerate()
+        .filter(|(nth, (_, schema))| schema.is_err() != desk.contains(nth));
+    let lines: Vec<String> = differ
+        .map(|(_, ((what, _), schema))| format!("{what}: the schema says {schema:?}"))
+        .collect();
     let some: Vec<&str> = lines.iter().take(40).map(String::as_str).collect();
-    assert!(lines.is_empty(), "{} of {}:\n{}", lines.len(), all.len(), some.join("\n"));
+    assert!(
+        lines.is_empty(),
+        "{} of {}:\n{}",
+        lines.len(),
+        all.len(),
+        some.join("\n")
+    );
 }

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 pub(crate) const TAGGED: &str = "registry.example.com/team/app:v1";
 pub(crate) const PINNED: &str = "registry.example.com/team/app:v1@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-pub(crate) const DIGEST: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+pub(crate) const DIGEST: &str =
+    "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
 const CREATED: &str = "org.opencontainers.image.created";
 
@@ -62,7 +63,12 @@ fn set(mut spec: Value, path: &str, value: Value) -> Value {
 /// A spec without one field.
 fn unset(mut spec: Value, path: &str) -> Value {
     let (parent, name) = path.rsplit_once('/').unwrap();
-    spec.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name).unwrap();
+    spec.pointer_mut(parent)
+        .unwrap()
+        .as_object_mut()
+        .unwrap()
+        .remove(name)
+        .unwrap();
     spec
 }
 
@@ -75,12 +81,42 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
     let file = |target: &str| json!([{"name": "b1b1.sig", "target": target, "value": "signature"}]);
     vec![
         ("a date and time", mark()),
-        ("a date alone", set(mark(), "/endOfLife/date", json!("2025-03-20"))),
-        ("a date with a long fraction", set(mark(), "/endOfLife/date", json!("2023-05-12T21:15:10.8343521000000001Z"))),
-        ("a date with a fraction and an offset", set(mark(), "/endOfLife/date", json!("2023-05-12T21:15:10.8343521+05:30"))),
-        ("29 February of a leap year", set(mark(), "/endOfLife/date", json!("2028-02-29"))),
-        ("29 February of the year 2000", set(mark(), "/endOfLife/date", json!("2000-02-29T23:59:59-23:59"))),
-        ("the year 9999", set(mark(), "/endOfLife/date", json!("9999-12-31T23:59:59Z"))),
+        (
+            "a date alone",
+            set(mark(), "/endOfLife/date", json!("2025-03-20")),
+        ),
+        (
+            "a date with a long fraction",
+            set(
+                mark(),
+                "/endOfLife/date",
+                json!("2023-05-12T21:15:10.8343521000000001Z"),
+            ),
+        ),
+        (
+            "a date with a fraction and an offset",
+            set(
+                mark(),
+                "/endOfLife/date",
+                json!("2023-05-12T21:15:10.8343521+05:30"),
+            ),
+        ),
+        (
+            "29 February of a leap year",
+            set(mark(), "/endOfLife/date", json!("2028-02-29")),
+        ),
+        (
+            "29 February of the year 2000",
+            set(
+                mark(),
+                "/endOfLife/date",
+                json!("2000-02-29T23:59:59-23:59"),
+            ),
+        ),
+        (
+            "the year 9999",
+            set(mark(), "/endOfLife/date", json!("9999-12-31T23:59:59Z")),
+        ),
         (
             "scenario 1, by hand",
             json!({
@@ -105,13 +141,27 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
                 }}
             }),
         ),
-        ("no other tag counts", set(watch(), "/endOfLife/whenSuperseded/unlessTagged", json!([]))),
+        (
+            "no other tag counts",
+            set(watch(), "/endOfLife/whenSuperseded/unlessTagged", json!([])),
+        ),
         (
             "previous with a digest of sha512",
-            set(watch(), "/endOfLife/whenSuperseded/previous", json!([format!("sha512:{}", "c".repeat(128))])),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/previous",
+                json!([format!("sha512:{}", "c".repeat(128))]),
+            ),
         ),
         ("an artifact of one file", artifact()),
-        ("a time of creation", set(artifact(), "/artifact/annotations", json!({CREATED: "2025-03-20T01:20:30+01:00"}))),
+        (
+            "a time of creation",
+            set(
+                artifact(),
+                "/artifact/annotations",
+                json!({CREATED: "2025-03-20T01:20:30+01:00"}),
+            ),
+        ),
         (
             "an artifact of annotations only",
             json!({"image": TAGGED, "artifact": {
@@ -139,9 +189,26 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
                 ]),
             ),
         ),
-        ("a file with dots and blanks in its name", set(artifact(), "/artifact/files/0/name", json!("..a b1 b1.sig"))),
-        ("a file for a Windows version", set(artifact(), "/artifact/files", file("windows/amd64:10.0.20348.1234"))),
-        ("as many files as fit", set(artifact(), "/artifact/files", repeated(|n| json!({"name": n.to_string(), "value": ""}), 128))),
+        (
+            "a file with dots and blanks in its name",
+            set(artifact(), "/artifact/files/0/name", json!("..a b1 b1.sig")),
+        ),
+        (
+            "a file for a Windows version",
+            set(
+                artifact(),
+                "/artifact/files",
+                file("windows/amd64:10.0.20348.1234"),
+            ),
+        ),
+        (
+            "as many files as fit",
+            set(
+                artifact(),
+                "/artifact/files",
+                repeated(|n| json!({"name": n.to_string(), "value": ""}), 128),
+            ),
+        ),
         (
             "files of a ConfigMap",
             json!({"image": TAGGED, "artifact": {
@@ -150,9 +217,19 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
             }}),
         ),
         ("a cosign signature", cosign()),
-        ("a cosign signature with annotations", set(cosign(), "/signature/cosign/annotations", json!({"team": "a"}))),
+        (
+            "a cosign signature with annotations",
+            set(
+                cosign(),
+                "/signature/cosign/annotations",
+                json!({"team": "a"}),
+            ),
+        ),
         ("a notation signature", notation()),
-        ("a notation signature that ends", set(notation(), "/signature/notation/expiry", json!("8760h"))),
+        (
+            "a notation signature that ends",
+            set(notation(), "/signature/notation/expiry", json!("8760h")),
+        ),
         (
             "every platform pattern",
             set(
@@ -166,9 +243,22 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
                 }),
             ),
         ),
-        ("as many platforms as fit", set(cosign(), "/targets/platforms", repeated(|n| json!(format!("linux/a{n}")), 64))),
-        ("nothing excluded", set(cosign(), "/targets", json!({"excludePlatforms": []}))),
-        ("the index only", set(cosign(), "/targets", json!({"scope": "Index"}))),
+        (
+            "as many platforms as fit",
+            set(
+                cosign(),
+                "/targets/platforms",
+                repeated(|n| json!(format!("linux/a{n}")), 64),
+            ),
+        ),
+        (
+            "nothing excluded",
+            set(cosign(), "/targets", json!({"excludePlatforms": []})),
+        ),
+        (
+            "the index only",
+            set(cosign(), "/targets", json!({"scope": "Index"})),
+        ),
         (
             "how the registry is reached",
             json!({
@@ -187,20 +277,38 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
             spec["timeout"] = json!("1500ms");
             spec
         }),
-        ("a registry without a dot, with a port", set(cosign(), "/image", json!("registry:5000/app:v1"))),
-        ("localhost", set(cosign(), "/image", json!("localhost/app:v1"))),
-        ("an address of IPv4", set(cosign(), "/image", json!("127.0.0.1:5000/team/app:v1"))),
-        ("an address of IPv6", set(cosign(), "/image", json!("[::1]:5000/team/app:v1"))),
-        ("Docker Hub, named", set(cosign(), "/image", json!("docker.io/library/nginx:1.29"))),
+        (
+            "a registry without a dot, with a port",
+            set(cosign(), "/image", json!("registry:5000/app:v1")),
+        ),
+        (
+            "localhost",
+            set(cosign(), "/image", json!("localhost/app:v1")),
+        ),
+        (
+            "an address of IPv4",
+            set(cosign(), "/image", json!("127.0.0.1:5000/team/app:v1")),
+        ),
+        (
+            "an address of IPv6",
+            set(cosign(), "/image", json!("[::1]:5000/team/app:v1")),
+        ),
+        (
+            "Docker Hub, named",
+            set(cosign(), "/image", json!("docker.io/library/nginx:1.29")),
+        ),
     ]
 }
 
 const ONE_KIND: &str = "set exactly one of endOfLife, artifact, signature; for a second attachment to the same image create another";
 const REGISTRY: &str = "image must begin with the name of its registry, without a scheme";
 const TAG_OR_DIGEST: &str = "image needs a tag or a digest: write …/app:v1 to follow a tag, or …/app@sha256:… for one digest";
-const DATE: &str = "not a date of the calendar in RFC 3339: write a date and time such as 2025-03-20T01:20:30Z";
-const DURATION: &str = "not a duration: write numbers with a unit of ms, s, m or h, for example 90s, 10m or 1h30m";
-const PLATFORM: &str = "not a platform: write os[/arch[/variant]][:os.version], for example linux/amd64";
+const DATE: &str =
+    "not a date of the calendar in RFC 3339: write a date and time such as 2025-03-20T01:20:30Z";
+const DURATION: &str =
+    "not a duration: write numbers with a unit of ms, s, m or h, for example 90s, 10m or 1h30m";
+const PLATFORM: &str =
+    "not a platform: write os[/arch[/variant]][:os.version], for example linux/amd64";
 const NAME: &str = "not a name of an object: write lower-case letters, digits, - and .";
 const MEDIA_TYPE: &str = "not a media type: write type/subtype, for example";
 const FILE_NAME: &str = "not a file name: whoever pulls the artifact writes the layer under this name, so it must be bare";
@@ -212,39 +320,124 @@ pub(crate) fn bad() -> Vec<Bad> {
     let rows: Vec<(&'static str, Value, &'static str, &'static str)> = vec![
         // Kinds.
         ("no kind", json!({"image": PINNED}), "spec", ONE_KIND),
-        ("two kinds", set(mark(), "/artifact", artifact()["artifact"].clone()), "spec", ONE_KIND),
         (
-            "three kinds",
-            set(set(mark(), "/artifact", artifact()["artifact"].clone()), "/signature", cosign()["signature"].clone()),
+            "two kinds",
+            set(mark(), "/artifact", artifact()["artifact"].clone()),
             "spec",
             ONE_KIND,
         ),
-        ("a kind that is null", json!({"image": PINNED, "endOfLife": null}), "spec", ONE_KIND),
+        (
+            "three kinds",
+            set(
+                set(mark(), "/artifact", artifact()["artifact"].clone()),
+                "/signature",
+                cosign()["signature"].clone(),
+            ),
+            "spec",
+            ONE_KIND,
+        ),
+        (
+            "a kind that is null",
+            json!({"image": PINNED, "endOfLife": null}),
+            "spec",
+            ONE_KIND,
+        ),
         // Image.
-        ("no image", unset(mark(), "/image"), "spec.image", "Required value"),
-        ("an image that is null", set(mark(), "/image", Value::Null), "spec.image", "Required value"),
-        ("an empty image", set(cosign(), "/image", json!("")), "spec.image", REGISTRY),
+        (
+            "no image",
+            unset(mark(), "/image"),
+            "spec.image",
+            "Required value",
+        ),
+        (
+            "an image that is null",
+            set(mark(), "/image", Value::Null),
+            "spec.image",
+            "Required value",
+        ),
+        (
+            "an empty image",
+            set(cosign(), "/image", json!("")),
+            "spec.image",
+            REGISTRY,
+        ),
         (
             "an image that is too long",
-            set(cosign(), "/image", json!(format!("r.example/{}:v1", "a".repeat(1024)))),
+            set(
+                cosign(),
+                "/image",
+                json!(format!("r.example/{}:v1", "a".repeat(1024))),
+            ),
             "spec.image",
             "may not be more than 1024",
         ),
-        ("no registry", set(cosign(), "/image", json!("nginx:1.29")), "spec.image", REGISTRY),
-        ("a repository of Docker Hub without its registry", set(cosign(), "/image", json!("library/nginx:1.29")), "spec.image", REGISTRY),
-        ("a scheme", set(cosign(), "/image", json!("https://registry.example.com/app:v1")), "spec.image", REGISTRY),
-        ("a registry without a repository", set(cosign(), "/image", json!("registry.example.com:5000")), "spec.image", REGISTRY),
-        ("neither tag nor digest", set(cosign(), "/image", json!("registry.example.com/team/app")), "spec.image", TAG_OR_DIGEST),
         (
-            "neither tag nor digest, but a port",
-            set(cosign(), "/image", json!("registry.example.com:5000/team/app")),
+            "no registry",
+            set(cosign(), "/image", json!("nginx:1.29")),
+            "spec.image",
+            REGISTRY,
+        ),
+        (
+            "a repository of Docker Hub without its registry",
+            set(cosign(), "/image", json!("library/nginx:1.29")),
+            "spec.image",
+            REGISTRY,
+        ),
+        (
+            "a scheme",
+            set(
+                cosign(),
+                "/image",
+                json!("https://registry.example.com/app:v1"),
+            ),
+            "spec.image",
+            REGISTRY,
+        ),
+        (
+            "a registry without a repository",
+            set(cosign(), "/image", json!("registry.example.com:5000")),
+            "spec.image",
+            REGISTRY,
+        ),
+        (
+            "neither tag nor digest",
+            set(cosign(), "/image", json!("registry.example.com/team/app")),
             "spec.image",
             TAG_OR_DIGEST,
         ),
-        ("an empty tag", set(cosign(), "/image", json!("registry.example.com/team/app:")), "spec.image", TAG_OR_DIGEST),
-        ("an empty digest", set(cosign(), "/image", json!("registry.example.com/team/app:v1@")), "spec.image", TAG_OR_DIGEST),
+        (
+            "neither tag nor digest, but a port",
+            set(
+                cosign(),
+                "/image",
+                json!("registry.example.com:5000/team/app"),
+            ),
+            "spec.image",
+            TAG_OR_DIGEST,
+        ),
+        (
+            "an empty tag",
+            set(cosign(), "/image", json!("registry.example.com/team/app:")),
+            "spec.image",
+            TAG_OR_DIGEST,
+        ),
+        (
+            "an empty digest",
+            set(
+                cosign(),
+                "/image",
+                json!("registry.example.com/team/app:v1@"),
+            ),
+            "spec.image",
+            TAG_OR_DIGEST,
+        ),
         // Which kind needs which image.
-        ("a date for a bare tag", set(mark(), "/image", json!(TAGGED)), "spec.endOfLife.date", "endOfLife.date needs a digest in image"),
+        (
+            "a date for a bare tag",
+            set(mark(), "/image", json!(TAGGED)),
+            "spec.endOfLife.date",
+            "endOfLife.date needs a digest in image",
+        ),
         (
             "whenSuperseded for a digest",
             set(watch(), "/image", json!(PINNED)),
@@ -253,7 +446,11 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "a file's target for a bare tag",
-            set(set(artifact(), "/artifact/files/0/target", json!("index")), "/image", json!(TAGGED)),
+            set(
+                set(artifact(), "/artifact/files/0/target", json!("index")),
+                "/image",
+                json!(TAGGED),
+            ),
             "spec.artifact.files",
             "a file with a target needs a digest in image",
         ),
@@ -266,13 +463,21 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "platforms with scope Index",
-            set(cosign(), "/targets", json!({"scope": "Index", "platforms": ["linux"]})),
+            set(
+                cosign(),
+                "/targets",
+                json!({"scope": "Index", "platforms": ["linux"]}),
+            ),
             "spec.targets",
             "do not go with scope Index",
         ),
         (
             "excludePlatforms with scope Index",
-            set(cosign(), "/targets", json!({"scope": "Index", "excludePlatforms": ["linux"]})),
+            set(
+                cosign(),
+                "/targets",
+                json!({"scope": "Index", "excludePlatforms": ["linux"]}),
+            ),
             "spec.targets",
             "do not go with scope Index",
         ),
@@ -296,36 +501,66 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "a platform of four parts",
-            set(cosign(), "/targets", json!({"platforms": ["linux", "linux/arm/v7/hard"]})),
+            set(
+                cosign(),
+                "/targets",
+                json!({"platforms": ["linux", "linux/arm/v7/hard"]}),
+            ),
             "spec.targets.platforms[1]",
             PLATFORM,
         ),
         (
             "a platform with a part that is too long",
-            set(cosign(), "/targets", json!({"platforms": [format!("linux/{}", "a".repeat(65))]})),
+            set(
+                cosign(),
+                "/targets",
+                json!({"platforms": [format!("linux/{}", "a".repeat(65))]}),
+            ),
             "spec.targets.platforms[0]",
             PLATFORM,
         ),
         (
             "a platform with a version that ends in a dot",
-            set(cosign(), "/targets", json!({"platforms": ["windows/amd64:10."]})),
+            set(
+                cosign(),
+                "/targets",
+                json!({"platforms": ["windows/amd64:10."]}),
+            ),
             "spec.targets.platforms[0]",
             PLATFORM,
         ),
         (
             "a platform with a space",
-            set(cosign(), "/targets", json!({"platforms": ["linux/amd64, linux/arm64"]})),
+            set(
+                cosign(),
+                "/targets",
+                json!({"platforms": ["linux/amd64, linux/arm64"]}),
+            ),
             "spec.targets.platforms[0]",
             PLATFORM,
         ),
         (
             "a platform with an empty part",
-            set(cosign(), "/targets", json!({"excludePlatforms": ["linux//v7"]})),
+            set(
+                cosign(),
+                "/targets",
+                json!({"excludePlatforms": ["linux//v7"]}),
+            ),
             "spec.targets.excludePlatforms[0]",
             PLATFORM,
         ),
-        ("a platform of the wrong form", set(cosign(), "/targets", json!({"platforms": ["lin*"]})), "spec.targets.platforms[0]", PLATFORM),
-        ("an empty platform", set(cosign(), "/targets", json!({"platforms": [""]})), "spec.targets.platforms[0]", PLATFORM),
+        (
+            "a platform of the wrong form",
+            set(cosign(), "/targets", json!({"platforms": ["lin*"]})),
+            "spec.targets.platforms[0]",
+            PLATFORM,
+        ),
+        (
+            "an empty platform",
+            set(cosign(), "/targets", json!({"platforms": [""]})),
+            "spec.targets.platforms[0]",
+            PLATFORM,
+        ),
         (
             "a platform that is null",
             set(cosign(), "/targets", json!({"platforms": [null]})),
@@ -334,25 +569,41 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "a platform that is too long",
-            set(cosign(), "/targets", json!({"platforms": ["a".repeat(129)]})),
+            set(
+                cosign(),
+                "/targets",
+                json!({"platforms": ["a".repeat(129)]}),
+            ),
             "spec.targets.platforms[0]",
             "may not be more than 128",
         ),
         (
             "a platform listed twice",
-            set(cosign(), "/targets", json!({"platforms": ["linux", "linux"]})),
+            set(
+                cosign(),
+                "/targets",
+                json!({"platforms": ["linux", "linux"]}),
+            ),
             "spec.targets.platforms",
             "an item is listed twice",
         ),
         (
             "an excluded platform listed twice",
-            set(cosign(), "/targets", json!({"excludePlatforms": ["linux", "linux"]})),
+            set(
+                cosign(),
+                "/targets",
+                json!({"excludePlatforms": ["linux", "linux"]}),
+            ),
             "spec.targets.excludePlatforms",
             "an item is listed twice",
         ),
         (
             "too many platforms",
-            set(cosign(), "/targets/platforms", repeated(|n| json!(format!("linux/a{n}")), 65)),
+            set(
+                cosign(),
+                "/targets/platforms",
+                repeated(|n| json!(format!("linux/a{n}")), 65),
+            ),
             "spec.targets.platforms",
             "must have at most 64 items",
         ),
@@ -371,28 +622,92 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "both date and whenSuperseded",
-            set(mark(), "/endOfLife/whenSuperseded", json!({"gracePeriod": "1h"})),
+            set(
+                mark(),
+                "/endOfLife/whenSuperseded",
+                json!({"gracePeriod": "1h"}),
+            ),
             "spec.endOfLife",
             "set exactly one of date, whenSuperseded",
         ),
-        ("an empty date", set(mark(), "/endOfLife/date", json!("")), "spec.endOfLife.date", DATE),
-        ("a date of another order", set(mark(), "/endOfLife/date", json!("20.03.2025")), "spec.endOfLife.date", DATE),
-        ("month 13", set(mark(), "/endOfLife/date", json!("2025-13-01")), "spec.endOfLife.date", DATE),
-        ("31 April", set(mark(), "/endOfLife/date", json!("2025-04-31")), "spec.endOfLife.date", DATE),
-        ("29 February of a common year", set(mark(), "/endOfLife/date", json!("2025-02-29")), "spec.endOfLife.date", DATE),
-        ("29 February of the year 2100", set(mark(), "/endOfLife/date", json!("2100-02-29T00:00:00Z")), "spec.endOfLife.date", DATE),
-        ("hour 24", set(mark(), "/endOfLife/date", json!("2025-03-20T24:00:00Z")), "spec.endOfLife.date", DATE),
-        ("a leap second", set(mark(), "/endOfLife/date", json!("2016-12-31T23:59:60Z")), "spec.endOfLife.date", DATE),
-        ("a time without a zone", set(mark(), "/endOfLife/date", json!("2025-03-20T01:20:30")), "spec.endOfLife.date", DATE),
+        (
+            "an empty date",
+            set(mark(), "/endOfLife/date", json!("")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
+        (
+            "a date of another order",
+            set(mark(), "/endOfLife/date", json!("20.03.2025")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
+        (
+            "month 13",
+            set(mark(), "/endOfLife/date", json!("2025-13-01")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
+        (
+            "31 April",
+            set(mark(), "/endOfLife/date", json!("2025-04-31")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
+        (
+            "29 February of a common year",
+            set(mark(), "/endOfLife/date", json!("2025-02-29")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
+        (
+            "29 February of the year 2100",
+            set(mark(), "/endOfLife/date", json!("2100-02-29T00:00:00Z")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
+        (
+            "hour 24",
+            set(mark(), "/endOfLife/date", json!("2025-03-20T24:00:00Z")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
+        (
+            "a leap second",
+            set(mark(), "/endOfLife/date", json!("2016-12-31T23:59:60Z")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
+        (
+            "a time without a zone",
+            set(mark(), "/endOfLife/date", json!("2025-03-20T01:20:30")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
         (
             "a t and a z in lower case",
             set(mark(), "/endOfLife/date", json!("2025-03-20t01:20:30z")),
             "spec.endOfLife.date",
             "T and Z in upper case",
         ),
-        ("a space for the T", set(mark(), "/endOfLife/date", json!("2025-03-20 01:20:30Z")), "spec.endOfLife.date", DATE),
-        ("a date with text around it", set(mark(), "/endOfLife/date", json!("on 2025-03-20")), "spec.endOfLife.date", DATE),
-        ("a date with a line break", set(mark(), "/endOfLife/date", json!("2025-03-20\n")), "spec.endOfLife.date", DATE),
+        (
+            "a space for the T",
+            set(mark(), "/endOfLife/date", json!("2025-03-20 01:20:30Z")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
+        (
+            "a date with text around it",
+            set(mark(), "/endOfLife/date", json!("on 2025-03-20")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
+        (
+            "a date with a line break",
+            set(mark(), "/endOfLife/date", json!("2025-03-20\n")),
+            "spec.endOfLife.date",
+            DATE,
+        ),
         (
             "an artifact type without a slash",
             set(mark(), "/endOfLife/artifactType", json!("lifecycle")),
@@ -413,19 +728,35 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "a time of creation that is none",
-            set(artifact(), "/artifact/annotations", json!({CREATED: "yesterday"})),
+            set(
+                artifact(),
+                "/artifact/annotations",
+                json!({CREATED: "yesterday"}),
+            ),
             "spec.artifact.annotations",
             "must be a date and time in RFC 3339",
         ),
         (
             "the default annotation given twice",
-            set(mark(), "/endOfLife/annotations", json!({"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2030-01-01"})),
+            set(
+                mark(),
+                "/endOfLife/annotations",
+                json!({"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2030-01-01"}),
+            ),
             "spec.endOfLife.annotations",
             "annotations must not hold the end-of-life annotation itself",
         ),
         (
             "the annotation given twice",
-            set(set(mark(), "/endOfLife/annotations", json!({"eol": "2030-01-01"})), "/endOfLife/annotation", json!("eol")),
+            set(
+                set(
+                    mark(),
+                    "/endOfLife/annotations",
+                    json!({"eol": "2030-01-01"}),
+                ),
+                "/endOfLife/annotation",
+                json!("eol"),
+            ),
             "spec.endOfLife.annotations",
             "annotations must not hold the end-of-life annotation itself",
         ),
@@ -450,19 +781,31 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "a grace period in days",
-            set(watch(), "/endOfLife/whenSuperseded/gracePeriod", json!("30d")),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/gracePeriod",
+                json!("30d"),
+            ),
             "spec.endOfLife.whenSuperseded.gracePeriod",
             DURATION,
         ),
         (
             "a negative grace period",
-            set(watch(), "/endOfLife/whenSuperseded/gracePeriod", json!("-1h")),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/gracePeriod",
+                json!("-1h"),
+            ),
             "spec.endOfLife.whenSuperseded.gracePeriod",
             DURATION,
         ),
         (
             "a grace period that no clock holds",
-            set(watch(), "/endOfLife/whenSuperseded/gracePeriod", json!("9999999h")),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/gracePeriod",
+                json!("9999999h"),
+            ),
             "spec.endOfLife.whenSuperseded.gracePeriod",
             "must be at most 876000h",
         ),
@@ -474,69 +817,118 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "a pattern of tags with a slash",
-            set(watch(), "/endOfLife/whenSuperseded/unlessTagged", json!(["*", "app:v1"])),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/unlessTagged",
+                json!(["*", "app:v1"]),
+            ),
             "spec.endOfLife.whenSuperseded.unlessTagged[1]",
             "not a pattern of tags: write a tag where * stands for any text",
         ),
         (
             "a pattern of tags that only negates",
-            set(watch(), "/endOfLife/whenSuperseded/unlessTagged", json!(["!"])),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/unlessTagged",
+                json!(["!"]),
+            ),
             "spec.endOfLife.whenSuperseded.unlessTagged[0]",
             "not a pattern of tags",
         ),
         (
             "too many patterns of tags",
-            set(watch(), "/endOfLife/whenSuperseded/unlessTagged", repeated(|n| json!(format!("v{n}")), 65)),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/unlessTagged",
+                repeated(|n| json!(format!("v{n}")), 65),
+            ),
             "spec.endOfLife.whenSuperseded.unlessTagged",
             "must have at most 64 items",
         ),
         (
             "a short digest in previous",
-            set(watch(), "/endOfLife/whenSuperseded/previous", json!([DIGEST, "sha256:a1a1"])),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/previous",
+                json!([DIGEST, "sha256:a1a1"]),
+            ),
             "spec.endOfLife.whenSuperseded.previous[1]",
             DIGEST_RULE,
         ),
         (
             "a digest in upper case in previous",
-            set(watch(), "/endOfLife/whenSuperseded/previous", json!([format!("sha256:{}", "A".repeat(64))])),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/previous",
+                json!([format!("sha256:{}", "A".repeat(64))]),
+            ),
             "spec.endOfLife.whenSuperseded.previous[0]",
             DIGEST_RULE,
         ),
         (
             "an unknown algorithm in previous",
-            set(watch(), "/endOfLife/whenSuperseded/previous", json!([format!("md5:{}", "a".repeat(32))])),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/previous",
+                json!([format!("md5:{}", "a".repeat(32))]),
+            ),
             "spec.endOfLife.whenSuperseded.previous[0]",
             DIGEST_RULE,
         ),
         (
             "the same digest twice in previous",
-            set(watch(), "/endOfLife/whenSuperseded/previous", json!([DIGEST, DIGEST])),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/previous",
+                json!([DIGEST, DIGEST]),
+            ),
             "spec.endOfLife.whenSuperseded.previous",
             "an item is listed twice",
         ),
         (
             "too many digests in previous",
-            set(watch(), "/endOfLife/whenSuperseded/previous", repeated(|n| json!(format!("sha256:{n:064x}")), 17)),
+            set(
+                watch(),
+                "/endOfLife/whenSuperseded/previous",
+                repeated(|n| json!(format!("sha256:{n:064x}")), 17),
+            ),
             "spec.endOfLife.whenSuperseded.previous",
             "must have at most 16 items",
         ),
         // Artifact.
-        ("no artifact type", unset(artifact(), "/artifact/artifactType"), "spec.artifact.artifactType", "Required value"),
+        (
+            "no artifact type",
+            unset(artifact(), "/artifact/artifactType"),
+            "spec.artifact.artifactType",
+            "Required value",
+        ),
         (
             "an artifact type with a space",
-            set(artifact(), "/artifact/artifactType", json!("application/vnd demo")),
+            set(
+                artifact(),
+                "/artifact/artifactType",
+                json!("application/vnd demo"),
+            ),
             "spec.artifact.artifactType",
             MEDIA_TYPE,
         ),
         (
             "an artifact type with parameters",
-            set(artifact(), "/artifact/artifactType", json!("text/plain; charset=utf-8")),
+            set(
+                artifact(),
+                "/artifact/artifactType",
+                json!("text/plain; charset=utf-8"),
+            ),
             "spec.artifact.artifactType",
             MEDIA_TYPE,
         ),
         (
             "an artifact type with a part that is too long",
-            set(artifact(), "/artifact/artifactType", json!(format!("a/{}", "b".repeat(128)))),
+            set(
+                artifact(),
+                "/artifact/artifactType",
+                json!(format!("a/{}", "b".repeat(128))),
+            ),
             "spec.artifact.artifactType",
             MEDIA_TYPE,
         ),
@@ -548,17 +940,30 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "too many annotations",
-            set(artifact(), "/artifact/annotations", (0..65).map(|n| (format!("k{n}"), json!(""))).collect()),
+            set(
+                artifact(),
+                "/artifact/annotations",
+                (0..65).map(|n| (format!("k{n}"), json!(""))).collect(),
+            ),
             "spec.artifact.annotations",
             "must have at most 64",
         ),
         (
             "an annotation that is too long",
-            set(artifact(), "/artifact/annotations", json!({"k": "v".repeat(4097)})),
+            set(
+                artifact(),
+                "/artifact/annotations",
+                json!({"k": "v".repeat(4097)}),
+            ),
             "spec.artifact.annotations.k",
             "may not be more than 4096",
         ),
-        ("a file without a name", unset(artifact(), "/artifact/files/0/name"), "spec.artifact.files[0].name", "Required value"),
+        (
+            "a file without a name",
+            unset(artifact(), "/artifact/files/0/name"),
+            "spec.artifact.files[0].name",
+            "Required value",
+        ),
         (
             "a file with an absolute name",
             set(artifact(), "/artifact/files/0/name", json!("/etc/passwd")),
@@ -567,15 +972,44 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "a file in a folder",
-            set(artifact(), "/artifact/files/0/name", json!("signatures/b1b1.sig")),
+            set(
+                artifact(),
+                "/artifact/files/0/name",
+                json!("signatures/b1b1.sig"),
+            ),
             "spec.artifact.files[0].name",
             "without a folder (/)",
         ),
-        ("a file named like its folder", set(artifact(), "/artifact/files/0/name", json!("..")), "spec.artifact.files[0].name", FILE_NAME),
-        ("a file on a drive", set(artifact(), "/artifact/files/0/name", json!("c:b1.sig")), "spec.artifact.files[0].name", FILE_NAME),
-        ("a file that climbs out", set(artifact(), "/artifact/files/0/name", json!("a/../../b")), "spec.artifact.files[0].name", FILE_NAME),
-        ("a file with a backslash", set(artifact(), "/artifact/files/0/name", json!("a\\b")), "spec.artifact.files[0].name", FILE_NAME),
-        ("a file with a line break", set(artifact(), "/artifact/files/0/name", json!("a\nb")), "spec.artifact.files[0].name", FILE_NAME),
+        (
+            "a file named like its folder",
+            set(artifact(), "/artifact/files/0/name", json!("..")),
+            "spec.artifact.files[0].name",
+            FILE_NAME,
+        ),
+        (
+            "a file on a drive",
+            set(artifact(), "/artifact/files/0/name", json!("c:b1.sig")),
+            "spec.artifact.files[0].name",
+            FILE_NAME,
+        ),
+        (
+            "a file that climbs out",
+            set(artifact(), "/artifact/files/0/name", json!("a/../../b")),
+            "spec.artifact.files[0].name",
+            FILE_NAME,
+        ),
+        (
+            "a file with a backslash",
+            set(artifact(), "/artifact/files/0/name", json!("a\\b")),
+            "spec.artifact.files[0].name",
+            FILE_NAME,
+        ),
+        (
+            "a file with a line break",
+            set(artifact(), "/artifact/files/0/name", json!("a\nb")),
+            "spec.artifact.files[0].name",
+            FILE_NAME,
+        ),
         (
             "a file without content",
             unset(artifact(), "/artifact/files/0/value"),
@@ -584,25 +1018,41 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "a file with two contents",
-            set(artifact(), "/artifact/files/0/valueFrom", json!({"configMapKeyRef": {"name": "sigs", "key": "k"}})),
+            set(
+                artifact(),
+                "/artifact/files/0/valueFrom",
+                json!({"configMapKeyRef": {"name": "sigs", "key": "k"}}),
+            ),
             "spec.artifact.files[0]",
             "set exactly one of value, valueFrom",
         ),
         (
             "a file from nowhere",
-            set(artifact(), "/artifact/files", json!([{"name": "f", "valueFrom": {}}])),
+            set(
+                artifact(),
+                "/artifact/files",
+                json!([{"name": "f", "valueFrom": {}}]),
+            ),
             "spec.artifact.files[0].valueFrom.configMapKeyRef",
             "Required value",
         ),
         (
             "a file from a Secret",
-            set(artifact(), "/artifact/files", json!([{"name": "f", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}])),
+            set(
+                artifact(),
+                "/artifact/files",
+                json!([{"name": "f", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]),
+            ),
             "spec.artifact.files[0].valueFrom.configMapKeyRef",
             "Required value",
         ),
         (
             "a key of a ConfigMap with a slash",
-            set(artifact(), "/artifact/files", json!([{"name": "f", "valueFrom": {"configMapKeyRef": {"name": "sigs", "key": "a/b"}}}])),
+            set(
+                artifact(),
+                "/artifact/files",
+                json!([{"name": "f", "valueFrom": {"configMapKeyRef": {"name": "sigs", "key": "a/b"}}}]),
+            ),
             "spec.artifact.files[0].valueFrom.configMapKeyRef.key",
             "not a key of a ConfigMap",
         ),
@@ -620,7 +1070,11 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "a target that is a digest of an unknown algorithm",
-            set(artifact(), "/artifact/files/0/target", json!(format!("md5:{}", "a".repeat(32)))),
+            set(
+                artifact(),
+                "/artifact/files/0/target",
+                json!(format!("md5:{}", "a".repeat(32))),
+            ),
             "spec.artifact.files[0].target",
             TARGET,
         ),
@@ -638,13 +1092,21 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "two files of one name",
-            set(artifact(), "/artifact/files", json!([{"name": "f", "value": "1"}, {"name": "f", "value": "2"}])),
+            set(
+                artifact(),
+                "/artifact/files",
+                json!([{"name": "f", "value": "1"}, {"name": "f", "value": "2"}]),
+            ),
             "spec.artifact.files",
             "two files of the same target have the same name",
         ),
         (
             "a file for one target with the name of a file for all",
-            set(artifact(), "/artifact/files", json!([{"name": "f", "value": "1"}, {"name": "f", "target": "linux/amd64", "value": "2"}])),
+            set(
+                artifact(),
+                "/artifact/files",
+                json!([{"name": "f", "value": "1"}, {"name": "f", "target": "linux/amd64", "value": "2"}]),
+            ),
             "spec.artifact.files",
             "a file without a target goes to every target",
         ),
@@ -660,7 +1122,11 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "too many files",
-            set(artifact(), "/artifact/files", repeated(|n| json!({"name": n.to_string(), "value": ""}), 129)),
+            set(
+                artifact(),
+                "/artifact/files",
+                repeated(|n| json!({"name": n.to_string(), "value": ""}), 129),
+            ),
             "spec.artifact.files",
             "must have at most 128 items",
         ),
@@ -672,15 +1138,28 @@ pub(crate) fn bad() -> Vec<Bad> {
         ),
         (
             "filesFrom of a wrong name",
-            set(artifact(), "/artifact/filesFrom", json!([{"configMapRef": {"name": "Sigs"}}])),
+            set(
+                artifact(),
+                "/artifact/filesFrom",
+                json!([{"configMapRef": {"name": "Sigs"}}]),
+            ),
             "spec.artifact.filesFrom[0].configMapRef.name",
             NAME,
         ),
         // Signature.
-        ("no signer", json!({"image": TAGGED, "signature": {}}), "spec.signature", "set exactly one of cosign, notation"),
+        (
+            "no signer",
+            json!({"image": TAGGED, "signature": {}}),
+            "spec.signature",
+            "set exactly one of cosign, notation",
+        ),
         (
             "two signers",
-            set(cosign(), "/signature/notation", json!({"keySecretRef": {"name": "signing-tls"}})),
+            set(
+                cosign(),
+                "/signature/notation",
+                json!({"keySecretRef": {"name": "signing-tls"}}),
+            ),
             "spec.signature",
             "set exactly one of cosign, notation",
         ),
@@ -709,14 +1188,54 @@ pub(crate) fn bad() -> Vec<Bad> {
             "must be at least 1s",
         ),
         // The rest.
-        ("an interval of nothing", set(cosign(), "/interval", json!("0s")), "spec.interval", "must be at least 1s"),
-        ("an interval below a second", set(cosign(), "/interval", json!("999ms")), "spec.interval", "must be at least 1s"),
-        ("an interval that is a number", set(cosign(), "/interval", json!(600)), "spec.interval", "must be of type string"),
-        ("an interval in words", set(cosign(), "/interval", json!("ten minutes")), "spec.interval", DURATION),
-        ("an interval with microseconds", set(cosign(), "/interval", json!("1000000us")), "spec.interval", DURATION),
-        ("a timeout of nothing", set(cosign(), "/timeout", json!("0s")), "spec.timeout", "must be at least 1s"),
-        ("a timeout that no clock holds", set(cosign(), "/timeout", json!("99999999999999999h")), "spec.timeout", "at most 876000h"),
-        ("dryRun that is a text", set(cosign(), "/dryRun", json!("true")), "spec.dryRun", "must be of type boolean"),
+        (
+            "an interval of nothing",
+            set(cosign(), "/interval", json!("0s")),
+            "spec.interval",
+            "must be at least 1s",
+        ),
+        (
+            "an interval below a second",
+            set(cosign(), "/interval", json!("999ms")),
+            "spec.interval",
+            "must be at least 1s",
+        ),
+        (
+            "an interval that is a number",
+            set(cosign(), "/interval", json!(600)),
+            "spec.interval",
+            "must be of type string",
+        ),
+        (
+            "an interval in words",
+            set(cosign(), "/interval", json!("ten minutes")),
+            "spec.interval",
+            DURATION,
+        ),
+        (
+            "an interval with microseconds",
+            set(cosign(), "/interval", json!("1000000us")),
+            "spec.interval",
+            DURATION,
+        ),
+        (
+            "a timeout of nothing",
+            set(cosign(), "/timeout", json!("0s")),
+            "spec.timeout",
+            "must be at least 1s",
+        ),
+        (
+            "a timeout that no clock holds",
+            set(cosign(), "/timeout", json!("99999999999999999h")),
+            "spec.timeout",
+            "at most 876000h",
+        ),
+        (
+            "dryRun that is a text",
+            set(cosign(), "/dryRun", json!("true")),
+            "spec.dryRun",
+            "must be of type boolean",
+        ),
         (
             "an unknown deletion policy",
             set(cosign(), "/deletionPolicy", json!("Orphan")),
@@ -729,15 +1248,30 @@ pub(crate) fn bad() -> Vec<Bad> {
             "spec.referrersMode",
             r#"supported values: "Auto", "API", "TagSchema""#,
         ),
-        ("a Secret without a name", set(cosign(), "/secretRef", json!({})), "spec.secretRef.name", "Required value"),
-        ("a Secret with an empty name", set(cosign(), "/secretRef", json!({"name": ""})), "spec.secretRef.name", NAME),
+        (
+            "a Secret without a name",
+            set(cosign(), "/secretRef", json!({})),
+            "spec.secretRef.name",
+            "Required value",
+        ),
+        (
+            "a Secret with an empty name",
+            set(cosign(), "/secretRef", json!({"name": ""})),
+            "spec.secretRef.name",
+            NAME,
+        ),
         (
             "a Secret of another namespace",
             set(cosign(), "/secretRef", json!({"name": "team-b/login"})),
             "spec.secretRef.name",
             "an object of another namespace cannot be used",
         ),
-        ("a CA Secret in upper case", set(cosign(), "/certSecretRef", json!({"name": "CA"})), "spec.certSecretRef.name", NAME),
+        (
+            "a CA Secret in upper case",
+            set(cosign(), "/certSecretRef", json!({"name": "CA"})),
+            "spec.certSecretRef.name",
+            NAME,
+        ),
         (
             "a proxy Secret that begins with a dash",
             set(cosign(), "/proxySecretRef", json!({"name": "-proxy"})),
@@ -750,7 +1284,19 @@ pub(crate) fn bad() -> Vec<Bad> {
             "spec.secretRef.name",
             "may not be more than 253",
         ),
-        ("a service account with a space", set(cosign(), "/serviceAccountName", json!("the builder")), "spec.serviceAccountName", NAME),
+        (
+            "a service account with a space",
+            set(cosign(), "/serviceAccountName", json!("the builder")),
+            "spec.serviceAccountName",
+            NAME,
+        ),
     ];
-    rows.into_iter().map(|(sentence, spec, field, says)| Bad { sentence, spec, field, says }).collect()
+    rows.into_iter()
+        .map(|(sentence, spec, field, says)| Bad {
+            sentence,
+            spec,
+            field,
+            says,
+        })
+        .collect()
 }

@@ -1,6 +1,12 @@
 //! The schema against a real API server: what it refuses and in which words, what it takes, and what it leaves alone.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 mod agreement;
 mod corpus;
@@ -24,18 +30,38 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let plane = ControlPlane::start(&Tools::core().await.unwrap()).await.unwrap();
-        plane.kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml()).await.unwrap().stdout().unwrap();
-        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd/imageattachments.affix.dev"];
+        let plane = ControlPlane::start(&Tools::core().await.unwrap())
+            .await
+            .unwrap();
+        plane
+            .kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml())
+            .await
+            .unwrap()
+            .stdout()
+            .unwrap();
+        let wait = [
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "crd/imageattachments.affix.dev",
+        ];
         plane.kubectl(wait).await.unwrap().stdout().unwrap();
         let kubeconfig = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        Self { plane, client: Client::try_from(config).unwrap() }
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        Self {
+            plane,
+            client: Client::try_from(config).unwrap(),
+        }
     }
 
     /// Untyped, so that what is sent is what the corpus says.
     fn api(&self) -> Api<DynamicObject> {
-        Api::default_namespaced_with(self.client.clone(), &ApiResource::erase::<ImageAttachment>(&()))
+        Api::default_namespaced_with(
+            self.client.clone(),
+            &ApiResource::erase::<ImageAttachment>(&()),
+        )
     }
 
     /// Runs `kubectl explain`, for as long as the API server has not yet published the schema of a new resource.
@@ -43,7 +69,13 @@ impl Cluster {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.plane.kubectl(args.iter().copied()).await.unwrap().stdout() {
+            match self
+                .plane
+                .kubectl(args.iter().copied())
+                .await
+                .unwrap()
+                .stdout()
+            {
                 Ok(text) => return text,
                 Err(error) if tries == 60 => panic!("{error}"),
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(500)).await,
@@ -54,7 +86,10 @@ impl Cluster {
     /// Asks the API server to take a spec, without keeping it. What it refuses comes back as fields and messages, but for what it
     /// adds about no field at all (that it looked no further, that an allOf did not hold).
     async fn try_create(&self, spec: &Value) -> Result<DynamicObject, Vec<(String, String)>> {
-        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let params = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
         match self.api().create(&params, &object("tried", spec)).await {
             Ok(object) => Ok(object),
             Err(kube::Error::Api(status)) => Err(status
@@ -81,7 +116,9 @@ fn spec_schema() -> Value {
 }
 
 fn is_required(schema: &Value, name: &str) -> bool {
-    schema["required"].as_array().is_some_and(|required| required.contains(&json!(name)))
+    schema["required"]
+        .as_array()
+        .is_some_and(|required| required.contains(&json!(name)))
 }
 
 /// Sets every optional field that `value` lacks to null, and notes the path of each.
@@ -123,7 +160,12 @@ async fn the_schema_alone_refuses_each_bad_spec_and_says_what_to_do() {
     let mut wrong = Vec::new();
     for bad in corpus::bad() {
         let mut with_nulls = bad.spec.clone();
-        fill_with_nulls("spec", &spec_schema(), &mut with_nulls, &mut BTreeSet::new());
+        fill_with_nulls(
+            "spec",
+            &spec_schema(),
+            &mut with_nulls,
+            &mut BTreeSet::new(),
+        );
         for (how, spec) in [("", &bad.spec), (", the rest null", &with_nulls)] {
             match cluster.try_create(spec).await {
                 Ok(_) => wrong.push(format!("{}{how}: taken", bad.sentence)),
@@ -132,14 +174,26 @@ async fn the_schema_alone_refuses_each_bad_spec_and_says_what_to_do() {
                     let here = causes.iter().all(|(field, _)| field == bad.field);
                     // An image without its registry needs no tag: what it lacks is said once.
                     let once = bad.field != "spec.image" || causes.len() == 1;
-                    if !here || !once || !causes.iter().any(|(_, message)| message.contains(bad.says)) {
-                        wrong.push(format!("{}{how}: expected {}: {}\n    found {causes:?}", bad.sentence, bad.field, bad.says));
+                    if !here
+                        || !once
+                        || !causes.iter().any(|(_, message)| message.contains(bad.says))
+                    {
+                        wrong.push(format!(
+                            "{}{how}: expected {}: {}\n    found {causes:?}",
+                            bad.sentence, bad.field, bad.says
+                        ));
                     }
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), corpus::bad().len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        corpus::bad().len(),
+        wrong.join("\n")
+    );
 }
 
 #[tokio::test]
@@ -147,20 +201,36 @@ async fn an_explicit_null_in_each_optional_field_is_as_good_as_its_absence() {
     let cluster = Cluster::start().await;
     let (mut filled, mut optional) = (BTreeSet::new(), BTreeSet::new());
     for (sentence, spec) in corpus::good() {
-        let plain = cluster.try_create(&spec).await.unwrap_or_else(|causes| panic!("{sentence}: {causes:?}"));
-        assert_eq!(plain.data["spec"], spec, "{sentence}: the API server changed the spec");
-        assert_eq!(plain.data["status"], json!({"observedGeneration": -1}), "{sentence}");
+        let plain = cluster
+            .try_create(&spec)
+            .await
+            .unwrap_or_else(|causes| panic!("{sentence}: {causes:?}"));
+        assert_eq!(
+            plain.data["spec"], spec,
+            "{sentence}: the API server changed the spec"
+        );
+        assert_eq!(
+            plain.data["status"],
+            json!({"observedGeneration": -1}),
+            "{sentence}"
+        );
 
         let mut nulls = spec.clone();
         fill_with_nulls("spec", &spec_schema(), &mut nulls, &mut filled);
-        let taken = cluster.try_create(&nulls).await.unwrap_or_else(|causes| panic!("{sentence}, the rest null: {causes:?}"));
+        let taken = cluster
+            .try_create(&nulls)
+            .await
+            .unwrap_or_else(|causes| panic!("{sentence}, the rest null: {causes:?}"));
         let read: ImageAttachmentSpec = serde_json::from_value(taken.data["spec"].clone()).unwrap();
         let expected: ImageAttachmentSpec = serde_json::from_value(spec).unwrap();
         assert_eq!(read, expected, "{sentence}");
     }
     optional_fields("spec", &spec_schema(), &mut optional);
     let untried: Vec<_> = optional.difference(&filled).collect();
-    assert!(untried.is_empty(), "no good spec leaves these out: {untried:?}");
+    assert!(
+        untried.is_empty(),
+        "no good spec leaves these out: {untried:?}"
+    );
 }
 
 #[tokio::test]
@@ -178,18 +248,52 @@ async fn applying_a_spec_twice_changes_nothing() {
         serde_json::to_string(&json!({"apiVersion": "v1", "kind": "List", "items": items})).unwrap()
     };
     let apply = async |fill| -> Vec<(Value, Value)> {
-        let args = ["apply", "--server-side", "--field-manager=gitops", "-f", "-", "-o", "json"];
-        let applied = cluster.plane.kubectl_with(args, list(fill)).await.unwrap().json().unwrap();
-        let metadata = |item: &Value| (item["metadata"]["generation"].clone(), item["metadata"]["resourceVersion"].clone());
-        applied["items"].as_array().unwrap().iter().map(metadata).collect()
+        let args = [
+            "apply",
+            "--server-side",
+            "--field-manager=gitops",
+            "-f",
+            "-",
+            "-o",
+            "json",
+        ];
+        let applied = cluster
+            .plane
+            .kubectl_with(args, list(fill))
+            .await
+            .unwrap()
+            .json()
+            .unwrap();
+        let metadata = |item: &Value| {
+            (
+                item["metadata"]["generation"].clone(),
+                item["metadata"]["resourceVersion"].clone(),
+            )
+        };
+        applied["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(metadata)
+            .collect()
     };
     apply(false).await;
     let args = ["diff", "--server-side", "--field-manager=gitops", "-f", "-"];
-    let difference = cluster.plane.kubectl_with(args, list(false)).await.unwrap().stdout().unwrap();
+    let difference = cluster
+        .plane
+        .kubectl_with(args, list(false))
+        .await
+        .unwrap()
+        .stdout()
+        .unwrap();
     assert_eq!(difference, "");
     // The second write of any object keeps the default of its status, which the first may not write; from then on nothing moves.
     let second = apply(false).await;
-    assert!(second.len() == corpus::good().len() && second.iter().all(|(generation, _)| *generation == json!(1)), "{second:?}");
+    assert!(
+        second.len() == corpus::good().len()
+            && second.iter().all(|(generation, _)| *generation == json!(1)),
+        "{second:?}"
+    );
     assert_eq!(apply(false).await, second);
     let with_nulls = apply(true).await;
     assert_eq!(apply(true).await, with_nulls, "filled with nulls");
@@ -202,22 +306,42 @@ async fn the_kind_of_attachment_never_changes_but_everything_else_may() {
     let replace = async |name: &str, spec: &Value| {
         let mut next = object(name, spec);
         next.metadata.resource_version = api.get(name).await.unwrap().metadata.resource_version;
-        api.replace(name, &PostParams::default(), &next).await.map_err(|error| error.to_string())
+        api.replace(name, &PostParams::default(), &next)
+            .await
+            .map_err(|error| error.to_string())
     };
-    let kinds = [("mark", corpus::mark()), ("artifact", corpus::artifact()), ("cosign", corpus::cosign())];
+    let kinds = [
+        ("mark", corpus::mark()),
+        ("artifact", corpus::artifact()),
+        ("cosign", corpus::cosign()),
+    ];
     for (name, spec) in &kinds {
-        api.create(&PostParams::default(), &object(name, spec)).await.unwrap();
+        api.create(&PostParams::default(), &object(name, spec))
+            .await
+            .unwrap();
         for (other, next) in kinds.iter().filter(|(other, _)| other != name) {
-            let refusal = replace(name, next).await.expect_err("a kind that changes is refused");
-            assert!(refusal.contains("which one of endOfLife, artifact, signature is set never changes"), "{name} to {other}: {refusal}");
+            let refusal = replace(name, next)
+                .await
+                .expect_err("a kind that changes is refused");
+            assert!(
+                refusal
+                    .contains("which one of endOfLife, artifact, signature is set never changes"),
+                "{name} to {other}: {refusal}"
+            );
         }
     }
     let mut nulls = corpus::cosign();
     nulls["endOfLife"] = Value::Null;
     nulls["artifact"] = Value::Null;
-    replace("cosign", &nulls).await.expect("a null of another kind is no change");
-    replace("cosign", &corpus::notation()).await.expect("the same kind, another signer");
-    replace("mark", &corpus::watch()).await.expect("the same kind, another way");
+    replace("cosign", &nulls)
+        .await
+        .expect("a null of another kind is no change");
+    replace("cosign", &corpus::notation())
+        .await
+        .expect("the same kind, another signer");
+    replace("mark", &corpus::watch())
+        .await
+        .expect("the same kind, another way");
 }
 
 #[tokio::test]
@@ -234,18 +358,36 @@ async fn unknown_fields_are_pruned_not_refused() {
 #[tokio::test]
 async fn kubectl_explains_every_field_and_shows_the_columns() {
     let cluster = Cluster::start().await;
-    let explained = cluster.explain(&["explain", "imageattachment", "--recursive"]).await;
-    let document: Value =
-        cluster.client.request(http::Request::get("/openapi/v3/apis/affix.dev/v1alpha1").body(Vec::new()).unwrap()).await.unwrap();
+    let explained = cluster
+        .explain(&["explain", "imageattachment", "--recursive"])
+        .await;
+    let document: Value = cluster
+        .client
+        .request(
+            http::Request::get("/openapi/v3/apis/affix.dev/v1alpha1")
+                .body(Vec::new())
+                .unwrap(),
+        )
+        .await
+        .unwrap();
     let schema = &document["components"]["schemas"]["dev.affix.v1alpha1.ImageAttachment"];
     let mut fields = Vec::new();
     for part in ["spec", "status"] {
-        described(&format!(".{part}"), &schema["properties"][part], &mut fields);
+        described(
+            &format!(".{part}"),
+            &schema["properties"][part],
+            &mut fields,
+        );
     }
     assert!(fields.len() > 80, "{} fields", fields.len());
     for field in fields {
         let name = field.rsplit('.').next().unwrap().trim_end_matches("[]");
-        assert!(explained.lines().any(|line| line.split_whitespace().next() == Some(name)), "{field}: not in\n{explained}");
+        assert!(
+            explained
+                .lines()
+                .any(|line| line.split_whitespace().next() == Some(name)),
+            "{field}: not in\n{explained}"
+        );
     }
 
     let status = json!({
@@ -268,23 +410,51 @@ async fn kubectl_explains_every_field_and_shows_the_columns() {
         "lastHandledReconcileAt": "now"
     });
     let api = cluster.api();
-    api.create(&PostParams::default(), &object("app-v1", &corpus::mark())).await.unwrap();
+    api.create(&PostParams::default(), &object("app-v1", &corpus::mark()))
+        .await
+        .unwrap();
     let params = PatchParams::apply("affix").force();
     let mut applied = object("app-v1", &Value::Null);
     applied.data = json!({"status": status});
-    let kept = api.patch_status("app-v1", &params, &Patch::Apply(&applied)).await.unwrap();
+    let kept = api
+        .patch_status("app-v1", &params, &Patch::Apply(&applied))
+        .await
+        .unwrap();
     assert_eq!(kept.data["status"], status);
-    let typed: ImageAttachment = serde_json::from_value(serde_json::to_value(&kept).unwrap()).unwrap();
+    let typed: ImageAttachment =
+        serde_json::from_value(serde_json::to_value(&kept).unwrap()).unwrap();
     assert_eq!(affix::api::check_status_rules(&typed), Vec::<String>::new());
     assert_eq!(serde_json::to_value(typed.status).unwrap(), status);
 
     let columns = async |args: &[&str]| {
-        let table = cluster.plane.kubectl(args.iter().copied()).await.unwrap().stdout().unwrap();
-        (table.lines().next().unwrap().split_whitespace().collect::<Vec<_>>().join(" "), table)
+        let table = cluster
+            .plane
+            .kubectl(args.iter().copied())
+            .await
+            .unwrap()
+            .stdout()
+            .unwrap();
+        (
+            table
+                .lines()
+                .next()
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" "),
+            table,
+        )
     };
     let (header, table) = columns(&["get", "ia"]).await;
     assert_eq!(header, "NAME IMAGE TYPE ATTACHED READY STATUS AGE");
-    for cell in ["app-v1", corpus::PINNED, "application/vnd.demo.artifact.lifecycle", "2/2", "True", "2 of 2 attached"] {
+    for cell in [
+        "app-v1",
+        corpus::PINNED,
+        "application/vnd.demo.artifact.lifecycle",
+        "2/2",
+        "True",
+        "2 of 2 attached",
+    ] {
         assert!(table.contains(cell), "{cell}: not in\n{table}");
     }
     let (header, table) = columns(&["get", "affix", "-o", "wide"]).await;
@@ -296,7 +466,12 @@ async fn kubectl_explains_every_field_and_shows_the_columns() {
 fn described(path: &str, schema: &Value, fields: &mut Vec<String>) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
-        assert!(property["description"].as_str().is_some_and(|text| !text.is_empty()), "{path} has no description");
+        assert!(
+            property["description"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{path} has no description"
+        );
         fields.push(path.clone());
         described(&path, property, fields);
         described(&format!("{path}[]"), &property["items"], fields);
@@ -307,15 +482,38 @@ fn described(path: &str, schema: &Value, fields: &mut Vec<String>) {
 async fn each_sample_applied_twice_shows_no_difference() {
     let cluster = Cluster::start().await;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples");
-    let samples: Vec<String> =
-        std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    let samples: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect();
     // As `affix pin` does it.
     let pinned = format!("team/app:v1@sha256:{}", "a".repeat(64));
     let samples = samples.join("\n---\n").replace("team/app:v1", &pinned);
     for _ in 0..2 {
-        let apply = ["apply", "--server-side", "--field-manager=gitops", "-f", "-"];
-        cluster.plane.kubectl_with(apply, samples.clone()).await.unwrap().stdout().unwrap();
+        let apply = [
+            "apply",
+            "--server-side",
+            "--field-manager=gitops",
+            "-f",
+            "-",
+        ];
+        cluster
+            .plane
+            .kubectl_with(apply, samples.clone())
+            .await
+            .unwrap()
+            .stdout()
+            .unwrap();
     }
     let diff = ["diff", "--server-side", "--field-manager=gitops", "-f", "-"];
-    assert_eq!(cluster.plane.kubectl_with(diff, samples).await.unwrap().stdout().unwrap(), "");
+    assert_eq!(
+        cluster
+            .plane
+            .kubectl_with(diff, samples)
+            .await
+            .unwrap()
+            .stdout()
+            .unwrap(),
+        ""
+    );
 }

@@ -4,9 +4,12 @@
 
 use std::sync::Mutex;
 
-use affix::api::{ConditionType, ImageAttachmentSpec, ImageAttachmentStatus, TargetState, find_condition};
+use affix::api::{
+    ConditionType, ImageAttachmentSpec, ImageAttachmentStatus, TargetState, find_condition,
+};
 use affix::engine::{
-    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources, request, status, status_in_progress,
+    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources,
+    request, status, status_in_progress,
 };
 use affix::registry::{Keychain, Options, Registries, Secret};
 use affix_testbed::images::{Image, Index, Pushed};
@@ -30,18 +33,30 @@ impl Bench {
         let mut benches = Vec::new();
         for options in [Registry::ociregistry, Registry::distribution] {
             let registry = options(&tools).basic("ci", "secret").start().await.unwrap();
-            let index =
-                Index::new().image(Image::new("linux/amd64", "b1b1")).image(Image::new("linux/arm64", "c1c1")).attestation("linux/amd64");
-            let image = index.push(&registry.raw().unwrap(), "team/app", "v1").await.unwrap();
+            let index = Index::new()
+                .image(Image::new("linux/amd64", "b1b1"))
+                .image(Image::new("linux/arm64", "c1c1"))
+                .attestation("linux/amd64");
+            let image = index
+                .push(&registry.raw().unwrap(), "team/app", "v1")
+                .await
+                .unwrap();
             let peer = Peer::of(&tools, &registry).unwrap();
-            benches.push(Self { registry, image, peer });
+            benches.push(Self {
+                registry,
+                image,
+                peer,
+            });
         }
         benches
     }
 
     /// The index and the selected platform.
     pub(crate) fn signed(&self) -> [String; 2] {
-        [self.image.digest().to_owned(), self.image.digest_of("linux/amd64").unwrap().to_owned()]
+        [
+            self.image.digest().to_owned(),
+            self.image.digest_of("linux/amd64").unwrap().to_owned(),
+        ]
     }
 
     /// The platform that is not selected.
@@ -52,25 +67,57 @@ impl Bench {
     /// The manifest of the build attestation.
     pub(crate) fn attestation(&self) -> String {
         let known = [&self.signed()[..], &[self.unsigned()]].concat();
-        self.image.entries.iter().map(|entry| entry.descriptor.digest.clone()).find(|digest| !known.contains(digest)).unwrap()
+        self.image
+            .entries
+            .iter()
+            .map(|entry| entry.descriptor.digest.clone())
+            .find(|digest| !known.contains(digest))
+            .unwrap()
     }
 
     /// The digests of what oras lists for a subject.
     pub(crate) async fn listed(&self, subject: &str, artifact_type: &str) -> Vec<String> {
         let subject = self.image.at(subject);
-        let args = ["discover", "--format", "json", "--depth", "1", "--artifact-type", artifact_type, &subject];
+        let args = [
+            "discover",
+            "--format",
+            "json",
+            "--depth",
+            "1",
+            "--artifact-type",
+            artifact_type,
+            &subject,
+        ];
         let tree = self.peer.oras(args).await.unwrap().json().unwrap();
         let found = tree["referrers"].as_array().cloned().unwrap_or_default();
-        found.iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect()
+        found
+            .iter()
+            .map(|entry| entry["digest"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// The same by regctl and oci-client.
-    pub(crate) async fn listed_by_others(&self, subject: &str, artifact_type: &str) -> [Vec<String>; 2] {
+    pub(crate) async fn listed_by_others(
+        &self,
+        subject: &str,
+        artifact_type: &str,
+    ) -> [Vec<String>; 2] {
         let at = self.image.at(subject);
-        let args = ["artifact", "list", "--filter-artifact-type", artifact_type, "--format", "{{jsonPretty .}}", &at];
+        let args = [
+            "artifact",
+            "list",
+            "--filter-artifact-type",
+            artifact_type,
+            "--format",
+            "{{jsonPretty .}}",
+            &at,
+        ];
         let list = self.peer.regctl(args).await.unwrap().json().unwrap();
         let regctl = list["descriptors"].as_array().cloned().unwrap_or_default();
-        let regctl = regctl.iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect();
+        let regctl = regctl
+            .iter()
+            .map(|entry| entry["digest"].as_str().unwrap().to_owned())
+            .collect();
         // oci-client brings no cryptography of its own; a second call changes nothing.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let config = oci_client::client::ClientConfig {
@@ -80,9 +127,22 @@ impl Bench {
         let client = oci_client::Client::new(config);
         let reference: oci_client::Reference = at.parse().unwrap();
         let login = oci_client::secrets::RegistryAuth::Basic("ci".to_owned(), "secret".to_owned());
-        client.auth(&reference, &login, oci_client::RegistryOperation::Pull).await.unwrap();
-        let index = client.pull_referrers(&reference, Some(artifact_type)).await.unwrap();
-        [regctl, index.manifests.into_iter().map(|entry| entry.digest).collect()]
+        client
+            .auth(&reference, &login, oci_client::RegistryOperation::Pull)
+            .await
+            .unwrap();
+        let index = client
+            .pull_referrers(&reference, Some(artifact_type))
+            .await
+            .unwrap();
+        [
+            regctl,
+            index
+                .manifests
+                .into_iter()
+                .map(|entry| entry.digest)
+                .collect(),
+        ]
     }
 
     /// A spec for the index and the selected platform.
@@ -90,7 +150,9 @@ impl Bench {
         let mut spec = json!({
             "image": image, "insecure": true, "secretRef": {"name": "login"}, "targets": {"platforms": ["linux/amd64"]},
         });
-        spec.as_object_mut().unwrap().extend(wanted.as_object().unwrap().clone());
+        spec.as_object_mut()
+            .unwrap()
+            .extend(wanted.as_object().unwrap().clone());
         spec
     }
 }
@@ -124,10 +186,18 @@ struct StatusJournal<'a> {
 
 impl Journal for StatusJournal<'_> {
     async fn save(&self, draft: &Draft<'_>) -> Result<(), Failure> {
-        let status = status_in_progress(&self.desk.status, draft, self.desk.generation, self.desk.now);
+        let status = status_in_progress(
+            &self.desk.status,
+            draft,
+            self.desk.generation,
+            self.desk.now,
+        );
         *self.saved.lock().unwrap() = Some(status);
         match self.fate {
-            Fate::DiesBeforeThePush => Err(Failure::new(affix::api::Reason::Progressing, "the process is gone")),
+            Fate::DiesBeforeThePush => Err(Failure::new(
+                affix::api::Reason::Progressing,
+                "the process is gone",
+            )),
             _ => Ok(()),
         }
     }
@@ -135,10 +205,21 @@ impl Journal for StatusJournal<'_> {
 
 impl Desk {
     pub(crate) fn new(bench: &Bench, spec: &Value, secrets: &[(&str, Files<'_>)]) -> Self {
-        let registries = Registries::new(Options { allow_loopback: true, ..Options::default() });
-        let mut sources = Sources { fallback_credentials: Keychain::anonymous(), ..Sources::default() };
-        let login = json!({"auths": {bench.registry.host(): {"username": "ci", "password": "secret"}}}).to_string();
-        sources.secrets.insert("login".to_owned(), secret(&[(".dockerconfigjson", login.as_bytes())]));
+        let registries = Registries::new(Options {
+            allow_loopback: true,
+            ..Options::default()
+        });
+        let mut sources = Sources {
+            fallback_credentials: Keychain::anonymous(),
+            ..Sources::default()
+        };
+        let login =
+            json!({"auths": {bench.registry.host(): {"username": "ci", "password": "secret"}}})
+                .to_string();
+        sources.secrets.insert(
+            "login".to_owned(),
+            secret(&[(".dockerconfigjson", login.as_bytes())]),
+        );
         for (name, data) in secrets {
             sources.secrets.insert((*name).to_owned(), secret(data));
         }
@@ -163,7 +244,10 @@ impl Desk {
     }
 
     pub(crate) fn later(&mut self, seconds: i64) {
-        self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
+        self.now = self
+            .now
+            .checked_add(SignedDuration::from_secs(seconds))
+            .unwrap();
     }
 
     /// A pass that looks at the listings; answers with its outcome.
@@ -177,9 +261,23 @@ impl Desk {
     }
 
     pub(crate) async fn pass_with(&mut self, verify: bool, fate: Fate) -> Outcome {
-        let journal = StatusJournal { desk: self, fate, saved: Mutex::new(None) };
-        let outcome = match request(&self.spec, Some(&self.status), self.generation, &self.sources, verify) {
-            Ok(request) => self.engine.run(&request, &journal, &NoClaims, self.now).await,
+        let journal = StatusJournal {
+            desk: self,
+            fate,
+            saved: Mutex::new(None),
+        };
+        let outcome = match request(
+            &self.spec,
+            Some(&self.status),
+            self.generation,
+            &self.sources,
+            verify,
+        ) {
+            Ok(request) => {
+                self.engine
+                    .run(&request, &journal, &NoClaims, self.now)
+                    .await
+            }
             Err(problem) => Outcome::failed(&problem.into()),
         };
         let saved = journal.saved.into_inner().unwrap();
@@ -197,7 +295,11 @@ impl Desk {
     /// A pass that must end well.
     pub(crate) async fn ready(&mut self) -> Outcome {
         let outcome = self.pass().await;
-        assert!(outcome.verdict.ready, "{:?}\n{:#?}", outcome.verdict, self.status);
+        assert!(
+            outcome.verdict.ready,
+            "{:?}\n{:#?}",
+            outcome.verdict, self.status
+        );
         outcome
     }
 
@@ -211,16 +313,33 @@ impl Desk {
 
     /// The attachments that status names, by subject.
     pub(crate) fn attachments(&self) -> Vec<(String, String)> {
-        let attached = self.status.targets.iter().filter(|row| row.state == TargetState::Attached);
-        attached.map(|row| (row.digest.clone(), row.attachment.clone().unwrap())).collect()
+        let attached = self
+            .status
+            .targets
+            .iter()
+            .filter(|row| row.state == TargetState::Attached);
+        attached
+            .map(|row| (row.digest.clone(), row.attachment.clone().unwrap()))
+            .collect()
     }
 
     pub(crate) fn annotate(&mut self, secret: &str, key: &str, value: &str) {
-        self.sources.secrets.get_mut(secret).unwrap().annotations.insert(key.to_owned(), value.to_owned());
+        self.sources
+            .secrets
+            .get_mut(secret)
+            .unwrap()
+            .annotations
+            .insert(key.to_owned(), value.to_owned());
     }
 }
 
 fn secret(data: Files<'_>) -> SecretData {
-    let data = data.iter().map(|(key, value)| ((*key).to_owned(), Secret::new(*value))).collect();
-    SecretData { data, ..SecretData::default() }
+    let data = data
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), Secret::new(*value)))
+        .collect();
+    SecretData {
+        data,
+        ..SecretData::default()
+    }
 }

@@ -26,13 +26,21 @@ async fn bundle(bench: &Bench, digest: &str) -> String {
         &name,
         &image,
     ];
-    let run = bench.peer.run(Tool::Cosign).unwrap().env("COSIGN_PASSWORD", "correct horse").args(args);
+    let run = bench
+        .peer
+        .run(Tool::Cosign)
+        .unwrap()
+        .env("COSIGN_PASSWORD", "correct horse")
+        .args(args);
     run.output().await.unwrap().stdout().unwrap();
     std::fs::read_to_string(bench.peer.file(&name)).unwrap()
 }
 
 fn artifact(bench: &Bench, artifact_type: &str, files: &Value) -> Value {
-    bench.spec(&bench.image.pinned(), &json!({"artifact": {"artifactType": artifact_type, "files": files}}))
+    bench.spec(
+        &bench.image.pinned(),
+        &json!({"artifact": {"artifactType": artifact_type, "files": files}}),
+    )
 }
 
 #[tokio::test]
@@ -42,19 +50,35 @@ async fn a_bundle_made_elsewhere_is_attached_to_its_own_target_and_refused_on_an
         let [index, amd64] = bench.signed();
         let (of_index, of_amd64) = (bundle(&bench, &index).await, bundle(&bench, &amd64).await);
         let file = |name: &str, target: &str, value: &str| json!({"name": name, "target": target, "value": value, "mediaType": BUNDLE});
-        let swapped = json!([file("i.json", "index", &of_amd64), file("p.json", "linux/amd64", &of_amd64)]);
+        let swapped = json!([
+            file("i.json", "index", &of_amd64),
+            file("p.json", "linux/amd64", &of_amd64)
+        ]);
         let mut desk = Desk::new(&bench, &artifact(&bench, BUNDLE, &swapped), &[]);
         let (reason, message) = desk.refused().await;
         assert_eq!(reason, "SubjectMismatch");
         for part in ["i.json", &index, &amd64] {
             assert!(message.contains(part), "{message}");
         }
-        let bad: Vec<_> = desk.status.targets.iter().filter(|row| row.state == TargetState::Failed).map(|row| &row.digest).collect();
+        let bad: Vec<_> = desk
+            .status
+            .targets
+            .iter()
+            .filter(|row| row.state == TargetState::Failed)
+            .map(|row| &row.digest)
+            .collect();
         assert_eq!(bad, [&index]);
         for digest in bench.signed() {
             assert!(bench.listed(&digest, BUNDLE).await.is_empty());
         }
-        desk.change(&artifact(&bench, BUNDLE, &json!([file("i.json", "index", &of_index), file("p.json", "linux/amd64", &of_amd64)])));
+        desk.change(&artifact(
+            &bench,
+            BUNDLE,
+            &json!([
+                file("i.json", "index", &of_index),
+                file("p.json", "linux/amd64", &of_amd64)
+            ]),
+        ));
         desk.ready().await;
         for digest in bench.signed() {
             verify(&bench, "cosign", &digest, &[]).await.unwrap();
@@ -93,7 +117,10 @@ async fn the_keys_of_a_config_map_go_to_the_digests_in_their_names_also_on_a_tag
         assert_eq!(desk.refused().await.0, "FileMissing");
         let mut map = std::collections::BTreeMap::new();
         for digest in bench.signed() {
-            map.insert(format!("{}.json", digest.replace(':', "-")), bundle(&bench, &digest).await.into());
+            map.insert(
+                format!("{}.json", digest.replace(':', "-")),
+                bundle(&bench, &digest).await.into(),
+            );
         }
         let idle = format!("sha256-{}.json", "0".repeat(64));
         map.insert(idle.clone(), "{}".into());

@@ -15,9 +15,24 @@ fn file(name: &str) -> Vec<u8> {
 async fn verify(bench: &Bench, digest: &str) -> Result<String, String> {
     std::fs::write(bench.peer.file("root.pem"), file("root.crt")).unwrap();
     let image = bench.image.at(digest);
-    let args = ["verify", "-trust-root=root.pem", "-plain-http", "-basic=ci:secret", &image];
-    let ran = bench.peer.run(Tool::Notation).unwrap().args(args).output().await.unwrap();
-    ran.clone().stdout().map_err(|_| ran.failure().unwrap_or_default())
+    let args = [
+        "verify",
+        "-trust-root=root.pem",
+        "-plain-http",
+        "-basic=ci:secret",
+        &image,
+    ];
+    let ran = bench
+        .peer
+        .run(Tool::Notation)
+        .unwrap()
+        .args(args)
+        .output()
+        .await
+        .unwrap();
+    ran.clone()
+        .stdout()
+        .map_err(|_| ran.failure().unwrap_or_default())
 }
 
 fn desk(bench: &Bench, key: &str, chain: &str, roots: Option<&str>, expiry: Option<&str>) -> Desk {
@@ -25,7 +40,10 @@ fn desk(bench: &Bench, key: &str, chain: &str, roots: Option<&str>, expiry: Opti
     if let Some(expiry) = expiry {
         notation["expiry"] = json!(expiry);
     }
-    let spec = bench.spec(&bench.image.pinned(), &json!({"signature": {"notation": notation}}));
+    let spec = bench.spec(
+        &bench.image.pinned(),
+        &json!({"signature": {"notation": notation}}),
+    );
     let (key, chain, roots) = (file(key), file(chain), roots.map(file));
     let mut data = vec![("tls.key", key.as_slice()), ("tls.crt", chain.as_slice())];
     data.extend(roots.as_ref().map(|roots| ("ca.crt", roots.as_slice())));
@@ -60,9 +78,13 @@ async fn a_chain_that_stops_at_the_intermediate_is_completed_from_ca_crt_and_ref
         let mut desk = desk(&bench, "p256.key", "p256.short.crt", None, None);
         let (reason, message) = desk.refused().await;
         assert_eq!(reason, "KeyInvalid");
-        assert!(message.contains("ca.crt") && message.contains("root"), "{message}");
+        assert!(
+            message.contains("ca.crt") && message.contains("root"),
+            "{message}"
+        );
         assert!(bench.listed(&bench.signed()[0], NOTARY).await.is_empty());
-        let mut desk = crate::notation::desk(&bench, "p256.key", "p256.short.crt", Some("root.crt"), None);
+        let mut desk =
+            crate::notation::desk(&bench, "p256.key", "p256.short.crt", Some("root.crt"), None);
         desk.ready().await;
         for digest in bench.signed() {
             verify(&bench, &digest).await.unwrap();
@@ -84,7 +106,12 @@ async fn a_signature_in_the_last_third_of_its_life_is_renewed_and_the_old_one_go
         let outcome = desk.look().await;
         assert!(outcome.verdict.ready, "{:?}", outcome.verdict);
         let second = desk.attachments();
-        assert!(first.iter().zip(&second).all(|(first, second)| first.0 == second.0 && first.1 != second.1));
+        assert!(
+            first
+                .iter()
+                .zip(&second)
+                .all(|(first, second)| first.0 == second.0 && first.1 != second.1)
+        );
         for (subject, attachment) in second {
             assert_eq!(bench.listed(&subject, NOTARY).await, [attachment]);
         }

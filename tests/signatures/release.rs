@@ -15,54 +15,132 @@ async fn a_release_signs_its_image_and_its_chart_and_attaches_its_bill_of_materi
     let tools = Tools::with(&[Tool::Cosign, Tool::Helm]).await.unwrap();
     for options in [Registry::ociregistry, Registry::distribution] {
         let registry = options(&tools).basic("ci", "secret").start().await.unwrap();
-        let index = Index::new().image(Image::new("linux/amd64", "b1b1")).image(Image::new("linux/arm64", "c1c1"));
-        let image = index.attestation("linux/amd64").push(&registry.raw().unwrap(), "team/affix", "v1").await.unwrap();
+        let index = Index::new()
+            .image(Image::new("linux/amd64", "b1b1"))
+            .image(Image::new("linux/arm64", "c1c1"));
+        let image = index
+            .attestation("linux/amd64")
+            .push(&registry.raw().unwrap(), "team/affix", "v1")
+            .await
+            .unwrap();
         let peer = Peer::of(&tools, &registry).unwrap();
         let cosign = async |args: &[&str]| {
-            peer.run(Tool::Cosign).unwrap().env("COSIGN_PASSWORD", PASSWORD).args(args.iter().copied()).output().await.unwrap()
+            peer.run(Tool::Cosign)
+                .unwrap()
+                .env("COSIGN_PASSWORD", PASSWORD)
+                .args(args.iter().copied())
+                .output()
+                .await
+                .unwrap()
         };
         cosign(&["generate-key-pair"]).await.stdout().unwrap();
         let key = std::fs::read_to_string(peer.file("cosign.key")).unwrap();
 
         // The chart is a manifest of its own kind: no index, and a config that names no platform.
         let helm = async |args: Vec<String>| {
-            let run = peer.run(Tool::Helm).unwrap().env("HELM_REGISTRY_CONFIG", peer.file("config.json")).args(args);
+            let run = peer
+                .run(Tool::Helm)
+                .unwrap()
+                .env("HELM_REGISTRY_CONFIG", peer.file("config.json"))
+                .args(args);
             let ran = run.output().await.unwrap();
             let told = format!("{}{}", ran.out, ran.err);
             ran.stdout().unwrap();
             told
         };
         helm(vec!["package".to_owned(), format!("{ROOT}/charts/affix")]).await;
-        let package = std::fs::read_dir(peer.file("")).unwrap().map(|file| file.unwrap().path());
-        let package = package.into_iter().find(|path| path.extension().is_some_and(|end| end == "tgz")).unwrap();
+        let package = std::fs::read_dir(peer.file(""))
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        let package = package
+            .into_iter()
+            .find(|path| path.extension().is_some_and(|end| end == "tgz"))
+            .unwrap();
         let to = format!("oci://{}/team/charts", registry.host());
-        let told = helm(vec!["push".to_owned(), "--plain-http".to_owned(), package.display().to_string(), to]).await;
-        let digest = told.lines().find_map(|line| line.strip_prefix("Digest: ")).unwrap_or_else(|| panic!("{told}"));
+        let told = helm(vec![
+            "push".to_owned(),
+            "--plain-http".to_owned(),
+            package.display().to_string(),
+            to,
+        ])
+        .await;
+        let digest = told
+            .lines()
+            .find_map(|line| line.strip_prefix("Digest: "))
+            .unwrap_or_else(|| panic!("{told}"));
         let chart = format!("{}/team/charts/affix@{digest}", registry.host());
 
         // As large as the real one.
         let bill = serde_json::json!({"bomFormat": "CycloneDX", "specVersion": "1.5", "metadata": {"description": "a".repeat(400_000)}});
-        std::fs::write(peer.file("affix.cdx.json"), serde_json::to_vec_pretty(&bill).unwrap()).unwrap();
+        std::fs::write(
+            peer.file("affix.cdx.json"),
+            serde_json::to_vec_pretty(&bill).unwrap(),
+        )
+        .unwrap();
         let bill = peer.file("affix.cdx.json").display().to_string();
         for arguments in [vec![image.at(image.digest()), bill], vec![chart.clone()]] {
-            let script = Run::new("sh").args([format!("{ROOT}/release/attachments.sh")]).args(arguments);
-            let resources = script.env("COSIGN_KEY", &key).env("COSIGN_PASSWORD", PASSWORD).env("INSECURE", "true").output().await.unwrap();
-            let attach = Run::new(env!("CARGO_BIN_EXE_affix")).args(["attach", "-f", "-"]).input(resources.stdout().unwrap());
-            attach.env("DOCKER_CONFIG", peer.file("")).output().await.unwrap().stdout().unwrap();
+            let script = Run::new("sh")
+                .args([format!("{ROOT}/release/attachments.sh")])
+                .args(arguments);
+            let resources = script
+                .env("COSIGN_KEY", &key)
+                .env("COSIGN_PASSWORD", PASSWORD)
+                .env("INSECURE", "true")
+                .output()
+                .await
+                .unwrap();
+            let attach = Run::new(env!("CARGO_BIN_EXE_affix"))
+                .args(["attach", "-f", "-"])
+                .input(resources.stdout().unwrap());
+            attach
+                .env("DOCKER_CONFIG", peer.file(""))
+                .output()
+                .await
+                .unwrap()
+                .stdout()
+                .unwrap();
         }
 
-        let platforms = ["linux/amd64", "linux/arm64"].map(|platform| image.at(image.digest_of(platform).unwrap()));
-        for signed in [&image.at(image.digest()), &platforms[0], &platforms[1], &chart] {
-            cosign(&["verify", "--key", "cosign.pub", "--insecure-ignore-tlog", signed]).await.stdout().unwrap();
+        let platforms = ["linux/amd64", "linux/arm64"]
+            .map(|platform| image.at(image.digest_of(platform).unwrap()));
+        for signed in [
+            &image.at(image.digest()),
+            &platforms[0],
+            &platforms[1],
+            &chart,
+        ] {
+            cosign(&[
+                "verify",
+                "--key",
+                "cosign.pub",
+                "--insecure-ignore-tlog",
+                signed,
+            ])
+            .await
+            .stdout()
+            .unwrap();
         }
         for subject in [&image.at(image.digest()), &platforms[0], &platforms[1]] {
             let found = peer
-                .oras(["discover", "--format", "json", "--depth", "1", "--artifact-type", BILL, subject])
+                .oras([
+                    "discover",
+                    "--format",
+                    "json",
+                    "--depth",
+                    "1",
+                    "--artifact-type",
+                    BILL,
+                    subject,
+                ])
                 .await
                 .unwrap()
                 .json()
                 .unwrap();
-            assert_eq!(found["referrers"].as_array().map(Vec::len), Some(1), "{found}");
+            assert_eq!(
+                found["referrers"].as_array().map(Vec::len),
+                Some(1),
+                "{found}"
+            );
         }
     }
 }
@@ -71,8 +149,13 @@ async fn a_release_signs_its_image_and_its_chart_and_attaches_its_bill_of_materi
 async fn actionlint_has_nothing_to_say_about_the_workflows() {
     let tools = Tools::with(&[Tool::Actionlint]).await.unwrap();
     let folder = std::path::Path::new(ROOT).join(".github/workflows");
-    let workflows: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    let workflows: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
     assert!(workflows.len() >= 2, "{workflows:?}");
-    let lint = Run::new(tools.path(Tool::Actionlint).unwrap()).args(["-no-color", "-shellcheck=", "-pyflakes="]).args(workflows);
+    let lint = Run::new(tools.path(Tool::Actionlint).unwrap())
+        .args(["-no-color", "-shellcheck=", "-pyflakes="])
+        .args(workflows);
     lint.output().await.unwrap().stdout().unwrap();
 }

@@ -1,4 +1,9 @@
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that panics fails, as it should")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
 
 use super::*;
 use crate::oci::{annotation, media_type};
@@ -18,7 +23,12 @@ fn subject() -> Descriptor {
 /// A mark of this date.
 fn mark(date: &str) -> TargetContent {
     let annotations = BTreeMap::from([(DATE.to_owned(), date.to_owned())]);
-    TargetContent { artifact_type: TYPE.parse().unwrap(), annotations, layers: Vec::new(), blobs: Vec::new() }
+    TargetContent {
+        artifact_type: TYPE.parse().unwrap(),
+        annotations,
+        layers: Vec::new(),
+        blobs: Vec::new(),
+    }
 }
 
 /// How a listing shows a mark that was made then.
@@ -28,10 +38,16 @@ fn listed(date: &str, created: &str) -> Descriptor {
 
 /// What is known of a target on which a mark of this date is wanted.
 fn wanting(date: &str, listing: &[Descriptor]) -> Observed {
-    let keys = MarkKeys { annotation: DATE.to_owned(), date: date.parse().unwrap() };
+    let keys = MarkKeys {
+        annotation: DATE.to_owned(),
+        date: date.parse().unwrap(),
+    };
     Observed {
         subject: subject(),
-        wanted: Listed::Content { content: mark(date), mark: Some(keys) },
+        wanted: Listed::Content {
+            content: mark(date),
+            mark: Some(keys),
+        },
         listing: Ok(listing.to_vec()),
         fetched: BTreeMap::new(),
         known: Known::default(),
@@ -44,28 +60,48 @@ fn planned(observed: &Observed) -> TargetPlan {
 }
 
 fn attach(created: &str) -> Action {
-    Action::Attach { created: at(created), supersedes: false }
+    Action::Attach {
+        created: at(created),
+        supersedes: false,
+    }
 }
 
 fn keep(entry: &Descriptor, made: bool) -> Action {
-    let existing = Existing { digest: entry.digest.clone(), created: adoption::listed_created(entry) };
+    let existing = Existing {
+        digest: entry.digest.clone(),
+        created: adoption::listed_created(entry),
+    };
     Action::Keep { existing, made }
 }
 
 #[test]
 fn where_nothing_is_attached_the_content_is_attached_in_the_whole_second_of_the_pass() {
     let observed = wanting("2026-01-01", &[]);
-    let plan = plan(&observed, OnConflict::Report, "2026-11-23T12:00:00.75Z".parse().unwrap());
-    assert_eq!((plan.action, plan.remove, plan.notes), (attach(NOON), Vec::new(), Vec::new()));
+    let plan = plan(
+        &observed,
+        OnConflict::Report,
+        "2026-11-23T12:00:00.75Z".parse().unwrap(),
+    );
+    assert_eq!(
+        (plan.action, plan.remove, plan.notes),
+        (attach(NOON), Vec::new(), Vec::new())
+    );
 }
 
 #[test]
 fn a_listing_that_failed_is_never_taken_for_an_empty_one() {
     let problem = Problem::new(Reason::RegistryUnavailable, "HTTP 503");
     let ours = listed("2026-01-01", NOON).digest;
-    let observed = Observed { listing: Err(problem.clone()), ours: BTreeSet::from([ours]), ..wanting("2026-01-01", &[]) };
+    let observed = Observed {
+        listing: Err(problem.clone()),
+        ours: BTreeSet::from([ours]),
+        ..wanting("2026-01-01", &[])
+    };
     let plan = planned(&observed);
-    assert_eq!((plan.action, plan.remove), (Action::Refuse(problem), Vec::new()));
+    assert_eq!(
+        (plan.action, plan.remove),
+        (Action::Refuse(problem), Vec::new())
+    );
 }
 
 #[test]
@@ -73,7 +109,10 @@ fn an_equal_one_is_adopted_and_ours_is_kept() {
     let equal = listed("2026-01-01", "2025-05-05T00:00:00Z");
     let observed = wanting("2026-01-01", std::slice::from_ref(&equal));
     assert_eq!(planned(&observed).action, keep(&equal, false));
-    let observed = Observed { ours: BTreeSet::from([equal.digest.clone()]), ..observed };
+    let observed = Observed {
+        ours: BTreeSet::from([equal.digest.clone()]),
+        ..observed
+    };
     assert_eq!(planned(&observed).action, keep(&equal, true));
 }
 
@@ -83,27 +122,52 @@ fn what_looks_equal_in_the_listing_and_is_not_is_not_adopted() {
     liar.digest = Digest::sha256(b"something else");
     let other = mark("2030-01-01").attach_to(&subject(), at("2025-05-05T00:00:00Z"));
     let mut observed = wanting("2026-01-01", std::slice::from_ref(&liar));
-    observed.fetched.insert(liar.digest, serde_json::from_slice(&other.bytes).unwrap());
+    observed
+        .fetched
+        .insert(liar.digest, serde_json::from_slice(&other.bytes).unwrap());
     assert_eq!(planned(&observed).action, attach(NOON));
 }
 
 #[test]
 fn of_equal_ones_the_earliest_stays_and_only_ours_go() {
-    let [first, second, third] =
-        ["2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z", "2025-01-03T00:00:00Z"].map(|at| listed("2026-01-01", at));
+    let [first, second, third] = [
+        "2025-01-01T00:00:00Z",
+        "2025-01-02T00:00:00Z",
+        "2025-01-03T00:00:00Z",
+    ]
+    .map(|at| listed("2026-01-01", at));
     // The order of the listing decides nothing.
-    let observed = wanting("2026-01-01", &[third.clone(), first.clone(), second.clone()]);
-    let observed = Observed { ours: BTreeSet::from([second.digest.clone()]), ..observed };
+    let observed = wanting(
+        "2026-01-01",
+        &[third.clone(), first.clone(), second.clone()],
+    );
+    let observed = Observed {
+        ours: BTreeSet::from([second.digest.clone()]),
+        ..observed
+    };
     let plan = planned(&observed);
-    assert_eq!((plan.action, plan.remove), (keep(&first, false), vec![second.digest]));
+    assert_eq!(
+        (plan.action, plan.remove),
+        (keep(&first, false), vec![second.digest])
+    );
 }
 
 #[test]
 fn a_crash_before_the_push_pushes_the_same_bytes_and_a_changed_content_does_not() {
-    let known = |date: &str| Known { content: Some(mark(date).hash()), created: Some(at("2026-11-20T08:00:00Z")), ..Known::default() };
-    let same = Observed { known: known("2026-01-01"), ..wanting("2026-01-01", &[]) };
+    let known = |date: &str| Known {
+        content: Some(mark(date).hash()),
+        created: Some(at("2026-11-20T08:00:00Z")),
+        ..Known::default()
+    };
+    let same = Observed {
+        known: known("2026-01-01"),
+        ..wanting("2026-01-01", &[])
+    };
     assert_eq!(planned(&same).action, attach("2026-11-20T08:00:00Z"));
-    let changed = Observed { known: known("2025-01-01"), ..wanting("2026-01-01", &[]) };
+    let changed = Observed {
+        known: known("2025-01-01"),
+        ..wanting("2026-01-01", &[])
+    };
     assert_eq!(planned(&changed).action, attach(NOON));
 }
 
@@ -111,9 +175,15 @@ fn a_crash_before_the_push_pushes_the_same_bytes_and_a_changed_content_does_not(
 fn what_is_newer_than_the_clock_of_ours_is_outranked_by_one_second() {
     // Made by this resource, on a machine whose clock was ahead.
     let ahead = listed("2025-01-01", "2026-11-23T13:00:00Z");
-    let observed = Observed { ours: BTreeSet::from([ahead.digest.clone()]), ..wanting("2026-01-01", std::slice::from_ref(&ahead)) };
+    let observed = Observed {
+        ours: BTreeSet::from([ahead.digest.clone()]),
+        ..wanting("2026-01-01", std::slice::from_ref(&ahead))
+    };
     let plan = planned(&observed);
-    assert_eq!((plan.action, plan.remove), (attach("2026-11-23T13:00:01Z"), vec![ahead.digest]));
+    assert_eq!(
+        (plan.action, plan.remove),
+        (attach("2026-11-23T13:00:01Z"), vec![ahead.digest])
+    );
 }
 
 #[test]
@@ -121,7 +191,12 @@ fn a_mark_of_somebody_else_from_the_future_is_ignored_and_said() {
     let future = listed("2025-01-01", "2026-11-23T12:00:01Z");
     let plan = planned(&wanting("2026-01-01", std::slice::from_ref(&future)));
     assert_eq!(plan.action, attach(NOON));
-    assert!(plan.notes[0].contains(&future.digest.to_string()) && plan.notes[0].contains("in the future"), "{:?}", plan.notes);
+    assert!(
+        plan.notes[0].contains(&future.digest.to_string())
+            && plan.notes[0].contains("in the future"),
+        "{:?}",
+        plan.notes
+    );
 }
 
 #[test]
@@ -133,19 +208,37 @@ fn an_older_mark_of_somebody_else_is_outranked_and_never_removed() {
 
 #[test]
 fn a_newer_mark_of_somebody_else_is_a_conflict_or_outranked_once() {
-    let (ours, newer) = (listed("2026-01-01", "2026-11-23T10:00:00Z"), listed("2025-01-01", "2026-11-23T11:00:00Z"));
+    let (ours, newer) = (
+        listed("2026-01-01", "2026-11-23T10:00:00Z"),
+        listed("2025-01-01", "2026-11-23T11:00:00Z"),
+    );
     let observed = wanting("2026-01-01", &[ours.clone(), newer.clone()]);
-    let outranks = Action::Attach { created: at(NOON), supersedes: true };
-    for (on_conflict, superseded, expected) in
-        [(OnConflict::Report, false, None), (OnConflict::Supersede, false, Some(&outranks)), (OnConflict::Supersede, true, None)]
-    {
-        let known = Known { superseded, ..Known::default() };
-        let observed = Observed { known, ours: BTreeSet::from([ours.digest.clone()]), ..observed.clone() };
+    let outranks = Action::Attach {
+        created: at(NOON),
+        supersedes: true,
+    };
+    for (on_conflict, superseded, expected) in [
+        (OnConflict::Report, false, None),
+        (OnConflict::Supersede, false, Some(&outranks)),
+        (OnConflict::Supersede, true, None),
+    ] {
+        let known = Known {
+            superseded,
+            ..Known::default()
+        };
+        let observed = Observed {
+            known,
+            ours: BTreeSet::from([ours.digest.clone()]),
+            ..observed.clone()
+        };
         let plan = plan(&observed, on_conflict, at(NOON).instant());
         match (&plan.action, expected) {
             (Action::Refuse(problem), None) => {
                 assert_eq!(problem.reason, Reason::Conflict);
-                assert!(problem.message.contains(&newer.digest.to_string()), "{problem}");
+                assert!(
+                    problem.message.contains(&newer.digest.to_string()),
+                    "{problem}"
+                );
                 assert!(plan.remove.is_empty(), "nothing is written in a conflict");
             }
             (action, Some(expected)) => assert_eq!(action, expected),
@@ -158,16 +251,28 @@ fn a_newer_mark_of_somebody_else_is_a_conflict_or_outranked_once() {
 fn the_same_instant_in_other_words_is_no_conflict() {
     let ours = listed("2026-01-01", "2026-11-23T10:00:00Z");
     let other = listed("2026-01-01T01:00:00+01:00", "2026-11-23T11:00:00Z");
-    assert_eq!(planned(&wanting("2026-01-01", &[ours.clone(), other])).action, keep(&ours, false));
+    assert_eq!(
+        planned(&wanting("2026-01-01", &[ours.clone(), other])).action,
+        keep(&ours, false)
+    );
 }
 
 #[test]
 fn a_newer_mark_of_ours_with_another_date_is_outranked_and_goes() {
-    let (wanted, later) = (listed("2026-01-01", "2026-11-23T10:00:00Z"), listed("2027-01-01", "2026-11-23T11:00:00Z"));
+    let (wanted, later) = (
+        listed("2026-01-01", "2026-11-23T10:00:00Z"),
+        listed("2027-01-01", "2026-11-23T11:00:00Z"),
+    );
     let ours = BTreeSet::from([wanted.digest.clone(), later.digest.clone()]);
-    let plan = planned(&Observed { ours, ..wanting("2026-01-01", &[wanted.clone(), later.clone()]) });
+    let plan = planned(&Observed {
+        ours,
+        ..wanting("2026-01-01", &[wanted.clone(), later.clone()])
+    });
     assert_eq!(plan.action, attach(NOON));
-    assert_eq!(BTreeSet::from_iter(plan.remove), BTreeSet::from([wanted.digest, later.digest]));
+    assert_eq!(
+        BTreeSet::from_iter(plan.remove),
+        BTreeSet::from([wanted.digest, later.digest])
+    );
 }
 
 #[test]
@@ -182,67 +287,153 @@ fn other_types_on_the_subject_neither_count_nor_go() {
 fn a_created_of_the_spec_is_written_and_compared_as_given() {
     let pinned = |created: &str| {
         let mut content = mark("2026-01-01");
-        content.annotations.insert(annotation::CREATED.to_owned(), created.to_owned());
+        content
+            .annotations
+            .insert(annotation::CREATED.to_owned(), created.to_owned());
         content
     };
     let content = pinned("2020-02-02T00:00:00+01:00");
-    let (ours, other) = (content.attach_to(&subject(), at(NOON)).listed, listed("2026-01-01", NOON));
-    assert_eq!(ours.annotations[annotation::CREATED], "2020-02-02T00:00:00+01:00");
-    assert_eq!(ours, content.attach_to(&subject(), at("2021-01-01T00:00:00Z")).listed, "no other time gets in");
+    let (ours, other) = (
+        content.attach_to(&subject(), at(NOON)).listed,
+        listed("2026-01-01", NOON),
+    );
+    assert_eq!(
+        ours.annotations[annotation::CREATED],
+        "2020-02-02T00:00:00+01:00"
+    );
+    assert_eq!(
+        ours,
+        content
+            .attach_to(&subject(), at("2021-01-01T00:00:00Z"))
+            .listed,
+        "no other time gets in"
+    );
     let mut observed = wanting("2026-01-01", &[other, ours.clone()]);
-    observed.wanted = Listed::Content { content, mark: None };
+    observed.wanted = Listed::Content {
+        content,
+        mark: None,
+    };
     assert_eq!(planned(&observed).action, keep(&ours, false));
 }
 
 #[test]
 fn of_signatures_that_verify_the_earliest_stays_and_without_one_the_target_is_signed_now() {
-    let existing = |name: &str, created: &str| Existing { digest: Digest::sha256(name.as_bytes()), created: Some(at(created)) };
-    let (first, second) = (existing("first", "2026-01-01T00:00:00Z"), existing("second", "2026-01-02T00:00:00Z"));
-    let entry = |existing: &Existing| Descriptor { artifact_type: TYPE.to_owned(), ..Descriptor::plain("", existing.digest.clone(), 1) };
-    let signature =
-        |verified: Vec<Existing>| Listed::Signature { content: Digest::sha256(b"key"), artifact_type: TYPE.to_owned(), verified };
+    let existing = |name: &str, created: &str| Existing {
+        digest: Digest::sha256(name.as_bytes()),
+        created: Some(at(created)),
+    };
+    let (first, second) = (
+        existing("first", "2026-01-01T00:00:00Z"),
+        existing("second", "2026-01-02T00:00:00Z"),
+    );
+    let entry = |existing: &Existing| Descriptor {
+        artifact_type: TYPE.to_owned(),
+        ..Descriptor::plain("", existing.digest.clone(), 1)
+    };
+    let signature = |verified: Vec<Existing>| Listed::Signature {
+        content: Digest::sha256(b"key"),
+        artifact_type: TYPE.to_owned(),
+        verified,
+    };
     let mut observed = wanting("2026-01-01", &[entry(&second), entry(&first)]);
     observed.ours = BTreeSet::from([second.digest.clone()]);
 
     observed.wanted = signature(vec![second.clone(), first.clone()]);
     let plan = planned(&observed);
-    assert_eq!((plan.action, plan.remove), (Action::Keep { existing: first, made: false }, vec![second.digest.clone()]));
+    assert_eq!(
+        (plan.action, plan.remove),
+        (
+            Action::Keep {
+                existing: first,
+                made: false
+            },
+            vec![second.digest.clone()]
+        )
+    );
 
     observed.wanted = signature(Vec::new());
     let plan = planned(&observed);
-    assert_eq!((plan.action, plan.remove), (attach(NOON), vec![second.digest]), "what an old key signed goes once the new is there");
+    assert_eq!(
+        (plan.action, plan.remove),
+        (attach(NOON), vec![second.digest]),
+        "what an old key signed goes once the new is there"
+    );
 }
 
 /// The same with what a pass keeps of the listing.
 fn condense(observed: Observed) -> Observed {
-    let Listed::Content { content, mark } = &observed.wanted else { panic!("{observed:?}") };
+    let Listed::Content { content, mark } = &observed.wanted else {
+        panic!("{observed:?}")
+    };
     let (entries, now) = (observed.listing.clone().unwrap(), at(NOON).instant());
-    let listing = Ok(adoption::condensed(content, mark.as_ref(), &observed.subject, &[], &observed.ours, now, entries));
-    Observed { listing, ..observed }
+    let listing = Ok(adoption::condensed(
+        content,
+        mark.as_ref(),
+        &observed.subject,
+        &[],
+        &observed.ours,
+        now,
+        entries,
+    ));
+    Observed {
+        listing,
+        ..observed
+    }
 }
 
 #[test]
 fn of_a_large_listing_no_more_is_kept_than_the_plan_reads() {
     let padded = |entry: Descriptor| {
-        let mut entry = Descriptor { media_type: "m".repeat(10_000), ..entry };
-        entry.annotations.insert("padding".to_owned(), "x".repeat(10_000));
+        let mut entry = Descriptor {
+            media_type: "m".repeat(10_000),
+            ..entry
+        };
+        entry
+            .annotations
+            .insert("padding".to_owned(), "x".repeat(10_000));
         entry
     };
     let created = |nth: u32| format!("2026-11-22T12:{:02}:{:02}Z", nth / 60, nth % 60);
     // Of another content: only the time of the newest counts.
-    let plain = |content: &str| TargetContent { annotations: BTreeMap::from([("k".to_owned(), content.to_owned())]), ..mark("2030-01-01") };
-    let listing = |content: &str| (0..1000).map(|nth| padded(plain(content).attach_to(&subject(), at(&created(nth))).listed)).collect();
+    let plain = |content: &str| TargetContent {
+        annotations: BTreeMap::from([("k".to_owned(), content.to_owned())]),
+        ..mark("2030-01-01")
+    };
+    let listing = |content: &str| {
+        (0..1000)
+            .map(|nth| {
+                padded(
+                    plain(content)
+                        .attach_to(&subject(), at(&created(nth)))
+                        .listed,
+                )
+            })
+            .collect()
+    };
     let observed = Observed {
-        wanted: Listed::Content { content: plain("ours"), mark: None },
+        wanted: Listed::Content {
+            content: plain("ours"),
+            mark: None,
+        },
         listing: Ok(listing("theirs")),
         ..wanting("2030-01-01", &[])
     };
     let kept = condense(observed.clone());
     assert_eq!(planned(&kept), planned(&observed));
-    let bytes = |observed: &Observed| serde_json::to_vec(observed.listing.as_ref().unwrap()).unwrap().len();
-    assert!(bytes(&observed) > 19 << 20 && bytes(&kept) < 1000, "{} bytes are kept", bytes(&kept));
+    let bytes = |observed: &Observed| {
+        serde_json::to_vec(observed.listing.as_ref().unwrap())
+            .unwrap()
+            .len()
+    };
+    assert!(
+        bytes(&observed) > 19 << 20 && bytes(&kept) < 1000,
+        "{} bytes are kept",
+        bytes(&kept)
+    );
     // Marks: each ranks by its time and its date, and by nothing else of it.
-    let marks: Vec<Descriptor> = (0..1000).map(|nth| padded(listed("2031-01-01", &created(nth)))).collect();
+    let marks: Vec<Descriptor> = (0..1000)
+        .map(|nth| padded(listed("2031-01-01", &created(nth))))
+        .collect();
     let observed = wanting("2030-01-01", &marks);
     let kept = condense(observed.clone());
     assert_eq!(planned(&kept), planned(&observed));
@@ -284,49 +475,89 @@ fn a_mark_whose_time_the_spec_gives_is_not_made_again_for_one_of_the_same_second
     let noon_ago = "2026-11-23T11:00:00Z";
     let fixed = |date: &str| {
         let mut content = mark(date);
-        content.annotations.insert(annotation::CREATED.to_owned(), noon_ago.to_owned());
+        content
+            .annotations
+            .insert(annotation::CREATED.to_owned(), noon_ago.to_owned());
         content
     };
     let rival = listed("2027-01-01", noon_ago);
     // One whose digest is the lower one.
     let date = (1..=28).map(|day| format!("2026-01-{day:02}"));
-    let date = date.into_iter().find(|date| *fixed(date).attach_to(&subject(), at(noon_ago)).digest() < rival.digest).unwrap();
+    let date = date
+        .into_iter()
+        .find(|date| *fixed(date).attach_to(&subject(), at(noon_ago)).digest() < rival.digest)
+        .unwrap();
     let ours = fixed(&date).attach_to(&subject(), at(noon_ago)).listed;
     let mut observed = wanting(&date, &[ours.clone(), rival]);
-    let Listed::Content { content, .. } = &mut observed.wanted else { panic!("a mark") };
+    let Listed::Content { content, .. } = &mut observed.wanted else {
+        panic!("a mark")
+    };
     *content = fixed(&date);
     observed.ours = BTreeSet::from([ours.digest]);
-    let Action::Refuse(problem) = planned(&observed).action else { panic!("{:?}", planned(&observed)) };
+    let Action::Refuse(problem) = planned(&observed).action else {
+        panic!("{:?}", planned(&observed))
+    };
     assert_eq!(problem.reason, Reason::Conflict);
 }
 
 #[test]
-fn of_two_marks_of_one_second_the_one_with_the_lower_digest_is_made_again_and_the_other_is_a_conflict() {
+fn of_two_marks_of_one_second_the_one_with_the_lower_digest_is_made_again_and_the_other_is_a_conflict()
+ {
     let dates = ["2026-01-01", "2027-01-01"];
     let marks = dates.map(|date| listed(date, "2026-11-23T11:00:00Z"));
     let lower = usize::from(marks[1].digest < marks[0].digest);
     for (own, date) in dates.into_iter().enumerate() {
         let ours = marks[own].digest.clone();
-        for known in [Known::default(), Known { superseded: true, ..Known::default() }] {
-            let observed = Observed { ours: BTreeSet::from([ours.clone()]), known, ..wanting(date, &marks) };
+        for known in [
+            Known::default(),
+            Known {
+                superseded: true,
+                ..Known::default()
+            },
+        ] {
+            let observed = Observed {
+                ours: BTreeSet::from([ours.clone()]),
+                known,
+                ..wanting(date, &marks)
+            };
             let plan = planned(&observed);
             if own == lower {
-                assert_eq!((plan.action, plan.remove), (attach(NOON), vec![ours.clone()]));
+                assert_eq!(
+                    (plan.action, plan.remove),
+                    (attach(NOON), vec![ours.clone()])
+                );
                 continue;
             }
-            let Action::Refuse(problem) = plan.action else { panic!("{:?}", plan.action) };
+            let Action::Refuse(problem) = plan.action else {
+                panic!("{:?}", plan.action)
+            };
             assert_eq!((problem.reason, plan.remove.len()), (Reason::Conflict, 0));
-            assert!(problem.message.contains("in the same second as ours") && !problem.message.contains("newer"), "{}", problem.message);
+            assert!(
+                problem.message.contains("in the same second as ours")
+                    && !problem.message.contains("newer"),
+                "{}",
+                problem.message
+            );
         }
     }
     // What was made again is the newest, and the other side says so.
     let again = listed(dates[lower], NOON);
     let other = 1 - lower;
-    let observed =
-        Observed { ours: BTreeSet::from([marks[other].digest.clone()]), ..wanting(dates[other], &[marks[other].clone(), again.clone()]) };
-    let Action::Refuse(problem) = planned(&observed).action else { panic!("{:?}", planned(&observed)) };
-    assert!(problem.message.contains("which is newer than ours"), "{}", problem.message);
-    let observed =
-        Observed { ours: BTreeSet::from([again.digest.clone()]), ..wanting(dates[lower], &[marks[other].clone(), again.clone()]) };
+    let observed = Observed {
+        ours: BTreeSet::from([marks[other].digest.clone()]),
+        ..wanting(dates[other], &[marks[other].clone(), again.clone()])
+    };
+    let Action::Refuse(problem) = planned(&observed).action else {
+        panic!("{:?}", planned(&observed))
+    };
+    assert!(
+        problem.message.contains("which is newer than ours"),
+        "{}",
+        problem.message
+    );
+    let observed = Observed {
+        ours: BTreeSet::from([again.digest.clone()]),
+        ..wanting(dates[lower], &[marks[other].clone(), again.clone()])
+    };
     assert_eq!(planned(&observed).action, keep(&again, true));
 }

@@ -34,12 +34,20 @@ pub(in crate::cli) fn read(paths: &[PathBuf]) -> Result<Vec<Input>, Error> {
             Err(error) => errors.push(error),
         }
     }
-    if errors.is_empty() { Ok(inputs) } else { Err(Error::BadInput(errors)) }
+    if errors.is_empty() {
+        Ok(inputs)
+    } else {
+        Err(Error::BadInput(errors))
+    }
 }
 
 fn read_path(path: &Path) -> Result<Vec<Input>, String> {
     if path.as_os_str() == "-" {
-        return Ok(vec![text("stdin".to_owned(), std::io::stdin().lock(), false)?]);
+        return Ok(vec![text(
+            "stdin".to_owned(),
+            std::io::stdin().lock(),
+            false,
+        )?]);
     }
     if !path.is_dir() {
         return Ok(vec![file(path, false)?]);
@@ -48,14 +56,19 @@ fn read_path(path: &Path) -> Result<Vec<Input>, String> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let is_document = path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
+        let is_document = path
+            .extension()
+            .is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
         if is_document && path.is_file() {
             files.push(path);
         }
     }
     files.sort();
     if files.is_empty() {
-        return Err(format!("{}: the folder holds no .yaml, .yml or .json file", shown(path)));
+        return Err(format!(
+            "{}: the folder holds no .yaml, .yml or .json file",
+            shown(path)
+        ));
     }
     files.iter().map(|path| file(path, true)).collect()
 }
@@ -68,9 +81,13 @@ fn file(path: &Path, found: bool) -> Result<Input, String> {
 fn text(name: String, from: impl std::io::Read, found: bool) -> Result<Input, String> {
     let mut text = String::new();
     match from.take(MOST_BYTES + 1).read_to_string(&mut text) {
-        Ok(read) if read as u64 > MOST_BYTES => Err(format!("{name}: more than {MOST_BYTES} bytes are not read: split the file")),
+        Ok(read) if read as u64 > MOST_BYTES => Err(format!(
+            "{name}: more than {MOST_BYTES} bytes are not read: split the file"
+        )),
         Ok(_) => Ok(Input { name, text, found }),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(format!("{name}: it is no text in UTF-8: save it as UTF-8")),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(format!("{name}: it is no text in UTF-8: save it as UTF-8"))
+        }
         Err(error) => Err(format!("{name}: {error}")),
     }
 }
@@ -86,6 +103,9 @@ mod tests {
     #[test]
     fn a_file_in_another_encoding_is_refused_with_the_way_out() {
         let refused = text("x.yaml".to_owned(), b"\xff\xfea\0".as_slice(), false);
-        assert_eq!(refused, Err("x.yaml: it is no text in UTF-8: save it as UTF-8".to_owned()));
+        assert_eq!(
+            refused,
+            Err("x.yaml: it is no text in UTF-8: save it as UTF-8".to_owned())
+        );
     }
 }

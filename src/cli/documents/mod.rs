@@ -52,7 +52,11 @@ pub(super) struct Attachment {
 impl Attachment {
     /// `namespace/name`.
     pub(super) fn label(&self) -> String {
-        format!("{}/{}", self.namespace, self.object.metadata.name.as_deref().unwrap_or_default())
+        format!(
+            "{}/{}",
+            self.namespace,
+            self.object.metadata.name.as_deref().unwrap_or_default()
+        )
     }
 }
 
@@ -83,8 +87,15 @@ impl Documents {
     /// Bad input, where there is no ImageAttachment at all.
     pub(super) fn require_attachments(&self) -> Result<(), Error> {
         if self.attachments.is_empty() {
-            let passed: Vec<String> = self.notices.iter().map(|notice| format!("; {notice}")).collect();
-            return Err(Error::bad_input(format_args!("there is no ImageAttachment in what -f names{}", passed.concat())));
+            let passed: Vec<String> = self
+                .notices
+                .iter()
+                .map(|notice| format!("; {notice}"))
+                .collect();
+            return Err(Error::bad_input(format_args!(
+                "there is no ImageAttachment in what -f names{}",
+                passed.concat()
+            )));
         }
         Ok(())
     }
@@ -97,11 +108,17 @@ impl Documents {
         let mut gathering = Gathering::default();
         for input in inputs {
             match parse(input) {
-                Ok(documents) => documents.into_iter().for_each(|document| gathering.add(document, input.found)),
+                Ok(documents) => documents
+                    .into_iter()
+                    .for_each(|document| gathering.add(document, input.found)),
                 Err(error) => gathering.errors.push(error),
             }
         }
-        if gathering.errors.is_empty() { Ok(gathering.documents) } else { Err(Error::BadInput(gathering.errors)) }
+        if gathering.errors.is_empty() {
+            Ok(gathering.documents)
+        } else {
+            Err(Error::BadInput(gathering.errors))
+        }
     }
 
     /// Takes the resources' status for what it says, as far as it can be read; fields of a newer affix are passed over.
@@ -111,22 +128,35 @@ impl Documents {
     pub(super) fn read_status(&mut self) -> Result<(), Error> {
         let mut errors = Vec::new();
         for attachment in &mut self.attachments {
-            let Some(given) = &attachment.status else { continue };
+            let Some(given) = &attachment.status else {
+                continue;
+            };
             let mut wrong = schema::check_status(given);
             match ImageAttachmentStatus::deserialize(given) {
                 Ok(status) => attachment.object.status = Some(status),
-                Err(error) if wrong.is_empty() => wrong.push(format!("status: {}", Clean(&error.to_string()))),
+                Err(error) if wrong.is_empty() => {
+                    wrong.push(format!("status: {}", Clean(&error.to_string())))
+                }
                 Err(_) => {}
             }
             let place = &attachment.place;
-            errors.extend(wrong.into_iter().map(|error| format!("{place}: {error}; without the field status, a plan begins from nothing")));
+            errors.extend(wrong.into_iter().map(|error| {
+                format!("{place}: {error}; without the field status, a plan begins from nothing")
+            }));
         }
-        if errors.is_empty() { Ok(()) } else { Err(Error::BadInput(errors)) }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::BadInput(errors))
+        }
     }
 
     /// What a resource refers to, from its own namespace only; `login` stands in where it names no login.
     pub(super) fn sources(&self, attachment: &Attachment, login: Keychain) -> Sources {
-        let mut sources = Sources { fallback_credentials: login, ..Sources::default() };
+        let mut sources = Sources {
+            fallback_credentials: login,
+            ..Sources::default()
+        };
         let account = Names::of(&attachment.object.spec).service_account;
         for ((namespace, name, _), object) in &self.others {
             if *namespace != attachment.namespace {
@@ -139,7 +169,9 @@ impl Documents {
                 Object::Secret(secret) => {
                     sources.secrets.insert(name.clone(), secret.clone());
                 }
-                Object::ServiceAccount(secrets) if account.as_ref() == Some(name) => sources.image_pull_secrets = Some(secrets.clone()),
+                Object::ServiceAccount(secrets) if account.as_ref() == Some(name) => {
+                    sources.image_pull_secrets = Some(secrets.clone())
+                }
                 Object::ServiceAccount(_) | Object::Attachment(..) => {}
             }
         }
@@ -159,31 +191,68 @@ impl Gathering {
         match object::read(value) {
             Ok(Read::List(items)) => {
                 for (nth, value) in items.into_iter().enumerate() {
-                    self.add(Document { place: Place { item: Some(nth + 1), ..place.clone() }, value }, found);
+                    self.add(
+                        Document {
+                            place: Place {
+                                item: Some(nth + 1),
+                                ..place.clone()
+                            },
+                            value,
+                        },
+                        found,
+                    );
                 }
             }
             Ok(Read::NoKind) if found => {
-                self.documents.notices.push(format!("{place}: a document without apiVersion and kind is passed over"));
+                self.documents.notices.push(format!(
+                    "{place}: a document without apiVersion and kind is passed over"
+                ));
             }
-            Ok(Read::NoKind) => self.errors.push(format!("{place}: apiVersion, kind: they are missing, and are required")),
-            Ok(Read::PassedOver(what)) => self.documents.notices.push(format!("{place}: {what} is passed over")),
-            Ok(Read::Object { kind, namespace, name, object }) => self.keep(place, kind, namespace, name, object),
-            Err(errors) => self.errors.extend(errors.into_iter().map(|error| format!("{place}: {error}"))),
+            Ok(Read::NoKind) => self.errors.push(format!(
+                "{place}: apiVersion, kind: they are missing, and are required"
+            )),
+            Ok(Read::PassedOver(what)) => self
+                .documents
+                .notices
+                .push(format!("{place}: {what} is passed over")),
+            Ok(Read::Object {
+                kind,
+                namespace,
+                name,
+                object,
+            }) => self.keep(place, kind, namespace, name, object),
+            Err(errors) => self
+                .errors
+                .extend(errors.into_iter().map(|error| format!("{place}: {error}"))),
         }
     }
 
-    fn keep(&mut self, place: Place, kind: &'static str, namespace: String, name: String, object: Object) {
+    fn keep(
+        &mut self,
+        place: Place,
+        kind: &'static str,
+        namespace: String,
+        name: String,
+        object: Object,
+    ) {
         let key = (namespace, name, kind);
         if let Some(first) = self.places.get(&key) {
             let (namespace, name, kind) = key;
-            self.errors.push(format!("{place}: metadata.name: the {kind} {namespace}/{name} stands in {first} already"));
+            self.errors.push(format!(
+                "{place}: metadata.name: the {kind} {namespace}/{name} stands in {first} already"
+            ));
             return;
         }
         self.places.insert(key.clone(), place.clone());
         self.documents.files.insert(place.file.clone());
         match object {
             Object::Attachment(object, status) => {
-                self.documents.attachments.push(Attachment { place, namespace: key.0, object: *object, status });
+                self.documents.attachments.push(Attachment {
+                    place,
+                    namespace: key.0,
+                    object: *object,
+                    status,
+                });
             }
             other => {
                 self.documents.others.insert(key, other);

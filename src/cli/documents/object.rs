@@ -93,19 +93,41 @@ pub(super) fn read(value: Value) -> Result<Read, Vec<String>> {
         ("", "v1", "ConfigMap") => ("ConfigMap", config_map(&value).map_err(one)),
         ("", "v1", "Secret") => ("Secret", secret(&value).map_err(one)),
         ("", "v1", "ServiceAccount") => ("ServiceAccount", service_account(&value).map_err(one)),
-        ("", "v1", "List") | ("affix.dev", "v1alpha1", "ImageAttachmentList") => return list(value).map_err(one),
-        _ => return Ok(Read::PassedOver(format!("{} {}", line(api_version, 80), line(kind, 80)))),
+        ("", "v1", "List") | ("affix.dev", "v1alpha1", "ImageAttachmentList") => {
+            return list(value).map_err(one);
+        }
+        _ => {
+            return Ok(Read::PassedOver(format!(
+                "{} {}",
+                line(api_version, 80),
+                line(kind, 80)
+            )));
+        }
     };
     match (identity(&value), object) {
         (Ok((namespace, name)), Ok(mut object)) => {
             if let Object::Attachment(attachment, _) = &mut object {
-                let metadata = value.get("metadata").map(ObjectMeta::deserialize).transpose();
-                attachment.metadata =
-                    metadata.map_err(|error| one(format!("metadata: {}", Clean(&error.to_string()))))?.unwrap_or_default();
+                let metadata = value
+                    .get("metadata")
+                    .map(ObjectMeta::deserialize)
+                    .transpose();
+                attachment.metadata = metadata
+                    .map_err(|error| one(format!("metadata: {}", Clean(&error.to_string()))))?
+                    .unwrap_or_default();
             }
-            Ok(Read::Object { kind, namespace, name, object })
+            Ok(Read::Object {
+                kind,
+                namespace,
+                name,
+                object,
+            })
         }
-        (identity, object) => Err(identity.err().into_iter().chain(object.err()).flatten().collect()),
+        (identity, object) => Err(identity
+            .err()
+            .into_iter()
+            .chain(object.err())
+            .flatten()
+            .collect()),
     }
 }
 
@@ -113,14 +135,25 @@ pub(super) fn read(value: Value) -> Result<Read, Vec<String>> {
 fn identity(value: &Value) -> Result<(String, String), Vec<String>> {
     let mut wrong = Vec::new();
     let metadata = value.get("metadata").and_then(Value::as_object);
-    for field in metadata.into_iter().flat_map(serde_json::Map::keys).filter(|field| !METADATA.contains(&field.as_str())) {
-        wrong.push(format!("metadata.{}: there is no such field", line(field, 80)));
+    for field in metadata
+        .into_iter()
+        .flat_map(serde_json::Map::keys)
+        .filter(|field| !METADATA.contains(&field.as_str()))
+    {
+        wrong.push(format!(
+            "metadata.{}: there is no such field",
+            line(field, 80)
+        ));
     }
     for field in ["labels", "annotations"] {
-        let texts = value.get("metadata").map_or(Ok(Vec::new()), |metadata| texts(metadata, field));
+        let texts = value
+            .get("metadata")
+            .map_or(Ok(Vec::new()), |metadata| texts(metadata, field));
         wrong.extend(texts.err().map(|error| format!("metadata.{error}")));
     }
-    let mut text = |field: &str, default: Option<&str>| match metadata.and_then(|metadata| metadata.get(field)) {
+    let mut text = |field: &str, default: Option<&str>| match metadata
+        .and_then(|metadata| metadata.get(field))
+    {
         Some(Value::String(text)) if spec_rules::is_object_name(text) => text.clone(),
         None | Some(Value::Null) if default.is_some() => default.unwrap_or_default().to_owned(),
         None | Some(Value::Null) => {
@@ -136,12 +169,20 @@ fn identity(value: &Value) -> Result<(String, String), Vec<String>> {
         }
     };
     let identity = (text("namespace", Some("default")), text("name", None));
-    if wrong.is_empty() { Ok(identity) } else { Err(wrong) }
+    if wrong.is_empty() {
+        Ok(identity)
+    } else {
+        Err(wrong)
+    }
 }
 
 fn attachment(value: &Value) -> Result<Object, Vec<String>> {
     let mut wrong = Vec::new();
-    for field in value.as_object().into_iter().flat_map(serde_json::Map::keys) {
+    for field in value
+        .as_object()
+        .into_iter()
+        .flat_map(serde_json::Map::keys)
+    {
         if !["apiVersion", "kind", "metadata", "spec", "status"].contains(&field.as_str()) {
             wrong.push(format!("{}: there is no such field; an ImageAttachment has apiVersion, kind, metadata and spec", line(field, 80)));
         }
@@ -162,10 +203,18 @@ fn attachment(value: &Value) -> Result<Object, Vec<String>> {
         fields.insert("metadata".to_owned(), Value::Object(serde_json::Map::new()));
     }
     // Only a plan reads what another pass left there; the other commands neither need nor believe it.
-    let status = value.as_object_mut().and_then(|fields| fields.remove("status")).filter(|status| !status.is_null());
-    let attachment: ImageAttachment = serde_json::from_value(value).map_err(|error| vec![Clean(&error.to_string()).to_string()])?;
+    let status = value
+        .as_object_mut()
+        .and_then(|fields| fields.remove("status"))
+        .filter(|status| !status.is_null());
+    let attachment: ImageAttachment = serde_json::from_value(value)
+        .map_err(|error| vec![Clean(&error.to_string()).to_string()])?;
     let wrong = spec_rules::check(&attachment.spec);
-    if wrong.is_empty() { Ok(Object::Attachment(Box::new(attachment), status)) } else { Err(wrong) }
+    if wrong.is_empty() {
+        Ok(Object::Attachment(Box::new(attachment), status))
+    } else {
+        Err(wrong)
+    }
 }
 
 fn config_map(value: &Value) -> Result<Object, String> {
@@ -174,9 +223,13 @@ fn config_map(value: &Value) -> Result<Object, String> {
         all.insert(key.to_owned(), Bytes::copy_from_slice(text.as_bytes()));
     }
     for (key, text) in texts(value, "binaryData")? {
-        let bytes = decoded(text).ok_or_else(|| format!("binaryData.{}: it must be base64", line(key, 80)))?;
+        let bytes = decoded(text)
+            .ok_or_else(|| format!("binaryData.{}: it must be base64", line(key, 80)))?;
         if all.insert(key.to_owned(), bytes.into()).is_some() {
-            return Err(format!("binaryData.{}: the key stands in data too", line(key, 80)));
+            return Err(format!(
+                "binaryData.{}: the key stands in data too",
+                line(key, 80)
+            ));
         }
     }
     Ok(Object::ConfigMap(all))
@@ -185,29 +238,45 @@ fn config_map(value: &Value) -> Result<Object, String> {
 fn secret(value: &Value) -> Result<Object, String> {
     let mut data = BTreeMap::new();
     for (key, text) in texts(value, "data")? {
-        let bytes = decoded(text).ok_or_else(|| format!("data.{}: it must be base64; plain text goes to stringData", line(key, 80)))?;
+        let bytes = decoded(text).ok_or_else(|| {
+            format!(
+                "data.{}: it must be base64; plain text goes to stringData",
+                line(key, 80)
+            )
+        })?;
         data.insert(key.to_owned(), Secret::new(bytes));
     }
     // As in the API server, stringData wins.
     for (key, text) in texts(value, "stringData")? {
         data.insert(key.to_owned(), Secret::from(text));
     }
-    let annotations = value.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let annotations = value
+        .get("metadata")
+        .and_then(|metadata| metadata.get("annotations"));
     let annotations = annotations.map_or_else(|| Ok(BTreeMap::new()), BTreeMap::deserialize);
     Ok(Object::Secret(SecretData {
         kind: value.get("type").and_then(Value::as_str).map(str::to_owned),
         data,
-        annotations: annotations.map_err(|_| "metadata.annotations: it must be a map of texts".to_owned())?,
+        annotations: annotations
+            .map_err(|_| "metadata.annotations: it must be a map of texts".to_owned())?,
     }))
 }
 
 fn service_account(value: &Value) -> Result<Object, String> {
-    let secrets = value.get("imagePullSecrets").filter(|secrets| !secrets.is_null());
-    let names: Option<Vec<LocalObjectReference>> = secrets
-        .map(Vec::deserialize)
-        .transpose()
-        .map_err(|_| "imagePullSecrets: it must be a list of maps, each with the name of a Secret".to_owned())?;
-    Ok(Object::ServiceAccount(names.into_iter().flatten().map(|reference| reference.name).collect()))
+    let secrets = value
+        .get("imagePullSecrets")
+        .filter(|secrets| !secrets.is_null());
+    let names: Option<Vec<LocalObjectReference>> =
+        secrets.map(Vec::deserialize).transpose().map_err(|_| {
+            "imagePullSecrets: it must be a list of maps, each with the name of a Secret".to_owned()
+        })?;
+    Ok(Object::ServiceAccount(
+        names
+            .into_iter()
+            .flatten()
+            .map(|reference| reference.name)
+            .collect(),
+    ))
 }
 
 fn list(mut value: Value) -> Result<Read, String> {
@@ -227,7 +296,10 @@ fn texts<'a>(value: &'a Value, field: &str) -> Result<Vec<(&'a str, &'a str)>, S
     };
     let text = |(key, value): (&'a String, &'a Value)| match value {
         Value::String(text) => Ok((key.as_str(), text.as_str())),
-        _ => Err(format!("{field}.{}: it must be text: put it in quotes", line(key, 80))),
+        _ => Err(format!(
+            "{field}.{}: it must be text: put it in quotes",
+            line(key, 80)
+        )),
     };
     fields.iter().map(text).collect()
 }
@@ -235,5 +307,7 @@ fn texts<'a>(value: &'a Value, field: &str) -> Result<Vec<(&'a str, &'a str)>, S
 /// Base64 as the API server takes it: with line breaks, as files are often written.
 fn decoded(text: &str) -> Option<Vec<u8>> {
     let compact: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-    base64::engine::general_purpose::STANDARD.decode(compact).ok()
+    base64::engine::general_purpose::STANDARD
+        .decode(compact)
+        .ok()
 }

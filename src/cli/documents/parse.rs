@@ -60,23 +60,47 @@ pub(in crate::cli) fn options() -> serde_saphyr::Options {
 /// # Errors
 /// Where the text is neither YAML nor JSON; the message names file and line.
 pub(in crate::cli) fn parse(input: &Input) -> Result<Vec<Document>, String> {
-    let place = |nth: usize, line| Place { file: input.name.clone(), document: nth + 1, line, item: None };
+    let place = |nth: usize, line| Place {
+        file: input.name.clone(),
+        document: nth + 1,
+        line,
+        item: None,
+    };
     // JSON is nearly YAML; where it is JSON, JSON's own parser knows its escapes best.
     if input.text.trim_start().starts_with('{') {
-        let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&input.text).into_iter().collect();
+        let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&input.text)
+            .into_iter()
+            .collect();
         match values {
             Ok(values) => {
                 let documents = values.into_iter().enumerate();
-                return Ok(documents.map(|(nth, value)| Document { place: place(nth, None), value }).collect());
+                return Ok(documents
+                    .map(|(nth, value)| Document {
+                        place: place(nth, None),
+                        value,
+                    })
+                    .collect());
             }
-            Err(error) if input.name.ends_with(".json") => return Err(format!("{}: {error}", input.name)),
+            Err(error) if input.name.ends_with(".json") => {
+                return Err(format!("{}: {error}", input.name));
+            }
             Err(_) => {}
         }
     }
-    let values: Vec<Spanned<Value>> = serde_saphyr::from_multiple_with_options(&input.text, options())
-        // The parser speaks to programmers: how it is told to allow this is nothing that a file can do.
-        .map_err(|error| error.to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", ""))
-        .map_err(|error| format!("{}: {}", input.name, Clean(&error)))?;
+    let values: Vec<Spanned<Value>> =
+        serde_saphyr::from_multiple_with_options(&input.text, options())
+            // The parser speaks to programmers: how it is told to allow this is nothing that a file can do.
+            .map_err(|error| {
+                error
+                    .to_string()
+                    .replace(", set DuplicateKeyPolicy in Options if acceptable", "")
+            })
+            .map_err(|error| format!("{}: {}", input.name, Clean(&error)))?;
     let documents = values.into_iter().enumerate();
-    Ok(documents.map(|(nth, spanned)| Document { place: place(nth, Some(spanned.referenced.line())), value: spanned.value }).collect())
+    Ok(documents
+        .map(|(nth, spanned)| Document {
+            place: place(nth, Some(spanned.referenced.line())),
+            value: spanned.value,
+        })
+        .collect())
 }

@@ -16,12 +16,19 @@ use crate::cli::text::{Clean, line};
 const SHOWN: usize = 80;
 
 /// The schema of `spec`, read once. A test holds the file to what the types say.
-static SPEC: LazyLock<Option<Schema>> = LazyLock::new(|| serde_json::from_str(include_str!("spec.schema.json")).ok());
+static SPEC: LazyLock<Option<Schema>> =
+    LazyLock::new(|| serde_json::from_str(include_str!("spec.schema.json")).ok());
 
 /// The schema of `status`, made where a status is read.
 static STATUS: LazyLock<Option<Schema>> = LazyLock::new(|| {
-    let root = crate::api::crd().spec.versions.into_iter().find_map(|version| version.schema?.open_api_v3_schema)?;
-    serde_json::to_value(root.properties?.remove("status")?).and_then(serde_json::from_value).ok()
+    let root = crate::api::crd()
+        .spec
+        .versions
+        .into_iter()
+        .find_map(|version| version.schema?.open_api_v3_schema)?;
+    serde_json::to_value(root.properties?.remove("status")?)
+        .and_then(serde_json::from_value)
+        .ok()
 });
 
 /// What a field is that the schema does not know.
@@ -67,7 +74,10 @@ struct Schema {
     properties: BTreeMap<String, Schema>,
     #[serde(skip_serializing_if = "is_default")]
     additional_properties: Option<Others>,
-    #[serde(rename = "x-kubernetes-preserve-unknown-fields", skip_serializing_if = "is_default")]
+    #[serde(
+        rename = "x-kubernetes-preserve-unknown-fields",
+        skip_serializing_if = "is_default"
+    )]
     preserves_unknown_fields: bool,
 }
 
@@ -110,20 +120,42 @@ fn check(at: &str, value: &Value, schema: &Schema, unknown: Unknown, wrong: &mut
     }
     let wanted = schema.type_.as_str();
     if !wanted.is_empty() && !is_of(value, wanted) {
-        wrong.push(format!("{at}: it is {}, and must be {}{}", shown(value), article(wanted), hint(value, wanted)));
+        wrong.push(format!(
+            "{at}: it is {}, and must be {}{}",
+            shown(value),
+            article(wanted),
+            hint(value, wanted)
+        ));
         return;
     }
     if let Some(allowed) = &schema.enum_
         && !allowed.contains(value)
     {
-        let names: Vec<String> =
-            allowed.iter().map(|allowed| allowed.as_str().map_or_else(|| allowed.to_string(), str::to_owned)).collect();
-        wrong.push(format!("{at}: {} is not one of {}", shown(value), names.join(", ")));
+        let names: Vec<String> = allowed
+            .iter()
+            .map(|allowed| {
+                allowed
+                    .as_str()
+                    .map_or_else(|| allowed.to_string(), str::to_owned)
+            })
+            .collect();
+        wrong.push(format!(
+            "{at}: {} is not one of {}",
+            shown(value),
+            names.join(", ")
+        ));
     }
     match value {
         Value::String(text) => {
             let length = text.chars().count();
-            bounds(at, "characters", length, schema.min_length, schema.max_length, wrong);
+            bounds(
+                at,
+                "characters",
+                length,
+                schema.min_length,
+                schema.max_length,
+                wrong,
+            );
         }
         Value::Number(number) => {
             if let (Some(number), Some(least)) = (number.as_f64(), schema.minimum)
@@ -133,7 +165,14 @@ fn check(at: &str, value: &Value, schema: &Schema, unknown: Unknown, wrong: &mut
             }
         }
         Value::Array(items) => {
-            bounds(at, "items", items.len(), schema.min_items, schema.max_items, wrong);
+            bounds(
+                at,
+                "items",
+                items.len(),
+                schema.min_items,
+                schema.max_items,
+                wrong,
+            );
             if let Some(schema) = &schema.items {
                 for (nth, item) in items.iter().enumerate() {
                     check(&format!("{at}[{nth}]"), item, schema, unknown, wrong);
@@ -141,15 +180,32 @@ fn check(at: &str, value: &Value, schema: &Schema, unknown: Unknown, wrong: &mut
             }
         }
         Value::Object(fields) => {
-            bounds(at, "entries", fields.len(), schema.min_properties, schema.max_properties, wrong);
+            bounds(
+                at,
+                "entries",
+                fields.len(),
+                schema.min_properties,
+                schema.max_properties,
+                wrong,
+            );
             check_fields(at, fields, schema, unknown, wrong);
         }
         Value::Null | Value::Bool(_) => {}
     }
 }
 
-fn check_fields(at: &str, fields: &serde_json::Map<String, Value>, schema: &Schema, unknown: Unknown, wrong: &mut Vec<String>) {
-    for required in schema.required.iter().filter(|required| !fields.contains_key(*required)) {
+fn check_fields(
+    at: &str,
+    fields: &serde_json::Map<String, Value>,
+    schema: &Schema,
+    unknown: Unknown,
+    wrong: &mut Vec<String>,
+) {
+    for required in schema
+        .required
+        .iter()
+        .filter(|required| !fields.contains_key(*required))
+    {
         wrong.push(format!("{at}.{required}: it is missing, and is required"));
     }
     for (name, value) in fields {
@@ -161,19 +217,33 @@ fn check_fields(at: &str, fields: &serde_json::Map<String, Value>, schema: &Sche
             (None, _) if schema.preserves_unknown_fields || unknown == Unknown::Fine => {}
             (None, _) => {
                 let names: Vec<&str> = schema.properties.keys().map(String::as_str).collect();
-                wrong.push(format!("{below}: there is no such field; {at} has {}", names.join(", ")));
+                wrong.push(format!(
+                    "{below}: there is no such field; {at} has {}",
+                    names.join(", ")
+                ));
             }
         }
     }
 }
 
-fn bounds(at: &str, what: &str, count: usize, least: Option<i64>, most: Option<i64>, wrong: &mut Vec<String>) {
+fn bounds(
+    at: &str,
+    what: &str,
+    count: usize,
+    least: Option<i64>,
+    most: Option<i64>,
+    wrong: &mut Vec<String>,
+) {
     let count = i64::try_from(count).unwrap_or(i64::MAX);
     if let Some(least) = least.filter(|least| count < *least) {
-        wrong.push(format!("{at}: {count} {what}, and at least {least} are needed"));
+        wrong.push(format!(
+            "{at}: {count} {what}, and at least {least} are needed"
+        ));
     }
     if let Some(most) = most.filter(|most| count > *most) {
-        wrong.push(format!("{at}: {count} {what}, and at most {most} are allowed"));
+        wrong.push(format!(
+            "{at}: {count} {what}, and at most {most} are allowed"
+        ));
     }
 }
 
@@ -199,7 +269,11 @@ fn article(wanted: &str) -> String {
 }
 
 fn hint(value: &Value, wanted: &str) -> &'static str {
-    if wanted == "string" && (value.is_number() || value.is_boolean()) { ": put it in quotes" } else { "" }
+    if wanted == "string" && (value.is_number() || value.is_boolean()) {
+        ": put it in quotes"
+    } else {
+        ""
+    }
 }
 
 /// A wrong value as a message names it. Maps and lists are named by their kind only.
@@ -214,7 +288,10 @@ fn shown(value: &Value) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
 mod tests {
     use std::path::Path;
 
@@ -225,7 +302,12 @@ mod tests {
 
     #[test]
     fn the_schema_that_is_kept_is_what_the_types_say() {
-        let root = crate::api::crd().spec.versions.into_iter().find_map(|version| version.schema?.open_api_v3_schema).unwrap();
+        let root = crate::api::crd()
+            .spec
+            .versions
+            .into_iter()
+            .find_map(|version| version.schema?.open_api_v3_schema)
+            .unwrap();
         let spec = root.properties.unwrap().remove("spec").unwrap();
         let schema: Schema = serde_json::from_value(serde_json::to_value(spec).unwrap()).unwrap();
         let current = serde_json::to_string_pretty(&schema).unwrap() + "\n";
@@ -234,7 +316,10 @@ mod tests {
             std::fs::write(&path, &current).unwrap();
         }
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(kept == current, "{FILE} is not current: run `AFFIX_UPDATE=1 cargo test --lib documents::schema`");
+        assert!(
+            kept == current,
+            "{FILE} is not current: run `AFFIX_UPDATE=1 cargo test --lib documents::schema`"
+        );
         assert_eq!(serde_json::from_str::<Schema>(&kept).unwrap(), schema);
         assert!(std::env::var_os("AFFIX_UPDATE").is_some() || SPEC.as_ref() == Some(&schema));
     }

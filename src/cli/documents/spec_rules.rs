@@ -18,53 +18,123 @@ pub(super) fn check(spec: &ImageAttachmentSpec) -> Vec<String> {
     let mut wrong = Vec::new();
     durations(spec, &mut wrong);
     if let Some(targets) = &spec.targets {
-        once("spec.targets.platforms", targets.platforms.as_deref().unwrap_or_default(), &mut wrong);
-        once("spec.targets.excludePlatforms", targets.exclude_platforms(), &mut wrong);
+        once(
+            "spec.targets.platforms",
+            targets.platforms.as_deref().unwrap_or_default(),
+            &mut wrong,
+        );
+        once(
+            "spec.targets.excludePlatforms",
+            targets.exclude_platforms(),
+            &mut wrong,
+        );
     }
     if let Some(mark) = &spec.end_of_life {
         if mark.annotation().is_empty() || mark.annotation().contains(char::is_whitespace) {
             wrong.push(format!("spec.endOfLife.annotation: {:?} is empty or holds white space, which a key must not", mark.annotation()));
         }
-        annotation_keys("spec.endOfLife.annotations", mark.annotations.keys(), &mut wrong);
+        annotation_keys(
+            "spec.endOfLife.annotations",
+            mark.annotations.keys(),
+            &mut wrong,
+        );
         if let Some(when) = &mark.when_superseded {
-            once("spec.endOfLife.whenSuperseded.previous", &when.previous, &mut wrong);
-            tag_patterns(when.unless_tagged.as_deref().unwrap_or_default(), &mut wrong);
+            once(
+                "spec.endOfLife.whenSuperseded.previous",
+                &when.previous,
+                &mut wrong,
+            );
+            tag_patterns(
+                when.unless_tagged.as_deref().unwrap_or_default(),
+                &mut wrong,
+            );
         }
     }
     if let Some(artifact) = &spec.artifact {
         files(artifact, &mut wrong);
-        annotation_keys("spec.artifact.annotations", artifact.annotations.keys(), &mut wrong);
+        annotation_keys(
+            "spec.artifact.annotations",
+            artifact.annotations.keys(),
+            &mut wrong,
+        );
     }
-    if spec.signature.as_ref().is_some_and(|signature| signature.cosign.is_some() == signature.notation.is_some()) {
+    if spec
+        .signature
+        .as_ref()
+        .is_some_and(|signature| signature.cosign.is_some() == signature.notation.is_some())
+    {
         wrong.push("spec.signature: set exactly one of cosign and notation".to_owned());
     }
-    if let Some(cosign) = spec.signature.as_ref().and_then(|signature| signature.cosign.as_ref()) {
-        annotation_keys("spec.signature.cosign.annotations", cosign.annotations.keys(), &mut wrong);
+    if let Some(cosign) = spec
+        .signature
+        .as_ref()
+        .and_then(|signature| signature.cosign.as_ref())
+    {
+        annotation_keys(
+            "spec.signature.cosign.annotations",
+            cosign.annotations.keys(),
+            &mut wrong,
+        );
     }
     names(spec, &mut wrong);
     wrong
 }
 
 /// Where a spec has durations.
-const DURATIONS: [&str; 5] =
-    ["/interval", "/timeout", "/signature/notation/expiry", "/endOfLife/whenSuperseded/gracePeriod", "/endOfLife/whenSuperseded/settle"];
+const DURATIONS: [&str; 5] = [
+    "/interval",
+    "/timeout",
+    "/signature/notation/expiry",
+    "/endOfLife/whenSuperseded/gracePeriod",
+    "/endOfLife/whenSuperseded/settle",
+];
 
 /// Which durations of a spec are none, by field, before the spec is read as a whole.
 pub(super) fn check_durations(spec: &Value) -> Vec<String> {
-    let texts = DURATIONS.iter().filter_map(|path| Some((path, spec.pointer(path)?.as_str()?)));
+    let texts = DURATIONS
+        .iter()
+        .filter_map(|path| Some((path, spec.pointer(path)?.as_str()?)));
     let wrong = texts.filter_map(|(path, text)| Some((path, text.parse::<GoDuration>().err()?)));
-    wrong.map(|(path, error)| format!("spec{}: {error}", path.replace('/', "."))).collect()
+    wrong
+        .map(|(path, error)| format!("spec{}: {error}", path.replace('/', ".")))
+        .collect()
 }
 
 fn durations(spec: &ImageAttachmentSpec, wrong: &mut Vec<String>) {
-    let when = spec.end_of_life.as_ref().and_then(|mark| mark.when_superseded.as_ref());
-    let expiry = spec.signature.as_ref().and_then(|signature| signature.notation.as_ref()?.expiry.as_ref());
+    let when = spec
+        .end_of_life
+        .as_ref()
+        .and_then(|mark| mark.when_superseded.as_ref());
+    let expiry = spec
+        .signature
+        .as_ref()
+        .and_then(|signature| signature.notation.as_ref()?.expiry.as_ref());
     let all = [
-        ("spec.interval", spec.interval.as_ref(), Duration::from_secs(1)),
-        ("spec.timeout", spec.timeout.as_ref(), Duration::from_secs(1)),
-        ("spec.signature.notation.expiry", expiry, Duration::from_secs(1)),
-        ("spec.endOfLife.whenSuperseded.gracePeriod", when.map(|when| &when.grace_period), Duration::ZERO),
-        ("spec.endOfLife.whenSuperseded.settle", when.and_then(|when| when.settle.as_ref()), Duration::ZERO),
+        (
+            "spec.interval",
+            spec.interval.as_ref(),
+            Duration::from_secs(1),
+        ),
+        (
+            "spec.timeout",
+            spec.timeout.as_ref(),
+            Duration::from_secs(1),
+        ),
+        (
+            "spec.signature.notation.expiry",
+            expiry,
+            Duration::from_secs(1),
+        ),
+        (
+            "spec.endOfLife.whenSuperseded.gracePeriod",
+            when.map(|when| &when.grace_period),
+            Duration::ZERO,
+        ),
+        (
+            "spec.endOfLife.whenSuperseded.settle",
+            when.and_then(|when| when.settle.as_ref()),
+            Duration::ZERO,
+        ),
     ];
     for (at, duration, least) in all {
         let Some(duration) = duration else { continue };
@@ -72,7 +142,10 @@ fn durations(spec: &ImageAttachmentSpec, wrong: &mut Vec<String>) {
             wrong.push(format!("{at}: {} is less than 1s", duration.as_str()));
         }
         if duration.get() > LONGEST {
-            wrong.push(format!("{at}: {} is more than 876000h (100 years)", duration.as_str()));
+            wrong.push(format!(
+                "{at}: {} is more than 876000h (100 years)",
+                duration.as_str()
+            ));
         }
     }
 }
@@ -81,14 +154,30 @@ fn files(artifact: &Artifact, wrong: &mut Vec<String>) {
     for (nth, file) in artifact.files.iter().enumerate() {
         let at = format!("spec.artifact.files[{nth}]");
         media_type(&format!("{at}.mediaType"), file.media_type(), wrong);
-        let same = artifact.files.iter().take(nth).position(|other| other.name == file.name && other.target == file.target);
+        let same = artifact
+            .files
+            .iter()
+            .take(nth)
+            .position(|other| other.name == file.name && other.target == file.target);
         if let Some(same) = same {
-            wrong.push(format!("{at}.name: {:?} is also the name of files[{same}] with the same target", line(&file.name, 80)));
+            wrong.push(format!(
+                "{at}.name: {:?} is also the name of files[{same}] with the same target",
+                line(&file.name, 80)
+            ));
         }
         if let Some(source) = &file.value_from {
             let key = &source.config_map_key_ref;
-            object_name(&format!("{at}.valueFrom.configMapKeyRef.name"), &key.name, wrong);
-            if key.key.is_empty() || !key.key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+            object_name(
+                &format!("{at}.valueFrom.configMapKeyRef.name"),
+                &key.name,
+                wrong,
+            );
+            if key.key.is_empty()
+                || !key
+                    .key
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+            {
                 wrong.push(format!(
                     "{at}.valueFrom.configMapKeyRef.key: {:?} is no key of a ConfigMap: letters, digits, -, _ and . only",
                     line(&key.key, 80)
@@ -99,7 +188,11 @@ fn files(artifact: &Artifact, wrong: &mut Vec<String>) {
     for (nth, from) in artifact.files_from.iter().enumerate() {
         let at = format!("spec.artifact.filesFrom[{nth}]");
         media_type(&format!("{at}.mediaType"), from.media_type(), wrong);
-        object_name(&format!("{at}.configMapRef.name"), &from.config_map_ref.name, wrong);
+        object_name(
+            &format!("{at}.configMapRef.name"),
+            &from.config_map_ref.name,
+            wrong,
+        );
     }
 }
 
@@ -109,8 +202,14 @@ fn names(spec: &ImageAttachmentSpec, wrong: &mut Vec<String>) {
         ("spec.secretRef.name", spec.secret_ref.as_ref()),
         ("spec.certSecretRef.name", spec.cert_secret_ref.as_ref()),
         ("spec.proxySecretRef.name", spec.proxy_secret_ref.as_ref()),
-        ("spec.signature.cosign.keySecretRef.name", signature.and_then(|signature| Some(&signature.cosign.as_ref()?.key_secret_ref))),
-        ("spec.signature.notation.keySecretRef.name", signature.and_then(|signature| Some(&signature.notation.as_ref()?.key_secret_ref))),
+        (
+            "spec.signature.cosign.keySecretRef.name",
+            signature.and_then(|signature| Some(&signature.cosign.as_ref()?.key_secret_ref)),
+        ),
+        (
+            "spec.signature.notation.keySecretRef.name",
+            signature.and_then(|signature| Some(&signature.notation.as_ref()?.key_secret_ref)),
+        ),
     ];
     for (at, reference) in references {
         if let Some(reference) = reference {
@@ -146,13 +245,19 @@ fn tag_patterns(patterns: &[String], wrong: &mut Vec<String>) {
 
 fn media_type(at: &str, text: &str, wrong: &mut Vec<String>) {
     if text.parse::<ArtifactType>().is_err() {
-        wrong.push(format!("{at}: {:?} is not a media type: write type/subtype, such as application/octet-stream", line(text, 80)));
+        wrong.push(format!(
+            "{at}: {:?} is not a media type: write type/subtype, such as application/octet-stream",
+            line(text, 80)
+        ));
     }
 }
 
 fn annotation_keys<'a>(at: &str, keys: impl Iterator<Item = &'a String>, wrong: &mut Vec<String>) {
     for key in keys.filter(|key| key.is_empty() || key.chars().count() > 256) {
-        wrong.push(format!("{at}: the key {:?} must have 1 to 256 characters", line(key, 80)));
+        wrong.push(format!(
+            "{at}: the key {:?} must have 1 to 256 characters",
+            line(key, 80)
+        ));
     }
 }
 
@@ -167,10 +272,13 @@ fn object_name(at: &str, name: &str, wrong: &mut Vec<String>) {
 
 /// A DNS subdomain (RFC 1123), as names of most objects are.
 pub(super) fn is_object_name(name: &str) -> bool {
-    let alphanumeric = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let alphanumeric =
+        |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let label = |label: &str| {
         let bytes = label.as_bytes();
-        alphanumeric(bytes.first()) && alphanumeric(bytes.last()) && bytes.iter().all(|b| alphanumeric(Some(b)) || *b == b'-')
+        alphanumeric(bytes.first())
+            && alphanumeric(bytes.last())
+            && bytes.iter().all(|b| alphanumeric(Some(b)) || *b == b'-')
     };
     name.len() <= 253 && name.split('.').all(label)
 }

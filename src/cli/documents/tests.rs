@@ -1,4 +1,10 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 use serde_json::{Value, json};
 
@@ -8,11 +14,18 @@ use crate::engine::Mode;
 
 /// The specs that the API server is tested with.
 #[path = "../../../tests/schema/corpus.rs"]
-#[allow(dead_code, reason = "the words of the API server's refusals are not those of a desk")]
+#[allow(
+    dead_code,
+    reason = "the words of the API server's refusals are not those of a desk"
+)]
 mod corpus;
 
 fn input(name: &str, text: &str) -> Input {
-    Input { name: name.to_owned(), text: text.to_owned(), found: false }
+    Input {
+        name: name.to_owned(),
+        text: text.to_owned(),
+        found: false,
+    }
 }
 
 fn gather(text: &str) -> Result<Documents, Error> {
@@ -27,7 +40,8 @@ fn resource(spec: &Value) -> String {
     json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": "x"}, "spec": spec}).to_string()
 }
 
-const PINNED: &str = "r.example.com/app@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+const PINNED: &str =
+    "r.example.com/app@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
 /// A resource that takes everything from other objects.
 fn all_by_name(namespace: &str) -> String {
@@ -65,7 +79,10 @@ fn a_desk_refuses_every_spec_that_the_api_server_refuses() {
     for bad in corpus::bad() {
         let mut spec = bad.spec.clone();
         // A kind that this version does not serve would be refused for that, whatever else is wrong.
-        if !bad.field.starts_with("spec.signature") && bad.field != "spec" && spec.get("signature").is_some() {
+        if !bad.field.starts_with("spec.signature")
+            && bad.field != "spec"
+            && spec.get("signature").is_some()
+        {
             spec.as_object_mut().unwrap().remove("signature");
             spec["artifact"] = json!({"artifactType": "application/vnd.x"});
         }
@@ -85,7 +102,9 @@ fn a_desk_refuses_every_spec_that_the_api_server_refuses() {
 fn a_desk_reads_every_spec_that_the_api_server_takes() {
     let refused: Vec<String> = corpus::good()
         .into_iter()
-        .filter_map(|(sentence, spec)| Some(format!("{sentence}: {}", gather(&resource(&spec)).err()?)))
+        .filter_map(|(sentence, spec)| {
+            Some(format!("{sentence}: {}", gather(&resource(&spec)).err()?))
+        })
         .collect();
     assert!(refused.is_empty(), "{refused:#?}");
 }
@@ -94,7 +113,9 @@ fn a_desk_reads_every_spec_that_the_api_server_takes() {
 fn a_misspelt_field_is_named_with_those_that_there_are() {
     let text = "apiVersion: affix.dev/v1alpha1\nkind: ImageAttachment\nmetadata: {name: x, namspace: y}\nspecs: {}\nspec:\n  \
                 image: r.example.com/app:v1\n  targets: {platfroms: [linux]}\n  artifact: {artifactType: a/b, file: []}\n  timeout: 60\n";
-    let error = refusal(&format!("# head\n---\na: {{}}\nkind: X\napiVersion: v1\n---\n{text}"));
+    let error = refusal(&format!(
+        "# head\n---\na: {{}}\nkind: X\napiVersion: v1\n---\n{text}"
+    ));
     for said in [
         "x.yaml, document 2 (line 7): metadata.namspace: there is no such field",
         "x.yaml, document 2 (line 7): specs: there is no such field",
@@ -112,24 +133,50 @@ fn a_resource_finds_what_it_names_in_its_own_namespace_only() {
     let sources = documents.sources(&documents.attachments[0], Keychain::anonymous());
     assert_eq!(sources.config_maps["sigs"]["a"], "text");
     assert_eq!(sources.config_maps["sigs"]["b"].as_ref(), [0, 1, 2, 255]);
-    assert_eq!(sources.image_pull_secrets.as_deref(), Some(["login".to_owned()].as_slice()));
+    assert_eq!(
+        sources.image_pull_secrets.as_deref(),
+        Some(["login".to_owned()].as_slice())
+    );
     assert_eq!(sources.secrets["ca"].data["ca.crt"].expose(), b"new");
-    assert_eq!(sources.secrets["login"].kind.as_deref(), Some("kubernetes.io/dockerconfigjson"));
-    assert_eq!(sources.secrets["ca"].annotations["affix.dev/repositories"], "*");
+    assert_eq!(
+        sources.secrets["login"].kind.as_deref(),
+        Some("kubernetes.io/dockerconfigjson")
+    );
+    assert_eq!(
+        sources.secrets["ca"].annotations["affix.dev/repositories"],
+        "*"
+    );
 
     let documents = gather(&(all_by_name("team-b") + OTHERS)).unwrap();
     let sources = documents.sources(&documents.attachments[0], Keychain::anonymous());
-    assert!(sources.config_maps.is_empty() && sources.secrets.is_empty() && sources.image_pull_secrets.is_none(), "{sources:?}");
-    let error = desk::prepare(&documents, Mode::Plan).err().unwrap().to_string();
-    assert!(error.contains("configMapKeyRef.name: the ConfigMap \"sigs\" is not there") && error.contains("given with -f"), "{error}");
+    assert!(
+        sources.config_maps.is_empty()
+            && sources.secrets.is_empty()
+            && sources.image_pull_secrets.is_none(),
+        "{sources:?}"
+    );
+    let error = desk::prepare(&documents, Mode::Plan)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("configMapKeyRef.name: the ConfigMap \"sigs\" is not there")
+            && error.contains("given with -f"),
+        "{error}"
+    );
 }
 
 #[test]
 fn two_objects_of_one_name_are_refused_and_both_places_named() {
     let one = resource(&corpus::mark());
     let inputs = [input("a.json", &one), input("b.json", &one)];
-    let error = Documents::gather(&inputs).expect_err("a duplicate").to_string();
-    assert_eq!(error, "b.json, document 1: metadata.name: the ImageAttachment default/x stands in a.json, document 1 already");
+    let error = Documents::gather(&inputs)
+        .expect_err("a duplicate")
+        .to_string();
+    assert_eq!(
+        error,
+        "b.json, document 1: metadata.name: the ImageAttachment default/x stands in a.json, document 1 already"
+    );
 }
 
 #[test]
@@ -138,7 +185,11 @@ fn what_is_nothing_to_affix_is_passed_over_and_said() {
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\n---\n{}\n---\nresources: [a.yaml]\n",
         resource(&corpus::mark())
     );
-    let folder = Documents::gather(&[Input { found: true, ..input("k/x.yaml", &text) }]).unwrap();
+    let folder = Documents::gather(&[Input {
+        found: true,
+        ..input("k/x.yaml", &text)
+    }])
+    .unwrap();
     assert_eq!(folder.attachments.len(), 1);
     assert_eq!(
         folder.notices,
@@ -152,10 +203,21 @@ fn what_is_nothing_to_affix_is_passed_over_and_said() {
 
 #[test]
 fn messages_about_secrets_never_repeat_them() {
-    for data in ["data: {a: hunter2!}", "stringData: {a: 31337}", "data: hunter2!", "stringData: {a: [hunter2!]}", "data: {a: *hunter2!}"] {
-        let error = refusal(&format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n{data}\n"));
+    for data in [
+        "data: {a: hunter2!}",
+        "stringData: {a: 31337}",
+        "data: hunter2!",
+        "stringData: {a: [hunter2!]}",
+        "data: {a: *hunter2!}",
+    ] {
+        let error = refusal(&format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n{data}\n"
+        ));
         assert!(error.starts_with("x.yaml"), "{error}");
-        assert!(!error.contains("31337") && (!error.contains("hunter2") || data.contains('*')), "{error}");
+        assert!(
+            !error.contains("31337") && (!error.contains("hunter2") || data.contains('*')),
+            "{error}"
+        );
     }
 }
 
@@ -171,7 +233,12 @@ fn text_that_is_no_yaml_is_refused_with_its_place() {
         assert!(error.contains(said), "{text}: {error}");
     }
     let bomb: String = (0..12).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, n| {
-        format!("{text}a{}: &a{} [{}]\n", n + 1, n + 1, vec![format!("*a{n}"); 9].join(","))
+        format!(
+            "{text}a{}: &a{} [{}]\n",
+            n + 1,
+            n + 1,
+            vec![format!("*a{n}"); 9].join(",")
+        )
     });
     assert!(refusal(&bomb).starts_with("x.yaml: "));
 }
@@ -181,34 +248,70 @@ fn control_characters_of_a_file_are_not_shown() {
     let spec = json!({"image": "r.example.com/a\u{1b}[2J:v1", "artifact": {"artifactType": "a/b"}, "x\u{9b}": 1, "interval": "\u{202e}"});
     let text = resource(&spec);
     let shown = match gather(&text) {
-        Ok(documents) => desk::prepare(&documents, Mode::Plan).err().unwrap().to_string(),
+        Ok(documents) => desk::prepare(&documents, Mode::Plan)
+            .err()
+            .unwrap()
+            .to_string(),
         Err(error) => error.to_string(),
     };
-    assert!(!shown.chars().any(|c| crate::cli::text::is_unsafe(c) && c != '\n'), "{shown:?}");
+    assert!(
+        !shown
+            .chars()
+            .any(|c| crate::cli::text::is_unsafe(c) && c != '\n'),
+        "{shown:?}"
+    );
 }
 
 #[test]
 fn a_desk_does_not_attach_marks_whose_dates_it_could_not_remember() {
     let watch = json!({"image": corpus::TAGGED, "endOfLife": {"whenSuperseded": {"gracePeriod": "1h", "previous": [corpus::DIGEST]}}});
     let documents = gather(&resource(&watch)).unwrap();
-    let error = desk::prepare(&documents, Mode::Attach).err().unwrap().to_string();
-    assert!(error.contains("spec.endOfLife.whenSuperseded.previous: ") && error.contains("spec.endOfLife.date"), "{error}");
+    let error = desk::prepare(&documents, Mode::Attach)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("spec.endOfLife.whenSuperseded.previous: ")
+            && error.contains("spec.endOfLife.date"),
+        "{error}"
+    );
     assert!(desk::prepare(&documents, Mode::Plan).is_ok());
 }
 
 #[test]
 fn what_is_wrong_names_its_field_and_is_said_once_in_words_for_users() {
     let spec = format!("{{image: \"{PINNED}\", artifact: {{artifactType: a/b}}");
-    let resource =
-        |metadata: &str, more: &str| format!("apiVersion: affix.dev/v1alpha1\nkind: ImageAttachment\n{metadata}\nspec: {spec}{more}}}\n");
+    let resource = |metadata: &str, more: &str| {
+        format!(
+            "apiVersion: affix.dev/v1alpha1\nkind: ImageAttachment\n{metadata}\nspec: {spec}{more}}}\n"
+        )
+    };
     for (text, said) in [
-        (resource("metadata: {name: a}", ", interval: 5d"), "spec.interval: \"5d\" is not a duration: write numbers with a unit"),
-        (resource("metadata: {name: a, labels: {a: 1}}", ""), "metadata.labels.a: it must be text: put it in quotes"),
-        (resource("metadata: {name: a, annotations: [b]}", ""), "metadata.annotations: it must be a map"),
-        (resource("", ""), "metadata.name: it is missing, and is required"),
-        ("kind: A\nkind: B\n".to_owned(), "duplicate mapping key: kind at line 2"),
+        (
+            resource("metadata: {name: a}", ", interval: 5d"),
+            "spec.interval: \"5d\" is not a duration: write numbers with a unit",
+        ),
+        (
+            resource("metadata: {name: a, labels: {a: 1}}", ""),
+            "metadata.labels.a: it must be text: put it in quotes",
+        ),
+        (
+            resource("metadata: {name: a, annotations: [b]}", ""),
+            "metadata.annotations: it must be a map",
+        ),
+        (
+            resource("", ""),
+            "metadata.name: it is missing, and is required",
+        ),
+        (
+            "kind: A\nkind: B\n".to_owned(),
+            "duplicate mapping key: kind at line 2",
+        ),
     ] {
         let refusal = refusal(&text);
-        assert!(refusal.contains(said) && refusal.lines().count() == 1 && !refusal.contains("Options"), "{said}\n{refusal}");
+        assert!(
+            refusal.contains(said) && refusal.lines().count() == 1 && !refusal.contains("Options"),
+            "{said}\n{refusal}"
+        );
     }
 }

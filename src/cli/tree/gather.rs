@@ -23,19 +23,41 @@ const ATTESTS: &str = "vnd.docker.reference.digest";
 ///
 /// # Errors
 /// When the image itself cannot be read. What fails below it stands in the tree.
-pub(super) async fn gather(session: &Session, reference: &Reference, limits: &Limits) -> Result<Tree, RegistryError> {
+pub(super) async fn gather(
+    session: &Session,
+    reference: &Reference,
+    limits: &Limits,
+) -> Result<Tree, RegistryError> {
     // A parsed reference has a tag or a digest.
-    let Some(locator) = Locator::of(reference) else { return Ok(nothing(reference)) };
-    let gatherer = Gatherer { session, limits, followed: AtomicUsize::new(0), read: AtomicUsize::new(0) };
+    let Some(locator) = Locator::of(reference) else {
+        return Ok(nothing(reference));
+    };
+    let gatherer = Gatherer {
+        session,
+        limits,
+        followed: AtomicUsize::new(0),
+        read: AtomicUsize::new(0),
+    };
     session.open_ahead(FIRST_WAVE);
     let fetched = session.manifest(&locator).await?;
     let root = gatherer.root(fetched).await;
-    let not_followed = gatherer.followed.load(Ordering::Relaxed).saturating_sub(MOST_FOLLOWED);
-    Ok(Tree { image: reference.to_string(), root, not_followed })
+    let not_followed = gatherer
+        .followed
+        .load(Ordering::Relaxed)
+        .saturating_sub(MOST_FOLLOWED);
+    Ok(Tree {
+        image: reference.to_string(),
+        root,
+        not_followed,
+    })
 }
 
 fn nothing(reference: &Reference) -> Tree {
-    Tree { image: reference.to_string(), root: node(NodeKind::Unknown, &Descriptor::empty()), not_followed: 0 }
+    Tree {
+        image: reference.to_string(),
+        root: node(NodeKind::Unknown, &Descriptor::empty()),
+        not_followed: 0,
+    }
 }
 
 fn node(kind: NodeKind, descriptor: &Descriptor) -> Node {
@@ -65,14 +87,18 @@ impl Gatherer<'_> {
         match &fetched.manifest {
             Manifest::Index(index) => {
                 let mut root = node(NodeKind::Index, &descriptor);
-                let (listed, manifests) = tokio::join!(self.referrers(&descriptor, true), self.children(index, 1));
+                let (listed, manifests) =
+                    tokio::join!(self.referrers(&descriptor, true), self.children(index, 1));
                 root.take(listed);
                 root.manifests = manifests;
                 root
             }
             Manifest::Image(image) => {
                 let mut root = node(NodeKind::Manifest, &descriptor);
-                let (listed, platform) = tokio::join!(self.referrers(&descriptor, true), self.platform(&image.config));
+                let (listed, platform) = tokio::join!(
+                    self.referrers(&descriptor, true),
+                    self.platform(&image.config)
+                );
                 root.take(listed);
                 root.platforms.extend(platform);
                 root
@@ -85,18 +111,32 @@ impl Gatherer<'_> {
         if !media_type::is_image_config(&config.media_type) {
             return None;
         }
-        let bytes = self.session.blob(config, self.limits.blob_bytes).await.ok()?;
-        Platform::of_config(&bytes).filter(|platform| !platform.is_empty()).map(|platform| platform.to_string())
+        let bytes = self
+            .session
+            .blob(config, self.limits.blob_bytes)
+            .await
+            .ok()?;
+        Platform::of_config(&bytes)
+            .filter(|platform| !platform.is_empty())
+            .map(|platform| platform.to_string())
     }
 
     /// The entries of an index, each digest once.
     async fn children(&self, index: &ImageIndex, depth: usize) -> Vec<Node> {
         let mut entries: Vec<(Node, &Descriptor)> = Vec::new();
         for entry in index.manifests.iter().take(self.limits.index_entries) {
-            let platform = entry.platform.as_ref().filter(|platform| !platform.is_empty() && !platform.is_unknown());
+            let platform = entry
+                .platform
+                .as_ref()
+                .filter(|platform| !platform.is_empty() && !platform.is_unknown());
             let platform = platform.map(ToString::to_string);
-            match entries.iter_mut().find(|(node, _)| node.digest == entry.digest) {
-                Some((seen, _)) => seen.platforms.extend(platform.filter(|platform| !seen.platforms.contains(platform))),
+            match entries
+                .iter_mut()
+                .find(|(node, _)| node.digest == entry.digest)
+            {
+                Some((seen, _)) => seen
+                    .platforms
+                    .extend(platform.filter(|platform| !seen.platforms.contains(platform))),
                 None => {
                     let mut node = node(kind(entry), entry);
                     node.platforms.extend(platform);
@@ -106,14 +146,27 @@ impl Gatherer<'_> {
             }
         }
         let cut = index.manifests.len() > self.limits.index_entries;
-        let mut nodes = join_all(entries.into_iter().map(|(node, entry)| self.child(node, entry, depth))).await;
+        let mut nodes = join_all(
+            entries
+                .into_iter()
+                .map(|(node, entry)| self.child(node, entry, depth)),
+        )
+        .await;
         if let (true, Some(last)) = (cut, nodes.last_mut()) {
-            last.errors.push(format!("the index lists more than {} manifests; the others are not shown", self.limits.index_entries));
+            last.errors.push(format!(
+                "the index lists more than {} manifests; the others are not shown",
+                self.limits.index_entries
+            ));
         }
         nodes
     }
 
-    fn child<'b>(&'b self, mut node: Node, entry: &'b Descriptor, depth: usize) -> BoxFuture<'b, Node> {
+    fn child<'b>(
+        &'b self,
+        mut node: Node,
+        entry: &'b Descriptor,
+        depth: usize,
+    ) -> BoxFuture<'b, Node> {
         async move {
             let nested = async {
                 if node.kind != NodeKind::Index {
@@ -122,8 +175,15 @@ impl Gatherer<'_> {
                 if depth >= self.limits.depth {
                     return Err("the index is nested deeper than is shown".to_owned());
                 }
-                match self.session.manifest(&Locator::Digest(entry.digest.clone())).await {
-                    Ok(Fetched { manifest: Manifest::Index(index), .. }) => Ok(self.children(&index, depth + 1).await),
+                match self
+                    .session
+                    .manifest(&Locator::Digest(entry.digest.clone()))
+                    .await
+                {
+                    Ok(Fetched {
+                        manifest: Manifest::Index(index),
+                        ..
+                    }) => Ok(self.children(&index, depth + 1).await),
                     Ok(_) => Err("it is listed as an index and is none".to_owned()),
                     Err(error) => Err(error.to_string()),
                 }
@@ -140,10 +200,24 @@ impl Gatherer<'_> {
     }
 
     /// What is attached to `subject`; with `follow` also what is attached to that.
-    fn referrers<'b>(&'b self, subject: &'b Descriptor, follow: bool) -> BoxFuture<'b, Result<Vec<Referrer>, String>> {
+    fn referrers<'b>(
+        &'b self,
+        subject: &'b Descriptor,
+        follow: bool,
+    ) -> BoxFuture<'b, Result<Vec<Referrer>, String>> {
         async move {
-            let listing = self.session.referrers(&subject.digest, None).await.map_err(|error| error.to_string())?;
-            let mut referrers = join_all(listing.entries.iter().map(|entry| self.referrer(entry, follow))).await;
+            let listing = self
+                .session
+                .referrers(&subject.digest, None)
+                .await
+                .map_err(|error| error.to_string())?;
+            let mut referrers = join_all(
+                listing
+                    .entries
+                    .iter()
+                    .map(|entry| self.referrer(entry, follow)),
+            )
+            .await;
             referrers.sort_by(|a, b| (created(a), &a.digest).cmp(&(created(b), &b.digest)));
             Ok(referrers)
         }
@@ -161,7 +235,13 @@ impl Gatherer<'_> {
             errors: Vec::new(),
         };
         let follow = follow && self.followed.fetch_add(1, Ordering::Relaxed) < MOST_FOLLOWED;
-        let below = async { if follow { self.referrers(entry, false).await } else { Ok(Vec::new()) } };
+        let below = async {
+            if follow {
+                self.referrers(entry, false).await
+            } else {
+                Ok(Vec::new())
+            }
+        };
         let (below, manifest) = tokio::join!(below, self.manifest(entry));
         match below {
             Ok(below) => referrer.referrers = below,
@@ -179,19 +259,38 @@ impl Gatherer<'_> {
     }
 
     /// Some tools and registries list neither type nor annotations (cosign on a fallback tag): then the manifest says.
-    async fn manifest(&self, entry: &Descriptor) -> Result<Option<(String, std::collections::BTreeMap<String, String>)>, String> {
+    async fn manifest(
+        &self,
+        entry: &Descriptor,
+    ) -> Result<Option<(String, std::collections::BTreeMap<String, String>)>, String> {
         let says_all = entry.stated_type().is_some() && !entry.annotations.is_empty();
         if says_all || self.read.fetch_add(1, Ordering::Relaxed) >= MOST_READ {
             return Ok(None);
         }
-        match self.session.manifest(&Locator::Digest(entry.digest.clone())).await {
-            Ok(Fetched { manifest: Manifest::Image(image), .. }) => {
-                Ok(Some((image.effective_artifact_type().to_owned(), image.annotations)))
+        match self
+            .session
+            .manifest(&Locator::Digest(entry.digest.clone()))
+            .await
+        {
+            Ok(Fetched {
+                manifest: Manifest::Image(image),
+                ..
+            }) => Ok(Some((
+                image.effective_artifact_type().to_owned(),
+                image.annotations,
+            ))),
+            Ok(Fetched {
+                manifest: Manifest::Index(index),
+                ..
+            }) => Ok(Some((
+                index
+                    .artifact_type
+                    .unwrap_or_else(|| entry.artifact_type.clone()),
+                index.annotations,
+            ))),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err("it is listed, and gone from the registry".to_owned())
             }
-            Ok(Fetched { manifest: Manifest::Index(index), .. }) => {
-                Ok(Some((index.artifact_type.unwrap_or_else(|| entry.artifact_type.clone()), index.annotations)))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Err("it is listed, and gone from the registry".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -207,7 +306,10 @@ impl Node {
 }
 
 fn created(referrer: &Referrer) -> &str {
-    referrer.annotations.get(annotation::CREATED).map_or("", String::as_str)
+    referrer
+        .annotations
+        .get(annotation::CREATED)
+        .map_or("", String::as_str)
 }
 
 /// What an index's entry is, by what the index says.

@@ -59,17 +59,34 @@ enum TreeFormat {
 
 /// Gathers and prints.
 pub(super) async fn run(args: Args) -> Result<Exit, Error> {
-    let reference: Reference = args.image.parse().map_err(|error| Error::bad_input(Clean(&format!("{error}"))))?;
+    let reference: Reference = args
+        .image
+        .parse()
+        .map_err(|error| Error::bad_input(Clean(&format!("{error}"))))?;
     let credentials = login::of_user(&BTreeSet::from([&reference.host]));
-    let access = Access { credentials, insecure: args.plain_http, ..Access::default() };
-    let failed = |error: crate::registry::RegistryError| Error::Failed(Clean(&error.to_string()).to_string());
+    let access = Access {
+        credentials,
+        insecure: args.plain_http,
+        ..Access::default()
+    };
+    let failed = |error: crate::registry::RegistryError| {
+        Error::Failed(Clean(&error.to_string()).to_string())
+    };
     let registries = desk::registries();
-    let session = registries.open(&reference.host, &reference.repository, access).map_err(failed)?;
-    let tree = gather::gather(&session, &reference, &registries.options().limits).await.map_err(failed)?;
+    let session = registries
+        .open(&reference.host, &reference.repository, access)
+        .map_err(failed)?;
+    let tree = gather::gather(&session, &reference, &registries.options().limits)
+        .await
+        .map_err(failed)?;
     let text = match args.output {
         Some(TreeFormat::Json) => report::json(&tree)?,
         None => render::render(&tree, args.full_digests),
     };
     print(&text)?;
-    Ok(if tree.is_complete() { Exit::Done } else { Exit::Incomplete })
+    Ok(if tree.is_complete() {
+        Exit::Done
+    } else {
+        Exit::Incomplete
+    })
 }

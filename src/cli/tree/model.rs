@@ -93,7 +93,9 @@ impl Tree {
 
 impl Node {
     fn is_complete(&self) -> bool {
-        self.errors.is_empty() && self.referrers.iter().all(Referrer::is_complete) && self.manifests.iter().all(Self::is_complete)
+        self.errors.is_empty()
+            && self.referrers.iter().all(Referrer::is_complete)
+            && self.manifests.iter().all(Self::is_complete)
     }
 }
 
@@ -103,7 +105,10 @@ impl Referrer {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls"
+)]
 fn is_zero(count: &usize) -> bool {
     *count == 0
 }

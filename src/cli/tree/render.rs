@@ -11,16 +11,28 @@ const VALUE: usize = 100;
 /// How many annotations of one referrer are shown.
 const MOST_ANNOTATIONS: usize = 8;
 /// Annotations that say nothing to people: what the artifact type says already, and lists of hashes.
-const SILENT: [&str; 3] = [annotation::CREATED, "dev.sigstore.bundle.content", "io.cncf.notary.x509chain.thumbprint#S256"];
+const SILENT: [&str; 3] = [
+    annotation::CREATED,
+    "dev.sigstore.bundle.content",
+    "io.cncf.notary.x509chain.thumbprint#S256",
+];
 
 /// The tree as lines of text.
 pub(super) fn render(tree: &Tree, full_digests: bool) -> String {
     let style = Style { full_digests };
-    let mut out = format!("{}\n{}\n", text::Clean(&tree.image), style.heading(&tree.root));
+    let mut out = format!(
+        "{}\n{}\n",
+        text::Clean(&tree.image),
+        style.heading(&tree.root)
+    );
     let (details, branches) = style.below(&tree.root);
     draw(&mut out, "", &details, &branches);
     if tree.not_followed > 0 {
-        let _ = writeln!(out, "{} more referrers were not asked for their own", tree.not_followed);
+        let _ = writeln!(
+            out,
+            "{} more referrers were not asked for their own",
+            tree.not_followed
+        );
     }
     out
 }
@@ -39,9 +51,18 @@ fn draw(out: &mut String, indent: &str, details: &[String], branches: &[Branch])
         let _ = writeln!(out, "{indent}{beside}{detail}");
     }
     for (nth, branch) in branches.iter().enumerate() {
-        let (elbow, below) = if nth + 1 == branches.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        let (elbow, below) = if nth + 1 == branches.len() {
+            ("└─ ", "   ")
+        } else {
+            ("├─ ", "│  ")
+        };
         let _ = writeln!(out, "{indent}{elbow}{}", branch.text);
-        draw(out, &format!("{indent}{below}"), &branch.details, &branch.branches);
+        draw(
+            out,
+            &format!("{indent}{below}"),
+            &branch.details,
+            &branch.branches,
+        );
     }
 }
 
@@ -51,7 +72,11 @@ struct Style {
 
 impl Style {
     fn digest(&self, digest: &Digest) -> String {
-        if self.full_digests { digest.to_string() } else { text::short(digest) }
+        if self.full_digests {
+            digest.to_string()
+        } else {
+            text::short(digest)
+        }
     }
 
     /// The root: what it is comes last, since its name stands on the line before.
@@ -67,7 +92,9 @@ impl Style {
             (NodeKind::Index, _) => "index".to_owned(),
             (NodeKind::Manifest, _) => "manifest".to_owned(),
             (NodeKind::Attestation, Some(about)) => {
-                let about = about.parse().map_or_else(|_| text::line(about, VALUE), |digest| self.digest(&digest));
+                let about = about
+                    .parse()
+                    .map_or_else(|_| text::line(about, VALUE), |digest| self.digest(&digest));
                 format!("build attestation of {about}")
             }
             (NodeKind::Attestation, None) => "build attestation".to_owned(),
@@ -77,31 +104,62 @@ impl Style {
 
     fn below(&self, node: &Node) -> (Vec<String>, Vec<Branch>) {
         let details = node.errors.iter().map(|error| fault(error)).collect();
-        let referrers = node.referrers.iter().map(|referrer| self.referrer(referrer));
+        let referrers = node
+            .referrers
+            .iter()
+            .map(|referrer| self.referrer(referrer));
         let manifests = node.manifests.iter().map(|node| self.node(node));
         (details, referrers.chain(manifests).collect())
     }
 
     fn node(&self, node: &Node) -> Branch {
         let (details, branches) = self.below(node);
-        Branch { text: format!("{}  {}", self.name(node), self.digest(&node.digest)), details, branches }
+        Branch {
+            text: format!("{}  {}", self.name(node), self.digest(&node.digest)),
+            details,
+            branches,
+        }
     }
 
     fn referrer(&self, referrer: &Referrer) -> Branch {
-        let kind = if referrer.artifact_type.is_empty() { "(no artifact type)" } else { &referrer.artifact_type };
-        let mut line = format!("{}  {}", text::line(kind, VALUE), self.digest(&referrer.digest));
+        let kind = if referrer.artifact_type.is_empty() {
+            "(no artifact type)"
+        } else {
+            &referrer.artifact_type
+        };
+        let mut line = format!(
+            "{}  {}",
+            text::line(kind, VALUE),
+            self.digest(&referrer.digest)
+        );
         if let Some(created) = referrer.annotations.get(annotation::CREATED) {
             let _ = write!(line, "  {}", text::line(created, VALUE));
         }
-        let telling: Vec<_> = referrer.annotations.iter().filter(|(key, _)| !SILENT.contains(&key.as_str())).collect();
+        let telling: Vec<_> = referrer
+            .annotations
+            .iter()
+            .filter(|(key, _)| !SILENT.contains(&key.as_str()))
+            .collect();
         let shown = telling.iter().take(MOST_ANNOTATIONS);
-        let mut details: Vec<String> =
-            shown.map(|(key, value)| format!("{}: {}", text::line(key, VALUE), text::line(value, VALUE))).collect();
+        let mut details: Vec<String> = shown
+            .map(|(key, value)| format!("{}: {}", text::line(key, VALUE), text::line(value, VALUE)))
+            .collect();
         if telling.len() > MOST_ANNOTATIONS {
-            details.push(format!("and {} more annotations", telling.len() - MOST_ANNOTATIONS));
+            details.push(format!(
+                "and {} more annotations",
+                telling.len() - MOST_ANNOTATIONS
+            ));
         }
         details.extend(referrer.errors.iter().map(|error| fault(error)));
-        Branch { text: line, details, branches: referrer.referrers.iter().map(|below| self.referrer(below)).collect() }
+        Branch {
+            text: line,
+            details,
+            branches: referrer
+                .referrers
+                .iter()
+                .map(|below| self.referrer(below))
+                .collect(),
+        }
     }
 }
 
@@ -111,7 +169,10 @@ fn fault(error: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+    #![allow(
+        clippy::unwrap_used,
+        reason = "a test that unwraps fails, as it should"
+    )]
 
     use std::collections::BTreeMap;
 
@@ -136,13 +197,18 @@ mod tests {
     }
 
     fn mark(seed: &str) -> Referrer {
-        let annotations = [(annotation::CREATED, "2026-11-23T17:33:35Z"), ("end-of-life.date", "2025-03-20T01:20:30Z")];
+        let annotations = [
+            (annotation::CREATED, "2026-11-23T17:33:35Z"),
+            ("end-of-life.date", "2025-03-20T01:20:30Z"),
+        ];
         Referrer {
             artifact_type: "application/vnd.demo.artifact.lifecycle".to_owned(),
             digest: digest(seed),
             media_type: "m".to_owned(),
             size: 1,
-            annotations: annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            annotations: annotations
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
             referrers: Vec::new(),
             errors: Vec::new(),
         }
@@ -153,14 +219,25 @@ mod tests {
         let mut root = node(NodeKind::Index, None, "a1a1");
         root.referrers = vec![mark("1111")];
         let mut amd64 = node(NodeKind::Manifest, Some("linux/amd64"), "b1b1");
-        let signed = Referrer { artifact_type: "application/sig".to_owned(), annotations: BTreeMap::new(), ..mark("3333") };
-        amd64.referrers = vec![Referrer { referrers: vec![signed], ..mark("2222") }];
+        let signed = Referrer {
+            artifact_type: "application/sig".to_owned(),
+            annotations: BTreeMap::new(),
+            ..mark("3333")
+        };
+        amd64.referrers = vec![Referrer {
+            referrers: vec![signed],
+            ..mark("2222")
+        }];
         let mut attestation = node(NodeKind::Attestation, None, "d1d1");
         attestation.attests = Some(digest("b1b1").to_string());
         let mut arm64 = node(NodeKind::Manifest, Some("linux/arm64"), "c1c1");
         arm64.errors = vec!["GET referrers: HTTP 503".to_owned()];
         root.manifests = vec![amd64, attestation, arm64];
-        let tree = Tree { image: "registry.example.com/team/app:v1".to_owned(), root, not_followed: 0 };
+        let tree = Tree {
+            image: "registry.example.com/team/app:v1".to_owned(),
+            root,
+            not_followed: 0,
+        };
         let expected = "\
 registry.example.com/team/app:v1
 sha256:a1a1a1a1a1a1  index
@@ -184,11 +261,23 @@ sha256:a1a1a1a1a1a1  index
         let mut root = node(NodeKind::Index, Some("linux/\x1b[2J\u{9b}m"), "a1a1");
         let mut hostile = mark("1111");
         hostile.artifact_type = "a/\r\nb\u{202e}".to_owned();
-        hostile.annotations.insert("k\n".to_owned(), "v\x07".repeat(500));
+        hostile
+            .annotations
+            .insert("k\n".to_owned(), "v\x07".repeat(500));
         hostile.errors = vec!["e\x1b".to_owned()];
         root.referrers = vec![hostile];
-        let text = render(&Tree { image: "r/i".to_owned(), root, not_followed: 1 }, false);
-        assert!(!text.chars().any(|c| text::is_unsafe(c) && c != '\n'), "{text:?}");
+        let text = render(
+            &Tree {
+                image: "r/i".to_owned(),
+                root,
+                not_followed: 1,
+            },
+            false,
+        );
+        assert!(
+            !text.chars().any(|c| text::is_unsafe(c) && c != '\n'),
+            "{text:?}"
+        );
         assert_eq!(text.lines().count(), 7, "{text}");
     }
 }

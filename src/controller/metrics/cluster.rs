@@ -25,7 +25,11 @@ pub(in crate::controller) struct ClusterRequests(Family<Asked, Counter>);
 impl ClusterRequests {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let all = Self(Family::default());
-        registry.register("rest_client_requests", "Requests to the API server, by method and status", all.0.clone());
+        registry.register(
+            "rest_client_requests",
+            "Requests to the API server, by method and status",
+            all.0.clone(),
+        );
         all
     }
 }
@@ -38,7 +42,10 @@ impl<S> Layer<S> for CountRequests {
     type Service = Counted<S>;
 
     fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, counts: Arc::clone(&self.0) }
+        Counted {
+            inner,
+            counts: Arc::clone(&self.0),
+        }
     }
 }
 
@@ -68,7 +75,10 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
-            let code = answer.as_ref().map_or_else(|_| "<error>".to_owned(), |answer| answer.status().as_u16().to_string());
+            let code = answer.as_ref().map_or_else(
+                |_| "<error>".to_owned(),
+                |answer| answer.status().as_u16().to_string(),
+            );
             counts.0.get_or_create(&Asked { method, code }).inc();
             answer
         })

@@ -17,11 +17,19 @@ pub(in crate::controller) struct Leader(Family<Lease, Gauge>);
 impl Leader {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let leader = Self(Family::default());
-        registry.register("leader_election_master_status", "Whether this process has the Lease of this name", leader.0.clone());
+        registry.register(
+            "leader_election_master_status",
+            "Whether this process has the Lease of this name",
+            leader.0.clone(),
+        );
         leader
     }
 
     pub(in crate::controller) fn set(&self, lease: &str, leads: bool) {
-        self.0.get_or_create(&Lease { name: lease.to_owned() }).set(i64::from(leads));
+        self.0
+            .get_or_create(&Lease {
+                name: lease.to_owned(),
+            })
+            .set(i64::from(leads));
     }
 }

@@ -59,7 +59,16 @@ impl Metrics {
         let resources = Arc::new(Resources::default());
         registry.register_collector(Box::new(Arc::clone(&resources)));
         let leader = Leader::register(&mut registry);
-        Self { registry, reconciles, queue, attachments, registries, cluster, resources, leader }
+        Self {
+            registry,
+            reconciles,
+            queue,
+            attachments,
+            registries,
+            cluster,
+            resources,
+            leader,
+        }
     }
 
     /// The text format of OpenMetrics.

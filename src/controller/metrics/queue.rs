@@ -17,7 +17,10 @@ struct Named {
     controller: &'static str,
 }
 
-const OURS: Named = Named { name: CONTROLLER, controller: CONTROLLER };
+const OURS: Named = Named {
+    name: CONTROLLER,
+    controller: CONTROLLER,
+};
 
 /// Counts of the queue.
 #[derive(Debug)]
@@ -34,12 +37,32 @@ impl Queue {
             depth: Family::default(),
             adds: Family::default(),
             retries: Family::default(),
-            time: Family::new_with_constructor(|| Histogram::new([0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1000.0])),
+            time: Family::new_with_constructor(|| {
+                Histogram::new([
+                    0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1000.0,
+                ])
+            }),
         };
-        registry.register("workqueue_depth", "Resources that wait for a turn", queue.depth.clone());
-        registry.register("workqueue_adds", "Resources whose time to be looked at has come", queue.adds.clone());
-        registry.register("workqueue_retries", "Visits that were put off after a failure", queue.retries.clone());
-        registry.register("workqueue_queue_duration_seconds", "How long resources waited for a turn, in seconds", queue.time.clone());
+        registry.register(
+            "workqueue_depth",
+            "Resources that wait for a turn",
+            queue.depth.clone(),
+        );
+        registry.register(
+            "workqueue_adds",
+            "Resources whose time to be looked at has come",
+            queue.adds.clone(),
+        );
+        registry.register(
+            "workqueue_retries",
+            "Visits that were put off after a failure",
+            queue.retries.clone(),
+        );
+        registry.register(
+            "workqueue_queue_duration_seconds",
+            "How long resources waited for a turn, in seconds",
+            queue.time.clone(),
+        );
         drop(queue.depth.get_or_create(&OURS));
         drop(queue.adds.get_or_create(&OURS));
         drop(queue.retries.get_or_create(&OURS));
@@ -51,7 +74,9 @@ impl Queue {
     }
 
     pub(in crate::controller) fn set_depth(&self, waiting: usize) {
-        self.depth.get_or_create(&OURS).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.depth
+            .get_or_create(&OURS)
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
     /// A visit began after so long a wait.

@@ -15,7 +15,10 @@ use super::CONTROLLER;
 
 /// How a reconciliation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types, reason = "the variant's name is the label's value, which controller-runtime writes in lower case")]
+#[allow(
+    non_camel_case_types,
+    reason = "the variant's name is the label's value, which controller-runtime writes in lower case"
+)]
 pub(in crate::controller) enum Outcome {
     /// All is as it should be.
     success,
@@ -45,7 +48,9 @@ struct Controller {
     controller: &'static str,
 }
 
-const OURS: Controller = Controller { controller: CONTROLLER };
+const OURS: Controller = Controller {
+    controller: CONTROLLER,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reconciled {
@@ -88,28 +93,63 @@ impl Reconciles {
             terminal_errors: Family::default(),
             panics: Family::default(),
             time: Family::new_with_constructor(|| {
-                Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0])
+                Histogram::new([
+                    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+                    120.0,
+                ])
             }),
             active: Family::default(),
             reasons: Family::default(),
         };
-        registry.register("controller_runtime_reconcile", "Reconciliations by result", all.total.clone());
-        registry.register("controller_runtime_reconcile_errors", "Reconciliations that failed", all.errors.clone());
+        registry.register(
+            "controller_runtime_reconcile",
+            "Reconciliations by result",
+            all.total.clone(),
+        );
+        registry.register(
+            "controller_runtime_reconcile_errors",
+            "Reconciliations that failed",
+            all.errors.clone(),
+        );
         registry.register(
             "controller_runtime_terminal_reconcile_errors",
             "Reconciliations that failed for what only the user can mend",
             all.terminal_errors.clone(),
         );
-        registry.register("controller_runtime_reconcile_panics", "Reconciliations that panicked", all.panics.clone());
-        registry.register("controller_runtime_reconcile_time_seconds", "Length of a reconciliation in seconds", all.time.clone());
-        registry.register("controller_runtime_active_workers", "Reconciliations under way", all.active.clone());
+        registry.register(
+            "controller_runtime_reconcile_panics",
+            "Reconciliations that panicked",
+            all.panics.clone(),
+        );
+        registry.register(
+            "controller_runtime_reconcile_time_seconds",
+            "Length of a reconciliation in seconds",
+            all.time.clone(),
+        );
+        registry.register(
+            "controller_runtime_active_workers",
+            "Reconciliations under way",
+            all.active.clone(),
+        );
         let most = Family::<Controller, Gauge>::default();
-        registry.register("controller_runtime_max_concurrent_reconciles", "Resources that may be worked on at once", most.clone());
-        most.get_or_create(&OURS).set(i64::try_from(concurrent).unwrap_or(i64::MAX));
-        registry.register("affix_reconcile_reason", "Reconciliations by the reason of Ready", all.reasons.clone());
+        registry.register(
+            "controller_runtime_max_concurrent_reconciles",
+            "Resources that may be worked on at once",
+            most.clone(),
+        );
+        most.get_or_create(&OURS)
+            .set(i64::try_from(concurrent).unwrap_or(i64::MAX));
+        registry.register(
+            "affix_reconcile_reason",
+            "Reconciliations by the reason of Ready",
+            all.reasons.clone(),
+        );
         // A counter that is there from the start tells its first increase.
         for result in Outcome::ALL {
-            drop(all.total.get_or_create(&Reconciled { controller: CONTROLLER, result }));
+            drop(all.total.get_or_create(&Reconciled {
+                controller: CONTROLLER,
+                result,
+            }));
         }
         for counter in [&all.errors, &all.terminal_errors, &all.panics] {
             drop(counter.get_or_create(&OURS));
@@ -125,14 +165,28 @@ impl Reconciles {
     }
 
     /// `reason`: what Ready says now; `None` where the API server could not be asked.
-    pub(in crate::controller) fn finished(&self, result: Outcome, reason: Option<Reason>, took: Duration) {
-        self.total.get_or_create(&Reconciled { controller: CONTROLLER, result }).inc();
+    pub(in crate::controller) fn finished(
+        &self,
+        result: Outcome,
+        reason: Option<Reason>,
+        took: Duration,
+    ) {
+        self.total
+            .get_or_create(&Reconciled {
+                controller: CONTROLLER,
+                result,
+            })
+            .inc();
         self.time.get_or_create(&OURS).observe(took.as_secs_f64());
         if result == Outcome::error {
             self.errors.get_or_create(&OURS).inc();
         }
         if let Some(reason) = reason {
-            self.reasons.get_or_create(&Reasoned { reason: reason.as_str() }).inc();
+            self.reasons
+                .get_or_create(&Reasoned {
+                    reason: reason.as_str(),
+                })
+                .inc();
             if reason.is_stalled() {
                 self.terminal_errors.get_or_create(&OURS).inc();
             }

@@ -34,11 +34,21 @@ impl RegistryRequests {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let all = Self {
             total: Family::default(),
-            time: Family::new_with_constructor(|| Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])),
+            time: Family::new_with_constructor(|| {
+                Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+            }),
             paused: Counter::default(),
         };
-        registry.register("affix_registry_requests", "Requests to registries, each try, by the answer's status", all.total.clone());
-        registry.register("affix_registry_request_duration_seconds", "Length of a try in seconds", all.time.clone());
+        registry.register(
+            "affix_registry_requests",
+            "Requests to registries, each try, by the answer's status",
+            all.total.clone(),
+        );
+        registry.register(
+            "affix_registry_request_duration_seconds",
+            "Length of a try in seconds",
+            all.time.clone(),
+        );
         registry.register(
             "affix_registry_throttled_seconds",
             "Seconds for which registries asked to be left alone (429)",
@@ -51,8 +61,15 @@ impl RegistryRequests {
 impl Observer for RegistryRequests {
     fn tried(&self, one: Try) {
         let operation = format!("{}_{}", one.method.to_ascii_lowercase(), object(one.object));
-        self.total.get_or_create(&Answered { operation: operation.clone(), code: code(one.status) }).inc();
-        self.time.get_or_create(&Asked { operation }).observe(one.took.as_secs_f64());
+        self.total
+            .get_or_create(&Answered {
+                operation: operation.clone(),
+                code: code(one.status),
+            })
+            .inc();
+        self.time
+            .get_or_create(&Asked { operation })
+            .observe(one.took.as_secs_f64());
     }
 
     fn paused(&self, time: Duration) {
@@ -74,8 +91,8 @@ const fn object(object: Object) -> &'static str {
 /// The status, where it is one that registries send; of others only the class, since a hostile registry could send them all.
 fn code(status: Option<u16>) -> String {
     const USUAL: &[u16] = &[
-        200, 201, 202, 204, 206, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 407, 408, 409, 411, 412, 413, 415, 416, 422, 429,
-        500, 501, 502, 503, 504,
+        200, 201, 202, 204, 206, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 407, 408,
+        409, 411, 412, 413, 415, 416, 422, 429, 500, 501, 502, 503, 504,
     ];
     match status {
         None => "error".to_owned(),
@@ -93,6 +110,9 @@ mod tests {
     fn a_registry_cannot_choose_how_many_series_there_are() {
         let codes: HashSet<_> = (100..1000).map(|status| code(Some(status))).collect();
         assert!(codes.len() < 50, "{codes:?}");
-        assert_eq!([code(None), code(Some(429)), code(Some(418))], ["error", "429", "4xx"]);
+        assert_eq!(
+            [code(None), code(Some(429)), code(Some(418))],
+            ["error", "429", "4xx"]
+        );
     }
 }

@@ -40,12 +40,18 @@ impl fmt::Debug for Resources {
 impl Resources {
     /// Counts the resources of one more watch.
     pub(in crate::controller) fn watch(&self, store: Store<Stored>, leadership: Arc<Leadership>) {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(Watch { store, leadership });
+        self.watches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Watch { store, leadership });
     }
 
     /// What a resource signs with ends then; `None`: nothing that ends.
     pub(in crate::controller) fn signs_until(&self, uid: &str, end: Option<Timestamp>) {
-        let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut certificates = self
+            .certificates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match end {
             Some(end) => drop(certificates.insert(uid.to_owned(), end)),
             None => drop(certificates.remove(uid)),
@@ -53,13 +59,25 @@ impl Resources {
     }
 
     fn count(&self) -> Counts {
-        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let stores = watches.iter().filter(|watch| watch.leadership.term().is_some()).map(|watch| &watch.store);
+        let watches = self
+            .watches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let stores = watches
+            .iter()
+            .filter(|watch| watch.leadership.term().is_some())
+            .map(|watch| &watch.store);
         let mut counts = Counts::default();
-        let mut certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut certificates = self
+            .certificates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut present = HashSet::new();
         for object in stores.flat_map(Store::state) {
-            let Some(summary) = object.summary() else { continue };
+            let Some(summary) = object.summary() else {
+                continue;
+            };
             counts.add(summary);
             if !certificates.is_empty() {
                 present.extend(object.uid());
@@ -83,13 +101,27 @@ struct Counts {
 impl Counts {
     fn add(&mut self, summary: &Summary) {
         if !summary.has_ready {
-            *self.conditions.entry((ConditionType::Ready.as_str(), "Unknown", Reason::Progressing.as_str())).or_default() += 1;
+            *self
+                .conditions
+                .entry((
+                    ConditionType::Ready.as_str(),
+                    "Unknown",
+                    Reason::Progressing.as_str(),
+                ))
+                .or_default() += 1;
         }
         for (kind, status, reason) in summary.conditions.iter().flatten() {
             let status = status.map_or("Unknown", |status| if status { "True" } else { "False" });
-            *self.conditions.entry((kind.as_str(), status, reason.as_str())).or_default() += 1;
+            *self
+                .conditions
+                .entry((kind.as_str(), status, reason.as_str()))
+                .or_default() += 1;
         }
-        for (state, count) in STATES.into_iter().zip(summary.targets).filter(|(_, count)| *count > 0) {
+        for (state, count) in STATES
+            .into_iter()
+            .zip(summary.targets)
+            .filter(|(_, count)| *count > 0)
+        {
             *self.targets.entry(state).or_default() += u64::from(count);
         }
     }
@@ -104,11 +136,25 @@ impl Collector for Resources {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let counts = self.count();
         let help = "Resources by the type, status and reason of their conditions";
-        let mut metric = encoder.encode_descriptor("affix_resource_conditions", help, None, MetricType::Gauge)?;
+        let mut metric = encoder.encode_descriptor(
+            "affix_resource_conditions",
+            help,
+            None,
+            MetricType::Gauge,
+        )?;
         for ((kind, status, reason), count) in &counts.conditions {
-            gauge(&mut metric, &[("type", kind), ("status", status), ("reason", reason)], *count)?;
+            gauge(
+                &mut metric,
+                &[("type", kind), ("status", status), ("reason", reason)],
+                *count,
+            )?;
         }
-        let mut metric = encoder.encode_descriptor("affix_targets", "Targets of all resources, by state", None, MetricType::Gauge)?;
+        let mut metric = encoder.encode_descriptor(
+            "affix_targets",
+            "Targets of all resources, by state",
+            None,
+            MetricType::Gauge,
+        )?;
         for state in STATES {
             let count = counts.targets.get(&state).copied().unwrap_or_default();
             gauge(&mut metric, &[("state", &format!("{state:?}"))], count)?;
@@ -116,8 +162,13 @@ impl Collector for Resources {
         if let Some(end) = counts.first_end {
             let help = "When the first of the certificates that are in use ends, in seconds since the epoch";
             let name = "affix_certificate_expiry_timestamp";
-            let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
-            gauge(&mut metric, &[("use", "signing")], u64::try_from(end.as_second()).unwrap_or_default())?;
+            let mut metric =
+                encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+            gauge(
+                &mut metric,
+                &[("use", "signing")],
+                u64::try_from(end.as_second()).unwrap_or_default(),
+            )?;
         }
         Ok(())
     }

@@ -6,28 +6,52 @@ use super::super::pass::Draft;
 use super::super::status::{status, status_in_progress};
 use super::{APP, image, made, now, row};
 use crate::api::{
-    ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, TargetKind, TargetState, check_status_rules, find_condition,
+    ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, TargetKind, TargetState,
+    check_status_rules, find_condition,
 };
 
 #[test]
 fn every_status_of_an_outcome_follows_the_rules_and_says_why() {
     let failed = |reason| Outcome::failed(&Failure::new(reason, "because"));
     let rows = vec![made("amd64", "a", TargetState::Attached)];
-    let attached = Outcome { verdict: Verdict::over(&rows, None), rows: Some(rows), ..Outcome::unchanged(Vec::new()) };
-    let outcomes = Reason::ALL.iter().filter(|reason| !Reason::READY.contains(reason) && **reason != Reason::ProgressingWithRetry);
-    let outcomes: Vec<Outcome> = outcomes.map(|reason| failed(*reason)).chain([attached]).collect();
+    let attached = Outcome {
+        verdict: Verdict::over(&rows, None),
+        rows: Some(rows),
+        ..Outcome::unchanged(Vec::new())
+    };
+    let outcomes = Reason::ALL.iter().filter(|reason| {
+        !Reason::READY.contains(reason) && **reason != Reason::ProgressingWithRetry
+    });
+    let outcomes: Vec<Outcome> = outcomes
+        .map(|reason| failed(*reason))
+        .chain([attached])
+        .collect();
     for first in &outcomes {
         for second in &outcomes {
             let before = status(&ImageAttachmentStatus::default(), first, 1, now());
             let after = status(&before, second, 2, now());
-            let mut object = ImageAttachment::new("x", crate::api::ImageAttachmentSpec::new(format!("{APP}:v1")));
+            let mut object = ImageAttachment::new(
+                "x",
+                crate::api::ImageAttachmentSpec::new(format!("{APP}:v1")),
+            );
             object.metadata.generation = Some(2);
             object.status = Some(after.clone());
-            assert_eq!(check_status_rules(&object), Vec::<String>::new(), "{:?}, then {:?}", first.verdict, second.verdict);
+            assert_eq!(
+                check_status_rules(&object),
+                Vec::<String>::new(),
+                "{:?}, then {:?}",
+                first.verdict,
+                second.verdict
+            );
             let ready = find_condition(&after.conditions, ConditionType::Ready).unwrap();
             assert_eq!(ready.reason, second.verdict.reason.as_str());
             let stalled = find_condition(&after.conditions, ConditionType::Stalled).is_some();
-            assert_eq!(stalled, second.verdict.reason.is_stalled(), "{:?}", second.verdict);
+            assert_eq!(
+                stalled,
+                second.verdict.reason.is_stalled(),
+                "{:?}",
+                second.verdict
+            );
         }
     }
 }
@@ -38,22 +62,48 @@ fn a_look_that_finds_nothing_changed_changes_nothing_in_status() {
         image: Some(image(APP, Some("v1"), "image")),
         verdict: Verdict::over(&[row("amd64", TargetState::Attached, None)], None),
         rows: Some(vec![made("amd64", "a", TargetState::Attached)]),
-        resolved: Ok(vec!["the excluded platform \"linux/386\" matches no entry".to_owned()]),
+        resolved: Ok(vec![
+            "the excluded platform \"linux/386\" matches no entry".to_owned(),
+        ]),
         ..Outcome::unchanged(Vec::new())
     };
     let before = status(&ImageAttachmentStatus::default(), &outcome, 1, now());
-    let later = now().checked_add(k8s_openapi::jiff::SignedDuration::from_hours(1)).unwrap();
-    assert_eq!(status(&before, &Outcome::unchanged(Vec::new()), 1, later), before);
+    let later = now()
+        .checked_add(k8s_openapi::jiff::SignedDuration::from_hours(1))
+        .unwrap();
+    assert_eq!(
+        status(&before, &Outcome::unchanged(Vec::new()), 1, later),
+        before
+    );
 }
 
 #[test]
 fn the_status_before_a_push_names_what_is_pushed_and_is_not_ready() {
     let image = image(APP, Some("v1"), "image");
     let rows = [made("amd64", "a", TargetState::Pending)];
-    let draft = Draft { image: &image, rows: &rows, leftovers: &[], superseded: None, doing: "attaching" };
+    let draft = Draft {
+        image: &image,
+        rows: &rows,
+        leftovers: &[],
+        superseded: None,
+        doing: "attaching",
+    };
     let saved = status_in_progress(&ImageAttachmentStatus::default(), &draft, 3, now());
-    assert_eq!((saved.observed_generation, saved.attached.as_deref(), &saved.image), (3, Some("0/1"), &Some(image.clone())));
-    assert_eq!((saved.targets[0].kind, saved.targets[0].attachment.clone()), (TargetKind::Platform, rows[0].attachment.clone()));
+    assert_eq!(
+        (
+            saved.observed_generation,
+            saved.attached.as_deref(),
+            &saved.image
+        ),
+        (3, Some("0/1"), &Some(image.clone()))
+    );
+    assert_eq!(
+        (saved.targets[0].kind, saved.targets[0].attachment.clone()),
+        (TargetKind::Platform, rows[0].attachment.clone())
+    );
     let ready = find_condition(&saved.conditions, ConditionType::Ready).unwrap();
-    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "Progressing"));
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("False", "Progressing")
+    );
 }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
 
 /// A certificate authority: servers are `localhost` and `127.0.0.1`.
 #[derive(Debug)]
@@ -30,12 +33,17 @@ impl Authority {
     /// Where no key can be made.
     pub fn new() -> anyhow::Result<Self> {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "affix testbed");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "affix testbed");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate()?;
         let pem = params.self_signed(&key)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), pem })
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            pem,
+        })
     }
 
     /// The authority's certificate, as clients are told to trust it.
@@ -49,7 +57,11 @@ impl Authority {
     ///
     /// Where the files cannot be written.
     pub fn server(&self, dir: &Path) -> anyhow::Result<ServerFiles> {
-        self.server_named(dir, &["localhost", "127.0.0.1"], Duration::from_hours(24 * 365))
+        self.server_named(
+            dir,
+            &["localhost", "127.0.0.1"],
+            Duration::from_hours(24 * 365),
+        )
     }
 
     /// The same for a server of these names, with a certificate that ends after `lifetime`.
@@ -57,17 +69,32 @@ impl Authority {
     /// # Errors
     ///
     /// Where the files cannot be written.
-    pub fn server_named(&self, dir: &Path, names: &[&str], lifetime: Duration) -> anyhow::Result<ServerFiles> {
+    pub fn server_named(
+        &self,
+        dir: &Path,
+        names: &[&str],
+        lifetime: Duration,
+    ) -> anyhow::Result<ServerFiles> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        let mut params = CertificateParams::new(
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>(),
+        )?;
         params.not_after = date_time_ymd(1970, 1, 1) + now + lifetime;
-        params.distinguished_name.push(DnType::CommonName, "localhost");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "localhost");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        let files = ServerFiles { certificate: dir.join("tls.crt"), key: dir.join("tls.key") };
+        let files = ServerFiles {
+            certificate: dir.join("tls.crt"),
+            key: dir.join("tls.key"),
+        };
         write(&files.certificate, &certificate.pem())?;
         write(&files.key, &key.serialize_pem())?;
         Ok(files)
@@ -114,7 +141,11 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
         let leaf = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Signer { key: key.serialize_pem(), chain: format!("{leaf}{}", self.pem), root: self.pem.clone() })
+        Ok(Signer {
+            key: key.serialize_pem(),
+            chain: format!("{leaf}{}", self.pem),
+            root: self.pem.clone(),
+        })
     }
 }
 

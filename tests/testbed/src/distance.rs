@@ -74,7 +74,11 @@ impl Distance {
             passed: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&way))).abort_handle();
-        let distance = Self { address, way, accepting };
+        let distance = Self {
+            address,
+            way,
+            accepting,
+        };
         distance.set(round_trip);
         Ok(distance)
     }
@@ -86,12 +90,21 @@ impl Distance {
 
     /// Changes the round-trip time, for requests to come.
     pub fn set(&self, round_trip: Duration) {
-        self.way.round_trip.store(u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.way.round_trip.store(
+            u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 
     /// Takes what has passed since it was asked last, in the order in which it was sent.
     pub fn take(&self) -> Vec<Passed> {
-        let mut passed = std::mem::take(&mut *self.way.passed.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut passed = std::mem::take(
+            &mut *self
+                .way
+                .passed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         passed.sort_by_key(|request| request.sent);
         passed
     }
@@ -109,10 +122,18 @@ impl Drop for Distance {
 pub fn round_trips(passed: &[Passed]) -> usize {
     let mut chains: Vec<(Instant, usize)> = Vec::new();
     for request in passed {
-        let before = chains.iter().filter(|(answered, _)| *answered <= request.sent).map(|(_, length)| *length).max();
+        let before = chains
+            .iter()
+            .filter(|(answered, _)| *answered <= request.sent)
+            .map(|(_, length)| *length)
+            .max();
         chains.push((request.answered, before.unwrap_or(0) + 1));
     }
-    chains.into_iter().map(|(_, length)| length).max().unwrap_or(0)
+    chains
+        .into_iter()
+        .map(|(_, length)| length)
+        .max()
+        .unwrap_or(0)
 }
 
 async fn accept(listener: TcpListener, way: Arc<Way>) {
@@ -128,42 +149,75 @@ async fn accept(listener: TcpListener, way: Arc<Way>) {
                 async move { way.pass(request, opened).await }
             });
             // A client that goes in the middle of a request is no failure of the proxy.
-            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+            let _ = auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
 impl Way {
-    async fn pass(&self, request: Request<Incoming>, opened: Instant) -> Result<Response<Body>, Infallible> {
+    async fn pass(
+        &self,
+        request: Request<Incoming>,
+        opened: Instant,
+    ) -> Result<Response<Body>, Infallible> {
         let round_trip = Duration::from_micros(self.round_trip.load(Ordering::Relaxed));
         let half = round_trip / 2;
         // Before the handshake has been there and back the client could not have sent anything.
         let shaking = (opened + round_trip).saturating_duration_since(Instant::now());
         let sent = Instant::now() + shaking;
         let method = request.method().to_string();
-        let target = request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        let target = request
+            .uri()
+            .path_and_query()
+            .map_or_else(|| "/".to_owned(), ToString::to_string);
         wait(shaking + half).await;
-        let answer = self.forward(request, &target).await.unwrap_or_else(|error| {
-            let mut answer = Response::new(Body::from(format!("{error:#}")));
-            *answer.status_mut() = StatusCode::BAD_GATEWAY;
-            answer
-        });
+        let answer = self
+            .forward(request, &target)
+            .await
+            .unwrap_or_else(|error| {
+                let mut answer = Response::new(Body::from(format!("{error:#}")));
+                *answer.status_mut() = StatusCode::BAD_GATEWAY;
+                answer
+            });
         wait(half).await;
-        let passed = Passed { method, target, status: answer.status().as_u16(), sent, answered: Instant::now() };
-        self.passed.lock().unwrap_or_else(PoisonError::into_inner).push(passed);
+        let passed = Passed {
+            method,
+            target,
+            status: answer.status().as_u16(),
+            sent,
+            answered: Instant::now(),
+        };
+        self.passed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(passed);
         Ok(answer)
     }
 
-    async fn forward(&self, request: Request<Incoming>, target: &str) -> anyhow::Result<Response<Body>> {
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        target: &str,
+    ) -> anyhow::Result<Response<Body>> {
         let (mut head, body) = request.into_parts();
         let is_head = head.method == http::Method::HEAD;
         for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH] {
             head.headers.remove(name);
         }
-        let body = to_bytes(Body::new(body), MOST).await.context("the request's body")?;
+        let body = to_bytes(Body::new(body), MOST)
+            .await
+            .context("the request's body")?;
         let url = format!("http://{}{target}", self.registry);
-        let answer = self.client.request(head.method, url).headers(head.headers).body(body).send().await?;
+        let answer = self
+            .client
+            .request(head.method, url)
+            .headers(head.headers)
+            .body(body)
+            .send()
+            .await?;
         let mut passed = Response::new(());
         *passed.status_mut() = answer.status();
         *passed.headers_mut() = answer.headers().clone();
@@ -172,7 +226,9 @@ impl Way {
         }
         let body = answer.bytes().await.context("the answer's body")?;
         if !is_head {
-            passed.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+            passed
+                .headers_mut()
+                .insert(CONTENT_LENGTH, body.len().into());
         }
         Ok(passed.map(|()| Body::from(body)))
     }
@@ -194,14 +250,26 @@ mod tests {
 
     fn passed(sent: u64, answered: u64, start: Instant) -> Passed {
         let at = |ms| start + Duration::from_millis(ms);
-        Passed { method: "GET".to_owned(), target: "/".to_owned(), status: 200, sent: at(sent), answered: at(answered) }
+        Passed {
+            method: "GET".to_owned(),
+            target: "/".to_owned(),
+            status: 200,
+            sent: at(sent),
+            answered: at(answered),
+        }
     }
 
     #[test]
     fn requests_at_the_same_time_are_one_round_trip_and_those_after_another_are_more() {
         let start = Instant::now();
-        let of =
-            |times: &[(u64, u64)]| round_trips(&times.iter().map(|(sent, answered)| passed(*sent, *answered, start)).collect::<Vec<_>>());
+        let of = |times: &[(u64, u64)]| {
+            round_trips(
+                &times
+                    .iter()
+                    .map(|(sent, answered)| passed(*sent, *answered, start))
+                    .collect::<Vec<_>>(),
+            )
+        };
         assert_eq!(of(&[]), 0);
         assert_eq!(of(&[(0, 20), (1, 22), (2, 21)]), 1);
         assert_eq!(of(&[(0, 20), (1, 22), (21, 40), (23, 44)]), 2);
@@ -221,7 +289,13 @@ mod tests {
             assert!(began.elapsed() >= least, "{:?}", began.elapsed());
         }
         let passed = distance.take();
-        assert_eq!(passed.iter().map(|request| (request.target.as_str(), request.status)).collect::<Vec<_>>(), [("/v2/", 200); 2]);
+        assert_eq!(
+            passed
+                .iter()
+                .map(|request| (request.target.as_str(), request.status))
+                .collect::<Vec<_>>(),
+            [("/v2/", 200); 2]
+        );
         assert_eq!(round_trips(&passed), 2);
         assert!(distance.take().is_empty());
         assert_eq!(registry.requests().len(), 2);
@@ -232,28 +306,51 @@ mod tests {
         const ROUND_TRIP: Duration = Duration::from_secs(2);
         let registry = HostileRegistry::start().await.unwrap();
         let distance = Distance::to(&registry.host(), ROUND_TRIP).await.unwrap();
-        let mut ahead = tokio::net::TcpStream::connect(distance.address).await.unwrap();
+        let mut ahead = tokio::net::TcpStream::connect(distance.address)
+            .await
+            .unwrap();
         sleep(ROUND_TRIP).await;
         let began = Instant::now();
-        ahead.write_all(b"GET /v2/ HTTP/1.1\r\nHost: far\r\nConnection: close\r\n\r\n").await.unwrap();
+        ahead
+            .write_all(b"GET /v2/ HTTP/1.1\r\nHost: far\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = Vec::new();
         ahead.read_to_end(&mut answer).await.unwrap();
-        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        assert!(
+            answer.starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
         let [passed] = distance.take().try_into().unwrap();
         let took = passed.answered - began;
-        assert!(took >= ROUND_TRIP && passed.sent - began < ROUND_TRIP, "{took:?}, sent after {:?}", passed.sent - began);
+        assert!(
+            took >= ROUND_TRIP && passed.sent - began < ROUND_TRIP,
+            "{took:?}, sent after {:?}",
+            passed.sent - began
+        );
     }
 
     #[tokio::test]
     async fn what_passes_stays_as_it_is() {
         let registry = HostileRegistry::start().await.unwrap();
-        let distance = Distance::to(&registry.host(), Duration::ZERO).await.unwrap();
+        let distance = Distance::to(&registry.host(), Duration::ZERO)
+            .await
+            .unwrap();
         let near = crate::registry::RawClient::new(&registry.url(), None, None).unwrap();
-        let far = crate::registry::RawClient::new(&format!("http://{}", distance.host()), None, None).unwrap();
+        let far =
+            crate::registry::RawClient::new(&format!("http://{}", distance.host()), None, None)
+                .unwrap();
         let image = crate::images::Image::new("linux/amd64", "b1b1");
         let pushed = image.push(&far, "team/app", "v1").await.unwrap();
         assert_eq!(pushed.digest(), image.digest());
-        let (near, far) = (near.manifest("team/app", "v1").await.unwrap(), far.manifest("team/app", "v1").await.unwrap());
-        assert_eq!((near.status, &near.body, near.header("content-type")), (far.status, &far.body, far.header("content-type")));
+        let (near, far) = (
+            near.manifest("team/app", "v1").await.unwrap(),
+            far.manifest("team/app", "v1").await.unwrap(),
+        );
+        assert_eq!(
+            (near.status, &near.body, near.header("content-type")),
+            (far.status, &far.body, far.header("content-type"))
+        );
     }
 }

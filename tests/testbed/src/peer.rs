@@ -1,7 +1,10 @@
 //! Other people's tools, run beside a registry. Owns a home folder, so that nothing of the user's (logins, trust, plugins) is
 //! seen or changed; refuses to interpret what they print.
 
-#![allow(clippy::indexing_slicing, reason = "a JSON object that was made here takes any key")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a JSON object that was made here takes any key"
+)]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -35,7 +38,14 @@ impl Peer {
     /// Where no folder can be made.
     pub fn new(tools: &Tools) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("affix-peer-").tempdir()?;
-        Ok(Self { home, tools: tools.clone(), logins: Map::new(), regctl_hosts: Map::new(), roots: String::new(), hosts: Vec::new() })
+        Ok(Self {
+            home,
+            tools: tools.clone(),
+            logins: Map::new(),
+            regctl_hosts: Map::new(),
+            roots: String::new(),
+            hosts: Vec::new(),
+        })
     }
 
     /// Tools that are logged in to a registry, with the right to do everything, and trust its certificate.
@@ -70,8 +80,14 @@ impl Peer {
         }
         self.hosts.push((host.clone(), !registry.is_tls()));
         self.regctl_hosts.insert(host, regctl);
-        write(&self.file("config.json"), &json!({"auths": self.logins}).to_string())?;
-        write(&self.file("regctl.json"), &json!({"hosts": self.regctl_hosts}).to_string())?;
+        write(
+            &self.file("config.json"),
+            &json!({"auths": self.logins}).to_string(),
+        )?;
+        write(
+            &self.file("regctl.json"),
+            &json!({"hosts": self.regctl_hosts}).to_string(),
+        )?;
         write(&self.file("roots.pem"), &self.roots)
     }
 
@@ -82,8 +98,14 @@ impl Peer {
     /// Where the configuration cannot be written.
     pub fn know_plain(&mut self, host: &str) -> anyhow::Result<()> {
         self.hosts.push((host.to_owned(), true));
-        self.regctl_hosts.insert(host.to_owned(), json!({"hostname": host, "tls": "disabled"}));
-        write(&self.file("regctl.json"), &json!({"hosts": self.regctl_hosts}).to_string())
+        self.regctl_hosts.insert(
+            host.to_owned(),
+            json!({"hostname": host, "tls": "disabled"}),
+        );
+        write(
+            &self.file("regctl.json"),
+            &json!({"hosts": self.regctl_hosts}).to_string(),
+        )
     }
 
     /// Runs oras. Where an argument names a registry that is known, oras is told whether that speaks plain HTTP; by itself it
@@ -92,9 +114,14 @@ impl Peer {
     /// # Errors
     ///
     /// Where it cannot be run. What it says about failure is in the result.
-    pub async fn oras<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
+    pub async fn oras<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Ran> {
         let mut args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-        let plain = args.iter().find_map(|arg| self.is_plain(&arg.to_string_lossy()));
+        let plain = args
+            .iter()
+            .find_map(|arg| self.is_plain(&arg.to_string_lossy()));
         if let Some(plain) = plain {
             args.push(format!("--plain-http={plain}").into());
         }
@@ -106,7 +133,10 @@ impl Peer {
     /// # Errors
     ///
     /// Where it cannot be run. What it says about failure is in the result.
-    pub async fn crane<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
+    pub async fn crane<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Ran> {
         self.run(Tool::Crane)?.args(args).output().await
     }
 
@@ -115,7 +145,10 @@ impl Peer {
     /// # Errors
     ///
     /// Where it cannot be run. What it says about failure is in the result.
-    pub async fn regctl<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
+    pub async fn regctl<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Ran> {
         self.run(Tool::Regctl)?.args(args).output().await
     }
 
@@ -127,7 +160,10 @@ impl Peer {
     pub fn run(&self, tool: Tool) -> anyhow::Result<Run> {
         let home = self.home.path();
         let run = Run::new(self.tools.path(tool)?).dir(home);
-        Ok(self.environment().into_iter().fold(run, |run, (name, value)| run.env(name, value)))
+        Ok(self
+            .environment()
+            .into_iter()
+            .fold(run, |run, (name, value)| run.env(name, value)))
     }
 
     /// What makes a tool use this home.

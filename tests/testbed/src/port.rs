@@ -9,5 +9,7 @@ use std::net::{Ipv4Addr, TcpListener};
 ///
 /// Where the system has no port left.
 pub fn free() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
 }

@@ -39,8 +39,19 @@ pub struct Launch {
 
 impl Launch {
     /// A program without arguments, whose standard output and error are appended to the file `log`. The name is for messages.
-    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), program: program.into(), args: Vec::new(), env: Vec::new(), log: log.into(), remove: None }
+    pub fn new(
+        name: impl Into<String>,
+        program: impl Into<PathBuf>,
+        log: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            log: log.into(),
+            remove: None,
+        }
     }
 
     /// Adds an argument.
@@ -83,7 +94,13 @@ impl Launch {
                 .create(true)
                 .append(true)
                 .open(&self.log)
-                .with_context(|| format!("the log {} of {} cannot be opened", self.log.display(), self.name))
+                .with_context(|| {
+                    format!(
+                        "the log {} of {} cannot be opened",
+                        self.log.display(),
+                        self.name
+                    )
+                })
         };
         let log = open()?;
         let began = log.metadata()?.len();
@@ -110,7 +127,14 @@ impl Launch {
         let mut first = String::new();
         // Nothing comes where the program could not be started.
         let _ = leash.read_line(&mut first);
-        Ok(Process { name: self.name.clone(), child, pid: first.trim().parse().ok(), leash, log: self.log.clone(), began })
+        Ok(Process {
+            name: self.name.clone(),
+            child,
+            pid: first.trim().parse().ok(),
+            leash,
+            log: self.log.clone(),
+            began,
+        })
     }
 }
 
@@ -147,8 +171,11 @@ impl Process {
     ///
     /// Where the log cannot be read.
     pub fn log(&self) -> anyhow::Result<String> {
-        let bytes = std::fs::read(&self.log).with_context(|| format!("the log {} cannot be read", self.log.display()))?;
-        let began = usize::try_from(self.began).unwrap_or(usize::MAX).min(bytes.len());
+        let bytes = std::fs::read(&self.log)
+            .with_context(|| format!("the log {} cannot be read", self.log.display()))?;
+        let began = usize::try_from(self.began)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         Ok(String::from_utf8_lossy(bytes.get(began..).unwrap_or_default()).into_owned())
     }
 
@@ -166,7 +193,12 @@ impl Process {
     /// # Errors
     ///
     /// Where the child ends before, or `timeout` passes; the message has the end of its log.
-    pub async fn wait_for<T>(&mut self, timeout: Duration, what: &str, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
+    pub async fn wait_for<T>(
+        &mut self,
+        timeout: Duration,
+        what: &str,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> anyhow::Result<T> {
         let deadline = Instant::now() + timeout;
         loop {
             // Asked before the log is read, so that the last words of a child that ends count.
@@ -176,10 +208,18 @@ impl Process {
                 return Ok(found);
             }
             if let Some(status) = ended {
-                bail!("{} ended with {status} before {what}:\n{}", self.name, tail(&log));
+                bail!(
+                    "{} ended with {status} before {what}:\n{}",
+                    self.name,
+                    tail(&log)
+                );
             }
             if Instant::now() > deadline {
-                bail!("{}: no {what} within {timeout:?}:\n{}", self.name, tail(&log));
+                bail!(
+                    "{}: no {what} within {timeout:?}:\n{}",
+                    self.name,
+                    tail(&log)
+                );
             }
             sleep(POLL).await;
         }
@@ -197,7 +237,11 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                bail!("{} did not end within {timeout:?}:\n{}", self.name, tail(&self.log()?));
+                bail!(
+                    "{} did not end within {timeout:?}:\n{}",
+                    self.name,
+                    tail(&self.log()?)
+                );
             }
             sleep(POLL).await;
         }
@@ -262,5 +306,8 @@ impl Drop for Process {
 fn tail(log: &str) -> String {
     const LINES: usize = 30;
     let lines: Vec<&str> = log.lines().collect();
-    lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n")
+    lines
+        .get(lines.len().saturating_sub(LINES)..)
+        .unwrap_or_default()
+        .join("\n")
 }

@@ -22,7 +22,14 @@ pub struct Run {
 impl Run {
     /// A command without arguments, with nothing on its standard input and two minutes to end.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), args: Vec::new(), env: Vec::new(), dir: None, input: Vec::new(), timeout: Duration::from_mins(2) }
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            dir: None,
+            input: Vec::new(),
+            timeout: Duration::from_mins(2),
+        }
     }
 
     /// Adds arguments.
@@ -81,8 +88,13 @@ impl Run {
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
-        let mut child = command.spawn().with_context(|| format!("`{line}` cannot be started"))?;
-        let mut stdin = child.stdin.take().context("a piped standard input is there")?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("`{line}` cannot be started"))?;
+        let mut stdin = child
+            .stdin
+            .take()
+            .context("a piped standard input is there")?;
         let feed = async {
             // A command may well end without reading its input.
             let _ = stdin.write_all(&self.input).await;
@@ -102,9 +114,16 @@ impl Run {
     }
 
     fn line(&self) -> String {
-        let name = self.program.file_name().map_or(self.program.as_path(), Path::new);
+        let name = self
+            .program
+            .file_name()
+            .map_or(self.program.as_path(), Path::new);
         std::iter::once(name.display().to_string())
-            .chain(self.args.iter().map(|arg| arg.to_string_lossy().into_owned()))
+            .chain(
+                self.args
+                    .iter()
+                    .map(|arg| arg.to_string_lossy().into_owned()),
+            )
             .collect::<Vec<_>>()
             .join(" ")
     }
@@ -130,7 +149,13 @@ impl Ran {
     /// Where it failed; the message has the command and both outputs.
     pub fn stdout(self) -> anyhow::Result<String> {
         if !self.status.success() {
-            bail!("`{}` ended with {}\n{}{}", self.line, self.status, self.out, self.err);
+            bail!(
+                "`{}` ended with {}\n{}{}",
+                self.line,
+                self.status,
+                self.out,
+                self.err
+            );
         }
         Ok(self.out)
     }
@@ -143,7 +168,8 @@ impl Ran {
     pub fn json(self) -> anyhow::Result<serde_json::Value> {
         let line = self.line.clone();
         let out = self.stdout()?;
-        serde_json::from_str(&out).with_context(|| format!("`{line}` did not print JSON but\n{out}"))
+        serde_json::from_str(&out)
+            .with_context(|| format!("`{line}` did not print JSON but\n{out}"))
     }
 
     /// Standard output and standard error of a command that must have failed.
@@ -153,7 +179,12 @@ impl Ran {
     /// Where it succeeded.
     pub fn failure(self) -> anyhow::Result<String> {
         if self.status.success() {
-            bail!("`{}` succeeded but had to fail\n{}{}", self.line, self.out, self.err);
+            bail!(
+                "`{}` succeeded but had to fail\n{}{}",
+                self.line,
+                self.out,
+                self.err
+            );
         }
         Ok(self.out + &self.err)
     }

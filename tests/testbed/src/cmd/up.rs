@@ -26,19 +26,42 @@ impl Up {
             .image(Image::new("linux/arm64", "c1c1"))
             .image(Image::new("linux/arm/v7", "d1d1"))
             .attestation("linux/amd64");
-        say("An image for linux/amd64, linux/arm64 and linux/arm/v7, with one build attestation, is in both registries:");
-        for (registry, title) in [(&modern, "with the referrers API"), (&plain, "distribution, without it")] {
+        say(
+            "An image for linux/amd64, linux/arm64 and linux/arm/v7, with one build attestation, is in both registries:",
+        );
+        for (registry, title) in [
+            (&modern, "with the referrers API"),
+            (&plain, "distribution, without it"),
+        ] {
             let pushed = image.push(&registry.raw()?, "team/app", "v1").await?;
-            say(&format!("  {}  ({title})\n  {}", pushed.tagged(), pushed.pinned()));
+            say(&format!(
+                "  {}  ({title})\n  {}",
+                pushed.tagged(),
+                pushed.pinned()
+            ));
         }
         // Lives until the end of this function.
-        let cluster = if self.no_cluster { None } else { Some(ControlPlane::start(&tools).await?) };
+        let cluster = if self.no_cluster {
+            None
+        } else {
+            Some(ControlPlane::start(&tools).await?)
+        };
         if let Some(cluster) = &cluster {
             say("\nA control plane is ready:");
-            say(&format!("  export KUBECONFIG={}", cluster.kubeconfig().display()));
-            say(&format!("  {} get namespaces", tools.path(Tool::Kubectl)?.display()));
+            say(&format!(
+                "  export KUBECONFIG={}",
+                cluster.kubeconfig().display()
+            ));
+            say(&format!(
+                "  {} get namespaces",
+                tools.path(Tool::Kubectl)?.display()
+            ));
         }
-        say(&format!("\n  {} discover {}/team/app:v1", tools.path(Tool::Oras)?.display(), modern.host()));
+        say(&format!(
+            "\n  {} discover {}/team/app:v1",
+            tools.path(Tool::Oras)?.display(),
+            modern.host()
+        ));
         say("\nEverything ends with Ctrl-C, or when standard input closes.");
         wait_for_the_end().await?;
         Ok(())

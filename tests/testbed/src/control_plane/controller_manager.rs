@@ -30,24 +30,43 @@ impl ControllerManager {
     /// Where they do not start to work; the message has their log.
     pub async fn start(tools: &Tools, cluster: &ControlPlane) -> anyhow::Result<Self> {
         let dir = cluster.dir.path();
-        let mut process = Launch::new("kube-controller-manager", tools.path(Tool::ControllerManager)?, dir.join("controller-manager.log"))
-            .arg(flag("--kubeconfig=", &cluster.kubeconfig()))
-            .arg(flag("--service-account-private-key-file=", &dir.join("service-accounts.key")))
-            .arg(format!("--controllers={CONTROLLERS}"))
-            // The port of its health checks: nobody asks them here.
-            .args(["--leader-elect=false", "--secure-port=0", "--namespace-sync-period=1s"])
-            .start(tools)?;
+        let mut process = Launch::new(
+            "kube-controller-manager",
+            tools.path(Tool::ControllerManager)?,
+            dir.join("controller-manager.log"),
+        )
+        .arg(flag("--kubeconfig=", &cluster.kubeconfig()))
+        .arg(flag(
+            "--service-account-private-key-file=",
+            &dir.join("service-accounts.key"),
+        ))
+        .arg(format!("--controllers={CONTROLLERS}"))
+        // The port of its health checks: nobody asks them here.
+        .args([
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--namespace-sync-period=1s",
+        ])
+        .start(tools)?;
         let deadline = Instant::now() + START;
         loop {
-            let found = cluster.kubectl(["get", "serviceaccount", "default", "--namespace", "default"]).await?;
+            let found = cluster
+                .kubectl(["get", "serviceaccount", "default", "--namespace", "default"])
+                .await?;
             if found.status.success() {
                 return Ok(Self { process });
             }
             if let Some(status) = process.ended()? {
-                bail!("kube-controller-manager ended with {status}:\n{}", process.log().context("its log is lost too")?);
+                bail!(
+                    "kube-controller-manager ended with {status}:\n{}",
+                    process.log().context("its log is lost too")?
+                );
             }
             if Instant::now() > deadline {
-                bail!("kube-controller-manager does nothing after {START:?}:\n{}", process.log()?);
+                bail!(
+                    "kube-controller-manager does nothing after {START:?}:\n{}",
+                    process.log()?
+                );
             }
             sleep(Duration::from_millis(100)).await;
         }

@@ -11,7 +11,13 @@ use serde_json::json;
 /// # Errors
 ///
 /// Where the file cannot be written.
-pub(super) fn write(path: &Path, url: &str, ca_pem: &str, token: &str, namespace: &str) -> anyhow::Result<()> {
+pub(super) fn write(
+    path: &Path,
+    url: &str,
+    ca_pem: &str,
+    token: &str,
+    namespace: &str,
+) -> anyhow::Result<()> {
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",

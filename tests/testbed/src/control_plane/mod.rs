@@ -57,13 +57,24 @@ impl ControlPlane {
     }
 
     async fn start_as(tools: &Tools, gives_service_accounts: bool) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("affix-control-plane-").tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix("affix-control-plane-")
+            .tempdir()?;
         let authority = Authority::new()?;
         let files = authority.server(dir.path())?;
         let service_accounts = KeyPair::generate()?;
-        write(&dir.path().join("service-accounts.key"), &service_accounts.serialize_pem())?;
-        write(&dir.path().join("service-accounts.pub"), &service_accounts.public_key_pem())?;
-        write(&dir.path().join("tokens.csv"), &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
+        write(
+            &dir.path().join("service-accounts.key"),
+            &service_accounts.serialize_pem(),
+        )?;
+        write(
+            &dir.path().join("service-accounts.pub"),
+            &service_accounts.public_key_pem(),
+        )?;
+        write(
+            &dir.path().join("tokens.csv"),
+            &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
+        )?;
         std::fs::create_dir(dir.path().join("home"))?;
 
         let mut tried = 0;
@@ -84,7 +95,12 @@ impl ControlPlane {
                 }
                 return Err(error);
             }
-            let cluster = Self { servers, dir, tools: tools.clone(), setting };
+            let cluster = Self {
+                servers,
+                dir,
+                tools: tools.clone(),
+                setting,
+            };
             cluster.write_kubeconfig(&cluster.kubeconfig(), ADMIN_TOKEN, "default")?;
             return Ok(cluster);
         }
@@ -135,7 +151,10 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where kubectl cannot be run. What it says about failure is in the result.
-    pub async fn kubectl<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Ran> {
+    pub async fn kubectl<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Ran> {
         self.kubectl_run(args)?.output().await
     }
 
@@ -152,7 +171,10 @@ impl ControlPlane {
         self.kubectl_run(args)?.input(input).output().await
     }
 
-    fn kubectl_run<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Run> {
+    fn kubectl_run<A: Into<OsString>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> anyhow::Result<Run> {
         Ok(Run::new(self.tools.path(Tool::Kubectl)?)
             .args(args)
             .env("KUBECONFIG", self.kubeconfig())
@@ -164,8 +186,20 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where the service account does not exist.
-    pub async fn service_account_token(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
-        let args = ["create", "token", name, "--namespace", namespace, "--duration", "1h"];
+    pub async fn service_account_token(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<String> {
+        let args = [
+            "create",
+            "token",
+            name,
+            "--namespace",
+            namespace,
+            "--duration",
+            "1h",
+        ];
         Ok(self.kubectl(args).await?.stdout()?.trim().to_owned())
     }
 
@@ -174,9 +208,16 @@ impl ControlPlane {
     /// # Errors
     ///
     /// Where the service account does not exist.
-    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+    pub async fn service_account_kubeconfig(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<PathBuf> {
         let token = self.service_account_token(namespace, name).await?;
-        let path = self.dir.path().join(format!("kubeconfig-{namespace}-{name}"));
+        let path = self
+            .dir
+            .path()
+            .join(format!("kubeconfig-{namespace}-{name}"));
         self.write_kubeconfig(&path, &token, namespace)?;
         Ok(path)
     }

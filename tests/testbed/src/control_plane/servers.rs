@@ -49,7 +49,8 @@ impl Servers {
     pub(super) fn start(tools: &Tools, setting: &Setting) -> anyhow::Result<Self> {
         let data = setting.dir.join("etcd");
         let log = setting.dir.join("apiserver.log");
-        let mut apiserver = Launch::new("kube-apiserver", tools.path(Tool::ApiServer)?, log).orphans_folder(&setting.dir);
+        let mut apiserver = Launch::new("kube-apiserver", tools.path(Tool::ApiServer)?, log)
+            .orphans_folder(&setting.dir);
         let etcd = if let Some(assets) = tools.assets() {
             let endpoint = format!("http://127.0.0.1:{}", setting.etcd_port);
             apiserver = apiserver.arg(format!("--etcd-servers={endpoint}"));
@@ -72,12 +73,24 @@ impl Servers {
             .arg(flag("--tls-cert-file=", &setting.files.certificate))
             .arg(flag("--tls-private-key-file=", &setting.files.key))
             .arg(flag("--token-auth-file=", &dir.join("tokens.csv")))
-            .arg(flag("--service-account-signing-key-file=", &dir.join("service-accounts.key")))
-            .arg(flag("--service-account-key-file=", &dir.join("service-accounts.pub")))
+            .arg(flag(
+                "--service-account-signing-key-file=",
+                &dir.join("service-accounts.key"),
+            ))
+            .arg(flag(
+                "--service-account-key-file=",
+                &dir.join("service-accounts.pub"),
+            ))
             .arg("--service-account-issuer=https://kubernetes.default.svc")
-            .args(["--service-cluster-ip-range=10.96.0.0/24", "--authorization-mode=RBAC"])
+            .args([
+                "--service-cluster-ip-range=10.96.0.0/24",
+                "--authorization-mode=RBAC",
+            ])
             // Without kube-controller-manager nobody makes the default service account that this plugin waits for.
-            .args((!setting.gives_service_accounts).then_some("--disable-admission-plugins=ServiceAccount"))
+            .args(
+                (!setting.gives_service_accounts)
+                    .then_some("--disable-admission-plugins=ServiceAccount"),
+            )
             .start(tools)?;
         Ok(Self { apiserver, etcd })
     }
@@ -94,11 +107,18 @@ impl Servers {
             }
             for process in self.etcd.iter_mut().chain([&mut self.apiserver]) {
                 if let Some(status) = process.ended()? {
-                    bail!("{} ended with {status}:\n{}", process.name(), process.log()?);
+                    bail!(
+                        "{} ended with {status}:\n{}",
+                        process.name(),
+                        process.log()?
+                    );
                 }
             }
             if Instant::now() > deadline {
-                bail!("kube-apiserver is not ready after {START:?}:\n{}", self.log()?);
+                bail!(
+                    "kube-apiserver is not ready after {START:?}:\n{}",
+                    self.log()?
+                );
             }
             sleep(POLL).await;
         }

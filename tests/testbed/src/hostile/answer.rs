@@ -54,8 +54,17 @@ pub(super) enum Length {
 
 impl Answer {
     pub(super) fn new(status: StatusCode) -> Self {
-        let payload = Payload { source: Source::Bytes(Bytes::new()), length: Length::Exact, pace: None, cut: None };
-        Self { status, headers: HeaderMap::new(), payload }
+        let payload = Payload {
+            source: Source::Bytes(Bytes::new()),
+            length: Length::Exact,
+            pace: None,
+            cut: None,
+        };
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            payload,
+        }
     }
 
     /// An error in the form of the specification.
@@ -64,8 +73,15 @@ impl Answer {
     }
 
     /// An error in the form of the specification, with a detail.
-    pub(super) fn error_with(status: StatusCode, code: &str, message: &str, detail: &Value) -> Self {
-        Self::new(status).header(CONTENT_TYPE, "application/json").bytes(error_body(code, message, detail))
+    pub(super) fn error_with(
+        status: StatusCode,
+        code: &str,
+        message: &str,
+        detail: &Value,
+    ) -> Self {
+        Self::new(status)
+            .header(CONTENT_TYPE, "application/json")
+            .bytes(error_body(code, message, detail))
     }
 
     pub(super) fn bytes(mut self, bytes: impl Into<Bytes>) -> Self {
@@ -94,12 +110,17 @@ impl Answer {
             _ => None,
         };
         self.headers.remove(CONTENT_LENGTH);
-        let bodiless = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless = matches!(
+            self.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
         if let (Some(length), false) = (length, bodiless) {
-            self.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            self.headers
+                .insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         if matches!(self.payload.source, Source::Bomb { .. }) {
-            self.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            self.headers
+                .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         self
     }

@@ -64,7 +64,12 @@ pub enum Denial {
 impl Bearer {
     /// Tokens of `issuer`, which is reached at this registry's own `/token` unless [`realm`](Self::realm) says otherwise.
     pub fn new(issuer: &Issuer) -> Self {
-        Self { issuer: issuer.clone(), realm: None, challenge: Challenge::Full, denial: Denial::default() }
+        Self {
+            issuer: issuer.clone(),
+            realm: None,
+            challenge: Challenge::Full,
+            denial: Denial::default(),
+        }
     }
 
     /// Sends clients there for a token: the `/token` of another registry, or any URL.
@@ -86,10 +91,19 @@ impl Bearer {
     }
 
     fn answer(&self, origin: &str, scope: &str, error: Option<&str>) -> Answer {
-        let realm = self.realm.clone().unwrap_or_else(|| format!("{origin}/token"));
+        let realm = self
+            .realm
+            .clone()
+            .unwrap_or_else(|| format!("{origin}/token"));
         let service = origin.split_once("://").map_or(origin, |(_, host)| host);
-        let scope = if scope.is_empty() { String::new() } else { format!(",scope=\"{scope}\"") };
-        let error = error.map(|error| format!(",error=\"{error}\"")).unwrap_or_default();
+        let scope = if scope.is_empty() {
+            String::new()
+        } else {
+            format!(",scope=\"{scope}\"")
+        };
+        let error = error
+            .map(|error| format!(",error=\"{error}\""))
+            .unwrap_or_default();
         let full = format!("Bearer realm=\"{realm}\",service=\"{service}\"{scope}{error}");
         let value = match &self.challenge {
             Challenge::Full => full,
@@ -118,23 +132,39 @@ impl Auth {
         match self {
             Self::None => Ok(()),
             Self::Basic(accounts, denial) => {
-                let challenge = || unauthorized().header(WWW_AUTHENTICATE, "Basic realm=\"registry\"");
-                match authorization.and_then(|authorization| Account::find(accounts, authorization)) {
+                let challenge =
+                    || unauthorized().header(WWW_AUTHENTICATE, "Basic realm=\"registry\"");
+                match authorization.and_then(|authorization| Account::find(accounts, authorization))
+                {
                     None => Err(Box::new(challenge())),
-                    Some(account) if needed.is_none_or(|(action, repository)| account.may(action, repository)) => Ok(()),
+                    Some(account)
+                        if needed
+                            .is_none_or(|(action, repository)| account.may(action, repository)) =>
+                    {
+                        Ok(())
+                    }
                     Some(_) => Err(Box::new(denied(*denial, challenge))),
                 }
             }
             Self::Bearer(bearer) => {
-                let scope = needed.map(|(action, repository)| scope(action, repository)).unwrap_or_default();
-                let Some(token) = authorization.and_then(|authorization| authorization.strip_prefix("Bearer ")) else {
+                let scope = needed
+                    .map(|(action, repository)| scope(action, repository))
+                    .unwrap_or_default();
+                let Some(token) =
+                    authorization.and_then(|authorization| authorization.strip_prefix("Bearer "))
+                else {
                     return Err(Box::new(bearer.answer(origin, &scope, None)));
                 };
                 match bearer.issuer.verify(token, needed) {
                     Verdict::Good => Ok(()),
-                    Verdict::Invalid => Err(Box::new(bearer.answer(origin, &scope, Some("invalid_token")))),
+                    Verdict::Invalid => Err(Box::new(bearer.answer(
+                        origin,
+                        &scope,
+                        Some("invalid_token"),
+                    ))),
                     Verdict::Insufficient => {
-                        let challenge = || bearer.answer(origin, &scope, Some("insufficient_scope"));
+                        let challenge =
+                            || bearer.answer(origin, &scope, Some("insufficient_scope"));
                         Err(Box::new(denied(bearer.denial, challenge)))
                     }
                 }
@@ -165,11 +195,23 @@ fn scope(action: Action, repository: &str) -> String {
 fn denied(denial: Denial, challenge: impl FnOnce() -> Answer) -> Answer {
     match denial {
         Denial::InsufficientScope => challenge(),
-        Denial::Forbidden => Answer::error(StatusCode::FORBIDDEN, "DENIED", "requested access to the resource is denied"),
-        Denial::Hidden => Answer::error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "repository name not known to registry"),
+        Denial::Forbidden => Answer::error(
+            StatusCode::FORBIDDEN,
+            "DENIED",
+            "requested access to the resource is denied",
+        ),
+        Denial::Hidden => Answer::error(
+            StatusCode::NOT_FOUND,
+            "NAME_UNKNOWN",
+            "repository name not known to registry",
+        ),
     }
 }
 
 fn unauthorized() -> Answer {
-    Answer::error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required")
+    Answer::error(
+        StatusCode::UNAUTHORIZED,
+        "UNAUTHORIZED",
+        "authentication required",
+    )
 }

@@ -14,21 +14,35 @@ use super::service::Desk;
 pub(super) fn read(desk: &Desk<'_>, name: &str, digest: &str) -> Answer {
     match desk.store.blob(name, digest) {
         Some(bytes) => {
-            let answer = Answer::new(StatusCode::OK).header(CONTENT_TYPE, "application/octet-stream").bytes(bytes);
+            let answer = Answer::new(StatusCode::OK)
+                .header(CONTENT_TYPE, "application/octet-stream")
+                .bytes(bytes);
             desk.digest_header(answer, digest)
         }
-        None => Answer::error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "blob unknown to registry"),
+        None => Answer::error(
+            StatusCode::NOT_FOUND,
+            "BLOB_UNKNOWN",
+            "blob unknown to registry",
+        ),
     }
 }
 
 pub(super) fn delete(desk: &Desk<'_>, name: &str, digest: &str) -> Answer {
     if desk.quirks.deletion == Deletion::Disabled {
-        return Answer::error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "The operation is unsupported.");
+        return Answer::error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "UNSUPPORTED",
+            "The operation is unsupported.",
+        );
     }
     if desk.store.delete_blob(name, digest) {
         Answer::new(StatusCode::ACCEPTED)
     } else {
-        Answer::error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "blob unknown to registry")
+        Answer::error(
+            StatusCode::NOT_FOUND,
+            "BLOB_UNKNOWN",
+            "blob unknown to registry",
+        )
     }
 }
 
@@ -40,9 +54,13 @@ pub(super) fn start(desk: &Desk<'_>, request: &Request, name: &str) -> Answer {
         return desk.name_unknown();
     }
     if let (Some(digest), Some(from)) = (query.get("mount"), query.get("from")) {
-        let blob = data.repository(from).and_then(|repository| repository.blobs.get(digest).cloned());
+        let blob = data
+            .repository(from)
+            .and_then(|repository| repository.blobs.get(digest).cloned());
         if let Some(blob) = blob {
-            data.repository_or_new(name).blobs.insert(digest.to_owned(), blob);
+            data.repository_or_new(name)
+                .blobs
+                .insert(digest.to_owned(), blob);
             return created(desk, name, digest);
         }
     }
@@ -50,11 +68,15 @@ pub(super) fn start(desk: &Desk<'_>, request: &Request, name: &str) -> Answer {
         if let Some(refusal) = refusal(digest, &request.body) {
             return refusal;
         }
-        data.repository_or_new(name).blobs.insert(digest.to_owned(), request.body.clone());
+        data.repository_or_new(name)
+            .blobs
+            .insert(digest.to_owned(), request.body.clone());
         return created(desk, name, digest);
     }
     let id = format!("upload-{}", data.tick());
-    data.repository_or_new(name).uploads.insert(id.clone(), Vec::new());
+    data.repository_or_new(name)
+        .uploads
+        .insert(id.clone(), Vec::new());
     drop(data);
     accepted(desk, name, &id, 0)
 }
@@ -62,15 +84,28 @@ pub(super) fn start(desk: &Desk<'_>, request: &Request, name: &str) -> Answer {
 /// GET, PATCH, PUT and DELETE of an upload that was opened.
 pub(super) fn upload(desk: &Desk<'_>, request: &Request, name: &str, id: &str) -> Answer {
     let mut data = desk.store.data();
-    let Some((uploads, blobs)) = data.repository(name).map(|repository| (&mut repository.uploads, &mut repository.blobs)) else {
+    let Some((uploads, blobs)) = data
+        .repository(name)
+        .map(|repository| (&mut repository.uploads, &mut repository.blobs))
+    else {
         return desk.name_unknown();
     };
     let Some(held) = uploads.get_mut(id) else {
-        return Answer::error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry");
+        return Answer::error(
+            StatusCode::NOT_FOUND,
+            "BLOB_UPLOAD_UNKNOWN",
+            "blob upload unknown to registry",
+        );
     };
-    let starts = request.header(CONTENT_RANGE.as_str()).and_then(|range| range.split('-').next()?.parse::<usize>().ok());
+    let starts = request
+        .header(CONTENT_RANGE.as_str())
+        .and_then(|range| range.split('-').next()?.parse::<usize>().ok());
     if starts.is_some_and(|at| at != held.len()) {
-        return Answer::error(StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID", "blob upload out of order");
+        return Answer::error(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "BLOB_UPLOAD_INVALID",
+            "blob upload out of order",
+        );
     }
     match request.op {
         Op::UploadPatch => {
@@ -98,18 +133,30 @@ pub(super) fn upload(desk: &Desk<'_>, request: &Request, name: &str, id: &str) -
             let size = held.len();
             drop(data);
             let answer = accepted(desk, name, id, size);
-            Answer { status: StatusCode::NO_CONTENT, ..answer }
+            Answer {
+                status: StatusCode::NO_CONTENT,
+                ..answer
+            }
         }
     }
 }
 
 fn refusal(digest: &str, bytes: &[u8]) -> Option<Answer> {
     let same = Algorithm::of(digest).is_some_and(|algorithm| algorithm.digest(bytes) == digest);
-    (!same).then(|| Answer::error(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "provided digest did not match uploaded content"))
+    (!same).then(|| {
+        Answer::error(
+            StatusCode::BAD_REQUEST,
+            "DIGEST_INVALID",
+            "provided digest did not match uploaded content",
+        )
+    })
 }
 
 fn created(desk: &Desk<'_>, name: &str, digest: &str) -> Answer {
-    let location = desk.location(&super::quirk::Location::Relative, &format!("/v2/{name}/blobs/{digest}"));
+    let location = desk.location(
+        &super::quirk::Location::Relative,
+        &format!("/v2/{name}/blobs/{digest}"),
+    );
     desk.digest_header(location(Answer::new(StatusCode::CREATED)), digest)
 }
 
@@ -117,6 +164,7 @@ fn accepted(desk: &Desk<'_>, name: &str, id: &str, size: usize) -> Answer {
     // A state in the query, as distribution has it: a client must add its digest to it, not replace it.
     let path = format!("/v2/{name}/blobs/uploads/{id}?_state=of-{id}");
     let location = desk.location(&desk.quirks.upload_location, &path);
-    let answer = location(Answer::new(StatusCode::ACCEPTED)).header(RANGE, &format!("0-{}", size.saturating_sub(1)));
+    let answer = location(Answer::new(StatusCode::ACCEPTED))
+        .header(RANGE, &format!("0-{}", size.saturating_sub(1)));
     answer.named("docker-upload-uuid", id)
 }

@@ -29,10 +29,19 @@ pub(super) struct WireBody {
 
 impl WireBody {
     /// Sends `payload`; nothing where `silent`, as for HEAD.
-    pub(super) fn new(payload: Payload, silent: bool, connection: Arc<Connection>, entry: Entry) -> Self {
+    pub(super) fn new(
+        payload: Payload,
+        silent: bool,
+        connection: Arc<Connection>,
+        entry: Entry,
+    ) -> Self {
         let nothing = matches!(&payload.source, Source::Bytes(bytes) if bytes.is_empty());
         let nothing = nothing && payload.cut.is_none() && payload.length == Length::Exact;
-        Self { chunks: Box::pin(stream(payload, connection)), empty: silent || nothing, _entry: entry }
+        Self {
+            chunks: Box::pin(stream(payload, connection)),
+            empty: silent || nothing,
+            _entry: entry,
+        }
     }
 }
 
@@ -40,11 +49,18 @@ impl Body for WireBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.empty {
             return Poll::Ready(None);
         }
-        self.get_mut().chunks.as_mut().poll_next(cx).map(|next| next.map(|chunk| chunk.map(Frame::data)))
+        self.get_mut()
+            .chunks
+            .as_mut()
+            .poll_next(cx)
+            .map(|next| next.map(|chunk| chunk.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -53,7 +69,11 @@ impl Body for WireBody {
 
     fn size_hint(&self) -> SizeHint {
         // Never exact: the head may lie about the length, and hyper trusts an exact hint more than the head.
-        if self.empty { SizeHint::with_exact(0) } else { SizeHint::default() }
+        if self.empty {
+            SizeHint::with_exact(0)
+        } else {
+            SizeHint::default()
+        }
     }
 }
 
@@ -64,9 +84,22 @@ struct Sending {
     ended: bool,
 }
 
-fn stream(payload: Payload, connection: Arc<Connection>) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let Payload { source, pace, cut, length } = payload;
-    let start = Sending { chunks: chunks(source), rest: Bytes::new(), sent: 0, ended: false };
+fn stream(
+    payload: Payload,
+    connection: Arc<Connection>,
+) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let Payload {
+        source,
+        pace,
+        cut,
+        length,
+    } = payload;
+    let start = Sending {
+        chunks: chunks(source),
+        rest: Bytes::new(),
+        sent: 0,
+        ended: false,
+    };
     futures::stream::unfold(start, move |mut sending| {
         let connection = Arc::clone(&connection);
         async move {
@@ -121,11 +154,16 @@ fn chunks(source: Source) -> Box<dyn Iterator<Item = Bytes> + Send> {
             let block = Bytes::from(vec![b'a'; FILLER_CHUNK]);
             let mut left = total.saturating_sub(prefix.len() as u64);
             let filler = std::iter::from_fn(move || {
-                let size = usize::try_from(left).map_or(FILLER_CHUNK, |left| left.min(FILLER_CHUNK));
+                let size =
+                    usize::try_from(left).map_or(FILLER_CHUNK, |left| left.min(FILLER_CHUNK));
                 left -= size as u64;
                 (size > 0).then(|| block.slice(..size))
             });
-            Box::new(std::iter::once(prefix).filter(|prefix| !prefix.is_empty()).chain(filler))
+            Box::new(
+                std::iter::once(prefix)
+                    .filter(|prefix| !prefix.is_empty())
+                    .chain(filler),
+            )
         }
     }
 }

@@ -30,10 +30,16 @@ pub(super) fn chunks(unpacked: u64) -> impl Iterator<Item = Bytes> + Send {
     end.high_first(0, 7);
     tail.extend(end.finish());
     tail.extend(crc_of_run(LITERAL, size).to_le_bytes());
-    tail.extend(u32::try_from(size & u64::from(u32::MAX)).unwrap_or_default().to_le_bytes());
+    tail.extend(
+        u32::try_from(size & u64::from(u32::MAX))
+            .unwrap_or_default()
+            .to_le_bytes(),
+    );
     let chunk = Bytes::from(chunk);
     let middle = (0..full).map(move |_| chunk.clone());
-    std::iter::once(Bytes::from(head)).chain(middle).chain(std::iter::once(Bytes::from(tail)))
+    std::iter::once(Bytes::from(head))
+        .chain(middle)
+        .chain(std::iter::once(Bytes::from(tail)))
 }
 
 /// The bytes of `runs` runs. A run is a whole number of bytes, and the three bits left over are zero before (the end of the literal's code) and
@@ -60,7 +66,8 @@ impl Bits {
         self.pending |= value << self.count;
         self.count += bits;
         while self.count >= 8 {
-            self.bytes.put_u8(u8::try_from(self.pending & 0xff).unwrap_or_default());
+            self.bytes
+                .put_u8(u8::try_from(self.pending & 0xff).unwrap_or_default());
             self.pending >>= 8;
             self.count -= 8;
         }
@@ -89,12 +96,19 @@ fn crc_of_run(byte: u8, count: u64) -> u32 {
     let step = |state: u32| {
         let mut state = state ^ u32::from(byte);
         for _ in 0..8 {
-            state = if state & 1 == 1 { (state >> 1) ^ 0xedb8_8320 } else { state >> 1 };
+            state = if state & 1 == 1 {
+                (state >> 1) ^ 0xedb8_8320
+            } else {
+                state >> 1
+            };
         }
         state
     };
     let constant = step(0);
-    let mut power = Affine { columns: std::array::from_fn(|bit| step(1 << bit) ^ constant), constant };
+    let mut power = Affine {
+        columns: std::array::from_fn(|bit| step(1 << bit) ^ constant),
+        constant,
+    };
     let mut state = u32::MAX;
     let mut left = count;
     while left > 0 {
@@ -114,7 +128,11 @@ struct Affine {
 
 impl Affine {
     fn linear(&self, state: u32) -> u32 {
-        let chosen = self.columns.iter().enumerate().filter(|(bit, _)| state >> bit & 1 == 1);
+        let chosen = self
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(bit, _)| state >> bit & 1 == 1);
         chosen.fold(0, |sum, (_, column)| sum ^ column)
     }
 
@@ -123,7 +141,10 @@ impl Affine {
     }
 
     fn twice(&self) -> Self {
-        Self { columns: self.columns.map(|column| self.linear(column)), constant: self.apply(self.constant) }
+        Self {
+            columns: self.columns.map(|column| self.linear(column)),
+            constant: self.apply(self.constant),
+        }
     }
 }
 

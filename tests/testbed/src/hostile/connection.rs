@@ -90,7 +90,10 @@ impl Door {
         // Small answers should not wait for each other's acknowledgement; where the option fails, they do.
         let _ = stream.set_nodelay(true);
         let killed = Arc::new(AtomicBool::new(false));
-        let mut wire = Wire { stream, killed: Arc::clone(&killed) };
+        let mut wire = Wire {
+            stream,
+            killed: Arc::clone(&killed),
+        };
         match self.arrival() {
             None => {}
             Some(Arrival::Close) => return,
@@ -109,7 +112,13 @@ impl Door {
                 return;
             }
         }
-        let connection = |client_certificate| Connection { id, peer, client_certificate, killed, end: Notify::new() };
+        let connection = |client_certificate| Connection {
+            id,
+            peer,
+            client_certificate,
+            killed,
+            end: Notify::new(),
+        };
         match &self.tls {
             None => self.serve(wire, connection(false)).await,
             Some(tls) => {
@@ -122,9 +131,14 @@ impl Door {
         }
     }
 
-    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, connection: Connection) {
+    async fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        connection: Connection,
+    ) {
         let connection = Arc::new(connection);
-        let on_request = service_fn(|request| Arc::clone(&self.service).serve(Arc::clone(&connection), request));
+        let on_request =
+            service_fn(|request| Arc::clone(&self.service).serve(Arc::clone(&connection), request));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         if !self.http2 {
             builder = builder.http1_only();
@@ -153,13 +167,21 @@ impl Drop for Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

@@ -23,7 +23,9 @@ impl Algorithm {
             "sha512" => (Self::Sha512, 128),
             _ => return None,
         };
-        let hex = encoded.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let hex = encoded
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         (hex && encoded.len() == length).then_some(algorithm)
     }
 

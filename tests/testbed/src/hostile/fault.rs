@@ -100,13 +100,19 @@ impl Fault {
     /// Another `Docker-Content-Digest` (`None`: no such header).
     #[must_use]
     pub fn digest_header(value: Option<&str>) -> Self {
-        Self::Header(HeaderName::from_static("docker-content-digest"), value.map(str::to_owned))
+        Self::Header(
+            HeaderName::from_static("docker-content-digest"),
+            value.map(str::to_owned),
+        )
     }
 
     /// Another `OCI-Subject` (`None`: no such header).
     #[must_use]
     pub fn oci_subject(value: Option<&str>) -> Self {
-        Self::Header(HeaderName::from_static("oci-subject"), value.map(str::to_owned))
+        Self::Header(
+            HeaderName::from_static("oci-subject"),
+            value.map(str::to_owned),
+        )
     }
 
     /// Another `Location` (`None`: no such header).
@@ -128,9 +134,13 @@ impl Fault {
             Self::Reset => return Some(Effect::Reset),
             Self::Close => return Some(Effect::Close),
             Self::Hang => return Some(Effect::Hang),
-            Self::RedirectToHost(status, base) => redirect(*status, &format!("{base}{}", request.target())),
+            Self::RedirectToHost(status, base) => {
+                redirect(*status, &format!("{base}{}", request.target()))
+            }
             Self::RedirectTo(status, url) => redirect(*status, url),
-            Self::RedirectLoop(status) => redirect(*status, &format!("{}?turn={}", request.path, request.id)),
+            Self::RedirectLoop(status) => {
+                redirect(*status, &format!("{}?turn={}", request.path, request.id))
+            }
             _ => return None,
         };
         Some(Effect::Answer(Box::new(answer)))
@@ -153,7 +163,9 @@ impl Fault {
     /// Changes an answer, where this fault does.
     pub(super) fn change(&self, answer: &mut Answer) {
         match self {
-            Self::Status(status) => answer.status = StatusCode::from_u16(*status).unwrap_or(answer.status),
+            Self::Status(status) => {
+                answer.status = StatusCode::from_u16(*status).unwrap_or(answer.status)
+            }
             Self::Header(name, value) => {
                 answer.headers.remove(name);
                 if let Some(Ok(value)) = value.as_deref().map(HeaderValue::from_str) {
@@ -166,9 +178,16 @@ impl Fault {
             Self::Slow(bytes, pause) => answer.payload.pace = Some((*bytes, *pause)),
             Self::Endless(total) => {
                 let prefix = Bytes::from_static(br#"{"schemaVersion":2,"annotations":{"filler":""#);
-                answer.payload.source = Source::Filler { prefix, total: *total };
+                answer.payload.source = Source::Filler {
+                    prefix,
+                    total: *total,
+                };
             }
-            Self::GzipBomb(unpacked) => answer.payload.source = Source::Bomb { unpacked: *unpacked },
+            Self::GzipBomb(unpacked) => {
+                answer.payload.source = Source::Bomb {
+                    unpacked: *unpacked,
+                }
+            }
             Self::Body(bytes) => answer.payload.source = Source::Bytes(bytes.clone()),
             Self::Corrupt | Self::Append(_) => {
                 if let Source::Bytes(bytes) = &answer.payload.source {

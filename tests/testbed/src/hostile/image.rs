@@ -58,7 +58,9 @@ impl Image {
     /// The entry with this platform, as it was asked for.
     #[must_use]
     pub fn child(&self, platform: &str) -> Option<&Child> {
-        self.children.iter().find(|child| child.platform.as_deref() == Some(platform))
+        self.children
+            .iter()
+            .find(|child| child.platform.as_deref() == Some(platform))
     }
 
     /// The digest of [`child`](Self::child); empty where there is none.
@@ -161,17 +163,29 @@ impl ImageBuilder {
             let child = self.child(part, &children);
             children.push(child);
         }
-        let media_type =
-            self.media_type("application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.oci.image.index.v1+json");
+        let media_type = self.media_type(
+            "application/vnd.docker.distribution.manifest.list.v2+json",
+            "application/vnd.oci.image.index.v1+json",
+        );
         let entries: Vec<&Value> = children.iter().map(|child| &child.entry).collect();
         let mut index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries});
         if let (Some(fields), false) = (index.as_object_mut(), self.annotations.is_empty()) {
-            fields.insert("annotations".to_owned(), Value::Object(self.annotations.clone()));
+            fields.insert(
+                "annotations".to_owned(),
+                Value::Object(self.annotations.clone()),
+            );
         }
         let bytes = index.to_string();
         let size = bytes.len();
         let digest = self.put(Some(&self.tag), media_type, bytes);
-        Image { repository: self.repository, tag: self.tag, digest, media_type: media_type.to_owned(), size, children }
+        Image {
+            repository: self.repository,
+            tag: self.tag,
+            digest,
+            media_type: media_type.to_owned(),
+            size,
+            children,
+        }
     }
 
     /// Puts the manifest of the first platform (`linux/amd64` where none was named) into the store and tags it, without an index.
@@ -183,7 +197,14 @@ impl ImageBuilder {
         let (media_type, bytes) = self.manifest(first.unwrap_or("linux/amd64"));
         let size = bytes.len();
         let digest = self.put(Some(&self.tag), media_type, bytes);
-        Image { repository: self.repository, tag: self.tag, digest, media_type: media_type.to_owned(), size, children: Vec::new() }
+        Image {
+            repository: self.repository,
+            tag: self.tag,
+            digest,
+            media_type: media_type.to_owned(),
+            size,
+            children: Vec::new(),
+        }
     }
 
     fn part(mut self, part: Part) -> Self {
@@ -196,15 +217,24 @@ impl ImageBuilder {
     }
 
     fn put(&self, tag: Option<&str>, media_type: &str, bytes: String) -> String {
-        self.store.put_manifest_by(self.algorithm, &self.repository, tag, media_type, bytes)
+        self.store
+            .put_manifest_by(self.algorithm, &self.repository, tag, media_type, bytes)
     }
 
     fn child(&self, part: &Part, before: &[Child]) -> Child {
         let listed = |media_type: &str, bytes: &str, digest: &str| json!({"mediaType": media_type, "digest": digest, "size": bytes.len()});
         match part {
             Part::Entry(entry) => {
-                let digest = entry.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned();
-                Child { platform: None, digest, entry: entry.clone() }
+                let digest = entry
+                    .get("digest")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned();
+                Child {
+                    platform: None,
+                    digest,
+                    entry: entry.clone(),
+                }
             }
             Part::Platform(platform) | Part::Missing(platform) => {
                 let (media_type, bytes) = self.manifest(platform);
@@ -214,23 +244,41 @@ impl ImageBuilder {
                 if matches!(part, Part::Platform(_)) {
                     self.put(None, media_type, bytes);
                 }
-                Child { platform: Some(platform.clone()), digest, entry }
+                Child {
+                    platform: Some(platform.clone()),
+                    digest,
+                    entry,
+                }
             }
             Part::Unnamed => {
                 let (media_type, bytes) = self.manifest("unknown/unnamed");
                 let digest = self.put(None, media_type, bytes.clone());
-                Child { platform: None, entry: listed(media_type, &bytes, &digest), digest }
+                Child {
+                    platform: None,
+                    entry: listed(media_type, &bytes, &digest),
+                    digest,
+                }
             }
             Part::Attestation(platform) => {
-                let of = before.iter().find(|child| child.platform.as_deref() == Some(platform));
+                let of = before
+                    .iter()
+                    .find(|child| child.platform.as_deref() == Some(platform));
                 let of = of.map(|child| child.digest.clone()).unwrap_or_default();
                 let (media_type, bytes) = self.attestation_manifest(&of);
                 let digest = self.put(None, media_type, bytes.clone());
                 let mut entry = listed(media_type, &bytes, &digest);
-                set(&mut entry, "platform", json!({"os": "unknown", "architecture": "unknown"}));
+                set(
+                    &mut entry,
+                    "platform",
+                    json!({"os": "unknown", "architecture": "unknown"}),
+                );
                 let annotations = json!({"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": of});
                 set(&mut entry, "annotations", annotations);
-                Child { platform: None, digest, entry }
+                Child {
+                    platform: None,
+                    digest,
+                    entry,
+                }
             }
         }
     }
@@ -239,12 +287,23 @@ impl ImageBuilder {
     fn manifest(&self, platform: &str) -> (&'static str, String) {
         let layer = format!("layer of {} for {platform}", self.seed);
         let mut config = platform_json(platform);
-        set(&mut config, "rootfs", json!({"type": "layers", "diff_ids": [super::digest(layer.as_bytes())]}));
-        let config_type = self.media_type("application/vnd.docker.container.image.v1+json", "application/vnd.oci.image.config.v1+json");
-        let layer_type =
-            self.media_type("application/vnd.docker.image.rootfs.diff.tar.gzip", "application/vnd.oci.image.layer.v1.tar+gzip");
-        let media_type =
-            self.media_type("application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json");
+        set(
+            &mut config,
+            "rootfs",
+            json!({"type": "layers", "diff_ids": [super::digest(layer.as_bytes())]}),
+        );
+        let config_type = self.media_type(
+            "application/vnd.docker.container.image.v1+json",
+            "application/vnd.oci.image.config.v1+json",
+        );
+        let layer_type = self.media_type(
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+        );
+        let media_type = self.media_type(
+            "application/vnd.docker.distribution.manifest.v2+json",
+            "application/vnd.oci.image.manifest.v1+json",
+        );
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": media_type,
@@ -257,7 +316,8 @@ impl ImageBuilder {
     fn attestation_manifest(&self, of: &str) -> (&'static str, String) {
         let media_type = "application/vnd.oci.image.manifest.v1+json";
         let config = json!({"os": "unknown", "architecture": "unknown", "config": {}, "rootfs": {"type": "layers", "diff_ids": []}});
-        let statement = json!({"_type": "https://in-toto.io/Statement/v0.1", "subject": [{"digest": of}]});
+        let statement =
+            json!({"_type": "https://in-toto.io/Statement/v0.1", "subject": [{"digest": of}]});
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": media_type,
@@ -276,10 +336,16 @@ impl ImageBuilder {
 
 /// `os/arch[/variant][:os.version]` as a platform object.
 fn platform_json(text: &str) -> Value {
-    let (path, version) = text.split_once(':').map_or((text, None), |(path, version)| (path, Some(version)));
+    let (path, version) = text
+        .split_once(':')
+        .map_or((text, None), |(path, version)| (path, Some(version)));
     let mut platform = json!({});
     let names = ["os", "architecture", "variant"];
-    for (name, value) in names.into_iter().zip(path.split('/')).chain(version.map(|version| ("os.version", version))) {
+    for (name, value) in names
+        .into_iter()
+        .zip(path.split('/'))
+        .chain(version.map(|version| ("os.version", version)))
+    {
         set(&mut platform, name, json!(value));
     }
     platform

@@ -52,7 +52,12 @@ pub struct Account {
 impl Account {
     /// An account that may do everything.
     pub fn new(user: &str, password: &str) -> Self {
-        Self { user: user.to_owned(), password: password.to_owned(), identity_token: None, allowed: Vec::new() }
+        Self {
+            user: user.to_owned(),
+            password: password.to_owned(),
+            identity_token: None,
+            allowed: Vec::new(),
+        }
     }
 
     /// The account may also be used by this refresh token (`identitytoken` of a docker config).
@@ -69,7 +74,9 @@ impl Account {
 
     /// Whether the account may do this.
     pub(super) fn may(&self, action: Action, repository: &str) -> bool {
-        let named = |(pattern, actions): &(String, Vec<Action>)| actions.contains(&action) && glob(pattern, repository);
+        let named = |(pattern, actions): &(String, Vec<Action>)| {
+            actions.contains(&action) && glob(pattern, repository)
+        };
         self.allowed.is_empty() || self.allowed.iter().any(named)
     }
 
@@ -78,7 +85,9 @@ impl Account {
         let encoded = authorization.strip_prefix("Basic ")?;
         let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
         let (user, password) = decoded.split_once(':')?;
-        accounts.iter().find(|account| account.user == user && account.password == password)
+        accounts
+            .iter()
+            .find(|account| account.user == user && account.password == password)
     }
 }
 
@@ -210,8 +219,15 @@ impl Issuer {
         let Some((action, repository)) = needed else {
             return Verdict::Good;
         };
-        let scoped = grant.scopes.iter().any(|(name, actions)| name == repository && actions.contains(&action));
-        if scoped && grant.account.may(action, repository) { Verdict::Good } else { Verdict::Insufficient }
+        let scoped = grant
+            .scopes
+            .iter()
+            .any(|(name, actions)| name == repository && actions.contains(&action));
+        if scoped && grant.account.may(action, repository) {
+            Verdict::Good
+        } else {
+            Verdict::Insufficient
+        }
     }
 
     /// Answers a request for a token.
@@ -225,21 +241,38 @@ impl Issuer {
         }
         let form = String::from_utf8_lossy(&request.body).into_owned();
         let query = Query::parse(if post { &form } else { &request.query });
-        let account = if post { inner.terms.by_form(&query) } else { inner.terms.by_header(request) };
-        let Some(account) = account else {
-            return Answer::error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required")
-                .header(WWW_AUTHENTICATE, "Basic realm=\"token service\"");
+        let account = if post {
+            inner.terms.by_form(&query)
+        } else {
+            inner.terms.by_header(request)
         };
-        let scopes = query.all("scope").flat_map(str::split_whitespace).filter_map(scope);
+        let Some(account) = account else {
+            return Answer::error(
+                StatusCode::UNAUTHORIZED,
+                "UNAUTHORIZED",
+                "authentication required",
+            )
+            .header(WWW_AUTHENTICATE, "Basic realm=\"token service\"");
+        };
+        let scopes = query
+            .all("scope")
+            .flat_map(str::split_whitespace)
+            .filter_map(scope);
         let granted = scopes
             .map(|(repository, actions)| {
-                let may = |action: &Action| account.may(*action, &repository) && !inner.terms.withheld.contains(action);
+                let may = |action: &Action| {
+                    account.may(*action, &repository) && !inner.terms.withheld.contains(action)
+                };
                 let actions = actions.into_iter().filter(may).collect();
                 (repository, actions)
             })
             .collect();
         let token = inner.issue(account.clone(), granted);
-        let refresh = (post && inner.terms.refresh_token).then(|| account.identity_token.unwrap_or_else(|| "refresh-me".to_owned()));
+        let refresh = (post && inner.terms.refresh_token).then(|| {
+            account
+                .identity_token
+                .unwrap_or_else(|| "refresh-me".to_owned())
+        });
         inner.terms.answer(&token, refresh)
     }
 }
@@ -247,9 +280,22 @@ impl Issuer {
 impl Inner {
     fn issue(&mut self, account: Account, scopes: Vec<(String, Vec<Action>)>) -> String {
         self.issued += 1;
-        let token = format!("token-{}-{}{}", self.issued, account.user, "x".repeat(self.terms.padding));
-        let until = self.terms.lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
-        let grant = Grant { account, scopes, uses: self.terms.uses, until };
+        let token = format!(
+            "token-{}-{}{}",
+            self.issued,
+            account.user,
+            "x".repeat(self.terms.padding)
+        );
+        let until = self
+            .terms
+            .lifetime
+            .and_then(|lifetime| Instant::now().checked_add(lifetime));
+        let grant = Grant {
+            account,
+            scopes,
+            uses: self.terms.uses,
+            until,
+        };
         self.grants.insert(token.clone(), grant);
         token
     }
@@ -267,11 +313,15 @@ impl Terms {
         let account = match form.get("grant_type")? {
             "refresh_token" => {
                 let token = form.get("refresh_token")?;
-                self.accounts.iter().find(|account| account.identity_token.as_deref() == Some(token))?
+                self.accounts
+                    .iter()
+                    .find(|account| account.identity_token.as_deref() == Some(token))?
             }
             "password" => {
                 let (user, password) = (form.get("username")?, form.get("password")?);
-                self.accounts.iter().find(|account| account.user == user && account.password == password)?
+                self.accounts
+                    .iter()
+                    .find(|account| account.user == user && account.password == password)?
             }
             _ => return None,
         };
@@ -286,11 +336,23 @@ impl Terms {
             TokenForm::Neither => &[],
             TokenForm::Raw(text) => return Answer::new(StatusCode::OK).bytes(text.clone()),
         };
-        let value = if self.form == TokenForm::Empty { "" } else { token };
-        let mut fields: Map<String, Value> = names.iter().map(|name| ((*name).to_owned(), json!(value))).collect();
-        fields.extend(self.announced.map(|seconds| ("expires_in".to_owned(), json!(seconds))));
+        let value = if self.form == TokenForm::Empty {
+            ""
+        } else {
+            token
+        };
+        let mut fields: Map<String, Value> = names
+            .iter()
+            .map(|name| ((*name).to_owned(), json!(value)))
+            .collect();
+        fields.extend(
+            self.announced
+                .map(|seconds| ("expires_in".to_owned(), json!(seconds))),
+        );
         fields.extend(refresh.map(|refresh| ("refresh_token".to_owned(), json!(refresh))));
-        Answer::new(StatusCode::OK).header(CONTENT_TYPE, "application/json").bytes(Value::Object(fields).to_string())
+        Answer::new(StatusCode::OK)
+            .header(CONTENT_TYPE, "application/json")
+            .bytes(Value::Object(fields).to_string())
     }
 }
 
@@ -303,5 +365,8 @@ fn refuse(status: u16) -> Answer {
 fn scope(text: &str) -> Option<(String, Vec<Action>)> {
     let (name, actions) = text.strip_prefix("repository:")?.rsplit_once(':')?;
     let asked = |action: &Action| actions.split(',').any(|name| name == action.name());
-    Some((name.to_owned(), Action::ALL.into_iter().filter(asked).collect()))
+    Some((
+        name.to_owned(),
+        Action::ALL.into_iter().filter(asked).collect(),
+    ))
 }

@@ -26,21 +26,43 @@ pub(super) fn read(desk: &Desk<'_>, request: &Request, name: &str, reference: &s
         Some(as_digest)
     } else if reference.contains(':') {
         if Algorithm::of(reference).is_none() {
-            return Answer::error(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "provided digest did not match");
+            return Answer::error(
+                StatusCode::BAD_REQUEST,
+                "DIGEST_INVALID",
+                "provided digest did not match",
+            );
         }
         Some(reference.to_owned())
     } else {
-        repository.tags.get_mut(reference).and_then(super::store::Tag::read)
+        repository
+            .tags
+            .get_mut(reference)
+            .and_then(super::store::Tag::read)
     };
     let held = digest.and_then(|digest| repository.manifests.get(&digest));
     let Some(manifest) = held.map(|held| held.manifest.clone()) else {
-        return Answer::error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifest unknown");
+        return Answer::error(
+            StatusCode::NOT_FOUND,
+            "MANIFEST_UNKNOWN",
+            "manifest unknown",
+        );
     };
     drop(data);
-    let accepted = request.headers.get_all("accept").iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>();
-    let named = accepted.join(",").split(',').any(|range| range.split(';').next().map(str::trim) == Some(&*manifest.media_type));
+    let accepted = request
+        .headers
+        .get_all("accept")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect::<Vec<_>>();
+    let named = accepted
+        .join(",")
+        .split(',')
+        .any(|range| range.split(';').next().map(str::trim) == Some(&*manifest.media_type));
     if desk.quirks.needs_accept && !named {
-        let message = format!("found, but accept header does not support {}", manifest.media_type);
+        let message = format!(
+            "found, but accept header does not support {}",
+            manifest.media_type
+        );
         return Answer::error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", &message);
     }
     let answer = Answer::new(StatusCode::OK)
@@ -54,24 +76,54 @@ pub(super) fn put(desk: &Desk<'_>, request: &Request, name: &str, reference: &st
     let tag = (!reference.contains(':')).then_some(reference);
     let algorithm = Algorithm::of(reference);
     if tag.is_none() && algorithm.is_none() {
-        return Answer::error(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "provided digest did not match");
+        return Answer::error(
+            StatusCode::BAD_REQUEST,
+            "DIGEST_INVALID",
+            "provided digest did not match",
+        );
     }
     if tag.is_some_and(|tag| !is_tag(tag)) {
-        return Answer::error(StatusCode::BAD_REQUEST, "TAG_INVALID", "manifest tag did not match");
+        return Answer::error(
+            StatusCode::BAD_REQUEST,
+            "TAG_INVALID",
+            "manifest tag did not match",
+        );
     }
     if request.body.len() > LARGEST {
-        return Answer::error(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID", "manifest too large");
+        return Answer::error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "MANIFEST_INVALID",
+            "manifest too large",
+        );
     }
-    let media_type = request.header("content-type").unwrap_or_default().to_owned();
+    let media_type = request
+        .header("content-type")
+        .unwrap_or_default()
+        .to_owned();
     let digest = algorithm.unwrap_or_default().digest(&request.body);
     if tag.is_none() && digest != reference {
-        return Answer::error(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "provided digest did not match uploaded content");
+        return Answer::error(
+            StatusCode::BAD_REQUEST,
+            "DIGEST_INVALID",
+            "provided digest did not match uploaded content",
+        );
     }
-    let manifest = Manifest { digest, media_type, bytes: request.body.clone() };
+    let manifest = Manifest {
+        digest,
+        media_type,
+        bytes: request.body.clone(),
+    };
     let json = manifest.json();
     let own = json.get("mediaType").and_then(Value::as_str);
-    if !json.is_object() || manifest.media_type.is_empty() || own.is_some_and(|own| own != manifest.media_type) {
-        return Answer::error(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", "manifest invalid");
+    if !json.is_object()
+        || manifest.media_type.is_empty()
+        || own.is_some_and(|own| own != manifest.media_type)
+    {
+        return Answer::error(
+            StatusCode::BAD_REQUEST,
+            "MANIFEST_INVALID",
+            "manifest invalid",
+        );
     }
     let mut data = desk.store.data();
     let refusal = refusal(desk, &mut data, name, tag, &manifest, &json);
@@ -79,9 +131,17 @@ pub(super) fn put(desk: &Desk<'_>, request: &Request, name: &str, reference: &st
         return refusal;
     }
     let digest = manifest.digest.clone();
-    data.insert(name, tag, manifest, (desk.quirks.listing_lag, desk.quirks.tag_lag));
+    data.insert(
+        name,
+        tag,
+        manifest,
+        (desk.quirks.listing_lag, desk.quirks.tag_lag),
+    );
     drop(data);
-    let location = desk.location(&desk.quirks.manifest_location, &format!("/v2/{name}/manifests/{digest}"));
+    let location = desk.location(
+        &desk.quirks.manifest_location,
+        &format!("/v2/{name}/manifests/{digest}"),
+    );
     let answer = desk.digest_header(location(Answer::new(StatusCode::CREATED)), &digest);
     let subject = json.pointer("/subject/digest").and_then(Value::as_str);
     let processed = subject.and_then(|subject| match &desk.quirks.oci_subject {
@@ -97,13 +157,26 @@ pub(super) fn put(desk: &Desk<'_>, request: &Request, name: &str, reference: &st
 }
 
 /// Why a manifest is not taken.
-fn refusal(desk: &Desk<'_>, data: &mut Data, name: &str, tag: Option<&str>, manifest: &Manifest, json: &Value) -> Option<Answer> {
+fn refusal(
+    desk: &Desk<'_>,
+    data: &mut Data,
+    name: &str,
+    tag: Option<&str>,
+    manifest: &Manifest,
+    json: &Value,
+) -> Option<Answer> {
     if desk.quirks.repositories_must_exist && data.repository(name).is_none() {
         return Some(desk.name_unknown());
     }
     let repository = data.repository_or_new(name);
-    let moved = tag.and_then(|tag| repository.tags.get(tag)).is_some_and(|tag| tag.digest() != manifest.digest);
-    let immutable = desk.quirks.immutable_tags.as_ref().filter(|rule| tag.is_some_and(|tag| super::glob(&rule.pattern, tag)));
+    let moved = tag
+        .and_then(|tag| repository.tags.get(tag))
+        .is_some_and(|tag| tag.digest() != manifest.digest);
+    let immutable = desk
+        .quirks
+        .immutable_tags
+        .as_ref()
+        .filter(|rule| tag.is_some_and(|tag| super::glob(&rule.pattern, tag)));
     if let (true, Some(rule)) = (moved, immutable) {
         let (status, code) = match rule.refusal {
             Refusal::TagInvalid => (StatusCode::BAD_REQUEST, "TAG_INVALID"),
@@ -115,7 +188,10 @@ fn refusal(desk: &Desk<'_>, data: &mut Data, name: &str, tag: Option<&str>, mani
         return Some(Answer::error(status, code, &message));
     }
     if !desk.quirks.accepts_missing_children {
-        let missing = manifest.children().into_iter().filter(|child| !repository.manifests.contains_key(child));
+        let missing = manifest
+            .children()
+            .into_iter()
+            .filter(|child| !repository.manifests.contains_key(child));
         if let Some(refusal) = blob_unknown(missing) {
             return Some(refusal);
         }
@@ -123,8 +199,14 @@ fn refusal(desk: &Desk<'_>, data: &mut Data, name: &str, tag: Option<&str>, mani
     if desk.quirks.accepts_missing_blobs {
         return None;
     }
-    let layers = json.get("layers").and_then(Value::as_array).into_iter().flatten();
-    let named = layers.chain(json.get("config")).filter_map(|blob| blob.get("digest")?.as_str().map(str::to_owned));
+    let layers = json
+        .get("layers")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let named = layers
+        .chain(json.get("config"))
+        .filter_map(|blob| blob.get("digest")?.as_str().map(str::to_owned));
     blob_unknown(named.filter(|blob| !repository.blobs.contains_key(blob)))
 }
 
@@ -134,30 +216,51 @@ fn blob_unknown(missing: impl Iterator<Item = String>) -> Option<Answer> {
     let errors: Vec<Value> = missing.map(error).collect();
     (!errors.is_empty()).then(|| {
         let body = Bytes::from(json!({"errors": errors}).to_string());
-        Answer::new(StatusCode::BAD_REQUEST).header(CONTENT_TYPE, "application/json").bytes(body)
+        Answer::new(StatusCode::BAD_REQUEST)
+            .header(CONTENT_TYPE, "application/json")
+            .bytes(body)
     })
 }
 
 pub(super) fn delete(desk: &Desk<'_>, name: &str, reference: &str) -> Answer {
     if desk.quirks.deletion == Deletion::Disabled {
-        return Answer::error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "The operation is unsupported.");
+        return Answer::error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "UNSUPPORTED",
+            "The operation is unsupported.",
+        );
     }
     let mut data = desk.store.data();
     let Some(repository) = data.repository(name) else {
         return desk.name_unknown();
     };
-    if desk.quirks.deletion == Deletion::RefusedWhereReferenced && repository.references(reference) {
+    if desk.quirks.deletion == Deletion::RefusedWhereReferenced && repository.references(reference)
+    {
         let message = "Requested image referenced by manifest list";
         return Answer::error(StatusCode::FORBIDDEN, "DENIED", message);
     }
     let is_digest = reference.contains(':');
-    let gone = if is_digest { repository.remove(reference) } else { repository.tags.remove(reference).is_some() };
-    if gone { Answer::new(StatusCode::ACCEPTED) } else { Answer::error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifest unknown") }
+    let gone = if is_digest {
+        repository.remove(reference)
+    } else {
+        repository.tags.remove(reference).is_some()
+    };
+    if gone {
+        Answer::new(StatusCode::ACCEPTED)
+    } else {
+        Answer::error(
+            StatusCode::NOT_FOUND,
+            "MANIFEST_UNKNOWN",
+            "manifest unknown",
+        )
+    }
 }
 
 /// The specification's grammar of a tag.
 fn is_tag(tag: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let mut bytes = tag.bytes();
-    tag.len() <= 128 && bytes.next().is_some_and(word) && bytes.all(|byte| word(byte) || byte == b'.' || byte == b'-')
+    tag.len() <= 128
+        && bytes.next().is_some_and(word)
+        && bytes.all(|byte| word(byte) || byte == b'.' || byte == b'-')
 }

@@ -33,7 +33,10 @@ impl Matcher {
 
     /// Requests for `op`.
     pub fn on(op: Op) -> Self {
-        Self { ops: vec![op], ..Self::default() }
+        Self {
+            ops: vec![op],
+            ..Self::default()
+        }
     }
 
     /// Requests that change something.
@@ -73,8 +76,13 @@ impl Matcher {
     pub fn reference(self, pattern: impl Into<String>) -> Self {
         let pattern = pattern.into();
         self.when(move |request| {
-            request.reference.as_deref().is_some_and(|reference| glob(&pattern, reference))
-                || request.parameter("digest").is_some_and(|digest| glob(&pattern, &digest))
+            request
+                .reference
+                .as_deref()
+                .is_some_and(|reference| glob(&pattern, reference))
+                || request
+                    .parameter("digest")
+                    .is_some_and(|digest| glob(&pattern, &digest))
         })
     }
 
@@ -86,8 +94,11 @@ impl Matcher {
     /// Only manifests that name a subject.
     pub fn with_subject(self) -> Self {
         self.when(|request| {
-            serde_json::from_slice::<serde_json::Value>(&request.body)
-                .is_ok_and(|manifest| manifest.get("subject").is_some_and(|subject| !subject.is_null()))
+            serde_json::from_slice::<serde_json::Value>(&request.body).is_ok_and(|manifest| {
+                manifest
+                    .get("subject")
+                    .is_some_and(|subject| !subject.is_null())
+            })
         })
     }
 
@@ -128,13 +139,16 @@ impl Matcher {
     /// Whether the conditions hold, whatever was counted before.
     #[must_use]
     pub fn matches(&self, request: &Request) -> bool {
-        (self.ops.is_empty() || self.ops.contains(&request.op)) && self.conditions.iter().all(|condition| condition(request))
+        (self.ops.is_empty() || self.ops.contains(&request.op))
+            && self.conditions.iter().all(|condition| condition(request))
     }
 
     /// Whether the request after `seen` others that matched is one to take.
     pub(super) fn takes(&self, seen: u64) -> bool {
         let in_time = self.until.is_none_or(|until| Instant::now() < until);
-        let in_count = self.times.is_none_or(|times| seen < self.skip.saturating_add(times));
+        let in_count = self
+            .times
+            .is_none_or(|times| seen < self.skip.saturating_add(times));
         in_time && in_count && seen >= self.skip
     }
 }

@@ -50,7 +50,8 @@ pub use issuer::{Account, Action, Exchange, Issuer, Terms, TokenForm};
 pub use matcher::Matcher;
 pub use op::Op;
 pub use quirk::{
-    Deletion, EntryType, Filtering, ImmutableTags, Lag, LinkForm, Location, OciSubject, Paging, Quirks, Referrers, Refusal, Unsupported,
+    Deletion, EntryType, Filtering, ImmutableTags, Lag, LinkForm, Location, OciSubject, Paging,
+    Quirks, Referrers, Refusal, Unsupported,
 };
 pub use record::{Outcome, Request};
 pub use reply::{Reply, RetryAfter};
@@ -77,5 +78,7 @@ fn glob(pattern: &str, text: &str) -> bool {
     let Some(text) = text.strip_prefix(head) else {
         return false;
     };
-    (0..=text.len()).filter_map(|at| text.get(at..)).any(|tail| glob(rest, tail))
+    (0..=text.len())
+        .filter_map(|at| text.get(at..))
+        .any(|tail| glob(rest, tail))
 }

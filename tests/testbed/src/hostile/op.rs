@@ -71,15 +71,25 @@ pub(super) struct Route {
 impl Route {
     /// The route of a request; [`Op::Other`] where the protocol has none.
     pub(super) fn parse(method: &Method, path: &str) -> Self {
-        let other = Self { op: Op::Other, repository: None, reference: None };
+        let other = Self {
+            op: Op::Other,
+            repository: None,
+            reference: None,
+        };
         if path == "/token" {
-            return Self { op: Op::Token, ..other };
+            return Self {
+                op: Op::Token,
+                ..other
+            };
         }
         let Some(rest) = path.strip_prefix("/v2") else {
             return other;
         };
         if rest.trim_matches('/').is_empty() {
-            return Self { op: Op::Ping, ..other };
+            return Self {
+                op: Op::Ping,
+                ..other
+            };
         }
         Self::in_repository(method, rest.trim_start_matches('/')).unwrap_or(other)
     }
@@ -108,17 +118,38 @@ impl Route {
             return Self::to(method, repository, upload.trim_matches('/'), &ops);
         }
         if let Some((repository, digest)) = path.rsplit_once("/blobs/") {
-            let ops = [(Method::GET, Op::BlobGet), (Method::HEAD, Op::BlobHead), (Method::DELETE, Op::BlobDelete)];
+            let ops = [
+                (Method::GET, Op::BlobGet),
+                (Method::HEAD, Op::BlobHead),
+                (Method::DELETE, Op::BlobDelete),
+            ];
             return Self::to(method, repository, digest, &ops);
         }
         let (repository, digest) = path.rsplit_once("/referrers/")?;
-        Self::to(method, repository, digest, &[(Method::GET, Op::ReferrersList)])
+        Self::to(
+            method,
+            repository,
+            digest,
+            &[(Method::GET, Op::ReferrersList)],
+        )
     }
 
-    fn to(method: &Method, repository: &str, reference: &str, ops: &[(Method, Op)]) -> Option<Self> {
+    fn to(
+        method: &Method,
+        repository: &str,
+        reference: &str,
+        ops: &[(Method, Op)],
+    ) -> Option<Self> {
         let (_, op) = ops.iter().find(|(candidate, _)| candidate == method)?;
         // A tag or digest may arrive percent-encoded (`sha256%3A…`).
-        let reference = Query::parse(&format!("r={}", reference.replace('+', "%2B"))).get("r").unwrap_or_default().to_owned();
-        Some(Self { op: *op, repository: Some(repository.to_owned()), reference: (!reference.is_empty()).then_some(reference) })
+        let reference = Query::parse(&format!("r={}", reference.replace('+', "%2B")))
+            .get("r")
+            .unwrap_or_default()
+            .to_owned();
+        Some(Self {
+            op: *op,
+            repository: Some(repository.to_owned()),
+            reference: (!reference.is_empty()).then_some(reference),
+        })
     }
 }

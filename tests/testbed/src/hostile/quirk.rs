@@ -102,13 +102,19 @@ impl Quirks {
     /// GHCR: no referrers API, asking for it leads to an HTML page under `elsewhere`.
     #[must_use]
     pub fn ghcr(elsewhere: impl Into<String>) -> Self {
-        Self { referrers: Referrers::Unsupported(Unsupported::SeeOther(elsewhere.into())), ..Self::default() }
+        Self {
+            referrers: Referrers::Unsupported(Unsupported::SeeOther(elsewhere.into())),
+            ..Self::default()
+        }
     }
 
     /// GitLab: no referrers API, and a fallback tag is read as the subject itself.
     #[must_use]
     pub fn gitlab() -> Self {
-        Self { reads_fallback_tag_as_digest: true, ..Self::distribution() }
+        Self {
+            reads_fallback_tag_as_digest: true,
+            ..Self::distribution()
+        }
     }
 
     /// ECR: no `Location` on a manifest PUT, no delete of what an index references, repositories must exist.
@@ -125,13 +131,22 @@ impl Quirks {
     /// ECR and Docker Hub as they once were: `OCI-Subject` without a listing.
     #[must_use]
     pub fn subject_without_listing() -> Self {
-        Self { referrers: Referrers::Unsupported(Unsupported::NotFoundText), oci_subject: OciSubject::Always, ..Self::default() }
+        Self {
+            referrers: Referrers::Unsupported(Unsupported::NotFoundText),
+            oci_subject: OciSubject::Always,
+            ..Self::default()
+        }
     }
 
     /// go-containerregistry's registry: a listing that ignores the filter, lists config.mediaType, never answers `OCI-Subject`.
     #[must_use]
     pub fn go_containerregistry() -> Self {
-        Self { oci_subject: OciSubject::Never, filtering: Filtering::Ignored, entry_type: EntryType::ConfigMediaType, ..Self::default() }
+        Self {
+            oci_subject: OciSubject::Never,
+            filtering: Filtering::Ignored,
+            entry_type: EntryType::ConfigMediaType,
+            ..Self::default()
+        }
     }
 }
 
@@ -236,7 +251,10 @@ impl Lag {
     /// Unseen by the next `reads` reads.
     #[must_use]
     pub fn reads(reads: u32) -> Self {
-        Self { reads, time: Duration::ZERO }
+        Self {
+            reads,
+            time: Duration::ZERO,
+        }
     }
 
     /// Unseen for `time`.

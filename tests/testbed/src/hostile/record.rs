@@ -73,8 +73,14 @@ impl Request {
     /// Whether any credential came with it: an `Authorization`, a cookie, a proxy authorization, or a password or refresh token in a form.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
-        let header = ["authorization", "proxy-authorization", "cookie"].iter().any(|name| self.headers.contains_key(*name));
-        header || self.client_certificate || ["password", "refresh_token"].iter().any(|name| self.form(name).is_some())
+        let header = ["authorization", "proxy-authorization", "cookie"]
+            .iter()
+            .any(|name| self.headers.contains_key(*name));
+        header
+            || self.client_certificate
+            || ["password", "refresh_token"]
+                .iter()
+                .any(|name| self.form(name).is_some())
     }
 
     /// The value of a parameter of the query.
@@ -86,7 +92,9 @@ impl Request {
     /// The value of a field of a form in the body.
     #[must_use]
     pub fn form(&self, name: &str) -> Option<String> {
-        let form = self.header("content-type")?.starts_with("application/x-www-form-urlencoded");
+        let form = self
+            .header("content-type")?
+            .starts_with("application/x-www-form-urlencoded");
         let text = std::str::from_utf8(&self.body).ok().filter(|_| form)?;
         Query::parse(text).get(name).map(str::to_owned)
     }
@@ -103,7 +111,11 @@ impl Request {
     /// Path and query.
     #[must_use]
     pub fn target(&self) -> String {
-        if self.query.is_empty() { self.path.clone() } else { format!("{}?{}", self.path, self.query) }
+        if self.query.is_empty() {
+            self.path.clone()
+        } else {
+            format!("{}?{}", self.path, self.query)
+        }
     }
 }
 
@@ -124,7 +136,11 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), log: Mutex::default(), arrivals: watch::Sender::new(0) }
+        Self {
+            started: Instant::now(),
+            log: Mutex::default(),
+            arrivals: watch::Sender::new(0),
+        }
     }
 
     /// Notes `request` and gives it its number and time.
@@ -138,7 +154,10 @@ impl Recorder {
         log.requests.push(request.clone());
         drop(log);
         self.arrivals.send_modify(|count| *count += 1);
-        Entry { id: request.id, recorder: Arc::clone(self) }
+        Entry {
+            id: request.id,
+            recorder: Arc::clone(self),
+        }
     }
 
     pub(super) fn snapshot(&self) -> Vec<Request> {
@@ -161,7 +180,12 @@ impl Recorder {
     }
 
     fn update(&self, id: u64, change: impl FnOnce(&mut Request)) {
-        if let Some(request) = lock(&self.log).requests.iter_mut().rev().find(|request| request.id == id) {
+        if let Some(request) = lock(&self.log)
+            .requests
+            .iter_mut()
+            .rev()
+            .find(|request| request.id == id)
+        {
             change(request);
         }
         self.arrivals.send_modify(|count| *count += 1);
@@ -180,7 +204,8 @@ impl Entry {
     }
 
     pub(super) fn outcome(&self, outcome: Outcome) {
-        self.recorder.update(self.id, |request| request.outcome = outcome);
+        self.recorder
+            .update(self.id, |request| request.outcome = outcome);
     }
 }
 

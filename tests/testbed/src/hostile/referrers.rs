@@ -22,7 +22,11 @@ pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str, subject
         return unsupported(how, request);
     }
     if Algorithm::of(subject).is_none() {
-        return Answer::error(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "the subject is not a digest");
+        return Answer::error(
+            StatusCode::BAD_REQUEST,
+            "DIGEST_INVALID",
+            "the subject is not a digest",
+        );
     }
     let manifests = {
         let mut data = desk.store.data();
@@ -31,29 +35,50 @@ pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str, subject
         };
         repository.read_referrers(subject)
     };
-    let mut entries: Vec<Value> = manifests.iter().map(|manifest| entry(desk, manifest)).collect();
+    let mut entries: Vec<Value> = manifests
+        .iter()
+        .map(|manifest| entry(desk, manifest))
+        .collect();
     entries.extend((0..desk.quirks.made_up_entries).map(made_up));
     let query = Query::parse(&request.query);
-    let wanted = query.get("artifactType").filter(|wanted| !wanted.is_empty());
+    let wanted = query
+        .get("artifactType")
+        .filter(|wanted| !wanted.is_empty());
     if let Some(wanted) = wanted {
         match &desk.quirks.filtering {
-            Filtering::Applied | Filtering::Silent => entries.retain(|entry| has_type(entry, wanted)),
+            Filtering::Applied | Filtering::Silent => {
+                entries.retain(|entry| has_type(entry, wanted))
+            }
             Filtering::Wrong(other) => entries.retain(|entry| has_type(entry, other)),
             Filtering::Ignored | Filtering::Claimed => {}
         }
     }
-    let at = query.get("last").and_then(|last| last.parse().ok()).unwrap_or(0);
+    let at = query
+        .get("last")
+        .and_then(|last| last.parse().ok())
+        .unwrap_or(0);
     let (page, next) = page(desk.quirks.paging, entries, at);
-    let page = if page.is_empty() && desk.quirks.null_for_none { Value::Null } else { Value::from(page) };
+    let page = if page.is_empty() && desk.quirks.null_for_none {
+        Value::Null
+    } else {
+        Value::from(page)
+    };
     let body = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": page});
-    let mut answer = Answer::new(StatusCode::OK).header(CONTENT_TYPE, INDEX).bytes(body.to_string());
-    let says_filtered = !matches!(desk.quirks.filtering, Filtering::Ignored | Filtering::Silent);
+    let mut answer = Answer::new(StatusCode::OK)
+        .header(CONTENT_TYPE, INDEX)
+        .bytes(body.to_string());
+    let says_filtered = !matches!(
+        desk.quirks.filtering,
+        Filtering::Ignored | Filtering::Silent
+    );
     if wanted.is_some() && says_filtered {
         answer = answer.named("oci-filters-applied", "artifactType");
     }
     match next {
         Some(next) => {
-            let filter = wanted.map(|wanted| format!("artifactType={}&", encode(wanted))).unwrap_or_default();
+            let filter = wanted
+                .map(|wanted| format!("artifactType={}&", encode(wanted)))
+                .unwrap_or_default();
             link(desk, answer, &request.path, &format!("{filter}last={next}"))
         }
         None => answer,
@@ -64,14 +89,20 @@ pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str, subject
 fn page(paging: Paging, entries: Vec<Value>, at: usize) -> (Vec<Value>, Option<usize>) {
     let cut = |entries: Vec<Value>, size: usize| {
         let more = entries.len().saturating_sub(at) > size;
-        (entries.into_iter().skip(at).take(size).collect::<Vec<_>>(), more.then(|| at.saturating_add(size)))
+        (
+            entries.into_iter().skip(at).take(size).collect::<Vec<_>>(),
+            more.then(|| at.saturating_add(size)),
+        )
     };
     match paging {
         Paging::None => (entries, None),
         Paging::Of(size) => cut(entries, size.max(1)),
         Paging::EndlessEmpty if at == 0 => (entries, Some(1)),
         Paging::EndlessEmpty => (Vec::new(), Some(at.saturating_add(1))),
-        Paging::EndlessFull(size) => ((at..at.saturating_add(size)).map(made_up).collect(), Some(at.saturating_add(size.max(1)))),
+        Paging::EndlessFull(size) => (
+            (at..at.saturating_add(size)).map(made_up).collect(),
+            Some(at.saturating_add(size.max(1))),
+        ),
         Paging::Circle(pages) => {
             let (page, _) = cut(entries, 1);
             (page, Some((at + 1) % pages.max(1)))
@@ -89,7 +120,9 @@ pub(super) fn link(desk: &Desk<'_>, answer: Answer, path: &str, query: &str) -> 
         LinkForm::Under(base) => next(format!("{base}{path}?{query}")),
         LinkForm::SchemeRelative(host) => next(format!("//{host}{path}?{query}")),
         LinkForm::Verbose => {
-            format!("<{path}?first,one>;rel=first;title=\"a, b; rel=next\",<{path}?{query}>;x=y;REL=\"last next\"")
+            format!(
+                "<{path}?first,one>;rel=first;title=\"a, b; rel=next\",<{path}?{query}>;x=y;REL=\"last next\""
+            )
         }
         LinkForm::Malformed => "next page, please".to_owned(),
     };
@@ -99,9 +132,16 @@ pub(super) fn link(desk: &Desk<'_>, answer: Answer, path: &str, query: &str) -> 
 /// The entry of a listing for a manifest ("Listing Referrers").
 fn entry(desk: &Desk<'_>, manifest: &Manifest) -> Value {
     let json = manifest.json();
-    let text = |pointer: &str| json.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |pointer: &str| {
+        json.pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let config = text("/config/mediaType");
-    let resolved = Some(text("/artifactType")).filter(|own| !own.is_empty()).unwrap_or_else(|| config.clone());
+    let resolved = Some(text("/artifactType"))
+        .filter(|own| !own.is_empty())
+        .unwrap_or_else(|| config.clone());
     let mut entry = manifest.descriptor();
     let artifact_type = match desk.quirks.entry_type {
         EntryType::Resolved => Some(resolved),
@@ -113,7 +153,10 @@ fn entry(desk: &Desk<'_>, manifest: &Manifest) -> Value {
         if let Some(artifact_type) = artifact_type {
             fields.insert("artifactType".to_owned(), Value::from(artifact_type));
         }
-        if let Some(annotations) = json.get("annotations").filter(|_| desk.quirks.entry_annotations) {
+        if let Some(annotations) = json
+            .get("annotations")
+            .filter(|_| desk.quirks.entry_annotations)
+        {
             fields.insert("annotations".to_owned(), annotations.clone());
         }
     }
@@ -131,11 +174,19 @@ fn has_type(entry: &Value, wanted: &str) -> bool {
 
 fn unsupported(how: &Unsupported, request: &Request) -> Answer {
     match how {
-        Unsupported::NotFoundText => {
-            Answer::new(StatusCode::NOT_FOUND).header(CONTENT_TYPE, "text/plain; charset=utf-8").bytes("404 page not found\n")
-        }
-        Unsupported::MethodUnknown => Answer::error(StatusCode::NOT_FOUND, "METHOD_UNKNOWN", "the method is not known"),
-        Unsupported::NameUnknown => Answer::error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "repository name not known to registry"),
+        Unsupported::NotFoundText => Answer::new(StatusCode::NOT_FOUND)
+            .header(CONTENT_TYPE, "text/plain; charset=utf-8")
+            .bytes("404 page not found\n"),
+        Unsupported::MethodUnknown => Answer::error(
+            StatusCode::NOT_FOUND,
+            "METHOD_UNKNOWN",
+            "the method is not known",
+        ),
+        Unsupported::NameUnknown => Answer::error(
+            StatusCode::NOT_FOUND,
+            "NAME_UNKNOWN",
+            "repository name not known to registry",
+        ),
         Unsupported::Status(status) => {
             let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::NOT_IMPLEMENTED);
             Answer::error(status, "UNSUPPORTED", "the operation is unsupported")

@@ -21,9 +21,18 @@ pub struct Reply {
 
 #[derive(Clone, Debug)]
 enum ReplyBody {
-    Errors { code: String, message: String, detail: Value },
-    Bytes { media_type: String, bytes: Bytes },
-    Huge { bytes: usize },
+    Errors {
+        code: String,
+        message: String,
+        detail: Value,
+    },
+    Bytes {
+        media_type: String,
+        bytes: Bytes,
+    },
+    Huge {
+        bytes: usize,
+    },
     Echo,
 }
 
@@ -57,14 +66,29 @@ impl Reply {
 
     /// `status` with an error body of this code and message.
     pub fn error(status: u16, code: &str, message: &str) -> Self {
-        let body = ReplyBody::Errors { code: code.to_owned(), message: message.to_owned(), detail: Value::Null };
-        Self { status, headers: Vec::new(), body }
+        let body = ReplyBody::Errors {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            detail: Value::Null,
+        };
+        Self {
+            status,
+            headers: Vec::new(),
+            body,
+        }
     }
 
     /// `status` with a body of this media type.
     pub fn body(status: u16, media_type: &str, bytes: impl Into<Bytes>) -> Self {
-        let body = ReplyBody::Bytes { media_type: media_type.to_owned(), bytes: bytes.into() };
-        Self { status, headers: Vec::new(), body }
+        let body = ReplyBody::Bytes {
+            media_type: media_type.to_owned(),
+            bytes: bytes.into(),
+        };
+        Self {
+            status,
+            headers: Vec::new(),
+            body,
+        }
     }
 
     /// `status` with no body at all.
@@ -74,19 +98,29 @@ impl Reply {
 
     /// `status` with a page of a proxy or a web site.
     pub fn html(status: u16) -> Self {
-        let page = format!("<!DOCTYPE html>\n<html><head><title>{status}</title></head><body><h1>{status}</h1><hr>nginx</body></html>\n");
+        let page = format!(
+            "<!DOCTYPE html>\n<html><head><title>{status}</title></head><body><h1>{status}</h1><hr>nginx</body></html>\n"
+        );
         Self::body(status, "text/html; charset=utf-8", page)
     }
 
     /// `status` with an error body of about `bytes` bytes in one message.
     pub fn huge(status: u16, bytes: usize) -> Self {
-        Self { status, headers: Vec::new(), body: ReplyBody::Huge { bytes } }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: ReplyBody::Huge { bytes },
+        }
     }
 
     /// `status` with an error body that repeats the request's secrets (`Authorization`, query, body) among control characters, terminal
     /// escapes, line breaks and text that runs from right to left.
     pub fn echo(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: ReplyBody::Echo }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: ReplyBody::Echo,
+        }
     }
 
     /// The error's `detail`, where the body has the form of the specification.
@@ -135,17 +169,33 @@ impl Reply {
     fn render(&self, request: &Request) -> (String, Bytes) {
         let json = "application/json".to_owned();
         match &self.body {
-            ReplyBody::Errors { code, message, detail } => (json, error_body(code, message, detail)),
+            ReplyBody::Errors {
+                code,
+                message,
+                detail,
+            } => (json, error_body(code, message, detail)),
             ReplyBody::Bytes { media_type, bytes } => (media_type.clone(), bytes.clone()),
-            ReplyBody::Huge { bytes } => (json, error_body("UNKNOWN", &"x".repeat(*bytes), &Value::Null)),
+            ReplyBody::Huge { bytes } => (
+                json,
+                error_body("UNKNOWN", &"x".repeat(*bytes), &Value::Null),
+            ),
             ReplyBody::Echo => {
-                let secret = request.header("authorization").unwrap_or("no authorization");
+                let secret = request
+                    .header("authorization")
+                    .unwrap_or("no authorization");
                 let body = String::from_utf8_lossy(&request.body);
                 let message = format!(
                     "\u{1b}[31mdenied\u{1b}[0m\r\nAuthorization: {secret}\n\tquery: {}\0\u{202e}{body}\u{7}\u{2028}",
                     request.query
                 );
-                (json, error_body(&format!("DENIED\n{secret}"), &message, &json!({"authorization": secret})))
+                (
+                    json,
+                    error_body(
+                        &format!("DENIED\n{secret}"),
+                        &message,
+                        &json!({"authorization": secret}),
+                    ),
+                )
             }
         }
     }
@@ -162,7 +212,10 @@ pub(super) fn error_body(code: &str, message: &str, detail: &Value) -> Bytes {
 
 /// Adds a header, where HTTP can carry it.
 pub(super) fn append(headers: &mut HeaderMap, name: &str, value: &str) {
-    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+    if let (Ok(name), Ok(value)) = (
+        HeaderName::from_bytes(name.as_bytes()),
+        HeaderValue::from_str(value),
+    ) {
         headers.append(name, value);
     }
 }

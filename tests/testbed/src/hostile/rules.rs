@@ -58,8 +58,18 @@ impl Rules {
         let mut book = lock(&self.book);
         let id = book.next;
         book.next += 1;
-        book.entries.push(Entry { id, stage, matcher, work, seen: 0, taken: 0 });
-        Rule { id, rules: self.clone() }
+        book.entries.push(Entry {
+            id,
+            stage,
+            matcher,
+            work,
+            seen: 0,
+            taken: 0,
+        });
+        Rule {
+            id,
+            rules: self.clone(),
+        }
     }
 
     pub(super) fn clear(&self) {
@@ -71,7 +81,11 @@ impl Rules {
     pub(super) fn take(&self, stage: Stage, request: &Request) -> Vec<Work> {
         let mut replaced = false;
         let mut work = Vec::new();
-        for entry in lock(&self.book).entries.iter_mut().filter(|entry| entry.stage == stage) {
+        for entry in lock(&self.book)
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.stage == stage)
+        {
             let replaces = matches!(&entry.work, Work::Fault(fault) if fault.replaces());
             if (replaces && replaced) || !entry.matcher.matches(request) {
                 continue;
@@ -101,7 +115,11 @@ impl Rules {
             })
         });
         let rule = self.add(stage, matcher, Work::Hook(hook));
-        Hold { gate, arrivals, rule }
+        Hold {
+            gate,
+            arrivals,
+            rule,
+        }
     }
 }
 
@@ -110,12 +128,17 @@ impl Rule {
     #[must_use]
     pub fn used(&self) -> u64 {
         let book = lock(&self.rules.book);
-        book.entries.iter().find(|entry| entry.id == self.id).map_or(0, |entry| entry.taken)
+        book.entries
+            .iter()
+            .find(|entry| entry.id == self.id)
+            .map_or(0, |entry| entry.taken)
     }
 
     /// Takes the rule back.
     pub fn lift(&self) {
-        lock(&self.rules.book).entries.retain(|entry| entry.id != self.id);
+        lock(&self.rules.book)
+            .entries
+            .retain(|entry| entry.id != self.id);
     }
 }
 
@@ -135,7 +158,8 @@ impl Hold {
     /// Where none comes within 30 seconds.
     pub async fn reached(&mut self) -> Result<Request> {
         let next = tokio::time::timeout(PATIENCE, self.arrivals.recv()).await;
-        next.context("no request reached the hold within 30 seconds")?.context("the rule of the hold was lifted")
+        next.context("no request reached the hold within 30 seconds")?
+            .context("the rule of the hold was lifted")
     }
 
     /// Lets all go on that are stopped here, and stops no more.

@@ -87,7 +87,10 @@ impl Builder {
 
     /// With passwords, for these accounts.
     pub fn passwords(self, accounts: impl IntoIterator<Item = Account>) -> Self {
-        self.auth(Auth::Basic(accounts.into_iter().collect(), Denial::Forbidden))
+        self.auth(Auth::Basic(
+            accounts.into_iter().collect(),
+            Denial::Forbidden,
+        ))
     }
 
     /// With tokens that this registry gives out itself, to these accounts.
@@ -115,7 +118,9 @@ impl Builder {
     ///
     /// Where no port can be had or no key be made.
     pub async fn start(self) -> Result<HostileRegistry> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port on 127.0.0.1")?;
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .context("no free port on 127.0.0.1")?;
         let address = listener.local_addr().context("the address of the port")?;
         let mut authority = None;
         let mut tls = None;
@@ -148,7 +153,13 @@ impl Builder {
             arrivals: Mutex::default(),
         });
         let accepting = tokio::spawn(Arc::clone(&door).run(listener));
-        Ok(HostileRegistry { address, authority, service, door, accepting })
+        Ok(HostileRegistry {
+            address,
+            authority,
+            service,
+            door,
+            accepting,
+        })
     }
 }
 
@@ -244,7 +255,9 @@ impl HostileRegistry {
 
     /// As [`fault`](Self::fault), at another stage: at [`Stage::After`] the request has its effect, and the client does not learn it.
     pub fn fault_at(&self, stage: Stage, matcher: Matcher, fault: impl Into<Fault>) -> Rule {
-        self.service.rules.add(stage, matcher, Work::Fault(fault.into()))
+        self.service
+            .rules
+            .add(stage, matcher, Work::Fault(fault.into()))
     }
 
     /// Lets `arrival` happen to the next `times` connections that would be accepted otherwise.
@@ -267,7 +280,11 @@ impl HostileRegistry {
         F: Fn(Request) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        self.service.rules.add(stage, matcher, Work::Hook(Arc::new(move |request| Box::pin(hook(request)))))
+        self.service.rules.add(
+            stage,
+            matcher,
+            Work::Hook(Arc::new(move |request| Box::pin(hook(request)))),
+        )
     }
 
     /// Stops the requests that `matcher` takes, before they have their effect or after it, until the hold is released.
@@ -290,7 +307,10 @@ impl HostileRegistry {
     /// The requests that `matcher` matches, however often it would take them.
     #[must_use]
     pub fn requests_that(&self, matcher: &Matcher) -> Vec<Request> {
-        self.requests().into_iter().filter(|request| matcher.matches(request)).collect()
+        self.requests()
+            .into_iter()
+            .filter(|request| matcher.matches(request))
+            .collect()
     }
 
     /// How many requests there were for `op`.
@@ -333,7 +353,12 @@ impl HostileRegistry {
     /// # Errors
     ///
     /// Where they have not within `patience`; the message has the transcript.
-    pub async fn wait_for(&self, matcher: &Matcher, count: usize, patience: Duration) -> Result<Vec<Request>> {
+    pub async fn wait_for(
+        &self,
+        matcher: &Matcher,
+        count: usize,
+        patience: Duration,
+    ) -> Result<Vec<Request>> {
         let mut changes = self.service.recorder.watch();
         let enough = async {
             loop {
@@ -345,7 +370,10 @@ impl HostileRegistry {
         };
         match tokio::time::timeout(patience, enough).await {
             Ok(found) => Ok(found),
-            Err(_) => bail!("fewer than {count} such requests within {patience:?}:\n{}", self.transcript()),
+            Err(_) => bail!(
+                "fewer than {count} such requests within {patience:?}:\n{}",
+                self.transcript()
+            ),
         }
     }
 }

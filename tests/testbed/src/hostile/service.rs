@@ -44,15 +44,27 @@ pub(super) struct Desk<'a> {
 
 impl Desk<'_> {
     pub(super) fn name_unknown(&self) -> Answer {
-        Answer::error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "repository name not known to registry")
+        Answer::error(
+            StatusCode::NOT_FOUND,
+            "NAME_UNKNOWN",
+            "repository name not known to registry",
+        )
     }
 
     pub(super) fn digest_header(&self, answer: Answer, digest: &str) -> Answer {
-        if self.quirks.digest_header { answer.named("docker-content-digest", digest) } else { answer }
+        if self.quirks.digest_header {
+            answer.named("docker-content-digest", digest)
+        } else {
+            answer
+        }
     }
 
     /// Adds the `Location` of `path`, as the registry writes it.
-    pub(super) fn location(&self, form: &Location, path: &str) -> impl FnOnce(Answer) -> Answer + use<> {
+    pub(super) fn location(
+        &self,
+        form: &Location,
+        path: &str,
+    ) -> impl FnOnce(Answer) -> Answer + use<> {
         let location = match form {
             Location::Relative => Some(path.to_owned()),
             Location::Absolute => Some(format!("{}{path}", self.origin)),
@@ -91,7 +103,8 @@ impl Service {
                 entry.outcome(Outcome::Answered(answer.status.as_u16()));
                 let answer = answer.seal();
                 let silent = request.method == Method::HEAD;
-                let mut response = hyper::Response::new(WireBody::new(answer.payload, silent, connection, entry));
+                let mut response =
+                    hyper::Response::new(WireBody::new(answer.payload, silent, connection, entry));
                 *response.status_mut() = answer.status;
                 *response.headers_mut() = answer.headers;
                 Ok(response)
@@ -112,7 +125,12 @@ impl Service {
         }
     }
 
-    async fn answer(&self, request: &mut Request, body: Incoming, entry: &Entry) -> Result<Answer, Ending> {
+    async fn answer(
+        &self,
+        request: &mut Request,
+        body: Incoming,
+        entry: &Entry,
+    ) -> Result<Answer, Ending> {
         let mut faults = Vec::new();
         let mut answer = self.at(Stage::Early, request, &mut faults).await?;
         match read(body).await {
@@ -121,7 +139,11 @@ impl Service {
                 request.body = body;
             }
             Err(Unread::TooLarge) => {
-                return Ok(Answer::error(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", "body too large"));
+                return Ok(Answer::error(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "SIZE_INVALID",
+                    "body too large",
+                ));
             }
             Err(Unread::Gone) => return Err(Ending::Gone),
         }
@@ -129,7 +151,11 @@ impl Service {
             answer = self.at(Stage::Before, request, &mut faults).await?;
         }
         let mut answer = answer.unwrap_or_else(|| self.handle(request));
-        request.served = answer.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok()).map(str::to_owned);
+        request.served = answer
+            .headers
+            .get("docker-content-digest")
+            .and_then(|digest| digest.to_str().ok())
+            .map(str::to_owned);
         if let Some(instead) = self.at(Stage::After, request, &mut faults).await? {
             answer = instead;
         }
@@ -141,7 +167,12 @@ impl Service {
 
     /// Does what the rules say for this stage. Gives the answer that takes the place of the registry's own, if there is one, and adds
     /// the faults that change an answer to `faults`.
-    async fn at(&self, stage: Stage, request: &Request, faults: &mut Vec<Fault>) -> Result<Option<Answer>, Ending> {
+    async fn at(
+        &self,
+        stage: Stage,
+        request: &Request,
+        faults: &mut Vec<Fault>,
+    ) -> Result<Option<Answer>, Ending> {
         let mut answer = None;
         for work in self.rules.take(stage, request) {
             match work {
@@ -171,23 +202,34 @@ impl Service {
             return *refusal;
         }
         let quirks = lock(&self.quirks).clone();
-        let desk = Desk { store: &self.store, quirks: &quirks, origin: &self.origin };
+        let desk = Desk {
+            store: &self.store,
+            quirks: &quirks,
+            origin: &self.origin,
+        };
         let name = request.repository.as_deref().unwrap_or_default();
         let reference = request.reference.as_deref().unwrap_or_default();
         let answer = match request.op {
-            Op::Ping => Answer::new(StatusCode::OK).header(http::header::CONTENT_TYPE, "application/json").bytes("{}"),
+            Op::Ping => Answer::new(StatusCode::OK)
+                .header(http::header::CONTENT_TYPE, "application/json")
+                .bytes("{}"),
             Op::ManifestGet | Op::ManifestHead => manifests::read(&desk, request, name, reference),
             Op::ManifestPut => manifests::put(&desk, request, name, reference),
             Op::ManifestDelete => manifests::delete(&desk, name, reference),
             Op::BlobGet | Op::BlobHead => blobs::read(&desk, name, reference),
             Op::BlobDelete => blobs::delete(&desk, name, reference),
             Op::UploadStart => blobs::start(&desk, request, name),
-            Op::UploadStatus | Op::UploadPatch | Op::UploadPut | Op::UploadCancel => blobs::upload(&desk, request, name, reference),
+            Op::UploadStatus | Op::UploadPatch | Op::UploadPut | Op::UploadCancel => {
+                blobs::upload(&desk, request, name, reference)
+            }
             Op::ReferrersList => referrers::list(&desk, request, name, reference),
             Op::TagList => tags::list(&desk, request, name),
             Op::Token | Op::Other => Answer::new(StatusCode::NOT_FOUND),
         };
-        debug_assert!(!answer.headers.contains_key(WWW_AUTHENTICATE), "only the authentication challenges");
+        debug_assert!(
+            !answer.headers.contains_key(WWW_AUTHENTICATE),
+            "only the authentication challenges"
+        );
         answer.named("docker-distribution-api-version", "registry/2.0")
     }
 }
@@ -195,10 +237,17 @@ impl Service {
 /// What is known of a request by its head.
 fn arrival(connection: &Connection, parts: http::request::Parts) -> Request {
     let path = parts.uri.path().to_owned();
-    let Route { op, repository, reference } = Route::parse(&parts.method, &path);
+    let Route {
+        op,
+        repository,
+        reference,
+    } = Route::parse(&parts.method, &path);
     let mut headers = parts.headers;
     // HTTP/2 has `:authority` in place of `Host`.
-    let authority = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let authority = parts
+        .uri
+        .authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if let Some(authority) = authority.filter(|_| !headers.contains_key(HOST)) {
         headers.insert(HOST, authority);
     }
@@ -230,7 +279,9 @@ enum Unread {
 
 async fn read(mut body: Incoming) -> Result<Bytes, Unread> {
     let mut bytes = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
+    while let Some(frame) =
+        std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
+    {
         let Ok(Ok(chunk)) = frame.map(hyper::body::Frame::into_data) else {
             return Err(Unread::Gone);
         };

@@ -48,8 +48,15 @@ impl Manifest {
     /// The digests of the manifests that this one lists.
     pub(super) fn children(&self) -> Vec<String> {
         let json = self.json();
-        let entries = json.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default();
-        entries.iter().filter_map(|entry| entry.get("digest")?.as_str().map(str::to_owned)).collect()
+        let entries = json
+            .get("manifests")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        entries
+            .iter()
+            .filter_map(|entry| entry.get("digest")?.as_str().map(str::to_owned))
+            .collect()
     }
 }
 
@@ -89,7 +96,10 @@ struct Unseen {
 
 impl Unseen {
     fn new(lag: Lag) -> Self {
-        Self { reads: lag.reads, until: Instant::now().checked_add(lag.time) }
+        Self {
+            reads: lag.reads,
+            until: Instant::now().checked_add(lag.time),
+        }
     }
 
     /// Counts a read; whether it sees the new state.
@@ -106,7 +116,11 @@ impl Unseen {
 impl Tag {
     /// The digest that a reader sees, if any.
     pub(super) fn read(&mut self) -> Option<String> {
-        if self.unseen.read() { Some(self.digest.clone()) } else { self.before.clone() }
+        if self.unseen.read() {
+            Some(self.digest.clone())
+        } else {
+            self.before.clone()
+        }
     }
 
     pub(super) fn digest(&self) -> &str {
@@ -117,15 +131,22 @@ impl Tag {
 impl Repository {
     /// The manifests with this subject that a reader sees, in the order of their push.
     pub(super) fn read_referrers(&mut self, subject: &str) -> Vec<Manifest> {
-        let named = self.manifests.values_mut().filter(|held| held.subject.as_deref() == Some(subject));
-        let mut seen: Vec<_> = named.filter_map(|held| held.unseen.read().then_some(&*held)).collect();
+        let named = self
+            .manifests
+            .values_mut()
+            .filter(|held| held.subject.as_deref() == Some(subject));
+        let mut seen: Vec<_> = named
+            .filter_map(|held| held.unseen.read().then_some(&*held))
+            .collect();
         seen.sort_by_key(|held| held.order);
         seen.into_iter().map(|held| held.manifest.clone()).collect()
     }
 
     /// Whether any index here lists `digest`.
     pub(super) fn references(&self, digest: &str) -> bool {
-        self.manifests.values().any(|held| held.manifest.children().iter().any(|child| child == digest))
+        self.manifests
+            .values()
+            .any(|held| held.manifest.children().iter().any(|child| child == digest))
     }
 
     /// Takes a manifest and the tags that name it away; whether it was there.
@@ -151,17 +172,46 @@ impl Data {
     }
 
     /// Keeps a manifest, and points a tag at it.
-    pub(super) fn insert(&mut self, repository: &str, tag: Option<&str>, manifest: Manifest, lags: (Lag, Lag)) {
+    pub(super) fn insert(
+        &mut self,
+        repository: &str,
+        tag: Option<&str>,
+        manifest: Manifest,
+        lags: (Lag, Lag),
+    ) {
         let order = self.tick();
-        let subject = manifest.json().pointer("/subject/digest").and_then(Value::as_str).map(str::to_owned);
+        let subject = manifest
+            .json()
+            .pointer("/subject/digest")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
         let repository = self.repository_or_new(repository);
         let digest = manifest.digest.clone();
         let (listing_lag, tag_lag) = lags;
-        repository.manifests.entry(digest.clone()).or_insert_with(|| Held { manifest, subject, order, unseen: Unseen::new(listing_lag) });
+        repository
+            .manifests
+            .entry(digest.clone())
+            .or_insert_with(|| Held {
+                manifest,
+                subject,
+                order,
+                unseen: Unseen::new(listing_lag),
+            });
         if let Some(tag) = tag {
             let before = repository.tags.get(tag).map(|tag| tag.digest.clone());
-            let unseen = if before.as_ref() == Some(&digest) { Lag::default() } else { tag_lag };
-            repository.tags.insert(tag.to_owned(), Tag { digest, before, unseen: Unseen::new(unseen) });
+            let unseen = if before.as_ref() == Some(&digest) {
+                Lag::default()
+            } else {
+                tag_lag
+            };
+            repository.tags.insert(
+                tag.to_owned(),
+                Tag {
+                    digest,
+                    before,
+                    unseen: Unseen::new(unseen),
+                },
+            );
         }
     }
 }
@@ -178,7 +228,13 @@ impl Store {
     }
 
     /// Keeps `bytes` as a manifest, tagged if `tag` is given, and gives its sha256 digest. Nothing is checked: whatever a test wants to serve.
-    pub fn put_manifest(&self, repository: &str, tag: Option<&str>, media_type: &str, bytes: impl Into<Bytes>) -> String {
+    pub fn put_manifest(
+        &self,
+        repository: &str,
+        tag: Option<&str>,
+        media_type: &str,
+        bytes: impl Into<Bytes>,
+    ) -> String {
         self.put_manifest_by(Algorithm::Sha256, repository, tag, media_type, bytes)
     }
 
@@ -193,44 +249,76 @@ impl Store {
     ) -> String {
         let bytes = bytes.into();
         let digest = algorithm.digest(&bytes);
-        let manifest = Manifest { digest: digest.clone(), media_type: media_type.to_owned(), bytes };
-        self.data().insert(repository, tag, manifest, (Lag::default(), Lag::default()));
+        let manifest = Manifest {
+            digest: digest.clone(),
+            media_type: media_type.to_owned(),
+            bytes,
+        };
+        self.data()
+            .insert(repository, tag, manifest, (Lag::default(), Lag::default()));
         digest
     }
 
     /// Serves `bytes` under a digest that is not theirs.
-    pub fn put_manifest_as(&self, repository: &str, digest: &str, media_type: &str, bytes: impl Into<Bytes>) {
-        let manifest = Manifest { digest: digest.to_owned(), media_type: media_type.to_owned(), bytes: bytes.into() };
-        self.data().insert(repository, None, manifest, (Lag::default(), Lag::default()));
+    pub fn put_manifest_as(
+        &self,
+        repository: &str,
+        digest: &str,
+        media_type: &str,
+        bytes: impl Into<Bytes>,
+    ) {
+        let manifest = Manifest {
+            digest: digest.to_owned(),
+            media_type: media_type.to_owned(),
+            bytes: bytes.into(),
+        };
+        self.data()
+            .insert(repository, None, manifest, (Lag::default(), Lag::default()));
     }
 
     /// Keeps `bytes` as a blob and gives its sha256 digest.
     pub fn put_blob(&self, repository: &str, bytes: impl Into<Bytes>) -> String {
         let bytes = bytes.into();
         let digest = digest(&bytes);
-        self.data().repository_or_new(repository).blobs.insert(digest.clone(), bytes);
+        self.data()
+            .repository_or_new(repository)
+            .blobs
+            .insert(digest.clone(), bytes);
         digest
     }
 
     /// Points a tag at a digest, whether there is such a manifest or not.
     pub fn put_tag(&self, repository: &str, tag: &str, digest: &str) {
-        let pointer = Tag { digest: digest.to_owned(), before: None, unseen: Unseen::new(Lag::default()) };
-        self.data().repository_or_new(repository).tags.insert(tag.to_owned(), pointer);
+        let pointer = Tag {
+            digest: digest.to_owned(),
+            before: None,
+            unseen: Unseen::new(Lag::default()),
+        };
+        self.data()
+            .repository_or_new(repository)
+            .tags
+            .insert(tag.to_owned(), pointer);
     }
 
     /// Takes a manifest away, with the tags that name it and nothing else: an index or fallback tag that lists it is left dangling.
     pub fn delete_manifest(&self, repository: &str, digest: &str) -> bool {
-        self.data().repository(repository).is_some_and(|repository| repository.remove(digest))
+        self.data()
+            .repository(repository)
+            .is_some_and(|repository| repository.remove(digest))
     }
 
     /// Takes a tag away.
     pub fn delete_tag(&self, repository: &str, tag: &str) -> bool {
-        self.data().repository(repository).is_some_and(|repository| repository.tags.remove(tag).is_some())
+        self.data()
+            .repository(repository)
+            .is_some_and(|repository| repository.tags.remove(tag).is_some())
     }
 
     /// Takes a blob away.
     pub fn delete_blob(&self, repository: &str, digest: &str) -> bool {
-        self.data().repository(repository).is_some_and(|repository| repository.blobs.remove(digest).is_some())
+        self.data()
+            .repository(repository)
+            .is_some_and(|repository| repository.blobs.remove(digest).is_some())
     }
 
     /// A manifest by tag or digest, as it is now whatever readers see.
@@ -238,39 +326,59 @@ impl Store {
     pub fn manifest(&self, repository: &str, reference: &str) -> Option<Manifest> {
         let mut data = self.data();
         let repository = data.repository(repository)?;
-        let digest = repository.tags.get(reference).map_or(reference, Tag::digest);
-        repository.manifests.get(digest).map(|held| held.manifest.clone())
+        let digest = repository
+            .tags
+            .get(reference)
+            .map_or(reference, Tag::digest);
+        repository
+            .manifests
+            .get(digest)
+            .map(|held| held.manifest.clone())
     }
 
     /// The bytes that a tag names.
     #[must_use]
     pub fn raw_tag(&self, repository: &str, tag: &str) -> Option<Bytes> {
         let named = self.tag(repository, tag)?;
-        self.manifest(repository, &named).map(|manifest| manifest.bytes)
+        self.manifest(repository, &named)
+            .map(|manifest| manifest.bytes)
     }
 
     /// The digest that a tag names.
     #[must_use]
     pub fn tag(&self, repository: &str, tag: &str) -> Option<String> {
-        self.data().repository(repository)?.tags.get(tag).map(|tag| tag.digest.clone())
+        self.data()
+            .repository(repository)?
+            .tags
+            .get(tag)
+            .map(|tag| tag.digest.clone())
     }
 
     /// All tags, sorted.
     #[must_use]
     pub fn tags(&self, repository: &str) -> Vec<String> {
-        self.data().repository(repository).map(|repository| repository.tags.keys().cloned().collect()).unwrap_or_default()
+        self.data()
+            .repository(repository)
+            .map(|repository| repository.tags.keys().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// A blob.
     #[must_use]
     pub fn blob(&self, repository: &str, digest: &str) -> Option<Bytes> {
-        self.data().repository(repository)?.blobs.get(digest).cloned()
+        self.data()
+            .repository(repository)?
+            .blobs
+            .get(digest)
+            .cloned()
     }
 
     /// How many manifests there are.
     #[must_use]
     pub fn manifest_count(&self, repository: &str) -> usize {
-        self.data().repository(repository).map_or(0, |repository| repository.manifests.len())
+        self.data()
+            .repository(repository)
+            .map_or(0, |repository| repository.manifests.len())
     }
 
     /// Every manifest that names `digest` as its subject, in the order of push, whatever a listing or a fallback tag says.
@@ -280,7 +388,11 @@ impl Store {
         let Some(repository) = data.repository(repository) else {
             return Vec::new();
         };
-        let mut held: Vec<_> = repository.manifests.values().filter(|held| held.subject.as_deref() == Some(digest)).collect();
+        let mut held: Vec<_> = repository
+            .manifests
+            .values()
+            .filter(|held| held.subject.as_deref() == Some(digest))
+            .collect();
         held.sort_by_key(|held| held.order);
         held.into_iter().map(|held| held.manifest.clone()).collect()
     }
@@ -288,9 +400,15 @@ impl Store {
     /// The entries of the fallback tag of `subject`, as written.
     #[must_use]
     pub fn fallback_entries(&self, repository: &str, subject: &str) -> Vec<Value> {
-        let bytes = self.raw_tag(repository, &fallback_tag(subject)).unwrap_or_default();
+        let bytes = self
+            .raw_tag(repository, &fallback_tag(subject))
+            .unwrap_or_default();
         let index: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        index.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default()
+        index
+            .get("manifests")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// What another writer does between our read and our write: reads the fallback tag of `subject`, adds `entry`, writes it. Gives the digest.
@@ -303,6 +421,11 @@ impl Store {
     /// Writes the fallback tag of `subject` with these entries and no others. Gives the digest.
     pub fn put_fallback(&self, repository: &str, subject: &str, entries: &[Value]) -> String {
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
-        self.put_manifest(repository, Some(&fallback_tag(subject)), INDEX, index.to_string())
+        self.put_manifest(
+            repository,
+            Some(&fallback_tag(subject)),
+            INDEX,
+            index.to_string(),
+        )
     }
 }

@@ -21,16 +21,26 @@ pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str) -> Answ
     let query = Query::parse(&request.query);
     let last = query.get("last").unwrap_or_default();
     let asked = query.get("n").and_then(|n| n.parse::<usize>().ok());
-    let size = asked.into_iter().chain(desk.quirks.tags_per_page).min().unwrap_or(usize::MAX);
+    let size = asked
+        .into_iter()
+        .chain(desk.quirks.tags_per_page)
+        .min()
+        .unwrap_or(usize::MAX);
     let mut after = tags.into_iter().filter(|tag| tag.as_str() > last);
     let page: Vec<String> = after.by_ref().take(size).collect();
     let more = after.next().is_some();
-    let answer =
-        Answer::new(StatusCode::OK).header(CONTENT_TYPE, "application/json").bytes(json!({"name": repository, "tags": page}).to_string());
+    let answer = Answer::new(StatusCode::OK)
+        .header(CONTENT_TYPE, "application/json")
+        .bytes(json!({"name": repository, "tags": page}).to_string());
     match page.last() {
         Some(tag) if more => {
             let n = asked.map(|n| format!("n={n}&")).unwrap_or_default();
-            link(desk, answer, &request.path, &format!("{n}last={}", encode(tag)))
+            link(
+                desk,
+                answer,
+                &request.path,
+                &format!("{n}last={}", encode(tag)),
+            )
         }
         _ => answer,
     }

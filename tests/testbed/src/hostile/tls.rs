@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
@@ -42,13 +45,28 @@ impl Authority {
     ///
     /// Where no key can be made.
     pub fn new() -> Result<Self> {
-        let mut params = CertificateParams::new(Vec::new()).context("the authority's parameters")?;
+        let mut params =
+            CertificateParams::new(Vec::new()).context("the authority's parameters")?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-        params.distinguished_name.push(DnType::CommonName, "hostile registry test authority");
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "hostile registry test authority");
         let key = KeyPair::generate().context("the authority's key")?;
-        let pem = params.self_signed(&key).context("the authority's certificate")?.pem();
-        Ok(Self { inner: Arc::new(Inner { pem, issuer: Issuer::new(params, key) }) })
+        let pem = params
+            .self_signed(&key)
+            .context("the authority's certificate")?
+            .pem();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                pem,
+                issuer: Issuer::new(params, key),
+            }),
+        })
     }
 
     /// The authority's certificate, as `ca.crt` has it.
@@ -67,12 +85,19 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).context("the client's parameters")?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&key, &self.inner.issuer).context("the client's certificate")?;
+        let certificate = params
+            .signed_by(&key, &self.inner.issuer)
+            .context("the client's certificate")?;
         Ok((certificate.pem(), key.serialize_pem()))
     }
 
     /// What a server needs to show `kind`. It asks every client for a certificate, takes any, and insists on one where `insist`.
-    pub(super) fn server(&self, kind: Certificate, insist: bool, http2: bool) -> Result<ServerConfig> {
+    pub(super) fn server(
+        &self,
+        kind: Certificate,
+        insist: bool,
+        http2: bool,
+    ) -> Result<ServerConfig> {
         let key = KeyPair::generate().context("the server's key")?;
         let names = match kind {
             Certificate::OtherName => vec!["elsewhere.example".to_owned()],
@@ -88,7 +113,12 @@ impl Authority {
             Certificate::SelfSigned => params.self_signed(&key),
             _ => params.signed_by(&key, &self.inner.issuer),
         };
-        let chain = vec![certificate.context("the server's certificate")?.der().clone()];
+        let chain = vec![
+            certificate
+                .context("the server's certificate")?
+                .der()
+                .clone(),
+        ];
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -97,7 +127,11 @@ impl Authority {
             .with_client_cert_verifier(Arc::new(TakesAny { provider, insist }))
             .with_single_cert(chain, key)
             .context("the server's certificate and key")?;
-        let protocols: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+        let protocols: &[&[u8]] = if http2 {
+            &[b"h2", b"http/1.1"]
+        } else {
+            &[b"http/1.1"]
+        };
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(config)
     }
@@ -134,7 +168,12 @@ impl ClientCertVerifier for TakesAny {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -143,10 +182,17 @@ impl ClientCertVerifier for TakesAny {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

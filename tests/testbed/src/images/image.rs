@@ -1,6 +1,9 @@
 //! One manifest with its configuration and one layer.
 
-#![allow(clippy::indexing_slicing, reason = "a JSON object that was made here takes any key")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a JSON object that was made here takes any key"
+)]
 
 use serde_json::{Value, json};
 
@@ -81,14 +84,27 @@ impl Image {
     /// # Errors
     ///
     /// Where the registry refuses a part.
-    pub async fn push(&self, registry: &RawClient, repository: &str, tag: &str) -> anyhow::Result<Pushed> {
+    pub async fn push(
+        &self,
+        registry: &RawClient,
+        repository: &str,
+        tag: &str,
+    ) -> anyhow::Result<Pushed> {
         self.build().push(registry, repository, tag).await
     }
 
     /// `os/arch[/variant][:os.version]`.
     pub(super) fn platform_text(&self) -> String {
-        let variant = self.variant.as_ref().map(|variant| format!("/{variant}")).unwrap_or_default();
-        let version = self.os_version.as_ref().map(|version| format!(":{version}")).unwrap_or_default();
+        let variant = self
+            .variant
+            .as_ref()
+            .map(|variant| format!("/{variant}"))
+            .unwrap_or_default();
+        let version = self
+            .os_version
+            .as_ref()
+            .map(|version| format!(":{version}"))
+            .unwrap_or_default();
         format!("{}/{}{variant}{version}", self.os, self.architecture)
     }
 
@@ -105,8 +121,11 @@ impl Image {
     }
 
     pub(super) fn build(&self) -> Built {
-        let (manifest_type, config_type, layer_type) =
-            if self.docker { (DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER) } else { (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER) };
+        let (manifest_type, config_type, layer_type) = if self.docker {
+            (DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER)
+        } else {
+            (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER)
+        };
         let layer = tar(&format!("{}\n", self.seed));
         let layer_name = describe(layer_type, &layer, Algorithm::Sha256);
         let config = if self.config.is_some() {
@@ -118,7 +137,11 @@ impl Image {
             config
         };
         let config = config.to_string().into_bytes();
-        let config_name = describe(self.config.as_deref().unwrap_or(config_type), &config, Algorithm::Sha256);
+        let config_name = describe(
+            self.config.as_deref().unwrap_or(config_type),
+            &config,
+            Algorithm::Sha256,
+        );
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": manifest_type,
@@ -158,7 +181,13 @@ fn tar(content: &str) -> Vec<u8> {
     field("", BLOCK - 265);
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     let checksum = format!("{sum:06o}\0 ");
-    let mut archive: Vec<u8> = header.iter().copied().take(148).chain(checksum.bytes()).chain(header.iter().copied().skip(156)).collect();
+    let mut archive: Vec<u8> = header
+        .iter()
+        .copied()
+        .take(148)
+        .chain(checksum.bytes())
+        .chain(header.iter().copied().skip(156))
+        .collect();
     archive.extend(content.bytes());
     archive.resize(archive.len().next_multiple_of(BLOCK) + 2 * BLOCK, 0);
     archive
@@ -180,7 +209,10 @@ mod tests {
 
     #[test]
     fn a_platform_is_written_as_it_was_given() {
-        assert_eq!(Image::new("linux/arm/v7", "x").platform_text(), "linux/arm/v7");
+        assert_eq!(
+            Image::new("linux/arm/v7", "x").platform_text(),
+            "linux/arm/v7"
+        );
         let windows = Image::new("windows/amd64", "x").os_version("10.0.20348.1234");
         assert_eq!(windows.platform_text(), "windows/amd64:10.0.20348.1234");
         assert_eq!(windows.platform()["os.version"], "10.0.20348.1234");
@@ -191,7 +223,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("layer.tar");
         std::fs::write(&file, tar("hello\n")).unwrap();
-        let listed = std::process::Command::new("tar").arg("-xOf").arg(&file).arg("seed").output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&listed.stdout), "hello\n", "{}", String::from_utf8_lossy(&listed.stderr));
+        let listed = std::process::Command::new("tar")
+            .arg("-xOf")
+            .arg(&file)
+            .arg("seed")
+            .output()
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&listed.stdout),
+            "hello\n",
+            "{}",
+            String::from_utf8_lossy(&listed.stderr)
+        );
     }
 }

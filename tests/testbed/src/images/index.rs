@@ -1,6 +1,9 @@
 //! An image index, or Docker's manifest list.
 
-#![allow(clippy::indexing_slicing, reason = "a JSON object that was made here takes any key")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a JSON object that was made here takes any key"
+)]
 
 use serde_json::{Map, Value, json};
 
@@ -68,14 +71,20 @@ impl Index {
     /// Adds a build attestation of the image for this platform, which must be added before, in the shape of BuildKit's entries.
     #[must_use]
     pub fn attestation(mut self, platform: &str) -> Self {
-        self.children.push(Child::Attestation { platform: platform.to_owned(), modern: false });
+        self.children.push(Child::Attestation {
+            platform: platform.to_owned(),
+            modern: false,
+        });
         self
     }
 
     /// The same as newer BuildKits write it: with an `artifactType` and a `subject`, so that it is also a referrer.
     #[must_use]
     pub fn attestation_with_subject(mut self, platform: &str) -> Self {
-        self.children.push(Child::Attestation { platform: platform.to_owned(), modern: true });
+        self.children.push(Child::Attestation {
+            platform: platform.to_owned(),
+            modern: true,
+        });
         self
     }
 
@@ -115,7 +124,12 @@ impl Index {
     /// # Errors
     ///
     /// Where the registry refuses a part.
-    pub async fn push(&self, registry: &RawClient, repository: &str, tag: &str) -> anyhow::Result<Pushed> {
+    pub async fn push(
+        &self,
+        registry: &RawClient,
+        repository: &str,
+        tag: &str,
+    ) -> anyhow::Result<Pushed> {
         self.build().push(registry, repository, tag).await
     }
 
@@ -125,18 +139,30 @@ impl Index {
         let mut entries: Vec<Entry> = Vec::new();
         for child in &self.children {
             let (built, platform, annotations) = match child {
-                Child::Image(image) | Child::Missing(image) => (image.build(), Some((image.platform(), image.platform_text())), None),
+                Child::Image(image) | Child::Missing(image) => (
+                    image.build(),
+                    Some((image.platform(), image.platform_text())),
+                    None,
+                ),
                 Child::Bare(image) => (image.build(), None, None),
                 Child::Index(index) => (index.build(), None, None),
                 Child::Attestation { platform, modern } => {
-                    let about = entries.iter().find(|entry| entry.platform.as_deref() == Some(platform.as_str()));
-                    let about = about.map(|entry| entry.descriptor.json()).unwrap_or_default();
+                    let about = entries
+                        .iter()
+                        .find(|entry| entry.platform.as_deref() == Some(platform.as_str()));
+                    let about = about
+                        .map(|entry| entry.descriptor.json())
+                        .unwrap_or_default();
                     let annotations = json!({
                         "vnd.docker.reference.digest": about["digest"],
                         "vnd.docker.reference.type": "attestation-manifest",
                     });
                     let unknown = json!({"architecture": "unknown", "os": "unknown"});
-                    (statement(&about, *modern), Some((unknown, "unknown/unknown".to_owned())), Some(annotations))
+                    (
+                        statement(&about, *modern),
+                        Some((unknown, "unknown/unknown".to_owned())),
+                        Some(annotations),
+                    )
                 }
             };
             let mut entry = built.descriptor.json();
@@ -147,18 +173,28 @@ impl Index {
                 entry["annotations"] = annotations;
             }
             manifests.push(entry);
-            entries.push(Entry { platform: platform.map(|(_, text)| text), descriptor: built.descriptor.clone() });
+            entries.push(Entry {
+                platform: platform.map(|(_, text)| text),
+                descriptor: built.descriptor.clone(),
+            });
             if !matches!(child, Child::Missing(_)) {
                 children.push(built);
             }
         }
         let media_type = if self.docker { DOCKER_LIST } else { OCI_INDEX };
-        let mut index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests});
+        let mut index =
+            json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests});
         if !self.annotations.is_empty() {
             index["annotations"] = Value::Object(self.annotations.clone());
         }
         let bytes = index.to_string().into_bytes();
-        Built { descriptor: describe(media_type, &bytes, self.algorithm), bytes, blobs: Vec::new(), children, entries }
+        Built {
+            descriptor: describe(media_type, &bytes, self.algorithm),
+            bytes,
+            blobs: Vec::new(),
+            children,
+            entries,
+        }
     }
 }
 
@@ -172,13 +208,21 @@ fn statement(about: &Value, modern: bool) -> Built {
     })
     .to_string()
     .into_bytes();
-    let mut layer = describe("application/vnd.in-toto+json", &statement, Algorithm::Sha256).json();
+    let mut layer = describe(
+        "application/vnd.in-toto+json",
+        &statement,
+        Algorithm::Sha256,
+    )
+    .json();
     layer["annotations"] = json!({"in-toto.io/predicate-type": "https://slsa.dev/provenance/v0.2"});
     let (config_type, config) = if modern {
         (EMPTY.0, EMPTY.1.to_owned())
     } else {
         let config = json!({"architecture": "unknown", "os": "unknown", "config": {}, "rootfs": {"type": "layers", "diff_ids": []}});
-        ("application/vnd.oci.image.config.v1+json", config.to_string())
+        (
+            "application/vnd.oci.image.config.v1+json",
+            config.to_string(),
+        )
     };
     let config = config.into_bytes();
     let config_name = describe(config_type, &config, Algorithm::Sha256);
@@ -215,8 +259,12 @@ mod tests {
     #[test]
     fn two_indexes_share_the_child_that_is_the_same_image() {
         let good = Image::new("linux/arm64", "c1c1");
-        let old = Index::new().image(Image::new("linux/amd64", "b1b1")).image(good.clone());
-        let new = Index::new().image(Image::new("linux/amd64", "r1r1")).image(good);
+        let old = Index::new()
+            .image(Image::new("linux/amd64", "b1b1"))
+            .image(good.clone());
+        let new = Index::new()
+            .image(Image::new("linux/amd64", "r1r1"))
+            .image(good);
         let (old, new) = (entries(&old), entries(&new));
         assert_ne!(old.first().unwrap(), new.first().unwrap());
         assert_eq!(old.last().unwrap(), new.last().unwrap());
@@ -227,18 +275,31 @@ mod tests {
         let image = Image::new("linux/amd64", "b1b1");
         for index in [
             Index::new().image(image.clone()).attestation("linux/amd64"),
-            Index::new().image(image.clone()).attestation_with_subject("linux/amd64"),
+            Index::new()
+                .image(image.clone())
+                .attestation_with_subject("linux/amd64"),
         ] {
             let built = index.build();
             let text = String::from_utf8(built.bytes).unwrap();
-            assert!(text.contains(&format!(r#""vnd.docker.reference.digest":"{}""#, image.digest())), "{text}");
-            assert_eq!(built.entries.last().unwrap().platform.as_deref(), Some("unknown/unknown"));
+            assert!(
+                text.contains(&format!(
+                    r#""vnd.docker.reference.digest":"{}""#,
+                    image.digest()
+                )),
+                "{text}"
+            );
+            assert_eq!(
+                built.entries.last().unwrap().platform.as_deref(),
+                Some("unknown/unknown")
+            );
         }
     }
 
     #[test]
     fn a_missing_image_is_listed_and_not_pushed() {
-        let built = Index::new().missing(Image::new("linux/amd64", "b1b1")).build();
+        let built = Index::new()
+            .missing(Image::new("linux/amd64", "b1b1"))
+            .build();
         assert_eq!(built.entries.len(), 1);
         assert!(built.children.is_empty());
     }

@@ -42,7 +42,11 @@ enum Algorithm {
 
 impl Algorithm {
     fn digest(self, bytes: &[u8]) -> String {
-        let hex = |hash: &[u8]| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |hash: &[u8]| {
+            hash.iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
         match self {
             Self::Sha256 => format!("sha256:{}", hex(&Sha256::digest(bytes))),
             Self::Sha512 => format!("sha512:{}", hex(&Sha512::digest(bytes))),
@@ -115,7 +119,13 @@ impl Pushed {
         self.entries
             .iter()
             .find(|entry| entry.platform.as_deref() == Some(platform))
-            .with_context(|| format!("{} has no entry for {platform}: {:?}", self.tagged(), self.entries))
+            .with_context(|| {
+                format!(
+                    "{} has no entry for {platform}: {:?}",
+                    self.tagged(),
+                    self.entries
+                )
+            })
     }
 
     /// The digest of the first entry for exactly this platform.
@@ -129,7 +139,12 @@ impl Pushed {
 }
 
 impl Built {
-    async fn push(&self, registry: &RawClient, repository: &str, tag: &str) -> anyhow::Result<Pushed> {
+    async fn push(
+        &self,
+        registry: &RawClient,
+        repository: &str,
+        tag: &str,
+    ) -> anyhow::Result<Pushed> {
         self.push_children(registry, repository).await?;
         self.put(registry, repository, tag).await?;
         Ok(Pushed {
@@ -148,14 +163,26 @@ impl Built {
         for child in &self.children {
             // The nesting is as deep as the test wrote it.
             Box::pin(child.push_children(registry, repository)).await?;
-            child.put(registry, repository, &child.descriptor.digest).await?;
+            child
+                .put(registry, repository, &child.descriptor.digest)
+                .await?;
         }
         Ok(())
     }
 
-    async fn put(&self, registry: &RawClient, repository: &str, reference: &str) -> anyhow::Result<()> {
+    async fn put(
+        &self,
+        registry: &RawClient,
+        repository: &str,
+        reference: &str,
+    ) -> anyhow::Result<()> {
         registry
-            .put_manifest(repository, reference, &self.descriptor.media_type, self.bytes.clone())
+            .put_manifest(
+                repository,
+                reference,
+                &self.descriptor.media_type,
+                self.bytes.clone(),
+            )
             .await?
             .ok()
             .with_context(|| format!("{repository}:{reference} cannot be pushed"))
@@ -165,5 +192,9 @@ impl Built {
 
 /// Names bytes.
 fn describe(media_type: &str, bytes: &[u8], algorithm: Algorithm) -> Descriptor {
-    Descriptor { media_type: media_type.to_owned(), digest: algorithm.digest(bytes), size: bytes.len() }
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest: algorithm.digest(bytes),
+        size: bytes.len(),
+    }
 }

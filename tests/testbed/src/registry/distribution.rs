@@ -1,6 +1,9 @@
 //! distribution: its configuration file.
 
-#![allow(clippy::indexing_slicing, reason = "a JSON object that was made here takes any key")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a JSON object that was made here takes any key"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +26,13 @@ pub(super) fn log(dir: &Path) -> PathBuf {
 pub(super) fn launch(tools: &Tools, setting: &Setting<'_>) -> anyhow::Result<Launch> {
     let config = setting.dir.join("distribution.yaml");
     write(&config, &format!("{:#}\n", configuration(setting)?))?;
-    Ok(Launch::new("distribution", tools.path(Tool::Distribution)?, log(setting.dir)).arg("serve").arg(config))
+    Ok(Launch::new(
+        "distribution",
+        tools.path(Tool::Distribution)?,
+        log(setting.dir),
+    )
+    .arg("serve")
+    .arg(config))
 }
 
 /// The configuration as JSON, which is YAML.
@@ -49,7 +58,10 @@ fn configuration(setting: &Setting<'_>) -> anyhow::Result<Value> {
     }
     if let Some((user, password)) = options.password() {
         let file = setting.dir.join("htpasswd");
-        write(&file, &format!("{user}:{}\n", bcrypt::hash(password, BCRYPT_COST)?))?;
+        write(
+            &file,
+            &format!("{user}:{}\n", bcrypt::hash(password, BCRYPT_COST)?),
+        )?;
         config["auth"] = json!({"htpasswd": {"realm": "testbed", "path": file}});
     }
     if let Some(tokens) = setting.tokens {

@@ -20,7 +20,11 @@ pub(super) fn launch(tools: &Tools, setting: &Setting<'_>) -> anyhow::Result<Lau
         .arg("-access-log")
         .arg(access_log(setting.dir));
     if let Some(files) = setting.files {
-        launch = launch.arg("-tls-cert").arg(&files.certificate).arg("-tls-key").arg(&files.key);
+        launch = launch
+            .arg("-tls-cert")
+            .arg(&files.certificate)
+            .arg("-tls-key")
+            .arg(&files.key);
     }
     if let Some((user, password)) = setting.options.password() {
         launch = launch.arg("-basic").arg(format!("{user}:{password}"));

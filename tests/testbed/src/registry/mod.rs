@@ -80,22 +80,52 @@ impl Registry {
     }
 
     async fn start(tools: Tools, options: Options) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("affix-registry-").tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix("affix-registry-")
+            .tempdir()?;
         let files = match options.authority() {
             Some(authority) => Some(authority.server(dir.path())?),
             None => None,
         };
         let tokens = match options.users() {
-            Some(users) => Some(TokenServer::start(&tools, dir.path(), users, options.lifetime(), files.as_ref()).await?),
+            Some(users) => Some(
+                TokenServer::start(
+                    &tools,
+                    dir.path(),
+                    users,
+                    options.lifetime(),
+                    files.as_ref(),
+                )
+                .await?,
+            ),
             None => None,
         };
         let (process, address) = Self::launch(
             &tools,
-            &Setting { dir: dir.path(), options: &options, files: files.as_ref(), tokens: tokens.as_ref(), address: "127.0.0.1:0" },
+            &Setting {
+                dir: dir.path(),
+                options: &options,
+                files: files.as_ref(),
+                tokens: tokens.as_ref(),
+                address: "127.0.0.1:0",
+            },
         )
         .await?;
-        let host = if tokens.is_some() { tokens::by_name(&address) } else { address.clone() };
-        Ok(Self { process, tokens, dir, tools, options, files, address, host })
+        let host = if tokens.is_some() {
+            tokens::by_name(&address)
+        } else {
+            address.clone()
+        };
+        Ok(Self {
+            process,
+            tokens,
+            dir,
+            tools,
+            options,
+            files,
+            address,
+            host,
+        })
     }
 
     async fn launch(tools: &Tools, setting: &Setting<'_>) -> anyhow::Result<(Process, String)> {
@@ -113,7 +143,11 @@ impl Registry {
 
     /// `http://HOST`, or `https://HOST`.
     pub fn url(&self) -> String {
-        format!("{}://{}", if self.is_tls() { "https" } else { "http" }, self.host)
+        format!(
+            "{}://{}",
+            if self.is_tls() { "https" } else { "http" },
+            self.host
+        )
     }
 
     /// Whether the registry speaks TLS.
@@ -173,7 +207,9 @@ impl Registry {
     ///
     /// Where the log cannot be read.
     pub fn token_requests(&self) -> anyhow::Result<Vec<Request>> {
-        self.tokens.as_ref().map_or(Ok(Vec::new()), TokenServer::requests)
+        self.tokens
+            .as_ref()
+            .map_or(Ok(Vec::new()), TokenServer::requests)
     }
 
     fn access_log(&self) -> PathBuf {
@@ -227,7 +263,9 @@ impl Registry {
 /// Starts a server and waits for the address in its log.
 async fn listen(tools: &Tools, launch: &Launch) -> anyhow::Result<(Process, String)> {
     let mut process = launch.start(tools)?;
-    let address = process.wait_for(START, "address that it listens on", listening_on).await?;
+    let address = process
+        .wait_for(START, "address that it listens on", listening_on)
+        .await?;
     Ok((process, address))
 }
 
@@ -245,7 +283,10 @@ mod tests {
     #[test]
     fn the_address_is_taken_once_its_line_is_whole() {
         assert_eq!(listening_on("listening on 127.0.0.1:41"), None);
-        assert_eq!(listening_on("listening on 127.0.0.1:4123\n").as_deref(), Some("127.0.0.1:4123"));
+        assert_eq!(
+            listening_on("listening on 127.0.0.1:4123\n").as_deref(),
+            Some("127.0.0.1:4123")
+        );
         let line = r#"time="x" level=info msg="listening on 127.0.0.1:4123, tls" version=v3"#;
         assert_eq!(listening_on(line).as_deref(), Some("127.0.0.1:4123"));
     }

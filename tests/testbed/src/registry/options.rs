@@ -46,8 +46,20 @@ pub struct Options {
 
 impl Options {
     pub(super) fn new(tools: &Tools, kind: Kind) -> Self {
-        let quirks = if kind == Kind::Distribution { vec![Quirk::NoDelete] } else { Vec::new() };
-        Self { tools: tools.clone(), kind, basic: None, users: None, lifetime: Duration::from_mins(5), authority: None, quirks }
+        let quirks = if kind == Kind::Distribution {
+            vec![Quirk::NoDelete]
+        } else {
+            Vec::new()
+        };
+        Self {
+            tools: tools.clone(),
+            kind,
+            basic: None,
+            users: None,
+            lifetime: Duration::from_mins(5),
+            authority: None,
+            quirks,
+        }
     }
 
     /// Every request must carry this name and password (htpasswd, on distribution).
@@ -125,7 +137,9 @@ impl Options {
     }
 
     pub(super) fn password(&self) -> Option<(&str, &str)> {
-        self.basic.as_ref().map(|(user, password)| (user.as_str(), password.as_str()))
+        self.basic
+            .as_ref()
+            .map(|(user, password)| (user.as_str(), password.as_str()))
     }
 
     pub(super) fn users(&self) -> Option<&[User]> {
@@ -133,7 +147,8 @@ impl Options {
     }
 
     pub(super) fn credentials(&self) -> Option<(&str, &str)> {
-        self.password().or_else(|| self.users.as_ref().map(|_| TESTBED))
+        self.password()
+            .or_else(|| self.users.as_ref().map(|_| TESTBED))
     }
 
     pub(super) fn lifetime(&self) -> Duration {

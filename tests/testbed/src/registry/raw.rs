@@ -49,7 +49,13 @@ impl Answer {
     ///
     /// Where it is not JSON.
     pub fn json(&self) -> anyhow::Result<Value> {
-        serde_json::from_slice(&self.body).with_context(|| format!("{} with a body that is not JSON: {}", self.status, self.text()))
+        serde_json::from_slice(&self.body).with_context(|| {
+            format!(
+                "{} with a body that is not JSON: {}",
+                self.status,
+                self.text()
+            )
+        })
     }
 
     /// The answer itself, if it is a success.
@@ -75,7 +81,11 @@ impl RawClient {
     /// # Errors
     ///
     /// Where the address or the certificate make no sense.
-    pub fn new(url: &str, ca_pem: Option<&str>, credentials: Option<(&str, &str)>) -> anyhow::Result<Self> {
+    pub fn new(
+        url: &str,
+        ca_pem: Option<&str>,
+        credentials: Option<(&str, &str)>,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             http: http_client::client(ca_pem)?,
             base: Url::parse(url)?,
@@ -87,7 +97,9 @@ impl RawClient {
     /// `HOST:PORT`, as references begin.
     pub fn host(&self) -> String {
         let host = self.base.host_str().unwrap_or_default();
-        self.base.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+        self.base
+            .port()
+            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
     /// Reads a manifest by tag or digest.
@@ -96,7 +108,14 @@ impl RawClient {
     ///
     /// Where no answer comes. One that is no success is returned as it is; so it is with the other methods, but for [`Self::blob`].
     pub async fn manifest(&self, repository: &str, reference: &str) -> anyhow::Result<Answer> {
-        self.send(Method::GET, repository, &format!("manifests/{reference}"), "", Bytes::new()).await
+        self.send(
+            Method::GET,
+            repository,
+            &format!("manifests/{reference}"),
+            "",
+            Bytes::new(),
+        )
+        .await
     }
 
     /// Writes a manifest under a tag or a digest.
@@ -111,7 +130,14 @@ impl RawClient {
         media_type: &str,
         body: impl Into<Bytes>,
     ) -> anyhow::Result<Answer> {
-        self.send(Method::PUT, repository, &format!("manifests/{reference}"), media_type, body.into()).await
+        self.send(
+            Method::PUT,
+            repository,
+            &format!("manifests/{reference}"),
+            media_type,
+            body.into(),
+        )
+        .await
     }
 
     /// Deletes a manifest (by digest) or a tag.
@@ -119,8 +145,19 @@ impl RawClient {
     /// # Errors
     ///
     /// Where no answer comes.
-    pub async fn delete_manifest(&self, repository: &str, reference: &str) -> anyhow::Result<Answer> {
-        self.send(Method::DELETE, repository, &format!("manifests/{reference}"), "", Bytes::new()).await
+    pub async fn delete_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+    ) -> anyhow::Result<Answer> {
+        self.send(
+            Method::DELETE,
+            repository,
+            &format!("manifests/{reference}"),
+            "",
+            Bytes::new(),
+        )
+        .await
     }
 
     /// Asks for the first page of a digest's referrers.
@@ -129,7 +166,14 @@ impl RawClient {
     ///
     /// Where no answer comes.
     pub async fn referrers(&self, repository: &str, digest: &str) -> anyhow::Result<Answer> {
-        self.send(Method::GET, repository, &format!("referrers/{digest}"), "", Bytes::new()).await
+        self.send(
+            Method::GET,
+            repository,
+            &format!("referrers/{digest}"),
+            "",
+            Bytes::new(),
+        )
+        .await
     }
 
     /// Makes sure that a blob is there.
@@ -137,16 +181,43 @@ impl RawClient {
     /// # Errors
     ///
     /// Where the registry refuses it.
-    pub async fn blob(&self, repository: &str, digest: &str, body: impl Into<Bytes>) -> anyhow::Result<()> {
-        let there = self.send(Method::HEAD, repository, &format!("blobs/{digest}"), "", Bytes::new()).await?;
+    pub async fn blob(
+        &self,
+        repository: &str,
+        digest: &str,
+        body: impl Into<Bytes>,
+    ) -> anyhow::Result<()> {
+        let there = self
+            .send(
+                Method::HEAD,
+                repository,
+                &format!("blobs/{digest}"),
+                "",
+                Bytes::new(),
+            )
+            .await?;
         if there.status == StatusCode::OK {
             return Ok(());
         }
-        let begun = self.send(Method::POST, repository, "blobs/uploads/", "", Bytes::new()).await?.ok()?;
-        let location = begun.header(LOCATION.as_str()).context("an upload was begun without a Location")?;
+        let begun = self
+            .send(Method::POST, repository, "blobs/uploads/", "", Bytes::new())
+            .await?
+            .ok()?;
+        let location = begun
+            .header(LOCATION.as_str())
+            .context("an upload was begun without a Location")?;
         let mut url = self.base.join(location)?;
         url.query_pairs_mut().append_pair("digest", digest);
-        self.request(Method::PUT, repository, url, "application/octet-stream", body.into()).await?.ok().map(drop)
+        self.request(
+            Method::PUT,
+            repository,
+            url,
+            "application/octet-stream",
+            body.into(),
+        )
+        .await?
+        .ok()
+        .map(drop)
     }
 
     /// Sends any request about a repository, `rest` being what follows its name: `tags/list`.
@@ -154,25 +225,57 @@ impl RawClient {
     /// # Errors
     ///
     /// Where no answer comes.
-    pub async fn send(&self, method: Method, repository: &str, rest: &str, media_type: &str, body: Bytes) -> anyhow::Result<Answer> {
+    pub async fn send(
+        &self,
+        method: Method,
+        repository: &str,
+        rest: &str,
+        media_type: &str,
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
         let url = self.base.join(&format!("/v2/{repository}/{rest}"))?;
-        self.request(method, repository, url, media_type, body).await
+        self.request(method, repository, url, media_type, body)
+            .await
     }
 
-    async fn request(&self, method: Method, repository: &str, url: Url, media_type: &str, body: Bytes) -> anyhow::Result<Answer> {
+    async fn request(
+        &self,
+        method: Method,
+        repository: &str,
+        url: Url,
+        media_type: &str,
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
         let token = self.tokens.lock().await.get(repository).cloned();
         let answer = self.once(&method, &url, media_type, &body, token).await?;
-        let challenge = answer.header(WWW_AUTHENTICATE.as_str()).and_then(|value| value.strip_prefix("Bearer "));
+        let challenge = answer
+            .header(WWW_AUTHENTICATE.as_str())
+            .and_then(|value| value.strip_prefix("Bearer "));
         let (StatusCode::UNAUTHORIZED, Some(challenge)) = (answer.status, challenge) else {
             return Ok(answer);
         };
         let token = self.token(repository, challenge).await?;
-        self.tokens.lock().await.insert(repository.to_owned(), token.clone());
-        self.once(&method, &url, media_type, &body, Some(token)).await
+        self.tokens
+            .lock()
+            .await
+            .insert(repository.to_owned(), token.clone());
+        self.once(&method, &url, media_type, &body, Some(token))
+            .await
     }
 
-    async fn once(&self, method: &Method, url: &Url, media_type: &str, body: &Bytes, token: Option<String>) -> anyhow::Result<Answer> {
-        let mut request = self.http.request(method.clone(), url.clone()).header(ACCEPT, MANIFESTS).body(body.clone());
+    async fn once(
+        &self,
+        method: &Method,
+        url: &Url,
+        media_type: &str,
+        body: &Bytes,
+        token: Option<String>,
+    ) -> anyhow::Result<Answer> {
+        let mut request = self
+            .http
+            .request(method.clone(), url.clone())
+            .header(ACCEPT, MANIFESTS)
+            .body(body.clone());
         if !media_type.is_empty() {
             request = request.header(CONTENT_TYPE, media_type);
         }
@@ -181,9 +284,16 @@ impl RawClient {
             (None, Some((user, password))) => request.basic_auth(user, Some(password)),
             (None, None) => request,
         };
-        let answer = request.send().await.with_context(|| format!("{method} {url} got no answer"))?;
+        let answer = request
+            .send()
+            .await
+            .with_context(|| format!("{method} {url} got no answer"))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        Ok(Answer { status, headers, body: answer.bytes().await? })
+        Ok(Answer {
+            status,
+            headers,
+            body: answer.bytes().await?,
+        })
     }
 
     /// Fetches a token that may do everything to one repository.
@@ -191,17 +301,29 @@ impl RawClient {
         let parameter = |name: &str| {
             challenge
                 .split(',')
-                .find_map(|part| part.trim().strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
+                .find_map(|part| {
+                    part.trim()
+                        .strip_prefix(name)?
+                        .strip_prefix("=\"")?
+                        .strip_suffix('"')
+                })
                 .with_context(|| format!("no {name} in the challenge `{challenge}`"))
         };
         let scope = format!("repository:{repository}:pull,push,delete");
         let mut url = Url::parse(parameter("realm")?)?;
-        url.query_pairs_mut().append_pair("service", parameter("service")?).append_pair("scope", &scope);
+        url.query_pairs_mut()
+            .append_pair("service", parameter("service")?)
+            .append_pair("scope", &scope);
         let mut request = self.http.get(url);
         if let Some((user, password)) = &self.credentials {
             request = request.basic_auth(user, Some(password));
         }
-        let answer: Value = serde_json::from_slice(&request.send().await?.error_for_status()?.bytes().await?)?;
-        answer.get("token").and_then(Value::as_str).map(str::to_owned).context("a token answer without a token")
+        let answer: Value =
+            serde_json::from_slice(&request.send().await?.error_for_status()?.bytes().await?)?;
+        answer
+            .get("token")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+            .context("a token answer without a token")
     }
 }

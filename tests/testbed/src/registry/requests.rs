@@ -22,7 +22,11 @@ pub struct Request {
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = if self.query.is_empty() { "" } else { "?" };
-        write!(f, "{} {}{mark}{} {}", self.method, self.path, self.query, self.status)
+        write!(
+            f,
+            "{} {}{mark}{} {}",
+            self.method, self.path, self.query, self.status
+        )
     }
 }
 
@@ -39,11 +43,15 @@ pub(super) fn mark(log: &Path) -> anyhow::Result<Mark> {
 }
 
 pub(super) fn read(log: &Path, since: Mark) -> anyhow::Result<Vec<Request>> {
-    let mut file = std::fs::File::open(log).with_context(|| format!("{} cannot be opened", log.display()))?;
+    let mut file =
+        std::fs::File::open(log).with_context(|| format!("{} cannot be opened", log.display()))?;
     file.seek(SeekFrom::Start(since.0))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).lines().filter_map(parse).collect())
+    Ok(String::from_utf8_lossy(&bytes)
+        .lines()
+        .filter_map(parse)
+        .collect())
 }
 
 /// Reads one line of Apache's common or combined log. Other lines, as distribution's own, are none.
@@ -71,13 +79,22 @@ mod tests {
 
     #[test]
     fn lines_of_both_log_formats_are_requests_and_other_lines_are_not() {
-        let common = r#"127.0.0.1 - - [23/Nov/2026:10:00:00 +0000] "GET /v2/a/manifests/v1 HTTP/1.1" 200 -"#;
-        assert_eq!(parse(common).map(|r| r.to_string()).as_deref(), Some("GET /v2/a/manifests/v1 200"));
-        let combined =
-            r#"127.0.0.1 - alice [23/Nov/2026:10:00:00 +0000] "POST /v2/a/blobs/uploads/?digest=sha256:0 HTTP/2.0" 202 0 "" "ua""#;
+        let common =
+            r#"127.0.0.1 - - [23/Nov/2026:10:00:00 +0000] "GET /v2/a/manifests/v1 HTTP/1.1" 200 -"#;
+        assert_eq!(
+            parse(common).map(|r| r.to_string()).as_deref(),
+            Some("GET /v2/a/manifests/v1 200")
+        );
+        let combined = r#"127.0.0.1 - alice [23/Nov/2026:10:00:00 +0000] "POST /v2/a/blobs/uploads/?digest=sha256:0 HTTP/2.0" 202 0 "" "ua""#;
         let request = parse(combined);
-        assert_eq!(request.map(|r| (r.path, r.query)), Some(("/v2/a/blobs/uploads/".into(), "digest=sha256:0".into())));
-        assert_eq!(parse(r#"time="2026" level=info msg="listening on 127.0.0.1:1" x=[1] "a" 200"#), None);
+        assert_eq!(
+            request.map(|r| (r.path, r.query)),
+            Some(("/v2/a/blobs/uploads/".into(), "digest=sha256:0".into()))
+        );
+        assert_eq!(
+            parse(r#"time="2026" level=info msg="listening on 127.0.0.1:1" x=[1] "a" 200"#),
+            None
+        );
         assert_eq!(parse(""), None);
     }
 }

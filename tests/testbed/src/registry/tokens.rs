@@ -41,7 +41,12 @@ struct Permission {
 impl User {
     /// A user who may do nothing yet.
     pub fn new(name: &str, password: &str) -> Self {
-        Self { name: name.to_owned(), password: password.to_owned(), identity_token: String::new(), repositories: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            password: password.to_owned(),
+            identity_token: String::new(),
+            repositories: Vec::new(),
+        }
     }
 
     /// Whoever asks without credentials. Without this user, such a request is refused.
@@ -54,7 +59,10 @@ impl User {
     #[must_use]
     pub fn may(mut self, repositories: &str, actions: &[&str]) -> Self {
         let actions = actions.iter().map(|action| (*action).to_owned()).collect();
-        self.repositories.push(Permission { name: repositories.to_owned(), actions });
+        self.repositories.push(Permission {
+            name: repositories.to_owned(),
+            actions,
+        });
         self
     }
 
@@ -84,7 +92,10 @@ impl TokenServer {
     ) -> anyhow::Result<Self> {
         let dir = dir.join("tokens");
         std::fs::create_dir(&dir)?;
-        write(&dir.join("users.json"), &serde_json::to_string_pretty(users)?)?;
+        write(
+            &dir.join("users.json"),
+            &serde_json::to_string_pretty(users)?,
+        )?;
         let mut launch = Launch::new("tokens", tools.path(Tool::Tokens)?, dir.join("tokens.log"))
             .arg("-users")
             .arg(dir.join("users.json"))
@@ -97,12 +108,20 @@ impl TokenServer {
             .args(["-issuer", ISSUER, "-lifetime"])
             .arg(format!("{}ms", lifetime.as_millis()));
         if let Some(files) = files {
-            launch = launch.arg("-tls-cert").arg(&files.certificate).arg("-tls-key").arg(&files.key);
+            launch = launch
+                .arg("-tls-cert")
+                .arg(&files.certificate)
+                .arg("-tls-key")
+                .arg(&files.key);
         }
         let (process, address) = listen(tools, &launch).await?;
         let scheme = if files.is_some() { "https" } else { "http" };
         let address = by_name(&address);
-        Ok(Self { _process: process, realm: format!("{scheme}://{address}/token"), dir })
+        Ok(Self {
+            _process: process,
+            realm: format!("{scheme}://{address}/token"),
+            dir,
+        })
     }
 
     /// The address that challenges name.

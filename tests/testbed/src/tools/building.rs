@@ -34,21 +34,40 @@ pub(super) fn ensure(tools: &[Tool]) -> anyhow::Result<BTreeMap<Tool, PathBuf>> 
     for tool in tools {
         let recipe = tool.recipe();
         if !keys.contains_key(recipe.module) {
-            let salt = format!("{FLAGS:?} {LINKING} {} {}", std::env::consts::OS, std::env::consts::ARCH);
-            keys.insert(recipe.module, cache::key(&sources().join(recipe.module), &salt)?);
+            let salt = format!(
+                "{FLAGS:?} {LINKING} {} {}",
+                std::env::consts::OS,
+                std::env::consts::ARCH
+            );
+            keys.insert(
+                recipe.module,
+                cache::key(&sources().join(recipe.module), &salt)?,
+            );
         }
-        let key = keys.get(recipe.module).map(String::as_str).unwrap_or_default();
-        paths.insert(*tool, cache.join(format!("{}-{key}", recipe.module)).join(recipe.binary));
+        let key = keys
+            .get(recipe.module)
+            .map(String::as_str)
+            .unwrap_or_default();
+        paths.insert(
+            *tool,
+            cache
+                .join(format!("{}-{key}", recipe.module))
+                .join(recipe.binary),
+        );
     }
     if paths.values().all(|path| path.is_file()) {
         note_use(&paths);
         return Ok(paths);
     }
-    std::fs::create_dir_all(&cache).with_context(|| format!("{} cannot be made", cache.display()))?;
+    std::fs::create_dir_all(&cache)
+        .with_context(|| format!("{} cannot be made", cache.display()))?;
     let _lock = lock(&cache)?;
     // Another process may have built meanwhile.
-    let missing: Vec<(Recipe, &PathBuf)> =
-        tools.iter().filter_map(|tool| paths.get(tool).map(|path| (tool.recipe(), path))).filter(|(_, path)| !path.is_file()).collect();
+    let missing: Vec<(Recipe, &PathBuf)> = tools
+        .iter()
+        .filter_map(|tool| paths.get(tool).map(|path| (tool.recipe(), path)))
+        .filter(|(_, path)| !path.is_file())
+        .collect();
     build_all(&cache, &missing)?;
     note_use(&paths);
     cache::prune(&cache, SystemTime::now())?;
@@ -73,7 +92,8 @@ fn lock(cache: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("{} cannot be opened", path.display()))?;
     if file.try_lock().is_err() {
         say("another process builds the testbed's tools; waiting for it");
-        file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
+        file.lock()
+            .with_context(|| format!("{} cannot be locked", path.display()))?;
     }
     Ok(file)
 }
@@ -83,7 +103,12 @@ fn build_all(cache: &Path, missing: &[(Recipe, &PathBuf)]) -> anyhow::Result<()>
         return Ok(());
     }
     let cold = Duration::from_secs(missing.iter().map(|(recipe, _)| recipe.cold).sum());
-    say(&format!("building {} tools into {}, once; up to {} on two cores", missing.len(), cache.display(), words(cold)));
+    say(&format!(
+        "building {} tools into {}, once; up to {} on two cores",
+        missing.len(),
+        cache.display(),
+        words(cold)
+    ));
     let began = Instant::now();
     for (position, (recipe, path)) in missing.iter().enumerate() {
         let version = version(recipe)?;
@@ -96,7 +121,13 @@ fn build_all(cache: &Path, missing: &[(Recipe, &PathBuf)]) -> anyhow::Result<()>
         ));
         let started = Instant::now();
         build(recipe, path)?;
-        say(&format!("[{}/{}] {} took {}", position + 1, missing.len(), recipe.title, words(started.elapsed())));
+        say(&format!(
+            "[{}/{}] {} took {}",
+            position + 1,
+            missing.len(),
+            recipe.title,
+            words(started.elapsed())
+        ));
     }
     say(&format!("all built in {}", words(began.elapsed())));
     Ok(())
@@ -124,14 +155,22 @@ fn build(recipe: &Recipe, path: &Path) -> anyhow::Result<()> {
         .output();
     let output = match output {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            bail!("the testbed's tools are built with Go 1.26 or later, and there is no `go` in PATH: install it")
+            bail!(
+                "the testbed's tools are built with Go 1.26 or later, and there is no `go` in PATH: install it"
+            )
         }
         other => other.context("`go build` cannot be started")?,
     };
     if !output.status.success() {
-        bail!("`go build {}` failed in {}:\n{}", recipe.package, recipe.module, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "`go build {}` failed in {}:\n{}",
+            recipe.package,
+            recipe.module,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
-    std::fs::rename(&half, path).with_context(|| format!("{} cannot be moved into place", path.display()))
+    std::fs::rename(&half, path)
+        .with_context(|| format!("{} cannot be moved into place", path.display()))
 }
 
 /// Programs of Kubernetes tell their version only where the linker was told.
@@ -140,7 +179,9 @@ fn linking(recipe: &Recipe) -> anyhow::Result<String> {
         return Ok(LINKING.to_owned());
     }
     let version = required(recipe)?;
-    Ok(format!("{LINKING} -X k8s.io/component-base/version.gitVersion={version}"))
+    Ok(format!(
+        "{LINKING} -X k8s.io/component-base/version.gitVersion={version}"
+    ))
 }
 
 fn version(recipe: &Recipe) -> anyhow::Result<String> {
@@ -153,7 +194,8 @@ fn version(recipe: &Recipe) -> anyhow::Result<String> {
 /// The version that a tool's `go.mod` requires of the module it comes from.
 fn required(recipe: &Recipe) -> anyhow::Result<String> {
     let path = sources().join(recipe.module).join("go.mod");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
     text.lines()
         .filter_map(|line| line.trim().strip_prefix(recipe.origin))
         .filter_map(|rest| rest.split_whitespace().next())
@@ -164,7 +206,11 @@ fn required(recipe: &Recipe) -> anyhow::Result<String> {
 
 fn words(time: Duration) -> String {
     let seconds = time.as_secs();
-    if seconds < 60 { format!("{seconds} s") } else { format!("{} min {} s", seconds / 60, seconds % 60) }
+    if seconds < 60 {
+        format!("{seconds} s")
+    } else {
+        format!("{} min {} s", seconds / 60, seconds % 60)
+    }
 }
 
 /// One line of progress. Nobody to read it is no reason to fail.
@@ -181,7 +227,10 @@ mod tests {
     fn every_tool_comes_from_a_module_that_is_here_in_a_version_that_is_pinned() {
         for tool in Tool::all() {
             let recipe = tool.recipe();
-            assert!(sources().join(recipe.module).join("go.sum").is_file(), "{tool:?}");
+            assert!(
+                sources().join(recipe.module).join("go.sum").is_file(),
+                "{tool:?}"
+            );
             version(&recipe).unwrap();
         }
     }

@@ -12,7 +12,11 @@ use sha2::{Digest, Sha256};
 ///
 /// Where none of the variables is set.
 pub(super) fn folder() -> anyhow::Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let base = set("AFFIX_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("affix")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/affix")))
@@ -39,7 +43,12 @@ pub(super) fn key(module: &Path, salt: &str) -> anyhow::Result<String> {
         feed(name.as_bytes());
         feed(&std::fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?);
     }
-    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    Ok(hash
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// How long a folder that nobody uses is kept.
@@ -61,19 +70,29 @@ pub(super) fn prune(cache: &Path, now: SystemTime) -> anyhow::Result<()> {
         let metadata = entry.metadata()?;
         let unused = now.duration_since(metadata.modified()?).unwrap_or_default();
         if metadata.is_dir() && unused > KEPT {
-            std::fs::remove_dir_all(entry.path()).with_context(|| format!("{} cannot be removed", entry.path().display()))?;
+            std::fs::remove_dir_all(entry.path())
+                .with_context(|| format!("{} cannot be removed", entry.path().display()))?;
         }
     }
     Ok(())
 }
 
 fn collect(root: &Path, dir: &Path, files: &mut Vec<(String, PathBuf)>) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(dir).with_context(|| format!("{} cannot be listed", dir.display()))? {
+    for entry in
+        std::fs::read_dir(dir).with_context(|| format!("{} cannot be listed", dir.display()))?
+    {
         let path = entry?.path();
         if path.is_dir() {
             collect(root, &path, files)?;
-        } else if path.extension().is_some_and(|end| end == "go" || end == "mod" || end == "sum") {
-            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+        } else if path
+            .extension()
+            .is_some_and(|end| end == "go" || end == "mod" || end == "sum")
+        {
+            let name = path
+                .strip_prefix(root)
+                .unwrap_or(&path)
+                .to_string_lossy()
+                .into_owned();
             files.push((name, path));
         }
     }
@@ -96,7 +115,11 @@ mod tests {
         std::fs::write(dir.path().join("README.md"), "words").unwrap();
         assert_eq!(key(dir.path(), "salt").unwrap(), first);
         assert_ne!(key(dir.path(), "pepper").unwrap(), first);
-        std::fs::rename(dir.path().join("sub/main.go"), dir.path().join("sub/other.go")).unwrap();
+        std::fs::rename(
+            dir.path().join("sub/main.go"),
+            dir.path().join("sub/other.go"),
+        )
+        .unwrap();
         let renamed = key(dir.path(), "salt").unwrap();
         assert_ne!(renamed, first);
         std::fs::write(dir.path().join("sub/other.go"), "package other").unwrap();

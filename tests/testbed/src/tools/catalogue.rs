@@ -72,15 +72,41 @@ pub(super) const KUBERNETES: &str = "k8s.io/kubernetes";
 impl Tool {
     /// The group that most tests and the demo need, in the order of building: quick ones first.
     pub(super) fn core() -> Vec<Self> {
-        use Tool::{ApiServer, Crane, Distribution, Kubectl, Liar, OciRegistry, Oras, Regctl, Tokens, Underling};
-        vec![Underling, OciRegistry, Liar, Tokens, Distribution, Oras, Crane, Regctl, ApiServer, Kubectl]
+        use Tool::{
+            ApiServer, Crane, Distribution, Kubectl, Liar, OciRegistry, Oras, Regctl, Tokens,
+            Underling,
+        };
+        vec![
+            Underling,
+            OciRegistry,
+            Liar,
+            Tokens,
+            Distribution,
+            Oras,
+            Crane,
+            Regctl,
+            ApiServer,
+            Kubectl,
+        ]
     }
 
     /// Every tool, in the order of building.
     pub(super) fn all() -> Vec<Self> {
-        use Tool::{Actionlint, ControllerManager, Cosign, Helm, Kstatus, Kubeconform, Lua, Notation, Rules};
+        use Tool::{
+            Actionlint, ControllerManager, Cosign, Helm, Kstatus, Kubeconform, Lua, Notation, Rules,
+        };
         let mut all = Self::core();
-        all.extend([ControllerManager, Cosign, Notation, Helm, Kubeconform, Rules, Lua, Kstatus, Actionlint]);
+        all.extend([
+            ControllerManager,
+            Cosign,
+            Notation,
+            Helm,
+            Kubeconform,
+            Rules,
+            Lua,
+            Kstatus,
+            Actionlint,
+        ]);
         all
     }
 
@@ -96,9 +122,14 @@ impl Tool {
 
     pub(super) fn recipe(self) -> Recipe {
         match self {
-            Self::Underling => {
-                Recipe { module: REGISTRIES, package: "./underling", binary: "underling", title: "the supervisor", origin: "", cold: 10 }
-            }
+            Self::Underling => Recipe {
+                module: REGISTRIES,
+                package: "./underling",
+                binary: "underling",
+                title: "the supervisor",
+                origin: "",
+                cold: 10,
+            },
             Self::OciRegistry => Recipe {
                 module: REGISTRIES,
                 package: "./ociregistry",
@@ -115,9 +146,14 @@ impl Tool {
                 origin: CONTAINER_REGISTRY,
                 cold: 3,
             },
-            Self::Tokens => {
-                Recipe { module: REGISTRIES, package: "./tokens", binary: "tokens", title: "the token server", origin: "", cold: 2 }
-            }
+            Self::Tokens => Recipe {
+                module: REGISTRIES,
+                package: "./tokens",
+                binary: "tokens",
+                title: "the token server",
+                origin: "",
+                cold: 2,
+            },
             Self::Distribution => Recipe {
                 module: REGISTRIES,
                 package: "./distribution",

@@ -33,7 +33,9 @@ impl Tools {
     /// Where Go is missing or a build fails.
     pub async fn core() -> anyhow::Result<Self> {
         static CORE: OnceCell<Tools> = OnceCell::const_new();
-        CORE.get_or_try_init(|| Self::build(Tool::core())).await.cloned()
+        CORE.get_or_try_init(|| Self::build(Tool::core()))
+            .await
+            .cloned()
     }
 
     /// All of [`Tools::core`], and what verifies signatures, charts and the end of namespaces.
@@ -43,7 +45,9 @@ impl Tools {
     /// Where Go is missing or a build fails.
     pub async fn all() -> anyhow::Result<Self> {
         static ALL: OnceCell<Tools> = OnceCell::const_new();
-        ALL.get_or_try_init(|| Self::build(Tool::all())).await.cloned()
+        ALL.get_or_try_init(|| Self::build(Tool::all()))
+            .await
+            .cloned()
     }
 
     /// Only these tools and what starts them: for a test that needs one tool more than [`Tools::core`] has.
@@ -59,7 +63,9 @@ impl Tools {
     }
 
     async fn build(wanted: Vec<Tool>) -> anyhow::Result<Self> {
-        let assets = std::env::var_os(ASSETS).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let assets = std::env::var_os(ASSETS)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from);
         tokio::task::spawn_blocking(move || Self::build_or_find(&wanted, assets)).await?
     }
 
@@ -73,7 +79,10 @@ impl Tools {
             }
         }
         paths.extend(building::ensure(&to_build)?);
-        Ok(Self { paths: Arc::new(paths), assets: assets.map(Arc::from) })
+        Ok(Self {
+            paths: Arc::new(paths),
+            assets: assets.map(Arc::from),
+        })
     }
 
     /// Where a tool is.
@@ -85,7 +94,9 @@ impl Tools {
         self.paths
             .get(&tool)
             .map(PathBuf::as_path)
-            .with_context(|| format!("{tool:?} was not built: ask for it by Tools::all or Tools::with"))
+            .with_context(|| {
+                format!("{tool:?} was not built: ask for it by Tools::all or Tools::with")
+            })
     }
 
     /// The folder of `KUBEBUILDER_ASSETS`, where that is set: its `etcd` and `kube-apiserver` are the control plane then.
@@ -95,6 +106,8 @@ impl Tools {
 
     /// All tools with their paths, in the order of [`Tool`].
     pub fn iter(&self) -> impl Iterator<Item = (Tool, &Path)> {
-        self.paths.iter().map(|(tool, path)| (*tool, path.as_path()))
+        self.paths
+            .iter()
+            .map(|(tool, path)| (*tool, path.as_path()))
     }
 }

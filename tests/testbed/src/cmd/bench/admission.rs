@@ -29,39 +29,77 @@ const NAMESPACE: &str = "measured";
 pub(super) async fn measure(lab: &Lab, effort: &Effort) -> anyhow::Result<String> {
     let cluster = ControlPlane::start(&lab.tools).await?;
     ApiServer::of(lab, &cluster).await?;
-    let labelled =
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": {"affix.dev/end-of-life": "warn"}}});
-    cluster.kubectl_with(["apply", "-f", "-"], labelled.to_string()).await?.stdout()?;
-    let index = Index::new().image(Image::new("linux/amd64", "b1b1")).image(Image::new("linux/arm64", "c1c1"));
-    let image = index.push(&lab.modern.registry.raw()?, &lab.repository(), "v1").await?;
+    let labelled = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": {"affix.dev/end-of-life": "warn"}}});
+    cluster
+        .kubectl_with(["apply", "-f", "-"], labelled.to_string())
+        .await?
+        .stdout()?;
+    let index = Index::new()
+        .image(Image::new("linux/amd64", "b1b1"))
+        .image(Image::new("linux/arm64", "c1c1"));
+    let image = index
+        .push(&lab.modern.registry.raw()?, &lab.repository(), "v1")
+        .await?;
     // As the schema lets them through and code refuses: a good one has its registry asked, which is measured apart.
     let refused = attachment("registry.example.com/Team/app:v1", false);
     let kinds = [
         ("ImageAttachment", "validate-imageattachment", &refused),
-        ("Pod, its image pinned and known", "validate-pods", &pod(&image.pinned())),
-        ("Pod, its tag looked up each time", "validate-pods", &pod(&image.tagged())),
+        (
+            "Pod, its image pinned and known",
+            "validate-pods",
+            &pod(&image.pinned()),
+        ),
+        (
+            "Pod, its tag looked up each time",
+            "validate-pods",
+            &pod(&image.tagged()),
+        ),
     ];
 
-    let (length, rates) = if effort.smoke { (Duration::from_millis(500), [20, 50]) } else { (Duration::from_secs(10), [500, 2000]) };
+    let (length, rates) = if effort.smoke {
+        (Duration::from_millis(500), [20, 50])
+    } else {
+        (Duration::from_secs(10), [500, 2000])
+    };
     let webhook = Webhook::start(lab, &cluster).await?;
-    let mut page = "| review | calls | p50 | p99 | answered |\n| --- | --- | --- | --- | --- |\n".to_owned();
+    let mut page =
+        "| review | calls | p50 | p99 | answered |\n| --- | --- | --- | --- | --- |\n".to_owned();
     for (what, path, object) in kinds {
         for rate in rates {
             let calls = webhook.at_rate(path, &review(object), rate, length).await;
-            let took = calls.iter().flatten().fold(Series::default(), |mut took, call| {
-                took.push(seconds(*call));
-                took
-            });
+            let took = calls
+                .iter()
+                .flatten()
+                .fold(Series::default(), |mut took, call| {
+                    took.push(seconds(*call));
+                    took
+                });
             let answered = calls.iter().flatten().count();
-            page += &format!("| {what} | {rate} a second | {} | {} of {} |\n", columns(&took), answered, calls.len());
+            page += &format!(
+                "| {what} | {rate} a second | {} | {} of {} |\n",
+                columns(&took),
+                answered,
+                calls.len()
+            );
         }
     }
 
     page += "\n| created by the API server, one after the other | webhooks | p50 | p99 |\n| --- | --- | --- | --- |\n";
     let count = if effort.smoke { 5 } else { 500 };
     let good = attachment(&image.pinned(), true);
-    let creations = [("ImageAttachment", "apis/affix.dev/v1alpha1", "imageattachments", &good), ("Pod", "api/v1", "pods", kinds[1].2)];
-    let server = Server { client: http_client::client(Some(cluster.ca_pem()))?, cluster: &cluster };
+    let creations = [
+        (
+            "ImageAttachment",
+            "apis/affix.dev/v1alpha1",
+            "imageattachments",
+            &good,
+        ),
+        ("Pod", "api/v1", "pods", kinds[1].2),
+    ];
+    let server = Server {
+        client: http_client::client(Some(cluster.ca_pem()))?,
+        cluster: &cluster,
+    };
     for with in [false, true] {
         if with {
             server.configure(&webhook).await?;
@@ -71,14 +109,22 @@ pub(super) async fn measure(lab: &Lab, effort: &Effort) -> anyhow::Result<String
             for _ in 0..count {
                 took.push(seconds(server.create(group, plural, object).await?));
             }
-            page += &format!("| {what} | {} | {} |\n", if with { "with" } else { "without" }, columns(&took));
+            page += &format!(
+                "| {what} | {} | {} |\n",
+                if with { "with" } else { "without" },
+                columns(&took)
+            );
         }
     }
     Ok(page)
 }
 
 fn columns(took: &Series) -> String {
-    format!("{} | {}", Unit::Milliseconds.write(took.percentile(0.5)), Unit::Milliseconds.write(took.percentile(0.99)))
+    format!(
+        "{} | {}",
+        Unit::Milliseconds.write(took.percentile(0.5)),
+        Unit::Milliseconds.write(took.percentile(0.99))
+    )
 }
 
 fn attachment(image: &str, insecure: bool) -> Value {
@@ -96,7 +142,10 @@ fn pod(image: &str) -> Value {
 }
 
 fn kind(object: &Value) -> &str {
-    object.get("kind").and_then(Value::as_str).unwrap_or_default()
+    object
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 fn review(object: &Value) -> String {
@@ -128,11 +177,21 @@ impl Webhook {
         let address = format!("127.0.0.1:{}", port::free()?);
         let log = lab.peer.file("webhook.log");
         let launch = if PathBuf::from(TASKSET).exists() {
-            Launch::new("affix webhook", TASKSET, log).args(["-c", "0"]).arg(&lab.affix)
+            Launch::new("affix webhook", TASKSET, log)
+                .args(["-c", "0"])
+                .arg(&lab.affix)
         } else {
             Launch::new("affix webhook", &lab.affix, log)
         };
-        let flags = ["webhook", "--allow-loopback", "--cache-ttl=1h", "--metrics-addr=0", "--health-addr=0", "--listen-addr", &address];
+        let flags = [
+            "webhook",
+            "--allow-loopback",
+            "--cache-ttl=1h",
+            "--metrics-addr=0",
+            "--health-addr=0",
+            "--listen-addr",
+            &address,
+        ];
         let process = launch
             .args(flags)
             .args(["--insecure-registries", lab.modern.registry.host()])
@@ -142,14 +201,29 @@ impl Webhook {
             .env("RUST_LOG", "warn")
             .start(&lab.tools)?;
         let callers = http_client::multiplexing(authority.pem())?;
-        let mut webhook = Self { process, url: format!("https://{address}"), authority, callers };
+        let mut webhook = Self {
+            process,
+            url: format!("https://{address}"),
+            authority,
+            callers,
+        };
         let began = Instant::now();
-        while webhook.call("validate-pods", &review(&pod("nginx"))).await.is_none() {
+        while webhook
+            .call("validate-pods", &review(&pod("nginx")))
+            .await
+            .is_none()
+        {
             if let Some(status) = webhook.process.ended()? {
-                bail!("the webhook ended with {status}:\n{}", webhook.process.log()?);
+                bail!(
+                    "the webhook ended with {status}:\n{}",
+                    webhook.process.log()?
+                );
             }
             if began.elapsed() > START {
-                bail!("the webhook does not answer after {START:?}:\n{}", webhook.process.log()?);
+                bail!(
+                    "the webhook does not answer after {START:?}:\n{}",
+                    webhook.process.log()?
+                );
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -158,18 +232,35 @@ impl Webhook {
 
     /// Whether a call is answered.
     async fn call(&self, path: &str, body: &str) -> Option<()> {
-        let answer = self.callers.post(format!("{}/{path}", self.url)).body(body.to_owned()).send().await.ok()?.bytes().await.ok()?;
+        let answer = self
+            .callers
+            .post(format!("{}/{path}", self.url))
+            .body(body.to_owned())
+            .send()
+            .await
+            .ok()?
+            .bytes()
+            .await
+            .ok()?;
         let answer: Value = serde_json::from_slice(&answer).ok()?;
         answer.pointer("/response/uid")?.is_string().then_some(())
     }
 
     /// So many calls a second, whether or not those before have been answered.
-    async fn at_rate(&self, path: &str, body: &str, rate: u32, length: Duration) -> Vec<Option<Duration>> {
+    async fn at_rate(
+        &self,
+        path: &str,
+        body: &str,
+        rate: u32,
+        length: Duration,
+    ) -> Vec<Option<Duration>> {
         // Known from the first call on.
         self.call(path, body).await;
         let began = tokio::time::Instant::now();
         let pace = Duration::from_secs(1) / rate;
-        let calls = (0..).map(|nth| began + pace * nth).take_while(|due| *due < began + length);
+        let calls = (0..)
+            .map(|nth| began + pace * nth)
+            .take_while(|due| *due < began + length);
         futures::future::join_all(calls.map(|due| async move {
             sleep_until(due).await;
             self.call(path, body).await.map(|()| due.elapsed())
@@ -202,7 +293,10 @@ impl Server<'_> {
                 hook("pods.affix.dev", "validate-pods", "", "v1", "pods")
             ]
         });
-        self.cluster.kubectl_with(["apply", "-f", "-"], configuration.to_string()).await?.stdout()?;
+        self.cluster
+            .kubectl_with(["apply", "-f", "-"], configuration.to_string())
+            .await?
+            .stdout()?;
         // It learns of it by a watch.
         sleep(Duration::from_secs(2)).await;
         Ok(())
@@ -210,11 +304,21 @@ impl Server<'_> {
 
     /// Creates an object without keeping it.
     async fn create(&self, group: &str, plural: &str, object: &Value) -> anyhow::Result<Duration> {
-        let url = format!("{}/{group}/namespaces/{NAMESPACE}/{plural}?dryRun=All", self.cluster.url());
+        let url = format!(
+            "{}/{group}/namespaces/{NAMESPACE}/{plural}?dryRun=All",
+            self.cluster.url()
+        );
         let began = Instant::now();
-        let request = self.client.post(url).bearer_auth(self.cluster.admin_token()).header("content-type", "application/json");
+        let request = self
+            .client
+            .post(url)
+            .bearer_auth(self.cluster.admin_token())
+            .header("content-type", "application/json");
         let answer = request.body(object.to_string()).send().await?;
-        let (status, text) = (answer.status(), answer.text().await.context("an answer of the API server")?);
+        let (status, text) = (
+            answer.status(),
+            answer.text().await.context("an answer of the API server")?,
+        );
         if !status.is_success() {
             bail!("the API server does not take a {}: {text}", kind(object));
         }

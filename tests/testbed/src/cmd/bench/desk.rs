@@ -76,12 +76,25 @@ impl Pair {
 
 /// An end-of-life mark on eight platforms and the index. The loops name the image by its tag and the platforms by their names, as one
 /// writes them; a loop of oras is measured with the digests given as well.
-async fn attach(lab: &Lab, site: &Site, distance: u64, effort: &Effort, table: &mut Table) -> anyhow::Result<()> {
+async fn attach(
+    lab: &Lab,
+    site: &Site,
+    distance: u64,
+    effort: &Effort,
+    table: &mut Table,
+) -> anyhow::Result<()> {
     let [mut oras, mut regctl, mut given] = [(); 3].map(|()| Pair::default());
     for _ in 0..effort.rounds {
-        for (pair, tool, by_name) in [(&mut oras, Tool::Oras, true), (&mut regctl, Tool::Regctl, true), (&mut given, Tool::Oras, false)] {
+        for (pair, tool, by_name) in [
+            (&mut oras, Tool::Oras, true),
+            (&mut regctl, Tool::Regctl, true),
+            (&mut given, Tool::Oras, false),
+        ] {
             let target = lab.fresh(site, &official("ours")).await?;
-            let file = lab.file(&mark(&format!("{}@{}", target.far, target.image.digest())), &[])?;
+            let file = lab.file(
+                &mark(&format!("{}@{}", target.far, target.image.digest())),
+                &[],
+            )?;
             pair.ours(site, lab.affix(&["attach", "-f", &file])).await?;
             let target = lab.fresh(site, &official("theirs")).await?;
             let name = format!("{}:{}", target.far, target.image.tag);
@@ -93,7 +106,10 @@ async fn attach(lab: &Lab, site: &Site, distance: u64, effort: &Effort, table: &
             pair.theirs(site, theirs).await?;
         }
     }
-    let what = format!("attach to 8 platforms and the index, {}, {distance} ms", site.title);
+    let what = format!(
+        "attach to 8 platforms and the index, {}, {distance} ms",
+        site.title
+    );
     let is_api = site.title == lab.modern.title;
     let [times, more] = match (is_api, distance) {
         (true, _) => [Goal::Times(8.0), Goal::Times(16.0)],
@@ -108,22 +124,44 @@ async fn attach(lab: &Lab, site: &Site, distance: u64, effort: &Effort, table: &
         table.versus(&what, &pair.ours, name, &pair.theirs, Unit::Seconds, goal);
     }
     let most = |most| if is_api { Goal::Most(most) } else { Goal::None };
-    let [by_name, digests, others] = [&oras, &given, &regctl].map(|pair| pair.their_requests.median());
-    let requests = format!("its requests (oras {by_name:.0}, given the digests {digests:.0}, regctl {others:.0})");
+    let [by_name, digests, others] =
+        [&oras, &given, &regctl].map(|pair| pair.their_requests.median());
+    let requests = format!(
+        "its requests (oras {by_name:.0}, given the digests {digests:.0}, regctl {others:.0})"
+    );
     table.figure(&requests, &oras.requests, Unit::Count, most(22.0));
-    table.figure("its round trips one after the other", &oras.round_trips, Unit::Count, most(4.0));
+    table.figure(
+        "its round trips one after the other",
+        &oras.round_trips,
+        Unit::Count,
+        most(4.0),
+    );
     Ok(())
 }
 
 /// A key pair that cosign made, as the Secret that affix reads.
 async fn key(lab: &Lab) -> anyhow::Result<Value> {
-    lab.tool(Tool::Cosign, &["generate-key-pair", "--output-key-prefix", KEY])?.run().await?;
+    lab.tool(
+        Tool::Cosign,
+        &["generate-key-pair", "--output-key-prefix", KEY],
+    )?
+    .run()
+    .await?;
     let key = STANDARD.encode(std::fs::read(lab.peer.file(&format!("{KEY}.key")))?);
-    Ok(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEY}, "data": {"cosign.key": key, "cosign.password": ""}}))
+    Ok(
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEY}, "data": {"cosign.key": key, "cosign.password": ""}}),
+    )
 }
 
 /// A signature on eight platforms and the index.
-async fn sign(lab: &Lab, site: &Site, distance: u64, secret: &Value, effort: &Effort, table: &mut Table) -> anyhow::Result<()> {
+async fn sign(
+    lab: &Lab,
+    site: &Site,
+    distance: u64,
+    secret: &Value,
+    effort: &Effort,
+    table: &mut Table,
+) -> anyhow::Result<()> {
     let mut pair = Pair::default();
     for _ in 0..effort.rounds {
         let target = lab.fresh(site, &official("ours")).await?;
@@ -134,7 +172,16 @@ async fn sign(lab: &Lab, site: &Site, distance: u64, secret: &Value, effort: &Ef
         let target = lab.fresh(site, &official("theirs")).await?;
         let image = format!("{}@{}", target.far, target.image.digest());
         let key = format!("{KEY}.key");
-        let sign = ["sign", "--recursive", "--key", &key, "--tlog-upload=false", "--use-signing-config=false", "--yes", &image];
+        let sign = [
+            "sign",
+            "--recursive",
+            "--key",
+            &key,
+            "--tlog-upload=false",
+            "--use-signing-config=false",
+            "--yes",
+            &image,
+        ];
         pair.theirs(site, lab.tool(Tool::Cosign, &sign)?).await?;
     }
     let goal = match (site.title == lab.modern.title, distance) {
@@ -142,9 +189,26 @@ async fn sign(lab: &Lab, site: &Site, distance: u64, secret: &Value, effort: &Ef
         (true, _) => 20.0,
         (false, _) => 12.0,
     };
-    let what = format!("sign 8 platforms and the index, {}, {distance} ms", site.title);
-    table.versus(&what, &pair.ours, "`cosign sign --recursive`", &pair.theirs, Unit::Seconds, Goal::Times(goal));
-    table.versus("its requests", &pair.requests, "cosign", &pair.their_requests, Unit::Count, Goal::Times(2.0));
+    let what = format!(
+        "sign 8 platforms and the index, {}, {distance} ms",
+        site.title
+    );
+    table.versus(
+        &what,
+        &pair.ours,
+        "`cosign sign --recursive`",
+        &pair.theirs,
+        Unit::Seconds,
+        Goal::Times(goal),
+    );
+    table.versus(
+        "its requests",
+        &pair.requests,
+        "cosign",
+        &pair.their_requests,
+        Unit::Count,
+        Goal::Times(2.0),
+    );
     Ok(())
 }
 
@@ -152,13 +216,17 @@ async fn sign(lab: &Lab, site: &Site, distance: u64, secret: &Value, effort: &Ef
 async fn tree(lab: &Lab, distance: u64, effort: &Effort, table: &mut Table) -> anyhow::Result<()> {
     let site = &lab.modern;
     let target = lab.fresh(site, &official("tree")).await?;
-    let file = lab.file(&mark(&format!("{}@{}", target.near, target.image.digest())), &[])?;
+    let file = lab.file(
+        &mark(&format!("{}@{}", target.near, target.image.digest())),
+        &[],
+    )?;
     lab.affix(&["attach", "-f", &file]).run().await?;
     let image = format!("{}:{}", target.far, target.image.tag);
     let (mut regctl, mut oras) = (Pair::default(), Pair::default());
     for _ in 0..effort.rounds {
         for (pair, tool) in [(&mut regctl, Tool::Regctl), (&mut oras, Tool::Oras)] {
-            pair.ours(site, lab.affix(&["tree", "--plain-http", &image])).await?;
+            pair.ours(site, lab.affix(&["tree", "--plain-http", &image]))
+                .await?;
             let theirs = match tool {
                 Tool::Regctl => lab.tool(tool, &["artifact", "tree", &image])?,
                 _ => lab.each_by_name(tool, &format!("\"$tool\" discover --plain-http {image}"))?,
@@ -167,10 +235,29 @@ async fn tree(lab: &Lab, distance: u64, effort: &Effort, table: &mut Table) -> a
         }
     }
     let what = format!("the tree of it, {}, {distance} ms", site.title);
-    table.versus(&what, &regctl.ours, "`regctl artifact tree`", &regctl.theirs, Unit::Seconds, Goal::Times(8.0));
-    table.versus(&what, &oras.ours, "`oras discover` in a loop", &oras.theirs, Unit::Seconds, Goal::Times(8.0));
+    table.versus(
+        &what,
+        &regctl.ours,
+        "`regctl artifact tree`",
+        &regctl.theirs,
+        Unit::Seconds,
+        Goal::Times(8.0),
+    );
+    table.versus(
+        &what,
+        &oras.ours,
+        "`oras discover` in a loop",
+        &oras.theirs,
+        Unit::Seconds,
+        Goal::Times(8.0),
+    );
     let [theirs, others] = [&regctl, &oras].map(|pair| pair.their_requests.median());
-    table.figure(&format!("its requests (regctl {theirs:.0}, oras {others:.0})"), &regctl.requests, Unit::Count, Goal::None);
+    table.figure(
+        &format!("its requests (regctl {theirs:.0}, oras {others:.0})"),
+        &regctl.requests,
+        Unit::Count,
+        Goal::None,
+    );
     Ok(())
 }
 
@@ -180,11 +267,20 @@ async fn loopback(lab: &Lab, effort: &Effort, table: &mut Table) -> anyhow::Resu
     let [mut wall, mut cpu, mut peak] = [(); 3].map(|()| (Series::default(), Series::default()));
     for _ in 0..effort.rounds * 4 {
         let target = lab.fresh(site, &official("ours")).await?;
-        let file = lab.file(&mark(&format!("{}@{}", target.near, target.image.digest())), &[])?;
+        let file = lab.file(
+            &mark(&format!("{}@{}", target.near, target.image.digest())),
+            &[],
+        )?;
         let ours = lab.affix(&["attach", "-f", &file]).run().await?;
         let target = lab.fresh(site, &official("theirs")).await?;
-        let script = format!("exec {ORAS} {}@{} </dev/null", target.near, target.image.digest());
-        let shell = Measured::new("/bin/sh", &lab.peer.file("")).args(["-c", &script]).env("tool", lab.tools.path(Tool::Oras)?);
+        let script = format!(
+            "exec {ORAS} {}@{} </dev/null",
+            target.near,
+            target.image.digest()
+        );
+        let shell = Measured::new("/bin/sh", &lab.peer.file(""))
+            .args(["-c", &script])
+            .env("tool", lab.tools.path(Tool::Oras)?);
         let theirs = shell.env("HOME", lab.peer.file("")).run().await?;
         // On a busy machine a process can be gone before anybody has looked at its memory.
         if ours.peak == 0 || theirs.peak == 0 {
@@ -201,8 +297,29 @@ async fn loopback(lab: &Lab, effort: &Effort, table: &mut Table) -> anyhow::Resu
     }
     let one = "one `oras attach` to one target";
     let what = "all nine targets on loopback, without distance";
-    table.versus(&format!("{what}: time"), &wall.0, one, &wall.1, Unit::Milliseconds, Goal::Times(1.0));
-    table.versus(&format!("{what}: processor time"), &cpu.0, one, &cpu.1, Unit::Milliseconds, Goal::None);
-    table.versus(&format!("{what}: peak memory"), &peak.0, one, &peak.1, Unit::Mebibytes, Goal::Times(1.0));
+    table.versus(
+        &format!("{what}: time"),
+        &wall.0,
+        one,
+        &wall.1,
+        Unit::Milliseconds,
+        Goal::Times(1.0),
+    );
+    table.versus(
+        &format!("{what}: processor time"),
+        &cpu.0,
+        one,
+        &cpu.1,
+        Unit::Milliseconds,
+        Goal::None,
+    );
+    table.versus(
+        &format!("{what}: peak memory"),
+        &peak.0,
+        one,
+        &peak.1,
+        Unit::Mebibytes,
+        Goal::Times(1.0),
+    );
     Ok(())
 }

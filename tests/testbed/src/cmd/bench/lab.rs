@@ -46,15 +46,31 @@ impl Lab {
     pub(super) async fn open(tools: &Tools, affix: &Path) -> anyhow::Result<Self> {
         let mut peer = Peer::new(tools)?;
         let mut sites = Vec::new();
-        for (title, options) in [("referrers API", Registry::ociregistry(tools)), ("fallback tag", Registry::distribution(tools))] {
+        for (title, options) in [
+            ("referrers API", Registry::ociregistry(tools)),
+            ("fallback tag", Registry::distribution(tools)),
+        ] {
             let registry = options.start().await?;
             let far = Distance::to(registry.host(), Duration::ZERO).await?;
             peer.know_plain(registry.host())?;
             peer.know_plain(&far.host())?;
-            sites.push(Site { title, registry, far });
+            sites.push(Site {
+                title,
+                registry,
+                far,
+            });
         }
-        let (Some(plain), Some(modern)) = (sites.pop(), sites.pop()) else { anyhow::bail!("two registries were started") };
-        Ok(Self { tools: tools.clone(), affix: affix.to_owned(), modern, plain, peer, next: AtomicUsize::new(1) })
+        let (Some(plain), Some(modern)) = (sites.pop(), sites.pop()) else {
+            anyhow::bail!("two registries were started")
+        };
+        Ok(Self {
+            tools: tools.clone(),
+            affix: affix.to_owned(),
+            modern,
+            plain,
+            peer,
+            next: AtomicUsize::new(1),
+        })
     }
 
     /// A repository that nothing was pushed to.
@@ -66,18 +82,28 @@ impl Lab {
     pub(super) async fn fresh(&self, site: &Site, index: &Index) -> anyhow::Result<Target> {
         let repository = self.repository();
         let image = images::push(index, &site.registry, &repository).await?;
-        Ok(Target { image, far: format!("{}/{repository}", site.far.host()), near: format!("{}/{repository}", site.registry.host()) })
+        Ok(Target {
+            image,
+            far: format!("{}/{repository}", site.far.host()),
+            near: format!("{}/{repository}", site.registry.host()),
+        })
     }
 
     /// affix, in the home of the tools.
     pub(super) fn affix<A: AsRef<str>>(&self, args: &[A]) -> Measured {
-        self.at_home(Measured::new(&self.affix, &self.peer.file("")).args(args.iter().map(AsRef::as_ref)))
+        self.at_home(
+            Measured::new(&self.affix, &self.peer.file("")).args(args.iter().map(AsRef::as_ref)),
+        )
     }
 
     /// A file for `affix attach -f`: one resource, and what it names.
     pub(super) fn file(&self, spec: &Value, more: &[Value]) -> anyhow::Result<String> {
         let resource = resource("bench", spec);
-        let documents = std::iter::once(&resource).chain(more).map(ToString::to_string).collect::<Vec<_>>().join("\n---\n");
+        let documents = std::iter::once(&resource)
+            .chain(more)
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n---\n");
         let path = self.peer.file("resource.yaml");
         std::fs::write(&path, documents)?;
         Ok(path.display().to_string())
@@ -85,14 +111,19 @@ impl Lab {
 
     /// One of the tools.
     pub(super) fn tool(&self, tool: Tool, args: &[&str]) -> anyhow::Result<Measured> {
-        Ok(self.at_home(Measured::new(self.tools.path(tool)?, &self.peer.file("")).args(args.iter().copied())))
+        Ok(self.at_home(
+            Measured::new(self.tools.path(tool)?, &self.peer.file("")).args(args.iter().copied()),
+        ))
     }
 
     /// A loop in the shell over the digests of an image, which somebody has found out before: `$tool` is the tool, `$d` each of the
     /// manifests.
     pub(super) fn each(&self, tool: Tool, target: &Target, line: &str) -> anyhow::Result<Measured> {
         let digests = images::manifests(&target.image).join(" ");
-        self.shell(tool, &format!("set -e; for d in {digests}; do {line} </dev/null; done"))
+        self.shell(
+            tool,
+            &format!("set -e; for d in {digests}; do {line} </dev/null; done"),
+        )
     }
 
     /// A loop in the shell by names, as one would write it: `line` once for the index, and for each platform with the flag for it.
@@ -102,12 +133,19 @@ impl Lab {
     }
 
     fn shell(&self, tool: Tool, script: &str) -> anyhow::Result<Measured> {
-        let shell = Measured::new("/bin/sh", &self.peer.file("")).args(["-c", script]).env("tool", self.tools.path(tool)?);
+        let shell = Measured::new("/bin/sh", &self.peer.file(""))
+            .args(["-c", script])
+            .env("tool", self.tools.path(tool)?);
         Ok(self.at_home(shell))
     }
 
     fn at_home(&self, measured: Measured) -> Measured {
-        self.peer.environment().into_iter().fold(measured, |measured, (name, value)| measured.env(name, value))
+        self.peer
+            .environment()
+            .into_iter()
+            .fold(measured, |measured, (name, value)| {
+                measured.env(name, value)
+            })
     }
 }
 

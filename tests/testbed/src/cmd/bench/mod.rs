@@ -70,7 +70,13 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Command, Self::Controller, Self::Scale, Self::Growth, Self::Admission];
+    const ALL: [Self; 5] = [
+        Self::Command,
+        Self::Controller,
+        Self::Scale,
+        Self::Growth,
+        Self::Admission,
+    ];
 
     /// The part's name in the page.
     const fn name(self) -> &'static str {
@@ -99,14 +105,33 @@ impl Bench {
             Some(path) => path,
             None => std::env::current_exe()?.with_file_name("affix"),
         };
-        let affix = affix.canonicalize().with_context(|| format!("there is no {}: build it with `cargo build`", affix.display()))?;
+        let affix = affix.canonicalize().with_context(|| {
+            format!(
+                "there is no {}: build it with `cargo build`",
+                affix.display()
+            )
+        })?;
         let tools = Tools::all().await?;
         let effort = if self.smoke {
-            Effort { rounds: 1, most: 20, watch: Duration::from_secs(2), smoke: true }
+            Effort {
+                rounds: 1,
+                most: 20,
+                watch: Duration::from_secs(2),
+                smoke: true,
+            }
         } else {
-            Effort { rounds: self.rounds.max(1), most: self.most, watch: Duration::from_secs(self.watch.max(1)), smoke: false }
+            Effort {
+                rounds: self.rounds.max(1),
+                most: self.most,
+                watch: Duration::from_secs(self.watch.max(1)),
+                smoke: false,
+            }
         };
-        let parts = if self.only.is_empty() { Part::ALL.to_vec() } else { self.only };
+        let parts = if self.only.is_empty() {
+            Part::ALL.to_vec()
+        } else {
+            self.only
+        };
         for part in parts {
             let text = measure(part, &tools, &affix, &effort).await?;
             say(&format!("\n{text}"));
@@ -121,7 +146,12 @@ impl Bench {
 }
 
 /// One part, on registries of its own.
-async fn measure(part: Part, tools: &Tools, affix: &Path, effort: &Effort) -> anyhow::Result<String> {
+async fn measure(
+    part: Part,
+    tools: &Tools,
+    affix: &Path,
+    effort: &Effort,
+) -> anyhow::Result<String> {
     let machine = machine::describe();
     let lab = Lab::open(tools, affix).await?;
     let body = match part {

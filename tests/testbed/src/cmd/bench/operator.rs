@@ -42,31 +42,57 @@ pub(super) struct Counted {
 
 impl Operator {
     /// Starts it and waits until it watches. On `one_core` it has a single one, where the system can do that.
-    pub(super) async fn start(lab: &Lab, cluster: &ControlPlane, one_core: bool) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        lab: &Lab,
+        cluster: &ControlPlane,
+        one_core: bool,
+    ) -> anyhow::Result<Self> {
         let health = format!("127.0.0.1:{}", port::free()?);
         let metrics = format!("127.0.0.1:{}", port::free()?);
-        let args = ["controller", "--allow-loopback", "--metrics-addr", &metrics, "--health-addr", &health, "--log-format=json"];
+        let args = [
+            "controller",
+            "--allow-loopback",
+            "--metrics-addr",
+            &metrics,
+            "--health-addr",
+            &health,
+            "--log-format=json",
+        ];
         let log = lab.peer.file("controller.log");
         let pinned = one_core && PathBuf::from(TASKSET).exists();
         let launch = if pinned {
-            Launch::new("affix controller", TASKSET, log).args(["-c", "0"]).arg(&lab.affix)
+            Launch::new("affix controller", TASKSET, log)
+                .args(["-c", "0"])
+                .arg(&lab.affix)
         } else {
             Launch::new("affix controller", &lab.affix, log)
         };
-        let launch = launch.args(args).env("KUBECONFIG", cluster.kubeconfig()).env("HOME", lab.peer.file("")).env("RUST_LOG", "warn");
+        let launch = launch
+            .args(args)
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .env("HOME", lab.peer.file(""))
+            .env("RUST_LOG", "warn");
         let client = http_client::client(None)?;
         let began = Instant::now();
         let mut process = launch.start(&lab.tools)?;
         loop {
             let answer = client.get(format!("http://{health}/readyz")).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
-                return Ok(Self { process, started: began.elapsed(), client, metrics: format!("http://{metrics}/metrics") });
+                return Ok(Self {
+                    process,
+                    started: began.elapsed(),
+                    client,
+                    metrics: format!("http://{metrics}/metrics"),
+                });
             }
             if let Some(status) = process.ended()? {
                 bail!("the operator ended with {status}:\n{}", process.log()?);
             }
             if began.elapsed() > START {
-                bail!("the operator is not ready after {START:?}:\n{}", process.log()?);
+                bail!(
+                    "the operator is not ready after {START:?}:\n{}",
+                    process.log()?
+                );
             }
             sleep(POLL).await;
         }
@@ -74,7 +100,10 @@ impl Operator {
 
     /// Bytes of memory that it has now.
     pub(super) fn memory(&self) -> anyhow::Result<u64> {
-        Ok(memory(&PathBuf::from(format!("/proc/{}/status", self.pid()?)), "VmRSS"))
+        Ok(memory(
+            &PathBuf::from(format!("/proc/{}/status", self.pid()?)),
+            "VmRSS",
+        ))
     }
 
     /// Processor time so far. Its grain is a hundredth of a second.
@@ -82,7 +111,12 @@ impl Operator {
         const TICK: u64 = 10;
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()?))?;
         let (_, fields) = text.rsplit_once(')').context("a process's stat")?;
-        let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum();
         Ok(Duration::from_millis(ticks * TICK))
     }
 
@@ -91,10 +125,17 @@ impl Operator {
         let text = self.client.get(&self.metrics).send().await?.text().await?;
         let sum = |of: &str| -> usize {
             let lines = text.lines().filter(|line| line.starts_with(of));
-            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).map(|value| value as usize).sum()
+            lines
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .map(|value| value as usize)
+                .sum()
         };
         let ready = "affix_resource_conditions{type=\"Ready\",status=\"True\"";
-        Ok(Counted { ready: sum(ready), registry: sum("affix_registry_requests_total"), cluster: sum("rest_client_requests_total") })
+        Ok(Counted {
+            ready: sum(ready),
+            registry: sum("affix_registry_requests_total"),
+            cluster: sum("rest_client_requests_total"),
+        })
     }
 
     /// Waits until so many resources are ready.

@@ -12,18 +12,24 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        Ok(Self { path: path.to_owned(), text })
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            text,
+        })
     }
 
     /// Puts a measured text in the place of an earlier one.
     pub(super) fn replace(&mut self, name: &str, text: &str) -> anyhow::Result<()> {
-        self.text = replaced(&self.text, name, text).with_context(|| format!("{} has no part {name}", self.path.display()))?;
+        self.text = replaced(&self.text, name, text)
+            .with_context(|| format!("{} has no part {name}", self.path.display()))?;
         Ok(())
     }
 
     pub(super) fn write(&self) -> anyhow::Result<()> {
-        std::fs::write(&self.path, &self.text).with_context(|| format!("{} cannot be written", self.path.display()))
+        std::fs::write(&self.path, &self.text)
+            .with_context(|| format!("{} cannot be written", self.path.display()))
     }
 }
 
@@ -32,7 +38,10 @@ fn replaced(page: &str, name: &str, text: &str) -> Option<String> {
     let begin = format!("<!-- bench: {name} -->");
     let (before, rest) = page.split_once(&begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{begin}\n\n{}\n\n{END}{after}", text.trim()))
+    Some(format!(
+        "{before}{begin}\n\n{}\n\n{END}{after}",
+        text.trim()
+    ))
 }
 
 #[cfg(test)]
@@ -45,7 +54,9 @@ mod tests {
         let new = replaced(page, "two", "new\n");
         assert_eq!(
             new.as_deref(),
-            Some("# A\n<!-- bench: one -->\nold\n<!-- /bench -->\nwords\n<!-- bench: two -->\n\nnew\n\n<!-- /bench -->\n")
+            Some(
+                "# A\n<!-- bench: one -->\nold\n<!-- /bench -->\nwords\n<!-- bench: two -->\n\nnew\n\n<!-- /bench -->\n"
+            )
         );
         assert_eq!(replaced(page, "three", "new"), None);
     }

@@ -31,13 +31,18 @@ impl Plot {
             return Ok(String::new());
         }
         std::fs::write(format!("{DOCS}/benchmarks-{name}.svg"), self.svg())?;
-        Ok(format!("\n![{} and {}](benchmarks-{name}.svg)\n", self.across, self.up))
+        Ok(format!(
+            "\n![{} and {}](benchmarks-{name}.svg)\n",
+            self.across, self.up
+        ))
     }
 
     /// The picture.
     fn svg(&self) -> String {
         let points = || self.curves.iter().flat_map(|curve| curve.points.iter());
-        let widest = points().map(|(across, _)| place(*across)).fold(1.0, f64::max);
+        let widest = points()
+            .map(|(across, _)| place(*across))
+            .fold(1.0, f64::max);
         let highest = points().map(|(_, up)| *up).fold(1.0, f64::max);
         let x = |across: usize| EDGE + place(across) / widest * (WIDTH - 2.0 * EDGE);
         let y = |up: f64| HEIGHT - EDGE - up / highest * (HEIGHT - 2.0 * EDGE);
@@ -54,8 +59,16 @@ impl Plot {
             below = HEIGHT - 8.0,
         );
         for ((curve, colour), nth) in self.curves.iter().zip(COLOURS).zip(0_u8..) {
-            let line: Vec<String> = curve.points.iter().map(|(across, up)| format!("{:.1},{:.1}", x(*across), y(*up))).collect();
-            let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", line.join(" "));
+            let line: Vec<String> = curve
+                .points
+                .iter()
+                .map(|(across, up)| format!("{:.1},{:.1}", x(*across), y(*up)))
+                .collect();
+            let _ = writeln!(
+                svg,
+                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+                line.join(" ")
+            );
             let _ = writeln!(
                 svg,
                 "<text x=\"{}\" y=\"{}\" fill=\"{colour}\">{}</text>",
@@ -65,7 +78,12 @@ impl Plot {
             );
         }
         for (across, _) in self.curves.iter().take(1).flat_map(|curve| &curve.points) {
-            let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{across}</text>", x(*across), HEIGHT - EDGE + 16.0);
+            let _ = writeln!(
+                svg,
+                "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{across}</text>",
+                x(*across),
+                HEIGHT - EDGE + 16.0
+            );
         }
         svg + "</svg>\n"
     }
@@ -82,9 +100,18 @@ mod tests {
 
     #[test]
     fn each_curve_is_a_line_within_the_picture() {
-        let curve = |title, points: &[(usize, f64)]| Curve { title, points: points.to_vec() };
-        let plot =
-            Plot { across: "targets", up: "ms", curves: vec![curve("a", &[(0, 1.0), (10, 4.0)]), curve("b", &[(0, 2.0), (10, 2.0)])] };
+        let curve = |title, points: &[(usize, f64)]| Curve {
+            title,
+            points: points.to_vec(),
+        };
+        let plot = Plot {
+            across: "targets",
+            up: "ms",
+            curves: vec![
+                curve("a", &[(0, 1.0), (10, 4.0)]),
+                curve("b", &[(0, 2.0), (10, 2.0)]),
+            ],
+        };
         let svg = plot.svg();
         assert_eq!(svg.matches("<polyline").count(), 2, "{svg}");
         assert!(svg.contains("points=\"48.0,216.0 592.0,48.0\""), "{svg}");

@@ -36,7 +36,12 @@ pub(super) struct Cost {
 impl Measured {
     /// A command that runs in `dir`.
     pub(super) fn new(program: impl Into<PathBuf>, dir: &Path) -> Self {
-        Self { program: program.into(), args: Vec::new(), env: Vec::new(), dir: dir.to_owned() }
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            dir: dir.to_owned(),
+        }
     }
 
     #[must_use]
@@ -70,7 +75,9 @@ impl Measured {
             .stdout(out.try_clone()?)
             .stderr(out);
         let began = Instant::now();
-        let mut child = command.spawn().with_context(|| format!("{} cannot be started", self.program.display()))?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("{} cannot be started", self.program.display()))?;
         let status = PathBuf::from(format!("/proc/{}/status", child.id()));
         let (ended, peak) = (AtomicBool::new(false), AtomicU64::new(0));
         let waited = std::thread::scope(|scope| {
@@ -88,16 +95,29 @@ impl Measured {
         let (waited, wall) = waited?;
         if !waited.status.success() {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
-            bail!("{} {:?} ended with {}:\n{said}", self.program.display(), self.args, waited.status);
+            bail!(
+                "{} {:?} ended with {}:\n{said}",
+                self.program.display(),
+                self.args,
+                waited.status
+            );
         }
-        Ok(Cost { wall, cpu: waited.rusage.utime + waited.rusage.stime, peak: peak.into_inner() })
+        Ok(Cost {
+            wall,
+            cpu: waited.rusage.utime + waited.rusage.stime,
+            peak: peak.into_inner(),
+        })
     }
 }
 
 /// Bytes, from a process's status; 0 where it has ended.
 pub(super) fn memory(status: &Path, name: &str) -> u64 {
     let text = std::fs::read_to_string(status).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let kib: u64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kib: u64 = line
+        .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0);
     kib << 10
 }

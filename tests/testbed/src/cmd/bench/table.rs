@@ -21,9 +21,17 @@ impl Series {
     /// The value that `share` of all values do not exceed.
     pub(super) fn percentile(&self, share: f64) -> f64 {
         let sorted = self.sorted();
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank of a short list")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a rank of a short list"
+        )]
         let rank = (share * sorted.len() as f64).ceil() as usize;
-        sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+        sorted
+            .get(rank.saturating_sub(1))
+            .copied()
+            .unwrap_or(f64::NAN)
     }
 
     pub(super) fn median(&self) -> f64 {
@@ -36,7 +44,13 @@ impl Series {
 
     /// How many times more the other is, round by round: the two of a round ran one after the other.
     fn times(&self, other: &Self) -> Self {
-        Self(self.0.iter().zip(&other.0).map(|(ours, theirs)| theirs / ours).collect())
+        Self(
+            self.0
+                .iter()
+                .zip(&other.0)
+                .map(|(ours, theirs)| theirs / ours)
+                .collect(),
+        )
     }
 }
 
@@ -85,11 +99,27 @@ impl Table {
     }
 
     /// Two that were measured side by side.
-    pub(super) fn versus(&mut self, what: &str, ours: &Series, peer: &str, theirs: &Series, unit: Unit, goal: Goal) {
+    pub(super) fn versus(
+        &mut self,
+        what: &str,
+        ours: &Series,
+        peer: &str,
+        theirs: &Series,
+        unit: Unit,
+        goal: Goal,
+    ) {
         let ratio = ours.times(theirs);
         let (least, median, most) = ratio.span();
         let theirs = format!("{peer}: {}", unit.write(theirs.median()));
-        self.row(what, &unit.write(ours.median()), &theirs, &format!("{least:.1} / {median:.1} / {most:.1}"), goal, median, unit);
+        self.row(
+            what,
+            &unit.write(ours.median()),
+            &theirs,
+            &format!("{least:.1} / {median:.1} / {most:.1}"),
+            goal,
+            median,
+            unit,
+        );
     }
 
     /// One figure of affix alone.
@@ -97,7 +127,12 @@ impl Table {
         let (least, median, most) = values.span();
         let text = match values.0.len() {
             1 => unit.write(median),
-            _ => format!("{} ({} to {})", unit.write(median), unit.write(least), unit.write(most)),
+            _ => format!(
+                "{} ({} to {})",
+                unit.write(median),
+                unit.write(least),
+                unit.write(most)
+            ),
         };
         self.row(what, &text, "", "", goal, median, unit);
     }
@@ -108,13 +143,39 @@ impl Table {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the cells of a row")]
-    fn row(&mut self, what: &str, ours: &str, theirs: &str, ratio: &str, goal: Goal, value: f64, unit: Unit) {
+    fn row(
+        &mut self,
+        what: &str,
+        ours: &str,
+        theirs: &str,
+        ratio: &str,
+        goal: Goal,
+        value: f64,
+        unit: Unit,
+    ) {
         let (goal, reached) = match goal {
-            Goal::Times(least) => (format!("{least:.0} ×"), if value >= least { "reached" } else { "**missed**" }),
-            Goal::Most(most) => (format!("at most {}", unit.write(most)), if value <= most { "reached" } else { "**missed**" }),
+            Goal::Times(least) => (
+                format!("{least:.0} ×"),
+                if value >= least {
+                    "reached"
+                } else {
+                    "**missed**"
+                },
+            ),
+            Goal::Most(most) => (
+                format!("at most {}", unit.write(most)),
+                if value <= most {
+                    "reached"
+                } else {
+                    "**missed**"
+                },
+            ),
             Goal::None => (String::new(), ""),
         };
-        let _ = writeln!(self.0, "| {what} | {ours} | {theirs} | {ratio} | {goal} | {reached} |");
+        let _ = writeln!(
+            self.0,
+            "| {what} | {ours} | {theirs} | {ratio} | {goal} | {reached} |"
+        );
     }
 
     pub(super) fn into_text(self) -> String {
@@ -145,17 +206,40 @@ mod tests {
     fn a_percentile_is_a_value_that_was_measured() {
         let values = series(&[4.0, 1.0, 3.0, 2.0]);
         assert_eq!(values.span(), (1.0, 2.0, 4.0));
-        assert_eq!(series(&(1..=200).map(f64::from).collect::<Vec<_>>()).percentile(0.99), 198.0);
+        assert_eq!(
+            series(&(1..=200).map(f64::from).collect::<Vec<_>>()).percentile(0.99),
+            198.0
+        );
         assert!(series(&[]).median().is_nan());
     }
 
     #[test]
     fn ratios_are_of_the_runs_that_were_side_by_side() {
         let mut table = Table::new();
-        table.versus("x", &series(&[1.0, 2.0, 1.0]), "oras", &series(&[8.0, 20.0, 9.0]), Unit::Seconds, Goal::Times(9.0));
-        table.versus("y", &series(&[1.0]), "oras", &series(&[8.0]), Unit::Seconds, Goal::Times(9.0));
+        table.versus(
+            "x",
+            &series(&[1.0, 2.0, 1.0]),
+            "oras",
+            &series(&[8.0, 20.0, 9.0]),
+            Unit::Seconds,
+            Goal::Times(9.0),
+        );
+        table.versus(
+            "y",
+            &series(&[1.0]),
+            "oras",
+            &series(&[8.0]),
+            Unit::Seconds,
+            Goal::Times(9.0),
+        );
         let text = table.into_text();
-        assert!(text.contains("| x | 1.000 s | oras: 9.000 s | 8.0 / 9.0 / 10.0 | 9 × | reached |"), "{text}");
-        assert!(text.contains("| y | 1.000 s | oras: 8.000 s | 8.0 / 8.0 / 8.0 | 9 × | **missed** |"), "{text}");
+        assert!(
+            text.contains("| x | 1.000 s | oras: 9.000 s | 8.0 / 9.0 / 10.0 | 9 × | reached |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| y | 1.000 s | oras: 8.000 s | 8.0 / 8.0 / 8.0 | 9 × | **missed** |"),
+            "{text}"
+        );
     }
 }

@@ -34,7 +34,12 @@ impl Demo {
             Some(path) => path,
             None => std::env::current_exe()?.with_file_name("affix"),
         };
-        let affix = affix.canonicalize().with_context(|| format!("there is no {}: build it with `cargo build`", affix.display()))?;
+        let affix = affix.canonicalize().with_context(|| {
+            format!(
+                "there is no {}: build it with `cargo build`",
+                affix.display()
+            )
+        })?;
         // What is missing is built before Ctrl-C is caught: a build is ended by the terminal itself.
         let tools = Tools::with(&[Tool::Cosign]).await?;
         // Each of these is an end in order. What was started ends with the value that stands for it.
@@ -67,7 +72,10 @@ async fn play(tools: &Tools, affix: &Path) -> anyhow::Result<()> {
         return Err(stage.explain(error));
     }
     stage.end().await?;
-    say(&format!("That was affix, in {:.0} s. All that was started has been ended.", began.elapsed().as_secs_f32()));
+    say(&format!(
+        "That was affix, in {:.0} s. All that was started has been ended.",
+        began.elapsed().as_secs_f32()
+    ));
     Ok(())
 }
 
@@ -75,9 +83,19 @@ async fn scene_testbed(tools: &Tools, affix: &Path) -> anyhow::Result<Stage> {
     heading("A control plane and two registries, for as long as this takes");
     let began = Instant::now();
     let stage = Stage::set(tools, affix).await?;
-    say(&format!("{:<24} kube-apiserver with etcd, ready after {:.1} s", stage.cluster.url(), began.elapsed().as_secs_f32()));
-    say(&format!("{:<24} a registry with the referrers API of OCI 1.1", stage.modern.url()));
-    say(&format!("{:<24} distribution, which has no such API: there a tag lists what is attached", stage.plain.url()));
+    say(&format!(
+        "{:<24} kube-apiserver with etcd, ready after {:.1} s",
+        stage.cluster.url(),
+        began.elapsed().as_secs_f32()
+    ));
+    say(&format!(
+        "{:<24} a registry with the referrers API of OCI 1.1",
+        stage.modern.url()
+    ));
+    say(&format!(
+        "{:<24} distribution, which has no such API: there a tag lists what is attached",
+        stage.plain.url()
+    ));
     Ok(stage)
 }
 
@@ -88,41 +106,74 @@ async fn scene_image(stage: &Stage) -> anyhow::Result<[Pushed; 2]> {
         .image(Image::new("linux/arm64", "c1c1"))
         .image(Image::new("linux/arm/v7", "d1d1"))
         .attestation("linux/amd64");
-    let pushed = [image.push(&stage.modern.raw()?, "team/app", "v1").await?, image.push(&stage.plain.raw()?, "team/app", "v1").await?];
+    let pushed = [
+        image.push(&stage.modern.raw()?, "team/app", "v1").await?,
+        image.push(&stage.plain.raw()?, "team/app", "v1").await?,
+    ];
     // The same bytes, and so the same digests, are in the other.
     let [modern, _] = &pushed;
-    stage.run(&format!("affix tree --plain-http {}", modern.tagged())).await?;
+    stage
+        .run(&format!("affix tree --plain-http {}", modern.tagged()))
+        .await?;
     Ok(pushed)
 }
 
 async fn scene_operator(stage: &mut Stage) -> anyhow::Result<()> {
     heading("The operator");
     stage.run("kubectl apply --server-side -f crds/").await?;
-    stage.run("kubectl wait --for=condition=Established crd/imageattachments.affix.dev").await?;
-    stage.run(&format!("kubectl create namespace {API} && kubectl create namespace {TAG}")).await?;
+    stage
+        .run("kubectl wait --for=condition=Established crd/imageattachments.affix.dev")
+        .await?;
+    stage
+        .run(&format!(
+            "kubectl create namespace {API} && kubectl create namespace {TAG}"
+        ))
+        .await?;
     stage.start_controller()
 }
 
 async fn scene_end_of_life(stage: &mut Stage) -> anyhow::Result<()> {
-    heading("Scenario 1: the end of life of linux/amd64 is marked, on the index and on that platform only");
-    stage.run("sed -n '/^spec/,$p' config/samples/end-of-life.yaml").await?;
+    heading(
+        "Scenario 1: the end of life of linux/amd64 is marked, on the index and on that platform only",
+    );
+    stage
+        .run("sed -n '/^spec/,$p' config/samples/end-of-life.yaml")
+        .await?;
     apply(stage, "config/samples/end-of-life.yaml").await
 }
 
 async fn scene_signature_files(stage: &mut Stage) -> anyhow::Result<()> {
-    heading("Scenario 2: three signature files that were made elsewhere, each for its own manifest");
-    stage.run("sed -n '/^spec/,$p' config/samples/signature-files.yaml").await?;
+    heading(
+        "Scenario 2: three signature files that were made elsewhere, each for its own manifest",
+    );
+    stage
+        .run("sed -n '/^spec/,$p' config/samples/signature-files.yaml")
+        .await?;
     apply(stage, "config/samples/signature-files.yaml").await
 }
 
 async fn scene_signatures(stage: &mut Stage, [modern, _]: &[Pushed; 2]) -> anyhow::Result<()> {
-    heading("Scenario 2, the other way: affix signs each manifest with a key that cosign made, and cosign verifies");
+    heading(
+        "Scenario 2, the other way: affix signs each manifest with a key that cosign made, and cosign verifies",
+    );
     // cosign writes the public half into the folder that it runs in.
-    stage.run(&format!("cd ~ && COSIGN_PASSWORD=demo cosign generate-key-pair k8s://{API}/cosign-key")).await?;
-    stage.run("sed -n '/^spec/,$p' config/samples/signature-cosign.yaml").await?;
+    stage
+        .run(&format!(
+            "cd ~ && COSIGN_PASSWORD=demo cosign generate-key-pair k8s://{API}/cosign-key"
+        ))
+        .await?;
+    stage
+        .run("sed -n '/^spec/,$p' config/samples/signature-cosign.yaml")
+        .await?;
     let here = here("config/samples/signature-cosign.yaml", &modern.host);
-    stage.run(&format!("{here} |\n    kubectl apply -n {API} -f -")).await?;
-    stage.run_beside_controller(&format!("kubectl wait --for=condition=Ready ia/app-v1-signed -n {API} --timeout=60s")).await?;
+    stage
+        .run(&format!("{here} |\n    kubectl apply -n {API} -f -"))
+        .await?;
+    stage
+        .run_beside_controller(&format!(
+            "kubectl wait --for=condition=Ready ia/app-v1-signed -n {API} --timeout=60s"
+        ))
+        .await?;
     for digest in [modern.digest(), modern.digest_of("linux/arm64")?] {
         let image = modern.at(digest);
         stage.run(&format!("cosign verify --key ~/cosign.pub --insecure-ignore-tlog \\\n    {image} >~/verified.json")).await?;
@@ -134,9 +185,15 @@ async fn scene_signatures(stage: &mut Stage, [modern, _]: &[Pushed; 2]) -> anyho
 async fn apply(stage: &mut Stage, sample: &str) -> anyhow::Result<()> {
     for (namespace, host) in stage.places() {
         let here = here(sample, &host);
-        stage.run(&format!("{here} |\n    affix pin -f - | kubectl apply -n {namespace} -f -")).await?;
+        stage
+            .run(&format!(
+                "{here} |\n    affix pin -f - | kubectl apply -n {namespace} -f -"
+            ))
+            .await?;
     }
-    stage.run_beside_controller("kubectl wait --for=condition=Ready ia --all -A --timeout=60s").await
+    stage
+        .run_beside_controller("kubectl wait --for=condition=Ready ia --all -A --timeout=60s")
+        .await
 }
 
 /// The command that prints a sample with a registry of the demo for the one in the sample.
@@ -147,39 +204,72 @@ fn here(sample: &str, host: &str) -> String {
 async fn scene_result(stage: &mut Stage, pushed: &[Pushed; 2]) -> anyhow::Result<()> {
     heading("What the cluster says");
     stage.run("kubectl get ia -A").await?;
-    let each = |list: &str, line: &str| format!("-o jsonpath='{{range .status.{list}[*]}}{line}{{\"\\n\"}}{{end}}'");
+    let each = |list: &str, line: &str| {
+        format!("-o jsonpath='{{range .status.{list}[*]}}{line}{{\"\\n\"}}{{end}}'")
+    };
     let one = format!("kubectl get ia app-v1-end-of-life -n {TAG}");
-    stage.run(&format!("{one} {}", each("conditions", "{.type}={.status} {.reason}: {.message}"))).await?;
-    stage.run(&format!("{one} {}", each("targets", "{.state} {.kind} {.platform} {.reason}"))).await?;
+    stage
+        .run(&format!(
+            "{one} {}",
+            each("conditions", "{.type}={.status} {.reason}: {.message}")
+        ))
+        .await?;
+    stage
+        .run(&format!(
+            "{one} {}",
+            each("targets", "{.state} {.kind} {.platform} {.reason}")
+        ))
+        .await?;
     heading("What the registries say");
     for image in pushed {
-        stage.run(&format!("affix tree --plain-http {}", image.tagged())).await?;
+        stage
+            .run(&format!("affix tree --plain-http {}", image.tagged()))
+            .await?;
     }
     heading("What oras says, which knows nothing of affix");
     let [_, plain] = pushed;
     let arm64 = format!("--plain-http --platform linux/arm64 {}", plain.tagged());
     stage.run(&format!("oras discover {arm64}")).await?;
-    let attached = format!("oras discover --format go-template='{{{{(first .referrers).digest}}}}' {arm64}");
+    let attached =
+        format!("oras discover --format go-template='{{{{(first .referrers).digest}}}}' {arm64}");
     let repository = format!("{}/{}", plain.host, plain.repository);
-    stage.run(&format!("oras pull --plain-http -o ~ {repository}@$(\n    {attached})")).await?;
+    stage
+        .run(&format!(
+            "oras pull --plain-http -o ~ {repository}@$(\n    {attached})"
+        ))
+        .await?;
     stage.run("cat ~/c1c1.sig").await
 }
 
 async fn scene_superseded(stage: &mut Stage) -> anyhow::Result<()> {
     heading("Scenario 1 by itself: the tag moves on, and what it leaves behind is marked");
-    let flawed = Index::new().image(Image::new("linux/amd64", "b1b1")).image(Image::new("linux/arm64", "c1c1"));
-    let mended = Index::new().image(Image::new("linux/amd64", "r1r1")).image(Image::new("linux/arm64", "c1c1"));
+    let flawed = Index::new()
+        .image(Image::new("linux/amd64", "b1b1"))
+        .image(Image::new("linux/arm64", "c1c1"));
+    let mended = Index::new()
+        .image(Image::new("linux/amd64", "r1r1"))
+        .image(Image::new("linux/arm64", "c1c1"));
     let push = async |stage: &Stage, index: &Index| -> anyhow::Result<[Pushed; 2]> {
         let (modern, plain) = (stage.modern.raw()?, stage.plain.raw()?);
-        Ok([index.push(&modern, "team/base", "v1").await?, index.push(&plain, "team/base", "v1").await?])
+        Ok([
+            index.push(&modern, "team/base", "v1").await?,
+            index.push(&plain, "team/base", "v1").await?,
+        ])
     };
     let old = push(stage, &flawed).await?;
-    stage.run("sed -n '/^spec/,$p' config/samples/when-superseded.yaml").await?;
+    stage
+        .run("sed -n '/^spec/,$p' config/samples/when-superseded.yaml")
+        .await?;
     for (namespace, host) in stage.places() {
         // Nobody waits ten minutes for a demo.
-        let here = here("config/samples/when-superseded.yaml", &host).replace("sed '", "sed 's/settle: 10m/settle: 0s/; ");
-        stage.run(&format!("{here} |\n    kubectl apply -n {namespace} -f -")).await?;
-        let watching = format!("kubectl wait --for=condition=Ready ia/base-v1-superseded -n {namespace} --timeout=60s");
+        let here = here("config/samples/when-superseded.yaml", &host)
+            .replace("sed '", "sed 's/settle: 10m/settle: 0s/; ");
+        stage
+            .run(&format!("{here} |\n    kubectl apply -n {namespace} -f -"))
+            .await?;
+        let watching = format!(
+            "kubectl wait --for=condition=Ready ia/base-v1-superseded -n {namespace} --timeout=60s"
+        );
         stage.run_beside_controller(&watching).await?;
     }
     heading("A new index is pushed to base:v1, with another linux/amd64 and the same linux/arm64");
@@ -189,9 +279,13 @@ async fn scene_superseded(stage: &mut Stage) -> anyhow::Result<()> {
     for ((namespace, _), old) in stage.places().into_iter().zip(&old) {
         stage.run(&format!("{now} {namespace}")).await?;
         let marked = "kubectl wait --for=jsonpath='{.status.superseded[0].state}'=Attached ia/base-v1-superseded --timeout=60s -n";
-        stage.run_beside_controller(&format!("{marked} {namespace}")).await?;
+        stage
+            .run_beside_controller(&format!("{marked} {namespace}"))
+            .await?;
         // The old index, which no tag names any more.
-        stage.run(&format!("affix tree --plain-http {}", old.at(old.digest()))).await?;
+        stage
+            .run(&format!("affix tree --plain-http {}", old.at(old.digest())))
+            .await?;
     }
     stage.run("kubectl get ia -A").await
 }

@@ -46,28 +46,55 @@ impl Stage {
         let bin = home.path().join("bin");
         std::fs::create_dir(&bin)?;
         let tool = |tool| tools.path(tool).map(Path::to_owned);
-        let programs =
-            [("affix", affix.to_owned()), ("kubectl", tool(Tool::Kubectl)?), ("oras", tool(Tool::Oras)?), ("cosign", tool(Tool::Cosign)?)];
+        let programs = [
+            ("affix", affix.to_owned()),
+            ("kubectl", tool(Tool::Kubectl)?),
+            ("oras", tool(Tool::Oras)?),
+            ("cosign", tool(Tool::Cosign)?),
+        ];
         for (name, program) in programs {
-            symlink(program, bin.join(name)).with_context(|| format!("{name} cannot be put into {}", bin.display()))?;
+            symlink(program, bin.join(name))
+                .with_context(|| format!("{name} cannot be put into {}", bin.display()))?;
         }
         let others = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&others)))?;
-        let (cluster, modern, plain) =
-            tokio::try_join!(ControlPlane::start(tools), Registry::ociregistry(tools).start(), Registry::distribution(tools).start())?;
-        Ok(Self { controller: None, cluster, modern, plain, home, path, tools: tools.clone() })
+        let path =
+            std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&others)))?;
+        let (cluster, modern, plain) = tokio::try_join!(
+            ControlPlane::start(tools),
+            Registry::ociregistry(tools).start(),
+            Registry::distribution(tools).start()
+        )?;
+        Ok(Self {
+            controller: None,
+            cluster,
+            modern,
+            plain,
+            home,
+            path,
+            tools: tools.clone(),
+        })
     }
 
     /// Each registry's namespace, and its host.
     pub(super) fn places(&self) -> [(&'static str, String); 2] {
-        [(API, self.modern.host().to_owned()), (TAG, self.plain.host().to_owned())]
+        [
+            (API, self.modern.host().to_owned()),
+            (TAG, self.plain.host().to_owned()),
+        ]
     }
 
     /// Shows a command as one would type it, runs exactly that, and shows what it prints.
     pub(super) async fn run(&self, line: &str) -> anyhow::Result<()> {
         command(line);
-        let ran = Run::new("/bin/sh").args(["-c", line]).dir(root()).env("PATH", &self.path).env("HOME", self.home.path());
-        let ran = ran.env("KUBECONFIG", self.cluster.kubeconfig()).output().await?;
+        let ran = Run::new("/bin/sh")
+            .args(["-c", line])
+            .dir(root())
+            .env("PATH", &self.path)
+            .env("HOME", self.home.path());
+        let ran = ran
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .output()
+            .await?;
         for text in [&ran.out, &ran.err] {
             if !text.is_empty() {
                 say(text.trim_end());
@@ -84,7 +111,12 @@ impl Stage {
         let mut controller = self.controller.take();
         let ended = async {
             loop {
-                if let Some(status) = controller.as_mut().map(Process::ended).transpose()?.flatten() {
+                if let Some(status) = controller
+                    .as_mut()
+                    .map(Process::ended)
+                    .transpose()?
+                    .flatten()
+                {
                     bail!("the operator ended with {status} while it was needed");
                 }
                 tokio::time::sleep(POLL).await;
@@ -101,20 +133,41 @@ impl Stage {
     /// Starts the operator. It runs until [`Stage::end`].
     pub(super) fn start_controller(&mut self) -> anyhow::Result<()> {
         // No fixed port, which another program may have.
-        let args = ["controller", "--allow-loopback", "--metrics-addr=0", "--health-addr=0"];
+        let args = [
+            "controller",
+            "--allow-loopback",
+            "--metrics-addr=0",
+            "--health-addr=0",
+        ];
         command(&format!("affix {} &", args.join(" ")));
         let log = self.home.path().join("controller.log");
         let affix = self.home.path().join("bin/affix");
-        let launch = Launch::new("affix controller", affix, log).args(args).env("KUBECONFIG", self.cluster.kubeconfig());
-        self.controller = Some(launch.env("HOME", self.home.path()).orphans_folder(self.home.path()).start(&self.tools)?);
+        let launch = Launch::new("affix controller", affix, log)
+            .args(args)
+            .env("KUBECONFIG", self.cluster.kubeconfig());
+        self.controller = Some(
+            launch
+                .env("HOME", self.home.path())
+                .orphans_folder(self.home.path())
+                .start(&self.tools)?,
+        );
         Ok(())
     }
 
     /// An error with the end of the operator's log.
     pub(super) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        let Some(log) = self.controller.as_ref().and_then(|controller| controller.log().ok()) else { return error };
+        let Some(log) = self
+            .controller
+            .as_ref()
+            .and_then(|controller| controller.log().ok())
+        else {
+            return error;
+        };
         let lines: Vec<&str> = log.lines().collect();
-        let tail = lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n");
+        let tail = lines
+            .get(lines.len().saturating_sub(LINES)..)
+            .unwrap_or_default()
+            .join("\n");
         anyhow::anyhow!("{error:#}\n\nThe end of the operator's log:\n{tail}")
     }
 
@@ -127,7 +180,10 @@ impl Stage {
         if let Some(mut controller) = self.controller.take() {
             let status = controller.stop().await?;
             if !status.success() {
-                bail!("the operator was asked to end and ended with {status}:\n{}", controller.log()?);
+                bail!(
+                    "the operator was asked to end and ended with {status}:\n{}",
+                    controller.log()?
+                );
             }
         }
         Ok(())

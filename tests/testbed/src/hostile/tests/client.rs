@@ -13,7 +13,8 @@ use crate::hostile::{HostileRegistry, Matcher};
 
 pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(super) const EMPTY: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+pub(super) const EMPTY: &str =
+    "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 pub(super) const NAME: &str = "team/app";
 
 pub(super) struct Client {
@@ -43,20 +44,31 @@ impl Seen {
 
     /// The code of the first error.
     pub(super) fn code(&self) -> String {
-        self.json()["errors"][0]["code"].as_str().unwrap_or_else(|| panic!("no error: {self:?}")).to_owned()
+        self.json()["errors"][0]["code"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no error: {self:?}"))
+            .to_owned()
     }
 
     /// The digests of a listing.
     pub(super) fn digests(&self) -> Vec<String> {
         let json = self.json();
-        json["manifests"].as_array().unwrap().iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect()
+        json["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["digest"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
 pub(super) fn builder() -> reqwest::ClientBuilder {
     // A second installation fails, which is as good as the first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().timeout(Duration::from_mins(2))
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .timeout(Duration::from_mins(2))
 }
 
 impl Client {
@@ -69,7 +81,10 @@ impl Client {
             let ca = reqwest::Certificate::from_pem(registry.ca_pem().as_bytes()).unwrap();
             builder = builder.tls_certs_only([ca]);
         }
-        Self { http: builder.build().unwrap(), base: registry.url() }
+        Self {
+            http: builder.build().unwrap(),
+            base: registry.url(),
+        }
     }
 
     pub(super) async fn try_send(
@@ -79,18 +94,34 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> reqwest::Result<Seen> {
-        let url = if path.contains("://") { path.to_owned() } else { format!("{}{path}", self.base) };
+        let url = if path.contains("://") {
+            path.to_owned()
+        } else {
+            format!("{}{path}", self.base)
+        };
         let mut request = self.http.request(method, url).body(body.into());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Seen { status, headers, body: response.bytes().await? })
+        Ok(Seen {
+            status,
+            headers,
+            body: response.bytes().await?,
+        })
     }
 
-    pub(super) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Seen {
-        self.try_send(method, path, headers, body).await.unwrap_or_else(|error| panic!("{path}: {error:?}"))
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Seen {
+        self.try_send(method, path, headers, body)
+            .await
+            .unwrap_or_else(|error| panic!("{path}: {error:?}"))
     }
 
     pub(super) async fn get(&self, path: &str) -> Seen {
@@ -101,9 +132,20 @@ impl Client {
         self.try_send(Method::GET, path, &[], "").await
     }
 
-    pub(super) async fn put_manifest(&self, reference: &str, media_type: &str, body: &Value) -> Seen {
+    pub(super) async fn put_manifest(
+        &self,
+        reference: &str,
+        media_type: &str,
+        body: &Value,
+    ) -> Seen {
         let path = format!("/v2/{NAME}/manifests/{reference}");
-        self.send(Method::PUT, &path, &[("content-type", media_type)], body.to_string()).await
+        self.send(
+            Method::PUT,
+            &path,
+            &[("content-type", media_type)],
+            body.to_string(),
+        )
+        .await
     }
 
     pub(super) async fn put_empty_blob(&self) {
@@ -116,7 +158,12 @@ impl Client {
     }
 
     /// Pushes an attachment of this type and number to `subject`, with the empty blob. Gives its digest and the answer.
-    pub(super) async fn attach(&self, subject: &str, artifact_type: &str, number: usize) -> (String, Seen) {
+    pub(super) async fn attach(
+        &self,
+        subject: &str,
+        artifact_type: &str,
+        number: usize,
+    ) -> (String, Seen) {
         self.put_empty_blob().await;
         let manifest = attachment(subject, artifact_type, number);
         let digest = crate::hostile::digest(manifest.to_string().as_bytes());
@@ -142,15 +189,23 @@ pub(super) async fn raw(registry: &HostileRegistry, text: &str) -> (String, std:
         stream.write_all(text.as_bytes()).await?;
         stream.read_to_end(&mut seen).await.map(|_| ())
     };
-    let end = tokio::time::timeout(Duration::from_mins(1), end).await.expect("an end within a minute");
+    let end = tokio::time::timeout(Duration::from_mins(1), end)
+        .await
+        .expect("an end within a minute");
     (String::from_utf8_lossy(&seen).into_owned(), end)
 }
 
 /// Makes one more request, which must have no answer a while after it has come.
-pub(super) async fn unanswered<T: std::fmt::Debug>(registry: &HostileRegistry, request: impl Future<Output = T>) {
+pub(super) async fn unanswered<T: std::fmt::Debug>(
+    registry: &HostileRegistry,
+    request: impl Future<Output = T>,
+) {
     let before = registry.requests().len();
     let silence = async {
-        registry.wait_for(&Matcher::any(), before + 1, Duration::from_mins(1)).await.unwrap();
+        registry
+            .wait_for(&Matcher::any(), before + 1, Duration::from_mins(1))
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
     tokio::select! {
