@@ -17,7 +17,7 @@ use affix::api::OnConflict;
 use affix::attachment::{
     Created, Image, Known, Listed, MarkKeys, Observed, Selection, TargetContent, plan,
 };
-use affix::oci::{Descriptor, Manifest, RawEntry, RawIndex, media_type};
+use affix_registry::oci::{Descriptor, Manifest, RawEntry, RawIndex, media_type};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
 

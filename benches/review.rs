@@ -10,7 +10,7 @@
 use std::hint::black_box;
 
 use affix::admission::answer_alone;
-use affix::registry::{Options, Registries};
+use affix_registry::{Options, Registries};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
 

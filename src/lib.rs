@@ -10,9 +10,5 @@ pub mod attachment;
 pub mod cli;
 pub mod controller;
 pub mod engine;
-#[doc(hidden)]
-pub mod fuzzing;
-pub mod oci;
-pub mod registry;
 pub mod service;
 pub mod signing;

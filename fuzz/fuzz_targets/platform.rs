@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| affix::fuzzing::platform(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| affix_registry::fuzzing::platform(bytes));

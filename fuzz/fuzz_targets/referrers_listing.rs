@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| affix::fuzzing::referrers_listing(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| affix_registry::fuzzing::referrers_listing(bytes));

@@ -11,8 +11,8 @@ use super::credentials::Credentials;
 use super::image_name::warning;
 use crate::api::ImageAttachmentSpec;
 use crate::attachment::{EntryKind, Image, Intent};
-use crate::oci::Reference;
-use crate::registry::{Access, Keychain, Locator, Registries, Session};
+use affix_registry::oci::Reference;
+use affix_registry::{Access, Keychain, Locator, Registries, Session};
 
 /// The annotation of a key's Secret that says what it may sign.
 const REPOSITORIES: &str = "affix.dev/repositories";

@@ -16,7 +16,7 @@ use super::certificate::{
     CA_CERTIFICATE, CA_KEY, CERTIFICATE, CertificateError, KEY, bad, certificates, is_due, validity,
 };
 use super::shared_certificate::Data;
-use crate::registry::Secret;
+use affix_registry::Secret;
 
 /// Life of the authority.
 const AUTHORITY_LIFE: Duration = Duration::from_hours(365 * 24);

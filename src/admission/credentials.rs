@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::flights::Flights;
 use super::knowledge::LONGEST;
-use crate::registry::Keychain;
+use affix_registry::Keychain;
 
 /// How long a Secret is believed. A rotated one is seen after this.
 const BELIEVED: Duration = Duration::from_secs(10);

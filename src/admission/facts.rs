@@ -5,7 +5,7 @@ use k8s_openapi::jiff::SignedDuration;
 use super::image_name::warning;
 use super::mark::{Day, Mark};
 use super::workload::Nodes;
-use crate::oci::{Digest, Platform};
+use affix_registry::oci::{Digest, Platform};
 
 /// The marks on an image.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use super::review::{Metadata, Refusal, Request, Verdict};
 use crate::api::{ImageAttachmentSpec, Reason};
 use crate::attachment::{Inputs, Intent, Problem};
 use crate::engine::{Failure, Names};
-use crate::oci::most_values;
-use crate::registry::{Access, Registries};
+use affix_registry::oci::most_values;
+use affix_registry::{Access, Registries};
 
 /// Most values of a spec; the schema lets through far fewer. What is compared with each other grows faster than its number.
 const MOST_VALUES: usize = 20_000;

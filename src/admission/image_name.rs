@@ -1,7 +1,7 @@
 //! Images as pods name them: with Docker Hub and `latest` where nothing is said, as container runtimes read them. Messages show
 //! them short enough to be read.
 
-use crate::oci::{Reference, ReferenceError};
+use affix_registry::oci::{Reference, ReferenceError};
 
 /// Most characters of a warning.
 const MOST: usize = 120;
@@ -35,7 +35,7 @@ pub(super) fn reference(image: &str) -> Result<Reference, ReferenceError> {
 }
 
 /// The image with a digest, as it was written and for good. `None` where it has one.
-pub(super) fn pinned(image: &str, digest: &crate::oci::Digest) -> Option<String> {
+pub(super) fn pinned(image: &str, digest: &affix_registry::oci::Digest) -> Option<String> {
     if image.contains('@') {
         return None;
     }
@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_tag_is_pinned_once_and_kept() {
-        let digest: crate::oci::Digest = format!("sha256:{}", "a".repeat(64)).parse().unwrap();
+        let digest: affix_registry::oci::Digest =
+            format!("sha256:{}", "a".repeat(64)).parse().unwrap();
         assert_eq!(
             pinned("app:v1", &digest).unwrap(),
             format!("app:v1@{digest}")

@@ -29,7 +29,6 @@ use super::options::SelfManaged;
 use super::run::Clock;
 use super::server::Served;
 use super::shared_certificate::{Data, Judgement, Shared, judge};
-use crate::registry;
 
 /// How often the Secret and the configurations are looked at.
 pub(super) const EVERY: Duration = Duration::from_secs(4);
@@ -140,7 +139,7 @@ impl Keeper {
                 .iter()
                 .filter_map(|secret| secret.data.as_ref())
                 .flatten()
-                .map(|(key, value)| (key.clone(), registry::Secret::new(value.0.clone())))
+                .map(|(key, value)| (key.clone(), affix_registry::Secret::new(value.0.clone())))
                 .collect();
             let (data, shared, why) = match judge(&data, &self.names, serving, now)? {
                 Judgement::Good(shared) => return Ok(shared),

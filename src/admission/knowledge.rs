@@ -24,8 +24,8 @@ use super::watch::{self, Watched};
 use super::workload::Nodes;
 use crate::api::{ImageAttachment, ImageAttachmentStatus, TargetKind, TargetState};
 use crate::attachment::{Created, EndOfLifeDate};
-use crate::oci::{Digest, Reference};
 use crate::service::Readiness;
+use affix_registry::oci::{Digest, Reference};
 
 /// The label that asks for a look at the images of pods.
 const END_OF_LIFE: &str = "affix.dev/end-of-life";

@@ -15,8 +15,8 @@ use super::flights::{Flights, From};
 use super::mark::{LifecycleType, Mark};
 use super::options::Lookups;
 use crate::attachment::{EntryKind, Image};
-use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository, Tag};
-use crate::registry::{
+use affix_registry::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository, Tag};
+use affix_registry::{
     Access, ErrorKind, HostPattern, Keychain, Locator, Registries, RegistryError, Session,
 };
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use k8s_openapi::jiff::{SignedDuration, Timestamp, civil};
 
 use crate::attachment::{Created, EndOfLifeDate};
-use crate::oci::{ArtifactType, annotation};
+use affix_registry::oci::{ArtifactType, annotation};
 
 /// A type of marks, and the annotation that holds their date.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl FromStr for LifecycleType {
             .map_or((text, None), |(kind, annotation)| (kind, Some(annotation)));
         let artifact_type: ArtifactType = kind
             .parse()
-            .map_err(|error: crate::oci::ArtifactTypeError| error.to_string())?;
+            .map_err(|error: affix_registry::oci::ArtifactTypeError| error.to_string())?;
         let (_, name) = kind.split_once('/').unwrap_or(("", kind));
         let annotation = match annotation {
             Some("") => {

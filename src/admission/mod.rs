@@ -40,7 +40,7 @@ pub use run::{Clock, run, serve};
 /// `None`: it is no review.
 #[doc(hidden)]
 #[must_use]
-pub fn answer_alone(review: &[u8], registries: &crate::registry::Registries) -> Option<Vec<u8>> {
+pub fn answer_alone(review: &[u8], registries: &affix_registry::Registries) -> Option<Vec<u8>> {
     let request = review::read(review).ok()?;
     let verdict = image_attachment::judge(&request, registries)
         .err()

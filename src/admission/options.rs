@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::mark::LifecycleType;
-use crate::registry::{self, HostPattern};
 use crate::service::{Addresses, ListenAddress};
+use affix_registry::{self, HostPattern};
 
 /// Options of the webhooks.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub struct Options {
     /// What is looked up about the images of pods.
     pub lookups: Lookups,
     /// What is allowed with registries.
-    pub registries: registry::Options,
+    pub registries: affix_registry::Options,
 }
 
 /// Where the certificate comes from.

@@ -20,9 +20,9 @@ use super::options::Lookups;
 use super::review::{Metadata, Refusal, Request, Verdict};
 use super::run::Clock;
 use super::workload::{Nodes, Workload};
-use crate::oci::{Digest, Reference};
-use crate::registry::{Keychain, Registries};
 use crate::service::Readiness;
+use affix_registry::oci::{Digest, Reference};
+use affix_registry::{Keychain, Registries};
 
 /// The annotation of mirror pods, which the kubelet has started already.
 const MIRROR: &str = "kubernetes.io/config.mirror";

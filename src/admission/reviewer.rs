@@ -14,8 +14,8 @@ use super::options::Lookups;
 use super::pods::Pods;
 use super::review::{Request, Verdict};
 use super::run::Clock;
-use crate::registry::Registries;
 use crate::service::Readiness;
+use affix_registry::Registries;
 
 /// Judges requests.
 pub(super) struct Reviewer {

@@ -19,7 +19,7 @@ use super::metrics::Metrics;
 use super::options::ServerLimits;
 use super::review::{self, MOST_VALUES, Request, Verdict};
 use super::reviewer::Reviewer;
-use crate::oci::most_values;
+use affix_registry::oci::most_values;
 
 /// What all requests share.
 struct Shared {

@@ -14,8 +14,8 @@ use super::reviewer::Reviewer;
 use super::routes::routes;
 use super::server::{Served, Server};
 use super::watch::Watched;
-use crate::registry::Registries;
 use crate::service::{self, Probes, Readiness, StartError};
+use affix_registry::Registries;
 
 /// What tells the time of day.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -14,7 +14,7 @@ use super::certificate::{
     CA_CERTIFICATE, CA_KEY, CERTIFICATE, CertificateError, KEY, Servable, bad, certificates,
     is_due, pem,
 };
-use crate::registry::Secret;
+use affix_registry::Secret;
 
 /// How long an authority stays trusted after another has taken its place.
 const OVERLAP: Duration = Duration::from_hours(1);

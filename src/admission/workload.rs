@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::oci::Platform;
+use affix_registry::oci::Platform;
 
 /// Labels of nodes; the second are older names of the same.
 const ARCHITECTURE: [&str; 2] = ["kubernetes.io/arch", "beta.kubernetes.io/arch"];

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::oci::{Descriptor, Digest, ImageManifest, annotation};
+use affix_registry::oci::{Descriptor, Digest, ImageManifest, annotation};
 
 use super::content::TargetContent;
 use super::intent::MarkKeys;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::oci::{ArtifactType, Descriptor, Digest, ImageManifest, annotation, media_type};
+use affix_registry::oci::{
+    ArtifactType, Descriptor, Digest, ImageManifest, annotation, media_type,
+};
 
 use super::files::{File, FileError, FileTarget};
 use super::image::Entry;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::api::{self, ArtifactFile, ConfigMapFiles};
-use crate::oci::{Descriptor, Digest, PlatformPattern, annotation};
+use affix_registry::oci::{Descriptor, Digest, PlatformPattern, annotation};
 
 use super::image::{Entry, EntryKind};
 use super::selection::matches;
@@ -65,11 +65,11 @@ impl FileTarget {
             return text
                 .parse()
                 .map(Self::Digest)
-                .map_err(|error: crate::oci::DigestError| error.to_string());
+                .map_err(|error: affix_registry::oci::DigestError| error.to_string());
         }
         text.parse()
             .map(Self::Platform)
-            .map_err(|error: crate::oci::PlatformPatternError| error.to_string())
+            .map_err(|error: affix_registry::oci::PlatformPatternError| error.to_string())
     }
 }
 
@@ -252,7 +252,7 @@ pub(super) fn check_title(title: &str, at: &str) -> Result<(), FileError> {
     if bad {
         Err(FileError::Title {
             at: at.to_owned(),
-            title: crate::oci::cut(title),
+            title: affix_registry::oci::cut(title),
         })
     } else {
         Ok(())

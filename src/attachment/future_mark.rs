@@ -4,7 +4,7 @@ use std::fmt;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::oci::Digest;
+use affix_registry::oci::Digest;
 
 use super::time::Created;
 

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::Reason;
-use crate::oci::{Descriptor, Digest, ImageIndex, Manifest, Platform, annotation, media_type};
+use affix_registry::oci::{
+    Descriptor, Digest, ImageIndex, Manifest, Platform, annotation, media_type,
+};
 
 use super::problem::Problem;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::api::{
     Artifact, AttachmentKind, EndOfLife, ImageAttachmentSpec, Reason, Scope, Signature,
 };
-use crate::oci::{ArtifactType, PlatformPattern, Reference, media_type};
+use affix_registry::oci::{ArtifactType, PlatformPattern, Reference, media_type};
 
 use super::content::Content;
 use super::end_of_life::EndOfLifeDate;
@@ -191,7 +191,7 @@ fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired,
             "endOfLife.annotations: {annotation:?} is written by affix from endOfLife.date: remove it"
         )));
     }
-    if annotation == crate::oci::annotation::CREATED {
+    if annotation == affix_registry::oci::annotation::CREATED {
         return Err(invalid(format_args!(
             "endOfLife.annotation: {annotation:?} is the time of the mark itself: name another"
         )));
@@ -317,11 +317,11 @@ fn parse_artifact_type(text: &str, field: &str) -> Result<ArtifactType, Problem>
 
 /// `created` decides which mark is the newest and which attachment stays, so where the spec gives it, it must be a time.
 fn check_annotations(annotations: &BTreeMap<String, String>, field: &str) -> Result<(), Problem> {
-    let created = annotations.get(crate::oci::annotation::CREATED);
+    let created = annotations.get(affix_registry::oci::annotation::CREATED);
     match created.map(|text| Created::stated(text)) {
         Some(Err(error)) => Err(invalid(format_args!(
             "{field}: {}: {error}",
-            crate::oci::annotation::CREATED
+            affix_registry::oci::annotation::CREATED
         ))),
         _ => Ok(()),
     }

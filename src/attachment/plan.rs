@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{OnConflict, Reason};
-use crate::oci::{Descriptor, Digest, ImageManifest};
+use affix_registry::oci::{Descriptor, Digest, ImageManifest};
 
 use super::adoption::{self, Existing, listed_created, stated_created};
 use super::content::TargetContent;
@@ -409,7 +409,7 @@ fn conflict(observed: &Observed, rival: &Rival<'_>, is_tied: bool, keys: &MarkKe
         format_args!(
             "somebody else marked {} with {:?} at {} ({}), {rank} with {:?}: agree on one date, or set spec.endOfLife.onConflict: Supersede",
             observed.subject.digest,
-            crate::oci::cut(rival.date),
+            affix_registry::oci::cut(rival.date),
             rival.created,
             rival.digest,
             keys.date.as_str(),

@@ -1,7 +1,7 @@
 //! Which entries of an image are targets.
 
 use crate::api::{Missing, Reason, Scope};
-use crate::oci::{Digest, PlatformPattern};
+use affix_registry::oci::{Digest, PlatformPattern};
 
 use super::image::{Entry, EntryKind, Image};
 use super::problem::Problem;

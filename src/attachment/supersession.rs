@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::{Reason, Superseded, TargetState};
-use crate::oci::{ArtifactType, Digest, ImageManifest, Tag};
+use affix_registry::oci::{ArtifactType, Digest, ImageManifest, Tag};
 
 use super::adoption::stated_created;
 use super::content::TargetContent;

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use crate::api::GoDuration;
 use crate::controller::{self, LeaderElection, Options};
 use crate::engine::EngineOptions;
-use crate::oci::Digest;
+use affix_registry::oci::Digest;
 
 use super::flags::{AddressArgs, RegistryArgs, at_least_one, pause};
 

@@ -19,8 +19,8 @@ use crate::engine::{
     Claim, Claims, Draft, Engine, EngineOptions, Failure, Journal, Mode, Outcome, Request, lists,
     request,
 };
-use crate::oci::{Digest, Host, Reference};
-use crate::registry::{Keychain, Options, Registries};
+use affix_registry::oci::{Digest, Host, Reference};
+use affix_registry::{Keychain, Options, Registries};
 
 /// How many resources are worked on at once; requests to one registry are limited by the registry room.
 const SIDE_BY_SIDE: usize = 8;

@@ -6,8 +6,8 @@ use clap::Args as ClapArgs;
 use clap::builder::RangedU64ValueParser;
 
 use crate::api::GoDuration;
-use crate::registry::{self, HostPattern, Limits};
 use crate::service::{Addresses, ListenAddress};
+use affix_registry::{self, HostPattern, Limits};
 
 /// What is allowed with registries.
 #[derive(Debug, ClapArgs)]
@@ -104,11 +104,11 @@ pub(super) fn pause(text: &str) -> Result<GoDuration, String> {
 
 impl RegistryArgs {
     /// The same as options. The API server is never a registry, whatever a resource says.
-    pub(super) fn options(self) -> registry::Options {
+    pub(super) fn options(self) -> affix_registry::Options {
         let api_server = std::env::var("KUBERNETES_SERVICE_HOST")
             .ok()
             .and_then(|host| host.parse().ok());
-        registry::Options {
+        affix_registry::Options {
             allowed_registries: self.allowed_registries,
             deny_private_networks: self.deny_private_networks,
             allow_loopback: self.allow_loopback,
@@ -125,7 +125,7 @@ impl RegistryArgs {
                 session_bytes: self.max_pass_bytes,
                 ..Limits::default()
             },
-            ..registry::Options::default()
+            ..affix_registry::Options::default()
         }
     }
 }

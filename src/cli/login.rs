@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::oci::Host;
-use crate::registry::Keychain;
+use affix_registry::Keychain;
+use affix_registry::oci::Host;
 
 /// The most that is read of one file, in bytes.
 const MOST_BYTES: u64 = 1 << 20;

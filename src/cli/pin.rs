@@ -13,8 +13,8 @@ use super::documents::{Attachment, Documents, FileArgs, Input, Place, options, p
 use super::exit::{Error, Exit, print, tell};
 use super::text::Clean;
 use crate::engine::access;
-use crate::oci::Reference;
-use crate::registry::{Keychain, Locator, Registries};
+use affix_registry::oci::Reference;
+use affix_registry::{Keychain, Locator, Registries};
 
 /// How many tags are asked for at once.
 const SIDE_BY_SIDE: usize = 16;
@@ -114,7 +114,7 @@ async fn resolve(
         access(spec, &documents.sources(attachment, logins.clone())).map_err(|problem| {
             Error::bad_input(format_args!("{place}: {}", desk::explained(&problem)))
         })?;
-    let failed = |error: crate::registry::RegistryError| {
+    let failed = |error: affix_registry::RegistryError| {
         Error::Failed(format!(
             "{place}: spec.image: {}",
             Clean(&error.to_string())

@@ -15,7 +15,7 @@ use crate::api::{
 };
 use crate::attachment::artifact_type;
 use crate::engine::{Outcome, Severity, status};
-use crate::oci::Digest;
+use affix_registry::oci::Digest;
 
 /// The longest explanation in a table's cell, in characters.
 const WHY: usize = 400;

@@ -28,7 +28,7 @@ pub(super) fn line(text: &str, most: usize) -> String {
 }
 
 /// A digest with the first twelve characters of its encoded part.
-pub(super) fn short(digest: &crate::oci::Digest) -> String {
+pub(super) fn short(digest: &affix_registry::oci::Digest) -> String {
     format!("{}:{}", digest.algorithm().as_str(), digest.short())
 }
 

@@ -8,8 +8,8 @@ use crate::admission::{
     self, CertificateSource, LifecycleType, Lookups, Options, SelfManaged, ServerLimits,
 };
 use crate::api::GoDuration;
-use crate::registry::{self, HostPattern, RetryPolicy};
 use crate::service::{ListenAddress, StartError};
+use affix_registry::{self, HostPattern, RetryPolicy};
 
 use super::flags::{AddressArgs, RegistryArgs, at_least_one};
 
@@ -159,7 +159,7 @@ impl Args {
                 timeout: end_of_life.lookup_timeout.get(),
                 insecure_registries: end_of_life.insecure_registries,
             },
-            registries: registry::Options {
+            registries: affix_registry::Options {
                 // Nobody waits longer than the look-up's time-out; what is asked again later has a better chance.
                 retry: RetryPolicy {
                     min_tries: 2,

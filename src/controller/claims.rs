@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, OnceCell};
 use crate::api::{ImageAttachment, Reason, TargetState, TargetStatus};
 use crate::attachment::parse_reference;
 use crate::engine::{self, Claim, Claims, Draft, Failure, Journal, Mode, NoClaims, Request};
-use crate::oci::{Digest, Reference};
+use affix_registry::oci::{Digest, Reference};
 
 use super::cluster::Namespace;
 use super::context::{ClusterError, Context};

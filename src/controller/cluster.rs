@@ -11,7 +11,6 @@ use std::fmt::Debug;
 
 use crate::api::ImageAttachmentSpec;
 use crate::engine::{Names, SecretData, Sources};
-use crate::registry;
 
 /// Reads by name in one namespace; never lists, never watches.
 pub(super) struct Namespace {
@@ -94,7 +93,7 @@ fn data(secret: Secret) -> SecretData {
         kind: secret.type_,
         data: data
             .into_iter()
-            .map(|(key, value)| (key, registry::Secret::new(value.0)))
+            .map(|(key, value)| (key, affix_registry::Secret::new(value.0)))
             .collect(),
         annotations: secret.metadata.annotations.unwrap_or_default(),
     }

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use kube::client::Body;
 use tower::{BoxError, Layer, Service};
 
-use crate::registry::WriteGate;
+use affix_registry::WriteGate;
 
 /// The layer of the client: what it wraps must not try again by itself.
 pub(super) struct Fence(pub(super) WriteGate);

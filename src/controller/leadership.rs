@@ -5,7 +5,7 @@
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::registry::WriteGate;
+use affix_registry::WriteGate;
 
 /// A stretch of leading without a break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason};
-use crate::oci::Digest;
+use affix_registry::oci::Digest;
 
 use super::context::{ClusterError, Context, MANAGER};
 

@@ -12,7 +12,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
 
 use crate::api::ImageAttachment;
-use crate::oci::Reference;
+use affix_registry::oci::Reference;
 
 use super::context::{ClusterError, Context};
 use super::objects::Objects;

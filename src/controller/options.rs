@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::engine::EngineOptions;
-use crate::registry;
 use crate::service::Addresses;
 
 /// Options of the operator; the names are those of Flux's controllers.
@@ -34,7 +33,7 @@ pub struct Options {
     /// Requests at once to the API server.
     pub kube_api_burst: u32,
     /// What is allowed with registries.
-    pub registries: registry::Options,
+    pub registries: affix_registry::Options,
     /// Limits of a pass.
     pub engine: EngineOptions,
 }

@@ -16,7 +16,7 @@ use crate::api::{
 };
 use crate::attachment::{self, Problem};
 use crate::engine::{self, Failure, Names, Note, Outcome, Severity};
-use crate::oci::Digest;
+use affix_registry::oci::Digest;
 
 use super::backoff;
 use super::claims::ClusterClaims;

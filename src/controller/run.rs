@@ -8,8 +8,8 @@ use kube::runtime::reflector;
 use kube::{Api, Client};
 
 use crate::engine::Engine;
-use crate::registry::{self, Registries};
 use crate::service::{self, Probes, StartError};
+use affix_registry::{self, Registries};
 
 use super::alarms::Alarms;
 use super::context::Context;
@@ -106,7 +106,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
     };
 
-    let registries = registry::Options {
+    let registries = affix_registry::Options {
         observer: metrics.registries.clone(),
         write_gate: leadership.gate().clone(),
         ..options.registries.clone()

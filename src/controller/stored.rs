@@ -17,7 +17,7 @@ use crate::api::{
     ConditionType, ImageAttachment, ImageAttachmentSpec, ImageAttachmentStatus, Reason, TargetState,
 };
 use crate::engine::Names;
-use crate::oci::Reference;
+use affix_registry::oci::Reference;
 
 use super::packed::Packed;
 use super::reconcile::REQUESTED_AT;

@@ -3,8 +3,8 @@
 //! It fails closed: a pattern that cannot be read allows nothing and is told. Host and repository are compared apart, so that no
 //! repository on a foreign host can look like an allowed host.
 
-use crate::oci::{Reference, cut};
-use crate::registry::HostPattern;
+use affix_registry::HostPattern;
+use affix_registry::oci::{Reference, cut};
 
 /// The annotation.
 pub(super) const ANNOTATION: &str = "affix.dev/repositories";

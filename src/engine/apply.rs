@@ -11,8 +11,8 @@ use crate::api::{Reason, TargetState, TargetStatus};
 use crate::attachment::{
     Action, Attachment, Created, Entry, Existing, FutureMark, Listed, Problem, TargetPlan,
 };
-use crate::oci::{Descriptor, Digest, annotation, media_type};
-use crate::registry::{FallbackChange, ListingSource, Locator, RegistryError, Session};
+use affix_registry::oci::{Descriptor, Digest, annotation, media_type};
+use affix_registry::{FallbackChange, ListingSource, Locator, RegistryError, Session};
 
 use super::claims::Claims;
 use super::dry_run;

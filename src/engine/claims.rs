@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use crate::api::ImageAttachmentStatus;
-use crate::oci::Digest;
+use affix_registry::oci::Digest;
 
 /// What others have to do with an attachment that the resource which made it does not want any more.
 #[derive(Debug, Clone, PartialEq, Eq)]

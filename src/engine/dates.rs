@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 
 use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{EndOfLifeDate, MOST_CANDIDATES};
-use crate::oci::{Digest, annotation};
+use affix_registry::oci::{Digest, annotation};
 
 use super::failure::Failure;
 use super::pass::Pass;

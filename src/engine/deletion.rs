@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus, Reason};
 use crate::attachment::{Problem, parse_reference};
-use crate::oci::{Descriptor, Digest, Reference};
-use crate::registry::Access;
+use affix_registry::Access;
+use affix_registry::oci::{Descriptor, Digest, Reference};
 
 use super::claims::Claims;
 use super::failure::Failure;

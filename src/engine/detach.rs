@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::api::{Leftover, Reason, TargetState, TargetStatus, cut_message};
 use crate::attachment::equal;
-use crate::oci::{Descriptor, Digest};
+use affix_registry::oci::{Descriptor, Digest};
 
 use super::claims::NoClaims;
 use super::failure::Failure;

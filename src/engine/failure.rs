@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::api::Reason;
 use crate::attachment::Problem;
-use crate::registry::{ErrorKind, RegistryError};
+use affix_registry::{ErrorKind, RegistryError};
 
 /// A problem, and whether time alone can mend it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use futures::future::join_all;
 
 use crate::api::{Leftover, Reason, TargetState, TargetStatus, cut_message};
 use crate::attachment::{Created, Listed, Problem};
-use crate::oci::{Descriptor, Digest};
 use crate::signing::Signer;
+use affix_registry::oci::{Descriptor, Digest};
 
 use super::apply::Push;
 use super::claims::Claims;

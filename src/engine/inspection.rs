@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::api::Reason;
 use crate::attachment::{Entry, Problem, TargetContent};
-use crate::oci::{Digest, annotation};
 use crate::signing::{Named, named_subjects};
+use affix_registry::oci::{Digest, annotation};
 
 /// How many digests a message names.
 const MOST: usize = 3;

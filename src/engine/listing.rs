@@ -12,8 +12,8 @@ use crate::api::{Reason, Scope, SupportedMode};
 use crate::attachment::{
     EntryKind, Image, Listed, MOST_CANDIDATES, Observed, condensed, is_found, proven, to_fetch,
 };
-use crate::oci::{ArtifactType, Descriptor, Digest, ImageManifest, Manifest};
-use crate::registry::{ErrorKind, Listing, ListingSource, Locator, RegistryError};
+use affix_registry::oci::{ArtifactType, Descriptor, Digest, ImageManifest, Manifest};
+use affix_registry::{ErrorKind, Listing, ListingSource, Locator, RegistryError};
 
 use super::failure::Failure;
 use super::observe;

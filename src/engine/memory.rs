@@ -10,8 +10,8 @@ use crate::api::{
 };
 use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{Created, Desired, Entry, EntryKind, FutureMark, Intent, Known};
-use crate::oci::{Descriptor, Digest, Reference, Tag};
 use crate::signing::Signer;
+use affix_registry::oci::{Descriptor, Digest, Reference, Tag};
 
 use super::signatures::is_due;
 

@@ -1,7 +1,7 @@
 //! One pass for one resource: observe → plan → apply → outcome.
 //!
 //! Owns the order of the registry's calls and what is written down between them; decides nothing that [`crate::attachment`]
-//! can decide purely, speaks no protocol that [`crate::registry`] owns, and knows no cluster: the controller, the command and
+//! can decide purely, speaks no protocol that [`affix_registry`] owns, and knows no cluster: the controller, the command and
 //! the tests run the same [`Engine`].
 
 mod allowed_repositories;

@@ -8,10 +8,10 @@ use futures::future::join_all;
 
 use crate::api::Reason;
 use crate::attachment::{Image, ImageError, Problem};
-use crate::oci::{
+use affix_registry::oci::{
     Descriptor, Digest, ImageIndex, ImageManifest, Manifest, Platform, Reference, media_type,
 };
-use crate::registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Session};
+use affix_registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Session};
 
 use super::failure::Failure;
 

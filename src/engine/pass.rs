@@ -12,9 +12,9 @@ use crate::api::{
     ImageStatus, Leftover, OnConflict, Reason, Scope, Superseded, TargetState, TargetStatus,
 };
 use crate::attachment::{Desired, Intent, Problem};
-use crate::oci::Descriptor;
-use crate::registry::{Access, Locator, Registries, Session};
 use crate::signing::Signer;
+use affix_registry::oci::Descriptor;
+use affix_registry::{Access, Locator, Registries, Session};
 
 use super::claims::Claims;
 use super::failure::Failure;

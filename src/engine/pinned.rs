@@ -6,8 +6,8 @@ use std::pin::pin;
 use futures::FutureExt as _;
 
 use crate::api::Reason;
-use crate::oci::{Digest, Tag};
-use crate::registry::{ErrorKind, Locator};
+use affix_registry::oci::{Digest, Tag};
+use affix_registry::{ErrorKind, Locator};
 
 use super::outcome::{Note, Outcome, Severity};
 use super::pass::{Pass, Request};

@@ -10,8 +10,8 @@ use crate::api::{
     ImageAttachmentStatus, Leftover, Origin, Reason, TargetState, TargetStatus, cut_message,
 };
 use crate::attachment::{Entry, TargetPlan};
-use crate::oci::{Descriptor, Digest};
-use crate::registry::{Deletion, FallbackChange, ListingSource, Session};
+use affix_registry::oci::{Descriptor, Digest};
+use affix_registry::{Deletion, FallbackChange, ListingSource, Session};
 
 use super::claims::{Claim, Claims};
 use super::failure::Failure;

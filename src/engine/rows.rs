@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::{Origin, Reason, TargetKind, TargetState, TargetStatus, cut_message};
 use crate::attachment::{Created, Entry, EntryKind, Existing};
-use crate::oci::{Digest, cut};
+use affix_registry::oci::{Digest, cut};
 
 use super::failure::Failure;
 

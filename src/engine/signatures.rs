@@ -8,9 +8,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::Reason;
 use crate::attachment::{Attachment, Created, Existing, Known, Listed, MOST_SIGNATURES, Observed};
-use crate::oci::{Descriptor, Digest, ImageManifest, Manifest, annotation};
-use crate::registry::{ErrorKind, ListingSource, Locator};
 use crate::signing::{self, Signer};
+use affix_registry::oci::{Descriptor, Digest, ImageManifest, Manifest, annotation};
+use affix_registry::{ErrorKind, ListingSource, Locator};
 
 use super::failure::Failure;
 use super::pass::Pass;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-use crate::oci::Digest;
 use crate::signing::{KeyError, Signer};
+use affix_registry::oci::Digest;
 
 use super::signing_key::SigningKey;
 

@@ -10,9 +10,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{GoDuration, ImageAttachmentSpec, Reason};
 use crate::attachment::Problem;
-use crate::oci::{Digest, Hasher, Reference};
-use crate::registry::Secret;
 use crate::signing::{CosignSigner, KeyError, NotationSigner, Signer};
+use affix_registry::Secret;
+use affix_registry::oci::{Digest, Hasher, Reference};
 
 use super::allowed_repositories::{ANNOTATION, check};
 use super::sources::{SecretData, Sources, find, key};
@@ -135,7 +135,7 @@ impl SigningKey {
         else {
             return None;
         };
-        let mut hasher = Hasher::new(crate::oci::Algorithm::Sha256);
+        let mut hasher = Hasher::new(affix_registry::oci::Algorithm::Sha256);
         let annotations = serde_json::to_vec(annotations).unwrap_or_default();
         for part in [
             Some(key.expose()),

@@ -12,7 +12,7 @@ use crate::api::{
     ReferrersMode,
 };
 use crate::attachment::{Inputs, Intent, Problem};
-use crate::registry::{self, Access, ClientIdentity, Keychain, Proxy, Secret, TlsOptions};
+use affix_registry::{self, Access, ClientIdentity, Keychain, Proxy, Secret, TlsOptions};
 
 use super::memory::Memory;
 use super::pass::{Mode, Request};
@@ -141,9 +141,9 @@ pub fn access(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Access, P
         proxy: proxy(spec.proxy_secret_ref.as_ref(), sources)?,
         insecure: spec.insecure(),
         referrers_mode: match spec.referrers_mode() {
-            ReferrersMode::Auto => registry::ReferrersMode::Auto,
-            ReferrersMode::Api => registry::ReferrersMode::Api,
-            ReferrersMode::TagSchema => registry::ReferrersMode::TagSchema,
+            ReferrersMode::Auto => affix_registry::ReferrersMode::Auto,
+            ReferrersMode::Api => affix_registry::ReferrersMode::Api,
+            ReferrersMode::TagSchema => affix_registry::ReferrersMode::TagSchema,
         },
     })
 }

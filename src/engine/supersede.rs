@@ -10,8 +10,8 @@ use futures::{StreamExt as _, stream};
 use crate::api::{Reason, Superseded, TargetState, TargetStatus};
 use crate::attachment::supersession::{self, Fate, Supersession};
 use crate::attachment::{EndOfLifeDate, Entry, Image, ImageError, Listed, Problem};
-use crate::oci::{Descriptor, Digest, Manifest};
-use crate::registry::{ErrorKind, Locator};
+use affix_registry::oci::{Descriptor, Digest, Manifest};
+use affix_registry::{ErrorKind, Locator};
 
 use super::claims::Claims;
 use super::failure::Failure;

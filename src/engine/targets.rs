@@ -10,7 +10,7 @@ use crate::api::{ImageStatus, Reason, TargetState, TargetStatus};
 use crate::attachment::{
     Action, Chosen, Desired, Entry, EntryKind, Listed, Problem, TargetPlan, file_problem, plan,
 };
-use crate::oci::Descriptor;
+use affix_registry::oci::Descriptor;
 
 use super::apply::Work;
 use super::claims::Claims;

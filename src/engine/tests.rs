@@ -19,7 +19,7 @@ use super::remove;
 use super::rows::pending;
 use crate::api::{ImageStatus, Leftover, Origin, Reason, TargetState, TargetStatus};
 use crate::attachment::{Entry, EntryKind};
-use crate::oci::{Descriptor, Digest, Reference, media_type};
+use affix_registry::oci::{Descriptor, Digest, Reference, media_type};
 
 const NOON: &str = "2026-11-23T12:00:00Z";
 

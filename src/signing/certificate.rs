@@ -12,7 +12,7 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 use x509_cert::name::Name;
 use x509_cert::time::Time;
 
-use crate::oci::cut;
+use affix_registry::oci::cut;
 
 use super::error::{CertificateProblem, KeyError};
 use super::signer::seconds;

@@ -6,7 +6,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::oci::Digest;
+use affix_registry::oci::Digest;
 
 use super::certificate::{Certificate, Unreadable};
 use super::error::{CertificateProblem, KeyError};
@@ -139,7 +139,7 @@ fn parse(file: &'static str, bytes: &[u8]) -> Result<Vec<Certificate>, KeyError>
         ) {
             return Err(KeyError::UnexpectedPem {
                 file,
-                found: crate::oci::cut(block.label),
+                found: affix_registry::oci::cut(block.label),
                 expected: "CERTIFICATE",
             });
         }

@@ -11,8 +11,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::oci::media_type::SIGSTORE_BUNDLE as BUNDLE;
-use crate::oci::{Algorithm, Descriptor, Digest, ImageManifest};
+use affix_registry::oci::media_type::SIGSTORE_BUNDLE as BUNDLE;
+use affix_registry::oci::{Algorithm, Descriptor, Digest, ImageManifest};
 
 use super::cosign_key::CosignKey;
 use super::dsse::{Envelope, pre_authentication_encoding};
@@ -461,7 +461,7 @@ mod tests {
     #[test]
     fn a_sha512_subject_is_named_by_its_own_algorithm() {
         let subject = Descriptor::plain(
-            crate::oci::media_type::OCI_MANIFEST,
+            affix_registry::oci::media_type::OCI_MANIFEST,
             Algorithm::Sha512.hash(b"{}"),
             2,
         );

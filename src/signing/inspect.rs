@@ -9,7 +9,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::Value;
 
-use crate::oci::{Algorithm, Digest, hex};
+use affix_registry::oci::{Algorithm, Digest, hex};
 
 use super::cbor;
 

@@ -12,8 +12,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::oci::media_type::NOTARY_SIGNATURE as ARTIFACT_TYPE;
-use crate::oci::{Descriptor, Digest, ImageManifest};
+use affix_registry::oci::media_type::NOTARY_SIGNATURE as ARTIFACT_TYPE;
+use affix_registry::oci::{Descriptor, Digest, ImageManifest};
 
 use super::certificate_chain::CertificateChain;
 use super::error::KeyError;

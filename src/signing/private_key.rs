@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{
 };
 use zeroize::Zeroizing;
 
-use crate::oci::cut;
+use affix_registry::oci::cut;
 
 use super::error::KeyError;
 use super::pem::{self, Block, PemError};

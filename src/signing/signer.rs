@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
-use crate::oci::{Descriptor, Digest, ImageManifest, annotation, media_type, most_values};
+use affix_registry::oci::{Descriptor, Digest, ImageManifest, annotation, media_type, most_values};
 
 use super::error::KeyError;
 

@@ -6,7 +6,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::oci::{Descriptor, Digest, media_type};
+use affix_registry::oci::{Descriptor, Digest, media_type};
 
 /// The password of every encrypted key.
 pub(super) const PASSWORD: &[u8] = b"affix";

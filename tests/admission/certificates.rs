@@ -46,7 +46,7 @@ fn options(place: &Place, address: &str) -> Options {
         }),
         limits: ServerLimits::default(),
         lookups: lookups(),
-        registries: affix::registry::Options::default(),
+        registries: affix_registry::Options::default(),
     }
 }
 

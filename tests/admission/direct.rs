@@ -69,9 +69,9 @@ impl Direct {
             certificate: CertificateSource::Given(dir.path().to_owned()),
             limits,
             lookups,
-            registries: affix::registry::Options {
+            registries: affix_registry::Options {
                 allow_loopback: true,
-                ..affix::registry::Options::default()
+                ..affix_registry::Options::default()
             },
         };
         let client = Client::try_from(kube::Config::new(api_server.parse().unwrap())).unwrap();

@@ -197,11 +197,11 @@ async fn among_other_tools_none_of_ours_is_missing_after_the_next_pass_and_what_
 /// Puts the tag back to what it was, as a tool does that had read it then, with one entry of its own.
 async fn overwrite(registry: &Registry, image: &Pushed, stale: &Value) -> String {
     let raw = registry.raw().unwrap();
-    let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": affix::oci::Digest::sha256(b"{}"), "size": 2});
+    let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": affix_registry::oci::Digest::sha256(b"{}"), "size": 2});
     let own = json!({"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "foreign/stale", "config": empty, "layers": [empty],
         "subject": {"mediaType": image.descriptor.media_type, "digest": image.digest(), "size": image.descriptor.size}})
     .to_string();
-    let digest = affix::oci::Digest::sha256(own.as_bytes()).to_string();
+    let digest = affix_registry::oci::Digest::sha256(own.as_bytes()).to_string();
     let size = own.len();
     raw.put_manifest("team/app", &digest, MANIFEST, own)
         .await

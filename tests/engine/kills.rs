@@ -15,7 +15,7 @@ use affix::engine::{
     Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Sources, Verdict, request, status,
     status_in_progress,
 };
-use affix::registry::{Options, Registries};
+use affix_registry::{Options, Registries};
 use affix_testbed::hostile::{HostileRegistry, Quirks};
 use affix_testbed::images::{Image, Index};
 use affix_testbed::registry::Registry;

@@ -9,7 +9,7 @@ use affix::engine::{
     Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources,
     request, status, status_in_progress,
 };
-use affix::registry::{Options, Registries, Secret};
+use affix_registry::{Options, Registries, Secret};
 use affix_testbed::hostile::{HostileRegistry, Image};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};

@@ -11,7 +11,7 @@ use affix::engine::{
     Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources,
     request, status, status_in_progress,
 };
-use affix::registry::{Keychain, Options, Registries, Secret};
+use affix_registry::{Keychain, Options, Registries, Secret};
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::peer::Peer;
 use affix_testbed::registry::Registry;

@@ -6,7 +6,7 @@
 )]
 
 use super::*;
-use crate::oci::{annotation, media_type};
+use affix_registry::oci::{annotation, media_type};
 
 const DATE: &str = "end-of-life.date";
 const TYPE: &str = "application/vnd.example.lifecycle";

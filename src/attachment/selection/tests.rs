@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::oci::{Descriptor, ImageIndex, Manifest, media_type};
+use affix_registry::oci::{Descriptor, ImageIndex, Manifest, media_type};
 
 fn digest(name: &str) -> String {
     Digest::sha256(name.as_bytes()).to_string()
@@ -253,7 +253,7 @@ fn an_exclude_that_matches_nothing_is_said_and_one_that_leaves_nothing_is_an_err
 #[test]
 fn a_single_manifest_has_no_index_to_choose() {
     let root = Descriptor::of(media_type::OCI_MANIFEST, b"root");
-    let manifest: crate::oci::ImageManifest = serde_json::from_value(
+    let manifest: affix_registry::oci::ImageManifest = serde_json::from_value(
         json!({"schemaVersion": 2, "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest("c"), "size": 1}}),
     )
     .unwrap();

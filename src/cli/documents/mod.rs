@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus};
 use crate::engine::{Names, Sources};
-use crate::registry::Keychain;
+use affix_registry::Keychain;
 
 use super::exit::Error;
 use super::text::Clean;

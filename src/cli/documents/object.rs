@@ -12,7 +12,7 @@ use super::{schema, spec_rules};
 use crate::api::{ImageAttachment, LocalObjectReference};
 use crate::cli::text::{Clean, line};
 use crate::engine::SecretData;
-use crate::registry::Secret;
+use affix_registry::Secret;
 
 /// The fields that every object's metadata has.
 const METADATA: [&str; 15] = [

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::api::{Artifact, GoDuration, ImageAttachmentSpec};
 use crate::cli::text::line;
-use crate::oci::ArtifactType;
+use affix_registry::oci::ArtifactType;
 
 /// The longest duration that the schema takes.
 const LONGEST: Duration = Duration::from_hours(876_000);

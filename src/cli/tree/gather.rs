@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 
 use super::model::{Node, NodeKind, Referrer, Tree};
-use crate::oci::{Descriptor, ImageIndex, Manifest, Platform, Reference, annotation, media_type};
-use crate::registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Session};
+use affix_registry::oci::{
+    Descriptor, ImageIndex, Manifest, Platform, Reference, annotation, media_type,
+};
+use affix_registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Session};
 
 /// How many referrers are asked for their own; a tree that is larger says how many were not.
 const MOST_FOLLOWED: usize = 256;

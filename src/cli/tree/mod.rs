@@ -11,8 +11,8 @@ use clap::ValueEnum;
 use super::exit::{Error, Exit, print};
 use super::text::Clean;
 use super::{desk, login, report};
-use crate::oci::Reference;
-use crate::registry::Access;
+use affix_registry::Access;
+use affix_registry::oci::Reference;
 
 /// Show an image, its platforms and what is attached to each, as one tree
 #[derive(Debug, clap::Args)]
@@ -69,9 +69,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
         insecure: args.plain_http,
         ..Access::default()
     };
-    let failed = |error: crate::registry::RegistryError| {
-        Error::Failed(Clean(&error.to_string()).to_string())
-    };
+    let failed =
+        |error: affix_registry::RegistryError| Error::Failed(Clean(&error.to_string()).to_string());
     let registries = desk::registries();
     let session = registries
         .open(&reference.host, &reference.repository, access)

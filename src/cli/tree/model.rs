@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::oci::Digest;
+use affix_registry::oci::Digest;
 
 /// An image with everything below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::model::{Node, NodeKind, Referrer, Tree};
 use crate::cli::text;
-use crate::oci::{Digest, annotation};
+use affix_registry::oci::{Digest, annotation};
 
 /// The longest value of an annotation that is shown, in characters.
 const VALUE: usize = 100;

@@ -5,7 +5,7 @@ use super::super::remove;
 use super::{APP, digest, leftover, made, reference, row, subject};
 use crate::api::{ImageAttachmentStatus, Leftover, Reason, TargetState, TargetStatus};
 use crate::attachment::{Action, Entry, EntryKind, Problem, TargetPlan};
-use crate::oci::Digest;
+use affix_registry::oci::Digest;
 
 /// What is to become of what `memory` says was made, for one target that `plan` is about.
 fn unwanted(

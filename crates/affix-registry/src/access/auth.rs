@@ -1,0 +1,390 @@
+//! Who sees which credential, and when.
+//!
+//! Nothing is shown before the registry itself asks (a login in vain is a login given away), but what it once asked for is
+//! shown at once from then on. A challenge counts only where it comes from the registry's own origin; the token service that
+//! it names must be asked over https unless the pass is insecure.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderValue, Method, header};
+use serde::Deserialize;
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::access::challenge::Challenge;
+use crate::access::docker_config::Credential;
+use crate::access::secret::Secret;
+use crate::access::tokens::{Token, Tokens};
+use crate::client::options::Access;
+use crate::client::session::Session;
+use crate::error::{Object, RegistryError};
+use crate::http::request::{Redirects, Request};
+use crate::http::transport::Answer;
+
+/// A credential at one registry, and what the registry wants of it.
+pub(crate) struct Authenticator {
+    pub(crate) credential: Credential,
+    /// Whether a docker config named helpers instead of a login.
+    pub(crate) names_helpers: bool,
+    /// The proxy's login, which a proxy or what it hands on may send back.
+    proxy: Vec<Secret>,
+    scheme: Mutex<Option<Scheme>>,
+    tokens: Tokens,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Scheme {
+    Basic,
+    Bearer {
+        realm: String,
+        service: Option<String>,
+    },
+}
+
+/// What a request carried.
+pub(crate) enum Shown {
+    Nothing,
+    Basic(HeaderValue),
+    /// A token that the user gave.
+    Given(HeaderValue),
+    /// A token that the token service gave.
+    Token(HeaderValue, Secret),
+}
+
+impl Shown {
+    pub(crate) const fn header(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Nothing => None,
+            Self::Basic(header) | Self::Given(header) | Self::Token(header, _) => Some(header),
+        }
+    }
+}
+
+impl Authenticator {
+    pub(crate) fn new(credential: Credential, access: &Access) -> Self {
+        let proxy = access.proxy.as_ref().and_then(|proxy| {
+            let password = proxy.password.clone()?;
+            Some(vec![
+                basic(proxy.username.as_deref().unwrap_or_default(), &password),
+                password,
+            ])
+        });
+        let (names_helpers, proxy) = (
+            access.credentials.names_helpers(),
+            proxy.unwrap_or_default(),
+        );
+        Self {
+            credential,
+            names_helpers,
+            proxy,
+            scheme: Mutex::default(),
+            tokens: Tokens::default(),
+        }
+    }
+
+    /// What must not stand in any message, because a registry may send back what it was shown.
+    pub(crate) fn secrets(&self) -> Vec<Secret> {
+        let mut secrets = self.tokens.secrets();
+        secrets.extend(self.proxy.iter().cloned());
+        match &self.credential {
+            Credential::Anonymous => {}
+            Credential::Basic { username, password } => {
+                secrets.extend([password.clone(), basic(username, password)])
+            }
+            Credential::Identity(token) | Credential::Registry(token) => {
+                secrets.push(token.clone())
+            }
+        }
+        secrets
+    }
+
+    fn scheme(&self) -> Option<Scheme> {
+        self.scheme
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes the challenge that suits the credential: a token where one is offered, since it ends.
+    fn choose(&self, challenges: &[Challenge]) -> Option<(Scheme, Option<String>)> {
+        let bearer = challenges.iter().find_map(|challenge| match challenge {
+            Challenge::Bearer {
+                realm,
+                service,
+                scope,
+                ..
+            } => Some((
+                Scheme::Bearer {
+                    realm: realm.clone(),
+                    service: service.clone(),
+                },
+                scope.clone(),
+            )),
+            Challenge::Basic => None,
+        });
+        let basic = matches!(self.credential, Credential::Basic { .. })
+            && challenges.contains(&Challenge::Basic);
+        bearer.or_else(|| basic.then_some((Scheme::Basic, None)))
+    }
+}
+
+/// `user:password` in base64 (RFC 7617).
+fn basic(username: &str, password: &Secret) -> Secret {
+    let mut pair = Zeroizing::new(username.as_bytes().to_vec());
+    pair.push(b':');
+    pair.extend_from_slice(password.expose());
+    Secret::new(STANDARD.encode(&*pair))
+}
+
+/// A header that no log shows.
+fn sensitive(scheme: &str, secret: &Secret) -> Result<HeaderValue, RegistryError> {
+    let mut value = Zeroizing::new(scheme.as_bytes().to_vec());
+    value.push(b' ');
+    value.extend_from_slice(secret.expose());
+    let mut header = HeaderValue::from_bytes(&value).map_err(|_| RegistryError::InvalidAccess {
+        what: "token",
+        why: "it has characters that no header may hold".to_owned(),
+    })?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// A token service's answer (distribution's "Token Authentication Specification").
+#[derive(Deserialize)]
+struct TokenAnswer {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    access_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<serde_json::Number>,
+}
+
+impl Session {
+    /// What the request shall carry, by what the registry has asked for before. May ask the token service.
+    pub(crate) async fn authorize(&self, request: &Request) -> Result<Shown, RegistryError> {
+        let auth = &self.inner.upstream.auth;
+        if let Credential::Registry(token) = &auth.credential {
+            return Ok(Shown::Given(sensitive("Bearer", token)?));
+        }
+        match (auth.scheme(), &auth.credential) {
+            (Some(Scheme::Basic), Credential::Basic { username, password }) => Ok(Shown::Basic(
+                sensitive("Basic", &basic(username, password))?,
+            )),
+            (Some(Scheme::Bearer { realm, service }), _) => {
+                let fetch =
+                    |challenged: String| self.fetch_token(request, realm, service, challenged);
+                let token = auth
+                    .tokens
+                    .get(self.repository(), request.actions, fetch)
+                    .await?;
+                Ok(Shown::Token(sensitive("Bearer", &token)?, token))
+            }
+            _ => Ok(Shown::Nothing),
+        }
+    }
+
+    /// Learns from a 401; says whether to try again.
+    pub(crate) async fn challenged(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        shown: &Shown,
+    ) -> bool {
+        let auth = &self.inner.upstream.auth;
+        let challenges = Challenge::parse_all(answer.header_lines(header::WWW_AUTHENTICATE));
+        let Some((scheme, scope)) = auth.choose(&challenges) else {
+            return false;
+        };
+        let promising = match shown {
+            Shown::Given(_) => false,
+            Shown::Basic(_) => scheme != Scheme::Basic,
+            Shown::Nothing | Shown::Token(..) => true,
+        };
+        if matches!(scheme, Scheme::Bearer { .. }) {
+            let refused = if let Shown::Token(_, token) = shown {
+                Some(token)
+            } else {
+                None
+            };
+            auth.tokens
+                .challenge(
+                    self.repository(),
+                    request.actions,
+                    refused,
+                    scope.as_deref(),
+                )
+                .await;
+        }
+        if promising {
+            *auth.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+        }
+        promising
+    }
+
+    /// The error for a 401 that stays. A token that was given out and is too small means that the credential may not.
+    pub(crate) fn unauthorized(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        shown: &Shown,
+    ) -> RegistryError {
+        let auth = &self.inner.upstream.auth;
+        let challenges = Challenge::parse_all(answer.header_lines(header::WWW_AUTHENTICATE));
+        let too_small =
+            challenges.iter().any(|c| matches!(c, Challenge::Bearer { error: Some(error), .. } if error == "insufficient_scope"));
+        let answered = self.answered(&request.operation, answer);
+        let denied = too_small || answered.codes.iter().any(|code| code == "DENIED");
+        let known = auth.credential != Credential::Anonymous;
+        if known && matches!(shown, Shown::Token(..)) && denied {
+            return RegistryError::AccessDenied(answered);
+        }
+        RegistryError::AuthenticationFailed {
+            answer: answered,
+            hint: self.login_hint(),
+        }
+    }
+
+    fn login_hint(&self) -> String {
+        let auth = &self.inner.upstream.auth;
+        let name = format!("{}/{}", self.host(), self.repository());
+        match &auth.credential {
+            Credential::Anonymous if auth.names_helpers => {
+                format!(
+                    "no login was given for {name}; the docker config names a credential helper, which is not run"
+                )
+            }
+            Credential::Anonymous => format!("no login was given for {name}"),
+            Credential::Basic { .. } => format!("the user name and password for {name} were shown"),
+            Credential::Identity(_) => format!("the identity token for {name} was shown"),
+            Credential::Registry(_) => format!("the registry token for {name} was shown"),
+        }
+    }
+
+    async fn fetch_token(
+        &self,
+        asked_for: &Request,
+        realm: String,
+        service: Option<String>,
+        challenged: String,
+    ) -> Result<Token, RegistryError> {
+        let upstream = &self.inner.upstream;
+        let mut request = Request::new(
+            &self.operation("GET", Object::Token, ""),
+            Method::GET,
+            upstream.transport.base().clone(),
+            asked_for.actions,
+        );
+        let mut url = Url::parse(&realm)
+            .ok()
+            .filter(|url| url.has_host() && url.username().is_empty() && url.password().is_none())
+            .ok_or_else(|| {
+                self.protocol(
+                    &request.operation,
+                    "the registry names a token service that is no URL",
+                )
+            })?;
+        request.operation.host = crate::access::address_policy::authority(&url);
+        if url.scheme() != "https" && !upstream.transport.insecure() {
+            let why = format!(
+                "{} names it as its token service, and a login must not go over plain HTTP",
+                self.host()
+            );
+            return Err(RegistryError::InsecureNotAllowed {
+                host: request.operation.host,
+                why,
+            });
+        }
+        let scopes = asked_for.actions.scopes(self.repository(), &challenged);
+        if let Credential::Identity(token) = &upstream.auth.credential {
+            request.method = Method::POST;
+            request.operation.method = "POST";
+            request.headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/x-www-form-urlencoded"),
+            );
+            request.body = refresh_form(token, service.as_deref(), &scopes);
+        } else {
+            let mut query = url.query_pairs_mut();
+            if let Some(service) = &service {
+                query.append_pair("service", service);
+            }
+            for scope in &scopes {
+                query.append_pair("scope", scope);
+            }
+            drop(query);
+            if let Credential::Basic { username, password } = &upstream.auth.credential {
+                request.headers.insert(
+                    header::AUTHORIZATION,
+                    sensitive("Basic", &basic(username, password))?,
+                );
+            }
+        }
+        request.url = url;
+        request.redirects = Redirects::Never;
+        // Kept for as long as it is good, one for each repository. No server takes a header of this size.
+        request.cap = 16 << 10;
+        let answer = self.transmit(&request, None).await?;
+        self.read_token(&request, &answer)
+    }
+
+    fn read_token(&self, request: &Request, answer: &Answer) -> Result<Token, RegistryError> {
+        if !answer.is_success() {
+            let answered = self.answered(&request.operation, answer);
+            let anonymous = self.inner.upstream.auth.credential == Credential::Anonymous;
+            return Err(match answer.status {
+                403 if !anonymous => RegistryError::AccessDenied(answered),
+                400 | 401 | 403 => RegistryError::AuthenticationFailed {
+                    answer: answered,
+                    hint: self.login_hint(),
+                },
+                _ => self.refusal(&request.operation, answer),
+            });
+        }
+        // The parser's own message could quote the token.
+        let read: TokenAnswer = serde_json::from_slice(&answer.body).map_err(|_| {
+            self.protocol(
+                &request.operation,
+                "the token service's answer is malformed",
+            )
+        })?;
+        let token = read
+            .token
+            .filter(|token| !token.is_empty())
+            .or(read.access_token)
+            .filter(|token| !token.is_empty());
+        let token = token.ok_or_else(|| {
+            self.protocol(
+                &request.operation,
+                "the token service's answer holds no token",
+            )
+        })?;
+        // Without a word on it a token lives for 60 s (the specification's minimum).
+        let lifetime = read
+            .expires_in
+            .and_then(|seconds| seconds.as_f64())
+            .filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+        Ok(Token {
+            secret: token.into(),
+            lifetime: Duration::from_secs_f64(lifetime.unwrap_or(60.0).min(86_400.0)),
+        })
+    }
+}
+
+/// The form of an OAuth 2 refresh (distribution's "Docker Registry v2 OAuth2").
+fn refresh_form(token: &Secret, service: Option<&str>, scopes: &[String]) -> Bytes {
+    let token = Zeroizing::new(String::from_utf8_lossy(token.expose()).into_owned());
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "refresh_token")
+        .append_pair("client_id", "affix")
+        .append_pair("refresh_token", &token);
+    if let Some(service) = service {
+        form.append_pair("service", service);
+    }
+    form.append_pair("scope", &scopes.join(" "));
+    Bytes::from(form.finish())
+}

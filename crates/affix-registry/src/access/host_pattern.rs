@@ -1,0 +1,172 @@
+//! Patterns of registries for `--allowed-registries`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::oci::{Host, cut};
+
+/// A pattern such as `ghcr.io`, `*.example.com` or `registry.example.com:*`.
+///
+/// `*` stands for any characters of one label, as in a Secret's wildcards. A pattern without a port matches a registry
+/// without a port; `:*` matches any port and none. The pattern `*` alone matches every registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPattern {
+    text: Box<str>,
+    name: Box<str>,
+    port: Port,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Port {
+    Any,
+    Is(Option<u16>),
+}
+
+impl HostPattern {
+    /// Whether `host` matches. Case does not matter.
+    #[must_use]
+    pub fn matches(&self, host: &Host) -> bool {
+        if &*self.text == "*" {
+            return true;
+        }
+        let port = match self.port {
+            Port::Any => true,
+            Port::Is(port) => port == host.port(),
+        };
+        port && labels_match(&self.name, &host.name().to_ascii_lowercase())
+    }
+}
+
+/// Compares label by label; `*` in a label of the pattern stands for any run of characters.
+pub(crate) fn labels_match(pattern: &str, name: &str) -> bool {
+    if pattern.contains(':') || name.contains(':') {
+        return pattern == name; // an IPv6 address has no labels
+    }
+    pattern.split('.').count() == name.split('.').count()
+        && pattern
+            .split('.')
+            .zip(name.split('.'))
+            .all(|(p, n)| glob(p, n))
+}
+
+fn glob(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        let Some(at) = rest.find(part) else {
+            return false;
+        };
+        rest = rest.get(at + part.len()..).unwrap_or_default();
+    }
+    rest.ends_with(last)
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The text is no pattern of registries.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a pattern of registries: write a host, such as ghcr.io, *.example.com or registry.example.com:5000"
+)]
+pub struct HostPatternError(String);
+
+impl FromStr for HostPattern {
+    type Err = HostPatternError;
+
+    fn from_str(text: &str) -> Result<Self, HostPatternError> {
+        let refused = || HostPatternError(cut(text));
+        let (bare, any_port) = text
+            .strip_suffix(":*")
+            .map_or((text, false), |bare| (bare, true));
+        // What is left once each star is a letter must be a host by the grammar of references.
+        let host: Host = bare.replace('*', "x").parse().map_err(|_| refused())?;
+        let name = match bare.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or(rest),
+            None => bare.split(':').next().unwrap_or(bare),
+        };
+        let port = if any_port {
+            Port::Any
+        } else {
+            Port::Is(host.port())
+        };
+        Ok(Self {
+            text: text.into(),
+            name: name.to_ascii_lowercase().into(),
+            port,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, host: &str) -> bool {
+        pattern
+            .parse::<HostPattern>()
+            .unwrap()
+            .matches(&host.parse().unwrap())
+    }
+
+    #[test]
+    fn a_star_stands_for_one_label_or_a_part_of_it() {
+        assert!(
+            matches("*.example.com", "a.example.com") && !matches("*.example.com", "example.com")
+        );
+        assert!(
+            !matches("*.example.com", "a.b.example.com")
+                && !matches("*.example.com", "a.example.com.evil.io")
+        );
+        assert!(
+            matches("re*-*.io", "reg-1.io")
+                && !matches("re*-*.io", "reg1.io")
+                && matches("GHCR.io", "ghcr.IO")
+        );
+        assert!(matches("*", "a.b.c:5000") && !matches("example.com", "notexample.com"));
+    }
+
+    #[test]
+    fn ports_must_agree_unless_any_is_allowed() {
+        assert!(
+            !matches("r.io", "r.io:5000")
+                && matches("r.io:5000", "r.io:5000")
+                && !matches("r.io:5000", "r.io:5001")
+        );
+        assert!(
+            matches("r.io:*", "r.io:5000")
+                && matches("r.io:*", "r.io")
+                && matches("[::1]:*", "[::1]:5000")
+        );
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused_with_an_example() {
+        for text in ["", "https://r.io", "r.io/team", "r..io", "r.io:x", "-.io"] {
+            let error = text.parse::<HostPattern>().unwrap_err().to_string();
+            assert!(error.contains("such as ghcr.io"), "{text}: {error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_pattern_or_refused_and_never_panics(text in "[a-z*.:\\[\\]0-9-]{0,30}|\\PC{0,20}") {
+            if let Ok(pattern) = text.parse::<HostPattern>() {
+                let _ = pattern.matches(&"a.b.c:5000".parse().unwrap());
+                assert_eq!(pattern.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+pub(crate) mod address_policy;
+pub(crate) mod auth;
+pub(crate) mod challenge;
+pub(crate) mod denied_server;
+pub(crate) mod docker_config;
+pub(crate) mod host_pattern;
+pub(crate) mod secret;
+pub(crate) mod tokens;

@@ -1,0 +1,373 @@
+//! Tokens of one credential at one registry: by repository and actions, fetched once for all who wait, renewed before they
+//! end, dropped when refused.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::access::secret::Secret;
+use crate::error::RegistryError;
+use crate::oci::Repository;
+
+/// What a token must allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Actions {
+    /// Reading.
+    Pull,
+    /// Reading and writing.
+    Push,
+    /// Deleting: asked for only when something is deleted.
+    Delete,
+}
+
+impl Actions {
+    const fn list(self) -> &'static [&'static str] {
+        match self {
+            Self::Pull => &["pull"],
+            Self::Push => &["pull", "push"],
+            Self::Delete => &["pull", "delete"],
+        }
+    }
+
+    /// The `scope` parameters for `repository`, with what the registry's challenge names besides. `delete` and `*` are left
+    /// out where nothing is deleted: a token that can do more than its use is a risk for no gain.
+    pub(crate) fn scopes(self, repository: &Repository, challenged: &str) -> Vec<String> {
+        const MOST: usize = 4;
+        let own = format!("repository:{repository}");
+        let mut actions: Vec<&str> = self.list().to_vec();
+        let mut others = Vec::new();
+        for scope in challenged
+            .split_ascii_whitespace()
+            .filter(|scope| scope.len() <= 512)
+        {
+            match scope.rsplit_once(':') {
+                Some((name, asked)) if name == own => {
+                    for action in asked.split(',').filter(|action| !action.is_empty()) {
+                        let excessive = self != Self::Delete && matches!(action, "delete" | "*");
+                        if !excessive && !actions.contains(&action) {
+                            actions.push(action);
+                        }
+                    }
+                }
+                _ if others.len() < MOST && !others.iter().any(|other| other == scope) => {
+                    others.push(scope.to_owned())
+                }
+                _ => {}
+            }
+        }
+        others.insert(0, format!("{own}:{}", actions.join(",")));
+        others
+    }
+}
+
+/// A token as the token service gave it.
+pub(crate) struct Token {
+    pub(crate) secret: Secret,
+    /// How long it may be used, from when it was asked for.
+    pub(crate) lifetime: Duration,
+}
+
+type Key = (Repository, Actions);
+
+/// Keys for which something is kept, but for those that somebody waits for.
+const MOST: usize = 1024;
+
+/// The cache.
+#[derive(Default)]
+pub(crate) struct Tokens {
+    slots: Mutex<HashMap<Key, Arc<Slot>>>,
+}
+
+/// What is kept for one key.
+#[derive(Default)]
+struct Slot {
+    /// Held while a token is fetched.
+    state: tokio::sync::Mutex<State>,
+    /// The last two tokens that were got. Requests that showed them may be under way, and their words may come back in a message, also
+    /// while another one is fetched.
+    shown: Mutex<[Option<Secret>; 2]>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<(Secret, Instant)>,
+    failed: Option<(Instant, RegistryError)>,
+    /// The scope that the registry's last challenge named.
+    challenged: String,
+}
+
+impl Tokens {
+    /// The token for a key, from the cache or by `fetch`, which gets the challenge's scope. While one fetches, others wait
+    /// and take what it got, its failure too.
+    pub(crate) async fn get<F, Fut>(
+        &self,
+        repository: &Repository,
+        actions: Actions,
+        fetch: F,
+    ) -> Result<Secret, RegistryError>
+    where
+        F: FnOnce(String) -> Fut,
+        Fut: Future<Output = Result<Token, RegistryError>>,
+    {
+        let asked = Instant::now();
+        let slot = self.slot(repository, actions);
+        let mut state = slot.state.lock().await;
+        match (&state.token, &state.failed) {
+            (Some((token, until)), _) if Instant::now() < *until => return Ok(token.clone()),
+            (_, Some((at, error))) if *at >= asked => return Err(error.clone()),
+            _ => {}
+        }
+        let begun = Instant::now();
+        match fetch(state.challenged.clone()).await {
+            Ok(token) => {
+                state.token = Some((token.secret.clone(), begun + usable(token.lifetime)));
+                state.failed = None;
+                let mut shown = slot.shown.lock().unwrap_or_else(PoisonError::into_inner);
+                *shown = [
+                    Some(token.secret.clone()),
+                    std::mem::take(&mut *shown).into_iter().next().flatten(),
+                ];
+                Ok(token.secret)
+            }
+            Err(error) => {
+                state.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets a token that the registry refused, unless another has been fetched since; keeps what the challenge asks for.
+    pub(crate) async fn challenge(
+        &self,
+        repository: &Repository,
+        actions: Actions,
+        refused: Option<&Secret>,
+        scope: Option<&str>,
+    ) {
+        let slot = self.slot(repository, actions);
+        let mut state = slot.state.lock().await;
+        if state
+            .token
+            .as_ref()
+            .is_some_and(|(token, _)| Some(token) == refused)
+        {
+            state.token = None;
+        }
+        if let Some(scope) = scope.filter(|scope| scope.len() <= 2048) {
+            scope.clone_into(&mut state.challenged);
+        }
+    }
+
+    /// All tokens that may have been shown, for hiding them in messages.
+    pub(crate) fn secrets(&self) -> Vec<Secret> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = |slot: &Arc<Slot>| {
+            slot.shown
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        };
+        slots.values().flat_map(shown).flatten().collect()
+    }
+
+    fn slot(&self, repository: &Repository, actions: Actions) -> Arc<Slot> {
+        let key = (repository.clone(), actions);
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= MOST && !slots.contains_key(&key) {
+            let now = Instant::now();
+            slots.retain(|_, slot| {
+                slot.state.try_lock().map_or(true, |state| {
+                    state.token.as_ref().is_some_and(|(_, until)| now < *until)
+                })
+            });
+            // A token service may give one for each of any number of repositories: those that nobody waits for are fetched again.
+            if slots.len() >= MOST {
+                slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+            }
+        }
+        Arc::clone(slots.entry(key).or_default())
+    }
+}
+
+/// How long a token is used: not in its last 10 s or, where it is short, its last quarter; at most an hour.
+fn usable(lifetime: Duration) -> Duration {
+    let lifetime = lifetime.min(Duration::from_hours(1));
+    lifetime - (lifetime / 4).min(Duration::from_secs(10))
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn repository() -> Repository {
+        "team/app".parse().unwrap()
+    }
+
+    struct Service {
+        tokens: Tokens,
+        asked: AtomicU32,
+        fails: bool,
+    }
+
+    impl Service {
+        fn new(fails: bool) -> Arc<Self> {
+            Arc::new(Self {
+                tokens: Tokens::default(),
+                asked: AtomicU32::new(0),
+                fails,
+            })
+        }
+
+        async fn get(&self, actions: Actions) -> Result<Secret, RegistryError> {
+            self.tokens
+                .get(&repository(), actions, |_| async {
+                    let n = self.asked.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    if self.fails {
+                        return Err(RegistryError::InvalidAccess {
+                            what: "x",
+                            why: n.to_string(),
+                        });
+                    }
+                    Ok(Token {
+                        secret: Secret::new(n.to_string()),
+                        lifetime: Duration::from_mins(1),
+                    })
+                })
+                .await
+        }
+
+        async fn get_many(self: &Arc<Self>, many: u32) -> Vec<Result<Secret, RegistryError>> {
+            let waiting: Vec<_> = (0..many)
+                .map(|_| {
+                    let service = Arc::clone(self);
+                    tokio::spawn(async move { service.get(Actions::Pull).await })
+                })
+                .collect();
+            let mut results = Vec::new();
+            for one in waiting {
+                results.push(one.await.unwrap());
+            }
+            results
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn parallel_requests_share_one_fetch_and_its_failure() {
+        for fails in [false, true] {
+            let service = Service::new(fails);
+            let results = service.get_many(20).await;
+            assert_eq!(service.asked.load(Ordering::Relaxed), 1);
+            assert!(results.windows(2).all(|pair| pair.first() == pair.last()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_renewed_before_it_ends_and_after_it_was_refused() {
+        let service = Service::new(false);
+        let first = service.get(Actions::Pull).await.unwrap();
+        tokio::time::advance(Duration::from_secs(49)).await;
+        assert_eq!(service.get(Actions::Pull).await.unwrap(), first);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let second = service.get(Actions::Pull).await.unwrap();
+        assert_ne!(second, first);
+        service
+            .tokens
+            .challenge(&repository(), Actions::Pull, Some(&first), None)
+            .await;
+        assert_eq!(
+            service.get(Actions::Pull).await.unwrap(),
+            second,
+            "only the refused token is forgotten"
+        );
+        service
+            .tokens
+            .challenge(&repository(), Actions::Pull, Some(&second), None)
+            .await;
+        assert_ne!(service.get(Actions::Pull).await.unwrap(), second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reading_writing_and_deleting_have_tokens_of_their_own() {
+        let service = Service::new(false);
+        for actions in [Actions::Pull, Actions::Push, Actions::Delete] {
+            service.get(actions).await.unwrap();
+        }
+        assert_eq!(service.asked.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_shown_is_hidden_also_while_another_token_is_fetched() {
+        let service = Service::new(false);
+        let first = service.get(Actions::Pull).await.unwrap();
+        for refused in [false, true] {
+            if refused {
+                service
+                    .tokens
+                    .challenge(&repository(), Actions::Pull, Some(&first), None)
+                    .await;
+            } else {
+                tokio::time::advance(Duration::from_mins(2)).await;
+            }
+            let mut fetching = std::pin::pin!(service.get(Actions::Pull));
+            assert!(futures::poll!(fetching.as_mut()).is_pending());
+            assert!(
+                service.tokens.secrets().contains(&first),
+                "refused: {refused}"
+            );
+        }
+        let second = service.get(Actions::Pull).await.unwrap();
+        assert_eq!(service.tokens.secrets(), [second, first]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn any_number_of_repositories_has_a_bounded_number_of_tokens() {
+        let tokens = Tokens::default();
+        for nth in 0..3 * MOST {
+            let fetch = |_| async {
+                Ok(Token {
+                    secret: Secret::new(nth.to_string()),
+                    lifetime: Duration::from_hours(24),
+                })
+            };
+            tokens
+                .get(
+                    &format!("team/app-{nth}").parse().unwrap(),
+                    Actions::Pull,
+                    fetch,
+                )
+                .await
+                .unwrap();
+        }
+        assert!(tokens.secrets().len() <= MOST, "{}", tokens.secrets().len());
+    }
+
+    #[test]
+    fn delete_is_asked_for_only_to_delete() {
+        let challenge =
+            "repository:team/app:pull,delete,* repository:other:pull registry:catalog:*";
+        let scopes = |actions: Actions| actions.scopes(&repository(), challenge).join(" ");
+        assert_eq!(
+            scopes(Actions::Pull),
+            "repository:team/app:pull repository:other:pull registry:catalog:*"
+        );
+        assert_eq!(
+            scopes(Actions::Push),
+            "repository:team/app:pull,push repository:other:pull registry:catalog:*"
+        );
+        assert!(scopes(Actions::Delete).starts_with("repository:team/app:pull,delete,* "));
+        assert_eq!(
+            Actions::Pull.scopes(&repository(), ""),
+            ["repository:team/app:pull"]
+        );
+    }
+}

@@ -1,0 +1,348 @@
+//! The public face: [`Registries`] for the process, [`Session`] for one pass over one repository.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+use url::Url;
+
+use crate::access::secret::Secret;
+use crate::client::clients::{Upstream, Upstreams};
+use crate::client::options::{Access, Options, ReferrersMode};
+use crate::error::{Object, Operation, RegistryError};
+use crate::oci::{Digest, Host, Reference, Repository, Tag};
+use crate::protocol::referrers::ListingSource;
+
+/// What a manifest is asked for by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Locator {
+    /// By tag.
+    Tag(Tag),
+    /// By digest.
+    Digest(Digest),
+}
+
+impl Locator {
+    /// The digest of a reference where it has one, else its tag; `None` where it has neither.
+    #[must_use]
+    pub fn of(reference: &Reference) -> Option<Self> {
+        let digest = reference.digest.clone().map(Self::Digest);
+        digest.or_else(|| reference.tag.clone().map(Self::Tag))
+    }
+}
+
+impl fmt::Display for Locator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => tag.fmt(f),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+impl From<Tag> for Locator {
+    fn from(tag: Tag) -> Self {
+        Self::Tag(tag)
+    }
+}
+
+impl From<Digest> for Locator {
+    fn from(digest: Digest) -> Self {
+        Self::Digest(digest)
+    }
+}
+
+/// All registries that the process talks to: their connections, tokens, limits and pauses. Cheap to clone.
+#[derive(Clone)]
+pub struct Registries {
+    options: Arc<Options>,
+    upstreams: Arc<Upstreams>,
+}
+
+impl Registries {
+    /// Nothing is dialled and no certificate is read before the first [`open`](Self::open).
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            options: Arc::new(options),
+            upstreams: Arc::default(),
+        }
+    }
+
+    /// What the process allows.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Opens a session on one repository; asks nothing of the registry yet.
+    ///
+    /// # Errors
+    /// `HostNotAllowed`, `InsecureNotAllowed`, and `InvalidAccess` or `CertificateInvalid` where what the pass brings along
+    /// cannot be used.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "an access is for one session: handing it over says so"
+    )]
+    pub fn open(
+        &self,
+        host: &Host,
+        repository: &Repository,
+        access: Access,
+    ) -> Result<Session, RegistryError> {
+        let refuse = |why: String| RegistryError::HostNotAllowed {
+            host: host.to_string(),
+            why,
+        };
+        let allowed = &self.options.allowed_registries;
+        if !allowed.is_empty() && !allowed.iter().any(|pattern| pattern.matches(host)) {
+            let patterns: Vec<_> = allowed.iter().map(ToString::to_string).collect();
+            return Err(refuse(format!(
+                "--allowed-registries has only {}",
+                patterns.join(", ")
+            )));
+        }
+        if access.insecure && !self.options.allow_http {
+            let why = "insecure: true is ruled out by --insecure-allow-http=false".to_owned();
+            return Err(RegistryError::InsecureNotAllowed {
+                host: host.to_string(),
+                why,
+            });
+        }
+        let scheme = if access.insecure { "http" } else { "https" };
+        let base = Url::parse(&format!("{scheme}://{}/v2/", host.api_host()))
+            .map_err(|_| refuse("it is no host name".to_owned()))?;
+        if let Some(url::Host::Ipv4(address)) = base.host()
+            && address.to_string() != host.name()
+        {
+            return Err(refuse(format!(
+                "it is another spelling of the address {address}: write that"
+            )));
+        }
+        let repository = &on_its_registry(host, repository);
+        let upstream = self
+            .upstreams
+            .get(&self.options, &base, host, repository, &access)?;
+        Ok(Session {
+            inner: Arc::new(Inner {
+                options: Arc::clone(&self.options),
+                upstream,
+                host: host.clone(),
+                repository: repository.clone(),
+                mode: access.referrers_mode,
+                opened: Instant::now(),
+                requests: AtomicU64::new(0),
+                received: AtomicU64::new(0),
+                seen_tags: Mutex::default(),
+                swing: rand::random(),
+            }),
+            deadline: None,
+            routine: false,
+        })
+    }
+}
+
+/// The name by which the registry itself knows a repository: Docker Hub keeps those without a namespace under `library/`.
+fn on_its_registry(host: &Host, repository: &Repository) -> Repository {
+    let is_official =
+        host.api_host() == "registry-1.docker.io" && !repository.as_str().contains('/');
+    let full = is_official
+        .then(|| format!("library/{repository}").parse().ok())
+        .flatten();
+    full.unwrap_or_else(|| repository.clone())
+}
+
+/// One repository, one credential, one pass. Counts its requests. Cheap to clone; clones share the count.
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) inner: Arc<Inner>,
+    deadline: Option<Instant>,
+    routine: bool,
+}
+
+pub(crate) struct Inner {
+    options: Arc<Options>,
+    pub(crate) upstream: Arc<Upstream>,
+    host: Host,
+    repository: Repository,
+    pub(crate) mode: ReferrersMode,
+    opened: Instant,
+    requests: AtomicU64,
+    received: AtomicU64,
+    /// Subjects whose fallback tag was read in this pass and was there.
+    seen_tags: Mutex<HashSet<Digest>>,
+    /// Uniform in 0 to 1: what tells the pauses of this pass from those of others who write the same tags at the same time.
+    pub(crate) swing: f64,
+}
+
+impl Inner {
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Answers with the number so far.
+    pub(crate) fn count_bytes(&self, bytes: usize) -> u64 {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// What no message may hold.
+    pub(crate) fn secrets(&self) -> Vec<Secret> {
+        self.upstream.auth.secrets()
+    }
+
+    /// Remembers that the fallback tag of a subject exists.
+    pub(crate) fn saw_tag(&self, subject: &Digest) {
+        self.seen_tags
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(subject.clone());
+    }
+
+    pub(crate) fn has_seen_tag(&self, subject: &Digest) -> bool {
+        self.seen_tags
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(subject)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({}/{})", self.inner.host, self.inner.repository)
+    }
+}
+
+impl Session {
+    /// The same session with the time by which the caller wants to be done: no wait for the registry goes beyond it.
+    #[must_use]
+    pub fn until(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The same session for work that nobody waits for: it leaves some of the places at the registry to other work.
+    #[must_use]
+    pub const fn routine(mut self, routine: bool) -> Self {
+        self.routine = routine;
+        self
+    }
+
+    pub(crate) const fn is_routine(&self) -> bool {
+        self.routine
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+            .unwrap_or_else(|| self.inner.opened + self.inner.options.timeouts.patience)
+    }
+
+    /// What the process allows.
+    pub(crate) fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    /// The registry.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.inner.host
+    }
+
+    /// The repository, by the name that the registry knows it by.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.inner.repository
+    }
+
+    /// What the session's knowledge is shared by: one text for each way to ask this registry, credential included.
+    #[must_use]
+    pub fn identity(&self) -> &Digest {
+        &self.inner.upstream.identity
+    }
+
+    /// Requests sent so far: tries, redirects and token requests included.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.inner.requests.load(Ordering::Relaxed)
+    }
+
+    /// How referrers of this repository are kept: by mode, or as the registry has shown; `None` before it was asked.
+    #[must_use]
+    pub fn referrers_mode(&self) -> Option<ListingSource> {
+        match self.inner.mode {
+            ReferrersMode::Api => Some(ListingSource::Api),
+            ReferrersMode::TagSchema => Some(ListingSource::FallbackTag),
+            ReferrersMode::Auto => self
+                .inner
+                .upstream
+                .support
+                .of(&self.inner.repository, Instant::now()),
+        }
+    }
+
+    /// Sees to it that connections for a wave of so many requests side by side stand soon, where the registry needs one for each.
+    /// Says nothing to a registry that has asked for a pause.
+    pub fn open_ahead(&self, wave: usize) {
+        if self
+            .inner
+            .upstream
+            .throttle
+            .paused(Instant::now())
+            .is_zero()
+        {
+            self.inner.upstream.transport.open_ahead(wave);
+        }
+    }
+
+    /// What is done, for messages; `which` of the objects it is done to may be empty.
+    pub(crate) fn operation(
+        &self,
+        method: &'static str,
+        object: Object,
+        which: impl fmt::Display,
+    ) -> Operation {
+        let what = format!("{object} {which}").trim_end().to_owned();
+        Operation {
+            method,
+            object,
+            what,
+            host: self.inner.host.to_string(),
+        }
+    }
+
+    /// A URL of this repository: `/v2/<repository>/<path>`.
+    pub(crate) fn url(&self, path: &str) -> Url {
+        let mut url = self.inner.upstream.transport.base().clone();
+        url.set_path(&format!("/v2/{}/{path}", self.inner.repository));
+        url
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_official_image_of_docker_hub_is_in_library() {
+        for (host, name, full) in [
+            ("docker.io", "alpine", "library/alpine"),
+            ("index.docker.io", "alpine", "library/alpine"),
+            ("docker.io", "team/alpine", "team/alpine"),
+            ("quay.io", "alpine", "alpine"),
+        ] {
+            assert_eq!(
+                on_its_registry(&host.parse().unwrap(), &name.parse().unwrap()).as_str(),
+                full
+            );
+        }
+    }
+}

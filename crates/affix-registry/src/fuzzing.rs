@@ -1,0 +1,223 @@
+//! What must hold of every parser of bytes from outside, whatever the bytes are.
+//!
+//! One function a parser, which panics where its property is broken. `fuzz/` runs them under a fuzzer, and `tests/fuzz.rs` on the
+//! corpus and on random bytes in every test run, so the two can never test different things.
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a property that is broken is told by a panic, and nothing but tests calls these"
+)]
+
+use crate::oci::{
+    Host, Manifest, Platform, PlatformPattern, RawEntry, RawIndex, Reference, ReferrersPage,
+    Repository, cut, media_type, most_values,
+};
+
+/// A property of one parser.
+pub type Property = fn(&[u8]);
+
+/// Every parser of bytes from outside, by the name of its fuzz target and of its corpus.
+pub const PROPERTIES: [(&str, Property); 9] = [
+    ("reference", reference),
+    ("platform", platform),
+    ("manifest", manifest),
+    ("referrers_listing", referrers_listing),
+    ("www_authenticate", www_authenticate),
+    ("link", link),
+    ("retry_after", retry_after),
+    ("docker_config", docker_config),
+    ("error_body", error_body),
+];
+
+/// The longest message that a parser may make of its input.
+const MESSAGE: usize = 1024;
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+/// A message about hostile input is short, whatever the input.
+fn is_short(error: &impl ToString) {
+    let said = error.to_string();
+    assert!(
+        said.chars().count() <= MESSAGE,
+        "a message of {} characters",
+        said.chars().count()
+    );
+}
+
+/// An image reference reads back as what it was, and names a host that is no path.
+pub fn reference(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    match text.parse::<Reference>() {
+        Ok(reference) => {
+            let again = reference
+                .to_string()
+                .parse::<Reference>()
+                .expect("what a reference is written as is a reference");
+            assert_eq!(again, reference);
+            assert!(
+                !reference.host.as_str().contains(['/', '@', '?', '#', '\\']),
+                "{:?} is no host",
+                reference.host.as_str()
+            );
+        }
+        Err(error) => is_short(&error),
+    }
+}
+
+/// A platform pattern reads back as what it was, and matches or does not.
+pub fn platform(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    if let Some(platform) = Platform::of_config(bytes) {
+        assert_eq!(platform.normalised(), platform.normalised().normalised());
+    }
+    match text.parse::<PlatformPattern>() {
+        Ok(pattern) => {
+            let again = pattern
+                .to_string()
+                .parse::<PlatformPattern>()
+                .expect("what a pattern is written as is a pattern");
+            assert_eq!(again.as_str(), pattern.as_str());
+            let _ = pattern.matches(None);
+        }
+        Err(error) => is_short(&error),
+    }
+}
+
+/// A manifest is an index, an image or refused, under each media type; an image that is written again is the same one.
+pub fn manifest(bytes: &[u8]) {
+    let served = [
+        None,
+        Some(media_type::OCI_INDEX),
+        Some(media_type::OCI_MANIFEST),
+        Some(media_type::DOCKER_LIST),
+    ];
+    for content_type in served {
+        match Manifest::parse(content_type, bytes) {
+            Ok((_, Manifest::Image(image))) => {
+                let written = serde_json::to_vec(&image).expect("an image is JSON");
+                let (_, again) = Manifest::parse(content_type, &written)
+                    .expect("what was read once is read again");
+                assert_eq!(again, Manifest::Image(image));
+            }
+            Ok((_, Manifest::Index(index))) => {
+                assert!(index.manifests.len() <= most_values(bytes) + 1)
+            }
+            Err(error) => is_short(&error),
+        }
+    }
+}
+
+/// A listing that is written again has the same bytes as before, entry by entry.
+pub fn referrers_listing(bytes: &[u8]) {
+    match RawIndex::parse(bytes) {
+        Ok(index) => {
+            let written = index.to_bytes();
+            let again = RawIndex::parse(&written).expect("what was read once is read again");
+            assert_eq!(again.to_bytes(), written);
+            assert_eq!(again.entries, index.entries);
+            assert!(index.entries.len() <= most_values(bytes) + 1);
+            let page = ReferrersPage::parse(bytes).expect("a whole index is a page of a listing");
+            assert!(
+                page.raw().eq(index.entries.iter().map(RawEntry::raw))
+                    && page.media_type() == index.media_type()
+            );
+            let described: Vec<_> = index
+                .entries
+                .iter()
+                .filter_map(RawEntry::descriptor)
+                .collect();
+            assert!(page.descriptors().eq(described.iter().cloned()));
+            assert!(index.entries.iter().filter_map(RawEntry::digest).count() >= described.len());
+        }
+        // The parser quotes what it met; the client cuts that.
+        Err(error) => is_short(&format!("{:?}", cut(&error.to_string()))),
+    }
+}
+
+/// A header has no more challenges than words.
+pub fn www_authenticate(bytes: &[u8]) {
+    let Some(line) = text(bytes) else { return };
+    assert!(parsers::www_authenticate(line) <= line.split([',', ' ', '\t']).count());
+}
+
+/// A next page's target stands in the header.
+pub fn link(bytes: &[u8]) {
+    let Some(line) = text(bytes) else { return };
+    if let Some(target) = parsers::link(line) {
+        assert!(line.contains(&target), "{target:?} is not in the header");
+    }
+}
+
+/// A wait can be added to a clock.
+pub fn retry_after(bytes: &[u8]) {
+    let Some(value) = text(bytes) else { return };
+    if let Some(wait) = parsers::retry_after(value) {
+        assert!(wait.as_secs() <= u64::from(u32::MAX), "{wait:?}");
+    }
+}
+
+/// A docker config has a login or not, or its error says where, in few words.
+pub fn docker_config(bytes: &[u8]) {
+    let host: Host = "registry.example.com:5000".parse().expect("it is a host");
+    let repository: Repository = "team/app".parse().expect("it is a repository");
+    if let Err(error) = parsers::docker_config(bytes, &host, &repository) {
+        is_short(&error);
+    }
+}
+
+/// What an error says is one short line without controls, and its codes are words.
+pub fn error_body(bytes: &[u8]) {
+    let (codes, text) = parsers::error_body(bytes);
+    assert!(
+        text.chars().count() <= 201 && !text.contains(char::is_control),
+        "{text:?}"
+    );
+    let is_word = |code: &String| {
+        code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    assert!(codes.len() <= 8 && codes.iter().all(is_word), "{codes:?}");
+}
+
+mod parsers {
+    //! The parsers of registry answers, which the rest of the crate keeps private.
+
+    use crate::access::challenge::Challenge;
+    use crate::access::docker_config::Keychain;
+    use crate::oci::{Host, Repository};
+    use crate::protocol::error_body::ErrorBody;
+    use std::time::{Duration, SystemTime};
+
+    /// Reads `WWW-Authenticate`; answers with the number of challenges understood.
+    pub(super) fn www_authenticate(line: &str) -> usize {
+        Challenge::parse_all([line]).len()
+    }
+
+    /// Reads `Link`; answers with the next page's target.
+    pub(super) fn link(line: &str) -> Option<String> {
+        crate::protocol::link::next([line])
+    }
+
+    /// Reads `Retry-After` as of the epoch.
+    pub(super) fn retry_after(value: &str) -> Option<Duration> {
+        crate::http::retry_after::parse(value, SystemTime::UNIX_EPOCH)
+    }
+
+    /// Reads an error's body; answers with its codes and its text as a message would show them.
+    pub(super) fn error_body(bytes: &[u8]) -> (Vec<String>, String) {
+        let read = ErrorBody::parse(bytes, &[]);
+        (read.codes, read.text)
+    }
+
+    /// Finds a login in a docker config, or says what is wrong with it.
+    pub(super) fn docker_config(
+        bytes: &[u8],
+        host: &Host,
+        repository: &Repository,
+    ) -> Result<(), String> {
+        let keychain = Keychain::parse(bytes).map_err(|error| error.to_string())?;
+        let _ = keychain.find(host, repository);
+        Ok(())
+    }
+}

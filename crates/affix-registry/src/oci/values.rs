@@ -1,0 +1,88 @@
+//! How much a JSON document is made of, and how long its texts are, told before it is parsed.
+
+/// A bound on the values of a JSON document: one for each bracket that opens and one for each comma outside of strings, which is
+/// at least the number of its fields and elements less one. Bytes that are no JSON have some number too.
+///
+/// Four bytes of JSON become up to a hundred in memory, so a cap on bytes alone bounds nothing.
+#[must_use]
+pub fn most_values(bytes: &[u8]) -> usize {
+    let (mut values, mut quoted, mut escaped) = (0, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' | b'{' | b'[' if !quoted => values += 1,
+            _ => {}
+        }
+    }
+    values
+}
+
+/// The length of the longest text of a JSON document, in bytes as they are written.
+///
+/// Whoever says that a text stands where something else should quotes the whole of it, in up to six times its bytes.
+#[must_use]
+pub fn longest_text(bytes: &[u8]) -> usize {
+    let (mut longest, mut begun, mut escaped) = (0, None, false);
+    for (at, byte) in bytes.iter().enumerate() {
+        match (byte, begun) {
+            _ if escaped => escaped = false,
+            (b'\\', Some(_)) => escaped = true,
+            (b'"', Some(start)) => {
+                longest = longest.max(at - start);
+                begun = None;
+            }
+            (b'"', None) => begun = Some(at + 1),
+            _ => {}
+        }
+    }
+    begun.map_or(longest, |start| longest.max(bytes.len() - start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_and_commas_count_and_those_in_strings_do_not() {
+        for (text, values) in [
+            ("", 0),
+            ("7", 0),
+            ("[1,2,3]", 3),
+            (r#"{"a,[{":"\",,","b":[{}]}"#, 4),
+            (r#"["\\",","]"#, 2),
+        ] {
+            assert_eq!(most_values(text.as_bytes()), values, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_longest_text_is_told_with_its_escapes_and_also_where_it_does_not_end() {
+        for (text, longest) in [
+            ("", 0),
+            ("[7]", 0),
+            (r#"{"ab":"c"}"#, 2),
+            (r#"["a","\"\\"]"#, 4),
+            (r#"["a","bcd"#, 3),
+        ] {
+            assert_eq!(longest_text(text.as_bytes()), longest, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_longer_than_its_bound(texts in proptest::collection::vec("\\PC{0,20}", 0..6)) {
+            let document = serde_json::to_string(&texts).unwrap_or_default();
+            let longest = texts.iter().map(String::len).max().unwrap_or_default();
+            proptest::prop_assert!(longest_text(document.as_bytes()) >= longest, "{}", document);
+        }
+
+        #[test]
+        fn no_document_has_more_elements_than_its_bound(lists in proptest::collection::vec(proptest::collection::vec("\\PC{0,6}", 0..6), 0..6)) {
+            let text = serde_json::to_string(&lists).unwrap_or_default();
+            let elements: usize = lists.iter().map(Vec::len).sum();
+            proptest::prop_assert!(most_values(text.as_bytes()) >= elements, "{}", text);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Blobs (distribution-spec, "Pulling blobs", "Pushing blobs").
+
+use bytes::Bytes;
+use http::{Method, header};
+use url::Url;
+
+use crate::access::tokens::Actions;
+use crate::client::session::Session;
+use crate::error::{Object, Operation, RegistryError};
+use crate::http::request::{Redirects, Request};
+use crate::http::transport::Answer;
+use crate::oci::{Descriptor, Digest, media_type};
+use crate::protocol::manifests::mismatch;
+
+impl Session {
+    /// Whether the repository has the blob (HEAD). A redirect to where the blob is kept is a yes.
+    ///
+    /// # Errors
+    /// What every request can end in; 404 is an answer.
+    pub async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
+        let operation = self.operation("HEAD", Object::Blob, digest);
+        let answer = self
+            .send(&Request::new(
+                &operation,
+                Method::HEAD,
+                self.url(&format!("blobs/{digest}")),
+                Actions::Pull,
+            ))
+            .await?;
+        match answer.status {
+            200..=299 | 301 | 302 | 307 | 308 => Ok(true),
+            404 => Ok(false),
+            _ => Err(self.refusal(&operation, &answer)),
+        }
+    }
+
+    /// Uploads a blob, whether or not it is there: POST with the digest and the content; where the registry opens an upload
+    /// instead (202), PUT of the content to where it says, which may be another host: no credential goes there. An upload is
+    /// never resumed; one that is lost is begun again.
+    ///
+    /// # Errors
+    /// `ManifestRejected`, `DigestMismatch`, and what every request can end in.
+    pub async fn put_blob(&self, bytes: Bytes) -> Result<Digest, RegistryError> {
+        const ROUNDS: u32 = 3;
+        let digest = Digest::sha256(&bytes);
+        let mut whole = true;
+        let mut round = 0;
+        loop {
+            round += 1;
+            let operation = self.operation("POST", Object::Blob, &digest);
+            let answer = self
+                .begin_upload(&operation, &digest, if whole { Some(&bytes) } else { None })
+                .await?;
+            match answer.status {
+                200 | 201 => return self.took(&operation, &answer, digest),
+                202 => {}
+                // A registry that cannot take the content with the POST may still open an upload.
+                400 | 404 | 405 | 411 | 415 | 501 if whole => {
+                    whole = false;
+                    continue;
+                }
+                _ => return Err(self.refusal(&operation, &answer)),
+            }
+            let operation = self.operation("PUT", Object::Blob, &digest);
+            let url = self.upload_url(&operation, &answer, &digest)?;
+            let answer = self
+                .send(&upload(&operation, Method::PUT, url, bytes.clone()))
+                .await?;
+            match answer.status {
+                200 | 201 | 204 => return self.took(&operation, &answer, digest),
+                // The upload is gone: it ended with a connection, or the try before this one was the one that counted.
+                404 | 416 if round < ROUNDS => {}
+                _ => return Err(self.refusal(&operation, &answer)),
+            }
+        }
+    }
+
+    async fn begin_upload(
+        &self,
+        operation: &Operation,
+        digest: &Digest,
+        content: Option<&Bytes>,
+    ) -> Result<Answer, RegistryError> {
+        let mut url = self.url("blobs/uploads/");
+        if content.is_some() {
+            url.query_pairs_mut()
+                .append_pair("digest", &digest.to_string());
+        }
+        self.send(&upload(
+            operation,
+            Method::POST,
+            url,
+            content.cloned().unwrap_or_default(),
+        ))
+        .await
+    }
+
+    fn upload_url(
+        &self,
+        operation: &Operation,
+        answer: &Answer,
+        digest: &Digest,
+    ) -> Result<Url, RegistryError> {
+        let location = answer
+            .header(header::LOCATION)
+            .and_then(|location| answer.url.join(location).ok());
+        let mut url = location.ok_or_else(|| {
+            self.protocol(
+                operation,
+                "the registry opened an upload and did not say where (no Location)",
+            )
+        })?;
+        url.query_pairs_mut()
+            .append_pair("digest", &digest.to_string());
+        Ok(url)
+    }
+
+    fn took(
+        &self,
+        operation: &Operation,
+        answer: &Answer,
+        digest: Digest,
+    ) -> Result<Digest, RegistryError> {
+        match self.named_digest(operation, answer)? {
+            Some(named) if named.algorithm() == digest.algorithm() && named != digest => Err(
+                mismatch(operation, format!("the registry says that it took {named}")),
+            ),
+            _ => Ok(digest),
+        }
+    }
+
+    /// The content of a descriptor, at most `cap` bytes, hashed and its size compared. Redirects are followed to any host that
+    /// may be dialled, without a credential.
+    ///
+    /// # Errors
+    /// `NotFound`, `DigestMismatch`, `LimitExceeded`, and what every request can end in.
+    pub async fn blob(&self, descriptor: &Descriptor, cap: u64) -> Result<Bytes, RegistryError> {
+        let (digest, cap) = (
+            &descriptor.digest,
+            cap.min(self.options().limits.blob_bytes),
+        );
+        let operation = self.operation("GET", Object::Blob, digest);
+        if descriptor.size > cap {
+            let what = format!("the blob has {} bytes", descriptor.size);
+            return Err(RegistryError::LimitExceeded {
+                operation,
+                what,
+                limit: cap,
+            });
+        }
+        let mut request = Request::new(
+            &operation,
+            Method::GET,
+            self.url(&format!("blobs/{digest}")),
+            Actions::Pull,
+        );
+        request.redirects = Redirects::Anywhere;
+        request.cap = cap;
+        request.is_blob = true;
+        let answer = self.send(&request).await?;
+        if !answer.is_success() {
+            return Err(self.refusal(&operation, &answer));
+        }
+        let bytes = answer.body;
+        let found = digest.algorithm().hash(&bytes);
+        if found != *digest {
+            return Err(mismatch(
+                &operation,
+                format!("the bytes that were served have the digest {found}"),
+            ));
+        }
+        if bytes.len() as u64 != descriptor.size {
+            return Err(mismatch(
+                &operation,
+                format!(
+                    "it has {} bytes where its descriptor says {}",
+                    bytes.len(),
+                    descriptor.size
+                ),
+            ));
+        }
+        Ok(bytes)
+    }
+}
+
+fn upload(operation: &Operation, method: Method, url: Url, content: Bytes) -> Request {
+    let mut request = Request::new(operation, method, url, Actions::Push)
+        .header(header::CONTENT_TYPE, media_type::OCTET_STREAM);
+    request.body = content;
+    request.is_blob = true;
+    request
+}

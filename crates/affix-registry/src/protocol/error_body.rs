@@ -1,0 +1,284 @@
+//! The body of an error (distribution-spec, "Error Codes"), made fit for a message.
+//!
+//! A registry writes it, so it is hostile text: it is cut, cleaned of control characters, and freed of what changes with every
+//! request (ids, times), since a status that repeats it must not change each time. HTML and other pages are left out.
+
+use serde::Deserialize;
+
+use crate::access::secret::Secret;
+use crate::oci::Digest;
+
+/// What was understood of an error's body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ErrorBody {
+    /// The codes, such as `MANIFEST_UNKNOWN`; at most 8.
+    pub(crate) codes: Vec<String>,
+    /// The messages in one line of at most 200 characters; may be empty.
+    pub(crate) text: String,
+    /// Digests in the `detail` of codes that say that something is unknown; at most 1000.
+    pub(crate) unknown: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    errors: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    code: serde_json::Value,
+    #[serde(default)]
+    message: serde_json::Value,
+    #[serde(default)]
+    detail: serde_json::Value,
+}
+
+const CODES: usize = 8;
+const DIGESTS: usize = 1000;
+const CHARACTERS: usize = 200;
+
+impl ErrorBody {
+    /// Reads a body, which may have been cut off. `secrets` are what the registry was shown and may send back.
+    #[must_use]
+    pub(crate) fn parse(bytes: &[u8], secrets: &[Secret]) -> Self {
+        let Ok(document) = serde_json::from_slice::<Document>(bytes) else {
+            return Self {
+                text: plain(bytes, secrets),
+                ..Self::default()
+            };
+        };
+        let mut body = Self::default();
+        let mut texts: Vec<String> = Vec::new();
+        for entry in &document.errors {
+            let code = entry.code.as_str().unwrap_or_default();
+            let is_code = !code.is_empty()
+                && code.len() <= 64
+                && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            if is_code
+                && hide(code, secrets) == code
+                && body.codes.len() < CODES
+                && !body.codes.iter().any(|known| known == code)
+            {
+                body.codes.push(code.to_owned());
+            }
+            let text = clean(&hide(entry.message.as_str().unwrap_or_default(), secrets));
+            if !text.is_empty() && !texts.contains(&text) {
+                texts.push(text);
+            }
+            if code.contains("UNKNOWN") {
+                digests(&entry.detail, &mut body.unknown);
+            }
+        }
+        body.text = cut(&texts.join("; "));
+        body
+    }
+}
+
+/// Digests anywhere in a `detail`. The parser has bounded its depth.
+fn digests(detail: &serde_json::Value, found: &mut Vec<Digest>) {
+    match detail {
+        serde_json::Value::String(text) => {
+            let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == ':'));
+            for digest in words.filter_map(|word| word.parse().ok()) {
+                if found.len() < DIGESTS && !found.contains(&digest) {
+                    found.push(digest);
+                }
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| digests(item, found)),
+        serde_json::Value::Object(fields) => {
+            fields.values().for_each(|field| digests(field, found))
+        }
+        _ => {}
+    }
+}
+
+/// Text that is no JSON: one short line of it, unless it is a page.
+fn plain(bytes: &[u8], secrets: &[Secret]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.trim();
+    if text.starts_with(['<', '{', '[']) || text.contains('\u{fffd}') {
+        String::new()
+    } else {
+        cut(&clean(&hide(text, secrets)))
+    }
+}
+
+/// The text without the secrets in it. One of fewer than 4 characters would tear apart any text and is no secret.
+pub(crate) fn hide(text: &str, secrets: &[Secret]) -> String {
+    let needles = secrets
+        .iter()
+        .filter_map(|secret| std::str::from_utf8(secret.expose()).ok())
+        .filter(|needle| needle.len() >= 4);
+    needles.fold(text.to_owned(), |text, needle| text.replace(needle, "…"))
+}
+
+/// One line: control characters and runs of space become a space, words that change with every request an ellipsis.
+fn clean(text: &str) -> String {
+    let visible = text.chars().map(|c| {
+        if c.is_control() || is_format(c) {
+            ' '
+        } else {
+            c
+        }
+    });
+    let line: String = visible.take(8 * CHARACTERS).collect();
+    let words = line
+        .split_whitespace()
+        .map(|word| if is_volatile(word) { "…" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Characters that reorder or hide text: bidirectional controls, zero-width characters, separators.
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Whether a word looks like a request id or a point in time. Digests stay.
+fn is_volatile(word: &str) -> bool {
+    let core = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    if core.contains("sha256:")
+        || core.contains("sha512:")
+        || core.starts_with("sha256-")
+        || core.starts_with("sha512-")
+    {
+        return false;
+    }
+    let value = core
+        .rsplit_once(['=', ':'])
+        .map_or(core, |(_, value)| value);
+    let digits = |text: &str| text.bytes().filter(u8::is_ascii_digit).count();
+    let hexlike = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    let id = value.len() >= 16 && hexlike(value) && digits(value) >= 4;
+    let date = core.len() >= 16
+        && core.contains('T')
+        && core.matches(':').count() >= 2
+        && digits(core) >= 10;
+    let clock = core.len() >= 7
+        && core.matches(':').count() == 2
+        && core
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b':' | b'.'));
+    let token = value.len() >= 40
+        && digits(value) >= 4
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_+/=.".contains(&b));
+    let number = core.len() >= 9 && digits(core) == core.len();
+    id || date || clock || token || number
+}
+
+fn cut(text: &str) -> String {
+    if text.chars().count() <= CHARACTERS {
+        return text.to_owned();
+    }
+    text.chars().take(CHARACTERS).chain("…".chars()).collect()
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
+)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+
+    #[test]
+    fn codes_messages_and_unknown_digests_are_read() {
+        let body = format!(
+            r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry","detail":"{DIGEST}"}},
+                {{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry","detail":{{"digest":"{DIGEST}"}}}}]}}"#
+        );
+        let read = ErrorBody::parse(body.as_bytes(), &[]);
+        assert!(
+            read.codes == ["MANIFEST_BLOB_UNKNOWN"] && read.text == "blob unknown to registry",
+            "{read:?}"
+        );
+        assert_eq!(
+            read.unknown
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+            [DIGEST]
+        );
+    }
+
+    #[test]
+    fn what_changes_with_every_request_is_left_out_and_digests_stay() {
+        for (text, cleaned) in [
+            (
+                "denied, RequestId: 6bf7a1b4-2d0c-4f3a-9a57-0e1c1f2a3b4c",
+                "denied, RequestId: …",
+            ),
+            ("failed at 2026-11-23T17:33:35.123Z now", "failed at … now"),
+            (
+                "failed at 17:33:35 (id=00f067aa0ba902b7a3ce929d0e0e4736)",
+                "failed at … …",
+            ),
+            ("trace 1763912345678", "trace …"),
+            ("a\u{0}b\u{1b}[31mc\r\nd \u{202e}x", "a b [31mc d x"),
+            (&format!("unknown {DIGEST}"), &format!("unknown {DIGEST}")),
+            (
+                "team/deadbeefdeadbeef-app is immutable",
+                "team/deadbeefdeadbeef-app is immutable",
+            ),
+        ] {
+            assert_eq!(clean(text), cleaned, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_registry_was_shown_is_hidden_wherever_it_comes_back() {
+        let secrets = ["hunter2".into(), "dXNlcjpodW50ZXIy".into()];
+        for body in [
+            r#"{"errors":[{"code":"hunter2","message":"bad password hunt\u0065r2 (dXNlcjpodW50ZXIy)"}]}"#,
+            "bad password hunter2 dXNlcjpodW50ZXIy",
+            &format!("{}hunter2", "x ".repeat(96)),
+        ] {
+            let read = format!("{:?}", ErrorBody::parse(body.as_bytes(), &secrets));
+            assert!(!read.contains("hunt") && !read.contains("dXNl"), "{read}");
+        }
+    }
+
+    #[test]
+    fn pages_are_left_out_and_long_text_is_cut() {
+        for page in [
+            "<html><body>nginx</body></html>",
+            "  <!DOCTYPE html>",
+            r#"{"errors":"#,
+            "[1",
+            "\u{fffd}",
+        ] {
+            assert_eq!(
+                ErrorBody::parse(page.as_bytes(), &[]),
+                ErrorBody::default(),
+                "{page}"
+            );
+        }
+        assert_eq!(
+            ErrorBody::parse(b"404 page not found\n", &[]).text,
+            "404 page not found"
+        );
+        assert_eq!(
+            ErrorBody::parse("ü ".repeat(500).as_bytes(), &[])
+                .text
+                .chars()
+                .count(),
+            201
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_body_is_read_and_never_panics(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400), message in "\\PC{0,400}") {
+            let _ = ErrorBody::parse(&bytes, &[]);
+            let json = serde_json::json!({"errors": [{"code": "X", "message": message, "detail": [message, {"a": 1}]}]});
+            let read = ErrorBody::parse(json.to_string().as_bytes(), &[]);
+            assert!(read.text.chars().count() <= 201 && !read.text.contains(char::is_control));
+        }
+    }
+}

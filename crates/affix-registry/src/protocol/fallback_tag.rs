@@ -1,0 +1,571 @@
+//! Writing a fallback tag (distribution-spec, "Referrers Tag Schema") while others write it too.
+//!
+//! Registries ignore conditional writes here, so of two who read, add and write at the same time one loses, without knowing.
+//! The cure is to look again after a pause in which everybody who had read the old list must have written: if our entry is
+//! there then, it stays. Each step and its numbers were measured with 20 writers side by side.
+
+use std::collections::{HashMap, HashSet};
+use std::future::ready;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use crate::client::options::ReferrersMode;
+use crate::client::session::{Locator, Session};
+use crate::error::{Object, Operation, RegistryError};
+use crate::oci::{Descriptor, Digest, RawEntry, RawIndex, Tag, media_type};
+use crate::protocol::referrers::{FallbackTag, ListingSource, TagRead};
+
+/// What is to be different in a fallback tag.
+#[derive(Debug, Clone, Default)]
+pub struct FallbackChange {
+    /// Entries to have, unless the digest is listed already. Their manifests must be in the registry.
+    pub add: Vec<Descriptor>,
+    /// Entries to take off the list.
+    pub remove: Vec<Digest>,
+}
+
+/// How a rewrite ended.
+#[derive(Debug, Clone)]
+pub struct FallbackOutcome {
+    /// Whether anything was written; `false`: the tag was as wanted when first read.
+    pub written: bool,
+    /// PUTs that were made.
+    pub attempts: u32,
+    /// Entries of others whose manifests are gone and that the registry refused: they were left out.
+    pub dropped: Vec<Digest>,
+    /// The entries as last read.
+    pub entries: Vec<RawEntry>,
+}
+
+/// PUTs after which a rewrite gives up.
+const MOST_ATTEMPTS: u32 = 20;
+/// A read is too old to write on after this time.
+const FRESH: Duration = Duration::from_millis(200);
+/// Reads again of what may be a stale answer, and the time between them: 2 s in all.
+const STALE_READS: u32 = 3;
+const STALE_PAUSE: Duration = Duration::from_millis(667);
+/// How often an entry is put back that keeps vanishing: after that its maker is taking it away.
+const MOST_RESCUES: u32 = 3;
+
+/// The pause between a write and the read that proves it; `random` is uniform in 0 to 1.
+fn pause(longest: Duration, others: bool, random: f64) -> Duration {
+    let times = if others { 2 } else { 1 };
+    (Duration::from_millis(50) + longest * times).mul_f64(0.75 + 0.5 * random.clamp(0.0, 1.0))
+}
+
+/// The wait before the next attempt after `losses` lost ones; `random` is uniform in 0 to 1.
+fn after_loss(losses: u32, random: f64) -> Duration {
+    Duration::from_millis(20 << losses.min(5)).mul_f64(random.clamp(0.0, 1.0))
+}
+
+impl Session {
+    /// Changes the fallback tag of `subject` so that the change is there and stays there while others write it too. Entries of
+    /// others keep their bytes and their order, and those that a race took away are put back.
+    ///
+    /// `seen_before`: the tag is known to have existed, so a 404 is read again before it is believed.
+    ///
+    /// # Errors
+    /// `FallbackTagConflict` where the tag holds something else or the registry has the referrers API; `ImmutableTag`;
+    /// [`RegistryError::Dangling`] where a manifest of `change.add` is gone; and what every request can end in.
+    pub async fn rewrite_fallback(
+        &self,
+        subject: &Descriptor,
+        change: FallbackChange,
+        seen_before: bool,
+    ) -> Result<FallbackOutcome, RegistryError> {
+        self.rewrite_fallback_after(ready(Ok(())), subject, change, seen_before)
+            .await
+    }
+
+    /// As [`rewrite_fallback`](Self::rewrite_fallback), once `first` is done, such as the PUT of what is to be listed: the tag is
+    /// read beside it and not written before it.
+    ///
+    /// # Errors
+    /// That of `first`, and as [`rewrite_fallback`](Self::rewrite_fallback).
+    pub async fn rewrite_fallback_after(
+        &self,
+        first: impl Future<Output = Result<(), RegistryError>>,
+        subject: &Descriptor,
+        change: FallbackChange,
+        seen_before: bool,
+    ) -> Result<FallbackOutcome, RegistryError> {
+        let operation = self.operation("PUT", Object::FallbackTag, subject.digest.fallback_tag());
+        let conflict = |what: &str| RegistryError::FallbackTagConflict {
+            operation: operation.clone(),
+            what: what.to_owned(),
+        };
+        if self.inner.mode == ReferrersMode::Auto && self.referrers_mode().is_none() {
+            self.referrers(&subject.digest, None).await?; // shows whether there is an API
+        }
+        if self.referrers_mode() == Some(ListingSource::Api) {
+            return Err(conflict(
+                "the registry has the referrers API, so no fallback tag is written",
+            ));
+        }
+        let tag = subject
+            .digest
+            .fallback_tag()
+            .parse()
+            .map_err(|_| conflict("it is no tag"))?;
+        let lock = self
+            .inner
+            .upstream
+            .rewrite_lock(self.repository(), &subject.digest);
+        let mut rewrite = Rewrite::new(self, &subject.digest, operation, tag, change);
+        let read = async {
+            let alone = lock.lock().await;
+            let seen_before = seen_before || self.inner.has_seen_tag(&subject.digest);
+            (alone, seen_before, rewrite.look(seen_before).await)
+        };
+        let ((_alone, seen_before, look), first) = tokio::join!(read, first);
+        first?;
+        rewrite.run(seen_before, look?).await
+    }
+}
+
+struct Rewrite<'a> {
+    session: &'a Session,
+    subject: &'a Digest,
+    operation: Operation,
+    tag: Tag,
+    change: FallbackChange,
+    /// Every entry that was read in this rewrite, in order.
+    seen: Vec<RawEntry>,
+    /// What HEAD said of manifests whose entries vanished.
+    there: HashMap<Digest, bool>,
+    rescues: HashMap<Digest, u32>,
+    dropped: Vec<Digest>,
+    /// Whether another writer was noticed.
+    others: bool,
+    attempts: u32,
+}
+
+/// The tag as it was read.
+struct Look {
+    tag: Option<FallbackTag>,
+    sent: Instant,
+    done: Instant,
+}
+
+/// What a proof by reading found.
+enum Proof {
+    Held(Vec<RawEntry>),
+    Lost,
+}
+
+/// What became of a PUT.
+enum Write {
+    Answered,
+    /// Nobody knows whether it was done, or it must be made up anew: read again.
+    Again,
+}
+
+impl<'a> Rewrite<'a> {
+    fn new(
+        session: &'a Session,
+        subject: &'a Digest,
+        operation: Operation,
+        tag: Tag,
+        change: FallbackChange,
+    ) -> Self {
+        Self {
+            session,
+            subject,
+            operation,
+            tag,
+            change,
+            seen: Vec::new(),
+            there: HashMap::new(),
+            rescues: HashMap::new(),
+            dropped: Vec::new(),
+            others: false,
+            attempts: 0,
+        }
+    }
+
+    /// Reads the tag to write on.
+    async fn look(&mut self, seen_before: bool) -> Result<Look, RegistryError> {
+        let TagRead { sent, tag } = if seen_before {
+            self.read_believed().await?
+        } else {
+            self.read().await?
+        };
+        Ok(Look {
+            tag,
+            sent,
+            done: Instant::now(),
+        })
+    }
+
+    async fn run(
+        mut self,
+        seen_before: bool,
+        look: Look,
+    ) -> Result<FallbackOutcome, RegistryError> {
+        let (mut losses, mut failures, mut stale) = (0, 0, 0);
+        let mut look = Some(look);
+        loop {
+            let is_late = Instant::now() >= self.session.deadline();
+            if self.attempts >= MOST_ATTEMPTS || (is_late && losses > 0) {
+                return Err(RegistryError::FallbackTagContended {
+                    operation: self.operation,
+                    attempts: self.attempts,
+                });
+            }
+            if is_late {
+                return Err(RegistryError::Unreachable {
+                    operation: self.operation,
+                    why: "no time was left for it",
+                });
+            }
+            let Look {
+                tag: current,
+                sent,
+                done: read_at,
+            } = match look.take() {
+                Some(first) => first,
+                None => self.look(seen_before).await?,
+            };
+            let merged = self.merge(current.as_ref()).await?;
+            let before = current.as_ref().map(|tag| tag.digest.clone());
+            let Some(merged) = merged else {
+                // As wanted. Where something of ours is on its way, a second look must confirm it.
+                let entries = current.map(|tag| tag.index.entries).unwrap_or_default();
+                if self.attempts == 0 {
+                    return Ok(self.outcome(entries));
+                }
+                match self.prove(None, None, 1).await? {
+                    Proof::Held(entries) => return Ok(self.outcome(entries)),
+                    Proof::Lost => continue,
+                }
+            };
+            if read_at.elapsed() > FRESH && stale < STALE_READS {
+                stale += 1; // others may have written meanwhile; what HEAD said is remembered, so the next round is quick
+                continue;
+            }
+            let bytes = self.bytes(&merged)?;
+            let written = Digest::sha256(&bytes);
+            self.attempts += 1;
+            match self
+                .write(bytes, &merged, before.is_some(), &mut failures)
+                .await?
+            {
+                Write::Again => continue,
+                Write::Answered => self.session.inner.upstream.rewrite_took(sent.elapsed()),
+            }
+            self.session.inner.saw_tag(self.subject);
+            match self.prove(Some(written), before, 0).await? {
+                Proof::Held(entries) => return Ok(self.outcome(entries)),
+                Proof::Lost => {
+                    sleep(after_loss(losses, rand::random())).await;
+                    losses += 1;
+                }
+            }
+        }
+    }
+
+    fn outcome(self, entries: Vec<RawEntry>) -> FallbackOutcome {
+        FallbackOutcome {
+            written: self.attempts > 0,
+            attempts: self.attempts,
+            dropped: self.dropped,
+            entries,
+        }
+    }
+
+    /// One read; what it shows is remembered.
+    async fn read(&mut self) -> Result<TagRead, RegistryError> {
+        let current = self.session.fallback_tag(self.subject).await?;
+        for entry in current.tag.iter().flat_map(|tag| &tag.index.entries) {
+            if entry.digest().is_some()
+                && !self
+                    .seen
+                    .iter()
+                    .any(|known| known.digest() == entry.digest())
+            {
+                self.seen.push(entry.clone());
+            }
+        }
+        Ok(current)
+    }
+
+    /// A read of a tag that was there before: "there is none" is read again before it is believed.
+    async fn read_believed(&mut self) -> Result<TagRead, RegistryError> {
+        for _ in 0..STALE_READS {
+            let read = self.read().await?;
+            if read.tag.is_some() {
+                return Ok(read);
+            }
+            sleep(STALE_PAUSE).await;
+        }
+        self.read().await
+    }
+
+    /// The list as it should be; `None` where it is so.
+    async fn merge(
+        &mut self,
+        current: Option<&FallbackTag>,
+    ) -> Result<Option<RawIndex>, RegistryError> {
+        let vanished = self.vanished(current).await?;
+        for entry in &vanished {
+            if let Some(digest) = entry.digest() {
+                *self.rescues.entry(digest.clone()).or_default() += 1;
+            }
+        }
+        let mut index = current.map(|tag| tag.index.clone()).unwrap_or_default();
+        let stays = |digest: &Digest| {
+            !self.change.remove.contains(digest) && !self.dropped.contains(digest)
+        };
+        index
+            .entries
+            .retain(|entry| entry.digest().is_none_or(stays));
+        index.entries.extend(vanished);
+        for wanted in &self.change.add {
+            if !index.contains(&wanted.digest) {
+                index.entries.push(RawEntry::from(wanted));
+            }
+        }
+        let same = current.map_or(index.entries.is_empty(), |tag| {
+            tag.index.entries == index.entries
+        });
+        Ok((!same).then_some(index))
+    }
+
+    /// Entries that were read in this rewrite, are not listed now, and whose manifests are there: a race took them away.
+    async fn vanished(
+        &mut self,
+        current: Option<&FallbackTag>,
+    ) -> Result<Vec<RawEntry>, RegistryError> {
+        let listed: HashSet<Digest> = current
+            .iter()
+            .flat_map(|tag| &tag.index.entries)
+            .filter_map(|entry| entry.digest().cloned())
+            .collect();
+        let mut vanished = Vec::new();
+        for entry in self.seen.clone() {
+            let Some(digest) = entry.digest() else {
+                continue;
+            };
+            let wanted_away = self.change.remove.contains(digest) || self.dropped.contains(digest);
+            let given_up = self
+                .rescues
+                .get(digest)
+                .is_some_and(|rescues| *rescues >= MOST_RESCUES);
+            if !listed.contains(digest)
+                && !wanted_away
+                && !given_up
+                && self.is_there(digest).await?
+            {
+                vanished.push(entry);
+            }
+        }
+        Ok(vanished)
+    }
+
+    async fn is_there(&mut self, digest: &Digest) -> Result<bool, RegistryError> {
+        if let Some(known) = self.there.get(digest) {
+            return Ok(*known);
+        }
+        let there = self.session.has_manifest(digest).await?;
+        self.there.insert(digest.clone(), there);
+        Ok(there)
+    }
+
+    fn bytes(&self, index: &RawIndex) -> Result<Bytes, RegistryError> {
+        let limits = &self.session.options().limits;
+        let exceeded = |what: &str, limit: u64| {
+            Err(RegistryError::LimitExceeded {
+                operation: self.operation.clone(),
+                what: what.to_owned(),
+                limit,
+            })
+        };
+        if index.entries.len() > limits.referrers {
+            return exceeded(
+                "the subject would have too many referrers",
+                limits.referrers as u64,
+            );
+        }
+        let bytes = index.to_bytes();
+        if bytes.len() as u64 > limits.manifest_bytes {
+            return exceeded(
+                "the list of referrers would be too large, in bytes",
+                limits.manifest_bytes,
+            );
+        }
+        Ok(bytes.into())
+    }
+
+    /// One PUT, never repeated as it is: after any delay the list may be an old one.
+    async fn write(
+        &mut self,
+        bytes: Bytes,
+        merged: &RawIndex,
+        existed: bool,
+        failures: &mut u32,
+    ) -> Result<Write, RegistryError> {
+        let at = Locator::Tag(self.tag.clone());
+        match self
+            .session
+            .put(&at, media_type::OCI_INDEX, bytes, true)
+            .await
+        {
+            Ok(_) => Ok(Write::Answered),
+            Err(RegistryError::RateLimited { .. }) => Ok(Write::Again), // the next request waits out the pause, or says that it cannot
+            Err(error) if error.is_transient() => {
+                *failures += 1;
+                let policy = &self.session.options().retry;
+                if *failures >= policy.min_tries {
+                    return Err(error);
+                }
+                sleep(policy.delay(*failures, rand::random())).await;
+                Ok(Write::Again)
+            }
+            Err(RegistryError::AccessDenied(answer)) if existed && answer.status == 403 => {
+                Err(RegistryError::ImmutableTag {
+                    answer,
+                    tag: self.tag.to_string(),
+                })
+            }
+            Err(error @ (RegistryError::Refused(_) | RegistryError::NotFound(_))) => {
+                self.drop_dangling(error, merged).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// After a refusal: leaves out entries of others whose manifests are gone. Without one the refusal stands.
+    async fn drop_dangling(
+        &mut self,
+        refusal: RegistryError,
+        merged: &RawIndex,
+    ) -> Result<Write, RegistryError> {
+        const MOST_ASKED: usize = 100;
+        let listed: Vec<Digest> = merged
+            .entries
+            .iter()
+            .filter_map(|entry| entry.digest().cloned())
+            .collect();
+        let named = refusal
+            .answer()
+            .map(|answer| answer.unknown.as_slice())
+            .unwrap_or_default();
+        let mut suspects: Vec<Digest> = named
+            .iter()
+            .filter(|digest| listed.contains(digest))
+            .cloned()
+            .collect();
+        if suspects.is_empty() {
+            suspects = listed.into_iter().take(MOST_ASKED).collect();
+        }
+        let mut gone = Vec::new();
+        for digest in suspects {
+            if !self.session.has_manifest(&digest).await? {
+                gone.push(digest);
+            }
+        }
+        if gone.is_empty() {
+            return Err(refusal);
+        }
+        let is_ours = |digest: &Digest| {
+            self.change
+                .add
+                .iter()
+                .any(|wanted| wanted.digest == *digest)
+        };
+        let (ours, foreign): (Vec<_>, Vec<_>) = gone.into_iter().partition(is_ours);
+        if !ours.is_empty() {
+            return Err(RegistryError::Dangling {
+                operation: self.operation.clone(),
+                digests: ours,
+            });
+        }
+        self.dropped.extend(foreign);
+        Ok(Write::Again)
+    }
+
+    /// Looks again after a pause until it is sure that the change holds or is lost. `good` reads have shown it already.
+    async fn prove(
+        &mut self,
+        written: Option<Digest>,
+        before: Option<Digest>,
+        mut good: u32,
+    ) -> Result<Proof, RegistryError> {
+        let mut stale = 0;
+        let longest = self.session.inner.upstream.longest_rewrite();
+        // The tags of a pass share the first draw: with one for each, the longest of all their pauses would count.
+        let random = if self.attempts > 1 {
+            rand::random()
+        } else {
+            self.session.inner.swing
+        };
+        sleep(pause(longest, self.others, random)).await;
+        loop {
+            let current = self.read().await?.tag;
+            let digest = current.as_ref().map(|tag| tag.digest.clone());
+            if written.is_some() && digest == written {
+                return Ok(Proof::Held(
+                    current.map(|tag| tag.index.entries).unwrap_or_default(),
+                ));
+            }
+            if written.is_some() && digest == before && stale < STALE_READS {
+                stale += 1; // what was there before our write: an old answer, or a lost write
+                sleep(STALE_PAUSE).await;
+                continue;
+            }
+            self.others = true;
+            if !self.is_satisfied(current.as_ref()).await? {
+                return Ok(Proof::Lost);
+            }
+            good += 1;
+            if good >= 2 {
+                return Ok(Proof::Held(
+                    current.map(|tag| tag.index.entries).unwrap_or_default(),
+                ));
+            }
+            sleep(pause(longest, true, rand::random())).await;
+        }
+    }
+
+    async fn is_satisfied(&mut self, current: Option<&FallbackTag>) -> Result<bool, RegistryError> {
+        let names = |digest: &Digest| {
+            current.is_some_and(|tag| {
+                tag.index
+                    .entries
+                    .iter()
+                    .any(|entry| entry.digest() == Some(digest))
+            })
+        };
+        let added = self
+            .change
+            .add
+            .iter()
+            .all(|wanted| current.is_some_and(|tag| tag.index.contains(&wanted.digest)));
+        let removed = !self.change.remove.iter().any(names) && !self.dropped.iter().any(names);
+        Ok(added && removed && self.vanished(current).await?.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_is_50_ms_and_the_longest_rewrite_and_twice_that_once_others_were_noticed() {
+        let longest = Duration::from_millis(100);
+        assert_eq!(pause(longest, false, 0.5), Duration::from_millis(150));
+        assert_eq!(pause(longest, true, 0.5), Duration::from_millis(250));
+        assert_eq!(pause(longest, false, 0.0), Duration::from_micros(112_500));
+        assert_eq!(pause(longest, false, 1.0), Duration::from_micros(187_500));
+    }
+
+    #[test]
+    fn the_wait_after_a_loss_doubles_to_640_ms_at_most() {
+        let ceilings: Vec<_> = (0..8)
+            .map(|losses| after_loss(losses, 1.0).as_millis())
+            .collect();
+        assert_eq!(ceilings, [20, 40, 80, 160, 320, 640, 640, 640]);
+    }
+}

@@ -1,0 +1,426 @@
+//! Manifests (distribution-spec, "Pulling manifests", "Pushing Manifests", "Deleting Manifests").
+//!
+//! Bytes are kept as they came. Nothing is believed that is not computed: each body is hashed and compared with the digest
+//! asked for, with the header and with the size.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, header};
+
+use crate::access::tokens::Actions;
+use crate::client::session::{Locator, Session};
+use crate::error::{Answered, Object, Operation, RegistryError};
+use crate::http::body_memory::Share;
+use crate::http::request::Request;
+use crate::http::transport::Answer;
+use crate::oci::{Algorithm, Descriptor, Digest, Manifest, cut, media_type};
+
+/// Name of the header in which a registry says a manifest's or a blob's digest.
+const CONTENT_DIGEST: &str = "docker-content-digest";
+
+/// What a registry says of a manifest without sending it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its media type, without parameters.
+    pub media_type: Option<String>,
+    /// Its size in bytes.
+    pub size: Option<u64>,
+}
+
+/// A manifest whose bytes were checked.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The digest that its bytes have: of the algorithm asked for, else of the registry's header, else SHA-256.
+    pub digest: Digest,
+    /// The media type that names it in a descriptor.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The bytes of an image manifest, as served. Those of an index are let go, since it may be large and is kept for a whole pass.
+    pub bytes: Bytes,
+    /// The same as data.
+    pub manifest: Manifest,
+}
+
+impl Fetched {
+    /// The plain descriptor of the manifest, as a subject names it.
+    #[must_use]
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::plain(self.media_type.clone(), self.digest.clone(), self.size)
+    }
+}
+
+/// A manifest was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// The digest from `OCI-Subject`: the registry has put the manifest on that subject's listing, or says so.
+    pub subject_acknowledged: Option<Digest>,
+}
+
+/// What became of a deletion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deletion {
+    /// The registry took the manifest away.
+    Done,
+    /// There was none (404).
+    Gone,
+    /// The registry does not delete (405), may not for this credential (401, 403), or will not (400, 409): the bytes remain.
+    Refused(Box<Answered>),
+}
+
+/// Bytes as they came, checked against every digest that was named for them.
+pub(crate) struct Raw {
+    pub(crate) digest: Digest,
+    pub(crate) content_type: Option<String>,
+    pub(crate) bytes: Bytes,
+    /// Held until the bytes are read as what they are.
+    _share: Option<Share>,
+}
+
+impl Session {
+    /// Digest, media type and size of a manifest by HEAD; by GET where the registry does not say the digest of a tag or does
+    /// not know HEAD (400, 405, 406, 501).
+    ///
+    /// # Errors
+    /// `NotFound`, `DigestMismatch` where the registry names another digest than the one asked for, and what every request
+    /// can end in.
+    pub async fn head(&self, at: &Locator) -> Result<Head, RegistryError> {
+        let operation = self.operation("HEAD", Object::Manifest, at);
+        let request = self.manifest_request(&operation, Method::HEAD, at, Actions::Pull);
+        let answer = self.send(&request).await?;
+        if answer.is_success() {
+            let named = self.named_digest(&operation, &answer)?;
+            let digest = match (named, at) {
+                (Some(named), Locator::Digest(asked))
+                    if named != *asked && named.algorithm() == asked.algorithm() =>
+                {
+                    return Err(mismatch(
+                        &operation,
+                        format!("the registry names the digest {named} instead"),
+                    ));
+                }
+                (_, Locator::Digest(asked)) => Some(asked.clone()),
+                (named, Locator::Tag(_)) => named,
+            };
+            if let Some(digest) = digest {
+                let size = answer
+                    .header(header::CONTENT_LENGTH)
+                    .and_then(|length| length.parse().ok())
+                    .filter(|size| *size > 0);
+                let media_type = answer
+                    .header(header::CONTENT_TYPE)
+                    .map(|text| media_type::essence(text).to_owned());
+                return Ok(Head {
+                    digest,
+                    media_type,
+                    size,
+                });
+            }
+        } else if !matches!(answer.status, 400 | 405 | 406 | 501) {
+            return Err(self.refusal(&operation, &answer));
+        }
+        let fetched = self.manifest(at).await?;
+        Ok(Head {
+            digest: fetched.digest,
+            media_type: Some(fetched.media_type),
+            size: Some(fetched.size),
+        })
+    }
+
+    /// Whether the registry has a manifest (HEAD); only 404 means no.
+    pub(crate) async fn has_manifest(&self, digest: &Digest) -> Result<bool, RegistryError> {
+        match self.head(&Locator::Digest(digest.clone())).await {
+            Ok(_) => Ok(true),
+            Err(RegistryError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A manifest, hashed, and compared with the digest asked for and with the one in the header.
+    ///
+    /// # Errors
+    /// `NotFound`, `DigestMismatch`, `UnsupportedMediaType`, `LimitExceeded` where it is too large or an index has too many
+    /// entries, and what every request can end in.
+    pub async fn manifest(&self, at: &Locator) -> Result<Fetched, RegistryError> {
+        let operation = self.operation("GET", Object::Manifest, at);
+        let raw = self.raw_manifest(&operation, at).await?;
+        self.read_manifest(&operation, raw)
+    }
+
+    /// The manifest of a descriptor: as [`manifest`](Self::manifest), and its size is compared too.
+    ///
+    /// # Errors
+    /// As [`manifest`](Self::manifest).
+    pub async fn manifest_of(&self, descriptor: &Descriptor) -> Result<Fetched, RegistryError> {
+        let fetched = self
+            .manifest(&Locator::Digest(descriptor.digest.clone()))
+            .await?;
+        if fetched.size == descriptor.size {
+            return Ok(fetched);
+        }
+        let operation = self.operation("GET", Object::Manifest, &descriptor.digest);
+        Err(mismatch(
+            &operation,
+            format!(
+                "it has {} bytes where its descriptor says {}",
+                fetched.size, descriptor.size
+            ),
+        ))
+    }
+
+    fn read_manifest(&self, operation: &Operation, raw: Raw) -> Result<Fetched, RegistryError> {
+        let unsupported = |what: String| RegistryError::UnsupportedMediaType {
+            operation: operation.clone(),
+            what: self.hide(&what),
+        };
+        let (media_type, mut manifest) = Manifest::parse(raw.content_type.as_deref(), &raw.bytes)
+            .map_err(|error| unsupported(error.to_string()))?;
+        let most = self.options().limits.index_entries;
+        if let Manifest::Index(index) = &mut manifest {
+            if index.manifests.len() > most {
+                let what = format!("the index has {} entries", index.manifests.len());
+                return Err(RegistryError::LimitExceeded {
+                    operation: operation.clone(),
+                    what,
+                    limit: most as u64,
+                });
+            }
+            index
+                .manifests
+                .iter_mut()
+                .for_each(|entry| entry.data = None);
+        }
+        let size = raw.bytes.len() as u64;
+        let bytes = if matches!(manifest, Manifest::Index(_)) {
+            Bytes::new()
+        } else {
+            raw.bytes
+        };
+        Ok(Fetched {
+            digest: raw.digest,
+            media_type,
+            size,
+            bytes,
+            manifest,
+        })
+    }
+
+    /// GET of a manifest without a look at what it is.
+    pub(crate) async fn raw_manifest(
+        &self,
+        operation: &Operation,
+        at: &Locator,
+    ) -> Result<Raw, RegistryError> {
+        let answer = self.ask_manifest(operation, at).await?;
+        if answer.is_success() {
+            self.checked(operation, at, answer)
+        } else {
+            Err(self.refusal(operation, &answer))
+        }
+    }
+
+    /// The answer to a GET of a manifest, good or not.
+    pub(crate) async fn ask_manifest(
+        &self,
+        operation: &Operation,
+        at: &Locator,
+    ) -> Result<Answer, RegistryError> {
+        let mut request = self.manifest_request(operation, Method::GET, at, Actions::Pull);
+        request.cap = self.options().limits.manifest_bytes;
+        self.send(&request).await
+    }
+
+    /// The bytes of a good answer.
+    pub(crate) fn checked(
+        &self,
+        operation: &Operation,
+        at: &Locator,
+        answer: Answer,
+    ) -> Result<Raw, RegistryError> {
+        let named = self.named_digest(operation, &answer)?;
+        let content_type = answer.header(header::CONTENT_TYPE).map(str::to_owned);
+        let asked = if let Locator::Digest(asked) = at {
+            Some(asked)
+        } else {
+            None
+        };
+        let algorithm = asked
+            .or(named.as_ref())
+            .map_or(Algorithm::Sha256, Digest::algorithm);
+        let digest = algorithm.hash(&answer.body);
+        if let Some(asked) = asked.filter(|asked| **asked != digest) {
+            return Err(mismatch(
+                operation,
+                format!("the bytes that were served for {asked} have the digest {digest}"),
+            ));
+        }
+        if let Some(named) = named.filter(|named| !named.matches(&answer.body)) {
+            return Err(mismatch(
+                operation,
+                format!("the registry names the digest {named}, the bytes have {digest}"),
+            ));
+        }
+        Ok(Raw {
+            digest,
+            content_type,
+            bytes: answer.body,
+            _share: answer.share,
+        })
+    }
+
+    /// The digest that a header names. One that cannot be computed cannot be compared, so it is refused.
+    pub(crate) fn named_digest(
+        &self,
+        operation: &Operation,
+        answer: &Answer,
+    ) -> Result<Option<Digest>, RegistryError> {
+        let Some(value) = answer.headers.get(CONTENT_DIGEST) else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let parsed = text.trim().parse().map_err(|_| {
+            mismatch(
+                operation,
+                self.hide(&format!(
+                    "the registry names the digest {:?}, which cannot be checked",
+                    cut(&text)
+                )),
+            )
+        })?;
+        Ok(Some(parsed))
+    }
+
+    fn manifest_request(
+        &self,
+        operation: &Operation,
+        method: Method,
+        at: &Locator,
+        actions: Actions,
+    ) -> Request {
+        let request = Request::new(
+            operation,
+            method,
+            self.url(&format!("manifests/{at}")),
+            actions,
+        );
+        request.header(header::ACCEPT, media_type::ACCEPT_MANIFESTS)
+    }
+
+    /// Writes a manifest. The digest that the registry answers with is compared. Writing the same bytes again is harmless, so
+    /// faults that may pass are tried again.
+    ///
+    /// # Errors
+    /// `ManifestRejected`, `ImmutableTag`, `DigestMismatch`, and what every request can end in.
+    pub async fn put_manifest(
+        &self,
+        at: &Locator,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<Put, RegistryError> {
+        self.put(at, media_type, bytes, false).await
+    }
+
+    /// As [`put_manifest`](Self::put_manifest); with `once` a fault that may pass ends it.
+    pub(crate) async fn put(
+        &self,
+        at: &Locator,
+        media_type: &str,
+        bytes: Bytes,
+        once: bool,
+    ) -> Result<Put, RegistryError> {
+        let operation = self.operation("PUT", Object::Manifest, at);
+        if let Locator::Digest(digest) = at
+            && !digest.matches(&bytes)
+        {
+            return Err(mismatch(
+                &operation,
+                "the bytes to be written have another digest".to_owned(),
+            ));
+        }
+        let mut request = self.manifest_request(&operation, Method::PUT, at, Actions::Push);
+        let content_type =
+            HeaderValue::from_str(media_type).map_err(|_| RegistryError::UnsupportedMediaType {
+                operation: operation.clone(),
+                what: format!("{:?} is no media type", cut(media_type)),
+            })?;
+        request.headers.insert(header::CONTENT_TYPE, content_type);
+        request.body = bytes;
+        request.once = once;
+        let answer = self.send(&request).await?;
+        if !answer.is_success() {
+            return Err(self.put_refusal(&operation, at, &answer));
+        }
+        if let Some(named) = self
+            .named_digest(&operation, &answer)?
+            .filter(|named| !named.matches(&request.body))
+        {
+            let written = Digest::sha256(&request.body);
+            return Err(mismatch(
+                &operation,
+                format!("the registry says that it took {named}, what was written is {written}"),
+            ));
+        }
+        Ok(Put {
+            subject_acknowledged: answer
+                .header("oci-subject")
+                .and_then(|subject| subject.trim().parse().ok()),
+        })
+    }
+
+    fn put_refusal(&self, operation: &Operation, at: &Locator, answer: &Answer) -> RegistryError {
+        if let Locator::Tag(tag) = at {
+            let answered = self.answered(operation, answer);
+            let said = answered.codes.iter().any(|code| {
+                matches!(
+                    code.as_str(),
+                    "TAG_INVALID" | "PRECONDITION" | "PRECONDITION_FAILED"
+                )
+            });
+            if said || matches!(answer.status, 409 | 412) {
+                return RegistryError::ImmutableTag {
+                    answer: answered,
+                    tag: tag.to_string(),
+                };
+            }
+        }
+        self.refusal(operation, answer)
+    }
+
+    /// Deletes a manifest by digest. The one request for which a token with the action `delete` is asked.
+    ///
+    /// # Errors
+    /// What every request can end in; a refusal is no error but [`Deletion::Refused`].
+    pub async fn delete_manifest(&self, digest: &Digest) -> Result<Deletion, RegistryError> {
+        let operation = self.operation("DELETE", Object::Manifest, digest);
+        let url = self.url(&format!("manifests/{digest}"));
+        let answer = match self
+            .send(&Request::new(
+                &operation,
+                Method::DELETE,
+                url,
+                Actions::Delete,
+            ))
+            .await
+        {
+            Err(RegistryError::AccessDenied(answered)) => return Ok(Deletion::Refused(answered)),
+            other => other?,
+        };
+        match answer.status {
+            200..=299 => Ok(Deletion::Done),
+            404 | 410 => Ok(Deletion::Gone),
+            400 | 401 | 403 | 405 | 409 | 412 | 501 => {
+                Ok(Deletion::Refused(self.answered(&operation, &answer)))
+            }
+            _ => Err(self.refusal(&operation, &answer)),
+        }
+    }
+}
+
+/// Bytes, digest and size do not agree.
+pub(crate) fn mismatch(operation: &Operation, what: String) -> RegistryError {
+    RegistryError::DigestMismatch {
+        operation: operation.clone(),
+        what,
+    }
+}

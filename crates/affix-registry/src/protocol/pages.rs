@@ -1,0 +1,97 @@
+//! Listings that come in pages: `Link` is followed within the registry's own origin and within caps.
+
+use std::collections::HashSet;
+
+use http::Method;
+use url::Url;
+
+use crate::access::address_policy::authority;
+use crate::access::tokens::Actions;
+use crate::client::session::Session;
+use crate::error::{Operation, RegistryError};
+use crate::http::request::Request;
+use crate::http::transport::Answer;
+use crate::protocol::link;
+
+/// Where a listing stands: which pages were asked for, and which comes next.
+pub(crate) struct Pages {
+    operation: Operation,
+    asked: HashSet<Url>,
+    bytes: u64,
+}
+
+impl Pages {
+    pub(crate) fn new(operation: &Operation) -> Self {
+        Self {
+            operation: operation.clone(),
+            asked: HashSet::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Asks for one page.
+    ///
+    /// # Errors
+    /// `LimitExceeded` where there are too many pages or one comes again, and what every request can end in.
+    pub(crate) async fn get(
+        &mut self,
+        session: &Session,
+        url: Url,
+        accept: &'static str,
+    ) -> Result<Answer, RegistryError> {
+        let limits = &session.options().limits;
+        let exceeded = |what: &str| RegistryError::LimitExceeded {
+            operation: self.operation.clone(),
+            what: what.to_owned(),
+            limit: limits.pages as u64,
+        };
+        if self.asked.len() >= limits.pages {
+            return Err(exceeded("the listing has too many pages"));
+        }
+        if !self.asked.insert(url.clone()) {
+            return Err(exceeded(
+                "the listing leads in a circle: a page is named as its own successor",
+            ));
+        }
+        let mut request = Request::new(&self.operation, Method::GET, url, Actions::Pull)
+            .header(http::header::ACCEPT, accept);
+        request.cap = limits.manifest_bytes;
+        let answer = session.send(&request).await?;
+        self.bytes += answer.body.len() as u64;
+        if self.bytes > limits.listing_bytes {
+            let what = "all pages of the listing together are too large, in bytes".to_owned();
+            return Err(RegistryError::LimitExceeded {
+                operation: self.operation.clone(),
+                what,
+                limit: limits.listing_bytes,
+            });
+        }
+        Ok(answer)
+    }
+
+    /// The page after `answer`, where it names one.
+    ///
+    /// # Errors
+    /// `Protocol` where it is of another origin: it is not ignored, since the listing would pass for complete.
+    pub(crate) fn next(
+        &self,
+        session: &Session,
+        answer: &Answer,
+    ) -> Result<Option<Url>, RegistryError> {
+        let Some(target) = link::next(answer.header_lines(http::header::LINK)) else {
+            return Ok(None);
+        };
+        let url = answer
+            .url
+            .join(&target)
+            .map_err(|_| session.protocol(&self.operation, "the next page's URL is malformed"))?;
+        if !session.inner.upstream.transport.is_own(&url) {
+            let what = format!(
+                "the next page is said to be at {}, which is another origin",
+                authority(&url)
+            );
+            return Err(session.protocol(&self.operation, &what));
+        }
+        Ok(Some(url))
+    }
+}

@@ -1,0 +1,313 @@
+//! Listing referrers (distribution-spec, "Listing Referrers" and "Unavailable Referrers API").
+//!
+//! The listing is asked first, whatever a push's `OCI-Subject` said. What counts as "there is no such API" is a short list;
+//! everything else is an error, because an empty listing would be taken as leave to write.
+
+use http::header;
+use tokio::time::Instant;
+
+use crate::client::options::ReferrersMode;
+use crate::client::session::{Locator, Session};
+use crate::error::{Object, Operation, RegistryError};
+use crate::http::transport::Answer;
+use crate::oci::{
+    ArtifactType, Descriptor, Digest, RawEntry, RawIndex, ReferrersPage, Tag, media_type,
+};
+use crate::protocol::pages::Pages;
+
+/// Where a listing came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ListingSource {
+    /// The referrers API.
+    Api,
+    /// The fallback tag.
+    FallbackTag,
+}
+
+/// The referrers of one subject.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// The entries that are descriptors, in the registry's order, without content inlined in them.
+    pub entries: Vec<Descriptor>,
+    /// How many were listed, before the filter was applied here and with those that are no descriptors.
+    pub total: usize,
+    /// Where they came from.
+    pub source: ListingSource,
+    /// Whether the registry applied the filter itself, on every page. Where not, it was applied here.
+    pub filtered: bool,
+    /// The fallback tag's digest as read; `None` where there is no such tag, or for the API.
+    pub tag: Option<Digest>,
+}
+
+/// A read of a fallback tag.
+pub(crate) struct TagRead {
+    /// When the request that was answered was sent.
+    pub(crate) sent: Instant,
+    /// What stands there; `None` is a 404 and nothing else.
+    pub(crate) tag: Option<FallbackTag>,
+}
+
+/// What stands under a fallback tag.
+pub(crate) struct FallbackTag {
+    pub(crate) digest: Digest,
+    pub(crate) index: RawIndex,
+}
+
+impl Session {
+    /// The referrers of `subject`, all or those of one type. Entries of which the listing states no type pass the filter: it
+    /// only nominates, the manifest decides.
+    ///
+    /// # Errors
+    /// Any failure is one: a listing that could not be read is never empty. `FallbackTagConflict` where the fallback tag holds
+    /// something else than a listing; `LimitExceeded` for too many pages or entries.
+    pub async fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&ArtifactType>,
+    ) -> Result<Listing, RegistryError> {
+        if self.referrers_mode().is_none() {
+            self.inner
+                .upstream
+                .support
+                .found_out(self.repository())
+                .await;
+        }
+        self.listing(subject, artifact_type).await
+    }
+
+    /// As [`referrers`](Self::referrers), before others are listed: while nobody knows whether the repository has the API, they wait
+    /// for what this one shows, and do not all ask for an API that is not there.
+    ///
+    /// # Errors
+    /// As [`referrers`](Self::referrers).
+    pub async fn first_referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&ArtifactType>,
+    ) -> Result<Listing, RegistryError> {
+        let finding_out = self
+            .referrers_mode()
+            .is_none()
+            .then(|| self.inner.upstream.support.find_out(self.repository()))
+            .flatten();
+        if finding_out.is_none() {
+            return self.referrers(subject, artifact_type).await;
+        }
+        self.listing(subject, artifact_type).await
+    }
+
+    async fn listing(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&ArtifactType>,
+    ) -> Result<Listing, RegistryError> {
+        let (mode, support) = (self.inner.mode, &self.inner.upstream.support);
+        if self.referrers_mode() != Some(ListingSource::FallbackTag) {
+            let known = support.of(self.repository(), Instant::now());
+            match self.api_listing(subject, artifact_type).await? {
+                Ok(listing) => {
+                    support.has_api(self.repository(), Instant::now());
+                    return Ok(listing);
+                }
+                Err((operation, answer)) if mode == ReferrersMode::Api => {
+                    return Err(RegistryError::ReferrersUnsupported(
+                        self.answered(&operation, &answer),
+                    ));
+                }
+                Err((operation, answer)) if known == Some(ListingSource::Api) => {
+                    let what = format!(
+                        "HTTP {}, although the registry has answered such listings before",
+                        answer.status
+                    );
+                    return Err(self.protocol(&operation, &what));
+                }
+                Err(_) => support.lacks_api(self.repository(), Instant::now()),
+            }
+        }
+        let (source, filtered) = (ListingSource::FallbackTag, false);
+        let Some(tag) = self.fallback_tag(subject).await?.tag else {
+            return Ok(Listing {
+                entries: Vec::new(),
+                total: 0,
+                source,
+                filtered,
+                tag: None,
+            });
+        };
+        let entries = chosen(
+            tag.index.entries.iter().filter_map(RawEntry::descriptor),
+            artifact_type,
+        )
+        .collect();
+        Ok(Listing {
+            entries,
+            total: tag.index.entries.len(),
+            source,
+            filtered,
+            tag: Some(tag.digest),
+        })
+    }
+
+    /// The API's listing, or the answer that says that there is no such API.
+    async fn api_listing(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&ArtifactType>,
+    ) -> Result<Result<Listing, (Operation, Answer)>, RegistryError> {
+        let operation = self.operation("GET", Object::Referrers, format_args!("of {subject}"));
+        let mut url = self.url(&format!("referrers/{subject}"));
+        if let Some(artifact_type) = artifact_type {
+            url.query_pairs_mut()
+                .append_pair("artifactType", artifact_type.as_str());
+        }
+        let most = self.options().limits.referrers;
+        let mut pages = Pages::new(&operation);
+        let (mut next, mut entries, mut total, mut filtered) =
+            (Some(url), Vec::new(), 0, artifact_type.is_some());
+        let mut first = true;
+        while let Some(url) = next {
+            let answer = pages.get(self, url, media_type::OCI_INDEX).await?;
+            let read = ReferrersPage::parse(if answer.is_success() {
+                &answer.body
+            } else {
+                b""
+            });
+            let is_listing = is_listing(&answer, read.as_ref().ok());
+            if first && self.is_unsupported(&operation, &answer, is_listing) {
+                return Ok(Err((operation, answer)));
+            }
+            first = false;
+            if !answer.is_success() {
+                return Err(self.refusal(&operation, &answer));
+            }
+            let page = read.map_err(|error| {
+                self.protocol(&operation, &format!("the listing is malformed: {error}"))
+            })?;
+            if !is_listing {
+                return Err(self.protocol(&operation, "a page of the listing is no image index"));
+            }
+            total += page.raw().len();
+            if total > most {
+                return Err(RegistryError::LimitExceeded {
+                    operation,
+                    what: "the subject has too many referrers".to_owned(),
+                    limit: most as u64,
+                });
+            }
+            // What a registry says it left out it may yet have let through, so the filter is applied here in any case.
+            entries.extend(chosen(page.descriptors(), artifact_type));
+            filtered &= applied_filter(&answer);
+            next = pages.next(self, &answer)?;
+        }
+        Ok(Ok(Listing {
+            entries,
+            total,
+            source: ListingSource::Api,
+            filtered,
+            tag: None,
+        }))
+    }
+
+    /// Whether an answer says that there is no referrers API. A repository that does not exist says nothing of the API.
+    fn is_unsupported(&self, operation: &Operation, answer: &Answer, is_listing: bool) -> bool {
+        match answer.status {
+            404 => !self
+                .answered(operation, answer)
+                .codes
+                .iter()
+                .any(|code| code == "NAME_UNKNOWN"),
+            400 | 405 | 406 | 501 => true,
+            // Redirects within the origin have been followed: this one leads away, or is a 303.
+            300..=399 => true,
+            200..=299 => !is_listing,
+            _ => false,
+        }
+    }
+
+    /// Reads the fallback tag of a subject.
+    pub(crate) async fn fallback_tag(&self, subject: &Digest) -> Result<TagRead, RegistryError> {
+        let operation = self.operation("GET", Object::FallbackTag, subject.fallback_tag());
+        let conflict = |what: String| RegistryError::FallbackTagConflict {
+            operation: operation.clone(),
+            what,
+        };
+        let tag: Tag = subject
+            .fallback_tag()
+            .parse()
+            .map_err(|_| conflict("it is no tag".to_owned()))?;
+        let at = Locator::Tag(tag);
+        let answer = self.ask_manifest(&operation, &at).await?;
+        let sent = answer.sent;
+        let raw = match answer.status {
+            404 => return Ok(TagRead { sent, tag: None }),
+            200..=299 => self.checked(&operation, &at, answer)?,
+            _ => return Err(self.refusal(&operation, &answer)),
+        };
+        if raw.digest == *subject || subject.matches(&raw.bytes) {
+            let what = "the registry takes the fallback tag for the digest and answers with the image itself, as GitLab does: \
+                        it would overwrite the image, so it is neither read nor written";
+            return Err(conflict(what.to_owned()));
+        }
+        let content_type = raw.content_type.as_deref().map(media_type::essence);
+        let read = RawIndex::parse(&raw.bytes);
+        let index = read.map_err(|error| {
+            conflict(self.hide(&format!(
+                "what stands under it is no list of referrers: {error}"
+            )))
+        })?;
+        let stated = index
+            .media_type()
+            .or_else(|| content_type.map(str::to_owned))
+            .unwrap_or_default();
+        if stated != media_type::OCI_INDEX {
+            let what = format!("what stands under it is no list of referrers but {stated:?}");
+            return Err(conflict(self.hide(&what)));
+        }
+        let most = self.options().limits.referrers;
+        if index.entries.len() > most {
+            let what = format!("the subject has {} referrers", index.entries.len());
+            return Err(RegistryError::LimitExceeded {
+                operation,
+                what,
+                limit: most as u64,
+            });
+        }
+        self.inner.saw_tag(subject);
+        Ok(TagRead {
+            sent,
+            tag: Some(FallbackTag {
+                digest: raw.digest,
+                index,
+            }),
+        })
+    }
+}
+
+/// Whether an answer is an image index, by its header or by its own word.
+fn is_listing(answer: &Answer, read: Option<&ReferrersPage<'_>>) -> bool {
+    let served = answer.header(header::CONTENT_TYPE).map(media_type::essence);
+    served == Some(media_type::OCI_INDEX)
+        || read.is_some_and(|page| page.media_type().as_deref() == Some(media_type::OCI_INDEX))
+}
+
+/// Whether `OCI-Filters-Applied` names the type. The value is a list.
+fn applied_filter(answer: &Answer) -> bool {
+    let mut applied = answer
+        .header_lines("oci-filters-applied")
+        .flat_map(|line| line.split(','));
+    applied.any(|filter| filter.trim().eq_ignore_ascii_case("artifactType"))
+}
+
+/// The entries that could be of one type. What is inlined in them is not kept: nobody reads it.
+fn chosen(
+    entries: impl Iterator<Item = Descriptor>,
+    artifact_type: Option<&ArtifactType>,
+) -> impl Iterator<Item = Descriptor> {
+    let passes = move |entry: &Descriptor| {
+        artifact_type.is_none_or(|wanted| entry.could_be_of(wanted.as_str()))
+    };
+    entries.filter(passes).map(|entry| Descriptor {
+        data: None,
+        ..entry
+    })
+}

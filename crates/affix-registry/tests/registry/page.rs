@@ -1,0 +1,130 @@
+//! `docs/registries.md` against the tree: each test that it names is there, under that name.
+
+use std::path::{Path, PathBuf};
+
+const PAGE: &str = include_str!("../../../../docs/registries.md");
+/// Folders of tests that a name may begin with; without one of them it is of this folder.
+const FOLDERS: [&str; 6] = ["admission", "cli", "e2e", "engine", "schema", "signatures"];
+
+/// What stands between backquotes in the page, and what follows it.
+fn quoted() -> Vec<(&'static str, &'static str)> {
+    let parts: Vec<&str> = PAGE.split('`').collect();
+    parts
+        .windows(2)
+        .skip(1)
+        .step_by(2)
+        .map(|pair| (pair[0], pair[1]))
+        .collect()
+}
+
+/// A name of a test as the page writes it: `module::function`, `folder::module::function`, `unit::path::function` for a test in `src/`.
+fn is_test(text: &str) -> bool {
+    text.contains("::")
+        && !text.ends_with("::")
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | ':' | '…'))
+}
+
+/// The files in which the test may be, and its function.
+fn place(name: &str) -> (Vec<PathBuf>, &str) {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let (path, function) = name.rsplit_once("::").unwrap();
+    let path = path.replace("::", "/");
+    let (folder, rest) = path.split_once('/').unwrap_or(("registry", &path));
+    let files = match folder {
+        "unit" => {
+            let module = rest.rsplit('/').next().unwrap();
+            let mut found = Vec::new();
+            for folder in ["src", "crates/affix-registry/src"] {
+                named(&root.join(folder), module, &mut found);
+            }
+            found
+        }
+        folder if FOLDERS.contains(&folder) => vec![root.join(format!("tests/{folder}/{rest}.rs"))],
+        _ => vec![root.join(format!("crates/affix-registry/tests/registry/{path}.rs"))],
+    };
+    (files, function)
+}
+
+/// Collects the files below `folder` that hold the module `module`, or its tests.
+fn named(folder: &Path, module: &str, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            named(&path, module, found);
+        } else if path.file_stem().is_some_and(|stem| stem == module)
+            || path.ends_with(format!("{module}/tests.rs"))
+        {
+            found.push(path);
+        }
+    }
+}
+
+/// The functions of a file that are tests.
+fn tests(file: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let mut found = Vec::new();
+    let mut is_marked = false;
+    for line in text.lines().map(str::trim_start) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_marked = true;
+        } else if let Some(rest) = line
+            .strip_prefix("async ")
+            .unwrap_or(line)
+            .strip_prefix("fn ")
+            && std::mem::take(&mut is_marked)
+        {
+            found.push(rest.split(['(', '<']).next().unwrap().to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn each_test_that_the_page_about_registries_names_is_in_the_tree() {
+    let named: Vec<_> = quoted()
+        .into_iter()
+        .filter(|(text, _)| is_test(text))
+        .collect();
+    assert!(
+        named.len() > 100,
+        "{} tests are named: the page has changed its form",
+        named.len()
+    );
+    let mut wrong = Vec::new();
+    for (name, after) in named {
+        let (files, function) = place(name);
+        let there: Vec<String> = files.iter().flat_map(|file| tests(file)).collect();
+        let is_right = match function.strip_suffix('…') {
+            None => there.iter().any(|test| test == function),
+            // `t4_…` stands for all that begin so, and the page says how many there are.
+            Some(prefix) => {
+                let said = after
+                    .trim_start()
+                    .strip_prefix('(')
+                    .and_then(|rest| rest.split(')').next()?.parse().ok());
+                said == Some(there.iter().filter(|test| test.starts_with(prefix)).count())
+            }
+        };
+        if !is_right {
+            wrong.push(format!("{name} in {files:?}, which has {there:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_edge_case_and_threat_of_registries_has_its_row() {
+    for case in [
+        "1", "2", "3", "4", "5", "6", "7", "8", "8a", "9", "10", "11", "12", "13", "14", "15",
+        "16", "17", "18",
+    ] {
+        assert!(PAGE.contains(&format!("\n| {case} | ")), "edge case {case}");
+    }
+    for threat in [
+        "1", "2", "3", "4", "7", "8", "9", "11", "12", "13", "15", "17", "18", "21", "24", "25",
+    ] {
+        assert!(PAGE.contains(&format!("\n| T{threat} ")), "T{threat}");
+    }
+}

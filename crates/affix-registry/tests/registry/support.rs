@@ -1,0 +1,183 @@
+//! What the tests share: a session on a hostile registry, images in it, and a look at errors.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use affix_registry::oci::{Descriptor, Digest};
+use affix_registry::{
+    Access, ErrorKind, Keychain, Locator, Options, ReferrersMode, Registries, RegistryError,
+    RetryPolicy, Session, Timeouts, TlsOptions,
+};
+use affix_testbed::hostile::{HostileRegistry, Image};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+/// The repository of the tests.
+pub(crate) const NAME: &str = "team/app";
+/// The digest of `{}`.
+pub(crate) const EMPTY: &str =
+    "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+/// Media types.
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Options for a registry on loopback: quick to try again, and with the time that a busy machine may need.
+pub(crate) fn options() -> Options {
+    Options {
+        allow_loopback: true,
+        retry: RetryPolicy {
+            base: Duration::from_millis(5),
+            cap: Duration::from_millis(20),
+            total: Duration::from_millis(200),
+            ..RetryPolicy::default()
+        },
+        ..Options::default()
+    }
+}
+
+/// The same for a registry that goes silent: there is little to wait for, and yet enough for an answer that comes.
+pub(crate) fn impatient() -> Options {
+    let soon = Duration::from_secs(2);
+    Options {
+        timeouts: Timeouts {
+            idle: soon,
+            request: soon * 2,
+            ..Timeouts::default()
+        },
+        ..options()
+    }
+}
+
+/// Access to `registry`: plain HTTP or its authority, no login.
+pub(crate) fn access(registry: &HostileRegistry) -> Access {
+    let ca_pem = registry
+        .authority()
+        .map(|authority| authority.pem().as_bytes().to_vec());
+    Access {
+        insecure: ca_pem.is_none(),
+        tls: TlsOptions {
+            ca_pem,
+            client: None,
+        },
+        ..Access::default()
+    }
+}
+
+/// Access with a user name and password.
+pub(crate) fn login(registry: &HostileRegistry, user: &str, password: &str) -> Access {
+    Access {
+        credentials: Keychain::login(&registry.host(), user, password.into()).unwrap(),
+        ..access(registry)
+    }
+}
+
+/// A session on [`NAME`] with these options.
+pub(crate) fn open_with(registry: &HostileRegistry, options: Options, access: Access) -> Session {
+    open_in(&Registries::new(options), registry, access)
+}
+
+/// A session on [`NAME`] of these registries.
+pub(crate) fn open_in(
+    registries: &Registries,
+    registry: &HostileRegistry,
+    access: Access,
+) -> Session {
+    registries
+        .open(
+            &registry.host().parse().unwrap(),
+            &NAME.parse().unwrap(),
+            access,
+        )
+        .unwrap()
+}
+
+/// A session on [`NAME`].
+pub(crate) fn open(registry: &HostileRegistry) -> Session {
+    open_with(registry, options(), access(registry))
+}
+
+/// The same with a mode for referrers.
+pub(crate) fn open_mode(registry: &HostileRegistry, referrers_mode: ReferrersMode) -> Session {
+    open_with(
+        registry,
+        options(),
+        Access {
+            referrers_mode,
+            ..access(registry)
+        },
+    )
+}
+
+/// An image of two platforms, tagged `v1`.
+pub(crate) fn image(registry: &HostileRegistry) -> Image {
+    with_empty_blob(registry);
+    registry
+        .image(NAME, "v1")
+        .platforms(["linux/amd64", "linux/arm64"])
+        .push()
+}
+
+/// A digest.
+pub(crate) fn digest(text: &str) -> Digest {
+    text.parse().unwrap()
+}
+
+/// The descriptor of an image.
+pub(crate) fn descriptor(image: &Image) -> Descriptor {
+    Descriptor::plain(
+        image.media_type.clone(),
+        digest(&image.digest),
+        image.size as u64,
+    )
+}
+
+/// A tag.
+pub(crate) fn tag(text: &str) -> Locator {
+    Locator::Tag(text.parse().unwrap())
+}
+
+/// By digest.
+pub(crate) fn by(digest: &Digest) -> Locator {
+    Locator::Digest(digest.clone())
+}
+
+/// The error of a result, which must be of this kind and hold each of these texts.
+#[track_caller]
+pub(crate) fn refused<T: Debug>(
+    result: Result<T, RegistryError>,
+    kind: ErrorKind,
+    said: &[&str],
+) -> RegistryError {
+    let error = result.expect_err("it must be refused");
+    let text = error.to_string();
+    assert!(
+        error.kind() == kind && said.iter().all(|said| text.contains(said)),
+        "{:?}, not {kind:?} saying {said:?}: {text}",
+        error.kind()
+    );
+    error
+}
+
+/// The bytes of an attachment to `subject` and their digest.
+pub(crate) fn attachment(subject: &Value, note: &str) -> (Digest, Bytes) {
+    let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": EMPTY, "size": 2, "data": "e30="});
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/vnd.demo.thing",
+        "config": empty, "layers": [empty], "subject": subject, "annotations": {"note": note},
+    });
+    let bytes = Bytes::from(manifest.to_string());
+    (Digest::sha256(&bytes), bytes)
+}
+
+/// The entry of such an attachment in a fallback tag.
+pub(crate) fn entry(digest: &Digest, bytes: &Bytes) -> Descriptor {
+    Descriptor {
+        artifact_type: "application/vnd.demo.thing".to_owned(),
+        ..Descriptor::plain(MANIFEST, digest.clone(), bytes.len() as u64)
+    }
+}
+
+/// Puts the blob `{}` where manifests name it.
+pub(crate) fn with_empty_blob(registry: &HostileRegistry) {
+    registry.store().put_blob(NAME, "{}");
+}
