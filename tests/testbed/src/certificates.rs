@@ -8,6 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// A certificate authority: servers are `localhost` and `127.0.0.1`.
 #[derive(Debug)]
@@ -75,6 +76,33 @@ impl Authority {
         names: &[&str],
         lifetime: Duration,
     ) -> anyhow::Result<ServerFiles> {
+        let (certificate, key) = self.issue(names, lifetime)?;
+        let files = ServerFiles {
+            certificate: dir.join("tls.crt"),
+            key: dir.join("tls.key"),
+        };
+        write(&files.certificate, &certificate.pem())?;
+        write(&files.key, &key.serialize_pem())?;
+        Ok(files)
+    }
+
+    /// Issues a server certificate for loopback, with its key, to a server within this process.
+    ///
+    /// # Errors
+    ///
+    /// Where no key can be made.
+    pub fn server_key(&self) -> anyhow::Result<(CertificateDer<'static>, PrivateKeyDer<'static>)> {
+        let (certificate, key) =
+            self.issue(&["localhost", "127.0.0.1"], Duration::from_hours(24 * 365))?;
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        Ok((certificate.der().clone(), key.into()))
+    }
+
+    fn issue(
+        &self,
+        names: &[&str],
+        lifetime: Duration,
+    ) -> anyhow::Result<(rcgen::Certificate, KeyPair)> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let mut params = CertificateParams::new(
             names
@@ -91,13 +119,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        let files = ServerFiles {
-            certificate: dir.join("tls.crt"),
-            key: dir.join("tls.key"),
-        };
-        write(&files.certificate, &certificate.pem())?;
-        write(&files.key, &key.serialize_pem())?;
-        Ok(files)
+        Ok((certificate, key))
     }
 }
 

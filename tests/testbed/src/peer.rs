@@ -108,6 +108,25 @@ impl Peer {
         )
     }
 
+    /// Makes a host known that speaks TLS with a certificate of this authority and asks for no login.
+    ///
+    /// # Errors
+    ///
+    /// Where the configuration cannot be written.
+    pub fn know_tls(&mut self, host: &str, ca_pem: &str) -> anyhow::Result<()> {
+        self.hosts.push((host.to_owned(), false));
+        self.regctl_hosts
+            .insert(host.to_owned(), json!({"hostname": host, "tls": "enabled"}));
+        if !self.roots.contains(ca_pem) {
+            self.roots.push_str(ca_pem);
+        }
+        write(
+            &self.file("regctl.json"),
+            &json!({"hosts": self.regctl_hosts}).to_string(),
+        )?;
+        write(&self.file("roots.pem"), &self.roots)
+    }
+
     /// Runs oras. Where an argument names a registry that is known, oras is told whether that speaks plain HTTP; by itself it
     /// would take `localhost` for one that does.
     ///

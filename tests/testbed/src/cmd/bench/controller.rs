@@ -14,9 +14,9 @@ use tokio::time::sleep;
 use super::super::say;
 use super::Effort;
 use super::api_server::ApiServer;
-use super::desk::ORAS;
+use super::command::ORAS;
 use super::images::official;
-use super::lab::{Lab, mark};
+use super::lab::Lab;
 use super::operator::Operator;
 use super::table::{Goal, Series, Table, Unit, number, seconds};
 
@@ -127,7 +127,7 @@ async fn warm(
             let name = format!("warm-{distance}-{round}");
             api.create([(
                 name,
-                mark(&format!("{}@{}", target.far, target.image.digest())),
+                site.mark(&format!("{}@{}", target.far, target.image.digest())),
             )])
             .await?;
             let passed = calls(lab, 19).await?;
@@ -144,10 +144,14 @@ async fn warm(
             chain.push(number(round_trips(&passed)));
             let target = lab.fresh(site, &official("theirs")).await?;
             theirs.push(seconds(
-                lab.each(Tool::Oras, &target, &format!("{ORAS} {}@$d", target.far))?
-                    .run()
-                    .await?
-                    .wall,
+                lab.each(
+                    Tool::Oras,
+                    &target,
+                    &format!("{ORAS} --plain-http {}@$d", target.far),
+                )?
+                .run()
+                .await?
+                .wall,
             ));
         }
         let what = format!(
@@ -208,7 +212,7 @@ async fn edits(
     let name = "edited";
     api.create([(
         name.to_owned(),
-        mark(&format!("{}@{}", target.far, target.image.digest())),
+        site.mark(&format!("{}@{}", target.far, target.image.digest())),
     )])
     .await?;
     calls(lab, 19).await?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::say;
 use super::Effort;
 use super::images::with_platforms;
-use super::lab::{Lab, Site, mark};
+use super::lab::{Lab, Site};
 use super::plot::{Curve, Plot};
 use super::table::{Series, Unit, number, seconds};
 
@@ -91,7 +91,7 @@ async fn one(
             .fresh(site, &with_platforms(platforms.max(1), "growth"))
             .await?;
         let image = format!("{}@{}", target.far, target.image.digest());
-        let mut spec = mark(&image);
+        let mut spec = site.mark(&image);
         if axis != TARGETS.title || platforms == 0 {
             spec = with_scope(spec);
         }

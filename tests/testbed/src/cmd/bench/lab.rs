@@ -1,13 +1,15 @@
-//! Where the measurements are made: two registries, each also reached over a distance, and other people's tools.
+//! Where the measurements are made: two registries over plain HTTP and over TLS, each also reached over a distance, and other people's tools.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use affix_testbed::certificates::Authority;
 use affix_testbed::distance::Distance;
 use affix_testbed::images::{Index, Pushed};
 use affix_testbed::peer::Peer;
-use affix_testbed::registry::Registry;
+use affix_testbed::registry::{Options, Registry};
 use affix_testbed::tools::{Tool, Tools};
 use serde_json::{Value, json};
 
@@ -22,6 +24,9 @@ pub(super) struct Lab {
     pub(super) modern: Site,
     /// distribution, without it.
     pub(super) plain: Site,
+    /// Both once more over TLS 1.3 and HTTP/2.
+    pub(super) modern_tls: Site,
+    pub(super) plain_tls: Site,
     pub(super) peer: Peer,
     next: AtomicUsize,
 }
@@ -29,6 +34,7 @@ pub(super) struct Lab {
 /// A registry, near and far.
 pub(super) struct Site {
     pub(super) title: &'static str,
+    pub(super) has_referrers_api: bool,
     pub(super) registry: Registry,
     pub(super) far: Distance,
 }
@@ -42,32 +48,108 @@ pub(super) struct Target {
     pub(super) near: String,
 }
 
+impl Site {
+    async fn plain_http(
+        title: &'static str,
+        has_referrers_api: bool,
+        options: Options,
+        peer: &mut Peer,
+    ) -> anyhow::Result<Self> {
+        let registry = options.start().await?;
+        let far = Distance::to(registry.host(), Duration::ZERO).await?;
+        peer.know_plain(registry.host())?;
+        peer.know_plain(&far.host())?;
+        Ok(Self {
+            title,
+            has_referrers_api,
+            registry,
+            far,
+        })
+    }
+
+    async fn over_tls(
+        title: &'static str,
+        has_referrers_api: bool,
+        options: Options,
+        authority: &Arc<Authority>,
+        peer: &mut Peer,
+    ) -> anyhow::Result<Self> {
+        let registry = options.tls(authority).start().await?;
+        let far = Distance::over_tls(&registry, authority, Duration::ZERO).await?;
+        peer.know(&registry, None)?;
+        peer.know_tls(&far.host(), authority.pem())?;
+        Ok(Self {
+            title,
+            has_referrers_api,
+            registry,
+            far,
+        })
+    }
+
+    /// The flag by which oras and `affix tree` speak plain HTTP; empty where the registry speaks TLS.
+    pub(super) fn plain_http_flag(&self) -> &'static str {
+        if self.registry.is_tls() {
+            ""
+        } else {
+            "--plain-http"
+        }
+    }
+
+    /// A resource's spec for this registry: `insecure` where it speaks plain HTTP.
+    pub(super) fn spec(&self, mut spec: Value) -> Value {
+        if let (false, Some(fields)) = (self.registry.is_tls(), spec.as_object_mut()) {
+            fields.insert("insecure".to_owned(), Value::Bool(true));
+        }
+        spec
+    }
+
+    /// An end-of-life mark for every manifest of an image of this registry.
+    pub(super) fn mark(&self, image: &str) -> Value {
+        self.spec(json!({"image": image, "endOfLife": {"date": "2025-03-20T01:20:30Z"}}))
+    }
+}
+
 impl Lab {
     pub(super) async fn open(tools: &Tools, affix: &Path) -> anyhow::Result<Self> {
         let mut peer = Peer::new(tools)?;
-        let mut sites = Vec::new();
-        for (title, options) in [
-            ("referrers API", Registry::ociregistry(tools)),
-            ("fallback tag", Registry::distribution(tools)),
-        ] {
-            let registry = options.start().await?;
-            let far = Distance::to(registry.host(), Duration::ZERO).await?;
-            peer.know_plain(registry.host())?;
-            peer.know_plain(&far.host())?;
-            sites.push(Site {
-                title,
-                registry,
-                far,
-            });
-        }
-        let (Some(plain), Some(modern)) = (sites.pop(), sites.pop()) else {
-            anyhow::bail!("two registries were started")
-        };
+        let authority = Arc::new(Authority::new()?);
+        let modern = Site::plain_http(
+            "referrers API",
+            true,
+            Registry::ociregistry(tools),
+            &mut peer,
+        )
+        .await?;
+        let plain = Site::plain_http(
+            "fallback tag",
+            false,
+            Registry::distribution(tools),
+            &mut peer,
+        )
+        .await?;
+        let modern_tls = Site::over_tls(
+            "referrers API, TLS and HTTP/2",
+            true,
+            Registry::ociregistry(tools),
+            &authority,
+            &mut peer,
+        )
+        .await?;
+        let plain_tls = Site::over_tls(
+            "fallback tag, TLS and HTTP/2",
+            false,
+            Registry::distribution(tools),
+            &authority,
+            &mut peer,
+        )
+        .await?;
         Ok(Self {
             tools: tools.clone(),
             affix: affix.to_owned(),
             modern,
             plain,
+            modern_tls,
+            plain_tls,
             peer,
             next: AtomicUsize::new(1),
         })
@@ -152,9 +234,4 @@ impl Lab {
 /// An ImageAttachment.
 pub(super) fn resource(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name}, "spec": spec})
-}
-
-/// An end-of-life mark for every manifest of an image.
-pub(super) fn mark(image: &str) -> Value {
-    json!({"image": image, "insecure": true, "endOfLife": {"date": "2025-03-20T01:20:30Z"}})
 }

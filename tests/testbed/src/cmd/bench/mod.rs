@@ -5,8 +5,8 @@
 
 mod admission;
 mod api_server;
+mod command;
 mod controller;
-mod desk;
 mod growth;
 mod images;
 mod lab;
@@ -155,7 +155,7 @@ async fn measure(
     let machine = machine::describe();
     let lab = Lab::open(tools, affix).await?;
     let body = match part {
-        Part::Command => desk::measure(&lab, effort).await?,
+        Part::Command => command::measure(&lab, effort).await?,
         Part::Controller => controller::measure(&lab, effort).await?,
         Part::Scale => scale::measure(&lab, effort).await?,
         Part::Growth => growth::measure(&lab, effort).await?,

@@ -12,6 +12,11 @@ impl Series {
         self.0.push(value);
     }
 
+    /// Every value times `factor`.
+    pub(super) fn scaled(&self, factor: f64) -> Self {
+        Self(self.0.iter().map(|value| value * factor).collect())
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);

@@ -1,8 +1,11 @@
-//! A registry put further away: a proxy on the loopback address that adds a round-trip time and writes down every request.
+//! A registry put further away: a proxy on loopback that adds a round-trip time and records every request.
 //!
-//! Owns the delay and the record. A new connection takes one round trip, as TCP's handshake does, and a request another; a connection
-//! that was opened before it was needed has had its own by then. Refuses to
-//! change what passes through: the `Host` header stays, so that the addresses in the registry's answers lead back here.
+//! [`Distance::to`] speaks plain HTTP/1.1: a new connection costs one round trip, as the TCP handshake does, and each
+//! request another. [`Distance::over_tls`] ends TLS 1.3 and offers HTTP/2: the delay lies below TLS, so a connection
+//! costs two round trips, and requests of one connection share it. The proxy changes nothing that passes: the `Host`
+//! header stays, so that the addresses in the answers of the registry lead back to the proxy.
+
+mod delayed;
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,20 +15,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::body::{Body, to_bytes};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
 
+use crate::certificates::Authority;
 use crate::http_client;
+use crate::registry::Registry;
+use delayed::delayed;
 
-/// Bytes of a body that is passed on at most.
-const MOST: usize = 64 << 20;
+/// Bytes of the longest body that passes.
+const MAX_BODY: usize = 64 << 20;
 
 /// A request that was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +61,9 @@ pub struct Distance {
 #[derive(Debug)]
 struct Way {
     client: reqwest::Client,
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
     registry: String,
+    tls: Option<Arc<ServerConfig>>,
     round_trip: AtomicU64,
     passed: Mutex<Vec<Passed>>,
 }
@@ -65,11 +75,42 @@ impl Distance {
     ///
     /// Where no port can be had.
     pub async fn to(host: &str, round_trip: Duration) -> anyhow::Result<Self> {
+        let client = http_client::client(None)?;
+        Self::start(format!("http://{host}"), client, None, round_trip).await
+    }
+
+    /// Puts a registry that speaks TLS so far away. The proxy presents a certificate of `authority`, for TLS 1.3 only, and
+    /// offers HTTP/2 and HTTP/1.1.
+    ///
+    /// # Errors
+    ///
+    /// Where the registry speaks plain HTTP, or no port or certificate can be had.
+    pub async fn over_tls(
+        registry: &Registry,
+        authority: &Authority,
+        round_trip: Duration,
+    ) -> anyhow::Result<Self> {
+        let ca_pem = registry
+            .ca_pem()
+            .context("the registry speaks plain HTTP")?;
+        // HTTP/1.1, since its `Host` header is what the registry builds URLs from.
+        let client = http_client::client(Some(ca_pem))?;
+        let tls = server_config(authority)?;
+        Self::start(registry.url(), client, Some(tls), round_trip).await
+    }
+
+    async fn start(
+        registry: String,
+        client: reqwest::Client,
+        tls: Option<Arc<ServerConfig>>,
+        round_trip: Duration,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let way = Arc::new(Way {
-            client: http_client::client(None)?,
-            registry: host.to_owned(),
+            client,
+            registry,
+            tls,
             round_trip: AtomicU64::default(),
             passed: Mutex::default(),
         });
@@ -144,36 +185,71 @@ async fn accept(listener: TcpListener, way: Arc<Way>) {
         let way = Arc::clone(&way);
         connections.spawn(async move {
             let opened = Instant::now();
+            let acceptor = way.tls.clone().map(TlsAcceptor::from);
+            let round_trip = way.round_trip();
             let service = service_fn(move |request| {
                 let way = Arc::clone(&way);
                 async move { way.pass(request, opened).await }
             });
-            // A client that goes in the middle of a request is no failure of the proxy.
-            let _ = auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let server = auto::Builder::new(TokioExecutor::new());
+            // A client that closes its connection in the middle of a request is no failure of the proxy.
+            if let Some(acceptor) = acceptor {
+                if let Ok(stream) = acceptor.accept(delayed(stream, round_trip)).await {
+                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                }
+            } else {
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            }
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
+/// TLS 1.3 with a certificate of `authority` for loopback.
+fn server_config(authority: &Authority) -> anyhow::Result<Arc<ServerConfig>> {
+    let (certificate, key) = authority.server_key()?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_protocol_versions(&[&rustls::version::TLS13])?
+    .with_no_client_auth()
+    .with_single_cert(vec![certificate], key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 impl Way {
+    fn round_trip(&self) -> Duration {
+        Duration::from_micros(self.round_trip.load(Ordering::Relaxed))
+    }
+
     async fn pass(
         &self,
         request: Request<Incoming>,
         opened: Instant,
     ) -> Result<Response<Body>, Infallible> {
-        let round_trip = Duration::from_micros(self.round_trip.load(Ordering::Relaxed));
-        let half = round_trip / 2;
+        let half = self.round_trip() / 2;
+        let is_delayed_below = self.tls.is_some();
         // Before the handshake has been there and back the client could not have sent anything.
-        let shaking = (opened + round_trip).saturating_duration_since(Instant::now());
-        let sent = Instant::now() + shaking;
+        let handshake = if is_delayed_below {
+            Duration::ZERO
+        } else {
+            (opened + 2 * half).saturating_duration_since(Instant::now())
+        };
+        let arrived = Instant::now();
+        let sent = if is_delayed_below {
+            arrived.checked_sub(half).unwrap_or(arrived)
+        } else {
+            arrived + handshake
+        };
         let method = request.method().to_string();
         let target = request
             .uri()
             .path_and_query()
             .map_or_else(|| "/".to_owned(), ToString::to_string);
-        wait(shaking + half).await;
+        if !is_delayed_below {
+            wait(handshake + half).await;
+        }
         let answer = self
             .forward(request, &target)
             .await
@@ -182,13 +258,18 @@ impl Way {
                 *answer.status_mut() = StatusCode::BAD_GATEWAY;
                 answer
             });
-        wait(half).await;
+        let answered = if is_delayed_below {
+            Instant::now() + half
+        } else {
+            wait(half).await;
+            Instant::now()
+        };
         let passed = Passed {
             method,
             target,
             status: answer.status().as_u16(),
             sent,
-            answered: Instant::now(),
+            answered,
         };
         self.passed
             .lock()
@@ -207,10 +288,16 @@ impl Way {
         for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH] {
             head.headers.remove(name);
         }
-        let body = to_bytes(Body::new(body), MOST)
+        // HTTP/2 has the host in the request's target; the registry builds its absolute URLs from this header.
+        if let Some(authority) = head.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            head.headers.insert(HOST, host);
+        }
+        let body = to_bytes(Body::new(body), MAX_BODY)
             .await
             .context("the request's body")?;
-        let url = format!("http://{}{target}", self.registry);
+        let url = format!("{}{target}", self.registry);
         let answer = self
             .client
             .request(head.method, url)
@@ -329,6 +416,33 @@ mod tests {
             "{took:?}, sent after {:?}",
             passed.sent - began
         );
+    }
+
+    #[tokio::test]
+    async fn over_tls_a_connection_costs_two_round_trips_and_a_request_one_more() {
+        const ROUND_TRIP: Duration = Duration::from_millis(100);
+        let tools = crate::tools::Tools::all().await.unwrap();
+        let authority = Arc::new(Authority::new().unwrap());
+        let registry = Registry::ociregistry(&tools)
+            .tls(&authority)
+            .start()
+            .await
+            .unwrap();
+        let distance = Distance::over_tls(&registry, &authority, ROUND_TRIP)
+            .await
+            .unwrap();
+        let client = http_client::multiplexing(authority.pem()).unwrap();
+        let url = format!("https://{}/v2/", distance.host());
+        for least in [ROUND_TRIP * 3, ROUND_TRIP] {
+            let began = Instant::now();
+            let answer = client.get(&url).send().await.unwrap();
+            assert_eq!(
+                (answer.status().as_u16(), answer.version()),
+                (200, http::Version::HTTP_2)
+            );
+            assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+        }
+        assert_eq!(round_trips(&distance.take()), 2);
     }
 
     #[tokio::test]
