@@ -118,7 +118,7 @@ async fn without_config_maps(namespace: &Namespace) -> std::path::PathBuf {
 
 #[tokio::test]
 #[ignore = "needs the judges of the testbed"]
-async fn each_alert_fires_on_the_metrics_of_an_operator_in_trouble_and_none_on_those_of_a_healthy_one()
+async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one()
  {
     let tools = Tools::with(&[Tool::Rules]).await.unwrap();
     let namespace = Namespace::new("alerts").await;

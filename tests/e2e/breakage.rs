@@ -13,7 +13,7 @@ use crate::images::{SIGNATURE, note, push, with};
 use crate::namespace::Namespace;
 
 #[tokio::test]
-async fn ten_resources_on_ten_images_each_say_what_is_wrong_with_them_and_the_good_ones_become_ready()
+async fn ten_broken_resources_each_report_their_cause_and_good_ones_become_ready()
  {
     let namespace = Namespace::new("ten").await;
     let tools = &namespace.tools;

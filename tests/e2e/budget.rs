@@ -98,7 +98,7 @@ async fn a_first_attach_to_eight_platforms_and_the_index_keeps_to_its_budget() {
 }
 
 #[tokio::test]
-async fn a_pass_with_nothing_to_do_is_one_head_for_a_tag_nothing_for_a_digest_and_no_write_to_the_api_server()
+async fn an_idle_pass_is_one_head_for_a_tag_and_no_request_for_a_digest()
  {
     let namespace = Namespace::new("idle").await;
     let _controller = Controller::start(&namespace).await;

@@ -82,7 +82,7 @@ fn document(name: &str, spec: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t11_no_canary_leaves_the_operator_in_its_log_at_trace_level_in_events_objects_or_metrics()
+async fn t11_no_canary_secret_appears_in_logs_events_objects_or_metrics()
 {
     let namespace = Namespace::new("secrets").await;
     let kubeconfig = namespace.plane.kubeconfig();

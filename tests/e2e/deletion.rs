@@ -334,7 +334,7 @@ async fn suspended_it_goes_and_what_it_made_stays() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_gone_and_a_secret_that_is_gone_hold_nothing_for_longer_than_the_timeout()
+async fn a_deletion_ends_in_time_although_the_registry_or_the_secret_is_gone()
  {
     let namespace = Namespace::new("given-up").await;
     let registries = scriptable().await;

@@ -40,7 +40,7 @@ async fn backlog(namespace: &Namespace, images: &[String]) {
 }
 
 #[tokio::test]
-async fn a_new_and_a_changed_resource_are_ready_although_two_thousand_are_due_and_none_of_those_gets_on()
+async fn new_and_changed_resources_are_ready_beside_two_thousand_that_hang()
  {
     let namespace = Namespace::new("fair").await;
     let registries = scriptable().await;

@@ -338,7 +338,7 @@ fn samples(suffix: &str) -> Vec<(String, String)> {
 
 #[tokio::test]
 #[ignore = "needs helm"]
-async fn a_sample_that_is_applied_again_in_any_way_changes_nothing_also_after_status_was_written() {
+async fn applying_a_sample_again_changes_nothing_after_status_was_written() {
     let tools = Tools::with(&[Tool::Helm]).await.unwrap();
     let namespace = Namespace::new("drift").await;
     let controller = Controller::start(&namespace).await;

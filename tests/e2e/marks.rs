@@ -37,7 +37,7 @@ pub(crate) async fn conflict(namespace: &Namespace, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn each_change_of_a_spec_leaves_the_new_and_nothing_of_the_old_that_the_resource_made() {
+async fn a_changed_spec_leaves_the_new_mark_and_none_of_its_own_old_ones() {
     let namespace = Namespace::new("changes").await;
     let controller = Controller::start(&namespace).await;
     for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
@@ -97,7 +97,7 @@ async fn each_change_of_a_spec_leaves_the_new_and_nothing_of_the_old_that_the_re
 }
 
 #[tokio::test]
-async fn two_resources_that_disagree_come_to_rest_and_the_one_that_may_outrank_does_so_once() {
+async fn two_resources_that_disagree_come_to_rest_and_supersede_once() {
     let namespace = Namespace::new("disagree").await;
     let controller = Controller::start(&namespace).await;
     for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
@@ -166,7 +166,7 @@ fn foreign(image: &Pushed, date: &str, from_now: i64) -> Value {
 }
 
 #[tokio::test]
-async fn a_mark_from_the_future_is_ignored_and_said_and_counts_as_soon_as_its_time_has_come_also_after_a_restart()
+async fn a_future_mark_is_reported_and_counts_at_its_time_also_after_a_restart()
  {
     let namespace = Namespace::new("future").await;
     let mut controller = Controller::start(&namespace).await;
@@ -206,7 +206,7 @@ async fn a_mark_from_the_future_is_ignored_and_said_and_counts_as_soon_as_its_ti
 }
 
 #[tokio::test]
-async fn two_clusters_that_make_equal_marks_at_the_same_moment_converge_on_the_earlier_one() {
+async fn two_clusters_that_make_equal_marks_at_once_converge_on_the_earlier() {
     // Each has an operator of its own, which sees nothing of the other's resources.
     let clusters = [
         Namespace::new("cluster").await,

@@ -13,7 +13,7 @@ use crate::namespace::{Namespace, is_ready};
 use crate::readers;
 
 #[tokio::test]
-async fn applying_twice_deleting_and_making_anew_and_restarting_leave_one_attachment_a_target() {
+async fn applying_twice_recreating_and_restarting_leave_one_attachment_per_target() {
     let namespace = Namespace::new("once").await;
     let registries = registries(&namespace.tools).await;
     let mut controller = Controller::start(&namespace).await;
@@ -71,7 +71,7 @@ async fn applying_twice_deleting_and_making_anew_and_restarting_leave_one_attach
 }
 
 #[tokio::test]
-async fn a_registry_that_lists_every_artifact_as_an_empty_config_gets_one_attachment_a_target_all_the_same()
+async fn a_registry_that_lists_wrong_types_gets_one_attachment_per_target()
  {
     let namespace = Namespace::new("once-untyped").await;
     let registry = Registry::liar(&namespace.tools).start().await.unwrap();
@@ -221,11 +221,11 @@ async fn kill_everywhere(about: &str, quirks: Quirks) {
 }
 
 #[tokio::test]
-async fn a_kill_at_any_request_of_a_pass_leaves_one_attachment_a_target_with_the_referrers_api() {
+async fn a_kill_at_any_request_leaves_one_attachment_per_target_with_the_api() {
     kill_everywhere("kill-api", Quirks::default()).await;
 }
 
 #[tokio::test]
-async fn a_kill_at_any_request_of_a_pass_leaves_one_attachment_a_target_on_the_fallback_tag() {
+async fn a_kill_at_any_request_leaves_one_attachment_per_target_on_a_tag() {
     kill_everywhere("kill-tag", Quirks::distribution()).await;
 }

@@ -102,7 +102,7 @@ fn affix_with_a_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t11_t21_a_panic_in_a_worker_costs_its_resource_alone_and_its_message_leaves_nowhere() {
+async fn t11_t21_a_panic_affects_its_resource_only_and_its_message_stays_inside() {
     let namespace = Namespace::new("panics").await;
     let registry = HostileRegistry::start().await.unwrap();
     let image = |tag: &str| registry.reference(&host(&registry, tag).name());

@@ -94,7 +94,7 @@ async fn a_target_that_is_forbidden_stops_no_other_and_is_the_only_one_written_l
 }
 
 #[tokio::test]
-async fn a_target_that_meets_a_server_error_stops_no_other_and_is_the_only_one_written_later() {
+async fn a_failed_target_stops_no_other_and_alone_is_written_later() {
     one_target_fails(
         "server-error",
         Quirks::default(),

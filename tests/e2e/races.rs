@@ -150,7 +150,7 @@ async fn blindly(peer: &Peer, image: &Pushed, nth: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn among_other_tools_none_of_ours_is_missing_after_the_next_pass_and_what_was_there_before_stays()
+async fn beside_other_tools_no_entry_is_missing_after_the_next_pass()
  {
     let tools = Tools::core().await.unwrap();
     let registry = Registry::distribution(&tools).start().await.unwrap();
@@ -226,7 +226,7 @@ async fn overwrite(registry: &Registry, image: &Pushed, stale: &Value) -> String
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_the_controller_s_next_pass_none_of_ours_is_missing_and_no_entry_that_it_read_is_lost()
+async fn after_the_next_pass_of_the_controller_no_entry_is_missing_or_lost()
  {
     let namespace = Namespace::new("races").await;
     let registry = Registry::distribution(&namespace.tools)

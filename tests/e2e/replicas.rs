@@ -246,7 +246,7 @@ async fn apply_to_shard(namespace: &Namespace, name: &str, nth: u8, spec: Value)
 }
 
 #[tokio::test]
-async fn an_heir_of_another_shard_does_not_lose_what_it_inherits_in_the_middle_of_its_own_pass() {
+async fn a_new_owner_of_another_shard_keeps_attachments_received_during_its_pass() {
     let namespace = Namespace::new("heirs").await;
     let shard = |nth: u8| format!("sharding.affix.dev/key={nth}");
     let (one, two) = (shard(1), shard(2));

@@ -13,7 +13,7 @@ use crate::namespace::{Namespace, PATIENCE};
 const MANY: usize = 60;
 
 #[tokio::test]
-async fn what_is_at_rest_is_not_asked_for_all_at_once_and_what_somebody_waits_for_goes_first() {
+async fn after_a_restart_idle_resources_are_spread_out_and_waiting_ones_go_first() {
     let namespace = Namespace::new("restart").await;
     let controller = Controller::start(&namespace).await;
     let registries = scriptable().await;

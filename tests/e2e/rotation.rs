@@ -48,7 +48,7 @@ async fn watched(namespace: &Namespace, kind: &str, name: &str) {
 }
 
 #[tokio::test]
-async fn a_watched_secret_that_is_corrected_is_used_at_once_and_an_unwatched_one_at_the_next_pass()
+async fn a_corrected_secret_is_used_at_once_if_watched_else_at_the_next_pass()
 {
     let namespace = Namespace::new("rotated").await;
     let tools = &namespace.tools;
@@ -163,7 +163,7 @@ async fn an_old_credential_is_never_used_again_nor_what_was_got_by_it() {
 }
 
 #[tokio::test]
-async fn new_content_of_a_config_map_replaces_what_was_attached_at_once_where_it_is_watched_and_else_at_the_next_pass()
+async fn new_config_map_content_is_attached_at_once_if_watched_else_next_pass()
  {
     let namespace = Namespace::new("content").await;
     let registries = registries(&namespace.tools).await;
@@ -223,7 +223,7 @@ async fn new_content_of_a_config_map_replaces_what_was_attached_at_once_where_it
 }
 
 #[tokio::test]
-async fn a_watched_pull_secret_of_a_service_account_is_noticed_when_it_comes_and_when_it_changes() {
+async fn a_watched_pull_secret_of_a_service_account_is_noticed_when_it_changes() {
     let namespace = Namespace::new("pulls").await;
     let registry = Registry::ociregistry(&namespace.tools)
         .basic("ci", "right")

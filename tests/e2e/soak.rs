@@ -260,7 +260,7 @@ async fn trouble(
 }
 
 #[tokio::test]
-async fn two_replicas_miss_nothing_and_attach_nothing_twice_whatever_becomes_of_the_leader() {
+async fn two_replicas_miss_nothing_and_attach_nothing_twice_when_leaders_change() {
     let namespace = Namespace::new("soak").await;
     let registries = registries(&namespace.tools).await;
     let soak = std::env::var("AFFIX_SOAK").ok().map(|seconds| {

@@ -135,7 +135,7 @@ async fn ready_on(
 }
 
 #[tokio::test]
-async fn a_tag_that_moves_also_while_nobody_looks_is_followed_and_what_it_left_keeps_its_attachments()
+async fn a_moved_tag_is_followed_and_the_image_it_left_keeps_its_attachments()
  {
     const DOWN: &str = "while nobody looks";
     let namespace = Namespace::new("moves").await;
@@ -376,7 +376,7 @@ async fn a_changed_spec_is_attached_before_the_old_goes_and_nothing_else_is_remo
 }
 
 #[tokio::test]
-async fn what_a_registry_does_not_delete_is_left_over_and_told_while_it_is_listed_and_is_not_tried_again_and_again()
+async fn an_attachment_that_cannot_be_deleted_is_a_leftover_and_not_retried()
  {
     let namespace = Namespace::new("refusing").await;
     let _controller = Controller::start(&namespace).await;

@@ -211,7 +211,7 @@ async fn a_move_while_the_operator_is_down_counts_and_what_another_tag_reaches_i
 }
 
 #[tokio::test]
-async fn what_another_tag_reaches_through_a_nested_index_is_in_use_until_a_changed_spec_counts_that_tag_no_more()
+async fn an_image_that_a_tag_reaches_by_a_nested_index_is_in_use_until_excluded()
  {
     let namespace = Namespace::new("nested-tag").await;
     let controller = Controller::start(&namespace).await;
@@ -344,7 +344,7 @@ async fn digests_that_the_tag_is_known_to_have_left_are_marked_on_the_first_day(
 }
 
 #[tokio::test]
-async fn moves_in_a_row_to_a_nested_index_and_to_a_single_manifest_each_mark_what_nothing_reaches_any_more()
+async fn consecutive_moves_each_mark_only_images_that_no_tag_reaches()
  {
     let namespace = Namespace::new("row").await;
     let controller = Controller::start(&namespace).await;
@@ -508,7 +508,7 @@ async fn a_move_while_the_resource_is_suspended_counts_from_when_it_goes_on() {
 }
 
 #[tokio::test]
-async fn a_move_that_settles_is_forgotten_where_the_tag_moves_back_while_the_resource_is_suspended()
+async fn a_move_back_during_suspension_leaves_no_trace()
 {
     let namespace = Namespace::new("paused-back").await;
     let controller = Controller::start(&namespace).await;
@@ -578,7 +578,7 @@ fn done(status: &ImageAttachmentStatus, moves: usize) -> bool {
 }
 
 #[tokio::test]
-async fn what_a_kill_in_the_middle_left_undone_is_done_later_with_the_same_date_although_the_tag_has_moved_on()
+async fn after_a_kill_the_marks_are_completed_with_the_same_date()
  {
     let namespace = Namespace::new("middle").await;
     for (nth, registry) in scriptable().await.iter().enumerate() {
@@ -625,7 +625,7 @@ async fn what_a_kill_in_the_middle_left_undone_is_done_later_with_the_same_date_
 }
 
 #[tokio::test]
-async fn what_the_registry_refused_in_the_middle_is_told_and_done_later_with_the_same_date_although_the_tag_has_moved_on()
+async fn after_a_refusal_the_marks_are_completed_with_the_same_date()
  {
     let namespace = Namespace::new("refused").await;
     let controller = Controller::start(&namespace).await;

@@ -197,7 +197,7 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
 }
 
 #[tokio::test]
-async fn t3_a_pass_that_the_operators_limit_cuts_short_names_both_times_and_is_tried_again_once_the_registry_is_quicker()
+async fn t3_a_pass_over_the_time_limit_names_both_times_and_is_retried()
  {
     let namespace = Namespace::new("t3-time").await;
     let registry = HostileRegistry::start().await.unwrap();

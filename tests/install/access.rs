@@ -150,7 +150,7 @@ async fn each_is_needed<F: Future<Output = Result<(), String>>>(
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_operator_that_helm_installed_does_its_job_and_with_one_permission_less_it_does_not() {
+async fn each_permission_of_the_installed_operator_is_needed_and_enough() {
     let cluster = install(&[]).await;
     let job = Job::new(&cluster, "team-a").await;
     job.run().await.unwrap();
@@ -161,7 +161,7 @@ async fn the_operator_that_helm_installed_does_its_job_and_with_one_permission_l
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn an_operator_of_two_namespaces_has_no_right_in_the_cluster_and_does_its_job_in_both() {
+async fn an_operator_of_two_namespaces_works_without_cluster_permissions() {
     let cluster = install(&[
         r#"watchNamespaces=["team-a","team-b"]"#,
         "rbac.aggregate=false",
@@ -309,7 +309,7 @@ async fn certify(cluster: &Cluster) -> Result<(), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_webhook_that_helm_installed_looks_after_its_certificate_and_with_one_permission_less_it_does_not()
+async fn each_permission_of_the_installed_webhook_is_needed_and_enough()
  {
     // Without the right to read all Secrets, which would hide that it may read its own.
     let cluster = install(&["rbac.secrets=\"none\""]).await;

@@ -57,7 +57,7 @@ async fn waits_because(operator: &Operator, words: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn an_operator_that_is_newer_than_its_definition_says_so_and_works_once_the_definition_is_right()
+async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current()
  {
     let cluster = Cluster::new().await;
     cluster.namespace("team-a").await;

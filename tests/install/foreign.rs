@@ -106,7 +106,7 @@ fn misspelt(object: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build, and the modules of others"]
-async fn what_the_chart_and_the_page_about_gitops_make_for_others_has_no_field_that_these_do_not_know()
+async fn chart_and_gitops_objects_of_other_projects_have_only_known_fields()
  {
     let cluster = Cluster::new().await;
     define(&cluster).await;

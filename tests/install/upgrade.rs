@@ -51,7 +51,7 @@ async fn release(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn an_upgrade_brings_the_definition_up_to_date_and_an_uninstall_keeps_it_with_all_resources()
+async fn an_upgrade_updates_the_crd_and_an_uninstall_keeps_it_and_all_resources()
 {
     let cluster = Cluster::new().await;
     cluster.namespace("team-a").await;

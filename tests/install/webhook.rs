@@ -32,7 +32,7 @@ async fn store(cluster: &Cluster, authority: &Authority) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn a_certificate_of_ones_own_is_served_from_where_the_kubelet_mounts_it_and_so_is_the_next_one()
+async fn a_provided_certificate_is_served_from_its_mount_and_so_is_its_successor()
  {
     let cluster = Cluster::new().await;
     let here = values_for_here();
@@ -92,7 +92,7 @@ async fn a_certificate_of_ones_own_is_served_from_where_the_kubelet_mounts_it_an
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_webhook_reads_the_pull_secrets_of_the_namespaces_that_it_may_and_of_no_others() {
+async fn the_webhook_reads_pull_secrets_of_permitted_namespaces_only() {
     let cluster = Cluster::new().await;
     let registry = HostileRegistry::start().await.unwrap();
     registry

@@ -99,7 +99,7 @@ async fn round(options: impl Fn(&Tools) -> Options) -> (Tools, Registry, Pushed)
 }
 
 #[tokio::test]
-async fn the_registry_with_the_referrers_api_lists_what_oras_attached_and_logs_each_request() {
+async fn the_registry_with_the_api_lists_attachments_of_oras_and_logs_requests() {
     let (_, registry, pushed) = round(Registry::ociregistry).await;
     let raw = registry.raw().unwrap();
     let mark = registry.mark().unwrap();
@@ -308,7 +308,7 @@ async fn an_identity_token_is_exchanged_for_a_token_as_oauth2_says() {
 }
 
 #[tokio::test]
-async fn tls_with_a_private_authority_is_trusted_by_those_who_were_told_and_by_nobody_else() {
+async fn tls_with_a_private_authority_is_trusted_only_by_clients_that_know_it() {
     let authority = Arc::new(Authority::new().unwrap());
     for options in [
         Registry::distribution,
