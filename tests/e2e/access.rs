@@ -7,10 +7,10 @@ use affix_testbed::certificates::Authority;
 use affix_testbed::registry::{Registry, User};
 use serde_json::json;
 
-use crate::controller::Controller;
-use crate::images::{note, push, with};
-use crate::namespace::Namespace;
-use crate::proxy::Proxy;
+use crate::support::controller::Controller;
+use crate::support::images::{note, push, with};
+use crate::support::namespace::Namespace;
+use crate::support::proxy::Proxy;
 
 #[tokio::test]
 async fn a_corrected_secret_makes_a_resource_ready_that_nobody_touched() {

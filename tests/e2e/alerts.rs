@@ -13,9 +13,9 @@ use affix_testbed::tools::{Tool, Tools};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::controller::Controller;
-use crate::images::{host, note};
-use crate::namespace::Namespace;
+use crate::support::controller::Controller;
+use crate::support::images::{host, note};
+use crate::support::namespace::Namespace;
 
 const RULES: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -118,8 +118,7 @@ async fn without_config_maps(namespace: &Namespace) -> std::path::PathBuf {
 
 #[tokio::test]
 #[ignore = "needs the judges of the testbed"]
-async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one()
- {
+async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
     let tools = Tools::with(&[Tool::Rules]).await.unwrap();
     let namespace = Namespace::new("alerts").await;
     let kubeconfig = without_config_maps(&namespace).await;

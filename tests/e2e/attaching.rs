@@ -5,12 +5,12 @@ use affix_testbed::images::Descriptor;
 use affix_testbed::peer::Peer;
 use serde_json::json;
 
-use crate::controller::Controller;
-use crate::images::{
+use crate::support::controller::Controller;
+use crate::support::images::{
     DATE, END_OF_LIFE, LIFECYCLE, SIGNATURE, attachment, mark, push, registries, summary,
 };
-use crate::namespace::Namespace;
-use crate::readers::{self, CREATED};
+use crate::support::namespace::Namespace;
+use crate::support::readers::{self, CREATED};
 
 /// The empty descriptor as every reader expects it.
 const EMPTY: &str = r#"{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,"data":"e30="}"#;

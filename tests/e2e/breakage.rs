@@ -8,13 +8,12 @@ use affix_testbed::registry::{Registry, User};
 use futures::future::join_all;
 use serde_json::json;
 
-use crate::controller::Controller;
-use crate::images::{SIGNATURE, note, push, with};
-use crate::namespace::Namespace;
+use crate::support::controller::Controller;
+use crate::support::images::{SIGNATURE, note, push, with};
+use crate::support::namespace::Namespace;
 
 #[tokio::test]
-async fn ten_broken_resources_each_report_their_cause_and_good_ones_become_ready()
- {
+async fn ten_broken_resources_each_report_their_cause_and_good_ones_become_ready() {
     let namespace = Namespace::new("ten").await;
     let tools = &namespace.tools;
     let authority = Arc::new(Authority::new().unwrap());

@@ -9,9 +9,9 @@ use affix_testbed::registry::Registry;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::controller::Controller;
-use crate::images::{note, with};
-use crate::namespace::{Namespace, PATIENCE};
+use crate::support::controller::Controller;
+use crate::support::images::{note, with};
+use crate::support::namespace::{Namespace, PATIENCE};
 
 const PLATFORMS: [&str; 8] = [
     "linux/amd64",
@@ -98,8 +98,7 @@ async fn a_first_attach_to_eight_platforms_and_the_index_keeps_to_its_budget() {
 }
 
 #[tokio::test]
-async fn an_idle_pass_is_one_head_for_a_tag_and_no_request_for_a_digest()
- {
+async fn an_idle_pass_is_one_head_for_a_tag_and_no_request_for_a_digest() {
     let namespace = Namespace::new("idle").await;
     let _controller = Controller::start(&namespace).await;
     let registry = HostileRegistry::start().await.unwrap();

@@ -13,10 +13,10 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use crate::controller::Controller;
-use crate::images::{host, note, with};
-use crate::namespace::{Namespace, ready};
-use crate::proxy::Proxy;
+use crate::support::controller::Controller;
+use crate::support::images::{host, note, with};
+use crate::support::namespace::{Namespace, ready};
+use crate::support::proxy::Proxy;
 
 /// The word that every secret is made of.
 pub(crate) const CANARY: &str = "c4n4ry";
@@ -82,8 +82,7 @@ fn document(name: &str, spec: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t11_no_canary_secret_appears_in_logs_events_objects_or_metrics()
-{
+async fn t11_no_canary_secret_appears_in_logs_events_objects_or_metrics() {
     let namespace = Namespace::new("secrets").await;
     let kubeconfig = namespace.plane.kubeconfig();
     let env = [

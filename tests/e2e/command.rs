@@ -5,9 +5,9 @@ use affix_testbed::hostile::{HostileRegistry, Matcher, Quirks};
 use affix_testbed::run::{Ran, Run};
 use serde_json::{Value, json};
 
-use crate::controller::Controller;
-use crate::images::{host, note};
-use crate::namespace::Namespace;
+use crate::support::controller::Controller;
+use crate::support::images::{host, note};
+use crate::support::namespace::Namespace;
 
 async fn affix(args: &[&str], document: &Value) -> Ran {
     let home = tempfile::tempdir().unwrap();

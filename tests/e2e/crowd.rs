@@ -10,9 +10,9 @@ use kube::api::ListParams;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::controller::Controller;
-use crate::images::{host, note, push, with};
-use crate::namespace::{Namespace, is_ready, ready};
+use crate::support::controller::Controller;
+use crate::support::images::{host, note, push, with};
+use crate::support::namespace::{Namespace, is_ready, ready};
 
 /// How long a crowd may take on a machine that has much else to do.
 const LONG: Duration = Duration::from_mins(6);

@@ -13,12 +13,12 @@ use kube::api::{Api, DeleteParams};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::controller::Controller;
-use crate::images::{
+use crate::support::controller::Controller;
+use crate::support::images::{
     SIGNATURE, attached, attachment, host, listed, manifests, mark, note, push, registries,
     scriptable, with,
 };
-use crate::namespace::{Namespace, PATIENCE, is_ready, says};
+use crate::support::namespace::{Namespace, PATIENCE, is_ready, says};
 
 const FINALIZER: &str = "affix.dev/finalizer";
 
@@ -334,8 +334,7 @@ async fn suspended_it_goes_and_what_it_made_stays() {
 }
 
 #[tokio::test]
-async fn a_deletion_ends_in_time_although_the_registry_or_the_secret_is_gone()
- {
+async fn a_deletion_ends_in_time_although_the_registry_or_the_secret_is_gone() {
     let namespace = Namespace::new("given-up").await;
     let registries = scriptable().await;
     let _controller = Controller::start_with(&namespace, &["--deletion-timeout", "8s"]).await;
@@ -412,7 +411,7 @@ async fn a_removal_that_fails_is_tried_again_and_status_says_why_it_waits() {
         };
         let waiting = namespace.wait(&name, "refused", is_waiting).await;
         assert_eq!(
-            crate::namespace::ready(&waiting).map(|(status, _)| status),
+            crate::support::namespace::ready(&waiting).map(|(status, _)| status),
             Some("False")
         );
         // The operator ends in the middle, and the next one goes on.

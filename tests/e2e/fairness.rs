@@ -7,9 +7,9 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::controller::Controller;
-use crate::images::{host, note, scriptable, with};
-use crate::namespace::{Namespace, PATIENCE};
+use crate::support::controller::Controller;
+use crate::support::images::{host, note, scriptable, with};
+use crate::support::namespace::{Namespace, PATIENCE};
 
 /// Resources that are due at once.
 const MANY: usize = 2_000;
@@ -40,8 +40,7 @@ async fn backlog(namespace: &Namespace, images: &[String]) {
 }
 
 #[tokio::test]
-async fn new_and_changed_resources_are_ready_beside_two_thousand_that_hang()
- {
+async fn new_and_changed_resources_are_ready_beside_two_thousand_that_hang() {
     let namespace = Namespace::new("fair").await;
     let registries = scriptable().await;
     // The same registry for what is stuck and what is not: what is stuck is a repository.

@@ -10,10 +10,10 @@ use affix_testbed::tools::{Tool, Tools};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::controller::Controller;
-use crate::images::{host, mark, note, with};
 use crate::marks::conflict;
-use crate::namespace::Namespace;
+use crate::support::controller::Controller;
+use crate::support::images::{host, mark, note, with};
+use crate::support::namespace::Namespace;
 
 const ARGO: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),

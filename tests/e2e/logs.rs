@@ -4,9 +4,9 @@ use affix_testbed::hostile::HostileRegistry;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::controller::Controller;
-use crate::images::{host, note};
-use crate::namespace::{Namespace, PATIENCE};
+use crate::support::controller::Controller;
+use crate::support::images::{host, note};
+use crate::support::namespace::{Namespace, PATIENCE};
 
 /// All lines, each of which must be one JSON object.
 fn lines(log: &str) -> Vec<Value> {

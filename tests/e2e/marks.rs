@@ -10,12 +10,12 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::controller::Controller;
-use crate::images::{
+use crate::support::controller::Controller;
+use crate::support::images::{
     END_OF_LIFE, LIFECYCLE, attached, attachment, host, listed, mark, push, registries, scriptable,
     with,
 };
-use crate::namespace::{Namespace, is_ready, says};
+use crate::support::namespace::{Namespace, is_ready, says};
 
 fn dated(image: &Pushed, date: &str, more: Value) -> Value {
     let end_of_life = with(
@@ -166,8 +166,7 @@ fn foreign(image: &Pushed, date: &str, from_now: i64) -> Value {
 }
 
 #[tokio::test]
-async fn a_future_mark_is_reported_and_counts_at_its_time_also_after_a_restart()
- {
+async fn a_future_mark_is_reported_and_counts_at_its_time_also_after_a_restart() {
     let namespace = Namespace::new("future").await;
     let mut controller = Controller::start(&namespace).await;
     for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {

@@ -11,9 +11,9 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::controller::Controller;
-use crate::images::{note, with};
-use crate::namespace::{Namespace, REQUESTED_AT, is_ready, message, ready};
+use crate::support::controller::Controller;
+use crate::support::images::{note, with};
+use crate::support::namespace::{Namespace, REQUESTED_AT, is_ready, message, ready};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// The bound on what hostile answers may cost over the resting memory, in KiB.
@@ -192,8 +192,7 @@ fn check(controller: &Controller, rest: u64, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t4_t13_hostile_documents_and_endless_answers_stay_within_32_mib()
- {
+async fn t4_t13_hostile_documents_and_endless_answers_stay_within_32_mib() {
     const DOCUMENTS: usize = 200;
     const STREAMS: usize = 32;
     let namespace = Namespace::new("memory").await;

@@ -9,9 +9,9 @@ use affix_testbed::http_client;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::controller::Controller;
-use crate::images::{host, note};
-use crate::namespace::{Namespace, PATIENCE};
+use crate::support::controller::Controller;
+use crate::support::images::{host, note};
+use crate::support::namespace::{Namespace, PATIENCE};
 
 /// Of one metric: its type and its labels.
 type Listed = BTreeMap<String, (String, BTreeSet<String>)>;

@@ -7,10 +7,10 @@ use affix_testbed::registry::Registry;
 use futures::future::join_all;
 use serde_json::json;
 
-use crate::controller::Controller;
-use crate::images::{self, SIGNATURE, note, push, registries, with};
-use crate::namespace::{Namespace, is_ready};
-use crate::readers;
+use crate::support::controller::Controller;
+use crate::support::images::{self, SIGNATURE, note, push, registries, with};
+use crate::support::namespace::{Namespace, is_ready};
+use crate::support::readers;
 
 #[tokio::test]
 async fn applying_twice_recreating_and_restarting_leave_one_attachment_per_target() {
@@ -71,8 +71,7 @@ async fn applying_twice_recreating_and_restarting_leave_one_attachment_per_targe
 }
 
 #[tokio::test]
-async fn a_registry_that_lists_wrong_types_gets_one_attachment_per_target()
- {
+async fn a_registry_that_lists_wrong_types_gets_one_attachment_per_target() {
     let namespace = Namespace::new("once-untyped").await;
     let registry = Registry::liar(&namespace.tools).start().await.unwrap();
     let image = push(&registry, "team/app", "v1").await;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use affix_testbed::hostile::{HostileRegistry, Matcher, Op, Stage};
 use tokio::time::sleep;
 
-use crate::controller::Controller;
-use crate::images::{host, note};
-use crate::namespace::{Namespace, PATIENCE};
+use crate::support::controller::Controller;
+use crate::support::images::{host, note};
+use crate::support::namespace::{Namespace, PATIENCE};
 
 #[tokio::test]
 async fn health_and_metrics_are_served_in_the_words_of_others() {

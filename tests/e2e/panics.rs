@@ -20,9 +20,9 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::canary::{CANARY, leak};
-use crate::controller::Controller;
-use crate::images::{host, note};
-use crate::namespace::{Namespace, PATIENCE};
+use crate::support::controller::Controller;
+use crate::support::images::{host, note};
+use crate::support::namespace::{Namespace, PATIENCE};
 
 /// The variable that makes [`affix_with_a_fault`] one: a JSON list of affix's arguments, and one of the words.
 const FAULT: &str = "AFFIX_TEST_FAULT";

@@ -4,9 +4,9 @@ use affix::api::{Reason, TargetState};
 use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op, Quirks};
 use serde_json::Value;
 
-use crate::controller::Controller;
-use crate::images::{host, note};
-use crate::namespace::{Namespace, message};
+use crate::support::controller::Controller;
+use crate::support::images::{host, note};
+use crate::support::namespace::{Namespace, message};
 
 /// The PUT of a manifest whose subject is `digest`.
 fn attaching_to(digest: &str) -> Matcher {
@@ -120,7 +120,7 @@ async fn a_listing_that_fails_is_never_taken_for_an_empty_one() {
         .apply("listing", note(&registry.reference(&image.name())))
         .await;
     let object = namespace.wait("listing", "refused", |object| {
-        crate::namespace::ready(object)
+        crate::support::namespace::ready(object)
             .is_some_and(|(status, reason)| status == "False" && reason != "Progressing")
     });
     let told = message(&object.await);

@@ -8,10 +8,10 @@ use affix_testbed::peer::Peer;
 use affix_testbed::registry::Registry;
 use serde_json::json;
 
-use crate::controller::Controller;
-use crate::images::{SIGNATURE, note, registries, with};
-use crate::namespace::{Namespace, says};
-use crate::readers;
+use crate::support::controller::Controller;
+use crate::support::images::{SIGNATURE, note, registries, with};
+use crate::support::namespace::{Namespace, says};
+use crate::support::readers;
 
 #[tokio::test]
 async fn a_platform_names_all_entries_that_are_the_same_platform_in_other_words() {
@@ -157,7 +157,7 @@ async fn a_platform_that_is_missing_fails_the_whole_unless_it_may_be_missing() {
         .start()
         .await
         .unwrap();
-    let image = crate::images::push(&registry, "team/app", "v1").await;
+    let image = crate::support::images::push(&registry, "team/app", "v1").await;
     let _controller = Controller::start(&namespace).await;
     let targets = |missing: &str| json!({"targets": {"platforms": ["linux/amd64", "linux/s390x"], "missing": missing}});
     let mark = registry.mark().unwrap();

@@ -16,9 +16,9 @@ use futures::future::join_all;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::controller::Controller;
-use crate::images::{SIGNATURE, attachment, host, push, with};
-use crate::namespace::Namespace;
+use crate::support::controller::Controller;
+use crate::support::images::{SIGNATURE, attachment, host, push, with};
+use crate::support::namespace::Namespace;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -150,8 +150,7 @@ async fn blindly(peer: &Peer, image: &Pushed, nth: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beside_other_tools_no_entry_is_missing_after_the_next_pass()
- {
+async fn beside_other_tools_no_entry_is_missing_after_the_next_pass() {
     let tools = Tools::core().await.unwrap();
     let registry = Registry::distribution(&tools).start().await.unwrap();
     let peer = Peer::of(&tools, &registry).unwrap();
@@ -226,8 +225,7 @@ async fn overwrite(registry: &Registry, image: &Pushed, stale: &Value) -> String
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_the_next_pass_of_the_controller_no_entry_is_missing_or_lost()
- {
+async fn after_the_next_pass_of_the_controller_no_entry_is_missing_or_lost() {
     let namespace = Namespace::new("races").await;
     let registry = Registry::distribution(&namespace.tools)
         .start()

@@ -5,10 +5,10 @@ use affix_testbed::peer::Peer;
 use affix_testbed::registry::Registry;
 use serde_json::json;
 
-use crate::controller::Controller;
-use crate::images::{LIFECYCLE, SIGNATURE, attachment, mark, note, push, registries};
-use crate::namespace::Namespace;
-use crate::readers;
+use crate::support::controller::Controller;
+use crate::support::images::{LIFECYCLE, SIGNATURE, attachment, mark, note, push, registries};
+use crate::support::namespace::Namespace;
+use crate::support::readers;
 
 #[tokio::test]
 async fn a_deleted_attachment_is_back_after_a_request_and_an_event_says_so() {

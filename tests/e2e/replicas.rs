@@ -9,9 +9,9 @@ use kube::Api;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::controller::Controller;
-use crate::images::{attachment, host, listed, manifests, note, scriptable, with};
-use crate::namespace::{Namespace, PATIENCE, is_ready};
+use crate::support::controller::Controller;
+use crate::support::images::{attachment, host, listed, manifests, note, scriptable, with};
+use crate::support::namespace::{Namespace, PATIENCE, is_ready};
 
 /// The name of the Lease where no flag says otherwise.
 const LEASE: &str = "affix-controller";

@@ -5,9 +5,9 @@ use affix_testbed::hostile::{Matcher, Op};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::controller::Controller;
-use crate::images::{host, note, scriptable, with};
-use crate::namespace::{Namespace, PATIENCE};
+use crate::support::controller::Controller;
+use crate::support::images::{host, note, scriptable, with};
+use crate::support::namespace::{Namespace, PATIENCE};
 
 /// How many resources are at rest.
 const MANY: usize = 60;

@@ -12,10 +12,12 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::controller::Controller;
-use crate::images::{SIGNATURE, attachment, host, note, push, registries, scriptable, with};
-use crate::namespace::{Namespace, PATIENCE, message};
-use crate::readers;
+use crate::support::controller::Controller;
+use crate::support::images::{
+    SIGNATURE, attachment, host, note, push, registries, scriptable, with,
+};
+use crate::support::namespace::{Namespace, PATIENCE, message};
+use crate::support::readers;
 
 const SELDOM: [&str; 4] = ["--min-retry-delay", "1h", "--max-retry-delay", "1h"];
 
@@ -48,8 +50,7 @@ async fn watched(namespace: &Namespace, kind: &str, name: &str) {
 }
 
 #[tokio::test]
-async fn a_corrected_secret_is_used_at_once_if_watched_else_at_the_next_pass()
-{
+async fn a_corrected_secret_is_used_at_once_if_watched_else_at_the_next_pass() {
     let namespace = Namespace::new("rotated").await;
     let tools = &namespace.tools;
     let tokens = Registry::distribution(tools)
@@ -163,8 +164,7 @@ async fn an_old_credential_is_never_used_again_nor_what_was_got_by_it() {
 }
 
 #[tokio::test]
-async fn new_config_map_content_is_attached_at_once_if_watched_else_next_pass()
- {
+async fn new_config_map_content_is_attached_at_once_if_watched_else_next_pass() {
     let namespace = Namespace::new("content").await;
     let registries = registries(&namespace.tools).await;
     let _controller = controller(&namespace).await;
@@ -203,7 +203,7 @@ async fn new_config_map_content_is_attached_at_once_if_watched_else_next_pass()
             let object = namespace
                 .wait(&name, "attached anew", |object| {
                     let status = object.status.as_ref();
-                    crate::namespace::is_ready(object)
+                    crate::support::namespace::is_ready(object)
                         && status.is_some_and(|status| {
                             attachment(&status.targets, image.digest()) != was
                         })

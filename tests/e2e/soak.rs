@@ -11,10 +11,10 @@ use affix_testbed::registry::Registry;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::controller::Controller;
-use crate::images::{SIGNATURE, registries};
-use crate::namespace::{Namespace, is_ready};
 use crate::replicas::{SHORT, held};
+use crate::support::controller::Controller;
+use crate::support::images::{SIGNATURE, registries};
+use crate::support::namespace::{Namespace, is_ready};
 
 /// How long the short form lasts, where that is enough to see each kind of trouble.
 const SHORT_FORM: Duration = Duration::from_secs(25);

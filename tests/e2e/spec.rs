@@ -8,9 +8,9 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::controller::Controller;
-use crate::images::{attachment, host, listed, manifests, mark, note, scriptable, with};
-use crate::namespace::{Namespace, REQUESTED_AT, message as told_by, says};
+use crate::support::controller::Controller;
+use crate::support::images::{attachment, host, listed, manifests, mark, note, scriptable, with};
+use crate::support::namespace::{Namespace, REQUESTED_AT, message as told_by, says};
 
 #[tokio::test]
 async fn a_dry_run_says_what_would_be_done_and_writes_nothing() {
@@ -125,7 +125,8 @@ async fn ready_on(
             .status
             .as_ref()
             .and_then(|status| status.image.as_ref());
-        crate::namespace::is_ready(object) && image.is_some_and(|image| image.digest == digest)
+        crate::support::namespace::is_ready(object)
+            && image.is_some_and(|image| image.digest == digest)
     };
     namespace
         .wait(name, "Ready on the new digest", is_on)
@@ -135,8 +136,7 @@ async fn ready_on(
 }
 
 #[tokio::test]
-async fn a_moved_tag_is_followed_and_the_image_it_left_keeps_its_attachments()
- {
+async fn a_moved_tag_is_followed_and_the_image_it_left_keeps_its_attachments() {
     const DOWN: &str = "while nobody looks";
     let namespace = Namespace::new("moves").await;
     for (nth, registry) in scriptable().await.iter().enumerate() {
@@ -228,7 +228,7 @@ async fn a_tag_beside_a_digest_that_names_another_one_by_now_is_told_and_is_no_e
                 .is_some_and(|status| resolved(status).contains(&new.digest))
         };
         let object = namespace.wait(&name, "telling of the move", telling).await;
-        assert!(crate::namespace::is_ready(&object), "{object:#?}");
+        assert!(crate::support::namespace::is_ready(&object), "{object:#?}");
         let after = object.status.unwrap();
         assert_eq!((after.targets, after.image), (before.targets, before.image));
         assert!(listed(registry, &new.digest).is_empty());
@@ -340,7 +340,7 @@ async fn a_changed_spec_is_attached_before_the_old_goes_and_nothing_else_is_remo
         namespace.apply(&name, note(&reference)).await;
         let before = namespace.ready(&name).await;
         registry.clear();
-        let changed = json!({"artifact": {"artifactType": crate::images::SIGNATURE, "annotations": {"demo.affix.dev/note": "changed"}}});
+        let changed = json!({"artifact": {"artifactType": crate::support::images::SIGNATURE, "annotations": {"demo.affix.dev/note": "changed"}}});
         namespace
             .apply(&name, with(note(&reference), changed))
             .await;
@@ -376,8 +376,7 @@ async fn a_changed_spec_is_attached_before_the_old_goes_and_nothing_else_is_remo
 }
 
 #[tokio::test]
-async fn an_attachment_that_cannot_be_deleted_is_a_leftover_and_not_retried()
- {
+async fn an_attachment_that_cannot_be_deleted_is_a_leftover_and_not_retried() {
     let namespace = Namespace::new("refusing").await;
     let _controller = Controller::start(&namespace).await;
     for (nth, registry) in scriptable().await.iter().enumerate() {

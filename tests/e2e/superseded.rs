@@ -10,12 +10,12 @@ use affix_testbed::registry::Registry;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::controller::Controller;
-use crate::images::{
+use crate::support::controller::Controller;
+use crate::support::images::{
     END_OF_LIFE, LIFECYCLE, host, listed, manifests, registries, scriptable, summary, with,
 };
-use crate::namespace::Namespace;
-use crate::readers;
+use crate::support::namespace::Namespace;
+use crate::support::readers;
 
 /// The index `a1a1` of scenario 1: `b1b1` for amd64 with a flaw, `c1c1` for arm64.
 fn old() -> Index {
@@ -211,8 +211,7 @@ async fn a_move_while_the_operator_is_down_counts_and_what_another_tag_reaches_i
 }
 
 #[tokio::test]
-async fn an_image_that_a_tag_reaches_by_a_nested_index_is_in_use_until_excluded()
- {
+async fn an_image_that_a_tag_reaches_by_a_nested_index_is_in_use_until_excluded() {
     let namespace = Namespace::new("nested-tag").await;
     let controller = Controller::start(&namespace).await;
     for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
@@ -344,8 +343,7 @@ async fn digests_that_the_tag_is_known_to_have_left_are_marked_on_the_first_day(
 }
 
 #[tokio::test]
-async fn consecutive_moves_each_mark_only_images_that_no_tag_reaches()
- {
+async fn consecutive_moves_each_mark_only_images_that_no_tag_reaches() {
     let namespace = Namespace::new("row").await;
     let controller = Controller::start(&namespace).await;
     for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
@@ -508,8 +506,7 @@ async fn a_move_while_the_resource_is_suspended_counts_from_when_it_goes_on() {
 }
 
 #[tokio::test]
-async fn a_move_back_during_suspension_leaves_no_trace()
-{
+async fn a_move_back_during_suspension_leaves_no_trace() {
     let namespace = Namespace::new("paused-back").await;
     let controller = Controller::start(&namespace).await;
     for (nth, (registry, _)) in registries(&namespace.tools).await.iter().enumerate() {
@@ -578,8 +575,7 @@ fn done(status: &ImageAttachmentStatus, moves: usize) -> bool {
 }
 
 #[tokio::test]
-async fn after_a_kill_the_marks_are_completed_with_the_same_date()
- {
+async fn after_a_kill_the_marks_are_completed_with_the_same_date() {
     let namespace = Namespace::new("middle").await;
     for (nth, registry) in scriptable().await.iter().enumerate() {
         let first = host(registry, "v1");
@@ -625,8 +621,7 @@ async fn after_a_kill_the_marks_are_completed_with_the_same_date()
 }
 
 #[tokio::test]
-async fn after_a_refusal_the_marks_are_completed_with_the_same_date()
- {
+async fn after_a_refusal_the_marks_are_completed_with_the_same_date() {
     let namespace = Namespace::new("refused").await;
     let controller = Controller::start(&namespace).await;
     for (nth, registry) in scriptable().await.iter().enumerate() {

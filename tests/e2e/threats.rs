@@ -8,9 +8,9 @@ use affix_testbed::registry::Registry;
 use kube::config::Kubeconfig;
 use serde_json::json;
 
-use crate::controller::Controller;
-use crate::images::{END_OF_LIFE, LIFECYCLE, attachment, host, note, push, with};
-use crate::namespace::Namespace;
+use crate::support::controller::Controller;
+use crate::support::images::{END_OF_LIFE, LIFECYCLE, attachment, host, note, push, with};
+use crate::support::namespace::Namespace;
 
 #[tokio::test]
 async fn t1_the_api_server_of_the_kubeconfig_is_no_registry_under_any_name() {
@@ -197,8 +197,7 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
 }
 
 #[tokio::test]
-async fn t3_a_pass_over_the_time_limit_names_both_times_and_is_retried()
- {
+async fn t3_a_pass_over_the_time_limit_names_both_times_and_is_retried() {
     let namespace = Namespace::new("t3-time").await;
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry.reference(&host(&registry, "v1").pinned());

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Permission};
-use crate::golden::repository;
-use crate::helm::NAMESPACE;
-use crate::operator::{DEPLOYMENT, Job, Operator, WEBHOOK, values_for_here};
+use crate::support::cluster::{Cluster, Permission};
+use crate::support::golden::repository;
+use crate::support::helm::NAMESPACE;
+use crate::support::operator::{DEPLOYMENT, Job, Operator, WEBHOOK, values_for_here};
 
 /// The roles of a component that are installed.
 async fn roles(cluster: &Cluster, component: &str) -> Vec<Value> {
@@ -309,8 +309,7 @@ async fn certify(cluster: &Cluster) -> Result<(), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn each_permission_of_the_installed_webhook_is_needed_and_enough()
- {
+async fn each_permission_of_the_installed_webhook_is_needed_and_enough() {
     // Without the right to read all Secrets, which would hide that it may read its own.
     let cluster = install(&["rbac.secrets=\"none\""]).await;
     certify(&cluster).await.unwrap();

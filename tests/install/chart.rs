@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
-use crate::golden;
-use crate::helm::{Helm, NAMESPACE};
-use crate::objects::{find, is_test, titles};
+use crate::support::cluster::Cluster;
+use crate::support::golden;
+use crate::support::helm::{Helm, NAMESPACE};
+use crate::support::objects::{find, is_test, titles};
 
 /// Sets of values whose rendering is kept in `snapshots/`, where a change shows in review.
 pub(crate) const CASES: [(&str, &[&str]); 6] = [

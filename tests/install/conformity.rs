@@ -8,10 +8,10 @@ use affix_testbed::run::Run;
 use affix_testbed::tools::Tool;
 use serde_json::{Map, Value, json};
 
-use crate::golden::{read, repository};
-use crate::helm::Helm;
 use crate::kustomize;
-use crate::modules::module;
+use crate::support::golden::{read, repository};
+use crate::support::helm::Helm;
+use crate::support::modules::module;
 
 /// The releases, oldest first.
 const RELEASES: [&str; 3] = ["1.34.2", "1.35.4", "1.36.3"];
@@ -163,7 +163,7 @@ async fn chart_base_and_samples_conform_to_three_releases_of_kubernetes() {
     }
     let objects = texts
         .iter()
-        .flat_map(|(_, text)| crate::objects::parse(text));
+        .flat_map(|(_, text)| crate::support::objects::parse(text));
     let kinds = objects
         .map(|object| object["kind"].as_str().unwrap().to_owned())
         .collect();

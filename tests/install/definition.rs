@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::access::effective;
-use crate::cluster::{Cluster, PATIENCE, POLL};
-use crate::golden::read;
-use crate::helm::NAMESPACE;
-use crate::operator::{DEPLOYMENT, Job, MORTAL, Operator, values_for_here};
+use crate::support::cluster::{Cluster, PATIENCE, POLL};
+use crate::support::golden::read;
+use crate::support::helm::NAMESPACE;
+use crate::support::operator::{DEPLOYMENT, Job, MORTAL, Operator, values_for_here};
 
 /// The definition of the older chart.
 fn older() -> Value {
@@ -57,8 +57,7 @@ async fn waits_because(operator: &Operator, words: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current()
- {
+async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current() {
     let cluster = Cluster::new().await;
     cluster.namespace("team-a").await;
     let here = values_for_here();

@@ -3,10 +3,10 @@
 
 use serde_json::Value;
 
-use crate::cluster::Cluster;
-use crate::golden::read;
-use crate::modules::module;
-use crate::objects::is_test;
+use crate::support::cluster::Cluster;
+use crate::support::golden::read;
+use crate::support::modules::module;
+use crate::support::objects::is_test;
 
 /// Their modules, and in these the definitions.
 const DEFINITIONS: [(&str, &str, &[&str]); 4] = [
@@ -106,8 +106,7 @@ fn misspelt(object: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build, and the modules of others"]
-async fn chart_and_gitops_objects_of_other_projects_have_only_known_fields()
- {
+async fn chart_and_gitops_objects_of_other_projects_have_only_known_fields() {
     let cluster = Cluster::new().await;
     define(&cluster).await;
     for namespace in ["team-a", "argocd"] {

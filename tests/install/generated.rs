@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::golden::{hold, read, repository};
 use crate::kustomize;
+use crate::support::golden::{hold, read, repository};
 
 const VALUES: &str = "charts/affix/values.yaml";
 const SCHEMA: &str = "charts/affix/values.schema.json";

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use affix_testbed::run::Run;
 
-use crate::golden::{read, repository};
+use crate::support::golden::{read, repository};
 
 /// The libraries of Debian's that the base image has besides the dynamic linker: libc6 and libgcc-s1.
 const LIBRARIES: [&str; 3] = ["libc.so.6", "libm.so.6", "libgcc_s.so.1"];

@@ -7,11 +7,11 @@ use affix_testbed::run::Run;
 use affix_testbed::tools::{Tool, Tools};
 
 use crate::access::effective;
-use crate::cluster::Cluster;
-use crate::golden::repository;
-use crate::helm::Helm;
-use crate::objects;
-use crate::operator::Job;
+use crate::support::cluster::Cluster;
+use crate::support::golden::repository;
+use crate::support::helm::Helm;
+use crate::support::objects;
+use crate::support::operator::Job;
 
 /// What `kubectl kustomize` renders.
 pub(crate) async fn render(base: &Path) -> String {

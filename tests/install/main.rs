@@ -14,20 +14,13 @@
 )]
 
 mod access;
-mod calls;
 mod chart;
-mod cluster;
 mod conformity;
 mod definition;
 mod foreign;
 mod generated;
-mod golden;
-mod helm;
 mod image;
 mod kustomize;
-mod modules;
-mod mount;
-mod objects;
-mod operator;
+mod support;
 mod upgrade;
 mod webhook;

@@ -7,10 +7,10 @@ use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::access::effective;
-use crate::cluster::Cluster;
-use crate::golden::{read, repository};
-use crate::helm::NAMESPACE;
-use crate::operator::{DEPLOYMENT, Job, MORTAL, Operator, values_for_here};
+use crate::support::cluster::Cluster;
+use crate::support::golden::{read, repository};
+use crate::support::helm::NAMESPACE;
+use crate::support::operator::{DEPLOYMENT, Job, MORTAL, Operator, values_for_here};
 
 const DEFINITION: [&str; 2] = ["crd", "imageattachments.affix.dev"];
 
@@ -51,8 +51,7 @@ async fn release(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn an_upgrade_updates_the_crd_and_an_uninstall_keeps_it_and_all_resources()
-{
+async fn an_upgrade_updates_the_crd_and_an_uninstall_keeps_it_and_all_resources() {
     let cluster = Cluster::new().await;
     cluster.namespace("team-a").await;
     let older = repository("tests/install/older-chart");

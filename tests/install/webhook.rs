@@ -5,10 +5,10 @@ use affix_testbed::hostile::HostileRegistry;
 use serde_json::{Value, json};
 
 use crate::access::effective;
-use crate::calls::Caller;
-use crate::cluster::{Cluster, Permission};
-use crate::helm::NAMESPACE;
-use crate::operator::{Operator, WEBHOOK, values_for_here};
+use crate::support::calls::Caller;
+use crate::support::cluster::{Cluster, Permission};
+use crate::support::helm::NAMESPACE;
+use crate::support::operator::{Operator, WEBHOOK, values_for_here};
 
 /// Stores a certificate that `authority` has signed, as an administrator would.
 async fn store(cluster: &Cluster, authority: &Authority) {
@@ -32,8 +32,7 @@ async fn store(cluster: &Cluster, authority: &Authority) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn a_provided_certificate_is_served_from_its_mount_and_so_is_its_successor()
- {
+async fn a_provided_certificate_is_served_from_its_mount_and_so_is_its_successor() {
     let cluster = Cluster::new().await;
     let here = values_for_here();
     let (first, second) = (Authority::new().unwrap(), Authority::new().unwrap());

@@ -15,14 +15,14 @@
 )]
 
 mod cluster;
-#[path = "../e2e/controller.rs"]
+#[path = "../e2e/support/controller.rs"]
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]
 mod controller;
 mod cosign;
 mod desk;
 mod files;
 mod keys;
-#[path = "../e2e/namespace.rs"]
+#[path = "../e2e/support/namespace.rs"]
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]
 mod namespace;
 mod notation;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 
-use crate::cluster::Cluster;
-use crate::helm::NAMESPACE;
+use crate::support::cluster::Cluster;
+use crate::support::helm::NAMESPACE;
 
 /// A mounted Secret.
 pub(crate) struct Mount {

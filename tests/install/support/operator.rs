@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::cluster::{Cluster, PATIENCE, POLL};
-use crate::helm::NAMESPACE;
-use crate::mount::Mount;
+use crate::support::cluster::{Cluster, PATIENCE, POLL};
+use crate::support::helm::NAMESPACE;
+use crate::support::mount::Mount;
 
 /// The resource that takes what it made with it.
 pub(crate) const MORTAL: &str = "mortal";

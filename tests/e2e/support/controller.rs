@@ -7,7 +7,7 @@ use affix_testbed::process::{Launch, Process};
 use affix_testbed::tools::Tools;
 use tempfile::TempDir;
 
-use crate::namespace::{Namespace, PATIENCE};
+use super::namespace::{Namespace, PATIENCE};
 
 /// How long the operator may take to serve.
 const START: Duration = Duration::from_mins(2);

@@ -14,7 +14,7 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::helm::{Helm, NAMESPACE};
+use crate::support::helm::{Helm, NAMESPACE};
 
 /// How long a test waits for one thing to become true.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);

@@ -6,8 +6,8 @@ use affix_testbed::http_client;
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
-use crate::helm::NAMESPACE;
+use crate::support::cluster::Cluster;
+use crate::support::helm::NAMESPACE;
 
 /// Who calls.
 pub(crate) struct Caller {

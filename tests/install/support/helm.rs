@@ -7,8 +7,8 @@ use affix_testbed::tools::{Tool, Tools};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::golden::repository;
-use crate::objects;
+use crate::support::golden::repository;
+use crate::support::objects;
 
 /// The namespace in which the tests install.
 pub(crate) const NAMESPACE: &str = "affix-system";

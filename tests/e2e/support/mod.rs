@@ -1,0 +1,7 @@
+//! Helpers of the tests; no tests.
+
+pub(crate) mod controller;
+pub(crate) mod images;
+pub(crate) mod namespace;
+pub(crate) mod proxy;
+pub(crate) mod readers;
