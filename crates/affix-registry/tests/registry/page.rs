@@ -1,8 +1,8 @@
-//! `docs/registries.md` against the tree: each test that it names is there, under that name.
+//! `BEHAVIOURS.md` against the tree: each test that it names exists under that name.
 
 use std::path::{Path, PathBuf};
 
-const PAGE: &str = include_str!("../../../../docs/registries.md");
+const PAGE: &str = include_str!("../BEHAVIOURS.md");
 /// Folders of tests that a name may begin with; without one of them it is of this folder.
 const FOLDERS: [&str; 6] = ["admission", "cli", "e2e", "engine", "schema", "signatures"];
 
