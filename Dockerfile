@@ -3,24 +3,24 @@
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" \
 #     --build-arg REVISION="$(git rev-parse HEAD)" --output type=registry,rewrite-timestamp=true --tag REPOSITORY:TAG .
 #
-# Each platform is built natively (or under emulation), so that what is copied is what `cargo build --release --locked` makes. The same
-# commit gives the same image as long as the two base images are the same. They are named by tag here, since a digest goes stale with the
-# first fix of the base; the release workflow gives both by digest (BUILDER, BASE) and refuses to run without.
+# Each platform is built natively or under emulation, with `cargo build --release --locked`. The same commit and the same base images give
+# the same image. The base images are named by tag here, because a digest misses later fixes. The release workflow requires both by digest
+# (BUILDER, BASE).
 ARG BUILDER=rust:1.95.0-slim-trixie
 ARG BASE=gcr.io/distroless/cc-debian13:nonroot
 
 FROM ${BUILDER} AS build
-# Two platforms that shared a folder would take each other's binary.
+# Each platform has its own folder, because the binaries have the same name.
 ARG TARGETPLATFORM
 WORKDIR /affix
-# In place of rust-toolchain.toml, which also names what only developers need.
+# Overrides rust-toolchain.toml, which also lists components for developers.
 ENV RUSTUP_TOOLCHAIN=1.95.0 CARGO_INCREMENTAL=0
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/affix/target,id=target-${TARGETPLATFORM} \
     cargo build --release --locked --bin affix && cp target/release/affix /usr/local/bin/affix
 
-# glibc, libgcc, the certificates of public authorities and a user without rights; no shell and no package manager.
+# glibc, libgcc, certificates of public authorities and an unprivileged user; no shell and no package manager.
 FROM ${BASE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Prints, for `affix attach -f -`, what a release attaches to an image or a chart of its own: cosign's signature on the index and on each
-# platform, and, where a file with it is named, the bill of materials.
+# Prints the resources for `affix attach -f -` that a release attaches to its image or chart: a cosign signature of the index and each
+# platform, and the SBOM if a file is given.
 #
 #   COSIGN_KEY=… COSIGN_PASSWORD=… release/attachments.sh REGISTRY/REPOSITORY@DIGEST [SBOM.cdx.json]
 #
-# INSECURE=true is for a registry that speaks plain HTTP.
+# INSECURE=true: the registry speaks plain HTTP.
 set -eu
 image=$1 sbom=${2:-}
 : "${COSIGN_KEY:?the key, as cosign generate-key-pair writes it}" "${COSIGN_PASSWORD:?its password}"
 
-# Text as the lines of a YAML block.
+# Indents text for a YAML block.
 block() { sed 's/^/    /'; }
 
 cat <<EOF

@@ -1,9 +1,9 @@
-{{/* The chart's name, or what stands for it. */}}
+{{/* The chart's name, or nameOverride. */}}
 {{- define "affix.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* What the names of all objects begin with; short enough for the longest of the endings. */}}
+{{/* The prefix of all object names, short enough for the longest suffix. */}}
 {{- define "affix.fullname" -}}
 {{- $name := include "affix.name" . }}
 {{- if .Values.fullnameOverride }}
@@ -15,7 +15,7 @@
 {{- end }}
 {{- end }}
 
-{{/* What selects the pods of a component: (dict "root" . "component" "controller"). */}}
+{{/* The selector labels of a component: (dict "root" . "component" "controller"). */}}
 {{- define "affix.selector" -}}
 app.kubernetes.io/name: {{ include "affix.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -56,7 +56,7 @@ default
 {{- end }}
 {{- end }}
 
-{{/* The flags about registries, which both components have. */}}
+{{/* The registry flags of both components. */}}
 {{- define "affix.registryArgs" -}}
 - --insecure-allow-http={{ .Values.registries.allowHttp }}
 - --allow-loopback={{ .Values.registries.allowLoopback }}
@@ -67,7 +67,7 @@ default
 {{- end }}
 {{- end }}
 
-{{/* The environment, which both components have. */}}
+{{/* The environment of both components. */}}
 {{- define "affix.env" -}}
 - name: RUST_LOG
   value: {{ .root.Values.log.level | quote }}
@@ -80,7 +80,7 @@ default
 {{- end }}
 {{- end }}
 
-{{/* What the restricted Pod Security profile asks of a container, and a root file system that nobody writes to. */}}
+{{/* The container settings of the restricted Pod Security profile, and a read-only root file system. */}}
 {{- define "affix.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -114,7 +114,7 @@ annotations:
   {{- end }}
 {{- end }}
 
-{{/* What the pods of both components have besides their container. */}}
+{{/* The pod settings of both components. */}}
 {{- define "affix.podSpec" -}}
 {{- $values := index .root.Values .component -}}
 serviceAccountName: {{ include "affix.serviceAccountName" . }}
@@ -210,7 +210,7 @@ rules:
 {{ include "affix.binding" . }}
 {{- end }}
 
-{{/* What a controller may do where it works: in the cluster, or in each of the namespaces that it watches. */}}
+{{/* The rules of a controller in the cluster, or in each namespace that it watches. */}}
 {{- define "affix.controllerRules" -}}
 - apiGroups: [affix.dev]
   resources: [imageattachments]
@@ -229,7 +229,7 @@ rules:
   verbs: [create, patch]
 {{- end }}
 
-{{/* What it may do with Secrets. It watches either the cluster or each of its namespaces, never some of the cluster's. */}}
+{{/* The rules on Secrets. A controller watches either the whole cluster or each of its namespaces. */}}
 {{- define "affix.secretRules" -}}
 {{- $apart := and (eq .Values.rbac.secrets "namespaces") (empty .Values.watchNamespaces) -}}
 - apiGroups: [""]
@@ -237,14 +237,14 @@ rules:
   verbs: {{ ternary "[get]" (include "affix.readVerbs" .) $apart }}
 {{- end }}
 
-{{/* By name only, or also to notice changes. */}}
+{{/* Read by name only, or also watch for changes. */}}
 {{- define "affix.readVerbs" -}}
 {{ ternary "[get, list, watch]" "[get]" .Values.rbac.watchRotation }}
 {{- end }}
 
 {{/*
-The roles of a component for what it does in the cluster, or in each of some namespaces: its "rules", and where the Secrets may be read,
-its "secretRules". Secrets are never read outside of the namespaces that affix works in, whatever else a component may see.
+The roles of a component in the cluster or in each of some namespaces: its "rules", and its "secretRules" in the namespaces whose Secrets it
+may read. A component never reads Secrets outside of the namespaces that affix watches.
 */}}
 {{- define "affix.roles" -}}
 {{- $name := printf "%s-%s" (include "affix.fullname" .root) .component }}
@@ -269,7 +269,7 @@ its "secretRules". Secrets are never read outside of the namespaces that affix w
 {{- end }}
 {{- end }}
 
-{{/* What pods may connect to. */}}
+{{/* The egress rules of the pods. */}}
 {{- define "affix.egress" -}}
 - ports:
   - {protocol: UDP, port: 53}
@@ -280,7 +280,7 @@ its "secretRules". Secrets are never read outside of the namespaces that affix w
   {{- end }}
 {{- end }}
 
-{{/* The lease by which controllers agree; with a selector, affix adds a hash of it. */}}
+{{/* The name of the Lease for leader election. With a label selector, affix appends a hash of it. */}}
 {{- define "affix.lease" -}}
 {{- $name := printf "%s-controller" (include "affix.fullname" .) }}
 {{- if .Values.watchLabelSelector }}
@@ -290,7 +290,7 @@ its "secretRules". Secrets are never read outside of the namespaces that affix w
 {{- end }}
 {{- end }}
 
-{{/* What a controller may do in its own namespace. A create cannot be bound to a name. */}}
+{{/* The rules of a controller in its own namespace. RBAC cannot restrict a create to a name. */}}
 {{- define "affix.leaseRules" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
@@ -301,7 +301,7 @@ its "secretRules". Secrets are never read outside of the namespaces that affix w
   verbs: [get, update]
 {{- end }}
 
-{{/* A PodDisruptionBudget above one replica, and a NetworkPolicy where it is wanted. */}}
+{{/* A PodDisruptionBudget for more than one replica, and a NetworkPolicy if enabled. */}}
 {{- define "affix.disruptionBudget" -}}
 {{- if gt (int (index .root.Values .component).replicas) 1 }}
 apiVersion: policy/v1
@@ -341,7 +341,7 @@ spec:
     from:
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  # The kubelet's probes, and the API server, which has no address that a policy could name.
+  # For the kubelet's probes and the API server, which has no address that a policy could name.
   - ports:
     {{- range .open }}
     - {protocol: TCP, port: {{ . }}}

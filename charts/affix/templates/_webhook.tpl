@@ -14,8 +14,8 @@ annotations:
 {{- end }}
 
 {{/*
-What all webhooks have: (dict "root" . "path" … "label" …). The release's own namespace is exempt by its name, which nobody can put on
-another namespace; a label only ever asks for more checks.
+The settings of all webhooks: (dict "root" . "path" … "label" …). The release's own namespace is exempt by its name, which no other
+namespace can have. Labels only enable checks.
 */}}
 {{- define "affix.webhook" -}}
 {{- $w := .root.Values.webhook -}}
@@ -44,7 +44,7 @@ namespaceSelector:
       {{- toYaml (prepend $w.excludedNamespaces .root.Release.Namespace) | nindent 6 }}
 {{- end }}
 
-{{/* What the webhook knows of the cluster: what resources say of images, and what namespaces ask for. */}}
+{{/* The rules for the status of ImageAttachments and the labels of namespaces. */}}
 {{- define "affix.webhookRules" -}}
 - apiGroups: [affix.dev]
   resources: [imageattachments]
@@ -54,14 +54,14 @@ namespaceSelector:
   verbs: [get, list, watch]
 {{- end }}
 
-{{/* What pods are pulled with. */}}
+{{/* The rules for the pull secrets of pods. */}}
 {{- define "affix.webhookSecretRules" -}}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
 {{- end }}
 
-{{/* The Secret that the replicas share. A create cannot be bound to a name. */}}
+{{/* The rules for the Secret that the replicas share. RBAC cannot restrict a create to a name. */}}
 {{- define "affix.certificateRules" -}}
 - apiGroups: [""]
   resources: [secrets]
@@ -72,7 +72,7 @@ namespaceSelector:
   verbs: [get, update]
 {{- end }}
 
-{{/* The caBundle of its own configurations. */}}
+{{/* The rules for the caBundle of its own configurations. */}}
 {{- define "affix.bundleRules" -}}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations]

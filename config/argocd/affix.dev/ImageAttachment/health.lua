@@ -1,5 +1,5 @@
--- The health of an ImageAttachment for Argo CD, from its conditions and the generation that they are about.
-local hs = {status = "Progressing", message = "Waiting for affix to look at it"}
+-- The health of an ImageAttachment for Argo CD, from its conditions and their generation.
+local hs = {status = "Progressing", message = "Waiting for affix to reconcile it"}
 
 if obj.metadata.deletionTimestamp ~= nil then
   hs.message = "Being deleted"
@@ -12,7 +12,7 @@ if obj.spec ~= nil and obj.spec.suspend == true then
   return hs
 end
 
--- What is said of an older generation is said of something else.
+-- Conditions of an older generation do not describe the current spec.
 if obj.status == nil or obj.status.conditions == nil or obj.status.observedGeneration ~= obj.metadata.generation then
   return hs
 end
@@ -35,13 +35,13 @@ hs.message = ready.reason .. ": " .. ready.message
 if ready.status == "True" then
   hs.status = "Healthy"
 elseif holds("Stalled") then
-  -- Only the user can mend it.
+  -- Only the user can fix it.
   hs.status = "Degraded"
 elseif holds("Reconciling") then
-  -- Under way, or tried again by itself: a sync waits for it.
+  -- In progress, or retried: a sync waits for it.
   hs.status = "Progressing"
 elseif ready.reason == "Planned" then
-  -- A dry run waits for somebody to lift it.
+  -- A dry run waits until the user disables it.
   hs.status = "Suspended"
 else
   hs.status = "Degraded"

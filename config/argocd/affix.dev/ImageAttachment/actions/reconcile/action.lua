@@ -1,4 +1,4 @@
--- As `flux reconcile` asks for it: affix looks at the registry at once.
+-- Requests an immediate reconcile, as `flux reconcile` does.
 if obj.metadata.annotations == nil then
   obj.metadata.annotations = {}
 end
