@@ -1,23 +1,23 @@
-//! What can go wrong with a registry: one error for the whole room, with the kind by which the engine finds its reason.
+//! The error type of the crate and its classification.
 //!
-//! Messages are stable: the same fault has the same text each time, without request ids, clocks or secrets, so that a
-//! status that repeats it does not change. URLs appear without their query.
+//! Messages are stable. The same failure has the same text each time, without request ids, times or
+//! secrets, so a status that repeats a message does not change. URLs appear without their query.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::oci::Digest;
 
-/// What was asked of a registry: the beginning of every message.
+/// The request that an error is about. Its `Display` form begins every message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
     /// The HTTP method.
     pub method: &'static str,
-    /// What kind of thing it was done to.
+    /// The kind of object that the request concerns.
     pub object: Object,
-    /// What it was done to, such as `manifest v1` or `referrers of sha256:…`.
+    /// The object, for example `manifest v1` or `referrers of sha256:…`.
     pub what: String,
-    /// The host (and port) that was asked.
+    /// The host that received the request, with its port if it has one.
     pub host: String,
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// The kinds of things that a registry is asked about.
+/// The kinds of objects in a registry's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(
     missing_docs,
@@ -55,18 +55,20 @@ impl fmt::Display for Object {
     }
 }
 
-/// An answer that is no success.
+/// An HTTP answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
-    /// What was asked.
+    /// The request.
     pub operation: Operation,
     /// The HTTP status.
     pub status: u16,
-    /// The codes of the registry's error body, such as `MANIFEST_UNKNOWN`.
+    /// The codes in the registry's error body, for example `MANIFEST_UNKNOWN` (distribution-spec,
+    /// "Error Codes"). At most 8.
     pub codes: Vec<String>,
-    /// The registry's own words, cut and cleaned; may be empty.
+    /// The registry's message: one line of at most 200 characters without control characters. It
+    /// may be empty.
     pub text: String,
-    /// Digests that the registry's error body names as unknown to it.
+    /// Digests that the registry's error body reports as unknown. At most 1000.
     pub unknown: Vec<Digest>,
 }
 
@@ -83,170 +85,174 @@ impl fmt::Display for Answered {
     }
 }
 
-/// Why a request to a registry, or the work of several, did not succeed.
+/// The reason for which a request, or an operation of several requests, failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// The host or its address may not be asked.
+    /// The policy does not allow requests to the host or to its address.
     #[error("{host} is not allowed: {why}")]
     HostNotAllowed {
-        /// Host, with port where one was given.
+        /// The host, with its port if it has one.
         host: String,
-        /// The rule, and the address where it decided.
+        /// The rule, and the address if the rule concerns one.
         why: String,
     },
-    /// Plain HTTP was asked for, or a registry led to it, and it is not allowed.
+    /// The request would use plain HTTP, and plain HTTP is not allowed.
     #[error("{host} would be asked over plain HTTP, which is not allowed here: {why}")]
     InsecureNotAllowed {
-        /// Host, with port where one was given.
+        /// The host, with its port if it has one.
         host: String,
-        /// Who wanted it, and the way out.
+        /// The origin of the plain HTTP request, and the way out.
         why: String,
     },
-    /// What the pass brought along (a proxy) cannot be used.
+    /// A part of [`Access`](crate::Access), for example the proxy, is invalid.
     #[error("{what} cannot be used: {why}")]
     InvalidAccess {
-        /// Which part.
+        /// The invalid part.
         what: &'static str,
-        /// Why, and the way out; never content.
+        /// The cause and the way out, without any content of the part.
         why: String,
     },
-    /// A certificate or key that the pass brought along cannot be used.
+    /// A certificate or a key of [`Access`](crate::Access) is invalid.
     #[error("{what} cannot be used: {why}")]
     InvalidCertificate {
-        /// Which part.
+        /// The invalid part.
         what: &'static str,
-        /// Why, and the way out; never content.
+        /// The cause and the way out, without any content of the part.
         why: String,
     },
-    /// The registry, or the token service that it names, does not take the credential, or wants one.
+    /// The registry or its token service rejected the credential, or requires one.
     #[error("{answer} ({hint})")]
     AuthenticationFailed {
         /// The answer.
         answer: Box<Answered>,
-        /// What was shown to it, and the way out.
+        /// The credential that was sent, and the way out.
         hint: String,
     },
-    /// The credential is known and may not do this.
+    /// The registry accepted the credential and denies this operation.
     #[error("{0} (this takes a login that may pull from and push to the repository)")]
     AccessDenied(Box<Answered>),
-    /// There is no such manifest, blob or repository.
+    /// The manifest, blob or repository does not exist.
     #[error("{0}")]
     NotFound(Box<Answered>),
-    /// Too many requests, and waiting does not fit the deadline.
+    /// The registry limits the request rate, and the requested wait exceeds the deadline.
     #[error("{operation}: the registry asks for fewer requests (HTTP 429)")]
     RateLimited {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// How long the registry wants to be left alone, from when the error was made; not part of the message.
+        /// The wait that the registry asked for, counted from the creation of the error. It is not
+        /// part of the message.
         retry_after: Duration,
     },
-    /// A server's error that stayed through all tries.
+    /// All tries ended with a server error (HTTP 5xx).
     #[error("{answer}")]
     Unavailable {
         /// The last answer.
         answer: Box<Answered>,
-        /// How long the registry wants to be left alone, where it said so.
+        /// The wait that the registry asked for, if it sent `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// No answer came, through all tries.
+    /// All tries ended without an answer.
     #[error("{operation}: {why}")]
     Unreachable {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// The fault of the network, in one of a few phrases.
+        /// The network failure, from a fixed set of phrases.
         why: &'static str,
     },
-    /// The registry's certificate is not trusted, or it does not trust ours.
+    /// TLS failed: the registry's certificate is not trusted, or the registry rejected the client
+    /// certificate.
     #[error("{operation}: {why}")]
     CertificateInvalid {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// What is wrong with it.
+        /// The cause.
         why: String,
     },
-    /// The registry answered in a way that the protocol does not know.
+    /// The answer violates the protocol.
     #[error("{operation}: {what}")]
     Protocol {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// What was wrong with the answer.
+        /// The violation.
         what: String,
     },
-    /// Bytes, their digest and their size do not agree.
+    /// The bytes, the digest and the size of an object do not agree.
     #[error("{operation}: {what}")]
     DigestMismatch {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// What differs from what.
+        /// The difference.
         what: String,
     },
-    /// A document that is no manifest of a kind that affix knows.
+    /// The document is not a manifest of a supported kind.
     #[error("{operation}: {what}")]
     UnsupportedMediaType {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// What it is instead.
+        /// The media type or the defect that was found.
         what: String,
     },
-    /// The registry sent more than is taken.
+    /// An answer, or a sum of answers, exceeds one of [`Limits`](crate::Limits).
     #[error("{operation}: {what} (the limit is {limit})")]
     LimitExceeded {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// What there was too much of.
+        /// The quantity that exceeds the limit.
         what: String,
-        /// The cap.
+        /// The limit.
         limit: u64,
     },
-    /// The tag is there and may not be written again.
+    /// The tag exists and the registry does not allow overwriting it.
     #[error(
         "{answer}: the tag {tag} is immutable: exempt tags that begin with sha256- from immutability"
     )]
     ImmutableTag {
-        /// The registry's answer.
+        /// The answer.
         answer: Box<Answered>,
         /// The tag.
         tag: String,
     },
-    /// The registry refuses the manifest or the blob itself.
+    /// The registry rejected the manifest or the blob.
     #[error("{0}")]
     Refused(Box<Answered>),
-    /// What stands under the fallback tag is not a list of referrers, so writing it would destroy something.
+    /// The fallback tag does not hold a list of referrers. Writing it would destroy other content.
     #[error("{operation}: {what}")]
     FallbackTagConflict {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// What stands there.
+        /// The content that was found.
         what: String,
     },
-    /// Others wrote the fallback tag each time that we did.
+    /// Other clients overwrote the fallback tag after each write.
     #[error("{operation}: others kept overwriting the entry through {attempts} attempts")]
     FallbackTagContended {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// Attempts made.
+        /// The number of writes.
         attempts: u32,
     },
-    /// Manifests that were to be listed are gone from the registry: push them again, then list them.
+    /// Manifests that were to be listed no longer exist. Push them again before listing them.
     #[error("{operation}: the manifest {} is gone from the registry", digests.first().map(ToString::to_string).unwrap_or_default())]
     Dangling {
-        /// What was asked.
+        /// The request.
         operation: Operation,
-        /// The manifests.
+        /// The missing manifests.
         digests: Vec<Digest>,
     },
-    /// It is a write, and the process may not write now; nobody knows whether it was done if it had been sent.
+    /// The [`WriteGate`](crate::WriteGate) is closed. A write that was in flight may have
+    /// succeeded.
     #[error("{operation}: {}", crate::http::write_gate::Closed)]
     GateClosed {
-        /// What was asked.
+        /// The request.
         operation: Operation,
     },
-    /// The referrers API was asked for by mode, and the registry lacks it.
+    /// [`ReferrersMode::Api`](crate::ReferrersMode::Api) is set and the registry has no referrers
+    /// API.
     #[error("{0}: the registry has no referrers API: set referrersMode to Auto or TagSchema")]
     ReferrersUnsupported(Box<Answered>),
 }
 
-/// What kind of fault an error is: one for each reason that the registry room can give.
+/// The classes of errors. Each corresponds to one condition reason of affix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(
     missing_docs,
@@ -273,7 +279,7 @@ pub enum ErrorKind {
 }
 
 impl RegistryError {
-    /// The kind, one to one with a reason.
+    /// Returns the class of the error.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -302,7 +308,8 @@ impl RegistryError {
         }
     }
 
-    /// Whether the same work may succeed soon without anybody's doing.
+    /// Returns true if a repetition of the operation may succeed soon without a change of
+    /// configuration.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(
@@ -315,7 +322,7 @@ impl RegistryError {
         )
     }
 
-    /// How long the registry wants to be left alone, where it said so.
+    /// Returns the wait that the registry asked for, if it asked for one.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -325,7 +332,7 @@ impl RegistryError {
         }
     }
 
-    /// The answer that the error stands for, where there was one.
+    /// Returns the HTTP answer that caused the error, if there was one.
     #[must_use]
     pub fn answer(&self) -> Option<&Answered> {
         match self {
@@ -340,7 +347,7 @@ impl RegistryError {
         }
     }
 
-    /// The HTTP status, where an answer was the cause.
+    /// Returns the HTTP status of the answer that caused the error, if there was one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {

@@ -1,7 +1,7 @@
-//! What must hold of every parser of bytes from outside, whatever the bytes are.
+//! Properties of the parsers of untrusted bytes.
 //!
-//! One function a parser, which panics where its property is broken. `fuzz/` runs them under a fuzzer, and `tests/fuzz.rs` on the
-//! corpus and on random bytes in every test run, so the two can never test different things.
+//! Each property is a function that panics if it does not hold. The targets in `fuzz/` run these
+//! functions under a fuzzer. `tests/fuzz.rs` runs them on the corpus and on random bytes.
 #![allow(
     clippy::panic,
     clippy::expect_used,
@@ -16,7 +16,7 @@ use crate::oci::{
 /// A property of one parser.
 pub type Property = fn(&[u8]);
 
-/// Every parser of bytes from outside, by the name of its fuzz target and of its corpus.
+/// All properties, by the name of their fuzz target and corpus.
 pub const PROPERTIES: [(&str, Property); 9] = [
     ("reference", reference),
     ("platform", platform),
@@ -29,14 +29,14 @@ pub const PROPERTIES: [(&str, Property); 9] = [
     ("error_body", error_body),
 ];
 
-/// The longest message that a parser may make of its input.
+/// Maximum length of a parser's error message, in characters.
 const MESSAGE: usize = 1024;
 
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
-/// A message about hostile input is short, whatever the input.
+/// Error messages about hostile input are short.
 fn is_short(error: &impl ToString) {
     let said = error.to_string();
     assert!(
@@ -46,7 +46,7 @@ fn is_short(error: &impl ToString) {
     );
 }
 
-/// An image reference reads back as what it was, and names a host that is no path.
+/// A reference survives printing and parsing, and its host contains no path.
 pub fn reference(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     match text.parse::<Reference>() {
@@ -66,7 +66,7 @@ pub fn reference(bytes: &[u8]) {
     }
 }
 
-/// A platform pattern reads back as what it was, and matches or does not.
+/// A platform pattern survives printing and parsing, and matching does not panic.
 pub fn platform(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     if let Some(platform) = Platform::of_config(bytes) {
@@ -85,7 +85,8 @@ pub fn platform(bytes: &[u8]) {
     }
 }
 
-/// A manifest is an index, an image or refused, under each media type; an image that is written again is the same one.
+/// A manifest parses as an index or an image or is rejected, under each media type. An image
+/// survives printing and parsing.
 pub fn manifest(bytes: &[u8]) {
     let served = [
         None,
@@ -109,7 +110,7 @@ pub fn manifest(bytes: &[u8]) {
     }
 }
 
-/// A listing that is written again has the same bytes as before, entry by entry.
+/// A listing keeps its bytes when it is written again, entry by entry.
 pub fn referrers_listing(bytes: &[u8]) {
     match RawIndex::parse(bytes) {
         Ok(index) => {
@@ -131,18 +132,18 @@ pub fn referrers_listing(bytes: &[u8]) {
             assert!(page.descriptors().eq(described.iter().cloned()));
             assert!(index.entries.iter().filter_map(RawEntry::digest).count() >= described.len());
         }
-        // The parser quotes what it met; the client cuts that.
+        // The parser quotes its input. The client truncates that.
         Err(error) => is_short(&format!("{:?}", cut(&error.to_string()))),
     }
 }
 
-/// A header has no more challenges than words.
+/// A header contains no more challenges than words.
 pub fn www_authenticate(bytes: &[u8]) {
     let Some(line) = text(bytes) else { return };
     assert!(parsers::www_authenticate(line) <= line.split([',', ' ', '\t']).count());
 }
 
-/// A next page's target stands in the header.
+/// The target of the next page is part of the header.
 pub fn link(bytes: &[u8]) {
     let Some(line) = text(bytes) else { return };
     if let Some(target) = parsers::link(line) {
@@ -150,7 +151,7 @@ pub fn link(bytes: &[u8]) {
     }
 }
 
-/// A wait can be added to a clock.
+/// A wait fits a clock.
 pub fn retry_after(bytes: &[u8]) {
     let Some(value) = text(bytes) else { return };
     if let Some(wait) = parsers::retry_after(value) {
@@ -158,7 +159,7 @@ pub fn retry_after(bytes: &[u8]) {
     }
 }
 
-/// A docker config has a login or not, or its error says where, in few words.
+/// A docker config parses or is rejected with a short message.
 pub fn docker_config(bytes: &[u8]) {
     let host: Host = "registry.example.com:5000".parse().expect("it is a host");
     let repository: Repository = "team/app".parse().expect("it is a repository");
@@ -167,7 +168,7 @@ pub fn docker_config(bytes: &[u8]) {
     }
 }
 
-/// What an error says is one short line without controls, and its codes are words.
+/// The text of an error body is one short line without control characters, and its codes are words.
 pub fn error_body(bytes: &[u8]) {
     let (codes, text) = parsers::error_body(bytes);
     assert!(
@@ -181,7 +182,7 @@ pub fn error_body(bytes: &[u8]) {
 }
 
 mod parsers {
-    //! The parsers of registry answers, which the rest of the crate keeps private.
+    //! The private parsers of registry answers.
 
     use crate::access::challenge::Challenge;
     use crate::access::docker_config::Keychain;
@@ -189,28 +190,28 @@ mod parsers {
     use crate::protocol::error_body::ErrorBody;
     use std::time::{Duration, SystemTime};
 
-    /// Reads `WWW-Authenticate`; answers with the number of challenges understood.
+    /// Parses `WWW-Authenticate` and returns the number of recognised challenges.
     pub(super) fn www_authenticate(line: &str) -> usize {
         Challenge::parse_all([line]).len()
     }
 
-    /// Reads `Link`; answers with the next page's target.
+    /// Parses `Link` and returns the target of the next page.
     pub(super) fn link(line: &str) -> Option<String> {
         crate::protocol::link::next([line])
     }
 
-    /// Reads `Retry-After` as of the epoch.
+    /// Parses `Retry-After` relative to the epoch.
     pub(super) fn retry_after(value: &str) -> Option<Duration> {
         crate::http::retry_after::parse(value, SystemTime::UNIX_EPOCH)
     }
 
-    /// Reads an error's body; answers with its codes and its text as a message would show them.
+    /// Parses an error body and returns its codes and its text.
     pub(super) fn error_body(bytes: &[u8]) -> (Vec<String>, String) {
         let read = ErrorBody::parse(bytes, &[]);
         (read.codes, read.text)
     }
 
-    /// Finds a login in a docker config, or says what is wrong with it.
+    /// Parses a docker config and looks up a login in it.
     pub(super) fn docker_config(
         bytes: &[u8],
         host: &Host,

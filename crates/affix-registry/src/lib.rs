@@ -1,9 +1,42 @@
-//! The distribution protocol (distribution-spec 1.1): manifests, blobs, tags, referrers and their fallback tag.
+//! A client for OCI registries that follows the distribution specification 1.1.
 //!
-//! Owns everything that goes over the wire to a registry: which addresses may be dialled, who sees which credential, how
-//! much is read, how often is tried, and the check of every byte against its digest. [`Registries`] is shared by the whole
-//! process; a [`Session`] is one pass over one repository. It knows nothing of Kubernetes, and of the work that it is used
-//! for: it refuses to guess, so every failure is an error and no failure is ever an empty answer.
+//! The crate reads and writes manifests and blobs, lists tags and referrers, and maintains the
+//! referrers tag ("fallback tag") of registries without the referrers API. It does not depend on
+//! Kubernetes, and it knows nothing about the artifacts that it transports.
+//!
+//! * [`Registries`] is shared by the whole process. It holds connections, tokens, rate limits and
+//!   the rules of [`Options`].
+//! * [`Session`] works on one repository with one set of credentials ([`Access`]). Its methods are
+//!   the operations of the distribution specification.
+//! * [`oci`] holds the wire types: references, digests, platforms, descriptors, manifests and
+//!   indexes. They need no I/O.
+//! * [`interop`] converts these types from and to those of the crate `oci-client`.
+//!
+//! The client assumes that a registry may be hostile. It bounds every answer ([`Limits`]), hashes
+//! every byte, sends a credential only to the origin that asked for it, and checks every address
+//! before it connects. A failed request is always an error and never an empty result.
+//! [`RegistryError::kind`] classifies errors.
+//!
+//! # Example
+//!
+//! Resolve a tag and list the referrers of the image:
+//!
+//! ```no_run
+//! use affix_registry::oci::Reference;
+//! use affix_registry::{Access, Locator, Options, Registries};
+//!
+//! # async fn list() -> Result<(), Box<dyn std::error::Error>> {
+//! let reference: Reference = "registry.example.com/team/app:v1".parse()?;
+//! let registries = Registries::new(Options::default());
+//! let session = registries.open(&reference.host, &reference.repository, Access::default())?;
+//! let locator = Locator::of(&reference).ok_or("the reference has neither a tag nor a digest")?;
+//! let subject = session.head(&locator).await?.digest;
+//! for referrer in session.referrers(&subject, None).await?.entries {
+//!     println!("{} {}", referrer.digest, referrer.artifact_type);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod access;
 mod client;

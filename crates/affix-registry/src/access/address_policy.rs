@@ -1,8 +1,8 @@
-//! Which addresses may be dialled.
+//! The address policy: rules on the addresses that may be dialled.
 //!
-//! The decision falls on the address itself: after DNS, for every connection, also to where a registry leads us (redirects,
-//! token realms, upload locations) and to a proxy. Names of metadata services are refused before DNS is asked, since what
-//! they resolve to is not always an address that gives itself away.
+//! The policy checks the resolved address of every connection, including redirects, token realms,
+//! upload locations and proxies. It rejects the names of metadata services before DNS, because
+//! their addresses are not always recognisable.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::access::denied_server::DeniedServer;
 
-/// Names under which clouds and clusters serve credentials to whoever asks from inside.
+/// Names under which clouds and clusters serve credentials to their workloads.
 const FORBIDDEN_NAMES: [&str; 15] = [
     "metadata",
     "metadata.google.internal",
@@ -37,14 +37,14 @@ const FORBIDDEN_NAMES: [&str; 15] = [
     "kubernetes.default.svc.cluster.local",
 ];
 
-/// Metadata services on addresses that no range below covers: Alibaba, Azure, Oracle.
+/// Metadata services at addresses outside of the ranges below: Alibaba, Azure, Oracle.
 const METADATA_V4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(100, 100, 100, 200),
     Ipv4Addr::new(168, 63, 129, 16),
     Ipv4Addr::new(192, 0, 0, 192),
 ];
 
-/// Metadata services inside unique local IPv6: AWS, Google, Scaleway.
+/// Metadata services within unique local IPv6: AWS, Google, Scaleway.
 const METADATA_V6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
@@ -58,19 +58,20 @@ pub(crate) struct Guard {
     pub(crate) allow_loopback: bool,
     pub(crate) denied_addresses: Vec<IpAddr>,
     pub(crate) denied_servers: Vec<DeniedServer>,
-    /// Names that were asked at the port of a denied server: the resolver is told a name without its port.
+    /// Names and ports of requests that may resolve to a denied server. The resolver does not
+    /// receive the port of a name, so the policy keeps it here.
     pub(crate) suspects: Arc<Mutex<BTreeSet<(String, u16)>>>,
 }
 
-/// Most names that are remembered; a registry chooses where it redirects to, and so how many.
+/// Maximum number of names in `names_to_check`. Redirects of a registry determine their number.
 const MOST_SUSPECTS: usize = 4096;
-/// What is said of a denied server, whichever name or address led to it.
+/// The rule for a denied server.
 const DENIED_SERVER: &str = "it is the server of the cluster's API";
 
-/// A host or an address that may not be dialled.
+/// The error for a host or an address that may not be dialled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) struct NotAllowed {
-    /// Host, with port where one was given.
+    /// The host, with its port if it has one.
     pub(crate) host: String,
     /// The rule.
     pub(crate) why: String,
@@ -83,8 +84,8 @@ impl fmt::Display for NotAllowed {
 }
 
 impl Guard {
-    /// Checks what can be told before DNS: names of metadata services, and hosts that are addresses, however they are written
-    /// (the URL parser has turned decimal, octal and hexadecimal forms into the address that they mean).
+    /// Checks a URL before DNS: names of metadata services, and hosts that are addresses. The URL
+    /// parser has converted decimal, octal and hexadecimal notation to addresses.
     pub(crate) fn check_url(&self, url: &Url) -> Result<(), NotAllowed> {
         let refuse = |why: String| {
             Err(NotAllowed {
@@ -121,7 +122,8 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether a denied server is asked by its name. A name that may yet lead to one is remembered for when it is resolved.
+    /// Rejects the name of a denied server. Records other names with the port of a denied server
+    /// for the check after DNS.
     fn check_name_at(&self, name: &str, port: u16) -> Result<(), String> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let mut at_port = self
@@ -143,7 +145,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Checks an address and its port; the error is the rule.
+    /// Checks an address with its port. The error is the rule.
     fn check_server(&self, address: SocketAddr) -> Result<(), &'static str> {
         let mapped = match address.ip() {
             IpAddr::V6(v6) => embedded_v4(v6).map(|v4| SocketAddr::new(v4.into(), address.port())),
@@ -161,7 +163,7 @@ impl Guard {
         }
     }
 
-    /// Checks an address that `name` has turned out to have; the error is the rule.
+    /// Checks an address to which `name` resolved. The error is the rule.
     fn check_resolved(&self, name: &str, address: IpAddr) -> Result<(), &'static str> {
         self.check(address)?;
         let name = name.trim_end_matches('.').to_ascii_lowercase();
@@ -173,7 +175,7 @@ impl Guard {
         ports.try_for_each(|port| self.check_server(SocketAddr::new(address, port)))
     }
 
-    /// Checks an address that is about to be dialled; the error is the rule.
+    /// Checks an address. The error is the rule.
     pub(crate) fn check(&self, address: IpAddr) -> Result<(), &'static str> {
         if self.denied_addresses.contains(&address) {
             return Err("the address is denied by this installation");
@@ -248,7 +250,7 @@ impl Guard {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for: mapped, compatible, NAT64 or 6to4.
+/// Returns the IPv4 address that an IPv6 address embeds: mapped, compatible, NAT64 or 6to4.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let pair = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
@@ -266,17 +268,16 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Host and port of a URL as messages name them.
+/// Returns the host and port of a URL for messages.
 pub(crate) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port()
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// The system's resolver, whose answers the guard reads before anything is dialled.
+/// The system's resolver with the address policy applied to its results.
 ///
-/// One forbidden address among several refuses the name: a public name with such an entry is an attack or a mistake, and
-/// which of the addresses would be dialled is chance.
+/// One forbidden address rejects the name, because the connection could use any of its addresses.
 #[derive(Clone)]
 pub(crate) struct GuardedResolver(pub(crate) Arc<Guard>);
 
@@ -464,7 +465,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_resolves_to_a_refused_address_is_refused_with_that_address() {
-        // The rule on names is passed over here, so that it is the address behind the name that decides.
+        // The policy allows loopback names here, so the address decides.
         let guard = Guard {
             denied_addresses: vec![IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()],
             allow_loopback: true,

@@ -1,8 +1,8 @@
-//! Who sees which credential, and when.
+//! Authentication: which credential is sent to which server, and when.
 //!
-//! Nothing is shown before the registry itself asks (a login in vain is a login given away), but what it once asked for is
-//! shown at once from then on. A challenge counts only where it comes from the registry's own origin; the token service that
-//! it names must be asked over https unless the pass is insecure.
+//! No credential is sent before the registry's first challenge. Later requests send it without a
+//! challenge. Only challenges from the registry's own origin count. The token service must use
+//! https, unless the session allows plain HTTP.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -25,12 +25,12 @@ use crate::error::{Object, RegistryError};
 use crate::http::request::{Redirects, Request};
 use crate::http::transport::Answer;
 
-/// A credential at one registry, and what the registry wants of it.
+/// The credential for one registry, with the authentication scheme that the registry asked for.
 pub(crate) struct Authenticator {
     pub(crate) credential: Credential,
-    /// Whether a docker config named helpers instead of a login.
+    /// True if a docker config names credential helpers.
     pub(crate) names_helpers: bool,
-    /// The proxy's login, which a proxy or what it hands on may send back.
+    /// The proxy's login in both forms that an answer could contain.
     proxy: Vec<Secret>,
     scheme: Mutex<Option<Scheme>>,
     tokens: Tokens,
@@ -45,13 +45,13 @@ enum Scheme {
     },
 }
 
-/// What a request carried.
+/// The authorization that a request carried.
 pub(crate) enum Shown {
     Nothing,
     Basic(HeaderValue),
-    /// A token that the user gave.
+    /// A token from the docker config.
     Given(HeaderValue),
-    /// A token that the token service gave.
+    /// A token from the token service.
     Token(HeaderValue, Secret),
 }
 
@@ -86,7 +86,8 @@ impl Authenticator {
         }
     }
 
-    /// What must not stand in any message, because a registry may send back what it was shown.
+    /// Returns all secrets that messages must not contain. A registry may send back the credential
+    /// that it received.
     pub(crate) fn secrets(&self) -> Vec<Secret> {
         let mut secrets = self.tokens.secrets();
         secrets.extend(self.proxy.iter().cloned());
@@ -109,7 +110,8 @@ impl Authenticator {
             .clone()
     }
 
-    /// Takes the challenge that suits the credential: a token where one is offered, since it ends.
+    /// Selects the challenge that fits the credential. Bearer is preferred because its tokens
+    /// expire.
     fn choose(&self, challenges: &[Challenge]) -> Option<(Scheme, Option<String>)> {
         let bearer = challenges.iter().find_map(|challenge| match challenge {
             Challenge::Bearer {
@@ -132,7 +134,7 @@ impl Authenticator {
     }
 }
 
-/// `user:password` in base64 (RFC 7617).
+/// Returns `user:password` in base64 (RFC 7617).
 fn basic(username: &str, password: &Secret) -> Secret {
     let mut pair = Zeroizing::new(username.as_bytes().to_vec());
     pair.push(b':');
@@ -140,7 +142,7 @@ fn basic(username: &str, password: &Secret) -> Secret {
     Secret::new(STANDARD.encode(&*pair))
 }
 
-/// A header that no log shows.
+/// Returns an authorization header that logs do not show.
 fn sensitive(scheme: &str, secret: &Secret) -> Result<HeaderValue, RegistryError> {
     let mut value = Zeroizing::new(scheme.as_bytes().to_vec());
     value.push(b' ');
@@ -153,7 +155,7 @@ fn sensitive(scheme: &str, secret: &Secret) -> Result<HeaderValue, RegistryError
     Ok(header)
 }
 
-/// A token service's answer (distribution's "Token Authentication Specification").
+/// The answer of a token service (distribution, "Token Authentication Specification").
 #[derive(Deserialize)]
 struct TokenAnswer {
     #[serde(default)]
@@ -165,7 +167,8 @@ struct TokenAnswer {
 }
 
 impl Session {
-    /// What the request shall carry, by what the registry has asked for before. May ask the token service.
+    /// Returns the authorization for a request, according to the scheme of earlier challenges. May
+    /// request a token.
     pub(crate) async fn authorize(&self, request: &Request) -> Result<Shown, RegistryError> {
         let auth = &self.inner.upstream.auth;
         if let Credential::Registry(token) = &auth.credential {
@@ -188,7 +191,7 @@ impl Session {
         }
     }
 
-    /// Learns from a 401; says whether to try again.
+    /// Processes a 401. Returns true if the request should be sent again.
     pub(crate) async fn challenged(
         &self,
         request: &Request,
@@ -226,7 +229,8 @@ impl Session {
         promising
     }
 
-    /// The error for a 401 that stays. A token that was given out and is too small means that the credential may not.
+    /// Returns the error for a final 401. A token without the required scope means that the
+    /// credential lacks the right.
     pub(crate) fn unauthorized(
         &self,
         request: &Request,
@@ -326,7 +330,7 @@ impl Session {
         }
         request.url = url;
         request.redirects = Redirects::Never;
-        // Kept for as long as it is good, one for each repository. No server takes a header of this size.
+        // The cache holds one token per repository. No server accepts a header of this size.
         request.cap = 16 << 10;
         let answer = self.transmit(&request, None).await?;
         self.read_token(&request, &answer)
@@ -345,7 +349,7 @@ impl Session {
                 _ => self.refusal(&request.operation, answer),
             });
         }
-        // The parser's own message could quote the token.
+        // serde_json's error could quote the token.
         let read: TokenAnswer = serde_json::from_slice(&answer.body).map_err(|_| {
             self.protocol(
                 &request.operation,
@@ -363,7 +367,7 @@ impl Session {
                 "the token service's answer holds no token",
             )
         })?;
-        // Without a word on it a token lives for 60 s (the specification's minimum).
+        // Tokens without `expires_in` are valid for 60 s, the minimum of the specification.
         let lifetime = read
             .expires_in
             .and_then(|seconds| seconds.as_f64())
@@ -375,7 +379,7 @@ impl Session {
     }
 }
 
-/// The form of an OAuth 2 refresh (distribution's "Docker Registry v2 OAuth2").
+/// Returns the form of an OAuth 2 refresh (distribution, "Docker Registry v2 OAuth2").
 fn refresh_form(token: &Secret, service: Option<&str>, scopes: &[String]) -> Bytes {
     let token = Zeroizing::new(String::from_utf8_lossy(token.expose()).into_owned());
     let mut form = url::form_urlencoded::Serializer::new(String::new());

@@ -1,27 +1,26 @@
-//! `WWW-Authenticate` (RFC 9110, section 11.6.1), as far as registries use it: Basic and Bearer, several in one or in many
-//! header lines.
+//! `WWW-Authenticate` (RFC 9110, section 11.6.1) with the schemes of registries: Basic and Bearer.
 
-/// One challenge that affix can answer.
+/// A supported challenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Challenge {
     /// User name and password (RFC 7617).
     Basic,
-    /// A token from a token service (distribution's "Token Authentication Specification").
+    /// A token from a token service (distribution, "Token Authentication Specification").
     Bearer {
         /// URL of the token service.
         realm: String,
-        /// Name by which that service knows the registry.
+        /// Name of the registry at the token service.
         service: Option<String>,
-        /// What the token must cover.
+        /// The scope that the token needs.
         scope: Option<String>,
-        /// Why a token that was shown is not enough (RFC 6750, section 3.1).
+        /// The reason for which the token was rejected (RFC 6750, section 3.1).
         error: Option<String>,
     },
 }
 
 impl Challenge {
-    /// Reads the challenges of all header lines in their order; schemes that affix cannot answer and Bearer challenges
-    /// without a realm are left out, and so is everything after text that is malformed.
+    /// Parses the challenges of all header lines in their order. Unsupported schemes and Bearer
+    /// challenges without a realm are skipped. Parsing of a line stops at malformed text.
     pub(crate) fn parse_all<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
         lines.into_iter().flat_map(parse_line).collect()
     }
@@ -35,13 +34,13 @@ fn parse_line(line: &str) -> Vec<Challenge> {
         input.skip(|c| c == ',' || c.is_ascii_whitespace());
         let Some(word) = input.token() else { break };
         match input.value_after_equals() {
-            // `name=value`: a parameter of the challenge at hand.
+            // `name=value` is a parameter of the current challenge.
             Parameter::Value(value) => {
                 if let Some((_, parameters)) = &mut scheme {
                     parameters.push((word.to_ascii_lowercase(), value));
                 }
             }
-            // A word alone begins the next challenge.
+            // A word without `=` begins the next challenge.
             Parameter::None => {
                 found.extend(scheme.take().and_then(challenge));
                 scheme = Some((word.to_ascii_lowercase(), Vec::new()));
@@ -86,7 +85,7 @@ impl Input<'_> {
         self.0 = self.0.trim_start_matches(of);
     }
 
-    /// `token` of RFC 9110, section 5.6.2.
+    /// Reads a `token` of RFC 9110, section 5.6.2.
     fn token(&mut self) -> Option<String> {
         let end = self
             .0
@@ -123,7 +122,7 @@ impl Input<'_> {
         Parameter::Malformed
     }
 
-    /// Skips the single blob of `Negotiate <token68>`, which would else be read as a scheme.
+    /// Skips the token68 value of `Negotiate <token68>`, which otherwise looks like a scheme.
     fn skip_token68(&mut self) {
         let blob = self.0.trim_start();
         let end = blob

@@ -1,14 +1,15 @@
-//! A server that is never a registry, such as that of the cluster's API: known by its name, and by the addresses behind it.
+//! Servers that must not be reached as a registry, for example the cluster's API server.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long addresses are believed: servers of managed clusters move.
+/// Interval between lookups. The API servers of managed clusters change their addresses.
 const CURRENT: Duration = Duration::from_mins(1);
 
-/// A host and a port that are never asked, whatever name leads there. Other ports of the host are not meant: on a small cluster the
-/// API server and a registry may share a machine. Clones are the same server.
+/// A host and a port that the client never connects to, under any name. Other ports of the host
+/// stay allowed, because an API server and a registry may share a machine. Clones share their
+/// addresses.
 #[derive(Debug, Clone)]
 pub struct DeniedServer {
     host: String,
@@ -17,8 +18,8 @@ pub struct DeniedServer {
 }
 
 impl DeniedServer {
-    /// The server at `host`, a name or an address, which may stand in brackets. The addresses of a name are not known before
-    /// [`look_up`](Self::look_up).
+    /// Creates the rule for `host`: a name, or an address with or without brackets. The addresses
+    /// of a name are unknown until [`look_up`](Self::look_up).
     #[must_use]
     pub fn new(host: &str, port: u16) -> Self {
         let host = host
@@ -38,7 +39,7 @@ impl DeniedServer {
         }
     }
 
-    /// Looks up the addresses of its name. Where that fails, those known before are believed.
+    /// Resolves the name. If that fails, the known addresses stay.
     pub async fn look_up(&self) {
         if let Ok(found) = tokio::net::lookup_host((self.host.as_str(), self.port)).await {
             let found = found.map(|address| address.ip().to_canonical()).collect();
@@ -49,7 +50,7 @@ impl DeniedServer {
         }
     }
 
-    /// Looks up the addresses of its name for ever, once a minute; of an address there is nothing to look up.
+    /// Resolves the name once a minute, for ever. Returns at once if the host is an address.
     pub async fn follow(self) {
         if self.host.parse::<IpAddr>().is_ok() {
             return;
@@ -64,12 +65,12 @@ impl DeniedServer {
         self.port
     }
 
-    /// Whether `name`, lower-case and without a dot at its end, is the server's own.
+    /// Returns true if `name` is the server's name. `name` is lower-case without a final dot.
     pub(crate) fn is_named(&self, name: &str) -> bool {
         self.host == name
     }
 
-    /// Whether the server is at `address`.
+    /// Returns true if the server has `address`.
     pub(crate) fn is_at(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         address.port() == self.port

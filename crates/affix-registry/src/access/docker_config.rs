@@ -1,7 +1,7 @@
-//! `.dockerconfigjson`: logins by registry and path.
+//! `.dockerconfigjson`: logins by registry and repository path.
 //!
-//! Of all entries that match a repository the one with the longest path wins, then a host written out before one with
-//! wildcards, then the first. Credential helpers are never run: a Secret must not choose what program affix starts.
+//! The entry with the longest matching path wins, then an entry without wildcards, then the first
+//! entry. Credential helpers are never run, because a Secret must not select a program to execute.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::access::host_pattern::labels_match;
 use crate::access::secret::Secret;
 use crate::oci::{Host, Repository, cut};
 
-/// Logins by registry and path, in the order in which they were given.
+/// Logins by registry and repository path, in their original order.
 #[derive(Debug, Clone, Default)]
 pub struct Keychain {
     entries: Vec<Entry>,
@@ -23,18 +23,18 @@ pub struct Keychain {
 
 #[derive(Debug, Clone)]
 struct Entry {
-    /// Host, lower-case, which may hold `*`.
+    /// Host in lower case. May contain `*`.
     host: String,
     port: Option<u16>,
-    /// Parts of the repository that it is for; empty for all.
+    /// Leading parts of the repository name. Empty for all repositories.
     path: Vec<String>,
     credential: Credential,
 }
 
-/// What is shown to a registry.
+/// A credential for a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Credential {
-    /// Nothing.
+    /// No credential.
     Anonymous,
     /// User name and password.
     Basic { username: String, password: Secret },
@@ -44,10 +44,11 @@ pub(crate) enum Credential {
     Registry(Secret),
 }
 
-/// Why bytes are no docker config that affix can use. Says where, never what stands there.
+/// The reason for which a docker config cannot be used. Messages state the position, never the
+/// content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DockerConfigError {
-    /// The bytes are no such JSON document.
+    /// The bytes are not a docker config.
     #[error(
         "the docker config is malformed at line {line}, column {column}: it must be a JSON object with an object \"auths\""
     )]
@@ -57,12 +58,12 @@ pub enum DockerConfigError {
         /// Column, from 1.
         column: usize,
     },
-    /// `auth` of an entry is not base64 of `user:password`.
+    /// The `auth` value of an entry is not the base64 of `user:password`.
     #[error(
         "the docker config's \"auth\" for {0:?} is malformed: it must be the base64 of user:password"
     )]
     Auth(String),
-    /// The key of an entry names no registry.
+    /// The key of an entry does not name a registry.
     #[error(
         "the docker config's key {0:?} names no registry: write host[:port][/path], such as registry.example.com/team"
     )]
@@ -93,19 +94,20 @@ struct Login {
 }
 
 impl Keychain {
-    /// No login at all.
+    /// Returns a keychain without logins.
     #[must_use]
     pub fn anonymous() -> Self {
         Self::default()
     }
 
-    /// Reads the content of a `kubernetes.io/dockerconfigjson` Secret or of `~/.docker/config.json`.
+    /// Parses the content of a `kubernetes.io/dockerconfigjson` Secret or of
+    /// `~/.docker/config.json`.
     ///
-    /// Entries without any login, as docker leaves them beside a credential helper, are passed over.
+    /// Entries without a login are ignored. Docker writes them if a credential helper is in use.
     ///
     /// # Errors
-    /// When the bytes are no such document, or an entry cannot be used: a login that is silently left out would show up as
-    /// a refusal by the registry later.
+    /// If the bytes are not a docker config or an entry is invalid. An ignored invalid login would
+    /// cause a misleading error from the registry later.
     pub fn parse(json: &[u8]) -> Result<Self, DockerConfigError> {
         let document: Document =
             serde_json::from_slice(json).map_err(|error| DockerConfigError::Malformed {
@@ -118,7 +120,8 @@ impl Keychain {
                 .as_ref()
                 .is_some_and(|helpers| !helpers.is_empty());
         let Some(auths) = document.auths else {
-            // A user's config with nothing but helpers is fine; a Secret without "auths" is the wrong Secret.
+            // A user's config may have only helpers. A Secret without "auths" has the wrong
+            // content.
             return if helpers {
                 Ok(Self {
                     entries: Vec::new(),
@@ -144,10 +147,10 @@ impl Keychain {
         Ok(Self { entries, helpers })
     }
 
-    /// One login for one registry.
+    /// Returns a keychain with one login. `registry` is `host[:port][/path]`.
     ///
     /// # Errors
-    /// When `registry` is no `host[:port][/path]`.
+    /// If `registry` does not have this form.
     pub fn login(
         registry: &str,
         username: &str,
@@ -170,7 +173,8 @@ impl Keychain {
         })
     }
 
-    /// Several in their order, as a service account's `imagePullSecrets`: of equally good matches the first wins.
+    /// Joins keychains in their order, as for a service account's `imagePullSecrets`. The first of
+    /// equally good matches wins.
     #[must_use]
     pub fn merge(keychains: impl IntoIterator<Item = Self>) -> Self {
         keychains
@@ -182,18 +186,18 @@ impl Keychain {
             })
     }
 
-    /// Whether there is no login at all.
+    /// Returns true if there is no login.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether a config named credential helpers, which were not run.
+    /// Returns true if a config names credential helpers.
     pub(crate) const fn names_helpers(&self) -> bool {
         self.helpers
     }
 
-    /// The login for a repository.
+    /// Returns the login for a repository.
     pub(crate) fn find(&self, host: &Host, repository: &Repository) -> Credential {
         let best = self
             .entries
@@ -221,7 +225,7 @@ impl Entry {
     }
 }
 
-/// The names under which docker.io is known.
+/// Returns true for the names of Docker Hub.
 fn is_docker_hub(host: &str) -> bool {
     matches!(
         host,
@@ -229,7 +233,7 @@ fn is_docker_hub(host: &str) -> bool {
     )
 }
 
-/// Reads a key as the kubelet does: a scheme is dropped, and so is a leading `/v1` or `/v2`.
+/// Parses a key by the kubelet's rules: a scheme and a leading `/v1` or `/v2` are dropped.
 fn split_key(key: &str) -> Option<(String, Option<u16>, Vec<String>)> {
     let rest = key
         .strip_prefix("https://")

@@ -1,14 +1,15 @@
-//! Patterns of registries for `--allowed-registries`.
+//! Patterns of registries for [`Options::allowed_registries`](crate::Options::allowed_registries).
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::oci::{Host, cut};
 
-/// A pattern such as `ghcr.io`, `*.example.com` or `registry.example.com:*`.
+/// A pattern of registries, for example `ghcr.io`, `*.example.com` or `registry.example.com:*`.
 ///
-/// `*` stands for any characters of one label, as in a Secret's wildcards. A pattern without a port matches a registry
-/// without a port; `:*` matches any port and none. The pattern `*` alone matches every registry.
+/// `*` matches any characters within one label, as in a Secret's wildcards. A pattern without a
+/// port matches only registries without a port. `:*` matches any port and none. The pattern `*`
+/// matches every registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPattern {
     text: Box<str>,
@@ -23,7 +24,7 @@ enum Port {
 }
 
 impl HostPattern {
-    /// Whether `host` matches. Case does not matter.
+    /// Returns true if `host` matches. Case is ignored.
     #[must_use]
     pub fn matches(&self, host: &Host) -> bool {
         if &*self.text == "*" {
@@ -37,7 +38,7 @@ impl HostPattern {
     }
 }
 
-/// Compares label by label; `*` in a label of the pattern stands for any run of characters.
+/// Compares names label by label. `*` in a label of the pattern matches any characters.
 pub(crate) fn labels_match(pattern: &str, name: &str) -> bool {
     if pattern.contains(':') || name.contains(':') {
         return pattern == name; // an IPv6 address has no labels
@@ -72,7 +73,7 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// The text is no pattern of registries.
+/// The error for text that is not a pattern of registries.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a pattern of registries: write a host, such as ghcr.io, *.example.com or registry.example.com:5000"
@@ -87,7 +88,7 @@ impl FromStr for HostPattern {
         let (bare, any_port) = text
             .strip_suffix(":*")
             .map_or((text, false), |bare| (bare, true));
-        // What is left once each star is a letter must be a host by the grammar of references.
+        // With letters in place of the stars, the rest must be a valid host.
         let host: Host = bare.replace('*', "x").parse().map_err(|_| refused())?;
         let name = match bare.strip_prefix('[') {
             Some(rest) => rest.split(']').next().unwrap_or(rest),

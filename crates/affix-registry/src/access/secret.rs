@@ -1,24 +1,23 @@
-//! Bytes that must not be seen: passwords, tokens, private keys.
-//!
-//! The type has no `Display`, its `Debug` shows nothing, and the memory is wiped when the last holder lets go.
+//! Secret bytes: passwords, tokens, private keys.
 
 use std::fmt;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-/// A password, a token or a private key. Cheap to clone; wiped from memory when the last clone is dropped.
+/// A password, a token or a private key. It has no `Display`, its `Debug` shows no content, and its
+/// memory is wiped when the last clone is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 
 impl Secret {
-    /// Takes over the bytes.
+    /// Takes ownership of the bytes.
     #[must_use]
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(Arc::new(Zeroizing::new(bytes.into())))
     }
 
-    /// The bytes themselves. Every call is a place to check by eye: what it returns must not be logged or stored.
+    /// Returns the bytes. The caller must not log or store them.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0

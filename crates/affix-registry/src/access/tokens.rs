@@ -1,5 +1,7 @@
-//! Tokens of one credential at one registry: by repository and actions, fetched once for all who wait, renewed before they
-//! end, dropped when refused.
+//! The token cache of one credential at one registry, by repository and actions.
+//!
+//! Concurrent requests share one fetch. Tokens are renewed before they expire and dropped when they
+//! are rejected.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -12,14 +14,14 @@ use crate::access::secret::Secret;
 use crate::error::RegistryError;
 use crate::oci::Repository;
 
-/// What a token must allow.
+/// The actions that a token must allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Actions {
     /// Reading.
     Pull,
     /// Reading and writing.
     Push,
-    /// Deleting: asked for only when something is deleted.
+    /// Deleting. Only deletions request it.
     Delete,
 }
 
@@ -32,8 +34,9 @@ impl Actions {
         }
     }
 
-    /// The `scope` parameters for `repository`, with what the registry's challenge names besides. `delete` and `*` are left
-    /// out where nothing is deleted: a token that can do more than its use is a risk for no gain.
+    /// Returns the `scope` parameters for `repository`, with those of the registry's challenge.
+    /// `delete` and `*` are omitted unless the request is a deletion, so that tokens have no
+    /// needless rights.
     pub(crate) fn scopes(self, repository: &Repository, challenged: &str) -> Vec<String> {
         const MOST: usize = 4;
         let own = format!("repository:{repository}");
@@ -63,31 +66,31 @@ impl Actions {
     }
 }
 
-/// A token as the token service gave it.
+/// A token from the token service.
 pub(crate) struct Token {
     pub(crate) secret: Secret,
-    /// How long it may be used, from when it was asked for.
+    /// Validity, counted from the token's request.
     pub(crate) lifetime: Duration,
 }
 
 type Key = (Repository, Actions);
 
-/// Keys for which something is kept, but for those that somebody waits for.
+/// Maximum number of cached tokens, apart from those that requests wait for.
 const MOST: usize = 1024;
 
-/// The cache.
+/// The token cache.
 #[derive(Default)]
 pub(crate) struct Tokens {
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
 }
 
-/// What is kept for one key.
+/// The state of one key.
 #[derive(Default)]
 struct Slot {
-    /// Held while a token is fetched.
+    /// Locked while a token is fetched.
     state: tokio::sync::Mutex<State>,
-    /// The last two tokens that were got. Requests that showed them may be under way, and their words may come back in a message, also
-    /// while another one is fetched.
+    /// The last two tokens. Requests with them may be in flight, and messages of their answers must
+    /// be redacted, also during a fetch.
     shown: Mutex<[Option<Secret>; 2]>,
 }
 
@@ -95,13 +98,13 @@ struct Slot {
 struct State {
     token: Option<(Secret, Instant)>,
     failed: Option<(Instant, RegistryError)>,
-    /// The scope that the registry's last challenge named.
+    /// The scope of the registry's last challenge.
     challenged: String,
 }
 
 impl Tokens {
-    /// The token for a key, from the cache or by `fetch`, which gets the challenge's scope. While one fetches, others wait
-    /// and take what it got, its failure too.
+    /// Returns the token of a key from the cache, or calls `fetch` with the challenge's scope.
+    /// Concurrent callers wait for the same fetch and share its result, also if it fails.
     pub(crate) async fn get<F, Fut>(
         &self,
         repository: &Repository,
@@ -139,7 +142,7 @@ impl Tokens {
         }
     }
 
-    /// Forgets a token that the registry refused, unless another has been fetched since; keeps what the challenge asks for.
+    /// Drops a rejected token, unless a newer one is cached. Keeps the scope of the challenge.
     pub(crate) async fn challenge(
         &self,
         repository: &Repository,
@@ -161,7 +164,7 @@ impl Tokens {
         }
     }
 
-    /// All tokens that may have been shown, for hiding them in messages.
+    /// Returns the tokens of recent requests, for redaction.
     pub(crate) fn secrets(&self) -> Vec<Secret> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let shown = |slot: &Arc<Slot>| {
@@ -183,7 +186,7 @@ impl Tokens {
                     state.token.as_ref().is_some_and(|(_, until)| now < *until)
                 })
             });
-            // A token service may give one for each of any number of repositories: those that nobody waits for are fetched again.
+            // A token service may issue a token per repository. Evicted tokens are fetched again.
             if slots.len() >= MOST {
                 slots.retain(|_, slot| Arc::strong_count(slot) > 1);
             }
@@ -192,7 +195,8 @@ impl Tokens {
     }
 }
 
-/// How long a token is used: not in its last 10 s or, where it is short, its last quarter; at most an hour.
+/// Returns how long a token is used. The last 10 s, or the last quarter of a short lifetime, are
+/// not used. The maximum is one hour.
 fn usable(lifetime: Duration) -> Duration {
     let lifetime = lifetime.min(Duration::from_hours(1));
     lifetime - (lifetime / 4).min(Duration::from_secs(10))

@@ -1,16 +1,17 @@
-//! The type of an artifact: a media type by RFC 6838, section 4.2.
+//! Artifact types: media types by RFC 6838, section 4.2.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::digest::cut;
 
-/// A well-formed artifact type, `type/subtype`.
+/// A well-formed artifact type, `type/subtype`, without parameters (image-spec, manifest.md,
+/// `artifactType`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ArtifactType(Box<str>);
 
 impl ArtifactType {
-    /// As it stands in a manifest.
+    /// Returns the text of the type.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -23,7 +24,7 @@ impl fmt::Display for ArtifactType {
     }
 }
 
-/// The value is no media type.
+/// The error for text that is not a media type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not an artifact type: write it as type/subtype, each of 1 to 127 letters, digits and !#$&^_.+-, such as application/vnd.example.thing"

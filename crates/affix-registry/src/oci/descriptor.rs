@@ -6,31 +6,36 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Digest, Platform, media_type};
 
-/// A descriptor. Fields are written in the order that Go tools write them, so that equal content has equal bytes.
+/// A content descriptor (image-spec, descriptor.md).
+///
+/// Fields are serialised in the order of the Go implementation, so equal content has equal bytes.
+/// Unknown fields are not kept: see [`RawIndex`](crate::oci::RawIndex) for lossless rewrites.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// Media type of what is described. Some tools leave it empty in listings.
+    /// Media type of the content. Some registries leave it empty in listings.
     #[serde(default)]
     pub media_type: String,
-    /// Digest of what is described.
+    /// Digest of the content.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// Size of the content in bytes.
     pub size: u64,
-    /// Annotations; absent and `null` are the same.
+    /// Annotations. `null` is read as empty, and an empty map is not written.
     #[serde(
         default,
         deserialize_with = "null_is_default",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub annotations: BTreeMap<String, String>,
-    /// The content itself, base64, where it is inlined.
+    /// The content itself in base64, if it is embedded (image-spec, descriptor.md, "Embedded
+    /// Content").
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
     /// Platform of an index entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// Artifact type of what is described, in listings of referrers.
+    /// Artifact type of the content, in listings of referrers. Empty if the listing does not state
+    /// it.
     #[serde(
         default,
         deserialize_with = "null_is_default",
@@ -39,7 +44,7 @@ pub struct Descriptor {
     pub artifact_type: String,
 }
 
-/// Reads `null` as the default value: Go writes it for empty maps and slices.
+/// Reads `null` as the default value. Go writes `null` for empty maps and slices.
 pub(super) fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -47,7 +52,7 @@ pub(super) fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + D
 }
 
 impl Descriptor {
-    /// A plain descriptor: media type, digest and size, nothing else.
+    /// Creates a descriptor with only the required fields. `size` is in bytes.
     #[must_use]
     pub fn plain(media_type: impl Into<String>, digest: Digest, size: u64) -> Self {
         Self {
@@ -61,13 +66,14 @@ impl Descriptor {
         }
     }
 
-    /// A plain descriptor of `bytes`.
+    /// Creates a descriptor of `bytes` with only the required fields. The digest is SHA-256.
     #[must_use]
     pub fn of(media_type: impl Into<String>, bytes: &[u8]) -> Self {
         Self::plain(media_type, Digest::sha256(bytes), bytes.len() as u64)
     }
 
-    /// The empty descriptor, with its content `{}` inlined (image-spec, manifest.md).
+    /// Creates the descriptor of the empty JSON object with its content embedded (image-spec,
+    /// manifest.md, "Guidance for an Empty Descriptor").
     #[must_use]
     pub fn empty() -> Self {
         Self {
@@ -76,22 +82,27 @@ impl Descriptor {
         }
     }
 
-    /// The artifact type that a listing states for this entry. Some registries state none, and go-containerregistry's states the config's
-    /// media type: that of the empty config says nothing of the artifact. Then only the manifest says.
+    /// Returns the artifact type that a listing states for this entry, if it states one.
+    ///
+    /// Some registries omit it. go-containerregistry states the config's media type, and the empty
+    /// config's media type does not identify an artifact. In both cases only the manifest has the
+    /// type.
     #[must_use]
     pub fn stated_type(&self) -> Option<&str> {
         Some(self.artifact_type.as_str())
             .filter(|stated| !matches!(*stated, "" | media_type::OCI_EMPTY))
     }
 
-    /// Whether what a listing shows could be of `artifact_type`: a listing only nominates, the manifest decides.
+    /// Returns true unless the listing states a type other than `artifact_type`. Only the manifest
+    /// proves the type.
     #[must_use]
     pub fn could_be_of(&self, artifact_type: &str) -> bool {
         self.stated_type()
             .is_none_or(|stated| stated == artifact_type)
     }
 
-    /// The same without annotations, platform, inlined data and artifact type: how affix names a subject.
+    /// Returns the descriptor with only the required fields, as in the `subject` field of a
+    /// manifest.
     #[must_use]
     pub fn stripped(&self) -> Self {
         Self::plain(self.media_type.clone(), self.digest.clone(), self.size)

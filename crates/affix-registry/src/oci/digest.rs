@@ -6,17 +6,18 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A hash algorithm that the image specification registers and affix can compute.
+/// A registered hash algorithm that this crate can compute (image-spec, descriptor.md, "Registered
+/// Algorithms").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
-    /// SHA-256, the default everywhere.
+    /// SHA-256, the usual algorithm.
     Sha256,
     /// SHA-512.
     Sha512,
 }
 
 impl Algorithm {
-    /// The name as it stands before the colon.
+    /// Returns the name of the algorithm as it appears in a digest.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -32,7 +33,7 @@ impl Algorithm {
         }
     }
 
-    /// The digest of `bytes`.
+    /// Returns the digest of `bytes`.
     #[must_use]
     pub fn hash(self, bytes: &[u8]) -> Digest {
         let mut hasher = Hasher::new(self);
@@ -41,14 +42,14 @@ impl Algorithm {
     }
 }
 
-/// Computes a [`Digest`] over bytes that arrive in pieces.
+/// Computes a [`Digest`] of content that arrives in pieces.
 pub struct Hasher {
     algorithm: Algorithm,
     context: aws_lc_rs::digest::Context,
 }
 
 impl Hasher {
-    /// An empty hash of `algorithm`.
+    /// Creates a hasher without content.
     #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
         let context = aws_lc_rs::digest::Context::new(match algorithm {
@@ -58,12 +59,12 @@ impl Hasher {
         Self { algorithm, context }
     }
 
-    /// Adds the next piece.
+    /// Adds content.
     pub fn update(&mut self, bytes: &[u8]) {
         self.context.update(bytes);
     }
 
-    /// The digest of all pieces.
+    /// Returns the digest of the content.
     #[must_use]
     pub fn finish(self) -> Digest {
         Digest {
@@ -73,7 +74,7 @@ impl Hasher {
     }
 }
 
-/// Lower-case hexadecimal.
+/// Returns `bytes` as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] = [
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
@@ -85,7 +86,8 @@ pub fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// A digest of a known algorithm with a well-formed, lower-case encoded part.
+/// A digest `algorithm:encoded` of a supported algorithm, with lower-case hexadecimal digits of the
+/// right length.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
@@ -93,39 +95,40 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// The SHA-256 digest of `bytes`.
+    /// Returns the SHA-256 digest of `bytes`.
     #[must_use]
     pub fn sha256(bytes: &[u8]) -> Self {
         Algorithm::Sha256.hash(bytes)
     }
 
-    /// The algorithm.
+    /// Returns the algorithm.
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The encoded part, lower-case hexadecimal.
+    /// Returns the encoded part: lower-case hexadecimal digits.
     #[must_use]
     pub fn hex(&self) -> &str {
         &self.hex
     }
 
-    /// Whether `bytes` hash to this digest.
+    /// Returns true if `bytes` have this digest.
     #[must_use]
     pub fn matches(&self, bytes: &[u8]) -> bool {
         self.algorithm.hash(bytes) == *self
     }
 
-    /// The tag under which clients keep referrers where the registry has no referrers API: the algorithm cut to 32
-    /// characters, a hyphen, the encoded part cut to 64 (distribution-spec, "Referrers Tag Schema").
+    /// Returns the tag under which clients list referrers on registries without the referrers API
+    /// (distribution-spec, "Referrers Tag Schema"): the algorithm, a hyphen, and the encoded part
+    /// cut to 64 characters.
     #[must_use]
     pub fn fallback_tag(&self) -> String {
         let encoded = self.hex.get(..64).unwrap_or(&self.hex);
         format!("{}-{encoded}", self.algorithm.as_str())
     }
 
-    /// The first twelve characters of the encoded part, for lines that people read.
+    /// Returns the first twelve characters of the encoded part, for output to people.
     #[must_use]
     pub fn short(&self) -> &str {
         self.hex.get(..12).unwrap_or(&self.hex)
@@ -144,25 +147,25 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Why a string is not a digest that affix can check.
+/// The reason for which text is not a digest that this crate can verify.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
-    /// There is no colon.
+    /// The text has no colon.
     #[error("digest {0:?} has no algorithm: write it as sha256:<64 hexadecimal digits>")]
     NoAlgorithm(String),
-    /// The algorithm cannot be verified here.
+    /// The algorithm is not supported.
     #[error("digest algorithm {0:?} is not supported: use sha256 or sha512")]
     UnknownAlgorithm(String),
-    /// The encoded part is not lower-case hexadecimal of the right length.
+    /// The encoded part does not consist of lower-case hexadecimal digits of the right length.
     #[error(
         "digest {digest:?} is malformed: {algorithm} takes {expected} lower-case hexadecimal digits"
     )]
     Malformed {
-        /// As given.
+        /// The text.
         digest: String,
-        /// The algorithm that it names.
+        /// The algorithm.
         algorithm: &'static str,
-        /// How many digits it takes.
+        /// The number of digits that the algorithm needs.
         expected: usize,
     },
 }
@@ -197,7 +200,11 @@ impl FromStr for Digest {
     }
 }
 
-/// What somebody else wrote, short enough to stand in a message, which may quote it: there a control character takes up to ten.
+/// Returns foreign text short enough to be quoted in a message: at most 160 characters after
+/// escaping, with an ellipsis if it was cut.
+///
+/// The limit counts escaped characters because messages quote the text with `{:?}`, which writes up
+/// to ten characters for one.
 pub fn cut(text: &str) -> String {
     const MOST: usize = 160;
     let mut written = 0;

@@ -1,4 +1,5 @@
-//! Image indexes and Docker manifest lists, read as data; and indexes that are rewritten without touching what others wrote.
+//! Image indexes and Docker manifest lists: as data, and as raw documents that keep foreign
+//! content.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,28 +12,28 @@ use serde_json::value::RawValue;
 use super::descriptor::null_is_default;
 use super::{Descriptor, Digest, media_type};
 
-/// An index as data (image-spec, image-index.md).
+/// An image index or a Docker manifest list as data (image-spec, image-index.md).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageIndex {
-    /// The media type that the document itself states, where it does.
+    /// The document's own media type, if it states one.
     #[serde(default)]
     pub media_type: Option<String>,
-    /// Artifact type, where the index is itself an artifact.
+    /// The artifact type, if the index is an artifact.
     #[serde(default)]
     pub artifact_type: Option<String>,
-    /// The entries; `null` and absent are empty.
+    /// The entries. `null` and an absent field are read as empty.
     #[serde(default, deserialize_with = "null_is_default")]
     pub manifests: Vec<Descriptor>,
-    /// What the index is attached to, where it is an attachment.
+    /// The manifest that the index refers to, if the index is a referrer.
     #[serde(default)]
     pub subject: Option<Descriptor>,
-    /// Annotations.
+    /// Annotations. `null` is read as empty.
     #[serde(default, deserialize_with = "null_is_default")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// An entry of a listing of referrers, exactly as it was written. Cheap to clone.
+/// One entry of a listing of referrers with its original bytes. Clones share the bytes.
 #[derive(Clone)]
 pub struct RawEntry {
     raw: Arc<RawValue>,
@@ -40,19 +41,21 @@ pub struct RawEntry {
 }
 
 impl RawEntry {
-    /// The entry's bytes.
+    /// Returns the original JSON text of the entry.
     #[must_use]
     pub fn raw(&self) -> &str {
         self.raw.get()
     }
 
-    /// The entry as data; `None` where it is no descriptor that affix can read. Such an entry is kept and never used.
+    /// Parses the entry. Returns `None` if it is not a valid descriptor; rewrites keep such an
+    /// entry unchanged.
     #[must_use]
     pub fn descriptor(&self) -> Option<Descriptor> {
         serde_json::from_str(self.raw()).ok()
     }
 
-    /// The entry's digest, where it can be read, also of one that is no complete descriptor.
+    /// Returns the digest of the entry if it has a valid one, also if the entry is not a complete
+    /// descriptor.
     #[must_use]
     pub const fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
@@ -107,18 +110,20 @@ impl<'de> Deserialize<'de> for RawEntry {
     }
 }
 
-/// An index whose entries and fields are kept byte for byte and in their order: the content of a fallback tag or one page
-/// of a listing (distribution-spec, "Listing Referrers").
+/// An index that keeps the bytes and the order of its entries and fields.
+///
+/// It represents the content of a fallback tag or one page of a listing (distribution-spec,
+/// "Listing Referrers"). Rewriting it does not alter foreign content.
 #[derive(Debug, Clone)]
 pub struct RawIndex {
     before: Vec<(String, Box<RawValue>)>,
     after: Vec<(String, Box<RawValue>)>,
-    /// The entries, in their order.
+    /// The entries in their order.
     pub entries: Vec<RawEntry>,
 }
 
 impl Default for RawIndex {
-    /// An empty OCI index, as clients begin a fallback tag.
+    /// Returns an empty OCI index, the initial content of a fallback tag.
     fn default() -> Self {
         let field =
             |name: &str, json: String| Some((name.to_owned(), RawValue::from_string(json).ok()?));
@@ -133,21 +138,23 @@ impl Default for RawIndex {
 }
 
 impl RawIndex {
-    /// Reads an index; a field that stands twice is refused, since readers differ in which one they take.
+    /// Parses an index. A duplicate field is an error because readers differ in which of the two
+    /// they use.
     ///
     /// # Errors
-    /// When the bytes are no JSON object, or `manifests` is neither a list nor `null`.
+    /// If the bytes are not a JSON object, if a field appears twice, or if `manifests` is neither a
+    /// list nor `null`.
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }
 
-    /// The index as bytes: compact where affix wrote, as it was where others did.
+    /// Serialises the index. Foreign parts keep their bytes, new parts are compact.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// The media type that the document itself states.
+    /// Returns the document's own media type, if it states one.
     #[must_use]
     pub fn media_type(&self) -> Option<String> {
         let (_, raw) = self
@@ -158,7 +165,7 @@ impl RawIndex {
         serde_json::from_str(raw.get()).ok()
     }
 
-    /// Whether a descriptor of `digest` is listed, which readers can use; what only names the digest is none.
+    /// Returns true if an entry is a valid descriptor with `digest`.
     #[must_use]
     pub fn contains(&self, digest: &Digest) -> bool {
         self.entries
@@ -167,7 +174,7 @@ impl RawIndex {
     }
 }
 
-/// One page of a listing of referrers, read in place: nothing of it is copied before somebody takes an entry.
+/// One page of a listing of referrers that borrows from its bytes. Entries are parsed on demand.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReferrersPage<'a> {
@@ -178,10 +185,11 @@ pub struct ReferrersPage<'a> {
 }
 
 impl<'a> ReferrersPage<'a> {
-    /// Reads a page.
+    /// Parses a page.
     ///
     /// # Errors
-    /// When the bytes are no JSON object, or `manifests` is neither a list nor `null` or stands twice.
+    /// If the bytes are not a JSON object, or if `manifests` is neither a list nor `null` or
+    /// appears twice.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, serde_json::Error> {
         if bytes.trim_ascii_start().first() != Some(&b'{') {
             return Err(serde_json::Error::custom("it is no JSON object")); // a list would be taken for the fields in their order
@@ -189,18 +197,19 @@ impl<'a> ReferrersPage<'a> {
         serde_json::from_slice(bytes)
     }
 
-    /// The media type that the page itself states.
+    /// Returns the document's own media type, if it states one.
     #[must_use]
     pub fn media_type(&self) -> Option<String> {
         serde_json::from_str(self.media_type?.get()).ok()
     }
 
-    /// The entries as they were written, in their order; `null` and absent are none.
+    /// Returns the JSON text of the entries in their order. `null` and an absent field are read as
+    /// empty.
     pub fn raw(&self) -> impl ExactSizeIterator<Item = &'a str> {
         self.manifests.iter().map(|entry| entry.get())
     }
 
-    /// The entries that are descriptors, each made when it is asked for.
+    /// Returns the entries that are valid descriptors, each parsed on demand.
     pub fn descriptors(&self) -> impl Iterator<Item = Descriptor> {
         self.raw()
             .filter_map(|entry| serde_json::from_str(entry).ok())

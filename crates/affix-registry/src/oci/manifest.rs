@@ -1,4 +1,4 @@
-//! Manifests: what a registry answers for a tag or a digest, told apart and checked.
+//! Manifests: detection of their kind, and image manifests as data.
 
 use std::collections::BTreeMap;
 
@@ -9,27 +9,29 @@ use super::digest::cut;
 use super::media_type::{self, Kind};
 use super::{Descriptor, ImageIndex};
 
-/// An image manifest (image-spec, manifest.md). Fields are written in the order of Go tools.
+/// An image manifest (image-spec, manifest.md). Fields are serialised in the order of the Go
+/// implementation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageManifest {
-    /// Always 2.
+    /// The schema version. Always 2.
     pub schema_version: u32,
-    /// The media type that the document itself states, where it does.
+    /// The document's own media type, if it states one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// Type of the artifact, where the manifest is one.
+    /// The artifact type, if the manifest is an artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The configuration.
     pub config: Descriptor,
-    /// The layers; `null` and absent are empty.
+    /// The layers. `null` and an absent field are read as empty.
     #[serde(default, deserialize_with = "null_is_default")]
     pub layers: Vec<Descriptor>,
-    /// What this manifest is attached to (image-spec, manifest.md, `subject`).
+    /// The manifest that this one refers to, if it is a referrer (image-spec, manifest.md,
+    /// `subject`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Annotations.
+    /// Annotations. `null` is read as empty, and an empty map is not written.
     #[serde(
         default,
         deserialize_with = "null_is_default",
@@ -39,8 +41,9 @@ pub struct ImageManifest {
 }
 
 impl ImageManifest {
-    /// The artifact type by which listings know this manifest: its own, or its config's media type where it states none
-    /// (distribution-spec, "Listing Referrers").
+    /// Returns the artifact type by which listings identify this manifest: `artifactType`, or the
+    /// config's media type if that field is absent or empty (distribution-spec, "Listing
+    /// Referrers").
     #[must_use]
     pub fn effective_artifact_type(&self) -> &str {
         self.artifact_type
@@ -50,7 +53,7 @@ impl ImageManifest {
     }
 }
 
-/// A manifest, told apart by its media type.
+/// A manifest of a supported kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(
     clippy::large_enum_variant,
@@ -63,29 +66,31 @@ pub enum Manifest {
     Image(ImageManifest),
 }
 
-/// Why bytes are not a manifest that affix can work with.
+/// The reason for which bytes are not a supported manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Docker's first format, which has no place for referrers.
+    /// The document is a Docker schema 1 manifest, a format without referrers.
     #[error(
         "the image is stored as Docker schema 1, which cannot be attached to: push it again with a current tool"
     )]
     Schema1,
-    /// No manifest kind that affix knows.
+    /// The media type is not that of a supported manifest.
     #[error("media type {0:?} is neither an image index nor an image manifest")]
     UnsupportedMediaType(String),
-    /// The answer's header and the document disagree, so readers would too.
+    /// The `Content-Type` header and the document state different media types, so readers would
+    /// disagree.
     #[error("the registry calls the document {header:?}, the document calls itself {body:?}")]
     MediaTypeMismatch {
-        /// From `Content-Type`.
+        /// The media type in the `Content-Type` header.
         header: String,
-        /// From the document.
+        /// The media type in the document.
         body: String,
     },
-    /// Fields of an index and of an image in one document (image-spec, security advisory GHSA-77vh-xpmg-72qh).
+    /// The document has the fields of an index and those of an image (image-spec, security advisory
+    /// GHSA-77vh-xpmg-72qh).
     #[error("the document has both the fields of an index and those of an image manifest")]
     Ambiguous,
-    /// The bytes are no JSON document of that shape.
+    /// The document is not valid JSON, or a field has an invalid value.
     #[error("the document is malformed: {0}")]
     Malformed(#[from] serde_json::Error),
 }
@@ -108,10 +113,12 @@ struct Probe {
 }
 
 impl Manifest {
-    /// Reads a manifest that was served as `content_type`; answers with the media type that names it in a descriptor.
+    /// Parses a manifest that a registry served as `content_type`. Returns it with the media type
+    /// for its descriptor.
     ///
     /// # Errors
-    /// When the document is malformed, ambiguous, of no known kind, or calls itself something else than the registry does.
+    /// If the document is malformed, ambiguous, or of an unsupported kind, or if it contradicts
+    /// `content_type`.
     pub fn parse(
         content_type: Option<&str>,
         bytes: &[u8],
@@ -157,7 +164,7 @@ impl Manifest {
         Ok((media_type, manifest))
     }
 
-    /// What the manifest is attached to, where it is an attachment.
+    /// Returns the manifest that this one refers to, if it is a referrer.
     #[must_use]
     pub const fn subject(&self) -> Option<&Descriptor> {
         match self {

@@ -1,4 +1,4 @@
-//! Media types that affix reads or writes, and what kind of document each one names.
+//! Media types of manifests and configs, and their classification.
 
 /// OCI image manifest (image-spec, manifest.md).
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -8,35 +8,35 @@ pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Docker manifest list.
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-/// Docker image manifest, version 2, schema 1: recognised only to be refused by name.
+/// Docker image manifest, version 2, schema 1. It is recognised so that errors can name it.
 pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 /// Signed form of [`DOCKER_SCHEMA1`].
 pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
-/// The empty JSON object `{}` as a descriptor (image-spec, manifest.md, "Guidance for an Empty Descriptor").
+/// The empty JSON object `{}` (image-spec, manifest.md, "Guidance for an Empty Descriptor").
 pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
-/// OCI image configuration.
+/// OCI image configuration (image-spec, config.md).
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Docker image configuration.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-/// A Sigstore bundle: artifact type and layer of a signature that cosign makes.
+/// A Sigstore bundle: artifact type and layer of the signatures that cosign creates.
 pub const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-/// Config of a signature that notation makes, by which listings know it.
+/// Config of the signatures that notation creates. Listings state it as their artifact type.
 pub const NOTARY_SIGNATURE: &str = "application/vnd.cncf.notary.signature";
-/// Bytes of no stated kind; the default of an attached file.
+/// Bytes of unspecified type. The default for attached files.
 pub const OCTET_STREAM: &str = "application/octet-stream";
 
-/// What a manifest's media type says the document is.
+/// The kind of document that a manifest's media type announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// An OCI index or a Docker manifest list.
     Index,
-    /// An OCI or Docker schema 2 image manifest.
+    /// An OCI manifest or a Docker schema 2 manifest.
     Image,
-    /// Anything else.
+    /// Any other document.
     Other,
 }
 
-/// Classifies a media type; parameters (`; charset=…`) are ignored.
+/// Classifies a media type. Parameters, for example `; charset=utf-8`, are ignored.
 #[must_use]
 pub fn kind(media_type: &str) -> Kind {
     match essence(media_type) {
@@ -46,18 +46,18 @@ pub fn kind(media_type: &str) -> Kind {
     }
 }
 
-/// The media type without its parameters and surrounding space.
+/// Returns the media type without its parameters and without surrounding spaces.
 #[must_use]
 pub fn essence(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or_default().trim()
 }
 
-/// Whether a config's media type announces an image configuration, from which a platform can be read.
+/// Returns true for the media types of image configurations, which state a platform.
 #[must_use]
 pub fn is_image_config(media_type: &str) -> bool {
     matches!(essence(media_type), OCI_CONFIG | DOCKER_CONFIG)
 }
 
-/// The `Accept` header of a manifest request: every kind that affix understands, OCI first.
+/// The `Accept` header of manifest requests: all supported kinds, OCI first.
 pub const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";

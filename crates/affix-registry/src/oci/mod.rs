@@ -1,8 +1,9 @@
-//! Wire types of the OCI specifications: references, digests, platforms, descriptors, manifests and indexes.
+//! Wire types of the OCI specifications: references, digests, platforms, descriptors, manifests and
+//! indexes.
 //!
-//! Owns parsing and printing of what registries store, byte for byte: unknown fields are kept, digests are computed here,
-//! and nothing is normalised on the way through. It refuses what no registry may mean (bad digests, references without a
-//! host) with errors that name the value. It knows no I/O.
+//! The types parse and print documents without I/O. [`RawIndex`] keeps unknown fields byte for
+//! byte. Digests are computed here. Parsers reject ambiguous input, for example a reference without
+//! a registry, with an error that quotes the value.
 
 mod artifact_type;
 mod descriptor;
@@ -26,12 +27,12 @@ pub use platform_pattern::{PlatformPattern, PlatformPatternError};
 pub use reference::{Host, Reference, ReferenceError, Repository, RepositoryError, Tag, TagError};
 pub use values::{longest_text, most_values};
 
-/// Annotation keys that the OCI image specification and BuildKit reserve.
+/// Annotation keys that the image specification (annotations.md) and BuildKit define.
 pub mod annotation {
-    /// The time at which an artifact was made, RFC 3339 (image-spec, annotations.md).
+    /// Creation time of an artifact, RFC 3339 (image-spec, annotations.md).
     pub const CREATED: &str = "org.opencontainers.image.created";
-    /// The name of a layer's file (ORAS and image-spec, annotations.md).
+    /// File name of a layer (image-spec, annotations.md, and ORAS).
     pub const TITLE: &str = "org.opencontainers.image.title";
-    /// What an index entry refers to besides an image; `attestation-manifest` for BuildKit's attestations.
+    /// Kind of a non-image entry in an index. BuildKit writes `attestation-manifest`.
     pub const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 }

@@ -1,19 +1,19 @@
-//! The platform of an index entry (image-spec, image-index.md, `platform`).
+//! Platforms of index entries (image-spec, image-index.md, `platform`).
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A platform as a registry stores it. Empty strings stand for what was left out.
+/// A platform as it is stored in a registry. Absent fields are empty strings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Platform {
-    /// CPU architecture, such as `amd64`.
+    /// CPU architecture in Go's notation, for example `amd64`.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub architecture: String,
-    /// Operating system, such as `linux`.
+    /// Operating system in Go's notation, for example `linux`.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub os: String,
-    /// Operating system version; Windows needs it.
+    /// Version of the operating system. Windows images need it.
     #[serde(
         rename = "os.version",
         default,
@@ -21,7 +21,7 @@ pub struct Platform {
         skip_serializing_if = "String::is_empty"
     )]
     pub os_version: String,
-    /// Variant of the CPU, such as `v8`.
+    /// Variant of the CPU, for example `v8`.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
@@ -34,15 +34,15 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<St
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Longest part of a platform in a config that is believed, in bytes.
+/// Maximum length of a platform's field in an image config, in bytes.
 const LONGEST: usize = 255;
 
 impl Platform {
-    /// The platform that an image's config names (image-spec, config.md), if it names one. Nothing else of the config is kept, however
-    /// much it holds: labels may be long, and a history too.
+    /// Reads the platform from an image config (image-spec, config.md). Returns `None` if the
+    /// config states none or a field exceeds 255 bytes. Other fields of the config are not kept.
     #[must_use]
     pub fn of_config(bytes: &[u8]) -> Option<Self> {
-        // Whatever is no object would be quoted whole by the parser's refusal.
+        // serde_json's error for another JSON type would quote the whole document.
         let is_object = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
         let named: Self = is_object
             .then(|| serde_json::from_slice(bytes).ok())
@@ -59,20 +59,20 @@ impl Platform {
         (longest <= Some(LONGEST)).then_some(named)
     }
 
-    /// Whether nothing is known, neither the system nor the architecture.
+    /// Returns true if neither the operating system nor the architecture is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.os.is_empty() && self.architecture.is_empty()
     }
 
-    /// `unknown/unknown`: how BuildKit marks entries that are no images.
+    /// Returns true for `unknown/unknown`, by which BuildKit marks entries that are not images.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" && self.architecture == "unknown"
     }
 
-    /// The same platform in the words of containerd's `platforms` package, with the variant that an absent one means
-    /// spelled out: arm64 is v8, arm is v7, amd64 is v1.
+    /// Returns the platform with the names of containerd's package `platforms`. An absent variant
+    /// becomes the implied one: v8 for arm64, v7 for arm, v1 for amd64.
     #[must_use]
     pub fn normalised(&self) -> Self {
         let (architecture, variant) = normalise_architecture(&self.architecture, &self.variant);
@@ -106,7 +106,7 @@ impl fmt::Display for Platform {
 impl std::str::FromStr for Platform {
     type Err = std::convert::Infallible;
 
-    /// Reads back what [`Display`](fmt::Display) prints; missing parts are empty.
+    /// Parses the form that [`Display`](fmt::Display) prints. Missing parts are empty.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (path, os_version) = text.split_once(':').unwrap_or((text, ""));
         let mut parts = path.splitn(3, '/').map(str::to_owned);
@@ -127,7 +127,7 @@ pub(super) fn normalise_os(os: &str) -> String {
     }
 }
 
-/// Resolves aliases of architectures; an alias that implies a variant (armhf, armel) gives it where none is named.
+/// Resolves aliases of architectures. The aliases armhf and armel imply a variant.
 pub(super) fn normalise_architecture(architecture: &str, variant: &str) -> (String, String) {
     let variant = variant.to_ascii_lowercase();
     let (architecture, variant) = match architecture.to_ascii_lowercase().as_str() {

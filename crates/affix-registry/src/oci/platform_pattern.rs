@@ -1,6 +1,6 @@
-//! Patterns that choose platforms: `os[/arch[/variant]][:os.version]`, where a part may be `*`.
+//! Patterns that select platforms: `os[/arch[/variant]][:os.version]`. A part may be `*`.
 //!
-//! A pattern names a *set*: every entry that matches is chosen, never only the first.
+//! A pattern selects every platform that matches, not only the first.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 use super::digest::cut;
 use super::platform::{Platform, normalise_architecture, normalise_os};
 
-/// One parsed pattern. A part that was left out, or is `*`, matches anything.
+/// A parsed pattern. An omitted part and `*` match anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlatformPattern {
     text: Box<str>,
@@ -19,13 +19,14 @@ pub struct PlatformPattern {
 }
 
 impl PlatformPattern {
-    /// As written.
+    /// Returns the pattern as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether `platform` is in the set. An entry without a platform is only in a set that names nothing (`*`).
+    /// Returns true if the pattern selects `platform`. Only `*` selects an entry without a
+    /// platform.
     #[must_use]
     pub fn matches(&self, platform: Option<&Platform>) -> bool {
         let platform = platform.map(Platform::normalised).unwrap_or_default();
@@ -41,7 +42,7 @@ impl PlatformPattern {
                 .is_none_or(|named| is_version_prefix(named, &platform.os_version))
     }
 
-    /// Whether a platform could be in both sets.
+    /// Returns true if some platform could match both patterns.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         let agree = |ours: &Option<String>, theirs: &Option<String>| match (ours, theirs) {
@@ -60,7 +61,8 @@ impl PlatformPattern {
     }
 }
 
-/// Whether `named` is `version`, or its first fields: `10.0.20348` is a prefix of `10.0.20348.1234`, `10.0.2034` is not.
+/// Returns true if `named` equals `version` or its first fields: `10.0.20348` is a prefix of
+/// `10.0.20348.1234`, `10.0.2034` is not.
 fn is_version_prefix(named: &str, version: &str) -> bool {
     version
         .strip_prefix(named)
@@ -73,7 +75,7 @@ impl fmt::Display for PlatformPattern {
     }
 }
 
-/// The text is not a platform pattern.
+/// The error for text that is not a platform pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "platform {text:?} is malformed: {why}; write os[/arch[/variant]][:os.version], such as linux/arm/v7 or windows/amd64:10.0.20348"

@@ -1,25 +1,26 @@
-//! Image references: `host[:port]/repository[:tag][@digest]` (distribution-spec, "Pulling manifests").
+//! Image references: `host[:port]/repository[:tag][@digest]` (distribution-spec, "Pulling
+//! manifests").
 //!
-//! Unlike container engines affix has no default registry: a reference without a host is refused, since what a tool
-//! guesses is what an attacker registers.
+//! There is no default registry. A reference without a host is rejected, because a guessed registry
+//! can be controlled by an attacker.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::digest::{Digest, DigestError, cut};
 
-/// A registry's host name or address, with its port where one is given.
+/// A registry's DNS name or IP address, with an optional port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host(Box<str>);
 
 impl Host {
-    /// As written, port included.
+    /// Returns the host as it was written, with its port.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name or address alone, without port; an IPv6 address without its brackets.
+    /// Returns the name or address without the port. An IPv6 address has no brackets here.
     #[must_use]
     pub fn name(&self) -> &str {
         if let Some(rest) = self.0.strip_prefix('[') {
@@ -28,7 +29,7 @@ impl Host {
         self.0.split(':').next().unwrap_or(&self.0)
     }
 
-    /// The port, where one is given.
+    /// Returns the port, if there is one.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         let after = self.0.rsplit_once(']').map_or(&*self.0, |(_, rest)| rest);
@@ -37,7 +38,8 @@ impl Host {
             .and_then(|(_, port)| port.parse().ok())
     }
 
-    /// The host that answers the API: `docker.io` is served by another name, and both of its aliases mean it.
+    /// Returns the host that serves the API. It differs from the written host for `docker.io` and
+    /// `index.docker.io`.
     #[must_use]
     pub fn api_host(&self) -> &str {
         match &*self.0 {
@@ -65,12 +67,13 @@ impl FromStr for Host {
     }
 }
 
-/// A repository's name within its registry (distribution-spec, `<name>`).
+/// A repository name within its registry (distribution-spec, "Pulling manifests", `<name>`). At
+/// most 255 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repository(Box<str>);
 
 impl Repository {
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -83,7 +86,7 @@ impl fmt::Display for Repository {
     }
 }
 
-/// The name is outside the grammar of the distribution specification.
+/// The error for a repository name outside the grammar of the distribution specification.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "repository {0:?} is malformed: parts of lower-case letters and digits, separated inside by '.', '_', '__' or '-', joined by '/'"
@@ -102,19 +105,20 @@ impl FromStr for Repository {
     }
 }
 
-/// A tag (distribution-spec, `<reference>` as a tag).
+/// A tag (distribution-spec, "Pulling manifests", `<reference>`). At most 128 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(Box<str>);
 
 impl Tag {
-    /// The tag.
+    /// Returns the tag.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether the tag has the form under which clients keep referrers (`sha256-<hex>`) or under which cosign kept
-    /// signatures, attestations and SBOMs (`sha256-<hex>.sig` and so on): such a tag names no image.
+    /// Returns true for tags that hold referrers (`sha256-<hex>`) or cosign's signatures,
+    /// attestations and SBOMs (`sha256-<hex>.sig`, `.att`, `.sbom`). Such a tag does not name an
+    /// image.
     #[must_use]
     pub fn is_referrers_tag(&self) -> bool {
         let Some((algorithm, rest)) = self.0.split_once('-') else {
@@ -136,7 +140,7 @@ impl fmt::Display for Tag {
     }
 }
 
-/// The tag is outside the grammar of the distribution specification.
+/// The error for a tag outside the grammar of the distribution specification.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "tag {0:?} is malformed: 1 to 128 letters, digits, '_', '.' and '-', the first a letter, a digit or '_'"
@@ -162,21 +166,21 @@ impl FromStr for Tag {
     }
 }
 
-/// An image reference that names its registry, and a tag, a digest, or both.
+/// An image reference with an explicit registry and a tag, a digest, or both.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
     /// The registry.
     pub host: Host,
     /// The repository.
     pub repository: Repository,
-    /// The tag, where given.
+    /// The tag, if there is one.
     pub tag: Option<Tag>,
-    /// The digest, where given: it decides.
+    /// The digest, if there is one. It takes precedence over the tag.
     pub digest: Option<Digest>,
 }
 
 impl Reference {
-    /// The same repository at `digest`, without a tag.
+    /// Returns a reference to `digest` in the same repository, without a tag.
     #[must_use]
     pub fn at(&self, digest: &Digest) -> Self {
         Self {
@@ -186,7 +190,7 @@ impl Reference {
         }
     }
 
-    /// The tag, where it is followed: with both, the digest decides.
+    /// Returns the tag if it decides the image. It does not if there is a digest.
     #[must_use]
     pub const fn followed(&self) -> Option<&Tag> {
         if self.digest.is_none() {
@@ -196,7 +200,7 @@ impl Reference {
         }
     }
 
-    /// `host/repository`, as patterns of repositories match it.
+    /// Returns `host/repository`, the form that patterns of repositories match.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}/{}", self.host, self.repository)
@@ -216,23 +220,23 @@ impl fmt::Display for Reference {
     }
 }
 
-/// Why a string is not a reference that affix takes.
+/// The reason for which text is not a valid reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
-    /// A scheme stands before it.
+    /// The text starts with a scheme.
     #[error(
         "image {0:?} starts with a scheme: leave it away, and set insecure: true where the registry speaks plain HTTP"
     )]
     Scheme(String),
-    /// No registry is named.
+    /// The text does not name a registry.
     #[error("image {0:?} names no registry: write host/repository, such as docker.io/library/{0}")]
     NoHost(String),
-    /// The first part cannot be a host.
+    /// The first part is not a valid host.
     #[error(
         "registry {0:?} is malformed: a DNS name or an IP address, then optionally :port from 1 to 65535"
     )]
     Host(String),
-    /// Neither a tag nor a digest.
+    /// The text has neither a tag nor a digest.
     #[error("image {0:?} names neither a tag nor a digest: add :tag or @sha256:…")]
     NoTagOrDigest(String),
     /// The repository is malformed.
@@ -260,7 +264,8 @@ impl FromStr for Reference {
         let (host, path) = rest
             .split_once('/')
             .ok_or_else(|| ReferenceError::NoHost(cut(text)))?;
-        // The rule of container engines: without a dot, a colon or "localhost" the first part is a path, not a host.
+        // Container engines use the same rule: a first part without a dot, a colon or "localhost"
+        // is a path.
         if !host.contains(['.', ':', '[']) && host != "localhost" {
             return Err(ReferenceError::NoHost(cut(text)));
         }

@@ -1,9 +1,9 @@
-//! How much a JSON document is made of, and how long its texts are, told before it is parsed.
+//! Bounds on JSON documents that are computed before parsing.
 
-/// A bound on the values of a JSON document: one for each bracket that opens and one for each comma outside of strings, which is
-/// at least the number of its fields and elements less one. Bytes that are no JSON have some number too.
+/// Returns an upper bound on the number of values in a JSON document: opening brackets plus commas
+/// outside of strings. Bytes that are not JSON have a bound, too.
 ///
-/// Four bytes of JSON become up to a hundred in memory, so a cap on bytes alone bounds nothing.
+/// A limit on bytes is not enough, because four bytes of JSON can occupy a hundred bytes in memory.
 #[must_use]
 pub fn most_values(bytes: &[u8]) -> usize {
     let (mut values, mut quoted, mut escaped) = (0, false, false);
@@ -19,9 +19,10 @@ pub fn most_values(bytes: &[u8]) -> usize {
     values
 }
 
-/// The length of the longest text of a JSON document, in bytes as they are written.
+/// Returns the length of the longest string in a JSON document, in bytes as written.
 ///
-/// Whoever says that a text stands where something else should quotes the whole of it, in up to six times its bytes.
+/// A limit on it is needed because serde_json quotes a string of the wrong type in its error, with
+/// up to six times its size.
 #[must_use]
 pub fn longest_text(bytes: &[u8]) -> usize {
     let (mut longest, mut begun, mut escaped) = (0, None, false);

@@ -1,4 +1,4 @@
-//! Blobs (distribution-spec, "Pulling blobs", "Pushing blobs").
+//! Blobs (distribution-spec, "Pulling blobs" and "Pushing blobs").
 
 use bytes::Bytes;
 use http::{Method, header};
@@ -13,10 +13,10 @@ use crate::oci::{Descriptor, Digest, media_type};
 use crate::protocol::manifests::mismatch;
 
 impl Session {
-    /// Whether the repository has the blob (HEAD). A redirect to where the blob is kept is a yes.
+    /// Returns true if the repository has the blob (HEAD). A redirect counts as true.
     ///
     /// # Errors
-    /// What every request can end in; 404 is an answer.
+    /// The errors of every request. 404 is not an error.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
         let operation = self.operation("HEAD", Object::Blob, digest);
         let answer = self
@@ -34,12 +34,15 @@ impl Session {
         }
     }
 
-    /// Uploads a blob, whether or not it is there: POST with the digest and the content; where the registry opens an upload
-    /// instead (202), PUT of the content to where it says, which may be another host: no credential goes there. An upload is
-    /// never resumed; one that is lost is begun again.
+    /// Uploads a blob without checking for it first, and returns its SHA-256 digest
+    /// (distribution-spec, "Pushing a blob monolithically").
+    ///
+    /// The first request is a POST with the digest and the content. If the registry opens an upload
+    /// instead (202), the content follows with a PUT to its `Location`. Another host receives no
+    /// credential. An interrupted upload starts anew.
     ///
     /// # Errors
-    /// `ManifestRejected`, `DigestMismatch`, and what every request can end in.
+    /// `ManifestRejected`, `DigestMismatch`, and the errors of every request.
     pub async fn put_blob(&self, bytes: Bytes) -> Result<Digest, RegistryError> {
         const ROUNDS: u32 = 3;
         let digest = Digest::sha256(&bytes);
@@ -54,7 +57,7 @@ impl Session {
             match answer.status {
                 200 | 201 => return self.took(&operation, &answer, digest),
                 202 => {}
-                // A registry that cannot take the content with the POST may still open an upload.
+                // The registry does not accept content in the POST. It may still open an upload.
                 400 | 404 | 405 | 411 | 415 | 501 if whole => {
                     whole = false;
                     continue;
@@ -68,7 +71,7 @@ impl Session {
                 .await?;
             match answer.status {
                 200 | 201 | 204 => return self.took(&operation, &answer, digest),
-                // The upload is gone: it ended with a connection, or the try before this one was the one that counted.
+                // The upload no longer exists: its connection broke, or an earlier try succeeded.
                 404 | 416 if round < ROUNDS => {}
                 _ => return Err(self.refusal(&operation, &answer)),
             }
@@ -129,11 +132,15 @@ impl Session {
         }
     }
 
-    /// The content of a descriptor, at most `cap` bytes, hashed and its size compared. Redirects are followed to any host that
-    /// may be dialled, without a credential.
+    /// Downloads the content of a descriptor, and verifies its digest and size (distribution-spec,
+    /// "Pulling blobs").
+    ///
+    /// `cap` is a limit in bytes, in addition to [`Limits::blob_bytes`](crate::Limits::blob_bytes).
+    /// Redirects to other hosts are followed without a credential if the address policy allows the
+    /// host.
     ///
     /// # Errors
-    /// `NotFound`, `DigestMismatch`, `LimitExceeded`, and what every request can end in.
+    /// `NotFound`, `DigestMismatch`, `LimitExceeded`, and the errors of every request.
     pub async fn blob(&self, descriptor: &Descriptor, cap: u64) -> Result<Bytes, RegistryError> {
         let (digest, cap) = (
             &descriptor.digest,

@@ -1,21 +1,22 @@
-//! The body of an error (distribution-spec, "Error Codes"), made fit for a message.
+//! Error bodies (distribution-spec, "Error Codes"), prepared for messages.
 //!
-//! A registry writes it, so it is hostile text: it is cut, cleaned of control characters, and freed of what changes with every
-//! request (ids, times), since a status that repeats it must not change each time. HTML and other pages are left out.
+//! The text is untrusted: it is shortened, and control characters and secrets are removed. Request
+//! ids and times are removed, too, because a status must not change with every request. HTML is
+//! ignored.
 
 use serde::Deserialize;
 
 use crate::access::secret::Secret;
 use crate::oci::Digest;
 
-/// What was understood of an error's body.
+/// The parsed error body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ErrorBody {
-    /// The codes, such as `MANIFEST_UNKNOWN`; at most 8.
+    /// The codes, for example `MANIFEST_UNKNOWN`. At most 8.
     pub(crate) codes: Vec<String>,
-    /// The messages in one line of at most 200 characters; may be empty.
+    /// The messages in one line of at most 200 characters. It may be empty.
     pub(crate) text: String,
-    /// Digests in the `detail` of codes that say that something is unknown; at most 1000.
+    /// Digests in the `detail` of codes that contain `UNKNOWN`. At most 1000.
     pub(crate) unknown: Vec<Digest>,
 }
 
@@ -40,7 +41,7 @@ const DIGESTS: usize = 1000;
 const CHARACTERS: usize = 200;
 
 impl ErrorBody {
-    /// Reads a body, which may have been cut off. `secrets` are what the registry was shown and may send back.
+    /// Parses a body, which may be truncated. `secrets` are redacted.
     #[must_use]
     pub(crate) fn parse(bytes: &[u8], secrets: &[Secret]) -> Self {
         let Ok(document) = serde_json::from_slice::<Document>(bytes) else {
@@ -76,7 +77,7 @@ impl ErrorBody {
     }
 }
 
-/// Digests anywhere in a `detail`. The parser has bounded its depth.
+/// Collects the digests within a `detail`. The parser bounds its depth.
 fn digests(detail: &serde_json::Value, found: &mut Vec<Digest>) {
     match detail {
         serde_json::Value::String(text) => {
@@ -95,7 +96,7 @@ fn digests(detail: &serde_json::Value, found: &mut Vec<Digest>) {
     }
 }
 
-/// Text that is no JSON: one short line of it, unless it is a page.
+/// Returns one short line of a body that is not JSON. HTML yields nothing.
 fn plain(bytes: &[u8], secrets: &[Secret]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim();
@@ -106,7 +107,8 @@ fn plain(bytes: &[u8], secrets: &[Secret]) -> String {
     }
 }
 
-/// The text without the secrets in it. One of fewer than 4 characters would tear apart any text and is no secret.
+/// Replaces secrets by an ellipsis. Secrets below 4 characters are ignored, because they would
+/// match any text.
 pub(crate) fn hide(text: &str, secrets: &[Secret]) -> String {
     let needles = secrets
         .iter()
@@ -115,7 +117,8 @@ pub(crate) fn hide(text: &str, secrets: &[Secret]) -> String {
     needles.fold(text.to_owned(), |text, needle| text.replace(needle, "…"))
 }
 
-/// One line: control characters and runs of space become a space, words that change with every request an ellipsis.
+/// Returns one line. Control characters and spaces become one space, and volatile words become an
+/// ellipsis.
 fn clean(text: &str) -> String {
     let visible = text.chars().map(|c| {
         if c.is_control() || is_format(c) {
@@ -131,12 +134,13 @@ fn clean(text: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Characters that reorder or hide text: bidirectional controls, zero-width characters, separators.
+/// Returns true for characters that reorder or hide text: bidirectional controls, zero-width
+/// characters, separators.
 fn is_format(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Whether a word looks like a request id or a point in time. Digests stay.
+/// Returns true if a word looks like a request id or a time. Digests are kept.
 fn is_volatile(word: &str) -> bool {
     let core = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
     if core.contains("sha256:")

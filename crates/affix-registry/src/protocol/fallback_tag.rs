@@ -1,8 +1,9 @@
-//! Writing a fallback tag (distribution-spec, "Referrers Tag Schema") while others write it too.
+//! Updates of the fallback tag (distribution-spec, "Referrers Tag Schema") with concurrent writers.
 //!
-//! Registries ignore conditional writes here, so of two who read, add and write at the same time one loses, without knowing.
-//! The cure is to look again after a pause in which everybody who had read the old list must have written: if our entry is
-//! there then, it stays. Each step and its numbers were measured with 20 writers side by side.
+//! Registries ignore conditional requests here. If two clients read, extend and write the list at
+//! the same time, one update is lost without an error. An update is therefore verified by a second
+//! read. The pause before it is long enough for a client that read the old list to have written.
+//! The constants were measured with 20 concurrent writers.
 
 use std::collections::{HashMap, HashSet};
 use std::future::ready;
@@ -17,58 +18,64 @@ use crate::error::{Object, Operation, RegistryError};
 use crate::oci::{Descriptor, Digest, RawEntry, RawIndex, Tag, media_type};
 use crate::protocol::referrers::{FallbackTag, ListingSource, TagRead};
 
-/// What is to be different in a fallback tag.
+/// A change to the list of referrers in a fallback tag.
 #[derive(Debug, Clone, Default)]
 pub struct FallbackChange {
-    /// Entries to have, unless the digest is listed already. Their manifests must be in the registry.
+    /// Entries to add. An entry whose digest is listed is not added again. The manifests must
+    /// exist.
     pub add: Vec<Descriptor>,
-    /// Entries to take off the list.
+    /// Digests of entries to remove.
     pub remove: Vec<Digest>,
 }
 
-/// How a rewrite ended.
+/// The result of an update.
 #[derive(Debug, Clone)]
 pub struct FallbackOutcome {
-    /// Whether anything was written; `false`: the tag was as wanted when first read.
+    /// True if the tag was written. False if it had the requested content.
     pub written: bool,
-    /// PUTs that were made.
+    /// The number of PUT requests.
     pub attempts: u32,
-    /// Entries of others whose manifests are gone and that the registry refused: they were left out.
+    /// Foreign entries that were removed because their manifests do not exist and the registry
+    /// rejected the list.
     pub dropped: Vec<Digest>,
-    /// The entries as last read.
+    /// The entries of the last read.
     pub entries: Vec<RawEntry>,
 }
 
-/// PUTs after which a rewrite gives up.
+/// Maximum number of PUT requests of one update.
 const MOST_ATTEMPTS: u32 = 20;
-/// A read is too old to write on after this time.
+/// Maximum age of a read that a write is based on.
 const FRESH: Duration = Duration::from_millis(200);
-/// Reads again of what may be a stale answer, and the time between them: 2 s in all.
+/// Number of repeated reads after a possibly stale answer. With the pause between them they take 2
+/// s.
 const STALE_READS: u32 = 3;
 const STALE_PAUSE: Duration = Duration::from_millis(667);
-/// How often an entry is put back that keeps vanishing: after that its maker is taking it away.
+/// Maximum number of times that a lost entry is restored. An entry that is lost more often is being
+/// removed by its owner.
 const MOST_RESCUES: u32 = 3;
 
-/// The pause between a write and the read that proves it; `random` is uniform in 0 to 1.
+/// Returns the pause between a write and its verification. `random` is in 0..=1.
 fn pause(longest: Duration, others: bool, random: f64) -> Duration {
     let times = if others { 2 } else { 1 };
     (Duration::from_millis(50) + longest * times).mul_f64(0.75 + 0.5 * random.clamp(0.0, 1.0))
 }
 
-/// The wait before the next attempt after `losses` lost ones; `random` is uniform in 0 to 1.
+/// Returns the pause after `losses` lost updates. `random` is in 0..=1.
 fn after_loss(losses: u32, random: f64) -> Duration {
     Duration::from_millis(20 << losses.min(5)).mul_f64(random.clamp(0.0, 1.0))
 }
 
 impl Session {
-    /// Changes the fallback tag of `subject` so that the change is there and stays there while others write it too. Entries of
-    /// others keep their bytes and their order, and those that a race took away are put back.
+    /// Updates the fallback tag of `subject`, and verifies that concurrent writers did not undo the
+    /// update. Foreign entries keep their bytes and their order. Entries that a concurrent writer
+    /// dropped are restored.
     ///
-    /// `seen_before`: the tag is known to have existed, so a 404 is read again before it is believed.
+    /// With `seen_before` the tag is known to exist, so a 404 is verified by repeated reads.
     ///
     /// # Errors
-    /// `FallbackTagConflict` where the tag holds something else or the registry has the referrers API; `ImmutableTag`;
-    /// [`RegistryError::Dangling`] where a manifest of `change.add` is gone; and what every request can end in.
+    /// `FallbackTagConflict` if the tag holds other content or the registry has the referrers API.
+    /// `ImmutableTag`. [`RegistryError::Dangling`] if a manifest of `change.add` does not exist.
+    /// The errors of every request.
     pub async fn rewrite_fallback(
         &self,
         subject: &Descriptor,
@@ -79,11 +86,12 @@ impl Session {
             .await
     }
 
-    /// As [`rewrite_fallback`](Self::rewrite_fallback), once `first` is done, such as the PUT of what is to be listed: the tag is
-    /// read beside it and not written before it.
+    /// Behaves like [`rewrite_fallback`](Self::rewrite_fallback), but writes only after `first` has
+    /// succeeded. The first read runs concurrently with `first`, which is normally the PUT of the
+    /// manifest to list.
     ///
     /// # Errors
-    /// That of `first`, and as [`rewrite_fallback`](Self::rewrite_fallback).
+    /// The error of `first`, and those of [`rewrite_fallback`](Self::rewrite_fallback).
     pub async fn rewrite_fallback_after(
         &self,
         first: impl Future<Output = Result<(), RegistryError>>,
@@ -131,34 +139,34 @@ struct Rewrite<'a> {
     operation: Operation,
     tag: Tag,
     change: FallbackChange,
-    /// Every entry that was read in this rewrite, in order.
+    /// All entries of all reads, in order.
     seen: Vec<RawEntry>,
-    /// What HEAD said of manifests whose entries vanished.
+    /// Results of HEAD requests for manifests whose entries were dropped.
     there: HashMap<Digest, bool>,
     rescues: HashMap<Digest, u32>,
     dropped: Vec<Digest>,
-    /// Whether another writer was noticed.
+    /// True after another writer was noticed.
     others: bool,
     attempts: u32,
 }
 
-/// The tag as it was read.
+/// One read of the tag.
 struct Look {
     tag: Option<FallbackTag>,
     sent: Instant,
     done: Instant,
 }
 
-/// What a proof by reading found.
+/// The result of a verification.
 enum Proof {
     Held(Vec<RawEntry>),
     Lost,
 }
 
-/// What became of a PUT.
+/// The result of a PUT.
 enum Write {
     Answered,
-    /// Nobody knows whether it was done, or it must be made up anew: read again.
+    /// The result is unknown, or the list must be rebuilt. The tag must be read again.
     Again,
 }
 
@@ -185,7 +193,7 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    /// Reads the tag to write on.
+    /// Reads the tag as the base of a write.
     async fn look(&mut self, seen_before: bool) -> Result<Look, RegistryError> {
         let TagRead { sent, tag } = if seen_before {
             self.read_believed().await?
@@ -231,7 +239,7 @@ impl<'a> Rewrite<'a> {
             let merged = self.merge(current.as_ref()).await?;
             let before = current.as_ref().map(|tag| tag.digest.clone());
             let Some(merged) = merged else {
-                // As wanted. Where something of ours is on its way, a second look must confirm it.
+                // The content is right. After a write, a second read must confirm it.
                 let entries = current.map(|tag| tag.index.entries).unwrap_or_default();
                 if self.attempts == 0 {
                     return Ok(self.outcome(entries));
@@ -275,7 +283,7 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    /// One read; what it shows is remembered.
+    /// Reads the tag once and records its entries.
     async fn read(&mut self) -> Result<TagRead, RegistryError> {
         let current = self.session.fallback_tag(self.subject).await?;
         for entry in current.tag.iter().flat_map(|tag| &tag.index.entries) {
@@ -291,7 +299,7 @@ impl<'a> Rewrite<'a> {
         Ok(current)
     }
 
-    /// A read of a tag that was there before: "there is none" is read again before it is believed.
+    /// Reads a tag that existed before. A 404 is verified by repeated reads.
     async fn read_believed(&mut self) -> Result<TagRead, RegistryError> {
         for _ in 0..STALE_READS {
             let read = self.read().await?;
@@ -303,7 +311,7 @@ impl<'a> Rewrite<'a> {
         self.read().await
     }
 
-    /// The list as it should be; `None` where it is so.
+    /// Returns the list with the change applied, or `None` if nothing changes.
     async fn merge(
         &mut self,
         current: Option<&FallbackTag>,
@@ -333,7 +341,8 @@ impl<'a> Rewrite<'a> {
         Ok((!same).then_some(index))
     }
 
-    /// Entries that were read in this rewrite, are not listed now, and whose manifests are there: a race took them away.
+    /// Returns entries of earlier reads that are no longer listed and whose manifests exist. A
+    /// concurrent writer dropped them.
     async fn vanished(
         &mut self,
         current: Option<&FallbackTag>,
@@ -398,7 +407,7 @@ impl<'a> Rewrite<'a> {
         Ok(bytes.into())
     }
 
-    /// One PUT, never repeated as it is: after any delay the list may be an old one.
+    /// Sends one PUT without retries. A retried list could be outdated.
     async fn write(
         &mut self,
         bytes: Bytes,
@@ -436,7 +445,8 @@ impl<'a> Rewrite<'a> {
         }
     }
 
-    /// After a refusal: leaves out entries of others whose manifests are gone. Without one the refusal stands.
+    /// After a rejection, marks foreign entries without a manifest for removal. If there are none,
+    /// returns the rejection.
     async fn drop_dangling(
         &mut self,
         refusal: RegistryError,
@@ -486,7 +496,8 @@ impl<'a> Rewrite<'a> {
         Ok(Write::Again)
     }
 
-    /// Looks again after a pause until it is sure that the change holds or is lost. `good` reads have shown it already.
+    /// Reads the tag until the change is confirmed or lost. `good` is the number of confirming
+    /// reads so far.
     async fn prove(
         &mut self,
         written: Option<Digest>,
@@ -495,7 +506,8 @@ impl<'a> Rewrite<'a> {
     ) -> Result<Proof, RegistryError> {
         let mut stale = 0;
         let longest = self.session.inner.upstream.longest_rewrite();
-        // The tags of a pass share the first draw: with one for each, the longest of all their pauses would count.
+        // The tags of one session share the first random number. Otherwise the longest of all their
+        // pauses would count.
         let random = if self.attempts > 1 {
             rand::random()
         } else {

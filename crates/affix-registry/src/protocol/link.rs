@@ -1,6 +1,6 @@
-//! `Link` (RFC 8288), as far as listings use it: the target of `rel="next"`.
+//! `Link` headers (RFC 8288) of listings: the target of `rel="next"`.
 
-/// The target of the first `rel="next"` among the header's lines, as it stands there: relative or absolute.
+/// Returns the target of the first `rel="next"`, relative or absolute as written.
 pub(crate) fn next<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<String> {
     lines.into_iter().find_map(next_of_line)
 }
@@ -18,7 +18,7 @@ fn next_of_line(line: &str) -> Option<String> {
     }
 }
 
-/// Splits at the first `separator` outside quotes.
+/// Splits at the first `separator` outside of quotes.
 fn split_once_unquoted(text: &str, separator: char) -> (&str, Option<&str>) {
     let (mut quoted, mut escaped) = (false, false);
     for (at, c) in text.char_indices() {
@@ -38,7 +38,7 @@ fn split_once_unquoted(text: &str, separator: char) -> (&str, Option<&str>) {
     (text, None)
 }
 
-/// Of several `rel` the first counts (RFC 8288, section 3.3); its value is a list.
+/// Evaluates the first `rel` parameter (RFC 8288, section 3.3). Its value is a list.
 fn has_rel_next(parameters: &str) -> bool {
     let mut rest = Some(parameters);
     while let Some(text) = rest {

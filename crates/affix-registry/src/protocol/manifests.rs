@@ -1,7 +1,7 @@
 //! Manifests (distribution-spec, "Pulling manifests", "Pushing Manifests", "Deleting Manifests").
 //!
-//! Bytes are kept as they came. Nothing is believed that is not computed: each body is hashed and compared with the digest
-//! asked for, with the header and with the size.
+//! Bytes are kept unchanged. Every body is hashed, and the result is compared with the requested
+//! digest, with the header and with the size.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
@@ -14,77 +14,81 @@ use crate::http::request::Request;
 use crate::http::transport::Answer;
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, cut, media_type};
 
-/// Name of the header in which a registry says a manifest's or a blob's digest.
+/// The header in which a registry states the digest of a manifest or a blob.
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
-/// What a registry says of a manifest without sending it.
+/// The metadata of a manifest from a HEAD request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Its digest.
+    /// The digest.
     pub digest: Digest,
-    /// Its media type, without parameters.
+    /// The media type without parameters.
     pub media_type: Option<String>,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: Option<u64>,
 }
 
-/// A manifest whose bytes were checked.
+/// A manifest with verified bytes.
 #[derive(Debug, Clone)]
 pub struct Fetched {
-    /// The digest that its bytes have: of the algorithm asked for, else of the registry's header, else SHA-256.
+    /// The digest of the bytes. Its algorithm is that of the requested digest, else that of the
+    /// registry's header, else SHA-256.
     pub digest: Digest,
-    /// The media type that names it in a descriptor.
+    /// The media type for a descriptor of the manifest.
     pub media_type: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// The bytes of an image manifest, as served. Those of an index are let go, since it may be large and is kept for a whole pass.
+    /// The bytes of an image manifest. Empty for an index, to save memory.
     pub bytes: Bytes,
-    /// The same as data.
+    /// The parsed manifest. Embedded content of index entries is removed.
     pub manifest: Manifest,
 }
 
 impl Fetched {
-    /// The plain descriptor of the manifest, as a subject names it.
+    /// Returns a descriptor with only the required fields, as in the `subject` field of a referrer.
     #[must_use]
     pub fn descriptor(&self) -> Descriptor {
         Descriptor::plain(self.media_type.clone(), self.digest.clone(), self.size)
     }
 }
 
-/// A manifest was taken.
+/// The result of a successful manifest PUT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Put {
-    /// The digest from `OCI-Subject`: the registry has put the manifest on that subject's listing, or says so.
+    /// The digest in the `OCI-Subject` header. The registry claims to have added the manifest to
+    /// the listing of that subject (distribution-spec, "Pushing Manifests with Subject").
     pub subject_acknowledged: Option<Digest>,
 }
 
-/// What became of a deletion.
+/// The result of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deletion {
-    /// The registry took the manifest away.
+    /// The registry deleted the manifest.
     Done,
-    /// There was none (404).
+    /// The manifest did not exist (404).
     Gone,
-    /// The registry does not delete (405), may not for this credential (401, 403), or will not (400, 409): the bytes remain.
+    /// The registry does not support the deletion (405), denies it (401, 403) or rejects it (400,
+    /// 409). The manifest remains.
     Refused(Box<Answered>),
 }
 
-/// Bytes as they came, checked against every digest that was named for them.
+/// Unparsed bytes that match every stated digest.
 pub(crate) struct Raw {
     pub(crate) digest: Digest,
     pub(crate) content_type: Option<String>,
     pub(crate) bytes: Bytes,
-    /// Held until the bytes are read as what they are.
+    /// The memory reservation, held until the bytes are parsed.
     _share: Option<Share>,
 }
 
 impl Session {
-    /// Digest, media type and size of a manifest by HEAD; by GET where the registry does not say the digest of a tag or does
-    /// not know HEAD (400, 405, 406, 501).
+    /// Returns the digest, media type and size of a manifest by HEAD (distribution-spec, "Checking
+    /// if content exists in the registry"). Sends a GET if the registry omits the digest of a tag
+    /// or does not support HEAD (400, 405, 406, 501).
     ///
     /// # Errors
-    /// `NotFound`, `DigestMismatch` where the registry names another digest than the one asked for, and what every request
-    /// can end in.
+    /// `NotFound`, `DigestMismatch` if the registry states a digest other than the requested one,
+    /// and the errors of every request.
     pub async fn head(&self, at: &Locator) -> Result<Head, RegistryError> {
         let operation = self.operation("HEAD", Object::Manifest, at);
         let request = self.manifest_request(&operation, Method::HEAD, at, Actions::Pull);
@@ -128,7 +132,7 @@ impl Session {
         })
     }
 
-    /// Whether the registry has a manifest (HEAD); only 404 means no.
+    /// Returns true if the registry has a manifest (HEAD). Only 404 means false.
     pub(crate) async fn has_manifest(&self, digest: &Digest) -> Result<bool, RegistryError> {
         match self.head(&Locator::Digest(digest.clone())).await {
             Ok(_) => Ok(true),
@@ -137,21 +141,21 @@ impl Session {
         }
     }
 
-    /// A manifest, hashed, and compared with the digest asked for and with the one in the header.
+    /// Downloads a manifest and verifies its digest (distribution-spec, "Pulling manifests").
     ///
     /// # Errors
-    /// `NotFound`, `DigestMismatch`, `UnsupportedMediaType`, `LimitExceeded` where it is too large or an index has too many
-    /// entries, and what every request can end in.
+    /// `NotFound`, `DigestMismatch`, `UnsupportedMediaType`, `LimitExceeded` if it is too large or
+    /// an index has too many entries, and the errors of every request.
     pub async fn manifest(&self, at: &Locator) -> Result<Fetched, RegistryError> {
         let operation = self.operation("GET", Object::Manifest, at);
         let raw = self.raw_manifest(&operation, at).await?;
         self.read_manifest(&operation, raw)
     }
 
-    /// The manifest of a descriptor: as [`manifest`](Self::manifest), and its size is compared too.
+    /// Downloads the manifest of a descriptor and verifies its digest and size.
     ///
     /// # Errors
-    /// As [`manifest`](Self::manifest).
+    /// Those of [`manifest`](Self::manifest).
     pub async fn manifest_of(&self, descriptor: &Descriptor) -> Result<Fetched, RegistryError> {
         let fetched = self
             .manifest(&Locator::Digest(descriptor.digest.clone()))
@@ -206,7 +210,7 @@ impl Session {
         })
     }
 
-    /// GET of a manifest without a look at what it is.
+    /// Downloads a manifest without parsing it.
     pub(crate) async fn raw_manifest(
         &self,
         operation: &Operation,
@@ -220,7 +224,7 @@ impl Session {
         }
     }
 
-    /// The answer to a GET of a manifest, good or not.
+    /// Sends a GET for a manifest and returns the answer of any status.
     pub(crate) async fn ask_manifest(
         &self,
         operation: &Operation,
@@ -231,7 +235,7 @@ impl Session {
         self.send(&request).await
     }
 
-    /// The bytes of a good answer.
+    /// Verifies the digests of a successful answer.
     pub(crate) fn checked(
         &self,
         operation: &Operation,
@@ -269,7 +273,8 @@ impl Session {
         })
     }
 
-    /// The digest that a header names. One that cannot be computed cannot be compared, so it is refused.
+    /// Returns the digest that a header states. An unsupported digest is an error, because it
+    /// cannot be verified.
     pub(crate) fn named_digest(
         &self,
         operation: &Operation,
@@ -307,11 +312,11 @@ impl Session {
         request.header(header::ACCEPT, media_type::ACCEPT_MANIFESTS)
     }
 
-    /// Writes a manifest. The digest that the registry answers with is compared. Writing the same bytes again is harmless, so
-    /// faults that may pass are tried again.
+    /// Writes a manifest and verifies the digest in the answer (distribution-spec, "Pushing
+    /// Manifests"). The operation is idempotent, so transient failures are retried.
     ///
     /// # Errors
-    /// `ManifestRejected`, `ImmutableTag`, `DigestMismatch`, and what every request can end in.
+    /// `ManifestRejected`, `ImmutableTag`, `DigestMismatch`, and the errors of every request.
     pub async fn put_manifest(
         &self,
         at: &Locator,
@@ -321,7 +326,8 @@ impl Session {
         self.put(at, media_type, bytes, false).await
     }
 
-    /// As [`put_manifest`](Self::put_manifest); with `once` a fault that may pass ends it.
+    /// Behaves like [`put_manifest`](Self::put_manifest). With `once` a transient failure is not
+    /// retried.
     pub(crate) async fn put(
         &self,
         at: &Locator,
@@ -387,10 +393,11 @@ impl Session {
         self.refusal(operation, answer)
     }
 
-    /// Deletes a manifest by digest. The one request for which a token with the action `delete` is asked.
+    /// Deletes a manifest by digest (distribution-spec, "Deleting Manifests"). Only this operation
+    /// requests a token with the action `delete`.
     ///
     /// # Errors
-    /// What every request can end in; a refusal is no error but [`Deletion::Refused`].
+    /// The errors of every request. A rejection is [`Deletion::Refused`] instead.
     pub async fn delete_manifest(&self, digest: &Digest) -> Result<Deletion, RegistryError> {
         let operation = self.operation("DELETE", Object::Manifest, digest);
         let url = self.url(&format!("manifests/{digest}"));
@@ -417,7 +424,7 @@ impl Session {
     }
 }
 
-/// Bytes, digest and size do not agree.
+/// Creates a [`RegistryError::DigestMismatch`].
 pub(crate) fn mismatch(operation: &Operation, what: String) -> RegistryError {
     RegistryError::DigestMismatch {
         operation: operation.clone(),

@@ -1,4 +1,4 @@
-//! Listings that come in pages: `Link` is followed within the registry's own origin and within caps.
+//! Paginated listings. `Link` is followed within the registry's origin and within limits.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::http::request::Request;
 use crate::http::transport::Answer;
 use crate::protocol::link;
 
-/// Where a listing stands: which pages were asked for, and which comes next.
+/// The progress of a listing.
 pub(crate) struct Pages {
     operation: Operation,
     asked: HashSet<Url>,
@@ -29,10 +29,11 @@ impl Pages {
         }
     }
 
-    /// Asks for one page.
+    /// Requests one page.
     ///
     /// # Errors
-    /// `LimitExceeded` where there are too many pages or one comes again, and what every request can end in.
+    /// `LimitExceeded` if there are too many pages or a page repeats, and the errors of every
+    /// request.
     pub(crate) async fn get(
         &mut self,
         session: &Session,
@@ -69,10 +70,10 @@ impl Pages {
         Ok(answer)
     }
 
-    /// The page after `answer`, where it names one.
+    /// Returns the URL of the page after `answer`, if there is one.
     ///
     /// # Errors
-    /// `Protocol` where it is of another origin: it is not ignored, since the listing would pass for complete.
+    /// `Protocol` if it has another origin. Ignoring it would make the listing look complete.
     pub(crate) fn next(
         &self,
         session: &Session,

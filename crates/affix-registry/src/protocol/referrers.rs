@@ -1,7 +1,8 @@
-//! Listing referrers (distribution-spec, "Listing Referrers" and "Unavailable Referrers API").
+//! Listing of referrers (distribution-spec, "Listing Referrers" and "Unavailable Referrers API").
 //!
-//! The listing is asked first, whatever a push's `OCI-Subject` said. What counts as "there is no such API" is a short list;
-//! everything else is an error, because an empty listing would be taken as leave to write.
+//! The client asks for the listing first and does not rely on `OCI-Subject`. Few answers mean that
+//! there is no referrers API. All other failures are errors, because callers write on the basis of
+//! an empty listing.
 
 use http::header;
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use crate::oci::{
 };
 use crate::protocol::pages::Pages;
 
-/// Where a listing came from.
+/// The source of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ListingSource {
     /// The referrers API.
@@ -27,39 +28,41 @@ pub enum ListingSource {
 /// The referrers of one subject.
 #[derive(Debug, Clone)]
 pub struct Listing {
-    /// The entries that are descriptors, in the registry's order, without content inlined in them.
+    /// The entries that are valid descriptors, in the registry's order, without embedded content.
     pub entries: Vec<Descriptor>,
-    /// How many were listed, before the filter was applied here and with those that are no descriptors.
+    /// The number of all entries before filtering, including those that are not valid descriptors.
     pub total: usize,
-    /// Where they came from.
+    /// The source of the listing.
     pub source: ListingSource,
-    /// Whether the registry applied the filter itself, on every page. Where not, it was applied here.
+    /// True if the registry reported the filter as applied on every page (`OCI-Filters-Applied`).
+    /// The client filters in any case.
     pub filtered: bool,
-    /// The fallback tag's digest as read; `None` where there is no such tag, or for the API.
+    /// The digest of the fallback tag. `None` if the tag does not exist or the source is the API.
     pub tag: Option<Digest>,
 }
 
 /// A read of a fallback tag.
 pub(crate) struct TagRead {
-    /// When the request that was answered was sent.
+    /// The time at which the answered request was sent.
     pub(crate) sent: Instant,
-    /// What stands there; `None` is a 404 and nothing else.
+    /// The content. `None` only for a 404.
     pub(crate) tag: Option<FallbackTag>,
 }
 
-/// What stands under a fallback tag.
+/// The content of a fallback tag.
 pub(crate) struct FallbackTag {
     pub(crate) digest: Digest,
     pub(crate) index: RawIndex,
 }
 
 impl Session {
-    /// The referrers of `subject`, all or those of one type. Entries of which the listing states no type pass the filter: it
-    /// only nominates, the manifest decides.
+    /// Lists the referrers of `subject`, optionally of one type. Entries without a stated type pass
+    /// the filter. Only their manifests prove their type.
     ///
     /// # Errors
-    /// Any failure is one: a listing that could not be read is never empty. `FallbackTagConflict` where the fallback tag holds
-    /// something else than a listing; `LimitExceeded` for too many pages or entries.
+    /// A listing that cannot be read is an error and never empty. `FallbackTagConflict` if the
+    /// fallback tag does not hold a list of referrers. `LimitExceeded` for too many pages or
+    /// entries. The errors of every request.
     pub async fn referrers(
         &self,
         subject: &Digest,
@@ -75,11 +78,12 @@ impl Session {
         self.listing(subject, artifact_type).await
     }
 
-    /// As [`referrers`](Self::referrers), before others are listed: while nobody knows whether the repository has the API, they wait
-    /// for what this one shows, and do not all ask for an API that is not there.
+    /// Behaves like [`referrers`](Self::referrers), for the first of several concurrent listings.
+    /// While it is unknown if the repository has the referrers API, the other listings wait for the
+    /// result of this one.
     ///
     /// # Errors
-    /// As [`referrers`](Self::referrers).
+    /// Those of [`referrers`](Self::referrers).
     pub async fn first_referrers(
         &self,
         subject: &Digest,
@@ -148,7 +152,7 @@ impl Session {
         })
     }
 
-    /// The API's listing, or the answer that says that there is no such API.
+    /// Returns the listing of the API, or the answer that proves that there is no API.
     async fn api_listing(
         &self,
         subject: &Digest,
@@ -194,7 +198,8 @@ impl Session {
                     limit: most as u64,
                 });
             }
-            // What a registry says it left out it may yet have let through, so the filter is applied here in any case.
+            // Registries that report the filter as applied are known to return other types, so the
+            // client filters, too.
             entries.extend(chosen(page.descriptors(), artifact_type));
             filtered &= applied_filter(&answer);
             next = pages.next(self, &answer)?;
@@ -208,7 +213,8 @@ impl Session {
         }))
     }
 
-    /// Whether an answer says that there is no referrers API. A repository that does not exist says nothing of the API.
+    /// Returns true if an answer means that there is no referrers API. `NAME_UNKNOWN` proves
+    /// nothing about the API.
     fn is_unsupported(&self, operation: &Operation, answer: &Answer, is_listing: bool) -> bool {
         match answer.status {
             404 => !self
@@ -217,7 +223,7 @@ impl Session {
                 .iter()
                 .any(|code| code == "NAME_UNKNOWN"),
             400 | 405 | 406 | 501 => true,
-            // Redirects within the origin have been followed: this one leads away, or is a 303.
+            // Redirects within the origin were followed. This one leads elsewhere or is a 303.
             300..=399 => true,
             200..=299 => !is_listing,
             _ => false,
@@ -283,14 +289,14 @@ impl Session {
     }
 }
 
-/// Whether an answer is an image index, by its header or by its own word.
+/// Returns true if an answer is an image index, by its header or by its content.
 fn is_listing(answer: &Answer, read: Option<&ReferrersPage<'_>>) -> bool {
     let served = answer.header(header::CONTENT_TYPE).map(media_type::essence);
     served == Some(media_type::OCI_INDEX)
         || read.is_some_and(|page| page.media_type().as_deref() == Some(media_type::OCI_INDEX))
 }
 
-/// Whether `OCI-Filters-Applied` names the type. The value is a list.
+/// Returns true if `OCI-Filters-Applied` contains the type filter. The value is a list.
 fn applied_filter(answer: &Answer) -> bool {
     let mut applied = answer
         .header_lines("oci-filters-applied")
@@ -298,7 +304,7 @@ fn applied_filter(answer: &Answer) -> bool {
     applied.any(|filter| filter.trim().eq_ignore_ascii_case("artifactType"))
 }
 
-/// The entries that could be of one type. What is inlined in them is not kept: nobody reads it.
+/// Returns the entries that pass the type filter, without their embedded content.
 fn chosen(
     entries: impl Iterator<Item = Descriptor>,
     artifact_type: Option<&ArtifactType>,

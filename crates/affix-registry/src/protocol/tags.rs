@@ -7,7 +7,7 @@ use crate::error::{Object, RegistryError};
 use crate::oci::{Tag, cut};
 use crate::protocol::pages::Pages;
 
-/// How many tags a page is asked for; some registries refuse more.
+/// Page size of the request. Some registries reject more.
 const PAGE: usize = 1000;
 
 #[derive(Deserialize)]
@@ -17,14 +17,15 @@ struct TagList {
 }
 
 impl Session {
-    /// The tags of the repository that are `wanted`. The others cost nothing but their pages, which are bounded as those of every
-    /// listing are, by number and by bytes.
+    /// Lists the tags for which `wanted` returns true (distribution-spec, "Listing Tags"). Other
+    /// tags do not count towards `cap`. [`Limits`](crate::Limits) bounds the pages and bytes.
     ///
-    /// A full page without a `Link` is not believed to be the last: registries are known to cut there in silence.
+    /// A full page without a `Link` is followed by a request with `last`, because some registries
+    /// truncate listings without notice.
     ///
     /// # Errors
-    /// `LimitExceeded` where more than `cap` are wanted: a part of the tags is never taken for all of them. And what every
-    /// request can end in.
+    /// `LimitExceeded` for more than `cap` wanted tags, because a partial list must not pass for
+    /// the whole. The errors of every request.
     pub async fn list_tags(
         &self,
         cap: usize,
