@@ -29,16 +29,18 @@ impl fmt::Display for Operation {
 
 /// The kinds of objects in a registry's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(
-    missing_docs,
-    reason = "each is the thing of that name in the specification"
-)]
 pub enum Object {
+    /// A manifest or an index.
     Manifest,
+    /// A blob.
     Blob,
+    /// A listing of the referrers API.
     Referrers,
+    /// The tag that lists referrers on registries without the referrers API.
     FallbackTag,
+    /// A listing of tags.
     Tags,
+    /// A token of the registry's token service.
     Token,
 }
 
@@ -97,7 +99,7 @@ pub enum RegistryError {
         why: String,
     },
     /// The request would use plain HTTP, and plain HTTP is not allowed.
-    #[error("{host} would be asked over plain HTTP, which is not allowed here: {why}")]
+    #[error("plain HTTP to {host} is not allowed: {why}")]
     InsecureNotAllowed {
         /// The host, with its port if it has one.
         host: String,
@@ -129,13 +131,13 @@ pub enum RegistryError {
         hint: String,
     },
     /// The registry accepted the credential and denies this operation.
-    #[error("{0} (this takes a login that may pull from and push to the repository)")]
+    #[error("{0} (use a login that may pull from and push to the repository)")]
     AccessDenied(Box<Answered>),
     /// The manifest, blob or repository does not exist.
     #[error("{0}")]
     NotFound(Box<Answered>),
     /// The registry limits the request rate, and the requested wait exceeds the deadline.
-    #[error("{operation}: the registry asks for fewer requests (HTTP 429)")]
+    #[error("{operation}: the registry limits the request rate (HTTP 429)")]
     RateLimited {
         /// The request.
         operation: Operation,
@@ -224,7 +226,7 @@ pub enum RegistryError {
         what: String,
     },
     /// Other clients overwrote the fallback tag after each write.
-    #[error("{operation}: others kept overwriting the entry through {attempts} attempts")]
+    #[error("{operation}: other writers overwrote the entry after each of {attempts} attempts")]
     FallbackTagContended {
         /// The request.
         operation: Operation,
@@ -232,7 +234,7 @@ pub enum RegistryError {
         attempts: u32,
     },
     /// Manifests that were to be listed no longer exist. Push them again before listing them.
-    #[error("{operation}: the manifest {} is gone from the registry", digests.first().map(ToString::to_string).unwrap_or_default())]
+    #[error("{operation}: the manifest {} no longer exists in the registry", digests.first().map(ToString::to_string).unwrap_or_default())]
     Dangling {
         /// The request.
         operation: Operation,
@@ -254,27 +256,40 @@ pub enum RegistryError {
 
 /// The classes of errors. Each corresponds to one condition reason of affix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(
-    missing_docs,
-    reason = "each is the variant of RegistryError, or the reason of the design, of the same name"
-)]
 pub enum ErrorKind {
+    /// The host or its address is not allowed.
     HostNotAllowed,
+    /// Plain HTTP is not allowed.
     InsecureNotAllowed,
+    /// A part of [`Access`](crate::Access) other than a certificate is invalid.
     InvalidAccess,
+    /// The credential was rejected or is missing.
     AuthenticationFailed,
+    /// The credential lacks a right.
     AccessDenied,
+    /// A manifest, a blob or the repository does not exist.
     NotFound,
+    /// The registry limits the request rate.
     RateLimited,
+    /// The registry does not answer, answers with an error, or violates the protocol.
     RegistryUnavailable,
+    /// A certificate or key is invalid or not trusted.
     CertificateInvalid,
+    /// Bytes, digest and size do not agree.
     DigestMismatch,
+    /// The document is not a supported manifest.
     UnsupportedMediaType,
+    /// One of [`Limits`](crate::Limits) is exceeded.
     LimitExceeded,
+    /// The tag cannot be overwritten.
     ImmutableTag,
+    /// The registry rejected the content.
     ManifestRejected,
+    /// The fallback tag holds other content.
     FallbackTagConflict,
+    /// The registry has no referrers API, which the mode requires.
     ReferrersUnsupported,
+    /// The process may not write.
     GateClosed,
 }
 

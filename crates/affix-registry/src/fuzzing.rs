@@ -30,7 +30,7 @@ pub const PROPERTIES: [(&str, Property); 9] = [
 ];
 
 /// Maximum length of a parser's error message, in characters.
-const MESSAGE: usize = 1024;
+const MAX_MESSAGE: usize = 1024;
 
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
@@ -38,11 +38,11 @@ fn text(bytes: &[u8]) -> Option<&str> {
 
 /// Error messages about hostile input are short.
 fn is_short(error: &impl ToString) {
-    let said = error.to_string();
+    let message = error.to_string();
     assert!(
-        said.chars().count() <= MESSAGE,
+        message.chars().count() <= MAX_MESSAGE,
         "a message of {} characters",
-        said.chars().count()
+        message.chars().count()
     );
 }
 

@@ -1,4 +1,5 @@
-//! The properties of `fuzz/` without a fuzzer: on its corpus, on what is a few bytes away from it, and on bytes at random.
+//! Runs the properties of `fuzz/` without a fuzzer: on the corpus, on mutations of it, and on
+//! random bytes.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -45,7 +46,7 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn every_property_is_a_fuzz_target_with_a_corpus_and_the_other_way_round() {
+fn every_property_has_a_fuzz_target_and_a_corpus_and_vice_versa() {
     let properties: BTreeSet<String> = PROPERTIES
         .iter()
         .map(|(name, _)| (*name).to_owned())
@@ -70,14 +71,14 @@ fn every_property_is_a_fuzz_target_with_a_corpus_and_the_other_way_round() {
 fn the_corpus_breaks_no_property() {
     for (target, property) in PROPERTIES {
         for (name, bytes) in corpus(target) {
-            println!("{target}/{name}"); // shown where the property panics
+            println!("{target}/{name}"); // printed if the property panics
             property(&bytes);
         }
     }
 }
 
 #[test]
-fn bytes_at_random_break_no_property() {
+fn random_bytes_break_no_property() {
     for (target, property) in PROPERTIES {
         let mut runner = TestRunner::new(Config {
             cases: 512,
@@ -99,9 +100,9 @@ fn bytes_at_random_break_no_property() {
     }
 }
 
-/// Cuts, repeats, flips and joins, as a fuzzer would.
+/// Mutates the corpus as a fuzzer would.
 #[test]
-fn what_is_a_few_bytes_away_from_the_corpus_breaks_no_property() {
+fn mutations_of_the_corpus_break_no_property() {
     for (target, property) in PROPERTIES {
         let corpus = corpus(target);
         let changes = prop::collection::vec(

@@ -53,20 +53,20 @@ const METADATA_V6: [Ipv6Addr; 3] = [
 
 /// The rules on addresses.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Guard {
+pub(crate) struct AddressPolicy {
     pub(crate) deny_private_networks: bool,
     pub(crate) allow_loopback: bool,
     pub(crate) denied_addresses: Vec<IpAddr>,
     pub(crate) denied_servers: Vec<DeniedServer>,
     /// Names and ports of requests that may resolve to a denied server. The resolver does not
     /// receive the port of a name, so the policy keeps it here.
-    pub(crate) suspects: Arc<Mutex<BTreeSet<(String, u16)>>>,
+    pub(crate) names_to_check: Arc<Mutex<BTreeSet<(String, u16)>>>,
 }
 
 /// Maximum number of names in `names_to_check`. Redirects of a registry determine their number.
-const MOST_SUSPECTS: usize = 4096;
+const MAX_NAMES_TO_CHECK: usize = 4096;
 /// The rule for a denied server.
-const DENIED_SERVER: &str = "it is the server of the cluster's API";
+const DENIED_SERVER: &str = "it is the cluster's API server";
 
 /// The error for a host or an address that may not be dialled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,7 +83,7 @@ impl fmt::Display for NotAllowed {
     }
 }
 
-impl Guard {
+impl AddressPolicy {
     /// Checks a URL before DNS: names of metadata services, and hosts that are addresses. The URL
     /// parser has converted decimal, octal and hexadecimal notation to addresses.
     pub(crate) fn check_url(&self, url: &Url) -> Result<(), NotAllowed> {
@@ -137,11 +137,14 @@ impl Guard {
         if at_port.any(|server| server.is_named(&name)) {
             return Err(DENIED_SERVER.to_owned());
         }
-        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
-        if suspects.len() >= MOST_SUSPECTS {
-            return Err("the registry has led to too many other hosts".to_owned());
+        let mut names_to_check = self
+            .names_to_check
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if names_to_check.len() >= MAX_NAMES_TO_CHECK {
+            return Err("the registry refers to too many hosts".to_owned());
         }
-        suspects.insert((name, port));
+        names_to_check.insert((name, port));
         Ok(())
     }
 
@@ -167,10 +170,13 @@ impl Guard {
     fn check_resolved(&self, name: &str, address: IpAddr) -> Result<(), &'static str> {
         self.check(address)?;
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ports = suspects
+        let names_to_check = self
+            .names_to_check
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut ports = names_to_check
             .iter()
-            .filter(|(suspect, _)| *suspect == name)
+            .filter(|(recorded, _)| *recorded == name)
             .map(|(_, port)| *port);
         ports.try_for_each(|port| self.check_server(SocketAddr::new(address, port)))
     }
@@ -257,7 +263,7 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
         Ipv4Addr::new(a, b, c, d)
     };
     match address.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None, // unspecified and loopback are IPv6's own
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None, // unspecified and loopback
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => {
             Some(pair(high, low))
         }
@@ -279,9 +285,9 @@ pub(crate) fn authority(url: &Url) -> String {
 ///
 /// One forbidden address rejects the name, because the connection could use any of its addresses.
 #[derive(Clone)]
-pub(crate) struct GuardedResolver(pub(crate) Arc<Guard>);
+pub(crate) struct PolicyResolver(pub(crate) Arc<AddressPolicy>);
 
-impl Service<Name> for GuardedResolver {
+impl Service<Name> for PolicyResolver {
     type Response = std::vec::IntoIter<SocketAddr>;
     type Error = Box<dyn Error + Send + Sync>;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
@@ -291,10 +297,10 @@ impl Service<Name> for GuardedResolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let guard = Arc::clone(&self.0);
+        let policy = Arc::clone(&self.0);
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            guard.check_name(&host).map_err(|why| NotAllowed {
+            policy.check_name(&host).map_err(|why| NotAllowed {
                 host: host.clone(),
                 why,
             })?;
@@ -302,10 +308,12 @@ impl Service<Name> for GuardedResolver {
                 tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
             for address in &addresses {
                 let ip = address.ip();
-                guard.check_resolved(&host, ip).map_err(|rule| NotAllowed {
-                    host: host.clone(),
-                    why: format!("it resolves to {ip}: {rule}"),
-                })?;
+                policy
+                    .check_resolved(&host, ip)
+                    .map_err(|rule| NotAllowed {
+                        host: host.clone(),
+                        why: format!("it resolves to {ip}: {rule}"),
+                    })?;
             }
             Ok(addresses.into_iter())
         })
@@ -320,16 +328,15 @@ impl Service<Name> for GuardedResolver {
 mod tests {
     use super::*;
 
-    fn said(guard: &Guard, url: &str) -> String {
-        guard
+    fn verdict(policy: &AddressPolicy, url: &str) -> String {
+        policy
             .check_url(&url.parse().unwrap())
             .map_or_else(|refused| refused.to_string(), |()| "allowed".to_owned())
     }
 
     #[test]
-    fn metadata_link_local_loopback_multicast_and_unspecified_addresses_are_refused_in_every_spelling()
-     {
-        let guard = Guard::default();
+    fn special_addresses_are_refused_in_every_notation() {
+        let policy = AddressPolicy::default();
         for (host, rule) in [
             ("169.254.169.254", "link-local"),
             ("2852039166", "link-local"),
@@ -362,13 +369,13 @@ mod tests {
             ("METADATA.google.internal.", "metadata"),
             ("kubernetes.default.svc", "cluster's API"),
         ] {
-            let said = said(&guard, &format!("https://{host}/v2/"));
-            assert!(said.contains(rule), "{host}: {said}");
+            let verdict = verdict(&policy, &format!("https://{host}/v2/"));
+            assert!(verdict.contains(rule), "{host}: {verdict}");
         }
     }
 
     #[test]
-    fn private_ranges_are_refused_only_when_told_so() {
+    fn private_ranges_are_refused_only_if_configured() {
         for host in [
             "10.0.0.1",
             "172.16.3.4",
@@ -378,100 +385,103 @@ mod tests {
             "[::ffff:10.0.0.1]",
         ] {
             let url = format!("https://{host}/");
-            assert_eq!(said(&Guard::default(), &url), "allowed");
-            let strict = Guard {
+            assert_eq!(verdict(&AddressPolicy::default(), &url), "allowed");
+            let strict = AddressPolicy {
                 deny_private_networks: true,
-                ..Guard::default()
+                ..AddressPolicy::default()
             };
             assert!(
-                said(&strict, &url).contains("--deny-private-networks is set"),
+                verdict(&strict, &url).contains("--deny-private-networks is set"),
                 "{host}"
             );
         }
     }
 
     #[test]
-    fn public_addresses_and_names_are_allowed_and_loopback_when_told_so() {
-        let desk = Guard {
+    fn public_addresses_are_allowed_and_loopback_if_configured() {
+        let with_loopback = AddressPolicy {
             allow_loopback: true,
-            ..Guard::default()
+            ..AddressPolicy::default()
         };
         for host in ["8.8.8.8", "[2606:4700::1111]", "ghcr.io", "172.32.0.1"] {
             assert_eq!(
-                said(&Guard::default(), &format!("https://{host}/")),
+                verdict(&AddressPolicy::default(), &format!("https://{host}/")),
                 "allowed"
             );
         }
         for host in ["127.0.0.1:5000", "[::1]", "localhost"] {
-            assert_eq!(said(&desk, &format!("http://{host}/")), "allowed");
+            assert_eq!(
+                verdict(&with_loopback, &format!("http://{host}/")),
+                "allowed"
+            );
         }
     }
 
     #[test]
-    fn an_address_that_the_installation_denies_is_denied_in_its_mapped_form_too() {
-        let guard = Guard {
+    fn a_denied_address_is_denied_in_its_ipv6_mapped_form_too() {
+        let policy = AddressPolicy {
             denied_addresses: vec![IpAddr::from([10, 96, 0, 1])],
-            ..Guard::default()
+            ..AddressPolicy::default()
         };
         for host in ["10.96.0.1", "[::ffff:10.96.0.1]"] {
             assert!(
-                said(&guard, &format!("https://{host}/")).contains("denied by this installation"),
+                verdict(&policy, &format!("https://{host}/"))
+                    .contains("denied by this installation"),
                 "{host}"
             );
         }
     }
 
     #[tokio::test]
-    async fn a_denied_server_is_refused_by_its_name_by_each_of_its_addresses_and_by_other_names_for_them_at_its_port_alone()
-     {
+    async fn a_denied_server_is_refused_at_its_port_by_name_address_and_other_names() {
         let named = DeniedServer::new("LocalHost.", 6443);
         named.look_up().await;
         for server in [named, DeniedServer::new("127.0.0.1", 6443)] {
-            let guard = Guard {
+            let policy = AddressPolicy {
                 denied_servers: vec![server.clone()],
                 allow_loopback: true,
-                ..Guard::default()
+                ..AddressPolicy::default()
             };
             for host in ["127.0.0.1", "2130706433", "[::ffff:127.0.0.1]"] {
                 assert!(
-                    said(&guard, &format!("https://{host}:6443/")).contains(DENIED_SERVER),
+                    verdict(&policy, &format!("https://{host}:6443/")).contains(DENIED_SERVER),
                     "{host} {server:?}"
                 );
                 assert_eq!(
-                    said(&guard, &format!("https://{host}:5000/")),
+                    verdict(&policy, &format!("https://{host}:5000/")),
                     "allowed",
                     "{host} {server:?}"
                 );
             }
-            let resolve = async |guard: &Guard| {
-                let found = GuardedResolver(Arc::new(guard.clone()))
+            let resolve = async |policy: &AddressPolicy| {
+                let found = PolicyResolver(Arc::new(policy.clone()))
                     .call("localhost".parse().unwrap())
                     .await;
                 found.err().map(|error| error.to_string())
             };
-            assert_eq!(said(&guard, "https://localhost:5000/"), "allowed");
-            assert_eq!(resolve(&guard).await, None, "{server:?}");
-            let by_name = said(&guard, "https://localhost:6443/");
-            let resolved = resolve(&guard).await;
+            assert_eq!(verdict(&policy, "https://localhost:5000/"), "allowed");
+            assert_eq!(resolve(&policy).await, None, "{server:?}");
+            let by_name = verdict(&policy, "https://localhost:6443/");
+            let resolved = resolve(&policy).await;
             assert!(
                 by_name.contains(DENIED_SERVER)
                     || resolved
                         .as_deref()
-                        .is_some_and(|said| said.contains(DENIED_SERVER)),
+                        .is_some_and(|error| error.contains(DENIED_SERVER)),
                 "{by_name} {resolved:?} {server:?}"
             );
         }
     }
 
     #[tokio::test]
-    async fn a_name_that_resolves_to_a_refused_address_is_refused_with_that_address() {
+    async fn a_name_is_refused_with_the_forbidden_address_that_it_resolves_to() {
         // The policy allows loopback names here, so the address decides.
-        let guard = Guard {
+        let policy = AddressPolicy {
             denied_addresses: vec![IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()],
             allow_loopback: true,
-            ..Guard::default()
+            ..AddressPolicy::default()
         };
-        let refused = GuardedResolver(Arc::new(guard))
+        let refused = PolicyResolver(Arc::new(policy))
             .call("localhost".parse().unwrap())
             .await
             .err()
@@ -487,9 +497,9 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn a_mapped_address_is_judged_as_the_address_it_stands_for(bits in proptest::num::u32::ANY) {
-            let guard = Guard { deny_private_networks: true, ..Guard::default() };
+            let policy = AddressPolicy { deny_private_networks: true, ..AddressPolicy::default() };
             let v4 = Ipv4Addr::from(bits);
-            proptest::prop_assert_eq!(guard.check(v4.into()), guard.check(v4.to_ipv6_mapped().into()));
+            proptest::prop_assert_eq!(policy.check(v4.into()), policy.check(v4.to_ipv6_mapped().into()));
         }
     }
 }

@@ -46,20 +46,20 @@ enum Scheme {
 }
 
 /// The authorization that a request carried.
-pub(crate) enum Shown {
+pub(crate) enum Authorization {
     Nothing,
     Basic(HeaderValue),
     /// A token from the docker config.
-    Given(HeaderValue),
+    Configured(HeaderValue),
     /// A token from the token service.
     Token(HeaderValue, Secret),
 }
 
-impl Shown {
+impl Authorization {
     pub(crate) const fn header(&self) -> Option<&HeaderValue> {
         match self {
             Self::Nothing => None,
-            Self::Basic(header) | Self::Given(header) | Self::Token(header, _) => Some(header),
+            Self::Basic(header) | Self::Configured(header) | Self::Token(header, _) => Some(header),
         }
     }
 }
@@ -149,7 +149,7 @@ fn sensitive(scheme: &str, secret: &Secret) -> Result<HeaderValue, RegistryError
     value.extend_from_slice(secret.expose());
     let mut header = HeaderValue::from_bytes(&value).map_err(|_| RegistryError::InvalidAccess {
         what: "token",
-        why: "it has characters that no header may hold".to_owned(),
+        why: "it contains characters that are not allowed in a header".to_owned(),
     })?;
     header.set_sensitive(true);
     Ok(header)
@@ -169,15 +169,18 @@ struct TokenAnswer {
 impl Session {
     /// Returns the authorization for a request, according to the scheme of earlier challenges. May
     /// request a token.
-    pub(crate) async fn authorize(&self, request: &Request) -> Result<Shown, RegistryError> {
+    pub(crate) async fn authorize(
+        &self,
+        request: &Request,
+    ) -> Result<Authorization, RegistryError> {
         let auth = &self.inner.upstream.auth;
         if let Credential::Registry(token) = &auth.credential {
-            return Ok(Shown::Given(sensitive("Bearer", token)?));
+            return Ok(Authorization::Configured(sensitive("Bearer", token)?));
         }
         match (auth.scheme(), &auth.credential) {
-            (Some(Scheme::Basic), Credential::Basic { username, password }) => Ok(Shown::Basic(
-                sensitive("Basic", &basic(username, password))?,
-            )),
+            (Some(Scheme::Basic), Credential::Basic { username, password }) => Ok(
+                Authorization::Basic(sensitive("Basic", &basic(username, password))?),
+            ),
             (Some(Scheme::Bearer { realm, service }), _) => {
                 let fetch =
                     |challenged: String| self.fetch_token(request, realm, service, challenged);
@@ -185,9 +188,9 @@ impl Session {
                     .tokens
                     .get(self.repository(), request.actions, fetch)
                     .await?;
-                Ok(Shown::Token(sensitive("Bearer", &token)?, token))
+                Ok(Authorization::Token(sensitive("Bearer", &token)?, token))
             }
-            _ => Ok(Shown::Nothing),
+            _ => Ok(Authorization::Nothing),
         }
     }
 
@@ -196,20 +199,20 @@ impl Session {
         &self,
         request: &Request,
         answer: &Answer,
-        shown: &Shown,
+        sent: &Authorization,
     ) -> bool {
         let auth = &self.inner.upstream.auth;
         let challenges = Challenge::parse_all(answer.header_lines(header::WWW_AUTHENTICATE));
         let Some((scheme, scope)) = auth.choose(&challenges) else {
             return false;
         };
-        let promising = match shown {
-            Shown::Given(_) => false,
-            Shown::Basic(_) => scheme != Scheme::Basic,
-            Shown::Nothing | Shown::Token(..) => true,
+        let retry = match sent {
+            Authorization::Configured(_) => false,
+            Authorization::Basic(_) => scheme != Scheme::Basic,
+            Authorization::Nothing | Authorization::Token(..) => true,
         };
         if matches!(scheme, Scheme::Bearer { .. }) {
-            let refused = if let Shown::Token(_, token) = shown {
+            let refused = if let Authorization::Token(_, token) = sent {
                 Some(token)
             } else {
                 None
@@ -223,10 +226,10 @@ impl Session {
                 )
                 .await;
         }
-        if promising {
+        if retry {
             *auth.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
         }
-        promising
+        retry
     }
 
     /// Returns the error for a final 401. A token without the required scope means that the
@@ -235,16 +238,16 @@ impl Session {
         &self,
         request: &Request,
         answer: &Answer,
-        shown: &Shown,
+        sent: &Authorization,
     ) -> RegistryError {
         let auth = &self.inner.upstream.auth;
         let challenges = Challenge::parse_all(answer.header_lines(header::WWW_AUTHENTICATE));
-        let too_small =
+        let insufficient_scope =
             challenges.iter().any(|c| matches!(c, Challenge::Bearer { error: Some(error), .. } if error == "insufficient_scope"));
         let answered = self.answered(&request.operation, answer);
-        let denied = too_small || answered.codes.iter().any(|code| code == "DENIED");
+        let denied = insufficient_scope || answered.codes.iter().any(|code| code == "DENIED");
         let known = auth.credential != Credential::Anonymous;
-        if known && matches!(shown, Shown::Token(..)) && denied {
+        if known && matches!(sent, Authorization::Token(..)) && denied {
             return RegistryError::AccessDenied(answered);
         }
         RegistryError::AuthenticationFailed {
@@ -259,19 +262,19 @@ impl Session {
         match &auth.credential {
             Credential::Anonymous if auth.names_helpers => {
                 format!(
-                    "no login was given for {name}; the docker config names a credential helper, which is not run"
+                    "no login is configured for {name}; the docker config names a credential helper, which is not run"
                 )
             }
-            Credential::Anonymous => format!("no login was given for {name}"),
-            Credential::Basic { .. } => format!("the user name and password for {name} were shown"),
-            Credential::Identity(_) => format!("the identity token for {name} was shown"),
-            Credential::Registry(_) => format!("the registry token for {name} was shown"),
+            Credential::Anonymous => format!("no login is configured for {name}"),
+            Credential::Basic { .. } => format!("the user name and password for {name} were sent"),
+            Credential::Identity(_) => format!("the identity token for {name} was sent"),
+            Credential::Registry(_) => format!("the registry token for {name} was sent"),
         }
     }
 
     async fn fetch_token(
         &self,
-        asked_for: &Request,
+        original: &Request,
         realm: String,
         service: Option<String>,
         challenged: String,
@@ -281,7 +284,7 @@ impl Session {
             &self.operation("GET", Object::Token, ""),
             Method::GET,
             upstream.transport.base().clone(),
-            asked_for.actions,
+            original.actions,
         );
         let mut url = Url::parse(&realm)
             .ok()
@@ -289,13 +292,13 @@ impl Session {
             .ok_or_else(|| {
                 self.protocol(
                     &request.operation,
-                    "the registry names a token service that is no URL",
+                    "the registry's token service is not a valid URL",
                 )
             })?;
         request.operation.host = crate::access::address_policy::authority(&url);
         if url.scheme() != "https" && !upstream.transport.insecure() {
             let why = format!(
-                "{} names it as its token service, and a login must not go over plain HTTP",
+                "{} uses it as its token service, and credentials are never sent over plain HTTP",
                 self.host()
             );
             return Err(RegistryError::InsecureNotAllowed {
@@ -303,7 +306,7 @@ impl Session {
                 why,
             });
         }
-        let scopes = asked_for.actions.scopes(self.repository(), &challenged);
+        let scopes = original.actions.scopes(self.repository(), &challenged);
         if let Credential::Identity(token) = &upstream.auth.credential {
             request.method = Method::POST;
             request.operation.method = "POST";
@@ -364,7 +367,7 @@ impl Session {
         let token = token.ok_or_else(|| {
             self.protocol(
                 &request.operation,
-                "the token service's answer holds no token",
+                "the token service's answer contains no token",
             )
         })?;
         // Tokens without `expires_in` are valid for 60 s, the minimum of the specification.

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_answered_is_left_out() {
+    fn unsupported_and_malformed_challenges_are_skipped() {
         for line in [
             "",
             ",,,",

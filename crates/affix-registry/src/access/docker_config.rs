@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_where_and_never_what() {
+    fn errors_state_the_position_and_never_the_content() {
         for (config, said) in [
             (
                 r#"{"auths":{"r.io":{"password":["hunter2"]}}}"#,

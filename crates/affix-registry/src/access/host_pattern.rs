@@ -41,7 +41,7 @@ impl HostPattern {
 /// Compares names label by label. `*` in a label of the pattern matches any characters.
 pub(crate) fn labels_match(pattern: &str, name: &str) -> bool {
     if pattern.contains(':') || name.contains(':') {
-        return pattern == name; // an IPv6 address has no labels
+        return pattern == name; // IPv6 addresses have no labels
     }
     pattern.split('.').count() == name.split('.').count()
         && pattern
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused_with_an_example() {
+    fn an_invalid_host_pattern_is_refused_with_an_example() {
         for text in ["", "https://r.io", "r.io/team", "r..io", "r.io:x", "-.io"] {
             let error = text.parse::<HostPattern>().unwrap_err().to_string();
             assert!(error.contains("such as ghcr.io"), "{text}: {error}");

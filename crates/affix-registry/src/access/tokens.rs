@@ -37,25 +37,25 @@ impl Actions {
     /// Returns the `scope` parameters for `repository`, with those of the registry's challenge.
     /// `delete` and `*` are omitted unless the request is a deletion, so that tokens have no
     /// needless rights.
-    pub(crate) fn scopes(self, repository: &Repository, challenged: &str) -> Vec<String> {
-        const MOST: usize = 4;
+    pub(crate) fn scopes(self, repository: &Repository, challenge_scope: &str) -> Vec<String> {
+        const MAX_SCOPES: usize = 4;
         let own = format!("repository:{repository}");
         let mut actions: Vec<&str> = self.list().to_vec();
         let mut others = Vec::new();
-        for scope in challenged
+        for scope in challenge_scope
             .split_ascii_whitespace()
             .filter(|scope| scope.len() <= 512)
         {
             match scope.rsplit_once(':') {
-                Some((name, asked)) if name == own => {
-                    for action in asked.split(',').filter(|action| !action.is_empty()) {
+                Some((name, requested)) if name == own => {
+                    for action in requested.split(',').filter(|action| !action.is_empty()) {
                         let excessive = self != Self::Delete && matches!(action, "delete" | "*");
                         if !excessive && !actions.contains(&action) {
                             actions.push(action);
                         }
                     }
                 }
-                _ if others.len() < MOST && !others.iter().any(|other| other == scope) => {
+                _ if others.len() < MAX_SCOPES && !others.iter().any(|other| other == scope) => {
                     others.push(scope.to_owned())
                 }
                 _ => {}
@@ -76,22 +76,22 @@ pub(crate) struct Token {
 type Key = (Repository, Actions);
 
 /// Maximum number of cached tokens, apart from those that requests wait for.
-const MOST: usize = 1024;
+const MAX_TOKENS: usize = 1024;
 
 /// The token cache.
 #[derive(Default)]
 pub(crate) struct Tokens {
-    slots: Mutex<HashMap<Key, Arc<Slot>>>,
+    entries: Mutex<HashMap<Key, Arc<Entry>>>,
 }
 
 /// The state of one key.
 #[derive(Default)]
-struct Slot {
+struct Entry {
     /// Locked while a token is fetched.
     state: tokio::sync::Mutex<State>,
     /// The last two tokens. Requests with them may be in flight, and messages of their answers must
     /// be redacted, also during a fetch.
-    shown: Mutex<[Option<Secret>; 2]>,
+    recent: Mutex<[Option<Secret>; 2]>,
 }
 
 #[derive(Default)]
@@ -99,7 +99,7 @@ struct State {
     token: Option<(Secret, Instant)>,
     failed: Option<(Instant, RegistryError)>,
     /// The scope of the registry's last challenge.
-    challenged: String,
+    challenge_scope: String,
 }
 
 impl Tokens {
@@ -115,23 +115,23 @@ impl Tokens {
         F: FnOnce(String) -> Fut,
         Fut: Future<Output = Result<Token, RegistryError>>,
     {
-        let asked = Instant::now();
-        let slot = self.slot(repository, actions);
-        let mut state = slot.state.lock().await;
+        let requested = Instant::now();
+        let entry = self.entry(repository, actions);
+        let mut state = entry.state.lock().await;
         match (&state.token, &state.failed) {
             (Some((token, until)), _) if Instant::now() < *until => return Ok(token.clone()),
-            (_, Some((at, error))) if *at >= asked => return Err(error.clone()),
+            (_, Some((at, error))) if *at >= requested => return Err(error.clone()),
             _ => {}
         }
-        let begun = Instant::now();
-        match fetch(state.challenged.clone()).await {
+        let started = Instant::now();
+        match fetch(state.challenge_scope.clone()).await {
             Ok(token) => {
-                state.token = Some((token.secret.clone(), begun + usable(token.lifetime)));
+                state.token = Some((token.secret.clone(), started + usable_for(token.lifetime)));
                 state.failed = None;
-                let mut shown = slot.shown.lock().unwrap_or_else(PoisonError::into_inner);
-                *shown = [
+                let mut recent = entry.recent.lock().unwrap_or_else(PoisonError::into_inner);
+                *recent = [
                     Some(token.secret.clone()),
-                    std::mem::take(&mut *shown).into_iter().next().flatten(),
+                    std::mem::take(&mut *recent).into_iter().next().flatten(),
                 ];
                 Ok(token.secret)
             }
@@ -150,8 +150,8 @@ impl Tokens {
         refused: Option<&Secret>,
         scope: Option<&str>,
     ) {
-        let slot = self.slot(repository, actions);
-        let mut state = slot.state.lock().await;
+        let entry = self.entry(repository, actions);
+        let mut state = entry.state.lock().await;
         if state
             .token
             .as_ref()
@@ -160,44 +160,45 @@ impl Tokens {
             state.token = None;
         }
         if let Some(scope) = scope.filter(|scope| scope.len() <= 2048) {
-            scope.clone_into(&mut state.challenged);
+            scope.clone_into(&mut state.challenge_scope);
         }
     }
 
     /// Returns the tokens of recent requests, for redaction.
     pub(crate) fn secrets(&self) -> Vec<Secret> {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = |slot: &Arc<Slot>| {
-            slot.shown
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = |entry: &Arc<Entry>| {
+            entry
+                .recent
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone()
         };
-        slots.values().flat_map(shown).flatten().collect()
+        entries.values().flat_map(recent).flatten().collect()
     }
 
-    fn slot(&self, repository: &Repository, actions: Actions) -> Arc<Slot> {
+    fn entry(&self, repository: &Repository, actions: Actions) -> Arc<Entry> {
         let key = (repository.clone(), actions);
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() >= MOST && !slots.contains_key(&key) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() >= MAX_TOKENS && !entries.contains_key(&key) {
             let now = Instant::now();
-            slots.retain(|_, slot| {
-                slot.state.try_lock().map_or(true, |state| {
+            entries.retain(|_, entry| {
+                entry.state.try_lock().map_or(true, |state| {
                     state.token.as_ref().is_some_and(|(_, until)| now < *until)
                 })
             });
             // A token service may issue a token per repository. Evicted tokens are fetched again.
-            if slots.len() >= MOST {
-                slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+            if entries.len() >= MAX_TOKENS {
+                entries.retain(|_, entry| Arc::strong_count(entry) > 1);
             }
         }
-        Arc::clone(slots.entry(key).or_default())
+        Arc::clone(entries.entry(key).or_default())
     }
 }
 
 /// Returns how long a token is used. The last 10 s, or the last quarter of a short lifetime, are
 /// not used. The maximum is one hour.
-fn usable(lifetime: Duration) -> Duration {
+fn usable_for(lifetime: Duration) -> Duration {
     let lifetime = lifetime.min(Duration::from_hours(1));
     lifetime - (lifetime / 4).min(Duration::from_secs(10))
 }
@@ -218,7 +219,7 @@ mod tests {
 
     struct Service {
         tokens: Tokens,
-        asked: AtomicU32,
+        requested: AtomicU32,
         fails: bool,
     }
 
@@ -226,7 +227,7 @@ mod tests {
         fn new(fails: bool) -> Arc<Self> {
             Arc::new(Self {
                 tokens: Tokens::default(),
-                asked: AtomicU32::new(0),
+                requested: AtomicU32::new(0),
                 fails,
             })
         }
@@ -234,7 +235,7 @@ mod tests {
         async fn get(&self, actions: Actions) -> Result<Secret, RegistryError> {
             self.tokens
                 .get(&repository(), actions, |_| async {
-                    let n = self.asked.fetch_add(1, Ordering::Relaxed);
+                    let n = self.requested.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     if self.fails {
                         return Err(RegistryError::InvalidAccess {
@@ -270,7 +271,7 @@ mod tests {
         for fails in [false, true] {
             let service = Service::new(fails);
             let results = service.get_many(20).await;
-            assert_eq!(service.asked.load(Ordering::Relaxed), 1);
+            assert_eq!(service.requested.load(Ordering::Relaxed), 1);
             assert!(results.windows(2).all(|pair| pair.first() == pair.last()));
         }
     }
@@ -306,11 +307,11 @@ mod tests {
         for actions in [Actions::Pull, Actions::Push, Actions::Delete] {
             service.get(actions).await.unwrap();
         }
-        assert_eq!(service.asked.load(Ordering::Relaxed), 3);
+        assert_eq!(service.requested.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_shown_is_hidden_also_while_another_token_is_fetched() {
+    async fn recent_tokens_are_redacted_also_during_another_fetch() {
         let service = Service::new(false);
         let first = service.get(Actions::Pull).await.unwrap();
         for refused in [false, true] {
@@ -336,7 +337,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn any_number_of_repositories_has_a_bounded_number_of_tokens() {
         let tokens = Tokens::default();
-        for nth in 0..3 * MOST {
+        for nth in 0..3 * MAX_TOKENS {
             let fetch = |_| async {
                 Ok(Token {
                     secret: Secret::new(nth.to_string()),
@@ -352,7 +353,11 @@ mod tests {
                 .await
                 .unwrap();
         }
-        assert!(tokens.secrets().len() <= MOST, "{}", tokens.secrets().len());
+        assert!(
+            tokens.secrets().len() <= MAX_TOKENS,
+            "{}",
+            tokens.secrets().len()
+        );
     }
 
     #[test]

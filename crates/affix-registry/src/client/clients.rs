@@ -13,7 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::access::address_policy::Guard;
+use crate::access::address_policy::AddressPolicy;
 use crate::access::auth::Authenticator;
 use crate::access::docker_config::Credential;
 use crate::client::options::{Access, Options};
@@ -201,14 +201,14 @@ impl Upstreams {
             let middle = *times.select_nth_unstable(MOST / 2).1;
             known.retain(|_, upstream| Arc::strong_count(upstream) > 1 || last(upstream) > middle);
         }
-        let guard = Guard {
+        let policy = AddressPolicy {
             deny_private_networks: options.deny_private_networks,
             allow_loopback: options.allow_loopback,
             denied_addresses: options.denied_addresses.clone(),
             denied_servers: options.denied_servers.clone(),
-            ..Guard::default()
+            ..AddressPolicy::default()
         };
-        guard
+        policy
             .check_url(base)
             .map_err(|refused| RegistryError::HostNotAllowed {
                 host: host.to_string(),
@@ -216,7 +216,7 @@ impl Upstreams {
             })?;
         let upstream = Arc::new(Upstream {
             identity: key.clone(),
-            transport: Transport::new(base.clone(), guard, options, access, self.budget.clone())?,
+            transport: Transport::new(base.clone(), policy, options, access, self.budget.clone())?,
             throttle: Throttle::new(
                 self.places(way, options.max_requests_per_registry),
                 options.max_pause,

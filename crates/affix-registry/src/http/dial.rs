@@ -1,4 +1,4 @@
-//! How a connection is made: to addresses that the guard allows, by the pass's proxy where it has one, with TLS, in time. What is
+//! How a connection is made: to addresses that the policy allows, by the pass's proxy where it has one, with TLS, in time. What is
 //! written to it passes the write gate once more, byte for byte.
 
 use std::error::Error;
@@ -26,7 +26,7 @@ use tokio_rustls::client::TlsStream;
 use tower::{Service as _, service_fn};
 use url::Url;
 
-use crate::access::address_policy::{Guard, GuardedResolver};
+use crate::access::address_policy::{AddressPolicy, PolicyResolver};
 use crate::client::options::{Access, Options, Proxy};
 use crate::error::RegistryError;
 use crate::http::spares::Counted;
@@ -40,7 +40,7 @@ type Hop = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// What is needed to connect. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Dialer {
-    tcp: HttpConnector<GuardedResolver>,
+    tcp: HttpConnector<PolicyResolver>,
     tls: Tls,
     proxy: Option<Arc<ByProxy>>,
     gate: WriteGate,
@@ -57,13 +57,13 @@ struct ByProxy {
 impl Dialer {
     /// Prepares the way; dials nothing.
     pub(crate) fn new(
-        guard: &Arc<Guard>,
+        policy: &Arc<AddressPolicy>,
         tls: Tls,
         proxy: Option<&ProxyAt>,
         agent: &HeaderValue,
         options: &Options,
     ) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(GuardedResolver(Arc::clone(guard)));
+        let mut tcp = HttpConnector::new_with_resolver(PolicyResolver(Arc::clone(policy)));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(Duration::from_secs(30)));
@@ -160,7 +160,7 @@ impl ProxyAt {
     /// The proxy, whose address obeys the same rules as the registry's: a name is checked by the resolver when it is dialled.
     pub(crate) fn vetted(
         proxy: &Proxy,
-        guard: &Guard,
+        policy: &AddressPolicy,
         access: &Access,
     ) -> Result<Self, RegistryError> {
         const FORM: &str = "it must be http://host:port or https://host:port";
@@ -183,7 +183,7 @@ impl ProxyAt {
                 "an https proxy cannot be used together with a client certificate: use an http proxy",
             ));
         }
-        guard
+        policy
             .check_url(&url)
             .map_err(|refused| RegistryError::HostNotAllowed {
                 host: format!("proxy {}", refused.host),
@@ -372,13 +372,13 @@ mod tests {
             write_gate: gate.clone(),
             ..Options::default()
         };
-        let guard = Arc::new(Guard {
+        let policy = Arc::new(AddressPolicy {
             allow_loopback: true,
-            ..Guard::default()
+            ..AddressPolicy::default()
         });
         let tls = TlsConfigs::new(&TlsOptions::default()).unwrap().own;
         let dialer = Dialer::new(
-            &guard,
+            &policy,
             tls,
             None,
             &HeaderValue::from_static("test"),

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_ends_after_fifteen_minutes_whatever_the_registry_says() {
+    async fn a_pause_ends_after_fifteen_minutes_regardless_of_retry_after() {
         let throttle = throttle(1);
         throttle.pause(Instant::now(), Duration::from_secs(u64::from(u32::MAX)));
         assert_eq!(throttle.paused(Instant::now()), Duration::from_mins(15));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_that_does_not_fit_the_deadline_is_told_at_once() {
+    async fn a_pause_that_exceeds_the_deadline_fails_at_once() {
         let throttle = throttle(1);
         throttle.pause(Instant::now(), Duration::from_mins(2));
         let refused = throttle

@@ -405,7 +405,7 @@ impl Session {
     /// Text that may quote a registry, fit for a message.
     pub(crate) fn hide(&self, text: &str) -> String {
         cut(
-            &crate::protocol::error_body::hide(text, &self.inner.secrets())
+            &crate::protocol::error_body::redact(text, &self.inner.secrets())
                 .replace(char::is_control, " "),
         )
     }

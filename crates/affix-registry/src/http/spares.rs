@@ -194,7 +194,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::access::address_policy::Guard;
+    use crate::access::address_policy::AddressPolicy;
     use crate::client::options::{Options, TlsOptions};
     use crate::http::tls::TlsConfigs;
 
@@ -211,16 +211,16 @@ mod tests {
             let uri: Uri = format!("http://{}/", listener.local_addr().unwrap())
                 .parse()
                 .unwrap();
-            let guard = Arc::new(Guard {
+            let policy = Arc::new(AddressPolicy {
                 allow_loopback: true,
-                ..Guard::default()
+                ..AddressPolicy::default()
             });
             let (tls, options) = (
                 TlsConfigs::new(&TlsOptions::default()).unwrap().own,
                 &Options::default(),
             );
             let dialer = Dialer::new(
-                &guard,
+                &policy,
                 tls,
                 None,
                 &HeaderValue::from_static("test"),

@@ -177,7 +177,7 @@ mod tests {
     use crate::client::options::ClientIdentity;
 
     #[test]
-    fn certificates_that_cannot_be_used_are_refused_by_field_and_without_their_content() {
+    fn an_invalid_certificate_is_refused_by_field_and_without_its_content() {
         let garbage = b"-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n".to_vec();
         let ca = |pem: &[u8]| TlsOptions {
             ca_pem: Some(pem.to_vec()),

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use crate::access::address_policy::{Guard, authority};
+use crate::access::address_policy::{AddressPolicy, authority};
 use crate::client::options::{Access, Options};
 use crate::error::RegistryError;
 use crate::http::body_memory::{Account, Budget, FREE, Share};
@@ -27,7 +27,7 @@ use crate::http::write_gate::{Closed, WriteGate};
 
 /// The way to one registry, and from it to the hosts that it names.
 pub(crate) struct Transport {
-    guard: Arc<Guard>,
+    policy: Arc<AddressPolicy>,
     base: Url,
     insecure: bool,
     own: Client<Connector, Full<Bytes>>,
@@ -100,7 +100,7 @@ impl Transport {
     /// Prepares the way; dials nothing.
     pub(crate) fn new(
         base: Url,
-        guard: Guard,
+        policy: AddressPolicy,
         options: &Options,
         access: &Access,
         budget: Budget,
@@ -113,7 +113,7 @@ impl Transport {
                 why,
             });
         }
-        let guard = Arc::new(guard);
+        let policy = Arc::new(policy);
         let invalid = |what, why: &str| RegistryError::InvalidAccess {
             what,
             why: why.to_owned(),
@@ -128,10 +128,10 @@ impl Transport {
         let proxy = access
             .proxy
             .as_ref()
-            .map(|proxy| ProxyAt::vetted(proxy, &guard, access))
+            .map(|proxy| ProxyAt::vetted(proxy, &policy, access))
             .transpose()?;
         let connector = |tls| {
-            let dialer = Dialer::new(&guard, tls, proxy.as_ref(), &agent, options);
+            let dialer = Dialer::new(&policy, tls, proxy.as_ref(), &agent, options);
             Connector::new(dialer, origin.clone(), options.max_requests_per_registry)
         };
         let (own, foreign) = (
@@ -141,7 +141,7 @@ impl Transport {
         let (connector, own) = (own.clone(), client(own, options));
         let foreign = foreign.map_or_else(|| own.clone(), |foreign| client(foreign, options));
         Ok(Self {
-            guard,
+            policy,
             base,
             insecure: access.insecure,
             own,
@@ -196,7 +196,7 @@ impl Transport {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Fault::Unsendable); // the HTTP client would make a login of it, and it is not ours
         }
-        self.guard.check_url(url).map_err(Fault::NotAllowed)?;
+        self.policy.check_url(url).map_err(Fault::NotAllowed)?;
         let uri: Uri = url.as_str().parse().map_err(|_| Fault::Unsendable)?;
         headers.insert(
             header::ACCEPT_ENCODING,

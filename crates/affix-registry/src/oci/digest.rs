@@ -206,12 +206,12 @@ impl FromStr for Digest {
 /// The limit counts escaped characters because messages quote the text with `{:?}`, which writes up
 /// to ten characters for one.
 pub fn cut(text: &str) -> String {
-    const MOST: usize = 160;
+    const MAX_LENGTH: usize = 160;
     let mut written = 0;
     let mut begins = text.char_indices();
     let end = begins.find(|(_, c)| {
         written += c.escape_debug().len();
-        written > MOST
+        written > MAX_LENGTH
     });
     match end.and_then(|(at, _)| text.get(..at)) {
         Some(kept) => format!("{kept}…"),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_digest_is_refused_with_the_way_out() {
+    fn an_invalid_digest_is_refused_with_the_valid_form() {
         for (text, said) in [
             ("abc", "has no algorithm"),
             ("md5:abc", "\"md5\" is not supported: use sha256 or sha512"),

@@ -96,13 +96,13 @@ impl Serialize for RawEntry {
 impl<'de> Deserialize<'de> for RawEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        struct Named {
+        struct WithDigest {
             digest: Digest,
         }
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let digest = serde_json::from_str(raw.get())
             .ok()
-            .map(|Named { digest }| digest);
+            .map(|WithDigest { digest }| digest);
         Ok(Self {
             raw: raw.into(),
             digest,
@@ -192,7 +192,9 @@ impl<'a> ReferrersPage<'a> {
     /// appears twice.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, serde_json::Error> {
         if bytes.trim_ascii_start().first() != Some(&b'{') {
-            return Err(serde_json::Error::custom("it is no JSON object")); // a list would be taken for the fields in their order
+            return Err(serde_json::Error::custom(
+                "the document is not a JSON object",
+            )); // serde would read a list as the fields in their order
         }
         serde_json::from_slice(bytes)
     }
@@ -258,7 +260,7 @@ impl<'de> Deserialize<'de> for RawIndex {
                         || (listed && name == "manifests")
                     {
                         return Err(A::Error::custom(format_args!(
-                            "the field {name:?} stands twice"
+                            "the field {name:?} appears twice"
                         )));
                     }
                     if name == "manifests" {
@@ -295,7 +297,7 @@ mod tests {
     const FOREIGN: &str = r#"{ "digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,  "x-unknown": {"b":1.50,"a":[ ]},"mediaType":"application/vnd.oci.image.manifest.v1+json","annotations":{"ü":"\u00fc<>&"} }"#;
 
     #[test]
-    fn what_others_wrote_survives_a_rewrite_byte_for_byte() {
+    fn foreign_content_survives_a_rewrite_byte_for_byte() {
         let text = format!(
             r#"{{"schemaVersion":2,"x":{{ "deep" : 1e400 }},"manifests":[{FOREIGN},{{"odd":true}}],"mediaType":"m","annotations":{{"k":"v"}}}}"#
         );
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_stands_twice_is_refused() {
+    fn a_duplicate_field_is_refused() {
         for text in [
             r#"{"manifests":[],"manifests":[]}"#,
             r#"{"mediaType":"a","mediaType":"b"}"#,
@@ -345,7 +347,7 @@ mod tests {
                 RawIndex::parse(text.as_bytes())
                     .unwrap_err()
                     .to_string()
-                    .contains("stands twice"),
+                    .contains("appears twice"),
                 "{text}"
             );
             assert!(serde_json::from_str::<ImageIndex>(text).is_err(), "{text}");

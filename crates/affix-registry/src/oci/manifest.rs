@@ -71,7 +71,7 @@ pub enum Manifest {
 pub enum ManifestError {
     /// The document is a Docker schema 1 manifest, a format without referrers.
     #[error(
-        "the image is stored as Docker schema 1, which cannot be attached to: push it again with a current tool"
+        "the image uses Docker schema 1, which has no referrers: push it again with a current tool"
     )]
     Schema1,
     /// The media type is not that of a supported manifest.
@@ -79,7 +79,7 @@ pub enum ManifestError {
     UnsupportedMediaType(String),
     /// The `Content-Type` header and the document state different media types, so readers would
     /// disagree.
-    #[error("the registry calls the document {header:?}, the document calls itself {body:?}")]
+    #[error("the registry serves the document as {header:?}, but the document states {body:?}")]
     MediaTypeMismatch {
         /// The media type in the `Content-Type` header.
         header: String,
@@ -193,7 +193,7 @@ mod tests {
         let error = Manifest::parse(Some(media_type::OCI_MANIFEST), lie.as_bytes())
             .unwrap_err()
             .to_string();
-        assert!(error.contains("the document calls itself"), "{error}");
+        assert!(error.contains("but the document states"), "{error}");
         let (media_type, _) = Manifest::parse(Some("application/json"), lie.as_bytes()).unwrap();
         assert_eq!(media_type, media_type::OCI_INDEX);
         let (media_type, manifest) = Manifest::parse(
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_manifest_is_refused_by_name() {
+    fn an_unsupported_document_is_refused_by_name() {
         for (header, body, said) in [
             (
                 Some(media_type::DOCKER_SCHEMA1_SIGNED),

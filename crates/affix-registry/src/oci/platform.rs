@@ -35,7 +35,7 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<St
 }
 
 /// Maximum length of a platform's field in an image config, in bytes.
-const LONGEST: usize = 255;
+const MAX_FIELD_LENGTH: usize = 255;
 
 impl Platform {
     /// Reads the platform from an image config (image-spec, config.md). Returns `None` if the
@@ -56,7 +56,7 @@ impl Platform {
         .map(String::len)
         .into_iter()
         .max();
-        (longest <= Some(LONGEST)).then_some(named)
+        (longest <= Some(MAX_FIELD_LENGTH)).then_some(named)
     }
 
     /// Returns true if neither the operating system nor the architecture is known.

@@ -125,7 +125,7 @@ impl FromStr for PlatformPattern {
         }
         if os_version.is_some_and(|version| !well_formed(version, b"+~") || version.ends_with('.'))
         {
-            return refuse("the os.version is empty or has an odd character");
+            return refuse("the os.version is empty or has an invalid character");
         }
         let named = |part: Option<&str>| part.filter(|part| *part != "*").map(str::to_owned);
         let (architecture, variant) = match named(architecture) {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused_with_an_example() {
+    fn an_invalid_platform_pattern_is_refused_with_an_example() {
         for text in [
             "",
             "/",

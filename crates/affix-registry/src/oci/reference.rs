@@ -225,7 +225,7 @@ impl fmt::Display for Reference {
 pub enum ReferenceError {
     /// The text starts with a scheme.
     #[error(
-        "image {0:?} starts with a scheme: leave it away, and set insecure: true where the registry speaks plain HTTP"
+        "image {0:?} starts with a scheme: remove it, and set insecure: true if the registry uses plain HTTP"
     )]
     Scheme(String),
     /// The text does not name a registry.
@@ -365,14 +365,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_how_to_write_it() {
+    fn an_invalid_reference_is_refused_with_the_valid_form() {
         for (text, said) in [
             (
                 "app:v1",
                 "names no registry: write host/repository, such as docker.io/library/app:v1",
             ),
             ("team/app:v1", "names no registry"),
-            ("https://r.example.com/app:v1", "leave it away"),
+            ("https://r.example.com/app:v1", "remove it"),
             ("r.example.com/app", "add :tag or @sha256:…"),
             ("r.example.com/App:v1", "repository \"App\" is malformed"),
             ("r.example.com/a..b:v1", "repository \"a..b\" is malformed"),
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_knows_its_name_and_port() {
+    fn a_host_has_a_name_and_an_optional_port() {
         for (text, name, port) in [
             ("r.io", "r.io", None),
             ("r.io:5", "r.io", Some(5)),
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_hold_referrers_or_signatures_are_told_from_images() {
+    fn tags_of_referrers_and_signatures_are_told_from_those_of_images() {
         for (tag, held) in [
             (format!("sha256-{HEX}"), true),
             (format!("sha256-{HEX}.sig"), true),

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn brackets_and_commas_count_and_those_in_strings_do_not() {
+    fn brackets_and_commas_count_outside_of_strings() {
         for (text, values) in [
             ("", 0),
             ("7", 0),
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_text_is_told_with_its_escapes_and_also_where_it_does_not_end() {
+    fn the_longest_text_counts_escapes_and_unterminated_texts() {
         for (text, longest) in [
             ("", 0),
             ("[7]", 0),

@@ -44,7 +44,7 @@ impl Session {
     /// # Errors
     /// `ManifestRejected`, `DigestMismatch`, and the errors of every request.
     pub async fn put_blob(&self, bytes: Bytes) -> Result<Digest, RegistryError> {
-        const ROUNDS: u32 = 3;
+        const MAX_ROUNDS: u32 = 3;
         let digest = Digest::sha256(&bytes);
         let mut whole = true;
         let mut round = 0;
@@ -55,7 +55,7 @@ impl Session {
                 .begin_upload(&operation, &digest, if whole { Some(&bytes) } else { None })
                 .await?;
             match answer.status {
-                200 | 201 => return self.took(&operation, &answer, digest),
+                200 | 201 => return self.stored(&operation, &answer, digest),
                 202 => {}
                 // The registry does not accept content in the POST. It may still open an upload.
                 400 | 404 | 405 | 411 | 415 | 501 if whole => {
@@ -70,9 +70,9 @@ impl Session {
                 .send(&upload(&operation, Method::PUT, url, bytes.clone()))
                 .await?;
             match answer.status {
-                200 | 201 | 204 => return self.took(&operation, &answer, digest),
+                200 | 201 | 204 => return self.stored(&operation, &answer, digest),
                 // The upload no longer exists: its connection broke, or an earlier try succeeded.
-                404 | 416 if round < ROUNDS => {}
+                404 | 416 if round < MAX_ROUNDS => {}
                 _ => return Err(self.refusal(&operation, &answer)),
             }
         }
@@ -110,7 +110,7 @@ impl Session {
         let mut url = location.ok_or_else(|| {
             self.protocol(
                 operation,
-                "the registry opened an upload and did not say where (no Location)",
+                "the registry opened an upload without a Location",
             )
         })?;
         url.query_pairs_mut()
@@ -118,16 +118,19 @@ impl Session {
         Ok(url)
     }
 
-    fn took(
+    fn stored(
         &self,
         operation: &Operation,
         answer: &Answer,
         digest: Digest,
     ) -> Result<Digest, RegistryError> {
         match self.named_digest(operation, answer)? {
-            Some(named) if named.algorithm() == digest.algorithm() && named != digest => Err(
-                mismatch(operation, format!("the registry says that it took {named}")),
-            ),
+            Some(named) if named.algorithm() == digest.algorithm() && named != digest => {
+                Err(mismatch(
+                    operation,
+                    format!("the registry reports the digest {named}"),
+                ))
+            }
             _ => Ok(digest),
         }
     }
@@ -173,14 +176,14 @@ impl Session {
         if found != *digest {
             return Err(mismatch(
                 &operation,
-                format!("the bytes that were served have the digest {found}"),
+                format!("the served bytes have the digest {found}"),
             ));
         }
         if bytes.len() as u64 != descriptor.size {
             return Err(mismatch(
                 &operation,
                 format!(
-                    "it has {} bytes where its descriptor says {}",
+                    "it has {} bytes, its descriptor states {}",
                     bytes.len(),
                     descriptor.size
                 ),

@@ -36,9 +36,9 @@ struct Entry {
     detail: serde_json::Value,
 }
 
-const CODES: usize = 8;
-const DIGESTS: usize = 1000;
-const CHARACTERS: usize = 200;
+const MAX_CODES: usize = 8;
+const MAX_DIGESTS: usize = 1000;
+const MAX_CHARACTERS: usize = 200;
 
 impl ErrorBody {
     /// Parses a body, which may be truncated. `secrets` are redacted.
@@ -46,7 +46,7 @@ impl ErrorBody {
     pub(crate) fn parse(bytes: &[u8], secrets: &[Secret]) -> Self {
         let Ok(document) = serde_json::from_slice::<Document>(bytes) else {
             return Self {
-                text: plain(bytes, secrets),
+                text: plain_text(bytes, secrets),
                 ..Self::default()
             };
         };
@@ -58,13 +58,13 @@ impl ErrorBody {
                 && code.len() <= 64
                 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
             if is_code
-                && hide(code, secrets) == code
-                && body.codes.len() < CODES
+                && redact(code, secrets) == code
+                && body.codes.len() < MAX_CODES
                 && !body.codes.iter().any(|known| known == code)
             {
                 body.codes.push(code.to_owned());
             }
-            let text = clean(&hide(entry.message.as_str().unwrap_or_default(), secrets));
+            let text = clean(&redact(entry.message.as_str().unwrap_or_default(), secrets));
             if !text.is_empty() && !texts.contains(&text) {
                 texts.push(text);
             }
@@ -72,7 +72,7 @@ impl ErrorBody {
                 digests(&entry.detail, &mut body.unknown);
             }
         }
-        body.text = cut(&texts.join("; "));
+        body.text = truncate(&texts.join("; "));
         body
     }
 }
@@ -83,7 +83,7 @@ fn digests(detail: &serde_json::Value, found: &mut Vec<Digest>) {
         serde_json::Value::String(text) => {
             let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == ':'));
             for digest in words.filter_map(|word| word.parse().ok()) {
-                if found.len() < DIGESTS && !found.contains(&digest) {
+                if found.len() < MAX_DIGESTS && !found.contains(&digest) {
                     found.push(digest);
                 }
             }
@@ -97,19 +97,19 @@ fn digests(detail: &serde_json::Value, found: &mut Vec<Digest>) {
 }
 
 /// Returns one short line of a body that is not JSON. HTML yields nothing.
-fn plain(bytes: &[u8], secrets: &[Secret]) -> String {
+fn plain_text(bytes: &[u8], secrets: &[Secret]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim();
     if text.starts_with(['<', '{', '[']) || text.contains('\u{fffd}') {
         String::new()
     } else {
-        cut(&clean(&hide(text, secrets)))
+        truncate(&clean(&redact(text, secrets)))
     }
 }
 
 /// Replaces secrets by an ellipsis. Secrets below 4 characters are ignored, because they would
 /// match any text.
-pub(crate) fn hide(text: &str, secrets: &[Secret]) -> String {
+pub(crate) fn redact(text: &str, secrets: &[Secret]) -> String {
     let needles = secrets
         .iter()
         .filter_map(|secret| std::str::from_utf8(secret.expose()).ok())
@@ -127,14 +127,14 @@ fn clean(text: &str) -> String {
             c
         }
     });
-    let line: String = visible.take(8 * CHARACTERS).collect();
+    let line: String = visible.take(8 * MAX_CHARACTERS).collect();
     let words = line
         .split_whitespace()
         .map(|word| if is_volatile(word) { "…" } else { word });
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Returns true for characters that reorder or hide text: bidirectional controls, zero-width
+/// Returns true for characters that reorder or redact text: bidirectional controls, zero-width
 /// characters, separators.
 fn is_format(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -174,11 +174,14 @@ fn is_volatile(word: &str) -> bool {
     id || date || clock || token || number
 }
 
-fn cut(text: &str) -> String {
-    if text.chars().count() <= CHARACTERS {
+fn truncate(text: &str) -> String {
+    if text.chars().count() <= MAX_CHARACTERS {
         return text.to_owned();
     }
-    text.chars().take(CHARACTERS).chain("…".chars()).collect()
+    text.chars()
+        .take(MAX_CHARACTERS)
+        .chain("…".chars())
+        .collect()
 }
 
 #[cfg(test)]
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_with_every_request_is_left_out_and_digests_stay() {
+    fn volatile_words_are_removed_and_digests_stay() {
         for (text, cleaned) in [
             (
                 "denied, RequestId: 6bf7a1b4-2d0c-4f3a-9a57-0e1c1f2a3b4c",
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_registry_was_shown_is_hidden_wherever_it_comes_back() {
+    fn secrets_are_redacted_wherever_an_answer_contains_them() {
         let secrets = ["hunter2".into(), "dXNlcjpodW50ZXIy".into()];
         for body in [
             r#"{"errors":[{"code":"hunter2","message":"bad password hunt\u0065r2 (dXNlcjpodW50ZXIy)"}]}"#,

@@ -43,20 +43,20 @@ pub struct FallbackOutcome {
 }
 
 /// Maximum number of PUT requests of one update.
-const MOST_ATTEMPTS: u32 = 20;
+const MAX_ATTEMPTS: u32 = 20;
 /// Maximum age of a read that a write is based on.
-const FRESH: Duration = Duration::from_millis(200);
+const MAX_READ_AGE: Duration = Duration::from_millis(200);
 /// Number of repeated reads after a possibly stale answer. With the pause between them they take 2
 /// s.
 const STALE_READS: u32 = 3;
 const STALE_PAUSE: Duration = Duration::from_millis(667);
 /// Maximum number of times that a lost entry is restored. An entry that is lost more often is being
 /// removed by its owner.
-const MOST_RESCUES: u32 = 3;
+const MAX_RESTORES: u32 = 3;
 
 /// Returns the pause between a write and its verification. `random` is in 0..=1.
-fn pause(longest: Duration, others: bool, random: f64) -> Duration {
-    let times = if others { 2 } else { 1 };
+fn pause(longest: Duration, has_other_writers: bool, random: f64) -> Duration {
+    let times = if has_other_writers { 2 } else { 1 };
     (Duration::from_millis(50) + longest * times).mul_f64(0.75 + 0.5 * random.clamp(0.0, 1.0))
 }
 
@@ -105,7 +105,7 @@ impl Session {
             what: what.to_owned(),
         };
         if self.inner.mode == ReferrersMode::Auto && self.referrers_mode().is_none() {
-            self.referrers(&subject.digest, None).await?; // shows whether there is an API
+            self.referrers(&subject.digest, None).await?; // detects the referrers API
         }
         if self.referrers_mode() == Some(ListingSource::Api) {
             return Err(conflict(
@@ -116,7 +116,7 @@ impl Session {
             .digest
             .fallback_tag()
             .parse()
-            .map_err(|_| conflict("it is no tag"))?;
+            .map_err(|_| conflict("it is not a valid tag"))?;
         let lock = self
             .inner
             .upstream
@@ -125,11 +125,11 @@ impl Session {
         let read = async {
             let alone = lock.lock().await;
             let seen_before = seen_before || self.inner.has_seen_tag(&subject.digest);
-            (alone, seen_before, rewrite.look(seen_before).await)
+            (alone, seen_before, rewrite.read_base(seen_before).await)
         };
-        let ((_alone, seen_before, look), first) = tokio::join!(read, first);
+        let ((_alone, seen_before, base), first) = tokio::join!(read, first);
         first?;
-        rewrite.run(seen_before, look?).await
+        rewrite.run(seen_before, base?).await
     }
 }
 
@@ -142,23 +142,23 @@ struct Rewrite<'a> {
     /// All entries of all reads, in order.
     seen: Vec<RawEntry>,
     /// Results of HEAD requests for manifests whose entries were dropped.
-    there: HashMap<Digest, bool>,
-    rescues: HashMap<Digest, u32>,
+    exists: HashMap<Digest, bool>,
+    restores: HashMap<Digest, u32>,
     dropped: Vec<Digest>,
     /// True after another writer was noticed.
-    others: bool,
+    has_other_writers: bool,
     attempts: u32,
 }
 
 /// One read of the tag.
-struct Look {
+struct BaseRead {
     tag: Option<FallbackTag>,
     sent: Instant,
     done: Instant,
 }
 
 /// The result of a verification.
-enum Proof {
+enum Verification {
     Held(Vec<RawEntry>),
     Lost,
 }
@@ -185,22 +185,22 @@ impl<'a> Rewrite<'a> {
             tag,
             change,
             seen: Vec::new(),
-            there: HashMap::new(),
-            rescues: HashMap::new(),
+            exists: HashMap::new(),
+            restores: HashMap::new(),
             dropped: Vec::new(),
-            others: false,
+            has_other_writers: false,
             attempts: 0,
         }
     }
 
     /// Reads the tag as the base of a write.
-    async fn look(&mut self, seen_before: bool) -> Result<Look, RegistryError> {
+    async fn read_base(&mut self, seen_before: bool) -> Result<BaseRead, RegistryError> {
         let TagRead { sent, tag } = if seen_before {
             self.read_believed().await?
         } else {
             self.read().await?
         };
-        Ok(Look {
+        Ok(BaseRead {
             tag,
             sent,
             done: Instant::now(),
@@ -210,13 +210,13 @@ impl<'a> Rewrite<'a> {
     async fn run(
         mut self,
         seen_before: bool,
-        look: Look,
+        first: BaseRead,
     ) -> Result<FallbackOutcome, RegistryError> {
         let (mut losses, mut failures, mut stale) = (0, 0, 0);
-        let mut look = Some(look);
+        let mut first = Some(first);
         loop {
             let is_late = Instant::now() >= self.session.deadline();
-            if self.attempts >= MOST_ATTEMPTS || (is_late && losses > 0) {
+            if self.attempts >= MAX_ATTEMPTS || (is_late && losses > 0) {
                 return Err(RegistryError::FallbackTagContended {
                     operation: self.operation,
                     attempts: self.attempts,
@@ -225,16 +225,16 @@ impl<'a> Rewrite<'a> {
             if is_late {
                 return Err(RegistryError::Unreachable {
                     operation: self.operation,
-                    why: "no time was left for it",
+                    why: "the deadline passed before it was sent",
                 });
             }
-            let Look {
+            let BaseRead {
                 tag: current,
                 sent,
                 done: read_at,
-            } = match look.take() {
-                Some(first) => first,
-                None => self.look(seen_before).await?,
+            } = match first.take() {
+                Some(base) => base,
+                None => self.read_base(seen_before).await?,
             };
             let merged = self.merge(current.as_ref()).await?;
             let before = current.as_ref().map(|tag| tag.digest.clone());
@@ -244,13 +244,13 @@ impl<'a> Rewrite<'a> {
                 if self.attempts == 0 {
                     return Ok(self.outcome(entries));
                 }
-                match self.prove(None, None, 1).await? {
-                    Proof::Held(entries) => return Ok(self.outcome(entries)),
-                    Proof::Lost => continue,
+                match self.verify(None, None, 1).await? {
+                    Verification::Held(entries) => return Ok(self.outcome(entries)),
+                    Verification::Lost => continue,
                 }
             };
-            if read_at.elapsed() > FRESH && stale < STALE_READS {
-                stale += 1; // others may have written meanwhile; what HEAD said is remembered, so the next round is quick
+            if read_at.elapsed() > MAX_READ_AGE && stale < STALE_READS {
+                stale += 1; // has_other_writers may have written meanwhile; what HEAD said is remembered, so the next round is quick
                 continue;
             }
             let bytes = self.bytes(&merged)?;
@@ -264,9 +264,9 @@ impl<'a> Rewrite<'a> {
                 Write::Answered => self.session.inner.upstream.rewrite_took(sent.elapsed()),
             }
             self.session.inner.saw_tag(self.subject);
-            match self.prove(Some(written), before, 0).await? {
-                Proof::Held(entries) => return Ok(self.outcome(entries)),
-                Proof::Lost => {
+            match self.verify(Some(written), before, 0).await? {
+                Verification::Held(entries) => return Ok(self.outcome(entries)),
+                Verification::Lost => {
                     sleep(after_loss(losses, rand::random())).await;
                     losses += 1;
                 }
@@ -316,10 +316,10 @@ impl<'a> Rewrite<'a> {
         &mut self,
         current: Option<&FallbackTag>,
     ) -> Result<Option<RawIndex>, RegistryError> {
-        let vanished = self.vanished(current).await?;
-        for entry in &vanished {
+        let lost_entries = self.lost_entries(current).await?;
+        for entry in &lost_entries {
             if let Some(digest) = entry.digest() {
-                *self.rescues.entry(digest.clone()).or_default() += 1;
+                *self.restores.entry(digest.clone()).or_default() += 1;
             }
         }
         let mut index = current.map(|tag| tag.index.clone()).unwrap_or_default();
@@ -329,7 +329,7 @@ impl<'a> Rewrite<'a> {
         index
             .entries
             .retain(|entry| entry.digest().is_none_or(stays));
-        index.entries.extend(vanished);
+        index.entries.extend(lost_entries);
         for wanted in &self.change.add {
             if !index.contains(&wanted.digest) {
                 index.entries.push(RawEntry::from(wanted));
@@ -343,7 +343,7 @@ impl<'a> Rewrite<'a> {
 
     /// Returns entries of earlier reads that are no longer listed and whose manifests exist. A
     /// concurrent writer dropped them.
-    async fn vanished(
+    async fn lost_entries(
         &mut self,
         current: Option<&FallbackTag>,
     ) -> Result<Vec<RawEntry>, RegistryError> {
@@ -352,34 +352,34 @@ impl<'a> Rewrite<'a> {
             .flat_map(|tag| &tag.index.entries)
             .filter_map(|entry| entry.digest().cloned())
             .collect();
-        let mut vanished = Vec::new();
+        let mut lost_entries = Vec::new();
         for entry in self.seen.clone() {
             let Some(digest) = entry.digest() else {
                 continue;
             };
-            let wanted_away = self.change.remove.contains(digest) || self.dropped.contains(digest);
-            let given_up = self
-                .rescues
+            let is_removed = self.change.remove.contains(digest) || self.dropped.contains(digest);
+            let not_restored = self
+                .restores
                 .get(digest)
-                .is_some_and(|rescues| *rescues >= MOST_RESCUES);
+                .is_some_and(|restores| *restores >= MAX_RESTORES);
             if !listed.contains(digest)
-                && !wanted_away
-                && !given_up
-                && self.is_there(digest).await?
+                && !is_removed
+                && !not_restored
+                && self.manifest_exists(digest).await?
             {
-                vanished.push(entry);
+                lost_entries.push(entry);
             }
         }
-        Ok(vanished)
+        Ok(lost_entries)
     }
 
-    async fn is_there(&mut self, digest: &Digest) -> Result<bool, RegistryError> {
-        if let Some(known) = self.there.get(digest) {
+    async fn manifest_exists(&mut self, digest: &Digest) -> Result<bool, RegistryError> {
+        if let Some(known) = self.exists.get(digest) {
             return Ok(*known);
         }
-        let there = self.session.has_manifest(digest).await?;
-        self.there.insert(digest.clone(), there);
-        Ok(there)
+        let exists = self.session.has_manifest(digest).await?;
+        self.exists.insert(digest.clone(), exists);
+        Ok(exists)
     }
 
     fn bytes(&self, index: &RawIndex) -> Result<Bytes, RegistryError> {
@@ -422,7 +422,7 @@ impl<'a> Rewrite<'a> {
             .await
         {
             Ok(_) => Ok(Write::Answered),
-            Err(RegistryError::RateLimited { .. }) => Ok(Write::Again), // the next request waits out the pause, or says that it cannot
+            Err(RegistryError::RateLimited { .. }) => Ok(Write::Again), // the next request waits for the end of the pause
             Err(error) if error.is_transient() => {
                 *failures += 1;
                 let policy = &self.session.options().retry;
@@ -452,7 +452,7 @@ impl<'a> Rewrite<'a> {
         refusal: RegistryError,
         merged: &RawIndex,
     ) -> Result<Write, RegistryError> {
-        const MOST_ASKED: usize = 100;
+        const MAX_CHECKED: usize = 100;
         let listed: Vec<Digest> = merged
             .entries
             .iter()
@@ -462,16 +462,16 @@ impl<'a> Rewrite<'a> {
             .answer()
             .map(|answer| answer.unknown.as_slice())
             .unwrap_or_default();
-        let mut suspects: Vec<Digest> = named
+        let mut candidates: Vec<Digest> = named
             .iter()
             .filter(|digest| listed.contains(digest))
             .cloned()
             .collect();
-        if suspects.is_empty() {
-            suspects = listed.into_iter().take(MOST_ASKED).collect();
+        if candidates.is_empty() {
+            candidates = listed.into_iter().take(MAX_CHECKED).collect();
         }
         let mut gone = Vec::new();
-        for digest in suspects {
+        for digest in candidates {
             if !self.session.has_manifest(&digest).await? {
                 gone.push(digest);
             }
@@ -498,12 +498,12 @@ impl<'a> Rewrite<'a> {
 
     /// Reads the tag until the change is confirmed or lost. `good` is the number of confirming
     /// reads so far.
-    async fn prove(
+    async fn verify(
         &mut self,
         written: Option<Digest>,
         before: Option<Digest>,
         mut good: u32,
-    ) -> Result<Proof, RegistryError> {
+    ) -> Result<Verification, RegistryError> {
         let mut stale = 0;
         let longest = self.session.inner.upstream.longest_rewrite();
         // The tags of one session share the first random number. Otherwise the longest of all their
@@ -513,27 +513,27 @@ impl<'a> Rewrite<'a> {
         } else {
             self.session.inner.swing
         };
-        sleep(pause(longest, self.others, random)).await;
+        sleep(pause(longest, self.has_other_writers, random)).await;
         loop {
             let current = self.read().await?.tag;
             let digest = current.as_ref().map(|tag| tag.digest.clone());
             if written.is_some() && digest == written {
-                return Ok(Proof::Held(
+                return Ok(Verification::Held(
                     current.map(|tag| tag.index.entries).unwrap_or_default(),
                 ));
             }
             if written.is_some() && digest == before && stale < STALE_READS {
-                stale += 1; // what was there before our write: an old answer, or a lost write
+                stale += 1; // the content before the write: a stale answer or a lost write
                 sleep(STALE_PAUSE).await;
                 continue;
             }
-            self.others = true;
+            self.has_other_writers = true;
             if !self.is_satisfied(current.as_ref()).await? {
-                return Ok(Proof::Lost);
+                return Ok(Verification::Lost);
             }
             good += 1;
             if good >= 2 {
-                return Ok(Proof::Held(
+                return Ok(Verification::Held(
                     current.map(|tag| tag.index.entries).unwrap_or_default(),
                 ));
             }
@@ -556,7 +556,7 @@ impl<'a> Rewrite<'a> {
             .iter()
             .all(|wanted| current.is_some_and(|tag| tag.index.contains(&wanted.digest)));
         let removed = !self.change.remove.iter().any(names) && !self.dropped.iter().any(names);
-        Ok(added && removed && self.vanished(current).await?.is_empty())
+        Ok(added && removed && self.lost_entries(current).await?.is_empty())
     }
 }
 
@@ -565,7 +565,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pause_is_50_ms_and_the_longest_rewrite_and_twice_that_once_others_were_noticed() {
+    fn the_pause_grows_with_the_longest_update_and_with_other_writers() {
         let longest = Duration::from_millis(100);
         assert_eq!(pause(longest, false, 0.5), Duration::from_millis(150));
         assert_eq!(pause(longest, true, 0.5), Duration::from_millis(250));

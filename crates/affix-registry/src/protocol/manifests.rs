@@ -101,7 +101,7 @@ impl Session {
                 {
                     return Err(mismatch(
                         &operation,
-                        format!("the registry names the digest {named} instead"),
+                        format!("the registry reports the digest {named} instead"),
                     ));
                 }
                 (_, Locator::Digest(asked)) => Some(asked.clone()),
@@ -167,7 +167,7 @@ impl Session {
         Err(mismatch(
             &operation,
             format!(
-                "it has {} bytes where its descriptor says {}",
+                "it has {} bytes, its descriptor states {}",
                 fetched.size, descriptor.size
             ),
         ))
@@ -180,14 +180,14 @@ impl Session {
         };
         let (media_type, mut manifest) = Manifest::parse(raw.content_type.as_deref(), &raw.bytes)
             .map_err(|error| unsupported(error.to_string()))?;
-        let most = self.options().limits.index_entries;
+        let max = self.options().limits.index_entries;
         if let Manifest::Index(index) = &mut manifest {
-            if index.manifests.len() > most {
+            if index.manifests.len() > max {
                 let what = format!("the index has {} entries", index.manifests.len());
                 return Err(RegistryError::LimitExceeded {
                     operation: operation.clone(),
                     what,
-                    limit: most as u64,
+                    limit: max as u64,
                 });
             }
             index
@@ -256,13 +256,13 @@ impl Session {
         if let Some(asked) = asked.filter(|asked| **asked != digest) {
             return Err(mismatch(
                 operation,
-                format!("the bytes that were served for {asked} have the digest {digest}"),
+                format!("the bytes served for {asked} have the digest {digest}"),
             ));
         }
         if let Some(named) = named.filter(|named| !named.matches(&answer.body)) {
             return Err(mismatch(
                 operation,
-                format!("the registry names the digest {named}, the bytes have {digest}"),
+                format!("the registry reports the digest {named}, the bytes have {digest}"),
             ));
         }
         Ok(Raw {
@@ -288,7 +288,7 @@ impl Session {
             mismatch(
                 operation,
                 self.hide(&format!(
-                    "the registry names the digest {:?}, which cannot be checked",
+                    "the registry reports the digest {:?}, which cannot be verified",
                     cut(&text)
                 )),
             )
@@ -341,14 +341,14 @@ impl Session {
         {
             return Err(mismatch(
                 &operation,
-                "the bytes to be written have another digest".to_owned(),
+                "the bytes to write have another digest".to_owned(),
             ));
         }
         let mut request = self.manifest_request(&operation, Method::PUT, at, Actions::Push);
         let content_type =
             HeaderValue::from_str(media_type).map_err(|_| RegistryError::UnsupportedMediaType {
                 operation: operation.clone(),
-                what: format!("{:?} is no media type", cut(media_type)),
+                what: format!("{:?} is not a media type", cut(media_type)),
             })?;
         request.headers.insert(header::CONTENT_TYPE, content_type);
         request.body = bytes;
@@ -364,7 +364,9 @@ impl Session {
             let written = Digest::sha256(&request.body);
             return Err(mismatch(
                 &operation,
-                format!("the registry says that it took {named}, what was written is {written}"),
+                format!(
+                    "the registry reports the digest {named}, the written bytes have {written}"
+                ),
             ));
         }
         Ok(Put {
@@ -377,13 +379,13 @@ impl Session {
     fn put_refusal(&self, operation: &Operation, at: &Locator, answer: &Answer) -> RegistryError {
         if let Locator::Tag(tag) = at {
             let answered = self.answered(operation, answer);
-            let said = answered.codes.iter().any(|code| {
+            let is_immutable = answered.codes.iter().any(|code| {
                 matches!(
                     code.as_str(),
                     "TAG_INVALID" | "PRECONDITION" | "PRECONDITION_FAILED"
                 )
             });
-            if said || matches!(answer.status, 409 | 412) {
+            if is_immutable || matches!(answer.status, 409 | 412) {
                 return RegistryError::ImmutableTag {
                     answer: answered,
                     tag: tag.to_string(),

@@ -16,7 +16,7 @@ use crate::protocol::link;
 /// The progress of a listing.
 pub(crate) struct Pages {
     operation: Operation,
-    asked: HashSet<Url>,
+    requested: HashSet<Url>,
     bytes: u64,
 }
 
@@ -24,7 +24,7 @@ impl Pages {
     pub(crate) fn new(operation: &Operation) -> Self {
         Self {
             operation: operation.clone(),
-            asked: HashSet::new(),
+            requested: HashSet::new(),
             bytes: 0,
         }
     }
@@ -46,12 +46,12 @@ impl Pages {
             what: what.to_owned(),
             limit: limits.pages as u64,
         };
-        if self.asked.len() >= limits.pages {
+        if self.requested.len() >= limits.pages {
             return Err(exceeded("the listing has too many pages"));
         }
-        if !self.asked.insert(url.clone()) {
+        if !self.requested.insert(url.clone()) {
             return Err(exceeded(
-                "the listing leads in a circle: a page is named as its own successor",
+                "the listing repeats a page: its links form a circle",
             ));
         }
         let mut request = Request::new(&self.operation, Method::GET, url, Actions::Pull)
@@ -88,7 +88,7 @@ impl Pages {
             .map_err(|_| session.protocol(&self.operation, "the next page's URL is malformed"))?;
         if !session.inner.upstream.transport.is_own(&url) {
             let what = format!(
-                "the next page is said to be at {}, which is another origin",
+                "the next page is at {}, which is another origin",
                 authority(&url)
             );
             return Err(session.protocol(&self.operation, &what));

@@ -120,7 +120,7 @@ impl Session {
                 }
                 Err((operation, answer)) if known == Some(ListingSource::Api) => {
                     let what = format!(
-                        "HTTP {}, although the registry has answered such listings before",
+                        "HTTP {}, although the registry answered such listings before",
                         answer.status
                     );
                     return Err(self.protocol(&operation, &what));
@@ -138,7 +138,7 @@ impl Session {
                 tag: None,
             });
         };
-        let entries = chosen(
+        let entries = filtered_entries(
             tag.index.entries.iter().filter_map(RawEntry::descriptor),
             artifact_type,
         )
@@ -164,7 +164,7 @@ impl Session {
             url.query_pairs_mut()
                 .append_pair("artifactType", artifact_type.as_str());
         }
-        let most = self.options().limits.referrers;
+        let max = self.options().limits.referrers;
         let mut pages = Pages::new(&operation);
         let (mut next, mut entries, mut total, mut filtered) =
             (Some(url), Vec::new(), 0, artifact_type.is_some());
@@ -188,19 +188,21 @@ impl Session {
                 self.protocol(&operation, &format!("the listing is malformed: {error}"))
             })?;
             if !is_listing {
-                return Err(self.protocol(&operation, "a page of the listing is no image index"));
+                return Err(
+                    self.protocol(&operation, "a page of the listing is not an image index")
+                );
             }
             total += page.raw().len();
-            if total > most {
+            if total > max {
                 return Err(RegistryError::LimitExceeded {
                     operation,
                     what: "the subject has too many referrers".to_owned(),
-                    limit: most as u64,
+                    limit: max as u64,
                 });
             }
             // Registries that report the filter as applied are known to return other types, so the
             // client filters, too.
-            entries.extend(chosen(page.descriptors(), artifact_type));
+            entries.extend(filtered_entries(page.descriptors(), artifact_type));
             filtered &= applied_filter(&answer);
             next = pages.next(self, &answer)?;
         }
@@ -240,7 +242,7 @@ impl Session {
         let tag: Tag = subject
             .fallback_tag()
             .parse()
-            .map_err(|_| conflict("it is no tag".to_owned()))?;
+            .map_err(|_| conflict("it is not a valid tag".to_owned()))?;
         let at = Locator::Tag(tag);
         let answer = self.ask_manifest(&operation, &at).await?;
         let sent = answer.sent;
@@ -250,15 +252,15 @@ impl Session {
             _ => return Err(self.refusal(&operation, &answer)),
         };
         if raw.digest == *subject || subject.matches(&raw.bytes) {
-            let what = "the registry takes the fallback tag for the digest and answers with the image itself, as GitLab does: \
-                        it would overwrite the image, so it is neither read nor written";
+            let what = "the registry resolves the fallback tag to the image itself, as GitLab does: \
+                        writing the tag would overwrite the image";
             return Err(conflict(what.to_owned()));
         }
         let content_type = raw.content_type.as_deref().map(media_type::essence);
         let read = RawIndex::parse(&raw.bytes);
         let index = read.map_err(|error| {
             conflict(self.hide(&format!(
-                "what stands under it is no list of referrers: {error}"
+                "the tag does not hold a list of referrers: {error}"
             )))
         })?;
         let stated = index
@@ -266,16 +268,16 @@ impl Session {
             .or_else(|| content_type.map(str::to_owned))
             .unwrap_or_default();
         if stated != media_type::OCI_INDEX {
-            let what = format!("what stands under it is no list of referrers but {stated:?}");
+            let what = format!("the tag does not hold a list of referrers but {stated:?}");
             return Err(conflict(self.hide(&what)));
         }
-        let most = self.options().limits.referrers;
-        if index.entries.len() > most {
+        let max = self.options().limits.referrers;
+        if index.entries.len() > max {
             let what = format!("the subject has {} referrers", index.entries.len());
             return Err(RegistryError::LimitExceeded {
                 operation,
                 what,
-                limit: most as u64,
+                limit: max as u64,
             });
         }
         self.inner.saw_tag(subject);
@@ -305,7 +307,7 @@ fn applied_filter(answer: &Answer) -> bool {
 }
 
 /// Returns the entries that pass the type filter, without their embedded content.
-fn chosen(
+fn filtered_entries(
     entries: impl Iterator<Item = Descriptor>,
     artifact_type: Option<&ArtifactType>,
 ) -> impl Iterator<Item = Descriptor> {

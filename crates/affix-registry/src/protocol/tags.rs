@@ -8,7 +8,7 @@ use crate::oci::{Tag, cut};
 use crate::protocol::pages::Pages;
 
 /// Page size of the request. Some registries reject more.
-const PAGE: usize = 1000;
+const PAGE_SIZE: usize = 1000;
 
 #[derive(Deserialize)]
 struct TagList {
@@ -34,7 +34,8 @@ impl Session {
         let operation = self.operation("GET", Object::Tags, "");
         let mut pages = Pages::new(&operation);
         let mut url = self.url("tags/list");
-        url.query_pairs_mut().append_pair("n", &PAGE.to_string());
+        url.query_pairs_mut()
+            .append_pair("n", &PAGE_SIZE.to_string());
         let (first, mut next, mut found) = (url.clone(), Some(url), Vec::new());
         while let Some(url) = next {
             let answer = pages.get(self, url, "application/json").await?;
@@ -48,12 +49,15 @@ impl Session {
                 )
             })?;
             let tags = list.tags.unwrap_or_default();
-            let (many, last) = (tags.len(), tags.last().cloned());
+            let (count, last) = (tags.len(), tags.last().cloned());
             for tag in tags {
                 let malformed = |_| {
                     self.protocol(
                         &operation,
-                        &format!("the list of tags holds {:?}, which is no tag", cut(&tag)),
+                        &format!(
+                            "the list of tags contains {:?}, which is not a valid tag",
+                            cut(&tag)
+                        ),
                     )
                 };
                 found.extend(Some(tag.parse::<Tag>().map_err(malformed)?).filter(&wanted));
@@ -67,7 +71,7 @@ impl Session {
                 });
             }
             next = match (pages.next(self, &answer)?, last) {
-                (None, Some(last)) if many >= PAGE => {
+                (None, Some(last)) if count >= PAGE_SIZE => {
                     let mut url = first.clone();
                     url.query_pairs_mut().append_pair("last", &last);
                     Some(url)

@@ -1,4 +1,4 @@
-//! T1: which hosts and addresses may be dialled at all.
+//! T1: the hosts and addresses that may be dialled.
 
 use affix_registry::{Access, ErrorKind, Options, Proxy, Registries};
 use affix_testbed::hostile::{Auth, Bearer, Fault, HostileRegistry, Matcher, Op};
@@ -59,7 +59,7 @@ async fn t1_hosts_that_are_forbidden_addresses_are_refused_before_anything_is_di
 }
 
 #[tokio::test]
-async fn t1_a_name_is_judged_by_the_address_that_it_resolves_to_when_dialled() {
+async fn t1_a_name_is_checked_by_the_address_that_it_resolves_to_when_dialled() {
     let registry = HostileRegistry::start().await.unwrap();
     let denied = Options {
         denied_addresses: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
@@ -80,11 +80,12 @@ async fn t1_a_name_is_judged_by_the_address_that_it_resolves_to_when_dialled() {
 }
 
 #[tokio::test]
-async fn t1_redirects_realms_upload_locations_and_proxies_are_judged_alike() {
+async fn t1_redirects_realms_upload_locations_and_proxies_obey_the_same_policy() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = image(&registry);
     let session = open_with(&registry, options(), access(&registry));
-    // Link-local addresses at which nobody serves metadata: should the guard ever fail, this test must do no harm.
+    // Link-local addresses without a metadata service. If the policy failed, this test would do no
+    // harm.
     for target in [
         "http://169.254.1.1/",
         "http://2851995905/",
@@ -139,7 +140,7 @@ async fn t1_redirects_realms_upload_locations_and_proxies_are_judged_alike() {
 }
 
 #[tokio::test]
-async fn a_registry_outside_of_the_list_is_refused_and_plain_http_where_it_is_ruled_out() {
+async fn a_registry_outside_of_the_list_and_forbidden_plain_http_are_refused() {
     let listed = Options {
         allowed_registries: vec!["ghcr.io".parse().unwrap(), "*.example.com".parse().unwrap()],
         ..options()
@@ -163,7 +164,7 @@ async fn a_registry_outside_of_the_list_is_refused_and_plain_http_where_it_is_ru
 
 #[tokio::test]
 async fn a_proxy_is_used_for_every_request_and_the_environment_is_not_read() {
-    // The proxy is the registry itself: it sees the absolute form of the URL of a host that does not exist.
+    // The proxy is the registry itself. It receives the absolute URL of a host that does not exist.
     let registry = HostileRegistry::builder()
         .http1_only()
         .start()

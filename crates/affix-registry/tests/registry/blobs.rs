@@ -1,4 +1,4 @@
-//! Blobs: one request where the registry can, two where it cannot, and every byte checked.
+//! Blobs: the number of requests of an upload, and the verification of downloads.
 
 use affix_registry::ErrorKind;
 use affix_registry::oci::Descriptor;
@@ -39,7 +39,7 @@ async fn a_blob_is_one_request_and_two_where_the_post_keeps_nothing() {
 }
 
 #[tokio::test]
-async fn a_registry_that_cannot_take_the_content_with_the_post_gets_it_with_the_put() {
+async fn a_registry_that_rejects_content_in_the_post_gets_it_in_the_put() {
     for status in [400, 404, 405, 415] {
         let registry = HostileRegistry::start().await.unwrap();
         registry.fault(
@@ -91,7 +91,7 @@ async fn an_upload_without_location_is_an_error_that_says_so() {
     refused(
         open(&registry).put_blob("content".into()).await,
         ErrorKind::RegistryUnavailable,
-        &["PUT blob sha256:", "(no Location)"],
+        &["PUT blob sha256:", "without a Location"],
     );
 }
 
@@ -108,7 +108,7 @@ async fn t8_a_blob_that_differs_from_its_descriptor_is_refused() {
     refused(
         session.blob(&wrong, 100).await,
         ErrorKind::DigestMismatch,
-        &["it has 7 bytes where its descriptor says 6"],
+        &["it has 7 bytes, its descriptor states 6"],
     );
     refused(
         session.blob(&descriptor, 6).await,
@@ -128,7 +128,7 @@ async fn t8_a_blob_that_differs_from_its_descriptor_is_refused() {
     refused(
         session.put_blob("content".into()).await,
         ErrorKind::DigestMismatch,
-        &["says that it took sha256:000"],
+        &["reports the digest sha256:000"],
     );
     refused(
         session.blob(&Descriptor::of("x", b"none"), 100).await,

@@ -1,4 +1,4 @@
-//! T17: writing the fallback tag while others write it too.
+//! T17: updates of the fallback tag with concurrent writers.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -26,7 +26,7 @@ async fn distribution() -> (HostileRegistry, Image) {
     (registry, image)
 }
 
-/// An attachment that is in the registry and not yet listed.
+/// Pushes an attachment without listing it.
 fn pushed(store: &Store, image: &Image, note: &str) -> Descriptor {
     let (at, bytes) = attachment(&image.descriptor(), note);
     store.put_manifest(NAME, None, MANIFEST, bytes.clone());
@@ -99,7 +99,7 @@ async fn an_entry_is_added_once_and_proven_by_reading() {
 }
 
 #[tokio::test]
-async fn an_entry_that_only_names_our_digest_is_kept_and_is_none_that_readers_can_use() {
+async fn an_incomplete_entry_of_our_digest_is_kept_and_does_not_count_as_listed() {
     let (registry, image) = distribution().await;
     let ours = pushed(&registry.store(), &image, "ours");
     registry.store().put_fallback(
@@ -121,7 +121,7 @@ async fn an_entry_that_only_names_our_digest_is_kept_and_is_none_that_readers_ca
         .await
         .unwrap();
     assert_eq!((listing.entries.len(), listing.total), (1, 2));
-    // Both go where ours is taken away.
+    // The removal of our entry removes both.
     let change = FallbackChange {
         add: Vec::new(),
         remove: vec![ours.digest],
@@ -221,14 +221,14 @@ async fn the_last_entry_leaves_an_empty_list_and_a_missing_tag_needs_no_removal(
 }
 
 #[tokio::test]
-async fn an_entry_that_another_writer_wiped_out_is_written_again_and_theirs_is_kept() {
+async fn an_entry_that_another_writer_dropped_is_written_again_and_theirs_is_kept() {
     let (registry, image) = distribution().await;
     let (ours, theirs) = (
         pushed(&registry.store(), &image, "ours"),
         pushed(&registry.store(), &image, "theirs"),
     );
     let (store, subject, their_entry) = (registry.store(), image.digest.clone(), foreign(&theirs));
-    // Whoever read before our PUT writes after it, without our entry: the lost update.
+    // A client that read before our PUT writes after it without our entry: a lost update.
     registry.hook_at(
         Stage::After,
         Matcher::on(Op::ManifestPut).fallback_tag().times(1),
@@ -317,7 +317,7 @@ async fn an_entry_whose_manifest_was_deleted_meanwhile_is_not_put_back() {
 }
 
 #[tokio::test]
-async fn a_dangling_entry_of_others_that_the_registry_refuses_is_dropped_and_told() {
+async fn a_foreign_dangling_entry_that_the_registry_refuses_is_dropped_and_reported() {
     let (registry, image) = distribution().await;
     let (ours, alive, gone) = (
         pushed(&registry.store(), &image, "ours"),
@@ -339,7 +339,7 @@ async fn a_dangling_entry_of_others_that_the_registry_refuses_is_dropped_and_tol
 }
 
 #[tokio::test]
-async fn a_dangling_entry_of_ours_is_told_so_that_it_is_pushed_again() {
+async fn a_dangling_entry_of_the_change_is_an_error_that_names_its_manifest() {
     let (registry, image) = distribution().await;
     let (at, bytes) = attachment(&image.descriptor(), "never pushed");
     let result = open(&registry)
@@ -348,7 +348,9 @@ async fn a_dangling_entry_of_ours_is_told_so_that_it_is_pushed_again() {
     let error = refused(
         result,
         ErrorKind::NotFound,
-        &[&format!("the manifest {at} is gone from the registry")],
+        &[&format!(
+            "the manifest {at} no longer exists in the registry"
+        )],
     );
     assert!(error.is_transient());
 }
@@ -441,7 +443,7 @@ async fn a_stale_read_is_waited_out_before_anything_is_written_again() {
 }
 
 #[tokio::test]
-async fn an_immutable_fallback_tag_is_told_with_the_way_out() {
+async fn an_immutable_fallback_tag_is_reported_with_the_way_out() {
     let (registry, image) = distribution().await;
     let (ours, theirs) = (
         pushed(&registry.store(), &image, "ours"),
@@ -499,7 +501,7 @@ async fn gitlab_and_registries_with_the_api_get_no_fallback_tag() {
 }
 
 #[tokio::test]
-async fn a_write_that_fails_is_made_up_anew_and_never_repeated_as_it_was() {
+async fn a_failed_write_is_rebuilt_and_never_repeated_as_it_was() {
     let (registry, image) = distribution().await;
     let (ours, theirs) = (
         pushed(&registry.store(), &image, "ours"),
@@ -569,13 +571,13 @@ async fn a_write_that_is_lost_every_time_ends_with_the_number_of_attempts() {
         ErrorKind::RegistryUnavailable,
         &[
             "PUT fallback tag sha256-",
-            "others kept overwriting the entry through ",
+            "other writers overwrote the entry after each of ",
         ],
     );
     assert!(error.is_transient());
 }
 
-/// Writers that share nothing, as processes do.
+/// Runs writers that share no state, as processes do.
 async fn race(registry: &HostileRegistry, image: &Image, writers: u32) -> Vec<Digest> {
     let tasks: Vec<_> = (0..writers)
         .map(|n| {
@@ -639,7 +641,7 @@ async fn writers_of_one_process_take_turns() {
     assert_eq!(listed(&registry, &image).len(), 10);
 }
 
-/// Polls a future so many times and then drops it, as a kill would; the answer where it was done by then.
+/// Polls a future `polls` times and drops it, as a kill would. Returns its output if it finished.
 async fn dropped_after<F: Future>(polls: u32, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let mut left = polls;
@@ -659,7 +661,7 @@ async fn dropped_after<F: Future>(polls: u32, future: F) -> Option<F::Output> {
 }
 
 #[tokio::test]
-async fn t18_dropped_at_any_await_point_the_next_run_leaves_one_entry_and_all_of_the_others() {
+async fn t18_after_a_drop_at_any_await_point_the_next_update_keeps_all_entries() {
     for polls in 0.. {
         let (registry, image) = distribution().await;
         let (ours, theirs) = (

@@ -1,4 +1,4 @@
-//! T3, T4, T13: endless, slow, deep and packed answers end in a reason.
+//! T3, T4, T13: endless, slow, deep and compressed answers end in an error.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn t4_an_endless_body_ends_at_the_cap_whether_or_not_its_length_is_said() {
+async fn t4_an_endless_body_ends_at_the_cap_with_and_without_a_length() {
     let registry = HostileRegistry::start().await.unwrap();
     image(&registry);
     let session = open(&registry);
@@ -29,7 +29,7 @@ async fn t4_an_endless_body_ends_at_the_cap_whether_or_not_its_length_is_said() 
 }
 
 #[tokio::test]
-async fn t4_a_body_that_was_packed_without_being_asked_for_is_refused() {
+async fn t4_an_unrequested_compressed_body_is_refused() {
     let registry = HostileRegistry::start().await.unwrap();
     image(&registry);
     registry.fault(Matcher::any(), Fault::GzipBomb(1 << 30));
@@ -46,7 +46,7 @@ async fn t4_a_body_that_was_packed_without_being_asked_for_is_refused() {
 }
 
 #[tokio::test]
-async fn t4_a_slow_body_ends_at_the_idle_time_or_at_the_time_for_the_whole() {
+async fn t4_a_slow_body_ends_at_the_idle_or_the_request_timeout() {
     let registry = HostileRegistry::start().await.unwrap();
     image(&registry);
     let mut options = impatient();
@@ -71,7 +71,7 @@ async fn t4_a_slow_body_ends_at_the_idle_time_or_at_the_time_for_the_whole() {
 async fn t4_of_an_error_only_the_beginning_is_read() {
     let registry = HostileRegistry::start().await.unwrap();
     registry.fault(Matcher::any(), Reply::huge(400, 4 << 20));
-    // More than that would be above what a whole pass may take.
+    // Reading more would exceed the limit of the session.
     let limits = Limits {
         session_bytes: 16 << 10,
         ..Limits::default()
@@ -102,7 +102,7 @@ async fn t3_endless_pages_circles_and_referrers_end_at_their_caps() {
             Paging::EndlessFull(100),
             "too many referrers (the limit is 1000)",
         ),
-        (Paging::Circle(3), "leads in a circle"),
+        (Paging::Circle(3), "its links form a circle"),
     ] {
         registry.quirks(|quirks| (quirks.paging, quirks.made_up_entries) = (paging, 5));
         let session = open(&registry);
@@ -136,7 +136,7 @@ async fn t3_a_link_to_its_own_page_is_a_circle() {
     refused(
         session.referrers(&subject, None).await,
         ErrorKind::LimitExceeded,
-        &["leads in a circle"],
+        &["its links form a circle"],
     );
     assert_eq!(session.requests(), 1);
 }
@@ -188,7 +188,7 @@ async fn t3_too_many_entries_and_too_many_bytes_in_all_name_their_number() {
         ErrorKind::LimitExceeded,
         &["all answers of this pass together are too large"],
     );
-    // Also where they come at once, and none had been counted when they were asked for.
+    // Concurrent answers are bounded, too, although none is counted when they are requested.
     let limits = Limits {
         session_bytes: index.len() as u64 * 3,
         ..Limits::default()
@@ -208,7 +208,7 @@ async fn t3_too_many_entries_and_too_many_bytes_in_all_name_their_number() {
     assert!(taken <= 3, "{taken} of 10 were taken where 3 are allowed");
 }
 
-/// A document that is wrong in one of many ways, made from a number.
+/// Returns a document with one of many defects, selected by `seed`.
 fn spoiled(seed: usize) -> Bytes {
     let valid = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [
         {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": format!("sha256:{}", "a".repeat(64)), "size": 5,
@@ -278,7 +278,7 @@ async fn t13_two_hundred_hostile_documents_end_in_a_reason() {
             crate::support::open_mode(&registry, affix_registry::ReferrersMode::TagSchema)
                 .referrers(&subject, None)
                 .await;
-        // A listing keeps entries that it cannot read; whatever else it is, it is never an error without a kind and words.
+        // A listing keeps unreadable entries. Every error has a kind and a message.
         for error in [manifest.err(), listing.err(), fallback.err()]
             .into_iter()
             .flatten()
@@ -317,7 +317,7 @@ async fn t3_all_pages_of_a_listing_together_have_a_cap() {
 }
 
 #[tokio::test]
-async fn t13_a_document_of_very_many_values_is_refused_before_they_are_made() {
+async fn t13_a_document_of_very_many_values_is_refused_before_parsing() {
     let registry = HostileRegistry::start().await.unwrap();
     let subject = digest(&image(&registry).digest);
     let many = ["{\"manifests\":[", &"0,".repeat(2_000_000), "0]}"].concat();
@@ -340,7 +340,7 @@ async fn t13_a_document_of_very_many_values_is_refused_before_they_are_made() {
 }
 
 #[tokio::test]
-async fn t13_a_document_with_a_very_long_text_is_refused_before_anybody_quotes_it() {
+async fn t13_a_document_with_a_very_long_text_is_refused_before_parsing() {
     let registry = HostileRegistry::start().await.unwrap();
     let subject = digest(&image(&registry).digest);
     let long = ["{\"manifests\":\"", &"\u{7f}".repeat(600 << 10), "\"}"].concat();
@@ -387,7 +387,7 @@ async fn t4_large_answers_that_stall_leave_memory_for_those_of_other_registries(
         .unwrap();
     other.fault(Matcher::any(), Fault::Endless(3 << 20));
     let session = crate::support::open_in(&registries, &other, access(&other));
-    // It is read whole, and refused for what it is.
+    // The whole body is read and then refused.
     let answered = tokio::time::timeout(Duration::from_mins(2), session.manifest(&tag("v1"))).await;
     refused(
         answered.expect("it waits for nobody"),

@@ -1,4 +1,4 @@
-//! Logins: what is shown when, how often tokens are fetched, and how a refusal reads.
+//! Logins: the credentials that are sent, the number of token requests, and the text of refusals.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ async fn a_short_lived_token_is_renewed_before_it_ends() {
         .terms(|terms| (terms.announced, terms.lifetime) = (Some(4), Some(Duration::from_secs(4))));
     let session = open_with(&registry, options(), login(&registry, "user", "password"));
     session.manifest(&tag("v1")).await.unwrap();
-    // Three quarters of its life.
+    // Three quarters of its lifetime.
     tokio::time::sleep(Duration::from_secs(3)).await;
     registry.clear();
     session.manifest(&tag("v1")).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_short_lived_token_is_renewed_before_it_ends() {
 }
 
 #[tokio::test]
-async fn a_token_as_long_as_servers_take_is_used_and_one_that_would_fill_the_memory_is_refused() {
+async fn a_long_token_is_used_and_one_beyond_the_limit_is_refused() {
     let registry = with_tokens().await;
     for (padding, expected) in [(7_000, true), (20_000, false), (900_000, false)] {
         registry.issuer().terms(|terms| terms.padding = padding);
@@ -275,7 +275,7 @@ async fn every_wording_of_a_challenge_is_understood() {
         refused(
             session.manifest(&tag("v1")).await,
             ErrorKind::AuthenticationFailed,
-            &["HTTP 401", "were shown"],
+            &["HTTP 401", "were sent"],
         );
     }
 }
@@ -296,7 +296,7 @@ async fn wrong_missing_and_insufficient_logins_read_differently() {
         &[
             "GET token at",
             "HTTP 401",
-            &format!("(no login was given for {name})"),
+            &format!("(no login is configured for {name})"),
         ],
     );
     let session = open_with(&registry, options(), login(&registry, "user", "wrong"));
@@ -305,7 +305,7 @@ async fn wrong_missing_and_insufficient_logins_read_differently() {
         ErrorKind::AuthenticationFailed,
         &[
             "HTTP 401",
-            &format!("(the user name and password for {name} were shown)"),
+            &format!("(the user name and password for {name} were sent)"),
         ],
     );
     assert!(error.status() == Some(401) && !error.is_transient());
@@ -363,7 +363,7 @@ async fn a_token_service_that_answers_nonsense_is_an_error_and_is_not_quoted() {
 }
 
 #[tokio::test]
-async fn a_helper_that_a_config_names_is_not_run_and_the_refusal_says_so() {
+async fn a_credential_helper_is_not_run_and_the_refusal_says_so() {
     let registry = with_tokens().await;
     let credentials = Keychain::parse(br#"{"credsStore":"desktop","auths":{}}"#).unwrap();
     let session = open_with(

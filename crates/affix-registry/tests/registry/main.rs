@@ -1,5 +1,5 @@
-//! The registry room against a registry that does everything wrong: each quirk of registries and each threat that comes from
-//! one, with the kind of error and the text that a user would read.
+//! The client against a hostile registry: every known quirk of registries and every threat, with
+//! the kind of error and the text that a user would read.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Reading and writing manifests: what is believed, what is compared.
+//! Reading and writing manifests: the digests, sizes and media types that are verified.
 
 use affix_registry::oci::{Algorithm, Descriptor, Manifest};
 use affix_registry::{Deletion as Deleted, ErrorKind, Put};
@@ -81,22 +81,22 @@ async fn t8_bytes_that_do_not_hash_to_their_digest_are_refused() {
         (
             Fault::Corrupt,
             &tag("v1"),
-            "the registry names the digest sha256:",
+            "the registry reports the digest sha256:",
         ),
         (
             Fault::digest_header(Some(&other)),
             &tag("v1"),
-            "the registry names the digest sha256:000",
+            "the registry reports the digest sha256:000",
         ),
         (
             Fault::digest_header(Some(&other)),
             &asked,
-            "the registry names the digest sha256:000",
+            "the registry reports the digest sha256:000",
         ),
         (
             Fault::digest_header(Some("md5:900150983cd24fb0d6963f7d28e17f72")),
             &tag("v1"),
-            "which cannot be checked",
+            "which cannot be verified",
         ),
     ] {
         let rule = registry.fault(Matcher::on(Op::ManifestGet), fault);
@@ -114,7 +114,7 @@ async fn t8_bytes_that_do_not_hash_to_their_digest_are_refused() {
     refused(
         session.head(&asked).await,
         ErrorKind::DigestMismatch,
-        &["the registry names the digest sha256:000"],
+        &["the registry reports the digest sha256:000"],
     );
 }
 
@@ -127,7 +127,7 @@ async fn t8_a_size_that_differs_from_the_descriptor_is_refused() {
         size: 7,
         ..descriptor(&image)
     };
-    let said = format!("it has {} bytes where its descriptor says 7", image.size);
+    let said = format!("it has {} bytes, its descriptor states 7", image.size);
     refused(
         session.manifest_of(&wrong).await,
         ErrorKind::DigestMismatch,
@@ -144,7 +144,7 @@ async fn t8_a_size_that_differs_from_the_descriptor_is_refused() {
 }
 
 #[tokio::test]
-async fn t8_what_a_put_answers_is_compared() {
+async fn t8_the_digest_in_the_answer_to_a_put_is_compared() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = image(&registry);
     let session = open(&registry);
@@ -159,7 +159,7 @@ async fn t8_what_a_put_answers_is_compared() {
             .put_manifest(&by(&at), MANIFEST, bytes.clone())
             .await,
         ErrorKind::DigestMismatch,
-        &["says that it took sha256:000"],
+        &["reports the digest sha256:000"],
     );
     rule.lift();
     refused(
@@ -167,7 +167,7 @@ async fn t8_what_a_put_answers_is_compared() {
             .put_manifest(&by(&at), MANIFEST, Bytes::from_static(b"{}"))
             .await,
         ErrorKind::DigestMismatch,
-        &["the bytes to be written have another digest"],
+        &["the bytes to write have another digest"],
     );
     session
         .put_manifest(&by(&at), MANIFEST, bytes)
@@ -228,13 +228,13 @@ async fn a_head_without_digest_or_without_support_becomes_a_get() {
 }
 
 #[tokio::test]
-async fn what_is_no_manifest_is_refused_by_name() {
+async fn an_unsupported_document_is_refused_by_name() {
     let registry = HostileRegistry::start().await.unwrap();
     let session = open(&registry);
     let schema1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
     for (media_type, body, said) in [
         (schema1, r#"{"schemaVersion":1}"#.to_owned(), "Docker schema 1"),
-        (INDEX, json!({"schemaVersion": 2, "mediaType": MANIFEST, "manifests": []}).to_string(), "calls itself"),
+        (INDEX, json!({"schemaVersion": 2, "mediaType": MANIFEST, "manifests": []}).to_string(), "but the document states"),
         (INDEX, r#"{"manifests":[],"layers":[]}"#.to_owned(), "both the fields"),
         ("text/html", "<html>".to_owned(), "malformed"),
         (INDEX, format!("{{\"a\":{}", "[".repeat(15_000)), "malformed"),

@@ -1,4 +1,4 @@
-//! T2 and T7: no credential reaches a second origin, and no listing continues at one.
+//! T2 and T7: no credential reaches another origin, and no listing continues there.
 
 use affix_registry::oci::Descriptor;
 use affix_registry::{Access, ErrorKind, Keychain};
@@ -12,7 +12,7 @@ use crate::support::{
     refused, tag,
 };
 
-/// A registry with tokens and one beside it that has the same content and wants nothing.
+/// Starts a registry with tokens, and one with the same content that requires no login.
 async fn pair() -> (HostileRegistry, HostileRegistry) {
     let registry = HostileRegistry::builder()
         .tokens([Account::new("user", "canary-password")])
@@ -210,11 +210,11 @@ async fn t7_a_token_service_over_plain_http_gets_no_login_of_a_registry_over_tls
         options(),
         login(&registry, "user", "canary-password"),
     );
-    let said = format!("{} would be asked over plain HTTP", plain.host());
+    let said = format!("plain HTTP to {} is not allowed", plain.host());
     refused(
         session.manifest(&tag("v1")).await,
         ErrorKind::InsecureNotAllowed,
-        &[&said, "names it as its token service"],
+        &[&said, "uses it as its token service"],
     );
     assert!(plain.requests().is_empty());
 }
@@ -298,7 +298,7 @@ async fn t2_a_link_to_another_origin_fails_the_listing() {
             login(&registry, "user", "canary-password"),
         );
         let said = format!(
-            "GET referrers of {subject} at {}: the next page is said to be at ",
+            "GET referrers of {subject} at {}: the next page is at ",
             registry.host()
         );
         refused(
@@ -318,7 +318,7 @@ async fn t2_a_link_to_another_origin_fails_the_listing() {
 }
 
 #[tokio::test]
-async fn t24_what_one_credential_learned_is_not_shown_for_another() {
+async fn t24_a_token_of_one_credential_is_not_sent_for_another() {
     let (registry, _) = pair().await;
     registry.issuer().terms(|terms| {
         terms
@@ -336,7 +336,7 @@ async fn t24_what_one_credential_learned_is_not_shown_for_another() {
     refused(
         anonymous.manifest(&tag("v1")).await,
         ErrorKind::AuthenticationFailed,
-        &["no login was given for"],
+        &["no login is configured for"],
     );
     open(login(&registry, "reader", "other"))
         .manifest(&tag("v1"))
@@ -360,12 +360,12 @@ async fn t24_what_one_credential_learned_is_not_shown_for_another() {
     refused(
         session.manifest(&tag("v1")).await,
         ErrorKind::AuthenticationFailed,
-        &["no login was given for"],
+        &["no login is configured for"],
     );
 }
 
 #[tokio::test]
-async fn t1_what_another_host_says_is_not_read_out_unless_it_is_a_registry_s_words() {
+async fn t1_another_host_s_answer_is_quoted_only_if_it_is_a_registry_error() {
     let (registry, inside) = (
         HostileRegistry::start().await.unwrap(),
         HostileRegistry::start().await.unwrap(),
@@ -401,12 +401,12 @@ async fn t1_what_another_host_says_is_not_read_out_unless_it_is_a_registry_s_wor
     registry.calm();
     registry.fault(
         Matcher::on(Op::BlobGet),
-        Reply::body(404, "text/plain", "said by the registry itself"),
+        Reply::body(404, "text/plain", "text of the registry itself"),
     );
     refused(
         open(&registry).blob(&descriptor, 100).await,
         ErrorKind::NotFound,
-        &["said by the registry itself"],
+        &["text of the registry itself"],
     );
 }
 

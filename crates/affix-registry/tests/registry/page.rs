@@ -82,7 +82,7 @@ fn tests(file: &Path) -> Vec<String> {
 }
 
 #[test]
-fn each_test_that_the_page_about_registries_names_is_in_the_tree() {
+fn each_test_named_on_the_page_about_registries_exists() {
     let named: Vec<_> = quoted()
         .into_iter()
         .filter(|(text, _)| is_test(text))

@@ -1,4 +1,4 @@
-//! Faults that pass: what is tried again, for how long, and what everybody waits for.
+//! Transient failures: retries, their duration, and pauses that sessions share.
 
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ async fn a_wait_that_does_not_fit_the_deadline_is_an_error_with_the_time() {
     let error = refused(
         session.manifest(&tag("v1")).await,
         ErrorKind::RateLimited,
-        &["GET manifest v1 at", "asks for fewer requests (HTTP 429)"],
+        &["GET manifest v1 at", "limits the request rate (HTTP 429)"],
     );
     assert!(error.is_transient());
     let wait = error.retry_after().unwrap();
@@ -145,7 +145,8 @@ async fn a_wait_that_does_not_fit_the_deadline_is_an_error_with_the_time() {
         "{wait:?}"
     );
     assert_eq!(registry.requests().len(), 1);
-    // Everybody else with this credential waits too, without a request; another credential does not.
+    // Sessions with the same credential wait without sending a request. Another credential does not
+    // wait.
     let other = open_in(&registries, &registry, access(&registry))
         .until(Instant::now() + Duration::from_secs(10));
     refused(
@@ -269,7 +270,7 @@ async fn a_dead_registry_does_not_hold_up_another() {
         max_requests_per_registry: 2,
         ..options()
     };
-    // What hangs does so for longer than the test.
+    // The hanging answer outlasts the test.
     (options.timeouts.idle, options.timeouts.request) =
         (Duration::from_hours(1), Duration::from_hours(1));
     let registries = Registries::new(options);
@@ -314,7 +315,7 @@ async fn a_request_that_is_dropped_gives_its_place_back() {
 }
 
 #[tokio::test]
-async fn a_connection_that_died_in_silence_costs_one_try_and_a_registry_that_is_down_two() {
+async fn a_silently_dead_connection_costs_one_try_and_a_dead_registry_two() {
     for tls in [false, true] {
         let builder = HostileRegistry::builder();
         let registry = if tls { builder.tls() } else { builder }

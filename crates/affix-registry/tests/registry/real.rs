@@ -1,4 +1,4 @@
-//! The same client against real registries, read back with other people's tools.
+//! The client against real registries, verified with other clients.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ fn subject(pushed: &Pushed) -> Descriptor {
     Descriptor::plain(of.media_type.clone(), digest(&of.digest), of.size as u64)
 }
 
-/// Attaches as the engine does; answers with the attachment's digest.
+/// Attaches as the engine does. Returns the digest of the attachment.
 async fn attach(session: &Session, subject: &Descriptor, note: &str) -> Digest {
     session.put_blob("{}".into()).await.unwrap();
     let named = json!({"mediaType": subject.media_type, "digest": subject.digest.to_string(), "size": subject.size});
@@ -166,7 +166,7 @@ async fn an_attachment_is_found_by_oras_on_each_registry_with_each_kind_of_login
 }
 
 #[tokio::test]
-async fn a_deletion_is_refused_by_distribution_as_it_comes_and_done_where_it_is_enabled() {
+async fn distribution_refuses_deletions_by_default_and_performs_them_if_enabled() {
     let tools = Tools::core().await.unwrap();
     for (enabled, done) in [(false, false), (true, true)] {
         let users = [User::new("writer", "w").may("team/*", &["pull", "push", "delete"])];
@@ -254,7 +254,8 @@ async fn t17_twenty_writers_and_five_oras_on_distribution_lose_no_entry_of_ours(
     for other in oras {
         other.await.unwrap().unwrap();
     }
-    // oras writes blindly, so one of its late writes may take ours away; the next pass must bring them all back.
+    // oras writes without reading again, so a late write may drop our entries. The next pass must
+    // restore them.
     let session = open_as(&registry, None);
     for (n, at) in all.iter().enumerate() {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Listing referrers on registries that differ.
+//! Listing referrers on registries with different behaviour.
 
 use affix_registry::oci::{ArtifactType, Digest};
 use affix_registry::{ErrorKind, ListingSource, ReferrersMode, Registries};
@@ -13,7 +13,7 @@ use crate::support::{
     options, refused,
 };
 
-/// An image with three attachments, one of another type; the digests of all.
+/// Creates an image with three attachments, one of another type. Returns their digests.
 fn attached(registry: &HostileRegistry) -> (Digest, Vec<Digest>) {
     let image = image(registry);
     let mut all: Vec<Digest> = ["a", "b"]
@@ -57,7 +57,7 @@ fn sorted(digests: &[Digest]) -> Vec<Digest> {
 }
 
 #[tokio::test]
-async fn the_filter_is_applied_here_wherever_the_registry_does_not_say_that_it_did() {
+async fn the_client_filters_by_type_unless_the_registry_reports_that_it_did() {
     for (filtering, filtered) in [
         (Filtering::Applied, true),
         (Filtering::Ignored, false),
@@ -280,7 +280,7 @@ async fn a_later_page_that_fails_fails_the_listing() {
 }
 
 #[tokio::test]
-async fn where_the_api_has_answered_the_tag_is_never_asked_again() {
+async fn the_fallback_tag_is_never_read_after_the_api_has_answered() {
     let registry = HostileRegistry::start().await.unwrap();
     let (subject, _) = attached(&registry);
     let session = open(&registry);
@@ -289,7 +289,7 @@ async fn where_the_api_has_answered_the_tag_is_never_asked_again() {
     refused(
         session.referrers(&subject, None).await,
         ErrorKind::RegistryUnavailable,
-        &["HTTP 404, although the registry has answered such listings before"],
+        &["HTTP 404, although the registry answered such listings before"],
     );
     assert_eq!(registry.count(Op::ManifestGet), 0);
 }
@@ -362,6 +362,6 @@ async fn a_fallback_tag_that_holds_an_image_is_no_listing() {
             .referrers(&digest(&image.digest), None)
             .await,
         ErrorKind::FallbackTagConflict,
-        &["no list of referrers but", MANIFEST],
+        &["the tag does not hold a list of referrers but", MANIFEST],
     );
 }

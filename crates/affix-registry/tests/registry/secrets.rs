@@ -1,4 +1,4 @@
-//! T11: a canary password, token and key are in nothing that leaves: no log line at trace level, no error.
+//! T11: no log line at trace level and no error contains a canary password, token or key.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -12,8 +12,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::support::{MANIFEST, access, attachment, by, image, login, open_in, options, tag};
 
 thread_local! {
-    /// Whether this thread's log lines are kept: the subscriber is for all tests of the process, since what a subscriber of one
-    /// thread sees depends on which thread came to a line first.
+    /// True if log lines of this thread are recorded. The subscriber is global, because the
+    /// interest cache of `tracing` is shared by all threads.
     static LISTENS: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -41,7 +41,7 @@ impl<'a> MakeWriter<'a> for Captured {
     }
 }
 
-/// Pieces of the canaries, plain and in base64, whole or cut.
+/// Returns the canary that the text contains: plain or in base64, whole or cut.
 fn leaked(text: &str) -> Option<&'static str> {
     [
         "canary", "Y2FuYXJ5", "NhbmFye", "jYW5hcn", "token-1-", "token-2-",

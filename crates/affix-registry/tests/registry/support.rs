@@ -1,4 +1,4 @@
-//! What the tests share: a session on a hostile registry, images in it, and a look at errors.
+//! Helpers of the tests: sessions on a hostile registry, images, and assertions on errors.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) const EMPTY: &str =
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// Options for a registry on loopback: quick to try again, and with the time that a busy machine may need.
+/// Options for a registry on loopback, with short pauses between retries.
 pub(crate) fn options() -> Options {
     Options {
         allow_loopback: true,
@@ -35,7 +35,7 @@ pub(crate) fn options() -> Options {
     }
 }
 
-/// The same for a registry that goes silent: there is little to wait for, and yet enough for an answer that comes.
+/// The same with timeouts of 2 s, for a registry that does not answer.
 pub(crate) fn impatient() -> Options {
     let soon = Duration::from_secs(2);
     Options {
@@ -48,7 +48,7 @@ pub(crate) fn impatient() -> Options {
     }
 }
 
-/// Access to `registry`: plain HTTP or its authority, no login.
+/// Access to `registry` without a login: plain HTTP, or TLS with its authority.
 pub(crate) fn access(registry: &HostileRegistry) -> Access {
     let ca_pem = registry
         .authority()
@@ -71,12 +71,12 @@ pub(crate) fn login(registry: &HostileRegistry, user: &str, password: &str) -> A
     }
 }
 
-/// A session on [`NAME`] with these options.
+/// Opens a session on [`NAME`] with these options.
 pub(crate) fn open_with(registry: &HostileRegistry, options: Options, access: Access) -> Session {
     open_in(&Registries::new(options), registry, access)
 }
 
-/// A session on [`NAME`] of these registries.
+/// Opens a session on [`NAME`] of these registries.
 pub(crate) fn open_in(
     registries: &Registries,
     registry: &HostileRegistry,
@@ -91,12 +91,12 @@ pub(crate) fn open_in(
         .unwrap()
 }
 
-/// A session on [`NAME`].
+/// Opens a session on [`NAME`].
 pub(crate) fn open(registry: &HostileRegistry) -> Session {
     open_with(registry, options(), access(registry))
 }
 
-/// The same with a mode for referrers.
+/// The same with a referrers mode.
 pub(crate) fn open_mode(registry: &HostileRegistry, referrers_mode: ReferrersMode) -> Session {
     open_with(
         registry,
@@ -108,7 +108,7 @@ pub(crate) fn open_mode(registry: &HostileRegistry, referrers_mode: ReferrersMod
     )
 }
 
-/// An image of two platforms, tagged `v1`.
+/// Pushes an image of two platforms, tagged `v1`.
 pub(crate) fn image(registry: &HostileRegistry) -> Image {
     with_empty_blob(registry);
     registry
@@ -117,12 +117,12 @@ pub(crate) fn image(registry: &HostileRegistry) -> Image {
         .push()
 }
 
-/// A digest.
+/// Parses a digest.
 pub(crate) fn digest(text: &str) -> Digest {
     text.parse().unwrap()
 }
 
-/// The descriptor of an image.
+/// Returns the descriptor of an image.
 pub(crate) fn descriptor(image: &Image) -> Descriptor {
     Descriptor::plain(
         image.media_type.clone(),
@@ -131,17 +131,17 @@ pub(crate) fn descriptor(image: &Image) -> Descriptor {
     )
 }
 
-/// A tag.
+/// Locates a manifest by tag.
 pub(crate) fn tag(text: &str) -> Locator {
     Locator::Tag(text.parse().unwrap())
 }
 
-/// By digest.
+/// Locates a manifest by digest.
 pub(crate) fn by(digest: &Digest) -> Locator {
     Locator::Digest(digest.clone())
 }
 
-/// The error of a result, which must be of this kind and hold each of these texts.
+/// Returns the error of a result after asserting its kind and parts of its text.
 #[track_caller]
 pub(crate) fn refused<T: Debug>(
     result: Result<T, RegistryError>,
@@ -158,7 +158,7 @@ pub(crate) fn refused<T: Debug>(
     error
 }
 
-/// The bytes of an attachment to `subject` and their digest.
+/// Returns the bytes of an attachment to `subject` and their digest.
 pub(crate) fn attachment(subject: &Value, note: &str) -> (Digest, Bytes) {
     let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": EMPTY, "size": 2, "data": "e30="});
     let manifest = json!({
@@ -169,7 +169,7 @@ pub(crate) fn attachment(subject: &Value, note: &str) -> (Digest, Bytes) {
     (Digest::sha256(&bytes), bytes)
 }
 
-/// The entry of such an attachment in a fallback tag.
+/// Returns the entry of such an attachment in a fallback tag.
 pub(crate) fn entry(digest: &Digest, bytes: &Bytes) -> Descriptor {
     Descriptor {
         artifact_type: "application/vnd.demo.thing".to_owned(),
@@ -177,7 +177,7 @@ pub(crate) fn entry(digest: &Digest, bytes: &Bytes) -> Descriptor {
     }
 }
 
-/// Puts the blob `{}` where manifests name it.
+/// Puts the blob `{}`, which the manifests reference.
 pub(crate) fn with_empty_blob(registry: &HostileRegistry) {
     registry.store().put_blob(NAME, "{}");
 }

@@ -31,7 +31,7 @@ async fn all_pages_are_read_and_more_than_the_cap_is_never_a_part() {
 }
 
 #[tokio::test]
-async fn only_tags_that_are_wanted_count_and_however_many_others_there_are_the_pages_are_bounded() {
+async fn unwanted_tags_do_not_count_towards_the_cap_and_pages_are_bounded() {
     let registry = with_tags(1).await;
     let image = registry.image(NAME, "v0").platform("linux/amd64").push();
     for n in 0..510 {
@@ -77,7 +77,7 @@ async fn no_tags_are_none_and_a_malformed_list_is_an_error() {
     for (body, said) in [
         ("<html>", "malformed"),
         (r#"{"tags":[1]}"#, "malformed"),
-        (r#"{"tags":["../x"]}"#, "\"../x\", which is no tag"),
+        (r#"{"tags":["../x"]}"#, "\"../x\", which is not a valid tag"),
     ] {
         registry.calm();
         registry.fault(

@@ -1,4 +1,4 @@
-//! TLS: whom we trust, whom we show ourselves to, and how a user hears of it.
+//! TLS: trusted authorities, client certificates, and the text of failures.
 
 use affix_registry::{Access, ClientIdentity, ErrorKind, TlsOptions};
 use affix_testbed::hostile::{
@@ -148,7 +148,7 @@ async fn a_client_certificate_is_shown_to_the_registry_and_to_no_other_origin() 
 }
 
 #[tokio::test]
-async fn plain_http_where_tls_is_spoken_and_the_other_way_round_are_told() {
+async fn plain_http_against_tls_and_vice_versa_are_reported() {
     let plain = HostileRegistry::start().await.unwrap();
     let session = open_with(&plain, options(), Access::default());
     refused(
