@@ -53,12 +53,14 @@ pub use access::host_pattern::{HostPattern, HostPatternError};
 pub use access::secret::Secret;
 pub use client::observer::{Observer, Try};
 pub use client::options::{
-    Access, ClientIdentity, Limits, Options, Proxy, ReferrersMode, Timeouts, TlsOptions,
+    Access, ClientIdentity, Limits, ListingSource, Options, Proxy, ReferrersMode, Timeouts,
+    TlsOptions,
 };
 pub use client::session::{Locator, Registries, Session};
 pub use error::{Answered, ErrorKind, Object, Operation, RegistryError};
 pub use http::retry::RetryPolicy;
 pub use http::write_gate::{Closed, WriteGate};
-pub use protocol::fallback_tag::{FallbackChange, FallbackOutcome};
+pub use protocol::fallback_entries::FallbackChange;
+pub use protocol::fallback_tag::FallbackOutcome;
 pub use protocol::manifests::{Deletion, Fetched, Head, Put};
-pub use protocol::referrers::{Listing, ListingSource};
+pub use protocol::referrers::Listing;

@@ -1,5 +1,8 @@
+//! Access control: the hosts and addresses that may be dialled, and the credentials that are sent to them.
+
 pub(crate) mod address_policy;
 pub(crate) mod auth;
+pub(crate) mod authorize;
 pub(crate) mod challenge;
 pub(crate) mod denied_server;
 pub(crate) mod docker_config;

@@ -16,13 +16,12 @@ use url::Url;
 use crate::access::address_policy::AddressPolicy;
 use crate::access::auth::Authenticator;
 use crate::access::docker_config::Credential;
-use crate::client::options::{Access, Options};
+use crate::client::options::{Access, ListingSource, Options};
 use crate::error::RegistryError;
 use crate::http::body_memory::Budget;
 use crate::http::rate_limit::{Places, Throttle};
 use crate::http::transport::Transport;
 use crate::oci::{Algorithm, Digest, Hasher, Host, Repository};
-use crate::protocol::referrers::ListingSource;
 
 /// Locks by name, each for as long as somebody holds or waits for it.
 struct Locks<K>(Mutex<HashMap<K, Weak<tokio::sync::Mutex<()>>>>);

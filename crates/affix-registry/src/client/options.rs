@@ -218,3 +218,12 @@ pub enum ReferrersMode {
     /// The fallback tag only.
     TagSchema,
 }
+
+/// The source of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ListingSource {
+    /// The referrers API.
+    Api,
+    /// The fallback tag.
+    FallbackTag,
+}

@@ -10,10 +10,9 @@ use url::Url;
 
 use crate::access::secret::Secret;
 use crate::client::clients::{Upstream, Upstreams};
-use crate::client::options::{Access, Options, ReferrersMode};
+use crate::client::options::{Access, ListingSource, Options, ReferrersMode};
 use crate::error::{Object, Operation, RegistryError};
 use crate::oci::{Digest, Host, Reference, Repository, Tag};
-use crate::protocol::referrers::ListingSource;
 
 /// What a manifest is asked for by.
 #[derive(Debug, Clone, PartialEq, Eq)]

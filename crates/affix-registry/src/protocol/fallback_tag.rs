@@ -5,28 +5,18 @@
 //! read. The pause before it is long enough for a client that read the old list to have written.
 //! The constants were measured with 20 concurrent writers.
 
-use std::collections::{HashMap, HashSet};
 use std::future::ready;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use crate::client::options::ReferrersMode;
+use crate::client::options::{ListingSource, ReferrersMode};
 use crate::client::session::{Locator, Session};
 use crate::error::{Object, Operation, RegistryError};
 use crate::oci::{Descriptor, Digest, RawEntry, RawIndex, Tag, media_type};
-use crate::protocol::referrers::{FallbackTag, ListingSource, TagRead};
-
-/// A change to the list of referrers in a fallback tag.
-#[derive(Debug, Clone, Default)]
-pub struct FallbackChange {
-    /// Entries to add. An entry whose digest is listed is not added again. The manifests must
-    /// exist.
-    pub add: Vec<Descriptor>,
-    /// Digests of entries to remove.
-    pub remove: Vec<Digest>,
-}
+use crate::protocol::fallback_entries::{FallbackChange, FallbackEntries};
+use crate::protocol::referrers::{FallbackTag, TagRead};
 
 /// The result of an update.
 #[derive(Debug, Clone)]
@@ -50,10 +40,6 @@ const MAX_READ_AGE: Duration = Duration::from_millis(200);
 /// s.
 const STALE_READS: u32 = 3;
 const STALE_PAUSE: Duration = Duration::from_millis(667);
-/// Maximum number of times that a lost entry is restored. An entry that is lost more often is being
-/// removed by its owner.
-const MAX_RESTORES: u32 = 3;
-
 /// Returns the pause between a write and its verification. `random` is in 0..=1.
 fn pause(longest: Duration, has_other_writers: bool, random: f64) -> Duration {
     let times = if has_other_writers { 2 } else { 1 };
@@ -138,13 +124,7 @@ struct Rewrite<'a> {
     subject: &'a Digest,
     operation: Operation,
     tag: Tag,
-    change: FallbackChange,
-    /// All entries of all reads, in order.
-    seen: Vec<RawEntry>,
-    /// Results of HEAD requests for manifests whose entries were dropped.
-    exists: HashMap<Digest, bool>,
-    restores: HashMap<Digest, u32>,
-    dropped: Vec<Digest>,
+    entries: FallbackEntries<'a>,
     /// True after another writer was noticed.
     has_other_writers: bool,
     attempts: u32,
@@ -183,11 +163,7 @@ impl<'a> Rewrite<'a> {
             subject,
             operation,
             tag,
-            change,
-            seen: Vec::new(),
-            exists: HashMap::new(),
-            restores: HashMap::new(),
-            dropped: Vec::new(),
+            entries: FallbackEntries::new(session, change),
             has_other_writers: false,
             attempts: 0,
         }
@@ -236,7 +212,7 @@ impl<'a> Rewrite<'a> {
                 Some(base) => base,
                 None => self.read_base(seen_before).await?,
             };
-            let merged = self.merge(current.as_ref()).await?;
+            let merged = self.entries.merge(current.as_ref()).await?;
             let before = current.as_ref().map(|tag| tag.digest.clone());
             let Some(merged) = merged else {
                 // The content is right. After a write, a second read must confirm it.
@@ -250,7 +226,7 @@ impl<'a> Rewrite<'a> {
                 }
             };
             if read_at.elapsed() > MAX_READ_AGE && stale < STALE_READS {
-                stale += 1; // has_other_writers may have written meanwhile; what HEAD said is remembered, so the next round is quick
+                stale += 1; // the read is too old; HEAD results are kept, so the next round is fast
                 continue;
             }
             let bytes = self.bytes(&merged)?;
@@ -278,7 +254,7 @@ impl<'a> Rewrite<'a> {
         FallbackOutcome {
             written: self.attempts > 0,
             attempts: self.attempts,
-            dropped: self.dropped,
+            dropped: self.entries.into_dropped(),
             entries,
         }
     }
@@ -286,16 +262,7 @@ impl<'a> Rewrite<'a> {
     /// Reads the tag once and records its entries.
     async fn read(&mut self) -> Result<TagRead, RegistryError> {
         let current = self.session.fallback_tag(self.subject).await?;
-        for entry in current.tag.iter().flat_map(|tag| &tag.index.entries) {
-            if entry.digest().is_some()
-                && !self
-                    .seen
-                    .iter()
-                    .any(|known| known.digest() == entry.digest())
-            {
-                self.seen.push(entry.clone());
-            }
-        }
+        self.entries.record(current.tag.as_ref());
         Ok(current)
     }
 
@@ -309,77 +276,6 @@ impl<'a> Rewrite<'a> {
             sleep(STALE_PAUSE).await;
         }
         self.read().await
-    }
-
-    /// Returns the list with the change applied, or `None` if nothing changes.
-    async fn merge(
-        &mut self,
-        current: Option<&FallbackTag>,
-    ) -> Result<Option<RawIndex>, RegistryError> {
-        let lost_entries = self.lost_entries(current).await?;
-        for entry in &lost_entries {
-            if let Some(digest) = entry.digest() {
-                *self.restores.entry(digest.clone()).or_default() += 1;
-            }
-        }
-        let mut index = current.map(|tag| tag.index.clone()).unwrap_or_default();
-        let stays = |digest: &Digest| {
-            !self.change.remove.contains(digest) && !self.dropped.contains(digest)
-        };
-        index
-            .entries
-            .retain(|entry| entry.digest().is_none_or(stays));
-        index.entries.extend(lost_entries);
-        for wanted in &self.change.add {
-            if !index.contains(&wanted.digest) {
-                index.entries.push(RawEntry::from(wanted));
-            }
-        }
-        let same = current.map_or(index.entries.is_empty(), |tag| {
-            tag.index.entries == index.entries
-        });
-        Ok((!same).then_some(index))
-    }
-
-    /// Returns entries of earlier reads that are no longer listed and whose manifests exist. A
-    /// concurrent writer dropped them.
-    async fn lost_entries(
-        &mut self,
-        current: Option<&FallbackTag>,
-    ) -> Result<Vec<RawEntry>, RegistryError> {
-        let listed: HashSet<Digest> = current
-            .iter()
-            .flat_map(|tag| &tag.index.entries)
-            .filter_map(|entry| entry.digest().cloned())
-            .collect();
-        let mut lost_entries = Vec::new();
-        for entry in self.seen.clone() {
-            let Some(digest) = entry.digest() else {
-                continue;
-            };
-            let is_removed = self.change.remove.contains(digest) || self.dropped.contains(digest);
-            let not_restored = self
-                .restores
-                .get(digest)
-                .is_some_and(|restores| *restores >= MAX_RESTORES);
-            if !listed.contains(digest)
-                && !is_removed
-                && !not_restored
-                && self.manifest_exists(digest).await?
-            {
-                lost_entries.push(entry);
-            }
-        }
-        Ok(lost_entries)
-    }
-
-    async fn manifest_exists(&mut self, digest: &Digest) -> Result<bool, RegistryError> {
-        if let Some(known) = self.exists.get(digest) {
-            return Ok(*known);
-        }
-        let exists = self.session.has_manifest(digest).await?;
-        self.exists.insert(digest.clone(), exists);
-        Ok(exists)
     }
 
     fn bytes(&self, index: &RawIndex) -> Result<Bytes, RegistryError> {
@@ -439,61 +335,13 @@ impl<'a> Rewrite<'a> {
                 })
             }
             Err(error @ (RegistryError::Refused(_) | RegistryError::NotFound(_))) => {
-                self.drop_dangling(error, merged).await
+                self.entries
+                    .drop_dangling(&self.operation, error, merged)
+                    .await?;
+                Ok(Write::Again)
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// After a rejection, marks foreign entries without a manifest for removal. If there are none,
-    /// returns the rejection.
-    async fn drop_dangling(
-        &mut self,
-        refusal: RegistryError,
-        merged: &RawIndex,
-    ) -> Result<Write, RegistryError> {
-        const MAX_CHECKED: usize = 100;
-        let listed: Vec<Digest> = merged
-            .entries
-            .iter()
-            .filter_map(|entry| entry.digest().cloned())
-            .collect();
-        let named = refusal
-            .answer()
-            .map(|answer| answer.unknown.as_slice())
-            .unwrap_or_default();
-        let mut candidates: Vec<Digest> = named
-            .iter()
-            .filter(|digest| listed.contains(digest))
-            .cloned()
-            .collect();
-        if candidates.is_empty() {
-            candidates = listed.into_iter().take(MAX_CHECKED).collect();
-        }
-        let mut gone = Vec::new();
-        for digest in candidates {
-            if !self.session.has_manifest(&digest).await? {
-                gone.push(digest);
-            }
-        }
-        if gone.is_empty() {
-            return Err(refusal);
-        }
-        let is_ours = |digest: &Digest| {
-            self.change
-                .add
-                .iter()
-                .any(|wanted| wanted.digest == *digest)
-        };
-        let (ours, foreign): (Vec<_>, Vec<_>) = gone.into_iter().partition(is_ours);
-        if !ours.is_empty() {
-            return Err(RegistryError::Dangling {
-                operation: self.operation.clone(),
-                digests: ours,
-            });
-        }
-        self.dropped.extend(foreign);
-        Ok(Write::Again)
     }
 
     /// Reads the tag until the change is confirmed or lost. `good` is the number of confirming
@@ -528,7 +376,7 @@ impl<'a> Rewrite<'a> {
                 continue;
             }
             self.has_other_writers = true;
-            if !self.is_satisfied(current.as_ref()).await? {
+            if !self.entries.is_satisfied(current.as_ref()).await? {
                 return Ok(Verification::Lost);
             }
             good += 1;
@@ -539,24 +387,6 @@ impl<'a> Rewrite<'a> {
             }
             sleep(pause(longest, true, rand::random())).await;
         }
-    }
-
-    async fn is_satisfied(&mut self, current: Option<&FallbackTag>) -> Result<bool, RegistryError> {
-        let names = |digest: &Digest| {
-            current.is_some_and(|tag| {
-                tag.index
-                    .entries
-                    .iter()
-                    .any(|entry| entry.digest() == Some(digest))
-            })
-        };
-        let added = self
-            .change
-            .add
-            .iter()
-            .all(|wanted| current.is_some_and(|tag| tag.index.contains(&wanted.digest)));
-        let removed = !self.change.remove.iter().any(names) && !self.dropped.iter().any(names);
-        Ok(added && removed && self.lost_entries(current).await?.is_empty())
     }
 }
 

@@ -1,5 +1,8 @@
+//! The operations of the distribution specification, as methods of [`Session`](crate::Session).
+
 pub(crate) mod blobs;
 pub(crate) mod error_body;
+pub(crate) mod fallback_entries;
 pub(crate) mod fallback_tag;
 pub(crate) mod link;
 pub(crate) mod manifests;

@@ -7,7 +7,7 @@
 use http::header;
 use tokio::time::Instant;
 
-use crate::client::options::ReferrersMode;
+use crate::client::options::{ListingSource, ReferrersMode};
 use crate::client::session::{Locator, Session};
 use crate::error::{Object, Operation, RegistryError};
 use crate::http::transport::Answer;
@@ -15,15 +15,6 @@ use crate::oci::{
     ArtifactType, Descriptor, Digest, RawEntry, RawIndex, ReferrersPage, Tag, media_type,
 };
 use crate::protocol::pages::Pages;
-
-/// The source of a listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ListingSource {
-    /// The referrers API.
-    Api,
-    /// The fallback tag.
-    FallbackTag,
-}
 
 /// The referrers of one subject.
 #[derive(Debug, Clone)]
