@@ -44,6 +44,7 @@ mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod http;
+pub mod interop;
 pub mod oci;
 mod protocol;
 

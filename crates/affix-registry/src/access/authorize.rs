@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
+use oci_client::errors::OciErrorCode;
 use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
@@ -114,7 +115,7 @@ impl Session {
         let insufficient_scope =
             challenges.iter().any(|c| matches!(c, Challenge::Bearer { error: Some(error), .. } if error == "insufficient_scope"));
         let answered = self.answered(&request.operation, answer);
-        let denied = insufficient_scope || answered.codes.iter().any(|code| code == "DENIED");
+        let denied = insufficient_scope || answered.has_code(&OciErrorCode::Denied);
         let known = auth.credential != Credential::Anonymous;
         if known && matches!(sent, Authorization::Token(..)) && denied {
             return RegistryError::AccessDenied(answered);

@@ -1,13 +1,17 @@
 //! Media types of manifests and configs, and their classification.
+//!
+//! The well-known ones are the constants of oci-client. It lacks the others.
+
+use oci_client::manifest;
 
 /// OCI image manifest (image-spec, manifest.md).
-pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const OCI_MANIFEST: &str = manifest::OCI_IMAGE_MEDIA_TYPE;
 /// OCI image index (image-spec, image-index.md).
-pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const OCI_INDEX: &str = manifest::OCI_IMAGE_INDEX_MEDIA_TYPE;
 /// Docker image manifest, version 2, schema 2.
-pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub const DOCKER_MANIFEST: &str = manifest::IMAGE_MANIFEST_MEDIA_TYPE;
 /// Docker manifest list.
-pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub const DOCKER_LIST: &str = manifest::IMAGE_MANIFEST_LIST_MEDIA_TYPE;
 /// Docker image manifest, version 2, schema 1. It is recognised so that errors can name it.
 pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 /// Signed form of [`DOCKER_SCHEMA1`].
@@ -15,9 +19,9 @@ pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.man
 /// The empty JSON object `{}` (image-spec, manifest.md, "Guidance for an Empty Descriptor").
 pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// OCI image configuration (image-spec, config.md).
-pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub const OCI_CONFIG: &str = manifest::IMAGE_CONFIG_MEDIA_TYPE;
 /// Docker image configuration.
-pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+pub const DOCKER_CONFIG: &str = manifest::IMAGE_DOCKER_CONFIG_MEDIA_TYPE;
 /// A Sigstore bundle: artifact type and layer of the signatures that cosign creates.
 pub const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// Config of the signatures that notation creates. Listings state it as their artifact type.
@@ -61,3 +65,35 @@ pub fn is_image_config(media_type: &str) -> bool {
 /// The `Accept` header of manifest requests: all supported kinds, OCI first.
 pub const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_have_the_values_of_the_specifications() {
+        for (constant, value) in [
+            (OCI_MANIFEST, "application/vnd.oci.image.manifest.v1+json"),
+            (OCI_INDEX, "application/vnd.oci.image.index.v1+json"),
+            (
+                DOCKER_MANIFEST,
+                "application/vnd.docker.distribution.manifest.v2+json",
+            ),
+            (
+                DOCKER_LIST,
+                "application/vnd.docker.distribution.manifest.list.v2+json",
+            ),
+            (OCI_CONFIG, "application/vnd.oci.image.config.v1+json"),
+            (
+                DOCKER_CONFIG,
+                "application/vnd.docker.container.image.v1+json",
+            ),
+        ] {
+            assert_eq!(constant, value);
+        }
+        assert_eq!(
+            ACCEPT_MANIFESTS,
+            [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(", ")
+        );
+    }
+}

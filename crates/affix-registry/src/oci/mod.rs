@@ -30,9 +30,9 @@ pub use values::{longest_text, most_values};
 /// Annotation keys that the image specification (annotations.md) and BuildKit define.
 pub mod annotation {
     /// Creation time of an artifact, RFC 3339 (image-spec, annotations.md).
-    pub const CREATED: &str = "org.opencontainers.image.created";
+    pub const CREATED: &str = oci_client::annotations::ORG_OPENCONTAINERS_IMAGE_CREATED;
     /// File name of a layer (image-spec, annotations.md, and ORAS).
-    pub const TITLE: &str = "org.opencontainers.image.title";
+    pub const TITLE: &str = oci_client::annotations::ORG_OPENCONTAINERS_IMAGE_TITLE;
     /// Kind of a non-image entry in an index. BuildKit writes `attestation-manifest`.
     pub const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 }

@@ -190,7 +190,10 @@ fn truncate(text: &str) -> String {
     reason = "a test that panics fails, as it should"
 )]
 mod tests {
+    use oci_client::errors::OciEnvelope;
+
     use super::*;
+    use crate::error::{Answered, Object, Operation};
 
     const DIGEST: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
@@ -277,6 +280,48 @@ mod tests {
                 .count(),
             201
         );
+    }
+
+    /// oci-client's `OciEnvelope` refuses the whole body if one entry lacks a code or has another
+    /// type, and Artifactory sends entries without a code. The parser here reads every entry.
+    #[test]
+    fn an_error_body_that_oci_client_reads_has_the_same_codes_here() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/error_body");
+        let mut bodies: Vec<Vec<u8>> = std::fs::read_dir(corpus)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| std::fs::read(entry.ok()?.path()).ok())
+            .collect();
+        assert!(bodies.len() > 5);
+        bodies.push(
+            br#"{"errors":[{"code":"TOOMANYREQUESTS"},{"code":"ARTIFACT_LOCKED","message":"m"}]}"#
+                .to_vec(),
+        );
+        let mut read = 0;
+        for body in bodies {
+            let Ok(theirs) = serde_json::from_slice::<OciEnvelope>(&body) else {
+                continue;
+            };
+            read += 1;
+            let theirs: Vec<_> = theirs.errors.into_iter().map(|error| error.code).collect();
+            let answered = Answered {
+                operation: Operation {
+                    method: "GET",
+                    object: Object::Manifest,
+                    what: String::new(),
+                    host: String::new(),
+                },
+                status: 400,
+                codes: ErrorBody::parse(&body, &[]).codes,
+                text: String::new(),
+                unknown: Vec::new(),
+            };
+            assert!(answered.error_codes().eq(theirs));
+        }
+        assert!(read >= 3, "{read}");
+        let artifactory = br#"{"errors":[{"status":403,"message":"Forbidden"}]}"#;
+        assert!(serde_json::from_slice::<OciEnvelope>(artifactory).is_err());
+        assert_eq!(ErrorBody::parse(artifactory, &[]).text, "Forbidden");
     }
 
     proptest::proptest! {

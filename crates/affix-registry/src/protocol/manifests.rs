@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
+use oci_client::errors::OciErrorCode;
 
 use crate::access::tokens::Actions;
 use crate::client::session::{Locator, Session};
@@ -379,11 +380,12 @@ impl Session {
     fn put_refusal(&self, operation: &Operation, at: &Locator, answer: &Answer) -> RegistryError {
         if let Locator::Tag(tag) = at {
             let answered = self.answered(operation, answer);
-            let is_immutable = answered.codes.iter().any(|code| {
-                matches!(
-                    code.as_str(),
-                    "TAG_INVALID" | "PRECONDITION" | "PRECONDITION_FAILED"
-                )
+            let is_immutable = answered.error_codes().any(|code| match code {
+                OciErrorCode::TagInvalid => true,
+                OciErrorCode::Other(code) => {
+                    matches!(code.as_str(), "PRECONDITION" | "PRECONDITION_FAILED")
+                }
+                _ => false,
             });
             if is_immutable || matches!(answer.status, 409 | 412) {
                 return RegistryError::ImmutableTag {

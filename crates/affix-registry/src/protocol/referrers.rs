@@ -5,6 +5,7 @@
 //! an empty listing.
 
 use http::header;
+use oci_client::errors::OciErrorCode;
 use tokio::time::Instant;
 
 use crate::client::options::{ListingSource, ReferrersMode};
@@ -212,9 +213,7 @@ impl Session {
         match answer.status {
             404 => !self
                 .answered(operation, answer)
-                .codes
-                .iter()
-                .any(|code| code == "NAME_UNKNOWN"),
+                .has_code(&OciErrorCode::NameUnknown),
             400 | 405 | 406 | 501 => true,
             // Redirects within the origin were followed. This one leads elsewhere or is a 303.
             300..=399 => true,

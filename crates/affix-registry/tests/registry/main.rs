@@ -10,10 +10,12 @@
 
 mod addresses;
 mod blobs;
+mod example;
 mod fallback_tag;
 mod limits;
 mod logins;
 mod manifests;
+mod oci_client;
 mod origins;
 mod page;
 mod patience;
