@@ -103,7 +103,7 @@ pub fn manifest(bytes: &[u8]) {
                 assert_eq!(again, Manifest::Image(image));
             }
             Ok((_, Manifest::Index(index))) => {
-                assert!(index.manifests.len() <= most_values(bytes) + 1)
+                assert!(index.manifests.len() <= most_values(bytes) + 1);
             }
             Err(error) => is_short(&error),
         }

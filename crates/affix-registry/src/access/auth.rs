@@ -83,10 +83,10 @@ impl Authenticator {
         match &self.credential {
             Credential::Anonymous => {}
             Credential::Basic { username, password } => {
-                secrets.extend([password.clone(), basic(username, password)])
+                secrets.extend([password.clone(), basic(username, password)]);
             }
             Credential::Identity(token) | Credential::Registry(token) => {
-                secrets.push(token.clone())
+                secrets.push(token.clone());
             }
         }
         secrets

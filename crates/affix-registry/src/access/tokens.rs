@@ -56,7 +56,7 @@ impl Actions {
                     }
                 }
                 _ if others.len() < MAX_SCOPES && !others.iter().any(|other| other == scope) => {
-                    others.push(scope.to_owned())
+                    others.push(scope.to_owned());
                 }
                 _ => {}
             }

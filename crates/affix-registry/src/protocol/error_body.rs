@@ -90,7 +90,7 @@ fn digests(detail: &serde_json::Value, found: &mut Vec<Digest>) {
         }
         serde_json::Value::Array(items) => items.iter().for_each(|item| digests(item, found)),
         serde_json::Value::Object(fields) => {
-            fields.values().for_each(|field| digests(field, found))
+            fields.values().for_each(|field| digests(field, found));
         }
         _ => {}
     }

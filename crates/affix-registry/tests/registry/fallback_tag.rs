@@ -462,7 +462,7 @@ async fn an_immutable_fallback_tag_is_reported_with_the_way_out() {
             quirks.immutable_tags = Some(ImmutableTags {
                 pattern: "sha256-*".to_owned(),
                 refusal,
-            })
+            });
         });
         let result = open(&registry)
             .rewrite_fallback(&descriptor(&image), add([&ours]), false)

@@ -286,7 +286,7 @@ async fn wrong_missing_and_insufficient_logins_read_differently() {
     registry.issuer().terms(|terms| {
         terms
             .accounts
-            .push(Account::new("reader", "password").allow("*", &[Action::Pull]))
+            .push(Account::new("reader", "password").allow("*", &[Action::Pull]));
     });
     let name = format!("{}/{NAME}", registry.host());
     let session = open_with(&registry, options(), access(&registry));

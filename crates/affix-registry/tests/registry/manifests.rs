@@ -186,7 +186,7 @@ async fn the_subject_is_acknowledged_or_not_and_no_location_is_needed() {
     let session = open(&registry);
     for (oci_subject, acknowledged) in [(OciSubject::WithApi, true), (OciSubject::Never, false)] {
         registry.quirks(|quirks| {
-            (quirks.oci_subject, quirks.manifest_location) = (oci_subject, Location::None)
+            (quirks.oci_subject, quirks.manifest_location) = (oci_subject, Location::None);
         });
         let (at, bytes) = attachment(&image.descriptor(), "a");
         let expected = Put {
@@ -267,7 +267,7 @@ async fn an_immutable_tag_is_told_from_other_refusals() {
             quirks.immutable_tags = Some(ImmutableTags {
                 pattern: "v*".to_owned(),
                 refusal,
-            })
+            });
         });
         let result = session.put_manifest(&tag("v1"), INDEX, index.clone()).await;
         refused(

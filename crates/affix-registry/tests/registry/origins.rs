@@ -290,7 +290,7 @@ async fn t2_a_link_to_another_origin_fails_the_listing() {
         LinkForm::Under("http://169.254.1.1".to_owned()),
     ] {
         registry.quirks(|quirks| {
-            (quirks.paging, quirks.made_up_entries, quirks.link) = (Paging::Of(1), 3, form.clone())
+            (quirks.paging, quirks.made_up_entries, quirks.link) = (Paging::Of(1), 3, form.clone());
         });
         let session = open_with(
             &registry,
@@ -323,7 +323,7 @@ async fn t24_a_token_of_one_credential_is_not_sent_for_another() {
     registry.issuer().terms(|terms| {
         terms
             .accounts
-            .push(Account::new("reader", "other").allow("*", &[Action::Pull]))
+            .push(Account::new("reader", "other").allow("*", &[Action::Pull]));
     });
     let registries = affix_registry::Registries::new(options());
     let open = |access: Access| crate::support::open_in(&registries, &registry, access);

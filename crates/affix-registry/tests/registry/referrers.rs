@@ -87,7 +87,7 @@ async fn entries_without_a_type_pass_the_filter_because_the_manifest_decides() {
         let registry = HostileRegistry::start().await.unwrap();
         let (subject, all) = attached(&registry);
         registry.quirks(|quirks| {
-            (quirks.entry_type, quirks.filtering) = (entry_type, Filtering::Ignored)
+            (quirks.entry_type, quirks.filtering) = (entry_type, Filtering::Ignored);
         });
         let listing = open(&registry)
             .referrers(&subject, Some(&thing()))

@@ -164,7 +164,7 @@ impl Fault {
     pub(super) fn change(&self, answer: &mut Answer) {
         match self {
             Self::Status(status) => {
-                answer.status = StatusCode::from_u16(*status).unwrap_or(answer.status)
+                answer.status = StatusCode::from_u16(*status).unwrap_or(answer.status);
             }
             Self::Header(name, value) => {
                 answer.headers.remove(name);

@@ -47,7 +47,7 @@ pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str, subject
     if let Some(wanted) = wanted {
         match &desk.quirks.filtering {
             Filtering::Applied | Filtering::Silent => {
-                entries.retain(|entry| has_type(entry, wanted))
+                entries.retain(|entry| has_type(entry, wanted));
             }
             Filtering::Wrong(other) => entries.retain(|entry| has_type(entry, other)),
             Filtering::Ignored | Filtering::Claimed => {}

@@ -296,7 +296,7 @@ async fn a_tag_cannot_be_moved() {
             quirks.immutable_tags = Some(ImmutableTags {
                 pattern: "v*".to_owned(),
                 refusal,
-            })
+            });
         });
         let seen = client.put_manifest("v1", INDEX, &index).await;
         assert_eq!(
