@@ -20,7 +20,7 @@ fn insecure() -> Access {
 
 #[tokio::test]
 async fn t1_hosts_that_are_forbidden_addresses_are_refused_before_anything_is_dialled() {
-    for (host, said) in [
+    for (host, expected) in [
         ("169.254.169.254", "link-local"),
         ("[::ffff:169.254.169.254]", "link-local"),
         ("127.0.0.1:5000", "--allow-loopback allows it"),
@@ -41,7 +41,7 @@ async fn t1_hosts_that_are_forbidden_addresses_are_refused_before_anything_is_di
         refused(
             open(Options::default(), host, insecure()),
             ErrorKind::HostNotAllowed,
-            &[&format!("{host} is not allowed: "), said],
+            &[&format!("{host} is not allowed: "), expected],
         );
     }
     refused(
@@ -201,7 +201,7 @@ async fn a_proxy_is_used_for_every_request_and_the_environment_is_not_read() {
             .iter()
             .all(|request| request.header("proxy-authorization").is_some())
     );
-    for (address, said) in [
+    for (address, expected) in [
         ("socks5://x:1", "http://host:port"),
         ("x:1", "http://host:port"),
         ("http://u:canary@x:1", "holds a login"),
@@ -221,7 +221,7 @@ async fn a_proxy_is_used_for_every_request_and_the_environment_is_not_read() {
                 },
             ),
             ErrorKind::InvalidAccess,
-            &["proxy address cannot be used", said],
+            &["proxy address cannot be used", expected],
         );
         assert!(!error.to_string().contains("canary"));
     }

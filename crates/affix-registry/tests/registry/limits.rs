@@ -96,7 +96,7 @@ async fn t4_of_an_error_only_the_beginning_is_read() {
 async fn t3_endless_pages_circles_and_referrers_end_at_their_caps() {
     let registry = HostileRegistry::start().await.unwrap();
     let subject = digest(&image(&registry).digest);
-    for (paging, said) in [
+    for (paging, expected) in [
         (Paging::EndlessEmpty, "too many pages (the limit is 50)"),
         (
             Paging::EndlessFull(100),
@@ -109,7 +109,7 @@ async fn t3_endless_pages_circles_and_referrers_end_at_their_caps() {
         refused(
             session.referrers(&subject, None).await,
             ErrorKind::LimitExceeded,
-            &["GET referrers of sha256:", said],
+            &["GET referrers of sha256:", expected],
         );
         assert!(session.requests() <= 51);
     }
@@ -326,16 +326,16 @@ async fn t13_a_document_of_very_many_values_is_refused_before_parsing() {
         Reply::body(200, INDEX, many),
     );
     let session = open(&registry);
-    let said = ["the document has too many values (the limit is 20000)"];
+    let expected = ["the document has too many values (the limit is 20000)"];
     refused(
         session.manifest(&tag("v1")).await,
         ErrorKind::LimitExceeded,
-        &said,
+        &expected,
     );
     refused(
         session.referrers(&subject, None).await,
         ErrorKind::LimitExceeded,
-        &said,
+        &expected,
     );
 }
 
@@ -349,16 +349,16 @@ async fn t13_a_document_with_a_very_long_text_is_refused_before_parsing() {
         Reply::body(200, INDEX, long),
     );
     let session = open(&registry);
-    let said = ["a text in the document is too long, in bytes (the limit is 524288)"];
+    let expected = ["a text in the document is too long, in bytes (the limit is 524288)"];
     refused(
         session.manifest(&tag("v1")).await,
         ErrorKind::LimitExceeded,
-        &said,
+        &expected,
     );
     refused(
         session.referrers(&subject, None).await,
         ErrorKind::LimitExceeded,
-        &said,
+        &expected,
     );
 }
 

@@ -337,7 +337,7 @@ async fn wrong_missing_and_insufficient_logins_read_differently() {
     assert_eq!(
         registry.requests().len(),
         2,
-        "a login that was refused is not shown again: {}",
+        "a login that was refused is not sent again: {}",
         registry.transcript()
     );
 }

@@ -35,14 +35,14 @@ async fn a_manifest_is_read_by_tag_and_by_digest_and_asks_for_nothing_else() {
         "{}",
         registry.transcript()
     );
-    let said = format!(
+    let expected = format!(
         "GET manifest v2 at {}: HTTP 404 MANIFEST_UNKNOWN",
         registry.host()
     );
     refused(
         session.manifest(&tag("v2")).await,
         ErrorKind::NotFound,
-        &[&said],
+        &[&expected],
     );
 }
 
@@ -75,7 +75,7 @@ async fn t8_bytes_that_do_not_hash_to_their_digest_are_refused() {
     let session = open(&registry);
     let asked = by(&digest(&image.digest));
     let other = format!("sha256:{}", "0".repeat(64));
-    for (fault, at, said) in [
+    for (fault, at, expected) in [
         (Fault::Corrupt, &asked, "have the digest sha256:"),
         (Fault::Append(" ".into()), &asked, "have the digest sha256:"),
         (
@@ -103,7 +103,10 @@ async fn t8_bytes_that_do_not_hash_to_their_digest_are_refused() {
         refused(
             session.manifest(at).await,
             ErrorKind::DigestMismatch,
-            &[&format!("GET manifest {at} at {}", registry.host()), said],
+            &[
+                &format!("GET manifest {at} at {}", registry.host()),
+                expected,
+            ],
         );
         rule.lift();
     }
@@ -127,11 +130,11 @@ async fn t8_a_size_that_differs_from_the_descriptor_is_refused() {
         size: 7,
         ..descriptor(&image)
     };
-    let said = format!("it has {} bytes, its descriptor states 7", image.size);
+    let expected = format!("it has {} bytes, its descriptor states 7", image.size);
     refused(
         session.manifest_of(&wrong).await,
         ErrorKind::DigestMismatch,
-        &[&said],
+        &[&expected],
     );
     assert_eq!(
         session
@@ -232,7 +235,7 @@ async fn an_unsupported_document_is_refused_by_name() {
     let registry = HostileRegistry::start().await.unwrap();
     let session = open(&registry);
     let schema1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
-    for (media_type, body, said) in [
+    for (media_type, body, expected) in [
         (schema1, r#"{"schemaVersion":1}"#.to_owned(), "Docker schema 1"),
         (INDEX, json!({"schemaVersion": 2, "mediaType": MANIFEST, "manifests": []}).to_string(), "but the document states"),
         (INDEX, r#"{"manifests":[],"layers":[]}"#.to_owned(), "both the fields"),
@@ -247,7 +250,7 @@ async fn an_unsupported_document_is_refused_by_name() {
         ),
     ] {
         registry.store().put_manifest(NAME, Some("odd"), media_type, body);
-        refused(session.manifest(&tag("odd")).await, ErrorKind::UnsupportedMediaType, &["GET manifest odd at", said]);
+        refused(session.manifest(&tag("odd")).await, ErrorKind::UnsupportedMediaType, &["GET manifest odd at", expected]);
     }
 }
 
@@ -280,14 +283,14 @@ async fn an_immutable_tag_is_told_from_other_refusals() {
         Matcher::on(Op::ManifestPut),
         Reply::error(400, "MANIFEST_INVALID", "no\u{7} good"),
     );
-    let said = format!(
+    let expected = format!(
         "PUT manifest v2 at {}: HTTP 400 MANIFEST_INVALID: no good",
         registry.host()
     );
     let error = refused(
         session.put_manifest(&tag("v2"), INDEX, index).await,
         ErrorKind::ManifestRejected,
-        &[&said],
+        &[&expected],
     );
     assert_eq!((error.status(), error.is_transient()), (Some(400), false));
 }

@@ -114,16 +114,16 @@ async fn t7_manifests_are_not_read_from_or_written_to_another_host() {
         away(),
     );
     registry.fault(Matcher::writes().authorized(true), away());
-    let said = format!("a redirect to {} that is not followed", other.host());
+    let expected = format!("a redirect to {} that is not followed", other.host());
     refused(
         session.manifest(&tag("v1")).await,
         ErrorKind::RegistryUnavailable,
-        &[&said],
+        &[&expected],
     );
     refused(
         session.head(&tag("v1")).await,
         ErrorKind::RegistryUnavailable,
-        &[&said],
+        &[&expected],
     );
     let (at, bytes) = attachment(
         &serde_json::json!({"mediaType": MANIFEST, "digest": EMPTY, "size": 2}),
@@ -132,7 +132,7 @@ async fn t7_manifests_are_not_read_from_or_written_to_another_host() {
     refused(
         session.put_manifest(&at.into(), MANIFEST, bytes).await,
         ErrorKind::RegistryUnavailable,
-        &[&said],
+        &[&expected],
     );
     assert!(other.requests().is_empty(), "{}", other.transcript());
 }
@@ -210,11 +210,11 @@ async fn t7_a_token_service_over_plain_http_gets_no_login_of_a_registry_over_tls
         options(),
         login(&registry, "user", "canary-password"),
     );
-    let said = format!("plain HTTP to {} is not allowed", plain.host());
+    let expected = format!("plain HTTP to {} is not allowed", plain.host());
     refused(
         session.manifest(&tag("v1")).await,
         ErrorKind::InsecureNotAllowed,
-        &[&said, "uses it as its token service"],
+        &[&expected, "uses it as its token service"],
     );
     assert!(plain.requests().is_empty());
 }
@@ -260,14 +260,14 @@ async fn a_token_service_on_another_host_gets_the_login_and_the_registry_only_th
             .unwrap()
             .starts_with("Basic ")
     );
-    let shown: Vec<_> = registry
+    let sent: Vec<_> = registry
         .requests()
         .iter()
         .filter_map(|request| request.header("authorization").map(str::to_owned))
         .collect();
     assert!(
-        shown.len() == 1 && shown[0].starts_with("Bearer token-"),
-        "{shown:?}"
+        sent.len() == 1 && sent[0].starts_with("Bearer token-"),
+        "{sent:?}"
     );
     drop(other);
 }
@@ -297,14 +297,14 @@ async fn t2_a_link_to_another_origin_fails_the_listing() {
             options(),
             login(&registry, "user", "canary-password"),
         );
-        let said = format!(
+        let expected = format!(
             "GET referrers of {subject} at {}: the next page is at ",
             registry.host()
         );
         refused(
             session.referrers(&subject, None).await,
             ErrorKind::RegistryUnavailable,
-            &[&said, "another origin"],
+            &[&expected, "another origin"],
         );
         registry.quirks(|quirks| quirks.tags_per_page = Some(1));
         registry.store().put_tag(NAME, "v2", &subject.to_string());
@@ -342,14 +342,14 @@ async fn t24_a_token_of_one_credential_is_not_sent_for_another() {
         .manifest(&tag("v1"))
         .await
         .unwrap();
-    let shown: Vec<_> = registry
+    let sent: Vec<_> = registry
         .requests()
         .iter()
         .filter_map(|request| request.header("authorization").map(str::to_owned))
         .collect();
     assert!(
-        shown.iter().all(|header| !header.contains("-user")),
-        "{shown:?}"
+        sent.iter().all(|header| !header.contains("-user")),
+        "{sent:?}"
     );
     let elsewhere =
         Keychain::login("elsewhere.example.com", "user", "canary-password".into()).unwrap();
@@ -377,7 +377,7 @@ async fn t1_another_host_s_answer_is_quoted_only_if_it_is_a_registry_error() {
         Fault::RedirectToHost(307, inside.url()),
     );
     let descriptor = Descriptor::plain("a/b", digest(&blob), 5);
-    for (answer, said, hidden) in [
+    for (answer, expected, hidden) in [
         (
             Reply::body(404, "text/plain", "the inner secret is 42"),
             "HTTP 404",
@@ -394,7 +394,7 @@ async fn t1_another_host_s_answer_is_quoted_only_if_it_is_a_registry_error() {
         let error = refused(
             open(&registry).blob(&descriptor, 100).await,
             ErrorKind::NotFound,
-            &[said],
+            &[expected],
         );
         assert!(!error.to_string().contains(hidden), "{error}");
     }

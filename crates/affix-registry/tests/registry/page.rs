@@ -100,11 +100,11 @@ fn each_test_named_on_the_page_about_registries_exists() {
             None => there.iter().any(|test| test == function),
             // `t4_…` stands for all that begin so, and the page says how many there are.
             Some(prefix) => {
-                let said = after
+                let expected = after
                     .trim_start()
                     .strip_prefix('(')
                     .and_then(|rest| rest.split(')').next()?.parse().ok());
-                said == Some(there.iter().filter(|test| test.starts_with(prefix)).count())
+                expected == Some(there.iter().filter(|test| test.starts_with(prefix)).count())
             }
         };
         if !is_right {

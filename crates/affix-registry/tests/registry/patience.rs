@@ -44,7 +44,7 @@ async fn faults_that_pass_are_tried_at_least_four_times() {
 #[tokio::test]
 async fn t12_a_fault_that_stays_is_named_in_the_same_words_each_time() {
     let registry = HostileRegistry::start().await.unwrap();
-    for (fault, said) in [
+    for (fault, expected) in [
         (
             Fault::from(Reply::error(
                 503,
@@ -63,7 +63,7 @@ async fn t12_a_fault_that_stays_is_named_in_the_same_words_each_time() {
         let first = refused(
             open().manifest(&tag("v1")).await,
             ErrorKind::RegistryUnavailable,
-            &["GET manifest v1 at", said],
+            &["GET manifest v1 at", expected],
         );
         assert!(
             first.is_transient() && !first.to_string().contains("nginx"),

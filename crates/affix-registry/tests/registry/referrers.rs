@@ -197,7 +197,7 @@ async fn each_way_to_lack_the_api_leads_to_the_fallback_tag_and_is_learned_once(
 async fn a_listing_that_fails_is_an_error_and_never_empty() {
     let registry = HostileRegistry::start().await.unwrap();
     let subject = digest(&image(&registry).digest);
-    for (reply, kind, said) in [
+    for (reply, kind, expected) in [
         (
             Reply::status(404),
             ErrorKind::NotFound,
@@ -245,16 +245,16 @@ async fn a_listing_that_fails_is_an_error_and_never_empty() {
         refused(
             open(&registry).referrers(&subject, None).await,
             kind,
-            &["GET referrers of sha256:", said],
+            &["GET referrers of sha256:", expected],
         );
         registry.fault(Matcher::on(Op::ManifestGet).fallback_tag(), reply);
-        if said != "HTTP 404 NAME_UNKNOWN" {
+        if expected != "HTTP 404 NAME_UNKNOWN" {
             assert!(
                 open_mode(&registry, ReferrersMode::TagSchema)
                     .referrers(&subject, None)
                     .await
                     .is_err(),
-                "{said}"
+                "{expected}"
             );
         }
     }

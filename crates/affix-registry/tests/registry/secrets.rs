@@ -61,7 +61,7 @@ async fn t11_no_canary_is_in_a_log_line_or_an_error() {
     tracing::subscriber::set_global_default(subscriber).unwrap();
     LISTENS.set(true);
     let account = || Account::new("user", "canary-password").identity_token("canary-identity");
-    let mut said = String::new();
+    let mut expected = String::new();
     for tls in [false, true] {
         let builder = HostileRegistry::builder().tokens([account()]);
         let registry = if tls { builder.tls() } else { builder }
@@ -106,7 +106,7 @@ async fn t11_no_canary_is_in_a_log_line_or_an_error() {
                     registry.fault(Matcher::on(Op::Token), Reply::echo(echo));
                 }
                 for access in &logins {
-                    said += &format!("{access:?}\n");
+                    expected += &format!("{access:?}\n");
                     let session = open_in(&Registries::new(options()), &registry, access.clone());
                     let results = [
                         session.manifest(&tag("v1")).await.map(drop),
@@ -117,17 +117,19 @@ async fn t11_no_canary_is_in_a_log_line_or_an_error() {
                         session.put_blob("{}".into()).await.map(drop),
                     ];
                     for error in results.into_iter().filter_map(Result::err) {
-                        said += &format!("{error}\n{error:?}\n");
+                        expected += &format!("{error}\n{error:?}\n");
                     }
                 }
             }
         }
     }
     assert!(
-        said.contains("HTTP 401") && said.contains("HTTP 403") && said.contains("HTTP 503"),
-        "{said}"
+        expected.contains("HTTP 401")
+            && expected.contains("HTTP 403")
+            && expected.contains("HTTP 503"),
+        "{expected}"
     );
-    assert_eq!(said.lines().find(|line| leaked(line).is_some()), None);
+    assert_eq!(expected.lines().find(|line| leaked(line).is_some()), None);
     let log = String::from_utf8_lossy(&captured.0.lock().unwrap()).into_owned();
     assert!(
         log.contains("a try failed") && log.lines().count() > 100,

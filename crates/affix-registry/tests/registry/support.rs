@@ -146,13 +146,13 @@ pub(crate) fn by(digest: &Digest) -> Locator {
 pub(crate) fn refused<T: Debug>(
     result: Result<T, RegistryError>,
     kind: ErrorKind,
-    said: &[&str],
+    expected: &[&str],
 ) -> RegistryError {
     let error = result.expect_err("it must be refused");
     let text = error.to_string();
     assert!(
-        error.kind() == kind && said.iter().all(|said| text.contains(said)),
-        "{:?}, not {kind:?} saying {said:?}: {text}",
+        error.kind() == kind && expected.iter().all(|expected| text.contains(expected)),
+        "{:?}, not {kind:?} saying {expected:?}: {text}",
         error.kind()
     );
     error

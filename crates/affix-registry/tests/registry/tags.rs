@@ -74,7 +74,7 @@ async fn no_tags_are_none_and_a_malformed_list_is_an_error() {
         );
         assert!(session.list_tags(10, |_| true).await.unwrap().is_empty());
     }
-    for (body, said) in [
+    for (body, expected) in [
         ("<html>", "malformed"),
         (r#"{"tags":[1]}"#, "malformed"),
         (r#"{"tags":["../x"]}"#, "\"../x\", which is not a valid tag"),
@@ -87,7 +87,7 @@ async fn no_tags_are_none_and_a_malformed_list_is_an_error() {
         refused(
             session.list_tags(10, |_| true).await,
             ErrorKind::RegistryUnavailable,
-            &["the list of tags", said],
+            &["the list of tags", expected],
         );
     }
 }

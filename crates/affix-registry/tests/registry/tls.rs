@@ -45,7 +45,7 @@ async fn a_private_authority_is_trusted_where_it_is_named_and_http_2_is_spoken()
 
 #[tokio::test]
 async fn what_is_wrong_with_a_certificate_is_said_without_the_time_of_day() {
-    for (certificate, said) in [
+    for (certificate, expected) in [
         (
             Certificate::Expired,
             "the registry's certificate has expired",
@@ -67,14 +67,14 @@ async fn what_is_wrong_with_a_certificate_is_said_without_the_time_of_day() {
         let error = refused(
             open(&registry).manifest(&tag("v1")).await,
             ErrorKind::CertificateInvalid,
-            &[said],
+            &[expected],
         );
         assert_eq!(
             error,
             refused(
                 open(&registry).manifest(&tag("v1")).await,
                 ErrorKind::CertificateInvalid,
-                &[said]
+                &[expected]
             )
         );
     }
