@@ -1,4 +1,5 @@
-//! An answer before it is sent: what the registry says, and how the body goes over the wire. Faults change it.
+//! An answer before it is sent: status, headers, body, and the transmission of the body. Faults
+//! change it.
 
 use std::time::Duration;
 
@@ -25,11 +26,11 @@ pub(super) struct Payload {
     pub(super) length: Length,
     /// So many bytes, each time after this pause.
     pub(super) pace: Option<(usize, Duration)>,
-    /// What happens after so many bytes.
+    /// The end of the body after a number of bytes.
     pub(super) cut: Option<(u64, Cut)>,
 }
 
-/// Where the bytes come from.
+/// The source of the bytes.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     Bytes(Bytes),
@@ -44,7 +45,7 @@ pub(super) enum Source {
     },
 }
 
-/// What the head says of the body's length.
+/// The length of the body according to the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
     Exact,

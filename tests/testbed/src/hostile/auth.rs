@@ -1,4 +1,4 @@
-//! Who may do what: no authentication, passwords, or tokens, and how a refusal is worded.
+//! Authorization: none, passwords, or tokens, and the form of refusals.
 
 use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
@@ -11,7 +11,7 @@ use super::record::Request;
 /// The authentication of a registry.
 #[derive(Clone, Default)]
 pub enum Auth {
-    /// Everybody may do everything.
+    /// No authentication: every request is allowed.
     #[default]
     None,
     /// These accounts, by `Authorization: Basic`, refused in this way where an account is not allowed something.
@@ -30,7 +30,7 @@ pub struct Bearer {
     denial: Denial,
 }
 
-/// What a 401 says in `WWW-Authenticate`.
+/// The `WWW-Authenticate` header of a 401.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
     /// `Bearer` with realm, service and scope.
@@ -49,7 +49,7 @@ pub enum Challenge {
     None,
 }
 
-/// How a request is refused whose credential is good and not enough.
+/// The refusal of a request with a valid credential that lacks the right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Denial {
     /// 401 with `error="insufficient_scope"` (distribution).
@@ -173,7 +173,7 @@ impl Auth {
     }
 }
 
-/// What a request needs to be allowed to.
+/// Returns the right that a request needs.
 fn needed(request: &Request) -> Option<(Action, &str)> {
     let repository = request.repository.as_deref()?;
     let action = match request.op {

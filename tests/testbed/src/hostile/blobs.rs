@@ -9,15 +9,15 @@ use super::op::Op;
 use super::query::Query;
 use super::quirk::Deletion;
 use super::record::Request;
-use super::service::Desk;
+use super::service::Context;
 
-pub(super) fn read(desk: &Desk<'_>, name: &str, digest: &str) -> Answer {
-    match desk.store.blob(name, digest) {
+pub(super) fn read(context: &Context<'_>, name: &str, digest: &str) -> Answer {
+    match context.store.blob(name, digest) {
         Some(bytes) => {
             let answer = Answer::new(StatusCode::OK)
                 .header(CONTENT_TYPE, "application/octet-stream")
                 .bytes(bytes);
-            desk.digest_header(answer, digest)
+            context.digest_header(answer, digest)
         }
         None => Answer::error(
             StatusCode::NOT_FOUND,
@@ -27,15 +27,15 @@ pub(super) fn read(desk: &Desk<'_>, name: &str, digest: &str) -> Answer {
     }
 }
 
-pub(super) fn delete(desk: &Desk<'_>, name: &str, digest: &str) -> Answer {
-    if desk.quirks.deletion == Deletion::Disabled {
+pub(super) fn delete(context: &Context<'_>, name: &str, digest: &str) -> Answer {
+    if context.quirks.deletion == Deletion::Disabled {
         return Answer::error(
             StatusCode::METHOD_NOT_ALLOWED,
             "UNSUPPORTED",
             "The operation is unsupported.",
         );
     }
-    if desk.store.delete_blob(name, digest) {
+    if context.store.delete_blob(name, digest) {
         Answer::new(StatusCode::ACCEPTED)
     } else {
         Answer::error(
@@ -47,11 +47,11 @@ pub(super) fn delete(desk: &Desk<'_>, name: &str, digest: &str) -> Answer {
 }
 
 /// `POST …/uploads/`: mounts, takes a whole blob, or opens an upload.
-pub(super) fn start(desk: &Desk<'_>, request: &Request, name: &str) -> Answer {
+pub(super) fn start(context: &Context<'_>, request: &Request, name: &str) -> Answer {
     let query = Query::parse(&request.query);
-    let mut data = desk.store.data();
-    if desk.quirks.repositories_must_exist && data.repository(name).is_none() {
-        return desk.name_unknown();
+    let mut data = context.store.data();
+    if context.quirks.repositories_must_exist && data.repository(name).is_none() {
+        return context.name_unknown();
     }
     if let (Some(digest), Some(from)) = (query.get("mount"), query.get("from")) {
         let blob = data
@@ -61,34 +61,34 @@ pub(super) fn start(desk: &Desk<'_>, request: &Request, name: &str) -> Answer {
             data.repository_or_new(name)
                 .blobs
                 .insert(digest.to_owned(), blob);
-            return created(desk, name, digest);
+            return created(context, name, digest);
         }
     }
-    if let (Some(digest), false) = (query.get("digest"), desk.quirks.ignores_monolithic_post) {
+    if let (Some(digest), false) = (query.get("digest"), context.quirks.ignores_monolithic_post) {
         if let Some(refusal) = refusal(digest, &request.body) {
             return refusal;
         }
         data.repository_or_new(name)
             .blobs
             .insert(digest.to_owned(), request.body.clone());
-        return created(desk, name, digest);
+        return created(context, name, digest);
     }
     let id = format!("upload-{}", data.tick());
     data.repository_or_new(name)
         .uploads
         .insert(id.clone(), Vec::new());
     drop(data);
-    accepted(desk, name, &id, 0)
+    accepted(context, name, &id, 0)
 }
 
 /// GET, PATCH, PUT and DELETE of an upload that was opened.
-pub(super) fn upload(desk: &Desk<'_>, request: &Request, name: &str, id: &str) -> Answer {
-    let mut data = desk.store.data();
+pub(super) fn upload(context: &Context<'_>, request: &Request, name: &str, id: &str) -> Answer {
+    let mut data = context.store.data();
     let Some((uploads, blobs)) = data
         .repository(name)
         .map(|repository| (&mut repository.uploads, &mut repository.blobs))
     else {
-        return desk.name_unknown();
+        return context.name_unknown();
     };
     let Some(held) = uploads.get_mut(id) else {
         return Answer::error(
@@ -112,7 +112,7 @@ pub(super) fn upload(desk: &Desk<'_>, request: &Request, name: &str, id: &str) -
             held.extend_from_slice(&request.body);
             let size = held.len();
             drop(data);
-            accepted(desk, name, id, size)
+            accepted(context, name, id, size)
         }
         Op::UploadPut => {
             held.extend_from_slice(&request.body);
@@ -123,7 +123,7 @@ pub(super) fn upload(desk: &Desk<'_>, request: &Request, name: &str, id: &str) -
             }
             let bytes = uploads.remove(id).unwrap_or_default();
             blobs.insert(digest.to_owned(), bytes.into());
-            created(desk, name, digest)
+            created(context, name, digest)
         }
         Op::UploadCancel => {
             uploads.remove(id);
@@ -132,7 +132,7 @@ pub(super) fn upload(desk: &Desk<'_>, request: &Request, name: &str, id: &str) -
         _ => {
             let size = held.len();
             drop(data);
-            let answer = accepted(desk, name, id, size);
+            let answer = accepted(context, name, id, size);
             Answer {
                 status: StatusCode::NO_CONTENT,
                 ..answer
@@ -152,18 +152,18 @@ fn refusal(digest: &str, bytes: &[u8]) -> Option<Answer> {
     })
 }
 
-fn created(desk: &Desk<'_>, name: &str, digest: &str) -> Answer {
-    let location = desk.location(
+fn created(context: &Context<'_>, name: &str, digest: &str) -> Answer {
+    let location = context.location(
         &super::quirk::Location::Relative,
         &format!("/v2/{name}/blobs/{digest}"),
     );
-    desk.digest_header(location(Answer::new(StatusCode::CREATED)), digest)
+    context.digest_header(location(Answer::new(StatusCode::CREATED)), digest)
 }
 
-fn accepted(desk: &Desk<'_>, name: &str, id: &str, size: usize) -> Answer {
+fn accepted(context: &Context<'_>, name: &str, id: &str, size: usize) -> Answer {
     // A state in the query, as distribution has it: a client must add its digest to it, not replace it.
     let path = format!("/v2/{name}/blobs/uploads/{id}?_state=of-{id}");
-    let location = desk.location(&desk.quirks.upload_location, &path);
+    let location = context.location(&context.quirks.upload_location, &path);
     let answer = location(Answer::new(StatusCode::ACCEPTED))
         .header(RANGE, &format!("0-{}", size.saturating_sub(1)));
     answer.named("docker-upload-uuid", id)

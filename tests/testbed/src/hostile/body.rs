@@ -1,4 +1,4 @@
-//! How a body goes over the wire: at once, drop by drop, cut short, without an end.
+//! Transmission of bodies: at once, slowly, truncated, or endless.
 
 use std::io;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use super::fault::Cut;
 use super::record::Entry;
 
 const FILLER_CHUNK: usize = 64 * 1024;
-/// Time for what was sent to leave.
+/// Time for sent bytes to leave.
 const FLUSH: Duration = Duration::from_millis(20);
 
 /// The body of an answer under way. Its request counts as running until this is dropped.
@@ -134,7 +134,7 @@ fn stream(
 }
 
 async fn end(how: Cut, connection: &Connection) -> io::Error {
-    // What was sent so far should arrive first: hyper drops what it has not flushed when a body fails.
+    // Earlier bytes should arrive first. hyper drops unflushed bytes when a body fails.
     tokio::time::sleep(FLUSH).await;
     match how {
         Cut::Close => io::Error::from(io::ErrorKind::UnexpectedEof),

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::lock;
 use super::service::Service;
 
-/// What happens to a connection as it is accepted, before anything is read from it.
+/// The treatment of a connection after it is accepted and before anything is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// It is reset.
@@ -43,15 +43,15 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Resets the connection, whatever is under way on it.
+    /// Resets the connection and all of its requests.
     pub(super) fn kill(&self) {
         self.killed.store(true, Ordering::SeqCst);
         self.end.notify_one();
     }
 }
 
-/// The open door: how connections are accepted and what they get.
-pub(super) struct Door {
+/// Accepts connections and applies the arrivals that a test asked for.
+pub(super) struct Acceptor {
     pub(super) service: Arc<Service>,
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) http2: bool,
@@ -59,8 +59,8 @@ pub(super) struct Door {
     pub(super) arrivals: Mutex<Vec<(Arrival, u64)>>,
 }
 
-impl Door {
-    /// Accepts until it is dropped; what was accepted ends with it.
+impl Acceptor {
+    /// Accepts connections until it is dropped. Accepted connections end with it.
     pub(super) async fn run(self: Arc<Self>, listener: TcpListener) {
         let mut connections = JoinSet::new();
         loop {

@@ -54,7 +54,7 @@ pub fn fallback_tag(digest: &str) -> String {
     format!("{}-{}", cut(algorithm, 32), cut(encoded, 64))
 }
 
-/// Whether `tag` has the form of a fallback tag.
+/// Returns true if `tag` has the form of a fallback tag.
 pub(super) fn is_fallback_tag(tag: &str) -> bool {
     tag.strip_prefix("sha256-")
         .or_else(|| tag.strip_prefix("sha512-"))

@@ -1,4 +1,5 @@
-//! What can go wrong with one request. A fault happens to the requests that its matcher takes; several may happen to one.
+//! Faults of single requests. A fault applies to the requests that its matcher selects. Several may
+//! apply to one request.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub enum Stage {
     After,
 }
 
-/// How a connection ends in the middle of a body.
+/// The end of a connection in the middle of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Closed.
@@ -32,8 +33,8 @@ pub enum Cut {
     Stall,
 }
 
-/// What goes wrong. Those marked *(instead)* take the place of the registry's own answer: the request has its effect only where they
-/// come in at [`Stage::After`]. The others change the answer that there is.
+/// A fault. Those marked *(instead)* replace the registry's own answer: the request has its effect
+/// only if they apply at [`Stage::After`]. The others change the answer.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// *(instead)* Answers with this.
@@ -56,7 +57,8 @@ pub enum Fault {
     Status(u16),
     /// Sets a header of the answer, or takes it away. `digest_header`, `location` and `link` are short for some.
     Header(HeaderName, Option<String>),
-    /// Sends these bytes as the body, with the head of the true answer: what is sent does not match the digest.
+    /// Sends these bytes as the body with the head of the true answer, so the digest does not
+    /// match.
     Body(Bytes),
     /// Flips one bit in the middle of the body.
     Corrupt,
@@ -76,7 +78,7 @@ pub enum Fault {
     GzipBomb(u64),
 }
 
-/// What a fault does to a request.
+/// The effect of a fault on a request.
 pub(super) enum Effect {
     Answer(Box<Answer>),
     Reset,
@@ -127,7 +129,7 @@ impl Fault {
         Self::Header(http::header::LINK, value.map(str::to_owned))
     }
 
-    /// What takes the place of the registry's own answer, if this does.
+    /// Returns the replacement of the registry's own answer, if the fault replaces it.
     pub(super) fn instead(&self, request: &Request) -> Option<Effect> {
         let answer = match self {
             Self::Reply(reply) => reply.answer(request),
@@ -146,7 +148,7 @@ impl Fault {
         Some(Effect::Answer(Box::new(answer)))
     }
 
-    /// Whether [`instead`](Self::instead) gives something.
+    /// Returns true if [`instead`](Self::instead) returns a replacement.
     pub(super) fn replaces(&self) -> bool {
         matches!(
             self,

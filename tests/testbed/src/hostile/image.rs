@@ -1,4 +1,4 @@
-//! Images to test with: an index and what it lists, put into a store in one go.
+//! Test images: an index and its manifests, put into a store by one call.
 
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ pub struct Image {
     pub media_type: String,
     /// Its size in bytes.
     pub size: usize,
-    /// What the index lists, in its order.
+    /// The entries of the index, in its order.
     pub children: Vec<Child>,
 }
 

@@ -1,4 +1,5 @@
-//! The token service: accounts, what they may do, and the tokens that were given out. It answers `/token` by GET and by POST (OAuth 2).
+//! The token service: accounts, their rights, and the issued tokens. It answers `/token` by GET and
+//! by POST (OAuth 2).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,7 @@ use super::query::Query;
 use super::record::Request;
 use super::{glob, lock};
 
-/// What a token may be for.
+/// An action that a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Reads.
@@ -39,7 +40,7 @@ impl Action {
     }
 }
 
-/// Somebody who can log in.
+/// An account that can log in.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Account {
@@ -72,7 +73,7 @@ impl Account {
         self
     }
 
-    /// Whether the account may do this.
+    /// Returns true if the account has the right.
     pub(super) fn may(&self, action: Action, repository: &str) -> bool {
         let named = |(pattern, actions): &(String, Vec<Action>)| {
             actions.contains(&action) && glob(pattern, repository)
@@ -91,26 +92,26 @@ impl Account {
     }
 }
 
-/// How tokens are given out.
+/// The rules by which tokens are issued.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// Who can log in.
+    /// The accounts that can log in.
     pub accounts: Vec<Account>,
-    /// What may be done without logging in; `None`: a token is not given without.
+    /// The rights without a login. `None`: no token without a login.
     pub anonymous: Option<Account>,
     /// The form of the answer.
     pub form: TokenForm,
     /// `expires_in`, as announced.
     pub announced: Option<u64>,
-    /// How long a token is valid, whatever was announced.
+    /// The validity of a token, regardless of the announced one.
     pub lifetime: Option<Duration>,
-    /// How many requests a token is good for.
+    /// The number of requests that a token is valid for.
     pub uses: Option<u32>,
-    /// What is answered to which method.
+    /// The methods that are answered.
     pub exchange: Exchange,
     /// A POST is also answered a `refresh_token`.
     pub refresh_token: bool,
-    /// Actions that are never granted, whoever asks.
+    /// Actions that are never granted.
     pub withheld: Vec<Action>,
     /// Makes tokens this much longer, in bytes.
     pub padding: usize,
@@ -133,7 +134,7 @@ impl Default for Terms {
     }
 }
 
-/// Which fields an answer with a token has.
+/// The fields of an answer with a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenForm {
     /// `token` and `access_token`.
@@ -150,7 +151,7 @@ pub enum TokenForm {
     Raw(String),
 }
 
-/// Which methods get a token.
+/// The methods that yield a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exchange {
     /// GET and POST.
@@ -181,7 +182,7 @@ struct Grant {
     until: Option<Instant>,
 }
 
-/// What a token turns out to be good for.
+/// The result of checking a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Good,
@@ -200,13 +201,14 @@ impl Issuer {
         lock(&self.inner).grants.clear();
     }
 
-    /// How many tokens were given out.
+    /// Returns the number of issued tokens.
     #[must_use]
     pub fn issued(&self) -> u64 {
         lock(&self.inner).issued
     }
 
-    /// Whether a token may do `action` in `repository` (`None`: anything that needs no scope), and one use of it.
+    /// Checks that a token allows `action` in `repository` (`None`: anything that needs no scope),
+    /// and counts one use.
     pub(super) fn verify(&self, token: &str, needed: Option<(Action, &str)>) -> Verdict {
         let mut inner = lock(&self.inner);
         let Some(grant) = inner.grants.get_mut(token) else {

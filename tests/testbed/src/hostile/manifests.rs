@@ -9,19 +9,24 @@ use super::answer::Answer;
 use super::digest::{Algorithm, is_fallback_tag};
 use super::quirk::{Deletion, OciSubject, Referrers, Refusal};
 use super::record::Request;
-use super::service::Desk;
+use super::service::Context;
 use super::store::{Data, Manifest};
 
 /// The largest manifest that is taken.
 const LARGEST: usize = 4 << 20;
 
-pub(super) fn read(desk: &Desk<'_>, request: &Request, name: &str, reference: &str) -> Answer {
-    let mut data = desk.store.data();
+pub(super) fn read(
+    context: &Context<'_>,
+    request: &Request,
+    name: &str,
+    reference: &str,
+) -> Answer {
+    let mut data = context.store.data();
     let Some(repository) = data.repository(name) else {
-        return desk.name_unknown();
+        return context.name_unknown();
     };
     let as_digest = reference.replacen('-', ":", 1);
-    let swapped = desk.quirks.reads_fallback_tag_as_digest && is_fallback_tag(reference);
+    let swapped = context.quirks.reads_fallback_tag_as_digest && is_fallback_tag(reference);
     let digest = if swapped && repository.manifests.contains_key(&as_digest) {
         Some(as_digest)
     } else if reference.contains(':') {
@@ -58,7 +63,7 @@ pub(super) fn read(desk: &Desk<'_>, request: &Request, name: &str, reference: &s
         .join(",")
         .split(',')
         .any(|range| range.split(';').next().map(str::trim) == Some(&*manifest.media_type));
-    if desk.quirks.needs_accept && !named {
+    if context.quirks.needs_accept && !named {
         let message = format!(
             "found, but accept header does not support {}",
             manifest.media_type
@@ -69,10 +74,10 @@ pub(super) fn read(desk: &Desk<'_>, request: &Request, name: &str, reference: &s
         .header(CONTENT_TYPE, &manifest.media_type)
         .header(ETAG, &format!("\"{}\"", manifest.digest))
         .bytes(manifest.bytes);
-    desk.digest_header(answer, &manifest.digest)
+    context.digest_header(answer, &manifest.digest)
 }
 
-pub(super) fn put(desk: &Desk<'_>, request: &Request, name: &str, reference: &str) -> Answer {
+pub(super) fn put(context: &Context<'_>, request: &Request, name: &str, reference: &str) -> Answer {
     let tag = (!reference.contains(':')).then_some(reference);
     let algorithm = Algorithm::of(reference);
     if tag.is_none() && algorithm.is_none() {
@@ -125,8 +130,8 @@ pub(super) fn put(desk: &Desk<'_>, request: &Request, name: &str, reference: &st
             "manifest invalid",
         );
     }
-    let mut data = desk.store.data();
-    let refusal = refusal(desk, &mut data, name, tag, &manifest, &json);
+    let mut data = context.store.data();
+    let refusal = refusal(context, &mut data, name, tag, &manifest, &json);
     if let Some(refusal) = refusal {
         return refusal;
     }
@@ -135,17 +140,17 @@ pub(super) fn put(desk: &Desk<'_>, request: &Request, name: &str, reference: &st
         name,
         tag,
         manifest,
-        (desk.quirks.listing_lag, desk.quirks.tag_lag),
+        (context.quirks.listing_lag, context.quirks.tag_lag),
     );
     drop(data);
-    let location = desk.location(
-        &desk.quirks.manifest_location,
+    let location = context.location(
+        &context.quirks.manifest_location,
         &format!("/v2/{name}/manifests/{digest}"),
     );
-    let answer = desk.digest_header(location(Answer::new(StatusCode::CREATED)), &digest);
+    let answer = context.digest_header(location(Answer::new(StatusCode::CREATED)), &digest);
     let subject = json.pointer("/subject/digest").and_then(Value::as_str);
-    let processed = subject.and_then(|subject| match &desk.quirks.oci_subject {
-        OciSubject::WithApi => (desk.quirks.referrers == Referrers::Api).then_some(subject),
+    let processed = subject.and_then(|subject| match &context.quirks.oci_subject {
+        OciSubject::WithApi => (context.quirks.referrers == Referrers::Api).then_some(subject),
         OciSubject::Always => Some(subject),
         OciSubject::Never => None,
         OciSubject::Lie(other) => Some(other),
@@ -158,21 +163,21 @@ pub(super) fn put(desk: &Desk<'_>, request: &Request, name: &str, reference: &st
 
 /// Why a manifest is not taken.
 fn refusal(
-    desk: &Desk<'_>,
+    context: &Context<'_>,
     data: &mut Data,
     name: &str,
     tag: Option<&str>,
     manifest: &Manifest,
     json: &Value,
 ) -> Option<Answer> {
-    if desk.quirks.repositories_must_exist && data.repository(name).is_none() {
-        return Some(desk.name_unknown());
+    if context.quirks.repositories_must_exist && data.repository(name).is_none() {
+        return Some(context.name_unknown());
     }
     let repository = data.repository_or_new(name);
     let moved = tag
         .and_then(|tag| repository.tags.get(tag))
         .is_some_and(|tag| tag.digest() != manifest.digest);
-    let immutable = desk
+    let immutable = context
         .quirks
         .immutable_tags
         .as_ref()
@@ -187,7 +192,7 @@ fn refusal(
         let message = format!("the tag {} is immutable", tag.unwrap_or_default());
         return Some(Answer::error(status, code, &message));
     }
-    if !desk.quirks.accepts_missing_children {
+    if !context.quirks.accepts_missing_children {
         let missing = manifest
             .children()
             .into_iter()
@@ -196,7 +201,7 @@ fn refusal(
             return Some(refusal);
         }
     }
-    if desk.quirks.accepts_missing_blobs {
+    if context.quirks.accepts_missing_blobs {
         return None;
     }
     let layers = json
@@ -222,19 +227,20 @@ fn blob_unknown(missing: impl Iterator<Item = String>) -> Option<Answer> {
     })
 }
 
-pub(super) fn delete(desk: &Desk<'_>, name: &str, reference: &str) -> Answer {
-    if desk.quirks.deletion == Deletion::Disabled {
+pub(super) fn delete(context: &Context<'_>, name: &str, reference: &str) -> Answer {
+    if context.quirks.deletion == Deletion::Disabled {
         return Answer::error(
             StatusCode::METHOD_NOT_ALLOWED,
             "UNSUPPORTED",
             "The operation is unsupported.",
         );
     }
-    let mut data = desk.store.data();
+    let mut data = context.store.data();
     let Some(repository) = data.repository(name) else {
-        return desk.name_unknown();
+        return context.name_unknown();
     };
-    if desk.quirks.deletion == Deletion::RefusedWhereReferenced && repository.references(reference)
+    if context.quirks.deletion == Deletion::RefusedWhereReferenced
+        && repository.references(reference)
     {
         let message = "Requested image referenced by manifest list";
         return Answer::error(StatusCode::FORBIDDEN, "DENIED", message);

@@ -1,4 +1,4 @@
-//! Which requests a fault, a hook or a hold is for.
+//! Matchers: the requests that a fault, a hook or a hold applies to.
 
 use std::fmt;
 use std::sync::Arc;
@@ -136,14 +136,14 @@ impl Matcher {
         self
     }
 
-    /// Whether the conditions hold, whatever was counted before.
+    /// Returns true if the conditions hold, regardless of counts.
     #[must_use]
     pub fn matches(&self, request: &Request) -> bool {
         (self.ops.is_empty() || self.ops.contains(&request.op))
             && self.conditions.iter().all(|condition| condition(request))
     }
 
-    /// Whether the request after `seen` others that matched is one to take.
+    /// Returns true if the request after `seen` matching ones is selected.
     pub(super) fn takes(&self, seen: u64) -> bool {
         let in_time = self.until.is_none_or(|until| Instant::now() < until);
         let in_count = self

@@ -1,20 +1,25 @@
-//! A registry that is correct until it is told otherwise.
+//! A scriptable registry for tests. It is correct until a test changes it. `README.md` in this
+//! folder shows how to use it.
 //!
-//! [`HostileRegistry`] speaks the OCI distribution protocol on a loopback port and keeps what is pushed to it in memory. As it starts it
-//! is a plain, correct registry with the referrers API. A test then bends it:
+//! [`HostileRegistry`] speaks the OCI distribution protocol on a loopback port and keeps its
+//! content in memory. It starts as a correct registry with the referrers API. A test then changes
+//! it:
 //!
-//! * [`Quirks`] are traits of a *kind* of registry: no referrers API, immutable tags, one entry a page. They stay until they are
-//!   changed. [`Quirks::distribution`], [`Quirks::ghcr`] and others bundle them into registries that exist.
-//! * A [`Fault`] happens to the requests that a [`Matcher`] picks: a 503 for the second manifest PUT, a body of one byte a second.
-//! * A [`Hold`] stops a request, before it has its effect or after it, until the test lets go; a hook runs code of the test there,
-//!   such as "somebody else writes the tag now".
-//! * [`Auth`] says who may do what; an [`Issuer`] makes the tokens, on the same port or on that of another registry.
+//! * [`Quirks`] are traits of a *kind* of registry: no referrers API, immutable tags, one entry per
+//!   page. They stay until they are changed. [`Quirks::distribution`], [`Quirks::ghcr`] and others
+//!   describe existing registries.
+//! * A [`Fault`] applies to the requests that a [`Matcher`] selects: a 503 for the second manifest
+//!   PUT, a body of one byte per second.
+//! * A [`Hold`] stops a request, before or after its effect, until the test releases it. A hook
+//!   runs code of the test there, for example a concurrent write of the tag.
+//! * [`Auth`] is the authorization of requests. An [`Issuer`] issues tokens, on the same port or on
+//!   that of another registry.
 //!
-//! Everything that arrives is recorded as a [`Request`] with all its headers, also what is refused or reset, so a test can ask what a
-//! client sent where: [`HostileRegistry::transcript`] prints it for people.
+//! Every request is recorded as a [`Request`] with all its headers, including those that were
+//! refused or reset. [`HostileRegistry::transcript`] prints them.
 //!
-//! It refuses to be clever: it never fixes a request, never follows a redirect, never calls out. Nothing of affix is used in it, so that
-//! the two cannot share a mistake.
+//! The registry never corrects a request, never follows a redirect and never opens a connection. It
+//! shares no code with affix, so the two cannot share a defect.
 
 mod answer;
 mod auth;
@@ -65,12 +70,13 @@ mod tests;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks `mutex`, also after a thread panicked with it: a test that failed must not hide what the registry saw.
+/// Locks `mutex`, also after a thread panicked with it, so that a failed test can still print the
+/// requests.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether `text` is of the form that `pattern` describes, where `*` stands for any run of characters.
+/// Returns true if `text` matches `pattern`, in which `*` stands for any characters.
 fn glob(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;

@@ -1,4 +1,4 @@
-//! What a request asks for, told from its method and path alone.
+//! The operation of a request, derived from its method and path.
 
 use http::Method;
 
@@ -44,7 +44,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whether the operation changes what the registry holds.
+    /// Returns true if the operation changes the content of the registry.
     #[must_use]
     pub fn is_write(self) -> bool {
         matches!(
@@ -60,7 +60,7 @@ impl Op {
     }
 }
 
-/// Where a request goes: the operation, the repository and the tag, digest or upload in it.
+/// The target of a request: the operation, the repository, and the tag, digest or upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) op: Op,

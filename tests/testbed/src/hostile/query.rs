@@ -5,7 +5,7 @@
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads `text`; what cannot be decoded is kept as it stands.
+    /// Parses `text`. Undecodable parts are kept unchanged.
     pub(super) fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

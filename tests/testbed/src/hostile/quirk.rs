@@ -1,31 +1,31 @@
-//! Traits of a kind of registry, each a switch. They describe what a registry *is*; what happens to one request is a fault.
+//! Traits of a kind of registry. Quirks apply to the whole registry, faults to single requests.
 
 use std::time::Duration;
 
-/// How the registry differs from a correct one. [`Quirks::default`] differs in nothing.
+/// The differences from a correct registry. [`Quirks::default`] has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quirks {
-    /// Whether there is a referrers API.
+    /// The referrers API.
     pub referrers: Referrers,
-    /// What a manifest PUT with a subject answers as `OCI-Subject`.
+    /// The `OCI-Subject` header in the answer to a manifest PUT with a subject.
     pub oci_subject: OciSubject,
-    /// What `?artifactType=` does to a listing.
+    /// The effect of `?artifactType=` on a listing.
     pub filtering: Filtering,
-    /// How a listing of referrers is cut into pages.
+    /// The pages of a listing of referrers.
     pub paging: Paging,
-    /// How a `Link` is written, of referrers and of tags.
+    /// The form of a `Link`, for referrers and for tags.
     pub link: LinkForm,
-    /// How long a pushed referrer is missing from the listing.
+    /// The delay after which a pushed referrer appears in the listing.
     pub listing_lag: Lag,
-    /// What an entry of a listing has as `artifactType`.
+    /// The `artifactType` of an entry in a listing.
     pub entry_type: EntryType,
-    /// Whether an entry of a listing has the manifest's annotations.
+    /// True if entries of a listing have the manifest's annotations.
     pub entry_annotations: bool,
     /// A listing or an index without entries has `"manifests": null`.
     pub null_for_none: bool,
-    /// Entries that nobody pushed, listed for every subject.
+    /// Number of invented entries in the listing of every subject.
     pub made_up_entries: usize,
-    /// How long a tag that was moved is read as before.
+    /// The delay after which a moved tag is read as its new value.
     pub tag_lag: Lag,
     /// A tag of the form `sha256-<hex>` is read as that digest, where there is such a manifest (GitLab).
     pub reads_fallback_tag_as_digest: bool,
@@ -33,9 +33,9 @@ pub struct Quirks {
     pub immutable_tags: Option<ImmutableTags>,
     /// At most so many tags a page, also where the client asks for more.
     pub tags_per_page: Option<usize>,
-    /// What `Location` a manifest PUT answers.
+    /// The `Location` in the answer to a manifest PUT.
     pub manifest_location: Location,
-    /// What `Location` an upload answers.
+    /// The `Location` in the answers of an upload.
     pub upload_location: Location,
     /// `POST …/uploads/?digest=` answers 202 and keeps nothing (distribution).
     pub ignores_monolithic_post: bool,
@@ -45,11 +45,11 @@ pub struct Quirks {
     pub accepts_missing_blobs: bool,
     /// A manifest is only found where `Accept` names its media type (distribution, for OCI types).
     pub needs_accept: bool,
-    /// What may be deleted.
+    /// The manifests that can be deleted.
     pub deletion: Deletion,
     /// A push to a repository that [`Store::create`](super::Store::create) did not make is refused with 404 `NAME_UNKNOWN` (ECR).
     pub repositories_must_exist: bool,
-    /// Whether `Docker-Content-Digest` is answered.
+    /// True if answers have `Docker-Content-Digest`.
     pub digest_header: bool,
 }
 
@@ -117,7 +117,8 @@ impl Quirks {
         }
     }
 
-    /// ECR: no `Location` on a manifest PUT, no delete of what an index references, repositories must exist.
+    /// ECR: no `Location` on a manifest PUT, no deletion of manifests that an index references,
+    /// repositories must exist.
     #[must_use]
     pub fn ecr() -> Self {
         Self {
@@ -159,7 +160,7 @@ pub enum Referrers {
     Unsupported(Unsupported),
 }
 
-/// How a registry without a referrers API says so, or fails to.
+/// The answer of a registry without a referrers API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unsupported {
     /// 404 and plain text.
@@ -179,7 +180,7 @@ pub enum Unsupported {
 /// `OCI-Subject` in the answer to a manifest PUT with a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OciSubject {
-    /// Where there is a referrers API.
+    /// If there is a referrers API.
     WithApi,
     /// Also where there is none.
     Always,
@@ -189,7 +190,7 @@ pub enum OciSubject {
     Lie(String),
 }
 
-/// What the filter of a listing does.
+/// The effect of the filter of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filtering {
     /// It filters, and `OCI-Filters-Applied` says so.
@@ -204,7 +205,7 @@ pub enum Filtering {
     Wrong(String),
 }
 
-/// How a listing is cut into pages.
+/// The pages of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paging {
     /// One page.
@@ -219,7 +220,7 @@ pub enum Paging {
     Circle(usize),
 }
 
-/// How a `Link` is written.
+/// The form of a `Link`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkForm {
     /// Path and query.
@@ -232,13 +233,13 @@ pub enum LinkForm {
     Under(String),
     /// `//host:port/…`: the scheme of the page, this host and port.
     SchemeRelative(String),
-    /// Several relations, other parameters, no blank: what the grammar allows.
+    /// Several relations, other parameters, no blank, within the grammar.
     Verbose,
     /// Text that is no link at all.
     Malformed,
 }
 
-/// How long something new goes unseen: by so many reads, and for so long.
+/// The delay until something new is visible: by a number of reads and by a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
     /// Reads that do not see it.
@@ -277,7 +278,7 @@ pub enum EntryType {
     ConfigMediaType,
 }
 
-/// Which tags cannot be moved, and what the attempt gets.
+/// The tags that cannot be moved, and the refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImmutableTags {
     /// The tags, `*` standing for anything.
@@ -286,7 +287,7 @@ pub struct ImmutableTags {
     pub refusal: Refusal,
 }
 
-/// How a write of an immutable tag is refused.
+/// The refusal of a write to an immutable tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// 400 `TAG_INVALID` (ECR).
@@ -314,7 +315,7 @@ pub enum Location {
     None,
 }
 
-/// What a DELETE of a manifest does.
+/// The effect of a DELETE of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
     /// Deletes.

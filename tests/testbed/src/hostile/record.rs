@@ -1,4 +1,5 @@
-//! What arrived: every request with its headers, and what became of it. Also those that were refused, reset or never answered.
+//! The record of all requests with their headers and outcomes, including those that were refused,
+//! reset or never answered.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -18,11 +19,11 @@ use super::query::Query;
 pub struct Request {
     /// Counts from 0 in the order of arrival, also across [`clear`](super::HostileRegistry::clear).
     pub id: u64,
-    /// Which connection it came on; counts from 0.
+    /// The connection; counts from 0.
     pub connection: u64,
     /// Whose address it came from.
     pub peer: SocketAddr,
-    /// Whether the peer showed a client certificate on this connection.
+    /// True if the peer sent a client certificate on this connection.
     pub client_certificate: bool,
     /// HTTP/1.1 or HTTP/2.
     pub version: Version,
@@ -32,13 +33,13 @@ pub struct Request {
     pub method: Method,
     /// The path, as sent.
     pub path: String,
-    /// What followed `?`, as sent; empty where there was none.
+    /// The text after `?`, as sent; empty if there was none.
     pub query: String,
     /// All headers, secrets included. HTTP/2's `:authority` stands as `host`.
     pub headers: HeaderMap,
     /// The body; empty until it has been read.
     pub body: Bytes,
-    /// What it asks for.
+    /// The operation.
     pub op: Op,
     /// The repository in its path.
     pub repository: Option<String>,
@@ -46,11 +47,11 @@ pub struct Request {
     pub reference: Option<String>,
     /// The digest of the content that the registry's own answer names, from [`Stage::After`](super::Stage::After) on and only for hooks there.
     pub served: Option<String>,
-    /// What became of it.
+    /// The outcome so far.
     pub outcome: Outcome,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing yet.
@@ -70,7 +71,8 @@ impl Request {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Whether any credential came with it: an `Authorization`, a cookie, a proxy authorization, or a password or refresh token in a form.
+    /// Returns true if the request has a credential: an `Authorization`, a cookie, a proxy
+    /// authorization, or a password or refresh token in a form.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
         let header = ["authorization", "proxy-authorization", "cookie"]
@@ -220,7 +222,7 @@ impl Drop for Entry {
     }
 }
 
-/// The requests for people: one line each, with what tells requests apart.
+/// Returns the requests for people, one per line, with their distinguishing parts.
 pub(super) fn transcript(requests: &[Request]) -> String {
     let mut text = String::new();
     for request in requests {

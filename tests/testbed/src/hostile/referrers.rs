@@ -9,16 +9,21 @@ use super::digest::{Algorithm, digest};
 use super::query::{Query, encode};
 use super::quirk::{EntryType, Filtering, LinkForm, Paging, Referrers, Unsupported};
 use super::record::Request;
-use super::service::Desk;
+use super::service::Context;
 use super::store::Manifest;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// What made-up entries say they are.
+/// Artifact type of invented entries.
 const MADE_UP: &str = "application/vnd.example.made-up";
 
-pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str, subject: &str) -> Answer {
-    if let Referrers::Unsupported(how) = &desk.quirks.referrers {
+pub(super) fn list(
+    context: &Context<'_>,
+    request: &Request,
+    repository: &str,
+    subject: &str,
+) -> Answer {
+    if let Referrers::Unsupported(how) = &context.quirks.referrers {
         return unsupported(how, request);
     }
     if Algorithm::of(subject).is_none() {
@@ -29,23 +34,23 @@ pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str, subject
         );
     }
     let manifests = {
-        let mut data = desk.store.data();
+        let mut data = context.store.data();
         let Some(repository) = data.repository(repository) else {
-            return desk.name_unknown();
+            return context.name_unknown();
         };
         repository.read_referrers(subject)
     };
     let mut entries: Vec<Value> = manifests
         .iter()
-        .map(|manifest| entry(desk, manifest))
+        .map(|manifest| entry(context, manifest))
         .collect();
-    entries.extend((0..desk.quirks.made_up_entries).map(made_up));
+    entries.extend((0..context.quirks.made_up_entries).map(made_up));
     let query = Query::parse(&request.query);
     let wanted = query
         .get("artifactType")
         .filter(|wanted| !wanted.is_empty());
     if let Some(wanted) = wanted {
-        match &desk.quirks.filtering {
+        match &context.quirks.filtering {
             Filtering::Applied | Filtering::Silent => {
                 entries.retain(|entry| has_type(entry, wanted));
             }
@@ -57,8 +62,8 @@ pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str, subject
         .get("last")
         .and_then(|last| last.parse().ok())
         .unwrap_or(0);
-    let (page, next) = page(desk.quirks.paging, entries, at);
-    let page = if page.is_empty() && desk.quirks.null_for_none {
+    let (page, next) = page(context.quirks.paging, entries, at);
+    let page = if page.is_empty() && context.quirks.null_for_none {
         Value::Null
     } else {
         Value::from(page)
@@ -68,7 +73,7 @@ pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str, subject
         .header(CONTENT_TYPE, INDEX)
         .bytes(body.to_string());
     let says_filtered = !matches!(
-        desk.quirks.filtering,
+        context.quirks.filtering,
         Filtering::Ignored | Filtering::Silent
     );
     if wanted.is_some() && says_filtered {
@@ -79,7 +84,12 @@ pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str, subject
             let filter = wanted
                 .map(|wanted| format!("artifactType={}&", encode(wanted)))
                 .unwrap_or_default();
-            link(desk, answer, &request.path, &format!("{filter}last={next}"))
+            link(
+                context,
+                answer,
+                &request.path,
+                &format!("{filter}last={next}"),
+            )
         }
         None => answer,
     }
@@ -111,12 +121,12 @@ fn page(paging: Paging, entries: Vec<Value>, at: usize) -> (Vec<Value>, Option<u
 }
 
 /// Adds the `Link` to the next page, in the form that the registry has.
-pub(super) fn link(desk: &Desk<'_>, answer: Answer, path: &str, query: &str) -> Answer {
+pub(super) fn link(context: &Context<'_>, answer: Answer, path: &str, query: &str) -> Answer {
     let next = |url: String| format!("<{url}>; rel=\"next\"");
-    let value = match &desk.quirks.link {
+    let value = match &context.quirks.link {
         LinkForm::Relative => next(format!("{path}?{query}")),
         LinkForm::QueryOnly => next(format!("?{query}")),
-        LinkForm::Absolute => next(format!("{}{path}?{query}", desk.origin)),
+        LinkForm::Absolute => next(format!("{}{path}?{query}", context.origin)),
         LinkForm::Under(base) => next(format!("{base}{path}?{query}")),
         LinkForm::SchemeRelative(host) => next(format!("//{host}{path}?{query}")),
         LinkForm::Verbose => {
@@ -130,7 +140,7 @@ pub(super) fn link(desk: &Desk<'_>, answer: Answer, path: &str, query: &str) -> 
 }
 
 /// The entry of a listing for a manifest ("Listing Referrers").
-fn entry(desk: &Desk<'_>, manifest: &Manifest) -> Value {
+fn entry(context: &Context<'_>, manifest: &Manifest) -> Value {
     let json = manifest.json();
     let text = |pointer: &str| {
         json.pointer(pointer)
@@ -143,7 +153,7 @@ fn entry(desk: &Desk<'_>, manifest: &Manifest) -> Value {
         .filter(|own| !own.is_empty())
         .unwrap_or_else(|| config.clone());
     let mut entry = manifest.descriptor();
-    let artifact_type = match desk.quirks.entry_type {
+    let artifact_type = match context.quirks.entry_type {
         EntryType::Resolved => Some(resolved),
         EntryType::ConfigMediaType => Some(config),
         EntryType::Empty => Some(String::new()),
@@ -155,7 +165,7 @@ fn entry(desk: &Desk<'_>, manifest: &Manifest) -> Value {
         }
         if let Some(annotations) = json
             .get("annotations")
-            .filter(|_| desk.quirks.entry_annotations)
+            .filter(|_| context.quirks.entry_annotations)
         {
             fields.insert("annotations".to_owned(), annotations.clone());
         }

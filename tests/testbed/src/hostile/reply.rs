@@ -36,7 +36,7 @@ enum ReplyBody {
     Echo,
 }
 
-/// How long a client is told to wait.
+/// The wait that an answer asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RetryAfter {
     /// A number of seconds.

@@ -12,13 +12,13 @@ use super::lock;
 use super::matcher::Matcher;
 use super::record::Request;
 
-/// How long [`Hold::reached`] waits before it gives up.
+/// Timeout of [`Hold::reached`].
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Code of a test that runs at a request.
 pub(super) type Hook = Arc<dyn Fn(Request) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// What a rule does.
+/// The effect of a rule.
 #[derive(Clone)]
 pub(super) enum Work {
     Fault(Fault),
@@ -76,8 +76,8 @@ impl Rules {
         lock(&self.book).entries.clear();
     }
 
-    /// What is to be done at this stage of a request. Of the faults that take the place of the answer only the first is used, and only
-    /// that one is counted: two rules with a 503 and a 429 give one after the other.
+    /// Returns the effects for this stage of a request. Of the faults that replace the answer only
+    /// the first is used and counted: two rules with a 503 and a 429 apply one after the other.
     pub(super) fn take(&self, stage: Stage, request: &Request) -> Vec<Work> {
         let mut replaced = false;
         let mut work = Vec::new();
@@ -109,7 +109,7 @@ impl Rules {
             let mut open = open.clone();
             let arrived = arrived.clone();
             Box::pin(async move {
-                // Nobody may be listening, and the hold may be gone: then there is nothing to wait for.
+                // If the hold is gone, there is nothing to wait for.
                 let _ = arrived.send(request);
                 let _ = open.wait_for(|open| *open).await;
             })
@@ -124,7 +124,7 @@ impl Rules {
 }
 
 impl Rule {
-    /// How many requests it was used for.
+    /// Returns the number of requests that the rule was used for.
     #[must_use]
     pub fn used(&self) -> u64 {
         let book = lock(&self.rules.book);

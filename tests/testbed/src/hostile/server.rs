@@ -1,4 +1,4 @@
-//! The registry as a test holds it: started by one call, bent at run time, asked what it saw, ended by its drop.
+//! The registry as a test holds it: started by one call, changed at run time, stopped by its drop.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::auth::{Auth, Bearer, Denial};
-use super::connection::{Arrival, Door};
+use super::connection::{Acceptor, Arrival};
 use super::fault::{Fault, Stage};
 use super::image::ImageBuilder;
 use super::issuer::{Account, Issuer};
@@ -30,11 +30,11 @@ pub struct HostileRegistry {
     address: SocketAddr,
     authority: Option<Authority>,
     service: Arc<Service>,
-    door: Arc<Door>,
+    acceptor: Arc<Acceptor>,
     accepting: JoinHandle<()>,
 }
 
-/// What a registry is to be from its start.
+/// The configuration of a registry at its start.
 #[derive(Default)]
 #[must_use]
 pub struct Builder {
@@ -145,19 +145,19 @@ impl Builder {
             quirks: Mutex::new(self.quirks),
             auth: Mutex::new(auth),
         });
-        let door = Arc::new(Door {
+        let acceptor = Arc::new(Acceptor {
             service: Arc::clone(&service),
             tls,
             http2: !self.http1_only,
             accepted: AtomicU64::new(0),
             arrivals: Mutex::default(),
         });
-        let accepting = tokio::spawn(Arc::clone(&door).run(listener));
+        let accepting = tokio::spawn(Arc::clone(&acceptor).run(listener));
         Ok(HostileRegistry {
             address,
             authority,
             service,
-            door,
+            acceptor,
             accepting,
         })
     }
@@ -184,7 +184,7 @@ impl HostileRegistry {
         self.address.to_string()
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -196,7 +196,7 @@ impl HostileRegistry {
         self.service.origin.clone()
     }
 
-    /// Where its tokens are had.
+    /// Returns the URL of its token service.
     #[must_use]
     pub fn token_url(&self) -> String {
         format!("{}/token", self.service.origin)
@@ -220,7 +220,7 @@ impl HostileRegistry {
         self.authority.as_ref().map_or("", Authority::pem)
     }
 
-    /// What it holds, to be read and changed past the protocol.
+    /// Returns its content, to be read and changed without the protocol.
     #[must_use]
     pub fn store(&self) -> Store {
         self.service.store.clone()
@@ -231,7 +231,7 @@ impl HostileRegistry {
         ImageBuilder::new(&self.service.store, repository, tag)
     }
 
-    /// Who gives out tokens at its `/token`.
+    /// Returns the issuer of the tokens at its `/token`.
     #[must_use]
     pub fn issuer(&self) -> Issuer {
         self.service.issuer.clone()
@@ -262,7 +262,7 @@ impl HostileRegistry {
 
     /// Lets `arrival` happen to the next `times` connections that would be accepted otherwise.
     pub fn next_connections(&self, times: u64, arrival: Arrival) {
-        lock(&self.door.arrivals).push((arrival, times));
+        lock(&self.acceptor.arrivals).push((arrival, times));
     }
 
     /// Runs `hook` at the requests that `matcher` takes, before they have their effect. They wait for it.
@@ -295,7 +295,7 @@ impl HostileRegistry {
     /// Takes back all faults, hooks and arrivals. Quirks and authentication stay.
     pub fn calm(&self) {
         self.service.rules.clear();
-        lock(&self.door.arrivals).clear();
+        lock(&self.acceptor.arrivals).clear();
     }
 
     /// Every request so far, in the order of arrival.
@@ -313,7 +313,7 @@ impl HostileRegistry {
             .collect()
     }
 
-    /// How many requests there were for `op`.
+    /// Returns the number of requests for `op`.
     #[must_use]
     pub fn count(&self, op: Op) -> usize {
         self.requests_that(&Matcher::on(op)).len()
@@ -331,10 +331,10 @@ impl HostileRegistry {
         self.service.recorder.most_at_once()
     }
 
-    /// How many connections were accepted, those included that were ended at once.
+    /// Returns the number of accepted connections, including those that were ended at once.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.door.accepted.load(Ordering::SeqCst)
+        self.acceptor.accepted.load(Ordering::SeqCst)
     }
 
     /// Forgets the requests so far.

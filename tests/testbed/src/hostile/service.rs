@@ -24,7 +24,7 @@ use super::{blobs, lock, manifests, referrers, tags};
 /// The largest request body that is taken.
 const LARGEST: usize = 256 << 20;
 
-/// What the requests of one registry share.
+/// The state that the requests of one registry share.
 pub(super) struct Service {
     pub(super) origin: String,
     pub(super) store: Store,
@@ -35,14 +35,14 @@ pub(super) struct Service {
     pub(super) auth: std::sync::Mutex<Auth>,
 }
 
-/// What a handler works with: the content and the traits of the registry as they are for this request.
-pub(super) struct Desk<'a> {
+/// The context of a handler: the content and the traits of the registry at the time of the request.
+pub(super) struct Context<'a> {
     pub(super) store: &'a Store,
     pub(super) quirks: &'a Quirks,
     pub(super) origin: &'a str,
 }
 
-impl Desk<'_> {
+impl Context<'_> {
     pub(super) fn name_unknown(&self) -> Answer {
         Answer::error(
             StatusCode::NOT_FOUND,
@@ -165,8 +165,8 @@ impl Service {
         Ok(answer)
     }
 
-    /// Does what the rules say for this stage. Gives the answer that takes the place of the registry's own, if there is one, and adds
-    /// the faults that change an answer to `faults`.
+    /// Applies the rules for this stage. Returns the answer that replaces the registry's own, if
+    /// there is one, and adds faults that change an answer to `faults`.
     async fn at(
         &self,
         stage: Stage,
@@ -202,7 +202,7 @@ impl Service {
             return *refusal;
         }
         let quirks = lock(&self.quirks).clone();
-        let desk = Desk {
+        let context = Context {
             store: &self.store,
             quirks: &quirks,
             origin: &self.origin,
@@ -213,17 +213,19 @@ impl Service {
             Op::Ping => Answer::new(StatusCode::OK)
                 .header(http::header::CONTENT_TYPE, "application/json")
                 .bytes("{}"),
-            Op::ManifestGet | Op::ManifestHead => manifests::read(&desk, request, name, reference),
-            Op::ManifestPut => manifests::put(&desk, request, name, reference),
-            Op::ManifestDelete => manifests::delete(&desk, name, reference),
-            Op::BlobGet | Op::BlobHead => blobs::read(&desk, name, reference),
-            Op::BlobDelete => blobs::delete(&desk, name, reference),
-            Op::UploadStart => blobs::start(&desk, request, name),
-            Op::UploadStatus | Op::UploadPatch | Op::UploadPut | Op::UploadCancel => {
-                blobs::upload(&desk, request, name, reference)
+            Op::ManifestGet | Op::ManifestHead => {
+                manifests::read(&context, request, name, reference)
             }
-            Op::ReferrersList => referrers::list(&desk, request, name, reference),
-            Op::TagList => tags::list(&desk, request, name),
+            Op::ManifestPut => manifests::put(&context, request, name, reference),
+            Op::ManifestDelete => manifests::delete(&context, name, reference),
+            Op::BlobGet | Op::BlobHead => blobs::read(&context, name, reference),
+            Op::BlobDelete => blobs::delete(&context, name, reference),
+            Op::UploadStart => blobs::start(&context, request, name),
+            Op::UploadStatus | Op::UploadPatch | Op::UploadPut | Op::UploadCancel => {
+                blobs::upload(&context, request, name, reference)
+            }
+            Op::ReferrersList => referrers::list(&context, request, name, reference),
+            Op::TagList => tags::list(&context, request, name),
             Op::Token | Op::Other => Answer::new(StatusCode::NOT_FOUND),
         };
         debug_assert!(
@@ -234,7 +236,7 @@ impl Service {
     }
 }
 
-/// What is known of a request by its head.
+/// Returns the record of a request from its head.
 fn arrival(connection: &Connection, parts: http::request::Parts) -> Request {
     let path = parts.uri.path().to_owned();
     let Route {

@@ -1,6 +1,8 @@
-//! What the registry holds: repositories with manifests, blobs, tags and uploads. It knows nothing of HTTP.
+//! The content of the registry: repositories with manifests, blobs, tags and uploads. It is
+//! independent of HTTP.
 //!
-//! A [`Store`] is a handle: clones see the same content. Two servers may share one, as a registry and the host that its blobs are uploaded to.
+//! A [`Store`] is a handle: clones share the content. Two servers may share one, as a registry and
+//! its host for blob uploads do.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -81,14 +83,14 @@ pub(super) struct Held {
     unseen: Unseen,
 }
 
-/// A tag, with what readers that lag behind still see.
+/// A tag, with the old value that lagging readers see.
 pub(super) struct Tag {
     digest: String,
     before: Option<String>,
     unseen: Unseen,
 }
 
-/// What is left of a lag.
+/// The rest of a lag.
 struct Unseen {
     reads: u32,
     until: Option<Instant>,
@@ -142,7 +144,7 @@ impl Repository {
         seen.into_iter().map(|held| held.manifest.clone()).collect()
     }
 
-    /// Whether any index here lists `digest`.
+    /// Returns true if an index of the repository lists `digest`.
     pub(super) fn references(&self, digest: &str) -> bool {
         self.manifests
             .values()
@@ -227,7 +229,8 @@ impl Store {
         self.data().repository_or_new(repository);
     }
 
-    /// Keeps `bytes` as a manifest, tagged if `tag` is given, and gives its sha256 digest. Nothing is checked: whatever a test wants to serve.
+    /// Stores `bytes` as a manifest, tagged if `tag` is given, and returns its sha256 digest.
+    /// Nothing is checked.
     pub fn put_manifest(
         &self,
         repository: &str,
@@ -321,7 +324,7 @@ impl Store {
             .is_some_and(|repository| repository.blobs.remove(digest).is_some())
     }
 
-    /// A manifest by tag or digest, as it is now whatever readers see.
+    /// Returns a manifest by tag or digest, regardless of lags.
     #[must_use]
     pub fn manifest(&self, repository: &str, reference: &str) -> Option<Manifest> {
         let mut data = self.data();
@@ -373,7 +376,7 @@ impl Store {
             .cloned()
     }
 
-    /// How many manifests there are.
+    /// Returns the number of manifests.
     #[must_use]
     pub fn manifest_count(&self, repository: &str) -> usize {
         self.data()
@@ -381,7 +384,8 @@ impl Store {
             .map_or(0, |repository| repository.manifests.len())
     }
 
-    /// Every manifest that names `digest` as its subject, in the order of push, whatever a listing or a fallback tag says.
+    /// Returns every manifest with `digest` as its subject, in the order of push, regardless of
+    /// listings and fallback tags.
     #[must_use]
     pub fn referrers(&self, repository: &str, digest: &str) -> Vec<Manifest> {
         let mut data = self.data();
@@ -411,7 +415,8 @@ impl Store {
             .unwrap_or_default()
     }
 
-    /// What another writer does between our read and our write: reads the fallback tag of `subject`, adds `entry`, writes it. Gives the digest.
+    /// Acts as another writer between a client's read and write: reads the fallback tag of
+    /// `subject`, adds `entry`, and writes it. Returns the digest.
     pub fn append_fallback(&self, repository: &str, subject: &str, entry: Value) -> String {
         let mut entries = self.fallback_entries(repository, subject);
         entries.push(entry);

@@ -8,13 +8,13 @@ use super::answer::Answer;
 use super::query::{Query, encode};
 use super::record::Request;
 use super::referrers::link;
-use super::service::Desk;
+use super::service::Context;
 
-pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str) -> Answer {
+pub(super) fn list(context: &Context<'_>, request: &Request, repository: &str) -> Answer {
     let tags = {
-        let mut data = desk.store.data();
+        let mut data = context.store.data();
         let Some(repository) = data.repository(repository) else {
-            return desk.name_unknown();
+            return context.name_unknown();
         };
         repository.tags.keys().cloned().collect::<Vec<_>>()
     };
@@ -23,7 +23,7 @@ pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str) -> Answ
     let asked = query.get("n").and_then(|n| n.parse::<usize>().ok());
     let size = asked
         .into_iter()
-        .chain(desk.quirks.tags_per_page)
+        .chain(context.quirks.tags_per_page)
         .min()
         .unwrap_or(usize::MAX);
     let mut after = tags.into_iter().filter(|tag| tag.as_str() > last);
@@ -36,7 +36,7 @@ pub(super) fn list(desk: &Desk<'_>, request: &Request, repository: &str) -> Answ
         Some(tag) if more => {
             let n = asked.map(|n| format!("n={n}&")).unwrap_or_default();
             link(
-                desk,
+                context,
                 answer,
                 &request.path,
                 &format!("{n}last={}", encode(tag)),

@@ -24,7 +24,7 @@ struct Inner {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// Which certificate a server shows.
+/// The certificate of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Certificate {
     /// Of the authority, for `127.0.0.1` and `localhost`.
@@ -34,7 +34,7 @@ pub enum Certificate {
     Expired,
     /// Of the authority, for another name.
     OtherName,
-    /// Of nobody but itself.
+    /// Self-signed.
     SelfSigned,
 }
 
@@ -91,7 +91,8 @@ impl Authority {
         Ok((certificate.pem(), key.serialize_pem()))
     }
 
-    /// What a server needs to show `kind`. It asks every client for a certificate, takes any, and insists on one where `insist`.
+    /// Returns the TLS configuration for a certificate of `kind`. The server asks every client for
+    /// a certificate, accepts any, and requires one if `insist` is set.
     pub(super) fn server(
         &self,
         kind: Certificate,
@@ -137,7 +138,8 @@ impl Authority {
     }
 }
 
-/// Takes any client certificate whose key signs the handshake: the registry notes that one was shown, and trusts nobody for it.
+/// Accepts any client certificate with a valid handshake signature. The registry records that one
+/// was sent.
 #[derive(Debug)]
 struct TakesAny {
     provider: Arc<CryptoProvider>,

@@ -1,4 +1,4 @@
-//! What happens to one request: each fault, and which requests it happens to.
+//! Each fault, and the requests that it applies to.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Requests that are stopped in the middle, and what a test does there.
+//! Requests that are held, and the actions of a test meanwhile.
 
 use std::time::Duration;
 

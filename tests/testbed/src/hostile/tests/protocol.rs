@@ -1,4 +1,4 @@
-//! The registry before anybody bends it.
+//! The registry without quirks and faults.
 
 use reqwest::Method;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! What kind of registry it is: each quirk.
+//! Each quirk.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is recorded, and how it is shown.
+//! The record of requests and its printed form.
 
 use std::time::Duration;
 
