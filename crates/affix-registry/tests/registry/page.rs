@@ -1,12 +1,12 @@
-//! `BEHAVIOURS.md` against the tree: each test that it names exists under that name.
+//! Checks `BEHAVIOURS.md`: every test that it names exists under that name.
 
 use std::path::{Path, PathBuf};
 
 const PAGE: &str = include_str!("../BEHAVIOURS.md");
-/// Folders of tests that a name may begin with; without one of them it is of this folder.
+/// Folders of tests that a name may begin with. Other names are of this folder.
 const FOLDERS: [&str; 6] = ["admission", "cli", "e2e", "engine", "schema", "signatures"];
 
-/// What stands between backquotes in the page, and what follows it.
+/// Returns the code spans of the page, each with the text that follows it.
 fn quoted() -> Vec<(&'static str, &'static str)> {
     let parts: Vec<&str> = PAGE.split('`').collect();
     parts
@@ -17,7 +17,8 @@ fn quoted() -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
-/// A name of a test as the page writes it: `module::function`, `folder::module::function`, `unit::path::function` for a test in `src/`.
+/// Returns true for the name of a test: `module::function`, `folder::module::function`, or
+/// `unit::path::function` for a test in `src/`.
 fn is_test(text: &str) -> bool {
     text.contains("::")
         && !text.ends_with("::")
@@ -26,7 +27,7 @@ fn is_test(text: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | ':' | '…'))
 }
 
-/// The files in which the test may be, and its function.
+/// Returns the files that may contain a test, and the name of its function.
 fn place(name: &str) -> (Vec<PathBuf>, &str) {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let (path, function) = name.rsplit_once("::").unwrap();
@@ -47,7 +48,7 @@ fn place(name: &str) -> (Vec<PathBuf>, &str) {
     (files, function)
 }
 
-/// Collects the files below `folder` that hold the module `module`, or its tests.
+/// Collects the files below `folder` that contain the module `module` or its tests.
 fn named(folder: &Path, module: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -61,7 +62,7 @@ fn named(folder: &Path, module: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The functions of a file that are tests.
+/// Returns the test functions of a file.
 fn tests(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let mut found = Vec::new();
@@ -98,7 +99,7 @@ fn each_test_named_on_the_page_about_registries_exists() {
         let there: Vec<String> = files.iter().flat_map(|file| tests(file)).collect();
         let is_right = match function.strip_suffix('…') {
             None => there.iter().any(|test| test == function),
-            // `t4_…` stands for all that begin so, and the page says how many there are.
+            // `t4_…` stands for all tests with that prefix. The page states their number.
             Some(prefix) => {
                 let expected = after
                     .trim_start()
