@@ -23,6 +23,9 @@
 //! * from oci-client: `urls`, `os.features` and `features`.
 //!
 //! A converted manifest has other bytes and so another digest. Push the original bytes.
+//!
+//! Decision 0001 (`docs/decisions/0001-use-the-vocabulary-of-oci-client-not-its-client.md`) compares
+//! the two crates.
 
 use std::num::TryFromIntError;
 
