@@ -98,6 +98,44 @@ async fn the_real_cosign_verifies_the_index_and_each_selected_platform_and_nothi
     }
 }
 
+/// Signs the image with each kind of key, in encrypted and in plain files.
+#[tokio::test]
+async fn cosign_verifies_signatures_by_every_kind_of_key() {
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/signing/cosign/");
+    let bench = Bench::both().await.remove(0);
+    for (file, public) in [
+        ("rsa.key", "rsa"),
+        ("rsa-3072.key", "rsa-3072"),
+        ("rsa-3072.pkcs1.pem", "rsa-3072"),
+        ("rsa-4096.key", "rsa-4096"),
+        ("p256.sec1.pem", "p256"),
+        ("p384.key", "p384"),
+        ("p384.sec1.pem", "p384"),
+        ("p521.key", "p521"),
+        ("p521.pem", "p521"),
+        ("ed25519.key", "ed25519"),
+    ] {
+        let public_file = format!("{public}.pub");
+        std::fs::copy(
+            format!("{FOLDER}{public_file}"),
+            bench.peer.file(&public_file),
+        )
+        .unwrap();
+        let key = std::fs::read(format!("{FOLDER}{file}")).unwrap();
+        // An annotation of its own, so that a signature by the same key in another file is not adopted.
+        let spec = bench.spec(&bench.image.tagged(), &wanted(&json!({"file": file})));
+        let files: [(&str, &[u8]); 2] = [("cosign.key", &key), ("cosign.password", b"affix")];
+        let mut desk = Desk::new(&bench, &spec, &[("key", &files)]);
+        desk.ready().await;
+        desk.ready().await;
+        let annotation = format!("file={file}");
+        for digest in bench.signed() {
+            let verified = verify(&bench, public, &digest, &["-a", &annotation]).await;
+            verified.unwrap_or_else(|error| panic!("{file}: {error}"));
+        }
+    }
+}
+
 #[tokio::test]
 async fn twenty_passes_leave_one_signature_a_target_and_a_look_costs_one_request() {
     for bench in Bench::both().await {

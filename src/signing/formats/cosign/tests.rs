@@ -115,6 +115,26 @@ fn what_the_real_cosign_signed_with_the_same_key_is_equal() {
     );
 }
 
+#[test]
+fn a_bundle_of_cosign_by_a_p256_or_rsa_key_is_equal() {
+    for (key, other) in [
+        ("generated", "p256"),
+        ("rsa", "rsa-4096"),
+        ("rsa-4096", "rsa"),
+    ] {
+        let bundle = read(&format!("cosign/{key}.bundle.json"));
+        let equal = |key: &str| {
+            let signer = signer(&format!("cosign/{key}.key"), BTreeMap::new());
+            let found = signer
+                .shape
+                .to_signature(bundle.clone(), &subject(), at(SIGNED_AT));
+            signer.is_equal(&found.manifest, &found.layer, &subject(), at(SIGNED_AT))
+        };
+        assert!(equal(key), "{key}");
+        assert!(!equal(other), "{key} under {other}");
+    }
+}
+
 /// cosign 3.1.3 signs with the hash of the curve, and verifies with SHA-256 unless told otherwise.
 #[test]
 fn a_bundle_that_cosign_signs_but_does_not_verify_is_not_equal() {
@@ -134,7 +154,13 @@ fn a_bundle_that_cosign_signs_but_does_not_verify_is_not_equal() {
 
 #[test]
 fn what_it_signs_it_knows_again_and_nothing_else() {
-    for key in ["cosign/generated.key", "cosign/ed25519.key"] {
+    for key in [
+        "cosign/generated.key",
+        "cosign/ed25519.key",
+        "cosign/p384.pem",
+        "cosign/p521.pem",
+        "cosign/rsa.pem",
+    ] {
         let signer = signer(key, annotations());
         let signature = signer.sign(&subject(), at(SIGNED_AT)).unwrap();
         let equal = |manifest: &ImageManifest, layer: &[u8]| {

@@ -32,7 +32,16 @@ fn rewritten(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
 
 #[test]
 fn a_key_that_cosign_wrote_opens_and_has_the_public_half_that_cosign_wrote() {
-    for name in ["generated", "p256", "ed25519"] {
+    for name in [
+        "generated",
+        "p256",
+        "p384",
+        "p521",
+        "ed25519",
+        "rsa",
+        "rsa-3072",
+        "rsa-4096",
+    ] {
         let key = CosignKey::open(&read(&format!("cosign/{name}.key")), Some(PASSWORD)).unwrap();
         let public = read(&format!("cosign/{name}.pub"));
         assert_eq!(
@@ -62,6 +71,12 @@ fn an_unencrypted_key_is_the_same_key_as_the_one_that_cosign_imported() {
         ("p256.pem", "p256.pub"),
         ("p256.sec1.pem", "p256.pub"),
         ("ed25519.pem", "ed25519.pub"),
+        ("p384.pem", "p384.pub"),
+        ("p384.sec1.pem", "p384.pub"),
+        ("p521.pem", "p521.pub"),
+        ("rsa.pem", "rsa.pub"),
+        ("rsa-3072.pkcs1.pem", "rsa-3072.pub"),
+        ("rsa-4096.pem", "rsa-4096.pub"),
     ] {
         let key = CosignKey::open(&read(&format!("cosign/{plain}")), None).unwrap();
         let public = read(&format!("cosign/{public}"));
@@ -133,11 +148,11 @@ fn a_key_file_that_does_not_fit_is_refused_by_name() {
     for (file, said) in [
         (
             text(read("cosign/rsa-2560.pem")),
-            "is RSA of 2560 bits: ECDSA P-256 or Ed25519 is supported",
+            "is RSA of 2560 bits: RSA of 2048, 3072 or 4096 bits, ECDSA P-256, P-384 or P-521, or Ed25519 is supported",
         ),
         (
             text(read("notary/refused/rsa-1024.key")),
-            "cannot be read: ECDSA P-256 or Ed25519",
+            "cannot be read: RSA of 2048",
         ),
         (
             text(read("cosign/p256.openssl.pem")),
@@ -153,7 +168,7 @@ fn a_key_file_that_does_not_fit_is_refused_by_name() {
         ),
         (
             "-----BEGIN PRIVATE KEY-----\nAAEC\n-----END PRIVATE KEY-----\n".to_owned(),
-            "cannot be read: ECDSA P-256 or Ed25519",
+            "cannot be read: RSA of 2048",
         ),
         (
             "-----BEGIN PRIVATE KEY-----\nAAEC\n".to_owned(),
