@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_kind_of_file_a_real_tool_wrote_names_its_image() {
+    fn the_subject_of_every_kind_of_signature_file_is_found() {
         for file in [
             "cosign/generated.bundle.json",
             "cosign/annotated.bundle.json",
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_signature_names_what_was_signed() {
+    fn the_subject_of_a_message_signature_is_the_signed_blob() {
         let blob = Digest::sha256(&read("cosign/blob"));
         assert_eq!(
             named_subjects(&read("cosign/blob.bundle.json")),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_several_statements_names_the_subjects_of_all() {
+    fn a_file_of_several_statements_names_all_their_subjects() {
         let line = |hex: char| {
             let statement = json!({"subject": [{"digest": {"sha256": hex.to_string().repeat(64)}}, {"digest": {"sha512": "c".repeat(128)}}]});
             json!({"payload": encoded(&statement), "payloadType": "application/vnd.in-toto+json", "signatures": []}).to_string()
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nothing_is_left_alone() {
+    fn a_file_without_a_readable_subject_excludes_no_target() {
         let other_algorithms =
             json!({"subject": [{"digest": {"sha1": "a".repeat(40), "gitCommit": "a".repeat(40)}}]});
         let other_algorithms =
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_names_another_algorithm_only_excludes_nothing() {
+    fn a_file_with_another_digest_algorithm_excludes_no_target() {
         let named = named_subjects(&read("cosign/simple-signing.json"));
         assert!(!named.excludes(&Algorithm::Sha512.hash(b"another")));
     }

@@ -18,7 +18,7 @@ fn signer(key: &str, annotations: BTreeMap<String, String>) -> CosignSigner {
     CosignSigner::open(&read(key), Some(PASSWORD), annotations).unwrap()
 }
 
-/// cosign's JSON without the spaces that Go's protobuf library puts after commas; none of these texts has one inside.
+/// Returns the JSON of cosign without the spaces that Go's protobuf library writes after commas. No text in it has one.
 fn compact(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec())
         .unwrap()
@@ -26,7 +26,7 @@ fn compact(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_statement_is_cosigns_byte_for_byte_but_for_spaces() {
+fn the_statement_equals_that_of_cosign_except_for_spaces() {
     for (file, annotations) in [
         ("cosign/generated.bundle.json", BTreeMap::new()),
         ("cosign/annotated.bundle.json", annotations()),
@@ -39,7 +39,7 @@ fn the_statement_is_cosigns_byte_for_byte_but_for_spaces() {
 }
 
 #[test]
-fn the_bundle_is_cosigns_byte_for_byte_but_for_spaces() {
+fn the_bundle_equals_that_of_cosign_except_for_spaces() {
     let signer = signer("cosign/generated.key", BTreeMap::new());
     let theirs = read("cosign/generated.bundle.json");
     let (payload, signature) = serde_json::from_slice::<Bundle>(&theirs)
@@ -52,7 +52,7 @@ fn the_bundle_is_cosigns_byte_for_byte_but_for_spaces() {
 }
 
 #[test]
-fn the_signature_is_over_the_statement_in_its_pre_authentication_encoding() {
+fn the_signature_covers_the_pre_authentication_encoding_of_the_statement() {
     let signer = signer("cosign/ed25519.key", BTreeMap::new());
     let signature = signer.sign(&subject(), at(SIGNED_AT)).unwrap();
     let bundle: Bundle = serde_json::from_slice(&signature.layer).unwrap();
@@ -66,7 +66,7 @@ fn the_signature_is_over_the_statement_in_its_pre_authentication_encoding() {
 }
 
 #[test]
-fn the_manifest_has_the_fields_of_the_one_that_cosign_attached() {
+fn the_manifest_has_the_fields_of_a_manifest_of_cosign() {
     let signer = signer("cosign/generated.key", annotations());
     let theirs: ImageManifest =
         serde_json::from_slice(&read("cosign/annotated.manifest.json")).unwrap();
@@ -77,7 +77,7 @@ fn the_manifest_has_the_fields_of_the_one_that_cosign_attached() {
             .unwrap(),
         SIGNED_AT
     );
-    // cosign repeats the artifact type in the config's descriptor, and does not inline it.
+    // cosign repeats the artifact type in the descriptor of the config, and does not embed its content.
     ours.config = Descriptor {
         artifact_type: theirs.config.artifact_type.clone(),
         data: None,
@@ -90,7 +90,7 @@ fn the_manifest_has_the_fields_of_the_one_that_cosign_attached() {
 }
 
 #[test]
-fn what_the_real_cosign_signed_with_the_same_key_is_equal() {
+fn a_signature_of_the_real_cosign_by_the_same_key_is_equal() {
     let manifest: ImageManifest =
         serde_json::from_slice(&read("cosign/annotated.manifest.json")).unwrap();
     let layer = read("cosign/annotated.bundle.json");
@@ -153,7 +153,7 @@ fn a_bundle_that_cosign_signs_but_does_not_verify_is_not_equal() {
 }
 
 #[test]
-fn what_it_signs_it_knows_again_and_nothing_else() {
+fn a_signer_recognises_only_its_own_signatures() {
     for key in [
         "cosign/generated.key",
         "cosign/ed25519.key",
@@ -262,7 +262,7 @@ fn the_fingerprint_changes_with_the_key_and_the_annotations_only() {
 }
 
 #[test]
-fn a_sha512_subject_is_named_by_its_own_algorithm() {
+fn a_sha512_subject_is_named_with_its_own_algorithm() {
     let subject = Descriptor::plain(
         affix_registry::oci::media_type::OCI_MANIFEST,
         Algorithm::Sha512.hash(b"{}"),

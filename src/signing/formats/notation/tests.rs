@@ -45,7 +45,7 @@ fn envelope(layer: &[u8]) -> Envelope {
 }
 
 #[test]
-fn the_protected_header_is_notations_byte_for_byte() {
+fn the_protected_header_equals_that_of_notation() {
     for name in ALL {
         let theirs = envelope(&read(&format!("notary/{name}.jws.json")));
         assert_eq!(
@@ -66,7 +66,7 @@ fn the_protected_header_is_notations_byte_for_byte() {
 }
 
 #[test]
-fn the_envelope_is_notations_but_for_the_agent_and_the_order_inside_of_the_payload() {
+fn the_envelope_equals_that_of_notation_except_for_agent_and_payload_order() {
     for name in ALL {
         let theirs = String::from_utf8(read(&format!("notary/{name}.jws.json"))).unwrap();
         let mut rebuilt = envelope(theirs.as_bytes());
@@ -94,7 +94,7 @@ fn the_envelope_is_notations_but_for_the_agent_and_the_order_inside_of_the_paylo
 }
 
 #[test]
-fn what_notation_signed_with_the_same_key_and_certificates_is_equal() {
+fn a_signature_of_notation_by_the_same_key_and_certificates_is_equal() {
     for name in ALL {
         let signer = signer(name, None);
         let theirs = signer.shape.to_signature(
@@ -122,7 +122,7 @@ fn what_notation_signed_with_the_same_key_and_certificates_is_equal() {
 }
 
 #[test]
-fn what_it_signs_it_knows_again_and_nothing_else() {
+fn a_signer_recognises_only_its_own_signatures() {
     let signer = signer("p256", None);
     let signature = signer.sign(&subject(), at(SIGNED_AT)).unwrap();
     let equal = |signature: &Signature| {
@@ -205,7 +205,7 @@ fn what_it_signs_it_knows_again_and_nothing_else() {
 }
 
 #[test]
-fn a_signature_is_renewed_in_the_last_third_of_its_life_or_when_another_life_is_asked_for() {
+fn a_signature_is_renewed_in_the_last_third_of_its_life_or_for_another_expiry() {
     let layer = read("notary/p256.expiring.jws.json");
     let equal = |expiry, now: &str| {
         let signer = signer("p256", expiry);
@@ -234,7 +234,7 @@ fn a_signature_is_renewed_in_the_last_third_of_its_life_or_when_another_life_is_
 }
 
 #[test]
-fn an_expiry_that_no_date_can_hold_is_refused() {
+fn an_expiry_out_of_range_is_refused() {
     for expiry in [Duration::ZERO, Duration::from_millis(999), Duration::MAX] {
         let error = open("p256.key", "p256.crt", None, Some(expiry), SIGNED_AT)
             .err()
@@ -274,7 +274,7 @@ fn keys_in_pkcs1_and_sec1_are_the_same_keys() {
 }
 
 #[test]
-fn a_root_that_the_chain_lacks_comes_from_the_other_file() {
+fn a_root_that_the_chain_lacks_comes_from_ca_crt() {
     for name in ["p256", "rsa-2048"] {
         let short = open(
             &format!("{name}.key"),
@@ -382,7 +382,7 @@ fn certificates_that_verifiers_refuse_are_refused_with_the_way_out() {
 }
 
 #[test]
-fn keys_that_do_not_fit_are_refused_by_name() {
+fn unsupported_keys_are_refused_with_their_cause() {
     for (key, chain, said) in [
         (
             "rsa-2048.key",
@@ -449,7 +449,7 @@ fn broken_and_too_many_certificates_are_refused() {
 }
 
 #[test]
-fn nothing_is_signed_before_or_after_the_certificates_are_valid() {
+fn signing_fails_outside_of_the_validity_of_the_certificates() {
     let before = "2025-12-31T23:59:59Z";
     let problem = open("p256.key", "p256.crt", None, None, before).err();
     assert!(matches!(
@@ -467,7 +467,7 @@ fn nothing_is_signed_before_or_after_the_certificates_are_valid() {
 }
 
 #[test]
-fn the_manifest_is_known_by_its_config_and_names_the_certificates() {
+fn the_manifest_has_its_type_in_the_config_and_names_the_certificates() {
     let signer = signer("p256", None);
     let manifest = signer
         .sign(&subject(), at("2026-11-23T19:04:09.999Z"))

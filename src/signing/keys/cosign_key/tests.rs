@@ -31,7 +31,7 @@ fn rewritten(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
 }
 
 #[test]
-fn a_key_that_cosign_wrote_opens_and_has_the_public_half_that_cosign_wrote() {
+fn a_key_file_of_cosign_opens_and_has_the_public_key_of_cosign() {
     for name in [
         "generated",
         "p256",
@@ -66,7 +66,7 @@ fn the_older_label_opens_too() {
 }
 
 #[test]
-fn an_unencrypted_key_is_the_same_key_as_the_one_that_cosign_imported() {
+fn an_unencrypted_key_equals_the_one_that_cosign_imported() {
     for (plain, public) in [
         ("p256.pem", "p256.pub"),
         ("p256.sec1.pem", "p256.pub"),
@@ -89,7 +89,7 @@ fn an_unencrypted_key_is_the_same_key_as_the_one_that_cosign_imported() {
 }
 
 #[test]
-fn a_password_that_does_not_fit_is_said_without_being_shown() {
+fn a_wrong_password_is_reported_without_its_text() {
     let file = read("cosign/generated.key");
     for (password, said) in [
         (None, "the Secret has no cosign.password"),
@@ -106,7 +106,7 @@ fn a_password_that_does_not_fit_is_said_without_being_shown() {
 }
 
 #[test]
-fn scrypt_parameters_that_cosign_does_not_write_are_refused_before_any_work() {
+fn scrypt_parameters_that_cosign_does_not_write_are_refused_without_work() {
     let started = std::time::Instant::now();
     for (name, value) in [
         ("N", 16_384),
@@ -131,9 +131,9 @@ fn scrypt_parameters_that_cosign_does_not_write_are_refused_before_any_work() {
 }
 
 #[test]
-fn each_of_the_three_costs_that_cosign_writes_is_derived() {
+fn every_scrypt_cost_that_cosign_writes_is_accepted() {
     for n in [32_768, 131_072] {
-        // The key was made with another cost, so it must not open: but for the password, not for the cost.
+        // The key was made with another cost, so the derived key is wrong. The cost itself is accepted.
         let error = refusal(
             &rewritten(|json| json["kdf"]["params"]["N"] = n.into()),
             Some(PASSWORD),
@@ -143,7 +143,7 @@ fn each_of_the_three_costs_that_cosign_writes_is_derived() {
 }
 
 #[test]
-fn a_key_file_that_does_not_fit_is_refused_by_name() {
+fn an_unsupported_key_file_is_refused_with_its_cause() {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     for (file, said) in [
         (
