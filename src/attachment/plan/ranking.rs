@@ -21,7 +21,7 @@ pub(super) enum Outranked {
     /// No mark outranks it.
     No,
     /// An older mark of this resource, or a tie that this resource must break with a newer mark.
-    Ours,
+    Own,
     /// A foreign mark. The problem describes the conflict.
     Foreign(Problem),
 }
@@ -81,7 +81,7 @@ pub(super) fn rank(
     let marks = collect(observed, entries, content, keys, equals, same_content, now);
     let outranked = match (&marks.rival, &marks.ally) {
         (Some(rival), Some(ally)) if ally.created > rival.created => Outranked::No,
-        (Some(rival), _) if !rival.is_foreign => Outranked::Ours,
+        (Some(rival), _) if !rival.is_foreign => Outranked::Own,
         // Two resources listed before either had pushed. The mark with the lower digest is made again, and both resources
         // can compute which one that is. A time that the spec gives cannot change.
         (Some(rival), Some(ally))
@@ -89,7 +89,7 @@ pub(super) fn rank(
                 && ally.digest.0 < rival.digest
                 && !content.fixes_created() =>
         {
-            Outranked::Ours
+            Outranked::Own
         }
         (Some(rival), ally) => {
             let is_tied = ally
@@ -185,9 +185,9 @@ fn collect<'a>(
 
 fn conflict(observed: &Observed, rival: &Rival<'_>, is_tied: bool, keys: &MarkKeys) -> Problem {
     let rank = if is_tied {
-        "in the same second as ours"
+        "in the same second as the mark of this resource"
     } else {
-        "which is newer than ours"
+        "which is newer than the mark of this resource"
     };
     Problem::new(
         Reason::Conflict,

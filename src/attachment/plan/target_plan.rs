@@ -129,7 +129,7 @@ fn choose_action(
     };
     let kept = equals.iter().find(|existing| is_newest(existing.created));
     match (ranking.outranked, kept) {
-        (Outranked::Ours, _) => attach(fresh, false),
+        (Outranked::Own, _) => attach(fresh, false),
         (Outranked::Foreign(conflict), _) => {
             let was_applied =
                 !equals.is_empty() || (same_content && observed.known.attachment.is_some());

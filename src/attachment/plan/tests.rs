@@ -542,7 +542,9 @@ fn of_tied_marks_the_lower_digest_is_made_again_and_the_other_is_a_conflict() {
             };
             assert_eq!((problem.reason, plan.remove.len()), (Reason::Conflict, 0));
             assert!(
-                problem.message.contains("in the same second as ours")
+                problem
+                    .message
+                    .contains("in the same second as the mark of this resource")
                     && !problem.message.contains("newer"),
                 "{}",
                 problem.message
@@ -560,7 +562,9 @@ fn of_tied_marks_the_lower_digest_is_made_again_and_the_other_is_a_conflict() {
         panic!("{:?}", planned(&observed))
     };
     assert!(
-        problem.message.contains("which is newer than ours"),
+        problem
+            .message
+            .contains("which is newer than the mark of this resource"),
         "{}",
         problem.message
     );

@@ -126,7 +126,7 @@ fn only_unfinished_moves_that_the_history_dropped_are_reported() {
         let after = observe(&before, Some(&digest("z")), &digest("5"), &[], at(NOON));
         assert!(
             forgotten(&before, &after, &digest("5")).next().is_none(),
-            "the tag names what has left the history"
+            "the tag names the image that is missing in the history"
         );
         let after = observe(&before, Some(&digest("z")), &digest("y"), &[], at(NOON));
         let forgotten: Vec<&str> = forgotten(&before, &after, &digest("y"))

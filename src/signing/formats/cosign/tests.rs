@@ -32,23 +32,27 @@ fn the_statement_equals_that_of_cosign_except_for_spaces() {
         ("cosign/annotated.bundle.json", annotations()),
     ] {
         let bundle: Bundle = serde_json::from_slice(&read(file)).unwrap();
-        let (theirs, _) = bundle.dsse_envelope.open().unwrap();
+        let (expected, _) = bundle.dsse_envelope.open().unwrap();
         let ours = Statement::new(&subject().digest, &annotations).bytes();
-        assert_eq!(String::from_utf8(ours).unwrap(), compact(&theirs), "{file}");
+        assert_eq!(
+            String::from_utf8(ours).unwrap(),
+            compact(&expected),
+            "{file}"
+        );
     }
 }
 
 #[test]
 fn the_bundle_equals_that_of_cosign_except_for_spaces() {
     let signer = signer("cosign/generated.key", BTreeMap::new());
-    let theirs = read("cosign/generated.bundle.json");
-    let (payload, signature) = serde_json::from_slice::<Bundle>(&theirs)
+    let expected = read("cosign/generated.bundle.json");
+    let (payload, signature) = serde_json::from_slice::<Bundle>(&expected)
         .unwrap()
         .dsse_envelope
         .open()
         .unwrap();
     let ours = Bundle::new(&signer.hint, &payload, &signature).bytes();
-    assert_eq!(String::from_utf8(ours).unwrap(), compact(&theirs));
+    assert_eq!(String::from_utf8(ours).unwrap(), compact(&expected));
 }
 
 #[test]
@@ -68,7 +72,7 @@ fn the_signature_covers_the_pre_authentication_encoding_of_the_statement() {
 #[test]
 fn the_manifest_has_the_fields_of_a_manifest_of_cosign() {
     let signer = signer("cosign/generated.key", annotations());
-    let theirs: ImageManifest =
+    let expected: ImageManifest =
         serde_json::from_slice(&read("cosign/annotated.manifest.json")).unwrap();
     let mut ours = signer.sign(&subject(), at(SIGNED_AT)).unwrap().manifest;
     assert_eq!(
@@ -79,14 +83,14 @@ fn the_manifest_has_the_fields_of_a_manifest_of_cosign() {
     );
     // cosign repeats the artifact type in the descriptor of the config, and does not embed its content.
     ours.config = Descriptor {
-        artifact_type: theirs.config.artifact_type.clone(),
+        artifact_type: expected.config.artifact_type.clone(),
         data: None,
         ..ours.config
     };
-    ours.layers.clone_from(&theirs.layers);
-    ours.annotations.clone_from(&theirs.annotations);
-    assert_eq!(ours, theirs);
-    assert!(signer.shape().fits(&theirs, &subject().digest));
+    ours.layers.clone_from(&expected.layers);
+    ours.annotations.clone_from(&expected.annotations);
+    assert_eq!(ours, expected);
+    assert!(signer.shape().fits(&expected, &subject().digest));
 }
 
 #[test]

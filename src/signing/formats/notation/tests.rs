@@ -47,30 +47,30 @@ fn envelope(layer: &[u8]) -> Envelope {
 #[test]
 fn the_protected_header_equals_that_of_notation() {
     for name in ALL {
-        let theirs = envelope(&read(&format!("notary/{name}.jws.json")));
+        let expected = envelope(&read(&format!("notary/{name}.jws.json")));
         assert_eq!(
             encode(&signer(name, None).protected(at(SIGNED_AT)).unwrap()),
-            theirs.protected,
+            expected.protected,
             "{name}"
         );
     }
-    let theirs = envelope(&read("notary/p256.expiring.jws.json"));
+    let expected = envelope(&read("notary/p256.expiring.jws.json"));
     assert_eq!(
         encode(
             &signer("p256", Some(EXPIRY))
                 .protected(at(SIGNED_AT))
                 .unwrap()
         ),
-        theirs.protected
+        expected.protected
     );
 }
 
 #[test]
 fn the_envelope_equals_that_of_notation_except_for_agent_and_payload_order() {
     for name in ALL {
-        let theirs = String::from_utf8(read(&format!("notary/{name}.jws.json"))).unwrap();
-        let mut rebuilt = envelope(theirs.as_bytes());
-        assert_eq!(serde_json::to_string(&rebuilt).unwrap(), theirs, "{name}");
+        let expected = String::from_utf8(read(&format!("notary/{name}.jws.json"))).unwrap();
+        let mut rebuilt = envelope(expected.as_bytes());
+        assert_eq!(serde_json::to_string(&rebuilt).unwrap(), expected, "{name}");
         let ours = envelope(
             &signer(name, None)
                 .sign(&subject(), at(SIGNED_AT))
@@ -97,18 +97,23 @@ fn the_envelope_equals_that_of_notation_except_for_agent_and_payload_order() {
 fn a_signature_of_notation_by_the_same_key_and_certificates_is_equal() {
     for name in ALL {
         let signer = signer(name, None);
-        let theirs = signer.shape.to_signature(
+        let expected = signer.shape.to_signature(
             read(&format!("notary/{name}.jws.json")),
             &subject(),
             at(SIGNED_AT),
         );
         assert!(
-            signer.is_equal(&theirs.manifest, &theirs.layer, &subject(), at(SIGNED_AT)),
+            signer.is_equal(
+                &expected.manifest,
+                &expected.layer,
+                &subject(),
+                at(SIGNED_AT)
+            ),
             "{name}"
         );
         let elsewhere = signer
             .shape
-            .to_signature(theirs.layer, &another(), at(SIGNED_AT));
+            .to_signature(expected.layer, &another(), at(SIGNED_AT));
         assert!(
             !signer.is_equal(
                 &elsewhere.manifest,
@@ -209,10 +214,10 @@ fn a_signature_is_renewed_in_the_last_third_of_its_life_or_for_another_expiry() 
     let layer = read("notary/p256.expiring.jws.json");
     let equal = |expiry, now: &str| {
         let signer = signer("p256", expiry);
-        let theirs = signer
+        let expected = signer
             .shape
             .to_signature(layer.clone(), &subject(), at(SIGNED_AT));
-        signer.is_equal(&theirs.manifest, &theirs.layer, &subject(), at(now))
+        signer.is_equal(&expected.manifest, &expected.layer, &subject(), at(now))
     };
     assert!(equal(Some(EXPIRY), SIGNED_AT));
     assert!(equal(Some(EXPIRY), "2026-11-26T07:04:08Z"));
