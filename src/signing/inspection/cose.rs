@@ -1,35 +1,78 @@
 //! Reads the payload of a COSE_Sign1 message (RFC 9052, section 4.2).
 //!
-//! `minicbor` borrows from the input, skips items in a loop and allocates nothing, so neither deep nesting nor a large
-//! count costs memory or stack. Messages of indefinite length are not read: no image signer writes them.
+//! The caller limits the size of a message. This module limits the nesting and keeps nothing of the headers, so a message
+//! never takes much more memory than its own size.
 
-use minicbor::Decoder;
-use minicbor::data::{Tag, Type};
+use std::fmt;
+
+use ciborium::tag::Accepted;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+
+/// The maximum depth of nested items.
+const MAX_DEPTH: usize = 16;
 
 /// The tag of a COSE_Sign1 message (RFC 9052, section 2).
-const COSE_SIGN1: Tag = Tag::new(18);
+const COSE_SIGN1: u64 = 18;
+
+/// The protected header, the unprotected header, the payload and the signature.
+type Sign1 = Accepted<(ByteString, IgnoredMap, ByteString, ByteString), COSE_SIGN1>;
 
 /// Returns the attached payload of a COSE_Sign1 message, with or without its tag, or `None` for other input.
-pub(super) fn sign1_payload(bytes: &[u8]) -> Option<&[u8]> {
-    parse(&mut Decoder::new(bytes)).ok().flatten()
+pub(super) fn sign1_payload(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let Accepted((_, _, payload, _)): Sign1 =
+        ciborium::de::from_reader_with_recursion_limit(&mut bytes, MAX_DEPTH).ok()?;
+    bytes.is_empty().then_some(payload.0)
 }
 
-fn parse<'a>(decoder: &mut Decoder<'a>) -> Result<Option<&'a [u8]>, minicbor::decode::Error> {
-    if decoder.datatype()? == Type::Tag && decoder.tag()? != COSE_SIGN1 {
-        return Ok(None);
+/// A byte string.
+struct ByteString(Vec<u8>);
+
+impl<'de> Deserialize<'de> for ByteString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+
+        impl Visitor<'_> for Bytes {
+            type Value = ByteString;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a byte string")
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<ByteString, E> {
+                Ok(ByteString(bytes.to_vec()))
+            }
+
+            fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<ByteString, E> {
+                Ok(ByteString(bytes))
+            }
+        }
+
+        deserializer.deserialize_byte_buf(Bytes)
     }
-    if decoder.array()? != Some(4) {
-        return Ok(None);
+}
+
+/// A map whose entries are skipped.
+struct IgnoredMap;
+
+impl<'de> Deserialize<'de> for IgnoredMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = IgnoredMap;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<IgnoredMap, A::Error> {
+                while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(IgnoredMap)
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
     }
-    let _protected_header = decoder.bytes()?;
-    if decoder.datatype()? != Type::Map {
-        return Ok(None);
-    }
-    decoder.skip()?;
-    let payload = decoder.bytes()?;
-    let _signature = decoder.bytes()?;
-    let is_complete = decoder.position() == decoder.input().len();
-    Ok(is_complete.then_some(payload))
 }
 
 #[cfg(test)]
@@ -71,8 +114,8 @@ mod tests {
                 "a count beyond the input",
             ),
             (
-                &[0x84, 0x40, 0xbf, 0xff, 0x40, 0x40],
-                "an indefinite length",
+                &[0x9f, 0x40, 0xa0, 0x40, 0x40, 0xff],
+                "an array of indefinite length",
             ),
         ] {
             assert_eq!(sign1_payload(bytes), None, "{why}");

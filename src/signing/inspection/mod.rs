@@ -59,7 +59,7 @@ pub fn named_subjects(bytes: &[u8]) -> Named {
             .iter()
             .for_each(|document| collect_from_envelope(document, &mut digests)),
         None => {
-            if let Some(payload) = cose::sign1_payload(bytes).and_then(json) {
+            if let Some(payload) = cose::sign1_payload(bytes).and_then(|payload| json(&payload)) {
                 collect_from_payload(&payload, &mut digests);
             }
         }
