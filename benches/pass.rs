@@ -1,13 +1,13 @@
-//! The parts of a pass that cost processor time and no request: `cargo bench --bench pass`.
+//! The steps of a pass that take processor time and no request: `cargo bench --bench pass`.
 //!
-//! All of it is what a pass does again and again: a plan and a manifest for each target, an index for each image, a list of referrers
-//! for each subject. `cargo bench --bench pass -- --quick` takes seconds. The figures of one run stand in docs/benchmarks.md.
+//! A pass repeats them: a plan and a manifest per target, an index per image, a list of referrers per subject.
+//! `cargo bench --bench pass -- --quick` takes seconds. docs/benchmarks.md has the figures of one run.
 
 #![allow(
     missing_docs,
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a benchmark that fails says so by panicking"
+    reason = "a benchmark fails by panicking"
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +45,7 @@ fn subject() -> Descriptor {
     Descriptor::of(media_type::OCI_MANIFEST, b"a platform")
 }
 
-/// A target with so many marks of others, all older than the one that is wanted.
+/// Returns a target with a number of foreign marks, all older than the desired one.
 fn observed(others: usize) -> Observed {
     let marks = (0..others).map(|nth| {
         mark(&format!("2024-{:02}-{:02}", nth % 12 + 1, nth % 28 + 1))
@@ -71,7 +71,7 @@ fn observed(others: usize) -> Observed {
     }
 }
 
-/// An index of so many platforms, as bytes.
+/// Returns the bytes of an index with a number of platforms.
 fn index(platforms: usize) -> Vec<u8> {
     let manifests: Vec<Value> = (0..platforms)
         .map(|nth| {
@@ -88,7 +88,7 @@ fn index(platforms: usize) -> Vec<u8> {
     .unwrap()
 }
 
-/// A fallback tag of so many entries, as bytes.
+/// Returns the bytes of a fallback tag with a number of entries.
 fn fallback_tag(entries: usize) -> Vec<u8> {
     let mut index = RawIndex::default();
     index.entries = (0..entries)
@@ -108,7 +108,7 @@ fn planning(criterion: &mut Criterion) {
     for others in [0, 10, 100, 1000] {
         let observed = observed(others);
         criterion.bench_function(
-            &format!("plan a target that has {others} marks of others"),
+            &format!("plan a target with {others} foreign marks"),
             |bench| {
                 bench.iter(|| plan(black_box(&observed), OnConflict::Report, now));
             },
@@ -118,10 +118,10 @@ fn planning(criterion: &mut Criterion) {
 
 fn manifests(criterion: &mut Criterion) {
     let (content, subject, created) = (mark(DATE), subject(), created(0));
-    criterion.bench_function("the manifest of a mark, and its digest", |bench| {
+    criterion.bench_function("the manifest of a mark and its digest", |bench| {
         bench.iter(|| black_box(&content).attach_to(black_box(&subject), created));
     });
-    criterion.bench_function("the hash of what is wanted", |bench| {
+    criterion.bench_function("the hash of the desired content", |bench| {
         bench.iter(|| black_box(&content).hash())
     });
 }
@@ -138,7 +138,7 @@ fn indexes(criterion: &mut Criterion) {
     let root = Descriptor::of(media_type, &bytes);
     let selection = Selection::default();
     criterion.bench_function(
-        "an index of 100 platforms: lay it out and choose targets",
+        "an index of 100 platforms: list the entries and select targets",
         |bench| {
             bench.iter(|| {
                 let image =
@@ -159,7 +159,7 @@ fn fallback_tags(criterion: &mut Criterion) {
         bench.iter(|| RawIndex::parse(black_box(&bytes)).unwrap())
     });
     let parsed = RawIndex::parse(&bytes).unwrap();
-    group.bench_function("add an entry, and write it", |bench| {
+    group.bench_function("add an entry and encode it", |bench| {
         bench.iter_batched(
             || parsed.clone(),
             |mut index| {

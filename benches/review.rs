@@ -1,10 +1,11 @@
-//! What the webhook computes for one review of a resource, from the bytes to the bytes: `cargo bench --bench review`.
+//! The time that the webhook takes for one review of a resource, from request bytes to response bytes:
+//! `cargo bench --bench review`.
 
 #![allow(
     missing_docs,
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a benchmark that fails says so by panicking"
+    reason = "a benchmark fails by panicking"
 )]
 
 use std::hint::black_box;
@@ -14,7 +15,7 @@ use affix_registry::{Options, Registries};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
 
-/// A creation, as an API server sends it.
+/// Returns the review of a creation in the form of an API server.
 fn review(platforms: &[&str]) -> Vec<u8> {
     let object = json!({
         "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": "app-v1", "namespace": "team"},
@@ -34,7 +35,7 @@ fn review(platforms: &[&str]) -> Vec<u8> {
 
 fn reviews(criterion: &mut Criterion) {
     let registries = Registries::new(Options::default());
-    for (what, platforms, allowed) in [
+    for (result, platforms, allowed) in [
         ("is admitted", &["linux/amd64", "linux/arm64"][..], true),
         ("is refused", &["linux//amd64"], false),
     ] {
@@ -42,7 +43,7 @@ fn reviews(criterion: &mut Criterion) {
         let answer: Value =
             serde_json::from_slice(&answer_alone(&review, &registries).unwrap()).unwrap();
         assert_eq!(answer["response"]["allowed"], allowed, "{answer}");
-        criterion.bench_function(&format!("a review of a resource that {what}"), |bench| {
+        criterion.bench_function(&format!("a review of a resource that {result}"), |bench| {
             bench.iter(|| answer_alone(black_box(&review), &registries));
         });
     }

@@ -1,5 +1,5 @@
-//! What is attached, as bytes: the manifest that `oras attach` would write, as a pure function of the content, the subject
-//! and a `created` time (image-spec, manifest.md, "Guidelines for Artifact Usage").
+//! The bytes of an attachment: the manifest that `oras attach` writes (image-spec, manifest.md, "Guidelines for Artifact
+//! Usage"), as a pure function of the content, the subject and the `created` time.
 
 use std::collections::BTreeMap;
 
@@ -14,22 +14,22 @@ use super::image::Entry;
 use super::selection::Chosen;
 use super::time::Created;
 
-/// What a resource attaches, before it is known to which target.
+/// The content of a resource for all targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// The artifact type.
     pub artifact_type: ArtifactType,
-    /// Annotations of the manifest.
+    /// The annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
-    /// Files, one layer each, in their order.
+    /// The files, one layer each, in order.
     pub files: Vec<File>,
 }
 
 impl Content {
-    /// What goes to one target: the files that are for every target and those that name this one.
+    /// Returns the content for one target: the files for every target and the files for this one.
     ///
     /// # Errors
-    /// When files have targets and none is for this one, or two of the files have one name.
+    /// Fails if all files are for other targets, or if two files have the same name.
     pub fn for_target(&self, entry: &Entry) -> Result<TargetContent, FileError> {
         let files: Vec<&File> = self
             .files
@@ -66,7 +66,7 @@ impl Content {
         })
     }
 
-    /// What a user should know of files that go to no target: nothing fails over them, and nothing is silently ignored.
+    /// Returns a warning for each file that no selected target gets.
     #[must_use]
     pub fn idle_files(&self, chosen: &[Chosen<'_>]) -> Vec<String> {
         let targets: Vec<&Entry> = chosen
@@ -79,7 +79,7 @@ impl Content {
             .filter(|file| !targets.iter().any(|entry| file.target.covers(entry)))
             .map(|file| {
                 format!(
-                    "the file {:?} is for {}, which is none of the targets",
+                    "the file {:?} is for {}, which is not one of the targets",
                     file.title, file.target
                 )
             })
@@ -87,7 +87,7 @@ impl Content {
     }
 }
 
-/// A target in a message: its platform, or `index`, with its digest.
+/// Returns a target for messages: its platform, or `index`, with its digest.
 fn describe(entry: &Entry) -> String {
     format!(
         "{} ({})",
@@ -96,31 +96,31 @@ fn describe(entry: &Entry) -> String {
     )
 }
 
-/// What is attached to one target.
+/// The content for one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetContent {
     /// The artifact type.
     pub artifact_type: ArtifactType,
-    /// Annotations of the manifest, as the spec gives them.
+    /// The annotations of the spec.
     pub annotations: BTreeMap<String, String>,
-    /// Layers, one a file; empty: the empty descriptor stands in.
+    /// The layers, one per file. If there are none, the manifest has the empty descriptor as its layer.
     pub layers: Vec<Descriptor>,
-    /// The layers' bytes, in the same order.
+    /// The bytes of the layers, in the same order.
     pub blobs: Vec<Bytes>,
 }
 
-/// A finished attachment: a manifest's bytes and what names them.
+/// A complete attachment: the bytes of its manifest and its listing entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
-    /// The manifest.
+    /// The bytes of the manifest.
     pub bytes: Bytes,
-    /// How a listing shows it: media type, digest, size, artifact type and all annotations (distribution-spec, "Listing
+    /// The listing entry: media type, digest, size, artifact type and all annotations (distribution-spec, "Listing
     /// Referrers").
     pub listed: Descriptor,
 }
 
 impl Attachment {
-    /// The manifest's bytes and its entry in a listing.
+    /// Encodes a manifest.
     #[must_use]
     pub fn from_manifest(manifest: &ImageManifest) -> Self {
         let bytes = serde_json::to_vec(manifest).unwrap_or_default();
@@ -135,7 +135,7 @@ impl Attachment {
         }
     }
 
-    /// The manifest's digest.
+    /// Returns the digest of the manifest.
     #[must_use]
     pub const fn digest(&self) -> &Digest {
         &self.listed.digest
@@ -143,27 +143,27 @@ impl Attachment {
 }
 
 impl TargetContent {
-    /// The hash of all but the subject and the time: it changes exactly when the content does.
+    /// Returns the hash of the content without the subject and the time.
     #[must_use]
     pub fn hash(&self) -> Digest {
         let manifest = self.manifest(None, None);
         Digest::sha256(&serde_json::to_vec(&manifest).unwrap_or_default())
     }
 
-    /// The attachment of this content to `subject`, made at `created`. A `created` among the annotations is used as given.
+    /// Returns the attachment of this content to `subject`. A `created` among the annotations takes precedence.
     #[must_use]
     pub fn attach_to(&self, subject: &Descriptor, created: Created) -> Attachment {
         Attachment::from_manifest(&self.manifest(Some(subject), Some(&created.to_string())))
     }
 
-    /// Whether the spec itself says when the attachment was created.
+    /// Returns true if the annotations of the spec contain the creation time.
     #[must_use]
     pub fn fixes_created(&self) -> bool {
         self.annotations.contains_key(annotation::CREATED)
     }
 
-    /// Whether `manifest` says the same about `subject`: equal in every field but `created` and the subject's optional
-    /// fields.
+    /// Returns true if `manifest` is this content on `subject`. The `created` time and the optional fields of the subject do
+    /// not count.
     #[must_use]
     pub fn equals(&self, subject: &Digest, manifest: &ImageManifest) -> bool {
         let empty = [Descriptor::empty()];
@@ -172,11 +172,11 @@ impl TargetContent {
         } else {
             &self.layers
         };
-        let same_layer = |ours: &Descriptor, theirs: &Descriptor| {
-            ours.media_type == theirs.media_type
-                && ours.digest == theirs.digest
-                && ours.size == theirs.size
-                && ours.annotations == theirs.annotations
+        let same_layer = |desired: &Descriptor, found: &Descriptor| {
+            desired.media_type == found.media_type
+                && desired.digest == found.digest
+                && desired.size == found.size
+                && desired.annotations == found.annotations
         };
         manifest
             .media_type
@@ -188,17 +188,17 @@ impl TargetContent {
             && manifest
                 .subject
                 .as_ref()
-                .is_some_and(|theirs| theirs.digest == *subject)
+                .is_some_and(|stated| stated.digest == *subject)
             && self.same_annotations(&manifest.annotations)
             && layers.len() == manifest.layers.len()
             && layers
                 .iter()
                 .zip(&manifest.layers)
-                .all(|(ours, theirs)| same_layer(ours, theirs))
+                .all(|(desired, found)| same_layer(desired, found))
     }
 
-    /// Whether annotations that a listing shows could belong to an equal manifest: what is missing says nothing, what
-    /// contradicts does.
+    /// Returns true if the annotations of a listing entry can belong to an equal manifest. Listings can omit annotations, so only
+    /// a different value excludes equality.
     #[must_use]
     pub fn could_list_as(&self, listed: &BTreeMap<String, String>) -> bool {
         listed
@@ -207,7 +207,7 @@ impl TargetContent {
             .all(|(key, value)| self.annotations.get(key) == Some(value))
     }
 
-    fn same_annotations(&self, theirs: &BTreeMap<String, String>) -> bool {
+    fn same_annotations(&self, found: &BTreeMap<String, String>) -> bool {
         let compared = |annotations: &BTreeMap<String, String>| {
             let mut annotations = annotations.clone();
             if !self.fixes_created() {
@@ -215,7 +215,7 @@ impl TargetContent {
             }
             annotations
         };
-        compared(theirs) == self.annotations
+        compared(found) == self.annotations
     }
 
     fn manifest(&self, subject: Option<&Descriptor>, created: Option<&str>) -> ImageManifest {
@@ -249,9 +249,9 @@ mod tests {
 
     const EMPTY: &str = r#"{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,"data":"e30="}"#;
 
-    /// These bytes stand in registries, and status knows their hashes: a version that writes others attaches everything once more.
+    /// Registries hold these bytes and status holds their hashes. A version with other bytes attaches all content again.
     #[test]
-    fn the_bytes_of_an_attachment_and_the_hash_of_its_content_are_those_of_every_version_before() {
+    fn attachment_bytes_and_content_hashes_are_stable_across_versions() {
         let subject = Descriptor::plain(
             media_type::OCI_INDEX,
             format!("sha256:{}", "a1".repeat(32)).parse().unwrap(),

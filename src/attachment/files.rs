@@ -1,4 +1,4 @@
-//! The files of an artifact: where their bytes come from, and which targets each one is for.
+//! The files of an artifact: their sources and their targets.
 
 use std::collections::BTreeMap;
 
@@ -10,29 +10,28 @@ use affix_registry::oci::{Descriptor, Digest, PlatformPattern, annotation};
 use super::image::{Entry, EntryKind};
 use super::selection::matches;
 
-/// The ConfigMaps that a spec names, by name, each with its keys; absent ones are absent. Secrets are never a source: what
-/// is attached is public.
+/// The existing ConfigMaps that a spec names. Secrets are never a source, because attachments are public.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inputs {
-    /// ConfigMaps by name: `data` and `binaryData` together.
+    /// The ConfigMaps by name, with the keys of `data` and `binaryData`.
     pub config_maps: BTreeMap<String, BTreeMap<String, Bytes>>,
 }
 
-/// Which targets a file is for.
+/// The targets of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileTarget {
-    /// All of them.
+    /// Every target.
     Every,
-    /// Every index: the one that the image names, and those nested in it.
+    /// The root index and all nested ones.
     Index,
-    /// The platforms that the pattern matches.
+    /// The platforms that match the pattern.
     Platform(PlatformPattern),
-    /// The target of this digest.
+    /// The target with this digest.
     Digest(Digest),
 }
 
 impl FileTarget {
-    /// Whether the file goes to `entry`.
+    /// Returns true if `entry` gets the file.
     #[must_use]
     pub fn covers(&self, entry: &Entry) -> bool {
         match self {
@@ -43,25 +42,25 @@ impl FileTarget {
         }
     }
 
-    /// Whether both could be for the same target, whatever the image: a digest may be any manifest's, so only an equal one counts.
+    /// Returns true if an image can have a target of both. A digest overlaps only with itself, because its kind is unknown.
     fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Every, _) | (_, Self::Every) | (Self::Index, Self::Index) => true,
-            (Self::Platform(ours), Self::Platform(theirs)) => ours.overlaps(theirs),
-            (Self::Digest(ours), Self::Digest(theirs)) => ours == theirs,
+            (Self::Platform(one), Self::Platform(other)) => one.overlaps(other),
+            (Self::Digest(one), Self::Digest(other)) => one == other,
             _ => false,
         }
     }
 
-    /// Reads `index`, a digest or a platform.
+    /// Parses `index`, a digest or a platform.
     ///
     /// # Errors
-    /// When the text is none of them.
+    /// Fails for other text.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "index" {
             return Ok(Self::Index);
         }
-        if is_like_a_digest(text) {
+        if has_digest_form(text) {
             return text
                 .parse()
                 .map(Self::Digest)
@@ -73,8 +72,8 @@ impl FileTarget {
     }
 }
 
-/// A digest, also one of an algorithm that affix does not know: such a text is no platform with an os.version.
-fn is_like_a_digest(text: &str) -> bool {
+/// Returns true for the form of a digest, also of an unknown algorithm. A platform with an `os.version` also has a colon.
+fn has_digest_form(text: &str) -> bool {
     text.starts_with("sha256:")
         || text.starts_with("sha512:")
         || text.split_once(':').is_some_and(|(_, encoded)| {
@@ -93,21 +92,21 @@ impl std::fmt::Display for FileTarget {
     }
 }
 
-/// A file, with its bytes.
+/// A file with its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// The layer's title.
+    /// The title of the layer.
     pub title: String,
-    /// The layer's media type.
+    /// The media type of the layer.
     pub media_type: String,
-    /// Which targets it is for.
+    /// The targets.
     pub target: FileTarget,
     /// The content.
     pub bytes: Bytes,
 }
 
 impl File {
-    /// The file as a layer.
+    /// Returns the file as a layer.
     #[must_use]
     pub fn layer(&self) -> Descriptor {
         Descriptor {
@@ -116,10 +115,10 @@ impl File {
         }
     }
 
-    /// Reads one file of the spec; `at` is its place there, for messages.
+    /// Reads a file of the spec. `at` is its path in the spec, for messages.
     ///
     /// # Errors
-    /// When a name or target is malformed, or the ConfigMap or key is absent.
+    /// Fails if the name or target is malformed, or if the ConfigMap or key does not exist.
     pub(super) fn resolve(
         file: &ArtifactFile,
         at: &str,
@@ -128,14 +127,14 @@ impl File {
         check_title(&file.name, at)?;
         let target = match file.target.as_deref() {
             None => FileTarget::Every,
-            Some(text) => FileTarget::parse(text).map_err(|why| FileError::Target {
+            Some(text) => FileTarget::parse(text).map_err(|cause| FileError::Target {
                 at: at.to_owned(),
-                why,
+                cause,
             })?,
         };
         let bytes = match (&file.value, &file.value_from) {
             (Some(value), None) => Bytes::copy_from_slice(value.as_bytes()),
-            (None, Some(source)) => look_up(&source.config_map_key_ref, at, inputs)?,
+            (None, Some(source)) => config_map_value(&source.config_map_key_ref, at, inputs)?,
             _ => return Err(FileError::Source { at: at.to_owned() }),
         };
         Ok(Self {
@@ -146,11 +145,11 @@ impl File {
         })
     }
 
-    /// Every key of a ConfigMap as a file of that name, in the order of names; one that names a digest is for that target only.
+    /// Returns every key of a ConfigMap as a file, sorted by name. A name with a digest makes the file for that target only.
     ///
     /// # Errors
-    /// When the ConfigMap is absent or empty, or a key is no file name.
-    pub(super) fn all_of(
+    /// Fails if the ConfigMap does not exist or is empty, or if a key is not a file name.
+    pub(super) fn from_config_map(
         from: &ConfigMapFiles,
         at: &str,
         inputs: &Inputs,
@@ -184,7 +183,7 @@ impl File {
     }
 }
 
-/// The digest in a file's name, as cosign writes it there: `sha256-` and exactly 64 hexadecimal digits.
+/// Returns the digest in a file name, in the form of cosign: `sha256-` and exactly 64 hexadecimal digits.
 fn named_digest(name: &str) -> Option<Digest> {
     const PREFIX: &str = "sha256-";
     const LENGTH: usize = 64;
@@ -204,7 +203,11 @@ fn named_digest(name: &str) -> Option<Digest> {
     })
 }
 
-fn look_up(key: &api::ConfigMapKeyRef, at: &str, inputs: &Inputs) -> Result<Bytes, FileError> {
+fn config_map_value(
+    key: &api::ConfigMapKeyRef,
+    at: &str,
+    inputs: &Inputs,
+) -> Result<Bytes, FileError> {
     let place = format!("{at}.valueFrom.configMapKeyRef.name");
     let map = inputs
         .config_maps
@@ -220,10 +223,10 @@ fn look_up(key: &api::ConfigMapKeyRef, at: &str, inputs: &Inputs) -> Result<Byte
     })
 }
 
-/// Files of one name for one target cannot all be attached: readers would write one over the other.
+/// Checks that no target can get two files of one name, because a client that pulls them overwrites one of them.
 ///
 /// # Errors
-/// For the first file whose name an earlier one has, where both could be for the same target.
+/// Fails for the first file that has the name of an earlier one and can have the same target.
 pub(super) fn check_overlap(files: &[File], at: &str) -> Result<(), FileError> {
     for (nth, file) in files.iter().enumerate() {
         if files
@@ -241,7 +244,7 @@ pub(super) fn check_overlap(files: &[File], at: &str) -> Result<(), FileError> {
     Ok(())
 }
 
-/// A title is a bare file name: whoever pulls the artifact writes a file of that name.
+/// Checks that a title is a bare file name, because clients that pull the artifact write a file of that name.
 pub(super) fn check_title(title: &str, at: &str) -> Result<(), FileError> {
     let bad = title.is_empty()
         || title.len() > 255
@@ -259,69 +262,69 @@ pub(super) fn check_title(title: &str, at: &str) -> Result<(), FileError> {
     }
 }
 
-/// What is wrong with the files of a spec.
+/// An error in the files of a spec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
-    /// Two files of one name could be for the same target.
+    /// Two files of one name can have the same target.
     #[error(
         "{at}: {name:?} would be there twice, for {target} and for targets of an earlier file of that name: rename one, or make their targets differ"
     )]
     Overlap {
-        /// The file's place.
+        /// The path in the spec.
         at: String,
         /// The name.
         name: String,
-        /// Its targets.
+        /// The targets.
         target: String,
     },
-    /// The name is no bare file name.
+    /// The name is not a bare file name.
     #[error(
         "{at}.name: {title:?} is not a file name: 1 to 255 bytes without '/', '\\', ':' and control characters, and neither . nor .."
     )]
     Title {
-        /// Place in the spec.
+        /// The path in the spec.
         at: String,
-        /// As given.
+        /// The text of the spec.
         title: String,
     },
     /// The target is malformed.
-    #[error("{at}.target: {why}; or write index, or a digest")]
+    #[error("{at}.target: {cause}; or write index, or a digest")]
     Target {
-        /// Place in the spec.
+        /// The path in the spec.
         at: String,
-        /// What is wrong.
-        why: String,
+        /// The cause.
+        cause: String,
     },
-    /// No content, or two.
+    /// The file has no content or two.
     #[error("{at}: give exactly one of value and valueFrom")]
     Source {
-        /// Place in the spec.
+        /// The path in the spec.
         at: String,
     },
-    /// The ConfigMap is absent.
+    /// The ConfigMap does not exist.
     #[error(
         "{at}: the ConfigMap {name:?} is not there: create it in the namespace of the resource"
     )]
     NoConfigMap {
-        /// Place in the spec.
+        /// The path in the spec.
         at: String,
         /// The ConfigMap.
         name: String,
     },
-    /// The ConfigMap holds nothing.
+    /// The ConfigMap has no keys.
     #[error("{at}: the ConfigMap {name:?} has no keys: add files to data or binaryData")]
     NoKeys {
-        /// Place in the spec.
+        /// The path in the spec.
         at: String,
         /// The ConfigMap.
         name: String,
     },
-    /// The key is absent.
+    /// The key does not exist.
     #[error(
         "{at}.valueFrom.configMapKeyRef.key: the ConfigMap {name:?} has no key {key:?}: add it to data or binaryData"
     )]
     NoKey {
-        /// Place in the spec.
+        /// The path in the spec.
         at: String,
         /// The ConfigMap.
         name: String,
@@ -349,7 +352,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// Whether content is missing that somebody can still add; otherwise the spec itself is wrong.
+    /// Returns true if content is missing that a user can add. Otherwise the spec is wrong.
     #[must_use]
     pub const fn is_missing(&self) -> bool {
         matches!(
@@ -371,7 +374,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_in_a_name_is_sixty_four_digits_and_not_one_more() {
+    fn a_digest_in_a_name_has_exactly_sixty_four_digits() {
         let hex = "a".repeat(64);
         let digest: Digest = format!("sha256:{hex}").parse().unwrap();
         for name in [

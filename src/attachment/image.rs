@@ -1,4 +1,4 @@
-//! The image as the registry holds it: the root, every entry once, and what each entry is.
+//! The observed image: the root and every entry, each digest once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,38 +9,38 @@ use affix_registry::oci::{
 
 use super::problem::Problem;
 
-/// What an entry is, before anyone selects it.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryKind {
     /// The root index or a nested one.
     Index,
-    /// The manifest of a platform, with the platforms that entries give it (none where it states none).
+    /// A platform manifest, with the platforms that index entries state for it. The list can be empty.
     Platform(Vec<Platform>),
     /// A build attestation, which is never a target.
     Attestation,
-    /// Neither an index nor an image.
+    /// A manifest that is neither an index nor an image.
     Unsupported,
-    /// A nested index that could not be read, and why.
+    /// A nested index that could not be fetched, with the cause.
     Unreadable(Problem),
 }
 
-/// One entry: a manifest that could be a target.
+/// A manifest that can be a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Media type, digest and size, as a `subject` names it.
+    /// The media type, digest and size, as in a `subject`.
     pub subject: Descriptor,
-    /// What it is.
+    /// The kind.
     pub kind: EntryKind,
 }
 
 impl Entry {
-    /// The platform as text: the first that an entry gives.
+    /// Returns the first stated platform as text.
     #[must_use]
     pub fn platform(&self) -> Option<String> {
         self.platforms().next().map(ToString::to_string)
     }
 
-    /// Every platform that an entry gives to this digest.
+    /// Returns every platform that index entries state for the digest.
     pub fn platforms(&self) -> impl Iterator<Item = &Platform> {
         let platforms: &[Platform] = if let EntryKind::Platform(platforms) = &self.kind {
             platforms
@@ -51,38 +51,38 @@ impl Entry {
     }
 }
 
-/// An image: the root first, then every entry in the order of the indexes, each digest once.
+/// An image: the root, then every entry in the order of the indexes, each digest once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// The entries; the first is the root.
     pub entries: Vec<Entry>,
-    /// Whether the root is an index.
+    /// True if the root is an index.
     pub is_index: bool,
 }
 
-/// Why a manifest cannot be the image of a resource.
+/// An error of a manifest as the image of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
-    /// The reference leads to a referrer.
+    /// The reference names a referrer.
     #[error("the reference names an attachment of {0}, not an image: name the image itself")]
     Attachment(Digest),
-    /// More entries than the limit.
+    /// The image has more entries than the limit.
     #[error("the image has more than {0} entries")]
     TooManyEntries(usize),
 }
 
 impl Image {
-    /// Lays out what `root` holds. `nested` gives the nested indexes that were fetched (or why one could not be), by digest;
-    /// `config_platform` is the platform of a single manifest, from its config.
+    /// Lists the entries of `root`. `nested` are the fetched nested indexes or their errors, by digest. `config_platform` is the
+    /// platform in the config of a single manifest.
     ///
     /// # Errors
-    /// When the root is itself an attachment, or has more than `most` entries.
+    /// Fails if the root is itself an attachment or has more than `max_entries` entries.
     pub fn lay_out(
         root: &Descriptor,
         manifest: &Manifest,
         nested: &BTreeMap<Digest, Result<ImageIndex, Problem>>,
         config_platform: Option<Platform>,
-        most: usize,
+        max_entries: usize,
     ) -> Result<Self, ImageError> {
         if let Some(subject) = manifest.subject() {
             return Err(ImageError::Attachment(subject.digest.clone()));
@@ -116,7 +116,7 @@ impl Image {
                     }],
                     is_index: true,
                 };
-                image.add(index, nested, most)?;
+                image.add(index, nested, max_entries)?;
                 Ok(image)
             }
         }
@@ -126,7 +126,7 @@ impl Image {
         &mut self,
         index: &ImageIndex,
         nested: &BTreeMap<Digest, Result<ImageIndex, Problem>>,
-        most: usize,
+        max_entries: usize,
     ) -> Result<(), ImageError> {
         for descriptor in &index.manifests {
             if let Some(seen) = self
@@ -142,10 +142,10 @@ impl Image {
                 }
                 continue;
             }
-            if self.entries.len() > most {
-                return Err(ImageError::TooManyEntries(most));
+            if self.entries.len() > max_entries {
+                return Err(ImageError::TooManyEntries(max_entries));
             }
-            let mut below = None;
+            let mut children = None;
             let kind = if is_attestation(descriptor) {
                 EntryKind::Attestation
             } else {
@@ -156,13 +156,13 @@ impl Image {
                     media_type::Kind::Other => EntryKind::Unsupported,
                     media_type::Kind::Index => match nested.get(&descriptor.digest) {
                         Some(Ok(index)) => {
-                            below = Some(index);
+                            children = Some(index);
                             EntryKind::Index
                         }
-                        Some(Err(why)) => EntryKind::Unreadable(why.clone()),
+                        Some(Err(problem)) => EntryKind::Unreadable(problem.clone()),
                         None => EntryKind::Unreadable(Problem::new(
                             Reason::LimitExceeded,
-                            "the nested index was not read",
+                            "the nested index was not fetched",
                         )),
                     },
                 }
@@ -171,23 +171,24 @@ impl Image {
                 subject: descriptor.stripped(),
                 kind,
             });
-            if let Some(index) = below {
-                self.add(index, nested, most)?;
+            if let Some(index) = children {
+                self.add(index, nested, max_entries)?;
             }
         }
         Ok(())
     }
 
-    /// The root: the index, or the single manifest.
+    /// Returns the root: the index, or the single manifest.
     #[must_use]
     pub fn root(&self) -> Option<&Entry> {
         self.entries.first()
     }
 
-    /// Everything that the image reaches.
+    /// Returns the digests of all manifests of the image.
     ///
     /// # Errors
-    /// Why a nested index could not be read: what it holds is unknown. One that the registry lacks holds nothing.
+    /// Fails if a nested index could not be fetched, because its entries are unknown. An index that the registry lacks counts as
+    /// empty.
     pub fn reaches(&self) -> Result<BTreeSet<Digest>, Problem> {
         let unread = self.entries.iter().find_map(|entry| match &entry.kind {
             EntryKind::Unreadable(problem) if problem.reason != Reason::NotFound => {
@@ -211,7 +212,7 @@ impl Image {
         }
     }
 
-    /// Digests of the indexes that `index` lists, so that the caller fetches them before it lays out the image.
+    /// Returns the nested indexes in `index`. The caller fetches them before it calls [`Self::lay_out`].
     pub fn nested_in(index: &ImageIndex) -> impl Iterator<Item = &Descriptor> {
         index.manifests.iter().filter(|entry| {
             media_type::kind(&entry.media_type) == media_type::Kind::Index && !is_attestation(entry)
@@ -226,7 +227,7 @@ fn stated_platform(descriptor: &Descriptor) -> Option<&Platform> {
         .filter(|platform| !platform.is_empty())
 }
 
-/// BuildKit marks its attestations with an annotation and with the platform unknown/unknown; either is enough.
+/// Returns true for an attestation of BuildKit, which has an annotation and the platform unknown/unknown. Either is enough.
 fn is_attestation(descriptor: &Descriptor) -> bool {
     descriptor
         .annotations

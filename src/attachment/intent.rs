@@ -1,5 +1,5 @@
-//! A spec, parsed: what the user wants, in types. Everything that a schema cannot check is checked here, by one code for the
-//! controller, the command and admission.
+//! The parsed spec of a resource. Parsing makes the checks that the schema cannot make, for the controller, the command line
+//! and admission.
 
 use std::collections::BTreeMap;
 
@@ -9,43 +9,34 @@ use crate::api::{
 use affix_registry::oci::{ArtifactType, PlatformPattern, Reference, media_type};
 
 use super::content::Content;
-use super::end_of_life::EndOfLifeDate;
 use super::files::{File, FileError, FileTarget, Inputs, check_overlap};
+use super::mark::MarkKeys;
 use super::problem::Problem;
 use super::selection::Selection;
 use super::supersession::{Supersession, TagFilter};
-use super::time::Created;
+use super::time::{Created, EndOfLifeDate};
 
-/// How readers find and rank an end-of-life mark.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MarkKeys {
-    /// The annotation that holds the date.
-    pub annotation: String,
-    /// The date.
-    pub date: EndOfLifeDate,
-}
-
-/// What is to be attached.
+/// The desired attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Desired {
-    /// The same manifest content whenever it is made; an end-of-life mark where `mark` is given.
+    /// Fixed content. It is an end-of-life mark if `mark` is given.
     Content {
-        /// Type, annotations, files.
+        /// The type, annotations and files.
         content: Content,
-        /// Where it is a mark.
+        /// The date of a mark and its annotation.
         mark: Option<MarkKeys>,
     },
-    /// An end-of-life mark on what the tag leaves behind.
+    /// An end-of-life mark on the images that the tag leaves.
     WhenSuperseded(Supersession),
-    /// A signature, whose bytes are others each time: what makes it, and tells equal ones, is the caller's.
+    /// A signature, whose bytes are random. The caller makes signatures and recognises equal ones.
     Signature {
-        /// By which listings know signatures of this kind.
+        /// The artifact type that listings show.
         artifact_type: ArtifactType,
     },
 }
 
 impl Desired {
-    /// The artifact type of what is attached.
+    /// Returns the artifact type of the attachment.
     #[must_use]
     pub const fn artifact_type(&self) -> &ArtifactType {
         match self {
@@ -55,7 +46,7 @@ impl Desired {
         }
     }
 
-    /// Whether readers act on what is attached, so that one that is no longer wanted must not stay.
+    /// Returns true if readers act on the attachment, so that an obsolete one must be removed.
     #[must_use]
     pub const fn speaks(&self) -> bool {
         matches!(
@@ -65,22 +56,22 @@ impl Desired {
     }
 }
 
-/// What a resource wants.
+/// The desired state of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     /// The image.
     pub reference: Reference,
-    /// Which of its entries.
+    /// The selection of targets.
     pub selection: Selection,
-    /// What to attach to them.
+    /// The desired attachment.
     pub desired: Desired,
 }
 
 impl Intent {
-    /// Parses `spec`; `inputs` are the ConfigMaps that it names.
+    /// Parses `spec`. `inputs` are the ConfigMaps that it names.
     ///
     /// # Errors
-    /// `InvalidReference`, `InvalidSpec` or `FileMissing`, with the field, the value and the way out.
+    /// Fails with `InvalidReference`, `InvalidSpec` or `FileMissing`.
     pub fn parse(spec: &ImageAttachmentSpec, inputs: &Inputs) -> Result<Self, Problem> {
         let reference = parse_reference(&spec.image)?;
         let selection = parse_selection(spec)?;
@@ -103,12 +94,12 @@ impl Intent {
     }
 }
 
-/// A problem of the spec; `message` begins with the field.
+/// Returns a problem of the spec. `message` begins with the path of the field.
 fn invalid(message: impl std::fmt::Display) -> Problem {
     Problem::new(Reason::InvalidSpec, format_args!("spec.{message}"))
 }
 
-/// A file that is missing can still come; anything else is for the spec's author.
+/// Returns an error of a file as a problem: `FileMissing` if a user can add the content, otherwise `InvalidSpec`.
 #[must_use]
 pub fn file_problem(error: FileError) -> Problem {
     Problem::new(
@@ -121,10 +112,10 @@ pub fn file_problem(error: FileError) -> Problem {
     )
 }
 
-/// The image of a spec.
+/// Parses the image of a spec.
 ///
 /// # Errors
-/// `InvalidReference`, with the value and the way out.
+/// Fails with `InvalidReference`.
 pub fn parse_reference(image: &str) -> Result<Reference, Problem> {
     let reference: Reference = image.parse().map_err(|error| {
         Problem::new(
@@ -263,10 +254,10 @@ fn parse_artifact(
         ));
     }
     check_overlap(&files, "spec.artifact.files").map_err(file_problem)?;
-    // A key that names a digest is safe on a tag: wherever the tag moves, the file goes to that digest or nowhere.
+    // A key with a digest is safe on a tag, because the file never goes to another digest.
     for (nth, from) in artifact.files_from.iter().enumerate() {
         files.extend(
-            File::all_of(from, &format!("spec.artifact.filesFrom[{nth}]"), inputs)
+            File::from_config_map(from, &format!("spec.artifact.filesFrom[{nth}]"), inputs)
                 .map_err(file_problem)?,
         );
     }
@@ -283,7 +274,7 @@ fn parse_artifact(
     })
 }
 
-/// The artifact type that a spec asks for, whatever becomes of what it refers to; `None` where the spec itself is wrong.
+/// Returns the artifact type of a spec without its references, or `None` if the spec is wrong.
 #[must_use]
 pub fn artifact_type(spec: &ImageAttachmentSpec) -> Option<ArtifactType> {
     let text = match spec.kind()? {
@@ -315,10 +306,10 @@ fn parse_artifact_type(text: &str, field: &str) -> Result<ArtifactType, Problem>
         .map_err(|error| invalid(format_args!("{field}: {error}")))
 }
 
-/// `created` decides which mark is the newest and which attachment stays, so where the spec gives it, it must be a time.
+/// Checks that a `created` annotation of the spec is a time, because it ranks marks and equal attachments.
 fn check_annotations(annotations: &BTreeMap<String, String>, field: &str) -> Result<(), Problem> {
     let created = annotations.get(affix_registry::oci::annotation::CREATED);
-    match created.map(|text| Created::stated(text)) {
+    match created.map(|text| Created::from_spec(text)) {
         Some(Err(error)) => Err(invalid(format_args!(
             "{field}: {}: {error}",
             affix_registry::oci::annotation::CREATED

@@ -1,34 +1,31 @@
-//! What to attach, to what: pure.
+//! Turns the spec of a resource and the observed state of the registry into a [`Plan`]. It has no I/O and no clock.
 //!
-//! Owns the way from a resource's spec to a [`Plan`]: [`Intent`] is the spec parsed, [`Image`] is what the registry holds,
-//! [`Selection`] chooses targets, [`Content`] becomes manifest bytes, and [`plan()`] says for each target whether to attach,
-//! adopt, keep or skip. Nothing here does I/O or reads a clock: the same input gives the same plan, which is what
-//! `affix plan` prints, what tests assert and what the engine carries out.
+//! [`Intent`] is the parsed spec and [`Image`] the observed image. [`Selection`] selects the targets and [`Content`] becomes
+//! the bytes of a manifest. [`plan()`] decides for each target: attach, adopt, keep or refuse. The same input gives the same
+//! plan, which `affix plan` prints, the tests assert and the engine applies.
 
-mod adoption;
 mod content;
-mod end_of_life;
 mod files;
 mod future_mark;
 mod image;
 mod intent;
+mod mark;
 mod plan;
 mod problem;
 mod selection;
 pub mod supersession;
 mod time;
 
-pub use adoption::{Existing, condensed, is_found, proven, to_fetch};
 pub use content::{Attachment, Content, TargetContent};
-pub use end_of_life::{EndOfLifeDate, EndOfLifeDateError};
 pub use files::{File, FileError, FileTarget, Inputs};
 pub use future_mark::FutureMark;
 pub use image::{Entry, EntryKind, Image, ImageError};
-pub use intent::{Desired, Intent, MarkKeys, artifact_type, file_problem, parse_reference};
+pub use intent::{Desired, Intent, artifact_type, file_problem, parse_reference};
+pub use mark::MarkKeys;
 pub use plan::{
-    Action, Known, Listed, MOST_CANDIDATES, MOST_SIGNATURES, Observed, Plan, TargetPlan, equal,
-    plan,
+    Action, Existing, Known, Listed, MOST_CANDIDATES, MOST_SIGNATURES, Observed, Plan, TargetPlan,
+    condensed, equal, is_found, plan, proven, to_fetch,
 };
 pub use problem::Problem;
 pub use selection::{Chosen, Selection, SelectionError};
-pub use time::Created;
+pub use time::{Created, EndOfLifeDate, EndOfLifeDateError};

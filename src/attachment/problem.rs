@@ -1,20 +1,20 @@
-//! Why something cannot be done, in the words of the one table of reasons.
+//! A reason from the table of reasons, with its message.
 
 use std::fmt;
 
 use crate::api::Reason;
 
-/// A reason and the message that explains it to a user. The message is stable: no clock, no request id, no secret.
+/// A reason and its message for a user. The message is stable and contains no time, no request id and no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// From the one table.
+    /// The reason.
     pub reason: Reason,
-    /// What is wrong and the way out.
+    /// The cause and the way out.
     pub message: String,
 }
 
 impl Problem {
-    /// A problem of `reason`.
+    /// Returns a problem with `reason`.
     #[must_use]
     pub fn new(reason: Reason, message: impl fmt::Display) -> Self {
         Self {

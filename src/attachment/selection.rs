@@ -1,4 +1,4 @@
-//! Which entries of an image are targets.
+//! The selection of targets among the entries of an image.
 
 use crate::api::{Missing, Reason, Scope};
 use affix_registry::oci::{Digest, PlatformPattern};
@@ -6,70 +6,70 @@ use affix_registry::oci::{Digest, PlatformPattern};
 use super::image::{Entry, EntryKind, Image};
 use super::problem::Problem;
 
-/// `spec.targets`, parsed.
+/// The parsed `spec.targets`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     /// The index, the platforms, or both.
     pub scope: Scope,
-    /// Only these platforms; `None`: every one.
+    /// The selected platforms, or `None` for every platform.
     pub platforms: Option<Vec<PlatformPattern>>,
-    /// Not these.
+    /// The excluded platforms.
     pub exclude: Vec<PlatformPattern>,
-    /// What a pattern that matches nothing means.
+    /// The handling of a pattern without a match.
     pub missing: Missing,
 }
 
-/// One entry with the verdict on it.
+/// An entry and the decision about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen<'a> {
     /// The entry.
     pub entry: &'a Entry,
-    /// Why it is not a target; `None`: it is one.
+    /// The reason to skip the entry, or `None` if it is a target.
     pub skip: Option<Reason>,
 }
 
-/// The selection leaves nothing to do, or less than was asked for.
+/// An error of a selection on an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectionError {
-    /// Patterns of `platforms` that no entry matches.
+    /// No entry matches patterns of `platforms`.
     #[error(
         "targets.platforms: no entry of the image matches {}; it has {}. Change the list, or set targets.missing: Ignore",
         list(.patterns.iter().map(|pattern| format!("{:?}", pattern.as_str()))), list(.has.iter().cloned())
     )]
     NoMatchingPlatform {
-        /// As written.
+        /// The patterns of the spec.
         patterns: Vec<PlatformPattern>,
-        /// What the image has.
+        /// The platforms of the image.
         has: Vec<String>,
     },
-    /// A pattern of `platforms` matches nothing so far, and part of the image could not be read: it may be there.
+    /// No known entry matches patterns of `platforms`, and a nested index could not be fetched.
     #[error(
         "targets.platforms: {} may be in the nested index {index}, which could not be read: {problem}",
         list(.patterns.iter().map(|pattern| format!("{:?}", pattern.as_str())))
     )]
     Unread {
-        /// As written.
+        /// The patterns of the spec.
         patterns: Vec<PlatformPattern>,
         /// The nested index.
         index: Digest,
-        /// Why it could not be read.
+        /// The error of its fetch.
         problem: Problem,
     },
-    /// `scope: Index` on a manifest that is no index.
+    /// The scope is `Index` and the image has no index.
     #[error(
         "targets.scope: Index selects nothing: the image is a single manifest without an index. Remove the scope, or set it to Platforms"
     )]
     NoIndex,
-    /// Nothing is left to attach to.
+    /// The selection is empty.
     #[error("targets: the platforms that are asked for, less those excluded, leave nothing of the image to attach to; it has {}", list(.has.iter().cloned()))]
     NothingLeft {
-        /// What the image has.
+        /// The platforms of the image.
         has: Vec<String>,
     },
 }
 
 impl SelectionError {
-    /// Why, in the words of the one table: what could not be read may be read later, all else is for the spec's author.
+    /// Returns the reason. The error of a fetch is transient, all others need a change of the spec.
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
@@ -82,10 +82,14 @@ impl SelectionError {
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {
-    const MOST: usize = 12;
+    const MAX_ITEMS: usize = 12;
     let items: Vec<String> = items.collect();
-    let more = items.len().saturating_sub(MOST);
-    let mut text = items.into_iter().take(MOST).collect::<Vec<_>>().join(", ");
+    let more = items.len().saturating_sub(MAX_ITEMS);
+    let mut text = items
+        .into_iter()
+        .take(MAX_ITEMS)
+        .collect::<Vec<_>>()
+        .join(", ");
     if more > 0 {
         text.push_str(&format!(" and {more} more"));
     }
@@ -97,7 +101,7 @@ fn list(items: impl Iterator<Item = String>) -> String {
 }
 
 impl Selection {
-    /// Judges every entry of `image`, in its order, whatever is to be said of the whole.
+    /// Decides on every entry of `image` in order, without checks of the whole selection.
     #[must_use]
     pub fn judge<'a>(&self, image: &'a Image) -> Vec<Chosen<'a>> {
         image
@@ -110,10 +114,10 @@ impl Selection {
             .collect()
     }
 
-    /// Judges every entry and the whole; the second part is what a user should know and nothing failed over.
+    /// Decides on every entry of `image` and checks the whole selection. The second part of the result are warnings.
     ///
     /// # Errors
-    /// When a platform that is asked for is not there (unless `missing: Ignore`), or nothing is left.
+    /// Fails if a selected platform is missing (unless `missing: Ignore`) or if no target is left.
     pub fn choose<'a>(
         &self,
         image: &'a Image,
@@ -121,21 +125,7 @@ impl Selection {
         if self.scope == Scope::Index && !image.is_index {
             return Err(SelectionError::NoIndex);
         }
-        let has = || {
-            let mut has: Vec<String> = Vec::new();
-            for platform in image
-                .entries
-                .iter()
-                .flat_map(Entry::platforms)
-                .map(ToString::to_string)
-            {
-                if !has.contains(&platform) {
-                    has.push(platform);
-                }
-            }
-            has
-        };
-        let mut notes = Vec::new();
+        let mut warnings = Vec::new();
         let unmatched: Vec<PlatformPattern> = self
             .platforms
             .iter()
@@ -153,17 +143,17 @@ impl Selection {
                     },
                     None => SelectionError::NoMatchingPlatform {
                         patterns: unmatched,
-                        has: has(),
+                        has: platforms_of(image),
                     },
                 });
             }
-            notes.extend(
+            warnings.extend(
                 unmatched
                     .iter()
                     .map(|pattern| format!("no entry matches the platform {:?}", pattern.as_str())),
             );
         }
-        notes.extend(
+        warnings.extend(
             self.exclude
                 .iter()
                 .filter(|pattern| !matches_any(pattern, image))
@@ -176,9 +166,11 @@ impl Selection {
         );
         let chosen = self.judge(image);
         if chosen.iter().all(|chosen| chosen.skip.is_some()) && unmatched.is_empty() {
-            return Err(SelectionError::NothingLeft { has: has() });
+            return Err(SelectionError::NothingLeft {
+                has: platforms_of(image),
+            });
         }
-        Ok((chosen, notes))
+        Ok((chosen, warnings))
     }
 
     fn skip(&self, entry: &Entry) -> Option<Reason> {
@@ -188,22 +180,22 @@ impl Selection {
             EntryKind::Index => {
                 (self.scope == Scope::Platforms).then_some(Reason::IndexNotSelected)
             }
-            // What it holds is unknown, so a selection of platforms cannot be called complete without it.
+            // Its entries are unknown, so the selection is incomplete without it.
             EntryKind::Unreadable(_) => None,
             EntryKind::Platform(_) => {
-                let asked_for = self
+                let is_selected = self
                     .platforms
                     .as_ref()
                     .is_none_or(|patterns| patterns.iter().any(|pattern| matches(pattern, entry)));
-                let excluded = self.exclude.iter().any(|pattern| matches(pattern, entry));
-                (self.scope == Scope::Index || !asked_for || excluded)
+                let is_excluded = self.exclude.iter().any(|pattern| matches(pattern, entry));
+                (self.scope == Scope::Index || !is_selected || is_excluded)
                     .then_some(Reason::PlatformNotSelected)
             }
         }
     }
 }
 
-/// Whether `entry` is a platform manifest in the pattern's set.
+/// Returns true if `entry` is a platform manifest that matches the pattern.
 pub(super) fn matches(pattern: &PlatformPattern, entry: &Entry) -> bool {
     match &entry.kind {
         EntryKind::Platform(platforms) if platforms.is_empty() => pattern.matches(None),
@@ -214,7 +206,19 @@ pub(super) fn matches(pattern: &PlatformPattern, entry: &Entry) -> bool {
     }
 }
 
-/// The first nested index that could not be read, and why.
+/// Returns the platforms of an image, each once.
+fn platforms_of(image: &Image) -> Vec<String> {
+    let mut platforms: Vec<String> = Vec::new();
+    for platform in image.entries.iter().flat_map(Entry::platforms) {
+        let platform = platform.to_string();
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    platforms
+}
+
+/// Returns the first nested index that could not be fetched, with the error.
 fn unread(image: &Image) -> Option<(&Digest, &Problem)> {
     image.entries.iter().find_map(|entry| match &entry.kind {
         EntryKind::Unreadable(problem) => Some((&entry.subject.digest, problem)),

@@ -1,16 +1,16 @@
-//! Why a key cannot be used: all that becomes the reason `KeyInvalid`. No message holds a part of a secret.
+//! Errors of keys and certificates, all of which have the reason `KeyInvalid`. No message reveals a part of a secret.
 //!
-//! Files are called by their key in the Secret: `cosign.key`, `cosign.password`, `tls.key`, `tls.crt`, `ca.crt`.
+//! Messages name a file by its key in the Secret: `cosign.key`, `cosign.password`, `tls.key`, `tls.crt` or `ca.crt`.
 
-/// Why a key, its password or its certificates make no signature that verifiers take.
+/// An error of a key, its password or its certificates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// There is no PEM block at all.
+    /// The file has no PEM block.
     #[error("{file} holds no PEM block: a line -----BEGIN {expected}----- is expected")]
     NoPem {
         /// The file.
         file: &'static str,
-        /// The label that is expected.
+        /// The expected label.
         expected: &'static str,
     },
     /// A PEM block is cut off or damaged.
@@ -19,28 +19,28 @@ pub enum KeyError {
         /// The file.
         file: &'static str,
     },
-    /// A PEM block of another kind.
+    /// A PEM block has an unexpected label.
     #[error("{file} holds a PEM block {found:?}: {expected} is expected")]
     UnexpectedPem {
         /// The file.
         file: &'static str,
-        /// Its label.
+        /// The label.
         found: String,
-        /// What is expected.
+        /// The expected labels.
         expected: &'static str,
     },
-    /// An encrypted key for which there is no password in this kind of Secret.
-    #[error("{file} is encrypted in OpenSSL's way, which affix does not open: {way_out}")]
+    /// OpenSSL encrypted the key.
+    #[error("{file} is encrypted in the format of OpenSSL, which affix does not open: {way_out}")]
     EncryptedByOpenSsl {
         /// The file.
         file: &'static str,
-        /// What to do.
+        /// The way out.
         way_out: &'static str,
     },
-    /// The JSON inside of an encrypted cosign key is not as cosign writes it.
-    #[error("cosign.key is not as cosign writes it: {0}")]
+    /// The JSON in an encrypted cosign key is malformed.
+    #[error("cosign.key is not a key file of cosign: {0}")]
     MalformedCosignKey(&'static str),
-    /// Parameters of the key derivation that cosign does not write, and that may cost any amount of time and memory.
+    /// The parameters of the key derivation are not those of cosign and could take much time and memory.
     #[error(
         "cosign.key asks for scrypt with N={n}, r={r}, p={p}: only N of 32768, 65536 or 131072 with r=8, p=1 is opened"
     )]
@@ -52,81 +52,79 @@ pub enum KeyError {
         /// Parallelism.
         p: u64,
     },
-    /// An encrypted key without its password.
+    /// The key is encrypted and the Secret has no password.
     #[error("cosign.key is encrypted and the Secret has no cosign.password")]
     NoPassword,
     /// The password does not open the key.
     #[error("cosign.password does not open cosign.key")]
     WrongPassword,
-    /// As [`KeyError::WrongPassword`], with what is most often its cause.
+    /// As [`KeyError::WrongPassword`], with the most frequent cause.
     #[error(
         "cosign.password does not open cosign.key: it ends with a line break, which counts as part of the password"
     )]
     WrongPasswordLineBreak,
-    /// The key's own encoding is broken, or of a kind that affix does not know at all.
+    /// The encoding of the key is broken or its kind is unknown.
     #[error("the private key in {file} cannot be read: {supported} is supported")]
     UnreadableKey {
         /// The file.
         file: &'static str,
-        /// What is supported there.
+        /// The supported kinds.
         supported: &'static str,
     },
-    /// A key that is sound, of a kind that this signature format has no place for.
+    /// The signature format does not support this kind of key.
     #[error("the private key in {file} is {found}: {supported} is supported")]
     UnsupportedKey {
         /// The file.
         file: &'static str,
-        /// What it is.
+        /// The kind.
         found: String,
-        /// What is supported there.
+        /// The supported kinds.
         supported: &'static str,
     },
-    /// A certificate's encoding is broken.
+    /// The encoding of a certificate is broken.
     #[error("certificate {position} of {file} cannot be read")]
     MalformedCertificate {
         /// The file.
         file: &'static str,
-        /// Its position in the file, from 1.
+        /// The position in the file, from 1.
         position: usize,
     },
-    /// More certificates than any chain has.
+    /// The file has too many certificates.
     #[error("{file} holds {count} certificates: at most {most} are read")]
     TooManyCertificates {
         /// The file.
         file: &'static str,
-        /// How many it holds.
+        /// The number of certificates.
         count: usize,
-        /// How many are read.
+        /// The limit.
         most: usize,
     },
     /// The first certificate is for another key.
     #[error("tls.key does not belong to the first certificate of tls.crt ({subject})")]
     KeyOfAnotherCertificate {
-        /// The certificate's subject.
+        /// The subject of the certificate.
         subject: String,
     },
-    /// A certificate that verifiers refuse.
+    /// Verifiers refuse a certificate.
     #[error("certificate {subject:?}: {problem}")]
     Certificate {
-        /// The certificate's subject.
+        /// The subject of the certificate.
         subject: String,
-        /// Why they refuse it.
+        /// The reason.
         problem: CertificateProblem,
     },
-    /// A signature that would be over before it begins, or after the end of time.
-    #[error(
-        "an expiry of {seconds} s cannot be written: at least 1 s, and not beyond the year 9999"
-    )]
+    /// The expiry is zero or beyond the last representable time.
+    #[error("an expiry of {seconds} s is out of range: at least 1 s, and not beyond the year 9999")]
     Expiry {
-        /// As configured, in seconds.
+        /// The configured value in seconds.
         seconds: u64,
     },
-    /// The cryptographic library did not sign.
+    /// The cryptographic library failed to sign.
     #[error("the key could not sign")]
     Unable,
 }
 
-/// What notation's verifiers refuse a certificate for (notaryproject, signature-specification.md, "Certificate Requirements").
+/// A violation of notation's rules for certificates (notaryproject, signature-specification.md, "Certificate Requirements").
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateProblem {
     /// The chain does not reach a self-signed certificate.
@@ -134,7 +132,7 @@ pub enum CertificateProblem {
         "its issuer {issuer:?} is neither in tls.crt nor in ca.crt: verifiers need the chain up to its self-signed root"
     )]
     RootMissing {
-        /// The issuer's name.
+        /// The name of the issuer.
         issuer: String,
     },
     /// The next certificate did not issue this one.
@@ -142,13 +140,13 @@ pub enum CertificateProblem {
         "the next certificate of tls.crt ({next:?}) did not issue it: order them from the key's own up to the root"
     )]
     NotIssuedByNext {
-        /// The next certificate's subject.
+        /// The subject of the next certificate.
         next: String,
     },
-    /// A self-signed certificate before the last.
+    /// A self-signed certificate is not the last one.
     #[error("it is self-signed and not the last: tls.crt ends with one root")]
     RootNotLast,
-    /// Not yet, or no longer.
+    /// The time is outside of the validity.
     #[error("it is valid from {from} to {until} only")]
     OutsideValidity {
         /// `notBefore`.
@@ -156,56 +154,56 @@ pub enum CertificateProblem {
         /// `notAfter`.
         until: String,
     },
-    /// The extension is required.
+    /// The key usage extension is missing.
     #[error(
         "it has no key usage: digital signature is required for a signing certificate, certificate signing for its issuers"
     )]
     NoKeyUsage,
-    /// The extension must be critical.
+    /// The key usage extension is not critical.
     #[error("its key usage is not marked critical")]
     KeyUsageNotCritical,
-    /// A signing certificate must be able to sign.
+    /// A signing certificate lacks the usage digital signature.
     #[error("its key usage lacks digital signature")]
     NoDigitalSignature,
-    /// A signing certificate must be able to do nothing else.
+    /// A signing certificate has other usages than digital signature.
     #[error(
         "its key usage has {usages}, which verifiers refuse: issue it for digital signature alone (cert-manager adds key encipherment \
          unless the Certificate's usages name others: set usages to \"digital signature\" and \"code signing\")"
     )]
     ForbiddenKeyUsage {
-        /// The usages that are too many.
+        /// The refused usages.
         usages: String,
     },
-    /// An extended usage that a signing certificate must not have.
+    /// A signing certificate has an extended usage that verifiers refuse.
     #[error(
         "its extended key usage has {usages}, which verifiers refuse: issue it with code signing, or with none"
     )]
     ForbiddenExtendedKeyUsage {
-        /// The usages that are too many.
+        /// The refused usages.
         usages: String,
     },
-    /// A certificate authority signs certificates, not images.
+    /// The signing certificate is a certificate authority.
     #[error(
         "it is a certificate authority, which must not sign images itself: issue a certificate with it"
     )]
     SignerIsAuthority,
-    /// An issuer that is none.
+    /// The issuer is not a certificate authority.
     #[error(
-        "it issued another certificate and is no certificate authority by its basic constraints"
+        "it issued another certificate, but its basic constraints make it no certificate authority"
     )]
     NoAuthority,
-    /// An issuer that may not issue.
-    #[error("it issued another certificate and its key usage lacks certificate signing")]
+    /// The issuer lacks the usage certificate signing.
+    #[error("it issued another certificate, but its key usage lacks certificate signing")]
     NoCertificateSigning,
-    /// More certificates below it than it allows.
+    /// The issuer has more intermediate certificates below it than it allows.
     #[error("it allows {allowed} intermediate certificates below it, and there are {found}")]
     PathLength {
-        /// As its basic constraints say.
+        /// The limit in its basic constraints.
         allowed: u8,
-        /// As the chain has them.
+        /// The number in the chain.
         found: usize,
     },
-    /// Broken extensions.
+    /// The extensions are broken.
     #[error("its extensions cannot be read")]
     MalformedExtensions,
 }

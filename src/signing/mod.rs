@@ -1,28 +1,23 @@
-//! Signatures: the shapes and key formats of cosign and notation, pure: bytes and times in, bytes out.
+//! Signature formats and keys of cosign and notation: bytes and times in, bytes out.
 //!
-//! Owns what a signature file names ([`named_subjects`]), and the [`Signer`]s that the engine makes signatures with and knows
-//! them again by. It refuses keys and certificates whose signatures no verifier would take, with a [`KeyError`] that names the
-//! way out. It knows no I/O and no clock; randomness enters only where the cryptographic library signs. Secrets are wiped when
-//! dropped and have no `Debug`.
+//! A [`Signer`] makes signatures for the engine and recognises equal ones. [`named_subjects`] reads the subjects of signature
+//! files that other tools made. Keys and certificates that verifiers refuse are a [`KeyError`] with the way out. The module has
+//! no I/O and no clock, and only the cryptographic library uses randomness. Secrets are wiped when dropped and have no `Debug`.
+//!
+//! - `formats`: one signer per signature format;
+//! - `keys`: key files, key pairs and certificates;
+//! - `inspection`: the subjects of signature files.
 
-mod cbor;
-mod certificate;
-mod certificate_chain;
-mod cosign;
-mod cosign_key;
-mod dsse;
 mod error;
-mod inspect;
-mod notation;
-mod notation_key;
-mod pem;
-mod private_key;
+mod formats;
+mod inspection;
+mod keys;
 mod signer;
+mod time;
 #[cfg(test)]
 mod vectors;
 
-pub use cosign::CosignSigner;
 pub use error::{CertificateProblem, KeyError};
-pub use inspect::{LARGEST, Named, named_subjects};
-pub use notation::NotationSigner;
+pub use formats::{CosignSigner, NotationSigner};
+pub use inspection::{LARGEST, Named, named_subjects};
 pub use signer::{Shape, Signature, Signer};

@@ -1,4 +1,4 @@
-//! What the real tools made, for tests (`tests/vectors/signing/README.md`).
+//! The test vectors that the real tools made (`tests/vectors/signing/README.md`).
 #![allow(
     clippy::expect_used,
     reason = "a test that lacks its vectors fails, as it should"
@@ -14,7 +14,7 @@ pub(super) const PASSWORD: &[u8] = b"affix";
 /// The signing time of notation's envelopes.
 pub(super) const SIGNED_AT: &str = "2026-11-23T19:04:09Z";
 
-/// A file of the folder.
+/// Returns the content of a vector.
 pub(super) fn read(name: &str) -> Vec<u8> {
     let file = format!(
         "{}/tests/vectors/signing/{name}",
@@ -23,12 +23,12 @@ pub(super) fn read(name: &str) -> Vec<u8> {
     std::fs::read(&file).expect(name)
 }
 
-/// The image that is signed.
+/// Returns the signed image.
 pub(super) fn subject() -> Descriptor {
     Descriptor::of(media_type::OCI_MANIFEST, &read("subject.json"))
 }
 
-/// An image that is not.
+/// Returns an image without a signature.
 pub(super) fn another() -> Descriptor {
     Descriptor::plain(media_type::OCI_MANIFEST, Digest::sha256(b"another"), 7)
 }

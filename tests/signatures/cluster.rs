@@ -1,4 +1,4 @@
-//! The whole way: cosign puts a key into the cluster, the operator signs with it, cosign verifies, and nothing tells the secret.
+//! Cosign stores a key in the cluster, the operator signs with it, cosign verifies, and no output reveals the secret.
 
 use affix_testbed::images::{Image, Index};
 use affix_testbed::peer::Peer;
@@ -12,8 +12,7 @@ use crate::namespace::Namespace;
 const PASSWORD: &str = "canary-of-the-password";
 
 #[tokio::test]
-async fn the_operator_signs_with_the_key_that_cosign_put_into_the_cluster_and_tells_nobody_its_password()
- {
+async fn the_operator_signs_with_a_key_of_cosign_and_never_reveals_its_password() {
     let tools = Tools::with(&[Tool::Cosign]).await.unwrap();
     let namespace = Namespace::new("signing").await;
     let registry = Registry::distribution(&tools)
@@ -80,7 +79,7 @@ async fn the_operator_signs_with_the_key_that_cosign_put_into_the_cluster_and_te
     .failure()
     .unwrap();
 
-    // A key that does not open says why, and nothing of what it holds.
+    // The message about a malformed key names the cause and no part of the key.
     namespace
         .secret(
             "broken",
@@ -102,10 +101,10 @@ async fn the_operator_signs_with_the_key_that_cosign_put_into_the_cluster_and_te
         assert_eq!(
             kind.as_deref(),
             Some("application/vnd.dev.sigstore.bundle.v0.3+json"),
-            "the spec of {name} tells the type"
+            "the spec of {name} determines the type"
         );
     }
-    let told = [
+    let outputs = [
         controller.log(),
         controller.metrics().await,
         format!(
@@ -119,8 +118,8 @@ async fn the_operator_signs_with_the_key_that_cosign_put_into_the_cluster_and_te
         ])
         .unwrap(),
     ];
-    for told in told {
-        assert!(!told.contains("canary"), "{told}");
+    for output in outputs {
+        assert!(!output.contains("canary"), "{output}");
     }
     namespace.check_rules().await;
 }

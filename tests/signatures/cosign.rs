@@ -1,16 +1,16 @@
-//! Signatures with cosign's keys: the real cosign makes the keys and judges what affix signs.
+//! Signatures with cosign keys. The real cosign makes the keys and verifies the signatures of affix.
 
 use affix::api::{Origin, Reason, TargetState};
 use affix_testbed::tools::Tool;
 use serde_json::{Value, json};
 
-use crate::desk::{Bench, Desk, Fate};
+use crate::runner::{Crash, Fixture, Runner};
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const PASSWORD: &str = "correct horse";
 
-async fn cosign(bench: &Bench, args: &[&str]) -> Result<String, String> {
-    let run = bench
+async fn cosign(fixture: &Fixture, args: &[&str]) -> Result<String, String> {
+    let run = fixture
         .peer
         .run(Tool::Cosign)
         .unwrap()
@@ -22,39 +22,39 @@ async fn cosign(bench: &Bench, args: &[&str]) -> Result<String, String> {
         .map_err(|_| ran.failure().unwrap_or_default())
 }
 
-/// A key pair that cosign made, as `NAME.key` and `NAME.pub` beside the peer's files.
-pub(crate) async fn key_pair(bench: &Bench, name: &str) -> Vec<u8> {
-    cosign(bench, &["generate-key-pair", "--output-key-prefix", name])
+/// Makes a key pair with cosign as `NAME.key` and `NAME.pub` among the files of the peer, and returns the private key.
+pub(crate) async fn key_pair(fixture: &Fixture, name: &str) -> Vec<u8> {
+    cosign(fixture, &["generate-key-pair", "--output-key-prefix", name])
         .await
         .unwrap();
-    std::fs::read(bench.peer.file(&format!("{name}.key"))).unwrap()
+    std::fs::read(fixture.peer.file(&format!("{name}.key"))).unwrap()
 }
 
-/// What `cosign verify` says about a digest under a public key.
+/// Runs `cosign verify` on a digest with a public key.
 pub(crate) async fn verify(
-    bench: &Bench,
+    fixture: &Fixture,
     key: &str,
     digest: &str,
     more: &[&str],
 ) -> Result<String, String> {
-    let (key, image) = (format!("{key}.pub"), bench.image.at(digest));
+    let (key, image) = (format!("{key}.pub"), fixture.image.at(digest));
     let args = [
         &["verify", "--key", &key, "--insecure-ignore-tlog"],
         more,
         &[image.as_str()],
     ]
     .concat();
-    cosign(bench, &args).await
+    cosign(fixture, &args).await
 }
 
 fn wanted(annotations: &Value) -> Value {
     json!({"signature": {"cosign": {"keySecretRef": {"name": "key"}, "annotations": annotations}}})
 }
 
-fn desk(bench: &Bench, key: &[u8]) -> Desk {
-    let spec = bench.spec(&bench.image.tagged(), &wanted(&json!({})));
-    Desk::new(
-        bench,
+fn runner(fixture: &Fixture, key: &[u8]) -> Runner {
+    let spec = fixture.spec(&fixture.image.tagged(), &wanted(&json!({})));
+    Runner::new(
+        fixture,
         &spec,
         &[(
             "key",
@@ -67,56 +67,100 @@ fn desk(bench: &Bench, key: &[u8]) -> Desk {
 }
 
 #[tokio::test]
-async fn the_real_cosign_verifies_the_index_and_each_selected_platform_and_nothing_else() {
-    for bench in Bench::both().await {
-        let key = key_pair(&bench, "cosign").await;
-        let mut desk = desk(&bench, &key);
-        desk.change(&bench.spec(&bench.image.tagged(), &wanted(&json!({"env": "prod"}))));
-        let outcome = desk.ready().await;
+async fn cosign_verifies_the_index_and_the_selected_platforms_only() {
+    for fixture in Fixture::both().await {
+        let key = key_pair(&fixture, "cosign").await;
+        let mut runner = runner(&fixture, &key);
+        runner
+            .change_spec(&fixture.spec(&fixture.image.tagged(), &wanted(&json!({"env": "prod"}))));
+        let outcome = runner.ready().await;
         assert_eq!(outcome.attached().as_deref(), Some("2/2"));
-        for digest in bench.signed() {
-            verify(&bench, "cosign", &digest, &["-a", "env=prod"])
+        for digest in fixture.signed() {
+            verify(&fixture, "cosign", &digest, &["-a", "env=prod"])
                 .await
                 .unwrap();
-            verify(&bench, "cosign", &digest, &["-a", "env=test"])
+            verify(&fixture, "cosign", &digest, &["-a", "env=test"])
                 .await
                 .unwrap_err();
-            let listed = bench.listed(&digest, BUNDLE).await;
+            let listed = fixture.listed(&digest, BUNDLE).await;
             assert_eq!(listed.len(), 1);
-            for other in bench.listed_by_others(&digest, BUNDLE).await {
+            for other in fixture.listed_by_others(&digest, BUNDLE).await {
                 assert_eq!(other, listed);
             }
-            let tree = cosign(&bench, &["tree", &bench.image.at(&digest)])
+            let tree = cosign(&fixture, &["tree", &fixture.image.at(&digest)])
                 .await
                 .unwrap();
             assert!(tree.contains(&listed[0]), "{tree}");
         }
-        verify(&bench, "cosign", &bench.unsigned(), &[])
+        verify(&fixture, "cosign", &fixture.unsigned(), &[])
             .await
             .unwrap_err();
-        assert!(bench.listed(&bench.attestation(), BUNDLE).await.is_empty());
+        assert!(
+            fixture
+                .listed(&fixture.attestation(), BUNDLE)
+                .await
+                .is_empty()
+        );
+    }
+}
+
+/// Signs the image with each kind of key, in encrypted and in plain files.
+#[tokio::test]
+async fn cosign_verifies_signatures_by_every_kind_of_key() {
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/signing/cosign/");
+    let fixture = Fixture::both().await.remove(0);
+    for (file, public) in [
+        ("rsa.key", "rsa"),
+        ("rsa-3072.key", "rsa-3072"),
+        ("rsa-3072.pkcs1.pem", "rsa-3072"),
+        ("rsa-4096.key", "rsa-4096"),
+        ("p256.sec1.pem", "p256"),
+        ("p384.key", "p384"),
+        ("p384.sec1.pem", "p384"),
+        ("p521.key", "p521"),
+        ("p521.pem", "p521"),
+        ("ed25519.key", "ed25519"),
+    ] {
+        let public_file = format!("{public}.pub");
+        std::fs::copy(
+            format!("{FOLDER}{public_file}"),
+            fixture.peer.file(&public_file),
+        )
+        .unwrap();
+        let key = std::fs::read(format!("{FOLDER}{file}")).unwrap();
+        // An annotation of its own, so that a signature by the same key in another file is not adopted.
+        let spec = fixture.spec(&fixture.image.tagged(), &wanted(&json!({"file": file})));
+        let files: [(&str, &[u8]); 2] = [("cosign.key", &key), ("cosign.password", b"affix")];
+        let mut runner = Runner::new(&fixture, &spec, &[("key", &files)]);
+        runner.ready().await;
+        runner.ready().await;
+        let annotation = format!("file={file}");
+        for digest in fixture.signed() {
+            let verified = verify(&fixture, public, &digest, &["-a", &annotation]).await;
+            verified.unwrap_or_else(|error| panic!("{file}: {error}"));
+        }
     }
 }
 
 #[tokio::test]
-async fn twenty_passes_leave_one_signature_a_target_and_a_look_costs_one_request() {
-    for bench in Bench::both().await {
-        let key = key_pair(&bench, "cosign").await;
-        let mut desk = desk(&bench, &key);
-        desk.ready().await;
-        let first = desk.attachments();
+async fn twenty_passes_leave_one_signature_per_target_and_an_interval_costs_one_request() {
+    for fixture in Fixture::both().await {
+        let key = key_pair(&fixture, "cosign").await;
+        let mut runner = runner(&fixture, &key);
+        runner.ready().await;
+        let first = runner.attachments();
         for _ in 0..10 {
-            desk.later(60);
-            desk.ready().await;
-            assert_eq!(desk.look().await.requests, 1);
+            runner.advance(60);
+            runner.ready().await;
+            assert_eq!(runner.interval_pass().await.requests, 1);
         }
         // A restored cluster has no status.
-        let mut restored = crate::cosign::desk(&bench, &key);
+        let mut restored = crate::cosign::runner(&fixture, &key);
         for _ in 0..9 {
             restored.ready().await;
         }
         assert_eq!(
-            (desk.attachments(), restored.attachments()),
+            (runner.attachments(), restored.attachments()),
             (first.clone(), first.clone())
         );
         assert!(
@@ -128,16 +172,16 @@ async fn twenty_passes_leave_one_signature_a_target_and_a_look_costs_one_request
                 .all(|row| row.origin == Some(Origin::Adopted))
         );
         for (subject, attachment) in first {
-            assert_eq!(bench.listed(&subject, BUNDLE).await, [attachment]);
+            assert_eq!(fixture.listed(&subject, BUNDLE).await, [attachment]);
         }
     }
 }
 
 #[tokio::test]
-async fn what_the_real_cosign_signed_before_is_adopted_and_none_is_added() {
-    for bench in Bench::both().await {
-        let key = key_pair(&bench, "cosign").await;
-        let image = bench.image.pinned();
+async fn an_earlier_signature_of_cosign_is_adopted_and_none_is_added() {
+    for fixture in Fixture::both().await {
+        let key = key_pair(&fixture, "cosign").await;
+        let image = fixture.image.pinned();
         let sign = [
             "sign",
             "--recursive",
@@ -148,18 +192,18 @@ async fn what_the_real_cosign_signed_before_is_adopted_and_none_is_added() {
             "--yes",
             &image,
         ];
-        cosign(&bench, &sign).await.unwrap();
+        cosign(&fixture, &sign).await.unwrap();
         let before = [
-            bench.listed(&bench.signed()[0], BUNDLE).await,
-            bench.listed(&bench.signed()[1], BUNDLE).await,
+            fixture.listed(&fixture.signed()[0], BUNDLE).await,
+            fixture.listed(&fixture.signed()[1], BUNDLE).await,
         ];
         assert_eq!(before.each_ref().map(Vec::len), [1, 1]);
-        let mut desk = desk(&bench, &key);
+        let mut runner = runner(&fixture, &key);
         for _ in 0..2 {
-            desk.ready().await;
-            for (digest, before) in bench.signed().iter().zip(&before) {
-                assert_eq!(&bench.listed(digest, BUNDLE).await, before);
-                let row = desk
+            runner.ready().await;
+            for (digest, before) in fixture.signed().iter().zip(&before) {
+                assert_eq!(&fixture.listed(digest, BUNDLE).await, before);
+                let row = runner
                     .status
                     .targets
                     .iter()
@@ -175,74 +219,75 @@ async fn what_the_real_cosign_signed_before_is_adopted_and_none_is_added() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_signs_again_and_takes_its_old_signatures_away_but_nobody_elses() {
-    for bench in Bench::both().await {
-        let old = key_pair(&bench, "old").await;
-        let new = key_pair(&bench, "new").await;
-        let foreign = key_pair(&bench, "foreign").await;
-        let mut other = desk(&bench, &foreign);
+async fn a_rotated_key_signs_again_and_removes_only_its_own_old_signatures() {
+    for fixture in Fixture::both().await {
+        let old = key_pair(&fixture, "old").await;
+        let new = key_pair(&fixture, "new").await;
+        let foreign = key_pair(&fixture, "foreign").await;
+        let mut other = runner(&fixture, &foreign);
         other.ready().await;
-        let mut desk = desk(&bench, &old);
-        desk.ready().await;
-        desk.put(
+        let mut runner = runner(&fixture, &old);
+        runner.ready().await;
+        runner.replace_secret(
             "key",
             &[
                 ("cosign.key", &new),
                 ("cosign.password", PASSWORD.as_bytes()),
             ],
         );
-        desk.later(60);
-        // An interval's look sees that the key is another one.
-        let outcome = desk.look().await;
+        runner.advance(60);
+        // The pass after an interval detects the other key.
+        let outcome = runner.interval_pass().await;
         let deletes = outcome.verdict.ready;
-        for digest in bench.signed() {
-            verify(&bench, "new", &digest, &[]).await.unwrap();
-            verify(&bench, "foreign", &digest, &[]).await.unwrap();
-            verify(&bench, "old", &digest, &[]).await.unwrap_err();
+        for digest in fixture.signed() {
+            verify(&fixture, "new", &digest, &[]).await.unwrap();
+            verify(&fixture, "foreign", &digest, &[]).await.unwrap();
+            verify(&fixture, "old", &digest, &[]).await.unwrap_err();
             assert_eq!(
-                bench.listed(&digest, BUNDLE).await.len(),
+                fixture.listed(&digest, BUNDLE).await.len(),
                 2,
                 "{:#?}",
-                desk.status
+                runner.status
             );
         }
         assert!(
-            deletes && desk.status.leftovers.is_empty(),
+            deletes && runner.status.leftovers.is_empty(),
             "{:#?}",
-            desk.status
+            runner.status
         );
-        assert_eq!(desk.look().await.requests, 1);
+        assert_eq!(runner.interval_pass().await.requests, 1);
     }
 }
 
 #[tokio::test]
-async fn a_process_that_dies_at_any_point_leaves_one_signature_a_target() {
-    for bench in Bench::both().await {
-        let key = key_pair(&bench, "cosign").await;
-        for fate in [Fate::DiesBeforeThePush, Fate::DiesAfterThePush] {
-            let mut desk = desk(&bench, &key);
-            desk.change(&bench.spec(
-                &bench.image.tagged(),
-                &wanted(&json!({"fate": (fate as u8).to_string()})),
+async fn a_crash_at_any_point_leaves_one_signature_per_target() {
+    for fixture in Fixture::both().await {
+        let key = key_pair(&fixture, "cosign").await;
+        for crash in [Crash::BeforePush, Crash::AfterPush] {
+            let mut runner = runner(&fixture, &key);
+            runner.change_spec(&fixture.spec(
+                &fixture.image.tagged(),
+                &wanted(&json!({"crash": (crash as u8).to_string()})),
             ));
-            let before = bench.listed(&bench.signed()[0], BUNDLE).await.len();
-            desk.pass_with(true, fate).await;
-            desk.ready().await;
+            let before = fixture.listed(&fixture.signed()[0], BUNDLE).await.len();
+            runner.pass_with(true, crash).await;
+            runner.ready().await;
             assert!(
-                desk.status.leftovers.is_empty(),
+                runner.status.leftovers.is_empty(),
                 "{:#?}",
-                desk.status.leftovers
+                runner.status.leftovers
             );
             assert!(
-                desk.status
+                runner
+                    .status
                     .targets
                     .iter()
                     .filter(|row| row.state == TargetState::Attached)
                     .all(|row| row.origin == Some(Origin::Made))
             );
-            assert_eq!(desk.look().await.requests, 1);
-            for digest in bench.signed() {
-                assert_eq!(bench.listed(&digest, BUNDLE).await.len(), before + 1);
+            assert_eq!(runner.interval_pass().await.requests, 1);
+            for digest in fixture.signed() {
+                assert_eq!(fixture.listed(&digest, BUNDLE).await.len(), before + 1);
             }
         }
     }
@@ -250,12 +295,12 @@ async fn a_process_that_dies_at_any_point_leaves_one_signature_a_target() {
 
 #[tokio::test]
 async fn a_signature_that_a_fallback_tag_lost_is_listed_again() {
-    let bench = Bench::both().await.pop().unwrap();
-    let key = key_pair(&bench, "cosign").await;
-    let mut desk = desk(&bench, &key);
-    desk.ready().await;
-    let first = desk.attachments();
-    let raw = bench.registry.raw().unwrap();
+    let fixture = Fixture::both().await.pop().unwrap();
+    let key = key_pair(&fixture, "cosign").await;
+    let mut runner = runner(&fixture, &key);
+    runner.ready().await;
+    let first = runner.attachments();
+    let raw = fixture.registry.raw().unwrap();
     let tag = first[0].0.replace(':', "-");
     let media_type = "application/vnd.oci.image.index.v1+json";
     let empty = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": []}).to_string();
@@ -264,8 +309,8 @@ async fn a_signature_that_a_fallback_tag_lost_is_listed_again() {
         .unwrap()
         .ok()
         .unwrap();
-    let outcome = desk.ready().await;
-    assert_eq!(desk.attachments(), first);
+    let outcome = runner.ready().await;
+    assert_eq!(runner.attachments(), first);
     assert!(
         outcome.notes.iter().any(
             |note| note.reason == Reason::Restored && note.message.ends_with("it was put back")
@@ -274,21 +319,21 @@ async fn a_signature_that_a_fallback_tag_lost_is_listed_again() {
 }
 
 #[tokio::test]
-async fn a_signature_that_was_deleted_is_made_anew() {
-    let bench = Bench::both().await.remove(0);
-    let key = key_pair(&bench, "cosign").await;
-    let mut desk = desk(&bench, &key);
-    desk.ready().await;
-    let first = desk.attachments();
-    let raw = bench.registry.raw().unwrap();
+async fn a_deleted_signature_is_made_again() {
+    let fixture = Fixture::both().await.remove(0);
+    let key = key_pair(&fixture, "cosign").await;
+    let mut runner = runner(&fixture, &key);
+    runner.ready().await;
+    let first = runner.attachments();
+    let raw = fixture.registry.raw().unwrap();
     raw.delete_manifest("team/app", &first[0].1)
         .await
         .unwrap()
         .ok()
         .unwrap();
-    let outcome = desk.ready().await;
-    assert_ne!(desk.attachments()[0], first[0]);
-    assert_eq!(desk.attachments()[1], first[1]);
+    let outcome = runner.ready().await;
+    assert_ne!(runner.attachments()[0], first[0]);
+    assert_eq!(runner.attachments()[1], first[1]);
     assert!(
         outcome
             .notes
@@ -296,32 +341,36 @@ async fn a_signature_that_was_deleted_is_made_anew() {
             .any(|note| note.reason == Reason::Restored && note.message.ends_with("signed anew"))
     );
     assert_eq!(
-        bench.listed(&first[0].0, BUNDLE).await,
-        [desk.attachments()[0].1.clone()]
+        fixture.listed(&first[0].0, BUNDLE).await,
+        [runner.attachments()[0].1.clone()]
     );
-    verify(&bench, "cosign", &first[0].0, &[]).await.unwrap();
+    verify(&fixture, "cosign", &first[0].0, &[]).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_image_whose_tag_moves_is_signed_anew_and_the_old_signatures_stay() {
+async fn a_moved_tag_gets_new_signatures_and_the_old_ones_stay() {
     use affix_testbed::images::{Image, Index};
-    for bench in Bench::both().await {
-        let key = key_pair(&bench, "cosign").await;
-        let mut desk = desk(&bench, &key);
-        desk.ready().await;
+    for fixture in Fixture::both().await {
+        let key = key_pair(&fixture, "cosign").await;
+        let mut runner = runner(&fixture, &key);
+        runner.ready().await;
         let next = Index::new()
             .image(Image::new("linux/amd64", "r1r1"))
             .image(Image::new("linux/arm64", "c1c1"));
         let next = next
-            .push(&bench.registry.raw().unwrap(), "team/app", "v1")
+            .push(&fixture.registry.raw().unwrap(), "team/app", "v1")
             .await
             .unwrap();
-        desk.look().await;
+        runner.interval_pass().await;
         let signed = [next.digest(), next.digest_of("linux/amd64").unwrap()];
-        for digest in signed.into_iter().map(str::to_owned).chain(bench.signed()) {
-            verify(&bench, "cosign", &digest, &[]).await.unwrap();
+        for digest in signed
+            .into_iter()
+            .map(str::to_owned)
+            .chain(fixture.signed())
+        {
+            verify(&fixture, "cosign", &digest, &[]).await.unwrap();
         }
-        verify(&bench, "cosign", &bench.unsigned(), &[])
+        verify(&fixture, "cosign", &fixture.unsigned(), &[])
             .await
             .unwrap_err();
     }

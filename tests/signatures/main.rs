@@ -1,7 +1,7 @@
-//! Signatures, judged by those who made the formats: the real cosign and a program on notation-go, on both kinds of registry.
+//! Verifies signatures with the real cosign and with a program on notation-go, on registries with and without the referrers API.
 //!
-//! A binary of its own, since the verifiers take minutes to build where no cache has them. The engine runs in this process, with
-//! the status that it wrote before, as the controller runs it; one module goes through a whole cluster.
+//! It is a binary of its own, because the verifiers take minutes to build without a cache. The engine runs in this process with
+//! the status of the previous pass, as in the controller. The module `cluster` runs the controller in a cluster.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +19,6 @@ mod cluster;
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]
 mod controller;
 mod cosign;
-mod desk;
 mod files;
 mod keys;
 #[path = "../e2e/support/namespace.rs"]
@@ -27,3 +26,4 @@ mod keys;
 mod namespace;
 mod notation;
 mod release;
+mod runner;

@@ -1,4 +1,4 @@
-//! What a release attaches to its own image and chart: the script of the release workflow, with affix itself.
+//! The attachments of a release: the script of the release workflow signs the image and the chart with affix.
 
 use affix_testbed::images::{Image, Index};
 use affix_testbed::peer::Peer;
@@ -11,7 +11,7 @@ const BILL: &str = "application/vnd.cyclonedx+json";
 const PASSWORD: &str = "correct: \"horse\" 'battery'";
 
 #[tokio::test]
-async fn a_release_signs_its_image_and_its_chart_and_attaches_its_bill_of_materials() {
+async fn a_release_signs_its_image_and_chart_and_attaches_its_bill_of_materials() {
     let tools = Tools::with(&[Tool::Cosign, Tool::Helm]).await.unwrap();
     for options in [Registry::ociregistry, Registry::distribution] {
         let registry = options(&tools).basic("ci", "secret").start().await.unwrap();
@@ -36,7 +36,7 @@ async fn a_release_signs_its_image_and_its_chart_and_attaches_its_bill_of_materi
         cosign(&["generate-key-pair"]).await.stdout().unwrap();
         let key = std::fs::read_to_string(peer.file("cosign.key")).unwrap();
 
-        // The chart is a manifest of its own kind: no index, and a config that names no platform.
+        // The chart is no index, and its config has no platform.
         let helm = async |args: Vec<String>| {
             let run = peer
                 .run(Tool::Helm)
@@ -146,7 +146,7 @@ async fn a_release_signs_its_image_and_its_chart_and_attaches_its_bill_of_materi
 }
 
 #[tokio::test]
-async fn actionlint_has_nothing_to_say_about_the_workflows() {
+async fn actionlint_accepts_the_workflows() {
     let tools = Tools::with(&[Tool::Actionlint]).await.unwrap();
     let folder = std::path::Path::new(ROOT).join(".github/workflows");
     let workflows: Vec<_> = std::fs::read_dir(&folder)

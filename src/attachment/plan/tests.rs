@@ -5,8 +5,17 @@
     reason = "a test that panics fails, as it should"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+
 use super::*;
-use affix_registry::oci::{annotation, media_type};
+use crate::api::{OnConflict, Reason};
+use crate::attachment::content::TargetContent;
+use crate::attachment::mark::MarkKeys;
+use crate::attachment::problem::Problem;
+use crate::attachment::time::Created;
+use affix_registry::oci::{Descriptor, Digest, annotation, media_type};
 
 const DATE: &str = "end-of-life.date";
 const TYPE: &str = "application/vnd.example.lifecycle";
@@ -20,7 +29,7 @@ fn subject() -> Descriptor {
     Descriptor::of(media_type::OCI_INDEX, b"the image")
 }
 
-/// A mark of this date.
+/// Returns a mark with the date.
 fn mark(date: &str) -> TargetContent {
     let annotations = BTreeMap::from([(DATE.to_owned(), date.to_owned())]);
     TargetContent {
@@ -31,12 +40,12 @@ fn mark(date: &str) -> TargetContent {
     }
 }
 
-/// How a listing shows a mark that was made then.
+/// Returns the listing entry of a mark.
 fn listed(date: &str, created: &str) -> Descriptor {
     mark(date).attach_to(&subject(), at(created)).listed
 }
 
-/// What is known of a target on which a mark of this date is wanted.
+/// Returns the observed state of a target with a desired mark.
 fn wanting(date: &str, listing: &[Descriptor]) -> Observed {
     let keys = MarkKeys {
         annotation: DATE.to_owned(),
@@ -69,13 +78,13 @@ fn attach(created: &str) -> Action {
 fn keep(entry: &Descriptor, made: bool) -> Action {
     let existing = Existing {
         digest: entry.digest.clone(),
-        created: adoption::listed_created(entry),
+        created: Created::from_entry(entry),
     };
     Action::Keep { existing, made }
 }
 
 #[test]
-fn where_nothing_is_attached_the_content_is_attached_in_the_whole_second_of_the_pass() {
+fn an_empty_listing_attaches_the_content_at_the_whole_second_of_the_pass() {
     let observed = wanting("2026-01-01", &[]);
     let plan = plan(
         &observed,
@@ -89,7 +98,7 @@ fn where_nothing_is_attached_the_content_is_attached_in_the_whole_second_of_the_
 }
 
 #[test]
-fn a_listing_that_failed_is_never_taken_for_an_empty_one() {
+fn a_failed_listing_does_not_count_as_an_empty_one() {
     let problem = Problem::new(Reason::RegistryUnavailable, "HTTP 503");
     let ours = listed("2026-01-01", NOON).digest;
     let observed = Observed {
@@ -105,7 +114,7 @@ fn a_listing_that_failed_is_never_taken_for_an_empty_one() {
 }
 
 #[test]
-fn an_equal_one_is_adopted_and_ours_is_kept() {
+fn an_equal_attachment_is_adopted_or_kept_as_ours() {
     let equal = listed("2026-01-01", "2025-05-05T00:00:00Z");
     let observed = wanting("2026-01-01", std::slice::from_ref(&equal));
     assert_eq!(planned(&observed).action, keep(&equal, false));
@@ -117,26 +126,27 @@ fn an_equal_one_is_adopted_and_ours_is_kept() {
 }
 
 #[test]
-fn what_looks_equal_in_the_listing_and_is_not_is_not_adopted() {
-    let mut liar = listed("2026-01-01", "2025-05-05T00:00:00Z");
-    liar.digest = Digest::sha256(b"something else");
+fn an_entry_that_only_looks_equal_in_the_listing_is_not_adopted() {
+    let mut impostor = listed("2026-01-01", "2025-05-05T00:00:00Z");
+    impostor.digest = Digest::sha256(b"something else");
     let other = mark("2030-01-01").attach_to(&subject(), at("2025-05-05T00:00:00Z"));
-    let mut observed = wanting("2026-01-01", std::slice::from_ref(&liar));
-    observed
-        .fetched
-        .insert(liar.digest, serde_json::from_slice(&other.bytes).unwrap());
+    let mut observed = wanting("2026-01-01", std::slice::from_ref(&impostor));
+    observed.fetched.insert(
+        impostor.digest,
+        serde_json::from_slice(&other.bytes).unwrap(),
+    );
     assert_eq!(planned(&observed).action, attach(NOON));
 }
 
 #[test]
-fn of_equal_ones_the_earliest_stays_and_only_ours_go() {
+fn the_earliest_of_equal_attachments_is_kept_and_only_ours_are_removed() {
     let [first, second, third] = [
         "2025-01-01T00:00:00Z",
         "2025-01-02T00:00:00Z",
         "2025-01-03T00:00:00Z",
     ]
     .map(|at| listed("2026-01-01", at));
-    // The order of the listing decides nothing.
+    // The order of the listing has no influence.
     let observed = wanting(
         "2026-01-01",
         &[third.clone(), first.clone(), second.clone()],
@@ -153,7 +163,7 @@ fn of_equal_ones_the_earliest_stays_and_only_ours_go() {
 }
 
 #[test]
-fn a_crash_before_the_push_pushes_the_same_bytes_and_a_changed_content_does_not() {
+fn only_unchanged_content_is_pushed_with_the_same_bytes_after_a_crash() {
     let known = |date: &str| Known {
         content: Some(mark(date).hash()),
         created: Some(at("2026-11-20T08:00:00Z")),
@@ -172,8 +182,8 @@ fn a_crash_before_the_push_pushes_the_same_bytes_and_a_changed_content_does_not(
 }
 
 #[test]
-fn what_is_newer_than_the_clock_of_ours_is_outranked_by_one_second() {
-    // Made by this resource, on a machine whose clock was ahead.
+fn an_own_mark_ahead_of_the_clock_is_outranked_by_one_second() {
+    // Made by this resource on a machine whose clock was ahead.
     let ahead = listed("2025-01-01", "2026-11-23T13:00:00Z");
     let observed = Observed {
         ours: BTreeSet::from([ahead.digest.clone()]),
@@ -187,7 +197,7 @@ fn what_is_newer_than_the_clock_of_ours_is_outranked_by_one_second() {
 }
 
 #[test]
-fn a_mark_of_somebody_else_from_the_future_is_ignored_and_said() {
+fn a_foreign_mark_from_the_future_is_ignored_and_reported() {
     let future = listed("2025-01-01", "2026-11-23T12:00:01Z");
     let plan = planned(&wanting("2026-01-01", std::slice::from_ref(&future)));
     assert_eq!(plan.action, attach(NOON));
@@ -200,14 +210,14 @@ fn a_mark_of_somebody_else_from_the_future_is_ignored_and_said() {
 }
 
 #[test]
-fn an_older_mark_of_somebody_else_is_outranked_and_never_removed() {
+fn an_older_foreign_mark_is_outranked_and_not_removed() {
     let older = listed("2025-01-01", "2026-11-23T11:00:00Z");
     let plan = planned(&wanting("2026-01-01", &[older]));
     assert_eq!((plan.action, plan.remove), (attach(NOON), Vec::new()));
 }
 
 #[test]
-fn a_newer_mark_of_somebody_else_is_a_conflict_or_outranked_once() {
+fn a_newer_foreign_mark_is_a_conflict_or_superseded_once() {
     let (ours, newer) = (
         listed("2026-01-01", "2026-11-23T10:00:00Z"),
         listed("2025-01-01", "2026-11-23T11:00:00Z"),
@@ -239,7 +249,7 @@ fn a_newer_mark_of_somebody_else_is_a_conflict_or_outranked_once() {
                     problem.message.contains(&newer.digest.to_string()),
                     "{problem}"
                 );
-                assert!(plan.remove.is_empty(), "nothing is written in a conflict");
+                assert!(plan.remove.is_empty(), "a conflict removes nothing");
             }
             (action, Some(expected)) => assert_eq!(action, expected),
             (action, None) => panic!("{on_conflict:?}, superseded {superseded}: {action:?}"),
@@ -248,7 +258,7 @@ fn a_newer_mark_of_somebody_else_is_a_conflict_or_outranked_once() {
 }
 
 #[test]
-fn the_same_instant_in_other_words_is_no_conflict() {
+fn the_same_instant_in_another_form_is_no_conflict() {
     let ours = listed("2026-01-01", "2026-11-23T10:00:00Z");
     let other = listed("2026-01-01T01:00:00+01:00", "2026-11-23T11:00:00Z");
     assert_eq!(
@@ -258,7 +268,7 @@ fn the_same_instant_in_other_words_is_no_conflict() {
 }
 
 #[test]
-fn a_newer_mark_of_ours_with_another_date_is_outranked_and_goes() {
+fn a_newer_own_mark_with_another_date_is_outranked_and_removed() {
     let (wanted, later) = (
         listed("2026-01-01", "2026-11-23T10:00:00Z"),
         listed("2027-01-01", "2026-11-23T11:00:00Z"),
@@ -276,7 +286,7 @@ fn a_newer_mark_of_ours_with_another_date_is_outranked_and_goes() {
 }
 
 #[test]
-fn other_types_on_the_subject_neither_count_nor_go() {
+fn other_types_on_the_subject_are_ignored_and_not_removed() {
     let mut other = listed("2025-01-01", "2026-11-23T11:59:59Z");
     other.artifact_type = "application/vnd.example.sbom".to_owned();
     let plan = planned(&wanting("2026-01-01", &[other]));
@@ -284,7 +294,7 @@ fn other_types_on_the_subject_neither_count_nor_go() {
 }
 
 #[test]
-fn a_created_of_the_spec_is_written_and_compared_as_given() {
+fn a_created_time_of_the_spec_is_written_and_compared_unchanged() {
     let pinned = |created: &str| {
         let mut content = mark("2026-01-01");
         content
@@ -306,7 +316,7 @@ fn a_created_of_the_spec_is_written_and_compared_as_given() {
         content
             .attach_to(&subject(), at("2021-01-01T00:00:00Z"))
             .listed,
-        "no other time gets in"
+        "the time of the spec takes precedence"
     );
     let mut observed = wanting("2026-01-01", &[other, ours.clone()]);
     observed.wanted = Listed::Content {
@@ -317,7 +327,7 @@ fn a_created_of_the_spec_is_written_and_compared_as_given() {
 }
 
 #[test]
-fn of_signatures_that_verify_the_earliest_stays_and_without_one_the_target_is_signed_now() {
+fn the_earliest_verified_signature_is_kept_and_without_one_the_target_is_signed() {
     let existing = |name: &str, created: &str| Existing {
         digest: Digest::sha256(name.as_bytes()),
         created: Some(at(created)),
@@ -356,11 +366,11 @@ fn of_signatures_that_verify_the_earliest_stays_and_without_one_the_target_is_si
     assert_eq!(
         (plan.action, plan.remove),
         (attach(NOON), vec![second.digest]),
-        "what an old key signed goes once the new is there"
+        "the signature of the old key is removed after the new one is attached"
     );
 }
 
-/// The same with what a pass keeps of the listing.
+/// Returns the observed state with a condensed listing.
 fn condense(observed: Observed) -> Observed {
     let Listed::Content { content, mark } = &observed.wanted else {
         panic!("{observed:?}")
@@ -382,7 +392,7 @@ fn condense(observed: Observed) -> Observed {
 }
 
 #[test]
-fn of_a_large_listing_no_more_is_kept_than_the_plan_reads() {
+fn a_condensed_listing_holds_only_the_input_of_the_plan() {
     let padded = |entry: Descriptor| {
         let mut entry = Descriptor {
             media_type: "m".repeat(10_000),
@@ -394,7 +404,7 @@ fn of_a_large_listing_no_more_is_kept_than_the_plan_reads() {
         entry
     };
     let created = |nth: u32| format!("2026-11-22T12:{:02}:{:02}Z", nth / 60, nth % 60);
-    // Of another content: only the time of the newest counts.
+    // Other content: only the time of the newest entry counts.
     let plain = |content: &str| TargetContent {
         annotations: BTreeMap::from([("k".to_owned(), content.to_owned())]),
         ..mark("2030-01-01")
@@ -430,7 +440,7 @@ fn of_a_large_listing_no_more_is_kept_than_the_plan_reads() {
         "{} bytes are kept",
         bytes(&kept)
     );
-    // Marks: each ranks by its time and its date, and by nothing else of it.
+    // Marks: only the time and the date of each entry count.
     let marks: Vec<Descriptor> = (0..1000)
         .map(|nth| padded(listed("2031-01-01", &created(nth))))
         .collect();
@@ -441,9 +451,9 @@ fn of_a_large_listing_no_more_is_kept_than_the_plan_reads() {
 }
 
 proptest::proptest! {
-    /// Whatever is listed and whoever made it: the third pass at the latest finds nothing to do, and nothing of others is removed.
+    /// For any listing, the third pass has nothing left to do, and no pass removes a foreign attachment.
     #[test]
-    fn passes_come_to_rest_and_never_remove_what_somebody_else_made(
+    fn passes_converge_and_never_remove_a_foreign_attachment(
         others in proptest::collection::vec((0..3_u8, 0..86_400_i64), 0..6), ours in 0..6_usize, wanted in 0..3_u8,
     ) {
         let date = |nth: u8| format!("203{nth}-01-01");
@@ -471,7 +481,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_mark_whose_time_the_spec_gives_is_not_made_again_for_one_of_the_same_second() {
+fn a_mark_with_a_time_from_the_spec_is_not_made_again_in_a_tie() {
     let noon_ago = "2026-11-23T11:00:00Z";
     let fixed = |date: &str| {
         let mut content = mark(date);
@@ -481,7 +491,7 @@ fn a_mark_whose_time_the_spec_gives_is_not_made_again_for_one_of_the_same_second
         content
     };
     let rival = listed("2027-01-01", noon_ago);
-    // One whose digest is the lower one.
+    // A date whose mark has the lower digest.
     let date = (1..=28).map(|day| format!("2026-01-{day:02}"));
     let date = date
         .into_iter()
@@ -501,8 +511,7 @@ fn a_mark_whose_time_the_spec_gives_is_not_made_again_for_one_of_the_same_second
 }
 
 #[test]
-fn of_two_marks_of_one_second_the_one_with_the_lower_digest_is_made_again_and_the_other_is_a_conflict()
- {
+fn of_tied_marks_the_lower_digest_is_made_again_and_the_other_is_a_conflict() {
     let dates = ["2026-01-01", "2027-01-01"];
     let marks = dates.map(|date| listed(date, "2026-11-23T11:00:00Z"));
     let lower = usize::from(marks[1].digest < marks[0].digest);
@@ -533,14 +542,16 @@ fn of_two_marks_of_one_second_the_one_with_the_lower_digest_is_made_again_and_th
             };
             assert_eq!((problem.reason, plan.remove.len()), (Reason::Conflict, 0));
             assert!(
-                problem.message.contains("in the same second as ours")
+                problem
+                    .message
+                    .contains("in the same second as the mark of this resource")
                     && !problem.message.contains("newer"),
                 "{}",
                 problem.message
             );
         }
     }
-    // What was made again is the newest, and the other side says so.
+    // The mark that was made again is the newest, and the other resource reports it.
     let again = listed(dates[lower], NOON);
     let other = 1 - lower;
     let observed = Observed {
@@ -551,7 +562,9 @@ fn of_two_marks_of_one_second_the_one_with_the_lower_digest_is_made_again_and_th
         panic!("{:?}", planned(&observed))
     };
     assert!(
-        problem.message.contains("which is newer than ours"),
+        problem
+            .message
+            .contains("which is newer than the mark of this resource"),
         "{}",
         problem.message
     );

@@ -43,7 +43,7 @@ fn lay_out(entries: &[Value], nested: &BTreeMap<Digest, Result<ImageIndex, Probl
     Image::lay_out(&root, &Manifest::Index(index(entries)), nested, None, 1000).unwrap()
 }
 
-/// An index as BuildKit and Windows builders write them.
+/// Returns an index in the form of BuildKit and of Windows builders.
 fn usual() -> Image {
     let mut attestation = image("attestation", "unknown/unknown");
     attestation["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
@@ -72,7 +72,7 @@ fn only(texts: &[&str]) -> Selection {
     }
 }
 
-/// The names of the platforms that are chosen.
+/// Returns the names of the selected entries.
 fn chosen(selection: &Selection, image: &Image) -> Vec<&'static str> {
     let (chosen, _) = selection.choose(image).unwrap();
     let is_chosen = |name: &str| {
@@ -99,7 +99,7 @@ fn chosen(selection: &Selection, image: &Image) -> Vec<&'static str> {
 }
 
 #[test]
-fn all_entries_that_are_a_platform_in_other_words_are_chosen() {
+fn all_entries_of_a_platform_are_selected_in_any_spelling() {
     for (pattern, expected) in [
         ("linux/arm64", vec!["arm64"]),
         ("linux/arm64/v8", vec!["arm64"]),
@@ -127,7 +127,7 @@ fn all_entries_that_are_a_platform_in_other_words_are_chosen() {
 }
 
 #[test]
-fn each_entry_says_why_it_is_left_out() {
+fn each_skipped_entry_has_a_reason() {
     let image = usual();
     let skip = |selection: &Selection, name: &str| {
         let (chosen, _) = selection.choose(&image).unwrap();
@@ -188,7 +188,7 @@ fn each_entry_says_why_it_is_left_out() {
             "arm64",
             None,
         ),
-        // An attestation is one, whatever is selected.
+        // No selection turns an attestation into a target.
         (
             only(&["*"]),
             "attestation",
@@ -204,8 +204,7 @@ fn each_entry_says_why_it_is_left_out() {
 }
 
 #[test]
-fn a_platform_that_is_missing_is_an_error_that_names_it_and_what_is_there_unless_it_may_be_missing()
-{
+fn a_missing_platform_is_an_error_with_the_existing_ones_or_is_ignored() {
     let selection = only(&["linux/amd64", "linux/s390x"]);
     let error = selection.choose(&usual()).unwrap_err();
     assert_eq!(error.reason(), Reason::NoMatchingPlatform);
@@ -229,7 +228,7 @@ fn a_platform_that_is_missing_is_an_error_that_names_it_and_what_is_there_unless
 }
 
 #[test]
-fn an_exclude_that_matches_nothing_is_said_and_one_that_leaves_nothing_is_an_error() {
+fn an_unmatched_exclude_is_a_warning_and_an_empty_selection_an_error() {
     let image = usual();
     let selection = Selection {
         exclude: patterns(&["linux/s390x"]),
@@ -251,7 +250,7 @@ fn an_exclude_that_matches_nothing_is_said_and_one_that_leaves_nothing_is_an_err
 }
 
 #[test]
-fn a_single_manifest_has_no_index_to_choose() {
+fn a_single_manifest_has_no_index_to_select() {
     let root = Descriptor::of(media_type::OCI_MANIFEST, b"root");
     let manifest: affix_registry::oci::ImageManifest = serde_json::from_value(
         json!({"schemaVersion": 2, "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest("c"), "size": 1}}),
@@ -297,7 +296,7 @@ fn a_single_manifest_has_no_index_to_choose() {
 }
 
 #[test]
-fn a_digest_that_is_listed_twice_is_one_target_that_answers_to_both_platforms() {
+fn a_digest_with_two_entries_is_one_target_with_both_platforms() {
     let image = lay_out(
         &[
             image("amd64", "linux/arm/v6"),
@@ -323,7 +322,7 @@ fn a_digest_that_is_listed_twice_is_one_target_that_answers_to_both_platforms() 
 }
 
 #[test]
-fn a_nested_index_is_a_target_and_walked_and_one_that_cannot_be_read_fails_alone() {
+fn a_nested_index_is_a_target_with_entries_and_an_unreadable_one_fails_alone() {
     let nested = entry(media_type::OCI_INDEX, "nested", "");
     let entries = [image("amd64", "linux/amd64"), nested];
     let key: Digest = digest("nested").parse().unwrap();
@@ -338,18 +337,18 @@ fn a_nested_index_is_a_target_and_walked_and_one_that_cannot_be_read_fails_alone
     assert_eq!(
         chosen(&only(&["linux/amd64"]), &image),
         ["root", "amd64", "nested"],
-        "what it holds is unknown, so it fails in its own row"
+        "its entries are unknown, so only the nested index fails"
     );
     let error = only(&["linux/arm64"]).choose(&image).unwrap_err();
     assert_eq!(
         error.reason(),
         Reason::NotFound,
-        "it may be in there: {error}"
+        "the nested index can contain it: {error}"
     );
 }
 
 #[test]
-fn what_is_attached_to_something_and_what_is_too_large_is_no_image() {
+fn an_attachment_and_an_image_above_the_limit_are_refused() {
     let root = Descriptor::of(media_type::OCI_INDEX, b"root");
     let mut attached = index(&[]);
     attached.subject = Some(Descriptor::of(media_type::OCI_INDEX, b"other"));

@@ -45,10 +45,15 @@ openssl genpkey -algorithm ed25519 -out ed25519.pem
 openssl ecparam -name prime256v1 -genkey -out p256.sec1.pem
 openssl pkcs8 -topk8 -nocrypt -in p256.sec1.pem -out p256.pem
 openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out rsa.pem 2>/dev/null
+openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2560 -out rsa-2560.pem 2>/dev/null
+openssl genrsa -traditional -out rsa-3072.pkcs1.pem 3072 2>/dev/null
+openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:4096 -out rsa-4096.pem 2>/dev/null
 openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out p384.pem
+openssl ec -in p384.pem -out p384.sec1.pem 2>/dev/null
+openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521 -out p521.pem
 openssl pkcs8 -topk8 -in p256.pem -passout pass:affix -out p256.openssl.pem
-for key in ed25519 p256 rsa; do
-    cosign import-key-pair --key $key.pem --output-key-prefix $key 2>/dev/null
+for key in ed25519 p256 p384.sec1 p521 rsa rsa-3072.pkcs1 rsa-4096; do
+    cosign import-key-pair --key $key.pem --output-key-prefix "${key%%.*}" 2>/dev/null
 done
 cp ./*.key ./*.pub ./*.pem "$here/cosign"
 
@@ -57,6 +62,9 @@ quiet() { "$@" >log 2>&1 || { cat log >&2; exit 1; }; }
 sign="cosign sign --allow-http-registry --use-signing-config=false --tlog-upload=false"
 quiet $sign --key generated.key --upload=false --bundle generated.bundle.json "$image@$subject"
 quiet $sign --key ed25519.key --upload=false --bundle ed25519ph.bundle.json "$image@$subject"
+for key in p384 p521 rsa rsa-4096; do
+    quiet $sign --key $key.key --upload=false --bundle $key.bundle.json "$image@$subject"
+done
 quiet $sign --key generated.key -a who=me -a env=prod "$image@$subject"
 referrer=$(oras discover --plain-http --format go-template='{{range .referrers}}{{.digest}}{{end}}' "$image@$subject")
 oras manifest fetch --plain-http "$image@$referrer" >annotated.manifest.json

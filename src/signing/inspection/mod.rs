@@ -1,8 +1,10 @@
-//! What a signature file that somebody else made names, so that it is not attached to another image.
+//! Reads the subjects of a signature file that another tool made, so that the file is not attached to another image.
 //!
-//! Owns looking into Sigstore bundles, bare DSSE envelopes, simple signing payloads and notation envelopes (JWS and COSE). The
-//! kind is told by content: a file's media type is what its owner says, not what it is. Nothing is verified here, and nothing
-//! is refused: what is none of these, what is malformed and what is larger than [`LARGEST`] names nothing.
+//! Parses Sigstore bundles, bare DSSE envelopes, simple signing payloads and notation envelopes (JWS and COSE). The content
+//! decides the format, because a media type can be wrong. Signatures are not verified. A file of another format, a malformed
+//! file and a file larger than [`LARGEST`] name no subject.
+
+mod cose;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -11,26 +13,26 @@ use serde_json::Value;
 
 use affix_registry::oci::{Algorithm, Digest, hex};
 
-use super::cbor;
-
-/// The largest file that is looked into, in bytes.
+/// The maximum size of an inspected file, in bytes.
 pub const LARGEST: usize = 1024 * 1024;
 
-/// How many JSON documents one file may hold: `cosign download attestation` writes one a line.
-const MOST_DOCUMENTS: usize = 64;
+/// The maximum number of JSON documents in a file: `cosign download attestation` writes one per line.
+const MAX_DOCUMENTS: usize = 64;
 
-/// What a file names as its subject.
+/// The subjects that a file names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named {
-    /// Nothing that affix can read: the file is attached as it is.
+    /// The file names no subject, or affix cannot read its format. It is attached without a check.
     None,
-    /// These digests, at least one.
+    /// The digests of the subjects, at least one.
     Digests(Vec<Digest>),
 }
 
 impl Named {
-    /// Whether the file was made for something else than `target`: it names digests of the target's algorithm, and none of
-    /// them is the target's. A file that names other algorithms only says nothing about the target.
+    /// Returns true if the file was made for another subject than `target`.
+    ///
+    /// It then names digests of the target's algorithm, and none of them is the target's. Digests of other algorithms do not
+    /// count.
     #[must_use]
     pub fn excludes(&self, target: &Digest) -> bool {
         match self {
@@ -45,7 +47,7 @@ impl Named {
     }
 }
 
-/// The digests that a signature file names as its subjects.
+/// Returns the digests that a signature file names as its subjects.
 #[must_use]
 pub fn named_subjects(bytes: &[u8]) -> Named {
     if bytes.len() > LARGEST {
@@ -55,10 +57,10 @@ pub fn named_subjects(bytes: &[u8]) -> Named {
     match json_documents(bytes) {
         Some(documents) => documents
             .iter()
-            .for_each(|document| envelope(document, &mut digests)),
+            .for_each(|document| collect_from_envelope(document, &mut digests)),
         None => {
-            if let Some(payload) = cbor::cose_sign1_payload(bytes).and_then(json) {
-                signed(&payload, &mut digests);
+            if let Some(payload) = cose::sign1_payload(bytes).and_then(|payload| json(&payload)) {
+                collect_from_payload(&payload, &mut digests);
             }
         }
     }
@@ -72,7 +74,7 @@ pub fn named_subjects(bytes: &[u8]) -> Named {
 fn json_documents(bytes: &[u8]) -> Option<Vec<Value>> {
     serde_json::Deserializer::from_slice(bytes)
         .into_iter()
-        .take(MOST_DOCUMENTS)
+        .take(MAX_DOCUMENTS)
         .collect::<Result<_, _>>()
         .ok()
 }
@@ -81,8 +83,8 @@ fn json(bytes: &[u8]) -> Option<Value> {
     serde_json::from_slice(bytes).ok()
 }
 
-/// A document as a whole: an envelope around something signed, or a simple signing payload, which has its signature elsewhere.
-fn envelope(document: &Value, digests: &mut Vec<Digest>) {
+/// Collects the subjects of an envelope, or of a simple signing payload, whose signature is stored elsewhere.
+fn collect_from_envelope(document: &Value, digests: &mut Vec<Digest>) {
     if let Some(digest) = document
         .pointer("/messageSignature/messageDigest")
         .and_then(message_digest)
@@ -99,18 +101,18 @@ fn envelope(document: &Value, digests: &mut Vec<Digest>) {
         .and_then(decode)
         .and_then(|payload| json(&payload))
     {
-        signed(&payload, digests);
+        collect_from_payload(&payload, digests);
     }
     digests.extend(simple_signing(document));
 }
 
-/// A DSSE envelope, a flattened JWS or a general JWS (RFC 7515, section 7.2): what holds `payload` beside signatures.
+/// Returns true for a DSSE envelope and for a flattened or general JWS (RFC 7515, section 7.2).
 fn is_signed(document: &Value) -> bool {
     document.get("signatures").is_some() || document.get("signature").is_some()
 }
 
-/// What stands inside of an envelope: an in-toto statement, a notation payload or a simple signing payload.
-fn signed(payload: &Value, digests: &mut Vec<Digest>) {
+/// Collects the subjects of a payload: an in-toto statement, a notation payload or a simple signing payload.
+fn collect_from_payload(payload: &Value, digests: &mut Vec<Digest>) {
     let subjects = payload.get("subject").and_then(Value::as_array);
     for set in subjects
         .into_iter()
@@ -129,7 +131,7 @@ fn signed(payload: &Value, digests: &mut Vec<Digest>) {
     digests.extend(simple_signing(payload));
 }
 
-/// containers/image, "atomic container signature": the manifest that the signature is for.
+/// Returns the signed manifest of a simple signing payload (containers/image, "atomic container signature").
 fn simple_signing(payload: &Value) -> Option<Digest> {
     payload
         .pointer("/critical/image/docker-manifest-digest")?
@@ -138,7 +140,7 @@ fn simple_signing(payload: &Value) -> Option<Digest> {
         .ok()
 }
 
-/// A digest of a Sigstore bundle's `messageSignature`: base64, with the algorithm's name or number in its protobuf enumeration.
+/// Parses the digest of a `messageSignature` in a Sigstore bundle: base64, with the name or the protobuf number of the algorithm.
 fn message_digest(stated: &Value) -> Option<Digest> {
     let algorithm = match stated.get("algorithm")? {
         Value::String(name) if name == "SHA2_256" => Algorithm::Sha256,
@@ -153,14 +155,14 @@ fn message_digest(stated: &Value) -> Option<Digest> {
     )
 }
 
-/// A digest of a set (in-toto attestation, digest_set.md); `None` for algorithms that no registry uses.
+/// Parses a digest of a digest set (in-toto attestation, digest_set.md), or returns `None` if no registry uses its algorithm.
 fn digest(algorithm: &str, encoded: &str) -> Option<Digest> {
     format!("{algorithm}:{}", encoded.to_ascii_lowercase())
         .parse()
         .ok()
 }
 
-/// Base64 in either alphabet, padded or not: DSSE and protobuf allow both, JWS is URL-safe and unpadded.
+/// Decodes base64 in either alphabet, with or without padding. DSSE and protobuf allow both, JWS is URL-safe and unpadded.
 fn decode(text: &str) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -176,15 +178,15 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use serde_json::json;
 
-    use super::super::vectors::{another, read, subject};
     use super::*;
+    use crate::signing::vectors::{another, read, subject};
 
     fn encoded(value: &Value) -> String {
         base64::engine::general_purpose::STANDARD.encode(value.to_string())
     }
 
     #[test]
-    fn whatever_kind_of_file_a_real_tool_wrote_names_its_image() {
+    fn the_subject_of_every_kind_of_signature_file_is_found() {
         for file in [
             "cosign/generated.bundle.json",
             "cosign/annotated.bundle.json",
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_signature_names_what_was_signed() {
+    fn the_subject_of_a_message_signature_is_the_signed_blob() {
         let blob = Digest::sha256(&read("cosign/blob"));
         assert_eq!(
             named_subjects(&read("cosign/blob.bundle.json")),
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_several_statements_names_the_subjects_of_all() {
+    fn a_file_of_several_statements_names_all_their_subjects() {
         let line = |hex: char| {
             let statement = json!({"subject": [{"digest": {"sha256": hex.to_string().repeat(64)}}, {"digest": {"sha512": "c".repeat(128)}}]});
             json!({"payload": encoded(&statement), "payloadType": "application/vnd.in-toto+json", "signatures": []}).to_string()
@@ -235,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn what_names_nothing_is_left_alone() {
+    fn a_file_without_a_readable_subject_excludes_no_target() {
         let other_algorithms =
             json!({"subject": [{"digest": {"sha1": "a".repeat(40), "gitCommit": "a".repeat(40)}}]});
         let other_algorithms =
             json!({"payload": encoded(&other_algorithms), "signatures": []}).to_string();
         let unsigned = json!({"payload": encoded(&json!({"subject": [{"digest": {"sha256": "a".repeat(64)}}]}))}).to_string();
         let large = [read("cosign/simple-signing.json"), vec![b' '; LARGEST]].concat();
-        for (bytes, what) in [
+        for (bytes, why) in [
             (b"".as_slice(), "nothing"),
             (
                 b"MEUCIQCfD/vlKV5gHdJSCk6ebZzh+LmUa3vuExmkN/lUaFxO3g==",
@@ -264,13 +266,13 @@ mod tests {
             (&read("cosign/generated.pub"), "a public key"),
         ] {
             let named = named_subjects(bytes);
-            assert_eq!(named, Named::None, "{what}");
-            assert!(!named.excludes(&subject().digest), "{what}");
+            assert_eq!(named, Named::None, "{why}");
+            assert!(!named.excludes(&subject().digest), "{why}");
         }
     }
 
     #[test]
-    fn a_file_that_names_another_algorithm_only_excludes_nothing() {
+    fn a_file_with_another_digest_algorithm_excludes_no_target() {
         let named = named_subjects(&read("cosign/simple-signing.json"));
         assert!(!named.excludes(&Algorithm::Sha512.hash(b"another")));
     }

@@ -1,42 +1,55 @@
-//! The `created` time of an attachment: whole seconds, UTC, as `org.opencontainers.image.created` writes it.
+//! The `created` time of an attachment, as in the annotation `org.opencontainers.image.created`: UTC, whole seconds.
 
 use std::fmt;
 use std::str::FromStr;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::end_of_life::date_time;
+use affix_registry::oci::{Descriptor, ImageManifest, annotation};
+
+use super::rfc3339::date_time;
 
 /// 0000-01-01T00:00:00Z, in seconds since 1970.
 const YEAR_ZERO: i64 = -62_167_219_200;
 
-/// An instant in whole seconds, printed as `2026-11-23T17:33:35Z`.
+/// An instant in whole seconds. It is printed as `2026-11-23T17:33:35Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Created(Timestamp);
 
 impl Created {
-    /// The whole second that `instant` lies in.
+    /// Returns `instant` without its fraction of a second.
     #[must_use]
     pub fn at(instant: Timestamp) -> Self {
         Self(Timestamp::from_second(instant.as_second()).unwrap_or(instant))
     }
 
-    /// The time that a spec states: of an RFC 3339 date-time and nothing else, while what others wrote is read as well as it can be.
+    /// Returns the time in the annotations of a listing entry.
+    pub(in crate::attachment) fn from_entry(entry: &Descriptor) -> Option<Self> {
+        entry.annotations.get(annotation::CREATED)?.parse().ok()
+    }
+
+    /// Returns the time in the annotations of a manifest.
+    pub(in crate::attachment) fn from_manifest(manifest: &ImageManifest) -> Option<Self> {
+        manifest.annotations.get(annotation::CREATED)?.parse().ok()
+    }
+
+    /// Parses the time of a spec, which must be an RFC 3339 date-time. Times that other tools wrote are parsed by `FromStr`,
+    /// which accepts more forms.
     ///
     /// # Errors
-    /// Where it is none.
-    pub(super) fn stated(text: &str) -> Result<Self, CreatedError> {
-        // Beyond these, in some zone, some clocks end.
+    /// Fails if the text has another form or is at the edge of the years 0000 to 9999.
+    pub(in crate::attachment) fn from_spec(text: &str) -> Result<Self, CreatedError> {
+        // Another time zone can move these days out of the years that RFC 3339 has.
         let is_extreme = ["0000-01-01", "9999-12-3"]
             .iter()
             .any(|edge| text.starts_with(edge));
         let instant = date_time(text)
             .filter(|_| !is_extreme)
             .and_then(|instant| Timestamp::from_duration(instant).ok());
-        instant.map(Self::at).ok_or_else(|| CreatedError::of(text))
+        instant.map(Self::at).ok_or_else(|| CreatedError::new(text))
     }
 
-    /// One second later; the end of time stays where it is.
+    /// Returns the next second, or the same one at the end of the range.
     #[must_use]
     pub fn next(self) -> Self {
         Self(
@@ -46,7 +59,7 @@ impl Created {
         )
     }
 
-    /// The instant.
+    /// Returns the instant.
     #[must_use]
     pub const fn instant(self) -> Timestamp {
         self.0
@@ -59,13 +72,13 @@ impl fmt::Display for Created {
     }
 }
 
-/// The text is no RFC 3339 date-time.
+/// The text is not an RFC 3339 date-time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an RFC 3339 date-time such as 2026-11-23T17:33:35Z")]
 pub struct CreatedError(String);
 
 impl CreatedError {
-    fn of(text: &str) -> Self {
+    fn new(text: &str) -> Self {
         Self(text.chars().take(64).collect())
     }
 }
@@ -75,11 +88,11 @@ impl FromStr for Created {
 
     fn from_str(text: &str) -> Result<Self, CreatedError> {
         let lenient = |error| match text.parse::<Timestamp>() {
-            // RFC 3339, and with it status, knows no years before 0000.
+            // RFC 3339 has no years before 0000, so a status cannot hold them.
             Ok(instant) if instant.as_second() >= YEAR_ZERO => Ok(Self::at(instant)),
             _ => Err(error),
         };
-        Self::stated(text).or_else(lenient)
+        Self::from_spec(text).or_else(lenient)
     }
 }
 
@@ -92,12 +105,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_spec_states_is_rfc_3339_to_the_letter() {
+    fn a_time_of_a_spec_must_be_an_rfc_3339_date_time() {
         for text in [
             "2026-11-23T17:33:35Z",
             "2026-11-23T18:33:35.123456789012+01:00",
         ] {
-            assert!(Created::stated(text).is_ok(), "{text}");
+            assert!(Created::from_spec(text).is_ok(), "{text}");
         }
         for text in [
             "2026-11-23",
@@ -106,7 +119,7 @@ mod tests {
             "2026-11-23T17:33:60Z",
             "9999-12-31T23:59:59Z",
         ] {
-            let error = Created::stated(text).unwrap_err().to_string();
+            let error = Created::from_spec(text).unwrap_err().to_string();
             assert!(
                 error.contains(text) && error.contains("such as 2026-11-23T17:33:35Z"),
                 "{error}"
@@ -115,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_year_that_status_could_not_hold_is_none() {
+    fn a_year_that_status_cannot_hold_is_refused() {
         assert_eq!(
             "0000-01-01T00:00:00Z"
                 .parse::<Created>()
@@ -133,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn fractions_are_cut_and_offsets_turned_into_utc() {
+    fn fractions_are_cut_and_offsets_converted_to_utc() {
         let created: Created = "2026-11-23T18:33:35.999+01:00".parse().unwrap();
         assert_eq!(created.to_string(), "2026-11-23T17:33:35Z");
         assert_eq!(created.next().to_string(), "2026-11-23T17:33:36Z");

@@ -1,6 +1,6 @@
-//! Private keys that are not encrypted: PKCS#8, PKCS#1 and SEC1, in PEM or as bare PKCS#8.
+//! Private keys that are not encrypted: PKCS#8, PKCS#1 and SEC1.
 //!
-//! Owns finding out what a key is. What it may sign is for the signature formats to say.
+//! Finds out the kind of a key. The signature formats decide which kinds they accept.
 
 use std::fmt;
 
@@ -13,30 +13,30 @@ use zeroize::Zeroizing;
 
 use affix_registry::oci::cut;
 
-use super::error::KeyError;
 use super::pem::{self, Block, PemError};
+use crate::signing::error::KeyError;
 
-/// A private key's DER, wiped when dropped. No `Debug`.
+/// The DER of a private key. It is wiped when dropped and has no `Debug`.
 pub(super) struct PrivateKey {
     der: Zeroizing<Vec<u8>>,
 }
 
-/// What a key is.
+/// The algorithm and the size of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum KeyKind {
     /// RSA, with the size of its modulus in bits.
     Rsa(usize),
-    /// On NIST's curve P-256.
+    /// ECDSA on the NIST curve P-256.
     P256,
-    /// On NIST's curve P-384.
+    /// ECDSA on the NIST curve P-384.
     P384,
-    /// On NIST's curve P-521.
+    /// ECDSA on the NIST curve P-521.
     P521,
-    /// Edwards curve 25519.
+    /// EdDSA on Curve25519.
     Ed25519,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for KeyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rsa(bits) => write!(f, "RSA of {bits} bits"),
@@ -48,13 +48,13 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The block of a file of the Secret that holds the key: the first but for the parameters that `openssl ecparam` writes above it.
-pub(super) fn key_block<'a>(
+/// Returns the first block of a file that can be a key. `openssl ecparam` writes a block of parameters above the key.
+pub(super) fn key_block(
     file: &'static str,
-    bytes: &'a [u8],
+    bytes: &[u8],
     expected: &'static str,
     openssl_way_out: &'static str,
-) -> Result<Block<'a>, KeyError> {
+) -> Result<Block, KeyError> {
     let blocks = pem::blocks(bytes).map_err(|error| match error {
         PemError::Damaged => KeyError::DamagedPem { file },
         PemError::Headers => KeyError::EncryptedByOpenSsl {
@@ -69,14 +69,14 @@ pub(super) fn key_block<'a>(
 }
 
 impl PrivateKey {
-    /// The key in a PEM block.
+    /// Takes the key out of a PEM block.
     pub(super) fn from_block(
         file: &'static str,
-        block: Block<'_>,
+        block: Block,
         expected: &'static str,
         openssl_way_out: &'static str,
     ) -> Result<Self, KeyError> {
-        match block.label {
+        match block.label.as_str() {
             "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {
                 Ok(Self::from_der(block.contents))
             }
@@ -92,23 +92,22 @@ impl PrivateKey {
         }
     }
 
-    /// A key in DER.
+    /// Takes a key in DER.
     pub(super) const fn from_der(der: Zeroizing<Vec<u8>>) -> Self {
         Self { der }
     }
 
-    /// What the key is; `None` where it is broken, weak or of a kind that affix does not know. Each kind is tried: the library
-    /// that signs is the one to ask.
-    pub(super) fn kind(&self) -> Option<Kind> {
+    /// Returns the kind of the key, or `None` for a key that aws-lc-rs refuses: broken, weak or of another algorithm.
+    pub(super) fn kind(&self) -> Option<KeyKind> {
         let curve = |kind, algorithm| self.ecdsa(algorithm).map(|_| kind);
-        curve(Kind::P256, &ECDSA_P256_SHA256_ASN1_SIGNING)
-            .or_else(|| self.ed25519().map(|_| Kind::Ed25519))
+        curve(KeyKind::P256, &ECDSA_P256_SHA256_ASN1_SIGNING)
+            .or_else(|| self.ed25519().map(|_| KeyKind::Ed25519))
             .or_else(|| {
                 self.rsa()
-                    .map(|pair| Kind::Rsa(pair.public_modulus_len() * 8))
+                    .map(|pair| KeyKind::Rsa(pair.public_modulus_len() * 8))
             })
-            .or_else(|| curve(Kind::P384, &ECDSA_P384_SHA384_ASN1_SIGNING))
-            .or_else(|| curve(Kind::P521, &ECDSA_P521_SHA512_ASN1_SIGNING))
+            .or_else(|| curve(KeyKind::P384, &ECDSA_P384_SHA384_ASN1_SIGNING))
+            .or_else(|| curve(KeyKind::P521, &ECDSA_P521_SHA512_ASN1_SIGNING))
     }
 
     pub(super) fn ecdsa(&self, algorithm: &'static EcdsaSigningAlgorithm) -> Option<EcdsaKeyPair> {

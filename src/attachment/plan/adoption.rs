@@ -1,7 +1,7 @@
-//! Which of a subject's referrers say what we would say.
+//! Finds the referrers of a subject that equal the desired content.
 //!
-//! A listing only nominates: the manifest decides. The manifest need not be fetched where our own bytes, with the
-//! candidate's `created`, hash to the candidate's digest: then they are the candidate.
+//! A listing entry is only a candidate, and its manifest decides. The manifest is not fetched if the desired content with the
+//! `created` time of the entry hashes to the digest of the entry.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,21 +10,21 @@ use k8s_openapi::jiff::Timestamp;
 
 use affix_registry::oci::{Descriptor, Digest, ImageManifest, annotation};
 
-use super::content::TargetContent;
-use super::intent::MarkKeys;
-use super::time::Created;
+use crate::attachment::content::TargetContent;
+use crate::attachment::mark::MarkKeys;
+use crate::attachment::time::Created;
 
-/// A referrer of the subject that is there.
+/// A referrer that the registry has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Existing {
-    /// Its manifest's digest.
+    /// The digest of its manifest.
     pub digest: Digest,
-    /// When it was made, where it says so.
+    /// The time in its annotations, if any.
     pub created: Option<Created>,
 }
 
-/// Entries of the listing that could be of `artifact_type`.
-fn nominated<'a>(
+/// Returns the listing entries that can have `artifact_type`.
+fn candidates<'a>(
     entries: &'a [Descriptor],
     artifact_type: &str,
 ) -> impl Iterator<Item = &'a Descriptor> {
@@ -33,7 +33,7 @@ fn nominated<'a>(
         .filter(move |entry| entry.could_be_of(artifact_type))
 }
 
-/// The same without those whose manifests were read and say otherwise.
+/// Returns the candidates without those whose fetched manifest has another type.
 pub(super) fn of_type<'a>(
     entries: &'a [Descriptor],
     fetched: &BTreeMap<Digest, ImageManifest>,
@@ -42,21 +42,21 @@ pub(super) fn of_type<'a>(
     let is_other = move |entry: &Descriptor| {
         fetched
             .get(&entry.digest)
-            .is_some_and(|read| read.effective_artifact_type() != artifact_type)
+            .is_some_and(|manifest| manifest.effective_artifact_type() != artifact_type)
     };
-    nominated(entries, artifact_type).filter(move |entry| !is_other(entry))
+    candidates(entries, artifact_type).filter(move |entry| !is_other(entry))
 }
 
-/// Whether the listing alone proves that `candidate` is our content on `subject`.
+/// Returns true if the listing alone proves that `candidate` is `content` on `subject`.
 pub(super) fn is_proven(
     content: &TargetContent,
     subject: &Descriptor,
     candidate: &Descriptor,
 ) -> bool {
-    let created = listed_created(candidate);
+    let created = Created::from_entry(candidate);
     let Some(created) = created.or(content
         .fixes_created()
-        .then_some(Created::at(k8s_openapi::jiff::Timestamp::UNIX_EPOCH)))
+        .then_some(Created::at(Timestamp::UNIX_EPOCH)))
     else {
         return false;
     };
@@ -64,32 +64,34 @@ pub(super) fn is_proven(
         && content.attach_to(subject, created).digest() == &candidate.digest
 }
 
-/// The referrers that the listing alone proves to be our content: nobody has asked for their manifests yet.
+/// Returns the referrers that the listing alone proves to equal `content`. Their manifests are not fetched.
 #[must_use]
 pub fn proven(
     content: &TargetContent,
     subject: &Descriptor,
     entries: &[Descriptor],
 ) -> Vec<Digest> {
-    let equal = nominated(entries, content.artifact_type.as_str())
+    let equal = candidates(entries, content.artifact_type.as_str())
         .filter(|entry| is_proven(content, subject, entry));
     equal.map(|entry| entry.digest.clone()).collect()
 }
 
-/// The `created` that a listing shows for an entry.
-pub(super) fn listed_created(entry: &Descriptor) -> Option<Created> {
-    entry.annotations.get(annotation::CREATED)?.parse().ok()
+/// Returns the creation time of a referrer, from its manifest if that was fetched.
+pub(super) fn created(
+    entry: &Descriptor,
+    fetched: &BTreeMap<Digest, ImageManifest>,
+) -> Option<Created> {
+    fetched
+        .get(&entry.digest)
+        .map_or_else(|| Created::from_entry(entry), Created::from_manifest)
 }
 
-/// The `created` that a manifest states.
-pub(super) fn stated_created(manifest: &ImageManifest) -> Option<Created> {
-    manifest.annotations.get(annotation::CREATED)?.parse().ok()
-}
-
-/// The referrers whose manifests must be read before `content` can be planned for `subject`: those that the listing neither
-/// proves nor contradicts. An end-of-life mark (of which `mark` says the keys) is outranked by any newer one of its type, so there every
-/// mark whose listing does not show its time, or not its type, is read as well. Where not all can be read, those come first whose listings
-/// show most of what `content` says, then the newest.
+/// Returns the referrers whose manifests are necessary to plan `content` on `subject`: the listing neither proves nor
+/// disproves that they are equal.
+///
+/// Any newer mark of its type outranks an end-of-life mark. If `mark` is given, the result therefore includes the marks whose
+/// entries lack their time or type. Entries that show most of `content` come first, then the newest, because the caller
+/// fetches a limited number.
 #[must_use]
 pub fn to_fetch(
     content: &TargetContent,
@@ -97,14 +99,14 @@ pub fn to_fetch(
     subject: &Descriptor,
     entries: &[Descriptor],
 ) -> Vec<Descriptor> {
-    let mut open: Vec<Descriptor> = nominated(entries, content.artifact_type.as_str())
+    let mut open: Vec<Descriptor> = candidates(entries, content.artifact_type.as_str())
         .filter(|entry| {
             let is_proven = is_proven(content, subject, entry);
             let unproven = content.could_list_as(&entry.annotations) && !is_proven;
             let unranked = mark.is_some_and(|keys| {
                 let untyped = entry.stated_type().is_none()
                     && entry.annotations.contains_key(&keys.annotation);
-                listed_created(entry).is_none() || (untyped && !is_proven)
+                Created::from_entry(entry).is_none() || (untyped && !is_proven)
             });
             unproven || unranked
         })
@@ -116,7 +118,7 @@ pub fn to_fetch(
             .then_some(entry.annotations.len());
         (
             Reverse(agrees),
-            Reverse(listed_created(entry)),
+            Reverse(Created::from_entry(entry)),
             entry.digest.clone(),
         )
     });
@@ -124,10 +126,10 @@ pub fn to_fetch(
     open
 }
 
-/// Leaves of a listing what a plan can read of it: those of its entries that may count, with those of their annotations that may.
+/// Removes the entries and annotations of a listing that a plan does not use.
 ///
-/// A listing is kept for the rest of its pass, and whoever runs the registry decides how much stands in it. `to_read` is what will be
-/// fetched of [`to_fetch`]; what is in `ours` is kept, whatever it is.
+/// A pass holds a listing in memory until its end, and the registry controls the size. `to_read` are the entries of
+/// [`to_fetch`] that the caller fetches. Entries in `ours` are always kept.
 #[must_use]
 pub fn condensed(
     content: &TargetContent,
@@ -138,17 +140,17 @@ pub fn condensed(
     now: Timestamp,
     mut entries: Vec<Descriptor>,
 ) -> Vec<Descriptor> {
-    const LONGEST: usize = 256;
+    const MAX_VALUE_CHARS: usize = 256;
     let is_read = |entry: &Descriptor| to_read.iter().any(|read| read.digest == entry.digest);
-    let newest = nominated(&entries, content.artifact_type.as_str())
+    let newest = candidates(&entries, content.artifact_type.as_str())
         .filter(|entry| !is_read(entry))
-        .filter_map(|entry| Some((listed_created(entry)?, entry.digest.clone())))
+        .filter_map(|entry| Some((Created::from_entry(entry)?, entry.digest.clone())))
         .filter(|(created, digest)| created.instant() <= now || ours.contains(digest))
         .max()
         .map(|(_, digest)| digest);
     entries.retain(|entry| {
         let ranks = mark.is_some_and(|mark| entry.annotations.contains_key(&mark.annotation))
-            && listed_created(entry).is_some();
+            && Created::from_entry(entry).is_some();
         let counts = ranks
             || is_read(entry)
             || newest.as_ref() == Some(&entry.digest)
@@ -157,18 +159,18 @@ pub fn condensed(
             || (entry.could_be_of(content.artifact_type.as_str()) && counts)
     });
     for entry in &mut entries {
-        let stated = std::mem::take(&mut entry.annotations)
+        let kept = std::mem::take(&mut entry.annotations)
             .into_iter()
             .filter_map(|(key, mut value)| {
                 let is_ours = content.annotations.get(&key) == Some(&value);
                 let ranks =
                     key == annotation::CREATED || mark.is_some_and(|mark| mark.annotation == key);
-                if !is_ours && value.len() > LONGEST {
-                    value = value.chars().take(LONGEST).collect();
+                if !is_ours && value.len() > MAX_VALUE_CHARS {
+                    value = value.chars().take(MAX_VALUE_CHARS).collect();
                 }
                 (is_ours || ranks).then_some((key, value))
             });
-        entry.annotations = stated.collect();
+        entry.annotations = kept.collect();
         entry.media_type = String::new();
         entry.platform = None;
     }
@@ -176,7 +178,7 @@ pub fn condensed(
     entries
 }
 
-/// Whether one of the referrers is known to be our content, so that those that were not read need not be.
+/// Returns true if a referrer is known to equal `content`, so that no more manifests are necessary.
 #[must_use]
 pub fn is_found(
     content: &TargetContent,
@@ -187,8 +189,8 @@ pub fn is_found(
     !equals(content, subject, entries, fetched).is_empty()
 }
 
-/// All referrers that equal `content` on `subject`, the one that stays first: the earliest `created`, then the lowest
-/// digest. `fetched` holds what [`to_fetch`] asked for.
+/// Returns all referrers that equal `content` on `subject`, the one to keep first: the earliest `created`, then the lowest
+/// digest. `fetched` holds the manifests of [`to_fetch`].
 pub(super) fn equals(
     content: &TargetContent,
     subject: &Descriptor,
@@ -199,11 +201,11 @@ pub(super) fn equals(
         .filter_map(|entry| match fetched.get(&entry.digest) {
             Some(manifest) => content.equals(&subject.digest, manifest).then(|| Existing {
                 digest: entry.digest.clone(),
-                created: stated_created(manifest),
+                created: Created::from_manifest(manifest),
             }),
             None => is_proven(content, subject, entry).then(|| Existing {
                 digest: entry.digest.clone(),
-                created: listed_created(entry),
+                created: Created::from_entry(entry),
             }),
         })
         .collect();
@@ -211,7 +213,7 @@ pub(super) fn equals(
     found
 }
 
-/// The order in which equal attachments stay.
+/// Sorts equal attachments by priority. The first one is the one to keep.
 pub(super) fn sort(found: &mut Vec<Existing>) {
     found.sort_by(|a, b| {
         (a.created.is_none(), a.created, &a.digest).cmp(&(

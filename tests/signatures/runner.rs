@@ -1,6 +1,6 @@
-//! A resource without a cluster: its spec, what it refers to, and the status that passes leave behind.
+//! A local runner: a resource without a cluster, with its spec, its references and its status.
 //!
-//! Owns: passes of the engine one after the other, as the controller makes them, and a process that dies at a chosen moment.
+//! Runs passes of the engine one after the other, as the controller does, and can end the process at a chosen moment.
 
 use std::sync::Mutex;
 
@@ -19,18 +19,18 @@ use affix_testbed::tools::{Tool, Tools};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-/// One registry with an image of two platforms, of which the tests select the first, and other people's tools beside it.
-pub(crate) struct Bench {
+/// A registry with an image of two platforms, of which the tests select the first, and the tools of other projects.
+pub(crate) struct Fixture {
     pub(crate) registry: Registry,
     pub(crate) image: Pushed,
     pub(crate) peer: Peer,
 }
 
-impl Bench {
-    /// Both kinds of registry.
+impl Fixture {
+    /// Starts a registry with the referrers API and one without it.
     pub(crate) async fn both() -> Vec<Self> {
         let tools = Tools::with(&[Tool::Cosign, Tool::Notation]).await.unwrap();
-        let mut benches = Vec::new();
+        let mut fixtures = Vec::new();
         for options in [Registry::ociregistry, Registry::distribution] {
             let registry = options(&tools).basic("ci", "secret").start().await.unwrap();
             let index = Index::new()
@@ -42,16 +42,16 @@ impl Bench {
                 .await
                 .unwrap();
             let peer = Peer::of(&tools, &registry).unwrap();
-            benches.push(Self {
+            fixtures.push(Self {
                 registry,
                 image,
                 peer,
             });
         }
-        benches
+        fixtures
     }
 
-    /// The index and the selected platform.
+    /// Returns the digests of the index and the selected platform.
     pub(crate) fn signed(&self) -> [String; 2] {
         [
             self.image.digest().to_owned(),
@@ -59,12 +59,12 @@ impl Bench {
         ]
     }
 
-    /// The platform that is not selected.
+    /// Returns the digest of the platform that is not selected.
     pub(crate) fn unsigned(&self) -> String {
         self.image.digest_of("linux/arm64").unwrap().to_owned()
     }
 
-    /// The manifest of the build attestation.
+    /// Returns the digest of the build attestation.
     pub(crate) fn attestation(&self) -> String {
         let known = [&self.signed()[..], &[self.unsigned()]].concat();
         self.image
@@ -75,7 +75,7 @@ impl Bench {
             .unwrap()
     }
 
-    /// The digests of what oras lists for a subject.
+    /// Returns the digests that oras lists for a subject.
     pub(crate) async fn listed(&self, subject: &str, artifact_type: &str) -> Vec<String> {
         let subject = self.image.at(subject);
         let args = [
@@ -96,7 +96,7 @@ impl Bench {
             .collect()
     }
 
-    /// The same by regctl and oci-client.
+    /// Returns the digests that regctl and oci-client list for a subject.
     pub(crate) async fn listed_by_others(
         &self,
         subject: &str,
@@ -118,7 +118,7 @@ impl Bench {
             .iter()
             .map(|entry| entry["digest"].as_str().unwrap().to_owned())
             .collect();
-        // oci-client brings no cryptography of its own; a second call changes nothing.
+        // oci-client has no cryptography of its own. A second call has no effect.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let config = oci_client::client::ClientConfig {
             protocol: oci_client::client::ClientProtocol::Http,
@@ -145,7 +145,7 @@ impl Bench {
         ]
     }
 
-    /// A spec for the index and the selected platform.
+    /// Returns a spec for the index and the selected platform.
     pub(crate) fn spec(&self, image: &str, wanted: &Value) -> Value {
         let mut spec = json!({
             "image": image, "insecure": true, "secretRef": {"name": "login"}, "targets": {"platforms": ["linux/amd64"]},
@@ -157,8 +157,8 @@ impl Bench {
     }
 }
 
-/// A resource with its status.
-pub(crate) struct Desk {
+/// A resource and its status.
+pub(crate) struct Runner {
     engine: Engine,
     pub(crate) sources: Sources,
     spec: ImageAttachmentSpec,
@@ -167,44 +167,44 @@ pub(crate) struct Desk {
     pub(crate) now: Timestamp,
 }
 
-/// The files of a Secret, by name.
+/// The keys and values of a Secret.
 pub(crate) type Files<'a> = &'a [(&'a str, &'a [u8])];
 
-/// What becomes of the process once its status is saved.
+/// The moment at which the process ends, after it has saved the status.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Lives,
-    DiesBeforeThePush,
-    DiesAfterThePush,
+pub(crate) enum Crash {
+    Never,
+    BeforePush,
+    AfterPush,
 }
 
 struct StatusJournal<'a> {
-    desk: &'a Desk,
-    fate: Fate,
+    runner: &'a Runner,
+    crash: Crash,
     saved: Mutex<Option<ImageAttachmentStatus>>,
 }
 
 impl Journal for StatusJournal<'_> {
     async fn save(&self, draft: &Draft<'_>) -> Result<(), Failure> {
         let status = status_in_progress(
-            &self.desk.status,
+            &self.runner.status,
             draft,
-            self.desk.generation,
-            self.desk.now,
+            self.runner.generation,
+            self.runner.now,
         );
         *self.saved.lock().unwrap() = Some(status);
-        match self.fate {
-            Fate::DiesBeforeThePush => Err(Failure::new(
+        match self.crash {
+            Crash::BeforePush => Err(Failure::new(
                 affix::api::Reason::Progressing,
-                "the process is gone",
+                "the process has ended",
             )),
             _ => Ok(()),
         }
     }
 }
 
-impl Desk {
-    pub(crate) fn new(bench: &Bench, spec: &Value, secrets: &[(&str, Files<'_>)]) -> Self {
+impl Runner {
+    pub(crate) fn new(fixture: &Fixture, spec: &Value, secrets: &[(&str, Files<'_>)]) -> Self {
         let registries = Registries::new(Options {
             allow_loopback: true,
             ..Options::default()
@@ -214,7 +214,7 @@ impl Desk {
             ..Sources::default()
         };
         let login =
-            json!({"auths": {bench.registry.host(): {"username": "ci", "password": "secret"}}})
+            json!({"auths": {fixture.registry.host(): {"username": "ci", "password": "secret"}}})
                 .to_string();
         sources.secrets.insert(
             "login".to_owned(),
@@ -233,37 +233,37 @@ impl Desk {
         }
     }
 
-    pub(crate) fn change(&mut self, spec: &Value) {
+    pub(crate) fn change_spec(&mut self, spec: &Value) {
         self.spec = serde_json::from_value(spec.clone()).unwrap();
         self.generation += 1;
     }
 
-    /// Puts other files into a Secret.
-    pub(crate) fn put(&mut self, name: &str, data: Files<'_>) {
+    /// Replaces the data of a Secret.
+    pub(crate) fn replace_secret(&mut self, name: &str, data: Files<'_>) {
         self.sources.secrets.insert(name.to_owned(), secret(data));
     }
 
-    pub(crate) fn later(&mut self, seconds: i64) {
+    pub(crate) fn advance(&mut self, seconds: i64) {
         self.now = self
             .now
             .checked_add(SignedDuration::from_secs(seconds))
             .unwrap();
     }
 
-    /// A pass that looks at the listings; answers with its outcome.
+    /// Runs a pass that lists the referrers.
     pub(crate) async fn pass(&mut self) -> Outcome {
-        self.pass_with(true, Fate::Lives).await
+        self.pass_with(true, Crash::Never).await
     }
 
-    /// A pass as an interval brings it.
-    pub(crate) async fn look(&mut self) -> Outcome {
-        self.pass_with(false, Fate::Lives).await
+    /// Runs a pass as after an interval.
+    pub(crate) async fn interval_pass(&mut self) -> Outcome {
+        self.pass_with(false, Crash::Never).await
     }
 
-    pub(crate) async fn pass_with(&mut self, verify: bool, fate: Fate) -> Outcome {
+    pub(crate) async fn pass_with(&mut self, verify: bool, crash: Crash) -> Outcome {
         let journal = StatusJournal {
-            desk: self,
-            fate,
+            runner: self,
+            crash,
             saved: Mutex::new(None),
         };
         let outcome = match request(
@@ -281,18 +281,18 @@ impl Desk {
             Err(problem) => Outcome::failed(&problem.into()),
         };
         let saved = journal.saved.into_inner().unwrap();
-        self.status = match (fate, saved) {
-            (Fate::Lives, saved) => {
+        self.status = match (crash, saved) {
+            (Crash::Never, saved) => {
                 let before = saved.unwrap_or_else(|| self.status.clone());
                 status(&before, &outcome, self.generation, self.now)
             }
             (_, Some(saved)) => saved,
-            (_, None) => panic!("the pass saved nothing, so it cannot die then: {outcome:#?}"),
+            (_, None) => panic!("the pass saved no status before its end: {outcome:#?}"),
         };
         outcome
     }
 
-    /// A pass that must end well.
+    /// Runs a pass and asserts that it succeeds.
     pub(crate) async fn ready(&mut self) -> Outcome {
         let outcome = self.pass().await;
         assert!(
@@ -303,7 +303,7 @@ impl Desk {
         outcome
     }
 
-    /// A pass that must be refused; answers with reason and message.
+    /// Runs a pass, asserts that it fails, and returns the reason and the message.
     pub(crate) async fn refused(&mut self) -> (String, String) {
         let outcome = self.pass().await;
         assert!(!outcome.verdict.ready, "{:#?}", self.status);
@@ -311,7 +311,7 @@ impl Desk {
         (ready.reason.clone(), ready.message.clone())
     }
 
-    /// The attachments that status names, by subject.
+    /// Returns the subjects and attachments in the status.
     pub(crate) fn attachments(&self) -> Vec<(String, String)> {
         let attached = self
             .status

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// What is signed: the pre-authentication encoding of a payload and its type, so that neither can stand in for the other.
+/// Returns the signed bytes: the pre-authentication encoding of a payload and its type.
 pub(super) fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut encoding = format!(
         "DSSEv1 {} {payload_type} {} ",
@@ -16,20 +16,20 @@ pub(super) fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) ->
     encoding
 }
 
-/// A signed payload, in the order of fields in which cosign writes it.
+/// A signed payload, with the fields in cosign's order.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Envelope {
-    /// Base64.
+    /// The payload in base64.
     pub(super) payload: String,
     pub(super) payload_type: String,
     pub(super) signatures: Vec<Signature>,
 }
 
-/// A signature; which key made it is not looked at, since the key is known.
+/// A signature. The id of the key is not parsed, because the verifying key is known.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Signature {
-    /// Base64.
+    /// The signature in base64.
     pub(super) sig: String,
 }
 
@@ -44,7 +44,7 @@ impl Envelope {
         }
     }
 
-    /// The payload and its one signature; `None` where there are none or several, or either is not base64.
+    /// Returns the payload and its only signature, or `None` if there is another number of signatures or no valid base64.
     pub(super) fn open(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let [signature] = self.signatures.as_slice() else {
             return None;

@@ -1,7 +1,7 @@
-//! One X.509 certificate (RFC 5280), with what notation's rules ask of it.
+//! An X.509 certificate (RFC 5280) and notation's rules for it.
 //!
-//! `x509-cert` reads it: the parsers of TLS stacks show neither key usage nor names, and check for servers what is wrong for
-//! signers. Signatures are checked by the algorithms that rustls verifies chains with, which know each pair of key and hash.
+//! `x509-cert` parses it, because the parsers of TLS stacks show neither key usage nor names and apply the rules for servers.
+//! The algorithms with which rustls verifies chains check the signatures: they cover each pair of key and hash.
 
 use k8s_openapi::jiff::Timestamp;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -14,10 +14,10 @@ use x509_cert::time::Time;
 
 use affix_registry::oci::cut;
 
-use super::error::{CertificateProblem, KeyError};
-use super::signer::seconds;
+use crate::signing::error::{CertificateProblem, KeyError};
+use crate::signing::time::to_rfc3339;
 
-/// Extended usages that a signing certificate must not have, as notation's verifiers list them.
+/// The extended key usages that notation's verifiers refuse in a signing certificate.
 const FORBIDDEN_EXTENDED_USAGES: [(ObjectIdentifier, &str); 5] = [
     (rfc5280::ID_KP_SERVER_AUTH, "server auth"),
     (rfc5280::ID_KP_CLIENT_AUTH, "client auth"),
@@ -26,7 +26,7 @@ const FORBIDDEN_EXTENDED_USAGES: [(ObjectIdentifier, &str); 5] = [
     (rfc5280::ID_KP_OCSP_SIGNING, "ocsp signing"),
 ];
 
-/// A certificate and its bytes.
+/// A parsed certificate and its DER.
 pub(super) struct Certificate {
     der: Vec<u8>,
     parsed: x509_cert::Certificate,
@@ -35,21 +35,21 @@ pub(super) struct Certificate {
     basic_constraints: Option<BasicConstraints>,
 }
 
-/// Why a certificate cannot be read.
-pub(super) enum Unreadable {
-    /// It is no certificate.
+/// An error in the encoding of a certificate.
+pub(super) enum ParseError {
+    /// The bytes are not a certificate.
     Malformed,
-    /// Its extensions are broken.
+    /// The extensions are broken.
     Extensions(KeyError),
 }
 
 impl Certificate {
-    pub(super) fn parse(der: &[u8]) -> Result<Self, Unreadable> {
-        let parsed = x509_cert::Certificate::from_der(der).map_err(|_| Unreadable::Malformed)?;
+    pub(super) fn parse(der: &[u8]) -> Result<Self, ParseError> {
+        let parsed = x509_cert::Certificate::from_der(der).map_err(|_| ParseError::Malformed)?;
         let tbs = &parsed.tbs_certificate;
         let subject = cut(&tbs.subject.to_string());
         let broken = |_| {
-            Unreadable::Extensions(KeyError::Certificate {
+            ParseError::Extensions(KeyError::Certificate {
                 subject: subject.clone(),
                 problem: CertificateProblem::MalformedExtensions,
             })
@@ -76,17 +76,17 @@ impl Certificate {
         &self.der
     }
 
-    /// The subject's name, for messages.
+    /// Returns the name of the subject for messages.
     pub(super) fn subject(&self) -> String {
         name(&self.parsed.tbs_certificate.subject)
     }
 
-    /// The issuer's name, for messages.
+    /// Returns the name of the issuer for messages.
     pub(super) fn issuer(&self) -> String {
         name(&self.parsed.tbs_certificate.issuer)
     }
 
-    /// The error that `problem` makes this certificate.
+    /// Returns `problem` as an error of this certificate.
     pub(super) fn refused(&self, problem: CertificateProblem) -> KeyError {
         KeyError::Certificate {
             subject: self.subject(),
@@ -94,12 +94,12 @@ impl Certificate {
         }
     }
 
-    /// The last moment of its validity.
+    /// Returns the end of the validity.
     pub(super) fn not_after(&self) -> Timestamp {
         instant(&self.parsed.tbs_certificate.validity.not_after)
     }
 
-    /// Whether `public` is the key that it certifies, as it stands in the bit string.
+    /// Returns true if the certificate is for the key `public`, given as the bit string holds it.
     pub(super) fn certifies(&self, public: &[u8]) -> bool {
         self.parsed
             .tbs_certificate
@@ -113,7 +113,7 @@ impl Certificate {
         self.is_issued_by(self)
     }
 
-    /// Whether `issuer` has the name that this certificate gives its issuer, and the key that it was signed with.
+    /// Returns true if `issuer` has the name and the key of the issuer of this certificate.
     pub(super) fn is_issued_by(&self, issuer: &Self) -> bool {
         self.parsed.tbs_certificate.issuer == issuer.parsed.tbs_certificate.subject
             && self.is_signed_with_key_of(issuer) == Some(true)
@@ -149,12 +149,12 @@ impl Certificate {
             return Ok(());
         }
         Err(self.refused(CertificateProblem::OutsideValidity {
-            from: seconds(from),
-            until: seconds(until),
+            from: to_rfc3339(from),
+            until: to_rfc3339(until),
         }))
     }
 
-    /// What notation asks of the certificate that signs.
+    /// Checks notation's rules for the signing certificate.
     pub(super) fn check_as_signer(&self) -> Result<(), KeyError> {
         if self
             .basic_constraints
@@ -203,7 +203,7 @@ impl Certificate {
         Ok(())
     }
 
-    /// What notation asks of a certificate that issued another, with `below` intermediate certificates under it.
+    /// Checks notation's rules for an issuer that has `below` intermediate certificates under it.
     pub(super) fn check_as_issuer(&self, below: usize) -> Result<(), KeyError> {
         let constraints = self
             .basic_constraints
@@ -247,7 +247,7 @@ fn instant(time: &Time) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
-/// The first element of a certificate, as it was signed: its bytes, not what they parse to.
+/// Returns the bytes of the first element of a certificate, which are the signed ones.
 fn signed_part(der: &[u8]) -> Option<&[u8]> {
     let certificate = AnyRef::from_der(der).ok()?.value();
     SliceReader::new(certificate).ok()?.tlv_bytes().ok()

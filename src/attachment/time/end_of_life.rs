@@ -1,11 +1,14 @@
-//! The date in an end-of-life mark: an RFC 3339 date-time or full-date, written as it was given.
+//! The date of an end-of-life mark: an RFC 3339 date-time or full-date, which is written unchanged.
 
 use std::fmt;
 use std::str::FromStr;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, civil};
 
-/// A valid end-of-life date, and the instant that it means.
+use super::created::Created;
+use super::rfc3339::{date_time, has_form, since_epoch};
+
+/// A valid end-of-life date with its text and its instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndOfLifeDate {
     text: Box<str>,
@@ -13,23 +16,24 @@ pub struct EndOfLifeDate {
 }
 
 impl EndOfLifeDate {
-    /// As given.
+    /// Returns the text of the spec.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The instant from which the image is out of life, since 1970-01-01T00:00:00Z; a bare date begins at 00:00 UTC. No
-    /// [`Timestamp`], which ends a day before the year 9999 does: the date that means "never" in the field.
+    /// Returns the end of life as the time since 1970-01-01T00:00:00Z. A full-date begins at 00:00 UTC.
+    ///
+    /// This is not a [`Timestamp`], which cannot hold 9999-12-31: many tools write that date for "never".
     #[must_use]
     pub const fn instant(&self) -> SignedDuration {
         self.instant
     }
 
-    /// The date that is `instant`, in whole seconds.
+    /// Returns the date at `instant`, in whole seconds.
     #[must_use]
     pub fn at(instant: Timestamp) -> Self {
-        let created = super::Created::at(instant);
+        let created = Created::at(instant);
         Self {
             text: created.to_string().into(),
             instant: created.instant().as_duration(),
@@ -43,7 +47,7 @@ impl fmt::Display for EndOfLifeDate {
     }
 }
 
-/// The text is no date that readers of end-of-life marks agree on.
+/// The text is not a date that all readers of end-of-life marks understand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a date: write an RFC 3339 date-time with its offset and without a leap second, such as 2025-03-20T01:20:30Z (T and Z in \
@@ -73,62 +77,6 @@ fn day(text: &str) -> Option<SignedDuration> {
     Some(since_epoch(date.at(0, 0, 0, 0)))
 }
 
-fn since_epoch(local: civil::DateTime) -> SignedDuration {
-    local.duration_since(civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0))
-}
-
-/// The instant of an RFC 3339 `date-time` (section 5.6), since 1970-01-01T00:00:00Z. Narrower than what jiff takes (it reads spaces,
-/// weeks, zones in brackets): with `T` and `Z` in upper case, since Go's `time.Parse` reads no other, and without the 60th second, of
-/// which libraries make different things. What is finer than a nanosecond counts for nothing.
-pub(super) fn date_time(text: &str) -> Option<SignedDuration> {
-    const NANOSECONDS: usize = 9;
-    let (seconds, rest) = text.split_at_checked(19)?;
-    if !has_form(seconds, "dddd-dd-ddTdd:dd:dd") || seconds.ends_with(":60") {
-        return None;
-    }
-    let digits = rest.strip_prefix('.').map_or(0, |fraction| {
-        fraction.bytes().take_while(u8::is_ascii_digit).count()
-    });
-    let (fraction, offset) = if digits == 0 {
-        ("", rest)
-    } else {
-        rest.split_at_checked(digits + 1)?
-    };
-    let fraction = fraction.get(..=NANOSECONDS).unwrap_or(fraction);
-    let local: civil::DateTime = format!("{seconds}{fraction}").parse().ok()?;
-    Some(since_epoch(local) - offset_of(offset)?)
-}
-
-fn offset_of(text: &str) -> Option<SignedDuration> {
-    if text == "Z" {
-        return Some(SignedDuration::ZERO);
-    }
-    if !has_form(text, "+dd:dd") && !has_form(text, "-dd:dd") {
-        return None;
-    }
-    let (hours, minutes): (i64, i64) =
-        (text.get(1..3)?.parse().ok()?, text.get(4..6)?.parse().ok()?);
-    let seconds = hours * 3600 + minutes * 60;
-    (hours < 24 && minutes < 60).then(|| {
-        SignedDuration::from_secs(if text.starts_with('-') {
-            -seconds
-        } else {
-            seconds
-        })
-    })
-}
-
-fn has_form(text: &str, form: &str) -> bool {
-    text.len() == form.len()
-        && text.bytes().zip(form.bytes()).all(|(b, form)| {
-            if form == b'd' {
-                b.is_ascii_digit()
-            } else {
-                b == form
-            }
-        })
-}
-
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -138,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_of_the_field_are_read_and_written_as_given() {
+    fn dates_in_use_are_parsed_and_written_unchanged() {
         for (text, instant) in [
             ("2024-11-12", "2024-11-12T00:00:00Z"),
             ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
@@ -184,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_readers_would_not_agree_on_is_refused() {
+    fn dates_that_readers_understand_differently_are_refused() {
         for text in [
             "",
             "2025",

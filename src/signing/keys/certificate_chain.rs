@@ -1,32 +1,31 @@
-//! The certificates that travel with a notation signature, from the key's own to the self-signed root.
+//! The certificates in a notation signature, from the signing certificate to the self-signed root.
 //!
-//! Owns the checks that notation's verifiers make (notaryproject, signature-specification.md, "Certificate Requirements"), so
-//! that a key that nobody would accept is refused before it signs. It refuses to put a chain in order: whoever issued
-//! certificates in another order may have meant another chain.
+//! Checks the rules of notation's verifiers (notaryproject, signature-specification.md, "Certificate Requirements") before a
+//! key signs. A chain in another order is an error and is not sorted, because it can be another chain than the intended one.
 
 use k8s_openapi::jiff::Timestamp;
 
 use affix_registry::oci::Digest;
 
-use super::certificate::{Certificate, Unreadable};
-use super::error::{CertificateProblem, KeyError};
+use super::certificate::{Certificate, ParseError};
 use super::notation_key::NotationKey;
 use super::pem;
+use crate::signing::error::{CertificateProblem, KeyError};
 
 const CHAIN: &str = "tls.crt";
 const ROOTS: &str = "ca.crt";
 
-/// More certificates than any chain has, and few enough to check each against each.
-const MOST: usize = 32;
+/// The maximum number of certificates in a file. Each is checked against each.
+const MAX_CERTIFICATES: usize = 32;
 
-/// A complete chain: never empty, the signing certificate first, the root last.
-pub(super) struct CertificateChain {
+/// A complete chain: the signing certificate first, the root last, never empty.
+pub(in crate::signing) struct CertificateChain {
     certificates: Vec<Certificate>,
 }
 
 impl CertificateChain {
-    /// The chain of `tls.crt`, with what it lacks towards the root taken from `ca.crt`, checked for signing with `key` at `now`.
-    pub(super) fn assemble(
+    /// Builds the chain of `tls.crt`, completed with issuers from `ca.crt`, and checks it for signing with `key` at `now`.
+    pub(in crate::signing) fn assemble(
         chain: &[u8],
         roots: Option<&[u8]>,
         key: &NotationKey,
@@ -37,7 +36,7 @@ impl CertificateChain {
             file: CHAIN,
             expected: "CERTIFICATE",
         })?;
-        if !signer.certifies(key.public()) {
+        if !signer.certifies(key.public_bits()) {
             return Err(KeyError::KeyOfAnotherCertificate {
                 subject: signer.subject(),
             });
@@ -53,25 +52,25 @@ impl CertificateChain {
         Ok(complete)
     }
 
-    /// Whether each certificate is valid at `at`.
-    pub(super) fn check_validity(&self, at: Timestamp) -> Result<(), KeyError> {
+    /// Checks that each certificate is valid at `at`.
+    pub(in crate::signing) fn check_validity(&self, at: Timestamp) -> Result<(), KeyError> {
         self.certificates
             .iter()
             .try_for_each(|certificate| certificate.check_validity(at))
     }
 
-    /// When the first of the certificates ends.
-    pub(super) fn not_after(&self) -> Option<Timestamp> {
+    /// Returns the earliest end of the certificates' validity.
+    pub(in crate::signing) fn not_after(&self) -> Option<Timestamp> {
         self.certificates.iter().map(Certificate::not_after).min()
     }
 
-    /// The certificates' DER in order.
-    pub(super) fn ders(&self) -> impl Iterator<Item = &[u8]> {
+    /// Returns the DER of the certificates in order.
+    pub(in crate::signing) fn ders(&self) -> impl Iterator<Item = &[u8]> {
         self.certificates.iter().map(Certificate::der)
     }
 
-    /// Each certificate's SHA-256, in order.
-    pub(super) fn thumbprints(&self) -> Vec<String> {
+    /// Returns the SHA-256 of each certificate in order.
+    pub(in crate::signing) fn thumbprints(&self) -> Vec<String> {
         self.ders()
             .map(|der| Digest::sha256(der).hex().to_owned())
             .collect()
@@ -88,7 +87,7 @@ impl CertificateChain {
     }
 }
 
-/// Whether each certificate was issued by the next, as far as they go.
+/// Checks that each certificate was issued by the next one.
 fn check_order(certificates: &[Certificate]) -> Result<(), KeyError> {
     for (certificate, next) in certificates.iter().zip(certificates.iter().skip(1)) {
         if certificate.is_self_signed() {
@@ -125,30 +124,30 @@ fn complete(
 
 fn parse(file: &'static str, bytes: &[u8]) -> Result<Vec<Certificate>, KeyError> {
     let blocks = pem::blocks(bytes).map_err(|_| KeyError::DamagedPem { file })?;
-    if blocks.len() > MOST {
+    if blocks.len() > MAX_CERTIFICATES {
         return Err(KeyError::TooManyCertificates {
             file,
             count: blocks.len(),
-            most: MOST,
+            most: MAX_CERTIFICATES,
         });
     }
-    let parse = |(nth, block): (usize, pem::Block<'_>)| {
+    let parse = |(nth, block): (usize, pem::Block)| {
         if !matches!(
-            block.label,
+            block.label.as_str(),
             "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE"
         ) {
             return Err(KeyError::UnexpectedPem {
                 file,
-                found: affix_registry::oci::cut(block.label),
+                found: affix_registry::oci::cut(&block.label),
                 expected: "CERTIFICATE",
             });
         }
         Certificate::parse(&block.contents).map_err(|error| match error {
-            Unreadable::Malformed => KeyError::MalformedCertificate {
+            ParseError::Malformed => KeyError::MalformedCertificate {
                 file,
                 position: nth + 1,
             },
-            Unreadable::Extensions(error) => error,
+            ParseError::Extensions(error) => error,
         })
     };
     blocks.into_iter().enumerate().map(parse).collect()

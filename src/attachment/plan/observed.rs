@@ -1,0 +1,85 @@
+//! The observed state of one target: the input of its plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use affix_registry::oci::{Descriptor, Digest, ImageManifest};
+
+use super::adoption::{self, Existing};
+use crate::attachment::content::TargetContent;
+use crate::attachment::mark::MarkKeys;
+use crate::attachment::problem::Problem;
+use crate::attachment::time::Created;
+
+/// The maximum number of referrers of one subject that are fetched to find an equal one.
+pub const MOST_CANDIDATES: usize = 8;
+/// The maximum number of signatures of one subject that are fetched. Each takes two requests.
+pub const MOST_SIGNATURES: usize = 20;
+
+/// The last applied state of one target, from the status of the resource.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The hash of the content that was pushed or was about to be pushed.
+    pub content: Option<Digest>,
+    /// The creation time of the attachment.
+    pub created: Option<Created>,
+    /// The digest of the attachment's manifest.
+    pub attachment: Option<Digest>,
+    /// True if this resource made the attachment or was about to make it. Otherwise it was adopted.
+    pub made: bool,
+    /// True if this generation of the spec has already superseded a foreign mark on the target.
+    pub superseded: bool,
+}
+
+/// The desired state of one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    /// Fixed content. Equal manifests are found by comparison.
+    Content {
+        /// The content.
+        content: TargetContent,
+        /// The rank of the content if it is an end-of-life mark.
+        mark: Option<MarkKeys>,
+    },
+    /// A signature, whose bytes are random. The caller verifies the listed signatures.
+    Signature {
+        /// The hash of the inputs of the signature: key, annotations and expiry.
+        content: Digest,
+        /// The artifact type that listings show.
+        artifact_type: String,
+        /// The listed signatures that verify.
+        verified: Vec<Existing>,
+    },
+}
+
+/// The observed state of one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The target.
+    pub subject: Descriptor,
+    /// The desired state.
+    pub wanted: Listed,
+    /// The referrers of the subject, or the error of the listing.
+    pub listing: Result<Vec<Descriptor>, Problem>,
+    /// The fetched manifests of entries that the listing does not describe completely.
+    pub fetched: BTreeMap<Digest, ImageManifest>,
+    /// The last applied state.
+    pub known: Known,
+    /// The digests of all attachments that this resource made on the subject, also in earlier generations.
+    pub ours: BTreeSet<Digest>,
+}
+
+/// Returns the attachments of any owner that equal the desired state. The first one is the one to keep.
+#[must_use]
+pub fn equal(observed: &Observed) -> Vec<Existing> {
+    match (&observed.listing, &observed.wanted) {
+        (Err(_), _) => Vec::new(),
+        (Ok(entries), Listed::Content { content, .. }) => {
+            adoption::equals(content, &observed.subject, entries, &observed.fetched)
+        }
+        (Ok(_), Listed::Signature { verified, .. }) => {
+            let mut verified = verified.clone();
+            adoption::sort(&mut verified);
+            verified
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The signature formats. Each signer makes the bytes of one format and recognises its own signatures.
+
+mod cosign;
+mod dsse;
+mod notation;
+
+pub use cosign::CosignSigner;
+pub use notation::NotationSigner;

@@ -1,0 +1,237 @@
+//! Signatures in the format of notation: a JWS around the descriptor of the subject, with the certificates of the key.
+//!
+//! Makes envelopes and recognises those that state the same with the same key and certificates. A signature has no timestamp,
+//! so it is valid until its certificates end.
+
+mod envelope;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use affix_registry::oci::media_type::NOTARY_SIGNATURE as ARTIFACT_TYPE;
+use affix_registry::oci::{Descriptor, Digest, ImageManifest};
+
+use crate::signing::error::KeyError;
+use crate::signing::keys::{CertificateChain, NotationKey};
+use crate::signing::signer::{Shape, Signature, Signer, parse_part};
+use crate::signing::time::to_rfc3339;
+
+use envelope::{Envelope, Payload, Protected, Unprotected, decode, encode, signing_input};
+
+const ENVELOPE: &str = "application/jose+json";
+const PAYLOAD: &str = "application/vnd.cncf.notary.payload.v1+json";
+const SCHEME: &str = "notary.x509";
+const SCHEME_HEADER: &str = "io.cncf.notary.signingScheme";
+const EXPIRY_HEADER: &str = "io.cncf.notary.expiry";
+const THUMBPRINT: &str = "io.cncf.notary.x509chain.thumbprint#S256";
+const AGENT: &str = concat!("affix/", env!("CARGO_PKG_VERSION"));
+
+/// Signs like `notation sign`, with an RSA or ECDSA key and its certificates. It has no `Debug`, because it holds the key.
+pub struct NotationSigner {
+    key: NotationKey,
+    chain: CertificateChain,
+    expiry: Option<SignedDuration>,
+    shape: Shape,
+}
+
+impl NotationSigner {
+    /// Opens the key of a Secret of type `kubernetes.io/tls`: `tls.key`, the chain in `tls.crt` and, for a root that the chain
+    /// lacks, `ca.crt`. Signatures expire after `expiry`, in whole seconds.
+    ///
+    /// # Errors
+    /// Fails if notation has no algorithm for the key, if the first certificate is for another key, or if notation's verifiers
+    /// refuse the certificates at the time `now`.
+    pub fn open(
+        key: &[u8],
+        chain: &[u8],
+        roots: Option<&[u8]>,
+        expiry: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<Self, KeyError> {
+        let key = NotationKey::open(key)?;
+        let chain = CertificateChain::assemble(chain, roots, &key, now)?;
+        let expiry = expiry.map(whole_seconds).transpose()?;
+        let thumbprints = serde_json::to_string(&chain.thumbprints()).unwrap_or_default();
+        let config = Descriptor::of(ARTIFACT_TYPE, b"{}");
+        let annotations = BTreeMap::from([(THUMBPRINT.to_owned(), thumbprints)]);
+        let shape = Shape {
+            artifact_type: None,
+            config,
+            layer_media_type: ENVELOPE,
+            annotations,
+        };
+        Ok(Self {
+            key,
+            chain,
+            expiry,
+            shape,
+        })
+    }
+
+    fn protected(&self, at: Timestamp) -> Result<Protected, KeyError> {
+        let expiry = match self.expiry {
+            None => None,
+            Some(expiry) => {
+                let seconds = expiry.as_secs().unsigned_abs();
+                Some(
+                    at.checked_add(expiry)
+                        .map_err(|_| KeyError::Expiry { seconds })?,
+                )
+            }
+        };
+        let mut critical = vec![SCHEME_HEADER.to_owned()];
+        critical.extend(expiry.map(|_| EXPIRY_HEADER.to_owned()));
+        Ok(Protected {
+            algorithm: self.key.algorithm().to_owned(),
+            critical,
+            content_type: PAYLOAD.to_owned(),
+            expiry: expiry.map(to_rfc3339),
+            scheme: SCHEME.to_owned(),
+            signing_time: to_rfc3339(at),
+        })
+    }
+
+    /// Returns true if this signer can have written the header and the signature is not in the last third of its validity.
+    fn is_fresh(&self, protected: &Protected, now: Timestamp) -> bool {
+        let Ok(at) = protected.signing_time.parse::<Timestamp>() else {
+            return false;
+        };
+        let Ok(mut ours) = self.protected(at) else {
+            return false;
+        };
+        let mut found = protected.clone();
+        ours.critical.sort();
+        found.critical.sort();
+        // Other tools can write the same instant with an offset.
+        let instant = |text: &Option<String>| {
+            text.as_deref()
+                .map(str::parse::<Timestamp>)
+                .transpose()
+                .ok()
+        };
+        let same_expiry =
+            instant(&ours.expiry).is_some() && instant(&ours.expiry) == instant(&found.expiry);
+        let same = Protected {
+            expiry: None,
+            signing_time: String::new(),
+            ..ours
+        } == Protected {
+            expiry: None,
+            signing_time: String::new(),
+            ..found
+        };
+        let renewal = self
+            .renewal()
+            .and_then(|after| SignedDuration::try_from(after).ok());
+        same && same_expiry
+            && renewal.is_none_or(|after| at.checked_add(after).is_ok_and(|due| now < due))
+    }
+}
+
+impl Signer for NotationSigner {
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn sign(&self, subject: &Descriptor, at: Timestamp) -> Result<Signature, KeyError> {
+        self.chain.check_validity(at)?;
+        let payload = encode(&Payload {
+            target_artifact: subject.stripped(),
+        });
+        let protected = encode(&self.protected(at)?);
+        let signature = self
+            .key
+            .sign(signing_input(&protected, &payload).as_bytes())?;
+        let envelope = Envelope {
+            payload,
+            protected,
+            header: Unprotected {
+                x5c: self.chain.ders().map(|der| STANDARD.encode(der)).collect(),
+                agent: AGENT.to_owned(),
+            },
+            signature: URL_SAFE_NO_PAD.encode(signature),
+        };
+        Ok(self.shape.to_signature(
+            serde_json::to_vec(&envelope).unwrap_or_default(),
+            subject,
+            at,
+        ))
+    }
+
+    fn is_equal(
+        &self,
+        manifest: &ImageManifest,
+        layer: &[u8],
+        subject: &Descriptor,
+        now: Timestamp,
+    ) -> bool {
+        if !self.shape.fits(manifest, &subject.digest) || !Shape::has_layer(manifest, layer) {
+            return false;
+        }
+        let Some(envelope) = parse_part::<Envelope>(layer) else {
+            return false;
+        };
+        let Some(payload) = decode::<Value>(&envelope.payload) else {
+            return false;
+        };
+        let Some(protected) = decode::<Protected>(&envelope.protected) else {
+            return false;
+        };
+        let Ok(signature) = URL_SAFE_NO_PAD.decode(&envelope.signature) else {
+            return false;
+        };
+        let same_chain = envelope
+            .header
+            .x5c
+            .iter()
+            .map(|der| STANDARD.decode(der).ok())
+            .eq(self.chain.ders().map(|der| Some(der.to_vec())));
+        let ours = serde_json::to_value(Payload {
+            target_artifact: subject.stripped(),
+        })
+        .unwrap_or_default();
+        same_chain
+            && payload == ours
+            && self.is_fresh(&protected, now)
+            && self.key.verifies(
+                signing_input(&envelope.protected, &envelope.payload).as_bytes(),
+                &signature,
+            )
+    }
+
+    fn fingerprint(&self) -> Digest {
+        let content = serde_json::json!({
+            "signature": ENVELOPE,
+            "certificates": self.chain.thumbprints(),
+            "expiry": self.expiry.map(|expiry| expiry.as_secs()),
+        });
+        Digest::sha256(content.to_string().as_bytes())
+    }
+
+    fn renewal(&self) -> Option<Duration> {
+        self.expiry.map(|expiry| expiry.unsigned_abs() / 3 * 2)
+    }
+
+    fn ends(&self) -> Option<Timestamp> {
+        self.chain.not_after()
+    }
+}
+
+fn whole_seconds(expiry: Duration) -> Result<SignedDuration, KeyError> {
+    let seconds = expiry.as_secs();
+    let refused = KeyError::Expiry { seconds };
+    if seconds == 0 {
+        return Err(refused);
+    }
+    i64::try_from(seconds)
+        .map(SignedDuration::from_secs)
+        .map_err(|_| refused)
+}
+
+#[cfg(test)]
+mod tests;

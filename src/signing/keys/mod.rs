@@ -1,0 +1,14 @@
+//! Private keys, their files in a Secret, and the certificates that belong to them.
+
+mod certificate;
+mod certificate_chain;
+mod cosign_key;
+mod encrypted_key;
+mod notation_key;
+pub(super) mod pem;
+mod private_key;
+mod signing_key;
+
+pub(super) use certificate_chain::CertificateChain;
+pub(super) use cosign_key::CosignKey;
+pub(super) use notation_key::NotationKey;
