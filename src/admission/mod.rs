@@ -5,45 +5,27 @@
 //! needed. Without it every resource is judged the same by the schema and the controller, only later; and whatever it cannot
 //! find out in time admits with a warning. It writes to no registry and knows nothing of the controller.
 
-mod advice;
-mod authority;
-mod body;
-mod certificate;
-mod credentials;
-mod facts;
-mod flights;
-mod given;
-mod image_attachment;
-mod image_name;
-mod keeper;
-mod knowledge;
-mod lookup;
-mod mark;
+mod certificates;
 mod metrics;
 mod options;
 mod pods;
 mod review;
-mod reviewer;
-mod routes;
 mod run;
-mod seats;
 mod server;
-mod shared_certificate;
-mod watch;
-mod workload;
 
-pub use mark::LifecycleType;
-pub use options::{CertificateSource, Lookups, Options, SelfManaged, ServerLimits};
-pub use run::{Clock, run, serve};
+pub use options::{
+    CertificateSource, Clock, LifecycleType, Lookups, Options, SelfManaged, ServerLimits,
+};
+pub use run::{run, serve};
 
 /// What is answered to a review of an `ImageAttachment`, as it comes, without asking the cluster or a registry: for what measures it.
 /// `None`: it is no review.
 #[doc(hidden)]
 #[must_use]
 pub fn answer_alone(review: &[u8], registries: &affix_registry::Registries) -> Option<Vec<u8>> {
-    let request = review::read(review).ok()?;
-    let verdict = image_attachment::judge(&request, registries)
+    let request = review::request::parse(review).ok()?;
+    let verdict = review::image_attachment::judge(&request, registries)
         .err()
         .unwrap_or_default();
-    serde_json::to_vec(&review::answer(&request.uid, verdict)).ok()
+    serde_json::to_vec(&review::response::answer(&request.uid, verdict)).ok()
 }

@@ -1,11 +1,18 @@
 //! What the webhooks' flags say.
 
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::mark::LifecycleType;
+use k8s_openapi::jiff::Timestamp;
+
 use crate::service::{Addresses, ListenAddress};
+use affix_registry::oci::ArtifactType;
 use affix_registry::{self, HostPattern};
+
+/// What tells the time of day.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Options of the webhooks.
 #[derive(Debug, Clone)]
@@ -94,4 +101,78 @@ pub struct Lookups {
     pub timeout: Duration,
     /// Registries that are asked over plain HTTP.
     pub insecure_registries: Vec<HostPattern>,
+}
+
+/// A type of marks, and the annotation that holds their date.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LifecycleType {
+    /// The artifact type.
+    pub artifact_type: ArtifactType,
+    /// The key of the annotation.
+    pub annotation: Box<str>,
+}
+
+impl FromStr for LifecycleType {
+    type Err = String;
+
+    /// Reads `TYPE=ANNOTATION`, or `application/NAME` for the annotation `NAME.end-of-life.date`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, annotation) = text
+            .split_once('=')
+            .map_or((text, None), |(kind, annotation)| (kind, Some(annotation)));
+        let artifact_type: ArtifactType = kind
+            .parse()
+            .map_err(|error: affix_registry::oci::ArtifactTypeError| error.to_string())?;
+        let (_, name) = kind.split_once('/').unwrap_or(("", kind));
+        let annotation = match annotation {
+            Some("") => {
+                return Err(format!(
+                    "{text:?} names no annotation after the '=': write TYPE=ANNOTATION"
+                ));
+            }
+            Some(annotation) => annotation.into(),
+            None => format!("{name}.end-of-life.date").into(),
+        };
+        Ok(Self {
+            artifact_type,
+            annotation,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_without_annotation_has_the_one_of_its_name() {
+        let microsoft: LifecycleType = "application/vnd.microsoft.artifact.lifecycle"
+            .parse()
+            .unwrap();
+        assert_eq!(
+            &*microsoft.annotation,
+            crate::api::EndOfLife::DEFAULT_ANNOTATION
+        );
+        let own: LifecycleType = "application/vnd.demo.eol=eol".parse().unwrap();
+        assert_eq!(
+            (own.artifact_type.as_str(), &*own.annotation),
+            ("application/vnd.demo.eol", "eol")
+        );
+        assert!(
+            "lifecycle"
+                .parse::<LifecycleType>()
+                .unwrap_err()
+                .contains("type/subtype")
+        );
+        assert!(
+            "a/b="
+                .parse::<LifecycleType>()
+                .unwrap_err()
+                .contains("names no annotation")
+        );
+    }
 }

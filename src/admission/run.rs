@@ -6,19 +6,17 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::given::Given;
-use super::keeper::{EVERY, Keeper};
-use super::metrics::Metrics;
-use super::options::{CertificateSource, Options};
-use super::reviewer::Reviewer;
-use super::routes::routes;
-use super::server::{Served, Server};
-use super::watch::Watched;
+use crate::admission::certificates::provided::Given;
+use crate::admission::certificates::resolver::Served;
+use crate::admission::certificates::rotator::{EVERY, Keeper};
+use crate::admission::metrics::Metrics;
+use crate::admission::options::{CertificateSource, Clock, Options};
+use crate::admission::pods::cluster_index::watch::Watched;
+use crate::admission::server::https::Server;
+use crate::admission::server::reviewer::Reviewer;
+use crate::admission::server::routes::routes;
 use crate::service::{self, Probes, Readiness, StartError};
 use affix_registry::Registries;
-
-/// What tells the time of day.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// What `/readyz` waits for first, beside what is listed.
 const CERTIFICATE: &str = "the certificate";

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::time::{Instant, timeout_at};
 
-use super::credentials::Credentials;
-use super::image_name::warning;
+use crate::admission::review::image_name::warning;
+use crate::admission::review::pull_secrets::Credentials;
 use crate::api::ImageAttachmentSpec;
 use crate::attachment::{EntryKind, Image, Intent};
 use affix_registry::oci::Reference;
@@ -21,17 +21,17 @@ const MOST: usize = 120;
 
 /// For whom advice is looked for.
 #[derive(Clone, Copy)]
-pub(super) struct Asker<'a> {
+pub(crate) struct Asker<'a> {
     /// The resource's namespace.
-    pub(super) namespace: &'a str,
+    pub(crate) namespace: &'a str,
     /// On a dry run no Secret is read, so less is said.
-    pub(super) is_dry: bool,
+    pub(crate) is_dry: bool,
     /// What is not known by then is not said.
-    pub(super) deadline: Instant,
+    pub(crate) deadline: Instant,
 }
 
 /// Warnings on a resource.
-pub(super) async fn advise(
+pub(crate) async fn advise(
     client: &Client,
     credentials: &Credentials,
     registries: &Registries,

@@ -3,63 +3,26 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, civil};
 
+use crate::admission::options::LifecycleType;
 use crate::attachment::{Created, EndOfLifeDate};
-use affix_registry::oci::{ArtifactType, annotation};
-
-/// A type of marks, and the annotation that holds their date.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LifecycleType {
-    /// The artifact type.
-    pub artifact_type: ArtifactType,
-    /// The key of the annotation.
-    pub annotation: Box<str>,
-}
-
-impl FromStr for LifecycleType {
-    type Err = String;
-
-    /// Reads `TYPE=ANNOTATION`, or `application/NAME` for the annotation `NAME.end-of-life.date`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (kind, annotation) = text
-            .split_once('=')
-            .map_or((text, None), |(kind, annotation)| (kind, Some(annotation)));
-        let artifact_type: ArtifactType = kind
-            .parse()
-            .map_err(|error: affix_registry::oci::ArtifactTypeError| error.to_string())?;
-        let (_, name) = kind.split_once('/').unwrap_or(("", kind));
-        let annotation = match annotation {
-            Some("") => {
-                return Err(format!(
-                    "{text:?} names no annotation after the '=': write TYPE=ANNOTATION"
-                ));
-            }
-            Some(annotation) => annotation.into(),
-            None => format!("{name}.end-of-life.date").into(),
-        };
-        Ok(Self {
-            artifact_type,
-            annotation,
-        })
-    }
-}
+use affix_registry::oci::annotation;
 
 /// A mark on one manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     /// From when on the image is out of life.
-    pub(super) date: EndOfLifeDate,
+    pub(crate) date: EndOfLifeDate,
     /// When the mark was made, where it says so.
-    pub(super) created: Option<Created>,
+    pub(crate) created: Option<Created>,
 }
 
 impl Mark {
     /// The mark in the annotations of a referrer; `None` where there is none that can be read. One that claims to be made in the
     /// future is none: it would outrank all that follow.
-    pub(super) fn read(
+    pub(crate) fn read(
         annotations: &BTreeMap<String, String>,
         kind: &LifecycleType,
         now: Timestamp,
@@ -74,7 +37,7 @@ impl Mark {
     }
 
     /// The one that readers take: the newest; of equally new ones the strictest.
-    pub(super) fn newest(marks: impl IntoIterator<Item = Self>) -> Option<Self> {
+    pub(crate) fn newest(marks: impl IntoIterator<Item = Self>) -> Option<Self> {
         marks.into_iter().max_by(Self::rank)
     }
 
@@ -85,12 +48,12 @@ impl Mark {
     }
 
     /// Whether the image is out of life at `instant`.
-    pub(super) fn has_ended(&self, instant: SignedDuration) -> bool {
+    pub(crate) fn has_ended(&self, instant: SignedDuration) -> bool {
         self.date.instant() <= instant
     }
 
     /// The day, in UTC, as messages show it.
-    pub(super) fn day(&self) -> Day {
+    pub(crate) fn day(&self) -> Day {
         let epoch = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
         Day(epoch
             .checked_add(self.date.instant())
@@ -100,7 +63,7 @@ impl Mark {
 
 /// A day, printed as `2025-03-20`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Day(civil::Date);
+pub(crate) struct Day(civil::Date);
 
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,34 +84,6 @@ mod tests {
             date: date.parse().unwrap(),
             created: created.map(|text| text.parse().unwrap()),
         }
-    }
-
-    #[test]
-    fn a_type_without_annotation_has_the_one_of_its_name() {
-        let microsoft: LifecycleType = "application/vnd.microsoft.artifact.lifecycle"
-            .parse()
-            .unwrap();
-        assert_eq!(
-            &*microsoft.annotation,
-            crate::api::EndOfLife::DEFAULT_ANNOTATION
-        );
-        let own: LifecycleType = "application/vnd.demo.eol=eol".parse().unwrap();
-        assert_eq!(
-            (own.artifact_type.as_str(), &*own.annotation),
-            ("application/vnd.demo.eol", "eol")
-        );
-        assert!(
-            "lifecycle"
-                .parse::<LifecycleType>()
-                .unwrap_err()
-                .contains("type/subtype")
-        );
-        assert!(
-            "a/b="
-                .parse::<LifecycleType>()
-                .unwrap_err()
-                .contains("names no annotation")
-        );
     }
 
     #[test]

@@ -3,15 +3,14 @@
 //! `ca.crt` begins with the authority in use; the one before it stays there for an hour, so that replicas which still serve under
 //! it are trusted.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
-use super::authority::{Authority, later};
-use super::certificate::{
-    CA_CERTIFICATE, CA_KEY, CERTIFICATE, CertificateError, KEY, Servable, bad, certificates,
+use crate::admission::certificates::authority::{Authority, later};
+use crate::admission::certificates::certificate::{
+    CA_CERTIFICATE, CA_KEY, CERTIFICATE, CertificateError, Data, KEY, Servable, bad, certificates,
     is_due, pem,
 };
 use affix_registry::Secret;
@@ -19,28 +18,25 @@ use affix_registry::Secret;
 /// How long an authority stays trusted after another has taken its place.
 const OVERLAP: Duration = Duration::from_hours(1);
 
-/// Data of the Secret.
-pub(super) type Data = BTreeMap<String, Secret>;
-
 /// What a shared Secret holds, where it is usable.
 #[derive(Debug, Clone)]
-pub(super) struct Shared {
+pub(crate) struct Shared {
     /// Trusted authorities, the one in use first.
-    pub(super) authorities: Vec<CertificateDer<'static>>,
+    pub(crate) authorities: Vec<CertificateDer<'static>>,
     /// The leaf.
-    pub(super) servable: Servable,
+    pub(crate) servable: Servable,
 }
 
 impl Shared {
     /// The authorities as `caBundle` has them.
-    pub(super) fn bundle(&self) -> String {
+    pub(crate) fn bundle(&self) -> String {
         pem(&self.authorities)
     }
 }
 
 /// What is to be done about a Secret.
 #[derive(Debug)]
-pub(super) enum Judgement {
+pub(crate) enum Judgement {
     /// Nothing: it is good.
     Good(Shared),
     /// Put this there; `why` says what was wrong.
@@ -56,7 +52,7 @@ pub(super) enum Judgement {
 
 /// Judges the data of a Secret (empty where there is none). `serving` are the authorities under which this replica serves now,
 /// which stay trusted when new ones are made.
-pub(super) fn judge(
+pub(crate) fn judge(
     data: &Data,
     names: &[String],
     serving: &[CertificateDer<'static>],
@@ -148,8 +144,8 @@ fn replace(
     reason = "a test that panics fails, as it should"
 )]
 mod tests {
-    use super::super::authority::earlier;
     use super::*;
+    use crate::admission::certificates::authority::earlier;
 
     const HOUR: Duration = Duration::from_hours(1);
 

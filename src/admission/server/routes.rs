@@ -14,11 +14,12 @@ use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::body::{Bodies, Unread};
-use super::metrics::Metrics;
-use super::options::ServerLimits;
-use super::review::{self, MOST_VALUES, Request, Verdict};
-use super::reviewer::Reviewer;
+use crate::admission::metrics::Metrics;
+use crate::admission::options::ServerLimits;
+use crate::admission::review::request::{self, MOST_VALUES, Request};
+use crate::admission::review::response::{self, Verdict};
+use crate::admission::server::body::{Bodies, Unread};
+use crate::admission::server::reviewer::Reviewer;
 use affix_registry::oci::most_values;
 
 /// What all requests share.
@@ -59,7 +60,7 @@ impl Webhook {
 }
 
 /// The routes of the TLS address.
-pub(super) fn routes(
+pub(crate) fn routes(
     reviewer: Arc<Reviewer>,
     limits: &ServerLimits,
     metrics: Arc<Metrics>,
@@ -109,7 +110,7 @@ impl Shared {
         let _turn = timeout(self.turn, self.turns.acquire())
             .await
             .map_err(|_| Unread::Overloaded)?;
-        let request = match review::read(&read.bytes) {
+        let request = match request::parse(&read.bytes) {
             Ok(request) => request,
             Err(unreadable) => {
                 self.metrics.turned_away("malformed");
@@ -140,7 +141,7 @@ impl Shared {
             });
         self.metrics
             .reviewed(webhook.name(), verdict.name(), began.elapsed());
-        Ok(Json(review::answer(&request.uid, verdict)).into_response())
+        Ok(Json(response::answer(&request.uid, verdict)).into_response())
     }
 
     async fn judge(&self, webhook: Webhook, request: &Request<'_>, began: Instant) -> Verdict {

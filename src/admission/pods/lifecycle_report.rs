@@ -2,49 +2,49 @@
 
 use k8s_openapi::jiff::SignedDuration;
 
-use super::image_name::warning;
-use super::mark::{Day, Mark};
-use super::workload::Nodes;
+use crate::admission::pods::mark::{Day, Mark};
+use crate::admission::pods::workload::Nodes;
+use crate::admission::review::image_name::warning;
 use affix_registry::oci::{Digest, Platform};
 
 /// The marks on an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// The index, or the single manifest.
-    pub(super) digest: Digest,
+    pub(crate) digest: Digest,
     /// The mark on it.
-    pub(super) mark: Option<Mark>,
+    pub(crate) mark: Option<Mark>,
     /// The platforms of an index; empty for a single manifest.
-    pub(super) platforms: Vec<OfPlatform>,
+    pub(crate) platforms: Vec<OfPlatform>,
 }
 
 /// The mark on one platform's manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct OfPlatform {
-    pub(super) platform: Platform,
-    pub(super) digest: Digest,
-    pub(super) mark: Option<Mark>,
+pub(crate) struct OfPlatform {
+    pub(crate) platform: Platform,
+    pub(crate) digest: Digest,
+    pub(crate) mark: Option<Mark>,
 }
 
 /// One thing to say about an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(crate) struct Finding {
     /// What carries the mark.
-    pub(super) digest: Digest,
+    pub(crate) digest: Digest,
     /// Its platforms; empty for the index.
     platforms: Vec<String>,
     /// The date as written.
-    pub(super) date: String,
+    pub(crate) date: String,
     day: Day,
     /// Whether the date has passed.
-    pub(super) has_ended: bool,
+    pub(crate) has_ended: bool,
     /// Whether the pod runs what carries the mark; otherwise it is mentioned only.
-    pub(super) counts: bool,
+    pub(crate) counts: bool,
 }
 
 impl Facts {
     /// Those who know both: of two marks on one manifest the newer.
-    pub(super) fn merge(mut self, other: &Self) -> Self {
+    pub(crate) fn merge(mut self, other: &Self) -> Self {
         let newest = |ours: &mut Option<Mark>, theirs: &Option<Mark>| {
             *ours = Mark::newest(ours.take().into_iter().chain(theirs.clone()))
         };
@@ -64,7 +64,7 @@ impl Facts {
 
     /// The marks of what a pod on `nodes` runs: of its platforms where it chooses an architecture, else of the index. `None`
     /// stands for a manifest without one.
-    pub(super) fn counting<'a>(&'a self, nodes: &'a Nodes) -> Vec<Option<&'a Mark>> {
+    pub(crate) fn counting<'a>(&'a self, nodes: &'a Nodes) -> Vec<Option<&'a Mark>> {
         let chosen: Vec<_> = self.chosen(nodes).map(|of| of.mark.as_ref()).collect();
         if chosen.is_empty() {
             vec![self.mark.as_ref()]
@@ -81,7 +81,7 @@ impl Facts {
     }
 
     /// What is to be said to a pod on `nodes` at `now`: dates that have passed, and those of before `horizon`.
-    pub(super) fn findings(
+    pub(crate) fn findings(
         &self,
         nodes: &Nodes,
         now: SignedDuration,
@@ -134,7 +134,7 @@ impl Facts {
 
 impl Finding {
     /// In at most 120 characters.
-    pub(super) fn message(&self, image: &str) -> String {
+    pub(crate) fn message(&self, image: &str) -> String {
         let platforms = match self.platforms.as_slice() {
             [] => String::new(),
             some if some.len() <= 2 => format!("({}) ", some.join(", ")),
@@ -161,8 +161,8 @@ impl Finding {
     reason = "a test that panics fails, as it should"
 )]
 mod tests {
-    use super::super::workload::Workload;
     use super::*;
+    use crate::admission::pods::workload::Workload;
     use serde_json::json;
 
     fn digest(of: &str) -> Digest {

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::review::{Metadata, Refusal, Request, Verdict};
+use crate::admission::review::request::{Metadata, Request};
+use crate::admission::review::response::{Refusal, Verdict};
 use crate::api::{ImageAttachmentSpec, Reason};
 use crate::attachment::{Inputs, Intent, Problem};
 use crate::engine::{Failure, Names};
@@ -26,7 +27,7 @@ struct Object<'a> {
 }
 
 /// Judges a request without asking anybody. `Ok` holds the spec and what it means, where there is anything to be advised on.
-pub(super) fn judge(
+pub(crate) fn judge(
     request: &Request<'_>,
     registries: &Registries,
 ) -> Result<Option<(ImageAttachmentSpec, Intent)>, Verdict> {
@@ -66,7 +67,7 @@ fn spec_of(object: &RawValue) -> serde_json::Result<Option<&RawValue>> {
 }
 
 /// What the spec asks for, where it can ever be done here.
-pub(super) fn check(
+pub(crate) fn check(
     spec: &ImageAttachmentSpec,
     registries: &Registries,
 ) -> Result<Intent, Problem> {

@@ -18,17 +18,17 @@ const REFUSED: Duration = Duration::from_secs(10);
 
 /// What is watched.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Watched {
+pub(crate) enum Watched {
     ImageAttachments,
     Namespaces,
 }
 
 impl Watched {
     /// All of them.
-    pub(super) const ALL: [Self; 2] = [Self::ImageAttachments, Self::Namespaces];
+    pub(crate) const ALL: [Self; 2] = [Self::ImageAttachments, Self::Namespaces];
 
     /// What is waited for.
-    pub(super) const fn list(self) -> &'static str {
+    pub(crate) const fn list(self) -> &'static str {
         match self {
             Self::ImageAttachments => "the list of imageattachments",
             Self::Namespaces => "the list of namespaces",
@@ -36,7 +36,7 @@ impl Watched {
     }
 
     /// Takes what a watch brings, for ever: one that is refused begins anew only now and then.
-    pub(super) async fn follow<S, T>(
+    pub(crate) async fn follow<S, T>(
         self,
         watch: impl Fn() -> S,
         readiness: &Readiness,
@@ -79,7 +79,7 @@ impl Watched {
 }
 
 /// Ends the wait for lists that do not come.
-pub(super) async fn bound(readiness: &Readiness) {
+pub(crate) async fn bound(readiness: &Readiness) {
     tokio::time::sleep(PATIENCE).await;
     Watched::ALL
         .into_iter()

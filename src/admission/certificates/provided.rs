@@ -6,13 +6,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::certificate::{CERTIFICATE, CertificateError, KEY, Servable};
-use super::metrics::Metrics;
-use super::server::Served;
+use crate::admission::certificates::certificate::{CERTIFICATE, CertificateError, KEY, Servable};
+use crate::admission::certificates::resolver::Served;
+use crate::admission::metrics::Metrics;
 
 /// Why the folder's certificate is not served.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum GivenError {
+pub(crate) enum GivenError {
     #[error("{path:?} cannot be read: {source}")]
     File {
         path: PathBuf,
@@ -26,7 +26,7 @@ pub(super) enum GivenError {
 }
 
 /// Serves what stands in a folder.
-pub(super) struct Given {
+pub(crate) struct Given {
     dir: PathBuf,
     served: Arc<Served>,
     metrics: Arc<Metrics>,
@@ -34,7 +34,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    pub(super) fn new(dir: PathBuf, served: Arc<Served>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(dir: PathBuf, served: Arc<Served>, metrics: Arc<Metrics>) -> Self {
         Self {
             dir,
             served,
@@ -44,7 +44,7 @@ impl Given {
     }
 
     /// One look. Afterwards the folder's certificate is served unless it is an error.
-    pub(super) async fn look(&mut self) -> Result<(), GivenError> {
+    pub(crate) async fn look(&mut self) -> Result<(), GivenError> {
         let read = async |name: &str| {
             let path = self.dir.join(name);
             tokio::fs::read(&path)
@@ -82,8 +82,9 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
-    use super::super::shared_certificate::{Data, Judgement, judge};
     use super::*;
+    use crate::admission::certificates::certificate::Data;
+    use crate::admission::certificates::shared_certificate::{Judgement, judge};
 
     /// A pair as a mounted Secret has it, in a folder of its own.
     fn pair(dir: &Path, version: &str) -> Data {

@@ -12,10 +12,10 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use x509_cert::der::Decode as _;
 
-use super::certificate::{
-    CA_CERTIFICATE, CA_KEY, CERTIFICATE, CertificateError, KEY, bad, certificates, is_due, validity,
+use crate::admission::certificates::certificate::{
+    CA_CERTIFICATE, CA_KEY, CERTIFICATE, CertificateError, Data, KEY, bad, certificates, is_due,
+    validity,
 };
-use super::shared_certificate::Data;
 use affix_registry::Secret;
 
 /// Life of the authority.
@@ -28,18 +28,18 @@ const BACKDATED: Duration = Duration::from_mins(10);
 const MOST_AUTHORITIES: usize = 3;
 
 /// The authority in use, with its key.
-pub(super) struct Authority {
-    pub(super) key: KeyPair,
+pub(crate) struct Authority {
+    pub(crate) key: KeyPair,
     /// When it was made.
-    pub(super) made: Timestamp,
-    pub(super) not_after: Timestamp,
+    pub(crate) made: Timestamp,
+    pub(crate) not_after: Timestamp,
     /// Itself, then those before it.
-    pub(super) trusted: Vec<CertificateDer<'static>>,
+    pub(crate) trusted: Vec<CertificateDer<'static>>,
 }
 
 impl Authority {
     /// Reads it from the data of the Secret.
-    pub(super) fn read(data: &Data, now: Timestamp) -> Result<Self, CertificateError> {
+    pub(crate) fn read(data: &Data, now: Timestamp) -> Result<Self, CertificateError> {
         let part = |key: &'static str| {
             data.get(key)
                 .map(Secret::expose)
@@ -81,7 +81,7 @@ impl Authority {
     }
 
     /// A new one, after `former`.
-    pub(super) fn new(
+    pub(crate) fn new(
         former: &[CertificateDer<'static>],
         now: Timestamp,
     ) -> Result<Self, CertificateError> {
@@ -110,7 +110,7 @@ impl Authority {
     }
 
     /// A leaf for `names`: certificate and key, PEM.
-    pub(super) fn issue(
+    pub(crate) fn issue(
         &self,
         names: &[String],
         now: Timestamp,
@@ -150,11 +150,11 @@ fn authority_params() -> CertificateParams {
     params
 }
 
-pub(super) fn later(instant: Timestamp, by: Duration) -> Timestamp {
+pub(crate) fn later(instant: Timestamp, by: Duration) -> Timestamp {
     instant.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-pub(super) fn earlier(instant: Timestamp, by: Duration) -> Timestamp {
+pub(crate) fn earlier(instant: Timestamp, by: Duration) -> Timestamp {
     instant.checked_sub(by).unwrap_or(Timestamp::MIN)
 }
 

@@ -16,24 +16,24 @@ const SYSTEM: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 
 /// What is asked about.
 #[derive(Debug, Clone)]
-pub(super) struct Workload {
+pub(crate) struct Workload {
     /// Whether it is a pod itself, and not what makes pods.
-    pub(super) is_pod: bool,
+    pub(crate) is_pod: bool,
     /// Its images, each with the JSON pointer to where it stands.
-    pub(super) images: Vec<Used>,
+    pub(crate) images: Vec<Used>,
     /// Where it can land.
-    pub(super) nodes: Nodes,
+    pub(crate) nodes: Nodes,
     /// The names of its pull secrets.
-    pub(super) pull_secrets: Vec<String>,
+    pub(crate) pull_secrets: Vec<String>,
 }
 
 /// An image in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Used {
+pub(crate) struct Used {
     /// As written.
-    pub(super) image: String,
+    pub(crate) image: String,
     /// Where.
-    pub(super) pointer: String,
+    pub(crate) pointer: String,
 }
 
 /// What is read of a pod's spec. Lists are read as the API server may write them: absent, null or empty.
@@ -150,7 +150,7 @@ fn pod_spec(kind: &str, object: &str) -> Option<(PodSpec, &'static str)> {
 
 impl Workload {
     /// Reads an object of `kind`; `None` where it is none that makes pods, or is malformed, which the API server will say.
-    pub(super) fn read(kind: &str, object: &RawValue) -> Option<Self> {
+    pub(crate) fn read(kind: &str, object: &RawValue) -> Option<Self> {
         let (spec, at) = pod_spec(kind, object.get())?;
         let nodes = Nodes::of(&spec);
         let pull_secrets = spec
@@ -168,7 +168,7 @@ impl Workload {
     }
 
     /// Whether the same images stand in the same places and can land on the same nodes.
-    pub(super) fn runs_the_same(&self, other: &Self) -> bool {
+    pub(crate) fn runs_the_same(&self, other: &Self) -> bool {
         self.images == other.images && self.nodes == other.nodes
     }
 }
@@ -203,7 +203,7 @@ fn images(spec: PodSpec, at: &str) -> Vec<Used> {
 
 /// Which nodes a pod can land on, by architecture and system.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Nodes {
+pub(crate) struct Nodes {
     selected: Vec<NodeSelectorRequirement>,
     terms: Vec<NodeSelectorTerm>,
     system: Option<String>,
@@ -241,7 +241,7 @@ impl Nodes {
     }
 
     /// Whether no architecture is asked for.
-    pub(super) fn are_any(&self) -> bool {
+    pub(crate) fn are_any(&self) -> bool {
         let asks = |requirement: &NodeSelectorRequirement| {
             ARCHITECTURE.contains(&requirement.key.as_str())
         };
@@ -252,7 +252,7 @@ impl Nodes {
     }
 
     /// Whether the image of `platform` can run there. Where no system is named, it is Linux.
-    pub(super) fn can_run(&self, platform: &Platform) -> bool {
+    pub(crate) fn can_run(&self, platform: &Platform) -> bool {
         let platform = platform.normalised();
         let system_fits = match &self.system {
             Some(system) => *system == platform.os,

@@ -4,6 +4,8 @@
 //! Only trusted namespaces are believed (threat T24): a tenant's proxy or authority can make a registry say anything to the
 //! tenant's own resources. A pod's own namespace is believed where it speaks against itself.
 
+pub(crate) mod watch;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,11 +19,12 @@ use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::facts::{Facts, OfPlatform};
-use super::flights::Flights;
-use super::mark::{LifecycleType, Mark};
-use super::watch::{self, Watched};
-use super::workload::Nodes;
+use crate::admission::options::LifecycleType;
+use crate::admission::pods::cluster_index::watch::Watched;
+use crate::admission::pods::lifecycle_report::{Facts, OfPlatform};
+use crate::admission::pods::mark::Mark;
+use crate::admission::pods::workload::Nodes;
+use crate::admission::review::single_flight::Flights;
 use crate::api::{ImageAttachment, ImageAttachmentStatus, TargetKind, TargetState};
 use crate::attachment::{Created, EndOfLifeDate};
 use crate::service::Readiness;
@@ -36,12 +39,12 @@ const RESOLVE_DIGESTS: &str = "affix.dev/resolve-digests";
 const AT_ONCE: usize = 8;
 const PACE: Duration = Duration::from_millis(100);
 /// How long the API server may take for an answer, which others may wait for longer than whoever asked.
-pub(super) const LONGEST: Duration = Duration::from_secs(10);
+pub(crate) const LONGEST: Duration = Duration::from_secs(10);
 const BELIEVED: Duration = Duration::from_secs(1);
 
 /// What is done about a pod whose image is out of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Warn,
     Audit,
     Enforce,
@@ -49,11 +52,11 @@ pub(super) enum Mode {
 
 /// What a namespace asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// About images out of life; `None`: nothing.
-    pub(super) end_of_life: Option<Mode>,
+    pub(crate) end_of_life: Option<Mode>,
     /// Tags become digests.
-    pub(super) resolve_digests: bool,
+    pub(crate) resolve_digests: bool,
 }
 
 impl Asked {
@@ -116,7 +119,7 @@ impl Words {
 }
 
 /// What is known.
-pub(super) struct Knowledge {
+pub(crate) struct Knowledge {
     client: Client,
     types: Vec<LifecycleType>,
     trusted: Vec<String>,
@@ -130,7 +133,7 @@ pub(super) struct Knowledge {
 }
 
 impl Knowledge {
-    pub(super) fn new(client: Client, types: Vec<LifecycleType>, trusted: Vec<String>) -> Self {
+    pub(crate) fn new(client: Client, types: Vec<LifecycleType>, trusted: Vec<String>) -> Self {
         Self {
             client,
             types,
@@ -145,7 +148,7 @@ impl Knowledge {
     }
 
     /// Watches, for ever; ready once it knows what there is.
-    pub(super) async fn learn(&self, readiness: &Readiness) {
+    pub(crate) async fn learn(&self, readiness: &Readiness) {
         let (resources, namespaces) =
             (Api::all(self.client.clone()), Api::all(self.client.clone()));
         let resources = || {
@@ -213,7 +216,7 @@ impl Knowledge {
     }
 
     /// What is said of an image to a pod of `namespace`: by those who are trusted, and by the namespace itself.
-    pub(super) fn of(&self, reference: &Reference, digest: &Digest, namespace: &str) -> Said {
+    pub(crate) fn of(&self, reference: &Reference, digest: &Digest, namespace: &str) -> Said {
         let words = self.words.read().unwrap_or_else(PoisonError::into_inner);
         let Some(speakers) = words.speakers.get(digest) else {
             return Said::default();
@@ -277,7 +280,7 @@ impl Knowledge {
     /// What a namespace asks for; `None` where nobody says. The API server calls only for namespaces that ask for something, so one
     /// of which nothing is known is newer than the watch, and is asked about: at a pace that whoever calls with names of
     /// his own cannot turn against the API server. Who does not wait for his turn leaves nothing behind.
-    pub(super) async fn asked(&self, namespace: &str) -> Option<Asked> {
+    pub(crate) async fn asked(&self, namespace: &str) -> Option<Asked> {
         let known = self
             .namespaces
             .read()
@@ -320,15 +323,15 @@ impl Knowledge {
 
 /// What the cluster says of an image.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Said {
-    pub(super) trusted: Option<Facts>,
+pub(crate) struct Said {
+    pub(crate) trusted: Option<Facts>,
     own: Option<Facts>,
 }
 
 impl Said {
     /// Whether nobody else need be asked for a pod on `nodes`: every mark that counts for it is known from those who are
     /// trusted, or has passed by the word of the pod's own namespace.
-    pub(super) fn settles(&self, nodes: &Nodes, now: SignedDuration) -> Option<Facts> {
+    pub(crate) fn settles(&self, nodes: &Nodes, now: SignedDuration) -> Option<Facts> {
         if let Some(trusted) = self
             .trusted
             .as_ref()
@@ -440,8 +443,8 @@ fn superseded(status: &ImageAttachmentStatus) -> Vec<Facts> {
     reason = "a test that unwraps fails, as it should"
 )]
 mod tests {
-    use super::super::workload::Workload;
     use super::*;
+    use crate::admission::pods::workload::Workload;
     use futures::FutureExt as _;
     use serde_json::{Value, json};
 

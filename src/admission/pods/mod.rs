@@ -1,42 +1,43 @@
 //! The verdict on a pod, or on what makes pods: which of its images are out of life, and what the namespace wants done about it.
 
-use std::collections::BTreeMap;
+pub(crate) mod cluster_index;
+mod lifecycle_report;
+mod lookup;
+mod mark;
+mod patch;
+mod verdict;
+mod workload;
+
 use std::sync::Arc;
 
 use futures::future::join_all;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::admission::Operation;
-use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::credentials::Credentials;
-use super::facts::{Facts, Finding};
-use super::flights::From;
-use super::image_name::{pinned, reference, warning};
-use super::knowledge::{Knowledge, Mode};
-use super::lookup::{Lookup, Unknown};
-use super::metrics::Metrics;
-use super::options::Lookups;
-use super::review::{Metadata, Refusal, Request, Verdict};
-use super::run::Clock;
-use super::workload::{Nodes, Workload};
+use crate::admission::metrics::Metrics;
+use crate::admission::options::{Clock, Lookups};
+use crate::admission::pods::cluster_index::{Knowledge, Mode};
+use crate::admission::pods::lifecycle_report::{Facts, Finding};
+use crate::admission::pods::lookup::{Lookup, Unknown};
+use crate::admission::pods::patch::patch;
+use crate::admission::pods::verdict::{Looked, verdict};
+use crate::admission::pods::workload::{Nodes, Workload};
+use crate::admission::review::image_name::reference;
+use crate::admission::review::pull_secrets::Credentials;
+use crate::admission::review::request::{Metadata, Request};
+use crate::admission::review::response::Verdict;
+use crate::admission::review::single_flight::From;
 use crate::service::Readiness;
 use affix_registry::oci::{Digest, Reference};
 use affix_registry::{Keychain, Registries};
 
 /// The annotation of mirror pods, which the kubelet has started already.
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// The annotation in which a mutated pod keeps the dates that were found.
-const DATES: &str = "affix.dev/end-of-life";
-/// Most warnings of one answer, and findings in the audit log.
-const MOST_WARNINGS: usize = 16;
 /// Most different images of one pod that are looked at.
 const MOST_IMAGES: usize = 64;
-/// Bytes of all annotations of an object, as the API server has it.
-const MOST_ANNOTATIONS: usize = 256 << 10;
-
 /// Judges pods.
-pub(super) struct Pods {
+pub(crate) struct Pods {
     knowledge: Knowledge,
     credentials: Credentials,
     lookup: Lookup,
@@ -45,14 +46,8 @@ pub(super) struct Pods {
     metrics: Arc<Metrics>,
 }
 
-/// What was found about one image.
-struct Looked<'a> {
-    image: &'a str,
-    outcome: Result<(Digest, Vec<Finding>), Unknown>,
-}
-
 impl Pods {
-    pub(super) fn new(
+    pub(crate) fn new(
         client: kube::Client,
         registries: Registries,
         options: Lookups,
@@ -74,12 +69,12 @@ impl Pods {
     }
 
     /// Learns from the cluster, for ever.
-    pub(super) async fn learn(&self, readiness: &Readiness) {
+    pub(crate) async fn learn(&self, readiness: &Readiness) {
         self.knowledge.learn(readiness).await;
     }
 
     /// The verdict by the namespace's label.
-    pub(super) async fn validate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
+    pub(crate) async fn validate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
         let (Some((workload, _)), Some(namespace)) = (concerned(request), &request.namespace)
         else {
             return Verdict::default();
@@ -98,7 +93,7 @@ impl Pods {
     }
 
     /// The patch that turns tags into digests.
-    pub(super) async fn mutate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
+    pub(crate) async fn mutate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
         let (Some((workload, metadata)), Some(namespace)) =
             (concerned(request), &request.namespace)
         else {
@@ -251,227 +246,15 @@ fn concerned(request: &Request<'_>) -> Option<(Workload, Metadata)> {
         .then_some((workload, metadata))
 }
 
-/// What follows from what was found.
-fn verdict(mode: Mode, is_pod: bool, looked: &[Looked<'_>]) -> Verdict {
-    let mut verdict = Verdict::default();
-    let (mut digests, mut dates, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-    let mut has_ended = false;
-    for Looked { image, outcome } in looked {
-        match outcome {
-            Err(why) => {
-                verdict
-                    .audit
-                    .insert("unchecked", image.chars().take(256).collect());
-                if mode != Mode::Audit {
-                    verdict.warnings.push(warning(
-                        "image",
-                        image,
-                        &format!("was not checked for end of life: {}", brief(why)),
-                    ));
-                }
-            }
-            Ok((_, findings)) => {
-                for finding in findings {
-                    let counts = finding.has_ended && finding.counts;
-                    has_ended |= counts;
-                    if counts && mode == Mode::Enforce && is_pod {
-                        refused.push(finding.message(image));
-                    } else if mode != Mode::Audit {
-                        verdict.warnings.push(finding.message(image));
-                    }
-                    digests.push(finding.digest.to_string());
-                    dates.push(finding.date.clone());
-                }
-            }
-        }
-    }
-    if !refused.is_empty() {
-        verdict.refusal = Some(Refusal::forbidden(format!(
-            "{}: run a newer image",
-            refused.join("; ")
-        )));
-    }
-    let decision = match mode {
-        _ if verdict.refusal.is_some() => "refused",
-        Mode::Audit if has_ended => "audited",
-        _ if !verdict.warnings.is_empty() => "warned",
-        _ => "admitted",
-    };
-    verdict.audit.insert("decision", decision.to_owned());
-    if !digests.is_empty() {
-        digests.truncate(MOST_WARNINGS);
-        dates.truncate(MOST_WARNINGS);
-        verdict.audit.insert("digest", digests.join(","));
-        verdict.audit.insert("date", dates.join(","));
-    }
-    verdict.warnings.truncate(MOST_WARNINGS);
-    verdict
-}
-
-/// The beginning of a cause: a warning has no room for more.
-fn brief(why: &str) -> String {
-    const MOST: usize = 60;
-    if why.chars().count() <= MOST {
-        return why.to_owned();
-    }
-    why.chars().take(MOST - 1).chain("…".chars()).collect()
-}
-
-/// Each tag with its digest, in the order of the containers, and the dates that were found.
-fn patch(
-    workload: &Workload,
-    looked: &[Looked<'_>],
-    annotations: Option<&BTreeMap<String, String>>,
-) -> Vec<Value> {
-    let found = |image: &str| {
-        looked
-            .iter()
-            .find(|looked| looked.image == image)
-            .and_then(|looked| looked.outcome.as_ref().ok())
-    };
-    let mut patch = Vec::new();
-    let mut dates = serde_json::Map::new();
-    for used in &workload.images {
-        let Some((digest, findings)) = found(&used.image) else {
-            continue;
-        };
-        if let Some(pinned) = pinned(&used.image, digest) {
-            patch.push(json!({"op": "replace", "path": used.pointer, "value": pinned}));
-        }
-        if let Some(finding) = findings.iter().find(|finding| finding.counts) {
-            dates.insert(used.image.clone(), json!(finding.date));
-        }
-    }
-    let value = Value::Object(dates).to_string();
-    let others = annotations
-        .into_iter()
-        .flatten()
-        .filter(|(key, _)| *key != DATES);
-    let size = others
-        .map(|(key, value)| key.len() + value.len())
-        .sum::<usize>()
-        + DATES.len()
-        + value.len();
-    // Above that the API server refuses the pod, which a note is not worth.
-    if value != "{}" && size <= MOST_ANNOTATIONS {
-        if annotations.is_none() {
-            patch.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
-        }
-        let path = format!("/metadata/annotations/{}", DATES.replace('/', "~1"));
-        patch.push(json!({"op": "add", "path": path, "value": value}));
-    }
-    patch
-}
-
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
     clippy::needless_pass_by_value,
     reason = "a test that panics fails, as it should"
 )]
 mod tests {
-    use super::super::facts::Facts;
-    use super::super::mark::Mark;
     use super::*;
-    use serde_json::value::to_raw_value;
-
-    fn digest() -> Digest {
-        Digest::sha256(b"index")
-    }
-
-    fn workload(spec: Value) -> Workload {
-        Workload::read("Pod", &to_raw_value(&json!({"spec": spec})).unwrap()).unwrap()
-    }
-
-    /// An image that ended in 2025.
-    fn ended<'a>(image: &'a str, workload: &Workload) -> Looked<'a> {
-        let mark = Some(Mark {
-            date: "2025-03-20".parse().unwrap(),
-            created: None,
-        });
-        let now = "2026-01-01T00:00:00Z"
-            .parse::<Timestamp>()
-            .unwrap()
-            .as_duration();
-        let facts = Facts {
-            digest: digest(),
-            mark,
-            platforms: Vec::new(),
-        };
-        Looked {
-            image,
-            outcome: Ok((digest(), facts.findings(&workload.nodes, now, now))),
-        }
-    }
-
-    /// The patch as the API server applies it.
-    fn patched(object: &Value, patch: Vec<Value>) -> Value {
-        let mut object = object.clone();
-        json_patch(&mut object, patch);
-        object
-    }
-
-    /// The two operations that are used, on paths that exist (RFC 6902).
-    fn json_patch(object: &mut Value, patch: Vec<Value>) {
-        for operation in patch {
-            let path = operation["path"].as_str().unwrap();
-            let (parent, key) = path.rsplit_once('/').unwrap();
-            let key = key.replace("~1", "/").replace("~0", "~");
-            let parent = object.pointer_mut(parent).unwrap().as_object_mut().unwrap();
-            assert!(
-                operation["op"] == "add" || parent.contains_key(&key),
-                "nothing to replace: {operation}"
-            );
-            parent.insert(key, operation["value"].clone());
-        }
-    }
-
-    #[test]
-    fn each_place_of_an_image_is_patched_where_it_stands_and_a_second_time_nothing_is() {
-        let spec = json!({
-            "containers": [{"name": "a", "image": "app:v1"}, {"name": "b"}, {"name": "c", "image": "unknown:v1"}],
-            "initContainers": [{"name": "i", "image": "app:v1"}],
-            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "image": {"reference": "app:v1"}}],
-        });
-        let before = workload(spec.clone());
-        let unknown = Looked {
-            image: "unknown:v1",
-            outcome: Err("no answer".into()),
-        };
-        let pod = json!({"metadata": {"name": "p"}, "spec": spec});
-        let after = patched(
-            &pod,
-            patch(&before, &[ended("app:v1", &before), unknown], None),
-        );
-        let pinned = format!("app:v1@{}", digest());
-        let expected = json!({
-            "containers": [{"name": "a", "image": pinned}, {"name": "b"}, {"name": "c", "image": "unknown:v1"}],
-            "initContainers": [{"name": "i", "image": pinned}],
-            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "image": {"reference": pinned}}],
-        });
-        assert_eq!(after["spec"], expected);
-        assert_eq!(
-            after["metadata"]["annotations"][DATES],
-            r#"{"app:v1":"2025-03-20"}"#
-        );
-        let again = workload(after["spec"].clone());
-        let images: Vec<_> = patch(&again, &[ended(&pinned, &again)], Some(&BTreeMap::new()))
-            .into_iter()
-            .map(|op| op["path"].clone())
-            .collect();
-        assert_eq!(images, ["/metadata/annotations/affix.dev~1end-of-life"]);
-    }
-
-    #[test]
-    fn a_note_that_would_make_the_pod_invalid_is_not_written() {
-        let pod = workload(json!({"containers": [{"image": "app:v1"}]}));
-        for (size, notes) in [(1000, 1), (MOST_ANNOTATIONS - 20, 0)] {
-            let annotations = BTreeMap::from([("a".to_owned(), "x".repeat(size))]);
-            let patch = patch(&pod, &[ended("app:v1", &pod)], Some(&annotations));
-            assert_eq!(patch.len(), 1 + notes, "{size}: {}", patch.len());
-        }
-    }
+    use serde_json::{Value, json};
 
     #[test]
     fn an_update_that_changes_neither_image_nor_nodes_is_no_concern() {
@@ -508,7 +291,7 @@ mod tests {
                 false,
             ),
         ] {
-            let request = super::super::review::read(text.as_bytes()).unwrap();
+            let request = crate::admission::review::request::parse(text.as_bytes()).unwrap();
             assert_eq!(concerned(&request).is_some(), concerns, "{text}");
         }
     }

@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::options::ServerLimits;
+use crate::admission::options::ServerLimits;
 
 /// Above this a body is large. Reviews of pods are a few KiB.
 const LARGE: usize = 256 << 10;
@@ -20,11 +20,11 @@ const SMALL_MEMORY: usize = 16 << 20;
 const LARGE_MEMORY: usize = 32 << 20;
 /// Large bodies that wait for memory; more are turned away. Each keeps what its connection lets it send ahead, which other requests
 /// on that connection go without.
-pub(super) const WAITING: usize = 8;
+pub(crate) const WAITING: usize = 8;
 
 /// Admits bodies.
 #[derive(Debug)]
-pub(super) struct Bodies {
+pub(crate) struct Bodies {
     cap: usize,
     patience: Duration,
     small: Arc<Semaphore>,
@@ -34,14 +34,14 @@ pub(super) struct Bodies {
 
 /// A body that was read, with its share of the memory.
 #[derive(Debug)]
-pub(super) struct Read {
-    pub(super) bytes: Bytes,
+pub(crate) struct Read {
+    pub(crate) bytes: Bytes,
     _share: OwnedSemaphorePermit,
 }
 
 /// Why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(crate) enum Unread {
     TooLarge(usize),
     Slow(Duration),
     Overloaded,
@@ -51,7 +51,7 @@ pub(super) enum Unread {
 
 impl Unread {
     /// The HTTP status and what the caller reads.
-    pub(super) fn answer(self) -> (StatusCode, String) {
+    pub(crate) fn answer(self) -> (StatusCode, String) {
         match self {
             Self::TooLarge(cap) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -74,7 +74,7 @@ impl Unread {
     }
 
     /// A word for metrics.
-    pub(super) const fn cause(self) -> &'static str {
+    pub(crate) const fn cause(self) -> &'static str {
         match self {
             Self::TooLarge(_) | Self::TooComplex(_) => "size",
             Self::Slow(_) => "slow",
@@ -85,7 +85,7 @@ impl Unread {
 }
 
 impl Bodies {
-    pub(super) fn new(limits: &ServerLimits) -> Self {
+    pub(crate) fn new(limits: &ServerLimits) -> Self {
         Self {
             cap: limits.body_bytes,
             patience: limits.patience,
@@ -98,7 +98,7 @@ impl Bodies {
     }
 
     /// Reads a body within the patience.
-    pub(super) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Read, Unread> {
+    pub(crate) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Read, Unread> {
         timeout(self.patience, self.read_all(headers, body))
             .await
             .unwrap_or(Err(Unread::Slow(self.patience)))

@@ -4,9 +4,8 @@
 //! has begun is answered before the process ends. Built on hyper rather than on a ready-made server, because the number of
 //! connections and the certificate of each handshake are decided here.
 
-use std::fmt;
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,18 +16,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::body;
-use super::metrics::Metrics;
-use super::options::ServerLimits;
-use super::seats::{Seat, Seats};
+use crate::admission::certificates::resolver::Served;
+use crate::admission::metrics::Metrics;
+use crate::admission::options::ServerLimits;
+use crate::admission::server::body;
+use crate::admission::server::connections::{Seat, Seats};
 use crate::service::ListenAddress;
 
 /// Requests at once on one connection; the API server keeps few connections with many requests.
@@ -44,34 +42,8 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// How long an idle connection that has to leave may take to notice: a review may have been sent in that moment.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// The certificate that handshakes get. It can be another one at any time; connections that stand keep theirs.
-#[derive(Default)]
-pub(super) struct Served(RwLock<Option<Arc<CertifiedKey>>>);
-
-impl Served {
-    /// From now on handshakes get this one.
-    pub(super) fn set(&self, key: Arc<CertifiedKey>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
-    }
-}
-
-impl fmt::Debug for Served {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Served")
-    }
-}
-
-impl ResolvesServerCert for Served {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
 /// A server that listens and has not accepted anything yet.
-pub(super) struct Server {
+pub(crate) struct Server {
     listener: TcpListener,
     tls: TlsAcceptor,
     limits: ServerLimits,
@@ -83,7 +55,7 @@ impl Server {
     ///
     /// # Errors
     /// When the address is taken or not this machine's.
-    pub(super) fn bind(
+    pub(crate) fn bind(
         address: ListenAddress,
         served: Arc<Served>,
         limits: ServerLimits,
@@ -106,7 +78,7 @@ impl Server {
     }
 
     /// Serves until `stop`, then lets what is under way end.
-    pub(super) async fn run(self, routes: Router, stop: CancellationToken) {
+    pub(crate) async fn run(self, routes: Router, stop: CancellationToken) {
         let seats = Seats::new(self.limits.connections);
         let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
         let host = Arc::new(Host {

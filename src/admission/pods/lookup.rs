@@ -10,10 +10,11 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::facts::{Facts, OfPlatform};
-use super::flights::{Flights, From};
-use super::mark::{LifecycleType, Mark};
-use super::options::Lookups;
+use crate::admission::options::LifecycleType;
+use crate::admission::options::Lookups;
+use crate::admission::pods::lifecycle_report::{Facts, OfPlatform};
+use crate::admission::pods::mark::Mark;
+use crate::admission::review::single_flight::{Flights, From};
 use crate::attachment::{EntryKind, Image};
 use affix_registry::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository, Tag};
 use affix_registry::{
@@ -35,7 +36,7 @@ const MOST_OF_A_PLATFORM: usize = 128;
 const MOST_READ: usize = 8;
 
 /// Why nothing is known, for a warning.
-pub(super) type Unknown = Arc<str>;
+pub(crate) type Unknown = Arc<str>;
 
 /// The way to a registry, a repository there, and what is asked about.
 type Key<T> = (Digest, Repository, T);
@@ -43,7 +44,7 @@ type Key<T> = (Digest, Repository, T);
 type Learned = Result<Arc<Facts>, Unknown>;
 
 /// Asks registries.
-pub(super) struct Lookup {
+pub(crate) struct Lookup {
     registries: Registries,
     types: Arc<[LifecycleType]>,
     insecure: Vec<HostPattern>,
@@ -63,10 +64,10 @@ struct Shared {
 }
 
 /// One image's registry, and the login for it.
-pub(super) struct Asked(Session);
+pub(crate) struct Asked(Session);
 
 impl Lookup {
-    pub(super) fn new(registries: Registries, options: &Lookups) -> Self {
+    pub(crate) fn new(registries: Registries, options: &Lookups) -> Self {
         Self {
             registries,
             types: options.lifecycle_types.clone().into(),
@@ -85,7 +86,7 @@ impl Lookup {
     ///
     /// # Errors
     /// When the registry may not be asked, or has not answered a moment ago.
-    pub(super) fn open(
+    pub(crate) fn open(
         &self,
         reference: &Reference,
         credentials: Keychain,
@@ -118,7 +119,7 @@ impl Lookup {
     ///
     /// # Errors
     /// When the registry does not say.
-    pub(super) async fn resolve(
+    pub(crate) async fn resolve(
         &self,
         asked: &Asked,
         namespace: &str,
@@ -153,7 +154,7 @@ impl Lookup {
     ///
     /// # Errors
     /// When the registry does not say.
-    pub(super) async fn marks(
+    pub(crate) async fn marks(
         &self,
         asked: &Asked,
         namespace: &str,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 const MOST: usize = 4096;
 
 /// Look-ups by key.
-pub(super) struct Flights<K, V> {
+pub(crate) struct Flights<K, V> {
     slots: Mutex<HashMap<K, Slot<V>>>,
     ttl: Duration,
 }
@@ -26,7 +26,7 @@ enum Slot<V> {
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
+pub(crate) enum From {
     Memory,
     LookUp,
 }
@@ -37,7 +37,7 @@ where
     V: Clone + Send + Sync + 'static,
 {
     /// Answers are believed for `ttl`; zero: they are only shared by those who ask at the same time.
-    pub(super) fn new(ttl: Duration) -> Arc<Self> {
+    pub(crate) fn new(ttl: Duration) -> Arc<Self> {
         Arc::new(Self {
             slots: Mutex::default(),
             ttl,
@@ -45,7 +45,7 @@ where
     }
 
     /// The answer for `key`, where it is known.
-    pub(super) fn known(&self, key: &K) -> Option<V> {
+    pub(crate) fn known(&self, key: &K) -> Option<V> {
         match self
             .slots
             .lock()
@@ -59,7 +59,7 @@ where
 
     /// The answer for `key`, known or looked up by `start`. An answer that is not `worth` keeping is looked up again by the next.
     /// `None`: the look-up panicked.
-    pub(super) async fn get<F>(
+    pub(crate) async fn get<F>(
         self: &Arc<Self>,
         key: K,
         worth: fn(&V) -> bool,

@@ -23,15 +23,14 @@ use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::certificate::{CertificateError, Servable};
-use super::metrics::Metrics;
-use super::options::SelfManaged;
-use super::run::Clock;
-use super::server::Served;
-use super::shared_certificate::{Data, Judgement, Shared, judge};
+use crate::admission::certificates::certificate::{CertificateError, Data, Servable};
+use crate::admission::certificates::resolver::Served;
+use crate::admission::certificates::shared_certificate::{Judgement, Shared, judge};
+use crate::admission::metrics::Metrics;
+use crate::admission::options::{Clock, SelfManaged};
 
 /// How often the Secret and the configurations are looked at.
-pub(super) const EVERY: Duration = Duration::from_secs(4);
+pub(crate) const EVERY: Duration = Duration::from_secs(4);
 /// How long the API servers may take to learn of a new `caBundle`.
 const SETTLES: Duration = Duration::from_secs(5);
 /// The client has no time-out of its own.
@@ -41,7 +40,7 @@ const MANAGER: &str = "affix-webhook";
 
 /// Why a look did not lead to a certificate.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum KeepError {
+pub(crate) enum KeepError {
     #[error("the certificate cannot be made: {0}")]
     Certificate(#[from] CertificateError),
     #[error("the Secret {0:?} cannot be {1}: {2}")]
@@ -53,7 +52,7 @@ pub(super) enum KeepError {
 }
 
 /// Keeps one certificate.
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     client: Client,
     namespace: String,
     options: SelfManaged,
@@ -73,7 +72,7 @@ struct Serving {
 }
 
 impl Keeper {
-    pub(super) fn new(
+    pub(crate) fn new(
         client: Client,
         options: SelfManaged,
         clock: Clock,
@@ -103,7 +102,7 @@ impl Keeper {
     }
 
     /// One look. Afterwards a certificate is served unless it is an error.
-    pub(super) async fn look(&mut self) -> Result<(), KeepError> {
+    pub(crate) async fn look(&mut self) -> Result<(), KeepError> {
         let now = (self.clock)();
         let shared = self.share(now).await?;
         let bundle = shared.bundle();

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 /// All seats.
 #[derive(Debug)]
-pub(super) struct Seats {
+pub(crate) struct Seats {
     most: usize,
     taken: Mutex<Taken>,
 }
@@ -34,7 +34,7 @@ struct Occupant {
 
 /// One connection's seat. Dropping it frees it.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     seats: Arc<Seats>,
     id: u64,
     leave: CancellationToken,
@@ -42,10 +42,10 @@ pub(super) struct Seat {
 
 /// A review under way on a connection.
 #[derive(Debug)]
-pub(super) struct UnderWay(Arc<Seat>);
+pub(crate) struct UnderWay(Arc<Seat>);
 
 impl Seats {
-    pub(super) fn new(most: usize) -> Arc<Self> {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             most,
             taken: Mutex::default(),
@@ -57,7 +57,7 @@ impl Seats {
     }
 
     /// A free seat, or that of the connection that has idled the longest, which is told to leave. `None`: nobody idles.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Arc<Seat>> {
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Arc<Seat>> {
         let mut taken = self.taken();
         if taken.occupants.len() >= self.most {
             let idle = taken
@@ -91,12 +91,12 @@ impl Seats {
 
 impl Seat {
     /// Ends when another connection needs the seat.
-    pub(super) async fn needed(&self) {
+    pub(crate) async fn needed(&self) {
         self.leave.cancelled().await;
     }
 
     /// Says that a review is under way, until what is returned is dropped.
-    pub(super) fn review(self: &Arc<Self>) -> UnderWay {
+    pub(crate) fn review(self: &Arc<Self>) -> UnderWay {
         if let Some(occupant) = self.seats.taken().occupants.get_mut(&self.id) {
             occupant.reviews += 1;
             occupant.had_one = true;

@@ -6,19 +6,19 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::Instant;
 
-use super::advice::{Asker, advise};
-use super::credentials::Credentials;
-use super::image_attachment;
-use super::metrics::Metrics;
-use super::options::Lookups;
-use super::pods::Pods;
-use super::review::{Request, Verdict};
-use super::run::Clock;
+use crate::admission::metrics::Metrics;
+use crate::admission::options::{Clock, Lookups};
+use crate::admission::pods::Pods;
+use crate::admission::review::image_attachment;
+use crate::admission::review::pull_secrets::Credentials;
+use crate::admission::review::request::Request;
+use crate::admission::review::response::Verdict;
+use crate::admission::review::warnings::{Asker, advise};
 use crate::service::Readiness;
 use affix_registry::Registries;
 
 /// Judges requests.
-pub(super) struct Reviewer {
+pub(crate) struct Reviewer {
     client: Client,
     registries: Registries,
     credentials: Credentials,
@@ -28,7 +28,7 @@ pub(super) struct Reviewer {
 }
 
 impl Reviewer {
-    pub(super) fn new(
+    pub(crate) fn new(
         client: Client,
         registries: Registries,
         lookups: Lookups,
@@ -46,12 +46,12 @@ impl Reviewer {
     }
 
     /// Learns from the cluster, for ever.
-    pub(super) async fn learn(&self, readiness: &Readiness) {
+    pub(crate) async fn learn(&self, readiness: &Readiness) {
         self.pods.learn(readiness).await;
     }
 
     /// An ImageAttachment. The time that a review may take for others is counted from `began`.
-    pub(super) async fn image_attachment(&self, request: &Request<'_>, began: Instant) -> Verdict {
+    pub(crate) async fn image_attachment(&self, request: &Request<'_>, began: Instant) -> Verdict {
         let (spec, intent) = match image_attachment::judge(request, &self.registries) {
             Ok(Some(judged)) => judged,
             Ok(None) => return Verdict::default(),
@@ -80,12 +80,12 @@ impl Reviewer {
     }
 
     /// A pod, or what makes pods.
-    pub(super) async fn pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
+    pub(crate) async fn pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
         self.pods.validate(request, began + self.timeout).await
     }
 
     /// A pod whose tags become digests.
-    pub(super) async fn mutate_pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
+    pub(crate) async fn mutate_pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
         self.pods.mutate(request, began + self.timeout).await
     }
 }

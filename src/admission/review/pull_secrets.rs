@@ -9,8 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
-use super::flights::Flights;
-use super::knowledge::LONGEST;
+use crate::admission::review::single_flight::Flights;
 use affix_registry::Keychain;
 
 /// How long a Secret is believed. A rotated one is seen after this.
@@ -18,19 +17,21 @@ const BELIEVED: Duration = Duration::from_secs(10);
 /// Secrets of one pod that are read, and how many of them at once.
 const MOST: usize = 32;
 const AT_ONCE: usize = 4;
+/// How long the API server may take for an answer, which others may wait for longer than whoever asked.
+const LONGEST: Duration = Duration::from_secs(10);
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
 
 /// A Secret's logins; `None` where there is no such Secret, or it holds none that can be read; the kubelet passes both over.
 type Answer = Result<Option<Keychain>, Arc<str>>;
 
 /// Reads pull secrets.
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     client: Client,
     known: Arc<Flights<(String, String), Answer>>,
 }
 
 impl Credentials {
-    pub(super) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
             known: Flights::new(BELIEVED),
@@ -41,7 +42,7 @@ impl Credentials {
     ///
     /// # Errors
     /// When the API server does not let affix read one, or does not answer.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         &self,
         namespace: &str,
         names: &[String],

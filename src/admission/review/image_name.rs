@@ -7,7 +7,7 @@ use affix_registry::oci::{Reference, ReferenceError};
 const MOST: usize = 120;
 
 /// The reference that a container runtime makes of a pod's image.
-pub(super) fn reference(image: &str) -> Result<Reference, ReferenceError> {
+pub(crate) fn reference(image: &str) -> Result<Reference, ReferenceError> {
     let (name, digest) = image
         .split_once('@')
         .map_or((image, None), |(name, digest)| (name, Some(digest)));
@@ -35,7 +35,7 @@ pub(super) fn reference(image: &str) -> Result<Reference, ReferenceError> {
 }
 
 /// The image with a digest, as it was written and for good. `None` where it has one.
-pub(super) fn pinned(image: &str, digest: &affix_registry::oci::Digest) -> Option<String> {
+pub(crate) fn pinned(image: &str, digest: &affix_registry::oci::Digest) -> Option<String> {
     if image.contains('@') {
         return None;
     }
@@ -45,7 +45,7 @@ pub(super) fn pinned(image: &str, digest: &affix_registry::oci::Digest) -> Optio
 }
 
 /// A warning about `image` of at most 120 characters: `before image after`, the image cut from its left as far as is needed.
-pub(super) fn warning(before: &str, image: &str, after: &str) -> String {
+pub(crate) fn warning(before: &str, image: &str, after: &str) -> String {
     let image = match image.split_once('@') {
         Some((name, digest)) => {
             let short: String = digest.chars().take("sha256:".len() + 12).collect();

@@ -1,5 +1,6 @@
 //! A certificate as a server needs it: read from PEM, with what callers would say of it. Pure; the clock is an argument.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,21 +13,26 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use x509_cert::der::Decode as _;
 
+use affix_registry::Secret;
+
 /// Keys of the Secret; the names are cert-manager's but for `ca.key`, which that keeps elsewhere.
-pub(super) const CA_CERTIFICATE: &str = "ca.crt";
-pub(super) const CA_KEY: &str = "ca.key";
-pub(super) const CERTIFICATE: &str = "tls.crt";
-pub(super) const KEY: &str = "tls.key";
+pub(crate) const CA_CERTIFICATE: &str = "ca.crt";
+pub(crate) const CA_KEY: &str = "ca.key";
+pub(crate) const CERTIFICATE: &str = "tls.crt";
+pub(crate) const KEY: &str = "tls.key";
+
+/// The data of the Secret.
+pub(crate) type Data = BTreeMap<String, Secret>;
 
 /// Why a certificate cannot be used or made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {why}")]
-pub(super) struct CertificateError {
+pub(crate) struct CertificateError {
     what: &'static str,
     why: String,
 }
 
-pub(super) fn bad(what: &'static str, why: impl std::fmt::Display) -> CertificateError {
+pub(crate) fn bad(what: &'static str, why: impl std::fmt::Display) -> CertificateError {
     CertificateError {
         what,
         why: why.to_string(),
@@ -35,13 +41,13 @@ pub(super) fn bad(what: &'static str, why: impl std::fmt::Display) -> Certificat
 
 /// A certificate that can be served.
 #[derive(Debug, Clone)]
-pub(super) struct Servable {
+pub(crate) struct Servable {
     /// For handshakes.
-    pub(super) key: Arc<CertifiedKey>,
+    pub(crate) key: Arc<CertifiedKey>,
     /// The leaf.
-    pub(super) leaf: CertificateDer<'static>,
+    pub(crate) leaf: CertificateDer<'static>,
     /// When it ends.
-    pub(super) not_after: Timestamp,
+    pub(crate) not_after: Timestamp,
 }
 
 impl PartialEq for Servable {
@@ -52,7 +58,7 @@ impl PartialEq for Servable {
 
 impl Servable {
     /// Reads `tls.crt` and `tls.key`.
-    pub(super) fn read(certificate: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
+    pub(crate) fn read(certificate: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
         let chain = certificates(certificate, CERTIFICATE)?;
         let Some(leaf) = chain.first().cloned() else {
             return Err(bad(CERTIFICATE, "it holds no certificate"));
@@ -73,7 +79,7 @@ impl Servable {
     }
 
     /// Whether callers that trust `authorities` accept it at `now` under every one of `names`.
-    pub(super) fn is_accepted(
+    pub(crate) fn is_accepted(
         &self,
         authorities: &[CertificateDer<'static>],
         names: &[String],
@@ -101,7 +107,7 @@ impl Servable {
 }
 
 /// Whether two thirds of a certificate's life are over.
-pub(super) fn is_due(certificate: &CertificateDer<'_>, now: Timestamp) -> bool {
+pub(crate) fn is_due(certificate: &CertificateDer<'_>, now: Timestamp) -> bool {
     validity(certificate).is_none_or(|(not_before, not_after)| {
         let life = not_after.as_second() - not_before.as_second();
         now.as_second() - not_before.as_second() >= life / 3 * 2
@@ -109,7 +115,7 @@ pub(super) fn is_due(certificate: &CertificateDer<'_>, now: Timestamp) -> bool {
 }
 
 /// From when to when a certificate is valid.
-pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
+pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
     let parsed = x509_cert::Certificate::from_der(certificate).ok()?;
     let instant = |time: x509_cert::time::Time| {
         Timestamp::from_second(i64::try_from(time.to_unix_duration().as_secs()).ok()?).ok()
@@ -118,7 +124,7 @@ pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, T
     Some((instant(validity.not_before)?, instant(validity.not_after)?))
 }
 
-pub(super) fn certificates(
+pub(crate) fn certificates(
     pem: &[u8],
     what: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
@@ -128,7 +134,7 @@ pub(super) fn certificates(
 }
 
 /// The PEM of several.
-pub(super) fn pem(certificates: &[CertificateDer<'static>]) -> String {
+pub(crate) fn pem(certificates: &[CertificateDer<'static>]) -> String {
     use base64::Engine as _;
     let mut text = String::new();
     for certificate in certificates {
