@@ -1,9 +1,12 @@
-//! The admission webhooks: they refuse an `ImageAttachment` that cannot work, tell people when they run what is out of date, and
-//! turn tags into digests where a namespace asks for that.
+//! The admission webhooks. They refuse invalid `ImageAttachment` resources, report pods whose images
+//! have reached their end of life, and replace tags by digests in namespaces that request it.
 //!
-//! Owns: the TLS server and its limits, its certificates, the verdicts, and what is known of the images of pods. Refuses: to be
-//! needed. Without it every resource is judged the same by the schema and the controller, only later; and whatever it cannot
-//! find out in time admits with a warning. It writes to no registry and knows nothing of the controller.
+//! The webhooks are optional. Without them, the schema and the controller apply the same rules later.
+//! If a registry or the API server does not answer in time, a review admits the object with a warning.
+//! The webhooks never write to a registry and do not use the controller.
+//!
+//! Layers, each of which uses only those before it: `review` (requests, verdicts, ImageAttachments),
+//! `pods`, `certificates`, `server`.
 
 mod certificates;
 mod metrics;
@@ -18,8 +21,8 @@ pub use options::{
 };
 pub use run::{run, serve};
 
-/// What is answered to a review of an `ImageAttachment`, as it comes, without asking the cluster or a registry: for what measures it.
-/// `None`: it is no review.
+/// Reviews an `ImageAttachment` without requests to the cluster or a registry, for benchmarks. Returns
+/// `None` if `review` is not an AdmissionReview.
 #[doc(hidden)]
 #[must_use]
 pub fn answer_alone(review: &[u8], registries: &affix_registry::Registries) -> Option<Vec<u8>> {

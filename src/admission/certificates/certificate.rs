@@ -1,4 +1,5 @@
-//! A certificate as a server needs it: read from PEM, with what callers would say of it. Pure; the clock is an argument.
+//! Serving certificates: parsing from PEM, and verification as a TLS client performs it. Pure; the
+//! clock is an argument.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use x509_cert::der::Decode as _;
 
 use affix_registry::Secret;
 
-/// Keys of the Secret; the names are cert-manager's but for `ca.key`, which that keeps elsewhere.
+/// Keys of the Secret. The names match cert-manager, except for `ca.key`.
 pub(crate) const CA_CERTIFICATE: &str = "ca.crt";
 pub(crate) const CA_KEY: &str = "ca.key";
 pub(crate) const CERTIFICATE: &str = "tls.crt";
@@ -24,53 +25,53 @@ pub(crate) const KEY: &str = "tls.key";
 /// The data of the Secret.
 pub(crate) type Data = BTreeMap<String, Secret>;
 
-/// Why a certificate cannot be used or made.
+/// A certificate that cannot be used or created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: {why}")]
+#[error("{part}: {reason}")]
 pub(crate) struct CertificateError {
-    what: &'static str,
-    why: String,
+    part: &'static str,
+    reason: String,
 }
 
-pub(crate) fn bad(what: &'static str, why: impl std::fmt::Display) -> CertificateError {
+pub(crate) fn invalid(part: &'static str, reason: impl std::fmt::Display) -> CertificateError {
     CertificateError {
-        what,
-        why: why.to_string(),
+        part,
+        reason: reason.to_string(),
     }
 }
 
-/// A certificate that can be served.
+/// A serving certificate with its private key.
 #[derive(Debug, Clone)]
-pub(crate) struct Servable {
-    /// For handshakes.
+pub(crate) struct ServingCertificate {
+    /// Chain and private key for handshakes.
     pub(crate) key: Arc<CertifiedKey>,
-    /// The leaf.
+    /// The leaf certificate.
     pub(crate) leaf: CertificateDer<'static>,
-    /// When it ends.
+    /// End of its validity.
     pub(crate) not_after: Timestamp,
 }
 
-impl PartialEq for Servable {
+impl PartialEq for ServingCertificate {
     fn eq(&self, other: &Self) -> bool {
         self.leaf == other.leaf
     }
 }
 
-impl Servable {
-    /// Reads `tls.crt` and `tls.key`.
+impl ServingCertificate {
+    /// Parses `tls.crt` and `tls.key`.
     pub(crate) fn read(certificate: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
         let chain = certificates(certificate, CERTIFICATE)?;
         let Some(leaf) = chain.first().cloned() else {
-            return Err(bad(CERTIFICATE, "it holds no certificate"));
+            return Err(invalid(CERTIFICATE, "no certificate in PEM"));
         };
         let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|_| bad(KEY, "it holds no private key in PEM"))?;
+            .map_err(|_| invalid(KEY, "no private key in PEM"))?;
         let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
-            .map_err(|_| bad(KEY, "the key is of an unknown kind"))?;
-        let (_, not_after) = validity(&leaf).ok_or_else(|| bad(CERTIFICATE, "it is malformed"))?;
+            .map_err(|_| invalid(KEY, "unsupported type of private key"))?;
+        let (_, not_after) = validity(&leaf).ok_or_else(|| invalid(CERTIFICATE, "malformed"))?;
         let key = CertifiedKey::new(chain, signer);
         key.keys_match()
-            .map_err(|_| bad(KEY, "the key does not belong to the certificate"))?;
+            .map_err(|_| invalid(KEY, "the key does not belong to the certificate"))?;
         Ok(Self {
             key: Arc::new(key),
             leaf,
@@ -78,8 +79,8 @@ impl Servable {
         })
     }
 
-    /// Whether callers that trust `authorities` accept it at `now` under every one of `names`.
-    pub(crate) fn is_accepted(
+    /// Verifies the certificate at `now` for every name, as a client that trusts `authorities` does.
+    pub(crate) fn verify(
         &self,
         authorities: &[CertificateDer<'static>],
         names: &[String],
@@ -90,31 +91,35 @@ impl Servable {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
-            .map_err(|error| bad(CA_CERTIFICATE, error))?;
+            .map_err(|error| invalid(CA_CERTIFICATE, error))?;
         let time = UnixTime::since_unix_epoch(Duration::from_secs(
             u64::try_from(now.as_second()).unwrap_or_default(),
         ));
         let intermediates = self.key.cert.get(1..).unwrap_or_default();
         for name in names {
-            let name = ServerName::try_from(name.as_str())
-                .map_err(|_| bad(CERTIFICATE, format_args!("{name:?} is no host name")))?;
+            let name = ServerName::try_from(name.as_str()).map_err(|_| {
+                invalid(
+                    CERTIFICATE,
+                    format_args!("{name:?} is not a host name or IP address"),
+                )
+            })?;
             verifier
                 .verify_server_cert(&self.leaf, intermediates, &name, &[], time)
-                .map_err(|error| bad(CERTIFICATE, error))?;
+                .map_err(|error| invalid(CERTIFICATE, error))?;
         }
         Ok(())
     }
 }
 
-/// Whether two thirds of a certificate's life are over.
-pub(crate) fn is_due(certificate: &CertificateDer<'_>, now: Timestamp) -> bool {
+/// Returns whether two thirds of the validity have passed.
+pub(crate) fn is_renewal_due(certificate: &CertificateDer<'_>, now: Timestamp) -> bool {
     validity(certificate).is_none_or(|(not_before, not_after)| {
         let life = not_after.as_second() - not_before.as_second();
         now.as_second() - not_before.as_second() >= life / 3 * 2
     })
 }
 
-/// From when to when a certificate is valid.
+/// Returns `notBefore` and `notAfter`.
 pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
     let parsed = x509_cert::Certificate::from_der(certificate).ok()?;
     let instant = |time: x509_cert::time::Time| {
@@ -126,14 +131,14 @@ pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, T
 
 pub(crate) fn certificates(
     pem: &[u8],
-    what: &'static str,
+    part: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|_| bad(what, "it is no PEM"))
+        .map_err(|_| invalid(part, "not PEM"))
 }
 
-/// The PEM of several.
+/// Encodes certificates in PEM.
 pub(crate) fn pem(certificates: &[CertificateDer<'static>]) -> String {
     use base64::Engine as _;
     let mut text = String::new();

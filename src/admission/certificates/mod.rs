@@ -1,4 +1,5 @@
-//! The certificates of the webhooks.
+//! The TLS certificate of the webhooks: either provided in a folder (cert-manager), or created and
+//! rotated by affix.
 
 pub(crate) mod authority;
 pub(crate) mod certificate;

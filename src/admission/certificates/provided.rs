@@ -1,71 +1,80 @@
-//! A certificate that somebody else keeps in a folder, such as a mounted Secret of cert-manager.
+//! A certificate that an external tool, for example cert-manager, provides in a folder.
 //!
-//! The kubelet changes such a folder by swapping a symbolic link, of which watches of files see nothing: so it is read again
-//! every few seconds, and a pair that does not fit (half of a swap) leaves the present one in place.
+//! The kubelet updates a mounted Secret by swapping a symbolic link, which file watches do not report.
+//! The folder is therefore read every few seconds. A key that does not match its certificate (a
+//! half-finished swap) leaves the current certificate in place.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::admission::certificates::certificate::{CERTIFICATE, CertificateError, KEY, Servable};
-use crate::admission::certificates::resolver::Served;
+use crate::admission::certificates::certificate::{
+    CERTIFICATE, CertificateError, KEY, ServingCertificate,
+};
+use crate::admission::certificates::resolver::CertificateResolver;
 use crate::admission::metrics::Metrics;
 
-/// Why the folder's certificate is not served.
+/// A provided certificate that cannot be served.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum GivenError {
-    #[error("{path:?} cannot be read: {source}")]
+pub(crate) enum ProvidedError {
+    #[error("cannot read {path:?}: {source}")]
     File {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("the certificate in {dir:?} cannot be served: {source}")]
+    #[error("cannot use the certificate in {dir:?}: {source}")]
     Certificate {
         dir: PathBuf,
         source: CertificateError,
     },
 }
 
-/// Serves what stands in a folder.
-pub(crate) struct Given {
+/// Serves the certificate of a folder.
+pub(crate) struct ProvidedCertificate {
     dir: PathBuf,
-    served: Arc<Served>,
+    resolver: Arc<CertificateResolver>,
     metrics: Arc<Metrics>,
-    now_serving: Option<Servable>,
+    serving: Option<ServingCertificate>,
 }
 
-impl Given {
-    pub(crate) fn new(dir: PathBuf, served: Arc<Served>, metrics: Arc<Metrics>) -> Self {
+impl ProvidedCertificate {
+    pub(crate) fn new(
+        dir: PathBuf,
+        resolver: Arc<CertificateResolver>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             dir,
-            served,
+            resolver,
             metrics,
-            now_serving: None,
+            serving: None,
         }
     }
 
-    /// One look. Afterwards the folder's certificate is served unless it is an error.
-    pub(crate) async fn look(&mut self) -> Result<(), GivenError> {
+    /// Reads the folder and serves a changed certificate. After an error the previous certificate stays
+    /// in use.
+    pub(crate) async fn reconcile(&mut self) -> Result<(), ProvidedError> {
         let read = async |name: &str| {
             let path = self.dir.join(name);
             tokio::fs::read(&path)
                 .await
-                .map_err(|source| GivenError::File { path, source })
+                .map_err(|source| ProvidedError::File { path, source })
         };
-        let (certificate, key) = (
+        let (chain, key) = (
             read(CERTIFICATE).await?,
             zeroize::Zeroizing::new(read(KEY).await?),
         );
-        let servable =
-            Servable::read(&certificate, &key).map_err(|source| GivenError::Certificate {
+        let certificate = ServingCertificate::read(&chain, &key).map_err(|source| {
+            ProvidedError::Certificate {
                 dir: self.dir.clone(),
                 source,
-            })?;
-        if self.now_serving.as_ref() != Some(&servable) {
-            self.served.set(Arc::clone(&servable.key));
+            }
+        })?;
+        if self.serving.as_ref() != Some(&certificate) {
+            self.resolver.set(Arc::clone(&certificate.key));
             self.metrics
-                .serves_certificate_until(servable.not_after.as_second());
-            tracing::info!(until = %servable.not_after, "serving another certificate");
-            self.now_serving = Some(servable);
+                .set_certificate_expiry(certificate.not_after.as_second());
+            tracing::info!(not_after = %certificate.not_after, "serving a new certificate");
+            self.serving = Some(certificate);
         }
         Ok(())
     }
@@ -84,17 +93,17 @@ mod tests {
 
     use super::*;
     use crate::admission::certificates::certificate::Data;
-    use crate::admission::certificates::shared_certificate::{Judgement, judge};
+    use crate::admission::certificates::shared_certificate::{Assessment, assess};
 
-    /// A pair as a mounted Secret has it, in a folder of its own.
+    /// Creates a certificate and key in a version folder, the layout of a mounted Secret.
     fn pair(dir: &Path, version: &str) -> Data {
-        let Ok(Judgement::Replace { data, .. }) = judge(
+        let Ok(Assessment::Replace { data, .. }) = assess(
             &Data::new(),
             &["a.svc".to_owned()],
             &[],
             k8s_openapi::jiff::Timestamp::now(),
         ) else {
-            panic!("nothing was made")
+            panic!("the assessment creates no certificate")
         };
         let folder = dir.join(version);
         std::fs::create_dir(&folder).unwrap();
@@ -104,50 +113,56 @@ mod tests {
         data
     }
 
-    /// Swaps what the folder shows, as the kubelet does.
+    /// Swaps the visible version, as the kubelet does.
     fn show(dir: &Path, version: &str) {
         symlink(version, dir.join("..data_tmp")).unwrap();
         std::fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
     }
 
     #[tokio::test]
-    async fn a_swapped_folder_is_served_and_half_of_a_swap_or_none_leaves_the_present_one() {
+    async fn a_swapped_folder_is_served_and_a_partial_swap_keeps_the_certificate() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
         let (first, second) = (pair(path, "..1"), pair(path, "..2"));
         for name in [CERTIFICATE, KEY] {
             symlink(Path::new("..data").join(name), path.join(name)).unwrap();
         }
-        let served = Arc::new(Served::default());
-        let mut given = Given::new(
+        let resolver = Arc::new(CertificateResolver::default());
+        let mut provided = ProvidedCertificate::new(
             path.to_owned(),
-            Arc::clone(&served),
+            Arc::clone(&resolver),
             Arc::new(Metrics::new()),
         );
-        let missing = given.look().await.unwrap_err().to_string();
-        assert!(missing.contains("tls.crt\" cannot be read"), "{missing}");
+        let error = provided.reconcile().await.unwrap_err().to_string();
+        assert!(
+            error.starts_with("cannot read ") && error.contains("tls.crt\""),
+            "{error}"
+        );
 
-        let serves = |given: &Given, data: &Data| {
-            given.now_serving
-                == Some(Servable::read(data[CERTIFICATE].expose(), data[KEY].expose()).unwrap())
+        let is_serving = |provided: &ProvidedCertificate, data: &Data| {
+            provided.serving
+                == Some(
+                    ServingCertificate::read(data[CERTIFICATE].expose(), data[KEY].expose())
+                        .unwrap(),
+                )
         };
         show(path, "..1");
-        given.look().await.unwrap();
-        assert!(serves(&given, &first));
+        provided.reconcile().await.unwrap();
+        assert!(is_serving(&provided, &first));
         show(path, "..2");
-        given.look().await.unwrap();
-        assert!(serves(&given, &second));
+        provided.reconcile().await.unwrap();
+        assert!(is_serving(&provided, &second));
 
         pair(path, "..3");
         std::fs::write(path.join("..3").join(KEY), first[KEY].expose()).unwrap();
         show(path, "..3");
-        let halved = given.look().await.unwrap_err().to_string();
+        let error = provided.reconcile().await.unwrap_err().to_string();
         assert!(
-            halved.contains("the key does not belong to the certificate")
-                && serves(&given, &second),
-            "{halved}"
+            error.contains("the key does not belong to the certificate")
+                && is_serving(&provided, &second),
+            "{error}"
         );
         std::fs::remove_file(path.join("..data")).unwrap();
-        assert!(given.look().await.is_err() && serves(&given, &second));
+        assert!(provided.reconcile().await.is_err() && is_serving(&provided, &second));
     }
 }

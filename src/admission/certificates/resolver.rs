@@ -1,4 +1,4 @@
-//! The certificate that TLS handshakes get.
+//! The certificate resolver of the TLS server.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -6,24 +6,24 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// The certificate that handshakes get. It can be another one at any time; connections that stand keep theirs.
+/// The certificate of new handshakes. It can be replaced at any time; open connections keep theirs.
 #[derive(Default)]
-pub(crate) struct Served(RwLock<Option<Arc<CertifiedKey>>>);
+pub(crate) struct CertificateResolver(RwLock<Option<Arc<CertifiedKey>>>);
 
-impl Served {
-    /// From now on handshakes get this one.
+impl CertificateResolver {
+    /// Replaces the certificate of new handshakes.
     pub(crate) fn set(&self, key: Arc<CertifiedKey>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
     }
 }
 
-impl fmt::Debug for Served {
+impl fmt::Debug for CertificateResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Served")
+        f.write_str("CertificateResolver")
     }
 }
 
-impl ResolvesServerCert for Served {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0
             .read()

@@ -1,10 +1,11 @@
-//! Keeps the webhook's own certificate: the Secret that the replicas share, the `caBundle` of the configurations, and which
-//! certificate this replica serves.
+//! The certificate rotator. It maintains the Secret that all replicas share, the `caBundle` of the
+//! webhook configurations, and the certificate that this replica serves.
 //!
-//! A look every few seconds by the wall clock, so that a machine that slept wakes right and a Secret that was deleted or broken
-//! is back within ten. Replicas agree by the API server: who creates or replaces the Secret first wins, and the others take what
-//! is there. A certificate of a new authority is served only once every configuration has trusted it for a while, so no call
-//! fails during a rotation.
+//! It reconciles every few seconds by the wall clock, so it recovers from a suspended machine, and from
+//! a deleted or damaged Secret within ten seconds. Replicas coordinate through the API server: the
+//! first write of the Secret wins, and the other replicas adopt it. A replica serves a certificate of a
+//! new authority only after all configurations have trusted that authority for a while. No call fails
+//! during a rotation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,60 +24,60 @@ use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use crate::admission::certificates::certificate::{CertificateError, Data, Servable};
-use crate::admission::certificates::resolver::Served;
-use crate::admission::certificates::shared_certificate::{Judgement, Shared, judge};
+use crate::admission::certificates::certificate::{CertificateError, Data, ServingCertificate};
+use crate::admission::certificates::resolver::CertificateResolver;
+use crate::admission::certificates::shared_certificate::{Assessment, SharedCertificate, assess};
 use crate::admission::metrics::Metrics;
 use crate::admission::options::{Clock, SelfManaged};
 
-/// How often the Secret and the configurations are looked at.
-pub(crate) const EVERY: Duration = Duration::from_secs(4);
-/// How long the API servers may take to learn of a new `caBundle`.
-const SETTLES: Duration = Duration::from_secs(5);
-/// The client has no time-out of its own.
+/// Interval of the reconciliation of the Secret and the configurations.
+pub(crate) const RECONCILE_INTERVAL: Duration = Duration::from_secs(4);
+/// Time for the API servers to load a new `caBundle`.
+const PROPAGATION_TIME: Duration = Duration::from_secs(5);
+/// Time limit of one API request. The client itself has none.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
-/// The field manager of what is written.
+/// The field manager of all writes.
 const MANAGER: &str = "affix-webhook";
 
-/// Why a look did not lead to a certificate.
+/// A reconciliation that failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum KeepError {
-    #[error("the certificate cannot be made: {0}")]
+pub(crate) enum RotationError {
+    #[error("cannot create a certificate: {0}")]
     Certificate(#[from] CertificateError),
-    #[error("the Secret {0:?} cannot be {1}: {2}")]
+    #[error("cannot {1} the Secret {0:?}: {2}")]
     Secret(String, &'static str, kube::Error),
-    #[error("the caBundle of {0:?} cannot be kept: {1}")]
+    #[error("cannot write the caBundle of {0:?}: {1}")]
     Configuration(String, kube::Error),
     #[error("the API server did not answer within {} s", API_TIMEOUT.as_secs())]
     TimedOut,
 }
 
-/// Keeps one certificate.
-pub(crate) struct Keeper {
+/// Rotates one certificate.
+pub(crate) struct CertificateRotator {
     client: Client,
     namespace: String,
     options: SelfManaged,
     names: Vec<String>,
     clock: Clock,
-    served: Arc<Served>,
+    resolver: Arc<CertificateResolver>,
     metrics: Arc<Metrics>,
-    now_serving: Option<Serving>,
-    /// The authority that the configurations trust, and since when all of them do.
+    serving: Option<Serving>,
+    /// The authority that all configurations trust, and the time at which that was first seen.
     trusted: Option<(CertificateDer<'static>, Instant)>,
 }
 
-/// What is served, and under which authorities callers accept it.
+/// The certificate in use, and the authorities with which clients verify it.
 struct Serving {
-    servable: Servable,
+    certificate: ServingCertificate,
     authorities: Vec<CertificateDer<'static>>,
 }
 
-impl Keeper {
+impl CertificateRotator {
     pub(crate) fn new(
         client: Client,
         options: SelfManaged,
         clock: Clock,
-        served: Arc<Served>,
+        resolver: Arc<CertificateResolver>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let namespace = options
@@ -94,70 +95,80 @@ impl Keeper {
             options,
             names,
             clock,
-            served,
+            resolver,
             metrics,
-            now_serving: None,
+            serving: None,
             trusted: None,
         }
     }
 
-    /// One look. Afterwards a certificate is served unless it is an error.
-    pub(crate) async fn look(&mut self) -> Result<(), KeepError> {
+    /// Reconciles once. On success a certificate is being served.
+    pub(crate) async fn reconcile(&mut self) -> Result<(), RotationError> {
         let now = (self.clock)();
-        let shared = self.share(now).await?;
+        let shared = self.ensure_secret(now).await?;
         let bundle = shared.bundle();
-        // What is to be served must be there before anybody is told to trust it alone, and the other way round: so first
-        // the configurations, whose failure does not keep a first certificate from being served.
-        let told = self.tell(&bundle).await;
+        // The configurations are written before the certificate is served, so that clients trust it. A
+        // failure does not block the first certificate.
+        let bundles = self.write_ca_bundles(&bundle).await;
         let own = shared.authorities.first().cloned();
-        match (&told, &self.trusted, own) {
+        match (&bundles, &self.trusted, own) {
             (Err(_), _, _) => {}
             (Ok(()), Some((trusted, _)), Some(own)) if *trusted == own => {}
             (Ok(()), _, own) => self.trusted = own.map(|own| (own, Instant::now())),
         }
         self.serve(shared, now);
-        told
+        bundles
     }
 
-    /// What the Secret holds, after it was mended where that was needed.
-    async fn share(&self, now: k8s_openapi::jiff::Timestamp) -> Result<Shared, KeepError> {
-        const TRIES: usize = 3;
+    /// Returns the content of the Secret, after creating or repairing it if necessary.
+    async fn ensure_secret(
+        &self,
+        now: k8s_openapi::jiff::Timestamp,
+    ) -> Result<SharedCertificate, RotationError> {
+        const MAX_ATTEMPTS: usize = 3;
         let name = &self.options.secret;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let failed = |what: &'static str| move |error| KeepError::Secret(name.clone(), what, error);
+        let failed =
+            |verb: &'static str| move |error| RotationError::Secret(name.clone(), verb, error);
         let serving = self
-            .now_serving
+            .serving
             .as_ref()
             .map(|serving| serving.authorities.as_slice())
             .unwrap_or_default();
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
-            tries += 1;
-            let found = in_time(api.get_opt(name)).await?.map_err(failed("read"))?;
+            attempts += 1;
+            let found = with_timeout(api.get_opt(name))
+                .await?
+                .map_err(failed("read"))?;
             let data: Data = found
                 .iter()
                 .filter_map(|secret| secret.data.as_ref())
                 .flatten()
                 .map(|(key, value)| (key.clone(), affix_registry::Secret::new(value.0.clone())))
                 .collect();
-            let (data, shared, why) = match judge(&data, &self.names, serving, now)? {
-                Judgement::Good(shared) => return Ok(shared),
-                Judgement::Replace { data, shared, why } => (data, shared, why),
+            let (data, shared, reason) = match assess(&data, &self.names, serving, now)? {
+                Assessment::Usable(shared) => return Ok(shared),
+                Assessment::Replace {
+                    data,
+                    shared,
+                    reason,
+                } => (data, shared, reason),
             };
             let secret = self.secret(found.as_ref(), &data);
             let written = match &found {
-                None => in_time(api.create(&PostParams::default(), &secret)).await?,
-                Some(_) => in_time(api.replace(name, &PostParams::default(), &secret)).await?,
+                None => with_timeout(api.create(&PostParams::default(), &secret)).await?,
+                Some(_) => with_timeout(api.replace(name, &PostParams::default(), &secret)).await?,
             };
             match written {
                 Ok(_) => {
-                    tracing::info!(secret = %name, why, "the webhook's certificate was made");
+                    tracing::info!(secret = %name, reason, "created a certificate");
                     return Ok(shared);
                 }
-                // Another replica was first, or the Secret was just deleted: look again.
+                // Another replica was first, or the Secret was just deleted.
                 Err(kube::Error::Api(status))
-                    if matches!(status.code, 404 | 409) && tries < TRIES => {}
-                Err(error) => return Err(failed("written")(error)),
+                    if matches!(status.code, 404 | 409) && attempts < MAX_ATTEMPTS => {}
+                Err(error) => return Err(failed("write")(error)),
             }
         }
     }
@@ -178,7 +189,7 @@ impl Keeper {
                 ..found.metadata.clone()
             },
         );
-        // The type of a Secret cannot be changed.
+        // The type of a Secret is immutable.
         let kind = found.map_or_else(
             || Some("kubernetes.io/tls".to_owned()),
             |found| found.type_.clone(),
@@ -195,81 +206,92 @@ impl Keeper {
         }
     }
 
-    /// Puts the authorities into the configurations, where they are not there yet. A configuration that is absent needs none.
-    async fn tell(&self, bundle: &str) -> Result<(), KeepError> {
+    /// Writes the authorities to the configurations. A missing configuration is skipped.
+    async fn write_ca_bundles(&self, bundle: &str) -> Result<(), RotationError> {
         if let Some(name) = &self.options.validating {
             let api: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
-            let hooks = |found: &ValidatingWebhookConfiguration| {
-                let hooks = found.webhooks.iter().flatten();
-                hooks
-                    .map(|hook| (hook.name.clone(), hook.client_config.ca_bundle.clone()))
+            let webhooks = |found: &ValidatingWebhookConfiguration| {
+                let webhooks = found.webhooks.iter().flatten();
+                webhooks
+                    .map(|webhook| {
+                        (
+                            webhook.name.clone(),
+                            webhook.client_config.ca_bundle.clone(),
+                        )
+                    })
                     .collect()
             };
-            keep_bundle(&api, name, bundle, hooks).await?;
+            set_ca_bundle(&api, name, bundle, webhooks).await?;
         }
         if let Some(name) = &self.options.mutating {
             let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-            let hooks = |found: &MutatingWebhookConfiguration| {
-                let hooks = found.webhooks.iter().flatten();
-                hooks
-                    .map(|hook| (hook.name.clone(), hook.client_config.ca_bundle.clone()))
+            let webhooks = |found: &MutatingWebhookConfiguration| {
+                let webhooks = found.webhooks.iter().flatten();
+                webhooks
+                    .map(|webhook| {
+                        (
+                            webhook.name.clone(),
+                            webhook.client_config.ca_bundle.clone(),
+                        )
+                    })
                     .collect()
             };
-            keep_bundle(&api, name, bundle, hooks).await?;
+            set_ca_bundle(&api, name, bundle, webhooks).await?;
         }
         Ok(())
     }
 
-    /// Serves the shared certificate, unless callers may not know its authority yet and the present one still does.
-    fn serve(&mut self, shared: Shared, now: k8s_openapi::jiff::Timestamp) {
-        if let Some(serving) = &self.now_serving {
-            if serving.servable == shared.servable {
-                self.now_serving = Some(Serving {
-                    servable: shared.servable,
+    /// Serves the shared certificate. The previous certificate stays in use while it is valid and
+    /// clients may not yet trust the new authority.
+    fn serve(&mut self, shared: SharedCertificate, now: k8s_openapi::jiff::Timestamp) {
+        if let Some(serving) = &self.serving {
+            if serving.certificate == shared.certificate {
+                self.serving = Some(Serving {
+                    certificate: shared.certificate,
                     authorities: shared.authorities,
                 });
                 return;
             }
-            let is_known = self.trusted.as_ref().is_some_and(|(own, since)| {
-                shared.authorities.first() == Some(own) && since.elapsed() >= SETTLES
+            let is_propagated = self.trusted.as_ref().is_some_and(|(own, since)| {
+                shared.authorities.first() == Some(own) && since.elapsed() >= PROPAGATION_TIME
             });
-            if !is_known
+            if !is_propagated
                 && serving
-                    .servable
-                    .is_accepted(&serving.authorities, &[], now)
+                    .certificate
+                    .verify(&serving.authorities, &[], now)
                     .is_ok()
-                && now < serving.servable.not_after
+                && now < serving.certificate.not_after
             {
                 return;
             }
         }
-        self.served.set(Arc::clone(&shared.servable.key));
+        self.resolver.set(Arc::clone(&shared.certificate.key));
         self.metrics
-            .serves_certificate_until(shared.servable.not_after.as_second());
-        tracing::info!(until = %shared.servable.not_after, "serving another certificate");
-        self.now_serving = Some(Serving {
-            servable: shared.servable,
+            .set_certificate_expiry(shared.certificate.not_after.as_second());
+        tracing::info!(not_after = %shared.certificate.not_after, "serving a new certificate");
+        self.serving = Some(Serving {
+            certificate: shared.certificate,
             authorities: shared.authorities,
         });
     }
 }
 
-/// Puts `bundle` into every webhook of a configuration, if it is not there.
-async fn keep_bundle<K>(
+/// Writes `bundle` to every webhook of a configuration, if it differs.
+async fn set_ca_bundle<K>(
     api: &Api<K>,
     name: &str,
     bundle: &str,
-    hooks: impl Fn(&K) -> Vec<(String, Option<ByteString>)>,
-) -> Result<(), KeepError>
+    webhooks: impl Fn(&K) -> Vec<(String, Option<ByteString>)>,
+) -> Result<(), RotationError>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    let failed = |error| KeepError::Configuration(name.to_owned(), error);
-    let Some(found) = in_time(api.get_opt(name)).await?.map_err(failed)? else {
+    let failed = |error| RotationError::Configuration(name.to_owned(), error);
+    let Some(found) = with_timeout(api.get_opt(name)).await?.map_err(failed)? else {
         return Ok(());
     };
-    let hooks = hooks(&found);
-    if hooks.iter().all(|(_, present)| {
+    let webhooks = webhooks(&found);
+    if webhooks.iter().all(|(_, present)| {
         present
             .as_ref()
             .is_some_and(|present| present.0 == bundle.as_bytes())
@@ -277,14 +299,15 @@ where
         return Ok(());
     }
     let encoded = STANDARD.encode(bundle);
-    let hooks: Vec<_> = hooks
+    let webhooks: Vec<_> = webhooks
         .into_iter()
         .map(|(name, _)| json!({"name": name, "clientConfig": {"caBundle": encoded}}))
         .collect();
-    // Merged by name; the resourceVersion keeps a webhook that was removed meanwhile from coming back.
+    // Webhooks are merged by name. The resourceVersion prevents the patch from restoring a webhook
+    // that was removed meanwhile.
     let patch =
-        json!({"metadata": {"resourceVersion": found.resource_version()}, "webhooks": hooks});
-    in_time(api.patch(
+        json!({"metadata": {"resourceVersion": found.resource_version()}, "webhooks": webhooks});
+    with_timeout(api.patch(
         name,
         &PatchParams {
             field_manager: Some(MANAGER.to_owned()),
@@ -294,12 +317,12 @@ where
     ))
     .await?
     .map_err(failed)?;
-    tracing::info!(configuration = name, kind = %K::kind(&()), "the caBundle was set");
+    tracing::info!(configuration = name, kind = %K::kind(&()), "updated the caBundle");
     Ok(())
 }
 
-async fn in_time<T>(call: impl Future<Output = T>) -> Result<T, KeepError> {
+async fn with_timeout<T>(call: impl Future<Output = T>) -> Result<T, RotationError> {
     timeout(API_TIMEOUT, call)
         .await
-        .map_err(|_| KeepError::TimedOut)
+        .map_err(|_| RotationError::TimedOut)
 }

@@ -1,7 +1,8 @@
-//! The certificate that the replicas share: what their Secret holds, whether that is good, and what to put there instead.
+//! The certificate that all replicas share: the validation of the Secret and its replacement. Pure; the
+//! clock is an argument.
 //!
-//! `ca.crt` begins with the authority in use; the one before it stays there for an hour, so that replicas which still serve under
-//! it are trusted.
+//! `ca.crt` begins with the current authority. Its predecessor stays in the list for an hour, because
+//! some replicas may still serve a certificate that it issued.
 
 use std::time::Duration;
 
@@ -10,54 +11,54 @@ use rustls::pki_types::CertificateDer;
 
 use crate::admission::certificates::authority::{Authority, later};
 use crate::admission::certificates::certificate::{
-    CA_CERTIFICATE, CA_KEY, CERTIFICATE, CertificateError, Data, KEY, Servable, bad, certificates,
-    is_due, pem,
+    CA_CERTIFICATE, CA_KEY, CERTIFICATE, CertificateError, Data, KEY, ServingCertificate,
+    certificates, invalid, is_renewal_due, pem,
 };
 use affix_registry::Secret;
 
-/// How long an authority stays trusted after another has taken its place.
+/// Time for which a replaced authority stays trusted.
 const OVERLAP: Duration = Duration::from_hours(1);
 
-/// What a shared Secret holds, where it is usable.
+/// The content of a valid Secret.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared {
-    /// Trusted authorities, the one in use first.
+pub(crate) struct SharedCertificate {
+    /// Trusted authorities, the current one first.
     pub(crate) authorities: Vec<CertificateDer<'static>>,
-    /// The leaf.
-    pub(crate) servable: Servable,
+    /// The serving certificate.
+    pub(crate) certificate: ServingCertificate,
 }
 
-impl Shared {
-    /// The authorities as `caBundle` has them.
+impl SharedCertificate {
+    /// Returns the authorities in the format of `caBundle`.
     pub(crate) fn bundle(&self) -> String {
         pem(&self.authorities)
     }
 }
 
-/// What is to be done about a Secret.
+/// The state of the Secret.
 #[derive(Debug)]
-pub(crate) enum Judgement {
-    /// Nothing: it is good.
-    Good(Shared),
-    /// Put this there; `why` says what was wrong.
+pub(crate) enum Assessment {
+    /// The Secret is valid and needs no change.
+    Usable(SharedCertificate),
+    /// The Secret must be replaced.
     Replace {
-        /// Its new data.
+        /// The new data.
         data: Data,
-        /// The same, read.
-        shared: Shared,
-        /// What was wrong.
-        why: String,
+        /// The parsed new data.
+        shared: SharedCertificate,
+        /// The defect of the old data.
+        reason: String,
     },
 }
 
-/// Judges the data of a Secret (empty where there is none). `serving` are the authorities under which this replica serves now,
-/// which stay trusted when new ones are made.
-pub(crate) fn judge(
+/// Assesses the data of the Secret (empty if it does not exist). `serving` lists the authorities of the
+/// certificate in use; a new authority keeps them trusted.
+pub(crate) fn assess(
     data: &Data,
     names: &[String],
     serving: &[CertificateDer<'static>],
     now: Timestamp,
-) -> Result<Judgement, CertificateError> {
+) -> Result<Assessment, CertificateError> {
     let authority = match Authority::read(data, now) {
         Ok(authority) => authority,
         Err(error) => {
@@ -74,11 +75,11 @@ pub(crate) fn judge(
             );
         }
     };
-    let servable = match leaf(data, &authority, names, now) {
-        Ok(servable) => servable,
+    let certificate = match leaf(data, &authority, names, now) {
+        Ok(certificate) => certificate,
         Err(error) => return replace(&authority, names, now, error.to_string()),
     };
-    if authority.trusted.len() > 1 && now > later(authority.made, OVERLAP) {
+    if authority.trusted.len() > 1 && now > later(authority.created, OVERLAP) {
         let alone = Authority {
             trusted: authority.trusted.iter().take(1).cloned().collect(),
             ..authority
@@ -87,45 +88,45 @@ pub(crate) fn judge(
             &alone,
             names,
             now,
-            "the former authority is not needed any more".to_owned(),
+            "the former authority is no longer needed".to_owned(),
         );
     }
-    Ok(Judgement::Good(Shared {
+    Ok(Assessment::Usable(SharedCertificate {
         authorities: authority.trusted,
-        servable,
+        certificate,
     }))
 }
 
-/// The leaf of a Secret, where it can stay.
+/// Returns the serving certificate of the Secret, or its defect.
 fn leaf(
     data: &Data,
     authority: &Authority,
     names: &[String],
     now: Timestamp,
-) -> Result<Servable, CertificateError> {
+) -> Result<ServingCertificate, CertificateError> {
     let part = |key: &'static str| {
         data.get(key)
             .map(Secret::expose)
-            .ok_or_else(|| bad(key, "it is missing"))
+            .ok_or_else(|| invalid(key, "missing"))
     };
-    let servable = Servable::read(part(CERTIFICATE)?, part(KEY)?)?;
-    servable.is_accepted(authority.trusted.get(..1).unwrap_or_default(), names, now)?;
-    if is_due(&servable.leaf, now) {
-        return Err(bad(CERTIFICATE, "two thirds of its life are over"));
+    let certificate = ServingCertificate::read(part(CERTIFICATE)?, part(KEY)?)?;
+    certificate.verify(authority.trusted.get(..1).unwrap_or_default(), names, now)?;
+    if is_renewal_due(&certificate.leaf, now) {
+        return Err(invalid(CERTIFICATE, "renewal is due"));
     }
-    Ok(servable)
+    Ok(certificate)
 }
 
 fn replace(
     authority: &Authority,
     names: &[String],
     now: Timestamp,
-    why: String,
-) -> Result<Judgement, CertificateError> {
+    reason: String,
+) -> Result<Assessment, CertificateError> {
     let (certificate, key) = authority.issue(names, now)?;
-    let shared = Shared {
+    let shared = SharedCertificate {
         authorities: authority.trusted.clone(),
-        servable: Servable::read(certificate.as_bytes(), key.expose())?,
+        certificate: ServingCertificate::read(certificate.as_bytes(), key.expose())?,
     };
     let data = Data::from([
         (CA_CERTIFICATE.to_owned(), pem(&authority.trusted).into()),
@@ -133,7 +134,11 @@ fn replace(
         (CERTIFICATE.to_owned(), certificate.into()),
         (KEY.to_owned(), key),
     ]);
-    Ok(Judgement::Replace { data, shared, why })
+    Ok(Assessment::Replace {
+        data,
+        shared,
+        reason,
+    })
 }
 
 #[cfg(test)]
@@ -160,83 +165,87 @@ mod tests {
         "2026-11-24T12:00:00Z".parse().unwrap()
     }
 
-    fn made(data: &Data, at: Timestamp) -> (Data, Shared, String) {
-        match judge(data, &names(), &[], at).unwrap() {
-            Judgement::Replace { data, shared, why } => (data, shared, why),
-            Judgement::Good(_) => panic!("it was good"),
+    fn replaced(data: &Data, at: Timestamp) -> (Data, SharedCertificate, String) {
+        match assess(data, &names(), &[], at).unwrap() {
+            Assessment::Replace {
+                data,
+                shared,
+                reason,
+            } => (data, shared, reason),
+            Assessment::Usable(_) => panic!("the certificate is still valid"),
         }
     }
 
-    fn good(data: &Data, at: Timestamp) -> Option<Shared> {
-        match judge(data, &names(), &[], at).unwrap() {
-            Judgement::Good(shared) => Some(shared),
-            Judgement::Replace { .. } => None,
+    fn usable(data: &Data, at: Timestamp) -> Option<SharedCertificate> {
+        match assess(data, &names(), &[], at).unwrap() {
+            Assessment::Usable(shared) => Some(shared),
+            Assessment::Replace { .. } => None,
         }
     }
 
     #[test]
-    fn what_is_made_is_good_for_every_name_and_stays_until_two_thirds_of_the_leafs_life() {
-        let (data, shared, why) = made(&Data::new(), now());
-        assert_eq!(why, "ca.crt: it is missing");
+    fn a_created_certificate_covers_all_names_and_is_renewed_after_two_thirds() {
+        let (data, shared, reason) = replaced(&Data::new(), now());
+        assert_eq!(reason, "ca.crt: missing");
         shared
-            .servable
-            .is_accepted(&shared.authorities, &names(), now())
+            .certificate
+            .verify(&shared.authorities, &names(), now())
             .unwrap();
         assert!(
             shared
-                .servable
-                .is_accepted(&shared.authorities, &["other.svc".to_owned()], now())
+                .certificate
+                .verify(&shared.authorities, &["other.svc".to_owned()], now())
                 .is_err()
         );
-        assert!(good(&data, later(now(), HOUR * 24 * 4)).is_some());
-        let (renewed, again, why) = made(&data, later(now(), HOUR * 24 * 5));
-        assert_eq!(why, "tls.crt: two thirds of its life are over");
+        assert!(usable(&data, later(now(), HOUR * 24 * 4)).is_some());
+        let (renewed, again, reason) = replaced(&data, later(now(), HOUR * 24 * 5));
+        assert_eq!(reason, "tls.crt: renewal is due");
         assert_eq!(
             (again.authorities.clone(), renewed["ca.key"].expose()),
             (shared.authorities, data["ca.key"].expose())
         );
-        assert_ne!(again.servable, shared.servable);
+        assert_ne!(again.certificate, shared.certificate);
     }
 
     #[test]
-    fn a_clock_that_moved_by_30_days_gets_a_new_leaf_of_the_same_authority() {
-        let (data, shared, _) = made(&Data::new(), now());
+    fn a_clock_30_days_ahead_renews_the_certificate_and_keeps_the_authority() {
+        let (data, shared, _) = replaced(&Data::new(), now());
         let then = later(now(), HOUR * 24 * 30);
-        let (data, again, _) = made(&data, then);
+        let (data, again, _) = replaced(&data, then);
         assert_eq!(again.authorities, shared.authorities);
         again
-            .servable
-            .is_accepted(&again.authorities, &names(), then)
+            .certificate
+            .verify(&again.authorities, &names(), then)
             .unwrap();
-        assert!(good(&data, then).is_some());
-        // And back: neither is valid yet, so all is new.
-        let (_, back, _) = made(&data, earlier(now(), HOUR * 24 * 30));
+        assert!(usable(&data, then).is_some());
+        // With a clock that moved back, neither certificate is valid yet.
+        let (_, back, _) = replaced(&data, earlier(now(), HOUR * 24 * 30));
         assert_ne!(back.authorities.first(), shared.authorities.first());
     }
 
     #[test]
-    fn a_new_authority_keeps_the_former_trusted_for_an_hour() {
-        let (data, first, _) = made(&Data::new(), now());
+    fn a_new_authority_keeps_its_predecessor_trusted_for_an_hour() {
+        let (data, first, _) = replaced(&Data::new(), now());
         let then = later(now(), HOUR * 24 * 244);
-        let (data, second, why) = made(&data, then);
-        assert_eq!(why, "ca.crt: two thirds of its life are over");
+        let (data, second, reason) = replaced(&data, then);
+        assert_eq!(reason, "ca.crt: renewal is due");
         assert_eq!(second.authorities.len(), 2);
         assert_eq!(second.authorities.last(), first.authorities.first());
         first
-            .servable
-            .is_accepted(&second.authorities, &names(), now())
+            .certificate
+            .verify(&second.authorities, &names(), now())
             .unwrap();
-        assert!(good(&data, later(then, HOUR)).is_some());
-        let (data, alone, _) = made(&data, later(then, HOUR * 2));
+        assert!(usable(&data, later(then, HOUR)).is_some());
+        let (data, alone, _) = replaced(&data, later(then, HOUR * 2));
         assert_eq!(alone.authorities.as_slice(), &second.authorities[..1]);
-        assert!(good(&data, later(then, HOUR * 2)).is_some());
+        assert!(usable(&data, later(then, HOUR * 2)).is_some());
     }
 
     #[test]
-    fn a_secret_that_was_deleted_leaves_what_is_served_trusted() {
-        let (_, first, _) = made(&Data::new(), now());
-        let Judgement::Replace { shared, .. } =
-            judge(&Data::new(), &names(), &first.authorities, now()).unwrap()
+    fn the_authority_in_use_stays_trusted_after_the_secret_is_deleted() {
+        let (_, first, _) = replaced(&Data::new(), now());
+        let Assessment::Replace { shared, .. } =
+            assess(&Data::new(), &names(), &first.authorities, now()).unwrap()
         else {
             panic!()
         };
@@ -244,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn each_part_that_is_cut_in_half_or_swapped_is_made_again() {
-        let (data, _, _) = made(&Data::new(), now());
-        let (other, _, _) = made(&Data::new(), now());
+    fn a_truncated_or_foreign_part_of_the_secret_is_replaced() {
+        let (data, _, _) = replaced(&Data::new(), now());
+        let (other, _, _) = replaced(&Data::new(), now());
         for key in data.keys() {
             let half = data[key].expose();
             let half = half.get(..half.len() / 2).unwrap().to_vec();
@@ -257,26 +266,26 @@ mod tests {
             ] {
                 let mut damaged = data.clone();
                 damaged.insert(key.clone(), broken);
-                let (mended, shared, _) = made(&damaged, now());
+                let (mended, shared, _) = replaced(&damaged, now());
                 shared
-                    .servable
-                    .is_accepted(&shared.authorities, &names(), now())
+                    .certificate
+                    .verify(&shared.authorities, &names(), now())
                     .unwrap();
-                assert!(good(&mended, now()).is_some(), "{key}");
+                assert!(usable(&mended, now()).is_some(), "{key}");
             }
         }
     }
 
     #[test]
-    fn a_name_that_is_added_is_certified_at_once() {
-        let (data, _, _) = made(&Data::new(), now());
+    fn an_additional_name_is_certified_immediately() {
+        let (data, _, _) = replaced(&Data::new(), now());
         let more = vec!["affix-webhook.other.svc".to_owned()];
-        let Judgement::Replace { shared, .. } = judge(&data, &more, &[], now()).unwrap() else {
-            panic!("it was good")
+        let Assessment::Replace { shared, .. } = assess(&data, &more, &[], now()).unwrap() else {
+            panic!("the certificate is still valid")
         };
         shared
-            .servable
-            .is_accepted(&shared.authorities, &more, now())
+            .certificate
+            .verify(&shared.authorities, &more, now())
             .unwrap();
     }
 }

@@ -1,49 +1,49 @@
-//! What is known of an image's end of life, and what that means for a pod. Pure.
+//! The lifecycle report of an image: its end-of-life dates, and their effect on a pod. Pure.
 
 use k8s_openapi::jiff::SignedDuration;
 
 use crate::admission::pods::mark::{Day, Mark};
-use crate::admission::pods::workload::Nodes;
-use crate::admission::review::image_name::warning;
+use crate::admission::pods::workload::NodeConstraints;
+use crate::admission::review::warning_text::warning;
 use affix_registry::oci::{Digest, Platform};
 
-/// The marks on an image.
+/// The marks of an image and its platforms.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Facts {
-    /// The index, or the single manifest.
+pub(crate) struct LifecycleReport {
+    /// The digest of the index or the single manifest.
     pub(crate) digest: Digest,
-    /// The mark on it.
+    /// The mark on the index or the single manifest.
     pub(crate) mark: Option<Mark>,
-    /// The platforms of an index; empty for a single manifest.
-    pub(crate) platforms: Vec<OfPlatform>,
+    /// The platforms of an index. Empty for a single manifest.
+    pub(crate) platforms: Vec<PlatformReport>,
 }
 
-/// The mark on one platform's manifest.
+/// The mark on the manifest of one platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OfPlatform {
+pub(crate) struct PlatformReport {
     pub(crate) platform: Platform,
     pub(crate) digest: Digest,
     pub(crate) mark: Option<Mark>,
 }
 
-/// One thing to say about an image.
+/// An end-of-life date that has passed or is near.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
-    /// What carries the mark.
+pub(crate) struct ReportEntry {
+    /// The digest of the marked manifest.
     pub(crate) digest: Digest,
-    /// Its platforms; empty for the index.
+    /// The marked platforms. Empty for the index.
     platforms: Vec<String>,
-    /// The date as written.
+    /// The date in its original notation.
     pub(crate) date: String,
     day: Day,
-    /// Whether the date has passed.
+    /// The date has passed.
     pub(crate) has_ended: bool,
-    /// Whether the pod runs what carries the mark; otherwise it is mentioned only.
-    pub(crate) counts: bool,
+    /// The pod runs the marked manifest. Otherwise the entry is for information only.
+    pub(crate) applies: bool,
 }
 
-impl Facts {
-    /// Those who know both: of two marks on one manifest the newer.
+impl LifecycleReport {
+    /// Merges two reports on the same image. The newer mark of each manifest is kept.
     pub(crate) fn merge(mut self, other: &Self) -> Self {
         let newest = |ours: &mut Option<Mark>, theirs: &Option<Mark>| {
             *ours = Mark::newest(ours.take().into_iter().chain(theirs.clone()))
@@ -62,78 +62,98 @@ impl Facts {
         self
     }
 
-    /// The marks of what a pod on `nodes` runs: of its platforms where it chooses an architecture, else of the index. `None`
-    /// stands for a manifest without one.
-    pub(crate) fn counting<'a>(&'a self, nodes: &'a Nodes) -> Vec<Option<&'a Mark>> {
-        let chosen: Vec<_> = self.chosen(nodes).map(|of| of.mark.as_ref()).collect();
-        if chosen.is_empty() {
+    /// Returns the marks that apply to a pod on `nodes`: those of the selected platforms, or that of
+    /// the index if no architecture is selected. `None` stands for a manifest without a mark.
+    pub(crate) fn applicable_marks<'a>(
+        &'a self,
+        nodes: &'a NodeConstraints,
+    ) -> Vec<Option<&'a Mark>> {
+        let selected_platforms: Vec<_> = self
+            .selected_platforms(nodes)
+            .map(|platform_report| platform_report.mark.as_ref())
+            .collect();
+        if selected_platforms.is_empty() {
             vec![self.mark.as_ref()]
         } else {
-            chosen
+            selected_platforms
         }
     }
 
-    fn chosen<'a>(&'a self, nodes: &'a Nodes) -> impl Iterator<Item = &'a OfPlatform> {
-        let any = nodes.are_any();
+    fn selected_platforms<'a>(
+        &'a self,
+        nodes: &'a NodeConstraints,
+    ) -> impl Iterator<Item = &'a PlatformReport> {
+        let any = nodes.allow_any_architecture();
         self.platforms
             .iter()
-            .filter(move |of| !any && nodes.can_run(&of.platform))
+            .filter(move |platform_report| !any && nodes.can_run(&platform_report.platform))
     }
 
-    /// What is to be said to a pod on `nodes` at `now`: dates that have passed, and those of before `horizon`.
-    pub(crate) fn findings(
+    /// Returns the entries for a pod on `nodes`: dates that have passed at `now`, and dates before
+    /// `horizon`.
+    pub(crate) fn entries(
         &self,
-        nodes: &Nodes,
+        nodes: &NodeConstraints,
         now: SignedDuration,
         horizon: SignedDuration,
-    ) -> Vec<Finding> {
-        let finding = |digest: &Digest, platforms: Vec<String>, mark: &Mark, counts: bool| {
+    ) -> Vec<ReportEntry> {
+        let entry = |digest: &Digest, platforms: Vec<String>, mark: &Mark, applies: bool| {
             let due = mark.date.instant() <= horizon;
-            due.then(|| Finding {
+            due.then(|| ReportEntry {
                 digest: digest.clone(),
                 platforms,
                 date: mark.date.as_str().to_owned(),
                 day: mark.day(),
                 has_ended: mark.has_ended(now),
-                counts,
+                applies,
             })
         };
-        let root_counts = self.chosen(nodes).next().is_none();
-        let mut findings: Vec<Finding> = Vec::new();
+        let root_applies = self.selected_platforms(nodes).next().is_none();
+        let mut entries: Vec<ReportEntry> = Vec::new();
         let root = self
             .mark
             .as_ref()
-            .and_then(|mark| finding(&self.digest, Vec::new(), mark, root_counts));
-        for of in self.platforms.iter().filter(|of| of.mark.is_some()) {
-            let counts = !root_counts && nodes.can_run(&of.platform);
-            let Some(mark) = &of.mark else { continue };
-            let Some(next) = finding(&of.digest, vec![of.platform.to_string()], mark, counts)
-            else {
+            .and_then(|mark| entry(&self.digest, Vec::new(), mark, root_applies));
+        for platform_report in self
+            .platforms
+            .iter()
+            .filter(|platform_report| platform_report.mark.is_some())
+        {
+            let applies = !root_applies && nodes.can_run(&platform_report.platform);
+            let Some(mark) = &platform_report.mark else {
                 continue;
             };
-            // What the index says already need not be said of each platform.
-            if !counts
+            let Some(next) = entry(
+                &platform_report.digest,
+                vec![platform_report.platform.to_string()],
+                mark,
+                applies,
+            ) else {
+                continue;
+            };
+            // The entry of the index already covers this platform.
+            if !applies
                 && root
                     .as_ref()
-                    .is_some_and(|root| root.counts && root.day == next.day)
+                    .is_some_and(|root| root.applies && root.day == next.day)
             {
                 continue;
             }
-            match findings.iter_mut().find(|seen| {
+            match entries.iter_mut().find(|seen| {
                 seen.day == next.day
-                    && seen.counts == next.counts
+                    && seen.applies == next.applies
                     && seen.has_ended == next.has_ended
             }) {
                 Some(seen) => seen.platforms.extend(next.platforms),
-                None => findings.push(next),
+                None => entries.push(next),
             }
         }
-        root.into_iter().chain(findings).collect()
+        root.into_iter().chain(entries).collect()
     }
 }
 
-impl Finding {
-    /// In at most 120 characters.
+impl ReportEntry {
+    /// Returns a warning of at most 120 characters.
     pub(crate) fn message(&self, image: &str) -> String {
         let platforms = match self.platforms.as_slice() {
             [] => String::new(),
@@ -165,8 +185,8 @@ mod tests {
     use crate::admission::pods::workload::Workload;
     use serde_json::json;
 
-    fn digest(of: &str) -> Digest {
-        Digest::sha256(of.as_bytes())
+    fn digest(platform_report: &str) -> Digest {
+        Digest::sha256(platform_report.as_bytes())
     }
 
     fn mark(date: &str) -> Option<Mark> {
@@ -176,21 +196,24 @@ mod tests {
         })
     }
 
-    /// An index with two platforms.
-    fn facts(index: Option<Mark>, amd64: Option<Mark>, arm64: Option<Mark>) -> Facts {
-        let of = |platform: &str, mark| OfPlatform {
+    /// Returns the report of an index with two platforms.
+    fn report(index: Option<Mark>, amd64: Option<Mark>, arm64: Option<Mark>) -> LifecycleReport {
+        let platform_report = |platform: &str, mark| PlatformReport {
             platform: platform.parse().unwrap(),
             digest: digest(platform),
             mark,
         };
-        Facts {
+        LifecycleReport {
             digest: digest("index"),
             mark: index,
-            platforms: vec![of("linux/amd64", amd64), of("linux/arm64", arm64)],
+            platforms: vec![
+                platform_report("linux/amd64", amd64),
+                platform_report("linux/arm64", arm64),
+            ],
         }
     }
 
-    fn nodes(architecture: Option<&str>) -> Nodes {
+    fn nodes(architecture: Option<&str>) -> NodeConstraints {
         let selector = architecture.map(|architecture| json!({"kubernetes.io/arch": architecture}));
         let pod = json!({"spec": {"containers": [], "nodeSelector": selector}});
         Workload::read("Pod", &serde_json::value::to_raw_value(&pod).unwrap())
@@ -198,85 +221,85 @@ mod tests {
             .nodes
     }
 
-    fn said(facts: &Facts, architecture: Option<&str>) -> Vec<(String, bool, bool)> {
+    fn messages(report: &LifecycleReport, architecture: Option<&str>) -> Vec<(String, bool, bool)> {
         let at = |text: &str| {
             text.parse::<k8s_openapi::jiff::Timestamp>()
                 .unwrap()
                 .as_duration()
         };
-        let findings = facts.findings(
+        let entries = report.entries(
             &nodes(architecture),
             at("2026-01-01T00:00:00Z"),
             at("2026-01-31T00:00:00Z"),
         );
-        findings
+        entries
             .iter()
-            .map(|finding| (finding.message("app:v1"), finding.has_ended, finding.counts))
+            .map(|entry| (entry.message("app:v1"), entry.has_ended, entry.applies))
             .collect()
     }
 
     #[test]
-    fn the_index_counts_where_no_architecture_is_chosen_and_a_platform_is_mentioned() {
+    fn without_an_architecture_the_mark_of_the_index_applies() {
         let ended = "image app:v1 reached end of life on 2025-03-20".to_owned();
         assert_eq!(
-            said(
-                &facts(mark("2025-03-20"), mark("2025-03-20T10:00:00Z"), None),
+            messages(
+                &report(mark("2025-03-20"), mark("2025-03-20T10:00:00Z"), None),
                 None
             ),
             [(ended.clone(), true, true)]
         );
         let mentioned = "image app:v1 (linux/amd64) reached end of life on 2025-03-20".to_owned();
         assert_eq!(
-            said(&facts(None, mark("2025-03-20"), None), None),
+            messages(&report(None, mark("2025-03-20"), None), None),
             [(mentioned, true, false)]
         );
         let both =
             "image app:v1 (linux/amd64, linux/arm64) reached end of life on 2025-03-20".to_owned();
         assert_eq!(
-            said(&facts(None, mark("2025-03-20"), mark("2025-03-20")), None),
+            messages(&report(None, mark("2025-03-20"), mark("2025-03-20")), None),
             [(both, true, false)]
         );
     }
 
     #[test]
-    fn the_platform_counts_where_an_architecture_is_chosen_and_the_index_is_mentioned() {
-        let scenario = facts(mark("2025-03-20"), mark("2025-03-20"), None);
-        let said = |architecture| {
-            said(&scenario, Some(architecture))
+    fn with_an_architecture_the_mark_of_the_platform_applies() {
+        let scenario = report(mark("2025-03-20"), mark("2025-03-20"), None);
+        let messages = |architecture| {
+            messages(&scenario, Some(architecture))
                 .into_iter()
-                .map(|(_, _, counts)| counts)
+                .map(|(_, _, applies)| applies)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(said("amd64"), [false, true]);
-        assert_eq!(said("arm64"), [false, false]);
-        // An architecture that the image lacks: the index speaks for it.
-        assert_eq!(said("s390x"), [true]);
+        assert_eq!(messages("amd64"), [false, true]);
+        assert_eq!(messages("arm64"), [false, false]);
+        // For an architecture that the image lacks, the mark of the index applies.
+        assert_eq!(messages("s390x"), [true]);
     }
 
     #[test]
-    fn a_date_soon_is_said_and_one_far_away_is_not() {
+    fn a_near_date_is_reported_and_a_distant_one_is_not() {
         assert_eq!(
-            said(&facts(mark("2026-01-20"), None, None), None),
+            messages(&report(mark("2026-01-20"), None, None), None),
             [(
                 "image app:v1 reaches end of life on 2026-01-20".to_owned(),
                 false,
                 true
             )]
         );
-        assert!(said(&facts(mark("2026-01-01"), None, None), None)[0].1);
-        assert!(said(&facts(mark("2026-02-01"), mark("9999-12-31"), None), None).is_empty());
+        assert!(messages(&report(mark("2026-01-01"), None, None), None)[0].1);
+        assert!(messages(&report(mark("2026-02-01"), mark("9999-12-31"), None), None).is_empty());
     }
 
     #[test]
-    fn two_who_know_are_merged_by_the_newer_mark() {
+    fn two_reports_are_merged_by_the_newer_mark() {
         let created = |date: &str, created: &str| {
             Some(Mark {
                 date: date.parse().unwrap(),
                 created: Some(created.parse().unwrap()),
             })
         };
-        let ours = facts(created("2025-01-01", "2024-01-01T00:00:00Z"), None, None);
-        let theirs = facts(
+        let ours = report(created("2025-01-01", "2024-01-01T00:00:00Z"), None, None);
+        let theirs = report(
             created("2030-01-01", "2025-01-01T00:00:00Z"),
             mark("2025-01-01"),
             None,

@@ -1,5 +1,5 @@
-//! Asking registries about the images of pods: from a tag to its digest (never remembered), from a digest to its marks
-//! (remembered for a while, apart for each credential).
+//! Registry look-ups for the images of pods. A tag is resolved to its digest for every review (not
+//! cached). The marks of a digest are cached per credential.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,85 +12,86 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::admission::options::LifecycleType;
 use crate::admission::options::Lookups;
-use crate::admission::pods::lifecycle_report::{Facts, OfPlatform};
+use crate::admission::pods::lifecycle_report::{LifecycleReport, PlatformReport};
 use crate::admission::pods::mark::Mark;
-use crate::admission::review::single_flight::{Flights, From};
+use crate::admission::review::single_flight::{SingleFlightCache, Source};
 use crate::attachment::{EntryKind, Image};
 use affix_registry::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository, Tag};
 use affix_registry::{
     Access, ErrorKind, HostPattern, Keychain, Locator, Registries, RegistryError, Session,
 };
 
-/// How long a look-up may take that nobody waits for any more.
-const LONGEST: Duration = Duration::from_secs(10);
-/// How long a registry that did not answer is not asked again.
-const SPARED: Duration = Duration::from_secs(5);
-/// Look-ups under way at once, and those for pods of one namespace: a registry that a tenant has made slow holds up no others.
-const AT_ONCE: usize = 128;
-const AT_ONCE_FOR_ONE: usize = 16;
-/// Platforms of one image that are asked about.
-const MOST_PLATFORMS: usize = 32;
-/// Characters of a platform that can be one; a longer one is what a hostile registry would have kept here.
-const MOST_OF_A_PLATFORM: usize = 128;
-/// Referrers of one manifest that are read where the listing does not say what they say.
-const MOST_READ: usize = 8;
+/// Time limit of a look-up. It continues after the review has given up.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Period in which a repository is not queried again after a failure.
+const FAILURE_TTL: Duration = Duration::from_secs(5);
+/// Concurrent look-ups in total and per namespace. One namespace with a slow registry cannot block the
+/// others.
+const MAX_LOOKUPS: usize = 128;
+const MAX_LOOKUPS_PER_NAMESPACE: usize = 16;
+/// Maximum number of platforms per image.
+const MAX_PLATFORMS: usize = 32;
+/// Maximum length of a platform name. A hostile registry could fill the cache with longer ones.
+const MAX_PLATFORM_CHARS: usize = 128;
+/// Maximum number of referrers whose manifests are read because the listing lacks type or annotation.
+const MAX_MANIFESTS_READ: usize = 8;
 
-/// Why nothing is known, for a warning.
-pub(crate) type Unknown = Arc<str>;
+/// The cause of a failed look-up, for a warning.
+pub(crate) type FailureMessage = Arc<str>;
 
-/// The way to a registry, a repository there, and what is asked about.
+/// Identity of the registry session, repository and subject.
 type Key<T> = (Digest, Repository, T);
-/// What was learned of an image.
-type Learned = Result<Arc<Facts>, Unknown>;
+/// The result of a look-up of marks.
+type MarksResult = Result<Arc<LifecycleReport>, FailureMessage>;
 
-/// Asks registries.
-pub(crate) struct Lookup {
+/// Looks up images in registries.
+pub(crate) struct RegistryLookup {
     registries: Registries,
     types: Arc<[LifecycleType]>,
     insecure: Vec<HostPattern>,
-    tags: Arc<Flights<Key<Tag>, Result<Digest, Unknown>>>,
-    marks: Arc<Flights<Key<Digest>, Learned>>,
-    shared: Arc<Shared>,
+    tags: Arc<SingleFlightCache<Key<Tag>, Result<Digest, FailureMessage>>>,
+    marks: Arc<SingleFlightCache<Key<Digest>, MarksResult>>,
+    state: Arc<LookupState>,
 }
 
-/// What look-ups share while they are under way.
-struct Shared {
+/// The state of all look-ups.
+struct LookupState {
     permits: Semaphore,
-    /// The permits of each namespace that has look-ups under way.
-    of_namespaces: Mutex<HashMap<Box<str>, Arc<Semaphore>>>,
-    /// Repositories whose registry did not answer about them, with when and what was said. Not whole registries: whoever can make
-    /// one fail on an image of his own would keep it from being asked about those of others.
-    spared: Mutex<HashMap<(Digest, Repository), (Instant, Unknown)>>,
+    /// The permits of each namespace with look-ups in flight.
+    namespace_permits: Mutex<HashMap<Box<str>, Arc<Semaphore>>>,
+    /// Failed repositories, with time and cause. The key is not the whole registry: a tenant whose own
+    /// image fails must not block the images of others.
+    recent_failures: Mutex<HashMap<(Digest, Repository), (Instant, FailureMessage)>>,
 }
 
-/// One image's registry, and the login for it.
-pub(crate) struct Asked(Session);
+/// A session for the repository of one image.
+pub(crate) struct ImageSession(Session);
 
-impl Lookup {
+impl RegistryLookup {
     pub(crate) fn new(registries: Registries, options: &Lookups) -> Self {
         Self {
             registries,
             types: options.lifecycle_types.clone().into(),
             insecure: options.insecure_registries.clone(),
-            tags: Flights::new(Duration::ZERO),
-            marks: Flights::new(options.cache_ttl),
-            shared: Arc::new(Shared {
-                permits: Semaphore::new(AT_ONCE),
-                of_namespaces: Mutex::default(),
-                spared: Mutex::default(),
+            tags: SingleFlightCache::new(Duration::ZERO),
+            marks: SingleFlightCache::new(options.cache_ttl),
+            state: Arc::new(LookupState {
+                permits: Semaphore::new(MAX_LOOKUPS),
+                namespace_permits: Mutex::default(),
+                recent_failures: Mutex::default(),
             }),
         }
     }
 
-    /// Opens the way to an image's registry; asks nothing yet.
+    /// Opens a session without sending a request.
     ///
     /// # Errors
-    /// When the registry may not be asked, or has not answered a moment ago.
+    /// The registry is not allowed, or the repository has just failed.
     pub(crate) fn open(
         &self,
         reference: &Reference,
         credentials: Keychain,
-    ) -> Result<Asked, Unknown> {
+    ) -> Result<ImageSession, FailureMessage> {
         let insecure = self
             .insecure
             .iter()
@@ -103,40 +104,40 @@ impl Lookup {
         let session = self
             .registries
             .open(&reference.host, &reference.repository, access)
-            .map_err(|error| say(&error))?;
-        let spared = self
-            .shared
-            .spared
+            .map_err(|error| message(&error))?;
+        let recent_failures = self
+            .state
+            .recent_failures
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match spared.get(&asked_about(&session)) {
-            Some((at, why)) if at.elapsed() < SPARED => Err(Arc::clone(why)),
-            _ => Ok(Asked(session)),
+        match recent_failures.get(&failure_key(&session)) {
+            Some((at, message)) if at.elapsed() < FAILURE_TTL => Err(Arc::clone(message)),
+            _ => Ok(ImageSession(session)),
         }
     }
 
-    /// What a tag names now.
+    /// Resolves a tag to its digest.
     ///
     /// # Errors
-    /// When the registry does not say.
+    /// The registry does not answer, or refuses.
     pub(crate) async fn resolve(
         &self,
-        asked: &Asked,
+        image: &ImageSession,
         namespace: &str,
         tag: &Tag,
-    ) -> Result<Digest, Unknown> {
-        let session = &asked.0;
+    ) -> Result<Digest, FailureMessage> {
+        let session = &image.0;
         let key = (
             session.identity().clone(),
             session.repository().clone(),
             tag.clone(),
         );
-        let turn = self.shared.turn(namespace).await;
-        let look_up = || {
-            let (session, shared, tag) = (session.clone(), Arc::clone(&self.shared), tag.clone());
+        let namespace_permit = self.state.namespace_permit(namespace).await;
+        let fetch = || {
+            let (session, state, tag) = (session.clone(), Arc::clone(&self.state), tag.clone());
             async move {
-                let _turn = turn;
-                shared
+                let _permit = namespace_permit;
+                state
                     .run(&session, async |session| {
                         session
                             .head(&Locator::Tag(tag))
@@ -146,137 +147,145 @@ impl Lookup {
                     .await
             }
         };
-        let (answer, _) = self.tags.get(key, |_| false, look_up).await;
+        let (answer, _) = self.tags.get(key, |_| false, fetch).await;
         answer.unwrap_or_else(panicked)
     }
 
-    /// The marks on an image and on its platforms, as they are at `now` or were a while ago.
+    /// Returns the marks of an image and its platforms, possibly from the cache.
     ///
     /// # Errors
-    /// When the registry does not say.
+    /// The registry does not answer, or refuses.
     pub(crate) async fn marks(
         &self,
-        asked: &Asked,
+        image: &ImageSession,
         namespace: &str,
         digest: &Digest,
         now: Timestamp,
-    ) -> Result<(Arc<Facts>, From), Unknown> {
-        let session = &asked.0;
+    ) -> Result<(Arc<LifecycleReport>, Source), FailureMessage> {
+        let session = &image.0;
         let key = (
             session.identity().clone(),
             session.repository().clone(),
             digest.clone(),
         );
-        if let Some(answer) = self.marks.known(&key) {
-            return answer.map(|facts| (facts, From::Memory));
+        if let Some(answer) = self.marks.cached(&key) {
+            return answer.map(|report| (report, Source::Cache));
         }
-        let turn = self.shared.turn(namespace).await;
-        let look_up = || {
-            let (session, shared, types, digest) = (
+        let namespace_permit = self.state.namespace_permit(namespace).await;
+        let fetch = || {
+            let (session, state, types, digest) = (
                 session.clone(),
-                Arc::clone(&self.shared),
+                Arc::clone(&self.state),
                 Arc::clone(&self.types),
                 digest.clone(),
             );
             async move {
-                let _turn = turn;
-                shared
+                let _permit = namespace_permit;
+                state
                     .run(&session, async |session| {
-                        gather(session, &digest, &types, now).await.map(Arc::new)
+                        read_lifecycle(session, &digest, &types, now)
+                            .await
+                            .map(Arc::new)
                     })
                     .await
             }
         };
-        let (answer, from) = self.marks.get(key, Result::is_ok, look_up).await;
-        answer.unwrap_or_else(panicked).map(|facts| (facts, from))
+        let (answer, from) = self.marks.get(key, Result::is_ok, fetch).await;
+        answer.unwrap_or_else(panicked).map(|report| (report, from))
     }
 }
 
-fn panicked<T>() -> Result<T, Unknown> {
-    Err("affix failed on it, which is a bug of affix".into())
+fn panicked<T>() -> Result<T, FailureMessage> {
+    Err("the look-up panicked: please report this bug".into())
 }
 
-fn say(error: &RegistryError) -> Unknown {
+fn message(error: &RegistryError) -> FailureMessage {
     error.to_string().into()
 }
 
-/// What is spared where it did not answer.
-fn asked_about(session: &Session) -> (Digest, Repository) {
+/// Returns the key of a failed repository.
+fn failure_key(session: &Session) -> (Digest, Repository) {
     (session.identity().clone(), session.repository().clone())
 }
 
-impl Shared {
-    /// A turn for a look-up for a pod of `namespace`. Waited for before the look-up begins, which others may share: they must not
-    /// wait for this namespace's turn.
-    async fn turn(&self, namespace: &str) -> Option<OwnedSemaphorePermit> {
-        let turns = {
+impl LookupState {
+    /// Acquires a look-up permit of `namespace`. It is acquired before the look-up starts, because
+    /// other namespaces may share the look-up and must not wait for this permit.
+    async fn namespace_permit(&self, namespace: &str) -> Option<OwnedSemaphorePermit> {
+        let permits = {
             let mut all = self
-                .of_namespaces
+                .namespace_permits
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            all.retain(|_, turns| Arc::strong_count(turns) > 1);
+            all.retain(|_, permits| Arc::strong_count(permits) > 1);
             Arc::clone(
                 all.entry(namespace.into())
-                    .or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_FOR_ONE))),
+                    .or_insert_with(|| Arc::new(Semaphore::new(MAX_LOOKUPS_PER_NAMESPACE))),
             )
         };
-        turns.acquire_owned().await.ok()
+        permits.acquire_owned().await.ok()
     }
 
-    /// Runs one look-up within its time, and spares a registry that did not answer.
+    /// Runs one look-up within the time limit and records a failure.
     async fn run<T>(
         &self,
         session: &Session,
         work: impl AsyncFnOnce(&Session) -> Result<T, RegistryError>,
-    ) -> Result<T, Unknown> {
-        let deadline = Instant::now() + LONGEST;
+    ) -> Result<T, FailureMessage> {
+        let deadline = Instant::now() + LOOKUP_TIMEOUT;
         let Ok(_permit) = timeout_at(deadline, self.permits.acquire()).await else {
-            return Err("too many look-ups are under way".into());
+            return Err("too many look-ups in flight: try again".into());
         };
         let session = session.clone().until(deadline);
-        let why: Unknown = match timeout_at(deadline, work(&session)).await {
+        let message: FailureMessage = match timeout_at(deadline, work(&session)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) if error.kind() != ErrorKind::RegistryUnavailable => {
-                return Err(say(&error));
+                return Err(message(&error));
             }
-            Ok(Err(error)) => say(&error),
+            Ok(Err(error)) => message(&error),
             Err(_) => format!(
                 "{} did not answer within {} s",
                 session.host(),
-                LONGEST.as_secs()
+                LOOKUP_TIMEOUT.as_secs()
             )
             .into(),
         };
-        let mut spared = self.spared.lock().unwrap_or_else(PoisonError::into_inner);
-        spared.retain(|_, (at, _)| at.elapsed() < SPARED);
-        spared.insert(asked_about(&session), (Instant::now(), Arc::clone(&why)));
-        Err(why)
+        let mut recent_failures = self
+            .recent_failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        recent_failures.retain(|_, (at, _)| at.elapsed() < FAILURE_TTL);
+        recent_failures.insert(
+            failure_key(&session),
+            (Instant::now(), Arc::clone(&message)),
+        );
+        Err(message)
     }
 }
 
-/// Reads an image and the marks on it and on its platforms: two waves of requests.
-async fn gather(
+/// Reads an image, its marks and the marks of its platforms, in two rounds of requests.
+async fn read_lifecycle(
     session: &Session,
     digest: &Digest,
     types: &[LifecycleType],
     now: Timestamp,
-) -> Result<Facts, RegistryError> {
+) -> Result<LifecycleReport, RegistryError> {
     let locator = Locator::Digest(digest.clone());
     let (fetched, mark) = try_join(
         session.manifest(&locator),
-        newest(session, digest, types, now),
+        newest_mark(session, digest, types, now),
     )
     .await?;
     let platforms = match &fetched.manifest {
         Manifest::Image(_) => Vec::new(),
         Manifest::Index(index) => {
-            let most = index.manifests.len() + 1;
+            let max = index.manifests.len() + 1;
             let image = Image::lay_out(
                 &fetched.descriptor(),
                 &fetched.manifest,
                 &BTreeMap::new(),
                 None,
-                most,
+                max,
             );
             let entries = image.map(|image| image.entries).unwrap_or_default();
             let found: Vec<(Digest, Vec<Platform>)> = entries
@@ -287,20 +296,20 @@ async fn gather(
                     }
                     _ => None,
                 })
-                .take(MOST_PLATFORMS)
+                .take(MAX_PLATFORMS)
                 .collect();
             let marks = try_join_all(
                 found
                     .iter()
-                    .map(|(digest, _)| newest(session, digest, types, now)),
+                    .map(|(digest, _)| newest_mark(session, digest, types, now)),
             )
             .await?;
             let each = found.into_iter().zip(marks);
             each.flat_map(|((digest, platforms), mark)| {
                 let plausible = platforms
                     .into_iter()
-                    .filter(|platform| platform.to_string().len() <= MOST_OF_A_PLATFORM);
-                plausible.map(move |platform| OfPlatform {
+                    .filter(|platform| platform.to_string().len() <= MAX_PLATFORM_CHARS);
+                plausible.map(move |platform| PlatformReport {
                     platform,
                     digest: digest.clone(),
                     mark: mark.clone(),
@@ -309,15 +318,15 @@ async fn gather(
             .collect()
         }
     };
-    Ok(Facts {
+    Ok(LifecycleReport {
         digest: digest.clone(),
         mark,
         platforms,
     })
 }
 
-/// The mark that readers take on one manifest.
-async fn newest(
+/// Returns the effective mark of one manifest.
+async fn newest_mark(
     session: &Session,
     subject: &Digest,
     types: &[LifecycleType],
@@ -326,13 +335,13 @@ async fn newest(
     let marks = try_join_all(
         types
             .iter()
-            .map(|kind| of_type(session, subject, kind, now)),
+            .map(|kind| marks_of_type(session, subject, kind, now)),
     )
     .await?;
     Ok(Mark::newest(marks.into_iter().flatten()))
 }
 
-async fn of_type(
+async fn marks_of_type(
     session: &Session,
     subject: &Digest,
     kind: &LifecycleType,
@@ -341,17 +350,17 @@ async fn of_type(
     let listing = session
         .referrers(subject, Some(&kind.artifact_type))
         .await?;
-    let says_all = |entry: &Descriptor| {
+    let is_complete = |entry: &Descriptor| {
         entry.stated_type().is_some() && entry.annotations.contains_key(&*kind.annotation)
     };
     let (listed, open): (Vec<_>, Vec<_>) =
-        listing.entries.iter().partition(|entry| says_all(entry));
+        listing.entries.iter().partition(|entry| is_complete(entry));
     let mut marks: Vec<Mark> = listed
         .iter()
         .filter_map(|entry| Mark::read(&entry.annotations, kind, now))
         .collect();
-    // Some registries list neither type nor annotations: then the manifest says.
-    let read = open.iter().take(MOST_READ).map(|entry| async {
+    // Some registries list neither artifact type nor annotations, so the manifest is read.
+    let read = open.iter().take(MAX_MANIFESTS_READ).map(|entry| async {
         match session
             .manifest(&Locator::Digest(entry.digest.clone()))
             .await

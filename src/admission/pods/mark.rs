@@ -1,4 +1,4 @@
-//! End-of-life marks as readers see them: which types count, and which of several is the one that counts.
+//! End-of-life marks, and the selection of the effective one.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -13,15 +13,15 @@ use affix_registry::oci::annotation;
 /// A mark on one manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// From when on the image is out of life.
+    /// The end-of-life date.
     pub(crate) date: EndOfLifeDate,
-    /// When the mark was made, where it says so.
+    /// The creation time, if the mark has one.
     pub(crate) created: Option<Created>,
 }
 
 impl Mark {
-    /// The mark in the annotations of a referrer; `None` where there is none that can be read. One that claims to be made in the
-    /// future is none: it would outrank all that follow.
+    /// Reads a mark from the annotations of a referrer. Returns `None` for an invalid mark. A mark with
+    /// a creation time in the future is invalid, because it would outrank all later ones.
     pub(crate) fn read(
         annotations: &BTreeMap<String, String>,
         kind: &LifecycleType,
@@ -36,7 +36,7 @@ impl Mark {
             .then_some(Self { date, created })
     }
 
-    /// The one that readers take: the newest; of equally new ones the strictest.
+    /// Returns the effective mark: the newest, and among equally new ones the earliest date.
     pub(crate) fn newest(marks: impl IntoIterator<Item = Self>) -> Option<Self> {
         marks.into_iter().max_by(Self::rank)
     }
@@ -47,12 +47,12 @@ impl Mark {
             .then_with(|| other.date.instant().cmp(&self.date.instant()))
     }
 
-    /// Whether the image is out of life at `instant`.
+    /// Returns whether the date has passed at `instant`.
     pub(crate) fn has_ended(&self, instant: SignedDuration) -> bool {
         self.date.instant() <= instant
     }
 
-    /// The day, in UTC, as messages show it.
+    /// Returns the day in UTC, for messages.
     pub(crate) fn day(&self) -> Day {
         let epoch = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
         Day(epoch
@@ -61,7 +61,7 @@ impl Mark {
     }
 }
 
-/// A day, printed as `2025-03-20`.
+/// A day, displayed as `2025-03-20`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Day(civil::Date);
 
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_mark_counts_and_of_equally_new_ones_the_strictest() {
+    fn the_newest_mark_wins_and_among_equals_the_earliest_date() {
         let (old, new) = (
             mark("2020-01-01", Some("2024-01-01T00:00:00Z")),
             mark("2030-01-01", Some("2025-01-01T00:00:00Z")),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_from_the_future_or_with_a_date_that_is_none_is_no_mark() {
+    fn a_mark_from_the_future_or_with_an_invalid_date_is_ignored() {
         let kind: LifecycleType = "a/b=eol".parse().unwrap();
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let read = |date: &str, created: &str| {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_day_is_that_of_utc_up_to_the_end_of_the_year_9999() {
+    fn the_day_is_in_utc_up_to_the_end_of_the_year_9999() {
         assert_eq!(
             mark("2025-03-20T01:20:30+02:00", None).day().to_string(),
             "2025-03-19"

@@ -1,4 +1,5 @@
-//! The verdict on a pod, or on what makes pods: which of its images are out of life, and what the namespace wants done about it.
+//! Reviews of pods and workloads: the end-of-life check of their images, and the replacement of tags by
+//! digests.
 
 pub(crate) mod cluster_index;
 mod lifecycle_report;
@@ -17,36 +18,36 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::admission::metrics::Metrics;
 use crate::admission::options::{Clock, Lookups};
-use crate::admission::pods::cluster_index::{Knowledge, Mode};
-use crate::admission::pods::lifecycle_report::{Facts, Finding};
-use crate::admission::pods::lookup::{Lookup, Unknown};
+use crate::admission::pods::cluster_index::{ClusterIndex, EndOfLifeMode};
+use crate::admission::pods::lifecycle_report::{LifecycleReport, ReportEntry};
+use crate::admission::pods::lookup::{FailureMessage, RegistryLookup};
 use crate::admission::pods::patch::patch;
-use crate::admission::pods::verdict::{Looked, verdict};
-use crate::admission::pods::workload::{Nodes, Workload};
+use crate::admission::pods::verdict::{CheckedImage, verdict};
+use crate::admission::pods::workload::{NodeConstraints, Workload};
 use crate::admission::review::image_name::reference;
-use crate::admission::review::pull_secrets::Credentials;
+use crate::admission::review::pull_secrets::PullSecrets;
 use crate::admission::review::request::{Metadata, Request};
 use crate::admission::review::response::Verdict;
-use crate::admission::review::single_flight::From;
+use crate::admission::review::single_flight::Source;
 use crate::service::Readiness;
 use affix_registry::oci::{Digest, Reference};
 use affix_registry::{Keychain, Registries};
 
-/// The annotation of mirror pods, which the kubelet has started already.
+/// The annotation of mirror pods, which the kubelet has already started.
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// Most different images of one pod that are looked at.
-const MOST_IMAGES: usize = 64;
-/// Judges pods.
-pub(crate) struct Pods {
-    knowledge: Knowledge,
-    credentials: Credentials,
-    lookup: Lookup,
+/// Maximum number of distinct images that are checked per pod.
+const MAX_IMAGES: usize = 64;
+/// Reviews pods and workloads.
+pub(crate) struct PodReviewer {
+    cluster_index: ClusterIndex,
+    pull_secrets: PullSecrets,
+    lookup: RegistryLookup,
     options: Lookups,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
 
-impl Pods {
+impl PodReviewer {
     pub(crate) fn new(
         client: kube::Client,
         registries: Registries,
@@ -55,81 +56,83 @@ impl Pods {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            knowledge: Knowledge::new(
+            cluster_index: ClusterIndex::new(
                 client.clone(),
                 options.lifecycle_types.clone(),
                 options.trusted_namespaces.clone(),
             ),
-            credentials: Credentials::new(client),
-            lookup: Lookup::new(registries, &options),
+            pull_secrets: PullSecrets::new(client),
+            lookup: RegistryLookup::new(registries, &options),
             options,
             clock,
             metrics,
         }
     }
 
-    /// Learns from the cluster, for ever.
-    pub(crate) async fn learn(&self, readiness: &Readiness) {
-        self.knowledge.learn(readiness).await;
+    /// Runs the watches forever.
+    pub(crate) async fn run_watches(&self, readiness: &Readiness) {
+        self.cluster_index.run_watches(readiness).await;
     }
 
-    /// The verdict by the namespace's label.
+    /// Checks the images by the policy of the namespace.
     pub(crate) async fn validate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
-        let (Some((workload, _)), Some(namespace)) = (concerned(request), &request.namespace)
+        let (Some((workload, _)), Some(namespace)) =
+            (changed_workload(request), &request.namespace)
         else {
             return Verdict::default();
         };
-        let mode = match timeout_at(deadline, self.knowledge.asked(namespace)).await {
-            Ok(Some(asked)) => asked.end_of_life,
-            Ok(None) | Err(_) => Some(Mode::Warn),
+        let mode = match timeout_at(deadline, self.cluster_index.policy(namespace)).await {
+            Ok(Some(policy)) => policy.end_of_life,
+            Ok(None) | Err(_) => Some(EndOfLifeMode::Warn),
         };
         let Some(mode) = mode else {
             return Verdict::default();
         };
-        let looked = self
-            .look(&workload, namespace, request.is_dry(), deadline)
+        let checked = self
+            .check_images(&workload, namespace, request.is_dry_run(), deadline)
             .await;
-        verdict(mode, workload.is_pod, &looked)
+        verdict(mode, workload.is_pod, &checked)
     }
 
-    /// The patch that turns tags into digests.
+    /// Returns the patch that replaces tags by digests.
     pub(crate) async fn mutate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
         let (Some((workload, metadata)), Some(namespace)) =
-            (concerned(request), &request.namespace)
+            (changed_workload(request), &request.namespace)
         else {
             return Verdict::default();
         };
         if !workload.is_pod || request.operation != Operation::Create {
             return Verdict::default();
         }
-        let asked = timeout_at(deadline, self.knowledge.asked(namespace)).await;
-        if !matches!(asked, Ok(Some(asked)) if asked.resolve_digests) {
+        let policy = timeout_at(deadline, self.cluster_index.policy(namespace)).await;
+        if !matches!(policy, Ok(Some(policy)) if policy.resolve_digests) {
             return Verdict::default();
         }
-        let looked = self
-            .look(&workload, namespace, request.is_dry(), deadline)
+        let checked = self
+            .check_images(&workload, namespace, request.is_dry_run(), deadline)
             .await;
         Verdict {
-            patch: patch(&workload, &looked, metadata.annotations.as_ref()),
+            patch: patch(&workload, &checked, metadata.annotations.as_ref()),
             ..Verdict::default()
         }
     }
 
-    /// Looks up every image of a workload, each once and all at the same time.
-    async fn look<'a>(
+    /// Checks all distinct images of a workload concurrently.
+    async fn check_images<'a>(
         &self,
         workload: &'a Workload,
         namespace: &str,
-        is_dry: bool,
+        is_dry_run: bool,
         deadline: Instant,
-    ) -> Vec<Looked<'a>> {
+    ) -> Vec<CheckedImage<'a>> {
         let now = (self.clock)();
-        // A dry run reads no Secret: what anybody may ask, it asks.
-        let keychain = match (is_dry, workload.pull_secrets.as_slice()) {
+        // A dry run reads no Secret, because the request may come from a user without access to
+        // Secrets.
+        let keychain = match (is_dry_run, workload.pull_secrets.as_slice()) {
             (true, _) | (_, []) => Ok(Keychain::anonymous()),
             (false, names) => {
-                match timeout_at(deadline, self.credentials.read(namespace, names)).await {
-                    Ok(read) => read,
+                match timeout_at(deadline, self.pull_secrets.read(namespace, names)).await {
+                    Ok(keychain) => keychain,
                     Err(_) => Err("the pull secrets were not read in time".into()),
                 }
             }
@@ -141,109 +144,112 @@ impl Pods {
             .collect();
         images.sort_unstable();
         images.dedup();
-        let beyond = images.get(MOST_IMAGES).map(|image| Looked {
+        let beyond = images.get(MAX_IMAGES).map(|image| CheckedImage {
             image,
             outcome: Err(format!(
-                "affix looks at {MOST_IMAGES} images of a pod, and it has {}",
+                "the pod has {} images and affix checks {MAX_IMAGES}",
                 images.len()
             )
             .into()),
         });
-        images.truncate(MOST_IMAGES);
+        images.truncate(MAX_IMAGES);
         let (keychain, nodes) = (&keychain, &workload.nodes);
-        let looked = join_all(images.into_iter().map(|image| async move {
-            let looked = timeout_at(
+        let checked = join_all(images.into_iter().map(|image| async move {
+            let checked = timeout_at(
                 deadline,
-                self.look_up(image, namespace, keychain, nodes, now),
+                self.check_image(image, namespace, keychain, nodes, now),
             )
             .await;
-            let outcome = looked.unwrap_or_else(|_| {
+            let outcome = checked.unwrap_or_else(|_| {
                 Err(format!("no answer within {:?}", self.options.timeout).into())
             });
             if outcome.is_err() {
-                self.metrics.looked_up("unknown");
+                self.metrics.record_lookup("unknown");
             }
-            Looked { image, outcome }
+            CheckedImage { image, outcome }
         }));
-        looked.await.into_iter().chain(beyond).collect()
+        checked.await.into_iter().chain(beyond).collect()
     }
 
-    async fn look_up(
+    async fn check_image(
         &self,
         image: &str,
         namespace: &str,
-        keychain: &Result<Keychain, Unknown>,
-        nodes: &Nodes,
+        keychain: &Result<Keychain, FailureMessage>,
+        nodes: &NodeConstraints,
         now: Timestamp,
-    ) -> Result<(Digest, Vec<Finding>), Unknown> {
-        let reference = reference(image).map_err(|error| Unknown::from(error.to_string()))?;
-        let (digest, facts) = self
-            .facts(&reference, namespace, keychain, nodes, now)
+    ) -> Result<(Digest, Vec<ReportEntry>), FailureMessage> {
+        let reference =
+            reference(image).map_err(|error| FailureMessage::from(error.to_string()))?;
+        let (digest, report) = self
+            .lifecycle_report(&reference, namespace, keychain, nodes, now)
             .await?;
         let horizon = now.as_duration().saturating_add(
             SignedDuration::try_from(self.options.warn_before).unwrap_or(SignedDuration::MAX),
         );
-        Ok((digest, facts.findings(nodes, now.as_duration(), horizon)))
+        Ok((digest, report.entries(nodes, now.as_duration(), horizon)))
     }
 
-    /// What is known of an image: from the cluster where that settles it, else from its registry.
-    async fn facts(
+    /// Returns the lifecycle report of an image: from the cluster index if that is conclusive,
+    /// otherwise from the registry.
+    async fn lifecycle_report(
         &self,
         reference: &Reference,
         namespace: &str,
-        keychain: &Result<Keychain, Unknown>,
-        nodes: &Nodes,
+        keychain: &Result<Keychain, FailureMessage>,
+        nodes: &NodeConstraints,
         now: Timestamp,
-    ) -> Result<(Digest, Facts), Unknown> {
+    ) -> Result<(Digest, LifecycleReport), FailureMessage> {
         let open = || self.lookup.open(reference, keychain.clone()?);
-        let (digest, asked) = match (&reference.digest, &reference.tag) {
+        let (digest, session) = match (&reference.digest, &reference.tag) {
             (Some(digest), _) => (digest.clone(), None),
             (None, Some(tag)) => {
-                let asked = open()?;
+                let session = open()?;
                 (
-                    self.lookup.resolve(&asked, namespace, tag).await?,
-                    Some(asked),
+                    self.lookup.resolve(&session, namespace, tag).await?,
+                    Some(session),
                 )
             }
-            (None, None) => return Err("it names neither a tag nor a digest".into()),
+            (None, None) => return Err("no tag and no digest".into()),
         };
-        let said = self.knowledge.of(reference, &digest, namespace);
-        if let Some(facts) = said.settles(nodes, now.as_duration()) {
-            self.metrics.looked_up("status");
-            return Ok((digest, facts));
+        let indexed = self.cluster_index.reports(reference, &digest, namespace);
+        if let Some(report) = indexed.conclusive(nodes, now.as_duration()) {
+            self.metrics.record_lookup("status");
+            return Ok((digest, report));
         }
-        let asked = asked.map_or_else(open, Ok)?;
-        let (found, from) = self.lookup.marks(&asked, namespace, &digest, now).await?;
-        self.metrics.looked_up(if from == From::Memory {
+        let session = session.map_or_else(open, Ok)?;
+        let (found, source) = self.lookup.marks(&session, namespace, &digest, now).await?;
+        self.metrics.record_lookup(if source == Source::Cache {
             "cache"
         } else {
             "registry"
         });
-        let facts = match &said.trusted {
-            Some(trusted) => Facts::clone(&found).merge(trusted),
-            None => Facts::clone(&found),
+        let report = match &indexed.trusted {
+            Some(trusted) => LifecycleReport::clone(&found).merge(trusted),
+            None => LifecycleReport::clone(&found),
         };
-        Ok((digest, facts))
+        Ok((digest, report))
     }
 }
 
-/// What a request is about, where it changes what runs.
-fn concerned(request: &Request<'_>) -> Option<(Workload, Metadata)> {
+/// Returns the workload of a request that changes images or node constraints.
+fn changed_workload(request: &Request<'_>) -> Option<(Workload, Metadata)> {
     let object = request.object.filter(|_| request.writes())?;
     let metadata = Metadata::of(object).ok()?;
-    let mirrors = metadata
+    let is_mirror_pod = metadata
         .annotations
         .as_ref()
         .is_some_and(|annotations| annotations.contains_key(MIRROR));
-    if mirrors || metadata.is_leaving() {
+    if is_mirror_pod || metadata.is_being_deleted() {
         return None;
     }
     let workload = Workload::read(&request.kind.kind, object)?;
-    let before = request
+    let old = request
         .old_object
         .and_then(|old| Workload::read(&request.kind.kind, old));
-    (!before.is_some_and(|before| before.runs_the_same(&workload)) && !workload.images.is_empty())
-        .then_some((workload, metadata))
+    (!old.is_some_and(|old| old.has_same_images_and_nodes(&workload))
+        && !workload.images.is_empty())
+    .then_some((workload, metadata))
 }
 
 #[cfg(test)]
@@ -257,7 +263,7 @@ mod tests {
     use serde_json::{Value, json};
 
     #[test]
-    fn an_update_that_changes_neither_image_nor_nodes_is_no_concern() {
+    fn an_update_without_changed_images_or_nodes_is_not_reviewed() {
         let review = |kind: &str, before: Value, after: Value| {
             json!({"request": {"uid": "u", "kind": {"kind": kind}, "operation": "UPDATE", "oldObject": before, "object": after}})
                 .to_string()
@@ -292,7 +298,7 @@ mod tests {
             ),
         ] {
             let request = crate::admission::review::request::parse(text.as_bytes()).unwrap();
-            assert_eq!(concerned(&request).is_some(), concerns, "{text}");
+            assert_eq!(changed_workload(&request).is_some(), concerns, "{text}");
         }
     }
 }

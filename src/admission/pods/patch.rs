@@ -1,59 +1,63 @@
-//! The JSON patch that turns the tags of a pod into digests. Pure.
+//! The JSON patch that replaces the tags of a pod by digests. Pure.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::admission::pods::verdict::Looked;
+use crate::admission::pods::verdict::CheckedImage;
 use crate::admission::pods::workload::Workload;
 use crate::admission::review::image_name::pinned;
 
-/// The annotation in which a mutated pod keeps the dates that were found.
-const DATES: &str = "affix.dev/end-of-life";
-/// Bytes of all annotations of an object, as the API server has it.
-const MOST_ANNOTATIONS: usize = 256 << 10;
+/// The annotation that records the end-of-life dates in a mutated pod.
+const DATES_ANNOTATION: &str = "affix.dev/end-of-life";
+/// Size limit of the API server for all annotations of an object, in bytes.
+const MAX_ANNOTATION_BYTES: usize = 256 << 10;
 
-/// Each tag with its digest, in the order of the containers, and the dates that were found.
+/// Returns the patch: a digest for each tag, in the order of the containers, and the annotation with
+/// the dates.
 pub(crate) fn patch(
     workload: &Workload,
-    looked: &[Looked<'_>],
+    checked: &[CheckedImage<'_>],
     annotations: Option<&BTreeMap<String, String>>,
 ) -> Vec<Value> {
     let found = |image: &str| {
-        looked
+        checked
             .iter()
-            .find(|looked| looked.image == image)
-            .and_then(|looked| looked.outcome.as_ref().ok())
+            .find(|checked| checked.image == image)
+            .and_then(|checked| checked.outcome.as_ref().ok())
     };
     let mut patch = Vec::new();
     let mut dates = serde_json::Map::new();
     for used in &workload.images {
-        let Some((digest, findings)) = found(&used.image) else {
+        let Some((digest, entries)) = found(&used.image) else {
             continue;
         };
         if let Some(pinned) = pinned(&used.image, digest) {
             patch.push(json!({"op": "replace", "path": used.pointer, "value": pinned}));
         }
-        if let Some(finding) = findings.iter().find(|finding| finding.counts) {
-            dates.insert(used.image.clone(), json!(finding.date));
+        if let Some(entry) = entries.iter().find(|entry| entry.applies) {
+            dates.insert(used.image.clone(), json!(entry.date));
         }
     }
     let value = Value::Object(dates).to_string();
     let others = annotations
         .into_iter()
         .flatten()
-        .filter(|(key, _)| *key != DATES);
+        .filter(|(key, _)| *key != DATES_ANNOTATION);
     let size = others
         .map(|(key, value)| key.len() + value.len())
         .sum::<usize>()
-        + DATES.len()
+        + DATES_ANNOTATION.len()
         + value.len();
-    // Above that the API server refuses the pod, which a note is not worth.
-    if value != "{}" && size <= MOST_ANNOTATIONS {
+    // The API server would refuse a pod with larger annotations.
+    if value != "{}" && size <= MAX_ANNOTATION_BYTES {
         if annotations.is_none() {
             patch.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
         }
-        let path = format!("/metadata/annotations/{}", DATES.replace('/', "~1"));
+        let path = format!(
+            "/metadata/annotations/{}",
+            DATES_ANNOTATION.replace('/', "~1")
+        );
         patch.push(json!({"op": "add", "path": path, "value": value}));
     }
     patch
@@ -68,7 +72,7 @@ pub(crate) fn patch(
 )]
 mod tests {
     use super::*;
-    use crate::admission::pods::lifecycle_report::Facts;
+    use crate::admission::pods::lifecycle_report::LifecycleReport;
     use crate::admission::pods::mark::Mark;
     use affix_registry::oci::Digest;
     use k8s_openapi::jiff::Timestamp;
@@ -82,8 +86,8 @@ mod tests {
         Workload::read("Pod", &to_raw_value(&json!({"spec": spec})).unwrap()).unwrap()
     }
 
-    /// An image that ended in 2025.
-    fn ended<'a>(image: &'a str, workload: &Workload) -> Looked<'a> {
+    /// Returns an image that reached its end of life in 2025.
+    fn ended<'a>(image: &'a str, workload: &Workload) -> CheckedImage<'a> {
         let mark = Some(Mark {
             date: "2025-03-20".parse().unwrap(),
             created: None,
@@ -92,25 +96,25 @@ mod tests {
             .parse::<Timestamp>()
             .unwrap()
             .as_duration();
-        let facts = Facts {
+        let report = LifecycleReport {
             digest: digest(),
             mark,
             platforms: Vec::new(),
         };
-        Looked {
+        CheckedImage {
             image,
-            outcome: Ok((digest(), facts.findings(&workload.nodes, now, now))),
+            outcome: Ok((digest(), report.entries(&workload.nodes, now, now))),
         }
     }
 
-    /// The patch as the API server applies it.
+    /// Applies the patch to a copy of the object.
     fn patched(object: &Value, patch: Vec<Value>) -> Value {
         let mut object = object.clone();
         json_patch(&mut object, patch);
         object
     }
 
-    /// The two operations that are used, on paths that exist (RFC 6902).
+    /// Applies `add` and `replace` operations on existing paths (RFC 6902).
     fn json_patch(object: &mut Value, patch: Vec<Value>) {
         for operation in patch {
             let path = operation["path"].as_str().unwrap();
@@ -126,14 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn each_place_of_an_image_is_patched_where_it_stands_and_a_second_time_nothing_is() {
+    fn every_use_of_an_image_is_patched_and_a_second_patch_changes_nothing() {
         let spec = json!({
             "containers": [{"name": "a", "image": "app:v1"}, {"name": "b"}, {"name": "c", "image": "unknown:v1"}],
             "initContainers": [{"name": "i", "image": "app:v1"}],
             "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "image": {"reference": "app:v1"}}],
         });
         let before = workload(spec.clone());
-        let unknown = Looked {
+        let unknown = CheckedImage {
             image: "unknown:v1",
             outcome: Err("no answer".into()),
         };
@@ -150,7 +154,7 @@ mod tests {
         });
         assert_eq!(after["spec"], expected);
         assert_eq!(
-            after["metadata"]["annotations"][DATES],
+            after["metadata"]["annotations"][DATES_ANNOTATION],
             r#"{"app:v1":"2025-03-20"}"#
         );
         let again = workload(after["spec"].clone());
@@ -162,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn a_note_that_would_make_the_pod_invalid_is_not_written() {
+    fn an_annotation_that_would_make_the_pod_invalid_is_not_written() {
         let pod = workload(json!({"containers": [{"image": "app:v1"}]}));
-        for (size, notes) in [(1000, 1), (MOST_ANNOTATIONS - 20, 0)] {
+        for (size, notes) in [(1000, 1), (MAX_ANNOTATION_BYTES - 20, 0)] {
             let annotations = BTreeMap::from([("a".to_owned(), "x".repeat(size))]);
             let patch = patch(&pod, &[ended("app:v1", &pod)], Some(&annotations));
             assert_eq!(patch.len(), 1 + notes, "{size}: {}", patch.len());

@@ -1,6 +1,7 @@
-//! Pods and what makes them: their images, the platforms that they can land on, and their pull secrets. Pure.
+//! Pods and workloads: their images, node constraints and pull secrets. Pure.
 //!
-//! The types here have those fields of a pod's spec and no others: the whole of a container takes a kilobyte for three bytes of JSON.
+//! The types contain only the needed fields of a pod spec. A complete container struct takes a kilobyte
+//! of memory for three bytes of JSON.
 
 use std::collections::BTreeMap;
 
@@ -10,33 +11,33 @@ use serde_json::value::RawValue;
 
 use affix_registry::oci::Platform;
 
-/// Labels of nodes; the second are older names of the same.
-const ARCHITECTURE: [&str; 2] = ["kubernetes.io/arch", "beta.kubernetes.io/arch"];
-const SYSTEM: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+/// Node labels for architecture and operating system, each with its deprecated name.
+const ARCHITECTURE_LABELS: [&str; 2] = ["kubernetes.io/arch", "beta.kubernetes.io/arch"];
+const OS_LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
 
-/// What is asked about.
+/// The reviewed parts of a pod or workload.
 #[derive(Debug, Clone)]
 pub(crate) struct Workload {
-    /// Whether it is a pod itself, and not what makes pods.
+    /// True for a pod, false for a workload that creates pods.
     pub(crate) is_pod: bool,
-    /// Its images, each with the JSON pointer to where it stands.
-    pub(crate) images: Vec<Used>,
-    /// Where it can land.
-    pub(crate) nodes: Nodes,
-    /// The names of its pull secrets.
+    /// All images with their JSON pointers.
+    pub(crate) images: Vec<ImageUse>,
+    /// The node constraints.
+    pub(crate) nodes: NodeConstraints,
+    /// Names of the pull secrets.
     pub(crate) pull_secrets: Vec<String>,
 }
 
 /// An image in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Used {
-    /// As written.
+pub(crate) struct ImageUse {
+    /// The image as written.
     pub(crate) image: String,
-    /// Where.
+    /// JSON pointer to the image.
     pub(crate) pointer: String,
 }
 
-/// What is read of a pod's spec. Lists are read as the API server may write them: absent, null or empty.
+/// The needed fields of a pod spec. Each list may be absent, null or empty.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct PodSpec {
@@ -46,8 +47,8 @@ struct PodSpec {
     volumes: Option<Vec<Volume>>,
     node_selector: Option<BTreeMap<String, String>>,
     affinity: Option<Affinity>,
-    os: Option<Named>,
-    image_pull_secrets: Option<Vec<Named>>,
+    os: Option<NameRef>,
+    image_pull_secrets: Option<Vec<NameRef>>,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +67,7 @@ struct ImageVolume {
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct NameRef {
     #[serde(default)]
     name: String,
 }
@@ -89,7 +90,7 @@ struct Required {
     node_selector_terms: Option<Vec<NodeSelectorTerm>>,
 }
 
-/// An object, or a template, with what it is about in `spec`.
+/// An object or template with a `spec`.
 #[derive(Deserialize)]
 struct Spec<T> {
     spec: T,
@@ -106,7 +107,7 @@ struct JobTemplate<T> {
     job_template: T,
 }
 
-/// The spec of the pods of an object of `kind`, and the JSON pointer to it.
+/// Returns the pod spec of an object of `kind` and its JSON pointer.
 fn pod_spec(kind: &str, object: &str) -> Option<(PodSpec, &'static str)> {
     type Workload = Spec<Template<Spec<PodSpec>>>;
     Some(match kind {
@@ -149,10 +150,11 @@ fn pod_spec(kind: &str, object: &str) -> Option<(PodSpec, &'static str)> {
 }
 
 impl Workload {
-    /// Reads an object of `kind`; `None` where it is none that makes pods, or is malformed, which the API server will say.
+    /// Reads an object. Returns `None` for another kind, and for a malformed object, which the API
+    /// server refuses itself.
     pub(crate) fn read(kind: &str, object: &RawValue) -> Option<Self> {
         let (spec, at) = pod_spec(kind, object.get())?;
-        let nodes = Nodes::of(&spec);
+        let nodes = NodeConstraints::of(&spec);
         let pull_secrets = spec
             .image_pull_secrets
             .iter()
@@ -167,18 +169,18 @@ impl Workload {
         })
     }
 
-    /// Whether the same images stand in the same places and can land on the same nodes.
-    pub(crate) fn runs_the_same(&self, other: &Self) -> bool {
+    /// Returns whether both have the same images in the same places and the same node constraints.
+    pub(crate) fn has_same_images_and_nodes(&self, other: &Self) -> bool {
         self.images == other.images && self.nodes == other.nodes
     }
 }
 
-fn images(spec: PodSpec, at: &str) -> Vec<Used> {
+fn images(spec: PodSpec, at: &str) -> Vec<ImageUse> {
     let containers = |list: Option<Vec<Container>>, place: &'static str| {
         let images = list.into_iter().flatten().map(|container| container.image);
         images
             .enumerate()
-            .map(move |(nth, image)| (image, format!("{at}/{place}/{nth}/image")))
+            .map(move |(index, image)| (image, format!("{at}/{place}/{index}/image")))
     };
     let volumes = spec
         .volumes
@@ -187,13 +189,13 @@ fn images(spec: PodSpec, at: &str) -> Vec<Used> {
         .map(|volume| volume.image.and_then(|image| image.reference));
     let volumes = volumes
         .enumerate()
-        .map(|(nth, image)| (image, format!("{at}/volumes/{nth}/image/reference")));
+        .map(|(index, image)| (image, format!("{at}/volumes/{index}/image/reference")));
     containers(spec.containers, "containers")
         .chain(containers(spec.init_containers, "initContainers"))
         .chain(containers(spec.ephemeral_containers, "ephemeralContainers"))
         .chain(volumes)
         .filter_map(|(image, pointer)| {
-            Some(Used {
+            Some(ImageUse {
                 image: image.filter(|image| !image.is_empty())?,
                 pointer,
             })
@@ -201,17 +203,17 @@ fn images(spec: PodSpec, at: &str) -> Vec<Used> {
         .collect()
 }
 
-/// Which nodes a pod can land on, by architecture and system.
+/// The architectures and operating systems of the nodes on which a pod can run.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Nodes {
+pub(crate) struct NodeConstraints {
     selected: Vec<NodeSelectorRequirement>,
     terms: Vec<NodeSelectorTerm>,
-    system: Option<String>,
+    os: Option<String>,
 }
 
-impl Nodes {
+impl NodeConstraints {
     fn of(spec: &PodSpec) -> Self {
-        let known = |key: &str| ARCHITECTURE.contains(&key) || SYSTEM.contains(&key);
+        let known = |key: &str| ARCHITECTURE_LABELS.contains(&key) || OS_LABELS.contains(&key);
         let selected = spec
             .node_selector
             .iter()
@@ -236,32 +238,33 @@ impl Nodes {
         Self {
             selected: selected.collect(),
             terms,
-            system: spec.os.as_ref().map(|os| os.name.clone()),
+            os: spec.os.as_ref().map(|os| os.name.clone()),
         }
     }
 
-    /// Whether no architecture is asked for.
-    pub(crate) fn are_any(&self) -> bool {
-        let asks = |requirement: &NodeSelectorRequirement| {
-            ARCHITECTURE.contains(&requirement.key.as_str())
+    /// Returns whether no architecture is required.
+    pub(crate) fn allow_any_architecture(&self) -> bool {
+        let is_architecture = |requirement: &NodeSelectorRequirement| {
+            ARCHITECTURE_LABELS.contains(&requirement.key.as_str())
         };
-        let somewhere =
-            |term: &NodeSelectorTerm| !term.match_expressions.iter().flatten().any(asks);
-        !self.selected.iter().any(asks)
-            && (self.terms.is_empty() || self.terms.iter().any(somewhere))
+        let is_unrestricted =
+            |term: &NodeSelectorTerm| !term.match_expressions.iter().flatten().any(is_architecture);
+        !self.selected.iter().any(is_architecture)
+            && (self.terms.is_empty() || self.terms.iter().any(is_unrestricted))
     }
 
-    /// Whether the image of `platform` can run there. Where no system is named, it is Linux.
+    /// Returns whether an image of `platform` can run on the nodes. The default operating system is
+    /// Linux.
     pub(crate) fn can_run(&self, platform: &Platform) -> bool {
         let platform = platform.normalised();
-        let system_fits = match &self.system {
-            Some(system) => *system == platform.os,
-            None => self.names_a_system() || platform.os == "linux",
+        let system_fits = match &self.os {
+            Some(os) => *os == platform.os,
+            None => self.names_an_os() || platform.os == "linux",
         };
         let allowed = |requirement: &NodeSelectorRequirement| {
             let value = match requirement.key.as_str() {
-                key if ARCHITECTURE.contains(&key) => &platform.architecture,
-                key if SYSTEM.contains(&key) => &platform.os,
+                key if ARCHITECTURE_LABELS.contains(&key) => &platform.architecture,
+                key if OS_LABELS.contains(&key) => &platform.os,
                 _ => return true,
             };
             let listed = requirement
@@ -284,9 +287,9 @@ impl Nodes {
                     .any(|term| term.match_expressions.iter().flatten().all(allowed)))
     }
 
-    fn names_a_system(&self) -> bool {
+    fn names_an_os(&self) -> bool {
         let names =
-            |requirement: &NodeSelectorRequirement| SYSTEM.contains(&requirement.key.as_str());
+            |requirement: &NodeSelectorRequirement| OS_LABELS.contains(&requirement.key.as_str());
         self.selected.iter().any(names)
             || self
                 .terms
@@ -320,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn images_of_every_kind_of_container_and_of_volumes_count() {
+    fn images_of_all_containers_and_volumes_are_read() {
         let workload = pod(json!({
             "containers": [{"name": "a", "image": "a:1"}, {"name": "b"}, {"name": "c", "image": "c:1"}],
             "initContainers": [{"name": "i", "image": "i:1"}],
@@ -347,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_pods_is_read_by_its_template() {
+    fn workloads_are_read_through_their_pod_template() {
         let template = json!({"spec": {"containers": [{"name": "a", "image": "a:1"}]}});
         for (kind, object) in [
             ("Deployment", json!({"spec": {"template": template}})),
@@ -369,16 +372,18 @@ mod tests {
     }
 
     #[test]
-    fn an_architecture_is_chosen_by_selector_or_by_every_term_of_an_affinity() {
+    fn a_selector_or_every_affinity_term_selects_an_architecture() {
         let free = pod(json!({"containers": []}));
         assert!(
-            free.nodes.are_any() && runs(&free, "linux/amd64") && !runs(&free, "windows/amd64")
+            free.nodes.allow_any_architecture()
+                && runs(&free, "linux/amd64")
+                && !runs(&free, "windows/amd64")
         );
         let selected = pod(
             json!({"containers": [], "nodeSelector": {"kubernetes.io/arch": "arm64", "zone": "a"}}),
         );
         assert!(
-            !selected.nodes.are_any()
+            !selected.nodes.allow_any_architecture()
                 && runs(&selected, "linux/arm64/v8")
                 && runs(&selected, "linux/aarch64")
                 && !runs(&selected, "linux/amd64")
@@ -390,13 +395,21 @@ mod tests {
         };
         let expression = |operator: &str, value: &str| json!({"matchExpressions": [{"key": "kubernetes.io/arch", "operator": operator, "values": [value]}]});
         let one = affinity(json!([expression("In", "amd64")]));
-        assert!(!one.nodes.are_any() && runs(&one, "linux/amd64") && !runs(&one, "linux/arm64"));
+        assert!(
+            !one.nodes.allow_any_architecture()
+                && runs(&one, "linux/amd64")
+                && !runs(&one, "linux/arm64")
+        );
         let not = affinity(json!([expression("NotIn", "amd64")]));
-        assert!(!not.nodes.are_any() && !runs(&not, "linux/amd64") && runs(&not, "linux/arm64"));
+        assert!(
+            !not.nodes.allow_any_architecture()
+                && !runs(&not, "linux/amd64")
+                && runs(&not, "linux/arm64")
+        );
         let either = affinity(
             json!([expression("In", "amd64"), {"matchExpressions": [{"key": "zone", "operator": "Exists"}]}]),
         );
-        assert!(either.nodes.are_any());
+        assert!(either.nodes.allow_any_architecture());
         let windows = pod(
             json!({"containers": [], "os": {"name": "windows"}, "nodeSelector": {"kubernetes.io/arch": "amd64"}}),
         );

@@ -1,6 +1,7 @@
-//! The verdict on an `ImageAttachment`: by the code with which the controller reads it, so that both say the same.
+//! The verdict on an `ImageAttachment`. It uses the parser of the controller, so both give the same
+//! answer.
 //!
-//! What only the cluster or a registry can tell (a ConfigMap's content, a Secret, an image) refuses nothing: it can still come.
+//! A missing ConfigMap, Secret or image is no reason for a refusal: it may be created later.
 
 use std::collections::BTreeMap;
 
@@ -16,17 +17,19 @@ use crate::engine::{Failure, Names};
 use affix_registry::oci::most_values;
 use affix_registry::{Access, Registries};
 
-/// Most values of a spec; the schema lets through far fewer. What is compared with each other grows faster than its number.
-const MOST_VALUES: usize = 20_000;
+/// Maximum number of JSON values in a spec. The schema allows far fewer. Some comparisons take
+/// quadratic time.
+const MAX_VALUES: usize = 20_000;
 
-/// The part of a resource that is judged.
+/// The reviewed part of a resource.
 #[derive(Deserialize)]
 struct Object<'a> {
     #[serde(borrow, default)]
     spec: Option<&'a RawValue>,
 }
 
-/// Judges a request without asking anybody. `Ok` holds the spec and what it means, where there is anything to be advised on.
+/// Reviews a request without I/O. Returns the spec and its parsed form, or `None` if nothing has to be
+/// checked.
 pub(crate) fn judge(
     request: &Request<'_>,
     registries: &Registries,
@@ -37,23 +40,23 @@ pub(crate) fn judge(
     let refused = |message: String| Verdict::refused(Refusal::invalid(message));
     if Metadata::of(object)
         .map_err(|error| refused(format!("metadata: {error}")))?
-        .is_leaving()
+        .is_being_deleted()
     {
         return Ok(None);
     }
-    let spec = spec_of(object)
-        .map_err(|error| refused(format!("the resource cannot be read: {error}")))?;
-    // The API server writes both in one way, so the same spec is the same text.
+    let spec =
+        spec_of(object).map_err(|error| refused(format!("cannot parse the resource: {error}")))?;
+    // The API server serializes both in the same way, so an equal spec has equal text.
     let before = request.old_object.and_then(|old| spec_of(old).ok());
     if before.is_some_and(|before| before.map(RawValue::get) == spec.map(RawValue::get)) {
         return Ok(None);
     }
     let Some(spec) = spec else {
-        return Err(refused("spec: it is missing".to_owned()));
+        return Err(refused("spec: required".to_owned()));
     };
-    if most_values(spec.get().as_bytes()) > MOST_VALUES {
+    if most_values(spec.get().as_bytes()) > MAX_VALUES {
         return Err(refused(format!(
-            "spec: it has more than {MOST_VALUES} values: make several resources of it"
+            "spec: more than {MAX_VALUES} values: split it into several resources"
         )));
     }
     let spec: ImageAttachmentSpec =
@@ -66,12 +69,12 @@ fn spec_of(object: &RawValue) -> serde_json::Result<Option<&RawValue>> {
     serde_json::from_str::<Object<'_>>(object.get()).map(|object| object.spec)
 }
 
-/// What the spec asks for, where it can ever be done here.
+/// Parses the spec and checks it against the registry options.
 pub(crate) fn check(
     spec: &ImageAttachmentSpec,
     registries: &Registries,
 ) -> Result<Intent, Problem> {
-    let intent = Intent::parse(spec, &assumed(spec))?;
+    let intent = Intent::parse(spec, &assumed_inputs(spec))?;
     let access = Access {
         insecure: spec.insecure(),
         ..Access::default()
@@ -82,7 +85,8 @@ pub(crate) fn check(
         let field = match problem.reason {
             Reason::HostNotAllowed => "spec.image",
             Reason::InsecureNotAllowed => "spec.insecure",
-            // What the webhook itself lacks (authorities to trust) says nothing of the resource.
+            // A problem of the webhook itself, for example missing CA certificates, is not a problem
+            // of the resource.
             _ => return Ok(intent),
         };
         return Err(Problem::new(
@@ -93,8 +97,8 @@ pub(crate) fn check(
     Ok(intent)
 }
 
-/// The ConfigMaps that a spec names, as if they and their keys were there.
-fn assumed(spec: &ImageAttachmentSpec) -> Inputs {
+/// Returns the ConfigMaps that a spec references, with all referenced keys present.
+fn assumed_inputs(spec: &ImageAttachmentSpec) -> Inputs {
     let mut config_maps: BTreeMap<String, BTreeMap<String, Bytes>> = BTreeMap::new();
     for name in Names::of(spec).config_maps {
         config_maps.insert(name, BTreeMap::new());
@@ -113,7 +117,7 @@ fn assumed(spec: &ImageAttachmentSpec) -> Inputs {
         .iter()
         .flat_map(|artifact| &artifact.files_from)
     {
-        // Any key: an empty ConfigMap would be a problem.
+        // One key, because an empty ConfigMap is invalid.
         let keys = config_maps
             .entry(from.config_map_ref.name.clone())
             .or_default();

@@ -1,5 +1,5 @@
-//! The pull secrets of a pod, read from the pod's own namespace by name (threat T5), and kept for a few seconds so that a
-//! deployment of a hundred pods does not read one a hundred times.
+//! Pull secrets, read by name and only from the namespace of the pod (threat T5). They are cached for a
+//! few seconds, so that a Deployment of a hundred pods causes one read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,39 +9,40 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
-use crate::admission::review::single_flight::Flights;
+use crate::admission::review::single_flight::SingleFlightCache;
 use affix_registry::Keychain;
 
-/// How long a Secret is believed. A rotated one is seen after this.
-const BELIEVED: Duration = Duration::from_secs(10);
-/// Secrets of one pod that are read, and how many of them at once.
-const MOST: usize = 32;
-const AT_ONCE: usize = 4;
-/// How long the API server may take for an answer, which others may wait for longer than whoever asked.
-const LONGEST: Duration = Duration::from_secs(10);
+/// Cache lifetime of a Secret.
+const CACHE_TTL: Duration = Duration::from_secs(10);
+/// Maximum number of Secrets per pod, and of concurrent reads.
+const MAX_SECRETS: usize = 32;
+const CONCURRENT_READS: usize = 4;
+/// Time limit of one read. Reviews wait less; a late answer serves the next review.
+const API_TIMEOUT: Duration = Duration::from_secs(10);
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
 
-/// A Secret's logins; `None` where there is no such Secret, or it holds none that can be read; the kubelet passes both over.
+/// The credentials of one Secret. `None` for a missing or malformed Secret, which the kubelet also
+/// ignores.
 type Answer = Result<Option<Keychain>, Arc<str>>;
 
-/// Reads pull secrets.
-pub(crate) struct Credentials {
+/// Reads and caches pull secrets.
+pub(crate) struct PullSecrets {
     client: Client,
-    known: Arc<Flights<(String, String), Answer>>,
+    cache: Arc<SingleFlightCache<(String, String), Answer>>,
 }
 
-impl Credentials {
+impl PullSecrets {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
-            known: Flights::new(BELIEVED),
+            cache: SingleFlightCache::new(CACHE_TTL),
         }
     }
 
-    /// The logins of the Secrets `names`, in their order.
+    /// Returns the credentials of the Secrets `names`, in their order.
     ///
     /// # Errors
-    /// When the API server does not let affix read one, or does not answer.
+    /// The API server refuses a read or does not answer.
     pub(crate) async fn read(
         &self,
         namespace: &str,
@@ -49,32 +50,36 @@ impl Credentials {
     ) -> Result<Keychain, Arc<str>> {
         let reads: Vec<_> = names
             .iter()
-            .take(MOST)
+            .take(MAX_SECRETS)
             .map(|name| self.read_one(namespace, name))
             .collect();
-        let keychains: Vec<Option<Keychain>> =
-            stream::iter(reads).buffered(AT_ONCE).try_collect().await?;
+        let keychains: Vec<Option<Keychain>> = stream::iter(reads)
+            .buffered(CONCURRENT_READS)
+            .try_collect()
+            .await?;
         Ok(Keychain::merge(keychains.into_iter().flatten()))
     }
 
     async fn read_one(&self, namespace: &str, name: &str) -> Answer {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let (key, asked) = ((namespace.to_owned(), name.to_owned()), name.to_owned());
+        let (key, secret) = ((namespace.to_owned(), name.to_owned()), name.to_owned());
         let (answer, _) = self
-            .known
+            .cache
             .get(
                 key,
                 Result::is_ok,
-                || async move { fetch(&api, &asked).await },
+                || async move { fetch(&api, &secret).await },
             )
             .await;
-        answer.unwrap_or_else(|| Err("the pull secrets cannot be read".into()))
+        answer.unwrap_or_else(|| Err("cannot read the pull secrets".into()))
     }
 }
 
 async fn fetch(api: &Api<Secret>, name: &str) -> Answer {
-    let Ok(answer) = timeout(LONGEST, api.get_opt(name)).await else {
-        return Err(format!("the pull secret {name:?} was not read in time").into());
+    let Ok(answer) = timeout(API_TIMEOUT, api.get_opt(name)).await else {
+        return Err(
+            format!("the API server did not return the pull secret {name:?} in time").into(),
+        );
     };
     match answer {
         Ok(secret) => {
@@ -82,7 +87,7 @@ async fn fetch(api: &Api<Secret>, name: &str) -> Answer {
             Ok(config.and_then(|config| Keychain::parse(&zeroize::Zeroizing::new(config.0)).ok()))
         }
         Err(error) => {
-            tracing::debug!(%error, "a pull secret was not read");
+            tracing::debug!(%error, "cannot read a pull secret");
             Err(format!("the pull secret {name:?} cannot be read").into())
         }
     }

@@ -1,8 +1,7 @@
-//! Reviews on the wire: bytes to a request, a verdict to an answer (`admission.k8s.io/v1`).
+//! AdmissionReview requests (`admission.k8s.io/v1`).
 //!
-//! Refuses to leave a caller without an answer: what has a uid gets it back, whatever else is wrong with it. Refuses also to make
-//! anything of an object but what a verdict needs: objects stay text, of which each webhook reads its part. A tree of a whole
-//! object takes many times its bytes, and the bytes are all that a caller pays.
+//! Objects stay unparsed text, of which each webhook reads the parts that it needs. A parsed tree of a
+//! whole object takes a multiple of the memory of its text.
 
 use std::collections::BTreeMap;
 
@@ -14,38 +13,38 @@ use serde_json::value::RawValue;
 
 use crate::admission::review::response::{Refusal, Verdict, answer};
 
-/// Most values of a review: what is read of it takes memory and time by their number. An object as large as the API server keeps
-/// them, twice, stays far below.
-pub(crate) const MOST_VALUES: usize = 200_000;
+/// Maximum number of JSON values in a review, which bounds the memory and time of parsing. Two objects
+/// of the maximum size of the API server stay far below.
+pub(crate) const MAX_VALUES: usize = 200_000;
 
-/// One request for a verdict.
+/// The request of an AdmissionReview.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Request<'a> {
-    /// What the answer repeats.
+    /// The identifier that the response repeats.
     pub(crate) uid: String,
-    /// What the object is.
+    /// The kind of the object.
     pub(crate) kind: Kind,
     #[serde(default)]
     pub(crate) namespace: Option<String>,
     pub(crate) operation: Operation,
     #[serde(default)]
     dry_run: Option<bool>,
-    /// As it is to be.
+    /// The new object.
     #[serde(borrow, default)]
     pub(crate) object: Option<&'a RawValue>,
-    /// As it was before an update.
+    /// The old object of an update.
     #[serde(borrow, default)]
     pub(crate) old_object: Option<&'a RawValue>,
 }
 
-/// The part of a GroupVersionKind that verdicts need.
+/// The needed part of a GroupVersionKind.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Kind {
     pub(crate) kind: String,
 }
 
-/// What verdicts need of an object's metadata.
+/// The needed part of ObjectMeta.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Metadata {
@@ -54,7 +53,7 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// Reads it from a whole object.
+    /// Reads the metadata of an object.
     pub(crate) fn of(object: &RawValue) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
         struct Object {
@@ -65,34 +64,34 @@ impl Metadata {
         Ok(object.metadata.unwrap_or_default())
     }
 
-    /// Whether the object is being deleted.
-    pub(crate) const fn is_leaving(&self) -> bool {
+    /// Returns whether the object is being deleted.
+    pub(crate) const fn is_being_deleted(&self) -> bool {
         self.deletion_timestamp.is_some()
     }
 }
 
 impl Request<'_> {
-    /// Whether nothing will be kept, so that nothing may be done on the way.
-    pub(crate) fn is_dry(&self) -> bool {
+    /// Returns whether the request is a dry run, which must have no side effects.
+    pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run.unwrap_or_default()
     }
 
-    /// Whether an object is made or changed by it.
+    /// Returns whether the request creates or changes an object.
     pub(crate) const fn writes(&self) -> bool {
         matches!(self.operation, Operation::Create | Operation::Update)
     }
 }
 
-/// Why bytes are no review.
+/// A body that is not a valid AdmissionReview.
 #[derive(Debug)]
-pub(crate) struct Unreadable {
-    /// The uid, where one could be read.
+pub(crate) struct ParseError {
+    /// The identifier of the request, if it could be read.
     uid: Option<String>,
-    why: String,
+    message: String,
 }
 
-/// Reads a review.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Request<'_>, Unreadable> {
+/// Parses an AdmissionReview.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Request<'_>, ParseError> {
     #[derive(Deserialize)]
     struct Review<'a> {
         #[serde(borrow)]
@@ -102,18 +101,18 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Request<'_>, Unreadable> {
         Ok(Review {
             request: Some(request),
         }) => Ok(request),
-        Ok(Review { request: None }) => Err(Unreadable {
+        Ok(Review { request: None }) => Err(ParseError {
             uid: None,
-            why: "the review has no request".to_owned(),
+            message: "the AdmissionReview has no request".to_owned(),
         }),
-        Err(error) => Err(Unreadable {
+        Err(error) => Err(ParseError {
             uid: uid(bytes),
-            why: format!("the review cannot be read: {error}"),
+            message: format!("cannot parse the AdmissionReview: {error}"),
         }),
     }
 }
 
-/// The uid alone, from a review whose rest cannot be read.
+/// Reads only the uid, from a review that is otherwise invalid.
 fn uid(bytes: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Review {
@@ -128,8 +127,8 @@ fn uid(bytes: &[u8]) -> Option<String> {
         .map(|review| review.request.uid)
 }
 
-impl Unreadable {
-    /// The answer: a refusal of the same uid, or the text of an HTTP 400 where there is none.
+impl ParseError {
+    /// Returns a refusal with the uid, or the text of an HTTP 400 response if there is no uid.
     pub(crate) fn answer(self) -> Result<AdmissionReview<DynamicObject>, String> {
         match self.uid {
             Some(uid) => Ok(answer(
@@ -137,10 +136,10 @@ impl Unreadable {
                 Verdict::refused(Refusal {
                     code: 400,
                     reason: "BadRequest",
-                    message: self.why,
+                    message: self.message,
                 }),
             )),
-            None => Err(self.why),
+            None => Err(self.message),
         }
     }
 }
@@ -156,7 +155,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_has_a_uid_gets_it_back_whatever_else_is_wrong() {
+    fn an_invalid_review_with_a_uid_gets_a_response_with_that_uid() {
         let odd = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u1", "operation": "EXPLODE"}});
         let answer = parse(odd.to_string().as_bytes())
             .unwrap_err()
@@ -174,14 +173,14 @@ mod tests {
             answer["response"]["status"]["message"]
                 .as_str()
                 .unwrap()
-                .contains("cannot be read"),
+                .contains("cannot parse"),
             "{answer}"
         );
         assert_eq!(answer["kind"], "AdmissionReview");
     }
 
     #[test]
-    fn of_an_object_only_what_a_verdict_needs_is_read() {
+    fn only_the_needed_fields_of_an_object_are_parsed() {
         let review = json!({
             "request": {
                 "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "UPDATE", "dryRun": true, "oldObject": null,
@@ -191,27 +190,27 @@ mod tests {
         .to_string();
         let request = parse(review.as_bytes()).unwrap();
         assert!(
-            request.is_dry()
+            request.is_dry_run()
                 && request.writes()
                 && request.old_object.is_none()
                 && request.namespace.is_none()
         );
         let metadata = Metadata::of(request.object.unwrap()).unwrap();
-        assert!(metadata.is_leaving() && metadata.annotations.unwrap()["a"] == "b");
+        assert!(metadata.is_being_deleted() && metadata.annotations.unwrap()["a"] == "b");
         for without in [r#"{"metadata":null}"#, "{}"] {
             assert!(
                 !Metadata::of(serde_json::from_str(without).unwrap())
                     .unwrap()
-                    .is_leaving()
+                    .is_being_deleted()
             );
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_a_request_or_answered(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
-            if let Err(unreadable) = parse(&bytes) {
-                let _ = unreadable.answer();
+        fn any_bytes_parse_or_get_a_response(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+            if let Err(error) = parse(&bytes) {
+                let _ = error.answer();
             }
         }
     }

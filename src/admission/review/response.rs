@@ -1,4 +1,4 @@
-//! Verdicts and the answers to reviews (`admission.k8s.io/v1`).
+//! Verdicts and AdmissionReview responses (`admission.k8s.io/v1`).
 
 use std::collections::BTreeMap;
 
@@ -6,32 +6,32 @@ use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionResponse, AdmissionReview};
 use serde_json::Value;
 
-/// What is answered.
+/// The result of a review.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Verdict {
-    /// Why not; `None`: admitted.
+    /// `None`: the object is admitted.
     pub(crate) refusal: Option<Refusal>,
-    /// What the user reads beside the answer.
+    /// Warnings for the user.
     pub(crate) warnings: Vec<String>,
-    /// What the audit log keeps; the API server puts the webhook's name before each key.
+    /// Audit annotations. The API server prefixes each key with the name of the webhook.
     pub(crate) audit: BTreeMap<&'static str, String>,
-    /// JSON patch; empty: none.
+    /// JSON patch operations.
     pub(crate) patch: Vec<Value>,
 }
 
-/// A refusal, as the API server passes it on.
+/// A refusal, which the API server forwards to the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// HTTP code.
+    /// HTTP status code.
     pub(crate) code: u16,
-    /// Reason of a Kubernetes `Status`.
+    /// Reason of the Kubernetes `Status`.
     pub(crate) reason: &'static str,
-    /// What is wrong and the way out.
+    /// The cause and the way out.
     pub(crate) message: String,
 }
 
 impl Refusal {
-    /// The object breaks a rule of its own (422).
+    /// Returns a refusal of an invalid object (422).
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self {
             code: 422,
@@ -40,7 +40,7 @@ impl Refusal {
         }
     }
 
-    /// A policy does not let it in (403).
+    /// Returns a refusal by a policy (403).
     pub(crate) fn forbidden(message: impl Into<String>) -> Self {
         Self {
             code: 403,
@@ -51,7 +51,7 @@ impl Refusal {
 }
 
 impl Verdict {
-    /// Refused.
+    /// Returns a verdict that refuses the object.
     pub(crate) fn refused(refusal: Refusal) -> Self {
         Self {
             refusal: Some(refusal),
@@ -59,7 +59,7 @@ impl Verdict {
         }
     }
 
-    /// A word for metrics.
+    /// Returns the `verdict` label for metrics.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self {
@@ -72,7 +72,7 @@ impl Verdict {
     }
 }
 
-/// The answer to the request of `uid`.
+/// Returns the response to the request `uid`.
 pub(crate) fn answer(uid: &str, verdict: Verdict) -> AdmissionReview<DynamicObject> {
     let mut response = AdmissionResponse::invalid("");
     uid.clone_into(&mut response.uid);
@@ -109,7 +109,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_patch_is_sent_with_its_type_and_a_refusal_with_code_and_reason() {
+    fn a_patch_has_its_type_and_a_refusal_has_code_and_reason() {
         let patch = vec![
             json!({"op": "replace", "path": "/spec/containers/0/image", "value": "app:v1@sha256:…"}),
         ];

@@ -1,5 +1,5 @@
-//! One look-up a key at a time, and its answer for a while. A look-up goes on when nobody waits for it any more, so that the
-//! next who asks finds the answer.
+//! A single-flight cache: concurrent requests for a key share one look-up, and its answer is cached for
+//! a while. A look-up continues after its callers have gone, so its answer serves the next caller.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,109 +10,112 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
-/// Answers kept, and look-ups under way, at most. An answer of a hostile registry takes some 20 KB.
-const MOST: usize = 4096;
+/// Maximum number of entries. An answer of a hostile registry can take 20 KB.
+const MAX_ENTRIES: usize = 4096;
 
-/// Look-ups by key.
-pub(crate) struct Flights<K, V> {
-    slots: Mutex<HashMap<K, Slot<V>>>,
+/// Answers and pending look-ups by key.
+pub(crate) struct SingleFlightCache<K, V> {
+    entries: Mutex<HashMap<K, Entry<V>>>,
     ttl: Duration,
 }
 
-enum Slot<V> {
-    Flying(Shared<BoxFuture<'static, Option<V>>>),
-    Landed(V, Instant),
+enum Entry<V> {
+    Pending(Shared<BoxFuture<'static, Option<V>>>),
+    Ready(V, Instant),
 }
 
-/// Where an answer came from.
+/// The origin of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
-    Memory,
-    LookUp,
+pub(crate) enum Source {
+    Cache,
+    Lookup,
 }
 
-impl<K, V> Flights<K, V>
+impl<K, V> SingleFlightCache<K, V>
 where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Answers are believed for `ttl`; zero: they are only shared by those who ask at the same time.
+    /// Creates a cache. With a `ttl` of zero, answers are shared only by concurrent callers.
     pub(crate) fn new(ttl: Duration) -> Arc<Self> {
         Arc::new(Self {
-            slots: Mutex::default(),
+            entries: Mutex::default(),
             ttl,
         })
     }
 
-    /// The answer for `key`, where it is known.
-    pub(crate) fn known(&self, key: &K) -> Option<V> {
+    /// Returns the cached answer for `key`.
+    pub(crate) fn cached(&self, key: &K) -> Option<V> {
         match self
-            .slots
+            .entries
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(key)
         {
-            Some(Slot::Landed(answer, at)) if at.elapsed() < self.ttl => Some(answer.clone()),
+            Some(Entry::Ready(answer, at)) if at.elapsed() < self.ttl => Some(answer.clone()),
             _ => None,
         }
     }
 
-    /// The answer for `key`, known or looked up by `start`. An answer that is not `worth` keeping is looked up again by the next.
-    /// `None`: the look-up panicked.
+    /// Returns the answer for `key` from the cache or from the look-up `start`. Answers for which
+    /// `is_cacheable` returns false are not cached. The answer is `None` if the look-up panicked.
     pub(crate) async fn get<F>(
         self: &Arc<Self>,
         key: K,
-        worth: fn(&V) -> bool,
+        is_cacheable: fn(&V) -> bool,
         start: impl FnOnce() -> F,
-    ) -> (Option<V>, From)
+    ) -> (Option<V>, Source)
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let flight = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            match slots.get(&key) {
-                Some(Slot::Landed(answer, at)) if at.elapsed() < self.ttl => {
-                    return (Some(answer.clone()), From::Memory);
+        let pending = {
+            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            match entries.get(&key) {
+                Some(Entry::Ready(answer, at)) if at.elapsed() < self.ttl => {
+                    return (Some(answer.clone()), Source::Cache);
                 }
-                Some(Slot::Flying(flight)) => {
-                    // What it holds is for those who look up themselves.
+                Some(Entry::Pending(pending)) => {
+                    // The closure can hold permits, which this caller does not need.
                     drop(start);
-                    flight.clone()
+                    pending.clone()
                 }
                 _ => {
-                    self.make_room(&mut slots);
-                    let (flights, landing, work) = (Arc::clone(self), key.clone(), start());
+                    self.make_room(&mut entries);
+                    let (cache, completed_key, work) = (Arc::clone(self), key.clone(), start());
                     let task = tokio::spawn(async move {
                         let answer = std::panic::AssertUnwindSafe(work).catch_unwind().await.ok();
-                        flights.land(landing, answer.as_ref().filter(|answer| worth(answer)));
+                        cache.complete(
+                            completed_key,
+                            answer.as_ref().filter(|answer| is_cacheable(answer)),
+                        );
                         answer
                     });
-                    let flight = task.map(|ended| ended.ok().flatten()).boxed().shared();
-                    slots.insert(key, Slot::Flying(flight.clone()));
-                    flight
+                    let pending = task.map(|ended| ended.ok().flatten()).boxed().shared();
+                    entries.insert(key, Entry::Pending(pending.clone()));
+                    pending
                 }
             }
         };
-        (flight.await, From::LookUp)
+        (pending.await, Source::Lookup)
     }
 
-    fn land(&self, key: K, answer: Option<&V>) {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+    fn complete(&self, key: K, answer: Option<&V>) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Some(answer) if self.ttl > Duration::ZERO => {
-                slots.insert(key, Slot::Landed(answer.clone(), Instant::now()))
+                entries.insert(key, Entry::Ready(answer.clone(), Instant::now()))
             }
-            _ => slots.remove(&key),
+            _ => entries.remove(&key),
         };
     }
 
-    fn make_room(&self, slots: &mut HashMap<K, Slot<V>>) {
-        if slots.len() < MOST {
+    fn make_room(&self, entries: &mut HashMap<K, Entry<V>>) {
+        if entries.len() < MAX_ENTRIES {
             return;
         }
-        slots.retain(|_, slot| matches!(slot, Slot::Landed(_, at) if at.elapsed() < self.ttl));
-        if slots.len() >= MOST {
-            slots.clear();
+        entries.retain(|_, entry| matches!(entry, Entry::Ready(_, at) if at.elapsed() < self.ttl));
+        if entries.len() >= MAX_ENTRIES {
+            entries.clear();
         }
     }
 }
@@ -127,7 +130,9 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    fn counting(count: &Arc<AtomicU32>) -> impl FnOnce() -> BoxFuture<'static, u32> + use<> {
+    fn applicable_marks(
+        count: &Arc<AtomicU32>,
+    ) -> impl FnOnce() -> BoxFuture<'static, u32> + use<> {
         let count = Arc::clone(count);
         move || {
             async move {
@@ -139,65 +144,71 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_ask_together_cost_one_look_up_and_the_answer_ends() {
-        let (flights, count) = (
-            Flights::new(Duration::from_secs(5)),
+    async fn concurrent_callers_share_one_look_up_and_the_answer_expires() {
+        let (cache, count) = (
+            SingleFlightCache::new(Duration::from_secs(5)),
             Arc::new(AtomicU32::new(0)),
         );
         let both = tokio::join!(
-            flights.get(1, |_| true, counting(&count)),
-            flights.get(1, |_| true, counting(&count))
+            cache.get(1, |_| true, applicable_marks(&count)),
+            cache.get(1, |_| true, applicable_marks(&count))
         );
-        assert_eq!(both, ((Some(0), From::LookUp), (Some(0), From::LookUp)));
+        assert_eq!(both, ((Some(0), Source::Lookup), (Some(0), Source::Lookup)));
         assert_eq!(
-            flights.get(1, |_| true, counting(&count)).await,
-            (Some(0), From::Memory)
+            cache.get(1, |_| true, applicable_marks(&count)).await,
+            (Some(0), Source::Cache)
         );
-        assert_eq!((flights.known(&1), flights.known(&2)), (Some(0), None));
+        assert_eq!((cache.cached(&1), cache.cached(&2)), (Some(0), None));
         assert_eq!(
-            flights.get(2, |_| true, counting(&count)).await,
-            (Some(1), From::LookUp)
+            cache.get(2, |_| true, applicable_marks(&count)).await,
+            (Some(1), Source::Lookup)
         );
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(flights.known(&1), None);
+        assert_eq!(cache.cached(&1), None);
         assert_eq!(
-            flights.get(1, |_| true, counting(&count)).await,
-            (Some(2), From::LookUp)
+            cache.get(1, |_| true, applicable_marks(&count)).await,
+            (Some(2), Source::Lookup)
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_up_that_nobody_waits_for_still_answers_the_next() {
-        let (flights, count) = (
-            Flights::new(Duration::from_secs(5)),
+    async fn an_abandoned_look_up_still_answers_the_next_caller() {
+        let (cache, count) = (
+            SingleFlightCache::new(Duration::from_secs(5)),
             Arc::new(AtomicU32::new(0)),
         );
         assert!(
             tokio::time::timeout(
                 Duration::from_millis(10),
-                flights.get(1, |_| true, counting(&count))
+                cache.get(1, |_| true, applicable_marks(&count))
             )
             .await
             .is_err()
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(
-            flights.get(1, |_| true, counting(&count)).await,
-            (Some(0), From::Memory)
+            cache.get(1, |_| true, applicable_marks(&count)).await,
+            (Some(0), Source::Cache)
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_not_worth_keeping_and_what_panics_is_looked_up_again() {
-        let (flights, count) = (
-            Flights::new(Duration::from_secs(5)),
+    async fn uncacheable_answers_and_panics_are_looked_up_again() {
+        let (cache, count) = (
+            SingleFlightCache::new(Duration::from_secs(5)),
             Arc::new(AtomicU32::new(0)),
         );
-        assert_eq!(flights.get(1, |_| false, counting(&count)).await.0, Some(0));
         assert_eq!(
-            flights.get(1, |_| true, || async { panic!("odd") }).await,
-            (None, From::LookUp)
+            cache.get(1, |_| false, applicable_marks(&count)).await.0,
+            Some(0)
         );
-        assert_eq!(flights.get(1, |_| true, counting(&count)).await.0, Some(1));
+        assert_eq!(
+            cache.get(1, |_| true, || async { panic!("odd") }).await,
+            (None, Source::Lookup)
+        );
+        assert_eq!(
+            cache.get(1, |_| true, applicable_marks(&count)).await.0,
+            Some(1)
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Warnings about an ImageAttachment that is allowed and unwise: what its registry and its key say of it. Nothing here refuses,
-//! and what cannot be found out in time is left unsaid.
+//! Warnings about a valid ImageAttachment that is risky or has no effect. A check that does not
+//! complete in time produces no warning.
 
 use std::collections::BTreeMap;
 
@@ -7,72 +7,62 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::time::{Instant, timeout_at};
 
-use crate::admission::review::image_name::warning;
-use crate::admission::review::pull_secrets::Credentials;
+use crate::admission::review::pull_secrets::PullSecrets;
+use crate::admission::review::warning_text::{MAX_WARNING_CHARS, truncate, warning};
 use crate::api::ImageAttachmentSpec;
 use crate::attachment::{EntryKind, Image, Intent};
 use affix_registry::oci::Reference;
 use affix_registry::{Access, Keychain, Locator, Registries, Session};
 
-/// The annotation of a key's Secret that says what it may sign.
+/// The annotation of a key Secret that lists the repositories in which the key may sign.
 const REPOSITORIES: &str = "affix.dev/repositories";
-/// Most characters of a warning.
-const MOST: usize = 120;
-
-/// For whom advice is looked for.
+/// The context of the checks.
 #[derive(Clone, Copy)]
-pub(crate) struct Asker<'a> {
-    /// The resource's namespace.
+pub(crate) struct WarningContext<'a> {
+    /// The namespace of the resource.
     pub(crate) namespace: &'a str,
-    /// On a dry run no Secret is read, so less is said.
-    pub(crate) is_dry: bool,
-    /// What is not known by then is not said.
+    /// A dry run reads no Secret, so fewer checks run.
+    pub(crate) is_dry_run: bool,
+    /// Checks that take longer are abandoned.
     pub(crate) deadline: Instant,
 }
 
-/// Warnings on a resource.
-pub(crate) async fn advise(
+/// Returns the warnings on a resource.
+pub(crate) async fn collect_warnings(
     client: &Client,
-    credentials: &Credentials,
+    credentials: &PullSecrets,
     registries: &Registries,
-    asker: Asker<'_>,
+    context: WarningContext<'_>,
     (spec, intent): (&ImageAttachmentSpec, &Intent),
 ) -> Vec<String> {
     let key = async {
-        if asker.is_dry {
+        if context.is_dry_run {
             None
         } else {
-            unbound_key(client, asker.namespace, spec, &intent.reference).await
+            unbound_key_warning(client, context.namespace, spec, &intent.reference).await
         }
     };
     let image = async {
-        let session = open(credentials, registries, asker, spec, &intent.reference).await?;
-        Some(of_image(&session.until(asker.deadline), intent, asker.deadline).await)
+        let session =
+            open_session(credentials, registries, context, spec, &intent.reference).await?;
+        Some(image_warnings(&session.until(context.deadline), intent, context.deadline).await)
     };
     let (key, image) = tokio::join!(
-        timeout_at(asker.deadline, key),
-        timeout_at(asker.deadline, image)
+        timeout_at(context.deadline, key),
+        timeout_at(context.deadline, image)
     );
     let image = image.ok().flatten().unwrap_or_default();
     key.ok()
         .flatten()
         .into_iter()
         .chain(image)
-        .map(|text| cut(&text))
+        .map(|text| truncate(&text, MAX_WARNING_CHARS))
         .collect()
 }
 
-fn cut(text: &str) -> String {
-    if text.chars().count() <= MOST {
-        text.to_owned()
-    } else {
-        text.chars().take(MOST - 1).chain("…".chars()).collect()
-    }
-}
-
-/// A tag is signed whatever it comes to name: without the annotation the key signs in any repository, for whoever may make
-/// resources here (threat T16).
-async fn unbound_key(
+/// Returns a warning if a tag is signed by a key without the annotation. Such a key signs in any
+/// repository for every user who can create resources in the namespace (threat T16).
+async fn unbound_key_warning(
     client: &Client,
     namespace: &str,
     spec: &ImageAttachmentSpec,
@@ -102,18 +92,19 @@ async fn unbound_key(
         .is_some_and(|annotations| annotations.contains_key(REPOSITORIES));
     (!bound).then(|| {
         warning(
-            "a tag is signed with the key",
+            "the key Secret",
             name,
-            &format!("which lacks {REPOSITORIES}: it signs anywhere"),
+            &format!("signs a tag in any repository: add the annotation {REPOSITORIES}"),
         )
     })
 }
 
-/// The way to the resource's registry, by its own login; `None` where it takes more than that.
-async fn open(
-    credentials: &Credentials,
+/// Opens a session for the registry of the resource. Returns `None` if the resource needs more than its
+/// pull secret.
+async fn open_session(
+    credentials: &PullSecrets,
     registries: &Registries,
-    asker: Asker<'_>,
+    context: WarningContext<'_>,
     spec: &ImageAttachmentSpec,
     reference: &Reference,
 ) -> Option<Session> {
@@ -125,9 +116,9 @@ async fn open(
     }
     let keychain = match &spec.secret_ref {
         None => Keychain::anonymous(),
-        Some(_) if asker.is_dry => return None,
+        Some(_) if context.is_dry_run => return None,
         Some(secret) => credentials
-            .read(asker.namespace, std::slice::from_ref(&secret.name))
+            .read(context.namespace, std::slice::from_ref(&secret.name))
             .await
             .ok()?,
     };
@@ -141,9 +132,9 @@ async fn open(
         .ok()
 }
 
-async fn of_image(session: &Session, intent: &Intent, deadline: Instant) -> Vec<String> {
+async fn image_warnings(session: &Session, intent: &Intent, deadline: Instant) -> Vec<String> {
     let reference = &intent.reference;
-    let moved = async {
+    let tag_warning = async {
         let (tag, digest) = (reference.tag.as_ref()?, reference.digest.as_ref()?);
         let named = session.head(&Locator::Tag(tag.clone())).await.ok()?.digest;
         (named != *digest).then(|| {
@@ -151,13 +142,13 @@ async fn of_image(session: &Session, intent: &Intent, deadline: Instant) -> Vec<
                 "the tag",
                 tag.as_str(),
                 &format!(
-                    "names sha256:{}… by now; the digest in image decides",
+                    "now resolves to sha256:{}…: spec.image keeps its digest",
                     named.short()
                 ),
             )
         })
     };
-    let selected = async {
+    let selection_warnings = async {
         let fetched = session.manifest(&Locator::of(reference)?).await.ok()?;
         let image = Image::lay_out(
             &fetched.descriptor(),
@@ -167,23 +158,25 @@ async fn of_image(session: &Session, intent: &Intent, deadline: Instant) -> Vec<
             usize::MAX,
         )
         .ok()?;
-        // What a nested index or a config holds is not looked at here.
-        let whole = image.is_index
+        // Nested indexes and image configurations are not read here.
+        let is_complete = image.is_index
             && !image
                 .entries
                 .iter()
                 .any(|entry| matches!(entry.kind, EntryKind::Unreadable(_)));
-        whole.then(|| match intent.selection.choose(&image) {
+        is_complete.then(|| match intent.selection.choose(&image) {
             Ok((_, notes)) => notes,
             Err(error) => vec![error.to_string()],
         })
     };
-    let (moved, selected) =
-        tokio::join!(timeout_at(deadline, moved), timeout_at(deadline, selected));
-    moved
+    let (tag_warning, selection_warnings) = tokio::join!(
+        timeout_at(deadline, tag_warning),
+        timeout_at(deadline, selection_warnings)
+    );
+    tag_warning
         .ok()
         .flatten()
         .into_iter()
-        .chain(selected.ok().flatten().into_iter().flatten())
+        .chain(selection_warnings.ok().flatten().into_iter().flatten())
         .collect()
 }

@@ -1,5 +1,6 @@
-//! Reading a review's body: never more than a cap, never longer than the caller's patience allows, never so many at once that
-//! they fill the memory, and large ones never in the way of small ones.
+//! Reading of request bodies with limits on size, time and total memory.
+//!
+//! Small and large bodies have separate memory budgets, so large reviews cannot delay small ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +14,18 @@ use tokio::time::timeout;
 
 use crate::admission::options::ServerLimits;
 
-/// Above this a body is large. Reviews of pods are a few KiB.
-const LARGE: usize = 256 << 10;
-/// Bytes of all small bodies together, and of all large ones: neither can take the other's.
+/// Size above which a body is large. Typical reviews of pods have a few KiB.
+const LARGE_BODY: usize = 256 << 10;
+/// Memory budgets of all small and of all large bodies, in bytes.
 const SMALL_MEMORY: usize = 16 << 20;
 const LARGE_MEMORY: usize = 32 << 20;
-/// Large bodies that wait for memory; more are turned away. Each keeps what its connection lets it send ahead, which other requests
-/// on that connection go without.
-pub(crate) const WAITING: usize = 8;
+/// Maximum number of large bodies that wait for memory. Further ones are rejected. A waiting body
+/// occupies the flow-control window of its connection.
+pub(crate) const MAX_WAITING_BODIES: usize = 8;
 
-/// Admits bodies.
+/// Reads bodies within the limits.
 #[derive(Debug)]
-pub(crate) struct Bodies {
+pub(crate) struct BodyReader {
     cap: usize,
     patience: Duration,
     small: Arc<Semaphore>,
@@ -32,34 +33,34 @@ pub(crate) struct Bodies {
     waiting: Semaphore,
 }
 
-/// A body that was read, with its share of the memory.
+/// A complete body and its memory reservation.
 #[derive(Debug)]
-pub(crate) struct Read {
+pub(crate) struct BufferedBody {
     pub(crate) bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    _reservation: OwnedSemaphorePermit,
 }
 
-/// Why a body was not read.
+/// A body that was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unread {
+pub(crate) enum BodyError {
     TooLarge(usize),
     Slow(Duration),
     Overloaded,
     Broken,
-    TooComplex(usize),
+    TooManyValues(usize),
 }
 
-impl Unread {
-    /// The HTTP status and what the caller reads.
+impl BodyError {
+    /// Returns the HTTP status and the response text.
     pub(crate) fn answer(self) -> (StatusCode, String) {
         match self {
             Self::TooLarge(cap) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the review has more than {cap} bytes (--max-body-bytes)\n"),
+                format!("the review is larger than {cap} bytes (--max-body-bytes)\n"),
             ),
-            Self::TooComplex(most) => (
+            Self::TooManyValues(max) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the review has more than {most} values\n"),
+                format!("the review has more than {max} values\n"),
             ),
             Self::Slow(patience) => (
                 StatusCode::REQUEST_TIMEOUT,
@@ -67,16 +68,19 @@ impl Unread {
             ),
             Self::Overloaded => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "too many reviews at once: try again\n".to_owned(),
+                "too many concurrent reviews: try again\n".to_owned(),
             ),
-            Self::Broken => (StatusCode::BAD_REQUEST, "the review broke off\n".to_owned()),
+            Self::Broken => (
+                StatusCode::BAD_REQUEST,
+                "the review ended early\n".to_owned(),
+            ),
         }
     }
 
-    /// A word for metrics.
+    /// Returns the `cause` label for metrics.
     pub(crate) const fn cause(self) -> &'static str {
         match self {
-            Self::TooLarge(_) | Self::TooComplex(_) => "size",
+            Self::TooLarge(_) | Self::TooManyValues(_) => "size",
             Self::Slow(_) => "slow",
             Self::Overloaded => "load",
             Self::Broken => "broken",
@@ -84,7 +88,7 @@ impl Unread {
     }
 }
 
-impl Bodies {
+impl BodyReader {
     pub(crate) fn new(limits: &ServerLimits) -> Self {
         Self {
             cap: limits.body_bytes,
@@ -93,66 +97,78 @@ impl Bodies {
             large: Arc::new(Semaphore::new(
                 limits.body_bytes.clamp(LARGE_MEMORY, u32::MAX as usize),
             )),
-            waiting: Semaphore::new(WAITING),
+            waiting: Semaphore::new(MAX_WAITING_BODIES),
         }
     }
 
-    /// Reads a body within the patience.
-    pub(crate) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Read, Unread> {
-        timeout(self.patience, self.read_all(headers, body))
+    /// Reads a body within the time limit.
+    pub(crate) async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<BufferedBody, BodyError> {
+        timeout(self.patience, self.read_untimed(headers, body))
             .await
-            .unwrap_or(Err(Unread::Slow(self.patience)))
+            .unwrap_or(Err(BodyError::Slow(self.patience)))
     }
 
-    async fn read_all(&self, headers: &HeaderMap, body: Body) -> Result<Read, Unread> {
+    async fn read_untimed(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<BufferedBody, BodyError> {
         let declared = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        // What does not say how large it is may be as large as any.
+        // A body without Content-Length can be as large as the limit.
         let size = declared.unwrap_or(self.cap);
         if size > self.cap {
-            return Err(Unread::TooLarge(self.cap));
+            return Err(BodyError::TooLarge(self.cap));
         }
-        // A large body gets all of its memory before its first byte, so no two wait for each other; a small one pays as it comes.
-        let is_large = size > LARGE;
-        let mut share = if is_large {
-            self.large_share(size).await?
+        // A large body reserves its full size first, so two bodies cannot block each other. A small
+        // body reserves memory as its chunks arrive.
+        let is_large = size > LARGE_BODY;
+        let mut reservation = if is_large {
+            self.reserve_large(size).await?
         } else {
-            self.small_share(0)?
+            self.reserve_small(0)?
         };
-        let (mut bytes, mut pieces) = (BytesMut::new(), body.into_data_stream());
-        while let Some(piece) = pieces.next().await {
-            let piece = piece.map_err(|_| Unread::Broken)?;
-            if bytes.len() + piece.len() > size {
-                return Err(Unread::TooLarge(self.cap));
+        let (mut bytes, mut chunks) = (BytesMut::new(), body.into_data_stream());
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| BodyError::Broken)?;
+            if bytes.len() + chunk.len() > size {
+                return Err(BodyError::TooLarge(self.cap));
             }
             if !is_large {
-                share.merge(self.small_share(piece.len())?);
+                reservation.merge(self.reserve_small(chunk.len())?);
             }
-            bytes.extend_from_slice(&piece);
+            bytes.extend_from_slice(&chunk);
         }
-        Ok(Read {
+        Ok(BufferedBody {
             bytes: bytes.freeze(),
-            _share: share,
+            _reservation: reservation,
         })
     }
 
-    fn small_share(&self, size: usize) -> Result<OwnedSemaphorePermit, Unread> {
+    fn reserve_small(&self, size: usize) -> Result<OwnedSemaphorePermit, BodyError> {
         Arc::clone(&self.small)
             .try_acquire_many_owned(permits(size))
-            .map_err(|_| Unread::Overloaded)
+            .map_err(|_| BodyError::Overloaded)
     }
 
-    async fn large_share(&self, size: usize) -> Result<OwnedSemaphorePermit, Unread> {
-        let _waiting = self.waiting.try_acquire().map_err(|_| Unread::Overloaded)?;
+    async fn reserve_large(&self, size: usize) -> Result<OwnedSemaphorePermit, BodyError> {
+        let _waiting = self
+            .waiting
+            .try_acquire()
+            .map_err(|_| BodyError::Overloaded)?;
         Arc::clone(&self.large)
             .acquire_many_owned(permits(size))
             .await
-            .map_err(|_| Unread::Overloaded)
+            .map_err(|_| BodyError::Overloaded)
     }
 }
 
-/// One a byte.
+/// Converts a size to permits, one per byte.
 fn permits(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }
@@ -166,8 +182,8 @@ mod tests {
     use super::*;
     use futures::{FutureExt as _, stream};
 
-    fn bodies(cap: usize) -> Bodies {
-        Bodies::new(&ServerLimits {
+    fn bodies(cap: usize) -> BodyReader {
+        BodyReader::new(&ServerLimits {
             body_bytes: cap,
             ..ServerLimits::default()
         })
@@ -177,24 +193,24 @@ mod tests {
         HeaderMap::from_iter([(header::CONTENT_LENGTH, length.into())])
     }
 
-    /// A body that never comes.
+    /// Returns a body that never yields data.
     fn silent() -> Body {
         Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>())
     }
 
     #[tokio::test]
-    async fn a_body_above_the_cap_is_refused_with_and_without_its_length() {
+    async fn a_body_over_the_limit_is_refused_with_and_without_content_length() {
         let bodies = bodies(10);
         assert_eq!(
             bodies.read(&declared(11), silent()).await.unwrap_err(),
-            Unread::TooLarge(10)
+            BodyError::TooLarge(10)
         );
         assert_eq!(
             bodies
                 .read(&HeaderMap::new(), Body::from("x".repeat(11)))
                 .await
                 .unwrap_err(),
-            Unread::TooLarge(10)
+            BodyError::TooLarge(10)
         );
         assert_eq!(
             bodies
@@ -208,17 +224,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_caller_is_let_go_and_large_bodies_wait_beside_the_small_ones() {
+    async fn slow_bodies_time_out_and_waiting_large_bodies_do_not_delay_small_ones() {
         let bodies = bodies(8 << 20);
         let large = declared(8 << 20);
-        // The memory of large bodies is taken, and as many wait as may.
-        let slow =
-            (0..LARGE_MEMORY / (8 << 20) + WAITING).map(|_| bodies.read_all(&large, silent()));
+        // These bodies take the large budget and all waiting places.
+        let slow = (0..LARGE_MEMORY / (8 << 20) + MAX_WAITING_BODIES)
+            .map(|_| bodies.read_untimed(&large, silent()));
         let mut slow = futures::future::join_all(slow).boxed_local();
         assert!((&mut slow).now_or_never().is_none());
         assert_eq!(
             bodies.read(&large, Body::from("{}")).await.unwrap_err(),
-            Unread::Overloaded
+            BodyError::Overloaded
         );
         assert_eq!(
             bodies
@@ -230,7 +246,7 @@ mod tests {
         );
         assert_eq!(
             bodies.read(&declared(2), silent()).await.unwrap_err(),
-            Unread::Slow(Duration::from_secs(5))
+            BodyError::Slow(Duration::from_secs(5))
         );
         drop(slow);
         assert_eq!(
@@ -240,21 +256,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_memory_of_all_bodies_is_bounded_and_given_back() {
+    async fn the_memory_of_all_bodies_is_bounded_and_released() {
         let bodies = bodies(8 << 20);
-        let small = Body::from(vec![0; LARGE]);
-        let first = bodies.read(&declared(LARGE), small).await.unwrap();
+        let small = Body::from(vec![0; LARGE_BODY]);
+        let first = bodies.read(&declared(LARGE_BODY), small).await.unwrap();
         let rest = Arc::clone(&bodies.small)
-            .try_acquire_many_owned((SMALL_MEMORY - LARGE) as u32)
+            .try_acquire_many_owned((SMALL_MEMORY - LARGE_BODY) as u32)
             .unwrap();
         assert_eq!(
             bodies
                 .read(&declared(1), Body::from("x"))
                 .await
                 .unwrap_err(),
-            Unread::Overloaded
+            BodyError::Overloaded
         );
-        // Large ones have a memory of their own.
+        // Large bodies have their own budget.
         assert_eq!(
             bodies
                 .read(&declared(8 << 20), Body::from(vec![0; 8 << 20]))

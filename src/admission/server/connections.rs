@@ -1,7 +1,8 @@
-//! Seats: how many connections there are, and which of them leaves when a new one needs its place.
+//! The connection limiter, with eviction of idle connections.
 //!
-//! Who connects and then says nothing must not keep the API server out. So there is always a seat for a new connection, unless
-//! every other one has a review under way, and those end by themselves.
+//! Idle connections must not lock out the API server (threat T19). At the limit, a new connection
+//! evicts the longest idle one. Connections that never carried a review are evicted first. A connection
+//! with a review in flight is never evicted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,114 +10,116 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// All seats.
+/// Limits the number of open connections.
 #[derive(Debug)]
-pub(crate) struct Seats {
-    most: usize,
-    taken: Mutex<Taken>,
+pub(crate) struct ConnectionLimiter {
+    max: usize,
+    lock: Mutex<Connections>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Connections {
     next: u64,
-    occupants: HashMap<u64, Occupant>,
+    open: HashMap<u64, ConnectionState>,
 }
 
 #[derive(Debug)]
-struct Occupant {
-    /// Reviews under way.
+struct ConnectionState {
+    /// Reviews in flight.
     reviews: usize,
-    /// Whether it ever had one: who never did goes first.
-    had_one: bool,
+    /// The connection has carried a review.
+    had_review: bool,
     idle_since: Instant,
-    leave: CancellationToken,
+    evict: CancellationToken,
 }
 
-/// One connection's seat. Dropping it frees it.
+/// The slot of one connection. Dropping it frees the slot.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    seats: Arc<Seats>,
+pub(crate) struct ConnectionSlot {
+    limiter: Arc<ConnectionLimiter>,
     id: u64,
-    leave: CancellationToken,
+    evict: CancellationToken,
 }
 
-/// A review under way on a connection.
+/// A review in flight on a connection.
 #[derive(Debug)]
-pub(crate) struct UnderWay(Arc<Seat>);
+pub(crate) struct ReviewGuard(Arc<ConnectionSlot>);
 
-impl Seats {
-    pub(crate) fn new(most: usize) -> Arc<Self> {
+impl ConnectionLimiter {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
-            most,
-            taken: Mutex::default(),
+            max,
+            lock: Mutex::default(),
         })
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A free seat, or that of the connection that has idled the longest, which is told to leave. `None`: nobody idles.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Arc<Seat>> {
-        let mut taken = self.taken();
-        if taken.occupants.len() >= self.most {
-            let idle = taken
-                .occupants
+    /// Returns a free slot, if necessary by evicting an idle connection. Returns `None` if every
+    /// connection has a review in flight.
+    pub(crate) fn acquire(self: &Arc<Self>) -> Option<Arc<ConnectionSlot>> {
+        let mut lock = self.lock();
+        if lock.open.len() >= self.max {
+            let idle = lock
+                .open
                 .iter()
-                .filter(|(_, occupant)| occupant.reviews == 0);
-            let (&id, _) =
-                idle.min_by_key(|(id, occupant)| (occupant.had_one, occupant.idle_since, **id))?;
-            if let Some(occupant) = taken.occupants.remove(&id) {
-                occupant.leave.cancel();
+                .filter(|(_, connection)| connection.reviews == 0);
+            let (&id, _) = idle.min_by_key(|(id, connection)| {
+                (connection.had_review, connection.idle_since, **id)
+            })?;
+            if let Some(connection) = lock.open.remove(&id) {
+                connection.evict.cancel();
             }
         }
-        let (id, leave) = (taken.next, CancellationToken::new());
-        taken.next += 1;
-        taken.occupants.insert(
+        let (id, evict) = (lock.next, CancellationToken::new());
+        lock.next += 1;
+        lock.open.insert(
             id,
-            Occupant {
+            ConnectionState {
                 reviews: 0,
-                had_one: false,
+                had_review: false,
                 idle_since: Instant::now(),
-                leave: leave.clone(),
+                evict: evict.clone(),
             },
         );
-        Some(Arc::new(Seat {
-            seats: Arc::clone(self),
+        Some(Arc::new(ConnectionSlot {
+            limiter: Arc::clone(self),
             id,
-            leave,
+            evict,
         }))
     }
 }
 
-impl Seat {
-    /// Ends when another connection needs the seat.
-    pub(crate) async fn needed(&self) {
-        self.leave.cancelled().await;
+impl ConnectionSlot {
+    /// Completes when the connection is evicted.
+    pub(crate) async fn evicted(&self) {
+        self.evict.cancelled().await;
     }
 
-    /// Says that a review is under way, until what is returned is dropped.
-    pub(crate) fn review(self: &Arc<Self>) -> UnderWay {
-        if let Some(occupant) = self.seats.taken().occupants.get_mut(&self.id) {
-            occupant.reviews += 1;
-            occupant.had_one = true;
+    /// Marks a review as in flight until the returned guard is dropped.
+    pub(crate) fn start_review(self: &Arc<Self>) -> ReviewGuard {
+        if let Some(connection) = self.limiter.lock().open.get_mut(&self.id) {
+            connection.reviews += 1;
+            connection.had_review = true;
         }
-        UnderWay(Arc::clone(self))
+        ReviewGuard(Arc::clone(self))
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for ReviewGuard {
     fn drop(&mut self) {
-        if let Some(occupant) = self.0.seats.taken().occupants.get_mut(&self.0.id) {
-            occupant.reviews = occupant.reviews.saturating_sub(1);
-            occupant.idle_since = Instant::now();
+        if let Some(connection) = self.0.limiter.lock().open.get_mut(&self.0.id) {
+            connection.reviews = connection.reviews.saturating_sub(1);
+            connection.idle_since = Instant::now();
         }
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.seats.taken().occupants.remove(&self.id);
+        self.limiter.lock().open.remove(&self.id);
     }
 }
 
@@ -137,24 +140,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_connection_takes_the_seat_of_who_never_asked_then_of_who_idled_the_longest() {
-        let seats = Seats::new(3);
-        let asked_early = seats.take().unwrap();
-        drop(asked_early.review());
+    async fn unused_connections_are_evicted_first_then_the_longest_idle_one() {
+        let limiter = ConnectionLimiter::new(3);
+        let asked_early = limiter.acquire().unwrap();
+        drop(asked_early.start_review());
         later().await;
-        let asked_late = seats.take().unwrap();
-        drop(asked_late.review());
+        let asked_late = limiter.acquire().unwrap();
+        drop(asked_late.start_review());
         later().await;
-        let silent = seats.take().unwrap();
-        let left = |seat: &Seat| seat.needed().now_or_never().is_some();
+        let silent = limiter.acquire().unwrap();
+        let left = |seat: &ConnectionSlot| seat.evicted().now_or_never().is_some();
 
-        let fourth = seats.take().unwrap();
-        drop(fourth.review());
+        let fourth = limiter.acquire().unwrap();
+        drop(fourth.start_review());
         assert_eq!(
             (left(&asked_early), left(&asked_late), left(&silent)),
             (false, false, true)
         );
-        let _fifth = seats.take().unwrap().review();
+        let _fifth = limiter.acquire().unwrap().start_review();
         assert_eq!(
             (left(&asked_early), left(&asked_late), left(&fourth)),
             (true, false, false)
@@ -162,25 +165,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_with_a_review_under_way_loses_a_seat() {
-        let seats = Seats::new(2);
-        let (first, second) = (seats.take().unwrap(), seats.take().unwrap());
-        let (_once, twice) = (first.review(), [second.review(), second.review()]);
-        assert!(seats.take().is_none());
+    async fn a_connection_with_a_review_in_flight_is_not_evicted() {
+        let limiter = ConnectionLimiter::new(2);
+        let (first, second) = (limiter.acquire().unwrap(), limiter.acquire().unwrap());
+        let (_once, twice) = (
+            first.start_review(),
+            [second.start_review(), second.start_review()],
+        );
+        assert!(limiter.acquire().is_none());
         let [one, other] = twice;
         drop(one);
-        assert!(seats.take().is_none());
+        assert!(limiter.acquire().is_none());
         drop(other);
-        assert!(seats.take().is_some() && second.needed().now_or_never().is_some());
+        assert!(limiter.acquire().is_some() && second.evicted().now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_seat_is_free_again_when_its_connection_has_gone() {
-        let seats = Seats::new(1);
-        let first = seats.take().unwrap();
-        let review = first.review();
-        drop((first, review));
-        let second = seats.take().unwrap();
-        assert!(second.needed().now_or_never().is_none());
+    async fn a_closed_connection_frees_its_slot() {
+        let limiter = ConnectionLimiter::new(1);
+        let first = limiter.acquire().unwrap();
+        let start_review = first.start_review();
+        drop((first, start_review));
+        let second = limiter.acquire().unwrap();
+        assert!(second.evicted().now_or_never().is_none());
     }
 }

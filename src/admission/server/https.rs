@@ -1,8 +1,8 @@
-//! The TLS server: connections, their certificate, and their end.
+//! The HTTPS server: TLS handshakes, HTTP/1.1 and HTTP/2 limits, idle connection eviction and graceful
+//! shutdown.
 //!
-//! Owns: how many connections there are, how long a caller may take for a handshake and a request's head, and that a call that
-//! has begun is answered before the process ends. Built on hyper rather than on a ready-made server, because the number of
-//! connections and the certificate of each handshake are decided here.
+//! It uses hyper-util directly. A server crate that owns the accept loop cannot send GOAWAY to one
+//! evicted connection, so a review in transit would fail.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,27 +22,29 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::certificates::resolver::Served;
+use crate::admission::certificates::resolver::CertificateResolver;
 use crate::admission::metrics::Metrics;
 use crate::admission::options::ServerLimits;
 use crate::admission::server::body;
-use crate::admission::server::connections::{Seat, Seats};
+use crate::admission::server::connections::{ConnectionLimiter, ConnectionSlot};
 use crate::service::ListenAddress;
 
-/// Requests at once on one connection; the API server keeps few connections with many requests.
-const STREAMS: u32 = 250;
-/// What one request may send ahead of its being read.
+/// Concurrent requests per connection. The API server multiplexes many requests over few connections.
+const MAX_STREAMS: u32 = 250;
+/// HTTP/2 flow-control window of a request.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// What all requests of one connection may.
+/// HTTP/2 flow-control window of a connection.
 const CONNECTION_WINDOW: u32 = 1 << 20;
-// Bodies that wait for memory keep what they sent ahead: on one connection they must leave enough for all the others.
-const _: () = assert!(body::WAITING * STREAM_WINDOW as usize <= CONNECTION_WINDOW as usize / 2);
-/// How long calls under way may take after the order to stop.
-const DRAIN: Duration = Duration::from_secs(15);
-/// How long an idle connection that has to leave may take to notice: a review may have been sent in that moment.
-const FAREWELL: Duration = Duration::from_secs(3);
+// Bodies that wait for memory occupy their windows. Together they use at most half of the window of a
+// connection.
+const _: () =
+    assert!(body::MAX_WAITING_BODIES * STREAM_WINDOW as usize <= CONNECTION_WINDOW as usize / 2);
+/// Time limit for reviews in flight during shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time for an evicted connection to complete a review that arrives at that moment.
+const EVICTION_GRACE: Duration = Duration::from_secs(3);
 
-/// A server that listens and has not accepted anything yet.
+/// A server that is bound to its address and does not accept connections yet.
 pub(crate) struct Server {
     listener: TcpListener,
     tls: TlsAcceptor,
@@ -51,13 +53,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens.
+    /// Binds the address.
     ///
     /// # Errors
-    /// When the address is taken or not this machine's.
+    /// The address is in use or not local.
     pub(crate) fn bind(
         address: ListenAddress,
-        served: Arc<Served>,
+        resolver: Arc<CertificateResolver>,
         limits: ServerLimits,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
@@ -67,7 +69,7 @@ impl Server {
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(std::io::Error::other)?;
-        let mut config = config.with_no_client_auth().with_cert_resolver(served);
+        let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             listener,
@@ -77,11 +79,11 @@ impl Server {
         })
     }
 
-    /// Serves until `stop`, then lets what is under way end.
+    /// Accepts connections until `stop`, then completes the reviews in flight.
     pub(crate) async fn run(self, routes: Router, stop: CancellationToken) {
-        let seats = Seats::new(self.limits.connections);
+        let limiter = ConnectionLimiter::new(self.limits.connections);
         let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
-        let host = Arc::new(Host {
+        let host = Arc::new(ConnectionServer {
             tls: self.tls,
             http: http(&self.limits),
             routes,
@@ -94,30 +96,31 @@ impl Server {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
-                    // A connection that is gone already, or no file descriptor left: neither is a reason to end.
+                    // The client has gone, or the process has no file descriptor left. Both are
+                    // transient.
                     Err(error) => {
-                        tracing::debug!(%error, "a connection was not accepted");
+                        tracing::debug!(%error, "cannot accept a connection");
                         tokio::time::sleep(Duration::from_millis(10)).await;
                         continue;
                     }
                 },
             };
-            match seats.take() {
-                Some(seat) => drop(connections.spawn(Arc::clone(&host).serve(stream, seat))),
-                None => host.metrics.turned_away("connections"),
+            match limiter.acquire() {
+                Some(slot) => drop(connections.spawn(Arc::clone(&host).serve(stream, slot))),
+                None => host.metrics.rejected("connections"),
             }
         }
         drop(self.listener);
         closing.cancel();
         connections.close();
-        if timeout(DRAIN, connections.wait()).await.is_err() {
-            tracing::warn!("affix stopped with reviews under way");
+        if timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+            tracing::warn!("shutdown time limit reached with reviews in flight");
         }
     }
 }
 
-/// What every connection is served with.
-struct Host {
+/// The shared state of all connections.
+struct ConnectionServer {
     tls: TlsAcceptor,
     http: Builder<TokioExecutor>,
     routes: Router,
@@ -126,23 +129,23 @@ struct Host {
     closing: CancellationToken,
 }
 
-impl Host {
-    /// Serves one connection until it ends, or has to leave.
-    async fn serve(self: Arc<Self>, stream: TcpStream, seat: Arc<Seat>) {
+impl ConnectionServer {
+    /// Serves a connection until it ends or is evicted.
+    async fn serve(self: Arc<Self>, stream: TcpStream, slot: Arc<ConnectionSlot>) {
         let _ = stream.set_nodelay(true);
         let accepted = tokio::select! {
             accepted = timeout(self.patience, self.tls.accept(stream)) => accepted,
-            () = seat.needed() => return self.metrics.turned_away("idle"),
+            () = slot.evicted() => return self.metrics.rejected("idle"),
         };
         let stream = match accepted {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
-            Err(_) => return self.metrics.turned_away("slow"),
+            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => return self.metrics.rejected("slow"),
         };
         self.metrics.connected();
         let routes = self.routes.clone().layer(middleware::from_fn_with_state(
-            Arc::clone(&seat),
-            with_a_seat,
+            Arc::clone(&slot),
+            track_review,
         ));
         let mut connection = pin!(
             self.http
@@ -154,21 +157,25 @@ impl Host {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
-            () = seat.needed() => {
-                self.metrics.turned_away("idle");
+            () = slot.evicted() => {
+                self.metrics.rejected("idle");
                 connection.as_mut().graceful_shutdown();
-                timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+                timeout(EVICTION_GRACE, connection).await.unwrap_or(Ok(()))
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(error, "a connection ended");
+            tracing::debug!(error, "connection failed");
         }
         self.metrics.disconnected();
     }
 }
 
-async fn with_a_seat(State(seat): State<Arc<Seat>>, request: Request, next: Next) -> Response {
-    let _under_way = seat.review();
+async fn track_review(
+    State(slot): State<Arc<ConnectionSlot>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let _under_way = slot.start_review();
     next.run(request).await
 }
 
@@ -183,7 +190,7 @@ fn http(limits: &ServerLimits) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(16 << 10)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));

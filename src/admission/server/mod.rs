@@ -1,4 +1,4 @@
-//! The TLS server: connections, bodies, routes.
+//! The HTTPS server: connections, request bodies, routes and the dispatch to the reviewers.
 
 pub(crate) mod body;
 pub(crate) mod connections;

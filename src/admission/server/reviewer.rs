@@ -1,4 +1,4 @@
-//! One reviewer for all requests.
+//! The dispatch of reviews to the reviewer of each webhook.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use tokio::time::Instant;
 
 use crate::admission::metrics::Metrics;
 use crate::admission::options::{Clock, Lookups};
-use crate::admission::pods::Pods;
+use crate::admission::pods::PodReviewer;
 use crate::admission::review::image_attachment;
-use crate::admission::review::pull_secrets::Credentials;
+use crate::admission::review::pull_secrets::PullSecrets;
 use crate::admission::review::request::Request;
 use crate::admission::review::response::Verdict;
-use crate::admission::review::warnings::{Asker, advise};
+use crate::admission::review::warnings::{WarningContext, collect_warnings};
 use crate::service::Readiness;
 use affix_registry::Registries;
 
-/// Judges requests.
+/// Reviews requests of all webhooks.
 pub(crate) struct Reviewer {
     client: Client,
     registries: Registries,
-    credentials: Credentials,
-    /// How long a review may wait for others.
+    pull_secrets: PullSecrets,
+    /// Time limit of one review for requests to the API server and to registries.
     timeout: Duration,
-    pods: Pods,
+    pods: PodReviewer,
 }
 
 impl Reviewer {
@@ -35,22 +35,22 @@ impl Reviewer {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (credentials, timeout) = (Credentials::new(client.clone()), lookups.timeout);
+        let (pull_secrets, timeout) = (PullSecrets::new(client.clone()), lookups.timeout);
         Self {
             client: client.clone(),
             registries: registries.clone(),
-            credentials,
+            pull_secrets,
             timeout,
-            pods: Pods::new(client, registries, lookups, clock, metrics),
+            pods: PodReviewer::new(client, registries, lookups, clock, metrics),
         }
     }
 
-    /// Learns from the cluster, for ever.
-    pub(crate) async fn learn(&self, readiness: &Readiness) {
-        self.pods.learn(readiness).await;
+    /// Runs the watches forever.
+    pub(crate) async fn run_watches(&self, readiness: &Readiness) {
+        self.pods.run_watches(readiness).await;
     }
 
-    /// An ImageAttachment. The time that a review may take for others is counted from `began`.
+    /// Reviews an ImageAttachment. `began` is the start of the time limit.
     pub(crate) async fn image_attachment(&self, request: &Request<'_>, began: Instant) -> Verdict {
         let (spec, intent) = match image_attachment::judge(request, &self.registries) {
             Ok(Some(judged)) => judged,
@@ -60,16 +60,16 @@ impl Reviewer {
         let Some(namespace) = &request.namespace else {
             return Verdict::default();
         };
-        let asker = Asker {
+        let context = WarningContext {
             namespace,
-            is_dry: request.is_dry(),
+            is_dry_run: request.is_dry_run(),
             deadline: began + self.timeout,
         };
-        let warnings = advise(
+        let warnings = collect_warnings(
             &self.client,
-            &self.credentials,
+            &self.pull_secrets,
             &self.registries,
-            asker,
+            context,
             (&spec, &intent),
         )
         .await;
@@ -79,12 +79,12 @@ impl Reviewer {
         }
     }
 
-    /// A pod, or what makes pods.
+    /// Reviews a pod or a workload.
     pub(crate) async fn pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
         self.pods.validate(request, began + self.timeout).await
     }
 
-    /// A pod whose tags become digests.
+    /// Replaces the tags of a pod by digests.
     pub(crate) async fn mutate_pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
         self.pods.mutate(request, began + self.timeout).await
     }

@@ -1,4 +1,4 @@
-//! The routes: one path a webhook, each with the same limits around its own verdict.
+//! The HTTP routes: one path per webhook, all with the same limits.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use tokio::time::{Instant, timeout};
 
 use crate::admission::metrics::Metrics;
 use crate::admission::options::ServerLimits;
-use crate::admission::review::request::{self, MOST_VALUES, Request};
+use crate::admission::review::request::{self, MAX_VALUES, Request};
 use crate::admission::review::response::{self, Verdict};
-use crate::admission::server::body::{Bodies, Unread};
+use crate::admission::server::body::{BodyError, BodyReader};
 use crate::admission::server::reviewer::Reviewer;
 use affix_registry::oci::most_values;
 
-/// What all requests share.
-struct Shared {
+/// The state of all requests.
+struct RouteState {
     reviewer: Arc<Reviewer>,
-    bodies: Bodies,
-    turns: Semaphore,
+    bodies: BodyReader,
+    permits: Semaphore,
     turn: Duration,
     metrics: Arc<Metrics>,
 }
 
-/// One of the webhooks.
+/// The webhooks of affix.
 #[derive(Debug, Clone, Copy)]
 enum Webhook {
     ValidateImageAttachment,
@@ -59,39 +59,40 @@ impl Webhook {
     }
 }
 
-/// The routes of the TLS address.
+/// Returns the routes of the HTTPS address.
 pub(crate) fn routes(
     reviewer: Arc<Reviewer>,
     limits: &ServerLimits,
     metrics: Arc<Metrics>,
 ) -> Router {
-    let (bodies, turns) = (Bodies::new(limits), Semaphore::new(limits.concurrent));
-    let shared = Arc::new(Shared {
+    let (bodies, permits) = (BodyReader::new(limits), Semaphore::new(limits.concurrent));
+    let state = Arc::new(RouteState {
         reviewer,
         bodies,
-        turns,
+        permits,
         turn: limits.turn,
         metrics,
     });
     Webhook::ALL
         .into_iter()
         .fold(Router::new(), |router, webhook| {
-            let handler =
-                async move |State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body| {
-                    shared.answer(webhook, &headers, body).await
-                };
+            let handler = async move |State(state): State<Arc<RouteState>>,
+                                      headers: HeaderMap,
+                                      body: Body| {
+                state.answer(webhook, &headers, body).await
+            };
             router.route(webhook.path(), post(handler))
         })
-        .with_state(shared)
+        .with_state(state)
 }
 
-impl Shared {
+impl RouteState {
     async fn answer(&self, webhook: Webhook, headers: &HeaderMap, body: Body) -> Response {
         match self.review(webhook, headers, body).await {
             Ok(answer) => answer,
-            Err(unread) => {
-                self.metrics.turned_away(unread.cause());
-                unread.answer().into_response()
+            Err(error) => {
+                self.metrics.rejected(error.cause());
+                error.answer().into_response()
             }
         }
     }
@@ -101,50 +102,51 @@ impl Shared {
         webhook: Webhook,
         headers: &HeaderMap,
         body: Body,
-    ) -> Result<Response, Unread> {
+    ) -> Result<Response, BodyError> {
         let read = self.bodies.read(headers, body).await?;
         let began = Instant::now();
-        if most_values(&read.bytes) > MOST_VALUES {
-            return Err(Unread::TooComplex(MOST_VALUES));
+        if most_values(&read.bytes) > MAX_VALUES {
+            return Err(BodyError::TooManyValues(MAX_VALUES));
         }
-        let _turn = timeout(self.turn, self.turns.acquire())
+        let _permit = timeout(self.turn, self.permits.acquire())
             .await
-            .map_err(|_| Unread::Overloaded)?;
+            .map_err(|_| BodyError::Overloaded)?;
         let request = match request::parse(&read.bytes) {
             Ok(request) => request,
-            Err(unreadable) => {
-                self.metrics.turned_away("malformed");
-                return Ok(match unreadable.answer() {
+            Err(error) => {
+                self.metrics.rejected("malformed");
+                return Ok(match error.answer() {
                     Ok(answer) => Json(answer).into_response(),
-                    Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+                    Err(message) => {
+                        (StatusCode::BAD_REQUEST, format!("{message}\n")).into_response()
+                    }
                 });
             }
         };
-        let verdict = AssertUnwindSafe(self.judge(webhook, &request, began))
+        let verdict = AssertUnwindSafe(self.dispatch(webhook, &request, began))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| {
-                // Neither one odd object nor a bug of ours may keep people from their cluster.
+                // A panic admits the object: a bug in affix must not block the cluster.
                 self.metrics.panicked();
                 tracing::error!(
                     webhook = webhook.name(),
                     uid = request.uid,
-                    "a review panicked"
+                    "review panicked"
                 );
                 Verdict {
                     warnings: vec![
-                        "affix failed on this object, which is a bug of affix: please report it"
-                            .to_owned(),
+                        "affix panicked on this object: please report this bug".to_owned(),
                     ],
                     ..Verdict::default()
                 }
             });
         self.metrics
-            .reviewed(webhook.name(), verdict.name(), began.elapsed());
+            .record_review(webhook.name(), verdict.name(), began.elapsed());
         Ok(Json(response::answer(&request.uid, verdict)).into_response())
     }
 
-    async fn judge(&self, webhook: Webhook, request: &Request<'_>, began: Instant) -> Verdict {
+    async fn dispatch(&self, webhook: Webhook, request: &Request<'_>, began: Instant) -> Verdict {
         match webhook {
             Webhook::ValidateImageAttachment => {
                 self.reviewer.image_attachment(request, began).await

@@ -1,7 +1,8 @@
-//! Watches that a review relies on: a replica is ready once each has listed what there is, or is known not to be able to.
+//! The watches of the cluster index and their effect on readiness.
 //!
-//! Owns what `/readyz` says of them. A right that is missing keeps no replica down: with `failurePolicy: Ignore` that would let
-//! everything in unjudged, while what is not listed can still be asked for one by one.
+//! A replica is ready once each list is complete or known to be impossible. A missing permission does
+//! not keep a replica unready: with `failurePolicy: Ignore` the API server would then admit everything
+//! without a review, although single objects can still be read.
 
 use std::time::Duration;
 
@@ -10,24 +11,24 @@ use kube::runtime::watcher::{self, Event};
 
 use crate::service::{Readiness, WatchFault};
 
-/// How long a replica waits for lists that fail without being refused. Whoever updates the replicas one by one waits as long.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum time for which a failing list delays readiness. It also limits a rolling update.
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long after a refusal it is tried again: somebody may have granted the right, or installed the definition, meanwhile.
-const REFUSED: Duration = Duration::from_secs(10);
+/// Time before a refused watch is retried. The permission or the CRD may have been added meanwhile.
+const RETRY_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 
-/// What is watched.
+/// The watched resources.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Watched {
+pub(crate) enum WatchedList {
     ImageAttachments,
     Namespaces,
 }
 
-impl Watched {
-    /// All of them.
+impl WatchedList {
+    /// All watched resources.
     pub(crate) const ALL: [Self; 2] = [Self::ImageAttachments, Self::Namespaces];
 
-    /// What is waited for.
+    /// Returns the name of the list for `/readyz`.
     pub(crate) const fn list(self) -> &'static str {
         match self {
             Self::ImageAttachments => "the list of imageattachments",
@@ -35,53 +36,53 @@ impl Watched {
         }
     }
 
-    /// Takes what a watch brings, for ever: one that is refused begins anew only now and then.
-    pub(crate) async fn follow<S, T>(
+    /// Passes the events of a watch to `on_event`, forever. A refused watch restarts after a delay.
+    pub(crate) async fn run<S, T>(
         self,
         watch: impl Fn() -> S,
         readiness: &Readiness,
-        mut take: impl FnMut(Event<T>),
+        mut on_event: impl FnMut(Event<T>),
     ) where
         S: TryStream<Ok = Event<T>, Error = watcher::Error>,
     {
-        // The same failure is said once.
-        let mut said = String::new();
+        // Each failure is logged once.
+        let mut last_error = String::new();
         loop {
             let mut events = std::pin::pin!(watch().into_stream());
             while let Some(event) = events.next().await {
                 let error = match event {
                     Ok(event) => {
                         let is_listed = matches!(event, Event::InitDone);
-                        take(event);
+                        on_event(event);
                         if is_listed {
                             readiness.done(self.list());
-                            said.clear();
+                            last_error.clear();
                         }
                         continue;
                     }
                     Err(error) => error,
                 };
                 let fault = WatchFault::of(&error);
-                let why = fault.to_string();
-                readiness.because(self.list(), &why);
-                if why != said {
-                    tracing::warn!(error = why, "{} does not come; trying again", self.list());
-                    said = why;
+                let error_text = fault.to_string();
+                readiness.because(self.list(), &error_text);
+                if error_text != last_error {
+                    tracing::warn!(error = error_text, "{} failed, retrying", self.list());
+                    last_error = error_text;
                 }
                 if fault.is_refusal() || fault.is_unknown() {
                     readiness.wait_no_longer(self.list());
                     break;
                 }
             }
-            tokio::time::sleep(REFUSED).await;
+            tokio::time::sleep(RETRY_AFTER_REFUSAL).await;
         }
     }
 }
 
-/// Ends the wait for lists that do not come.
-pub(crate) async fn bound(readiness: &Readiness) {
-    tokio::time::sleep(PATIENCE).await;
-    Watched::ALL
+/// Stops the delay of readiness by lists that are not complete in time.
+pub(crate) async fn limit_startup_wait(readiness: &Readiness) {
+    tokio::time::sleep(LIST_TIMEOUT).await;
+    WatchedList::ALL
         .into_iter()
         .for_each(|watched| readiness.wait_no_longer(watched.list()));
 }
@@ -92,13 +93,14 @@ mod tests {
     use super::*;
     use futures::stream;
 
-    /// What `/readyz` says `after` this time, where the API server answers so to each try, one a second.
-    async fn said_of(
+    /// Returns the response of `/readyz` after a period in which every list attempt, one per second,
+    /// has this result.
+    async fn readyz_after(
         answer: fn() -> Result<Event<()>, watcher::Error>,
         after: Duration,
     ) -> (u16, String) {
         let readiness = Readiness::default();
-        readiness.wait_for(Watched::Namespaces.list());
+        readiness.wait_for(WatchedList::Namespaces.list());
         let tries = || {
             stream::unfold((), |()| async {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -106,8 +108,8 @@ mod tests {
             })
         };
         tokio::select! {
-            () = Watched::Namespaces.follow(tries, &readiness, drop) => panic!("a watch ended"),
-            () = async { tokio::join!(bound(&readiness), std::future::pending::<()>()); } => panic!("the wait ended"),
+            () = WatchedList::Namespaces.run(tries, &readiness, drop) => panic!("a watch ended"),
+            () = async { tokio::join!(limit_startup_wait(&readiness), std::future::pending::<()>()); } => panic!("the time limit task ended"),
             () = tokio::time::sleep(after) => {}
         }
         readiness.says()
@@ -123,24 +125,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_list_that_fails_is_waited_for_within_bounds_and_one_that_is_refused_is_not() {
-        let (early, late) = (Duration::from_secs(2), PATIENCE + Duration::from_secs(2));
+    async fn readiness_waits_for_a_failing_list_within_limits_and_not_for_a_refused_one() {
+        let (early, late) = (
+            Duration::from_secs(2),
+            LIST_TIMEOUT + Duration::from_secs(2),
+        );
         let failing = || Err(refuses(503));
-        let (status, text) = said_of(failing, early).await;
+        let (status, text) = readyz_after(failing, early).await;
         assert!(
             status == 503
                 && text.starts_with("waiting for the list of namespaces (")
                 && text.contains("answered 503"),
             "{status} {text}"
         );
-        let (status, text) = said_of(failing, late).await;
+        let (status, text) = readyz_after(failing, late).await;
         assert!(
             status == 200
                 && text.contains("without the list of namespaces (")
                 && text.contains("answered 503"),
             "{status} {text}"
         );
-        let (status, text) = said_of(|| Err(refuses(403)), early).await;
+        let (status, text) = readyz_after(|| Err(refuses(403)), early).await;
         assert!(
             status == 200
                 && text.contains("without the list of namespaces (")
@@ -148,7 +153,7 @@ mod tests {
             "{status} {text}"
         );
         assert_eq!(
-            said_of(|| Ok(Event::InitDone), early).await,
+            readyz_after(|| Ok(Event::InitDone), early).await,
             (200, "ok\n".to_owned())
         );
     }
