@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(crate) struct ConnectionLimiter {
     max: usize,
-    lock: Mutex<Connections>,
+    connections: Mutex<Connections>,
 }
 
 #[derive(Debug, Default)]
@@ -49,33 +49,35 @@ impl ConnectionLimiter {
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
-            lock: Mutex::default(),
+            connections: Mutex::default(),
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a free slot, if necessary by evicting an idle connection. Returns `None` if every
     /// connection has a review in flight.
     pub(crate) fn acquire(self: &Arc<Self>) -> Option<Arc<ConnectionSlot>> {
-        let mut lock = self.lock();
-        if lock.open.len() >= self.max {
-            let idle = lock
+        let mut connections = self.lock();
+        if connections.open.len() >= self.max {
+            let idle = connections
                 .open
                 .iter()
                 .filter(|(_, connection)| connection.reviews == 0);
             let (&id, _) = idle.min_by_key(|(id, connection)| {
                 (connection.had_review, connection.idle_since, **id)
             })?;
-            if let Some(connection) = lock.open.remove(&id) {
+            if let Some(connection) = connections.open.remove(&id) {
                 connection.evict.cancel();
             }
         }
-        let (id, evict) = (lock.next, CancellationToken::new());
-        lock.next += 1;
-        lock.open.insert(
+        let (id, evict) = (connections.next, CancellationToken::new());
+        connections.next += 1;
+        connections.open.insert(
             id,
             ConnectionState {
                 reviews: 0,

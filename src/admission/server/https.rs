@@ -83,7 +83,7 @@ impl Server {
     pub(crate) async fn run(self, routes: Router, stop: CancellationToken) {
         let limiter = ConnectionLimiter::new(self.limits.connections);
         let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
-        let host = Arc::new(ConnectionServer {
+        let server = Arc::new(ConnectionServer {
             tls: self.tls,
             http: http(&self.limits),
             routes,
@@ -106,8 +106,8 @@ impl Server {
                 },
             };
             match limiter.acquire() {
-                Some(slot) => drop(connections.spawn(Arc::clone(&host).serve(stream, slot))),
-                None => host.metrics.rejected("connections"),
+                Some(slot) => drop(connections.spawn(Arc::clone(&server).serve(stream, slot))),
+                None => server.metrics.rejected("connections"),
             }
         }
         drop(self.listener);
@@ -175,7 +175,7 @@ async fn track_review(
     request: Request,
     next: Next,
 ) -> Response {
-    let _under_way = slot.start_review();
+    let _guard = slot.start_review();
     next.run(request).await
 }
 

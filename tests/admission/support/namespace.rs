@@ -1,4 +1,4 @@
-//! A namespace of the shared control plane, and the configurations that send its objects to one webhook.
+//! A namespace of the shared control plane, and webhook configurations for its objects.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -14,22 +14,22 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
-/// How long a test waits for one thing to become true.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+/// Time limit for a condition.
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(50);
-const CONFIGURATIONS: &str = include_str!("../../config/webhook/configurations.yaml");
+const CONFIGURATIONS: &str = include_str!("../../../config/webhook/configurations.yaml");
 
-/// A test's own place.
+/// The namespace of one test.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct TestNamespace {
     pub(crate) name: String,
     pub(crate) tools: Tools,
     pub(crate) plane: &'static ControlPlane,
     pub(crate) client: Client,
 }
 
-impl Place {
-    /// A new namespace with these labels.
+impl TestNamespace {
+    /// Creates a namespace with these labels.
     pub(crate) async fn new(about: &str, labels: Value) -> Self {
         static INSTALLED: OnceCell<()> = OnceCell::const_new();
         let tools = Tools::core().await.unwrap();
@@ -37,7 +37,7 @@ impl Place {
         Self::on(plane, &INSTALLED, tools, about, labels).await
     }
 
-    /// A new namespace of a control plane that knows the resource once `installed` is set.
+    /// Creates a namespace on a control plane, which gets the CRD once, guarded by `installed`.
     pub(crate) async fn on(
         plane: &'static ControlPlane,
         installed: &OnceCell<()>,
@@ -54,14 +54,14 @@ impl Place {
                     .unwrap()
                     .stdout()
                     .unwrap();
-                wait("the resource", async || {
-                    let wait = [
+                wait_for("the resource", async || {
+                    let wait_for = [
                         "wait",
                         "--for=condition=Established",
                         "--timeout=60s",
                         "crd/imageattachments.affix.dev",
                     ];
-                    plane.kubectl(wait).await.unwrap().stdout().is_ok()
+                    plane.kubectl(wait_for).await.unwrap().stdout().is_ok()
                 })
                 .await;
             })
@@ -71,14 +71,14 @@ impl Place {
             .await
             .unwrap();
         let client = Client::try_from(config).unwrap();
-        let place = Self {
+        let namespace = Self {
             name: format!("{about}-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
             tools,
             plane,
             client,
         };
-        place.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place.name, "labels": labels}})).await.unwrap();
-        place
+        namespace.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name, "labels": labels}})).await.unwrap();
+        namespace
     }
 
     /// Runs kubectl in the namespace.
@@ -89,12 +89,12 @@ impl Place {
             .unwrap()
     }
 
-    /// Applies an object in the namespace, and says what kubectl printed, warnings first; or why it was refused.
+    /// Applies an object. Returns the output of kubectl, warnings first, or the refusal.
     pub(crate) async fn apply(&self, object: &Value) -> Result<String, String> {
         self.apply_with(object, &[]).await
     }
 
-    /// The same with more arguments.
+    /// Applies an object with additional arguments.
     pub(crate) async fn apply_with(&self, object: &Value, more: &[&str]) -> Result<String, String> {
         let args = [
             "--namespace",
@@ -104,7 +104,7 @@ impl Place {
             "-f",
             "-",
         ];
-        said(
+        output(
             self.plane
                 .kubectl_with(args.iter().chain(more).copied(), object.to_string())
                 .await
@@ -112,7 +112,7 @@ impl Place {
         )
     }
 
-    /// Asks the API server to take an ImageAttachment as it stands, without keeping it.
+    /// Creates an ImageAttachment as a dry run.
     pub(crate) async fn try_create(&self, spec: &Value) -> Result<(), String> {
         let resource = ApiResource::erase::<ImageAttachment>(&());
         let api: Api<DynamicObject> =
@@ -128,12 +128,12 @@ impl Place {
             .map_err(|error| error.to_string())
     }
 
-    /// An ImageAttachment.
+    /// Returns an ImageAttachment.
     pub(crate) fn attachment(name: &str, spec: &Value) -> Value {
         json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name}, "spec": spec})
     }
 
-    /// A pod of one container, with more fields of its spec.
+    /// Returns a pod with one container and additional fields of its spec.
     pub(crate) fn pod(name: &str, image: &str, spec: Value) -> Value {
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [{"name": "main", "image": image}]}});
         pod["spec"]
@@ -143,19 +143,20 @@ impl Place {
         pod
     }
 
-    /// What the API server does with a pod that nobody keeps: what it says, or why it refuses.
+    /// Applies a pod under a new name. Returns the output or the refusal.
     pub(crate) async fn try_pod(&self, image: &str, spec: Value) -> Result<String, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("tried-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         self.apply(&Self::pod(&name, image, spec)).await
     }
 
-    /// Sends the namespace's objects to `address`, by the configurations that ship, and waits for their caBundle.
+    /// Installs the shipped configurations for the namespace and `address`, and waits for their
+    /// caBundle.
     pub(crate) async fn configure(&self, address: &str) {
         self.configure_as(&self.name, address).await;
     }
 
-    /// The same by configurations of another name.
+    /// Installs the shipped configurations under another name.
     pub(crate) async fn configure_as(&self, name: &str, address: &str) {
         for document in CONFIGURATIONS.split("\n---\n") {
             let mut configuration: Value = serde_saphyr::from_str(document).unwrap();
@@ -181,7 +182,7 @@ impl Place {
             "validatingwebhookconfiguration",
             "mutatingwebhookconfiguration",
         ] {
-            wait("the caBundle", async || {
+            wait_for("the caBundle", async || {
                 let found = self
                     .kubectl(&["get", kind, name, "-o", "json"])
                     .await
@@ -195,20 +196,20 @@ impl Place {
             })
             .await;
         }
-        // The API server learns of a configuration a moment after it was written.
+        // The API server loads a configuration with a short delay.
         let odd = Self::attachment(
             "probe",
             &json!({"image": "registry.example.com/Team/app:v1", "signature": {"cosign": {"keySecretRef": {"name": "k"}}}}),
         );
-        wait("the first refusal", async || {
+        wait_for("the first refusal", async || {
             self.apply_with(&odd, &["--dry-run=server"]).await.is_err()
         })
         .await;
     }
 }
 
-/// What a command printed, errors and warnings first; or its failure.
-pub(crate) fn said(ran: Ran) -> Result<String, String> {
+/// Returns the output of a command, errors and warnings first, or its failure.
+pub(crate) fn output(ran: Ran) -> Result<String, String> {
     let text = format!("{}{}", ran.err, ran.out);
     if ran.status.success() {
         Ok(text)
@@ -217,11 +218,11 @@ pub(crate) fn said(ran: Ran) -> Result<String, String> {
     }
 }
 
-/// Waits until something holds.
-pub(crate) async fn wait(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until a condition holds.
+pub(crate) async fn wait_for(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + TIMEOUT;
     while !holds().await {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not within {TIMEOUT:?}");
         sleep(POLL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A webhook in this process that its callers ask directly, without an API server between them.
+//! A webhook in this process, called directly instead of through an API server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::place::wait;
+use crate::support::namespace::wait_for;
 
-/// A webhook. Dropping it ends it.
+/// A running webhook. Dropping it stops it.
 pub(crate) struct Direct {
     pub(crate) address: SocketAddr,
     authority: Authority,
@@ -24,7 +24,7 @@ pub(crate) struct Direct {
     _dir: TempDir,
 }
 
-/// What is looked up where a test says nothing else.
+/// Returns the default look-up options of the tests.
 pub(crate) fn lookups() -> Lookups {
     Lookups {
         lifecycle_types: vec![
@@ -41,7 +41,7 @@ pub(crate) fn lookups() -> Lookups {
 }
 
 impl Direct {
-    /// Starts it with these limits; there is no API server that it could ask.
+    /// Starts a webhook without a reachable API server.
     pub(crate) async fn start(limits: ServerLimits, lookups: Lookups) -> Self {
         Self::start_beside(
             &format!("http://127.0.0.1:{}", port::free().unwrap()),
@@ -51,7 +51,7 @@ impl Direct {
         .await
     }
 
-    /// The same beside an API server.
+    /// Starts a webhook with an API server.
     pub(crate) async fn start_beside(
         api_server: &str,
         limits: ServerLimits,
@@ -84,14 +84,14 @@ impl Direct {
             _dir: dir,
         };
         let client = direct.client();
-        wait("the webhook", async || {
+        wait_for("the webhook", async || {
             client.get(direct.url("validate-pods")).send().await.is_ok()
         })
         .await;
         direct
     }
 
-    /// A caller that keeps one connection, as each API server does.
+    /// Returns a client with a single HTTP/2 connection, like an API server.
     pub(crate) fn client(&self) -> reqwest::Client {
         http_client::multiplexing(self.authority.pem()).unwrap()
     }
@@ -101,12 +101,12 @@ impl Direct {
     }
 }
 
-/// A review of an object.
+/// Returns a review of an object.
 pub(crate) fn review(kind: &str, object: &Value) -> String {
     review_in("team-a", kind, object)
 }
 
-/// A review of an object of a namespace.
+/// Returns a review of an object in a namespace.
 pub(crate) fn review_in(namespace: &str, kind: &str, object: &Value) -> String {
     json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",

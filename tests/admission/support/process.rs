@@ -5,21 +5,21 @@ use std::path::Path;
 use affix_testbed::process::{Launch, Process};
 use tempfile::TempDir;
 
-use crate::place::{PATIENCE, Place};
+use crate::support::namespace::{TIMEOUT, TestNamespace};
 
-/// A running affix. Dropping it kills it; where the test fails, its log is printed.
+/// A running affix process. Dropping it kills it. If the test fails, its log is printed.
 pub(crate) struct Affix {
     pub(crate) process: Process,
     _dir: TempDir,
 }
 
 impl Affix {
-    fn start(place: &Place, args: &[&str]) -> Self {
-        Self::start_with(place, &place.plane.kubeconfig(), args)
+    fn start(namespace: &TestNamespace, args: &[&str]) -> Self {
+        Self::start_with(namespace, &namespace.plane.kubeconfig(), args)
     }
 
-    /// One that asks the API server by this kubeconfig.
-    pub(crate) fn start_with(place: &Place, kubeconfig: &Path, args: &[&str]) -> Self {
+    /// Starts affix with a kubeconfig.
+    pub(crate) fn start_with(namespace: &TestNamespace, kubeconfig: &Path, args: &[&str]) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("affix-admission-")
             .tempdir()
@@ -37,50 +37,50 @@ impl Affix {
             .env("RUST_LOG", "affix=debug,info")
             .env("KUBECONFIG", kubeconfig)
             .orphans_folder(dir.path())
-            .start(&place.tools)
+            .start(&namespace.tools)
             .unwrap();
         Self { process, _dir: dir }
     }
 
-    /// The controller on the namespace.
-    pub(crate) fn controller(place: &Place, flags: &[&str]) -> Self {
+    /// Starts the controller for the namespace.
+    pub(crate) fn controller(namespace: &TestNamespace, flags: &[&str]) -> Self {
         Self::start(
-            place,
+            namespace,
             &[
-                &["controller", "--watch-namespaces", &place.name][..],
+                &["controller", "--watch-namespaces", &namespace.name][..],
                 flags,
             ]
             .concat(),
         )
     }
 
-    /// The webhook, with the namespace's configurations sent to it.
-    pub(crate) async fn webhook(place: &Place, flags: &[&str]) -> (Self, String) {
+    /// Starts the webhook and installs its configurations.
+    pub(crate) async fn webhook(namespace: &TestNamespace, flags: &[&str]) -> (Self, String) {
         let own = [
             "webhook",
             "--listen-addr",
             "127.0.0.1:0",
             "--namespace",
-            &place.name,
+            &namespace.name,
             "--dns-names",
             "127.0.0.1",
         ];
         let configurations = [
             "--validating-webhook-configuration",
-            &place.name,
+            &namespace.name,
             "--mutating-webhook-configuration",
-            &place.name,
+            &namespace.name,
         ];
-        let mut affix = Self::start(place, &[&own[..], &configurations[..], flags].concat());
+        let mut affix = Self::start(namespace, &[&own[..], &configurations[..], flags].concat());
         let address = affix.serves("webhooks").await;
-        place.configure(&address).await;
+        namespace.configure(&address).await;
         (affix, address)
     }
 
-    /// The webhook as `config/` installs it, with the rights of its service account and no others.
-    pub(crate) async fn installed(place: &Place, flags: &[&str]) -> Self {
+    /// Starts the webhook with the permissions of its service account in `config/`.
+    pub(crate) async fn installed(namespace: &TestNamespace, flags: &[&str]) -> Self {
         const NAME: &str = "affix-webhook";
-        let kubeconfig = place
+        let kubeconfig = namespace
             .plane
             .service_account_kubeconfig("affix-system", NAME)
             .await
@@ -94,13 +94,13 @@ impl Affix {
             "--dns-names",
             "127.0.0.1",
         ];
-        let mut affix = Self::start_with(place, &kubeconfig, &[&own[..], flags].concat());
+        let mut affix = Self::start_with(namespace, &kubeconfig, &[&own[..], flags].concat());
         let address = affix.serves("webhooks").await;
-        place.configure_as(NAME, &address).await;
+        namespace.configure_as(NAME, &address).await;
         affix
     }
 
-    /// The address at which it serves something.
+    /// Returns the address of an endpoint.
     pub(crate) async fn serves(&mut self, what: &str) -> String {
         let found = |log: &str| {
             let line = log
@@ -114,7 +114,7 @@ impl Affix {
                     .to_owned(),
             )
         };
-        self.process.wait_for(PATIENCE, what, found).await.unwrap()
+        self.process.wait_for(TIMEOUT, what, found).await.unwrap()
     }
 }
 
