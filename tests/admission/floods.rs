@@ -45,12 +45,12 @@ async fn floods_of_large_and_slow_reviews_do_not_block_others_or_exhaust_memory(
     );
     let served = async {
         for _ in 0..20 {
-            let odd = TestNamespace::attachment(
-                "odd",
+            let invalid = TestNamespace::attachment(
+                "invalid",
                 &json!({"image": "registry.example.com/Team/app:v1", "signature": {"cosign": {"keySecretRef": {"name": "k"}}}}),
             );
             let text = namespace
-                .apply_with(&odd, &["--dry-run=server"])
+                .apply_with(&invalid, &["--dry-run=server"])
                 .await
                 .expect_err("the webhook did not answer in its time");
             assert!(text.contains("is malformed"), "{text}");

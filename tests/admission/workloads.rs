@@ -142,13 +142,13 @@ async fn events_of_replica_sets_and_jobs_show_why_their_pods_are_refused() {
         assert_eq!(namespace.pods().await, 0, "{events}");
 
         // A new image, and an init container past its end of life: still no pods.
-        let aside = json!({"spec": {"template": {"spec": {
+        let init = json!({"spec": {"template": {"spec": {
             "initContainers": [{"name": "first", "image": old.tagged()}], "containers": [{"name": "app", "image": good.tagged()}]
         }}}})
         .to_string();
         let patched = output(
             namespace
-                .kubectl(&["patch", "deployment", "app", "-p", &aside])
+                .kubectl(&["patch", "deployment", "app", "-p", &init])
                 .await,
         )
         .unwrap();
@@ -299,7 +299,16 @@ async fn the_shipped_rbac_is_sufficient_for_all_functions_of_the_webhook() {
             .contains("the key Secret key signs a tag in any repository: add the annotation affix.dev/repositories")
     })
     .await;
-    // The certificate.
+    replaces_its_certificate(&namespace).await;
+    refused(&namespace, &old.tagged(), with_login).await;
+    let log = webhook.process.log().unwrap();
+    assert!(!log.contains("orbidden"), "{log}");
+}
+
+/// Deletes the Secret of the certificate and waits for a new one.
+async fn replaces_its_certificate(namespace: &TestNamespace) {
+    let kubectl =
+        async |args: &[&str]| namespace.plane.kubectl(args.iter().copied()).await.unwrap();
     let of_secret = [
         "get",
         "secret",
@@ -309,18 +318,17 @@ async fn the_shipped_rbac_is_sufficient_for_all_functions_of_the_webhook() {
         "-o",
         "jsonpath={.data.tls\\.crt}",
     ];
-    let first = kubectl(&of_secret, "").await;
-    kubectl(
-        &[
-            "delete",
-            "secret",
-            "affix-webhook-tls",
-            "--namespace",
-            "affix-system",
-        ],
-        "",
-    )
-    .await;
+    let first = kubectl(&of_secret).await.stdout().unwrap();
+    kubectl(&[
+        "delete",
+        "secret",
+        "affix-webhook-tls",
+        "--namespace",
+        "affix-system",
+    ])
+    .await
+    .stdout()
+    .unwrap();
     wait_for("a new certificate", async || {
         let found = namespace
             .plane
@@ -332,7 +340,4 @@ async fn the_shipped_rbac_is_sufficient_for_all_functions_of_the_webhook() {
         !found.is_empty() && found != first
     })
     .await;
-    refused(&namespace, &old.tagged(), with_login).await;
-    let log = webhook.process.log().unwrap();
-    assert!(!log.contains("orbidden"), "{log}");
 }

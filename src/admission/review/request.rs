@@ -156,8 +156,8 @@ mod tests {
 
     #[test]
     fn an_invalid_review_with_a_uid_gets_a_response_with_that_uid() {
-        let odd = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u1", "operation": "EXPLODE"}});
-        let answer = parse(odd.to_string().as_bytes())
+        let invalid = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u1", "operation": "EXPLODE"}});
+        let answer = parse(invalid.to_string().as_bytes())
             .unwrap_err()
             .answer()
             .unwrap();

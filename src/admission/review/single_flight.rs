@@ -203,7 +203,7 @@ mod tests {
             Some(0)
         );
         assert_eq!(
-            cache.get(1, |_| true, || async { panic!("odd") }).await,
+            cache.get(1, |_| true, || async { panic!("invalid") }).await,
             (None, Source::Lookup)
         );
         assert_eq!(

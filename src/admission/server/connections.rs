@@ -144,24 +144,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unused_connections_are_evicted_first_then_the_longest_idle_one() {
         let limiter = ConnectionLimiter::new(3);
-        let asked_early = limiter.acquire().unwrap();
-        drop(asked_early.start_review());
+        let early = limiter.acquire().unwrap();
+        drop(early.start_review());
         later().await;
-        let asked_late = limiter.acquire().unwrap();
-        drop(asked_late.start_review());
+        let late = limiter.acquire().unwrap();
+        drop(late.start_review());
         later().await;
         let silent = limiter.acquire().unwrap();
-        let left = |seat: &ConnectionSlot| seat.evicted().now_or_never().is_some();
+        let is_evicted = |slot: &ConnectionSlot| slot.evicted().now_or_never().is_some();
 
         let fourth = limiter.acquire().unwrap();
         drop(fourth.start_review());
         assert_eq!(
-            (left(&asked_early), left(&asked_late), left(&silent)),
+            (is_evicted(&early), is_evicted(&late), is_evicted(&silent)),
             (false, false, true)
         );
         let _fifth = limiter.acquire().unwrap().start_review();
         assert_eq!(
-            (left(&asked_early), left(&asked_late), left(&fourth)),
+            (is_evicted(&early), is_evicted(&late), is_evicted(&fourth)),
             (true, false, false)
         );
     }

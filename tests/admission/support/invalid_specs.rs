@@ -4,13 +4,23 @@ use serde_json::{Value, json};
 
 use crate::corpus;
 
-/// Specs that the schema accepts and the code refuses: title, spec, reason of the controller, and the
-/// expected text.
-pub(crate) fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'static str)> {
-    let image = |image: &str| json!({"image": image, "artifact": {"artifactType": "application/vnd.demo", "annotations": {"a": "b"}}});
-    let files = |files: Value| json!({"image": corpus::PINNED, "artifact": {"artifactType": "application/vnd.demo", "files": files}});
-    let mut plain = image("registry.example.com/team/app:v1");
-    plain["insecure"] = json!(true);
+/// Title, spec, reason of the controller, and the expected text.
+type InvalidSpec = (&'static str, Value, &'static str, &'static str);
+
+/// Returns specs that the schema accepts and the code refuses.
+pub(crate) fn beyond_the_schema() -> Vec<InvalidSpec> {
+    [references(), disallowed(), overlapping_files()].concat()
+}
+
+fn image(image: &str) -> Value {
+    json!({"image": image, "artifact": {"artifactType": "application/vnd.demo", "annotations": {"a": "b"}}})
+}
+
+fn files(files: Value) -> Value {
+    json!({"image": corpus::PINNED, "artifact": {"artifactType": "application/vnd.demo", "files": files}})
+}
+
+fn references() -> Vec<InvalidSpec> {
     vec![
         (
             "an upper-case repository",
@@ -70,38 +80,6 @@ pub(crate) fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'s
             "registry \"registry.example.com:0\" is malformed",
         ),
         (
-            "a metadata address",
-            image("169.254.169.254/app:v1"),
-            "HostNotAllowed",
-            "169.254.169.254",
-        ),
-        (
-            "a metadata host",
-            image("metadata.google.internal/app:v1"),
-            "HostNotAllowed",
-            "metadata.google.internal",
-        ),
-        (
-            "a registry that the operator does not allow",
-            image("registry.example.net/app:v1"),
-            "HostNotAllowed",
-            "--allowed-registries has only",
-        ),
-        (
-            "plain HTTP where the operator forbids it",
-            plain,
-            "InsecureNotAllowed",
-            "--insecure-allow-http=false",
-        ),
-        (
-            "two files that overlap",
-            files(
-                json!([{"name": "f", "target": "linux", "value": "1"}, {"name": "f", "target": "*/amd64", "value": "2"}]),
-            ),
-            "InvalidSpec",
-            "spec.artifact.files[1]: \"f\" would be there twice",
-        ),
-        (
             "a repository with an empty part",
             image("registry.example.com/team//app:v1"),
             "InvalidReference",
@@ -124,22 +102,6 @@ pub(crate) fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'s
             image("registry.example.com/app@sha256:"),
             "InvalidReference",
             "takes 64 lower-case hexadecimal digits",
-        ),
-        (
-            "a file for a platform beside one for its system",
-            files(
-                json!([{"name": "f", "target": "linux", "value": "1"}, {"name": "f", "target": "linux/amd64", "value": "2"}]),
-            ),
-            "InvalidSpec",
-            "spec.artifact.files[1]: \"f\" would be there twice",
-        ),
-        (
-            "a file for every system beside one for a variant",
-            files(
-                json!([{"name": "f", "target": "*/arm64", "value": "1"}, {"name": "f", "target": "linux/arm64/v8", "value": "2"}]),
-            ),
-            "InvalidSpec",
-            "spec.artifact.files[1]: \"f\" would be there twice",
         ),
         (
             "a repository that ends in a dash",
@@ -192,6 +154,37 @@ pub(crate) fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'s
             "InvalidReference",
             "holds referrers or signatures of an image",
         ),
+    ]
+}
+
+fn disallowed() -> Vec<InvalidSpec> {
+    let mut plain = image("registry.example.com/team/app:v1");
+    plain["insecure"] = json!(true);
+    vec![
+        (
+            "a metadata address",
+            image("169.254.169.254/app:v1"),
+            "HostNotAllowed",
+            "169.254.169.254",
+        ),
+        (
+            "a metadata host",
+            image("metadata.google.internal/app:v1"),
+            "HostNotAllowed",
+            "metadata.google.internal",
+        ),
+        (
+            "a registry that the operator does not allow",
+            image("registry.example.net/app:v1"),
+            "HostNotAllowed",
+            "--allowed-registries has only",
+        ),
+        (
+            "plain HTTP where the operator forbids it",
+            plain,
+            "InsecureNotAllowed",
+            "--insecure-allow-http=false",
+        ),
         (
             "a metadata address as one number",
             image("2852039166:443/app:v1"),
@@ -209,6 +202,35 @@ pub(crate) fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'s
             image("registry.example.com:5000/app:v1"),
             "HostNotAllowed",
             "--allowed-registries has only",
+        ),
+    ]
+}
+
+fn overlapping_files() -> Vec<InvalidSpec> {
+    vec![
+        (
+            "two files that overlap",
+            files(
+                json!([{"name": "f", "target": "linux", "value": "1"}, {"name": "f", "target": "*/amd64", "value": "2"}]),
+            ),
+            "InvalidSpec",
+            "spec.artifact.files[1]: \"f\" would be there twice",
+        ),
+        (
+            "a file for a platform beside one for its system",
+            files(
+                json!([{"name": "f", "target": "linux", "value": "1"}, {"name": "f", "target": "linux/amd64", "value": "2"}]),
+            ),
+            "InvalidSpec",
+            "spec.artifact.files[1]: \"f\" would be there twice",
+        ),
+        (
+            "a file for every system beside one for a variant",
+            files(
+                json!([{"name": "f", "target": "*/arm64", "value": "1"}, {"name": "f", "target": "linux/arm64/v8", "value": "2"}]),
+            ),
+            "InvalidSpec",
+            "spec.artifact.files[1]: \"f\" would be there twice",
         ),
         (
             "two files for one platform, spelled in two ways",

@@ -123,7 +123,10 @@ pub(crate) async fn caller(namespace: &TestNamespace) -> reqwest::Client {
 
 pub(crate) async fn call(client: &reqwest::Client, url: &str) -> Result<(), String> {
     let spec = json!({"image": "registry.example.com/Team/app:v1", "signature": {"cosign": {"keySecretRef": {"name": "k"}}}});
-    let body = review("ImageAttachment", &TestNamespace::attachment("odd", &spec));
+    let body = review(
+        "ImageAttachment",
+        &TestNamespace::attachment("invalid", &spec),
+    );
     let mut answer = client.post(url).body(body.clone()).send().await;
     if answer
         .as_ref()

@@ -197,12 +197,14 @@ impl TestNamespace {
             .await;
         }
         // The API server loads a configuration with a short delay.
-        let odd = Self::attachment(
+        let invalid = Self::attachment(
             "probe",
             &json!({"image": "registry.example.com/Team/app:v1", "signature": {"cosign": {"keySecretRef": {"name": "k"}}}}),
         );
         wait_for("the first refusal", async || {
-            self.apply_with(&odd, &["--dry-run=server"]).await.is_err()
+            self.apply_with(&invalid, &["--dry-run=server"])
+                .await
+                .is_err()
         })
         .await;
     }

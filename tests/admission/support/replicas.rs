@@ -119,7 +119,7 @@ pub(crate) async fn refuses(namespace: &TestNamespace) -> bool {
     let spec = json!({"image": "registry.example.com/Team/app:v1", "signature": {"cosign": {"keySecretRef": {"name": "k"}}}});
     let api: Api<affix::api::ImageAttachment> =
         Api::namespaced(namespace.client.clone(), &namespace.name);
-    let object = serde_json::from_value(TestNamespace::attachment("odd", &spec)).unwrap();
+    let object = serde_json::from_value(TestNamespace::attachment("invalid", &spec)).unwrap();
     let params = kube::api::PostParams {
         dry_run: true,
         ..Default::default()
