@@ -128,8 +128,45 @@ async fn valid_resources_are_admitted_and_a_dry_run_stores_nothing() {
 }
 
 #[tokio::test]
+async fn an_existing_resource_can_be_suspended_after_its_registry_is_disallowed() {
+    let namespace = TestNamespace::new("tightened", json!({})).await;
+    let artifact = json!({"artifactType": "application/vnd.demo", "annotations": {"a": "b"}});
+    let spec = json!({"image": "old.example.com/team/app:v1", "artifact": artifact});
+    {
+        let (_webhook, _) = Affix::webhook(&namespace, &[]).await;
+        let resource = TestNamespace::attachment("existing", &spec);
+        namespace.apply(&resource).await.unwrap();
+    }
+    let allowed = ["--allowed-registries", "registry.example.com"];
+    let (_webhook, _) = Affix::webhook(&namespace, &allowed).await;
+    let patch = async |spec: Value| {
+        let patch = json!({"spec": spec}).to_string();
+        let args = ["patch", "ia", "existing", "--type=merge", "-p", &patch];
+        crate::support::namespace::output(namespace.kubectl(&args).await)
+    };
+    for change in [
+        json!({"suspend": true}),
+        json!({"deletionPolicy": "Retain"}),
+    ] {
+        let text = patch(change).await.unwrap();
+        assert!(
+            text.contains("Warning: admitted, but still invalid: spec.image: ")
+                && text.contains("old.example.com"),
+            "{text}"
+        );
+    }
+    let text = patch(json!({"image": "old.example.com/team/app:v2"}))
+        .await
+        .unwrap_err();
+    assert!(
+        text.contains("denied the request: spec.image: ") && text.contains("--allowed-registries"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn risky_resources_are_admitted_with_a_warning() {
-    let namespace = TestNamespace::new("unwise", json!({})).await;
+    let namespace = TestNamespace::new("risky", json!({})).await;
     let registry = Registry::ociregistry(&namespace.tools)
         .start()
         .await
@@ -171,14 +208,14 @@ async fn risky_resources_are_admitted_with_a_warning() {
             let mut spec = spec.clone();
             spec["interval"] = json!(format!("{index}h"));
             namespace
-                .apply(&TestNamespace::attachment("unwise", &spec))
+                .apply(&TestNamespace::attachment("risky", &spec))
                 .await
                 .unwrap()
                 .contains(says)
         })
         .await;
         namespace
-            .kubectl(&["delete", "ia", "unwise"])
+            .kubectl(&["delete", "ia", "risky"])
             .await
             .stdout()
             .unwrap();
@@ -187,11 +224,11 @@ async fn risky_resources_are_admitted_with_a_warning() {
         .apply(&secret(json!({"affix.dev/repositories": "*/*"})))
         .await
         .unwrap();
-    let quiet = namespace
-        .apply(&TestNamespace::attachment("wise", &signed))
+    let text = namespace
+        .apply(&TestNamespace::attachment("safe", &signed))
         .await
         .unwrap();
-    assert!(!quiet.contains("Warning"), "{quiet}");
+    assert!(!text.contains("Warning"), "{text}");
 }
 
 async fn output(namespace: &TestNamespace) -> String {

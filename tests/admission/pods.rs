@@ -30,8 +30,8 @@ async fn refuses_old_images(namespace: &TestNamespace, image: &str, good: &str, 
             && text.contains(&format!("image {image} {ENDED}: run a newer image")),
         "{kind}: {text}"
     );
-    let aside = json!([{"name": "aside", "image": image}]);
-    refused(namespace, good, json!({"initContainers": aside})).await;
+    let init = json!([{"name": "init", "image": image}]);
+    refused(namespace, good, json!({"initContainers": init})).await;
     refused(
         namespace,
         good,
@@ -161,6 +161,69 @@ async fn marks_by_oras_cause_warnings_audits_or_refusals_by_the_namespace_label(
                 "{kind}: {text}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn an_old_image_that_a_pod_already_runs_warns_and_a_new_one_is_refused() {
+    let namespace = TestNamespace::new("running", json!({})).await;
+    let registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
+    let peer = Peer::of(&namespace.tools, &registry).unwrap();
+    let (old, older, good) = (
+        push(&registry, "old").await,
+        push(&registry, "older").await,
+        push(&registry, "good").await,
+    );
+    mark(&peer, &old.pinned(), "2025-03-20").await;
+    mark(&peer, &older.pinned(), "2025-03-20").await;
+    let _webhook = webhook(&namespace, &registry, &[]).await;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "running"},
+        "spec": {"containers": [
+            {"name": "a", "image": old.tagged()}, {"name": "b", "image": older.tagged()}
+        ]}
+    });
+    namespace.apply(&pod).await.unwrap();
+    set_mode(&namespace, "enforce").await;
+    refused(&namespace, &old.tagged(), json!({})).await;
+    refused(&namespace, &older.tagged(), json!({})).await;
+
+    let warning = format!("Warning: image {} {ENDED}", old.tagged());
+    let set = |image: String| {
+        let namespace = &namespace;
+        async move {
+            let image = format!("b={image}");
+            output(
+                namespace
+                    .kubectl(&["set", "image", "pod/running", &image])
+                    .await,
+            )
+        }
+    };
+    let debug = |image: String, name: &'static str| {
+        let namespace = &namespace;
+        async move {
+            let args = ["debug", "running", "--attach=false", "-c", name, "--image"];
+            output(namespace.kubectl(&[&args[..], &[&image]].concat()).await)
+        }
+    };
+    let text = set(good.tagged()).await.unwrap();
+    assert!(text.contains(&warning), "{text}");
+    let text = debug(good.tagged(), "good").await.unwrap();
+    assert!(text.contains(&warning), "{text}");
+    for refused in [
+        set(older.tagged()).await,
+        set(old.tagged()).await,
+        debug(old.tagged(), "old").await,
+    ] {
+        let text = refused.unwrap_err();
+        assert!(
+            text.contains(&format!("{ENDED}: run a newer image")),
+            "{text}"
+        );
     }
 }
 

@@ -23,7 +23,7 @@ use crate::admission::pods::lifecycle_report::{LifecycleReport, ReportEntry};
 use crate::admission::pods::lookup::{FailureMessage, RegistryLookup};
 use crate::admission::pods::patch::patch;
 use crate::admission::pods::verdict::{CheckedImage, verdict};
-use crate::admission::pods::workload::{NodeConstraints, Workload};
+use crate::admission::pods::workload::{ChangedWorkload, NodeConstraints, Workload};
 use crate::admission::review::image_name::reference;
 use crate::admission::review::pull_secrets::PullSecrets;
 use crate::admission::review::request::{Metadata, Request};
@@ -76,8 +76,7 @@ impl PodReviewer {
 
     /// Checks the images by the policy of the namespace.
     pub(crate) async fn validate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
-        let (Some((workload, _)), Some(namespace)) =
-            (changed_workload(request), &request.namespace)
+        let (Some(changed), Some(namespace)) = (changed_workload(request), &request.namespace)
         else {
             return Verdict::default();
         };
@@ -89,18 +88,18 @@ impl PodReviewer {
             return Verdict::default();
         };
         let checked = self
-            .check_images(&workload, namespace, request.is_dry_run(), deadline)
+            .check_images(&changed.workload, namespace, request.is_dry_run(), deadline)
             .await;
-        verdict(mode, workload.is_pod, &checked)
+        verdict(mode, &changed, &checked)
     }
 
     /// Returns the patch that replaces tags by digests.
     pub(crate) async fn mutate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
-        let (Some((workload, metadata)), Some(namespace)) =
-            (changed_workload(request), &request.namespace)
+        let (Some(changed), Some(namespace)) = (changed_workload(request), &request.namespace)
         else {
             return Verdict::default();
         };
+        let workload = &changed.workload;
         if !workload.is_pod || request.operation != Operation::Create {
             return Verdict::default();
         }
@@ -109,10 +108,10 @@ impl PodReviewer {
             return Verdict::default();
         }
         let checked = self
-            .check_images(&workload, namespace, request.is_dry_run(), deadline)
+            .check_images(workload, namespace, request.is_dry_run(), deadline)
             .await;
         Verdict {
-            patch: patch(&workload, &checked, metadata.annotations.as_ref()),
+            patch: patch(workload, &checked, changed.metadata.annotations.as_ref()),
             ..Verdict::default()
         }
     }
@@ -233,7 +232,7 @@ impl PodReviewer {
 }
 
 /// Returns the workload of a request that changes images or node constraints.
-fn changed_workload(request: &Request<'_>) -> Option<(Workload, Metadata)> {
+fn changed_workload(request: &Request<'_>) -> Option<ChangedWorkload> {
     let object = request.object.filter(|_| request.writes())?;
     let metadata = Metadata::of(object).ok()?;
     let is_mirror_pod = metadata
@@ -247,9 +246,15 @@ fn changed_workload(request: &Request<'_>) -> Option<(Workload, Metadata)> {
     let old = request
         .old_object
         .and_then(|old| Workload::read(&request.kind.kind, old));
-    (!old.is_some_and(|old| old.has_same_images_and_nodes(&workload))
+    (!old
+        .as_ref()
+        .is_some_and(|old| old.has_same_images_and_nodes(&workload))
         && !workload.images.is_empty())
-    .then_some((workload, metadata))
+    .then_some(ChangedWorkload {
+        workload,
+        old,
+        metadata,
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::admission::pods::cluster_index::EndOfLifeMode;
 use crate::admission::pods::lifecycle_report::ReportEntry;
 use crate::admission::pods::lookup::FailureMessage;
+use crate::admission::pods::workload::ChangedWorkload;
 use crate::admission::review::response::{Refusal, Verdict};
 use crate::admission::review::warning_text::{MAX_WARNING_CHARS, truncate, warning};
 use affix_registry::oci::Digest;
@@ -17,7 +18,14 @@ pub(crate) struct CheckedImage<'a> {
 }
 
 /// Returns the verdict for the checked images in the mode of the namespace.
-pub(crate) fn verdict(mode: EndOfLifeMode, is_pod: bool, checked: &[CheckedImage<'_>]) -> Verdict {
+///
+/// Enforcement applies to new and changed images of pods. An image that the pod already runs causes
+/// only a warning, so that it does not block updates of other containers.
+pub(crate) fn verdict(
+    mode: EndOfLifeMode,
+    changed: &ChangedWorkload,
+    checked: &[CheckedImage<'_>],
+) -> Verdict {
     let mut verdict = Verdict::default();
     let (mut digests, mut dates, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     let mut has_ended = false;
@@ -32,10 +40,13 @@ pub(crate) fn verdict(mode: EndOfLifeMode, is_pod: bool, checked: &[CheckedImage
                 }
             }
             Ok((_, entries)) => {
+                let is_enforced = mode == EndOfLifeMode::Enforce
+                    && changed.workload.is_pod
+                    && changed.is_new_image(image);
                 for entry in entries {
                     let applies = entry.has_ended && entry.applies;
                     has_ended |= applies;
-                    if applies && mode == EndOfLifeMode::Enforce && is_pod {
+                    if applies && is_enforced {
                         refused.push(entry.message(image));
                     } else if mode != EndOfLifeMode::Audit {
                         verdict.warnings.push(entry.message(image));

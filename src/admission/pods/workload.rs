@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::admission::review::request::Metadata;
 use affix_registry::oci::Platform;
 
 /// Node labels for architecture and operating system, each with its deprecated name.
@@ -26,6 +27,30 @@ pub(crate) struct Workload {
     pub(crate) nodes: NodeConstraints,
     /// Names of the pull secrets.
     pub(crate) pull_secrets: Vec<String>,
+}
+
+/// A workload whose images or node constraints are new or changed.
+#[derive(Debug)]
+pub(crate) struct ChangedWorkload {
+    pub(crate) workload: Workload,
+    /// The workload before an update.
+    pub(crate) old: Option<Workload>,
+    pub(crate) metadata: Metadata,
+}
+
+impl ChangedWorkload {
+    /// Returns whether `image` has a use that the old workload lacks. All images are new if the node
+    /// constraints changed.
+    pub(crate) fn is_new_image(&self, image: &str) -> bool {
+        self.old.as_ref().is_none_or(|old| {
+            self.workload.nodes != old.nodes
+                || self
+                    .workload
+                    .images
+                    .iter()
+                    .any(|used| used.image == image && !old.images.contains(used))
+        })
+    }
 }
 
 /// An image in use.

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::admission::review::request::{Metadata, Request};
 use crate::admission::review::response::{Refusal, Verdict};
+use crate::admission::review::warning_text::{MAX_WARNING_CHARS, truncate};
 use crate::api::{ImageAttachmentSpec, Reason};
 use crate::attachment::{Inputs, Intent, Problem};
 use crate::engine::{Failure, Names};
@@ -28,7 +29,8 @@ struct Object<'a> {
     spec: Option<&'a RawValue>,
 }
 
-/// Reviews a request without I/O. Returns the spec and its parsed form, or `None` if nothing has to be
+/// Reviews a request without I/O. The error is a final verdict: a refusal, or a warning about a
+/// problem that the update does not change. Returns the spec and its parsed form, or `None` if nothing has to be
 /// checked.
 pub(crate) fn judge(
     request: &Request<'_>,
@@ -47,8 +49,8 @@ pub(crate) fn judge(
     let spec =
         spec_of(object).map_err(|error| refused(format!("cannot parse the resource: {error}")))?;
     // The API server serializes both in the same way, so an equal spec has equal text.
-    let before = request.old_object.and_then(|old| spec_of(old).ok());
-    if before.is_some_and(|before| before.map(RawValue::get) == spec.map(RawValue::get)) {
+    let old = request.old_object.and_then(|old| spec_of(old).ok());
+    if old.is_some_and(|old| old.map(RawValue::get) == spec.map(RawValue::get)) {
         return Ok(None);
     }
     let Some(spec) = spec else {
@@ -59,10 +61,49 @@ pub(crate) fn judge(
             "spec: more than {MAX_VALUES} values: split it into several resources"
         )));
     }
+    match parse(spec, registries) {
+        Ok(parsed) => Ok(Some(parsed)),
+        Err(problem)
+            if old
+                .flatten()
+                .is_some_and(|old| is_unchanged(&problem, old, spec, registries)) =>
+        {
+            let warning = format!("admitted, but still invalid: {problem}");
+            Err(Verdict {
+                warnings: vec![truncate(&warning, MAX_WARNING_CHARS)],
+                ..Verdict::default()
+            })
+        }
+        Err(problem) => Err(refused(problem)),
+    }
+}
+
+/// Parses and checks a spec. The error is the text for the user.
+fn parse(
+    spec: &RawValue,
+    registries: &Registries,
+) -> Result<(ImageAttachmentSpec, Intent), String> {
     let spec: ImageAttachmentSpec =
-        serde_json::from_str(spec.get()).map_err(|error| refused(format!("spec: {error}")))?;
-    let intent = check(&spec, registries).map_err(|problem| refused(problem.message))?;
-    Ok(Some((spec, intent)))
+        serde_json::from_str(spec.get()).map_err(|error| format!("spec: {error}"))?;
+    let intent = check(&spec, registries).map_err(|problem| problem.message)?;
+    Ok((spec, intent))
+}
+
+/// Returns whether the old spec has the same problem in a field that the update does not change.
+/// Such a problem, for example after `--allowed-registries` was tightened, must not block an update
+/// of other fields.
+fn is_unchanged(problem: &str, old: &RawValue, new: &RawValue, registries: &Registries) -> bool {
+    let field = problem
+        .strip_prefix("spec.")
+        .and_then(|path| path.split(|c: char| !c.is_ascii_alphanumeric()).next());
+    let is_same_field = field.is_none_or(|name| field_text(old, name) == field_text(new, name));
+    is_same_field && parse(old, registries).is_err_and(|before| before == problem)
+}
+
+/// Returns the text of a field of the spec.
+fn field_text<'a>(spec: &'a RawValue, name: &str) -> Option<&'a str> {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(spec.get()).ok()?;
+    fields.get(name).map(|value| value.get())
 }
 
 fn spec_of(object: &RawValue) -> serde_json::Result<Option<&RawValue>> {
@@ -126,4 +167,66 @@ fn assumed_inputs(spec: &ImageAttachmentSpec) -> Inputs {
         }
     }
     Inputs { config_maps }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
+mod tests {
+    use super::*;
+    use crate::admission::review::request;
+    use serde_json::{Value, json};
+
+    /// Reviews an update with a webhook that allows only registry.example.com.
+    fn update(old: &Value, new: &Value) -> Result<bool, Verdict> {
+        let object = |spec: &Value| json!({"metadata": {}, "spec": spec});
+        let review = json!({"request": {
+            "uid": "u", "kind": {"kind": "ImageAttachment"}, "operation": "UPDATE",
+            "oldObject": object(old), "object": object(new)
+        }})
+        .to_string();
+        let registries = Registries::new(affix_registry::Options {
+            allowed_registries: vec!["registry.example.com".parse().unwrap()],
+            ..affix_registry::Options::default()
+        });
+        judge(&request::parse(review.as_bytes()).unwrap(), &registries)
+            .map(|parsed| parsed.is_some())
+    }
+
+    fn with(spec: &Value, field: &str, value: Value) -> Value {
+        let mut spec = spec.clone();
+        spec.as_object_mut()
+            .unwrap()
+            .insert(field.to_owned(), value);
+        spec
+    }
+
+    #[test]
+    fn an_update_is_refused_only_for_a_problem_in_a_changed_field() {
+        let artifact =
+            |artifact_type: &str| json!({"artifactType": artifact_type, "annotations": {"a": "b"}});
+        let old = json!({"image": "other.example.com/app:v1", "artifact": artifact("a/b")});
+        for (field, value) in [
+            ("suspend", json!(true)),
+            ("deletionPolicy", json!("Retain")),
+            ("artifact", artifact("a/c")),
+        ] {
+            let verdict = update(&old, &with(&old, field, value)).unwrap_err();
+            assert_eq!(verdict.refusal, None, "{field}");
+            assert!(
+                verdict.warnings[0].starts_with("admitted, but still invalid: spec.image: "),
+                "{verdict:?}"
+            );
+        }
+        let moved = with(&old, "image", json!("other.example.com/app:v2"));
+        assert!(update(&old, &moved).unwrap_err().refusal.is_some());
+        let good = with(&old, "image", json!("registry.example.com/app:v1"));
+        assert_eq!(update(&old, &good), Ok(true));
+        assert!(update(&good, &old).unwrap_err().refusal.is_some());
+        let broken = with(&old, "artifact", artifact("malformed"));
+        assert!(update(&old, &broken).unwrap_err().refusal.is_some());
+        assert_eq!(update(&old, &old), Ok(false));
+    }
 }
