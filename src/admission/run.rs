@@ -153,7 +153,7 @@ async fn manage_certificate(
                 &metrics,
                 &readiness,
             )
-            .await
+            .await;
         }
         CertificateSource::SelfManaged(options) => {
             reconcile_forever(

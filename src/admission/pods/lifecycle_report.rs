@@ -46,7 +46,7 @@ impl LifecycleReport {
     /// Merges two reports on the same image. The newer mark of each manifest is kept.
     pub(crate) fn merge(mut self, other: &Self) -> Self {
         let newest = |ours: &mut Option<Mark>, theirs: &Option<Mark>| {
-            *ours = Mark::newest(ours.take().into_iter().chain(theirs.clone()))
+            *ours = Mark::newest(ours.take().into_iter().chain(theirs.clone()));
         };
         newest(&mut self.mark, &other.mark);
         for theirs in &other.platforms {

@@ -65,7 +65,7 @@ impl Replicas {
             tokio::spawn(async move {
                 admission::serve(options, client, clock, stop)
                     .await
-                    .unwrap()
+                    .unwrap();
             });
         }
         Self {

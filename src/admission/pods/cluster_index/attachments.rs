@@ -96,7 +96,7 @@ impl AttachmentIndex {
             self.entries
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
-                .set(key, images)
+                .set(key, images);
         };
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
