@@ -541,10 +541,12 @@ async fn tags_are_replaced_by_digests_once_and_in_order_in_labelled_namespaces()
         .await;
     assert_eq!(template.stdout().unwrap(), good.tagged());
     registry.stop().await.unwrap();
-    namespace
+    let text = namespace
         .apply(&TestNamespace::pod("late", &good.tagged(), json!({})))
         .await
         .unwrap();
+    let warning = format!("Warning: image {} keeps its tag: ", good.tagged());
+    assert!(text.contains(&warning), "{text}");
     let late = namespace
         .kubectl(&[
             "get",

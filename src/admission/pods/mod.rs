@@ -22,7 +22,7 @@ use crate::admission::pods::cluster_index::{ClusterIndex, EndOfLifeMode};
 use crate::admission::pods::lifecycle_report::{LifecycleReport, ReportEntry};
 use crate::admission::pods::lookup::{FailureMessage, RegistryLookup};
 use crate::admission::pods::patch::patch;
-use crate::admission::pods::verdict::{CheckedImage, verdict};
+use crate::admission::pods::verdict::{CheckedImage, unresolved_warnings, verdict};
 use crate::admission::pods::workload::{ChangedWorkload, NodeConstraints, Workload};
 use crate::admission::review::image_name::reference;
 use crate::admission::review::pull_secrets::PullSecrets;
@@ -112,6 +112,7 @@ impl PodReviewer {
             .await;
         Verdict {
             patch: patch(workload, &checked, changed.metadata.annotations.as_ref()),
+            warnings: unresolved_warnings(&checked),
             ..Verdict::default()
         }
     }
