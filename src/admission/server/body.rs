@@ -27,7 +27,7 @@ pub(crate) const MAX_WAITING_BODIES: usize = 8;
 #[derive(Debug)]
 pub(crate) struct BodyReader {
     cap: usize,
-    patience: Duration,
+    read_timeout: Duration,
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
     waiting: Semaphore,
@@ -62,9 +62,9 @@ impl BodyError {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("the review has more than {max} values\n"),
             ),
-            Self::Slow(patience) => (
+            Self::Slow(limit) => (
                 StatusCode::REQUEST_TIMEOUT,
-                format!("the review did not arrive within {patience:?}\n"),
+                format!("the review did not arrive within {limit:?}\n"),
             ),
             Self::Overloaded => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -92,7 +92,7 @@ impl BodyReader {
     pub(crate) fn new(limits: &ServerLimits) -> Self {
         Self {
             cap: limits.body_bytes,
-            patience: limits.patience,
+            read_timeout: limits.patience,
             small: Arc::new(Semaphore::new(SMALL_MEMORY)),
             large: Arc::new(Semaphore::new(
                 limits.body_bytes.clamp(LARGE_MEMORY, u32::MAX as usize),
@@ -107,9 +107,9 @@ impl BodyReader {
         headers: &HeaderMap,
         body: Body,
     ) -> Result<BufferedBody, BodyError> {
-        timeout(self.patience, self.read_untimed(headers, body))
+        timeout(self.read_timeout, self.read_untimed(headers, body))
             .await
-            .unwrap_or(Err(BodyError::Slow(self.patience)))
+            .unwrap_or(Err(BodyError::Slow(self.read_timeout)))
     }
 
     async fn read_untimed(

@@ -87,7 +87,7 @@ impl Server {
             tls: self.tls,
             http: http(&self.limits),
             routes,
-            patience: self.limits.patience,
+            handshake_timeout: self.limits.patience,
             metrics: self.metrics,
             closing: closing.clone(),
         });
@@ -124,7 +124,7 @@ struct ConnectionServer {
     tls: TlsAcceptor,
     http: Builder<TokioExecutor>,
     routes: Router,
-    patience: Duration,
+    handshake_timeout: Duration,
     metrics: Arc<Metrics>,
     closing: CancellationToken,
 }
@@ -134,7 +134,7 @@ impl ConnectionServer {
     async fn serve(self: Arc<Self>, stream: TcpStream, slot: Arc<ConnectionSlot>) {
         let _ = stream.set_nodelay(true);
         let accepted = tokio::select! {
-            accepted = timeout(self.patience, self.tls.accept(stream)) => accepted,
+            accepted = timeout(self.handshake_timeout, self.tls.accept(stream)) => accepted,
             () = slot.evicted() => return self.metrics.rejected("idle"),
         };
         let stream = match accepted {

@@ -27,7 +27,7 @@ struct RouteState {
     reviewer: Arc<Reviewer>,
     bodies: BodyReader,
     permits: Semaphore,
-    turn: Duration,
+    queue_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn routes(
         reviewer,
         bodies,
         permits,
-        turn: limits.turn,
+        queue_timeout: limits.turn,
         metrics,
     });
     Webhook::ALL
@@ -103,15 +103,15 @@ impl RouteState {
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Response, BodyError> {
-        let read = self.bodies.read(headers, body).await?;
+        let body = self.bodies.read(headers, body).await?;
         let began = Instant::now();
-        if most_values(&read.bytes) > MAX_VALUES {
+        if most_values(&body.bytes) > MAX_VALUES {
             return Err(BodyError::TooManyValues(MAX_VALUES));
         }
-        let _permit = timeout(self.turn, self.permits.acquire())
+        let _permit = timeout(self.queue_timeout, self.permits.acquire())
             .await
             .map_err(|_| BodyError::Overloaded)?;
-        let request = match request::parse(&read.bytes) {
+        let request = match request::parse(&body.bytes) {
             Ok(request) => request,
             Err(error) => {
                 self.metrics.rejected("malformed");
