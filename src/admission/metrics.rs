@@ -1,4 +1,4 @@
-//! Metrics of the webhooks. No label ever holds the name of an image or a namespace.
+//! Metrics of the webhooks. No label contains the name of an image or a namespace.
 
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -38,7 +38,7 @@ struct Use {
     r#use: &'static str,
 }
 
-/// The label of the one certificate that is served.
+/// The label of the served certificate.
 const SERVING: Use = Use { r#use: "webhook" };
 
 /// All metrics of the webhooks.
@@ -47,7 +47,7 @@ pub(super) struct Metrics {
     registry: Registry,
     reviews: Family<Reviewed, Counter>,
     time: Family<Webhook, Histogram, fn() -> Histogram>,
-    turned_away: Family<Cause, Counter>,
+    rejected: Family<Cause, Counter>,
     lookups: Family<Source, Counter>,
     panics: Counter,
     connections: Gauge<i64, AtomicI64>,
@@ -62,7 +62,7 @@ impl Metrics {
         let reviews = Family::<Reviewed, Counter>::default();
         registry.register(
             "affix_admission_reviews",
-            "Reviews by webhook and verdict",
+            "Completed reviews by webhook and verdict",
             reviews.clone(),
         );
         let time = Family::<Webhook, Histogram, fn() -> Histogram>::new_with_constructor(|| {
@@ -70,20 +70,20 @@ impl Metrics {
         });
         registry.register_with_unit(
             "affix_admission_review_time",
-            "Length of a review",
+            "Duration of a review",
             Unit::Seconds,
             time.clone(),
         );
-        let turned_away = Family::<Cause, Counter>::default();
+        let rejected = Family::<Cause, Counter>::default();
         registry.register(
             "affix_admission_turned_away",
-            "Requests that got no review, by cause",
-            turned_away.clone(),
+            "Requests rejected without a review, by cause",
+            rejected.clone(),
         );
         let lookups = Family::<Source, Counter>::default();
         registry.register(
             "affix_admission_lookups",
-            "Images of pods by where their marks were known from",
+            "Checked images of pods by the source of their marks",
             lookups.clone(),
         );
         let panics = Counter::default();
@@ -95,11 +95,11 @@ impl Metrics {
         let connections = Gauge::<i64, AtomicI64>::default();
         registry.register(
             "affix_webhook_connections",
-            "Open connections",
+            "Open TLS connections",
             connections.clone(),
         );
         let certificate_end = Family::<Use, Gauge<i64, AtomicI64>>::default();
-        let help = "When the served certificate ends, in seconds since the epoch";
+        let help = "End of the validity of the served certificate, in seconds since the epoch";
         registry.register_with_unit(
             "affix_certificate_expiry_timestamp",
             help,
@@ -109,21 +109,21 @@ impl Metrics {
         let certificate_errors = Counter::default();
         registry.register(
             "affix_webhook_certificate_errors",
-            "Checks of the certificate that failed",
+            "Failed attempts to read, create or publish the certificate",
             certificate_errors.clone(),
         );
-        // What has not happened yet is 0 and not absent, so that its first time is a change.
+        // Counters start at 0, so that the first increment is visible to `rate()`.
         for source in ["status", "cache", "registry", "unknown"] {
             lookups.get_or_create(&Source { source }).inc_by(0);
         }
         for cause in ["size", "slow", "load", "broken", "malformed", "connections"] {
-            turned_away.get_or_create(&Cause { cause }).inc_by(0);
+            rejected.get_or_create(&Cause { cause }).inc_by(0);
         }
         Self {
             registry,
             reviews,
             time,
-            turned_away,
+            rejected,
             lookups,
             panics,
             connections,
@@ -132,14 +132,19 @@ impl Metrics {
         }
     }
 
-    /// The text format of OpenMetrics.
+    /// Encodes all metrics in the OpenMetrics text format.
     pub(super) fn encode(&self) -> String {
         let mut text = String::new();
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
     }
 
-    pub(super) fn reviewed(&self, webhook: &'static str, verdict: &'static str, took: Duration) {
+    pub(super) fn record_review(
+        &self,
+        webhook: &'static str,
+        verdict: &'static str,
+        took: Duration,
+    ) {
         self.reviews
             .get_or_create(&Reviewed { webhook, verdict })
             .inc();
@@ -148,12 +153,12 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    pub(super) fn turned_away(&self, cause: &'static str) {
-        self.turned_away.get_or_create(&Cause { cause }).inc();
+    pub(super) fn rejected(&self, cause: &'static str) {
+        self.rejected.get_or_create(&Cause { cause }).inc();
     }
 
-    /// `source`: status, cache, registry or unknown.
-    pub(super) fn looked_up(&self, source: &'static str) {
+    /// Counts a look-up. `source` is status, cache, registry or unknown.
+    pub(super) fn record_lookup(&self, source: &'static str) {
         self.lookups.get_or_create(&Source { source }).inc();
     }
 
@@ -169,7 +174,7 @@ impl Metrics {
         self.connections.dec();
     }
 
-    pub(super) fn serves_certificate_until(&self, second: i64) {
+    pub(super) fn set_certificate_expiry(&self, second: i64) {
         self.certificate_end.get_or_create(&SERVING).set(second);
     }
 

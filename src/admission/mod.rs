@@ -1,49 +1,34 @@
-//! The admission webhooks: they refuse an `ImageAttachment` that cannot work, tell people when they run what is out of date, and
-//! turn tags into digests where a namespace asks for that.
+//! The admission webhooks. They refuse invalid `ImageAttachment` resources, report pods whose images
+//! have reached their end of life, and replace tags by digests in namespaces that request it.
 //!
-//! Owns: the TLS server and its limits, its certificates, the verdicts, and what is known of the images of pods. Refuses: to be
-//! needed. Without it every resource is judged the same by the schema and the controller, only later; and whatever it cannot
-//! find out in time admits with a warning. It writes to no registry and knows nothing of the controller.
+//! The webhooks are optional. Without them, the schema and the controller apply the same rules later.
+//! If a registry or the API server does not answer in time, a review admits the object with a warning.
+//! The webhooks never write to a registry and do not use the controller.
+//!
+//! Layers, each of which uses only those before it: `review` (requests, verdicts, ImageAttachments),
+//! `pods`, `certificates`, `server`.
 
-mod advice;
-mod authority;
-mod body;
-mod certificate;
-mod credentials;
-mod facts;
-mod flights;
-mod given;
-mod image_attachment;
-mod image_name;
-mod keeper;
-mod knowledge;
-mod lookup;
-mod mark;
+mod certificates;
 mod metrics;
 mod options;
 mod pods;
 mod review;
-mod reviewer;
-mod routes;
 mod run;
-mod seats;
 mod server;
-mod shared_certificate;
-mod watch;
-mod workload;
 
-pub use mark::LifecycleType;
-pub use options::{CertificateSource, Lookups, Options, SelfManaged, ServerLimits};
-pub use run::{Clock, run, serve};
+pub use options::{
+    CertificateSource, Clock, LifecycleType, Lookups, Options, SelfManaged, ServerLimits,
+};
+pub use run::{run, serve};
 
-/// What is answered to a review of an `ImageAttachment`, as it comes, without asking the cluster or a registry: for what measures it.
-/// `None`: it is no review.
+/// Reviews an `ImageAttachment` without requests to the cluster or a registry, for benchmarks. Returns
+/// `None` if `review` is not an AdmissionReview.
 #[doc(hidden)]
 #[must_use]
 pub fn answer_alone(review: &[u8], registries: &affix_registry::Registries) -> Option<Vec<u8>> {
-    let request = review::read(review).ok()?;
-    let verdict = image_attachment::judge(&request, registries)
+    let request = review::request::parse(review).ok()?;
+    let verdict = review::image_attachment::judge(&request, registries)
         .err()
         .unwrap_or_default();
-    serde_json::to_vec(&review::answer(&request.uid, verdict)).ok()
+    serde_json::to_vec(&review::response::answer(&request.uid, verdict)).ok()
 }

@@ -1,4 +1,4 @@
-//! Start to end of the webhooks: servers, the certificate, and a stop without a failed call.
+//! Startup and graceful shutdown of the webhooks.
 
 use std::sync::Arc;
 
@@ -6,29 +6,27 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::given::Given;
-use super::keeper::{EVERY, Keeper};
-use super::metrics::Metrics;
-use super::options::{CertificateSource, Options};
-use super::reviewer::Reviewer;
-use super::routes::routes;
-use super::server::{Served, Server};
-use super::watch::Watched;
+use crate::admission::certificates::provided::ProvidedCertificate;
+use crate::admission::certificates::resolver::CertificateResolver;
+use crate::admission::certificates::rotator::{CertificateRotator, RECONCILE_INTERVAL};
+use crate::admission::metrics::Metrics;
+use crate::admission::options::{CertificateSource, Clock, Options};
+use crate::admission::pods::cluster_index::watch::WatchedList;
+use crate::admission::server::https::Server;
+use crate::admission::server::reviewer::Reviewer;
+use crate::admission::server::routes::routes;
 use crate::service::{self, Probes, Readiness, StartError};
 use affix_registry::Registries;
 
-/// What tells the time of day.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// What `/readyz` waits for first, beside what is listed.
+/// The condition of `/readyz` for the serving certificate.
 const CERTIFICATE: &str = "the certificate";
-/// What it says while the process ends.
-const STOPPING: &str = "the end";
+/// The condition of `/readyz` during shutdown.
+const STOPPING: &str = "the shutdown";
 
 /// Runs the webhooks until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When they cannot start; whatever happens later is retried.
+/// The webhooks cannot start. Later failures are retried.
 pub async fn run(options: Options) -> Result<(), StartError> {
     let (config, stop) = service::begin().await?;
     let registries = options
@@ -48,10 +46,10 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     .await
 }
 
-/// Runs the webhooks until `stop`, by `clock`.
+/// Runs the webhooks until `stop` with the given clock.
 ///
 /// # Errors
-/// When an address cannot be listened on.
+/// An address cannot be bound.
 pub async fn serve(
     options: Options,
     client: Client,
@@ -62,14 +60,14 @@ pub async fn serve(
     let encoded = Arc::clone(&metrics);
     let awaited = [CERTIFICATE]
         .into_iter()
-        .chain(Watched::ALL.map(Watched::list))
+        .chain(WatchedList::ALL.map(WatchedList::list))
         .map(str::to_owned);
     let probes = Probes::serve(options.addresses, awaited, move || encoded.encode())?;
     let readiness = &probes.readiness;
-    let served = Arc::new(Served::default());
+    let resolver = Arc::new(CertificateResolver::default());
     let server = Server::bind(
         options.listen_addr,
-        Arc::clone(&served),
+        Arc::clone(&resolver),
         options.limits.clone(),
         Arc::clone(&metrics),
     );
@@ -79,11 +77,11 @@ pub async fn serve(
         source,
     })?;
 
-    let keeping = keep(
+    let certificates = manage_certificate(
         options.certificate,
         client.clone(),
         Arc::clone(&clock),
-        served,
+        resolver,
         Arc::clone(&metrics),
         Arc::clone(readiness),
     );
@@ -96,9 +94,9 @@ pub async fn serve(
         Arc::clone(&metrics),
     ));
     let routes = routes(Arc::clone(&reviewer), &options.limits, metrics);
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "affix webhook started");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "webhook started");
 
-    // New calls come for as long as not everybody knows that this replica goes.
+    // The server accepts connections until the Service has removed this replica from its endpoints.
     let closed = CancellationToken::new();
     let closing = async {
         stop.cancelled().await;
@@ -109,53 +107,57 @@ pub async fn serve(
     };
     tokio::select! {
         () = server.run(routes, closed.clone()) => {}
-        () = keeping => {}
-        () = reviewer.learn(readiness) => {}
+        () = certificates => {}
+        () = reviewer.run_watches(readiness) => {}
         () = closing => {}
     }
-    tracing::info!("affix webhook stopped");
+    tracing::info!("webhook stopped");
     Ok(())
 }
 
-/// What looks after a certificate.
-trait Look: Send {
-    /// One look.
-    fn look(&mut self) -> impl Future<Output = Result<(), String>> + Send;
+/// A certificate that is reconciled periodically.
+trait ReconcileCertificate: Send {
+    /// Reconciles once.
+    fn reconcile(&mut self) -> impl Future<Output = Result<(), String>> + Send;
 }
 
-impl Look for Given {
-    async fn look(&mut self) -> Result<(), String> {
-        Self::look(self).await.map_err(|error| error.to_string())
+impl ReconcileCertificate for ProvidedCertificate {
+    async fn reconcile(&mut self) -> Result<(), String> {
+        Self::reconcile(self)
+            .await
+            .map_err(|error| error.to_string())
     }
 }
 
-impl Look for Keeper {
-    async fn look(&mut self) -> Result<(), String> {
-        Self::look(self).await.map_err(|error| error.to_string())
+impl ReconcileCertificate for CertificateRotator {
+    async fn reconcile(&mut self) -> Result<(), String> {
+        Self::reconcile(self)
+            .await
+            .map_err(|error| error.to_string())
     }
 }
 
-/// Keeps the certificate for ever.
-async fn keep(
+/// Maintains the certificate forever.
+async fn manage_certificate(
     source: CertificateSource,
     client: Client,
     clock: Clock,
-    served: Arc<Served>,
+    resolver: Arc<CertificateResolver>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
 ) {
     match source {
         CertificateSource::Given(dir) => {
-            repeat(
-                Given::new(dir, served, Arc::clone(&metrics)),
+            reconcile_forever(
+                ProvidedCertificate::new(dir, resolver, Arc::clone(&metrics)),
                 &metrics,
                 &readiness,
             )
-            .await
+            .await;
         }
         CertificateSource::SelfManaged(options) => {
-            repeat(
-                Keeper::new(client, options, clock, served, Arc::clone(&metrics)),
+            reconcile_forever(
+                CertificateRotator::new(client, options, clock, resolver, Arc::clone(&metrics)),
                 &metrics,
                 &readiness,
             )
@@ -164,23 +166,27 @@ async fn keep(
     }
 }
 
-/// Looks every few seconds; says the same failure once.
-async fn repeat(mut looked_after: impl Look, metrics: &Metrics, readiness: &Readiness) {
-    let mut said = String::new();
+/// Reconciles periodically and logs each failure once.
+async fn reconcile_forever(
+    mut certificate: impl ReconcileCertificate,
+    metrics: &Metrics,
+    readiness: &Readiness,
+) {
+    let mut last_error = String::new();
     loop {
-        match looked_after.look().await {
+        match certificate.reconcile().await {
             Ok(()) => {
                 readiness.done(CERTIFICATE);
-                said.clear();
+                last_error.clear();
             }
             Err(error) => {
                 metrics.certificate_failed();
-                if error != said {
-                    tracing::warn!(error, "the certificate was not looked after; trying again");
-                    said = error;
+                if error != last_error {
+                    tracing::warn!(error, "cannot maintain the certificate, retrying");
+                    last_error = error;
                 }
             }
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(RECONCILE_INTERVAL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! One connection with many reviews, and many connections with none: nobody's waiting or idling is at the cost of the others.
+//! Many reviews on one connection, and many idle connections: neither blocks other clients.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use futures::future::{join_all, select_all};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use serde_json::{Value, json};
 
-use crate::direct::{Direct, lookups, review};
-use crate::place::wait;
+use crate::support::direct::{Direct, lookups, review};
+use crate::support::namespace::wait_for;
 
-/// Longer than any test takes: what is held by a slow caller stays held.
-fn patient() -> ServerLimits {
+/// A time limit longer than any test, so slow clients are not disconnected.
+fn slow_limits() -> ServerLimits {
     ServerLimits {
         patience: Duration::from_mins(10),
         ..ServerLimits::default()
     }
 }
 
-/// A small review, which is refused by what the webhook knows alone.
+/// Returns a small review that is refused without I/O.
 fn small() -> String {
     review(
         "ImageAttachment",
@@ -30,7 +30,7 @@ fn small() -> String {
     )
 }
 
-/// Sends a body that says it has `length` bytes, of which only the first `sent` come.
+/// Sends `sent` bytes of a body that declares `length` bytes.
 async fn unfinished(
     client: &reqwest::Client,
     url: &str,
@@ -67,10 +67,10 @@ async fn is_answered(client: &reqwest::Client, url: &str) {
 }
 
 #[tokio::test]
-async fn large_bodies_that_wait_for_a_place_leave_small_reviews_on_the_same_connection_answered() {
-    let webhook = Direct::start(patient(), lookups()).await;
+async fn waiting_large_bodies_do_not_block_small_reviews_on_the_same_connection() {
+    let webhook = Direct::start(slow_limits(), lookups()).await;
     let (client, url) = (webhook.client(), webhook.url("validate-imageattachment"));
-    // Far more than can be read at once: each sends what the connection lets it, and none ever ends.
+    // More than the webhook reads at once. Each body fills its window and never ends.
     let large = (0..40).map(|_| unfinished(&client, &url, 8 << 20, 4 << 20).boxed());
     let mut large = large.collect::<Vec<_>>();
     let served = async {
@@ -83,7 +83,7 @@ async fn large_bodies_that_wait_for_a_place_leave_small_reviews_on_the_same_conn
     loop {
         tokio::select! {
             () = &mut served => break,
-            // Those for whom there is no room to wait are told so at once; those who wait stay.
+            // Bodies beyond the waiting places are rejected immediately; the waiting ones stay open.
             (answer, _, rest) = select_all(large.drain(..)) => {
                 assert_eq!(answer.unwrap().status(), 503);
                 turned_away += 1;
@@ -91,22 +91,22 @@ async fn large_bodies_that_wait_for_a_place_leave_small_reviews_on_the_same_conn
             }
         }
     }
-    println!("{turned_away} of 40 were turned away");
-    assert!(turned_away < 40, "some are read or wait");
+    println!("{turned_away} of 40 were rejected");
+    assert!(turned_away < 40, "all were rejected");
 }
 
 #[tokio::test]
-async fn connections_that_idle_give_their_seats_to_new_ones() {
+async fn idle_connections_are_evicted_for_new_ones() {
     let webhook = Direct::start(
         ServerLimits {
             connections: 20,
-            ..patient()
+            ..slow_limits()
         },
         lookups(),
     )
     .await;
     let url = webhook.url("validate-imageattachment");
-    // Some have said nothing at all, and some had a review each; all of them stay.
+    // Silent connections, followed by connections with one review each. All stay open.
     let mut silent = Vec::new();
     for _ in 0..40 {
         silent.push(
@@ -121,7 +121,7 @@ async fn connections_that_idle_give_their_seats_to_new_ones() {
         is_answered(&client, &url).await;
         kept.push(client);
     }
-    // One with a review under way is not taken for idle.
+    // A connection with a review in flight is not idle.
     let busy = webhook.client();
     is_answered(&busy, &url).await;
     let mut held = unfinished(&busy, &url, 1 << 20, 16 << 10).boxed();
@@ -130,7 +130,7 @@ async fn connections_that_idle_give_their_seats_to_new_ones() {
             .await
             .is_err()
     );
-    // What the connection was given after it has an answer, so it has come.
+    // A second answer on the connection proves that the first request has arrived.
     is_answered(&busy, &url).await;
     for _ in 0..40 {
         let client = webhook.client();
@@ -139,11 +139,11 @@ async fn connections_that_idle_give_their_seats_to_new_ones() {
     }
     assert!(
         held.now_or_never().is_none(),
-        "the review under way was ended"
+        "the review in flight was aborted"
     );
-    // A connection that was ended is made again by who wants it.
+    // Clients reconnect after an eviction.
     for client in &kept {
-        wait("an answer", async || {
+        wait_for("an answer", async || {
             client
                 .post(&url)
                 .body(small())

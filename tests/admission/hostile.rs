@@ -1,4 +1,4 @@
-//! Pods of a tenant who means no good: what their images and registries cost the others, and what they get to see.
+//! Pods of a hostile tenant: their effect on other tenants, and the data that they can read.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use affix::admission::{Lookups, ServerLimits};
 
-use crate::direct::{Direct, lookups, review_in};
-use crate::place::Place;
+use crate::support::direct::{Direct, lookups, review_in};
+use crate::support::namespace::TestNamespace;
 
-/// A webhook that knows that these registries speak plain HTTP.
+/// Starts a webhook that uses plain HTTP for these registries.
 async fn webhook(registries: &[&HostileRegistry]) -> Direct {
     webhook_with(registries, lookups()).await
 }
@@ -31,7 +31,8 @@ async fn webhook_with(registries: &[&HostileRegistry], lookups: Lookups) -> Dire
     .await
 }
 
-/// The answer to a pod of `namespace` with these images. No label can be read here, so there are only warnings.
+/// Reviews a pod of `namespace` with these images. Labels are unavailable here, so the result has only
+/// warnings.
 async fn ask(
     webhook: &Direct,
     client: &reqwest::Client,
@@ -42,7 +43,7 @@ async fn ask(
         .iter()
         .map(|image| json!({"name": "a", "image": image}))
         .collect();
-    let mut pod = Place::pod("p", "", json!({}));
+    let mut pod = TestNamespace::pod("p", "", json!({}));
     pod["spec"]["containers"] = json!(containers);
     let answer = client
         .post(webhook.url("validate-pods"))
@@ -64,7 +65,7 @@ fn warnings(answer: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_registry_that_a_tenant_has_made_silent_holds_up_no_other_namespace() {
+async fn a_silent_registry_of_one_tenant_does_not_delay_other_namespaces() {
     let (tarpit, honest) = (
         HostileRegistry::start().await.unwrap(),
         HostileRegistry::start().await.unwrap(),
@@ -76,9 +77,9 @@ async fn a_registry_that_a_tenant_has_made_silent_holds_up_no_other_namespace() 
     let held = tarpit.hold(affix_testbed::hostile::Stage::Before, Matcher::any());
     let webhook = webhook(&[&tarpit, &honest]).await;
     let client = webhook.client();
-    // Each goes on for ten seconds, long after its pod was admitted.
-    let tenants = (0..300).map(|nth| {
-        let image = format!("{}/repo-{nth}/app:v1", tarpit.host());
+    // Each look-up takes ten seconds, longer than the review of its pod.
+    let tenants = (0..300).map(|index| {
+        let image = format!("{}/repo-{index}/app:v1", tarpit.host());
         let (webhook, client) = (&webhook, &client);
         async move { ask(webhook, client, "tenant", &[image]).await }
     });
@@ -86,10 +87,11 @@ async fn a_registry_that_a_tenant_has_made_silent_holds_up_no_other_namespace() 
         assert!(warnings(&answer)[0].contains("was not checked"), "{answer}");
     }
     let pinned = format!("{}/team/app@{}", honest.host(), image.digest);
-    // The tenant's own wait for their turn, and nobody waits with them.
+    // The look-ups of the tenant wait for their own permits.
     let own = ask(&webhook, &client, "tenant", std::slice::from_ref(&pinned)).await;
     assert!(warnings(&own)[0].contains("was not checked"), "{own}");
-    // A few times, since a busy machine may miss the time of one look-up; not for so long that the tenant's have ended.
+    // Several attempts, because a busy machine can exceed the time limit of one look-up. They end
+    // before the look-ups of the tenant do.
     let mut answers = Vec::new();
     while answers.len() < 5
         && answers
@@ -109,7 +111,7 @@ async fn a_registry_that_a_tenant_has_made_silent_holds_up_no_other_namespace() 
 }
 
 #[tokio::test]
-async fn a_registry_that_fails_on_one_repository_is_still_asked_about_the_others() {
+async fn a_registry_that_fails_for_one_repository_is_queried_for_others() {
     let registry = HostileRegistry::start().await.unwrap();
     registry.image("tenant/app", "v1").push();
     let image = registry.image("team/app", "v1").push();
@@ -127,7 +129,7 @@ async fn a_registry_that_fails_on_one_repository_is_still_asked_about_the_others
 }
 
 #[tokio::test]
-async fn of_a_pod_with_thousands_of_images_some_are_looked_at_and_it_is_admitted() {
+async fn a_pod_with_thousands_of_images_is_admitted_after_a_few_checks() {
     let registry = HostileRegistry::start().await.unwrap();
     let webhook = webhook_with(
         &[&registry],
@@ -139,7 +141,7 @@ async fn of_a_pod_with_thousands_of_images_some_are_looked_at_and_it_is_admitted
     .await;
     let client = webhook.client();
     let images: Vec<String> = (0..5000)
-        .map(|nth| format!("{}/repo-{nth}/app:v1", registry.host()))
+        .map(|index| format!("{}/repo-{index}/app:v1", registry.host()))
         .collect();
     let answer = ask(&webhook, &client, "tenant", &images).await;
     assert_eq!(answer["response"]["allowed"], true);
@@ -151,13 +153,13 @@ async fn of_a_pod_with_thousands_of_images_some_are_looked_at_and_it_is_admitted
         .collect();
     assert!(
         (1..=64).contains(&asked.len()),
-        "{} repositories were asked about",
+        "{} repositories were queried",
         asked.len()
     );
 }
 
 #[tokio::test]
-async fn objects_that_would_take_many_times_their_bytes_are_turned_away() {
+async fn objects_whose_parsing_needs_excessive_memory_are_rejected() {
     let webhook = webhook(&[]).await;
     let client = webhook.client();
     let send = async |path: &str, kind: &str, object: String| {
@@ -187,7 +189,7 @@ async fn objects_that_would_take_many_times_their_bytes_are_turned_away() {
     );
     let (status, text) = send("validate-imageattachment", "ImageAttachment", files).await;
     assert!(
-        status == 200 && text.contains("spec: it has more than 20000 values"),
+        status == 200 && text.contains("spec: more than 20000 values"),
         "{status} {text}"
     );
     let (status, text) = send(
@@ -203,19 +205,19 @@ async fn objects_that_would_take_many_times_their_bytes_are_turned_away() {
 }
 
 #[tokio::test]
-async fn reviews_that_name_a_namespace_each_do_not_flood_the_api_server() {
-    // What stands in for the API server knows no namespace, and writes down who asks.
+async fn reviews_of_unknown_namespaces_do_not_flood_the_api_server() {
+    // A substitute for the API server, without namespaces, that records the requests.
     let api_server = HostileRegistry::start().await.unwrap();
     let webhook = Direct::start_beside(&api_server.url(), ServerLimits::default(), lookups()).await;
     let client = webhook.client();
     let began = Instant::now();
-    join_all((0..600).map(|nth| {
+    join_all((0..600).map(|index| {
         let (webhook, client) = (&webhook, &client);
         async move {
             ask(
                 webhook,
                 client,
-                &format!("ns-{nth}"),
+                &format!("ns-{index}"),
                 &["127.0.0.1:1/app:v1".to_owned()],
             )
             .await
@@ -228,11 +230,11 @@ async fn reviews_that_name_a_namespace_each_do_not_flood_the_api_server() {
         .filter(|request| request.path.contains("/namespaces/ns-"))
         .count();
     let took = began.elapsed();
-    println!("{asked} questions to the API server in {took:?}");
-    // Eight at once, each for a tenth of a second.
-    let most = 8 * (2 + usize::try_from(took.as_millis()).unwrap() / 100);
+    println!("{asked} requests to the API server in {took:?}");
+    // Eight concurrent reads, each of which keeps its permit for a tenth of a second.
+    let max = 8 * (2 + usize::try_from(took.as_millis()).unwrap() / 100);
     assert!(
-        asked > 0 && asked <= most,
-        "{asked} questions in {took:?}, and at most {most} may be"
+        asked > 0 && asked <= max,
+        "{asked} requests in {took:?}, the limit is {max}"
     );
 }

@@ -1,4 +1,4 @@
-//! ImageAttachments: the same verdict with the webhook and without it, only sooner.
+//! ImageAttachments get the same verdict with and without the webhook.
 
 use affix::api::{ConditionType, ImageAttachment, find_condition};
 use affix_testbed::images::{Image, Index};
@@ -7,8 +7,9 @@ use kube::Api;
 use serde_json::{Value, json};
 
 use crate::corpus;
-use crate::place::{Place, wait};
-use crate::webhook::Affix;
+use crate::support::invalid_specs::beyond_the_schema;
+use crate::support::namespace::{TestNamespace, wait_for};
+use crate::support::process::Affix;
 
 const ALLOWED: &[&str] = &[
     "--insecure-allow-http=false",
@@ -16,239 +17,23 @@ const ALLOWED: &[&str] = &[
     "registry.example.com,*.example.com,169.254.169.254,metadata.google.internal,127.0.0.1:*,2852039166:443,0251.0376.0251.0376",
 ];
 
-/// What a schema cannot say: a sentence, the spec, the reason of the controller, and the words of both.
-fn beyond_the_schema() -> Vec<(&'static str, Value, &'static str, &'static str)> {
-    let image = |image: &str| json!({"image": image, "artifact": {"artifactType": "application/vnd.demo", "annotations": {"a": "b"}}});
-    let files = |files: Value| json!({"image": corpus::PINNED, "artifact": {"artifactType": "application/vnd.demo", "files": files}});
-    let mut plain = image("registry.example.com/team/app:v1");
-    plain["insecure"] = json!(true);
-    vec![
-        (
-            "an upper-case repository",
-            image("registry.example.com/Team/app:v1"),
-            "InvalidReference",
-            "repository \"Team/app\" is malformed",
-        ),
-        (
-            "a repository with two dots",
-            image("registry.example.com/a..b:v1"),
-            "InvalidReference",
-            "repository \"a..b\" is malformed",
-        ),
-        (
-            "a tag that begins with a dash",
-            image("registry.example.com/app:-v1"),
-            "InvalidReference",
-            "tag \"-v1\" is malformed",
-        ),
-        (
-            "a tag with a plus",
-            image("registry.example.com/app:v1+2"),
-            "InvalidReference",
-            "tag \"v1+2\" is malformed",
-        ),
-        (
-            "an unknown algorithm",
-            image("registry.example.com/app@md5:abc"),
-            "InvalidReference",
-            "digest algorithm \"md5\" is not supported",
-        ),
-        (
-            "a short digest",
-            image("registry.example.com/app@sha256:abc"),
-            "InvalidReference",
-            "takes 64 lower-case hexadecimal digits",
-        ),
-        (
-            "a tag that holds referrers",
-            image(&format!(
-                "registry.example.com/app:sha256-{}",
-                "a".repeat(64)
-            )),
-            "InvalidReference",
-            "holds referrers or signatures of an image",
-        ),
-        (
-            "a host that ends in a dash",
-            image("registry-.example.com/app:v1"),
-            "InvalidReference",
-            "registry \"registry-.example.com\" is malformed",
-        ),
-        (
-            "the port 0",
-            image("registry.example.com:0/app:v1"),
-            "InvalidReference",
-            "registry \"registry.example.com:0\" is malformed",
-        ),
-        (
-            "a metadata address",
-            image("169.254.169.254/app:v1"),
-            "HostNotAllowed",
-            "169.254.169.254",
-        ),
-        (
-            "a metadata host",
-            image("metadata.google.internal/app:v1"),
-            "HostNotAllowed",
-            "metadata.google.internal",
-        ),
-        (
-            "a registry that the operator does not allow",
-            image("registry.example.net/app:v1"),
-            "HostNotAllowed",
-            "--allowed-registries has only",
-        ),
-        (
-            "plain HTTP where the operator forbids it",
-            plain,
-            "InsecureNotAllowed",
-            "--insecure-allow-http=false",
-        ),
-        (
-            "two files that overlap",
-            files(
-                json!([{"name": "f", "target": "linux", "value": "1"}, {"name": "f", "target": "*/amd64", "value": "2"}]),
-            ),
-            "InvalidSpec",
-            "spec.artifact.files[1]: \"f\" would be there twice",
-        ),
-        (
-            "a repository with an empty part",
-            image("registry.example.com/team//app:v1"),
-            "InvalidReference",
-            "repository \"team//app\" is malformed",
-        ),
-        (
-            "a repository that begins with a dash",
-            image("registry.example.com/-app:v1"),
-            "InvalidReference",
-            "repository \"-app\" is malformed",
-        ),
-        (
-            "a repository with three underscores",
-            image("registry.example.com/a___b:v1"),
-            "InvalidReference",
-            "repository \"a___b\" is malformed",
-        ),
-        (
-            "an empty digest",
-            image("registry.example.com/app@sha256:"),
-            "InvalidReference",
-            "takes 64 lower-case hexadecimal digits",
-        ),
-        (
-            "a file for a platform beside one for its system",
-            files(
-                json!([{"name": "f", "target": "linux", "value": "1"}, {"name": "f", "target": "linux/amd64", "value": "2"}]),
-            ),
-            "InvalidSpec",
-            "spec.artifact.files[1]: \"f\" would be there twice",
-        ),
-        (
-            "a file for every system beside one for a variant",
-            files(
-                json!([{"name": "f", "target": "*/arm64", "value": "1"}, {"name": "f", "target": "linux/arm64/v8", "value": "2"}]),
-            ),
-            "InvalidSpec",
-            "spec.artifact.files[1]: \"f\" would be there twice",
-        ),
-        (
-            "a repository that ends in a dash",
-            image("registry.example.com/app-:v1"),
-            "InvalidReference",
-            "repository \"app-\" is malformed",
-        ),
-        (
-            "a port that is none",
-            image("registry.example.com:70000/app:v1"),
-            "InvalidReference",
-            "registry \"registry.example.com:70000\" is malformed",
-        ),
-        (
-            "two tags",
-            image("registry.example.com/app:v1:v2"),
-            "InvalidReference",
-            "tag \"v1:v2\" is malformed",
-        ),
-        (
-            "a tag that is too long",
-            image(&format!("registry.example.com/app:{}", "a".repeat(129))),
-            "InvalidReference",
-            "is malformed: 1 to 128 letters",
-        ),
-        (
-            "a digest in upper case",
-            image(&format!(
-                "registry.example.com/app@sha256:{}",
-                "A".repeat(64)
-            )),
-            "InvalidReference",
-            "takes 64 lower-case hexadecimal digits",
-        ),
-        (
-            "a digest of sha512 with the length of sha256",
-            image(&format!(
-                "registry.example.com/app@sha512:{}",
-                "a".repeat(64)
-            )),
-            "InvalidReference",
-            "takes 128 lower-case hexadecimal digits",
-        ),
-        (
-            "a tag that holds a signature",
-            image(&format!(
-                "registry.example.com/app:sha256-{}.sig",
-                "a".repeat(64)
-            )),
-            "InvalidReference",
-            "holds referrers or signatures of an image",
-        ),
-        (
-            "a metadata address as one number",
-            image("2852039166:443/app:v1"),
-            "HostNotAllowed",
-            "another spelling of the address 169.254.169.254",
-        ),
-        (
-            "a metadata address in octal",
-            image("0251.0376.0251.0376/app:v1"),
-            "HostNotAllowed",
-            "another spelling of the address 169.254.169.254",
-        ),
-        (
-            "a registry on a port that the operator does not allow",
-            image("registry.example.com:5000/app:v1"),
-            "HostNotAllowed",
-            "--allowed-registries has only",
-        ),
-        (
-            "two files for one platform, spelled in two ways",
-            files(
-                json!([{"name": "f", "target": "linux/arm64", "value": "1"}, {"name": "f", "target": "linux/aarch64/v8", "value": "2"}]),
-            ),
-            "InvalidSpec",
-            "spec.artifact.files[1]: \"f\" would be there twice",
-        ),
-    ]
-}
-
 #[tokio::test]
-async fn a_bad_resource_is_refused_at_once_with_the_webhook_and_stalled_without_it() {
+async fn an_invalid_resource_is_refused_with_the_webhook_and_stalled_without_it() {
     let (on, off) = (
-        Place::new("on", json!({})).await,
-        Place::new("off", json!({})).await,
+        TestNamespace::new("on", json!({})).await,
+        TestNamespace::new("off", json!({})).await,
     );
     let (_webhook, _) = Affix::webhook(&on, ALLOWED).await;
     let _controller = Affix::controller(&off, ALLOWED);
     let mut wrong = Vec::new();
-    // What the schema refuses, it refuses in the same words either way.
+    // The schema refuses with the same text in both namespaces.
     for bad in corpus::bad() {
-        for place in [&on, &off] {
-            match place.try_create(&bad.spec).await {
-                Err(said) if said.contains(bad.says) => {}
+        for namespace in [&on, &off] {
+            match namespace.try_create(&bad.spec).await {
+                Err(output) if output.contains(bad.says) => {}
                 other => wrong.push(format!(
                     "{} in {}: expected {:?}, found {other:?}",
-                    bad.sentence, place.name, bad.says
+                    bad.sentence, namespace.name, bad.says
                 )),
             }
         }
@@ -260,7 +45,7 @@ async fn a_bad_resource_is_refused_at_once_with_the_webhook_and_stalled_without_
         rows.len()
     );
     assert!(corpus::bad().len() + rows.len() >= 60 && rows.len() >= 30);
-    // Every reason that needs neither the cluster nor a registry to be known.
+    // Every reason that depends neither on the cluster nor on a registry.
     for reason in [
         "InvalidReference",
         "InvalidSpec",
@@ -272,25 +57,25 @@ async fn a_bad_resource_is_refused_at_once_with_the_webhook_and_stalled_without_
             "{reason} has no row"
         );
     }
-    for (nth, (sentence, spec, _, says)) in rows.iter().enumerate() {
-        let object = Place::attachment(&format!("bad-{nth}"), spec);
+    for (index, (sentence, spec, _, says)) in rows.iter().enumerate() {
+        let object = TestNamespace::attachment(&format!("bad-{index}"), spec);
         for more in [&[] as &[&str], &["--dry-run=server"]] {
             match on.apply_with(&object, more).await {
-                Err(said)
-                    if said.contains(says)
-                        && said.contains("spec.")
-                        && said.contains("imageattachments.affix.dev") => {}
+                Err(output)
+                    if output.contains(says)
+                        && output.contains("spec.")
+                        && output.contains("imageattachments.affix.dev") => {}
                 other => wrong.push(format!("{sentence}: expected {says:?}, found {other:?}")),
             }
         }
         off.apply(&object).await.unwrap();
     }
     let api: Api<ImageAttachment> = Api::namespaced(off.client.clone(), &off.name);
-    for (nth, (sentence, _, reason, says)) in rows.iter().enumerate() {
+    for (index, (sentence, _, reason, says)) in rows.iter().enumerate() {
         let mut found = String::new();
-        wait(sentence, async || {
+        wait_for(sentence, async || {
             let status = api
-                .get(&format!("bad-{nth}"))
+                .get(&format!("bad-{index}"))
                 .await
                 .unwrap()
                 .status
@@ -314,35 +99,78 @@ async fn a_bad_resource_is_refused_at_once_with_the_webhook_and_stalled_without_
         wrong.join("\n")
     );
     assert_eq!(
-        said(&on).await,
+        output(&on).await,
         "",
-        "what was refused, or was a dry run, is not there"
+        "a refused resource or a dry run was stored"
     );
 }
 
 #[tokio::test]
-async fn good_resources_pass_and_a_dry_run_writes_nothing() {
-    let place = Place::new("good", json!({})).await;
-    let (_webhook, _) = Affix::webhook(&place, &[]).await;
+async fn valid_resources_are_admitted_and_a_dry_run_stores_nothing() {
+    let namespace = TestNamespace::new("good", json!({})).await;
+    let (_webhook, _) = Affix::webhook(&namespace, &[]).await;
     let mut refused = Vec::new();
     for (sentence, spec) in corpus::good() {
-        // The schema lets folders through; the code that attaches does not.
+        // The schema allows folders, the code does not.
         if sentence != "a file in a folder"
-            && let Err(said) = place
-                .apply_with(&Place::attachment("good", &spec), &["--dry-run=server"])
+            && let Err(output) = namespace
+                .apply_with(
+                    &TestNamespace::attachment("good", &spec),
+                    &["--dry-run=server"],
+                )
                 .await
         {
-            refused.push(format!("{sentence}: {said}"));
+            refused.push(format!("{sentence}: {output}"));
         }
     }
     assert!(refused.is_empty(), "{}", refused.join("\n"));
-    assert!(!said(&place).await.contains("good"));
+    assert!(!output(&namespace).await.contains("good"));
 }
 
 #[tokio::test]
-async fn what_is_allowed_and_unwise_is_warned_of() {
-    let place = Place::new("unwise", json!({})).await;
-    let registry = Registry::ociregistry(&place.tools).start().await.unwrap();
+async fn an_existing_resource_can_be_suspended_after_its_registry_is_disallowed() {
+    let namespace = TestNamespace::new("tightened", json!({})).await;
+    let artifact = json!({"artifactType": "application/vnd.demo", "annotations": {"a": "b"}});
+    let spec = json!({"image": "old.example.com/team/app:v1", "artifact": artifact});
+    {
+        let (_webhook, _) = Affix::webhook(&namespace, &[]).await;
+        let resource = TestNamespace::attachment("existing", &spec);
+        namespace.apply(&resource).await.unwrap();
+    }
+    let allowed = ["--allowed-registries", "registry.example.com"];
+    let (_webhook, _) = Affix::webhook(&namespace, &allowed).await;
+    let patch = async |spec: Value| {
+        let patch = json!({"spec": spec}).to_string();
+        let args = ["patch", "ia", "existing", "--type=merge", "-p", &patch];
+        crate::support::namespace::output(namespace.kubectl(&args).await)
+    };
+    for change in [
+        json!({"suspend": true}),
+        json!({"deletionPolicy": "Retain"}),
+    ] {
+        let text = patch(change).await.unwrap();
+        assert!(
+            text.contains("Warning: admitted, but still invalid: spec.image: ")
+                && text.contains("old.example.com"),
+            "{text}"
+        );
+    }
+    let text = patch(json!({"image": "old.example.com/team/app:v2"}))
+        .await
+        .unwrap_err();
+    assert!(
+        text.contains("denied the request: spec.image: ") && text.contains("--allowed-registries"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn risky_resources_are_admitted_with_a_warning() {
+    let namespace = TestNamespace::new("risky", json!({})).await;
+    let registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
     let push = async |seed: &str| {
         let index = Index::new()
             .image(Image::new("linux/amd64", seed))
@@ -353,9 +181,9 @@ async fn what_is_allowed_and_unwise_is_warned_of() {
             .unwrap()
     };
     let (old, new) = (push("old").await, push("new").await);
-    let (_webhook, _) = Affix::webhook(&place, &[]).await;
+    let (_webhook, _) = Affix::webhook(&namespace, &[]).await;
     let secret = |annotations: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cosign-key", "annotations": annotations}});
-    place.apply(&secret(json!({}))).await.unwrap();
+    namespace.apply(&secret(json!({}))).await.unwrap();
     let signed = json!({"image": new.tagged(), "insecure": true, "signature": {"cosign": {"keySecretRef": {"name": "cosign-key"}}}});
     let pinned = format!("{}@{}", old.tagged(), old.digest());
     let moved = json!({"image": pinned, "insecure": true, "endOfLife": {"date": "2025-03-20"}});
@@ -365,47 +193,47 @@ async fn what_is_allowed_and_unwise_is_warned_of() {
     for (spec, says) in [
         (
             &signed,
-            "Warning: a tag is signed with the key cosign-key which lacks affix.dev/repositories",
+            "Warning: the key Secret cosign-key signs a tag in any repository: add the annotation affix.dev/repositories",
         ),
-        (&moved, "Warning: the tag v1 names sha256:"),
+        (&moved, "Warning: the tag v1 now resolves to sha256:"),
         (
             &excluded,
             "Warning: the excluded platform \"linux/386\" matches no entry",
         ),
     ] {
-        // A busy machine may take longer than the look-up's time: then nothing is said.
-        let mut nth = 0;
-        wait(says, async || {
-            nth += 1;
+        // On a busy machine the look-up may exceed its time limit, which suppresses the warning.
+        let mut index = 0;
+        wait_for(says, async || {
+            index += 1;
             let mut spec = spec.clone();
-            spec["interval"] = json!(format!("{nth}h"));
-            place
-                .apply(&Place::attachment("unwise", &spec))
+            spec["interval"] = json!(format!("{index}h"));
+            namespace
+                .apply(&TestNamespace::attachment("risky", &spec))
                 .await
                 .unwrap()
                 .contains(says)
         })
         .await;
-        place
-            .kubectl(&["delete", "ia", "unwise"])
+        namespace
+            .kubectl(&["delete", "ia", "risky"])
             .await
             .stdout()
             .unwrap();
     }
-    place
+    namespace
         .apply(&secret(json!({"affix.dev/repositories": "*/*"})))
         .await
         .unwrap();
-    let quiet = place
-        .apply(&Place::attachment("wise", &signed))
+    let text = namespace
+        .apply(&TestNamespace::attachment("safe", &signed))
         .await
         .unwrap();
-    assert!(!quiet.contains("Warning"), "{quiet}");
+    assert!(!text.contains("Warning"), "{text}");
 }
 
-async fn said(place: &Place) -> String {
-    crate::place::said(
-        place
+async fn output(namespace: &TestNamespace) -> String {
+    crate::support::namespace::output(
+        namespace
             .kubectl(&["get", "imageattachments", "-o", "name"])
             .await,
     )

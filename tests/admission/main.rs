@@ -1,6 +1,7 @@
-//! The webhooks against a real API server, by the webhook configurations that ship (`config/webhook/`), with real registries.
+//! The webhooks against a real API server with the shipped webhook configurations (`config/webhook/`)
+//! and real registries.
 //!
-//! Every test has a namespace, configurations and a webhook of its own on one shared control plane.
+//! Every test has its own namespace, configurations and webhook on a shared control plane.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,12 +18,10 @@ mod connections;
 #[allow(dead_code, reason = "the corpus has more than each user needs")]
 #[path = "../schema/corpus.rs"]
 mod corpus;
-mod direct;
 mod floods;
 mod hostile;
 mod image_attachments;
-mod place;
 mod pods;
 mod readiness;
-mod webhook;
+mod support;
 mod workloads;

@@ -1,105 +1,83 @@
-//! Pods whose images are out of life: what the user reads, what is refused, and what happens when nobody can be asked.
+//! Pods with images past their end of life: warnings, refusals, and unavailable registries.
 
 use std::time::Instant;
 
-use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::peer::Peer;
-use affix_testbed::registry::{Options, Registry, User};
+use affix_testbed::registry::{Registry, User};
 use affix_testbed::tools::Tools;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::place::{Place, said, wait};
-use crate::webhook::Affix;
+use crate::support::marked_images::{ENDED, KINDS, admitted, login, mark, push, refused, webhook};
+use crate::support::namespace::{TestNamespace, output, wait_for};
+use crate::support::process::Affix;
 
-const TYPE: &str = "application/vnd.microsoft.artifact.lifecycle";
-const ANNOTATION: &str = "vnd.microsoft.artifact.lifecycle.end-of-life.date";
-pub(crate) const ENDED: &str = "reached end of life on 2025-03-20";
-
-/// Both kinds of registry: with the referrers API, and with a fallback tag.
-pub(crate) const KINDS: [fn(&Tools) -> Options; 2] =
-    [Registry::ociregistry, Registry::distribution];
-
-pub(crate) async fn push(registry: &Registry, tag: &str) -> Pushed {
-    let index = Index::new()
-        .image(Image::new("linux/amd64", &format!("b1 {tag}")))
-        .image(Image::new("linux/arm64", &format!("c1 {tag}")));
-    index
-        .push(&registry.raw().unwrap(), "team/app", tag)
+/// Sets the mode of the end-of-life check.
+async fn set_mode(namespace: &TestNamespace, mode: &str) {
+    let label = format!("affix.dev/end-of-life={mode}");
+    namespace
+        .kubectl(&["label", "--overwrite", "namespace", &namespace.name, &label])
         .await
-        .unwrap()
+        .stdout()
+        .unwrap();
 }
 
-/// Marks by hand, as the documentation of Microsoft's type says.
-pub(crate) async fn mark(peer: &Peer, image: &str, date: &str) {
-    let annotation = format!("{ANNOTATION}={date}");
-    peer.oras([
-        "attach",
-        "--artifact-type",
-        TYPE,
-        "--annotation",
-        &annotation,
-        image,
-    ])
-    .await
-    .unwrap()
-    .stdout()
-    .unwrap();
-}
-
-/// A webhook that knows that the registry speaks plain HTTP.
-pub(crate) async fn webhook(place: &Place, registry: &Registry, more: &[&str]) -> Affix {
-    Affix::webhook(
-        place,
-        &[&["--insecure-registries", registry.host()][..], more].concat(),
+/// Asserts that every use of `image` in a pod is refused, also in a dry run.
+async fn refuses_old_images(namespace: &TestNamespace, image: &str, good: &str, kind: &str) {
+    let text = refused(namespace, image, json!({})).await;
+    assert!(
+        text.contains("pods.affix.dev")
+            && text.contains(&format!("image {image} {ENDED}: run a newer image")),
+        "{kind}: {text}"
+    );
+    let init = json!([{"name": "init", "image": image}]);
+    refused(namespace, good, json!({"initContainers": init})).await;
+    refused(
+        namespace,
+        good,
+        json!({"volumes": [{"name": "v", "image": {"reference": image}}]}),
     )
-    .await
-    .0
-}
-
-/// A pod is refused for its image; looked at again where the machine was too busy for the look-up.
-pub(crate) async fn refused(place: &Place, image: &str, spec: Value) -> String {
-    let mut text = String::new();
-    wait("a refusal", async || {
-        match place.try_pod(image, spec.clone()).await {
-            Err(said) => {
-                text = said;
-                true
-            }
-            Ok(said) => {
-                assert!(
-                    said.contains("was not checked"),
-                    "{image} {spec}: admitted: {said}"
-                );
-                false
-            }
-        }
-    })
     .await;
-    text
-}
-
-/// A pod is admitted, and this was said; looked at again where the machine was too busy.
-async fn admitted(place: &Place, image: &str, spec: Value) -> String {
-    let mut text = String::new();
-    wait("an answer", async || {
-        text = place
-            .try_pod(image, spec.clone())
-            .await
-            .unwrap_or_else(|said| panic!("{image} {spec}: refused: {said}"));
-        !text.contains("was not checked")
-    })
-    .await;
-    text
+    let dry = namespace
+        .apply_with(
+            &TestNamespace::pod("dry", image, json!({})),
+            &["--dry-run=server"],
+        )
+        .await
+        .unwrap_err();
+    assert!(dry.contains(ENDED), "{kind}: {dry}");
+    namespace
+        .apply(&TestNamespace::pod("good", good, json!({})))
+        .await
+        .unwrap();
+    let debug = output(
+        namespace
+            .kubectl(&[
+                "debug",
+                "good",
+                "--image",
+                image,
+                "--attach=false",
+                "-c",
+                "debugger",
+            ])
+            .await,
+    )
+    .unwrap_err();
+    assert!(debug.contains(ENDED), "{kind}: {debug}");
+    // An update without a changed image is not reviewed.
+    let label = namespace.kubectl(&["label", "pod", "by-hand", "a=b"]).await;
+    assert!(!output(label).unwrap().contains("Warning"));
 }
 
 #[tokio::test]
-async fn marks_written_by_oras_are_warned_of_audited_or_enforced_as_the_label_says() {
-    for (nth, start) in KINDS.into_iter().enumerate() {
-        let kind = ["api", "fallback tag"][nth];
-        let place = Place::new("marked", json!({"affix.dev/end-of-life": "enabled"})).await;
-        let registry = start(&place.tools).start().await.unwrap();
-        let peer = Peer::of(&place.tools, &registry).unwrap();
+async fn marks_by_oras_cause_warnings_audits_or_refusals_by_the_namespace_label() {
+    for (index, start) in KINDS.into_iter().enumerate() {
+        let kind = ["api", "fallback tag"][index];
+        let namespace =
+            TestNamespace::new("marked", json!({"affix.dev/end-of-life": "enabled"})).await;
+        let registry = start(&namespace.tools).start().await.unwrap();
+        let peer = Peer::of(&namespace.tools, &registry).unwrap();
         let (old, good, later, half) = (
             push(&registry, "old").await,
             push(&registry, "good").await,
@@ -114,12 +92,12 @@ async fn marks_written_by_oras_are_warned_of_audited_or_enforced_as_the_label_sa
             "2025-03-20",
         )
         .await;
-        let _webhook = webhook(&place, &registry, &[]).await;
+        let _webhook = webhook(&namespace, &registry, &[]).await;
 
-        // Warned of, by kubectl run itself.
+        // In warn mode, `kubectl run` prints the warning.
         let image = old.tagged();
-        let run = said(
-            place
+        let run = output(
+            namespace
                 .kubectl(&["run", "by-hand", "--image", &image, "--restart=Never"])
                 .await,
         )
@@ -136,32 +114,22 @@ async fn marks_written_by_oras_are_warned_of_audited_or_enforced_as_the_label_sa
         );
         for image in [good.tagged(), good.pinned(), later.tagged()] {
             assert!(
-                !admitted(&place, &image, json!({}))
+                !admitted(&namespace, &image, json!({}))
                     .await
                     .contains("Warning"),
                 "{kind}: {image}"
             );
         }
-        let mentioned = admitted(&place, &half.tagged(), json!({})).await;
+        let mentioned = admitted(&namespace, &half.tagged(), json!({})).await;
         assert!(
             mentioned.contains(&format!("(linux/amd64) {ENDED}")),
             "{kind}: {mentioned}"
         );
 
-        // Audited: nothing is said.
-        place
-            .kubectl(&[
-                "label",
-                "--overwrite",
-                "namespace",
-                &place.name,
-                "affix.dev/end-of-life=audit",
-            ])
-            .await
-            .stdout()
-            .unwrap();
-        wait("the label", async || {
-            !place
+        // In audit mode there is no warning.
+        set_mode(&namespace, "audit").await;
+        wait_for("the label", async || {
+            !namespace
                 .try_pod(&image, json!({}))
                 .await
                 .unwrap()
@@ -169,75 +137,25 @@ async fn marks_written_by_oras_are_warned_of_audited_or_enforced_as_the_label_sa
         })
         .await;
 
-        // Enforced: every kind of container, dry runs too; workloads are warned of.
-        place
-            .kubectl(&[
-                "label",
-                "--overwrite",
-                "namespace",
-                &place.name,
-                "affix.dev/end-of-life=enforce",
-            ])
-            .await
-            .stdout()
-            .unwrap();
-        wait("the label", async || {
-            place.try_pod(&image, json!({})).await.is_err()
+        // In enforce mode all containers are checked, also in a dry run. Workloads get warnings.
+        set_mode(&namespace, "enforce").await;
+        wait_for("the label", async || {
+            namespace.try_pod(&image, json!({})).await.is_err()
         })
         .await;
-        let text = refused(&place, &image, json!({})).await;
-        assert!(
-            text.contains("pods.affix.dev")
-                && text.contains(&format!("image {image} {ENDED}: run a newer image")),
-            "{kind}: {text}"
-        );
-        let aside = json!([{"name": "aside", "image": image}]);
-        refused(&place, &good.tagged(), json!({"initContainers": aside})).await;
-        refused(
-            &place,
-            &good.tagged(),
-            json!({"volumes": [{"name": "v", "image": {"reference": image}}]}),
-        )
-        .await;
-        let dry = place
-            .apply_with(&Place::pod("dry", &image, json!({})), &["--dry-run=server"])
-            .await
-            .unwrap_err();
-        assert!(dry.contains(ENDED), "{kind}: {dry}");
-        place
-            .apply(&Place::pod("good", &good.tagged(), json!({})))
-            .await
-            .unwrap();
-        let debug = said(
-            place
-                .kubectl(&[
-                    "debug",
-                    "good",
-                    "--image",
-                    &image,
-                    "--attach=false",
-                    "-c",
-                    "debugger",
-                ])
-                .await,
-        )
-        .unwrap_err();
-        assert!(debug.contains(ENDED), "{kind}: {debug}");
-        // What changes no image is none of its business.
-        let label = place.kubectl(&["label", "pod", "by-hand", "a=b"]).await;
-        assert!(!said(label).unwrap().contains("Warning"));
+        refuses_old_images(&namespace, &image, &good.tagged(), kind).await;
 
-        // The platform counts where one is chosen.
+        // The mark of the selected platform applies.
         let on = |architecture: &str| json!({"nodeSelector": {"kubernetes.io/arch": architecture}});
-        refused(&place, &half.tagged(), on("amd64")).await;
-        admitted(&place, &half.tagged(), on("arm64")).await;
-        admitted(&place, &old.tagged(), on("arm64")).await;
+        refused(&namespace, &half.tagged(), on("amd64")).await;
+        admitted(&namespace, &half.tagged(), on("arm64")).await;
+        admitted(&namespace, &old.tagged(), on("arm64")).await;
 
         for command in [
             &["create", "deployment", "d", "--image", &image] as &[&str],
             &["create", "job", "j", "--image", &image],
         ] {
-            let text = said(place.kubectl(command).await).unwrap();
+            let text = output(namespace.kubectl(command).await).unwrap();
             assert!(
                 text.contains(&format!("Warning: image {image} {ENDED}")),
                 "{kind}: {text}"
@@ -247,11 +165,75 @@ async fn marks_written_by_oras_are_warned_of_audited_or_enforced_as_the_label_sa
 }
 
 #[tokio::test]
-async fn a_date_soon_is_warned_of_as_early_as_the_flag_says_and_an_affinity_chooses_the_platform() {
+async fn an_old_image_that_a_pod_already_runs_warns_and_a_new_one_is_refused() {
+    let namespace = TestNamespace::new("running", json!({})).await;
+    let registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
+    let peer = Peer::of(&namespace.tools, &registry).unwrap();
+    let (old, older, good) = (
+        push(&registry, "old").await,
+        push(&registry, "older").await,
+        push(&registry, "good").await,
+    );
+    mark(&peer, &old.pinned(), "2025-03-20").await;
+    mark(&peer, &older.pinned(), "2025-03-20").await;
+    let _webhook = webhook(&namespace, &registry, &[]).await;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "running"},
+        "spec": {"containers": [
+            {"name": "a", "image": old.tagged()}, {"name": "b", "image": older.tagged()}
+        ]}
+    });
+    namespace.apply(&pod).await.unwrap();
+    set_mode(&namespace, "enforce").await;
+    refused(&namespace, &old.tagged(), json!({})).await;
+    refused(&namespace, &older.tagged(), json!({})).await;
+
+    let warning = format!("Warning: image {} {ENDED}", old.tagged());
+    let set = |image: String| {
+        let namespace = &namespace;
+        async move {
+            let image = format!("b={image}");
+            output(
+                namespace
+                    .kubectl(&["set", "image", "pod/running", &image])
+                    .await,
+            )
+        }
+    };
+    let debug = |image: String, name: &'static str| {
+        let namespace = &namespace;
+        async move {
+            let args = ["debug", "running", "--attach=false", "-c", name, "--image"];
+            output(namespace.kubectl(&[&args[..], &[&image]].concat()).await)
+        }
+    };
+    let text = set(good.tagged()).await.unwrap();
+    assert!(text.contains(&warning), "{text}");
+    let text = debug(good.tagged(), "good").await.unwrap();
+    assert!(text.contains(&warning), "{text}");
+    for refused in [
+        set(older.tagged()).await,
+        set(old.tagged()).await,
+        debug(old.tagged(), "old").await,
+    ] {
+        let text = refused.unwrap_err();
+        assert!(
+            text.contains(&format!("{ENDED}: run a newer image")),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_near_date_warns_within_the_configured_period_and_affinity_selects_platforms() {
     for start in KINDS {
-        let place = Place::new("soon", json!({"affix.dev/end-of-life": "enforce"})).await;
-        let registry = start(&place.tools).start().await.unwrap();
-        let peer = Peer::of(&place.tools, &registry).unwrap();
+        let namespace =
+            TestNamespace::new("soon", json!({"affix.dev/end-of-life": "enforce"})).await;
+        let registry = start(&namespace.tools).start().await.unwrap();
+        let peer = Peer::of(&namespace.tools, &registry).unwrap();
         let (soon, half) = (push(&registry, "soon").await, push(&registry, "half").await);
         let day = |days: i64| {
             let then = Timestamp::from_second(Timestamp::now().as_second() + days * 86400).unwrap();
@@ -266,25 +248,25 @@ async fn a_date_soon_is_warned_of_as_early_as_the_flag_says_and_an_affinity_choo
         .await;
         let reaches = format!("reaches end of life on {}", day(20));
         {
-            let _webhook = webhook(&place, &registry, &[]).await;
-            let said = admitted(&place, &soon.tagged(), json!({})).await;
+            let _webhook = webhook(&namespace, &registry, &[]).await;
+            let output = admitted(&namespace, &soon.tagged(), json!({})).await;
             assert!(
-                said.contains(&format!("Warning: image {} {reaches}", soon.tagged())),
-                "{said}"
+                output.contains(&format!("Warning: image {} {reaches}", soon.tagged())),
+                "{output}"
             );
             let affinity = |operator: &str, architecture: &str| {
                 let expressions = json!([{"key": "kubernetes.io/arch", "operator": operator, "values": [architecture]}]);
                 let terms = json!([{"matchExpressions": expressions}]);
                 json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
             };
-            let text = refused(&place, &half.tagged(), affinity("In", "amd64")).await;
+            let text = refused(&namespace, &half.tagged(), affinity("In", "amd64")).await;
             assert!(text.contains(&format!("(linux/amd64) {ENDED}")), "{text}");
-            refused(&place, &half.tagged(), affinity("NotIn", "arm64")).await;
-            admitted(&place, &half.tagged(), affinity("In", "arm64")).await;
+            refused(&namespace, &half.tagged(), affinity("NotIn", "arm64")).await;
+            admitted(&namespace, &half.tagged(), affinity("In", "arm64")).await;
         }
-        let _webhook = webhook(&place, &registry, &["--warn-before", "240h"]).await;
+        let _webhook = webhook(&namespace, &registry, &["--warn-before", "240h"]).await;
         assert!(
-            !admitted(&place, &soon.tagged(), json!({}))
+            !admitted(&namespace, &soon.tagged(), json!({}))
                 .await
                 .contains("Warning")
         );
@@ -292,17 +274,18 @@ async fn a_date_soon_is_warned_of_as_early_as_the_flag_says_and_an_affinity_choo
 }
 
 #[tokio::test]
-async fn a_moved_tag_is_seen_at_once_and_a_mark_that_is_taken_away_after_the_caches_time() {
+async fn a_moved_tag_takes_effect_immediately_and_a_removed_mark_after_the_cache_ttl() {
     for start in [
         Registry::ociregistry(&Tools::core().await.unwrap()),
         Registry::distribution(&Tools::core().await.unwrap()).delete_enabled(true),
     ] {
-        let place = Place::new("moved", json!({"affix.dev/end-of-life": "enforce"})).await;
+        let namespace =
+            TestNamespace::new("moved", json!({"affix.dev/end-of-life": "enforce"})).await;
         let registry = start.start().await.unwrap();
-        let peer = Peer::of(&place.tools, &registry).unwrap();
+        let peer = Peer::of(&namespace.tools, &registry).unwrap();
         let (good, old) = (push(&registry, "good").await, push(&registry, "old").await);
         mark(&peer, &old.pinned(), "2025-03-20").await;
-        let _webhook = webhook(&place, &registry, &["--cache-ttl", "2s"]).await;
+        let _webhook = webhook(&namespace, &registry, &["--cache-ttl", "2s"]).await;
         let repository = good.tagged().replace(":good", "");
         peer.crane(["tag", &good.pinned(), "live"])
             .await
@@ -310,21 +293,21 @@ async fn a_moved_tag_is_seen_at_once_and_a_mark_that_is_taken_away_after_the_cac
             .stdout()
             .unwrap();
         let live = format!("{repository}:live");
-        admitted(&place, &live, json!({})).await;
-        refused(&place, &old.tagged(), json!({})).await;
-        // Both digests are remembered now; the tag is not.
+        admitted(&namespace, &live, json!({})).await;
+        refused(&namespace, &old.tagged(), json!({})).await;
+        // Both digests are cached now, the tag is not.
         peer.crane(["tag", &old.pinned(), "live"])
             .await
             .unwrap()
             .stdout()
             .unwrap();
-        refused(&place, &live, json!({})).await;
+        refused(&namespace, &live, json!({})).await;
         peer.crane(["tag", &good.pinned(), "live"])
             .await
             .unwrap()
             .stdout()
             .unwrap();
-        admitted(&place, &live, json!({})).await;
+        admitted(&namespace, &live, json!({})).await;
 
         let found = peer
             .oras(["discover", "--format", "json", &old.pinned()])
@@ -337,45 +320,46 @@ async fn a_moved_tag_is_seen_at_once_and_a_mark_that_is_taken_away_after_the_cac
             .or_else(|| found["manifests"].as_array())
             .unwrap_or_else(|| panic!("{found}"));
         let of_old = format!("{repository}@{}", marks[0]["digest"].as_str().unwrap());
-        // oras takes the entry off the fallback tag too.
+        // oras also removes the entry from the fallback tag.
         peer.oras(["manifest", "delete", "--force", &of_old])
             .await
             .unwrap()
             .stdout()
             .unwrap();
-        wait("the mark's end", async || {
-            place.try_pod(&old.tagged(), json!({})).await.is_ok()
+        wait_for("the mark's end", async || {
+            namespace.try_pod(&old.tagged(), json!({})).await.is_ok()
         })
         .await;
     }
 }
 
 #[tokio::test]
-async fn a_private_image_is_checked_with_the_pods_own_pull_secrets() {
+async fn a_private_image_is_checked_with_the_pull_secrets_of_the_pod() {
     let tools = Tools::core().await.unwrap();
     let alice = User::new("alice", "hunter2").may("team/*", &["pull"]);
     for start in [
         Registry::distribution(&tools).basic("alice", "hunter2"),
         Registry::ociregistry(&tools).tokens([alice]),
     ] {
-        let place = Place::new("private", json!({"affix.dev/end-of-life": "enforce"})).await;
+        let namespace =
+            TestNamespace::new("private", json!({"affix.dev/end-of-life": "enforce"})).await;
         let registry = start.start().await.unwrap();
-        let peer = Peer::of(&place.tools, &registry).unwrap();
+        let peer = Peer::of(&namespace.tools, &registry).unwrap();
         let old = push(&registry, "old").await;
         mark(&peer, &old.pinned(), "2025-03-20").await;
-        let webhook = webhook(&place, &registry, &[]).await;
-        place.apply(&login(&registry)).await.unwrap();
+        let webhook = webhook(&namespace, &registry, &[]).await;
+        namespace.apply(&login(&registry)).await.unwrap();
         let with_login = json!({"imagePullSecrets": [{"name": "absent"}, {"name": "login"}]});
-        refused(&place, &old.tagged(), with_login.clone()).await;
-        // What was learned with a login is no answer to a pod without one.
+        refused(&namespace, &old.tagged(), with_login.clone()).await;
+        // An answer for authenticated pods does not apply to a pod without a pull secret.
         for image in [old.tagged(), old.pinned()] {
-            let text = place.try_pod(&image, json!({})).await.unwrap();
+            let text = namespace.try_pod(&image, json!({})).await.unwrap();
             assert!(text.contains("was not checked for end of life"), "{text}");
         }
         // A dry run reads no Secret.
-        let dry = place
+        let dry = namespace
             .apply_with(
-                &Place::pod("dry", &old.tagged(), with_login),
+                &TestNamespace::pod("dry", &old.tagged(), with_login),
                 &["--dry-run=server"],
             )
             .await
@@ -385,28 +369,22 @@ async fn a_private_image_is_checked_with_the_pods_own_pull_secrets() {
     }
 }
 
-/// A Secret with alice's login.
-pub(crate) fn login(registry: &Registry) -> Value {
-    let config = json!({"auths": {registry.host(): {"username": "alice", "password": "hunter2"}}})
-        .to_string();
-    json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"}, "type": "kubernetes.io/dockerconfigjson",
-        "stringData": {".dockerconfigjson": config}
-    })
-}
-
 #[tokio::test]
-async fn a_dead_or_silent_registry_admits_with_a_warning() {
+async fn an_unavailable_registry_causes_a_warning_and_no_refusal() {
     for start in KINDS {
-        let place = Place::new("dead", json!({"affix.dev/end-of-life": "enforce"})).await;
-        let mut registry = start(&place.tools).start().await.unwrap();
+        let namespace =
+            TestNamespace::new("dead", json!({"affix.dev/end-of-life": "enforce"})).await;
+        let mut registry = start(&namespace.tools).start().await.unwrap();
         let old = push(&registry, "old").await;
-        let _webhook = webhook(&place, &registry, &[]).await;
+        let _webhook = webhook(&namespace, &registry, &[]).await;
         registry.pause();
         for more in [&[] as &[&str], &["--dry-run=server"]] {
             let began = Instant::now();
-            let text = place
-                .apply_with(&Place::pod("silent", &old.tagged(), json!({})), more)
+            let text = namespace
+                .apply_with(
+                    &TestNamespace::pod("silent", &old.tagged(), json!({})),
+                    more,
+                )
                 .await
                 .unwrap();
             assert!(
@@ -414,7 +392,7 @@ async fn a_dead_or_silent_registry_admits_with_a_warning() {
                 "{text}"
             );
             println!("a silent registry held the pod for {:?}", began.elapsed());
-            place
+            namespace
                 .kubectl(&["delete", "pod", "silent", "--ignore-not-found", "--force"])
                 .await
                 .stdout()
@@ -422,32 +400,42 @@ async fn a_dead_or_silent_registry_admits_with_a_warning() {
         }
         registry.resume();
         registry.stop().await.unwrap();
-        let text = place.try_pod(&old.pinned(), json!({})).await.unwrap();
+        let text = namespace.try_pod(&old.pinned(), json!({})).await.unwrap();
         assert!(text.contains("was not checked for end of life"), "{text}");
     }
 }
 
 #[tokio::test]
-async fn the_word_of_trusted_namespaces_and_of_the_pods_own_counts_and_the_word_of_others_does_not()
-{
-    let place = Place::new("trusting", json!({"affix.dev/end-of-life": "enforce"})).await;
+async fn status_counts_from_trusted_namespaces_and_the_own_one_but_no_other() {
+    let namespace =
+        TestNamespace::new("trusting", json!({"affix.dev/end-of-life": "enforce"})).await;
     let (trusted, stranger) = (
-        Place::new("trusted", json!({})).await,
-        Place::new("stranger", json!({})).await,
+        TestNamespace::new("trusted", json!({})).await,
+        TestNamespace::new("stranger", json!({})).await,
     );
-    let mut registry = Registry::ociregistry(&place.tools).start().await.unwrap();
+    let mut registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
     let (ours, theirs, own) = (
         push(&registry, "ours").await,
         push(&registry, "theirs").await,
         push(&registry, "own").await,
     );
-    let _webhook = webhook(&place, &registry, &["--trusted-namespaces", &trusted.name]).await;
-    for (at, image) in [(&trusted, &ours), (&stranger, &theirs), (&place, &own)] {
+    let _webhook = webhook(
+        &namespace,
+        &registry,
+        &["--trusted-namespaces", &trusted.name],
+    )
+    .await;
+    for (at, image) in [(&trusted, &ours), (&stranger, &theirs), (&namespace, &own)] {
         let spec =
             json!({"image": image.pinned(), "insecure": true, "endOfLife": {"date": "2025-03-20"}});
-        at.apply(&Place::attachment("mark", &spec)).await.unwrap();
+        at.apply(&TestNamespace::attachment("mark", &spec))
+            .await
+            .unwrap();
         let _controller = Affix::controller(at, &[]);
-        wait("Ready", async || {
+        wait_for("Ready", async || {
             let object = at
                 .kubectl(&["get", "ia", "mark", "-o", "jsonpath={.status.attached}"])
                 .await
@@ -457,32 +445,39 @@ async fn the_word_of_trusted_namespaces_and_of_the_pods_own_counts_and_the_word_
         })
         .await;
     }
-    // With the registry gone, only status can say it.
+    // Without the registry, only the status has the date.
     registry.stop().await.unwrap();
     for image in [&ours, &own] {
-        let text = refused(&place, &image.pinned(), json!({})).await;
+        let text = refused(&namespace, &image.pinned(), json!({})).await;
         assert!(text.contains(ENDED), "{text}");
-        let dry = place
+        let dry = namespace
             .apply_with(
-                &Place::pod("dry", &image.pinned(), json!({})),
+                &TestNamespace::pod("dry", &image.pinned(), json!({})),
                 &["--dry-run=server"],
             )
             .await
             .unwrap_err();
         assert!(dry.contains(ENDED), "{dry}");
     }
-    let text = place.try_pod(&theirs.pinned(), json!({})).await.unwrap();
+    let text = namespace
+        .try_pod(&theirs.pinned(), json!({}))
+        .await
+        .unwrap();
     assert!(text.contains("was not checked"), "{text}");
 }
 
 #[tokio::test]
-async fn tags_become_digests_once_and_in_their_order_where_the_namespace_asks() {
-    let place = Place::new("pinned", json!({"affix.dev/resolve-digests": "enabled"})).await;
-    let mut registry = Registry::ociregistry(&place.tools).start().await.unwrap();
-    let peer = Peer::of(&place.tools, &registry).unwrap();
+async fn tags_are_replaced_by_digests_once_and_in_order_in_labelled_namespaces() {
+    let namespace =
+        TestNamespace::new("pinned", json!({"affix.dev/resolve-digests": "enabled"})).await;
+    let mut registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
+    let peer = Peer::of(&namespace.tools, &registry).unwrap();
     let (good, old) = (push(&registry, "good").await, push(&registry, "old").await);
     mark(&peer, &old.pinned(), "2025-03-20T01:20:30Z").await;
-    let _webhook = webhook(&place, &registry, &[]).await;
+    let _webhook = webhook(&namespace, &registry, &[]).await;
     let spec = json!({
         "containers": [
             {"name": "a", "image": good.tagged()}, {"name": "b", "image": old.pinned()}, {"name": "c", "image": old.tagged()}
@@ -491,16 +486,16 @@ async fn tags_become_digests_once_and_in_their_order_where_the_namespace_asks() 
     });
     let mut found = Value::Null;
     let mut tries = 0;
-    wait("digests", async || {
+    wait_for("digests", async || {
         tries += 1;
         let name = format!("pod-{tries}");
-        place.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})).await.unwrap();
-        found = place.kubectl(&["get", "pod", &name, "-o", "json"]).await.json().unwrap();
+        namespace.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})).await.unwrap();
+        found = namespace.kubectl(&["get", "pod", &name, "-o", "json"]).await.json().unwrap();
         found["spec"]["containers"][0]["image"] != json!(good.tagged())
     })
     .await;
-    let image = |list: &str, nth: usize| {
-        found["spec"][list][nth]["image"]
+    let image = |list: &str, index: usize| {
+        found["spec"][list][index]["image"]
             .as_str()
             .unwrap()
             .to_owned()
@@ -529,13 +524,13 @@ async fn tags_become_digests_once_and_in_their_order_where_the_namespace_asks() 
         json!({old.tagged(): "2025-03-20T01:20:30Z", old.pinned(): "2025-03-20T01:20:30Z"})
     );
 
-    // A template stays as it was written, and a registry that is gone changes nothing.
-    place
+    // A template is not modified, and an unavailable registry leaves the tag in place.
+    namespace
         .kubectl(&["create", "deployment", "d", "--image", &good.tagged()])
         .await
         .stdout()
         .unwrap();
-    let template = place
+    let template = namespace
         .kubectl(&[
             "get",
             "deployment",
@@ -546,11 +541,13 @@ async fn tags_become_digests_once_and_in_their_order_where_the_namespace_asks() 
         .await;
     assert_eq!(template.stdout().unwrap(), good.tagged());
     registry.stop().await.unwrap();
-    place
-        .apply(&Place::pod("late", &good.tagged(), json!({})))
+    let text = namespace
+        .apply(&TestNamespace::pod("late", &good.tagged(), json!({})))
         .await
         .unwrap();
-    let late = place
+    let warning = format!("Warning: image {} keeps its tag: ", good.tagged());
+    assert!(text.contains(&warning), "{text}");
+    let late = namespace
         .kubectl(&[
             "get",
             "pod",

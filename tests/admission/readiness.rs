@@ -1,4 +1,4 @@
-//! When a replica is ready: `/readyz` against an API server that answers late, and one that refuses.
+//! Readiness with an API server that answers late or refuses.
 
 use std::path::{Path, PathBuf};
 
@@ -11,12 +11,16 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::place::{Place, wait};
-use crate::webhook::Affix;
+use crate::support::namespace::{TestNamespace, wait_for};
+use crate::support::process::Affix;
 
-/// A webhook that asks the API server by `kubeconfig`, and where its `/readyz` is. It has a certificate of the test's own, so that
-/// nothing but the lists is waited for.
-async fn webhook(place: &Place, kubeconfig: &Path, certificate: &Path) -> (Affix, String) {
+/// Starts a webhook with a provided certificate, so that readiness depends only on the lists. Returns
+/// the URL of `/readyz`.
+async fn webhook(
+    namespace: &TestNamespace,
+    kubeconfig: &Path,
+    certificate: &Path,
+) -> (Affix, String) {
     Authority::new().unwrap().server(certificate).unwrap();
     let args = [
         "webhook",
@@ -25,7 +29,7 @@ async fn webhook(place: &Place, kubeconfig: &Path, certificate: &Path) -> (Affix
         "--certificate-dir",
         certificate.to_str().unwrap(),
     ];
-    let mut affix = Affix::start_with(place, kubeconfig, &args);
+    let mut affix = Affix::start_with(namespace, kubeconfig, &args);
     let health = affix.serves("health").await;
     (affix, format!("http://{health}/readyz"))
 }
@@ -35,10 +39,10 @@ async fn readyz(url: &str) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
-/// Waits for an answer of `/readyz`.
+/// Waits for a response of `/readyz`.
 async fn answers(url: &str, expected: impl Fn(u16, &str) -> bool) -> String {
     let mut last = (0, String::new());
-    wait("the answer of /readyz", async || {
+    wait_for("the answer of /readyz", async || {
         last = readyz(url).await;
         expected(last.0, &last.1)
     })
@@ -46,17 +50,19 @@ async fn answers(url: &str, expected: impl Fn(u16, &str) -> bool) -> String {
     last.1
 }
 
-/// The API server behind a door that keeps lists of namespaces until it is opened: a kubeconfig, and the door.
-async fn behind_a_door(place: &Place, dir: &Path) -> (PathBuf, watch::Sender<bool>) {
+/// Starts a proxy to the API server that delays lists of namespaces. Returns its kubeconfig and the
+/// sender that releases them.
+async fn behind_a_door(namespace: &TestNamespace, dir: &Path) -> (PathBuf, watch::Sender<bool>) {
     let mut config: Value =
-        serde_json::from_str(&std::fs::read_to_string(place.plane.kubeconfig()).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(namespace.plane.kubeconfig()).unwrap())
+            .unwrap();
     let (door, opened) = watch::channel(false);
-    let authority = reqwest::Certificate::from_pem(place.plane.ca_pem().as_bytes()).unwrap();
+    let authority = reqwest::Certificate::from_pem(namespace.plane.ca_pem().as_bytes()).unwrap();
     let client = reqwest::Client::builder()
         .tls_certs_only([authority])
         .build()
         .unwrap();
-    let server = place.plane.url();
+    let server = namespace.plane.url();
     let pass = move |request: Request| {
         let (client, server, mut opened) = (client.clone(), server.clone(), opened.clone());
         async move {
@@ -95,11 +101,11 @@ async fn behind_a_door(place: &Place, dir: &Path) -> (PathBuf, watch::Sender<boo
 }
 
 #[tokio::test]
-async fn a_replica_is_not_ready_before_it_knows_the_namespaces_and_the_imageattachments() {
-    let place = Place::new("unready", json!({})).await;
+async fn a_replica_is_not_ready_before_its_lists_are_complete() {
+    let namespace = TestNamespace::new("unready", json!({})).await;
     let dir = tempfile::tempdir().unwrap();
-    let (kubeconfig, door) = behind_a_door(&place, dir.path()).await;
-    let (_webhook, url) = webhook(&place, &kubeconfig, dir.path()).await;
+    let (kubeconfig, door) = behind_a_door(&namespace, dir.path()).await;
+    let (_webhook, url) = webhook(&namespace, &kubeconfig, dir.path()).await;
     let text = answers(&url, |_, text| {
         !text.contains("imageattachments") && !text.contains("certificate")
     })
@@ -111,20 +117,20 @@ async fn a_replica_is_not_ready_before_it_knows_the_namespaces_and_the_imageatta
 }
 
 #[tokio::test]
-async fn a_replica_that_may_not_list_is_ready_and_says_so_until_it_may() {
-    let place = Place::new("unlisted", json!({})).await;
+async fn a_replica_without_list_permission_is_ready_and_reports_it() {
+    let namespace = TestNamespace::new("unlisted", json!({})).await;
     let dir = tempfile::tempdir().unwrap();
-    place
+    namespace
         .kubectl(&["create", "serviceaccount", "webhook"])
         .await
         .stdout()
         .unwrap();
-    let kubeconfig = place
+    let kubeconfig = namespace
         .plane
-        .service_account_kubeconfig(&place.name, "webhook")
+        .service_account_kubeconfig(&namespace.name, "webhook")
         .await
         .unwrap();
-    let (_webhook, url) = webhook(&place, &kubeconfig, dir.path()).await;
+    let (_webhook, url) = webhook(&namespace, &kubeconfig, dir.path()).await;
     let text = answers(&url, |status, _| status == 200).await;
     let both = [
         "ok\ngoing on without the list of imageattachments (the API server answered 403: imageattachments.affix.dev is forbidden: ",
@@ -134,19 +140,19 @@ async fn a_replica_that_may_not_list_is_ready_and_says_so_until_it_may() {
 
     let role = [
         json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": place.name}, "rules": [
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": namespace.name}, "rules": [
                 {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
                 {"apiGroups": ["affix.dev"], "resources": ["imageattachments"], "verbs": ["list", "watch"]},
             ],
         }),
         json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": place.name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": place.name},
-            "subjects": [{"kind": "ServiceAccount", "name": "webhook", "namespace": place.name}],
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": namespace.name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace.name},
+            "subjects": [{"kind": "ServiceAccount", "name": "webhook", "namespace": namespace.name}],
         }),
     ];
     for object in &role {
-        place.apply(object).await.unwrap();
+        namespace.apply(object).await.unwrap();
     }
     answers(&url, |status, text| (status, text) == (200, "ok\n")).await;
 }

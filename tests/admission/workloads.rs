@@ -1,4 +1,5 @@
-//! What makes pods, by the real kube-controller-manager: people read there why theirs do not start.
+//! Workloads with the real kube-controller-manager: their events and conditions show why pods are
+//! refused.
 
 use affix_testbed::control_plane::{ControlPlane, ControllerManager};
 use affix_testbed::peer::Peer;
@@ -7,17 +8,17 @@ use affix_testbed::tools::{Tool, Tools};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
-use crate::place::{Place, said, wait};
-use crate::pods::{ENDED, KINDS, login, mark, push, refused, webhook};
-use crate::webhook::Affix;
+use crate::support::marked_images::{ENDED, KINDS, login, mark, push, refused, webhook};
+use crate::support::namespace::{TestNamespace, output, wait_for};
+use crate::support::process::Affix;
 
-/// A control plane whose pods get a service account, with the controllers that make pods.
+/// A control plane with service accounts and the workload controllers.
 struct Cluster {
     plane: ControlPlane,
     _manager: ControllerManager,
 }
 
-async fn place(about: &str) -> Place {
+async fn namespace(about: &str) -> TestNamespace {
     static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
     static INSTALLED: OnceCell<()> = OnceCell::const_new();
     let tools = Tools::with(&[Tool::ControllerManager]).await.unwrap();
@@ -32,7 +33,7 @@ async fn place(about: &str) -> Place {
         }
     });
     let plane = &cluster.await.plane;
-    let place = Place::on(
+    let namespace = TestNamespace::on(
         plane,
         &INSTALLED,
         tools,
@@ -40,19 +41,19 @@ async fn place(about: &str) -> Place {
         json!({"affix.dev/end-of-life": "enforce"}),
     )
     .await;
-    wait("the service account", async || {
-        place
+    wait_for("the service account", async || {
+        namespace
             .kubectl(&["get", "serviceaccount", "default"])
             .await
             .stdout()
             .is_ok()
     })
     .await;
-    place
+    namespace
 }
 
-impl Place {
-    /// The messages of the warnings about objects of a kind.
+impl TestNamespace {
+    /// Returns the messages of the warning events about objects of a kind.
     async fn warnings(&self, kind: &str) -> String {
         let args = [
             "get",
@@ -75,7 +76,7 @@ impl Place {
         .unwrap()
     }
 
-    /// How many pods there are.
+    /// Returns the number of pods.
     async fn pods(&self) -> usize {
         self.kubectl(&["get", "pods", "-o", "name"])
             .await
@@ -87,19 +88,19 @@ impl Place {
 }
 
 #[tokio::test]
-async fn the_events_of_a_replica_set_and_of_a_job_say_why_their_pods_are_refused() {
+async fn events_of_replica_sets_and_jobs_show_why_their_pods_are_refused() {
     for start in KINDS {
-        let place = place("made").await;
-        let registry = start(&place.tools).start().await.unwrap();
-        let peer = Peer::of(&place.tools, &registry).unwrap();
+        let namespace = namespace("made").await;
+        let registry = start(&namespace.tools).start().await.unwrap();
+        let peer = Peer::of(&namespace.tools, &registry).unwrap();
         let (good, old) = (push(&registry, "good").await, push(&registry, "old").await);
         mark(&peer, &old.pinned(), "2025-03-20T01:20:30Z").await;
-        let _webhook = webhook(&place, &registry, &[]).await;
-        // Known before the controllers, which ask again ever more rarely, come to it.
-        refused(&place, &old.tagged(), json!({})).await;
+        let _webhook = webhook(&namespace, &registry, &[]).await;
+        // Cached before the controllers, which retry with increasing delays, create their pods.
+        refused(&namespace, &old.tagged(), json!({})).await;
 
-        let deployed = said(
-            place
+        let deployed = output(
+            namespace
                 .kubectl(&["create", "deployment", "app", "--image", &old.tagged()])
                 .await,
         )
@@ -108,59 +109,64 @@ async fn the_events_of_a_replica_set_and_of_a_job_say_why_their_pods_are_refused
             deployed.contains(&format!("Warning: image {} {ENDED}", old.tagged())),
             "{deployed}"
         );
-        let why = format!(
+        let cause = format!(
             "admission webhook \"pods.affix.dev\" denied the request: image {} {ENDED}: run a newer image",
             old.tagged()
         );
-        let refusal = format!("FailedCreate: Error creating: {why}");
+        let refusal = format!("FailedCreate: Error creating: {cause}");
         let mut events = String::new();
-        wait("the event of the ReplicaSet", async || {
-            events = place.warnings("ReplicaSet").await;
+        wait_for("the event of the ReplicaSet", async || {
+            events = namespace.warnings("ReplicaSet").await;
             events.contains(&refusal)
         })
         .await;
         let condition = "jsonpath={.status.conditions[?(@.type==\"ReplicaFailure\")].message}";
-        wait("the Deployment's condition", async || {
-            place
+        wait_for("the Deployment's condition", async || {
+            namespace
                 .kubectl(&["get", "deployment", "app", "-o", condition])
                 .await
                 .stdout()
                 .unwrap()
-                .contains(&why)
+                .contains(&cause)
         })
         .await;
-        place
+        namespace
             .kubectl(&["create", "job", "once", "--image", &old.tagged()])
             .await
             .stdout()
             .unwrap();
-        wait("the event of the Job", async || {
-            place.warnings("Job").await.contains(&why)
+        wait_for("the event of the Job", async || {
+            namespace.warnings("Job").await.contains(&cause)
         })
         .await;
-        assert_eq!(place.pods().await, 0, "{events}");
+        assert_eq!(namespace.pods().await, 0, "{events}");
 
-        // A newer image, and an init container that is out of life: still none.
-        let aside = json!({"spec": {"template": {"spec": {
+        // A new image, and an init container past its end of life: still no pods.
+        let init = json!({"spec": {"template": {"spec": {
             "initContainers": [{"name": "first", "image": old.tagged()}], "containers": [{"name": "app", "image": good.tagged()}]
         }}}})
         .to_string();
-        let patched = said(
-            place
-                .kubectl(&["patch", "deployment", "app", "-p", &aside])
+        let patched = output(
+            namespace
+                .kubectl(&["patch", "deployment", "app", "-p", &init])
                 .await,
         )
         .unwrap();
         assert!(patched.contains(ENDED), "{patched}");
-        wait("both ReplicaSets' events", async || {
-            place.warnings("ReplicaSet").await.matches(&refusal).count() >= 2
+        wait_for("both ReplicaSets' events", async || {
+            namespace
+                .warnings("ReplicaSet")
+                .await
+                .matches(&refusal)
+                .count()
+                >= 2
         })
         .await;
-        assert_eq!(place.pods().await, 0);
-        // And now all of it is good.
+        assert_eq!(namespace.pods().await, 0);
+        // All images are current.
         let without = r#"[{"op": "remove", "path": "/spec/template/spec/initContainers"}]"#;
-        let patched = said(
-            place
+        let patched = output(
+            namespace
                 .kubectl(&[
                     "patch",
                     "deployment",
@@ -174,28 +180,28 @@ async fn the_events_of_a_replica_set_and_of_a_job_say_why_their_pods_are_refused
         )
         .unwrap();
         assert!(!patched.contains("Warning"), "{patched}");
-        wait("a pod", async || place.pods().await == 1).await;
+        wait_for("a pod", async || namespace.pods().await == 1).await;
     }
 }
 
 #[tokio::test]
-async fn the_pull_secrets_of_a_pods_service_account_are_used() {
+async fn the_pull_secrets_of_the_service_account_are_used() {
     let tools = Tools::core().await.unwrap();
     let alice = User::new("alice", "hunter2").may("team/*", &["pull"]);
     for start in [
         Registry::distribution(&tools).basic("alice", "hunter2"),
         Registry::ociregistry(&tools).tokens([alice]),
     ] {
-        let place = place("account").await;
+        let namespace = namespace("account").await;
         let registry = start.start().await.unwrap();
-        let peer = Peer::of(&place.tools, &registry).unwrap();
+        let peer = Peer::of(&namespace.tools, &registry).unwrap();
         let old = push(&registry, "old").await;
         mark(&peer, &old.pinned(), "2025-03-20").await;
-        let _webhook = webhook(&place, &registry, &[]).await;
-        let text = place.try_pod(&old.tagged(), json!({})).await.unwrap();
+        let _webhook = webhook(&namespace, &registry, &[]).await;
+        let text = namespace.try_pod(&old.tagged(), json!({})).await.unwrap();
         assert!(text.contains("was not checked for end of life"), "{text}");
-        place.apply(&login(&registry)).await.unwrap();
-        place
+        namespace.apply(&login(&registry)).await.unwrap();
+        namespace
             .kubectl(&[
                 "patch",
                 "serviceaccount",
@@ -206,16 +212,16 @@ async fn the_pull_secrets_of_a_pods_service_account_are_used() {
             .await
             .stdout()
             .unwrap();
-        let text = refused(&place, &old.tagged(), json!({})).await;
+        let text = refused(&namespace, &old.tagged(), json!({})).await;
         assert!(text.contains(ENDED), "{text}");
     }
 }
 
 #[tokio::test]
-async fn the_rights_that_ship_are_enough_for_all_that_the_webhook_does() {
-    let place = place("rights").await;
+async fn the_shipped_rbac_is_sufficient_for_all_functions_of_the_webhook() {
+    let namespace = namespace("rights").await;
     let kubectl = async |args: &[&str], input: &str| {
-        place
+        namespace
             .plane
             .kubectl_with(args.iter().copied(), input)
             .await
@@ -229,25 +235,25 @@ async fn the_rights_that_ship_are_enough_for_all_that_the_webhook_does() {
         include_str!("../../config/webhook/rbac.yaml"),
     )
     .await;
-    let registry = Registry::distribution(&place.tools)
+    let registry = Registry::distribution(&namespace.tools)
         .basic("alice", "hunter2")
         .start()
         .await
         .unwrap();
-    let peer = Peer::of(&place.tools, &registry).unwrap();
+    let peer = Peer::of(&namespace.tools, &registry).unwrap();
     let (good, old) = (push(&registry, "good").await, push(&registry, "old").await);
     mark(&peer, &old.pinned(), "2025-03-20").await;
-    let webhook = Affix::installed(&place, &["--insecure-registries", registry.host()]).await;
+    let webhook = Affix::installed(&namespace, &["--insecure-registries", registry.host()]).await;
 
-    // Pull secrets, and labels that change while it runs.
-    place.apply(&login(&registry)).await.unwrap();
+    // Pull secrets, and labels that change at run time.
+    namespace.apply(&login(&registry)).await.unwrap();
     let with_login = json!({"imagePullSecrets": [{"name": "login"}]});
-    refused(&place, &old.tagged(), with_login.clone()).await;
+    refused(&namespace, &old.tagged(), with_login.clone()).await;
     kubectl(
         &[
             "label",
             "namespace",
-            &place.name,
+            &namespace.name,
             "affix.dev/resolve-digests=enabled",
         ],
         "",
@@ -255,11 +261,15 @@ async fn the_rights_that_ship_are_enough_for_all_that_the_webhook_does() {
     .await;
     let pinned = format!("{}@{}", good.tagged(), good.digest());
     let mut tries = 0;
-    wait("a digest", async || {
+    wait_for("a digest", async || {
         tries += 1;
         let name = format!("pod-{tries}");
-        place
-            .apply(&Place::pod(&name, &good.tagged(), with_login.clone()))
+        namespace
+            .apply(&TestNamespace::pod(
+                &name,
+                &good.tagged(),
+                with_login.clone(),
+            ))
             .await
             .unwrap();
         let image = [
@@ -269,27 +279,36 @@ async fn the_rights_that_ship_are_enough_for_all_that_the_webhook_does() {
             "-o",
             "jsonpath={.spec.containers[0].image}",
         ];
-        place.kubectl(&image).await.stdout().unwrap() == pinned
+        namespace.kubectl(&image).await.stdout().unwrap() == pinned
     })
     .await;
-    // The annotation of a key.
-    place
+    // The annotation of a signing key.
+    namespace
         .apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}}))
         .await
         .unwrap();
     let signed = json!({"image": good.tagged(), "insecure": true, "signature": {"cosign": {"keySecretRef": {"name": "key"}}}});
-    let mut nth = 0;
-    wait("the warning of a key that signs anywhere", async || {
-        nth += 1;
-        let signed = Place::attachment(&format!("signed-{nth}"), &signed);
-        place
+    let mut index = 0;
+    wait_for("the warning about an unrestricted key", async || {
+        index += 1;
+        let signed = TestNamespace::attachment(&format!("signed-{index}"), &signed);
+        namespace
             .apply(&signed)
             .await
             .unwrap()
-            .contains("a tag is signed with the key")
+            .contains("the key Secret key signs a tag in any repository: add the annotation affix.dev/repositories")
     })
     .await;
-    // Its certificate.
+    replaces_its_certificate(&namespace).await;
+    refused(&namespace, &old.tagged(), with_login).await;
+    let log = webhook.process.log().unwrap();
+    assert!(!log.contains("orbidden"), "{log}");
+}
+
+/// Deletes the Secret of the certificate and waits for a new one.
+async fn replaces_its_certificate(namespace: &TestNamespace) {
+    let kubectl =
+        async |args: &[&str]| namespace.plane.kubectl(args.iter().copied()).await.unwrap();
     let of_secret = [
         "get",
         "secret",
@@ -299,20 +318,19 @@ async fn the_rights_that_ship_are_enough_for_all_that_the_webhook_does() {
         "-o",
         "jsonpath={.data.tls\\.crt}",
     ];
-    let first = kubectl(&of_secret, "").await;
-    kubectl(
-        &[
-            "delete",
-            "secret",
-            "affix-webhook-tls",
-            "--namespace",
-            "affix-system",
-        ],
-        "",
-    )
-    .await;
-    wait("a new certificate", async || {
-        let found = place
+    let first = kubectl(&of_secret).await.stdout().unwrap();
+    kubectl(&[
+        "delete",
+        "secret",
+        "affix-webhook-tls",
+        "--namespace",
+        "affix-system",
+    ])
+    .await
+    .stdout()
+    .unwrap();
+    wait_for("a new certificate", async || {
+        let found = namespace
             .plane
             .kubectl(of_secret)
             .await
@@ -322,7 +340,4 @@ async fn the_rights_that_ship_are_enough_for_all_that_the_webhook_does() {
         !found.is_empty() && found != first
     })
     .await;
-    refused(&place, &old.tagged(), with_login).await;
-    let log = webhook.process.log().unwrap();
-    assert!(!log.contains("orbidden"), "{log}");
 }

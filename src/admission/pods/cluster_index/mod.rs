@@ -1,0 +1,83 @@
+//! An in-memory index of the cluster: the end-of-life dates in the status of ImageAttachments, and the labels of
+//! namespaces.
+//!
+//! Two watches keep the index current, so a review normally sends no request to the API server.
+
+mod attachments;
+mod namespaces;
+#[cfg(test)]
+mod tests;
+pub(crate) mod watch;
+
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client};
+
+use self::attachments::{AttachmentIndex, IndexedReports};
+use self::namespaces::NamespaceIndex;
+use self::watch::WatchedList;
+use crate::admission::options::LifecycleType;
+use crate::api::ImageAttachment;
+use crate::service::Readiness;
+use affix_registry::oci::{Digest, Reference};
+use k8s_openapi::api::core::v1::Namespace;
+
+pub(crate) use self::namespaces::{EndOfLifeMode, NamespacePolicy};
+
+/// Both indexes and the watches that feed them.
+pub(crate) struct ClusterIndex {
+    client: Client,
+    attachments: AttachmentIndex,
+    namespaces: NamespaceIndex,
+}
+
+impl ClusterIndex {
+    pub(crate) fn new(client: Client, types: Vec<LifecycleType>, trusted: Vec<String>) -> Self {
+        Self {
+            attachments: AttachmentIndex::new(types, trusted),
+            namespaces: NamespaceIndex::new(client.clone()),
+            client,
+        }
+    }
+
+    /// Runs both watches forever. Each completed list is reported to `readiness`.
+    pub(crate) async fn run_watches(&self, readiness: &Readiness) {
+        let (attachments, namespaces) =
+            (Api::all(self.client.clone()), Api::all(self.client.clone()));
+        let attachments = || {
+            watcher::<DeserializeGuard<ImageAttachment>>(
+                attachments.clone(),
+                watcher::Config::default(),
+            )
+            .default_backoff()
+        };
+        let namespaces = || {
+            watcher::<PartialObjectMeta<Namespace>>(namespaces.clone(), watcher::Config::default())
+                .default_backoff()
+        };
+        tokio::join!(
+            WatchedList::ImageAttachments.run(attachments, readiness, |event| self
+                .attachments
+                .on_event(event)),
+            WatchedList::Namespaces.run(namespaces, readiness, |event| self
+                .namespaces
+                .on_event(event)),
+            watch::limit_startup_wait(readiness),
+        );
+    }
+
+    /// Returns the lifecycle reports on an image that apply to a pod of `namespace`.
+    pub(crate) fn reports(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        namespace: &str,
+    ) -> IndexedReports {
+        self.attachments.reports(reference, digest, namespace)
+    }
+
+    /// Returns the policy of a namespace, or `None` if it cannot be determined.
+    pub(crate) async fn policy(&self, namespace: &str) -> Option<NamespacePolicy> {
+        self.namespaces.policy(namespace).await
+    }
+}

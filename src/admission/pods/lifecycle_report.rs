@@ -1,0 +1,313 @@
+//! The lifecycle report of an image: its end-of-life dates, and their effect on a pod. Pure.
+
+use k8s_openapi::jiff::SignedDuration;
+
+use crate::admission::pods::mark::{Day, Mark};
+use crate::admission::pods::workload::NodeConstraints;
+use crate::admission::review::warning_text::warning;
+use affix_registry::oci::{Digest, Platform};
+
+/// The marks of an image and its platforms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LifecycleReport {
+    /// The digest of the index or the single manifest.
+    pub(crate) digest: Digest,
+    /// The mark on the index or the single manifest.
+    pub(crate) mark: Option<Mark>,
+    /// The platforms of an index. Empty for a single manifest.
+    pub(crate) platforms: Vec<PlatformReport>,
+}
+
+/// The mark on the manifest of one platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlatformReport {
+    pub(crate) platform: Platform,
+    pub(crate) digest: Digest,
+    pub(crate) mark: Option<Mark>,
+}
+
+/// An end-of-life date that has passed or is near.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReportEntry {
+    /// The digest of the marked manifest.
+    pub(crate) digest: Digest,
+    /// The marked platforms. Empty for the index.
+    platforms: Vec<String>,
+    /// The date in its original notation.
+    pub(crate) date: String,
+    day: Day,
+    /// The date has passed.
+    pub(crate) has_ended: bool,
+    /// The pod runs the marked manifest. Otherwise the entry is for information only.
+    pub(crate) applies: bool,
+}
+
+impl LifecycleReport {
+    /// Merges two reports on the same image. The newer mark of each manifest is kept.
+    pub(crate) fn merge(mut self, other: &Self) -> Self {
+        let newest = |ours: &mut Option<Mark>, theirs: &Option<Mark>| {
+            *ours = Mark::newest(ours.take().into_iter().chain(theirs.clone()));
+        };
+        newest(&mut self.mark, &other.mark);
+        for theirs in &other.platforms {
+            match self
+                .platforms
+                .iter_mut()
+                .find(|ours| ours.digest == theirs.digest && ours.platform == theirs.platform)
+            {
+                Some(ours) => newest(&mut ours.mark, &theirs.mark),
+                None => self.platforms.push(theirs.clone()),
+            }
+        }
+        self
+    }
+
+    /// Returns the marks that apply to a pod on `nodes`: those of the selected platforms, or that of
+    /// the index if no architecture is selected. `None` stands for a manifest without a mark.
+    pub(crate) fn applicable_marks<'a>(
+        &'a self,
+        nodes: &'a NodeConstraints,
+    ) -> Vec<Option<&'a Mark>> {
+        let selected_platforms: Vec<_> = self
+            .selected_platforms(nodes)
+            .map(|platform_report| platform_report.mark.as_ref())
+            .collect();
+        if selected_platforms.is_empty() {
+            vec![self.mark.as_ref()]
+        } else {
+            selected_platforms
+        }
+    }
+
+    fn selected_platforms<'a>(
+        &'a self,
+        nodes: &'a NodeConstraints,
+    ) -> impl Iterator<Item = &'a PlatformReport> {
+        let any = nodes.allow_any_architecture();
+        self.platforms
+            .iter()
+            .filter(move |platform_report| !any && nodes.can_run(&platform_report.platform))
+    }
+
+    /// Returns the entries for a pod on `nodes`: dates that have passed at `now`, and dates before
+    /// `horizon`.
+    pub(crate) fn entries(
+        &self,
+        nodes: &NodeConstraints,
+        now: SignedDuration,
+        horizon: SignedDuration,
+    ) -> Vec<ReportEntry> {
+        let entry = |digest: &Digest, platforms: Vec<String>, mark: &Mark, applies: bool| {
+            let due = mark.date.instant() <= horizon;
+            due.then(|| ReportEntry {
+                digest: digest.clone(),
+                platforms,
+                date: mark.date.as_str().to_owned(),
+                day: mark.day(),
+                has_ended: mark.has_ended(now),
+                applies,
+            })
+        };
+        let root_applies = self.selected_platforms(nodes).next().is_none();
+        let mut entries: Vec<ReportEntry> = Vec::new();
+        let root = self
+            .mark
+            .as_ref()
+            .and_then(|mark| entry(&self.digest, Vec::new(), mark, root_applies));
+        for platform_report in self
+            .platforms
+            .iter()
+            .filter(|platform_report| platform_report.mark.is_some())
+        {
+            let applies = !root_applies && nodes.can_run(&platform_report.platform);
+            let Some(mark) = &platform_report.mark else {
+                continue;
+            };
+            let Some(next) = entry(
+                &platform_report.digest,
+                vec![platform_report.platform.to_string()],
+                mark,
+                applies,
+            ) else {
+                continue;
+            };
+            // The entry of the index already covers this platform.
+            if !applies
+                && root
+                    .as_ref()
+                    .is_some_and(|root| root.applies && root.day == next.day)
+            {
+                continue;
+            }
+            match entries.iter_mut().find(|seen| {
+                seen.day == next.day
+                    && seen.applies == next.applies
+                    && seen.has_ended == next.has_ended
+            }) {
+                Some(seen) => seen.platforms.extend(next.platforms),
+                None => entries.push(next),
+            }
+        }
+        root.into_iter().chain(entries).collect()
+    }
+}
+
+impl ReportEntry {
+    /// Returns a warning of at most 120 characters.
+    pub(crate) fn message(&self, image: &str) -> String {
+        let platforms = match self.platforms.as_slice() {
+            [] => String::new(),
+            some if some.len() <= 2 => format!("({}) ", some.join(", ")),
+            some => format!(
+                "({} and {} more) ",
+                some.first().map_or("", String::as_str),
+                some.len() - 1
+            ),
+        };
+        let reached = if self.has_ended { "reached" } else { "reaches" };
+        warning(
+            "image",
+            image,
+            &format!("{platforms}{reached} end of life on {}", self.day),
+        )
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    reason = "a test that panics fails, as it should"
+)]
+mod tests {
+    use super::*;
+    use crate::admission::pods::workload::Workload;
+    use serde_json::json;
+
+    fn digest(platform_report: &str) -> Digest {
+        Digest::sha256(platform_report.as_bytes())
+    }
+
+    fn mark(date: &str) -> Option<Mark> {
+        Some(Mark {
+            date: date.parse().unwrap(),
+            created: None,
+        })
+    }
+
+    /// Returns the report of an index with two platforms.
+    fn report(index: Option<Mark>, amd64: Option<Mark>, arm64: Option<Mark>) -> LifecycleReport {
+        let platform_report = |platform: &str, mark| PlatformReport {
+            platform: platform.parse().unwrap(),
+            digest: digest(platform),
+            mark,
+        };
+        LifecycleReport {
+            digest: digest("index"),
+            mark: index,
+            platforms: vec![
+                platform_report("linux/amd64", amd64),
+                platform_report("linux/arm64", arm64),
+            ],
+        }
+    }
+
+    fn nodes(architecture: Option<&str>) -> NodeConstraints {
+        let selector = architecture.map(|architecture| json!({"kubernetes.io/arch": architecture}));
+        let pod = json!({"spec": {"containers": [], "nodeSelector": selector}});
+        Workload::read("Pod", &serde_json::value::to_raw_value(&pod).unwrap())
+            .unwrap()
+            .nodes
+    }
+
+    fn messages(report: &LifecycleReport, architecture: Option<&str>) -> Vec<(String, bool, bool)> {
+        let at = |text: &str| {
+            text.parse::<k8s_openapi::jiff::Timestamp>()
+                .unwrap()
+                .as_duration()
+        };
+        let entries = report.entries(
+            &nodes(architecture),
+            at("2026-01-01T00:00:00Z"),
+            at("2026-01-31T00:00:00Z"),
+        );
+        entries
+            .iter()
+            .map(|entry| (entry.message("app:v1"), entry.has_ended, entry.applies))
+            .collect()
+    }
+
+    #[test]
+    fn without_an_architecture_the_mark_of_the_index_applies() {
+        let ended = "image app:v1 reached end of life on 2025-03-20".to_owned();
+        assert_eq!(
+            messages(
+                &report(mark("2025-03-20"), mark("2025-03-20T10:00:00Z"), None),
+                None
+            ),
+            [(ended.clone(), true, true)]
+        );
+        let mentioned = "image app:v1 (linux/amd64) reached end of life on 2025-03-20".to_owned();
+        assert_eq!(
+            messages(&report(None, mark("2025-03-20"), None), None),
+            [(mentioned, true, false)]
+        );
+        let both =
+            "image app:v1 (linux/amd64, linux/arm64) reached end of life on 2025-03-20".to_owned();
+        assert_eq!(
+            messages(&report(None, mark("2025-03-20"), mark("2025-03-20")), None),
+            [(both, true, false)]
+        );
+    }
+
+    #[test]
+    fn with_an_architecture_the_mark_of_the_platform_applies() {
+        let scenario = report(mark("2025-03-20"), mark("2025-03-20"), None);
+        let messages = |architecture| {
+            messages(&scenario, Some(architecture))
+                .into_iter()
+                .map(|(_, _, applies)| applies)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(messages("amd64"), [false, true]);
+        assert_eq!(messages("arm64"), [false, false]);
+        // For an architecture that the image lacks, the mark of the index applies.
+        assert_eq!(messages("s390x"), [true]);
+    }
+
+    #[test]
+    fn a_near_date_is_reported_and_a_distant_one_is_not() {
+        assert_eq!(
+            messages(&report(mark("2026-01-20"), None, None), None),
+            [(
+                "image app:v1 reaches end of life on 2026-01-20".to_owned(),
+                false,
+                true
+            )]
+        );
+        assert!(messages(&report(mark("2026-01-01"), None, None), None)[0].1);
+        assert!(messages(&report(mark("2026-02-01"), mark("9999-12-31"), None), None).is_empty());
+    }
+
+    #[test]
+    fn two_reports_are_merged_by_the_newer_mark() {
+        let created = |date: &str, created: &str| {
+            Some(Mark {
+                date: date.parse().unwrap(),
+                created: Some(created.parse().unwrap()),
+            })
+        };
+        let ours = report(created("2025-01-01", "2024-01-01T00:00:00Z"), None, None);
+        let theirs = report(
+            created("2030-01-01", "2025-01-01T00:00:00Z"),
+            mark("2025-01-01"),
+            None,
+        );
+        let merged = ours.merge(&theirs);
+        assert_eq!(
+            (merged.mark, merged.platforms),
+            (theirs.mark, theirs.platforms)
+        );
+    }
+}

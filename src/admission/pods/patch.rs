@@ -1,0 +1,177 @@
+//! The JSON patch that replaces the tags of a pod by digests. Pure.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::admission::pods::verdict::CheckedImage;
+use crate::admission::pods::workload::Workload;
+use crate::admission::review::image_name::pinned;
+
+/// The annotation that records the end-of-life dates in a mutated pod.
+const DATES_ANNOTATION: &str = "affix.dev/end-of-life";
+/// Size limit of the API server for all annotations of an object, in bytes.
+const MAX_ANNOTATION_BYTES: usize = 256 << 10;
+
+/// Returns the patch: a digest for each tag, in the order of the containers, and the annotation with
+/// the dates.
+pub(crate) fn patch(
+    workload: &Workload,
+    checked: &[CheckedImage<'_>],
+    annotations: Option<&BTreeMap<String, String>>,
+) -> Vec<Value> {
+    let found = |image: &str| {
+        checked
+            .iter()
+            .find(|checked| checked.image == image)
+            .and_then(|checked| checked.outcome.as_ref().ok())
+    };
+    let mut patch = Vec::new();
+    let mut dates = serde_json::Map::new();
+    for used in &workload.images {
+        let Some((digest, entries)) = found(&used.image) else {
+            continue;
+        };
+        if let Some(pinned) = pinned(&used.image, digest) {
+            patch.push(json!({"op": "replace", "path": used.pointer, "value": pinned}));
+        }
+        if let Some(entry) = entries.iter().find(|entry| entry.applies) {
+            dates.insert(used.image.clone(), json!(entry.date));
+        }
+    }
+    let value = Value::Object(dates).to_string();
+    let others = annotations
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| *key != DATES_ANNOTATION);
+    let size = others
+        .map(|(key, value)| key.len() + value.len())
+        .sum::<usize>()
+        + DATES_ANNOTATION.len()
+        + value.len();
+    // The API server would refuse a pod with larger annotations.
+    if value != "{}" && size <= MAX_ANNOTATION_BYTES {
+        if annotations.is_none() {
+            patch.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
+        }
+        let path = format!(
+            "/metadata/annotations/{}",
+            DATES_ANNOTATION.replace('/', "~1")
+        );
+        patch.push(json!({"op": "add", "path": path, "value": value}));
+    }
+    patch
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    reason = "a test that panics fails, as it should"
+)]
+mod tests {
+    use super::*;
+    use crate::admission::pods::lifecycle_report::LifecycleReport;
+    use crate::admission::pods::mark::Mark;
+    use affix_registry::oci::Digest;
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::value::to_raw_value;
+
+    fn digest() -> Digest {
+        Digest::sha256(b"index")
+    }
+
+    fn workload(spec: Value) -> Workload {
+        Workload::read("Pod", &to_raw_value(&json!({"spec": spec})).unwrap()).unwrap()
+    }
+
+    /// Returns an image that reached its end of life in 2025.
+    fn ended<'a>(image: &'a str, workload: &Workload) -> CheckedImage<'a> {
+        let mark = Some(Mark {
+            date: "2025-03-20".parse().unwrap(),
+            created: None,
+        });
+        let now = "2026-01-01T00:00:00Z"
+            .parse::<Timestamp>()
+            .unwrap()
+            .as_duration();
+        let report = LifecycleReport {
+            digest: digest(),
+            mark,
+            platforms: Vec::new(),
+        };
+        CheckedImage {
+            image,
+            outcome: Ok((digest(), report.entries(&workload.nodes, now, now))),
+        }
+    }
+
+    /// Applies the patch to a copy of the object.
+    fn patched(object: &Value, patch: Vec<Value>) -> Value {
+        let mut object = object.clone();
+        json_patch(&mut object, patch);
+        object
+    }
+
+    /// Applies `add` and `replace` operations on existing paths (RFC 6902).
+    fn json_patch(object: &mut Value, patch: Vec<Value>) {
+        for operation in patch {
+            let path = operation["path"].as_str().unwrap();
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            let key = key.replace("~1", "/").replace("~0", "~");
+            let parent = object.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+            assert!(
+                operation["op"] == "add" || parent.contains_key(&key),
+                "nothing to replace: {operation}"
+            );
+            parent.insert(key, operation["value"].clone());
+        }
+    }
+
+    #[test]
+    fn every_use_of_an_image_is_patched_and_a_second_patch_changes_nothing() {
+        let spec = json!({
+            "containers": [{"name": "a", "image": "app:v1"}, {"name": "b"}, {"name": "c", "image": "unknown:v1"}],
+            "initContainers": [{"name": "i", "image": "app:v1"}],
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "image": {"reference": "app:v1"}}],
+        });
+        let before = workload(spec.clone());
+        let unknown = CheckedImage {
+            image: "unknown:v1",
+            outcome: Err("no answer".into()),
+        };
+        let pod = json!({"metadata": {"name": "p"}, "spec": spec});
+        let after = patched(
+            &pod,
+            patch(&before, &[ended("app:v1", &before), unknown], None),
+        );
+        let pinned = format!("app:v1@{}", digest());
+        let expected = json!({
+            "containers": [{"name": "a", "image": pinned}, {"name": "b"}, {"name": "c", "image": "unknown:v1"}],
+            "initContainers": [{"name": "i", "image": pinned}],
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "image": {"reference": pinned}}],
+        });
+        assert_eq!(after["spec"], expected);
+        assert_eq!(
+            after["metadata"]["annotations"][DATES_ANNOTATION],
+            r#"{"app:v1":"2025-03-20"}"#
+        );
+        let again = workload(after["spec"].clone());
+        let images: Vec<_> = patch(&again, &[ended(&pinned, &again)], Some(&BTreeMap::new()))
+            .into_iter()
+            .map(|op| op["path"].clone())
+            .collect();
+        assert_eq!(images, ["/metadata/annotations/affix.dev~1end-of-life"]);
+    }
+
+    #[test]
+    fn an_annotation_that_would_make_the_pod_invalid_is_not_written() {
+        let pod = workload(json!({"containers": [{"image": "app:v1"}]}));
+        for (size, notes) in [(1000, 1), (MAX_ANNOTATION_BYTES - 20, 0)] {
+            let annotations = BTreeMap::from([("a".to_owned(), "x".repeat(size))]);
+            let patch = patch(&pod, &[ended("app:v1", &pod)], Some(&annotations));
+            assert_eq!(patch.len(), 1 + notes, "{size}: {}", patch.len());
+        }
+    }
+}

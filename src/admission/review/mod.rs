@@ -1,0 +1,10 @@
+//! Requests and responses of the admission API, and the review of `ImageAttachment` resources.
+
+pub(crate) mod image_attachment;
+pub(crate) mod image_name;
+pub(crate) mod pull_secrets;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod single_flight;
+pub(crate) mod warning_text;
+pub(crate) mod warnings;

@@ -1,0 +1,94 @@
+//! Pull secrets, read by name and only from the namespace of the pod (threat T5). They are cached for a
+//! few seconds, so that a Deployment of a hundred pods causes one read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use tokio::time::timeout;
+
+use crate::admission::review::single_flight::SingleFlightCache;
+use affix_registry::Keychain;
+
+/// Cache lifetime of a Secret.
+const CACHE_TTL: Duration = Duration::from_secs(10);
+/// Maximum number of Secrets per pod, and of concurrent reads.
+const MAX_SECRETS: usize = 32;
+const CONCURRENT_READS: usize = 4;
+/// Time limit of one read. Reviews wait less; a late answer serves the next review.
+const API_TIMEOUT: Duration = Duration::from_secs(10);
+const DOCKER_CONFIG: &str = ".dockerconfigjson";
+
+/// The credentials of one Secret. `None` for a missing or malformed Secret, which the kubelet also
+/// ignores.
+type Answer = Result<Option<Keychain>, Arc<str>>;
+
+/// Reads and caches pull secrets.
+pub(crate) struct PullSecrets {
+    client: Client,
+    cache: Arc<SingleFlightCache<(String, String), Answer>>,
+}
+
+impl PullSecrets {
+    pub(crate) fn new(client: Client) -> Self {
+        Self {
+            client,
+            cache: SingleFlightCache::new(CACHE_TTL),
+        }
+    }
+
+    /// Returns the credentials of the Secrets `names`, in their order.
+    ///
+    /// # Errors
+    /// The API server refuses a read or does not answer.
+    pub(crate) async fn read(
+        &self,
+        namespace: &str,
+        names: &[String],
+    ) -> Result<Keychain, Arc<str>> {
+        let reads: Vec<_> = names
+            .iter()
+            .take(MAX_SECRETS)
+            .map(|name| self.read_one(namespace, name))
+            .collect();
+        let keychains: Vec<Option<Keychain>> = stream::iter(reads)
+            .buffered(CONCURRENT_READS)
+            .try_collect()
+            .await?;
+        Ok(Keychain::merge(keychains.into_iter().flatten()))
+    }
+
+    async fn read_one(&self, namespace: &str, name: &str) -> Answer {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let (key, secret) = ((namespace.to_owned(), name.to_owned()), name.to_owned());
+        let (answer, _) = self
+            .cache
+            .get(
+                key,
+                Result::is_ok,
+                || async move { fetch(&api, &secret).await },
+            )
+            .await;
+        answer.unwrap_or_else(|| Err("cannot read the pull secrets".into()))
+    }
+}
+
+async fn fetch(api: &Api<Secret>, name: &str) -> Answer {
+    let Ok(answer) = timeout(API_TIMEOUT, api.get_opt(name)).await else {
+        return Err(
+            format!("the API server did not return the pull secret {name:?} in time").into(),
+        );
+    };
+    match answer {
+        Ok(secret) => {
+            let config = secret.and_then(|secret| secret.data?.remove(DOCKER_CONFIG));
+            Ok(config.and_then(|config| Keychain::parse(&zeroize::Zeroizing::new(config.0)).ok()))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "cannot read a pull secret");
+            Err(format!("the pull secret {name:?} cannot be read").into())
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The dispatch of reviews to the reviewer of each webhook.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::time::Instant;
+
+use crate::admission::metrics::Metrics;
+use crate::admission::options::{Clock, Lookups};
+use crate::admission::pods::PodReviewer;
+use crate::admission::review::image_attachment;
+use crate::admission::review::pull_secrets::PullSecrets;
+use crate::admission::review::request::Request;
+use crate::admission::review::response::Verdict;
+use crate::admission::review::warnings::{WarningContext, collect_warnings};
+use crate::service::Readiness;
+use affix_registry::Registries;
+
+/// Reviews requests of all webhooks.
+pub(crate) struct Reviewer {
+    client: Client,
+    registries: Registries,
+    pull_secrets: PullSecrets,
+    /// Time limit of one review for requests to the API server and to registries.
+    timeout: Duration,
+    pods: PodReviewer,
+}
+
+impl Reviewer {
+    pub(crate) fn new(
+        client: Client,
+        registries: Registries,
+        lookups: Lookups,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (pull_secrets, timeout) = (PullSecrets::new(client.clone()), lookups.timeout);
+        Self {
+            client: client.clone(),
+            registries: registries.clone(),
+            pull_secrets,
+            timeout,
+            pods: PodReviewer::new(client, registries, lookups, clock, metrics),
+        }
+    }
+
+    /// Runs the watches forever.
+    pub(crate) async fn run_watches(&self, readiness: &Readiness) {
+        self.pods.run_watches(readiness).await;
+    }
+
+    /// Reviews an ImageAttachment. `began` is the start of the time limit.
+    pub(crate) async fn image_attachment(&self, request: &Request<'_>, began: Instant) -> Verdict {
+        let (spec, intent) = match image_attachment::judge(request, &self.registries) {
+            Ok(Some(judged)) => judged,
+            Ok(None) => return Verdict::default(),
+            Err(verdict) => return verdict,
+        };
+        let Some(namespace) = &request.namespace else {
+            return Verdict::default();
+        };
+        let context = WarningContext {
+            namespace,
+            is_dry_run: request.is_dry_run(),
+            deadline: began + self.timeout,
+        };
+        let warnings = collect_warnings(
+            &self.client,
+            &self.pull_secrets,
+            &self.registries,
+            context,
+            (&spec, &intent),
+        )
+        .await;
+        Verdict {
+            warnings,
+            ..Verdict::default()
+        }
+    }
+
+    /// Reviews a pod or a workload.
+    pub(crate) async fn pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
+        self.pods.validate(request, began + self.timeout).await
+    }
+
+    /// Replaces the tags of a pod by digests.
+    pub(crate) async fn mutate_pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
+        self.pods.mutate(request, began + self.timeout).await
+    }
+}

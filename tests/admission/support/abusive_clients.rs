@@ -1,0 +1,72 @@
+//! Slow clients, and the memory of the server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::support::namespace::TestNamespace;
+
+/// Returns the certificate authority of the webhook.
+pub(crate) async fn authority(namespace: &TestNamespace) -> String {
+    let secret = namespace
+        .kubectl(&[
+            "get",
+            "secret",
+            "affix-webhook-tls",
+            "-o",
+            "go-template={{index .data \"ca.crt\" | base64decode}}",
+        ])
+        .await;
+    secret.stdout().unwrap()
+}
+
+/// Sends the start of a request and then one byte per second. Returns whether the server closes the
+/// connection.
+pub(crate) async fn drip(tls: &TlsConnector, address: &str, sent: &str) -> bool {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let Ok(mut stream) = tls.connect("127.0.0.1".try_into().unwrap(), stream).await else {
+        return true;
+    };
+    let _ = stream.write_all(sent.as_bytes()).await;
+    for _ in 0..60 {
+        if stream.write_all(b"x").await.is_err() || stream.flush().await.is_err() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    false
+}
+
+/// Returns a TLS client that trusts an authority.
+pub(crate) fn tls(ca_pem: &str) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth()).into()
+}
+
+/// Returns the peak memory of a process in bytes.
+pub(crate) fn peak(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        << 10
+}
