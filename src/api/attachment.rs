@@ -7,26 +7,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::annotations::Annotations;
 use super::duration::GoDuration;
-use super::items::{Annotations, DigestText, TagPatternText};
 use super::reference::{ConfigMapKeyRef, LocalObjectReference};
-use super::rules;
 
 /// Marks the image as no longer supported from a date on.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::date_or_when_superseded(), validation = rules::annotations_leave_the_date_alone())]
 pub struct EndOfLife {
     /// The date from which the image is no longer supported, in RFC 3339: a date and time (fractions allowed; T and Z in
     /// upper case, as most readers need them), or a date, which begins at 00:00 UTC. Written to the registry as given. Needs a digest in image. Exactly one of date, whenSuperseded is
     /// set. Examples: 2025-03-20T01:20:30Z, 2025-03-20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
-    #[x_kube(validation = rules::date())]
     pub date: Option<String>,
 
     /// Marks what the tag of image leaves behind whenever it moves. Needs a tag, and no digest, in image. Exactly one of date,
@@ -37,13 +33,11 @@ pub struct EndOfLife {
     /// The artifact type of the mark, a media type. Default: application/vnd.microsoft.artifact.lifecycle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
-    #[x_kube(validation = rules::media_type())]
     pub artifact_type: Option<String>,
 
     /// The key of the annotation that holds the date. Default: vnd.microsoft.artifact.lifecycle.end-of-life.date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
-    #[x_kube(validation = rules::annotation_key(), validation = rules::annotation_is_not_created())]
     pub annotation: Option<String>,
 
     /// More annotations of the mark. Default: none. At most 64; keys of at most 256, values of at most 4096 characters.
@@ -53,7 +47,6 @@ pub struct EndOfLife {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     #[schemars(with = "Option<Annotations>")]
-    #[x_kube(validation = rules::annotation_keys(), validation = rules::created_is_a_time())]
     pub annotations: BTreeMap<String, String>,
 
     /// What to do about a newer, different mark that somebody else made: Report leaves it and says Conflict, Supersede makes a
@@ -63,25 +56,23 @@ pub struct EndOfLife {
 }
 
 /// Marks what the tag leaves behind whenever it moves.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WhenSuperseded {
     /// How long an image stays supported after its tag has moved on: the date of the mark is the time of the move plus this. A
     /// duration. Required. Example: 720h (30 days).
-    #[x_kube(validation = rules::at_most_a_century())]
     pub grace_period: GoDuration,
 
     /// How long the tag must have been away before anything is marked; a tag that comes back before that leaves no trace. A
     /// duration. Default: 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::at_most_a_century())]
     pub settle: Option<GoDuration>,
 
     /// What one of these tags still reaches is in use and is not marked: tags where * stands for any text and ? for one
     /// character, and with ! in front tags that do not count. An empty list counts no other tag. Default: every tag (*).
     /// At most 64. Examples: v1.*, !nightly-*.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Vec<TagPatternText>>", length(max = 64))]
+    #[schemars(length(max = 64), inner(length(max = 129)))]
     pub unless_tagged: Option<Vec<String>>,
 
     /// Digests that this tag is known to have left before affix saw it, for the first day and after a restore. Default: none.
@@ -91,8 +82,11 @@ pub struct WhenSuperseded {
         deserialize_with = "null_is_empty",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(with = "Option<Vec<DigestText>>", length(max = 16))]
-    #[x_kube(validation = rules::no_duplicates())]
+    #[schemars(
+        with = "Option<Vec<String>>",
+        length(max = 16),
+        inner(length(max = 135))
+    )]
     pub previous: Vec<String>,
 }
 
@@ -108,12 +102,11 @@ pub enum OnConflict {
 }
 
 /// Attaches files and annotations.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Artifact {
     /// The artifact type, a media type. Required. Example: application/vnd.demo.test.signature.
     #[schemars(length(max = 255))]
-    #[x_kube(validation = rules::media_type())]
     pub artifact_type: String,
 
     /// Annotations of the attachment. Default: none. At most 64; keys of at most 256, values of at most 4096 characters.
@@ -123,7 +116,6 @@ pub struct Artifact {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     #[schemars(with = "Option<Annotations>")]
-    #[x_kube(validation = rules::annotation_keys(), validation = rules::created_is_a_time())]
     pub annotations: BTreeMap<String, String>,
 
     /// Files to attach, one layer each, in this order. Default: none. At most 128.
@@ -133,7 +125,6 @@ pub struct Artifact {
         skip_serializing_if = "Vec::is_empty"
     )]
     #[schemars(with = "Option<Vec<ArtifactFile>>", length(max = 128))]
-    #[x_kube(validation = rules::file_names_differ())]
     pub files: Vec<ArtifactFile>,
 
     /// ConfigMaps all of whose keys are attached, each as a file named like its key. A key with sha256-, followed by 64
@@ -148,19 +139,16 @@ pub struct Artifact {
 }
 
 /// One file to attach.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::value_or_value_from())]
 pub struct ArtifactFile {
     /// Name of the file: the title of the layer, and what tools call the file when they pull it. Required. Example: b1b1.sig.
     #[schemars(length(max = 255))]
-    #[x_kube(validation = rules::file_name(), validation = rules::file_name_fits())]
     pub name: String,
 
     /// Media type of the layer. Default: application/octet-stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
-    #[x_kube(validation = rules::media_type())]
     pub media_type: Option<String>,
 
     /// The only targets that get this file: index (nested ones as well), those of a platform, or one by its digest. Needs a digest in image.
@@ -168,7 +156,6 @@ pub struct ArtifactFile {
     /// Examples: index, linux/amd64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 135))]
-    #[x_kube(validation = rules::file_target())]
     pub target: Option<String>,
 
     /// The content of the file as text, at most 1048576 characters. Exactly one of value, valueFrom is set.
@@ -182,7 +169,7 @@ pub struct ArtifactFile {
 }
 
 /// Where the content of a file comes from. Never a Secret: what is attached is public.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ValueSource {
     /// A key of a ConfigMap, of its data or its binaryData. Required.
@@ -190,7 +177,7 @@ pub struct ValueSource {
 }
 
 /// A ConfigMap all of whose keys are attached.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapFiles {
     /// The ConfigMap. Required.
@@ -199,14 +186,12 @@ pub struct ConfigMapFiles {
     /// Media type of each layer. Default: application/octet-stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
-    #[x_kube(validation = rules::media_type())]
     pub media_type: Option<String>,
 }
 
 /// Signs each target.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::cosign_or_notation())]
 pub struct Signature {
     /// Signs as cosign does, with a Sigstore bundle. Exactly one of cosign, notation is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -218,7 +203,7 @@ pub struct Signature {
 }
 
 /// Signs with a cosign key.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CosignSigner {
     /// Secret with the private key in cosign.key and its password in cosign.password, as cosign generate-key-pair k8s:// writes
@@ -233,12 +218,11 @@ pub struct CosignSigner {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     #[schemars(with = "Option<Annotations>")]
-    #[x_kube(validation = rules::annotation_keys())]
     pub annotations: BTreeMap<String, String>,
 }
 
 /// Signs with a notation key and its certificates.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct NotationSigner {
     /// Secret of type kubernetes.io/tls with the private key in tls.key and the certificate chain in tls.crt; the root may also
@@ -247,7 +231,6 @@ pub struct NotationSigner {
 
     /// How long the signature is valid. A duration of at least 1s. Default: no expiry. Example: 8760h (one year).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::at_least_one_second())]
     pub expiry: Option<GoDuration>,
 }
 

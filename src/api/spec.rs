@@ -7,19 +7,17 @@
 use std::fmt;
 use std::time::Duration;
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attachment::{Artifact, EndOfLife, Signature};
 use super::duration::GoDuration;
-use super::items::PlatformText;
 use super::reference::LocalObjectReference;
-use super::rules;
 use super::status::ImageAttachmentStatus;
 
 /// What to attach to which image, and how to reach its registry.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "affix.dev",
     version = "v1alpha1",
@@ -76,19 +74,11 @@ use super::status::ImageAttachmentStatus;
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = rules::exactly_one_kind(),
-    validation = rules::kind_never_changes(),
-    validation = rules::date_needs_digest(),
-    validation = rules::when_superseded_needs_tag(),
-    validation = rules::file_target_needs_digest()
-)]
 pub struct ImageAttachmentSpec {
     /// The image to attach to. The registry must be named, and a tag or a digest is required. A tag is followed: when it
     /// moves, the new image gets the attachment too. With both, the digest decides. Required. Examples:
     /// registry.example.com/team/app:v1, registry.example.com/team/app:v1@sha256:… (64 hexadecimal digits).
     #[schemars(length(max = 1024))]
-    #[x_kube(validation = rules::image_names_registry(), validation = rules::image_has_tag_or_digest())]
     pub image: String,
 
     /// Which manifests of the image get the attachment. Default: the index and every platform.
@@ -115,12 +105,10 @@ pub struct ImageAttachmentSpec {
     /// How often the tag of the image is looked at again, with some jitter. A duration of at least 1s. Default: 10m.
     /// Examples: 30s, 1h30m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::at_least_one_second())]
     pub interval: Option<GoDuration>,
 
     /// How long one pass over the image may take in all. A duration of at least 1s. Default: 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::at_least_one_second())]
     pub timeout: Option<GoDuration>,
 
     /// Stop all work on this resource; what is attached stays. Default: false.
@@ -146,7 +134,6 @@ pub struct ImageAttachmentSpec {
     /// Example: builder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = rules::object_name())]
     pub service_account_name: Option<String>,
 
     /// Secret with the registry's own CA in the key ca.crt, and a client certificate in tls.crt and tls.key; either may be
@@ -165,9 +152,8 @@ pub struct ImageAttachmentSpec {
 }
 
 /// Which manifests of the image get the attachment.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::platforms_not_with_scope_index())]
 pub struct Targets {
     /// All is the index and its platforms, Index the index only, Platforms the platforms only. Default: All.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,14 +162,12 @@ pub struct Targets {
     /// The platforms to attach to, as os[/arch[/variant]][:os.version]; a part may be *, an omitted part matches any. An empty
     /// list is refused. Default: every platform. At most 64. Examples: linux/amd64, linux/arm/v7, windows/amd64:10.0.20348.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Vec<PlatformText>>", length(max = 64))]
-    #[x_kube(validation = rules::platforms_not_empty(), validation = rules::no_duplicates())]
+    #[schemars(length(max = 64), inner(length(max = 128)))]
     pub platforms: Option<Vec<String>>,
 
     /// Platforms to leave out, written as in platforms. Default: none. At most 64. Example: linux/386.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Vec<PlatformText>>", length(max = 64))]
-    #[x_kube(validation = rules::no_duplicates())]
+    #[schemars(length(max = 64), inner(length(max = 128)))]
     pub exclude_platforms: Option<Vec<String>>,
 
     /// What to do when the index lacks a platform of platforms: Fail attaches to nothing and says so, Ignore attaches to the

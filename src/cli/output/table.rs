@@ -1,15 +1,15 @@
-//! Tables of plain text: columns as wide as what they hold.
+//! Tables of plain text.
 
 use std::fmt;
 
-/// Rows of cells under a heading. Cells are shown escaped.
+/// Rows of cells under a heading. Cells are escaped.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Table {
+pub(in crate::cli) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with this heading.
+    /// Creates a table with a heading.
     pub(super) fn new(heading: &[&str]) -> Self {
         Self {
             rows: vec![heading.iter().map(ToString::to_string).collect()],
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell_and_lines_end_in_no_space() {
+    fn columns_fit_their_widest_cell_and_lines_have_no_trailing_space() {
         let mut table = Table::new(&["A", "LONG"]);
         table.row(["ü".to_owned(), String::new()]);
         table.row(["wide".to_owned(), "x\x1b".to_owned()]);

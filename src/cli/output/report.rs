@@ -1,4 +1,4 @@
-//! What `attach`, `plan` and `detach` print: a table a resource for people, or the resources with their status for programs.
+//! The output of `attach`, `plan` and `detach`: a table for each resource, or the resources with their status.
 
 use std::fmt::Write as _;
 
@@ -6,92 +6,92 @@ use clap::ValueEnum;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use super::desk::Done;
-use super::exit::Error;
 use super::table::Table;
 use super::text::{Clean, clean_json, is_unsafe, line};
 use crate::api::{
     ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason, TargetState, TargetStatus,
 };
 use crate::attachment::artifact_type;
+use crate::cli::exit::Error;
+use crate::cli::local::Finished;
 use crate::engine::{Outcome, Severity, status};
 use affix_registry::oci::Digest;
 
-/// The longest explanation in a table's cell, in characters.
-const WHY: usize = 400;
+/// The maximum length of a reason in a table, in characters.
+const MAX_REASON: usize = 400;
 
-/// How resources are printed.
+/// The output format of resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
-    /// As JSON; several as a v1 List
+pub(in crate::cli) enum Format {
+    /// JSON; several resources as a v1 List
     Json,
-    /// As YAML, one document each
+    /// YAML, one document per resource
     Yaml,
 }
 
-/// Whose words a table uses.
+/// The view of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tense {
-    /// What was done: states.
-    Past,
-    /// What would be done: actions.
-    Future,
-    /// What would be removed.
-    Removal,
-    /// What was removed.
+pub(in crate::cli) enum View {
+    /// The states after `attach`.
+    Attached,
+    /// The actions that `attach` would take.
+    Plan,
+    /// The actions that `detach` would take.
+    RemovalPlan,
+    /// The states after `detach`.
     Removed,
 }
 
-impl Tense {
+impl View {
     const fn column(self) -> &'static str {
         match self {
-            Self::Past | Self::Removed => "STATE",
-            Self::Future | Self::Removal => "ACTION",
+            Self::Attached | Self::Removed => "STATE",
+            Self::Plan | Self::RemovalPlan => "ACTION",
         }
     }
 }
 
-/// Whether all is as it should be, or could be.
-pub(super) fn is_good(outcome: &Outcome, tense: Tense) -> bool {
-    match tense {
-        Tense::Past => outcome.verdict.ready,
-        Tense::Future | Tense::Removal => {
+/// Returns whether a resource succeeded, or would succeed.
+pub(in crate::cli) fn is_success(outcome: &Outcome, view: View) -> bool {
+    match view {
+        View::Attached => outcome.verdict.ready,
+        View::Plan | View::RemovalPlan => {
             outcome.verdict.ready || outcome.verdict.reason == Reason::Planned
         }
-        Tense::Removed => matches!(outcome.verdict.reason, Reason::Planned | Reason::Removed),
+        View::Removed => matches!(outcome.verdict.reason, Reason::Planned | Reason::Removed),
     }
 }
 
-/// Everything that is printed for people.
-pub(super) fn tables(all: &[Done<'_>], tense: Tense) -> String {
-    let tables: Vec<String> = all.iter().map(|done| table(done, tense)).collect();
+/// Returns the tables of all resources.
+pub(in crate::cli) fn tables(all: &[Finished<'_>], view: View) -> String {
+    let tables: Vec<String> = all.iter().map(|finished| table(finished, view)).collect();
     tables.join("\n")
 }
 
-fn table(done: &Done<'_>, tense: Tense) -> String {
-    let spec = &done.attachment.object.spec;
+fn table(finished: &Finished<'_>, view: View) -> String {
+    let spec = &finished.attachment.object.spec;
     let mut text = String::new();
-    let image = done
+    let image = finished
         .outcome
         .as_ref()
         .and_then(|outcome| outcome.image.as_ref())
         .map_or(&spec.image, |image| &image.reference);
-    let _ = writeln!(text, "{}  {}", done.attachment.label(), Clean(image));
-    let Some(outcome) = &done.outcome else {
+    let _ = writeln!(text, "{}  {}", finished.attachment.label(), Clean(image));
+    let Some(outcome) = &finished.outcome else {
         let _ = writeln!(
             text,
-            "  interrupted: run the command again; what is attached already is found and not attached twice"
+            "  interrupted: run the command again; existing attachments are kept"
         );
         return text;
     };
     if let Some(rows) = outcome.rows.as_ref().filter(|rows| !rows.is_empty()) {
-        let mut table = Table::new(&["TARGET", "DIGEST", tense.column(), "ATTACHMENT", "WHY"]);
+        let mut table = Table::new(&["TARGET", "DIGEST", view.column(), "ATTACHMENT", "WHY"]);
         for row in rows {
-            let (word, why) = match tense {
-                Tense::Past => past(row),
-                Tense::Future => future(row),
-                Tense::Removal => removal(row),
-                Tense::Removed => removed(row),
+            let (word, why) = match view {
+                View::Attached => attached_state(row),
+                View::Plan => planned_action(row),
+                View::RemovalPlan => removal_action(row),
+                View::Removed => removed_state(row),
             };
             let attachment = row.attachment.as_deref().map(short).unwrap_or_default();
             table.row([
@@ -99,15 +99,15 @@ fn table(done: &Done<'_>, tense: Tense) -> String {
                 short(&row.digest),
                 word.to_owned(),
                 attachment,
-                line(&why, WHY),
+                line(&why, MAX_REASON),
             ]);
         }
-        for leftover in would_go(outcome).filter(|_| tense == Tense::Future) {
+        for leftover in planned_removals(outcome).filter(|_| view == View::Plan) {
             let of = rows
                 .iter()
                 .find(|row| row.digest == leftover.subject)
                 .map_or_else(|| "manifest".to_owned(), target);
-            let why = "this resource made it, and does not want it any more";
+            let why = "this resource created it and no longer wants it";
             table.row([
                 of,
                 short(&leftover.subject),
@@ -139,27 +139,27 @@ fn table(done: &Done<'_>, tense: Tense) -> String {
                 short(&image.digest),
                 format!("{:?}", image.state),
                 date,
-                line(&why, WHY),
+                line(&why, MAX_REASON),
             ]);
         }
         let _ = write!(text, "{table}");
     }
-    let _ = write!(text, "{}", summary(outcome, tense));
+    let _ = write!(text, "{}", summary(outcome, view));
     text
 }
 
-fn summary(outcome: &Outcome, tense: Tense) -> String {
+fn summary(outcome: &Outcome, view: View) -> String {
     let mut text = String::new();
     let verdict = &outcome.verdict;
-    let _ = match tense {
-        Tense::Past if verdict.ready => writeln!(text, "  Ready: {}", Clean(&verdict.message)),
-        Tense::Future if verdict.ready => {
+    let _ = match view {
+        View::Attached if verdict.ready => writeln!(text, "  Ready: {}", Clean(&verdict.message)),
+        View::Plan if verdict.ready => {
             writeln!(text, "  nothing to do: {}", Clean(&verdict.message))
         }
-        Tense::Removed if verdict.reason == Reason::Removed => {
+        View::Removed if verdict.reason == Reason::Removed => {
             writeln!(text, "  {}", Clean(&verdict.message))
         }
-        Tense::Future | Tense::Removal | Tense::Removed if verdict.reason == Reason::Planned => {
+        View::Plan | View::RemovalPlan | View::Removed if verdict.reason == Reason::Planned => {
             writeln!(
                 text,
                 "  {}",
@@ -173,8 +173,8 @@ fn summary(outcome: &Outcome, tense: Tense) -> String {
         }
         _ => writeln!(text, "  {}: {}", verdict.reason, Clean(&verdict.message)),
     };
-    for word in outcome.resolved.iter().flatten() {
-        let _ = writeln!(text, "  note: {}", Clean(word));
+    for note in outcome.resolved.iter().flatten() {
+        let _ = writeln!(text, "  note: {}", Clean(note));
     }
     for note in outcome
         .notes
@@ -202,17 +202,17 @@ fn short(digest: &str) -> String {
         .map_or_else(|_| digest.to_owned(), |digest| super::text::short(&digest))
 }
 
-fn past(row: &TargetStatus) -> (&'static str, String) {
+fn attached_state(row: &TargetStatus) -> (&'static str, String) {
     let origin = match row.origin {
-        Some(Origin::Made) => "made now",
-        Some(Origin::Adopted) => "an equal one was there",
+        Some(Origin::Made) => "created now",
+        Some(Origin::Adopted) => "an equal attachment existed",
         None => "",
     };
     match row.state {
         TargetState::Attached => ("Attached", origin.to_owned()),
         TargetState::Pending => (
             "Pending",
-            cause(row).unwrap_or_else(|| "pushed, and not listed by the registry yet".to_owned()),
+            cause(row).unwrap_or_else(|| "pushed, but not listed by the registry yet".to_owned()),
         ),
         TargetState::Planned => ("Planned", "spec.dryRun is set".to_owned()),
         TargetState::Failed => ("Failed", cause(row).unwrap_or_default()),
@@ -220,24 +220,24 @@ fn past(row: &TargetStatus) -> (&'static str, String) {
     }
 }
 
-fn future(row: &TargetStatus) -> (&'static str, String) {
+fn planned_action(row: &TargetStatus) -> (&'static str, String) {
     match row.state {
         TargetState::Attached if row.origin == Some(Origin::Made) => {
-            ("keep", "this resource made it".to_owned())
+            ("keep", "this resource created it".to_owned())
         }
-        TargetState::Attached => ("adopt", "an equal one is there".to_owned()),
-        TargetState::Planned => ("attach", "no equal one is there".to_owned()),
+        TargetState::Attached => ("adopt", "an equal attachment exists".to_owned()),
+        TargetState::Planned => ("attach", "no equal attachment exists".to_owned()),
         TargetState::Pending => ("wait", cause(row).unwrap_or_default()),
         TargetState::Failed => ("fail", cause(row).unwrap_or_default()),
         TargetState::Skipped => ("skip", skipped(row)),
     }
 }
 
-fn removal(row: &TargetStatus) -> (&'static str, String) {
+fn removal_action(row: &TargetStatus) -> (&'static str, String) {
     match row.state {
         TargetState::Attached => (
             "remove",
-            cause(row).unwrap_or_else(|| "an equal one is there".to_owned()),
+            cause(row).unwrap_or_else(|| "an equal attachment exists".to_owned()),
         ),
         TargetState::Pending | TargetState::Planned => ("none", cause(row).unwrap_or_default()),
         TargetState::Failed => ("fail", cause(row).unwrap_or_default()),
@@ -245,7 +245,7 @@ fn removal(row: &TargetStatus) -> (&'static str, String) {
     }
 }
 
-fn removed(row: &TargetStatus) -> (&'static str, String) {
+fn removed_state(row: &TargetStatus) -> (&'static str, String) {
     match row.state {
         TargetState::Attached => ("Kept", "spec.dryRun is set".to_owned()),
         TargetState::Pending | TargetState::Planned => ("Absent", cause(row).unwrap_or_default()),
@@ -254,8 +254,8 @@ fn removed(row: &TargetStatus) -> (&'static str, String) {
     }
 }
 
-/// What a plan would remove.
-fn would_go(outcome: &Outcome) -> impl Iterator<Item = &Leftover> {
+/// Returns the attachments that a plan would remove.
+fn planned_removals(outcome: &Outcome) -> impl Iterator<Item = &Leftover> {
     outcome
         .leftovers
         .iter()
@@ -263,7 +263,7 @@ fn would_go(outcome: &Outcome) -> impl Iterator<Item = &Leftover> {
         .filter(|leftover| leftover.reason.as_deref() == Some(Reason::Planned.as_str()))
 }
 
-/// Reason and message, as far as there are any.
+/// Returns reason and message, if there are any.
 fn cause(row: &TargetStatus) -> Option<String> {
     let parts: Vec<&str> = [&row.reason, &row.message]
         .into_iter()
@@ -273,28 +273,32 @@ fn cause(row: &TargetStatus) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(": "))
 }
 
-/// The reason for a skip, and what it means.
+/// Returns the reason for a skip, and its meaning.
 fn skipped(row: &TargetStatus) -> String {
     let meaning = match row.reason.as_deref().and_then(|reason| reason.parse().ok()) {
-        Some(Reason::IndexNotSelected) => "spec.targets.scope leaves the index out",
-        Some(Reason::PlatformNotSelected) => "spec.targets leaves the platform out",
+        Some(Reason::IndexNotSelected) => "spec.targets.scope excludes the index",
+        Some(Reason::PlatformNotSelected) => "spec.targets excludes the platform",
         Some(Reason::AttestationManifest) => "a build attestation is never a target",
-        Some(Reason::StillInUse) => "an image in use still reaches it",
+        Some(Reason::StillInUse) => "an image in use still contains it",
         Some(Reason::UnsupportedMediaType) => "it is neither an image nor an index",
         _ => return cause(row).unwrap_or_default(),
     };
     format!("{}: {meaning}", row.reason.as_deref().unwrap_or_default())
 }
 
-/// The resources with the status that a cluster would show.
+/// Returns the resources with the status that they would have in a cluster.
 ///
 /// # Errors
-/// None in practice: every resource can be written.
-pub(super) fn resources(all: &[Done<'_>], format: Format, now: Timestamp) -> Result<String, Error> {
+/// If a resource cannot be serialized, which does not happen in practice.
+pub(in crate::cli) fn resources(
+    all: &[Finished<'_>],
+    format: Format,
+    now: Timestamp,
+) -> Result<String, Error> {
     let mut values = Vec::new();
-    for done in all {
+    for finished in all {
         values.push(
-            serde_json::to_value(with_status(done, now))
+            serde_json::to_value(with_status(finished, now))
                 .map_err(|error| Error::Failed(error.to_string()))?,
         );
     }
@@ -307,16 +311,16 @@ pub(super) fn resources(all: &[Done<'_>], format: Format, now: Timestamp) -> Res
     }
 }
 
-/// A JSON document for a terminal, with a line's end.
-pub(super) fn json(value: &impl serde::Serialize) -> Result<String, Error> {
+/// Returns a JSON document that is safe for a terminal.
+pub(in crate::cli) fn json(value: &impl serde::Serialize) -> Result<String, Error> {
     let text =
         serde_json::to_string_pretty(value).map_err(|error| Error::Failed(error.to_string()))?;
     Ok(format!("{}\n", clean_json(&text)))
 }
 
-/// A YAML document for a terminal; where a terminal would act upon it, its JSON, which is YAML too.
+/// Returns a YAML document that is safe for a terminal. With control characters it is written as JSON, which is YAML too.
 fn yaml(value: &Value) -> Result<String, Error> {
-    // A long text stays on one line, as kubectl has it: what is folded cannot be searched.
+    // Like kubectl, it keeps long texts on one line, so that they can be searched.
     let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
     let text = serde_saphyr::to_string_with_options(value, options)
         .map_err(|error| Error::Failed(error.to_string()))?;
@@ -337,13 +341,16 @@ fn as_one(mut values: Vec<Value>) -> Value {
     }
 }
 
-fn with_status(done: &Done<'_>, now: Timestamp) -> ImageAttachment {
-    let mut object = done.attachment.object.clone();
+fn with_status(finished: &Finished<'_>, now: Timestamp) -> ImageAttachment {
+    let mut object = finished.attachment.object.clone();
     let generation = object.metadata.generation.unwrap_or_default();
     let before = object.status.take().unwrap_or_default();
-    object.status = done.outcome.as_ref().map(|outcome| ImageAttachmentStatus {
-        artifact_type: artifact_type(&object.spec).map(|kind| kind.to_string()),
-        ..status(&before, outcome, generation, now)
-    });
+    object.status = finished
+        .outcome
+        .as_ref()
+        .map(|outcome| ImageAttachmentStatus {
+            artifact_type: artifact_type(&object.spec).map(|kind| kind.to_string()),
+            ..status(&before, outcome, generation, now)
+        });
     object
 }

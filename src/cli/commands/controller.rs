@@ -1,4 +1,4 @@
-//! `affix controller`: the operator. The flags are Flux's where Flux has them.
+//! `affix controller`: the operator. Flags that Flux has too have the names of Flux.
 
 use std::collections::BTreeSet;
 
@@ -9,61 +9,61 @@ use crate::controller::{self, LeaderElection, Options};
 use crate::engine::EngineOptions;
 use affix_registry::oci::Digest;
 
-use super::flags::{AddressArgs, RegistryArgs, at_least_one, pause};
+use crate::cli::flags::{AddressArgs, RegistryArgs, at_least_one, delay};
 
 /// Flags of `affix controller`.
 #[derive(Debug, ClapArgs)]
 #[command(after_long_help = "\
 Examples:
-  # Against the cluster of the current kubeconfig, with a registry on this machine
+  # Run against the cluster of the current kubeconfig, with a registry on this machine
   affix controller --allow-loopback --metrics-addr 127.0.0.1:8080
 
-  # Only two teams, and only the company's registry
+  # Reconcile the resources of two namespaces only, and allow one registry only
   affix controller --watch-namespaces team-a,team-b --allowed-registries registry.example.com,*.registry.example.com
 
-  # One shard of two
+  # Run one of two shards
   affix controller --watch-label-selector affix.dev/shard=1")]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     #[command(flatten)]
     addresses: AddressArgs,
-    /// Only resources with these labels, for sharding
+    /// Reconcile only resources with these labels, for sharding
     #[arg(long, value_name = "SELECTOR")]
     watch_label_selector: Option<String>,
-    /// Only these namespaces; all without it
+    /// Namespaces to watch; all if not set
     #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
     watch_namespaces: Vec<String>,
-    /// Resources worked on at once
+    /// Number of resources that are reconciled at once
     #[arg(long, value_name = "COUNT", default_value = "64", value_parser = at_least_one())]
     concurrent: usize,
-    /// First delay after a failure
-    #[arg(long, value_name = "DURATION", default_value = "750ms", value_parser = pause)]
+    /// Minimum delay before a failed reconcile is retried
+    #[arg(long, value_name = "DURATION", default_value = "750ms", value_parser = delay)]
     min_retry_delay: GoDuration,
-    /// Longest delay after failures
-    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = pause)]
+    /// Maximum delay before a failed reconcile is retried
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = delay)]
     max_retry_delay: GoDuration,
-    /// By how much an interval is shortened or lengthened at random
+    /// Percentage by which an interval is shortened or lengthened at random
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=100))]
     interval_jitter_percentage: u8,
-    /// How often the registries' listings are verified
-    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = pause)]
+    /// Interval at which the attachments are verified against the registries
+    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = delay)]
     verify_interval: GoDuration,
-    /// How long a deleted resource with deletionPolicy: Delete may be held for the removal of what it made, before it is let go all the same
+    /// Time to remove the attachments of a deleted resource with deletionPolicy: Delete, after which its finalizer is removed anyway
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     deletion_timeout: GoDuration,
-    /// Requests per second to the API server in the long run; 0: as many as it takes
+    /// Maximum rate of requests to the API server, per second; 0 disables the limit
     #[arg(long, value_name = "RATE", default_value_t = 500.0)]
     kube_api_qps: f32,
-    /// Requests to the API server that may go at once, before --kube-api-qps counts
+    /// Maximum burst of requests to the API server above --kube-api-qps
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     kube_api_burst: u32,
     #[command(flatten)]
     election: ElectionArgs,
     #[command(flatten)]
     registries: RegistryArgs,
-    /// Referrers of one manifest at which affix adds no more; no limit without it
+    /// Number of referrers of one manifest above which affix adds no more; unlimited if not set
     #[arg(long, value_name = "COUNT", help_heading = "Registries")]
     referrers_limit: Option<usize>,
-    /// Longest time for one pass over one resource, whatever its spec.timeout says
+    /// Maximum time of one reconcile; it limits spec.timeout
     #[arg(
         long,
         value_name = "DURATION",
@@ -73,32 +73,32 @@ pub(super) struct Args {
     max_pass_time: GoDuration,
 }
 
-/// How replicas agree on the one that works.
+/// Flags of leader election.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Leader election")]
 struct ElectionArgs {
-    /// Work only while holding a Lease, so that several replicas can run
+    /// Reconcile only while holding a Lease, so that several replicas can run
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     leader_elect: bool,
-    /// Namespace of the Lease; that of the pod, or of the kubeconfig's context, without it
+    /// Namespace of the Lease; by default that of the pod, or of the context of the kubeconfig
     #[arg(long, value_name = "NAMESPACE", env = "RUNTIME_NAMESPACE")]
     leader_election_namespace: Option<String>,
-    /// Name of the Lease; with --watch-label-selector, a hash of the selector is added
+    /// Name of the Lease; with --watch-label-selector, a hash of the selector is appended
     #[arg(long, value_name = "NAME", default_value = "affix-controller")]
     leader_election_name: String,
-    /// How long the Lease is nobody else's after its last renewal
+    /// Time after the last renewal during which no other replica takes the Lease
     #[arg(long, value_name = "DURATION", default_value = "15s")]
     leader_election_lease_duration: GoDuration,
-    /// How long a leader works without a renewal
+    /// Time without a renewal after which the leader stops
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     leader_election_renew_deadline: GoDuration,
-    /// Time between two renewals
+    /// Time between renewals
     #[arg(long, value_name = "DURATION", default_value = "2s")]
     leader_election_retry_period: GoDuration,
 }
 
 impl ElectionArgs {
-    /// The shards of one installation have a Lease each.
+    /// Returns the options. Each shard of an installation has its own Lease.
     fn options(self, selector: Option<&str>) -> Option<LeaderElection> {
         let name = match selector {
             None => self.leader_election_name,
@@ -124,11 +124,11 @@ impl ElectionArgs {
 }
 
 impl Args {
-    /// Runs the operator until it is told to stop.
+    /// Runs the operator until it receives a signal.
     ///
     /// # Errors
-    /// When it cannot start.
-    pub(super) async fn run(self) -> Result<(), controller::RunError> {
+    /// If it cannot start.
+    pub(in crate::cli) async fn run(self) -> Result<(), controller::RunError> {
         controller::run(self.options()).await
     }
 
@@ -137,7 +137,7 @@ impl Args {
             addresses: self.addresses.into(),
             leader_election: self.election.options(self.watch_label_selector.as_deref()),
             watch_label_selector: self.watch_label_selector,
-            // Each has one watch: of two on one namespace, either would take what it sees for known by the other.
+            // There is one watch for each namespace, so a namespace must not occur twice.
             watch_namespaces: BTreeSet::from_iter(self.watch_namespaces)
                 .into_iter()
                 .collect(),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_is_named_twice_is_watched_once() {
+    fn a_namespace_that_is_given_twice_is_watched_once() {
         let command = Command::parse_from([
             "affix",
             "--watch-namespaces",

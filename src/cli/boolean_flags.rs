@@ -1,29 +1,29 @@
-//! Flags that are on or off, all alike and as Go's programs have them: `--flag`, `--flag=true` and `--flag=false`.
+//! Boolean flags as in Go: `--flag`, `--flag=true` and `--flag=false`.
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, Command};
 
-/// Makes all flags of a command, and of its subcommands, that are on or off alike.
-pub(super) fn alike(command: Command) -> Command {
+/// Gives the boolean flags of a command and of its subcommands the syntax of Go.
+pub(super) fn with_go_syntax(command: Command) -> Command {
     command
-        .mut_args(|arg| if is_switch(&arg) { like_go(arg) } else { arg })
-        .mut_subcommands(alike)
+        .mut_args(|arg| if is_boolean(&arg) { go_flag(arg) } else { arg })
+        .mut_subcommands(with_go_syntax)
 }
 
-fn is_switch(arg: &Arg) -> bool {
+fn is_boolean(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Set | ArgAction::SetTrue)
         && arg.get_value_parser().type_id() == ValueParser::bool().type_id()
 }
 
-fn like_go(arg: Arg) -> Arg {
-    let is_off = matches!(arg.get_action(), ArgAction::SetTrue);
+fn go_flag(arg: Arg) -> Arg {
+    let is_off_by_default = matches!(arg.get_action(), ArgAction::SetTrue);
     let arg = arg
         .action(ArgAction::Set)
         .value_name("BOOL")
         .num_args(0..=1)
         .require_equals(true)
         .default_missing_value("true");
-    if is_off {
+    if is_off_by_default {
         arg.default_value("false")
             .hide_default_value(true)
             .hide_possible_values(true)
@@ -34,10 +34,7 @@ fn like_go(arg: Arg) -> Arg {
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        reason = "a test that unwraps fails, as it should"
-    )]
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
     use clap::CommandFactory as _;
 
@@ -45,9 +42,9 @@ mod tests {
     use crate::cli::Cli;
 
     #[test]
-    fn every_switch_is_set_alone_or_after_an_equals_sign_and_takes_no_word_after_a_blank() {
+    fn every_boolean_flag_has_the_syntax_of_go() {
         let mut seen = Vec::new();
-        for command in alike(Cli::command()).get_subcommands() {
+        for command in with_go_syntax(Cli::command()).get_subcommands() {
             let required = command
                 .get_arguments()
                 .filter(|arg| arg.is_required_set())
@@ -56,8 +53,8 @@ mod tests {
                     None => vec!["x".to_owned()],
                 });
             let required: Vec<String> = required.collect();
-            for switch in command.get_arguments().filter(|arg| is_switch(arg)) {
-                let long = switch.get_long().unwrap();
+            for flag in command.get_arguments().filter(|arg| is_boolean(arg)) {
+                let long = flag.get_long().unwrap();
                 let parse = |words: &[&str]| {
                     let words = words.iter().map(|word| (*word).to_owned());
                     let given = std::iter::once(command.get_name().to_owned())
@@ -66,7 +63,7 @@ mod tests {
                     command
                         .clone()
                         .try_get_matches_from(given)
-                        .map(|found| found.get_one::<bool>(switch.get_id().as_str()).copied())
+                        .map(|found| found.get_one::<bool>(flag.get_id().as_str()).copied())
                 };
                 for (word, expected) in [("", true), ("=true", true), ("=false", false)] {
                     let word = format!("--{long}{word}");

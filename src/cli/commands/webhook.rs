@@ -11,27 +11,27 @@ use crate::api::GoDuration;
 use crate::service::{ListenAddress, StartError};
 use affix_registry::{self, HostPattern, RetryPolicy};
 
-use super::flags::{AddressArgs, RegistryArgs, at_least_one};
+use crate::cli::flags::{AddressArgs, RegistryArgs, at_least_one};
 
 /// Flags of `affix webhook`.
 #[derive(Debug, ClapArgs)]
 #[command(after_long_help = "\
 Examples:
-  # In the cluster, with certificates that it makes itself and keeps in a Secret
+  # Run in a cluster with self-signed certificates in a Secret
   affix webhook --certificate-secret affix-webhook-tls --service-name affix-webhook
 
-  # With a certificate that cert-manager made and the pod has mounted
+  # Use a certificate of cert-manager that is mounted into the pod
   affix webhook --certificate-dir /etc/affix/tls
 
-  # Also what one team's resources say of end-of-life dates, and marks of another type
+  # Use the end-of-life dates of the resources of one namespace, and marks of a second type
   affix webhook --trusted-namespaces platform --lifecycle-type application/vnd.microsoft.artifact.lifecycle,application/vnd.demo.artifact.lifecycle")]
-pub(super) struct Args {
-    /// Where the API server is answered, over TLS
+pub(in crate::cli) struct Args {
+    /// Address of the webhooks, over TLS
     #[arg(long, value_name = "ADDRESS", default_value = ":9443")]
     listen_addr: ListenAddress,
     #[command(flatten)]
     addresses: AddressArgs,
-    /// After SIGTERM: how long new calls are still taken, so that none fails while the Service forgets this replica
+    /// Time after SIGTERM during which new calls are still accepted, until the Service stops routing to this replica
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     shutdown_delay: GoDuration,
     #[command(flatten)]
@@ -44,55 +44,55 @@ pub(super) struct Args {
     registries: RegistryArgs,
 }
 
-/// Where the certificate comes from.
+/// Flags of the certificate.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Certificate")]
 struct CertificateArgs {
-    /// Folder with tls.crt and tls.key, such as a mounted Secret of cert-manager, looked at again every few seconds; without it the
-    /// certificate is made and renewed here
+    /// Folder with tls.crt and tls.key, for example a mounted Secret of cert-manager; changes are detected. If not set, the webhook
+    /// creates and renews a certificate itself
     #[arg(long, value_name = "FOLDER")]
     certificate_dir: Option<PathBuf>,
-    /// The Secret in which all replicas share the certificate that they make
+    /// Secret with the certificate that the replicas create and share
     #[arg(long, value_name = "NAME", default_value = "affix-webhook-tls")]
     certificate_secret: String,
-    /// Namespace of that Secret and of the Service; that of the pod (or of the kubeconfig) without it
+    /// Namespace of the Secret and of the Service; by default that of the pod, or of the context of the kubeconfig
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
     namespace: Option<String>,
-    /// The Service by which the API server calls
+    /// Service that the API server calls
     #[arg(long, value_name = "NAME", default_value = "affix-webhook")]
     service_name: String,
-    /// More names and addresses that the certificate is for
+    /// Additional names and addresses of the certificate
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     dns_names: Vec<String>,
-    /// The configuration whose caBundle is kept current; empty: none
+    /// ValidatingWebhookConfiguration whose caBundle is kept up to date; empty for none
     #[arg(long, value_name = "NAME", default_value = "affix-webhook")]
     validating_webhook_configuration: String,
-    /// The configuration whose caBundle is kept current; empty: none
+    /// MutatingWebhookConfiguration whose caBundle is kept up to date; empty for none
     #[arg(long, value_name = "NAME", default_value = "affix-webhook")]
     mutating_webhook_configuration: String,
 }
 
-/// What is taken from callers.
+/// Limits of requests to the webhooks.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Largest review, in bytes
+    /// Maximum size of a review, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
     max_body_bytes: usize,
-    /// Reviews worked on at once
+    /// Maximum number of concurrent reviews
     #[arg(long, value_name = "COUNT", default_value = "256", value_parser = at_least_one())]
     max_concurrent: usize,
-    /// Connections at once
+    /// Maximum number of open connections
     #[arg(long, value_name = "COUNT", default_value = "512", value_parser = at_least_one())]
     max_connections: usize,
 }
 
-/// What is looked up about the images of pods.
+/// Flags of the look-up of end-of-life dates.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "End of life")]
 struct EndOfLifeArgs {
-    /// Types of end-of-life marks that count, as TYPE or TYPE=ANNOTATION; for application/NAME the annotation is
-    /// NAME.end-of-life.date unless it is given
+    /// Artifact types of end-of-life marks, as TYPE or TYPE=ANNOTATION; the default annotation of application/NAME is
+    /// NAME.end-of-life.date
     #[arg(
         long,
         value_name = "TYPE",
@@ -100,36 +100,36 @@ struct EndOfLifeArgs {
         default_value = "application/vnd.microsoft.artifact.lifecycle"
     )]
     lifecycle_type: Vec<LifecycleType>,
-    /// How long before the date a pod gets a warning
+    /// Time before the end-of-life date from which pods get a warning
     #[arg(long, value_name = "DURATION", default_value = "720h")]
     warn_before: GoDuration,
-    /// Namespaces whose ImageAttachments are believed about every pod's images; a pod's own namespace is believed about dates that
-    /// have passed
+    /// Namespaces whose ImageAttachments are trusted for the images of all pods; those of a pod's own namespace are trusted for dates
+    /// in the past only
     #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
     trusted_namespaces: Vec<String>,
-    /// How long an answer about a digest is believed: a mark that is taken away is gone from verdicts after this time
+    /// Time for which the marks of a digest are cached; a removed mark has no effect after this time
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     cache_ttl: GoDuration,
-    /// How long one review may wait for registries before it is admitted with a warning
+    /// Maximum time that a review waits for registries; after it the pod is admitted with a warning
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     lookup_timeout: GoDuration,
-    /// Registries that are asked over plain HTTP about images of pods
+    /// Registries that are reached over plain HTTP
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     insecure_registries: Vec<HostPattern>,
 }
 
 impl Args {
-    /// Runs the webhooks until they are told to stop.
+    /// Runs the webhooks until the process receives a signal.
     ///
     /// # Errors
-    /// When they cannot start.
-    pub(super) async fn run(self) -> Result<(), StartError> {
+    /// If they cannot start.
+    pub(in crate::cli) async fn run(self) -> Result<(), StartError> {
         admission::run(self.options()).await
     }
 
     fn options(self) -> Options {
         let (certificates, end_of_life) = (self.certificates, self.end_of_life);
-        let named = |name: String| (!name.is_empty()).then_some(name);
+        let non_empty = |name: String| (!name.is_empty()).then_some(name);
         Options {
             listen_addr: self.listen_addr,
             addresses: self.addresses.into(),
@@ -141,8 +141,8 @@ impl Args {
                     namespace: certificates.namespace,
                     service: certificates.service_name,
                     names: certificates.dns_names,
-                    validating: named(certificates.validating_webhook_configuration),
-                    mutating: named(certificates.mutating_webhook_configuration),
+                    validating: non_empty(certificates.validating_webhook_configuration),
+                    mutating: non_empty(certificates.mutating_webhook_configuration),
                 }),
             },
             limits: ServerLimits {
@@ -160,7 +160,7 @@ impl Args {
                 insecure_registries: end_of_life.insecure_registries,
             },
             registries: affix_registry::Options {
-                // Nobody waits longer than the look-up's time-out; what is asked again later has a better chance.
+                // A review waits for the look-up timeout only, so more tries would be in vain.
                 retry: RetryPolicy {
                     min_tries: 2,
                     max_tries: 2,

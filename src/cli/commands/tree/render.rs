@@ -1,23 +1,23 @@
-//! The tree as text. Everything that a registry said is shown escaped and cut.
+//! The tree as text. Text from a registry is escaped and cut.
 
 use std::fmt::Write as _;
 
 use super::model::{Node, NodeKind, Referrer, Tree};
-use crate::cli::text;
+use crate::cli::output::text;
 use affix_registry::oci::{Digest, annotation};
 
-/// The longest value of an annotation that is shown, in characters.
-const VALUE: usize = 100;
-/// How many annotations of one referrer are shown.
-const MOST_ANNOTATIONS: usize = 8;
-/// Annotations that say nothing to people: what the artifact type says already, and lists of hashes.
-const SILENT: [&str; 3] = [
+/// The maximum length of a value, in characters.
+const MAX_VALUE: usize = 100;
+/// The maximum number of annotations of one referrer.
+const MAX_ANNOTATIONS: usize = 8;
+/// Annotations without information for the reader: they repeat the artifact type or list hashes.
+const HIDDEN_ANNOTATIONS: [&str; 3] = [
     annotation::CREATED,
     "dev.sigstore.bundle.content",
     "io.cncf.notary.x509chain.thumbprint#S256",
 ];
 
-/// The tree as lines of text.
+/// Returns the tree as lines of text.
 pub(super) fn render(tree: &Tree, full_digests: bool) -> String {
     let style = Style { full_digests };
     let mut out = format!(
@@ -30,21 +30,21 @@ pub(super) fn render(tree: &Tree, full_digests: bool) -> String {
     if tree.not_followed > 0 {
         let _ = writeln!(
             out,
-            "{} more referrers were not asked for their own",
+            "the referrers of {} more referrers were not read",
             tree.not_followed
         );
     }
     out
 }
 
-/// A line, the lines that explain it, and what stands below it.
+/// A line, its detail lines, and the branches below it.
 struct Branch {
     text: String,
     details: Vec<String>,
     branches: Vec<Branch>,
 }
 
-/// Draws what is below a line; `indent` is what stands before it.
+/// Draws the details and branches below a line. `indent` precedes each line.
 fn draw(out: &mut String, indent: &str, details: &[String], branches: &[Branch]) {
     let beside = if branches.is_empty() { "   " } else { "│  " };
     for detail in details {
@@ -79,31 +79,32 @@ impl Style {
         }
     }
 
-    /// The root: what it is comes last, since its name stands on the line before.
+    /// Returns the line of the root. The line before it is the reference.
     fn heading(&self, root: &Node) -> String {
         format!("{}  {}", self.digest(&root.digest), self.name(root))
     }
 
     fn name(&self, node: &Node) -> String {
         if !node.platforms.is_empty() {
-            return text::line(&node.platforms.join(", "), VALUE);
+            return text::line(&node.platforms.join(", "), MAX_VALUE);
         }
         match (node.kind, &node.attests) {
             (NodeKind::Index, _) => "index".to_owned(),
             (NodeKind::Manifest, _) => "manifest".to_owned(),
             (NodeKind::Attestation, Some(about)) => {
-                let about = about
-                    .parse()
-                    .map_or_else(|_| text::line(about, VALUE), |digest| self.digest(&digest));
+                let about = about.parse().map_or_else(
+                    |_| text::line(about, MAX_VALUE),
+                    |digest| self.digest(&digest),
+                );
                 format!("build attestation of {about}")
             }
             (NodeKind::Attestation, None) => "build attestation".to_owned(),
-            (NodeKind::Unknown, _) => text::line(&node.media_type, VALUE),
+            (NodeKind::Unknown, _) => text::line(&node.media_type, MAX_VALUE),
         }
     }
 
     fn below(&self, node: &Node) -> (Vec<String>, Vec<Branch>) {
-        let details = node.errors.iter().map(|error| fault(error)).collect();
+        let details = node.errors.iter().map(|error| error_line(error)).collect();
         let referrers = node
             .referrers
             .iter()
@@ -129,28 +130,34 @@ impl Style {
         };
         let mut line = format!(
             "{}  {}",
-            text::line(kind, VALUE),
+            text::line(kind, MAX_VALUE),
             self.digest(&referrer.digest)
         );
         if let Some(created) = referrer.annotations.get(annotation::CREATED) {
-            let _ = write!(line, "  {}", text::line(created, VALUE));
+            let _ = write!(line, "  {}", text::line(created, MAX_VALUE));
         }
-        let telling: Vec<_> = referrer
+        let visible: Vec<_> = referrer
             .annotations
             .iter()
-            .filter(|(key, _)| !SILENT.contains(&key.as_str()))
+            .filter(|(key, _)| !HIDDEN_ANNOTATIONS.contains(&key.as_str()))
             .collect();
-        let shown = telling.iter().take(MOST_ANNOTATIONS);
+        let shown = visible.iter().take(MAX_ANNOTATIONS);
         let mut details: Vec<String> = shown
-            .map(|(key, value)| format!("{}: {}", text::line(key, VALUE), text::line(value, VALUE)))
+            .map(|(key, value)| {
+                format!(
+                    "{}: {}",
+                    text::line(key, MAX_VALUE),
+                    text::line(value, MAX_VALUE)
+                )
+            })
             .collect();
-        if telling.len() > MOST_ANNOTATIONS {
+        if visible.len() > MAX_ANNOTATIONS {
             details.push(format!(
                 "and {} more annotations",
-                telling.len() - MOST_ANNOTATIONS
+                visible.len() - MAX_ANNOTATIONS
             ));
         }
-        details.extend(referrer.errors.iter().map(|error| fault(error)));
+        details.extend(referrer.errors.iter().map(|error| error_line(error)));
         Branch {
             text: line,
             details,
@@ -163,16 +170,13 @@ impl Style {
     }
 }
 
-fn fault(error: &str) -> String {
-    format!("! {}", text::line(error, 4 * VALUE))
+fn error_line(error: &str) -> String {
+    format!("! {}", text::line(error, 4 * MAX_VALUE))
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        reason = "a test that unwraps fails, as it should"
-    )]
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
     use std::collections::BTreeMap;
 
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_shows_each_manifest_with_what_is_attached_to_it() {
+    fn a_tree_shows_each_manifest_with_its_referrers() {
         let mut root = node(NodeKind::Index, None, "a1a1");
         root.referrers = vec![mark("1111")];
         let mut amd64 = node(NodeKind::Manifest, Some("linux/amd64"), "b1b1");
@@ -257,7 +261,7 @@ sha256:a1a1a1a1a1a1  index
     }
 
     #[test]
-    fn nothing_that_a_registry_says_moves_the_cursor_or_breaks_a_line() {
+    fn text_of_a_registry_moves_no_cursor_and_breaks_no_line() {
         let mut root = node(NodeKind::Index, Some("linux/\x1b[2J\u{9b}m"), "a1a1");
         let mut hostile = mark("1111");
         hostile.artifact_type = "a/\r\nb\u{202e}".to_owned();

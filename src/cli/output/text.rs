@@ -1,11 +1,11 @@
-//! Text for a terminal: what registries and files hold is shown escaped, so that nothing but this program moves the cursor,
-//! changes colours or reorders a line (threat T22).
+//! Text for a terminal. Text from registries and files is escaped, so that it cannot move the cursor, change colours or reorder a line
+//! (threat T22).
 
 use std::fmt;
 
-/// Shows text with every control and direction character written out as `\u{…}`.
+/// A text that is displayed with every control and direction character escaped as `\u{…}`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clean<'a>(pub &'a str);
+pub(in crate::cli) struct Clean<'a>(pub &'a str);
 
 impl fmt::Display for Clean<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,21 +20,21 @@ impl fmt::Display for Clean<'_> {
     }
 }
 
-/// The text on one line, escaped, of at most `most` characters; what was cut ends in `…`.
-pub(super) fn line(text: &str, most: usize) -> String {
-    let kept: String = text.chars().take(most).collect();
-    let more = if kept.len() < text.len() { "…" } else { "" };
-    format!("{}{more}", Clean(&kept))
+/// Returns the text on one line, escaped and cut to `max` characters. A cut text ends in `…`.
+pub(in crate::cli) fn line(text: &str, max: usize) -> String {
+    let kept: String = text.chars().take(max).collect();
+    let ellipsis = if kept.len() < text.len() { "…" } else { "" };
+    format!("{}{ellipsis}", Clean(&kept))
 }
 
-/// A digest with the first twelve characters of its encoded part.
-pub(super) fn short(digest: &affix_registry::oci::Digest) -> String {
+/// Returns a digest with the first twelve characters of its encoded part.
+pub(in crate::cli) fn short(digest: &affix_registry::oci::Digest) -> String {
     format!("{}:{}", digest.algorithm().as_str(), digest.short())
 }
 
-/// A JSON document in which nothing is left that a terminal would act upon, and which still means the same: outside of strings
-/// JSON knows no such characters, and inside of them each may be written as `\uXXXX`.
-pub(super) fn clean_json(json: &str) -> String {
+/// Escapes the characters of a JSON document that a terminal would act upon. The document keeps its meaning: such characters occur
+/// in strings only, where each may be written as `\uXXXX`.
+pub(in crate::cli) fn clean_json(json: &str) -> String {
     let mut clean = String::with_capacity(json.len());
     for c in json.chars() {
         if is_unsafe(c) && c != '\n' {
@@ -49,13 +49,13 @@ pub(super) fn clean_json(json: &str) -> String {
     clean
 }
 
-/// Whether a terminal, or a reader of it, takes the character for more than a sign.
-pub(super) fn is_unsafe(c: char) -> bool {
+/// Returns whether a character controls a terminal or changes the direction of text.
+pub(in crate::cli) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            // Direction marks, embeddings, overrides and isolates; line and paragraph separators; a byte order mark.
+            // Direction marks, embeddings, overrides and isolates; line and paragraph separators; byte order marks.
             '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-            // Tags, which hide text in text.
+            // Tag characters, which are invisible.
             | '\u{e0000}'..='\u{e007f}')
 }
 
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_act_upon_is_written_out() {
+    fn control_characters_are_escaped() {
         assert_eq!(
             Clean("a\x1b[2Jb\r\n\u{9b}1m\u{202e}x").to_string(),
             "a\\u{1b}[2Jb\\u{d}\\u{a}\\u{9b}1m\\u{202e}x"

@@ -1,4 +1,4 @@
-//! What `tree` found, as data: the shape of its JSON.
+//! The tree as data, in the shape of its JSON.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use serde::Serialize;
 
 use affix_registry::oci::Digest;
 
-/// An image with everything below it.
+/// An image, its manifests and their referrers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Tree {
-    /// As asked for.
+    /// The reference as the user wrote it.
     pub image: String,
     /// The index, or the single manifest.
     #[serde(flatten)]
     pub root: Node,
-    /// Referrers whose own referrers were not asked for, since there are too many.
+    /// The number of referrers whose own referrers were not read, because there are too many.
     #[serde(rename = "referrersNotFollowed", skip_serializing_if = "is_zero")]
     pub not_followed: usize,
 }
 
-/// What a node of the image is.
+/// The kind of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) enum NodeKind {
     /// An index, also a nested one.
@@ -28,7 +28,7 @@ pub(super) enum NodeKind {
     Manifest,
     /// A build attestation.
     Attestation,
-    /// Of a media type that affix does not know.
+    /// A manifest of an unknown media type.
     Unknown,
 }
 
@@ -36,56 +36,56 @@ pub(super) enum NodeKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Node {
-    /// What it is.
+    /// The kind.
     pub kind: NodeKind,
-    /// Its platforms: several where an index lists it several times.
+    /// The platforms. There are several if the index lists the manifest several times.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<String>,
-    /// Its digest.
+    /// The digest.
     pub digest: Digest,
-    /// Its media type.
+    /// The media type.
     pub media_type: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Which manifest a build attestation is about.
+    /// The manifest that a build attestation describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attests: Option<String>,
-    /// What is attached to it.
+    /// The referrers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub referrers: Vec<Referrer>,
     /// The manifests that an index lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<Self>,
-    /// Why what is attached to it, or what it lists, is not shown.
+    /// The reasons why referrers or manifests are missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
 }
 
-/// Something that is attached.
+/// A referrer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Referrer {
-    /// Its type; empty where neither the listing nor the manifest says one.
+    /// The artifact type. It is empty if neither the listing nor the manifest has one.
     pub artifact_type: String,
-    /// Its digest.
+    /// The digest.
     pub digest: Digest,
-    /// Its media type.
+    /// The media type.
     pub media_type: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Its annotations.
+    /// The annotations.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// What is attached to it in turn.
+    /// The referrers of the referrer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub referrers: Vec<Self>,
-    /// Why it, or what is attached to it, is not shown whole.
+    /// The reasons why parts are missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
 }
 
 impl Tree {
-    /// Whether everything could be read.
+    /// Returns whether everything could be read.
     pub(super) fn is_complete(&self) -> bool {
         self.root.is_complete()
     }
@@ -107,7 +107,7 @@ impl Referrer {
 
 #[expect(
     clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde calls"
+    reason = "serde calls it with a reference"
 )]
 fn is_zero(count: &usize) -> bool {
     *count == 0

@@ -1,4 +1,4 @@
-//! The user's own logins to registries, as docker and podman keep them. Read, never written; no credential helper is run.
+//! The user's logins to registries, from the files of docker and podman. Credential helpers are not run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -9,11 +9,11 @@ use serde::Deserialize;
 use affix_registry::Keychain;
 use affix_registry::oci::Host;
 
-/// The most that is read of one file, in bytes.
-const MOST_BYTES: u64 = 1 << 20;
+/// The part of a file that is read, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
 
-/// The logins for `hosts`, from where the environment says that they are. What cannot be used is said in the log.
-pub(super) fn of_user(hosts: &BTreeSet<&Host>) -> Keychain {
+/// Returns the user's logins for `hosts`. Files that cannot be used are reported in the log.
+pub(in crate::cli) fn user_logins(hosts: &BTreeSet<&Host>) -> Keychain {
     let variable = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
@@ -27,7 +27,7 @@ pub(super) fn of_user(hosts: &BTreeSet<&Host>) -> Keychain {
     Keychain::merge(keychains)
 }
 
-/// Where logins are kept, the first to be asked first: what a variable names, docker's file, podman's file.
+/// Returns the files with logins in order of precedence: the file of the variable, docker's file, podman's file.
 fn places(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<PathBuf>) -> Vec<PathBuf> {
     let docker = variable("DOCKER_CONFIG")
         .or_else(|| Some(home?.join(".docker")))
@@ -49,17 +49,17 @@ fn read(places: &[PathBuf], hosts: &BTreeSet<&Host>) -> (Vec<Keychain>, Vec<Stri
             Ok(Some(json)) => json,
             Ok(None) => continue,
             Err(error) => {
-                warnings.push(format!("the logins in {shown} cannot be used: {error}"));
+                warnings.push(format!("cannot use the logins in {shown}: {error}"));
                 continue;
             }
         };
         match Keychain::parse(&json) {
             Ok(keychain) => keychains.push(keychain),
-            Err(error) => warnings.push(format!("the logins in {shown} cannot be used: {error}")),
+            Err(error) => warnings.push(format!("cannot use the logins in {shown}: {error}")),
         }
         for (host, helper) in helpers(&json, hosts) {
             warnings.push(format!(
-                "{shown} keeps the login to {host} in the credential helper {helper:?}, which affix does not run: give the login in a \
+                "the login to {host} is in the credential helper {helper:?}, which affix does not run ({shown}): give the login in a \
                  Secret that spec.secretRef names, or in a file with \"auths\" that REGISTRY_AUTH_FILE names"
             ));
         }
@@ -74,7 +74,7 @@ fn content(place: &Path) -> std::io::Result<Option<Vec<u8>>> {
         Err(error) => return Err(error),
     };
     let mut json = Vec::new();
-    file.take(MOST_BYTES).read_to_end(&mut json)?;
+    file.take(MAX_BYTES).read_to_end(&mut json)?;
     Ok(Some(json))
 }
 
@@ -86,8 +86,8 @@ struct Helpers {
     auths: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
 }
 
-/// The hosts whose login stands in a helper, as far as the file shows it: a helper of their own, or an entry without a login
-/// beside a store for all.
+/// Returns the hosts whose login is in a credential helper: the host has a helper of its own, or an entry without a login and
+/// there is a helper for all hosts.
 fn helpers(json: &[u8], hosts: &BTreeSet<&Host>) -> Vec<(String, String)> {
     let known: Helpers = serde_json::from_slice(json).unwrap_or_default();
     let names = |key: &str, host: &Host| {
@@ -100,7 +100,7 @@ fn helpers(json: &[u8], hosts: &BTreeSet<&Host>) -> Vec<(String, String)> {
                 .parse::<Host>()
                 .is_ok_and(|key| key.api_host() == host.api_host())
     };
-    let of = |host: &Host| {
+    let helper_of = |host: &Host| {
         let own = known
             .cred_helpers
             .iter()
@@ -114,26 +114,23 @@ fn helpers(json: &[u8], hosts: &BTreeSet<&Host>) -> Vec<(String, String)> {
     };
     hosts
         .iter()
-        .filter_map(|host| Some((host.to_string(), of(host)?)))
+        .filter_map(|host| Some((host.to_string(), helper_of(host)?)))
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        reason = "a test that unwraps fails, as it should"
-    )]
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
     use super::*;
 
-    fn helped(json: &str, host: &str) -> Vec<(String, String)> {
+    fn helper_of(json: &str, host: &str) -> Vec<(String, String)> {
         let host: Host = host.parse().unwrap();
         helpers(json.as_bytes(), &BTreeSet::from([&host]))
     }
 
     #[test]
-    fn a_login_that_only_a_helper_has_is_noticed() {
+    fn a_login_in_a_credential_helper_is_detected() {
         let json = r#"{"auths":{"https://r.example.com/v2/":{},"x.example.com":{"auth":"eDp5"},"https://index.docker.io/v1/":{}},
             "credsStore":"desktop","credHelpers":{"gcr.io":"gcloud"}}"#;
         for (host, helper) in [
@@ -141,16 +138,19 @@ mod tests {
             ("gcr.io", "gcloud"),
             ("docker.io", "desktop"),
         ] {
-            assert_eq!(helped(json, host), [(host.to_owned(), helper.to_owned())]);
+            assert_eq!(
+                helper_of(json, host),
+                [(host.to_owned(), helper.to_owned())]
+            );
         }
         for host in ["x.example.com", "other.example.com"] {
-            assert!(helped(json, host).is_empty(), "{host}");
+            assert!(helper_of(json, host).is_empty(), "{host}");
         }
-        assert!(helped("[]", "r.example.com").is_empty());
+        assert!(helper_of("[]", "r.example.com").is_empty());
     }
 
     #[test]
-    fn a_variable_is_asked_before_the_home_folder() {
+    fn the_environment_takes_precedence_over_the_home_folder() {
         let none = |_: &str| None;
         assert_eq!(
             places(none, Some("/home/u".into())),

@@ -1,5 +1,5 @@
-//! Reads an image and its referrers, with as few round trips that wait for each other as there can be: the manifest, then all
-//! listings at once, then the listings of what they list.
+//! Reads an image and its referrers in few dependent round trips: the manifest, then all listings at once, then the listings of the
+//! referrers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,20 +11,20 @@ use affix_registry::oci::{
 };
 use affix_registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Session};
 
-/// How many referrers are asked for their own; a tree that is larger says how many were not.
-const MOST_FOLLOWED: usize = 256;
-/// How many referrers' manifests are read where the listing says nothing of them.
-const MOST_READ: usize = 64;
-/// Requests side by side that are expected once the image is known: the listings of an index and of the eight platforms that official
-/// images have.
+/// The maximum number of referrers whose own referrers are read. The tree reports how many were not.
+const MAX_FOLLOWED: usize = 256;
+/// The maximum number of referrers whose manifest is read because the listing lacks type or annotations.
+const MAX_READ: usize = 64;
+/// The expected number of concurrent requests after the first: the listings of an index and of the eight platforms of official
+/// images.
 const FIRST_WAVE: usize = 9;
-/// The annotation in which BuildKit names the manifest that an attestation is about.
+/// The annotation with the manifest that an attestation of BuildKit describes.
 const ATTESTS: &str = "vnd.docker.reference.digest";
 
 /// Reads the whole tree.
 ///
 /// # Errors
-/// When the image itself cannot be read. What fails below it stands in the tree.
+/// If the image itself cannot be read. Errors below it become part of the tree.
 pub(super) async fn gather(
     session: &Session,
     reference: &Reference,
@@ -32,7 +32,7 @@ pub(super) async fn gather(
 ) -> Result<Tree, RegistryError> {
     // A parsed reference has a tag or a digest.
     let Some(locator) = Locator::of(reference) else {
-        return Ok(nothing(reference));
+        return Ok(empty(reference));
     };
     let gatherer = Gatherer {
         session,
@@ -46,7 +46,7 @@ pub(super) async fn gather(
     let not_followed = gatherer
         .followed
         .load(Ordering::Relaxed)
-        .saturating_sub(MOST_FOLLOWED);
+        .saturating_sub(MAX_FOLLOWED);
     Ok(Tree {
         image: reference.to_string(),
         root,
@@ -54,7 +54,7 @@ pub(super) async fn gather(
     })
 }
 
-fn nothing(reference: &Reference) -> Tree {
+fn empty(reference: &Reference) -> Tree {
     Tree {
         image: reference.to_string(),
         root: node(NodeKind::Unknown, &Descriptor::empty()),
@@ -108,7 +108,7 @@ impl Gatherer<'_> {
         }
     }
 
-    /// The platform of a single manifest stands in its config; a tree is worth showing without.
+    /// Returns the platform of a single manifest, from its config. The tree is shown without it if the config cannot be read.
     async fn platform(&self, config: &Descriptor) -> Option<String> {
         if !media_type::is_image_config(&config.media_type) {
             return None;
@@ -123,7 +123,7 @@ impl Gatherer<'_> {
             .map(|platform| platform.to_string())
     }
 
-    /// The entries of an index, each digest once.
+    /// Returns the entries of an index, each digest once.
     async fn children(&self, index: &ImageIndex, depth: usize) -> Vec<Node> {
         let mut entries: Vec<(Node, &Descriptor)> = Vec::new();
         for entry in index.manifests.iter().take(self.limits.index_entries) {
@@ -156,7 +156,7 @@ impl Gatherer<'_> {
         .await;
         if let (true, Some(last)) = (cut, nodes.last_mut()) {
             last.errors.push(format!(
-                "the index lists more than {} manifests; the others are not shown",
+                "the index lists more than {} manifests; the rest is not shown",
                 self.limits.index_entries
             ));
         }
@@ -175,7 +175,7 @@ impl Gatherer<'_> {
                     return Ok(Vec::new());
                 }
                 if depth >= self.limits.depth {
-                    return Err("the index is nested deeper than is shown".to_owned());
+                    return Err("the index is nested too deeply to be shown".to_owned());
                 }
                 match self
                     .session
@@ -186,7 +186,7 @@ impl Gatherer<'_> {
                         manifest: Manifest::Index(index),
                         ..
                     }) => Ok(self.children(&index, depth + 1).await),
-                    Ok(_) => Err("it is listed as an index and is none".to_owned()),
+                    Ok(_) => Err("the manifest is listed as an index, but is not one".to_owned()),
                     Err(error) => Err(error.to_string()),
                 }
             };
@@ -201,7 +201,7 @@ impl Gatherer<'_> {
         .boxed()
     }
 
-    /// What is attached to `subject`; with `follow` also what is attached to that.
+    /// Returns the referrers of `subject`, with `follow` also their referrers.
     fn referrers<'b>(
         &'b self,
         subject: &'b Descriptor,
@@ -236,7 +236,7 @@ impl Gatherer<'_> {
             referrers: Vec::new(),
             errors: Vec::new(),
         };
-        let follow = follow && self.followed.fetch_add(1, Ordering::Relaxed) < MOST_FOLLOWED;
+        let follow = follow && self.followed.fetch_add(1, Ordering::Relaxed) < MAX_FOLLOWED;
         let below = async {
             if follow {
                 self.referrers(entry, false).await
@@ -260,13 +260,13 @@ impl Gatherer<'_> {
         referrer
     }
 
-    /// Some tools and registries list neither type nor annotations (cosign on a fallback tag): then the manifest says.
+    /// Returns type and annotations from the manifest. Some tools and registries list neither, such as cosign on a fallback tag.
     async fn manifest(
         &self,
         entry: &Descriptor,
     ) -> Result<Option<(String, std::collections::BTreeMap<String, String>)>, String> {
-        let says_all = entry.stated_type().is_some() && !entry.annotations.is_empty();
-        if says_all || self.read.fetch_add(1, Ordering::Relaxed) >= MOST_READ {
+        let is_complete = entry.stated_type().is_some() && !entry.annotations.is_empty();
+        if is_complete || self.read.fetch_add(1, Ordering::Relaxed) >= MAX_READ {
             return Ok(None);
         }
         match self
@@ -291,7 +291,7 @@ impl Gatherer<'_> {
                 index.annotations,
             ))),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                Err("it is listed, and gone from the registry".to_owned())
+                Err("the referrer is listed, but no longer in the registry".to_owned())
             }
             Err(error) => Err(error.to_string()),
         }
@@ -314,7 +314,7 @@ fn created(referrer: &Referrer) -> &str {
         .map_or("", String::as_str)
 }
 
-/// What an index's entry is, by what the index says.
+/// Returns the kind of an entry of an index.
 fn kind(entry: &Descriptor) -> NodeKind {
     let attests = entry.annotations.contains_key(annotation::REFERENCE_TYPE);
     if attests || entry.platform.as_ref().is_some_and(Platform::is_unknown) {

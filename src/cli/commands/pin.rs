@@ -1,4 +1,4 @@
-//! `affix pin`: tags turned into `tag@digest`, in the text as it was written.
+//! `affix pin`: replaces tags by `tag@digest` in the text of the files.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,48 +8,53 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use super::desk;
-use super::documents::{Attachment, Documents, FileArgs, Input, Place, options, parse, read};
-use super::exit::{Error, Exit, print, tell};
-use super::text::Clean;
-use crate::engine::access;
+use crate::cli::documents::{
+    Attachment, Documents, FileArgs, Input, Location, options, parse, read,
+};
+use crate::cli::exit::{Error, Exit, message, print};
+use crate::cli::local;
+use crate::cli::output::text::Clean;
+use crate::engine::{Mode, access};
 use affix_registry::oci::Reference;
 use affix_registry::{Keychain, Locator, Registries};
 
-/// How many tags are asked for at once.
-const SIDE_BY_SIDE: usize = 16;
+/// The number of tags that are resolved at once.
+const MAX_CONCURRENT: usize = 16;
 
-/// Print the resources with each tag turned into tag@digest, for a pull request
+/// Print ImageAttachments with each tag replaced by tag@digest
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "Everything but the image stays as it was written, comments too. What has a digest is left as it is, and so is what \
-follows its tag to mark what it leaves behind (spec.endOfLife.whenSuperseded). Nothing is written to disk.
+    after_long_help = "Only the image changes; the rest of the text stays, including comments. Images with a digest stay, and so do images of \
+resources with spec.endOfLife.whenSuperseded, which follow a tag. No file is written.
+
+The pull secret of a resource is not needed: if it is not among the files, your own login is used.
 
 Examples:
+  # Pin the image of a file
   affix pin -f end-of-life.yaml > pinned.yaml
+
+  # Pin, then attach or apply
   affix pin -f end-of-life.yaml | affix attach -f -
   affix pin -f config/ | kubectl apply -f -
 
-Exit codes: 0 all tags are pinned, 1 a tag could not be resolved, 2 the input is wrong."
+Exit codes: 0 all tags are pinned, 1 a tag could not be resolved, 2 the input is invalid."
 )]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     #[command(flatten)]
     files: FileArgs,
 }
 
-/// Pins.
-pub(super) async fn run(args: Args) -> Result<Exit, Error> {
+/// Runs the command.
+pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
     let inputs = read(&args.files.files)?;
-    let documents = Documents::gather(&inputs)?;
+    let documents = Documents::from_inputs(&inputs)?;
     documents.require_attachments()?;
-    for notice in &documents.notices {
-        tell(&format!("notice: {notice}"));
-    }
-    let logins = desk::logins(&documents);
-    let registries = desk::registries();
+    local::show_notices(&documents);
+    let logins = local::logins(&documents, Mode::Plan);
+    let registries = local::registries();
     let answers: Vec<Result<Option<Pin>, Error>> = futures::stream::iter(&documents.attachments)
         .map(|attachment| resolve(&registries, &documents, attachment, &logins))
-        .buffered(SIDE_BY_SIDE)
+        .buffered(MAX_CONCURRENT)
         .collect()
         .await;
     let mut pins = Vec::new();
@@ -75,10 +80,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-/// One image, and what it becomes.
+/// An image, and its replacement.
 #[derive(Debug, Clone)]
 struct Pin {
-    place: Place,
+    location: Location,
     from: String,
     to: String,
 }
@@ -89,11 +94,12 @@ async fn resolve(
     attachment: &Attachment,
     logins: &Keychain,
 ) -> Result<Option<Pin>, Error> {
-    let spec = &attachment.object.spec;
-    let place = &attachment.place;
+    // A digest is public: neither the signing key nor the pull secret is needed for it.
+    let spec = &*local::readable_spec(documents, attachment, Mode::Plan);
+    let location = &attachment.location;
     let reference: Reference = spec.image.parse().map_err(|error| {
         Error::bad_input(format_args!(
-            "{place}: spec.image: {}",
+            "{location}: spec.image: {}",
             Clean(&format!("{error}"))
         ))
     })?;
@@ -105,18 +111,18 @@ async fn resolve(
         .as_ref()
         .is_some_and(|mark| mark.when_superseded.is_some())
     {
-        tell(&format!(
-            "notice: {place}: spec.image is left as it is: spec.endOfLife.whenSuperseded follows the tag {tag}"
+        message(&format!(
+            "notice: {location}: spec.image stays, because spec.endOfLife.whenSuperseded follows the tag {tag}"
         ));
         return Ok(None);
     }
     let access =
         access(spec, &documents.sources(attachment, logins.clone())).map_err(|problem| {
-            Error::bad_input(format_args!("{place}: {}", desk::explained(&problem)))
+            Error::bad_input(format_args!("{location}: {}", local::explain(&problem)))
         })?;
     let failed = |error: affix_registry::RegistryError| {
         Error::Failed(format!(
-            "{place}: spec.image: {}",
+            "{location}: spec.image: {}",
             Clean(&error.to_string())
         ))
     };
@@ -132,28 +138,28 @@ async fn resolve(
         ..reference
     };
     Ok(Some(Pin {
-        place: place.clone(),
+        location: location.clone(),
         from: spec.image.clone(),
         to: pinned.to_string(),
     }))
 }
 
-/// The text of a file with its images pinned. The result is read again and compared: nothing but the images may differ.
+/// Returns the text of a file with its images pinned. The result is parsed again, because nothing but the images may differ.
 fn rewrite(input: &Input, pins: &[Pin]) -> Result<String, Error> {
     let pins: Vec<&Pin> = pins
         .iter()
-        .filter(|pin| pin.place.file == input.name)
+        .filter(|pin| pin.location.file == input.name)
         .collect();
     if pins.is_empty() {
         return Ok(input.text.clone());
     }
     let by_hand = || {
         let mut text = format!(
-            "{}: the text could not be changed in place; write by hand",
+            "{}: cannot change the text in place; edit it by hand",
             input.name
         );
         for pin in &pins {
-            let _ = write!(text, "\n  {}: image: {}", pin.place, pin.to);
+            let _ = write!(text, "\n  {}: image: {}", pin.location, pin.to);
         }
         Error::Failed(text)
     };
@@ -162,8 +168,8 @@ fn rewrite(input: &Input, pins: &[Pin]) -> Result<String, Error> {
     let mut changes: BTreeMap<usize, (usize, String)> = BTreeMap::new();
     for pin in &pins {
         let (start, end) = documents
-            .get(pin.place.document - 1)
-            .and_then(|root| image(root, pin.place.item))
+            .get(pin.location.document - 1)
+            .and_then(|root| image(root, pin.location.item))
             .ok_or_else(by_hand)?;
         let old = input.text.get(start..end).ok_or_else(by_hand)?;
         let new = if old.matches(&pin.from).count() == 1 {
@@ -177,15 +183,15 @@ fn rewrite(input: &Input, pins: &[Pin]) -> Result<String, Error> {
     for (start, (end, new)) in changes.into_iter().rev() {
         text.replace_range(start..end, &new);
     }
-    if says_the_same(input, &text, &pins) {
+    if differs_in_pins_only(input, &text, &pins) {
         Ok(text)
     } else {
         Err(by_hand())
     }
 }
 
-/// Whether `text` is `input` with the pins and no other change.
-fn says_the_same(input: &Input, text: &str, pins: &[&Pin]) -> bool {
+/// Returns whether `text` is `input` with the pins and no other change.
+fn differs_in_pins_only(input: &Input, text: &str, pins: &[&Pin]) -> bool {
     let (Ok(mut before), Ok(after)) = (
         parse(input),
         parse(&Input {
@@ -196,10 +202,10 @@ fn says_the_same(input: &Input, text: &str, pins: &[&Pin]) -> bool {
         return false;
     };
     for pin in pins {
-        let Some(document) = before.get_mut(pin.place.document - 1) else {
+        let Some(document) = before.get_mut(pin.location.document - 1) else {
             return false;
         };
-        let object = match pin.place.item {
+        let object = match pin.location.item {
             Some(item) => document
                 .value
                 .get_mut("items")
@@ -217,7 +223,7 @@ fn says_the_same(input: &Input, text: &str, pins: &[&Pin]) -> bool {
         .eq(after.into_iter().map(|document| document.value))
 }
 
-/// Where the image of a document, or of an item of a List, stands in the text.
+/// Returns the position of the image of a document, or of an item of a List, in the text.
 fn image(root: &Spanned<Node>, item: Option<usize>) -> Option<(usize, usize)> {
     let object = match item {
         Some(item) => root.value.field("items")?.value.item(item - 1)?,
@@ -234,7 +240,7 @@ fn image(root: &Spanned<Node>, item: Option<usize>) -> Option<(usize, usize)> {
     Some((start, start + usize::try_from(span.byte_len()?).ok()?))
 }
 
-/// A document of which only the places matter.
+/// A document with the positions of its values, without their content.
 enum Node {
     Map(BTreeMap<String, Spanned<Node>>),
     List(Vec<Spanned<Node>>),
@@ -261,9 +267,9 @@ impl Node {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Places;
+        struct NodeVisitor;
 
-        impl<'de> Visitor<'de> for Places {
+        impl<'de> Visitor<'de> for NodeVisitor {
             type Value = Node;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -323,11 +329,11 @@ impl<'de> Deserialize<'de> for Node {
             }
         }
 
-        deserializer.deserialize_any(Places)
+        deserializer.deserialize_any(NodeVisitor)
     }
 }
 
-/// Several files as one stream of documents.
+/// Joins several files into one stream of documents.
 fn join(texts: &[String]) -> String {
     let mut all = String::new();
     for text in texts {
@@ -349,21 +355,21 @@ mod tests {
     #![allow(
         clippy::unwrap_used,
         clippy::expect_used,
-        reason = "a test that unwraps fails, as it should"
+        reason = "tests fail by panicking"
     )]
 
     use super::*;
 
     const PINNED: &str = "r.example.com/app:v1@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
-    fn pinned(text: &str, places: &[(usize, Option<usize>)]) -> String {
+    fn pinned(text: &str, positions: &[(usize, Option<usize>)]) -> String {
         let input = Input {
             name: "x.yaml".to_owned(),
             text: text.to_owned(),
-            found: false,
+            from_folder: false,
         };
         let pin = |(document, item): &(usize, Option<usize>)| Pin {
-            place: Place {
+            location: Location {
                 file: "x.yaml".to_owned(),
                 document: *document,
                 line: None,
@@ -372,7 +378,7 @@ mod tests {
             from: "r.example.com/app:v1".to_owned(),
             to: PINNED.to_owned(),
         };
-        rewrite(&input, &places.iter().map(pin).collect::<Vec<_>>()).unwrap()
+        rewrite(&input, &positions.iter().map(pin).collect::<Vec<_>>()).unwrap()
     }
 
     #[test]
@@ -391,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn every_document_and_every_item_of_a_list_is_pinned_in_its_own_place() {
+    fn every_document_and_every_item_of_a_list_is_pinned() {
         let text = "---\nspec: {image: r.example.com/app:v1}\n---\n# empty\n---\nitems:\n- spec: {a: 1}\n- spec:\n    image: >-\n      r.example.com/app:v1\n";
         assert_eq!(
             pinned(text, &[(1, None), (2, Some(2))]),
@@ -400,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_gives_way_to_the_image_itself() {
+    fn an_alias_is_replaced_by_the_image() {
         let text = "x: &image r.example.com/app:v1\nspec:\n  image: *image\n";
         assert_eq!(
             pinned(text, &[(1, None)]),

@@ -1,4 +1,4 @@
-//! `affix tree`: the image, its platforms, and what is attached to each.
+//! `affix tree`: an image, its platforms and their referrers.
 
 mod gather;
 mod model;
@@ -8,62 +8,70 @@ use std::collections::BTreeSet;
 
 use clap::ValueEnum;
 
-use super::exit::{Error, Exit, print};
-use super::text::Clean;
-use super::{desk, login, report};
+use crate::cli::exit::{Error, Exit, print};
+use crate::cli::local;
+use crate::cli::output::report;
+use crate::cli::output::text::Clean;
 use affix_registry::Access;
 use affix_registry::oci::Reference;
 
-/// Show an image, its platforms and what is attached to each, as one tree
+/// Show an image, its platforms and their referrers as a tree
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "Under the index and under each manifest stand its referrers: artifact type, digest, time of creation, annotations. A referrer's \
-own referrers (the signature of an SBOM) are shown one level deep. Build attestations are marked.
+    after_long_help = "The tree shows the referrers of the index and of each manifest: artifact type, digest, time of creation, annotations. It \
+shows the referrers of a referrer (such as the signature of an SBOM) one level deep.
 
-The registry is reached with your login: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then \
+Your login is used for the registry: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then \
 $XDG_RUNTIME_DIR/containers/auth.json. Credential helpers are not run.
 
 Examples:
+  # Show the referrers of a tag or of a digest
   affix tree registry.example.com/team/app:v1
   affix tree registry.example.com/team/app@sha256:…
+
+  # Show whole digests
   affix tree --full-digests ghcr.io/team/app:v1
+
+  # Use a registry without TLS
   affix tree --plain-http localhost:5000/app:v1
+
+  # List the artifact types of the referrers of the index
   affix tree -o json docker.io/library/nginx:1.29 | jq '.referrers[].artifactType'
 
-Exit codes: 0 all was listed, 1 something could not be, 2 the reference is malformed."
+Exit codes: 0 everything was listed, 1 something could not be listed, 2 the reference is malformed."
 )]
-pub(super) struct Args {
-    /// The image, with its registry and a tag or a digest
+pub(in crate::cli) struct Args {
+    /// Image with its registry and a tag or a digest
     #[arg(value_name = "IMAGE")]
     image: String,
 
-    /// Print JSON instead of a tree
+    /// Print JSON, instead of a tree
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<TreeFormat>,
 
-    /// Show whole digests instead of their first twelve characters
+    /// Show whole digests, instead of their first twelve characters
     #[arg(long)]
     full_digests: bool,
 
-    /// Speak plain HTTP with the registry
+    /// Use plain HTTP for the registry
     #[arg(long)]
     plain_http: bool,
 }
 
-/// How a tree is printed.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum TreeFormat {
-    /// As JSON, with whole digests and all annotations
+    /// JSON with whole digests and all annotations
     Json,
 }
 
-/// Gathers and prints.
-pub(super) async fn run(args: Args) -> Result<Exit, Error> {
+/// Runs the command.
+pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
     let reference: Reference = args
         .image
         .parse()
         .map_err(|error| Error::bad_input(Clean(&format!("{error}"))))?;
-    let credentials = login::of_user(&BTreeSet::from([&reference.host]));
+    let credentials = local::user_logins(&BTreeSet::from([&reference.host]));
     let access = Access {
         credentials,
         insecure: args.plain_http,
@@ -71,7 +79,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, Error> {
     };
     let failed =
         |error: affix_registry::RegistryError| Error::Failed(Clean(&error.to_string()).to_string());
-    let registries = desk::registries();
+    let registries = local::registries();
     let session = registries
         .open(&reference.host, &reference.repository, access)
         .map_err(failed)?;
