@@ -44,6 +44,6 @@ pub use status::{
     TargetState, TargetStatus,
 };
 pub use status_rules::check_status_rules;
-pub use validation::{check_spec, check_status};
+pub use validation::{Pinned, check_spec, check_status};
 
 pub(crate) use rules::is_object_name;

@@ -1,7 +1,6 @@
 //! References to other objects of the same namespace.
 //!
-//! Owns: the shapes that name a Secret or a ConfigMap. Refuses: namespaces. What a resource uses comes from the resource's own
-//! namespace, so there is no field that could name another (threat T5).
+//! There is no field for a namespace: a resource uses objects of its own namespace only (threat T5).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

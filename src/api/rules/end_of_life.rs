@@ -51,8 +51,8 @@ pub(super) fn rules() -> Vec<Rule> {
             &["spec.endOfLife"],
             "has(self.date) != has(self.whenSuperseded)",
             |mark| has(mark, "date") != has(mark, "whenSuperseded"),
-            "set exactly one of date, whenSuperseded: a date marks the digest in image, whenSuperseded marks what the tag leaves \
-             behind",
+            "set exactly one of date, whenSuperseded: a date marks the digest in image, whenSuperseded marks the image that the \
+             tag leaves",
         ),
         Rule::new(
             &["spec.endOfLife"],

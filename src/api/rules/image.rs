@@ -68,7 +68,8 @@ pub(super) fn rules() -> Vec<Rule> {
             "endOfLife.date needs a digest in image, because a tag may already name the next, good image: write \
              …/app:v1@sha256:… (`affix pin` does it), or use endOfLife.whenSuperseded to follow the tag",
         )
-        .at(".endOfLife.date"),
+        .at(".endOfLife.date")
+        .needs_digest(),
         Rule::new(
             &["spec"],
             "!has(self.endOfLife) || !has(self.endOfLife.whenSuperseded) || has(self.endOfLife.date) || !self.image.contains('@')",
@@ -95,7 +96,8 @@ pub(super) fn rules() -> Vec<Rule> {
             "a file with a target needs a digest in image, because a tag may move to an image that the file was not made for: \
              write …/app:v1@sha256:… (`affix pin` does it)",
         )
-        .at(".artifact.files"),
+        .at(".artifact.files")
+        .needs_digest(),
     ]
 }
 

@@ -61,6 +61,8 @@ struct Rule {
     message: &'static str,
     /// The field below that the error names, relative to the field that the rule applies to.
     field_path: Option<&'static str>,
+    /// Whether the rule only requires a digest in the image, which `affix pin` adds.
+    needs_digest: bool,
 }
 
 /// The Rust side of a rule.
@@ -87,6 +89,7 @@ impl Rule {
             check: Check::Holds(holds),
             message,
             field_path: None,
+            needs_digest: false,
         }
     }
 
@@ -102,6 +105,7 @@ impl Rule {
             check: Check::Matches(pattern),
             message,
             field_path: None,
+            needs_digest: false,
         }
     }
 
@@ -117,6 +121,15 @@ impl Rule {
             check: Check::Transition,
             message,
             field_path: None,
+            needs_digest: false,
+        }
+    }
+
+    /// Marks a rule that only requires a digest in the image.
+    fn needs_digest(self) -> Self {
+        Self {
+            needs_digest: true,
+            ..self
         }
     }
 
@@ -153,6 +166,8 @@ pub(super) struct Violation<'a> {
     pub(super) value: &'a Value,
     /// The message of the rule.
     pub(super) message: &'static str,
+    /// Whether a digest in the image is all that is missing.
+    pub(super) needs_digest: bool,
 }
 
 /// Returns the rules that a spec breaks.
@@ -167,6 +182,7 @@ pub(super) fn check(spec: &Value) -> Vec<Violation<'_>> {
                 field: field + rule.field_path.unwrap_or_default(),
                 value,
                 message: rule.message,
+                needs_digest: rule.needs_digest,
             }));
         }
     }

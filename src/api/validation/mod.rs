@@ -24,14 +24,26 @@ static ROOT: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
         .unwrap_or_default()
 });
 
+/// The state of the image of a spec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pinned {
+    /// The image is final, so all rules apply.
+    Final,
+    /// A tag will get its digest, so rules that only require a digest do not apply.
+    Later,
+}
+
 /// Returns the errors of a spec, one sentence each. Each begins with the field.
 #[must_use]
-pub fn check_spec(spec: &Value) -> Vec<String> {
+pub fn check_spec(spec: &Value, pinned: Pinned) -> Vec<String> {
     let mut errors = Vec::new();
     if let Some(schema) = property("spec") {
         check("spec", spec, schema, UnknownFields::Refused, &mut errors);
     }
-    for violation in rules::check(spec) {
+    let violations = rules::check(spec)
+        .into_iter()
+        .filter(|violation| pinned == Pinned::Final || !violation.needs_digest);
+    for violation in violations {
         let shown = match violation.value {
             Value::String(_) => format!("{}: ", excerpt(violation.value)),
             _ => String::new(),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use crate::api::Pinned;
 use crate::cli::documents::{
     Attachment, Documents, FileArgs, Input, Location, options, parse, read,
 };
@@ -47,7 +48,7 @@ pub(in crate::cli) struct Args {
 /// Runs the command.
 pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
     let inputs = read(&args.files.files)?;
-    let documents = Documents::from_inputs(&inputs)?;
+    let documents = Documents::from_inputs(&inputs, Pinned::Later)?;
     documents.require_attachments()?;
     local::show_notices(&documents);
     let logins = local::logins(&documents, Mode::Plan);

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus, check_status};
+use crate::api::{ImageAttachment, ImageAttachmentStatus, Pinned, check_status};
 use crate::engine::{Names, Sources};
 use affix_registry::Keychain;
 
@@ -76,7 +76,7 @@ impl Documents {
     /// # Errors
     /// Bad input: all errors at once, each with file, document and field.
     pub(super) fn load(args: &FileArgs) -> Result<Self, Error> {
-        let documents = Self::from_inputs(&read(&args.files)?)?;
+        let documents = Self::from_inputs(&read(&args.files)?, Pinned::Final)?;
         documents.require_attachments()?;
         Ok(documents)
     }
@@ -104,8 +104,8 @@ impl Documents {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub(super) fn from_inputs(inputs: &[Input]) -> Result<Self, Error> {
-        let mut collector = Collector::default();
+    pub(super) fn from_inputs(inputs: &[Input], pinned: Pinned) -> Result<Self, Error> {
+        let mut collector = Collector::new(pinned);
         for input in inputs {
             match parse(input) {
                 Ok(documents) => documents
@@ -188,16 +188,25 @@ impl Documents {
     }
 }
 
-#[derive(Default)]
 struct Collector {
+    pinned: Pinned,
     documents: Documents,
     errors: Vec<String>,
     locations: BTreeMap<(String, String, &'static str), Location>,
 }
 
 impl Collector {
+    fn new(pinned: Pinned) -> Self {
+        Self {
+            pinned,
+            documents: Documents::default(),
+            errors: Vec::new(),
+            locations: BTreeMap::new(),
+        }
+    }
+
     fn add(&mut self, Document { location, value }: Document, from_folder: bool) {
-        match object::parse(value) {
+        match object::parse(value, self.pinned) {
             Ok(Parsed::List(items)) => {
                 for (nth, value) in items.into_iter().enumerate() {
                     self.add(

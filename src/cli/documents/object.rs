@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use crate::api::{ImageAttachment, LocalObjectReference, check_spec, is_object_name};
+use crate::api::{ImageAttachment, LocalObjectReference, Pinned, check_spec, is_object_name};
 use crate::cli::output::text::{Clean, line};
 use crate::engine::SecretData;
 use affix_registry::Secret;
@@ -74,7 +74,7 @@ pub(super) enum Parsed {
 ///
 /// # Errors
 /// The errors of the document, one sentence each. Each begins with the field.
-pub(super) fn parse(value: Value) -> Result<Parsed, Vec<String>> {
+pub(super) fn parse(value: Value, pinned: Pinned) -> Result<Parsed, Vec<String>> {
     let one = |error: String| vec![error];
     let Value::Object(fields) = &value else {
         return Err(one(
@@ -87,7 +87,7 @@ pub(super) fn parse(value: Value) -> Result<Parsed, Vec<String>> {
     };
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     let (kind, object) = match (group, version, kind) {
-        (GROUP, "v1alpha1", "ImageAttachment") => ("ImageAttachment", attachment(&value)),
+        (GROUP, "v1alpha1", "ImageAttachment") => ("ImageAttachment", attachment(&value, pinned)),
         ("", "v1", "ConfigMap") => ("ConfigMap", config_map(&value).map_err(one)),
         ("", "v1", "Secret") => ("Secret", secret(&value).map_err(one)),
         ("", "v1", "ServiceAccount") => ("ServiceAccount", service_account(&value).map_err(one)),
@@ -219,7 +219,7 @@ fn identity(value: &Value) -> Result<(String, String), Vec<String>> {
     }
 }
 
-fn attachment(value: &Value) -> Result<Object, Vec<String>> {
+fn attachment(value: &Value, pinned: Pinned) -> Result<Object, Vec<String>> {
     let mut errors = Vec::new();
     for field in value.as_object().into_iter().flat_map(Map::keys) {
         if !["apiVersion", "kind", "metadata", "spec", "status"].contains(&field.as_str()) {
@@ -231,7 +231,7 @@ fn attachment(value: &Value) -> Result<Object, Vec<String>> {
     }
     match value.get("spec") {
         Some(spec) => errors.extend(
-            check_spec(spec)
+            check_spec(spec, pinned)
                 .iter()
                 .map(|error| Clean(error).to_string()),
         ),

@@ -29,7 +29,7 @@ fn input(name: &str, text: &str) -> Input {
 }
 
 fn parsed(text: &str) -> Result<Documents, Error> {
-    Documents::from_inputs(&[input("x.yaml", text)])
+    Documents::from_inputs(&[input("x.yaml", text)], Pinned::Final)
 }
 
 fn refusal(text: &str) -> String {
@@ -232,7 +232,7 @@ fn a_resource_uses_objects_of_its_own_namespace_only() {
 fn two_objects_of_one_name_are_refused_with_both_locations() {
     let one = resource(&corpus::mark());
     let inputs = [input("a.json", &one), input("b.json", &one)];
-    let error = Documents::from_inputs(&inputs)
+    let error = Documents::from_inputs(&inputs, Pinned::Final)
         .expect_err("a duplicate")
         .to_string();
     assert_eq!(
@@ -247,10 +247,13 @@ fn documents_of_other_kinds_are_skipped_with_a_notice() {
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\n---\n{}\n---\nresources: [a.yaml]\n",
         resource(&corpus::mark())
     );
-    let folder = Documents::from_inputs(&[Input {
-        from_folder: true,
-        ..input("k/x.yaml", &text)
-    }])
+    let folder = Documents::from_inputs(
+        &[Input {
+            from_folder: true,
+            ..input("k/x.yaml", &text)
+        }],
+        Pinned::Final,
+    )
     .unwrap();
     assert_eq!(folder.attachments.len(), 1);
     assert_eq!(

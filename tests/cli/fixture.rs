@@ -1,4 +1,4 @@
-//! A desk: a registry, an image in it, a home folder, and the binary.
+//! The fixture of these tests: a registry with an image, a home folder, and the binary.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 pub(crate) const LIFECYCLE: &str = "application/vnd.demo.artifact.lifecycle";
 pub(crate) const DATE_KEY: &str = "vnd.demo.artifact.lifecycle.end-of-life.date";
 
-/// Both kinds of registries that affix writes to.
+/// A registry with the referrers API, and one without it.
 pub(crate) const BOTH: [fn(&Tools) -> Options; 2] = [Registry::ociregistry, Registry::distribution];
 
-pub(crate) struct Desk {
+pub(crate) struct Fixture {
     pub(crate) tools: Tools,
     pub(crate) registry: Registry,
     /// `team/app:v1`: linux/amd64, linux/arm64 and a build attestation of the first.
@@ -22,7 +22,7 @@ pub(crate) struct Desk {
     home: Home,
 }
 
-/// A folder of the test's own, gone when the test is.
+/// A folder that is removed with the fixture.
 struct Home(PathBuf);
 
 impl Drop for Home {
@@ -31,7 +31,7 @@ impl Drop for Home {
     }
 }
 
-impl Desk {
+impl Fixture {
     pub(crate) async fn with(options: impl FnOnce(&Tools) -> Options) -> Self {
         let tools = Tools::core().await.unwrap();
         let registry = options(&tools).start().await.unwrap();
@@ -70,7 +70,7 @@ impl Desk {
         path.to_str().unwrap().to_owned()
     }
 
-    /// Gives the user a login to the registry.
+    /// Writes a login to the registry into the docker configuration.
     pub(crate) fn log_in(&self, user: &str, password: &str) {
         let login = json!({"username": user, "password": password});
         self.file(
@@ -84,14 +84,14 @@ impl Desk {
         self.run(args).input(text).output().await.unwrap()
     }
 
-    /// The same before it runs.
+    /// Prepares a run of the binary.
     pub(crate) fn run(&self, args: &[&str]) -> Run {
         Run::new(env!("CARGO_BIN_EXE_affix"))
             .args(args.iter().copied())
             .env("HOME", &self.home.0)
     }
 
-    /// The paths of the home folder's files.
+    /// Returns the paths of all files in the home folder.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut folders = vec![self.home.0.clone()];
         let mut files = Vec::new();
@@ -109,7 +109,7 @@ impl Desk {
         files
     }
 
-    /// The artifact types of what is attached to a digest, as the registry itself lists it.
+    /// Returns the artifact types of the referrers of a digest, as the registry lists them.
     pub(crate) async fn attached(&self, digest: &str) -> Vec<String> {
         let raw = self.registry.raw().unwrap();
         let api = raw.referrers("team/app", digest).await.unwrap();
@@ -133,13 +133,13 @@ impl Desk {
     }
 }
 
-/// A resource over plain HTTP.
+/// Returns a resource for a registry over plain HTTP.
 pub(crate) fn resource(name: &str, mut spec: Value) -> Value {
     spec["insecure"] = json!(true);
     json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name}, "spec": spec})
 }
 
-/// An end-of-life mark for the index and linux/amd64.
+/// Returns an end-of-life mark for the index and linux/amd64.
 pub(crate) fn mark(image: &str) -> Value {
     let end_of_life =
         json!({"date": "2025-03-20T01:20:30Z", "artifactType": LIFECYCLE, "annotation": DATE_KEY});
@@ -155,7 +155,7 @@ pub(crate) fn code(ran: &Ran) -> i32 {
         .unwrap_or_else(|| panic!("no exit code: {}\n{}{}", ran.status, ran.out, ran.err))
 }
 
-/// The digest as tables and trees show it.
+/// Returns a digest as tables and trees show it.
 pub(crate) fn short(digest: &str) -> &str {
     &digest[..digest.find(':').unwrap() + 13]
 }
