@@ -75,7 +75,6 @@ GENERATED := cargo test --test install -- --include-ignored generated:: chart::w
 generate: ## Write all generated files: crds/, copies of it, the chart's README and schema, snapshots, config/install.yaml
 	cargo build --bin affix
 	$(BIN)/affix crd > $(CRD)
-	AFFIX_UPDATE=1 cargo test --lib documents::schema >/dev/null
 	AFFIX_UPDATE=1 $(GENERATED) >/dev/null
 	AFFIX_UPDATE=1 $(GENERATED)
 

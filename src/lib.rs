@@ -1,8 +1,15 @@
 //! affix attaches signatures, end-of-life marks and other artifacts to multi-platform images and to their platforms.
 //!
-//! The rooms, each of which uses only those before it: [`api`] (the custom resource), [`oci`] (wire types), [`attachment`]
-//! (what to attach, to what: pure), [`signing`] (signature shapes: pure), [`registry`] (the distribution protocol), [`engine`]
-//! (observe, plan, apply), [`service`] (start, health, metrics, signals), [`controller`] (the cluster), [`admission`] (webhooks) and `cli`.
+//! The modules are layers, and each uses only those before it (see `tests/layers.rs`):
+//!
+//! - [`api`]: the custom resource and its validation rules
+//! - [`attachment`] and [`signing`]: plans and signature formats, without I/O
+//! - [`engine`]: observe, plan and apply, for one resource
+//! - [`service`]: start, health probes and metrics of long-running commands
+//! - [`controller`] and [`admission`]: the operator and the webhooks
+//! - [`cli`]: the command
+//!
+//! The lowest layer is the crate `affix_registry`: the wire types of OCI, and a client for the distribution protocol.
 
 pub mod admission;
 pub mod api;

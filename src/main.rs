@@ -1,9 +1,9 @@
-//! The binary `affix`: the arguments, an exit code. Everything else is the library's.
+//! The binary `affix`.
 
 use std::process::ExitCode;
 
 use affix::cli::{Cli, run};
 
 fn main() -> ExitCode {
-    run(Cli::of(std::env::args_os()))
+    run(Cli::from_args(std::env::args_os()))
 }

@@ -1,35 +1,30 @@
-//! What is attached: an end-of-life mark, files and annotations, or a signature.
+//! The kinds of attachment: an end-of-life mark, an artifact of files and annotations, or a signature.
 //!
-//! Owns: the three kinds as users write them, and their defaults. Refuses: Secrets as a source of what is attached. An
-//! attachment is as public as the image, so whoever may create resources must not be able to publish what they cannot read
-//! (threat T23).
+//! Secrets are not a source of content. An attachment is as public as the image, and a user who may create resources must not be able to
+//! publish Secrets that they cannot read (threat T23).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::annotations::Annotations;
 use super::duration::GoDuration;
-use super::items::{Annotations, DigestText, TagPatternText};
 use super::reference::{ConfigMapKeyRef, LocalObjectReference};
-use super::rules;
 
 /// Marks the image as no longer supported from a date on.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::date_or_when_superseded(), validation = rules::annotations_leave_the_date_alone())]
 pub struct EndOfLife {
-    /// The date from which the image is no longer supported, in RFC 3339: a date and time (fractions allowed; T and Z in
-    /// upper case, as most readers need them), or a date, which begins at 00:00 UTC. Written to the registry as given. Needs a digest in image. Exactly one of date, whenSuperseded is
-    /// set. Examples: 2025-03-20T01:20:30Z, 2025-03-20.
+    /// The date from which the image is no longer supported, in RFC 3339: a date and time (with T and Z in upper case; fractions
+    /// allowed), or a date, which begins at 00:00 UTC. It is written to the registry unchanged and needs a digest in image. Exactly
+    /// one of date, whenSuperseded is set. Examples: 2025-03-20T01:20:30Z, 2025-03-20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
-    #[x_kube(validation = rules::date())]
     pub date: Option<String>,
 
-    /// Marks what the tag of image leaves behind whenever it moves. Needs a tag, and no digest, in image. Exactly one of date,
+    /// Marks the previous image whenever the tag of image moves. It needs a tag and no digest in image. Exactly one of date,
     /// whenSuperseded is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when_superseded: Option<WhenSuperseded>,
@@ -37,83 +32,80 @@ pub struct EndOfLife {
     /// The artifact type of the mark, a media type. Default: application/vnd.microsoft.artifact.lifecycle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
-    #[x_kube(validation = rules::media_type())]
     pub artifact_type: Option<String>,
 
     /// The key of the annotation that holds the date. Default: vnd.microsoft.artifact.lifecycle.end-of-life.date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
-    #[x_kube(validation = rules::annotation_key(), validation = rules::annotation_is_not_created())]
     pub annotation: Option<String>,
 
-    /// More annotations of the mark. Default: none. At most 64; keys of at most 256, values of at most 4096 characters.
+    /// Additional annotations of the mark. Default: none. At most 64; keys of at most 256, values of at most 4096 characters.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     #[schemars(with = "Option<Annotations>")]
-    #[x_kube(validation = rules::annotation_keys(), validation = rules::created_is_a_time())]
     pub annotations: BTreeMap<String, String>,
 
-    /// What to do about a newer, different mark that somebody else made: Report leaves it and says Conflict, Supersede makes a
-    /// newer one, once for each generation of this resource. Default: Report.
+    /// The reaction to a newer, different mark of another author: Report keeps it and sets the reason Conflict, Supersede attaches
+    /// a newer one, once per generation of this resource. Default: Report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_conflict: Option<OnConflict>,
 }
 
-/// Marks what the tag leaves behind whenever it moves.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+/// Marks the previous image whenever the tag moves.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WhenSuperseded {
-    /// How long an image stays supported after its tag has moved on: the date of the mark is the time of the move plus this. A
+    /// The time for which an image stays supported after its tag has moved: the date of the mark is the time of the move plus this
     /// duration. Required. Example: 720h (30 days).
-    #[x_kube(validation = rules::at_most_a_century())]
     pub grace_period: GoDuration,
 
-    /// How long the tag must have been away before anything is marked; a tag that comes back before that leaves no trace. A
-    /// duration. Default: 10m.
+    /// The time for which the tag must have moved before the image is marked, a duration. If the tag returns earlier, nothing is
+    /// attached. Default: 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::at_most_a_century())]
     pub settle: Option<GoDuration>,
 
-    /// What one of these tags still reaches is in use and is not marked: tags where * stands for any text and ? for one
-    /// character, and with ! in front tags that do not count. An empty list counts no other tag. Default: every tag (*).
-    /// At most 64. Examples: v1.*, !nightly-*.
+    /// Tags that keep an image in use: an image that one of them still names is not marked. In a pattern, * stands for any text and
+    /// ? for one character; ! in front excludes tags. With an empty list no other tag counts. Default: every tag (*). At most 64.
+    /// Examples: v1.*, !nightly-*.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Vec<TagPatternText>>", length(max = 64))]
+    #[schemars(length(max = 64), inner(length(max = 129)))]
     pub unless_tagged: Option<Vec<String>>,
 
-    /// Digests that this tag is known to have left before affix saw it, for the first day and after a restore. Default: none.
-    /// At most 16. Example: sha256: and 64 hexadecimal digits.
+    /// Digests that the tag named before affix watched it, for the first day and after a restore. Default: none. At most 16.
+    /// Example: sha256: and 64 hexadecimal digits.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(with = "Option<Vec<DigestText>>", length(max = 16))]
-    #[x_kube(validation = rules::no_duplicates())]
+    #[schemars(
+        with = "Option<Vec<String>>",
+        length(max = 16),
+        inner(length(max = 135))
+    )]
     pub previous: Vec<String>,
 }
 
-/// What to do about a newer, different mark that somebody else made.
+/// The reaction to a newer, different mark of another author.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[schemars(inline, description = "")]
 pub enum OnConflict {
-    /// Leave it, and say so.
+    /// Keep it, and report a conflict.
     #[default]
     Report,
-    /// Make a newer one, once for each generation.
+    /// Attach a newer one, once per generation.
     Supersede,
 }
 
 /// Attaches files and annotations.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Artifact {
     /// The artifact type, a media type. Required. Example: application/vnd.demo.test.signature.
     #[schemars(length(max = 255))]
-    #[x_kube(validation = rules::media_type())]
     pub artifact_type: String,
 
     /// Annotations of the attachment. Default: none. At most 64; keys of at most 256, values of at most 4096 characters.
@@ -123,21 +115,19 @@ pub struct Artifact {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     #[schemars(with = "Option<Annotations>")]
-    #[x_kube(validation = rules::annotation_keys(), validation = rules::created_is_a_time())]
     pub annotations: BTreeMap<String, String>,
 
-    /// Files to attach, one layer each, in this order. Default: none. At most 128.
+    /// Files to attach, one layer per file, in this order. Default: none. At most 128.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
         skip_serializing_if = "Vec::is_empty"
     )]
     #[schemars(with = "Option<Vec<ArtifactFile>>", length(max = 128))]
-    #[x_kube(validation = rules::file_names_differ())]
     pub files: Vec<ArtifactFile>,
 
-    /// ConfigMaps all of whose keys are attached, each as a file named like its key. A key with sha256-, followed by 64
-    /// hexadecimal digits, in its name goes to the target of that digest only. Default: none. At most 16.
+    /// ConfigMaps whose keys are attached, each as a file with the name of the key. A key that contains sha256- and 64 hexadecimal
+    /// digits is attached to the target of that digest only. Default: none. At most 16.
     #[serde(
         default,
         deserialize_with = "null_is_empty",
@@ -148,27 +138,22 @@ pub struct Artifact {
 }
 
 /// One file to attach.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::value_or_value_from())]
 pub struct ArtifactFile {
-    /// Name of the file: the title of the layer, and what tools call the file when they pull it. Required. Example: b1b1.sig.
+    /// Name of the file: the title of the layer, and the file name that tools use when they pull it. Required. Example: b1b1.sig.
     #[schemars(length(max = 255))]
-    #[x_kube(validation = rules::file_name(), validation = rules::file_name_fits())]
     pub name: String,
 
     /// Media type of the layer. Default: application/octet-stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
-    #[x_kube(validation = rules::media_type())]
     pub media_type: Option<String>,
 
-    /// The only targets that get this file: index (nested ones as well), those of a platform, or one by its digest. Needs a digest in image.
-    /// Default: every target.
-    /// Examples: index, linux/amd64.
+    /// The targets of this file: index (nested ones as well), a platform, or a digest. It needs a digest in image. Default: every
+    /// target. Examples: index, linux/amd64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 135))]
-    #[x_kube(validation = rules::file_target())]
     pub target: Option<String>,
 
     /// The content of the file as text, at most 1048576 characters. Exactly one of value, valueFrom is set.
@@ -176,21 +161,21 @@ pub struct ArtifactFile {
     #[schemars(length(max = 1_048_576))]
     pub value: Option<String>,
 
-    /// Where the content of the file comes from. Exactly one of value, valueFrom is set.
+    /// The source of the content of the file. Exactly one of value, valueFrom is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<ValueSource>,
 }
 
-/// Where the content of a file comes from. Never a Secret: what is attached is public.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+/// The source of the content of a file. It is never a Secret, because attachments are public.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ValueSource {
     /// A key of a ConfigMap, of its data or its binaryData. Required.
     pub config_map_key_ref: ConfigMapKeyRef,
 }
 
-/// A ConfigMap all of whose keys are attached.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+/// A ConfigMap whose keys are attached.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapFiles {
     /// The ConfigMap. Required.
@@ -199,14 +184,12 @@ pub struct ConfigMapFiles {
     /// Media type of each layer. Default: application/octet-stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
-    #[x_kube(validation = rules::media_type())]
     pub media_type: Option<String>,
 }
 
 /// Signs each target.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::cosign_or_notation())]
 pub struct Signature {
     /// Signs as cosign does, with a Sigstore bundle. Exactly one of cosign, notation is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -218,7 +201,7 @@ pub struct Signature {
 }
 
 /// Signs with a cosign key.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CosignSigner {
     /// Secret with the private key in cosign.key and its password in cosign.password, as cosign generate-key-pair k8s:// writes
@@ -233,32 +216,30 @@ pub struct CosignSigner {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     #[schemars(with = "Option<Annotations>")]
-    #[x_kube(validation = rules::annotation_keys())]
     pub annotations: BTreeMap<String, String>,
 }
 
 /// Signs with a notation key and its certificates.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct NotationSigner {
     /// Secret of type kubernetes.io/tls with the private key in tls.key and the certificate chain in tls.crt; the root may also
     /// stand in ca.crt. Required.
     pub key_secret_ref: LocalObjectReference,
 
-    /// How long the signature is valid. A duration of at least 1s. Default: no expiry. Example: 8760h (one year).
+    /// The validity of the signature, a duration of at least 1s. Default: no expiry. Example: 8760h (one year).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::at_least_one_second())]
     pub expiry: Option<GoDuration>,
 }
 
 impl EndOfLife {
-    /// `artifactType` where it is absent.
+    /// The default of `artifactType`.
     pub const DEFAULT_ARTIFACT_TYPE: &'static str = "application/vnd.microsoft.artifact.lifecycle";
-    /// `annotation` where it is absent.
+    /// The default of `annotation`.
     pub const DEFAULT_ANNOTATION: &'static str =
         "vnd.microsoft.artifact.lifecycle.end-of-life.date";
 
-    /// The artifact type of the mark.
+    /// Returns the artifact type of the mark.
     #[must_use]
     pub fn artifact_type(&self) -> &str {
         self.artifact_type
@@ -266,7 +247,7 @@ impl EndOfLife {
             .unwrap_or(Self::DEFAULT_ARTIFACT_TYPE)
     }
 
-    /// The key of the annotation that holds the date.
+    /// Returns the key of the annotation that holds the date.
     #[must_use]
     pub fn annotation(&self) -> &str {
         self.annotation
@@ -274,7 +255,7 @@ impl EndOfLife {
             .unwrap_or(Self::DEFAULT_ANNOTATION)
     }
 
-    /// What to do about a newer, different mark that somebody else made.
+    /// Returns the reaction to a newer, different mark of another author.
     #[must_use]
     pub fn on_conflict(&self) -> OnConflict {
         self.on_conflict.unwrap_or_default()
@@ -282,16 +263,16 @@ impl EndOfLife {
 }
 
 impl WhenSuperseded {
-    /// `settle` where it is absent.
+    /// The default of `settle`.
     pub const DEFAULT_SETTLE: Duration = Duration::from_secs(600);
 
-    /// The time of the move plus this is the date of the mark.
+    /// Returns the time between the move and the date of the mark.
     #[must_use]
     pub fn grace_period(&self) -> Duration {
         self.grace_period.get()
     }
 
-    /// How long the tag must have been away before anything is marked.
+    /// Returns the time for which the tag must have moved before the image is marked.
     #[must_use]
     pub fn settle(&self) -> Duration {
         self.settle
@@ -299,7 +280,7 @@ impl WhenSuperseded {
             .map_or(Self::DEFAULT_SETTLE, GoDuration::get)
     }
 
-    /// The patterns of the tags that keep in use what they reach.
+    /// Returns the patterns of the tags that keep an image in use.
     pub fn unless_tagged(&self) -> impl Iterator<Item = &str> {
         let every = self.unless_tagged.is_none().then_some("*");
         every
@@ -308,11 +289,11 @@ impl WhenSuperseded {
     }
 }
 
-/// The media type of a file where none is given.
+/// The default media type of a file.
 const OCTET_STREAM: &str = "application/octet-stream";
 
 impl ArtifactFile {
-    /// The media type of the layer.
+    /// Returns the media type of the layer.
     #[must_use]
     pub fn media_type(&self) -> &str {
         self.media_type.as_deref().unwrap_or(OCTET_STREAM)
@@ -320,14 +301,14 @@ impl ArtifactFile {
 }
 
 impl ConfigMapFiles {
-    /// The media type of each layer.
+    /// Returns the media type of each layer.
     #[must_use]
     pub fn media_type(&self) -> &str {
         self.media_type.as_deref().unwrap_or(OCTET_STREAM)
     }
 }
 
-/// Reads an explicit `null` as an empty collection. The API server keeps a null that the schema allows.
+/// Deserializes an explicit `null` as an empty collection. The API server stores a null where the schema allows it.
 fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,

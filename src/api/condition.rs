@@ -1,7 +1,7 @@
-//! Conditions: how one list follows from the last one.
+//! The conditions of the status.
 //!
-//! Owns: the five types, the time of the last transition, the generation that each condition speaks of, and the length of
-//! messages. Refuses: to keep Reconciling or Stalled when they are not True; their absence is what readers wait for.
+//! A list of conditions is built from the previous list, because the time of the last transition depends on it. Reconciling and Stalled are
+//! present only while they are True: kstatus and other readers wait for their absence.
 
 use std::fmt;
 
@@ -10,24 +10,24 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::reason::Reason;
 
-/// The longest message that a condition carries, in bytes: status stays far below what etcd takes.
+/// The maximum length of a message, in bytes. It keeps the status far below the limit of etcd.
 pub const MESSAGE_MAX_BYTES: usize = 1024;
 
-/// The most conditions that status takes.
-const MOST_CONDITIONS: usize = 16;
+/// The maximum number of conditions of a status.
+const MAX_CONDITIONS: usize = 16;
 
 /// The types of conditions that affix writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionType {
     /// Every selected target has its attachment.
     Ready,
-    /// The image was found, and its manifests were read.
+    /// The image exists, and its manifests were read.
     Resolved,
-    /// The attachments are in place.
+    /// The attachments exist in the registry.
     Attached,
-    /// Work is under way or will be tried again; present only while True.
+    /// Work is in progress or will be retried. It is present only while True.
     Reconciling,
-    /// Only the user can mend what is wrong; present only while True.
+    /// Only the user can fix the problem. It is present only while True.
     Stalled,
 }
 
@@ -41,7 +41,7 @@ impl ConditionType {
         Self::Stalled,
     ];
 
-    /// The name as it stands in the list.
+    /// Returns the name of the type.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl ConditionType {
         }
     }
 
-    /// Whether the condition is kept only while it is True.
+    /// Returns whether the condition is present only while it is True.
     #[must_use]
     pub const fn only_while_true(self) -> bool {
         matches!(self, Self::Reconciling | Self::Stalled)
@@ -66,10 +66,10 @@ impl fmt::Display for ConditionType {
     }
 }
 
-/// Builds the next list of conditions from the last one.
+/// Builds a list of conditions from the previous list.
 ///
-/// Types that affix does not know are kept as they are. The list is sorted: Ready first, then the others in the order of
-/// [`ConditionType`], then the unknown ones, so that equal content is equal bytes.
+/// Unknown types are kept unchanged. The list is sorted, so that equal content is equal bytes: first the types of [`ConditionType`] in their
+/// order, then unknown types.
 #[derive(Clone, Debug)]
 pub struct Conditions {
     list: Vec<Condition>,
@@ -78,7 +78,7 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// Starts from the conditions in status, for a pass over `generation` at `now` (kept in whole seconds).
+    /// Starts with the conditions of the status. Times are kept in whole seconds.
     #[must_use]
     pub fn from_previous(previous: &[Condition], generation: i64, now: Timestamp) -> Self {
         Self {
@@ -88,8 +88,8 @@ impl Conditions {
         }
     }
 
-    /// Sets a condition. Its `lastTransitionTime` moves only when its status flips. `Reconciling` and `Stalled` that are not
-    /// True are removed.
+    /// Sets a condition. Its `lastTransitionTime` changes only with its status. `Reconciling` and `Stalled` are removed unless they are
+    /// True.
     pub fn set(
         &mut self,
         kind: ConditionType,
@@ -100,14 +100,14 @@ impl Conditions {
         self.set_status(kind, if status { "True" } else { "False" }, reason, message)
     }
 
-    /// Ends a pass: Ready from the reason, and what follows from it. Ready is True for [`Reason::READY`] only; a reason that only
-    /// the user can mend is Stalled, one that is retried or still in progress is Reconciling, any other is neither.
+    /// Sets Ready, Stalled and Reconciling at the end of a pass. Ready is True for the reasons of [`Reason::READY`] only. A reason that only
+    /// the user can fix sets Stalled. A reason that is retried or in progress sets Reconciling.
     pub fn conclude(&mut self, reason: Reason, message: &str) -> &mut Self {
         self.conclude_for(reason, &[reason], message)
     }
 
-    /// The same where Ready has several `causes`: it is Reconciling while one of them is retried or in progress, and else Stalled where
-    /// one of them is.
+    /// Does the same for several `causes`. Reconciling is set if one of them is retried or in progress. Otherwise Stalled is set if one of
+    /// them needs the user.
     pub fn conclude_for(&mut self, reason: Reason, causes: &[Reason], message: &str) -> &mut Self {
         let hurried = causes.iter().any(|cause| cause.is_hurried());
         let stalled = causes
@@ -134,7 +134,7 @@ impl Conditions {
         self.set(ConditionType::Reconciling, hurried, reconciling, message)
     }
 
-    /// Sets a condition whose truth is not known.
+    /// Sets a condition to Unknown.
     pub fn set_unknown(&mut self, kind: ConditionType, reason: Reason, message: &str) -> &mut Self {
         self.set_status(kind, "Unknown", reason, message)
     }
@@ -146,12 +146,12 @@ impl Conditions {
         self
     }
 
-    /// The list, sorted, and as long as status takes it: of unknown types the last ones go.
+    /// Returns the sorted list, cut to the maximum length of a status.
     #[must_use]
     pub fn into_list(mut self) -> Vec<Condition> {
         self.list
             .sort_by(|a, b| (rank(&a.type_), &a.type_).cmp(&(rank(&b.type_), &b.type_)));
-        self.list.truncate(MOST_CONDITIONS);
+        self.list.truncate(MAX_CONDITIONS);
         self.list
     }
 
@@ -183,7 +183,7 @@ impl Conditions {
     }
 }
 
-/// The condition of a type, where the list has it.
+/// Returns the condition of a type.
 #[must_use]
 pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     conditions
@@ -191,19 +191,19 @@ pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition>
         .find(|condition| condition.type_ == kind.as_str())
 }
 
-/// Cuts a message to [`MESSAGE_MAX_BYTES`] between two characters; what was cut ends in `…`.
+/// Cuts a message to [`MESSAGE_MAX_BYTES`] between two characters. A cut message ends in `…`.
 #[must_use]
 pub fn cut(message: &str) -> String {
-    const MORE: &str = "…";
+    const ELLIPSIS: &str = "…";
     if message.len() <= MESSAGE_MAX_BYTES {
         return message.to_owned();
     }
-    let end = message.floor_char_boundary(MESSAGE_MAX_BYTES - MORE.len());
+    let end = message.floor_char_boundary(MESSAGE_MAX_BYTES - ELLIPSIS.len());
     let kept = message.get(..end).unwrap_or_default();
-    format!("{kept}{MORE}")
+    format!("{kept}{ELLIPSIS}")
 }
 
-/// The same instant without its fraction of a second, as Kubernetes writes it.
+/// Cuts off the fraction of a second, as Kubernetes does.
 fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_the_last_transition_moves_only_when_the_status_flips() {
+    fn the_transition_time_changes_only_with_the_status() {
         let mut first = Conditions::from_previous(&[], 1, at(100));
         let first = { first.conclude(Reason::RateLimited, "slow down").clone() }.into_list();
         let mut same = Conditions::from_previous(&first, 2, at(200));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn reconciling_and_stalled_are_there_only_while_true() {
+    fn reconciling_and_stalled_are_present_only_while_true() {
         let mut conditions = Conditions::from_previous(&[], 1, at(1));
         let types = |conditions: &Conditions| {
             conditions
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_others_stay_and_the_order_is_always_the_same() {
+    fn foreign_conditions_stay_and_the_order_is_stable() {
         let foreign = Condition {
             type_: "example.com/Scanned".to_owned(),
             status: "True".to_owned(),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_kept_in_whole_seconds_so_that_it_reads_back_equal() {
+    fn times_are_kept_in_whole_seconds() {
         let mut conditions = Conditions::from_previous(
             &[],
             1,
@@ -343,8 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_causes_one_that_is_tried_again_is_reconciling_and_else_one_that_only_the_user_can_mend_is_stalled()
-     {
+    fn of_several_causes_a_retried_one_sets_reconciling() {
         use Reason::{Conflict, ManifestRejected, PartiallyAttached, Progressing, RateLimited};
         for (causes, reconciling, stalled) in [
             (
@@ -399,7 +398,7 @@ mod tests {
         }
     }
 
-    /// The reasons that a pass can end with.
+    /// Returns a strategy for the reasons that a pass can end with.
     fn conclusion() -> impl Strategy<Value = Reason> {
         let all: Vec<_> = Reason::ALL
             .iter()
@@ -423,15 +422,15 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn the_rules_of_status_hold_after_any_sequence_of_passes(
+        fn the_status_rules_hold_after_any_sequence_of_passes(
             passes in prop::collection::vec((conclusion(), any::<bool>(), "\\PC{1,1500}", 0_i64..3), 1..12)
         ) {
             let (mut list, mut generation) = (Vec::new(), 1);
             for (now, (reason, resolved, message, newer)) in passes.into_iter().enumerate() {
                 generation += newer;
                 let mut conditions = Conditions::from_previous(&list, generation, at(i64::try_from(now).unwrap()));
-                let why = if resolved { Reason::Resolved } else { reason };
-                conditions.set(ConditionType::Resolved, resolved, why, &message);
+                let reason_of_resolved = if resolved { Reason::Resolved } else { reason };
+                conditions.set(ConditionType::Resolved, resolved, reason_of_resolved, &message);
                 conditions.set(ConditionType::Attached, reason == Reason::Attached, reason, &message);
                 conditions.conclude(reason, &message);
                 list = conditions.into_list();

@@ -1,19 +1,20 @@
-//! The CustomResourceDefinition, as `affix crd` prints it and `crds/` keeps it.
+//! The CustomResourceDefinition that `affix crd` prints and `crds/` contains.
 //!
-//! Owns: what the derive cannot say, and the bytes of the file, which are the same on every machine. Refuses: rules and
-//! descriptions of single fields, which stand at the fields.
+//! The derive makes it from the types. This module adds the validation rules and the parts that the derive cannot express. The bytes of the
+//! file are the same on every machine.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
+use super::rules;
 use super::spec::ImageAttachment;
 use super::status::ImageAttachmentStatus;
 
-/// The CustomResourceDefinition of [`ImageAttachment`].
+/// Returns the CustomResourceDefinition of [`ImageAttachment`].
 ///
-/// Status defaults to an `observedGeneration` of -1, so that kstatus never takes an object that no pass has seen for done.
+/// The status defaults to an `observedGeneration` of -1, so that kstatus never reports an object as done before its first reconcile.
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = ImageAttachment::crd();
@@ -25,13 +26,15 @@ pub fn crd() -> CustomResourceDefinition {
         else {
             continue;
         };
-        mend(root);
-        if let Some(status) = root
-            .properties
-            .as_mut()
-            .and_then(|properties| properties.get_mut("status"))
-        {
-            // The API server puts a default in the place of a null only where the schema does not allow the null.
+        adjust(root);
+        let Some(properties) = &mut root.properties else {
+            continue;
+        };
+        if let Some(spec) = properties.get_mut("spec") {
+            rules::add_to(spec);
+        }
+        if let Some(status) = properties.get_mut("status") {
+            // The API server replaces a null by the default only where the schema does not allow null.
             status.nullable = None;
             status.default = serde_json::to_value(ImageAttachmentStatus::default())
                 .ok()
@@ -41,21 +44,20 @@ pub fn crd() -> CustomResourceDefinition {
     crd
 }
 
-/// The CustomResourceDefinition as a YAML document.
+/// Returns the CustomResourceDefinition as a YAML document.
 #[must_use]
 pub fn crd_yaml() -> String {
-    // Every value of the definition can be written as YAML; the unit test reads it back.
+    // Every value of the definition has a YAML form. A unit test reads it back.
     serde_saphyr::to_string(&crd()).unwrap_or_default()
 }
 
-/// Mends a schema and all below it.
+/// Adjusts a schema and everything below it.
 ///
-/// Each description becomes one line: where the source breaks its lines says nothing to a reader of `kubectl explain`.
+/// Each description becomes one line, because `kubectl explain` would show the line breaks of the source.
 ///
-/// A choice that may be null keeps its `enum` under `allOf`: the API server holds `enum` itself against a null that `nullable` lets
-/// through, even where the list names null, but it does not look into `allOf` for a null. Leaving out `nullable` is no way: then
-/// a POST drops the null, and a server-side apply refuses it.
-fn mend(schema: &mut JSONSchemaProps) {
+/// A nullable enum moves to `allOf`. The API server compares a null with `enum` although `nullable` allows it, but skips `allOf` for a
+/// null. Without `nullable`, a POST would drop the null and a server-side apply would refuse it.
+fn adjust(schema: &mut JSONSchemaProps) {
     if schema.nullable == Some(true)
         && let Some(choices) = schema.enum_.take()
     {
@@ -72,15 +74,15 @@ fn mend(schema: &mut JSONSchemaProps) {
         .iter_mut()
         .flat_map(|properties| properties.values_mut())
     {
-        mend(property);
+        adjust(property);
     }
     match &mut schema.items {
-        Some(JSONSchemaPropsOrArray::Schema(items)) => mend(items),
-        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(mend),
+        Some(JSONSchemaPropsOrArray::Schema(items)) => adjust(items),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(adjust),
         None => {}
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        mend(values);
+        adjust(values);
     }
 }
 
@@ -99,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    /// Where the definition is kept, for those who install without the command.
+    /// The file for installations without the command.
     const FILE: &str = "crds/affix.dev_imageattachments.yaml";
 
     fn schema() -> Value {
@@ -107,18 +109,18 @@ mod tests {
         crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
     }
 
-    /// Calls `look` with the path and the schema of each property below.
-    fn each_property(path: &str, schema: &Value, look: &mut impl FnMut(&str, &Value)) {
+    /// Calls `visit` with the path and the schema of each property.
+    fn each_property(path: &str, schema: &Value, visit: &mut impl FnMut(&str, &Value)) {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
-            look(&path, property);
-            each_property(&path, property, look);
-            each_property(&path, &property["items"], look);
+            visit(&path, property);
+            each_property(&path, property, visit);
+            each_property(&path, &property["items"], visit);
         }
     }
 
     #[test]
-    fn the_file_in_crds_is_what_the_types_say() {
+    fn the_file_in_crds_is_current() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
         if std::env::var_os("AFFIX_UPDATE").is_some() {
             std::fs::write(&path, crd_yaml()).unwrap();
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_yaml_reads_back_as_the_definition_and_stays_below_100_kib() {
+    fn the_yaml_is_the_definition_and_smaller_than_100_kib() {
         let yaml = crd_yaml();
         let read: Value = serde_saphyr::from_str(&yaml).unwrap();
         assert_eq!(read, serde_json::to_value(crd()).unwrap());
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_untouched_object_is_never_taken_for_done() {
+    fn an_object_is_not_done_before_its_first_reconcile() {
         let schema = schema();
         assert_eq!(
             schema["properties"]["status"]["default"],
@@ -164,21 +166,21 @@ mod tests {
     }
 
     #[test]
-    fn every_field_of_the_spec_says_what_happens_without_it() {
+    fn every_field_of_the_spec_documents_its_default() {
         each_property("", &schema(), &mut |path, property| {
             let description = property["description"].as_str().unwrap_or_default();
             assert!(!description.is_empty(), "{path} has no description");
             if path.starts_with(".spec.") {
-                let told = ["Required.", "Default:", "Exactly one of"]
+                let documented = ["Required.", "Default:", "Exactly one of"]
                     .iter()
                     .any(|text| description.contains(text));
-                assert!(told, "{path}: {description}");
+                assert!(documented, "{path}: {description}");
             }
         });
     }
 
     #[test]
-    fn every_optional_field_of_the_spec_may_be_null_and_no_enum_stands_in_its_way() {
+    fn every_optional_field_of_the_spec_may_be_null() {
         fn check(path: &str, schema: &Value) {
             let required: Vec<_> = schema["required"]
                 .as_array()

@@ -1,31 +1,28 @@
-//! The custom resource: what users write and what they read back.
+//! The custom resource: spec, status, conditions, reasons, and the validation rules of the spec.
 //!
-//! Owns: spec, status, conditions, reasons, and the rules that a spec follows, in the schema first. Knows neither registries
-//! nor a cluster. The contract is that of Kubernetes' users: defaults are applied here in code and never written into a
-//! spec, unknown fields are let through, and an explicit `null` is as good as an absent field.
+//! Three properties of the API hold for every field. Defaults are applied in code and never written into a spec. Unknown fields are ignored.
+//! An explicit `null` means the same as an absent field.
 
-#[allow(
-    unreachable_pub,
-    reason = "KubeSchema repeats each struct, pub and all, inside a function; gone when it drops the pub"
-)]
+mod annotations;
 mod attachment;
 mod condition;
 mod crd;
 mod duration;
-mod items;
 mod reason;
-#[allow(unreachable_pub, reason = "as for attachment")]
 mod reference;
 mod rules;
-#[allow(unreachable_pub, reason = "as for attachment")]
 #[allow(
     clippy::duplicated_attributes,
     reason = "each printer column has a type_"
 )]
 mod spec;
-#[allow(unreachable_pub, reason = "as for attachment")]
+#[allow(
+    unreachable_pub,
+    reason = "KubeSchema repeats each struct with its pub inside a function"
+)]
 mod status;
 mod status_rules;
+mod validation;
 
 pub use attachment::{
     Artifact, ArtifactFile, ConfigMapFiles, CosignSigner, EndOfLife, NotationSigner, OnConflict,
@@ -47,3 +44,6 @@ pub use status::{
     TargetState, TargetStatus,
 };
 pub use status_rules::check_status_rules;
+pub use validation::{Pinned, check_spec, check_status};
+
+pub(crate) use rules::is_object_name;

@@ -1,15 +1,15 @@
-//! The one table of reasons.
+//! The table of reasons.
 //!
-//! A reason is at once the reason of a condition, the reason of an event and the label of a metric, so all of them come from
-//! here. Owns: every name, and which of them only the user can mend (Stalled). Refuses: free text, which belongs into messages.
+//! A reason is the reason of a condition, the reason of an event and the label of a metric. The table also says whether a reason is retried or
+//! stalled.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Declares the enum, its names and its flags in one place, so that no name can be added without a line that explains it.
+/// Declares the enum with its names and flags. Every reason needs a doc comment.
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident $([$flag:ident])? ,)+) => {
-        /// Why a resource, a target or a condition is in the state that it is in.
+        /// The reason for the state of a resource, a target or a condition.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason {
             $($(#[doc = $doc])+ $name,)+
@@ -19,7 +19,7 @@ macro_rules! reasons {
             /// Every reason, in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The name as it stands in conditions, events and metrics.
+            /// Returns the name in conditions, events and metrics.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -27,7 +27,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// Whether only the user can mend this: the resource is Stalled, and not retried before its spec or its digest changes.
+            /// Returns whether only the user can fix this. The resource is Stalled and not retried before its spec or its digest changes.
             #[must_use]
             pub const fn is_stalled(self) -> bool {
                 match self {
@@ -35,7 +35,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// Whether a pass that ended so is tried again with back-off, without anybody touching the resource.
+            /// Returns whether the reconcile is retried with back-off.
             #[must_use]
             pub const fn is_retried(self) -> bool {
                 match self {
@@ -43,7 +43,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// Whether the next pass follows soon, with back-off. All else waits for the interval: time alone mends nothing there.
+            /// Returns whether the next pass follows soon, with back-off. Other reasons wait for the interval.
             #[must_use]
             pub const fn is_hurried(self) -> bool {
                 self.is_retried() || matches!(self, Self::Progressing)
@@ -60,106 +60,106 @@ macro_rules! reasons {
 
 reasons! {
     // Ready=True.
-    /// Every selected target has its attachment (Ready=True), or a target has it.
+    /// Every selected target, or this target, has its attachment (Ready=True).
     Attached,
-    /// `whenSuperseded` watches its tag, and nothing has been superseded yet (Ready=True).
+    /// `whenSuperseded` watches the tag, and no image was superseded yet (Ready=True).
     Watching,
 
     // Progress.
-    /// The work is under way.
+    /// Work is in progress.
     Progressing,
-    /// The last pass failed and another one follows; a reason of Reconciling only.
+    /// The last pass failed and will be retried. A reason of Reconciling only.
     ProgressingWithRetry,
-    /// `spec.suspend` is set; nothing is done.
+    /// `spec.suspend` is set, so nothing is done.
     Suspended,
-    /// `spec.dryRun` is set: the plan is in status, and nothing was written to the registry.
+    /// `spec.dryRun` is set: the status contains the plan, and nothing was written to the registry.
     Planned,
     /// The image was resolved to a digest and its manifests were read.
     Resolved,
 
-    // Not ready; looked at again at the next interval or verification, without back-off.
-    /// Somebody else made a newer, different end-of-life mark, and `onConflict` is `Report`.
+    // Not ready; reconciled again at the next interval or verification, without back-off.
+    /// Another author attached a newer, different end-of-life mark, and `onConflict` is `Report`.
     Conflict,
-    /// The registry refuses to delete an end-of-life mark or a signature of ours that is no longer wanted.
+    /// The registry refuses to delete an end-of-life mark or a signature that this resource no longer wants.
     RemovalRefused,
 
     // Not ready, retried.
-    /// Some of the selected targets have their attachment and some do not.
+    /// Some of the selected targets have their attachment, others do not.
     PartiallyAttached [Retried],
-    /// The bytes that the registry sent do not hash to the digest that was asked for.
+    /// The bytes from the registry do not have the requested digest.
     DigestMismatch [Retried],
-    /// No file covers a selected target although files have targets, or a ConfigMap or one of its keys is absent.
+    /// No file is for a selected target although files have targets, or a ConfigMap or one of its keys is missing.
     FileMissing [Retried],
     /// The registry does not accept the credentials (401).
     AuthenticationFailed [Retried],
-    /// The registry accepts the credentials, but not for this (403, or a denied scope).
+    /// The registry accepts the credentials, but denies this access (403, or a denied scope).
     AccessDenied [Retried],
-    /// The image, or a nested index of it, does not exist.
+    /// The image, or one of its nested indexes, does not exist.
     NotFound [Retried],
-    /// The registry asks to slow down (429).
+    /// The registry limits the rate of requests (429).
     RateLimited [Retried],
-    /// The registry does not answer, or answers with a server error.
+    /// The registry does not respond, or responds with a server error.
     RegistryUnavailable [Retried],
     /// The registry's certificate is not trusted, has expired or belongs to another host.
     CertificateInvalid [Retried],
-    /// A Secret or a ServiceAccount that the spec names does not exist, or lacks the key that is needed.
+    /// A Secret or ServiceAccount of the spec does not exist, or lacks a required key.
     SecretNotFound [Retried],
 
-    // Not ready until the user mends it.
-    /// `spec.image` cannot be read as an image reference, or names what nothing can be attached to.
+    // Not ready until the user fixes it.
+    /// `spec.image` is not a valid image reference, or names a manifest that cannot have attachments.
     InvalidReference [Stalled],
-    /// A field of the spec holds what it must not, or asks for what this version cannot do.
+    /// A field of the spec is invalid, or needs a newer version of affix.
     InvalidSpec [Stalled],
     /// A platform of `targets.platforms` matches no entry of the index.
     NoMatchingPlatform [Stalled],
-    /// The image is of a media type that nothing can be attached to, such as Docker schema 1; also why an index entry is skipped.
+    /// The media type of the image does not allow attachments, such as Docker schema 1. Also a reason to skip an entry of an index.
     UnsupportedMediaType [Stalled],
-    /// A signature file names another digest than the target that it would be attached to.
+    /// A signature file is for another digest than its target.
     SubjectMismatch [Stalled],
-    /// `spec.insecure` is set, and the operator does not allow plain HTTP.
+    /// `spec.insecure` is set, but the operator does not allow plain HTTP.
     InsecureNotAllowed [Stalled],
     /// The operator does not allow this registry host.
     HostNotAllowed [Stalled],
     /// The key Secret's annotation `affix.dev/repositories` does not allow this repository.
     RepositoryNotAllowed [Stalled],
-    /// More targets, index entries, referrers or bytes than affix takes.
+    /// There are more targets, index entries, referrers or bytes than the limits allow.
     LimitExceeded [Stalled],
-    /// The registry's immutable tags do not let the fallback tag be updated.
+    /// The fallback tag cannot be updated, because tags of the registry are immutable.
     ImmutableTag [Stalled],
-    /// The registry refuses the manifest as such (400, 413, 422).
+    /// The registry refuses the manifest (400, 413, 422).
     ManifestRejected [Stalled],
-    /// The tag that would hold the list of referrers is something else on this registry.
+    /// The fallback tag of the referrers has another meaning on this registry.
     FallbackTagConflict [Stalled],
-    /// The signing key cannot be opened, or is not fit for signing.
+    /// The signing key cannot be decrypted, or cannot be used to sign.
     KeyInvalid [Stalled],
 
-    // Why a target is skipped (UnsupportedMediaType is one of them too).
-    /// `targets.scope` is `Platforms`, so the index is left alone.
+    // Reasons to skip a target, with UnsupportedMediaType.
+    /// `targets.scope` is `Platforms`, which excludes the index.
     IndexNotSelected,
     /// `targets` does not select this platform.
     PlatformNotSelected,
-    /// The entry is a build attestation, never a target.
+    /// The entry is a build attestation, which is never a target.
     AttestationManifest,
-    /// Something that is in use still reaches this manifest, so it is not marked.
+    /// An image in use still contains this manifest, so it is not marked.
     StillInUse,
 
     // Events that are not conditions.
     /// The tag names another digest than before.
     TagMoved,
-    /// A newer mark of somebody else was outranked, once for this generation; also a target's reason.
+    /// A newer mark of another author was superseded, once for this generation. Also a reason of a target.
     Superseded,
-    /// An attachment was lost from the registry and was put back.
+    /// An attachment was missing in the registry and was pushed again.
     Restored,
-    /// An attachment that is no longer wanted was removed.
+    /// An attachment that is no longer wanted was removed from the registry.
     Removed,
-    /// An entry of a fallback tag whose manifest is gone was taken off the list.
+    /// An entry of a fallback tag without a manifest was removed.
     DanglingEntryDropped,
-    /// The resource was deleted before what it made could be removed from the registry.
+    /// The resource was deleted before its attachments could be removed from the registry.
     RemovalAbandoned,
 }
 
 impl Reason {
-    /// The reasons that a target of state `Skipped` may carry.
+    /// The reasons of targets in the state `Skipped`.
     pub const SKIPPED: &'static [Self] = &[
         Self::IndexNotSelected,
         Self::PlatformNotSelected,
@@ -168,7 +168,7 @@ impl Reason {
         Self::UnsupportedMediaType,
     ];
 
-    /// The reasons that Ready may carry while it is True.
+    /// The reasons of Ready=True.
     pub const READY: &'static [Self] = &[Self::Attached, Self::Watching];
 }
 
@@ -178,9 +178,9 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A text that is no reason of the table: of a newer version, or of another controller.
+/// A text that is not a reason of the table. It comes from a newer version or another controller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a reason that affix knows")]
+#[error("{0:?} is not a reason of affix")]
 pub struct UnknownReason(pub String);
 
 impl FromStr for Reason {
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exactly_the_reasons_that_only_the_user_can_mend_are_stalled() {
+    fn the_reasons_that_only_the_user_can_fix_are_stalled() {
         let stalled: BTreeSet<_> = Reason::ALL
             .iter()
             .filter(|reason| reason.is_stalled())
@@ -242,7 +242,7 @@ mod tests {
         }
         assert_eq!(
             "Bogus".parse::<Reason>().unwrap_err().to_string(),
-            r#""Bogus" is not a reason that affix knows"#
+            r#""Bogus" is not a reason of affix"#
         );
     }
 }

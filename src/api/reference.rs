@@ -1,33 +1,27 @@
 //! References to other objects of the same namespace.
 //!
-//! Owns: the shapes that name a Secret or a ConfigMap. Refuses: namespaces. What a resource uses comes from the resource's own
-//! namespace, so there is no field that could name another (threat T5).
+//! There is no field for a namespace: a resource uses objects of its own namespace only (threat T5).
 
-use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rules;
-
 /// The name of an object in the resource's own namespace.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalObjectReference {
     /// Name of the object, in the namespace of the ImageAttachment. Required. Example: registry-login.
     #[schemars(length(max = 253))]
-    #[x_kube(validation = rules::object_name())]
     pub name: String,
 }
 
 /// One key of a ConfigMap in the resource's own namespace.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapKeyRef {
     /// Name of the ConfigMap, in the namespace of the ImageAttachment. Required. Example: signatures.
     #[schemars(length(max = 253))]
-    #[x_kube(validation = rules::object_name())]
     pub name: String,
     /// Key of the ConfigMap's data or binaryData. Required. Example: b1b1.sig.
     #[schemars(length(max = 253))]
-    #[x_kube(validation = rules::config_map_key())]
     pub key: String,
 }

@@ -1,25 +1,21 @@
-//! The specification: the fields that do not depend on what is attached, and the defaults of all of them.
+//! The spec of an ImageAttachment: the fields that all kinds of attachment share, and accessors that apply the defaults.
 //!
-//! Owns: [`ImageAttachmentSpec`] and [`Targets`], and the accessors that apply defaults. Refuses: defaults in the schema. A
-//! default that the API server writes into a spec makes GitOps tools see a difference for ever; here the field stays absent and
-//! the accessor knows what that means.
+//! The schema has no defaults. A default that the API server writes into a spec would be a permanent difference for GitOps tools.
 
 use std::fmt;
 use std::time::Duration;
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::attachment::{Artifact, EndOfLife, Signature};
 use super::duration::GoDuration;
-use super::items::PlatformText;
 use super::reference::LocalObjectReference;
-use super::rules;
 use super::status::ImageAttachmentStatus;
 
-/// What to attach to which image, and how to reach its registry.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+/// The attachment, its image, and the access to the registry.
+#[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "affix.dev",
     version = "v1alpha1",
@@ -59,7 +55,7 @@ use super::status::ImageAttachmentStatus;
         name = "Status",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
-        description = "What the Ready condition says."
+        description = "The message of the Ready condition."
     ),
     printcolumn(
         name = "Age",
@@ -76,22 +72,14 @@ use super::status::ImageAttachmentStatus;
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = rules::exactly_one_kind(),
-    validation = rules::kind_never_changes(),
-    validation = rules::date_needs_digest(),
-    validation = rules::when_superseded_needs_tag(),
-    validation = rules::file_target_needs_digest()
-)]
 pub struct ImageAttachmentSpec {
     /// The image to attach to. The registry must be named, and a tag or a digest is required. A tag is followed: when it
     /// moves, the new image gets the attachment too. With both, the digest decides. Required. Examples:
     /// registry.example.com/team/app:v1, registry.example.com/team/app:v1@sha256:… (64 hexadecimal digits).
     #[schemars(length(max = 1024))]
-    #[x_kube(validation = rules::image_names_registry(), validation = rules::image_has_tag_or_digest())]
     pub image: String,
 
-    /// Which manifests of the image get the attachment. Default: the index and every platform.
+    /// The manifests of the image that get the attachment. Default: the index and every platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Targets>,
 
@@ -108,37 +96,34 @@ pub struct ImageAttachmentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
 
-    /// Plan only: status shows for each target what would be done, and nothing is written to the registry. Default: false.
+    /// Plan only: the status shows the planned action of each target, and nothing is written to the registry. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dry_run: Option<bool>,
 
-    /// How often the tag of the image is looked at again, with some jitter. A duration of at least 1s. Default: 10m.
-    /// Examples: 30s, 1h30m.
+    /// Interval at which the tag of the image is resolved again, with jitter. A duration of at least 1s. Default: 10m. Examples: 30s, 1h30m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::at_least_one_second())]
     pub interval: Option<GoDuration>,
 
-    /// How long one pass over the image may take in all. A duration of at least 1s. Default: 60s.
+    /// Maximum time of one reconcile. A duration of at least 1s. Default: 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::at_least_one_second())]
     pub timeout: Option<GoDuration>,
 
-    /// Stop all work on this resource; what is attached stays. Default: false.
+    /// Suspend the reconciliation of this resource; its attachments stay. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 
-    /// What happens to the attachments when this resource is deleted. Retain leaves them in the registry; Delete removes those
-    /// that this resource made and no other resource wants. Default: Retain.
+    /// Treatment of the attachments when this resource is deleted: Retain keeps them in the registry, Delete removes those that
+    /// this resource created and no other resource wants. Default: Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 
-    /// How attachments are listed. API uses the registry's referrers API only, TagSchema the fallback tag of OCI 1.1 only, Auto
-    /// asks the registry. Default: Auto.
+    /// The way in which referrers are listed: API uses the referrers API of the registry only, TagSchema the fallback tag of
+    /// OCI 1.1 only, Auto asks the registry. Default: Auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referrers_mode: Option<ReferrersMode>,
 
-    /// Secret of type kubernetes.io/dockerconfigjson with the credentials for the registry. Default: anonymous access, or the
-    /// imagePullSecrets of serviceAccountName.
+    /// Secret of type kubernetes.io/dockerconfigjson with the credentials of the registry. Default: the imagePullSecrets of
+    /// serviceAccountName, or anonymous access.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalObjectReference>,
 
@@ -146,7 +131,6 @@ pub struct ImageAttachmentSpec {
     /// Example: builder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = rules::object_name())]
     pub service_account_name: Option<String>,
 
     /// Secret with the registry's own CA in the key ca.crt, and a client certificate in tls.crt and tls.key; either may be
@@ -159,15 +143,14 @@ pub struct ImageAttachmentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_secret_ref: Option<LocalObjectReference>,
 
-    /// Speak plain HTTP with the registry. The operator may forbid it. Default: false.
+    /// Use plain HTTP for the registry. The operator may deny it. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub insecure: Option<bool>,
 }
 
-/// Which manifests of the image get the attachment.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+/// The manifests of the image that get the attachment.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::platforms_not_with_scope_index())]
 pub struct Targets {
     /// All is the index and its platforms, Index the index only, Platforms the platforms only. Default: All.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,23 +159,21 @@ pub struct Targets {
     /// The platforms to attach to, as os[/arch[/variant]][:os.version]; a part may be *, an omitted part matches any. An empty
     /// list is refused. Default: every platform. At most 64. Examples: linux/amd64, linux/arm/v7, windows/amd64:10.0.20348.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Vec<PlatformText>>", length(max = 64))]
-    #[x_kube(validation = rules::platforms_not_empty(), validation = rules::no_duplicates())]
+    #[schemars(length(max = 64), inner(length(max = 128)))]
     pub platforms: Option<Vec<String>>,
 
     /// Platforms to leave out, written as in platforms. Default: none. At most 64. Example: linux/386.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Vec<PlatformText>>", length(max = 64))]
-    #[x_kube(validation = rules::no_duplicates())]
+    #[schemars(length(max = 64), inner(length(max = 128)))]
     pub exclude_platforms: Option<Vec<String>>,
 
-    /// What to do when the index lacks a platform of platforms: Fail attaches to nothing and says so, Ignore attaches to the
-    /// others. Default: Fail.
+    /// The reaction to an index that lacks one of platforms: Fail attaches nothing and reports it, Ignore attaches to the other
+    /// platforms. Default: Fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<Missing>,
 }
 
-/// Whether the index, its platforms, or both get the attachment.
+/// The parts of the image that get the attachment.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[schemars(inline, description = "")]
 pub enum Scope {
@@ -205,29 +186,29 @@ pub enum Scope {
     Platforms,
 }
 
-/// What to do when the index lacks a platform that is asked for.
+/// The reaction to an index that lacks a requested platform.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[schemars(inline, description = "")]
 pub enum Missing {
-    /// Attach to nothing, and say so.
+    /// Attach nothing, and report it.
     #[default]
     Fail,
-    /// Attach to the platforms that are there.
+    /// Attach to the platforms that exist.
     Ignore,
 }
 
-/// What happens to the attachments when the resource is deleted.
+/// The treatment of the attachments when the resource is deleted.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[schemars(inline, description = "")]
 pub enum DeletionPolicy {
-    /// They stay; the resource has no finalizer.
+    /// Keep them. The resource has no finalizer.
     #[default]
     Retain,
-    /// Those that this resource made, and nobody else wants, go with it.
+    /// Remove those that this resource created and no other resource wants.
     Delete,
 }
 
-/// How the attachments of a manifest are listed and registered.
+/// The way in which referrers are listed and registered.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[schemars(inline, description = "")]
 pub enum ReferrersMode {
@@ -241,7 +222,7 @@ pub enum ReferrersMode {
     TagSchema,
 }
 
-/// Which one of the three kinds of attachment a spec asks for.
+/// The kind of attachment of a spec.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AttachmentKind<'a> {
     /// `spec.endOfLife`.
@@ -263,12 +244,12 @@ impl fmt::Display for AttachmentKind<'_> {
 }
 
 impl ImageAttachmentSpec {
-    /// `interval` where it is absent.
+    /// The default of `interval`.
     pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(600);
-    /// `timeout` where it is absent.
+    /// The default of `timeout`.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// A spec for `image` with nothing else set: not valid before one kind of attachment is.
+    /// Creates a spec for `image`. It is valid only after one kind of attachment is set.
     #[must_use]
     pub fn new(image: impl Into<String>) -> Self {
         Self {
@@ -291,7 +272,7 @@ impl ImageAttachmentSpec {
         }
     }
 
-    /// The kind of attachment, where exactly one is set.
+    /// Returns the kind of attachment if exactly one is set.
     #[must_use]
     pub fn kind(&self) -> Option<AttachmentKind<'_>> {
         match (&self.end_of_life, &self.artifact, &self.signature) {
@@ -302,7 +283,7 @@ impl ImageAttachmentSpec {
         }
     }
 
-    /// How often the tag is looked at again.
+    /// Returns the interval at which the tag is resolved again.
     #[must_use]
     pub fn interval(&self) -> Duration {
         self.interval
@@ -310,7 +291,7 @@ impl ImageAttachmentSpec {
             .map_or(Self::DEFAULT_INTERVAL, GoDuration::get)
     }
 
-    /// How long one pass may take.
+    /// Returns the maximum duration of one pass.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout
@@ -318,37 +299,37 @@ impl ImageAttachmentSpec {
             .map_or(Self::DEFAULT_TIMEOUT, GoDuration::get)
     }
 
-    /// Whether the plan is only reported.
+    /// Returns whether the plan is only reported.
     #[must_use]
     pub fn dry_run(&self) -> bool {
         self.dry_run.unwrap_or_default()
     }
 
-    /// Whether nothing is done at all.
+    /// Returns whether reconciliation is suspended.
     #[must_use]
     pub fn suspend(&self) -> bool {
         self.suspend.unwrap_or_default()
     }
 
-    /// Whether the registry is spoken to in plain HTTP.
+    /// Returns whether plain HTTP is used for the registry.
     #[must_use]
     pub fn insecure(&self) -> bool {
         self.insecure.unwrap_or_default()
     }
 
-    /// What happens to the attachments when the resource is deleted.
+    /// Returns the treatment of the attachments when the resource is deleted.
     #[must_use]
     pub fn deletion_policy(&self) -> DeletionPolicy {
         self.deletion_policy.unwrap_or_default()
     }
 
-    /// How attachments are listed.
+    /// Returns the way in which referrers are listed.
     #[must_use]
     pub fn referrers_mode(&self) -> ReferrersMode {
         self.referrers_mode.unwrap_or_default()
     }
 
-    /// Whether the index, its platforms, or both get the attachment.
+    /// Returns the parts of the image that get the attachment.
     #[must_use]
     pub fn scope(&self) -> Scope {
         self.targets
@@ -357,7 +338,7 @@ impl ImageAttachmentSpec {
             .unwrap_or_default()
     }
 
-    /// What to do when the index lacks a platform that is asked for.
+    /// Returns the reaction to an index that lacks a requested platform.
     #[must_use]
     pub fn missing(&self) -> Missing {
         self.targets
@@ -366,7 +347,7 @@ impl ImageAttachmentSpec {
             .unwrap_or_default()
     }
 
-    /// The platforms asked for; `None` is every platform.
+    /// Returns the requested platforms, or `None` for every platform.
     #[must_use]
     pub fn platforms(&self) -> Option<&[String]> {
         self.targets
@@ -374,7 +355,7 @@ impl ImageAttachmentSpec {
             .and_then(|targets| targets.platforms.as_deref())
     }
 
-    /// The platforms left out.
+    /// Returns the excluded platforms.
     #[must_use]
     pub fn exclude_platforms(&self) -> &[String] {
         self.targets
@@ -385,19 +366,19 @@ impl ImageAttachmentSpec {
 }
 
 impl Targets {
-    /// Whether the index, its platforms, or both get the attachment.
+    /// Returns the parts of the image that get the attachment.
     #[must_use]
     pub fn scope(&self) -> Scope {
         self.scope.unwrap_or_default()
     }
 
-    /// What to do when the index lacks a platform that is asked for.
+    /// Returns the reaction to an index that lacks a requested platform.
     #[must_use]
     pub fn missing(&self) -> Missing {
         self.missing.unwrap_or_default()
     }
 
-    /// The platforms left out.
+    /// Returns the excluded platforms.
     #[must_use]
     pub fn exclude_platforms(&self) -> &[String] {
         self.exclude_platforms.as_deref().unwrap_or_default()
@@ -434,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_of_each_kind_are_those_of_the_design() {
+    fn each_kind_has_its_documented_defaults() {
         let mark: EndOfLife =
             serde_json::from_value(json!({"whenSuperseded": {"gracePeriod": "720h"}})).unwrap();
         assert_eq!(
@@ -462,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn an_explicit_null_is_as_good_as_an_absent_field() {
+    fn a_null_means_the_same_as_an_absent_field() {
         let nulls = json!({
             "image": "registry.example.com/team/app:v1",
             "targets": null, "endOfLife": null, "signature": null, "dryRun": null, "interval": null, "timeout": null,
@@ -479,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_a_newer_version_break_nothing() {
+    fn fields_of_a_newer_version_are_ignored() {
         let spec: ImageAttachmentSpec = serde_json::from_value(
             json!({"image": "r.example/a:1", "targets": {"layers": true}, "verify": {}}),
         )
@@ -488,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_is_written_as_it_was_read() {
+    fn a_spec_is_serialized_unchanged() {
         let given = json!({
             "image": "registry.example.com/team/app:v1",
             "targets": {"scope": "Platforms", "platforms": ["linux/amd64"], "excludePlatforms": [], "missing": "Ignore"},
@@ -506,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_kind_is_a_kind() {
+    fn a_spec_has_a_kind_if_exactly_one_is_set() {
         let spec = |fields: Value| -> ImageAttachmentSpec {
             let mut object = json!({"image": "r.example/a:1"});
             object

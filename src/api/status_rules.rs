@@ -1,7 +1,6 @@
-//! The rules that every status follows at rest, whatever happened: kstatus, Flux and Argo CD rely on them.
+//! The rules that every status at rest follows. kstatus, Flux and Argo CD rely on them.
 //!
-//! Owns: the check, for property tests and for objects that tests leave in a real API server. Refuses: to say what a status
-//! should be; it only says what it must never be.
+//! The check is for tests: property tests, and tests with objects of a real API server.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -9,7 +8,7 @@ use super::condition::{ConditionType, MESSAGE_MAX_BYTES, find};
 use super::reason::Reason;
 use super::spec::ImageAttachment;
 
-/// What is wrong with the status of an object that no pass is working on, one sentence each; empty when nothing is.
+/// Returns the rules that the status of an object breaks, one sentence each. No pass may be working on the object.
 #[must_use]
 pub fn check_status_rules(object: &ImageAttachment) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -71,14 +70,16 @@ fn condition_rules(condition: &Condition, generation: i64, ready: bool) -> Vec<S
         ));
     }
     match condition.observed_generation {
-        None => wrong.push(format!("{kind} carries no observedGeneration")),
+        None => wrong.push(format!("{kind} has no observedGeneration")),
         Some(observed) if observed > generation => {
             wrong.push(format!(
-                "{kind} carries observedGeneration {observed}, greater than generation {generation}"
+                "{kind} has observedGeneration {observed}, greater than generation {generation}"
             ));
         }
         Some(observed) if ready && observed != generation => {
-            wrong.push(format!("Ready is True although {kind} carries observedGeneration {observed}, not {generation}"));
+            wrong.push(format!(
+                "Ready is True although {kind} has observedGeneration {observed}, not {generation}"
+            ));
         }
         Some(_) => {}
     }
@@ -95,16 +96,16 @@ fn condition_rules(condition: &Condition, generation: i64, ready: bool) -> Vec<S
         }
         Ok(Reason::ProgressingWithRetry) if kind != "Reconciling" => {
             wrong.push(format!(
-                "{kind} carries ProgressingWithRetry, a reason of Reconciling only"
+                "{kind} has ProgressingWithRetry, a reason of Reconciling only"
             ));
         }
         Ok(reason) if kind == "Stalled" && !reason.is_stalled() => {
-            wrong.push(format!("Stalled carries {reason}, which is retried"));
+            wrong.push(format!("Stalled has {reason}, which is retried"));
         }
         Ok(_) => {}
     }
     if condition.message.is_empty() {
-        wrong.push(format!("{kind} says nothing"));
+        wrong.push(format!("{kind} has no message"));
     }
     if condition.message.len() > MESSAGE_MAX_BYTES {
         wrong.push(format!(
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_status_breaks_no_rule() {
+    fn a_valid_status_breaks_no_rule() {
         let ready = condition("Ready", "True", "Attached", 2);
         assert_eq!(violations(2, &[ready]), Vec::<String>::new());
         let failed = condition("Ready", "False", "RateLimited", 2);
@@ -204,21 +205,21 @@ mod tests {
                 vec![failed(), condition("Stalled", "False", "InvalidSpec", 2)],
                 "Stalled is present although it is False",
             ),
-            (2, vec![bare], "Ready carries no observedGeneration"),
+            (2, vec![bare], "Ready has no observedGeneration"),
             (
                 2,
                 vec![condition("Ready", "False", "NotFound", 3)],
-                "Ready carries observedGeneration 3, greater than generation 2",
+                "Ready has observedGeneration 3, greater than generation 2",
             ),
             (
                 2,
                 vec![ready(), condition("Resolved", "True", "Resolved", 1)],
-                "Ready is True although Resolved carries observedGeneration 1, not 2",
+                "Ready is True although Resolved has observedGeneration 1, not 2",
             ),
             (
                 2,
                 vec![condition("Ready", "False", "Bogus", 2)],
-                r#"Ready: "Bogus" is not a reason that affix knows"#,
+                r#"Ready: "Bogus" is not a reason of affix"#,
             ),
             (
                 2,
@@ -228,14 +229,14 @@ mod tests {
             (
                 2,
                 vec![condition("Ready", "False", "ProgressingWithRetry", 2)],
-                "Ready carries ProgressingWithRetry, a reason of Reconciling only",
+                "Ready has ProgressingWithRetry, a reason of Reconciling only",
             ),
             (
                 2,
                 vec![failed(), condition("Stalled", "True", "NotFound", 2)],
-                "Stalled carries NotFound, which is retried",
+                "Stalled has NotFound, which is retried",
             ),
-            (2, vec![silent], "Ready says nothing"),
+            (2, vec![silent], "Ready has no message"),
             (
                 2,
                 vec![long],

@@ -1,16 +1,16 @@
-//! How a command ends: the exit codes of the design, and the errors that lead to them.
+//! Exit codes, errors and output of commands.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// How a command that could do its work ended.
+/// The result of a command that ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
-    /// All was done.
+    /// Everything was done.
     Done,
-    /// Something was not done, and the output says what.
+    /// Something was not done. The output says why.
     Incomplete,
-    /// The user stopped it (128 + SIGINT, as shells have it).
+    /// The user interrupted the command: 128 + SIGINT, as in shells.
     Interrupted,
 }
 
@@ -24,49 +24,39 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command could not do its work.
+/// The reason why a command could not run.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// What the user gave is wrong; one line each.
+    /// The input is wrong; one line for each error.
     #[error("{}", .0.join("\nerror: "))]
     BadInput(Vec<String>),
-    /// A registry, or something else outside, did not play along.
+    /// A registry, a cluster or another remote system failed.
     #[error("{0}")]
     Failed(String),
     /// The output could not be written.
-    #[error("the output cannot be written: {0}")]
+    #[error("cannot write the output: {0}")]
     Output(std::io::Error),
 }
 
 impl Error {
-    /// Bad input, for one cause.
-    pub(super) fn bad_input(what: impl std::fmt::Display) -> Self {
-        Self::BadInput(vec![what.to_string()])
+    /// Creates an error for bad input with one cause.
+    pub(super) fn bad_input(cause: impl std::fmt::Display) -> Self {
+        Self::BadInput(vec![cause.to_string()])
     }
 
-    /// The exit code.
-    pub(super) const fn exit(&self) -> Code {
+    /// Returns the exit code.
+    pub(super) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::BadInput(_) => Code(2),
-            Self::Failed(_) | Self::Output(_) => Code(1),
+            Self::BadInput(_) => ExitCode::from(2),
+            Self::Failed(_) | Self::Output(_) => ExitCode::FAILURE,
         }
     }
 }
 
-/// A number that is an exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Code(u8);
-
-impl From<Code> for ExitCode {
-    fn from(code: Code) -> Self {
-        Self::from(code.0)
-    }
-}
-
-/// Writes the command's output. A reader who has seen enough (`affix tree … | head`) changes nothing about how the command ends.
+/// Writes the output of the command. A closed pipe (`affix tree … | head`) does not change the exit code.
 ///
 /// # Errors
-/// When it cannot be written for another cause.
+/// If the output cannot be written for another reason.
 pub(super) fn print(text: &str) -> Result<(), Error> {
     let mut stdout = std::io::stdout().lock();
     match stdout
@@ -78,7 +68,7 @@ pub(super) fn print(text: &str) -> Result<(), Error> {
     }
 }
 
-/// Tells people something beside the output. Where nobody listens, nothing is lost.
-pub(super) fn tell(text: &str) {
+/// Writes a message to stderr. A closed stderr is ignored.
+pub(super) fn message(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

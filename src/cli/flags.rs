@@ -1,4 +1,4 @@
-//! Flags that several long-running commands share.
+//! Flags that `controller` and `webhook` share.
 
 use std::time::Duration;
 
@@ -9,55 +9,55 @@ use crate::api::GoDuration;
 use crate::service::{Addresses, ListenAddress};
 use affix_registry::{self, HostPattern, Limits};
 
-/// What is allowed with registries.
+/// Flags of registry access.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Registries")]
 pub(super) struct RegistryArgs {
-    /// Allow resources that set insecure: true to speak plain HTTP
+    /// Allow plain HTTP for resources with insecure: true
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     insecure_allow_http: bool,
     /// Allow registries on loopback addresses
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     allow_loopback: bool,
-    /// Registries that may be used, such as registry.example.com or *.example.com:5000; all without it
+    /// Allowed registries, such as registry.example.com or *.example.com:5000; all if not set
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     allowed_registries: Vec<HostPattern>,
-    /// Refuse registries in private networks
+    /// Deny registries in private networks
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     deny_private_networks: bool,
-    /// Requests in flight at once to one registry
+    /// Maximum number of requests in flight to one registry
     #[arg(long, value_name = "COUNT", default_value = "32", value_parser = at_least_one())]
     max_requests_per_registry: usize,
-    /// Largest manifest, index or page of a listing, in bytes
+    /// Maximum size of a manifest, an index or a page of a listing, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
     max_manifest_bytes: u64,
-    /// Most pages of one listing
+    /// Maximum number of pages of one listing
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     max_listing_pages: usize,
-    /// Most referrers of one manifest that are read
+    /// Maximum number of referrers of one manifest that are read
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     max_referrers: usize,
-    /// Most entries of one image
+    /// Maximum number of entries of one index
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     max_index_entries: usize,
-    /// Deepest nesting of indexes that is walked
+    /// Maximum depth of nested indexes
     #[arg(long, value_name = "LEVELS", default_value_t = 4)]
     max_index_depth: usize,
-    /// Most bytes of all pages of one listing together
+    /// Maximum size of all pages of one listing, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
     max_listing_bytes: u64,
-    /// Most bytes that one pass over one resource, or one look at an image, takes from a registry in all
+    /// Maximum number of bytes that one reconcile or one look-up reads from a registry
     #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
     max_pass_bytes: u64,
 }
 
-/// Where a long-running command can be asked how it is.
+/// Addresses of metrics and health probes.
 #[derive(Debug, ClapArgs)]
 pub(super) struct AddressArgs {
-    /// Where /metrics is served; 0 switches it off
+    /// Address of /metrics; 0 disables it
     #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = address)]
     metrics_addr: Address,
-    /// Where /healthz and /readyz are served; 0 switches them off
+    /// Address of /healthz and /readyz; 0 disables them
     #[arg(long, value_name = "ADDRESS", default_value = ":9440", value_parser = address)]
     health_addr: Address,
 }
@@ -71,39 +71,39 @@ impl From<AddressArgs> for Addresses {
     }
 }
 
-/// An address, or none.
+/// An address, or `None` if it is disabled.
 #[derive(Debug, Clone, Copy)]
 struct Address(Option<ListenAddress>);
 
-/// Reads an address, or `0` for none.
+/// Parses an address, or `0` for none.
 fn address(text: &str) -> Result<Address, String> {
     match text {
         "0" => Ok(Address(None)),
         text => text
             .parse()
             .map(|address| Address(Some(address)))
-            .map_err(|refusal| format!("{refusal}, or 0 to switch it off")),
+            .map_err(|error| format!("{error}, or 0 to disable it")),
     }
 }
 
-/// Reads how many of something there may be at once: with none, nothing would ever be done.
+/// Returns a parser of counts. Zero would stop all work.
 pub(super) fn at_least_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
-/// Reads after which time something is done again: after none, it would be done all the time.
-pub(super) fn pause(text: &str) -> Result<GoDuration, String> {
-    const LEAST: Duration = Duration::from_millis(10);
-    let pause: GoDuration = text.parse().map_err(|error| format!("{error}"))?;
-    if pause.get() < LEAST {
+/// Parses a delay. Zero would make a busy loop.
+pub(super) fn delay(text: &str) -> Result<GoDuration, String> {
+    const MIN_DELAY: Duration = Duration::from_millis(10);
+    let delay: GoDuration = text.parse().map_err(|error| format!("{error}"))?;
+    if delay.get() < MIN_DELAY {
         Err("it must be at least 10ms".to_owned())
     } else {
-        Ok(pause)
+        Ok(delay)
     }
 }
 
 impl RegistryArgs {
-    /// The same as options. The API server is never a registry, whatever a resource says.
+    /// Returns the options. The address of the API server is always denied.
     pub(super) fn options(self) -> affix_registry::Options {
         let api_server = std::env::var("KUBERNETES_SERVICE_HOST")
             .ok()
@@ -132,17 +132,14 @@ impl RegistryArgs {
 
 #[cfg(test)]
 mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        reason = "a test that unwraps fails, as it should"
-    )]
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
     use clap::CommandFactory as _;
 
     use crate::cli::Cli;
 
     #[test]
-    fn what_would_keep_the_process_busy_or_idle_for_ever_is_refused() {
+    fn values_that_would_stop_all_work_or_make_a_busy_loop_are_refused() {
         for (command, flag, none, some) in [
             ("controller", "--verify-interval", "0s", "10ms"),
             ("controller", "--min-retry-delay", "0", "1s"),
@@ -155,11 +152,8 @@ mod tests {
             let parse = |value: &str| {
                 Cli::command().try_get_matches_from(["affix", command, &format!("{flag}={value}")])
             };
-            let refused = parse(none).unwrap_err().to_string();
-            assert!(
-                refused.contains(flag) && refused.contains(none),
-                "{refused}"
-            );
+            let error = parse(none).unwrap_err().to_string();
+            assert!(error.contains(flag) && error.contains(none), "{error}");
             assert!(parse(some).is_ok(), "{flag}={some}");
         }
     }

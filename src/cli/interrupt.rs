@@ -1,6 +1,6 @@
-//! Ctrl-C and SIGTERM, as one future.
+//! Ctrl-C and SIGTERM.
 
-/// Ends when the user wants the command to end.
+/// Completes when the process receives SIGINT or SIGTERM.
 pub(super) async fn interrupted() {
     let control_c = async {
         if tokio::signal::ctrl_c().await.is_err() {

@@ -1,4 +1,4 @@
-//! Log lines: on stderr, as text for people or as JSON for collectors, chosen by `RUST_LOG` or by level.
+//! Logging to stderr, as text for people or as JSON for log collectors. `RUST_LOG` or the level selects the lines.
 
 use std::io::IsTerminal as _;
 
@@ -9,18 +9,18 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
-    /// For people
+    /// Text for people
     Text,
 }
 
 impl LogFormat {
-    /// JSON where a collector reads, text where a person does.
-    pub(super) fn of_operator() -> Self {
+    /// Returns the default of the operator: text on a terminal, JSON elsewhere.
+    pub(super) fn operator_default() -> Self {
         if std::io::stderr().is_terminal() {
             Self::Text
         } else {
@@ -29,23 +29,23 @@ impl LogFormat {
     }
 }
 
-/// The least that is logged.
+/// The lowest level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogLevel {
-    /// Each step of affix
+    /// Every step
     Trace,
-    /// What affix decides and what is tried again
+    /// Decisions and retries
     Debug,
-    /// What was done
+    /// Actions
     Info,
-    /// What went wrong and is tried again
+    /// Failures that are retried
     Warn,
-    /// What stays wrong
+    /// Failures that are not retried
     Error,
 }
 
 impl LogLevel {
-    /// As a filter. Below info the libraries stay at info: their steps would bury affix's own, and `RUST_LOG` can name them.
+    /// Returns the filter. Below info, libraries stay at info, because their lines would bury those of affix. `RUST_LOG` can select them.
     const fn filter(self) -> &'static str {
         match self {
             Self::Trace => "info,affix=trace",
@@ -57,21 +57,21 @@ impl LogLevel {
     }
 }
 
-/// Whether lines tell of it. The library's span around a reconciliation says in other words what each line says of its resource, and
-/// a watch that fails is told of by who watches.
-fn is_told(of: &Metadata<'_>) -> bool {
+/// Returns whether an event or span appears in log lines. The reconcile span of kube-runtime repeats the fields of affix, and affix logs
+/// the failures of its watches itself.
+fn is_logged(of: &Metadata<'_>) -> bool {
     let part = of.target().strip_prefix("kube_runtime::");
     part.is_none_or(|part| of.is_event() && part != "watcher")
 }
 
-/// What ends with the process.
+/// Flushes traces when it is dropped.
 #[derive(Default)]
 pub(super) struct Logging {
     #[cfg(feature = "otlp")]
     _traces: Option<super::traces::Traces>,
 }
 
-/// Starts logging; `level` counts where `RUST_LOG` is absent. A second start in one process changes nothing.
+/// Starts logging. `level` applies if `RUST_LOG` is absent. A second start in one process has no effect.
 pub(super) fn start(format: LogFormat, level: LogLevel) -> Logging {
     let chosen = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
     let parsed = if chosen.is_empty() {
@@ -83,10 +83,10 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> Logging {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new(level.filter()), Some(error)),
     };
-    let filter = filter.and(filter_fn(is_told));
+    let filter = filter.and(filter_fn(is_logged));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
-        // The list of spans ends with the current one.
+        // The list of spans contains the current span.
         LogFormat::Json => lines
             .json()
             .flatten_event(true)
@@ -115,13 +115,13 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> Logging {
             let _ = subscriber.try_init();
             tracing::warn!(
                 error,
-                "traces cannot be sent: see OTEL_EXPORTER_OTLP_ENDPOINT"
+                "cannot send traces: check OTEL_EXPORTER_OTLP_ENDPOINT"
             );
             Logging::default()
         }
     };
     if let Some(error) = bad {
-        tracing::warn!(%error, "RUST_LOG is {chosen:?}, which is no filter, and is ignored: write for example RUST_LOG=info,affix=debug");
+        tracing::warn!(%error, "RUST_LOG={chosen:?} is not a valid filter and is ignored: write for example RUST_LOG=info,affix=debug");
     }
     logging
 }

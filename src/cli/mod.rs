@@ -1,31 +1,21 @@
-//! The command `affix`: arguments, one file a subcommand, what people read on their terminal.
+//! The command `affix`.
 //!
-//! Owns: arguments, files given with `-f`, the user's own logins, tables, and exit codes (0 done, 1 not all done, 2 bad input).
-//! Refuses: to decide anything about attachments (the same [`crate::engine`] as in the cluster does), to write to disk, and to
-//! let what a registry sent reach a terminal unescaped.
+//! [`commands`] has one file per subcommand; all of them use the same [`crate::engine`] as the controller. [`documents`] reads the files of
+//! `-f`, [`local`] runs the engine without a cluster, and [`output`] prints tables and trees. Text from registries and files is escaped
+//! before it reaches a terminal. Exit codes: 0 done, 1 not everything done, 2 invalid input.
 
-mod attach;
-mod controller;
-mod crd;
-mod desk;
-mod detach;
+mod boolean_flags;
+mod commands;
 mod documents;
 mod exit;
 mod flags;
 mod interrupt;
+mod local;
 mod logging;
-mod login;
+mod output;
 mod panics;
-mod pin;
-mod plan;
-mod report;
-mod switches;
-mod table;
-mod text;
 #[cfg(feature = "otlp")]
 mod traces;
-mod tree;
-mod webhook;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -33,7 +23,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Builder;
 
-use exit::{Error, Exit, tell};
+use commands::{attach, controller, crd, detach, pin, plan, tree, webhook};
+use exit::{Error, Exit, message};
 use logging::{LogFormat, LogLevel};
 
 /// The arguments of `affix`.
@@ -43,52 +34,54 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// How log lines on stderr are written: text by default, but JSON for the operator away from a terminal; RUST_LOG chooses which
-    /// (such as RUST_LOG=affix=debug)
+    /// Format of the log on stderr; by default text, but json for controller and webhook if stderr is not a terminal
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 
-    /// The least that is logged: info by default for the operator, warn for the other commands; RUST_LOG, where it is set, decides instead
+    /// Lowest level that is logged; by default info for controller and webhook, warn for other commands. RUST_LOG takes precedence,
+    /// for example RUST_LOG=affix=debug
     #[arg(long, global = true, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
 }
 
 impl Cli {
-    /// The arguments of a process, its name first; where they are wrong, or only ask for help, it ends here.
+    /// Parses the arguments of a process, the name of the program first. It exits on errors and after `--help`.
     #[must_use]
-    pub fn of(args: impl IntoIterator<Item = OsString>) -> Self {
-        let found = switches::alike(Self::command()).get_matches_from(args);
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
+        let found = boolean_flags::with_go_syntax(Self::command()).get_matches_from(args);
         Self::from_arg_matches(&found).unwrap_or_else(|error| error.exit())
     }
 }
 
-const LONG_ABOUT: &str = "Attaches signatures, end-of-life marks and other artifacts to multi-platform images: to the index and to each \
-platform, as OCI 1.1 referrers. In a cluster `affix controller` keeps them there; the other commands need no cluster.";
+const LONG_ABOUT: &str = "Attach signatures, end-of-life marks and other artifacts to multi-platform images: to the index and to each platform, \
+as OCI 1.1 referrers.
+
+controller and webhook run in a cluster. The other commands need no cluster.";
 
 const EXAMPLES: &str = "Examples:
-  See what is attached to an image and to each of its platforms:
-    affix tree registry.example.com/team/app:v1
+  # Show the referrers of an image and of its platforms
+  affix tree registry.example.com/team/app:v1
 
-  See what an ImageAttachment would do, then do it, without a cluster:
-    affix plan -f end-of-life.yaml
-    affix attach -f end-of-life.yaml
+  # Show the changes of an ImageAttachment, then make them, without a cluster
+  affix plan -f end-of-life.yaml
+  affix attach -f end-of-life.yaml
 
-  Take away what a file has attached:
-    affix detach -f end-of-life.yaml
+  # Remove the attachments of a file
+  affix detach -f end-of-life.yaml
 
-  Turn the tags of resources into tag@digest for a pull request:
-    affix pin -f config/
+  # Replace tags by tag@digest
+  affix pin -f config/
 
-  Install the resource definition into a cluster:
-    affix crd | kubectl apply --server-side -f -
+  # Install the CRD into a cluster
+  affix crd | kubectl apply --server-side -f -
 
-Exit codes: 0 all was done, 1 not all was done, 2 the input is wrong and nothing was done.";
+Exit codes: 0 everything was done, 1 something was not done, 2 the input is invalid and nothing was done.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the operator: keeps in a cluster what its ImageAttachments ask for
+    /// Run the operator, which reconciles the ImageAttachments of a cluster
     Controller(Box<controller::Args>),
-    /// Runs the admission webhooks: refuses what cannot work, and tells people when they run what is out of date
+    /// Run the admission webhooks, which validate ImageAttachments and warn about pods with images past their end of life
     Webhook(Box<webhook::Args>),
     Attach(attach::Args),
     Plan(plan::Args),
@@ -98,30 +91,32 @@ enum Command {
     Crd(crd::Args),
 }
 
-/// Runs a subcommand to its end. Errors are written to stderr; the exit code says how it went.
+/// Runs a subcommand and returns its exit code. Errors are written to stderr.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
-    panics::tell_only_the_place();
+    panics::install_hook();
     let is_operator = matches!(cli.command, Command::Controller(_) | Command::Webhook(_));
-    // A command waits for the network and for little else: to start threads would take longer than what they could share.
+    // A command mostly waits for the network, so the start of threads would take longer than they could save.
     let mut runtime = if is_operator {
         Builder::new_multi_thread()
     } else {
         Builder::new_current_thread()
     };
     match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(carry_out(cli, is_operator)),
+        Ok(runtime) => runtime.block_on(execute(cli, is_operator)),
         Err(error) => {
-            tell(&format!("error: the process cannot begin to work: {error}"));
+            message(&format!(
+                "error: cannot start the asynchronous runtime: {error}"
+            ));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn carry_out(cli: Cli, is_operator: bool) -> ExitCode {
+async fn execute(cli: Cli, is_operator: bool) -> ExitCode {
     let _logging = if is_operator {
         logging::start(
-            cli.log_format.unwrap_or_else(LogFormat::of_operator),
+            cli.log_format.unwrap_or_else(LogFormat::operator_default),
             cli.log_level.unwrap_or(LogLevel::Info),
         )
     } else {
@@ -130,7 +125,7 @@ async fn carry_out(cli: Cli, is_operator: bool) -> ExitCode {
             cli.log_level.unwrap_or(LogLevel::Warn),
         )
     };
-    let ended = match cli.command {
+    let result = match cli.command {
         Command::Controller(args) => args
             .run()
             .await
@@ -148,11 +143,11 @@ async fn carry_out(cli: Cli, is_operator: bool) -> ExitCode {
         Command::Pin(args) => pin::run(args).await,
         Command::Crd(args) => crd::run(&args),
     };
-    match ended {
+    match result {
         Ok(exit) => exit.into(),
         Err(error) => {
-            tell(&format!("error: {error}"));
-            error.exit().into()
+            message(&format!("error: {error}"));
+            error.exit_code()
         }
     }
 }

@@ -1,23 +1,22 @@
-//! What a panic leaves behind: where it happened, and nothing of what it says.
+//! Panics are logged with their location only.
 //!
-//! The message of a panic is made of whatever values were at hand, so it may hold a login, a key, or what a registry sent. The place
-//! is enough to find the bug by.
+//! The message of a panic may contain a login, a key, or text from a registry. The location is enough to find the bug.
 
 use std::panic::{Location, PanicHookInfo};
 
-/// From now on a panic is a line in the log with its place. Nothing else of it is written anywhere.
-pub(super) fn tell_only_the_place() {
-    std::panic::set_hook(Box::new(tell));
+/// Installs a panic hook that logs the location and nothing else.
+pub(super) fn install_hook() {
+    std::panic::set_hook(Box::new(log));
 }
 
-fn tell(panic: &PanicHookInfo<'_>) {
-    let place = panic
+fn log(panic: &PanicHookInfo<'_>) {
+    let location = panic
         .location()
         .map(Location::to_string)
         .unwrap_or_default();
     tracing::error!(
-        place,
+        location,
         thread = std::thread::current().name(),
-        "affix panicked, which is a bug of affix: please report this line"
+        "affix panicked, which is a bug: please report this line"
     );
 }

@@ -1,5 +1,4 @@
-//! Traces by OTLP over HTTP, where affix was built with the feature `otlp` and the environment names a collector
-//! (`OTEL_EXPORTER_OTLP_ENDPOINT`, as OpenTelemetry has it).
+//! Traces by OTLP over HTTP, with the feature `otlp` and a collector in `OTEL_EXPORTER_OTLP_ENDPOINT`.
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::SpanExporter;
@@ -10,35 +9,35 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Sends what is left when it is dropped.
+/// The tracer provider. It sends the remaining spans when it is dropped.
 pub(super) struct Traces(SdkTracerProvider);
 
 impl Drop for Traces {
     fn drop(&mut self) {
-        // What the collector does not take in time is lost, and nothing else.
+        // Spans that the collector does not accept in time are lost.
         let _ = self.0.shutdown();
     }
 }
 
-/// The layer that sends spans; `None` where no collector is named.
+/// Returns the layer that sends spans, or `None` if the environment names no collector.
 ///
 /// # Errors
-/// When the variables cannot be understood.
+/// If the variables are malformed.
 pub(super) fn layer<S>() -> Result<Option<(impl Layer<S>, Traces)>, String>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let named = [
+    let variables = [
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     ];
-    if !named
+    if !variables
         .iter()
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
     {
         return Ok(None);
     }
-    // The exporter's client takes the provider of the process; the registries' clients bring their own.
+    // The exporter's client uses the crypto provider of the process. The registry clients have their own.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let exporter = SpanExporter::builder()
         .with_http()
@@ -50,7 +49,7 @@ where
         .with_resource(resource)
         .build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("affix"));
-    // The exporter's own requests are no spans, or it would trace itself.
+    // The requests of the exporter are not traced.
     let spans = Targets::new().with_target("affix", LevelFilter::DEBUG);
     Ok(Some((layer.with_filter(spans), Traces(provider))))
 }

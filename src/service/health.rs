@@ -11,57 +11,57 @@ use tokio_util::sync::CancellationToken;
 
 use super::listen::ListenAddress;
 
-/// What the process still waits for; ready when there is nothing.
+/// The conditions that the process waits for. It is ready if there are none.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
-    absent: Mutex<BTreeMap<String, Absent>>,
-    remark: Mutex<String>,
+    pending: Mutex<BTreeMap<String, Pending>>,
+    note: Mutex<String>,
 }
 
-/// What has not come yet.
+/// A condition that is not met yet.
 #[derive(Debug, Default)]
-struct Absent {
-    /// Why; empty: nobody knows.
-    why: String,
-    /// Nothing waits for it any more.
-    is_done_without: bool,
+struct Pending {
+    /// The reason, or an empty text if it is unknown.
+    reason: String,
+    /// Whether the process is ready without it.
+    is_optional: bool,
 }
 
 impl Readiness {
-    /// Adds something to wait for.
-    pub(crate) fn wait_for(&self, what: impl Into<String>) {
-        self.absent().entry(what.into()).or_default();
+    /// Adds a condition.
+    pub(crate) fn wait_for(&self, condition: impl Into<String>) {
+        self.pending().entry(condition.into()).or_default();
     }
 
-    /// Says why what is waited for has not come yet.
-    pub(crate) fn because(&self, what: &str, why: &str) {
-        if let Some(absent) = self.absent().get_mut(what) {
-            why.clone_into(&mut absent.why);
+    /// Sets the reason why a condition is not met.
+    pub(crate) fn because(&self, condition: &str, reason: &str) {
+        if let Some(pending) = self.pending().get_mut(condition) {
+            reason.clone_into(&mut pending.reason);
         }
     }
 
-    /// Goes on without it, and says so for as long as it has not come.
-    pub(crate) fn wait_no_longer(&self, what: &str) {
-        if let Some(absent) = self.absent().get_mut(what) {
-            absent.is_done_without = true;
+    /// Makes a condition optional. `/readyz` still reports it until it is met.
+    pub(crate) fn wait_no_longer(&self, condition: &str) {
+        if let Some(pending) = self.pending().get_mut(condition) {
+            pending.is_optional = true;
         }
     }
 
-    /// It has come.
-    pub(crate) fn done(&self, what: &str) {
-        self.absent().remove(what);
+    /// Reports that a condition is met.
+    pub(crate) fn done(&self, condition: &str) {
+        self.pending().remove(condition);
     }
 
-    /// What is to be said beside: a replica that stands by is ready, and nothing is wrong with it. Empty: nothing.
+    /// Sets a note for `/readyz`, for example that a ready replica is not the leader. An empty text removes it.
     pub(crate) fn remark(&self, text: &str) {
-        text.clone_into(&mut self.remark.lock().unwrap_or_else(PoisonError::into_inner));
+        text.clone_into(&mut self.note.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn absent(&self) -> MutexGuard<'_, BTreeMap<String, Absent>> {
-        self.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<String, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What `/readyz` answers: the status, and the text.
+    /// Returns the answer of `/readyz`: the status and the text.
     #[cfg(test)]
     pub(crate) fn says(&self) -> (u16, String) {
         let (status, text) = self.answer();
@@ -69,19 +69,19 @@ impl Readiness {
     }
 
     fn answer(&self) -> (StatusCode, String) {
-        let absent = self.absent();
-        let named = |(what, Absent { why, .. }): (&String, &Absent)| {
-            if why.is_empty() {
-                what.clone()
+        let pending = self.pending();
+        let with_reason = |(condition, Pending { reason, .. }): (&String, &Pending)| {
+            if reason.is_empty() {
+                condition.clone()
             } else {
-                format!("{what} ({why})")
+                format!("{condition} ({reason})")
             }
         };
-        let list = |without: bool| {
-            let listed: Vec<String> = absent
+        let list = |is_optional: bool| {
+            let listed: Vec<String> = pending
                 .iter()
-                .filter(|(_, absent)| absent.is_done_without == without)
-                .map(named)
+                .filter(|(_, pending)| pending.is_optional == is_optional)
+                .map(with_reason)
                 .collect();
             (!listed.is_empty()).then(|| listed.join(", "))
         };
@@ -92,22 +92,22 @@ impl Readiness {
             ),
             None => (StatusCode::OK, "ok".to_owned()),
         };
-        let without = list(true).map(|without| format!("going on without {without}"));
-        let remark = self.remark.lock().unwrap_or_else(PoisonError::into_inner);
-        let remark = (!remark.is_empty()).then(|| remark.clone());
-        let lines = [Some(first), without, remark].into_iter().flatten();
+        let optional = list(true).map(|optional| format!("going on without {optional}"));
+        let note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        let note = (!note.is_empty()).then(|| note.clone());
+        let lines = [Some(first), optional, note].into_iter().flatten();
         (status, lines.map(|line| line + "\n").collect())
     }
 }
 
-/// The routes of the health address.
+/// Returns the routes of the health address.
 pub(super) fn health_routes(readiness: Arc<Readiness>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(|| async move { readiness.answer() }))
 }
 
-/// The routes of the metrics address.
+/// Returns the routes of the metrics address.
 pub(super) fn metrics_routes(
     encode: impl Fn() -> String + Clone + Send + Sync + 'static,
 ) -> Router {
@@ -121,24 +121,24 @@ pub(super) fn metrics_routes(
     Router::new().route("/metrics", get(answer))
 }
 
-/// Listens, and serves in the background until `shutdown`.
+/// Starts a server in the background. It stops at `shutdown`.
 ///
 /// # Errors
-/// When the address is taken or not this machine's.
+/// If it cannot listen on the address.
 pub(super) fn serve(
-    what: &'static str,
+    server: &'static str,
     address: ListenAddress,
     routes: Router,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let listener = address.listen()?;
-    tracing::info!(address = %listener.local_addr()?, "serving {what}");
+    tracing::info!(address = %listener.local_addr()?, "serving {server}");
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes)
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await
         {
-            tracing::error!(%error, "serving {what} ended");
+            tracing::error!(%error, "the server of {server} stopped");
         }
     });
     Ok(())
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readyz_says_what_it_waits_for() {
+    fn readyz_lists_the_pending_conditions() {
         let readiness = Readiness::default();
         readiness.wait_for("the list of imageattachments");
         readiness.wait_for("the leader's lease");
@@ -162,7 +162,7 @@ mod tests {
             )
         );
         readiness.because("the list of imageattachments", "403 Forbidden");
-        readiness.because("what nobody waits for", "unknown");
+        readiness.because("an unknown condition", "unknown");
         assert_eq!(
             readiness.answer().1,
             "waiting for the leader's lease, the list of imageattachments (403 Forbidden)\n"
@@ -181,25 +181,25 @@ mod tests {
     }
 
     #[test]
-    fn readyz_says_what_it_goes_on_without_until_that_comes() {
+    fn readyz_lists_optional_conditions_until_they_are_met() {
         let readiness = Readiness::default();
-        readiness.wait_no_longer("what nobody waits for");
+        readiness.wait_no_longer("an unknown condition");
         readiness.wait_for("the certificate");
         readiness.wait_for("the list of namespaces");
         readiness.because("the list of namespaces", "403 Forbidden");
         readiness.wait_no_longer("the list of namespaces");
-        let without = "going on without the list of namespaces (403 Forbidden)\n";
+        let optional = "going on without the list of namespaces (403 Forbidden)\n";
         assert_eq!(
             readiness.answer(),
             (
                 StatusCode::SERVICE_UNAVAILABLE,
-                format!("waiting for the certificate\n{without}")
+                format!("waiting for the certificate\n{optional}")
             )
         );
         readiness.done("the certificate");
         assert_eq!(
             readiness.answer(),
-            (StatusCode::OK, format!("ok\n{without}"))
+            (StatusCode::OK, format!("ok\n{optional}"))
         );
         readiness.done("the list of namespaces");
         assert_eq!(readiness.answer(), (StatusCode::OK, "ok\n".to_owned()));

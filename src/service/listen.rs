@@ -1,4 +1,4 @@
-//! Where a server listens, written as Go's programs have it.
+//! Addresses of servers, in the syntax of Go.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -8,27 +8,27 @@ use std::str::FromStr;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-/// Connections that wait to be accepted.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
 /// An address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// `:PORT`: every address of the machine, of IPv6 and of IPv4.
-    Every(u16),
-    /// This one.
-    One(SocketAddr),
+    /// `:PORT`: all addresses of the machine, of IPv6 and of IPv4.
+    All(u16),
+    /// A single address.
+    Single(SocketAddr),
 }
 
 impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let read = match text.strip_prefix(':') {
-            Some(port) => port.parse().ok().map(Self::Every),
-            None => text.parse().ok().map(Self::One),
+        let parsed = match text.strip_prefix(':') {
+            Some(port) => port.parse().ok().map(Self::All),
+            None => text.parse().ok().map(Self::Single),
         };
-        read.ok_or_else(|| {
+        parsed.ok_or_else(|| {
             format!("{text:?} is not an address: write :8080, 127.0.0.1:8080 or [::1]:8080")
         })
     }
@@ -37,29 +37,29 @@ impl FromStr for ListenAddress {
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Every(port) => write!(f, ":{port}"),
-            Self::One(address) => address.fmt(f),
+            Self::All(port) => write!(f, ":{port}"),
+            Self::Single(address) => address.fmt(f),
         }
     }
 }
 
 impl ListenAddress {
-    /// Listens.
+    /// Starts to listen.
     ///
     /// # Errors
-    /// When the address is taken, or not this machine's.
+    /// If the address is in use, or not an address of this machine.
     pub(crate) fn listen(self) -> io::Result<TcpListener> {
         let socket = match self {
-            Self::One(address) => open(address)?,
-            Self::Every(port) => on_every(port, open)?,
+            Self::Single(address) => open(address)?,
+            Self::All(port) => on_all(port, open)?,
         };
         TcpListener::from_std(socket.into())
     }
 }
 
-/// One socket of IPv6 that takes calls by IPv4 too; one of IPv4 where the machine has no IPv6. Where IPv6 is there and the port is
-/// taken, that is the answer: half of the machine's addresses would be somebody else's.
-fn on_every<T>(port: u16, open: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+/// Opens an IPv6 socket that also accepts IPv4, or an IPv4 socket on machines without IPv6. If the port is in use on IPv6, it fails, because
+/// an IPv4 socket would serve half of the addresses only.
+fn on_all<T>(port: u16, open: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
     match open((Ipv6Addr::UNSPECIFIED, port).into()) {
         Err(error)
             if !matches!(
@@ -80,7 +80,7 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
         Some(Protocol::TCP),
     )?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
-        // What is right without this is up to the machine (net.ipv6.bindv6only).
+        // The default depends on the machine (net.ipv6.bindv6only). tokio's sockets do not have this option.
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
@@ -91,10 +91,7 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    reason = "a test that unwraps fails, as it should"
-)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
     use std::net::TcpStream;
@@ -118,49 +115,45 @@ mod tests {
             "localhost:8080",
             "10.0.0.1",
         ] {
-            let refusal = text.parse::<ListenAddress>().unwrap_err();
+            let error = text.parse::<ListenAddress>().unwrap_err();
             assert!(
-                refusal.starts_with(&format!("{text:?} is not an address: write")),
-                "{refusal}"
+                error.starts_with(&format!("{text:?} is not an address: write")),
+                "{error}"
             );
         }
     }
 
     #[tokio::test]
-    async fn a_port_alone_is_reached_by_ipv4_and_by_ipv6_and_one_address_by_itself_only() {
-        let every = ListenAddress::Every(0).listen().unwrap();
-        let called =
+    async fn a_port_alone_is_reached_by_ipv4_and_by_ipv6() {
+        let all = ListenAddress::All(0).listen().unwrap();
+        let connect =
             |ip: &str, port| TcpStream::connect(SocketAddr::new(ip.parse().unwrap(), port));
-        called("127.0.0.1", port_of(&every)).unwrap();
+        connect("127.0.0.1", port_of(&all)).unwrap();
         let has_ipv6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
-        assert_eq!(
-            called("::1", port_of(&every)).is_ok(),
-            has_ipv6,
-            "{every:?}"
-        );
-        let one = ListenAddress::One((Ipv4Addr::LOCALHOST, 0).into())
+        assert_eq!(connect("::1", port_of(&all)).is_ok(), has_ipv6, "{all:?}");
+        let single = ListenAddress::Single((Ipv4Addr::LOCALHOST, 0).into())
             .listen()
             .unwrap();
-        called("127.0.0.1", port_of(&one)).unwrap();
-        called("::1", port_of(&one)).unwrap_err();
+        connect("127.0.0.1", port_of(&single)).unwrap();
+        connect("::1", port_of(&single)).unwrap_err();
     }
 
     #[tokio::test]
-    async fn a_port_that_somebody_has_by_either_protocol_is_taken() {
+    async fn a_port_in_use_by_either_protocol_is_refused() {
         let bound = [
-            ListenAddress::Every(0),
-            ListenAddress::One((Ipv4Addr::UNSPECIFIED, 0).into()),
+            ListenAddress::All(0),
+            ListenAddress::Single((Ipv4Addr::UNSPECIFIED, 0).into()),
         ];
         for first in bound.map(|address| address.listen().unwrap()) {
-            let taken = ListenAddress::Every(port_of(&first)).listen().unwrap_err();
+            let taken = ListenAddress::All(port_of(&first)).listen().unwrap_err();
             assert_eq!(taken.kind(), ErrorKind::AddrInUse, "{first:?}: {taken}");
         }
     }
 
     #[test]
-    fn where_ipv6_is_off_ipv4_is_served() {
+    fn ipv4_is_served_on_machines_without_ipv6() {
         let asked = Mutex::new(Vec::new());
-        // The kernel has no IPv6 (EAFNOSUPPORT), or has it without an address (EADDRNOTAVAIL).
+        // The kernel has no IPv6 (EAFNOSUPPORT), or no address of it (EADDRNOTAVAIL).
         for code in [97, 99] {
             let open = |address: SocketAddr| {
                 asked.lock().unwrap().push(address);
@@ -170,11 +163,11 @@ mod tests {
                     Ok(address)
                 }
             };
-            assert_eq!(on_every(8080, open).unwrap().to_string(), "0.0.0.0:8080");
+            assert_eq!(on_all(8080, open).unwrap().to_string(), "0.0.0.0:8080");
         }
         let refused = |_| Err::<(), _>(io::Error::from(ErrorKind::PermissionDenied));
         assert_eq!(
-            on_every(80, refused).unwrap_err().kind(),
+            on_all(80, refused).unwrap_err().kind(),
             ErrorKind::PermissionDenied
         );
     }

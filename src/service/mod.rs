@@ -1,11 +1,9 @@
-//! What every long-running part of affix shares: how it starts, health, metrics over HTTP, and an orderly end.
-//!
-//! Owns the cluster's configuration, the addresses that are listened on, what a process tells of itself, and the signals. Knows
-//! neither what else is measured nor what is waited for.
+//! The parts that the controller and the webhook share: start, health probes, metrics over HTTP, and shutdown.
 
 mod health;
 mod listen;
 mod process;
+mod proxy;
 mod signals;
 mod start;
 mod watch_fault;

@@ -1,5 +1,6 @@
-//! What a process tells of itself: its version, and what it uses of the machine, in the words of Prometheus's client libraries, read
-//! from `/proc` when it is asked for. Where there is none, only the start is told.
+//! Metrics of the process, with the names of Prometheus's client libraries, and of its version.
+//!
+//! The values are read from `/proc` at each scrape. On other systems than Linux only the start time is exported.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,27 +13,37 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-/// Adds what every long-running part tells of itself. `component`: which part it is, so that each can be missed by itself.
+/// Registers the metrics of the process. `component` is the long-running part that runs, such as the controller.
 pub(crate) fn describe(registry: &mut Registry, component: &'static str) {
     let version = env!("CARGO_PKG_VERSION");
     registry.register(
         "affix_build",
-        "The version that runs, and as what",
+        "Version and component of the process",
         Info::new([("version", version), ("component", component)]),
     );
-    registry.register_collector(Box::new(Process::default()));
+    registry.register_collector(Box::new(ProcessCollector::new(SystemTime::now())));
 }
 
-/// When the process started, as far as it knows.
+/// A collector of process metrics.
 #[derive(Debug)]
-struct Process {
-    started: f64,
+struct ProcessCollector {
+    start_seconds: f64,
 }
 
-impl Default for Process {
-    fn default() -> Self {
+/// The resources that the process uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Usage {
+    resident_bytes: Option<f64>,
+    virtual_bytes: Option<f64>,
+    open_fds: Option<f64>,
+    max_fds: Option<f64>,
+    cpu_seconds: Option<f64>,
+}
+
+impl ProcessCollector {
+    fn new(start: SystemTime) -> Self {
         Self {
-            started: SystemTime::now()
+            start_seconds: start
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default()
                 .as_secs_f64(),
@@ -40,115 +51,107 @@ impl Default for Process {
     }
 }
 
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let mut gauge = |name, help, value: f64| {
-            ConstGauge::new(value).encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                MetricType::Gauge,
-            )?)
-        };
-        gauge(
-            "process_start_time_seconds",
-            "Start of the process, in seconds since the epoch",
-            self.started,
-        )?;
-        let status = read("status");
-        if let Some(bytes) = kibibytes(&status, "VmRSS:") {
-            gauge(
+        let usage = Usage::read();
+        let gauges = [
+            (
+                "process_start_time_seconds",
+                "Start time of the process since the epoch, in seconds",
+                Some(self.start_seconds),
+            ),
+            (
                 "process_resident_memory_bytes",
                 "Resident memory in bytes",
-                bytes,
-            )?;
-        }
-        if let Some(bytes) = kibibytes(&status, "VmSize:") {
-            gauge(
+                usage.resident_bytes,
+            ),
+            (
                 "process_virtual_memory_bytes",
                 "Virtual memory in bytes",
-                bytes,
-            )?;
-        }
-        if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-            // One of them is the folder that is being read.
-            gauge(
+                usage.virtual_bytes,
+            ),
+            (
                 "process_open_fds",
-                "Open file descriptors",
-                (open.count() as f64 - 1.0).max(0.0),
-            )?;
+                "Number of open file descriptors",
+                usage.open_fds,
+            ),
+            (
+                "process_max_fds",
+                "Maximum number of open file descriptors",
+                usage.max_fds,
+            ),
+        ];
+        for (name, help, value) in gauges {
+            if let Some(value) = value {
+                let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                ConstGauge::new(value).encode(encoder)?;
+            }
         }
-        if let Some(most) = most_files(&read("limits")) {
-            gauge("process_max_fds", "File descriptors that may be open", most)?;
-        }
-        if let Some(seconds) = cpu_seconds(&read("stat")) {
-            let help = "Time that the process has spent on processors, in seconds";
-            ConstCounter::new(seconds).encode(encoder.encode_descriptor(
+        if let Some(seconds) = usage.cpu_seconds {
+            let encoder = encoder.encode_descriptor(
                 "process_cpu_seconds",
-                help,
+                "User and system CPU time in seconds",
                 None,
                 MetricType::Counter,
-            )?)?;
+            )?;
+            ConstCounter::new(seconds).encode(encoder)?;
         }
         Ok(())
     }
 }
 
-fn read(name: &str) -> String {
-    std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default()
+impl Usage {
+    #[cfg(target_os = "linux")]
+    fn read() -> Self {
+        use procfs::process::{LimitValue, Process};
+
+        let Ok(process) = Process::myself() else {
+            return Self::default();
+        };
+        let stat = process.stat().ok();
+        let max_fds =
+            process
+                .limits()
+                .ok()
+                .and_then(|limits| match limits.max_open_files.soft_limit {
+                    LimitValue::Value(max) => Some(max as f64),
+                    LimitValue::Unlimited => None,
+                });
+        Self {
+            resident_bytes: stat
+                .as_ref()
+                .map(|stat| (stat.rss * procfs::page_size()) as f64),
+            virtual_bytes: stat.as_ref().map(|stat| stat.vsize as f64),
+            open_fds: process.fd_count().ok().map(|count| count as f64),
+            max_fds,
+            cpu_seconds: stat
+                .as_ref()
+                .map(|stat| (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn read() -> Self {
+        Self::default()
+    }
 }
 
-/// A line such as `VmRSS:     1234 kB` of `status`, in bytes.
-fn kibibytes(status: &str, name: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
-}
-
-/// The soft limit of the line `Max open files` of `limits`.
-fn most_files(limits: &str) -> Option<f64> {
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-/// User and system time of `stat` (fields 14 and 15), in ticks of which Linux tells programs a hundred a second on every
-/// architecture that affix is built for.
-fn cpu_seconds(stat: &str) -> Option<f64> {
-    const TICKS: f64 = 100.0;
-    // The second field is the program's name in brackets, which may hold blanks.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    let (user, system) = (
-        fields.next()?.parse::<f64>().ok()?,
-        fields.next()?.parse::<f64>().ok()?,
-    );
-    Some((user + system) / TICKS)
-}
-
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_files_of_proc_are_read_whatever_the_program_is_called() {
-        assert_eq!(
-            cpu_seconds("1 (a) b) S 0 1 1 0 -1 4194560 1 2 3 4 150 50 7 8 20"),
-            Some(2.0)
-        );
-        assert_eq!(
-            kibibytes("Name:\taffix\nVmRSS:\t    10 kB\n", "VmRSS:"),
-            Some(10240.0)
-        );
-        assert_eq!(
-            most_files(
-                "Max open files            1024                 4096                 files\n"
-            ),
-            Some(1024.0)
-        );
-        assert_eq!(
-            (cpu_seconds(""), kibibytes("", "VmRSS:"), most_files("")),
-            (None, None, None)
-        );
+    fn the_usage_of_the_process_is_read() {
+        let usage = Usage::read();
+        for value in [
+            usage.resident_bytes,
+            usage.virtual_bytes,
+            usage.open_fds,
+            usage.max_fds,
+        ] {
+            assert!(value.is_some_and(|value| value >= 1.0), "{usage:?}");
+        }
+        assert!(usage.cpu_seconds.is_some_and(|seconds| seconds >= 0.0));
+        assert!(usage.resident_bytes < usage.virtual_bytes, "{usage:?}");
     }
 }

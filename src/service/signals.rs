@@ -1,12 +1,12 @@
-//! The signals that end the process in order.
+//! The signals that stop the process.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// What SIGTERM and SIGINT cancel.
+/// Returns a token that SIGTERM and SIGINT cancel.
 ///
 /// # Errors
-/// When signals cannot be received.
+/// If signals cannot be received.
 pub(super) fn stop_on_signal() -> std::io::Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
@@ -19,7 +19,7 @@ pub(super) fn stop_on_signal() -> std::io::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping: what is under way is ended first");
+        tracing::info!("stopping after the work in progress");
         stopping.cancel();
     });
     Ok(stop)

@@ -1,5 +1,5 @@
-//! What every long-running part begins with, in one order: the cluster's configuration, the signals, then health and metrics, so
-//! that a probe is answered before anything else is waited for.
+//! The start of the controller and the webhook: the configuration of the cluster, the signals, then health probes and metrics. Probes are
+//! served before the process waits for anything else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,65 +8,86 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::health::{Readiness, health_routes, metrics_routes, serve};
 use super::listen::ListenAddress;
+use super::proxy;
 use super::signals::stop_on_signal;
 
-/// The plain HTTP addresses, which only the kubelet and a monitoring system ask.
+/// The addresses of health probes and metrics, over plain HTTP.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Addresses {
-    /// Address of `/metrics`; `None`: not served.
+    /// The address of `/metrics`, or `None` if it is disabled.
     pub metrics: Option<ListenAddress>,
-    /// Address of `/healthz` and `/readyz`; `None`: not served.
+    /// The address of `/healthz` and `/readyz`, or `None` if they are disabled.
     pub health: Option<ListenAddress>,
 }
 
-/// Why a long-running part could not start.
+/// The reason why the process cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// No kubeconfig and not in a cluster, or a broken one.
-    #[error("the cluster's configuration cannot be read: {0}")]
+    /// There is no configuration of a cluster, or it is malformed.
+    #[error("cannot read the configuration of the cluster: {0}")]
     Config(String),
-    /// The client could not be built.
-    #[error("the cluster's client cannot be made: {0}")]
+    /// The client cannot be built.
+    #[error("cannot create the client of the cluster: {0}")]
     Client(#[from] kube::Error),
-    /// An address cannot be listened on.
-    #[error("{what} cannot be served at {address}: {source}")]
+    /// A server cannot listen on its address.
+    #[error(
+        "cannot serve {what} at {address}: {source}: stop the other process, or set another address"
+    )]
     Listen {
-        /// Which server.
+        /// The server.
         what: &'static str,
-        /// The address as it was given.
+        /// The address of the flag.
         address: ListenAddress,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// Signals cannot be received.
-    #[error("signals cannot be received: {0}")]
+    #[error("cannot receive signals: {0}")]
     Signal(std::io::Error),
 }
 
-/// How long the API server may be silent on a connection that something is asked on: it ends a watch before that, and answers all else
-/// within a minute. Without a bound a connection that a network has dropped unsaid would be listened to until the kernel gives it up.
-const SILENCE: Duration = Duration::from_secs(330);
+/// The read timeout of the API server. It ends a watch earlier, and answers other requests within a minute. Without a timeout, a connection
+/// that the network dropped silently would block until the kernel gives up.
+const READ_TIMEOUT: Duration = Duration::from_secs(330);
 
-/// The cluster of the kubeconfig, or the one that this process runs in, and what ends the process.
+/// Returns the configuration of the cluster, and the token that a signal cancels. The configuration is that of the kubeconfig or of the pod.
 ///
 /// # Errors
-/// When there is no configuration, or no signals.
+/// If there is no configuration, or if signals cannot be received.
 pub(crate) async fn begin() -> Result<(kube::Config, CancellationToken), StartError> {
     let mut config = kube::Config::infer()
         .await
-        .map_err(|error| StartError::Config(error.to_string()))?;
-    bound(&mut config, SILENCE);
+        .map_err(|error| StartError::Config(with_sources(&error)))?;
+    config.proxy_url = proxy::of_kubeconfig()
+        .or_else(|| proxy::of_environment(&config.cluster_url, |name| std::env::var(name).ok()))
+        .map(|url| proxy::parse(&url))
+        .transpose()
+        .map_err(StartError::Config)?;
+    set_read_timeout(&mut config, READ_TIMEOUT);
     let stop = stop_on_signal().map_err(StartError::Signal)?;
     Ok((config, stop))
 }
 
-/// Lets no read wait for longer than `silence`, counted from what was asked last: not from when its connection was used before.
-fn bound(config: &mut kube::Config, silence: Duration) {
-    config.read_timeout = Some(silence);
+/// Returns an error with its sources, which kube leaves out of its messages.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    let mut text = error.to_string();
+    for source in sources {
+        let source = source.to_string();
+        if !text.contains(&source) {
+            text = format!("{text}: {source}");
+        }
+    }
+    text
+}
+
+/// Sets the read timeout. It counts from the last request, not from the last use of the connection.
+fn set_read_timeout(config: &mut kube::Config, timeout: Duration) {
+    config.read_timeout = Some(timeout);
     config.reset_reader_on_write = true;
 }
 
-/// Host and port of the cluster's API server. It is reached with rights that no registry may come near.
+/// Returns host and port of the API server. Registry clients must never connect to it.
 pub(crate) fn api_server(config: &kube::Config) -> Option<(String, u16)> {
     let port = if config.cluster_url.scheme_str() == Some("http") {
         80
@@ -79,7 +100,7 @@ pub(crate) fn api_server(config: &kube::Config) -> Option<(String, u16)> {
     ))
 }
 
-/// Health and metrics, served until this is dropped: whoever asks hears of an orderly end too.
+/// The servers of health probes and metrics. They stop when this is dropped, so that they also answer during the shutdown.
 #[derive(Debug)]
 pub(crate) struct Probes {
     pub(crate) readiness: Arc<Readiness>,
@@ -87,10 +108,10 @@ pub(crate) struct Probes {
 }
 
 impl Probes {
-    /// Serves them. Ready is what waits for nothing, `awaited` to begin with.
+    /// Starts the servers. The process is not ready before all of `awaited` is done.
     ///
     /// # Errors
-    /// When an address cannot be listened on.
+    /// If a server cannot listen on its address.
     pub(crate) fn serve(
         addresses: Addresses,
         awaited: impl IntoIterator<Item = String>,
@@ -99,7 +120,7 @@ impl Probes {
         let readiness = Arc::new(Readiness::default());
         awaited
             .into_iter()
-            .for_each(|what| readiness.wait_for(what));
+            .for_each(|condition| readiness.wait_for(condition));
         let ended = CancellationToken::new();
         let servers = [
             (
@@ -125,10 +146,7 @@ impl Probes {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    reason = "a test that unwraps fails, as it should"
-)]
+#[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use k8s_openapi::api::core::v1::Namespace;
     use kube::api::{Api, ListParams, WatchParams};
@@ -139,14 +157,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_api_server_that_takes_a_request_and_goes_silent_is_not_waited_for_for_ever() {
+    async fn requests_to_a_silent_api_server_time_out() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::new(
             format!("http://{}", silent.local_addr().unwrap())
                 .parse()
                 .unwrap(),
         );
-        bound(&mut config, Duration::from_millis(200));
+        set_read_timeout(&mut config, Duration::from_millis(200));
         let api: Api<Namespace> = Api::all(Client::try_from(config).unwrap());
         let listed = timeout(Duration::from_mins(2), api.list(&ListParams::default()))
             .await

@@ -1,11 +1,11 @@
-//! Why a watch does not bring what it should, in a sentence.
+//! Errors of watches, with messages for users.
 
 use std::fmt;
 
 use kube::core::Status;
 use kube::runtime::watcher;
 
-/// A failure of a watch.
+/// An error of a watch.
 #[derive(Debug)]
 pub(crate) struct WatchFault<'a>(&'a watcher::Error);
 
@@ -14,8 +14,8 @@ impl<'a> WatchFault<'a> {
         Self(error)
     }
 
-    /// The API server's answer, where it gave one.
-    fn answer(&self) -> Option<&Status> {
+    /// Returns the status that the API server answered, if there is one.
+    fn status(&self) -> Option<&Status> {
         match self.0 {
             watcher::Error::InitialListFailed(kube::Error::Api(status))
             | watcher::Error::WatchStartFailed(kube::Error::Api(status))
@@ -25,26 +25,26 @@ impl<'a> WatchFault<'a> {
         }
     }
 
-    /// Whether the API server does not let affix watch this: it says the same a minute later.
+    /// Returns whether the API server denies the watch. A retry within a minute would be in vain.
     pub(crate) fn is_refusal(&self) -> bool {
-        self.answer()
-            .is_some_and(|answer| matches!(answer.code, 401 | 403))
+        self.status()
+            .is_some_and(|status| matches!(status.code, 401 | 403))
     }
 
-    /// Whether the API server does not know what is to be watched: its definition is not installed.
+    /// Returns whether the API server does not know the kind, because its CRD is not installed.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.answer().is_some_and(|answer| answer.code == 404)
+        self.status().is_some_and(|status| status.code == 404)
     }
 }
 
 impl fmt::Display for WatchFault<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.answer() {
-            // What the library makes of it has the whole answer a second time.
-            Some(answer) => write!(
+        match self.status() {
+            // The message of kube repeats the whole status.
+            Some(status) => write!(
                 out,
                 "the API server answered {}: {}",
-                answer.code, answer.message
+                status.code, status.message
             ),
             None => self.0.fmt(out),
         }

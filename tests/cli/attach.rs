@@ -6,32 +6,32 @@ use affix_testbed::process::Launch;
 use affix_testbed::registry::Registry;
 use serde_json::{Value, json};
 
-use super::desk::{BOTH, Desk, LIFECYCLE, code, mark, resource, short};
+use super::fixture::{BOTH, Fixture, LIFECYCLE, code, mark, resource, short};
 
 #[tokio::test]
-async fn scenario_1_is_planned_attached_once_and_then_adopted() {
+async fn scenario_1_is_planned_attached_and_adopted() {
     for registry in BOTH {
-        let desk = Desk::with(registry).await;
+        let fixture = Fixture::with(registry).await;
         let (index, amd64, arm64) = (
-            desk.image.digest(),
-            desk.image.digest_of("linux/amd64").unwrap(),
-            desk.image.digest_of("linux/arm64").unwrap(),
+            fixture.image.digest(),
+            fixture.image.digest_of("linux/amd64").unwrap(),
+            fixture.image.digest_of("linux/arm64").unwrap(),
         );
-        let text = mark(&desk.image.pinned()).to_string();
+        let text = mark(&fixture.image.pinned()).to_string();
 
-        let plan = desk.affix(&["plan", "-f", "-"], &text).await;
+        let plan = fixture.affix(&["plan", "-f", "-"], &text).await;
         assert_eq!(code(&plan), 0, "{}{}", plan.out, plan.err);
         for line in [
             format!(
-                "index        {}  attach              no equal one is there",
+                "index        {}  attach              no equal attachment exists",
                 short(index)
             ),
             format!(
-                "linux/amd64  {}  attach              no equal one is there",
+                "linux/amd64  {}  attach              no equal attachment exists",
                 short(amd64)
             ),
             format!(
-                "linux/arm64  {}  skip                PlatformNotSelected: spec.targets leaves the platform out",
+                "linux/arm64  {}  skip                PlatformNotSelected: spec.targets excludes the platform",
                 short(arm64)
             ),
             "AttestationManifest: a build attestation is never a target".to_owned(),
@@ -41,14 +41,19 @@ async fn scenario_1_is_planned_attached_once_and_then_adopted() {
         }
         for digest in [index, amd64, arm64] {
             assert!(
-                desk.attached(digest).await.is_empty(),
-                "a plan wrote something to {digest}"
+                fixture.attached(digest).await.is_empty(),
+                "the plan changed {digest}"
             );
         }
 
-        let attach = desk.affix(&["attach", "-f", "-"], &text).await;
+        let attach = fixture.affix(&["attach", "-f", "-"], &text).await;
         assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
-        assert_eq!(attach.out.matches("made now").count(), 2, "{}", attach.out);
+        assert_eq!(
+            attach.out.matches("created now").count(),
+            2,
+            "{}",
+            attach.out
+        );
         assert!(
             attach
                 .err
@@ -56,15 +61,15 @@ async fn scenario_1_is_planned_attached_once_and_then_adopted() {
             "{}",
             attach.err
         );
-        let again = desk.affix(&["attach", "-f", "-"], &text).await;
+        let again = fixture.affix(&["attach", "-f", "-"], &text).await;
         assert_eq!(code(&again), 0, "{}{}", again.out, again.err);
         assert_eq!(
-            again.out.matches("an equal one was there").count(),
+            again.out.matches("an equal attachment existed").count(),
             2,
             "{}",
             again.out
         );
-        let plan = desk.affix(&["plan", "-f", "-"], &text).await;
+        let plan = fixture.affix(&["plan", "-f", "-"], &text).await;
         assert_eq!(
             (code(&plan), plan.out.matches("  adopt  ").count()),
             (0, 2),
@@ -73,26 +78,26 @@ async fn scenario_1_is_planned_attached_once_and_then_adopted() {
         );
         assert!(plan.out.contains("nothing to do"), "{}", plan.out);
 
-        assert_eq!(desk.attached(index).await, [LIFECYCLE]);
-        assert_eq!(desk.attached(amd64).await, [LIFECYCLE]);
-        assert!(desk.attached(arm64).await.is_empty());
+        assert_eq!(fixture.attached(index).await, [LIFECYCLE]);
+        assert_eq!(fixture.attached(amd64).await, [LIFECYCLE]);
+        assert!(fixture.attached(arm64).await.is_empty());
     }
 }
 
 #[tokio::test]
-async fn a_plan_reads_from_status_what_a_resource_keeps_and_what_it_would_remove() {
-    let desk = Desk::new().await;
+async fn a_plan_uses_the_status_of_the_resource() {
+    let fixture = Fixture::new().await;
     let (index, amd64) = (
-        desk.image.digest(),
-        desk.image.digest_of("linux/amd64").unwrap(),
+        fixture.image.digest(),
+        fixture.image.digest_of("linux/amd64").unwrap(),
     );
     let note = |text: &str| {
         resource(
             "app-v1",
-            json!({"image": desk.image.pinned(), "artifact": {"artifactType": LIFECYCLE, "annotations": {"k": text}}}),
+            json!({"image": fixture.image.pinned(), "artifact": {"artifactType": LIFECYCLE, "annotations": {"k": text}}}),
         )
     };
-    let attach = desk
+    let attach = fixture
         .affix(
             &["attach", "-f", "-", "-o", "json"],
             &note("one").to_string(),
@@ -110,7 +115,9 @@ async fn a_plan_reads_from_status_what_a_resource_keeps_and_what_it_would_remove
             .to_owned()
     };
     let (on_index, on_amd64) = (attachment(index), attachment(amd64));
-    let plan = desk.affix(&["plan", "-f", "-"], &object.to_string()).await;
+    let plan = fixture
+        .affix(&["plan", "-f", "-"], &object.to_string())
+        .await;
     assert_eq!(
         (code(&plan), plan.out.matches("  keep  ").count()),
         (0, 3),
@@ -119,14 +126,16 @@ async fn a_plan_reads_from_status_what_a_resource_keeps_and_what_it_would_remove
         plan.err
     );
 
-    // The spec was changed, and leaves amd64 out. What it knows of a newer affix is passed over.
-    object["status"]["news"] = json!(["of a newer affix"]);
+    // The new spec excludes amd64. Unknown fields of the status are ignored.
+    object["status"]["news"] = json!(["of a newer version"]);
     object["spec"] = note("two")["spec"].clone();
     object["spec"]["targets"] = json!({"excludePlatforms": ["linux/amd64"]});
-    let plan = desk.affix(&["plan", "-f", "-"], &object.to_string()).await;
+    let plan = fixture
+        .affix(&["plan", "-f", "-"], &object.to_string())
+        .await;
     assert_eq!(code(&plan), 0, "{}{}", plan.out, plan.err);
     let line = |name: &str, digest: &str, attachment: &str| {
-        let why = "this resource made it, and does not want it any more";
+        let why = "this resource created it and no longer wants it";
         format!(
             "{name:<11}  {}  remove  {}  {why}",
             short(digest),
@@ -145,7 +154,7 @@ async fn a_plan_reads_from_status_what_a_resource_keeps_and_what_it_would_remove
         "{}",
         plan.out
     );
-    let plan = desk
+    let plan = fixture
         .affix(&["plan", "-f", "-", "-o", "json"], &object.to_string())
         .await;
     let planned: Value = serde_json::from_str(&plan.out).unwrap();
@@ -158,11 +167,11 @@ async fn a_plan_reads_from_status_what_a_resource_keeps_and_what_it_would_remove
         "{planned:#}"
     );
 
-    // Another resource has it in its status, so it would go on as that one's.
+    // Another resource has the attachments in its status and would take them over.
     let mut other = object.clone();
     other["metadata"]["name"] = json!("other");
     other["spec"] = note("one")["spec"].clone();
-    let plan = desk
+    let plan = fixture
         .affix(&["plan", "-f", "-"], &format!("{object}\n{other}"))
         .await;
     assert!(
@@ -172,30 +181,36 @@ async fn a_plan_reads_from_status_what_a_resource_keeps_and_what_it_would_remove
         plan.err
     );
 
-    // Only a plan reads it.
+    // Only a plan reads the status.
     let mut wrong = object.clone();
     wrong["status"] = json!({"observedGeneration": "one", "targets": [{"kind": "Index", "digest": 1, "state": "Gone"}]});
-    let plan = desk.affix(&["plan", "-f", "-"], &wrong.to_string()).await;
+    let plan = fixture
+        .affix(&["plan", "-f", "-"], &wrong.to_string())
+        .await;
     assert_eq!(code(&plan), 2, "{}{}", plan.out, plan.err);
     for said in [
         "status.observedGeneration: it is \"one\", and must be a whole number",
         "status.targets[0].state: \"Gone\" is not one of",
-        "without the field status",
+        "remove the field status",
     ] {
         assert!(plan.err.contains(said), "{said}\n{}", plan.err);
     }
     assert_eq!(
-        code(&desk.affix(&["attach", "-f", "-"], &wrong.to_string()).await),
+        code(
+            &fixture
+                .affix(&["attach", "-f", "-"], &wrong.to_string())
+                .await
+        ),
         0
     );
 }
 
 #[tokio::test]
-async fn scenario_2_puts_each_signature_on_its_own_target_from_files_and_folders() {
-    let desk = Desk::new().await;
+async fn scenario_2_attaches_each_signature_to_its_own_target() {
+    let fixture = Fixture::new().await;
     let (index, amd64) = (
-        desk.image.digest(),
-        desk.image.digest_of("linux/amd64").unwrap(),
+        fixture.image.digest(),
+        fixture.image.digest_of("linux/amd64").unwrap(),
     );
     let file = |name: &str, target: &str| json!({"name": name, "target": target, "valueFrom": {"configMapKeyRef": {"name": "sigs", "key": name}}});
     let files = [
@@ -206,19 +221,19 @@ async fn scenario_2_puts_each_signature_on_its_own_target_from_files_and_folders
     let artifact = json!({"artifactType": "application/vnd.demo.test.signature", "files": files});
     let signatures = resource(
         "signatures",
-        json!({"image": desk.image.pinned(), "artifact": artifact}),
+        json!({"image": fixture.image.pinned(), "artifact": artifact}),
     );
-    desk.file("config/a.json", &signatures.to_string());
-    desk.file(
+    fixture.file("config/a.json", &signatures.to_string());
+    fixture.file(
         "config/kustomization.yaml",
         "resources: [a.json, sigs.yaml]\n",
     );
-    desk.file("config/README.md", "# not read\n");
+    fixture.file("config/README.md", "# not read\n");
     let folder =
-        desk.file("config/sigs.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sigs}\ndata: {a1a1.sig: a, b1b1.sig: b}\n");
+        fixture.file("config/sigs.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sigs}\ndata: {a1a1.sig: a, b1b1.sig: b}\n");
     let folder = folder.strip_suffix("/sigs.yaml").unwrap();
 
-    let missing = desk.affix(&["attach", "-f", folder], "").await;
+    let missing = fixture.affix(&["attach", "-f", folder], "").await;
     assert_eq!(code(&missing), 2, "{}{}", missing.out, missing.err);
     assert!(
         missing
@@ -228,21 +243,21 @@ async fn scenario_2_puts_each_signature_on_its_own_target_from_files_and_folders
         missing.err
     );
     assert!(
-        desk.attached(index).await.is_empty(),
-        "nothing is pushed before the whole input is known to be good"
+        fixture.attached(index).await.is_empty(),
+        "the input is checked before the first push"
     );
 
-    desk.file(
+    fixture.file(
         "config/sigs.yaml",
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sigs}\ndata: {a1a1.sig: a, b1b1.sig: b}\nbinaryData: {c1c1.sig: AP8=}\n",
     );
-    let before = desk.files();
-    let attach = desk
+    let before = fixture.files();
+    let attach = fixture
         .affix(&["attach", "-o", "json", "-f", folder], "")
         .await;
     assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
     assert!(
-        attach.err.contains("kustomization.yaml, document 1 (line 1): a document without apiVersion and kind is passed over"),
+        attach.err.contains("kustomization.yaml, document 1 (line 1): skipped, because apiVersion and kind are missing"),
         "{}",
         attach.err
     );
@@ -264,32 +279,36 @@ async fn scenario_2_puts_each_signature_on_its_own_target_from_files_and_folders
         (&json!("True"), 3)
     );
     assert_eq!(
-        desk.attached(amd64).await,
+        fixture.attached(amd64).await,
         ["application/vnd.demo.test.signature"]
     );
-    assert_eq!(desk.files(), before, "the command writes nothing to disk");
+    assert_eq!(
+        fixture.files(),
+        before,
+        "the command writes nothing to disk"
+    );
 }
 
 #[tokio::test]
-async fn several_resources_go_side_by_side_and_one_that_fails_stops_no_other() {
-    let desk = Desk::new().await;
-    let good = mark(&desk.image.pinned());
+async fn a_resource_that_fails_does_not_stop_the_others() {
+    let fixture = Fixture::new().await;
+    let good = mark(&fixture.image.pinned());
     let note = |name: &str, image: String| {
         resource(
             name,
             json!({"image": image, "artifact": {"artifactType": "application/vnd.x"}}),
         )
     };
-    let absent = note("absent", desk.image.tagged().replace(":v1", ":v2"));
+    let absent = note("absent", fixture.image.tagged().replace(":v1", ":v2"));
     let platform = {
-        let mut spec = note("platform", desk.image.tagged());
+        let mut spec = note("platform", fixture.image.tagged());
         spec["spec"]["targets"] = json!({"platforms": ["linux/s390x"]});
         spec
     };
     let text = [good, absent, platform]
         .map(|object| object.to_string())
         .join("\n");
-    let attach = desk.affix(&["attach", "-f", "-"], &text).await;
+    let attach = fixture.affix(&["attach", "-f", "-"], &text).await;
     assert_eq!(code(&attach), 1, "{}{}", attach.out, attach.err);
     for said in [
         "default/app-v1  ",
@@ -301,7 +320,9 @@ async fn several_resources_go_side_by_side_and_one_that_fails_stops_no_other() {
     ] {
         assert!(attach.out.contains(said), "{said}\n{}", attach.out);
     }
-    let plan = desk.affix(&["plan", "-f", "-", "-o", "yaml"], &text).await;
+    let plan = fixture
+        .affix(&["plan", "-f", "-", "-o", "yaml"], &text)
+        .await;
     assert_eq!(code(&plan), 1);
     assert_eq!(
         plan.out.matches("kind: ImageAttachment").count(),
@@ -317,11 +338,12 @@ async fn several_resources_go_side_by_side_and_one_that_fails_stops_no_other() {
 }
 
 #[tokio::test]
-async fn the_users_own_login_is_used_where_the_resource_names_none() {
-    let desk = Desk::with(|tools| Registry::distribution(tools).basic("alice", "secret")).await;
-    let object = mark(&desk.image.pinned());
+async fn the_login_of_the_user_is_used_if_the_resource_names_none() {
+    let fixture =
+        Fixture::with(|tools| Registry::distribution(tools).basic("alice", "secret")).await;
+    let object = mark(&fixture.image.pinned());
     let text = object.to_string();
-    let anonymous = desk.affix(&["attach", "-f", "-"], &text).await;
+    let anonymous = fixture.affix(&["attach", "-f", "-"], &text).await;
     assert_eq!(code(&anonymous), 1, "{}{}", anonymous.out, anonymous.err);
     assert!(
         anonymous.out.contains("AuthenticationFailed"),
@@ -329,18 +351,18 @@ async fn the_users_own_login_is_used_where_the_resource_names_none() {
         anonymous.out
     );
 
-    desk.log_in("alice", "secret");
-    let attach = desk.affix(&["attach", "-f", "-"], &text).await;
+    fixture.log_in("alice", "secret");
+    let attach = fixture.affix(&["attach", "-f", "-"], &text).await;
     assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
 
-    // A resource that names a Secret gets that one, and not the user's.
+    // The Secret of a resource takes precedence over the user's login.
     let mut named = object;
     named["spec"]["secretRef"] = json!({"name": "login"});
     let config =
-        json!({"auths": {desk.registry.host(): {"username": "alice", "password": "wrong"}}})
+        json!({"auths": {fixture.registry.host(): {"username": "alice", "password": "wrong"}}})
             .to_string();
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"}, "stringData": {".dockerconfigjson": config}});
-    let wrong = desk
+    let wrong = fixture
         .affix(&["attach", "-f", "-"], &format!("{named}\n{secret}"))
         .await;
     assert_eq!(code(&wrong), 1, "{}{}", wrong.out, wrong.err);
@@ -350,11 +372,11 @@ async fn the_users_own_login_is_used_where_the_resource_names_none() {
         "a login was shown"
     );
 
-    desk.file(
+    fixture.file(
         ".docker/config.json",
-        &json!({"auths": {desk.registry.host(): {}}, "credsStore": "desktop"}).to_string(),
+        &json!({"auths": {fixture.registry.host(): {}}, "credsStore": "desktop"}).to_string(),
     );
-    let helper = desk.affix(&["attach", "-f", "-"], &text).await;
+    let helper = fixture.affix(&["attach", "-f", "-"], &text).await;
     assert_eq!(code(&helper), 1);
     assert!(
         helper
@@ -366,8 +388,8 @@ async fn the_users_own_login_is_used_where_the_resource_names_none() {
 }
 
 #[tokio::test]
-async fn a_suspended_resource_is_left_alone_and_a_dry_run_writes_nothing() {
-    let desk = Desk::new().await;
+async fn a_suspended_resource_and_a_dry_run_push_nothing() {
+    let fixture = Fixture::new().await;
     for (field, said) in [
         ("suspend", "Suspended: spec.suspend is set"),
         (
@@ -375,26 +397,30 @@ async fn a_suspended_resource_is_left_alone_and_a_dry_run_writes_nothing() {
             "Planned: dry run: 2 of 2 targets would be attached",
         ),
     ] {
-        let mut object = mark(&desk.image.pinned());
+        let mut object = mark(&fixture.image.pinned());
         object["spec"][field] = json!(true);
-        let ran = desk
+        let ran = fixture
             .affix(&["attach", "-f", "-"], &object.to_string())
             .await;
         assert_eq!(code(&ran), 1, "{}{}", ran.out, ran.err);
         assert!(ran.out.contains(said), "{}", ran.out);
-        assert!(desk.attached(desk.image.digest()).await.is_empty());
+        assert!(fixture.attached(fixture.image.digest()).await.is_empty());
     }
 }
 
 #[tokio::test]
-async fn a_signal_ends_the_command_cleanly_while_a_registry_does_not_answer() {
-    let mut desk = Desk::new().await;
-    let file = desk.file("mark.json", &mark(&desk.image.pinned()).to_string());
-    desk.registry.pause();
-    let launch = Launch::new("affix", env!("CARGO_BIN_EXE_affix"), desk.file("log", ""));
+async fn a_signal_stops_the_command_while_a_registry_hangs() {
+    let mut fixture = Fixture::new().await;
+    let file = fixture.file("mark.json", &mark(&fixture.image.pinned()).to_string());
+    fixture.registry.pause();
+    let launch = Launch::new(
+        "affix",
+        env!("CARGO_BIN_EXE_affix"),
+        fixture.file("log", ""),
+    );
     let mut process = launch
         .args(["attach", "-f", &file])
-        .start(&desk.tools)
+        .start(&fixture.tools)
         .unwrap();
     let began = |log: &str| log.contains("default/app-v1: attaching").then_some(());
     process
@@ -402,7 +428,7 @@ async fn a_signal_ends_the_command_cleanly_while_a_registry_does_not_answer() {
         .await
         .unwrap();
     let status = process.stop().await.unwrap();
-    desk.registry.resume();
+    fixture.registry.resume();
     assert_eq!(status.code(), Some(130), "{status}");
     assert!(
         process
@@ -415,9 +441,9 @@ async fn a_signal_ends_the_command_cleanly_while_a_registry_does_not_answer() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_enough_does_not_hide_a_failure() {
-    let desk = Desk::new().await;
-    let image = desk.image.tagged().replace(":v1", ":v2");
+async fn a_closed_pipe_does_not_hide_a_failure() {
+    let fixture = Fixture::new().await;
+    let image = fixture.image.tagged().replace(":v1", ":v2");
     let absent = resource(
         "absent",
         json!({"image": image, "artifact": {"artifactType": "application/vnd.x"}}),
@@ -426,7 +452,7 @@ async fn a_reader_that_has_seen_enough_does_not_hide_a_failure() {
         .args([
             "attach",
             "-f",
-            &desk.file("absent.json", &absent.to_string()),
+            &fixture.file("absent.json", &absent.to_string()),
         ])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
@@ -444,20 +470,19 @@ async fn a_reader_that_has_seen_enough_does_not_hide_a_failure() {
 }
 
 #[tokio::test]
-async fn where_every_artifact_is_listed_as_an_empty_config_runs_leave_one_attachment_that_tree_names_and_detach_finds()
- {
-    let desk = Desk::with(Registry::liar).await;
-    let text = mark(&desk.image.pinned()).to_string();
+async fn a_registry_that_lists_wrong_artifact_types_gets_one_attachment() {
+    let fixture = Fixture::with(Registry::liar).await;
+    let text = mark(&fixture.image.pinned()).to_string();
     let targets = [
-        desk.image.digest(),
-        desk.image.digest_of("linux/amd64").unwrap(),
+        fixture.image.digest(),
+        fixture.image.digest_of("linux/amd64").unwrap(),
     ];
     for said in [
-        "made now",
-        "an equal one was there",
-        "an equal one was there",
+        "created now",
+        "an equal attachment existed",
+        "an equal attachment existed",
     ] {
-        let attach = desk.affix(&["attach", "-f", "-"], &text).await;
+        let attach = fixture.affix(&["attach", "-f", "-"], &text).await;
         assert_eq!(
             (code(&attach), attach.out.matches(said).count()),
             (0, 2),
@@ -467,14 +492,14 @@ async fn where_every_artifact_is_listed_as_an_empty_config_runs_leave_one_attach
         );
         for digest in targets {
             assert_eq!(
-                desk.attached(digest).await,
+                fixture.attached(digest).await,
                 ["application/vnd.oci.empty.v1+json"],
                 "after {said:?}"
             );
         }
     }
-    let tree = desk
-        .affix(&["tree", "--plain-http", &desk.image.tagged()], "")
+    let tree = fixture
+        .affix(&["tree", "--plain-http", &fixture.image.tagged()], "")
         .await;
     assert_eq!(
         tree.out.matches(LIFECYCLE).count(),
@@ -484,7 +509,7 @@ async fn where_every_artifact_is_listed_as_an_empty_config_runs_leave_one_attach
         tree.err
     );
 
-    let removed = desk.affix(&["detach", "-f", "-", "--yes"], &text).await;
+    let removed = fixture.affix(&["detach", "-f", "-", "--yes"], &text).await;
     assert!(
         removed.out.contains("2 attachments removed"),
         "{}{}",
@@ -492,6 +517,6 @@ async fn where_every_artifact_is_listed_as_an_empty_config_runs_leave_one_attach
         removed.err
     );
     for digest in targets {
-        assert!(desk.attached(digest).await.is_empty());
+        assert!(fixture.attached(digest).await.is_empty());
     }
 }

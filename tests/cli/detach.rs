@@ -4,26 +4,26 @@ use affix_testbed::peer::Peer;
 use affix_testbed::registry::{Quirk, Registry};
 use serde_json::{Value, json};
 
-use super::desk::{BOTH, DATE_KEY, Desk, LIFECYCLE, code, mark, resource, short};
+use super::fixture::{BOTH, DATE_KEY, Fixture, LIFECYCLE, code, mark, resource, short};
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const OURS: &str = include_str!("../vectors/signing/cosign/p256.pem");
 const THEIRS: &str = include_str!("../vectors/signing/cosign/ed25519.pem");
 
 #[tokio::test]
-async fn what_equals_the_file_goes_once_it_was_shown_whoever_made_it_and_all_else_stays() {
+async fn equal_attachments_are_listed_and_then_removed() {
     for registry in BOTH {
-        let desk = Desk::with(registry).await;
+        let fixture = Fixture::with(registry).await;
         let (index, amd64) = (
-            desk.image.digest(),
-            desk.image.digest_of("linux/amd64").unwrap(),
+            fixture.image.digest(),
+            fixture.image.digest_of("linux/amd64").unwrap(),
         );
-        let text = mark(&desk.image.pinned()).to_string();
-        assert_eq!(code(&desk.affix(&["attach", "-f", "-"], &text).await), 0);
-        // Within the same second oras would make the very same bytes.
+        let text = mark(&fixture.image.pinned()).to_string();
+        assert_eq!(code(&fixture.affix(&["attach", "-f", "-"], &text).await), 0);
+        // Within the same second, oras would create the same bytes.
         tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-        let peer = Peer::of(&desk.tools, &desk.registry).unwrap();
-        let on_amd64 = desk.image.at(amd64);
+        let peer = Peer::of(&fixture.tools, &fixture.registry).unwrap();
+        let on_amd64 = fixture.image.at(amd64);
         let date = format!("{DATE_KEY}=2025-03-20T01:20:30Z");
         peer.oras([
             "attach",
@@ -63,7 +63,7 @@ async fn what_equals_the_file_goes_once_it_was_shown_whoever_made_it_and_all_els
         .stdout()
         .unwrap();
 
-        let shown = desk.affix(&["detach", "-f", "-"], &text).await;
+        let shown = fixture.affix(&["detach", "-f", "-"], &text).await;
         assert_eq!(code(&shown), 1, "{}{}", shown.out, shown.err);
         assert!(
             shown
@@ -81,20 +81,20 @@ async fn what_equals_the_file_goes_once_it_was_shown_whoever_made_it_and_all_els
         assert!(
             shown
                 .err
-                .contains("nothing was removed: there is no terminal to ask on; say --yes"),
+                .contains("nothing was removed, because there is no terminal to ask on: use --yes"),
             "{}",
             shown.err
         );
         assert_eq!(
             (
-                desk.attached(index).await.len(),
-                desk.attached(amd64).await.len()
+                fixture.attached(index).await.len(),
+                fixture.attached(amd64).await.len()
             ),
             (1, 4),
-            "something was removed unasked"
+            "something was removed without confirmation"
         );
 
-        let removed = desk.affix(&["detach", "-f", "-", "--yes"], &text).await;
+        let removed = fixture.affix(&["detach", "-f", "-", "--yes"], &text).await;
         assert_eq!(code(&removed), 0, "{}{}", removed.out, removed.err);
         assert!(
             removed.out.contains("3 attachments would be removed")
@@ -102,12 +102,12 @@ async fn what_equals_the_file_goes_once_it_was_shown_whoever_made_it_and_all_els
             "{}",
             removed.out
         );
-        assert!(desk.attached(index).await.is_empty());
-        let mut left = desk.attached(amd64).await;
+        assert!(fixture.attached(index).await.is_empty());
+        let mut left = fixture.attached(amd64).await;
         left.sort();
         assert_eq!(left, [LIFECYCLE, "application/x.foreign"]);
 
-        let again = desk.affix(&["detach", "-f", "-", "--yes"], &text).await;
+        let again = fixture.affix(&["detach", "-f", "-", "--yes"], &text).await;
         assert_eq!(code(&again), 0, "{}{}", again.out, again.err);
         assert!(
             again
@@ -120,9 +120,9 @@ async fn what_equals_the_file_goes_once_it_was_shown_whoever_made_it_and_all_els
 }
 
 #[tokio::test]
-async fn of_signatures_what_verifies_under_the_key_goes() {
+async fn signatures_that_the_key_verifies_are_removed() {
     for registry in BOTH {
-        let desk = Desk::with(registry).await;
+        let fixture = Fixture::with(registry).await;
         let documents = |key: &str| {
             let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "stringData": {"cosign.key": key}});
             let signature = json!({"cosign": {"keySecretRef": {"name": "key"}}});
@@ -130,18 +130,21 @@ async fn of_signatures_what_verifies_under_the_key_goes() {
                 "{}\n{secret}",
                 resource(
                     "signed",
-                    json!({"image": desk.image.tagged(), "signature": signature})
+                    json!({"image": fixture.image.tagged(), "signature": signature})
                 )
             )
         };
         for key in [OURS, THEIRS] {
             assert_eq!(
-                code(&desk.affix(&["attach", "-f", "-"], &documents(key)).await),
+                code(&fixture.affix(&["attach", "-f", "-"], &documents(key)).await),
                 0
             );
         }
-        assert_eq!(desk.attached(desk.image.digest()).await, [BUNDLE, BUNDLE]);
-        let removed = desk
+        assert_eq!(
+            fixture.attached(fixture.image.digest()).await,
+            [BUNDLE, BUNDLE]
+        );
+        let removed = fixture
             .affix(
                 &["detach", "-f", "-", "--yes", "-o", "json"],
                 &documents(OURS),
@@ -155,25 +158,27 @@ async fn of_signatures_what_verifies_under_the_key_goes() {
             "{}",
             removed.err
         );
-        assert_eq!(desk.attached(desk.image.digest()).await, [BUNDLE]);
-        let theirs = desk.affix(&["plan", "-f", "-"], &documents(THEIRS)).await;
+        assert_eq!(fixture.attached(fixture.image.digest()).await, [BUNDLE]);
+        let theirs = fixture
+            .affix(&["plan", "-f", "-"], &documents(THEIRS))
+            .await;
         assert_eq!(theirs.out.matches("  adopt  ").count(), 3, "{}", theirs.out);
     }
 }
 
 #[tokio::test]
-async fn a_registry_that_refuses_is_told_by_target_and_a_dry_run_removes_nothing() {
-    let desk = Desk::with(|tools| Registry::ociregistry(tools).quirk(Quirk::NoDelete)).await;
-    let mut object = mark(&desk.image.pinned());
+async fn a_refused_removal_is_reported_and_a_dry_run_removes_nothing() {
+    let fixture = Fixture::with(|tools| Registry::ociregistry(tools).quirk(Quirk::NoDelete)).await;
+    let mut object = mark(&fixture.image.pinned());
     assert_eq!(
         code(
-            &desk
+            &fixture
                 .affix(&["attach", "-f", "-"], &object.to_string())
                 .await
         ),
         0
     );
-    let refused = desk
+    let refused = fixture
         .affix(&["detach", "-f", "-", "--yes"], &object.to_string())
         .await;
     assert_eq!(code(&refused), 1, "{}{}", refused.out, refused.err);
@@ -185,7 +190,7 @@ async fn a_registry_that_refuses_is_told_by_target_and_a_dry_run_removes_nothing
         refused.out
     );
     object["spec"]["dryRun"] = json!(true);
-    let planned = desk
+    let planned = fixture
         .affix(&["detach", "-f", "-", "--yes"], &object.to_string())
         .await;
     assert!(
@@ -194,19 +199,19 @@ async fn a_registry_that_refuses_is_told_by_target_and_a_dry_run_removes_nothing
         "{}",
         planned.out
     );
-    assert_eq!(desk.attached(desk.image.digest()).await, [LIFECYCLE]);
+    assert_eq!(fixture.attached(fixture.image.digest()).await, [LIFECYCLE]);
 }
 
 #[tokio::test]
-async fn marks_of_moves_cannot_be_told_from_a_file_and_are_refused_with_the_way_out() {
-    let desk = Desk::new().await;
+async fn marks_of_superseded_images_cannot_be_detached_by_file() {
+    let fixture = Fixture::new().await;
     let when = json!({"whenSuperseded": {"gracePeriod": "720h"}});
-    let ran = desk
+    let ran = fixture
         .affix(
             &["detach", "-f", "-"],
             &resource(
                 "w",
-                json!({"image": desk.image.tagged(), "endOfLife": when}),
+                json!({"image": fixture.image.tagged(), "endOfLife": when}),
             )
             .to_string(),
         )

@@ -1,25 +1,25 @@
-//! Bad input: exit code 2, everything that is wrong at once, and nothing asked of a registry.
+//! Bad input: exit code 2, all errors at once, and no request to a registry.
 
 use serde_json::json;
 
-use super::desk::{Desk, code, mark, resource};
+use super::fixture::{Fixture, code, mark, resource};
 
 #[tokio::test]
-async fn bad_input_ends_with_2_names_file_document_and_field_and_asks_no_registry() {
-    let desk = Desk::new().await;
-    let mut misspelt = mark(&desk.image.pinned());
+async fn bad_input_is_refused_before_the_first_request() {
+    let fixture = Fixture::new().await;
+    let mut misspelt = mark(&fixture.image.pinned());
     misspelt["spec"]["imgae"] = json!("x");
-    let good = desk.file("good.json", &mark(&desk.image.pinned()).to_string());
-    let bad = desk.file(
+    let good = fixture.file("good.json", &mark(&fixture.image.pinned()).to_string());
+    let bad = fixture.file(
         "bad.json",
         &format!(
             "{}\n{misspelt}",
             resource("other", json!({"image": "nginx:1.29", "interval": "5"}))
         ),
     );
-    let before = desk.registry.mark().unwrap();
+    let before = fixture.registry.mark().unwrap();
     for command in ["attach", "plan"] {
-        let ran = desk.affix(&[command, "-f", &good, "-f", &bad], "").await;
+        let ran = fixture.affix(&[command, "-f", &good, "-f", &bad], "").await;
         assert_eq!(code(&ran), 2, "{}{}", ran.out, ran.err);
         assert!(ran.out.is_empty(), "{}", ran.out);
         assert!(
@@ -35,7 +35,7 @@ async fn bad_input_ends_with_2_names_file_document_and_field_and_asks_no_registr
             ran.err
         );
     }
-    for (args, text, said) in [
+    for (args, text, message) in [
         (vec!["attach"], "", "--filename <FILE>"),
         (
             vec!["attach", "-f", "/nowhere.yaml"],
@@ -45,33 +45,37 @@ async fn bad_input_ends_with_2_names_file_document_and_field_and_asks_no_registr
         (
             vec!["attach", "-f", "-"],
             "kind: ConfigMap\napiVersion: v1\nmetadata: {name: x}\n",
-            "there is no ImageAttachment in what -f names",
+            "no ImageAttachment found in the files of -f",
         ),
         (vec!["pin", "-f", "-"], "a: [", "stdin: "),
         (vec!["tree", "nginx"], "", "names no registry"),
         (vec!["tree", "r.example.com/\u{1b}[2J:v1"], "", "\\u{1b}"),
     ] {
-        let ran = desk.affix(&args, text).await;
+        let ran = fixture.affix(&args, text).await;
         assert_eq!(code(&ran), 2, "{args:?} {}{}", ran.out, ran.err);
         assert!(
-            ran.err.contains(said) && !ran.err.contains('\u{1b}'),
+            ran.err.contains(message) && !ran.err.contains('\u{1b}'),
             "{args:?} {}",
             ran.err
         );
     }
-    assert!(desk.registry.requests_since(before).unwrap().is_empty());
+    assert!(fixture.registry.requests_since(before).unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn help_teaches_by_examples_and_crd_prints_the_definition() {
-    let desk = Desk::new().await;
+async fn help_has_examples_and_crd_prints_the_crd() {
+    let fixture = Fixture::new().await;
     for command in ["attach", "plan", "tree", "pin", "crd", "controller"] {
-        let help = desk.affix(&[command, "--help"], "").await.stdout().unwrap();
+        let help = fixture
+            .affix(&[command, "--help"], "")
+            .await
+            .stdout()
+            .unwrap();
         assert!(
             help.contains("Examples:") && help.contains(&format!("affix {command}")),
             "{help}"
         );
     }
-    let crd = desk.affix(&["crd"], "").await.stdout().unwrap();
+    let crd = fixture.affix(&["crd"], "").await.stdout().unwrap();
     assert_eq!(crd, affix::api::crd_yaml());
 }

@@ -1,4 +1,4 @@
-//! The real binary against real registries: what it prints, what it writes, how it ends.
+//! The binary against real registries: output, attachments and exit codes.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,10 +9,11 @@
 )]
 
 mod attach;
-mod desk;
 mod detach;
+mod fixture;
 mod input;
 mod pin;
+mod proxy;
 mod signature;
 #[cfg(feature = "otlp")]
 mod traces;

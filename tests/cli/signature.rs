@@ -1,33 +1,33 @@
-//! `affix attach` and `affix plan` where the resource signs: the key comes from a Secret among the files.
+//! `affix attach` and `affix plan` with a signing key in a Secret among the files.
 
 use serde_json::{Value, json};
 
-use super::desk::{BOTH, Desk, code, resource, short};
+use super::fixture::{BOTH, Fixture, code, resource, short};
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const KEY: &str = include_str!("../vectors/signing/cosign/p256.pem");
 
-fn documents(desk: &Desk, annotations: &Value) -> String {
+fn documents(fixture: &Fixture, annotations: &Value) -> String {
     let key = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key", "annotations": annotations}, "stringData": {"cosign.key": KEY},
     });
     let signature = json!({"cosign": {"keySecretRef": {"name": "key"}}});
-    let spec = json!({"image": desk.image.tagged(), "targets": {"platforms": ["linux/amd64"]}, "signature": signature});
+    let spec = json!({"image": fixture.image.tagged(), "targets": {"platforms": ["linux/amd64"]}, "signature": signature});
     format!("{}\n{key}", resource("signed", spec))
 }
 
 #[tokio::test]
-async fn a_signature_is_planned_made_once_and_then_adopted_and_its_key_is_never_printed() {
+async fn a_signature_is_planned_created_and_adopted() {
     for registry in BOTH {
-        let desk = Desk::with(registry).await;
+        let fixture = Fixture::with(registry).await;
         let (index, amd64, arm64) = (
-            desk.image.digest(),
-            desk.image.digest_of("linux/amd64").unwrap(),
-            desk.image.digest_of("linux/arm64").unwrap(),
+            fixture.image.digest(),
+            fixture.image.digest_of("linux/amd64").unwrap(),
+            fixture.image.digest_of("linux/arm64").unwrap(),
         );
-        let text = documents(&desk, &json!({}));
+        let text = documents(&fixture, &json!({}));
 
-        let plan = desk.affix(&["plan", "-f", "-"], &text).await;
+        let plan = fixture.affix(&["plan", "-f", "-"], &text).await;
         assert_eq!(code(&plan), 0, "{}{}", plan.out, plan.err);
         assert!(
             plan.out
@@ -41,11 +41,11 @@ async fn a_signature_is_planned_made_once_and_then_adopted_and_its_key_is_never_
             plan.out
         );
         assert!(
-            desk.attached(index).await.is_empty(),
-            "a plan wrote something"
+            fixture.attached(index).await.is_empty(),
+            "the plan pushed something"
         );
 
-        let attach = desk
+        let attach = fixture
             .affix(&["attach", "-f", "-", "-o", "json"], &text)
             .await;
         assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
@@ -59,11 +59,11 @@ async fn a_signature_is_planned_made_once_and_then_adopted_and_its_key_is_never_
             "{object:#}"
         );
 
-        let again = desk.affix(&["attach", "-f", "-"], &text).await;
+        let again = fixture.affix(&["attach", "-f", "-"], &text).await;
         assert_eq!(
             (
                 code(&again),
-                again.out.matches("an equal one was there").count()
+                again.out.matches("an equal attachment existed").count()
             ),
             (0, 2),
             "{}{}",
@@ -71,9 +71,9 @@ async fn a_signature_is_planned_made_once_and_then_adopted_and_its_key_is_never_
             again.err
         );
         for digest in [index, amd64] {
-            assert_eq!(desk.attached(digest).await, [BUNDLE]);
+            assert_eq!(fixture.attached(digest).await, [BUNDLE]);
         }
-        assert!(desk.attached(arm64).await.is_empty());
+        assert!(fixture.attached(arm64).await.is_empty());
         let secret = KEY.lines().nth(1).unwrap();
         for ran in [plan, attach, again] {
             assert!(
@@ -85,14 +85,14 @@ async fn a_signature_is_planned_made_once_and_then_adopted_and_its_key_is_never_
 }
 
 #[tokio::test]
-async fn a_key_that_may_not_sign_here_or_is_none_signs_nothing_and_says_why() {
-    let desk = Desk::new().await;
+async fn a_key_that_is_not_allowed_or_malformed_signs_nothing() {
+    let fixture = Fixture::new().await;
     let elsewhere = documents(
-        &desk,
+        &fixture,
         &json!({"affix.dev/repositories": "registry.example.com/team/*"}),
     );
-    let broken = documents(&desk, &json!({})).replace("PRIVATE KEY", "PUBLIC KEY");
-    let absent = documents(&desk, &json!({}))
+    let broken = documents(&fixture, &json!({})).replace("PRIVATE KEY", "PUBLIC KEY");
+    let absent = documents(&fixture, &json!({}))
         .lines()
         .next()
         .unwrap()
@@ -107,7 +107,7 @@ async fn a_key_that_may_not_sign_here_or_is_none_signs_nothing_and_says_why() {
         ),
     ] {
         for verb in ["plan", "attach"] {
-            let ran = desk.affix(&[verb, "-f", "-"], &text).await;
+            let ran = fixture.affix(&[verb, "-f", "-"], &text).await;
             assert_eq!(code(&ran), exit, "{verb}: {}{}", ran.out, ran.err);
             assert!(
                 (ran.out.clone() + &ran.err).contains(said),
@@ -117,5 +117,5 @@ async fn a_key_that_may_not_sign_here_or_is_none_signs_nothing_and_says_why() {
             );
         }
     }
-    assert!(desk.attached(desk.image.digest()).await.is_empty());
+    assert!(fixture.attached(fixture.image.digest()).await.is_empty());
 }

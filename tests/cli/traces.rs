@@ -1,4 +1,4 @@
-//! Traces, of an affix that was built with the feature `otlp`.
+//! Traces, with the feature `otlp`.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,10 +6,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
 
-use super::desk::{Desk, code, mark};
+use super::fixture::{Fixture, code, mark};
 
 #[tokio::test]
-async fn each_request_to_a_registry_is_a_span_that_the_collector_gets() {
+async fn each_request_to_a_registry_is_exported_as_a_span() {
     let got: Arc<Mutex<Vec<u8>>> = Arc::default();
     let taken = Arc::clone(&got);
     let take = move |body: Bytes| async move { taken.lock().unwrap().extend_from_slice(&body) };
@@ -18,17 +18,17 @@ async fn each_request_to_a_registry_is_a_span_that_the_collector_gets() {
     tokio::spawn(async move {
         axum::serve(listener, Router::new().route("/v1/traces", post(take))).await
     });
-    let desk = Desk::new().await;
-    let attach = desk
+    let fixture = Fixture::new().await;
+    let attach = fixture
         .run(&["attach", "-f", "-"])
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector);
     let attach = attach
-        .input(mark(&desk.image.pinned()).to_string())
+        .input(mark(&fixture.image.pinned()).to_string())
         .output()
         .await
         .unwrap();
     assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
-    // Protocol buffers hold their strings as they are.
+    // Protocol buffers contain strings as plain bytes.
     let got = String::from_utf8_lossy(&got.lock().unwrap()).into_owned();
     for part in ["affix", "pass", "request", "PUT manifest sha256:"] {
         assert!(got.contains(part), "{part} is not in {got:?}");

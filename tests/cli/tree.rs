@@ -4,24 +4,30 @@ use affix_testbed::peer::Peer;
 use affix_testbed::registry::Registry;
 use serde_json::{Value, json};
 
-use super::desk::{BOTH, DATE_KEY, Desk, LIFECYCLE, code, mark, short};
+use super::fixture::{BOTH, DATE_KEY, Fixture, LIFECYCLE, code, mark, short};
 
 #[tokio::test]
-async fn the_tree_shows_index_platforms_marks_and_what_is_attached_to_them() {
+async fn the_tree_shows_index_platforms_marks_and_their_referrers() {
     for registry in BOTH {
-        let desk = Desk::with(registry).await;
-        let attach = desk
+        let fixture = Fixture::with(registry).await;
+        let attach = fixture
             .affix(
                 &["attach", "-f", "-"],
-                &mark(&desk.image.pinned()).to_string(),
+                &mark(&fixture.image.pinned()).to_string(),
             )
             .await;
         assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
-        let amd64 = desk.image.digest_of("linux/amd64").unwrap();
+        let amd64 = fixture.image.digest_of("linux/amd64").unwrap();
 
-        let json: Value = desk
+        let json: Value = fixture
             .affix(
-                &["tree", "--plain-http", "-o", "json", &desk.image.tagged()],
+                &[
+                    "tree",
+                    "--plain-http",
+                    "-o",
+                    "json",
+                    &fixture.image.tagged(),
+                ],
                 "",
             )
             .await
@@ -52,9 +58,9 @@ async fn the_tree_shows_index_platforms_marks_and_what_is_attached_to_them() {
         assert_eq!(platform["platforms"], json!(["linux/amd64"]));
         let (mark, created) = of(platform);
 
-        // A signature of the mark, made by somebody else's tool.
-        let peer = Peer::of(&desk.tools, &desk.registry).unwrap();
-        let subject = desk.image.at(&mark);
+        // A signature of the mark, created by another tool.
+        let peer = Peer::of(&fixture.tools, &fixture.registry).unwrap();
+        let subject = fixture.image.at(&mark);
         let signed = [
             "attach",
             "--artifact-type",
@@ -65,19 +71,19 @@ async fn the_tree_shows_index_platforms_marks_and_what_is_attached_to_them() {
         ];
         peer.oras(signed).await.unwrap().stdout().unwrap();
 
-        let tree = desk
-            .affix(&["tree", "--plain-http", &desk.image.tagged()], "")
+        let tree = fixture
+            .affix(&["tree", "--plain-http", &fixture.image.tagged()], "")
             .await;
         assert_eq!(code(&tree), 0, "{}{}", tree.out, tree.err);
-        let attestation = desk.image.entries.iter().find(|entry| {
+        let attestation = fixture.image.entries.iter().find(|entry| {
             entry
                 .platform
                 .as_deref()
                 .is_none_or(|name| name.starts_with("unknown"))
         });
         let expected = [
-            desk.image.tagged(),
-            format!("{}  index", short(desk.image.digest())),
+            fixture.image.tagged(),
+            format!("{}  index", short(fixture.image.digest())),
             format!("├─ {LIFECYCLE}  {}  {root_created}", short(&root)),
             format!("│     {DATE_KEY}: 2025-03-20T01:20:30Z"),
             format!("├─ linux/amd64  {}", short(amd64)),
@@ -87,7 +93,7 @@ async fn the_tree_shows_index_platforms_marks_and_what_is_attached_to_them() {
             "│           by: oras\\u{1b}[2J".to_owned(),
             format!(
                 "├─ linux/arm64  {}",
-                short(desk.image.digest_of("linux/arm64").unwrap())
+                short(fixture.image.digest_of("linux/arm64").unwrap())
             ),
             format!(
                 "└─ build attestation of {}  {}",
@@ -105,13 +111,13 @@ async fn the_tree_shows_index_platforms_marks_and_what_is_attached_to_them() {
             "{}\n{expected:#?}",
             tree.out
         );
-        let full = desk
+        let full = fixture
             .affix(
                 &[
                     "tree",
                     "--plain-http",
                     "--full-digests",
-                    &desk.image.tagged(),
+                    &fixture.image.tagged(),
                 ],
                 "",
             )
@@ -125,41 +131,42 @@ async fn the_tree_shows_index_platforms_marks_and_what_is_attached_to_them() {
 }
 
 #[tokio::test]
-async fn a_tree_takes_one_manifest_and_one_listing_for_each_manifest() {
-    let desk = Desk::new().await;
-    let before = desk.registry.mark().unwrap();
-    let tree = desk
-        .affix(&["tree", "--plain-http", &desk.image.tagged()], "")
+async fn a_tree_needs_one_manifest_and_one_listing_per_manifest() {
+    let fixture = Fixture::new().await;
+    let before = fixture.registry.mark().unwrap();
+    let tree = fixture
+        .affix(&["tree", "--plain-http", &fixture.image.tagged()], "")
         .await;
     assert_eq!(code(&tree), 0, "{}{}", tree.out, tree.err);
-    // The index, and the listings of it, of two platforms and of one attestation.
-    let requests = desk.registry.requests_since(before).unwrap();
+    // The index, its listing, and those of two platforms and one attestation.
+    let requests = fixture.registry.requests_since(before).unwrap();
     assert_eq!(requests.len(), 5, "{requests:#?}");
 }
 
 #[tokio::test]
-async fn an_image_that_is_not_there_or_not_allowed_ends_with_1() {
-    let desk = Desk::with(|tools| Registry::distribution(tools).basic("alice", "secret")).await;
-    let denied = desk
-        .affix(&["tree", "--plain-http", &desk.image.tagged()], "")
+async fn an_image_that_is_missing_or_denied_is_an_error() {
+    let fixture =
+        Fixture::with(|tools| Registry::distribution(tools).basic("alice", "secret")).await;
+    let denied = fixture
+        .affix(&["tree", "--plain-http", &fixture.image.tagged()], "")
         .await;
     assert_eq!(code(&denied), 1, "{}{}", denied.out, denied.err);
     assert!(denied.err.contains("401"), "{}", denied.err);
-    desk.log_in("alice", "secret");
+    fixture.log_in("alice", "secret");
     assert_eq!(
         code(
-            &desk
-                .affix(&["tree", "--plain-http", &desk.image.tagged()], "")
+            &fixture
+                .affix(&["tree", "--plain-http", &fixture.image.tagged()], "")
                 .await
         ),
         0
     );
-    let absent = desk
+    let absent = fixture
         .affix(
             &[
                 "tree",
                 "--plain-http",
-                &desk.image.tagged().replace(":v1", ":v2"),
+                &fixture.image.tagged().replace(":v1", ":v2"),
             ],
             "",
         )

@@ -98,7 +98,7 @@ fn affix_with_a_fault() {
         .with(Fault(words))
         .init();
     let args = std::iter::once("affix".to_owned()).chain(args);
-    let _ = run(Cli::of(args.map(Into::into)));
+    let _ = run(Cli::from_args(args.map(Into::into)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

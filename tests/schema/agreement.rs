@@ -1,4 +1,4 @@
-//! The schema in a cluster and the code on a desk are two writings of the same rules: they refuse the same specs.
+//! The API server and the command line refuse the same specs: the CEL expression and the Rust check of each rule agree.
 
 use std::collections::BTreeSet;
 
@@ -6,27 +6,28 @@ use affix_testbed::run::Run;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::{Cluster, corpus, object};
+use crate::cluster::{Cluster, object};
+use crate::corpus;
 
-/// What people and attackers put where it does not belong.
+/// Characters that users or attackers may put into a text.
 const ODD: [&str; 31] = [
     "", " ", "\t", "\u{b}", "\n", "\r", "\0", "\u{7f}", "\u{85}", "\u{9b}", "\u{a0}", "\u{2003}",
     "\u{feff}", "ü", "/", "//", "\\", ":", "*", "?", "!", ".", "..", "-", "_", "+", "~", "@", "%",
     "A", "0",
 ];
 
-/// A field with texts that are right there.
+/// A field with valid texts.
 struct Field {
     spec: Value,
     pointer: &'static str,
-    right: Vec<String>,
+    valid: Vec<String>,
 }
 
 fn fields() -> Vec<Field> {
-    let field = |spec: &Value, pointer, right: &[&str]| Field {
+    let field = |spec: &Value, pointer, valid: &[&str]| Field {
         spec: spec.clone(),
         pointer,
-        right: right.iter().map(|text| (*text).to_owned()).collect(),
+        valid: valid.iter().map(|text| (*text).to_owned()).collect(),
     };
     let mut mark = corpus::mark();
     mark["endOfLife"]["annotation"] = json!("eol");
@@ -131,8 +132,8 @@ fn fields() -> Vec<Field> {
     ]
 }
 
-/// The text with `odd` put at its beginning, in its middle and at its end, in the place of its first character, and alone.
-fn spoilt(text: &str, odd: &str) -> [String; 5] {
+/// Returns the text with `odd` at its beginning, in its middle, at its end, and instead of its first character, and `odd` alone.
+fn variants(text: &str, odd: &str) -> [String; 5] {
     let middle = text.ceil_char_boundary(text.len() / 2);
     let rest: String = text.chars().skip(1).collect();
     [
@@ -144,19 +145,19 @@ fn spoilt(text: &str, odd: &str) -> [String; 5] {
     ]
 }
 
-/// Specs on the edge of what is right, each with what was done to it.
+/// Specs at the edge of validity, each with a description.
 fn edges() -> Vec<(String, Value)> {
     let mut edges = Vec::new();
     for Field {
         spec,
         pointer,
-        right,
+        valid,
     } in fields()
     {
-        let texts: BTreeSet<String> = right
+        let texts: BTreeSet<String> = valid
             .iter()
-            .flat_map(|text| ODD.iter().flat_map(move |odd| spoilt(text, odd)))
-            .chain(right.iter().cloned())
+            .flat_map(|text| ODD.iter().flat_map(move |odd| variants(text, odd)))
+            .chain(valid.iter().cloned())
             .collect();
         for text in texts {
             let mut spec = spec.clone();
@@ -183,10 +184,10 @@ fn edges() -> Vec<(String, Value)> {
     edges
 }
 
-/// Which of the specs a desk refuses, before it asks a registry anything.
-async fn refused_on_a_desk(specs: &[&Value]) -> BTreeSet<usize> {
+/// Returns the specs that the command line refuses before its first request.
+async fn refused_locally(specs: &[&Value]) -> BTreeSet<usize> {
     let mut refused = BTreeSet::new();
-    // What is wrong with the form of one is said before what another one means: so until nothing more is refused.
+    // Errors of documents come before errors of requests, so it repeats until nothing more is refused.
     loop {
         let (mut given, mut documents) = (Vec::new(), Vec::new());
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sigs"}, "data": {"b1b1.sig": "b", "c1c1.sig": "c"}});
@@ -207,12 +208,12 @@ async fn refused_on_a_desk(specs: &[&Value]) -> BTreeSet<usize> {
             .output()
             .await
             .unwrap();
-        // That a ConfigMap or a Secret is not among the files is no fault of the spec.
-        let faults = ran
+        // A missing ConfigMap or Secret is not an error of the spec.
+        let errors = ran
             .err
             .lines()
             .filter(|line| !line.ends_with("(here: in a file given with -f)"));
-        let found: BTreeSet<usize> = faults
+        let found: BTreeSet<usize> = errors
             .filter_map(|line| {
                 line.strip_prefix("error: stdin, document ")?
                     .split([' ', ':'])
@@ -230,7 +231,7 @@ async fn refused_on_a_desk(specs: &[&Value]) -> BTreeSet<usize> {
 }
 
 #[tokio::test]
-async fn a_desk_refuses_what_the_schema_refuses_and_nothing_else() {
+async fn the_command_line_refuses_the_specs_that_the_api_server_refuses() {
     let cluster = Cluster::start().await;
     let bad = corpus::bad()
         .into_iter()
@@ -239,7 +240,7 @@ async fn a_desk_refuses_what_the_schema_refuses_and_nothing_else() {
         .into_iter()
         .map(|(sentence, spec)| (sentence.to_owned(), spec));
     let all: Vec<(String, Value)> = bad.chain(good).chain(edges()).collect();
-    let desk = refused_on_a_desk(&all.iter().map(|(_, spec)| spec).collect::<Vec<_>>()).await;
+    let local = refused_locally(&all.iter().map(|(_, spec)| spec).collect::<Vec<_>>()).await;
     let schema: Vec<Result<(), String>> = futures::stream::iter(&all)
         .map(|(_, spec)| async {
             cluster
@@ -261,9 +262,11 @@ async fn a_desk_refuses_what_the_schema_refuses_and_nothing_else() {
         .iter()
         .zip(&schema)
         .enumerate()
-        .filter(|(nth, (_, schema))| schema.is_err() != desk.contains(nth));
+        .filter(|(nth, (_, schema))| schema.is_err() != local.contains(nth));
     let lines: Vec<String> = differ
-        .map(|(_, ((what, _), schema))| format!("{what}: the schema says {schema:?}"))
+        .map(|(_, ((description, _), schema))| {
+            format!("{description}: the API server answers {schema:?}")
+        })
         .collect();
     let some: Vec<&str> = lines.iter().take(40).map(String::as_str).collect();
     assert!(

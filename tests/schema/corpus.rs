@@ -1,4 +1,4 @@
-//! The corpus: specs that the schema takes, and specs that it refuses, each with the field and the words of the refusal.
+//! Specs that the schema accepts, and specs that it refuses, each with the field and the message of the refusal.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ pub(crate) struct Bad {
     pub(crate) spec: Value,
     /// The field that the refusal must name.
     pub(crate) field: &'static str,
-    /// What the refusal must say.
+    /// A part of the message.
     pub(crate) says: &'static str,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn notation() -> Value {
     json!({"image": TAGGED, "signature": {"notation": {"keySecretRef": {"name": "signing-tls"}}}})
 }
 
-/// A spec with one field set; `path` is a JSON pointer whose objects are made where they are absent.
+/// Returns a spec with one field set. `path` is a JSON pointer; missing objects are created.
 fn set(mut spec: Value, path: &str, value: Value) -> Value {
     let mut at = &mut spec;
     for name in path.split('/').skip(1) {
@@ -60,7 +60,7 @@ fn set(mut spec: Value, path: &str, value: Value) -> Value {
     spec
 }
 
-/// A spec without one field.
+/// Returns a spec without one field.
 fn unset(mut spec: Value, path: &str) -> Value {
     let (parent, name) = path.rsplit_once('/').unwrap();
     spec.pointer_mut(parent)
@@ -76,7 +76,7 @@ fn repeated(item: impl Fn(usize) -> Value, count: usize) -> Value {
     (0..count).map(item).collect()
 }
 
-/// Specs that the schema takes.
+/// Specs that the schema accepts.
 pub(crate) fn good() -> Vec<(&'static str, Value)> {
     let file = |target: &str| json!([{"name": "b1b1.sig", "target": target, "value": "signature"}]);
     vec![
@@ -311,7 +311,7 @@ const PLATFORM: &str =
     "not a platform: write os[/arch[/variant]][:os.version], for example linux/amd64";
 const NAME: &str = "not a name of an object: write lower-case letters, digits, - and .";
 const MEDIA_TYPE: &str = "not a media type: write type/subtype, for example";
-const FILE_NAME: &str = "not a file name: whoever pulls the artifact writes the layer under this name, so it must be bare";
+const FILE_NAME: &str = "not a file name: tools that pull the artifact write the layer under this name, so it must be bare";
 const TARGET: &str = "target must be index, a platform such as linux/amd64, or a whole digest";
 const DIGEST_RULE: &str = "not a digest: write sha256: and 64 lower-case hexadecimal digits";
 

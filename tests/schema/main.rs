@@ -1,4 +1,4 @@
-//! The schema against a real API server: what it refuses and in which words, what it takes, and what it leaves alone.
+//! The schema on a real API server: the specs that it refuses, with its messages, and the specs that it accepts unchanged.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,107 +9,16 @@
 )]
 
 mod agreement;
+mod cluster;
 mod corpus;
 
 use std::collections::BTreeSet;
 
-use affix::api::{ImageAttachment, ImageAttachmentSpec, crd, crd_yaml};
-use affix_testbed::control_plane::ControlPlane;
-use affix_testbed::tools::Tools;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::ApiResource;
-use kube::{Client, Config};
+use affix::api::{ImageAttachment, ImageAttachmentSpec, crd};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-/// A control plane that knows the resource.
-struct Cluster {
-    plane: ControlPlane,
-    client: Client,
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let plane = ControlPlane::start(&Tools::core().await.unwrap())
-            .await
-            .unwrap();
-        plane
-            .kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml())
-            .await
-            .unwrap()
-            .stdout()
-            .unwrap();
-        let wait = [
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "crd/imageattachments.affix.dev",
-        ];
-        plane.kubectl(wait).await.unwrap().stdout().unwrap();
-        let kubeconfig = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .unwrap();
-        Self {
-            plane,
-            client: Client::try_from(config).unwrap(),
-        }
-    }
-
-    /// Untyped, so that what is sent is what the corpus says.
-    fn api(&self) -> Api<DynamicObject> {
-        Api::default_namespaced_with(
-            self.client.clone(),
-            &ApiResource::erase::<ImageAttachment>(&()),
-        )
-    }
-
-    /// Runs `kubectl explain`, for as long as the API server has not yet published the schema of a new resource.
-    async fn explain(&self, args: &[&str]) -> String {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self
-                .plane
-                .kubectl(args.iter().copied())
-                .await
-                .unwrap()
-                .stdout()
-            {
-                Ok(text) => return text,
-                Err(error) if tries == 60 => panic!("{error}"),
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(500)).await,
-            }
-        }
-    }
-
-    /// Asks the API server to take a spec, without keeping it. What it refuses comes back as fields and messages, but for what it
-    /// adds about no field at all (that it looked no further, that an allOf did not hold).
-    async fn try_create(&self, spec: &Value) -> Result<DynamicObject, Vec<(String, String)>> {
-        let params = PostParams {
-            dry_run: true,
-            ..PostParams::default()
-        };
-        match self.api().create(&params, &object("tried", spec)).await {
-            Ok(object) => Ok(object),
-            Err(kube::Error::Api(status)) => Err(status
-                .details
-                .iter()
-                .flat_map(|details| &details.causes)
-                .filter(|cause| cause.field != "<nil>")
-                .map(|cause| (cause.field.clone(), cause.message.clone()))
-                .collect()),
-            Err(error) => panic!("the API server did not answer: {error}"),
-        }
-    }
-}
-
-fn object(name: &str, spec: &Value) -> DynamicObject {
-    serde_json::from_value(json!({
-        "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name}, "spec": spec
-    }))
-    .unwrap()
-}
+use cluster::{Cluster, object};
 
 fn spec_schema() -> Value {
     serde_json::to_value(crd()).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
@@ -121,7 +30,7 @@ fn is_required(schema: &Value, name: &str) -> bool {
         .is_some_and(|required| required.contains(&json!(name)))
 }
 
-/// Sets every optional field that `value` lacks to null, and notes the path of each.
+/// Sets every optional field that `value` lacks to null, and records its path.
 fn fill_with_nulls(path: &str, schema: &Value, value: &mut Value, filled: &mut BTreeSet<String>) {
     if let Some(items) = value.as_array_mut() {
         for item in items {
@@ -142,7 +51,7 @@ fn fill_with_nulls(path: &str, schema: &Value, value: &mut Value, filled: &mut B
     }
 }
 
-/// The paths of all optional fields.
+/// Collects the paths of all optional fields.
 fn optional_fields(path: &str, schema: &Value, found: &mut BTreeSet<String>) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
@@ -155,7 +64,7 @@ fn optional_fields(path: &str, schema: &Value, found: &mut BTreeSet<String>) {
 }
 
 #[tokio::test]
-async fn the_schema_alone_refuses_each_bad_spec_and_says_what_to_do() {
+async fn the_schema_refuses_each_bad_spec_with_a_helpful_message() {
     let cluster = Cluster::start().await;
     let mut wrong = Vec::new();
     for bad in corpus::bad() {
@@ -197,7 +106,7 @@ async fn the_schema_alone_refuses_each_bad_spec_and_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_explicit_null_in_each_optional_field_is_as_good_as_its_absence() {
+async fn a_null_means_the_same_as_an_absent_field() {
     let cluster = Cluster::start().await;
     let (mut filled, mut optional) = (BTreeSet::new(), BTreeSet::new());
     for (sentence, spec) in corpus::good() {
@@ -287,7 +196,7 @@ async fn applying_a_spec_twice_changes_nothing() {
         .stdout()
         .unwrap();
     assert_eq!(difference, "");
-    // The second write of any object keeps the default of its status, which the first may not write; from then on nothing moves.
+    // The second write stores the default of the status, which the first write must not contain. Later writes change nothing.
     let second = apply(false).await;
     assert!(
         second.len() == corpus::good().len()
@@ -300,7 +209,7 @@ async fn applying_a_spec_twice_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_kind_of_attachment_never_changes_but_everything_else_may() {
+async fn only_the_kind_of_attachment_is_immutable() {
     let cluster = Cluster::start().await;
     let api = cluster.api();
     let replace = async |name: &str, spec: &Value| {
@@ -486,7 +395,7 @@ async fn each_sample_applied_twice_shows_no_difference() {
         .unwrap()
         .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
         .collect();
-    // As `affix pin` does it.
+    // Like `affix pin`.
     let pinned = format!("team/app:v1@sha256:{}", "a".repeat(64));
     let samples = samples.join("\n---\n").replace("team/app:v1", &pinned);
     for _ in 0..2 {

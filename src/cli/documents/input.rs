@@ -1,27 +1,27 @@
-//! What `-f` names: files, folders, stdin, read into memory with a limit.
+//! The files, folders and stdin that `-f` names.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::cli::exit::Error;
-use crate::cli::text::Clean;
+use crate::cli::output::text::Clean;
 
-/// The most that is read of one file, in bytes; an ImageAttachment with all that it names fits many times.
-const MOST_BYTES: u64 = 16 << 20;
+/// The largest file, in bytes. It is many times the size of an ImageAttachment with all objects that it references.
+const MAX_BYTES: u64 = 16 << 20;
 
-/// One file's text.
+/// The text of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) struct Input {
-    /// As messages name it.
+    /// The name of the file in messages.
     pub name: String,
-    /// Its content.
+    /// The content.
     pub text: String,
-    /// Whether a folder led to it, rather than the user naming it.
-    pub found: bool,
+    /// Whether the file was found in a folder, not named by the user.
+    pub from_folder: bool,
 }
 
-/// Reads everything that `paths` name: a file, `-` for stdin, or a folder, of which each `.yaml`, `.yml` and `.json` file is
-/// read, in the order of names and without going deeper.
+/// Reads all `paths`: files, `-` for stdin, and folders. Of a folder it reads each `.yaml`, `.yml` and `.json` file in the order of names,
+/// without subfolders.
 ///
 /// # Errors
 /// Bad input, for each path that cannot be read.
@@ -43,16 +43,16 @@ pub(in crate::cli) fn read(paths: &[PathBuf]) -> Result<Vec<Input>, Error> {
 
 fn read_path(path: &Path) -> Result<Vec<Input>, String> {
     if path.as_os_str() == "-" {
-        return Ok(vec![text(
+        return Ok(vec![read_text(
             "stdin".to_owned(),
             std::io::stdin().lock(),
             false,
         )?]);
     }
     if !path.is_dir() {
-        return Ok(vec![file(path, false)?]);
+        return Ok(vec![read_file(path, false)?]);
     }
-    let unreadable = |error: std::io::Error| format!("{}: {error}", shown(path));
+    let unreadable = |error: std::io::Error| format!("{}: {error}", display(path));
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
@@ -66,33 +66,37 @@ fn read_path(path: &Path) -> Result<Vec<Input>, String> {
     files.sort();
     if files.is_empty() {
         return Err(format!(
-            "{}: the folder holds no .yaml, .yml or .json file",
-            shown(path)
+            "{}: the folder contains no .yaml, .yml or .json file",
+            display(path)
         ));
     }
-    files.iter().map(|path| file(path, true)).collect()
+    files.iter().map(|path| read_file(path, true)).collect()
 }
 
-fn file(path: &Path, found: bool) -> Result<Input, String> {
-    let open = std::fs::File::open(path).map_err(|error| format!("{}: {error}", shown(path)))?;
-    text(shown(path), open, found)
+fn read_file(path: &Path, from_folder: bool) -> Result<Input, String> {
+    let open = std::fs::File::open(path).map_err(|error| format!("{}: {error}", display(path)))?;
+    read_text(display(path), open, from_folder)
 }
 
-fn text(name: String, from: impl std::io::Read, found: bool) -> Result<Input, String> {
+fn read_text(name: String, from: impl std::io::Read, from_folder: bool) -> Result<Input, String> {
     let mut text = String::new();
-    match from.take(MOST_BYTES + 1).read_to_string(&mut text) {
-        Ok(read) if read as u64 > MOST_BYTES => Err(format!(
-            "{name}: more than {MOST_BYTES} bytes are not read: split the file"
+    match from.take(MAX_BYTES + 1).read_to_string(&mut text) {
+        Ok(read) if read as u64 > MAX_BYTES => Err(format!(
+            "{name}: the file is larger than {MAX_BYTES} bytes: split it"
         )),
-        Ok(_) => Ok(Input { name, text, found }),
+        Ok(_) => Ok(Input {
+            name,
+            text,
+            from_folder,
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            Err(format!("{name}: it is no text in UTF-8: save it as UTF-8"))
+            Err(format!("{name}: the text is not UTF-8: save it as UTF-8"))
         }
         Err(error) => Err(format!("{name}: {error}")),
     }
 }
 
-fn shown(path: &Path) -> String {
+fn display(path: &Path) -> String {
     Clean(&path.to_string_lossy()).to_string()
 }
 
@@ -101,11 +105,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_in_another_encoding_is_refused_with_the_way_out() {
-        let refused = text("x.yaml".to_owned(), b"\xff\xfea\0".as_slice(), false);
+    fn a_file_in_another_encoding_is_refused() {
+        let refused = read_text("x.yaml".to_owned(), b"\xff\xfea\0".as_slice(), false);
         assert_eq!(
             refused,
-            Err("x.yaml: it is no text in UTF-8: save it as UTF-8".to_owned())
+            Err("x.yaml: the text is not UTF-8: save it as UTF-8".to_owned())
         );
     }
 }

@@ -1,14 +1,12 @@
-//! What `-f` gives: ImageAttachments, and the ConfigMaps, Secrets and ServiceAccounts that they name.
+//! The documents that `-f` gives: ImageAttachments, and the ConfigMaps, Secrets and ServiceAccounts that they reference.
 //!
-//! Owns: reading files, folders and stdin; several YAML or JSON documents in each; the schema's rules without a cluster.
-//! Refuses: objects of another namespace (as in the cluster, threat T5), two objects of one name, and fields that the schema
-//! does not know. Kinds that are nothing to affix are passed over with a notice, so that `-f` may name a kustomize folder.
+//! Documents come from files, folders and stdin, several in each, in YAML or JSON. They are validated with the rules of the schema. As in
+//! the cluster, a resource uses objects of its own namespace only (threat T5). Two objects of one name and unknown fields are errors.
+//! Objects of other kinds are skipped with a notice, so that `-f` may name a kustomize folder.
 
 mod input;
 mod object;
 mod parse;
-mod schema;
-mod spec_rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,41 +14,41 @@ use std::path::PathBuf;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus};
+use crate::api::{ImageAttachment, ImageAttachmentStatus, Pinned, check_status};
 use crate::engine::{Names, Sources};
 use affix_registry::Keychain;
 
 use super::exit::Error;
-use super::text::Clean;
-use object::{Object, Read};
+use super::output::text::Clean;
+use object::{Object, Parsed};
 
 pub(super) use input::{Input, read};
-pub(super) use parse::{Document, Place, options, parse};
+pub(super) use parse::{Document, Location, options, parse};
 
-/// The argument that names documents.
+/// The flag that names documents.
 #[derive(Debug, clap::Args)]
 pub(super) struct FileArgs {
-    /// A file, a folder (its .yaml, .yml and .json files) or - for stdin, with the ImageAttachments and the ConfigMaps, Secrets
-    /// and ServiceAccounts that they name; may be repeated
+    /// File, folder (its .yaml, .yml and .json files) or - for stdin with ImageAttachments and the ConfigMaps, Secrets and
+    /// ServiceAccounts that they reference; may be repeated
     #[arg(short = 'f', long = "filename", required = true, num_args = 1.., value_name = "FILE")]
     pub files: Vec<PathBuf>,
 }
 
-/// An ImageAttachment and where it stands.
+/// An ImageAttachment of a document.
 #[derive(Debug, Clone)]
 pub(super) struct Attachment {
-    /// Where it stands.
-    pub place: Place,
-    /// Its namespace; `default` where the document names none.
+    /// The location of the document.
+    pub location: Location,
+    /// The namespace, or `default`.
     pub namespace: String,
-    /// What it says; without a status, but for what [`Documents::read_status`] has read.
+    /// The resource. It has a status only after [`Documents::read_status`].
     pub object: ImageAttachment,
     /// The status as it was given.
     status: Option<Value>,
 }
 
 impl Attachment {
-    /// `namespace/name`.
+    /// Returns `namespace/name`.
     pub(super) fn label(&self) -> String {
         format!(
             "{}/{}",
@@ -60,78 +58,89 @@ impl Attachment {
     }
 }
 
-/// All objects that were given.
+/// All objects of all documents.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Documents {
-    /// In the order in which they were given.
+    /// The ImageAttachments, in the order of the documents.
     pub attachments: Vec<Attachment>,
-    /// What was passed over, for people to read.
+    /// Messages about skipped documents.
     pub notices: Vec<String>,
-    /// The files that hold objects which were not passed over.
+    /// The files with objects that were not skipped.
     pub files: BTreeSet<String>,
     others: BTreeMap<(String, String, &'static str), Object>,
 }
 
 impl Documents {
-    /// Reads what the arguments name.
+    /// Reads the documents of the flags.
     ///
     /// # Errors
-    /// Bad input: everything that is wrong at once, each with file, document and field.
+    /// Bad input: all errors at once, each with file, document and field.
     pub(super) fn load(args: &FileArgs) -> Result<Self, Error> {
-        let documents = Self::gather(&read(&args.files)?)?;
+        let documents = Self::from_inputs(&read(&args.files)?, Pinned::Final)?;
         documents.require_attachments()?;
         Ok(documents)
     }
 
+    /// Refuses documents without an ImageAttachment.
+    ///
     /// # Errors
-    /// Bad input, where there is no ImageAttachment at all.
+    /// Bad input.
     pub(super) fn require_attachments(&self) -> Result<(), Error> {
         if self.attachments.is_empty() {
-            let passed: Vec<String> = self
+            let skipped: Vec<String> = self
                 .notices
                 .iter()
                 .map(|notice| format!("; {notice}"))
                 .collect();
             return Err(Error::bad_input(format_args!(
-                "there is no ImageAttachment in what -f names{}",
-                passed.concat()
+                "no ImageAttachment found in the files of -f{}",
+                skipped.concat()
             )));
         }
         Ok(())
     }
 
-    /// Takes objects from texts.
+    /// Collects the objects of texts.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub(super) fn gather(inputs: &[Input]) -> Result<Self, Error> {
-        let mut gathering = Gathering::default();
+    pub(super) fn from_inputs(inputs: &[Input], pinned: Pinned) -> Result<Self, Error> {
+        let mut collector = Collector::new(pinned);
         for input in inputs {
             match parse(input) {
                 Ok(documents) => documents
                     .into_iter()
-                    .for_each(|document| gathering.add(document, input.found)),
-                Err(error) => gathering.errors.push(error),
+                    .for_each(|document| collector.add(document, input.from_folder)),
+                Err(error) => collector.errors.push(error),
             }
         }
-        if gathering.errors.is_empty() {
-            Ok(gathering.documents)
+        if collector.errors.is_empty() {
+            Ok(collector.documents)
         } else {
-            Err(Error::BadInput(gathering.errors))
+            Err(Error::BadInput(collector.errors))
         }
     }
 
-    /// Takes the resources' status for what it says, as far as it can be read; fields of a newer affix are passed over.
+    /// Returns whether the documents contain an object.
+    pub(super) fn contains(&self, kind: &'static str, namespace: &str, name: &str) -> bool {
+        self.others
+            .contains_key(&(namespace.to_owned(), name.to_owned(), kind))
+    }
+
+    /// Parses the status of the resources. Fields of a newer version of affix are ignored.
     ///
     /// # Errors
-    /// Bad input, for each field that is none of a status.
+    /// Bad input, for each malformed field.
     pub(super) fn read_status(&mut self) -> Result<(), Error> {
         let mut errors = Vec::new();
         for attachment in &mut self.attachments {
             let Some(given) = &attachment.status else {
                 continue;
             };
-            let mut wrong = schema::check_status(given);
+            let mut wrong: Vec<String> = check_status(given)
+                .iter()
+                .map(|error| Clean(error).to_string())
+                .collect();
             match ImageAttachmentStatus::deserialize(given) {
                 Ok(status) => attachment.object.status = Some(status),
                 Err(error) if wrong.is_empty() => {
@@ -139,9 +148,9 @@ impl Documents {
                 }
                 Err(_) => {}
             }
-            let place = &attachment.place;
+            let location = &attachment.location;
             errors.extend(wrong.into_iter().map(|error| {
-                format!("{place}: {error}; without the field status, a plan begins from nothing")
+                format!("{location}: {error}; remove the field status to plan without it")
             }));
         }
         if errors.is_empty() {
@@ -151,7 +160,7 @@ impl Documents {
         }
     }
 
-    /// What a resource refers to, from its own namespace only; `login` stands in where it names no login.
+    /// Returns the objects that a resource references, from its own namespace only. `login` applies if the resource names no login.
     pub(super) fn sources(&self, attachment: &Attachment, login: Keychain) -> Sources {
         let mut sources = Sources {
             fallback_credentials: login,
@@ -179,76 +188,86 @@ impl Documents {
     }
 }
 
-#[derive(Default)]
-struct Gathering {
+struct Collector {
+    pinned: Pinned,
     documents: Documents,
     errors: Vec<String>,
-    places: BTreeMap<(String, String, &'static str), Place>,
+    locations: BTreeMap<(String, String, &'static str), Location>,
 }
 
-impl Gathering {
-    fn add(&mut self, Document { place, value }: Document, found: bool) {
-        match object::read(value) {
-            Ok(Read::List(items)) => {
+impl Collector {
+    fn new(pinned: Pinned) -> Self {
+        Self {
+            pinned,
+            documents: Documents::default(),
+            errors: Vec::new(),
+            locations: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, Document { location, value }: Document, from_folder: bool) {
+        match object::parse(value, self.pinned) {
+            Ok(Parsed::List(items)) => {
                 for (nth, value) in items.into_iter().enumerate() {
                     self.add(
                         Document {
-                            place: Place {
+                            location: Location {
                                 item: Some(nth + 1),
-                                ..place.clone()
+                                ..location.clone()
                             },
                             value,
                         },
-                        found,
+                        from_folder,
                     );
                 }
             }
-            Ok(Read::NoKind) if found => {
+            Ok(Parsed::NoKind) if from_folder => {
                 self.documents.notices.push(format!(
-                    "{place}: a document without apiVersion and kind is passed over"
+                    "{location}: skipped, because apiVersion and kind are missing"
                 ));
             }
-            Ok(Read::NoKind) => self.errors.push(format!(
-                "{place}: apiVersion, kind: they are missing, and are required"
+            Ok(Parsed::NoKind) => self.errors.push(format!(
+                "{location}: apiVersion, kind: they are missing, and are required"
             )),
-            Ok(Read::PassedOver(what)) => self
-                .documents
-                .notices
-                .push(format!("{place}: {what} is passed over")),
-            Ok(Read::Object {
+            Ok(Parsed::OtherKind(kind)) => self.documents.notices.push(format!(
+                "{location}: skipped, because affix does not use {kind}"
+            )),
+            Ok(Parsed::Object {
                 kind,
                 namespace,
                 name,
                 object,
-            }) => self.keep(place, kind, namespace, name, object),
-            Err(errors) => self
-                .errors
-                .extend(errors.into_iter().map(|error| format!("{place}: {error}"))),
+            }) => self.keep(location, kind, namespace, name, object),
+            Err(errors) => self.errors.extend(
+                errors
+                    .into_iter()
+                    .map(|error| format!("{location}: {error}")),
+            ),
         }
     }
 
     fn keep(
         &mut self,
-        place: Place,
+        location: Location,
         kind: &'static str,
         namespace: String,
         name: String,
         object: Object,
     ) {
         let key = (namespace, name, kind);
-        if let Some(first) = self.places.get(&key) {
+        if let Some(first) = self.locations.get(&key) {
             let (namespace, name, kind) = key;
             self.errors.push(format!(
-                "{place}: metadata.name: the {kind} {namespace}/{name} stands in {first} already"
+                "{location}: metadata.name: the {kind} {namespace}/{name} is already in {first}"
             ));
             return;
         }
-        self.places.insert(key.clone(), place.clone());
-        self.documents.files.insert(place.file.clone());
+        self.locations.insert(key.clone(), location.clone());
+        self.documents.files.insert(location.file.clone());
         match object {
             Object::Attachment(object, status) => {
                 self.documents.attachments.push(Attachment {
-                    place,
+                    location,
                     namespace: key.0,
                     object: *object,
                     status,

@@ -1,4 +1,4 @@
-//! One document as one of the objects that a desk knows.
+//! Kubernetes objects in documents.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,17 @@ use base64::Engine as _;
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{schema, spec_rules};
-use crate::api::{ImageAttachment, LocalObjectReference};
-use crate::cli::text::{Clean, line};
+use crate::api::{ImageAttachment, LocalObjectReference, Pinned, check_spec, is_object_name};
+use crate::cli::output::text::{Clean, line};
 use crate::engine::SecretData;
 use affix_registry::Secret;
 
-/// The fields that every object's metadata has.
+/// The API group of affix.
+const GROUP: &str = "affix.dev";
+
+/// The fields of ObjectMeta.
 const METADATA: [&str; 15] = [
     "name",
     "namespace",
@@ -33,75 +35,74 @@ const METADATA: [&str; 15] = [
     "selfLink",
 ];
 
-/// What a document holds.
+/// The content of an object.
 #[derive(Debug, Clone)]
 pub(super) enum Object {
-    /// What is to be attached, and the status that stands beside it, as it was given.
+    /// An ImageAttachment, and its status as it was given.
     Attachment(Box<ImageAttachment>, Option<Value>),
     /// `data` and `binaryData` together.
     ConfigMap(BTreeMap<String, Bytes>),
-    /// Decoded.
+    /// A Secret, decoded.
     Secret(SecretData),
-    /// The names of its `imagePullSecrets`.
+    /// The names of the `imagePullSecrets` of a ServiceAccount.
     ServiceAccount(Vec<String>),
 }
 
-/// A document that was understood.
+/// A parsed document.
 #[derive(Debug, Clone)]
-pub(super) enum Read {
-    /// Of a kind that a desk knows.
+pub(super) enum Parsed {
+    /// An object of a kind that affix uses.
     Object {
-        /// For messages, and to tell objects apart.
+        /// The kind.
         kind: &'static str,
-        /// Where it belongs; `default` where the document names none.
+        /// The namespace, or `default`.
         namespace: String,
-        /// Its name.
+        /// The name.
         name: String,
-        /// The rest.
+        /// The content.
         object: Object,
     },
-    /// A list of documents.
+    /// A list of objects.
     List(Vec<Value>),
-    /// Of a kind that is nothing to affix, and which one.
-    PassedOver(String),
-    /// No Kubernetes object: apiVersion or kind is missing.
+    /// An object of another kind, with its apiVersion and kind.
+    OtherKind(String),
+    /// A document without apiVersion or kind.
     NoKind,
 }
 
-/// Reads one document.
+/// Parses one document.
 ///
 /// # Errors
-/// What is wrong, one sentence each, each beginning with the field.
-pub(super) fn read(value: Value) -> Result<Read, Vec<String>> {
+/// The errors of the document, one sentence each. Each begins with the field.
+pub(super) fn parse(value: Value, pinned: Pinned) -> Result<Parsed, Vec<String>> {
     let one = |error: String| vec![error];
     let Value::Object(fields) = &value else {
-        return Err(one("it is no map, so it is no Kubernetes object".to_owned()));
+        return Err(one(
+            "the document is not a map, so it is not a Kubernetes object".to_owned(),
+        ));
     };
     let text = |field: &str| fields.get(field).and_then(Value::as_str);
     let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
-        return Ok(Read::NoKind);
+        return Ok(Parsed::NoKind);
     };
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     let (kind, object) = match (group, version, kind) {
-        ("affix.dev", "v1alpha1", "ImageAttachment") => ("ImageAttachment", attachment(&value)),
-        ("affix.dev", _, "ImageAttachment") => {
-            return Err(one(format!(
-                "apiVersion: {} is not known to this affix: write affix.dev/v1alpha1, or upgrade affix",
-                line(api_version, 80)
-            )));
-        }
+        (GROUP, "v1alpha1", "ImageAttachment") => ("ImageAttachment", attachment(&value, pinned)),
         ("", "v1", "ConfigMap") => ("ConfigMap", config_map(&value).map_err(one)),
         ("", "v1", "Secret") => ("Secret", secret(&value).map_err(one)),
         ("", "v1", "ServiceAccount") => ("ServiceAccount", service_account(&value).map_err(one)),
-        ("", "v1", "List") | ("affix.dev", "v1alpha1", "ImageAttachmentList") => {
+        ("", "v1", "List") | (GROUP, "v1alpha1", "ImageAttachmentList") => {
             return list(value).map_err(one);
         }
         _ => {
-            return Ok(Read::PassedOver(format!(
-                "{} {}",
-                line(api_version, 80),
-                line(kind, 80)
-            )));
+            return match unsupported(api_version, kind) {
+                Some(error) => Err(one(error)),
+                None => Ok(Parsed::OtherKind(format!(
+                    "{} {}",
+                    line(api_version, 80),
+                    line(kind, 80)
+                ))),
+            };
         }
     };
     match (identity(&value), object) {
@@ -115,7 +116,7 @@ pub(super) fn read(value: Value) -> Result<Read, Vec<String>> {
                     .map_err(|error| one(format!("metadata: {}", Clean(&error.to_string()))))?
                     .unwrap_or_default();
             }
-            Ok(Read::Object {
+            Ok(Parsed::Object {
                 kind,
                 namespace,
                 name,
@@ -131,16 +132,58 @@ pub(super) fn read(value: Value) -> Result<Read, Vec<String>> {
     }
 }
 
-/// Namespace and name.
+/// Returns an error for an object that was probably meant for affix: silently skipping it would leave an image unsigned.
+fn unsupported(api_version: &str, kind: &str) -> Option<String> {
+    let (group, _) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    let is_kind = matches!(kind, "ImageAttachment" | "ImageAttachmentList");
+    let (version, shown) = (line(api_version, 80), line(kind, 80));
+    if group == GROUP && is_kind {
+        Some(format!(
+            "apiVersion: {version} is not supported by this version of affix: write affix.dev/v1alpha1, or upgrade affix"
+        ))
+    } else if group == GROUP {
+        Some(format!(
+            "kind: {shown} is not a kind of {GROUP}: write ImageAttachment, or upgrade affix"
+        ))
+    } else if is_kind || is_near(group, GROUP) {
+        Some(format!(
+            "apiVersion: {version} is not the group of affix: write affix.dev/v1alpha1"
+        ))
+    } else {
+        None
+    }
+}
+
+/// Returns whether a text is at most two edits away from another one, in any case.
+fn is_near(text: &str, wanted: &str) -> bool {
+    let (text, wanted) = (text.to_lowercase(), wanted.to_lowercase());
+    let mut row: Vec<usize> = (0..=wanted.chars().count()).collect();
+    for (n, from) in text.chars().enumerate() {
+        let mut next = vec![n + 1];
+        for ((to, pair), left_above) in wanted.chars().zip(row.windows(2)).zip(&row) {
+            let above = pair.last().copied().unwrap_or_default();
+            let left = next.last().copied().unwrap_or_default();
+            next.push(
+                (left_above + usize::from(from != to))
+                    .min(above + 1)
+                    .min(left + 1),
+            );
+        }
+        row = next;
+    }
+    row.last().is_some_and(|edits| *edits <= 2)
+}
+
+/// Returns namespace and name.
 fn identity(value: &Value) -> Result<(String, String), Vec<String>> {
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     let metadata = value.get("metadata").and_then(Value::as_object);
     for field in metadata
         .into_iter()
-        .flat_map(serde_json::Map::keys)
+        .flat_map(Map::keys)
         .filter(|field| !METADATA.contains(&field.as_str()))
     {
-        wrong.push(format!(
+        errors.push(format!(
             "metadata.{}: there is no such field",
             line(field, 80)
         ));
@@ -149,72 +192,67 @@ fn identity(value: &Value) -> Result<(String, String), Vec<String>> {
         let texts = value
             .get("metadata")
             .map_or(Ok(Vec::new()), |metadata| texts(metadata, field));
-        wrong.extend(texts.err().map(|error| format!("metadata.{error}")));
+        errors.extend(texts.err().map(|error| format!("metadata.{error}")));
     }
     let mut text = |field: &str, default: Option<&str>| match metadata
         .and_then(|metadata| metadata.get(field))
     {
-        Some(Value::String(text)) if spec_rules::is_object_name(text) => text.clone(),
+        Some(Value::String(text)) if is_object_name(text) => text.clone(),
         None | Some(Value::Null) if default.is_some() => default.unwrap_or_default().to_owned(),
         None | Some(Value::Null) => {
-            wrong.push(format!("metadata.{field}: it is missing, and is required"));
+            errors.push(format!("metadata.{field}: it is missing, and is required"));
             String::new()
         }
         Some(other) => {
-            wrong.push(format!(
-                "metadata.{field}: {} is no name of an object: write lower-case letters, digits, - and .",
+            errors.push(format!(
+                "metadata.{field}: {} is not a name of an object: write lower-case letters, digits, - and .",
                 Clean(&other.to_string())
             ));
             String::new()
         }
     };
     let identity = (text("namespace", Some("default")), text("name", None));
-    if wrong.is_empty() {
+    if errors.is_empty() {
         Ok(identity)
     } else {
-        Err(wrong)
+        Err(errors)
     }
 }
 
-fn attachment(value: &Value) -> Result<Object, Vec<String>> {
-    let mut wrong = Vec::new();
-    for field in value
-        .as_object()
-        .into_iter()
-        .flat_map(serde_json::Map::keys)
-    {
+fn attachment(value: &Value, pinned: Pinned) -> Result<Object, Vec<String>> {
+    let mut errors = Vec::new();
+    for field in value.as_object().into_iter().flat_map(Map::keys) {
         if !["apiVersion", "kind", "metadata", "spec", "status"].contains(&field.as_str()) {
-            wrong.push(format!("{}: there is no such field; an ImageAttachment has apiVersion, kind, metadata and spec", line(field, 80)));
+            errors.push(format!(
+                "{}: there is no such field; an ImageAttachment has apiVersion, kind, metadata and spec",
+                line(field, 80)
+            ));
         }
     }
     match value.get("spec") {
-        Some(spec) => {
-            wrong.extend(schema::check_spec(spec));
-            wrong.extend(spec_rules::check_durations(spec));
-        }
-        None => wrong.push("spec: it is missing, and is required".to_owned()),
+        Some(spec) => errors.extend(
+            check_spec(spec, pinned)
+                .iter()
+                .map(|error| Clean(error).to_string()),
+        ),
+        None => errors.push("spec: it is missing, and is required".to_owned()),
     }
-    if !wrong.is_empty() {
-        return Err(wrong);
+    if !errors.is_empty() {
+        return Err(errors);
     }
     let mut value = value.clone();
-    // What is wrong with it is said where the name is read.
+    // The caller checks the metadata and reads it afterwards.
     if let Some(fields) = value.as_object_mut() {
-        fields.insert("metadata".to_owned(), Value::Object(serde_json::Map::new()));
+        fields.insert("metadata".to_owned(), Value::Object(Map::new()));
     }
-    // Only a plan reads what another pass left there; the other commands neither need nor believe it.
+    // Only `plan` uses the status of an earlier pass.
     let status = value
         .as_object_mut()
         .and_then(|fields| fields.remove("status"))
         .filter(|status| !status.is_null());
     let attachment: ImageAttachment = serde_json::from_value(value)
         .map_err(|error| vec![Clean(&error.to_string()).to_string()])?;
-    let wrong = spec_rules::check(&attachment.spec);
-    if wrong.is_empty() {
-        Ok(Object::Attachment(Box::new(attachment), status))
-    } else {
-        Err(wrong)
-    }
+    Ok(Object::Attachment(Box::new(attachment), status))
 }
 
 fn config_map(value: &Value) -> Result<Object, String> {
@@ -227,7 +265,7 @@ fn config_map(value: &Value) -> Result<Object, String> {
             .ok_or_else(|| format!("binaryData.{}: it must be base64", line(key, 80)))?;
         if all.insert(key.to_owned(), bytes.into()).is_some() {
             return Err(format!(
-                "binaryData.{}: the key stands in data too",
+                "binaryData.{}: the key is also in data",
                 line(key, 80)
             ));
         }
@@ -279,15 +317,15 @@ fn service_account(value: &Value) -> Result<Object, String> {
     ))
 }
 
-fn list(mut value: Value) -> Result<Read, String> {
+fn list(mut value: Value) -> Result<Parsed, String> {
     match value.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) => Ok(Read::List(items)),
-        None | Some(Value::Null) => Ok(Read::List(Vec::new())),
+        Some(Value::Array(items)) => Ok(Parsed::List(items)),
+        None | Some(Value::Null) => Ok(Parsed::List(Vec::new())),
         Some(_) => Err("items: it must be a list".to_owned()),
     }
 }
 
-/// A map of texts; `1` and `true` without quotes are none, and the API server refuses them too.
+/// Returns the entries of a map of texts. Like the API server, it refuses numbers and booleans without quotes.
 fn texts<'a>(value: &'a Value, field: &str) -> Result<Vec<(&'a str, &'a str)>, String> {
     let fields = match value.get(field) {
         None | Some(Value::Null) => return Ok(Vec::new()),
@@ -304,7 +342,7 @@ fn texts<'a>(value: &'a Value, field: &str) -> Result<Vec<(&'a str, &'a str)>, S
     fields.iter().map(text).collect()
 }
 
-/// Base64 as the API server takes it: with line breaks, as files are often written.
+/// Decodes base64. Like the API server, it accepts line breaks.
 fn decoded(text: &str) -> Option<Vec<u8>> {
     let compact: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
     base64::engine::general_purpose::STANDARD

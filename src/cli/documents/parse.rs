@@ -1,4 +1,4 @@
-//! YAML and JSON, several documents a file, as JSON values: what `kubectl` would send to the API server.
+//! Parsing of YAML and JSON files with several documents, into the JSON values that `kubectl` would send to the API server.
 
 use std::fmt;
 
@@ -6,22 +6,22 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::input::Input;
-use crate::cli::text::Clean;
+use crate::cli::output::text::Clean;
 
-/// Where a document stands.
+/// The location of a document.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::cli) struct Place {
-    /// The file, as messages name it.
+pub(in crate::cli) struct Location {
+    /// The name of the file in messages.
     pub file: String,
-    /// Which of the file's documents that are not empty, counted from 1.
+    /// The number of the document in the file, from 1. Empty documents do not count.
     pub document: usize,
-    /// The line on which it begins, counted from 1, where known.
+    /// The first line, from 1, if it is known.
     pub line: Option<u64>,
-    /// Which item of a List, counted from 1.
+    /// The number of the item in a List, from 1.
     pub item: Option<usize>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, document {}", self.file, self.document)?;
         if let Some(line) = self.line.filter(|line| *line > 0) {
@@ -37,13 +37,14 @@ impl fmt::Display for Place {
 /// One document.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::cli) struct Document {
-    /// Where it stands.
-    pub place: Place,
-    /// What it says.
+    /// The location.
+    pub location: Location,
+    /// The content.
     pub value: Value,
 }
 
-/// How YAML is read: as strictly as Kubernetes does, with nothing of the file repeated in messages (it may hold a Secret).
+/// Returns the options of the YAML parser. Duplicate keys are errors, as in Kubernetes. Errors repeat nothing of the file, because it may
+/// contain a Secret.
 pub(in crate::cli) fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         with_snippet: false,
@@ -55,18 +56,18 @@ pub(in crate::cli) fn options() -> serde_saphyr::Options {
     }
 }
 
-/// The documents of one file; empty ones are left out.
+/// Parses the documents of one file. Empty documents are left out.
 ///
 /// # Errors
-/// Where the text is neither YAML nor JSON; the message names file and line.
+/// If the text is neither YAML nor JSON. The message names file and line.
 pub(in crate::cli) fn parse(input: &Input) -> Result<Vec<Document>, String> {
-    let place = |nth: usize, line| Place {
+    let location = |nth: usize, line| Location {
         file: input.name.clone(),
         document: nth + 1,
         line,
         item: None,
     };
-    // JSON is nearly YAML; where it is JSON, JSON's own parser knows its escapes best.
+    // A YAML parser does not accept all escapes of JSON, so JSON is tried first.
     if input.text.trim_start().starts_with('{') {
         let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&input.text)
             .into_iter()
@@ -76,7 +77,7 @@ pub(in crate::cli) fn parse(input: &Input) -> Result<Vec<Document>, String> {
                 let documents = values.into_iter().enumerate();
                 return Ok(documents
                     .map(|(nth, value)| Document {
-                        place: place(nth, None),
+                        location: location(nth, None),
                         value,
                     })
                     .collect());
@@ -89,7 +90,7 @@ pub(in crate::cli) fn parse(input: &Input) -> Result<Vec<Document>, String> {
     }
     let values: Vec<Spanned<Value>> =
         serde_saphyr::from_multiple_with_options(&input.text, options())
-            // The parser speaks to programmers: how it is told to allow this is nothing that a file can do.
+            // This part of the message addresses the programmer, not the author of the file.
             .map_err(|error| {
                 error
                     .to_string()
@@ -99,7 +100,7 @@ pub(in crate::cli) fn parse(input: &Input) -> Result<Vec<Document>, String> {
     let documents = values.into_iter().enumerate();
     Ok(documents
         .map(|(nth, spanned)| Document {
-            place: place(nth, Some(spanned.referenced.line())),
+            location: location(nth, Some(spanned.referenced.line())),
             value: spanned.value,
         })
         .collect())

@@ -9,14 +9,14 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cli::desk;
+use crate::cli::local;
 use crate::engine::Mode;
 
 /// The specs that the API server is tested with.
 #[path = "../../../tests/schema/corpus.rs"]
 #[allow(
     dead_code,
-    reason = "the words of the API server's refusals are not those of a desk"
+    reason = "only the API server words structural errors like this"
 )]
 mod corpus;
 
@@ -24,16 +24,16 @@ fn input(name: &str, text: &str) -> Input {
     Input {
         name: name.to_owned(),
         text: text.to_owned(),
-        found: false,
+        from_folder: false,
     }
 }
 
-fn gather(text: &str) -> Result<Documents, Error> {
-    Documents::gather(&[input("x.yaml", text)])
+fn parsed(text: &str) -> Result<Documents, Error> {
+    Documents::from_inputs(&[input("x.yaml", text)], Pinned::Final)
 }
 
 fn refusal(text: &str) -> String {
-    gather(text).expect_err(text).to_string()
+    parsed(text).expect_err(text).to_string()
 }
 
 fn resource(spec: &Value) -> String {
@@ -74,43 +74,105 @@ stringData: {.dockerconfigjson: '{"auths":{}}'}
 "#;
 
 #[test]
-fn a_desk_refuses_every_spec_that_the_api_server_refuses() {
-    let mut taken = Vec::new();
+fn every_spec_that_the_api_server_refuses_is_refused_for_the_same_field() {
+    let mut differences = Vec::new();
     for bad in corpus::bad() {
-        let mut spec = bad.spec.clone();
-        // A kind that this version does not serve would be refused for that, whatever else is wrong.
-        if !bad.field.starts_with("spec.signature")
-            && bad.field != "spec"
-            && spec.get("signature").is_some()
-        {
-            spec.as_object_mut().unwrap().remove("signature");
-            spec["artifact"] = json!({"artifactType": "application/vnd.x"});
-        }
-        let refused = match gather(&resource(&spec)) {
-            Ok(_) if bad.field.starts_with("spec.signature") => false,
-            Ok(documents) => desk::prepare(&documents, Mode::Plan).is_err(),
-            Err(_) => true,
-        };
-        if !refused {
-            taken.push(bad.sentence);
+        match parsed(&resource(&bad.spec)) {
+            Ok(_) => differences.push(format!("{}: accepted", bad.sentence)),
+            Err(error) if error.to_string().contains(bad.field) => {}
+            Err(error) => differences.push(format!("{}: {}: {error}", bad.sentence, bad.field)),
         }
     }
-    assert!(taken.is_empty(), "{taken:#?}");
+    assert!(differences.is_empty(), "{differences:#?}");
 }
 
 #[test]
-fn a_desk_reads_every_spec_that_the_api_server_takes() {
+fn a_rule_has_the_same_message_as_in_the_api_server() {
+    let bad: Vec<corpus::Bad> = corpus::bad();
+    let same = |bad: &&corpus::Bad| {
+        parsed(&resource(&bad.spec))
+            .err()
+            .is_some_and(|error| error.to_string().contains(bad.says))
+    };
+    let count = bad.iter().filter(same).count();
+    assert!(count * 2 > bad.len(), "{count} of {}", bad.len());
+}
+
+#[test]
+fn an_object_that_was_probably_meant_for_affix_is_refused() {
+    for (api_version, kind, message) in [
+        (
+            "affix.dev/v1alpha1",
+            "ImageAttachments",
+            "kind: ImageAttachments is not a kind of affix.dev",
+        ),
+        (
+            "affix.dev/v1",
+            "ImageAttachment",
+            "apiVersion: affix.dev/v1 is not supported by this version of affix",
+        ),
+        (
+            "afix.dev/v1alpha1",
+            "ImageAttachment",
+            "apiVersion: afix.dev/v1alpha1 is not the group of affix",
+        ),
+        (
+            "affix.de/v1alpha1",
+            "Image",
+            "apiVersion: affix.de/v1alpha1 is not the group of affix",
+        ),
+        (
+            "Affix.dev/v1alpha1",
+            "Other",
+            "apiVersion: Affix.dev/v1alpha1 is not the group of affix",
+        ),
+        (
+            "v1",
+            "ImageAttachment",
+            "apiVersion: v1 is not the group of affix",
+        ),
+    ] {
+        let error = refusal(&format!(
+            "apiVersion: {api_version}
+kind: {kind}
+metadata: {{name: x}}
+"
+        ));
+        assert!(
+            error.contains(message),
+            "{message}
+{error}"
+        );
+    }
+    for api_version in [
+        "apps/v1",
+        "v1",
+        "kustomize.config.k8s.io/v1beta1",
+        "apix.io/v1",
+    ] {
+        let text = format!(
+            "apiVersion: {api_version}
+kind: Other
+metadata: {{name: x}}
+"
+        );
+        assert!(parsed(&text).is_ok(), "{api_version}");
+    }
+}
+
+#[test]
+fn every_spec_that_the_api_server_accepts_is_accepted() {
     let refused: Vec<String> = corpus::good()
         .into_iter()
         .filter_map(|(sentence, spec)| {
-            Some(format!("{sentence}: {}", gather(&resource(&spec)).err()?))
+            Some(format!("{sentence}: {}", parsed(&resource(&spec)).err()?))
         })
         .collect();
     assert!(refused.is_empty(), "{refused:#?}");
 }
 
 #[test]
-fn a_misspelt_field_is_named_with_those_that_there_are() {
+fn the_error_for_a_misspelt_field_lists_the_fields() {
     let text = "apiVersion: affix.dev/v1alpha1\nkind: ImageAttachment\nmetadata: {name: x, namspace: y}\nspecs: {}\nspec:\n  \
                 image: r.example.com/app:v1\n  targets: {platfroms: [linux]}\n  artifact: {artifactType: a/b, file: []}\n  timeout: 60\n";
     let error = refusal(&format!(
@@ -128,8 +190,8 @@ fn a_misspelt_field_is_named_with_those_that_there_are() {
 }
 
 #[test]
-fn a_resource_finds_what_it_names_in_its_own_namespace_only() {
-    let documents = gather(&(all_by_name("team-a") + OTHERS)).unwrap();
+fn a_resource_uses_objects_of_its_own_namespace_only() {
+    let documents = parsed(&(all_by_name("team-a") + OTHERS)).unwrap();
     let sources = documents.sources(&documents.attachments[0], Keychain::anonymous());
     assert_eq!(sources.config_maps["sigs"]["a"], "text");
     assert_eq!(sources.config_maps["sigs"]["b"].as_ref(), [0, 1, 2, 255]);
@@ -147,7 +209,7 @@ fn a_resource_finds_what_it_names_in_its_own_namespace_only() {
         "*"
     );
 
-    let documents = gather(&(all_by_name("team-b") + OTHERS)).unwrap();
+    let documents = parsed(&(all_by_name("team-b") + OTHERS)).unwrap();
     let sources = documents.sources(&documents.attachments[0], Keychain::anonymous());
     assert!(
         sources.config_maps.is_empty()
@@ -155,7 +217,7 @@ fn a_resource_finds_what_it_names_in_its_own_namespace_only() {
             && sources.image_pull_secrets.is_none(),
         "{sources:?}"
     );
-    let error = desk::prepare(&documents, Mode::Plan)
+    let error = local::prepare(&documents, Mode::Plan)
         .err()
         .unwrap()
         .to_string();
@@ -167,42 +229,45 @@ fn a_resource_finds_what_it_names_in_its_own_namespace_only() {
 }
 
 #[test]
-fn two_objects_of_one_name_are_refused_and_both_places_named() {
+fn two_objects_of_one_name_are_refused_with_both_locations() {
     let one = resource(&corpus::mark());
     let inputs = [input("a.json", &one), input("b.json", &one)];
-    let error = Documents::gather(&inputs)
+    let error = Documents::from_inputs(&inputs, Pinned::Final)
         .expect_err("a duplicate")
         .to_string();
     assert_eq!(
         error,
-        "b.json, document 1: metadata.name: the ImageAttachment default/x stands in a.json, document 1 already"
+        "b.json, document 1: metadata.name: the ImageAttachment default/x is already in a.json, document 1"
     );
 }
 
 #[test]
-fn what_is_nothing_to_affix_is_passed_over_and_said() {
+fn documents_of_other_kinds_are_skipped_with_a_notice() {
     let text = format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\n---\n{}\n---\nresources: [a.yaml]\n",
         resource(&corpus::mark())
     );
-    let folder = Documents::gather(&[Input {
-        found: true,
-        ..input("k/x.yaml", &text)
-    }])
+    let folder = Documents::from_inputs(
+        &[Input {
+            from_folder: true,
+            ..input("k/x.yaml", &text)
+        }],
+        Pinned::Final,
+    )
     .unwrap();
     assert_eq!(folder.attachments.len(), 1);
     assert_eq!(
         folder.notices,
         [
-            "k/x.yaml, document 1 (line 1): apps/v1 Deployment is passed over",
-            "k/x.yaml, document 3 (line 7): a document without apiVersion and kind is passed over"
+            "k/x.yaml, document 1 (line 1): skipped, because affix does not use apps/v1 Deployment",
+            "k/x.yaml, document 3 (line 7): skipped, because apiVersion and kind are missing"
         ]
     );
     assert!(refusal(&text).contains("document 3 (line 7): apiVersion, kind: they are missing"));
 }
 
 #[test]
-fn messages_about_secrets_never_repeat_them() {
+fn errors_never_repeat_secrets() {
     for data in [
         "data: {a: hunter2!}",
         "stringData: {a: 31337}",
@@ -222,11 +287,11 @@ fn messages_about_secrets_never_repeat_them() {
 }
 
 #[test]
-fn text_that_is_no_yaml_is_refused_with_its_place() {
+fn malformed_yaml_is_refused_with_its_location() {
     for (text, said) in [
         ("a: [1\nb: 2\n", "x.yaml: "),
         ("a: 1\na: 2\n", "line 2"),
-        ("- 1\n", "document 1 (line 1): it is no map"),
+        ("- 1\n", "document 1 (line 1): the document is not a map"),
         ("{\"apiVersion\": \"v1\"", "x.yaml: "),
     ] {
         let error = refusal(text);
@@ -244,11 +309,11 @@ fn text_that_is_no_yaml_is_refused_with_its_place() {
 }
 
 #[test]
-fn control_characters_of_a_file_are_not_shown() {
+fn control_characters_of_a_file_are_escaped() {
     let spec = json!({"image": "r.example.com/a\u{1b}[2J:v1", "artifact": {"artifactType": "a/b"}, "x\u{9b}": 1, "interval": "\u{202e}"});
     let text = resource(&spec);
-    let shown = match gather(&text) {
-        Ok(documents) => desk::prepare(&documents, Mode::Plan)
+    let shown = match parsed(&text) {
+        Ok(documents) => local::prepare(&documents, Mode::Plan)
             .err()
             .unwrap()
             .to_string(),
@@ -257,16 +322,16 @@ fn control_characters_of_a_file_are_not_shown() {
     assert!(
         !shown
             .chars()
-            .any(|c| crate::cli::text::is_unsafe(c) && c != '\n'),
+            .any(|c| crate::cli::output::text::is_unsafe(c) && c != '\n'),
         "{shown:?}"
     );
 }
 
 #[test]
-fn a_desk_does_not_attach_marks_whose_dates_it_could_not_remember() {
+fn marks_whose_dates_need_a_status_are_not_attached_locally() {
     let watch = json!({"image": corpus::TAGGED, "endOfLife": {"whenSuperseded": {"gracePeriod": "1h", "previous": [corpus::DIGEST]}}});
-    let documents = gather(&resource(&watch)).unwrap();
-    let error = desk::prepare(&documents, Mode::Attach)
+    let documents = parsed(&resource(&watch)).unwrap();
+    let error = local::prepare(&documents, Mode::Attach)
         .err()
         .unwrap()
         .to_string();
@@ -275,11 +340,11 @@ fn a_desk_does_not_attach_marks_whose_dates_it_could_not_remember() {
             && error.contains("spec.endOfLife.date"),
         "{error}"
     );
-    assert!(desk::prepare(&documents, Mode::Plan).is_ok());
+    assert!(local::prepare(&documents, Mode::Plan).is_ok());
 }
 
 #[test]
-fn what_is_wrong_names_its_field_and_is_said_once_in_words_for_users() {
+fn each_error_names_its_field_and_is_reported_once() {
     let spec = format!("{{image: \"{PINNED}\", artifact: {{artifactType: a/b}}");
     let resource = |metadata: &str, more: &str| {
         format!(
@@ -289,7 +354,7 @@ fn what_is_wrong_names_its_field_and_is_said_once_in_words_for_users() {
     for (text, said) in [
         (
             resource("metadata: {name: a}", ", interval: 5d"),
-            "spec.interval: \"5d\" is not a duration: write numbers with a unit",
+            "spec.interval: \"5d\": not a duration: write numbers with a unit",
         ),
         (
             resource("metadata: {name: a, labels: {a: 1}}", ""),

@@ -1,0 +1,51 @@
+//! Rules of single texts that several parts of the spec share: object names and media types.
+
+use super::Rule;
+use super::pattern::Pattern;
+
+/// A DNS subdomain (RFC 1123), as names of Secrets, ConfigMaps and ServiceAccounts are.
+static OBJECT_NAME: Pattern =
+    Pattern::new(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$");
+
+/// A media type (RFC 6838), as OCI 1.1 requires for artifactType.
+static MEDIA_TYPE: Pattern = Pattern::new(
+    r"^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$",
+);
+
+/// The longest name of an object, in characters.
+const OBJECT_NAME_MAX: usize = 253;
+
+pub(super) fn rules() -> Vec<Rule> {
+    vec![
+        Rule::matches(
+            &[
+                "spec.secretRef.name",
+                "spec.serviceAccountName",
+                "spec.certSecretRef.name",
+                "spec.proxySecretRef.name",
+                "spec.artifact.files[].valueFrom.configMapKeyRef.name",
+                "spec.artifact.filesFrom[].configMapRef.name",
+                "spec.signature.cosign.keySecretRef.name",
+                "spec.signature.notation.keySecretRef.name",
+            ],
+            &OBJECT_NAME,
+            "not a name of an object: write lower-case letters, digits, - and ., beginning and ending with a letter or digit; \
+             an object of another namespace cannot be used",
+        ),
+        Rule::matches(
+            &[
+                "spec.endOfLife.artifactType",
+                "spec.artifact.artifactType",
+                "spec.artifact.files[].mediaType",
+                "spec.artifact.filesFrom[].mediaType",
+            ],
+            &MEDIA_TYPE,
+            "not a media type: write type/subtype, for example application/vnd.demo.test.signature",
+        ),
+    ]
+}
+
+/// Returns whether a text is a name that Kubernetes objects may have.
+pub(crate) fn is_object_name(name: &str) -> bool {
+    name.len() <= OBJECT_NAME_MAX && OBJECT_NAME.is_match(name)
+}

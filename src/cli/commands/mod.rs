@@ -1,0 +1,10 @@
+//! The subcommands.
+
+pub(super) mod attach;
+pub(super) mod controller;
+pub(super) mod crd;
+pub(super) mod detach;
+pub(super) mod pin;
+pub(super) mod plan;
+pub(super) mod tree;
+pub(super) mod webhook;

@@ -1,0 +1,173 @@
+//! `affix webhook`: the admission webhooks.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use crate::admission::{
+    self, CertificateSource, LifecycleType, Lookups, Options, SelfManaged, ServerLimits,
+};
+use crate::api::GoDuration;
+use crate::service::{ListenAddress, StartError};
+use affix_registry::{self, HostPattern, RetryPolicy};
+
+use crate::cli::flags::{AddressArgs, RegistryArgs, at_least_one};
+
+/// Flags of `affix webhook`.
+#[derive(Debug, ClapArgs)]
+#[command(after_long_help = "\
+Examples:
+  # Run in a cluster with self-signed certificates in a Secret
+  affix webhook --certificate-secret affix-webhook-tls --service-name affix-webhook
+
+  # Use a certificate of cert-manager that is mounted into the pod
+  affix webhook --certificate-dir /etc/affix/tls
+
+  # Use the end-of-life dates of the resources of one namespace, and marks of a second type
+  affix webhook --trusted-namespaces platform --lifecycle-type application/vnd.microsoft.artifact.lifecycle,application/vnd.demo.artifact.lifecycle")]
+pub(in crate::cli) struct Args {
+    /// Address of the webhooks, over TLS
+    #[arg(long, value_name = "ADDRESS", default_value = ":9443")]
+    listen_addr: ListenAddress,
+    #[command(flatten)]
+    addresses: AddressArgs,
+    /// Time after SIGTERM during which new calls are still accepted, until the Service stops routing to this replica
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    shutdown_delay: GoDuration,
+    #[command(flatten)]
+    certificates: CertificateArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    end_of_life: EndOfLifeArgs,
+    #[command(flatten)]
+    registries: RegistryArgs,
+}
+
+/// Flags of the certificate.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Certificate")]
+struct CertificateArgs {
+    /// Folder with tls.crt and tls.key, for example a mounted Secret of cert-manager; changes are detected. If not set, the webhook
+    /// creates and renews a certificate itself
+    #[arg(long, value_name = "FOLDER")]
+    certificate_dir: Option<PathBuf>,
+    /// Secret with the certificate that the replicas create and share
+    #[arg(long, value_name = "NAME", default_value = "affix-webhook-tls")]
+    certificate_secret: String,
+    /// Namespace of the Secret and of the Service; by default that of the pod, or of the context of the kubeconfig
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    namespace: Option<String>,
+    /// Service that the API server calls
+    #[arg(long, value_name = "NAME", default_value = "affix-webhook")]
+    service_name: String,
+    /// Additional names and addresses of the certificate
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    dns_names: Vec<String>,
+    /// ValidatingWebhookConfiguration whose caBundle is kept up to date; empty for none
+    #[arg(long, value_name = "NAME", default_value = "affix-webhook")]
+    validating_webhook_configuration: String,
+    /// MutatingWebhookConfiguration whose caBundle is kept up to date; empty for none
+    #[arg(long, value_name = "NAME", default_value = "affix-webhook")]
+    mutating_webhook_configuration: String,
+}
+
+/// Limits of requests to the webhooks.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Maximum size of a review, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
+    max_body_bytes: usize,
+    /// Maximum number of concurrent reviews
+    #[arg(long, value_name = "COUNT", default_value = "256", value_parser = at_least_one())]
+    max_concurrent: usize,
+    /// Maximum number of open connections
+    #[arg(long, value_name = "COUNT", default_value = "512", value_parser = at_least_one())]
+    max_connections: usize,
+}
+
+/// Flags of the look-up of end-of-life dates.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "End of life")]
+struct EndOfLifeArgs {
+    /// Artifact types of end-of-life marks, as TYPE or TYPE=ANNOTATION; the default annotation of application/NAME is
+    /// NAME.end-of-life.date
+    #[arg(
+        long,
+        value_name = "TYPE",
+        value_delimiter = ',',
+        default_value = "application/vnd.microsoft.artifact.lifecycle"
+    )]
+    lifecycle_type: Vec<LifecycleType>,
+    /// Time before the end-of-life date from which pods get a warning
+    #[arg(long, value_name = "DURATION", default_value = "720h")]
+    warn_before: GoDuration,
+    /// Namespaces whose ImageAttachments are trusted for the images of all pods; those of a pod's own namespace are trusted for dates
+    /// in the past only
+    #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
+    trusted_namespaces: Vec<String>,
+    /// Time for which the marks of a digest are cached; a removed mark has no effect after this time
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    cache_ttl: GoDuration,
+    /// Maximum time that a review waits for registries; after it the pod is admitted with a warning
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    lookup_timeout: GoDuration,
+    /// Registries that are reached over plain HTTP
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    insecure_registries: Vec<HostPattern>,
+}
+
+impl Args {
+    /// Runs the webhooks until the process receives a signal.
+    ///
+    /// # Errors
+    /// If they cannot start.
+    pub(in crate::cli) async fn run(self) -> Result<(), StartError> {
+        admission::run(self.options()).await
+    }
+
+    fn options(self) -> Options {
+        let (certificates, end_of_life) = (self.certificates, self.end_of_life);
+        let non_empty = |name: String| (!name.is_empty()).then_some(name);
+        Options {
+            listen_addr: self.listen_addr,
+            addresses: self.addresses.into(),
+            shutdown_delay: self.shutdown_delay.get(),
+            certificate: match certificates.certificate_dir {
+                Some(dir) => CertificateSource::Given(dir),
+                None => CertificateSource::SelfManaged(SelfManaged {
+                    secret: certificates.certificate_secret,
+                    namespace: certificates.namespace,
+                    service: certificates.service_name,
+                    names: certificates.dns_names,
+                    validating: non_empty(certificates.validating_webhook_configuration),
+                    mutating: non_empty(certificates.mutating_webhook_configuration),
+                }),
+            },
+            limits: ServerLimits {
+                body_bytes: self.limits.max_body_bytes,
+                concurrent: self.limits.max_concurrent,
+                connections: self.limits.max_connections,
+                ..ServerLimits::default()
+            },
+            lookups: Lookups {
+                lifecycle_types: end_of_life.lifecycle_type,
+                warn_before: end_of_life.warn_before.get(),
+                trusted_namespaces: end_of_life.trusted_namespaces,
+                cache_ttl: end_of_life.cache_ttl.get(),
+                timeout: end_of_life.lookup_timeout.get(),
+                insecure_registries: end_of_life.insecure_registries,
+            },
+            registries: affix_registry::Options {
+                // A review waits for the look-up timeout only, so more tries would be in vain.
+                retry: RetryPolicy {
+                    min_tries: 2,
+                    max_tries: 2,
+                    ..RetryPolicy::default()
+                },
+                ..self.registries.options()
+            },
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The local runner: the engine for resources from files, without a cluster.
+//!
+//! It works on several resources at once and uses the user's own logins. Registries on loopback and private addresses are allowed, because
+//! the user can reach them anyway.
+
+mod login;
+mod progress;
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use futures::StreamExt as _;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{ImageAttachmentSpec, Reason, TargetStatus};
+use crate::attachment::Problem;
+use crate::cli::documents::{Attachment, Documents};
+use crate::cli::exit::{Error, message};
+use crate::cli::interrupt::interrupted;
+use crate::cli::output::text::Clean;
+use crate::engine::{
+    Claim, Claims, Draft, Engine, EngineOptions, Failure, Journal, Mode, Outcome, Request, lists,
+    request,
+};
+use affix_registry::oci::{Digest, Host, Reference};
+use affix_registry::{Keychain, Options, Registries};
+
+use progress::Progress;
+
+pub(in crate::cli) use login::user_logins;
+
+/// The number of resources in work at once. The registry client limits the requests to one registry.
+const MAX_CONCURRENT: usize = 8;
+
+/// The error for `previous`. The date of such a mark counts from when affix saw the move, and only a status keeps that time: every local run
+/// would make one more mark with a later date.
+const PREVIOUS_NEEDS_STATUS: &str = "spec.endOfLife.whenSuperseded.previous: the dates of these marks are kept in the status of a cluster, which a \
+                                     local run does not have: give the digest in spec.image and a date in spec.endOfLife.date";
+
+/// The error for the removal of marks whose dates only a status has.
+const REMOVAL_NEEDS_STATUS: &str = "spec.endOfLife.whenSuperseded: the dates of these marks are kept in the status of a cluster, which a local run \
+                                    does not have: give the digest in spec.image and the date in spec.endOfLife.date";
+
+/// A resource, and the request for the engine.
+pub(in crate::cli) struct Job<'a> {
+    /// The resource.
+    pub attachment: &'a Attachment,
+    /// The request, or `None` for a suspended resource.
+    request: Option<Request>,
+}
+
+/// A resource, and the outcome of its job.
+pub(in crate::cli) struct Finished<'a> {
+    /// The resource.
+    pub attachment: &'a Attachment,
+    /// The outcome, or `None` if the user interrupted the command.
+    pub outcome: Option<Outcome>,
+}
+
+/// Returns a registry client for local use.
+pub(in crate::cli) fn registries() -> Registries {
+    Registries::new(Options {
+        allow_loopback: true,
+        ..Options::default()
+    })
+}
+
+/// Returns an engine for local use.
+pub(in crate::cli) fn engine() -> Engine {
+    Engine::new(registries(), EngineOptions::default())
+}
+
+/// Returns the user's logins for the images of all resources that name no login of their own.
+pub(in crate::cli) fn logins(documents: &Documents, mode: Mode) -> Keychain {
+    let hosts: BTreeSet<Host> = documents
+        .attachments
+        .iter()
+        .map(|attachment| readable_spec(documents, attachment, mode))
+        .filter(|spec| spec.secret_ref.is_none() && spec.service_account_name.is_none())
+        .filter_map(|spec| Some(spec.image.parse::<Reference>().ok()?.host))
+        .collect();
+    if hosts.is_empty() {
+        Keychain::anonymous()
+    } else {
+        user_logins(&hosts.iter().collect())
+    }
+}
+
+/// Returns the spec for a mode. To read, no pull secret is needed: if it is not among the documents, the user's own login is used.
+pub(in crate::cli) fn readable_spec<'a>(
+    documents: &Documents,
+    attachment: &'a Attachment,
+    mode: Mode,
+) -> Cow<'a, ImageAttachmentSpec> {
+    let spec = &attachment.object.spec;
+    let is_absent = |kind, name: &str| !documents.contains(kind, &attachment.namespace, name);
+    let secret = (spec.secret_ref.as_ref()).is_some_and(|secret| is_absent("Secret", &secret.name));
+    let account =
+        (spec.service_account_name.as_ref()).is_some_and(|name| is_absent("ServiceAccount", name));
+    if mode != Mode::Plan || !(secret || account) {
+        return Cow::Borrowed(spec);
+    }
+    let mut spec = spec.clone();
+    spec.secret_ref = spec.secret_ref.filter(|_| !secret);
+    spec.service_account_name = spec.service_account_name.filter(|_| !account);
+    Cow::Owned(spec)
+}
+
+/// Turns every resource into a job, before the first request to a registry.
+///
+/// # Errors
+/// Bad input: all errors at once.
+pub(in crate::cli) fn prepare(documents: &Documents, mode: Mode) -> Result<Vec<Job<'_>>, Error> {
+    let logins = logins(documents, mode);
+    let mut jobs = Vec::new();
+    let mut errors = Vec::new();
+    for attachment in &documents.attachments {
+        if let Some(error) = needs_status(&attachment.object.spec, mode) {
+            errors.push(format!("{}: {error}", attachment.location));
+            continue;
+        }
+        let spec = readable_spec(documents, attachment, mode);
+        // Only `plan` reads the status of the documents.
+        let generation = attachment.object.metadata.generation.unwrap_or_default();
+        let built = request(
+            &spec,
+            attachment.object.status.as_ref(),
+            generation,
+            &documents.sources(attachment, logins.clone()),
+            true,
+        );
+        match built {
+            Ok(request) => {
+                let mode = if mode == Mode::Attach {
+                    request.mode
+                } else {
+                    mode
+                };
+                let request = (!spec.suspend()).then_some(Request { mode, ..request });
+                jobs.push(Job {
+                    attachment,
+                    request,
+                });
+            }
+            Err(problem) => errors.push(format!("{}: {}", attachment.location, explain(&problem))),
+        }
+    }
+    if errors.is_empty() {
+        Ok(jobs)
+    } else {
+        Err(Error::BadInput(errors))
+    }
+}
+
+/// Returns an error for marks whose dates only the status of a cluster has.
+fn needs_status(spec: &ImageAttachmentSpec, mode: Mode) -> Option<&'static str> {
+    let when = spec.end_of_life.as_ref()?.when_superseded.as_ref()?;
+    match mode {
+        Mode::Detach => Some(REMOVAL_NEEDS_STATUS),
+        Mode::Attach if !when.previous.is_empty() => Some(PREVIOUS_NEEDS_STATUS),
+        _ => None,
+    }
+}
+
+/// Returns the message of a problem for local use, where objects come from files.
+pub(in crate::cli) fn explain(problem: &Problem) -> String {
+    let hint = match problem.reason {
+        Reason::SecretNotFound | Reason::FileMissing => " (here: in a file given with -f)",
+        _ => "",
+    };
+    format!("{}{hint}", Clean(&problem.message))
+}
+
+/// Runs the jobs until all are done or the user interrupts. Returns the results in the order of `jobs`, and whether the user interrupted.
+pub(in crate::cli) async fn run<'a>(
+    engine: &Engine,
+    jobs: &[Job<'a>],
+    activity: &'static str,
+) -> (Vec<Finished<'a>>, bool) {
+    let mut finished: Vec<Finished<'a>> = jobs
+        .iter()
+        .map(|job| Finished {
+            attachment: job.attachment,
+            outcome: None,
+        })
+        .collect();
+    let progress = Progress::new(activity, jobs.len());
+    let progress = &progress;
+    let mut work = futures::stream::iter(jobs.iter().enumerate())
+        .map(|(index, job)| async move { (index, run_job(engine, job, jobs, progress).await) })
+        .buffer_unordered(MAX_CONCURRENT);
+    let mut stop = std::pin::pin!(interrupted());
+    let was_interrupted = loop {
+        tokio::select! {
+            // The signal handlers must be in place before the work begins.
+            biased;
+            () = &mut stop => break true,
+            next = work.next() => match next {
+                Some((index, outcome)) => {
+                    progress.resource_done();
+                    if let Some(finished) = finished.get_mut(index) {
+                        finished.outcome = Some(outcome);
+                    }
+                }
+                None => break false,
+            },
+        }
+    };
+    progress.clear();
+    (finished, was_interrupted)
+}
+
+async fn run_job(engine: &Engine, job: &Job<'_>, jobs: &[Job<'_>], progress: &Progress) -> Outcome {
+    progress.resource_started(job.attachment);
+    let journal = LocalJournal {
+        progress,
+        label: job.attachment.label(),
+    };
+    let claims = LocalClaims {
+        own: job.attachment,
+        jobs,
+    };
+    match &job.request {
+        Some(request) => {
+            engine
+                .run(request, &journal, &claims, Timestamp::now())
+                .await
+        }
+        None => Outcome::failed(&Failure::new(
+            Reason::Suspended,
+            "spec.suspend is set, so nothing was done",
+        )),
+    }
+}
+
+/// Returns the number of attachments that `detach` would remove.
+pub(in crate::cli) fn removable(all: &[Finished<'_>]) -> usize {
+    all.iter()
+        .filter(|finished| !finished.attachment.object.spec.dry_run())
+        .filter_map(|finished| finished.outcome.as_ref()?.leftovers.as_ref())
+        .map(Vec::len)
+        .sum()
+}
+
+/// Removes the attachments that were found. Resources with `dryRun` are left out. Returns whether the user interrupted.
+pub(in crate::cli) async fn detach<'a>(
+    engine: &Engine,
+    jobs: &[Job<'a>],
+    all: &mut [Finished<'a>],
+) -> bool {
+    let work = jobs
+        .iter()
+        .zip(all.iter_mut())
+        .map(|(job, finished)| async move {
+            let request = job
+                .request
+                .as_ref()
+                .filter(|_| !job.attachment.object.spec.dry_run());
+            if let (Some(request), Some(found)) = (
+                request,
+                finished.outcome.take_if(|found| {
+                    found
+                        .leftovers
+                        .as_ref()
+                        .is_some_and(|left| !left.is_empty())
+                }),
+            ) {
+                finished.outcome = Some(engine.detach(request, found).await);
+            }
+        });
+    let work = futures::stream::iter(work)
+        .buffer_unordered(MAX_CONCURRENT)
+        .collect::<Vec<()>>();
+    tokio::select! {
+        biased;
+        () = interrupted() => true,
+        _ = work => false,
+    }
+}
+
+/// Reports the notices of documents.
+pub(in crate::cli) fn show_notices(documents: &Documents) {
+    for notice in &documents.notices {
+        message(&format!("notice: {notice}"));
+    }
+}
+
+/// A journal without a status. After an interruption, the next run adopts the attachments that were pushed.
+struct LocalJournal<'a> {
+    progress: &'a Progress,
+    label: String,
+}
+
+impl Journal for LocalJournal<'_> {
+    async fn save(&self, _: &Draft<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn progress(&self, row: &TargetStatus) {
+        self.progress.target_done(&self.label, row);
+    }
+}
+
+/// The claims of the other resources of the run, taken from their status.
+struct LocalClaims<'a> {
+    own: &'a Attachment,
+    jobs: &'a [Job<'a>],
+}
+
+impl Claims for LocalClaims<'_> {
+    async fn claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
+        self.would_claim(subject, attachment).await
+    }
+
+    async fn would_claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
+        let lists = |other: &&Attachment| {
+            other
+                .object
+                .status
+                .as_ref()
+                .is_some_and(|status| lists(status, subject, attachment))
+        };
+        let others = self
+            .jobs
+            .iter()
+            .map(|job| job.attachment)
+            .filter(|other| !std::ptr::eq(*other, self.own))
+            .filter(lists);
+        let same_namespace: Vec<bool> = others
+            .map(|other| other.namespace == self.own.namespace)
+            .collect();
+        match (same_namespace.contains(&true), same_namespace.is_empty()) {
+            (true, _) => Claim::HandedOver,
+            (false, false) => Claim::Elsewhere,
+            (false, true) => Claim::Nobody,
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Output for people and programs.
+
+pub(super) mod report;
+pub(super) mod table;
+pub(super) mod text;
