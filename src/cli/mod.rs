@@ -1,7 +1,7 @@
 //! The command `affix`.
 //!
-//! [`commands`] has one file per subcommand; all of them use the same [`crate::engine`] as the controller. [`documents`] reads the files of
-//! `-f`, [`local`] runs the engine without a cluster, and [`output`] prints tables and trees. Text from registries and files is escaped
+//! `commands` has one file per subcommand; all of them use the same [`crate::engine`] as the controller. `documents` reads the files of
+//! `-f`, `local` runs the engine without a cluster, and `output` prints tables and trees. Text from registries and files is escaped
 //! before it reaches a terminal. Exit codes: 0 done, 1 not everything done, 2 invalid input.
 
 mod boolean_flags;
