@@ -122,7 +122,7 @@ fn manifests(criterion: &mut Criterion) {
         bench.iter(|| black_box(&content).attach_to(black_box(&subject), created));
     });
     criterion.bench_function("the hash of the desired content", |bench| {
-        bench.iter(|| black_box(&content).hash())
+        bench.iter(|| black_box(&content).hash());
     });
 }
 
@@ -131,7 +131,7 @@ fn indexes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("an index of 100 platforms");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("parse", |bench| {
-        bench.iter(|| Manifest::parse(Some(media_type::OCI_INDEX), black_box(&bytes)).unwrap())
+        bench.iter(|| Manifest::parse(Some(media_type::OCI_INDEX), black_box(&bytes)).unwrap());
     });
     group.finish();
     let (media_type, manifest) = Manifest::parse(Some(media_type::OCI_INDEX), &bytes).unwrap();
@@ -156,7 +156,7 @@ fn fallback_tags(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a fallback tag of 500 entries");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("parse", |bench| {
-        bench.iter(|| RawIndex::parse(black_box(&bytes)).unwrap())
+        bench.iter(|| RawIndex::parse(black_box(&bytes)).unwrap());
     });
     let parsed = RawIndex::parse(&bytes).unwrap();
     group.bench_function("add an entry and encode it", |bench| {
