@@ -121,6 +121,23 @@ pub struct ImageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub media_type: Option<String>,
+
+    /// Set while spec.image gives a tag and a digest and the tag names another digest. The digest in spec.image decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag_drift: Option<TagDrift>,
+}
+
+/// The tag beside the digest in spec.image, and the digest that it names now.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TagDrift {
+    /// The tag.
+    #[schemars(length(max = 128))]
+    pub tag: String,
+
+    /// The digest that the tag names.
+    #[schemars(length(max = 135))]
+    pub digest: String,
 }
 
 /// How a registry lists attachments.
@@ -191,6 +208,11 @@ pub struct TargetStatus {
     /// The generation of the spec for which a newer mark of somebody else was outranked here: once for each generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded_for: Option<i64>,
+
+    /// The earliest creation time of a foreign end-of-life mark on this manifest that is dated in the future. The mark is ignored until
+    /// then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub future_mark: Option<Time>,
 }
 
 /// Whether a target is an index or the manifest of one platform.

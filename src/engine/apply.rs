@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, join_all, try_join_all};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::{Reason, TargetState, TargetStatus};
@@ -88,13 +89,15 @@ impl Pass<'_> {
             .flat_map(|target| target.unlisted.absent.iter().cloned())
             .collect();
         if let Ok(words) = &mut outcome.resolved {
-            // A message has an end, and what it tells of a mark of the future says when to look again: the first comes first.
-            let mut notes: Vec<&String> = plans.iter().flat_map(|plan| &plan.notes).collect();
-            notes.sort_by_cached_key(|note| FutureMark::first_in(note));
-            words.extend(notes.into_iter().cloned());
+            let mut marks: Vec<&FutureMark> = plans.iter().flat_map(|plan| &plan.notes).collect();
+            marks.sort();
+            words.extend(marks.into_iter().map(ToString::to_string));
         }
         for (target, plan) in targets.iter().zip(plans) {
             self.warn_of_many(&mut outcome, &target.observed.subject, &target.extent);
+            set(&mut table, target.row, |row| {
+                row.future_mark = plan.notes.first().map(|mark| Time(mark.created.instant()));
+            });
             match &plan.action {
                 Action::Refuse(problem) => set(&mut table, target.row, |row| {
                     rows::fail(row, &problem.clone().into())

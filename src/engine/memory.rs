@@ -9,7 +9,7 @@ use crate::api::{
     TargetKind, TargetState, TargetStatus, find_condition,
 };
 use crate::attachment::supersession::{self, Supersession};
-use crate::attachment::{Created, Desired, Entry, EntryKind, FutureMark, Intent, Known};
+use crate::attachment::{Created, Desired, Entry, EntryKind, Intent, Known};
 use crate::signing::Signer;
 use affix_registry::oci::{Descriptor, Digest, Reference, Tag};
 
@@ -34,8 +34,8 @@ pub struct Memory {
     pub current: bool,
     /// Whether the last pass ended well, so that the rows are whole.
     pub ready: bool,
-    /// What the condition Resolved said.
-    pub resolved: String,
+    /// The tag beside the digest of the spec, and the other digest that it was seen to name.
+    pub tag_drift: Option<(Tag, Digest)>,
 }
 
 impl Memory {
@@ -81,9 +81,11 @@ impl Memory {
             current: status.observed_generation == generation,
             ready: find_condition(&status.conditions, ConditionType::Ready)
                 .is_some_and(|ready| ready.status == "True"),
-            resolved: find_condition(&status.conditions, ConditionType::Resolved)
-                .map(|resolved| resolved.message.clone())
-                .unwrap_or_default(),
+            tag_drift: status
+                .image
+                .as_ref()
+                .and_then(|image| image.tag_drift.as_ref())
+                .and_then(|drift| Some((drift.tag.parse().ok()?, drift.digest.parse().ok()?))),
         }
     }
 
@@ -179,7 +181,7 @@ impl Memory {
                 Desired::Content { .. } | Desired::Signature { .. } => true,
             }
             // A mark of the future that counts by now may outrank ours.
-            && FutureMark::first_in(&self.resolved).is_none_or(|counts_at| counts_at > now)
+            && self.rows.iter().all(|row| row.future_mark.as_ref().is_none_or(|mark| mark.0 > now))
     }
 
     /// Whether every move that has settled is done, and every digest that the spec names is known.

@@ -18,12 +18,11 @@ use affix_registry::{Access, Locator, Registries, Session};
 
 use super::claims::Claims;
 use super::failure::Failure;
-use super::finish::end_of_signatures;
 use super::listing::Ahead;
 use super::memory::Memory;
 use super::observe;
 use super::outcome::Outcome;
-use super::pinned::news;
+use super::pinned::known_drift;
 use super::signers::Signers;
 use super::signing_key::SigningKey;
 
@@ -288,18 +287,8 @@ impl Pass<'_> {
         {
             return Ok(None);
         }
-        let Some(mut notes) = self.in_time(self.look()).await?? else {
-            return Ok(None);
-        };
-        let news = notes
-            .iter()
-            .filter_map(|said| news(request, said))
-            .collect();
-        notes.extend(signer.as_deref().and_then(end_of_signatures));
-        Ok(Some(Outcome {
-            notes: news,
-            ..Outcome::unchanged(notes)
-        }))
+        let is_same = self.in_time(self.look()).await??;
+        Ok(is_same.then(|| Outcome::unchanged(Vec::new())))
     }
 
     /// The signer of a resource that signs, or why there is none.
@@ -325,19 +314,18 @@ impl Pass<'_> {
         self.signer.and_then(Result::ok)
     }
 
-    /// A look at a settled image: `Some` where it is as status says, with what is to be said of its tag. A digest without a tag is
-    /// asked nothing.
-    async fn look(&self) -> Result<Option<Vec<String>>, Failure> {
+    /// A look at a settled image: whether it is as status says. A digest without a tag is asked nothing.
+    async fn look(&self) -> Result<bool, Failure> {
         let reference = &self.request.intent.reference;
         let seen = self.request.memory.image.as_ref();
         match (&reference.tag, &reference.digest) {
-            (_, Some(digest)) if seen != Some(digest) => Ok(None),
-            (Some(_), Some(_)) => Ok(Some(self.ask_of_tag().await.into_iter().collect())),
+            (_, Some(digest)) if seen != Some(digest) => Ok(false),
+            (Some(_), Some(_)) => Ok(self.ask_of_tag().await == known_drift(self.request)),
             (Some(tag), None) => {
                 let head = self.session.head(&Locator::Tag(tag.clone())).await?;
-                Ok((seen == Some(&head.digest)).then(Vec::new))
+                Ok(seen == Some(&head.digest))
             }
-            (None, _) => Ok(Some(Vec::new())),
+            (None, _) => Ok(true),
         }
     }
 

@@ -5,25 +5,28 @@ use std::pin::pin;
 
 use futures::FutureExt as _;
 
-use crate::api::Reason;
-use affix_registry::oci::{Digest, Tag};
+use crate::api::{Reason, TagDrift};
 use affix_registry::{ErrorKind, Locator};
 
 use super::outcome::{Note, Outcome, Severity};
 use super::pass::{Pass, Request};
 
 impl Pass<'_> {
-    /// What is to be said of the tag of a `tag@digest`.
-    pub(super) async fn ask_of_tag(&self) -> Option<String> {
-        let (tag, digest) = pinned(self.request)?;
+    /// The other digest that the tag of a `tag@digest` names, where it names one.
+    pub(super) async fn ask_of_tag(&self) -> Option<TagDrift> {
+        let reference = &self.request.intent.reference;
+        let (tag, digest) = reference.tag.as_ref().zip(reference.digest.as_ref())?;
         match self
             .in_time(self.session.head(&Locator::Tag(tag.clone())))
             .await
         {
-            Ok(Ok(head)) => note(tag, digest, &head.digest),
+            Ok(Ok(head)) => (head.digest != *digest).then(|| TagDrift {
+                tag: tag.to_string(),
+                digest: head.digest.to_string(),
+            }),
             // That the tag is gone is no move.
             Ok(Err(error)) if error.kind() == ErrorKind::NotFound => None,
-            Ok(Err(_)) | Err(_) => said_before(self.request),
+            Ok(Err(_)) | Err(_) => known_drift(self.request),
         }
     }
 
@@ -32,46 +35,43 @@ impl Pass<'_> {
         &self,
         work: impl Future<Output = Result<Outcome, E>>,
     ) -> Result<Outcome, E> {
-        let (done, said) = beside(work, self.ask_of_tag()).await;
+        let (done, seen) = beside(work, self.ask_of_tag()).await;
         let mut outcome = done?;
-        if let (Ok(words), Some(said)) = (
-            &mut outcome.resolved,
-            said.unwrap_or_else(|| said_before(self.request)),
-        ) {
-            outcome.notes.extend(news(self.request, &said));
-            words.insert(0, said);
+        let drift = seen.unwrap_or_else(|| known_drift(self.request));
+        if let (Ok(words), Some(drift)) = (&mut outcome.resolved, &drift) {
+            let message = message(drift);
+            if known_drift(self.request).as_ref() != Some(drift) {
+                outcome.notes.push(Note {
+                    severity: Severity::Normal,
+                    reason: Reason::TagMoved,
+                    message: message.clone(),
+                });
+            }
+            words.insert(0, message);
+        }
+        if let Some(image) = &mut outcome.image {
+            image.tag_drift = drift;
         }
         Ok(outcome)
     }
 }
 
-/// An event, where Resolved did not say so before.
-pub(super) fn news(request: &Request, said: &str) -> Option<Note> {
-    let note = || Note {
-        severity: Severity::Normal,
-        reason: Reason::TagMoved,
-        message: said.to_owned(),
-    };
-    (!request.memory.resolved.contains(said)).then(note)
+fn message(drift: &TagDrift) -> String {
+    format!(
+        "the tag {} names {} by now; the digest in image decides",
+        drift.tag, drift.digest
+    )
 }
 
-fn pinned(request: &Request) -> Option<(&Tag, &Digest)> {
+/// What status says of the tag of the spec.
+pub(super) fn known_drift(request: &Request) -> Option<TagDrift> {
     let reference = &request.intent.reference;
-    reference.tag.as_ref().zip(reference.digest.as_ref())
-}
-
-fn note(tag: &Tag, digest: &Digest, names: &Digest) -> Option<String> {
-    (names != digest)
-        .then(|| format!("the tag {tag} names {names} by now; the digest in image decides"))
-}
-
-fn said_before(request: &Request) -> Option<String> {
-    let (tag, digest) = pinned(request)?;
-    let (_, after) = request
-        .memory
-        .resolved
-        .split_once(&format!("the tag {tag} names "))?;
-    note(tag, digest, &after.split_whitespace().next()?.parse().ok()?)
+    let (tag, digest) = reference.tag.as_ref().zip(reference.digest.as_ref())?;
+    let (known, names) = request.memory.tag_drift.as_ref()?;
+    (known == tag && names != digest).then(|| TagDrift {
+        tag: tag.to_string(),
+        digest: names.to_string(),
+    })
 }
 
 /// What `work` comes to, and what `aside` has come to by then.

@@ -42,6 +42,7 @@ pub(super) fn pending(entry: &Entry) -> TargetStatus {
         created: None,
         content: None,
         superseded_for: None,
+        future_mark: None,
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{
     ConditionType, Conditions, ImageAttachmentSpec, ImageAttachmentStatus, Reason, TargetState,
     find_condition,
 };
-use crate::attachment::{FutureMark, supersession};
+use crate::attachment::supersession;
 
 use super::outcome::{Outcome, Verdict};
 use super::pass::Draft;
@@ -51,18 +50,25 @@ pub fn status(
         false => outcome.verdict.clone(),
     };
     let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
-    match &outcome.resolved {
-        Ok(words) => {
+    let kept = find_condition(&previous.conditions, ConditionType::Resolved)
+        .filter(|resolved| outcome.is_unchanged() && resolved.status == "True");
+    match (&outcome.resolved, kept) {
+        (Ok(_), Some(kept)) => {
+            conditions.set(
+                ConditionType::Resolved,
+                true,
+                Reason::Resolved,
+                &kept.message,
+            );
+        }
+        (Ok(words), None) => {
             let image = next
                 .image
                 .as_ref()
                 .map_or("the image", |image| image.reference.as_str());
-            let mut words: Vec<&str> = std::iter::once(image)
+            let words: Vec<&str> = std::iter::once(image)
                 .chain(words.iter().map(String::as_str))
                 .collect();
-            if outcome.is_unchanged() {
-                words.extend(still_said(&previous.conditions));
-            }
             conditions.set(
                 ConditionType::Resolved,
                 true,
@@ -70,7 +76,7 @@ pub fn status(
                 &words.join("; "),
             );
         }
-        Err(problem) => {
+        (Err(problem), _) => {
             conditions.set(
                 ConditionType::Resolved,
                 false,
@@ -103,9 +109,10 @@ pub fn due_in(
     now: Timestamp,
 ) -> Option<Duration> {
     let end_of_life = spec.end_of_life.as_ref()?;
-    let resolved = find_condition(&status.conditions, ConditionType::Resolved)
-        .filter(|resolved| resolved.status == "True");
-    let counts = resolved.and_then(|resolved| FutureMark::first_in(&resolved.message));
+    let counts = status
+        .targets
+        .iter()
+        .filter_map(|row| Some(row.future_mark.as_ref()?.0));
     let settles = end_of_life.when_superseded.iter().flat_map(|when| {
         let settling = status
             .superseded
@@ -115,19 +122,6 @@ pub fn due_in(
     });
     let first = settles.chain(counts).min()?;
     Some(Duration::try_from(first.duration_since(now)).unwrap_or_default())
-}
-
-/// What Resolved said besides the image and its tag. A look at a settled image asks about the tag only, so all else still holds.
-fn still_said(previous: &[Condition]) -> Vec<&str> {
-    let of_the_tag =
-        |part: &&str| part.starts_with("the tag ") || *part == "the digest in image decides";
-    let resolved = find_condition(previous, ConditionType::Resolved)
-        .filter(|resolved| resolved.status == "True");
-    resolved
-        .iter()
-        .flat_map(|resolved| resolved.message.split("; ").skip(1))
-        .filter(|part| !of_the_tag(part))
-        .collect()
 }
 
 /// The status while a pass is about to push what `draft` says.

@@ -21,6 +21,7 @@ use super::listing::{Target, mode};
 use super::observe::Resolved;
 use super::outcome::{Note, Outcome, Severity};
 use super::pass::{Journal, Mode, Pass};
+use super::pinned::known_drift;
 use super::rows;
 
 impl Pass<'_> {
@@ -254,6 +255,7 @@ impl Pass<'_> {
             digest: digest.to_string(),
             tag: reference.followed().map(ToString::to_string),
             media_type: Some(resolved.root.media_type.clone()),
+            tag_drift: known_drift(request),
         });
         if let Some(before) = request
             .memory

@@ -75,6 +75,7 @@ fn image(reference: &str, tag: Option<&str>, name: &str) -> ImageStatus {
         digest,
         tag: tag.map(str::to_owned),
         media_type: None,
+        tag_drift: None,
     }
 }
 

@@ -1,7 +1,8 @@
 //! End of life as readers see it, over several passes.
 
+use std::time::Duration;
+
 use affix::api::{Origin, Reason};
-use affix::attachment::FutureMark;
 use affix_testbed::hostile::{Fault, HostileRegistry, Image, Matcher, Quirks};
 use serde_json::json;
 
@@ -199,14 +200,20 @@ async fn of_marks_from_the_future_on_many_targets_the_one_that_counts_first_is_t
     spec["targets"] = json!({"scope": "Platforms"});
     let mut resource = Resource::new(spec);
     resource.ready().await;
-    // A message has an end, and what is told is what tells when to look again.
-    let first = FutureMark::first_in(resource.resolved()).map(|time| time.to_string());
-    assert_eq!(
-        first.as_deref(),
-        Some("2080-01-01T00:00:00Z"),
+    let (_, first) = resource
+        .resolved()
+        .split_once("claims to be made in the future (")
+        .unwrap();
+    assert!(
+        first.starts_with("2080-01-01T00:00:00Z"),
         "{}",
         resource.resolved()
     );
+    let first = resource.status.targets.iter().filter_map(|row| {
+        let mark = row.future_mark.as_ref()?;
+        Some(mark.0.to_string())
+    });
+    assert_eq!(first.min().as_deref(), Some("2080-01-01T00:00:00Z"));
 }
 
 #[tokio::test]
@@ -377,4 +384,43 @@ async fn of_two_resources_that_marked_in_the_same_second_one_ends_attached_and_o
         (2, winner.attachment(&image.digest)),
         "readers take the newest"
     );
+}
+
+#[tokio::test]
+async fn a_future_mark_counts_in_time_however_long_the_condition_resolved_is() {
+    for absent in [0, 25] {
+        let registry = HostileRegistry::start().await.unwrap();
+        let image = registry
+            .image("team/app", "v1")
+            .platform("linux/amd64")
+            .push();
+        let mut spec = mark(&registry.reference(&image.pinned()), "2026-01-01", "Report");
+        let absent_platforms = (0..absent).map(|nth| format!("linux/absent{nth}"));
+        let platforms: Vec<String> = absent_platforms.chain(["linux/amd64".to_owned()]).collect();
+        spec["targets"] = json!({"scope": "All", "platforms": platforms, "missing": "Ignore"});
+        let mut resource = Resource::new(spec);
+        resource.ready().await;
+        attach(
+            &registry,
+            &image,
+            MARK,
+            json!({CREATED: "2026-11-23T12:00:40Z", DATE: "2027-01-01"}),
+        );
+        resource.ready().await;
+        assert_eq!(
+            resource.due_in(),
+            Some(Duration::from_secs(40)),
+            "{absent} absent platforms: {}",
+            resource.resolved()
+        );
+        resource.later(41);
+        resource.look().await;
+        assert_eq!(
+            resource.verdict().0,
+            "PartiallyAttached",
+            "{absent} absent platforms: {}",
+            resource.verdict().1
+        );
+        assert_eq!(resource.rows()[0], "index Failed Conflict");
+    }
 }

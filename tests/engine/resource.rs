@@ -1,12 +1,13 @@
 //! A resource without a cluster: its spec, what it refers to, and the status that passes leave behind.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use affix::api::{
     ConditionType, ImageAttachmentSpec, ImageAttachmentStatus, TargetState, find_condition,
 };
 use affix::engine::{
-    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources,
+    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources, due_in,
     request, status, status_in_progress,
 };
 use affix_registry::{Options, Registries, Secret};
@@ -147,6 +148,11 @@ impl Resource {
             outcome.verdict, self.status
         );
         outcome
+    }
+
+    /// The time until the resource is due without a change in the registry.
+    pub(crate) fn due_in(&self) -> Option<Duration> {
+        due_in(&self.spec, &self.status, self.now)
     }
 
     /// Reason and message of Ready.
