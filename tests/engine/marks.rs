@@ -1,4 +1,4 @@
-//! End of life as readers see it, over several passes.
+//! End-of-life marks over several passes, as readers see them.
 
 use std::time::Duration;
 
@@ -9,8 +9,7 @@ use serde_json::json;
 use crate::resource::{CREATED, DATE, MARK, Resource, attach, mark};
 
 #[tokio::test]
-async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_however_many_passes_lie_between()
- {
+async fn a_newer_foreign_mark_is_outranked_once_for_each_generation() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -50,10 +49,10 @@ async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_how
     let outranking = resource.attachment(&image.digest).to_owned();
     assert!(
         registry.store().manifest("team/app", &first).is_some(),
-        "what somebody else made is never removed"
+        "a foreign attachment is never removed"
     );
 
-    // Passes that only keep it forget nothing, and change nothing in status.
+    // Passes that keep the mark leave status unchanged.
     let at_rest = resource.status.clone();
     for _ in 0..2 {
         resource.later(600);
@@ -66,14 +65,14 @@ async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_how
     registry.clear();
     let outcome = resource.pass().await;
     assert_eq!(resource.verdict().0, "Conflict");
-    assert!(!outcome.is_hurried(), "nothing is transient in a conflict");
+    assert!(!outcome.is_hurried(), "a conflict is not transient");
     assert!(
         registry.requests_that(&Matcher::writes()).is_empty(),
         "{}",
         registry.transcript()
     );
 
-    // A new generation may do it once more.
+    // A new generation may outrank once more.
     resource.change(mark(&reference, "2026-02-02", "Supersede"));
     resource.later(60);
     resource.ready().await;
@@ -81,7 +80,7 @@ async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_how
 }
 
 #[tokio::test]
-async fn a_push_that_was_to_outrank_and_failed_is_tried_again() {
+async fn a_failed_push_that_outranks_is_retried() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -110,7 +109,7 @@ async fn a_push_that_was_to_outrank_and_failed_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_newer_mark_of_somebody_else_is_a_conflict_that_names_it_and_nothing_is_written() {
+async fn a_newer_foreign_mark_is_a_conflict_that_names_it_without_a_write() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -144,7 +143,7 @@ async fn a_newer_mark_of_somebody_else_is_a_conflict_that_names_it_and_nothing_i
 }
 
 #[tokio::test]
-async fn a_mark_from_the_future_is_ignored_and_said() {
+async fn a_future_mark_is_ignored_and_reported() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -172,7 +171,7 @@ async fn a_mark_from_the_future_is_ignored_and_said() {
 }
 
 #[tokio::test]
-async fn of_marks_from_the_future_on_many_targets_the_one_that_counts_first_is_told_first() {
+async fn of_future_marks_on_many_targets_the_earliest_is_reported_first() {
     let registry = HostileRegistry::start().await.unwrap();
     let platforms: Vec<String> = (0..20).map(|nth| format!("linux/arm/v{nth}")).collect();
     let image = registry
@@ -217,7 +216,7 @@ async fn of_marks_from_the_future_on_many_targets_the_one_that_counts_first_is_t
 }
 
 #[tokio::test]
-async fn a_date_that_goes_back_to_an_earlier_one_ends_as_the_newest_and_only_mark_of_ours() {
+async fn a_date_that_returns_to_an_earlier_one_is_the_newest_and_only_owned_mark() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -242,8 +241,7 @@ async fn a_date_that_goes_back_to_an_earlier_one_ends_as_the_newest_and_only_mar
 }
 
 #[tokio::test]
-async fn of_two_equal_marks_made_at_once_the_earliest_stays_and_the_maker_of_the_other_takes_its_own_away()
- {
+async fn of_two_equal_concurrent_marks_the_earliest_stays_and_the_other_is_removed() {
     for quirks in [Quirks::default(), Quirks::distribution()] {
         let is_api = quirks.referrers == Quirks::default().referrers;
         let registry = HostileRegistry::builder()
@@ -300,11 +298,11 @@ async fn of_two_equal_marks_made_at_once_the_earliest_stays_and_the_maker_of_the
         assert_eq!(
             resource.attachment(&image.digest),
             ours,
-            "ours is the earlier one"
+            "the mark of this resource is the earlier one"
         );
         assert!(
             listed().contains(&later),
-            "the other one is for its own maker to remove"
+            "only its owner removes the other one"
         );
 
         let earlier = equal("2026-11-23T11:59:59Z");
@@ -325,7 +323,7 @@ async fn of_two_equal_marks_made_at_once_the_earliest_stays_and_the_maker_of_the
 }
 
 #[tokio::test]
-async fn of_two_resources_that_marked_in_the_same_second_one_ends_attached_and_one_in_conflict() {
+async fn of_two_marks_in_the_same_second_one_is_attached_and_one_in_conflict() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -349,7 +347,7 @@ async fn of_two_resources_that_marked_in_the_same_second_one_ends_attached_and_o
         .collect();
     assert_eq!(
         created, ["2026-11-23T12:00:00Z"; 2],
-        "both were to list before either was there"
+        "both resources list before either pushes"
     );
     for pass in 0..3 {
         let [one, other] = &mut both;
@@ -382,7 +380,7 @@ async fn of_two_resources_that_marked_in_the_same_second_one_ends_attached_and_o
     assert_eq!(
         (marks.len(), newest.digest.as_str()),
         (2, winner.attachment(&image.digest)),
-        "readers take the newest"
+        "readers use the newest mark"
     );
 }
 

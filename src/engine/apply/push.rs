@@ -26,7 +26,7 @@ pub(in crate::engine) struct Push {
     pub(in crate::engine) blobs: Vec<Bytes>,
     /// The source of the subject's listing.
     pub(in crate::engine) source: ListingSource,
-    /// Whether this pass or status has seen entries in the fallback tag.
+    /// True if this pass or status has seen entries in the fallback tag.
     pub(in crate::engine) seen_before: bool,
 }
 

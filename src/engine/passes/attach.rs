@@ -13,7 +13,7 @@ use crate::engine::records::target::TargetRecord;
 use crate::engine::report::outcome::Report;
 use crate::engine::request::file_subjects::FileSubjects;
 
-use super::reconcile_targets::{Resolution, begin, reconcile_targets};
+use super::reconcile_targets::{DesiredState, Resolution, begin, reconcile_targets};
 
 /// Reasons of invalid input. With one of them the pass pushes nothing, so that no incomplete set of attachments is left.
 const INVALID_INPUT: [Reason; 5] = [
@@ -72,17 +72,12 @@ pub(in crate::engine) async fn attach(
         explain_pending(&mut records, message);
         return Ok(conclude(context, report, records, Vec::new(), &[], None));
     }
-    reconcile_targets(
-        context,
-        report,
+    let desired = DesiredState {
         records,
-        wanted,
-        &image.entries,
-        resolution,
-        journal,
-        claims,
-    )
-    .await
+        targets: wanted,
+        entries: &image.entries,
+    };
+    reconcile_targets(context, report, desired, resolution, journal, claims).await
 }
 
 /// Returns the desired attachment of each selected target. A target without one fails.

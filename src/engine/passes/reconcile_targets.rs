@@ -27,7 +27,7 @@ use super::detach;
 /// The resolved image, with the requests that ran concurrently.
 pub(in crate::engine) struct Resolution<'a> {
     pub(in crate::engine) resolved: Resolved,
-    /// Whether the registry has the empty blob.
+    /// True if the registry has the empty blob.
     pub(in crate::engine) has_empty_blob: bool,
     pub(in crate::engine) prefetch: &'a Prefetch,
 }
@@ -59,17 +59,29 @@ pub(in crate::engine) fn begin(context: &Context<'_>, resolved: &Resolved) -> Re
     report
 }
 
-/// Observes, plans and applies. `entries` are all manifests that this pass has read.
+/// The input of [`reconcile_targets`].
+pub(in crate::engine) struct DesiredState<'a> {
+    /// A record for each manifest that status lists.
+    pub(in crate::engine) records: Vec<TargetRecord>,
+    pub(in crate::engine) targets: Vec<DesiredTarget>,
+    /// Every manifest that this pass has read.
+    pub(in crate::engine) entries: &'a [Entry],
+}
+
+/// Observes, plans and applies.
 pub(in crate::engine) async fn reconcile_targets(
     context: &Context<'_>,
     mut report: Report,
-    records: Vec<TargetRecord>,
-    wanted: Vec<DesiredTarget>,
-    entries: &[Entry],
+    desired: DesiredState<'_>,
     resolution: &Resolution<'_>,
     journal: &impl Journal,
     claims: &impl Claims,
 ) -> Result<Report, Failure> {
+    let DesiredState {
+        records,
+        targets: wanted,
+        entries,
+    } = desired;
     let is_needed =
         !resolution.has_empty_blob && !wanted.is_empty() && context.request.mode == Mode::Attach;
     let empty = upload_empty_blob(context, is_needed).boxed().shared();

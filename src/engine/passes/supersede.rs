@@ -24,7 +24,7 @@ use crate::engine::report::outcome::Report;
 use crate::engine::report::verdict::Verdict;
 use affix_registry::oci::Digest;
 
-use super::reconcile_targets::{Resolution, begin, reconcile_targets};
+use super::reconcile_targets::{DesiredState, Resolution, begin, reconcile_targets};
 use super::superseded_images::{
     SupersededImage, SupersededImages, conclude, conclude_from, is_done, read,
 };
@@ -83,10 +83,13 @@ pub(in crate::engine) async fn supersede(
             .flat_map(|image| image.image.entries.iter().cloned()),
     );
     report.superseded = Some(history.clone());
-    let mut report = reconcile_targets(
-        context, report, records, targets, &entries, resolution, journal, claims,
-    )
-    .await?;
+    let desired = DesiredState {
+        records,
+        targets,
+        entries: &entries,
+    };
+    let mut report =
+        reconcile_targets(context, report, desired, resolution, journal, claims).await?;
     for image in &images.marked {
         conclude_from(&mut history, image, report.targets());
     }

@@ -32,7 +32,7 @@ pub(in crate::engine) struct SupersededImages {
     pub(in crate::engine) unmarked: Vec<SupersededImage>,
     /// Images whose move has not settled, which count as in use, or the failure to read one of them.
     pub(in crate::engine) settling: Result<Vec<Image>, Failure>,
-    /// Whether an image could not be read, so that its records in status stay.
+    /// True if an image could not be read, so that its records in status stay.
     pub(in crate::engine) has_unread: bool,
     /// The number of moves that wait until the marks of other moves are made.
     pub(in crate::engine) waiting: usize,

@@ -7,7 +7,7 @@ use affix_registry::oci::Digest;
 pub(in crate::engine) struct ListingSize {
     /// The number of listed referrers.
     pub(in crate::engine) referrers: usize,
-    /// Whether the registry left out referrers of other types.
+    /// True if the registry left out referrers of other types.
     pub(in crate::engine) filtered: bool,
     /// The number of candidates that were not read, since an equal one was found before.
     pub(in crate::engine) unread: usize,

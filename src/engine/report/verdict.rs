@@ -10,7 +10,7 @@ use crate::engine::records::target::TargetRecord;
 /// The Ready condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether Ready is True.
+    /// True if Ready is True.
     pub ready: bool,
     /// A reason from the table.
     pub reason: Reason,

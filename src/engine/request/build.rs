@@ -38,9 +38,9 @@ pub struct Request {
     pub previous: PreviousState,
     /// The writes of the pass.
     pub mode: Mode,
-    /// Whether to read the registry's listings even if status says that all is done.
+    /// True to read the registry's listings even if status says that all is done.
     pub verify: bool,
-    /// Whether the pass has low priority, so that it leaves permits of the registry to other passes.
+    /// True if the pass has low priority, so that it leaves permits of the registry to other passes.
     pub routine: bool,
     /// The time limit of the pass.
     pub timeout: Duration,

@@ -34,9 +34,9 @@ pub struct PreviousState {
     pub(in crate::engine) superseded: Vec<Superseded>,
     /// The generation of the spec of this pass.
     pub(in crate::engine) generation: i64,
-    /// Whether status describes that generation.
+    /// True if status describes that generation.
     pub(in crate::engine) is_current: bool,
-    /// Whether the previous pass ended Ready, so that the targets are complete.
+    /// True if the previous pass ended Ready, so that the targets are complete.
     pub(in crate::engine) is_ready: bool,
 }
 
