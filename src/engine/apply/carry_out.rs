@@ -70,7 +70,7 @@ pub(in crate::engine) async fn carry_out(
     if context.request.mode == Mode::Plan {
         for PlannedPush { target, .. } in &planned {
             update(&mut records, target.position, |record| {
-                record.state = TargetState::Planned
+                record.state = TargetState::Planned;
             });
         }
         let leftovers =
@@ -144,12 +144,12 @@ async fn prepare<'a>(
     for (target, plan) in targets.iter().zip(plans) {
         let position = target.position;
         update(records, position, |record| {
-            record.note_future_marks(&plan.notes)
+            record.note_future_marks(&plan.notes);
         });
         let (created, supersedes) = match &plan.action {
             Action::Refuse(problem) => {
                 update(records, position, |record| {
-                    record.fail(&problem.clone().into())
+                    record.fail(&problem.clone().into());
                 });
                 continue;
             }

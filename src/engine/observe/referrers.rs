@@ -225,7 +225,7 @@ pub(in crate::engine) async fn read_candidates(
                 Manifest::Index(_) => {}
             },
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                read.push((descriptor.clone(), None))
+                read.push((descriptor.clone(), None));
             }
             Err(error) if error.kind() == ErrorKind::UnsupportedMediaType => {}
             Err(error) => return Err(error.into()),

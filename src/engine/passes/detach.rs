@@ -42,7 +42,7 @@ pub(in crate::engine) fn find(
             .extend(remarks::on_size(subject, &target.size, limit));
         if let Err(problem) = &observed.listing {
             update(&mut records, target.position, |record| {
-                record.fail(&problem.clone().into())
+                record.fail(&problem.clone().into());
             });
             continue;
         }

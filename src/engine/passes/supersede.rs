@@ -122,7 +122,7 @@ async fn find_use(
         let root = image.image.root();
         !previous.is_current
             || !is_done(history, image.position)
-            || !root.is_some_and(|root| previous.target(&root.subject.digest).is_some())
+            || root.is_none_or(|root| previous.target(&root.subject.digest).is_none())
     };
     let mut digests: BTreeSet<Digest> = entries
         .iter()
