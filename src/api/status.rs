@@ -1,30 +1,30 @@
-//! The status: what was found, what was done for each target, and what a later pass must know.
+//! The status of an ImageAttachment: the resolved image, the result for each target, and the records for later passes.
 //!
-//! Owns: the shape of status, the default that keeps an untouched object from being taken for done, and the bounds of its
-//! lists. Refuses: anything that moves at steady state, such as a time of the last check.
+//! Status changes only with its contents: it holds no time of the last check. The default has an `observedGeneration` of -1, so that a new
+//! object does not look finished.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The observed generation of an object that no pass has seen yet.
+/// The observed generation of an object before its first pass.
 const UNOBSERVED: i64 = -1;
 
 fn unobserved() -> i64 {
     UNOBSERVED
 }
 
-/// What affix found in the registry and did there.
+/// The state that affix found and made in the registry.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageAttachmentStatus {
-    /// The generation of the spec that this status is about; -1 before the first pass.
+    /// The generation of the spec that this status describes; -1 before the first pass.
     #[serde(default = "unobserved")]
     pub observed_generation: i64,
 
-    /// Ready is always there once a pass has run; Resolved says whether the image was found, Attached whether the attachments
-    /// are in place; Reconciling and Stalled are there only while True.
+    /// Ready is present after the first pass. Resolved is True if the image was found, and Attached if every attachment is in
+    /// place. Reconciling and Stalled are present only while True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -39,45 +39,45 @@ pub struct ImageAttachmentStatus {
     #[schemars(length(max = 255))]
     pub artifact_type: Option<String>,
 
-    /// How the registry lists attachments: API is the referrers API, TagSchema the fallback tag.
+    /// The source of the registry's listings: API is the referrers API, TagSchema the fallback tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referrers_mode: Option<SupportedMode>,
 
-    /// Attached of selected targets, such as 2/2.
+    /// The number of attached and of selected targets, such as 2/2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub attached: Option<String>,
 
-    /// Every manifest of the image, with what was done and why; at most 100 skipped ones.
+    /// Every manifest of the image, with its state and the reason; at most 100 skipped ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub targets: Vec<TargetStatus>,
 
-    /// How many more skipped manifests there are than targets lists.
+    /// The number of skipped manifests that targets does not list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped_not_listed: Option<i64>,
 
-    /// The images that the tag has left, for endOfLife.whenSuperseded.
+    /// The superseded images, which the tag has left, for endOfLife.whenSuperseded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub superseded: Vec<Superseded>,
 
-    /// Attachments that this resource made, that are no longer wanted, and that are not yet removed or cannot be.
+    /// Attachments that this resource owns and no longer wants, and that are not removed yet or cannot be removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub leftovers: Vec<Leftover>,
 
-    /// The value of the annotation reconcile.fluxcd.io/requestedAt that was last acted upon.
+    /// The value of the annotation reconcile.fluxcd.io/requestedAt that was handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub last_handled_reconcile_at: Option<String>,
 }
 
 impl ImageAttachmentStatus {
-    /// How many leftovers status takes.
+    /// Maximum number of leftovers in status.
     pub const MOST_LEFTOVERS: usize = 256;
 }
 
@@ -111,8 +111,8 @@ pub struct ImageStatus {
     #[schemars(length(max = 135))]
     pub digest: String,
 
-    /// The tag that was followed to the digest; absent where spec.image names the digest itself. It tells a tag that moved from a
-    /// reference that was edited.
+    /// The tag that was resolved to the digest; absent if spec.image gives the digest. It distinguishes a moved tag from an edited
+    /// reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub tag: Option<String>,
@@ -121,9 +121,26 @@ pub struct ImageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub media_type: Option<String>,
+
+    /// Set while spec.image gives a tag and a digest and the tag names another digest. The digest in spec.image decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag_drift: Option<TagDrift>,
 }
 
-/// How a registry lists attachments.
+/// The tag beside the digest in spec.image, and the digest that it names now.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TagDrift {
+    /// The tag.
+    #[schemars(length(max = 128))]
+    pub tag: String,
+
+    /// The digest that the tag names.
+    #[schemars(length(max = 135))]
+    pub digest: String,
+}
+
+/// The source of a registry's listings.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[schemars(inline, description = "")]
 pub enum SupportedMode {
@@ -138,15 +155,15 @@ pub enum SupportedMode {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetStatus {
-    /// Index is an index (also a nested one), Platform the manifest of one platform.
+    /// Index is an index, which may be nested; Platform is the manifest of one platform.
     pub kind: TargetKind,
 
-    /// The platform as os/arch, with its variant and os.version where it has them; absent where the manifest has no platform.
+    /// The platform as os/arch, with its variant and os.version if it has them; absent if the manifest has no platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub platform: Option<String>,
 
-    /// More platforms under which the index lists the same digest; at most 16.
+    /// Further platforms for which the index lists the same digest; at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -156,16 +173,16 @@ pub struct TargetStatus {
     #[schemars(length(max = 135))]
     pub digest: String,
 
-    /// Attached means seen in the registry's listing; Pending is not there yet, Planned would be attached, Failed is tried again,
-    /// Skipped is none of this resource's targets.
+    /// Attached: the registry lists the attachment. Pending: not yet. Planned: it would be attached. Failed: it is retried.
+    /// Skipped: the manifest is not one of the targets.
     pub state: TargetState,
 
-    /// Why the target is in this state, in one word.
+    /// The reason of this state, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
 
-    /// Why the target is in this state, with the registry's answer.
+    /// The explanation of this state, with the registry's answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
@@ -175,55 +192,60 @@ pub struct TargetStatus {
     #[schemars(length(max = 135))]
     pub attachment: Option<String>,
 
-    /// Made is an attachment that this resource made, Adopted an equal one that was there.
+    /// Made: this resource made the attachment. Adopted: an equal one existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 
-    /// The time of creation that the attachment's manifest carries, fixed before the first push.
+    /// The creation time in the attachment's manifest, fixed before the first push.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Time>,
 
-    /// The hash of the attachment's content without its subject and its time, which tells a changed spec from an unchanged one.
+    /// The hash of the attachment's content without its subject and its time. It changes with the desired content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 135))]
     pub content: Option<String>,
 
-    /// The generation of the spec for which a newer mark of somebody else was outranked here: once for each generation.
+    /// The generation of the spec that outranked a newer foreign mark here, once for each generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded_for: Option<i64>,
+
+    /// The earliest creation time of a foreign end-of-life mark on this manifest that is dated in the future. The mark is ignored until
+    /// then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub future_mark: Option<Time>,
 }
 
-/// Whether a target is an index or the manifest of one platform.
+/// The kind of a target: an index or the manifest of one platform.
 #[derive(
     JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
 )]
 #[schemars(inline, description = "")]
 pub enum TargetKind {
-    /// An index, also a nested one.
+    /// An index, which may be nested.
     Index,
     /// The manifest of one platform.
     Platform,
 }
 
-/// What has become of a target.
+/// The state of a target.
 #[derive(
     JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
 )]
 #[schemars(inline, description = "")]
 pub enum TargetState {
-    /// The attachment is there.
+    /// The registry lists the attachment.
     Attached,
-    /// The attachment is not there yet, or not listed yet.
+    /// The registry does not list the attachment yet.
     Pending,
-    /// The attachment would be made, but for `dryRun`.
+    /// The attachment would be made without `dryRun`.
     Planned,
-    /// The attachment could not be made; another try follows.
+    /// The attachment could not be made and is retried.
     Failed,
     /// The manifest is not one of the targets.
     Skipped,
 }
 
-/// Who made an attachment.
+/// The origin of an attachment.
 #[derive(
     JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
 )]
@@ -231,11 +253,11 @@ pub enum TargetState {
 pub enum Origin {
     /// This resource made it.
     Made,
-    /// It was there, and equal.
+    /// An equal one existed.
     Adopted,
 }
 
-/// An image that the tag has left.
+/// A superseded image, which the tag has left.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Superseded {
@@ -243,7 +265,7 @@ pub struct Superseded {
     #[schemars(length(max = 135))]
     pub digest: String,
 
-    /// When affix saw that the tag had moved.
+    /// The time at which affix saw that the tag had moved.
     pub moved_at: Time,
 
     /// The end-of-life date that was fixed for this image; absent while the move settles.
@@ -251,21 +273,21 @@ pub struct Superseded {
     #[schemars(length(max = 64))]
     pub date: Option<String>,
 
-    /// Attached once everything that is no longer in use carries its mark; Pending while the move settles.
+    /// Attached once every manifest that is not in use has its mark; Pending while the move settles.
     pub state: TargetState,
 
-    /// Why the image is in this state, in one word.
+    /// The reason of this state, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
 
-    /// Why the image is in this state.
+    /// The explanation of this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
 }
 
-/// An attachment that this resource made and that is no longer wanted.
+/// An attachment that this resource owns and no longer wants.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Leftover {
@@ -277,12 +299,12 @@ pub struct Leftover {
     #[schemars(length(max = 135))]
     pub attachment: String,
 
-    /// Why it is still there, in one word.
+    /// The reason for which it is not removed, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
 
-    /// Why it is still there, with the registry's answer.
+    /// The explanation, with the registry's answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,

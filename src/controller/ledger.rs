@@ -269,6 +269,7 @@ mod tests {
             created: None,
             content: None,
             superseded_for: None,
+            future_mark: None,
         };
         ImageAttachmentStatus {
             targets: vec![row],

@@ -1,29 +1,29 @@
-//! Who else wants what is about to be removed.
+//! Claims of other resources on an attachment that is about to be removed.
 
 use std::future::Future;
 
 use crate::api::ImageAttachmentStatus;
 use affix_registry::oci::Digest;
 
-/// What others have to do with an attachment that the resource which made it does not want any more.
+/// The relation of other resources to an attachment that its owner no longer wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// Nobody wants it: it goes.
+    /// No other resource wants it, so it is removed.
     Nobody,
-    /// Another resource of the namespace wants it, and is its maker from now on (or would be).
+    /// Another resource of the namespace wants it and is (or would be) its new owner.
     HandedOver,
-    /// A resource elsewhere has it in its status: it stays, and its maker does not forget it.
+    /// A resource elsewhere has it in its status, so it stays, and its owner keeps the record.
     Elsewhere,
-    /// That cannot be told now, and why: it stays until it can.
+    /// The claims are unknown for this cause, so it stays until they are known.
     Unknown(String),
 }
 
-/// Who else wants an attachment.
+/// Looks up the claims of other resources on an attachment.
 pub trait Claims: Send + Sync {
-    /// What others have to do with `attachment` on `subject`; asked right before it would be removed.
+    /// Returns the claim on `attachment` of `subject`. The engine calls it right before a removal.
     fn claim(&self, subject: &Digest, attachment: &Digest) -> impl Future<Output = Claim> + Send;
 
-    /// The same for a plan: nothing is handed over.
+    /// Returns the same for a plan, without a transfer of ownership.
     fn would_claim(
         &self,
         subject: &Digest,
@@ -31,7 +31,7 @@ pub trait Claims: Send + Sync {
     ) -> impl Future<Output = Claim> + Send;
 }
 
-/// Whether a status has the attachment as a target's own.
+/// Returns whether a target in `status` has the attachment.
 #[must_use]
 pub fn lists(status: &ImageAttachmentStatus, subject: &Digest, attachment: &Digest) -> bool {
     let is =
@@ -45,7 +45,7 @@ pub fn lists(status: &ImageAttachmentStatus, subject: &Digest, attachment: &Dige
     })
 }
 
-/// Nobody else wants anything: where no other resources are known.
+/// No claims, for callers that know no other resources.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoClaims;
 

@@ -1,4 +1,4 @@
-//! What went wrong in a pass: a problem for the user to read, and what the back-off needs to know.
+//! A failure of a pass: the problem that users read, and the delay that the registry asked for.
 
 use std::time::Duration;
 
@@ -6,23 +6,20 @@ use crate::api::Reason;
 use crate::attachment::Problem;
 use affix_registry::{ErrorKind, RegistryError};
 
-/// A problem, and whether time alone can mend it.
+/// A problem, and the delay until a retry where the registry gave one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// For conditions, events and metrics.
+    /// The problem for conditions, events and metrics.
     pub problem: Problem,
-    /// How long the registry asked to wait, where it did.
+    /// The delay that the registry asked for.
     pub retry_after: Option<Duration>,
 }
 
 impl Failure {
-    /// A failure of `reason` with a message.
+    /// Returns a failure with a reason and a message.
     #[must_use]
     pub fn new(reason: Reason, message: impl std::fmt::Display) -> Self {
-        Self {
-            problem: Problem::new(reason, message),
-            retry_after: None,
-        }
+        Problem::new(reason, message).into()
     }
 }
 
@@ -44,7 +41,7 @@ impl From<RegistryError> for Failure {
     }
 }
 
-/// The reason of each kind of registry error.
+/// Returns the reason for a kind of registry error.
 const fn reason(kind: ErrorKind) -> Reason {
     match kind {
         ErrorKind::DigestMismatch => Reason::DigestMismatch,
@@ -61,10 +58,10 @@ const fn reason(kind: ErrorKind) -> Reason {
         ErrorKind::ImmutableTag => Reason::ImmutableTag,
         ErrorKind::ManifestRejected => Reason::ManifestRejected,
         ErrorKind::FallbackTagConflict => Reason::FallbackTagConflict,
-        // What a Secret holds cannot be used: the message says which part, and a corrected Secret mends it.
+        // The contents of a Secret are unusable. The message names the part, and a corrected Secret resolves it.
         ErrorKind::InvalidAccess => Reason::SecretNotFound,
         ErrorKind::ReferrersUnsupported => Reason::InvalidSpec,
-        // Whoever may write now does the work; this process cannot even say so in status.
+        // Another process holds the lease and continues the work. This process cannot write status either.
         ErrorKind::GateClosed => Reason::Progressing,
     }
 }

@@ -1,44 +1,46 @@
-//! One pass for one resource: observe → plan → apply → outcome.
+//! One pass for one resource: observe, plan, apply, report.
 //!
-//! Owns the order of the registry's calls and what is written down between them; decides nothing that [`crate::attachment`]
-//! can decide purely, speaks no protocol that [`affix_registry`] owns, and knows no cluster: the controller, the command and
-//! the tests run the same [`Engine`].
+//! The engine owns the order of the registry calls and the records that are saved between them. The decisions are pure functions of
+//! [`crate::attachment`]; the protocol belongs to [`affix_registry`]. The engine does not know Kubernetes: the controller, the command
+//! line and the tests run the same [`Engine`].
+//!
+//! | folder | contents |
+//! | --- | --- |
+//! | `request` | the input of a pass: references, Secrets, signing key, state of the previous pass |
+//! | `records` | typed entries of status, parsed when a pass begins and printed when it ends |
+//! | `observe` | reads from the registry |
+//! | `apply` | writes to the registry |
+//! | `report` | verdict, outcome and status |
+//! | `passes` | the passes themselves, which use all of the above |
 
-mod allowed_repositories;
 mod apply;
 mod claims;
-mod dates;
-mod deletion;
-mod detach;
-mod dry_run;
+mod context;
 mod failure;
-mod finish;
-mod inspection;
-mod listing;
-mod memory;
+mod journal;
 mod observe;
-mod outcome;
-mod pass;
-mod pinned;
-mod remove;
-mod rows;
-mod signatures;
-mod signers;
-mod signing_key;
-mod sources;
-mod status;
-mod supersede;
-mod targets;
+mod options;
+mod passes;
+mod records;
+mod report;
+mod request;
 
 pub use claims::{Claim, Claims, NoClaims, lists};
-pub use deletion::{Deleted, Deletion, deletion};
 pub use failure::Failure;
-pub use memory::Memory;
-pub use outcome::{Note, Outcome, Severity, Verdict};
-pub use pass::{Draft, Engine, EngineOptions, Journal, Mode, Request};
-pub use signing_key::SigningKey;
-pub use sources::{Names, SecretData, Sources, access, request};
-pub use status::{due_in, status, status_in_progress};
+pub use journal::{Draft, Journal};
+pub use options::EngineOptions;
+pub use passes::delete::{Deleted, Deletion, deletion};
+pub use passes::run::Engine;
+pub use report::event::{Note, Severity};
+pub use report::outcome::Outcome;
+pub use report::status::{due_in, status, status_in_progress};
+pub use report::verdict::Verdict;
+pub use request::access::access;
+pub use request::build::{Mode, Request, request};
+pub use request::previous::PreviousState;
+pub use request::references::Names;
+pub use request::secrets::{SecretData, Sources};
+pub use request::signing_key::SigningKey;
 
 #[cfg(test)]
 mod tests;

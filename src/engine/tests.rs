@@ -1,4 +1,4 @@
-//! The pure parts of a pass: rows, verdicts, what status remembers, and what is left to remove.
+//! Tests of the pure parts of a pass, with their helpers.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,19 +6,18 @@
     reason = "a test that panics fails, as it should"
 )]
 
-mod memory;
-mod removal;
-mod rows;
+mod leftovers;
+mod previous;
 mod status;
+mod table;
 mod verdict;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use super::remove;
-use super::rows::pending;
-use crate::api::{ImageStatus, Leftover, Origin, Reason, TargetState, TargetStatus};
-use crate::attachment::{Entry, EntryKind};
+use super::records::leftover::LeftoverRecord;
+use super::records::target::TargetRecord;
+use crate::api::{ImageStatus, Origin, Reason, TargetState};
+use crate::attachment::{Created, Entry, EntryKind};
 use affix_registry::oci::{Descriptor, Digest, Reference, media_type};
 
 const NOON: &str = "2026-11-23T12:00:00Z";
@@ -35,33 +34,33 @@ fn subject(name: &str) -> Descriptor {
     Descriptor::of(media_type::OCI_MANIFEST, name.as_bytes())
 }
 
-/// A row of a platform whose digest is that of `name`.
-fn row(name: &str, state: TargetState, reason: Option<Reason>) -> TargetStatus {
+/// Returns the record of a platform whose digest is that of `name`.
+fn target(name: &str, state: TargetState, reason: Option<Reason>) -> TargetRecord {
     let platform = format!("linux/{name}").parse().unwrap();
     let entry = Entry {
         subject: subject(name),
         kind: EntryKind::Platform(vec![platform]),
     };
-    TargetStatus {
+    TargetRecord {
         state,
-        reason: reason.map(|reason| reason.to_string()),
-        ..pending(&entry)
+        reason,
+        ..TargetRecord::pending(&entry)
     }
 }
 
-/// A row with an attachment that this resource made.
-fn made(name: &str, attachment: &str, state: TargetState) -> TargetStatus {
-    TargetStatus {
-        attachment: Some(digest(attachment).to_string()),
+/// Returns the record of a target with an attachment that this resource made.
+fn made(name: &str, attachment: &str, state: TargetState) -> TargetRecord {
+    TargetRecord {
+        attachment: Some(digest(attachment)),
         origin: Some(Origin::Made),
-        created: Some(Time(now())),
-        content: Some(digest("content").to_string()),
-        ..row(name, state, None)
+        created: Some(Created::at(now())),
+        content: Some(digest("content")),
+        ..target(name, state, None)
     }
 }
 
-fn leftover(subject: &str, attachment: &str, reason: Reason) -> Leftover {
-    remove::leftover(&digest(subject), &digest(attachment), reason, None)
+fn leftover(subject: &str, attachment: &str, reason: Reason) -> LeftoverRecord {
+    LeftoverRecord::new(&digest(subject), &digest(attachment), reason)
 }
 
 fn reference(text: &str) -> Reference {
@@ -75,6 +74,7 @@ fn image(reference: &str, tag: Option<&str>, name: &str) -> ImageStatus {
         digest,
         tag: tag.map(str::to_owned),
         media_type: None,
+        tag_drift: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a pass costs: how many requests, and how many of them one after the other.
+//! The cost of a pass: its number of requests, and the length of its longest sequence of dependent requests.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use serde_json::json;
 
 use crate::resource::{Resource, TYPE, note};
 
-/// Every request takes so long, so that what follows an answer is told from what went beside it.
+/// The duration of every request, which separates dependent requests from concurrent ones.
 const ROUND_TRIP: Duration = Duration::from_millis(500);
 
-/// How many requests went one after the other: each starts a round trip or more after the one before.
+/// Returns the number of dependent requests: each starts at least one round trip after the one before.
 pub(crate) fn chain(requests: &[Request], round_trip: Duration) -> usize {
     let mut at: Vec<Duration> = requests.iter().map(|request| request.at).collect();
     at.sort();
@@ -25,8 +25,8 @@ pub(crate) fn chain(requests: &[Request], round_trip: Duration) -> usize {
     waves
 }
 
-/// Holds the round trips of an attempt, told with its transcript, against a number. A machine that stalls makes more of them than there
-/// are and never fewer, so one attempt of three is proof.
+/// Compares the round trips of an attempt with a maximum. A stalled machine increases the count and never decreases it, so one attempt of
+/// three is proof.
 async fn takes_at_most(most: usize, mut attempt: impl AsyncFnMut() -> (usize, String)) {
     let mut told = Vec::new();
     for _ in 0..3 {
@@ -42,8 +42,8 @@ async fn takes_at_most(most: usize, mut attempt: impl AsyncFnMut() -> (usize, St
 }
 
 #[tokio::test]
-async fn a_first_attach_is_at_most_four_round_trips_one_after_the_other() {
-    // A registry that takes a blob in one request, and one that answers 202 and keeps nothing.
+async fn a_first_attach_takes_at_most_four_dependent_round_trips() {
+    // One registry accepts a blob in one request. The other answers 202 and stores nothing.
     for ignores_monolithic_post in [false, true] {
         let quirks = || Quirks {
             ignores_monolithic_post,
@@ -78,7 +78,7 @@ async fn a_first_attach_is_at_most_four_round_trips_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn a_digest_that_is_listed_for_two_platforms_is_one_target_and_a_look_at_it_asks_nothing() {
+async fn a_digest_of_two_platforms_is_one_target_and_its_fast_path_sends_no_request() {
     let registry = HostileRegistry::start().await.unwrap();
     let parts = registry
         .image("team/app", "parts")
@@ -97,7 +97,7 @@ async fn a_digest_that_is_listed_for_two_platforms_is_one_target_and_a_look_at_i
     let file = |target: &str| json!({"name": "note", "target": target, "value": target});
     let spec = json!({
         "image": registry.reference(&image.pinned()), "targets": {"scope": "Platforms"},
-        // For the platform that the digest is listed under second.
+        // Selects the platform that the index lists second for the digest.
         "artifact": {"artifactType": TYPE, "files": [file("linux/arm/v7"), file("linux/amd64")]},
     });
     let mut resource = Resource::new(spec);
@@ -121,7 +121,7 @@ async fn a_digest_that_is_listed_for_two_platforms_is_one_target_and_a_look_at_i
     );
 }
 
-/// A resource on `tag@digest` whose tag names another image, Ready after passes in which each request takes so long.
+/// Returns a Ready resource on `tag@digest` whose tag names another image. Each request of its passes takes `round_trip`.
 async fn beside_a_moved_tag(round_trip: Duration) -> (HostileRegistry, Resource) {
     let registry = HostileRegistry::start().await.unwrap();
     let old = registry
@@ -161,7 +161,7 @@ async fn beside_a_moved_tag(round_trip: Duration) -> (HostileRegistry, Resource)
 }
 
 #[tokio::test]
-async fn the_tag_beside_a_digest_is_asked_for_beside_the_work_and_does_not_delay_it() {
+async fn the_tag_beside_a_digest_is_read_concurrently_and_delays_nothing() {
     takes_at_most(3, async || {
         let (registry, _) = beside_a_moved_tag(ROUND_TRIP).await;
         (
@@ -173,8 +173,7 @@ async fn the_tag_beside_a_digest_is_asked_for_beside_the_work_and_does_not_delay
 }
 
 #[tokio::test]
-async fn a_tag_beside_a_digest_that_cannot_be_asked_for_fails_nothing_and_what_was_said_of_it_stays()
- {
+async fn an_unreadable_tag_beside_a_digest_fails_nothing_and_its_remark_stays() {
     let (registry, mut resource) = beside_a_moved_tag(Duration::from_millis(20)).await;
     let before = resource.status.clone();
     for fault in [Fault::Hang, Fault::status(503), Fault::status(403)] {
@@ -208,7 +207,7 @@ async fn a_tag_beside_a_digest_that_cannot_be_asked_for_fails_nothing_and_what_w
 }
 
 #[tokio::test]
-async fn a_registry_without_the_api_is_asked_for_it_once_where_the_digest_is_given() {
+async fn the_referrers_api_is_probed_once_if_the_digest_is_given() {
     let registry = HostileRegistry::builder()
         .quirks(Quirks::distribution())
         .start()
@@ -218,7 +217,7 @@ async fn a_registry_without_the_api_is_asked_for_it_once_where_the_digest_is_giv
         .image("team/app", "v1")
         .platforms(["linux/amd64", "linux/arm64", "linux/arm/v7"])
         .push();
-    // Also where the answer to that is the slowest of all.
+    // The same holds if that answer is the slowest.
     registry.fault(Matcher::on(Op::ReferrersList), Fault::Delay(ROUND_TRIP));
     let mut resource = Resource::new(note(&registry.reference(&image.pinned()), "hello"));
     resource.ready().await;
@@ -228,7 +227,7 @@ async fn a_registry_without_the_api_is_asked_for_it_once_where_the_digest_is_giv
         "{}",
         registry.transcript()
     );
-    // Each of the four: the listing, the manifest, and on its tag a read, the write and the proof of it.
+    // Each of the four targets: the listing, the manifest, and a read, a write and a second read of its fallback tag.
     let about_targets = registry
         .requests()
         .iter()

@@ -1,4 +1,4 @@
-//! `dryRun`: the whole plan in status, and nothing in the registry.
+//! `dryRun`: status shows the whole plan, and the registry is unchanged.
 
 use affix::api::Origin;
 use affix_testbed::hostile::{HostileRegistry, Matcher};
@@ -12,7 +12,7 @@ fn dry(mut spec: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_dry_run_over_what_is_attached_already_is_planned_and_says_what_would_be_adopted() {
+async fn a_dry_run_over_existing_attachments_reports_the_adoptions() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -51,14 +51,11 @@ async fn a_dry_run_over_what_is_attached_already_is_planned_and_says_what_would_
         resource.verdict(),
         ("Planned", "dry run: nothing to do: 2 targets attached")
     );
-    assert!(
-        !outcome.is_hurried(),
-        "a plan is looked at again when the interval ends"
-    );
+    assert!(!outcome.is_hurried(), "a plan is renewed at the interval");
 }
 
 #[tokio::test]
-async fn a_dry_run_of_a_changed_spec_removes_nothing_and_names_what_would_go() {
+async fn a_dry_run_of_a_changed_spec_removes_nothing_and_reports_the_removals() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -122,7 +119,7 @@ async fn a_dry_run_of_a_changed_spec_removes_nothing_and_names_what_would_go() {
 }
 
 #[tokio::test]
-async fn a_dry_run_that_waits_for_the_tag_to_move_says_so() {
+async fn a_dry_run_that_waits_for_a_move_of_the_tag_reports_it() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")

@@ -1,4 +1,4 @@
-//! Images and references that are odd: what becomes a target, what is refused, and by which reason.
+//! Unusual images and references: the targets of each, or the reason of the refusal.
 
 use affix::api::Origin;
 use affix_testbed::hostile::{HostileRegistry, Image, Matcher, Op, Reply, Stage};
@@ -13,14 +13,14 @@ async fn registry() -> HostileRegistry {
     HostileRegistry::start().await.unwrap()
 }
 
-/// A pass over a note on all of an image; the resource after it.
+/// Runs a pass that attaches a note to all of an image, and returns the resource.
 async fn passed(registry: &HostileRegistry, image: &str) -> Resource {
     let mut resource = Resource::new(note(&registry.reference(image), "hello"));
     resource.pass().await;
     resource
 }
 
-/// Puts an index of these entries; answers with its descriptor.
+/// Stores an index of `entries` and returns its descriptor.
 fn index(registry: &HostileRegistry, tag: &str, entries: &[Value]) -> Value {
     let bytes = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).to_string();
     let digest = registry
@@ -30,7 +30,7 @@ fn index(registry: &HostileRegistry, tag: &str, entries: &[Value]) -> Value {
 }
 
 #[tokio::test]
-async fn a_single_manifest_whose_config_is_none_of_an_image_is_a_target_without_a_platform() {
+async fn a_single_manifest_with_another_config_is_a_target_without_a_platform() {
     let registry = registry().await;
     let config = registry
         .store()
@@ -57,11 +57,11 @@ async fn a_single_manifest_whose_config_is_none_of_an_image_is_a_target_without_
     );
     assert!(
         registry.requests_that(&Matcher::on(Op::BlobGet)).is_empty(),
-        "a config of another kind says nothing of a platform"
+        "a config of another kind has no platform"
     );
 }
 
-/// Puts a single manifest whose config is this.
+/// Stores a single manifest with `config`.
 fn single(registry: &HostileRegistry, tag: &str, config: &str) {
     let digest = registry.store().put_blob("team/app", config.to_owned());
     let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": config.len()});
@@ -72,8 +72,7 @@ fn single(registry: &HostileRegistry, tag: &str, config: &str) {
 }
 
 #[tokio::test]
-async fn a_config_with_a_long_label_and_very_many_values_tells_its_platform_and_one_with_an_endless_platform_tells_none()
- {
+async fn a_large_config_has_its_platform_and_one_with_an_endless_platform_has_none() {
     let registry = registry().await;
     let (label, history) = ("l".repeat(1 << 20), "{},".repeat(500_000));
     let large = format!(
@@ -100,7 +99,7 @@ async fn a_config_with_a_long_label_and_very_many_values_tells_its_platform_and_
             "{tag}"
         );
     }
-    // What names no platform is none that was asked for.
+    // An entry without a platform matches no requested platform.
     let mut spec = note(&registry.reference("team/app:endless"), "chosen");
     spec["targets"] = json!({"platforms": ["linux/amd64"]});
     let mut chosen = Resource::new(spec);
@@ -114,8 +113,7 @@ async fn a_config_with_a_long_label_and_very_many_values_tells_its_platform_and_
 }
 
 #[tokio::test]
-async fn two_digests_of_one_platform_are_two_targets_and_so_are_windows_versions_and_an_entry_without_a_platform()
- {
+async fn equal_platforms_windows_versions_and_unnamed_entries_are_targets_each() {
     let registry = registry().await;
     let child = |seed: &str| {
         registry
@@ -160,7 +158,7 @@ async fn two_digests_of_one_platform_are_two_targets_and_so_are_windows_versions
 }
 
 #[tokio::test]
-async fn a_reference_to_an_attachment_by_tag_or_digest_and_one_to_a_fallback_tag_are_refused() {
+async fn references_to_attachments_and_fallback_tags_are_refused() {
     let registry = registry().await;
     let image = registry
         .image("team/app", "v1")
@@ -199,8 +197,7 @@ async fn a_reference_to_an_attachment_by_tag_or_digest_and_one_to_a_fallback_tag
 }
 
 #[tokio::test]
-async fn a_missing_child_is_attached_to_all_the_same_and_a_missing_nested_index_is_not_found_by_itself()
- {
+async fn a_missing_manifest_gets_its_attachment_and_a_missing_nested_index_fails_alone() {
     let registry = registry().await;
     let image = registry
         .image("team/app", "v1")
@@ -253,10 +250,9 @@ async fn a_missing_child_is_attached_to_all_the_same_and_a_missing_nested_index_
 }
 
 #[tokio::test]
-async fn nested_indexes_that_have_too_many_entries_together_are_a_limit_and_no_more_of_them_is_held()
- {
+async fn nested_indexes_with_too_many_entries_together_exceed_the_limit() {
     let registry = registry().await;
-    // Each is within the limit of one index, and names the same children as all others.
+    // Each index is within the limit and has the same entries as the others.
     let child = |nth: usize| json!({"mediaType": MANIFEST, "digest": format!("sha256:{nth:064x}"), "size": 5});
     let children: Vec<Value> = (0..900).map(child).collect();
     let nested: Vec<Value> = (0..900)
@@ -281,13 +277,13 @@ async fn nested_indexes_that_have_too_many_entries_together_are_a_limit_and_no_m
 }
 
 #[tokio::test]
-async fn a_blob_that_the_registry_only_said_it_had_is_uploaded_once_its_manifest_is_refused() {
+async fn a_falsely_reported_blob_is_uploaded_once_its_manifest_is_refused() {
     let registry = registry().await;
     let image = registry
         .image("team/app", "v1")
         .platforms(["linux/amd64", "linux/arm64"])
         .push();
-    // As a store of blobs behind redirects answers for whatever it is asked.
+    // Blob stores behind redirects may report any blob as present.
     let elsewhere = Reply::status(307).header("Location", "https://blobs.example.com/x");
     registry.fault(Matcher::on(Op::BlobHead), elsewhere);
     let resource = passed(&registry, &image.name()).await;
@@ -301,7 +297,7 @@ async fn a_blob_that_the_registry_only_said_it_had_is_uploaded_once_its_manifest
 }
 
 #[tokio::test]
-async fn t9_a_tag_that_moves_between_two_calls_changes_nothing_of_the_pass() {
+async fn t9_a_tag_that_moves_between_two_calls_does_not_change_the_pass() {
     let registry = registry().await;
     let other = registry
         .image("team/app", "other")
@@ -347,18 +343,18 @@ async fn t9_a_tag_that_moves_between_two_calls_changes_nothing_of_the_pass() {
             .requests_that(&Matcher::any().reference("v1"))
             .len(),
         1,
-        "one resolution a pass"
+        "a pass resolves the reference once"
     );
 }
 
 #[tokio::test]
-async fn t25_what_looks_like_ours_in_the_listing_and_is_not_is_not_adopted() {
+async fn t25_a_foreign_manifest_that_resembles_ours_in_the_listing_is_not_adopted() {
     let registry = registry().await;
     let image = registry
         .image("team/app", "v1")
         .platform("linux/amd64")
         .push();
-    // The manifest says more than its entry in the listing shows, and another's bytes stand under a digest that a listing calls ours.
+    // The manifest has more annotations than its listing shows, and a foreign manifest is stored under the digest of an owned one.
     let odd = attach(
         &registry,
         &image,
@@ -382,17 +378,17 @@ async fn t25_what_looks_like_ours_in_the_listing_and_is_not_is_not_adopted() {
             .requests_that(&Matcher::on(Op::ManifestGet).reference(&*odd))
             .len(),
         1,
-        "it was read before it was judged"
+        "the manifest is read before the comparison"
     );
     assert_eq!(
         registry.store().referrers("team/app", &image.digest).len(),
         2,
-        "and what somebody else made stays"
+        "a foreign attachment stays"
     );
 }
 
 #[tokio::test]
-async fn t15_a_title_that_leads_out_of_its_folder_pushes_nothing() {
+async fn t15_a_title_outside_its_folder_prevents_the_push() {
     let registry = registry().await;
     let image = registry
         .image("team/app", "v1")

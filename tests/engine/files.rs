@@ -1,4 +1,4 @@
-//! Which files go to which target.
+//! The choice of files for each target.
 
 use affix_testbed::hostile::HostileRegistry;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::resource::{Resource, TYPE};
 
 #[tokio::test]
-async fn a_file_for_the_index_goes_to_every_index_and_one_for_a_digest_to_that_target_alone() {
+async fn a_file_for_the_index_goes_to_every_index_and_one_for_a_digest_to_one_target() {
     let registry = HostileRegistry::start().await.unwrap();
     let inner = registry
         .image("team/app", "inner")
@@ -60,6 +60,6 @@ async fn a_file_for_the_index_goes_to_every_index_and_one_for_a_digest_to_that_t
     assert_eq!(
         resource.look().await.requests,
         0,
-        "a look at rest tells nested indexes from platforms, too"
+        "the fast path distinguishes nested indexes from platforms"
     );
 }

@@ -1,5 +1,5 @@
-//! Any history of a tag, against a model of a few lines: in the end each manifest has the mark of the last image left that holds it, and
-//! what is in use has none.
+//! Random histories of a tag, compared with a short model: in the end each manifest has the mark of the last superseded image that contains
+//! it, and manifests in use have none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ const PLATFORMS: [&str; 4] = ["linux/amd64", "linux/arm64", "linux/s390x", "linu
 const GRACE: SignedDuration = SignedDuration::from_hours(720);
 const SETTLE: SignedDuration = SignedDuration::from_mins(10);
 
-/// An image as a history names it: which of the manifests it lists, and which of those in an index of its own.
+/// An image of a history: the manifests that it lists, and those of them in a nested index.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     listed: u8,
@@ -30,7 +30,7 @@ enum Step {
     Later(i64),
     Look,
     Verify,
-    /// A pass that something goes wrong in.
+    /// A pass with a fault.
     Trouble(Trouble),
     /// A pass with `dryRun`.
     Dry,
@@ -41,7 +41,7 @@ enum Trouble {
     Writes,
     Deletions,
     Tags,
-    /// This image cannot be read, unless it is the one that the tag names.
+    /// This image is unreadable, unless the tag names it.
     Image(usize),
     /// The second of the writes.
     Half,
@@ -68,10 +68,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The registry, and what its images reach.
+/// The registry, and the manifests that its images reach.
 struct World {
     registry: HostileRegistry,
-    /// Digest of each image, and all that it reaches.
+    /// The digest of each image, and every manifest that it reaches.
     images: Vec<(String, BTreeSet<String>)>,
 }
 
@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// The dates of the marks on a manifest, as readers find them.
+    /// Returns the dates of the marks on a manifest.
     fn marks(&self, digest: &str) -> Vec<String> {
         let store = self.registry.store();
         let listed = store.referrers("team/app", digest);
@@ -133,7 +133,7 @@ impl World {
     }
 }
 
-/// Puts an image there under no tag; one that lists a single manifest is that manifest.
+/// Stores an image without a tag. An image with a single manifest is that manifest.
 fn push(registry: &HostileRegistry, shape: Shape) -> (String, BTreeSet<String>) {
     let parts: Vec<(usize, Value)> = PLATFORMS
         .iter()
@@ -178,11 +178,11 @@ fn push(registry: &HostileRegistry, shape: Shape) -> (String, BTreeSet<String>) 
     (image.digest, reached)
 }
 
-/// What should be, by the words of the documentation.
+/// The model of the documented behaviour.
 #[derive(Default)]
 struct Model {
     seen: Option<usize>,
-    /// When affix saw that the tag had left an image.
+    /// The time at which affix saw that the tag had left an image.
     left: BTreeMap<String, Timestamp>,
 }
 
@@ -199,7 +199,7 @@ impl Model {
         self.seen = Some(current);
     }
 
-    /// The date on each manifest that is out of use; `in_use` is what is not. What the tag has named until just now is in use.
+    /// Returns the date on each manifest that is not `in_use`. The image that the tag named until now is in use.
     fn dates(
         &self,
         world: &World,
@@ -298,7 +298,7 @@ async fn play(shapes: Vec<Shape>, steps: Vec<Step>, api: bool) {
             rule.lift();
         }
     }
-    // All has settled, and the tags are read anew since the spec has changed.
+    // All moves have settled. The changed spec causes the tags to be read again.
     resource.later(3600);
     resource.change(spec(&world, false));
     model.sees(&world, current, resource.now);
@@ -338,7 +338,7 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_becomes_of_a_tag_each_manifest_ends_with_the_mark_of_the_last_image_left_and_what_is_in_use_with_none(
+    fn after_any_history_of_a_tag_each_manifest_has_its_last_mark_or_is_in_use(
         shapes in prop::collection::vec((1_u8..16, 0_u8..16).prop_map(|(listed, nested)| Shape { listed, nested }), IMAGES),
         steps in prop::collection::vec(step(), 1..24),
         api in any::<bool>(),

@@ -1,4 +1,4 @@
-//! T18 on the engine: a pass that is dropped at any of its await points, as a kill drops it, and the next run.
+//! T18 for the engine: a pass is dropped at any of its await points, as by a kill, and the next pass repairs the result.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -24,7 +24,7 @@ use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
-/// What the cluster's status holds, which outlives a killed process.
+/// The status in the cluster, which outlives a killed process.
 #[derive(Default)]
 struct Saved(Mutex<ImageAttachmentStatus>);
 
@@ -44,7 +44,7 @@ impl Journal for Saved {
     }
 }
 
-/// Nothing is remembered: the command has no status.
+/// A journal that saves nothing: the command line has no status.
 struct Forgets;
 
 impl Journal for Forgets {
@@ -72,7 +72,7 @@ fn engine() -> Engine {
     )
 }
 
-/// A pass of a process that has just started.
+/// Runs a pass in a process that has just started.
 async fn pass(
     spec: &ImageAttachmentSpec,
     known: Option<&ImageAttachmentStatus>,
@@ -84,7 +84,7 @@ async fn pass(
         .await
 }
 
-/// Polls a future so many times and then drops it, as a kill would; the answer where it was done by then.
+/// Polls a future `polls` times and drops it, as a kill would. Returns its result if it was complete by then.
 async fn dropped_after<F: Future>(polls: u32, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let mut left = polls;
@@ -103,7 +103,7 @@ async fn dropped_after<F: Future>(polls: u32, future: F) -> Option<F::Output> {
     .await
 }
 
-/// One kill after so many polls, and one more run. Answers whether the first run was done before.
+/// Kills a pass after `polls` polls and runs another one. Returns whether the first pass was complete before the kill.
 async fn killed_after(polls: u32, quirks: Quirks, scope: &str, remembers: bool) -> bool {
     let registry = HostileRegistry::builder()
         .quirks(quirks.clone())
@@ -150,7 +150,7 @@ async fn killed_after(polls: u32, quirks: Quirks, scope: &str, remembers: bool) 
             "{listed} are listed on {subject} after {polls} polls\n{}",
             registry.transcript()
         );
-        // Without a status a manifest that was pushed and never listed cannot be found again where there is no listing API.
+        // Without status and without the referrers API, a manifest that was pushed and never listed cannot be found again.
         assert!(
             made == 1 || (has_tag && !remembers),
             "{made} were made for {subject} after {polls} polls\n{}",
@@ -160,8 +160,8 @@ async fn killed_after(polls: u32, quirks: Quirks, scope: &str, remembers: bool) 
     ended.is_some()
 }
 
-/// Kills at every await point, some at a time, until the first run ends before its kill. One target alone is polled at each of its
-/// await points; several are polled together.
+/// Kills a pass at every await point, several at a time, until the first pass ends before its kill. A single target is polled at each of
+/// its await points; several targets are polled together.
 async fn killed_everywhere(quirks: Quirks, remembers: bool) {
     for scope in ["Index", "All"] {
         killed_everywhere_in(scope, &quirks, remembers).await;
@@ -184,7 +184,7 @@ async fn killed_everywhere_in(scope: &str, quirks: &Quirks, remembers: bool) {
     panic!("no pass ended");
 }
 
-/// One kill on distribution after so many polls, and one more pass. Answers whether the first pass was done before.
+/// Kills a pass on distribution after `polls` polls and runs another one. Returns whether the first pass was complete before the kill.
 async fn killed_on_distribution(registry: &Registry, polls: u32) -> bool {
     let raw = registry.raw().unwrap();
     let index = Index::new().image(Image::new("linux/amd64", &format!("killed after {polls}")));
@@ -215,7 +215,7 @@ async fn killed_on_distribution(registry: &Registry, polls: u32) -> bool {
             [row.attachment.as_deref().unwrap()],
             "after {polls} polls"
         );
-        // Its saved time made the second pass push the first one's bytes: no second manifest was ever made.
+        // With the saved time the second pass pushes the same bytes, so there is no second manifest.
         if let Some(noted) = known
             .targets
             .iter()
@@ -227,11 +227,9 @@ async fn killed_on_distribution(registry: &Registry, polls: u32) -> bool {
     ended.is_some()
 }
 
-/// The polls of a pass are not the same from one to the next on a real network, so the kills go on a little beyond the first that
-/// came too late.
+/// The number of polls varies between passes on a real network, so the kills continue a little beyond the first late one.
 #[tokio::test]
-async fn t18_killed_at_any_await_point_on_distribution_the_next_pass_leaves_one_listed_attachment_a_target()
- {
+async fn t18_after_a_kill_on_distribution_each_target_has_one_listed_attachment() {
     let tools = Tools::core().await.unwrap();
     let registry = Registry::distribution(&tools).start().await.unwrap();
     let registry = &registry;
@@ -251,19 +249,16 @@ async fn t18_killed_at_any_await_point_on_distribution_the_next_pass_leaves_one_
 }
 
 #[tokio::test]
-async fn t18_killed_at_any_await_point_on_the_fallback_tag_the_next_pass_leaves_one_attachment_a_target()
- {
+async fn t18_after_a_kill_on_the_fallback_tag_each_target_has_one_attachment() {
     killed_everywhere(Quirks::distribution(), true).await;
 }
 
 #[tokio::test]
-async fn t18_killed_at_any_await_point_with_the_referrers_api_the_next_pass_leaves_one_attachment_a_target()
- {
+async fn t18_after_a_kill_with_the_referrers_api_each_target_has_one_attachment() {
     killed_everywhere(Quirks::default(), true).await;
 }
 
 #[tokio::test]
-async fn t18_killed_at_any_await_point_the_next_run_of_the_command_leaves_one_listed_attachment_a_target()
- {
+async fn t18_after_a_kill_of_the_command_each_target_has_one_listed_attachment() {
     killed_everywhere(Quirks::distribution(), false).await;
 }

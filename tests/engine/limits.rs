@@ -1,4 +1,4 @@
-//! Whatever a registry answers, the API server takes the status that comes of it: a status that it refuses is refused for ever.
+//! The API server accepts the status after any answer of a registry. A refused status would be refused on every retry.
 
 use affix::api::{ImageAttachmentStatus, TargetState, crd};
 use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::resource::{CREATED, Resource, TYPE, attach, note};
 
-/// Where a status is beyond the limits of its schema, one line each.
+/// Returns the fields of a status that exceed the limits of the schema.
 pub(crate) fn exceeded(status: &ImageAttachmentStatus) -> Vec<String> {
     let crd = serde_json::to_value(crd()).unwrap();
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
@@ -32,7 +32,7 @@ fn compare(at: &str, value: &Value, schema: &Value, wrong: &mut Vec<String>) {
     match value {
         Value::String(text) => {
             limit("maxLength", text.chars().count());
-            // RFC 3339 as the API server has it: a year of four digits.
+            // The API server accepts RFC 3339 with a year of four digits.
             let is_time = text.len() == 20
                 && text.ends_with('Z')
                 && text.as_bytes()[..4].iter().all(u8::is_ascii_digit);
@@ -61,7 +61,7 @@ fn compare(at: &str, value: &Value, schema: &Value, wrong: &mut Vec<String>) {
 }
 
 #[tokio::test]
-async fn an_index_that_says_too_much_of_everything_leaves_a_status_that_can_be_written() {
+async fn an_index_with_oversized_values_leaves_a_valid_status() {
     let registry = HostileRegistry::start().await.unwrap();
     let long = "\u{1f4a3}".repeat(300);
     let parts = registry
@@ -116,7 +116,7 @@ async fn an_index_that_says_too_much_of_everything_leaves_a_status_that_can_be_w
 }
 
 #[tokio::test]
-async fn an_equal_attachment_of_a_year_that_no_status_holds_is_adopted_without_its_time() {
+async fn an_equal_attachment_with_an_invalid_year_is_adopted_without_its_time() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -140,7 +140,7 @@ async fn an_equal_attachment_of_a_year_that_no_status_holds_is_adopted_without_i
 }
 
 #[tokio::test]
-async fn rows_of_many_moves_of_large_images_that_are_kept_for_one_that_cannot_be_read_still_fit() {
+async fn kept_records_of_many_moves_of_large_images_fit_into_status() {
     let registry = HostileRegistry::start().await.unwrap();
     let platforms: Vec<String> = (0..99).map(|nth| format!("linux/p{nth}")).collect();
     let push = |seed: &str| {
@@ -175,6 +175,6 @@ async fn rows_of_many_moves_of_large_images_that_are_kept_for_one_that_cannot_be
         .count();
     assert!(
         attached > 100,
-        "rows of earlier moves were not kept at all: {attached}"
+        "no record of earlier moves was kept: {attached}"
     );
 }

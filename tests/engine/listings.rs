@@ -1,4 +1,4 @@
-//! What is there already: how much of it is read, and what is said of it.
+//! Existing referrers: the number that a pass reads, and the remarks on them.
 
 use affix::api::Origin;
 use affix::engine::EngineOptions;
@@ -20,14 +20,14 @@ async fn registry_and_image(quirks: Quirks) -> (HostileRegistry, Image) {
     (registry, image)
 }
 
-/// A note on the index alone.
+/// Returns the spec of a note on the index only.
 fn on_the_index(registry: &HostileRegistry, image: &Image) -> Value {
     let mut spec = note(&registry.reference(&image.name()), "hello");
     spec["targets"] = json!({"scope": "Index"});
     spec
 }
 
-/// Referrers that a listing does not tell from ours: all but one annotation of theirs is ours, and the registry lists none of it.
+/// Stores foreign referrers that a listing does not distinguish from owned ones: one annotation differs, and the registry lists no annotations.
 fn strangers(registry: &HostileRegistry, image: &Image, count: usize) {
     for nth in 0..count {
         attach(
@@ -48,7 +48,7 @@ fn silent() -> Quirks {
 }
 
 #[tokio::test]
-async fn an_equal_one_among_more_candidates_than_are_read_is_found_where_its_listing_shows_it() {
+async fn an_equal_attachment_is_found_among_too_many_candidates_by_its_listing() {
     let (registry, image) = registry_and_image(Quirks::default()).await;
     for nth in 0..50 {
         attach(
@@ -85,7 +85,7 @@ async fn an_equal_one_among_more_candidates_than_are_read_is_found_where_its_lis
 }
 
 #[tokio::test]
-async fn more_candidates_than_are_read_and_none_of_them_equal_is_a_limit_and_never_a_blind_push() {
+async fn too_many_candidates_without_an_equal_one_exceed_the_limit_without_a_push() {
     let (registry, image) = registry_and_image(silent()).await;
     strangers(&registry, &image, 9);
     let mut resource = Resource::new(on_the_index(&registry, &image));
@@ -106,7 +106,7 @@ async fn more_candidates_than_are_read_and_none_of_them_equal_is_a_limit_and_nev
 }
 
 #[tokio::test]
-async fn as_many_candidates_as_are_read_are_no_limit() {
+async fn candidates_up_to_the_limit_are_all_read() {
     let (registry, image) = registry_and_image(silent()).await;
     strangers(&registry, &image, 8);
     let mut resource = Resource::new(on_the_index(&registry, &image));
@@ -115,7 +115,7 @@ async fn as_many_candidates_as_are_read_are_no_limit() {
 }
 
 #[tokio::test]
-async fn forty_referrers_are_said_as_far_as_they_are_known() {
+async fn forty_referrers_are_reported_as_far_as_they_are_known() {
     for (quirks, words) in [
         (Quirks::default(), "40 referrers of this type alone"),
         (Quirks::distribution(), "41 referrers;"),
@@ -156,7 +156,7 @@ async fn forty_referrers_are_said_as_far_as_they_are_known() {
 }
 
 #[tokio::test]
-async fn a_limit_of_the_operator_counts_referrers_of_every_type_and_forbids_only_to_add() {
+async fn the_referrers_limit_counts_every_type_and_prevents_only_additions() {
     let (registry, image) = registry_and_image(Quirks::default()).await;
     for nth in 0..5 {
         attach(
@@ -183,7 +183,7 @@ async fn a_limit_of_the_operator_counts_referrers_of_every_type_and_forbids_only
         registry.transcript()
     );
 
-    // What is attached stays so, whatever others add.
+    // An attached target stays attached when others add referrers.
     let (registry, image) = registry_and_image(Quirks::default()).await;
     let options = EngineOptions {
         most_referrers: Some(5),
@@ -202,7 +202,7 @@ async fn a_limit_of_the_operator_counts_referrers_of_every_type_and_forbids_only
     resource.ready().await;
 }
 
-/// Listings that do not say what an attachment is, with its annotations and without.
+/// Returns listings without the artifact type, with and without annotations.
 fn untyped() -> impl Iterator<Item = Quirks> {
     [true, false].into_iter().flat_map(|entry_annotations| {
         [EntryType::ConfigMediaType, EntryType::Absent].map(|entry_type| Quirks {
@@ -214,7 +214,7 @@ fn untyped() -> impl Iterator<Item = Quirks> {
 }
 
 #[tokio::test]
-async fn an_attachment_whose_listing_does_not_say_its_type_is_found_again_without_a_status() {
+async fn an_attachment_listed_without_its_type_is_found_without_status() {
     for quirks in untyped() {
         let (registry, image) = registry_and_image(quirks.clone()).await;
         let spec = note(&registry.reference(&image.name()), "hello");
@@ -241,7 +241,7 @@ async fn an_attachment_whose_listing_does_not_say_its_type_is_found_again_withou
 }
 
 #[tokio::test]
-async fn a_mark_whose_listing_does_not_say_its_type_is_ranked_by_what_its_manifest_says() {
+async fn a_mark_listed_without_its_type_is_ranked_by_its_manifest() {
     for quirks in untyped() {
         let (registry, image) = registry_and_image(quirks.clone()).await;
         let mut resource = Resource::new(mark(

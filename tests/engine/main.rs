@@ -1,5 +1,4 @@
-//! Passes of the engine against the scriptable registry, without a cluster: what a resource's status carries from one pass to the
-//! next, and what the registry sees of it.
+//! Passes of the engine against the scriptable registry, without a cluster: the status between passes, and the requests to the registry.
 
 #![allow(
     clippy::unwrap_used,

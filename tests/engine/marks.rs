@@ -1,15 +1,15 @@
-//! End of life as readers see it, over several passes.
+//! End-of-life marks over several passes, as readers see them.
+
+use std::time::Duration;
 
 use affix::api::{Origin, Reason};
-use affix::attachment::FutureMark;
 use affix_testbed::hostile::{Fault, HostileRegistry, Image, Matcher, Quirks};
 use serde_json::json;
 
 use crate::resource::{CREATED, DATE, MARK, Resource, attach, mark};
 
 #[tokio::test]
-async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_however_many_passes_lie_between()
- {
+async fn a_newer_foreign_mark_is_outranked_once_for_each_generation() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -49,10 +49,10 @@ async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_how
     let outranking = resource.attachment(&image.digest).to_owned();
     assert!(
         registry.store().manifest("team/app", &first).is_some(),
-        "what somebody else made is never removed"
+        "a foreign attachment is never removed"
     );
 
-    // Passes that only keep it forget nothing, and change nothing in status.
+    // Passes that keep the mark leave status unchanged.
     let at_rest = resource.status.clone();
     for _ in 0..2 {
         resource.later(600);
@@ -65,14 +65,14 @@ async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_how
     registry.clear();
     let outcome = resource.pass().await;
     assert_eq!(resource.verdict().0, "Conflict");
-    assert!(!outcome.is_hurried(), "nothing is transient in a conflict");
+    assert!(!outcome.is_hurried(), "a conflict is not transient");
     assert!(
         registry.requests_that(&Matcher::writes()).is_empty(),
         "{}",
         registry.transcript()
     );
 
-    // A new generation may do it once more.
+    // A new generation may outrank once more.
     resource.change(mark(&reference, "2026-02-02", "Supersede"));
     resource.later(60);
     resource.ready().await;
@@ -80,7 +80,7 @@ async fn a_newer_mark_of_somebody_else_is_outranked_once_for_each_generation_how
 }
 
 #[tokio::test]
-async fn a_push_that_was_to_outrank_and_failed_is_tried_again() {
+async fn a_failed_push_that_outranks_is_retried() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -109,7 +109,7 @@ async fn a_push_that_was_to_outrank_and_failed_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_newer_mark_of_somebody_else_is_a_conflict_that_names_it_and_nothing_is_written() {
+async fn a_newer_foreign_mark_is_a_conflict_that_names_it_without_a_write() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -143,7 +143,7 @@ async fn a_newer_mark_of_somebody_else_is_a_conflict_that_names_it_and_nothing_i
 }
 
 #[tokio::test]
-async fn a_mark_from_the_future_is_ignored_and_said() {
+async fn a_future_mark_is_ignored_and_reported() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -171,7 +171,7 @@ async fn a_mark_from_the_future_is_ignored_and_said() {
 }
 
 #[tokio::test]
-async fn of_marks_from_the_future_on_many_targets_the_one_that_counts_first_is_told_first() {
+async fn of_future_marks_on_many_targets_the_earliest_is_reported_first() {
     let registry = HostileRegistry::start().await.unwrap();
     let platforms: Vec<String> = (0..20).map(|nth| format!("linux/arm/v{nth}")).collect();
     let image = registry
@@ -199,18 +199,24 @@ async fn of_marks_from_the_future_on_many_targets_the_one_that_counts_first_is_t
     spec["targets"] = json!({"scope": "Platforms"});
     let mut resource = Resource::new(spec);
     resource.ready().await;
-    // A message has an end, and what is told is what tells when to look again.
-    let first = FutureMark::first_in(resource.resolved()).map(|time| time.to_string());
-    assert_eq!(
-        first.as_deref(),
-        Some("2080-01-01T00:00:00Z"),
+    let (_, first) = resource
+        .resolved()
+        .split_once("claims to be made in the future (")
+        .unwrap();
+    assert!(
+        first.starts_with("2080-01-01T00:00:00Z"),
         "{}",
         resource.resolved()
     );
+    let first = resource.status.targets.iter().filter_map(|row| {
+        let mark = row.future_mark.as_ref()?;
+        Some(mark.0.to_string())
+    });
+    assert_eq!(first.min().as_deref(), Some("2080-01-01T00:00:00Z"));
 }
 
 #[tokio::test]
-async fn a_date_that_goes_back_to_an_earlier_one_ends_as_the_newest_and_only_mark_of_ours() {
+async fn a_date_that_returns_to_an_earlier_one_is_the_newest_and_only_owned_mark() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -235,8 +241,7 @@ async fn a_date_that_goes_back_to_an_earlier_one_ends_as_the_newest_and_only_mar
 }
 
 #[tokio::test]
-async fn of_two_equal_marks_made_at_once_the_earliest_stays_and_the_maker_of_the_other_takes_its_own_away()
- {
+async fn of_two_equal_concurrent_marks_the_earliest_stays_and_the_other_is_removed() {
     for quirks in [Quirks::default(), Quirks::distribution()] {
         let is_api = quirks.referrers == Quirks::default().referrers;
         let registry = HostileRegistry::builder()
@@ -293,11 +298,11 @@ async fn of_two_equal_marks_made_at_once_the_earliest_stays_and_the_maker_of_the
         assert_eq!(
             resource.attachment(&image.digest),
             ours,
-            "ours is the earlier one"
+            "the mark of this resource is the earlier one"
         );
         assert!(
             listed().contains(&later),
-            "the other one is for its own maker to remove"
+            "only its owner removes the other one"
         );
 
         let earlier = equal("2026-11-23T11:59:59Z");
@@ -318,7 +323,7 @@ async fn of_two_equal_marks_made_at_once_the_earliest_stays_and_the_maker_of_the
 }
 
 #[tokio::test]
-async fn of_two_resources_that_marked_in_the_same_second_one_ends_attached_and_one_in_conflict() {
+async fn of_two_marks_in_the_same_second_one_is_attached_and_one_in_conflict() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -342,7 +347,7 @@ async fn of_two_resources_that_marked_in_the_same_second_one_ends_attached_and_o
         .collect();
     assert_eq!(
         created, ["2026-11-23T12:00:00Z"; 2],
-        "both were to list before either was there"
+        "both resources list before either pushes"
     );
     for pass in 0..3 {
         let [one, other] = &mut both;
@@ -375,6 +380,45 @@ async fn of_two_resources_that_marked_in_the_same_second_one_ends_attached_and_o
     assert_eq!(
         (marks.len(), newest.digest.as_str()),
         (2, winner.attachment(&image.digest)),
-        "readers take the newest"
+        "readers use the newest mark"
     );
+}
+
+#[tokio::test]
+async fn a_future_mark_counts_in_time_however_long_the_condition_resolved_is() {
+    for absent in [0, 25] {
+        let registry = HostileRegistry::start().await.unwrap();
+        let image = registry
+            .image("team/app", "v1")
+            .platform("linux/amd64")
+            .push();
+        let mut spec = mark(&registry.reference(&image.pinned()), "2026-01-01", "Report");
+        let absent_platforms = (0..absent).map(|nth| format!("linux/absent{nth}"));
+        let platforms: Vec<String> = absent_platforms.chain(["linux/amd64".to_owned()]).collect();
+        spec["targets"] = json!({"scope": "All", "platforms": platforms, "missing": "Ignore"});
+        let mut resource = Resource::new(spec);
+        resource.ready().await;
+        attach(
+            &registry,
+            &image,
+            MARK,
+            json!({CREATED: "2026-11-23T12:00:40Z", DATE: "2027-01-01"}),
+        );
+        resource.ready().await;
+        assert_eq!(
+            resource.due_in(),
+            Some(Duration::from_secs(40)),
+            "{absent} absent platforms: {}",
+            resource.resolved()
+        );
+        resource.later(41);
+        resource.look().await;
+        assert_eq!(
+            resource.verdict().0,
+            "PartiallyAttached",
+            "{absent} absent platforms: {}",
+            resource.verdict().1
+        );
+        assert_eq!(resource.rows()[0], "index Failed Conflict");
+    }
 }

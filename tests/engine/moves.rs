@@ -1,4 +1,4 @@
-//! `endOfLife.whenSuperseded` over several passes: what is a move, what is not, and what is remembered of it.
+//! `endOfLife.whenSuperseded` over several passes: the moves of a tag, and their records in status.
 
 use affix::api::{Reason, TargetState};
 use affix_testbed::hostile::{Fault, HostileRegistry, Image, Matcher, Op};
@@ -14,7 +14,7 @@ fn watch(image: &str, more: Value) -> Value {
     json!({"image": image, "endOfLife": {"whenSuperseded": when, "artifactType": MARK, "annotation": DATE}})
 }
 
-/// An image of two platforms, whose second is the same in every image.
+/// Stores an image of two platforms. The second platform is the same in every image.
 fn push(registry: &HostileRegistry, tag: &str, seed: &str) -> Image {
     let shared = registry
         .image("team/app", "shared-parts")
@@ -70,7 +70,7 @@ async fn a_tag_that_was_edited_has_not_moved() {
     );
     assert_eq!(marks(&registry, &v1.digest), 0);
 
-    // The tag that is followed now does move.
+    // The followed tag moves.
     push(&registry, "v2", "three");
     resource.ready().await;
     assert_eq!(resource.status.superseded[0].digest, v2.digest);
@@ -81,7 +81,7 @@ async fn a_tag_that_was_edited_has_not_moved() {
 }
 
 #[tokio::test]
-async fn tags_that_hold_signatures_are_not_counted_however_many_there_are() {
+async fn tags_of_signatures_do_not_count_towards_the_limit() {
     let registry = HostileRegistry::start().await.unwrap();
     let first = push(&registry, "v1", "one");
     for n in 0..510 {
@@ -97,12 +97,12 @@ async fn tags_that_hold_signatures_are_not_counted_however_many_there_are() {
 }
 
 #[tokio::test]
-async fn what_is_still_in_use_stays_spared_while_the_tags_cannot_be_read_for_a_later_move() {
+async fn manifests_in_use_stay_unmarked_while_the_tags_are_unreadable() {
     let registry = HostileRegistry::start().await.unwrap();
     let first = push(&registry, "v1", "one");
     let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({})));
     resource.ready().await;
-    // Another tag keeps the first image in use.
+    // Another tag uses the first image.
     registry.store().put_tag("team/app", "keep", &first.digest);
     push(&registry, "v1", "two");
     resource.ready().await;
@@ -133,7 +133,7 @@ async fn what_is_still_in_use_stays_spared_while_the_tags_cannot_be_read_for_a_l
         resource.status
     );
 
-    // What failed is finished later.
+    // The failed move is completed later.
     fault.lift();
     resource.ready().await;
     let second = &resource.status.superseded[1].digest;
@@ -148,7 +148,7 @@ async fn what_is_still_in_use_stays_spared_while_the_tags_cannot_be_read_for_a_l
 }
 
 #[tokio::test]
-async fn rows_of_an_image_that_cannot_be_read_stay_until_it_can() {
+async fn records_of_an_unreadable_image_stay_until_it_is_readable() {
     let registry = HostileRegistry::start().await.unwrap();
     let first = push(&registry, "v1", "one");
     let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({})));
@@ -177,7 +177,7 @@ async fn rows_of_an_image_that_cannot_be_read_stay_until_it_can() {
 }
 
 #[tokio::test]
-async fn more_moves_than_status_has_rows_for_are_all_marked_a_few_at_a_time() {
+async fn moves_beyond_the_limit_of_a_pass_are_all_marked_over_several_passes() {
     let registry = HostileRegistry::start().await.unwrap();
     let mut previous = Vec::new();
     for nth in 0..16 {
@@ -227,7 +227,7 @@ async fn more_moves_than_status_has_rows_for_are_all_marked_a_few_at_a_time() {
         resource.status.superseded
     );
     assert!(previous.iter().all(|digest| marks(&registry, digest) == 1));
-    // At rest nothing is taken away again and nothing is added.
+    // An unchanged pass removes and adds nothing.
     let at_rest = resource.status.clone();
     registry.clear();
     resource.ready().await;
@@ -240,7 +240,7 @@ async fn more_moves_than_status_has_rows_for_are_all_marked_a_few_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_dry_run_marks_nothing_and_fixes_no_date() {
+async fn a_dry_run_marks_no_image_and_fixes_no_date() {
     let registry = HostileRegistry::start().await.unwrap();
     let first = push(&registry, "v1", "one");
     let dry = |grace: &str, dry: bool| {
@@ -285,7 +285,7 @@ async fn a_dry_run_marks_nothing_and_fixes_no_date() {
 }
 
 #[tokio::test]
-async fn an_image_whose_rows_are_lost_is_not_marked_before_the_tags_were_asked_again() {
+async fn an_image_without_records_is_not_marked_before_the_tags_are_read_again() {
     let registry = HostileRegistry::start().await.unwrap();
     let first = push(&registry, "v1", "one");
     let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({})));
@@ -293,7 +293,7 @@ async fn an_image_whose_rows_are_lost_is_not_marked_before_the_tags_were_asked_a
     registry.store().put_tag("team/app", "keep", &first.digest);
     push(&registry, "v1", "two");
     resource.ready().await;
-    // As where other images took its place for a while.
+    // As if the records of other images had replaced them.
     resource.status.targets.clear();
     resource.ready().await;
     assert!(
@@ -307,7 +307,7 @@ async fn an_image_whose_rows_are_lost_is_not_marked_before_the_tags_were_asked_a
     assert_eq!(marks(&registry, &first.digest), 0);
 }
 
-/// The dates of the marks on a manifest.
+/// Returns the dates of the marks on a manifest.
 fn dates(registry: &HostileRegistry, digest: &str) -> Vec<String> {
     let dates = registry
         .store()
@@ -323,7 +323,7 @@ fn dates(registry: &HostileRegistry, digest: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_resource_that_lost_its_status_takes_the_dates_of_the_marks_that_are_there() {
+async fn a_resource_without_status_recovers_dates_from_existing_marks() {
     for targets in [json!({}), json!({"scope": "Platforms"})] {
         let registry = HostileRegistry::start().await.unwrap();
         let spec = |more: Value| {
@@ -332,7 +332,7 @@ async fn a_resource_that_lost_its_status_takes_the_dates_of_the_marks_that_are_t
             spec
         };
         let mut resource = Resource::new(spec(json!({})));
-        // Each image has a platform of its own and one that all of them share, the last one aside.
+        // Each image has a platform of its own. All images but the last share another one.
         let mut left = Vec::new();
         for seed in ["one", "two", "three"] {
             left.push(push(&registry, "v1", seed));
@@ -367,7 +367,7 @@ async fn a_resource_that_lost_its_status_takes_the_dates_of_the_marks_that_are_t
             "{before:?}"
         );
 
-        // Whichever way round they are told.
+        // In either order.
         for order in [[0, 1, 2], [2, 1, 0]] {
             let previous: Vec<&str> = order
                 .iter()
@@ -399,7 +399,7 @@ async fn a_resource_that_lost_its_status_takes_the_dates_of_the_marks_that_are_t
 }
 
 #[tokio::test]
-async fn a_move_takes_no_date_that_an_earlier_pass_could_not_have_fixed() {
+async fn a_move_recovers_no_date_that_an_earlier_pass_could_not_have_fixed() {
     let registry = HostileRegistry::start().await.unwrap();
     let old = push(&registry, "v1", "one");
     push(&registry, "v1", "two");
@@ -420,7 +420,7 @@ async fn a_move_takes_no_date_that_an_earlier_pass_could_not_have_fixed() {
         resource.status.superseded[0].date.as_deref(),
         Some("2026-12-23T12:00:00Z")
     );
-    // A listing that cannot be read is no empty one: nothing is dated, and nothing marked.
+    // An unreadable listing is not an empty one: no move gets a date, and no image is marked.
     let fault = registry.fault(Matcher::on(Op::ReferrersList), Fault::status(403));
     let mut anew = Resource::new(watch(
         &registry.reference("team/app:v1"),

@@ -1,4 +1,4 @@
-//! A selection that does not fit the image: nothing is attached, and status still says what each manifest is.
+//! Selections that do not fit the image: the pass attaches nothing, and status lists every manifest.
 
 use affix::api::{ConditionType, find_condition};
 use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op};
@@ -7,8 +7,7 @@ use serde_json::json;
 use crate::resource::{Resource, note};
 
 #[tokio::test]
-async fn a_platform_that_is_missing_leaves_a_row_for_each_entry_and_forgets_nothing_that_was_made()
-{
+async fn a_missing_platform_keeps_a_record_for_each_entry_and_owned_attachment() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -72,7 +71,7 @@ async fn a_platform_that_is_missing_leaves_a_row_for_each_entry_and_forgets_noth
         all.sort();
         assert_eq!(known, all, "pass {pass}: what was made is known as ever");
     }
-    // What is not wanted any more goes once the rest is right.
+    // Unwanted attachments are removed once the selection fits.
     resource.change(spec(json!({"platforms": ["linux/amd64"]})));
     resource.ready().await;
     assert_eq!(
@@ -94,7 +93,7 @@ async fn a_platform_that_is_missing_leaves_a_row_for_each_entry_and_forgets_noth
 }
 
 #[tokio::test]
-async fn more_targets_than_are_taken_are_counted_and_listed_as_far_as_status_goes() {
+async fn targets_beyond_the_limit_are_counted_and_listed_up_to_the_bound() {
     let registry = HostileRegistry::start().await.unwrap();
     let platforms: Vec<String> = (0..300).map(|nth| format!("linux/arm/v{nth}")).collect();
     let image = registry
@@ -120,8 +119,7 @@ async fn more_targets_than_are_taken_are_counted_and_listed_as_far_as_status_goe
 }
 
 #[tokio::test]
-async fn a_target_that_only_the_user_can_mend_is_stalled_beside_attached_ones_and_one_that_is_tried_again_is_reconciling()
- {
+async fn a_permanent_failure_of_a_target_is_stalled_and_a_transient_one_reconciling() {
     for (status, reason, condition) in [
         (400, "ManifestRejected", "Stalled"),
         (503, "RegistryUnavailable", "Reconciling"),

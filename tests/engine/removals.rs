@@ -1,4 +1,4 @@
-//! What a resource made and does not want any more: how it goes, and what is said where it stays.
+//! Unwanted attachments: their removal, and the report of those that stay.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cost::chain;
 use crate::resource::{Resource, mark, note};
 
-/// A registry without the referrers API that deletes.
+/// Quirks of a registry without the referrers API that deletes manifests.
 fn fallback() -> Quirks {
     Quirks {
         deletion: Deletion::Allowed,
@@ -33,7 +33,7 @@ async fn registry_and_image(quirks: Quirks, platforms: usize) -> (HostileRegistr
     (registry, image)
 }
 
-/// Two versions of one content: a note, and a mark on which readers act.
+/// Returns two versions of each kind of content: a note, and a mark, on which readers act.
 fn versions(registry: &HostileRegistry, image: &Image) -> [[Value; 2]; 2] {
     let reference = registry.reference(&image.pinned());
     [
@@ -43,7 +43,7 @@ fn versions(registry: &HostileRegistry, image: &Image) -> [[Value; 2]; 2] {
 }
 
 #[tokio::test]
-async fn what_a_changed_spec_leaves_goes_from_all_targets_side_by_side_once_status_has_the_new() {
+async fn after_a_changed_spec_old_attachments_are_removed_once_status_has_the_new() {
     const ROUND_TRIP: Duration = Duration::from_millis(500);
     const TARGETS: usize = 13;
     for quirks in [Quirks::default(), fallback()] {
@@ -73,7 +73,7 @@ async fn what_a_changed_spec_leaves_goes_from_all_targets_side_by_side_once_stat
         assert_eq!(
             saved.attached.as_deref(),
             Some("13/13"),
-            "what is saved before anything is removed"
+            "status is saved before the first removal"
         );
         assert_eq!(saved.leftovers.len(), TARGETS, "{:#?}", saved.leftovers);
         let reconciling = find_condition(&saved.conditions, ConditionType::Reconciling).unwrap();
@@ -82,7 +82,7 @@ async fn what_a_changed_spec_leaves_goes_from_all_targets_side_by_side_once_stat
 }
 
 #[tokio::test]
-async fn a_time_out_in_the_middle_of_removals_is_said_as_one_and_tried_again() {
+async fn a_time_out_during_removals_is_reported_and_retried() {
     for quirks in [Quirks::default(), fallback()] {
         let (registry, image) = registry_and_image(quirks, 1).await;
         let reference = registry.reference(&image.name());
@@ -116,7 +116,7 @@ async fn a_time_out_in_the_middle_of_removals_is_said_as_one_and_tried_again() {
                 resource.status.targets
             );
         }
-        // Two are to go from each target, and for the second there was no time.
+        // Each target has two removals, and the deadline passes before the second.
         assert_eq!(resource.status.leftovers.len(), 4);
         for leftover in &resource.status.leftovers {
             let message = leftover.message.as_deref().unwrap();
@@ -140,8 +140,7 @@ async fn a_time_out_in_the_middle_of_removals_is_said_as_one_and_tried_again() {
 }
 
 #[tokio::test]
-async fn a_removal_that_fails_for_a_passing_cause_is_not_ready_and_tried_again_whatever_was_attached()
- {
+async fn a_transient_failure_of_a_removal_is_not_ready_and_retried() {
     for nth in 0..2 {
         let (registry, image) = registry_and_image(Quirks::default(), 1).await;
         let [old, new] = versions(&registry, &image)[nth].clone();
@@ -168,7 +167,7 @@ async fn a_removal_that_fails_for_a_passing_cause_is_not_ready_and_tried_again_w
 }
 
 #[tokio::test]
-async fn a_registry_that_does_not_delete_keeps_only_what_readers_act_on_from_being_ready() {
+async fn a_refused_removal_prevents_ready_only_for_attachments_that_readers_act_on() {
     for (nth, reason) in ["Attached", "RemovalRefused"].into_iter().enumerate() {
         let (registry, image) = registry_and_image(
             Quirks {
@@ -191,7 +190,7 @@ async fn a_registry_that_does_not_delete_keeps_only_what_readers_act_on_from_bei
                 "pass {pass}: {}",
                 resource.verdict().1
             );
-            assert!(!outcome.is_hurried(), "time mends no refusal");
+            assert!(!outcome.is_hurried(), "a refusal is not transient");
             assert!(
                 find_condition(&resource.status.conditions, ConditionType::Reconciling).is_none(),
                 "{:#?}",

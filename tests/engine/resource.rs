@@ -1,12 +1,13 @@
-//! A resource without a cluster: its spec, what it refers to, and the status that passes leave behind.
+//! A resource without a cluster: its spec, the objects that it references, and the status after each pass.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use affix::api::{
     ConditionType, ImageAttachmentSpec, ImageAttachmentStatus, TargetState, find_condition,
 };
 use affix::engine::{
-    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources,
+    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources, due_in,
     request, status, status_in_progress,
 };
 use affix_registry::{Options, Registries, Secret};
@@ -22,19 +23,19 @@ pub(crate) const DATE: &str = "vnd.demo.artifact.lifecycle.end-of-life.date";
 pub(crate) const CREATED: &str = "org.opencontainers.image.created";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// A resource, and the engine that works on it.
+/// A resource with its engine.
 pub(crate) struct Resource {
     engine: Engine,
     pub(crate) sources: Sources,
     spec: ImageAttachmentSpec,
     pub(crate) status: ImageAttachmentStatus,
-    /// What the last pass that saved anything saved last before its end.
+    /// The last draft that a pass saved before its end.
     pub(crate) saved: Option<ImageAttachmentStatus>,
     generation: i64,
     pub(crate) now: Timestamp,
 }
 
-/// Keeps what a pass saves before it pushes.
+/// Keeps the drafts of a pass.
 struct Saved<'a>(&'a Resource, Mutex<Option<ImageAttachmentStatus>>);
 
 impl Journal for Saved<'_> {
@@ -97,12 +98,12 @@ impl Resource {
             .unwrap();
     }
 
-    /// A pass that looks at the listings.
+    /// Runs a pass that reads the listings.
     pub(crate) async fn pass(&mut self) -> Outcome {
         self.run(true).await
     }
 
-    /// A pass as an interval brings it.
+    /// Runs a pass as at the interval.
     pub(crate) async fn look(&mut self) -> Outcome {
         self.run(false).await
     }
@@ -138,7 +139,7 @@ impl Resource {
         outcome
     }
 
-    /// A pass that must end well.
+    /// Runs a pass that must end Ready.
     pub(crate) async fn ready(&mut self) -> Outcome {
         let outcome = self.pass().await;
         assert!(
@@ -149,20 +150,25 @@ impl Resource {
         outcome
     }
 
-    /// Reason and message of Ready.
+    /// Returns the time until the resource is due without a change in the registry.
+    pub(crate) fn due_in(&self) -> Option<Duration> {
+        due_in(&self.spec, &self.status, self.now)
+    }
+
+    /// Returns the reason and message of Ready.
     pub(crate) fn verdict(&self) -> (&str, &str) {
         let ready = find_condition(&self.status.conditions, ConditionType::Ready).unwrap();
         (&ready.reason, &ready.message)
     }
 
-    /// What the condition Resolved says.
+    /// Returns the message of the condition Resolved.
     pub(crate) fn resolved(&self) -> &str {
         &find_condition(&self.status.conditions, ConditionType::Resolved)
             .unwrap()
             .message
     }
 
-    /// `target state reason` of each row.
+    /// Returns `target state reason` of each target.
     pub(crate) fn rows(&self) -> Vec<String> {
         let text = |row: &affix::api::TargetStatus| {
             format!(
@@ -175,7 +181,7 @@ impl Resource {
         self.status.targets.iter().map(text).collect()
     }
 
-    /// The attachment of the row of a digest.
+    /// Returns the attachment of the target with a digest.
     pub(crate) fn attachment(&self, digest: &str) -> &str {
         let row = self
             .status
@@ -192,12 +198,12 @@ fn parse(mut spec: Value) -> ImageAttachmentSpec {
     serde_json::from_value(spec).unwrap()
 }
 
-/// A note on the whole image.
+/// Returns the spec of a note on the whole image.
 pub(crate) fn note(image: &str, text: &str) -> Value {
     json!({"image": image, "artifact": {"artifactType": TYPE, "annotations": {"demo/note": text}}})
 }
 
-/// A mark on the index.
+/// Returns the spec of a mark on the index.
 pub(crate) fn mark(image: &str, date: &str, on_conflict: &str) -> Value {
     json!({
         "image": image, "targets": {"scope": "Index"},
@@ -205,7 +211,7 @@ pub(crate) fn mark(image: &str, date: &str, on_conflict: &str) -> Value {
     })
 }
 
-/// An attachment as somebody else would make it; answers with its digest.
+/// Stores a foreign attachment and returns its digest.
 pub(crate) fn attach(
     registry: &HostileRegistry,
     image: &Image,
@@ -216,10 +222,10 @@ pub(crate) fn attach(
         "mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "data": "e30=",
         "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
     });
-    // With the platform in its subject, as `oras attach --platform` writes it, so that no listing proves what it is.
+    // The subject has annotations, as `oras attach --platform` writes it, so that no listing proves its content.
     let mut subject =
         json!({"mediaType": image.media_type, "digest": image.digest, "size": image.size});
-    subject["annotations"] = json!({"by": "somebody else"});
+    subject["annotations"] = json!({"by": "another owner"});
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": artifact_type, "config": empty, "layers": [empty],
         "subject": subject, "annotations": annotations,

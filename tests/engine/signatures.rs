@@ -1,4 +1,4 @@
-//! Signatures that cannot be pushed.
+//! Signatures that cannot be pushed, or whose listing lacks their type.
 
 use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op, Quirks};
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::resource::Resource;
 const KEY: &[u8] = include_bytes!("../vectors/signing/cosign/p256.pem");
 
 #[tokio::test]
-async fn a_signature_whose_push_fails_on_every_pass_leaves_nothing_behind_in_status() {
+async fn a_signature_whose_push_always_fails_leaves_no_record_in_status() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -42,7 +42,7 @@ async fn a_signature_whose_push_fails_on_every_pass_leaves_nothing_behind_in_sta
 }
 
 #[tokio::test]
-async fn a_key_that_is_rotated_while_nothing_can_be_pushed_leaves_no_more_than_it_has_made() {
+async fn a_key_rotation_while_pushes_fail_leaves_no_record_of_unpushed_signatures() {
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry
         .image("team/app", "v1")
@@ -59,7 +59,7 @@ async fn a_key_that_is_rotated_while_nothing_can_be_pushed_leaves_no_more_than_i
     }
     assert!(
         resource.status.leftovers.is_empty(),
-        "what was never in the registry is forgotten: {:#?}",
+        "an attachment that was never in the registry has no record: {:#?}",
         resource.status.leftovers
     );
     fault.lift();
@@ -71,7 +71,7 @@ async fn a_key_that_is_rotated_while_nothing_can_be_pushed_leaves_no_more_than_i
 }
 
 #[tokio::test]
-async fn a_signature_whose_listing_does_not_say_its_type_is_found_again_without_a_status() {
+async fn a_signature_listed_without_its_type_is_found_without_status() {
     let registry = HostileRegistry::builder()
         .quirks(Quirks::go_containerregistry())
         .start()

@@ -31,7 +31,7 @@ pub(super) struct Ranking {
     pub(super) outranked: Outranked,
     /// The time of the newest mark with another date, even if it does not outrank the own mark.
     pub(super) rival: Option<Created>,
-    pub(super) notes: Vec<String>,
+    pub(super) notes: Vec<FutureMark>,
 }
 
 impl Ranking {
@@ -102,7 +102,7 @@ pub(super) fn rank(
     Ranking {
         outranked,
         rival: marks.rival.map(|rival| rival.created),
-        notes: marks.future.iter().map(ToString::to_string).collect(),
+        notes: marks.future.into_iter().collect(),
     }
 }
 

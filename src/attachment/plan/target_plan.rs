@@ -8,6 +8,7 @@ use affix_registry::oci::{Descriptor, Digest};
 use super::adoption::{self, Existing};
 use super::observed::{Listed, Observed, equal};
 use super::ranking::{Outranked, Ranking, rank};
+use crate::attachment::future_mark::FutureMark;
 use crate::attachment::problem::Problem;
 use crate::attachment::time::Created;
 
@@ -39,8 +40,8 @@ pub struct TargetPlan {
     pub action: Action,
     /// The resource's own attachments to remove after the action.
     pub remove: Vec<Digest>,
-    /// Warnings for the user.
-    pub notes: Vec<String>,
+    /// Foreign marks that are dated after the pass and do not count yet, the earliest first.
+    pub notes: Vec<FutureMark>,
 }
 
 /// The plans of all targets, in the order of the image.

@@ -1,23 +1,25 @@
-//! From outcomes to status.
+//! Tests of the status after an outcome.
 
-use super::super::failure::Failure;
-use super::super::outcome::{Outcome, Verdict};
-use super::super::pass::Draft;
-use super::super::status::{status, status_in_progress};
-use super::{APP, image, made, now, row};
+use super::{APP, image, made, now, target};
 use crate::api::{
     ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, TargetKind, TargetState,
     check_status_rules, find_condition,
 };
+use crate::engine::failure::Failure;
+use crate::engine::journal::Draft;
+use crate::engine::records::table::print_targets;
+use crate::engine::report::outcome::Outcome;
+use crate::engine::report::status::{status, status_in_progress};
+use crate::engine::report::verdict::Verdict;
 
 #[test]
-fn every_status_of_an_outcome_follows_the_rules_and_says_why() {
+fn the_status_of_every_outcome_follows_the_rules_and_has_its_reason() {
     let failed = |reason| Outcome::failed(&Failure::new(reason, "because"));
     let rows = vec![made("amd64", "a", TargetState::Attached)];
     let attached = Outcome {
         verdict: Verdict::over(&rows, None),
-        rows: Some(rows),
-        ..Outcome::unchanged(Vec::new())
+        rows: Some(print_targets(&rows)),
+        ..Outcome::unchanged()
     };
     let outcomes = Reason::ALL.iter().filter(|reason| {
         !Reason::READY.contains(reason) && **reason != Reason::ProgressingWithRetry
@@ -57,36 +59,33 @@ fn every_status_of_an_outcome_follows_the_rules_and_says_why() {
 }
 
 #[test]
-fn a_look_that_finds_nothing_changed_changes_nothing_in_status() {
+fn an_unchanged_pass_leaves_status_as_it_is() {
     let outcome = Outcome {
         image: Some(image(APP, Some("v1"), "image")),
-        verdict: Verdict::over(&[row("amd64", TargetState::Attached, None)], None),
-        rows: Some(vec![made("amd64", "a", TargetState::Attached)]),
+        verdict: Verdict::over(&[target("amd64", TargetState::Attached, None)], None),
+        rows: Some(print_targets(&[made("amd64", "a", TargetState::Attached)])),
         resolved: Ok(vec![
             "the excluded platform \"linux/386\" matches no entry".to_owned(),
         ]),
-        ..Outcome::unchanged(Vec::new())
+        ..Outcome::unchanged()
     };
     let before = status(&ImageAttachmentStatus::default(), &outcome, 1, now());
     let later = now()
         .checked_add(k8s_openapi::jiff::SignedDuration::from_hours(1))
         .unwrap();
-    assert_eq!(
-        status(&before, &Outcome::unchanged(Vec::new()), 1, later),
-        before
-    );
+    assert_eq!(status(&before, &Outcome::unchanged(), 1, later), before);
 }
 
 #[test]
-fn the_status_before_a_push_names_what_is_pushed_and_is_not_ready() {
+fn the_status_before_a_push_names_the_attachment_and_is_not_ready() {
     let image = image(APP, Some("v1"), "image");
-    let rows = [made("amd64", "a", TargetState::Pending)];
+    let targets = [made("amd64", "a", TargetState::Pending)];
     let draft = Draft {
         image: &image,
-        rows: &rows,
+        targets: &targets,
         leftovers: &[],
         superseded: None,
-        doing: "attaching",
+        step: "attaching",
     };
     let saved = status_in_progress(&ImageAttachmentStatus::default(), &draft, 3, now());
     assert_eq!(
@@ -99,7 +98,10 @@ fn the_status_before_a_push_names_what_is_pushed_and_is_not_ready() {
     );
     assert_eq!(
         (saved.targets[0].kind, saved.targets[0].attachment.clone()),
-        (TargetKind::Platform, rows[0].attachment.clone())
+        (
+            TargetKind::Platform,
+            targets[0].attachment.as_ref().map(ToString::to_string)
+        )
     );
     let ready = find_condition(&saved.conditions, ConditionType::Ready).unwrap();
     assert_eq!(

@@ -1,26 +1,29 @@
-//! Ready, and why.
+//! Tests of the verdict: the Ready condition and its causes.
 
-use super::super::dry_run;
-use super::super::failure::Failure;
-use super::super::outcome::{Outcome, Verdict};
-use super::super::rows;
-use super::{leftover, row};
-use crate::api::{Leftover, Reason, TargetState, TargetStatus};
+use super::{leftover, target};
+use crate::api::{Reason, TargetState};
+use crate::engine::apply::dry_run;
+use crate::engine::failure::Failure;
+use crate::engine::records::leftover::LeftoverRecord;
+use crate::engine::records::table::print_targets;
+use crate::engine::records::target::TargetRecord;
+use crate::engine::report::outcome::Outcome;
+use crate::engine::report::verdict::Verdict;
 
 #[test]
 fn a_verdict_is_attached_partial_or_the_first_cause() {
     use TargetState::{Attached, Failed, Pending, Skipped};
     let failed = |name: &str, reason: Reason| {
-        let mut row = row(name, Failed, None);
-        rows::fail(
-            &mut row,
-            &Failure::new(reason, format_args!("HTTP 4xx for {name}")),
-        );
-        row
+        let mut record = target(name, Failed, None);
+        record.fail(&Failure::new(reason, format_args!("HTTP 4xx for {name}")));
+        record
     };
     for (rows, ready, reason, message) in [
         (
-            vec![row("amd64", Attached, None), row("s390x", Skipped, None)],
+            vec![
+                target("amd64", Attached, None),
+                target("s390x", Skipped, None),
+            ],
             true,
             Reason::Attached,
             "1 target attached",
@@ -28,7 +31,7 @@ fn a_verdict_is_attached_partial_or_the_first_cause() {
         (vec![], true, Reason::Attached, "0 targets attached"),
         (
             vec![
-                row("amd64", Attached, None),
+                target("amd64", Attached, None),
                 failed("arm64", Reason::AccessDenied),
             ],
             false,
@@ -45,15 +48,18 @@ fn a_verdict_is_attached_partial_or_the_first_cause() {
             "linux/amd64: NotFound: HTTP 4xx for amd64; linux/arm64: AccessDenied: HTTP 4xx for arm64",
         ),
         (
-            vec![row("amd64", Attached, None), row("arm64", Pending, None)],
+            vec![
+                target("amd64", Attached, None),
+                target("arm64", Pending, None),
+            ],
             false,
             Reason::PartiallyAttached,
             "1 of 2 targets attached; the registry does not list yet: linux/arm64",
         ),
         (
             vec![
-                row("amd64", Attached, None),
-                row("s390x", Pending, None),
+                target("amd64", Attached, None),
+                target("s390x", Pending, None),
                 failed("arm64", Reason::AccessDenied),
             ],
             false,
@@ -62,8 +68,8 @@ fn a_verdict_is_attached_partial_or_the_first_cause() {
         ),
         (
             vec![
-                row("amd64", Attached, None),
-                row("s390x", TargetState::Planned, None),
+                target("amd64", Attached, None),
+                target("s390x", TargetState::Planned, None),
                 failed("arm64", Reason::AccessDenied),
             ],
             false,
@@ -71,7 +77,7 @@ fn a_verdict_is_attached_partial_or_the_first_cause() {
             "1 of 3 targets attached; linux/arm64: AccessDenied: HTTP 4xx for arm64",
         ),
         (
-            vec![row("arm64", Pending, None)],
+            vec![target("arm64", Pending, None)],
             false,
             Reason::Progressing,
             "0 of 1 target attached; the registry does not list yet: linux/arm64",
@@ -86,17 +92,17 @@ fn a_verdict_is_attached_partial_or_the_first_cause() {
 }
 
 #[test]
-fn one_cause_for_all_targets_is_said_once_and_many_causes_are_counted() {
+fn one_cause_of_all_targets_is_reported_once_and_many_causes_are_counted() {
     let fail = |name: &str, message: &str| {
-        let mut row = row(name, TargetState::Failed, None);
-        rows::fail(&mut row, &Failure::new(Reason::KeyInvalid, message));
-        row
+        let mut record = target(name, TargetState::Failed, None);
+        record.fail(&Failure::new(Reason::KeyInvalid, message));
+        record
     };
-    let same: Vec<TargetStatus> = ["a", "b", "c"]
+    let same: Vec<TargetRecord> = ["a", "b", "c"]
         .map(|name| fail(name, "the password is wrong"))
         .into();
     assert_eq!(Verdict::over(&same, None).message, "the password is wrong");
-    let many: Vec<TargetStatus> = (0..9)
+    let many: Vec<TargetRecord> = (0..9)
         .map(|nth| fail(&format!("v{nth}"), &format!("cause {nth}")))
         .collect();
     assert!(
@@ -109,24 +115,30 @@ fn one_cause_for_all_targets_is_said_once_and_many_causes_are_counted() {
 }
 
 #[test]
-fn only_what_time_can_mend_is_tried_again_soon() {
-    let outcome = |verdict: Verdict, rows: Vec<TargetStatus>| Outcome {
+fn only_transient_causes_are_retried_soon() {
+    let outcome = |verdict: Verdict, rows: Vec<TargetRecord>| Outcome {
         verdict,
-        rows: Some(rows),
-        ..Outcome::unchanged(Vec::new())
+        rows: Some(print_targets(&rows)),
+        ..Outcome::unchanged()
     };
-    let over = |rows: Vec<TargetStatus>| outcome(Verdict::over(&rows, None), rows);
+    let over = |rows: Vec<TargetRecord>| outcome(Verdict::over(&rows, None), rows);
     let with = |reason: Reason| {
         vec![
-            row("amd64", TargetState::Attached, None),
-            row("arm64", TargetState::Failed, Some(reason)),
+            target("amd64", TargetState::Attached, None),
+            target("arm64", TargetState::Failed, Some(reason)),
         ]
     };
     for (outcome, hurried) in [
-        (over(vec![row("amd64", TargetState::Attached, None)]), false),
-        (over(vec![row("amd64", TargetState::Pending, None)]), true),
         (
-            over(vec![row(
+            over(vec![target("amd64", TargetState::Attached, None)]),
+            false,
+        ),
+        (
+            over(vec![target("amd64", TargetState::Pending, None)]),
+            true,
+        ),
+        (
+            over(vec![target(
                 "amd64",
                 TargetState::Failed,
                 Some(Reason::NotFound),
@@ -134,7 +146,7 @@ fn only_what_time_can_mend_is_tried_again_soon() {
             true,
         ),
         (
-            over(vec![row(
+            over(vec![target(
                 "amd64",
                 TargetState::Failed,
                 Some(Reason::Conflict),
@@ -142,7 +154,7 @@ fn only_what_time_can_mend_is_tried_again_soon() {
             false,
         ),
         (
-            over(vec![row(
+            over(vec![target(
                 "amd64",
                 TargetState::Failed,
                 Some(Reason::ImmutableTag),
@@ -179,9 +191,8 @@ fn only_what_time_can_mend_is_tried_again_soon() {
 }
 
 #[test]
-fn what_a_passing_cause_left_is_work_to_be_done_and_what_is_refused_matters_where_readers_act_on_it()
- {
-    let ready = || Verdict::over(&[row("amd64", TargetState::Attached, None)], None);
+fn a_pending_removal_is_open_work_and_a_refused_one_matters_if_readers_act_on_it() {
+    let ready = || Verdict::over(&[target("amd64", TargetState::Attached, None)], None);
     for (reason, speaking, silent) in [
         (
             Reason::RegistryUnavailable,
@@ -213,7 +224,7 @@ fn what_a_passing_cause_left_is_work_to_be_done_and_what_is_refused_matters_wher
     ] {
         let left = [leftover("amd64", "old", reason)];
         for (speaks, expected) in [(true, speaking), (false, silent)] {
-            let verdict = ready().but_for(&left, speaks);
+            let verdict = ready().with_leftovers(&left, speaks);
             assert_eq!(
                 (verdict.reason, verdict.ready),
                 (expected, expected == Reason::Attached),
@@ -223,17 +234,17 @@ fn what_a_passing_cause_left_is_work_to_be_done_and_what_is_refused_matters_wher
         }
         let failed = Verdict::failed(&Failure::new(Reason::NotFound, "404"));
         assert_eq!(
-            failed.clone().but_for(&left, true),
+            failed.clone().with_leftovers(&left, true),
             failed,
-            "what a target lacks is said first"
+            "the cause of a target is reported first"
         );
     }
 }
 
 #[test]
-fn a_dry_run_is_never_ready_and_says_what_would_be_done() {
+fn a_dry_run_is_never_ready_and_reports_the_planned_changes() {
     use TargetState::{Attached, Failed, Planned};
-    let over = |rows: &[TargetStatus], leftovers: &[Leftover]| {
+    let over = |rows: &[TargetRecord], leftovers: &[LeftoverRecord]| {
         dry_run::verdict(Verdict::over(rows, None), rows, leftovers)
     };
     let gone = [
@@ -247,17 +258,20 @@ fn a_dry_run_is_never_ready_and_says_what_would_be_done() {
             "dry run: nothing to do: 0 targets attached",
         ),
         (
-            vec![row("amd64", Attached, None)],
+            vec![target("amd64", Attached, None)],
             &gone[1..],
             "dry run: nothing to do: 1 target attached",
         ),
         (
-            vec![row("amd64", Attached, None)],
+            vec![target("amd64", Attached, None)],
             &gone,
             "dry run: 1 attachment would be removed",
         ),
         (
-            vec![row("amd64", Attached, None), row("arm64", Planned, None)],
+            vec![
+                target("amd64", Attached, None),
+                target("arm64", Planned, None),
+            ],
             &gone,
             "dry run: 1 of 2 targets would be attached; 1 attachment would be removed",
         ),
@@ -270,14 +284,14 @@ fn a_dry_run_is_never_ready_and_says_what_would_be_done() {
     }
     let verdict = over(
         &[
-            row("amd64", Failed, Some(Reason::Conflict)),
-            row("arm64", Planned, None),
+            target("amd64", Failed, Some(Reason::Conflict)),
+            target("arm64", Planned, None),
         ],
         &[],
     );
     assert_eq!(
         verdict.reason,
         Reason::Conflict,
-        "a plan that cannot be carried out says why"
+        "an impossible plan reports its cause"
     );
 }

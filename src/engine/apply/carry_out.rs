@@ -1,0 +1,342 @@
+//! Carries out the plan of all targets: save the intent, push, clean up.
+
+use bytes::Bytes;
+
+use crate::api::{Reason, TargetState};
+use crate::attachment::{
+    Action, Attachment, Created, Entry, Existing, FutureMark, Listed, Problem, TargetPlan,
+};
+use crate::engine::claims::Claims;
+use crate::engine::context::Context;
+use crate::engine::failure::Failure;
+use crate::engine::journal::{Draft, Journal};
+use crate::engine::observe::referrers::Target;
+use crate::engine::records::table::update;
+use crate::engine::records::target::TargetRecord;
+use crate::engine::report::event::Note;
+use crate::engine::report::outcome::Report;
+use crate::engine::report::{leftovers, remarks};
+use crate::engine::request::build::Mode;
+use affix_registry::oci::{Descriptor, Digest, annotation};
+
+use super::cleanup::{CleanedUp, clean_up};
+use super::conclude::conclude;
+use super::dry_run;
+use super::push::{Push, Pushed, Upload, push_all};
+use super::unwanted;
+
+/// The planned work of a pass.
+pub(in crate::engine) struct Work<'a, 'b> {
+    /// Every manifest that this pass has read.
+    pub(in crate::engine) entries: &'a [Entry],
+    pub(in crate::engine) records: Vec<TargetRecord>,
+    pub(in crate::engine) targets: &'a [Target],
+    /// The plan of each target.
+    pub(in crate::engine) plans: &'a [TargetPlan],
+    /// The upload of the empty blob, which has started.
+    pub(in crate::engine) empty: Upload<'b>,
+}
+
+/// A push of a target. `supersedes`: it outranks a newer foreign mark.
+struct PlannedPush<'a> {
+    target: &'a Target,
+    push: Push,
+    supersedes: bool,
+}
+
+/// Carries out the plan and concludes the report.
+pub(in crate::engine) async fn carry_out(
+    context: &Context<'_>,
+    mut report: Report,
+    work: Work<'_, '_>,
+    journal: &impl Journal,
+    claims: &impl Claims,
+) -> Result<Report, Failure> {
+    let Work {
+        entries,
+        mut records,
+        targets,
+        plans,
+        empty,
+    } = work;
+    let previous = &context.request.previous;
+    // Attachments that an earlier pass saved and never pushed.
+    let absent: Vec<Digest> = targets
+        .iter()
+        .flat_map(|target| target.unlisted.absent.iter().cloned())
+        .collect();
+    report.remarks.extend(remarks_of(context, targets, plans));
+    let planned = prepare(context, &mut records, targets, plans).await;
+    if context.request.mode == Mode::Plan {
+        for PlannedPush { target, .. } in &planned {
+            update(&mut records, target.position, |record| {
+                record.state = TargetState::Planned;
+            });
+        }
+        let leftovers =
+            dry_run::planned_removals(previous, &records, targets, plans, claims, entries).await;
+        let report = conclude(context, report, records, leftovers, &absent, None);
+        let verdict =
+            dry_run::verdict(report.verdict.clone(), report.targets(), report.leftovers());
+        return Ok(Report { verdict, ..report });
+    }
+    if !planned.is_empty() {
+        save(context, journal, "attaching", &report, &records, &absent).await?;
+    }
+    let listing_delay = targets.iter().filter_map(|target| target.retry_after).max();
+    let push_delay = push_planned(context, &mut report, &mut records, &planned, empty).await;
+    for target in targets {
+        if let Some(record) = records.get(target.position) {
+            journal.progress(&record.into());
+        }
+    }
+    let subjects = targets
+        .iter()
+        .map(|target| (&target.observed.subject, target.position));
+    let unwanted = unwanted::select(previous, &records, subjects.zip(plans), entries);
+    // The new attachments are saved before the old ones are removed: a removal may be slow or interrupted.
+    if !planned.is_empty() && !unwanted.is_idle() {
+        let step = "removing what is no longer wanted";
+        save(context, journal, step, &report, &records, &absent).await?;
+    }
+    let CleanedUp {
+        mut leftovers,
+        mut gone,
+        retry_after,
+    } = clean_up(context, &mut report.events, unwanted, claims).await;
+    gone.extend(absent);
+    leftovers.retain(|leftover| !gone.contains(&leftover.attachment));
+    let retry_after = listing_delay.max(push_delay).max(retry_after);
+    Ok(conclude(
+        context,
+        report,
+        records,
+        leftovers,
+        &gone,
+        retry_after,
+    ))
+}
+
+/// Returns the remarks on future marks, the earliest first, and on subjects with many referrers.
+fn remarks_of(context: &Context<'_>, targets: &[Target], plans: &[TargetPlan]) -> Vec<String> {
+    let mut marks: Vec<&FutureMark> = plans.iter().flat_map(|plan| &plan.notes).collect();
+    marks.sort();
+    let sizes = targets.iter().flat_map(|target| {
+        let subject = &target.observed.subject.digest;
+        remarks::on_size(subject, &target.size, context.options.warn_referrers)
+    });
+    marks
+        .into_iter()
+        .map(ToString::to_string)
+        .chain(sizes)
+        .collect()
+}
+
+/// Updates the records by their plans and returns the pushes.
+async fn prepare<'a>(
+    context: &Context<'_>,
+    records: &mut [TargetRecord],
+    targets: &'a [Target],
+    plans: &[TargetPlan],
+) -> Vec<PlannedPush<'a>> {
+    let generation = context.request.previous.generation;
+    let mut planned = Vec::new();
+    for (target, plan) in targets.iter().zip(plans) {
+        let position = target.position;
+        update(records, position, |record| {
+            record.note_future_marks(&plan.notes);
+        });
+        let (created, supersedes) = match &plan.action {
+            Action::Refuse(problem) => {
+                update(records, position, |record| {
+                    record.fail(&problem.clone().into());
+                });
+                continue;
+            }
+            Action::Keep { existing, made } => {
+                update(records, position, |record| {
+                    set_attached(record, existing, *made, &target.content, generation);
+                });
+                continue;
+            }
+            Action::Attach {
+                created,
+                supersedes,
+            } => (*created, *supersedes),
+        };
+        let (attachment, blobs) = match build(context, target, created).await {
+            Ok(built) => built,
+            Err(problem) => {
+                update(records, position, |record| record.fail(&problem.into()));
+                continue;
+            }
+        };
+        let created = stated_created(&attachment).unwrap_or(created);
+        if context.request.mode == Mode::Attach {
+            update(records, position, |record| {
+                record.intend(attachment.digest(), created, &target.content);
+                if supersedes {
+                    record.superseded_for = Some(generation);
+                }
+            });
+        }
+        let push = Push {
+            subject: target.observed.subject.clone(),
+            attachment,
+            blobs,
+            source: target.source,
+            seen_before: target.observed.known.attachment.is_some() || target.size.referrers > 0,
+        };
+        planned.push(PlannedPush {
+            target,
+            push,
+            supersedes,
+        });
+    }
+    planned
+}
+
+/// Pushes the attachments and updates the records. Returns the longest delay that the registry asked for.
+async fn push_planned(
+    context: &Context<'_>,
+    report: &mut Report,
+    records: &mut [TargetRecord],
+    planned: &[PlannedPush<'_>],
+    empty: Upload<'_>,
+) -> Option<std::time::Duration> {
+    let generation = context.request.previous.generation;
+    let pushes: Vec<Push> = planned.iter().map(|planned| planned.push.clone()).collect();
+    let results = push_all(context, &pushes, empty).await;
+    let mut retry_after = None;
+    for (
+        PlannedPush {
+            target,
+            push,
+            supersedes,
+        },
+        (result, events),
+    ) in planned.iter().zip(results)
+    {
+        report.events.extend(events);
+        match result {
+            Ok(Pushed::Listed) => {
+                let existing = Existing {
+                    digest: push.attachment.digest().clone(),
+                    created: stated_created(&push.attachment),
+                };
+                update(records, target.position, |record| {
+                    set_attached(record, &existing, true, &target.content, generation);
+                });
+                if *supersedes {
+                    let message = format!(
+                        "{} now outranks a newer mark of another owner on {}",
+                        existing.digest, push.subject.digest
+                    );
+                    report
+                        .events
+                        .push(Note::normal(Reason::Superseded, message));
+                }
+                report.events.extend(restored_event(context, target, push));
+            }
+            Ok(Pushed::NotListedYet) => {}
+            Err(failure) => {
+                retry_after = retry_after.max(failure.retry_after);
+                update(records, target.position, |record| record.fail(&failure));
+            }
+        }
+    }
+    retry_after
+}
+
+/// Sets the state to attached, with the reason `Superseded` if the attachment outranks a foreign one for this generation.
+fn set_attached(
+    record: &mut TargetRecord,
+    existing: &Existing,
+    made: bool,
+    content: &Digest,
+    generation: i64,
+) {
+    record.attach(existing, made, content);
+    record.reason = (record.superseded_for == Some(generation)).then_some(Reason::Superseded);
+}
+
+/// Saves the progress of the pass.
+async fn save(
+    context: &Context<'_>,
+    journal: &impl Journal,
+    step: &'static str,
+    report: &Report,
+    records: &[TargetRecord],
+    absent: &[Digest],
+) -> Result<(), Failure> {
+    let mut leftovers = Vec::new();
+    leftovers::complete(&context.request.previous, records, &mut leftovers, absent);
+    journal
+        .save(&Draft {
+            image: &report.image,
+            targets: records,
+            leftovers: &leftovers,
+            superseded: report.superseded.as_deref(),
+            step,
+        })
+        .await
+}
+
+/// Returns the desired attachment of a target, and its blobs.
+async fn build(
+    context: &Context<'_>,
+    target: &Target,
+    created: Created,
+) -> Result<(Attachment, Vec<Bytes>), Problem> {
+    let subject = &target.observed.subject;
+    match (&target.observed.wanted, &target.unlisted.own) {
+        (Listed::Content { content, .. }, _) => {
+            Ok((content.attach_to(subject, created), content.blobs.clone()))
+        }
+        (Listed::Signature { .. }, Some(own)) => Ok((own.clone(), Vec::new())),
+        (Listed::Signature { .. }, None) => {
+            // A hundred RSA signatures take half a second, so other tasks run in between.
+            tokio::task::yield_now().await;
+            let (Some(signer), Some(key)) = (context.open_signer(), &context.request.key) else {
+                return Err(Problem::new(Reason::KeyInvalid, "the key is not open"));
+            };
+            let signature = signer
+                .sign(subject, created.instant())
+                .map_err(|error| key.problem(&error))?;
+            let attachment = Attachment::from_manifest(&signature.manifest);
+            Ok((attachment, vec![signature.layer.into()]))
+        }
+    }
+}
+
+fn stated_created(attachment: &Attachment) -> Option<Created> {
+    attachment
+        .listed
+        .annotations
+        .get(annotation::CREATED)?
+        .parse()
+        .ok()
+}
+
+/// Returns the event of an attachment that was lost: it was attached before, and was pushed again or signed again for the same content.
+fn restored_event(context: &Context<'_>, target: &Target, push: &Push) -> Option<Note> {
+    let subject = &target.observed.subject.digest;
+    let before = context.request.previous.target(subject)?;
+    let attachment = before
+        .attachment
+        .as_ref()
+        .filter(|_| before.state == TargetState::Attached)?;
+    let lists = |entries: &Vec<Descriptor>| entries.iter().any(|entry| entry.digest == *attachment);
+    let repair = if attachment == push.attachment.digest() {
+        "it was put back"
+    } else if matches!(target.observed.wanted, Listed::Signature { .. })
+        && before.content.as_ref() == Some(&target.content)
+        && !target.observed.listing.as_ref().is_ok_and(lists)
+    {
+        "the target was signed anew"
+    } else {
+        return None;
+    };
+    let message = format!("{attachment} was no longer attached to {subject}; {repair}");
+    Some(Note::warning(Reason::Restored, message))
+}

@@ -1,0 +1,83 @@
+//! Cleanup: removes the unwanted attachments of the current image once the desired ones are attached.
+
+use std::convert::identity;
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use crate::api::cut_message;
+use crate::engine::claims::Claims;
+use crate::engine::context::Context;
+use crate::engine::observe::signatures::exists;
+use crate::engine::records::leftover::LeftoverRecord;
+use crate::engine::report::event::Note;
+use affix_registry::oci::Digest;
+
+use super::remove::remove_all;
+use super::unwanted::Unwanted;
+
+/// The result of a cleanup.
+pub(in crate::engine) struct CleanedUp {
+    /// Attachments that stay.
+    pub(in crate::engine) leftovers: Vec<LeftoverRecord>,
+    /// Attachments that the registry does not have anymore.
+    pub(in crate::engine) gone: Vec<Digest>,
+    /// The delay that the registry asked for.
+    pub(in crate::engine) retry_after: Option<Duration>,
+}
+
+/// Removes the unwanted attachments and adds the events.
+pub(in crate::engine) async fn clean_up(
+    context: &Context<'_>,
+    events: &mut Vec<Note>,
+    unwanted: Unwanted,
+    claims: &impl Claims,
+) -> CleanedUp {
+    let Unwanted {
+        mut remove,
+        unlisted,
+        kept,
+    } = unwanted;
+    let mut done = CleanedUp {
+        leftovers: kept,
+        gone: Vec::new(),
+        retry_after: None,
+    };
+    // An unlisted attachment was probably never pushed. If the registry has it, it could appear in a later listing.
+    let checks = unlisted.iter().map(|(_, attachment)| async {
+        context
+            .in_time(exists(context, attachment))
+            .await
+            .and_then(identity)
+    });
+    for ((subject, attachment), exists) in unlisted.iter().zip(join_all(checks).await) {
+        match exists {
+            Ok(true) => remove.push((subject.clone(), attachment.clone())),
+            Ok(false) => done.gone.push(attachment.clone()),
+            Err(failure) => {
+                done.retry_after = done.retry_after.max(failure.retry_after);
+                let leftover =
+                    LeftoverRecord::new(&subject.digest, attachment, failure.problem.reason);
+                done.leftovers
+                    .push(leftover.with_message(cut_message(&failure.problem.message)));
+            }
+        }
+    }
+    for removal in remove_all(context.session, remove, claims, context.deadline).await {
+        let is_reported = || {
+            let previous = &context.request.previous.leftovers;
+            previous
+                .iter()
+                .any(|before| before.attachment == removal.attachment && before.message.is_some())
+        };
+        if removal.leftover.is_none() || !is_reported() {
+            events.extend(removal.event);
+        }
+        done.retry_after = done.retry_after.max(removal.retry_after);
+        match removal.leftover {
+            None => done.gone.push(removal.attachment),
+            Some(leftover) => done.leftovers.push(leftover),
+        }
+    }
+    done
+}

@@ -1,0 +1,155 @@
+//! Pushes attachments: blobs first, then the manifests, then the proof that the registry lists them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared, join_all, try_join_all};
+use tokio::time::timeout_at;
+
+use crate::api::Reason;
+use crate::attachment::Attachment;
+use crate::engine::context::Context;
+use crate::engine::failure::Failure;
+use crate::engine::report::event::Note;
+use affix_registry::oci::{Descriptor, Digest, media_type};
+use affix_registry::{FallbackChange, ListingSource, Locator, RegistryError, Session};
+
+/// One attachment to push.
+#[derive(Debug, Clone)]
+pub(in crate::engine) struct Push {
+    /// The manifest that it is attached to.
+    pub(in crate::engine) subject: Descriptor,
+    /// The manifest to push.
+    pub(in crate::engine) attachment: Attachment,
+    /// Its blobs, without the empty blob.
+    pub(in crate::engine) blobs: Vec<Bytes>,
+    /// The source of the subject's listing.
+    pub(in crate::engine) source: ListingSource,
+    /// True if this pass or status has seen entries in the fallback tag.
+    pub(in crate::engine) seen_before: bool,
+}
+
+/// The result of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::engine) enum Pushed {
+    /// The registry lists it.
+    Listed,
+    /// The registry accepted it and does not list it yet.
+    NotListedYet,
+}
+
+/// The result of an upload that runs concurrently with other work.
+pub(in crate::engine) type Upload<'a> = Shared<BoxFuture<'a, Result<(), Failure>>>;
+
+/// Pushes all attachments concurrently. A failure stops no other push. Returns the results in the order of `pushes`.
+pub(in crate::engine) async fn push_all(
+    context: &Context<'_>,
+    pushes: &[Push],
+    empty: Upload<'_>,
+) -> Vec<(Result<Pushed, Failure>, Vec<Note>)> {
+    let (session, deadline) = (context.session, context.deadline);
+    let timed_out = &context.timed_out();
+    let blobs: BTreeMap<Digest, Bytes> = pushes
+        .iter()
+        .flat_map(|push| &push.blobs)
+        .map(|bytes| (Digest::sha256(bytes), bytes.clone()))
+        .collect();
+    let uploads = blobs.into_iter().map(|(digest, bytes)| {
+        let upload = async move {
+            let answer = timeout_at(deadline, session.put_blob(bytes)).await;
+            answer
+                .map_err(|_| timed_out.clone())
+                .and_then(|answer| answer.map(drop).map_err(Failure::from))
+        };
+        (digest, upload.boxed().shared())
+    });
+    // Each manifest waits for its own blobs. Manifests may share blobs.
+    let uploads: BTreeMap<Digest, Upload<'_>> = uploads
+        .chain([(Descriptor::empty().digest, empty.boxed().shared())])
+        .collect();
+    let uploads = &uploads;
+    join_all(pushes.iter().map(|push| async move {
+        let mut events = Vec::new();
+        let needed = push
+            .blobs
+            .iter()
+            .map(|bytes| Digest::sha256(bytes))
+            .chain([Descriptor::empty().digest]);
+        let results = join_all(needed.filter_map(|digest| uploads.get(&digest).cloned())).await;
+        if let Some(failure) = results.into_iter().find_map(Result::err) {
+            return (Err(failure), events);
+        }
+        let answer = timeout_at(deadline, push_one(session, push, &mut events).boxed()).await;
+        (answer.unwrap_or_else(|_| Err(timed_out.clone())), events)
+    }))
+    .await
+}
+
+/// Returns whether the registry rejected a manifest for a missing blob, although it reported the blob as present before.
+fn lacks_blobs(error: &RegistryError) -> bool {
+    let codes = error
+        .answer()
+        .map(|answer| answer.codes.as_slice())
+        .unwrap_or_default();
+    codes
+        .iter()
+        .any(|code| matches!(code.as_str(), "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN"))
+}
+
+async fn push_one(
+    session: &Session,
+    push: &Push,
+    events: &mut Vec<Note>,
+) -> Result<Pushed, Failure> {
+    let digest = push.attachment.digest();
+    let at = Locator::Digest(digest.clone());
+    let put_once =
+        || session.put_manifest(&at, media_type::OCI_MANIFEST, push.attachment.bytes.clone());
+    let put = async {
+        match put_once().await {
+            Err(error) if lacks_blobs(&error) => {
+                let blobs = push
+                    .blobs
+                    .iter()
+                    .cloned()
+                    .chain([Bytes::from_static(b"{}")]);
+                try_join_all(blobs.map(|bytes| session.put_blob(bytes))).await?;
+                put_once().await
+            }
+            other => other,
+        }
+    };
+    match push.source {
+        ListingSource::Api => {
+            if put.await?.subject_acknowledged.as_ref() == Some(&push.subject.digest) {
+                return Ok(Pushed::Listed);
+            }
+            let listing = session.referrers(&push.subject.digest, None).await?;
+            let listed = listing.entries.iter().any(|entry| entry.digest == *digest);
+            Ok(if listed {
+                Pushed::Listed
+            } else {
+                Pushed::NotListedYet
+            })
+        }
+        ListingSource::FallbackTag => {
+            let change = FallbackChange {
+                add: vec![push.attachment.listed.clone()],
+                remove: Vec::new(),
+            };
+            let put = async { put.await.map(drop) };
+            let outcome = session
+                .rewrite_fallback_after(put, &push.subject, change, push.seen_before)
+                .await?;
+            events.extend(outcome.dropped.iter().map(|dropped| {
+                let message = format!(
+                    "the fallback tag of {} listed {dropped}, which is gone from the registry; the entry was dropped",
+                    push.subject.digest
+                );
+                Note::warning(Reason::DanglingEntryDropped, message)
+            }));
+            Ok(Pushed::Listed)
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Observe: reads from the registry.
+
+pub(in crate::engine) mod prefetch;
+pub(in crate::engine) mod recovered_dates;
+pub(in crate::engine) mod referrers;
+pub(in crate::engine) mod resolve;
+pub(in crate::engine) mod signatures;
+pub(in crate::engine) mod tags_in_use;

@@ -1,0 +1,273 @@
+//! Existing signatures: verifies the listed candidates and looks for unlisted ones.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use k8s_openapi::jiff::SignedDuration;
+
+use crate::api::Reason;
+use crate::attachment::{Attachment, Created, Existing, Known, Listed, MOST_SIGNATURES, Observed};
+use crate::engine::context::Context;
+use crate::engine::failure::Failure;
+use crate::engine::request::signing_key::needs_renewal;
+use crate::signing::{self, Signer};
+use affix_registry::oci::{Descriptor, Digest, ImageManifest, Manifest, annotation};
+use affix_registry::{ErrorKind, ListingSource, Locator};
+
+/// The manifest under a digest.
+enum Found {
+    /// An equal signature.
+    Equal(Existing, Box<Attachment>),
+    /// Another manifest.
+    Other,
+    /// No manifest.
+    Gone,
+}
+
+/// Signatures of this resource that the listing does not show.
+#[derive(Default)]
+pub(in crate::engine) struct Unlisted {
+    /// The last applied signature, which the registry holds and does not list. A second push lists it.
+    pub(in crate::engine) own: Option<Attachment>,
+    /// Attachments in status that the registry does not have.
+    pub(in crate::engine) absent: Vec<Digest>,
+}
+
+/// Finds the signatures among `entries` that are equal to the desired one. The last applied signature is not read again. Each other
+/// candidate costs two requests.
+pub(in crate::engine) async fn verify(
+    context: &Context<'_>,
+    observed: &mut Observed,
+    entries: &mut Vec<Descriptor>,
+    source: ListingSource,
+) -> Result<Unlisted, Failure> {
+    let (Some(signer), Listed::Signature { content, .. }) =
+        (context.open_signer(), &observed.wanted)
+    else {
+        return Ok(Unlisted::default());
+    };
+    let valid = last_signature(&observed.known, content)
+        .filter(|last| !needs_renewal(signer, last.created, context.now));
+    let listed = valid
+        .clone()
+        .filter(|last| entries.iter().any(|entry| entry.digest == last.digest));
+    let mut candidates = match &listed {
+        Some(listed) => concurrent_candidates(context, signer, listed, entries),
+        None => candidates(signer, entries),
+    };
+    let nominated = candidates.len();
+    candidates.truncate(MOST_SIGNATURES);
+    shrink(observed, entries, &candidates);
+    let mut gone = BTreeSet::new();
+    let mut verified = Vec::new();
+    let mut unlisted = Unlisted::default();
+    match (listed, &valid) {
+        // A fallback tag may list a manifest that is gone.
+        (Some(last), _)
+            if source == ListingSource::FallbackTag && !exists(context, &last.digest).await? =>
+        {
+            unlisted.absent.push(last.digest.clone());
+            gone.insert(last.digest);
+        }
+        (Some(last), _) => verified.push(last),
+        (None, Some(last)) if observed.known.made => {
+            match read(context, signer, &observed.subject, &last.digest).await? {
+                Found::Equal(_, attachment) => unlisted.own = Some(*attachment),
+                Found::Gone => unlisted.absent.push(last.digest.clone()),
+                Found::Other => {}
+            }
+        }
+        (None, _) => {}
+    }
+    let reads = candidates
+        .iter()
+        .map(|digest| read(context, signer, &observed.subject, digest));
+    for (digest, found) in candidates.iter().zip(join_all(reads).await) {
+        match found? {
+            Found::Equal(existing, _) => verified.push(existing),
+            Found::Other => {}
+            Found::Gone => {
+                gone.insert(digest.clone());
+            }
+        }
+    }
+    // A signature with an earlier key, or one that is due for renewal, may never have been pushed.
+    if let (Some(stale), true, None) = (&observed.known.attachment, observed.known.made, &valid)
+        && !entries.iter().any(|entry| entry.digest == *stale)
+        && !exists(context, stale).await?
+    {
+        unlisted.absent.push(stale.clone());
+    }
+    entries.retain(|entry| !gone.contains(&entry.digest));
+    if nominated > candidates.len() && verified.is_empty() && unlisted.own.is_none() {
+        return Err(too_many(observed, signer, nominated));
+    }
+    if let Listed::Signature {
+        verified: equal, ..
+    } = &mut observed.wanted
+    {
+        *equal = verified;
+    }
+    Ok(unlisted)
+}
+
+/// Drops the entries and fields that the rest of the pass does not read, since a listing is held for the whole pass.
+fn shrink(observed: &Observed, entries: &mut Vec<Descriptor>, candidates: &[Digest]) {
+    let is_own = |digest: &Digest| {
+        observed.ours.contains(digest) || observed.known.attachment.as_ref() == Some(digest)
+    };
+    entries.retain(|entry| is_own(&entry.digest) || candidates.contains(&entry.digest));
+    for entry in entries.iter_mut() {
+        *entry = Descriptor::plain(String::new(), entry.digest.clone(), entry.size);
+    }
+    entries.shrink_to_fit();
+}
+
+fn too_many(observed: &Observed, signer: &dyn Signer, nominated: usize) -> Failure {
+    Failure::new(
+        Reason::LimitExceeded,
+        format_args!(
+            "{} has {nominated} referrers of the type {} that might be equal, more than {MOST_SIGNATURES} to read, and none of \
+             those read is: remove some",
+            observed.subject.digest,
+            signer.shape().listed_artifact_type()
+        ),
+    )
+}
+
+/// Returns the candidates beside a listed signature of this resource. Another writer's equal one was made at about the same time.
+fn concurrent_candidates(
+    context: &Context<'_>,
+    signer: &dyn Signer,
+    last: &Existing,
+    entries: &[Descriptor],
+) -> Vec<Digest> {
+    let window = SignedDuration::try_from(context.request.timeout).unwrap_or(SignedDuration::MAX);
+    let is_near = |entry: &&Descriptor| {
+        let apart = listed_created(entry)
+            .zip(last.created)
+            .map(|(theirs, ours)| theirs.instant().duration_since(ours.instant()).abs());
+        entry.digest != last.digest && apart.is_some_and(|apart| apart <= window)
+    };
+    newest_first(
+        entries
+            .iter()
+            .filter(is_near)
+            .filter(|entry| could_be(signer, entry)),
+    )
+}
+
+/// Returns whether the registry holds a manifest.
+pub(in crate::engine) async fn exists(
+    context: &Context<'_>,
+    digest: &Digest,
+) -> Result<bool, Failure> {
+    match context.session.head(&Locator::Digest(digest.clone())).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads a manifest and, if it has the signer's shape, its layer.
+async fn read(
+    context: &Context<'_>,
+    signer: &dyn Signer,
+    subject: &Descriptor,
+    digest: &Digest,
+) -> Result<Found, Failure> {
+    let fetched = match context
+        .session
+        .manifest(&Locator::Digest(digest.clone()))
+        .await
+    {
+        Ok(fetched) => fetched,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Gone),
+        Err(error) if error.kind() == ErrorKind::UnsupportedMediaType => return Ok(Found::Other),
+        Err(error) => return Err(error.into()),
+    };
+    let Manifest::Image(manifest) = &fetched.manifest else {
+        return Ok(Found::Other);
+    };
+    let [layer] = manifest.layers.as_slice() else {
+        return Ok(Found::Other);
+    };
+    if !signer.shape().fits(manifest, &subject.digest) || layer.size > signing::LARGEST as u64 {
+        return Ok(Found::Other);
+    }
+    let bytes = match context.session.blob(layer, layer.size).await {
+        Ok(bytes) => bytes,
+        // A signature without its envelope is incomplete.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Other),
+        Err(error) => return Err(error.into()),
+    };
+    if !signer.is_equal(manifest, &bytes, subject, context.now) {
+        return Ok(Found::Other);
+    }
+    let existing = Existing {
+        digest: digest.clone(),
+        created: created(manifest),
+    };
+    let attachment = Attachment {
+        bytes: fetched.bytes.clone(),
+        listed: listed_as(&fetched.descriptor(), manifest),
+    };
+    Ok(Found::Equal(existing, Box::new(attachment)))
+}
+
+/// Returns the last applied attachment if it has the same content.
+fn last_signature(known: &Known, content: &Digest) -> Option<Existing> {
+    let digest = known
+        .attachment
+        .clone()
+        .filter(|_| known.content.as_ref() == Some(content))?;
+    Some(Existing {
+        digest,
+        created: known.created,
+    })
+}
+
+/// Returns the candidates of a listing: entries of the signer's type, or without a type, whose annotations fit its shape.
+fn candidates(signer: &dyn Signer, entries: &[Descriptor]) -> Vec<Digest> {
+    newest_first(entries.iter().filter(|entry| could_be(signer, entry)))
+}
+
+/// Sorts candidates, the newest first: these are most likely made with the current key if not all can be read.
+fn newest_first<'a>(candidates: impl Iterator<Item = &'a Descriptor>) -> Vec<Digest> {
+    let mut ordered: Vec<_> = candidates
+        .map(|entry| (Reverse(listed_created(entry)), entry.digest.clone()))
+        .collect();
+    ordered.sort();
+    ordered.dedup();
+    ordered.into_iter().map(|(_, digest)| digest).collect()
+}
+
+fn could_be(signer: &dyn Signer, entry: &Descriptor) -> bool {
+    let shape = signer.shape();
+    let listed = entry
+        .annotations
+        .iter()
+        .filter(|(key, _)| *key != annotation::CREATED);
+    entry.could_be_of(shape.listed_artifact_type())
+        && listed
+            .into_iter()
+            .all(|(key, value)| shape.annotations.get(key) == Some(value))
+}
+
+fn listed_created(entry: &Descriptor) -> Option<Created> {
+    entry.annotations.get(annotation::CREATED)?.parse().ok()
+}
+
+fn created(manifest: &ImageManifest) -> Option<Created> {
+    manifest.annotations.get(annotation::CREATED)?.parse().ok()
+}
+
+/// Returns the descriptor of a manifest in a listing.
+fn listed_as(fetched: &Descriptor, manifest: &ImageManifest) -> Descriptor {
+    Descriptor {
+        artifact_type: manifest.effective_artifact_type().to_owned(),
+        annotations: manifest.annotations.clone(),
+        ..fetched.stripped()
+    }
+}

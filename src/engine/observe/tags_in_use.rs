@@ -1,0 +1,106 @@
+//! The manifests that other tags of the repository use.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt as _, stream};
+
+use crate::api::Reason;
+use crate::attachment::supersession::Supersession;
+use crate::attachment::{Image, ImageError};
+use crate::engine::context::Context;
+use crate::engine::failure::Failure;
+use affix_registry::oci::{Digest, Manifest};
+use affix_registry::{ErrorKind, Locator};
+
+use super::resolve;
+
+/// Maximum number of tags to read. With more tags, no image is marked.
+const MAX_TAGS: usize = 500;
+/// Number of images of other tags that are read concurrently.
+const CONCURRENCY: usize = 16;
+
+/// Returns every manifest that a tag of `unlessTagged` reaches, without the followed tag. Each image is read once.
+pub(in crate::engine) async fn reached_by_tags(
+    context: &Context<'_>,
+    wanted: &Supersession,
+) -> Result<BTreeSet<Digest>, Failure> {
+    let mut reached = BTreeSet::new();
+    if wanted.unless_tagged.is_empty() {
+        return Ok(reached);
+    }
+    let own = context.request.intent.reference.tag.as_ref();
+    let tags = context
+        .session
+        .list_tags(MAX_TAGS, |tag| {
+            Some(tag) != own && wanted.unless_tagged.counts(tag)
+        })
+        .await?;
+    let heads: Vec<_> = stream::iter(tags)
+        .map(|tag| async move { context.session.head(&Locator::Tag(tag)).await })
+        .buffer_unordered(CONCURRENCY)
+        .collect()
+        .await;
+    let mut roots = BTreeSet::new();
+    for head in heads {
+        match head {
+            Ok(head) => {
+                roots.insert(head.digest);
+            }
+            // The tag was deleted in the meantime.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let images: Vec<Result<BTreeSet<Digest>, Failure>> = stream::iter(roots)
+        .map(|root| reached_by_root(context, root))
+        .buffer_unordered(CONCURRENCY)
+        .collect()
+        .await;
+    for image in images {
+        reached.extend(image?);
+    }
+    Ok(reached)
+}
+
+/// Returns the manifests of an image. A manifest that is not an image reaches only itself. An unreadable manifest is an error.
+async fn reached_by_root(context: &Context<'_>, root: Digest) -> Result<BTreeSet<Digest>, Failure> {
+    let (session, limits) = (context.session, context.limits);
+    let fetched = match session.manifest(&Locator::Digest(root.clone())).await {
+        Ok(fetched) => fetched,
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::UnsupportedMediaType
+            ) =>
+        {
+            return Ok(BTreeSet::from([root]));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let nested = match &fetched.manifest {
+        Manifest::Index(index) => resolve::walk(session, index, limits).await?,
+        Manifest::Image(_) => BTreeMap::new(),
+    };
+    let descriptor = fetched.descriptor();
+    match Image::lay_out(
+        &descriptor,
+        &fetched.manifest,
+        &nested,
+        None,
+        limits.index_entries,
+    ) {
+        Ok(image) => Ok(image.reaches()?),
+        // A referrer with a tag of its own.
+        Err(ImageError::Attachment(_)) => Ok(match &fetched.manifest {
+            Manifest::Index(index) => {
+                let entries = index.manifests.iter().map(|entry| entry.digest.clone());
+                entries.chain([root]).collect()
+            }
+            Manifest::Image(_) => BTreeSet::from([root]),
+        }),
+        Err(error) => Err(Failure::new(
+            Reason::LimitExceeded,
+            format_args!("{root}, which another tag names: {error}"),
+        )),
+    }
+}

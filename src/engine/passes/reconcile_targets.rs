@@ -1,0 +1,146 @@
+//! The core of a pass: observes the desired targets, plans each one, and carries the plans out.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{Either, select};
+
+use crate::api::{ImageStatus, Reason};
+use crate::attachment::{Action, Entry, Problem, TargetPlan, plan};
+use crate::engine::apply::carry_out::{Work, carry_out};
+use crate::engine::claims::Claims;
+use crate::engine::context::Context;
+use crate::engine::failure::Failure;
+use crate::engine::journal::Journal;
+use crate::engine::observe::prefetch::Prefetch;
+use crate::engine::observe::referrers::{DesiredTarget, Target, mode, observe};
+use crate::engine::observe::resolve::Resolved;
+use crate::engine::records::target::TargetRecord;
+use crate::engine::report::event::Note;
+use crate::engine::report::outcome::Report;
+use crate::engine::request::build::Mode;
+use crate::engine::request::signing_key::validity_remark;
+
+use super::detach;
+
+/// The resolved image, with the requests that ran concurrently.
+pub(in crate::engine) struct Resolution<'a> {
+    pub(in crate::engine) resolved: Resolved,
+    /// True if the registry has the empty blob.
+    pub(in crate::engine) has_empty_blob: bool,
+    pub(in crate::engine) prefetch: &'a Prefetch,
+}
+
+/// Returns the report of a pass once its image is resolved.
+pub(in crate::engine) fn begin(context: &Context<'_>, resolved: &Resolved) -> Report {
+    let request = context.request;
+    let reference = &request.intent.reference;
+    let digest = &resolved.root.digest;
+    let mut report = Report::new(ImageStatus {
+        reference: reference.at(digest).to_string(),
+        digest: digest.to_string(),
+        tag: reference.followed().map(ToString::to_string),
+        media_type: Some(resolved.root.media_type.clone()),
+        tag_drift: request.previous.tag_drift.clone(),
+    });
+    if let Some(before) = request
+        .previous
+        .followed
+        .as_ref()
+        .filter(|before| *before != digest)
+    {
+        let message = format!("{reference} moved from {before} to {digest}");
+        report.events.push(Note::normal(Reason::TagMoved, message));
+    }
+    report
+        .remarks
+        .extend(context.open_signer().and_then(validity_remark));
+    report
+}
+
+/// The input of [`reconcile_targets`].
+pub(in crate::engine) struct DesiredState<'a> {
+    /// A record for each manifest that status lists.
+    pub(in crate::engine) records: Vec<TargetRecord>,
+    pub(in crate::engine) targets: Vec<DesiredTarget>,
+    /// Every manifest that this pass has read.
+    pub(in crate::engine) entries: &'a [Entry],
+}
+
+/// Observes, plans and applies.
+pub(in crate::engine) async fn reconcile_targets(
+    context: &Context<'_>,
+    mut report: Report,
+    desired: DesiredState<'_>,
+    resolution: &Resolution<'_>,
+    journal: &impl Journal,
+    claims: &impl Claims,
+) -> Result<Report, Failure> {
+    let DesiredState {
+        records,
+        targets: wanted,
+        entries,
+    } = desired;
+    let is_needed =
+        !resolution.has_empty_blob && !wanted.is_empty() && context.request.mode == Mode::Attach;
+    let empty = upload_empty_blob(context, is_needed).boxed().shared();
+    let targets = {
+        let observe = pin!(observe(context, resolution.prefetch, wanted));
+        match select(observe, empty.clone()).await {
+            Either::Left((targets, _)) => targets,
+            Either::Right((_, observe)) => observe.await,
+        }
+    };
+    report.referrers_mode = context
+        .session
+        .referrers_mode()
+        .or_else(|| targets.first().map(|target| target.source))
+        .map(mode);
+    if context.request.mode == Mode::Detach {
+        return Ok(detach::find(context, report, records, &targets));
+    }
+    let plans: Vec<TargetPlan> = targets
+        .iter()
+        .map(|target| plan_target(context, target))
+        .collect();
+    let work = Work {
+        entries,
+        records,
+        targets: &targets,
+        plans: &plans,
+        empty,
+    };
+    carry_out(context, report, work, journal, claims).await
+}
+
+/// Plans one target. The operator's limit on referrers prevents additions only.
+fn plan_target(context: &Context<'_>, target: &Target) -> TargetPlan {
+    let plan = plan(&target.observed, context.request.on_conflict, context.now);
+    let others = target.size.referrers.saturating_sub(plan.remove.len());
+    match (&plan.action, context.options.most_referrers) {
+        (Action::Attach { .. }, Some(limit)) if others >= limit => {
+            let subject = &target.observed.subject.digest;
+            let message = format!(
+                "{subject} has {others} referrers, and the operator allows {limit}: remove some"
+            );
+            TargetPlan {
+                action: Action::Refuse(Problem::new(Reason::LimitExceeded, message)),
+                remove: Vec::new(),
+                notes: plan.notes,
+            }
+        }
+        _ => plan,
+    }
+}
+
+/// Uploads the empty blob, which every attachment needs, if it `is_needed`. The upload may run concurrently with everything but the PUT
+/// of a manifest.
+async fn upload_empty_blob(context: &Context<'_>, is_needed: bool) -> Result<(), Failure> {
+    if is_needed {
+        context
+            .in_time(context.session.put_blob(Bytes::from_static(b"{}")))
+            .await??;
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The engine: runs a pass within its time limit.
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use k8s_openapi::jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
+
+use crate::api::Reason;
+use crate::attachment::{Desired, Problem};
+use crate::engine::claims::Claims;
+use crate::engine::context::Context;
+use crate::engine::failure::Failure;
+use crate::engine::journal::Journal;
+use crate::engine::observe::prefetch::Prefetch;
+use crate::engine::observe::resolve;
+use crate::engine::options::EngineOptions;
+use crate::engine::report::outcome::{Outcome, Report};
+use crate::engine::report::verdict::Verdict;
+use crate::engine::request::build::{Mode, Request};
+use crate::engine::request::key_cache::KeyCache;
+use crate::signing::Signer;
+use affix_registry::oci::{Descriptor, Reference};
+use affix_registry::{Access, Registries, RegistryError, Session};
+
+use super::delete::{self, Deleted, Deletion};
+use super::reconcile_targets::Resolution;
+use super::{attach, detach, fast_path, supersede, tag_drift};
+
+/// Runs passes. All resources of a process share one engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    registries: Registries,
+    keys: Arc<KeyCache>,
+    options: EngineOptions,
+}
+
+type OpenedKey = Result<Arc<dyn Signer>, Problem>;
+
+impl Engine {
+    /// Returns an engine that uses the registry clients of the process.
+    #[must_use]
+    pub fn new(registries: Registries, options: EngineOptions) -> Self {
+        Self {
+            registries,
+            keys: Arc::default(),
+            options,
+        }
+    }
+
+    /// Returns the registry clients of the engine.
+    #[must_use]
+    pub const fn registries(&self) -> &Registries {
+        &self.registries
+    }
+
+    /// Runs one pass. The outcome holds every failure. The pass ends within the time limit of the request, except for the time that
+    /// `journal` takes.
+    pub async fn run(
+        &self,
+        request: &Request,
+        journal: &impl Journal,
+        claims: &impl Claims,
+        now: Timestamp,
+    ) -> Outcome {
+        let deadline = Instant::now() + self.options.bounded(request.timeout);
+        let reference = &request.intent.reference;
+        let session = match self.open(reference, &request.access, deadline) {
+            Ok(session) => session.routine(request.routine),
+            Err(error) => return Outcome::failed(&error.into()),
+        };
+        let context = Context {
+            options: &self.options,
+            limits: &self.registries.options().limits,
+            request,
+            session: &session,
+            signer: None,
+            deadline,
+            now,
+        };
+        let mut signatures_end = None;
+        let span = tracing::debug_span!("pass", image = %reference);
+        let outcome = self
+            .run_pass(&context, journal, claims, &mut signatures_end)
+            .instrument(span)
+            .await
+            .unwrap_or_else(|failure| Outcome::failed(&failure));
+        Outcome {
+            requests: session.requests(),
+            signatures_end,
+            ..outcome
+        }
+    }
+
+    /// Removes the attachments that a pass of [`Mode::Detach`] has `found` for `request`. An attachment that could not be removed is a
+    /// failed target and stays a leftover.
+    pub async fn detach(&self, request: &Request, found: Outcome) -> Outcome {
+        let deadline = Instant::now() + self.options.bounded(request.timeout);
+        match self.open(&request.intent.reference, &request.access, deadline) {
+            Ok(session) => detach::remove(&session, found, deadline).await,
+            Err(error) => Outcome {
+                verdict: Verdict::failed(&error.into()),
+                ..found
+            },
+        }
+    }
+
+    /// Removes the attachments of a deleted resource that no other resource claims. The call is idempotent.
+    pub async fn delete(&self, deletion: &Deletion, claims: &impl Claims) -> Deleted {
+        if deletion.count() == 0 {
+            return Deleted::default();
+        }
+        let deadline = Instant::now() + self.options.bounded(deletion.timeout);
+        match self.open(&deletion.reference, &deletion.access, deadline) {
+            Ok(session) => delete::remove(&session, deletion, claims, deadline).await,
+            Err(error) => Deleted {
+                failed: Some(error.into()),
+                ..Deleted::default()
+            },
+        }
+    }
+
+    fn open(
+        &self,
+        reference: &Reference,
+        access: &Access,
+        deadline: Instant,
+    ) -> Result<Session, RegistryError> {
+        let session =
+            self.registries
+                .open(&reference.host, &reference.repository, access.clone())?;
+        Ok(session.until(deadline))
+    }
+
+    /// Tries the fast path, then runs the whole pass.
+    async fn run_pass(
+        &self,
+        context: &Context<'_>,
+        journal: &impl Journal,
+        claims: &impl Claims,
+        signatures_end: &mut Option<Timestamp>,
+    ) -> Result<Outcome, Failure> {
+        if fast_path::is_possible(context) {
+            let key = self.open_key(context).await;
+            let signer = as_signer(key.as_ref());
+            *signatures_end = end_of(signer);
+            if fast_path::is_unchanged(context, signer).await? {
+                return Ok(Outcome::unchanged());
+            }
+        }
+        // Boxed: the future of the whole pass is large, and each move would copy it.
+        let work = self.work(context, journal, claims, signatures_end).boxed();
+        tag_drift::join(context, work).await.map(Outcome::from)
+    }
+
+    async fn work(
+        &self,
+        context: &Context<'_>,
+        journal: &impl Journal,
+        claims: &impl Claims,
+        signatures_end: &mut Option<Timestamp>,
+    ) -> Result<Report, Failure> {
+        let request = context.request;
+        let prefetch = Prefetch::default();
+        // Every attachment needs the empty blob, so its check runs concurrently with the fetch of the image.
+        let check_empty = async {
+            match request.mode {
+                Mode::Attach => context
+                    .session
+                    .has_blob(&Descriptor::empty().digest)
+                    .await
+                    .unwrap_or(false),
+                Mode::Plan | Mode::Detach => true,
+            }
+        };
+        prefetch.start_root(context);
+        let resolve = async {
+            let resolved =
+                resolve::resolve(context.session, &request.intent.reference, context.limits).await;
+            if let (Ok(resolved), true) = (&resolved, request.key.is_some()) {
+                prefetch.start_targets(context, &resolved.image);
+            }
+            resolved
+        };
+        let (found, key) = tokio::join!(
+            context.in_time(async { tokio::join!(resolve, check_empty) }),
+            self.open_key(context)
+        );
+        let signer = as_signer(key.as_ref());
+        *signatures_end = end_of(signer);
+        let (resolved, has_empty_blob) = found?;
+        let context = &Context { signer, ..*context };
+        let wanted = match &request.intent.desired {
+            Desired::WhenSuperseded(_) if request.mode == Mode::Detach => {
+                return Err(Failure::new(
+                    Reason::InvalidSpec,
+                    "spec.endOfLife.whenSuperseded: its marks carry dates that only the status of a cluster's resource knows: give the digest in \
+                     spec.image and the date in spec.endOfLife.date",
+                ));
+            }
+            Desired::WhenSuperseded(wanted) => Some(wanted),
+            Desired::Content { .. } | Desired::Signature { .. } => None,
+        };
+        let resolution = Resolution {
+            resolved: resolved?,
+            has_empty_blob,
+            prefetch: &prefetch,
+        };
+        match wanted {
+            Some(wanted) => {
+                supersede::supersede(context, wanted, &resolution, journal, claims).await
+            }
+            None => attach::attach(context, &resolution, journal, claims).await,
+        }
+    }
+
+    /// Opens the key of a resource that signs.
+    async fn open_key(&self, context: &Context<'_>) -> Option<OpenedKey> {
+        let key = context.request.key.as_ref()?;
+        let opened = timeout_at(context.deadline, self.keys.open(key, context.now)).await;
+        Some(match opened {
+            Ok(opened) => opened.map_err(|error| key.problem(&error)),
+            Err(_) => Err(Problem::new(
+                Reason::Progressing,
+                "the key is not open yet: keys are opened one after the other",
+            )),
+        })
+    }
+}
+
+fn as_signer(key: Option<&OpenedKey>) -> Option<Result<&dyn Signer, &Problem>> {
+    key.map(|key| key.as_ref().map(|signer| &**signer))
+}
+
+/// Returns the time at which the signatures of the key end.
+fn end_of(signer: Option<Result<&dyn Signer, &Problem>>) -> Option<Timestamp> {
+    signer?.ok()?.ends()
+}

@@ -1,0 +1,5 @@
+//! Typed entries of status. A pass parses them from the previous status and prints them when it ends.
+
+pub(in crate::engine) mod leftover;
+pub(in crate::engine) mod table;
+pub(in crate::engine) mod target;

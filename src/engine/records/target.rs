@@ -1,0 +1,241 @@
+//! The record of one target: an entry of `status.targets`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::{Origin, Reason, TargetKind, TargetState, TargetStatus, cut_message};
+use crate::attachment::{Created, Entry, EntryKind, Existing, FutureMark, Known};
+use crate::engine::failure::Failure;
+use affix_registry::oci::{Digest, DigestError, cut};
+
+/// Maximum number of further platforms of one digest in status.
+const MAX_OTHER_PLATFORMS: usize = 16;
+
+/// One manifest of the image, with the result of the pass for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::engine) struct TargetRecord {
+    pub(in crate::engine) kind: TargetKind,
+    /// The platform as text, cut to the length that status holds.
+    pub(in crate::engine) platform: Option<String>,
+    pub(in crate::engine) other_platforms: Vec<String>,
+    pub(in crate::engine) digest: Digest,
+    pub(in crate::engine) state: TargetState,
+    pub(in crate::engine) reason: Option<Reason>,
+    pub(in crate::engine) message: Option<String>,
+    /// The attachment that was pushed, adopted or is about to be pushed.
+    pub(in crate::engine) attachment: Option<Digest>,
+    pub(in crate::engine) origin: Option<Origin>,
+    pub(in crate::engine) created: Option<Created>,
+    /// The hash of the content of the attachment.
+    pub(in crate::engine) content: Option<Digest>,
+    /// The generation of the spec that outranked a newer foreign mark on this target.
+    pub(in crate::engine) superseded_for: Option<i64>,
+    /// The earliest time at which a foreign mark on this target begins to count.
+    pub(in crate::engine) future_mark: Option<Created>,
+}
+
+impl TargetRecord {
+    /// Returns the record of an entry before any work on it.
+    pub(in crate::engine) fn pending(entry: &Entry) -> Self {
+        Self {
+            kind: match entry.kind {
+                EntryKind::Index | EntryKind::Unreadable(_) => TargetKind::Index,
+                EntryKind::Platform(_) | EntryKind::Attestation | EntryKind::Unsupported => {
+                    TargetKind::Platform
+                }
+            },
+            platform: entry.platform().map(|platform| cut(&platform)),
+            other_platforms: entry
+                .platforms()
+                .skip(1)
+                .take(MAX_OTHER_PLATFORMS)
+                .map(|platform| cut(&platform.to_string()))
+                .collect(),
+            digest: entry.subject.digest.clone(),
+            state: TargetState::Pending,
+            reason: None,
+            message: None,
+            attachment: None,
+            origin: None,
+            created: None,
+            content: None,
+            superseded_for: None,
+            future_mark: None,
+        }
+    }
+
+    /// Returns the record of an entry that is not a target.
+    pub(in crate::engine) fn skipped(entry: &Entry, reason: Reason) -> Self {
+        Self {
+            state: TargetState::Skipped,
+            reason: Some(reason),
+            ..Self::pending(entry)
+        }
+    }
+
+    /// Copies the data about the attachment from the previous pass, which stay valid however this pass ends.
+    pub(in crate::engine) fn with_previous(self, previous: Option<&Self>) -> Self {
+        match previous {
+            Some(previous) => Self {
+                attachment: previous.attachment.clone(),
+                origin: previous.origin,
+                created: previous.created,
+                content: previous.content.clone(),
+                superseded_for: previous.superseded_for,
+                ..self
+            },
+            None => self,
+        }
+    }
+
+    /// Sets the state to failed. The data about the attachment stay.
+    pub(in crate::engine) fn fail(&mut self, failure: &Failure) {
+        self.state = TargetState::Failed;
+        self.reason = Some(failure.problem.reason);
+        self.message = Some(cut_message(&failure.problem.message));
+    }
+
+    /// Sets the state to attached.
+    pub(in crate::engine) fn attach(&mut self, existing: &Existing, made: bool, content: &Digest) {
+        self.state = TargetState::Attached;
+        self.reason = None;
+        self.message = None;
+        self.attachment = Some(existing.digest.clone());
+        self.origin = Some(if made { Origin::Made } else { Origin::Adopted });
+        self.created = existing.created;
+        self.content = Some(content.clone());
+    }
+
+    /// Records the attachment that is about to be pushed, so that a crash does not cause a second one.
+    pub(in crate::engine) fn intend(
+        &mut self,
+        attachment: &Digest,
+        created: Created,
+        content: &Digest,
+    ) {
+        self.state = TargetState::Pending;
+        self.attachment = Some(attachment.clone());
+        self.origin = Some(Origin::Made);
+        self.created = Some(created);
+        self.content = Some(content.clone());
+    }
+
+    /// Records the first of the marks, which are in order of time.
+    pub(in crate::engine) fn note_future_marks(&mut self, marks: &[FutureMark]) {
+        self.future_mark = marks.first().map(|mark| mark.created);
+    }
+
+    /// Removes the data about the attachment.
+    pub(in crate::engine) fn clear_attachment(&mut self) {
+        (self.attachment, self.origin, self.created, self.content) = (None, None, None, None);
+    }
+
+    /// Returns whether the manifest is one of the targets.
+    pub(in crate::engine) fn is_selected(&self) -> bool {
+        self.state != TargetState::Skipped
+    }
+
+    /// Returns whether nothing is left to do for the manifest.
+    pub(in crate::engine) const fn is_done(&self) -> bool {
+        matches!(self.state, TargetState::Attached | TargetState::Skipped)
+    }
+
+    /// Returns whether the manifest is not marked since an image in use contains it.
+    pub(in crate::engine) fn is_in_use(&self) -> bool {
+        self.reason == Some(Reason::StillInUse)
+    }
+
+    /// Returns whether this resource owns `attachment` by this record.
+    pub(in crate::engine) fn owns(&self, attachment: &Digest) -> bool {
+        self.owned() == Some(attachment)
+    }
+
+    /// Returns the attachment if this resource made it.
+    pub(in crate::engine) fn owned(&self) -> Option<&Digest> {
+        self.attachment
+            .as_ref()
+            .filter(|_| self.origin == Some(Origin::Made))
+    }
+
+    /// Returns the cause for which the target has no attachment.
+    pub(in crate::engine) fn cause(&self) -> Reason {
+        match self.state {
+            TargetState::Failed => self.reason.unwrap_or(Reason::RegistryUnavailable),
+            _ => Reason::Progressing,
+        }
+    }
+
+    /// Returns the name of the target in messages.
+    pub(in crate::engine) fn name(&self) -> String {
+        match (&self.platform, self.kind) {
+            (Some(platform), _) => platform.clone(),
+            (None, TargetKind::Index) => "index".to_owned(),
+            (None, TargetKind::Platform) => self.digest.to_string(),
+        }
+    }
+
+    /// Returns the message, or an empty text.
+    pub(in crate::engine) fn text(&self) -> &str {
+        self.message.as_deref().unwrap_or_default()
+    }
+
+    /// Returns the data that the plan needs about the last attachment. `generation` is that of the spec.
+    pub(in crate::engine) fn last_applied(&self, generation: i64) -> Known {
+        Known {
+            content: self.content.clone(),
+            created: self.created,
+            attachment: self.attachment.clone(),
+            made: self.origin == Some(Origin::Made),
+            superseded: self.superseded_for == Some(generation),
+        }
+    }
+}
+
+impl TryFrom<&TargetStatus> for TargetRecord {
+    type Error = DigestError;
+
+    /// Parses an entry of status. A field that cannot be parsed is dropped, so that the next pass reads the registry again.
+    fn try_from(status: &TargetStatus) -> Result<Self, DigestError> {
+        let digest = |text: &Option<String>| text.as_ref().and_then(|text| text.parse().ok());
+        let instant = |time: &Option<Time>| time.as_ref().map(|time| Created::at(time.0));
+        Ok(Self {
+            kind: status.kind,
+            platform: status.platform.clone(),
+            other_platforms: status.other_platforms.clone(),
+            digest: status.digest.parse()?,
+            state: status.state,
+            reason: status
+                .reason
+                .as_ref()
+                .and_then(|reason| reason.parse().ok()),
+            message: status.message.clone(),
+            attachment: digest(&status.attachment),
+            origin: status.origin,
+            created: instant(&status.created),
+            content: digest(&status.content),
+            superseded_for: status.superseded_for,
+            future_mark: instant(&status.future_mark),
+        })
+    }
+}
+
+impl From<&TargetRecord> for TargetStatus {
+    fn from(record: &TargetRecord) -> Self {
+        let text = |digest: &Option<Digest>| digest.as_ref().map(ToString::to_string);
+        let time = |created: Option<Created>| created.map(|created| Time(created.instant()));
+        Self {
+            kind: record.kind,
+            platform: record.platform.clone(),
+            other_platforms: record.other_platforms.clone(),
+            digest: record.digest.to_string(),
+            state: record.state,
+            reason: record.reason.map(|reason| reason.as_str().to_owned()),
+            message: record.message.clone(),
+            attachment: text(&record.attachment),
+            origin: record.origin,
+            created: time(record.created),
+            content: text(&record.content),
+            superseded_for: record.superseded_for,
+            future_mark: time(record.future_mark),
+        }
+    }
+}

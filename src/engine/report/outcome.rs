@@ -1,0 +1,162 @@
+//! The outcome of a pass: the targets, one verdict over all of them, and the events.
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{ImageStatus, Leftover, Reason, Superseded, SupportedMode, TargetStatus};
+use crate::attachment::Problem;
+use crate::engine::failure::Failure;
+use crate::engine::records::leftover::LeftoverRecord;
+use crate::engine::records::table::{print_leftovers, print_targets, tally};
+use crate::engine::records::target::TargetRecord;
+
+use super::event::Note;
+use super::verdict::Verdict;
+
+/// The outcome of a pass, as status shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The image, if it was resolved.
+    pub image: Option<ImageStatus>,
+    /// The way in which the registry lists referrers, if a listing was read.
+    pub referrers_mode: Option<SupportedMode>,
+    /// All entries of the image; `None` if nothing was read, so that status stays as it is.
+    pub rows: Option<Vec<TargetStatus>>,
+    /// The number of skipped entries that `rows` does not list.
+    pub skipped_not_listed: usize,
+    /// The number of selected entries that `rows` does not list, of a selection that is too large.
+    pub selected_not_listed: usize,
+    /// Attachments that this resource owns and no longer wants.
+    pub leftovers: Option<Vec<Leftover>>,
+    /// The moves of the tag; `None` keeps those in status.
+    pub superseded: Option<Vec<Superseded>>,
+    /// The Ready condition.
+    pub verdict: Verdict,
+    /// The remarks on a resolved image, or the problem that prevented it.
+    pub resolved: Result<Vec<String>, Problem>,
+    /// Events.
+    pub notes: Vec<Note>,
+    /// The number of requests to the registry, without those for tokens.
+    pub requests: u64,
+    /// The time from which verifiers reject the signatures of the key, if it is known.
+    pub signatures_end: Option<Timestamp>,
+}
+
+impl Outcome {
+    /// Returns the outcome of a pass that failed before it had any target.
+    #[must_use]
+    pub fn failed(failure: &Failure) -> Self {
+        Self {
+            resolved: Err(failure.problem.clone()),
+            verdict: Verdict::failed(failure),
+            ..Self::unchanged()
+        }
+    }
+
+    /// Returns the outcome of a pass that had nothing to do, so that status stays as it is.
+    pub(in crate::engine) fn unchanged() -> Self {
+        Self {
+            image: None,
+            referrers_mode: None,
+            rows: None,
+            skipped_not_listed: 0,
+            selected_not_listed: 0,
+            leftovers: None,
+            superseded: None,
+            verdict: Verdict::ready(Reason::Attached, String::new()),
+            resolved: Ok(Vec::new()),
+            notes: Vec::new(),
+            requests: 0,
+            signatures_end: None,
+        }
+    }
+
+    /// Returns whether the registry matched status.
+    #[must_use]
+    pub const fn is_unchanged(&self) -> bool {
+        self.rows.is_none() && self.verdict.ready
+    }
+
+    /// Returns whether the next pass should follow soon, with back-off, instead of at the interval.
+    #[must_use]
+    pub fn is_hurried(&self) -> bool {
+        !self.verdict.ready && self.verdict.causes.iter().any(|cause| cause.is_hurried())
+    }
+
+    /// Returns `attached/selected` for `status.attached`.
+    #[must_use]
+    pub fn attached(&self) -> Option<String> {
+        let rows = self.rows.as_ref()?;
+        Some(tally(
+            rows.iter().map(|row| row.state),
+            self.selected_not_listed,
+        ))
+    }
+}
+
+/// The typed outcome of a pass that resolved its image.
+#[derive(Debug, Clone)]
+pub(in crate::engine) struct Report {
+    pub(in crate::engine) image: ImageStatus,
+    pub(in crate::engine) referrers_mode: Option<SupportedMode>,
+    /// `None` keeps the targets and leftovers of the previous pass.
+    pub(in crate::engine) records: Option<(Vec<TargetRecord>, Vec<LeftoverRecord>)>,
+    pub(in crate::engine) skipped_not_listed: usize,
+    pub(in crate::engine) selected_not_listed: usize,
+    pub(in crate::engine) superseded: Option<Vec<Superseded>>,
+    pub(in crate::engine) verdict: Verdict,
+    pub(in crate::engine) remarks: Vec<String>,
+    pub(in crate::engine) events: Vec<Note>,
+}
+
+impl Report {
+    pub(in crate::engine) fn new(image: ImageStatus) -> Self {
+        Self {
+            image,
+            referrers_mode: None,
+            records: None,
+            skipped_not_listed: 0,
+            selected_not_listed: 0,
+            superseded: None,
+            verdict: Verdict::ready(Reason::Attached, String::new()),
+            remarks: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Returns the targets of this pass.
+    pub(in crate::engine) fn targets(&self) -> &[TargetRecord] {
+        self.records.as_ref().map_or(&[], |(targets, _)| targets)
+    }
+
+    /// Returns the leftovers of this pass.
+    pub(in crate::engine) fn leftovers(&self) -> &[LeftoverRecord] {
+        self.records
+            .as_ref()
+            .map_or(&[], |(_, leftovers)| leftovers)
+    }
+}
+
+impl From<Report> for Outcome {
+    fn from(report: Report) -> Self {
+        Self {
+            rows: report
+                .records
+                .as_ref()
+                .map(|(targets, _)| print_targets(targets)),
+            leftovers: report
+                .records
+                .as_ref()
+                .map(|(_, leftovers)| print_leftovers(leftovers)),
+            image: Some(report.image),
+            referrers_mode: report.referrers_mode,
+            skipped_not_listed: report.skipped_not_listed,
+            selected_not_listed: report.selected_not_listed,
+            superseded: report.superseded,
+            verdict: report.verdict,
+            resolved: Ok(report.remarks),
+            notes: report.events,
+            requests: 0,
+            signatures_end: None,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The status after a pass. Pure functions, so that the controller and the command line print the same status.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{
+    ConditionType, Conditions, ImageAttachmentSpec, ImageAttachmentStatus, Reason, TargetState,
+    find_condition,
+};
+use crate::attachment::supersession;
+use crate::engine::journal::Draft;
+use crate::engine::records::table::{bound, parse_targets, print_leftovers, print_targets, tally};
+
+use super::outcome::Outcome;
+use super::verdict::Verdict;
+
+/// Returns the status after a pass over `generation`. Fields that the outcome does not set keep their values.
+#[must_use]
+pub fn status(
+    previous: &ImageAttachmentStatus,
+    outcome: &Outcome,
+    generation: i64,
+    now: Timestamp,
+) -> ImageAttachmentStatus {
+    let mut next = previous.clone();
+    next.observed_generation = generation;
+    if let Some(image) = &outcome.image {
+        next.image = Some(image.clone());
+    }
+    if let Some(mode) = outcome.referrers_mode {
+        next.referrers_mode = Some(mode);
+    }
+    if let Some(rows) = &outcome.rows {
+        next.targets.clone_from(rows);
+        next.attached = outcome.attached();
+        next.skipped_not_listed = count(outcome.skipped_not_listed);
+    }
+    if let Some(leftovers) = &outcome.leftovers {
+        next.leftovers.clone_from(leftovers);
+    }
+    if let Some(superseded) = &outcome.superseded {
+        next.superseded.clone_from(superseded);
+    }
+    // A pass that found nothing changed reports the verdict over the targets in status.
+    let verdict = match outcome.is_unchanged() {
+        true if next.targets.is_empty() => Verdict::watching(&next.superseded),
+        true => Verdict::over(&parse_targets(&next.targets), None),
+        false => outcome.verdict.clone(),
+    };
+    let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
+    set_resolved(&mut conditions, previous, &next, outcome);
+    conditions.set(
+        ConditionType::Attached,
+        verdict.ready,
+        verdict.reason,
+        &verdict.message,
+    );
+    conditions.conclude_for(verdict.reason, &verdict.causes, &verdict.message);
+    next.conditions = conditions.into_list();
+    next
+}
+
+/// Sets the condition Resolved. A pass that found nothing changed keeps its message.
+fn set_resolved(
+    conditions: &mut Conditions,
+    previous: &ImageAttachmentStatus,
+    next: &ImageAttachmentStatus,
+    outcome: &Outcome,
+) {
+    let kept = find_condition(&previous.conditions, ConditionType::Resolved)
+        .filter(|resolved| outcome.is_unchanged() && resolved.status == "True");
+    let message = match (&outcome.resolved, kept) {
+        (Err(problem), _) => {
+            conditions.set(
+                ConditionType::Resolved,
+                false,
+                problem.reason,
+                &problem.message,
+            );
+            return;
+        }
+        (Ok(_), Some(kept)) => kept.message.clone(),
+        (Ok(remarks), None) => {
+            let image = next
+                .image
+                .as_ref()
+                .map_or("the image", |image| image.reference.as_str());
+            let parts: Vec<&str> = std::iter::once(image)
+                .chain(remarks.iter().map(String::as_str))
+                .collect();
+            parts.join("; ")
+        }
+    };
+    conditions.set(ConditionType::Resolved, true, Reason::Resolved, &message);
+}
+
+/// Returns the time until a resource is due without a change in the registry: a move settles, or a future mark begins to count.
+#[must_use]
+pub fn due_in(
+    spec: &ImageAttachmentSpec,
+    status: &ImageAttachmentStatus,
+    now: Timestamp,
+) -> Option<Duration> {
+    let end_of_life = spec.end_of_life.as_ref()?;
+    let marks = status
+        .targets
+        .iter()
+        .filter_map(|target| Some(target.future_mark.as_ref()?.0));
+    let moves = end_of_life.when_superseded.iter().flat_map(|when| {
+        let settling = status
+            .superseded
+            .iter()
+            .filter(|image| image.state == TargetState::Pending);
+        settling.map(|image| supersession::settles_at(image, when.settle()))
+    });
+    let first = moves.chain(marks).min()?;
+    Some(Duration::try_from(first.duration_since(now)).unwrap_or_default())
+}
+
+/// Returns the status while a pass is in progress.
+#[must_use]
+pub fn status_in_progress(
+    previous: &ImageAttachmentStatus,
+    draft: &Draft<'_>,
+    generation: i64,
+    now: Timestamp,
+) -> ImageAttachmentStatus {
+    let mut next = previous.clone();
+    next.observed_generation = generation;
+    next.image = Some(draft.image.clone());
+    let mut targets = draft.targets.to_vec();
+    next.skipped_not_listed = count(bound(&mut targets));
+    next.attached = Some(tally(targets.iter().map(|target| target.state), 0));
+    next.targets = print_targets(&targets);
+    next.leftovers = print_leftovers(draft.leftovers);
+    if let Some(superseded) = draft.superseded {
+        next.superseded = superseded.to_vec();
+    }
+    let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
+    conditions.conclude(Reason::Progressing, draft.step);
+    next.conditions = conditions.into_list();
+    next
+}
+
+/// Returns a count for status, which leaves out zero.
+fn count(count: usize) -> Option<i64> {
+    i64::try_from(count).ok().filter(|count| *count > 0)
+}

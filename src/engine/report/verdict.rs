@@ -1,0 +1,180 @@
+//! The verdict of a pass: the Ready condition with its causes.
+
+use std::time::Duration;
+
+use crate::api::{Reason, Superseded, TargetState};
+use crate::engine::failure::Failure;
+use crate::engine::records::leftover::LeftoverRecord;
+use crate::engine::records::target::TargetRecord;
+
+/// The Ready condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// True if Ready is True.
+    pub ready: bool,
+    /// A reason from the table.
+    pub reason: Reason,
+    /// The message of the condition.
+    pub message: String,
+    /// The causes of a resource that is not ready. Partly attached targets may have several.
+    pub causes: Vec<Reason>,
+    /// The delay that the registry asked for.
+    pub retry_after: Option<Duration>,
+}
+
+impl Verdict {
+    pub(in crate::engine) fn ready(reason: Reason, message: String) -> Self {
+        Self {
+            ready: true,
+            ..Self::not_ready(reason, message, None)
+        }
+    }
+
+    /// Returns a verdict with one cause.
+    pub(in crate::engine) fn not_ready(
+        reason: Reason,
+        message: String,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        Self {
+            ready: false,
+            reason,
+            message,
+            causes: vec![reason],
+            retry_after,
+        }
+    }
+
+    /// Returns the verdict of a pass that failed as a whole.
+    #[must_use]
+    pub fn failed(failure: &Failure) -> Self {
+        let problem = &failure.problem;
+        Self::not_ready(problem.reason, problem.message.clone(), failure.retry_after)
+    }
+
+    /// Returns the verdict while no image that the tag has left is marked.
+    pub(in crate::engine) fn watching(moves: &[Superseded]) -> Self {
+        let settling = moves
+            .iter()
+            .filter(|image| image.state == TargetState::Pending)
+            .count();
+        let message = match settling {
+            0 => "the tag has left nothing behind yet".to_owned(),
+            1 => "1 move of the tag is settling".to_owned(),
+            more => format!("{more} moves of the tag are settling"),
+        };
+        Self::ready(Reason::Watching, message)
+    }
+
+    /// Returns the verdict over all targets: attached, partially attached, or the first cause.
+    pub(in crate::engine) fn over(targets: &[TargetRecord], retry_after: Option<Duration>) -> Self {
+        let selected = targets.iter().filter(|target| target.is_selected()).count();
+        let open: Vec<&TargetRecord> = targets.iter().filter(|target| !target.is_done()).collect();
+        let attached = selected - open.len();
+        if open.is_empty() {
+            let verdict = Self::ready(
+                Reason::Attached,
+                format!("{} attached", count_targets(selected)),
+            );
+            return Self {
+                retry_after,
+                ..verdict
+            };
+        }
+        let of = |state| {
+            open.iter()
+                .copied()
+                .filter(move |target| target.state == state)
+        };
+        let failed: Vec<&TargetRecord> = of(TargetState::Failed).collect();
+        let unlisted: Vec<String> = of(TargetState::Pending).map(TargetRecord::name).collect();
+        let descriptions: Vec<String> = failed.iter().map(|target| describe(target)).collect();
+        let mut parts = vec![format!(
+            "{attached} of {} attached",
+            count_targets(selected)
+        )];
+        parts.extend((!descriptions.is_empty()).then(|| shorten(&descriptions)));
+        if !unlisted.is_empty() {
+            parts.push(format!(
+                "the registry does not list yet: {}",
+                shorten(&unlisted)
+            ));
+        }
+        match failed.first() {
+            _ if attached > 0 => Self {
+                causes: open.iter().map(|target| target.cause()).collect(),
+                ..Self::not_ready(Reason::PartiallyAttached, parts.join("; "), retry_after)
+            },
+            None => Self::not_ready(Reason::Progressing, parts.join("; "), retry_after),
+            Some(first) => {
+                let same = failed
+                    .iter()
+                    .all(|target| target.reason == first.reason && target.message == first.message);
+                // One cause of all targets is reported without their names.
+                let message = if same && failed.len() > 1 {
+                    first.text().to_owned()
+                } else {
+                    shorten(&descriptions)
+                };
+                Self::not_ready(first.cause(), message, retry_after)
+            }
+        }
+    }
+
+    /// Applies the leftovers to a verdict that is ready. A pending removal is unfinished work. A refused removal matters if readers act
+    /// on the attachment (`is_acted_on`).
+    pub(in crate::engine) fn with_leftovers(
+        self,
+        leftovers: &[LeftoverRecord],
+        is_acted_on: bool,
+    ) -> Self {
+        if !self.ready {
+            return self;
+        }
+        let pending = leftovers.iter().find(|leftover| leftover.is_pending());
+        let refused = leftovers
+            .iter()
+            .find(|leftover| is_acted_on && leftover.is_refused());
+        let (reason, leftover) = match (pending, refused) {
+            (Some(pending), _) => (pending.known_reason(), pending),
+            (None, Some(refused)) => (Reason::RemovalRefused, refused),
+            (None, None) => return self,
+        };
+        let LeftoverRecord {
+            subject,
+            attachment,
+            message,
+            ..
+        } = leftover;
+        let message = message
+            .clone()
+            .unwrap_or_else(|| format!("{attachment} is still to be removed from {subject}"));
+        Self::not_ready(reason, message, self.retry_after)
+    }
+}
+
+/// Returns the description of a failed target.
+fn describe(target: &TargetRecord) -> String {
+    let reason = target.reason.map(Reason::as_str).unwrap_or_default();
+    format!("{}: {reason}: {}", target.name(), target.text())
+}
+
+/// Returns `1 target`, `3 targets`.
+pub(in crate::engine) fn count_targets(count: usize) -> String {
+    format!("{count} target{}", if count == 1 { "" } else { "s" })
+}
+
+/// Joins the first items of a list and counts the others.
+fn shorten(items: &[String]) -> String {
+    const MAX_ITEMS: usize = 4;
+    let mut text = items
+        .iter()
+        .take(MAX_ITEMS)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join("; ");
+    if items.len() > MAX_ITEMS {
+        text.push_str(&format!("; and {} more", items.len() - MAX_ITEMS));
+    }
+    text
+}

@@ -1,0 +1,84 @@
+//! The request of one pass, built from a spec and the objects that it references.
+
+use std::time::Duration;
+
+use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus, OnConflict};
+use crate::attachment::{Inputs, Intent, Problem};
+use affix_registry::Access;
+
+use super::access::access;
+use super::previous::PreviousState;
+use super::secrets::Sources;
+use super::signing_key::SigningKey;
+
+/// Selects the writes of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Attach missing attachments.
+    #[default]
+    Attach,
+    /// Plan only.
+    Plan,
+    /// Find attachments equal to the desired ones, for [`Engine::detach`](crate::engine::Engine::detach).
+    Detach,
+}
+
+/// The request of one pass for one resource.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The parsed spec.
+    pub intent: Intent,
+    /// The key of a resource that signs.
+    pub key: Option<SigningKey>,
+    /// Credentials, certificates and proxy for the registry.
+    pub access: Access,
+    /// The reaction to a newer foreign mark.
+    pub on_conflict: OnConflict,
+    /// The state that earlier passes left in status.
+    pub previous: PreviousState,
+    /// The writes of the pass.
+    pub mode: Mode,
+    /// True to read the registry's listings even if status says that all is done.
+    pub verify: bool,
+    /// True if the pass has low priority, so that it leaves permits of the registry to other passes.
+    pub routine: bool,
+    /// The time limit of the pass.
+    pub timeout: Duration,
+}
+
+/// Returns the request of one pass over a resource of `generation`.
+///
+/// # Errors
+/// `InvalidReference`, `InvalidSpec`, `FileMissing` and `SecretNotFound`, with the field, the value and the way out.
+pub fn request(
+    spec: &ImageAttachmentSpec,
+    status: Option<&ImageAttachmentStatus>,
+    generation: i64,
+    sources: &Sources,
+    verify: bool,
+) -> Result<Request, Problem> {
+    let intent = Intent::parse(
+        spec,
+        &Inputs {
+            config_maps: sources.config_maps.clone(),
+        },
+    )?;
+    Ok(Request {
+        key: SigningKey::from_spec(spec, &intent.reference, sources)?,
+        previous: PreviousState::from_status(status, generation, &intent.reference),
+        intent,
+        access: access(spec, sources)?,
+        on_conflict: spec
+            .end_of_life
+            .as_ref()
+            .map_or(OnConflict::Report, crate::api::EndOfLife::on_conflict),
+        mode: if spec.dry_run() {
+            Mode::Plan
+        } else {
+            Mode::Attach
+        },
+        verify,
+        routine: false,
+        timeout: spec.timeout(),
+    })
+}

@@ -1,0 +1,168 @@
+//! The policy of a signing key: the annotation `affix.dev/repositories` of its Secret limits the repositories that it signs in.
+//!
+//! The policy fails closed: a malformed pattern allows nothing and is reported. Host and repository are compared separately, so a
+//! repository on a foreign host cannot contain an allowed host.
+
+use affix_registry::HostPattern;
+use affix_registry::oci::{Reference, cut};
+
+/// The annotation that lists the allowed repositories.
+pub(in crate::engine) const ANNOTATION: &str = "affix.dev/repositories";
+
+/// The key may not sign in the repository of the image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(in crate::engine) enum NotAllowed {
+    /// A pattern is malformed.
+    #[error(
+        "its pattern {0:?} cannot be read: write HOST/REPOSITORY with * for any characters, such as registry.example.com/team/*"
+    )]
+    Malformed(String),
+    /// No pattern matches.
+    #[error("it allows {allowed} and not {repository}: add a pattern to it, or use another key")]
+    NoMatch {
+        /// The value of the annotation.
+        allowed: String,
+        /// Host and repository.
+        repository: String,
+    },
+}
+
+/// Checks that `annotation` (patterns separated by commas or white space) allows the repository of `reference`.
+///
+/// `*` in the host matches any characters of one label. In the repository it matches any characters.
+pub(in crate::engine) fn check(annotation: &str, reference: &Reference) -> Result<(), NotAllowed> {
+    let mut matched = false;
+    for text in annotation
+        .split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|text| !text.is_empty())
+    {
+        let malformed = || NotAllowed::Malformed(cut(text));
+        let (host, repository) = text.split_once('/').ok_or_else(malformed)?;
+        let host: HostPattern = host.parse().map_err(|_| malformed())?;
+        let readable =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/*".contains(c);
+        if repository.is_empty() || !repository.chars().all(readable) {
+            return Err(malformed());
+        }
+        matched |= host.matches(&reference.host) && glob(repository, reference.repository.as_str());
+    }
+    if matched {
+        return Ok(());
+    }
+    let allowed = if annotation.trim().is_empty() {
+        "nothing".to_owned()
+    } else {
+        cut(annotation.trim())
+    };
+    Err(NotAllowed::NoMatch {
+        allowed,
+        repository: format!(
+            "{}/{}",
+            reference.host.as_str(),
+            reference.repository.as_str()
+        ),
+    })
+}
+
+fn glob(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        let Some(at) = rest.find(part) else {
+            return false;
+        };
+        rest = rest.get(at + part.len()..).unwrap_or_default();
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
+mod tests {
+    use super::*;
+
+    fn allows(annotation: &str, image: &str) -> bool {
+        check(annotation, &format!("{image}:v1").parse().unwrap()).is_ok()
+    }
+
+    #[test]
+    fn a_star_matches_any_depth_of_a_repository_and_one_label_of_a_host() {
+        assert!(allows(
+            "registry.example.com/team/*",
+            "registry.example.com/team/app"
+        ));
+        assert!(allows(
+            "registry.example.com/team/*",
+            "registry.example.com/team/a/b"
+        ));
+        assert!(allows(
+            "*.example.com:5000/team/app",
+            "r1.example.com:5000/team/app"
+        ));
+        assert!(!allows(
+            "registry.example.com/team/*",
+            "registry.example.com/teams/app"
+        ));
+        assert!(!allows(
+            "registry.example.com/team/*",
+            "registry.example.com:5000/team/app"
+        ));
+        assert!(!allows(
+            "registry.example.com/team",
+            "registry.example.com/team/app"
+        ));
+    }
+
+    #[test]
+    fn a_repository_on_a_foreign_host_cannot_contain_an_allowed_host() {
+        assert!(!allows(
+            "*.example.com/team/*",
+            "evil.io/r.example.com/team/app"
+        ));
+        assert!(!allows("*/team/*", "evil.io/x/team/app"));
+        assert!(allows("*/team/*", "evil.io/team/app"));
+    }
+
+    #[test]
+    fn one_matching_pattern_is_enough_with_any_separator() {
+        for annotation in ["a.io/x,b.io/y", "a.io/x, b.io/y", " a.io/x\n b.io/y\n"] {
+            assert!(
+                allows(annotation, "b.io/y") && !allows(annotation, "b.io/x"),
+                "{annotation:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_malformed_pattern_allows_nothing_and_is_named() {
+        let image = "a.io/x:v1".parse().unwrap();
+        for (annotation, part) in [
+            ("a.io", "\"a.io\""),
+            ("a.io/x, a.io/", "\"a.io/\""),
+            ("a.io/X", "\"a.io/X\""),
+            ("/x", "\"/x\""),
+        ] {
+            let error = check(annotation, &image).unwrap_err();
+            assert!(
+                matches!(error, NotAllowed::Malformed(_)) && error.to_string().contains(part),
+                "{annotation}: {error}"
+            );
+        }
+        assert_eq!(
+            check("", &image).unwrap_err().to_string(),
+            "it allows nothing and not a.io/x: add a pattern to it, or use another key"
+        );
+        assert_eq!(
+            check("b.io/*", &image).unwrap_err().to_string(),
+            "it allows b.io/* and not a.io/x: add a pattern to it, or use another key"
+        );
+    }
+}

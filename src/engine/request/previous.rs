@@ -1,0 +1,227 @@
+//! The state of the previous pass, parsed from status.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{
+    ConditionType, ImageAttachmentStatus, ImageStatus, Superseded, TagDrift, TargetKind,
+    TargetState, find_condition,
+};
+use crate::attachment::supersession::{self, Supersession};
+use crate::attachment::{Desired, Entry, EntryKind, Intent, Known};
+use crate::engine::records::leftover::LeftoverRecord;
+use crate::engine::records::table::{parse_leftovers, parse_targets};
+use crate::engine::records::target::TargetRecord;
+use crate::signing::Signer;
+use affix_registry::oci::{Descriptor, Digest, Reference, Tag};
+
+use super::signing_key::needs_renewal;
+
+/// The state of the previous pass. A value that cannot be parsed is dropped, so that the pass reads the registry again.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PreviousState {
+    /// The digest that the reference was resolved to.
+    pub(in crate::engine) image: Option<Digest>,
+    /// The digest that the followed tag named last; `None` if the tag was not followed before.
+    pub(in crate::engine) followed: Option<Digest>,
+    /// The drift of the tag beside the digest in `spec.image`.
+    pub(in crate::engine) tag_drift: Option<TagDrift>,
+    pub(in crate::engine) targets: Vec<TargetRecord>,
+    /// Attachments that this resource owns and no longer wants.
+    pub(in crate::engine) leftovers: Vec<LeftoverRecord>,
+    /// The moves of the tag.
+    pub(in crate::engine) superseded: Vec<Superseded>,
+    /// The generation of the spec of this pass.
+    pub(in crate::engine) generation: i64,
+    /// True if status describes that generation.
+    pub(in crate::engine) is_current: bool,
+    /// True if the previous pass ended Ready, so that the targets are complete.
+    pub(in crate::engine) is_ready: bool,
+}
+
+impl PreviousState {
+    /// Parses the status of a resource of `generation` whose spec names `reference`.
+    ///
+    /// Status about another repository is dropped: equal digests there may be copies of another owner, which this resource must not
+    /// remove. Moves of another tag are dropped too, since an edited reference is not a move.
+    #[must_use]
+    pub fn from_status(
+        status: Option<&ImageAttachmentStatus>,
+        generation: i64,
+        reference: &Reference,
+    ) -> Self {
+        let of_another = |image: &ImageStatus| {
+            image
+                .reference
+                .parse::<Reference>()
+                .is_ok_and(|seen| seen.name() != reference.name())
+        };
+        let Some(status) = status.filter(|status| !status.image.as_ref().is_some_and(of_another))
+        else {
+            return Self {
+                generation,
+                ..Self::default()
+            };
+        };
+        let image = status.image.as_ref();
+        let digest: Option<Digest> = image.and_then(|image| image.digest.parse().ok());
+        let tag = image.and_then(|image| image.tag.as_deref());
+        let same_tag = tag.is_some() && tag == reference.followed().map(Tag::as_str);
+        let drift = image.and_then(|image| image.tag_drift.clone());
+        Self {
+            followed: digest.clone().filter(|_| same_tag),
+            image: digest,
+            tag_drift: drift.filter(|drift| is_drift_of(reference, drift)),
+            targets: parse_targets(&status.targets),
+            leftovers: parse_leftovers(&status.leftovers),
+            superseded: if same_tag {
+                status.superseded.clone()
+            } else {
+                Vec::new()
+            },
+            generation,
+            is_current: status.observed_generation == generation,
+            is_ready: find_condition(&status.conditions, ConditionType::Ready)
+                .is_some_and(|ready| ready.status == "True"),
+        }
+    }
+
+    /// Returns the last applied state of one subject.
+    pub(in crate::engine) fn last_applied(&self, subject: &Digest) -> Known {
+        self.target(subject)
+            .map(|target| target.last_applied(self.generation))
+            .unwrap_or_default()
+    }
+
+    /// Returns the record of one subject.
+    pub(in crate::engine) fn target(&self, subject: &Digest) -> Option<&TargetRecord> {
+        self.targets.iter().find(|target| target.digest == *subject)
+    }
+
+    /// Returns the attachments that this resource owns on one subject.
+    pub(in crate::engine) fn owned_on(&self, subject: &Digest) -> BTreeSet<Digest> {
+        self.owned().remove(subject).unwrap_or_default()
+    }
+
+    /// Returns the attachments that this resource owns, by subject.
+    pub(in crate::engine) fn owned(&self) -> BTreeMap<Digest, BTreeSet<Digest>> {
+        let mut owned: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
+        let targets = self
+            .targets
+            .iter()
+            .filter_map(|target| Some((&target.digest, target.owned()?)));
+        let leftovers = self
+            .leftovers
+            .iter()
+            .map(|leftover| (&leftover.subject, &leftover.attachment));
+        for (subject, attachment) in targets.chain(leftovers) {
+            owned
+                .entry(subject.clone())
+                .or_default()
+                .insert(attachment.clone());
+        }
+        owned
+    }
+
+    /// Returns whether the previous pass left no work.
+    pub(in crate::engine) fn is_complete(&self) -> bool {
+        let has_work = self
+            .leftovers
+            .iter()
+            .any(|leftover| leftover.reason.is_none_or(crate::api::Reason::is_hurried));
+        self.is_current && self.is_ready && self.image.is_some() && !has_work
+    }
+
+    /// Returns whether every target has the attachment that `intent` wants at `now`, so that a comparison of the image's digest is
+    /// enough. `signer` is the signer of a resource that signs.
+    pub(in crate::engine) fn is_settled(
+        &self,
+        intent: &Intent,
+        signer: Option<&dyn Signer>,
+        now: Timestamp,
+    ) -> bool {
+        let signature = signer.map(|signer| (signer.fingerprint(), signer));
+        let is_attached = |target: &TargetRecord| match (&intent.desired, &signature) {
+            (Desired::Signature { .. }, Some((wanted, signer))) => {
+                target.content.as_ref() == Some(wanted)
+                    && !needs_renewal(*signer, target.created, now)
+            }
+            (desired, _) => has_desired_content(desired, target),
+        };
+        self.is_complete()
+            && self.targets.iter().all(|target| match target.state {
+                TargetState::Skipped => true,
+                TargetState::Attached => is_attached(target),
+                TargetState::Pending | TargetState::Planned | TargetState::Failed => false,
+            })
+            // A future mark that counts at `now` may outrank the mark of this resource.
+            && self.targets.iter().all(|target| target.future_mark.is_none_or(|mark| mark.instant() > now))
+            && match &intent.desired {
+                Desired::WhenSuperseded(wanted) => self.has_no_open_move(wanted, now),
+                Desired::Content { .. } | Desired::Signature { .. } => true,
+            }
+    }
+
+    /// Returns whether every settled move is done and every digest in the spec has a move.
+    fn has_no_open_move(&self, wanted: &Supersession, now: Timestamp) -> bool {
+        let is_known = |digest: &Digest| {
+            self.followed.as_ref() == Some(digest)
+                || self
+                    .superseded
+                    .iter()
+                    .any(|image| image.digest == digest.to_string())
+        };
+        wanted.previous.iter().all(is_known)
+            && self.superseded.iter().all(|image| {
+                supersession::is_done(image) || !supersession::is_settled(image, wanted.settle, now)
+            })
+    }
+}
+
+/// Returns whether `drift` is about the tag of `reference` and another digest than the one beside it.
+fn is_drift_of(reference: &Reference, drift: &TagDrift) -> bool {
+    reference
+        .tag
+        .as_ref()
+        .is_some_and(|tag| tag.as_str() == drift.tag)
+        && reference
+            .digest
+            .as_ref()
+            .is_some_and(|digest| digest.to_string() != drift.digest)
+}
+
+/// Returns whether the attachment of a target has the desired content. Marks of moves keep the date that was fixed for them.
+fn has_desired_content(desired: &Desired, target: &TargetRecord) -> bool {
+    match desired {
+        Desired::Content { content, .. } => {
+            let wanted = content
+                .for_target(&entry_of(target))
+                .ok()
+                .map(|content| content.hash());
+            wanted.is_some() && wanted == target.content
+        }
+        Desired::WhenSuperseded(_) => true,
+        // The content of a signature depends on its key.
+        Desired::Signature { .. } => false,
+    }
+}
+
+/// Returns the entry of a target, as far as the choice of files needs it.
+fn entry_of(target: &TargetRecord) -> Entry {
+    let kind = match target.kind {
+        TargetKind::Index => EntryKind::Index,
+        TargetKind::Platform => EntryKind::Platform(
+            target
+                .platform
+                .iter()
+                .chain(&target.other_platforms)
+                .filter_map(|text| text.parse().ok())
+                .collect(),
+        ),
+    };
+    Entry {
+        subject: Descriptor::plain("", target.digest.clone(), 0),
+        kind,
+    }
+}

@@ -1,0 +1,56 @@
+//! The names of the objects that a spec references.
+
+use std::collections::BTreeSet;
+
+use crate::api::ImageAttachmentSpec;
+
+/// The names that a spec references, all in the namespace of the resource.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// ConfigMaps.
+    pub config_maps: BTreeSet<String>,
+    /// Secrets, without the pull secrets of the service account.
+    pub secrets: BTreeSet<String>,
+    /// The service account.
+    pub service_account: Option<String>,
+}
+
+impl Names {
+    /// Collects all names in `spec`.
+    #[must_use]
+    pub fn of(spec: &ImageAttachmentSpec) -> Self {
+        let files = spec.artifact.iter().flat_map(|artifact| &artifact.files);
+        let keys = files
+            .filter_map(|file| Some(file.value_from.as_ref()?.config_map_key_ref.name.clone()));
+        let whole = spec
+            .artifact
+            .iter()
+            .flat_map(|artifact| &artifact.files_from)
+            .map(|from| from.config_map_ref.name.clone());
+        let signature = spec.signature.as_ref();
+        let signers = [
+            signature
+                .and_then(|signature| signature.cosign.as_ref())
+                .map(|cosign| &cosign.key_secret_ref),
+            signature
+                .and_then(|signature| signature.notation.as_ref())
+                .map(|notation| &notation.key_secret_ref),
+        ];
+        let access = [
+            &spec.secret_ref,
+            &spec.cert_secret_ref,
+            &spec.proxy_secret_ref,
+        ]
+        .map(Option::as_ref);
+        Self {
+            config_maps: keys.chain(whole).collect(),
+            secrets: access
+                .into_iter()
+                .chain(signers)
+                .flatten()
+                .map(|secret| secret.name.clone())
+                .collect(),
+            service_account: spec.service_account_name.clone(),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The signing key of a resource: its Secret, the key policy, and its options.
+//!
+//! The key policy is checked before the key is opened. [`SigningKey::open`] blocks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::{GoDuration, ImageAttachmentSpec, Reason};
+use crate::attachment::{Created, Problem};
+use crate::signing::{CosignSigner, KeyError, NotationSigner, Signer};
+use affix_registry::Secret;
+use affix_registry::oci::{Digest, Hasher, Reference};
+
+use super::key_policy::{ANNOTATION, check};
+use super::secrets::{SecretData, Sources, find, key};
+
+/// A key with the bytes of its Secret, and the options that the resource signs with.
+#[derive(Debug, Clone)]
+pub struct SigningKey {
+    /// The field and the name of the Secret, for messages.
+    location: String,
+    files: Files,
+}
+
+#[derive(Debug, Clone)]
+enum Files {
+    Cosign {
+        key: Secret,
+        password: Option<Secret>,
+        annotations: BTreeMap<String, String>,
+    },
+    Notation {
+        key: Secret,
+        chain: Secret,
+        roots: Option<Secret>,
+        expiry: Option<Duration>,
+    },
+}
+
+impl SigningKey {
+    /// Returns the key of `spec` if it signs.
+    ///
+    /// # Errors
+    /// `SecretNotFound` for a Secret or one of its keys that is absent; `RepositoryNotAllowed` if the annotation of the Secret does
+    /// not allow this repository.
+    pub(in crate::engine) fn from_spec(
+        spec: &ImageAttachmentSpec,
+        reference: &Reference,
+        sources: &Sources,
+    ) -> Result<Option<Self>, Problem> {
+        let Some(signature) = &spec.signature else {
+            return Ok(None);
+        };
+        if let Some(cosign) = &signature.cosign {
+            let field = "spec.signature.cosign.keySecretRef";
+            let name = &cosign.key_secret_ref.name;
+            let secret = find(field, &cosign.key_secret_ref, sources)?;
+            allow(field, name, secret, reference)?;
+            let hint = "cosign generate-key-pair k8s://NAMESPACE/NAME writes it";
+            let files = Files::Cosign {
+                key: key(secret, field, name, "cosign.key", hint)?.clone(),
+                password: secret.data.get("cosign.password").cloned(),
+                annotations: cosign.annotations.clone(),
+            };
+            return Ok(Some(Self {
+                location: location(field, name),
+                files,
+            }));
+        }
+        let Some(notation) = &signature.notation else {
+            return Ok(None);
+        };
+        let field = "spec.signature.notation.keySecretRef";
+        let name = &notation.key_secret_ref.name;
+        let secret = find(field, &notation.key_secret_ref, sources)?;
+        allow(field, name, secret, reference)?;
+        let hint = "a Secret of type kubernetes.io/tls has it";
+        let files = Files::Notation {
+            key: key(secret, field, name, "tls.key", hint)?.clone(),
+            chain: key(secret, field, name, "tls.crt", hint)?.clone(),
+            roots: secret
+                .data
+                .get("ca.crt")
+                .filter(|roots| !roots.expose().is_empty())
+                .cloned(),
+            expiry: notation.expiry.as_ref().map(GoDuration::get),
+        };
+        Ok(Some(Self {
+            location: location(field, name),
+            files,
+        }))
+    }
+
+    /// Opens the key on the current thread, which may take 200 ms and 64 MiB.
+    ///
+    /// # Errors
+    /// The files are not a key that verifiers accept at `now`.
+    pub(in crate::engine) fn open(&self, now: Timestamp) -> Result<Arc<dyn Signer>, KeyError> {
+        Ok(match &self.files {
+            Files::Cosign {
+                key,
+                password,
+                annotations,
+            } => Arc::new(CosignSigner::open(
+                key.expose(),
+                password.as_ref().map(Secret::expose),
+                annotations.clone(),
+            )?),
+            Files::Notation {
+                key,
+                chain,
+                roots,
+                expiry,
+            } => Arc::new(NotationSigner::open(
+                key.expose(),
+                chain.expose(),
+                roots.as_ref().map(Secret::expose),
+                *expiry,
+                now,
+            )?),
+        })
+    }
+
+    /// Returns a cache key for the result of [`open`](Self::open). `None` if opening is fast or depends on the time. The cache key
+    /// changes with each byte of the Secret's files and reveals none of them.
+    pub(in crate::engine) fn fingerprint(&self) -> Option<Digest> {
+        let Files::Cosign {
+            key,
+            password,
+            annotations,
+        } = &self.files
+        else {
+            return None;
+        };
+        let mut hasher = Hasher::new(affix_registry::oci::Algorithm::Sha256);
+        let annotations = serde_json::to_vec(annotations).unwrap_or_default();
+        for part in [
+            Some(key.expose()),
+            password.as_ref().map(Secret::expose),
+            Some(&annotations),
+        ] {
+            // Each part has a length prefix, so that two splits of the same bytes differ. An absent part has the maximum.
+            let length = part.map_or(u64::MAX, |part| part.len() as u64);
+            hasher.update(&length.to_be_bytes());
+            hasher.update(part.unwrap_or_default());
+        }
+        Some(hasher.finish())
+    }
+
+    /// Returns the problem of a key that does not open or sign.
+    pub(in crate::engine) fn problem(&self, error: &KeyError) -> Problem {
+        Problem::new(
+            Reason::KeyInvalid,
+            format_args!("{}: {error}", self.location),
+        )
+    }
+}
+
+/// Returns whether a signature made at `created` is in the last third of its validity at `now`, so that it has to be renewed.
+pub(in crate::engine) fn needs_renewal(
+    signer: &dyn Signer,
+    created: Option<Created>,
+    now: Timestamp,
+) -> bool {
+    let renewal = signer
+        .renewal()
+        .and_then(|renewal| SignedDuration::try_from(renewal).ok());
+    renewal.is_some_and(|renewal| {
+        created.is_none_or(|created| {
+            created
+                .instant()
+                .checked_add(renewal)
+                .is_ok_and(|due| due <= now)
+        })
+    })
+}
+
+/// Returns the remark on a key whose signatures, without a timestamp of a third party, end with its certificates.
+pub(in crate::engine) fn validity_remark(signer: &dyn Signer) -> Option<String> {
+    Some(format!(
+        "signatures end with their certificates at {}",
+        Created::at(signer.ends()?)
+    ))
+}
+
+fn location(field: &str, name: &str) -> String {
+    format!("{field}: the Secret {name:?}")
+}
+
+fn allow(
+    field: &str,
+    name: &str,
+    secret: &SecretData,
+    reference: &Reference,
+) -> Result<(), Problem> {
+    let Some(annotation) = secret.annotations.get(ANNOTATION) else {
+        return Ok(());
+    };
+    check(annotation, reference).map_err(|error| {
+        Problem::new(
+            Reason::RepositoryNotAllowed,
+            format_args!(
+                "{}, annotation {ANNOTATION}: {error}",
+                location(field, name)
+            ),
+        )
+    })
+}
