@@ -156,13 +156,6 @@ impl Pass<'_> {
             let verdict = dry_run::verdict(outcome.verdict.clone(), rows, leftovers);
             return Ok(Outcome { verdict, ..outcome });
         }
-        if pushes
-            .iter()
-            .any(|(_, push, _)| push.source == ListingSource::FallbackTag)
-        {
-            // A tag is read beside the PUT of the manifest that it is to list.
-            self.session.open_ahead(2 * pushes.len());
-        }
         if !pushes.is_empty() {
             self.save(journal, "attaching", &outcome, &table, &absent)
                 .await?;

@@ -8,9 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
-use crate::api::{
-    ImageStatus, Leftover, OnConflict, Reason, Scope, Superseded, TargetState, TargetStatus,
-};
+use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Superseded, TargetStatus};
 use crate::attachment::{Desired, Intent, Problem};
 use crate::signing::Signer;
 use affix_registry::oci::Descriptor;
@@ -26,9 +24,6 @@ use super::outcome::Outcome;
 use super::pinned::news;
 use super::signers::Signers;
 use super::signing_key::SigningKey;
-
-/// How many platforms an image is taken to have of which nothing is known: as many as official images have.
-const LIKELY_PLATFORMS: usize = 8;
 
 /// Whether a pass writes to the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -223,9 +218,6 @@ impl Pass<'_> {
 
     async fn work(&self, journal: &impl Journal, claims: &impl Claims) -> Result<Outcome, Failure> {
         let request = self.request;
-        if !request.routine {
-            self.session.open_ahead(likely_wave(request));
-        }
         let limits = &self.engine.registries.options().limits;
         // The empty blob is needed by every attachment, so it is asked for beside the image.
         let check_empty = async {
@@ -367,22 +359,4 @@ impl Pass<'_> {
         };
         Failure::new(Reason::RegistryUnavailable, message)
     }
-}
-
-/// How many requests are likely to go side by side once the image is known: a listing for each target, and one about the empty blob.
-fn likely_wave(request: &Request) -> usize {
-    let selection = &request.intent.selection;
-    let known = request
-        .memory
-        .rows
-        .iter()
-        .filter(|row| row.state != TargetState::Skipped)
-        .count();
-    let targets = match (known, selection.scope, &selection.platforms) {
-        (0, Scope::Index, _) => 1,
-        (0, _, Some(platforms)) => 1 + platforms.len(),
-        (0, _, None) => 1 + LIKELY_PLATFORMS,
-        (known, ..) => known,
-    };
-    targets + 1
 }

@@ -284,20 +284,6 @@ impl Session {
         }
     }
 
-    /// Sees to it that connections for a wave of so many requests side by side stand soon, where the registry needs one for each.
-    /// Says nothing to a registry that has asked for a pause.
-    pub fn open_ahead(&self, wave: usize) {
-        if self
-            .inner
-            .upstream
-            .throttle
-            .paused(Instant::now())
-            .is_zero()
-        {
-            self.inner.upstream.transport.open_ahead(wave);
-        }
-    }
-
     /// What is done, for messages; `which` of the objects it is done to may be empty.
     pub(crate) fn operation(
         &self,

@@ -19,21 +19,19 @@ use crate::access::address_policy::{AddressPolicy, authority};
 use crate::client::options::{Access, Options};
 use crate::error::RegistryError;
 use crate::http::body_memory::{Account, Budget, FREE, Share};
-use crate::http::dial::{Dialer, ProxyAt};
-use crate::http::spares::Connector;
+use crate::http::connector::{Connector, Route, connector};
+use crate::http::proxy::ProxyServer;
 use crate::http::tls::{TlsConfigs, system_has_authorities};
 use crate::http::transport_error::{Fault, TOO_SLOW};
 use crate::http::write_gate::{Closed, WriteGate};
 
 /// The way to one registry, and from it to the hosts that it names.
 pub(crate) struct Transport {
-    policy: Arc<AddressPolicy>,
+    guard: Arc<AddressPolicy>,
     base: Url,
     insecure: bool,
     own: Client<Connector, Full<Bytes>>,
     foreign: Client<Connector, Full<Bytes>>,
-    /// Makes the connections of `own`.
-    connector: Connector,
     agent: HeaderValue,
     /// What the proxy wants to see with each request that it gets as a whole URL.
     proxy_login: Option<HeaderValue>,
@@ -100,7 +98,7 @@ impl Transport {
     /// Prepares the way; dials nothing.
     pub(crate) fn new(
         base: Url,
-        policy: AddressPolicy,
+        guard: AddressPolicy,
         options: &Options,
         access: &Access,
         budget: Budget,
@@ -113,42 +111,34 @@ impl Transport {
                 why,
             });
         }
-        let policy = Arc::new(policy);
-        let invalid = |what, why: &str| RegistryError::InvalidAccess {
-            what,
-            why: why.to_owned(),
-        };
-        let agent = HeaderValue::from_str(&options.user_agent)
-            .map_err(|_| invalid("user agent", "it cannot be a header's value"))?;
-        let origin: Uri = base
-            .as_str()
-            .parse()
-            .map_err(|_| invalid("registry", "it is no host name"))?;
+        let guard = Arc::new(guard);
+        let agent = HeaderValue::from_str(&options.user_agent).map_err(|_| {
+            RegistryError::InvalidAccess {
+                what: "user agent",
+                why: "it cannot be a header's value".to_owned(),
+            }
+        })?;
         let tls = TlsConfigs::new(&access.tls)?;
         let proxy = access
             .proxy
             .as_ref()
-            .map(|proxy| ProxyAt::vetted(proxy, &policy, access))
+            .map(|proxy| ProxyServer::from_access(proxy, &guard).map(Arc::new))
             .transpose()?;
-        let connector = |tls| {
-            let dialer = Dialer::new(&policy, tls, proxy.as_ref(), &agent, options);
-            Connector::new(dialer, origin.clone(), options.max_requests_per_registry)
+        let gate = options.write_gate.clone();
+        let route = Route::new(&guard, proxy.clone(), tls.proxy, agent.clone(), gate);
+        let own = client(connector(route.clone(), tls.registry, options), options);
+        let foreign = match &access.tls.client {
+            None => own.clone(),
+            Some(_) => client(connector(route, tls.foreign, options), options),
         };
-        let (own, foreign) = (
-            connector(tls.own),
-            access.tls.client.is_some().then(|| connector(tls.foreign)),
-        );
-        let (connector, own) = (own.clone(), client(own, options));
-        let foreign = foreign.map_or_else(|| own.clone(), |foreign| client(foreign, options));
         Ok(Self {
-            policy,
+            guard,
             base,
             insecure: access.insecure,
             own,
             foreign,
-            connector,
             agent,
-            proxy_login: proxy.and_then(|proxy| proxy.login),
+            proxy_login: proxy.and_then(|proxy| proxy.login.clone()),
             idle: options.timeouts.idle,
             error_bytes: options.limits.error_bytes,
             memory: Account::new(budget),
@@ -172,11 +162,6 @@ impl Transport {
         self.insecure
     }
 
-    /// Sees to it that so many connections to the registry stand soon, where it needs one for each request.
-    pub(crate) fn open_ahead(&self, wanted: usize) {
-        self.connector.open_ahead(wanted);
-    }
-
     /// Makes one try. Of an error's body only the beginning is read, whatever its size.
     pub(crate) async fn once(&self, outgoing: Outgoing<'_>) -> Result<Answer, Fault> {
         let Outgoing {
@@ -196,7 +181,7 @@ impl Transport {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Fault::Unsendable); // the HTTP client would make a login of it, and it is not ours
         }
-        self.policy.check_url(url).map_err(Fault::NotAllowed)?;
+        self.guard.check_url(url).map_err(Fault::NotAllowed)?;
         let uri: Uri = url.as_str().parse().map_err(|_| Fault::Unsendable)?;
         headers.insert(
             header::ACCEPT_ENCODING,
@@ -355,7 +340,7 @@ fn client(connector: Connector, options: &Options) -> Client<Connector, Full<Byt
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        // A connection of HTTP/1.1 for each request of a wave, of which the next wave makes use.
+        // HTTP/1.1 needs a connection for each request in flight.
         .pool_max_idle_per_host(options.max_requests_per_registry)
         // Each keeps what its largest answer took for a buffer; no head of an answer may be larger either.
         .http1_max_buf_size(64 << 10)
