@@ -11,6 +11,7 @@ use crate::access::docker_config::Keychain;
 use crate::access::host_pattern::HostPattern;
 use crate::access::secret::Secret;
 use crate::client::observer::{Observer, Unobserved};
+pub use crate::http::proxy::{EnvironmentProxy, Proxy};
 use crate::http::retry::RetryPolicy;
 use crate::http::write_gate::WriteGate;
 
@@ -30,6 +31,9 @@ pub struct Options {
     pub denied_addresses: Vec<IpAddr>,
     /// Further servers that are never asked: unlike an address, one of these is a port too.
     pub denied_servers: Vec<DeniedServer>,
+    /// The proxies for passes without [`Access::proxy`]. The operator is trusted with their addresses, so the rules above do not
+    /// apply to them; they apply to the hosts behind the proxy. Default [`EnvironmentProxy::from_env`].
+    pub environment_proxy: EnvironmentProxy,
     /// Requests in flight at once to one registry, over all passes. Default 32.
     pub max_requests_per_registry: usize,
     /// How much of what a registry sends is taken.
@@ -77,6 +81,7 @@ impl Default for Options {
             allow_http: true,
             denied_addresses: Vec::new(),
             denied_servers: Vec::new(),
+            environment_proxy: EnvironmentProxy::from_env(),
             max_requests_per_registry: 32,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -170,7 +175,7 @@ pub struct Access {
     pub credentials: Keychain,
     /// Certificates.
     pub tls: TlsOptions,
-    /// The proxy for all requests of the pass. The environment's proxy variables are never read.
+    /// The proxy for all requests of the pass. It takes precedence over [`Options::environment_proxy`].
     pub proxy: Option<Proxy>,
     /// Speaks plain HTTP.
     pub insecure: bool,
@@ -194,17 +199,6 @@ pub struct ClientIdentity {
     pub certificate_pem: Vec<u8>,
     /// PEM of the key: PKCS#8, PKCS#1 or SEC1.
     pub key_pem: Secret,
-}
-
-/// An HTTP proxy.
-#[derive(Debug, Clone)]
-pub struct Proxy {
-    /// `http://host:port` or `https://host:port`.
-    pub address: String,
-    /// User name, where the proxy asks for one.
-    pub username: Option<String>,
-    /// Password.
-    pub password: Option<Secret>,
 }
 
 /// How referrers are listed and written.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::TryFutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{self, BoxFuture};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -25,7 +25,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::access::address_policy::{AddressPolicy, PolicyResolver};
 use crate::client::options::Options;
-use crate::http::proxy::ProxyServer;
+use crate::http::proxy::ProxyRules;
 use crate::http::write_gate::{Closed, WriteGate};
 
 /// Connects to an origin, directly or through a proxy, with TLS for `https`.
@@ -41,8 +41,11 @@ pub(crate) fn connector(route: Route, tls: Arc<ClientConfig>, options: &Options)
 /// Opens the byte stream to an origin: a TCP connection, or a proxy's tunnel.
 #[derive(Clone)]
 pub(crate) struct Route {
+    /// Applies the address policy.
     tcp: HttpConnector<PolicyResolver>,
-    proxy: Option<Arc<ProxyServer>>,
+    /// Connects to the proxies of the environment, which may be on loopback or in a private network.
+    trusted_tcp: HttpConnector<PolicyResolver>,
+    proxies: ProxyRules,
     /// TLS toward an `https` proxy.
     proxy_tls: Arc<ClientConfig>,
     user_agent: HeaderValue,
@@ -51,37 +54,35 @@ pub(crate) struct Route {
 
 impl Route {
     pub(crate) fn new(
-        policy: &Arc<AddressPolicy>,
-        proxy: Option<Arc<ProxyServer>>,
+        policy: Arc<AddressPolicy>,
+        proxies: ProxyRules,
         proxy_tls: Arc<ClientConfig>,
         user_agent: HeaderValue,
         gate: WriteGate,
     ) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(PolicyResolver(Arc::clone(policy)));
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(30)));
-        tcp.set_keepalive_interval(Some(Duration::from_secs(15)));
-        tcp.set_keepalive_retries(Some(3));
-        #[cfg(target_os = "linux")]
-        tcp.set_tcp_user_timeout(Some(Duration::from_secs(30)));
+        let trusted = AddressPolicy {
+            allow_loopback: true,
+            ..AddressPolicy::default()
+        };
         Self {
-            tcp,
-            proxy,
+            tcp: tcp_connector(policy),
+            trusted_tcp: tcp_connector(Arc::new(trusted)),
+            proxies,
             proxy_tls,
             user_agent,
             gate,
         }
     }
 
-    /// Returns the TCP connector. With `absolute_form`, requests on its connections carry the whole URL, for a proxy.
-    fn tcp(
+    /// Adds the write gate to a TCP connector. With `absolute_form`, requests carry the whole URL, as a proxy expects.
+    fn gated(
         &self,
+        tcp: &HttpConnector<PolicyResolver>,
         absolute_form: bool,
     ) -> impl Service<Uri, Response = GatedStream, Error: Into<BoxError>, Future: Send + 'static> + use<>
     {
         let gate = self.gate.clone();
-        self.tcp.clone().map_response(move |tcp| GatedStream {
+        tcp.clone().map_response(move |tcp| GatedStream {
             tcp,
             absolute_form,
             gate: gate.clone(),
@@ -100,26 +101,46 @@ impl Service<Uri> for Route {
     }
 
     fn call(&mut self, origin: Uri) -> Self::Future {
-        let Some(proxy) = &self.proxy else {
-            let connecting = self.tcp(false).call(origin);
-            return Box::pin(connecting.map_ok(MaybeHttpsStream::Http).err_into());
+        let proxy = match self.proxies.server_for(&origin) {
+            Err(unusable) => return Box::pin(future::err(unusable.into())),
+            Ok(None) => {
+                let connecting = self.gated(&self.tcp, false).call(origin);
+                return Box::pin(connecting.map_ok(MaybeHttpsStream::Http).err_into());
+            }
+            Ok(Some(proxy)) => proxy,
         };
-        let tunnelled = origin.scheme() == Some(&Scheme::HTTPS);
-        let mut to_proxy =
-            HttpsConnector::from((self.tcp(!tunnelled), Arc::clone(&self.proxy_tls)));
-        if !tunnelled {
-            return to_proxy.call(proxy.uri.clone());
+        let is_tunnel = origin.scheme() == Some(&Scheme::HTTPS);
+        let tcp = if proxy.trusted {
+            &self.trusted_tcp
+        } else {
+            &self.tcp
+        };
+        let tls = Arc::clone(&self.proxy_tls);
+        let mut to_proxy = HttpsConnector::from((self.gated(tcp, !is_tunnel), tls));
+        if !is_tunnel {
+            return to_proxy.call(proxy.uri);
         }
         let mut headers = HeaderMap::from_iter([(header::USER_AGENT, self.user_agent.clone())]);
         headers.extend(
             proxy
                 .login
-                .clone()
                 .map(|login| (header::PROXY_AUTHORIZATION, login)),
         );
-        let mut tunnel = Tunnel::new(proxy.uri.clone(), to_proxy).with_headers(headers);
+        let mut tunnel = Tunnel::new(proxy.uri, to_proxy).with_headers(headers);
         Box::pin(tunnel.call(origin).err_into())
     }
+}
+
+fn tcp_connector(policy: Arc<AddressPolicy>) -> HttpConnector<PolicyResolver> {
+    let mut tcp = HttpConnector::new_with_resolver(PolicyResolver(policy));
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(Duration::from_secs(30)));
+    tcp.set_keepalive_interval(Some(Duration::from_secs(15)));
+    tcp.set_keepalive_retries(Some(3));
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(Duration::from_secs(30)));
+    tcp
 }
 
 /// A TCP connection that refuses every write while the write gate is closed.
@@ -183,7 +204,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::client::options::TlsOptions;
+    use crate::client::options::{EnvironmentProxy, TlsOptions};
     use crate::http::tls::TlsConfigs;
     use crate::http::transport_error::Fault;
 
@@ -196,7 +217,8 @@ mod tests {
             ..AddressPolicy::default()
         });
         let agent = HeaderValue::from_static("test");
-        let route = Route::new(&policy, None, tls.proxy, agent, gate.clone());
+        let proxies = ProxyRules::Environment(EnvironmentProxy::new("", "", ""));
+        let route = Route::new(policy, proxies, tls.proxy, agent, gate.clone());
         let connector = connector(route, tls.registry, &Options::default());
         let client: Client<_, Full<bytes::Bytes>> =
             Client::builder(TokioExecutor::new()).build(connector);

@@ -413,7 +413,7 @@ impl Session {
 
 /// The error for a proxy that wants another login; `answer` is its 407.
 fn proxy_login(answer: Box<Answered>) -> RegistryError {
-    let hint = "the proxy does not accept its login: correct username and password in the Secret of proxySecretRef";
+    let hint = "the proxy does not accept its login: correct username and password in the Secret of proxySecretRef, or in HTTPS_PROXY";
     RegistryError::AuthenticationFailed {
         answer,
         hint: hint.to_owned(),

@@ -20,7 +20,7 @@ use crate::client::options::{Access, Options};
 use crate::error::RegistryError;
 use crate::http::body_memory::{Account, Budget, FREE, Share};
 use crate::http::connector::{Connector, Route, connector};
-use crate::http::proxy::ProxyServer;
+use crate::http::proxy::{ProxyRules, ProxyServer};
 use crate::http::tls::{TlsConfigs, system_has_authorities};
 use crate::http::transport_error::{Fault, TOO_SLOW};
 use crate::http::write_gate::{Closed, WriteGate};
@@ -33,8 +33,7 @@ pub(crate) struct Transport {
     own: Client<Connector, Full<Bytes>>,
     foreign: Client<Connector, Full<Bytes>>,
     agent: HeaderValue,
-    /// What the proxy wants to see with each request that it gets as a whole URL.
-    proxy_login: Option<HeaderValue>,
+    proxies: ProxyRules,
     /// Between two pieces of an answer.
     idle: Duration,
     error_bytes: u64,
@@ -119,13 +118,13 @@ impl Transport {
             }
         })?;
         let tls = TlsConfigs::new(&access.tls)?;
-        let proxy = access
-            .proxy
-            .as_ref()
-            .map(|proxy| ProxyServer::from_access(proxy, &guard).map(Arc::new))
-            .transpose()?;
+        let proxies = match &access.proxy {
+            Some(proxy) => ProxyRules::Access(ProxyServer::from_access(proxy, &guard)?),
+            None => ProxyRules::Environment(options.environment_proxy.clone()),
+        };
         let gate = options.write_gate.clone();
-        let route = Route::new(&guard, proxy.clone(), tls.proxy, agent.clone(), gate);
+        let policy = Arc::clone(&guard);
+        let route = Route::new(policy, proxies.clone(), tls.proxy, agent.clone(), gate);
         let own = client(connector(route.clone(), tls.registry, options), options);
         let foreign = match &access.tls.client {
             None => own.clone(),
@@ -138,7 +137,7 @@ impl Transport {
             own,
             foreign,
             agent,
-            proxy_login: proxy.and_then(|proxy| proxy.login.clone()),
+            proxies,
             idle: options.timeouts.idle,
             error_bytes: options.limits.error_bytes,
             memory: Account::new(budget),
@@ -191,8 +190,11 @@ impl Transport {
         headers
             .entry(header::ACCEPT)
             .or_insert(HeaderValue::from_static("*/*"));
-        if let (Some(login), "http") = (&self.proxy_login, url.scheme()) {
-            headers.insert(header::PROXY_AUTHORIZATION, login.clone());
+        let proxy = self.proxies.server_for(&uri).map_err(Fault::Network)?;
+        if let Some(login) = proxy.and_then(|proxy| proxy.login)
+            && url.scheme() == "http"
+        {
+            headers.insert(header::PROXY_AUTHORIZATION, login);
         }
         if !body.is_empty() || matches!(*method, Method::POST | Method::PUT) {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
