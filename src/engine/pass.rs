@@ -12,7 +12,7 @@ use crate::api::{ImageStatus, Leftover, OnConflict, Reason, Superseded, TargetSt
 use crate::attachment::{Desired, Intent, Problem};
 use crate::signing::Signer;
 use affix_registry::oci::Descriptor;
-use affix_registry::{Access, Locator, Registries, Session};
+use affix_registry::{Access, Locator, Priority, Registries, Session};
 
 use super::claims::Claims;
 use super::failure::Failure;
@@ -54,8 +54,8 @@ pub struct Request {
     pub mode: Mode,
     /// Look at the registry's listings even where status says that all is done.
     pub verify: bool,
-    /// Whether nobody waits for it: then it leaves some of the places at the registry to other passes.
-    pub routine: bool,
+    /// The priority at the registry.
+    pub priority: Priority,
     /// Bound of the whole pass.
     pub timeout: Duration,
 }
@@ -159,7 +159,7 @@ impl Engine {
             &reference.repository,
             request.access.clone(),
         ) {
-            Ok(session) => session.until(deadline).routine(request.routine),
+            Ok(session) => session.until(deadline).with_priority(request.priority),
             Err(error) => return Outcome::failed(&error.into()),
         };
         let end = OnceLock::new();

@@ -12,7 +12,7 @@ use crate::api::{
     ReferrersMode,
 };
 use crate::attachment::{Inputs, Intent, Problem};
-use affix_registry::{self, Access, ClientIdentity, Keychain, Proxy, Secret, TlsOptions};
+use affix_registry::{self, Access, ClientIdentity, Keychain, Priority, Proxy, Secret, TlsOptions};
 
 use super::memory::Memory;
 use super::pass::{Mode, Request};
@@ -125,7 +125,7 @@ pub fn request(
             Mode::Attach
         },
         verify,
-        routine: false,
+        priority: Priority::default(),
         timeout: spec.timeout(),
     })
 }

@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::client::options::{EnvironmentProxy, TlsOptions};
     use crate::http::tls::TlsConfigs;
-    use crate::http::transport_error::Fault;
+    use crate::http::transport_error::TransportError;
 
     #[tokio::test]
     async fn a_request_handed_to_its_connection_stays_once_the_gate_has_closed() {
@@ -235,7 +235,10 @@ mod tests {
             });
             let error = sent.unwrap_err();
             assert!(
-                matches!(Fault::of_request(&error), Fault::GateClosed),
+                matches!(
+                    TransportError::from_request(&error),
+                    TransportError::GateClosed
+                ),
                 "{scheme}: {error:?}"
             );
             let mut received = Vec::new();

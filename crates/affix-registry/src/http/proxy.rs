@@ -68,7 +68,10 @@ impl ProxyServer {
     ///
     /// # Errors
     /// `InvalidAccess` for an address that is no proxy's URL, `HostNotAllowed` for a host that the policy forbids.
-    pub(crate) fn from_access(proxy: &Proxy, policy: &AddressPolicy) -> Result<Self, RegistryError> {
+    pub(crate) fn from_access(
+        proxy: &Proxy,
+        policy: &AddressPolicy,
+    ) -> Result<Self, RegistryError> {
         const FORM: &str = "it must be http://host:port or https://host:port";
         let invalid = |why: &str| RegistryError::InvalidAccess {
             what: "proxy address",
