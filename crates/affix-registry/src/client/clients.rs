@@ -54,7 +54,7 @@ impl RegistryClient {
     }
 
     /// Records the duration of a rewrite.
-    pub(crate) fn rewrite_took(&self, time: Duration) {
+    pub(crate) fn record_rewrite(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.longest_rewrite.fetch_max(micros, Ordering::Relaxed);
     }

@@ -33,12 +33,12 @@ impl ReferrersSupport {
     }
 
     /// Begins a probe, which ends when the guard is dropped. Returns `None` while another task probes.
-    pub(crate) fn find_out(&self, repository: &Repository) -> Option<OwnedMutexGuard<()>> {
+    pub(crate) fn begin_probe(&self, repository: &Repository) -> Option<OwnedMutexGuard<()>> {
         self.probes.of(repository.clone()).try_lock_owned().ok()
     }
 
     /// Waits for the end of a probe, which may have failed.
-    pub(crate) async fn found_out(&self, repository: &Repository) {
+    pub(crate) async fn wait_for_probe(&self, repository: &Repository) {
         let probe = self.probes.of(repository.clone());
         drop(probe.lock().await);
     }

@@ -121,13 +121,13 @@ impl Registries {
             )));
         }
         let repository = &on_its_registry(host, repository);
-        let upstream = self
+        let client = self
             .clients
             .get(&self.options, &base, host, repository, &access)?;
         Ok(Session {
             inner: Arc::new(Inner {
                 options: Arc::clone(&self.options),
-                upstream,
+                client,
                 host: host.clone(),
                 repository: repository.clone(),
                 mode: access.referrers_mode,
@@ -163,7 +163,7 @@ pub struct Session {
 
 pub(crate) struct Inner {
     options: Arc<Options>,
-    pub(crate) upstream: Arc<RegistryClient>,
+    pub(crate) client: Arc<RegistryClient>,
     host: Host,
     repository: Repository,
     pub(crate) mode: ReferrersMode,
@@ -192,7 +192,7 @@ impl Inner {
 
     /// Returns the secrets that messages must not contain.
     pub(crate) fn secrets(&self) -> Vec<Secret> {
-        self.upstream.auth.secrets()
+        self.client.auth.secrets()
     }
 
     /// Records that the fallback tag of a subject exists.
@@ -261,7 +261,7 @@ impl Session {
     /// Returns the key under which tokens and capabilities are shared: one for each registry, access and credential.
     #[must_use]
     pub fn identity(&self) -> &Digest {
-        &self.inner.upstream.identity
+        &self.inner.client.identity
     }
 
     /// Returns the requests sent so far, with retries, redirects and token requests.
@@ -279,7 +279,7 @@ impl Session {
             ReferrersMode::TagSchema => Some(ListingSource::FallbackTag),
             ReferrersMode::Auto => self
                 .inner
-                .upstream
+                .client
                 .support
                 .of(&self.inner.repository, Instant::now()),
         }
@@ -303,7 +303,7 @@ impl Session {
 
     /// Returns a URL of this repository: `/v2/<repository>/<path>`.
     pub(crate) fn url(&self, path: &str) -> Url {
-        let mut url = self.inner.upstream.transport.base().clone();
+        let mut url = self.inner.client.transport.base().clone();
         url.set_path(&format!("/v2/{}/{path}", self.inner.repository));
         url
     }

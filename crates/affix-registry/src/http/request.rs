@@ -149,7 +149,7 @@ impl Session {
         let (begun, deadline) = (Instant::now(), self.deadline());
         let mut tries = 0;
         loop {
-            let limiter = &self.inner.upstream.rate_limiter;
+            let limiter = &self.inner.client.rate_limiter;
             let permit = limiter
                 .acquire(self.priority(), deadline, rand::random)
                 .await;
@@ -213,7 +213,7 @@ impl Session {
             || options.retry.delay(tries + 2, 1.0),
             |wait| wait.max(options.retry.base),
         );
-        let limiter = &self.inner.upstream.rate_limiter;
+        let limiter = &self.inner.client.rate_limiter;
         options.observer.paused(limiter.pause(Instant::now(), wait));
         let error = RegistryError::RateLimited {
             operation: request.operation.clone(),
@@ -235,7 +235,7 @@ impl Session {
         let mut url = request.url.clone();
         let mut is_foreign = false;
         for _ in 0..=MAX_REDIRECTS {
-            is_foreign |= !self.inner.upstream.transport.is_own(&url);
+            is_foreign |= !self.inner.client.transport.is_own(&url);
             let mut headers = request.headers.clone();
             if let (Some(authorization), false) = (authorization, is_foreign) {
                 headers.insert(header::AUTHORIZATION, authorization.clone());
@@ -276,7 +276,7 @@ impl Session {
         };
         let mut attempt = Attempt::begin(&*options.observer, &request.operation);
         let span = tracing::debug_span!("request", operation = %request.operation);
-        let sending = self.inner.upstream.transport.once(outgoing);
+        let sending = self.inner.client.transport.once(outgoing);
         let answer = sending.instrument(span).await?;
         attempt.answered(answer.status);
         drop(attempt);
@@ -296,7 +296,7 @@ impl Session {
             return None;
         }
         let next = answer.url.join(answer.header(header::LOCATION)?).ok()?;
-        let own = self.inner.upstream.transport.is_own(&next);
+        let own = self.inner.client.transport.is_own(&next);
         (own || request.redirects == Redirects::Anywhere).then_some(next)
     }
 
@@ -416,12 +416,12 @@ impl Session {
     pub(crate) fn protocol(&self, operation: &Operation, what: &str) -> RegistryError {
         RegistryError::Protocol {
             operation: operation.clone(),
-            what: self.hide(what),
+            what: self.redact(what),
         }
     }
 
     /// Redacts the secrets of the session in a text that may quote a registry, and truncates it.
-    pub(crate) fn hide(&self, text: &str) -> String {
+    pub(crate) fn redact(&self, text: &str) -> String {
         cut(
             &crate::protocol::error_body::redact(text, &self.inner.secrets())
                 .replace(char::is_control, " "),

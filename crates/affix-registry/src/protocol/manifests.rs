@@ -177,7 +177,7 @@ impl Session {
     fn read_manifest(&self, operation: &Operation, raw: Raw) -> Result<Fetched, RegistryError> {
         let unsupported = |what: String| RegistryError::UnsupportedMediaType {
             operation: operation.clone(),
-            what: self.hide(&what),
+            what: self.redact(&what),
         };
         let (media_type, mut manifest) = Manifest::parse(raw.content_type.as_deref(), &raw.bytes)
             .map_err(|error| unsupported(error.to_string()))?;
@@ -288,7 +288,7 @@ impl Session {
         let parsed = text.trim().parse().map_err(|_| {
             mismatch(
                 operation,
-                self.hide(&format!(
+                self.redact(&format!(
                     "the registry reports the digest {:?}, which cannot be verified",
                     cut(&text)
                 )),
