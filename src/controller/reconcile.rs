@@ -16,6 +16,7 @@ use crate::api::{
 };
 use crate::attachment::{self, Problem};
 use crate::engine::{self, Failure, Names, Note, Outcome, Severity};
+use affix_registry::Priority;
 use affix_registry::oci::Digest;
 
 use super::backoff;
@@ -352,7 +353,11 @@ impl Visit<'_> {
             verify,
         ) {
             Ok(request) => engine::Request {
-                routine: self.routine,
+                priority: if self.routine {
+                    Priority::Background
+                } else {
+                    Priority::Interactive
+                },
                 ..request
             },
             Err(problem) => return Ok(Outcome::failed(&problem.into())),

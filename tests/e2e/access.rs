@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use affix::api::Reason;
 use affix_testbed::certificates::Authority;
+use affix_testbed::proxy::Proxy;
 use affix_testbed::registry::{Registry, User};
 use serde_json::json;
 
 use crate::support::controller::Controller;
 use crate::support::images::{note, push, with};
 use crate::support::namespace::Namespace;
-use crate::support::proxy::Proxy;
 
 #[tokio::test]
 async fn a_corrected_secret_makes_a_resource_ready_that_nobody_touched() {
@@ -196,8 +196,8 @@ async fn a_proxy_leads_to_registries_that_cannot_be_reached_without_it() {
         .start()
         .await
         .unwrap();
-    let forward = Proxy::to(plain.host(), "user", "word").await;
-    let connect = Proxy::to(tls.host(), "user", "word").await;
+    let forward = Proxy::to(plain.host(), "user", "word").await.unwrap();
+    let connect = Proxy::to(tls.host(), "user", "word").await.unwrap();
     namespace
         .secret("ca", json!({"ca.crt": authority.pem()}))
         .await;

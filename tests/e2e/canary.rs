@@ -5,6 +5,7 @@ use affix::api::Reason;
 use affix_testbed::hostile::{
     Account, Auth, Bearer, Denial, Fault, HostileRegistry, Matcher, Op, Reply,
 };
+use affix_testbed::proxy::Proxy;
 use affix_testbed::run::Run;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +17,6 @@ use serde_json::{Value, json};
 use crate::support::controller::Controller;
 use crate::support::images::{host, note, with};
 use crate::support::namespace::{Namespace, ready};
-use crate::support::proxy::Proxy;
 
 /// The word that every secret is made of.
 pub(crate) const CANARY: &str = "c4n4ry";
@@ -160,7 +160,9 @@ async fn t11_no_canary_secret_appears_in_logs_events_objects_or_metrics() {
             json!({"ca.crt": "c4n4ry", "tls.crt": "c4n4ry", "tls.key": "c4n4ry"}),
         )
         .await;
-    let proxy = Proxy::to(&open.host(), "user", "c4n4ry-proxy").await;
+    let proxy = Proxy::to(&open.host(), "user", "c4n4ry-proxy")
+        .await
+        .unwrap();
     namespace
         .secret(
             "proxy",

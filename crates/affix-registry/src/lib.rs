@@ -54,8 +54,8 @@ pub use access::host_pattern::{HostPattern, HostPatternError};
 pub use access::secret::Secret;
 pub use client::observer::{Observer, Try};
 pub use client::options::{
-    Access, ClientIdentity, Limits, ListingSource, Options, Proxy, ReferrersMode, Timeouts,
-    TlsOptions,
+    Access, ClientIdentity, EnvironmentProxy, Limits, ListingSource, Options, Priority, Proxy,
+    ReferrersMode, Timeouts, TlsOptions,
 };
 pub use client::session::{Locator, Registries, Session};
 pub use error::{Answered, ErrorKind, Object, Operation, RegistryError};

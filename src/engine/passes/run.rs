@@ -67,7 +67,7 @@ impl Engine {
         let deadline = Instant::now() + self.options.bounded(request.timeout);
         let reference = &request.intent.reference;
         let session = match self.open(reference, &request.access, deadline) {
-            Ok(session) => session.routine(request.routine),
+            Ok(session) => session.with_priority(request.priority),
             Err(error) => return Outcome::failed(&error.into()),
         };
         let context = Context {

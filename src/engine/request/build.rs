@@ -40,8 +40,8 @@ pub struct Request {
     pub mode: Mode,
     /// True to read the registry's listings even if status says that all is done.
     pub verify: bool,
-    /// True if the pass has low priority, so that it leaves permits of the registry to other passes.
-    pub routine: bool,
+    /// The priority of the requests at the registry.
+    pub priority: Priority,
     /// The time limit of the pass.
     pub timeout: Duration,
 }
@@ -78,7 +78,7 @@ pub fn request(
             Mode::Attach
         },
         verify,
-        routine: false,
+        priority: Priority::default(),
         timeout: spec.timeout(),
     })
 }

@@ -3,5 +3,4 @@
 pub(crate) mod controller;
 pub(crate) mod images;
 pub(crate) mod namespace;
-pub(crate) mod proxy;
 pub(crate) mod readers;

@@ -8,6 +8,7 @@
 //! | [`peer`] | oras, crane, regctl, cosign and the others, each with a home of its own |
 //! | [`hostile`] | a registry that is correct until it is told otherwise |
 //! | [`distance`] | a proxy that puts a registry further away |
+//! | [`proxy`] | an HTTP proxy with a login, for CONNECT and for forwarding |
 //! | [`images`] | multi-platform images, pushed with plain HTTP |
 //! | [`process`] | a child process that never outlives the test that started it |
 //!
@@ -41,6 +42,7 @@ pub mod images;
 pub mod peer;
 pub mod port;
 pub mod process;
+pub mod proxy;
 pub mod registry;
 pub mod run;
 pub mod tools;

@@ -43,7 +43,7 @@ impl Session {
         &self,
         request: &Request,
     ) -> Result<Authorization, RegistryError> {
-        let auth = &self.inner.upstream.auth;
+        let auth = &self.inner.client.auth;
         if let Credential::Registry(token) = &auth.credential {
             return Ok(Authorization::Configured(sensitive("Bearer", token)?));
         }
@@ -71,7 +71,7 @@ impl Session {
         answer: &Answer,
         sent: &Authorization,
     ) -> bool {
-        let auth = &self.inner.upstream.auth;
+        let auth = &self.inner.client.auth;
         let challenges = Challenge::parse_all(answer.header_lines(header::WWW_AUTHENTICATE));
         let Some((scheme, scope)) = auth.choose(&challenges) else {
             return false;
@@ -110,7 +110,7 @@ impl Session {
         answer: &Answer,
         sent: &Authorization,
     ) -> RegistryError {
-        let auth = &self.inner.upstream.auth;
+        let auth = &self.inner.client.auth;
         let challenges = Challenge::parse_all(answer.header_lines(header::WWW_AUTHENTICATE));
         let insufficient_scope =
             challenges.iter().any(|c| matches!(c, Challenge::Bearer { error: Some(error), .. } if error == "insufficient_scope"));
@@ -127,7 +127,7 @@ impl Session {
     }
 
     fn login_hint(&self) -> String {
-        let auth = &self.inner.upstream.auth;
+        let auth = &self.inner.client.auth;
         let name = format!("{}/{}", self.host(), self.repository());
         match &auth.credential {
             Credential::Anonymous if auth.names_helpers => {
@@ -149,11 +149,11 @@ impl Session {
         service: Option<String>,
         challenged: String,
     ) -> Result<Token, RegistryError> {
-        let upstream = &self.inner.upstream;
+        let client = &self.inner.client;
         let mut request = Request::new(
             &self.operation("GET", Object::Token, ""),
             Method::GET,
-            upstream.transport.base().clone(),
+            client.transport.base().clone(),
             original.actions,
         );
         let mut url = Url::parse(&realm)
@@ -166,7 +166,7 @@ impl Session {
                 )
             })?;
         request.operation.host = authority(&url);
-        if url.scheme() != "https" && !upstream.transport.insecure() {
+        if url.scheme() != "https" && !client.transport.insecure() {
             let why = format!(
                 "{} uses it as its token service, and credentials are never sent over plain HTTP",
                 self.host()
@@ -177,7 +177,7 @@ impl Session {
             });
         }
         let scopes = original.actions.scopes(self.repository(), &challenged);
-        if let Credential::Identity(token) = &upstream.auth.credential {
+        if let Credential::Identity(token) = &client.auth.credential {
             request.method = Method::POST;
             request.operation.method = "POST";
             request.headers.insert(
@@ -194,7 +194,7 @@ impl Session {
                 query.append_pair("scope", scope);
             }
             drop(query);
-            if let Credential::Basic { username, password } = &upstream.auth.credential {
+            if let Credential::Basic { username, password } = &client.auth.credential {
                 request.headers.insert(
                     header::AUTHORIZATION,
                     sensitive("Basic", &basic(username, password))?,
@@ -212,7 +212,7 @@ impl Session {
     fn read_token(&self, request: &Request, answer: &Answer) -> Result<Token, RegistryError> {
         if !answer.is_success() {
             let answered = self.answered(&request.operation, answer);
-            let anonymous = self.inner.upstream.auth.credential == Credential::Anonymous;
+            let anonymous = self.inner.client.auth.credential == Credential::Anonymous;
             return Err(match answer.status {
                 403 if !anonymous => RegistryError::AccessDenied(answered),
                 400 | 401 | 403 => RegistryError::AuthenticationFailed {

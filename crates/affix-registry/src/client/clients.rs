@@ -1,81 +1,65 @@
-//! What is known of one registry under one way of asking it, shared by all passes that ask it so.
+//! The client cache: one client for each registry and way to use it, shared by all passes.
 //!
-//! The key is everything that a tenant can choose: host, plain HTTP, certificates, proxy and credential. What one tenant's
-//! proxy or authority makes of a registry is therefore never believed by another. Only the cap on parallel requests is shared
-//! between credentials, since it is the registry that it spares.
+//! The key contains everything that a tenant can choose: host, plain HTTP, certificates, proxy and credential. One tenant's proxy or
+//! certificate authority therefore never influences another tenant. Only the limit on requests in flight is shared between
+//! credentials, since it protects the registry.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use url::Url;
 
 use crate::access::address_policy::AddressPolicy;
 use crate::access::auth::Authenticator;
 use crate::access::docker_config::Credential;
-use crate::client::options::{Access, ListingSource, Options};
+use crate::access::secret::Secret;
+use crate::client::locks::Locks;
+use crate::client::options::{Access, Options};
+use crate::client::referrers_support::ReferrersSupport;
 use crate::error::RegistryError;
-use crate::http::body_memory::Budget;
-use crate::http::rate_limit::{Places, Throttle};
+use crate::http::body_memory::ResponseMemoryLimiter;
+use crate::http::rate_limit::{ConcurrencyLimiter, RateLimiter};
 use crate::http::transport::Transport;
 use crate::oci::{Algorithm, Digest, Hasher, Host, Repository};
 
-/// Locks by name, each for as long as somebody holds or waits for it.
-struct Locks<K>(Mutex<HashMap<K, Weak<tokio::sync::Mutex<()>>>>);
+/// Clients in the cache, besides those in use.
+const MAX_CLIENTS: usize = 1024;
+/// The time after which an unused client is removed.
+const MAX_IDLE: Duration = Duration::from_mins(30);
+/// The limit of [`RegistryClient::longest_rewrite`], since every later rewrite waits for that time.
+const MAX_REWRITE: Duration = Duration::from_secs(3);
 
-impl<K> Default for Locks<K> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<K: Eq + std::hash::Hash> Locks<K> {
-    fn of(&self, key: K) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        let lock = locks.entry(key).or_default();
-        lock.upgrade().unwrap_or_else(|| {
-            let fresh = Arc::default();
-            *lock = Arc::downgrade(&fresh);
-            fresh
-        })
-    }
-}
-
-/// Connections, tokens, pauses and knowledge of one registry.
-pub(crate) struct Upstream {
-    /// The key of this way of asking.
+/// Connections, tokens, limits and capabilities of one registry.
+pub(crate) struct RegistryClient {
+    /// The key in the cache.
     pub(crate) identity: Digest,
     pub(crate) transport: Transport,
-    pub(crate) throttle: Throttle,
+    pub(crate) rate_limiter: RateLimiter,
     pub(crate) auth: Authenticator,
-    pub(crate) support: Support,
+    pub(crate) support: ReferrersSupport,
     /// The longest time from reading a fallback tag to having written it, in microseconds.
     longest_rewrite: AtomicU64,
-    /// One rewrite of a tag at a time within the process.
+    /// The process rewrites a fallback tag in one task at a time.
     rewrites: Locks<(Repository, Digest)>,
     last_used: Mutex<Instant>,
 }
 
-impl Upstream {
-    /// The longest time from a GET sent to its PUT answered, by what was seen so far. However long a stall was, no more than 3 s of it
-    /// are believed, since every later rewrite waits for as long.
+impl RegistryClient {
+    /// Returns the longest time from the GET of a fallback tag to the response of its PUT, at most 3 s.
     pub(crate) fn longest_rewrite(&self) -> Duration {
-        Duration::from_micros(self.longest_rewrite.load(Ordering::Relaxed))
-            .min(Duration::from_secs(3))
+        Duration::from_micros(self.longest_rewrite.load(Ordering::Relaxed)).min(MAX_REWRITE)
     }
 
-    pub(crate) fn rewrite_took(&self, time: Duration) {
-        self.longest_rewrite.fetch_max(
-            u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+    /// Records the duration of a rewrite.
+    pub(crate) fn record_rewrite(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.longest_rewrite.fetch_max(micros, Ordering::Relaxed);
     }
 
-    /// The lock of one fallback tag.
+    /// Returns the lock of the fallback tag of `subject`.
     pub(crate) fn rewrite_lock(
         &self,
         repository: &Repository,
@@ -83,84 +67,35 @@ impl Upstream {
     ) -> Arc<tokio::sync::Mutex<()>> {
         self.rewrites.of((repository.clone(), subject.clone()))
     }
+
+    fn last_used(&self) -> Instant {
+        *self
+            .last_used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn touch(&self, now: Instant) {
+        *self
+            .last_used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = now;
+    }
 }
 
-/// Whether repositories have the referrers API.
+/// The clients of the process.
 #[derive(Default)]
-pub(crate) struct Support {
-    known: Mutex<HashMap<Repository, (ListingSource, Instant)>>,
-    probes: Locks<Repository>,
+pub(crate) struct ClientCache {
+    clients: Mutex<HashMap<Digest, Arc<RegistryClient>>>,
+    limiters: Mutex<HashMap<Digest, Weak<ConcurrencyLimiter>>>,
+    memory: ResponseMemoryLimiter,
 }
 
-impl Support {
-    /// How long a registry without the API is not asked again whether it has one.
-    const BELIEVED: Duration = Duration::from_hours(1);
-    /// Repositories of which something is remembered; a forgotten one is asked again.
-    const MOST: usize = 10_000;
-
-    /// What is known at `now`.
-    pub(crate) fn of(&self, repository: &Repository, now: Instant) -> Option<ListingSource> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (source, at) = known.get(repository)?;
-        (*source == ListingSource::Api || now.duration_since(*at) < Self::BELIEVED)
-            .then_some(*source)
-    }
-
-    /// Begins to find out; [`found_out`](Self::found_out) waits until the guard is dropped. `None` where somebody else has begun.
-    pub(crate) fn find_out(&self, repository: &Repository) -> Option<OwnedMutexGuard<()>> {
-        self.probes.of(repository.clone()).try_lock_owned().ok()
-    }
-
-    /// Waits for whoever finds out. What comes of it may be nothing.
-    pub(crate) async fn found_out(&self, repository: &Repository) {
-        let probe = self.probes.of(repository.clone());
-        drop(probe.lock().await);
-    }
-
-    /// The API answered: from now on that is how this repository keeps its referrers.
-    pub(crate) fn has_api(&self, repository: &Repository, now: Instant) {
-        self.learn(repository, ListingSource::Api, now);
-    }
-
-    /// There is no API; does not undo that it once answered.
-    pub(crate) fn lacks_api(&self, repository: &Repository, now: Instant) {
-        self.learn(repository, ListingSource::FallbackTag, now);
-    }
-
-    fn learn(&self, repository: &Repository, source: ListingSource, now: Instant) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= Self::MOST && !known.contains_key(repository) {
-            known.retain(|_, (source, at)| {
-                *source == ListingSource::Api && now.duration_since(*at) < Self::BELIEVED * 24
-            });
-            // Who may name repositories of a registry of his own must not fill the memory: the older half goes.
-            if known.len() >= Self::MOST {
-                let mut times: Vec<Instant> = known.values().map(|(_, at)| *at).collect();
-                let middle = *times.select_nth_unstable(Self::MOST / 2).1;
-                known.retain(|_, (_, at)| *at > middle);
-            }
-        }
-        let entry = known.entry(repository.clone()).or_insert((source, now));
-        if entry.0 == ListingSource::FallbackTag || source == ListingSource::Api {
-            *entry = (source, now);
-        }
-    }
-}
-
-/// Upstreams that are kept while nobody uses them.
-const MOST: usize = 1024;
-
-/// All of them.
-#[derive(Default)]
-pub(crate) struct Upstreams {
-    known: Mutex<HashMap<Digest, Arc<Upstream>>>,
-    places: Mutex<HashMap<Digest, Weak<Places>>>,
-    budget: Budget,
-}
-
-impl Upstreams {
-    /// The one for this host and access. Those that nobody used for half an hour are let go, and earlier where there are very many: who
-    /// has a domain of his own has any number of hosts.
+impl ClientCache {
+    /// Returns the client for this host and access.
+    ///
+    /// # Errors
+    /// `HostNotAllowed`, and the errors of [`Transport::new`].
     pub(crate) fn get(
         &self,
         options: &Options,
@@ -168,38 +103,17 @@ impl Upstreams {
         host: &Host,
         repository: &Repository,
         access: &Access,
-    ) -> Result<Arc<Upstream>, RegistryError> {
-        const IDLE: Duration = Duration::from_mins(30);
+    ) -> Result<Arc<RegistryClient>, RegistryError> {
         let credential = access.credentials.find(host, repository);
-        let way = way_key(base, access);
-        let key = credential_key(&way, &credential);
+        let route = route_key(base, access);
+        let key = credential_key(&route, &credential);
         let now = Instant::now();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(upstream) = known.get(&key) {
-            *upstream
-                .last_used
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = now;
-            return Ok(Arc::clone(upstream));
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key) {
+            client.touch(now);
+            return Ok(Arc::clone(client));
         }
-        known.retain(|_, upstream| {
-            let last = *upstream
-                .last_used
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            Arc::strong_count(upstream) > 1 || now.duration_since(last) < IDLE
-        });
-        if known.len() >= MOST {
-            let last = |upstream: &Upstream| {
-                *upstream
-                    .last_used
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-            };
-            let mut times: Vec<Instant> = known.values().map(|upstream| last(upstream)).collect();
-            let middle = *times.select_nth_unstable(MOST / 2).1;
-            known.retain(|_, upstream| Arc::strong_count(upstream) > 1 || last(upstream) > middle);
-        }
+        evict(&mut clients, now);
         let policy = AddressPolicy {
             deny_private_networks: options.deny_private_networks,
             allow_loopback: options.allow_loopback,
@@ -213,36 +127,48 @@ impl Upstreams {
                 host: host.to_string(),
                 why: refused.why,
             })?;
-        let upstream = Arc::new(Upstream {
+        let limiter = self.limiter(route, options.max_requests_per_registry);
+        let client = Arc::new(RegistryClient {
             identity: key.clone(),
-            transport: Transport::new(base.clone(), policy, options, access, self.budget.clone())?,
-            throttle: Throttle::new(
-                self.places(way, options.max_requests_per_registry),
-                options.max_pause,
-            ),
+            transport: Transport::new(base.clone(), policy, options, access, self.memory.clone())?,
+            rate_limiter: RateLimiter::new(limiter, options.max_pause),
             auth: Authenticator::new(credential, access),
-            support: Support::default(),
+            support: ReferrersSupport::default(),
             longest_rewrite: AtomicU64::new(0),
             rewrites: Locks::default(),
             last_used: Mutex::new(now),
         });
-        known.insert(key, Arc::clone(&upstream));
-        Ok(upstream)
+        clients.insert(key, Arc::clone(&client));
+        Ok(client)
     }
 
-    fn places(&self, way: Digest, most: usize) -> Arc<Places> {
-        let mut known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, places| places.strong_count() > 0);
-        let entry = known.entry(way).or_default();
+    /// Returns the concurrency limiter that all credentials of a route share.
+    fn limiter(&self, route: Digest, max_in_flight: usize) -> Arc<ConcurrencyLimiter> {
+        let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        limiters.retain(|_, limiter| limiter.strong_count() > 0);
+        let entry = limiters.entry(route).or_default();
         entry.upgrade().unwrap_or_else(|| {
-            let fresh = Arc::new(Places::new(most));
+            let fresh = Arc::new(ConcurrencyLimiter::new(max_in_flight));
             *entry = Arc::downgrade(&fresh);
             fresh
         })
     }
 }
 
-/// Collects parts so that no two lists of parts look alike.
+/// Removes clients that were unused for long. In a full cache it removes the older half of the unused ones: a tenant with a domain
+/// has any number of hosts.
+fn evict(clients: &mut HashMap<Digest, Arc<RegistryClient>>, now: Instant) {
+    clients.retain(|_, client| {
+        Arc::strong_count(client) > 1 || now.duration_since(client.last_used()) < MAX_IDLE
+    });
+    if clients.len() >= MAX_CLIENTS {
+        let mut times: Vec<Instant> = clients.values().map(|client| client.last_used()).collect();
+        let middle = *times.select_nth_unstable(MAX_CLIENTS / 2).1;
+        clients.retain(|_, client| Arc::strong_count(client) > 1 || client.last_used() > middle);
+    }
+}
+
+/// Hashes a list of parts so that two different lists never have the same input.
 struct Key(Hasher);
 
 impl Key {
@@ -258,29 +184,23 @@ impl Key {
     }
 }
 
-fn way_key(base: &Url, access: &Access) -> Digest {
+fn route_key(base: &Url, access: &Access) -> Digest {
     let (client, proxy) = (access.tls.client.as_ref(), access.proxy.as_ref());
+    let username = proxy.and_then(|proxy| proxy.username.as_deref());
+    let password = proxy.and_then(|proxy| proxy.password.as_ref());
     Key::new()
         .part(Some(base.as_str().as_bytes()))
         .part(access.tls.ca_pem.as_deref())
         .part(client.map(|client| client.certificate_pem.as_slice()))
         .part(client.map(|client| client.key_pem.expose()))
         .part(proxy.map(|proxy| proxy.address.as_bytes()))
-        .part(
-            proxy
-                .and_then(|proxy| proxy.username.as_deref())
-                .map(str::as_bytes),
-        )
-        .part(
-            proxy
-                .and_then(|proxy| proxy.password.as_ref())
-                .map(crate::access::secret::Secret::expose),
-        )
+        .part(username.map(str::as_bytes))
+        .part(password.map(Secret::expose))
         .0
         .finish()
 }
 
-fn credential_key(way: &Digest, credential: &Credential) -> Digest {
+fn credential_key(route: &Digest, credential: &Credential) -> Digest {
     let (kind, name, secret) = match credential {
         Credential::Anonymous => ("anonymous", None, None),
         Credential::Basic { username, password } => {
@@ -290,7 +210,7 @@ fn credential_key(way: &Digest, credential: &Credential) -> Digest {
         Credential::Registry(token) => ("registry", None, Some(token.expose())),
     };
     Key::new()
-        .part(Some(way.hex().as_bytes()))
+        .part(Some(route.hex().as_bytes()))
         .part(Some(kind.as_bytes()))
         .part(name)
         .part(secret)
@@ -307,8 +227,8 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn any_number_of_hosts_leaves_a_bounded_number_of_upstreams_and_those_in_use() {
-        let (upstreams, options) = (Upstreams::default(), Options::default());
+    async fn the_cache_is_bounded_for_any_number_of_hosts_and_keeps_clients_in_use() {
+        let (cache, options) = (ClientCache::default(), Options::default());
         let open = |nth: usize| {
             let host = format!("r{nth}.example.com");
             let base = format!("http://{host}/v2/").parse().unwrap();
@@ -316,7 +236,7 @@ mod tests {
                 insecure: true,
                 ..Access::default()
             };
-            upstreams
+            cache
                 .get(
                     &options,
                     &base,
@@ -327,31 +247,12 @@ mod tests {
                 .unwrap()
         };
         let used = open(0);
-        for nth in 1..5 * MOST / 2 {
+        for nth in 1..5 * MAX_CLIENTS / 2 {
             tokio::time::advance(Duration::from_millis(1)).await;
             open(nth);
         }
-        let many = upstreams.known.lock().unwrap().len();
-        assert!((MOST / 2..=MOST).contains(&many), "{many}");
+        let many = cache.clients.lock().unwrap().len();
+        assert!((MAX_CLIENTS / 2..=MAX_CLIENTS).contains(&many), "{many}");
         assert!(Arc::ptr_eq(&used, &open(0)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_known_of_repositories_is_bounded_and_the_newest_stay() {
-        let support = Support::default();
-        let repository = |nth: usize| format!("team/app-{nth}").parse::<Repository>().unwrap();
-        let all = 5 * Support::MOST / 2;
-        for nth in 0..all {
-            tokio::time::advance(Duration::from_millis(1)).await;
-            support.has_api(&repository(nth), Instant::now());
-            support.has_api(&repository(nth), Instant::now());
-        }
-        let many = support.known.lock().unwrap().len();
-        assert!(
-            (Support::MOST / 2..=Support::MOST).contains(&many),
-            "{many}"
-        );
-        let newest = all - Support::MOST / 2 + 1..all;
-        assert!(newest.into_iter().all(|nth| support.of(&repository(nth), Instant::now()) == Some(ListingSource::Api)));
     }
 }

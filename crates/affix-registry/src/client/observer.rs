@@ -1,7 +1,6 @@
-//! Who is told of what goes over the wire, so that it can be counted.
+//! Observation of requests, for metrics.
 //!
-//! Owns the facts, each as it happens; what becomes of them (metrics, a progress bar, nothing) is the observer's. None of them names a
-//! repository, a tag or a digest.
+//! Events are reported as they happen. None of them names a repository, a tag or a digest, so they can become labels of metrics.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,29 +9,29 @@ use tokio::time::Instant;
 
 use crate::error::{Object, Operation};
 
-/// One try of a request that has ended. Redirects are tries of their own.
+/// One attempt of a request that has ended. Each redirect is an attempt of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Try {
     /// The HTTP method.
     pub method: &'static str,
-    /// What it was done to.
+    /// The kind of object that the request is about.
     pub object: Object,
-    /// The HTTP status; `None` where no answer came, or nobody waited for it any more.
+    /// The HTTP status; `None` for an attempt without a response, or that was cancelled.
     pub status: Option<u16>,
-    /// How long it took, without the wait for a free place.
+    /// The duration, without the wait for the rate limiter.
     pub took: Duration,
 }
 
-/// Is told of every request, from whatever task it is made in: it must not block.
+/// Receives the events of all requests. It is called from the task of the request and must not block.
 pub trait Observer: fmt::Debug + Send + Sync {
-    /// A try has ended.
+    /// Called when an attempt has ended.
     fn tried(&self, one: Try);
 
-    /// A registry asked, under one credential, to be left alone for `time` more than it had asked before.
+    /// Called when a registry has asked for a pause under one credential. `time` is the time by which the pause has grown.
     fn paused(&self, time: Duration);
 }
 
-/// Nobody listens.
+/// Ignores all events.
 #[derive(Debug)]
 pub(crate) struct Unobserved;
 
@@ -41,8 +40,8 @@ impl Observer for Unobserved {
     fn paused(&self, _: Duration) {}
 }
 
-/// A try under way. It is told of also where its task is dropped.
-pub(crate) struct Trial<'a> {
+/// An attempt in progress. Dropping it reports it, also if its task is cancelled.
+pub(crate) struct Attempt<'a> {
     observer: &'a dyn Observer,
     method: &'static str,
     object: Object,
@@ -50,7 +49,7 @@ pub(crate) struct Trial<'a> {
     status: Option<u16>,
 }
 
-impl<'a> Trial<'a> {
+impl<'a> Attempt<'a> {
     pub(crate) fn begin(observer: &'a dyn Observer, operation: &Operation) -> Self {
         Self {
             observer,
@@ -61,13 +60,13 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// An answer has come.
+    /// Records the status of the response.
     pub(crate) const fn answered(&mut self, status: u16) {
         self.status = Some(status);
     }
 }
 
-impl Drop for Trial<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let Self {
             method,

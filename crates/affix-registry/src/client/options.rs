@@ -1,4 +1,4 @@
-//! What the process allows ([`Options`]) and what one pass brings along ([`Access`]).
+//! The settings of the process ([`Options`]) and of one pass ([`Access`]).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,45 +11,49 @@ use crate::access::docker_config::Keychain;
 use crate::access::host_pattern::HostPattern;
 use crate::access::secret::Secret;
 use crate::client::observer::{Observer, Unobserved};
+pub use crate::http::proxy::{EnvironmentProxy, Proxy};
 use crate::http::retry::RetryPolicy;
 use crate::http::write_gate::WriteGate;
 
-/// What the operator of the process allows, for all passes alike.
+/// The settings of the process, which apply to all passes.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Registries that may be asked at all; empty means every one. Hosts that a registry sends us to (a token realm, a
-    /// store of blobs) are not limited by this, only by the rules on addresses.
+    /// Registries that may be used; empty means all. Hosts that a registry refers to (a token realm, a store of blobs) are not
+    /// limited by this, only by the rules on addresses.
     pub allowed_registries: Vec<HostPattern>,
     /// Refuses private address ranges (RFC 1918, RFC 6598, unique local IPv6). Default false.
     pub deny_private_networks: bool,
     /// Allows loopback addresses. Default false.
     pub allow_loopback: bool,
-    /// Allows plain HTTP where a pass asks for it with [`Access::insecure`]. Default true.
+    /// Allows plain HTTP for passes with [`Access::insecure`]. Default true.
     pub allow_http: bool,
-    /// Further addresses that are never dialled, such as that of the cluster's API server.
+    /// More addresses that are never connected to, such as that of the cluster's API server.
     pub denied_addresses: Vec<IpAddr>,
-    /// Further servers that are never asked: unlike an address, one of these is a port too.
+    /// More servers that are never connected to. Unlike an address, a server includes a port.
     pub denied_servers: Vec<DeniedServer>,
-    /// Requests in flight at once to one registry, over all passes. Default 32.
+    /// The proxies for passes without [`Access::proxy`]. The operator is trusted with their addresses, so the rules above do not
+    /// apply to them; they apply to the hosts behind the proxy. Default [`EnvironmentProxy::from_env`].
+    pub environment_proxy: EnvironmentProxy,
+    /// Requests in flight to one registry, over all passes. Default 32.
     pub max_requests_per_registry: usize,
-    /// How much of what a registry sends is taken.
+    /// Limits on the responses of a registry.
     pub limits: Limits,
-    /// How long a registry may take.
+    /// Time limits for a registry.
     pub timeouts: Timeouts,
-    /// How often and how patiently a failed request is tried again.
+    /// The number of attempts of a failed request, and their delays.
     pub retry: RetryPolicy,
-    /// The longest time for which a registry's `Retry-After` is believed. Default 15 minutes.
+    /// The longest pause that a registry can ask for with `Retry-After`. Default 15 minutes.
     pub max_pause: Duration,
     /// The `User-Agent` header. Default `affix/<version>`.
     pub user_agent: String,
-    /// Who is told of every request. Default nobody.
+    /// Receives the events of all requests. Default: they are ignored.
     pub observer: Arc<dyn Observer>,
-    /// What every request that may change something passes. Default: always open.
+    /// Passed by every request that can change the registry. Default: always open.
     pub write_gate: WriteGate,
 }
 
 impl Options {
-    /// The same with the cluster's API server denied, whose addresses are looked up now and followed until `stop`.
+    /// Denies the cluster's API server (host and port). Its name is resolved now, and again each minute until `stop`.
     pub async fn without_server(
         mut self,
         server: Option<(String, u16)>,
@@ -77,6 +81,7 @@ impl Default for Options {
             allow_http: true,
             denied_addresses: Vec::new(),
             denied_servers: Vec::new(),
+            environment_proxy: EnvironmentProxy::from_env(),
             max_requests_per_registry: 32,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -89,14 +94,14 @@ impl Default for Options {
     }
 }
 
-/// Caps on what a registry may send. What is above one of them ends in `LimitExceeded`, which names the number.
+/// Limits on the responses of a registry. A response above one of them is a `LimitExceeded` error, which names the limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one manifest, index or page of a listing. Default 4 MiB.
     pub manifest_bytes: u64,
-    /// Bytes of an error's body that are read; the rest is left unread, which is no error. Default 8 KiB.
+    /// Bytes of an error's body that are read. The rest is ignored. Default 8 KiB.
     pub error_bytes: u64,
-    /// Bytes of one blob that is read, where the caller names no lower cap. Default 4 MiB.
+    /// Bytes of one blob that is read, unless the caller sets a lower limit. Default 4 MiB.
     pub blob_bytes: u64,
     /// Bytes of all pages of one listing together. Default 4 MiB.
     pub listing_bytes: u64,
@@ -110,9 +115,9 @@ pub struct Limits {
     pub referrers: usize,
     /// Entries of one image index. Default 1000.
     pub index_entries: usize,
-    /// Levels of nested indexes that the engine walks. Default 4.
+    /// Levels of nested indexes that a pass reads. Default 4.
     pub depth: usize,
-    /// Bytes that one [`Session`](crate::Session) takes in all. Default 32 MiB.
+    /// Bytes of all responses of one [`Session`](crate::Session). Default 32 MiB.
     pub session_bytes: u64,
 }
 
@@ -134,19 +139,19 @@ impl Default for Limits {
     }
 }
 
-/// How long a registry may take for one try of a request.
+/// Time limits for one attempt of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Until the connection stands, TLS included. Default 10 s.
+    /// For a connection, proxy and TLS included. Default 10 s.
     pub connect: Duration,
-    /// Between two pieces of an answer. Default 10 s.
+    /// Between two parts of a response. Default 10 s.
     pub idle: Duration,
-    /// The whole of a request and its answer, blobs excepted. Default 30 s.
+    /// For a request and its response, except blobs. Default 30 s.
     pub request: Duration,
-    /// The whole of a blob's transfer. Default 5 minutes.
+    /// For the transfer of a blob. Default 5 minutes.
     pub blob: Duration,
-    /// How long a session waits in all for a registry that asks for patience, where the caller set no deadline with
-    /// [`Session::until`](crate::Session::until). Default 60 s.
+    /// For all waits of a session for a registry that asks for a pause, unless
+    /// [`Session::until`](crate::Session::until) sets a deadline. Default 60 s.
     pub patience: Duration,
 }
 
@@ -162,28 +167,38 @@ impl Default for Timeouts {
     }
 }
 
-/// What one pass brings along. Nothing learned under one `Access` is used under another that differs in credential, TLS,
-/// proxy or `insecure`.
+/// The priority of work among other work at the same registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Priority {
+    /// A user waits for the result, such as that of a changed resource.
+    #[default]
+    Interactive,
+    /// Periodic verification. It leaves a quarter of the requests in flight to interactive work.
+    Background,
+}
+
+/// The settings of one pass. Tokens, pauses and the registry's capabilities are shared only between passes that are equal in
+/// credential, TLS, proxy and `insecure`.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     /// Logins, matched by host and path. Empty: anonymous.
     pub credentials: Keychain,
     /// Certificates.
     pub tls: TlsOptions,
-    /// The proxy for all requests of the pass. The environment's proxy variables are never read.
+    /// The proxy for all requests of the pass. It takes precedence over [`Options::environment_proxy`].
     pub proxy: Option<Proxy>,
-    /// Speaks plain HTTP.
+    /// Uses plain HTTP.
     pub insecure: bool,
-    /// How referrers are listed and written.
+    /// The way in which referrers are listed and written.
     pub referrers_mode: ReferrersMode,
 }
 
 /// Certificates of a pass.
 #[derive(Debug, Clone, Default)]
 pub struct TlsOptions {
-    /// PEM of certificate authorities that are trusted besides those of the system.
+    /// PEM of certificate authorities that are trusted in addition to those of the system.
     pub ca_pem: Option<Vec<u8>>,
-    /// Certificate and key by which affix shows itself to the registry, and to no other host.
+    /// The client certificate, which only the registry itself receives.
     pub client: Option<ClientIdentity>,
 }
 
@@ -196,21 +211,10 @@ pub struct ClientIdentity {
     pub key_pem: Secret,
 }
 
-/// An HTTP proxy.
-#[derive(Debug, Clone)]
-pub struct Proxy {
-    /// `http://host:port` or `https://host:port`.
-    pub address: String,
-    /// User name, where the proxy asks for one.
-    pub username: Option<String>,
-    /// Password.
-    pub password: Option<Secret>,
-}
-
-/// How referrers are listed and written.
+/// The way in which referrers are listed and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ReferrersMode {
-    /// The referrers API where the registry has it, else the fallback tag.
+    /// The referrers API if the registry has it, else the fallback tag.
     #[default]
     Auto,
     /// The referrers API only.

@@ -1,4 +1,4 @@
-//! The public face: [`Registries`] for the process, [`Session`] for one pass over one repository.
+//! The entry points: [`Registries`] for the process, [`Session`] for one pass over one repository.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,22 +9,22 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::access::secret::Secret;
-use crate::client::clients::{Upstream, Upstreams};
-use crate::client::options::{Access, ListingSource, Options, ReferrersMode};
+use crate::client::clients::{ClientCache, RegistryClient};
+use crate::client::options::{Access, ListingSource, Options, Priority, ReferrersMode};
 use crate::error::{Object, Operation, RegistryError};
 use crate::oci::{Digest, Host, Reference, Repository, Tag};
 
-/// What a manifest is asked for by.
+/// The name of a manifest in its repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Locator {
-    /// By tag.
+    /// A tag.
     Tag(Tag),
-    /// By digest.
+    /// A digest.
     Digest(Digest),
 }
 
 impl Locator {
-    /// The digest of a reference where it has one, else its tag; `None` where it has neither.
+    /// Returns the digest of a reference, else its tag, or `None` if it has neither.
     #[must_use]
     pub fn of(reference: &Reference) -> Option<Self> {
         let digest = reference.digest.clone().map(Self::Digest);
@@ -53,37 +53,37 @@ impl From<Digest> for Locator {
     }
 }
 
-/// All registries that the process talks to: their connections, tokens, limits and pauses. Cheap to clone.
+/// All registries that the process uses, with their connections, tokens, limits and pauses. Cheap to clone.
 #[derive(Clone)]
 pub struct Registries {
     options: Arc<Options>,
-    upstreams: Arc<Upstreams>,
+    clients: Arc<ClientCache>,
 }
 
 impl Registries {
-    /// Nothing is dialled and no certificate is read before the first [`open`](Self::open).
+    /// Stores the options. It opens no connection and reads no certificate.
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
             options: Arc::new(options),
-            upstreams: Arc::default(),
+            clients: Arc::default(),
         }
     }
 
-    /// What the process allows.
+    /// Returns the settings of the process.
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Opens a session on one repository; asks nothing of the registry yet.
+    /// Opens a session on one repository. It sends no request.
     ///
     /// # Errors
-    /// `HostNotAllowed`, `InsecureNotAllowed`, and `InvalidAccess` or `CertificateInvalid` where what the pass brings along
+    /// `HostNotAllowed` and `InsecureNotAllowed` if the options forbid it, `InvalidAccess` and `CertificateInvalid` if `access`
     /// cannot be used.
     #[allow(
         clippy::needless_pass_by_value,
-        reason = "an access is for one session: handing it over says so"
+        reason = "an access is for one session"
     )]
     pub fn open(
         &self,
@@ -121,13 +121,13 @@ impl Registries {
             )));
         }
         let repository = &on_its_registry(host, repository);
-        let upstream = self
-            .upstreams
+        let client = self
+            .clients
             .get(&self.options, &base, host, repository, &access)?;
         Ok(Session {
             inner: Arc::new(Inner {
                 options: Arc::clone(&self.options),
-                upstream,
+                client,
                 host: host.clone(),
                 repository: repository.clone(),
                 mode: access.referrers_mode,
@@ -138,12 +138,12 @@ impl Registries {
                 swing: rand::random(),
             }),
             deadline: None,
-            routine: false,
+            priority: Priority::default(),
         })
     }
 }
 
-/// The name by which the registry itself knows a repository: Docker Hub keeps those without a namespace under `library/`.
+/// Returns the name of a repository at its registry: Docker Hub has those without a namespace under `library/`.
 fn on_its_registry(host: &Host, repository: &Repository) -> Repository {
     let is_official =
         host.api_host() == "registry-1.docker.io" && !repository.as_str().contains('/');
@@ -153,26 +153,26 @@ fn on_its_registry(host: &Host, repository: &Repository) -> Repository {
     full.unwrap_or_else(|| repository.clone())
 }
 
-/// One repository, one credential, one pass. Counts its requests. Cheap to clone; clones share the count.
+/// One pass over one repository with one credential. Cheap to clone; clones share the counters.
 #[derive(Clone)]
 pub struct Session {
     pub(crate) inner: Arc<Inner>,
     deadline: Option<Instant>,
-    routine: bool,
+    priority: Priority,
 }
 
 pub(crate) struct Inner {
     options: Arc<Options>,
-    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) client: Arc<RegistryClient>,
     host: Host,
     repository: Repository,
     pub(crate) mode: ReferrersMode,
     opened: Instant,
     requests: AtomicU64,
     received: AtomicU64,
-    /// Subjects whose fallback tag was read in this pass and was there.
+    /// Subjects whose fallback tag exists, as read in this pass.
     seen_tags: Mutex<HashSet<Digest>>,
-    /// Uniform in 0 to 1: what tells the pauses of this pass from those of others who write the same tags at the same time.
+    /// Uniform in 0 to 1. Spreads the pauses of processes that write the same fallback tags at the same time.
     pub(crate) swing: f64,
 }
 
@@ -181,7 +181,7 @@ impl Inner {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Answers with the number so far.
+    /// Returns the number of bytes so far.
     pub(crate) fn count_bytes(&self, bytes: usize) -> u64 {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64
     }
@@ -190,12 +190,12 @@ impl Inner {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// What no message may hold.
+    /// Returns the secrets that messages must not contain.
     pub(crate) fn secrets(&self) -> Vec<Secret> {
-        self.upstream.auth.secrets()
+        self.client.auth.secrets()
     }
 
-    /// Remembers that the fallback tag of a subject exists.
+    /// Records that the fallback tag of a subject exists.
     pub(crate) fn saw_tag(&self, subject: &Digest) {
         self.seen_tags
             .lock()
@@ -218,22 +218,22 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// The same session with the time by which the caller wants to be done: no wait for the registry goes beyond it.
+    /// Sets the deadline of the caller. No wait for the registry goes beyond it.
     #[must_use]
     pub fn until(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// The same session for work that nobody waits for: it leaves some of the places at the registry to other work.
+    /// Sets the priority of the session's requests. Default [`Priority::Interactive`].
     #[must_use]
-    pub const fn routine(mut self, routine: bool) -> Self {
-        self.routine = routine;
+    pub const fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 
-    pub(crate) const fn is_routine(&self) -> bool {
-        self.routine
+    pub(crate) const fn priority(&self) -> Priority {
+        self.priority
     }
 
     pub(crate) fn deadline(&self) -> Instant {
@@ -241,36 +241,37 @@ impl Session {
             .unwrap_or_else(|| self.inner.opened + self.inner.options.timeouts.patience)
     }
 
-    /// What the process allows.
+    /// Returns the settings of the process.
     pub(crate) fn options(&self) -> &Options {
         &self.inner.options
     }
 
-    /// The registry.
+    /// Returns the registry.
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.inner.host
     }
 
-    /// The repository, by the name that the registry knows it by.
+    /// Returns the repository, by its name at the registry.
     #[must_use]
     pub fn repository(&self) -> &Repository {
         &self.inner.repository
     }
 
-    /// What the session's knowledge is shared by: one text for each way to ask this registry, credential included.
+    /// Returns the key under which tokens and capabilities are shared: one for each registry, access and credential.
     #[must_use]
     pub fn identity(&self) -> &Digest {
-        &self.inner.upstream.identity
+        &self.inner.client.identity
     }
 
-    /// Requests sent so far: tries, redirects and token requests included.
+    /// Returns the requests sent so far, with retries, redirects and token requests.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.inner.requests.load(Ordering::Relaxed)
     }
 
-    /// How referrers of this repository are kept: by mode, or as the registry has shown; `None` before it was asked.
+    /// Returns the way in which this repository stores referrers: by mode, or as the registry has shown. `None` before the first
+    /// response about referrers.
     #[must_use]
     pub fn referrers_mode(&self) -> Option<ListingSource> {
         match self.inner.mode {
@@ -278,27 +279,13 @@ impl Session {
             ReferrersMode::TagSchema => Some(ListingSource::FallbackTag),
             ReferrersMode::Auto => self
                 .inner
-                .upstream
+                .client
                 .support
                 .of(&self.inner.repository, Instant::now()),
         }
     }
 
-    /// Sees to it that connections for a wave of so many requests side by side stand soon, where the registry needs one for each.
-    /// Says nothing to a registry that has asked for a pause.
-    pub fn open_ahead(&self, wave: usize) {
-        if self
-            .inner
-            .upstream
-            .throttle
-            .paused(Instant::now())
-            .is_zero()
-        {
-            self.inner.upstream.transport.open_ahead(wave);
-        }
-    }
-
-    /// What is done, for messages; `which` of the objects it is done to may be empty.
+    /// Describes a request for messages. `which` names the object and may be empty.
     pub(crate) fn operation(
         &self,
         method: &'static str,
@@ -314,9 +301,9 @@ impl Session {
         }
     }
 
-    /// A URL of this repository: `/v2/<repository>/<path>`.
+    /// Returns a URL of this repository: `/v2/<repository>/<path>`.
     pub(crate) fn url(&self, path: &str) -> Url {
-        let mut url = self.inner.upstream.transport.base().clone();
+        let mut url = self.inner.client.transport.base().clone();
         url.set_path(&format!("/v2/{}/{path}", self.inner.repository));
         url
     }

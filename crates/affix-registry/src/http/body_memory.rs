@@ -1,100 +1,105 @@
-//! Memory for large answers, shared by the whole process.
+//! A limit on the memory for large responses, for the whole process.
 //!
-//! The cap on one answer does not bound many of them at once, and whoever runs a hostile registry decides how many come at once.
-//! So the first part of an answer is read freely, which is all of nearly every honest one, and the rest only with a share of one
-//! budget. A registry holds one share at a time and has to send what it is for within the time of a request: those who answer
-//! slowly on purpose cannot keep all of it to themselves.
+//! The size limit of one response does not bound many of them at once, and a hostile registry decides how many are in flight. The
+//! first part of a response is therefore read without a reservation, which covers nearly every honest response. The rest needs a
+//! reservation of the shared memory (docs/decisions/0011). A registry holds one reservation at a time, for at most the time of
+//! a request, so a slow registry cannot hold all of the memory.
 //!
-//! A share brings the memory itself, which goes from one answer to the next: freed and taken anew for each, it would stay with the
-//! allocator several times over.
+//! A reservation includes its buffer, which is reused for later responses. Buffers that are freed and allocated for each response
+//! would stay with the allocator several times over.
 
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use bytes::BytesMut;
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-/// Bytes of an answer that are read without a share.
-pub(crate) const FREE: usize = 64 << 10;
-/// Bytes of all large answers together.
-const ALL: usize = 8 << 20;
-/// Buffers that are kept while no answer needs them.
-const SPARE: usize = 2;
-/// A permit of the semaphore stands for so many bytes.
-const UNIT: usize = 1 << 10;
+/// Bytes of a response that are read without a reservation.
+pub(crate) const UNRESERVED_BYTES: usize = 64 << 10;
+/// Bytes of all reservations together.
+const MAX_RESERVED_BYTES: usize = 8 << 20;
+/// Unused buffers that are kept.
+const MAX_IDLE_BUFFERS: usize = 2;
+/// Bytes for which one permit of the semaphore stands.
+const BYTES_PER_PERMIT: usize = 1 << 10;
 
-/// What the process spends on large answers.
+/// Limits the memory for large responses of the process. Clones share the limit.
 #[derive(Clone)]
-pub(crate) struct Budget {
+pub(crate) struct ResponseMemoryLimiter {
     permits: Arc<Semaphore>,
-    /// Memory that no answer uses at present.
-    spare: Arc<StdMutex<Vec<BytesMut>>>,
+    idle_buffers: Arc<StdMutex<Vec<BytesMut>>>,
 }
 
-impl Default for Budget {
+impl Default for ResponseMemoryLimiter {
     fn default() -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(ALL / UNIT)),
-            spare: Arc::default(),
+            permits: Arc::new(Semaphore::new(MAX_RESERVED_BYTES / BYTES_PER_PERMIT)),
+            idle_buffers: Arc::default(),
         }
     }
 }
 
-/// One registry's place in the queue for the budget.
-pub(crate) struct Account {
-    budget: Budget,
+/// The access of one registry to the limiter.
+pub(crate) struct RegistryMemory {
+    limiter: ResponseMemoryLimiter,
     one_at_a_time: Arc<Mutex<()>>,
 }
 
-/// Leave to hold a large answer; it ends when this is dropped.
+/// Memory for one large response. Dropping it returns the memory.
 #[derive(Debug)]
-pub(crate) struct Share {
-    /// Where the answer is read to.
+pub(crate) struct Reservation {
+    /// Receives the response.
     pub(crate) buffer: BytesMut,
-    spare: Arc<StdMutex<Vec<BytesMut>>>,
-    _account: OwnedMutexGuard<()>,
+    idle_buffers: Arc<StdMutex<Vec<BytesMut>>>,
+    _registry: OwnedMutexGuard<()>,
     _permits: Option<OwnedSemaphorePermit>,
 }
 
-impl Drop for Share {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < SPARE {
-            spare.push(buffer);
+        let mut idle = self
+            .idle_buffers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE_BUFFERS {
+            idle.push(buffer);
         }
     }
 }
 
-impl Account {
-    pub(crate) fn new(budget: Budget) -> Self {
+impl RegistryMemory {
+    pub(crate) fn new(limiter: ResponseMemoryLimiter) -> Self {
         Self {
-            budget,
+            limiter,
             one_at_a_time: Arc::default(),
         }
     }
 
-    /// Waits for leave to hold `bytes`. An answer that is larger than the whole budget gets the whole budget.
-    pub(crate) async fn share(&self, bytes: u64) -> Share {
-        let account = Arc::clone(&self.one_at_a_time).lock_owned().await;
-        let units = usize::try_from(bytes)
-            .unwrap_or(ALL)
-            .min(ALL)
-            .div_ceil(UNIT);
-        let permits = Arc::clone(&self.budget.permits)
-            .acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX))
-            .await;
-        let spare = Arc::clone(&self.budget.spare);
-        let buffer = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    /// Waits for a reservation of `bytes`. More bytes than the limit reserve all of the limit.
+    pub(crate) async fn reserve(&self, bytes: u64) -> Reservation {
+        let registry = Arc::clone(&self.one_at_a_time).lock_owned().await;
+        let permits = usize::try_from(bytes)
+            .unwrap_or(MAX_RESERVED_BYTES)
+            .min(MAX_RESERVED_BYTES)
+            .div_ceil(BYTES_PER_PERMIT);
         // The semaphore is never closed.
+        let reserved = Arc::clone(&self.limiter.permits)
+            .acquire_many_owned(u32::try_from(permits).unwrap_or(u32::MAX))
+            .await;
+        let idle_buffers = Arc::clone(&self.limiter.idle_buffers);
+        let buffer = idle_buffers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         let mut buffer = buffer.unwrap_or_default();
-        // Each for the largest answer from the start: buffers that grow leave holes where they were.
-        buffer.reserve((ALL / SPARE).max(units * UNIT));
-        Share {
+        // Each buffer has its final size from the start: buffers that grow leave holes in the heap.
+        buffer.reserve((MAX_RESERVED_BYTES / MAX_IDLE_BUFFERS).max(permits * BYTES_PER_PERMIT));
+        Reservation {
             buffer,
-            spare,
-            _account: account,
-            _permits: permits.ok(),
+            idle_buffers,
+            _registry: registry,
+            _permits: reserved.ok(),
         }
     }
 }
@@ -110,31 +115,36 @@ mod tests {
     use futures::FutureExt as _;
 
     #[test]
-    fn all_registries_together_stay_within_the_budget() {
-        let budget = Budget::default();
-        let accounts: Vec<_> = (0..3).map(|_| Account::new(budget.clone())).collect();
-        let mut held: Vec<_> = accounts
+    fn all_registries_together_stay_within_the_limit() {
+        let limiter = ResponseMemoryLimiter::default();
+        let registries: Vec<_> = (0..3)
+            .map(|_| RegistryMemory::new(limiter.clone()))
+            .collect();
+        let mut held: Vec<_> = registries
             .iter()
-            .filter_map(|account| account.share(4 << 20).now_or_never())
+            .filter_map(|registry| registry.reserve(4 << 20).now_or_never())
             .collect();
         assert_eq!(held.len(), 2, "two of 4 MiB are all of 8 MiB");
         held.pop();
-        assert!(accounts[2].share(4 << 20).now_or_never().is_some());
+        assert!(registries[2].reserve(4 << 20).now_or_never().is_some());
     }
 
     #[test]
-    fn a_registry_holds_one_share_at_a_time_and_leaves_the_rest_to_others() {
-        let budget = Budget::default();
-        let (slow, other) = (Account::new(budget.clone()), Account::new(budget));
-        let _held = slow.share(1 << 20).now_or_never().unwrap();
-        assert!(slow.share(1 << 20).now_or_never().is_none());
-        assert!(other.share(1 << 20).now_or_never().is_some());
+    fn a_registry_holds_one_reservation_at_a_time_and_leaves_the_rest_to_others() {
+        let limiter = ResponseMemoryLimiter::default();
+        let (slow, other) = (
+            RegistryMemory::new(limiter.clone()),
+            RegistryMemory::new(limiter),
+        );
+        let _held = slow.reserve(1 << 20).now_or_never().unwrap();
+        assert!(slow.reserve(1 << 20).now_or_never().is_none());
+        assert!(other.reserve(1 << 20).now_or_never().is_some());
     }
 
     #[test]
-    fn what_is_larger_than_the_budget_gets_all_of_it() {
-        let account = Account::new(Budget::default());
-        drop(account.share(u64::MAX).now_or_never().unwrap());
-        assert!(account.share(1).now_or_never().is_some());
+    fn a_response_above_the_limit_reserves_all_of_it() {
+        let registry = RegistryMemory::new(ResponseMemoryLimiter::default());
+        drop(registry.reserve(u64::MAX).now_or_never().unwrap());
+        assert!(registry.reserve(1).now_or_never().is_some());
     }
 }

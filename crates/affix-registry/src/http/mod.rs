@@ -1,10 +1,10 @@
 pub(crate) mod body_memory;
-pub(crate) mod dial;
+pub(crate) mod connector;
+pub(crate) mod proxy;
 pub(crate) mod rate_limit;
 pub(crate) mod request;
 pub(crate) mod retry;
 pub(crate) mod retry_after;
-pub(crate) mod spares;
 pub(crate) mod tls;
 pub(crate) mod transport;
 pub(crate) mod transport_error;

@@ -1,8 +1,8 @@
-//! How many requests go to one registry at once, and when none do.
+//! Limits on the requests to one registry: how many are in flight, and pauses that the registry asks for.
 //!
-//! The cap is shared by all passes over the same way to a registry; routine work leaves a quarter of it to what somebody waits for,
-//! or a backlog of it on a slow registry would take every place. A pause, asked for by a 429, is shared by those that use
-//! the same credential as well, so that one tenant's cannot hold up another's.
+//! All passes that use the same way to a registry share the limit on concurrency. Background requests leave a quarter of it to
+//! interactive ones, so a backlog at a slow registry cannot take all of it. A pause, which a 429 starts,
+//! applies to one credential only, so one tenant cannot pause another.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,139 +11,146 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// The places of one way to a registry.
-pub(crate) struct Places {
+use crate::client::options::Priority;
+
+/// Limits the requests in flight to one registry.
+pub(crate) struct ConcurrencyLimiter {
     all: Arc<Semaphore>,
-    routine: Arc<Semaphore>,
+    background: Arc<Semaphore>,
 }
 
-impl Places {
-    pub(crate) fn new(most: usize) -> Self {
-        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+impl ConcurrencyLimiter {
+    pub(crate) fn new(max_in_flight: usize) -> Self {
+        let permits = max_in_flight.clamp(1, Semaphore::MAX_PERMITS);
         Self {
-            all: Arc::new(Semaphore::new(most)),
-            routine: Arc::new(Semaphore::new(most - most / 4)),
+            all: Arc::new(Semaphore::new(permits)),
+            background: Arc::new(Semaphore::new(permits - permits / 4)),
         }
     }
 
-    /// Waits for a place. What is routine waits among its like first, so that never more of it stand in the one line.
-    async fn take(&self, routine: bool) -> Place {
-        let own = if routine {
-            Arc::clone(&self.routine).acquire_owned().await.ok()
-        } else {
-            None
+    /// Waits for a permit. Background requests first wait for each other, so the queue for `all` never has more than their share.
+    async fn acquire(&self, priority: Priority) -> Permit {
+        // Neither semaphore is ever closed.
+        let background = match priority {
+            Priority::Background => Arc::clone(&self.background).acquire_owned().await.ok(),
+            Priority::Interactive => None,
         };
-        // Neither is ever closed.
-        Place {
+        Permit {
             _all: Arc::clone(&self.all).acquire_owned().await.ok(),
-            _routine: own,
+            _background: background,
         }
     }
 }
 
-/// A place, until it is dropped.
+/// Permission for one request. Dropping it returns the permit.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Permit {
     _all: Option<OwnedSemaphorePermit>,
-    _routine: Option<OwnedSemaphorePermit>,
+    _background: Option<OwnedSemaphorePermit>,
 }
 
-/// Cap and pause of one registry under one credential.
-pub(crate) struct Throttle {
-    places: Arc<Places>,
-    until: Mutex<Option<Instant>>,
+/// Concurrency limit and pause of one registry under one credential.
+pub(crate) struct RateLimiter {
+    concurrency: Arc<ConcurrencyLimiter>,
+    paused_until: Mutex<Option<Instant>>,
     waiting: AtomicU32,
-    longest: Duration,
+    max_pause: Duration,
 }
 
-/// The pause ends after the deadline: this much is left of it.
+/// The pause ends after the deadline. Holds the rest of the pause.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct PausedFor(pub(crate) Duration);
+pub(crate) struct RateLimited(pub(crate) Duration);
 
-impl Throttle {
-    pub(crate) const fn new(places: Arc<Places>, longest: Duration) -> Self {
+impl RateLimiter {
+    pub(crate) const fn new(concurrency: Arc<ConcurrencyLimiter>, max_pause: Duration) -> Self {
         Self {
-            places,
-            until: Mutex::new(None),
+            concurrency,
+            paused_until: Mutex::new(None),
             waiting: AtomicU32::new(0),
-            longest,
+            max_pause,
         }
     }
 
-    /// Lets nobody through for `wait`, at most for the longest time allowed. A longer pause that runs already stays. Answers with
-    /// the time by which the pause has grown.
+    /// Pauses all requests for `wait`, but at most for `max_pause`. A longer pause stays in force. Returns the time by which the
+    /// pause has grown.
     pub(crate) fn pause(&self, now: Instant, wait: Duration) -> Duration {
-        let end = now + wait.min(self.longest);
-        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = now + wait.min(self.max_pause);
+        let mut until = self
+            .paused_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let known = until.map_or(now, |known| known.max(now));
         *until = Some(known.max(end));
         end.saturating_duration_since(known)
     }
 
-    /// What is left of a pause at `now`.
+    /// Returns the rest of the pause at `now`.
     pub(crate) fn paused(&self, now: Instant) -> Duration {
-        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self
+            .paused_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
-    /// Waits for the end of a pause and for a free place. `random` is uniform in 0 to 1: those who waited together do not
-    /// start together.
-    pub(crate) async fn enter(
+    /// Waits for the end of a pause and for a permit. `random` is uniform in 0 to 1 and spreads the requests after a pause.
+    ///
+    /// # Errors
+    /// `RateLimited` if the pause does not end before `deadline`.
+    pub(crate) async fn acquire(
         &self,
-        routine: bool,
+        priority: Priority,
         deadline: Instant,
         mut random: impl FnMut() -> f64,
-    ) -> Result<Place, PausedFor> {
+    ) -> Result<Permit, RateLimited> {
         loop {
-            self.wait_out_pause(deadline, &mut random).await?;
-            let place = self.places.take(routine).await;
+            self.wait_for_end_of_pause(deadline, &mut random).await?;
+            let permit = self.concurrency.acquire(priority).await;
+            // A pause can begin during the wait for the permit.
             if self.paused(Instant::now()).is_zero() {
-                return Ok(place);
+                return Ok(permit);
             }
         }
     }
 
-    async fn wait_out_pause(
+    async fn wait_for_end_of_pause(
         &self,
         deadline: Instant,
         random: &mut impl FnMut() -> f64,
-    ) -> Result<(), PausedFor> {
+    ) -> Result<(), RateLimited> {
         loop {
             let left = self.paused(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
             if Instant::now() + left >= deadline {
-                return Err(PausedFor(left));
+                return Err(RateLimited(left));
             }
-            let _counted = Counted::new(&self.waiting);
-            tokio::time::sleep(
-                left + spread(self.waiting.load(Ordering::Relaxed))
-                    .mul_f64(random().clamp(0.0, 1.0)),
-            )
-            .await;
+            let _counted = Waiting::new(&self.waiting);
+            let spread = spread(self.waiting.load(Ordering::Relaxed));
+            tokio::time::sleep(left + spread.mul_f64(random().clamp(0.0, 1.0))).await;
         }
     }
 }
 
-/// The time over which `waiting` requests start again after a pause: 25 ms each, at most 2 s.
+/// Returns the time over which `waiting` requests resume after a pause: 25 ms each, at most 2 s.
 fn spread(waiting: u32) -> Duration {
     Duration::from_millis(25)
         .saturating_mul(waiting.saturating_sub(1))
         .min(Duration::from_secs(2))
 }
 
-/// Counts a waiter for as long as it waits, also when it is dropped.
-struct Counted<'a>(&'a AtomicU32);
+/// Counts a waiting request until it is dropped.
+struct Waiting<'a>(&'a AtomicU32);
 
-impl<'a> Counted<'a> {
+impl<'a> Waiting<'a> {
     fn new(counter: &'a AtomicU32) -> Self {
         counter.fetch_add(1, Ordering::Relaxed);
         Self(counter)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -158,9 +165,9 @@ mod tests {
     use super::*;
     use futures::FutureExt as _;
 
-    fn throttle(permits: usize) -> Arc<Throttle> {
-        Arc::new(Throttle::new(
-            Arc::new(Places::new(permits)),
+    fn limiter(permits: usize) -> Arc<RateLimiter> {
+        Arc::new(RateLimiter::new(
+            Arc::new(ConcurrencyLimiter::new(permits)),
             Duration::from_mins(15),
         ))
     }
@@ -170,15 +177,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_holds_everybody_and_those_who_waited_do_not_start_together() {
-        let throttle = throttle(100);
+    async fn a_pause_holds_all_requests_and_they_do_not_resume_together() {
+        let limiter = limiter(100);
         let begin = Instant::now();
-        throttle.pause(begin, Duration::from_secs(30));
+        limiter.pause(begin, Duration::from_secs(30));
         let waiters = (0..40_u32).map(|n| {
-            let throttle = Arc::clone(&throttle);
+            let limiter = Arc::clone(&limiter);
             tokio::spawn(async move {
-                let _permit = throttle
-                    .enter(false, in_an_hour(), || f64::from(n) / 40.0)
+                let _permit = limiter
+                    .acquire(Priority::Interactive, in_an_hour(), || f64::from(n) / 40.0)
                     .await
                     .unwrap();
                 begin.elapsed()
@@ -197,17 +204,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_ends_after_fifteen_minutes_regardless_of_retry_after() {
-        let throttle = throttle(1);
-        throttle.pause(Instant::now(), Duration::from_secs(u64::from(u32::MAX)));
-        assert_eq!(throttle.paused(Instant::now()), Duration::from_mins(15));
+        let limiter = limiter(1);
+        limiter.pause(Instant::now(), Duration::from_secs(u64::from(u32::MAX)));
+        assert_eq!(limiter.paused(Instant::now()), Duration::from_mins(15));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn seconds_that_pauses_have_in_common_are_told_once() {
-        let throttle = throttle(1);
+    async fn seconds_that_pauses_have_in_common_are_counted_once() {
+        let limiter = limiter(1);
         let begin = Instant::now();
         let grown = [(0, 30), (10, 30), (20, 5), (60, 5)].map(|(after, wait)| {
-            throttle
+            limiter
                 .pause(
                     begin + Duration::from_secs(after),
                     Duration::from_secs(wait),
@@ -219,50 +226,68 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_exceeds_the_deadline_fails_at_once() {
-        let throttle = throttle(1);
-        throttle.pause(Instant::now(), Duration::from_mins(2));
-        let refused = throttle
-            .enter(false, Instant::now() + Duration::from_mins(1), || 0.0)
+        let limiter = limiter(1);
+        limiter.pause(Instant::now(), Duration::from_mins(2));
+        let refused = limiter
+            .acquire(
+                Priority::Interactive,
+                Instant::now() + Duration::from_mins(1),
+                || 0.0,
+            )
             .await
             .unwrap_err();
-        assert_eq!(refused, PausedFor(Duration::from_mins(2)));
+        assert_eq!(refused, RateLimited(Duration::from_mins(2)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_that_begins_while_one_waits_for_a_place_is_heeded() {
-        let throttle = throttle(1);
-        let first = throttle.enter(false, in_an_hour(), || 0.0).await.unwrap();
+    async fn a_pause_that_begins_during_the_wait_for_a_permit_is_respected() {
+        let limiter = limiter(1);
+        let first = limiter
+            .acquire(Priority::Interactive, in_an_hour(), || 0.0)
+            .await
+            .unwrap();
         let begin = Instant::now();
         let second = {
-            let throttle = Arc::clone(&throttle);
-            tokio::spawn(async move { throttle.enter(false, in_an_hour(), || 0.0).await.map(drop) })
+            let limiter = Arc::clone(&limiter);
+            tokio::spawn(async move {
+                limiter
+                    .acquire(Priority::Interactive, in_an_hour(), || 0.0)
+                    .await
+                    .map(drop)
+            })
         };
         tokio::task::yield_now().await;
-        throttle.pause(begin, Duration::from_secs(5));
+        limiter.pause(begin, Duration::from_secs(5));
         drop(first);
         second.await.unwrap().unwrap();
         assert!(begin.elapsed() >= Duration::from_secs(5));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn routine_work_leaves_a_quarter_of_the_places_to_what_somebody_waits_for() {
-        let throttle = throttle(8);
-        let enter = |routine| throttle.enter(routine, in_an_hour(), || 0.0).now_or_never();
-        let routine: Vec<_> = std::iter::from_fn(|| enter(true)).collect();
-        assert_eq!(routine.len(), 6);
-        let awaited: Vec<_> = std::iter::from_fn(|| enter(false)).collect();
-        assert_eq!(awaited.len(), 2);
-        drop(routine);
-        assert!(enter(true).is_some() && enter(false).is_some());
+    async fn background_requests_leave_a_quarter_of_the_permits_to_interactive_ones() {
+        let limiter = limiter(8);
+        let acquire = |priority| {
+            limiter
+                .acquire(priority, in_an_hour(), || 0.0)
+                .now_or_never()
+        };
+        let background: Vec<_> = std::iter::from_fn(|| acquire(Priority::Background)).collect();
+        assert_eq!(background.len(), 6);
+        let interactive: Vec<_> = std::iter::from_fn(|| acquire(Priority::Interactive)).collect();
+        assert_eq!(interactive.len(), 2);
+        drop(background);
+        assert!(
+            acquire(Priority::Background).is_some() && acquire(Priority::Interactive).is_some()
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_single_place_is_for_both() {
-        let throttle = throttle(1);
-        for routine in [true, false] {
+    async fn a_single_permit_serves_both_priorities() {
+        let limiter = limiter(1);
+        for priority in [Priority::Background, Priority::Interactive] {
             assert!(
-                throttle
-                    .enter(routine, in_an_hour(), || 0.0)
+                limiter
+                    .acquire(priority, in_an_hour(), || 0.0)
                     .now_or_never()
                     .is_some()
             );

@@ -1,4 +1,6 @@
-//! One request with all that belongs to it: the login, its redirects, its tries, its part of the caps.
+//! The request pipeline: credentials, rate limits, retries, redirects, and the errors of a session.
+
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -8,29 +10,34 @@ use url::Url;
 
 use crate::access::address_policy::authority;
 use crate::access::tokens::Actions;
-use crate::client::observer::Trial;
+use crate::client::observer::Attempt;
 use crate::client::session::Session;
 use crate::error::{Answered, Operation, RegistryError};
-use crate::http::rate_limit::PausedFor;
+use crate::http::rate_limit::RateLimited;
 use crate::http::retry::is_transient;
 use crate::http::retry_after;
 use crate::http::transport::{Answer, Outgoing};
-use crate::http::transport_error::Fault;
+use crate::http::transport_error::TransportError;
 use crate::oci::{cut, longest_text, most_values};
 use crate::protocol::error_body::ErrorBody;
 
-/// Which redirects of a GET or HEAD are followed. Credentials never go along to another origin.
+/// Redirects that one attempt follows.
+const MAX_REDIRECTS: u64 = 5;
+/// The default for the bytes of a successful response.
+const DEFAULT_CAP: u64 = 1 << 20;
+
+/// The redirects of a GET or HEAD that are followed. Credentials are never sent to another origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Redirects {
-    /// None: the redirect is the answer.
+    /// None: the redirect is the response.
     Never,
-    /// Within the registry's own origin.
+    /// Redirects within the registry's own origin.
     SameOrigin,
-    /// To any host that may be dialled: blobs, whose bytes are checked by their digest.
+    /// Redirects to any host that the address policy allows. For blobs, whose digests are verified.
     Anywhere,
 }
 
-/// A request, as often as it takes.
+/// A request with its limits. It can take several attempts.
 pub(crate) struct Request {
     pub(crate) operation: Operation,
     pub(crate) method: Method,
@@ -39,11 +46,11 @@ pub(crate) struct Request {
     pub(crate) body: Bytes,
     pub(crate) actions: Actions,
     pub(crate) redirects: Redirects,
-    /// Bytes of a good answer that are read at most.
+    /// Bytes of a successful response that are read at most.
     pub(crate) cap: u64,
-    /// Whether it moves a blob, which may take longer.
+    /// Whether it transfers a blob, which has its own time-out.
     pub(crate) is_blob: bool,
-    /// Whether a fault that may pass ends it all the same: for a write that must follow its read at once.
+    /// Whether there is only one attempt. For a write that must directly follow its read.
     pub(crate) once: bool,
 }
 
@@ -57,7 +64,7 @@ impl Request {
             body: Bytes::new(),
             actions,
             redirects: Redirects::SameOrigin,
-            cap: 1 << 20,
+            cap: DEFAULT_CAP,
             is_blob: false,
             once: false,
         }
@@ -69,38 +76,49 @@ impl Request {
     }
 }
 
-/// A fault that may pass, and how the last try showed it.
-struct Passing {
+/// A transient failure of an attempt.
+struct Transient {
     error: RegistryError,
-    /// The registry's wish, on a 5xx.
-    retry_after: Option<std::time::Duration>,
-    /// Whether the wait is the shared pause.
-    paused: bool,
+    /// The wait that the registry asks for.
+    retry_after: Option<Duration>,
+    /// Whether the rate limiter does the waiting.
+    is_paused: bool,
+}
+
+impl From<RegistryError> for Transient {
+    fn from(error: RegistryError) -> Self {
+        Self {
+            error,
+            retry_after: None,
+            is_paused: false,
+        }
+    }
 }
 
 impl Session {
-    /// Sends a request with what the registry wants to see. An answer is any status but 401, 429 and those that may pass.
+    /// Sends a request with the credentials that the registry asks for. Returns a response with any status except 401 of the
+    /// registry, 429 and the transient ones.
     pub(crate) async fn send(&self, request: &Request) -> Result<Answer, RegistryError> {
         let mut refusals = 0;
         loop {
             let shown = self.authorize(request).await?;
             let answer = self.transmit(request, shown.header()).await?;
             if answer.is_success() && !request.is_blob {
-                self.bound(request, &answer)?;
+                self.check_document(request, &answer)?;
             }
             if answer.status != 401 || !answer.own {
                 return Ok(answer);
             }
             refusals += 1;
-            // Once to learn what is wanted or that a token has ended, once more where that was not all.
+            // The first 401 brings the challenge or ends a token. The second can ask for a wider scope.
             if !self.challenged(request, &answer, &shown).await || refusals > 2 {
                 return Err(self.unauthorized(request, &answer, &shown));
             }
         }
     }
 
-    /// Refuses a document with more values, or a longer text, than would be worth their memory, before anything is made of them.
-    fn bound(&self, request: &Request, answer: &Answer) -> Result<(), RegistryError> {
+    /// Refuses a JSON document with too many values or too long a text before it is parsed.
+    fn check_document(&self, request: &Request, answer: &Answer) -> Result<(), RegistryError> {
         let limits = &self.options().limits;
         let exceeded = |what: &str, limit: usize| {
             Err(RegistryError::LimitExceeded {
@@ -121,227 +139,229 @@ impl Session {
         Ok(())
     }
 
-    /// Tries until there is an answer that stays, the deadline, or the end of patience.
+    /// Makes attempts until a response is final, the retry policy ends, or the deadline is too near.
     pub(crate) async fn transmit(
         &self,
         request: &Request,
         authorization: Option<&HeaderValue>,
     ) -> Result<Answer, RegistryError> {
-        let (options, throttle) = (self.options(), &self.inner.upstream.throttle);
+        let retry = &self.options().retry;
         let (begun, deadline) = (Instant::now(), self.deadline());
         let mut tries = 0;
         loop {
-            let permit = throttle
-                .enter(self.is_routine(), deadline, rand::random)
+            let limiter = &self.inner.client.rate_limiter;
+            let permit = limiter
+                .acquire(self.priority(), deadline, rand::random)
                 .await;
-            let permit = permit.map_err(|PausedFor(left)| RegistryError::RateLimited {
+            let permit = permit.map_err(|RateLimited(left)| RegistryError::RateLimited {
                 operation: request.operation.clone(),
                 retry_after: left,
             })?;
             tries += 1;
             let outcome = self.attempt(request, authorization).await;
             drop(permit);
-            // A second try is for a connection that had died in silence; more would only wait for a registry that is down.
-            let min_tries = if matches!(outcome, Err(Fault::TimedOut(_))) {
-                2
-            } else {
-                options.retry.min_tries
+            // The second attempt is for a connection that was lost without notice. Further ones would wait for a registry that
+            // is down.
+            let min_tries = match outcome {
+                Err(TransportError::TimedOut(_)) => 2,
+                _ => retry.min_tries,
             };
-            let passing = match outcome {
+            let failure = match outcome {
                 Ok(answer) if !is_transient(answer.status) => return Ok(answer),
-                Ok(answer) => self.passing(request, &answer, tries),
-                Err(Fault::Network(why) | Fault::TimedOut(why)) => {
-                    let error = RegistryError::Unreachable {
-                        operation: request.operation.clone(),
-                        why,
-                    };
-                    Passing {
-                        error,
-                        retry_after: None,
-                        paused: false,
-                    }
+                Ok(answer) => self.transient(request, &answer, tries),
+                Err(error @ (TransportError::Network(_) | TransportError::TimedOut(_))) => {
+                    self.transport_error(&request.operation, error).into()
                 }
-                Err(fault) => return Err(self.fault(&request.operation, fault)),
+                Err(error) => return Err(self.transport_error(&request.operation, error)),
             };
-            tracing::debug!(error = %passing.error, tries, "a try failed");
-            if request.once || !options.retry.goes_on(min_tries, tries, begun.elapsed()) {
-                return Err(passing.error);
+            tracing::debug!(error = %failure.error, tries, "attempt failed");
+            if request.once || !retry.goes_on(min_tries, tries, begun.elapsed()) {
+                return Err(failure.error);
             }
-            if !passing.paused {
-                let wait = passing
+            if !failure.is_paused {
+                let wait = failure
                     .retry_after
-                    .unwrap_or_else(|| options.retry.delay(tries, rand::random()));
+                    .unwrap_or_else(|| retry.delay(tries, rand::random()));
                 if Instant::now() + wait >= deadline {
-                    return Err(passing.error);
+                    return Err(failure.error);
                 }
                 tokio::time::sleep(wait).await;
             }
         }
     }
 
-    fn passing(&self, request: &Request, answer: &Answer, tries: u32) -> Passing {
-        let wish = answer
-            .header(header::RETRY_AFTER)
-            .and_then(|value| retry_after::parse(value, std::time::SystemTime::now()));
+    /// Returns the failure for a transient status. A 429 pauses all requests under this credential.
+    fn transient(&self, request: &Request, answer: &Answer, tries: u32) -> Transient {
         let options = self.options();
-        let wish = wish.map(|wish| wish.min(options.max_pause));
-        if answer.status == 429 {
-            // "Come back at once", or at a time that has passed, is no leave to do so without a pause.
-            let wait = wish.map_or_else(
-                || options.retry.delay(tries + 2, 1.0),
-                |wish| wish.max(options.retry.base),
-            );
-            options
-                .observer
-                .paused(self.inner.upstream.throttle.pause(Instant::now(), wait));
-            let error = RegistryError::RateLimited {
-                operation: request.operation.clone(),
-                retry_after: wait,
+        let retry_after = answer
+            .header(header::RETRY_AFTER)
+            .and_then(|value| retry_after::parse(value, SystemTime::now()))
+            .map(|wait| wait.min(options.max_pause));
+        if answer.status != 429 {
+            let error = RegistryError::Unavailable {
+                answer: self.answered(&request.operation, answer),
+                retry_after,
             };
-            return Passing {
+            return Transient {
                 error,
-                retry_after: wish,
-                paused: true,
+                retry_after,
+                is_paused: false,
             };
         }
-        let error = RegistryError::Unavailable {
-            answer: self.answered(&request.operation, answer),
-            retry_after: wish,
+        // A wait of zero, or a date that has passed, still starts a pause.
+        let wait = retry_after.map_or_else(
+            || options.retry.delay(tries + 2, 1.0),
+            |wait| wait.max(options.retry.base),
+        );
+        let limiter = &self.inner.client.rate_limiter;
+        options.observer.paused(limiter.pause(Instant::now(), wait));
+        let error = RegistryError::RateLimited {
+            operation: request.operation.clone(),
+            retry_after: wait,
         };
-        Passing {
+        Transient {
             error,
-            retry_after: wish,
-            paused: false,
+            retry_after,
+            is_paused: true,
         }
     }
 
-    /// One try with its redirects. Once it has left the registry's origin it carries no credential, wherever it goes.
+    /// Makes one attempt with its redirects. After the first hop to another origin, no hop carries a credential.
     async fn attempt(
         &self,
         request: &Request,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Answer, Fault> {
-        const HOPS: u64 = 5;
-        let (options, transport) = (self.options(), &self.inner.upstream.transport);
+    ) -> Result<Answer, TransportError> {
         let mut url = request.url.clone();
-        let mut strayed = false;
-        for _ in 0..=HOPS {
-            strayed |= !transport.is_own(&url);
+        let mut is_foreign = false;
+        for _ in 0..=MAX_REDIRECTS {
+            is_foreign |= !self.inner.client.transport.is_own(&url);
             let mut headers = request.headers.clone();
-            if let (Some(authorization), false) = (authorization, strayed) {
+            if let (Some(authorization), false) = (authorization, is_foreign) {
                 headers.insert(header::AUTHORIZATION, authorization.clone());
             }
-            let left = options
-                .limits
-                .session_bytes
-                .saturating_sub(self.inner.received());
-            let timeout = if request.is_blob {
-                options.timeouts.blob
-            } else {
-                options.timeouts.request
-            };
-            self.inner.count_request();
-            let (method, body, cap) =
-                (&request.method, request.body.clone(), request.cap.min(left));
-            let span = tracing::debug_span!("request", operation = %request.operation);
-            let mut trial = Trial::begin(&*options.observer, &request.operation);
-            let mut answer = transport
-                .once(Outgoing {
-                    method,
-                    url: &url,
-                    headers,
-                    body,
-                    cap,
-                    timeout,
-                })
-                .instrument(span)
-                .await?;
-            trial.answered(answer.status);
-            drop(trial);
-            tracing::debug!(operation = %request.operation, status = answer.status, "answered");
-            answer.own &= !strayed;
-            // Of several answers at once each was read with what was left before.
-            if self.inner.count_bytes(answer.body.len()) > options.limits.session_bytes {
-                return Err(Fault::TooLarge(options.limits.session_bytes));
-            }
-            match self.next_hop(request, &answer) {
+            let mut answer = self.hop(request, &url, headers).await?;
+            answer.own &= !is_foreign;
+            match self.redirect_target(request, &answer) {
                 Some(next) => url = next,
                 None => return Ok(answer),
             }
         }
-        Err(Fault::TooManyRedirects(HOPS))
+        Err(TransportError::TooManyRedirects(MAX_REDIRECTS))
     }
 
-    fn next_hop(&self, request: &Request, answer: &Answer) -> Option<Url> {
+    /// Requests one URL within the limits of the session.
+    async fn hop(
+        &self,
+        request: &Request,
+        url: &Url,
+        headers: HeaderMap,
+    ) -> Result<Answer, TransportError> {
+        let options = self.options();
+        let max_bytes = options.limits.session_bytes;
+        self.inner.count_request();
+        let outgoing = Outgoing {
+            method: &request.method,
+            url,
+            headers,
+            body: request.body.clone(),
+            cap: request
+                .cap
+                .min(max_bytes.saturating_sub(self.inner.received())),
+            timeout: if request.is_blob {
+                options.timeouts.blob
+            } else {
+                options.timeouts.request
+            },
+        };
+        let mut attempt = Attempt::begin(&*options.observer, &request.operation);
+        let span = tracing::debug_span!("request", operation = %request.operation);
+        let sending = self.inner.client.transport.once(outgoing);
+        let answer = sending.instrument(span).await?;
+        attempt.answered(answer.status);
+        drop(attempt);
+        tracing::debug!(operation = %request.operation, status = answer.status, "received response");
+        // Concurrent responses were each read within the same rest of the limit.
+        if self.inner.count_bytes(answer.body.len()) > max_bytes {
+            return Err(TransportError::TooLarge(max_bytes));
+        }
+        Ok(answer)
+    }
+
+    /// Returns the URL to follow if the response is a redirect that the request follows.
+    fn redirect_target(&self, request: &Request, answer: &Answer) -> Option<Url> {
         let follows = matches!(request.method, Method::GET | Method::HEAD)
             && matches!(answer.status, 301 | 302 | 307 | 308);
         if !follows || request.redirects == Redirects::Never {
             return None;
         }
         let next = answer.url.join(answer.header(header::LOCATION)?).ok()?;
-        let own = self.inner.upstream.transport.is_own(&next);
+        let own = self.inner.client.transport.is_own(&next);
         (own || request.redirects == Redirects::Anywhere).then_some(next)
     }
 
-    /// The error for a fault that does not pass.
-    fn fault(&self, operation: &Operation, fault: Fault) -> RegistryError {
+    fn transport_error(&self, operation: &Operation, error: TransportError) -> RegistryError {
         let operation = operation.clone();
-        match fault {
-            Fault::NotAllowed(refused) => RegistryError::HostNotAllowed {
+        match error {
+            TransportError::NotAllowed(refused) => RegistryError::HostNotAllowed {
                 host: refused.host,
                 why: refused.why,
             },
-            Fault::Insecure(host) => {
+            TransportError::Insecure(host) => {
                 let why = format!(
                     "{} leads there; set insecure: true only where the whole registry speaks plain HTTP",
                     operation.host
                 );
                 RegistryError::InsecureNotAllowed { host, why }
             }
-            Fault::ProxyLogin => proxy_login(Box::new(Answered {
+            TransportError::ProxyLogin => proxy_login(Box::new(Answered {
                 operation,
                 status: 407,
                 codes: Vec::new(),
                 text: String::new(),
                 unknown: Vec::new(),
             })),
-            Fault::Certificate(why) => RegistryError::CertificateInvalid { operation, why },
-            Fault::Network(why) | Fault::TimedOut(why) => {
+            TransportError::Certificate(why) => {
+                RegistryError::CertificateInvalid { operation, why }
+            }
+            TransportError::Network(why) | TransportError::TimedOut(why) => {
                 RegistryError::Unreachable { operation, why }
             }
-            Fault::TooLarge(limit) => {
-                let whole = self.options().limits.session_bytes;
-                let is_whole = limit >= whole.saturating_sub(self.inner.received());
-                let what = if is_whole {
-                    "all answers of this pass together are too large"
-                } else {
-                    "the answer is too large"
-                };
-                let limit = if is_whole { whole } else { limit };
-                RegistryError::LimitExceeded {
-                    operation,
-                    what: format!("{what}, in bytes"),
-                    limit,
-                }
-            }
-            Fault::TooManyRedirects(limit) => RegistryError::LimitExceeded {
+            TransportError::TooLarge(limit) => self.too_large(operation, limit),
+            TransportError::TooManyRedirects(limit) => RegistryError::LimitExceeded {
                 operation,
                 what: "too many redirects".to_owned(),
                 limit,
             },
-            Fault::Encoded(encoding) => self.protocol(
+            TransportError::Encoded(encoding) => self.protocol(
                 &operation,
                 &format!("the answer has the encoding {encoding:?}, which was not asked for"),
             ),
-            Fault::GateClosed => RegistryError::GateClosed { operation },
-            Fault::Unsendable => self.protocol(
+            TransportError::GateClosed => RegistryError::GateClosed { operation },
+            TransportError::InvalidUrl => self.protocol(
                 &operation,
                 "the registry leads to a URL that cannot be asked",
             ),
         }
     }
 
-    /// The error for a final answer that is no success, where the caller knows no better.
+    /// Returns the error for a body above `limit`, which is that of the request or the rest of the session's.
+    fn too_large(&self, operation: Operation, limit: u64) -> RegistryError {
+        let of_session = self.options().limits.session_bytes;
+        let (what, limit) = if limit >= of_session.saturating_sub(self.inner.received()) {
+            let what = "all answers of this pass together are too large, in bytes";
+            (what, of_session)
+        } else {
+            ("the answer is too large, in bytes", limit)
+        };
+        RegistryError::LimitExceeded {
+            operation,
+            what: what.to_owned(),
+            limit,
+        }
+    }
+
+    /// Returns the error for a final response that is no success, if the caller has no better one.
     pub(crate) fn refusal(&self, operation: &Operation, answer: &Answer) -> RegistryError {
         let answered = self.answered(operation, answer);
         match answer.status {
@@ -367,21 +387,19 @@ impl Session {
                 answer: answered,
                 retry_after: None,
             },
-            status => self.protocol(
-                operation,
-                &format!("HTTP {status}, which is no answer to it"),
-            ),
+            status => self.protocol(operation, &format!("unexpected status HTTP {status}")),
         }
     }
 
-    /// An answer as messages show it: cut, cleaned, without anything that we have shown.
+    /// Returns a response as messages show it: truncated, without control characters, and without the secrets of the session.
     pub(crate) fn answered(&self, operation: &Operation, answer: &Answer) -> Box<Answered> {
         let ErrorBody {
             codes,
             mut text,
             unknown,
         } = ErrorBody::parse(&answer.body, &self.inner.secrets());
-        // What another host says in any words but a registry's is not shown: a registry could have us read it out from inside.
+        // The text of another host is shown only in the form of a registry's error. Otherwise a registry could use affix to read
+        // hosts inside the network.
         if !answer.own && codes.is_empty() {
             text.clear();
         }
@@ -394,16 +412,16 @@ impl Session {
         })
     }
 
-    /// An answer that the protocol does not know.
+    /// Returns the error for a response that violates the protocol.
     pub(crate) fn protocol(&self, operation: &Operation, what: &str) -> RegistryError {
         RegistryError::Protocol {
             operation: operation.clone(),
-            what: self.hide(what),
+            what: self.redact(what),
         }
     }
 
-    /// Text that may quote a registry, fit for a message.
-    pub(crate) fn hide(&self, text: &str) -> String {
+    /// Redacts the secrets of the session in a text that may quote a registry, and truncates it.
+    pub(crate) fn redact(&self, text: &str) -> String {
         cut(
             &crate::protocol::error_body::redact(text, &self.inner.secrets())
                 .replace(char::is_control, " "),
@@ -411,11 +429,11 @@ impl Session {
     }
 }
 
-/// The error for a proxy that wants another login; `answer` is its 407.
+/// Returns the error for a 407 of the proxy.
 fn proxy_login(answer: Box<Answered>) -> RegistryError {
-    let hint = "the proxy does not accept its login: correct username and password in the Secret of proxySecretRef";
     RegistryError::AuthenticationFailed {
         answer,
-        hint: hint.to_owned(),
+        hint: "the proxy refuses its login: correct username and password in the Secret of proxySecretRef, or in HTTPS_PROXY"
+            .to_owned(),
     }
 }

@@ -1,19 +1,19 @@
-//! How often and when a failed request is tried again.
+//! The number of attempts of a failed request, and the delays between them.
 
 use std::time::Duration;
 
-/// Patience with a registry that fails. The delays have full jitter: a random part of a doubling ceiling.
+/// Limits on the attempts of a request that fails. Delays have full jitter: a random part of a limit that doubles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Tries that are made however long they took, the first included; of tries that time out, two. Default 4.
+    /// Attempts that are made regardless of the time, the first included. Attempts that time out are limited to two. Default 4.
     pub min_tries: u32,
-    /// Tries that are never exceeded. Default 8.
+    /// Attempts in all. Default 8.
     pub max_tries: u32,
-    /// After this time from the first try, no more than `min_tries` are made. Default 10 s.
+    /// Time after the first attempt, after which no more than `min_tries` are made. Default 10 s.
     pub total: Duration,
-    /// Ceiling of the first delay; it doubles with every try. Default 300 ms.
+    /// Limit of the first delay. It doubles with each attempt. Default 300 ms.
     pub base: Duration,
-    /// Ceiling of every delay. Default 4 s.
+    /// Limit of every delay. Default 4 s.
     pub cap: Duration,
 }
 
@@ -30,13 +30,13 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Whether another try follows after `tries` failed ones within `elapsed`, where `min_tries` are made in any case.
+    /// Returns whether another attempt follows `tries` failed ones within `elapsed`. `min_tries` are made regardless of the time.
     #[must_use]
     pub(crate) fn goes_on(&self, min_tries: u32, tries: u32, elapsed: Duration) -> bool {
         tries < min_tries || (tries < self.max_tries && elapsed < self.total)
     }
 
-    /// The delay before the try after `tries` failed ones; `random` is uniform in 0 to 1.
+    /// Returns the delay after `tries` failed attempts. `random` is uniform in 0 to 1.
     #[must_use]
     pub(crate) fn delay(&self, tries: u32, random: f64) -> Duration {
         let doubled = self
@@ -46,7 +46,7 @@ impl RetryPolicy {
     }
 }
 
-/// Whether a status says that the same request may succeed later.
+/// Returns whether the same request may succeed later after a response with this status.
 #[must_use]
 pub(crate) const fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn four_tries_are_made_however_slow_and_more_within_ten_seconds() {
+    fn four_attempts_are_made_regardless_of_time_and_more_within_ten_seconds() {
         let policy = RetryPolicy::default();
         assert!(
             policy.goes_on(4, 3, Duration::from_mins(5))
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_up_to_the_cap_and_are_a_random_part_of_it() {
+    fn delays_double_up_to_the_limit_and_are_a_random_part_of_it() {
         let policy = RetryPolicy::default();
         let ceilings: Vec<_> = (1..7)
             .map(|tries| policy.delay(tries, 1.0).as_millis())

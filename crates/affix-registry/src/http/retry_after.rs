@@ -1,19 +1,19 @@
-//! `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date.
+//! The `Retry-After` header (RFC 9110, section 10.2.3): seconds, or a date.
 
 use std::time::{Duration, SystemTime};
 
-/// The longest wait that is told from a longer one: 136 years. It can be added to any clock; the caller caps it far below.
-const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+/// The longest wait that is returned: 136 years. It can be added to any clock.
+const MAX_WAIT: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// How long the header asks to wait at `now`; `None` where it cannot be read. A date in the past is no wait.
+/// Returns the wait that the header asks for at `now`, or `None` for a malformed value. A date in the past is a wait of zero.
 pub(crate) fn parse(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
         return Some(
             value
                 .parse()
-                .map_or(FOR_EVER, Duration::from_secs)
-                .min(FOR_EVER),
+                .map_or(MAX_WAIT, Duration::from_secs)
+                .min(MAX_WAIT),
         );
     }
     let until = httpdate::parse_http_date(value).ok()?;
@@ -21,7 +21,7 @@ pub(crate) fn parse(value: &str, now: SystemTime) -> Option<Duration> {
         until
             .duration_since(now)
             .unwrap_or(Duration::ZERO)
-            .min(FOR_EVER),
+            .min(MAX_WAIT),
     )
 }
 
@@ -48,12 +48,12 @@ mod tests {
             Some(Duration::ZERO)
         );
         for value in ["9999999999999999999", "99999999999999999999999"] {
-            assert_eq!(parse(value, now), Some(FOR_EVER), "{value}");
+            assert_eq!(parse(value, now), Some(MAX_WAIT), "{value}");
         }
     }
 
     #[test]
-    fn what_cannot_be_read_is_none() {
+    fn a_malformed_value_is_none() {
         for value in ["", "soon", "-1", "1.5", "Sun, 99 Nov 1994 08:49:37 GMT"] {
             assert_eq!(parse(value, SystemTime::UNIX_EPOCH), None, "{value}");
         }
@@ -61,7 +61,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_value_is_read_or_none_and_never_panics(value in "[0-9]{0,30}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT|\\PC{0,40}", now in 0..4_000_000_000_u64) {
+        fn any_value_is_a_wait_or_none_and_never_a_panic(value in "[0-9]{0,30}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT|\\PC{0,40}", now in 0..4_000_000_000_u64) {
             let _ = parse(&value, SystemTime::UNIX_EPOCH + Duration::from_secs(now));
         }
     }

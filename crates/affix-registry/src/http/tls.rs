@@ -1,100 +1,70 @@
-//! TLS settings of a pass: which authorities are trusted, and which certificate affix shows.
+//! TLS settings: trusted authorities, and the client certificate.
 //!
-//! Trust is the system's bundle (`SSL_CERT_FILE` and `SSL_CERT_DIR` are heeded; a distroless image has one), read once for
-//! the process, and the pass's own authorities besides. The platform verifiers of desktops are not used: the same input
-//! must be judged alike in a cluster and on a desk.
+//! Trusted are the system's bundle and the authorities of the pass. The bundle is read once per process, and `SSL_CERT_FILE` and
+//! `SSL_CERT_DIR` are respected. The platform verifiers of desktop systems are not used, so that the same input gives the same
+//! result in a cluster and on a workstation.
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
-use crate::client::options::TlsOptions;
+use crate::client::options::{ClientIdentity, TlsOptions};
 use crate::error::RegistryError;
 
-/// The settings toward the registry itself, and those toward every other host: these without the client certificate.
+/// The TLS settings of a pass. All of them trust the same authorities.
 pub(crate) struct TlsConfigs {
-    pub(crate) own: Tls,
-    pub(crate) foreign: Tls,
-}
-
-/// Settings, made when they are needed first where nothing of the pass can be wrong with them: reading the system's authorities takes
-/// longer than all else that a process does before its first request, and a pass over plain HTTP may never need them.
-#[derive(Clone)]
-pub(crate) struct Tls(Arc<LazyLock<Result<Arc<ClientConfig>, String>, Make>>);
-
-type Make = Box<dyn FnOnce() -> Result<Arc<ClientConfig>, String> + Send>;
-
-impl Tls {
-    fn ready(config: ClientConfig) -> Self {
-        let config = Arc::new(config);
-        Self(Arc::new(LazyLock::new(Box::new(|| Ok(config)))))
-    }
-
-    fn later() -> Self {
-        let make = || {
-            builder(system_roots())
-                .map(|builder| Arc::new(finish(builder.with_no_client_auth())))
-                .map_err(|error| error.to_string())
-        };
-        Self(Arc::new(LazyLock::new(Box::new(make))))
-    }
-
-    /// The settings.
-    ///
-    /// # Errors
-    /// Where the TLS library cannot be used, in its words.
-    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, String> {
-        LazyLock::force(&self.0).clone()
-    }
+    /// Toward the registry, with the client certificate.
+    pub(crate) registry: Arc<ClientConfig>,
+    /// Toward every other host.
+    pub(crate) foreign: Arc<ClientConfig>,
+    /// Toward an `https` proxy: HTTP/1.1 only.
+    pub(crate) proxy: Arc<ClientConfig>,
 }
 
 impl TlsConfigs {
     /// Reads the PEM of a pass.
     ///
     /// # Errors
-    /// `CertificateInvalid` where a certificate or key cannot be used, with the field's name and never its content.
+    /// `CertificateInvalid` for a certificate or key that cannot be used. The error names the field and never its content.
     pub(crate) fn new(options: &TlsOptions) -> Result<Self, RegistryError> {
-        if options.ca_pem.is_none() && options.client.is_none() {
-            let both = Tls::later();
-            return Ok(Self {
-                own: both.clone(),
-                foreign: both,
-            });
-        }
         let roots = match &options.ca_pem {
             None => Arc::clone(system_roots()),
             Some(pem) => Arc::new(with_authorities(pem)?),
         };
-        let foreign = Tls::ready(finish(builder(&roots)?.with_no_client_auth()));
-        let own = match &options.client {
-            None => foreign.clone(),
-            Some(identity) => {
-                let invalid = |what, why| RegistryError::InvalidCertificate { what, why };
-                let chain =
-                    certificates(&identity.certificate_pem, "client certificate (tls.crt)")?;
-                let key =
-                    PrivateKeyDer::from_pem_slice(identity.key_pem.expose()).map_err(|_| {
-                        invalid(
-                            "client key (tls.key)",
-                            "it holds no PEM of a private key in PKCS#8, PKCS#1 or SEC1".to_owned(),
-                        )
-                    })?;
-                let config = builder(&roots)?.with_client_auth_cert(chain, key);
-                Tls::ready(finish(config.map_err(|_| {
-                    invalid(
-                        "client key (tls.key)",
-                        "it is of an unknown kind or does not belong to the certificate".to_owned(),
-                    )
-                })?))
-            }
+        let proxy = builder(&roots)?.with_no_client_auth();
+        let foreign = Arc::new(with_http2(proxy.clone()));
+        let registry = match &options.client {
+            None => Arc::clone(&foreign),
+            Some(identity) => Arc::new(with_http2(with_client(builder(&roots)?, identity)?)),
         };
-        Ok(Self { own, foreign })
+        Ok(Self {
+            registry,
+            foreign,
+            proxy: Arc::new(proxy),
+        })
     }
 }
 
-/// Whether the system has any authority; without one and without the pass's own, nothing can be trusted.
+fn with_client(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: &ClientIdentity,
+) -> Result<ClientConfig, RegistryError> {
+    let invalid_key = |why: &str| RegistryError::InvalidCertificate {
+        what: "client key (tls.key)",
+        why: why.to_owned(),
+    };
+    let chain = certificates(&identity.certificate_pem, "client certificate (tls.crt)")?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose())
+        .map_err(|_| invalid_key("it holds no PEM of a private key in PKCS#8, PKCS#1 or SEC1"))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|_| invalid_key("it is of an unknown kind or does not belong to the certificate"))
+}
+
+/// Returns whether the system has any certificate authority. Without one, only `ca.crt` of the pass can be trusted.
 pub(crate) fn system_has_authorities() -> bool {
     !system_roots().is_empty()
 }
@@ -104,7 +74,7 @@ fn system_roots() -> &'static Arc<RootCertStore> {
     ROOTS.get_or_init(|| {
         let loaded = rustls_native_certs::load_native_certs();
         for error in &loaded.errors {
-            tracing::warn!(%error, "a part of the system's certificate authorities cannot be read");
+            tracing::warn!(%error, "cannot read some of the system's certificate authorities");
         }
         let mut roots = RootCertStore::empty();
         let (_, unreadable) = roots.add_parsable_certificates(loaded.certs);
@@ -151,7 +121,7 @@ fn certificates(
 
 fn builder(
     roots: &Arc<RootCertStore>,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, RegistryError> {
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, RegistryError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -162,7 +132,7 @@ fn builder(
     Ok(versions.with_root_certificates(Arc::clone(roots)))
 }
 
-fn finish(mut config: ClientConfig) -> ClientConfig {
+fn with_http2(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config
 }
@@ -177,7 +147,7 @@ mod tests {
     use crate::client::options::ClientIdentity;
 
     #[test]
-    fn an_invalid_certificate_is_refused_by_field_and_without_its_content() {
+    fn unusable_certificates_are_refused_by_field_without_their_content() {
         let garbage = b"-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n".to_vec();
         let ca = |pem: &[u8]| TlsOptions {
             ca_pem: Some(pem.to_vec()),
@@ -216,7 +186,7 @@ mod tests {
     fn http_2_is_offered_first() {
         let configs = TlsConfigs::new(&TlsOptions::default()).unwrap();
         assert_eq!(
-            configs.own.config().unwrap().alpn_protocols,
+            configs.registry.alpn_protocols,
             [b"h2".to_vec(), b"http/1.1".to_vec()]
         );
     }

@@ -1,7 +1,7 @@
-//! One try of one request: to whom, with what, and how much of the answer is read.
+//! One attempt of one request: the checks before it is sent, and the limits on its response.
 //!
-//! Redirects, retries and credentials are decided above; here is decided what may be dialled, that nothing is written while the
-//! process may not write, and that no more is read than asked for. Toward hosts other than the registry a client without the pass's certificate is used.
+//! Redirects, retries and credentials are decided in `request`. The client certificate of a pass is used toward the registry's
+//! own origin only; other origins have an HTTP client without it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,69 +18,72 @@ use url::Url;
 use crate::access::address_policy::{AddressPolicy, authority};
 use crate::client::options::{Access, Options};
 use crate::error::RegistryError;
-use crate::http::body_memory::{Account, Budget, FREE, Share};
-use crate::http::dial::{Dialer, ProxyAt};
-use crate::http::spares::Connector;
+use crate::http::body_memory::{
+    RegistryMemory, Reservation, ResponseMemoryLimiter, UNRESERVED_BYTES,
+};
+use crate::http::connector::{Connector, Route, connector};
+use crate::http::proxy::{ProxyRules, ProxyServer};
 use crate::http::tls::{TlsConfigs, system_has_authorities};
-use crate::http::transport_error::{Fault, TOO_SLOW};
+use crate::http::transport_error::{TOO_SLOW, TransportError};
 use crate::http::write_gate::{Closed, WriteGate};
 
-/// The way to one registry, and from it to the hosts that it names.
+type HttpClient = Client<Connector, Full<Bytes>>;
+
+/// Sends requests to one registry and to the hosts that it refers to.
 pub(crate) struct Transport {
     policy: Arc<AddressPolicy>,
     base: Url,
     insecure: bool,
-    own: Client<Connector, Full<Bytes>>,
-    foreign: Client<Connector, Full<Bytes>>,
-    /// Makes the connections of `own`.
-    connector: Connector,
-    agent: HeaderValue,
-    /// What the proxy wants to see with each request that it gets as a whole URL.
-    proxy_login: Option<HeaderValue>,
-    /// Between two pieces of an answer.
+    /// For the registry's own origin.
+    own: HttpClient,
+    /// For every other origin.
+    foreign: HttpClient,
+    user_agent: HeaderValue,
+    proxies: ProxyRules,
+    /// The time between two parts of a response.
     idle: Duration,
     error_bytes: u64,
-    memory: Account,
-    /// How long a large answer may take once it holds a share of the memory for such.
-    large_answer: Duration,
+    memory: RegistryMemory,
+    /// The time for a response once it holds a reservation.
+    reserved: Duration,
     gate: WriteGate,
 }
 
-/// One try.
+/// One attempt.
 pub(crate) struct Outgoing<'a> {
     pub(crate) method: &'a Method,
     pub(crate) url: &'a Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// Bytes of a good answer that are read at most.
+    /// Bytes of a successful response that are read at most.
     pub(crate) cap: u64,
-    /// The whole time for it.
+    /// The time for the request and its response.
     pub(crate) timeout: Duration,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// When the try that brought it was begun.
+    /// The start of the attempt that brought it.
     pub(crate) sent: Instant,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// Where it came from, after redirects.
+    /// The URL of the response, after redirects.
     pub(crate) url: Url,
-    /// Whether all of its way was within the registry's own origin.
+    /// Whether all hops were within the registry's own origin.
     pub(crate) own: bool,
-    /// Held until the body is read and made into something smaller.
-    pub(crate) share: Option<Share>,
+    /// Held until the body is parsed.
+    pub(crate) reservation: Option<Reservation>,
 }
 
 impl Answer {
-    /// A header as text; one that is not ASCII counts as absent.
+    /// Returns a header as text. A value that is not ASCII counts as absent.
     pub(crate) fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// All lines of a header.
+    /// Returns all lines of a header.
     pub(crate) fn header_lines(
         &self,
         name: impl header::AsHeaderName,
@@ -97,274 +100,289 @@ impl Answer {
 }
 
 impl Transport {
-    /// Prepares the way; dials nothing.
+    /// Creates the HTTP clients. It opens no connection.
+    ///
+    /// # Errors
+    /// `InvalidAccess`, `InvalidCertificate` and `HostNotAllowed` for settings of the pass that cannot be used.
     pub(crate) fn new(
         base: Url,
         policy: AddressPolicy,
         options: &Options,
         access: &Access,
-        budget: Budget,
+        memory: ResponseMemoryLimiter,
     ) -> Result<Self, RegistryError> {
         if !access.insecure && access.tls.ca_pem.is_none() && !system_has_authorities() {
-            let why =
-                "there is none on this system: set SSL_CERT_FILE, or name one in ca.crt".to_owned();
             return Err(RegistryError::InvalidCertificate {
                 what: "certificate authority",
-                why,
+                why: "there is none on this system: set SSL_CERT_FILE, or name one in ca.crt"
+                    .to_owned(),
             });
         }
+        let user_agent = HeaderValue::from_str(&options.user_agent).map_err(|_| {
+            RegistryError::InvalidAccess {
+                what: "user agent",
+                why: "it cannot be a header's value".to_owned(),
+            }
+        })?;
         let policy = Arc::new(policy);
-        let invalid = |what, why: &str| RegistryError::InvalidAccess {
-            what,
-            why: why.to_owned(),
-        };
-        let agent = HeaderValue::from_str(&options.user_agent)
-            .map_err(|_| invalid("user agent", "it cannot be a header's value"))?;
-        let origin: Uri = base
-            .as_str()
-            .parse()
-            .map_err(|_| invalid("registry", "it is no host name"))?;
         let tls = TlsConfigs::new(&access.tls)?;
-        let proxy = access
-            .proxy
-            .as_ref()
-            .map(|proxy| ProxyAt::vetted(proxy, &policy, access))
-            .transpose()?;
-        let connector = |tls| {
-            let dialer = Dialer::new(&policy, tls, proxy.as_ref(), &agent, options);
-            Connector::new(dialer, origin.clone(), options.max_requests_per_registry)
+        let proxies = match &access.proxy {
+            Some(proxy) => ProxyRules::Access(ProxyServer::from_access(proxy, &policy)?),
+            None => ProxyRules::Environment(options.environment_proxy.clone()),
         };
-        let (own, foreign) = (
-            connector(tls.own),
-            access.tls.client.is_some().then(|| connector(tls.foreign)),
+        let route = Route::new(
+            Arc::clone(&policy),
+            proxies.clone(),
+            tls.proxy,
+            user_agent.clone(),
+            options.write_gate.clone(),
         );
-        let (connector, own) = (own.clone(), client(own, options));
-        let foreign = foreign.map_or_else(|| own.clone(), |foreign| client(foreign, options));
+        let own = http_client(connector(route.clone(), tls.registry, options), options);
+        let foreign = match &access.tls.client {
+            None => own.clone(),
+            Some(_) => http_client(connector(route, tls.foreign, options), options),
+        };
         Ok(Self {
             policy,
             base,
             insecure: access.insecure,
             own,
             foreign,
-            connector,
-            agent,
-            proxy_login: proxy.and_then(|proxy| proxy.login),
+            user_agent,
+            proxies,
             idle: options.timeouts.idle,
             error_bytes: options.limits.error_bytes,
-            memory: Account::new(budget),
-            large_answer: options.timeouts.request,
+            memory: RegistryMemory::new(memory),
+            reserved: options.timeouts.request,
             gate: options.write_gate.clone(),
         })
     }
 
-    /// The registry's own URL, ending in `/`.
+    /// Returns the registry's own URL, which ends in `/`.
     pub(crate) const fn base(&self) -> &Url {
         &self.base
     }
 
-    /// Whether a URL is of the registry itself: same scheme, host and port.
+    /// Returns whether a URL has the registry's scheme, host and port.
     pub(crate) fn is_own(&self, url: &Url) -> bool {
         url.origin() == self.base.origin()
     }
 
-    /// Whether the pass speaks plain HTTP.
+    /// Returns whether the pass allows plain HTTP.
     pub(crate) const fn insecure(&self) -> bool {
         self.insecure
     }
 
-    /// Sees to it that so many connections to the registry stand soon, where it needs one for each request.
-    pub(crate) fn open_ahead(&self, wanted: usize) {
-        self.connector.open_ahead(wanted);
-    }
-
-    /// Makes one try. Of an error's body only the beginning is read, whatever its size.
-    pub(crate) async fn once(&self, outgoing: Outgoing<'_>) -> Result<Answer, Fault> {
+    /// Makes one attempt. Of the body of an error, only the first `error_bytes` are read.
+    pub(crate) async fn once(&self, outgoing: Outgoing<'_>) -> Result<Answer, TransportError> {
+        let uri = self.check_url(outgoing.url)?;
         let Outgoing {
             method,
             url,
-            mut headers,
+            headers,
             body,
             cap,
             timeout,
         } = outgoing;
-        match url.scheme() {
-            "https" => {}
-            "http" if self.insecure => {}
-            "http" => return Err(Fault::Insecure(authority(url))),
-            _ => return Err(Fault::Unsendable),
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(Fault::Unsendable); // the HTTP client would make a login of it, and it is not ours
-        }
-        self.policy.check_url(url).map_err(Fault::NotAllowed)?;
-        let uri: Uri = url.as_str().parse().map_err(|_| Fault::Unsendable)?;
-        headers.insert(
-            header::ACCEPT_ENCODING,
-            HeaderValue::from_static("identity"),
-        );
-        headers.insert(header::USER_AGENT, self.agent.clone());
-        headers
-            .entry(header::ACCEPT)
-            .or_insert(HeaderValue::from_static("*/*"));
-        if let (Some(login), "http") = (&self.proxy_login, url.scheme()) {
-            headers.insert(header::PROXY_AUTHORIZATION, login.clone());
-        }
-        if !body.is_empty() || matches!(*method, Method::POST | Method::PUT) {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        }
-        let mut request = http::Request::new(Full::new(body));
-        (
-            *request.method_mut(),
-            *request.uri_mut(),
-            *request.headers_mut(),
-        ) = (method.clone(), uri, headers);
+        let mut request = http::Request::new(Full::new(body.clone()));
+        *request.headers_mut() = self.headers(headers, method, &uri, body.len())?;
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri;
         let sent = Instant::now();
-        let until = sent + timeout;
-        let sending = self.send(request, self.is_own(url), until);
+        let deadline = sent + timeout;
+        let sending = self.send(request, self.is_own(url), deadline);
         let mut response = if method.is_safe() {
             sending.await?
         } else {
-            self.gate
-                .write(sending)
-                .await
-                .map_err(|Closed| Fault::GateClosed)??
+            let written = self.gate.write(sending).await;
+            written.map_err(|Closed| TransportError::GateClosed)??
         };
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut answer = Answer {
-            status,
+            status: response.status().as_u16(),
             sent,
-            headers,
+            headers: std::mem::take(response.headers_mut()),
             body: Bytes::new(),
             url: url.clone(),
             own: self.is_own(url),
-            share: None,
+            reservation: None,
         };
         if *method == Method::HEAD {
             return Ok(answer);
         }
-        let good = answer.is_success();
-        if let Some(encoding) = answer
+        let encoding = answer
             .header(header::CONTENT_ENCODING)
-            .filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
-        {
-            if good {
-                return Err(Fault::Encoded(encoding.chars().take(32).collect()));
+            .filter(|encoding| !encoding.eq_ignore_ascii_case("identity"));
+        match encoding {
+            Some(encoding) if answer.is_success() => {
+                return Err(TransportError::Encoded(encoding.chars().take(32).collect()));
             }
-            return Ok(answer); // what an error says in an encoding that was not asked for is left unread
+            // The body of an error in another encoding stays unread.
+            Some(_) => return Ok(answer),
+            None => {}
         }
-        let cap = if good { cap } else { self.error_bytes };
-        if good
-            && response
-                .body()
-                .size_hint()
-                .exact()
-                .is_some_and(|length| length > cap)
-        {
-            return Err(Fault::TooLarge(cap));
-        }
-        self.read(response.body_mut(), &mut answer, cap, until)
+        let cap = if answer.is_success() {
+            cap
+        } else {
+            self.error_bytes
+        };
+        self.read(response.body_mut(), &mut answer, cap, deadline)
             .await?;
         Ok(answer)
     }
 
-    /// Sends one request and waits for the head of its answer. A server that ends an HTTP/2 connection says which requests it has not
-    /// looked at: those go out again at once.
+    /// Checks a URL against the rules of the pass and the address policy.
+    fn check_url(&self, url: &Url) -> Result<Uri, TransportError> {
+        match url.scheme() {
+            "https" => {}
+            "http" if self.insecure => {}
+            "http" => return Err(TransportError::Insecure(authority(url))),
+            _ => return Err(TransportError::InvalidUrl),
+        }
+        // The HTTP client would send the login of the URL, which no credential of the pass allows.
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(TransportError::InvalidUrl);
+        }
+        self.policy
+            .check_url(url)
+            .map_err(TransportError::NotAllowed)?;
+        url.as_str().parse().map_err(|_| TransportError::InvalidUrl)
+    }
+
+    /// Adds the headers that every request has.
+    fn headers(
+        &self,
+        mut headers: HeaderMap,
+        method: &Method,
+        uri: &Uri,
+        length: usize,
+    ) -> Result<HeaderMap, TransportError> {
+        const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+        headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+        headers.insert(header::USER_AGENT, self.user_agent.clone());
+        headers
+            .entry(header::ACCEPT)
+            .or_insert(HeaderValue::from_static("*/*"));
+        if length > 0 || matches!(*method, Method::POST | Method::PUT) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let proxy = self
+            .proxies
+            .server_for(uri)
+            .map_err(TransportError::Network)?;
+        // An https request goes through a tunnel, whose CONNECT carries the login.
+        if let Some(login) = proxy.and_then(|proxy| proxy.login)
+            && uri.scheme_str() == Some("http")
+        {
+            headers.insert(header::PROXY_AUTHORIZATION, login);
+        }
+        Ok(headers)
+    }
+
+    /// Sends a request and waits for the head of its response. A server that ends an HTTP/2 connection reports the requests that it
+    /// did not process; these are sent again at once.
     async fn send(
         &self,
         request: http::Request<Full<Bytes>>,
         own: bool,
-        until: Instant,
-    ) -> Result<Response<Incoming>, Fault> {
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, TransportError> {
         let client = if own { &self.own } else { &self.foreign };
-        let patience = until.min(Instant::now() + self.idle);
-        let mut refusals = 0;
+        let deadline = deadline.min(Instant::now() + self.idle);
+        let mut unprocessed = 0;
         loop {
-            let sent = timeout_at(patience, client.request(request.clone()))
+            let sent = timeout_at(deadline, client.request(request.clone()))
                 .await
-                .map_err(|_| Fault::TimedOut(TOO_SLOW))?;
+                .map_err(|_| TransportError::TimedOut(TOO_SLOW))?;
             match sent {
-                Err(error) if refusals < 2 && Fault::is_unprocessed(&error) => refusals += 1,
-                sent => return sent.map_err(|error| Fault::of_request(&error)),
+                Err(error) if unprocessed < 2 && TransportError::is_unprocessed(&error) => {
+                    unprocessed += 1;
+                }
+                sent => return sent.map_err(|error| TransportError::from_request(&error)),
             }
         }
     }
 
-    /// Reads the body: the first part freely, what is larger with a share of the memory for large answers.
+    /// Reads at most `cap` bytes of a body: the first part freely, a larger body with a reservation.
     async fn read(
         &self,
         body: &mut Incoming,
         answer: &mut Answer,
         cap: u64,
-        until: Instant,
-    ) -> Result<(), Fault> {
-        let said = body.size_hint().exact();
-        let (good, expected) = (answer.is_success(), said.unwrap_or(cap).min(cap));
-        let most = usize::try_from(cap).unwrap_or(usize::MAX);
-        let share = async || {
-            (
-                self.memory.share(expected).await,
-                until.min(Instant::now() + self.large_answer),
-            )
+        deadline: Instant,
+    ) -> Result<(), TransportError> {
+        let is_success = answer.is_success();
+        let length = body.size_hint().exact();
+        if is_success && length.is_some_and(|length| length > cap) {
+            return Err(TransportError::TooLarge(cap));
+        }
+        let expected = length.unwrap_or(cap).min(cap);
+        let max_bytes = usize::try_from(cap).unwrap_or(usize::MAX);
+        let reserve = async || {
+            let reservation = self.memory.reserve(expected).await;
+            (reservation, deadline.min(Instant::now() + self.reserved))
         };
-        // Where the length is said, nothing is taken off the wire before there is room for it.
-        let is_large = said.is_some() && expected > FREE as u64;
-        let (mut small, mut large) = (
-            BytesMut::new(),
-            if is_large { Some(share().await) } else { None },
-        );
+        // A body of known length stays on the wire until there is memory for it.
+        let is_large = length.is_some() && expected > UNRESERVED_BYTES as u64;
+        let mut large = if is_large {
+            Some(reserve().await)
+        } else {
+            None
+        };
+        let mut small = BytesMut::new();
         loop {
-            let until = large
-                .as_ref()
-                .map_or(until, |(_, until)| *until)
-                .min(Instant::now() + self.idle);
-            let piece = match timeout_at(until, body.frame()).await {
+            let deadline = large.as_ref().map_or(deadline, |(_, deadline)| *deadline);
+            let deadline = deadline.min(Instant::now() + self.idle);
+            let part = match timeout_at(deadline, body.frame()).await {
                 Ok(None) => break,
-                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(), // trailers say nothing to us
-                Ok(Some(Err(error))) if good => return Err(Fault::of_answer(&error)),
-                Err(_) if good => return Err(Fault::TimedOut(TOO_SLOW)),
+                // Trailers are ignored.
+                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+                Ok(Some(Err(error))) if is_success => {
+                    return Err(TransportError::from_body(&error));
+                }
+                Err(_) if is_success => return Err(TransportError::TimedOut(TOO_SLOW)),
                 Ok(Some(Err(_))) | Err(_) => break,
             };
-            if large.is_none() && small.len() + piece.len() > FREE {
-                let mut taken = share().await;
-                taken.0.buffer.extend_from_slice(&small);
-                large = Some(taken);
+            if large.is_none() && small.len() + part.len() > UNRESERVED_BYTES {
+                let mut reserved = reserve().await;
+                reserved.0.buffer.extend_from_slice(&small);
+                large = Some(reserved);
             }
             let read = large
                 .as_mut()
-                .map_or(&mut small, |(share, _)| &mut share.buffer);
-            let room = most.saturating_sub(read.len());
-            read.extend_from_slice(piece.get(..room).unwrap_or(&piece));
-            if piece.len() > room {
-                if good {
-                    return Err(Fault::TooLarge(cap));
+                .map_or(&mut small, |(reservation, _)| &mut reservation.buffer);
+            let room = max_bytes.saturating_sub(read.len());
+            read.extend_from_slice(part.get(..room).unwrap_or(&part));
+            if part.len() > room {
+                if is_success {
+                    return Err(TransportError::TooLarge(cap));
                 }
                 break;
             }
         }
         answer.body = large.as_mut().map_or_else(
             || small.freeze(),
-            |(share, _)| share.buffer.split().freeze(),
+            |(reservation, _)| reservation.buffer.split().freeze(),
         );
-        answer.share = large.map(|(share, _)| share);
+        answer.reservation = large.map(|(reservation, _)| reservation);
         Ok(())
     }
 }
 
-/// What keeps and shares the connections. It follows no redirect, unpacks nothing and reads nothing of the environment.
-fn client(connector: Connector, options: &Options) -> Client<Connector, Full<Bytes>> {
+/// Returns an HTTP client, which pools the connections. It follows no redirect and decodes no body.
+fn http_client(connector: Connector, options: &Options) -> HttpClient {
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        // A connection of HTTP/1.1 for each request of a wave, of which the next wave makes use.
+        // HTTP/1.1 needs a connection for each request in flight.
         .pool_max_idle_per_host(options.max_requests_per_registry)
-        // Each keeps what its largest answer took for a buffer; no head of an answer may be larger either.
+        // An idle connection keeps this buffer. It also limits the head of a response.
         .http1_max_buf_size(64 << 10)
         .pool_idle_timeout(Duration::from_secs(90))
         .http2_max_header_list_size(64 << 10)
-        // What may be on its way to us before we have asked to read it.
+        // Bytes that the server can send before they are read.
         .http2_initial_stream_window_size(256 << 10)
         .http2_initial_connection_window_size(1 << 20)
-        // A timed-out HTTP/2 request leaves its connection in the pool, so a dead one must be found out by itself.
+        // A request that times out leaves its HTTP/2 connection in the pool, so a dead connection must be detected by itself.
         .http2_keep_alive_interval(options.timeouts.idle / 2)
         .http2_keep_alive_timeout(options.timeouts.idle / 2)
         .build(connector)

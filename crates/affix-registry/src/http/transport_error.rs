@@ -1,4 +1,4 @@
-//! What went wrong below HTTP, in a few phrases that do not change from one try to the next.
+//! Errors below HTTP, as phrases that are the same for each attempt.
 
 use std::error::Error;
 use std::io;
@@ -9,74 +9,78 @@ use rustls::CertificateError;
 use crate::access::address_policy::NotAllowed;
 use crate::http::write_gate::Closed;
 
-/// Nothing came, of the head or of the rest: a user can do the same about both.
+/// The time-out of the head and of the body: a user can do the same about both.
 pub(crate) const TOO_SLOW: &str = "timed out while waiting for the answer";
 
-/// Why a try brought no usable answer.
+/// The reason why an attempt brought no usable response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The host or its address may not be dialled.
+pub(crate) enum TransportError {
+    /// The address policy forbids the host or its address.
     NotAllowed(NotAllowed),
-    /// It would have gone over plain HTTP.
+    /// The URL of this host is `http`, and the pass does not allow plain HTTP.
     Insecure(String),
-    /// The certificate, ours or theirs, is the reason.
+    /// The server's certificate or the client certificate is the cause.
     Certificate(String),
-    /// The proxy does not accept its login.
+    /// The proxy refuses its login.
     ProxyLogin,
-    /// The network, or the server's handling of it: another try may succeed.
+    /// The network or the server failed. Another attempt may succeed.
     Network(&'static str),
-    /// Nothing came for too long: a registry that is down, or a connection that has died in silence.
+    /// No byte arrived in time: the registry is down, or a connection was lost without notice.
     TimedOut(&'static str),
-    /// The body is above the cap, in bytes.
+    /// The body exceeds this limit, in bytes.
     TooLarge(u64),
-    /// The body has an encoding that was not asked for.
+    /// The body has an encoding that was not requested.
     Encoded(String),
-    /// A redirect after so many others.
+    /// Another redirect after this many.
     TooManyRedirects(u64),
-    /// The request cannot be sent as it is.
-    Unsendable,
-    /// It is a write, and the process may not write now.
+    /// The URL cannot be requested.
+    InvalidUrl,
+    /// The request is a write, and the write gate is closed.
     GateClosed,
 }
 
-impl Fault {
-    /// Why a request brought no head of an answer.
-    pub(crate) fn of_request(error: &legacy::Error) -> Self {
+impl TransportError {
+    /// Returns why a request brought no head of a response.
+    pub(crate) fn from_request(error: &legacy::Error) -> Self {
         if error.is_connect() {
-            Self::of(
+            Self::from_chain(
                 error,
                 "the connection could not be made",
                 "timed out while connecting",
             )
         } else {
-            Self::of(error, "the connection closed before the answer", TOO_SLOW)
+            Self::from_chain(error, "the connection closed before the answer", TOO_SLOW)
         }
     }
 
-    /// Whether the server has said that it has not looked at the request (RFC 9113, section 8.7).
+    /// Returns whether the server reports that it did not process the request (RFC 9113, section 8.7).
     pub(crate) fn is_unprocessed(error: &legacy::Error) -> bool {
         let causes = std::iter::successors(error.source(), |&cause| cause.source());
         causes
             .filter_map(|cause| cause.downcast_ref::<h2::Error>())
             .any(|error| {
-                let ends_well = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-                error.is_remote()
-                    && (ends_well
-                        || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+                let reason = error.reason();
+                let is_graceful = error.is_go_away() && reason == Some(h2::Reason::NO_ERROR);
+                let is_refused = error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM);
+                error.is_remote() && (is_graceful || is_refused)
             })
     }
 
-    /// Why the rest of an answer did not come.
-    pub(crate) fn of_answer(error: &hyper::Error) -> Self {
-        Self::of(
+    /// Returns why the body of a response is incomplete.
+    pub(crate) fn from_body(error: &hyper::Error) -> Self {
+        Self::from_chain(
             error,
             "the connection closed in the middle of the answer",
             TOO_SLOW,
         )
     }
 
-    /// Finds the cause in the chain of the client's error.
-    fn of(error: &(dyn Error + 'static), otherwise: &'static str, too_slow: &'static str) -> Self {
+    /// Finds the cause in the chain of an error. `otherwise` and `too_slow` are the phrases for an unknown cause and a time-out.
+    fn from_chain(
+        error: &(dyn Error + 'static),
+        otherwise: &'static str,
+        too_slow: &'static str,
+    ) -> Self {
         let mut network = otherwise;
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(current) = cause {
@@ -84,101 +88,108 @@ impl Fault {
                 return Self::NotAllowed(refused.clone());
             }
             if let Some(tls) = current.downcast_ref::<rustls::Error>() {
-                return tls_fault(tls);
+                return Self::from_tls(tls);
             }
-            if current
-                .downcast_ref::<hyper::Error>()
-                .is_some_and(hyper::Error::is_timeout)
-            {
+            let hyper_error = current.downcast_ref::<hyper::Error>();
+            if hyper_error.is_some_and(hyper::Error::is_timeout) {
                 return Self::TimedOut(too_slow);
             }
             if let Some(io) = current.downcast_ref::<io::Error>() {
-                if io
-                    .get_ref()
-                    .and_then(|inner| inner.downcast_ref::<Closed>())
-                    .is_some()
-                {
-                    return Self::GateClosed;
-                }
                 match io.kind() {
                     io::ErrorKind::TimedOut => return Self::TimedOut(too_slow),
-                    io::ErrorKind::ConnectionRefused => network = "connection refused",
-                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                        network = "connection reset"
-                    }
-                    io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                        network = "the host is unreachable"
-                    }
-                    _ => {}
+                    kind => network = network_phrase(kind).unwrap_or(network),
                 }
-                // An I/O error's source is the source of what it wraps, so what it wraps is looked at by itself.
+                // The source of an I/O error is the source of the error inside, so the error inside is examined by itself.
                 if let Some(inner) = io.get_ref() {
+                    if inner.is::<Closed>() {
+                        return Self::GateClosed;
+                    }
                     cause = Some(inner);
                     continue;
                 }
             }
-            // These have lost their types on the way up: the resolver's, a proxy's refusal, and an alert that ends an HTTP/2 connection.
-            let text = current.to_string();
-            match text.strip_prefix("tunnel error: ") {
-                Some("proxy authorization required") => return Self::ProxyLogin,
-                Some("unsuccessful") => network = "the proxy does not lead to the host",
-                _ => {}
-            }
-            if text.contains("dns error") {
-                network = "the host name cannot be resolved";
-            }
-            if let Some(why) = text
-                .strip_prefix("received fatal alert: ")
-                .and_then(client_certificate_alert)
-            {
-                return Self::Certificate(why.to_owned());
+            match Self::from_text(&current.to_string()) {
+                Some(Self::Network(phrase)) => network = phrase,
+                Some(error) => return error,
+                None => {}
             }
             cause = current.source();
         }
         Self::Network(network)
     }
+
+    /// Reads errors whose types are private: of the resolver, of a proxy's tunnel, and of an alert that ends an HTTP/2 connection.
+    fn from_text(text: &str) -> Option<Self> {
+        if let Some(tunnel) = text.strip_prefix("tunnel error: ") {
+            return match tunnel {
+                "proxy authorization required" => Some(Self::ProxyLogin),
+                "unsuccessful" => Some(Self::Network("the proxy refuses to connect to the host")),
+                _ => None,
+            };
+        }
+        if text.contains("dns error") {
+            return Some(Self::Network("the host name cannot be resolved"));
+        }
+        let alert = text.strip_prefix("received fatal alert: ")?;
+        client_certificate_alert(alert).map(|why| Self::Certificate(why.to_owned()))
+    }
+
+    /// Returns the phrase for an error of TLS. The library's own text contains the time in some cases.
+    fn from_tls(error: &rustls::Error) -> Self {
+        let why = match error {
+            rustls::Error::InvalidCertificate(certificate) => certificate_phrase(certificate),
+            rustls::Error::AlertReceived(alert) => {
+                match client_certificate_alert(&format!("{alert:?}")) {
+                    Some(why) => why,
+                    None => return Self::Network("the TLS handshake failed"),
+                }
+            }
+            rustls::Error::NoCertificatesPresented => "the registry presents no certificate",
+            rustls::Error::InvalidMessage(_) => {
+                return Self::Network(
+                    "the host does not speak TLS: is it a plain HTTP registry (insecure: true, or --plain-http of affix tree)?",
+                );
+            }
+            _ => return Self::Network("the TLS handshake failed"),
+        };
+        Self::Certificate(why.to_owned())
+    }
 }
 
-/// The library's own text has the time in some of these, so the phrases are ours.
-fn tls_fault(error: &rustls::Error) -> Fault {
-    let why = match error {
-        rustls::Error::InvalidCertificate(certificate) => match certificate {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "the registry's certificate is signed by an authority that is not trusted: name it in ca.crt of certSecretRef"
-            }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "the registry's certificate has expired"
-            }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "the registry's certificate is not valid yet"
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "the registry's certificate is for another host name"
-            }
-            CertificateError::Revoked => "the registry's certificate is revoked",
-            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-                "the registry's certificate is not for servers"
-            }
-            _ => "the registry's certificate is not valid",
-        },
-        rustls::Error::AlertReceived(alert) => {
-            match client_certificate_alert(&format!("{alert:?}")) {
-                Some(why) => why,
-                None => return Fault::Network("the TLS handshake failed"),
-            }
+fn network_phrase(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::ConnectionRefused => Some("connection refused"),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Some("connection reset"),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            Some("the host is unreachable")
         }
-        rustls::Error::NoCertificatesPresented => "the registry shows no certificate",
-        rustls::Error::InvalidMessage(_) => {
-            return Fault::Network(
-                "the host does not speak TLS: is it a plain HTTP registry (insecure: true, or --plain-http of affix tree)?",
-            );
-        }
-        _ => return Fault::Network("the TLS handshake failed"),
-    };
-    Fault::Certificate(why.to_owned())
+        _ => None,
+    }
 }
 
-/// What an alert (RFC 8446, section 6.2) says of our certificate, if anything.
+fn certificate_phrase(error: &CertificateError) -> &'static str {
+    match error {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "the registry's certificate is signed by an authority that is not trusted: name it in ca.crt of certSecretRef"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the registry's certificate has expired"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the registry's certificate is not valid yet"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "the registry's certificate is for another host name"
+        }
+        CertificateError::Revoked => "the registry's certificate is revoked",
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "the registry's certificate is not for servers"
+        }
+        _ => "the registry's certificate is not valid",
+    }
+}
+
+/// Returns the phrase for an alert (RFC 8446, section 6.2) about the client certificate.
 fn client_certificate_alert(name: &str) -> Option<&'static str> {
     match name {
         "CertificateRequired" => {
@@ -189,7 +200,7 @@ fn client_certificate_alert(name: &str) -> Option<&'static str> {
         | "CertificateRevoked"
         | "CertificateExpired"
         | "CertificateUnknown"
-        | "UnknownCA" => Some("the registry does not take the client certificate"),
+        | "UnknownCA" => Some("the registry rejects the client certificate"),
         _ => None,
     }
 }

@@ -1,8 +1,8 @@
-//! Whether the process may write now: a gate that every write passes right before it leaves, whoever asked for it.
+//! The write gate: it refuses every write of a process that may not write now.
 //!
-//! Work that was begun under one right to write may go on after that right is lost: a paused process wakes in the middle of
-//! anything. So it is the gate that says no, at the last moment, by the monotonic clock, which a pause does not stop. What gives
-//! the right is not known here.
+//! A process can lose the right to write while work is in progress, and a paused process can resume anywhere. The gate therefore
+//! decides at the last moment before a write, by the monotonic clock, which continues during a pause (docs/decisions/0020).
+//! The gate does not know the source of the right; for the controller it is the leader election.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,79 +13,79 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// Most writes at once; far above what any process has under way.
-const MOST: u32 = 1 << 20;
+/// Concurrent writes; far more than a process has in flight.
+const MAX_WRITES: u32 = 1 << 20;
 
-/// The gate. Clones are the same gate; one made by default is open for good.
+/// Refuses writes unless it is open. Clones are the same gate. The default gate is always open.
 #[derive(Debug, Clone)]
 pub struct WriteGate {
-    opening: Arc<Mutex<Opening>>,
+    state: Arc<Mutex<State>>,
     writes: Arc<Semaphore>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Opening {
-    Always,
-    Until(Instant),
+enum State {
+    Open,
+    OpenUntil(Instant),
     Closed,
 }
 
-/// The gate is closed.
+/// The write gate is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this process may not write now: another one may have taken over")]
 pub struct Closed;
 
 impl Default for WriteGate {
     fn default() -> Self {
-        Self::with(Opening::Always)
+        Self::with(State::Open)
     }
 }
 
 impl WriteGate {
-    /// A gate that is closed until somebody opens it.
+    /// Returns a closed gate.
     #[must_use]
     pub fn closed() -> Self {
-        Self::with(Opening::Closed)
+        Self::with(State::Closed)
     }
 
-    fn with(opening: Opening) -> Self {
+    fn with(state: State) -> Self {
         Self {
-            opening: Arc::new(Mutex::new(opening)),
-            writes: Arc::new(Semaphore::new(MOST as usize)),
+            state: Arc::new(Mutex::new(state)),
+            writes: Arc::new(Semaphore::new(MAX_WRITES as usize)),
         }
     }
 
-    /// Opens it until `deadline`.
+    /// Opens the gate until `deadline`.
     pub fn open_until(&self, deadline: Instant) {
-        self.set(Opening::Until(deadline));
+        self.set(State::OpenUntil(deadline));
     }
 
-    /// Closes it. What has left already is not called back: see [`settled`](Self::settled).
+    /// Closes the gate. Writes that are in flight may still take effect: see [`settled`](Self::settled).
     pub fn close(&self) {
-        self.set(Opening::Closed);
+        self.set(State::Closed);
     }
 
-    fn set(&self, opening: Opening) {
-        *self.opening.lock().unwrap_or_else(PoisonError::into_inner) = opening;
+    fn set(&self, state: State) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    /// Whether it is open now.
+    /// Returns whether the gate is open now.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        match *self.opening.lock().unwrap_or_else(PoisonError::into_inner) {
-            Opening::Always => true,
-            Opening::Until(deadline) => Instant::now() < deadline,
-            Opening::Closed => false,
+        match *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Open => true,
+            State::OpenUntil(deadline) => Instant::now() < deadline,
+            State::Closed => false,
         }
     }
 
-    /// Carries out one write, as long as the gate is open: it is looked at whenever the work goes on, since a request may wait
-    /// for its connection for long after it was begun.
+    /// Runs one write while the gate is open. The gate is checked each time the work is polled, since a request can wait long for
+    /// its connection.
     ///
     /// # Errors
-    /// When the gate is closed; then nobody knows whether the write was done.
+    /// [`Closed`] if the gate is closed. A write in progress may or may not have taken effect.
     pub async fn write<T>(&self, work: impl Future<Output = T>) -> Result<T, Closed> {
-        let _under_way = self.writes.try_acquire().map_err(|_| Closed)?;
+        let _in_flight = self.writes.try_acquire().map_err(|_| Closed)?;
         let mut work = pin!(work);
         poll_fn(|cx| {
             if self.is_open() {
@@ -97,9 +97,9 @@ impl WriteGate {
         .await
     }
 
-    /// Waits until no write is under way, at most for `patience`; says whether there is none.
+    /// Waits until no write is in flight, at most for `patience`. Returns whether that was reached.
     pub async fn settled(&self, patience: Duration) -> bool {
-        tokio::time::timeout(patience, self.writes.acquire_many(MOST))
+        tokio::time::timeout(patience, self.writes.acquire_many(MAX_WRITES))
             .await
             .is_ok()
     }
@@ -113,7 +113,7 @@ mod tests {
     use futures::FutureExt as _;
 
     #[tokio::test(start_paused = true)]
-    async fn a_gate_shuts_by_itself_at_its_deadline() {
+    async fn a_gate_closes_by_itself_at_its_deadline() {
         let gate = WriteGate::closed();
         assert_eq!(gate.write(ready(())).await, Err(Closed));
         gate.open_until(Instant::now() + Duration::from_secs(10));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_that_waited_for_its_connection_until_the_gate_had_closed_is_not_sent() {
+    async fn a_write_that_waits_for_its_connection_is_not_sent_once_the_gate_closes() {
         let gate = WriteGate::default();
         let mut sent = false;
         let connect_and_send = async {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_under_way_is_waited_for() {
+    async fn writes_in_flight_are_waited_for() {
         let gate = WriteGate::default();
         let mut write = Box::pin(gate.write(pending::<()>()));
         assert!(write.as_mut().now_or_never().is_none());

@@ -105,7 +105,7 @@ impl Session {
             .map_err(|_| conflict("it is not a valid tag"))?;
         let lock = self
             .inner
-            .upstream
+            .client
             .rewrite_lock(self.repository(), &subject.digest);
         let mut rewrite = Rewrite::new(self, &subject.digest, operation, tag, change);
         let read = async {
@@ -237,7 +237,7 @@ impl<'a> Rewrite<'a> {
                 .await?
             {
                 Write::Again => continue,
-                Write::Answered => self.session.inner.upstream.rewrite_took(sent.elapsed()),
+                Write::Answered => self.session.inner.client.record_rewrite(sent.elapsed()),
             }
             self.session.inner.saw_tag(self.subject);
             match self.verify(Some(written), before, 0).await? {
@@ -353,7 +353,7 @@ impl<'a> Rewrite<'a> {
         mut good: u32,
     ) -> Result<Verification, RegistryError> {
         let mut stale = 0;
-        let longest = self.session.inner.upstream.longest_rewrite();
+        let longest = self.session.inner.client.longest_rewrite();
         // The tags of one session share the first random number. Otherwise the longest of all their
         // pauses would count.
         let random = if self.attempts > 1 {

@@ -10,7 +10,7 @@ use oci_client::errors::OciErrorCode;
 use crate::access::tokens::Actions;
 use crate::client::session::{Locator, Session};
 use crate::error::{Answered, Object, Operation, RegistryError};
-use crate::http::body_memory::Share;
+use crate::http::body_memory::Reservation;
 use crate::http::request::Request;
 use crate::http::transport::Answer;
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, cut, media_type};
@@ -78,8 +78,8 @@ pub(crate) struct Raw {
     pub(crate) digest: Digest,
     pub(crate) content_type: Option<String>,
     pub(crate) bytes: Bytes,
-    /// The memory reservation, held until the bytes are parsed.
-    _share: Option<Share>,
+    /// Held until the bytes are parsed.
+    _reservation: Option<Reservation>,
 }
 
 impl Session {
@@ -177,7 +177,7 @@ impl Session {
     fn read_manifest(&self, operation: &Operation, raw: Raw) -> Result<Fetched, RegistryError> {
         let unsupported = |what: String| RegistryError::UnsupportedMediaType {
             operation: operation.clone(),
-            what: self.hide(&what),
+            what: self.redact(&what),
         };
         let (media_type, mut manifest) = Manifest::parse(raw.content_type.as_deref(), &raw.bytes)
             .map_err(|error| unsupported(error.to_string()))?;
@@ -270,7 +270,7 @@ impl Session {
             digest,
             content_type,
             bytes: answer.body,
-            _share: answer.share,
+            _reservation: answer.reservation,
         })
     }
 
@@ -288,7 +288,7 @@ impl Session {
         let parsed = text.trim().parse().map_err(|_| {
             mismatch(
                 operation,
-                self.hide(&format!(
+                self.redact(&format!(
                     "the registry reports the digest {:?}, which cannot be verified",
                     cut(&text)
                 )),

@@ -86,7 +86,7 @@ impl Pages {
             .url
             .join(&target)
             .map_err(|_| session.protocol(&self.operation, "the next page's URL is malformed"))?;
-        if !session.inner.upstream.transport.is_own(&url) {
+        if !session.inner.client.transport.is_own(&url) {
             let what = format!(
                 "the next page is at {}, which is another origin",
                 authority(&url)

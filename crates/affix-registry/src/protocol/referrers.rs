@@ -62,9 +62,9 @@ impl Session {
     ) -> Result<Listing, RegistryError> {
         if self.referrers_mode().is_none() {
             self.inner
-                .upstream
+                .client
                 .support
-                .found_out(self.repository())
+                .wait_for_probe(self.repository())
                 .await;
         }
         self.listing(subject, artifact_type).await
@@ -84,7 +84,7 @@ impl Session {
         let finding_out = self
             .referrers_mode()
             .is_none()
-            .then(|| self.inner.upstream.support.find_out(self.repository()))
+            .then(|| self.inner.client.support.begin_probe(self.repository()))
             .flatten();
         if finding_out.is_none() {
             return self.referrers(subject, artifact_type).await;
@@ -97,7 +97,7 @@ impl Session {
         subject: &Digest,
         artifact_type: Option<&ArtifactType>,
     ) -> Result<Listing, RegistryError> {
-        let (mode, support) = (self.inner.mode, &self.inner.upstream.support);
+        let (mode, support) = (self.inner.mode, &self.inner.client.support);
         if self.referrers_mode() != Some(ListingSource::FallbackTag) {
             let known = support.of(self.repository(), Instant::now());
             match self.api_listing(subject, artifact_type).await? {
@@ -249,7 +249,7 @@ impl Session {
         let content_type = raw.content_type.as_deref().map(media_type::essence);
         let read = RawIndex::parse(&raw.bytes);
         let index = read.map_err(|error| {
-            conflict(self.hide(&format!(
+            conflict(self.redact(&format!(
                 "the tag does not hold a list of referrers: {error}"
             )))
         })?;
@@ -259,7 +259,7 @@ impl Session {
             .unwrap_or_default();
         if stated != media_type::OCI_INDEX {
             let what = format!("the tag does not hold a list of referrers but {stated:?}");
-            return Err(conflict(self.hide(&what)));
+            return Err(conflict(self.redact(&what)));
         }
         let max = self.options().limits.referrers;
         if index.entries.len() > max {

@@ -163,7 +163,7 @@ async fn a_registry_outside_of_the_list_and_forbidden_plain_http_are_refused() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_used_for_every_request_and_the_environment_is_not_read() {
+async fn a_proxy_is_used_for_every_request() {
     // The proxy is the registry itself. It receives the absolute URL of a host that does not exist.
     let registry = HostileRegistry::builder()
         .http1_only()

@@ -19,6 +19,7 @@ mod oci_client;
 mod origins;
 mod page;
 mod patience;
+mod proxies;
 mod real;
 mod referrers;
 mod secrets;

@@ -132,7 +132,7 @@ async fn t11_no_canary_is_in_a_log_line_or_an_error() {
     assert_eq!(expected.lines().find(|line| leaked(line).is_some()), None);
     let log = String::from_utf8_lossy(&captured.0.lock().unwrap()).into_owned();
     assert!(
-        log.contains("a try failed") && log.lines().count() > 100,
+        log.contains("attempt failed") && log.lines().count() > 100,
         "the log was captured: {log}"
     );
     assert_eq!(log.lines().find(|line| leaked(line).is_some()), None);

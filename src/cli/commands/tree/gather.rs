@@ -15,9 +15,6 @@ use affix_registry::{ErrorKind, Fetched, Limits, Locator, RegistryError, Session
 const MAX_FOLLOWED: usize = 256;
 /// The maximum number of referrers whose manifest is read because the listing lacks type or annotations.
 const MAX_READ: usize = 64;
-/// The expected number of concurrent requests after the first: the listings of an index and of the eight platforms of official
-/// images.
-const FIRST_WAVE: usize = 9;
 /// The annotation with the manifest that an attestation of BuildKit describes.
 const ATTESTS: &str = "vnd.docker.reference.digest";
 
@@ -40,7 +37,6 @@ pub(super) async fn gather(
         followed: AtomicUsize::new(0),
         read: AtomicUsize::new(0),
     };
-    session.open_ahead(FIRST_WAVE);
     let fetched = session.manifest(&locator).await?;
     let root = gatherer.root(fetched).await;
     let not_followed = gatherer

@@ -1,27 +1,34 @@
-//! A proxy as companies have them: CONNECT for https, whole URLs for http, a password if wanted. Every name leads to one registry,
-//! so what reached that registry by a name that does not exist has come this way.
+//! An HTTP proxy with a login: CONNECT for `https`, forwarding for `http`.
+//!
+//! It connects to one registry for every host name. A request that reaches the registry under a name that does not exist has
+//! therefore passed through the proxy.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// A running proxy; dropping it ends it.
-pub(crate) struct Proxy {
+/// A running proxy. Dropping it stops it.
+pub struct Proxy {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
     accepting: JoinHandle<()>,
 }
 
 impl Proxy {
-    /// A proxy to `registry` for whoever gives this name and password.
-    pub(crate) async fn to(registry: &str, user: &str, password: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+    /// Starts a proxy to `registry` (`host:port`) that asks for this user name and password.
+    ///
+    /// # Errors
+    ///
+    /// Where no port can be opened.
+    pub async fn to(registry: &str, user: &str, password: &str) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
         let heads: Arc<Mutex<Vec<String>>> = Arc::default();
         let (registry, seen) = (registry.to_owned(), Arc::clone(&heads));
         let login = format!(
@@ -31,25 +38,36 @@ impl Proxy {
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (registry, login, seen) = (registry.clone(), login.clone(), Arc::clone(&seen));
-                // A connection that breaks is the client's to notice.
+                // The client reports a broken connection.
                 tokio::spawn(async move { drop(serve(client, &registry, &login, &seen).await) });
             }
         });
-        Self {
+        Ok(Self {
             address,
             heads,
             accepting,
-        }
+        })
     }
 
-    /// Its URL.
-    pub(crate) fn url(&self) -> String {
+    /// Returns `127.0.0.1:port`.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Returns the URL of the proxy, without the login.
+    #[must_use]
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The first line of the first request of every connection.
-    pub(crate) fn requests(&self) -> Vec<String> {
-        self.heads.lock().unwrap().clone()
+    /// Returns the first line of the first request of every connection.
+    #[must_use]
+    pub fn requests(&self) -> Vec<String> {
+        self.heads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -71,8 +89,10 @@ async fn serve(
     }
     let text = String::from_utf8_lossy(&head).into_owned();
     let first = text.lines().next().unwrap_or_default().to_owned();
-    seen.lock().unwrap().push(first.clone());
-    // The scheme is free in case, the credential is not: both sides are compared as they are after the scheme.
+    seen.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(first.clone());
+    // The authentication scheme ignores case, the credential does not: only the credential is compared.
     let allowed = text
         .lines()
         .any(|line| line.split(' ').next_back() == login.split(' ').next_back());
