@@ -9,38 +9,38 @@ use std::sync::Arc;
 use crate::api::{ImageAttachment, Reason};
 use crate::engine::{Draft, Engine, Failure, Journal, Note, status_in_progress};
 
-use super::definition::Definition;
-use super::events::Events;
-use super::leadership::Leadership;
-use super::ledger::Ledger;
+use super::leader::leadership::Leadership;
 use super::metrics::Metrics;
-use super::neighbours::Neighbours;
-use super::objects::Objects;
 use super::options::Options;
-use super::schedule::Lanes;
+use super::reconcile::events::Events;
+use super::reconcile::object_state::Objects;
+use super::reconcile::status_writer::Ledger;
+use super::watch::crd_check::Definition;
+use super::watch::repository_index::Neighbours;
+use super::workqueue::limiter::Lanes;
 
 /// The field manager of everything that affix writes to the API server.
-pub(super) const MANAGER: &str = "affix";
+pub(crate) const MANAGER: &str = "affix";
 /// The client has no time-out of its own for reads.
-pub(super) const API_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const API_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Shared by all reconciliations.
-pub(super) struct Context {
-    pub(super) client: Client,
-    pub(super) engine: Engine,
-    pub(super) options: Options,
-    pub(super) objects: Objects,
-    pub(super) neighbours: Neighbours,
-    pub(super) lanes: Lanes,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) leadership: Arc<Leadership>,
-    pub(super) definition: Arc<Definition>,
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) engine: Engine,
+    pub(crate) options: Options,
+    pub(crate) objects: Objects,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) lanes: Lanes,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) definition: Arc<Definition>,
     events: Events,
 }
 
 /// The API server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClusterError {
+pub(crate) enum ClusterError {
     /// It refused, or could not be reached.
     #[error(transparent)]
     Api(#[from] kube::Error),
@@ -56,7 +56,7 @@ pub(super) enum ClusterError {
 }
 
 impl Context {
-    pub(super) fn new(
+    pub(crate) fn new(
         client: Client,
         engine: Engine,
         options: Options,
@@ -83,7 +83,7 @@ impl Context {
     }
 
     /// Bounds a call to the API server.
-    pub(super) async fn bounded<T>(
+    pub(crate) async fn bounded<T>(
         &self,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, ClusterError> {
@@ -93,7 +93,7 @@ impl Context {
     }
 
     /// Publishes an event; one that fails fails nothing.
-    pub(super) async fn publish(&self, object: &ImageAttachment, note: &Note) {
+    pub(crate) async fn publish(&self, object: &ImageAttachment, note: &Note) {
         let published = self
             .bounded(
                 self.events
@@ -109,10 +109,10 @@ impl Context {
 }
 
 /// Writes down in status what a pass is about to push.
-pub(super) struct StatusJournal<'a> {
-    pub(super) ledger: &'a Ledger<'a>,
-    pub(super) object: &'a ImageAttachment,
-    pub(super) now: Timestamp,
+pub(crate) struct StatusJournal<'a> {
+    pub(crate) ledger: &'a Ledger<'a>,
+    pub(crate) object: &'a ImageAttachment,
+    pub(crate) now: Timestamp,
 }
 
 impl Journal for StatusJournal<'_> {

@@ -11,18 +11,18 @@ use crate::engine::Engine;
 use crate::service::{self, Probes, StartError};
 use affix_registry::{self, Registries};
 
-use super::alarms::Alarms;
 use super::context::Context;
-use super::definition::Definition;
-use super::fence::Fence;
-use super::leadership::Leadership;
-use super::lease::Election;
+use super::leader::leadership::Leadership;
+use super::leader::lease::Election;
+use super::leader::write_gate::Fence;
 use super::metrics::{CountRequests, Metrics};
 use super::options::Options;
-use super::pace::pace;
-use super::stored::Stored;
-use super::visits::{Stores, visit_all};
-use super::watch::{waited_for, watch};
+use super::watch::cache::Stored;
+use super::watch::crd_check::Definition;
+use super::watch::resource_watch::{waited_for, watch};
+use super::workqueue::alarms::Alarms;
+use super::workqueue::pace::pace;
+use super::workqueue::worker::{Stores, visit_all};
 
 /// How long passes under way may take to end after SIGTERM; the kubelet's default grace period is 30 s.
 const DRAIN: Duration = Duration::from_secs(25);

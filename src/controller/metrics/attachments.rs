@@ -17,11 +17,11 @@ struct Became {
 
 /// Counts of attachments by what became of them.
 #[derive(Debug)]
-pub(in crate::controller) struct Attachments(Family<Became, Counter>);
+pub(crate) struct Attachments(Family<Became, Counter>);
 
 /// What one pass changed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::controller) struct Tally {
+pub(crate) struct Tally {
     made: u64,
     adopted: u64,
     restored: u64,
@@ -31,7 +31,7 @@ pub(in crate::controller) struct Tally {
 
 impl Tally {
     /// What a pass with this outcome changed over the rows that status had before. What was there already counts as nothing.
-    pub(in crate::controller) fn of(before: &[TargetStatus], outcome: &Outcome) -> Self {
+    pub(crate) fn of(before: &[TargetStatus], outcome: &Outcome) -> Self {
         let noted = |reason| {
             outcome
                 .notes
@@ -78,7 +78,7 @@ impl Attachments {
         all
     }
 
-    pub(in crate::controller) fn count(&self, tally: &Tally) {
+    pub(crate) fn count(&self, tally: &Tally) {
         let Tally {
             made,
             adopted,

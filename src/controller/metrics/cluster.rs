@@ -20,7 +20,7 @@ struct Asked {
 
 /// Counts of requests to the API server.
 #[derive(Debug)]
-pub(in crate::controller) struct ClusterRequests(Family<Asked, Counter>);
+pub(crate) struct ClusterRequests(Family<Asked, Counter>);
 
 impl ClusterRequests {
     pub(super) fn register(registry: &mut Registry) -> Self {
@@ -36,7 +36,7 @@ impl ClusterRequests {
 
 /// The layer.
 #[derive(Debug, Clone)]
-pub(in crate::controller) struct CountRequests(pub(in crate::controller) Arc<ClusterRequests>);
+pub(crate) struct CountRequests(pub(crate) Arc<ClusterRequests>);
 
 impl<S> Layer<S> for CountRequests {
     type Service = Counted<S>;
@@ -51,7 +51,7 @@ impl<S> Layer<S> for CountRequests {
 
 /// A client whose requests are counted.
 #[derive(Debug, Clone)]
-pub(in crate::controller) struct Counted<S> {
+pub(crate) struct Counted<S> {
     inner: S,
     counts: Arc<ClusterRequests>,
 }

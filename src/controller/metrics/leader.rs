@@ -12,7 +12,7 @@ struct Lease {
 
 /// One gauge for the Lease that this process stands for; none without leader election.
 #[derive(Debug)]
-pub(in crate::controller) struct Leader(Family<Lease, Gauge>);
+pub(crate) struct Leader(Family<Lease, Gauge>);
 
 impl Leader {
     pub(super) fn register(registry: &mut Registry) -> Self {
@@ -25,7 +25,7 @@ impl Leader {
         leader
     }
 
-    pub(in crate::controller) fn set(&self, lease: &str, leads: bool) {
+    pub(crate) fn set(&self, lease: &str, leads: bool) {
         self.0
             .get_or_create(&Lease {
                 name: lease.to_owned(),

@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-pub(super) use attachments::Tally;
-pub(super) use cluster::CountRequests;
-pub(super) use reconciles::Outcome;
+pub(crate) use attachments::Tally;
+pub(crate) use cluster::CountRequests;
+pub(crate) use reconciles::Outcome;
 
 use crate::service;
 
@@ -35,20 +35,20 @@ const CONTROLLER: &str = "imageattachment";
 
 /// All metrics of the operator.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
-    pub(super) reconciles: Reconciles,
-    pub(super) queue: Queue,
-    pub(super) attachments: Attachments,
-    pub(super) registries: Arc<RegistryRequests>,
-    pub(super) cluster: Arc<ClusterRequests>,
-    pub(super) resources: Arc<Resources>,
-    pub(super) leader: Leader,
+    pub(crate) reconciles: Reconciles,
+    pub(crate) queue: Queue,
+    pub(crate) attachments: Attachments,
+    pub(crate) registries: Arc<RegistryRequests>,
+    pub(crate) cluster: Arc<ClusterRequests>,
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) leader: Leader,
 }
 
 impl Metrics {
     /// `concurrent`: how many resources are worked on at once.
-    pub(super) fn new(concurrent: usize) -> Self {
+    pub(crate) fn new(concurrent: usize) -> Self {
         let mut registry = Registry::default();
         service::describe(&mut registry, "controller");
         let reconciles = Reconciles::register(&mut registry, concurrent);
@@ -72,7 +72,7 @@ impl Metrics {
     }
 
     /// The text format of OpenMetrics.
-    pub(super) fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text

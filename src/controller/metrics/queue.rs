@@ -1,4 +1,4 @@
-//! The queue: resources whose time has come and that wait for a turn (see [`super::super::queue`]), in client-go's words.
+//! The queue: resources whose time has come and that wait for a turn (see [`crate::controller::workqueue::queue`]), in client-go's words.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const OURS: Named = Named {
 
 /// Counts of the queue.
 #[derive(Debug)]
-pub(in crate::controller) struct Queue {
+pub(crate) struct Queue {
     depth: Family<Named, Gauge>,
     adds: Family<Named, Counter>,
     retries: Family<Named, Counter>,
@@ -69,22 +69,22 @@ impl Queue {
         queue
     }
 
-    pub(in crate::controller) fn added(&self) {
+    pub(crate) fn added(&self) {
         self.adds.get_or_create(&OURS).inc();
     }
 
-    pub(in crate::controller) fn set_depth(&self, waiting: usize) {
+    pub(crate) fn set_depth(&self, waiting: usize) {
         self.depth
             .get_or_create(&OURS)
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
     /// A visit began after so long a wait.
-    pub(in crate::controller) fn began(&self, waited: Duration) {
+    pub(crate) fn began(&self, waited: Duration) {
         self.time.get_or_create(&OURS).observe(waited.as_secs_f64());
     }
 
-    pub(in crate::controller) fn put_off(&self) {
+    pub(crate) fn put_off(&self) {
         self.retries.get_or_create(&OURS).inc();
     }
 }

@@ -19,7 +19,7 @@ use super::CONTROLLER;
     non_camel_case_types,
     reason = "the variant's name is the label's value, which controller-runtime writes in lower case"
 )]
-pub(in crate::controller) enum Outcome {
+pub(crate) enum Outcome {
     /// All is as it should be.
     success,
     /// It failed: the resource's doing, a registry's or the API server's.
@@ -32,7 +32,7 @@ impl Outcome {
     const ALL: [Self; 3] = [Self::success, Self::error, Self::requeue_after];
 
     /// The outcome of a visit that left Ready as `ready` for this reason.
-    pub(in crate::controller) const fn of(ready: bool, reason: Reason) -> Self {
+    pub(crate) const fn of(ready: bool, reason: Reason) -> Self {
         match reason {
             _ if ready => Self::success,
             Reason::Suspended => Self::success,
@@ -65,7 +65,7 @@ struct Reasoned {
 
 /// Counts of reconciliations.
 #[derive(Debug)]
-pub(in crate::controller) struct Reconciles {
+pub(crate) struct Reconciles {
     total: Family<Reconciled, Counter>,
     errors: Family<Controller, Counter>,
     terminal_errors: Family<Controller, Counter>,
@@ -77,7 +77,7 @@ pub(in crate::controller) struct Reconciles {
 
 /// A reconciliation under way.
 #[derive(Debug)]
-pub(in crate::controller) struct Active(Family<Controller, Gauge>);
+pub(crate) struct Active(Family<Controller, Gauge>);
 
 impl Drop for Active {
     fn drop(&mut self) {
@@ -159,18 +159,13 @@ impl Reconciles {
     }
 
     /// Counts a reconciliation as under way until what is returned is dropped, be it finished or not.
-    pub(in crate::controller) fn started(&self) -> Active {
+    pub(crate) fn started(&self) -> Active {
         self.active.get_or_create(&OURS).inc();
         Active(self.active.clone())
     }
 
     /// `reason`: what Ready says now; `None` where the API server could not be asked.
-    pub(in crate::controller) fn finished(
-        &self,
-        result: Outcome,
-        reason: Option<Reason>,
-        took: Duration,
-    ) {
+    pub(crate) fn finished(&self, result: Outcome, reason: Option<Reason>, took: Duration) {
         self.total
             .get_or_create(&Reconciled {
                 controller: CONTROLLER,
@@ -193,7 +188,7 @@ impl Reconciles {
         }
     }
 
-    pub(in crate::controller) fn panicked(&self) {
+    pub(crate) fn panicked(&self) {
         self.panics.get_or_create(&OURS).inc();
     }
 }

@@ -24,7 +24,7 @@ struct Asked {
 
 /// Counts of requests to registries.
 #[derive(Debug)]
-pub(in crate::controller) struct RegistryRequests {
+pub(crate) struct RegistryRequests {
     total: Family<Answered, Counter>,
     time: Family<Asked, Histogram>,
     paused: Counter<f64, AtomicU64>,

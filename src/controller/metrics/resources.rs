@@ -14,12 +14,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use crate::api::{ConditionType, Reason, TargetState};
-use crate::controller::leadership::Leadership;
-use crate::controller::stored::{STATES, Stored, Summary};
+use crate::controller::leader::leadership::Leadership;
+use crate::controller::watch::cache::{STATES, Stored, Summary};
 
 /// What the watches have brought, and when the certificates that resources sign with end, by UID.
 #[derive(Default)]
-pub(in crate::controller) struct Resources {
+pub(crate) struct Resources {
     watches: Mutex<Vec<Watch>>,
     certificates: Mutex<HashMap<String, Timestamp>>,
 }
@@ -39,7 +39,7 @@ impl fmt::Debug for Resources {
 
 impl Resources {
     /// Counts the resources of one more watch.
-    pub(in crate::controller) fn watch(&self, store: Store<Stored>, leadership: Arc<Leadership>) {
+    pub(crate) fn watch(&self, store: Store<Stored>, leadership: Arc<Leadership>) {
         self.watches
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -47,7 +47,7 @@ impl Resources {
     }
 
     /// What a resource signs with ends then; `None`: nothing that ends.
-    pub(in crate::controller) fn signs_until(&self, uid: &str, end: Option<Timestamp>) {
+    pub(crate) fn signs_until(&self, uid: &str, end: Option<Timestamp>) {
         let mut certificates = self
             .certificates
             .lock()

@@ -25,15 +25,15 @@ const REFUSED: Duration = Duration::from_mins(10);
 
 /// An object whose content may have changed, or that has come or gone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Changed {
-    pub(super) kind: Kind,
-    pub(super) namespace: String,
-    pub(super) name: String,
+pub(crate) struct Changed {
+    pub(crate) kind: Kind,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
 }
 
 /// What kind of object it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Secret,
     ConfigMap,
 }
@@ -48,7 +48,7 @@ impl Kind {
 }
 
 /// Watches both kinds in one namespace, or in all; the changes come out of what is returned.
-pub(super) fn watch(
+pub(crate) fn watch(
     client: &Client,
     namespace: Option<&str>,
     shutdown: &CancellationToken,

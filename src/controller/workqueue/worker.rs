@@ -11,22 +11,22 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
-use super::alarms::Alarms;
-use super::context::Context;
-use super::queue::{Line, Queue};
-use super::reconcile::{Begun, line_of, reconcile};
-use super::stored::{Name, Stored};
+use crate::controller::context::Context;
+use crate::controller::reconcile::reconciler::{Begun, line_of, reconcile};
+use crate::controller::watch::cache::{Name, Stored};
+use crate::controller::workqueue::alarms::Alarms;
+use crate::controller::workqueue::queue::{Line, Queue};
 
 /// A resource to be visited, as a watch tells it.
-pub(super) type Arrival = (Arc<Name>, Line);
+pub(crate) type Arrival = (Arc<Name>, Line);
 
 /// What the watches have brought: of all namespaces in one, or of some in one each.
 #[derive(Default)]
-pub(super) struct Stores(HashMap<Option<Box<str>>, Store<Stored>>);
+pub(crate) struct Stores(HashMap<Option<Box<str>>, Store<Stored>>);
 
 impl Stores {
     /// Adds the store of a watch: of one namespace, or of all.
-    pub(super) fn add(&mut self, namespace: Option<&str>, store: Store<Stored>) {
+    pub(crate) fn add(&mut self, namespace: Option<&str>, store: Store<Stored>) {
         self.0.insert(namespace.map(Into::into), store);
     }
 
@@ -39,7 +39,7 @@ impl Stores {
 }
 
 /// Visits what arrives and what is due, until `shutdown`; then it waits for the visits under way.
-pub(super) async fn visit_all(
+pub(crate) async fn visit_all(
     context: Arc<Context>,
     stores: Stores,
     arrivals: impl Stream<Item = Arrival> + Unpin,

@@ -8,7 +8,7 @@ use tower::util::Either;
 
 /// A layer that lets `burst` requests through at once and `qps` a second in the long run; none where `qps` is 0. The wait comes before
 /// the request is made, so whatever is asked right before a write is asked after it.
-pub(super) fn pace(qps: f32, burst: u32) -> Either<RateLimitLayer, Identity> {
+pub(crate) fn pace(qps: f32, burst: u32) -> Either<RateLimitLayer, Identity> {
     let burst = burst.max(1);
     let window = Duration::try_from_secs_f64(f64::from(burst) / f64::from(qps));
     match window {

@@ -16,15 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::service::Readiness;
 
-use super::leadership::Leadership;
-use super::metrics::Metrics;
-use super::options::LeaderElection;
+use crate::controller::leader::leadership::Leadership;
+use crate::controller::metrics::Metrics;
+use crate::controller::options::LeaderElection;
 
 /// What the release of the Lease may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// This process as a candidate.
-pub(super) struct Election {
+pub(crate) struct Election {
     leases: Api<Lease>,
     options: LeaderElection,
     identity: String,
@@ -49,7 +49,7 @@ struct Sighting {
 }
 
 /// A name for this process that no other has: the pod's name says who it is, the rest tells its lives apart.
-pub(super) fn identity() -> String {
+pub(crate) fn identity() -> String {
     let name = std::env::var("HOSTNAME")
         .ok()
         .filter(|name| !name.is_empty());
@@ -61,7 +61,7 @@ pub(super) fn identity() -> String {
 }
 
 impl Election {
-    pub(super) fn new(
+    pub(crate) fn new(
         leases: Api<Lease>,
         options: LeaderElection,
         leadership: Arc<Leadership>,
@@ -87,7 +87,7 @@ impl Election {
     }
 
     /// Stands for election until `stop`.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Self {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Self {
         loop {
             let pause = tokio::select! {
                 biased;
@@ -107,7 +107,7 @@ impl Election {
     }
 
     /// Writes no more, and gives the Lease back so that the next one need not wait.
-    pub(super) async fn release(self) {
+    pub(crate) async fn release(self) {
         let led = self.leadership.term().is_some();
         self.leadership.end();
         if !led {

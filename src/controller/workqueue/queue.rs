@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::stored::Name;
+use crate::controller::watch::cache::Name;
 
 /// Where a resource waits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Line {
+pub(crate) enum Line {
     /// It needs no turn: it is being deleted and waits within its own time, or it cannot be read.
     Free,
     /// Somebody waits for it. The registry's host.
@@ -24,16 +24,16 @@ pub(super) enum Line {
 
 /// A resource that waits no longer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Taken<T> {
-    pub(super) name: Arc<Name>,
-    pub(super) turn: T,
+pub(crate) struct Taken<T> {
+    pub(crate) name: Arc<Name>,
+    pub(crate) turn: T,
     /// Since when it had waited.
-    pub(super) since: Instant,
+    pub(crate) since: Instant,
 }
 
 /// The lines. It is used by one task alone.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     waiting: HashMap<Arc<Name>, Place>,
     /// Who stands in a line, and the number of its place: one that stands somewhere else by now has another.
     lines: HashMap<Line, VecDeque<(u64, Arc<Name>)>>,
@@ -60,7 +60,7 @@ impl Line {
 
 impl Queue {
     /// The time of a resource has come. Whoever waits already goes to the other line, unless it is one that nobody waits for.
-    pub(super) fn add(&mut self, name: Arc<Name>, line: Line, now: Instant) {
+    pub(crate) fn add(&mut self, name: Arc<Name>, line: Line, now: Instant) {
         if let Some(next) = self.visited.get_mut(&name) {
             if !next.as_ref().is_some_and(|next| next.outranks(&line)) {
                 *next = Some(line);
@@ -89,7 +89,7 @@ impl Queue {
     }
 
     /// The next resource whose line may move on, with what `turn` gives for it. Its visit is under way until [`finished`](Self::finished).
-    pub(super) fn take<T>(&mut self, mut turn: impl FnMut(&Line) -> Option<T>) -> Option<Taken<T>> {
+    pub(crate) fn take<T>(&mut self, mut turn: impl FnMut(&Line) -> Option<T>) -> Option<Taken<T>> {
         for _ in 0..self.order.len() {
             let line = self.order.pop_front()?;
             let Some(standing) = self.lines.get_mut(&line) else {
@@ -129,14 +129,14 @@ impl Queue {
     }
 
     /// A visit has ended. What has come meanwhile waits from now on.
-    pub(super) fn finished(&mut self, name: &Arc<Name>, now: Instant) {
+    pub(crate) fn finished(&mut self, name: &Arc<Name>, now: Instant) {
         if let Some(line) = self.visited.remove(name).flatten() {
             self.add(Arc::clone(name), line, now);
         }
     }
 
     /// How many wait.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
 }

@@ -12,11 +12,11 @@ use kube::core::ObjectMeta;
 use crate::api::{Conditions, DeletionPolicy, Reason};
 use crate::engine::{self, Failure, Note, Severity};
 
-use super::claims::ClusterClaims;
-use super::cluster::Namespace;
-use super::context::{ClusterError, Context};
-use super::finalizer::is_held;
-use super::reconcile::{Done, Visit, registry_host};
+use crate::controller::context::{ClusterError, Context};
+use crate::controller::reconcile::finalizer::is_held;
+use crate::controller::reconcile::ownership::ClusterClaims;
+use crate::controller::reconcile::reconciler::{Done, Visit, registry_host};
+use crate::controller::reconcile::references::Namespace;
 
 /// What an attempt gets at least, however late the operator comes to it.
 const LAST_ATTEMPT: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ struct Removed {
 
 impl Visit<'_> {
     /// Removes what the resource made, where its policy says so, and lets it go.
-    pub(super) async fn delete(&self, since: Timestamp) -> Result<Done, ClusterError> {
+    pub(crate) async fn delete(&self, since: Timestamp) -> Result<Done, ClusterError> {
         let spec = &self.object.spec;
         if !is_held(&self.object.metadata) {
             return Ok(Done::gone(0));
@@ -183,7 +183,7 @@ impl Visit<'_> {
 
 impl Context {
     /// Lets go, in time, of an object that this version cannot read: another version has held it.
-    pub(super) async fn let_unreadable_go(
+    pub(crate) async fn let_unreadable_go(
         &self,
         meta: &ObjectMeta,
     ) -> Result<Option<Duration>, ClusterError> {

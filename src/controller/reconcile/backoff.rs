@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The delay after the `failures`-th failure in a row: doubling from `min` to `max`, less up to a quarter by `jitter` (0 to 1),
 /// so that resources that failed together do not come back together. A registry that asks for more gets it.
 #[must_use]
-pub(super) fn delay(
+pub(crate) fn delay(
     failures: u32,
     min: Duration,
     max: Duration,
@@ -19,7 +19,7 @@ pub(super) fn delay(
 
 /// `interval`, shortened or lengthened by up to `percentage`, as `jitter` (0 to 1) says.
 #[must_use]
-pub(super) fn jittered(interval: Duration, percentage: u8, jitter: f64) -> Duration {
+pub(crate) fn jittered(interval: Duration, percentage: u8, jitter: f64) -> Duration {
     let share = f64::from(percentage.min(100)) / 100.0;
     interval.mul_f64(1.0 + share * (2.0 * jitter.clamp(0.0, 1.0) - 1.0))
 }

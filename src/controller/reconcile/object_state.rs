@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus};
 
-use super::leadership::Term;
+use crate::controller::leader::leadership::Term;
 
 /// What is remembered of one object.
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ impl Remembered {
 
 /// What the watch has brought of an object, against what it had brought before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(crate) enum Seen {
     New,
     /// It differs in what a visit depends on.
     Changed,
@@ -70,7 +70,7 @@ pub(super) enum Seen {
 
 /// The memory of all objects.
 #[derive(Debug, Default)]
-pub(super) struct Objects(Mutex<HashMap<String, Remembered>>);
+pub(crate) struct Objects(Mutex<HashMap<String, Remembered>>);
 
 impl Objects {
     fn with<T>(&self, uid: &str, work: impl FnOnce(&mut Remembered) -> T) -> T {
@@ -79,7 +79,7 @@ impl Objects {
     }
 
     /// Forgets an object that was deleted.
-    pub(super) fn forget(&self, uid: &str) {
+    pub(crate) fn forget(&self, uid: &str) {
         let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match objects.get_mut(uid) {
             Some(remembered) if remembered.visits > 0 => remembered.gone = true,
@@ -88,7 +88,7 @@ impl Objects {
     }
 
     /// Forgets all but those that are `present`.
-    pub(super) fn keep(&self, present: &HashSet<String>) {
+    pub(crate) fn keep(&self, present: &HashSet<String>) {
         let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         objects.retain(|uid, remembered| {
             remembered.gone |= !present.contains(uid);
@@ -97,7 +97,7 @@ impl Objects {
     }
 
     /// The watch has brought an object; `hash` is of what a visit of it depends on.
-    pub(super) fn saw(&self, uid: &str, resource_version: Option<&str>, hash: u64) -> Seen {
+    pub(crate) fn saw(&self, uid: &str, resource_version: Option<&str>, hash: u64) -> Seen {
         self.with(uid, |remembered| {
             let before = remembered
                 .seen
@@ -112,12 +112,12 @@ impl Objects {
     }
 
     /// A visit begins, with an object that is no older than what the watch has brought.
-    pub(super) fn visit_begins(&self, uid: &str) {
+    pub(crate) fn visit_begins(&self, uid: &str) {
         self.with(uid, |remembered| remembered.visits += 1);
     }
 
     /// A visit has ended.
-    pub(super) fn visit_ended(&self, uid: &str) {
+    pub(crate) fn visit_ended(&self, uid: &str) {
         let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(remembered) = objects.get_mut(uid) {
             remembered.visits = remembered.visits.saturating_sub(1);
@@ -129,7 +129,7 @@ impl Objects {
     }
 
     /// The object with the newest status that is known: a pass that worked on an older one would forget what it pushed.
-    pub(super) fn freshest(&self, mut object: ImageAttachment) -> ImageAttachment {
+    pub(crate) fn freshest(&self, mut object: ImageAttachment) -> ImageAttachment {
         let seen = version(object.metadata.resource_version.as_deref());
         let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
@@ -146,7 +146,7 @@ impl Objects {
     }
 
     /// The objects whose status was written and has perhaps not come back yet.
-    pub(super) fn written(&self) -> HashSet<String> {
+    pub(crate) fn written(&self) -> HashSet<String> {
         let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_ahead = |remembered: &Remembered| {
             remembered
@@ -162,7 +162,7 @@ impl Objects {
     }
 
     /// Remembers an object whose status was written.
-    pub(super) fn wrote(&self, object: &ImageAttachment) {
+    pub(crate) fn wrote(&self, object: &ImageAttachment) {
         let Some(version) = version(object.metadata.resource_version.as_deref()) else {
             return;
         };
@@ -173,19 +173,19 @@ impl Objects {
     }
 
     /// Whether the visit that has begun is the first one in a term, that is since the process started or came to lead.
-    pub(super) fn is_first_look(&self, uid: &str, term: Term) -> bool {
+    pub(crate) fn is_first_look(&self, uid: &str, term: Term) -> bool {
         self.with(uid, |remembered| {
             remembered.term.replace(term) != Some(term)
         })
     }
 
     /// Remembers what the service account names.
-    pub(super) fn has_pull_secrets(&self, uid: &str, secrets: BTreeSet<String>) {
+    pub(crate) fn has_pull_secrets(&self, uid: &str, secrets: BTreeSet<String>) {
         self.with(uid, |remembered| remembered.pull_secrets = secrets);
     }
 
     /// Whether the service account named this Secret at the last pass.
-    pub(super) fn is_pull_secret(&self, uid: &str, secret: &str) -> bool {
+    pub(crate) fn is_pull_secret(&self, uid: &str, secret: &str) -> bool {
         let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         objects
             .get(uid)
@@ -193,7 +193,7 @@ impl Objects {
     }
 
     /// One more failure; answers with how many in a row.
-    pub(super) fn failed(&self, uid: &str) -> u32 {
+    pub(crate) fn failed(&self, uid: &str) -> u32 {
         self.with(uid, |remembered| {
             remembered.failures = remembered.failures.saturating_add(1);
             remembered.failures
@@ -201,25 +201,25 @@ impl Objects {
     }
 
     /// A pass went well.
-    pub(super) fn succeeded(&self, uid: &str) {
+    pub(crate) fn succeeded(&self, uid: &str) {
         self.with(uid, |remembered| remembered.failures = 0);
     }
 
     /// Whether the listings are due. An object that is seen for the first time is due within `first`, so that a restart does
     /// not bring all of them at once.
-    pub(super) fn is_verification_due(&self, uid: &str, now: Instant, first: Duration) -> bool {
+    pub(crate) fn is_verification_due(&self, uid: &str, now: Instant, first: Duration) -> bool {
         self.with(uid, |remembered| {
             *remembered.verify_at.get_or_insert(now + first) <= now
         })
     }
 
     /// The listings were looked at; answers when the next look is due.
-    pub(super) fn verified(&self, uid: &str, next: Instant) {
+    pub(crate) fn verified(&self, uid: &str, next: Instant) {
         self.with(uid, |remembered| remembered.verify_at = Some(next));
     }
 
     /// When the listings are due.
-    pub(super) fn verify_at(&self, uid: &str) -> Option<Instant> {
+    pub(crate) fn verify_at(&self, uid: &str) -> Option<Instant> {
         self.with(uid, |remembered| remembered.verify_at)
     }
 }
@@ -338,7 +338,7 @@ mod tests {
     fn each_term_has_a_first_look_at_an_object() {
         let objects = Objects::default();
         let terms = [(); 2].map(|()| {
-            let leadership = crate::controller::leadership::Leadership::standby();
+            let leadership = crate::controller::leader::leadership::Leadership::standby();
             leadership.lead_until(tokio::time::Instant::now());
             leadership.term().unwrap()
         });

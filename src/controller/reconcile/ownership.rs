@@ -12,11 +12,11 @@ use crate::attachment::parse_reference;
 use crate::engine::{self, Claim, Claims, Draft, Failure, Journal, Mode, NoClaims, Request};
 use affix_registry::oci::{Digest, Reference};
 
-use super::cluster::Namespace;
-use super::context::{ClusterError, Context};
+use crate::controller::context::{ClusterError, Context};
+use crate::controller::reconcile::references::Namespace;
 
 /// What the other resources want, seen from one that is about to remove something.
-pub(super) struct ClusterClaims<'a> {
+pub(crate) struct ClusterClaims<'a> {
     context: &'a Context,
     object: &'a ImageAttachment,
     /// Those of the same repository: read once a pass, and only where something is to be removed.
@@ -32,7 +32,7 @@ enum Wants {
 }
 
 impl<'a> ClusterClaims<'a> {
-    pub(super) fn of(context: &'a Context, object: &'a ImageAttachment) -> Self {
+    pub(crate) fn of(context: &'a Context, object: &'a ImageAttachment) -> Self {
         Self {
             context,
             object,

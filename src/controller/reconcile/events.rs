@@ -25,7 +25,7 @@ const SAME: SignedDuration = SignedDuration::from_mins(6);
 const NAME: usize = 253;
 
 /// Where events are told.
-pub(super) struct Events {
+pub(crate) struct Events {
     client: Client,
     reporter: &'static str,
     instance: String,
@@ -44,7 +44,7 @@ struct Told {
 
 impl Events {
     /// Events of `reporter`; `instance` tells its replicas apart.
-    pub(super) fn new(client: Client, reporter: &'static str, instance: Option<String>) -> Self {
+    pub(crate) fn new(client: Client, reporter: &'static str, instance: Option<String>) -> Self {
         Self {
             client,
             reporter,
@@ -57,7 +57,7 @@ impl Events {
     ///
     /// # Errors
     /// When the API server refuses.
-    pub(super) async fn tell(
+    pub(crate) async fn tell(
         &self,
         object: &ObjectReference,
         note: &Note,

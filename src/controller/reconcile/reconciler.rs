@@ -18,21 +18,21 @@ use crate::attachment::{self, Problem};
 use crate::engine::{self, Failure, Names, Note, Outcome, Severity};
 use affix_registry::oci::Digest;
 
-use super::backoff;
-use super::claims::ClusterClaims;
-use super::cluster::Namespace;
-use super::context::{ClusterError, Context, StatusJournal};
-use super::finalizer::is_held;
-use super::leadership::Term;
-use super::ledger::Ledger;
-use super::metrics;
-use super::queue::Line;
-use super::rotation::{Changed, Kind};
-use super::schedule::{self, Turn};
-use super::stored::{Stored, Summary};
+use crate::controller::context::{ClusterError, Context, StatusJournal};
+use crate::controller::leader::leadership::Term;
+use crate::controller::metrics;
+use crate::controller::reconcile::backoff;
+use crate::controller::reconcile::finalizer::is_held;
+use crate::controller::reconcile::ownership::ClusterClaims;
+use crate::controller::reconcile::references::Namespace;
+use crate::controller::reconcile::status_writer::Ledger;
+use crate::controller::watch::cache::{Stored, Summary};
+use crate::controller::watch::secret_watch::{Changed, Kind};
+use crate::controller::workqueue::limiter::{self, Turn};
+use crate::controller::workqueue::queue::Line;
 
 /// The annotation by which users ask for a pass now, as Flux has it.
-pub(super) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+pub(crate) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 /// What is due at once is looked at after this, so that nothing that is always due keeps an operator busy.
 const SOONEST: Duration = Duration::from_secs(1);
 /// How long a visit waits for the definition. Then the resource waits in the queue again: it may have been deleted meanwhile, and one that
@@ -41,7 +41,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Reconciles one object while this process leads; answers after which time it is visited next without a change. It never fails:
 /// whatever goes wrong decides when that is.
-pub(super) async fn reconcile(object: Arc<Stored>, begun: Begun, turn: Turn) -> Option<Duration> {
+pub(crate) async fn reconcile(object: Arc<Stored>, begun: Begun, turn: Turn) -> Option<Duration> {
     let context = &begun.context;
     let Some(term) = context.leadership.term() else {
         return Some(Duration::ZERO);
@@ -58,14 +58,14 @@ pub(super) async fn reconcile(object: Arc<Stored>, begun: Begun, turn: Turn) -> 
 }
 
 /// A visit that has begun, until this is dropped.
-pub(super) struct Begun {
+pub(crate) struct Begun {
     context: Arc<Context>,
     uid: String,
 }
 
 impl Begun {
     /// To be called when `object` is taken from the store and before the watch goes on.
-    pub(super) fn with(object: &Stored, context: Arc<Context>) -> Self {
+    pub(crate) fn with(object: &Stored, context: Arc<Context>) -> Self {
         let uid = object.uid().unwrap_or_default();
         context.objects.visit_begins(&uid);
         Self { context, uid }
@@ -166,17 +166,17 @@ async fn work(
 }
 
 /// What a visit came to.
-pub(super) struct Done {
-    pub(super) ready: bool,
-    pub(super) reason: Reason,
-    pub(super) attached: String,
-    pub(super) requests: u64,
-    pub(super) next: Option<Duration>,
+pub(crate) struct Done {
+    pub(crate) ready: bool,
+    pub(crate) reason: Reason,
+    pub(crate) attached: String,
+    pub(crate) requests: u64,
+    pub(crate) next: Option<Duration>,
 }
 
 impl Done {
     /// The resource goes: there is nothing to come back for.
-    pub(super) const fn gone(requests: u64) -> Self {
+    pub(crate) const fn gone(requests: u64) -> Self {
         Self {
             ready: true,
             reason: Reason::Removed,
@@ -188,10 +188,10 @@ impl Done {
 }
 
 /// One visit to one object.
-pub(super) struct Visit<'a> {
-    pub(super) context: &'a Context,
-    pub(super) object: &'a ImageAttachment,
-    pub(super) uid: &'a str,
+pub(crate) struct Visit<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) object: &'a ImageAttachment,
+    pub(crate) uid: &'a str,
     ledger: Ledger<'a>,
     /// Whether nobody waits for it.
     routine: bool,
@@ -375,7 +375,7 @@ impl Visit<'_> {
     }
 
     /// Writes status, and tells of a transition of Ready.
-    pub(super) async fn write(
+    pub(crate) async fn write(
         &self,
         previous: &ImageAttachmentStatus,
         next: &ImageAttachmentStatus,
@@ -420,7 +420,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    pub(super) fn back_off(&self, retry_after: Option<Duration>) -> Duration {
+    pub(crate) fn back_off(&self, retry_after: Option<Duration>) -> Duration {
         self.context.metrics.queue.put_off();
         let failures = self.context.objects.failed(self.uid);
         let options = &self.context.options;
@@ -489,12 +489,12 @@ fn first_look(object: &ImageAttachment) -> Option<Duration> {
         && !object.spec.suspend()
         && !is_awaited(object);
     is_at_rest
-        .then(|| schedule::first_look(&object.spec, status, Timestamp::now(), rand::random()))
+        .then(|| limiter::first_look(&object.spec, status, Timestamp::now(), rand::random()))
         .flatten()
 }
 
 /// Where a resource waits for its visit; `hurried`: it, or what it uses, has changed.
-pub(super) fn line_of(stored: &Stored, hurried: bool) -> Line {
+pub(crate) fn line_of(stored: &Stored, hurried: bool) -> Line {
     match stored.object() {
         Ok(object) if object.metadata.deletion_timestamp.is_none() => {
             let host = registry_host(&object.spec.image).into();
@@ -517,12 +517,12 @@ fn is_awaited(object: &ImageAttachment) -> bool {
 }
 
 /// The part of an image before its repository: enough to share turns fairly, also where the reference turns out to be bad.
-pub(super) fn registry_host(image: &str) -> &str {
+pub(crate) fn registry_host(image: &str) -> &str {
     image.split('/').next().unwrap_or_default()
 }
 
 /// Whether `object` uses what has changed; what its service account added is known from its last pass.
-pub(super) fn uses(context: &Context, stored: &Stored, changed: &Changed) -> bool {
+pub(crate) fn uses(context: &Context, stored: &Stored, changed: &Changed) -> bool {
     let names = stored.summary().is_some_and(Summary::has_names);
     if !names || stored.meta().namespace.as_deref() != Some(changed.namespace.as_str()) {
         return false;
@@ -543,7 +543,7 @@ pub(super) fn uses(context: &Context, stored: &Stored, changed: &Changed) -> boo
 }
 
 /// A hash of what a reconciliation is keyed on, besides time: the spec's generation, a request, deletion and finalizers.
-pub(super) fn interesting(object: &Stored) -> u64 {
+pub(crate) fn interesting(object: &Stored) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let meta = object.meta();
     let mut hasher = DefaultHasher::new();

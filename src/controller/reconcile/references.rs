@@ -13,14 +13,14 @@ use crate::api::ImageAttachmentSpec;
 use crate::engine::{Names, SecretData, Sources};
 
 /// Reads by name in one namespace; never lists, never watches.
-pub(super) struct Namespace {
+pub(crate) struct Namespace {
     client: Client,
     name: String,
 }
 
 impl Namespace {
     /// The namespace of a resource.
-    pub(super) fn of(client: &Client, name: &str) -> Self {
+    pub(crate) fn of(client: &Client, name: &str) -> Self {
         Self {
             client: client.clone(),
             name: name.to_owned(),
@@ -43,7 +43,7 @@ impl Namespace {
     ///
     /// # Errors
     /// When the API server does not answer, or does not let affix read an object of that kind.
-    pub(super) async fn sources(&self, spec: &ImageAttachmentSpec) -> Result<Sources, kube::Error> {
+    pub(crate) async fn sources(&self, spec: &ImageAttachmentSpec) -> Result<Sources, kube::Error> {
         let names = Names::of(spec);
         let mut sources = Sources::default();
         for name in names.config_maps {

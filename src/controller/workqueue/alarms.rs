@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::stored::Name;
+use crate::controller::watch::cache::Name;
 
 /// The alarms: at most one for each resource.
 #[derive(Default)]
-pub(super) struct Alarms {
+pub(crate) struct Alarms {
     set: Mutex<Set>,
     /// Told when an alarm comes before all others.
     earlier: Notify,
@@ -50,7 +50,7 @@ impl Alarms {
     }
 
     /// The resource is visited at that time, and not when it was to be before.
-    pub(super) fn set(&self, name: Arc<Name>, at: Instant) {
+    pub(crate) fn set(&self, name: Arc<Name>, at: Instant) {
         let is_first = self.with(|set| {
             set.put(name, at);
             set.queue
@@ -63,12 +63,12 @@ impl Alarms {
     }
 
     /// The resource is visited now, or is gone.
-    pub(super) fn cancel(&self, name: &Name) {
+    pub(crate) fn cancel(&self, name: &Name) {
         self.with(|set| set.take(name));
     }
 
     /// Waits for the next alarm. One at a time may wait.
-    pub(super) async fn next(&self) -> Arc<Name> {
+    pub(crate) async fn next(&self) -> Arc<Name> {
         loop {
             let first = self.with(|set| {
                 let (at, number) = *set.queue.keys().next()?;

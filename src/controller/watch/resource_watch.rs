@@ -15,19 +15,19 @@ use tokio_util::sync::CancellationToken;
 use crate::api::ImageAttachment;
 use crate::service::{Readiness, WatchFault};
 
-use super::alarms::Alarms;
-use super::context::Context;
-use super::objects::Seen;
-use super::reconcile::{interesting, line_of, uses};
-use super::rotation;
-use super::stored::Stored;
-use super::visits::Arrival;
+use crate::controller::context::Context;
+use crate::controller::reconcile::object_state::Seen;
+use crate::controller::reconcile::reconciler::{interesting, line_of, uses};
+use crate::controller::watch::cache::Stored;
+use crate::controller::watch::secret_watch;
+use crate::controller::workqueue::alarms::Alarms;
+use crate::controller::workqueue::worker::Arrival;
 
 /// How many resources an answer to the list brings. Each is several times as large on the wire and parsed as what is kept of it.
 const PAGE: u32 = 100;
 
 /// What a process whose watch of a namespace, or of all, has not listed yet says that it waits for.
-pub(super) fn waited_for(namespace: Option<&str>) -> String {
+pub(crate) fn waited_for(namespace: Option<&str>) -> String {
     namespace.map_or_else(
         || "the list of imageattachments".to_owned(),
         |namespace| format!("the list of imageattachments in {namespace}"),
@@ -35,7 +35,7 @@ pub(super) fn waited_for(namespace: Option<&str>) -> String {
 }
 
 /// Watches one namespace, or all: its resources, and what they use.
-pub(super) fn watch(
+pub(crate) fn watch(
     namespace: Option<&str>,
     store: Store<Stored>,
     writer: Writer<Stored>,
@@ -70,7 +70,7 @@ pub(super) fn watch(
         .map_ok(move |event| Stored::event(event, &known))
         .reflect(writer)
         .flat_map(move |event| stream::iter(seen.take_in(event)));
-    let changes = rotation::watch(&context.client, namespace, shutdown);
+    let changes = secret_watch::watch(&context.client, namespace, shutdown);
     let changes = stream::unfold(changes, |mut changes| async {
         Some((changes.recv().await?, changes))
     });

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use crate::api::{ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason};
 use affix_registry::oci::Digest;
 
-use super::context::{ClusterError, Context, MANAGER};
+use crate::controller::context::{ClusterError, Context, MANAGER};
 
 /// How often a write is tried when others write the object at the same time.
 const TRIES: usize = 8;
@@ -21,7 +21,7 @@ const TRIES: usize = 8;
 type Made = (String, String);
 
 /// What a visit knows of a resource's status.
-pub(super) struct Ledger<'a> {
+pub(crate) struct Ledger<'a> {
     context: &'a Context,
     page: Mutex<Page>,
 }
@@ -35,7 +35,7 @@ struct Page {
 
 impl<'a> Ledger<'a> {
     /// For a visit to `object`, which is as the visit has read it.
-    pub(super) fn of(context: &'a Context, object: &ImageAttachment) -> Self {
+    pub(crate) fn of(context: &'a Context, object: &ImageAttachment) -> Self {
         Self {
             context,
             page: Mutex::new(Page {
@@ -49,7 +49,7 @@ impl<'a> Ledger<'a> {
     ///
     /// # Errors
     /// When the API server refuses, others never stop writing, or the resource is gone.
-    pub(super) async fn write(&self, status: &ImageAttachmentStatus) -> Result<(), ClusterError> {
+    pub(crate) async fn write(&self, status: &ImageAttachmentStatus) -> Result<(), ClusterError> {
         let mut page = self.page.lock().await;
         for _ in 0..TRIES {
             let mut status = status.clone();
@@ -89,7 +89,7 @@ impl Context {
     ///
     /// # Errors
     /// When the API server refuses, or others never stop writing.
-    pub(super) async fn bequeath(
+    pub(crate) async fn bequeath(
         &self,
         heir: &ImageAttachment,
         subject: &Digest,

@@ -11,10 +11,10 @@ use tower::{BoxError, Layer, Service};
 use affix_registry::WriteGate;
 
 /// The layer of the client: what it wraps must not try again by itself.
-pub(super) struct Fence(pub(super) WriteGate);
+pub(crate) struct Fence(pub(crate) WriteGate);
 
 /// A client whose writes pass the gate.
-pub(super) struct Fenced<S> {
+pub(crate) struct Fenced<S> {
     inner: S,
     gate: WriteGate,
 }

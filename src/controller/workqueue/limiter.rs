@@ -11,11 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus};
 use crate::engine;
 
-use super::queue::Line;
+use crate::controller::workqueue::queue::Line;
 
 /// When a process that begins looks at a resource at rest for the first time: somewhere within its interval, as `jitter` (0 to 1) says, so
 /// that ten thousand of them are not asked for at once, and not after what is due. `None`: now.
-pub(super) fn first_look(
+pub(crate) fn first_look(
     spec: &ImageAttachmentSpec,
     status: &ImageAttachmentStatus,
     now: Timestamp,
@@ -29,7 +29,7 @@ pub(super) fn first_look(
 /// Turns for passes. A registry that does not answer can hold up no more than its own share, and a resource that somebody
 /// has just changed never waits behind interval checks.
 #[derive(Debug)]
-pub(super) struct Lanes {
+pub(crate) struct Lanes {
     routine: Lane,
     express: Lane,
 }
@@ -43,16 +43,16 @@ struct Lane {
 
 /// A turn; it ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     /// Whether nobody waits for what is done in it.
-    pub(super) routine: bool,
+    pub(crate) routine: bool,
     _host: Option<OwnedSemaphorePermit>,
     _all: Option<OwnedSemaphorePermit>,
 }
 
 impl Lanes {
     /// `concurrent` passes at once in each lane, at most a quarter of them (four at least) on one registry.
-    pub(super) fn new(concurrent: usize) -> Self {
+    pub(crate) fn new(concurrent: usize) -> Self {
         let lane = || {
             let concurrent = concurrent.max(1);
             Lane {
@@ -68,7 +68,7 @@ impl Lanes {
     }
 
     /// A turn for whoever is first in a line, if there is one now.
-    pub(super) fn offer(&self, line: &Line) -> Option<Turn> {
+    pub(crate) fn offer(&self, line: &Line) -> Option<Turn> {
         let (lane, host, routine) = match line {
             Line::Free => {
                 return Some(Turn {
@@ -90,7 +90,7 @@ impl Lanes {
     }
 
     /// Waits for a turn on `host` among what somebody waits for.
-    pub(super) async fn turn(&self, host: &str) -> Turn {
+    pub(crate) async fn turn(&self, host: &str) -> Turn {
         let lane = &self.express;
         // The share of the registry first: a pass that waits for its registry must not hold a turn of all.
         let host = lane.host(host).acquire_owned().await.ok();

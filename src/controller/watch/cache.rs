@@ -19,19 +19,19 @@ use crate::api::{
 use crate::engine::Names;
 use affix_registry::oci::Reference;
 
-use super::packed::Packed;
-use super::reconcile::REQUESTED_AT;
+use crate::controller::reconcile::reconciler::REQUESTED_AT;
+use crate::controller::watch::packed::Packed;
 
 /// A resource as the watch has brought it. Clones share what is large.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
+pub(crate) struct Stored {
     metadata: ObjectMeta,
     content: Result<Content, String>,
 }
 
 /// Which resource: what keeps many of them keeps this, and not the client's larger key.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Name {
+pub(crate) struct Name {
     namespace: Option<Box<str>>,
     name: Box<str>,
 }
@@ -44,24 +44,24 @@ struct Content {
 
 /// What is asked of all resources at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Summary {
+pub(crate) struct Summary {
     /// The repositories that spec and status speak of.
     repositories: [Option<u32>; 2],
     /// Whether the spec names other objects, or a service account that does.
     has_names: bool,
     /// Whether status has the condition Ready, in whatever words.
-    pub(super) has_ready: bool,
+    pub(crate) has_ready: bool,
     /// Conditions in words that affix knows: others may have written more.
-    pub(super) conditions: [Option<Known>; ConditionType::ALL.len()],
+    pub(crate) conditions: [Option<Known>; ConditionType::ALL.len()],
     /// Targets by state, in the order of [`STATES`].
-    pub(super) targets: [u16; STATES.len()],
+    pub(crate) targets: [u16; STATES.len()],
 }
 
 /// A condition as a metric shows it: its type, its status (`None`: Unknown) and its reason.
-pub(super) type Known = (ConditionType, Option<bool>, Reason);
+pub(crate) type Known = (ConditionType, Option<bool>, Reason);
 
 /// Every state of a target.
-pub(super) const STATES: [TargetState; 5] = [
+pub(crate) const STATES: [TargetState; 5] = [
     TargetState::Attached,
     TargetState::Pending,
     TargetState::Planned,
@@ -71,7 +71,7 @@ pub(super) const STATES: [TargetState; 5] = [
 
 impl Stored {
     /// What is kept of an object.
-    pub(super) fn of(object: DeserializeGuard<ImageAttachment>) -> Self {
+    pub(crate) fn of(object: DeserializeGuard<ImageAttachment>) -> Self {
         match object.0 {
             Ok(ImageAttachment {
                 metadata,
@@ -93,7 +93,7 @@ impl Stored {
     }
 
     /// The same of what a watch brings. What comes once more as it was, in a list after a break, shares what `known` has of it.
-    pub(super) fn event(
+    pub(crate) fn event(
         event: Event<DeserializeGuard<ImageAttachment>>,
         known: &Store<Self>,
     ) -> Event<Self> {
@@ -116,7 +116,7 @@ impl Stored {
     }
 
     /// What tells it from others.
-    pub(super) fn name(&self) -> Name {
+    pub(crate) fn name(&self) -> Name {
         Name::new(
             self.metadata.namespace.as_deref(),
             self.metadata.name.as_deref().unwrap_or_default(),
@@ -127,7 +127,7 @@ impl Stored {
     ///
     /// # Errors
     /// Why it cannot be read.
-    pub(super) fn object(&self) -> Result<ImageAttachment, Cow<'_, str>> {
+    pub(crate) fn object(&self) -> Result<ImageAttachment, Cow<'_, str>> {
         let content = self
             .content
             .as_ref()
@@ -144,25 +144,25 @@ impl Stored {
     }
 
     /// What is known without a look into it; `None` where it cannot be read.
-    pub(super) fn summary(&self) -> Option<&Summary> {
+    pub(crate) fn summary(&self) -> Option<&Summary> {
         self.content.as_ref().ok().map(|content| &content.summary)
     }
 }
 
 impl Name {
-    pub(super) fn new(namespace: Option<&str>, name: &str) -> Self {
+    pub(crate) fn new(namespace: Option<&str>, name: &str) -> Self {
         Self {
             namespace: namespace.map(Into::into),
             name: name.into(),
         }
     }
 
-    pub(super) const fn namespace(&self) -> &Option<Box<str>> {
+    pub(crate) const fn namespace(&self) -> &Option<Box<str>> {
         &self.namespace
     }
 
     /// What a store knows it by.
-    pub(super) fn key(&self) -> ObjectRef<Stored> {
+    pub(crate) fn key(&self) -> ObjectRef<Stored> {
         let key = ObjectRef::new(&self.name);
         match &self.namespace {
             Some(namespace) => key.within(namespace),
@@ -265,12 +265,12 @@ impl Summary {
     }
 
     /// Whether spec or status may speak of the repository of `reference`. `false` is certain.
-    pub(super) fn may_speak_of(&self, reference: &Reference) -> bool {
+    pub(crate) fn may_speak_of(&self, reference: &Reference) -> bool {
         self.repositories.contains(&Some(repository(reference)))
     }
 
     /// Whether the spec names other objects.
-    pub(super) const fn has_names(&self) -> bool {
+    pub(crate) const fn has_names(&self) -> bool {
         self.has_names
     }
 }

@@ -9,7 +9,7 @@ use affix_registry::WriteGate;
 
 /// A stretch of leading without a break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Term(u64);
+pub(crate) struct Term(u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -21,14 +21,14 @@ enum Standing {
 
 /// The right to work, and who waits for it.
 #[derive(Debug)]
-pub(super) struct Leadership {
+pub(crate) struct Leadership {
     standing: watch::Sender<Standing>,
     gate: WriteGate,
 }
 
 impl Leadership {
     /// Of a process that shares its work with none: it leads from the start and for good.
-    pub(super) fn alone() -> Self {
+    pub(crate) fn alone() -> Self {
         Self {
             standing: watch::Sender::new(Standing::Leading(Term(0))),
             gate: WriteGate::default(),
@@ -36,7 +36,7 @@ impl Leadership {
     }
 
     /// Of a process that has to be elected.
-    pub(super) fn standby() -> Self {
+    pub(crate) fn standby() -> Self {
         Self {
             standing: watch::Sender::new(Standing::Standby),
             gate: WriteGate::closed(),
@@ -44,12 +44,12 @@ impl Leadership {
     }
 
     /// What every write passes.
-    pub(super) const fn gate(&self) -> &WriteGate {
+    pub(crate) const fn gate(&self) -> &WriteGate {
         &self.gate
     }
 
     /// Leads until `deadline` at least: begins a term, or goes on with the present one.
-    pub(super) fn lead_until(&self, deadline: Instant) {
+    pub(crate) fn lead_until(&self, deadline: Instant) {
         self.gate.open_until(deadline);
         let begin = |standing: &mut Standing| match standing {
             Standing::Leading(_) | Standing::Over => false,
@@ -62,7 +62,7 @@ impl Leadership {
     }
 
     /// Leads no longer.
-    pub(super) fn stand_by(&self) {
+    pub(crate) fn stand_by(&self) {
         self.gate.close();
         self.standing.send_if_modified(|standing| {
             let leads = matches!(standing, Standing::Leading(_));
@@ -74,13 +74,13 @@ impl Leadership {
     }
 
     /// Leads never again.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.gate.close();
         self.standing.send_replace(Standing::Over);
     }
 
     /// The present term.
-    pub(super) fn term(&self) -> Option<Term> {
+    pub(crate) fn term(&self) -> Option<Term> {
         match *self.standing.borrow() {
             Standing::Leading(term) => Some(term),
             Standing::Standby | Standing::Over => None,
@@ -88,7 +88,7 @@ impl Leadership {
     }
 
     /// Waits for a term; says whether one has begun, and not the process's end.
-    pub(super) async fn begun(&self) -> bool {
+    pub(crate) async fn begun(&self) -> bool {
         let standing = self
             .standing
             .subscribe()
@@ -99,7 +99,7 @@ impl Leadership {
     }
 
     /// Waits for the end of a term.
-    pub(super) async fn ended(&self, term: Term) {
+    pub(crate) async fn ended(&self, term: Term) {
         let _ = self
             .standing
             .subscribe()

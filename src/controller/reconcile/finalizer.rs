@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::api::ImageAttachment;
 
-use super::context::{ClusterError, Context};
+use crate::controller::context::{ClusterError, Context};
 
 /// What keeps a resource until what it made is removed.
 const FINALIZER: &str = "affix.dev/finalizer";
@@ -15,7 +15,7 @@ const FINALIZER: &str = "affix.dev/finalizer";
 const TRIES: usize = 4;
 
 /// Whether affix keeps the object from going.
-pub(super) fn is_held(meta: &ObjectMeta) -> bool {
+pub(crate) fn is_held(meta: &ObjectMeta) -> bool {
     meta.finalizers
         .iter()
         .flatten()
@@ -27,7 +27,7 @@ impl Context {
     ///
     /// # Errors
     /// When the API server refuses, or the object is gone.
-    pub(super) async fn hold(&self, meta: &ObjectMeta, held: bool) -> Result<(), ClusterError> {
+    pub(crate) async fn hold(&self, meta: &ObjectMeta, held: bool) -> Result<(), ClusterError> {
         let (name, namespace) = (
             meta.name.as_deref().unwrap_or_default(),
             meta.namespace.as_deref().unwrap_or_default(),

@@ -22,8 +22,8 @@ use crate::api::{self, ImageAttachment, Reason};
 use crate::engine::{Note, Severity};
 use crate::service::Readiness;
 
-use super::context::{API_TIMEOUT, MANAGER};
-use super::events::Events;
+use crate::controller::context::{API_TIMEOUT, MANAGER};
+use crate::controller::reconcile::events::Events;
 
 /// What `/readyz` waits for.
 const AWAITED: &str = "the definition of imageattachments";
@@ -76,7 +76,7 @@ impl fmt::Display for Misfit {
 }
 
 /// The definition as the API server has it, looked at once, and again whenever it is doubted.
-pub(super) struct Definition {
+pub(crate) struct Definition {
     client: Client,
     readiness: Arc<Readiness>,
     fits: watch::Sender<bool>,
@@ -86,7 +86,7 @@ pub(super) struct Definition {
 
 impl Definition {
     /// `client`: one whose events leave also while this process does not lead.
-    pub(super) fn new(client: Client, readiness: Arc<Readiness>, stop: CancellationToken) -> Self {
+    pub(crate) fn new(client: Client, readiness: Arc<Readiness>, stop: CancellationToken) -> Self {
         readiness.wait_for(AWAITED);
         Self {
             client,
@@ -98,12 +98,12 @@ impl Definition {
     }
 
     /// Whether it fits, as far as is known.
-    pub(super) fn fits(&self) -> bool {
+    pub(crate) fn fits(&self) -> bool {
         *self.fits.borrow()
     }
 
     /// Waits until it fits; says whether it does, and not the process's end.
-    pub(super) async fn awaited(&self) -> bool {
+    pub(crate) async fn awaited(&self) -> bool {
         let mut fits = self.fits.subscribe();
         tokio::select! {
             biased;
@@ -113,13 +113,13 @@ impl Definition {
     }
 
     /// The API server refused what it would not if the definition fitted: until it was looked at, nothing more is begun.
-    pub(super) fn doubt(&self) {
+    pub(crate) fn doubt(&self) {
         self.fits.send_replace(false);
         self.doubted.notify_one();
     }
 
     /// Looks until the process ends. `scopes`: the namespaces whose resources are told why nothing happens; `None`: of all.
-    pub(super) async fn watch(&self, scopes: &[Option<String>]) {
+    pub(crate) async fn watch(&self, scopes: &[Option<String>]) {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,

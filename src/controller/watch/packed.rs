@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 /// A value, packed. Clones share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Packed(Arc<[u8]>);
+pub(crate) struct Packed(Arc<[u8]>);
 
 /// Stands for `sha256:` and 64 hexadecimal digits; the 32 bytes of the digest follow.
 const DIGEST: u8 = 0;
@@ -61,7 +61,7 @@ impl Packed {
     ///
     /// # Errors
     /// Where the value is none that JSON has.
-    pub(super) fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
+    pub(crate) fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
         let text = serde_json::to_vec(value)?;
         let (mut packed, mut rest) = (Vec::with_capacity(text.len() / 2), text.as_slice());
         let mut digests: Vec<[u8; BYTES]> = Vec::new();
@@ -101,7 +101,7 @@ impl Packed {
     ///
     /// # Errors
     /// Where what was packed is of another type.
-    pub(super) fn unpack<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+    pub(crate) fn unpack<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         let (mut text, mut rest) = (Vec::with_capacity(self.0.len() * 3), &*self.0);
         let mut digests: Vec<&[u8]> = Vec::new();
         while let Some((first, after)) = rest.split_first() {
@@ -140,7 +140,7 @@ impl Packed {
 #[cfg(test)]
 impl Packed {
     /// Whether it is the same memory.
-    pub(super) fn shares_with(&self, other: &Self) -> bool {
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }

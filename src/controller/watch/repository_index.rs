@@ -14,22 +14,22 @@ use kube::runtime::reflector::Store;
 use crate::api::ImageAttachment;
 use affix_registry::oci::Reference;
 
-use super::context::{ClusterError, Context};
-use super::objects::Objects;
-use super::stored::Stored;
+use crate::controller::context::{ClusterError, Context};
+use crate::controller::reconcile::object_state::Objects;
+use crate::controller::watch::cache::Stored;
 
 /// What a watch brings; what cannot be read is kept apart from what can.
-pub(super) type Guarded = DeserializeGuard<ImageAttachment>;
+pub(crate) type Guarded = DeserializeGuard<ImageAttachment>;
 /// How many resources one answer of the API server brings.
 const PAGE: u32 = 500;
 
 /// The stores of the watches.
 #[derive(Default)]
-pub(super) struct Neighbours(Mutex<Vec<Store<Stored>>>);
+pub(crate) struct Neighbours(Mutex<Vec<Store<Stored>>>);
 
 impl Neighbours {
     /// Adds the store of a watch.
-    pub(super) fn add(&self, store: Store<Stored>) {
+    pub(crate) fn add(&self, store: Store<Stored>) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -66,7 +66,7 @@ impl Neighbours {
 
 impl Context {
     /// Forgets what went while a watch was broken: nobody tells of it.
-    pub(super) fn forget_the_gone(&self) {
+    pub(crate) fn forget_the_gone(&self) {
         self.objects.keep(&self.neighbours.uids());
     }
 
@@ -75,7 +75,7 @@ impl Context {
     ///
     /// # Errors
     /// When the API server must be asked and does not answer.
-    pub(super) async fn neighbours(
+    pub(crate) async fn neighbours(
         &self,
         reference: &Reference,
     ) -> Result<Vec<ImageAttachment>, ClusterError> {
