@@ -1,110 +1,103 @@
-//! Whether this process is the one that works, as visits see it.
+//! The role of this process in leader election, as reconciliations see it.
 //!
-//! The gate stops writes by the clock, whatever else goes on; the standing ends visits as soon as somebody can act on it.
+//! Two things stop a process that lost the Lease. The write gate rejects writes by the clock, even if no task runs in time. A
+//! change of role cancels reconciliations as soon as the election task notices the loss.
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use affix_registry::WriteGate;
 
-/// A stretch of leading without a break.
+/// An uninterrupted period of leadership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Term(u64);
+pub(crate) struct Epoch(u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Role {
     Standby,
-    Leading(Term),
-    /// The process ends.
-    Over,
+    Leader(Epoch),
+    /// The process is shutting down.
+    Stopped,
 }
 
-/// The right to work, and who waits for it.
+/// The role of this process and the gate that its writes pass.
 #[derive(Debug)]
 pub(crate) struct Leadership {
-    standing: watch::Sender<Standing>,
+    role: watch::Sender<Role>,
     gate: WriteGate,
 }
 
 impl Leadership {
-    /// Of a process that shares its work with none: it leads from the start and for good.
-    pub(crate) fn alone() -> Self {
+    /// Returns the leadership of a process without leader election: it leads until it stops.
+    pub(crate) fn permanent() -> Self {
         Self {
-            standing: watch::Sender::new(Standing::Leading(Term(0))),
+            role: watch::Sender::new(Role::Leader(Epoch(0))),
             gate: WriteGate::default(),
         }
     }
 
-    /// Of a process that has to be elected.
+    /// Returns the leadership of a process that has to be elected.
     pub(crate) fn standby() -> Self {
         Self {
-            standing: watch::Sender::new(Standing::Standby),
+            role: watch::Sender::new(Role::Standby),
             gate: WriteGate::closed(),
         }
     }
 
-    /// What every write passes.
+    /// Returns the gate that every write passes.
     pub(crate) const fn gate(&self) -> &WriteGate {
         &self.gate
     }
 
-    /// Leads until `deadline` at least: begins a term, or goes on with the present one.
+    /// Leads until `deadline`: starts an epoch, or extends the current one.
     pub(crate) fn lead_until(&self, deadline: Instant) {
         self.gate.open_until(deadline);
-        let begin = |standing: &mut Standing| match standing {
-            Standing::Leading(_) | Standing::Over => false,
-            Standing::Standby => {
-                *standing = Standing::Leading(Term(rand::random()));
-                true
+        self.role.send_if_modified(|role| {
+            let starts = *role == Role::Standby;
+            if starts {
+                *role = Role::Leader(Epoch(rand::random()));
             }
-        };
-        self.standing.send_if_modified(begin);
-    }
-
-    /// Leads no longer.
-    pub(crate) fn stand_by(&self) {
-        self.gate.close();
-        self.standing.send_if_modified(|standing| {
-            let leads = matches!(standing, Standing::Leading(_));
-            if leads {
-                *standing = Standing::Standby;
-            }
-            leads
+            starts
         });
     }
 
-    /// Leads never again.
-    pub(crate) fn end(&self) {
+    /// Ends the current epoch.
+    pub(crate) fn stand_by(&self) {
         self.gate.close();
-        self.standing.send_replace(Standing::Over);
+        self.role.send_if_modified(|role| {
+            let ends = matches!(role, Role::Leader(_));
+            if ends {
+                *role = Role::Standby;
+            }
+            ends
+        });
     }
 
-    /// The present term.
-    pub(crate) fn term(&self) -> Option<Term> {
-        match *self.standing.borrow() {
-            Standing::Leading(term) => Some(term),
-            Standing::Standby | Standing::Over => None,
+    /// Ends the current epoch and prevents a new one.
+    pub(crate) fn stop(&self) {
+        self.gate.close();
+        self.role.send_replace(Role::Stopped);
+    }
+
+    /// Returns the current epoch.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        match *self.role.borrow() {
+            Role::Leader(epoch) => Some(epoch),
+            Role::Standby | Role::Stopped => None,
         }
     }
 
-    /// Waits for a term; says whether one has begun, and not the process's end.
-    pub(crate) async fn begun(&self) -> bool {
-        let standing = self
-            .standing
-            .subscribe()
-            .wait_for(|standing| *standing != Standing::Standby)
-            .await
-            .map(|standing| *standing);
-        matches!(standing, Ok(Standing::Leading(_)))
+    /// Waits for an epoch to start. Returns `false` if the process stops instead.
+    pub(crate) async fn started(&self) -> bool {
+        let mut roles = self.role.subscribe();
+        let role = roles.wait_for(|role| *role != Role::Standby).await;
+        matches!(role.as_deref(), Ok(Role::Leader(_)))
     }
 
-    /// Waits for the end of a term.
-    pub(crate) async fn ended(&self, term: Term) {
-        let _ = self
-            .standing
-            .subscribe()
-            .wait_for(|standing| *standing != Standing::Leading(term))
-            .await;
+    /// Waits for the end of an epoch.
+    pub(crate) async fn ended(&self, epoch: Epoch) {
+        let mut roles = self.role.subscribe();
+        let _ = roles.wait_for(|role| *role != Role::Leader(epoch)).await;
     }
 }
 
@@ -119,16 +112,16 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test]
-    async fn a_term_ends_even_where_the_next_one_has_begun_before_anybody_looked() {
+    async fn an_epoch_ends_even_if_the_next_one_has_started_unobserved() {
         let leadership = Leadership::standby();
-        assert!(leadership.term().is_none() && leadership.begun().now_or_never().is_none());
+        assert!(leadership.epoch().is_none() && leadership.started().now_or_never().is_none());
         leadership.lead_until(Instant::now() + Duration::from_secs(9));
-        let first = leadership.term().unwrap();
+        let first = leadership.epoch().unwrap();
         leadership.lead_until(Instant::now() + Duration::from_secs(10));
         assert_eq!(
-            leadership.term(),
+            leadership.epoch(),
             Some(first),
-            "a renewal begins no new term"
+            "a renewal starts no new epoch"
         );
         assert!(leadership.ended(first).now_or_never().is_none());
         leadership.stand_by();
@@ -138,11 +131,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_ends_lets_nobody_wait_and_never_leads_again() {
+    async fn a_stopped_process_never_leads_again() {
         let leadership = Leadership::standby();
-        leadership.end();
+        leadership.stop();
         leadership.stand_by();
-        assert_eq!(leadership.begun().now_or_never(), Some(false));
-        assert!(Leadership::alone().term().is_some() && Leadership::alone().gate().is_open());
+        assert_eq!(leadership.started().now_or_never(), Some(false));
+        assert!(
+            Leadership::permanent().epoch().is_some() && Leadership::permanent().gate().is_open()
+        );
     }
 }

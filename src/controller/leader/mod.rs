@@ -1,4 +1,4 @@
-//! Leader election and the write gate.
+//! Leader election, and the gate that stops the writes of a process that lost it.
 
 pub(super) mod leadership;
 pub(super) mod lease;

@@ -1,4 +1,4 @@
-//! What became of attachments.
+//! Attachments by outcome.
 
 use std::collections::HashSet;
 
@@ -11,15 +11,15 @@ use crate::api::{Origin, Reason, TargetState, TargetStatus};
 use crate::engine::Outcome;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Became {
+struct Labels {
     outcome: &'static str,
 }
 
-/// Counts of attachments by what became of them.
+/// Counters of attachments by outcome.
 #[derive(Debug)]
-pub(crate) struct Attachments(Family<Became, Counter>);
+pub(crate) struct Attachments(Family<Labels, Counter>);
 
-/// What one pass changed.
+/// The changes of one pass.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     made: u64,
@@ -30,18 +30,18 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// What a pass with this outcome changed over the rows that status had before. What was there already counts as nothing.
+    /// Counts the changes of a pass to the targets that status had before it. Unchanged targets do not count.
     pub(crate) fn of(before: &[TargetStatus], outcome: &Outcome) -> Self {
-        let noted = |reason| {
+        let events = |reason| {
             outcome
                 .notes
                 .iter()
-                .filter(|note| note.reason == reason)
+                .filter(|event| event.reason == reason)
                 .count() as u64
         };
         let mut tally = Self {
-            restored: noted(Reason::Restored),
-            removed: noted(Reason::Removed),
+            restored: events(Reason::Restored),
+            removed: events(Reason::Removed),
             ..Self::default()
         };
         let known: HashSet<_> = before
@@ -69,11 +69,7 @@ impl Tally {
 impl Attachments {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let all = Self(Family::default());
-        registry.register(
-            "affix_attachments",
-            "Attachments by what became of them",
-            all.0.clone(),
-        );
+        registry.register("affix_attachments", "Attachments by outcome", all.0.clone());
         all.count(&Tally::default());
         all
     }
@@ -93,7 +89,7 @@ impl Attachments {
             ("removed", removed),
             ("failed", failed),
         ] {
-            self.0.get_or_create(&Became { outcome }).inc_by(count);
+            self.0.get_or_create(&Labels { outcome }).inc_by(count);
         }
     }
 }
@@ -117,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_pass_has_changed_counts_and_a_failure_each_time() {
+    fn only_changes_of_a_pass_count_and_failures_count_each_time() {
         let attached = |digest, attachment, origin| {
             row(
                 digest,
@@ -138,16 +134,16 @@ mod tests {
             row("d", TargetState::Failed, None, None),
             row("e", TargetState::Skipped, None, None),
         ]);
-        let note = |reason| Note {
+        let event = |reason| Note {
             severity: Severity::Normal,
             reason,
             message: String::new(),
         };
         outcome.notes = vec![
-            note(Reason::Restored),
-            note(Reason::Removed),
-            note(Reason::Removed),
-            note(Reason::TagMoved),
+            event(Reason::Restored),
+            event(Reason::Removed),
+            event(Reason::Removed),
+            event(Reason::TagMoved),
         ];
         assert_eq!(
             Tally::of(&before, &outcome),
@@ -164,7 +160,7 @@ mod tests {
         assert_eq!(
             Tally::of(&before, &outcome),
             Tally::default(),
-            "nothing was looked at"
+            "a pass without targets changes nothing"
         );
     }
 }

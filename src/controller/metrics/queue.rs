@@ -1,4 +1,4 @@
-//! The queue: resources whose time has come and that wait for a turn (see [`crate::controller::workqueue::queue`]), in client-go's words.
+//! The work queue, with the metric names of client-go.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::CONTROLLER;
+use super::reconciles::CONTROLLER;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Named {
+struct Labels {
     name: &'static str,
     controller: &'static str,
 }
 
-const OURS: Named = Named {
+const LABELS: Labels = Labels {
     name: CONTROLLER,
     controller: CONTROLLER,
 };
 
-/// Counts of the queue.
+/// Metrics of the work queue.
 #[derive(Debug)]
-pub(crate) struct Queue {
-    depth: Family<Named, Gauge>,
-    adds: Family<Named, Counter>,
-    retries: Family<Named, Counter>,
-    time: Family<Named, Histogram>,
+pub(crate) struct WorkQueueMetrics {
+    depth: Family<Labels, Gauge>,
+    adds: Family<Labels, Counter>,
+    retries: Family<Labels, Counter>,
+    time: Family<Labels, Histogram>,
 }
 
-impl Queue {
+impl WorkQueueMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let queue = Self {
             depth: Family::default(),
@@ -45,46 +45,45 @@ impl Queue {
         };
         registry.register(
             "workqueue_depth",
-            "Resources that wait for a turn",
+            "Resources in the work queue",
             queue.depth.clone(),
         );
         registry.register(
             "workqueue_adds",
-            "Resources whose time to be looked at has come",
+            "Resources added to the work queue",
             queue.adds.clone(),
         );
         registry.register(
             "workqueue_retries",
-            "Visits that were put off after a failure",
+            "Reconciles requeued after a failure",
             queue.retries.clone(),
         );
         registry.register(
             "workqueue_queue_duration_seconds",
-            "How long resources waited for a turn, in seconds",
+            "Time of resources in the work queue, in seconds",
             queue.time.clone(),
         );
-        drop(queue.depth.get_or_create(&OURS));
-        drop(queue.adds.get_or_create(&OURS));
-        drop(queue.retries.get_or_create(&OURS));
+        drop(queue.depth.get_or_create(&LABELS));
+        drop(queue.adds.get_or_create(&LABELS));
+        drop(queue.retries.get_or_create(&LABELS));
         queue
     }
 
-    pub(crate) fn added(&self) {
-        self.adds.get_or_create(&OURS).inc();
+    pub(crate) fn count_add(&self) {
+        self.adds.get_or_create(&LABELS).inc();
     }
 
-    pub(crate) fn set_depth(&self, waiting: usize) {
+    pub(crate) fn set_depth(&self, depth: usize) {
         self.depth
-            .get_or_create(&OURS)
-            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+            .get_or_create(&LABELS)
+            .set(i64::try_from(depth).unwrap_or(i64::MAX));
     }
 
-    /// A visit began after so long a wait.
-    pub(crate) fn began(&self, waited: Duration) {
-        self.time.get_or_create(&OURS).observe(waited.as_secs_f64());
+    pub(crate) fn observe_wait(&self, wait: Duration) {
+        self.time.get_or_create(&LABELS).observe(wait.as_secs_f64());
     }
 
-    pub(crate) fn put_off(&self) {
-        self.retries.get_or_create(&OURS).inc();
+    pub(crate) fn count_retry(&self) {
+        self.retries.get_or_create(&LABELS).inc();
     }
 }

@@ -1,4 +1,4 @@
-//! Reconciliations, as controller-runtime counts them.
+//! Reconciles, with the metric names of controller-runtime.
 
 use std::time::Duration;
 
@@ -11,27 +11,28 @@ use prometheus_client::registry::Registry;
 
 use crate::api::Reason;
 
-use super::CONTROLLER;
+/// The label that tells controllers apart.
+pub(super) const CONTROLLER: &str = "imageattachment";
 
-/// How a reconciliation ended.
+/// The result of a reconcile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(
     non_camel_case_types,
-    reason = "the variant's name is the label's value, which controller-runtime writes in lower case"
+    reason = "the name of a variant is the value of the label, as controller-runtime writes it"
 )]
 pub(crate) enum Outcome {
-    /// All is as it should be.
+    /// The resource is ready, or suspended.
     success,
-    /// It failed: the resource's doing, a registry's or the API server's.
+    /// The resource, a registry or the API server caused a failure.
     error,
-    /// There is more to do, or to wait for, and nothing is wrong.
+    /// The resource is not ready yet, without a failure.
     requeue_after,
 }
 
 impl Outcome {
     const ALL: [Self; 3] = [Self::success, Self::error, Self::requeue_after];
 
-    /// The outcome of a visit that left Ready as `ready` for this reason.
+    /// Returns the result of a reconcile that ended with this status and reason of Ready.
     pub(crate) const fn of(ready: bool, reason: Reason) -> Self {
         match reason {
             _ if ready => Self::success,
@@ -44,44 +45,44 @@ impl Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Controller {
+struct Labels {
     controller: &'static str,
 }
 
-const OURS: Controller = Controller {
+const LABELS: Labels = Labels {
     controller: CONTROLLER,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reconciled {
+struct ResultLabels {
     controller: &'static str,
     result: Outcome,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reasoned {
+struct ReasonLabels {
     reason: &'static str,
 }
 
-/// Counts of reconciliations.
+/// Metrics of reconciles.
 #[derive(Debug)]
 pub(crate) struct Reconciles {
-    total: Family<Reconciled, Counter>,
-    errors: Family<Controller, Counter>,
-    terminal_errors: Family<Controller, Counter>,
-    panics: Family<Controller, Counter>,
-    time: Family<Controller, Histogram>,
-    active: Family<Controller, Gauge>,
-    reasons: Family<Reasoned, Counter>,
+    total: Family<ResultLabels, Counter>,
+    errors: Family<Labels, Counter>,
+    terminal_errors: Family<Labels, Counter>,
+    panics: Family<Labels, Counter>,
+    time: Family<Labels, Histogram>,
+    active: Family<Labels, Gauge>,
+    reasons: Family<ReasonLabels, Counter>,
 }
 
-/// A reconciliation under way.
+/// Counts a reconcile as active until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Active(Family<Controller, Gauge>);
+pub(crate) struct Active(Family<Labels, Gauge>);
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.get_or_create(&OURS).dec();
+        self.0.get_or_create(&LABELS).dec();
     }
 }
 
@@ -103,93 +104,96 @@ impl Reconciles {
         };
         registry.register(
             "controller_runtime_reconcile",
-            "Reconciliations by result",
+            "Reconciles by result",
             all.total.clone(),
         );
         registry.register(
             "controller_runtime_reconcile_errors",
-            "Reconciliations that failed",
+            "Reconciles that failed",
             all.errors.clone(),
         );
         registry.register(
             "controller_runtime_terminal_reconcile_errors",
-            "Reconciliations that failed for what only the user can mend",
+            "Reconciles that failed for a reason that needs a change by the user",
             all.terminal_errors.clone(),
         );
         registry.register(
             "controller_runtime_reconcile_panics",
-            "Reconciliations that panicked",
+            "Reconciles that panicked",
             all.panics.clone(),
         );
         registry.register(
             "controller_runtime_reconcile_time_seconds",
-            "Length of a reconciliation in seconds",
+            "Duration of a reconcile in seconds",
             all.time.clone(),
         );
         registry.register(
             "controller_runtime_active_workers",
-            "Reconciliations under way",
+            "Reconciles in flight",
             all.active.clone(),
         );
-        let most = Family::<Controller, Gauge>::default();
+        let max_concurrent = Family::<Labels, Gauge>::default();
         registry.register(
             "controller_runtime_max_concurrent_reconciles",
-            "Resources that may be worked on at once",
-            most.clone(),
+            "Maximum number of concurrent reconciles",
+            max_concurrent.clone(),
         );
-        most.get_or_create(&OURS)
+        max_concurrent
+            .get_or_create(&LABELS)
             .set(i64::try_from(concurrent).unwrap_or(i64::MAX));
         registry.register(
             "affix_reconcile_reason",
-            "Reconciliations by the reason of Ready",
+            "Reconciles by the reason of Ready",
             all.reasons.clone(),
         );
-        // A counter that is there from the start tells its first increase.
+        // A rate shows the first increase of a counter only if the counter exists before.
         for result in Outcome::ALL {
-            drop(all.total.get_or_create(&Reconciled {
+            drop(all.total.get_or_create(&ResultLabels {
                 controller: CONTROLLER,
                 result,
             }));
         }
         for counter in [&all.errors, &all.terminal_errors, &all.panics] {
-            drop(counter.get_or_create(&OURS));
+            drop(counter.get_or_create(&LABELS));
         }
-        drop(all.active.get_or_create(&OURS));
+        drop(all.active.get_or_create(&LABELS));
         all
     }
 
-    /// Counts a reconciliation as under way until what is returned is dropped, be it finished or not.
-    pub(crate) fn started(&self) -> Active {
-        self.active.get_or_create(&OURS).inc();
+    /// Counts an active reconcile until the returned guard is dropped.
+    pub(crate) fn start(&self) -> Active {
+        self.active.get_or_create(&LABELS).inc();
         Active(self.active.clone())
     }
 
-    /// `reason`: what Ready says now; `None` where the API server could not be asked.
-    pub(crate) fn finished(&self, result: Outcome, reason: Option<Reason>, took: Duration) {
+    /// Records the end of a reconcile. `reason`: that of Ready; `None`: the API server did not answer.
+    pub(crate) fn finish(&self, result: Outcome, reason: Option<Reason>, elapsed: Duration) {
         self.total
-            .get_or_create(&Reconciled {
+            .get_or_create(&ResultLabels {
                 controller: CONTROLLER,
                 result,
             })
             .inc();
-        self.time.get_or_create(&OURS).observe(took.as_secs_f64());
+        self.time
+            .get_or_create(&LABELS)
+            .observe(elapsed.as_secs_f64());
         if result == Outcome::error {
-            self.errors.get_or_create(&OURS).inc();
+            self.errors.get_or_create(&LABELS).inc();
         }
         if let Some(reason) = reason {
             self.reasons
-                .get_or_create(&Reasoned {
+                .get_or_create(&ReasonLabels {
                     reason: reason.as_str(),
                 })
                 .inc();
             if reason.is_stalled() {
-                self.terminal_errors.get_or_create(&OURS).inc();
+                self.terminal_errors.get_or_create(&LABELS).inc();
             }
         }
     }
 
-    pub(crate) fn panicked(&self) {
-        self.panics.get_or_create(&OURS).inc();
+    pub(crate) fn count_panic(&self) {
+        self.panics.get_or_create(&LABELS).inc();
     }
 }
 
@@ -198,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_resource_that_waits_or_is_held_is_no_error_and_one_that_cannot_go_on_is() {
+    fn a_pending_or_suspended_resource_is_no_error_and_a_failed_one_is() {
         for (ready, reason, outcome) in [
             (true, Reason::Attached, Outcome::success),
             (true, Reason::Watching, Outcome::success),

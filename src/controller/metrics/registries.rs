@@ -1,4 +1,4 @@
-//! Requests to registries. Their hosts are no labels: tenants choose them.
+//! Requests to registries. Hosts are no labels, since tenants choose them.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use prometheus_client::registry::Registry;
 use affix_registry::{Object, Observer, Try};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answered {
+struct RequestLabels {
     operation: String,
     code: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Asked {
+struct OperationLabels {
     operation: String,
 }
 
-/// Counts of requests to registries.
+/// Metrics of requests to registries.
 #[derive(Debug)]
 pub(crate) struct RegistryRequests {
-    total: Family<Answered, Counter>,
-    time: Family<Asked, Histogram>,
+    total: Family<RequestLabels, Counter>,
+    time: Family<OperationLabels, Histogram>,
     paused: Counter<f64, AtomicU64>,
 }
 
@@ -41,17 +41,17 @@ impl RegistryRequests {
         };
         registry.register(
             "affix_registry_requests",
-            "Requests to registries, each try, by the answer's status",
+            "Requests to registries by status code; a retry counts as a request",
             all.total.clone(),
         );
         registry.register(
             "affix_registry_request_duration_seconds",
-            "Length of a try in seconds",
+            "Duration of a request to a registry in seconds",
             all.time.clone(),
         );
         registry.register(
             "affix_registry_throttled_seconds",
-            "Seconds for which registries asked to be left alone (429)",
+            "Seconds of the pauses that registries requested with status 429",
             all.paused.clone(),
         );
         all
@@ -62,13 +62,13 @@ impl Observer for RegistryRequests {
     fn tried(&self, one: Try) {
         let operation = format!("{}_{}", one.method.to_ascii_lowercase(), object(one.object));
         self.total
-            .get_or_create(&Answered {
+            .get_or_create(&RequestLabels {
                 operation: operation.clone(),
                 code: code(one.status),
             })
             .inc();
         self.time
-            .get_or_create(&Asked { operation })
+            .get_or_create(&OperationLabels { operation })
             .observe(one.took.as_secs_f64());
     }
 
@@ -88,7 +88,7 @@ const fn object(object: Object) -> &'static str {
     }
 }
 
-/// The status, where it is one that registries send; of others only the class, since a hostile registry could send them all.
+/// Returns the label of a status. Unusual ones share a label per class, since a hostile registry could send all of them.
 fn code(status: Option<u16>) -> String {
     const USUAL: &[u16] = &[
         200, 201, 202, 204, 206, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 407, 408,
@@ -107,7 +107,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn a_registry_cannot_choose_how_many_series_there_are() {
+    fn a_registry_cannot_increase_the_number_of_series() {
         let codes: HashSet<_> = (100..1000).map(|status| code(Some(status))).collect();
         assert!(codes.len() < 50, "{codes:?}");
         assert_eq!(

@@ -1,7 +1,7 @@
-//! The last visits to a resource that is being deleted and that affix holds: what it made is removed, and then it is let go.
+//! The reconciliation of a resource that is being deleted: cleanup in the registry, then removal of the finalizer.
 //!
-//! It is let go in any case: at the latest after `--deletion-timeout`, counted from its deletion, whatever the registry, the Secrets
-//! or the other resources say. A namespace that is being deleted waits for its resources, and must not wait for ever.
+//! The finalizer is removed at the latest `--deletion-timeout` after the deletion, even if the registry, a Secret or another
+//! resource prevents the cleanup. The deletion of a namespace waits for its resources and must end.
 
 use std::time::Duration;
 
@@ -10,202 +10,167 @@ use kube::ResourceExt as _;
 use kube::core::ObjectMeta;
 
 use crate::api::{Conditions, DeletionPolicy, Reason};
-use crate::engine::{self, Failure, Note, Severity};
-
-use crate::controller::context::{ClusterError, Context};
-use crate::controller::reconcile::finalizer::is_held;
+use crate::controller::api_server::ApiServerError;
+use crate::controller::context::Context;
+use crate::controller::reconcile::finalizer::{has_finalizer, set_finalizer};
 use crate::controller::reconcile::ownership::ClusterClaims;
-use crate::controller::reconcile::reconciler::{Done, Visit, registry_host};
-use crate::controller::reconcile::references::Namespace;
+use crate::controller::reconcile::reconciliation::{ReconcileResult, Reconciliation};
+use crate::controller::watch::triggers::registry_host;
+use crate::engine::{self, Deleted, Failure, Note, Severity};
 
-/// What an attempt gets at least, however late the operator comes to it.
-const LAST_ATTEMPT: Duration = Duration::from_secs(10);
+/// The least time of an attempt, even after the deletion timeout.
+const MIN_ATTEMPT: Duration = Duration::from_secs(10);
 
-/// How an attempt ended that did not fail.
-struct Removed {
-    gone: usize,
-    kept: usize,
-    requests: u64,
-}
-
-impl Visit<'_> {
-    /// Removes what the resource made, where its policy says so, and lets it go.
-    pub(crate) async fn delete(&self, since: Timestamp) -> Result<Done, ClusterError> {
+impl Reconciliation<'_> {
+    /// Removes the attachments of the resource, if its policy says so, and the finalizer.
+    pub(crate) async fn delete(&self, since: Timestamp) -> Result<ReconcileResult, ApiServerError> {
         let spec = &self.object.spec;
-        if !is_held(&self.object.metadata) {
-            return Ok(Done::gone(0));
+        if !has_finalizer(&self.object.metadata) {
+            return Ok(ReconcileResult::finalized(0));
         }
         if spec.deletion_policy() == DeletionPolicy::Retain {
-            return self.let_go(None, 0).await;
+            return self.finalize(None, 0).await;
         }
-        if let Some(field) = [
-            (spec.suspend(), "spec.suspend"),
-            (spec.dry_run(), "spec.dryRun"),
-        ]
-        .iter()
-        .find_map(|(set, field)| set.then_some(field))
-        {
-            let message = format!(
-                "{field} is set, so nothing was removed: what the resource made stays in the registry"
-            );
-            return self
-                .let_go(
-                    Some(Note {
-                        severity: Severity::Normal,
-                        reason: Reason::RemovalAbandoned,
-                        message,
-                    }),
-                    0,
-                )
-                .await;
+        let exempting_field = match (spec.suspend(), spec.dry_run()) {
+            (true, _) => Some("spec.suspend"),
+            (_, true) => Some("spec.dryRun"),
+            _ => None,
+        };
+        if let Some(field) = exempting_field {
+            let event = Note {
+                severity: Severity::Normal,
+                reason: Reason::RemovalAbandoned,
+                message: format!(
+                    "{field} is set: the attachments of this resource stay in the registry"
+                ),
+            };
+            return self.finalize(Some(event), 0).await;
         }
-        let left = remaining(since, self.context.options.deletion_timeout);
-        let attempt = tokio::time::timeout(left.max(LAST_ATTEMPT), self.remove());
-        let failure = match attempt.await {
-            Ok(Ok(Ok(removed))) => {
-                let note = (removed.gone + removed.kept > 0).then(|| Note {
-                    severity: Severity::Normal,
-                    reason: Reason::Removed,
-                    message: format!(
-                        "{} that this resource made removed, or handed over to another resource of the namespace; {} kept for resources elsewhere",
-                        attachments(removed.gone),
-                        removed.kept
-                    ),
-                });
-                return self.let_go(note, removed.requests).await;
+        let timeout = self.context.options.deletion_timeout;
+        let attempt = remaining(since, timeout).max(MIN_ATTEMPT);
+        let failure = match tokio::time::timeout(attempt, self.remove_attachments()).await {
+            Ok(Ok(deleted)) => {
+                let requests = deleted.requests;
+                return self.finalize(removal_event(&deleted), requests).await;
             }
-            Ok(Ok(Err(failure))) => failure,
-            Ok(Err(ClusterError::Gone)) => return Err(ClusterError::Gone),
-            Ok(Err(error)) => Failure::new(
-                Reason::Progressing,
-                format_args!("the API server could not be asked: {error}"),
-            ),
+            Ok(Err(failure)) => failure,
             Err(_) => Failure::new(
                 Reason::RegistryUnavailable,
                 "the registry did not answer in time",
             ),
         };
-        let left = remaining(since, self.context.options.deletion_timeout);
-        if left.is_zero() {
-            let message = format!(
-                "given up after {} s; what the resource made and could not be removed stays in the registry: {}: {}",
-                self.context.options.deletion_timeout.as_secs(),
-                failure.problem.reason,
-                failure.problem.message
-            );
-            return self
-                .let_go(
-                    Some(Note {
-                        severity: Severity::Warning,
-                        reason: Reason::RemovalAbandoned,
-                        message,
-                    }),
-                    0,
-                )
-                .await;
+        let remaining = remaining(since, timeout);
+        let reason = failure.problem.reason;
+        if remaining.is_zero() {
+            let event = Note {
+                severity: Severity::Warning,
+                reason: Reason::RemovalAbandoned,
+                message: format!(
+                    "removal abandoned after {} s, {reason}: {}; attachments of this resource that are left stay in the registry",
+                    timeout.as_secs(),
+                    failure.problem.message
+                ),
+            };
+            return self.finalize(Some(event), 0).await;
         }
-        self.tell(&failure).await?;
-        let next = self.back_off(failure.retry_after).min(left);
-        Ok(Done {
+        self.report(&failure).await?;
+        Ok(ReconcileResult {
             ready: false,
-            reason: failure.problem.reason,
+            reason,
             attached: String::new(),
             requests: 0,
-            next: Some(next),
+            requeue_after: Some(self.back_off(failure.retry_after).min(remaining)),
         })
     }
 
-    async fn remove(&self) -> Result<Result<Removed, Failure>, ClusterError> {
-        let _turn = self
-            .context
-            .lanes
-            .turn(registry_host(&self.object.spec.image))
-            .await;
-        let namespace = Namespace::of(
-            &self.context.client,
-            &self.object.namespace().unwrap_or_default(),
-        );
-        let sources = self
-            .context
-            .bounded(namespace.sources(&self.object.spec))
-            .await?;
-        let deletion =
-            match engine::deletion(&self.object.spec, self.object.status.as_ref(), &sources) {
-                Ok(deletion) => deletion,
-                Err(problem) => return Ok(Err(problem.into())),
-            };
-        let claims = ClusterClaims::of(self.context, self.object);
-        let deleted = self.context.engine.delete(&deletion, &claims).await;
-        Ok(match deleted.failed {
+    async fn remove_attachments(&self) -> Result<Deleted, Failure> {
+        let host = registry_host(&self.object.spec.image);
+        let _permit = self.context.limiter.acquire(host).await;
+        let sources = self.sources().await.map_err(|error| {
+            let message = format_args!("cannot read the references of spec: {error}");
+            Failure::new(Reason::Progressing, message)
+        })?;
+        let deletion = engine::deletion(&self.object.spec, self.object.status.as_ref(), &sources)?;
+        let claims = ClusterClaims::new(self.context, self.object);
+        let mut deleted = self.context.engine.delete(&deletion, &claims).await;
+        match deleted.failed.take() {
             Some(failure) => Err(failure),
-            None => Ok(Removed {
-                gone: deleted.gone,
-                kept: deleted.kept,
-                requests: deleted.requests,
-            }),
-        })
+            None => Ok(deleted),
+        }
     }
 
-    /// Says in status why the resource is still there.
-    async fn tell(&self, failure: &Failure) -> Result<(), ClusterError> {
+    /// Reports in status why the resource still exists.
+    async fn report(&self, failure: &Failure) -> Result<(), ApiServerError> {
         let generation = self.object.metadata.generation.unwrap_or_default();
         let previous = self.object.status.clone().unwrap_or_default();
-        let mut next = previous.clone();
-        next.observed_generation = generation;
         let mut conditions =
             Conditions::from_previous(&previous.conditions, generation, Timestamp::now());
         let message = format!(
-            "what the resource made is to be removed before it goes: {}",
+            "cannot remove the attachments of this resource yet: {}",
             failure.problem.message
         );
         conditions.conclude(failure.problem.reason, &message);
+        let mut next = previous.clone();
+        next.observed_generation = generation;
         next.conditions = conditions.into_list();
-        self.write(&previous, &next).await
+        self.write_status(&previous, &next).await
     }
 
-    /// Takes the finalizer off. The note comes first: an event about what is gone already helps nobody.
-    async fn let_go(&self, note: Option<Note>, requests: u64) -> Result<Done, ClusterError> {
-        if let Some(note) = &note {
-            // The events of a namespace that is being deleted are refused, so the log has it too.
+    /// Publishes the event, then removes the finalizer.
+    async fn finalize(
+        &self,
+        event: Option<Note>,
+        requests: u64,
+    ) -> Result<ReconcileResult, ApiServerError> {
+        if let Some(event) = &event {
+            // A namespace that is being deleted rejects events, so the log has the message too.
             tracing::info!(
                 namespace = self.object.namespace(),
                 name = self.object.name_any(),
-                reason = note.reason.as_str(),
-                "the resource goes: {}",
-                note.message
+                reason = event.reason.as_str(),
+                detail = event.message,
+                "removing the finalizer"
             );
-            self.context.publish(self.object, note).await;
+            self.context.publish(self.object, event).await;
         }
-        self.context.hold(&self.object.metadata, false).await?;
-        Ok(Done::gone(requests))
+        set_finalizer(&self.context.client, &self.object.metadata, false).await?;
+        Ok(ReconcileResult::finalized(requests))
     }
 }
 
-impl Context {
-    /// Lets go, in time, of an object that this version cannot read: another version has held it.
-    pub(crate) async fn let_unreadable_go(
-        &self,
-        meta: &ObjectMeta,
-    ) -> Result<Option<Duration>, ClusterError> {
-        let Some(since) = meta.deletion_timestamp.as_ref().filter(|_| is_held(meta)) else {
-            return Ok(None);
-        };
-        let left = remaining(since.0, self.options.deletion_timeout);
-        if !left.is_zero() {
-            return Ok(Some(left));
-        }
-        self.hold(meta, false).await?;
-        Ok(None)
+/// Removes the finalizer of an object that cannot be parsed, once its time is up. Another version of affix has set it. Returns
+/// the delay until then.
+pub(crate) async fn finalize_invalid(
+    context: &Context,
+    meta: &ObjectMeta,
+) -> Result<Option<Duration>, ApiServerError> {
+    let deleted_at = meta.deletion_timestamp.as_ref();
+    let Some(since) = deleted_at.filter(|_| has_finalizer(meta)) else {
+        return Ok(None);
+    };
+    let remaining = remaining(since.0, context.options.deletion_timeout);
+    if !remaining.is_zero() {
+        return Ok(Some(remaining));
     }
+    set_finalizer(&context.client, meta, false).await?;
+    Ok(None)
 }
 
-/// How much of `whole` is left, counted from `since`.
-fn remaining(since: Timestamp, whole: Duration) -> Duration {
-    let gone = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
-    whole.saturating_sub(gone)
+/// Returns the rest of `timeout`, counted from `since`.
+fn remaining(since: Timestamp, timeout: Duration) -> Duration {
+    let elapsed = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+    timeout.saturating_sub(elapsed)
 }
 
-/// `1 attachment`, `3 attachments`.
-fn attachments(count: usize) -> String {
-    format!("{count} attachment{}", if count == 1 { "" } else { "s" })
+/// Returns the event about a completed cleanup, if there was anything to clean up.
+fn removal_event(deleted: &Deleted) -> Option<Note> {
+    let plural = if deleted.gone == 1 { "" } else { "s" };
+    (deleted.gone + deleted.kept > 0).then(|| Note {
+        severity: Severity::Normal,
+        reason: Reason::Removed,
+        message: format!(
+            "removed {} attachment{plural} of this resource, or transferred them to another resource of the namespace; kept {} for resources of other namespaces",
+            deleted.gone, deleted.kept
+        ),
+    })
 }

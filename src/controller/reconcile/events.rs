@@ -1,7 +1,7 @@
-//! Events: each is told once, and counted up where it happens again soon.
+//! Publication of events. A repeated event increments the count of the first one.
 //!
-//! What can be counted up is bounded. The client's own recorder remembers every event for six minutes and goes through all of them at
-//! each one, which thousands of resources that become ready together feel; and it takes one with another note for the same.
+//! kube's own recorder searches all events of the last six minutes at each publication, which is slow when thousands of
+//! resources become ready together. It also merges events that differ in their message only.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -15,27 +15,28 @@ use kube::Client;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 
+use crate::controller::api_server::{ApiServerError, FIELD_MANAGER, with_timeout};
 use crate::engine::{Note, Severity};
 
-/// Events that are remembered.
-const REMEMBERED: usize = 256;
-/// For how long one that happens again is the same event.
-const SAME: SignedDuration = SignedDuration::from_mins(6);
+/// The most events that are remembered.
+const MAX_REMEMBERED: usize = 256;
+/// The longest time between two events of one series.
+const SERIES_GAP: SignedDuration = SignedDuration::from_mins(6);
 /// The longest name of an object.
-const NAME: usize = 253;
+const MAX_NAME: usize = 253;
 
-/// Where events are told.
+/// Publishes events.
 pub(crate) struct Events {
     client: Client,
-    reporter: &'static str,
+    /// The name of this replica.
     instance: String,
-    told: Mutex<VecDeque<Told>>,
+    published: Mutex<VecDeque<Published>>,
 }
 
-/// An event that was told.
+/// An event that was published.
 #[derive(Debug)]
-struct Told {
-    /// Of all that makes it the same one.
+struct Published {
+    /// A hash of the object, reason, severity and message.
     hash: u64,
     name: String,
     count: i32,
@@ -43,83 +44,76 @@ struct Told {
 }
 
 impl Events {
-    /// Events of `reporter`; `instance` tells its replicas apart.
-    pub(crate) fn new(client: Client, reporter: &'static str, instance: Option<String>) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
-            reporter,
-            instance: instance.unwrap_or_else(|| reporter.to_owned()),
-            told: Mutex::default(),
+            instance: std::env::var("HOSTNAME").unwrap_or_else(|_| FIELD_MANAGER.to_owned()),
+            published: Mutex::default(),
         }
     }
 
-    /// Tells what happened to `object`.
+    /// Publishes an event about an object.
     ///
     /// # Errors
     /// When the API server refuses.
-    pub(crate) async fn tell(
+    pub(crate) async fn publish(
         &self,
-        object: &ObjectReference,
-        note: &Note,
+        regarding: &ObjectReference,
+        event: &Note,
         now: Timestamp,
-    ) -> Result<(), kube::Error> {
-        let api: Api<Event> = Api::namespaced(
-            self.client.clone(),
-            object.namespace.as_deref().unwrap_or("default"),
-        );
+    ) -> Result<(), ApiServerError> {
+        let namespace = regarding.namespace.as_deref().unwrap_or("default");
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let mut hasher = DefaultHasher::new();
-        (
-            &object.uid,
-            note.reason,
-            note.severity == Severity::Normal,
-            &note.message,
-        )
-            .hash(&mut hasher);
+        let is_normal = event.severity == Severity::Normal;
+        (&regarding.uid, event.reason, is_normal, &event.message).hash(&mut hasher);
         let hash = hasher.finish();
-        let known = again(
-            &mut self.told.lock().unwrap_or_else(PoisonError::into_inner),
-            hash,
-            now,
-        );
-        if let Some((name, count)) = known {
+        let series = self.with_published(|published| count_again(published, hash, now));
+        if let Some((name, count)) = series {
             let series = json!({"series": {"count": count, "lastObservedTime": MicroTime(now)}});
-            return api
-                .patch(&name, &PatchParams::default(), &Patch::Merge(&series))
+            let (params, patch) = (PatchParams::default(), Patch::Merge(&series));
+            return with_timeout(api.patch(&name, &params, &patch))
                 .await
                 .map(drop);
         }
-        let event = self.event(object, note, now);
-        api.create(&PostParams::default(), &event).await?;
-        let told = Told {
+        let event = self.event(regarding, event, now);
+        with_timeout(api.create(&PostParams::default(), &event)).await?;
+        let new = Published {
             hash,
             name: event.metadata.name.unwrap_or_default(),
             count: 1,
             last: now,
         };
-        remember(
-            &mut self.told.lock().unwrap_or_else(PoisonError::into_inner),
-            told,
-        );
+        self.with_published(|published| remember(published, new));
         Ok(())
     }
 
-    fn event(&self, object: &ObjectReference, note: &Note, now: Timestamp) -> Event {
-        let severity = match note.severity {
+    fn with_published<T>(&self, work: impl FnOnce(&mut VecDeque<Published>) -> T) -> T {
+        work(
+            &mut self
+                .published
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    fn event(&self, regarding: &ObjectReference, event: &Note, now: Timestamp) -> Event {
+        let severity = match event.severity {
             Severity::Normal => "Normal",
             Severity::Warning => "Warning",
         };
         Event {
             metadata: ObjectMeta {
-                name: Some(name(object, now)),
-                namespace: object.namespace.clone(),
+                name: Some(event_name(regarding, now)),
+                namespace: regarding.namespace.clone(),
                 ..ObjectMeta::default()
             },
             action: Some("Reconcile".to_owned()),
             event_time: Some(MicroTime(now)),
-            note: Some(crate::api::cut_message(&note.message)),
-            reason: Some(note.reason.as_str().to_owned()),
-            regarding: Some(object.clone()),
-            reporting_controller: Some(self.reporter.to_owned()),
+            note: Some(crate::api::cut_message(&event.message)),
+            reason: Some(event.reason.as_str().to_owned()),
+            regarding: Some(regarding.clone()),
+            reporting_controller: Some(FIELD_MANAGER.to_owned()),
             reporting_instance: Some(self.instance.clone()),
             type_: Some(severity.to_owned()),
             ..Event::default()
@@ -127,33 +121,32 @@ impl Events {
     }
 }
 
-/// A name that no other event of the object has.
-fn name(object: &ObjectReference, now: Timestamp) -> String {
+/// Returns a name that is unique among the events of the object.
+fn event_name(regarding: &ObjectReference, now: Timestamp) -> String {
     let time = format!("{:x}", now.as_nanosecond());
-    let of: String = object
-        .name
-        .as_deref()
-        .unwrap_or("affix")
-        .chars()
-        .take(NAME - 1 - time.len())
-        .collect();
-    format!("{}.{time}", of.trim_end_matches(['.', '-']))
+    let name = regarding.name.as_deref().unwrap_or(FIELD_MANAGER).chars();
+    let name: String = name.take(MAX_NAME - 1 - time.len()).collect();
+    format!("{}.{time}", name.trim_end_matches(['.', '-']))
 }
 
-/// The event that was told already, and how often it has happened by now.
-fn again(told: &mut VecDeque<Told>, hash: u64, now: Timestamp) -> Option<(String, i32)> {
-    let known = told
+/// Counts an event again. Returns its name and count, or `None` if it was not published recently.
+fn count_again(
+    published: &mut VecDeque<Published>,
+    hash: u64,
+    now: Timestamp,
+) -> Option<(String, i32)> {
+    let event = published
         .iter_mut()
-        .find(|known| known.hash == hash && now.duration_since(known.last) < SAME)?;
-    known.count = known.count.saturating_add(1);
-    known.last = now;
-    Some((known.name.clone(), known.count))
+        .find(|event| event.hash == hash && now.duration_since(event.last) < SERIES_GAP)?;
+    event.count = event.count.saturating_add(1);
+    event.last = now;
+    Some((event.name.clone(), event.count))
 }
 
-fn remember(told: &mut VecDeque<Told>, new: Told) {
-    told.retain(|known| known.hash != new.hash);
-    told.truncate(REMEMBERED - 1);
-    told.push_front(new);
+fn remember(published: &mut VecDeque<Published>, new: Published) {
+    published.retain(|event| event.hash != new.hash);
+    published.truncate(MAX_REMEMBERED - 1);
+    published.push_front(new);
 }
 
 #[cfg(test)]
@@ -168,8 +161,8 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + seconds).unwrap()
     }
 
-    fn told(hash: u64) -> Told {
-        Told {
+    fn published(hash: u64) -> Published {
+        Published {
             hash,
             name: format!("event-{hash}"),
             count: 1,
@@ -178,39 +171,45 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_again_soon_is_counted_up_and_later_told_anew() {
-        let mut all = VecDeque::from([told(1)]);
-        assert_eq!(again(&mut all, 1, at(300)), Some(("event-1".to_owned(), 2)));
-        assert_eq!(again(&mut all, 1, at(600)), Some(("event-1".to_owned(), 3)));
-        assert_eq!(again(&mut all, 1, at(600 + 360)), None);
-        assert_eq!(again(&mut all, 2, at(0)), None);
+    fn a_repeated_event_is_counted_and_a_later_one_is_published_anew() {
+        let mut all = VecDeque::from([published(1)]);
+        assert_eq!(
+            count_again(&mut all, 1, at(300)),
+            Some(("event-1".to_owned(), 2))
+        );
+        assert_eq!(
+            count_again(&mut all, 1, at(600)),
+            Some(("event-1".to_owned(), 3))
+        );
+        assert_eq!(count_again(&mut all, 1, at(600 + 360)), None);
+        assert_eq!(count_again(&mut all, 2, at(0)), None);
     }
 
     #[test]
-    fn no_more_than_the_newest_are_remembered() {
+    fn only_the_newest_events_are_remembered() {
         let mut all = VecDeque::new();
         for hash in 0..1000 {
-            remember(&mut all, told(hash));
+            remember(&mut all, published(hash));
         }
         assert_eq!(
             (
                 all.len(),
-                again(&mut all, 999, at(1)).is_some(),
-                again(&mut all, 0, at(1)).is_some()
+                count_again(&mut all, 999, at(1)).is_some(),
+                count_again(&mut all, 0, at(1)).is_some()
             ),
-            (REMEMBERED, true, false)
+            (MAX_REMEMBERED, true, false)
         );
-        remember(&mut all, told(999));
+        remember(&mut all, published(999));
         assert_eq!(all.iter().filter(|known| known.hash == 999).count(), 1);
     }
 
     #[test]
-    fn an_object_with_the_longest_name_has_events_too() {
+    fn an_object_with_the_longest_name_can_have_events() {
         let object = ObjectReference {
             name: Some("a-".repeat(126)),
             ..ObjectReference::default()
         };
-        let name = name(&object, at(0));
-        assert!(name.len() <= NAME && !name.contains("-."), "{name}");
+        let name = event_name(&object, at(0));
+        assert!(name.len() <= MAX_NAME && !name.contains("-."), "{name}");
     }
 }

@@ -1,11 +1,12 @@
-//! One reconciliation of a resource.
+//! One reconciliation of a resource: references, a pass of the engine, status, events, and the delay until the next one.
 
 pub(super) mod backoff;
-pub(super) mod delete;
+mod delete;
 pub(super) mod events;
-pub(super) mod finalizer;
+mod finalizer;
 pub(super) mod object_state;
-pub(super) mod ownership;
+mod ownership;
 pub(super) mod reconciler;
-pub(super) mod references;
-pub(super) mod status_writer;
+mod reconciliation;
+mod references;
+mod status_writer;

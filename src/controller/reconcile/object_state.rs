@@ -1,143 +1,125 @@
-//! What the process remembers of each object between its passes, by UID. Losing it costs a look at the registry, never more.
+//! The per-object state that the process keeps between reconciles, by UID. Losing it costs an extra check of the registry.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus};
+use crate::controller::leader::leadership::Epoch;
 
-use crate::controller::leader::leadership::Term;
-
-/// What is remembered of one object.
+/// The state of one object.
 #[derive(Debug, Default)]
-struct Remembered {
-    /// Failures in a row.
+struct ObjectState {
+    /// Consecutive failures.
     failures: u32,
-    /// Visits that have begun and not ended.
-    visits: u32,
-    /// In which term this process worked on it last.
-    term: Option<Term>,
-    /// It was deleted, and is forgotten with the end of its last visit.
-    gone: bool,
-    /// The newest resource version that the watch has brought, and a hash of what a visit depends on.
-    seen: Option<(u64, u64)>,
-    /// When the registry's listings are looked at next.
+    is_in_flight: bool,
+    /// The epoch of the last reconcile.
+    epoch: Option<Epoch>,
+    /// The object was deleted. Its state is removed when its reconcile ends.
+    is_deleted: bool,
+    /// The newest resource version from the watch, and its trigger hash.
+    observed: Option<(u64, u64)>,
+    /// The time of the next check of the registry's listings.
     verify_at: Option<Instant>,
-    /// The pull secrets that the service account named at the last pass.
+    /// The pull secrets of the service account at the last pass.
     pull_secrets: BTreeSet<String>,
-    /// What is needed only while there is work, and is large.
-    work: Option<Box<Work>>,
+    /// The last written status and its resource version, until the watch delivers it.
+    written: Option<Box<(u64, ImageAttachmentStatus)>>,
 }
 
-/// What is remembered of an object while it is visited, or until the watch has brought back what was written.
-#[derive(Debug, Default)]
-struct Work {
-    /// The status that was last written, with its resource version: the watch may not have brought it back yet.
-    written: Option<(u64, ImageAttachmentStatus)>,
-}
-
-impl Remembered {
-    fn work(&mut self) -> &mut Work {
-        self.work.get_or_insert_default()
-    }
-
-    /// Lets go of what nobody needs any more. A visit under way may have begun with an older object than the watch has brought since.
-    fn rest(&mut self) {
-        let Some(work) = &mut self.work else { return };
-        let seen = self.seen.map(|(version, _)| version);
-        if self.visits == 0
-            && work
-                .written
-                .as_ref()
-                .is_some_and(|(written, _)| seen >= Some(*written))
-        {
-            work.written = None;
-        }
-        if self.visits == 0 && work.written.is_none() {
-            self.work = None;
+impl ObjectState {
+    /// Drops the written status once it is not needed. A reconcile in flight may have started with an older object.
+    fn release(&mut self) {
+        let observed = self.observed.map(|(version, _)| version);
+        if !self.is_in_flight {
+            self.written.take_if(|written| observed >= Some(written.0));
         }
     }
 }
 
-/// What the watch has brought of an object, against what it had brought before.
+/// A change of an object, as the watch delivers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum Change {
     New,
-    /// It differs in what a visit depends on.
-    Changed,
-    Same,
+    /// The trigger hash has changed.
+    Trigger,
+    None,
 }
 
-/// The memory of all objects.
+/// The states of all objects.
 #[derive(Debug, Default)]
-pub(crate) struct Objects(Mutex<HashMap<String, Remembered>>);
+pub(crate) struct ObjectStates(Mutex<HashMap<String, ObjectState>>);
 
-impl Objects {
-    fn with<T>(&self, uid: &str, work: impl FnOnce(&mut Remembered) -> T) -> T {
-        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        work(objects.entry(uid.to_owned()).or_default())
+impl ObjectStates {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, ObjectState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets an object that was deleted.
-    pub(crate) fn forget(&self, uid: &str) {
-        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match objects.get_mut(uid) {
-            Some(remembered) if remembered.visits > 0 => remembered.gone = true,
-            _ => drop(objects.remove(uid)),
+    fn with<T>(&self, uid: &str, work: impl FnOnce(&mut ObjectState) -> T) -> T {
+        work(self.lock().entry(uid.to_owned()).or_default())
+    }
+
+    /// Removes the state of a deleted object.
+    pub(crate) fn remove(&self, uid: &str) {
+        let mut states = self.lock();
+        match states.get_mut(uid) {
+            Some(state) if state.is_in_flight => state.is_deleted = true,
+            _ => drop(states.remove(uid)),
         }
     }
 
-    /// Forgets all but those that are `present`.
-    pub(crate) fn keep(&self, present: &HashSet<String>) {
-        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        objects.retain(|uid, remembered| {
-            remembered.gone |= !present.contains(uid);
-            !remembered.gone || remembered.visits > 0
+    /// Removes the states of all other objects.
+    pub(crate) fn retain(&self, uids: &HashSet<String>) {
+        self.lock().retain(|uid, state| {
+            state.is_deleted |= !uids.contains(uid);
+            !state.is_deleted || state.is_in_flight
         });
     }
 
-    /// The watch has brought an object; `hash` is of what a visit of it depends on.
-    pub(crate) fn saw(&self, uid: &str, resource_version: Option<&str>, hash: u64) -> Seen {
-        self.with(uid, |remembered| {
-            let before = remembered
-                .seen
-                .replace((version(resource_version).unwrap_or_default(), hash));
-            remembered.rest();
+    /// Records an object from the watch.
+    pub(crate) fn observe(
+        &self,
+        uid: &str,
+        resource_version: Option<&str>,
+        trigger_hash: u64,
+    ) -> Change {
+        self.with(uid, |state| {
+            let version = parse_version(resource_version).unwrap_or_default();
+            let before = state.observed.replace((version, trigger_hash));
+            state.release();
             match before {
-                None => Seen::New,
-                Some((_, before)) if before == hash => Seen::Same,
-                Some(_) => Seen::Changed,
+                None => Change::New,
+                Some((_, before)) if before == trigger_hash => Change::None,
+                Some(_) => Change::Trigger,
             }
         })
     }
 
-    /// A visit begins, with an object that is no older than what the watch has brought.
-    pub(crate) fn visit_begins(&self, uid: &str) {
-        self.with(uid, |remembered| remembered.visits += 1);
+    /// Starts a reconcile.
+    pub(crate) fn start(&self, uid: &str) {
+        self.with(uid, |state| state.is_in_flight = true);
     }
 
-    /// A visit has ended.
-    pub(crate) fn visit_ended(&self, uid: &str) {
-        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(remembered) = objects.get_mut(uid) {
-            remembered.visits = remembered.visits.saturating_sub(1);
-            remembered.rest();
-            if remembered.gone && remembered.visits == 0 {
-                objects.remove(uid);
+    /// Ends a reconcile.
+    pub(crate) fn finish(&self, uid: &str) {
+        let mut states = self.lock();
+        if let Some(state) = states.get_mut(uid) {
+            state.is_in_flight = false;
+            state.release();
+            if state.is_deleted {
+                states.remove(uid);
             }
         }
     }
 
-    /// The object with the newest status that is known: a pass that worked on an older one would forget what it pushed.
-    pub(crate) fn freshest(&self, mut object: ImageAttachment) -> ImageAttachment {
-        let seen = version(object.metadata.resource_version.as_deref());
-        let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns the object with the newest known status. A pass with an older one would not know its own pushes.
+    pub(crate) fn with_newest_status(&self, mut object: ImageAttachment) -> ImageAttachment {
+        let current = parse_version(object.metadata.resource_version.as_deref());
+        let states = self.lock();
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let written = objects
-            .get(uid)
-            .and_then(|remembered| remembered.work.as_ref()?.written.as_ref());
+        let written = states.get(uid).and_then(|state| state.written.as_deref());
         if let Some((version, status)) =
-            written.filter(|(written, _)| seen.is_none_or(|seen| seen < *written))
+            written.filter(|(written, _)| current.is_none_or(|current| current < *written))
         {
             object.status = Some(status.clone());
             object.metadata.resource_version = Some(version.to_string());
@@ -145,87 +127,75 @@ impl Objects {
         object
     }
 
-    /// The objects whose status was written and has perhaps not come back yet.
+    /// Returns the objects with a written status that the watch may not have delivered.
     pub(crate) fn written(&self) -> HashSet<String> {
-        let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_ahead = |remembered: &Remembered| {
-            remembered
-                .work
-                .as_ref()
-                .is_some_and(|work| work.written.is_some())
-        };
-        objects
-            .iter()
-            .filter(|(_, remembered)| is_ahead(remembered))
-            .map(|(uid, _)| uid.clone())
-            .collect()
+        let states = self.lock();
+        let written = states.iter().filter(|(_, state)| state.written.is_some());
+        written.map(|(uid, _)| uid.clone()).collect()
     }
 
-    /// Remembers an object whose status was written.
-    pub(crate) fn wrote(&self, object: &ImageAttachment) {
-        let Some(version) = version(object.metadata.resource_version.as_deref()) else {
+    /// Records an object whose status was written.
+    pub(crate) fn record_write(&self, object: &ImageAttachment) {
+        let Some(version) = parse_version(object.metadata.resource_version.as_deref()) else {
             return;
         };
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        self.with(uid, |remembered| {
-            remembered.work().written = object.status.clone().map(|status| (version, status))
+        let status = object.status.clone();
+        self.with(uid, |state| {
+            state.written = status.map(|status| Box::new((version, status)));
         });
     }
 
-    /// Whether the visit that has begun is the first one in a term, that is since the process started or came to lead.
-    pub(crate) fn is_first_look(&self, uid: &str, term: Term) -> bool {
-        self.with(uid, |remembered| {
-            remembered.term.replace(term) != Some(term)
-        })
+    /// Returns whether the reconcile is the first one of the object in an epoch, and records it.
+    pub(crate) fn is_first_in_epoch(&self, uid: &str, epoch: Epoch) -> bool {
+        self.with(uid, |state| state.epoch.replace(epoch) != Some(epoch))
     }
 
-    /// Remembers what the service account names.
-    pub(crate) fn has_pull_secrets(&self, uid: &str, secrets: BTreeSet<String>) {
-        self.with(uid, |remembered| remembered.pull_secrets = secrets);
+    /// Records the pull secrets of the service account.
+    pub(crate) fn set_pull_secrets(&self, uid: &str, secrets: BTreeSet<String>) {
+        self.with(uid, |state| state.pull_secrets = secrets);
     }
 
-    /// Whether the service account named this Secret at the last pass.
+    /// Returns whether the service account had this pull secret at the last pass.
     pub(crate) fn is_pull_secret(&self, uid: &str, secret: &str) -> bool {
-        let objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        objects
+        self.lock()
             .get(uid)
-            .is_some_and(|remembered| remembered.pull_secrets.contains(secret))
+            .is_some_and(|state| state.pull_secrets.contains(secret))
     }
 
-    /// One more failure; answers with how many in a row.
-    pub(crate) fn failed(&self, uid: &str) -> u32 {
-        self.with(uid, |remembered| {
-            remembered.failures = remembered.failures.saturating_add(1);
-            remembered.failures
+    /// Counts a failure. Returns the number of consecutive ones.
+    pub(crate) fn count_failure(&self, uid: &str) -> u32 {
+        self.with(uid, |state| {
+            state.failures = state.failures.saturating_add(1);
+            state.failures
         })
     }
 
-    /// A pass went well.
-    pub(crate) fn succeeded(&self, uid: &str) {
-        self.with(uid, |remembered| remembered.failures = 0);
+    /// Resets the count of failures.
+    pub(crate) fn reset_failures(&self, uid: &str) {
+        self.with(uid, |state| state.failures = 0);
     }
 
-    /// Whether the listings are due. An object that is seen for the first time is due within `first`, so that a restart does
-    /// not bring all of them at once.
+    /// Returns whether the check of the listings is due. The first one is due after `first`, so that a restart spreads them.
     pub(crate) fn is_verification_due(&self, uid: &str, now: Instant, first: Duration) -> bool {
-        self.with(uid, |remembered| {
-            *remembered.verify_at.get_or_insert(now + first) <= now
+        self.with(uid, |state| {
+            *state.verify_at.get_or_insert(now + first) <= now
         })
     }
 
-    /// The listings were looked at; answers when the next look is due.
-    pub(crate) fn verified(&self, uid: &str, next: Instant) {
-        self.with(uid, |remembered| remembered.verify_at = Some(next));
+    /// Schedules the next check of the listings.
+    pub(crate) fn set_verify_at(&self, uid: &str, next: Instant) {
+        self.with(uid, |state| state.verify_at = Some(next));
     }
 
-    /// When the listings are due.
+    /// Returns the time of the next check of the listings.
     pub(crate) fn verify_at(&self, uid: &str) -> Option<Instant> {
-        self.with(uid, |remembered| remembered.verify_at)
+        self.with(uid, |state| state.verify_at)
     }
 }
 
-/// Resource versions are decimal and grow (KEP-5504).
-fn version(text: Option<&str>) -> Option<u64> {
+/// Parses a resource version. Resource versions are decimal and increase (KEP-5504).
+fn parse_version(text: Option<&str>) -> Option<u64> {
     text.and_then(|text| text.parse().ok())
 }
 
@@ -251,74 +221,73 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_was_written_counts_until_the_watch_has_brought_it_back() {
-        let objects = Objects::default();
+    fn a_written_status_is_used_until_the_watch_delivers_it() {
+        let states = ObjectStates::default();
         let seen = |version: &str, observed: i64| {
-            let object = objects.freshest(object(version, observed));
+            let object = states.with_newest_status(object(version, observed));
             (
                 object.status.unwrap().observed_generation,
                 object.metadata.resource_version.unwrap(),
             )
         };
-        objects.wrote(&object("10", 2));
+        states.record_write(&object("10", 2));
         assert_eq!(seen("9", 1), (2, "10".to_owned()));
         assert_eq!(seen("10", 3), (3, "10".to_owned()));
-        assert_eq!(objects.written(), HashSet::from(["u".to_owned()]));
-        objects.saw("u", Some("10"), 0);
-        assert!(objects.written().is_empty());
+        assert_eq!(states.written(), HashSet::from(["u".to_owned()]));
+        states.observe("u", Some("10"), 0);
+        assert!(states.written().is_empty());
         assert_eq!(seen("9", 1), (1, "9".to_owned()));
     }
 
     #[test]
-    fn a_visit_that_began_with_an_older_object_keeps_what_it_wrote_when_the_watch_has_brought_it() {
-        let objects = Objects::default();
-        objects.saw("u", Some("9"), 0);
-        objects.visit_begins("u");
-        objects.wrote(&object("10", 2));
-        objects.saw("u", Some("10"), 0);
+    fn a_reconcile_in_flight_keeps_its_status_after_the_watch_delivered_it() {
+        let states = ObjectStates::default();
+        states.observe("u", Some("9"), 0);
+        states.start("u");
+        states.record_write(&object("10", 2));
+        states.observe("u", Some("10"), 0);
         assert_eq!(
-            objects
-                .freshest(object("9", 1))
+            states
+                .with_newest_status(object("9", 1))
                 .status
                 .unwrap()
                 .observed_generation,
             2
         );
-        objects.visit_ended("u");
-        assert!(objects.written().is_empty());
+        states.finish("u");
+        assert!(states.written().is_empty());
     }
 
     #[test]
-    fn only_a_change_in_what_a_visit_depends_on_is_one() {
-        let objects = Objects::default();
+    fn only_a_changed_trigger_hash_triggers_a_reconcile() {
+        let states = ObjectStates::default();
         let seen = [("1", 7), ("2", 7), ("3", 8)]
-            .map(|(version, hash)| objects.saw("u", Some(version), hash));
-        assert_eq!(seen, [Seen::New, Seen::Same, Seen::Changed]);
+            .map(|(version, hash)| states.observe("u", Some(version), hash));
+        assert_eq!(seen, [Change::New, Change::None, Change::Trigger]);
     }
 
     #[test]
-    fn an_object_at_rest_keeps_nothing_of_its_work_and_one_that_was_deleted_nothing_at_all() {
-        let objects = Objects::default();
-        objects.visit_begins("u");
-        objects.wrote(&object("10", 2));
-        objects.forget("u");
-        objects.failed("u");
-        assert!(objects.with("u", |remembered| remembered.work.is_some()));
-        objects.visit_ended("u");
-        assert!(objects.0.lock().unwrap().is_empty());
+    fn a_deleted_object_is_forgotten_when_its_reconcile_ends() {
+        let states = ObjectStates::default();
+        states.start("u");
+        states.record_write(&object("10", 2));
+        states.remove("u");
+        states.count_failure("u");
+        assert!(states.with("u", |state| state.written.is_some()));
+        states.finish("u");
+        assert!(states.0.lock().unwrap().is_empty());
     }
 
     #[test]
-    fn what_went_while_nobody_told_of_it_is_forgotten_and_what_is_being_visited_once_that_has_ended()
-     {
-        let objects = Objects::default();
-        for uid in ["there", "gone", "visited"] {
-            objects.saw(uid, Some("1"), 0);
+    fn objects_missing_from_a_list_are_forgotten_unless_in_flight() {
+        let states = ObjectStates::default();
+        for uid in ["there", "gone", "in-flight"] {
+            states.observe(uid, Some("1"), 0);
         }
-        objects.visit_begins("visited");
-        objects.keep(&HashSet::from(["there".to_owned()]));
+        states.start("in-flight");
+        states.retain(&HashSet::from(["there".to_owned()]));
         let known = || {
-            objects
+            states
                 .0
                 .lock()
                 .unwrap()
@@ -328,37 +297,37 @@ mod tests {
         };
         assert_eq!(
             known(),
-            BTreeSet::from(["there", "visited"].map(str::to_owned))
+            BTreeSet::from(["there", "in-flight"].map(str::to_owned))
         );
-        objects.visit_ended("visited");
+        states.finish("in-flight");
         assert_eq!(known(), BTreeSet::from(["there".to_owned()]));
     }
 
     #[test]
-    fn each_term_has_a_first_look_at_an_object() {
-        let objects = Objects::default();
-        let terms = [(); 2].map(|()| {
+    fn each_epoch_has_a_first_reconcile_of_an_object() {
+        let states = ObjectStates::default();
+        let epochs = [(); 2].map(|()| {
             let leadership = crate::controller::leader::leadership::Leadership::standby();
             leadership.lead_until(tokio::time::Instant::now());
-            leadership.term().unwrap()
+            leadership.epoch().unwrap()
         });
-        objects.visit_begins("u");
+        states.start("u");
         assert_eq!(
-            [terms[0], terms[0], terms[1]].map(|term| objects.is_first_look("u", term)),
+            [epochs[0], epochs[0], epochs[1]].map(|epoch| states.is_first_in_epoch("u", epoch)),
             [true, false, true]
         );
     }
 
     #[test]
-    fn the_first_verification_is_spread_and_the_next_ones_follow() {
-        let objects = Objects::default();
+    fn the_first_verification_is_spread_and_the_next_is_scheduled() {
+        let states = ObjectStates::default();
         let now = Instant::now();
         let later = now + Duration::from_secs(10);
-        assert!(!objects.is_verification_due("u", now, Duration::from_secs(10)));
-        assert!(objects.is_verification_due("u", later, Duration::ZERO));
-        objects.verified("u", later + Duration::from_secs(1));
-        assert!(!objects.is_verification_due("u", later, Duration::ZERO));
-        objects.forget("u");
-        assert_eq!(objects.verify_at("u"), None);
+        assert!(!states.is_verification_due("u", now, Duration::from_secs(10)));
+        assert!(states.is_verification_due("u", later, Duration::ZERO));
+        states.set_verify_at("u", later + Duration::from_secs(1));
+        assert!(!states.is_verification_due("u", later, Duration::ZERO));
+        states.remove("u");
+        assert_eq!(states.verify_at("u"), None);
     }
 }

@@ -1,238 +1,238 @@
-//! Whether another resource wants what this one is about to remove.
+//! Ownership of attachments that a resource is about to remove and that other resources may need.
 //!
-//! In the same namespace the spec counts: a resource that has the attachment in status, or whose plan would keep or adopt it, becomes
-//! its maker. Elsewhere status counts: a resource that lists the attachment keeps it there.
+//! In the same namespace the spec decides: ownership is transferred to a resource that has the attachment in status, or whose
+//! plan would keep or adopt it. In other namespaces status decides: the attachment is kept for a resource that lists it.
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::api::{ImageAttachment, Reason, TargetState, TargetStatus};
+use crate::api::{
+    ConditionType, ImageAttachment, Reason, TargetState, TargetStatus, find_condition,
+};
 use crate::attachment::parse_reference;
+use crate::controller::api_server::ApiServerError;
+use crate::controller::context::Context;
+use crate::controller::reconcile::references::ReferenceResolver;
+use crate::controller::reconcile::status_writer::record_owner;
 use crate::engine::{self, Claim, Claims, Draft, Failure, Journal, Mode, NoClaims, Request};
 use affix_registry::oci::{Digest, Reference};
 
-use crate::controller::context::{ClusterError, Context};
-use crate::controller::reconcile::references::Namespace;
-
-/// What the other resources want, seen from one that is about to remove something.
+/// The claims of other resources to the attachments of one resource.
 pub(crate) struct ClusterClaims<'a> {
     context: &'a Context,
     object: &'a ImageAttachment,
-    /// Those of the same repository: read once a pass, and only where something is to be removed.
+    /// The other resources of the repository, read once if something is to be removed.
     others: OnceCell<Vec<ImageAttachment>>,
-    handing: Mutex<()>,
+    /// Serialises transfers, which would conflict with each other.
+    transfer: Mutex<()>,
 }
 
-/// What a plan says.
-enum Wants {
-    Yes,
-    No,
+/// The answer of a plan: whether the resource would keep or adopt the attachment.
+enum PlanResult {
+    Needed,
+    NotNeeded,
+    /// The plan failed, with this error.
     Unknown(String),
 }
 
 impl<'a> ClusterClaims<'a> {
-    pub(crate) fn of(context: &'a Context, object: &'a ImageAttachment) -> Self {
+    pub(crate) fn new(context: &'a Context, object: &'a ImageAttachment) -> Self {
         Self {
             context,
             object,
             others: OnceCell::new(),
-            handing: Mutex::new(()),
+            transfer: Mutex::new(()),
         }
     }
 
-    /// The other resources of the same repository, the oldest first.
-    async fn others(&self) -> Result<&Vec<ImageAttachment>, ClusterError> {
-        let read = || async {
+    /// Returns the other resources of the repository, the oldest first.
+    async fn others(&self) -> Result<&Vec<ImageAttachment>, ApiServerError> {
+        let find = || async {
             let Ok(own) = parse_reference(&self.object.spec.image) else {
                 return Ok(Vec::new());
             };
-            let mut others = self.context.neighbours(&own).await?;
-            others.retain(|other| other.uid() != self.object.uid() && is_of(other, &own));
+            let context = self.context;
+            let mut others = context.repositories.find(&own, &context.states).await?;
+            others
+                .retain(|other| other.uid() != self.object.uid() && names_repository(other, &own));
             others
                 .sort_by_key(|other| (other.creation_timestamp().map(|at| at.0), other.name_any()));
             Ok(others)
         };
-        self.others.get_or_try_init(read).await
+        self.others.get_or_try_init(find).await
     }
 
-    /// Who wants the attachment; `hand` it over to a resource of the namespace that does.
-    async fn look(
+    /// Finds a claim. `transfer`: whether to transfer ownership to a resource of the namespace that needs the attachment.
+    async fn find_claim(
         &self,
         subject: &Digest,
         attachment: &Digest,
-        hand: bool,
-    ) -> Result<Claim, ClusterError> {
-        let here = |other: &&ImageAttachment| other.namespace() == self.object.namespace();
-        let others = self.others().await?;
-        let heir = |other: &ImageAttachment| {
-            other
-                .status
-                .as_ref()
-                .is_some_and(|status| engine::lists(status, subject, attachment))
+        transfer: bool,
+    ) -> Result<Claim, ApiServerError> {
+        let others = self.others().await?.iter();
+        let (local, remote): (Vec<_>, Vec<_>) =
+            others.partition(|other| other.namespace() == self.object.namespace());
+        let lists = |other: &ImageAttachment| {
+            let status = other.status.as_ref();
+            status.is_some_and(|status| engine::lists(status, subject, attachment))
         };
-        for other in others.iter().filter(here).filter(|other| heir(other)) {
-            if !hand || self.hand_over(other, subject, attachment).await? {
+        let (listing, local): (Vec<_>, Vec<_>) = local.into_iter().partition(|other| lists(other));
+        for other in listing {
+            if !transfer || self.transfer_to(other, subject, attachment).await? {
                 return Ok(Claim::HandedOver);
             }
         }
         let mut unknown = None;
-        for other in others
-            .iter()
-            .filter(here)
-            .filter(|other| !heir(other) && is_open(other))
-        {
-            match Box::pin(self.plan_of(other, subject, attachment)).await? {
-                Wants::Yes if !hand || self.hand_over(other, subject, attachment).await? => {
+        for other in local.into_iter().filter(|other| is_unsettled(other)) {
+            match Box::pin(self.plan(other, subject, attachment)).await? {
+                PlanResult::Needed
+                    if !transfer || self.transfer_to(other, subject, attachment).await? =>
+                {
                     return Ok(Claim::HandedOver);
                 }
-                Wants::Yes | Wants::No => {}
-                Wants::Unknown(why) => unknown = Some(format!("{}: {why}", other.name_any())),
+                PlanResult::Needed | PlanResult::NotNeeded => {}
+                PlanResult::Unknown(error) => {
+                    unknown = Some(format!("{}: {error}", other.name_any()));
+                }
             }
         }
         Ok(match unknown {
-            Some(why) => Claim::Unknown(why),
-            None if others.iter().any(|other| !here(&other) && heir(other)) => Claim::Elsewhere,
+            Some(error) => Claim::Unknown(error),
+            None if remote.into_iter().any(lists) => Claim::Elsewhere,
             None => Claim::Nobody,
         })
     }
 
-    /// Whether the plan of a resource that has not settled yet would keep or adopt the attachment: what its spec wants, by the code
-    /// that carries it out.
-    async fn plan_of(
+    /// Plans an unsettled resource, with the code that would reconcile it.
+    async fn plan(
         &self,
         other: &ImageAttachment,
         subject: &Digest,
         attachment: &Digest,
-    ) -> Result<Wants, ClusterError> {
-        let namespace = Namespace::of(&self.context.client, &other.namespace().unwrap_or_default());
-        let sources = self.context.bounded(namespace.sources(&other.spec)).await?;
-        let verdict = |reason: Reason, message: &str| {
-            // What only its author can mend wants nothing until it is mended.
-            if reason.is_stalled() {
-                Wants::No
-            } else {
-                Wants::Unknown(format!("{reason}: {message}"))
-            }
-        };
+    ) -> Result<PlanResult, ApiServerError> {
+        let resolver =
+            ReferenceResolver::new(&self.context.client, other.metadata.namespace.clone());
+        let sources = resolver.resolve(&other.spec).await?;
         let generation = other.metadata.generation.unwrap_or_default();
-        let request = match engine::request(
-            &other.spec,
-            other.status.as_ref(),
-            generation,
-            &sources,
-            true,
-        ) {
+        let status = other.status.as_ref();
+        let request = match engine::request(&other.spec, status, generation, &sources, true) {
             Ok(request) => Request {
                 mode: Mode::Plan,
                 ..request
             },
-            Err(problem) => return Ok(verdict(problem.reason, &problem.message)),
+            Err(problem) => return Ok(plan_failed(problem.reason, &problem.message)),
         };
-        let outcome = self
-            .context
-            .engine
+        let engine = &self.context.engine;
+        let outcome = engine
             .run(&request, &NoJournal, &NoClaims, Timestamp::now())
             .await;
-        let rows = outcome.rows.unwrap_or_default();
-        Ok(match rows.iter().find(|row| is(&row.digest, subject)) {
-            Some(row) if row.state == TargetState::Attached && names(row, attachment) => Wants::Yes,
+        let targets = outcome.rows.unwrap_or_default();
+        Ok(match targets.iter().find(|row| is(&row.digest, subject)) {
+            Some(row) if row.state == TargetState::Attached && names(row, attachment) => {
+                PlanResult::Needed
+            }
             Some(TargetStatus {
                 state: TargetState::Failed,
                 reason: Some(reason),
                 message,
                 ..
-            }) => verdict(
+            }) => plan_failed(
                 reason.parse().unwrap_or(Reason::Progressing),
                 message.as_deref().unwrap_or_default(),
             ),
-            Some(_) => Wants::No,
-            None if rows.is_empty()
+            Some(_) => PlanResult::NotNeeded,
+            None if targets.is_empty()
                 && !outcome.verdict.ready
                 && outcome.verdict.reason != Reason::Planned =>
             {
-                verdict(outcome.verdict.reason, &outcome.verdict.message)
+                plan_failed(outcome.verdict.reason, &outcome.verdict.message)
             }
-            None => Wants::No,
+            None => PlanResult::NotNeeded,
         })
     }
 
-    /// Makes another resource the maker; `false` where it is gone by now.
-    async fn hand_over(
+    /// Transfers ownership. Returns `false` if the new owner is gone.
+    async fn transfer_to(
         &self,
-        heir: &ImageAttachment,
+        new_owner: &ImageAttachment,
         subject: &Digest,
         attachment: &Digest,
-    ) -> Result<bool, ClusterError> {
-        // One after the other: side by side they would be in each other's way.
-        let _turn = self.handing.lock().await;
-        let heir = self.context.objects.freshest(heir.clone());
-        let handed = self.context.bequeath(&heir, subject, attachment).await?;
-        if handed {
+    ) -> Result<bool, ApiServerError> {
+        let _guard = self.transfer.lock().await;
+        let new_owner = self.context.states.with_newest_status(new_owner.clone());
+        let is_transferred = record_owner(self.context, &new_owner, subject, attachment).await?;
+        if is_transferred {
             tracing::info!(
-                namespace = heir.namespace(),
-                name = heir.name_any(),
+                namespace = new_owner.namespace(),
+                name = new_owner.name_any(),
+                previous_owner = self.object.name_any(),
                 %attachment,
-                maker = self.object.name_any(),
-                "the attachment is this resource's from now on"
+                "ownership of the attachment transferred"
             );
         }
-        Ok(handed)
+        Ok(is_transferred)
     }
 }
 
 impl Claims for ClusterClaims<'_> {
     async fn claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
-        self.look(subject, attachment, true)
+        self.find_claim(subject, attachment, true)
             .await
             .unwrap_or_else(|error| Claim::Unknown(error.to_string()))
     }
 
     async fn would_claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
-        self.look(subject, attachment, false)
+        self.find_claim(subject, attachment, false)
             .await
             .unwrap_or_else(|error| Claim::Unknown(error.to_string()))
     }
 }
 
-/// Another resource's plan writes nothing.
+/// The journal of a plan, which pushes nothing.
 struct NoJournal;
 
 impl Journal for NoJournal {
     async fn save(&self, _: &Draft<'_>) -> Result<(), Failure> {
-        Err(Failure::new(Reason::Progressing, "a plan saves nothing"))
+        let message = "a plan does not write status";
+        Err(Failure::new(Reason::Progressing, message))
     }
 }
 
-/// Whether a resource speaks of the repository of `own`, by its spec or by what its status says of an earlier one.
-fn is_of(other: &ImageAttachment, own: &Reference) -> bool {
-    let status = other
-        .status
-        .as_ref()
-        .and_then(|status| status.image.as_ref());
-    let images = [
-        Some(&other.spec.image),
-        status.map(|image| &image.reference),
-    ];
-    images.into_iter().flatten().any(|image| {
-        image
+/// Returns the result of a failed plan. A resource that only its author can repair needs nothing until then.
+fn plan_failed(reason: Reason, message: &str) -> PlanResult {
+    if reason.is_stalled() {
+        PlanResult::NotNeeded
+    } else {
+        PlanResult::Unknown(format!("{reason}: {message}"))
+    }
+}
+
+/// Returns whether the spec names the repository of `reference`, or status does, from an earlier spec.
+fn names_repository(other: &ImageAttachment, reference: &Reference) -> bool {
+    let status = other.status.as_ref();
+    let image = status.and_then(|status| status.image.as_ref());
+    let references = [Some(&other.spec.image), image.map(|image| &image.reference)];
+    references.into_iter().flatten().any(|other| {
+        other
             .parse::<Reference>()
-            .is_ok_and(|image| image.name() == own.name())
+            .is_ok_and(|other| other.name() == reference.name())
     })
 }
 
-/// Whether status does not tell yet all that the spec wants.
-fn is_open(other: &ImageAttachment) -> bool {
+/// Returns whether status may not list all attachments that the spec needs.
+fn is_unsettled(other: &ImageAttachment) -> bool {
     let Some(status) = &other.status else {
         return true;
     };
-    let ready = crate::api::find_condition(&status.conditions, crate::api::ConditionType::Ready);
+    let ready = find_condition(&status.conditions, ConditionType::Ready);
     Some(status.observed_generation) != other.metadata.generation
         || ready.is_none_or(|ready| ready.status != "True")
 }
 
-fn names(row: &TargetStatus, attachment: &Digest) -> bool {
-    row.attachment
+fn names(target: &TargetStatus, attachment: &Digest) -> bool {
+    target
+        .attachment
         .as_deref()
         .is_some_and(|text| is(text, attachment))
 }

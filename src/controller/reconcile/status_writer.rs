@@ -1,240 +1,273 @@
-//! The status of one resource as one visit reads and writes it.
+//! The status writer, and the ownership of attachments that status records.
 //!
-//! Every write names the version that it follows, so it never covers what somebody else wrote meanwhile: a replica of another share
-//! that makes this resource the maker of what its own did not want any more. Then the newer status is read, what it says was made
-//! is taken along, and the write is tried again.
+//! Every write names the resource version that it follows, so it never overwrites a concurrent write: a replica of another
+//! shard may have made this resource the owner of an attachment. After a conflict the writer reads the newer status, adds the
+//! attachments that it owns, and writes again.
 
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason};
+use crate::controller::api_server::{ApiServerError, FIELD_MANAGER, with_timeout};
+use crate::controller::context::Context;
+use crate::engine::{Draft, Failure, Journal, status_in_progress};
 use affix_registry::oci::Digest;
 
-use crate::controller::context::{ClusterError, Context, MANAGER};
+/// The most attempts to write while other clients write the object.
+const MAX_ATTEMPTS: usize = 8;
 
-/// How often a write is tried when others write the object at the same time.
-const TRIES: usize = 8;
+/// An attachment that a resource owns, as status writes its digests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct OwnedAttachment {
+    subject: String,
+    attachment: String,
+}
 
-/// Subject and digest of an attachment, as status writes them.
-type Made = (String, String);
-
-/// What a visit knows of a resource's status.
-pub(crate) struct Ledger<'a> {
+/// Writes the status of one resource during its reconciliation.
+pub(crate) struct StatusWriter<'a> {
     context: &'a Context,
-    page: Mutex<Page>,
+    state: Mutex<WriterState>,
 }
 
-struct Page {
-    /// The object as this visit last read or wrote it.
-    known: ImageAttachment,
-    /// What others have left to the resource since the visit began: no status that the visit makes has it.
-    inherited: Vec<Made>,
+struct WriterState {
+    /// The object as last read or written.
+    object: ImageAttachment,
+    /// The attachments that other resources transferred to this one since the reconciliation started. The engine does not
+    /// know them.
+    transferred: Vec<OwnedAttachment>,
 }
 
-impl<'a> Ledger<'a> {
-    /// For a visit to `object`, which is as the visit has read it.
-    pub(crate) fn of(context: &'a Context, object: &ImageAttachment) -> Self {
+impl<'a> StatusWriter<'a> {
+    /// Returns a writer that starts from the version of `object`.
+    pub(crate) fn new(context: &'a Context, object: &ImageAttachment) -> Self {
         Self {
             context,
-            page: Mutex::new(Page {
-                known: object.clone(),
-                inherited: Vec::new(),
+            state: Mutex::new(WriterState {
+                object: object.clone(),
+                transferred: Vec::new(),
             }),
         }
     }
 
-    /// Writes status, unless it is what the resource has.
+    /// Writes status, unless the resource has it already.
     ///
     /// # Errors
-    /// When the API server refuses, others never stop writing, or the resource is gone.
-    pub(crate) async fn write(&self, status: &ImageAttachmentStatus) -> Result<(), ClusterError> {
-        let mut page = self.page.lock().await;
-        for _ in 0..TRIES {
+    /// When the API server refuses, every attempt meets a conflict, or the resource is gone.
+    pub(crate) async fn write(&self, status: &ImageAttachmentStatus) -> Result<(), ApiServerError> {
+        let mut state = self.state.lock().await;
+        for _ in 0..MAX_ATTEMPTS {
             let mut status = status.clone();
-            for made in &page.inherited {
-                give(&mut status, made);
+            for owned in &state.transferred {
+                set_owned(&mut status, owned);
             }
-            if page.known.status.as_ref() == Some(&status) {
+            if state.object.status.as_ref() == Some(&status) {
                 return Ok(());
             }
-            match self.context.put_status(&page.known, status).await? {
-                Put::Written(written) => {
-                    page.known = *written;
+            match patch_status(self.context, &state.object, status).await? {
+                Patched::Written(object) => {
+                    state.object = *object;
                     return Ok(());
                 }
-                Put::Outdated => {
-                    let newest = self.context.read(&page.known).await?;
-                    let left = left_to(page.known.status.as_ref(), newest.status.as_ref());
-                    page.inherited.extend(left);
-                    page.known = newest;
+                Patched::Conflict => {
+                    let newest = read(self.context, &state.object).await?;
+                    let transferred =
+                        added_ownership(state.object.status.as_ref(), newest.status.as_ref());
+                    state.transferred.extend(transferred);
+                    state.object = newest;
                 }
             }
         }
-        Err(ClusterError::Contended)
+        Err(ApiServerError::Conflict)
     }
 }
 
-/// What came of a write.
-enum Put {
-    /// The object as it is now.
+/// Records in status the attachments that a pass is about to push.
+pub(crate) struct StatusJournal<'a> {
+    pub(crate) writer: &'a StatusWriter<'a>,
+    pub(crate) object: &'a ImageAttachment,
+    pub(crate) now: Timestamp,
+}
+
+impl Journal for StatusJournal<'_> {
+    async fn save(&self, draft: &Draft<'_>) -> Result<(), Failure> {
+        let previous = self.object.status.clone().unwrap_or_default();
+        let generation = self.object.metadata.generation.unwrap_or_default();
+        let status = status_in_progress(&previous, draft, generation, self.now);
+        self.writer.write(&status).await.map_err(|error| {
+            let message = format_args!("cannot save status before the push: {error}");
+            Failure::new(Reason::Progressing, message)
+        })
+    }
+}
+
+/// Makes a resource the owner of an attachment. Returns `false` if the resource is deleted or being deleted.
+///
+/// # Errors
+/// When the API server refuses, or every attempt meets a conflict.
+pub(crate) async fn record_owner(
+    context: &Context,
+    new_owner: &ImageAttachment,
+    subject: &Digest,
+    attachment: &Digest,
+) -> Result<bool, ApiServerError> {
+    let owned = OwnedAttachment {
+        subject: subject.to_string(),
+        attachment: attachment.to_string(),
+    };
+    match try_record_owner(context, new_owner.clone(), &owned).await {
+        Err(ApiServerError::ResourceGone) => Ok(false),
+        result => result,
+    }
+}
+
+async fn try_record_owner(
+    context: &Context,
+    mut new_owner: ImageAttachment,
+    owned: &OwnedAttachment,
+) -> Result<bool, ApiServerError> {
+    for _ in 0..MAX_ATTEMPTS {
+        if new_owner.metadata.deletion_timestamp.is_some() {
+            return Ok(false);
+        }
+        let mut status = new_owner.status.clone().unwrap_or_default();
+        set_owned(&mut status, owned);
+        match patch_status(context, &new_owner, status).await? {
+            Patched::Written(_) => return Ok(true),
+            Patched::Conflict => new_owner = read(context, &new_owner).await?,
+        }
+    }
+    Err(ApiServerError::Conflict)
+}
+
+/// The result of a patch.
+enum Patched {
+    /// The object as written.
     Written(Box<ImageAttachment>),
-    /// Somebody else has written the object meanwhile.
-    Outdated,
+    /// The object has another version.
+    Conflict,
 }
 
-impl Context {
-    /// Makes `heir` the maker of an attachment, whatever a visit to it is about to write; `false` where it goes or is gone.
-    ///
-    /// # Errors
-    /// When the API server refuses, or others never stop writing.
-    pub(crate) async fn bequeath(
-        &self,
-        heir: &ImageAttachment,
-        subject: &Digest,
-        attachment: &Digest,
-    ) -> Result<bool, ClusterError> {
-        let made = (subject.to_string(), attachment.to_string());
-        let mut heir = heir.clone();
-        for _ in 0..TRIES {
-            if heir.metadata.deletion_timestamp.is_some() {
-                return Ok(false);
-            }
-            let mut status = heir.status.clone().unwrap_or_default();
-            give(&mut status, &made);
-            match self.put_status(&heir, status).await {
-                Ok(Put::Written(_)) => return Ok(true),
-                Ok(Put::Outdated) => match self.read(&heir).await {
-                    Ok(newest) => heir = newest,
-                    Err(ClusterError::Gone) => return Ok(false),
-                    Err(error) => return Err(error),
-                },
-                Err(ClusterError::Gone) => return Ok(false),
-                Err(error) => return Err(error),
-            }
+/// Writes status by server-side apply to the version of `object`.
+async fn patch_status(
+    context: &Context,
+    object: &ImageAttachment,
+    status: ImageAttachmentStatus,
+) -> Result<Patched, ApiServerError> {
+    let patch = json!({
+        "apiVersion": ImageAttachment::api_version(&()),
+        "kind": ImageAttachment::kind(&()),
+        "metadata": {
+            "name": object.name_any(),
+            "namespace": object.namespace(),
+            "uid": object.uid(),
+            "resourceVersion": object.resource_version(),
+        },
+        "status": status,
+    });
+    let (api, name) = (api(context, object), object.name_any());
+    let (params, patch) = (
+        PatchParams::apply(FIELD_MANAGER).force(),
+        Patch::Apply(&patch),
+    );
+    let error = match with_timeout(api.patch_status(&name, &params, &patch)).await {
+        Ok(written) => {
+            let mut object = object.clone();
+            object.metadata.resource_version = written.metadata.resource_version;
+            object.status = Some(status);
+            context.states.record_write(&object);
+            return Ok(Patched::Written(Box::new(object)));
         }
-        Err(ClusterError::Contended)
-    }
-
-    /// Writes status by server-side apply on the version that `object` is of.
-    async fn put_status(
-        &self,
-        object: &ImageAttachment,
-        status: ImageAttachmentStatus,
-    ) -> Result<Put, ClusterError> {
-        let patch = json!({
-            "apiVersion": ImageAttachment::api_version(&()), "kind": ImageAttachment::kind(&()), "status": status,
-            "metadata": {
-                "name": object.name_any(), "namespace": object.namespace(), "uid": object.uid(),
-                "resourceVersion": object.resource_version(),
-            },
-        });
-        let params = PatchParams::apply(MANAGER).force();
-        match self
-            .bounded(self.of_namespace(object).patch_status(
-                &object.name_any(),
-                &params,
-                &Patch::Apply(&patch),
-            ))
-            .await
-        {
-            Ok(written) => {
-                let mut object = object.clone();
-                object.metadata.resource_version = written.metadata.resource_version;
-                object.status = Some(status);
-                self.objects.wrote(&object);
-                Ok(Put::Written(Box::new(object)))
-            }
-            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 409 => {
-                Ok(Put::Outdated)
-            }
-            Err(ClusterError::Api(kube::Error::Api(answer))) if answer.code == 404 => {
-                // The same answer is given for a resource that is gone and for one whose status is not served.
-                self.read(object).await?;
-                self.definition.doubt();
-                Err(kube::Error::Api(answer).into())
-            }
-            Err(ClusterError::Api(kube::Error::Api(answer)))
-                if answer.code == 422 || answer.message.contains("not declared in schema") =>
-            {
-                self.definition.doubt();
-                Err(kube::Error::Api(answer).into())
-            }
-            Err(error) => Err(error),
+        Err(error) => error,
+    };
+    let is_unknown_field = matches!(&error, ApiServerError::Refused(answer) if answer.message.contains("not declared in schema"));
+    match error.code() {
+        Some(409) => return Ok(Patched::Conflict),
+        Some(404) => {
+            // The API server answers 404 for a missing resource and for a missing status subresource.
+            read(context, object).await?;
+            context.crd_check.invalidate();
         }
+        Some(422) => context.crd_check.invalidate(),
+        _ if is_unknown_field => context.crd_check.invalidate(),
+        _ => {}
     }
+    Err(error)
+}
 
-    /// The object as it is now; one that was made anew under the same name is another one.
-    async fn read(&self, object: &ImageAttachment) -> Result<ImageAttachment, ClusterError> {
-        match self
-            .bounded(self.of_namespace(object).get_opt(&object.name_any()))
-            .await?
-        {
-            Some(newest) if newest.uid() == object.uid() => Ok(newest),
-            _ => Err(ClusterError::Gone),
-        }
-    }
-
-    fn of_namespace(&self, object: &ImageAttachment) -> Api<ImageAttachment> {
-        Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default())
+/// Reads the current version of an object. Another object of the same name counts as gone.
+async fn read(
+    context: &Context,
+    object: &ImageAttachment,
+) -> Result<ImageAttachment, ApiServerError> {
+    let (api, name) = (api(context, object), object.name_any());
+    match with_timeout(api.get_opt(&name)).await? {
+        Some(newest) if newest.uid() == object.uid() => Ok(newest),
+        _ => Err(ApiServerError::ResourceGone),
     }
 }
 
-/// What a newer status says was made and an older one of the same resource does not know of.
-fn left_to(
+fn api(context: &Context, object: &ImageAttachment) -> Api<ImageAttachment> {
+    let namespace = object.namespace().unwrap_or_default();
+    Api::namespaced(context.client.clone(), &namespace)
+}
+
+/// Returns the attachments that `newest` owns and `known` does not.
+fn added_ownership(
     known: Option<&ImageAttachmentStatus>,
     newest: Option<&ImageAttachmentStatus>,
-) -> Vec<Made> {
-    let knows = |(_, attachment): &Made| {
-        known.is_some_and(|status| made(status).any(|(_, made)| made == attachment))
-    };
-    let newest = newest
-        .into_iter()
-        .flat_map(made)
-        .map(|(subject, attachment)| (subject.clone(), attachment.clone()));
-    newest.filter(|made| !knows(made)).collect()
+) -> Vec<OwnedAttachment> {
+    let newest = newest.into_iter().flat_map(owned);
+    newest
+        .filter(|new| !known.is_some_and(|known| owns(known, &new.attachment)))
+        .collect()
 }
 
-/// What status says that the resource made.
-fn made(status: &ImageAttachmentStatus) -> impl Iterator<Item = (&String, &String)> {
-    let rows = status
+fn owns(status: &ImageAttachmentStatus, attachment: &str) -> bool {
+    owned(status).any(|owned| owned.attachment == attachment)
+}
+
+/// Returns the attachments that the resource of this status owns.
+fn owned(status: &ImageAttachmentStatus) -> impl Iterator<Item = OwnedAttachment> {
+    let targets = status
         .targets
         .iter()
-        .filter(|row| row.origin == Some(Origin::Made));
-    let rows = rows.filter_map(|row| Some((&row.digest, row.attachment.as_ref()?)));
-    rows.chain(
-        status
-            .leftovers
-            .iter()
-            .map(|leftover| (&leftover.subject, &leftover.attachment)),
-    )
+        .filter(|target| target.origin == Some(Origin::Made))
+        .filter_map(|target| Some((&target.digest, target.attachment.as_ref()?)));
+    let leftovers = status.leftovers.iter();
+    let leftovers = leftovers.map(|leftover| (&leftover.subject, &leftover.attachment));
+    targets
+        .chain(leftovers)
+        .map(|(subject, attachment)| OwnedAttachment {
+            subject: subject.clone(),
+            attachment: attachment.clone(),
+        })
 }
 
-/// The resource is the maker: of what a row names there, else of what it will look at in its next pass.
-fn give(status: &mut ImageAttachmentStatus, (subject, attachment): &Made) {
-    if made(status).any(|(_, known)| known == attachment) {
+/// Marks an attachment as owned: in its target, or, if no target has it, as a leftover for the next pass.
+fn set_owned(status: &mut ImageAttachmentStatus, new: &OwnedAttachment) {
+    if owns(status, &new.attachment) {
         return;
     }
-    match status
-        .targets
-        .iter_mut()
-        .find(|row| row.digest == *subject && row.attachment.as_ref() == Some(attachment))
-    {
-        Some(row) => row.origin = Some(Origin::Made),
-        None => {
-            // A status that is too long would not be written at all: the oldest goes.
-            if status.leftovers.len() >= ImageAttachmentStatus::MOST_LEFTOVERS {
-                status.leftovers.remove(0);
-            }
-            status.leftovers.push(Leftover {
-                subject: subject.clone(),
-                attachment: attachment.clone(),
-                reason: Some(Reason::Progressing.as_str().to_owned()),
-                message: None,
-            });
-        }
+    let target = status.targets.iter_mut().find(|target| {
+        target.digest == new.subject && target.attachment.as_ref() == Some(&new.attachment)
+    });
+    if let Some(target) = target {
+        target.origin = Some(Origin::Made);
+        return;
     }
+    // The API server rejects a status with too many leftovers, so the oldest is dropped.
+    if status.leftovers.len() >= ImageAttachmentStatus::MOST_LEFTOVERS {
+        status.leftovers.remove(0);
+    }
+    status.leftovers.push(Leftover {
+        subject: new.subject.clone(),
+        attachment: new.attachment.clone(),
+        reason: Some(Reason::Progressing.as_str().to_owned()),
+        message: None,
+    });
 }
 
 #[cfg(test)]
@@ -245,79 +278,67 @@ fn give(status: &mut ImageAttachmentStatus, (subject, attachment): &Made) {
 )]
 mod tests {
     use super::*;
-    use crate::api::{TargetKind, TargetState, TargetStatus};
 
-    fn pair(name: &str) -> Made {
-        (
-            Digest::sha256(b"subject").to_string(),
-            Digest::sha256(name.as_bytes()).to_string(),
-        )
+    fn owned_attachment(name: &str) -> OwnedAttachment {
+        OwnedAttachment {
+            subject: Digest::sha256(b"subject").to_string(),
+            attachment: Digest::sha256(name.as_bytes()).to_string(),
+        }
     }
 
     fn adopted(name: &str) -> ImageAttachmentStatus {
-        let (digest, attachment) = pair(name);
-        let row = TargetStatus {
-            kind: TargetKind::Index,
-            platform: None,
-            other_platforms: Vec::new(),
-            digest,
-            state: TargetState::Attached,
-            reason: None,
-            message: None,
-            attachment: Some(attachment),
-            origin: Some(Origin::Adopted),
-            created: None,
-            content: None,
-            superseded_for: None,
-        };
+        let owned = owned_attachment(name);
+        let target = json!({
+            "kind": "Index", "digest": owned.subject, "state": "Attached",
+            "attachment": owned.attachment, "origin": "Adopted",
+        });
         ImageAttachmentStatus {
-            targets: vec![row],
+            targets: vec![serde_json::from_value(target).unwrap()],
             ..ImageAttachmentStatus::default()
         }
     }
 
     #[test]
-    fn what_is_given_is_a_rows_own_where_a_row_names_it_and_else_a_leftover_to_look_at() {
+    fn an_owned_attachment_is_recorded_in_its_target_or_once_as_a_leftover() {
         let mut status = adopted("mark");
-        give(&mut status, &pair("mark"));
+        set_owned(&mut status, &owned_attachment("mark"));
         assert_eq!(
             (status.targets[0].origin, status.leftovers.len()),
             (Some(Origin::Made), 0)
         );
         for _ in 0..2 {
-            give(&mut status, &pair("other"));
+            set_owned(&mut status, &owned_attachment("other"));
             assert_eq!(
                 (status.leftovers.len(), &status.leftovers[0].attachment),
-                (1, &pair("other").1),
-                "once, however often"
+                (1, &owned_attachment("other").attachment)
             );
         }
     }
 
     #[test]
-    fn what_is_given_beyond_what_status_takes_pushes_the_oldest_out() {
+    fn too_many_leftovers_drop_the_oldest() {
         let mut status = adopted("mark");
         for nth in 0..=ImageAttachmentStatus::MOST_LEFTOVERS {
-            give(&mut status, &pair(&nth.to_string()));
+            set_owned(&mut status, &owned_attachment(&nth.to_string()));
         }
         assert_eq!(
             (status.leftovers.len(), &status.leftovers[0].attachment),
-            (256, &pair("1").1)
+            (256, &owned_attachment("1").attachment)
         );
     }
 
     #[test]
-    fn only_what_others_wrote_since_is_left_to_the_resource() {
+    fn only_ownership_that_others_wrote_is_added() {
         let known = adopted("mark");
         let mut newest = known.clone();
-        assert!(left_to(Some(&known), Some(&newest)).is_empty());
-        give(&mut newest, &pair("mark"));
-        give(&mut newest, &pair("other"));
+        assert!(added_ownership(Some(&known), Some(&newest)).is_empty());
+        set_owned(&mut newest, &owned_attachment("mark"));
+        set_owned(&mut newest, &owned_attachment("other"));
         assert_eq!(
-            left_to(Some(&known), Some(&newest)),
-            [pair("mark"), pair("other")]
+            added_ownership(Some(&known), Some(&newest)),
+            [owned_attachment("mark"), owned_attachment("other")]
         );
-        assert!(left_to(Some(&newest), Some(&newest)).is_empty());
-        assert_eq!(left_to(None, Some(&newest)).len(), 2);
+        assert!(added_ownership(Some(&newest), Some(&newest)).is_empty());
+        assert_eq!(added_ownership(None, Some(&newest)).len(), 2);
     }
 }

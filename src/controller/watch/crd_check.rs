@@ -1,9 +1,9 @@
-//! Whether the API server serves the resource as this operator writes it.
+//! The CRD compatibility check: whether the API server serves `ImageAttachment` as this version of affix writes it.
 //!
-//! The API server's own description (OpenAPI, which every account may read) is asked, and not the definition: that is the cluster's,
-//! and no role of affix reaches it. Where status cannot be kept, neither is it known what was made and when, so nothing is attached
-//! until the definition fits: affix says why, does not stand for election, and lets a replica that fits the definition go on.
-//! What is being deleted is let go all the same.
+//! The check reads the OpenAPI document, which every account may read, and not the CRD itself: CRDs are cluster-scoped, and no
+//! role of affix includes them. Without a complete status affix would lose the record of its attachments. So until the CRD is
+//! compatible, the controller attaches nothing, reports why, and takes no part in leader election, so that a replica of an
+//! older version can work. Resources that are being deleted are still finalized.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,276 +15,272 @@ use kube::api::{Api, ListParams};
 use kube::{Client, Resource as _};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ImageAttachment, Reason};
+use crate::controller::api_server::{ApiServerError, with_timeout};
+use crate::controller::reconcile::events::Events;
 use crate::engine::{Note, Severity};
 use crate::service::Readiness;
 
-use crate::controller::context::{API_TIMEOUT, MANAGER};
-use crate::controller::reconcile::events::Events;
+/// The name of the readiness check.
+const READINESS_CHECK: &str = "the CRD imageattachments.affix.dev";
+/// The delay before the second check; it doubles with each check.
+const MIN_DELAY: Duration = Duration::from_millis(500);
+/// The longest delay between two checks.
+const MAX_DELAY: Duration = Duration::from_secs(15);
+/// The most resources per watched namespace (or in all of them) that get an event.
+const MAX_EVENTS: u32 = 100;
+/// The most missing fields that a message names.
+const MAX_NAMED_FIELDS: usize = 5;
 
-/// What `/readyz` waits for.
-const AWAITED: &str = "the definition of imageattachments";
-/// How long until the second look, and the longest between two.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
-/// At most as many resources of a namespace (or of all) are told why nothing happens to them.
-const MOST_TOLD: u32 = 100;
-
-/// What is wrong with the definition.
+/// An incompatibility of the CRD in the cluster.
 #[derive(Debug, PartialEq, Eq)]
-enum Misfit {
+enum Incompatibility {
     NotServed,
-    NoStatus,
-    /// The fields, or values of fields, that it does not know.
-    Older(Vec<String>),
+    NoStatusSubresource,
+    /// The missing fields and enum values.
+    MissingFields(Vec<String>),
 }
 
-impl fmt::Display for Misfit {
+impl fmt::Display for Incompatibility {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotServed => {
-                f.write_str("the API server does not serve imageattachments of affix.dev/v1alpha1: install the definition")?;
+                f.write_str("the API server does not serve imageattachments of affix.dev/v1alpha1: install the CRD")?;
             }
-            Self::NoStatus => {
-                f.write_str("the definition has no status subresource: replace it")?
+            Self::NoStatusSubresource => {
+                f.write_str("the CRD has no status subresource: replace it")?;
             }
-            Self::Older(lacking) => {
-                let (first, more) = (
-                    lacking
-                        .iter()
-                        .take(5)
-                        .map(String::as_str)
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                    lacking.len().saturating_sub(5),
-                );
-                let more = if more > 0 {
-                    format!(" and {more} more")
-                } else {
-                    String::new()
-                };
+            Self::MissingFields(fields) => {
+                let named: Vec<&str> = fields
+                    .iter()
+                    .take(MAX_NAMED_FIELDS)
+                    .map(String::as_str)
+                    .collect();
                 write!(
                     f,
-                    "the definition is older than this affix and does not know {first}{more}: upgrade it"
+                    "the CRD is older than this affix and lacks {}",
+                    named.join(", ")
                 )?;
+                match fields.len().saturating_sub(MAX_NAMED_FIELDS) {
+                    0 => {}
+                    more => write!(f, " and {more} more")?,
+                }
+                f.write_str(": upgrade it")?;
             }
         }
         f.write_str(" (affix crd | kubectl apply --server-side --force-conflicts -f -, or the chart with crds.enabled)")
     }
 }
 
-/// The definition as the API server has it, looked at once, and again whenever it is doubted.
-pub(crate) struct Definition {
+/// The result of the last check, which a rejected write can invalidate.
+pub(crate) struct CrdCheck {
     client: Client,
     readiness: Arc<Readiness>,
-    fits: watch::Sender<bool>,
-    doubted: Notify,
-    stop: CancellationToken,
+    is_compatible: watch::Sender<bool>,
+    invalidated: Notify,
+    shutdown: CancellationToken,
 }
 
-impl Definition {
-    /// `client`: one whose events leave also while this process does not lead.
-    pub(crate) fn new(client: Client, readiness: Arc<Readiness>, stop: CancellationToken) -> Self {
-        readiness.wait_for(AWAITED);
+impl CrdCheck {
+    /// `client` must be able to create events while this process is not the leader.
+    pub(crate) fn new(
+        client: Client,
+        readiness: Arc<Readiness>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        readiness.wait_for(READINESS_CHECK);
         Self {
             client,
             readiness,
-            fits: watch::Sender::new(false),
-            doubted: Notify::new(),
-            stop,
+            is_compatible: watch::Sender::new(false),
+            invalidated: Notify::new(),
+            shutdown,
         }
     }
 
-    /// Whether it fits, as far as is known.
-    pub(crate) fn fits(&self) -> bool {
-        *self.fits.borrow()
+    /// Returns the result of the last check.
+    pub(crate) fn is_compatible(&self) -> bool {
+        *self.is_compatible.borrow()
     }
 
-    /// Waits until it fits; says whether it does, and not the process's end.
-    pub(crate) async fn awaited(&self) -> bool {
-        let mut fits = self.fits.subscribe();
+    /// Waits for a compatible CRD. Returns `false` if the process stops first.
+    pub(crate) async fn wait(&self) -> bool {
+        let mut results = self.is_compatible.subscribe();
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => false,
-            fits = fits.wait_for(|fits| *fits) => fits.is_ok(),
+            () = self.shutdown.cancelled() => false,
+            result = results.wait_for(|is_compatible| *is_compatible) => result.is_ok(),
         }
     }
 
-    /// The API server refused what it would not if the definition fitted: until it was looked at, nothing more is begun.
-    pub(crate) fn doubt(&self) {
-        self.fits.send_replace(false);
-        self.doubted.notify_one();
+    /// Invalidates the result, after a rejected write that a compatible CRD would accept. No reconcile starts until the next
+    /// check.
+    pub(crate) fn invalidate(&self) {
+        self.is_compatible.send_replace(false);
+        self.invalidated.notify_one();
     }
 
-    /// Looks until the process ends. `scopes`: the namespaces whose resources are told why nothing happens; `None`: of all.
-    pub(crate) async fn watch(&self, scopes: &[Option<String>]) {
+    /// Checks the CRD until the process stops. `namespaces`: the watched namespaces, whose resources get events; `None`: all.
+    pub(crate) async fn run(&self, namespaces: &[Option<String>]) {
         loop {
             tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = self.look_until_it_fits(scopes) => {}
+                () = self.shutdown.cancelled() => return,
+                () = self.check_until_compatible(namespaces) => {}
             }
-            self.readiness.done(AWAITED);
-            self.fits.send_replace(true);
+            self.readiness.done(READINESS_CHECK);
+            self.is_compatible.send_replace(true);
             tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = self.doubted.notified() => self.readiness.wait_for(AWAITED),
+                () = self.shutdown.cancelled() => return,
+                () = self.invalidated.notified() => self.readiness.wait_for(READINESS_CHECK),
             }
         }
     }
 
-    async fn look_until_it_fits(&self, scopes: &[Option<String>]) {
-        let mut said = String::new();
-        let mut pause = PAUSES.0;
+    async fn check_until_compatible(&self, namespaces: &[Option<String>]) {
+        let mut reported = String::new();
+        let mut delay = MIN_DELAY;
         loop {
-            let (why, misfit) = match timeout(API_TIMEOUT, self.look()).await {
-                Ok(Ok(None)) => break,
-                Ok(Ok(Some(misfit))) => (misfit.to_string(), Some(misfit)),
-                Ok(Err(error)) => (format!("the API server cannot be asked: {error}"), None),
-                Err(_) => ("the API server did not answer".to_owned(), None),
+            let (error, incompatibility) = match self.check().await {
+                Ok(None) => break,
+                Ok(Some(incompatibility)) => (incompatibility.to_string(), Some(incompatibility)),
+                Err(error) => (error.to_string(), None),
             };
-            self.readiness.because(AWAITED, &why);
-            if why != said {
+            self.readiness.because(READINESS_CHECK, &error);
+            if error != reported {
                 tracing::error!(
-                    why,
-                    "nothing is attached: {AWAITED} is not known to fit; looking again"
+                    error,
+                    "CRD not known to be compatible; no attachments are made until it is"
                 );
-                if misfit.is_some_and(|misfit| misfit != Misfit::NotServed) {
-                    self.tell(scopes, &why).await;
+                if incompatibility.is_some_and(|found| found != Incompatibility::NotServed) {
+                    self.publish(namespaces, &error).await;
                 }
-                said = why;
+                reported = error;
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.1);
+            sleep(delay).await;
+            delay = (delay * 2).min(MAX_DELAY);
         }
-        if !said.is_empty() {
-            tracing::info!("{AWAITED} fits");
+        if !reported.is_empty() {
+            tracing::info!("CRD is compatible");
         }
     }
 
-    /// One look. An API server that keeps its description to itself is believed to have the right definition.
-    async fn look(&self) -> Result<Option<Misfit>, kube::Error> {
+    /// Checks the CRD once. If the API server refuses its OpenAPI document, the CRD counts as compatible.
+    async fn check(&self) -> Result<Option<Incompatibility>, ApiServerError> {
         let path = format!("/openapi/v3/apis/{}", ImageAttachment::api_version(&()));
         let request = http::Request::get(path)
             .body(Vec::new())
             .map_err(kube::Error::HttpError)?;
-        match self.client.request::<Value>(request).await {
-            Ok(described) => Ok(misfit(&api::crd(), &described)),
-            Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(Some(Misfit::NotServed)),
-            Err(kube::Error::Api(answer)) if answer.code == 401 || answer.code == 403 => {
-                tracing::warn!(
-                    error = answer.message,
-                    "{AWAITED} cannot be looked at; taken for right"
-                );
-                Ok(None)
-            }
-            Err(error) => Err(error),
+        match with_timeout(self.client.request::<Value>(request)).await {
+            Ok(openapi) => Ok(find_incompatibility(&api::crd(), &openapi)),
+            Err(error) => match error.code() {
+                Some(404) => Ok(Some(Incompatibility::NotServed)),
+                Some(401 | 403) => {
+                    tracing::warn!(%error, "cannot check the CRD; assuming it is compatible");
+                    Ok(None)
+                }
+                _ => Err(error),
+            },
         }
     }
 
-    /// Tells resources, by events, why nothing happens to them.
-    async fn tell(&self, scopes: &[Option<String>], why: &str) {
-        let events = Events::new(self.client.clone(), MANAGER, std::env::var("HOSTNAME").ok());
-        let message = format!("nothing is attached: {why}");
-        let note = Note {
+    /// Publishes the cause as an event of the watched resources.
+    async fn publish(&self, namespaces: &[Option<String>], cause: &str) {
+        let events = Events::new(self.client.clone());
+        let event = Note {
             severity: Severity::Warning,
             reason: Reason::Progressing,
-            message,
+            message: format!("nothing is attached: {cause}"),
         };
-        for scope in scopes {
-            let api: Api<ImageAttachment> = match scope {
+        for namespace in namespaces {
+            let api: Api<ImageAttachment> = match namespace {
                 Some(namespace) => Api::namespaced(self.client.clone(), namespace),
                 None => Api::all(self.client.clone()),
             };
-            let told = timeout(API_TIMEOUT, async {
-                for object in api
-                    .list_metadata(&ListParams::default().limit(MOST_TOLD))
-                    .await?
-                {
+            let published = async {
+                let params = ListParams::default().limit(MAX_EVENTS);
+                for object in with_timeout(api.list_metadata(&params)).await? {
                     events
-                        .tell(&object.object_ref(&()), &note, Timestamp::now())
+                        .publish(&object.object_ref(&()), &event, Timestamp::now())
                         .await?;
                 }
-                Ok::<_, kube::Error>(())
-            });
-            match told.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "resources were not told of it by events"),
-                Err(_) => tracing::warn!("not all resources were told of it by events in time"),
+                Ok::<_, ApiServerError>(())
+            };
+            if let Err(error) = published.await {
+                tracing::warn!(
+                    namespace = namespace.as_deref(),
+                    %error,
+                    "events about the CRD not published"
+                );
             }
         }
     }
 }
 
-/// What `described` (of OpenAPI) lacks of `wanted`.
-fn misfit(wanted: &CustomResourceDefinition, described: &Value) -> Option<Misfit> {
-    let is_ours = |schema: &&Value| {
+/// Compares the schema of status in the OpenAPI document of the API server with the expected CRD.
+fn find_incompatibility(
+    expected: &CustomResourceDefinition,
+    openapi: &Value,
+) -> Option<Incompatibility> {
+    let is_resource = |schema: &&Value| {
         schema
             .pointer("/x-kubernetes-group-version-kind/0/kind")
             .and_then(Value::as_str)
             == Some(&*ImageAttachment::kind(&()))
     };
-    let schemas = described
+    let schemas = openapi
         .pointer("/components/schemas")
         .and_then(Value::as_object);
-    let Some(served) = schemas.and_then(|schemas| schemas.values().find(is_ours)) else {
-        return Some(Misfit::NotServed);
+    let Some(served) = schemas.and_then(|schemas| schemas.values().find(is_resource)) else {
+        return Some(Incompatibility::NotServed);
     };
-    let paths = described.get("paths").and_then(Value::as_object);
-    if !paths.is_some_and(|paths| {
-        paths
-            .keys()
-            .any(|path| path.ends_with("/imageattachments/{name}/status"))
-    }) {
-        return Some(Misfit::NoStatus);
+    let paths = openapi.get("paths").and_then(Value::as_object);
+    let mut paths = paths.into_iter().flat_map(|paths| paths.keys());
+    if !paths.any(|path| path.ends_with("/imageattachments/{name}/status")) {
+        return Some(Incompatibility::NoStatusSubresource);
     }
-    let wanted = serde_json::to_value(wanted).unwrap_or_default();
-    let wanted = wanted
+    let expected = serde_json::to_value(expected).unwrap_or_default();
+    let expected = expected
         .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status")
         .unwrap_or(&Value::Null);
-    let mut lacking = Vec::new();
+    let mut missing = Vec::new();
     match served.pointer("/properties/status") {
-        Some(served) => compare(wanted, served, "status", &mut lacking),
-        None => lacking.push("status".to_owned()),
+        Some(served) => compare(expected, served, "status", &mut missing),
+        None => missing.push("status".to_owned()),
     }
-    (!lacking.is_empty()).then_some(Misfit::Older(lacking))
+    (!missing.is_empty()).then_some(Incompatibility::MissingFields(missing))
 }
 
-/// Adds the fields below `path`, and the values of them, that `served` does not know.
-fn compare(wanted: &Value, served: &Value, path: &str, lacking: &mut Vec<String>) {
+/// Adds the fields below `path`, and their enum values, that `served` lacks.
+fn compare(expected: &Value, served: &Value, path: &str, missing: &mut Vec<String>) {
     if served.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
         return;
     }
-    for (name, wanted) in wanted
-        .get("properties")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-    {
+    let properties = expected.get("properties").and_then(Value::as_object);
+    for (name, expected) in properties.into_iter().flatten() {
         let path = format!("{path}.{name}");
         match served
             .get("properties")
             .and_then(|properties| properties.get(name))
         {
-            Some(served) => compare(wanted, served, &path, lacking),
-            None => lacking.push(path),
+            Some(served) => compare(expected, served, &path, missing),
+            None => missing.push(path),
         }
     }
-    if let (Some(wanted), Some(served)) = (wanted.get("items"), served.get("items")) {
-        compare(wanted, served, &format!("{path}[]"), lacking);
+    if let (Some(expected), Some(served)) = (expected.get("items"), served.get("items")) {
+        compare(expected, served, &format!("{path}[]"), missing);
     }
-    if let Some(served) = choices(served) {
-        let unknown = choices(wanted)
-            .into_iter()
-            .flatten()
-            .filter(|choice| !served.contains(choice));
-        lacking.extend(unknown.map(|choice| format!("{path}: {choice}")));
+    if let Some(served) = enum_values(served) {
+        let values = enum_values(expected).into_iter().flatten();
+        let unknown = values.filter(|value| !served.contains(value));
+        missing.extend(unknown.map(|value| format!("{path}: {value}")));
     }
 }
 
-/// The values that a schema allows; `None`: it does not say.
-fn choices(schema: &Value) -> Option<&Vec<Value>> {
+/// Returns the values of an enum, or `None` if the schema is not an enum.
+fn enum_values(schema: &Value) -> Option<&Vec<Value>> {
     schema
         .get("enum")
         .or_else(|| schema.pointer("/allOf/0/enum"))
@@ -300,8 +296,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// As an API server describes this schema of status.
-    fn described(status: &Value, path: &str) -> Value {
+    /// Returns the OpenAPI document of an API server with this schema of status.
+    fn openapi(status: &Value, path: &str) -> Value {
         let kinds =
             json!([{"group": "affix.dev", "kind": "ImageAttachment", "version": "v1alpha1"}]);
         json!({
@@ -313,22 +309,22 @@ mod tests {
         })
     }
 
-    fn ours() -> Value {
+    fn own_status() -> Value {
         let crd = serde_json::to_value(api::crd()).unwrap();
         crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status")
             .unwrap()
             .clone()
     }
 
-    fn judged(change: impl FnOnce(&mut Value)) -> Option<Misfit> {
-        let mut status = ours();
+    fn check(change: impl FnOnce(&mut Value)) -> Option<Incompatibility> {
+        let mut status = own_status();
         change(&mut status);
-        misfit(&api::crd(), &described(&status, "/status"))
+        find_incompatibility(&api::crd(), &openapi(&status, "/status"))
     }
 
     #[test]
-    fn a_definition_that_knows_as_much_or_more_fits() {
-        assert_eq!(judged(|_| {}), None);
+    fn a_crd_with_the_same_or_more_fields_is_compatible() {
+        assert_eq!(check(|_| {}), None);
         let newer = |status: &mut Value| {
             status
                 .pointer_mut("/properties")
@@ -337,15 +333,15 @@ mod tests {
                 .unwrap()
                 .insert("later".to_owned(), json!({"type": "string"}));
         };
-        assert_eq!(judged(newer), None);
+        assert_eq!(check(newer), None);
         let open = |status: &mut Value| {
             *status = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
         };
-        assert_eq!(judged(open), None);
+        assert_eq!(check(open), None);
     }
 
     #[test]
-    fn a_field_a_field_of_a_row_and_a_value_that_are_not_known_are_named() {
+    fn missing_fields_nested_fields_and_enum_values_are_named() {
         let without = |status: &mut Value| {
             let properties = status
                 .pointer_mut("/properties")
@@ -353,13 +349,13 @@ mod tests {
                 .as_object_mut()
                 .unwrap();
             properties.remove("leftovers").unwrap();
-            let rows = properties
+            let target = properties
                 .get_mut("targets")
                 .unwrap()
                 .pointer_mut("/items/properties")
                 .unwrap();
-            rows.as_object_mut().unwrap().remove("content").unwrap();
-            let state = rows.pointer_mut("/state").unwrap();
+            target.as_object_mut().unwrap().remove("content").unwrap();
+            let state = target.pointer_mut("/state").unwrap();
             let choices = if state.get("enum").is_some() {
                 state.pointer_mut("/enum")
             } else {
@@ -371,39 +367,44 @@ mod tests {
                 .unwrap()
                 .retain(|choice| choice != "Planned");
         };
-        let mut lacking = match judged(without).unwrap() {
-            Misfit::Older(lacking) => lacking,
+        let mut missing = match check(without).unwrap() {
+            Incompatibility::MissingFields(missing) => missing,
             other => unreachable!("{other:?}"),
         };
-        lacking.sort();
+        missing.sort();
         assert_eq!(
-            lacking,
+            missing,
             [
                 "status.leftovers",
                 "status.targets[].content",
                 "status.targets[].state: \"Planned\""
             ]
         );
-        let said = Misfit::Older((0..7).map(|nth| format!("status.f{nth}")).collect()).to_string();
+        let message =
+            Incompatibility::MissingFields((0..7).map(|nth| format!("status.f{nth}")).collect())
+                .to_string();
         assert!(
-            said.contains("status.f4 and 2 more: upgrade it (affix crd | kubectl apply"),
-            "{said}"
+            message.contains("status.f4 and 2 more: upgrade it (affix crd | kubectl apply"),
+            "{message}"
         );
     }
 
     #[test]
-    fn a_resource_without_a_status_of_its_own_and_one_that_is_not_there_are_told_apart() {
+    fn a_missing_status_subresource_and_a_missing_crd_are_distinguished() {
         assert_eq!(
-            misfit(&api::crd(), &described(&ours(), "")),
-            Some(Misfit::NoStatus)
+            find_incompatibility(&api::crd(), &openapi(&own_status(), "")),
+            Some(Incompatibility::NoStatusSubresource)
         );
         assert_eq!(
-            misfit(
+            find_incompatibility(
                 &api::crd(),
                 &json!({"paths": {}, "components": {"schemas": {}}})
             ),
-            Some(Misfit::NotServed)
+            Some(Incompatibility::NotServed)
         );
-        assert_eq!(misfit(&api::crd(), &json!({})), Some(Misfit::NotServed));
+        assert_eq!(
+            find_incompatibility(&api::crd(), &json!({})),
+            Some(Incompatibility::NotServed)
+        );
     }
 }

@@ -1,125 +1,123 @@
-//! The other resources, as far as somebody who is about to remove something must know them.
+//! The resources of a repository, for a resource that is about to remove an attachment.
 //!
-//! An operator of all namespaces and labels has them in the store of its watch. One that watches a part (`--watch-namespaces`,
-//! `--watch-label-selector`) asks the API server for all of them, since what it does not watch may want the same attachments.
+//! A controller that watches all namespaces and labels finds them in its cache. One that watches a part
+//! (`--watch-namespaces`, `--watch-label-selector`) lists them from the API server, since an unwatched resource may need the
+//! same attachment.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
+use kube::{Client, ResourceExt as _};
 
 use crate::api::ImageAttachment;
+use crate::controller::api_server::{ApiServerError, with_timeout};
+use crate::controller::options::Options;
+use crate::controller::reconcile::object_state::ObjectStates;
+use crate::controller::watch::cache::{CacheEntry, Summary};
 use affix_registry::oci::Reference;
 
-use crate::controller::context::{ClusterError, Context};
-use crate::controller::reconcile::object_state::Objects;
-use crate::controller::watch::cache::Stored;
+/// An object of a list. An invalid one does not fail the list.
+type Guarded = DeserializeGuard<ImageAttachment>;
+/// The number of resources in one page of a list.
+const PAGE_SIZE: u32 = 500;
 
-/// What a watch brings; what cannot be read is kept apart from what can.
-pub(crate) type Guarded = DeserializeGuard<ImageAttachment>;
-/// How many resources one answer of the API server brings.
-const PAGE: u32 = 500;
-
-/// The stores of the watches.
-#[derive(Default)]
-pub(crate) struct Neighbours(Mutex<Vec<Store<Stored>>>);
-
-impl Neighbours {
-    /// Adds the store of a watch.
-    pub(crate) fn add(&self, store: Store<Stored>) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(store);
-    }
-
-    /// The UIDs of all of them.
-    fn uids(&self) -> HashSet<String> {
-        let stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stores
-            .iter()
-            .flat_map(Store::state)
-            .filter_map(|stored| stored.uid())
-            .collect()
-    }
-
-    /// Those that may speak of the repository. What was written and has not come back yet may speak of another than the store knows.
-    fn stored(&self, reference: &Reference, objects: &Objects) -> Vec<ImageAttachment> {
-        let written = objects.written();
-        let may = |stored: &Stored| {
-            stored
-                .summary()
-                .is_some_and(|summary| summary.may_speak_of(reference))
-                || stored.uid().is_some_and(|uid| written.contains(&uid))
-        };
-        let stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stores
-            .iter()
-            .flat_map(|store| store.state_filter(may))
-            .filter_map(|stored| stored.object().ok())
-            .collect()
-    }
+/// The resources by repository.
+pub(crate) struct RepositoryIndex {
+    client: Client,
+    watched_namespaces: Vec<String>,
+    /// Whether the caches hold the resources of the whole cluster.
+    is_complete: bool,
+    caches: Mutex<Vec<Store<CacheEntry>>>,
 }
 
-impl Context {
-    /// Forgets what went while a watch was broken: nobody tells of it.
-    pub(crate) fn forget_the_gone(&self) {
-        self.objects.keep(&self.neighbours.uids());
-    }
-
-    /// Every resource that is not being deleted and may speak of the repository of `reference`, each with the newest status that this
-    /// process knows of it; others may be among them.
-    ///
-    /// # Errors
-    /// When the API server must be asked and does not answer.
-    pub(crate) async fn neighbours(
-        &self,
-        reference: &Reference,
-    ) -> Result<Vec<ImageAttachment>, ClusterError> {
-        let whole =
-            self.options.watch_namespaces.is_empty() && self.options.watch_label_selector.is_none();
-        let all = if whole {
-            self.neighbours.stored(reference, &self.objects)
-        } else {
-            self.listed().await?
-        };
-        let there = all
-            .into_iter()
-            .filter(|object| object.metadata.deletion_timestamp.is_none());
-        Ok(there.map(|object| self.objects.freshest(object)).collect())
-    }
-
-    /// All namespaces where affix may list them; else those that it watches, which are then the world that it serves.
-    async fn listed(&self) -> Result<Vec<ImageAttachment>, ClusterError> {
-        match self.pages(Api::all(self.client.clone())).await {
-            Err(ClusterError::Api(kube::Error::Api(answer)))
-                if answer.code == 403 && !self.options.watch_namespaces.is_empty() =>
-            {
-                let mut all = Vec::new();
-                for namespace in &self.options.watch_namespaces {
-                    all.extend(
-                        self.pages(Api::namespaced(self.client.clone(), namespace))
-                            .await?,
-                    );
-                }
-                Ok(all)
-            }
-            listed => listed,
+impl RepositoryIndex {
+    pub(crate) fn new(client: &Client, options: &Options) -> Self {
+        Self {
+            client: client.clone(),
+            watched_namespaces: options.watch_namespaces.clone(),
+            is_complete: options.watch_namespaces.is_empty()
+                && options.watch_label_selector.is_none(),
+            caches: Mutex::default(),
         }
     }
 
-    async fn pages(&self, api: Api<Guarded>) -> Result<Vec<ImageAttachment>, ClusterError> {
-        let mut all = Vec::new();
-        let mut params = ListParams::default().limit(PAGE);
+    /// Adds the cache of a watch.
+    pub(crate) fn add(&self, cache: Store<CacheEntry>) {
+        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        caches.push(cache);
+    }
+
+    /// Returns the UIDs of all cached resources.
+    pub(crate) fn uids(&self) -> HashSet<String> {
+        let caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = caches.iter().flat_map(Store::state);
+        entries.filter_map(|entry| entry.uid()).collect()
+    }
+
+    /// Returns the resources that may name the repository of `reference` and are not being deleted, each with its newest known
+    /// status. The result may contain resources of other repositories.
+    ///
+    /// # Errors
+    /// When the resources have to be listed and the request fails.
+    pub(crate) async fn find(
+        &self,
+        reference: &Reference,
+        states: &ObjectStates,
+    ) -> Result<Vec<ImageAttachment>, ApiServerError> {
+        let mut objects = if self.is_complete {
+            self.cached(reference, states)
+        } else {
+            self.list().await?
+        };
+        objects.retain(|object| object.metadata.deletion_timestamp.is_none());
+        Ok(objects
+            .into_iter()
+            .map(|object| states.with_newest_status(object))
+            .collect())
+    }
+
+    /// Finds resources in the caches. A status that was written and not yet watched may name another repository than the
+    /// cached one, so its resource is included.
+    fn cached(&self, reference: &Reference, states: &ObjectStates) -> Vec<ImageAttachment> {
+        let written = states.written();
+        let may_name = |summary: &Summary| summary.may_name_repository(reference);
+        let caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = caches.iter().flat_map(|cache| {
+            cache.state_filter(|entry| {
+                entry.summary().is_some_and(may_name)
+                    || entry.uid().is_some_and(|uid| written.contains(&uid))
+            })
+        });
+        entries.filter_map(|entry| entry.object().ok()).collect()
+    }
+
+    /// Lists all namespaces, or, if that is forbidden, the watched ones.
+    async fn list(&self) -> Result<Vec<ImageAttachment>, ApiServerError> {
+        let all = self.list_pages(&Api::all(self.client.clone())).await;
+        match all {
+            Err(error) if error.code() == Some(403) && !self.watched_namespaces.is_empty() => {}
+            all => return all,
+        }
+        let mut objects = Vec::new();
+        for namespace in &self.watched_namespaces {
+            let api = Api::namespaced(self.client.clone(), namespace);
+            objects.extend(self.list_pages(&api).await?);
+        }
+        Ok(objects)
+    }
+
+    async fn list_pages(&self, api: &Api<Guarded>) -> Result<Vec<ImageAttachment>, ApiServerError> {
+        let mut objects = Vec::new();
+        let mut params = ListParams::default().limit(PAGE_SIZE);
         loop {
-            let page = self.bounded(api.list(&params)).await?;
-            all.extend(page.items.into_iter().filter_map(|object| object.0.ok()));
+            let page = with_timeout(api.list(&params)).await?;
+            objects.extend(page.items.into_iter().filter_map(|object| object.0.ok()));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
-                None => return Ok(all),
+                None => return Ok(objects),
             }
         }
     }

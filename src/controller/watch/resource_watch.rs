@@ -1,4 +1,4 @@
-//! The watch of resources, and of what they use: who is to be visited, and how urgently.
+//! The watch of resources, and of the Secrets and ConfigMaps that they reference.
 
 use std::sync::Arc;
 
@@ -13,142 +13,141 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ImageAttachment;
+use crate::controller::context::Context;
+use crate::controller::reconcile::object_state::Change;
+use crate::controller::watch::cache::{CacheEntry, ResourceName};
+use crate::controller::watch::secret_watch;
+use crate::controller::watch::triggers::{flow, trigger_hash, uses};
+use crate::controller::workqueue::queue::Flow;
 use crate::service::{Readiness, WatchFault};
 
-use crate::controller::context::Context;
-use crate::controller::reconcile::object_state::Seen;
-use crate::controller::reconcile::reconciler::{interesting, line_of, uses};
-use crate::controller::watch::cache::Stored;
-use crate::controller::watch::secret_watch;
-use crate::controller::workqueue::alarms::Alarms;
-use crate::controller::workqueue::worker::Arrival;
+/// The number of resources in one page of a list. On the wire and parsed, each is several times as large as its cache entry.
+const PAGE_SIZE: u32 = 100;
 
-/// How many resources an answer to the list brings. Each is several times as large on the wire and parsed as what is kept of it.
-const PAGE: u32 = 100;
-
-/// What a process whose watch of a namespace, or of all, has not listed yet says that it waits for.
-pub(crate) fn waited_for(namespace: Option<&str>) -> String {
-    namespace.map_or_else(
-        || "the list of imageattachments".to_owned(),
-        |namespace| format!("the list of imageattachments in {namespace}"),
-    )
+/// An event for the work queue.
+pub(crate) enum WatchEvent {
+    /// The resource needs a reconcile.
+    Changed(Arc<ResourceName>, Flow),
+    /// The resource is gone.
+    Deleted(ResourceName),
 }
 
-/// Watches one namespace, or all: its resources, and what they use.
+/// Returns the readiness check of a watch: its first list.
+pub(crate) fn readiness_check(namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => format!("the list of imageattachments in {namespace}"),
+        None => "the list of imageattachments".to_owned(),
+    }
+}
+
+/// Watches the resources of one namespace, or of all, and the objects that they reference.
 pub(crate) fn watch(
     namespace: Option<&str>,
-    store: Store<Stored>,
-    writer: Writer<Stored>,
+    cache: Store<CacheEntry>,
+    writer: Writer<CacheEntry>,
     context: &Arc<Context>,
-    alarms: &Arc<Alarms>,
     readiness: &Arc<Readiness>,
     shutdown: &CancellationToken,
-) -> BoxStream<'static, Arrival> {
+) -> BoxStream<'static, WatchEvent> {
     let api: Api<DeserializeGuard<ImageAttachment>> = match namespace {
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
     };
-    let mut selection = watcher::Config::default().page_size(PAGE);
+    let mut config = watcher::Config::default().page_size(PAGE_SIZE);
     if let Some(labels) = &context.options.watch_label_selector {
-        selection = selection.labels(labels);
+        config = config.labels(labels);
     }
-    context.neighbours.add(store.clone());
-    context
-        .metrics
-        .resources
-        .watch(store.clone(), Arc::clone(&context.leadership));
-    let mut seen = Sight {
-        scope: waited_for(namespace),
+    context.repositories.add(cache.clone());
+    let leadership = Arc::clone(&context.leadership);
+    context.metrics.resources.add(cache.clone(), leadership);
+    let mut handler = EventHandler {
+        readiness_check: readiness_check(namespace),
         context: Arc::clone(context),
-        alarms: Arc::clone(alarms),
         readiness: Arc::clone(readiness),
         listed: Vec::new(),
     };
-    let known = store.clone();
-    let touched = watcher(api, selection)
+    let known = cache.clone();
+    let resources = watcher(api, config)
         .default_backoff()
-        .map_ok(move |event| Stored::event(event, &known))
+        .map_ok(move |event| CacheEntry::from_event(event, &known))
         .reflect(writer)
-        .flat_map(move |event| stream::iter(seen.take_in(event)));
+        .flat_map(move |event| stream::iter(handler.handle(event)));
     let changes = secret_watch::watch(&context.client, namespace, shutdown);
     let changes = stream::unfold(changes, |mut changes| async {
         Some((changes.recv().await?, changes))
     });
     let context = Arc::clone(context);
-    let rotated = changes.flat_map(move |changed| {
-        tracing::debug!(?changed, "what resources use has changed");
-        let users = store
-            .state()
-            .into_iter()
-            .filter(|object| uses(&context, object, &changed));
-        stream::iter(
-            users
-                .map(|object| arrival(&object, true))
-                .collect::<Vec<_>>(),
-        )
+    let references = changes.flat_map(move |changed| {
+        tracing::debug!(
+            namespace = changed.namespace,
+            name = changed.name,
+            resource = changed.kind.plural(),
+            "referenced object changed"
+        );
+        let users = cache.state_filter(|entry| uses(&context.states, entry, &changed));
+        let events: Vec<_> = users.iter().map(|entry| event(entry, true)).collect();
+        stream::iter(events)
     });
-    stream::select(touched, rotated).boxed()
+    stream::select(resources, references).boxed()
 }
 
-/// What one watch of resources has brought so far.
-struct Sight {
-    scope: String,
+/// Turns the events of one watch into events for the work queue.
+struct EventHandler {
+    readiness_check: String,
     context: Arc<Context>,
-    alarms: Arc<Alarms>,
     readiness: Arc<Readiness>,
-    /// What a list has brought: it waits for the end of the list, since a visit asks what other resources say.
-    listed: Vec<Arrival>,
+    /// The events of a list. They wait for its end, since a reconcile needs the other resources too.
+    listed: Vec<WatchEvent>,
 }
 
-impl Sight {
-    /// What is to be visited now.
-    fn take_in(&mut self, event: watcher::Result<Event<Stored>>) -> Vec<Arrival> {
+impl EventHandler {
+    fn handle(&mut self, event: watcher::Result<Event<CacheEntry>>) -> Vec<WatchEvent> {
         match event {
-            Ok(Event::Apply(object)) => self
-                .saw(&object)
-                .map(|_| arrival(&object, true))
-                .into_iter()
-                .collect(),
-            Ok(Event::InitApply(object)) => {
-                let arrived = self
-                    .saw(&object)
-                    .map(|seen| arrival(&object, seen == Seen::Changed));
-                self.listed.extend(arrived);
+            Ok(Event::Apply(entry)) => match self.observe(&entry) {
+                Change::None => Vec::new(),
+                Change::New | Change::Trigger => vec![self::event(&entry, true)],
+            },
+            Ok(Event::InitApply(entry)) => {
+                match self.observe(&entry) {
+                    Change::None => {}
+                    change => self
+                        .listed
+                        .push(self::event(&entry, change == Change::Trigger)),
+                }
                 Vec::new()
             }
             Ok(Event::InitDone) => {
-                self.readiness.done(&self.scope);
-                self.context.forget_the_gone();
+                self.readiness.done(&self.readiness_check);
+                // No event reports the resources that were deleted while the watch was interrupted.
+                self.context
+                    .states
+                    .retain(&self.context.repositories.uids());
                 std::mem::take(&mut self.listed)
             }
             Ok(Event::Init) => Vec::new(),
-            Ok(Event::Delete(object)) => {
-                self.alarms.cancel(&object.name());
-                self.context
-                    .objects
-                    .forget(&object.uid().unwrap_or_default());
-                Vec::new()
+            Ok(Event::Delete(entry)) => {
+                self.context.states.remove(&entry.uid().unwrap_or_default());
+                vec![WatchEvent::Deleted(entry.name())]
             }
             Err(error) => {
                 let error = WatchFault::of(&error);
-                self.readiness.because(&self.scope, &error.to_string());
-                tracing::warn!(%error, "the watch of imageattachments failed; trying again");
+                self.readiness
+                    .because(&self.readiness_check, &error.to_string());
+                tracing::warn!(%error, "watch of imageattachments failed; retrying");
                 Vec::new()
             }
         }
     }
 
-    /// Whether it is new, or has changed in what a visit depends on.
-    fn saw(&self, object: &Stored) -> Option<Seen> {
-        let (uid, version) = (
-            object.uid().unwrap_or_default(),
-            object.meta().resource_version.as_deref(),
-        );
-        Some(self.context.objects.saw(&uid, version, interesting(object)))
-            .filter(|seen| *seen != Seen::Same)
+    fn observe(&self, entry: &CacheEntry) -> Change {
+        self.context.states.observe(
+            &entry.uid().unwrap_or_default(),
+            entry.meta().resource_version.as_deref(),
+            trigger_hash(entry),
+        )
     }
 }
 
-fn arrival(object: &Stored, hurried: bool) -> Arrival {
-    (Arc::new(object.name()), line_of(object, hurried))
+fn event(entry: &CacheEntry, has_changed: bool) -> WatchEvent {
+    WatchEvent::Changed(Arc::new(entry.name()), flow(entry, has_changed))
 }

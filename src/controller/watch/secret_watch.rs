@@ -1,7 +1,8 @@
-//! Rotation: Secrets and ConfigMaps that carry the label `reconcile.fluxcd.io/watch: Enabled` are noticed as soon as they change.
+//! The watch of Secrets and ConfigMaps with the label `reconcile.fluxcd.io/watch: Enabled`.
 //!
-//! Only their metadata is watched, and the API server chooses by the label, so what others keep there costs nothing and no content
-//! is ever held. Without the right to watch them, changes are seen at the next pass, as those of objects without the label are.
+//! A change of such an object triggers a reconcile at once. Only metadata is watched, and the API server filters by the label,
+//! so the watch holds no content and other objects cost nothing. Without the permission to watch, and for objects without the
+//! label, the next reconcile at the interval reads the change.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -18,28 +19,28 @@ use tokio_util::sync::CancellationToken;
 
 use crate::service::WatchFault;
 
-/// The label, as Flux's controllers have it.
+/// The label of Flux's controllers.
 const SELECTOR: &str = "reconcile.fluxcd.io/watch=Enabled";
-/// How long after a refusal it is tried again: somebody may have granted the right meanwhile.
-const REFUSED: Duration = Duration::from_mins(10);
+/// The delay after a refusal. The permission may have been granted by then.
+const RETRY_FORBIDDEN: Duration = Duration::from_mins(10);
 
-/// An object whose content may have changed, or that has come or gone.
+/// A Secret or ConfigMap that was changed, created or deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Changed {
-    pub(crate) kind: Kind,
+pub(crate) struct ChangedSource {
+    pub(crate) kind: SourceKind,
     pub(crate) namespace: String,
     pub(crate) name: String,
 }
 
-/// What kind of object it is.
+/// The kind of a watched object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum SourceKind {
     Secret,
     ConfigMap,
 }
 
-impl Kind {
-    const fn plural(self) -> &'static str {
+impl SourceKind {
+    pub(crate) const fn plural(self) -> &'static str {
         match self {
             Self::Secret => "secrets",
             Self::ConfigMap => "configmaps",
@@ -47,23 +48,19 @@ impl Kind {
     }
 }
 
-/// Watches both kinds in one namespace, or in all; the changes come out of what is returned.
+/// Watches both kinds in one namespace, or in all, until `shutdown`.
 pub(crate) fn watch(
     client: &Client,
     namespace: Option<&str>,
     shutdown: &CancellationToken,
-) -> mpsc::UnboundedReceiver<Changed> {
+) -> mpsc::UnboundedReceiver<ChangedSource> {
     let (sender, changes) = mpsc::unbounded_channel();
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(follow(
-        api::<Secret>(client, namespace),
-        Kind::Secret,
-        sender.clone(),
-    )));
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(follow(
-        api::<ConfigMap>(client, namespace),
-        Kind::ConfigMap,
-        sender,
-    )));
+    let secrets = api::<Secret>(client, namespace);
+    let secrets = watch_kind(secrets, SourceKind::Secret, sender.clone());
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(secrets));
+    let config_maps = api::<ConfigMap>(client, namespace);
+    let config_maps = watch_kind(config_maps, SourceKind::ConfigMap, sender);
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(config_maps));
     changes
 }
 
@@ -71,90 +68,86 @@ fn api<K>(client: &Client, namespace: Option<&str>) -> Api<PartialObjectMeta<K>>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
 {
-    namespace.map_or_else(
-        || Api::all(client.clone()),
-        |namespace| Api::namespaced(client.clone(), namespace),
-    )
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
 }
 
-/// Follows the objects of one kind until nobody listens.
-async fn follow<K>(
+/// Watches one kind until the receiver is dropped.
+async fn watch_kind<K>(
     api: Api<PartialObjectMeta<K>>,
-    kind: Kind,
-    sender: mpsc::UnboundedSender<Changed>,
+    kind: SourceKind,
+    sender: mpsc::UnboundedSender<ChangedSource>,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut told = false;
-    let mut seen = Seen::default();
+    let resource = kind.plural();
+    let mut is_reported = false;
+    let mut versions = Versions::default();
     loop {
-        let mut events = std::pin::pin!(
-            watcher(api.clone(), watcher::Config::default().labels(SELECTOR)).default_backoff()
-        );
+        let config = watcher::Config::default().labels(SELECTOR);
+        let mut events = std::pin::pin!(watcher(api.clone(), config).default_backoff());
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    for (namespace, name) in seen.take_in(event) {
-                        if sender
-                            .send(Changed {
-                                kind,
-                                namespace,
-                                name,
-                            })
-                            .is_err()
-                        {
+                    for (namespace, name) in versions.apply(event) {
+                        let change = ChangedSource {
+                            kind,
+                            namespace,
+                            name,
+                        };
+                        if sender.send(change).is_err() {
                             return;
                         }
                     }
                 }
                 Err(error) if WatchFault::of(&error).is_refusal() => {
-                    if !told {
+                    if !is_reported {
                         tracing::warn!(
-                            kind = kind.plural(),
-                            "the watch of {} with the label {SELECTOR} is not allowed: going on without it, what they hold is read at the \
-                             next pass; grant list and watch on {} to have changes noticed at once",
-                            kind.plural(),
-                            kind.plural()
+                            resource,
+                            error = %WatchFault::of(&error),
+                            "watch of {resource} with the label {SELECTOR} is not permitted: a change is read at the next \
+                             interval; grant list and watch on {resource} to reconcile at once"
                         );
                     }
-                    told = true;
+                    is_reported = true;
                     break;
                 }
                 Err(error) => {
-                    tracing::debug!(kind = kind.plural(), %error, "the watch failed; trying again")
+                    tracing::debug!(resource, error = %WatchFault::of(&error), "watch failed; retrying");
                 }
             }
         }
-        tokio::time::sleep(REFUSED).await;
+        tokio::time::sleep(RETRY_FORBIDDEN).await;
     }
 }
 
-/// The resource versions that were seen: a list after a break tells by them what has changed meanwhile.
+/// The resource versions by namespace and name. A repeated list is compared with them.
 #[derive(Debug, Default)]
-struct Seen {
-    versions: HashMap<(String, String), String>,
-    /// The list that is coming in; the first one of all is no change.
+struct Versions {
+    current: HashMap<(String, String), String>,
+    /// The list in progress.
     listing: HashMap<(String, String), String>,
-    listed: bool,
+    /// Whether the first list is complete. It reports no change.
+    is_listed: bool,
 }
 
-impl Seen {
-    /// Takes in an event; answers with namespace and name of what has changed.
-    fn take_in<K>(&mut self, event: watcher::Event<PartialObjectMeta<K>>) -> Vec<(String, String)> {
-        let entry = |object: &PartialObjectMeta<K>| {
+impl Versions {
+    /// Applies an event. Returns the namespaces and names of the objects that have changed.
+    fn apply<K>(&mut self, event: watcher::Event<PartialObjectMeta<K>>) -> Vec<(String, String)> {
+        let entry = |object: PartialObjectMeta<K>| {
+            let metadata = object.metadata;
             let key = (
-                object.metadata.namespace.clone().unwrap_or_default(),
-                object.metadata.name.clone().unwrap_or_default(),
+                metadata.namespace.unwrap_or_default(),
+                metadata.name.unwrap_or_default(),
             );
-            (
-                key,
-                object.metadata.resource_version.clone().unwrap_or_default(),
-            )
+            (key, metadata.resource_version.unwrap_or_default())
         };
         match event {
             watcher::Event::Apply(object) => {
-                let (key, version) = entry(&object);
-                let before = self.versions.insert(key.clone(), version.clone());
+                let (key, version) = entry(object);
+                let before = self.current.insert(key.clone(), version.clone());
                 if before == Some(version) {
                     Vec::new()
                 } else {
@@ -162,8 +155,8 @@ impl Seen {
                 }
             }
             watcher::Event::Delete(object) => {
-                let (key, _) = entry(&object);
-                self.versions.remove(&key);
+                let (key, _) = entry(object);
+                self.current.remove(&key);
                 vec![key]
             }
             watcher::Event::Init => {
@@ -171,25 +164,22 @@ impl Seen {
                 Vec::new()
             }
             watcher::Event::InitApply(object) => {
-                let (key, version) = entry(&object);
-                self.listing.insert(key, version);
+                self.listing.extend([entry(object)]);
                 Vec::new()
             }
             watcher::Event::InitDone => {
-                let before =
-                    std::mem::replace(&mut self.versions, std::mem::take(&mut self.listing));
-                if !std::mem::replace(&mut self.listed, true) {
+                let listing = std::mem::take(&mut self.listing);
+                let before = std::mem::replace(&mut self.current, listing);
+                if !std::mem::replace(&mut self.is_listed, true) {
                     return Vec::new();
                 }
-                let gone = before
-                    .keys()
-                    .filter(|key| !self.versions.contains_key(*key));
-                let changed = self
-                    .versions
-                    .iter()
-                    .filter(|(key, version)| before.get(*key) != Some(*version))
-                    .map(|(key, _)| key);
-                gone.chain(changed).cloned().collect()
+                let deleted = before.keys().filter(|key| !self.current.contains_key(*key));
+                let current = self.current.iter();
+                let changed = current.filter(|(key, version)| before.get(*key) != Some(*version));
+                deleted
+                    .chain(changed.map(|(key, _)| key))
+                    .cloned()
+                    .collect()
             }
         }
     }
@@ -222,43 +212,59 @@ mod tests {
             .collect()
     }
 
-    fn list(seen: &mut Seen, objects: &[(&str, &str)]) -> Vec<String> {
-        assert!(seen.take_in::<Secret>(Event::Init).is_empty());
+    fn list(versions: &mut Versions, objects: &[(&str, &str)]) -> Vec<String> {
+        assert!(versions.apply::<Secret>(Event::Init).is_empty());
         for (name, version) in objects {
             assert!(
-                seen.take_in(Event::InitApply(object(name, version)))
+                versions
+                    .apply(Event::InitApply(object(name, version)))
                     .is_empty()
             );
         }
-        names(seen.take_in::<Secret>(Event::InitDone))
+        names(versions.apply::<Secret>(Event::InitDone))
     }
 
     #[test]
-    fn the_first_list_is_no_change_and_a_list_after_a_break_tells_what_changed_meanwhile() {
-        let mut seen = Seen::default();
-        assert!(list(&mut seen, &[("same", "1"), ("changed", "2"), ("gone", "3")]).is_empty());
+    fn a_repeated_list_reports_the_changes_and_the_first_list_none() {
+        let mut versions = Versions::default();
+        assert!(
+            list(
+                &mut versions,
+                &[("same", "1"), ("changed", "2"), ("gone", "3")]
+            )
+            .is_empty()
+        );
         assert_eq!(
-            list(&mut seen, &[("same", "1"), ("changed", "4"), ("new", "5")]),
+            list(
+                &mut versions,
+                &[("same", "1"), ("changed", "4"), ("new", "5")]
+            ),
             ["team/changed", "team/gone", "team/new"]
         );
-        assert!(list(&mut seen, &[("same", "1"), ("changed", "4"), ("new", "5")]).is_empty());
+        assert!(
+            list(
+                &mut versions,
+                &[("same", "1"), ("changed", "4"), ("new", "5")]
+            )
+            .is_empty()
+        );
     }
 
     #[test]
-    fn a_change_a_deletion_and_a_label_that_is_added_are_noticed_once() {
-        let mut seen = Seen::default();
-        list(&mut seen, &[("login", "1")]);
-        assert!(names(seen.take_in(Event::Apply(object("login", "1")))).is_empty());
+    fn a_change_a_deletion_and_an_added_label_are_reported_once() {
+        let mut versions = Versions::default();
+        list(&mut versions, &[("login", "1")]);
+        assert!(names(versions.apply(Event::Apply(object("login", "1")))).is_empty());
         assert_eq!(
-            names(seen.take_in(Event::Apply(object("login", "2")))),
+            names(versions.apply(Event::Apply(object("login", "2")))),
             ["team/login"]
         );
         assert_eq!(
-            names(seen.take_in(Event::Apply(object("labelled", "3")))),
+            names(versions.apply(Event::Apply(object("labelled", "3")))),
             ["team/labelled"]
         );
         assert_eq!(
-            names(seen.take_in(Event::Delete(object("login", "4")))),
+            names(versions.apply(Event::Delete(object("login", "4")))),
             ["team/login"]
         );
     }

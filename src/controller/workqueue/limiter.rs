@@ -1,118 +1,115 @@
-//! Who may work now, and who may wait: so many passes at once, so many of them on one registry, a lane of its own for what somebody waits
-//! for, and no storm when a process begins.
+//! Limits of concurrency, and of the request rate to the API server.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::layer::util::Identity;
+use tower::limit::RateLimitLayer;
+use tower::util::Either;
 
-use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus};
-use crate::engine;
+use crate::controller::workqueue::queue::{Flow, Priority};
 
-use crate::controller::workqueue::queue::Line;
-
-/// When a process that begins looks at a resource at rest for the first time: somewhere within its interval, as `jitter` (0 to 1) says, so
-/// that ten thousand of them are not asked for at once, and not after what is due. `None`: now.
-pub(crate) fn first_look(
-    spec: &ImageAttachmentSpec,
-    status: &ImageAttachmentStatus,
-    now: Timestamp,
-    jitter: f64,
-) -> Option<Duration> {
-    let due = engine::due_in(spec, status, now);
-    let look = spec.interval().mul_f64(jitter.clamp(0.0, 1.0));
-    Some(due.map_or(look, |due| due.min(look))).filter(|wait| !wait.is_zero())
-}
-
-/// Turns for passes. A registry that does not answer can hold up no more than its own share, and a resource that somebody
-/// has just changed never waits behind interval checks.
+/// Limits concurrent reconciles. Each priority has its own limit, so a changed resource never waits for interval checks. Each
+/// registry has a share of it, so an unresponsive registry does not block the others.
 #[derive(Debug)]
-pub(crate) struct Lanes {
-    routine: Lane,
-    express: Lane,
+pub(crate) struct ConcurrencyLimiter {
+    low: Pool,
+    high: Pool,
 }
 
+/// The permits of one priority.
 #[derive(Debug)]
-struct Lane {
-    all: Arc<Semaphore>,
-    per_host: usize,
-    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+struct Pool {
+    total: Arc<Semaphore>,
+    max_per_host: usize,
+    hosts: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
 }
 
-/// A turn; it ends when this is dropped.
+/// The permission for one reconcile, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    /// Whether nobody waits for what is done in it.
-    pub(crate) routine: bool,
-    _host: Option<OwnedSemaphorePermit>,
-    _all: Option<OwnedSemaphorePermit>,
+pub(crate) struct Permit {
+    pub(crate) priority: Priority,
+    _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
-impl Lanes {
-    /// `concurrent` passes at once in each lane, at most a quarter of them (four at least) on one registry.
-    pub(crate) fn new(concurrent: usize) -> Self {
-        let lane = || {
-            let concurrent = concurrent.max(1);
-            Lane {
-                all: Arc::new(Semaphore::new(concurrent)),
-                per_host: (concurrent / 4).max(4).min(concurrent),
-                hosts: Mutex::default(),
-            }
-        };
+impl ConcurrencyLimiter {
+    /// Allows `max_concurrent` reconciles of each priority, a quarter of them (at least four) for one registry.
+    pub(crate) fn new(max_concurrent: usize) -> Self {
         Self {
-            routine: lane(),
-            express: lane(),
+            low: Pool::new(max_concurrent.max(1)),
+            high: Pool::new(max_concurrent.max(1)),
         }
     }
 
-    /// A turn for whoever is first in a line, if there is one now.
-    pub(crate) fn offer(&self, line: &Line) -> Option<Turn> {
-        let (lane, host, routine) = match line {
-            Line::Free => {
-                return Some(Turn {
-                    routine: false,
-                    _host: None,
-                    _all: None,
-                });
+    fn pool(&self, priority: Priority) -> &Pool {
+        match priority {
+            Priority::Low => &self.low,
+            Priority::High => &self.high,
+        }
+    }
+
+    /// Returns a permit if one is free.
+    pub(crate) fn try_acquire(&self, flow: &Flow) -> Option<Permit> {
+        let permits = match &flow.host {
+            None => [None, None],
+            Some(host) => {
+                let pool = self.pool(flow.priority);
+                let host = pool.host(host).try_acquire_owned().ok()?;
+                let total = Arc::clone(&pool.total).try_acquire_owned().ok()?;
+                [Some(host), Some(total)]
             }
-            Line::Express(host) => (&self.express, host, false),
-            Line::Routine(host) => (&self.routine, host, true),
         };
-        let host = lane.host(host).try_acquire_owned().ok()?;
-        let all = Arc::clone(&lane.all).try_acquire_owned().ok()?;
-        Some(Turn {
-            routine,
-            _host: Some(host),
-            _all: Some(all),
+        Some(Permit {
+            priority: flow.priority,
+            _permits: permits,
         })
     }
 
-    /// Waits for a turn on `host` among what somebody waits for.
-    pub(crate) async fn turn(&self, host: &str) -> Turn {
-        let lane = &self.express;
-        // The share of the registry first: a pass that waits for its registry must not hold a turn of all.
-        let host = lane.host(host).acquire_owned().await.ok();
-        let all = Arc::clone(&lane.all).acquire_owned().await.ok();
-        Turn {
-            routine: false,
-            _host: host,
-            _all: all,
+    /// Waits for a permit of high priority for a registry.
+    pub(crate) async fn acquire(&self, host: &str) -> Permit {
+        // The registry's share comes first: a reconcile that waits for it must not hold a permit of the total.
+        let host = self.high.host(&host.into()).acquire_owned().await.ok();
+        let total = Arc::clone(&self.high.total).acquire_owned().await.ok();
+        Permit {
+            priority: Priority::High,
+            _permits: [host, total],
         }
     }
 }
 
-impl Lane {
-    fn host(&self, host: &str) -> Arc<Semaphore> {
+impl Pool {
+    fn new(max_concurrent: usize) -> Self {
+        Self {
+            total: Arc::new(Semaphore::new(max_concurrent)),
+            max_per_host: (max_concurrent / 4).max(4).min(max_concurrent),
+            hosts: Mutex::default(),
+        }
+    }
+
+    /// Returns the semaphore of a registry. Unused ones are removed.
+    fn host(&self, host: &Arc<str>) -> Arc<Semaphore> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         hosts.retain(|_, semaphore| {
-            Arc::strong_count(semaphore) > 1 || semaphore.available_permits() < self.per_host
+            Arc::strong_count(semaphore) > 1 || semaphore.available_permits() < self.max_per_host
         });
         hosts
-            .entry(host.to_owned())
-            .or_insert_with(|| Arc::new(Semaphore::new(self.per_host)))
+            .entry(Arc::clone(host))
+            .or_insert_with(|| Arc::new(Semaphore::new(self.max_per_host)))
             .clone()
+    }
+}
+
+/// Returns a client layer that allows `burst` requests at once and `qps` per second on average, or no limit if `qps` is 0. A
+/// request waits before the wrapped client builds it, so the write gate is checked after the wait.
+pub(crate) fn api_rate_limit(qps: f32, burst: u32) -> Either<RateLimitLayer, Identity> {
+    let burst = burst.max(1);
+    match Duration::try_from_secs_f64(f64::from(burst) / f64::from(qps)) {
+        Ok(window) if qps > 0.0 && !window.is_zero() => {
+            Either::Left(RateLimitLayer::new(u64::from(burst), window))
+        }
+        _ => Either::Right(Identity::new()),
     }
 }
 
@@ -124,90 +121,80 @@ impl Lane {
 mod tests {
     use super::*;
     use futures::FutureExt as _;
-    use serde_json::json;
+    use tokio::time::Instant;
+    use tower::{Layer as _, Service as _, ServiceExt as _};
+
+    fn low(host: &str) -> Flow {
+        Flow::to_host(Priority::Low, host)
+    }
+
+    fn high(host: &str) -> Flow {
+        Flow::to_host(Priority::High, host)
+    }
 
     #[test]
-    fn first_looks_are_spread_over_the_interval_and_what_is_due_before_is_not_missed() {
-        let spec = json!({
-            "image": "r.example.com/app:v1", "interval": "1h",
-            "endOfLife": {"whenSuperseded": {"gracePeriod": "720h", "settle": "10m"}},
-        });
-        let spec: ImageAttachmentSpec = serde_json::from_value(spec).unwrap();
-        let moved = |at: &str| -> ImageAttachmentStatus {
-            serde_json::from_value(
-                json!({"superseded": [{"digest": "sha256:1", "movedAt": at, "state": "Pending"}]}),
-            )
-            .unwrap()
+    fn an_unresponsive_registry_leaves_permits_for_the_others() {
+        let limiter = ConcurrencyLimiter::new(16);
+        let dead = low("dead.example.com");
+        let mut permits: Vec<Permit> = std::iter::from_fn(|| limiter.try_acquire(&dead)).collect();
+        assert_eq!(permits.len(), 4);
+        assert!(limiter.try_acquire(&low("alive.example.com")).is_some());
+        permits.pop();
+        assert!(limiter.try_acquire(&dead).is_some());
+    }
+
+    #[test]
+    fn a_changed_resource_does_not_wait_for_interval_checks() {
+        let limiter = ConcurrencyLimiter::new(4);
+        let hosts = ["a", "b", "c", "d", "e"];
+        let acquire = |flow: fn(&str) -> Flow| -> Vec<Permit> {
+            let permits = hosts
+                .iter()
+                .filter_map(|host| limiter.try_acquire(&flow(host)));
+            permits.collect()
         };
-        let look = |status: &ImageAttachmentStatus, jitter| {
-            first_look(
-                &spec,
-                status,
-                "2026-11-23T12:00:00Z".parse().unwrap(),
-                jitter,
-            )
-            .map(|wait| wait.as_secs())
-        };
-        assert_eq!(
-            [0.0, 0.25, 1.0].map(|jitter| look(&ImageAttachmentStatus::default(), jitter)),
-            [None, Some(900), Some(3600)]
-        );
-        let settling = moved("2026-11-23T11:55:00Z");
-        assert_eq!(
-            [0.05, 1.0].map(|jitter| look(&settling, jitter)),
-            [Some(180), Some(300)]
-        );
-        assert_eq!(
-            look(&moved("2026-11-23T11:00:00Z"), 1.0),
-            None,
-            "it has settled while nobody looked"
-        );
-    }
-
-    fn routine(host: &str) -> Line {
-        Line::Routine(host.into())
-    }
-
-    #[test]
-    fn a_registry_that_hangs_leaves_turns_to_the_others() {
-        let lanes = Lanes::new(16);
-        let (dead, alive) = (routine("dead.example.com"), routine("alive.example.com"));
-        let mut held: Vec<Turn> = std::iter::from_fn(|| lanes.offer(&dead)).collect();
-        assert_eq!(held.len(), 4);
-        assert!(lanes.offer(&alive).is_some());
-        held.pop();
-        assert!(lanes.offer(&dead).is_some());
-    }
-
-    #[test]
-    fn what_somebody_waits_for_does_not_queue_behind_interval_checks_and_what_needs_no_turn_behind_nothing()
-     {
-        let lanes = Lanes::new(4);
-        let held: Vec<Turn> = ["a", "b", "c", "d", "e"]
-            .iter()
-            .filter_map(|host| lanes.offer(&routine(host)))
-            .collect();
-        assert_eq!(held.len(), 4);
-        let held: Vec<Turn> = ["a", "b", "c", "d", "e"]
-            .iter()
-            .filter_map(|host| lanes.offer(&Line::Express((*host).into())))
-            .collect();
-        assert_eq!(held.len(), 4);
-        assert!(lanes.offer(&Line::Free).is_some());
+        let (interval_checks, changed) = (acquire(low), acquire(high));
+        assert_eq!((interval_checks.len(), changed.len()), (4, 4));
+        assert!(limiter.try_acquire(&Flow::unlimited()).is_some());
     }
 
     #[tokio::test]
-    async fn a_deletion_waits_among_what_somebody_waits_for_and_comes_before_who_asks_later() {
-        let lanes = Lanes::new(4);
-        let express = Line::Express("a".into());
-        let mut held: Vec<Turn> = std::iter::from_fn(|| lanes.offer(&express)).collect();
-        let mut deletion = Box::pin(lanes.turn("a"));
+    async fn a_deletion_gets_its_permit_before_a_later_reconcile() {
+        let limiter = ConcurrencyLimiter::new(4);
+        let mut permits: Vec<Permit> =
+            std::iter::from_fn(|| limiter.try_acquire(&high("a"))).collect();
+        let mut deletion = Box::pin(limiter.acquire("a"));
         assert!(deletion.as_mut().now_or_never().is_none());
-        held.pop();
-        assert!(
-            lanes.offer(&express).is_none(),
-            "the turn is the deletion's"
-        );
+        permits.pop();
+        assert!(limiter.try_acquire(&high("a")).is_none());
         assert!(deletion.now_or_never().is_some());
+    }
+
+    async fn duration(qps: f32, burst: u32, requests: u32) -> Duration {
+        let mut service = api_rate_limit(qps, burst).layer(tower::service_fn(async |_: ()| {
+            Ok::<_, std::convert::Infallible>(())
+        }));
+        let started = Instant::now();
+        for _ in 0..requests {
+            service.ready().await.unwrap().call(()).await.unwrap();
+        }
+        started.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_sent_at_once_and_more_at_the_rate() {
+        assert_eq!(duration(10.0, 20, 20).await, Duration::ZERO);
+        let more = duration(10.0, 20, 60).await;
+        assert!(
+            more >= Duration::from_secs(4) && more < Duration::from_secs(5),
+            "{more:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_rate_no_request_waits() {
+        for qps in [0.0, -1.0, f32::NAN] {
+            assert_eq!(duration(qps, 1, 100).await, Duration::ZERO, "{qps}");
+        }
     }
 }

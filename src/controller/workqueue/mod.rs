@@ -1,7 +1,5 @@
-//! The work queue, its limits and the workers.
+//! The work queue, its concurrency limits, and the workers that empty it.
 
-pub(super) mod alarms;
 pub(super) mod limiter;
-pub(super) mod pace;
 pub(super) mod queue;
 pub(super) mod worker;

@@ -1,143 +1,205 @@
-//! What waits to be visited: each resource once, in lines of which each moves on by itself.
+//! The work queue: resources that need a reconcile now, and resources to requeue after a delay.
 //!
-//! A line has the resources of one registry that somebody waits for, or those that nobody waits for. How many of a line are visited at once
-//! is not known here: whoever takes from the queue says which line may move on. A resource whose visit is under way is not
-//! visited a second time beside it; what comes meanwhile counts when that visit has ended.
+//! Each resource is queued once, in the flow of its priority and registry. Flows take turns; a flow without a free permit does
+//! not block the others. A resource is never reconciled twice at once: if it is added during its reconcile, it is queued again
+//! when that ends.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::time::DelayQueue;
+use tokio_util::time::delay_queue::Key;
 
-use crate::controller::watch::cache::Name;
+use crate::controller::watch::cache::ResourceName;
 
-/// Where a resource waits.
+/// The longest delay. `DelayQueue` panics above two years.
+const MAX_DELAY: Duration = Duration::from_hours(24 * 365);
+
+/// The priority of a reconcile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Priority {
+    /// An interval check.
+    Low,
+    /// A change of the resource or of an object that it references.
+    High,
+}
+
+/// A part of the queue in which resources wait in order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Line {
-    /// It needs no turn: it is being deleted and waits within its own time, or it cannot be read.
-    Free,
-    /// Somebody waits for it. The registry's host.
-    Express(Arc<str>),
-    /// Nobody does.
-    Routine(Arc<str>),
+pub(crate) struct Flow {
+    pub(crate) priority: Priority,
+    /// The registry's host. `None`: the concurrency limits do not apply.
+    pub(crate) host: Option<Arc<str>>,
 }
 
-/// A resource that waits no longer.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Taken<T> {
-    pub(crate) name: Arc<Name>,
-    pub(crate) turn: T,
-    /// Since when it had waited.
-    pub(crate) since: Instant,
+/// A resource taken from the queue.
+#[derive(Debug)]
+pub(crate) struct Taken<P> {
+    pub(crate) name: Arc<ResourceName>,
+    pub(crate) permit: P,
+    pub(crate) queued_at: Instant,
 }
 
-/// The lines. It is used by one task alone.
+/// The work queue. One task owns it.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
-    waiting: HashMap<Arc<Name>, Place>,
-    /// Who stands in a line, and the number of its place: one that stands somewhere else by now has another.
-    lines: HashMap<Line, VecDeque<(u64, Arc<Name>)>>,
-    /// Lines in which somebody stands, in the order in which they may move on.
-    order: VecDeque<Line>,
-    /// What is being visited, and where it waits again once that has ended.
-    visited: HashMap<Arc<Name>, Option<Line>>,
-    number: u64,
+pub(crate) struct WorkQueue {
+    queued: HashMap<Arc<ResourceName>, Queued>,
+    /// The resources of each flow. An entry is stale unless its number is that of the resource in `queued`.
+    flows: HashMap<Flow, VecDeque<(u64, Arc<ResourceName>)>>,
+    /// The flows that are not empty, in the order of their turns.
+    turns: VecDeque<Flow>,
+    /// The resources being reconciled, each with the flow in which to queue it afterwards.
+    in_flight: HashMap<Arc<ResourceName>, Option<Flow>>,
+    last_number: u64,
+    delayed: DelayQueue<Arc<ResourceName>>,
+    delay_keys: HashMap<Arc<ResourceName>, Key>,
 }
 
 #[derive(Debug)]
-struct Place {
-    line: Line,
+struct Queued {
+    flow: Flow,
     number: u64,
     since: Instant,
 }
 
-impl Line {
-    /// Whether who stands here stays, when it comes once more for the other line.
-    fn outranks(&self, other: &Self) -> bool {
-        self == other || matches!(other, Self::Routine(_)) && !matches!(self, Self::Routine(_))
+impl Flow {
+    /// Returns the flow of a registry.
+    pub(crate) fn to_host(priority: Priority, host: &str) -> Self {
+        Self {
+            priority,
+            host: Some(host.into()),
+        }
+    }
+
+    /// Returns the flow of resources that are being deleted or cannot be parsed. A deletion acquires its permit itself, within
+    /// its own time limit.
+    pub(crate) const fn unlimited() -> Self {
+        Self {
+            priority: Priority::High,
+            host: None,
+        }
+    }
+
+    /// Returns whether a resource in this flow stays in it when it is added to `other`.
+    fn supersedes(&self, other: &Self) -> bool {
+        self == other || self.priority > other.priority
     }
 }
 
-impl Queue {
-    /// The time of a resource has come. Whoever waits already goes to the other line, unless it is one that nobody waits for.
-    pub(crate) fn add(&mut self, name: Arc<Name>, line: Line, now: Instant) {
-        if let Some(next) = self.visited.get_mut(&name) {
-            if !next.as_ref().is_some_and(|next| next.outranks(&line)) {
-                *next = Some(line);
+impl WorkQueue {
+    /// Queues a resource. A queued one moves to the other flow, unless that has a lower priority.
+    pub(crate) fn add(&mut self, name: Arc<ResourceName>, flow: Flow) {
+        if let Some(next) = self.in_flight.get_mut(&name) {
+            if !next.as_ref().is_some_and(|next| next.supersedes(&flow)) {
+                *next = Some(flow);
             }
             return;
         }
-        let before = self.waiting.get(&name);
-        if before.is_some_and(|place| place.line.outranks(&line)) {
+        let queued = self.queued.get(&name);
+        if queued.is_some_and(|queued| queued.flow.supersedes(&flow)) {
             return;
         }
-        let since = before.map_or(now, |place| place.since);
-        self.number += 1;
-        let standing = self.lines.entry(line.clone()).or_default();
-        if standing.is_empty() {
-            self.order.push_back(line.clone());
+        let since = queued.map_or_else(Instant::now, |queued| queued.since);
+        self.last_number += 1;
+        let number = self.last_number;
+        let resources = self.flows.entry(flow.clone()).or_default();
+        if resources.is_empty() {
+            self.turns.push_back(flow.clone());
         }
-        standing.push_back((self.number, Arc::clone(&name)));
-        self.waiting.insert(
-            name,
-            Place {
-                line,
-                number: self.number,
-                since,
-            },
-        );
+        resources.push_back((number, Arc::clone(&name)));
+        let queued = Queued {
+            flow,
+            number,
+            since,
+        };
+        self.queued.insert(name, queued);
     }
 
-    /// The next resource whose line may move on, with what `turn` gives for it. Its visit is under way until [`finished`](Self::finished).
-    pub(crate) fn take<T>(&mut self, mut turn: impl FnMut(&Line) -> Option<T>) -> Option<Taken<T>> {
-        for _ in 0..self.order.len() {
-            let line = self.order.pop_front()?;
-            let Some(standing) = self.lines.get_mut(&line) else {
-                continue;
-            };
-            let is_here = |(number, name): &(u64, Arc<Name>)| {
-                self.waiting
-                    .get(name)
-                    .is_some_and(|place| place.number == *number)
-            };
-            while standing.front().is_some_and(|first| !is_here(first)) {
-                standing.pop_front();
+    /// Takes the next resource whose flow gets a permit. It is in flight until [`finish`](Self::finish).
+    pub(crate) fn take<P>(
+        &mut self,
+        mut acquire: impl FnMut(&Flow) -> Option<P>,
+    ) -> Option<Taken<P>> {
+        for _ in 0..self.turns.len() {
+            let flow = self.turns.pop_front()?;
+            let taken = self.take_from(&flow, &mut acquire);
+            match self.flows.get(&flow) {
+                Some(resources) if !resources.is_empty() => self.turns.push_back(flow),
+                _ => drop(self.flows.remove(&flow)),
             }
-            let turn = if standing.is_empty() {
-                None
-            } else {
-                turn(&line)
-            };
-            let taken = turn.and_then(|turn| Some((turn, standing.pop_front()?.1)));
-            if standing.is_empty() {
-                self.lines.remove(&line);
-            } else {
-                self.order.push_back(line);
-            }
-            if let Some((turn, name)) = taken
-                && let Some(place) = self.waiting.remove(&name)
-            {
-                self.visited.insert(Arc::clone(&name), None);
-                return Some(Taken {
-                    name,
-                    turn,
-                    since: place.since,
-                });
+            if taken.is_some() {
+                return taken;
             }
         }
         None
     }
 
-    /// A visit has ended. What has come meanwhile waits from now on.
-    pub(crate) fn finished(&mut self, name: &Arc<Name>, now: Instant) {
-        if let Some(line) = self.visited.remove(name).flatten() {
-            self.add(Arc::clone(name), line, now);
+    fn take_from<P>(
+        &mut self,
+        flow: &Flow,
+        acquire: impl FnOnce(&Flow) -> Option<P>,
+    ) -> Option<Taken<P>> {
+        let resources = self.flows.get_mut(flow)?;
+        while let Some((number, name)) = resources.front() {
+            if self
+                .queued
+                .get(name)
+                .is_some_and(|queued| queued.number == *number)
+            {
+                break;
+            }
+            resources.pop_front();
+        }
+        resources.front()?;
+        let permit = acquire(flow)?;
+        let (_, name) = resources.pop_front()?;
+        let queued = self.queued.remove(&name)?;
+        self.in_flight.insert(Arc::clone(&name), None);
+        self.cancel_delay(&name);
+        Some(Taken {
+            name,
+            permit,
+            queued_at: queued.since,
+        })
+    }
+
+    /// Ends the reconcile of a resource. If it was added meanwhile, it is queued now, otherwise after the delay, if any.
+    pub(crate) fn finish(&mut self, name: &Arc<ResourceName>, requeue_after: Option<Duration>) {
+        if let Some(flow) = self.in_flight.remove(name).flatten() {
+            self.add(Arc::clone(name), flow);
+        } else if let Some(delay) = requeue_after {
+            self.cancel_delay(name);
+            let key = self.delayed.insert(Arc::clone(name), delay.min(MAX_DELAY));
+            self.delay_keys.insert(Arc::clone(name), key);
         }
     }
 
-    /// How many wait.
+    /// Cancels the delayed requeue of a resource.
+    pub(crate) fn cancel_delay(&mut self, name: &ResourceName) {
+        if let Some(key) = self.delay_keys.remove(name) {
+            self.delayed.try_remove(&key);
+        }
+    }
+
+    /// Waits for the next resource whose delay has passed. The caller adds it.
+    pub(crate) async fn next_due(&mut self) -> Arc<ResourceName> {
+        let name = poll_fn(|cx| match self.delayed.poll_expired(cx) {
+            Poll::Ready(Some(expired)) => Poll::Ready(expired.into_inner()),
+            // An empty queue stays pending: the caller drops this future before it adds to the queue.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        })
+        .await;
+        self.delay_keys.remove(&name);
+        name
+    }
+
+    /// Returns the number of queued resources. Delayed ones do not count.
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
+        self.queued.len()
     }
 }
 
@@ -146,118 +208,4 @@ impl Queue {
     clippy::unwrap_used,
     reason = "a test that unwraps fails, as it should"
 )]
-mod tests {
-    use super::*;
-
-    fn name(name: &str) -> Arc<Name> {
-        Arc::new(Name::new(Some("team"), name))
-    }
-
-    fn express(host: &str) -> Line {
-        Line::Express(host.into())
-    }
-
-    fn routine(host: &str) -> Line {
-        Line::Routine(host.into())
-    }
-
-    fn queue(waiting: &[(&str, Line)]) -> Queue {
-        let mut queue = Queue::default();
-        for (resource, line) in waiting {
-            queue.add(name(resource), line.clone(), Instant::now());
-        }
-        queue
-    }
-
-    /// Takes what `may` lets pass, until nothing more comes.
-    fn taken(queue: &mut Queue, may: impl Fn(&Line) -> bool) -> Vec<String> {
-        std::iter::from_fn(|| queue.take(|line| may(line).then_some(())))
-            .map(|taken| taken.name.to_string())
-            .collect()
-    }
-
-    #[test]
-    fn a_line_moves_in_order_and_lines_take_turns() {
-        let lines = [
-            ("a1", routine("a")),
-            ("a2", routine("a")),
-            ("a3", routine("a")),
-            ("b1", routine("b")),
-            ("c1", express("a")),
-        ];
-        let mut queue = queue(&lines);
-        assert_eq!(
-            taken(&mut queue, |_| true),
-            ["team/a1", "team/b1", "team/c1", "team/a2", "team/a3"]
-        );
-        assert_eq!(
-            (queue.len(), queue.lines.len(), queue.order.len()),
-            (0, 0, 0)
-        );
-    }
-
-    #[test]
-    fn a_line_that_may_not_move_holds_up_no_other() {
-        let mut queue = queue(&[
-            ("a1", routine("dead")),
-            ("a2", routine("dead")),
-            ("b", routine("alive")),
-            ("c", express("dead")),
-            ("d", Line::Free),
-        ]);
-        assert_eq!(
-            taken(&mut queue, |line| *line != routine("dead")),
-            ["team/b", "team/c", "team/d"]
-        );
-        assert_eq!(queue.len(), 2);
-        assert_eq!(taken(&mut queue, |_| true), ["team/a1", "team/a2"]);
-    }
-
-    #[test]
-    fn whoever_somebody_comes_to_wait_for_leaves_the_routine_and_does_not_go_back() {
-        let mut queue = queue(&[
-            ("a", routine("r")),
-            ("b", routine("r")),
-            ("b", express("r")),
-            ("b", routine("r")),
-        ]);
-        assert_eq!(queue.len(), 2);
-        assert_eq!(taken(&mut queue, |line| *line == express("r")), ["team/b"]);
-        assert_eq!(taken(&mut queue, |_| true), ["team/a"]);
-    }
-
-    #[test]
-    fn one_whose_image_has_changed_waits_for_the_registry_that_it_names_now() {
-        let mut queue = queue(&[("a", express("old")), ("a", express("new"))]);
-        assert_eq!(
-            (
-                queue.len(),
-                taken(&mut queue, |line| *line == express("old"))
-            ),
-            (1, Vec::new())
-        );
-        assert_eq!(taken(&mut queue, |_| true), ["team/a"]);
-    }
-
-    #[test]
-    fn what_is_being_visited_is_visited_once_more_when_that_has_ended_and_only_if_something_came() {
-        let mut queue = queue(&[("a", routine("r"))]);
-        assert_eq!(taken(&mut queue, |_| true), ["team/a"]);
-        for line in [express("r"), routine("r")] {
-            queue.add(name("a"), line, Instant::now());
-        }
-        assert!(taken(&mut queue, |_| true).is_empty());
-        queue.finished(&name("a"), Instant::now());
-        assert_eq!(taken(&mut queue, |line| *line == express("r")), ["team/a"]);
-        queue.finished(&name("a"), Instant::now());
-        assert!(taken(&mut queue, |_| true).is_empty() && queue.visited.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_wait_counts_from_its_begin_whatever_line_it_ends_in() {
-        let (mut queue, began) = (queue(&[("a", routine("r"))]), Instant::now());
-        tokio::time::advance(std::time::Duration::from_secs(5)).await;
-        queue.add(name("a"), express("r"), Instant::now());
-        assert_eq!(queue.take(|_| Some(())).unwrap().since, began);
-    }
-}
+mod tests;

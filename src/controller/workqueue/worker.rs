@@ -1,91 +1,84 @@
-//! The loop of the operator: what has changed or is due waits in the queue, and is visited as soon as there is a turn for it.
+//! The main loop: it queues resources that have changed or are due, and reconciles them as permits become free.
 //!
-//! All of it runs in the task that follows the watches, so a visit begins with what they have brought, and not with less.
+//! The loop runs in the task that polls the watches, so a reconcile starts with everything that the watches have delivered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
 use kube::runtime::reflector::Store;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
 use crate::controller::context::Context;
-use crate::controller::reconcile::reconciler::{Begun, line_of, reconcile};
-use crate::controller::watch::cache::{Name, Stored};
-use crate::controller::workqueue::alarms::Alarms;
-use crate::controller::workqueue::queue::{Line, Queue};
+use crate::controller::reconcile::reconciler::{InFlight, reconcile};
+use crate::controller::watch::cache::{CacheEntry, ResourceName};
+use crate::controller::watch::resource_watch::WatchEvent;
+use crate::controller::watch::triggers::flow;
+use crate::controller::workqueue::queue::WorkQueue;
 
-/// A resource to be visited, as a watch tells it.
-pub(crate) type Arrival = (Arc<Name>, Line);
-
-/// What the watches have brought: of all namespaces in one, or of some in one each.
+/// The caches of the watches: one for all namespaces, or one for each watched namespace.
 #[derive(Default)]
-pub(crate) struct Stores(HashMap<Option<Box<str>>, Store<Stored>>);
+pub(crate) struct Caches(HashMap<Option<Box<str>>, Store<CacheEntry>>);
 
-impl Stores {
-    /// Adds the store of a watch: of one namespace, or of all.
-    pub(crate) fn add(&mut self, namespace: Option<&str>, store: Store<Stored>) {
-        self.0.insert(namespace.map(Into::into), store);
+impl Caches {
+    /// Adds the cache of one namespace, or of all.
+    pub(crate) fn add(&mut self, namespace: Option<&str>, cache: Store<CacheEntry>) {
+        self.0.insert(namespace.map(Into::into), cache);
     }
 
-    fn get(&self, name: &Name) -> Option<Arc<Stored>> {
+    fn get(&self, name: &ResourceName) -> Option<Arc<CacheEntry>> {
         self.0
             .get(name.namespace())
             .or_else(|| self.0.get(&None))?
-            .get(&name.key())
+            .get(&name.object_ref())
     }
 }
 
-/// Visits what arrives and what is due, until `shutdown`; then it waits for the visits under way.
-pub(crate) async fn visit_all(
+/// Reconciles until `shutdown`, then waits for the reconciles in flight.
+pub(crate) async fn run_workers(
     context: Arc<Context>,
-    stores: Stores,
-    arrivals: impl Stream<Item = Arrival> + Unpin,
-    alarms: Arc<Alarms>,
+    caches: Caches,
+    mut events: impl Stream<Item = WatchEvent> + Unpin,
     shutdown: CancellationToken,
 ) {
-    let (mut arrivals, mut queue, mut visits) = (arrivals, Queue::default(), JoinMap::new());
+    let (mut queue, mut workers) = (WorkQueue::default(), JoinMap::new());
     let metrics = &context.metrics.queue;
     loop {
-        let leads = context.leadership.term().is_some();
-        while leads && let Some(taken) = queue.take(|line| context.lanes.offer(line)) {
-            metrics.began(taken.since.elapsed());
-            let Some(object) = stores.get(&taken.name) else {
-                queue.finished(&taken.name, Instant::now());
+        let is_leader = context.leadership.epoch().is_some();
+        while is_leader && let Some(taken) = queue.take(|flow| context.limiter.try_acquire(flow)) {
+            metrics.observe_wait(taken.queued_at.elapsed());
+            let Some(entry) = caches.get(&taken.name) else {
+                queue.finish(&taken.name, None);
                 continue;
             };
-            alarms.cancel(&taken.name);
-            let begun = Begun::with(&object, Arc::clone(&context));
-            visits.spawn(taken.name, reconcile(object, begun, taken.turn));
+            let in_flight = InFlight::start(&entry, Arc::clone(&context));
+            workers.spawn(taken.name, reconcile(entry, in_flight, taken.permit));
         }
-        // Who stands by has nothing to do yet.
-        metrics.set_depth(if leads { queue.len() } else { 0 });
-        let mut add = |name, line| {
-            metrics.added();
-            queue.add(name, line, Instant::now());
-        };
+        // The queue of a standby is not a backlog.
+        metrics.set_depth(if is_leader { queue.len() } else { 0 });
         tokio::select! {
             () = shutdown.cancelled() => break,
-            Some((name, next)) = visits.join_next() => {
-                let next = next.unwrap_or_else(|_| {
-                    context.metrics.reconciles.panicked();
+            Some((name, requeue_after)) = workers.join_next() => {
+                let requeue_after = requeue_after.unwrap_or_else(|_| {
+                    context.metrics.reconciles.count_panic();
                     Some(context.options.max_retry_delay)
                 });
-                if let Some(at) = next.and_then(|next| Instant::now().checked_add(next)) {
-                    alarms.set(Arc::clone(&name), at);
-                }
-                queue.finished(&name, Instant::now());
+                queue.finish(&name, requeue_after);
             }
-            Some((name, line)) = arrivals.next() => add(name, line),
-            name = alarms.next() => {
-                if let Some(object) = stores.get(&name) {
-                    add(name, line_of(&object, false));
+            Some(event) = events.next() => match event {
+                WatchEvent::Changed(name, flow) => {
+                    metrics.count_add();
+                    queue.add(name, flow);
                 }
-            }
-            true = context.leadership.begun(), if !leads => {}
+                WatchEvent::Deleted(name) => queue.cancel_delay(&name),
+            },
+            name = queue.next_due() => if let Some(entry) = caches.get(&name) {
+                metrics.count_add();
+                queue.add(name, flow(&entry, false));
+            },
+            true = context.leadership.started(), if !is_leader => {}
         }
     }
-    while visits.join_next().await.is_some() {}
+    while workers.join_next().await.is_some() {}
 }
