@@ -381,7 +381,9 @@ async fn a_deletion_ends_in_time_although_the_registry_or_the_secret_is_gone() {
         namespace.gone(name).await;
         let (kind, told) = namespace.event(name, Reason::RemovalAbandoned).await;
         assert!(
-            kind == "Warning" && told.contains(said) && told.contains("removal abandoned after 8 s"),
+            kind == "Warning"
+                && told.contains(said)
+                && told.contains("removal abandoned after 8 s"),
             "{kind} {told}"
         );
     }

@@ -78,18 +78,18 @@ async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current(
     waits_because(&operator, "the API server does not serve imageattachments of affix.dev/v1alpha1: install the CRD (affix crd |")
         .await;
     define(&cluster, &without_status(older())).await;
-    waits_because(
-        &operator,
-        "the CRD has no status subresource: replace it",
-    )
-    .await;
+    waits_because(&operator, "the CRD has no status subresource: replace it").await;
     let old = json!({
         "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": "old", "namespace": "team-a"},
         "spec": {"image": "registry.example.com/team/app:v1", "suspend": true, "artifact": {"artifactType": "application/vnd.demo"}},
     });
     cluster.apply(&[old]).await;
     define(&cluster, &older()).await;
-    waits_because(&operator, "the CRD is older than this affix and lacks status.artifactType, status.attached").await;
+    waits_because(
+        &operator,
+        "the CRD is older than this affix and lacks status.artifactType, status.attached",
+    )
+    .await;
     // Whoever looks at the resource is told too.
     operator
         .wait(|| async {

@@ -6,31 +6,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tower::{Layer, Service};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
-    method: String,
-    code: String,
-}
+use super::registration::{Labels, register};
 
 /// Counters of requests to the API server.
 #[derive(Debug)]
-pub(crate) struct ApiServerRequests(Family<Labels, Counter>);
+pub(crate) struct ApiServerRequests(Family<Labels<2, String>, Counter>);
 
 impl ApiServerRequests {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let all = Self(Family::default());
-        registry.register(
+        Self(register(
+            registry,
             "rest_client_requests",
             "Requests to the API server, by method and status code",
-            all.0.clone(),
-        );
-        all
+            Family::default(),
+        ))
     }
 }
 
@@ -79,7 +73,8 @@ where
                 |_| "<error>".to_owned(),
                 |response| response.status().as_u16().to_string(),
             );
-            counts.0.get_or_create(&Labels { method, code }).inc();
+            let labels = [("method", method), ("code", code)];
+            counts.0.get_or_create(&labels).inc();
             response
         })
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -10,14 +9,11 @@ use prometheus_client::registry::Registry;
 use crate::api::{Origin, Reason, TargetState, TargetStatus};
 use crate::engine::Outcome;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
-    outcome: &'static str,
-}
+use super::registration::{Labels, register};
 
 /// Counters of attachments by outcome.
 #[derive(Debug)]
-pub(crate) struct Attachments(Family<Labels, Counter>);
+pub(crate) struct Attachments(Family<Labels<1>, Counter>);
 
 /// The changes of one pass.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -68,8 +64,12 @@ impl Tally {
 
 impl Attachments {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let all = Self(Family::default());
-        registry.register("affix_attachments", "Attachments by outcome", all.0.clone());
+        let all = Self(register(
+            registry,
+            "affix_attachments",
+            "Attachments by outcome",
+            Family::default(),
+        ));
         all.count(&Tally::default());
         all
     }
@@ -89,7 +89,7 @@ impl Attachments {
             ("removed", removed),
             ("failed", failed),
         ] {
-            self.0.get_or_create(&Labels { outcome }).inc_by(count);
+            self.0.get_or_create(&[("outcome", outcome)]).inc_by(count);
         }
     }
 }

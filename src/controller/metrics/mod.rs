@@ -8,6 +8,7 @@ mod attachments;
 mod leader;
 mod queue;
 mod reconciles;
+mod registration;
 mod registries;
 mod resources;
 

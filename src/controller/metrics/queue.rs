@@ -2,67 +2,57 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::reconciles::CONTROLLER;
+use super::registration::{CONTROLLER, Labels, register};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
-    name: &'static str,
-    controller: &'static str,
-}
-
-const LABELS: Labels = Labels {
-    name: CONTROLLER,
-    controller: CONTROLLER,
-};
+const LABELS: Labels<2> = [("name", CONTROLLER), ("controller", CONTROLLER)];
 
 /// Metrics of the work queue.
 #[derive(Debug)]
 pub(crate) struct WorkQueueMetrics {
-    depth: Family<Labels, Gauge>,
-    adds: Family<Labels, Counter>,
-    retries: Family<Labels, Counter>,
-    time: Family<Labels, Histogram>,
+    depth: Family<Labels<2>, Gauge>,
+    adds: Family<Labels<2>, Counter>,
+    retries: Family<Labels<2>, Counter>,
+    time: Family<Labels<2>, Histogram>,
 }
 
 impl WorkQueueMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let queue = Self {
-            depth: Family::default(),
-            adds: Family::default(),
-            retries: Family::default(),
-            time: Family::new_with_constructor(|| {
-                Histogram::new([
-                    0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1000.0,
-                ])
-            }),
+            depth: register(
+                registry,
+                "workqueue_depth",
+                "Resources in the work queue",
+                Family::default(),
+            ),
+            adds: register(
+                registry,
+                "workqueue_adds",
+                "Resources added to the work queue",
+                Family::default(),
+            ),
+            retries: register(
+                registry,
+                "workqueue_retries",
+                "Reconciles requeued after a failure",
+                Family::default(),
+            ),
+            time: register(
+                registry,
+                "workqueue_queue_duration_seconds",
+                "Time of resources in the work queue, in seconds",
+                Family::new_with_constructor(|| {
+                    Histogram::new([
+                        0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1000.0,
+                    ])
+                }),
+            ),
         };
-        registry.register(
-            "workqueue_depth",
-            "Resources in the work queue",
-            queue.depth.clone(),
-        );
-        registry.register(
-            "workqueue_adds",
-            "Resources added to the work queue",
-            queue.adds.clone(),
-        );
-        registry.register(
-            "workqueue_retries",
-            "Reconciles requeued after a failure",
-            queue.retries.clone(),
-        );
-        registry.register(
-            "workqueue_queue_duration_seconds",
-            "Time of resources in the work queue, in seconds",
-            queue.time.clone(),
-        );
         drop(queue.depth.get_or_create(&LABELS));
         drop(queue.adds.get_or_create(&LABELS));
         drop(queue.retries.get_or_create(&LABELS));
@@ -74,13 +64,13 @@ impl WorkQueueMetrics {
     }
 
     pub(crate) fn set_depth(&self, depth: usize) {
-        self.depth
-            .get_or_create(&LABELS)
-            .set(i64::try_from(depth).unwrap_or(i64::MAX));
+        let depth = i64::try_from(depth).unwrap_or(i64::MAX);
+        self.depth.get_or_create(&LABELS).set(depth);
     }
 
     pub(crate) fn observe_wait(&self, wait: Duration) {
-        self.time.get_or_create(&LABELS).observe(wait.as_secs_f64());
+        let time = self.time.get_or_create(&LABELS);
+        time.observe(wait.as_secs_f64());
     }
 
     pub(crate) fn count_retry(&self) {

@@ -3,7 +3,6 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -11,65 +10,51 @@ use prometheus_client::registry::Registry;
 
 use affix_registry::{Object, Observer, Try};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    operation: String,
-    code: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OperationLabels {
-    operation: String,
-}
+use super::registration::{Labels, register};
 
 /// Metrics of requests to registries.
 #[derive(Debug)]
 pub(crate) struct RegistryRequests {
-    total: Family<RequestLabels, Counter>,
-    time: Family<OperationLabels, Histogram>,
+    total: Family<Labels<2, String>, Counter>,
+    time: Family<Labels<1, String>, Histogram>,
     paused: Counter<f64, AtomicU64>,
 }
 
 impl RegistryRequests {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let all = Self {
-            total: Family::default(),
-            time: Family::new_with_constructor(|| {
-                Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
-            }),
-            paused: Counter::default(),
-        };
-        registry.register(
-            "affix_registry_requests",
-            "Requests to registries by status code; a retry counts as a request",
-            all.total.clone(),
-        );
-        registry.register(
-            "affix_registry_request_duration_seconds",
-            "Duration of a request to a registry in seconds",
-            all.time.clone(),
-        );
-        registry.register(
-            "affix_registry_throttled_seconds",
-            "Seconds of the pauses that registries requested with status 429",
-            all.paused.clone(),
-        );
-        all
+        Self {
+            total: register(
+                registry,
+                "affix_registry_requests",
+                "Requests to registries by status code; a retry counts as a request",
+                Family::default(),
+            ),
+            time: register(
+                registry,
+                "affix_registry_request_duration_seconds",
+                "Duration of a request to a registry in seconds",
+                Family::new_with_constructor(|| {
+                    Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+                }),
+            ),
+            paused: register(
+                registry,
+                "affix_registry_throttled_seconds",
+                "Seconds of the pauses that registries requested with status 429",
+                Counter::default(),
+            ),
+        }
     }
 }
 
 impl Observer for RegistryRequests {
     fn tried(&self, one: Try) {
         let operation = format!("{}_{}", one.method.to_ascii_lowercase(), object(one.object));
-        self.total
-            .get_or_create(&RequestLabels {
-                operation: operation.clone(),
-                code: code(one.status),
-            })
-            .inc();
-        self.time
-            .get_or_create(&OperationLabels { operation })
-            .observe(one.took.as_secs_f64());
+        let labels = [("operation", operation.clone()), ("code", code(one.status))];
+        self.total.get_or_create(&labels).inc();
+        let labels = [("operation", operation)];
+        let time = self.time.get_or_create(&labels);
+        time.observe(one.took.as_secs_f64());
     }
 
     fn paused(&self, time: Duration) {

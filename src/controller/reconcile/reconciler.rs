@@ -163,8 +163,8 @@ async fn reconcile_object(
             metrics::Outcome::of(result.ready, result.reason),
             Some(result.reason),
         ),
-        Err(ApiServerError::ResourceGone) => (metrics::Outcome::success, None),
-        Err(_) => (metrics::Outcome::error, None),
+        Err(ApiServerError::ResourceGone) => (metrics::Outcome::Success, None),
+        Err(_) => (metrics::Outcome::Error, None),
     };
     context.metrics.reconciles.finish(label, reason, elapsed);
     let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
