@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kube::client::ClientBuilder;
 use kube::runtime::reflector;
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -59,15 +59,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         Leadership::permanent()
     });
     let metrics = Arc::new(Metrics::new(options.concurrent));
-    let client = ClientBuilder::try_from(config.clone())
-        .map_err(StartError::Client)?
-        .with_layer(&CountRequests(Arc::clone(&metrics.api_server)))
-        .with_layer(&api_rate_limit(
-            options.kube_api_qps,
-            options.kube_api_burst,
-        ))
-        .with_layer(&WriteGateLayer(leadership.gate().clone()))
-        .build();
+    let client = gated_client(&config, &options, &metrics, &leadership)?;
     let scopes: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
@@ -147,6 +139,23 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         );
     }
     Ok(())
+}
+
+/// Returns a client with metrics, the rate limit and the write gate.
+fn gated_client(
+    config: &Config,
+    options: &Options,
+    metrics: &Metrics,
+    leadership: &Leadership,
+) -> Result<Client, StartError> {
+    let builder = ClientBuilder::try_from(config.clone()).map_err(StartError::Client)?;
+    let rate_limit = api_rate_limit(options.kube_api_qps, options.kube_api_burst);
+    let client = builder
+        .with_layer(&CountRequests(Arc::clone(&metrics.api_server)))
+        .with_layer(&rate_limit)
+        .with_layer(&WriteGateLayer(leadership.gate().clone()))
+        .build();
+    Ok(client)
 }
 
 fn start_crd_check(

@@ -408,7 +408,8 @@ async fn a_removal_that_fails_is_tried_again_and_status_says_why_it_waits() {
             .unwrap();
         let is_waiting = |object: &ImageAttachment| {
             object.status.as_ref().is_some_and(|status| {
-                says(status, ConditionType::Ready).contains("to be removed before it goes")
+                says(status, ConditionType::Ready)
+                    .contains("cannot remove the attachments of this resource yet")
             })
         };
         let waiting = namespace.wait(&name, "refused", is_waiting).await;
