@@ -49,9 +49,9 @@ pub(crate) struct ResourceName {
 pub(crate) struct Summary {
     /// Hashes of the repositories in spec and status.
     repositories: [Option<u32>; 2],
-    /// Whether the spec references other objects, directly or through a service account.
+    /// The spec references other objects, directly or through a service account.
     has_references: bool,
-    /// Whether status has a Ready condition, even one that affix did not write.
+    /// Status has a Ready condition, even one that affix did not write.
     pub(crate) has_ready: bool,
     /// The conditions with a status and reason that affix knows.
     pub(crate) conditions: [Option<ConditionSummary>; ConditionType::ALL.len()],

@@ -28,7 +28,7 @@ const PAGE_SIZE: u32 = 500;
 pub(crate) struct RepositoryIndex {
     client: Client,
     watched_namespaces: Vec<String>,
-    /// Whether the caches hold the resources of the whole cluster.
+    /// The caches hold the resources of the whole cluster.
     is_complete: bool,
     caches: Mutex<Vec<Store<CacheEntry>>>,
 }

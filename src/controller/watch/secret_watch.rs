@@ -129,7 +129,7 @@ struct Versions {
     current: HashMap<(String, String), String>,
     /// The list in progress.
     listing: HashMap<(String, String), String>,
-    /// Whether the first list is complete. It reports no change.
+    /// The first list is complete. It reports no change.
     is_listed: bool,
 }
 
