@@ -1,133 +1,74 @@
-//! What all reconciliations share.
+//! The state that all reconciliations share.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Resource as _, ResourceExt as _};
-use std::sync::Arc;
 
-use crate::api::{ImageAttachment, Reason};
-use crate::engine::{Draft, Engine, Failure, Journal, Note, status_in_progress};
+use crate::api::ImageAttachment;
+use crate::engine::{Engine, Note};
 
-use super::definition::Definition;
-use super::events::Events;
-use super::leadership::Leadership;
-use super::ledger::Ledger;
+use super::leader::leadership::Leadership;
 use super::metrics::Metrics;
-use super::neighbours::Neighbours;
-use super::objects::Objects;
 use super::options::Options;
-use super::schedule::Lanes;
+use super::reconcile::events::Events;
+use super::reconcile::object_state::ObjectStates;
+use super::watch::crd_check::CrdCheck;
+use super::watch::repository_index::RepositoryIndex;
+use super::workqueue::limiter::ConcurrencyLimiter;
 
-/// The field manager of everything that affix writes to the API server.
-pub(super) const MANAGER: &str = "affix";
-/// The client has no time-out of its own for reads.
-pub(super) const API_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Shared by all reconciliations.
-pub(super) struct Context {
-    pub(super) client: Client,
-    pub(super) engine: Engine,
-    pub(super) options: Options,
-    pub(super) objects: Objects,
-    pub(super) neighbours: Neighbours,
-    pub(super) lanes: Lanes,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) leadership: Arc<Leadership>,
-    pub(super) definition: Arc<Definition>,
+/// The state that all reconciliations share.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) engine: Engine,
+    pub(crate) options: Options,
+    pub(crate) states: ObjectStates,
+    pub(crate) repositories: RepositoryIndex,
+    pub(crate) limiter: ConcurrencyLimiter,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) crd_check: Arc<CrdCheck>,
     events: Events,
 }
 
-/// The API server did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ClusterError {
-    /// It refused, or could not be reached.
-    #[error(transparent)]
-    Api(#[from] kube::Error),
-    /// The resource was deleted meanwhile: there is nothing to do for it any more.
-    #[error("the resource is gone")]
-    Gone,
-    /// Others write the same object again and again.
-    #[error("others keep writing the resource at the same time")]
-    Contended,
-    /// It did not answer.
-    #[error("the API server did not answer within {} s", API_TIMEOUT.as_secs())]
-    TimedOut,
-}
-
 impl Context {
-    pub(super) fn new(
+    pub(crate) fn new(
         client: Client,
         engine: Engine,
         options: Options,
         metrics: Arc<Metrics>,
         leadership: Arc<Leadership>,
-        definition: Arc<Definition>,
+        crd_check: Arc<CrdCheck>,
     ) -> Self {
-        let instance = std::env::var("HOSTNAME").ok();
-        let events = Events::new(client.clone(), MANAGER, instance);
-        let lanes = Lanes::new(options.concurrent);
-        let (objects, neighbours) = (Objects::default(), Neighbours::default());
         Self {
+            events: Events::new(client.clone()),
+            limiter: ConcurrencyLimiter::new(options.concurrent),
+            states: ObjectStates::default(),
+            repositories: RepositoryIndex::new(&client, &options),
             client,
             engine,
             options,
-            objects,
-            neighbours,
-            lanes,
             metrics,
             leadership,
-            definition,
-            events,
+            crd_check,
         }
     }
 
-    /// Bounds a call to the API server.
-    pub(super) async fn bounded<T>(
-        &self,
-        call: impl Future<Output = Result<T, kube::Error>>,
-    ) -> Result<T, ClusterError> {
-        Ok(tokio::time::timeout(API_TIMEOUT, call)
+    /// Publishes an event. A failure is logged and fails nothing else.
+    pub(crate) async fn publish(&self, object: &ImageAttachment, event: &Note) {
+        let regarding = object.object_ref(&());
+        if let Err(error) = self
+            .events
+            .publish(&regarding, event, Timestamp::now())
             .await
-            .map_err(|_| ClusterError::TimedOut)??)
-    }
-
-    /// Publishes an event; one that fails fails nothing.
-    pub(super) async fn publish(&self, object: &ImageAttachment, note: &Note) {
-        let published = self
-            .bounded(
-                self.events
-                    .tell(&object.object_ref(&()), note, Timestamp::now()),
-            )
-            .await;
-        if let Err(error) = published {
-            let (namespace, name, reason) =
-                (object.namespace(), object.name_any(), note.reason.as_str());
-            tracing::warn!(namespace, name, %error, reason, "an event was not published");
+        {
+            tracing::warn!(
+                namespace = object.namespace(),
+                name = object.name_any(),
+                reason = event.reason.as_str(),
+                %error,
+                "event not published"
+            );
         }
-    }
-}
-
-/// Writes down in status what a pass is about to push.
-pub(super) struct StatusJournal<'a> {
-    pub(super) ledger: &'a Ledger<'a>,
-    pub(super) object: &'a ImageAttachment,
-    pub(super) now: Timestamp,
-}
-
-impl Journal for StatusJournal<'_> {
-    async fn save(&self, draft: &Draft<'_>) -> Result<(), Failure> {
-        let previous = self.object.status.clone().unwrap_or_default();
-        let generation = self.object.metadata.generation.unwrap_or_default();
-        let written = self
-            .ledger
-            .write(&status_in_progress(&previous, draft, generation, self.now))
-            .await;
-        written.map_err(|error| {
-            Failure::new(
-                Reason::Progressing,
-                format_args!("status cannot be saved before the registry is written to: {error}"),
-            )
-        })
     }
 }

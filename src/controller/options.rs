@@ -1,79 +1,74 @@
-//! What the operator's flags say.
+//! Options of the controller, as its flags set them.
 
 use std::time::Duration;
 
 use crate::engine::EngineOptions;
 use crate::service::Addresses;
 
-/// Options of the operator; the names are those of Flux's controllers.
+/// Options of the controller. The names are those of Flux's controllers.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where health and metrics are served.
+    /// The addresses that serve health and metrics.
     pub addresses: Addresses,
-    /// Only resources with these labels (sharding).
+    /// A label selector of the resources to watch (sharding).
     pub watch_label_selector: Option<String>,
-    /// Only these namespaces; empty: all.
+    /// The namespaces to watch. Empty: all.
     pub watch_namespaces: Vec<String>,
-    /// Resources worked on at once.
+    /// The number of concurrent reconciles.
     pub concurrent: usize,
-    /// First delay after a failure.
+    /// The first delay after a failure.
     pub min_retry_delay: Duration,
-    /// Longest delay after failures.
+    /// The longest delay after failures.
     pub max_retry_delay: Duration,
-    /// By how much an interval is shortened or lengthened at random, percent.
+    /// The random deviation of an interval, in percent.
     pub interval_jitter_percentage: u8,
-    /// How often what is attached is verified in the registry's listings.
+    /// The time between two checks of a resource's attachments in the registry's listings.
     pub verify_interval: Duration,
-    /// How long, from its deletion, a resource with `deletionPolicy: Delete` is held for the removal of what it made.
+    /// The longest time, counted from its deletion, for which the finalizer holds a resource with `deletionPolicy: Delete`.
     pub deletion_timeout: Duration,
-    /// How replicas agree on the one that works; `None`: there is one only.
+    /// Leader election. `None`: the process has no other replicas.
     pub leader_election: Option<LeaderElection>,
     /// Requests per second to the API server.
     pub kube_api_qps: f32,
-    /// Requests at once to the API server.
+    /// The largest burst of requests to the API server.
     pub kube_api_burst: u32,
-    /// What is allowed with registries.
+    /// Options of the registry client.
     pub registries: affix_registry::Options,
-    /// Limits of a pass.
+    /// Limits of a pass of the engine.
     pub engine: EngineOptions,
 }
 
-/// How replicas agree on the one that works.
+/// Options of leader election.
 #[derive(Debug, Clone)]
 pub struct LeaderElection {
-    /// Namespace of the Lease; `None`: that of the pod, or of the kubeconfig's context.
+    /// The namespace of the Lease. `None`: that of the pod, or of the kubeconfig's context.
     pub namespace: Option<String>,
-    /// Name of the Lease. Replicas with the same work have the same name, and no others.
+    /// The name of the Lease. Replicas that share their work share the name; other installations must use another one.
     pub name: String,
-    /// For how long nobody else takes the Lease once it was renewed. Whole seconds are written, rounded up.
+    /// The time after a renewal for which no other replica takes the Lease. The Lease states it in whole seconds, rounded up.
     pub lease_duration: Duration,
-    /// For how long a leader works without a renewal.
+    /// The time after a renewal for which the leader keeps working.
     pub renew_deadline: Duration,
-    /// Time between two renewals.
+    /// The time between two renewals.
     pub retry_period: Duration,
 }
 
 impl LeaderElection {
-    /// Whether a leader that cannot renew the Lease is sure to have stopped before another takes it.
+    /// Checks that a leader that cannot renew the Lease stops before another replica takes it.
     ///
     /// # Errors
-    /// Says which of the times is to be changed.
+    /// The message names the duration to change.
     pub fn check(&self) -> Result<(), String> {
-        let Self {
-            lease_duration,
-            renew_deadline,
-            retry_period,
-            ..
-        } = self;
-        if retry_period.is_zero() || *renew_deadline < *retry_period * 2 {
+        let (lease, renew, retry) = (self.lease_duration, self.renew_deadline, self.retry_period);
+        if retry.is_zero() || renew < retry * 2 {
             return Err(format!(
-                "the renew deadline ({renew_deadline:?}) must be at least twice the retry period ({retry_period:?}), which is above 0"
+                "renew deadline {renew:?} is below twice the retry period {retry:?}, or the retry period is 0: raise the renew deadline"
             ));
         }
-        if *lease_duration < *renew_deadline + *retry_period {
+        if lease < renew + retry {
             return Err(format!(
-                "the lease duration ({lease_duration:?}) must be at least the renew deadline and the retry period together ({:?})",
-                *renew_deadline + *retry_period
+                "lease duration {lease:?} is below renew deadline plus retry period, {:?}: raise the lease duration",
+                renew + retry
             ));
         }
         Ok(())
@@ -85,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_that_would_let_two_lead_are_refused() {
+    fn durations_that_would_allow_two_leaders_are_rejected() {
         let check = |lease, renew, retry| {
             let [lease_duration, renew_deadline, retry_period] =
                 [lease, renew, retry].map(Duration::from_secs);

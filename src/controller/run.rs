@@ -1,110 +1,90 @@
-//! Start to end of the operator: servers, watches, and a clean stop on SIGTERM.
+//! Start and stop of the controller: servers, watches, leader election, and the shutdown on SIGTERM.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::client::ClientBuilder;
 use kube::runtime::reflector;
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
-use crate::service::{self, Probes, StartError};
+use crate::service::{self, Probes, Readiness, StartError};
 use affix_registry::{self, Registries};
 
-use super::alarms::Alarms;
 use super::context::Context;
-use super::definition::Definition;
-use super::fence::Fence;
-use super::leadership::Leadership;
-use super::lease::Election;
+use super::leader::leadership::Leadership;
+use super::leader::lease::Election;
+use super::leader::write_gate::WriteGateLayer;
 use super::metrics::{CountRequests, Metrics};
 use super::options::Options;
-use super::pace::pace;
-use super::stored::Stored;
-use super::visits::{Stores, visit_all};
-use super::watch::{waited_for, watch};
+use super::watch::cache::CacheEntry;
+use super::watch::crd_check::CrdCheck;
+use super::watch::resource_watch::{readiness_check, watch};
+use super::workqueue::limiter::api_rate_limit;
+use super::workqueue::worker::{Caches, run_workers};
 
-/// How long passes under way may take to end after SIGTERM; the kubelet's default grace period is 30 s.
-const DRAIN: Duration = Duration::from_secs(25);
-/// The same where another replica waits to go on with them: it has the work within 2 s.
-const HANDOVER: Duration = Duration::from_millis(300);
+/// The time for reconciles in flight after SIGTERM. The kubelet's default grace period is 30 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+/// The same with leader election: another replica takes over within 2 s.
+const HANDOVER_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Why the operator could not start.
+/// An error that prevents the start of the controller.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// As for every long-running part.
+    /// An error that every long-running command can have.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The times of leader election do not fit each other.
+    /// The durations of leader election contradict each other.
     #[error("leader election: {0}")]
     Election(String),
 }
 
-/// Runs the operator until SIGTERM or SIGINT.
+/// Runs the controller until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start; whatever happens later is retried.
+/// When it cannot start. Later errors are retried.
 pub async fn run(options: Options) -> Result<(), RunError> {
     if let Some(election) = &options.leader_election {
         election.check().map_err(RunError::Election)?;
     }
     let (mut config, shutdown) = service::begin().await?;
     let api_server = service::api_server(&config);
-    // A second try of a write would leave without a look at the gate, so whoever writes tries again.
+    // The client's own retry of a write would not pass the write gate.
     config.default_retry = false;
     let leadership = Arc::new(if options.leader_election.is_some() {
         Leadership::standby()
     } else {
-        Leadership::alone()
+        Leadership::permanent()
     });
     let metrics = Arc::new(Metrics::new(options.concurrent));
-    let client = ClientBuilder::try_from(config.clone())
-        .map_err(StartError::Client)?
-        .with_layer(&CountRequests(Arc::clone(&metrics.cluster)))
-        .with_layer(&pace(options.kube_api_qps, options.kube_api_burst))
-        .with_layer(&Fence(leadership.gate().clone()))
-        .build();
+    let client = gated_client(&config, &options, &metrics, &leadership)?;
     let scopes: Vec<Option<String>> = match options.watch_namespaces.as_slice() {
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
     let encoded = Arc::clone(&metrics);
-    let awaited = scopes.iter().map(|scope| waited_for(scope.as_deref()));
-    let probes = Probes::serve(options.addresses, awaited, move || encoded.encode())?;
+    let lists = scopes.iter().map(|scope| readiness_check(scope.as_deref()));
+    let probes = Probes::serve(options.addresses, lists, move || encoded.encode())?;
     let readiness = &probes.readiness;
-    // What opens the gate cannot pass it, and what a replica says of itself need not.
-    let free = Client::try_from(config.clone()).map_err(StartError::Client)?;
-    let definition = Arc::new(Definition::new(
-        free.clone(),
-        Arc::clone(readiness),
-        shutdown.clone(),
-    ));
-    let looking = Arc::clone(&definition);
-    let told = scopes.clone();
-    tokio::spawn(async move { looking.watch(&told).await });
-    let election = match options.leader_election.clone() {
-        None => None,
-        Some(election) => {
-            let namespace = election
-                .namespace
-                .clone()
-                .unwrap_or(config.default_namespace);
-            let leases = Api::namespaced(free, &namespace);
-            let election = Election::new(
-                leases,
-                election,
-                Arc::clone(&leadership),
-                Arc::clone(readiness),
-                Arc::clone(&metrics),
-            );
-            let (definition, shutdown) = (Arc::clone(&definition), shutdown.clone());
-            Some(tokio::spawn(async move {
-                // Whoever cannot work leaves the Lease to a replica that can.
-                definition.awaited().await;
-                election.run(shutdown).await
-            }))
-        }
-    };
+    // Leader election opens the gate, so its client cannot pass it. Events about the CRD need no leadership.
+    let ungated = Client::try_from(config.clone()).map_err(StartError::Client)?;
+    let crd_check = start_crd_check(&ungated, readiness, &scopes, &shutdown);
+    let election = options.leader_election.clone().map(|election| {
+        let namespace = election.namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let leases = Api::namespaced(ungated, &namespace);
+        let (leadership, readiness) = (Arc::clone(&leadership), Arc::clone(readiness));
+        let election = Election::new(
+            leases,
+            election,
+            leadership,
+            readiness,
+            Arc::clone(&metrics),
+        );
+        start_election(election, Arc::clone(&crd_check), shutdown.clone())
+    });
 
     let registries = affix_registry::Options {
         observer: metrics.registries.clone(),
@@ -114,57 +94,91 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let registries = registries.without_server(api_server, &shutdown).await;
     let engine = Engine::new(Registries::new(registries), options.engine.clone());
     let gate = leadership.gate().clone();
-    let patience = if election.is_some() { HANDOVER } else { DRAIN };
     let context = Arc::new(Context::new(
-        client, engine, options, metrics, leadership, definition,
+        client, engine, options, metrics, leadership, crd_check,
     ));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "affix started");
-    let (mut stores, alarms) = (Stores::default(), Arc::new(Alarms::default()));
+    let mut caches = Caches::default();
     let watches: Vec<_> = scopes
-        .into_iter()
+        .iter()
         .map(|scope| {
-            let (store, writer) = reflector::store::<Stored>();
-            stores.add(scope.as_deref(), store.clone());
-            watch(
-                scope.as_deref(),
-                store,
-                writer,
-                &context,
-                &alarms,
-                readiness,
-                &shutdown,
-            )
+            let (cache, writer) = reflector::store::<CacheEntry>();
+            caches.add(scope.as_deref(), cache.clone());
+            let scope = scope.as_deref();
+            watch(scope, cache, writer, &context, readiness, &shutdown)
         })
         .collect();
-    let all = visit_all(
-        context,
-        stores,
-        futures::stream::select_all(watches),
-        alarms,
-        shutdown.clone(),
-    );
-    let drained = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(patience).await;
-        // What has left already is waited for, so that it does not arrive in the middle of the next leader's work.
-        gate.close();
-        gate.settled(HANDOVER).await;
+    let events = futures::stream::select_all(watches);
+    let workers = run_workers(context, caches, events, shutdown.clone());
+    let timeout = if election.is_some() {
+        HANDOVER_TIMEOUT
+    } else {
+        DRAIN_TIMEOUT
     };
-    let ended = tokio::select! {
-        _ = all => true,
-        () = drained => false,
+    let timed_out = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(timeout).await;
+        // A write in flight must not reach the API server or a registry during the work of the next leader.
+        gate.close();
+        gate.settled(HANDOVER_TIMEOUT).await;
+    };
+    let is_drained = tokio::select! {
+        () = workers => true,
+        () = timed_out => false,
     };
     if let Some(election) = election
         && let Ok(election) = election.await
     {
         election.release().await;
     }
-    if ended {
+    if is_drained {
         tracing::info!("affix stopped");
     } else {
         tracing::warn!(
-            "affix stopped with passes under way; they are taken up again by the next leader, or at the next start"
+            "affix stopped with reconciles in flight; the next leader or the next start repeats them"
         );
     }
     Ok(())
+}
+
+/// Returns a client with metrics, the rate limit and the write gate.
+fn gated_client(
+    config: &Config,
+    options: &Options,
+    metrics: &Metrics,
+    leadership: &Leadership,
+) -> Result<Client, StartError> {
+    let builder = ClientBuilder::try_from(config.clone()).map_err(StartError::Client)?;
+    let rate_limit = api_rate_limit(options.kube_api_qps, options.kube_api_burst);
+    let client = builder
+        .with_layer(&CountRequests(Arc::clone(&metrics.api_server)))
+        .with_layer(&rate_limit)
+        .with_layer(&WriteGateLayer(leadership.gate().clone()))
+        .build();
+    Ok(client)
+}
+
+fn start_crd_check(
+    client: &Client,
+    readiness: &Arc<Readiness>,
+    scopes: &[Option<String>],
+    shutdown: &CancellationToken,
+) -> Arc<CrdCheck> {
+    let check = CrdCheck::new(client.clone(), Arc::clone(readiness), shutdown.clone());
+    let check = Arc::new(check);
+    let (running, scopes) = (Arc::clone(&check), scopes.to_vec());
+    tokio::spawn(async move { running.run(&scopes).await });
+    check
+}
+
+/// Starts the election once the CRD is compatible. Until then another replica can take the Lease.
+fn start_election(
+    election: Election,
+    crd_check: Arc<CrdCheck>,
+    shutdown: CancellationToken,
+) -> JoinHandle<Election> {
+    tokio::spawn(async move {
+        crd_check.wait().await;
+        election.run(shutdown).await
+    })
 }

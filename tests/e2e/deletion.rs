@@ -381,7 +381,9 @@ async fn a_deletion_ends_in_time_although_the_registry_or_the_secret_is_gone() {
         namespace.gone(name).await;
         let (kind, told) = namespace.event(name, Reason::RemovalAbandoned).await;
         assert!(
-            kind == "Warning" && told.contains(said) && told.contains("given up after 8 s"),
+            kind == "Warning"
+                && told.contains(said)
+                && told.contains("removal abandoned after 8 s"),
             "{kind} {told}"
         );
     }
@@ -406,7 +408,8 @@ async fn a_removal_that_fails_is_tried_again_and_status_says_why_it_waits() {
             .unwrap();
         let is_waiting = |object: &ImageAttachment| {
             object.status.as_ref().is_some_and(|status| {
-                says(status, ConditionType::Ready).contains("to be removed before it goes")
+                says(status, ConditionType::Ready)
+                    .contains("cannot remove the attachments of this resource yet")
             })
         };
         let waiting = namespace.wait(&name, "refused", is_waiting).await;

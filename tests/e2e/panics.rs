@@ -151,7 +151,7 @@ async fn t11_t21_a_panic_affects_its_resource_only_and_its_message_stays_inside(
         "the place is told: {told:#?}"
     );
     assert!(
-        log.contains("TRACE") && log.contains("the pass panicked"),
+        log.contains("TRACE") && log.contains("reconcile panicked"),
         "{} bytes of log",
         log.len()
     );

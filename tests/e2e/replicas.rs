@@ -193,7 +193,7 @@ async fn a_leader_that_was_paused_in_the_middle_of_a_pass_writes_nothing_when_it
         let before = registry.requests().len();
 
         leader.resume();
-        leader.says("leads no longer").await;
+        leader.says("lost the lease").await;
         sleep(Duration::from_secs(1)).await;
         let written: Vec<_> = registry
             .requests()

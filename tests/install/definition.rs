@@ -45,7 +45,7 @@ async fn define(cluster: &Cluster, definition: &Value) {
 async fn waits_because(operator: &Operator, words: &str) {
     let waits = || async {
         let (status, text) = operator.readyz().await?;
-        let said = format!("the definition of imageattachments ({words}");
+        let said = format!("the CRD imageattachments.affix.dev ({words}");
         if status == 503 && text.contains(&said) {
             Ok(())
         } else {
@@ -75,21 +75,21 @@ async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current(
     effective(&cluster).await;
 
     let operator = Operator::start(&cluster, DEPLOYMENT, true).await;
-    waits_because(&operator, "the API server does not serve imageattachments of affix.dev/v1alpha1: install the definition (affix crd |")
+    waits_because(&operator, "the API server does not serve imageattachments of affix.dev/v1alpha1: install the CRD (affix crd |")
         .await;
     define(&cluster, &without_status(older())).await;
-    waits_because(
-        &operator,
-        "the definition has no status subresource: replace it",
-    )
-    .await;
+    waits_because(&operator, "the CRD has no status subresource: replace it").await;
     let old = json!({
         "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": "old", "namespace": "team-a"},
         "spec": {"image": "registry.example.com/team/app:v1", "suspend": true, "artifact": {"artifactType": "application/vnd.demo"}},
     });
     cluster.apply(&[old]).await;
     define(&cluster, &older()).await;
-    waits_because(&operator, "the definition is older than this affix and does not know status.artifactType, status.attached").await;
+    waits_because(
+        &operator,
+        "the CRD is older than this affix and lacks status.artifactType, status.attached",
+    )
+    .await;
     // Whoever looks at the resource is told too.
     operator
         .wait(|| async {
@@ -100,7 +100,7 @@ async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current(
                 event["regarding"]["name"] == "old"
                     && event["type"] == "Warning"
                     && event["note"].as_str().is_some_and(|note| {
-                        note.starts_with("nothing is attached: the definition is older")
+                        note.starts_with("nothing is attached: the CRD is older")
                     })
             });
             if told {
@@ -118,7 +118,7 @@ async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current(
     let log = operator.log();
     let said = log
         .lines()
-        .filter(|line| line.contains("the definition of imageattachments is not known to fit"))
+        .filter(|line| line.contains("CRD not known to be compatible"))
         .count();
     assert!((3..=4).contains(&said), "{said} lines\n{log}");
 
@@ -178,7 +178,7 @@ async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current(
         sleep(POLL).await;
     }
     let digest = job.move_tag();
-    waits_because(&operator, "the definition has no status subresource").await;
+    waits_because(&operator, "the CRD has no status subresource").await;
     // What is deleted while it waits for the definition goes all the same, as its namespace may have to.
     let asked = "reconcile.fluxcd.io/requestedAt=now";
     cluster

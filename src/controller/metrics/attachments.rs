@@ -1,8 +1,7 @@
-//! What became of attachments.
+//! Attachments by outcome.
 
 use std::collections::HashSet;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -10,18 +9,15 @@ use prometheus_client::registry::Registry;
 use crate::api::{Origin, Reason, TargetState, TargetStatus};
 use crate::engine::Outcome;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Became {
-    outcome: &'static str,
-}
+use super::registration::{Labels, register};
 
-/// Counts of attachments by what became of them.
+/// Counters of attachments by outcome.
 #[derive(Debug)]
-pub(in crate::controller) struct Attachments(Family<Became, Counter>);
+pub(crate) struct Attachments(Family<Labels<1>, Counter>);
 
-/// What one pass changed.
+/// The changes of one pass.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::controller) struct Tally {
+pub(crate) struct Tally {
     made: u64,
     adopted: u64,
     restored: u64,
@@ -30,18 +26,18 @@ pub(in crate::controller) struct Tally {
 }
 
 impl Tally {
-    /// What a pass with this outcome changed over the rows that status had before. What was there already counts as nothing.
-    pub(in crate::controller) fn of(before: &[TargetStatus], outcome: &Outcome) -> Self {
-        let noted = |reason| {
+    /// Counts the changes of a pass to the targets that status had before it. Unchanged targets do not count.
+    pub(crate) fn of(before: &[TargetStatus], outcome: &Outcome) -> Self {
+        let events = |reason| {
             outcome
                 .notes
                 .iter()
-                .filter(|note| note.reason == reason)
+                .filter(|event| event.reason == reason)
                 .count() as u64
         };
         let mut tally = Self {
-            restored: noted(Reason::Restored),
-            removed: noted(Reason::Removed),
+            restored: events(Reason::Restored),
+            removed: events(Reason::Removed),
             ..Self::default()
         };
         let known: HashSet<_> = before
@@ -68,17 +64,17 @@ impl Tally {
 
 impl Attachments {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let all = Self(Family::default());
-        registry.register(
+        let all = Self(register(
+            registry,
             "affix_attachments",
-            "Attachments by what became of them",
-            all.0.clone(),
-        );
+            "Attachments by outcome",
+            Family::default(),
+        ));
         all.count(&Tally::default());
         all
     }
 
-    pub(in crate::controller) fn count(&self, tally: &Tally) {
+    pub(crate) fn count(&self, tally: &Tally) {
         let Tally {
             made,
             adopted,
@@ -93,7 +89,7 @@ impl Attachments {
             ("removed", removed),
             ("failed", failed),
         ] {
-            self.0.get_or_create(&Became { outcome }).inc_by(count);
+            self.0.get_or_create(&[("outcome", outcome)]).inc_by(count);
         }
     }
 }
@@ -117,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_pass_has_changed_counts_and_a_failure_each_time() {
+    fn only_changes_of_a_pass_count_and_failures_count_each_time() {
         let attached = |digest, attachment, origin| {
             row(
                 digest,
@@ -138,16 +134,16 @@ mod tests {
             row("d", TargetState::Failed, None, None),
             row("e", TargetState::Skipped, None, None),
         ]);
-        let note = |reason| Note {
+        let event = |reason| Note {
             severity: Severity::Normal,
             reason,
             message: String::new(),
         };
         outcome.notes = vec![
-            note(Reason::Restored),
-            note(Reason::Removed),
-            note(Reason::Removed),
-            note(Reason::TagMoved),
+            event(Reason::Restored),
+            event(Reason::Removed),
+            event(Reason::Removed),
+            event(Reason::TagMoved),
         ];
         assert_eq!(
             Tally::of(&before, &outcome),
@@ -164,7 +160,7 @@ mod tests {
         assert_eq!(
             Tally::of(&before, &outcome),
             Tally::default(),
-            "nothing was looked at"
+            "a pass without targets changes nothing"
         );
     }
 }

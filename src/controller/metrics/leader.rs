@@ -1,35 +1,27 @@
-//! Whether this process leads, in client-go's words.
+//! The role in leader election, with the metric name of client-go.
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Lease {
-    name: String,
-}
+use super::registration::{Labels, register};
 
-/// One gauge for the Lease that this process stands for; none without leader election.
+/// A gauge for the Lease of this process. Without leader election there is no series.
 #[derive(Debug)]
-pub(in crate::controller) struct Leader(Family<Lease, Gauge>);
+pub(crate) struct Leader(Family<Labels<1, String>, Gauge>);
 
 impl Leader {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let leader = Self(Family::default());
-        registry.register(
+        Self(register(
+            registry,
             "leader_election_master_status",
-            "Whether this process has the Lease of this name",
-            leader.0.clone(),
-        );
-        leader
+            "Whether this process holds the Lease of this name",
+            Family::default(),
+        ))
     }
 
-    pub(in crate::controller) fn set(&self, lease: &str, leads: bool) {
-        self.0
-            .get_or_create(&Lease {
-                name: lease.to_owned(),
-            })
-            .set(i64::from(leads));
+    pub(crate) fn set(&self, lease: &str, is_leader: bool) {
+        let labels = [("name", lease.to_owned())];
+        self.0.get_or_create(&labels).set(i64::from(is_leader));
     }
 }

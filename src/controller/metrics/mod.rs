@@ -1,14 +1,14 @@
-//! Metrics in the words of controller-runtime and client-go, so that existing dashboards and alerts read them; what only affix has
-//! begins with `affix_`. `docs/metrics.md` lists them all, and a test holds it against what is served.
+//! Metrics with the names of controller-runtime and client-go, so that existing dashboards and alerts work. Metrics that only
+//! affix has begin with `affix_`. `docs/metrics.md` lists all of them, and a test compares it with the endpoint.
 //!
-//! No label ever holds the name of a resource, of an image or of a host that a user chose, nor a digest: the number of series does
-//! not grow with the work.
+//! No label contains a digest, or the name of a resource, an image or a host of a user, so the number of series is bounded.
 
+mod api_server;
 mod attachments;
-mod cluster;
 mod leader;
 mod queue;
 mod reconciles;
+mod registration;
 mod registries;
 mod resources;
 
@@ -16,46 +16,43 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-pub(super) use attachments::Tally;
-pub(super) use cluster::CountRequests;
-pub(super) use reconciles::Outcome;
+pub(crate) use api_server::CountRequests;
+pub(crate) use attachments::Tally;
+pub(crate) use reconciles::Outcome;
 
 use crate::service;
 
+use api_server::ApiServerRequests;
 use attachments::Attachments;
-use cluster::ClusterRequests;
 use leader::Leader;
-use queue::Queue;
+use queue::WorkQueueMetrics;
 use reconciles::Reconciles;
 use registries::RegistryRequests;
 use resources::Resources;
 
-/// The label by which controller-runtime tells controllers apart.
-const CONTROLLER: &str = "imageattachment";
-
-/// All metrics of the operator.
+/// All metrics of the controller.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
-    pub(super) reconciles: Reconciles,
-    pub(super) queue: Queue,
-    pub(super) attachments: Attachments,
-    pub(super) registries: Arc<RegistryRequests>,
-    pub(super) cluster: Arc<ClusterRequests>,
-    pub(super) resources: Arc<Resources>,
-    pub(super) leader: Leader,
+    pub(crate) reconciles: Reconciles,
+    pub(crate) queue: WorkQueueMetrics,
+    pub(crate) attachments: Attachments,
+    pub(crate) registries: Arc<RegistryRequests>,
+    pub(crate) api_server: Arc<ApiServerRequests>,
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) leader: Leader,
 }
 
 impl Metrics {
-    /// `concurrent`: how many resources are worked on at once.
-    pub(super) fn new(concurrent: usize) -> Self {
+    /// `concurrent`: the number of concurrent reconciles, which is a metric too.
+    pub(crate) fn new(concurrent: usize) -> Self {
         let mut registry = Registry::default();
         service::describe(&mut registry, "controller");
         let reconciles = Reconciles::register(&mut registry, concurrent);
-        let queue = Queue::register(&mut registry);
+        let queue = WorkQueueMetrics::register(&mut registry);
         let attachments = Attachments::register(&mut registry);
         let registries = Arc::new(RegistryRequests::register(&mut registry));
-        let cluster = Arc::new(ClusterRequests::register(&mut registry));
+        let api_server = Arc::new(ApiServerRequests::register(&mut registry));
         let resources = Arc::new(Resources::default());
         registry.register_collector(Box::new(Arc::clone(&resources)));
         let leader = Leader::register(&mut registry);
@@ -65,14 +62,14 @@ impl Metrics {
             queue,
             attachments,
             registries,
-            cluster,
+            api_server,
             resources,
             leader,
         }
     }
 
-    /// The text format of OpenMetrics.
-    pub(super) fn encode(&self) -> String {
+    /// Returns the metrics in the text format of OpenMetrics.
+    pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text

@@ -1,90 +1,79 @@
-//! The queue: resources whose time has come and that wait for a turn (see [`super::super::queue`]), in client-go's words.
+//! The work queue, with the metric names of client-go.
 
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::CONTROLLER;
+use super::registration::{CONTROLLER, Labels, register};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Named {
-    name: &'static str,
-    controller: &'static str,
-}
+const LABELS: Labels<2> = [("name", CONTROLLER), ("controller", CONTROLLER)];
 
-const OURS: Named = Named {
-    name: CONTROLLER,
-    controller: CONTROLLER,
-};
-
-/// Counts of the queue.
+/// Metrics of the work queue.
 #[derive(Debug)]
-pub(in crate::controller) struct Queue {
-    depth: Family<Named, Gauge>,
-    adds: Family<Named, Counter>,
-    retries: Family<Named, Counter>,
-    time: Family<Named, Histogram>,
+pub(crate) struct WorkQueueMetrics {
+    depth: Family<Labels<2>, Gauge>,
+    adds: Family<Labels<2>, Counter>,
+    retries: Family<Labels<2>, Counter>,
+    time: Family<Labels<2>, Histogram>,
 }
 
-impl Queue {
+impl WorkQueueMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let queue = Self {
-            depth: Family::default(),
-            adds: Family::default(),
-            retries: Family::default(),
-            time: Family::new_with_constructor(|| {
-                Histogram::new([
-                    0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1000.0,
-                ])
-            }),
+            depth: register(
+                registry,
+                "workqueue_depth",
+                "Resources in the work queue",
+                Family::default(),
+            ),
+            adds: register(
+                registry,
+                "workqueue_adds",
+                "Resources added to the work queue",
+                Family::default(),
+            ),
+            retries: register(
+                registry,
+                "workqueue_retries",
+                "Reconciles requeued after a failure",
+                Family::default(),
+            ),
+            time: register(
+                registry,
+                "workqueue_queue_duration_seconds",
+                "Time of resources in the work queue, in seconds",
+                Family::new_with_constructor(|| {
+                    Histogram::new([
+                        0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1000.0,
+                    ])
+                }),
+            ),
         };
-        registry.register(
-            "workqueue_depth",
-            "Resources that wait for a turn",
-            queue.depth.clone(),
-        );
-        registry.register(
-            "workqueue_adds",
-            "Resources whose time to be looked at has come",
-            queue.adds.clone(),
-        );
-        registry.register(
-            "workqueue_retries",
-            "Visits that were put off after a failure",
-            queue.retries.clone(),
-        );
-        registry.register(
-            "workqueue_queue_duration_seconds",
-            "How long resources waited for a turn, in seconds",
-            queue.time.clone(),
-        );
-        drop(queue.depth.get_or_create(&OURS));
-        drop(queue.adds.get_or_create(&OURS));
-        drop(queue.retries.get_or_create(&OURS));
+        drop(queue.depth.get_or_create(&LABELS));
+        drop(queue.adds.get_or_create(&LABELS));
+        drop(queue.retries.get_or_create(&LABELS));
         queue
     }
 
-    pub(in crate::controller) fn added(&self) {
-        self.adds.get_or_create(&OURS).inc();
+    pub(crate) fn count_add(&self) {
+        self.adds.get_or_create(&LABELS).inc();
     }
 
-    pub(in crate::controller) fn set_depth(&self, waiting: usize) {
-        self.depth
-            .get_or_create(&OURS)
-            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    pub(crate) fn set_depth(&self, depth: usize) {
+        let depth = i64::try_from(depth).unwrap_or(i64::MAX);
+        self.depth.get_or_create(&LABELS).set(depth);
     }
 
-    /// A visit began after so long a wait.
-    pub(in crate::controller) fn began(&self, waited: Duration) {
-        self.time.get_or_create(&OURS).observe(waited.as_secs_f64());
+    pub(crate) fn observe_wait(&self, wait: Duration) {
+        let time = self.time.get_or_create(&LABELS);
+        time.observe(wait.as_secs_f64());
     }
 
-    pub(in crate::controller) fn put_off(&self) {
-        self.retries.get_or_create(&OURS).inc();
+    pub(crate) fn count_retry(&self) {
+        self.retries.get_or_create(&LABELS).inc();
     }
 }

@@ -1,8 +1,7 @@
-//! Reconciliations, as controller-runtime counts them.
+//! Reconciles, with the metric names of controller-runtime.
 
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -11,190 +10,158 @@ use prometheus_client::registry::Registry;
 
 use crate::api::Reason;
 
-use super::CONTROLLER;
+use super::registration::{CONTROLLER, CONTROLLER_LABELS, Labels, register};
 
-/// How a reconciliation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(
-    non_camel_case_types,
-    reason = "the variant's name is the label's value, which controller-runtime writes in lower case"
-)]
-pub(in crate::controller) enum Outcome {
-    /// All is as it should be.
-    success,
-    /// It failed: the resource's doing, a registry's or the API server's.
-    error,
-    /// There is more to do, or to wait for, and nothing is wrong.
-    requeue_after,
+/// The result of a reconcile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The resource is ready, or suspended.
+    Success,
+    /// The resource, a registry or the API server caused a failure.
+    Error,
+    /// The resource is not ready yet, without a failure.
+    RequeueAfter,
 }
 
 impl Outcome {
-    const ALL: [Self; 3] = [Self::success, Self::error, Self::requeue_after];
+    const ALL: [Self; 3] = [Self::Success, Self::Error, Self::RequeueAfter];
 
-    /// The outcome of a visit that left Ready as `ready` for this reason.
-    pub(in crate::controller) const fn of(ready: bool, reason: Reason) -> Self {
+    /// Returns the result of a reconcile that ended with this status and reason of Ready.
+    pub(crate) const fn of(ready: bool, reason: Reason) -> Self {
         match reason {
-            _ if ready => Self::success,
-            Reason::Suspended => Self::success,
-            Reason::Conflict | Reason::RemovalRefused => Self::error,
-            _ if reason.is_stalled() || reason.is_retried() => Self::error,
-            _ => Self::requeue_after,
+            _ if ready => Self::Success,
+            Reason::Suspended => Self::Success,
+            Reason::Conflict | Reason::RemovalRefused => Self::Error,
+            _ if reason.is_stalled() || reason.is_retried() => Self::Error,
+            _ => Self::RequeueAfter,
         }
+    }
+
+    const fn labels(self) -> Labels<2> {
+        let result = match self {
+            Self::Success => "success",
+            Self::Error => "error",
+            Self::RequeueAfter => "requeue_after",
+        };
+        [("controller", CONTROLLER), ("result", result)]
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Controller {
-    controller: &'static str,
-}
-
-const OURS: Controller = Controller {
-    controller: CONTROLLER,
-};
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reconciled {
-    controller: &'static str,
-    result: Outcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reasoned {
-    reason: &'static str,
-}
-
-/// Counts of reconciliations.
+/// Metrics of reconciles.
 #[derive(Debug)]
-pub(in crate::controller) struct Reconciles {
-    total: Family<Reconciled, Counter>,
-    errors: Family<Controller, Counter>,
-    terminal_errors: Family<Controller, Counter>,
-    panics: Family<Controller, Counter>,
-    time: Family<Controller, Histogram>,
-    active: Family<Controller, Gauge>,
-    reasons: Family<Reasoned, Counter>,
+pub(crate) struct Reconciles {
+    total: Family<Labels<2>, Counter>,
+    errors: Family<Labels<1>, Counter>,
+    terminal_errors: Family<Labels<1>, Counter>,
+    panics: Family<Labels<1>, Counter>,
+    time: Family<Labels<1>, Histogram>,
+    active: Family<Labels<1>, Gauge>,
+    reasons: Family<Labels<1>, Counter>,
 }
 
-/// A reconciliation under way.
+/// Counts a reconcile as active until it is dropped.
 #[derive(Debug)]
-pub(in crate::controller) struct Active(Family<Controller, Gauge>);
+pub(crate) struct Active(Family<Labels<1>, Gauge>);
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.get_or_create(&OURS).dec();
+        self.0.get_or_create(&CONTROLLER_LABELS).dec();
     }
 }
 
 impl Reconciles {
-    pub(super) fn register(registry: &mut Registry, concurrent: usize) -> Self {
-        let all = Self {
-            total: Family::default(),
-            errors: Family::default(),
-            terminal_errors: Family::default(),
-            panics: Family::default(),
-            time: Family::new_with_constructor(|| {
-                Histogram::new([
-                    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-                    120.0,
-                ])
-            }),
-            active: Family::default(),
-            reasons: Family::default(),
-        };
-        registry.register(
-            "controller_runtime_reconcile",
-            "Reconciliations by result",
-            all.total.clone(),
-        );
-        registry.register(
-            "controller_runtime_reconcile_errors",
-            "Reconciliations that failed",
-            all.errors.clone(),
-        );
-        registry.register(
-            "controller_runtime_terminal_reconcile_errors",
-            "Reconciliations that failed for what only the user can mend",
-            all.terminal_errors.clone(),
-        );
-        registry.register(
-            "controller_runtime_reconcile_panics",
-            "Reconciliations that panicked",
-            all.panics.clone(),
-        );
-        registry.register(
-            "controller_runtime_reconcile_time_seconds",
-            "Length of a reconciliation in seconds",
-            all.time.clone(),
-        );
-        registry.register(
-            "controller_runtime_active_workers",
-            "Reconciliations under way",
-            all.active.clone(),
-        );
-        let most = Family::<Controller, Gauge>::default();
-        registry.register(
+    pub(super) fn register(registry: &mut Registry, max_concurrent: usize) -> Self {
+        let max_concurrent_gauge = register(
+            registry,
             "controller_runtime_max_concurrent_reconciles",
-            "Resources that may be worked on at once",
-            most.clone(),
+            "Maximum number of concurrent reconciles",
+            Family::<Labels<1>, Gauge>::default(),
         );
-        most.get_or_create(&OURS)
-            .set(i64::try_from(concurrent).unwrap_or(i64::MAX));
-        registry.register(
+        max_concurrent_gauge
+            .get_or_create(&CONTROLLER_LABELS)
+            .set(i64::try_from(max_concurrent).unwrap_or(i64::MAX));
+        let mut counter = |name, help| register(registry, name, help, Family::default());
+        let errors = counter(
+            "controller_runtime_reconcile_errors",
+            "Reconciles that failed",
+        );
+        let terminal_errors = counter(
+            "controller_runtime_terminal_reconcile_errors",
+            "Reconciles that failed for a reason that needs a change by the user",
+        );
+        let panics = counter(
+            "controller_runtime_reconcile_panics",
+            "Reconciles that panicked",
+        );
+        let reasons = counter(
             "affix_reconcile_reason",
-            "Reconciliations by the reason of Ready",
-            all.reasons.clone(),
+            "Reconciles by the reason of Ready",
         );
-        // A counter that is there from the start tells its first increase.
+        let all = Self {
+            total: register(
+                registry,
+                "controller_runtime_reconcile",
+                "Reconciles by result",
+                Family::default(),
+            ),
+            errors,
+            terminal_errors,
+            panics,
+            time: register(
+                registry,
+                "controller_runtime_reconcile_time_seconds",
+                "Duration of a reconcile in seconds",
+                Family::new_with_constructor(|| {
+                    Histogram::new([
+                        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+                        120.0,
+                    ])
+                }),
+            ),
+            active: register(
+                registry,
+                "controller_runtime_active_workers",
+                "Reconciles in flight",
+                Family::default(),
+            ),
+            reasons,
+        };
+        // A rate shows the first increase of a counter only if the counter exists before.
         for result in Outcome::ALL {
-            drop(all.total.get_or_create(&Reconciled {
-                controller: CONTROLLER,
-                result,
-            }));
+            drop(all.total.get_or_create(&result.labels()));
         }
         for counter in [&all.errors, &all.terminal_errors, &all.panics] {
-            drop(counter.get_or_create(&OURS));
+            drop(counter.get_or_create(&CONTROLLER_LABELS));
         }
-        drop(all.active.get_or_create(&OURS));
+        drop(all.active.get_or_create(&CONTROLLER_LABELS));
         all
     }
 
-    /// Counts a reconciliation as under way until what is returned is dropped, be it finished or not.
-    pub(in crate::controller) fn started(&self) -> Active {
-        self.active.get_or_create(&OURS).inc();
+    /// Counts an active reconcile until the returned guard is dropped.
+    pub(crate) fn start(&self) -> Active {
+        self.active.get_or_create(&CONTROLLER_LABELS).inc();
         Active(self.active.clone())
     }
 
-    /// `reason`: what Ready says now; `None` where the API server could not be asked.
-    pub(in crate::controller) fn finished(
-        &self,
-        result: Outcome,
-        reason: Option<Reason>,
-        took: Duration,
-    ) {
-        self.total
-            .get_or_create(&Reconciled {
-                controller: CONTROLLER,
-                result,
-            })
-            .inc();
-        self.time.get_or_create(&OURS).observe(took.as_secs_f64());
-        if result == Outcome::error {
-            self.errors.get_or_create(&OURS).inc();
+    /// Records the end of a reconcile. `reason`: that of Ready; `None`: the API server did not answer.
+    pub(crate) fn finish(&self, result: Outcome, reason: Option<Reason>, elapsed: Duration) {
+        self.total.get_or_create(&result.labels()).inc();
+        let time = self.time.get_or_create(&CONTROLLER_LABELS);
+        time.observe(elapsed.as_secs_f64());
+        if result == Outcome::Error {
+            self.errors.get_or_create(&CONTROLLER_LABELS).inc();
         }
         if let Some(reason) = reason {
-            self.reasons
-                .get_or_create(&Reasoned {
-                    reason: reason.as_str(),
-                })
-                .inc();
+            let labels = [("reason", reason.as_str())];
+            self.reasons.get_or_create(&labels).inc();
             if reason.is_stalled() {
-                self.terminal_errors.get_or_create(&OURS).inc();
+                self.terminal_errors.get_or_create(&CONTROLLER_LABELS).inc();
             }
         }
     }
 
-    pub(in crate::controller) fn panicked(&self) {
-        self.panics.get_or_create(&OURS).inc();
+    pub(crate) fn count_panic(&self) {
+        self.panics.get_or_create(&CONTROLLER_LABELS).inc();
     }
 }
 
@@ -203,17 +170,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_resource_that_waits_or_is_held_is_no_error_and_one_that_cannot_go_on_is() {
+    fn a_pending_or_suspended_resource_is_no_error_and_a_failed_one_is() {
         for (ready, reason, outcome) in [
-            (true, Reason::Attached, Outcome::success),
-            (true, Reason::Watching, Outcome::success),
-            (false, Reason::Suspended, Outcome::success),
-            (false, Reason::Planned, Outcome::requeue_after),
-            (false, Reason::Progressing, Outcome::requeue_after),
-            (false, Reason::NotFound, Outcome::error),
-            (false, Reason::PartiallyAttached, Outcome::error),
-            (false, Reason::KeyInvalid, Outcome::error),
-            (false, Reason::Conflict, Outcome::error),
+            (true, Reason::Attached, Outcome::Success),
+            (true, Reason::Watching, Outcome::Success),
+            (false, Reason::Suspended, Outcome::Success),
+            (false, Reason::Planned, Outcome::RequeueAfter),
+            (false, Reason::Progressing, Outcome::RequeueAfter),
+            (false, Reason::NotFound, Outcome::Error),
+            (false, Reason::PartiallyAttached, Outcome::Error),
+            (false, Reason::KeyInvalid, Outcome::Error),
+            (false, Reason::Conflict, Outcome::Error),
         ] {
             assert_eq!(Outcome::of(ready, reason), outcome, "{reason}");
         }

@@ -1,9 +1,8 @@
-//! Requests to registries. Their hosts are no labels: tenants choose them.
+//! Requests to registries. Hosts are no labels, since tenants choose them.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -11,65 +10,51 @@ use prometheus_client::registry::Registry;
 
 use affix_registry::{Object, Observer, Try};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answered {
-    operation: String,
-    code: String,
-}
+use super::registration::{Labels, register};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Asked {
-    operation: String,
-}
-
-/// Counts of requests to registries.
+/// Metrics of requests to registries.
 #[derive(Debug)]
-pub(in crate::controller) struct RegistryRequests {
-    total: Family<Answered, Counter>,
-    time: Family<Asked, Histogram>,
+pub(crate) struct RegistryRequests {
+    total: Family<Labels<2, String>, Counter>,
+    time: Family<Labels<1, String>, Histogram>,
     paused: Counter<f64, AtomicU64>,
 }
 
 impl RegistryRequests {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let all = Self {
-            total: Family::default(),
-            time: Family::new_with_constructor(|| {
-                Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
-            }),
-            paused: Counter::default(),
-        };
-        registry.register(
-            "affix_registry_requests",
-            "Requests to registries, each try, by the answer's status",
-            all.total.clone(),
-        );
-        registry.register(
-            "affix_registry_request_duration_seconds",
-            "Length of a try in seconds",
-            all.time.clone(),
-        );
-        registry.register(
-            "affix_registry_throttled_seconds",
-            "Seconds for which registries asked to be left alone (429)",
-            all.paused.clone(),
-        );
-        all
+        Self {
+            total: register(
+                registry,
+                "affix_registry_requests",
+                "Requests to registries by status code; a retry counts as a request",
+                Family::default(),
+            ),
+            time: register(
+                registry,
+                "affix_registry_request_duration_seconds",
+                "Duration of a request to a registry in seconds",
+                Family::new_with_constructor(|| {
+                    Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+                }),
+            ),
+            paused: register(
+                registry,
+                "affix_registry_throttled_seconds",
+                "Seconds of the pauses that registries requested with status 429",
+                Counter::default(),
+            ),
+        }
     }
 }
 
 impl Observer for RegistryRequests {
     fn tried(&self, one: Try) {
         let operation = format!("{}_{}", one.method.to_ascii_lowercase(), object(one.object));
-        self.total
-            .get_or_create(&Answered {
-                operation: operation.clone(),
-                code: code(one.status),
-            })
-            .inc();
-        self.time
-            .get_or_create(&Asked { operation })
-            .observe(one.took.as_secs_f64());
+        let labels = [("operation", operation.clone()), ("code", code(one.status))];
+        self.total.get_or_create(&labels).inc();
+        let labels = [("operation", operation)];
+        let time = self.time.get_or_create(&labels);
+        time.observe(one.took.as_secs_f64());
     }
 
     fn paused(&self, time: Duration) {
@@ -88,7 +73,7 @@ const fn object(object: Object) -> &'static str {
     }
 }
 
-/// The status, where it is one that registries send; of others only the class, since a hostile registry could send them all.
+/// Returns the label of a status. Unusual ones share a label per class, since a hostile registry could send all of them.
 fn code(status: Option<u16>) -> String {
     const USUAL: &[u16] = &[
         200, 201, 202, 204, 206, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 407, 408,
@@ -107,7 +92,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn a_registry_cannot_choose_how_many_series_there_are() {
+    fn a_registry_cannot_increase_the_number_of_series() {
         let codes: HashSet<_> = (100..1000).map(|status| code(Some(status))).collect();
         assert!(codes.len() < 50, "{codes:?}");
         assert_eq!(

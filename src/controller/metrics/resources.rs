@@ -1,4 +1,4 @@
-//! The state of all resources that are watched, counted when it is asked for.
+//! The state of all watched resources, counted at each scrape.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -14,20 +14,20 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use crate::api::{ConditionType, Reason, TargetState};
-use crate::controller::leadership::Leadership;
-use crate::controller::stored::{STATES, Stored, Summary};
+use crate::controller::leader::leadership::Leadership;
+use crate::controller::watch::cache::{CacheEntry, STATES, Summary};
 
-/// What the watches have brought, and when the certificates that resources sign with end, by UID.
+/// The caches of the watches, and the expiry of signing certificates by UID.
 #[derive(Default)]
-pub(in crate::controller) struct Resources {
+pub(crate) struct Resources {
     watches: Mutex<Vec<Watch>>,
     certificates: Mutex<HashMap<String, Timestamp>>,
 }
 
-/// What one watch brings. It counts while this process leads, or replicas that wait would count everything once more.
+/// The cache of one watch. Only the leader counts it, or each standby would add to the sum over all replicas.
 #[derive(Clone)]
 struct Watch {
-    store: Store<Stored>,
+    store: Store<CacheEntry>,
     leadership: Arc<Leadership>,
 }
 
@@ -38,16 +38,16 @@ impl fmt::Debug for Resources {
 }
 
 impl Resources {
-    /// Counts the resources of one more watch.
-    pub(in crate::controller) fn watch(&self, store: Store<Stored>, leadership: Arc<Leadership>) {
+    /// Adds the cache of a watch.
+    pub(crate) fn add(&self, store: Store<CacheEntry>, leadership: Arc<Leadership>) {
         self.watches
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Watch { store, leadership });
     }
 
-    /// What a resource signs with ends then; `None`: nothing that ends.
-    pub(in crate::controller) fn signs_until(&self, uid: &str, end: Option<Timestamp>) {
+    /// Records the expiry of the signatures of a resource. `None`: they do not expire.
+    pub(crate) fn set_signatures_end(&self, uid: &str, end: Option<Timestamp>) {
         let mut certificates = self
             .certificates
             .lock()
@@ -66,7 +66,7 @@ impl Resources {
             .clone();
         let stores = watches
             .iter()
-            .filter(|watch| watch.leadership.term().is_some())
+            .filter(|watch| watch.leadership.epoch().is_some())
             .map(|watch| &watch.store);
         let mut counts = Counts::default();
         let mut certificates = self
@@ -84,18 +84,18 @@ impl Resources {
             }
         }
         certificates.retain(|uid, _| present.contains(uid));
-        counts.first_end = certificates.values().min().copied();
+        counts.first_expiry = certificates.values().min().copied();
         counts
     }
 }
 
-/// How many there are of each kind.
+/// The number of resources and targets in each state.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
     /// By type, status and reason.
     conditions: BTreeMap<(&'static str, &'static str, &'static str), u64>,
     targets: BTreeMap<TargetState, u64>,
-    first_end: Option<Timestamp>,
+    first_expiry: Option<Timestamp>,
 }
 
 impl Counts {
@@ -159,8 +159,8 @@ impl Collector for Resources {
             let count = counts.targets.get(&state).copied().unwrap_or_default();
             gauge(&mut metric, &[("state", &format!("{state:?}"))], count)?;
         }
-        if let Some(end) = counts.first_end {
-            let help = "When the first of the certificates that are in use ends, in seconds since the epoch";
+        if let Some(end) = counts.first_expiry {
+            let help = "Expiry of the first certificate in use, in seconds since the epoch";
             let name = "affix_certificate_expiry_timestamp";
             let mut metric =
                 encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;

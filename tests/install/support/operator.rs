@@ -156,7 +156,7 @@ impl Operator {
         let log = self.process.log().unwrap().replace('\\', "");
         let rotation = |line: &str| {
             [
-                "is not allowed: going on without it",
+                "reconcile.fluxcd.io/watch=Enabled is not permitted",
                 "cannot list resource",
                 "cannot watch resource",
             ]

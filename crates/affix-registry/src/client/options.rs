@@ -167,14 +167,14 @@ impl Default for Timeouts {
     }
 }
 
-/// The priority of work among other work at the same registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// The priority of work among other work at the same registry, from low to high.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Priority {
+    /// Periodic verification. It leaves a quarter of the requests in flight to interactive work.
+    Background,
     /// A user waits for the result, such as that of a changed resource.
     #[default]
     Interactive,
-    /// Periodic verification. It leaves a quarter of the requests in flight to interactive work.
-    Background,
 }
 
 /// The settings of one pass. Tokens, pauses and the registry's capabilities are shared only between passes that are equal in

@@ -1,4 +1,4 @@
-//! The one way of all writes to the API server: none leaves while another replica may be the leader.
+//! The client layer that rejects writes to the API server while another replica may be the leader.
 
 use std::task::{Context, Poll};
 
@@ -10,27 +10,27 @@ use tower::{BoxError, Layer, Service};
 
 use affix_registry::WriteGate;
 
-/// The layer of the client: what it wraps must not try again by itself.
-pub(super) struct Fence(pub(super) WriteGate);
+/// The layer. The wrapped client must not retry by itself, since a retry would not pass the gate.
+pub(crate) struct WriteGateLayer(pub(crate) WriteGate);
 
 /// A client whose writes pass the gate.
-pub(super) struct Fenced<S> {
+pub(crate) struct GatedClient<S> {
     inner: S,
     gate: WriteGate,
 }
 
-impl<S> Layer<S> for Fence {
-    type Service = Fenced<S>;
+impl<S> Layer<S> for WriteGateLayer {
+    type Service = GatedClient<S>;
 
-    fn layer(&self, inner: S) -> Fenced<S> {
-        Fenced {
+    fn layer(&self, inner: S) -> GatedClient<S> {
+        GatedClient {
             inner,
             gate: self.0.clone(),
         }
     }
 }
 
-impl<S, B> Service<Request<Body>> for Fenced<S>
+impl<S, B> Service<Request<Body>> for GatedClient<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
     S::Future: Send + 'static,
@@ -44,13 +44,13 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let is_safe = request.method().is_safe();
-        let answer = self.inner.call(request);
-        if is_safe {
-            return answer.boxed();
+        let is_read = request.method().is_safe();
+        let response = self.inner.call(request);
+        if is_read {
+            return response.boxed();
         }
         let gate = self.gate.clone();
-        async move { gate.write(answer).await? }.boxed()
+        async move { gate.write(response).await? }.boxed()
     }
 }
 
@@ -64,24 +64,24 @@ mod tests {
     use tower::service_fn;
 
     #[tokio::test]
-    async fn a_closed_gate_lets_reads_pass_and_no_write() {
+    async fn a_closed_gate_passes_reads_and_rejects_writes() {
         let gate = WriteGate::default();
         let server = service_fn(|_: Request<Body>| async {
             Ok::<_, BoxError>(Response::new(Body::empty()))
         });
-        let mut fenced = Fence(gate.clone()).layer(server);
-        let mut answered = async |method: &str| {
+        let mut client = WriteGateLayer(gate.clone()).layer(server);
+        let mut is_answered = async |method: &str| {
             let request = Request::builder()
                 .method(method)
                 .body(Body::empty())
                 .unwrap();
-            fenced.call(request).await.is_ok()
+            client.call(request).await.is_ok()
         };
-        assert!(answered("PATCH").await);
+        assert!(is_answered("PATCH").await);
         gate.close();
         for method in ["POST", "PUT", "PATCH", "DELETE"] {
-            assert!(!answered(method).await, "{method}");
+            assert!(!is_answered(method).await, "{method}");
         }
-        assert!(answered("GET").await);
+        assert!(is_answered("GET").await);
     }
 }

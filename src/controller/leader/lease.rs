@@ -1,8 +1,8 @@
-//! Election of a leader by a Lease of the cluster.
+//! Leader election with a Lease.
 //!
-//! Every change of the Lease is a `replace` with the resource version that was read, so of two who want it one gets it. Whoever
-//! stands by counts from when it saw the record change, by its own monotonic clock: nobody's wall clock is believed. The leader
-//! counts from before it sent its last renewal, and stops writing well before anybody else may take over.
+//! Every change of the Lease is a `replace` with the resource version that was read, so only one of two candidates succeeds. A
+//! standby measures the age of a Lease on its own monotonic clock, from the moment at which it saw the Lease change; it trusts
+//! no wall clock. The leader counts from before it sent its last renewal, and stops writing well before a standby takes over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::controller::api_server::ApiServerError;
+use crate::controller::leader::leadership::Leadership;
+use crate::controller::metrics::Metrics;
+use crate::controller::options::LeaderElection;
 use crate::service::Readiness;
 
-use super::leadership::Leadership;
-use super::metrics::Metrics;
-use super::options::LeaderElection;
-
-/// What the release of the Lease may take.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// The time that the release of the Lease may take.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// This process as a candidate.
-pub(super) struct Election {
+pub(crate) struct Election {
     leases: Api<Lease>,
     options: LeaderElection,
     identity: String,
@@ -34,22 +34,22 @@ pub(super) struct Election {
     state: State,
 }
 
-/// Where the candidate stands.
+/// The state of the candidate.
 enum State {
-    /// It looks at the Lease; what it saw last.
-    Standby(Option<Sighting>),
-    /// It has the Lease, as last written, and works until `until` if it cannot be renewed.
+    /// It observes the Lease; its last observation.
+    Standby(Option<Observation>),
+    /// It holds the Lease, as last written, and leads until `until` unless it renews it.
     Leading { lease: Box<Lease>, until: Instant },
 }
 
-/// A record, and since when it is known not to have changed.
-struct Sighting {
+/// A version of the Lease, and the time since which it has not changed.
+struct Observation {
     version: Option<String>,
     since: Instant,
 }
 
-/// A name for this process that no other has: the pod's name says who it is, the rest tells its lives apart.
-pub(super) fn identity() -> String {
+/// Returns a unique name for this process: the pod's name, and a random part that tells restarts apart.
+pub(crate) fn identity() -> String {
     let name = std::env::var("HOSTNAME")
         .ok()
         .filter(|name| !name.is_empty());
@@ -61,7 +61,7 @@ pub(super) fn identity() -> String {
 }
 
 impl Election {
-    pub(super) fn new(
+    pub(crate) fn new(
         leases: Api<Lease>,
         options: LeaderElection,
         leadership: Arc<Leadership>,
@@ -77,17 +77,17 @@ impl Election {
             metrics,
             state: State::Standby(None),
         };
-        election.readiness.wait_for(election.waited_for());
+        election.readiness.wait_for(election.readiness_check());
         election.metrics.leader.set(&election.options.name, false);
         election
     }
 
-    fn waited_for(&self) -> String {
-        format!("a look at the lease {}", self.options.name)
+    fn readiness_check(&self) -> String {
+        format!("the first read of the lease {}", self.options.name)
     }
 
-    /// Stands for election until `stop`.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Self {
+    /// Takes part in the election until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Self {
         loop {
             let pause = tokio::select! {
                 biased;
@@ -100,21 +100,21 @@ impl Election {
                 () = sleep(pause) => {}
             }
         }
-        if self.leadership.term().is_none() {
-            self.leadership.end();
+        if self.leadership.epoch().is_none() {
+            self.leadership.stop();
         }
         self
     }
 
-    /// Writes no more, and gives the Lease back so that the next one need not wait.
-    pub(super) async fn release(self) {
-        let led = self.leadership.term().is_some();
-        self.leadership.end();
-        if !led {
+    /// Stops writing and releases the Lease, so that the next leader does not have to wait for its end.
+    pub(crate) async fn release(self) {
+        let was_leader = self.leadership.epoch().is_some();
+        self.leadership.stop();
+        if !was_leader {
             return;
         }
         self.metrics.leader.set(&self.options.name, false);
-        let released = timeout(FAREWELL, async {
+        let released = timeout(RELEASE_TIMEOUT, async {
             loop {
                 let Some(mut lease) = self.leases.get_opt(&self.options.name).await? else {
                     return Ok(());
@@ -127,54 +127,60 @@ impl Election {
                 spec.lease_duration_seconds = Some(1);
                 spec.renew_time = Some(MicroTime(Timestamp::now()));
                 match self.replace(&lease).await {
-                    Err(kube::Error::Api(answer)) if answer.code == 409 => {}
+                    Err(error) if error.code() == Some(409) => {}
                     other => return other.map(drop),
                 }
             }
         });
         match released.await {
             Ok(Ok(())) => tracing::info!(lease = self.options.name, "released the lease"),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the lease was not released: it ends by itself")
-            }
-            Err(_) => tracing::warn!("the lease was not released in time: it ends by itself"),
+            Ok(Err(error)) => tracing::warn!(
+                lease = self.options.name,
+                %error,
+                "lease not released; it expires by itself"
+            ),
+            Err(_) => tracing::warn!(
+                lease = self.options.name,
+                error = "the API server did not answer in time",
+                "lease not released; it expires by itself"
+            ),
         }
     }
 
-    /// One look or one renewal; answers with how long until the next.
+    /// Observes or renews the Lease once. Returns the delay until the next step.
     async fn step(&mut self) -> Duration {
         match std::mem::replace(&mut self.state, State::Standby(None)) {
-            State::Standby(seen) => self.look(seen).await,
+            State::Standby(last) => self.observe(last).await,
             State::Leading { lease, until } => self.renew(lease, until).await,
         }
     }
 
-    /// Looks at the Lease and takes it where nobody has it.
-    async fn look(&mut self, seen: Option<Sighting>) -> Duration {
-        let looked = self.bounded(self.leases.get_opt(&self.options.name)).await;
+    /// Reads the Lease, and takes it if it is free.
+    async fn observe(&mut self, last: Option<Observation>) -> Duration {
+        let read = self.bounded(self.leases.get_opt(&self.options.name)).await;
         let now = Instant::now();
-        let lease = match looked {
+        let lease = match read {
             Ok(lease) => lease,
             Err(error) => {
-                self.say(&format!(
-                    "the lease {} cannot be read: {error}",
+                self.readiness.remark(&format!(
+                    "cannot read the lease {}: {error}",
                     self.options.name
                 ));
                 tracing::warn!(
                     lease = self.options.name,
                     error,
-                    "the lease cannot be read; trying again"
+                    "cannot read the lease; retrying"
                 );
-                self.state = State::Standby(seen);
+                self.state = State::Standby(last);
                 return self.options.retry_period;
             }
         };
-        self.readiness.done(&self.waited_for());
+        self.readiness.done(&self.readiness_check());
         let Some(lease) = lease else {
             return self.take(None).await;
         };
-        let seen = seen.filter(|seen| seen.version == lease.metadata.resource_version);
-        let seen = seen.unwrap_or_else(|| Sighting {
+        let last = last.filter(|last| last.version == lease.metadata.resource_version);
+        let last = last.unwrap_or_else(|| Observation {
             version: lease.metadata.resource_version.clone(),
             since: now,
         });
@@ -182,22 +188,22 @@ impl Election {
             &lease,
             &self.identity,
             self.options.lease_duration,
-            self.look_every(),
-            now.duration_since(seen.since),
+            self.observe_period(),
+            now.duration_since(last.since),
         );
         if wait.is_zero() {
             return self.take(Some(lease)).await;
         }
-        self.say(&format!(
-            "standing by: {} has the lease {}",
+        self.readiness.remark(&format!(
+            "standing by: {} holds the lease {}",
             holder(&lease),
             self.options.name
         ));
-        self.state = State::Standby(Some(seen));
-        wait.min(self.look_every())
+        self.state = State::Standby(Some(last));
+        wait.min(self.observe_period())
     }
 
-    /// Takes the Lease as it was read.
+    /// Takes the Lease in the version that was read.
     async fn take(&mut self, found: Option<Lease>) -> Duration {
         let sent = Instant::now();
         let taken = match found {
@@ -210,117 +216,107 @@ impl Election {
                     metadata,
                     spec: None,
                 });
-                self.bounded(async { self.leases.create(&PostParams::default(), &lease).await })
+                self.bounded(self.leases.create(&PostParams::default(), &lease))
                     .await
             }
             Some(lease) => {
                 let lease = self.held(lease);
-                self.bounded(async { self.replace(&lease).await }).await
+                self.bounded(self.replace(&lease)).await
             }
         };
         match taken {
             Ok(lease) => {
-                let until = sent + self.options.renew_deadline;
-                self.state = State::Leading {
-                    lease: Box::new(lease),
-                    until,
-                };
-                self.leadership.lead_until(until);
+                self.lead(lease, sent);
                 self.metrics.leader.set(&self.options.name, true);
-                self.say("");
+                self.readiness.remark("");
                 tracing::info!(
                     lease = self.options.name,
                     identity = self.identity,
-                    "leads now"
+                    "acquired the lease"
                 );
                 self.options.retry_period
             }
             Err(error) => {
-                // Mostly somebody else was quicker; then the next look says who.
-                tracing::info!(lease = self.options.name, error, "did not get the lease");
-                self.look_every()
+                // Usually another replica took it first.
+                tracing::info!(lease = self.options.name, error, "lease not acquired");
+                self.observe_period()
             }
         }
     }
 
-    /// Renews the Lease as it was last written.
+    /// Leads by a Lease that was written with a request sent at `sent`.
+    fn lead(&mut self, lease: Lease, sent: Instant) {
+        let until = sent + self.options.renew_deadline;
+        self.leadership.lead_until(until);
+        self.state = State::Leading {
+            lease: Box::new(lease),
+            until,
+        };
+    }
+
+    /// Renews the Lease in the version that was last written.
     async fn renew(&mut self, lease: Box<Lease>, until: Instant) -> Duration {
         let sent = Instant::now();
         if sent >= until {
-            return self.lose("it could not be renewed in time");
+            return self.lose("the lease was not renewed in time");
         }
         let renewed = self.held((*lease).clone());
         let retry = self.options.retry_period;
-        match self.bounded(async { self.replace(&renewed).await }).await {
+        let error = match self.bounded(self.replace(&renewed)).await {
             Ok(lease) => {
-                let until = sent + self.options.renew_deadline;
-                self.leadership.lead_until(until);
-                self.state = State::Leading {
-                    lease: Box::new(lease),
-                    until,
-                };
-                retry
+                self.lead(lease, sent);
+                return retry;
             }
-            Err(error) => {
-                tracing::warn!(
-                    lease = self.options.name,
-                    error,
-                    "the lease was not renewed"
-                );
-                // A renewal whose answer was lost shows as a conflict with ourselves.
-                match self.bounded(self.leases.get_opt(&self.options.name)).await {
-                    Ok(Some(found)) if holder(&found) == self.identity => {
-                        let pause =
-                            if found.metadata.resource_version == lease.metadata.resource_version {
-                                retry
-                            } else {
-                                Duration::ZERO
-                            };
-                        self.state = State::Leading {
-                            lease: Box::new(found),
-                            until,
-                        };
-                        pause.min(until.saturating_duration_since(Instant::now()))
-                    }
-                    Ok(Some(found)) => self.lose(&format!("{:?} has it", holder(&found))),
-                    Ok(None) => self.lose("it was deleted"),
-                    Err(_) => {
-                        self.state = State::Leading { lease, until };
-                        retry.min(until.saturating_duration_since(Instant::now()))
-                    }
-                }
+            Err(error) => error,
+        };
+        tracing::warn!(lease = self.options.name, error, "lease not renewed");
+        // A renewal whose answer was lost shows as a conflict with this process's own write.
+        let (lease, pause) = match self.bounded(self.leases.get_opt(&self.options.name)).await {
+            Ok(Some(found)) if holder(&found) == self.identity => {
+                let is_same = found.metadata.resource_version == lease.metadata.resource_version;
+                (
+                    Box::new(found),
+                    if is_same { retry } else { Duration::ZERO },
+                )
             }
-        }
+            Ok(Some(found)) => {
+                return self.lose(&format!("{:?} holds the lease", holder(&found)));
+            }
+            Ok(None) => return self.lose("the lease was deleted"),
+            Err(_) => (lease, retry),
+        };
+        self.state = State::Leading { lease, until };
+        pause.min(until.saturating_duration_since(Instant::now()))
     }
 
-    fn lose(&mut self, why: &str) -> Duration {
+    fn lose(&mut self, cause: &str) -> Duration {
         self.leadership.stand_by();
         self.metrics.leader.set(&self.options.name, false);
         tracing::warn!(
             lease = self.options.name,
-            why,
-            "leads no longer; passes under way are dropped"
+            error = cause,
+            "lost the lease; reconciles in flight are cancelled"
         );
         self.state = State::Standby(None);
         Duration::ZERO
     }
 
-    /// The Lease as this process holds it.
+    /// Returns the Lease with this process as its holder, renewed now.
     fn held(&self, mut lease: Lease) -> Lease {
         let now = MicroTime(Timestamp::now());
         let old = lease.spec.take().unwrap_or_default();
-        let same = old.holder_identity.as_deref() == Some(self.identity.as_str());
-        let first = old.holder_identity.is_none();
+        let is_holder = old.holder_identity.as_deref() == Some(self.identity.as_str());
+        let is_new = old.holder_identity.is_none();
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: Some(whole_seconds(self.options.lease_duration)),
-            acquire_time: if same {
+            acquire_time: if is_holder {
                 old.acquire_time
             } else {
                 Some(now.clone())
             },
             lease_transitions: Some(
-                old.lease_transitions.unwrap_or_default() + i32::from(!same && !first),
+                old.lease_transitions.unwrap_or_default() + i32::from(!is_holder && !is_new),
             ),
             renew_time: Some(now),
             ..old
@@ -328,29 +324,28 @@ impl Election {
         lease
     }
 
-    async fn replace(&self, lease: &Lease) -> Result<Lease, kube::Error> {
-        self.leases
-            .replace(&self.options.name, &PostParams::default(), lease)
-            .await
+    async fn replace(&self, lease: &Lease) -> Result<Lease, ApiServerError> {
+        let params = PostParams::default();
+        Ok(self
+            .leases
+            .replace(&self.options.name, &params, lease)
+            .await?)
     }
 
-    async fn bounded<T>(
+    /// Runs a request that leaves time for two retries before the renew deadline.
+    async fn bounded<T, E: Into<ApiServerError>>(
         &self,
-        call: impl Future<Output = Result<T, kube::Error>>,
+        request: impl Future<Output = Result<T, E>>,
     ) -> Result<T, String> {
-        match timeout(self.options.renew_deadline / 3, call).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
+        match timeout(self.options.renew_deadline / 3, request).await {
+            Ok(answer) => answer.map_err(|error| error.into().to_string()),
             Err(_) => Err("the API server did not answer in time".to_owned()),
         }
     }
 
-    /// Twice as often as the Lease is renewed, so that a release is noticed soon.
-    fn look_every(&self) -> Duration {
+    /// Returns half the renewal period, so that a standby notices a release soon.
+    fn observe_period(&self) -> Duration {
         self.options.retry_period / 2
-    }
-
-    fn say(&self, text: &str) {
-        self.readiness.remark(text);
     }
 }
 
@@ -366,18 +361,19 @@ fn whole_seconds(duration: Duration) -> i32 {
     i32::try_from(duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).unwrap_or(i32::MAX)
 }
 
-/// How long until the Lease may be taken that has not changed for `unchanged`; zero: now.
+/// Returns the time until the Lease may be taken if it has not changed for `unchanged`. Zero: now.
 ///
-/// It may be that long older than the look that saw it, as there is between two looks: with this the Lease passes on within its
-/// own time of the holder's death. The holder stops writing earlier still (checked in [`LeaderElection::check`]).
+/// The Lease may have changed up to one `observe_period` before the standby saw it. That period is subtracted, so the Lease
+/// passes on within its own duration after the holder's death. The holder stops writing earlier still
+/// ([`LeaderElection::check`]).
 fn remaining(
     lease: &Lease,
     identity: &str,
     own: Duration,
-    look_every: Duration,
+    observe_period: Duration,
     unchanged: Duration,
 ) -> Duration {
-    // What is ours is of this very process: nobody took it in between.
+    // The identity is unique to this process, so a Lease with it was not taken in between.
     if holder(lease).is_empty() || holder(lease) == identity {
         return Duration::ZERO;
     }
@@ -388,7 +384,7 @@ fn remaining(
         .filter(|seconds| *seconds > 0);
     let duration = stated.map_or(own, Duration::from_secs);
     duration
-        .saturating_sub(look_every)
+        .saturating_sub(observe_period)
         .saturating_sub(unchanged)
 }
 
@@ -409,16 +405,16 @@ mod tests {
     }
 
     const OWN: Duration = Duration::from_secs(15);
-    const LOOK: Duration = Duration::from_secs(1);
+    const OBSERVE: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_lease_is_taken_when_it_is_free_ours_or_unchanged_for_as_long_as_its_holder_said() {
+    fn a_lease_is_taken_when_free_own_or_unchanged_for_its_stated_duration() {
         let wait = |holder, seconds, unchanged| {
             remaining(
                 &lease(holder, seconds),
                 "me",
                 OWN,
-                LOOK,
+                OBSERVE,
                 Duration::from_secs(unchanged),
             )
         };
@@ -438,12 +434,12 @@ mod tests {
     }
 
     #[test]
-    fn two_lives_of_one_pod_have_two_identities() {
+    fn restarts_of_one_pod_have_different_identities() {
         assert_ne!(identity(), identity());
     }
 
     #[test]
-    fn a_lease_lasts_whole_seconds_and_never_less_than_it_should() {
+    fn a_lease_duration_is_rounded_up_to_whole_seconds() {
         assert_eq!(whole_seconds(Duration::from_secs(15)), 15);
         assert_eq!(whole_seconds(Duration::from_millis(1500)), 2);
     }

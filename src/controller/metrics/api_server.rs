@@ -1,4 +1,4 @@
-//! Requests to the API server, in client-go's words, counted in a layer of the client.
+//! Requests to the API server, with the metric names of client-go. A layer of the client counts them.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,37 +6,31 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tower::{Layer, Service};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Asked {
-    method: String,
-    code: String,
-}
+use super::registration::{Labels, register};
 
-/// Counts of requests to the API server.
+/// Counters of requests to the API server.
 #[derive(Debug)]
-pub(in crate::controller) struct ClusterRequests(Family<Asked, Counter>);
+pub(crate) struct ApiServerRequests(Family<Labels<2, String>, Counter>);
 
-impl ClusterRequests {
+impl ApiServerRequests {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let all = Self(Family::default());
-        registry.register(
+        Self(register(
+            registry,
             "rest_client_requests",
-            "Requests to the API server, by method and status",
-            all.0.clone(),
-        );
-        all
+            "Requests to the API server, by method and status code",
+            Family::default(),
+        ))
     }
 }
 
-/// The layer.
+/// The client layer that counts requests.
 #[derive(Debug, Clone)]
-pub(in crate::controller) struct CountRequests(pub(in crate::controller) Arc<ClusterRequests>);
+pub(crate) struct CountRequests(pub(crate) Arc<ApiServerRequests>);
 
 impl<S> Layer<S> for CountRequests {
     type Service = Counted<S>;
@@ -49,11 +43,11 @@ impl<S> Layer<S> for CountRequests {
     }
 }
 
-/// A client whose requests are counted.
+/// A client that counts its requests.
 #[derive(Debug, Clone)]
-pub(in crate::controller) struct Counted<S> {
+pub(crate) struct Counted<S> {
     inner: S,
-    counts: Arc<ClusterRequests>,
+    counts: Arc<ApiServerRequests>,
 }
 
 impl<S, A, B> Service<Request<A>> for Counted<S>
@@ -72,15 +66,16 @@ where
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let method = request.method().as_str().to_owned();
         let counts = Arc::clone(&self.counts);
-        let answer = self.inner.call(request);
+        let response = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await;
-            let code = answer.as_ref().map_or_else(
+            let response = response.await;
+            let code = response.as_ref().map_or_else(
                 |_| "<error>".to_owned(),
-                |answer| answer.status().as_u16().to_string(),
+                |response| response.status().as_u16().to_string(),
             );
-            counts.0.get_or_create(&Asked { method, code }).inc();
-            answer
+            let labels = [("method", method), ("code", code)];
+            counts.0.get_or_create(&labels).inc();
+            response
         })
     }
 }

@@ -1,0 +1,12 @@
+//! One reconciliation of a resource: references, a pass of the engine, status, events, and the delay until the next one.
+
+pub(super) mod backoff;
+mod delete;
+pub(super) mod events;
+mod finalizer;
+pub(super) mod object_state;
+mod ownership;
+pub(super) mod reconciler;
+mod reconciliation;
+mod references;
+mod status_writer;

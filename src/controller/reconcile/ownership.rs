@@ -1,0 +1,242 @@
+//! Ownership of attachments that a resource is about to remove and that other resources may need.
+//!
+//! In the same namespace the spec decides: ownership is transferred to a resource that has the attachment in status, or whose
+//! plan would keep or adopt it. In other namespaces status decides: the attachment is kept for a resource that lists it.
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::api::{
+    ConditionType, ImageAttachment, Reason, TargetState, TargetStatus, find_condition,
+};
+use crate::attachment::parse_reference;
+use crate::controller::api_server::ApiServerError;
+use crate::controller::context::Context;
+use crate::controller::reconcile::references::ReferenceResolver;
+use crate::controller::reconcile::status_writer::record_owner;
+use crate::engine::{self, Claim, Claims, Draft, Failure, Journal, Mode, NoClaims, Request};
+use affix_registry::oci::{Digest, Reference};
+
+/// The claims of other resources to the attachments of one resource.
+pub(crate) struct ClusterClaims<'a> {
+    context: &'a Context,
+    object: &'a ImageAttachment,
+    /// The other resources of the repository, read once if something is to be removed.
+    others: OnceCell<Vec<ImageAttachment>>,
+    /// Serialises transfers, which would conflict with each other.
+    transfer: Mutex<()>,
+}
+
+/// The answer of a plan: whether the resource would keep or adopt the attachment.
+enum PlanResult {
+    Needed,
+    NotNeeded,
+    /// The plan failed, with this error.
+    Unknown(String),
+}
+
+impl<'a> ClusterClaims<'a> {
+    pub(crate) fn new(context: &'a Context, object: &'a ImageAttachment) -> Self {
+        Self {
+            context,
+            object,
+            others: OnceCell::new(),
+            transfer: Mutex::new(()),
+        }
+    }
+
+    /// Returns the other resources of the repository, the oldest first.
+    async fn others(&self) -> Result<&Vec<ImageAttachment>, ApiServerError> {
+        let find = || async {
+            let Ok(own) = parse_reference(&self.object.spec.image) else {
+                return Ok(Vec::new());
+            };
+            let context = self.context;
+            let mut others = context.repositories.find(&own, &context.states).await?;
+            others
+                .retain(|other| other.uid() != self.object.uid() && names_repository(other, &own));
+            others
+                .sort_by_key(|other| (other.creation_timestamp().map(|at| at.0), other.name_any()));
+            Ok(others)
+        };
+        self.others.get_or_try_init(find).await
+    }
+
+    /// Finds a claim. `transfer`: whether to transfer ownership to a resource of the namespace that needs the attachment.
+    async fn find_claim(
+        &self,
+        subject: &Digest,
+        attachment: &Digest,
+        transfer: bool,
+    ) -> Result<Claim, ApiServerError> {
+        let others = self.others().await?.iter();
+        let (local, remote): (Vec<_>, Vec<_>) =
+            others.partition(|other| other.namespace() == self.object.namespace());
+        let lists = |other: &ImageAttachment| {
+            let status = other.status.as_ref();
+            status.is_some_and(|status| engine::lists(status, subject, attachment))
+        };
+        let (listing, local): (Vec<_>, Vec<_>) = local.into_iter().partition(|other| lists(other));
+        for other in listing {
+            if !transfer || self.transfer_to(other, subject, attachment).await? {
+                return Ok(Claim::HandedOver);
+            }
+        }
+        let mut unknown = None;
+        for other in local.into_iter().filter(|other| is_unsettled(other)) {
+            match Box::pin(self.plan(other, subject, attachment)).await? {
+                PlanResult::Needed
+                    if !transfer || self.transfer_to(other, subject, attachment).await? =>
+                {
+                    return Ok(Claim::HandedOver);
+                }
+                PlanResult::Needed | PlanResult::NotNeeded => {}
+                PlanResult::Unknown(error) => {
+                    unknown = Some(format!("{}: {error}", other.name_any()));
+                }
+            }
+        }
+        Ok(match unknown {
+            Some(error) => Claim::Unknown(error),
+            None if remote.into_iter().any(lists) => Claim::Elsewhere,
+            None => Claim::Nobody,
+        })
+    }
+
+    /// Plans an unsettled resource, with the code that would reconcile it.
+    async fn plan(
+        &self,
+        other: &ImageAttachment,
+        subject: &Digest,
+        attachment: &Digest,
+    ) -> Result<PlanResult, ApiServerError> {
+        let resolver =
+            ReferenceResolver::new(&self.context.client, other.metadata.namespace.clone());
+        let sources = resolver.resolve(&other.spec).await?;
+        let generation = other.metadata.generation.unwrap_or_default();
+        let status = other.status.as_ref();
+        let request = match engine::request(&other.spec, status, generation, &sources, true) {
+            Ok(request) => Request {
+                mode: Mode::Plan,
+                ..request
+            },
+            Err(problem) => return Ok(plan_failed(problem.reason, &problem.message)),
+        };
+        let engine = &self.context.engine;
+        let outcome = engine
+            .run(&request, &NoJournal, &NoClaims, Timestamp::now())
+            .await;
+        let targets = outcome.rows.unwrap_or_default();
+        Ok(match targets.iter().find(|row| is(&row.digest, subject)) {
+            Some(row) if row.state == TargetState::Attached && names(row, attachment) => {
+                PlanResult::Needed
+            }
+            Some(TargetStatus {
+                state: TargetState::Failed,
+                reason: Some(reason),
+                message,
+                ..
+            }) => plan_failed(
+                reason.parse().unwrap_or(Reason::Progressing),
+                message.as_deref().unwrap_or_default(),
+            ),
+            Some(_) => PlanResult::NotNeeded,
+            None if targets.is_empty()
+                && !outcome.verdict.ready
+                && outcome.verdict.reason != Reason::Planned =>
+            {
+                plan_failed(outcome.verdict.reason, &outcome.verdict.message)
+            }
+            None => PlanResult::NotNeeded,
+        })
+    }
+
+    /// Transfers ownership. Returns `false` if the new owner is gone.
+    async fn transfer_to(
+        &self,
+        new_owner: &ImageAttachment,
+        subject: &Digest,
+        attachment: &Digest,
+    ) -> Result<bool, ApiServerError> {
+        let _guard = self.transfer.lock().await;
+        let new_owner = self.context.states.with_newest_status(new_owner.clone());
+        let is_transferred = record_owner(self.context, &new_owner, subject, attachment).await?;
+        if is_transferred {
+            tracing::info!(
+                namespace = new_owner.namespace(),
+                name = new_owner.name_any(),
+                previous_owner = self.object.name_any(),
+                %attachment,
+                "ownership of the attachment transferred"
+            );
+        }
+        Ok(is_transferred)
+    }
+}
+
+impl Claims for ClusterClaims<'_> {
+    async fn claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
+        self.find_claim(subject, attachment, true)
+            .await
+            .unwrap_or_else(|error| Claim::Unknown(error.to_string()))
+    }
+
+    async fn would_claim(&self, subject: &Digest, attachment: &Digest) -> Claim {
+        self.find_claim(subject, attachment, false)
+            .await
+            .unwrap_or_else(|error| Claim::Unknown(error.to_string()))
+    }
+}
+
+/// The journal of a plan, which pushes nothing.
+struct NoJournal;
+
+impl Journal for NoJournal {
+    async fn save(&self, _: &Draft<'_>) -> Result<(), Failure> {
+        let message = "a plan does not write status";
+        Err(Failure::new(Reason::Progressing, message))
+    }
+}
+
+/// Returns the result of a failed plan. A resource that only its author can repair needs nothing until then.
+fn plan_failed(reason: Reason, message: &str) -> PlanResult {
+    if reason.is_stalled() {
+        PlanResult::NotNeeded
+    } else {
+        PlanResult::Unknown(format!("{reason}: {message}"))
+    }
+}
+
+/// Returns whether the spec names the repository of `reference`, or status does, from an earlier spec.
+fn names_repository(other: &ImageAttachment, reference: &Reference) -> bool {
+    let status = other.status.as_ref();
+    let image = status.and_then(|status| status.image.as_ref());
+    let references = [Some(&other.spec.image), image.map(|image| &image.reference)];
+    references.into_iter().flatten().any(|other| {
+        other
+            .parse::<Reference>()
+            .is_ok_and(|other| other.name() == reference.name())
+    })
+}
+
+/// Returns whether status may not list all attachments that the spec needs.
+fn is_unsettled(other: &ImageAttachment) -> bool {
+    let Some(status) = &other.status else {
+        return true;
+    };
+    let ready = find_condition(&status.conditions, ConditionType::Ready);
+    Some(status.observed_generation) != other.metadata.generation
+        || ready.is_none_or(|ready| ready.status != "True")
+}
+
+fn names(target: &TargetStatus, attachment: &Digest) -> bool {
+    target
+        .attachment
+        .as_deref()
+        .is_some_and(|text| is(text, attachment))
+}
+
+fn is(text: &str, digest: &Digest) -> bool {
+    text.parse::<Digest>().is_ok_and(|parsed| parsed == *digest)
+}

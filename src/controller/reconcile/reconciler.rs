@@ -1,0 +1,373 @@
+//! The reconciler: from a cache entry to a pass of the engine, and from its outcome to status, events and the next reconcile.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::Status;
+use kube::{Resource as _, ResourceExt as _};
+use tracing::Instrument as _;
+
+use crate::api::{
+    ConditionType, Conditions, DeletionPolicy, ImageAttachment, ImageAttachmentStatus, Reason,
+    find_condition,
+};
+use crate::attachment::{self, Problem};
+use crate::controller::api_server::ApiServerError;
+use crate::controller::context::Context;
+use crate::controller::leader::leadership::Epoch;
+use crate::controller::metrics;
+use crate::controller::reconcile::backoff;
+use crate::controller::reconcile::delete::finalize_invalid;
+use crate::controller::reconcile::finalizer::{has_finalizer, set_finalizer};
+use crate::controller::reconcile::ownership::ClusterClaims;
+use crate::controller::reconcile::reconciliation::{ReconcileResult, Reconciliation};
+use crate::controller::reconcile::status_writer::{StatusJournal, StatusWriter};
+use crate::controller::watch::cache::CacheEntry;
+use crate::controller::watch::triggers::{
+    acknowledgement, has_pending_change, has_pending_request,
+};
+use crate::controller::workqueue::limiter::Permit;
+use crate::engine::{self, Failure, Outcome};
+use affix_registry::Priority;
+
+/// The least delay until something that is due, so that a resource that is always due does not keep the controller busy.
+const MIN_DUE_DELAY: Duration = Duration::from_secs(1);
+/// The longest wait for a compatible CRD. Then the resource is requeued, since it may have been deleted meanwhile.
+const MAX_CRD_WAIT: Duration = Duration::from_secs(2);
+/// The deviation of the verification interval, in percent.
+const VERIFY_JITTER_PERCENTAGE: u8 = 10;
+
+/// Marks an object as in flight until it is dropped.
+pub(crate) struct InFlight {
+    context: Arc<Context>,
+    uid: String,
+}
+
+impl InFlight {
+    /// Must be called before the watch delivers its next event, so that a reconcile does not start with an object that is
+    /// older than the written status that the watch has released.
+    pub(crate) fn start(entry: &CacheEntry, context: Arc<Context>) -> Self {
+        let uid = entry.uid().unwrap_or_default();
+        context.states.start(&uid);
+        Self { context, uid }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.context.states.finish(&self.uid);
+    }
+}
+
+/// Reconciles a resource while this process is the leader. Returns the delay until the next reconcile, even after a failure.
+pub(crate) async fn reconcile(
+    entry: Arc<CacheEntry>,
+    in_flight: InFlight,
+    permit: Permit,
+) -> Option<Duration> {
+    let context = &in_flight.context;
+    let Some(epoch) = context.leadership.epoch() else {
+        return Some(Duration::ZERO);
+    };
+    if entry.meta().deletion_timestamp.is_none() && !context.crd_check.is_compatible() {
+        let is_compatible = tokio::time::timeout(MAX_CRD_WAIT, context.crd_check.wait()).await;
+        return is_compatible.unwrap_or(true).then_some(Duration::ZERO);
+    }
+    tokio::select! {
+        biased;
+        () = context.leadership.ended(epoch) => Some(Duration::ZERO),
+        requeue_after = reconcile_entry(&entry, context, epoch, permit.priority) => requeue_after,
+    }
+}
+
+async fn reconcile_entry(
+    entry: &CacheEntry,
+    context: &Context,
+    epoch: Epoch,
+    priority: Priority,
+) -> Option<Duration> {
+    let meta = entry.meta();
+    let object = match entry.object() {
+        Ok(object) => object,
+        Err(error) => {
+            tracing::error!(
+                namespace = meta.namespace,
+                name = meta.name,
+                %error,
+                "cannot parse the resource; check the version of the CRD"
+            );
+            return Box::pin(finalize_invalid(context, meta))
+                .await
+                .unwrap_or(Some(context.options.max_retry_delay));
+        }
+    };
+    if meta.deletion_timestamp.is_some() && !has_finalizer(meta) {
+        return None;
+    }
+    let uid = entry.uid().unwrap_or_default();
+    if context.states.is_first_in_epoch(&uid, epoch)
+        && priority == Priority::Background
+        && let Some(delay) = initial_delay(&object)
+    {
+        return Some(delay);
+    }
+    Box::pin(reconcile_object(object, &uid, priority, context)).await
+}
+
+/// Returns the delay of the first reconcile in an epoch. A settled resource is trusted for a while, so that a restart does not
+/// send the requests of all resources at once.
+fn initial_delay(object: &ImageAttachment) -> Option<Duration> {
+    let status = object.status.as_ref()?;
+    let ready = find_condition(&status.conditions, ConditionType::Ready);
+    let is_settled = ready.is_some_and(|ready| ready.status == "True")
+        && object.metadata.deletion_timestamp.is_none()
+        && has_finalizer(&object.metadata) == needs_finalizer(object)
+        && !object.spec.suspend()
+        && !has_pending_change(object);
+    if !is_settled {
+        return None;
+    }
+    backoff::initial_delay(&object.spec, status, Timestamp::now(), rand::random())
+}
+
+fn needs_finalizer(object: &ImageAttachment) -> bool {
+    object.spec.deletion_policy() == DeletionPolicy::Delete
+}
+
+/// Reconciles an object, and records its metrics and log line.
+async fn reconcile_object(
+    object: ImageAttachment,
+    uid: &str,
+    priority: Priority,
+    context: &Context,
+) -> Option<Duration> {
+    let object = context.states.with_newest_status(object);
+    let started = Instant::now();
+    let _active = context.metrics.reconciles.start();
+    let reconciliation = Reconciliation {
+        context,
+        object: &object,
+        uid,
+        priority,
+        status_writer: StatusWriter::new(context, &object),
+    };
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let span = tracing::debug_span!("reconcile", resource = format!("{namespace}/{name}"));
+    let result = reconciliation.run().instrument(span).await;
+    let elapsed = started.elapsed();
+    let (label, reason) = match &result {
+        Ok(result) => (
+            metrics::Outcome::of(result.ready, result.reason),
+            Some(result.reason),
+        ),
+        Err(ApiServerError::ResourceGone) => (metrics::Outcome::Success, None),
+        Err(_) => (metrics::Outcome::Error, None),
+    };
+    context.metrics.reconciles.finish(label, reason, elapsed);
+    let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    match result {
+        Ok(result) => {
+            tracing::info!(
+                namespace,
+                name,
+                reason = result.reason.as_str(),
+                targets = result.attached,
+                requests = result.requests,
+                duration_ms,
+                "reconciled"
+            );
+            result.requeue_after
+        }
+        Err(ApiServerError::ResourceGone) => None,
+        Err(error) => {
+            tracing::warn!(namespace, name, %error, duration_ms, "reconcile failed; retrying");
+            Some(reconciliation.back_off(None))
+        }
+    }
+}
+
+impl Reconciliation<'_> {
+    async fn run(&self) -> Result<ReconcileResult, ApiServerError> {
+        let object = self.object;
+        if let Some(since) = &object.metadata.deletion_timestamp {
+            return self.delete(since.0).await;
+        }
+        // The finalizer precedes the first push: without it an attachment could outlive the resource.
+        let needs_finalizer = needs_finalizer(object);
+        if has_finalizer(&object.metadata) != needs_finalizer {
+            set_finalizer(&self.context.client, &object.metadata, needs_finalizer).await?;
+        }
+        let previous = object.status.clone().unwrap_or_default();
+        if object.spec.suspend() {
+            self.suspend(&previous).await
+        } else {
+            self.attach(&previous).await
+        }
+    }
+
+    fn generation(&self) -> i64 {
+        self.object.metadata.generation.unwrap_or_default()
+    }
+
+    /// Reports that the resource is suspended.
+    async fn suspend(
+        &self,
+        previous: &ImageAttachmentStatus,
+    ) -> Result<ReconcileResult, ApiServerError> {
+        let mut conditions =
+            Conditions::from_previous(&previous.conditions, self.generation(), Timestamp::now());
+        let message = "spec.suspend is set: reconciliation is suspended until it is removed";
+        conditions.conclude(Reason::Suspended, message);
+        let mut next = previous.clone();
+        next.observed_generation = self.generation();
+        next.artifact_type = self.artifact_type(previous);
+        next.conditions = conditions.into_list();
+        self.write_status(previous, &next).await?;
+        Ok(ReconcileResult {
+            ready: false,
+            reason: Reason::Suspended,
+            attached: String::new(),
+            requests: 0,
+            requeue_after: None,
+        })
+    }
+
+    /// Runs a pass of the engine and reports its outcome.
+    async fn attach(
+        &self,
+        previous: &ImageAttachmentStatus,
+    ) -> Result<ReconcileResult, ApiServerError> {
+        let Context {
+            states, metrics, ..
+        } = self.context;
+        let verify_interval = self.context.options.verify_interval;
+        let now = Timestamp::now();
+        let spread = verify_interval.mul_f64(rand::random::<f64>());
+        let verify = states.is_verification_due(self.uid, Instant::now(), spread)
+            || has_pending_request(self.object, previous);
+        let outcome = self.run_pass(previous, verify, now).await?;
+        // The journal may have written status since `previous`. The outcome is newer, but counts its transitions.
+        let mut next = engine::status(previous, &outcome, self.generation(), now);
+        next.last_handled_reconcile_at =
+            acknowledgement(self.object).or(next.last_handled_reconcile_at);
+        next.artifact_type = self.artifact_type(previous);
+        self.write_status(previous, &next).await?;
+        let tally = metrics::Tally::of(&previous.targets, &outcome);
+        metrics.attachments.count(&tally);
+        metrics
+            .resources
+            .set_signatures_end(self.uid, outcome.signatures_end);
+        for event in &outcome.notes {
+            self.context.publish(self.object, event).await;
+        }
+        if verify || !outcome.is_unchanged() {
+            let interval =
+                backoff::jittered(verify_interval, VERIFY_JITTER_PERCENTAGE, rand::random());
+            states.set_verify_at(self.uid, Instant::now() + interval);
+        }
+        let ready = find_condition(&next.conditions, ConditionType::Ready);
+        let is_ready = ready.is_some_and(|ready| ready.status == "True");
+        let reason = ready.and_then(|ready| ready.reason.parse().ok());
+        let requeue_after = if outcome.is_hurried() {
+            self.back_off(outcome.verdict.retry_after)
+        } else {
+            states.reset_failures(self.uid);
+            self.next_interval(&next, is_ready)
+        };
+        Ok(ReconcileResult {
+            ready: is_ready,
+            reason: reason.unwrap_or(outcome.verdict.reason),
+            attached: next.attached.unwrap_or_default(),
+            requests: outcome.requests,
+            requeue_after: Some(requeue_after),
+        })
+    }
+
+    /// Returns the delay until the interval, the next check of the listings, or the next due date, whichever is first.
+    fn next_interval(&self, status: &ImageAttachmentStatus, is_ready: bool) -> Duration {
+        let spec = &self.object.spec;
+        let jitter = self.context.options.interval_jitter_percentage;
+        let interval = backoff::jittered(spec.interval(), jitter, rand::random());
+        let verify_at = self.context.states.verify_at(self.uid);
+        let verify = verify_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let due = engine::due_in(spec, status, Timestamp::now()).filter(|_| is_ready);
+        let due = due.map(|due| due.max(MIN_DUE_DELAY));
+        [verify, due]
+            .into_iter()
+            .flatten()
+            .fold(interval, Duration::min)
+    }
+
+    /// Returns the artifact type of the spec, if it states one, else that of the previous status.
+    fn artifact_type(&self, previous: &ImageAttachmentStatus) -> Option<String> {
+        let stated = attachment::artifact_type(&self.object.spec).map(|kind| kind.to_string());
+        stated.or_else(|| previous.artifact_type.clone())
+    }
+
+    /// Runs a pass of the engine. A panic in it fails this resource only.
+    async fn run_pass(
+        &self,
+        previous: &ImageAttachmentStatus,
+        verify: bool,
+        now: Timestamp,
+    ) -> Result<Outcome, ApiServerError> {
+        let sources = match self.sources().await {
+            Ok(sources) => sources,
+            Err(ApiServerError::Refused(refusal)) if refusal.code == 403 => {
+                return Ok(Outcome::failed(&forbidden_reference(&refusal).into()));
+            }
+            Err(error) => return Err(error),
+        };
+        let pull_secrets = sources.image_pull_secrets.iter().flatten().cloned();
+        self.context
+            .states
+            .set_pull_secrets(self.uid, pull_secrets.collect());
+        let spec = &self.object.spec;
+        let request =
+            match engine::request(spec, Some(previous), self.generation(), &sources, verify) {
+                Ok(request) => engine::Request {
+                    priority: self.priority,
+                    ..request
+                },
+                Err(problem) => return Ok(Outcome::failed(&problem.into())),
+            };
+        let journal = StatusJournal {
+            writer: &self.status_writer,
+            object: self.object,
+            now,
+        };
+        let claims = ClusterClaims::new(self.context, self.object);
+        let pass = self.context.engine.run(&request, &journal, &claims, now);
+        let outcome = AssertUnwindSafe(pass).catch_unwind().await;
+        Ok(outcome.unwrap_or_else(|_| {
+            self.context.metrics.reconciles.count_panic();
+            tracing::error!(
+                namespace = self.object.namespace(),
+                name = self.object.name_any(),
+                "reconcile panicked"
+            );
+            Outcome::failed(&Failure::new(
+                Reason::RegistryUnavailable,
+                "affix panicked on this resource, which is a bug of affix: please report it with the resource's YAML",
+            ))
+        }))
+    }
+}
+
+/// Returns the problem of a reference that affix must not read. It has the reason of a missing one.
+fn forbidden_reference(refusal: &Status) -> Problem {
+    let details = refusal.details.as_ref();
+    let reason = if details.is_some_and(|details| details.kind == "configmaps") {
+        Reason::FileMissing
+    } else {
+        Reason::SecretNotFound
+    };
+    let message = format_args!(
+        "affix is not permitted to read an object that spec references: {}; grant affix the permission to get it",
+        refusal.message
+    );
+    Problem::new(reason, message)
+}

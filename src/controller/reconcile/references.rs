@@ -1,0 +1,105 @@
+//! The reference resolver: it reads the ConfigMaps, Secrets and service account that a spec references.
+//!
+//! Every read uses the namespace of the resource, so no resource reaches into another namespace (threat T5).
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+
+use crate::api::ImageAttachmentSpec;
+use crate::controller::api_server::{ApiServerError, with_timeout};
+use crate::engine::{Names, SecretData, Sources};
+
+/// Reads objects by name in one namespace. It lists and watches nothing.
+pub(crate) struct ReferenceResolver {
+    client: Client,
+    namespace: String,
+}
+
+impl ReferenceResolver {
+    pub(crate) fn new(client: &Client, namespace: Option<String>) -> Self {
+        Self {
+            client: client.clone(),
+            namespace: namespace.unwrap_or_default(),
+        }
+    }
+
+    /// Returns all objects that `spec` references. Missing ones are left out.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or forbids a read.
+    pub(crate) async fn resolve(
+        &self,
+        spec: &ImageAttachmentSpec,
+    ) -> Result<Sources, ApiServerError> {
+        with_timeout(self.read(Names::of(spec))).await
+    }
+
+    async fn read(&self, names: Names) -> Result<Sources, kube::Error> {
+        let mut sources = Sources::default();
+        for name in names.config_maps {
+            if let Some(config_map) = self.get(&name).await? {
+                sources
+                    .config_maps
+                    .insert(name, config_map_data(config_map));
+            }
+        }
+        let mut secrets = names.secrets;
+        if let Some(name) = names.service_account {
+            let account: Option<ServiceAccount> = self.get(&name).await?;
+            let pull_secrets = account.map(|account| account.image_pull_secrets);
+            sources.image_pull_secrets = pull_secrets.map(|secrets| {
+                let secrets = secrets.into_iter().flatten();
+                secrets.map(|secret| secret.name).collect()
+            });
+            secrets.extend(sources.image_pull_secrets.iter().flatten().cloned());
+        }
+        for name in secrets {
+            if let Some(secret) = self.get(&name).await? {
+                sources.secrets.insert(name, secret_data(secret));
+            }
+        }
+        Ok(sources)
+    }
+
+    async fn get<K>(&self, name: &str) -> Result<Option<K>, kube::Error>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        Api::<K>::namespaced(self.client.clone(), &self.namespace)
+            .get_opt(name)
+            .await
+    }
+}
+
+fn config_map_data(config_map: ConfigMap) -> BTreeMap<String, Bytes> {
+    let text = config_map.data.unwrap_or_default();
+    let binary = config_map.binary_data.unwrap_or_default();
+    let text = text
+        .into_iter()
+        .map(|(key, value)| (key, Bytes::from(value)));
+    text.chain(
+        binary
+            .into_iter()
+            .map(|(key, value)| (key, Bytes::from(value.0))),
+    )
+    .collect()
+}
+
+fn secret_data(secret: Secret) -> SecretData {
+    let data = secret.data.unwrap_or_default().into_iter();
+    SecretData {
+        kind: secret.type_,
+        data: data
+            .map(|(key, value)| (key, affix_registry::Secret::new(value.0)))
+            .collect(),
+        annotations: secret.metadata.annotations.unwrap_or_default(),
+    }
+}

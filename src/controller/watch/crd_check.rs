@@ -1,0 +1,410 @@
+//! The CRD compatibility check: whether the API server serves `ImageAttachment` as this version of affix writes it.
+//!
+//! The check reads the OpenAPI document, which every account may read, and not the CRD itself: CRDs are cluster-scoped, and no
+//! role of affix includes them. Without a complete status affix would lose the record of its attachments. So until the CRD is
+//! compatible, the controller attaches nothing, reports why, and takes no part in leader election, so that a replica of an
+//! older version can work. Resources that are being deleted are still finalized.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ListParams};
+use kube::{Client, Resource as _};
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, ImageAttachment, Reason};
+use crate::controller::api_server::{ApiServerError, with_timeout};
+use crate::controller::reconcile::events::Events;
+use crate::engine::{Note, Severity};
+use crate::service::Readiness;
+
+/// The name of the readiness check.
+const READINESS_CHECK: &str = "the CRD imageattachments.affix.dev";
+/// The delay before the second check; it doubles with each check.
+const MIN_DELAY: Duration = Duration::from_millis(500);
+/// The longest delay between two checks.
+const MAX_DELAY: Duration = Duration::from_secs(15);
+/// The most resources per watched namespace (or in all of them) that get an event.
+const MAX_EVENTS: u32 = 100;
+/// The most missing fields that a message names.
+const MAX_NAMED_FIELDS: usize = 5;
+
+/// An incompatibility of the CRD in the cluster.
+#[derive(Debug, PartialEq, Eq)]
+enum Incompatibility {
+    NotServed,
+    NoStatusSubresource,
+    /// The missing fields and enum values.
+    MissingFields(Vec<String>),
+}
+
+impl fmt::Display for Incompatibility {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotServed => {
+                f.write_str("the API server does not serve imageattachments of affix.dev/v1alpha1: install the CRD")?;
+            }
+            Self::NoStatusSubresource => {
+                f.write_str("the CRD has no status subresource: replace it")?;
+            }
+            Self::MissingFields(fields) => {
+                let named: Vec<&str> = fields
+                    .iter()
+                    .take(MAX_NAMED_FIELDS)
+                    .map(String::as_str)
+                    .collect();
+                write!(
+                    f,
+                    "the CRD is older than this affix and lacks {}",
+                    named.join(", ")
+                )?;
+                match fields.len().saturating_sub(MAX_NAMED_FIELDS) {
+                    0 => {}
+                    more => write!(f, " and {more} more")?,
+                }
+                f.write_str(": upgrade it")?;
+            }
+        }
+        f.write_str(" (affix crd | kubectl apply --server-side --force-conflicts -f -, or the chart with crds.enabled)")
+    }
+}
+
+/// The result of the last check, which a rejected write can invalidate.
+pub(crate) struct CrdCheck {
+    client: Client,
+    readiness: Arc<Readiness>,
+    is_compatible: watch::Sender<bool>,
+    invalidated: Notify,
+    shutdown: CancellationToken,
+}
+
+impl CrdCheck {
+    /// `client` must be able to create events while this process is not the leader.
+    pub(crate) fn new(
+        client: Client,
+        readiness: Arc<Readiness>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        readiness.wait_for(READINESS_CHECK);
+        Self {
+            client,
+            readiness,
+            is_compatible: watch::Sender::new(false),
+            invalidated: Notify::new(),
+            shutdown,
+        }
+    }
+
+    /// Returns the result of the last check.
+    pub(crate) fn is_compatible(&self) -> bool {
+        *self.is_compatible.borrow()
+    }
+
+    /// Waits for a compatible CRD. Returns `false` if the process stops first.
+    pub(crate) async fn wait(&self) -> bool {
+        let mut results = self.is_compatible.subscribe();
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => false,
+            result = results.wait_for(|is_compatible| *is_compatible) => result.is_ok(),
+        }
+    }
+
+    /// Invalidates the result, after a rejected write that a compatible CRD would accept. No reconcile starts until the next
+    /// check.
+    pub(crate) fn invalidate(&self) {
+        self.is_compatible.send_replace(false);
+        self.invalidated.notify_one();
+    }
+
+    /// Checks the CRD until the process stops. `namespaces`: the watched namespaces, whose resources get events; `None`: all.
+    pub(crate) async fn run(&self, namespaces: &[Option<String>]) {
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                () = self.check_until_compatible(namespaces) => {}
+            }
+            self.readiness.done(READINESS_CHECK);
+            self.is_compatible.send_replace(true);
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                () = self.invalidated.notified() => self.readiness.wait_for(READINESS_CHECK),
+            }
+        }
+    }
+
+    async fn check_until_compatible(&self, namespaces: &[Option<String>]) {
+        let mut reported = String::new();
+        let mut delay = MIN_DELAY;
+        loop {
+            let (error, incompatibility) = match self.check().await {
+                Ok(None) => break,
+                Ok(Some(incompatibility)) => (incompatibility.to_string(), Some(incompatibility)),
+                Err(error) => (error.to_string(), None),
+            };
+            self.readiness.because(READINESS_CHECK, &error);
+            if error != reported {
+                tracing::error!(
+                    error,
+                    "CRD not known to be compatible; no attachments are made until it is"
+                );
+                if incompatibility.is_some_and(|found| found != Incompatibility::NotServed) {
+                    self.publish(namespaces, &error).await;
+                }
+                reported = error;
+            }
+            sleep(delay).await;
+            delay = (delay * 2).min(MAX_DELAY);
+        }
+        if !reported.is_empty() {
+            tracing::info!("CRD is compatible");
+        }
+    }
+
+    /// Checks the CRD once. If the API server refuses its OpenAPI document, the CRD counts as compatible.
+    async fn check(&self) -> Result<Option<Incompatibility>, ApiServerError> {
+        let path = format!("/openapi/v3/apis/{}", ImageAttachment::api_version(&()));
+        let request = http::Request::get(path)
+            .body(Vec::new())
+            .map_err(kube::Error::HttpError)?;
+        match with_timeout(self.client.request::<Value>(request)).await {
+            Ok(openapi) => Ok(find_incompatibility(&api::crd(), &openapi)),
+            Err(error) => match error.code() {
+                Some(404) => Ok(Some(Incompatibility::NotServed)),
+                Some(401 | 403) => {
+                    tracing::warn!(%error, "cannot check the CRD; assuming it is compatible");
+                    Ok(None)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Publishes the cause as an event of the watched resources.
+    async fn publish(&self, namespaces: &[Option<String>], cause: &str) {
+        let events = Events::new(self.client.clone());
+        let event = Note {
+            severity: Severity::Warning,
+            reason: Reason::Progressing,
+            message: format!("nothing is attached: {cause}"),
+        };
+        for namespace in namespaces {
+            let api: Api<ImageAttachment> = match namespace {
+                Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+                None => Api::all(self.client.clone()),
+            };
+            let published = async {
+                let params = ListParams::default().limit(MAX_EVENTS);
+                for object in with_timeout(api.list_metadata(&params)).await? {
+                    events
+                        .publish(&object.object_ref(&()), &event, Timestamp::now())
+                        .await?;
+                }
+                Ok::<_, ApiServerError>(())
+            };
+            if let Err(error) = published.await {
+                tracing::warn!(
+                    namespace = namespace.as_deref(),
+                    %error,
+                    "events about the CRD not published"
+                );
+            }
+        }
+    }
+}
+
+/// Compares the schema of status in the OpenAPI document of the API server with the expected CRD.
+fn find_incompatibility(
+    expected: &CustomResourceDefinition,
+    openapi: &Value,
+) -> Option<Incompatibility> {
+    let is_resource = |schema: &&Value| {
+        schema
+            .pointer("/x-kubernetes-group-version-kind/0/kind")
+            .and_then(Value::as_str)
+            == Some(&*ImageAttachment::kind(&()))
+    };
+    let schemas = openapi
+        .pointer("/components/schemas")
+        .and_then(Value::as_object);
+    let Some(served) = schemas.and_then(|schemas| schemas.values().find(is_resource)) else {
+        return Some(Incompatibility::NotServed);
+    };
+    let paths = openapi.get("paths").and_then(Value::as_object);
+    let mut paths = paths.into_iter().flat_map(|paths| paths.keys());
+    if !paths.any(|path| path.ends_with("/imageattachments/{name}/status")) {
+        return Some(Incompatibility::NoStatusSubresource);
+    }
+    let expected = serde_json::to_value(expected).unwrap_or_default();
+    let expected = expected
+        .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status")
+        .unwrap_or(&Value::Null);
+    let mut missing = Vec::new();
+    match served.pointer("/properties/status") {
+        Some(served) => compare(expected, served, "status", &mut missing),
+        None => missing.push("status".to_owned()),
+    }
+    (!missing.is_empty()).then_some(Incompatibility::MissingFields(missing))
+}
+
+/// Adds the fields below `path`, and their enum values, that `served` lacks.
+fn compare(expected: &Value, served: &Value, path: &str, missing: &mut Vec<String>) {
+    if served.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
+        return;
+    }
+    let properties = expected.get("properties").and_then(Value::as_object);
+    for (name, expected) in properties.into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        match served
+            .get("properties")
+            .and_then(|properties| properties.get(name))
+        {
+            Some(served) => compare(expected, served, &path, missing),
+            None => missing.push(path),
+        }
+    }
+    if let (Some(expected), Some(served)) = (expected.get("items"), served.get("items")) {
+        compare(expected, served, &format!("{path}[]"), missing);
+    }
+    if let Some(served) = enum_values(served) {
+        let values = enum_values(expected).into_iter().flatten();
+        let unknown = values.filter(|value| !served.contains(value));
+        missing.extend(unknown.map(|value| format!("{path}: {value}")));
+    }
+}
+
+/// Returns the values of an enum, or `None` if the schema is not an enum.
+fn enum_values(schema: &Value) -> Option<&Vec<Value>> {
+    schema
+        .get("enum")
+        .or_else(|| schema.pointer("/allOf/0/enum"))
+        .and_then(Value::as_array)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Returns the OpenAPI document of an API server with this schema of status.
+    fn openapi(status: &Value, path: &str) -> Value {
+        let kinds =
+            json!([{"group": "affix.dev", "kind": "ImageAttachment", "version": "v1alpha1"}]);
+        json!({
+            "paths": {format!("/apis/affix.dev/v1alpha1/namespaces/{{namespace}}/imageattachments/{{name}}{path}"): {}},
+            "components": {"schemas": {
+                "dev.affix.v1alpha1.ImageAttachment": {"properties": {"status": status}, "x-kubernetes-group-version-kind": kinds},
+                "dev.affix.v1alpha1.ImageAttachmentList": {"x-kubernetes-group-version-kind": [{"kind": "ImageAttachmentList"}]},
+            }},
+        })
+    }
+
+    fn own_status() -> Value {
+        let crd = serde_json::to_value(api::crd()).unwrap();
+        crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status")
+            .unwrap()
+            .clone()
+    }
+
+    fn check(change: impl FnOnce(&mut Value)) -> Option<Incompatibility> {
+        let mut status = own_status();
+        change(&mut status);
+        find_incompatibility(&api::crd(), &openapi(&status, "/status"))
+    }
+
+    #[test]
+    fn a_crd_with_the_same_or_more_fields_is_compatible() {
+        assert_eq!(check(|_| {}), None);
+        let newer = |status: &mut Value| {
+            status
+                .pointer_mut("/properties")
+                .unwrap()
+                .as_object_mut()
+                .unwrap()
+                .insert("later".to_owned(), json!({"type": "string"}));
+        };
+        assert_eq!(check(newer), None);
+        let open = |status: &mut Value| {
+            *status = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+        };
+        assert_eq!(check(open), None);
+    }
+
+    #[test]
+    fn missing_fields_nested_fields_and_enum_values_are_named() {
+        let without = |status: &mut Value| {
+            let properties = status
+                .pointer_mut("/properties")
+                .unwrap()
+                .as_object_mut()
+                .unwrap();
+            properties.remove("leftovers").unwrap();
+            let target = properties
+                .get_mut("targets")
+                .unwrap()
+                .pointer_mut("/items/properties")
+                .unwrap();
+            target.as_object_mut().unwrap().remove("content").unwrap();
+            let state = target.pointer_mut("/state").unwrap();
+            let choices = if state.get("enum").is_some() {
+                state.pointer_mut("/enum")
+            } else {
+                state.pointer_mut("/allOf/0/enum")
+            };
+            choices
+                .unwrap()
+                .as_array_mut()
+                .unwrap()
+                .retain(|choice| choice != "Planned");
+        };
+        let mut missing = match check(without).unwrap() {
+            Incompatibility::MissingFields(missing) => missing,
+            other => unreachable!("{other:?}"),
+        };
+        missing.sort();
+        assert_eq!(
+            missing,
+            [
+                "status.leftovers",
+                "status.targets[].content",
+                "status.targets[].state: \"Planned\""
+            ]
+        );
+        let message =
+            Incompatibility::MissingFields((0..7).map(|nth| format!("status.f{nth}")).collect())
+                .to_string();
+        assert!(
+            message.contains("status.f4 and 2 more: upgrade it (affix crd | kubectl apply"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_missing_status_subresource_and_a_missing_crd_are_distinguished() {
+        assert_eq!(
+            find_incompatibility(&api::crd(), &openapi(&own_status(), "")),
+            Some(Incompatibility::NoStatusSubresource)
+        );
+        assert_eq!(
+            find_incompatibility(
+                &api::crd(),
+                &json!({"paths": {}, "components": {"schemas": {}}})
+            ),
+            Some(Incompatibility::NotServed)
+        );
+        assert_eq!(
+            find_incompatibility(&api::crd(), &json!({})),
+            Some(Incompatibility::NotServed)
+        );
+    }
+}

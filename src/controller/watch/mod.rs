@@ -1,0 +1,8 @@
+//! Watches of resources, Secrets and ConfigMaps, the cache of resources, and the CRD compatibility check.
+
+pub(super) mod cache;
+pub(super) mod crd_check;
+pub(super) mod repository_index;
+pub(super) mod resource_watch;
+pub(super) mod secret_watch;
+pub(super) mod triggers;

@@ -1,0 +1,153 @@
+//! The watch of resources, and of the Secrets and ConfigMaps that they reference.
+
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::reflector::Store;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource as _, ResourceExt as _};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::ImageAttachment;
+use crate::controller::context::Context;
+use crate::controller::reconcile::object_state::Change;
+use crate::controller::watch::cache::{CacheEntry, ResourceName};
+use crate::controller::watch::secret_watch;
+use crate::controller::watch::triggers::{flow, trigger_hash, uses};
+use crate::controller::workqueue::queue::Flow;
+use crate::service::{Readiness, WatchFault};
+
+/// The number of resources in one page of a list. On the wire and parsed, each is several times as large as its cache entry.
+const PAGE_SIZE: u32 = 100;
+
+/// An event for the work queue.
+pub(crate) enum WatchEvent {
+    /// The resource needs a reconcile.
+    Changed(Arc<ResourceName>, Flow),
+    /// The resource is gone.
+    Deleted(ResourceName),
+}
+
+/// Returns the readiness check of a watch: its first list.
+pub(crate) fn readiness_check(namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => format!("the list of imageattachments in {namespace}"),
+        None => "the list of imageattachments".to_owned(),
+    }
+}
+
+/// Watches the resources of one namespace, or of all, and the objects that they reference.
+pub(crate) fn watch(
+    namespace: Option<&str>,
+    cache: Store<CacheEntry>,
+    writer: Writer<CacheEntry>,
+    context: &Arc<Context>,
+    readiness: &Arc<Readiness>,
+    shutdown: &CancellationToken,
+) -> BoxStream<'static, WatchEvent> {
+    let api: Api<DeserializeGuard<ImageAttachment>> = match namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    };
+    let mut config = watcher::Config::default().page_size(PAGE_SIZE);
+    if let Some(labels) = &context.options.watch_label_selector {
+        config = config.labels(labels);
+    }
+    context.repositories.add(cache.clone());
+    let leadership = Arc::clone(&context.leadership);
+    context.metrics.resources.add(cache.clone(), leadership);
+    let mut handler = EventHandler {
+        readiness_check: readiness_check(namespace),
+        context: Arc::clone(context),
+        readiness: Arc::clone(readiness),
+        listed: Vec::new(),
+    };
+    let known = cache.clone();
+    let resources = watcher(api, config)
+        .default_backoff()
+        .map_ok(move |event| CacheEntry::from_event(event, &known))
+        .reflect(writer)
+        .flat_map(move |event| stream::iter(handler.handle(event)));
+    let changes = secret_watch::watch(&context.client, namespace, shutdown);
+    let changes = stream::unfold(changes, |mut changes| async {
+        Some((changes.recv().await?, changes))
+    });
+    let context = Arc::clone(context);
+    let references = changes.flat_map(move |changed| {
+        tracing::debug!(
+            namespace = changed.namespace,
+            name = changed.name,
+            resource = changed.kind.plural(),
+            "referenced object changed"
+        );
+        let users = cache.state_filter(|entry| uses(&context.states, entry, &changed));
+        let events: Vec<_> = users.iter().map(|entry| event(entry, true)).collect();
+        stream::iter(events)
+    });
+    stream::select(resources, references).boxed()
+}
+
+/// Turns the events of one watch into events for the work queue.
+struct EventHandler {
+    readiness_check: String,
+    context: Arc<Context>,
+    readiness: Arc<Readiness>,
+    /// The events of a list. They wait for its end, since a reconcile needs the other resources too.
+    listed: Vec<WatchEvent>,
+}
+
+impl EventHandler {
+    fn handle(&mut self, event: watcher::Result<Event<CacheEntry>>) -> Vec<WatchEvent> {
+        match event {
+            Ok(Event::Apply(entry)) => match self.observe(&entry) {
+                Change::None => Vec::new(),
+                Change::New | Change::Trigger => vec![self::event(&entry, true)],
+            },
+            Ok(Event::InitApply(entry)) => {
+                match self.observe(&entry) {
+                    Change::None => {}
+                    change => self
+                        .listed
+                        .push(self::event(&entry, change == Change::Trigger)),
+                }
+                Vec::new()
+            }
+            Ok(Event::InitDone) => {
+                self.readiness.done(&self.readiness_check);
+                // No event reports the resources that were deleted while the watch was interrupted.
+                self.context
+                    .states
+                    .retain(&self.context.repositories.uids());
+                std::mem::take(&mut self.listed)
+            }
+            Ok(Event::Init) => Vec::new(),
+            Ok(Event::Delete(entry)) => {
+                self.context.states.remove(&entry.uid().unwrap_or_default());
+                vec![WatchEvent::Deleted(entry.name())]
+            }
+            Err(error) => {
+                let error = WatchFault::of(&error);
+                self.readiness
+                    .because(&self.readiness_check, &error.to_string());
+                tracing::warn!(%error, "watch of imageattachments failed; retrying");
+                Vec::new()
+            }
+        }
+    }
+
+    fn observe(&self, entry: &CacheEntry) -> Change {
+        self.context.states.observe(
+            &entry.uid().unwrap_or_default(),
+            entry.meta().resource_version.as_deref(),
+            trigger_hash(entry),
+        )
+    }
+}
+
+fn event(entry: &CacheEntry, has_changed: bool) -> WatchEvent {
+    WatchEvent::Changed(Arc::new(entry.name()), flow(entry, has_changed))
+}

@@ -1,0 +1,5 @@
+//! The work queue, its concurrency limits, and the workers that empty it.
+
+pub(super) mod limiter;
+pub(super) mod queue;
+pub(super) mod worker;

@@ -1,0 +1,84 @@
+//! The main loop: it queues resources that have changed or are due, and reconciles them as permits become free.
+//!
+//! The loop runs in the task that polls the watches, so a reconcile starts with everything that the watches have delivered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _};
+use kube::runtime::reflector::Store;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::JoinMap;
+
+use crate::controller::context::Context;
+use crate::controller::reconcile::reconciler::{InFlight, reconcile};
+use crate::controller::watch::cache::{CacheEntry, ResourceName};
+use crate::controller::watch::resource_watch::WatchEvent;
+use crate::controller::watch::triggers::flow;
+use crate::controller::workqueue::queue::WorkQueue;
+
+/// The caches of the watches: one for all namespaces, or one for each watched namespace.
+#[derive(Default)]
+pub(crate) struct Caches(HashMap<Option<Box<str>>, Store<CacheEntry>>);
+
+impl Caches {
+    /// Adds the cache of one namespace, or of all.
+    pub(crate) fn add(&mut self, namespace: Option<&str>, cache: Store<CacheEntry>) {
+        self.0.insert(namespace.map(Into::into), cache);
+    }
+
+    fn get(&self, name: &ResourceName) -> Option<Arc<CacheEntry>> {
+        self.0
+            .get(name.namespace())
+            .or_else(|| self.0.get(&None))?
+            .get(&name.object_ref())
+    }
+}
+
+/// Reconciles until `shutdown`, then waits for the reconciles in flight.
+pub(crate) async fn run_workers(
+    context: Arc<Context>,
+    caches: Caches,
+    mut events: impl Stream<Item = WatchEvent> + Unpin,
+    shutdown: CancellationToken,
+) {
+    let (mut queue, mut workers) = (WorkQueue::default(), JoinMap::new());
+    let metrics = &context.metrics.queue;
+    loop {
+        let is_leader = context.leadership.epoch().is_some();
+        while is_leader && let Some(taken) = queue.take(|flow| context.limiter.try_acquire(flow)) {
+            metrics.observe_wait(taken.queued_at.elapsed());
+            let Some(entry) = caches.get(&taken.name) else {
+                queue.finish(&taken.name, None);
+                continue;
+            };
+            let in_flight = InFlight::start(&entry, Arc::clone(&context));
+            workers.spawn(taken.name, reconcile(entry, in_flight, taken.permit));
+        }
+        // The queue of a standby is not a backlog.
+        metrics.set_depth(if is_leader { queue.len() } else { 0 });
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some((name, requeue_after)) = workers.join_next() => {
+                let requeue_after = requeue_after.unwrap_or_else(|_| {
+                    context.metrics.reconciles.count_panic();
+                    Some(context.options.max_retry_delay)
+                });
+                queue.finish(&name, requeue_after);
+            }
+            Some(event) = events.next() => match event {
+                WatchEvent::Changed(name, flow) => {
+                    metrics.count_add();
+                    queue.add(name, flow);
+                }
+                WatchEvent::Deleted(name) => queue.cancel_delay(&name),
+            },
+            name = queue.next_due() => if let Some(entry) = caches.get(&name) {
+                metrics.count_add();
+                queue.add(name, flow(&entry, false));
+            },
+            true = context.leadership.started(), if !is_leader => {}
+        }
+    }
+    while workers.join_next().await.is_some() {}
+}
