@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus, OnConflict};
 use crate::attachment::{Inputs, Intent, Problem};
-use affix_registry::Access;
+use affix_registry::{Access, Priority};
 
 use super::access::access;
 use super::previous::PreviousState;
