@@ -15,7 +15,7 @@ use std::hint::black_box;
 
 use affix::api::OnConflict;
 use affix::attachment::{
-    Created, Image, Known, Listed, MarkKeys, Observed, Selection, TargetContent, plan,
+    Created, DesiredContent, Image, LastApplied, MarkKeys, Observed, Selection, TargetContent, plan,
 };
 use affix_registry::oci::{Descriptor, Manifest, RawEntry, RawIndex, media_type};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -57,7 +57,7 @@ fn observed(others: usize) -> Observed {
         .chain((others > 0).then_some(ours.listed));
     Observed {
         subject: subject(),
-        wanted: Listed::Content {
+        wanted: DesiredContent::Content {
             content: mark(DATE),
             mark: Some(MarkKeys {
                 annotation: KEY.to_owned(),
@@ -66,7 +66,7 @@ fn observed(others: usize) -> Observed {
         },
         listing: Ok(listing.collect()),
         fetched: BTreeMap::new(),
-        known: Known::default(),
+        known: LastApplied::default(),
         ours: BTreeSet::new(),
     }
 }
@@ -142,7 +142,7 @@ fn indexes(criterion: &mut Criterion) {
         |bench| {
             bench.iter(|| {
                 let image =
-                    Image::lay_out(black_box(&root), &manifest, &BTreeMap::new(), None, 1000)
+                    Image::from_manifest(black_box(&root), &manifest, &BTreeMap::new(), None, 1000)
                         .unwrap();
                 selection.choose(&image).unwrap().0.len()
             });

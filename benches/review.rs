@@ -10,7 +10,7 @@
 
 use std::hint::black_box;
 
-use affix::admission::answer_alone;
+use affix::admission::review_offline;
 use affix_registry::{Options, Registries};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
@@ -41,10 +41,10 @@ fn reviews(criterion: &mut Criterion) {
     ] {
         let review = review(platforms);
         let answer: Value =
-            serde_json::from_slice(&answer_alone(&review, &registries).unwrap()).unwrap();
+            serde_json::from_slice(&review_offline(&review, &registries).unwrap()).unwrap();
         assert_eq!(answer["response"]["allowed"], allowed, "{answer}");
         criterion.bench_function(&format!("a review of a resource that {result}"), |bench| {
-            bench.iter(|| answer_alone(black_box(&review), &registries));
+            bench.iter(|| review_offline(black_box(&review), &registries));
         });
     }
 }

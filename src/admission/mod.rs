@@ -25,7 +25,7 @@ pub use run::{run, serve};
 /// `None` if `review` is not an AdmissionReview.
 #[doc(hidden)]
 #[must_use]
-pub fn answer_alone(review: &[u8], registries: &affix_registry::Registries) -> Option<Vec<u8>> {
+pub fn review_offline(review: &[u8], registries: &affix_registry::Registries) -> Option<Vec<u8>> {
     let request = review::request::parse(review).ok()?;
     let verdict = review::image_attachment::judge(&request, registries)
         .err()

@@ -37,7 +37,7 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub enum CertificateSource {
     /// A folder with `tls.crt` and `tls.key`. An external tool maintains the `caBundle`.
-    Given(PathBuf),
+    Provided(PathBuf),
     /// affix creates and rotates the certificate.
     SelfManaged(SelfManaged),
 }
@@ -72,7 +72,7 @@ pub struct ServerLimits {
     /// Time limit for a TLS handshake, for request headers and for a body. Default 5 s.
     pub patience: Duration,
     /// Maximum time in the queue for one of the concurrent reviews. Default 1 s.
-    pub turn: Duration,
+    pub queue_timeout: Duration,
 }
 
 impl Default for ServerLimits {
@@ -82,7 +82,7 @@ impl Default for ServerLimits {
             concurrent: 256,
             connections: 512,
             patience: Duration::from_secs(5),
-            turn: Duration::from_secs(1),
+            queue_timeout: Duration::from_secs(1),
         }
     }
 }

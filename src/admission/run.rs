@@ -31,7 +31,7 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let (config, stop) = service::begin().await?;
     let registries = options
         .registries
-        .without_server(service::api_server(&config), &stop)
+        .deny_server(service::api_server(&config), &stop)
         .await;
     let options = Options {
         registries,
@@ -147,7 +147,7 @@ async fn manage_certificate(
     readiness: Arc<Readiness>,
 ) {
     match source {
-        CertificateSource::Given(dir) => {
+        CertificateSource::Provided(dir) => {
             reconcile_forever(
                 ProvidedCertificate::new(dir, resolver, Arc::clone(&metrics)),
                 &metrics,

@@ -29,7 +29,7 @@ pub use attachment::{
     Signature, ValueSource, WhenSuperseded,
 };
 pub use condition::{
-    ConditionType, Conditions, MESSAGE_MAX_BYTES, cut as cut_message, find as find_condition,
+    ConditionType, Conditions, MESSAGE_MAX_BYTES, cut as truncate_message, find as find_condition,
 };
 pub use crd::{crd, crd_yaml};
 pub use duration::{DurationError, GoDuration};

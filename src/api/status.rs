@@ -78,7 +78,7 @@ pub struct ImageAttachmentStatus {
 
 impl ImageAttachmentStatus {
     /// Maximum number of leftovers in status.
-    pub const MOST_LEFTOVERS: usize = 256;
+    pub const MAX_LEFTOVERS: usize = 256;
 }
 
 impl Default for ImageAttachmentStatus {

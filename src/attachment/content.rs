@@ -11,7 +11,7 @@ use affix_registry::oci::{
 
 use super::files::{File, FileError, FileTarget};
 use super::image::Entry;
-use super::selection::Chosen;
+use super::selection::SelectedEntry;
 use super::time::Created;
 
 /// The content of a resource for all targets.
@@ -68,7 +68,7 @@ impl Content {
 
     /// Returns a warning for each file that no selected target gets.
     #[must_use]
-    pub fn idle_files(&self, chosen: &[Chosen<'_>]) -> Vec<String> {
+    pub fn idle_files(&self, chosen: &[SelectedEntry<'_>]) -> Vec<String> {
         let targets: Vec<&Entry> = chosen
             .iter()
             .filter(|chosen| chosen.skip.is_none())

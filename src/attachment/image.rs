@@ -77,7 +77,7 @@ impl Image {
     ///
     /// # Errors
     /// Fails if the root is itself an attachment or has more than `max_entries` entries.
-    pub fn lay_out(
+    pub fn from_manifest(
         root: &Descriptor,
         manifest: &Manifest,
         nested: &BTreeMap<Digest, Result<ImageIndex, Problem>>,
@@ -212,7 +212,7 @@ impl Image {
         }
     }
 
-    /// Returns the nested indexes in `index`. The caller fetches them before it calls [`Self::lay_out`].
+    /// Returns the nested indexes in `index`. The caller fetches them before it calls [`Self::from_manifest`].
     pub fn nested_in(index: &ImageIndex) -> impl Iterator<Item = &Descriptor> {
         index.manifests.iter().filter(|entry| {
             media_type::kind(&entry.media_type) == media_type::Kind::Index && !is_attestation(entry)

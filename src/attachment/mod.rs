@@ -23,9 +23,9 @@ pub use image::{Entry, EntryKind, Image, ImageError};
 pub use intent::{Desired, Intent, artifact_type, file_problem, parse_reference};
 pub use mark::MarkKeys;
 pub use plan::{
-    Action, Existing, Known, Listed, MOST_CANDIDATES, MOST_SIGNATURES, Observed, Plan, TargetPlan,
-    condensed, equal, is_found, plan, proven, to_fetch,
+    Action, DesiredContent, Existing, LastApplied, MAX_CANDIDATES, MAX_SIGNATURES, Observed, Plan,
+    TargetPlan, condensed, equal, is_found, plan, proven, to_fetch,
 };
 pub use problem::Problem;
-pub use selection::{Chosen, Selection, SelectionError};
+pub use selection::{SelectedEntry, Selection, SelectionError};
 pub use time::{Created, EndOfLifeDate, EndOfLifeDateError};

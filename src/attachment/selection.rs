@@ -21,7 +21,7 @@ pub struct Selection {
 
 /// An entry and the decision about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chosen<'a> {
+pub struct SelectedEntry<'a> {
     /// The entry.
     pub entry: &'a Entry,
     /// The reason to skip the entry, or `None` if it is a target.
@@ -103,11 +103,11 @@ fn list(items: impl Iterator<Item = String>) -> String {
 impl Selection {
     /// Decides on every entry of `image` in order, without checks of the whole selection.
     #[must_use]
-    pub fn judge<'a>(&self, image: &'a Image) -> Vec<Chosen<'a>> {
+    pub fn judge<'a>(&self, image: &'a Image) -> Vec<SelectedEntry<'a>> {
         image
             .entries
             .iter()
-            .map(|entry| Chosen {
+            .map(|entry| SelectedEntry {
                 entry,
                 skip: self.skip(entry),
             })
@@ -121,7 +121,7 @@ impl Selection {
     pub fn choose<'a>(
         &self,
         image: &'a Image,
-    ) -> Result<(Vec<Chosen<'a>>, Vec<String>), SelectionError> {
+    ) -> Result<(Vec<SelectedEntry<'a>>, Vec<String>), SelectionError> {
         if self.scope == Scope::Index && !image.is_index {
             return Err(SelectionError::NoIndex);
         }

@@ -19,7 +19,7 @@ use super::time::{Created, EndOfLifeDate};
 
 /// The maximum number of moves in the history, which is the limit of the status field. The oldest finished ones are dropped
 /// first.
-pub const MOST_MOVES: usize = 64;
+pub const MAX_MOVES: usize = 64;
 
 /// The parsed `endOfLife.whenSuperseded` of a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub fn observe(
             message: None,
         });
     }
-    while history.len() > MOST_MOVES {
+    while history.len() > MAX_MOVES {
         // A dropped digest that the spec names would count as a new move with a new date.
         let is_droppable = |superseded: &Superseded| {
             !previous
@@ -203,7 +203,7 @@ pub fn date_of(superseded: &Superseded, grace: Duration) -> EndOfLifeDate {
 
 /// The disposition of one manifest of a superseded image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum Disposition {
     /// Mark it with this date.
     Mark(EndOfLifeDate),
     /// Leave it, because an image in use refers to it.
@@ -230,29 +230,29 @@ pub fn date_found(
 ///
 /// A manifest of several images was in use until the last move, so that it gets the date of that move.
 #[must_use]
-pub fn fates<'a>(
+pub fn dispositions<'a>(
     moves: impl IntoIterator<Item = (&'a EndOfLifeDate, &'a BTreeSet<Digest>)>,
     in_use: &BTreeSet<Digest>,
-) -> BTreeMap<Digest, Fate> {
-    let mut fates = BTreeMap::new();
+) -> BTreeMap<Digest, Disposition> {
+    let mut dispositions = BTreeMap::new();
     for (date, digests) in moves {
         for digest in digests {
-            let fate = if in_use.contains(digest) {
-                Fate::StillInUse
+            let disposition = if in_use.contains(digest) {
+                Disposition::StillInUse
             } else {
-                Fate::Mark(date.clone())
+                Disposition::Mark(date.clone())
             };
-            fates.insert(digest.clone(), fate);
+            dispositions.insert(digest.clone(), disposition);
         }
     }
-    fates
+    dispositions
 }
 
 /// Sets the state of a move and its reason.
 pub fn conclude(superseded: &mut Superseded, state: TargetState, cause: Option<(Reason, &str)>) {
     superseded.state = state;
     superseded.reason = cause.map(|(reason, _)| reason.as_str().to_owned());
-    superseded.message = cause.map(|(_, message)| crate::api::cut_message(message));
+    superseded.message = cause.map(|(_, message)| crate::api::truncate_message(message));
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Resource as _, ResourceExt as _};
 
 use crate::api::ImageAttachment;
-use crate::engine::{Engine, Note};
+use crate::engine::{Engine, PassEvent};
 
 use super::leader::leadership::Leadership;
 use super::metrics::Metrics;
@@ -55,7 +55,7 @@ impl Context {
     }
 
     /// Publishes an event. A failure is logged and fails nothing else.
-    pub(crate) async fn publish(&self, object: &ImageAttachment, event: &Note) {
+    pub(crate) async fn publish(&self, object: &ImageAttachment, event: &PassEvent) {
         let regarding = object.object_ref(&());
         if let Err(error) = self
             .events

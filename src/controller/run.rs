@@ -91,7 +91,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         write_gate: leadership.gate().clone(),
         ..options.registries.clone()
     };
-    let registries = registries.without_server(api_server, &shutdown).await;
+    let registries = registries.deny_server(api_server, &shutdown).await;
     let engine = Engine::new(Registries::new(registries), options.engine.clone());
     let gate = leadership.gate().clone();
     let context = Arc::new(Context::new(

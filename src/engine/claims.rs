@@ -9,9 +9,9 @@ use affix_registry::oci::Digest;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     /// No other resource wants it, so it is removed.
-    Nobody,
+    Unclaimed,
     /// Another resource of the namespace wants it and is (or would be) its new owner.
-    HandedOver,
+    Transferred,
     /// A resource elsewhere has it in its status, so it stays, and its owner keeps the record.
     Elsewhere,
     /// The claims are unknown for this cause, so it stays until they are known.
@@ -51,10 +51,10 @@ pub struct NoClaims;
 
 impl Claims for NoClaims {
     async fn claim(&self, _: &Digest, _: &Digest) -> Claim {
-        Claim::Nobody
+        Claim::Unclaimed
     }
 
     async fn would_claim(&self, _: &Digest, _: &Digest) -> Claim {
-        Claim::Nobody
+        Claim::Unclaimed
     }
 }

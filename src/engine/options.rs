@@ -6,19 +6,19 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
     /// Maximum number of targets that one resource may select. Default 100.
-    pub most_targets: usize,
+    pub max_targets: usize,
     /// Number of referrers of one subject from which status warns: admission controllers stop reading at 50. Default 40.
     pub warn_referrers: usize,
     /// Number of referrers of one subject at which affix adds no more. Default: no limit.
-    pub most_referrers: Option<usize>,
+    pub max_referrers: Option<usize>,
     /// Maximum time for a pass, which caps `spec.timeout`. Default: no limit.
-    pub longest_pass: Option<Duration>,
+    pub max_pass_time: Option<Duration>,
 }
 
 impl EngineOptions {
     /// Returns the time limit of a pass whose resource asks for `timeout`.
     pub(in crate::engine) fn bounded(&self, timeout: Duration) -> Duration {
-        self.longest_pass
+        self.max_pass_time
             .map_or(timeout, |longest| longest.min(timeout))
     }
 }
@@ -26,10 +26,10 @@ impl EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
-            most_targets: 100,
+            max_targets: 100,
             warn_referrers: 40,
-            most_referrers: None,
-            longest_pass: None,
+            max_referrers: None,
+            max_pass_time: None,
         }
     }
 }

@@ -19,5 +19,5 @@ mod vectors;
 
 pub use error::{CertificateProblem, KeyError};
 pub use formats::{CosignSigner, NotationSigner};
-pub use inspection::{LARGEST, Named, named_subjects};
+pub use inspection::{MAX_INSPECTED_BYTES, NamedSubjects, named_subjects};
 pub use signer::{Shape, Signature, Signer};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
-use affix_registry::oci::{Descriptor, Digest, ImageManifest, annotation, media_type, most_values};
+use affix_registry::oci::{Descriptor, Digest, ImageManifest, annotation, media_type, value_bound};
 
 use super::error::KeyError;
 use super::time::to_rfc3339;
@@ -130,7 +130,7 @@ const MAX_VALUES: usize = 1000;
 
 /// Parses a part of a signature from the registry, or returns `None` if it has another form or more than [`MAX_VALUES`].
 pub(super) fn parse_part<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    (most_values(bytes) <= MAX_VALUES)
+    (value_bound(bytes) <= MAX_VALUES)
         .then(|| serde_json::from_slice(bytes).ok())
         .flatten()
 }

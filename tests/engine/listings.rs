@@ -167,7 +167,7 @@ async fn the_referrers_limit_counts_every_type_and_prevents_only_additions() {
         );
     }
     let options = EngineOptions {
-        most_referrers: Some(5),
+        max_referrers: Some(5),
         ..EngineOptions::default()
     };
     let mut resource = Resource::with(on_the_index(&registry, &image), options);
@@ -186,7 +186,7 @@ async fn the_referrers_limit_counts_every_type_and_prevents_only_additions() {
     // An attached target stays attached when others add referrers.
     let (registry, image) = registry_and_image(Quirks::default()).await;
     let options = EngineOptions {
-        most_referrers: Some(5),
+        max_referrers: Some(5),
         ..EngineOptions::default()
     };
     let mut resource = Resource::with(on_the_index(&registry, &image), options);

@@ -59,7 +59,7 @@ impl fmt::Display for Object {
 
 /// An HTTP answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answered {
+pub struct ErrorAnswer {
     /// The request.
     pub operation: Operation,
     /// The HTTP status.
@@ -74,7 +74,7 @@ pub struct Answered {
     pub unknown: Vec<Digest>,
 }
 
-impl fmt::Display for Answered {
+impl fmt::Display for ErrorAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: HTTP {}", self.operation, self.status)?;
         if let Some(code) = self.codes.first() {
@@ -126,16 +126,16 @@ pub enum RegistryError {
     #[error("{answer} ({hint})")]
     AuthenticationFailed {
         /// The answer.
-        answer: Box<Answered>,
+        answer: Box<ErrorAnswer>,
         /// The credential that was sent, and the way out.
         hint: String,
     },
     /// The registry accepted the credential and denies this operation.
     #[error("{0} (use a login that may pull from and push to the repository)")]
-    AccessDenied(Box<Answered>),
+    AccessDenied(Box<ErrorAnswer>),
     /// The manifest, blob or repository does not exist.
     #[error("{0}")]
-    NotFound(Box<Answered>),
+    NotFound(Box<ErrorAnswer>),
     /// The registry limits the request rate, and the requested wait exceeds the deadline.
     #[error("{operation}: the registry limits the request rate (HTTP 429)")]
     RateLimited {
@@ -149,7 +149,7 @@ pub enum RegistryError {
     #[error("{answer}")]
     Unavailable {
         /// The last answer.
-        answer: Box<Answered>,
+        answer: Box<ErrorAnswer>,
         /// The wait that the registry asked for, if it sent `Retry-After`.
         retry_after: Option<Duration>,
     },
@@ -210,13 +210,13 @@ pub enum RegistryError {
     )]
     ImmutableTag {
         /// The answer.
-        answer: Box<Answered>,
+        answer: Box<ErrorAnswer>,
         /// The tag.
         tag: String,
     },
     /// The registry rejected the manifest or the blob.
     #[error("{0}")]
-    Refused(Box<Answered>),
+    Refused(Box<ErrorAnswer>),
     /// The fallback tag does not hold a list of referrers. Writing it would destroy other content.
     #[error("{operation}: {what}")]
     FallbackTagConflict {
@@ -251,7 +251,7 @@ pub enum RegistryError {
     /// [`ReferrersMode::Api`](crate::ReferrersMode::Api) is set and the registry has no referrers
     /// API.
     #[error("{0}: the registry has no referrers API: set referrersMode to Auto or TagSchema")]
-    ReferrersUnsupported(Box<Answered>),
+    ReferrersUnsupported(Box<ErrorAnswer>),
 }
 
 /// The classes of errors. Each corresponds to one condition reason of affix.
@@ -349,7 +349,7 @@ impl RegistryError {
 
     /// Returns the HTTP answer that caused the error, if there was one.
     #[must_use]
-    pub fn answer(&self) -> Option<&Answered> {
+    pub fn answer(&self) -> Option<&ErrorAnswer> {
         match self {
             Self::AuthenticationFailed { answer, .. }
             | Self::Unavailable { answer, .. }

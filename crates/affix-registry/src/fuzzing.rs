@@ -10,7 +10,7 @@
 
 use crate::oci::{
     Host, Manifest, Platform, PlatformPattern, RawEntry, RawIndex, Reference, ReferrersPage,
-    Repository, cut, media_type, most_values,
+    Repository, cut, media_type, value_bound,
 };
 
 /// A property of one parser.
@@ -69,7 +69,7 @@ pub fn reference(bytes: &[u8]) {
 /// A platform pattern survives printing and parsing, and matching does not panic.
 pub fn platform(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
-    if let Some(platform) = Platform::of_config(bytes) {
+    if let Some(platform) = Platform::from_config(bytes) {
         assert_eq!(platform.normalised(), platform.normalised().normalised());
     }
     match text.parse::<PlatformPattern>() {
@@ -103,7 +103,7 @@ pub fn manifest(bytes: &[u8]) {
                 assert_eq!(again, Manifest::Image(image));
             }
             Ok((_, Manifest::Index(index))) => {
-                assert!(index.manifests.len() <= most_values(bytes) + 1);
+                assert!(index.manifests.len() <= value_bound(bytes) + 1);
             }
             Err(error) => is_short(&error),
         }
@@ -118,7 +118,7 @@ pub fn referrers_listing(bytes: &[u8]) {
             let again = RawIndex::parse(&written).expect("what was read once is read again");
             assert_eq!(again.to_bytes(), written);
             assert_eq!(again.entries, index.entries);
-            assert!(index.entries.len() <= most_values(bytes) + 1);
+            assert!(index.entries.len() <= value_bound(bytes) + 1);
             let page = ReferrersPage::parse(bytes).expect("a whole index is a page of a listing");
             assert!(
                 page.raw().eq(index.entries.iter().map(RawEntry::raw))

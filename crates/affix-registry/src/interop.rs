@@ -37,7 +37,7 @@ use serde::Deserialize as _;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
-use crate::error::Answered;
+use crate::error::ErrorAnswer;
 use crate::oci::{
     Descriptor, DigestError, ImageIndex, ImageManifest, Platform, Reference, ReferenceError,
 };
@@ -246,7 +246,7 @@ impl TryFrom<&OciImageIndex> for ImageIndex {
     }
 }
 
-impl Answered {
+impl ErrorAnswer {
     /// Returns the codes of the error body as oci-client's codes (distribution-spec, "Error
     /// Codes"). Unknown codes are [`OciErrorCode::Other`].
     pub fn error_codes(&self) -> impl Iterator<Item = OciErrorCode> {

@@ -58,7 +58,7 @@ pub use client::options::{
     ReferrersMode, Timeouts, TlsOptions,
 };
 pub use client::session::{Locator, Registries, Session};
-pub use error::{Answered, ErrorKind, Object, Operation, RegistryError};
+pub use error::{ErrorAnswer, ErrorKind, Object, Operation, RegistryError};
 pub use http::retry::RetryPolicy;
 pub use http::write_gate::{Closed, WriteGate};
 pub use protocol::fallback_entries::FallbackChange;

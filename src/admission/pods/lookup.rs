@@ -280,7 +280,7 @@ async fn read_lifecycle(
         Manifest::Image(_) => Vec::new(),
         Manifest::Index(index) => {
             let max = index.manifests.len() + 1;
-            let image = Image::lay_out(
+            let image = Image::from_manifest(
                 &fetched.descriptor(),
                 &fetched.manifest,
                 &BTreeMap::new(),
@@ -351,7 +351,7 @@ async fn marks_of_type(
         .referrers(subject, Some(&kind.artifact_type))
         .await?;
     let is_complete = |entry: &Descriptor| {
-        entry.stated_type().is_some() && entry.annotations.contains_key(&*kind.annotation)
+        entry.listed_type().is_some() && entry.annotations.contains_key(&*kind.annotation)
     };
     let (listed, open): (Vec<_>, Vec<_>) =
         listing.entries.iter().partition(|entry| is_complete(entry));

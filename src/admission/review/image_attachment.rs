@@ -15,7 +15,7 @@ use crate::admission::review::warning_text::{MAX_WARNING_CHARS, truncate};
 use crate::api::{ImageAttachmentSpec, Reason};
 use crate::attachment::{Inputs, Intent, Problem};
 use crate::engine::{Failure, Names};
-use affix_registry::oci::most_values;
+use affix_registry::oci::value_bound;
 use affix_registry::{Access, Registries};
 
 /// Maximum number of JSON values in a spec. The schema allows far fewer. Some comparisons take
@@ -56,7 +56,7 @@ pub(crate) fn judge(
     let Some(spec) = spec else {
         return Err(refused("spec: required".to_owned()));
     };
-    if most_values(spec.get().as_bytes()) > MAX_VALUES {
+    if value_bound(spec.get().as_bytes()) > MAX_VALUES {
         return Err(refused(format!(
             "spec: more than {MAX_VALUES} values: split it into several resources"
         )));

@@ -116,10 +116,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Request<'_>, ParseError> {
 fn uid(bytes: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Review {
-        request: Named,
+        request: NamedSubjects,
     }
     #[derive(Deserialize)]
-    struct Named {
+    struct NamedSubjects {
         uid: String,
     }
     serde_json::from_slice::<Review>(bytes)

@@ -150,7 +150,7 @@ async fn image_warnings(session: &Session, intent: &Intent, deadline: Instant) -
     };
     let selection_warnings = async {
         let fetched = session.manifest(&Locator::of(reference)?).await.ok()?;
-        let image = Image::lay_out(
+        let image = Image::from_manifest(
             &fetched.descriptor(),
             &fetched.manifest,
             &BTreeMap::new(),

@@ -20,7 +20,7 @@ use crate::admission::review::request::{self, MAX_VALUES, Request};
 use crate::admission::review::response::{self, Verdict};
 use crate::admission::server::body::{BodyError, BodyReader};
 use crate::admission::server::reviewer::Reviewer;
-use affix_registry::oci::most_values;
+use affix_registry::oci::value_bound;
 
 /// The state of all requests.
 struct RouteState {
@@ -70,7 +70,7 @@ pub(crate) fn routes(
         reviewer,
         bodies,
         permits,
-        queue_timeout: limits.turn,
+        queue_timeout: limits.queue_timeout,
         metrics,
     });
     Webhook::ALL
@@ -105,7 +105,7 @@ impl RouteState {
     ) -> Result<Response, BodyError> {
         let body = self.bodies.read(headers, body).await?;
         let began = Instant::now();
-        if most_values(&body.bytes) > MAX_VALUES {
+        if value_bound(&body.bytes) > MAX_VALUES {
             return Err(BodyError::TooManyValues(MAX_VALUES));
         }
         let _permit = timeout(self.queue_timeout, self.permits.acquire())

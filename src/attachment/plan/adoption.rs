@@ -30,7 +30,7 @@ fn candidates<'a>(
 ) -> impl Iterator<Item = &'a Descriptor> {
     entries
         .iter()
-        .filter(move |entry| entry.could_be_of(artifact_type))
+        .filter(move |entry| entry.may_have_type(artifact_type))
 }
 
 /// Returns the candidates without those whose fetched manifest has another type.
@@ -104,7 +104,7 @@ pub fn to_fetch(
             let is_proven = is_proven(content, subject, entry);
             let unproven = content.could_list_as(&entry.annotations) && !is_proven;
             let unranked = mark.is_some_and(|keys| {
-                let untyped = entry.stated_type().is_none()
+                let untyped = entry.listed_type().is_none()
                     && entry.annotations.contains_key(&keys.annotation);
                 Created::from_entry(entry).is_none() || (untyped && !is_proven)
             });
@@ -156,7 +156,7 @@ pub fn condensed(
             || newest.as_ref() == Some(&entry.digest)
             || is_proven(content, subject, entry);
         ours.contains(&entry.digest)
-            || (entry.could_be_of(content.artifact_type.as_str()) && counts)
+            || (entry.may_have_type(content.artifact_type.as_str()) && counts)
     });
     for entry in &mut entries {
         let kept = std::mem::take(&mut entry.annotations)

@@ -6,7 +6,7 @@ mod ranking;
 mod target_plan;
 
 pub use adoption::{Existing, condensed, is_found, proven, to_fetch};
-pub use observed::{Known, Listed, MOST_CANDIDATES, MOST_SIGNATURES, Observed, equal};
+pub use observed::{DesiredContent, LastApplied, MAX_CANDIDATES, MAX_SIGNATURES, Observed, equal};
 pub use target_plan::{Action, Plan, TargetPlan, plan};
 
 #[cfg(test)]

@@ -11,13 +11,13 @@ use crate::attachment::problem::Problem;
 use crate::attachment::time::Created;
 
 /// The maximum number of referrers of one subject that are fetched to find an equal one.
-pub const MOST_CANDIDATES: usize = 8;
+pub const MAX_CANDIDATES: usize = 8;
 /// The maximum number of signatures of one subject that are fetched. Each takes two requests.
-pub const MOST_SIGNATURES: usize = 20;
+pub const MAX_SIGNATURES: usize = 20;
 
 /// The last applied state of one target, from the status of the resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct LastApplied {
     /// The hash of the content that was pushed or was about to be pushed.
     pub content: Option<Digest>,
     /// The creation time of the attachment.
@@ -32,7 +32,7 @@ pub struct Known {
 
 /// The desired state of one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listed {
+pub enum DesiredContent {
     /// Fixed content. Equal manifests are found by comparison.
     Content {
         /// The content.
@@ -57,13 +57,13 @@ pub struct Observed {
     /// The target.
     pub subject: Descriptor,
     /// The desired state.
-    pub wanted: Listed,
+    pub wanted: DesiredContent,
     /// The referrers of the subject, or the error of the listing.
     pub listing: Result<Vec<Descriptor>, Problem>,
     /// The fetched manifests of entries that the listing does not describe completely.
     pub fetched: BTreeMap<Digest, ImageManifest>,
     /// The last applied state.
-    pub known: Known,
+    pub known: LastApplied,
     /// The digests of all attachments that this resource made on the subject, also in earlier generations.
     pub ours: BTreeSet<Digest>,
 }
@@ -73,10 +73,10 @@ pub struct Observed {
 pub fn equal(observed: &Observed) -> Vec<Existing> {
     match (&observed.listing, &observed.wanted) {
         (Err(_), _) => Vec::new(),
-        (Ok(entries), Listed::Content { content, .. }) => {
+        (Ok(entries), DesiredContent::Content { content, .. }) => {
             adoption::equals(content, &observed.subject, entries, &observed.fetched)
         }
-        (Ok(_), Listed::Signature { verified, .. }) => {
+        (Ok(_), DesiredContent::Signature { verified, .. }) => {
             let mut verified = verified.clone();
             adoption::sort(&mut verified);
             verified

@@ -6,7 +6,7 @@ use crate::api::OnConflict;
 use affix_registry::oci::{Descriptor, Digest};
 
 use super::adoption::{self, Existing};
-use super::observed::{Listed, Observed, equal};
+use super::observed::{DesiredContent, Observed, equal};
 use super::ranking::{Outranked, Ranking, rank};
 use crate::attachment::future_mark::FutureMark;
 use crate::attachment::problem::Problem;
@@ -62,12 +62,12 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
     };
     let equals = equal(observed);
     let content_hash = match &observed.wanted {
-        Listed::Content { content, .. } => content.hash(),
-        Listed::Signature { content, .. } => content.clone(),
+        DesiredContent::Content { content, .. } => content.hash(),
+        DesiredContent::Signature { content, .. } => content.clone(),
     };
     let same_content = observed.known.content.as_ref() == Some(&content_hash);
     let mut ranking = match &observed.wanted {
-        Listed::Content {
+        DesiredContent::Content {
             mark: Some(keys),
             content,
         } => rank(observed, entries, content, keys, &equals, same_content, now),
@@ -96,8 +96,8 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
 /// A time in the future counts only for an attachment of this resource, which a clock that was ahead has made.
 fn newest_created(observed: &Observed, entries: &[Descriptor], now: Timestamp) -> Created {
     let artifact_type = match &observed.wanted {
-        Listed::Content { content, .. } => content.artifact_type.as_str(),
-        Listed::Signature { artifact_type, .. } => artifact_type.as_str(),
+        DesiredContent::Content { content, .. } => content.artifact_type.as_str(),
+        DesiredContent::Signature { artifact_type, .. } => artifact_type.as_str(),
     };
     let newest = adoption::of_type(entries, &observed.fetched, artifact_type)
         .filter_map(|entry| Some((adoption::created(entry, &observed.fetched)?, &entry.digest)))
@@ -146,7 +146,7 @@ fn choose_action(
             existing: existing.clone(),
         },
         // The creation time of a signature is the time of signing.
-        (Outranked::No, None) if matches!(observed.wanted, Listed::Signature { .. }) => {
+        (Outranked::No, None) if matches!(observed.wanted, DesiredContent::Signature { .. }) => {
             attach(Created::at(now), false)
         }
         // After a crash between the status update and the push, or after a loss, the same bytes are pushed.
@@ -165,13 +165,13 @@ fn obsolete(observed: &Observed, entries: &[Descriptor], action: &Action) -> Vec
     let kept = match (action, &observed.wanted) {
         (Action::Refuse(_), _) => return Vec::new(),
         (Action::Keep { existing, .. }, _) => Some(existing.digest.clone()),
-        (Action::Attach { created, .. }, Listed::Content { content, .. }) => Some(
+        (Action::Attach { created, .. }, DesiredContent::Content { content, .. }) => Some(
             content
                 .attach_to(&observed.subject, *created)
                 .digest()
                 .clone(),
         ),
-        (Action::Attach { .. }, Listed::Signature { .. }) => None,
+        (Action::Attach { .. }, DesiredContent::Signature { .. }) => None,
     };
     observed
         .ours
@@ -184,7 +184,7 @@ fn obsolete(observed: &Observed, entries: &[Descriptor], action: &Action) -> Vec
 
 /// Returns true if an equal manifest is the one that the status announced before the push.
 fn is_last_applied(observed: &Observed, existing: &Existing, same_content: bool) -> bool {
-    let Listed::Content { content, .. } = &observed.wanted else {
+    let DesiredContent::Content { content, .. } = &observed.wanted else {
         return false;
     };
     same_content

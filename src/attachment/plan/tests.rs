@@ -53,13 +53,13 @@ fn wanting(date: &str, listing: &[Descriptor]) -> Observed {
     };
     Observed {
         subject: subject(),
-        wanted: Listed::Content {
+        wanted: DesiredContent::Content {
             content: mark(date),
             mark: Some(keys),
         },
         listing: Ok(listing.to_vec()),
         fetched: BTreeMap::new(),
-        known: Known::default(),
+        known: LastApplied::default(),
         ours: BTreeSet::new(),
     }
 }
@@ -164,10 +164,10 @@ fn the_earliest_of_equal_attachments_is_kept_and_only_ours_are_removed() {
 
 #[test]
 fn only_unchanged_content_is_pushed_with_the_same_bytes_after_a_crash() {
-    let known = |date: &str| Known {
+    let known = |date: &str| LastApplied {
         content: Some(mark(date).hash()),
         created: Some(at("2026-11-20T08:00:00Z")),
-        ..Known::default()
+        ..LastApplied::default()
     };
     let same = Observed {
         known: known("2026-01-01"),
@@ -232,9 +232,9 @@ fn a_newer_foreign_mark_is_a_conflict_or_superseded_once() {
         (OnConflict::Supersede, false, Some(&outranks)),
         (OnConflict::Supersede, true, None),
     ] {
-        let known = Known {
+        let known = LastApplied {
             superseded,
-            ..Known::default()
+            ..LastApplied::default()
         };
         let observed = Observed {
             known,
@@ -319,7 +319,7 @@ fn a_created_time_of_the_spec_is_written_and_compared_unchanged() {
         "the time of the spec takes precedence"
     );
     let mut observed = wanting("2026-01-01", &[other, ours.clone()]);
-    observed.wanted = Listed::Content {
+    observed.wanted = DesiredContent::Content {
         content,
         mark: None,
     };
@@ -340,7 +340,7 @@ fn the_earliest_verified_signature_is_kept_and_without_one_the_target_is_signed(
         artifact_type: TYPE.to_owned(),
         ..Descriptor::plain("", existing.digest.clone(), 1)
     };
-    let signature = |verified: Vec<Existing>| Listed::Signature {
+    let signature = |verified: Vec<Existing>| DesiredContent::Signature {
         content: Digest::sha256(b"key"),
         artifact_type: TYPE.to_owned(),
         verified,
@@ -372,7 +372,7 @@ fn the_earliest_verified_signature_is_kept_and_without_one_the_target_is_signed(
 
 /// Returns the observed state with a condensed listing.
 fn condense(observed: Observed) -> Observed {
-    let Listed::Content { content, mark } = &observed.wanted else {
+    let DesiredContent::Content { content, mark } = &observed.wanted else {
         panic!("{observed:?}")
     };
     let (entries, now) = (observed.listing.clone().unwrap(), at(NOON).instant());
@@ -421,7 +421,7 @@ fn a_condensed_listing_holds_only_the_input_of_the_plan() {
             .collect()
     };
     let observed = Observed {
-        wanted: Listed::Content {
+        wanted: DesiredContent::Content {
             content: plain("ours"),
             mark: None,
         },
@@ -499,7 +499,7 @@ fn a_mark_with_a_time_from_the_spec_is_not_made_again_in_a_tie() {
         .unwrap();
     let ours = fixed(&date).attach_to(&subject(), at(noon_ago)).listed;
     let mut observed = wanting(&date, &[ours.clone(), rival]);
-    let Listed::Content { content, .. } = &mut observed.wanted else {
+    let DesiredContent::Content { content, .. } = &mut observed.wanted else {
         panic!("a mark")
     };
     *content = fixed(&date);
@@ -518,10 +518,10 @@ fn of_tied_marks_the_lower_digest_is_made_again_and_the_other_is_a_conflict() {
     for (own, date) in dates.into_iter().enumerate() {
         let ours = marks[own].digest.clone();
         for known in [
-            Known::default(),
-            Known {
+            LastApplied::default(),
+            LastApplied {
                 superseded: true,
-                ..Known::default()
+                ..LastApplied::default()
             },
         ] {
             let observed = Observed {

@@ -38,9 +38,12 @@ fn index(entries: &[Value]) -> ImageIndex {
     .unwrap()
 }
 
-fn lay_out(entries: &[Value], nested: &BTreeMap<Digest, Result<ImageIndex, Problem>>) -> Image {
+fn from_manifest(
+    entries: &[Value],
+    nested: &BTreeMap<Digest, Result<ImageIndex, Problem>>,
+) -> Image {
     let root = Descriptor::of(media_type::OCI_INDEX, b"root");
-    Image::lay_out(&root, &Manifest::Index(index(entries)), nested, None, 1000).unwrap()
+    Image::from_manifest(&root, &Manifest::Index(index(entries)), nested, None, 1000).unwrap()
 }
 
 /// Returns an index in the form of BuildKit and of Windows builders.
@@ -58,7 +61,7 @@ fn usual() -> Image {
         attestation,
         entry("application/vnd.example.config", "odd", ""),
     ];
-    lay_out(&entries, &BTreeMap::new())
+    from_manifest(&entries, &BTreeMap::new())
 }
 
 fn patterns(texts: &[&str]) -> Vec<PlatformPattern> {
@@ -257,7 +260,7 @@ fn a_single_manifest_has_no_index_to_select() {
     )
     .unwrap();
     let platform = serde_json::from_value(json!({"os": "linux", "architecture": "arm64"})).unwrap();
-    let image = Image::lay_out(
+    let image = Image::from_manifest(
         &root,
         &Manifest::Image(manifest),
         &BTreeMap::new(),
@@ -297,7 +300,7 @@ fn a_single_manifest_has_no_index_to_select() {
 
 #[test]
 fn a_digest_with_two_entries_is_one_target_with_both_platforms() {
-    let image = lay_out(
+    let image = from_manifest(
         &[
             image("amd64", "linux/arm/v6"),
             image("amd64", "linux/arm/v7"),
@@ -328,12 +331,12 @@ fn a_nested_index_is_a_target_with_entries_and_an_unreadable_one_fails_alone() {
     let key: Digest = digest("nested").parse().unwrap();
     let read = BTreeMap::from([(key.clone(), Ok(index(&[image("arm64", "linux/arm64")])))]);
     assert_eq!(
-        chosen(&only(&["linux/arm64"]), &lay_out(&entries, &read)),
+        chosen(&only(&["linux/arm64"]), &from_manifest(&entries, &read)),
         ["root", "arm64", "nested"]
     );
 
     let gone = BTreeMap::from([(key, Err(Problem::new(Reason::NotFound, "HTTP 404")))]);
-    let image = lay_out(&entries, &gone);
+    let image = from_manifest(&entries, &gone);
     assert_eq!(
         chosen(&only(&["linux/amd64"]), &image),
         ["root", "amd64", "nested"],
@@ -352,7 +355,7 @@ fn an_attachment_and_an_image_above_the_limit_are_refused() {
     let root = Descriptor::of(media_type::OCI_INDEX, b"root");
     let mut attached = index(&[]);
     attached.subject = Some(Descriptor::of(media_type::OCI_INDEX, b"other"));
-    let error = Image::lay_out(
+    let error = Image::from_manifest(
         &root,
         &Manifest::Index(attached),
         &BTreeMap::new(),
@@ -367,7 +370,7 @@ fn an_attachment_and_an_image_above_the_limit_are_refused() {
     let many: Vec<Value> = (0..11)
         .map(|nth| image(&nth.to_string(), "linux/amd64"))
         .collect();
-    let error = Image::lay_out(
+    let error = Image::from_manifest(
         &root,
         &Manifest::Index(index(&many)),
         &BTreeMap::new(),

@@ -94,7 +94,7 @@ fn the_history_is_bounded_and_drops_finished_moves_first() {
             conclude(&mut history[3], TargetState::Attached, None);
         }
     }
-    assert_eq!(history.len(), MOST_MOVES);
+    assert_eq!(history.len(), MAX_MOVES);
     assert!(
         !history
             .iter()
@@ -106,7 +106,7 @@ fn the_history_is_bounded_and_drops_finished_moves_first() {
 fn only_unfinished_moves_that_the_history_dropped_are_reported() {
     let full = |state| {
         let mut history = Vec::new();
-        for nth in 0..MOST_MOVES {
+        for nth in 0..MAX_MOVES {
             history = observe(
                 &history,
                 Some(&digest(&format!("{nth}"))),
@@ -146,11 +146,11 @@ fn a_manifest_of_several_images_gets_the_date_of_the_last_move() {
         ("2026-01-01".parse().unwrap(), "2026-02-01".parse().unwrap());
     let one = BTreeSet::from([digest("a"), digest("b"), digest("c"), digest("d")]);
     let two = BTreeSet::from([digest("z"), digest("c"), digest("d")]);
-    let fates = fates(
+    let dispositions = dispositions(
         [(&first, &one), (&second, &two)],
         &BTreeSet::from([digest("d")]),
     );
-    assert_eq!(fates[&digest("b")], Fate::Mark(first));
-    assert_eq!(fates[&digest("c")], Fate::Mark(second));
-    assert_eq!(fates[&digest("d")], Fate::StillInUse);
+    assert_eq!(dispositions[&digest("b")], Disposition::Mark(first));
+    assert_eq!(dispositions[&digest("c")], Disposition::Mark(second));
+    assert_eq!(dispositions[&digest("d")], Disposition::StillInUse);
 }

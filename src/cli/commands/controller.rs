@@ -151,8 +151,8 @@ impl Args {
             kube_api_burst: self.kube_api_burst,
             registries: self.registries.options(),
             engine: EngineOptions {
-                most_referrers: self.referrers_limit,
-                longest_pass: Some(self.max_pass_time.get()),
+                max_referrers: self.referrers_limit,
+                max_pass_time: Some(self.max_pass_time.get()),
                 ..EngineOptions::default()
             },
         }

@@ -135,7 +135,7 @@ impl Args {
             addresses: self.addresses.into(),
             shutdown_delay: self.shutdown_delay.get(),
             certificate: match certificates.certificate_dir {
-                Some(dir) => CertificateSource::Given(dir),
+                Some(dir) => CertificateSource::Provided(dir),
                 None => CertificateSource::SelfManaged(SelfManaged {
                     secret: certificates.certificate_secret,
                     namespace: certificates.namespace,

@@ -330,9 +330,9 @@ impl Claims for LocalClaims<'_> {
             .map(|other| other.namespace == self.own.namespace)
             .collect();
         match (same_namespace.contains(&true), same_namespace.is_empty()) {
-            (true, _) => Claim::HandedOver,
+            (true, _) => Claim::Transferred,
             (false, false) => Claim::Elsewhere,
-            (false, true) => Claim::Nobody,
+            (false, true) => Claim::Unclaimed,
         }
     }
 }

@@ -98,7 +98,7 @@ impl Attachments {
 mod tests {
     use super::*;
     use crate::api::TargetKind;
-    use crate::engine::{Failure, Note, Severity};
+    use crate::engine::{Failure, PassEvent, Severity};
 
     fn row(
         digest: &str,
@@ -134,7 +134,7 @@ mod tests {
             row("d", TargetState::Failed, None, None),
             row("e", TargetState::Skipped, None, None),
         ]);
-        let event = |reason| Note {
+        let event = |reason| PassEvent {
             severity: Severity::Normal,
             reason,
             message: String::new(),

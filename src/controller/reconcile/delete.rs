@@ -16,7 +16,7 @@ use crate::controller::reconcile::finalizer::{has_finalizer, set_finalizer};
 use crate::controller::reconcile::ownership::ClusterClaims;
 use crate::controller::reconcile::reconciliation::{ReconcileResult, Reconciliation};
 use crate::controller::watch::triggers::registry_host;
-use crate::engine::{self, Deleted, Failure, Note, Severity};
+use crate::engine::{self, Deleted, Failure, PassEvent, Severity};
 
 /// The least time of an attempt, even after the deletion timeout.
 const MIN_ATTEMPT: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ impl Reconciliation<'_> {
             _ => None,
         };
         if let Some(field) = exempting_field {
-            let event = Note {
+            let event = PassEvent {
                 severity: Severity::Normal,
                 reason: Reason::RemovalAbandoned,
                 message: format!(
@@ -62,7 +62,7 @@ impl Reconciliation<'_> {
         let remaining = remaining(since, timeout);
         let reason = failure.problem.reason;
         if remaining.is_zero() {
-            let event = Note {
+            let event = PassEvent {
                 severity: Severity::Warning,
                 reason: Reason::RemovalAbandoned,
                 message: format!(
@@ -119,7 +119,7 @@ impl Reconciliation<'_> {
     /// Publishes the event, then removes the finalizer.
     async fn finalize(
         &self,
-        event: Option<Note>,
+        event: Option<PassEvent>,
         requests: u64,
     ) -> Result<ReconcileResult, ApiServerError> {
         if let Some(event) = &event {
@@ -163,9 +163,9 @@ fn remaining(since: Timestamp, timeout: Duration) -> Duration {
 }
 
 /// Returns the event about a completed cleanup, if there was anything to clean up.
-fn removal_event(deleted: &Deleted) -> Option<Note> {
+fn removal_event(deleted: &Deleted) -> Option<PassEvent> {
     let plural = if deleted.gone == 1 { "" } else { "s" };
-    (deleted.gone + deleted.kept > 0).then(|| Note {
+    (deleted.gone + deleted.kept > 0).then(|| PassEvent {
         severity: Severity::Normal,
         reason: Reason::Removed,
         message: format!(

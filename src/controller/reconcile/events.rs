@@ -16,7 +16,7 @@ use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::controller::api_server::{ApiServerError, FIELD_MANAGER, with_timeout};
-use crate::engine::{Note, Severity};
+use crate::engine::{PassEvent, Severity};
 
 /// The most events that are remembered.
 const MAX_REMEMBERED: usize = 256;
@@ -59,7 +59,7 @@ impl Events {
     pub(crate) async fn publish(
         &self,
         regarding: &ObjectReference,
-        event: &Note,
+        event: &PassEvent,
         now: Timestamp,
     ) -> Result<(), ApiServerError> {
         let namespace = regarding.namespace.as_deref().unwrap_or("default");
@@ -97,7 +97,7 @@ impl Events {
         )
     }
 
-    fn event(&self, regarding: &ObjectReference, event: &Note, now: Timestamp) -> Event {
+    fn event(&self, regarding: &ObjectReference, event: &PassEvent, now: Timestamp) -> Event {
         let severity = match event.severity {
             Severity::Normal => "Normal",
             Severity::Warning => "Warning",
@@ -110,7 +110,7 @@ impl Events {
             },
             action: Some("Reconcile".to_owned()),
             event_time: Some(MicroTime(now)),
-            note: Some(crate::api::cut_message(&event.message)),
+            note: Some(crate::api::truncate_message(&event.message)),
             reason: Some(event.reason.as_str().to_owned()),
             regarding: Some(regarding.clone()),
             reporting_controller: Some(FIELD_MANAGER.to_owned()),

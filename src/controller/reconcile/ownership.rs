@@ -80,7 +80,7 @@ impl<'a> ClusterClaims<'a> {
         let (listing, local): (Vec<_>, Vec<_>) = local.into_iter().partition(|other| lists(other));
         for other in listing {
             if !transfer || self.transfer_to(other, subject, attachment).await? {
-                return Ok(Claim::HandedOver);
+                return Ok(Claim::Transferred);
             }
         }
         let mut unknown = None;
@@ -89,7 +89,7 @@ impl<'a> ClusterClaims<'a> {
                 PlanResult::Needed
                     if !transfer || self.transfer_to(other, subject, attachment).await? =>
                 {
-                    return Ok(Claim::HandedOver);
+                    return Ok(Claim::Transferred);
                 }
                 PlanResult::Needed | PlanResult::NotNeeded => {}
                 PlanResult::Unknown(error) => {
@@ -100,7 +100,7 @@ impl<'a> ClusterClaims<'a> {
         Ok(match unknown {
             Some(error) => Claim::Unknown(error),
             None if remote.into_iter().any(lists) => Claim::Elsewhere,
-            None => Claim::Nobody,
+            None => Claim::Unclaimed,
         })
     }
 

@@ -8,7 +8,7 @@ use crate::controller::context::Context;
 use crate::controller::reconcile::backoff;
 use crate::controller::reconcile::references::ReferenceResolver;
 use crate::controller::reconcile::status_writer::StatusWriter;
-use crate::engine::{Note, Severity, Sources};
+use crate::engine::{PassEvent, Severity, Sources};
 use affix_registry::Priority;
 
 /// One reconciliation of one object.
@@ -73,7 +73,7 @@ impl Reconciliation<'_> {
                 reason,
                 Reason::Suspended | Reason::Planned | Reason::Progressing
             );
-        let event = Note {
+        let event = PassEvent {
             severity: if is_normal {
                 Severity::Normal
             } else {

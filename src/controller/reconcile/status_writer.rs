@@ -259,7 +259,7 @@ fn set_owned(status: &mut ImageAttachmentStatus, new: &OwnedAttachment) {
         return;
     }
     // The API server rejects a status with too many leftovers, so the oldest is dropped.
-    if status.leftovers.len() >= ImageAttachmentStatus::MOST_LEFTOVERS {
+    if status.leftovers.len() >= ImageAttachmentStatus::MAX_LEFTOVERS {
         status.leftovers.remove(0);
     }
     status.leftovers.push(Leftover {
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn too_many_leftovers_drop_the_oldest() {
         let mut status = adopted("mark");
-        for nth in 0..=ImageAttachmentStatus::MOST_LEFTOVERS {
+        for nth in 0..=ImageAttachmentStatus::MAX_LEFTOVERS {
             set_owned(&mut status, &owned_attachment(&nth.to_string()));
         }
         assert_eq!(

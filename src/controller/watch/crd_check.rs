@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, ImageAttachment, Reason};
 use crate::controller::api_server::{ApiServerError, with_timeout};
 use crate::controller::reconcile::events::Events;
-use crate::engine::{Note, Severity};
+use crate::engine::{PassEvent, Severity};
 use crate::service::Readiness;
 
 /// The name of the readiness check.
@@ -189,7 +189,7 @@ impl CrdCheck {
     /// Publishes the cause as an event of the watched resources.
     async fn publish(&self, namespaces: &[Option<String>], cause: &str) {
         let events = Events::new(self.client.clone());
-        let event = Note {
+        let event = PassEvent {
             severity: Severity::Warning,
             reason: Reason::Progressing,
             message: format!("nothing is attached: {cause}"),

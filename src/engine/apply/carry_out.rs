@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::api::{Reason, TargetState};
 use crate::attachment::{
-    Action, Attachment, Created, Entry, Existing, FutureMark, Listed, Problem, TargetPlan,
+    Action, Attachment, Created, DesiredContent, Entry, Existing, FutureMark, Problem, TargetPlan,
 };
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
@@ -13,7 +13,7 @@ use crate::engine::journal::{Draft, Journal};
 use crate::engine::observe::referrers::Target;
 use crate::engine::records::table::update;
 use crate::engine::records::target::TargetRecord;
-use crate::engine::report::event::Note;
+use crate::engine::report::event::PassEvent;
 use crate::engine::report::outcome::Report;
 use crate::engine::report::{leftovers, remarks};
 use crate::engine::request::build::Mode;
@@ -219,7 +219,7 @@ async fn push_planned(
     {
         report.events.extend(events);
         match result {
-            Ok(Pushed::Listed) => {
+            Ok(Pushed::DesiredContent) => {
                 let existing = Existing {
                     digest: push.attachment.digest().clone(),
                     created: stated_created(&push.attachment),
@@ -234,7 +234,7 @@ async fn push_planned(
                     );
                     report
                         .events
-                        .push(Note::normal(Reason::Superseded, message));
+                        .push(PassEvent::normal(Reason::Superseded, message));
                 }
                 report.events.extend(restored_event(context, target, push));
             }
@@ -290,11 +290,11 @@ async fn build(
 ) -> Result<(Attachment, Vec<Bytes>), Problem> {
     let subject = &target.observed.subject;
     match (&target.observed.wanted, &target.unlisted.own) {
-        (Listed::Content { content, .. }, _) => {
+        (DesiredContent::Content { content, .. }, _) => {
             Ok((content.attach_to(subject, created), content.blobs.clone()))
         }
-        (Listed::Signature { .. }, Some(own)) => Ok((own.clone(), Vec::new())),
-        (Listed::Signature { .. }, None) => {
+        (DesiredContent::Signature { .. }, Some(own)) => Ok((own.clone(), Vec::new())),
+        (DesiredContent::Signature { .. }, None) => {
             // A hundred RSA signatures take half a second, so other tasks run in between.
             tokio::task::yield_now().await;
             let (Some(signer), Some(key)) = (context.open_signer(), &context.request.key) else {
@@ -319,7 +319,7 @@ fn stated_created(attachment: &Attachment) -> Option<Created> {
 }
 
 /// Returns the event of an attachment that was lost: it was attached before, and was pushed again or signed again for the same content.
-fn restored_event(context: &Context<'_>, target: &Target, push: &Push) -> Option<Note> {
+fn restored_event(context: &Context<'_>, target: &Target, push: &Push) -> Option<PassEvent> {
     let subject = &target.observed.subject.digest;
     let before = context.request.previous.target(subject)?;
     let attachment = before
@@ -329,7 +329,7 @@ fn restored_event(context: &Context<'_>, target: &Target, push: &Push) -> Option
     let lists = |entries: &Vec<Descriptor>| entries.iter().any(|entry| entry.digest == *attachment);
     let repair = if attachment == push.attachment.digest() {
         "it was put back"
-    } else if matches!(target.observed.wanted, Listed::Signature { .. })
+    } else if matches!(target.observed.wanted, DesiredContent::Signature { .. })
         && before.content.as_ref() == Some(&target.content)
         && !target.observed.listing.as_ref().is_ok_and(lists)
     {
@@ -338,5 +338,5 @@ fn restored_event(context: &Context<'_>, target: &Target, push: &Push) -> Option
         return None;
     };
     let message = format!("{attachment} was no longer attached to {subject}; {repair}");
-    Some(Note::warning(Reason::Restored, message))
+    Some(PassEvent::warning(Reason::Restored, message))
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::api::cut_message;
+use crate::api::truncate_message;
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
 use crate::engine::observe::signatures::exists;
 use crate::engine::records::leftover::LeftoverRecord;
-use crate::engine::report::event::Note;
+use crate::engine::report::event::PassEvent;
 use affix_registry::oci::Digest;
 
 use super::remove::remove_all;
@@ -29,7 +29,7 @@ pub(in crate::engine) struct CleanedUp {
 /// Removes the unwanted attachments and adds the events.
 pub(in crate::engine) async fn clean_up(
     context: &Context<'_>,
-    events: &mut Vec<Note>,
+    events: &mut Vec<PassEvent>,
     unwanted: Unwanted,
     claims: &impl Claims,
 ) -> CleanedUp {
@@ -59,7 +59,7 @@ pub(in crate::engine) async fn clean_up(
                 let leftover =
                     LeftoverRecord::new(&subject.digest, attachment, failure.problem.reason);
                 done.leftovers
-                    .push(leftover.with_message(cut_message(&failure.problem.message)));
+                    .push(leftover.with_message(truncate_message(&failure.problem.message)));
             }
         }
     }

@@ -36,7 +36,7 @@ pub(in crate::engine) async fn planned_removals(
     let unwanted = unwanted::select(previous, &future, plans, entries);
     let mut leftovers = unwanted.kept;
     for (subject, attachment) in unwanted.remove {
-        if claims.would_claim(&subject.digest, &attachment).await == Claim::Nobody {
+        if claims.would_claim(&subject.digest, &attachment).await == Claim::Unclaimed {
             leftovers.push(LeftoverRecord::new(
                 &subject.digest,
                 &attachment,

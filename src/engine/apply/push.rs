@@ -11,7 +11,7 @@ use crate::api::Reason;
 use crate::attachment::Attachment;
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
-use crate::engine::report::event::Note;
+use crate::engine::report::event::PassEvent;
 use affix_registry::oci::{Descriptor, Digest, media_type};
 use affix_registry::{FallbackChange, ListingSource, Locator, RegistryError, Session};
 
@@ -34,7 +34,7 @@ pub(in crate::engine) struct Push {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::engine) enum Pushed {
     /// The registry lists it.
-    Listed,
+    DesiredContent,
     /// The registry accepted it and does not list it yet.
     NotListedYet,
 }
@@ -47,7 +47,7 @@ pub(in crate::engine) async fn push_all(
     context: &Context<'_>,
     pushes: &[Push],
     empty: Upload<'_>,
-) -> Vec<(Result<Pushed, Failure>, Vec<Note>)> {
+) -> Vec<(Result<Pushed, Failure>, Vec<PassEvent>)> {
     let (session, deadline) = (context.session, context.deadline);
     let timed_out = &context.timed_out();
     let blobs: BTreeMap<Digest, Bytes> = pushes
@@ -100,7 +100,7 @@ fn lacks_blobs(error: &RegistryError) -> bool {
 async fn push_one(
     session: &Session,
     push: &Push,
-    events: &mut Vec<Note>,
+    events: &mut Vec<PassEvent>,
 ) -> Result<Pushed, Failure> {
     let digest = push.attachment.digest();
     let at = Locator::Digest(digest.clone());
@@ -123,12 +123,12 @@ async fn push_one(
     match push.source {
         ListingSource::Api => {
             if put.await?.subject_acknowledged.as_ref() == Some(&push.subject.digest) {
-                return Ok(Pushed::Listed);
+                return Ok(Pushed::DesiredContent);
             }
             let listing = session.referrers(&push.subject.digest, None).await?;
             let listed = listing.entries.iter().any(|entry| entry.digest == *digest);
             Ok(if listed {
-                Pushed::Listed
+                Pushed::DesiredContent
             } else {
                 Pushed::NotListedYet
             })
@@ -147,9 +147,9 @@ async fn push_one(
                     "the fallback tag of {} listed {dropped}, which is gone from the registry; the entry was dropped",
                     push.subject.digest
                 );
-                Note::warning(Reason::DanglingEntryDropped, message)
+                PassEvent::warning(Reason::DanglingEntryDropped, message)
             }));
-            Ok(Pushed::Listed)
+            Ok(Pushed::DesiredContent)
         }
     }
 }

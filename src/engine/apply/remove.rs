@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::{Reason, cut_message};
+use crate::api::{Reason, truncate_message};
 use crate::engine::claims::{Claim, Claims};
 use crate::engine::failure::Failure;
 use crate::engine::records::leftover::LeftoverRecord;
-use crate::engine::report::event::Note;
+use crate::engine::report::event::PassEvent;
 use affix_registry::oci::{Descriptor, Digest};
 use affix_registry::{Deletion, FallbackChange, ListingSource, Session};
 
@@ -22,7 +22,7 @@ pub(in crate::engine) struct Removal {
     pub(in crate::engine) attachment: Digest,
     /// The record of an attachment that stays; `None` if the registry does not list it anymore, or if it has a new owner.
     pub(in crate::engine) leftover: Option<LeftoverRecord>,
-    pub(in crate::engine) event: Option<Note>,
+    pub(in crate::engine) event: Option<PassEvent>,
     /// The delay that the registry asked for.
     pub(in crate::engine) retry_after: Option<Duration>,
 }
@@ -40,11 +40,11 @@ impl Removal {
 
     fn failed(subject: &Digest, attachment: &Digest, failure: &Failure) -> Self {
         let reason = failure.problem.reason;
-        let message = cut_message(&failure.problem.message);
+        let message = truncate_message(&failure.problem.message);
         let leftover =
             LeftoverRecord::new(subject, attachment, reason).with_message(message.clone());
         Self {
-            event: Some(Note::warning(reason, message)),
+            event: Some(PassEvent::warning(reason, message)),
             retry_after: failure.retry_after,
             ..Self::new(subject, attachment, Some(leftover))
         }
@@ -101,8 +101,8 @@ async fn remove(
     let on = &subject.digest;
     let stays = |reason| LeftoverRecord::new(on, attachment, reason);
     match claims.claim(on, attachment).await {
-        Claim::Nobody => {}
-        Claim::HandedOver => return Removal::new(on, attachment, None),
+        Claim::Unclaimed => {}
+        Claim::Transferred => return Removal::new(on, attachment, None),
         Claim::Elsewhere => return Removal::new(on, attachment, Some(stays(Reason::StillInUse))),
         Claim::Unknown(error) => {
             tracing::warn!(%attachment, subject = %on, error, "removal postponed: the claims of other resources are unknown");
@@ -117,7 +117,7 @@ async fn remove(
         Ok(remark) => {
             let message = format!("removed {attachment} from {on}{remark}");
             Removal {
-                event: Some(Note::normal(Reason::Removed, message)),
+                event: Some(PassEvent::normal(Reason::Removed, message)),
                 ..Removal::new(on, attachment, None)
             }
         }

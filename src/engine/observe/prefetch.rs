@@ -52,7 +52,7 @@ impl Prefetch {
             chosen.skip.is_none() && !matches!(chosen.entry.kind, EntryKind::Unreadable(_))
         });
         let subjects = targets.map(|chosen| &chosen.entry.subject.digest);
-        self.start(context, subjects.take(context.options.most_targets), false);
+        self.start(context, subjects.take(context.options.max_targets), false);
     }
 
     /// Starts the listings of subjects without attachments of this resource. The filter of other listings depends on the desired content.
@@ -86,6 +86,6 @@ pub(in crate::engine) fn type_filter<'a>(
     context: &Context<'a>,
     would_hide: bool,
 ) -> Option<&'a ArtifactType> {
-    (!would_hide && context.options.most_referrers.is_none())
+    (!would_hide && context.options.max_referrers.is_none())
         .then(|| context.request.intent.desired.artifact_type())
 }

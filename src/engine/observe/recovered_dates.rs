@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use futures::future::try_join_all;
 
 use crate::attachment::supersession::{self, Supersession};
-use crate::attachment::{EndOfLifeDate, Image, MOST_CANDIDATES};
+use crate::attachment::{EndOfLifeDate, Image, MAX_CANDIDATES};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use affix_registry::oci::{Digest, annotation};
@@ -63,7 +63,7 @@ async fn date_on(
             .get(annotation::CREATED)
             .cmp(&a.annotations.get(annotation::CREATED))
     });
-    marks.truncate(MOST_CANDIDATES);
+    marks.truncate(MAX_CANDIDATES);
     let read = read_candidates(context, &marks).await?;
     let manifests = read.iter().filter_map(|(_, manifest)| manifest.as_ref());
     Ok(wanted.date_among(subject, manifests, context.now))

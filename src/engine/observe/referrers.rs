@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use crate::api::{Reason, SupportedMode};
-use crate::attachment::{Listed, MOST_CANDIDATES, Observed, condensed, is_found, proven, to_fetch};
+use crate::attachment::{
+    DesiredContent, MAX_CANDIDATES, Observed, condensed, is_found, proven, to_fetch,
+};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::report::remarks::ListingSize;
@@ -23,7 +25,7 @@ pub(in crate::engine) struct DesiredTarget {
     /// The position of its record.
     pub(in crate::engine) position: usize,
     pub(in crate::engine) subject: Descriptor,
-    pub(in crate::engine) wanted: Listed,
+    pub(in crate::engine) wanted: DesiredContent,
 }
 
 /// One selected target with its referrers.
@@ -129,10 +131,10 @@ async fn list(
     };
     let mut entries = listing.entries;
     let unlisted = match &observed.wanted {
-        Listed::Signature { .. } => {
+        DesiredContent::Signature { .. } => {
             signatures::verify(context, observed, &mut entries, listing.source).await?
         }
-        Listed::Content { .. } => {
+        DesiredContent::Content { .. } => {
             size.unread = read_open(context, observed, &mut entries, listing.source).await?;
             Unlisted::default()
         }
@@ -153,12 +155,12 @@ async fn read_open(
     entries: &mut Vec<Descriptor>,
     source: ListingSource,
 ) -> Result<usize, Failure> {
-    let Listed::Content { content, mark } = &observed.wanted else {
+    let DesiredContent::Content { content, mark } = &observed.wanted else {
         return Ok(0);
     };
     let mut open = to_fetch(content, mark.as_ref(), &observed.subject, entries);
     let candidates = open.len();
-    open.truncate(MOST_CANDIDATES);
+    open.truncate(MAX_CANDIDATES);
     let kept: BTreeSet<Digest> = observed
         .ours
         .iter()
@@ -201,7 +203,7 @@ async fn read_open(
         return Err(Failure::new(
             Reason::LimitExceeded,
             format_args!(
-                "{} has {candidates} referrers of the type {} that might be equal, more than {MOST_CANDIDATES} to read, and none of \
+                "{} has {candidates} referrers of the type {} that might be equal, more than {MAX_CANDIDATES} to read, and none of \
                  those read is: remove some",
                 observed.subject.digest, content.artifact_type
             ),
@@ -235,10 +237,10 @@ pub(in crate::engine) async fn read_candidates(
 }
 
 /// Returns the hash of the desired content.
-fn hash(wanted: &Listed) -> Digest {
+fn hash(wanted: &DesiredContent) -> Digest {
     match wanted {
-        Listed::Content { content, .. } => content.hash(),
-        Listed::Signature { content, .. } => content.clone(),
+        DesiredContent::Content { content, .. } => content.hash(),
+        DesiredContent::Signature { content, .. } => content.clone(),
     }
 }
 

@@ -42,7 +42,7 @@ pub(in crate::engine) async fn resolve(
         Manifest::Index(index) => (walk(session, index, limits).await?, None),
         Manifest::Image(image) => (BTreeMap::new(), platform_of(session, image, limits).await?),
     };
-    let image = Image::lay_out(
+    let image = Image::from_manifest(
         &root,
         &fetched.manifest,
         &nested,
@@ -151,7 +151,7 @@ async fn platform_of(
         return Ok(None);
     }
     match session.blob(&image.config, limits.blob_bytes).await {
-        Ok(bytes) => Ok(Platform::of_config(&bytes)),
+        Ok(bytes) => Ok(Platform::from_config(&bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -7,7 +7,9 @@ use futures::future::join_all;
 use k8s_openapi::jiff::SignedDuration;
 
 use crate::api::Reason;
-use crate::attachment::{Attachment, Created, Existing, Known, Listed, MOST_SIGNATURES, Observed};
+use crate::attachment::{
+    Attachment, Created, DesiredContent, Existing, LastApplied, MAX_SIGNATURES, Observed,
+};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::request::signing_key::needs_renewal;
@@ -42,7 +44,7 @@ pub(in crate::engine) async fn verify(
     entries: &mut Vec<Descriptor>,
     source: ListingSource,
 ) -> Result<Unlisted, Failure> {
-    let (Some(signer), Listed::Signature { content, .. }) =
+    let (Some(signer), DesiredContent::Signature { content, .. }) =
         (context.open_signer(), &observed.wanted)
     else {
         return Ok(Unlisted::default());
@@ -57,7 +59,7 @@ pub(in crate::engine) async fn verify(
         None => candidates(signer, entries),
     };
     let nominated = candidates.len();
-    candidates.truncate(MOST_SIGNATURES);
+    candidates.truncate(MAX_SIGNATURES);
     shrink(observed, entries, &candidates);
     let mut gone = BTreeSet::new();
     let mut verified = Vec::new();
@@ -103,7 +105,7 @@ pub(in crate::engine) async fn verify(
     if nominated > candidates.len() && verified.is_empty() && unlisted.own.is_none() {
         return Err(too_many(observed, signer, nominated));
     }
-    if let Listed::Signature {
+    if let DesiredContent::Signature {
         verified: equal, ..
     } = &mut observed.wanted
     {
@@ -128,7 +130,7 @@ fn too_many(observed: &Observed, signer: &dyn Signer, nominated: usize) -> Failu
     Failure::new(
         Reason::LimitExceeded,
         format_args!(
-            "{} has {nominated} referrers of the type {} that might be equal, more than {MOST_SIGNATURES} to read, and none of \
+            "{} has {nominated} referrers of the type {} that might be equal, more than {MAX_SIGNATURES} to read, and none of \
              those read is: remove some",
             observed.subject.digest,
             signer.shape().listed_artifact_type()
@@ -193,7 +195,9 @@ async fn read(
     let [layer] = manifest.layers.as_slice() else {
         return Ok(Found::Other);
     };
-    if !signer.shape().fits(manifest, &subject.digest) || layer.size > signing::LARGEST as u64 {
+    if !signer.shape().fits(manifest, &subject.digest)
+        || layer.size > signing::MAX_INSPECTED_BYTES as u64
+    {
         return Ok(Found::Other);
     }
     let bytes = match context.session.blob(layer, layer.size).await {
@@ -217,7 +221,7 @@ async fn read(
 }
 
 /// Returns the last applied attachment if it has the same content.
-fn last_signature(known: &Known, content: &Digest) -> Option<Existing> {
+fn last_signature(known: &LastApplied, content: &Digest) -> Option<Existing> {
     let digest = known
         .attachment
         .clone()
@@ -249,7 +253,7 @@ fn could_be(signer: &dyn Signer, entry: &Descriptor) -> bool {
         .annotations
         .iter()
         .filter(|(key, _)| *key != annotation::CREATED);
-    entry.could_be_of(shape.listed_artifact_type())
+    entry.may_have_type(shape.listed_artifact_type())
         && listed
             .into_iter()
             .all(|(key, value)| shape.annotations.get(key) == Some(value))

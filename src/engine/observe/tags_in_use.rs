@@ -82,7 +82,7 @@ async fn reached_by_root(context: &Context<'_>, root: Digest) -> Result<BTreeSet
         Manifest::Image(_) => BTreeMap::new(),
     };
     let descriptor = fetched.descriptor();
-    match Image::lay_out(
+    match Image::from_manifest(
         &descriptor,
         &fetched.manifest,
         &nested,

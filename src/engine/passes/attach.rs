@@ -1,7 +1,7 @@
 //! The pass that attaches content or signatures: selects the targets of the image and the content for each one.
 
 use crate::api::{Reason, TargetState};
-use crate::attachment::{Chosen, Desired, EntryKind, Listed, Problem, file_problem};
+use crate::attachment::{Desired, DesiredContent, EntryKind, Problem, SelectedEntry, file_problem};
 use crate::engine::apply::conclude::{conclude, refuse};
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
@@ -51,7 +51,7 @@ pub(in crate::engine) async fn attach(
         report.remarks.extend(content.idle_files(&chosen));
     }
     let selected = chosen.iter().filter(|chosen| chosen.skip.is_none()).count();
-    let limit = context.options.most_targets;
+    let limit = context.options.max_targets;
     if selected > limit {
         let message = format!(
             "spec.targets selects {selected} manifests of the image, more than {limit}: narrow platforms, or name fewer"
@@ -83,7 +83,7 @@ pub(in crate::engine) async fn attach(
 /// Returns the desired attachment of each selected target. A target without one fails.
 fn desired_targets(
     context: &Context<'_>,
-    chosen: &[Chosen<'_>],
+    chosen: &[SelectedEntry<'_>],
     records: &mut [TargetRecord],
 ) -> Vec<DesiredTarget> {
     let mut subjects = FileSubjects::default();
@@ -108,9 +108,9 @@ fn desired_targets(
 
 fn desired_on(
     context: &Context<'_>,
-    chosen: &Chosen<'_>,
+    chosen: &SelectedEntry<'_>,
     subjects: &mut FileSubjects,
-) -> Result<Option<Listed>, Problem> {
+) -> Result<Option<DesiredContent>, Problem> {
     if let EntryKind::Unreadable(problem) = &chosen.entry.kind {
         return Err(problem.clone());
     }
@@ -118,13 +118,13 @@ fn desired_on(
         Desired::Content { content, mark } => {
             let content = content.for_target(chosen.entry).map_err(file_problem)?;
             subjects.check(&content, chosen.entry)?;
-            Ok(Some(Listed::Content {
+            Ok(Some(DesiredContent::Content {
                 content,
                 mark: mark.clone(),
             }))
         }
         Desired::Signature { artifact_type } => match context.signer {
-            Some(Ok(signer)) => Ok(Some(Listed::Signature {
+            Some(Ok(signer)) => Ok(Some(DesiredContent::Signature {
                 content: signer.fingerprint(),
                 artifact_type: artifact_type.to_string(),
                 verified: Vec::new(),
@@ -141,8 +141,8 @@ fn desired_on(
 }
 
 /// Returns a record for each entry, before any work.
-fn records_of(context: &Context<'_>, chosen: &[Chosen<'_>]) -> Vec<TargetRecord> {
-    let record = |chosen: &Chosen<'_>| match chosen.skip {
+fn records_of(context: &Context<'_>, chosen: &[SelectedEntry<'_>]) -> Vec<TargetRecord> {
+    let record = |chosen: &SelectedEntry<'_>| match chosen.skip {
         Some(reason) => TargetRecord::skipped(chosen.entry, reason),
         None => TargetRecord::pending(chosen.entry).with_previous(
             context
@@ -158,7 +158,7 @@ fn records_of(context: &Context<'_>, chosen: &[Chosen<'_>]) -> Vec<TargetRecord>
 fn refuse_selection(
     context: &Context<'_>,
     report: Report,
-    chosen: &[Chosen<'_>],
+    chosen: &[SelectedEntry<'_>],
     failure: &Failure,
 ) -> Report {
     let mut records = records_of(context, chosen);

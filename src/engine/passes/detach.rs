@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use crate::api::{Reason, TargetState, cut_message};
+use crate::api::{Reason, TargetState, truncate_message};
 use crate::attachment::equal;
 use crate::engine::apply::remove::remove_all;
 use crate::engine::claims::NoClaims;
@@ -136,7 +136,7 @@ impl Detached {
             return;
         }
         record.state = TargetState::Pending;
-        record.message = Some(cut_message(&self.messages.join("; ")));
+        record.message = Some(truncate_message(&self.messages.join("; ")));
         record.clear_attachment();
     }
 }

@@ -17,7 +17,7 @@ use crate::engine::observe::prefetch::Prefetch;
 use crate::engine::observe::referrers::{DesiredTarget, Target, mode, observe};
 use crate::engine::observe::resolve::Resolved;
 use crate::engine::records::target::TargetRecord;
-use crate::engine::report::event::Note;
+use crate::engine::report::event::PassEvent;
 use crate::engine::report::outcome::Report;
 use crate::engine::request::build::Mode;
 use crate::engine::request::signing_key::validity_remark;
@@ -51,7 +51,9 @@ pub(in crate::engine) fn begin(context: &Context<'_>, resolved: &Resolved) -> Re
         .filter(|before| *before != digest)
     {
         let message = format!("{reference} moved from {before} to {digest}");
-        report.events.push(Note::normal(Reason::TagMoved, message));
+        report
+            .events
+            .push(PassEvent::normal(Reason::TagMoved, message));
     }
     report
         .remarks
@@ -118,7 +120,7 @@ pub(in crate::engine) async fn reconcile_targets(
 fn plan_target(context: &Context<'_>, target: &Target) -> TargetPlan {
     let plan = plan(&target.observed, context.request.on_conflict, context.now);
     let others = target.size.referrers.saturating_sub(plan.remove.len());
-    match (&plan.action, context.options.most_referrers) {
+    match (&plan.action, context.options.max_referrers) {
         (Action::Attach { .. }, Some(limit)) if others >= limit => {
             let subject = &target.observed.subject.digest;
             let message = format!(

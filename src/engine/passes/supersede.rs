@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures::future::try_join_all;
 
 use crate::api::{Reason, Superseded, TargetState};
-use crate::attachment::supersession::{self, Fate, Supersession};
-use crate::attachment::{EndOfLifeDate, Entry, Image, Listed};
+use crate::attachment::supersession::{self, Disposition, Supersession};
+use crate::attachment::{DesiredContent, EndOfLifeDate, Entry, Image};
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
@@ -19,7 +19,7 @@ use crate::engine::observe::referrers::DesiredTarget;
 use crate::engine::observe::tags_in_use::reached_by_tags;
 use crate::engine::records::table::fit_earlier;
 use crate::engine::records::target::TargetRecord;
-use crate::engine::report::event::Note;
+use crate::engine::report::event::PassEvent;
 use crate::engine::report::outcome::Report;
 use crate::engine::report::verdict::Verdict;
 use affix_registry::oci::Digest;
@@ -226,7 +226,7 @@ fn desired_targets(
 ) -> (Vec<TargetRecord>, Vec<DesiredTarget>) {
     let mut dated: Vec<&SupersededImage> = images.marked.iter().chain(&images.unmarked).collect();
     dated.sort_by_key(|image| age(image, history));
-    let dispositions = supersession::fates(
+    let dispositions = supersession::dispositions(
         dated.into_iter().map(|image| (&image.date, &image.digests)),
         in_use,
     );
@@ -245,12 +245,12 @@ fn desired_targets(
             }
             records.push(match (chosen.skip, dispositions.get(digest)) {
                 (Some(reason), _) => TargetRecord::skipped(entry, reason),
-                (None, Some(Fate::Mark(date))) => {
+                (None, Some(Disposition::Mark(date))) => {
                     let (content, keys) = wanted.mark(date);
                     targets.push(DesiredTarget {
                         position: records.len(),
                         subject: entry.subject.clone(),
-                        wanted: Listed::Content {
+                        wanted: DesiredContent::Content {
                             content,
                             mark: Some(keys),
                         },
@@ -327,12 +327,12 @@ fn judge(
 }
 
 /// Returns the event of a move whose image will not be marked.
-fn forgotten_event(image: &Superseded) -> Note {
+fn forgotten_event(image: &Superseded) -> PassEvent {
     let message = format!(
         "{} is not marked: {} moves of the tag wait already, as many as status remembers: shorten \
          spec.endOfLife.whenSuperseded.settle, or mark it with a resource that names its digest and a date",
         image.digest,
-        supersession::MOST_MOVES
+        supersession::MAX_MOVES
     );
-    Note::warning(Reason::LimitExceeded, message)
+    PassEvent::warning(Reason::LimitExceeded, message)
 }

@@ -170,7 +170,7 @@ fn reserve(
     image: &Image,
     targets: &mut BTreeSet<Digest>,
 ) -> Result<bool, Problem> {
-    let limit = context.options.most_targets;
+    let limit = context.options.max_targets;
     let selection = &context.request.intent.selection;
     let (chosen, _) = selection
         .choose(image)

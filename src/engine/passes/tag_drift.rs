@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 
 use crate::api::{Reason, TagDrift};
 use crate::engine::context::Context;
-use crate::engine::report::event::Note;
+use crate::engine::report::event::PassEvent;
 use crate::engine::report::outcome::Report;
 use affix_registry::{ErrorKind, Locator};
 
@@ -47,7 +47,7 @@ pub(in crate::engine) async fn join<E>(
         if previous.as_ref() != Some(drift) {
             report
                 .events
-                .push(Note::normal(Reason::TagMoved, message.clone()));
+                .push(PassEvent::normal(Reason::TagMoved, message.clone()));
         }
         report.remarks.insert(0, message);
     }

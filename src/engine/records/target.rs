@@ -2,8 +2,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::{Origin, Reason, TargetKind, TargetState, TargetStatus, cut_message};
-use crate::attachment::{Created, Entry, EntryKind, Existing, FutureMark, Known};
+use crate::api::{Origin, Reason, TargetKind, TargetState, TargetStatus, truncate_message};
+use crate::attachment::{Created, Entry, EntryKind, Existing, FutureMark, LastApplied};
 use crate::engine::failure::Failure;
 use affix_registry::oci::{Digest, DigestError, cut};
 
@@ -91,7 +91,7 @@ impl TargetRecord {
     pub(in crate::engine) fn fail(&mut self, failure: &Failure) {
         self.state = TargetState::Failed;
         self.reason = Some(failure.problem.reason);
-        self.message = Some(cut_message(&failure.problem.message));
+        self.message = Some(truncate_message(&failure.problem.message));
     }
 
     /// Sets the state to attached.
@@ -179,8 +179,8 @@ impl TargetRecord {
     }
 
     /// Returns the data that the plan needs about the last attachment. `generation` is that of the spec.
-    pub(in crate::engine) fn last_applied(&self, generation: i64) -> Known {
-        Known {
+    pub(in crate::engine) fn last_applied(&self, generation: i64) -> LastApplied {
+        LastApplied {
             content: self.content.clone(),
             created: self.created,
             attachment: self.attachment.clone(),

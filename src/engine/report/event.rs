@@ -13,7 +13,7 @@ pub enum Severity {
 
 /// An event that users see once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
+pub struct PassEvent {
     /// The type of the event.
     pub severity: Severity,
     /// A reason from the table.
@@ -22,7 +22,7 @@ pub struct Note {
     pub message: String,
 }
 
-impl Note {
+impl PassEvent {
     pub(in crate::engine) const fn normal(reason: Reason, message: String) -> Self {
         Self {
             severity: Severity::Normal,

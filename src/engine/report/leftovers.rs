@@ -62,7 +62,7 @@ fn bound(previous: &PreviousState, leftovers: &mut Vec<LeftoverRecord>) {
         }
         kept.push(leftover);
     }
-    while kept.len() > ImageAttachmentStatus::MOST_LEFTOVERS {
+    while kept.len() > ImageAttachmentStatus::MAX_LEFTOVERS {
         let oldest = kept
             .iter()
             .rposition(LeftoverRecord::is_retained)

@@ -9,7 +9,7 @@ use crate::engine::records::leftover::LeftoverRecord;
 use crate::engine::records::table::{print_leftovers, print_targets, tally};
 use crate::engine::records::target::TargetRecord;
 
-use super::event::Note;
+use super::event::PassEvent;
 use super::verdict::Verdict;
 
 /// The outcome of a pass, as status shows it.
@@ -34,7 +34,7 @@ pub struct Outcome {
     /// The remarks on a resolved image, or the problem that prevented it.
     pub resolved: Result<Vec<String>, Problem>,
     /// Events.
-    pub notes: Vec<Note>,
+    pub notes: Vec<PassEvent>,
     /// The number of requests to the registry, without those for tokens.
     pub requests: u64,
     /// The time from which verifiers reject the signatures of the key, if it is known.
@@ -105,7 +105,7 @@ pub(in crate::engine) struct Report {
     pub(in crate::engine) superseded: Option<Vec<Superseded>>,
     pub(in crate::engine) verdict: Verdict,
     pub(in crate::engine) remarks: Vec<String>,
-    pub(in crate::engine) events: Vec<Note>,
+    pub(in crate::engine) events: Vec<PassEvent>,
 }
 
 impl Report {

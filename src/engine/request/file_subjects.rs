@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::api::Reason;
 use crate::attachment::{Entry, Problem, TargetContent};
-use crate::signing::{Named, named_subjects};
+use crate::signing::{NamedSubjects, named_subjects};
 use affix_registry::oci::{Digest, annotation};
 
 /// Maximum number of digests in a message.
@@ -12,7 +12,7 @@ const MAX_NAMED: usize = 3;
 
 /// The subjects that the files of a resource name. Each file is inspected once for all targets.
 #[derive(Default)]
-pub(in crate::engine) struct FileSubjects(BTreeMap<Digest, Named>);
+pub(in crate::engine) struct FileSubjects(BTreeMap<Digest, NamedSubjects>);
 
 impl FileSubjects {
     /// Checks the files of one target.
@@ -33,7 +33,7 @@ impl FileSubjects {
             if !named.excludes(digest) {
                 continue;
             }
-            let Named::Digests(named) = named else {
+            let NamedSubjects::Digests(named) = named else {
                 continue;
             };
             let mut names: Vec<String> = named

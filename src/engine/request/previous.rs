@@ -9,7 +9,7 @@ use crate::api::{
     TargetState, find_condition,
 };
 use crate::attachment::supersession::{self, Supersession};
-use crate::attachment::{Desired, Entry, EntryKind, Intent, Known};
+use crate::attachment::{Desired, Entry, EntryKind, Intent, LastApplied};
 use crate::engine::records::leftover::LeftoverRecord;
 use crate::engine::records::table::{parse_leftovers, parse_targets};
 use crate::engine::records::target::TargetRecord;
@@ -88,7 +88,7 @@ impl PreviousState {
     }
 
     /// Returns the last applied state of one subject.
-    pub(in crate::engine) fn last_applied(&self, subject: &Digest) -> Known {
+    pub(in crate::engine) fn last_applied(&self, subject: &Digest) -> LastApplied {
         self.target(subject)
             .map(|target| target.last_applied(self.generation))
             .unwrap_or_default()

@@ -2,7 +2,7 @@
 //!
 //! Parses Sigstore bundles, bare DSSE envelopes, simple signing payloads and notation envelopes (JWS and COSE). The content
 //! decides the format, because a media type can be wrong. Signatures are not verified. A file of another format, a malformed
-//! file and a file larger than [`LARGEST`] name no subject.
+//! file and a file larger than [`MAX_INSPECTED_BYTES`] name no subject.
 
 mod cose;
 
@@ -14,21 +14,21 @@ use serde_json::Value;
 use affix_registry::oci::{Algorithm, Digest, hex};
 
 /// The maximum size of an inspected file, in bytes.
-pub const LARGEST: usize = 1024 * 1024;
+pub const MAX_INSPECTED_BYTES: usize = 1024 * 1024;
 
 /// The maximum number of JSON documents in a file: `cosign download attestation` writes one per line.
 const MAX_DOCUMENTS: usize = 64;
 
 /// The subjects that a file names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named {
+pub enum NamedSubjects {
     /// The file names no subject, or affix cannot read its format. It is attached without a check.
     None,
     /// The digests of the subjects, at least one.
     Digests(Vec<Digest>),
 }
 
-impl Named {
+impl NamedSubjects {
     /// Returns true if the file was made for another subject than `target`.
     ///
     /// It then names digests of the target's algorithm, and none of them is the target's. Digests of other algorithms do not
@@ -49,9 +49,9 @@ impl Named {
 
 /// Returns the digests that a signature file names as its subjects.
 #[must_use]
-pub fn named_subjects(bytes: &[u8]) -> Named {
-    if bytes.len() > LARGEST {
-        return Named::None;
+pub fn named_subjects(bytes: &[u8]) -> NamedSubjects {
+    if bytes.len() > MAX_INSPECTED_BYTES {
+        return NamedSubjects::None;
     }
     let mut digests = Vec::new();
     match json_documents(bytes) {
@@ -65,9 +65,9 @@ pub fn named_subjects(bytes: &[u8]) -> Named {
         }
     }
     if digests.is_empty() {
-        Named::None
+        NamedSubjects::None
     } else {
-        Named::Digests(digests)
+        NamedSubjects::Digests(digests)
     }
 }
 
@@ -199,7 +199,11 @@ mod tests {
             "notary/rsa-2048.cose",
         ] {
             let named = named_subjects(&read(file));
-            assert_eq!(named, Named::Digests(vec![subject().digest]), "{file}");
+            assert_eq!(
+                named,
+                NamedSubjects::Digests(vec![subject().digest]),
+                "{file}"
+            );
             assert!(!named.excludes(&subject().digest), "{file}");
             assert!(named.excludes(&another().digest), "{file}");
         }
@@ -210,11 +214,11 @@ mod tests {
         let blob = Digest::sha256(&read("cosign/blob"));
         assert_eq!(
             named_subjects(&read("cosign/blob.bundle.json")),
-            Named::Digests(vec![blob])
+            NamedSubjects::Digests(vec![blob])
         );
         let numbered = json!({"messageSignature": {"messageDigest": {"algorithm": 1, "digest": "RBNvo1WzZ4oRRq0W9+hknpT7T8Ieg13NIXfmDHD2Ga4="}}});
         assert!(
-            matches!(named_subjects(numbered.to_string().as_bytes()), Named::Digests(named) if named.len() == 1)
+            matches!(named_subjects(numbered.to_string().as_bytes()), NamedSubjects::Digests(named) if named.len() == 1)
         );
     }
 
@@ -226,7 +230,7 @@ mod tests {
         };
         let named = named_subjects(format!("{}\n{}\n", line('a'), line('b')).as_bytes());
         assert!(
-            matches!(&named, Named::Digests(digests) if digests.len() == 4),
+            matches!(&named, NamedSubjects::Digests(digests) if digests.len() == 4),
             "{named:?}"
         );
         let target = |text: String| text.parse::<Digest>().map(|digest| named.excludes(&digest));
@@ -243,7 +247,11 @@ mod tests {
         let other_algorithms =
             json!({"payload": encoded(&other_algorithms), "signatures": []}).to_string();
         let unsigned = json!({"payload": encoded(&json!({"subject": [{"digest": {"sha256": "a".repeat(64)}}]}))}).to_string();
-        let large = [read("cosign/simple-signing.json"), vec![b' '; LARGEST]].concat();
+        let large = [
+            read("cosign/simple-signing.json"),
+            vec![b' '; MAX_INSPECTED_BYTES],
+        ]
+        .concat();
         for (bytes, why) in [
             (b"".as_slice(), "nothing"),
             (
@@ -266,7 +274,7 @@ mod tests {
             (&read("cosign/generated.pub"), "a public key"),
         ] {
             let named = named_subjects(bytes);
-            assert_eq!(named, Named::None, "{why}");
+            assert_eq!(named, NamedSubjects::None, "{why}");
             assert!(!named.excludes(&subject().digest), "{why}");
         }
     }

@@ -66,7 +66,7 @@ impl Direct {
             listen_addr: address.to_string().parse().unwrap(),
             addresses: Addresses::default(),
             shutdown_delay: Duration::ZERO,
-            certificate: CertificateSource::Given(dir.path().to_owned()),
+            certificate: CertificateSource::Provided(dir.path().to_owned()),
             limits,
             lookups,
             registries: affix_registry::Options {

@@ -54,7 +54,7 @@ pub struct Options {
 
 impl Options {
     /// Denies the cluster's API server (host and port). Its name is resolved now, and again each minute until `stop`.
-    pub async fn without_server(
+    pub async fn deny_server(
         mut self,
         server: Option<(String, u16)>,
         stop: &CancellationToken,

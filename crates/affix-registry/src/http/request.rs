@@ -12,13 +12,13 @@ use crate::access::address_policy::authority;
 use crate::access::tokens::Actions;
 use crate::client::observer::Attempt;
 use crate::client::session::Session;
-use crate::error::{Answered, Operation, RegistryError};
+use crate::error::{ErrorAnswer, Operation, RegistryError};
 use crate::http::rate_limit::RateLimited;
 use crate::http::retry::is_transient;
 use crate::http::retry_after;
 use crate::http::transport::{Answer, Outgoing};
 use crate::http::transport_error::TransportError;
-use crate::oci::{cut, longest_text, most_values};
+use crate::oci::{cut, longest_text, value_bound};
 use crate::protocol::error_body::ErrorBody;
 
 /// Redirects that one attempt follows.
@@ -127,7 +127,7 @@ impl Session {
                 limit: limit as u64,
             })
         };
-        if most_values(&answer.body) > limits.values {
+        if value_bound(&answer.body) > limits.values {
             return exceeded("the document has too many values", limits.values);
         }
         if longest_text(&answer.body) > limits.text_bytes {
@@ -314,7 +314,7 @@ impl Session {
                 );
                 RegistryError::InsecureNotAllowed { host, why }
             }
-            TransportError::ProxyLogin => proxy_login(Box::new(Answered {
+            TransportError::ProxyLogin => proxy_login(Box::new(ErrorAnswer {
                 operation,
                 status: 407,
                 codes: Vec::new(),
@@ -392,7 +392,7 @@ impl Session {
     }
 
     /// Returns a response as messages show it: truncated, without control characters, and without the secrets of the session.
-    pub(crate) fn answered(&self, operation: &Operation, answer: &Answer) -> Box<Answered> {
+    pub(crate) fn answered(&self, operation: &Operation, answer: &Answer) -> Box<ErrorAnswer> {
         let ErrorBody {
             codes,
             mut text,
@@ -403,7 +403,7 @@ impl Session {
         if !answer.own && codes.is_empty() {
             text.clear();
         }
-        Box::new(Answered {
+        Box::new(ErrorAnswer {
             operation: operation.clone(),
             status: answer.status,
             codes,
@@ -430,7 +430,7 @@ impl Session {
 }
 
 /// Returns the error for a 407 of the proxy.
-fn proxy_login(answer: Box<Answered>) -> RegistryError {
+fn proxy_login(answer: Box<ErrorAnswer>) -> RegistryError {
     RegistryError::AuthenticationFailed {
         answer,
         hint: "the proxy refuses its login: correct username and password in the Secret of proxySecretRef, or in HTTPS_PROXY"

@@ -88,7 +88,7 @@ impl Descriptor {
     /// config's media type does not identify an artifact. In both cases only the manifest has the
     /// type.
     #[must_use]
-    pub fn stated_type(&self) -> Option<&str> {
+    pub fn listed_type(&self) -> Option<&str> {
         Some(self.artifact_type.as_str())
             .filter(|stated| !matches!(*stated, "" | media_type::OCI_EMPTY))
     }
@@ -96,8 +96,8 @@ impl Descriptor {
     /// Returns true unless the listing states a type other than `artifact_type`. Only the manifest
     /// proves the type.
     #[must_use]
-    pub fn could_be_of(&self, artifact_type: &str) -> bool {
-        self.stated_type()
+    pub fn may_have_type(&self, artifact_type: &str) -> bool {
+        self.listed_type()
             .is_none_or(|stated| stated == artifact_type)
     }
 

@@ -25,7 +25,7 @@ pub use manifest::{ImageManifest, Manifest, ManifestError};
 pub use platform::Platform;
 pub use platform_pattern::{PlatformPattern, PlatformPatternError};
 pub use reference::{Host, Reference, ReferenceError, Repository, RepositoryError, Tag, TagError};
-pub use values::{longest_text, most_values};
+pub use values::{longest_text, value_bound};
 
 /// Annotation keys that the image specification (annotations.md) and BuildKit define.
 pub mod annotation {

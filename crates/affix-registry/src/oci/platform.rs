@@ -41,7 +41,7 @@ impl Platform {
     /// Reads the platform from an image config (image-spec, config.md). Returns `None` if the
     /// config states none or a field exceeds 255 bytes. Other fields of the config are not kept.
     #[must_use]
-    pub fn of_config(bytes: &[u8]) -> Option<Self> {
+    pub fn from_config(bytes: &[u8]) -> Option<Self> {
         // serde_json's error for another JSON type would quote the whole document.
         let is_object = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
         let named: Self = is_object

@@ -5,7 +5,7 @@
 ///
 /// A limit on bytes is not enough, because four bytes of JSON can occupy a hundred bytes in memory.
 #[must_use]
-pub fn most_values(bytes: &[u8]) -> usize {
+pub fn value_bound(bytes: &[u8]) -> usize {
     let (mut values, mut quoted, mut escaped) = (0, false, false);
     for byte in bytes {
         match byte {
@@ -54,7 +54,7 @@ mod tests {
             (r#"{"a,[{":"\",,","b":[{}]}"#, 4),
             (r#"["\\",","]"#, 2),
         ] {
-            assert_eq!(most_values(text.as_bytes()), values, "{text}");
+            assert_eq!(value_bound(text.as_bytes()), values, "{text}");
         }
     }
 
@@ -83,7 +83,7 @@ mod tests {
         fn no_document_has_more_elements_than_its_bound(lists in proptest::collection::vec(proptest::collection::vec("\\PC{0,6}", 0..6), 0..6)) {
             let text = serde_json::to_string(&lists).unwrap_or_default();
             let elements: usize = lists.iter().map(Vec::len).sum();
-            proptest::prop_assert!(most_values(text.as_bytes()) >= elements, "{}", text);
+            proptest::prop_assert!(value_bound(text.as_bytes()) >= elements, "{}", text);
         }
     }
 }

@@ -193,7 +193,7 @@ mod tests {
     use oci_client::errors::OciEnvelope;
 
     use super::*;
-    use crate::error::{Answered, Object, Operation};
+    use crate::error::{ErrorAnswer, Object, Operation};
 
     const DIGEST: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 
@@ -304,7 +304,7 @@ mod tests {
             };
             read += 1;
             let theirs: Vec<_> = theirs.errors.into_iter().map(|error| error.code).collect();
-            let answered = Answered {
+            let answered = ErrorAnswer {
                 operation: Operation {
                     method: "GET",
                     object: Object::Manifest,

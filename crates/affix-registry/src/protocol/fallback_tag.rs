@@ -145,7 +145,7 @@ enum Verification {
 
 /// The result of a PUT.
 enum Write {
-    Answered,
+    ErrorAnswer,
     /// The result is unknown, or the list must be rebuilt. The tag must be read again.
     Again,
 }
@@ -237,7 +237,7 @@ impl<'a> Rewrite<'a> {
                 .await?
             {
                 Write::Again => continue,
-                Write::Answered => self.session.inner.client.record_rewrite(sent.elapsed()),
+                Write::ErrorAnswer => self.session.inner.client.record_rewrite(sent.elapsed()),
             }
             self.session.inner.saw_tag(self.subject);
             match self.verify(Some(written), before, 0).await? {
@@ -317,7 +317,7 @@ impl<'a> Rewrite<'a> {
             .put(&at, media_type::OCI_INDEX, bytes, true)
             .await
         {
-            Ok(_) => Ok(Write::Answered),
+            Ok(_) => Ok(Write::ErrorAnswer),
             Err(RegistryError::RateLimited { .. }) => Ok(Write::Again), // the next request waits for the end of the pause
             Err(error) if error.is_transient() => {
                 *failures += 1;

@@ -9,7 +9,7 @@ use oci_client::errors::OciErrorCode;
 
 use crate::access::tokens::Actions;
 use crate::client::session::{Locator, Session};
-use crate::error::{Answered, Object, Operation, RegistryError};
+use crate::error::{ErrorAnswer, Object, Operation, RegistryError};
 use crate::http::body_memory::Reservation;
 use crate::http::request::Request;
 use crate::http::transport::Answer;
@@ -70,7 +70,7 @@ pub enum Deletion {
     Gone,
     /// The registry does not support the deletion (405), denies it (401, 403) or rejects it (400,
     /// 409). The manifest remains.
-    Refused(Box<Answered>),
+    Refused(Box<ErrorAnswer>),
 }
 
 /// Unparsed bytes that match every stated digest.

@@ -302,7 +302,7 @@ fn filtered_entries(
     artifact_type: Option<&ArtifactType>,
 ) -> impl Iterator<Item = Descriptor> {
     let passes = move |entry: &Descriptor| {
-        artifact_type.is_none_or(|wanted| entry.could_be_of(wanted.as_str()))
+        artifact_type.is_none_or(|wanted| entry.may_have_type(wanted.as_str()))
     };
     entries.filter(passes).map(|entry| Descriptor {
         data: None,

@@ -114,7 +114,7 @@ impl Gatherer<'_> {
             .blob(config, self.limits.blob_bytes)
             .await
             .ok()?;
-        Platform::of_config(&bytes)
+        Platform::from_config(&bytes)
             .filter(|platform| !platform.is_empty())
             .map(|platform| platform.to_string())
     }
@@ -261,7 +261,7 @@ impl Gatherer<'_> {
         &self,
         entry: &Descriptor,
     ) -> Result<Option<(String, std::collections::BTreeMap<String, String>)>, String> {
-        let is_complete = entry.stated_type().is_some() && !entry.annotations.is_empty();
+        let is_complete = entry.listed_type().is_some() && !entry.annotations.is_empty();
         if is_complete || self.read.fetch_add(1, Ordering::Relaxed) >= MAX_READ {
             return Ok(None);
         }

@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::signing::vectors::{PASSWORD, SIGNED_AT, another, at, read, subject};
-use crate::signing::{Named, named_subjects};
+use crate::signing::{NamedSubjects, named_subjects};
 
 fn annotations() -> BTreeMap<String, String> {
     BTreeMap::from([
@@ -282,6 +282,6 @@ fn a_sha512_subject_is_named_with_its_own_algorithm() {
     ));
     assert_eq!(
         named_subjects(&signature.layer),
-        Named::Digests(vec![subject.digest])
+        NamedSubjects::Digests(vec![subject.digest])
     );
 }
