@@ -144,7 +144,7 @@ impl Documents {
             match ImageAttachmentStatus::deserialize(given) {
                 Ok(status) => attachment.object.status = Some(status),
                 Err(error) if wrong.is_empty() => {
-                    wrong.push(format!("status: {}", Clean(&error.to_string())))
+                    wrong.push(format!("status: {}", Clean(&error.to_string())));
                 }
                 Err(_) => {}
             }
@@ -179,7 +179,7 @@ impl Documents {
                     sources.secrets.insert(name.clone(), secret.clone());
                 }
                 Object::ServiceAccount(secrets) if account.as_ref() == Some(name) => {
-                    sources.image_pull_secrets = Some(secrets.clone())
+                    sources.image_pull_secrets = Some(secrets.clone());
                 }
                 Object::ServiceAccount(_) | Object::Attachment(..) => {}
             }

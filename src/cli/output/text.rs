@@ -11,9 +11,9 @@ impl fmt::Display for Clean<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
             if is_unsafe(c) {
-                write!(f, "{}", c.escape_unicode())?
+                write!(f, "{}", c.escape_unicode())?;
             } else {
-                fmt::Write::write_char(f, c)?
+                fmt::Write::write_char(f, c)?;
             }
         }
         Ok(())

@@ -335,7 +335,7 @@ mod tests {
         };
         assert_eq!(check(newer), None);
         let open = |status: &mut Value| {
-            *status = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+            *status = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
         };
         assert_eq!(check(open), None);
     }
