@@ -82,7 +82,7 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
             "pages" => registry.quirks(|quirks| quirks.paging = Paging::EndlessEmpty),
             "circle" => registry.quirks(|quirks| quirks.paging = Paging::Circle(1)),
             "referrers" => registry.quirks(|quirks| {
-                (quirks.made_up_entries, quirks.filtering) = (6, Filtering::Ignored)
+                (quirks.made_up_entries, quirks.filtering) = (6, Filtering::Ignored);
             }),
             _ => {
                 let large = json!({"mediaType": INDEX, "manifests": [], "annotations": {"a": "x".repeat(5000)}});
