@@ -17,7 +17,7 @@ use crate::support::modules::module;
 const RELEASES: [&str; 3] = ["1.34.2", "1.35.4", "1.36.3"];
 /// Kinds of other projects that the chart makes where it is told to; Kubernetes does not describe them, and another test has their own
 /// definitions.
-const FOREIGN: &str = "PodMonitor,PrometheusRule,Certificate,Issuer";
+const FOREIGN: &str = "PodMonitor,ServiceMonitor,PrometheusRule,Certificate,Issuer";
 
 /// The description of the API of a release.
 async fn description(release: &str) -> Value {
@@ -152,6 +152,10 @@ async fn chart_base_and_samples_conform_to_three_releases_of_kubernetes() {
         "the base",
         kustomize::render(&repository("config/default")).await,
     )];
+    texts.push((
+        "the CRD's base",
+        kustomize::render(&repository("config/crd")).await,
+    ));
     for (what, values) in crate::chart::CASES {
         texts.push((what, helm.text(values).await));
     }

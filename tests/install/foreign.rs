@@ -24,6 +24,7 @@ const DEFINITIONS: [(&str, &str, &[&str]); 4] = [
         "example/prometheus-operator-crd",
         &[
             "monitoring.coreos.com_podmonitors.yaml",
+            "monitoring.coreos.com_servicemonitors.yaml",
             "monitoring.coreos.com_prometheusrules.yaml",
         ],
     ),
@@ -39,8 +40,12 @@ const DEFINITIONS: [(&str, &str, &[&str]); 4] = [
     ),
 ];
 
-/// The chart with everything that is made for others.
-const VALUES: [&str; 9] = [
+/// The chart with everything that is made for others, but one of two monitors.
+const VALUES: [&str; 13] = [
+    "webhook.certificate.duration=\"2160h\"",
+    "webhook.certificate.renewBefore=\"360h\"",
+    r#"podMonitor.relabelings=[{"sourceLabels":["__meta_kubernetes_pod_node_name"],"targetLabel":"node"}]"#,
+    r#"podMonitor.metricRelabelings=[{"sourceLabels":["le"],"regex":"0.005","action":"drop"}]"#,
     "webhook.certificate.mode=\"cert-manager\"",
     "podMonitor.enabled=true",
     r#"podMonitor.labels={"release":"prometheus"}"#,
@@ -52,7 +57,7 @@ const VALUES: [&str; 9] = [
     r#"commonLabels={"example.com/owner":"platform"}"#,
 ];
 
-async fn define(cluster: &Cluster) {
+pub(crate) async fn define(cluster: &Cluster) {
     for (path, folder, files) in DEFINITIONS {
         let folder = module(path).await.join(folder);
         for file in files {
@@ -145,10 +150,34 @@ async fn chart_and_gitops_objects_of_other_projects_have_only_known_fields() {
     apply(&cluster, &examples).await.unwrap();
 
     // A field that they do not know would have been refused.
-    let ours = ["Certificate", "Issuer", "PodMonitor", "PrometheusRule"];
+    let mut values = VALUES.to_vec();
+    values.retain(|value| !value.starts_with("podMonitor.enabled"));
+    values.extend([
+        "serviceMonitor.enabled=true",
+        "serviceMonitor.namespace=\"team-a\"",
+        "serviceMonitor.scrapeTimeout=\"10s\"",
+        "serviceMonitor.honorLabels=true",
+        r#"serviceMonitor.relabelings=[{"sourceLabels":["__meta_kubernetes_pod_node_name"],"targetLabel":"node"}]"#,
+        r#"serviceMonitor.metricRelabelings=[{"sourceLabels":["le"],"regex":"0.005","action":"drop"}]"#,
+    ]);
+    let monitor = cluster.helm.objects(&values).await;
+    let monitor = monitor
+        .into_iter()
+        .filter(|object| object["kind"] == "ServiceMonitor");
+    let monitors: Vec<Value> = monitor.collect();
+    apply(&cluster, &monitors).await.unwrap();
+
+    let ours = [
+        "Certificate",
+        "Issuer",
+        "PodMonitor",
+        "PrometheusRule",
+        "ServiceMonitor",
+    ];
     let theirs: Vec<&Value> = objects
         .iter()
         .filter(|object| ours.contains(&object["kind"].as_str().unwrap()))
+        .chain(&monitors)
         .chain(&examples)
         .collect();
     assert_eq!(theirs.len(), ours.len() + 2, "{theirs:#?}");

@@ -67,7 +67,7 @@ fn described(schema: &Value, path: &str, found: &mut Vec<String>) {
         // An issuer is one value with three parts.
         if schema["properties"].is_object() && path != "webhook.certificate.issuerRef" {
             described(schema, &path, found);
-        } else if path != "global" {
+        } else {
             found.push(path);
         }
     }
@@ -144,11 +144,22 @@ fn the_definition_is_the_same_wherever_it_is_kept() {
     }
 }
 
+#[test]
+fn the_alerts_of_the_kustomize_component_are_those_of_the_chart() {
+    const RULE: &str = "config/components/monitoring/prometheus-rule.yaml";
+    let alerts = read("charts/affix/files/alerts.yaml");
+    let groups = &alerts[alerts.find("\ngroups:").unwrap() + 1..];
+    let indented: String = groups.lines().map(|line| format!("  {line}\n")).collect();
+    let rule = read(RULE);
+    let (head, _) = rule.split_once("\nspec:\n").unwrap();
+    hold(RULE, &format!("{head}\nspec:\n{indented}"));
+}
+
 #[tokio::test]
 async fn the_one_file_to_install_is_the_base() {
-    let text = kustomize::render(&repository("config/default")).await;
+    let text = kustomize::render(&repository("config/install")).await;
     hold(
         "config/install.yaml",
-        &format!("# Made from config/default: make generate\n{text}"),
+        &format!("# Made from config/install: make generate\n{text}"),
     );
 }

@@ -14,6 +14,7 @@
 )]
 
 mod access;
+mod apply;
 mod chart;
 mod conformity;
 mod definition;

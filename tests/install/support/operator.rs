@@ -59,15 +59,25 @@ pub(crate) struct Operator {
 impl Operator {
     /// Starts what a Deployment says that its pods run. `watches`: it is to notice changed Secrets and ConfigMaps.
     pub(crate) async fn start(cluster: &Cluster, deployment: &str, watches: bool) -> Self {
+        Self::start_in(cluster, NAMESPACE, deployment, watches).await
+    }
+
+    /// Starts the process of a Deployment in another namespace.
+    pub(crate) async fn start_in(
+        cluster: &Cluster,
+        namespace: &str,
+        deployment: &str,
+        watches: bool,
+    ) -> Self {
         let deployment = cluster
-            .get(&["deployment", deployment, "--namespace", NAMESPACE])
+            .get(&["deployment", deployment, "--namespace", namespace])
             .await;
         let pod = &deployment["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
         let account = pod["serviceAccountName"].as_str().unwrap();
         let kubeconfig = cluster
             .plane
-            .service_account_kubeconfig(NAMESPACE, account)
+            .service_account_kubeconfig(namespace, account)
             .await
             .unwrap();
         let dir = tempfile::Builder::new()
@@ -80,7 +90,7 @@ impl Operator {
             .iter()
             .map(|arg| arg.as_str().unwrap().to_owned())
             .collect();
-        let mut mounts = Vec::new();
+        let (mut mounts, mut paths) = (Vec::new(), Vec::new());
         for volume in pod["volumes"].as_array().into_iter().flatten() {
             let name = volume["name"].as_str().unwrap();
             let mounted = container["volumeMounts"]
@@ -93,18 +103,16 @@ impl Operator {
                 mounted["mountPath"].as_str().unwrap(),
                 dir.path().join(name),
             );
-            mounts.push(
-                Mount::new(
-                    cluster,
-                    volume["secret"]["secretName"].as_str().unwrap(),
-                    &here,
-                )
-                .await,
-            );
-            // What stands in for the pod's own file system.
-            args.iter_mut()
-                .for_each(|arg| *arg = arg.replace(path, here.to_str().unwrap()));
+            mounts.push(Mount::new(cluster, namespace, volume, &here).await);
+            paths.push((path.to_owned(), here.to_str().unwrap().to_owned()));
         }
+        // The folders stand in for the pod's own file system.
+        let local = |text: &str| {
+            paths.iter().fold(text.to_owned(), |text, (path, here)| {
+                text.replace(path, here)
+            })
+        };
+        args.iter_mut().for_each(|arg| *arg = local(arg));
         let mut launch = Launch::new(
             "the installed affix",
             env!("CARGO_BIN_EXE_affix"),
@@ -116,8 +124,8 @@ impl Operator {
         .orphans_folder(dir.path());
         for variable in container["env"].as_array().unwrap() {
             let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
-                None => variable["value"].as_str().unwrap(),
-                Some("metadata.namespace") => NAMESPACE,
+                None => local(variable["value"].as_str().unwrap()),
+                Some("metadata.namespace") => namespace.to_owned(),
                 Some(other) => panic!("the tests do not know the field {other}"),
             };
             launch = launch.env(variable["name"].as_str().unwrap(), value);

@@ -1,0 +1,130 @@
+//! The manifests applied to a real API server: again, and by a second tool.
+
+use serde_json::{Value, json};
+
+use crate::chart::CASES;
+use crate::foreign;
+use crate::kustomize;
+use crate::support::cluster::Cluster;
+use crate::support::golden::repository;
+use crate::support::objects::{self, is_test};
+
+/// Values whose objects a second `kubectl apply` could take for changed, besides those of the snapshots.
+const PLATFORM: [&str; 16] = [
+    "crds.enabled=false",
+    "namespaceOverride=\"elsewhere\"",
+    "controller.hostNetwork=true",
+    "webhook.hostNetwork=true",
+    r#"controller.dnsConfig={"nameservers":["192.0.2.1"]}"#,
+    r#"controller.hostAliases=[{"ip":"192.0.2.1","hostnames":["registry.example.com"]}]"#,
+    r#"controller.extraEnv=[{"name":"NODE","valueFrom":{"fieldRef":{"fieldPath":"spec.nodeName"}}}]"#,
+    r#"controller.extraVolumes=[{"name":"scratch","emptyDir":{}}]"#,
+    r#"controller.extraVolumeMounts=[{"name":"scratch","mountPath":"/scratch"}]"#,
+    r#"controller.extraContainers=[{"name":"side","image":"registry.example.com/side:v1"}]"#,
+    r#"webhook.strategy={"rollingUpdate":{"maxSurge":2}}"#,
+    r#"webhook.podDisruptionBudget={"minAvailable":"50%"}"#,
+    "registries.caBundle=\"PEM\"",
+    "proxy.https=\"http://proxy.example.com:3128\"",
+    "services.ipFamilyPolicy=\"SingleStack\"",
+    "serviceMonitor.enabled=true",
+];
+
+/// A cluster that knows the kinds of other projects and the namespaces of the cases, and the objects of each case.
+async fn prepared() -> (Cluster, Vec<(&'static str, Vec<Value>)>) {
+    let cluster = Cluster::new().await;
+    foreign::define(&cluster).await;
+    for namespace in ["team-a", "team-b", "elsewhere"] {
+        cluster.namespace(namespace).await;
+    }
+    let mut cases = Vec::new();
+    for base in ["config/crd", "config/default"] {
+        let text = kustomize::render(&repository(base)).await;
+        cases.push((base, objects::parse(&text)));
+    }
+    for (name, values) in CASES.into_iter().chain([("platform", &PLATFORM[..])]) {
+        let objects = cluster.helm.objects(values).await.into_iter();
+        cases.push((name, objects.filter(|object| !is_test(object)).collect()));
+    }
+    (cluster, cases)
+}
+
+/// Applies objects, as the administrator: the lines that kubectl prints, or its complaint.
+async fn apply(cluster: &Cluster, objects: &[Value], more: &[&str]) -> Result<String, String> {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+    let args = [&["apply", "-f", "-"], more].concat();
+    let ran = cluster.plane.kubectl_with(args, list).await.unwrap();
+    if ran.status.success() {
+        Ok(ran.out)
+    } else {
+        Err(format!("{}{}", ran.out, ran.err))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the tools beyond the core, which take minutes to build, and the modules of others"]
+async fn a_second_kubectl_apply_says_unchanged_for_every_object() {
+    let (cluster, cases) = prepared().await;
+    for (name, objects) in &cases {
+        apply(&cluster, objects, &[]).await.unwrap();
+        let printed = apply(&cluster, objects, &[]).await.unwrap();
+        let changed: Vec<&str> = printed
+            .lines()
+            .filter(|line| !line.ends_with(" unchanged"))
+            .collect();
+        assert_eq!(changed, Vec::<&str>::new(), "{name}");
+        assert_eq!(printed.lines().count(), objects.len(), "{name}: {printed}");
+    }
+    // A field that the API server fills in, inside of a value that is replaced whole, would have shown.
+    let mut deployment = cases[1].1.clone();
+    deployment.retain(|object| {
+        object["metadata"]["name"] == "affix-webhook" && object["kind"] == "Deployment"
+    });
+    let strategy = deployment[0]["spec"]["strategy"].as_object_mut().unwrap();
+    strategy.remove("type");
+    for _ in 0..2 {
+        let printed = apply(&cluster, &deployment, &[]).await.unwrap();
+        assert!(printed.ends_with(" configured\n"), "{printed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the tools beyond the core, which take minutes to build, and the modules of others"]
+async fn two_server_side_appliers_of_the_same_manifests_have_no_conflict() {
+    let (cluster, cases) = prepared().await;
+    for (name, objects) in &cases {
+        for manager in ["--field-manager=first", "--field-manager=second"] {
+            let applied = apply(&cluster, objects, &["--server-side", manager]).await;
+            applied.unwrap_or_else(|refused| panic!("{name} {manager}: {refused}"));
+        }
+        let removed = cluster.plane.kubectl_with(
+            ["delete", "--ignore-not-found", "--wait=true", "-f", "-"],
+            json!({"apiVersion": "v1", "kind": "List", "items": removable(objects)}).to_string(),
+        );
+        removed.await.unwrap().stdout().unwrap();
+    }
+    // Without its version, a field reference is a conflict: the API server stores it with one.
+    let mut deployment = cases[1].1.clone();
+    deployment.retain(|object| {
+        object["metadata"]["name"] == "affix-webhook" && object["kind"] == "Deployment"
+    });
+    let reference = &mut deployment[0]["spec"]["template"]["spec"]["containers"][0]["env"][1]["valueFrom"]
+        ["fieldRef"];
+    reference
+        .as_object_mut()
+        .unwrap()
+        .remove("apiVersion")
+        .unwrap();
+    let first = ["--server-side", "--field-manager=first"];
+    apply(&cluster, &deployment, &first).await.unwrap();
+    let second = ["--server-side", "--field-manager=second"];
+    let refused = apply(&cluster, &deployment, &second).await.unwrap_err();
+    assert!(refused.contains("conflict with \"first\""), "{refused}");
+}
+
+/// The objects without namespaces, which take long to go, and without CRDs, which take resources along.
+fn removable(objects: &[Value]) -> Vec<&Value> {
+    let stays = |object: &&Value| {
+        !["Namespace", "CustomResourceDefinition"].contains(&object["kind"].as_str().unwrap())
+    };
+    objects.iter().filter(stays).collect()
+}
