@@ -3,15 +3,20 @@
 {{- $values := index .root.Values .component }}
 {{- if $values.strategy }}
 {{- $strategy := deepCopy $values.strategy }}
-{{- merge $strategy (dict "type" "RollingUpdate") | toYaml }}
-{{- else if eq .component "webhook" }}
+{{- if eq ($strategy.type | default "RollingUpdate") "RollingUpdate" }}
+{{- $rolling := $strategy.rollingUpdate | default dict }}
+{{- $all := dict "maxUnavailable" (hasKey $rolling "maxUnavailable" | ternary $rolling.maxUnavailable "25%") }}
+{{- $_ := set $all "maxSurge" (hasKey $rolling "maxSurge" | ternary $rolling.maxSurge "25%") }}
+{{- $strategy = dict "type" "RollingUpdate" "rollingUpdate" $all }}
+{{- end }}
+{{- toYaml $strategy }}
+{{- else if and (eq .component "controller") (not $values.leaderElection) }}
+type: Recreate
+{{- else }}
 type: RollingUpdate
 rollingUpdate:
-  maxUnavailable: {{ ternary 1 0 $values.hostNetwork }}
-{{- else if $values.leaderElection }}
-type: RollingUpdate
-{{- else }}
-type: Recreate
+  maxSurge: 25%
+  maxUnavailable: {{ eq .component "controller" | ternary "25%" (ternary 1 0 $values.hostNetwork) }}
 {{- end }}
 {{- end }}
 
