@@ -1,4 +1,4 @@
-//! The manifests applied to a real API server: again, and by a second tool.
+//! Repeated applies of the manifests to a real API server, and applies by a second field manager.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::cluster::Cluster;
 use crate::support::golden::repository;
 use crate::support::objects::{self, is_test};
 
-/// Values whose objects a second `kubectl apply` could take for changed, besides those of the snapshots.
+/// Values whose objects a second `kubectl apply` could report as changed, besides those of the snapshots.
 const PLATFORM: [&str; 16] = [
     "crds.enabled=false",
     "namespaceOverride=\"elsewhere\"",
@@ -29,7 +29,7 @@ const PLATFORM: [&str; 16] = [
     "serviceMonitor.enabled=true",
 ];
 
-/// A cluster that knows the kinds of other projects and the namespaces of the cases, and the objects of each case.
+/// Starts a cluster with the CRDs of other projects, and returns it with the objects of each case.
 async fn prepared() -> (Cluster, Vec<(&'static str, Vec<Value>)>) {
     let cluster = Cluster::new().await;
     foreign::define(&cluster).await;
@@ -48,7 +48,7 @@ async fn prepared() -> (Cluster, Vec<(&'static str, Vec<Value>)>) {
     (cluster, cases)
 }
 
-/// Applies objects, as the administrator: the lines that kubectl prints, or its complaint.
+/// Applies objects and returns the output of kubectl.
 async fn apply(cluster: &Cluster, objects: &[Value], more: &[&str]) -> Result<String, String> {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
     let args = [&["apply", "-f", "-"], more].concat();
@@ -60,7 +60,7 @@ async fn apply(cluster: &Cluster, objects: &[Value], more: &[&str]) -> Result<St
     }
 }
 
-/// The generations of objects, which a change to a spec raises, and the resource versions of those that nothing else writes.
+/// Returns the generation of each object, or its resource version if it has no generation.
 async fn versions(cluster: &Cluster, objects: &[Value]) -> Vec<String> {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
     let args = ["get", "-f", "-", "-o", "json"];
@@ -98,7 +98,7 @@ async fn a_second_kubectl_apply_says_unchanged_for_every_object() {
         assert_eq!(versions(&cluster, objects).await, before, "{name}");
         assert_eq!(printed.lines().count(), objects.len(), "{name}: {printed}");
     }
-    // A field that the API server fills in, inside of a value that is replaced whole, would have shown.
+    // The check itself: without the type, kubectl finds a change each time.
     let mut deployment = cases[1].1.clone();
     deployment.retain(|object| {
         object["metadata"]["name"] == "affix-webhook" && object["kind"] == "Deployment"
@@ -126,7 +126,7 @@ async fn two_server_side_appliers_of_the_same_manifests_have_no_conflict() {
         );
         removed.await.unwrap().stdout().unwrap();
     }
-    // Without its version, a field reference is a conflict: the API server stores it with one.
+    // The check itself: a field reference without its version conflicts with the default of the API server.
     let mut deployment = cases[1].1.clone();
     deployment.retain(|object| {
         object["metadata"]["name"] == "affix-webhook" && object["kind"] == "Deployment"
@@ -145,7 +145,7 @@ async fn two_server_side_appliers_of_the_same_manifests_have_no_conflict() {
     assert!(refused.contains("conflict with \"first\""), "{refused}");
 }
 
-/// The objects without namespaces, which take long to go, and without CRDs, which take resources along.
+/// Returns the objects without namespaces and CRDs, whose deletion takes long.
 fn removable(objects: &[Value]) -> Vec<&Value> {
     let stays = |object: &&Value| {
         !["Namespace", "CustomResourceDefinition"].contains(&object["kind"].as_str().unwrap())

@@ -1,4 +1,4 @@
-//! What the chart renders, by its values.
+//! The objects of the chart for given values.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::golden;
 use crate::support::helm::{Helm, NAMESPACE};
 use crate::support::objects::{find, is_test, titles};
 
-/// Sets of values whose rendering is kept in `snapshots/`, where a change shows in review.
+/// Sets of values with a snapshot in `snapshots/`, so that reviews show changes.
 pub(crate) const CASES: [(&str, &[&str]); 6] = [
     ("defaults", &["crds.enabled=false"]),
     (
@@ -103,7 +103,7 @@ pub(crate) const CASES: [(&str, &[&str]); 6] = [
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn what_is_rendered_is_what_was_looked_at() {
+async fn rendered_objects_equal_their_snapshots() {
     let helm = Helm::new().await;
     for (name, values) in CASES {
         golden::hold(
@@ -115,7 +115,7 @@ async fn what_is_rendered_is_what_was_looked_at() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_linter_has_nothing_to_say() {
+async fn helm_lint_has_no_warnings() {
     let helm = Helm::new().await;
     for (name, values) in CASES {
         let said = helm.lint(values).await;
@@ -128,7 +128,7 @@ async fn the_linter_has_nothing_to_say() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn a_value_that_there_is_not_or_that_cannot_be_is_refused_by_its_name() {
+async fn unknown_and_invalid_values_are_rejected_by_name() {
     let helm = Helm::new().await;
     for (value, named) in [
         ("controler={}", "'controler' not allowed"),
@@ -226,7 +226,7 @@ async fn a_second_replica_brings_a_disruption_budget_and_a_spread() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_definition_is_the_command_s_and_is_kept_unless_told_otherwise() {
+async fn the_crd_is_that_of_affix_crd_and_is_kept_by_default() {
     let helm = Helm::new().await;
     let title = "CustomResourceDefinition/imageattachments.affix.dev";
     let objects = helm.objects(&[]).await;
@@ -249,7 +249,7 @@ async fn the_definition_is_the_command_s_and_is_kept_unless_told_otherwise() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn without_roles_wanted_there_are_none_and_every_object_says_where_it_belongs() {
+async fn no_roles_without_rbac_and_every_object_has_its_labels() {
     let helm = Helm::new().await;
     let objects = helm.objects(&["rbac.create=false"]).await;
     let roles: Vec<String> = titles(&objects)
@@ -277,7 +277,7 @@ async fn without_roles_wanted_there_are_none_and_every_object_says_where_it_belo
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_notes_say_what_an_administrator_has_to_know_next() {
+async fn notes_have_the_scope_the_secrets_and_the_next_steps() {
     let cluster = Cluster::new().await;
     let notes = async |values: &[&str]| {
         let chart = golden::repository("charts/affix");
@@ -314,7 +314,7 @@ async fn the_notes_say_what_an_administrator_has_to_know_next() {
     );
 }
 
-/// The first container of a component of the chart.
+/// Returns the first container of a component of the chart.
 async fn container(helm: &Helm, component: &str, values: &[&str]) -> Value {
     let objects = helm.objects(values).await;
     let title = format!("Deployment/affix-system/affix-{component}");
@@ -377,7 +377,7 @@ async fn labels_merge_and_never_change_a_selector() {
         &format!("podMonitor.labels={labels}"),
         "crds.enabled=false",
     ];
-    // A key that appears twice is an error of the parser.
+    // The parser rejects duplicate keys.
     let objects = helm.objects(&values).await;
     for object in &objects {
         let labels = &object["metadata"]["labels"];
@@ -410,7 +410,7 @@ async fn the_webhook_that_only_warns_never_fails_a_request() {
         }
         found
     };
-    // In the order imageattachments, pods, workloads, resolve-digests.
+    // The order is imageattachments, pods, workloads, resolve-digests.
     assert_eq!(policies(&[]).await, ["Ignore"; 4]);
     let fail = "webhook.failurePolicy=\"Fail\"";
     assert_eq!(policies(&[fail]).await, ["Fail", "Fail", "Ignore", "Fail"]);

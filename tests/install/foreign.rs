@@ -1,5 +1,4 @@
-//! What is made for other projects' tools, held against their own definitions by the API server, which refuses a field that it does
-//! not know.
+//! Objects for tools of other projects. The API server validates them against the CRDs of those projects and rejects unknown fields.
 
 use serde_json::Value;
 
@@ -8,7 +7,7 @@ use crate::support::golden::read;
 use crate::support::modules::module;
 use crate::support::objects::is_test;
 
-/// Their modules, and in these the definitions.
+/// The Go modules of the projects, and the CRDs in them.
 const DEFINITIONS: [(&str, &str, &[&str]); 4] = [
     (
         "github.com/cert-manager/cert-manager@v1.21.2",
@@ -40,7 +39,7 @@ const DEFINITIONS: [(&str, &str, &[&str]); 4] = [
     ),
 ];
 
-/// The chart with everything that is made for others, but one of two monitors.
+/// Values that enable all objects for other projects, except for the ServiceMonitor.
 const VALUES: [&str; 13] = [
     "webhook.certificate.duration=\"2160h\"",
     "webhook.certificate.renewBefore=\"360h\"",
@@ -78,7 +77,7 @@ pub(crate) async fn define(cluster: &Cluster) {
         .await;
 }
 
-/// Applies objects as strictly as the API server can; what it refuses is the error.
+/// Applies objects with strict field validation. The error is the rejection of the API server.
 async fn apply(cluster: &Cluster, objects: &[Value]) -> Result<(), String> {
     let list =
         serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
@@ -91,7 +90,7 @@ async fn apply(cluster: &Cluster, objects: &[Value]) -> Result<(), String> {
     }
 }
 
-/// The blocks of YAML on a page.
+/// Returns the YAML blocks of a page.
 fn examples(page: &str) -> Vec<String> {
     page.split("```yaml\n")
         .skip(1)
@@ -99,7 +98,7 @@ fn examples(page: &str) -> Vec<String> {
         .collect()
 }
 
-/// The object with a field of its spec misspelt.
+/// Returns the object with one misspelt field in its spec.
 fn misspelt(object: &Value) -> Value {
     let mut wrong = object.clone();
     let spec = wrong["spec"].as_object_mut().unwrap();
@@ -117,7 +116,7 @@ async fn chart_and_gitops_objects_of_other_projects_have_only_known_fields() {
     for namespace in ["team-a", "argocd"] {
         cluster.namespace(namespace).await;
     }
-    // The resource's definition first: kubectl asks what there is before it applies a list.
+    // The CRD first, because kubectl reads the known kinds before it applies a list.
     let objects: Vec<Value> = cluster
         .helm
         .objects(&VALUES)
@@ -136,7 +135,7 @@ async fn chart_and_gitops_objects_of_other_projects_have_only_known_fields() {
         .iter()
         .map(|text| serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}")))
         .collect();
-    // What has no kind is a part of the example before it.
+    // A block without a kind belongs to the example before it.
     let ignored = examples.pop().unwrap();
     let application = examples.last_mut().unwrap();
     assert!(
@@ -149,7 +148,7 @@ async fn chart_and_gitops_objects_of_other_projects_have_only_known_fields() {
         .extend(ignored.as_object().unwrap().clone());
     apply(&cluster, &examples).await.unwrap();
 
-    // A field that they do not know would have been refused.
+    // The check itself: an unknown field is rejected.
     let mut values = VALUES.to_vec();
     values.retain(|value| !value.starts_with("podMonitor.enabled"));
     values.extend([

@@ -1,4 +1,4 @@
-//! The Dockerfile, as far as it can be proven without a container engine.
+//! The Dockerfile and the image that `release/image.sh` builds without a container engine.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::support::golden::{read, repository};
 
-/// The libraries of Debian's that the base image has besides the dynamic linker: libc6 and libgcc-s1.
+/// The libraries of the base image besides the dynamic linker, from Debian's libc6 and libgcc-s1.
 const LIBRARIES: [&str; 3] = ["libc.so.6", "libm.so.6", "libgcc_s.so.1"];
 
-/// The value of a line such as `ARG VERSION=0.1.0`.
+/// Returns the value of a line such as `ARG VERSION=0.1.0`.
 fn value<'a>(text: &'a str, name: &str) -> &'a str {
     let found = text
         .lines()
@@ -48,7 +48,7 @@ async fn the_binary_needs_only_libraries_that_the_base_image_has() {
 }
 
 #[test]
-fn the_image_has_the_versions_of_the_toolchain_and_of_the_package_and_no_rights() {
+fn the_image_has_current_versions_and_an_unprivileged_user() {
     let dockerfile = read("Dockerfile");
     let toolchain = value(&read("rust-toolchain.toml"), "channel = ").to_owned();
     assert!(
@@ -69,7 +69,7 @@ fn the_image_has_the_versions_of_the_toolchain_and_of_the_package_and_no_rights(
 }
 
 #[test]
-fn each_stage_declares_what_it_is_told_from_outside() {
+fn each_stage_declares_its_build_arguments() {
     let dockerfile = read("Dockerfile");
     let (global, stages) = dockerfile.split_once("\nFROM ").unwrap();
     let declares = |text: &str, name: &str| {
@@ -108,7 +108,7 @@ fn each_stage_declares_what_it_is_told_from_outside() {
 }
 
 #[tokio::test]
-async fn what_the_build_of_the_image_is_given_is_a_whole_package() {
+async fn the_build_context_of_the_image_is_complete() {
     let dir = tempfile::tempdir().unwrap();
     for kept in read(".dockerignore")
         .lines()
@@ -134,7 +134,7 @@ async fn what_the_build_of_the_image_is_given_is_a_whole_package() {
             run.env(name, value)
         })
     };
-    // Crates of other platforms were never downloaded.
+    // The tests download no crates of other platforms.
     let version = rust("rustc")
         .args(["-vV"])
         .output()
@@ -155,7 +155,7 @@ async fn what_the_build_of_the_image_is_given_is_a_whole_package() {
     metadata.output().await.unwrap().stdout().unwrap();
 }
 
-/// Runs `release/image.sh`; the digest reference that it prints.
+/// Runs `release/image.sh` and returns the digest reference that it prints.
 async fn make_image(tools: &Tools, image: &str, base: &str) -> String {
     let script = repository("release/image.sh");
     let home = tempfile::tempdir().unwrap();

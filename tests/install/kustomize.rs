@@ -67,12 +67,12 @@ impl Copy {
     }
 }
 
-/// Objects without their namespace, sorted and without the labels of an installer.
+/// Renders a base to objects by title, without the labels of an installer.
 async fn base(folder: &Path) -> std::collections::BTreeMap<String, Value> {
     objects::anonymous(objects::parse(&render(folder).await))
 }
 
-/// The objects of the chart without those of `helm test`.
+/// Renders the chart to objects by title, without those of `helm test`.
 async fn chart(values: &[&str]) -> std::collections::BTreeMap<String, Value> {
     let objects = Helm::new().await.objects(values).await.into_iter();
     objects::anonymous(objects.filter(|object| !objects::is_test(object)).collect())
@@ -138,7 +138,7 @@ async fn components_add_what_the_chart_s_values_add() {
     assert_same(&objects, &wanted);
 }
 
-/// The places of a value that still have one of the old names or the old namespace.
+/// Collects the paths of a value that still have an old name or the old namespace.
 fn stale(value: &Value, path: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => map
@@ -273,7 +273,7 @@ async fn the_operator_that_kustomize_installed_does_its_job() {
     let job = Job::new(&cluster, "team-a").await;
     job.run().await.unwrap();
 
-    // The base goes, and the CRD and a resource stay.
+    // Deleting the base keeps the CRD and the resources.
     cluster.apply(&job.objects()).await;
     let folder = copy.dir.path().join("config/default");
     cluster

@@ -1,4 +1,4 @@
-//! From an older chart to this one, and away again.
+//! Upgrade from an older chart, and uninstall.
 
 use affix_testbed::run::Run;
 use affix_testbed::tools::Tool;
@@ -14,7 +14,7 @@ use crate::support::operator::{DEPLOYMENT, Job, MORTAL, Operator, values_for_her
 
 const DEFINITION: [&str; 2] = ["crd", "imageattachments.affix.dev"];
 
-/// The properties of status that the API server stores.
+/// Returns the properties of status in the installed CRD.
 async fn stored(cluster: &Cluster) -> Vec<String> {
     let definition = cluster.get(&DEFINITION).await;
     let status = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
@@ -22,7 +22,7 @@ async fn stored(cluster: &Cluster) -> Vec<String> {
     status.as_object().unwrap().keys().cloned().collect()
 }
 
-/// The command of the chart's notes that removes finalizers, for a release with these values.
+/// Returns the command of the chart's notes that removes finalizers, for a release with these values.
 async fn release_command(cluster: &Cluster, values: &[&str]) -> String {
     let chart = repository("charts/affix");
     let mut args = vec!["install", "affix", chart.to_str().unwrap()];
@@ -98,7 +98,7 @@ async fn an_upgrade_updates_the_crd_and_an_uninstall_keeps_it_and_all_resources(
     let rows = job.run_and_keep().await.unwrap();
     assert_eq!(rows, [3, 3, 3], "the rows of status are stored");
 
-    // One that takes what it made with it is held by its finalizer.
+    // A resource with `deletionPolicy: Delete` has a finalizer.
     let operator = Operator::start(&cluster, DEPLOYMENT, true).await;
     cluster.apply(&job.objects()).await;
     let held = || async {
@@ -157,7 +157,7 @@ async fn an_upgrade_updates_the_crd_and_an_uninstall_keeps_it_and_all_resources(
     );
     release(&cluster, &command).await;
     assert_eq!(kept().await, ["account", "anonymous"]);
-    // Nothing of affix is left that a deletion waits for.
+    // No webhook of affix is left that a deletion would wait for.
     job.clear().await;
     let left = cluster.get(&[
         "all,roles,clusterroles,validatingwebhookconfigurations",
@@ -167,13 +167,13 @@ async fn an_upgrade_updates_the_crd_and_an_uninstall_keeps_it_and_all_resources(
     ]);
     assert_eq!(left.await["items"], json!([]));
 
-    // The same release can come back to what it has left.
+    // The same release can be installed again over the kept CRD.
     cluster.install(&values).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_definition_goes_with_the_release_where_it_is_not_to_be_kept() {
+async fn the_crd_goes_with_the_release_without_crds_keep() {
     let cluster = Cluster::new().await;
     cluster.install(&["crds.keep=false"]).await;
     cluster

@@ -1,4 +1,4 @@
-//! The webhook as it is installed: a certificate of one's own, and the Secrets that it reads.
+//! The installed webhook: provided certificates, pull secrets, and private CAs.
 
 use affix_testbed::certificates::Authority;
 use affix_testbed::hostile::{
@@ -13,7 +13,7 @@ use crate::support::golden::repository;
 use crate::support::helm::NAMESPACE;
 use crate::support::operator::{Operator, WEBHOOK, values_for_here};
 
-/// Stores a certificate that `authority` has signed, as an administrator would.
+/// Stores a serving certificate of `authority` in a Secret.
 async fn store(cluster: &Cluster, authority: &Authority) {
     let dir = tempfile::tempdir().unwrap();
     let name = format!("{WEBHOOK}.{NAMESPACE}.svc");
@@ -125,7 +125,7 @@ async fn the_webhook_reads_pull_secrets_of_permitted_namespaces_only() {
         "webhook.insecureRegistries=[\"{}\"]",
         registry.host()
     ));
-    // Half a second of a busy machine is no reason to admit without a look.
+    // A busy machine must not cause a time-out.
     here.extend([
         "webhook.lookupTimeout=\"20s\"".to_owned(),
         "webhook.timeoutSeconds=30".to_owned(),
@@ -165,7 +165,7 @@ async fn the_webhook_reads_pull_secrets_of_permitted_namespaces_only() {
                 verb: "get".to_owned(),
             };
             cluster.until_allowed(WEBHOOK, &read, may).await;
-            // A new process for each: what one has read, it believes for a while. Its watches have told of the label before it is asked.
+            // A new process has an empty cache. Once it is ready, its watch has the labels.
             let webhook = Operator::start(&cluster, WEBHOOK, true).await;
             webhook.ready().await.unwrap();
             let caller = Caller::new(&cluster, webhook.webhooks()).await;

@@ -1,5 +1,5 @@
-//! A volume of a Secret or a ConfigMap as the kubelet mounts it: a folder with a version, a symbolic link to that, and one to each file by way of it,
-//! so that all files change at once.
+//! A volume of a Secret or a ConfigMap in the layout of the kubelet: a folder for each version, a symbolic link to the current one,
+//! and a symbolic link for each file, so that all files change at once.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ impl Mount {
         mount
     }
 
-    /// Brings it up to date.
+    /// Updates the files.
     pub(crate) async fn update(&self, cluster: &Cluster) {
         let object = cluster
             .get(&[self.kind, &self.name, "--namespace", &self.namespace])
