@@ -71,7 +71,7 @@ fuzz-check: ## Check that the fuzz targets compile; to run them see fuzz/README.
 	cargo check --manifest-path fuzz/Cargo.toml --no-default-features
 
 # A test generates these files and also checks that they are current. Some are generated from others, hence two runs.
-GENERATED := cargo test --test install -- --include-ignored generated:: chart::what_is_rendered
+GENERATED := cargo test --test install -- --include-ignored generated:: chart::rendered_objects
 generate: ## Write all generated files: crds/, copies of it, the chart's README and schema, snapshots, config/install.yaml
 	cargo build --bin affix
 	$(BIN)/affix crd > $(CRD)

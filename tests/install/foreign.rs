@@ -1,8 +1,11 @@
 //! Objects for tools of other projects. The API server validates them against the CRDs of those projects and rejects unknown fields.
 
-use serde_json::Value;
+use std::time::Instant;
 
-use crate::support::cluster::Cluster;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::support::cluster::{Cluster, PATIENCE, POLL};
 use crate::support::golden::read;
 use crate::support::modules::module;
 use crate::support::objects::is_test;
@@ -66,15 +69,23 @@ pub(crate) async fn define(cluster: &Cluster) {
                 .await;
         }
     }
-    cluster
-        .kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "crd",
-            "--all",
-            "--timeout=60s",
-        ])
-        .await;
+    // kubectl fails on a CRD that has no conditions yet, hence the repetition.
+    let wait = [
+        "wait",
+        "--for=condition=Established",
+        "crd",
+        "--all",
+        "--timeout=60s",
+    ];
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let waited = cluster.plane.kubectl(wait).await.unwrap();
+        if waited.status.success() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", waited.err);
+        sleep(POLL).await;
+    }
 }
 
 /// Applies objects with strict field validation. The error is the rejection of the API server.

@@ -273,6 +273,17 @@ async fn the_operator_that_kustomize_installed_does_its_job() {
     let job = Job::new(&cluster, "team-a").await;
     job.run().await.unwrap();
 
+    // The selector that docs/install.md names leaves out the CRD of the single file.
+    let file = repository("config/install.yaml");
+    let selector = ["--selector", "app.kubernetes.io/component!=crd"];
+    let delete = ["delete", "--dry-run=client", "-f", file.to_str().unwrap()];
+    let deleted = cluster.kubectl(&[&delete[..], &selector].concat()).await;
+    assert!(
+        deleted.contains("deployment.apps \"affix-controller\"")
+            && !deleted.contains("imageattachments"),
+        "{deleted}"
+    );
+
     // Deleting the base keeps the CRD and the resources.
     cluster.apply(&job.objects()).await;
     let folder = copy.dir.path().join("config/default");
