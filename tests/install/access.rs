@@ -1,4 +1,4 @@
-//! What the installed operator may do: enough, and nothing that it does not need.
+//! The permissions of the installed components: each is needed, and they are enough.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::golden::repository;
 use crate::support::helm::NAMESPACE;
 use crate::support::operator::{DEPLOYMENT, Job, Operator, WEBHOOK, values_for_here};
 
-/// The roles of a component that are installed.
+/// Returns the installed roles of a component.
 async fn roles(cluster: &Cluster, component: &str) -> Vec<Value> {
     let label = format!("app.kubernetes.io/component={component}");
     let roles = cluster
@@ -16,7 +16,7 @@ async fn roles(cluster: &Cluster, component: &str) -> Vec<Value> {
     roles["items"].as_array().unwrap().clone()
 }
 
-/// Each permission of a role, with the role's rules without it.
+/// Returns each permission of a role, with the rules of the role without that permission.
 fn permissions(role: &Value) -> Vec<(Permission, Value)> {
     let rules = role["rules"].as_array().unwrap();
     let mut found = Vec::new();
@@ -33,7 +33,7 @@ fn permissions(role: &Value) -> Vec<(Permission, Value)> {
             for verb in texts(&rule["verbs"]) {
                 let mut rest = rules.clone();
                 rest.remove(at);
-                // The rule is taken apart, so that only this one permission goes.
+                // The rule is split, so that only one permission is removed.
                 for other in texts(&rule["resources"]) {
                     for kept in texts(&rule["verbs"])
                         .iter()
@@ -59,7 +59,7 @@ fn permissions(role: &Value) -> Vec<(Permission, Value)> {
     found
 }
 
-/// Waits until the API server knows of every permission that was installed.
+/// Waits until the API server grants every installed permission.
 pub(crate) async fn effective(cluster: &Cluster) {
     for (component, account) in [("controller", DEPLOYMENT), ("webhook", WEBHOOK)] {
         for role in roles(cluster, component).await {
@@ -109,12 +109,12 @@ async fn set_rules(cluster: &Cluster, role: &Value, rules: &Value) {
         .await;
 }
 
-/// A refusal as the API server words it: a condition that is shown for debugging, and a line of JSON, escape its quotes.
+/// Removes the escapes of quotes from a message of the API server, which JSON and debug output add.
 fn unescaped(refused: &str) -> String {
     refused.replace("\\\"", "\"")
 }
 
-/// Takes away each permission of a component in turn: `run` must fail for it, by its name.
+/// Revokes each permission of a component in turn. `run` must fail with a message that names it.
 async fn each_is_needed<F: Future<Output = Result<(), String>>>(
     cluster: &Cluster,
     component: &str,
@@ -257,7 +257,7 @@ async fn secrets_are_read_where_that_is_allowed_and_nowhere_else() {
         .unwrap();
 }
 
-/// Has a new webhook make its certificate, mend it, and have its configurations trust it.
+/// Starts a new webhook, which creates its certificate, repairs it, and patches the caBundle of its configurations.
 async fn certify(cluster: &Cluster) -> Result<(), String> {
     const SECRET: [&str; 4] = ["secret", "affix-webhook-tls", "--namespace", NAMESPACE];
     cluster
@@ -303,17 +303,17 @@ async fn certify(cluster: &Cluster) -> Result<(), String> {
             .all(|webhook| webhook["clientConfig"]["caBundle"].is_string()),
         "{webhooks:#?}"
     );
-    // It goes on for some seconds after it is told to end, so that what its watches are refused is in its log.
+    // The webhook continues for some seconds after SIGTERM, so its log has the rejected watches.
     webhook.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
 async fn each_permission_of_the_installed_webhook_is_needed_and_enough() {
-    // Without the right to read all Secrets, which would hide that it may read its own.
+    // A permission on all Secrets would hide the one on its own Secret.
     let cluster = install(&["rbac.secrets=\"none\""]).await;
     certify(&cluster).await.unwrap();
-    // It asks for a namespace only in the middle of a review, where its watch does not know it yet.
+    // The webhook reads a single namespace only in a review, if its watch does not have it yet.
     let at_start = |permission: &Permission| {
         !(permission.resource == "namespaces" && permission.verb == "get")
     };

@@ -1,5 +1,4 @@
-//! What is installed, held against the schemas of three releases of Kubernetes: those of the API server's own description, and that of
-//! the resource.
+//! The manifests, validated against the API descriptions of three Kubernetes releases and against the schema of the CRD.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,11 +14,10 @@ use crate::support::modules::module;
 
 /// The releases, oldest first.
 const RELEASES: [&str; 3] = ["1.34.2", "1.35.4", "1.36.3"];
-/// Kinds of other projects that the chart makes where it is told to; Kubernetes does not describe them, and another test has their own
-/// definitions.
-const FOREIGN: &str = "PodMonitor,PrometheusRule,Certificate,Issuer";
+/// Kinds of other projects, which Kubernetes does not describe. `foreign.rs` validates them against their CRDs.
+const FOREIGN: &str = "PodMonitor,ServiceMonitor,PrometheusRule,Certificate,Issuer";
 
-/// The description of the API of a release.
+/// Returns the OpenAPI description of a release.
 async fn description(release: &str) -> Value {
     let path = module(&format!("k8s.io/kubernetes@v{release}"))
         .await
@@ -27,7 +25,7 @@ async fn description(release: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Makes a schema refuse what it does not name, as the API server does under strict field validation.
+/// Makes a schema reject unknown fields, as the API server does with strict field validation.
 fn strict(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
@@ -46,7 +44,7 @@ fn strict(schema: &mut Value) {
     }
 }
 
-/// Adds the definitions that a schema refers to, and those that they refer to.
+/// Collects the definitions that a schema refers to, directly and indirectly.
 fn referred(schema: &Value, definitions: &Map<String, Value>, found: &mut BTreeSet<String>) {
     match schema {
         Value::Object(map) => {
@@ -67,7 +65,7 @@ fn referred(schema: &Value, definitions: &Map<String, Value>, found: &mut BTreeS
     }
 }
 
-/// The name under which kubeconform looks for a schema.
+/// Returns the file name under which kubeconform looks for a schema.
 fn file(group: &str, version: &str, kind: &str) -> String {
     let group = if group.is_empty() {
         String::new()
@@ -77,7 +75,7 @@ fn file(group: &str, version: &str, kind: &str) -> String {
     format!("{}{group}-{version}.json", kind.to_lowercase())
 }
 
-/// Writes the schemas of a release for these kinds, and that of the resource.
+/// Writes the schemas of a release for these kinds, and the schema of ImageAttachment.
 async fn write_schemas(release: &str, dir: &Path, kinds: &BTreeSet<String>) {
     let mut description = description(release).await;
     strict(&mut description["definitions"]);
@@ -152,6 +150,10 @@ async fn chart_base_and_samples_conform_to_three_releases_of_kubernetes() {
         "the base",
         kustomize::render(&repository("config/default")).await,
     )];
+    texts.push((
+        "the CRD's base",
+        kustomize::render(&repository("config/crd")).await,
+    ));
     for (what, values) in crate::chart::CASES {
         texts.push((what, helm.text(values).await));
     }
@@ -174,7 +176,7 @@ async fn chart_base_and_samples_conform_to_three_releases_of_kubernetes() {
         for (what, text) in &texts {
             assert_eq!(conform(&helm, release, dir.path(), what, text).await, "");
         }
-        // The schemas are as strict as they must be to prove anything.
+        // The schemas reject misspelt fields; otherwise the test would prove nothing.
         for (bad, field) in [
             ("replicas: 1", "replica: 1"),
             ("name: affix-system", "nam: affix-system"),

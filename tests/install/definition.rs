@@ -1,4 +1,4 @@
-//! An operator that is newer than the definition of its resource, or has none: what it says, and that it goes on by itself.
+//! An operator with an older CRD or without one: it reports the problem and continues after the CRD was updated.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::golden::read;
 use crate::support::helm::NAMESPACE;
 use crate::support::operator::{DEPLOYMENT, Job, MORTAL, Operator, values_for_here};
 
-/// The definition of the older chart.
+/// Returns the CRD of the older chart.
 fn older() -> Value {
     serde_saphyr::from_str(&read("tests/install/older-chart/templates/crd.yaml")).unwrap()
 }
@@ -90,7 +90,7 @@ async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current(
         "the CRD is older than this affix and lacks status.artifactType, status.attached",
     )
     .await;
-    // Whoever looks at the resource is told too.
+    // The resource has an event about it too.
     operator
         .wait(|| async {
             let events = cluster
@@ -111,10 +111,10 @@ async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current(
         })
         .await
         .unwrap();
-    // A replica that fits the definition may go on working.
+    // It takes no Lease, so a compatible replica can work.
     let leases = cluster.get(&["leases", "--namespace", NAMESPACE]).await;
     assert_eq!(leases["items"], json!([]));
-    // One line for each cause, whatever the number of looks.
+    // The log has one line for each cause, not one for each check.
     let log = operator.log();
     let said = log
         .lines()
@@ -130,8 +130,8 @@ async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current(
     let job = Job::new(&cluster, "team-a").await;
     job.run_by(&operator).await.unwrap();
 
-    // It is noticed while it works, too, and nothing but the definition is needed to go on. The tag is looked at all the time: what a
-    // watch tells while the API server changes a definition is up to the API server.
+    // The operator also notices an older CRD while it works, and continues after the CRD was updated. The short interval
+    // makes the test independent of watch events, which the API server may drop while it changes a CRD.
     const ANONYMOUS: [&str; 4] = ["ia", "anonymous", "--namespace", "team-a"];
     let often = ["--type=merge", "--patch", r#"{"spec":{"interval":"1s"}}"#];
     cluster
@@ -179,7 +179,7 @@ async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current(
     }
     let digest = job.move_tag();
     waits_because(&operator, "the CRD has no status subresource").await;
-    // What is deleted while it waits for the definition goes all the same, as its namespace may have to.
+    // A deletion does not wait for the CRD; otherwise a namespace would hang.
     let asked = "reconcile.fluxcd.io/requestedAt=now";
     cluster
         .kubectl(&["annotate", "ia", MORTAL, "--namespace", "team-a", asked])

@@ -1,14 +1,16 @@
-//! What is made for other projects' tools, held against their own definitions by the API server, which refuses a field that it does
-//! not know.
+//! Objects for tools of other projects. The API server validates them against the CRDs of those projects and rejects unknown fields.
+
+use std::time::Instant;
 
 use serde_json::Value;
+use tokio::time::sleep;
 
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, PATIENCE, POLL};
 use crate::support::golden::read;
 use crate::support::modules::module;
 use crate::support::objects::is_test;
 
-/// Their modules, and in these the definitions.
+/// The Go modules of the projects, and the CRDs in them.
 const DEFINITIONS: [(&str, &str, &[&str]); 4] = [
     (
         "github.com/cert-manager/cert-manager@v1.21.2",
@@ -24,6 +26,7 @@ const DEFINITIONS: [(&str, &str, &[&str]); 4] = [
         "example/prometheus-operator-crd",
         &[
             "monitoring.coreos.com_podmonitors.yaml",
+            "monitoring.coreos.com_servicemonitors.yaml",
             "monitoring.coreos.com_prometheusrules.yaml",
         ],
     ),
@@ -39,8 +42,12 @@ const DEFINITIONS: [(&str, &str, &[&str]); 4] = [
     ),
 ];
 
-/// The chart with everything that is made for others.
-const VALUES: [&str; 9] = [
+/// Values that enable all objects for other projects, except for the ServiceMonitor.
+const VALUES: [&str; 13] = [
+    "webhook.certificate.duration=\"2160h\"",
+    "webhook.certificate.renewBefore=\"360h\"",
+    r#"podMonitor.relabelings=[{"sourceLabels":["__meta_kubernetes_pod_node_name"],"targetLabel":"node"}]"#,
+    r#"podMonitor.metricRelabelings=[{"sourceLabels":["le"],"regex":"0.005","action":"drop"}]"#,
     "webhook.certificate.mode=\"cert-manager\"",
     "podMonitor.enabled=true",
     r#"podMonitor.labels={"release":"prometheus"}"#,
@@ -52,7 +59,7 @@ const VALUES: [&str; 9] = [
     r#"commonLabels={"example.com/owner":"platform"}"#,
 ];
 
-async fn define(cluster: &Cluster) {
+pub(crate) async fn define(cluster: &Cluster) {
     for (path, folder, files) in DEFINITIONS {
         let folder = module(path).await.join(folder);
         for file in files {
@@ -62,18 +69,26 @@ async fn define(cluster: &Cluster) {
                 .await;
         }
     }
-    cluster
-        .kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "crd",
-            "--all",
-            "--timeout=60s",
-        ])
-        .await;
+    // kubectl fails on a CRD that has no conditions yet, hence the repetition.
+    let wait = [
+        "wait",
+        "--for=condition=Established",
+        "crd",
+        "--all",
+        "--timeout=60s",
+    ];
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let waited = cluster.plane.kubectl(wait).await.unwrap();
+        if waited.status.success() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", waited.err);
+        sleep(POLL).await;
+    }
 }
 
-/// Applies objects as strictly as the API server can; what it refuses is the error.
+/// Applies objects with strict field validation. The error is the rejection of the API server.
 async fn apply(cluster: &Cluster, objects: &[Value]) -> Result<(), String> {
     let list =
         serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
@@ -86,7 +101,7 @@ async fn apply(cluster: &Cluster, objects: &[Value]) -> Result<(), String> {
     }
 }
 
-/// The blocks of YAML on a page.
+/// Returns the YAML blocks of a page.
 fn examples(page: &str) -> Vec<String> {
     page.split("```yaml\n")
         .skip(1)
@@ -94,7 +109,7 @@ fn examples(page: &str) -> Vec<String> {
         .collect()
 }
 
-/// The object with a field of its spec misspelt.
+/// Returns the object with one misspelt field in its spec.
 fn misspelt(object: &Value) -> Value {
     let mut wrong = object.clone();
     let spec = wrong["spec"].as_object_mut().unwrap();
@@ -112,7 +127,7 @@ async fn chart_and_gitops_objects_of_other_projects_have_only_known_fields() {
     for namespace in ["team-a", "argocd"] {
         cluster.namespace(namespace).await;
     }
-    // The resource's definition first: kubectl asks what there is before it applies a list.
+    // The CRD first, because kubectl reads the known kinds before it applies a list.
     let objects: Vec<Value> = cluster
         .helm
         .objects(&VALUES)
@@ -131,7 +146,7 @@ async fn chart_and_gitops_objects_of_other_projects_have_only_known_fields() {
         .iter()
         .map(|text| serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}")))
         .collect();
-    // What has no kind is a part of the example before it.
+    // A block without a kind belongs to the example before it.
     let ignored = examples.pop().unwrap();
     let application = examples.last_mut().unwrap();
     assert!(
@@ -144,11 +159,35 @@ async fn chart_and_gitops_objects_of_other_projects_have_only_known_fields() {
         .extend(ignored.as_object().unwrap().clone());
     apply(&cluster, &examples).await.unwrap();
 
-    // A field that they do not know would have been refused.
-    let ours = ["Certificate", "Issuer", "PodMonitor", "PrometheusRule"];
+    // The check itself: an unknown field is rejected.
+    let mut values = VALUES.to_vec();
+    values.retain(|value| !value.starts_with("podMonitor.enabled"));
+    values.extend([
+        "serviceMonitor.enabled=true",
+        "serviceMonitor.namespace=\"team-a\"",
+        "serviceMonitor.scrapeTimeout=\"10s\"",
+        "serviceMonitor.honorLabels=true",
+        r#"serviceMonitor.relabelings=[{"sourceLabels":["__meta_kubernetes_pod_node_name"],"targetLabel":"node"}]"#,
+        r#"serviceMonitor.metricRelabelings=[{"sourceLabels":["le"],"regex":"0.005","action":"drop"}]"#,
+    ]);
+    let monitor = cluster.helm.objects(&values).await;
+    let monitor = monitor
+        .into_iter()
+        .filter(|object| object["kind"] == "ServiceMonitor");
+    let monitors: Vec<Value> = monitor.collect();
+    apply(&cluster, &monitors).await.unwrap();
+
+    let ours = [
+        "Certificate",
+        "Issuer",
+        "PodMonitor",
+        "PrometheusRule",
+        "ServiceMonitor",
+    ];
     let theirs: Vec<&Value> = objects
         .iter()
         .filter(|object| ours.contains(&object["kind"].as_str().unwrap()))
+        .chain(&monitors)
         .chain(&examples)
         .collect();
     assert_eq!(theirs.len(), ours.len() + 2, "{theirs:#?}");

@@ -1,4 +1,4 @@
-//! Files that are made from others: `make generate` writes them, and these tests hold them current.
+//! Generated files: `make generate` writes them, and these tests check that they are current.
 
 use serde_json::{Map, Value};
 
@@ -9,13 +9,13 @@ const VALUES: &str = "charts/affix/values.yaml";
 const SCHEMA: &str = "charts/affix/values.schema.json";
 const README: &str = "charts/affix/README.md";
 
-/// A value of the chart that is documented.
+/// A documented value of the chart.
 struct Documented {
     path: Vec<String>,
     about: String,
 }
 
-/// The values of the chart in their order, with the comment that begins with `# --` above each.
+/// Returns the values of the chart in their order, each with the `# --` comment above it.
 fn documented() -> Vec<Documented> {
     let mut found = Vec::new();
     let mut about: Option<String> = None;
@@ -46,7 +46,7 @@ fn documented() -> Vec<Documented> {
     found
 }
 
-/// The schema of a value.
+/// Returns the schema of a value.
 fn schema_of<'a>(schema: &'a mut Value, path: &[String]) -> &'a mut Map<String, Value> {
     let value = path
         .iter()
@@ -56,7 +56,7 @@ fn schema_of<'a>(schema: &'a mut Value, path: &[String]) -> &'a mut Map<String, 
         .unwrap_or_else(|| panic!("{SCHEMA} does not know {}", path.join(".")))
 }
 
-/// The paths of all values that a schema describes and that are no group of others.
+/// Collects the paths of all values in a schema, without the groups of values.
 fn described(schema: &Value, path: &str, found: &mut Vec<String>) {
     for (key, schema) in schema["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() {
@@ -67,7 +67,7 @@ fn described(schema: &Value, path: &str, found: &mut Vec<String>) {
         // An issuer is one value with three parts.
         if schema["properties"].is_object() && path != "webhook.certificate.issuerRef" {
             described(schema, &path, found);
-        } else if path != "global" {
+        } else {
             found.push(path);
         }
     }
@@ -100,7 +100,7 @@ fn every_value_has_a_default_a_schema_and_a_description() {
 }
 
 #[test]
-fn the_schema_describes_values_in_the_words_of_their_comments() {
+fn the_schema_has_the_descriptions_of_the_values() {
     let mut schema: Value = serde_json::from_str(&read(SCHEMA)).unwrap();
     for value in documented() {
         schema_of(&mut schema, &value.path).insert("description".to_owned(), value.about.into());
@@ -135,7 +135,7 @@ fn the_chart_s_readme_lists_every_value() {
 }
 
 #[test]
-fn the_definition_is_the_same_wherever_it_is_kept() {
+fn copies_of_the_crd_are_equal() {
     for copy in ["charts/affix/files/crds", "config/crd/bases"] {
         hold(
             &format!("{copy}/affix.dev_imageattachments.yaml"),
@@ -144,11 +144,22 @@ fn the_definition_is_the_same_wherever_it_is_kept() {
     }
 }
 
+#[test]
+fn the_alerts_of_the_kustomize_component_are_those_of_the_chart() {
+    const RULE: &str = "config/components/monitoring/prometheus-rule.yaml";
+    let alerts = read("charts/affix/files/alerts.yaml");
+    let groups = &alerts[alerts.find("\ngroups:").unwrap() + 1..];
+    let indented: String = groups.lines().map(|line| format!("  {line}\n")).collect();
+    let rule = read(RULE);
+    let (head, _) = rule.split_once("\nspec:\n").unwrap();
+    hold(RULE, &format!("{head}\nspec:\n{indented}"));
+}
+
 #[tokio::test]
-async fn the_one_file_to_install_is_the_base() {
-    let text = kustomize::render(&repository("config/default")).await;
+async fn install_yaml_is_the_rendered_base() {
+    let text = kustomize::render(&repository("config/install")).await;
     hold(
         "config/install.yaml",
-        &format!("# Made from config/default: make generate\n{text}"),
+        &format!("# Made from config/install: make generate\n{text}"),
     );
 }

@@ -1,7 +1,7 @@
-//! affix as it is installed: the chart and the kustomize base, on a real control plane, and the real operator run with exactly the
-//! arguments, the environment and the rights that they give it.
+//! Tests of the installation: the chart and the kustomize bases on a real control plane. The operator runs with the arguments, the
+//! environment and the permissions of its Deployment.
 //!
-//! One binary with a module a noun, so that it is linked once.
+//! All modules are one binary, so that they are linked once.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +14,7 @@
 )]
 
 mod access;
+mod apply;
 mod chart;
 mod conformity;
 mod definition;

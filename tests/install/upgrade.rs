@@ -1,4 +1,4 @@
-//! From an older chart to this one, and away again.
+//! Upgrade from an older chart, and uninstall.
 
 use affix_testbed::run::Run;
 use affix_testbed::tools::Tool;
@@ -14,7 +14,7 @@ use crate::support::operator::{DEPLOYMENT, Job, MORTAL, Operator, values_for_her
 
 const DEFINITION: [&str; 2] = ["crd", "imageattachments.affix.dev"];
 
-/// The properties of status that the API server stores.
+/// Returns the properties of status in the installed CRD.
 async fn stored(cluster: &Cluster) -> Vec<String> {
     let definition = cluster.get(&DEFINITION).await;
     let status = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
@@ -22,18 +22,22 @@ async fn stored(cluster: &Cluster) -> Vec<String> {
     status.as_object().unwrap().keys().cloned().collect()
 }
 
-/// Runs the command by which the chart says that held resources are let go.
-async fn release(cluster: &Cluster) {
-    let notes = read("charts/affix/templates/NOTES.txt");
+/// Returns the command of the chart's notes that removes finalizers, for a release with these values.
+async fn release_command(cluster: &Cluster, values: &[&str]) -> String {
+    let chart = repository("charts/affix");
+    let mut args = vec!["install", "affix", chart.to_str().unwrap()];
+    args.extend(["--namespace", NAMESPACE, "--dry-run=server"]);
+    args.extend(values.iter().flat_map(|value| ["--set-json", *value]));
+    let notes = cluster.helm.run(&args).await.stdout().unwrap();
     let command = notes
         .lines()
         .map(str::trim)
-        .find(|line| line.contains("finalizers"))
-        .unwrap();
-    assert!(
-        read("charts/affix/README.md").contains(command),
-        "the README has another command than {command}"
-    );
+        .find(|line| line.contains("/metadata/finalizers/"));
+    command.unwrap().to_owned()
+}
+
+/// Runs a command of the chart's notes in a shell.
+async fn release(cluster: &Cluster, command: &str) {
     let kubectl = cluster.helm.tools().path(Tool::Kubectl).unwrap();
     let path = format!(
         "{}:{}",
@@ -94,7 +98,7 @@ async fn an_upgrade_updates_the_crd_and_an_uninstall_keeps_it_and_all_resources(
     let rows = job.run_and_keep().await.unwrap();
     assert_eq!(rows, [3, 3, 3], "the rows of status are stored");
 
-    // One that takes what it made with it is held by its finalizer.
+    // A resource with `deletionPolicy: Delete` has a finalizer.
     let operator = Operator::start(&cluster, DEPLOYMENT, true).await;
     cluster.apply(&job.objects()).await;
     let held = || async {
@@ -146,10 +150,14 @@ async fn an_upgrade_updates_the_crd_and_an_uninstall_keeps_it_and_all_resources(
         ["account", "anonymous", MORTAL],
         "the finalizer holds one, and nothing the other"
     );
-    // The one command that the notes of the chart give.
-    release(&cluster).await;
+    let command = release_command(&cluster, &[]).await;
+    assert!(
+        read("charts/affix/README.md").contains(&command),
+        "the README has another command than {command}"
+    );
+    release(&cluster, &command).await;
     assert_eq!(kept().await, ["account", "anonymous"]);
-    // Nothing of affix is left that a deletion waits for.
+    // No webhook of affix is left that a deletion would wait for.
     job.clear().await;
     let left = cluster.get(&[
         "all,roles,clusterroles,validatingwebhookconfigurations",
@@ -159,13 +167,13 @@ async fn an_upgrade_updates_the_crd_and_an_uninstall_keeps_it_and_all_resources(
     ]);
     assert_eq!(left.await["items"], json!([]));
 
-    // The same release can come back to what it has left.
+    // The same release can be installed again over the kept CRD.
     cluster.install(&values).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_definition_goes_with_the_release_where_it_is_not_to_be_kept() {
+async fn the_crd_goes_with_the_release_without_crds_keep() {
     let cluster = Cluster::new().await;
     cluster.install(&["crds.keep=false"]).await;
     cluster
@@ -182,4 +190,75 @@ async fn the_definition_goes_with_the_release_where_it_is_not_to_be_kept() {
         .failure()
         .unwrap();
     assert!(gone.contains("NotFound"), "{gone}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn the_notes_release_only_the_release_s_resources_from_affix_s_finalizer() {
+    const OURS: &str = "affix.dev/finalizer";
+    const THEIRS: &str = "example.com/finalizer";
+    let cluster = Cluster::new().await;
+    cluster.install(&[]).await;
+    let object = |namespace: &str, name: &str, shard: &str, finalizers: &[&str]| {
+        json!({
+            "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment",
+            "metadata": {
+                "name": name, "namespace": namespace, "labels": {"affix.dev/shard": shard}, "finalizers": finalizers,
+            },
+            "spec": {"image": "registry.example.com/team/app:v1", "suspend": true, "artifact": {"artifactType": "application/vnd.demo"}},
+        })
+    };
+    for namespace in ["team-a", "team-b", "team-c"] {
+        cluster.namespace(namespace).await;
+        let objects = [
+            object(namespace, "both", "1", &[THEIRS, OURS]),
+            object(namespace, "free", "1", &[]),
+            object(namespace, "other-shard", "2", &[OURS]),
+        ];
+        cluster.apply(&objects).await;
+    }
+    let finalizers = async |namespace: &str, name: &str| {
+        let object = cluster.attachments(namespace).get(name).await.unwrap();
+        object.finalizers().to_vec()
+    };
+
+    let values = [
+        r#"watchNamespaces=["team-a","team-b"]"#,
+        "watchLabelSelector=\"affix.dev/shard=1\"",
+    ];
+    let command = release_command(&cluster, &values).await;
+    release(&cluster, &command).await;
+    for namespace in ["team-a", "team-b"] {
+        assert_eq!(finalizers(namespace, "both").await, [THEIRS]);
+        assert_eq!(finalizers(namespace, "other-shard").await, [OURS]);
+    }
+    assert_eq!(finalizers("team-c", "both").await, [THEIRS, OURS]);
+
+    let command = release_command(&cluster, &[]).await;
+    release(&cluster, &command).await;
+    assert_eq!(finalizers("team-c", "both").await, [THEIRS]);
+    assert_eq!(finalizers("team-a", "other-shard").await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn helm_adopts_a_crd_that_was_applied_by_hand_with_take_ownership() {
+    let cluster = Cluster::new().await;
+    let crds = repository("crds");
+    let by_hand = ["apply", "--server-side", "-f", crds.to_str().unwrap()];
+    cluster.kubectl(&by_hand).await;
+    let refused = cluster
+        .helm
+        .release("install", &[])
+        .await
+        .failure()
+        .unwrap();
+    assert!(refused.contains("invalid ownership metadata"), "{refused}");
+    let chart = repository("charts/affix");
+    let mut install = vec!["install", "affix", chart.to_str().unwrap()];
+    install.extend(["--namespace", NAMESPACE, "--take-ownership"]);
+    cluster.helm.run(&install).await.stdout().unwrap();
+    let owner = &cluster.get(&DEFINITION).await["metadata"]["annotations"];
+    assert_eq!(owner["meta.helm.sh/release-name"], "affix");
+    assert!(read("docs/install.md").contains("--take-ownership"));
 }

@@ -1,16 +1,19 @@
-//! The webhook as it is installed: a certificate of one's own, and the Secrets that it reads.
+//! The installed webhook: provided certificates, pull secrets, and private CAs.
 
 use affix_testbed::certificates::Authority;
-use affix_testbed::hostile::HostileRegistry;
+use affix_testbed::hostile::{
+    Authority as HostileAuthority, Certificate as ServerCertificate, HostileRegistry,
+};
 use serde_json::{Value, json};
 
 use crate::access::effective;
 use crate::support::calls::Caller;
 use crate::support::cluster::{Cluster, Permission};
+use crate::support::golden::repository;
 use crate::support::helm::NAMESPACE;
 use crate::support::operator::{Operator, WEBHOOK, values_for_here};
 
-/// Stores a certificate that `authority` has signed, as an administrator would.
+/// Stores a serving certificate of `authority` in a Secret.
 async fn store(cluster: &Cluster, authority: &Authority) {
     let dir = tempfile::tempdir().unwrap();
     let name = format!("{WEBHOOK}.{NAMESPACE}.svc");
@@ -122,9 +125,10 @@ async fn the_webhook_reads_pull_secrets_of_permitted_namespaces_only() {
         "webhook.insecureRegistries=[\"{}\"]",
         registry.host()
     ));
-    // Half a second of a busy machine is no reason to admit without a look.
+    // A busy machine must not cause a time-out.
     here.extend([
         "webhook.lookupTimeout=\"20s\"".to_owned(),
+        "webhook.timeoutSeconds=30".to_owned(),
         "log.level=\"affix=debug,info\"".to_owned(),
     ]);
     let modes: [(&[&str], [bool; 2]); 4] = [
@@ -161,7 +165,7 @@ async fn the_webhook_reads_pull_secrets_of_permitted_namespaces_only() {
                 verb: "get".to_owned(),
             };
             cluster.until_allowed(WEBHOOK, &read, may).await;
-            // A new process for each: what one has read, it believes for a while. Its watches have told of the label before it is asked.
+            // A new process has an empty cache. Once it is ready, its watch has the labels.
             let webhook = Operator::start(&cluster, WEBHOOK, true).await;
             webhook.ready().await.unwrap();
             let caller = Caller::new(&cluster, webhook.webhooks()).await;
@@ -189,5 +193,83 @@ async fn the_webhook_reads_pull_secrets_of_permitted_namespaces_only() {
             assert_eq!(forbidden, !may, "{mode:?} {namespace}\n{}", webhook.log());
             drop(webhook);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn both_components_trust_the_private_authorities_of_the_values() {
+    let cluster = Cluster::new().await;
+    cluster.namespace("team-a").await;
+    let labels = ["namespace", "team-a", "affix.dev/end-of-life=warn"];
+    cluster.kubectl(&[&["label"], &labels[..]].concat()).await;
+    let authority = HostileAuthority::new().unwrap();
+    let registry = HostileRegistry::builder()
+        .tls_with(&authority, ServerCertificate::Good)
+        .start()
+        .await
+        .unwrap();
+    registry
+        .image("team/app", "v1")
+        .platforms(["linux/amd64"])
+        .push();
+    let image = registry.reference("team/app:v1");
+    let crds = repository("crds");
+    let define = ["apply", "--server-side", "-f", crds.to_str().unwrap()];
+    cluster.kubectl(&define).await;
+    cluster.established().await;
+    let mut here = values_for_here();
+    here.push("webhook.lookupTimeout=\"20s\"".to_owned());
+    here.push("webhook.timeoutSeconds=30".to_owned());
+    let bundle = format!("registries.caBundle={}", json!(authority.pem()));
+    let existing = "registries.caBundleConfigMap=\"corporate-ca\"".to_owned();
+    let config = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "corporate-ca", "namespace": NAMESPACE},
+        "data": {"root.crt": authority.pem()},
+    });
+    cluster.apply(&[config]).await;
+    let note = json!({
+        "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": "note", "namespace": "team-a"},
+        "spec": {"image": image, "artifact": {"artifactType": "application/vnd.demo", "annotations": {"a": "b"}}},
+    });
+    cluster.apply(&[note]).await;
+    for (nth, (more, trusted)) in [(None, false), (Some(existing), true), (Some(bundle), true)]
+        .into_iter()
+        .enumerate()
+    {
+        let values: Vec<&str> = here.iter().chain(&more).map(String::as_str).collect();
+        let command = if nth == 0 { "install" } else { "upgrade" };
+        let values: Vec<&str> = values.into_iter().chain(["crds.enabled=false"]).collect();
+        let ran = cluster.helm.release(command, &values).await;
+        ran.stdout().unwrap();
+        effective(&cluster).await;
+        let webhook = Operator::start(&cluster, WEBHOOK, true).await;
+        webhook.ready().await.unwrap();
+        let caller = Caller::new(&cluster, webhook.webhooks()).await;
+        let said = caller.pod("team-a", &image).await.unwrap();
+        let unchecked = said["warnings"].to_string().contains("not checked");
+        assert_eq!(unchecked, !trusted, "{more:?}: {said}");
+        drop(webhook);
+        if !trusted {
+            continue;
+        }
+        let controller = Operator::start(&cluster, "affix-controller", true).await;
+        let attached = || async {
+            let note = cluster.get(&["ia", "note", "--namespace", "team-a"]).await;
+            let conditions = note["status"]["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten();
+            let mut ready = conditions.filter(|condition| condition["type"] == "Ready");
+            if ready.any(|condition| condition["status"] == "True") {
+                Ok(())
+            } else {
+                Err(format!("{note:#}"))
+            }
+        };
+        controller.wait(attached).await.unwrap();
+        drop(controller);
+        let leases = ["delete", "leases", "--all", "--namespace", NAMESPACE];
+        cluster.kubectl(&leases).await;
     }
 }

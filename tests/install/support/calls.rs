@@ -1,4 +1,4 @@
-//! The webhook called as the API server would: by the name of its Service, with the authority that its configuration names.
+//! Calls of the webhook in the way of the API server: by the name of its Service, with the caBundle of its configuration.
 
 use std::net::SocketAddr;
 
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use crate::support::cluster::Cluster;
 use crate::support::helm::NAMESPACE;
 
-/// Who calls.
+/// A client of the webhook.
 pub(crate) struct Caller {
     client: reqwest::Client,
     url: String,
 }
 
 impl Caller {
-    /// One who has just read the webhook's configuration.
+    /// Creates a client from the current webhook configuration.
     pub(crate) async fn new(cluster: &Cluster, port: u16) -> Self {
         let configuration = cluster
             .get(&["validatingwebhookconfiguration", "affix-webhook"])
@@ -47,7 +47,7 @@ impl Caller {
         }
     }
 
-    /// What it says about a pod of `namespace` with `image`, pulled with the Secret `login`.
+    /// Reviews a pod of `namespace` with `image` and the pull secret `login`.
     pub(crate) async fn pod(&self, namespace: &str, image: &str) -> Result<Value, String> {
         let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
             "uid": "1", "operation": "CREATE", "namespace": namespace, "name": "pod", "dryRun": false,

@@ -1,4 +1,4 @@
-//! A control plane of one test's own: the objects that are installed here are the cluster's.
+//! A control plane for one test, because the tests install cluster-wide objects.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,12 @@ use tokio::time::sleep;
 
 use crate::support::helm::{Helm, NAMESPACE};
 
-/// How long a test waits for one thing to become true.
+/// Maximum time that a test waits for one condition.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
-/// How often it looks.
+/// Interval between two checks of a condition.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
-/// A control plane, a client and helm.
+/// A control plane with a client and helm.
 pub(crate) struct Cluster {
     pub(crate) plane: ControlPlane,
     pub(crate) client: Client,
@@ -29,7 +29,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// A new control plane with the namespace to install in, which warns of pods that break the restricted profile.
+    /// Starts a control plane. The namespace of affix warns about pods that violate the Pod Security profile `restricted`.
     pub(crate) async fn new() -> Self {
         let plane = ControlPlane::start(&Tools::core().await.unwrap())
             .await
@@ -52,7 +52,7 @@ impl Cluster {
         cluster
     }
 
-    /// A namespace for resources.
+    /// Creates a namespace.
     pub(crate) async fn namespace(&self, name: &str) {
         self.kubectl(&["create", "namespace", name]).await;
     }
@@ -78,14 +78,14 @@ impl Cluster {
             .unwrap()
     }
 
-    /// An object as the API server has it.
+    /// Returns an object from the API server.
     pub(crate) async fn get(&self, what: &[&str]) -> Value {
         let mut args = vec!["get", "-o", "json"];
         args.extend(what);
         serde_json::from_str(&self.kubectl(&args).await).unwrap()
     }
 
-    /// Installs the chart. The API server has warned of nothing.
+    /// Installs the chart, and fails on a warning of the API server.
     pub(crate) async fn install(&self, values: &[&str]) {
         let ran = self.helm.release("install", values).await;
         let warnings = ran.err.clone();
@@ -97,7 +97,7 @@ impl Cluster {
         self.established().await;
     }
 
-    /// Waits until the API server serves the resource.
+    /// Waits until the API server serves ImageAttachments.
     pub(crate) async fn established(&self) {
         let deadline = Instant::now() + PATIENCE;
         while self
@@ -111,12 +111,12 @@ impl Cluster {
         }
     }
 
-    /// The resources of a namespace.
+    /// Returns the API of the ImageAttachments of a namespace.
     pub(crate) fn attachments(&self, namespace: &str) -> Api<ImageAttachment> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// Whether a service account of the installation may do something.
+    /// Returns true if a ServiceAccount of the installation has a permission.
     pub(crate) async fn allows(&self, account: &str, permission: &Permission) -> bool {
         let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
         let (resource, subresource) = permission
@@ -148,7 +148,7 @@ impl Cluster {
             .allowed
     }
 
-    /// Waits until a permission is there, or is gone: the API server learns of a changed role a moment later.
+    /// Waits until a permission is granted or revoked. The API server applies a changed role with a delay.
     pub(crate) async fn until_allowed(&self, account: &str, permission: &Permission, wanted: bool) {
         let deadline = Instant::now() + PATIENCE;
         while self.allows(account, permission).await != wanted {
@@ -161,7 +161,7 @@ impl Cluster {
     }
 }
 
-/// One verb on one resource, or on one object of it, in a namespace or everywhere.
+/// One verb on one resource or object, in a namespace or in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Permission {
     pub(crate) namespace: Option<String>,

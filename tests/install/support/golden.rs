@@ -1,22 +1,22 @@
-//! Files that are held against what makes them. `make generate` writes them.
+//! Comparison of generated files with their sources. `make generate` writes them.
 
 use std::path::{Path, PathBuf};
 
-/// The variable that has the files written in place of compared.
+/// The environment variable with which files are written instead of compared.
 const UPDATE: &str = "AFFIX_UPDATE";
 
-/// A path of the repository.
+/// Returns a path in the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A file of the repository.
+/// Reads a file of the repository.
 pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(repository(path))
         .unwrap_or_else(|error| panic!("{path} cannot be read: {error}"))
 }
 
-/// Holds a file of the repository against what it must say, or writes it where that is asked for.
+/// Compares a file of the repository with the expected text, or writes it with `AFFIX_UPDATE`.
 pub(crate) fn hold(path: &str, wanted: &str) {
     if std::env::var_os(UPDATE).is_some() {
         std::fs::create_dir_all(repository(path).parent().unwrap()).unwrap();

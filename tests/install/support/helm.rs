@@ -1,4 +1,4 @@
-//! helm, with a home of its own.
+//! The program helm, with a home folder for each test.
 
 use std::path::PathBuf;
 
@@ -10,12 +10,12 @@ use tempfile::TempDir;
 use crate::support::golden::repository;
 use crate::support::objects;
 
-/// The namespace in which the tests install.
+/// The namespace of the installation.
 pub(crate) const NAMESPACE: &str = "affix-system";
-/// A helm that is built from its module does not know which Kubernetes it is for.
+/// A helm that was built from its Go module has no default Kubernetes version.
 const KUBERNETES: [&str; 2] = ["--kube-version", "1.36.3"];
 
-/// helm, of a cluster or of none.
+/// The program helm, with or without a cluster.
 pub(crate) struct Helm {
     tools: Tools,
     home: TempDir,
@@ -23,7 +23,7 @@ pub(crate) struct Helm {
 }
 
 impl Helm {
-    /// helm that knows no cluster.
+    /// Creates helm without a cluster.
     pub(crate) async fn new() -> Self {
         let tools = Tools::with(&[Tool::Helm, Tool::Kubeconform]).await.unwrap();
         Self {
@@ -33,7 +33,7 @@ impl Helm {
         }
     }
 
-    /// helm as the administrator of a cluster.
+    /// Creates helm with the kubeconfig of an administrator.
     pub(crate) async fn of(kubeconfig: PathBuf) -> Self {
         Self {
             kubeconfig: Some(kubeconfig),
@@ -56,7 +56,7 @@ impl Helm {
         run.output().await.unwrap()
     }
 
-    /// Runs helm on the chart, as a release named affix in the namespace: `command` is `template`, `install` or `upgrade`.
+    /// Runs helm on the chart for the release `affix`. `command` is `template`, `install` or `upgrade`.
     pub(crate) async fn release(&self, command: &str, values: &[&str]) -> Ran {
         let chart = repository("charts/affix");
         let mut args = vec![
@@ -73,22 +73,22 @@ impl Helm {
         self.run(&args).await
     }
 
-    /// What the chart renders, as text.
+    /// Renders the chart to text.
     pub(crate) async fn text(&self, values: &[&str]) -> String {
         self.release("template", values).await.stdout().unwrap()
     }
 
-    /// The objects that the chart renders.
+    /// Renders the chart to objects.
     pub(crate) async fn objects(&self, values: &[&str]) -> Vec<Value> {
         objects::parse(&self.text(values).await)
     }
 
-    /// Why the chart refuses values.
+    /// Returns the error message of the chart for invalid values.
     pub(crate) async fn refusal(&self, values: &[&str]) -> String {
         self.release("template", values).await.failure().unwrap()
     }
 
-    /// What `helm lint --strict` says, where it has nothing against the chart.
+    /// Returns the output of a successful `helm lint --strict`.
     pub(crate) async fn lint(&self, values: &[&str]) -> String {
         let chart = repository("charts/affix");
         let mut args = vec!["lint", "--strict", chart.to_str().unwrap()];

@@ -1,4 +1,4 @@
-//! Helpers of the tests; no tests.
+//! Helpers of the tests.
 
 pub(crate) mod calls;
 pub(crate) mod cluster;

@@ -1,12 +1,11 @@
-//! Files of other projects, out of their Go modules: fetched by go when a test runs, and kept in none of ours. Go's checksum database
-//! vouches for what the modules' proxy sends.
+//! Files of other projects from their Go modules. The command go downloads them and verifies them with Go's checksum database.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use affix_testbed::run::Run;
 
-/// The folder of a module, `path@version`.
+/// Returns the folder of a module, `path@version`.
 pub(crate) async fn module(module: &str) -> PathBuf {
     let outside = tempfile::tempdir().unwrap();
     let mut download = Run::new("go").args(["mod", "download", "-json", module]);

@@ -1,52 +1,69 @@
-//! A volume of a Secret as the kubelet mounts it: a folder with a version, a symbolic link to that, and one to each file by way of it,
-//! so that all files change at once.
+//! A volume of a Secret or a ConfigMap in the layout of the kubelet: a folder for each version, a symbolic link to the current one,
+//! and a symbolic link for each file, so that all files change at once.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
+use serde_json::Value;
 
 use crate::support::cluster::Cluster;
-use crate::support::helm::NAMESPACE;
 
-/// A mounted Secret.
+/// A mounted Secret or ConfigMap.
 pub(crate) struct Mount {
-    secret: String,
+    kind: &'static str,
+    name: String,
+    namespace: String,
     dir: PathBuf,
 }
 
 impl Mount {
-    /// Mounts the Secret at `dir`.
-    pub(crate) async fn new(cluster: &Cluster, secret: &str, dir: &Path) -> Self {
+    /// Mounts the object of a pod's volume at `dir`.
+    pub(crate) async fn new(
+        cluster: &Cluster,
+        namespace: &str,
+        volume: &Value,
+        dir: &Path,
+    ) -> Self {
         std::fs::create_dir(dir).unwrap();
+        let (kind, name) = match volume["secret"]["secretName"].as_str() {
+            Some(name) => ("secret", name),
+            None => ("configmap", volume["configMap"]["name"].as_str().unwrap()),
+        };
         let mount = Self {
-            secret: secret.to_owned(),
+            kind,
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
             dir: dir.to_owned(),
         };
         mount.update(cluster).await;
         mount
     }
 
-    /// Brings it up to date.
+    /// Updates the files.
     pub(crate) async fn update(&self, cluster: &Cluster) {
-        let secret = cluster
-            .get(&["secret", &self.secret, "--namespace", NAMESPACE])
+        let object = cluster
+            .get(&[self.kind, &self.name, "--namespace", &self.namespace])
             .await;
         let version = format!(
             "..{}",
-            secret["metadata"]["resourceVersion"].as_str().unwrap()
+            object["metadata"]["resourceVersion"].as_str().unwrap()
         );
         let before = std::fs::read_link(self.dir.join("..data")).ok();
         std::fs::create_dir(self.dir.join(&version)).unwrap();
-        for (name, text) in secret["data"].as_object().unwrap() {
-            let bytes = base64::engine::general_purpose::STANDARD
-                .decode(text.as_str().unwrap())
-                .unwrap();
+        for (name, text) in object["data"].as_object().unwrap() {
+            let text = text.as_str().unwrap();
+            let bytes = match self.kind {
+                "secret" => base64::engine::general_purpose::STANDARD
+                    .decode(text)
+                    .unwrap(),
+                _ => text.into(),
+            };
             std::fs::write(self.dir.join(&version).join(name), bytes).unwrap();
         }
         symlink(&version, self.dir.join("..data_tmp")).unwrap();
         std::fs::rename(self.dir.join("..data_tmp"), self.dir.join("..data")).unwrap();
-        for name in secret["data"].as_object().unwrap().keys() {
+        for name in object["data"].as_object().unwrap().keys() {
             if !self.dir.join(name).exists() {
                 symlink(Path::new("..data").join(name), self.dir.join(name)).unwrap();
             }

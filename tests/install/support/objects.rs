@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// The objects of a YAML stream.
+/// Parses the objects of a YAML stream.
 pub(crate) fn parse(text: &str) -> Vec<Value> {
     let documents = text
         .split("\n---")
@@ -15,7 +15,7 @@ pub(crate) fn parse(text: &str) -> Vec<Value> {
     values.filter(|value: &Value| !value.is_null()).collect()
 }
 
-/// `kind/name`, or `kind/namespace/name`.
+/// Returns `kind/name`, or `kind/namespace/name`.
 pub(crate) fn title(object: &Value) -> String {
     let metadata = &object["metadata"];
     let parts = [&object["kind"], &metadata["namespace"], &metadata["name"]];
@@ -26,7 +26,7 @@ pub(crate) fn title(object: &Value) -> String {
         .join("/")
 }
 
-/// The one object of a title.
+/// Returns the object with a title.
 pub(crate) fn find<'a>(objects: &'a [Value], wanted: &str) -> &'a Value {
     let titles: Vec<String> = objects.iter().map(title).collect();
     let position = titles
@@ -36,17 +36,17 @@ pub(crate) fn find<'a>(objects: &'a [Value], wanted: &str) -> &'a Value {
     &objects[position]
 }
 
-/// The titles of all objects.
+/// Returns the titles of all objects.
 pub(crate) fn titles(objects: &[Value]) -> Vec<String> {
     objects.iter().map(title).collect()
 }
 
-/// Whether an object is there only for `helm test`.
+/// Returns true for an object of `helm test`.
 pub(crate) fn is_test(object: &Value) -> bool {
     object["metadata"]["annotations"]["helm.sh/hook"] == "test"
 }
 
-/// The objects by title, without what tells who installed them.
+/// Returns the objects by title, without labels and annotations of an installer.
 pub(crate) fn anonymous(objects: Vec<Value>) -> BTreeMap<String, Value> {
     let named = objects.into_iter().map(|mut object| {
         for labels in ["/metadata/labels", "/metadata/annotations"] {

@@ -1,4 +1,4 @@
-//! The real operator, and the real webhook, run as their Deployments say: the same arguments, the same environment, a token of the same ServiceAccount.
+//! The controller and the webhook as processes with the arguments, the environment and the ServiceAccount of their Deployments.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::support::cluster::{Cluster, PATIENCE, POLL};
 use crate::support::helm::NAMESPACE;
 use crate::support::mount::Mount;
 
-/// The resource that takes what it made with it.
+/// The resource with `deletionPolicy: Delete`.
 pub(crate) const MORTAL: &str = "mortal";
 /// The Deployment of the controller.
 pub(crate) const DEPLOYMENT: &str = "affix-controller";
@@ -27,7 +27,7 @@ pub(crate) const DEPLOYMENT: &str = "affix-controller";
 /// The Deployment of the webhook.
 pub(crate) const WEBHOOK: &str = "affix-webhook";
 
-/// Values by which affix runs beside others on this machine, whose registries are here too.
+/// Returns values with free ports and with registries on loopback addresses.
 pub(crate) fn values_for_here() -> Vec<String> {
     let ports = [
         "controller.ports.metrics",
@@ -44,12 +44,12 @@ pub(crate) fn values_for_here() -> Vec<String> {
         .collect()
 }
 
-/// A running operator.
+/// A running controller or webhook.
 pub(crate) struct Operator {
     process: Process,
-    /// The port.
+    /// The port of the probes.
     health: u16,
-    /// The port of the webhooks, where it has any.
+    /// The port of the webhooks, if the process has one.
     webhooks: Option<u16>,
     mounts: Vec<Mount>,
     watches: bool,
@@ -57,17 +57,27 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    /// Starts what a Deployment says that its pods run. `watches`: it is to notice changed Secrets and ConfigMaps.
+    /// Starts the process of a Deployment. With `watches`, it must be allowed to watch Secrets and ConfigMaps.
     pub(crate) async fn start(cluster: &Cluster, deployment: &str, watches: bool) -> Self {
+        Self::start_in(cluster, NAMESPACE, deployment, watches).await
+    }
+
+    /// Starts the process of a Deployment in another namespace.
+    pub(crate) async fn start_in(
+        cluster: &Cluster,
+        namespace: &str,
+        deployment: &str,
+        watches: bool,
+    ) -> Self {
         let deployment = cluster
-            .get(&["deployment", deployment, "--namespace", NAMESPACE])
+            .get(&["deployment", deployment, "--namespace", namespace])
             .await;
         let pod = &deployment["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
         let account = pod["serviceAccountName"].as_str().unwrap();
         let kubeconfig = cluster
             .plane
-            .service_account_kubeconfig(NAMESPACE, account)
+            .service_account_kubeconfig(namespace, account)
             .await
             .unwrap();
         let dir = tempfile::Builder::new()
@@ -80,7 +90,7 @@ impl Operator {
             .iter()
             .map(|arg| arg.as_str().unwrap().to_owned())
             .collect();
-        let mut mounts = Vec::new();
+        let (mut mounts, mut paths) = (Vec::new(), Vec::new());
         for volume in pod["volumes"].as_array().into_iter().flatten() {
             let name = volume["name"].as_str().unwrap();
             let mounted = container["volumeMounts"]
@@ -93,31 +103,29 @@ impl Operator {
                 mounted["mountPath"].as_str().unwrap(),
                 dir.path().join(name),
             );
-            mounts.push(
-                Mount::new(
-                    cluster,
-                    volume["secret"]["secretName"].as_str().unwrap(),
-                    &here,
-                )
-                .await,
-            );
-            // What stands in for the pod's own file system.
-            args.iter_mut()
-                .for_each(|arg| *arg = arg.replace(path, here.to_str().unwrap()));
+            mounts.push(Mount::new(cluster, namespace, volume, &here).await);
+            paths.push((path.to_owned(), here.to_str().unwrap().to_owned()));
         }
+        // The folders stand in for the pod's own file system.
+        let local = |text: &str| {
+            paths.iter().fold(text.to_owned(), |text, (path, here)| {
+                text.replace(path, here)
+            })
+        };
+        args.iter_mut().for_each(|arg| *arg = local(arg));
         let mut launch = Launch::new(
             "the installed affix",
             env!("CARGO_BIN_EXE_affix"),
             dir.path().join("log"),
         )
         .args(args.iter().cloned())
-        // What stands in for the token and the address that a pod finds in its file system and its environment.
+        // Replaces the token and the address of the API server in a pod.
         .env("KUBECONFIG", kubeconfig)
         .orphans_folder(dir.path());
         for variable in container["env"].as_array().unwrap() {
             let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
-                None => variable["value"].as_str().unwrap(),
-                Some("metadata.namespace") => NAMESPACE,
+                None => local(variable["value"].as_str().unwrap()),
+                Some("metadata.namespace") => namespace.to_owned(),
                 Some(other) => panic!("the tests do not know the field {other}"),
             };
             launch = launch.env(variable["name"].as_str().unwrap(), value);
@@ -139,19 +147,19 @@ impl Operator {
         }
     }
 
-    /// The port of the webhooks.
+    /// Returns the port of the webhooks.
     pub(crate) fn webhooks(&self) -> u16 {
         self.webhooks.unwrap()
     }
 
-    /// Brings what is mounted up to date, as the kubelet does a while after a Secret has changed.
+    /// Updates the mounted files, as the kubelet does some time after a change.
     pub(crate) async fn remount(&self, cluster: &Cluster) {
         for mount in &self.mounts {
             mount.update(cluster).await;
         }
     }
 
-    /// Nothing, or what the API server refused it so far.
+    /// Returns the requests that the API server has rejected so far as an error.
     fn unrefused(&self) -> Result<(), String> {
         let log = self.process.log().unwrap().replace('\\', "");
         let rotation = |line: &str| {
@@ -178,12 +186,12 @@ impl Operator {
         }
     }
 
-    /// Everything it has logged.
+    /// Returns the log.
     pub(crate) fn log(&self) -> String {
         self.process.log().unwrap()
     }
 
-    /// What it answers to the kubelet.
+    /// Returns status and text of `/readyz`.
     pub(crate) async fn readyz(&self) -> Result<(u16, String), String> {
         let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", self.health))
             .await
@@ -195,9 +203,9 @@ impl Operator {
         ))
     }
 
-    /// Waits until the kubelet would take it for ready.
+    /// Waits until `/readyz` succeeds.
     pub(crate) async fn ready(&self) -> Result<(), String> {
-        // Kubelets of clusters with IPv4, with IPv6 and with both.
+        // Kubelets use IPv4 or IPv6.
         for host in ["127.0.0.1", "[::1]"] {
             self.wait(|| async {
                 let answer = reqwest::get(format!("http://{host}:{}/readyz", self.health)).await;
@@ -212,7 +220,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Waits until `holds`, as long as nothing is refused.
+    /// Waits until `holds` succeeds. A rejected request of the process is an error.
     pub(crate) async fn wait<F: Future<Output = Result<(), String>>>(
         &self,
         holds: impl Fn() -> F,
@@ -230,7 +238,7 @@ impl Operator {
         }
     }
 
-    /// Ends it, as the kubelet does.
+    /// Stops the process with SIGTERM.
     pub(crate) async fn stop(mut self) -> Result<(), String> {
         let status = self.process.stop().await.unwrap();
         self.unrefused()?;
@@ -242,12 +250,12 @@ impl Operator {
     }
 }
 
-/// A job for an operator: a registry with an image, and a namespace.
+/// Work for a controller: a registry with an image, and resources in a namespace.
 pub(crate) struct Job<'a> {
     cluster: &'a Cluster,
     namespace: &'a str,
     registry: HostileRegistry,
-    /// Whether Secrets may be read here, and watched.
+    /// True if the controller may read Secrets, and watch them.
     needs_secrets: bool,
     watches: bool,
 }
@@ -268,7 +276,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Pushes another image to the tag; its digest.
+    /// Pushes another image to the tag and returns its digest.
     pub(crate) fn move_tag(&self) -> String {
         self.registry
             .image("team/app", "v1")
@@ -278,19 +286,19 @@ impl<'a> Job<'a> {
             .digest
     }
 
-    /// The same for an operator that may read no Secret.
+    /// Omits the resources that need a Secret.
     pub(crate) fn without_secrets(mut self) -> Self {
         self.needs_secrets = false;
         self
     }
 
-    /// The same for an operator that may not watch all that it may read.
+    /// Expects rejected watches of Secrets and ConfigMaps.
     pub(crate) fn without_watching(mut self) -> Self {
         self.watches = false;
         self
     }
 
-    /// What is to be done: files from a ConfigMap, with a login from a Secret and with those of a ServiceAccount.
+    /// Returns resources with files from a ConfigMap, with a login from a Secret and from a ServiceAccount.
     pub(crate) fn objects(&self) -> Vec<Value> {
         let metadata = |name: &str| json!({"name": name, "namespace": self.namespace});
         let mut objects = vec![
@@ -326,14 +334,14 @@ impl<'a> Job<'a> {
         objects
     }
 
-    /// Has a new operator do the job from start to end. The error names what it was refused, or what did not come about.
+    /// Runs a new controller until the work is done. The error has the rejected request or the missing result.
     pub(crate) async fn run(&self) -> Result<(), String> {
         let done = self.run_and_keep().await;
         self.clear().await;
         done.map(drop)
     }
 
-    /// The same, with the resources left there; answers with how many rows each one's status has.
+    /// Does the same, keeps the resources, and returns the number of target rows of each.
     pub(crate) async fn run_and_keep(&self) -> Result<Vec<usize>, String> {
         let operator = Operator::start(self.cluster, DEPLOYMENT, self.watches).await;
         self.run_by(&operator).await?;
@@ -355,13 +363,13 @@ impl<'a> Job<'a> {
             .collect())
     }
 
-    /// Has an operator do the job; the resources stay.
+    /// Waits until a running controller has done the work. The resources stay.
     pub(crate) async fn run_by(&self, operator: &Operator) -> Result<(), String> {
         self.cluster.apply(&self.objects()).await;
         operator.ready().await?;
         let api: Api<ImageAttachment> = self.cluster.attachments(self.namespace);
         operator.wait(|| all_attached(&api)).await?;
-        // An event is recorded after the status is written.
+        // The controller records an event after it has written the status.
         operator
             .wait(|| async {
                 let told: Vec<String> = self
@@ -386,7 +394,7 @@ impl<'a> Job<'a> {
                 }
             })
             .await?;
-        // An event that comes again is counted on the first one.
+        // A repeated event raises the count of the first one.
         for suspend in [true, false] {
             let patch = json!({"spec": {"suspend": suspend}});
             api.patch("anonymous", &PatchParams::default(), &Patch::Merge(&patch))
@@ -433,11 +441,11 @@ impl<'a> Job<'a> {
         api.list(&ListParams::default()).await.unwrap().items
     }
 
-    /// Removes the resources and what was recorded about them.
+    /// Removes the resources, their events and the Lease.
     pub(crate) async fn clear(&self) {
         let api = self.cluster.attachments(self.namespace);
         if api.get_opt(MORTAL).await.unwrap().is_some() {
-            // Its operator has been ended on purpose.
+            // The test has stopped its controller.
             let patch = json!({"metadata": {"finalizers": null}});
             api.patch(MORTAL, &PatchParams::default(), &Patch::Merge(&patch))
                 .await

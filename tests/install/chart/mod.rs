@@ -1,4 +1,6 @@
-//! What the chart renders, by its values.
+//! The objects of the chart for given values.
+
+mod values;
 
 use serde_json::{Value, json};
 
@@ -7,7 +9,7 @@ use crate::support::golden;
 use crate::support::helm::{Helm, NAMESPACE};
 use crate::support::objects::{find, is_test, titles};
 
-/// Sets of values whose rendering is kept in `snapshots/`, where a change shows in review.
+/// Sets of values with a snapshot in `snapshots/`, so that reviews show changes.
 pub(crate) const CASES: [(&str, &[&str]); 6] = [
     ("defaults", &["crds.enabled=false"]),
     (
@@ -17,14 +19,36 @@ pub(crate) const CASES: [(&str, &[&str]); 6] = [
             "controller.replicas=2",
             "controller.leaderElection=true",
             "controller.extraArgs=[\"--max-referrers=100\"]",
-            r#"controller.extraEnv=[{"name":"HTTPS_PROXY","value":"http://proxy.example.com:3128"}]"#,
+            r#"controller.extraEnv=[{"name":"RUST_LOG","value":"debug"},{"name":"TZ","value":"UTC"}]"#,
             r#"controller.podLabels={"team":"platform"}"#,
             r#"controller.podAnnotations={"example.com/note":"a note"}"#,
             r#"controller.tolerations=[{"key":"dedicated","operator":"Exists"}]"#,
             r#"controller.affinity={"nodeAffinity":{}}"#,
             "controller.priorityClassName=\"system-cluster-critical\"",
             r#"controller.serviceAccount.annotations={"example.com/role":"affix"}"#,
-            r#"commonLabels={"example.com/owner":"platform"}"#,
+            r#"commonLabels={"example.com/owner":"platform","app.kubernetes.io/part-of":"platform"}"#,
+            r#"commonAnnotations={"example.com/note":"all"}"#,
+            r#"extraObjects=[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"extra","labels":{"app.kubernetes.io/instance":"{{ .Release.Name }}"}}}]"#,
+            "registries.caBundle=\"PEM\"",
+            r#"proxy={"https":"http://proxy.example.com:3128","noProxy":".svc"}"#,
+            "services.ipFamilyPolicy=\"PreferDualStack\"",
+            r#"controller.deploymentAnnotations={"example.com/note":"deployment"}"#,
+            r#"controller.serviceAccount.labels={"example.com/role":"affix"}"#,
+            "controller.podDisruptionBudget.minAvailable=1",
+            "controller.dnsPolicy=\"None\"",
+            r#"controller.dnsConfig={"nameservers":["192.0.2.1"]}"#,
+            r#"controller.hostAliases=[{"ip":"192.0.2.1","hostnames":["registry.example.com"]}]"#,
+            "controller.runtimeClassName=\"gvisor\"",
+            "controller.hostUsers=false",
+            r#"controller.extraVolumes=[{"name":"scratch","emptyDir":{}}]"#,
+            r#"controller.extraVolumeMounts=[{"name":"scratch","mountPath":"/scratch"}]"#,
+            r#"controller.extraContainers=[{"name":"side","image":"registry.example.com/side:v1"}]"#,
+            r#"controller.extraInitContainers=[{"name":"first","image":"registry.example.com/first:v1"}]"#,
+            "webhook.hostNetwork=true",
+            "webhook.ports.webhook=10260",
+            r#"webhook.configurationAnnotations={"admissions.enforcer/disabled":"true"}"#,
+            r#"webhook.namespaceSelector={"matchLabels":{"example.com/tier":"app"}}"#,
+            r#"webhook.matchConditions=[{"name":"not-system","expression":"!request.userInfo.username.startsWith('system:')"}]"#,
             r#"imagePullSecrets=[{"name":"pull"}]"#,
             r#"image.digest="sha256:0000000000000000000000000000000000000000000000000000000000000000""#,
             r#"registries.allowed=["registry.example.com","*.example.com:5000"]"#,
@@ -81,7 +105,7 @@ pub(crate) const CASES: [(&str, &[&str]); 6] = [
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn what_is_rendered_is_what_was_looked_at() {
+async fn rendered_objects_equal_their_snapshots() {
     let helm = Helm::new().await;
     for (name, values) in CASES {
         golden::hold(
@@ -93,7 +117,7 @@ async fn what_is_rendered_is_what_was_looked_at() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_linter_has_nothing_to_say() {
+async fn helm_lint_has_no_warnings() {
     let helm = Helm::new().await;
     for (name, values) in CASES {
         let said = helm.lint(values).await;
@@ -106,7 +130,7 @@ async fn the_linter_has_nothing_to_say() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn a_value_that_there_is_not_or_that_cannot_be_is_refused_by_its_name() {
+async fn unknown_and_invalid_values_are_rejected_by_name() {
     let helm = Helm::new().await;
     for (value, named) in [
         ("controler={}", "'controler' not allowed"),
@@ -150,6 +174,33 @@ async fn a_value_that_there_is_not_or_that_cannot_be_is_refused_by_its_name() {
         refusal.contains("webhook.certificate.caBundle is empty"),
         "{refusal}"
     );
+    for (values, named) in [
+        (
+            &["webhook.lookupTimeout=\"2s\""][..],
+            "webhook.lookupTimeout (2s) must be less than webhook.timeoutSeconds (2 s)",
+        ),
+        (
+            &[
+                "controller.minRetryDelay=\"1h1m\"",
+                "controller.maxRetryDelay=\"1h\"",
+            ],
+            "controller.minRetryDelay (1h1m) must not exceed",
+        ),
+        (
+            &["podMonitor.enabled=true", "serviceMonitor.enabled=true"],
+            "scrape each pod twice",
+        ),
+        (
+            &[
+                "serviceMonitor.enabled=true",
+                "metricsService.enabled=false",
+            ],
+            "needs metricsService.enabled",
+        ),
+    ] {
+        let refusal = helm.refusal(values).await;
+        assert!(refusal.contains(named), "{values:?}: {refusal}");
+    }
     let refusal = helm.refusal(&["rbac.secrets=\"namespaces\""]).await;
     assert!(
         refusal.contains("rbac.secretNamespaces is empty"),
@@ -177,7 +228,7 @@ async fn a_second_replica_brings_a_disruption_budget_and_a_spread() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_definition_is_the_command_s_and_is_kept_unless_told_otherwise() {
+async fn the_crd_is_that_of_affix_crd_and_is_kept_by_default() {
     let helm = Helm::new().await;
     let title = "CustomResourceDefinition/imageattachments.affix.dev";
     let objects = helm.objects(&[]).await;
@@ -200,7 +251,7 @@ async fn the_definition_is_the_command_s_and_is_kept_unless_told_otherwise() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn without_roles_wanted_there_are_none_and_every_object_says_where_it_belongs() {
+async fn no_roles_without_rbac_and_every_object_has_its_labels() {
     let helm = Helm::new().await;
     let objects = helm.objects(&["rbac.create=false"]).await;
     let roles: Vec<String> = titles(&objects)
@@ -228,7 +279,7 @@ async fn without_roles_wanted_there_are_none_and_every_object_says_where_it_belo
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_notes_say_what_an_administrator_has_to_know_next() {
+async fn notes_have_the_scope_the_secrets_and_the_next_steps() {
     let cluster = Cluster::new().await;
     let notes = async |values: &[&str]| {
         let chart = golden::repository("charts/affix");
@@ -247,7 +298,8 @@ async fn the_notes_say_what_an_administrator_has_to_know_next() {
     let defaults = notes(&[]).await;
     assert!(
         defaults.contains("the ImageAttachments of every namespace")
-            && defaults.contains("No image of affix is published"),
+            && defaults.contains("No image of affix is published")
+            && !defaults.contains("--reuse-values"),
         "{defaults}"
     );
     let own = notes(&[

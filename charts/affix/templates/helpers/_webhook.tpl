@@ -1,0 +1,100 @@
+{{/* The Secret with the webhook's certificate. */}}
+{{- define "affix.certificateSecret" -}}
+{{- .Values.webhook.certificate.secretName | default (printf "%s-webhook-tls" (include "affix.fullname" .)) }}
+{{- end }}
+
+{{/* The metadata of a webhook configuration. */}}
+{{- define "affix.webhookMetadata" -}}
+{{- $name := printf "%s-webhook" (include "affix.fullname" .) }}
+{{- $own := dict }}
+{{- if eq .Values.webhook.certificate.mode "cert-manager" }}
+{{- $_ := set $own "cert-manager.io/inject-ca-from" (printf "%s/%s" (include "affix.namespace" .) $name) }}
+{{- end }}
+{{- $annotations := merge $own (.Values.webhook.configurationAnnotations | default dict) }}
+{{- include "affix.metadata" (dict "root" . "component" "webhook" "name" $name "cluster" true "annotations" $annotations) }}
+{{- end }}
+
+{{/*
+The settings of all webhooks: (dict "root" . "path" … "failurePolicy" … "label" …). The release's own namespace is exempt by its name, which
+no other namespace can have. Labels only enable checks.
+*/}}
+{{- define "affix.webhook" -}}
+{{- $w := .root.Values.webhook -}}
+clientConfig:
+  service:
+    name: {{ include "affix.fullname" .root }}-webhook
+    namespace: {{ include "affix.namespace" .root }}
+    path: {{ .path }}
+    port: 443
+  {{- if eq $w.certificate.mode "secret" }}
+  caBundle: {{ $w.certificate.caBundle | b64enc }}
+  {{- end }}
+matchPolicy: Equivalent
+sideEffects: None
+failurePolicy: {{ .failurePolicy | default $w.failurePolicy }}
+timeoutSeconds: {{ $w.timeoutSeconds }}
+admissionReviewVersions: [v1]
+{{- $excluded := prepend $w.excludedNamespaces (include "affix.namespace" .root) | uniq }}
+{{- $expressions := list (dict "key" "kubernetes.io/metadata.name" "operator" "NotIn" "values" $excluded) }}
+{{- with .root.Values.watchNamespaces }}
+{{- $expressions = prepend $expressions (dict "key" "kubernetes.io/metadata.name" "operator" "In" "values" .) }}
+{{- end }}
+{{- with .label }}
+{{- $expressions = prepend $expressions . }}
+{{- end }}
+namespaceSelector:
+  {{- with $w.namespaceSelector.matchLabels }}
+  matchLabels:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  matchExpressions:
+  {{- concat $expressions ($w.namespaceSelector.matchExpressions | default list) | toYaml | nindent 2 }}
+{{- end }}
+
+{{/* The rules for the status of ImageAttachments and the labels of namespaces. */}}
+{{- define "affix.webhookRules" -}}
+- apiGroups: [affix.dev]
+  resources: [imageattachments]
+  verbs: [list, watch]
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get, list, watch]
+{{- end }}
+
+{{/* The rules for the pull secrets of pods. */}}
+{{- define "affix.webhookSecretRules" -}}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get]
+{{- end }}
+
+{{/* The rules for the Secret that the replicas share. RBAC cannot restrict a create to a name. */}}
+{{- define "affix.certificateRules" -}}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "affix.certificateSecret" . }}]
+  verbs: [get, update]
+{{- end }}
+
+{{/* The rules for the caBundle of its own configurations. */}}
+{{- define "affix.bundleRules" -}}
+- apiGroups: [admissionregistration.k8s.io]
+  resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations]
+  resourceNames: [{{ include "affix.fullname" . }}-webhook]
+  verbs: [get, patch]
+{{- end }}
+
+{{/* Refuses times of which one cannot take effect. */}}
+{{- define "affix.checkTimes" -}}
+{{- $w := .Values.webhook }}
+{{- $c := .Values.controller }}
+{{- if and $w.enabled (ge (include "affix.milliseconds" $w.lookupTimeout | int64) (mul $w.timeoutSeconds 1000)) }}
+{{- fail (printf "webhook.lookupTimeout (%s) must be less than webhook.timeoutSeconds (%v s): the API server would give up before the webhook; lower the first or raise the second" $w.lookupTimeout $w.timeoutSeconds) }}
+{{- end }}
+{{- if gt (include "affix.milliseconds" $c.minRetryDelay | int64) (include "affix.milliseconds" $c.maxRetryDelay | int64) }}
+{{- fail (printf "controller.minRetryDelay (%s) must not exceed controller.maxRetryDelay (%s)" $c.minRetryDelay $c.maxRetryDelay) }}
+{{- end }}
+{{- end }}

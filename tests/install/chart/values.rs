@@ -1,0 +1,206 @@
+//! Values that merge with others, replace others, or come from a parent chart.
+
+use serde_json::{Value, json};
+
+use crate::support::golden;
+use crate::support::helm::{Helm, NAMESPACE};
+use crate::support::objects::{find, parse};
+
+/// Returns the first container of a component of the chart.
+async fn container(helm: &Helm, component: &str, values: &[&str]) -> Value {
+    let objects = helm.objects(values).await;
+    let title = format!("Deployment/affix-system/affix-{component}");
+    find(&objects, &title)["spec"]["template"]["spec"]["containers"][0].clone()
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn extra_arguments_and_variables_replace_the_chart_s_own() {
+    let helm = Helm::new().await;
+    for component in ["controller", "webhook"] {
+        let extra_args = format!(
+            r#"{component}.extraArgs=["--log-format=text","--health-addr=:9999","--insecure-allow-http=false"]"#
+        );
+        let extra_env = format!(
+            r#"{component}.extraEnv=[{{"name":"RUST_LOG","value":"trace"}},{{"name":"A","value":"1"}},{{"name":"A","value":"2"}}]"#
+        );
+        let container = container(&helm, component, &[&extra_args, &extra_env]).await;
+        let mut flags: Vec<&str> = container["args"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|arg| arg.as_str().unwrap().split('=').next())
+            .filter(|arg| arg.starts_with("--"))
+            .collect();
+        let all = flags.len();
+        flags.sort_unstable();
+        flags.dedup();
+        assert_eq!(flags.len(), all, "{container:#}");
+        let args = container["args"].to_string();
+        assert!(
+            args.contains("--log-format=text") && args.contains("--health-addr=:9999"),
+            "{args}"
+        );
+        let variables = container["env"].as_array().unwrap();
+        let value = |name: &str| {
+            let found: Vec<&Value> = variables
+                .iter()
+                .filter(|variable| variable["name"] == name)
+                .collect();
+            assert_eq!(found.len(), 1, "{name}: {variables:#?}");
+            found[0]["value"].clone()
+        };
+        assert_eq!(
+            (value("RUST_LOG"), value("A")),
+            (json!("trace"), json!("2"))
+        );
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn labels_merge_and_never_change_a_selector() {
+    let helm = Helm::new().await;
+    let labels = r#"{"app.kubernetes.io/name":"other","app.kubernetes.io/component":"other","app.kubernetes.io/part-of":"platform","rbac.authorization.k8s.io/aggregate-to-view":"false"}"#;
+    let values = [
+        &format!("commonLabels={labels}")[..],
+        &format!("controller.podLabels={labels}"),
+        "podMonitor.enabled=true",
+        &format!("podMonitor.labels={labels}"),
+        "crds.enabled=false",
+    ];
+    // The parser rejects duplicate keys.
+    let objects = helm.objects(&values).await;
+    for object in &objects {
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/part-of"], "platform", "{object}");
+        assert_eq!(labels["app.kubernetes.io/name"], "affix", "{object}");
+    }
+    let view = &find(&objects, "ClusterRole/affix-view")["metadata"]["labels"];
+    assert_eq!(view["rbac.authorization.k8s.io/aggregate-to-view"], "true");
+    let spec = &find(&objects, "Deployment/affix-system/affix-controller")["spec"];
+    for (key, value) in spec["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(&spec["template"]["metadata"]["labels"][key], value);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn the_webhook_that_only_warns_never_fails_a_request() {
+    let helm = Helm::new().await;
+    let policies = async |values: &[&str]| {
+        let objects = helm.objects(values).await;
+        let mut found = Vec::new();
+        for kind in ["Validating", "Mutating"] {
+            let title = format!("{kind}WebhookConfiguration/affix-webhook");
+            for webhook in find(&objects, &title)["webhooks"].as_array().unwrap() {
+                found.push(webhook["failurePolicy"].as_str().unwrap().to_owned());
+                if kind == "Mutating" {
+                    assert_eq!(webhook["reinvocationPolicy"], "IfNeeded");
+                }
+            }
+        }
+        found
+    };
+    // The order is imageattachments, pods, workloads, resolve-digests.
+    assert_eq!(policies(&[]).await, ["Ignore"; 4]);
+    let fail = "webhook.failurePolicy=\"Fail\"";
+    assert_eq!(policies(&[fail]).await, ["Fail", "Fail", "Ignore", "Fail"]);
+    let own = [
+        fail,
+        "webhook.imageAttachments.failurePolicy=\"Ignore\"",
+        "webhook.resolveDigests.failurePolicy=\"Ignore\"",
+    ];
+    assert_eq!(policies(&own).await, ["Ignore", "Fail", "Ignore", "Ignore"]);
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn watched_and_excluded_namespaces_scope_every_webhook() {
+    let helm = Helm::new().await;
+    let values = [
+        r#"watchNamespaces=["team-a"]"#,
+        r#"webhook.namespaceSelector={"matchExpressions":[{"key":"tier","operator":"Exists"}]}"#,
+    ];
+    let objects = helm.objects(&values).await;
+    for kind in ["Validating", "Mutating"] {
+        let title = format!("{kind}WebhookConfiguration/affix-webhook");
+        for webhook in find(&objects, &title)["webhooks"].as_array().unwrap() {
+            let expressions = webhook["namespaceSelector"]["matchExpressions"].as_array();
+            let expressions = expressions.unwrap();
+            let name = "kubernetes.io/metadata.name";
+            for wanted in [
+                json!({"key": name, "operator": "In", "values": ["team-a"]}),
+                json!({"key": name, "operator": "NotIn", "values": [NAMESPACE, "kube-system"]}),
+                json!({"key": "tier", "operator": "Exists"}),
+            ] {
+                assert!(expressions.contains(&wanted), "{expressions:#?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn an_image_registry_replaces_the_repository_s_own() {
+    let helm = Helm::new().await;
+    for (values, wanted) in [
+        (
+            &["image.registry=\"mirror.example.com:5000\""][..],
+            "mirror.example.com:5000/affix/affix:0.1.0",
+        ),
+        (
+            &[
+                "image.registry=\"mirror.example.com/cache\"",
+                "image.repository=\"team/affix\"",
+            ],
+            "mirror.example.com/cache/team/affix:0.1.0",
+        ),
+        (
+            &["global.imageRegistry=\"mirror.example.com\""],
+            "mirror.example.com/affix/affix:0.1.0",
+        ),
+        (
+            &[
+                "global.imageRegistry=\"other.example.com\"",
+                "image.registry=\"mirror.example.com\"",
+            ],
+            "mirror.example.com/affix/affix:0.1.0",
+        ),
+    ] {
+        for component in ["controller", "webhook"] {
+            assert_eq!(container(&helm, component, values).await["image"], wanted);
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn a_parent_chart_can_switch_the_chart_off_and_share_values() {
+    let helm = Helm::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let chart = golden::repository("charts/affix");
+    let write = |file: &str, text: &str| std::fs::write(dir.path().join(file), text).unwrap();
+    std::fs::create_dir(dir.path().join("charts")).unwrap();
+    std::os::unix::fs::symlink(&chart, dir.path().join("charts/affix")).unwrap();
+    write(
+        "Chart.yaml",
+        "apiVersion: v2\nname: platform\nversion: 1.0.0\ndependencies:\n- {name: affix, version: 0.1.0, condition: affix.enabled}\n",
+    );
+    write(
+        "values.yaml",
+        "global: {imagePullSecrets: [login], other: {deep: true}}\naffix: {enabled: true, namespaceOverride: elsewhere}\n",
+    );
+    let render = async |more: &[&str]| {
+        let mut args = vec!["template", "p", dir.path().to_str().unwrap()];
+        args.extend(["--kube-version", "1.36.3"]);
+        args.extend(more);
+        helm.run(&args).await.stdout().unwrap()
+    };
+    let objects = parse(&render(&[]).await);
+    let pod =
+        &find(&objects, "Deployment/elsewhere/p-affix-controller")["spec"]["template"]["spec"];
+    assert_eq!(pod["imagePullSecrets"], json!([{"name": "login"}]));
+    let off = render(&["--set", "affix.enabled=false"]).await;
+    assert!(!off.contains("kind:"), "{off}");
+}
