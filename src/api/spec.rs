@@ -167,8 +167,14 @@ pub struct Targets {
     #[schemars(length(max = 64), inner(length(max = 128)))]
     pub exclude_platforms: Option<Vec<String>>,
 
-    /// The reaction to an index that lacks one of platforms: Fail attaches nothing and reports it, Ignore attaches to the other
-    /// platforms. Default: Fail.
+    /// Only these manifests of the image, and the indexes that hold one of them, as far as scope allows. Not with platforms. Default:
+    /// every manifest. At least 1, at most 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), inner(length(max = 135)))]
+    pub digests: Option<Vec<String>>,
+
+    /// The reaction to an image that lacks one of platforms or digests, or where nothing is selected: Fail attaches nothing and
+    /// reports it, Ignore attaches to the rest. Default: Fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<Missing>,
 }

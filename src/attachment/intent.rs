@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::api::{
     Artifact, AttachmentKind, EndOfLife, ImageAttachmentSpec, Reason, Scope, Signature,
 };
-use affix_registry::oci::{ArtifactType, PlatformPattern, Reference, media_type};
+use affix_registry::oci::{ArtifactType, Digest, PlatformPattern, Reference, media_type};
 
 use super::content::Content;
 use super::files::{File, FileError, FileTarget, Inputs, check_overlap};
@@ -164,12 +164,32 @@ fn parse_selection(spec: &ImageAttachmentSpec) -> Result<Selection, Problem> {
             "targets: platforms and excludePlatforms have no meaning with scope Index: remove them, or the scope",
         ));
     }
+    let digests = targets.digests.as_deref().map(parse_digests).transpose()?;
+    if digests.is_some() && platforms.is_some() {
+        return Err(invalid(
+            "targets: digests and platforms do not go together: remove one of the two",
+        ));
+    }
     Ok(Selection {
         scope,
         platforms,
         exclude,
+        digests,
         missing: targets.missing(),
     })
+}
+
+fn parse_digests(texts: &[String]) -> Result<Vec<Digest>, Problem> {
+    if texts.is_empty() {
+        return Err(invalid(
+            "targets.digests: the list is empty: remove it to choose every manifest",
+        ));
+    }
+    let parse = |text: &String| {
+        text.parse()
+            .map_err(|error| invalid(format_args!("targets.digests: {error}")))
+    };
+    texts.iter().map(parse).collect()
 }
 
 fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired, Problem> {
