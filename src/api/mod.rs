@@ -40,8 +40,8 @@ pub use spec::{
     Scope, Targets,
 };
 pub use status::{
-    ImageAttachmentStatus, ImageStatus, Leftover, Origin, Superseded, SupportedMode, TagDrift,
-    TargetKind, TargetState, TargetStatus,
+    ImageAttachmentStatus, ImageStatus, Leftover, Origin, Superseded, SupersededState,
+    SupportedMode, TagDrift, TargetKind, TargetState, TargetStatus,
 };
 pub use status_rules::check_status_rules;
 pub use validation::{Pinned, check_spec, check_status};

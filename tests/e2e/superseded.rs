@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use affix::api::{ImageAttachmentStatus, Reason, TargetState};
+use affix::api::{ImageAttachmentStatus, Reason, SupersededState, TargetState};
 use affix_testbed::hostile::{Fault, Matcher, Op, Stage};
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::peer::Peer;
@@ -278,7 +278,7 @@ async fn a_move_that_has_not_settled_marks_nothing_and_a_move_back_leaves_no_tra
                 status.superseded[0].state,
                 status.superseded[0].date.clone()
             ),
-            (TargetState::Pending, None)
+            (SupersededState::Pending, None)
         );
         assert_eq!(reason(&status), "Watching");
         push(registry, old(), "v1").await;

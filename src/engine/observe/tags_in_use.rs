@@ -9,7 +9,7 @@ use crate::attachment::supersession::Supersession;
 use crate::attachment::{Image, ImageError};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
-use affix_registry::oci::{Digest, Manifest};
+use affix_registry::oci::{Digest, Manifest, Tag};
 use affix_registry::{ErrorKind, Locator};
 
 use super::resolve;
@@ -19,12 +19,12 @@ const MAX_TAGS: usize = 500;
 /// Number of images of other tags that are read concurrently.
 const CONCURRENCY: usize = 16;
 
-/// Returns every manifest that a tag of `unlessTagged` reaches, without the followed tag. Each image is read once.
+/// Returns every manifest that a tag of `unlessTagged` reaches, each with one such tag, without the followed tag. Each image is read once.
 pub(in crate::engine) async fn reached_by_tags(
     context: &Context<'_>,
     wanted: &Supersession,
-) -> Result<BTreeSet<Digest>, Failure> {
-    let mut reached = BTreeSet::new();
+) -> Result<BTreeMap<Digest, Tag>, Failure> {
+    let mut reached = BTreeMap::new();
     if wanted.unless_tagged.is_empty() {
         return Ok(reached);
     }
@@ -36,28 +36,33 @@ pub(in crate::engine) async fn reached_by_tags(
         })
         .await?;
     let heads: Vec<_> = stream::iter(tags)
-        .map(|tag| async move { context.session.head(&Locator::Tag(tag)).await })
-        .buffer_unordered(CONCURRENCY)
+        .map(|tag| async move {
+            let head = context.session.head(&Locator::Tag(tag.clone())).await;
+            (tag, head)
+        })
+        .buffered(CONCURRENCY)
         .collect()
         .await;
-    let mut roots = BTreeSet::new();
-    for head in heads {
+    let mut roots = BTreeMap::new();
+    for (tag, head) in heads {
         match head {
             Ok(head) => {
-                roots.insert(head.digest);
+                roots.entry(head.digest).or_insert(tag);
             }
             // The tag was deleted in the meantime.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let images: Vec<Result<BTreeSet<Digest>, Failure>> = stream::iter(roots)
-        .map(|root| reached_by_root(context, root))
-        .buffer_unordered(CONCURRENCY)
+    let images: Vec<(Tag, Result<BTreeSet<Digest>, Failure>)> = stream::iter(roots)
+        .map(|(root, tag)| async move { (tag, reached_by_root(context, root).await) })
+        .buffered(CONCURRENCY)
         .collect()
         .await;
-    for image in images {
-        reached.extend(image?);
+    for (tag, image) in images {
+        for digest in image? {
+            reached.entry(digest).or_insert_with(|| tag.clone());
+        }
     }
     Ok(reached)
 }

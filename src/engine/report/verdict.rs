@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::api::{Reason, Superseded, TargetState};
+use crate::api::{Reason, Superseded, SupersededState, TargetState};
 use crate::engine::failure::Failure;
 use crate::engine::records::leftover::LeftoverRecord;
 use crate::engine::records::target::TargetRecord;
@@ -54,16 +54,24 @@ impl Verdict {
 
     /// Returns the verdict while no image that the tag has left is marked.
     pub(in crate::engine) fn watching(moves: &[Superseded]) -> Self {
-        let settling = moves
-            .iter()
-            .filter(|image| image.state == TargetState::Pending)
-            .count();
-        let message = match settling {
-            0 => "the tag has left nothing behind yet".to_owned(),
-            1 => "1 move of the tag is settling".to_owned(),
-            more => format!("{more} moves of the tag are settling"),
-        };
-        Self::ready(Reason::Watching, message)
+        let count = |state| moves.iter().filter(|image| image.state == state).count();
+        let mut parts = Vec::new();
+        match count(SupersededState::Pending) {
+            0 => {}
+            1 => parts.push("1 move of the tag is settling".to_owned()),
+            more => parts.push(format!("{more} moves of the tag are settling")),
+        }
+        match count(SupersededState::StillInUse) {
+            0 => {}
+            1 => parts.push("1 image that the tag has left is still in use".to_owned()),
+            more => parts.push(format!(
+                "{more} images that the tag has left are still in use"
+            )),
+        }
+        if parts.is_empty() {
+            parts.push("the tag has left nothing behind yet".to_owned());
+        }
+        Self::ready(Reason::Watching, parts.join("; "))
     }
 
     /// Returns the verdict over all targets: attached, partially attached, or the first cause.
