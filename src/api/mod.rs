@@ -28,6 +28,9 @@ pub use attachment::{
     Artifact, ArtifactFile, ConfigMapFiles, CosignSigner, EndOfLife, NotationSigner, OnConflict,
     Signature, ValueSource, WhenSuperseded,
 };
+/// The annotation whose value is the generation for which the user accepts attachments that the registry refuses to remove.
+pub const ACCEPT_LEFTOVERS: &str = "affix.dev/accept-leftovers";
+
 pub use condition::{
     ConditionType, Conditions, MESSAGE_MAX_BYTES, cut as truncate_message, find as find_condition,
 };
@@ -36,8 +39,8 @@ pub use duration::{DurationError, GoDuration};
 pub use reason::{Reason, UnknownReason};
 pub use reference::{ConfigMapKeyRef, LocalObjectReference};
 pub use spec::{
-    AttachmentKind, DeletionPolicy, ImageAttachment, ImageAttachmentSpec, Missing, ReferrersMode,
-    Scope, Targets,
+    AttachmentKind, DeletionPolicy, ImageAttachment, ImageAttachmentSpec, Missing, Parents,
+    ReferrersMode, Scope, Targets,
 };
 pub use status::{
     ImageAttachmentStatus, ImageStatus, Leftover, Origin, Superseded, SupersededState,

@@ -173,6 +173,11 @@ pub struct Targets {
     #[schemars(length(max = 100), inner(length(max = 135)))]
     pub digests: Option<Vec<String>>,
 
+    /// Tagged: also attach to every index that a tag of the repository names and that holds the image. The repository may have at most
+    /// 500 tags. Not with whenSuperseded. Default: no other index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parents: Option<Parents>,
+
     /// The reaction to an image that lacks one of platforms or digests, or where nothing is selected: Fail attaches nothing and
     /// reports it, Ignore attaches to the rest. Default: Fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +195,14 @@ pub enum Scope {
     Index,
     /// The platforms only.
     Platforms,
+}
+
+/// The indexes above the image that get the attachment too.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(inline, description = "")]
+pub enum Parents {
+    /// The indexes that tags of the repository name.
+    Tagged,
 }
 
 /// The reaction to an index that lacks a requested platform.

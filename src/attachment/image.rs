@@ -222,6 +222,23 @@ impl Image {
         above
     }
 
+    /// Adds an index of the repository that holds the image.
+    pub fn add_parent(&mut self, parent: &Descriptor) {
+        let Some(root) = self.root().map(|root| root.subject.digest.clone()) else {
+            return;
+        };
+        let below = self.children.entry(parent.digest.clone()).or_default();
+        below.insert(root);
+        self.is_index = true;
+        let mut entries = self.entries.iter();
+        if !entries.any(|entry| entry.subject.digest == parent.digest) {
+            self.entries.push(Entry {
+                subject: parent.stripped(),
+                kind: EntryKind::Index,
+            });
+        }
+    }
+
     /// Returns the root: the index, or the single manifest.
     #[must_use]
     pub fn root(&self) -> Option<&Entry> {

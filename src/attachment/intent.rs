@@ -75,6 +75,12 @@ impl Intent {
     pub fn parse(spec: &ImageAttachmentSpec, inputs: &Inputs) -> Result<Self, Problem> {
         let reference = parse_reference(&spec.image)?;
         let selection = parse_selection(spec)?;
+        let has_moves = |mark: &EndOfLife| mark.when_superseded.is_some();
+        if selection.parents && spec.end_of_life.as_ref().is_some_and(has_moves) {
+            return Err(invalid(
+                "targets.parents: an image that a tagged index holds is in use, so it does not go with whenSuperseded: remove it",
+            ));
+        }
         let desired = match (&spec.end_of_life, &spec.artifact, &spec.signature) {
             (Some(end_of_life), None, None) => parse_mark(end_of_life, &reference)?,
             (None, Some(artifact), None) => parse_artifact(artifact, &reference, inputs)?,
@@ -175,6 +181,7 @@ fn parse_selection(spec: &ImageAttachmentSpec) -> Result<Selection, Problem> {
         platforms,
         exclude,
         digests,
+        parents: targets.parents.is_some(),
         missing: targets.missing(),
     })
 }

@@ -19,6 +19,8 @@ pub struct Selection {
     pub exclude: Vec<PlatformPattern>,
     /// The selected manifests, or `None` for every manifest.
     pub digests: Option<Vec<Digest>>,
+    /// True if the tagged indexes that hold the image are targets too. The caller adds them to the image.
+    pub parents: bool,
     /// The handling of a pattern or digest without a match.
     pub missing: Missing,
 }

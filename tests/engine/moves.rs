@@ -540,3 +540,61 @@ async fn an_image_in_use_stays_unmarked_while_a_verification_cannot_read_the_tag
     resource.ready().await;
     assert_eq!(marks(&registry, &first.digest), 1);
 }
+
+#[tokio::test]
+async fn a_mark_on_the_image_that_the_tag_names_is_reported() {
+    for (quirks, scope) in [
+        (Quirks::default(), "All"),
+        (Quirks::default(), "Platforms"),
+        (fallback(), "All"),
+    ] {
+        let registry = HostileRegistry::builder()
+            .quirks(quirks)
+            .start()
+            .await
+            .unwrap();
+        let spec = || {
+            let mut spec = watch(&registry.reference("team/app:v1"), json!({}));
+            spec["targets"] = json!({"scope": scope});
+            spec
+        };
+        let first = push(&registry, "v1", "one");
+        let mut former = Resource::new(spec());
+        former.ready().await;
+        push(&registry, "v1", "two");
+        former.ready().await;
+        // The tag is rolled back, and the cluster is restored without status.
+        registry.store().put_tag("team/app", "v1", &first.digest);
+        let mut restored = Resource::new(spec());
+        let outcome = restored.ready().await;
+        let event = outcome
+            .notes
+            .iter()
+            .find(|event| event.reason == Reason::StillInUse)
+            .expect("an event");
+        for text in [event.message.as_str(), restored.resolved()] {
+            assert!(
+                text.contains("v1 names an image with an end-of-life mark")
+                    && text.contains("2026-12-23T12:00:00Z"),
+                "{text}"
+            );
+        }
+        // The note stays while nothing changes.
+        restored.look().await;
+        assert!(restored.resolved().contains("end-of-life mark"));
+
+        // The former cluster removes its marks, and the note goes.
+        former.ready().await;
+        assert!(
+            !former.resolved().contains("end-of-life mark"),
+            "this resource removes its own mark: {}",
+            former.resolved()
+        );
+        restored.ready().await;
+        assert!(
+            !restored.resolved().contains("end-of-life mark"),
+            "{}",
+            restored.resolved()
+        );
+    }
+}

@@ -22,6 +22,16 @@ pub(super) fn rules() -> Vec<Rule> {
             "digests and platforms do not go together; remove one of the two",
         ),
         Rule::new(
+            &["spec"],
+            "!has(self.targets) || !has(self.targets.parents) || !has(self.endOfLife) || !has(self.endOfLife.whenSuperseded)",
+            |spec| {
+                get(spec, "targets").is_none_or(|targets| !has(targets, "parents"))
+                    || get(spec, "endOfLife").is_none_or(|mark| !has(mark, "whenSuperseded"))
+            },
+            "targets.parents does not go with whenSuperseded: an image that a tagged index holds is in use; remove parents, or set \
+             endOfLife.date",
+        ),
+        Rule::new(
             &["spec.targets.digests"],
             "size(self) >= 1",
             |digests| digests.as_array().is_none_or(|digests| !digests.is_empty()),

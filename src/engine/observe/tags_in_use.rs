@@ -9,7 +9,7 @@ use crate::attachment::supersession::Supersession;
 use crate::attachment::{Image, ImageError};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
-use affix_registry::oci::{Digest, Manifest, Tag};
+use affix_registry::oci::{Descriptor, Digest, Manifest, Tag};
 use affix_registry::{ErrorKind, Locator};
 
 use super::resolve;
@@ -17,7 +17,7 @@ use super::resolve;
 /// Maximum number of tags to read. With more tags, no image is marked.
 const MAX_TAGS: usize = 500;
 /// Number of images of other tags that are read concurrently.
-const CONCURRENCY: usize = 16;
+pub(super) const CONCURRENCY: usize = 16;
 
 /// Returns every manifest that a tag of `unlessTagged` reaches, each with one such tag, without the followed tag. Each image is read once.
 pub(in crate::engine) async fn reached_by_tags(
@@ -29,12 +29,29 @@ pub(in crate::engine) async fn reached_by_tags(
         return Ok(reached);
     }
     let own = context.request.intent.reference.tag.as_ref();
-    let tags = context
-        .session
-        .list_tags(MAX_TAGS, |tag| {
-            Some(tag) != own && wanted.unless_tagged.counts(tag)
-        })
-        .await?;
+    let roots = tagged_roots(context, |tag| {
+        Some(tag) != own && wanted.unless_tagged.counts(tag)
+    })
+    .await?;
+    let images: Vec<(Tag, Result<ReachedRoot, Failure>)> = stream::iter(roots)
+        .map(|(root, tag)| async move { (tag, read_root(context, root).await) })
+        .buffered(CONCURRENCY)
+        .collect()
+        .await;
+    for (tag, image) in images {
+        for digest in image?.reaches {
+            reached.entry(digest).or_insert_with(|| tag.clone());
+        }
+    }
+    Ok(reached)
+}
+
+/// Returns the manifests that tags name, each with its first tag, of those tags that `counts` holds for.
+pub(super) async fn tagged_roots(
+    context: &Context<'_>,
+    counts: impl Fn(&Tag) -> bool,
+) -> Result<BTreeMap<Digest, Tag>, Failure> {
+    let tags = context.session.list_tags(MAX_TAGS, counts).await?;
     let heads: Vec<_> = stream::iter(tags)
         .map(|tag| async move {
             let head = context.session.head(&Locator::Tag(tag.clone())).await;
@@ -54,21 +71,28 @@ pub(in crate::engine) async fn reached_by_tags(
             Err(error) => return Err(error.into()),
         }
     }
-    let images: Vec<(Tag, Result<BTreeSet<Digest>, Failure>)> = stream::iter(roots)
-        .map(|(root, tag)| async move { (tag, reached_by_root(context, root).await) })
-        .buffered(CONCURRENCY)
-        .collect()
-        .await;
-    for (tag, image) in images {
-        for digest in image? {
-            reached.entry(digest).or_insert_with(|| tag.clone());
-        }
-    }
-    Ok(reached)
+    Ok(roots)
 }
 
-/// Returns the manifests of an image. A manifest that is not an image reaches only itself. An unreadable manifest is an error.
-async fn reached_by_root(context: &Context<'_>, root: Digest) -> Result<BTreeSet<Digest>, Failure> {
+/// The manifests below a tagged manifest.
+pub(super) struct ReachedRoot {
+    /// The manifest itself and every manifest below it.
+    pub(super) reaches: BTreeSet<Digest>,
+    /// The descriptor of an index that is an image.
+    pub(super) index: Option<Descriptor>,
+}
+
+impl ReachedRoot {
+    fn of(reaches: BTreeSet<Digest>) -> Self {
+        Self {
+            reaches,
+            index: None,
+        }
+    }
+}
+
+/// Reads the manifests of an image. A manifest that is not an image reaches only itself. An unreadable manifest is an error.
+pub(super) async fn read_root(context: &Context<'_>, root: Digest) -> Result<ReachedRoot, Failure> {
     let (session, limits) = (context.session, context.limits);
     let fetched = match session.manifest(&Locator::Digest(root.clone())).await {
         Ok(fetched) => fetched,
@@ -78,7 +102,7 @@ async fn reached_by_root(context: &Context<'_>, root: Digest) -> Result<BTreeSet
                 ErrorKind::NotFound | ErrorKind::UnsupportedMediaType
             ) =>
         {
-            return Ok(BTreeSet::from([root]));
+            return Ok(ReachedRoot::of(BTreeSet::from([root])));
         }
         Err(error) => return Err(error.into()),
     };
@@ -94,15 +118,18 @@ async fn reached_by_root(context: &Context<'_>, root: Digest) -> Result<BTreeSet
         None,
         limits.index_entries,
     ) {
-        Ok(image) => Ok(image.reaches()?),
+        Ok(image) => Ok(ReachedRoot {
+            reaches: image.reaches()?,
+            index: image.is_index.then_some(descriptor),
+        }),
         // A referrer with a tag of its own.
-        Err(ImageError::Attachment(_)) => Ok(match &fetched.manifest {
+        Err(ImageError::Attachment(_)) => Ok(ReachedRoot::of(match &fetched.manifest {
             Manifest::Index(index) => {
                 let entries = index.manifests.iter().map(|entry| entry.digest.clone());
                 entries.chain([root]).collect()
             }
             Manifest::Image(_) => BTreeSet::from([root]),
-        }),
+        })),
         Err(error) => Err(Failure::new(
             Reason::LimitExceeded,
             format_args!("{root}, which another tag names: {error}"),

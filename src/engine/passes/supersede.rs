@@ -14,6 +14,7 @@ use crate::engine::claims::Claims;
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::journal::Journal;
+use crate::engine::observe::mark_in_use::marks_in_use;
 use crate::engine::observe::recovered_dates::recover;
 use crate::engine::observe::referrers::DesiredTarget;
 use crate::engine::observe::tags_in_use::reached_by_tags;
@@ -51,6 +52,12 @@ pub(in crate::engine) async fn supersede(
     let forgotten = supersession::forgotten(&previous.superseded, &history, current);
     report.events.extend(forgotten.map(forgotten_event));
     let mut images = context.in_time(read(context, wanted, &mut history)).await?;
+
+    for remark in marks_in_use(context, wanted, &resolved.image).await {
+        let event = PassEvent::warning(Reason::StillInUse, remark.clone());
+        report.events.push(event);
+        report.remarks.push(remark);
+    }
 
     // A mark of an earlier move on a settling image is removed, even if that move will settle.
     let mut entries: Vec<Entry> = resolved.image.entries.clone();
