@@ -28,6 +28,9 @@ pub use attachment::{
     Artifact, ArtifactFile, ConfigMapFiles, CosignSigner, EndOfLife, NotationSigner, OnConflict,
     Signature, ValueSource, WhenSuperseded,
 };
+/// The annotation whose value is the generation for which the user accepts attachments that the registry refuses to remove.
+pub const ACCEPT_LEFTOVERS: &str = "affix.dev/accept-leftovers";
+
 pub use condition::{
     ConditionType, Conditions, MESSAGE_MAX_BYTES, cut as truncate_message, find as find_condition,
 };
@@ -36,12 +39,12 @@ pub use duration::{DurationError, GoDuration};
 pub use reason::{Reason, UnknownReason};
 pub use reference::{ConfigMapKeyRef, LocalObjectReference};
 pub use spec::{
-    AttachmentKind, DeletionPolicy, ImageAttachment, ImageAttachmentSpec, Missing, ReferrersMode,
-    Scope, Targets,
+    AttachmentKind, DeletionPolicy, ImageAttachment, ImageAttachmentSpec, Missing, Parents,
+    ReferrersMode, Scope, Targets,
 };
 pub use status::{
-    ImageAttachmentStatus, ImageStatus, Leftover, Origin, Superseded, SupportedMode, TagDrift,
-    TargetKind, TargetState, TargetStatus,
+    ImageAttachmentStatus, ImageStatus, Leftover, Origin, Superseded, SupersededState,
+    SupportedMode, TagDrift, TargetKind, TargetState, TargetStatus,
 };
 pub use status_rules::check_status_rules;
 pub use validation::{Pinned, check_spec, check_status};

@@ -110,7 +110,7 @@ reasons! {
     InvalidReference [Stalled],
     /// A field of the spec is invalid, or needs a newer version of affix.
     InvalidSpec [Stalled],
-    /// A platform of `targets.platforms` matches no entry of the index.
+    /// An item of `targets.platforms` or `targets.digests` is not in the image, or nothing of the image is selected.
     NoMatchingPlatform [Stalled],
     /// The media type of the image does not allow attachments, such as Docker schema 1. Also a reason to skip an entry of an index.
     UnsupportedMediaType [Stalled],
@@ -134,10 +134,12 @@ reasons! {
     KeyInvalid [Stalled],
 
     // Reasons to skip a target, with UnsupportedMediaType.
-    /// `targets.scope` is `Platforms`, which excludes the index.
+    /// `targets.scope` is `Platforms`, which excludes indexes, or nothing below the index is selected.
     IndexNotSelected,
     /// `targets` does not select this platform.
     PlatformNotSelected,
+    /// `targets.digests` does not list this manifest.
+    DigestNotSelected,
     /// The entry is a build attestation, which is never a target.
     AttestationManifest,
     /// An image in use still contains this manifest, so it is not marked.
@@ -163,6 +165,7 @@ impl Reason {
     pub const SKIPPED: &'static [Self] = &[
         Self::IndexNotSelected,
         Self::PlatformNotSelected,
+        Self::DigestNotSelected,
         Self::AttestationManifest,
         Self::StillInUse,
         Self::UnsupportedMediaType,

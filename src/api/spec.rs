@@ -167,8 +167,19 @@ pub struct Targets {
     #[schemars(length(max = 64), inner(length(max = 128)))]
     pub exclude_platforms: Option<Vec<String>>,
 
-    /// The reaction to an index that lacks one of platforms: Fail attaches nothing and reports it, Ignore attaches to the other
-    /// platforms. Default: Fail.
+    /// Only these manifests of the image, and the indexes that hold one of them, as far as scope allows. Not with platforms. Default:
+    /// every manifest. At least 1, at most 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), inner(length(max = 135)))]
+    pub digests: Option<Vec<String>>,
+
+    /// Tagged: also attach to every index that a tag of the repository names and that holds the image. The repository may have at most
+    /// 500 tags. Not with whenSuperseded. Default: no other index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parents: Option<Parents>,
+
+    /// The reaction to an image that lacks one of platforms or digests, or where nothing is selected: Fail attaches nothing and
+    /// reports it, Ignore attaches to the rest. Default: Fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<Missing>,
 }
@@ -184,6 +195,14 @@ pub enum Scope {
     Index,
     /// The platforms only.
     Platforms,
+}
+
+/// The indexes above the image that get the attachment too.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(inline, description = "")]
+pub enum Parents {
+    /// The indexes that tags of the repository name.
+    Tagged,
 }
 
 /// The reaction to an index that lacks a requested platform.

@@ -245,6 +245,26 @@ pub enum TargetState {
     Skipped,
 }
 
+/// The state of a superseded image.
+#[derive(
+    JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+#[schemars(inline, description = "")]
+pub enum SupersededState {
+    /// The move settles, or the marks are not made yet.
+    Pending,
+    /// The marks would be made without `dryRun`.
+    Planned,
+    /// Every selected manifest that is not in use has its mark, and at least one mark exists.
+    Attached,
+    /// Tags or a settling move still reach every selected manifest, so no mark exists.
+    StillInUse,
+    /// A mark could not be made and is retried.
+    Failed,
+    /// The image is gone from the registry, or `targets` selects nothing of it.
+    Withdrawn,
+}
+
 /// The origin of an attachment.
 #[derive(
     JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
@@ -273,8 +293,14 @@ pub struct Superseded {
     #[schemars(length(max = 64))]
     pub date: Option<String>,
 
-    /// Attached once every manifest that is not in use has its mark; Pending while the move settles.
-    pub state: TargetState,
+    /// Attached once every manifest that is not in use has its mark; Pending while the move settles; StillInUse while tags reach
+    /// the whole image.
+    pub state: SupersededState,
+
+    /// A tag that still reaches the image in the state StillInUse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub tag: Option<String>,
 
     /// The reason of this state, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]

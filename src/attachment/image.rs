@@ -14,7 +14,7 @@ use super::problem::Problem;
 pub enum EntryKind {
     /// The root index or a nested one.
     Index,
-    /// A platform manifest, with the platforms that index entries state for it. The list can be empty.
+    /// A platform manifest, with the platforms that index entries state for it or for an index around it. The list can be empty.
     Platform(Vec<Platform>),
     /// A build attestation, which is never a target.
     Attestation,
@@ -58,6 +58,18 @@ pub struct Image {
     pub entries: Vec<Entry>,
     /// True if the root is an index.
     pub is_index: bool,
+    /// The entries directly below each index.
+    pub(super) children: BTreeMap<Digest, BTreeSet<Digest>>,
+}
+
+/// The state of the walk through the indexes of an image.
+struct Walk<'a> {
+    nested: &'a BTreeMap<Digest, Result<ImageIndex, Problem>>,
+    max_entries: usize,
+    /// The number of visited descriptors. An index can be visited once for each platform around it.
+    visited: usize,
+    /// The indexes that were walked, each with the platform around it.
+    walked: BTreeSet<(Digest, String)>,
 }
 
 /// An error of a manifest as the image of a resource.
@@ -106,6 +118,7 @@ impl Image {
                 Ok(Self {
                     entries: vec![entry],
                     is_index: false,
+                    children: BTreeMap::new(),
                 })
             }
             Manifest::Index(index) => {
@@ -115,67 +128,115 @@ impl Image {
                         kind: EntryKind::Index,
                     }],
                     is_index: true,
+                    children: BTreeMap::new(),
                 };
-                image.add(index, nested, max_entries)?;
+                let mut walk = Walk {
+                    nested,
+                    max_entries,
+                    visited: 0,
+                    walked: BTreeSet::new(),
+                };
+                image.add(&root.digest, index, None, &mut walk)?;
                 Ok(image)
             }
         }
     }
 
+    /// Adds the entries of `index`. `around` is the platform of the index entry that names it, which an entry without a platform inherits.
     fn add(
         &mut self,
+        parent: &Digest,
         index: &ImageIndex,
-        nested: &BTreeMap<Digest, Result<ImageIndex, Problem>>,
-        max_entries: usize,
+        around: Option<&Platform>,
+        walk: &mut Walk<'_>,
     ) -> Result<(), ImageError> {
+        /// The visits for each allowed entry. Only a crafted image names one index under many platforms.
+        const MAX_VISITS: usize = 16;
         for descriptor in &index.manifests {
-            if let Some(seen) = self
+            walk.visited += 1;
+            if walk.visited > walk.max_entries.saturating_mul(MAX_VISITS) {
+                return Err(ImageError::TooManyEntries(walk.max_entries));
+            }
+            let below = self.children.entry(parent.clone()).or_default();
+            below.insert(descriptor.digest.clone());
+            let platform = stated_platform(descriptor).or(around);
+            let seen = self
                 .entries
                 .iter_mut()
-                .find(|entry| entry.subject.digest == descriptor.digest)
-            {
-                if let (EntryKind::Platform(known), Some(platform)) =
-                    (&mut seen.kind, stated_platform(descriptor))
-                    && !known.contains(platform)
-                {
-                    known.push(platform.clone());
-                }
-                continue;
-            }
-            if self.entries.len() > max_entries {
-                return Err(ImageError::TooManyEntries(max_entries));
-            }
-            let mut children = None;
-            let kind = if is_attestation(descriptor) {
-                EntryKind::Attestation
-            } else {
-                match media_type::kind(&descriptor.media_type) {
-                    media_type::Kind::Image => EntryKind::Platform(
-                        stated_platform(descriptor).into_iter().cloned().collect(),
-                    ),
-                    media_type::Kind::Other => EntryKind::Unsupported,
-                    media_type::Kind::Index => match nested.get(&descriptor.digest) {
-                        Some(Ok(index)) => {
-                            children = Some(index);
-                            EntryKind::Index
+                .find(|entry| entry.subject.digest == descriptor.digest);
+            let children = match seen {
+                Some(seen) => match (&mut seen.kind, platform) {
+                    (EntryKind::Platform(known), Some(platform)) => {
+                        if !known.contains(platform) {
+                            known.push(platform.clone());
                         }
-                        Some(Err(problem)) => EntryKind::Unreadable(problem.clone()),
-                        None => EntryKind::Unreadable(Problem::new(
-                            Reason::LimitExceeded,
-                            "the nested index was not fetched",
-                        )),
-                    },
+                        None
+                    }
+                    // Its entries inherit one more platform.
+                    (EntryKind::Index, Some(_)) => {
+                        let index = walk.nested.get(&descriptor.digest);
+                        index.and_then(|index| index.as_ref().ok())
+                    }
+                    _ => None,
+                },
+                None => {
+                    if self.entries.len() > walk.max_entries {
+                        return Err(ImageError::TooManyEntries(walk.max_entries));
+                    }
+                    let (kind, children) = kind_of(descriptor, platform, walk.nested);
+                    self.entries.push(Entry {
+                        subject: descriptor.stripped(),
+                        kind,
+                    });
+                    children
                 }
             };
-            self.entries.push(Entry {
-                subject: descriptor.stripped(),
-                kind,
-            });
             if let Some(index) = children {
-                self.add(index, nested, max_entries)?;
+                let key = platform.map(ToString::to_string).unwrap_or_default();
+                if walk.walked.insert((descriptor.digest.clone(), key)) {
+                    self.add(&descriptor.digest, index, platform, walk)?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Returns the indexes that hold one of `digests`, at any depth.
+    #[must_use]
+    pub fn indexes_above<'a>(&'a self, digests: &BTreeSet<&'a Digest>) -> BTreeSet<&'a Digest> {
+        let mut parents: BTreeMap<&Digest, Vec<&Digest>> = BTreeMap::new();
+        for (parent, children) in &self.children {
+            for child in children {
+                parents.entry(child).or_default().push(parent);
+            }
+        }
+        let mut above = BTreeSet::new();
+        let mut open: Vec<&Digest> = digests.iter().copied().collect();
+        while let Some(digest) = open.pop() {
+            for parent in parents.get(digest).into_iter().flatten() {
+                if above.insert(*parent) {
+                    open.push(parent);
+                }
+            }
+        }
+        above
+    }
+
+    /// Adds an index of the repository that holds the image.
+    pub fn add_parent(&mut self, parent: &Descriptor) {
+        let Some(root) = self.root().map(|root| root.subject.digest.clone()) else {
+            return;
+        };
+        let below = self.children.entry(parent.digest.clone()).or_default();
+        below.insert(root);
+        self.is_index = true;
+        let mut entries = self.entries.iter();
+        if !entries.any(|entry| entry.subject.digest == parent.digest) {
+            self.entries.push(Entry {
+                subject: parent.stripped(),
+                kind: EntryKind::Index,
+            });
+        }
     }
 
     /// Returns the root: the index, or the single manifest.
@@ -217,6 +278,33 @@ impl Image {
         index.manifests.iter().filter(|entry| {
             media_type::kind(&entry.media_type) == media_type::Kind::Index && !is_attestation(entry)
         })
+    }
+}
+
+/// Returns the kind of an entry, and the index that it names.
+fn kind_of<'a>(
+    descriptor: &Descriptor,
+    platform: Option<&Platform>,
+    nested: &'a BTreeMap<Digest, Result<ImageIndex, Problem>>,
+) -> (EntryKind, Option<&'a ImageIndex>) {
+    if is_attestation(descriptor) {
+        return (EntryKind::Attestation, None);
+    }
+    match media_type::kind(&descriptor.media_type) {
+        media_type::Kind::Image => {
+            let platforms = platform.into_iter().cloned().collect();
+            (EntryKind::Platform(platforms), None)
+        }
+        media_type::Kind::Other => (EntryKind::Unsupported, None),
+        media_type::Kind::Index => match nested.get(&descriptor.digest) {
+            Some(Ok(index)) => (EntryKind::Index, Some(index)),
+            Some(Err(problem)) => (EntryKind::Unreadable(problem.clone()), None),
+            None => {
+                let problem =
+                    Problem::new(Reason::LimitExceeded, "the nested index was not fetched");
+                (EntryKind::Unreadable(problem), None)
+            }
+        },
     }
 }
 

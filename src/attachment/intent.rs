@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::api::{
     Artifact, AttachmentKind, EndOfLife, ImageAttachmentSpec, Reason, Scope, Signature,
 };
-use affix_registry::oci::{ArtifactType, PlatformPattern, Reference, media_type};
+use affix_registry::oci::{ArtifactType, Digest, PlatformPattern, Reference, media_type};
 
 use super::content::Content;
 use super::files::{File, FileError, FileTarget, Inputs, check_overlap};
@@ -75,6 +75,12 @@ impl Intent {
     pub fn parse(spec: &ImageAttachmentSpec, inputs: &Inputs) -> Result<Self, Problem> {
         let reference = parse_reference(&spec.image)?;
         let selection = parse_selection(spec)?;
+        let has_moves = |mark: &EndOfLife| mark.when_superseded.is_some();
+        if selection.parents && spec.end_of_life.as_ref().is_some_and(has_moves) {
+            return Err(invalid(
+                "targets.parents: an image that a tagged index holds is in use, so it does not go with whenSuperseded: remove it",
+            ));
+        }
         let desired = match (&spec.end_of_life, &spec.artifact, &spec.signature) {
             (Some(end_of_life), None, None) => parse_mark(end_of_life, &reference)?,
             (None, Some(artifact), None) => parse_artifact(artifact, &reference, inputs)?,
@@ -164,12 +170,33 @@ fn parse_selection(spec: &ImageAttachmentSpec) -> Result<Selection, Problem> {
             "targets: platforms and excludePlatforms have no meaning with scope Index: remove them, or the scope",
         ));
     }
+    let digests = targets.digests.as_deref().map(parse_digests).transpose()?;
+    if digests.is_some() && platforms.is_some() {
+        return Err(invalid(
+            "targets: digests and platforms do not go together: remove one of the two",
+        ));
+    }
     Ok(Selection {
         scope,
         platforms,
         exclude,
+        digests,
+        parents: targets.parents.is_some(),
         missing: targets.missing(),
     })
+}
+
+fn parse_digests(texts: &[String]) -> Result<Vec<Digest>, Problem> {
+    if texts.is_empty() {
+        return Err(invalid(
+            "targets.digests: the list is empty: remove it to choose every manifest",
+        ));
+    }
+    let parse = |text: &String| {
+        text.parse()
+            .map_err(|error| invalid(format_args!("targets.digests: {error}")))
+    };
+    texts.iter().map(parse).collect()
 }
 
 fn parse_mark(end_of_life: &EndOfLife, reference: &Reference) -> Result<Desired, Problem> {

@@ -1,5 +1,7 @@
 //! The selection of targets among the entries of an image.
 
+use std::collections::BTreeSet;
+
 use crate::api::{Missing, Reason, Scope};
 use affix_registry::oci::{Digest, PlatformPattern};
 
@@ -15,7 +17,11 @@ pub struct Selection {
     pub platforms: Option<Vec<PlatformPattern>>,
     /// The excluded platforms.
     pub exclude: Vec<PlatformPattern>,
-    /// The handling of a pattern without a match.
+    /// The selected manifests, or `None` for every manifest.
+    pub digests: Option<Vec<Digest>>,
+    /// True if the tagged indexes that hold the image are targets too. The caller adds them to the image.
+    pub parents: bool,
+    /// The handling of a pattern or digest without a match.
     pub missing: Missing,
 }
 
@@ -42,14 +48,25 @@ pub enum SelectionError {
         /// The platforms of the image.
         has: Vec<String>,
     },
-    /// No known entry matches patterns of `platforms`, and a nested index could not be fetched.
+    /// The image does not hold digests of `digests`.
     #[error(
-        "targets.platforms: {} may be in the nested index {index}, which could not be read: {problem}",
-        list(.patterns.iter().map(|pattern| format!("{:?}", pattern.as_str())))
+        "targets.digests: the image does not hold {}. Change the list, or set targets.missing: Ignore",
+        list(.digests.iter().map(ToString::to_string))
+    )]
+    NoSuchDigest {
+        /// The digests of the spec.
+        digests: Vec<Digest>,
+    },
+    /// No known entry matches items of `platforms` or `digests`, and a nested index could not be fetched.
+    #[error(
+        "targets.{field}: {} may be in the nested index {index}, which could not be read: {problem}",
+        list(.missing.iter().cloned())
     )]
     Unread {
-        /// The patterns of the spec.
-        patterns: Vec<PlatformPattern>,
+        /// The field of the spec.
+        field: &'static str,
+        /// The items of the spec, as text.
+        missing: Vec<String>,
         /// The nested index.
         index: Digest,
         /// The error of its fetch.
@@ -61,7 +78,7 @@ pub enum SelectionError {
     )]
     NoIndex,
     /// The selection is empty.
-    #[error("targets: the platforms that are asked for, less those excluded, leave nothing of the image to attach to; it has {}", list(.has.iter().cloned()))]
+    #[error("targets: the selection leaves nothing of the image to attach to; it has {}. Change targets, or set targets.missing: Ignore", list(.has.iter().cloned()))]
     NothingLeft {
         /// The platforms of the image.
         has: Vec<String>,
@@ -74,9 +91,10 @@ impl SelectionError {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Unread { problem, .. } => problem.reason,
-            Self::NoMatchingPlatform { .. } | Self::NoIndex | Self::NothingLeft { .. } => {
-                Reason::NoMatchingPlatform
-            }
+            Self::NoMatchingPlatform { .. }
+            | Self::NoSuchDigest { .. }
+            | Self::NoIndex
+            | Self::NothingLeft { .. } => Reason::NoMatchingPlatform,
         }
     }
 }
@@ -104,12 +122,23 @@ impl Selection {
     /// Decides on every entry of `image` in order, without checks of the whole selection.
     #[must_use]
     pub fn judge<'a>(&self, image: &'a Image) -> Vec<SelectedEntry<'a>> {
+        let selected: BTreeSet<&Digest> = image
+            .entries
+            .iter()
+            .filter(|entry| match &entry.kind {
+                EntryKind::Platform(_) => self.unselected(entry).is_none(),
+                EntryKind::Index => self.names(&entry.subject.digest),
+                _ => false,
+            })
+            .map(|entry| &entry.subject.digest)
+            .collect();
+        let above = image.indexes_above(&selected);
         image
             .entries
             .iter()
             .map(|entry| SelectedEntry {
                 entry,
-                skip: self.skip(entry),
+                skip: self.skip(entry, above.contains(&entry.subject.digest)),
             })
             .collect()
     }
@@ -117,42 +146,17 @@ impl Selection {
     /// Decides on every entry of `image` and checks the whole selection. The second part of the result are warnings.
     ///
     /// # Errors
-    /// Fails if a selected platform is missing (unless `missing: Ignore`) or if no target is left.
+    /// Fails if a selected platform or digest is missing or if no target is left, unless `missing: Ignore`.
     pub fn choose<'a>(
         &self,
         image: &'a Image,
     ) -> Result<(Vec<SelectedEntry<'a>>, Vec<String>), SelectionError> {
-        if self.scope == Scope::Index && !image.is_index {
+        let is_strict = self.missing == Missing::Fail;
+        if is_strict && self.scope == Scope::Index && !image.is_index {
             return Err(SelectionError::NoIndex);
         }
-        let mut warnings = Vec::new();
-        let unmatched: Vec<PlatformPattern> = self
-            .platforms
-            .iter()
-            .flatten()
-            .filter(|pattern| !matches_any(pattern, image))
-            .cloned()
-            .collect();
-        if !unmatched.is_empty() {
-            if self.missing == Missing::Fail {
-                return Err(match unread(image) {
-                    Some((index, problem)) => SelectionError::Unread {
-                        patterns: unmatched,
-                        index: index.clone(),
-                        problem: problem.clone(),
-                    },
-                    None => SelectionError::NoMatchingPlatform {
-                        patterns: unmatched,
-                        has: platforms_of(image),
-                    },
-                });
-            }
-            warnings.extend(
-                unmatched
-                    .iter()
-                    .map(|pattern| format!("no entry matches the platform {:?}", pattern.as_str())),
-            );
-        }
+        let mut warnings = self.missing_platforms(image)?;
+        warnings.extend(self.missing_digests(image)?);
         warnings.extend(
             self.exclude
                 .iter()
@@ -165,32 +169,114 @@ impl Selection {
                 }),
         );
         let chosen = self.judge(image);
-        if chosen.iter().all(|chosen| chosen.skip.is_some()) && unmatched.is_empty() {
-            return Err(SelectionError::NothingLeft {
-                has: platforms_of(image),
-            });
+        if chosen.iter().all(|chosen| chosen.skip.is_some()) {
+            let has = platforms_of(image);
+            if is_strict {
+                return Err(SelectionError::NothingLeft { has });
+            }
+            warnings.push(format!(
+                "targets selects nothing of the image, so nothing is attached; it has {}",
+                list(has.into_iter())
+            ));
         }
         Ok((chosen, warnings))
     }
 
-    fn skip(&self, entry: &Entry) -> Option<Reason> {
+    /// Returns a warning for each pattern of `platforms` without a match.
+    fn missing_platforms(&self, image: &Image) -> Result<Vec<String>, SelectionError> {
+        let unmatched: Vec<PlatformPattern> = self
+            .platforms
+            .iter()
+            .flatten()
+            .filter(|pattern| !matches_any(pattern, image))
+            .cloned()
+            .collect();
+        if self.missing == Missing::Fail && !unmatched.is_empty() {
+            let texts = unmatched
+                .iter()
+                .map(|pattern| format!("{:?}", pattern.as_str()))
+                .collect();
+            return Err(unread(image, "platforms", texts).unwrap_or_else(|| {
+                SelectionError::NoMatchingPlatform {
+                    patterns: unmatched,
+                    has: platforms_of(image),
+                }
+            }));
+        }
+        let warning = |pattern: &PlatformPattern| {
+            format!("no entry matches the platform {:?}", pattern.as_str())
+        };
+        Ok(unmatched.iter().map(warning).collect())
+    }
+
+    /// Returns a warning for each of `digests` that the image does not hold.
+    fn missing_digests(&self, image: &Image) -> Result<Vec<String>, SelectionError> {
+        let is_held = |digest: &Digest| {
+            let mut entries = image.entries.iter();
+            entries.any(|entry| entry.subject.digest == *digest)
+        };
+        let missing: Vec<Digest> = self
+            .digests
+            .iter()
+            .flatten()
+            .filter(|digest| !is_held(digest))
+            .cloned()
+            .collect();
+        if self.missing == Missing::Fail && !missing.is_empty() {
+            let texts = missing.iter().map(ToString::to_string).collect();
+            return Err(unread(image, "digests", texts)
+                .unwrap_or(SelectionError::NoSuchDigest { digests: missing }));
+        }
+        let warning = |digest: &Digest| format!("the image does not hold {digest}");
+        Ok(missing.iter().map(warning).collect())
+    }
+
+    /// Returns true if `digests` lists the manifest itself.
+    fn names(&self, digest: &Digest) -> bool {
+        self.digests
+            .as_ref()
+            .is_some_and(|digests| digests.contains(digest))
+    }
+
+    /// Returns true if the spec selects some manifests only, apart from the scope.
+    const fn is_restricted(&self) -> bool {
+        self.platforms.is_some() || self.digests.is_some() || !self.exclude.is_empty()
+    }
+
+    /// Returns the reason for which `platforms`, `excludePlatforms` or `digests` leave out a platform manifest.
+    fn unselected(&self, entry: &Entry) -> Option<Reason> {
+        if self.digests.is_some() && !self.names(&entry.subject.digest) {
+            return Some(Reason::DigestNotSelected);
+        }
+        let is_selected = self
+            .platforms
+            .as_ref()
+            .is_none_or(|patterns| patterns.iter().any(|pattern| matches(pattern, entry)));
+        let is_excluded = self.exclude.iter().any(|pattern| matches(pattern, entry));
+        (!is_selected || is_excluded).then_some(Reason::PlatformNotSelected)
+    }
+
+    /// Decides on an entry. `holds_selected` is true for an index with a selected manifest below it.
+    fn skip(&self, entry: &Entry, holds_selected: bool) -> Option<Reason> {
         match &entry.kind {
             EntryKind::Attestation => Some(Reason::AttestationManifest),
             EntryKind::Unsupported => Some(Reason::UnsupportedMediaType),
+            EntryKind::Index if self.scope == Scope::Platforms => Some(Reason::IndexNotSelected),
             EntryKind::Index => {
-                (self.scope == Scope::Platforms).then_some(Reason::IndexNotSelected)
+                let is_selected =
+                    !self.is_restricted() || holds_selected || self.names(&entry.subject.digest);
+                let reason = match self.digests {
+                    Some(_) => Reason::DigestNotSelected,
+                    None => Reason::IndexNotSelected,
+                };
+                (!is_selected).then_some(reason)
             }
             // Its entries are unknown, so the selection is incomplete without it.
             EntryKind::Unreadable(_) => None,
-            EntryKind::Platform(_) => {
-                let is_selected = self
-                    .platforms
-                    .as_ref()
-                    .is_none_or(|patterns| patterns.iter().any(|pattern| matches(pattern, entry)));
-                let is_excluded = self.exclude.iter().any(|pattern| matches(pattern, entry));
-                (self.scope == Scope::Index || !is_selected || is_excluded)
-                    .then_some(Reason::PlatformNotSelected)
+            EntryKind::Platform(_) if self.scope == Scope::Index => {
+                Some(Reason::PlatformNotSelected)
             }
+            EntryKind::Platform(_) => self.unselected(entry),
         }
     }
 }
@@ -218,10 +304,15 @@ fn platforms_of(image: &Image) -> Vec<String> {
     platforms
 }
 
-/// Returns the first nested index that could not be fetched, with the error.
-fn unread(image: &Image) -> Option<(&Digest, &Problem)> {
+/// Returns the error of `missing` items of a field if they may be in a nested index that could not be fetched.
+fn unread(image: &Image, field: &'static str, missing: Vec<String>) -> Option<SelectionError> {
     image.entries.iter().find_map(|entry| match &entry.kind {
-        EntryKind::Unreadable(problem) => Some((&entry.subject.digest, problem)),
+        EntryKind::Unreadable(problem) => Some(SelectionError::Unread {
+            field,
+            missing: missing.clone(),
+            index: entry.subject.digest.clone(),
+            problem: problem.clone(),
+        }),
         _ => None,
     })
 }

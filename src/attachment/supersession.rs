@@ -10,7 +10,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::api::{Reason, Superseded, TargetState};
+use crate::api::{Reason, Superseded, SupersededState};
 use affix_registry::oci::{ArtifactType, Digest, ImageManifest};
 
 use super::content::TargetContent;
@@ -115,7 +115,8 @@ pub fn observe(
             digest,
             moved_at: Time(Created::at(now).instant()),
             date: None,
-            state: TargetState::Pending,
+            state: SupersededState::Pending,
+            tag: None,
             reason: None,
             message: None,
         });
@@ -127,9 +128,11 @@ pub fn observe(
                 .iter()
                 .any(|named| named.to_string() == superseded.digest)
         };
-        let oldest = history
-            .iter()
-            .position(|superseded| is_done(superseded) && is_droppable(superseded));
+        let oldest = [is_marked, is_done].into_iter().find_map(|is_finished| {
+            history
+                .iter()
+                .position(|superseded| is_finished(superseded) && is_droppable(superseded))
+        });
         history.remove(
             oldest
                 .or_else(|| history.iter().position(is_droppable))
@@ -147,18 +150,24 @@ pub fn forgotten<'a>(
 ) -> impl Iterator<Item = &'a Superseded> {
     let current = current.to_string();
     before.iter().filter(move |superseded| {
-        !is_done(superseded)
+        !is_marked(superseded)
             && superseded.digest != current
             && !after.iter().any(|kept| kept.digest == superseded.digest)
     })
 }
 
-/// Returns true if a move needs no more work.
+/// Returns true if a move needs no more work until the tags change.
 #[must_use]
 pub const fn is_done(superseded: &Superseded) -> bool {
+    is_marked(superseded) || matches!(superseded.state, SupersededState::StillInUse)
+}
+
+/// Returns true if a move needs no more work, even if other tags of the repository go away.
+#[must_use]
+pub const fn is_marked(superseded: &Superseded) -> bool {
     matches!(
         superseded.state,
-        TargetState::Attached | TargetState::Skipped
+        SupersededState::Attached | SupersededState::Withdrawn
     )
 }
 
@@ -185,7 +194,7 @@ fn fixed(superseded: &Superseded) -> Option<EndOfLifeDate> {
     superseded
         .date
         .as_ref()
-        .filter(|_| superseded.state != TargetState::Planned)
+        .filter(|_| superseded.state != SupersededState::Planned)
         .and_then(|date| date.parse().ok())
 }
 
@@ -248,9 +257,14 @@ pub fn dispositions<'a>(
     dispositions
 }
 
-/// Sets the state of a move and its reason.
-pub fn conclude(superseded: &mut Superseded, state: TargetState, cause: Option<(Reason, &str)>) {
+/// Sets the state of a move and its reason. A tag that keeps the image in use is set apart.
+pub fn conclude(
+    superseded: &mut Superseded,
+    state: SupersededState,
+    cause: Option<(Reason, &str)>,
+) {
     superseded.state = state;
+    superseded.tag = None;
     superseded.reason = cause.map(|(reason, _)| reason.as_str().to_owned());
     superseded.message = cause.map(|(_, message)| crate::api::truncate_message(message));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use affix::api::{ImageAttachmentStatus, Reason, TargetState};
+use affix::api::{ImageAttachmentStatus, Reason, SupersededState};
 use affix_testbed::hostile::{Fault, Matcher, Op, Stage};
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::peer::Peer;
@@ -78,7 +78,7 @@ fn moved(status: &ImageAttachmentStatus) -> bool {
         && status
             .superseded
             .iter()
-            .any(|left| left.state == TargetState::Attached)
+            .any(|left| left.state == SupersededState::Attached)
 }
 
 async fn marks(registry: &Registry, namespace: &Namespace, image: &Pushed, digest: &str) -> usize {
@@ -193,7 +193,7 @@ async fn a_move_while_the_operator_is_down_counts_and_what_another_tag_reaches_i
             status
                 .superseded
                 .iter()
-                .any(|left| left.state == TargetState::Attached)
+                .any(|left| left.state == SupersededState::StillInUse)
         })
         .await;
         assert!(
@@ -278,7 +278,7 @@ async fn a_move_that_has_not_settled_marks_nothing_and_a_move_back_leaves_no_tra
                 status.superseded[0].state,
                 status.superseded[0].date.clone()
             ),
-            (TargetState::Pending, None)
+            (SupersededState::Pending, None)
         );
         assert_eq!(reason(&status), "Watching");
         push(registry, old(), "v1").await;
@@ -384,7 +384,7 @@ async fn consecutive_moves_each_mark_only_images_that_no_tag_reaches() {
                 && status
                     .superseded
                     .iter()
-                    .all(|left| left.state == TargetState::Attached)
+                    .all(|left| left.state == SupersededState::Attached)
         };
         let status = until(&namespace, &name, done).await;
         let dates: Vec<_> = status
@@ -522,7 +522,7 @@ async fn a_move_back_during_suspension_leaves_no_trace() {
         let settling = status.superseded.clone();
         assert_eq!(
             (settling[0].digest.as_str(), settling[0].state),
-            (a1a1.digest(), TargetState::Pending)
+            (a1a1.digest(), SupersededState::Pending)
         );
 
         namespace
@@ -552,7 +552,7 @@ async fn a_move_back_during_suspension_leaves_no_trace() {
             .iter()
             .map(|left| (left.digest.as_str(), left.state))
             .collect();
-        assert_eq!(left, [(z1z1.digest(), TargetState::Pending)]);
+        assert_eq!(left, [(z1z1.digest(), SupersededState::Pending)]);
         for digest in [a1a1.digest(), z1z1.digest()] {
             assert_eq!(
                 marks(registry, &namespace, &a1a1, digest).await,
@@ -571,7 +571,7 @@ fn done(status: &ImageAttachmentStatus, moves: usize) -> bool {
         && status
             .superseded
             .iter()
-            .all(|left| left.state == TargetState::Attached)
+            .all(|left| left.state == SupersededState::Attached)
 }
 
 #[tokio::test]
@@ -650,7 +650,7 @@ async fn after_a_refusal_the_marks_are_completed_with_the_same_date() {
             status
                 .superseded
                 .iter()
-                .any(|left| left.state == TargetState::Failed)
+                .any(|left| left.state == SupersededState::Failed)
         })
         .await;
         assert_eq!(

@@ -22,4 +22,5 @@ mod moves;
 mod refusals;
 mod removals;
 mod resource;
+mod selection;
 mod signatures;

@@ -1,7 +1,7 @@
 //! `endOfLife.whenSuperseded` over several passes: the moves of a tag, and their records in status.
 
-use affix::api::{Reason, TargetState};
-use affix_testbed::hostile::{Fault, HostileRegistry, Image, Matcher, Op};
+use affix::api::{Reason, SupersededState};
+use affix_testbed::hostile::{Deletion, Fault, HostileRegistry, Image, Matcher, Op, Quirks};
 use serde_json::{Value, json};
 
 use crate::resource::{CREATED, DATE, MARK, Resource, attach};
@@ -29,6 +29,14 @@ fn push(registry: &HostileRegistry, tag: &str, seed: &str) -> Image {
         .push();
     registry.store().delete_tag("team/app", "shared-parts");
     image
+}
+
+/// Quirks of a registry without the referrers API that deletes manifests.
+fn fallback() -> Quirks {
+    Quirks {
+        deletion: Deletion::Allowed,
+        ..Quirks::distribution()
+    }
 }
 
 fn marks(registry: &HostileRegistry, digest: &str) -> usize {
@@ -121,7 +129,7 @@ async fn manifests_in_use_stay_unmarked_while_the_tags_are_unreadable() {
     assert_eq!(resource.verdict().0, "AccessDenied");
     assert_eq!(
         resource.status.superseded.last().unwrap().state,
-        TargetState::Failed
+        SupersededState::Failed
     );
     assert_eq!(
         (
@@ -222,7 +230,7 @@ async fn moves_beyond_the_limit_of_a_pass_are_all_marked_over_several_passes() {
             .status
             .superseded
             .iter()
-            .all(|left| left.state == TargetState::Attached),
+            .all(|left| left.state == SupersededState::Attached),
         "{:#?}",
         resource.status.superseded
     );
@@ -267,7 +275,7 @@ async fn a_dry_run_marks_no_image_and_fixes_no_date() {
     let left = &resource.status.superseded[0];
     assert_eq!(
         (left.state, left.date.as_deref()),
-        (TargetState::Planned, Some("2026-11-23T13:00:00Z"))
+        (SupersededState::Planned, Some("2026-11-23T13:00:00Z"))
     );
     assert!(
         registry.requests_that(&Matcher::writes()).is_empty(),
@@ -440,4 +448,153 @@ async fn a_move_recovers_no_date_that_an_earlier_pass_could_not_have_fixed() {
         anew.status.superseded[0].date.as_deref(),
         Some("2026-12-23T12:00:00Z")
     );
+}
+
+#[tokio::test]
+async fn the_last_image_of_a_line_is_marked_once_its_fixed_tag_is_gone() {
+    for quirks in [Quirks::default(), fallback()] {
+        let registry = HostileRegistry::builder()
+            .quirks(quirks)
+            .start()
+            .await
+            .unwrap();
+        // A floating and a fixed tag on one index.
+        let first = push(&registry, "v1", "one");
+        registry
+            .store()
+            .put_tag("team/app", "v1.0.1", &first.digest);
+        let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({})));
+        resource.ready().await;
+        push(&registry, "v1", "two");
+        resource.ready().await;
+        let left = &resource.status.superseded[0];
+        assert_eq!(
+            (left.state, left.tag.as_deref()),
+            (SupersededState::StillInUse, Some("v1.0.1"))
+        );
+        assert_eq!(resource.verdict().0, "Watching");
+        assert!(
+            resource.verdict().1.contains("still in use"),
+            "{}",
+            resource.verdict().1
+        );
+        assert_eq!(marks(&registry, &first.digest), 0);
+        let fixed = left.date.clone();
+
+        // At the interval nothing is read, and the status stays.
+        let before = resource.status.clone();
+        registry.clear();
+        resource.look().await;
+        assert_eq!(resource.status, before);
+        assert!(registry.requests_that(&Matcher::on(Op::TagList)).is_empty());
+
+        registry.store().delete_tag("team/app", "v1.0.1");
+        resource.ready().await;
+        let left = &resource.status.superseded[0];
+        assert_eq!(
+            (left.state, left.tag.as_deref(), &left.date),
+            (SupersededState::Attached, None, &fixed)
+        );
+        assert_eq!(
+            (
+                marks(&registry, &first.digest),
+                marks(&registry, first.platform("linux/amd64")),
+                marks(&registry, first.platform("linux/arm64"))
+            ),
+            (1, 1, 0)
+        );
+
+        // A tag that comes back takes the marks away.
+        registry.store().put_tag("team/app", "again", &first.digest);
+        resource.ready().await;
+        let left = &resource.status.superseded[0];
+        assert_eq!(
+            (left.state, left.tag.as_deref(), &left.date),
+            (SupersededState::StillInUse, Some("again"), &fixed)
+        );
+        assert_eq!(marks(&registry, &first.digest), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_image_in_use_stays_unmarked_while_a_verification_cannot_read_the_tags() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let first = push(&registry, "v1", "one");
+    registry.store().put_tag("team/app", "keep", &first.digest);
+    let mut resource = Resource::new(watch(&registry.reference("team/app:v1"), json!({})));
+    resource.ready().await;
+    push(&registry, "v1", "two");
+    resource.ready().await;
+    let before = resource.status.superseded.clone();
+    let fault = registry.fault(Matcher::on(Op::TagList), Fault::status(403));
+    registry.store().delete_tag("team/app", "keep");
+    resource.pass().await;
+    assert_eq!(resource.status.superseded, before);
+    assert!(
+        resource.resolved().contains("tags could not be read"),
+        "{}",
+        resource.resolved()
+    );
+    assert_eq!(marks(&registry, &first.digest), 0);
+    fault.lift();
+    resource.ready().await;
+    assert_eq!(marks(&registry, &first.digest), 1);
+}
+
+#[tokio::test]
+async fn a_mark_on_the_image_that_the_tag_names_is_reported() {
+    for (quirks, scope) in [
+        (Quirks::default(), "All"),
+        (Quirks::default(), "Platforms"),
+        (fallback(), "All"),
+    ] {
+        let registry = HostileRegistry::builder()
+            .quirks(quirks)
+            .start()
+            .await
+            .unwrap();
+        let spec = || {
+            let mut spec = watch(&registry.reference("team/app:v1"), json!({}));
+            spec["targets"] = json!({"scope": scope});
+            spec
+        };
+        let first = push(&registry, "v1", "one");
+        let mut former = Resource::new(spec());
+        former.ready().await;
+        push(&registry, "v1", "two");
+        former.ready().await;
+        // The tag is rolled back, and the cluster is restored without status.
+        registry.store().put_tag("team/app", "v1", &first.digest);
+        let mut restored = Resource::new(spec());
+        let outcome = restored.ready().await;
+        let event = outcome
+            .notes
+            .iter()
+            .find(|event| event.reason == Reason::StillInUse)
+            .expect("an event");
+        for text in [event.message.as_str(), restored.resolved()] {
+            assert!(
+                text.contains("v1 names an image with an end-of-life mark")
+                    && text.contains("2026-12-23T12:00:00Z"),
+                "{text}"
+            );
+        }
+        // The note stays while nothing changes.
+        restored.look().await;
+        assert!(restored.resolved().contains("end-of-life mark"));
+
+        // The former cluster removes its marks, and the note goes.
+        former.ready().await;
+        assert!(
+            !former.resolved().contains("end-of-life mark"),
+            "this resource removes its own mark: {}",
+            former.resolved()
+        );
+        restored.ready().await;
+        assert!(
+            !restored.resolved().contains("end-of-life mark"),
+            "{}",
+            restored.resolved()
+        );
+    }
 }

@@ -7,7 +7,7 @@ use affix_testbed::hostile::{Deletion, Fault, HostileRegistry, Image, Matcher, O
 use serde_json::{Value, json};
 
 use crate::cost::chain;
-use crate::resource::{Resource, mark, note};
+use crate::resource::{MARK, Resource, mark, note};
 
 /// Quirks of a registry without the referrers API that deletes manifests.
 fn fallback() -> Quirks {
@@ -166,44 +166,78 @@ async fn a_transient_failure_of_a_removal_is_not_ready_and_retried() {
     }
 }
 
+fn undeletable() -> Quirks {
+    Quirks {
+        deletion: Deletion::Disabled,
+        ..Quirks::default()
+    }
+}
+
 #[tokio::test]
-async fn a_refused_removal_prevents_ready_only_for_attachments_that_readers_act_on() {
-    for (nth, reason) in ["Attached", "RemovalRefused"].into_iter().enumerate() {
-        let (registry, image) = registry_and_image(
-            Quirks {
-                deletion: Deletion::Disabled,
-                ..Quirks::default()
-            },
-            1,
-        )
-        .await;
+async fn a_refused_removal_of_an_attachment_that_readers_ignore_does_not_prevent_ready() {
+    // A note, and a mark that the new mark outranks.
+    for nth in 0..2 {
+        let (registry, image) = registry_and_image(undeletable(), 1).await;
         let [old, new] = versions(&registry, &image)[nth].clone();
         let mut resource = Resource::new(old);
         resource.ready().await;
         resource.change(new);
         resource.later(60);
+        for _ in 0..2 {
+            resource.ready().await;
+            let left = &resource.status.leftovers;
+            assert!(
+                !left.is_empty()
+                    && left
+                        .iter()
+                        .all(|left| left.reason.as_deref() == Some("RemovalRefused")),
+                "{left:#?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_removal_prevents_ready_while_the_old_mark_counts_or_until_accepted() {
+    // The marks of the platforms are the newest there; so is a mark of another type.
+    for (scope, kind, count) in [("Index", MARK, 2), ("All", "application/vnd.demo.other", 3)] {
+        let (registry, image) = registry_and_image(undeletable(), 2).await;
+        let reference = registry.reference(&image.pinned());
+        let spec = |scope: &str, kind: &str| {
+            let mut spec = mark(&reference, "2026-01-01", "Report");
+            spec["targets"] = json!({"scope": scope});
+            spec["endOfLife"]["artifactType"] = json!(kind);
+            spec
+        };
+        let changed = spec(scope, kind);
+        let mut resource = Resource::new(spec("All", MARK));
+        resource.ready().await;
+        resource.change(changed);
+        resource.later(60);
         for pass in 0..2 {
             let outcome = resource.pass().await;
-            assert_eq!(
-                resource.verdict().0,
-                reason,
-                "pass {pass}: {}",
-                resource.verdict().1
-            );
+            let (reason, message) = resource.verdict();
+            assert_eq!(reason, "RemovalRefused", "pass {pass}: {message}");
             assert!(!outcome.is_hurried(), "a refusal is not transient");
             assert!(
                 find_condition(&resource.status.conditions, ConditionType::Reconciling).is_none(),
                 "{:#?}",
                 resource.status
             );
+            assert_eq!(resource.status.leftovers.len(), count);
+            for leftover in &resource.status.leftovers {
+                let name = &leftover.attachment["sha256:".len()..][..12];
+                assert!(message.contains(name), "{name}: {message}");
+            }
             assert!(
-                resource
-                    .status
-                    .leftovers
-                    .iter()
-                    .all(|left| left.reason.as_deref() == Some("RemovalRefused"))
+                message.contains("affix.dev/accept-leftovers: \"2\""),
+                "{message}"
             );
         }
-        assert!(!resource.status.leftovers.is_empty());
+        resource.accepts_leftovers = true;
+        resource.ready().await;
+        assert_eq!(resource.status.leftovers.len(), count);
+        resource.look().await;
+        assert_eq!(resource.verdict().0, "Attached");
     }
 }

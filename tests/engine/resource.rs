@@ -7,8 +7,8 @@ use affix::api::{
     ConditionType, ImageAttachmentSpec, ImageAttachmentStatus, TargetState, find_condition,
 };
 use affix::engine::{
-    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources, due_in,
-    request, status, status_in_progress,
+    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, Request, SecretData,
+    Sources, due_in, request, status, status_in_progress,
 };
 use affix_registry::{Options, Registries, Secret};
 use affix_testbed::hostile::{HostileRegistry, Image};
@@ -32,6 +32,8 @@ pub(crate) struct Resource {
     /// The last draft that a pass saved before its end.
     pub(crate) saved: Option<ImageAttachmentStatus>,
     generation: i64,
+    /// Whether the user accepts the leftovers of this generation.
+    pub(crate) accepts_leftovers: bool,
     pub(crate) now: Timestamp,
 }
 
@@ -67,6 +69,7 @@ impl Resource {
             status: ImageAttachmentStatus::default(),
             saved: None,
             generation: 1,
+            accepts_leftovers: false,
             now: "2026-11-23T12:00:00Z".parse().unwrap(),
         }
     }
@@ -117,7 +120,13 @@ impl Resource {
             &self.sources,
             verify,
         ) {
-            Ok(request) => self.engine.run(&request, &saved, &NoClaims, self.now).await,
+            Ok(request) => {
+                let request = Request {
+                    accepts_leftovers: self.accepts_leftovers,
+                    ..request
+                };
+                self.engine.run(&request, &saved, &NoClaims, self.now).await
+            }
             Err(problem) => Outcome::failed(&problem.into()),
         };
         let saved = saved.1.into_inner().unwrap();

@@ -252,6 +252,22 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
             ),
         ),
         (
+            "manifests by digest, and the tagged indexes above",
+            set(
+                cosign(),
+                "/targets",
+                json!({"scope": "All", "digests": [DIGEST], "excludePlatforms": ["linux/386"], "parents": "Tagged"}),
+            ),
+        ),
+        (
+            "as many digests as fit",
+            set(
+                cosign(),
+                "/targets/digests",
+                repeated(|n| json!(format!("sha256:{n:064x}")), 100),
+            ),
+        ),
+        (
             "nothing excluded",
             set(cosign(), "/targets", json!({"excludePlatforms": []})),
         ),
@@ -480,6 +496,46 @@ pub(crate) fn bad() -> Vec<Bad> {
             ),
             "spec.targets",
             "do not go with scope Index",
+        ),
+        (
+            "digests with platforms",
+            set(
+                cosign(),
+                "/targets",
+                json!({"digests": [DIGEST], "platforms": ["linux"]}),
+            ),
+            "spec.targets",
+            "digests and platforms do not go together",
+        ),
+        (
+            "no digests",
+            set(cosign(), "/targets", json!({"digests": []})),
+            "spec.targets.digests",
+            "digests must not be an empty list",
+        ),
+        (
+            "a digest twice",
+            set(cosign(), "/targets", json!({"digests": [DIGEST, DIGEST]})),
+            "spec.targets.digests",
+            "an item is listed twice",
+        ),
+        (
+            "a digest that is none",
+            set(cosign(), "/targets", json!({"digests": ["sha256:abc"]})),
+            "spec.targets.digests[0]",
+            DIGEST_RULE,
+        ),
+        (
+            "parents with whenSuperseded",
+            set(watch(), "/targets", json!({"parents": "Tagged"})),
+            "spec",
+            "targets.parents does not go with whenSuperseded",
+        ),
+        (
+            "an unknown way of parents",
+            set(cosign(), "/targets", json!({"parents": "All"})),
+            "spec.targets.parents",
+            r#"supported values: "Tagged""#,
         ),
         (
             "an unknown scope",

@@ -314,7 +314,7 @@ async fn kubectl_explains_every_field_and_shows_the_columns() {
              "created": "2025-03-20T01:20:30Z", "content": corpus::DIGEST},
             {"kind": "Platform", "platform": "linux/arm64", "digest": corpus::DIGEST, "state": "Skipped", "reason": "PlatformNotSelected"}
         ],
-        "superseded": [{"digest": corpus::DIGEST, "movedAt": "2025-03-20T01:20:30Z", "state": "Pending"}],
+        "superseded": [{"digest": corpus::DIGEST, "movedAt": "2025-03-20T01:20:30Z", "state": "StillInUse", "tag": "v1.0.1"}],
         "leftovers": [{"subject": corpus::DIGEST, "attachment": corpus::DIGEST, "reason": "RemovalRefused"}],
         "lastHandledReconcileAt": "now"
     });

@@ -75,7 +75,10 @@ pub(super) fn rules() -> Vec<Rule> {
              2025-03-20T01:20:30.5+01:00, with T and Z in upper case, or a date such as 2025-03-20, which begins at 00:00 UTC",
         ),
         Rule::matches(
-            &["spec.endOfLife.whenSuperseded.previous[]"],
+            &[
+                "spec.endOfLife.whenSuperseded.previous[]",
+                "spec.targets.digests[]",
+            ],
             &DIGEST,
             "not a digest: write sha256: and 64 lower-case hexadecimal digits, or sha512: and 128",
         ),

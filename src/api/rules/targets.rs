@@ -15,6 +15,28 @@ pub(super) fn rules() -> Vec<Rule> {
             "platforms and excludePlatforms do not go with scope Index, which attaches to the index only; remove them, or use \
              scope All or Platforms",
         ),
+        Rule::new(
+            &["spec.targets"],
+            "!has(self.digests) || !has(self.platforms)",
+            |targets| !has(targets, "digests") || !has(targets, "platforms"),
+            "digests and platforms do not go together; remove one of the two",
+        ),
+        Rule::new(
+            &["spec"],
+            "!has(self.targets) || !has(self.targets.parents) || !has(self.endOfLife) || !has(self.endOfLife.whenSuperseded)",
+            |spec| {
+                get(spec, "targets").is_none_or(|targets| !has(targets, "parents"))
+                    || get(spec, "endOfLife").is_none_or(|mark| !has(mark, "whenSuperseded"))
+            },
+            "targets.parents does not go with whenSuperseded: an image that a tagged index holds is in use; remove parents, or set \
+             endOfLife.date",
+        ),
+        Rule::new(
+            &["spec.targets.digests"],
+            "size(self) >= 1",
+            |digests| digests.as_array().is_none_or(|digests| !digests.is_empty()),
+            "digests must not be an empty list; remove the field for every manifest",
+        ),
         // An empty list could mean all platforms or none.
         Rule::new(
             &["spec.targets.platforms"],
@@ -30,6 +52,7 @@ pub(super) fn rules() -> Vec<Rule> {
             &[
                 "spec.targets.platforms",
                 "spec.targets.excludePlatforms",
+                "spec.targets.digests",
                 "spec.endOfLife.whenSuperseded.previous",
             ],
             "self.all(x, self.exists_one(y, x == y))",

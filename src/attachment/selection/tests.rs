@@ -383,3 +383,190 @@ fn an_attachment_and_an_image_above_the_limit_are_refused() {
         "{error}"
     );
 }
+
+/// Returns an index of two indexes, each with an image and an attestation. `outer`: the platforms are on the outer entries only.
+fn index_of_indexes(outer: bool) -> Image {
+    let mut nested = BTreeMap::new();
+    let mut entries = Vec::new();
+    for arch in ["amd64", "arm64"] {
+        let platform = format!("linux/{arch}");
+        let mut attestation = image(&format!("{arch}-attestation"), "unknown/unknown");
+        attestation["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
+        let (below, around) = if outer {
+            ("", platform.as_str())
+        } else {
+            (platform.as_str(), "")
+        };
+        let name = format!("{arch}-index");
+        nested.insert(
+            digest(&name).parse().unwrap(),
+            Ok(index(&[image(arch, below), attestation])),
+        );
+        entries.push(entry(media_type::OCI_INDEX, &name, around));
+    }
+    from_manifest(&entries, &nested)
+}
+
+/// Returns the names of the selected entries of [`index_of_indexes`].
+fn targets(selection: &Selection, image: &Image) -> Vec<&'static str> {
+    let (chosen, _) = selection.choose(image).unwrap();
+    let is_target = |name: &str| {
+        chosen.iter().any(|chosen| {
+            chosen.skip.is_none() && chosen.entry.subject.digest.to_string() == digest(name)
+        })
+    };
+    ["root", "amd64-index", "amd64", "arm64-index", "arm64"]
+        .into_iter()
+        .filter(|name| is_target(name))
+        .collect()
+}
+
+fn digests(names: &[&str]) -> Selection {
+    Selection {
+        digests: Some(
+            names
+                .iter()
+                .map(|name| digest(name).parse().unwrap())
+                .collect(),
+        ),
+        ..Selection::default()
+    }
+}
+
+#[test]
+fn an_index_is_a_target_only_if_something_below_it_is_selected() {
+    for outer in [false, true] {
+        let image = index_of_indexes(outer);
+        let excluded = Selection {
+            exclude: patterns(&["linux/arm64"]),
+            ..Selection::default()
+        };
+        for selection in [only(&["linux/amd64"]), excluded, digests(&["amd64"])] {
+            assert_eq!(
+                targets(&selection, &image),
+                ["root", "amd64-index", "amd64"],
+                "outer: {outer}, {selection:?}"
+            );
+        }
+        assert_eq!(targets(&Selection::default(), &image).len(), 5);
+        let (chosen, _) = only(&["linux/amd64"]).choose(&image).unwrap().clone();
+        let arm = chosen
+            .iter()
+            .find(|chosen| chosen.entry.subject.digest.to_string() == digest("arm64-index"));
+        assert_eq!(arm.unwrap().skip, Some(Reason::IndexNotSelected));
+    }
+}
+
+#[test]
+fn an_entry_inherits_the_platform_of_every_index_entry_around_it() {
+    let key: Digest = digest("nested").parse().unwrap();
+    let nested = BTreeMap::from([(
+        key,
+        Ok(index(&[image("bare", ""), image("amd64", "linux/amd64")])),
+    )]);
+    let entries = [
+        entry(media_type::OCI_INDEX, "nested", "linux/arm/v6"),
+        entry(media_type::OCI_INDEX, "nested", "linux/arm/v7"),
+    ];
+    let image = from_manifest(&entries, &nested);
+    let of = |name: &str| -> Vec<String> {
+        let entry = image
+            .entries
+            .iter()
+            .find(|entry| entry.subject.digest.to_string() == digest(name));
+        entry
+            .unwrap()
+            .platforms()
+            .map(ToString::to_string)
+            .collect()
+    };
+    assert_eq!(of("bare"), ["linux/arm/v6", "linux/arm/v7"]);
+    assert_eq!(of("amd64"), ["linux/amd64"], "its own platform counts");
+}
+
+#[test]
+fn an_index_named_under_many_platforms_is_refused_at_a_limit() {
+    let key: Digest = digest("nested").parse().unwrap();
+    let many: Vec<Value> = (0..50).map(|nth| image(&nth.to_string(), "")).collect();
+    let nested = BTreeMap::from([(key, Ok(index(&many)))]);
+    let entries: Vec<Value> = (0..50)
+        .map(|nth| {
+            entry(
+                media_type::OCI_INDEX,
+                "nested",
+                &format!("linux/arm/v{nth}"),
+            )
+        })
+        .collect();
+    let root = Descriptor::of(media_type::OCI_INDEX, b"root");
+    let manifest = Manifest::Index(index(&entries));
+    let error = Image::from_manifest(&root, &manifest, &nested, None, 100).unwrap_err();
+    assert!(error.to_string().contains("more than 100"), "{error}");
+}
+
+#[test]
+fn nothing_selected_is_an_error_or_with_ignore_a_warning() {
+    let image = index_of_indexes(false);
+    let excluded = Selection {
+        exclude: patterns(&["linux"]),
+        ..Selection::default()
+    };
+    for selection in [only(&["linux/s390x"]), excluded, digests(&["other"])] {
+        let error = selection.choose(&image).unwrap_err();
+        assert_eq!(error.reason(), Reason::NoMatchingPlatform, "{selection:?}");
+        assert!(error.to_string().contains("missing: Ignore"), "{error}");
+        let ignoring = Selection {
+            missing: Missing::Ignore,
+            ..selection
+        };
+        assert!(targets(&ignoring, &image).is_empty(), "{ignoring:?}");
+        let (_, warnings) = ignoring.choose(&image).unwrap();
+        assert!(
+            warnings.last().unwrap().contains("nothing is attached"),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn digests_select_manifests_and_the_indexes_that_hold_them() {
+    let image = index_of_indexes(false);
+    let scoped = |scope, names: &[&str]| Selection {
+        scope,
+        ..digests(names)
+    };
+    for (selection, expected) in [
+        (
+            scoped(Scope::All, &["arm64"]),
+            vec!["root", "arm64-index", "arm64"],
+        ),
+        (scoped(Scope::Platforms, &["arm64"]), vec!["arm64"]),
+        (
+            scoped(Scope::Index, &["arm64"]),
+            vec!["root", "arm64-index"],
+        ),
+        (scoped(Scope::All, &["root"]), vec!["root"]),
+        (
+            scoped(Scope::All, &["amd64-index"]),
+            vec!["root", "amd64-index"],
+        ),
+    ] {
+        assert_eq!(targets(&selection, &image), expected, "{selection:?}");
+    }
+    let selection = digests(&["amd64"]);
+    let (chosen, _) = selection.choose(&image).unwrap();
+    for name in ["arm64", "arm64-index"] {
+        let entry = chosen
+            .iter()
+            .find(|chosen| chosen.entry.subject.digest.to_string() == digest(name));
+        assert_eq!(
+            entry.unwrap().skip,
+            Some(Reason::DigestNotSelected),
+            "{name}"
+        );
+    }
+    // A missing digest is named.
+    let error = digests(&["amd64", "other"]).choose(&image).unwrap_err();
+    assert!(error.to_string().contains(&digest("other")), "{error}");
+    assert!(!error.to_string().contains(&digest("amd64")), "{error}");
+}

@@ -65,7 +65,7 @@ fn a_finished_move_stays_settled_if_the_spec_changes_to_a_longer_wait() {
     let mut history = observe(&[], Some(&digest("a")), &digest("z"), &[], at(NOON));
     let day = Duration::from_secs(24 * 3600);
     assert!(!is_settled(&history[0], day, at(NOON)));
-    conclude(&mut history[0], TargetState::Attached, None);
+    conclude(&mut history[0], SupersededState::Attached, None);
     assert!(is_settled(&history[0], day, at(NOON)));
 }
 
@@ -91,7 +91,7 @@ fn the_history_is_bounded_and_drops_finished_moves_first() {
             at(NOON),
         );
         if nth == 3 {
-            conclude(&mut history[3], TargetState::Attached, None);
+            conclude(&mut history[3], SupersededState::Attached, None);
         }
     }
     assert_eq!(history.len(), MAX_MOVES);
@@ -119,8 +119,8 @@ fn only_unfinished_moves_that_the_history_dropped_are_reported() {
         history
     };
     for (state, expected) in [
-        (TargetState::Pending, vec![digest("0")]),
-        (TargetState::Attached, vec![]),
+        (SupersededState::Pending, vec![digest("0")]),
+        (SupersededState::Attached, vec![]),
     ] {
         let before = full(state);
         let after = observe(&before, Some(&digest("z")), &digest("5"), &[], at(NOON));
@@ -153,4 +153,35 @@ fn a_manifest_of_several_images_gets_the_date_of_the_last_move() {
     assert_eq!(dispositions[&digest("b")], Disposition::Mark(first));
     assert_eq!(dispositions[&digest("c")], Disposition::Mark(second));
     assert_eq!(dispositions[&digest("d")], Disposition::StillInUse);
+}
+
+#[test]
+fn an_image_in_use_leaves_a_full_history_after_the_marked_ones() {
+    let mut history = Vec::new();
+    for nth in 0..=MAX_MOVES {
+        history = observe(
+            &history,
+            Some(&digest(&format!("{nth}"))),
+            &digest("z"),
+            &[],
+            at(NOON),
+        );
+        match nth {
+            2 => conclude(&mut history[2], SupersededState::StillInUse, None),
+            3 => conclude(&mut history[3], SupersededState::Attached, None),
+            _ => {}
+        }
+    }
+    let has = |history: &[Superseded], name: &str| {
+        history
+            .iter()
+            .any(|left| left.digest == digest(name).to_string())
+    };
+    assert!(has(&history, "2") && !has(&history, "3"));
+    let after = observe(&history, Some(&digest("y")), &digest("z"), &[], at(NOON));
+    assert!(!has(&after, "2"));
+    let lost: Vec<&str> = forgotten(&history, &after, &digest("z"))
+        .map(|left| left.digest.as_str())
+        .collect();
+    assert_eq!(lost, [digest("2").to_string()]);
 }

@@ -128,7 +128,11 @@ fn table(finished: &Finished<'_>, view: View) -> String {
     {
         let mut table = Table::new(&["SUPERSEDED", "STATE", "DATE", "WHY"]);
         for image in superseded {
-            let why = [&image.reason, &image.message]
+            let tag = image
+                .tag
+                .as_ref()
+                .map(|tag| format!("the tag {tag} reaches it"));
+            let why = [&image.reason, &image.message, &tag]
                 .into_iter()
                 .flatten()
                 .cloned()

@@ -11,8 +11,8 @@ use kube::{Resource as _, ResourceExt as _};
 use tracing::Instrument as _;
 
 use crate::api::{
-    ConditionType, Conditions, DeletionPolicy, ImageAttachment, ImageAttachmentStatus, Reason,
-    find_condition,
+    ACCEPT_LEFTOVERS, ConditionType, Conditions, DeletionPolicy, ImageAttachment,
+    ImageAttachmentStatus, Reason, find_condition,
 };
 use crate::attachment::{self, Problem};
 use crate::controller::api_server::ApiServerError;
@@ -330,6 +330,7 @@ impl Reconciliation<'_> {
             match engine::request(spec, Some(previous), self.generation(), &sources, verify) {
                 Ok(request) => engine::Request {
                     priority: self.priority,
+                    accepts_leftovers: accepts_leftovers(self.object),
                     ..request
                 },
                 Err(problem) => return Ok(Outcome::failed(&problem.into())),
@@ -355,6 +356,16 @@ impl Reconciliation<'_> {
             ))
         }))
     }
+}
+
+/// Returns whether the user accepts the attachments that the registry refuses to remove, for the current generation.
+fn accepts_leftovers(object: &ImageAttachment) -> bool {
+    let accepted = object.annotations().get(ACCEPT_LEFTOVERS);
+    let generation = object
+        .metadata
+        .generation
+        .map(|generation| generation.to_string());
+    accepted.is_some() && accepted.map(|text| text.trim()) == generation.as_deref()
 }
 
 /// Returns the problem of a reference that affix must not read. It has the reason of a missing one.

@@ -14,7 +14,8 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Event;
 
 use crate::api::{
-    ConditionType, ImageAttachment, ImageAttachmentSpec, ImageAttachmentStatus, Reason, TargetState,
+    ACCEPT_LEFTOVERS, ConditionType, ImageAttachment, ImageAttachmentSpec, ImageAttachmentStatus,
+    Reason, TargetState,
 };
 use crate::engine::Names;
 use affix_registry::oci::Reference;
@@ -261,11 +262,10 @@ impl Summary {
 
 /// Keeps the metadata that the controller reads. Annotations of others may repeat the whole spec.
 fn trim(metadata: ObjectMeta) -> ObjectMeta {
-    let request = metadata
-        .annotations
-        .and_then(|mut annotations| annotations.remove_entry(REQUESTED_AT));
+    let mut annotations = metadata.annotations.unwrap_or_default();
+    annotations.retain(|name, _| [REQUESTED_AT, ACCEPT_LEFTOVERS].contains(&name.as_str()));
     ObjectMeta {
-        annotations: request.map(|request| [request].into()),
+        annotations: (!annotations.is_empty()).then_some(annotations),
         creation_timestamp: metadata.creation_timestamp,
         deletion_timestamp: metadata.deletion_timestamp,
         finalizers: metadata.finalizers,

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use kube::{Resource as _, ResourceExt as _};
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus};
+use crate::api::{ACCEPT_LEFTOVERS, ImageAttachment, ImageAttachmentStatus};
 use crate::controller::reconcile::object_state::ObjectStates;
 use crate::controller::watch::cache::{CacheEntry, REQUESTED_AT, Summary};
 use crate::controller::watch::secret_watch::{ChangedSource, SourceKind};
@@ -86,12 +86,14 @@ pub(crate) fn uses(states: &ObjectStates, entry: &CacheEntry, changed: &ChangedS
     }
 }
 
-/// Returns a hash of the metadata whose change triggers a reconcile: generation, request, deletion and finalizers.
+/// Returns a hash of the metadata whose change triggers a reconcile: generation, request, accepted leftovers, deletion and finalizers.
 pub(crate) fn trigger_hash(entry: &CacheEntry) -> u64 {
     let meta = entry.meta();
     let mut hasher = DefaultHasher::new();
     meta.generation.hash(&mut hasher);
-    entry.annotations().get(REQUESTED_AT).hash(&mut hasher);
+    for annotation in [REQUESTED_AT, ACCEPT_LEFTOVERS] {
+        entry.annotations().get(annotation).hash(&mut hasher);
+    }
     meta.finalizers.hash(&mut hasher);
     meta.deletion_timestamp.is_some().hash(&mut hasher);
     hasher.finish()

@@ -1,5 +1,7 @@
 //! Carries out the plan of all targets: save the intent, push, clean up.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::api::{Reason, TargetState};
@@ -104,6 +106,7 @@ pub(in crate::engine) async fn carry_out(
         mut gone,
         retry_after,
     } = clean_up(context, &mut report.events, unwanted, claims).await;
+    report.outranked = outranked(&records, targets);
     gone.extend(absent);
     leftovers.retain(|leftover| !gone.contains(&leftover.attachment));
     let retry_after = listing_delay.max(push_delay).max(retry_after);
@@ -115,6 +118,40 @@ pub(in crate::engine) async fn carry_out(
         &gone,
         retry_after,
     ))
+}
+
+/// Returns the listed marks that the attached one outranks: those of its type with a date in the same annotation.
+fn outranked(records: &[TargetRecord], targets: &[Target]) -> BTreeSet<Digest> {
+    let mut outranked = BTreeSet::new();
+    for target in targets {
+        let record = records.get(target.position);
+        let attached = record.filter(|record| record.state == TargetState::Attached);
+        let (
+            Some(record),
+            Ok(entries),
+            DesiredContent::Content {
+                content,
+                mark: Some(keys),
+            },
+        ) = (attached, &target.observed.listing, &target.observed.wanted)
+        else {
+            continue;
+        };
+        let is_mark = |entry: &&Descriptor| {
+            let fetched = target.observed.fetched.get(&entry.digest);
+            let annotations = fetched.map_or(&entry.annotations, |manifest| &manifest.annotations);
+            entry.artifact_type == content.artifact_type.as_str()
+                && annotations.contains_key(&keys.annotation)
+                && record.attachment.as_ref() != Some(&entry.digest)
+        };
+        outranked.extend(
+            entries
+                .iter()
+                .filter(is_mark)
+                .map(|mark| mark.digest.clone()),
+        );
+    }
+    outranked
 }
 
 /// Returns the remarks on future marks, the earliest first, and on subjects with many referrers.

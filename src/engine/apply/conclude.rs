@@ -23,8 +23,15 @@ pub(in crate::engine) fn conclude(
 ) -> Report {
     let request = context.request;
     leftovers::complete(&request.previous, &records, &mut leftovers, gone);
-    let verdict = Verdict::over(&records, retry_after)
-        .with_leftovers(&leftovers, request.intent.desired.speaks());
+    let is_accepted = request.accepts_leftovers || !request.intent.desired.speaks();
+    let matters = |leftover: &LeftoverRecord| {
+        !is_accepted && !report.outranked.contains(&leftover.attachment)
+    };
+    let verdict = Verdict::over(&records, retry_after).with_leftovers(
+        &leftovers,
+        matters,
+        request.previous.generation,
+    );
     Report {
         verdict,
         skipped_not_listed: bound(&mut records),

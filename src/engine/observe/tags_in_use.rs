@@ -9,7 +9,7 @@ use crate::attachment::supersession::Supersession;
 use crate::attachment::{Image, ImageError};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
-use affix_registry::oci::{Digest, Manifest};
+use affix_registry::oci::{Descriptor, Digest, Manifest, Tag};
 use affix_registry::{ErrorKind, Locator};
 
 use super::resolve;
@@ -17,53 +17,82 @@ use super::resolve;
 /// Maximum number of tags to read. With more tags, no image is marked.
 const MAX_TAGS: usize = 500;
 /// Number of images of other tags that are read concurrently.
-const CONCURRENCY: usize = 16;
+pub(super) const CONCURRENCY: usize = 16;
 
-/// Returns every manifest that a tag of `unlessTagged` reaches, without the followed tag. Each image is read once.
+/// Returns every manifest that a tag of `unlessTagged` reaches, each with one such tag, without the followed tag. Each image is read once.
 pub(in crate::engine) async fn reached_by_tags(
     context: &Context<'_>,
     wanted: &Supersession,
-) -> Result<BTreeSet<Digest>, Failure> {
-    let mut reached = BTreeSet::new();
+) -> Result<BTreeMap<Digest, Tag>, Failure> {
+    let mut reached = BTreeMap::new();
     if wanted.unless_tagged.is_empty() {
         return Ok(reached);
     }
     let own = context.request.intent.reference.tag.as_ref();
-    let tags = context
-        .session
-        .list_tags(MAX_TAGS, |tag| {
-            Some(tag) != own && wanted.unless_tagged.counts(tag)
-        })
-        .await?;
-    let heads: Vec<_> = stream::iter(tags)
-        .map(|tag| async move { context.session.head(&Locator::Tag(tag)).await })
-        .buffer_unordered(CONCURRENCY)
+    let roots = tagged_roots(context, |tag| {
+        Some(tag) != own && wanted.unless_tagged.counts(tag)
+    })
+    .await?;
+    let images: Vec<(Tag, Result<ReachedRoot, Failure>)> = stream::iter(roots)
+        .map(|(root, tag)| async move { (tag, read_root(context, root).await) })
+        .buffered(CONCURRENCY)
         .collect()
         .await;
-    let mut roots = BTreeSet::new();
-    for head in heads {
+    for (tag, image) in images {
+        for digest in image?.reaches {
+            reached.entry(digest).or_insert_with(|| tag.clone());
+        }
+    }
+    Ok(reached)
+}
+
+/// Returns the manifests that tags name, each with its first tag, of those tags that `counts` holds for.
+pub(super) async fn tagged_roots(
+    context: &Context<'_>,
+    counts: impl Fn(&Tag) -> bool,
+) -> Result<BTreeMap<Digest, Tag>, Failure> {
+    let tags = context.session.list_tags(MAX_TAGS, counts).await?;
+    let heads: Vec<_> = stream::iter(tags)
+        .map(|tag| async move {
+            let head = context.session.head(&Locator::Tag(tag.clone())).await;
+            (tag, head)
+        })
+        .buffered(CONCURRENCY)
+        .collect()
+        .await;
+    let mut roots = BTreeMap::new();
+    for (tag, head) in heads {
         match head {
             Ok(head) => {
-                roots.insert(head.digest);
+                roots.entry(head.digest).or_insert(tag);
             }
             // The tag was deleted in the meantime.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let images: Vec<Result<BTreeSet<Digest>, Failure>> = stream::iter(roots)
-        .map(|root| reached_by_root(context, root))
-        .buffer_unordered(CONCURRENCY)
-        .collect()
-        .await;
-    for image in images {
-        reached.extend(image?);
-    }
-    Ok(reached)
+    Ok(roots)
 }
 
-/// Returns the manifests of an image. A manifest that is not an image reaches only itself. An unreadable manifest is an error.
-async fn reached_by_root(context: &Context<'_>, root: Digest) -> Result<BTreeSet<Digest>, Failure> {
+/// The manifests below a tagged manifest.
+pub(super) struct ReachedRoot {
+    /// The manifest itself and every manifest below it.
+    pub(super) reaches: BTreeSet<Digest>,
+    /// The descriptor of an index that is an image.
+    pub(super) index: Option<Descriptor>,
+}
+
+impl ReachedRoot {
+    fn of(reaches: BTreeSet<Digest>) -> Self {
+        Self {
+            reaches,
+            index: None,
+        }
+    }
+}
+
+/// Reads the manifests of an image. A manifest that is not an image reaches only itself. An unreadable manifest is an error.
+pub(super) async fn read_root(context: &Context<'_>, root: Digest) -> Result<ReachedRoot, Failure> {
     let (session, limits) = (context.session, context.limits);
     let fetched = match session.manifest(&Locator::Digest(root.clone())).await {
         Ok(fetched) => fetched,
@@ -73,7 +102,7 @@ async fn reached_by_root(context: &Context<'_>, root: Digest) -> Result<BTreeSet
                 ErrorKind::NotFound | ErrorKind::UnsupportedMediaType
             ) =>
         {
-            return Ok(BTreeSet::from([root]));
+            return Ok(ReachedRoot::of(BTreeSet::from([root])));
         }
         Err(error) => return Err(error.into()),
     };
@@ -89,15 +118,18 @@ async fn reached_by_root(context: &Context<'_>, root: Digest) -> Result<BTreeSet
         None,
         limits.index_entries,
     ) {
-        Ok(image) => Ok(image.reaches()?),
+        Ok(image) => Ok(ReachedRoot {
+            reaches: image.reaches()?,
+            index: image.is_index.then_some(descriptor),
+        }),
         // A referrer with a tag of its own.
-        Err(ImageError::Attachment(_)) => Ok(match &fetched.manifest {
+        Err(ImageError::Attachment(_)) => Ok(ReachedRoot::of(match &fetched.manifest {
             Manifest::Index(index) => {
                 let entries = index.manifests.iter().map(|entry| entry.digest.clone());
                 entries.chain([root]).collect()
             }
             Manifest::Image(_) => BTreeSet::from([root]),
-        }),
+        })),
         Err(error) => Err(Failure::new(
             Reason::LimitExceeded,
             format_args!("{root}, which another tag names: {error}"),

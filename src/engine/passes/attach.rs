@@ -7,6 +7,7 @@ use crate::engine::claims::Claims;
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::journal::Journal;
+use crate::engine::observe::parents::with_parents;
 use crate::engine::observe::referrers::DesiredTarget;
 use crate::engine::records::table::{explain_pending, update};
 use crate::engine::records::target::TargetRecord;
@@ -32,7 +33,10 @@ pub(in crate::engine) async fn attach(
     claims: &impl Claims,
 ) -> Result<Report, Failure> {
     let intent = &context.request.intent;
-    let image = &resolution.resolved.image;
+    let image = context
+        .in_time(with_parents(context, &resolution.resolved.image))
+        .await??;
+    let image = &*image;
     let mut report = begin(context, &resolution.resolved);
     let (chosen, remarks) = match intent.selection.choose(image) {
         Ok(chosen) => chosen,

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
-use crate::api::{Reason, Superseded, TargetState};
+use crate::api::{Reason, Superseded, SupersededState};
 use crate::attachment::supersession::{self, Disposition, Supersession};
 use crate::attachment::{DesiredContent, EndOfLifeDate, Entry, Image};
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::journal::Journal;
+use crate::engine::observe::mark_in_use::marks_in_use;
 use crate::engine::observe::recovered_dates::recover;
 use crate::engine::observe::referrers::DesiredTarget;
 use crate::engine::observe::tags_in_use::reached_by_tags;
@@ -22,7 +23,7 @@ use crate::engine::records::target::TargetRecord;
 use crate::engine::report::event::PassEvent;
 use crate::engine::report::outcome::Report;
 use crate::engine::report::verdict::Verdict;
-use affix_registry::oci::Digest;
+use affix_registry::oci::{Digest, Tag};
 
 use super::reconcile_targets::{DesiredState, Resolution, begin, reconcile_targets};
 use super::superseded_images::{
@@ -51,6 +52,12 @@ pub(in crate::engine) async fn supersede(
     let forgotten = supersession::forgotten(&previous.superseded, &history, current);
     report.events.extend(forgotten.map(forgotten_event));
     let mut images = context.in_time(read(context, wanted, &mut history)).await?;
+
+    for remark in marks_in_use(context, wanted, &resolved.image).await {
+        let event = PassEvent::warning(Reason::StillInUse, remark.clone());
+        report.events.push(event);
+        report.remarks.push(remark);
+    }
 
     // A mark of an earlier move on a settling image is removed, even if that move will settle.
     let mut entries: Vec<Entry> = resolved.image.entries.clone();
@@ -91,8 +98,9 @@ pub(in crate::engine) async fn supersede(
     let mut report =
         reconcile_targets(context, report, desired, resolution, journal, claims).await?;
     for image in &images.marked {
-        conclude_from(&mut history, image, report.targets());
+        conclude_from(&mut history, image, report.targets(), use_of.tags.as_ref());
     }
+    report.remarks.extend(use_of.remark);
     let retry_after = use_of.retry_after.max(images.retry_after);
     report.verdict = judge(&report, &history, images.waiting, retry_after);
     report.superseded = Some(history);
@@ -102,12 +110,17 @@ pub(in crate::engine) async fn supersede(
 /// The manifests in use.
 struct Use {
     digests: BTreeSet<Digest>,
+    /// A tag that reaches each manifest, if the tags were read.
+    tags: Option<BTreeMap<Digest, Tag>>,
+    /// The cause for which the tags could not be read, if that prevents no mark.
+    remark: Option<String>,
     /// The delay that the registry asked for, if the tags could not be read.
     retry_after: Option<Duration>,
 }
 
-/// Finds the manifests in use and recovers the dates of undated moves. The tags are read only while a move is open; otherwise the previous
-/// pass has recorded the manifests in use. If the tags cannot be read, the open moves fail and lose their place in this pass.
+/// Finds the manifests in use and recovers the dates of undated moves. The tags are read while a move is open and at each verification;
+/// otherwise the previous pass has recorded the manifests in use. If the tags cannot be read, the open moves fail and lose their place in
+/// this pass.
 async fn find_use(
     context: &Context<'_>,
     wanted: &Supersession,
@@ -130,23 +143,35 @@ async fn find_use(
         .collect();
     let recorded = previous.targets.iter().filter(|target| target.is_in_use());
     let recorded = recorded.map(|target| target.digest.clone());
-    if !images.marked.iter().any(|image| is_open(history, image)) {
+    let is_due = |image: &SupersededImage| context.request.verify || is_open(history, image);
+    if !images.marked.iter().any(is_due) {
         digests.extend(recorded);
         return Use {
             digests,
+            tags: None,
+            remark: None,
             retry_after: None,
         };
     }
     let reads = read_use(context, wanted, current, &digests, images, history);
     match context.in_time(reads).await.and_then(identity) {
-        Ok((in_use, mut dates)) => {
+        Ok((mut tags, mut dates)) => {
             for image in &mut images.marked {
                 if let Some(date) = dates.remove(&image.position) {
                     image.date = date;
                 }
             }
+            digests.extend(tags.keys().cloned());
+            if let Some(followed) = context.request.intent.reference.followed() {
+                for entry in &current.entries {
+                    let digest = entry.subject.digest.clone();
+                    tags.entry(digest).or_insert_with(|| followed.clone());
+                }
+            }
             Use {
-                digests: in_use,
+                digests,
+                tags: Some(tags),
+                remark: None,
                 retry_after: None,
             }
         }
@@ -154,11 +179,15 @@ async fn find_use(
             let (open, done): (Vec<_>, Vec<_>) = std::mem::take(&mut images.marked)
                 .into_iter()
                 .partition(|image| is_open(history, image));
+            let remark = open.is_empty().then(|| {
+                let message = &failure.problem.message;
+                format!("the images in use are those of an earlier pass, since the tags could not be read: {message}")
+            });
             for image in open {
                 conclude(
                     history,
                     image.position,
-                    TargetState::Failed,
+                    SupersededState::Failed,
                     Some(&failure.problem),
                 );
             }
@@ -167,13 +196,15 @@ async fn find_use(
             digests.extend(recorded);
             Use {
                 digests,
+                tags: None,
+                remark,
                 retry_after: failure.retry_after,
             }
         }
     }
 }
 
-/// Reads the manifests in use, and the dates of undated moves by their position in the history.
+/// Reads the manifests that tags use, and the dates of undated moves by their position in the history.
 async fn read_use(
     context: &Context<'_>,
     wanted: &Supersession,
@@ -181,12 +212,13 @@ async fn read_use(
     known: &BTreeSet<Digest>,
     images: &SupersededImages,
     history: &[Superseded],
-) -> Result<(BTreeSet<Digest>, BTreeMap<usize, EndOfLifeDate>), Failure> {
+) -> Result<(BTreeMap<Digest, Tag>, BTreeMap<usize, EndOfLifeDate>), Failure> {
     // The current image and the settling ones may reach more manifests than can be read.
     current.reaches()?;
     images.settling.as_ref().map_err(Clone::clone)?;
+    let tags = reached_by_tags(context, wanted).await?;
     let mut in_use = known.clone();
-    in_use.extend(reached_by_tags(context, wanted).await?);
+    in_use.extend(tags.keys().cloned());
     let is_undated = |image: &&SupersededImage| {
         history
             .get(image.position)
@@ -202,7 +234,7 @@ async fn read_use(
             Ok::<_, Failure>(date.map(|date| (image.position, date)))
         });
     let dates = try_join_all(undated).await?.into_iter().flatten().collect();
-    Ok((in_use, dates))
+    Ok((tags, dates))
 }
 
 /// Sorts images by the time of their move, then by date.
@@ -289,9 +321,10 @@ fn judge(
     retry_after: Option<Duration>,
 ) -> Verdict {
     let mut verdict = report.verdict.clone();
-    if report.targets().is_empty() && verdict.ready {
+    let is_watching = !report.targets().iter().any(TargetRecord::is_selected);
+    if is_watching && verdict.ready {
         verdict = Verdict::watching(history);
-    } else if report.targets().is_empty() && verdict.reason == Reason::Planned {
+    } else if is_watching && verdict.reason == Reason::Planned {
         verdict.message = format!(
             "dry run: nothing to do: {}",
             Verdict::watching(history).message
@@ -302,7 +335,7 @@ fn judge(
     }
     let failed = history
         .iter()
-        .find(|image| image.state == TargetState::Failed && image.message.is_some());
+        .find(|image| image.state == SupersededState::Failed && image.message.is_some());
     if let Some(failed) = failed {
         let reason = failed
             .reason
@@ -329,7 +362,7 @@ fn judge(
 /// Returns the event of a move whose image will not be marked.
 fn forgotten_event(image: &Superseded) -> PassEvent {
     let message = format!(
-        "{} is not marked: {} moves of the tag wait already, as many as status remembers: shorten \
+        "{} is not marked: {} moves of the tag are open already, as many as status remembers: shorten \
          spec.endOfLife.whenSuperseded.settle, or mark it with a resource that names its digest and a date",
         image.digest,
         supersession::MAX_MOVES

@@ -1,18 +1,18 @@
 //! The superseded images: those that the tag has left, as far as a pass can read and mark them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::api::{Reason, Superseded, TargetState};
+use crate::api::{Reason, Superseded, SupersededState, TargetState};
 use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{EndOfLifeDate, Image, Problem};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::observe::resolve::{self, Resolved};
 use crate::engine::records::target::TargetRecord;
-use affix_registry::oci::Digest;
+use affix_registry::oci::{Digest, Tag};
 
 /// A superseded image whose move has settled.
 pub(in crate::engine) struct SupersededImage {
@@ -40,8 +40,8 @@ pub(in crate::engine) struct SupersededImages {
     pub(in crate::engine) retry_after: Option<Duration>,
 }
 
-/// Reads the superseded images. An image that is gone from the registry is done. Open moves are read first, then done ones, the newest
-/// first: the marks on older images stay and are not verified anymore.
+/// Reads the superseded images. An image that is gone from the registry is done. Open moves are read first, then images in use, then done
+/// ones, the newest first: the marks on older images stay and are not verified anymore.
 pub(in crate::engine) async fn read(
     context: &Context<'_>,
     wanted: &Supersession,
@@ -50,13 +50,17 @@ pub(in crate::engine) async fn read(
     let present = history
         .iter()
         .enumerate()
-        .filter(|(_, image)| image.state != TargetState::Skipped);
+        .filter(|(_, image)| image.state != SupersededState::Withdrawn);
     let (settled, settling): (Vec<_>, Vec<_>) =
         present.partition(|(_, image)| supersession::is_settled(image, wanted.settle, context.now));
     let (done, mut ordered): (Vec<_>, Vec<_>) = settled
         .into_iter()
         .partition(|(_, image)| supersession::is_done(image));
-    ordered.extend(done.into_iter().rev());
+    let (marked, in_use): (Vec<_>, Vec<_>) = done
+        .into_iter()
+        .rev()
+        .partition(|(_, image)| supersession::is_marked(image));
+    ordered.extend(in_use.into_iter().chain(marked));
     let settled: Vec<(usize, Digest, EndOfLifeDate)> = ordered
         .into_iter()
         .filter_map(|(position, image)| {
@@ -103,7 +107,12 @@ pub(in crate::engine) async fn read(
             }
             Err(failure) if failure.problem.reason == Reason::NotFound => {
                 let problem = Problem::new(Reason::NotFound, "the image is gone from the registry");
-                conclude(history, position, TargetState::Skipped, Some(&problem));
+                conclude(
+                    history,
+                    position,
+                    SupersededState::Withdrawn,
+                    Some(&problem),
+                );
             }
             Err(failure) => {
                 result.has_unread = true;
@@ -111,7 +120,7 @@ pub(in crate::engine) async fn read(
                 conclude(
                     history,
                     position,
-                    TargetState::Failed,
+                    SupersededState::Failed,
                     Some(&failure.problem),
                 );
             }
@@ -153,12 +162,12 @@ impl SupersededImages {
                     self.waiting += 1;
                     let message = "it waits until the marks of other moves are made";
                     let problem = Problem::new(Reason::Progressing, message);
-                    conclude(history, position, TargetState::Pending, Some(&problem));
+                    conclude(history, position, SupersededState::Pending, Some(&problem));
                 }
             }
             Err(problem) => {
                 self.has_unread |= !problem.reason.is_stalled();
-                conclude(history, position, TargetState::Failed, Some(&problem));
+                conclude(history, position, SupersededState::Failed, Some(&problem));
             }
         }
     }
@@ -204,7 +213,7 @@ pub(in crate::engine) fn is_done(history: &[Superseded], position: usize) -> boo
 pub(in crate::engine) fn conclude(
     history: &mut [Superseded],
     position: usize,
-    state: TargetState,
+    state: SupersededState,
     problem: Option<&Problem>,
 ) {
     if let Some(image) = history.get_mut(position) {
@@ -213,21 +222,52 @@ pub(in crate::engine) fn conclude(
     }
 }
 
-/// Sets the state of a move from the records of its image. The move is done when every manifest is marked or in use.
+/// Sets the state of a move from the records of its image. The move is done when every manifest is marked or in use. `tags` are the tags
+/// that were read, by the manifests that they reach; `None` keeps the tag in the history.
 pub(in crate::engine) fn conclude_from(
     history: &mut [Superseded],
     image: &SupersededImage,
     records: &[TargetRecord],
+    tags: Option<&BTreeMap<Digest, Tag>>,
 ) {
-    let mut own = records
-        .iter()
-        .filter(|record| image.digests.contains(&record.digest));
-    match own.find(|record| !record.is_done()) {
-        Some(record) => {
-            let message = record.message.as_deref().unwrap_or("not marked yet");
-            let problem = Problem::new(record.reason.unwrap_or(Reason::Progressing), message);
-            conclude(history, image.position, record.state, Some(&problem));
+    let position = image.position;
+    let own = || {
+        let mut own = records.iter();
+        std::iter::from_fn(move || own.find(|record| image.digests.contains(&record.digest)))
+    };
+    if let Some(record) = own().find(|record| !record.is_done()) {
+        let message = record.message.as_deref().unwrap_or("not marked yet");
+        let problem = Problem::new(record.reason.unwrap_or(Reason::Progressing), message);
+        let state = match record.state {
+            TargetState::Pending => SupersededState::Pending,
+            TargetState::Planned => SupersededState::Planned,
+            _ => SupersededState::Failed,
+        };
+        conclude(history, position, state, Some(&problem));
+    } else if own().any(|record| record.state == TargetState::Attached) {
+        conclude(history, position, SupersededState::Attached, None);
+    } else if let Some(in_use) = own().find(|record| record.is_in_use()) {
+        let before = history.get(position).and_then(|known| known.tag.clone());
+        let root = image.image.root().map(|root| &root.subject.digest);
+        let tag = match tags {
+            Some(tags) => root
+                .and_then(|root| tags.get(root))
+                .or_else(|| tags.get(&in_use.digest))
+                .map(ToString::to_string),
+            None => before,
+        };
+        conclude(history, position, SupersededState::StillInUse, None);
+        if let Some(known) = history.get_mut(position) {
+            known.tag = tag;
         }
-        None => conclude(history, image.position, TargetState::Attached, None),
+    } else {
+        let message = "targets selects nothing of the image";
+        let problem = Problem::new(Reason::NoMatchingPlatform, message);
+        conclude(
+            history,
+            position,
+            SupersededState::Withdrawn,
+            Some(&problem),
+        );
     }
 }

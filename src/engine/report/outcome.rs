@@ -1,5 +1,8 @@
 //! The outcome of a pass: the targets, one verdict over all of them, and the events.
 
+use std::collections::BTreeSet;
+
+use affix_registry::oci::Digest;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{ImageStatus, Leftover, Reason, Superseded, SupportedMode, TargetStatus};
@@ -103,6 +106,8 @@ pub(in crate::engine) struct Report {
     pub(in crate::engine) skipped_not_listed: usize,
     pub(in crate::engine) selected_not_listed: usize,
     pub(in crate::engine) superseded: Option<Vec<Superseded>>,
+    /// Older marks on targets whose newest mark is the desired one. Readers ignore them.
+    pub(in crate::engine) outranked: BTreeSet<Digest>,
     pub(in crate::engine) verdict: Verdict,
     pub(in crate::engine) remarks: Vec<String>,
     pub(in crate::engine) events: Vec<PassEvent>,
@@ -117,6 +122,7 @@ impl Report {
             skipped_not_listed: 0,
             selected_not_listed: 0,
             superseded: None,
+            outranked: BTreeSet::new(),
             verdict: Verdict::ready(Reason::Attached, String::new()),
             remarks: Vec::new(),
             events: Vec::new(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{
-    ConditionType, Conditions, ImageAttachmentSpec, ImageAttachmentStatus, Reason, TargetState,
-    find_condition,
+    ConditionType, Conditions, ImageAttachmentSpec, ImageAttachmentStatus, Reason, SupersededState,
+    TargetState, find_condition,
 };
 use crate::attachment::supersession;
 use crate::engine::journal::Draft;
@@ -44,7 +44,7 @@ pub fn status(
     }
     // A pass that found nothing changed reports the verdict over the targets in status.
     let verdict = match outcome.is_unchanged() {
-        true if next.targets.is_empty() => Verdict::watching(&next.superseded),
+        true if is_watching(&next) => Verdict::watching(&next.superseded),
         true => Verdict::over(&parse_targets(&next.targets), None),
         false => outcome.verdict.clone(),
     };
@@ -59,6 +59,15 @@ pub fn status(
     conditions.conclude_for(verdict.reason, &verdict.causes, &verdict.message);
     next.conditions = conditions.into_list();
     next
+}
+
+/// Returns whether a resource that follows a tag has no target: the tag has left nothing, or images that are still in use.
+fn is_watching(status: &ImageAttachmentStatus) -> bool {
+    let mut selected = status
+        .targets
+        .iter()
+        .filter(|target| target.state != TargetState::Skipped);
+    status.targets.is_empty() || (!status.superseded.is_empty() && selected.next().is_none())
 }
 
 /// Sets the condition Resolved. A pass that found nothing changed keeps its message.
@@ -111,7 +120,7 @@ pub fn due_in(
         let settling = status
             .superseded
             .iter()
-            .filter(|image| image.state == TargetState::Pending);
+            .filter(|image| image.state == SupersededState::Pending);
         settling.map(|image| supersession::settles_at(image, when.settle()))
     });
     let first = moves.chain(marks).min()?;

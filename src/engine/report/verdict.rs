@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::api::{Reason, Superseded, TargetState};
+use affix_registry::oci::Digest;
+
+use crate::api::{ACCEPT_LEFTOVERS, Reason, Superseded, SupersededState, TargetState};
 use crate::engine::failure::Failure;
 use crate::engine::records::leftover::LeftoverRecord;
 use crate::engine::records::target::TargetRecord;
@@ -54,16 +56,24 @@ impl Verdict {
 
     /// Returns the verdict while no image that the tag has left is marked.
     pub(in crate::engine) fn watching(moves: &[Superseded]) -> Self {
-        let settling = moves
-            .iter()
-            .filter(|image| image.state == TargetState::Pending)
-            .count();
-        let message = match settling {
-            0 => "the tag has left nothing behind yet".to_owned(),
-            1 => "1 move of the tag is settling".to_owned(),
-            more => format!("{more} moves of the tag are settling"),
-        };
-        Self::ready(Reason::Watching, message)
+        let count = |state| moves.iter().filter(|image| image.state == state).count();
+        let mut parts = Vec::new();
+        match count(SupersededState::Pending) {
+            0 => {}
+            1 => parts.push("1 move of the tag is settling".to_owned()),
+            more => parts.push(format!("{more} moves of the tag are settling")),
+        }
+        match count(SupersededState::StillInUse) {
+            0 => {}
+            1 => parts.push("1 image that the tag has left is still in use".to_owned()),
+            more => parts.push(format!(
+                "{more} images that the tag has left are still in use"
+            )),
+        }
+        if parts.is_empty() {
+            parts.push("the tag has left nothing behind yet".to_owned());
+        }
+        Self::ready(Reason::Watching, parts.join("; "))
     }
 
     /// Returns the verdict over all targets: attached, partially attached, or the first cause.
@@ -121,36 +131,69 @@ impl Verdict {
         }
     }
 
-    /// Applies the leftovers to a verdict that is ready. A pending removal is unfinished work. A refused removal matters if readers act
-    /// on the attachment (`is_acted_on`).
+    /// Applies the leftovers to a verdict that is ready. A pending removal is unfinished work. A refused removal matters if readers act on
+    /// the attachment (`matters`). `generation` is that of the spec.
     pub(in crate::engine) fn with_leftovers(
         self,
         leftovers: &[LeftoverRecord],
-        is_acted_on: bool,
+        matters: impl Fn(&LeftoverRecord) -> bool,
+        generation: i64,
     ) -> Self {
         if !self.ready {
             return self;
         }
-        let pending = leftovers.iter().find(|leftover| leftover.is_pending());
-        let refused = leftovers
+        if let Some(pending) = leftovers.iter().find(|leftover| leftover.is_pending()) {
+            let message = pending.message.clone().unwrap_or_else(|| {
+                let (attachment, subject) = (&pending.attachment, &pending.subject);
+                format!("{attachment} is still to be removed from {subject}")
+            });
+            return Self::not_ready(pending.known_reason(), message, self.retry_after);
+        }
+        let refused: Vec<&LeftoverRecord> = leftovers
             .iter()
-            .find(|leftover| is_acted_on && leftover.is_refused());
-        let (reason, leftover) = match (pending, refused) {
-            (Some(pending), _) => (pending.known_reason(), pending),
-            (None, Some(refused)) => (Reason::RemovalRefused, refused),
-            (None, None) => return self,
-        };
-        let LeftoverRecord {
-            subject,
-            attachment,
-            message,
-            ..
-        } = leftover;
-        let message = message
-            .clone()
-            .unwrap_or_else(|| format!("{attachment} is still to be removed from {subject}"));
-        Self::not_ready(reason, message, self.retry_after)
+            .filter(|leftover| leftover.is_refused() && matters(leftover))
+            .collect();
+        match refused.first() {
+            None => self,
+            Some(first) => {
+                let message = refused_message(&refused, first, generation);
+                Self::not_ready(Reason::RemovalRefused, message, self.retry_after)
+            }
+        }
     }
+}
+
+/// Returns the message of refused removals: the ways out, each attachment, and the answer of the registry.
+fn refused_message(refused: &[&LeftoverRecord], first: &LeftoverRecord, generation: i64) -> String {
+    let attachments = match refused.len() {
+        1 => "an attachment".to_owned(),
+        more => format!("{more} attachments"),
+    };
+    let names: Vec<String> = match refused {
+        [only] => vec![format!("{} on {}", only.attachment, only.subject)],
+        _ => refused
+            .iter()
+            .map(|leftover| {
+                let (attachment, subject) = (&leftover.attachment, &leftover.subject);
+                format!("{} on {}", brief(attachment), brief(subject))
+            })
+            .collect(),
+    };
+    let answer = match &first.message {
+        Some(answer) => format!(" ({answer})"),
+        None => String::new(),
+    };
+    format!(
+        "the registry refuses to delete {attachments} that readers still act on: let it delete manifests, or accept them with the \
+         annotation {ACCEPT_LEFTOVERS}: \"{generation}\"; {}{answer}",
+        names.join(", ")
+    )
+}
+
+/// Returns the beginning of a digest, which is enough to find it.
+fn brief(digest: &Digest) -> String {
+    const HEX_DIGITS: usize = 12;
+    digest.hex().chars().take(HEX_DIGITS).collect()
 }
 
 /// Returns the description of a failed target.

@@ -34,6 +34,8 @@ pub struct Request {
     pub access: Access,
     /// The reaction to a newer foreign mark.
     pub on_conflict: OnConflict,
+    /// True if the user accepts the attachments that the registry refuses to remove, for this generation.
+    pub accepts_leftovers: bool,
     /// The state that earlier passes left in status.
     pub previous: PreviousState,
     /// The writes of the pass.
@@ -72,6 +74,7 @@ pub fn request(
             .end_of_life
             .as_ref()
             .map_or(OnConflict::Report, crate::api::EndOfLife::on_conflict),
+        accepts_leftovers: false,
         mode: if spec.dry_run() {
             Mode::Plan
         } else {

@@ -4,7 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::{APP, NOON, digest, image, leftover, made, now, reference, subject};
-use crate::api::{ImageAttachmentStatus, ImageStatus, Reason, Superseded, TagDrift, TargetState};
+use crate::api::{
+    ImageAttachmentStatus, ImageStatus, Reason, Superseded, SupersededState, TagDrift, TargetState,
+};
 use crate::attachment::{Created, Entry, EntryKind, Inputs, Intent};
 use crate::engine::records::table::{parse_targets, print_leftovers, print_targets};
 use crate::engine::records::target::TargetRecord;
@@ -54,7 +56,8 @@ fn a_moved_tag_differs_from_an_edited_reference() {
         digest: digest("older").to_string(),
         moved_at: Time(now()),
         date: None,
-        state: TargetState::Attached,
+        state: SupersededState::Attached,
+        tag: None,
         reason: None,
         message: None,
     }];

@@ -224,7 +224,7 @@ fn a_pending_removal_is_open_work_and_a_refused_one_matters_if_readers_act_on_it
     ] {
         let left = [leftover("amd64", "old", reason)];
         for (speaks, expected) in [(true, speaking), (false, silent)] {
-            let verdict = ready().with_leftovers(&left, speaks);
+            let verdict = ready().with_leftovers(&left, |_| speaks, 3);
             assert_eq!(
                 (verdict.reason, verdict.ready),
                 (expected, expected == Reason::Attached),
@@ -234,11 +234,34 @@ fn a_pending_removal_is_open_work_and_a_refused_one_matters_if_readers_act_on_it
         }
         let failed = Verdict::failed(&Failure::new(Reason::NotFound, "404"));
         assert_eq!(
-            failed.clone().with_leftovers(&left, true),
+            failed.clone().with_leftovers(&left, |_| true, 3),
             failed,
             "the cause of a target is reported first"
         );
     }
+}
+
+#[test]
+fn a_refused_removal_names_every_leftover_that_matters_and_the_ways_out() {
+    let ready = Verdict::over(&[target("amd64", TargetState::Attached, None)], None);
+    let left = ["one", "two", "old"].map(|name| leftover("amd64", name, Reason::RemovalRefused));
+    let old = left[2].attachment.clone();
+    let verdict = ready.with_leftovers(&left, |leftover| leftover.attachment != old, 3);
+    assert_eq!(verdict.reason, Reason::RemovalRefused);
+    let message = &verdict.message;
+    for part in [
+        "2 attachments",
+        "let it delete manifests",
+        "affix.dev/accept-leftovers: \"3\"",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let is_named = |leftover: &LeftoverRecord| message.contains(&leftover.attachment.hex()[..12]);
+    assert_eq!(
+        left.iter().map(is_named).collect::<Vec<_>>(),
+        [true, true, false],
+        "{message}"
+    );
 }
 
 #[test]

@@ -16,7 +16,9 @@ use crate::admission::options::LifecycleType;
 use crate::admission::pods::lifecycle_report::{LifecycleReport, PlatformReport};
 use crate::admission::pods::mark::Mark;
 use crate::admission::pods::workload::NodeConstraints;
-use crate::api::{ImageAttachment, ImageAttachmentStatus, TargetKind, TargetState};
+use crate::api::{
+    ImageAttachment, ImageAttachmentStatus, SupersededState, TargetKind, TargetState,
+};
 use crate::attachment::{Created, EndOfLifeDate};
 use affix_registry::oci::{Digest, Reference};
 
@@ -280,7 +282,7 @@ fn superseded_images(status: &ImageAttachmentStatus) -> Vec<LifecycleReport> {
     status
         .superseded
         .iter()
-        .filter(|image| image.state == TargetState::Attached)
+        .filter(|image| image.state == SupersededState::Attached)
         .filter_map(|image| {
             let created = Created::at(Timestamp::from_second(image.moved_at.0.as_second()).ok()?);
             let mark = Mark {
