@@ -223,12 +223,13 @@ impl Session {
             });
         }
         // serde_json's error could quote the token.
-        let read: TokenAnswer = serde_json::from_slice(&answer.body).map_err(|_| {
-            self.protocol(
-                &request.operation,
-                "the token service's answer is malformed",
-            )
-        })?;
+        let read: TokenAnswer = serde_json::from_slice(crate::oci::without_bom(&answer.body))
+            .map_err(|_| {
+                self.protocol(
+                    &request.operation,
+                    "the token service's answer is malformed",
+                )
+            })?;
         let token = read
             .token
             .filter(|token| !token.is_empty())

@@ -255,6 +255,7 @@ impl Session {
         })?;
         let stated = index
             .media_type()
+            .filter(|stated| !stated.is_empty())
             .or_else(|| content_type.map(str::to_owned))
             .unwrap_or_default();
         if stated != media_type::OCI_INDEX {

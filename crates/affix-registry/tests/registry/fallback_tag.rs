@@ -187,6 +187,44 @@ async fn entries_of_others_are_kept_byte_for_byte_and_in_order() {
 }
 
 #[tokio::test]
+async fn a_listing_with_nulls_and_an_odd_entry_is_read_and_rewritten_byte_for_byte() {
+    let (registry, image) = distribution().await;
+    registry.quirks(|quirks| quirks.accepts_missing_children = true);
+    let one = pushed(&registry.store(), &image, "one");
+    let odd = r#"{ "mediaType":"m","digest":"blake3:00ff", "size":7 }"#;
+    let theirs = format!(
+        r#"{{"mediaType":null,"digest":"{}","size":{},"annotations":null,"artifactType":null}}"#,
+        one.digest, one.size
+    );
+    let raw = format!(
+        "\u{feff}{{\"schemaVersion\":2,\"mediaType\":null,\"annotations\":null,\"manifests\":[{odd},null,{theirs}]}}"
+    );
+    registry
+        .store()
+        .put_manifest(NAME, Some(&fallback_tag(&image.digest)), INDEX, raw);
+    let session = open(&registry);
+    let listing = session
+        .referrers(&digest(&image.digest), None)
+        .await
+        .unwrap();
+    assert_eq!((listing.entries.len(), listing.total), (1, 3));
+    let ours = pushed(&registry.store(), &image, "ours");
+    session
+        .rewrite_fallback(&descriptor(&image), add([&ours]), false)
+        .await
+        .unwrap();
+    let written = registry
+        .store()
+        .raw_tag(NAME, &fallback_tag(&image.digest))
+        .unwrap();
+    let written = String::from_utf8(written.to_vec()).unwrap();
+    let kept = format!(
+        r#"{{"schemaVersion":2,"mediaType":null,"annotations":null,"manifests":[{odd},null,{theirs},{{"#
+    );
+    assert!(written.starts_with(&kept), "{written}");
+}
+
+#[tokio::test]
 async fn the_last_entry_leaves_an_empty_list_and_a_missing_tag_needs_no_removal() {
     let (registry, image) = distribution().await;
     let ours = pushed(&registry.store(), &image, "a");
