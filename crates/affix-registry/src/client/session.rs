@@ -131,6 +131,7 @@ impl Registries {
                 host: host.clone(),
                 repository: repository.clone(),
                 mode: access.referrers_mode,
+                login_warnings: access.credentials.warnings().to_vec(),
                 opened: Instant::now(),
                 requests: AtomicU64::new(0),
                 received: AtomicU64::new(0),
@@ -167,6 +168,8 @@ pub(crate) struct Inner {
     host: Host,
     repository: Repository,
     pub(crate) mode: ReferrersMode,
+    /// Warnings on logins that were skipped. They belong to the pass, since clients are shared.
+    login_warnings: Vec<String>,
     opened: Instant,
     requests: AtomicU64,
     received: AtomicU64,
@@ -188,6 +191,12 @@ impl Inner {
 
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Returns the warnings on skipped logins for a message, at most two.
+    pub(crate) fn login_warnings(&self) -> String {
+        let shown = self.login_warnings.iter().take(2);
+        shown.map(|warning| format!("; {warning}")).collect()
     }
 
     /// Returns the secrets that messages must not contain.
