@@ -75,10 +75,8 @@ fn pull_secrets(found: &[(&String, &SecretData)], field: &str) -> Result<Vec<Key
             Err(problem) => unreadable.push(problem),
         }
     }
-    if keychains.is_empty()
-        && let Some(first) = unreadable.into_iter().next()
-    {
-        return Err(first);
+    if keychains.is_empty() && !unreadable.is_empty() {
+        return Err(unreadable.swap_remove(0));
     }
     let skipped = unreadable.into_iter().map(|problem| {
         Keychain::anonymous().with_warning(format!("{} (skipped)", problem.message))

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use url::Url;
 
@@ -136,6 +137,7 @@ impl Registries {
                 requests: AtomicU64::new(0),
                 received: AtomicU64::new(0),
                 seen_tags: Mutex::default(),
+                referrers_tags: OnceCell::new(),
                 swing: rand::random(),
             }),
             deadline: None,
@@ -175,6 +177,8 @@ pub(crate) struct Inner {
     received: AtomicU64,
     /// Subjects whose fallback tag exists, as read in this pass.
     seen_tags: Mutex<HashSet<Digest>>,
+    /// The tags of the form of fallback tags, listed at most once in this pass.
+    pub(crate) referrers_tags: OnceCell<Vec<Tag>>,
     /// Uniform in 0 to 1. Spreads the pauses of processes that write the same fallback tags at the same time.
     pub(crate) swing: f64,
 }
