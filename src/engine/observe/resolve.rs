@@ -76,7 +76,7 @@ fn on_skipped(digest: &Digest, index: &ImageIndex) -> Option<String> {
     let first = index.skipped.first()?;
     let more = match index.skipped.len() - 1 {
         0 => String::new(),
-        more => format!(" ({more} more entries are skipped)"),
+        more => format!(" ({more} more skipped)"),
     };
     Some(format!("{first} (in the index {digest}){more}"))
 }
