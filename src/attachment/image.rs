@@ -198,6 +198,27 @@ impl Image {
                 }
             }
         }
+        self.add_skipped(index, max_entries)
+    }
+
+    /// Adds the unreadable entries that have a digest, because the image reaches them.
+    fn add_skipped(&mut self, index: &ImageIndex, max_entries: usize) -> Result<(), ImageError> {
+        for digest in index
+            .skipped
+            .iter()
+            .filter_map(|entry| entry.digest.clone())
+        {
+            if self.entries.len() > max_entries {
+                return Err(ImageError::TooManyEntries(max_entries));
+            }
+            let is_known = |entry: &Entry| entry.subject.digest == digest;
+            if !self.entries.iter().any(is_known) {
+                self.entries.push(Entry {
+                    subject: Descriptor::plain("", digest, 0),
+                    kind: EntryKind::Unsupported,
+                });
+            }
+        }
         Ok(())
     }
 

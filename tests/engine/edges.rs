@@ -1,7 +1,7 @@
 //! Unusual images and references: the targets of each, or the reason of the refusal.
 
 use affix::api::Origin;
-use affix_testbed::hostile::{HostileRegistry, Image, Matcher, Op, Reply, Stage};
+use affix_testbed::hostile::{Account, HostileRegistry, Image, Matcher, Op, Reply, Stage};
 use serde_json::{Value, json};
 
 use crate::resource::{CREATED, Resource, TYPE, attach, note};
@@ -417,4 +417,71 @@ async fn t15_a_title_outside_its_folder_prevents_the_push() {
         );
     }
     assert!(registry.requests().is_empty(), "{}", registry.transcript());
+}
+
+#[tokio::test]
+async fn an_odd_sibling_is_named_in_resolved_and_the_rest_is_attached() {
+    let registry = registry().await;
+    let image = registry
+        .image("team/app", "v1")
+        .platforms(["linux/amd64", "linux/arm64"])
+        .push();
+    let entry = |platform: &str| {
+        let digest = image.platform(platform);
+        let size = registry
+            .store()
+            .manifest("team/app", digest)
+            .unwrap()
+            .bytes
+            .len();
+        json!({"mediaType": MANIFEST, "digest": digest, "size": size, "annotations": null})
+    };
+    let odd = json!({"mediaType": MANIFEST, "digest": "blake3:00ff", "size": 7});
+    let sized =
+        json!({"mediaType": MANIFEST, "digest": image.platform("linux/arm64"), "size": "x"});
+    index(&registry, "odd", &[odd, entry("linux/amd64"), sized]);
+    let mut resource = Resource::new(note(&registry.reference("team/app:odd"), "hello"));
+    resource.pass().await;
+    assert_eq!(
+        resource.status.attached.as_deref(),
+        Some("2/2"),
+        "{:#?}",
+        resource.status
+    );
+    let resolved = resource.resolved();
+    assert!(
+        resolved.contains("entry 0 is skipped: digest algorithm \"blake3\" is not supported")
+            && resolved.contains("(1 more skipped)"),
+        "{resolved}"
+    );
+}
+
+#[tokio::test]
+async fn a_dockercfg_secret_logs_in_and_its_odd_entry_is_named_in_resolved() {
+    let registry = HostileRegistry::builder()
+        .passwords([Account::new("user", "password")])
+        .start()
+        .await
+        .unwrap();
+    registry
+        .image("team/app", "v1")
+        .platforms(["linux/amd64"])
+        .push();
+    let mut spec = note(&registry.reference("team/app:v1"), "hello");
+    spec["serviceAccountName"] = json!("default");
+    let mut resource = Resource::new(spec);
+    let config = json!({
+        "my_host:8082": {"auth": "dTpw"},
+        registry.host(): {"username": "user", "password": "password"},
+    });
+    resource.secret("odd", &[("password", b"p")]);
+    resource.secret("pull", &[(".dockercfg", config.to_string().as_bytes())]);
+    resource.sources.image_pull_secrets = Some(vec!["odd".into(), "pull".into()]);
+    resource.ready().await;
+    let resolved = resource.resolved();
+    assert!(
+        resolved.contains("the docker config's entry \"my_host:8082\" is skipped")
+            && resolved.contains("the Secret \"odd\" has no key .dockerconfigjson"),
+        "{resolved}"
+    );
 }

@@ -217,6 +217,7 @@ mod parsers {
         host: &Host,
         repository: &Repository,
     ) -> Result<(), String> {
+        let _ = Keychain::parse_dockercfg(bytes).map(|keychain| keychain.find(host, repository));
         let keychain = Keychain::parse(bytes).map_err(|error| error.to_string())?;
         let _ = keychain.find(host, repository);
         Ok(())

@@ -217,10 +217,14 @@ impl TryFrom<&ImageIndex> for OciImageIndex {
     type Error = ConversionError;
 
     /// # Errors
-    /// If the index has a subject, for which oci-client has no field, or a size is too large.
+    /// If the index has a subject or skipped entries, for which oci-client has no field, or a size is
+    /// too large.
     fn try_from(index: &ImageIndex) -> Result<Self, ConversionError> {
         if index.subject.is_some() {
             return Err(ConversionError::Field("subject"));
+        }
+        if !index.skipped.is_empty() {
+            return Err(ConversionError::Field("skipped"));
         }
         Ok(Self {
             schema_version: 2,
@@ -240,6 +244,7 @@ impl TryFrom<&OciImageIndex> for ImageIndex {
             media_type: index.media_type.clone(),
             artifact_type: index.artifact_type.clone(),
             manifests: all(&index.manifests)?,
+            skipped: Vec::new(),
             subject: None,
             annotations: index.annotations.clone().unwrap_or_default(),
         })

@@ -151,6 +151,7 @@ fn platforms_descriptors_manifests_and_indexes_survive_both_conversions() {
         media_type: Some(media_type::OCI_INDEX.to_owned()),
         artifact_type: None,
         manifests: vec![entry],
+        skipped: Vec::new(),
         subject: None,
         annotations: [("k".to_owned(), "v".to_owned())].into(),
     };
@@ -164,6 +165,7 @@ fn a_conversion_that_would_lose_meaning_is_an_error() {
         media_type: None,
         artifact_type: None,
         manifests: Vec::new(),
+        skipped: Vec::new(),
         subject: Some(descriptor()),
         annotations: Default::default(),
     };

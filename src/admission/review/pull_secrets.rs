@@ -20,6 +20,8 @@ const CONCURRENT_READS: usize = 4;
 /// Time limit of one read. Reviews wait less; a late answer serves the next review.
 const API_TIMEOUT: Duration = Duration::from_secs(10);
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
+/// The key of a pull secret of the older type kubernetes.io/dockercfg.
+const DOCKERCFG: &str = ".dockercfg";
 
 /// The credentials of one Secret. `None` for a missing or malformed Secret, which the kubelet also
 /// ignores.
@@ -83,8 +85,17 @@ async fn fetch(api: &Api<Secret>, name: &str) -> Answer {
     };
     match answer {
         Ok(secret) => {
-            let config = secret.and_then(|secret| secret.data?.remove(DOCKER_CONFIG));
-            Ok(config.and_then(|config| Keychain::parse(&zeroize::Zeroizing::new(config.0)).ok()))
+            let mut data = secret.and_then(|secret| secret.data).unwrap_or_default();
+            let mut config = |key: &str| {
+                data.remove(key)
+                    .map(|value| zeroize::Zeroizing::new(value.0))
+            };
+            let keychain = match (config(DOCKER_CONFIG), config(DOCKERCFG)) {
+                (Some(json), _) => Keychain::parse(&json).ok(),
+                (None, Some(json)) => Keychain::parse_dockercfg(&json).ok(),
+                (None, None) => None,
+            };
+            Ok(keychain)
         }
         Err(error) => {
             tracing::debug!(%error, "cannot read a pull secret");

@@ -22,6 +22,8 @@ pub(in crate::engine) struct Resolved {
     pub(in crate::engine) root: Descriptor,
     /// All entries.
     pub(in crate::engine) image: Image,
+    /// Remarks on entries that cannot be read.
+    pub(in crate::engine) remarks: Vec<String>,
 }
 
 /// Resolves a reference. The whole pass uses this one answer.
@@ -50,7 +52,33 @@ pub(in crate::engine) async fn resolve(
         limits.index_entries,
     )
     .map_err(|error| unusable(&error))?;
-    Ok(Resolved { root, image })
+    let mut remarks = Vec::new();
+    if let Manifest::Index(index) = &fetched.manifest {
+        remarks.extend(on_skipped(&root.digest, index));
+    }
+    for (digest, index) in &nested {
+        remarks.extend(
+            index
+                .as_ref()
+                .ok()
+                .and_then(|index| on_skipped(digest, index)),
+        );
+    }
+    Ok(Resolved {
+        root,
+        image,
+        remarks,
+    })
+}
+
+/// Returns the remark on the unreadable entries of an index.
+fn on_skipped(digest: &Digest, index: &ImageIndex) -> Option<String> {
+    let first = index.skipped.first()?;
+    let more = match index.skipped.len() - 1 {
+        0 => String::new(),
+        more => format!(" ({more} more skipped)"),
+    };
+    Some(format!("{first} (in the index {digest}){more}"))
 }
 
 fn unusable(error: &ImageError) -> Failure {

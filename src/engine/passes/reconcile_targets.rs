@@ -44,6 +44,8 @@ pub(in crate::engine) fn begin(context: &Context<'_>, resolved: &Resolved) -> Re
         media_type: Some(resolved.root.media_type.clone()),
         tag_drift: request.previous.tag_drift.clone(),
     });
+    report.remarks.extend(request.access.warnings());
+    report.remarks.extend(resolved.remarks.iter().cloned());
     if let Some(before) = request
         .previous
         .followed

@@ -24,7 +24,10 @@ pub fn access(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Access, P
     })
 }
 
-const DOCKER_CONFIG: &str = ".dockerconfigjson";
+/// The key of a Secret of type kubernetes.io/dockerconfigjson.
+const DOCKER_CONFIG_JSON: &str = ".dockerconfigjson";
+/// The key of a Secret of type kubernetes.io/dockercfg, the older form.
+const DOCKERCFG: &str = ".dockercfg";
 
 fn credentials(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Keychain, Problem> {
     let mut keychains = Vec::new();
@@ -52,9 +55,7 @@ fn credentials(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Keychain
                 "{field}: the Secret {first:?}, an imagePullSecret of the ServiceAccount {account:?}, is not there"
             )));
         }
-        for (name, secret) in found {
-            keychains.push(keychain(secret, field, name)?);
-        }
+        keychains.extend(pull_secrets(&found, field)?);
     }
     if keychains.is_empty() {
         return Ok(sources.fallback_credentials.clone());
@@ -62,19 +63,49 @@ fn credentials(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Keychain
     Ok(Keychain::merge(keychains))
 }
 
+/// Returns the keychains of pull secrets. An unreadable one is skipped with a warning.
+///
+/// # Errors
+/// `SecretNotFound` if all of them are unreadable.
+fn pull_secrets(found: &[(&String, &SecretData)], field: &str) -> Result<Vec<Keychain>, Problem> {
+    let (mut keychains, mut unreadable) = (Vec::new(), Vec::new());
+    for (name, secret) in found {
+        match keychain(secret, field, name) {
+            Ok(read) => keychains.push(read),
+            Err(problem) => unreadable.push(problem),
+        }
+    }
+    if keychains.is_empty() && !unreadable.is_empty() {
+        return Err(unreadable.swap_remove(0));
+    }
+    let skipped = unreadable.into_iter().map(|problem| {
+        Keychain::anonymous().with_warning(format!("{} (skipped)", problem.message))
+    });
+    keychains.extend(skipped);
+    Ok(keychains)
+}
+
 fn keychain(secret: &SecretData, field: &str, name: &str) -> Result<Keychain, Problem> {
-    let json = key(
-        secret,
-        field,
-        name,
-        DOCKER_CONFIG,
-        "a Secret of type kubernetes.io/dockerconfigjson has it",
-    )?;
-    Keychain::parse(json.expose()).map_err(|error| {
-        missing(format_args!(
-            "{field}: the Secret {name:?}, key {DOCKER_CONFIG}: {error}"
-        ))
-    })
+    let (name_of_key, parsed) = match secret.data.get(DOCKERCFG) {
+        Some(json) if !secret.data.contains_key(DOCKER_CONFIG_JSON) => {
+            (DOCKERCFG, Keychain::parse_dockercfg(json.expose()))
+        }
+        _ => {
+            let json = key(
+                secret,
+                field,
+                name,
+                DOCKER_CONFIG_JSON,
+                "a Secret of type kubernetes.io/dockerconfigjson has it",
+            )?;
+            (DOCKER_CONFIG_JSON, Keychain::parse(json.expose()))
+        }
+    };
+    let source = format!("{field}: the Secret {name:?}, key {name_of_key}");
+    match parsed {
+        Ok(keychain) => Ok(keychain.from_source(&source)),
+        Err(error) => Err(missing(format_args!("{source}: {error}"))),
+    }
 }
 
 fn tls(reference: Option<&LocalObjectReference>, sources: &Sources) -> Result<TlsOptions, Problem> {
@@ -139,4 +170,85 @@ fn proxy(
         username: text("username"),
         password: secret.data.get("password").cloned(),
     }))
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"{"auths":{"my_host:8082":{"auth":"dTpw"},"r.io":{"auth":"dTpw"}}}"#;
+    const LEGACY: &str = r#"{"my_host:8082":{"auth":"dTpw"},"r.io":{"auth":"dTpw"}}"#;
+
+    fn secret(key: &str, value: &str) -> SecretData {
+        SecretData {
+            data: [(key.to_owned(), value.into())].into(),
+            ..SecretData::default()
+        }
+    }
+
+    fn read(spec: &str, secrets: &[(&str, SecretData)]) -> Result<Keychain, String> {
+        let spec: ImageAttachmentSpec = serde_json::from_str(spec).unwrap();
+        let secrets = secrets
+            .iter()
+            .map(|(name, secret)| ((*name).to_owned(), secret.clone()));
+        let sources = Sources {
+            image_pull_secrets: Some(vec!["one".into(), "two".into()]),
+            secrets: secrets.collect(),
+            ..Sources::default()
+        };
+        credentials(&spec, &sources).map_err(|problem| problem.message)
+    }
+
+    #[test]
+    fn both_forms_of_pull_secrets_are_read_and_odd_entries_are_named() {
+        for (key, content) in [(DOCKER_CONFIG_JSON, CONFIG), (DOCKERCFG, LEGACY)] {
+            for (spec, field) in [
+                (
+                    r#"{"image":"r.io/a:1","secretRef":{"name":"one"}}"#,
+                    "spec.secretRef",
+                ),
+                (
+                    r#"{"image":"r.io/a:1","serviceAccountName":"default"}"#,
+                    "spec.serviceAccountName",
+                ),
+            ] {
+                let keychain = read(spec, &[("one", secret(key, content))]).unwrap();
+                assert!(!keychain.is_empty());
+                assert_eq!(
+                    keychain.warnings(),
+                    [format!(
+                        "{field}: the Secret \"one\", key {key}: the docker config's entry \"my_host:8082\" is skipped: it names no registry"
+                    )]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_unreadable_pull_secret_is_an_error_only_where_no_other_is_readable() {
+        let spec = r#"{"image":"r.io/a:1","serviceAccountName":"default"}"#;
+        let odd = || ("one", secret("password", "p"));
+        let good = ("two", secret(DOCKER_CONFIG_JSON, CONFIG));
+        let keychain = read(spec, &[odd(), good]).unwrap();
+        assert!(!keychain.is_empty());
+        let warnings = keychain.warnings().join(" ");
+        assert!(
+            warnings.contains("the Secret \"one\" has no key .dockerconfigjson"),
+            "{warnings}"
+        );
+        let error = read(spec, &[odd()]).unwrap_err();
+        assert!(error.contains("the Secret \"one\" has no key"), "{error}");
+        let spec = r#"{"image":"r.io/a:1","secretRef":{"name":"one"}}"#;
+        assert!(read(spec, &[odd()]).is_err());
+        let malformed = ("one", secret(DOCKERCFG, "[]"));
+        let error = read(spec, &[malformed]).unwrap_err();
+        assert!(
+            error.contains("key .dockercfg: the docker config is malformed"),
+            "{error}"
+        );
+    }
 }

@@ -135,7 +135,10 @@ impl Session {
                     "no login is configured for {name}; the docker config names a credential helper, which is not run"
                 )
             }
-            Credential::Anonymous => format!("no login is configured for {name}"),
+            Credential::Anonymous => format!(
+                "no login is configured for {name}{}",
+                self.inner.login_warnings()
+            ),
             Credential::Basic { .. } => format!("the user name and password for {name} were sent"),
             Credential::Identity(_) => format!("the identity token for {name} was sent"),
             Credential::Registry(_) => format!("the registry token for {name} was sent"),
@@ -223,12 +226,13 @@ impl Session {
             });
         }
         // serde_json's error could quote the token.
-        let read: TokenAnswer = serde_json::from_slice(&answer.body).map_err(|_| {
-            self.protocol(
-                &request.operation,
-                "the token service's answer is malformed",
-            )
-        })?;
+        let read: TokenAnswer = serde_json::from_slice(crate::oci::without_bom(&answer.body))
+            .map_err(|_| {
+                self.protocol(
+                    &request.operation,
+                    "the token service's answer is malformed",
+                )
+            })?;
         let token = read
             .token
             .filter(|token| !token.is_empty())

@@ -8,16 +8,18 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::access::host_pattern::labels_match;
 use crate::access::secret::Secret;
-use crate::oci::{Host, Repository, cut};
+use crate::oci::{Host, Repository, cut, without_bom};
 
 /// Logins by registry and repository path, in their original order.
 #[derive(Debug, Clone, Default)]
 pub struct Keychain {
     entries: Vec<Entry>,
+    warnings: Vec<String>,
     helpers: bool,
 }
 
@@ -28,7 +30,8 @@ struct Entry {
     port: Option<u16>,
     /// Leading parts of the repository name. Empty for all repositories.
     path: Vec<String>,
-    credential: Credential,
+    /// The login, or the cause for which it cannot be used.
+    credential: Result<Credential, String>,
 }
 
 /// A credential for a registry.
@@ -50,7 +53,7 @@ pub(crate) enum Credential {
 pub enum DockerConfigError {
     /// The bytes are not a docker config.
     #[error(
-        "the docker config is malformed at line {line}, column {column}: it must be a JSON object with an object \"auths\""
+        "the docker config is malformed at line {line}, column {column}: it must be a JSON object, with the logins in an object \"auths\""
     )]
     Malformed {
         /// Line, from 1.
@@ -58,11 +61,6 @@ pub enum DockerConfigError {
         /// Column, from 1.
         column: usize,
     },
-    /// The `auth` value of an entry is not the base64 of `user:password`.
-    #[error(
-        "the docker config's \"auth\" for {0:?} is malformed: it must be the base64 of user:password"
-    )]
-    Auth(String),
     /// The key of an entry does not name a registry.
     #[error(
         "the docker config's key {0:?} names no registry: write host[:port][/path], such as registry.example.com/team"
@@ -70,13 +68,23 @@ pub enum DockerConfigError {
     Key(String),
 }
 
+impl DockerConfigError {
+    fn at(error: &serde_json::Error) -> Self {
+        Self::Malformed {
+            line: error.line(),
+            column: error.column(),
+        }
+    }
+}
+
 #[derive(Deserialize)]
-struct Document {
-    auths: Option<BTreeMap<String, Option<Login>>>,
+struct Document<'a> {
+    #[serde(borrow, default)]
+    auths: Option<BTreeMap<String, &'a RawValue>>,
     #[serde(default, rename = "credsStore")]
-    creds_store: Option<String>,
+    creds_store: serde_json::Value,
     #[serde(default, rename = "credHelpers")]
-    cred_helpers: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    cred_helpers: serde_json::Value,
 }
 
 #[derive(Deserialize, Default)]
@@ -104,47 +112,92 @@ impl Keychain {
     /// `~/.docker/config.json`.
     ///
     /// Entries without a login are ignored. Docker writes them if a credential helper is in use.
+    /// Entries that name no registry are skipped with a [warning](Self::warnings). An entry with a
+    /// malformed login is an error only for the registry that it names, when a session is opened.
     ///
     /// # Errors
-    /// If the bytes are not a docker config or an entry is invalid. An ignored invalid login would
-    /// cause a misleading error from the registry later.
+    /// If the bytes are not a JSON object, or "auths" is not an object.
     pub fn parse(json: &[u8]) -> Result<Self, DockerConfigError> {
-        let document: Document =
-            serde_json::from_slice(json).map_err(|error| DockerConfigError::Malformed {
-                line: error.line(),
-                column: error.column(),
-            })?;
-        let helpers = document.creds_store.is_some_and(|store| !store.is_empty())
-            || document
-                .cred_helpers
-                .as_ref()
-                .is_some_and(|helpers| !helpers.is_empty());
-        let Some(auths) = document.auths else {
-            // A user's config may have only helpers. A Secret without "auths" has the wrong
-            // content.
-            return if helpers {
-                Ok(Self {
-                    entries: Vec::new(),
-                    helpers,
-                })
-            } else {
-                Err(DockerConfigError::Malformed { line: 1, column: 1 })
-            };
+        let Some(json) = object(json)? else {
+            return Ok(Self::default());
         };
-        let mut entries = Vec::new();
+        let document: Document<'_> =
+            serde_json::from_slice(json).map_err(|error| DockerConfigError::at(&error))?;
+        let store = document.creds_store.as_str();
+        let helpers = document.cred_helpers.as_object();
+        Ok(Self {
+            helpers: store.is_some_and(|store| !store.is_empty())
+                || helpers.is_some_and(|helpers| !helpers.is_empty()),
+            ..Self::from_auths(document.auths.unwrap_or_default())
+        })
+    }
+
+    /// Parses the content of a `kubernetes.io/dockercfg` Secret: the object that
+    /// [`parse`](Self::parse) expects under "auths". OpenShift adds such a Secret to every
+    /// ServiceAccount.
+    ///
+    /// # Errors
+    /// If the bytes are not a JSON object.
+    pub fn parse_dockercfg(json: &[u8]) -> Result<Self, DockerConfigError> {
+        let Some(json) = object(json)? else {
+            return Ok(Self::default());
+        };
+        serde_json::from_slice(json)
+            .map(Self::from_auths)
+            .map_err(|error| DockerConfigError::at(&error))
+    }
+
+    fn from_auths(auths: BTreeMap<String, &RawValue>) -> Self {
+        let mut keychain = Self::default();
         for (key, login) in auths {
-            if let Some(credential) = credential(&key, login.unwrap_or_default())? {
-                let (host, port, path) =
-                    split_key(&key).ok_or_else(|| DockerConfigError::Key(cut(&key)))?;
-                entries.push(Entry {
+            let credential = match credential(login.get()) {
+                Ok(None) => continue,
+                Ok(Some(credential)) => Ok(credential),
+                Err(why) => Err(format!("the login of {} {why}", quoted(&key))),
+            };
+            let place = split_key(&key);
+            match (&credential, &place) {
+                (_, None) => keychain.warnings.push(format!(
+                    "the docker config's entry {} is skipped: it names no registry",
+                    quoted(&key)
+                )),
+                (Err(why), _) => keychain
+                    .warnings
+                    .push(format!("an entry of the docker config is skipped: {why}")),
+                (Ok(_), Some(_)) => {}
+            }
+            keychain
+                .entries
+                .extend(place.map(|(host, port, path)| Entry {
                     host,
                     port,
                     path,
                     credential,
-                });
-            }
+                }));
         }
-        Ok(Self { entries, helpers })
+        keychain
+    }
+
+    /// Returns the warnings on skipped entries. They name the entry and never its login.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Adds a warning, for example on a pull secret that cannot be read.
+    #[must_use]
+    pub fn with_warning(mut self, warning: String) -> Self {
+        self.warnings.push(warning);
+        self
+    }
+
+    /// Puts the name of the source in front of each warning.
+    #[must_use]
+    pub fn from_source(mut self, source: &str) -> Self {
+        for warning in &mut self.warnings {
+            *warning = format!("{source}: {warning}");
+        }
+        self
     }
 
     /// Returns a keychain with one login. `registry` is `host[:port][/path]`.
@@ -158,10 +211,10 @@ impl Keychain {
     ) -> Result<Self, DockerConfigError> {
         let (host, port, path) =
             split_key(registry).ok_or_else(|| DockerConfigError::Key(cut(registry)))?;
-        let credential = Credential::Basic {
+        let credential = Ok(Credential::Basic {
             username: username.to_owned(),
             password,
-        };
+        });
         Ok(Self {
             entries: vec![Entry {
                 host,
@@ -169,7 +222,7 @@ impl Keychain {
                 path,
                 credential,
             }],
-            helpers: false,
+            ..Self::default()
         })
     }
 
@@ -181,6 +234,7 @@ impl Keychain {
             .into_iter()
             .fold(Self::default(), |mut all, next| {
                 all.entries.extend(next.entries);
+                all.warnings.extend(next.warnings);
                 all.helpers |= next.helpers;
                 all
             })
@@ -198,7 +252,10 @@ impl Keychain {
     }
 
     /// Returns the login for a repository.
-    pub(crate) fn find(&self, host: &Host, repository: &Repository) -> Credential {
+    ///
+    /// # Errors
+    /// The cause if only malformed logins match.
+    pub(crate) fn find(&self, host: &Host, repository: &Repository) -> Result<Credential, String> {
         let best = self
             .entries
             .iter()
@@ -206,13 +263,34 @@ impl Keychain {
             .filter(|(_, entry)| entry.matches(host, repository))
             .max_by_key(|(position, entry)| {
                 (
+                    entry.credential.is_ok(),
                     entry.path.len(),
                     !entry.host.contains('*'),
                     std::cmp::Reverse(*position),
                 )
             });
-        best.map_or(Credential::Anonymous, |(_, entry)| entry.credential.clone())
+        best.map_or(Ok(Credential::Anonymous), |(_, entry)| {
+            entry.credential.clone()
+        })
     }
+}
+
+/// Returns the JSON object in `json` without a byte order mark, or `None` if the document is empty
+/// or `null`.
+fn object(json: &[u8]) -> Result<Option<&[u8]>, DockerConfigError> {
+    let json = without_bom(json);
+    match json.trim_ascii() {
+        b"" | b"null" => Ok(None),
+        // serde would read a list as the fields in their order.
+        text if text.first() == Some(&b'{') => Ok(Some(json)),
+        _ => Err(DockerConfigError::Malformed { line: 1, column: 1 }),
+    }
+}
+
+/// Returns a key for messages, without a login in front of the host.
+fn quoted(key: &str) -> String {
+    let shown = key.rsplit_once('@').map_or(key, |(_, host)| host);
+    format!("{:?}", cut(shown))
 }
 
 impl Entry {
@@ -267,7 +345,10 @@ fn split_key(key: &str) -> Option<(String, Option<u16>, Vec<String>)> {
     ))
 }
 
-fn credential(key: &str, login: Login) -> Result<Option<Credential>, DockerConfigError> {
+fn credential(json: &str) -> Result<Option<Credential>, &'static str> {
+    let login: Option<Login> = serde_json::from_str(json)
+        .map_err(|_| "is malformed: it must be a JSON object of texts")?;
+    let login = login.unwrap_or_default();
     let given = |value: Option<String>| value.filter(|value| !value.is_empty());
     if let Some(token) = given(login.registrytoken) {
         return Ok(Some(Credential::Registry(token.into())));
@@ -276,19 +357,19 @@ fn credential(key: &str, login: Login) -> Result<Option<Credential>, DockerConfi
         return Ok(Some(Credential::Identity(token.into())));
     }
     if let Some(auth) = given(login.auth) {
-        let malformed = || DockerConfigError::Auth(cut(key));
+        const MALFORMED: &str = "has a malformed \"auth\": it must be the base64 of user:password";
         let auth = Zeroizing::new(auth);
         let trimmed = auth.trim().trim_end_matches('=');
         let bytes = STANDARD_NO_PAD
             .decode(trimmed)
             .or_else(|_| STANDARD.decode(trimmed))
-            .map_err(|_| malformed())?;
+            .map_err(|_| MALFORMED)?;
         let decoded = Zeroizing::new(bytes);
-        let text = std::str::from_utf8(&decoded).map_err(|_| malformed())?;
+        let text = std::str::from_utf8(&decoded).map_err(|_| MALFORMED)?;
         let (username, password) = text
             .trim_end_matches(['\0', '\n', '\r'])
             .split_once(':')
-            .ok_or_else(malformed)?;
+            .ok_or(MALFORMED)?;
         return Ok(Some(Credential::Basic {
             username: username.to_owned(),
             password: password.into(),
@@ -313,8 +394,9 @@ mod tests {
     fn user(keychain: &Keychain, name: &str) -> String {
         let (host, repository) = name.split_once('/').unwrap();
         match keychain.find(&host.parse().unwrap(), &repository.parse().unwrap()) {
-            Credential::Basic { username, .. } => username,
-            other => format!("{other:?}"),
+            Ok(Credential::Basic { username, .. }) => username,
+            Ok(other) => format!("{other:?}"),
+            Err(why) => why,
         }
     }
 
@@ -408,6 +490,7 @@ mod tests {
             Keychain::parse(config.as_bytes())
                 .unwrap()
                 .find(&"r.io".parse().unwrap(), &"x".parse().unwrap())
+                .unwrap()
         };
         let basic = |password: &str| Credential::Basic {
             username: "user".into(),
@@ -447,41 +530,110 @@ mod tests {
 
     #[test]
     fn errors_state_the_position_and_never_the_content() {
-        for (config, said) in [
-            (
-                r#"{"auths":{"r.io":{"password":["hunter2"]}}}"#,
-                "malformed at line 1, column",
-            ),
-            (r#"{"auths":"hunter2"}"#, "malformed at line 1, column"),
-            (r#"{"password":"hunter2"}"#, "with an object \"auths\""),
-            ("hunter2", "malformed at line 1"),
-            (
-                r#"{"auths":{"r.io":{"auth":"hunter2!"}}}"#,
-                "\"auth\" for \"r.io\" is malformed",
-            ),
-            (
-                r#"{"auths":{"r.io":{"auth":"aHVudGVyMg=="}}}"#,
-                "base64 of user:password",
-            ),
-            (
-                r#"{"auths":{"https:///":{"password":"hunter2"}}}"#,
-                "names no registry",
-            ),
+        for config in [
+            r#"{"auths":"hunter2"}"#,
+            r#"{"auths":{"r.io":{"password":"hunter2"}}"#,
+            r#"["hunter2"]"#,
+            "hunter2",
         ] {
             let error = Keychain::parse(config.as_bytes()).unwrap_err().to_string();
             assert!(
-                error.contains(said) && !error.contains("hunter2"),
+                error.contains("malformed at line 1, column") && !error.contains("hunter2"),
                 "{config}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn a_malformed_login_is_an_error_for_its_registry_only() {
+        for (login, said) in [
+            (
+                r#"{"password":["hunter2"]}"#,
+                "the login of \"r.io\" is malformed",
+            ),
+            (r#""hunter2""#, "the login of \"r.io\" is malformed"),
+            (
+                r#"{"auth":"hunter2!"}"#,
+                "must be the base64 of user:password",
+            ),
+            (
+                r#"{"auth":"aHVudGVyMg=="}"#,
+                "must be the base64 of user:password",
+            ),
+        ] {
+            let config = format!(
+                r#"{{"auths":{{"r.io":{login},"s.io":{{"username":"good","password":"p"}}}}}}"#
+            );
+            let keys = Keychain::parse(config.as_bytes()).unwrap();
+            assert_eq!(user(&keys, "s.io/x"), "good");
+            let (error, warning) = (user(&keys, "r.io/x"), keys.warnings().concat());
+            for text in [&error, &warning] {
+                assert!(text.contains(said) && !text.contains("hunter2"), "{text}");
+            }
+            let other = Keychain::login("r.io", "other", "p".into()).unwrap();
+            assert_eq!(user(&Keychain::merge([keys, other]), "r.io/x"), "other");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_names_no_registry_is_skipped_with_a_warning() {
+        for key in [
+            "my_host:8082",
+            "https://",
+            "https:///",
+            "a b",
+            "",
+            "user:hunter2@my_host",
+        ] {
+            let keys = keychain(&[key, "r.io"]);
+            assert_eq!(user(&keys, "r.io/x"), "r.io", "{key}");
+            let shown = key.rsplit('@').next().unwrap();
+            assert_eq!(
+                keys.warnings(),
+                [format!(
+                    "the docker config's entry {shown:?} is skipped: it names no registry"
+                )]
+            );
+        }
+        for config in [
+            "{}",
+            "null",
+            "",
+            r#"{"currentContext":"default"}"#,
+            r#"{"auths":null}"#,
+            r#"{"auths":{"my_host":{}},"credsStore":null,"credHelpers":[]}"#,
+            "\u{feff}{\"auths\":{}}",
+        ] {
+            let keys = Keychain::parse(config.as_bytes()).unwrap();
+            assert!(keys.is_empty() && keys.warnings().is_empty(), "{config}");
+        }
+    }
+
+    #[test]
+    fn a_dockercfg_is_the_object_of_logins_itself() {
+        let config = br#"{"172.30.0.1:5000":{"username":"serviceaccount","password":"t","email":"x","auth":"c2E6dA=="},"my_host":{"auth":"c2E6dA=="}}"#;
+        let keys = Keychain::parse_dockercfg(config).unwrap();
+        assert_eq!(user(&keys, "172.30.0.1:5000/ns/app"), "sa");
+        assert_eq!(keys.warnings().len(), 1);
+        assert!(Keychain::parse_dockercfg(b"[]").is_err());
     }
 
     proptest::proptest! {
         #[test]
         fn any_bytes_are_a_config_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), key in "[a-z*.:/\\[\\]0-9]{0,30}", auth in "[A-Za-z0-9+/=]{0,20}") {
             let _ = Keychain::parse(&bytes);
-            if let Ok(keys) = Keychain::parse(serde_json::json!({"auths": {key: {"auth": auth}}}).to_string().as_bytes()) {
-                let _ = keys.find(&"a.b:80".parse().unwrap(), &"x/y".parse().unwrap());
+            let _ = Keychain::parse_dockercfg(&bytes);
+            let keys = Keychain::parse(serde_json::json!({"auths": {key: {"auth": auth}}}).to_string().as_bytes()).unwrap();
+            let _ = keys.find(&"a.b:80".parse().unwrap(), &"x/y".parse().unwrap());
+        }
+
+        #[test]
+        fn an_odd_key_or_login_never_hides_another_login(key in "\\PC{0,30}", login in "\\PC{0,30}") {
+            proptest::prop_assume!(!key.contains("good.io"));
+            let auths = serde_json::json!({key: {"auth": login}, "good.io": {"username": "good", "password": "p"}});
+            let wrapped = serde_json::json!({"auths": auths}).to_string();
+            for keys in [Keychain::parse(wrapped.as_bytes()), Keychain::parse_dockercfg(auths.to_string().as_bytes())] {
+                proptest::prop_assert_eq!(user(&keys.unwrap(), "good.io/x"), "good");
             }
         }
     }

@@ -104,7 +104,12 @@ impl ClientCache {
         repository: &Repository,
         access: &Access,
     ) -> Result<Arc<RegistryClient>, RegistryError> {
-        let credential = access.credentials.find(host, repository);
+        let credential = access.credentials.find(host, repository).map_err(|why| {
+            RegistryError::InvalidAccess {
+                what: "the docker config",
+                why,
+            }
+        })?;
         let route = route_key(base, access);
         let key = credential_key(&route, &credential);
         let now = Instant::now();

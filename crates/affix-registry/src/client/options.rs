@@ -13,6 +13,7 @@ use crate::access::secret::Secret;
 use crate::client::observer::{Observer, Unobserved};
 pub use crate::http::proxy::{EnvironmentProxy, Proxy};
 use crate::http::retry::RetryPolicy;
+use crate::http::tls::Bundle;
 use crate::http::write_gate::WriteGate;
 
 /// The settings of the process, which apply to all passes.
@@ -191,6 +192,24 @@ pub struct Access {
     pub insecure: bool,
     /// The way in which referrers are listed and written.
     pub referrers_mode: ReferrersMode,
+}
+
+impl Access {
+    /// Returns the warnings on logins and certificate authorities that were skipped because they
+    /// are unreadable. At most three are named.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        const MAX_NAMED: usize = 3;
+        let bundle = self.tls.ca_pem.as_deref().map(Bundle::parse);
+        let mut warnings = self.credentials.warnings().to_vec();
+        warnings.extend(bundle.into_iter().flat_map(|bundle| bundle.warnings));
+        let more = warnings.len().saturating_sub(MAX_NAMED);
+        warnings.truncate(MAX_NAMED);
+        if more > 0 {
+            warnings.push(format!("{more} more entries are skipped"));
+        }
+        warnings
+    }
 }
 
 /// Certificates of a pass.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use url::Url;
 
@@ -131,10 +132,12 @@ impl Registries {
                 host: host.clone(),
                 repository: repository.clone(),
                 mode: access.referrers_mode,
+                login_warnings: access.credentials.warnings().to_vec(),
                 opened: Instant::now(),
                 requests: AtomicU64::new(0),
                 received: AtomicU64::new(0),
                 seen_tags: Mutex::default(),
+                referrers_tags: OnceCell::new(),
                 swing: rand::random(),
             }),
             deadline: None,
@@ -167,11 +170,15 @@ pub(crate) struct Inner {
     host: Host,
     repository: Repository,
     pub(crate) mode: ReferrersMode,
+    /// Warnings on logins that were skipped. They belong to the pass, since clients are shared.
+    login_warnings: Vec<String>,
     opened: Instant,
     requests: AtomicU64,
     received: AtomicU64,
     /// Subjects whose fallback tag exists, as read in this pass.
     seen_tags: Mutex<HashSet<Digest>>,
+    /// The tags of the form of fallback tags, listed at most once in this pass.
+    pub(crate) referrers_tags: OnceCell<Vec<Tag>>,
     /// Uniform in 0 to 1. Spreads the pauses of processes that write the same fallback tags at the same time.
     pub(crate) swing: f64,
 }
@@ -188,6 +195,12 @@ impl Inner {
 
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Returns the warnings on skipped logins for a message, at most two.
+    pub(crate) fn login_warnings(&self) -> String {
+        let shown = self.login_warnings.iter().take(2);
+        shown.map(|warning| format!("; {warning}")).collect()
     }
 
     /// Returns the secrets that messages must not contain.

@@ -4,15 +4,22 @@
 //! `SSL_CERT_DIR` are respected. The platform verifiers of desktop systems are not used, so that the same input gives the same
 //! result in a cluster and on a workstation.
 
-use std::sync::{Arc, OnceLock};
+mod authorities;
+mod verifier;
 
-use rustls::client::WantsClientCert;
+use std::sync::Arc;
+
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use crate::client::options::{ClientIdentity, TlsOptions};
 use crate::error::RegistryError;
+pub(crate) use authorities::Bundle;
+use authorities::{Authorities, system_roots};
+pub(crate) use verifier::Refusal;
+use verifier::Verifier;
 
 /// The TLS settings of a pass. All of them trust the same authorities.
 pub(crate) struct TlsConfigs {
@@ -30,15 +37,15 @@ impl TlsConfigs {
     /// # Errors
     /// `CertificateInvalid` for a certificate or key that cannot be used. The error names the field and never its content.
     pub(crate) fn new(options: &TlsOptions) -> Result<Self, RegistryError> {
-        let roots = match &options.ca_pem {
-            None => Arc::clone(system_roots()),
-            Some(pem) => Arc::new(with_authorities(pem)?),
-        };
-        let proxy = builder(&roots)?.with_no_client_auth();
+        let verifier = verifier(Authorities::new(options.ca_pem.as_deref())?)?;
+        let proxy = builder(verifier.as_ref())?.with_no_client_auth();
         let foreign = Arc::new(with_http2(proxy.clone()));
         let registry = match &options.client {
             None => Arc::clone(&foreign),
-            Some(identity) => Arc::new(with_http2(with_client(builder(&roots)?, identity)?)),
+            Some(identity) => Arc::new(with_http2(with_client(
+                builder(verifier.as_ref())?,
+                identity,
+            )?)),
         };
         Ok(Self {
             registry,
@@ -69,38 +76,6 @@ pub(crate) fn system_has_authorities() -> bool {
     !system_roots().is_empty()
 }
 
-fn system_roots() -> &'static Arc<RootCertStore> {
-    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    ROOTS.get_or_init(|| {
-        let loaded = rustls_native_certs::load_native_certs();
-        for error in &loaded.errors {
-            tracing::warn!(%error, "cannot read some of the system's certificate authorities");
-        }
-        let mut roots = RootCertStore::empty();
-        let (_, unreadable) = roots.add_parsable_certificates(loaded.certs);
-        tracing::debug!(
-            trusted = roots.len(),
-            unreadable,
-            "read the system's certificate authorities"
-        );
-        Arc::new(roots)
-    })
-}
-
-fn with_authorities(pem: &[u8]) -> Result<RootCertStore, RegistryError> {
-    const WHAT: &str = "certificate authority (ca.crt)";
-    let mut roots = RootCertStore::clone(system_roots());
-    for certificate in certificates(pem, WHAT)? {
-        roots
-            .add(certificate)
-            .map_err(|_| RegistryError::InvalidCertificate {
-                what: WHAT,
-                why: "a certificate in it is malformed".to_owned(),
-            })?;
-    }
-    Ok(roots)
-}
-
 fn certificates(
     pem: &[u8],
     what: &'static str,
@@ -119,17 +94,39 @@ fn certificates(
     }
 }
 
+/// Returns the verifier, or `None` without any authority, for which rustls has no verifier.
+fn verifier(authorities: Authorities) -> Result<Option<Arc<Verifier>>, RegistryError> {
+    let Authorities { roots, pinned } = authorities;
+    if roots.is_empty() {
+        return Ok(None);
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let webpki = WebPkiServerVerifier::builder_with_provider(roots, provider)
+        .build()
+        .map_err(|error| library(error.to_string()))?;
+    Ok(Some(Arc::new(Verifier { webpki, pinned })))
+}
+
 fn builder(
-    roots: &Arc<RootCertStore>,
+    verifier: Option<&Arc<Verifier>>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, RegistryError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| RegistryError::InvalidCertificate {
-            what: "the TLS library",
-            why: error.to_string(),
-        })?;
-    Ok(versions.with_root_certificates(Arc::clone(roots)))
+        .map_err(|error| library(error.to_string()))?;
+    Ok(match verifier {
+        None => versions.with_root_certificates(RootCertStore::empty()),
+        Some(verifier) => versions
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::<Verifier>::clone(verifier)),
+    })
+}
+
+fn library(why: String) -> RegistryError {
+    RegistryError::InvalidCertificate {
+        what: "the TLS library",
+        why,
+    }
 }
 
 fn with_http2(mut config: ClientConfig) -> ClientConfig {

@@ -7,7 +7,12 @@ use hyper_util::client::legacy;
 use rustls::CertificateError;
 
 use crate::access::address_policy::NotAllowed;
+use crate::http::tls::Refusal;
 use crate::http::write_gate::Closed;
+use crate::oci::cut;
+
+/// Maximum number of a certificate's names in a message.
+const MAX_NAMES: usize = 3;
 
 /// The time-out of the head and of the body: a user can do the same about both.
 pub(crate) const TOO_SLOW: &str = "timed out while waiting for the answer";
@@ -137,7 +142,9 @@ impl TransportError {
     /// Returns the phrase for an error of TLS. The library's own text contains the time in some cases.
     fn from_tls(error: &rustls::Error) -> Self {
         let why = match error {
-            rustls::Error::InvalidCertificate(certificate) => certificate_phrase(certificate),
+            rustls::Error::InvalidCertificate(certificate) => {
+                return Self::Certificate(certificate_phrase(certificate));
+            }
             rustls::Error::AlertReceived(alert) => {
                 match client_certificate_alert(&format!("{alert:?}")) {
                     Some(why) => why,
@@ -167,8 +174,8 @@ fn network_phrase(kind: io::ErrorKind) -> Option<&'static str> {
     }
 }
 
-fn certificate_phrase(error: &CertificateError) -> &'static str {
-    match error {
+fn certificate_phrase(error: &CertificateError) -> String {
+    let phrase = match error {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the registry's certificate is signed by an authority that is not trusted: name it in ca.crt of certSecretRef"
         }
@@ -178,15 +185,38 @@ fn certificate_phrase(error: &CertificateError) -> &'static str {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "the registry's certificate is not valid yet"
         }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "the registry's certificate is for another host name"
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            let names: Vec<_> = presented
+                .iter()
+                .take(MAX_NAMES)
+                .map(|name| plain_name(name))
+                .collect();
+            return format!(
+                "the registry's certificate is for another host name (it is for {})",
+                names.join(", ")
+            );
         }
+        CertificateError::NotValidForName => "the registry's certificate is for another host name",
         CertificateError::Revoked => "the registry's certificate is revoked",
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "the registry's certificate is not for servers"
         }
-        _ => "the registry's certificate is not valid",
-    }
+        CertificateError::BadEncoding => "the registry's certificate is malformed",
+        CertificateError::Other(other) => match other.0.downcast_ref::<Refusal>() {
+            Some(refusal) => return refusal.to_string(),
+            None => return format!("the registry's certificate is not valid: {other}"),
+        },
+        other => return format!("the registry's certificate is not valid: {other}"),
+    };
+    phrase.to_owned()
+}
+
+/// Returns a name of a certificate, which rustls prints as `DnsName("r.example.com")`.
+fn plain_name(printed: &str) -> String {
+    let inner = printed
+        .split_once('(')
+        .and_then(|(_, rest)| rest.strip_suffix(')'));
+    cut(inner.unwrap_or(printed).trim_matches('"'))
 }
 
 /// Returns the phrase for an alert (RFC 8446, section 6.2) about the client certificate.

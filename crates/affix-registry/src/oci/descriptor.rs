@@ -13,17 +13,19 @@ use super::{Digest, Platform, media_type};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// Media type of the content. Some registries leave it empty in listings.
-    #[serde(default)]
+    /// Media type of the content. Some registries leave it empty in listings, and `null` is read
+    /// as empty.
+    #[serde(default, deserialize_with = "null_is_default")]
     pub media_type: String,
     /// Digest of the content.
     pub digest: Digest,
     /// Size of the content in bytes.
     pub size: u64,
-    /// Annotations. `null` is read as empty, and an empty map is not written.
+    /// Annotations. `null` is read as empty, for the map and for a value. An empty map is not
+    /// written.
     #[serde(
         default,
-        deserialize_with = "null_is_default",
+        deserialize_with = "annotations",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub annotations: BTreeMap<String, String>,
@@ -49,6 +51,17 @@ pub(super) fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + D
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads annotations as Go does: `null` in place of the map or of a value is empty.
+pub(super) fn annotations<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let read: Option<BTreeMap<String, Option<String>>> = Option::deserialize(deserializer)?;
+    let pairs = read.unwrap_or_default().into_iter();
+    Ok(pairs
+        .map(|(key, value)| (key, value.unwrap_or_default()))
+        .collect())
 }
 
 impl Descriptor {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::descriptor::null_is_default;
+use super::descriptor::{annotations, null_is_default};
 use super::digest::cut;
 use super::media_type::{self, Kind};
+use super::values::without_bom;
 use super::{Descriptor, ImageIndex};
 
 /// An image manifest (image-spec, manifest.md). Fields are serialised in the order of the Go
@@ -31,10 +32,11 @@ pub struct ImageManifest {
     /// `subject`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Annotations. `null` is read as empty, and an empty map is not written.
+    /// Annotations. `null` is read as empty, for the map and for a value. An empty map is not
+    /// written.
     #[serde(
         default,
-        deserialize_with = "null_is_default",
+        deserialize_with = "annotations",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub annotations: BTreeMap<String, String>,
@@ -118,7 +120,8 @@ impl Manifest {
     ///
     /// # Errors
     /// If the document is malformed, ambiguous, or of an unsupported kind, or if it contradicts
-    /// `content_type`.
+    /// `content_type`. A single unreadable entry of an index is no error, see
+    /// [`ImageIndex::skipped`].
     pub fn parse(
         content_type: Option<&str>,
         bytes: &[u8],
@@ -134,6 +137,7 @@ impl Manifest {
         }) {
             return Err(ManifestError::Schema1);
         }
+        let bytes = without_bom(bytes);
         let probe: Probe = serde_json::from_slice(bytes)?;
         let is_schema1 = probe.schema_version.and_then(|version| version.as_u64()) == Some(1);
         if is_schema1 || probe.fs_layers.is_some() {
@@ -225,11 +229,6 @@ mod tests {
             (None, "{}", "\"\" is neither"),
             (
                 Some(media_type::OCI_INDEX),
-                r#"{"manifests":[{"digest":"sha256:1","size":1}]}"#,
-                "takes 64",
-            ),
-            (
-                Some(media_type::OCI_INDEX),
                 r#"{"manifests":7}"#,
                 "malformed",
             ),
@@ -244,6 +243,37 @@ mod tests {
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(said), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn null_values_and_a_byte_order_mark_are_read_as_go_reads_them() {
+        let descriptor = format!(
+            r#"{{"mediaType":null,"digest":"{}","size":2,"annotations":{{"a":null}},"platform":null,"data":null,"artifactType":null}}"#,
+            Descriptor::empty().digest
+        );
+        for (header, body) in [
+            (
+                media_type::OCI_INDEX,
+                format!(
+                    r#"{{"schemaVersion":2,"mediaType":null,"artifactType":null,"annotations":null,"subject":null,"manifests":[{descriptor}]}}"#
+                ),
+            ),
+            (
+                media_type::OCI_INDEX,
+                r#"{"mediaType":null,"manifests":null}"#.to_owned(),
+            ),
+            (
+                media_type::OCI_MANIFEST,
+                format!(
+                    r#"{{"schemaVersion":2,"mediaType":null,"artifactType":null,"annotations":null,"subject":null,"config":{descriptor},"layers":null}}"#
+                ),
+            ),
+        ] {
+            let marked = [b"\xEF\xBB\xBF", body.as_bytes()].concat();
+            let (media_type, plain) = Manifest::parse(Some(header), body.as_bytes()).unwrap();
+            assert_eq!(media_type, header);
+            assert_eq!(Manifest::parse(Some(header), &marked).unwrap().1, plain);
         }
     }
 

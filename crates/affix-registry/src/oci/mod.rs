@@ -20,12 +20,12 @@ pub use artifact_type::{ArtifactType, ArtifactTypeError};
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use digest::{cut, hex};
-pub use index::{ImageIndex, RawEntry, RawIndex, ReferrersPage};
+pub use index::{ImageIndex, RawEntry, RawIndex, ReferrersPage, SkippedEntry};
 pub use manifest::{ImageManifest, Manifest, ManifestError};
 pub use platform::Platform;
 pub use platform_pattern::{PlatformPattern, PlatformPatternError};
 pub use reference::{Host, Reference, ReferenceError, Repository, RepositoryError, Tag, TagError};
-pub use values::{longest_text, value_bound};
+pub use values::{longest_text, value_bound, without_bom};
 
 /// Annotation keys that the image specification (annotations.md) and BuildKit define.
 pub mod annotation {

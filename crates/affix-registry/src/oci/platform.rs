@@ -42,6 +42,7 @@ impl Platform {
     /// config states none or a field exceeds 255 bytes. Other fields of the config are not kept.
     #[must_use]
     pub fn from_config(bytes: &[u8]) -> Option<Self> {
+        let bytes = super::values::without_bom(bytes);
         // serde_json's error for another JSON type would quote the whole document.
         let is_object = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
         let named: Self = is_object

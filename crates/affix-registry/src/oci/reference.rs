@@ -229,7 +229,10 @@ pub enum ReferenceError {
     )]
     Scheme(String),
     /// The text does not name a registry.
-    #[error("image {0:?} names no registry: write host/repository, such as docker.io/library/{0}")]
+    #[error(
+        "image {0:?} names no registry: write host/repository, such as {hint}",
+        hint = on_docker_hub(.0)
+    )]
     NoHost(String),
     /// The first part is not a valid host.
     #[error(
@@ -248,6 +251,18 @@ pub enum ReferenceError {
     /// The digest is malformed.
     #[error(transparent)]
     Digest(#[from] DigestError),
+}
+
+/// Returns the reference by which container engines pull an image without a registry: on Docker
+/// Hub, an image without a namespace is under `library/`.
+fn on_docker_hub(image: &str) -> String {
+    let image = image.trim_start_matches('/');
+    let repository = image.split('@').next().unwrap_or(image);
+    match (repository.is_empty(), repository.contains('/')) {
+        (true, _) => "docker.io/library/nginx:1".to_owned(),
+        (false, true) => format!("docker.io/{image}"),
+        (false, false) => format!("docker.io/library/{image}"),
+    }
 }
 
 impl FromStr for Reference {
@@ -371,7 +386,13 @@ mod tests {
                 "app:v1",
                 "names no registry: write host/repository, such as docker.io/library/app:v1",
             ),
-            ("team/app:v1", "names no registry"),
+            (
+                "grafana/grafana:11",
+                "host/repository, such as docker.io/grafana/grafana:11",
+            ),
+            ("nginx:1", "such as docker.io/library/nginx:1"),
+            ("nginx", "such as docker.io/library/nginx"),
+            ("library/nginx:1", "such as docker.io/library/nginx:1"),
             ("https://r.example.com/app:v1", "remove it"),
             ("r.example.com/app", "add :tag or @sha256:…"),
             ("r.example.com/App:v1", "repository \"App\" is malformed"),
@@ -394,7 +415,7 @@ mod tests {
             ("user@r.example.com/a:v1", "use sha256 or sha512"),
             ("[::1/a:v1", "is malformed"),
             ("[::1]x/a:v1", "is malformed"),
-            ("", "names no registry"),
+            ("", "such as docker.io/library/nginx:1"),
         ] {
             let error = text.parse::<Reference>().unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

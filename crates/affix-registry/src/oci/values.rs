@@ -1,4 +1,10 @@
-//! Bounds on JSON documents that are computed before parsing.
+//! Bounds on JSON documents that are computed before parsing, and the byte order mark.
+
+/// Returns the bytes without a leading UTF-8 byte order mark, which some tools write before JSON.
+#[must_use]
+pub fn without_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
+}
 
 /// Returns an upper bound on the number of values in a JSON document: opening brackets plus commas
 /// outside of strings. Bytes that are not JSON have a bound, too.

@@ -16,7 +16,7 @@ use crate::client::session::{Locator, Session};
 use crate::error::{Object, Operation, RegistryError};
 use crate::oci::{Descriptor, Digest, RawEntry, RawIndex, Tag, media_type};
 use crate::protocol::fallback_entries::{FallbackChange, FallbackEntries};
-use crate::protocol::referrers::{FallbackTag, TagRead};
+use crate::protocol::referrers::{FallbackTag, READS_TAG_AS_DIGEST, TagRead};
 
 /// The result of an update.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ const MAX_READ_AGE: Duration = Duration::from_millis(200);
 /// s.
 const STALE_READS: u32 = 3;
 const STALE_PAUSE: Duration = Duration::from_millis(667);
+/// Number of writes after which a tag that still names the subject is not a copy of the image.
+const MIRROR_ATTEMPTS: u32 = 3;
 /// Returns the pause between a write and its verification. `random` is in 0..=1.
 fn pause(longest: Duration, has_other_writers: bool, random: f64) -> Duration {
     let times = if has_other_writers { 2 } else { 1 };
@@ -171,7 +173,7 @@ impl<'a> Rewrite<'a> {
 
     /// Reads the tag as the base of a write.
     async fn read_base(&mut self, seen_before: bool) -> Result<BaseRead, RegistryError> {
-        let TagRead { sent, tag } = if seen_before {
+        let TagRead { sent, tag, .. } = if seen_before {
             self.read_believed().await?
         } else {
             self.read().await?
@@ -363,7 +365,17 @@ impl<'a> Rewrite<'a> {
         };
         sleep(pause(longest, self.has_other_writers, random)).await;
         loop {
-            let current = self.read().await?.tag;
+            let TagRead {
+                tag: current,
+                names_subject,
+                ..
+            } = self.read().await?;
+            if names_subject && self.attempts >= MIRROR_ATTEMPTS {
+                return Err(RegistryError::FallbackTagConflict {
+                    operation: self.operation.clone(),
+                    what: READS_TAG_AS_DIGEST.to_owned(),
+                });
+            }
             let digest = current.as_ref().map(|tag| tag.digest.clone());
             if written.is_some() && digest == written {
                 return Ok(Verification::Held(

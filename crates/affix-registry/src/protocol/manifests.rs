@@ -183,8 +183,9 @@ impl Session {
             .map_err(|error| unsupported(error.to_string()))?;
         let max = self.options().limits.index_entries;
         if let Manifest::Index(index) = &mut manifest {
-            if index.manifests.len() > max {
-                let what = format!("the index has {} entries", index.manifests.len());
+            let entries = index.manifests.len() + index.skipped.len();
+            if entries > max {
+                let what = format!("the index has {entries} entries");
                 return Err(RegistryError::LimitExceeded {
                     operation: operation.clone(),
                     what,

@@ -37,8 +37,10 @@ pub struct Listing {
 pub(crate) struct TagRead {
     /// The time at which the answered request was sent.
     pub(crate) sent: Instant,
-    /// The content. `None` only for a 404.
+    /// The content. `None` only for a 404, and for a tag that names the subject itself.
     pub(crate) tag: Option<FallbackTag>,
+    /// True if the tag names the subject itself. It holds no list, and may be replaced.
+    pub(crate) names_subject: bool,
 }
 
 /// The content of a fallback tag.
@@ -222,6 +224,19 @@ impl Session {
         }
     }
 
+    /// Returns true if the repository lists a tag. `cosign copy` leaves tags `sha256-<hex>` that name
+    /// the very manifest. A registry that reads such a tag as the digest does not list it.
+    async fn lists_tag(&self, at: &Locator) -> Result<bool, RegistryError> {
+        let Locator::Tag(tag) = at else {
+            return Ok(false);
+        };
+        let tags = self
+            .inner
+            .referrers_tags
+            .get_or_try_init(|| async { self.list_tags(usize::MAX, Tag::is_referrers_tag).await });
+        Ok(tags.await?.contains(tag))
+    }
+
     /// Reads the fallback tag of a subject.
     pub(crate) async fn fallback_tag(&self, subject: &Digest) -> Result<TagRead, RegistryError> {
         let operation = self.operation("GET", Object::FallbackTag, subject.fallback_tag());
@@ -237,14 +252,31 @@ impl Session {
         let answer = self.ask_manifest(&operation, &at).await?;
         let sent = answer.sent;
         let raw = match answer.status {
-            404 => return Ok(TagRead { sent, tag: None }),
+            404 => {
+                return Ok(TagRead {
+                    sent,
+                    tag: None,
+                    names_subject: false,
+                });
+            }
             200..=299 => self.checked(&operation, &at, answer)?,
             _ => return Err(self.refusal(&operation, &answer)),
         };
         if raw.digest == *subject || subject.matches(&raw.bytes) {
-            let what = "the registry resolves the fallback tag to the image itself, as GitLab does: \
-                        writing the tag would overwrite the image";
-            return Err(conflict(what.to_owned()));
+            let is_listed = self.lists_tag(&at).await;
+            return match is_listed {
+                Ok(true) => Ok(TagRead {
+                    sent,
+                    tag: None,
+                    names_subject: true,
+                }),
+                Err(error) if error.is_transient() => Err(error),
+                Ok(false) => Err(conflict(READS_TAG_AS_DIGEST.to_owned())),
+                Err(error) => Err(conflict(format!(
+                    "the fallback tag names the image itself, and the tags cannot be listed to tell a copy of \
+                     the image from a registry that reads the tag as the digest: {error}"
+                ))),
+            };
         }
         let content_type = raw.content_type.as_deref().map(media_type::essence);
         let read = RawIndex::parse(&raw.bytes);
@@ -255,6 +287,7 @@ impl Session {
         })?;
         let stated = index
             .media_type()
+            .filter(|stated| !stated.is_empty())
             .or_else(|| content_type.map(str::to_owned))
             .unwrap_or_default();
         if stated != media_type::OCI_INDEX {
@@ -277,9 +310,14 @@ impl Session {
                 digest: raw.digest,
                 index,
             }),
+            names_subject: false,
         })
     }
 }
+
+/// The conflict of a registry that reads a fallback tag as the digest.
+pub(super) const READS_TAG_AS_DIGEST: &str = "the registry resolves the fallback tag to the image itself, as GitLab does: \
+                        writing the tag would overwrite the image";
 
 /// Returns true if an answer is an image index, by its header or by its content.
 fn is_listing(answer: &Answer, read: Option<&ReferrersPage<'_>>) -> bool {

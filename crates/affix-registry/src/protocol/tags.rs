@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::client::session::Session;
 use crate::error::{Object, RegistryError};
-use crate::oci::{Tag, cut};
+use crate::oci::{Tag, cut, without_bom};
 use crate::protocol::pages::Pages;
 
 /// Page size of the request. Some registries reject more.
@@ -42,12 +42,13 @@ impl Session {
             if !answer.is_success() {
                 return Err(self.refusal(&operation, &answer));
             }
-            let list: TagList = serde_json::from_slice(&answer.body).map_err(|error| {
-                self.protocol(
-                    &operation,
-                    &format!("the list of tags is malformed: {error}"),
-                )
-            })?;
+            let list: TagList =
+                serde_json::from_slice(without_bom(&answer.body)).map_err(|error| {
+                    self.protocol(
+                        &operation,
+                        &format!("the list of tags is malformed: {error}"),
+                    )
+                })?;
             let tags = list.tags.unwrap_or_default();
             let (count, last) = (tags.len(), tags.last().cloned());
             for tag in tags {

@@ -12,7 +12,7 @@ use affix_testbed::hostile::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    INDEX, MANIFEST, NAME, access, attachment, descriptor, digest, entry, image, open, open_in,
+    INDEX, MANIFEST, NAME, access, attachment, by, descriptor, digest, entry, image, open, open_in,
     options, refused,
 };
 
@@ -184,6 +184,44 @@ async fn entries_of_others_are_kept_byte_for_byte_and_in_order() {
         listed(&registry, &image),
         [one.digest, two.digest, later.digest]
     );
+}
+
+#[tokio::test]
+async fn a_listing_with_nulls_and_an_odd_entry_is_read_and_rewritten_byte_for_byte() {
+    let (registry, image) = distribution().await;
+    registry.quirks(|quirks| quirks.accepts_missing_children = true);
+    let one = pushed(&registry.store(), &image, "one");
+    let odd = r#"{ "mediaType":"m","digest":"blake3:00ff", "size":7 }"#;
+    let theirs = format!(
+        r#"{{"mediaType":null,"digest":"{}","size":{},"annotations":null,"artifactType":null}}"#,
+        one.digest, one.size
+    );
+    let raw = format!(
+        "\u{feff}{{\"schemaVersion\":2,\"mediaType\":null,\"annotations\":null,\"manifests\":[{odd},null,{theirs}]}}"
+    );
+    registry
+        .store()
+        .put_manifest(NAME, Some(&fallback_tag(&image.digest)), INDEX, raw);
+    let session = open(&registry);
+    let listing = session
+        .referrers(&digest(&image.digest), None)
+        .await
+        .unwrap();
+    assert_eq!((listing.entries.len(), listing.total), (1, 3));
+    let ours = pushed(&registry.store(), &image, "ours");
+    session
+        .rewrite_fallback(&descriptor(&image), add([&ours]), false)
+        .await
+        .unwrap();
+    let written = registry
+        .store()
+        .raw_tag(NAME, &fallback_tag(&image.digest))
+        .unwrap();
+    let written = String::from_utf8(written.to_vec()).unwrap();
+    let kept = format!(
+        r#"{{"schemaVersion":2,"mediaType":null,"annotations":null,"manifests":[{odd},null,{theirs},{{"#
+    );
+    assert!(written.starts_with(&kept), "{written}");
 }
 
 #[tokio::test]
@@ -440,6 +478,66 @@ async fn a_stale_read_is_waited_out_before_anything_is_written_again() {
         "{}",
         registry.transcript()
     );
+}
+
+#[tokio::test]
+async fn a_fallback_tag_that_names_the_image_itself_is_replaced_if_it_is_listed() {
+    let (registry, image) = distribution().await;
+    let child = image.platform("linux/amd64").to_owned();
+    for subject in [&image.digest, &child] {
+        registry
+            .store()
+            .put_tag(NAME, &fallback_tag(subject), subject);
+    }
+    let session = open(&registry);
+    for subject in [&image.digest, &child] {
+        let listing = session.referrers(&digest(subject), None).await.unwrap();
+        assert_eq!((listing.entries.len(), listing.tag), (0, None));
+    }
+    assert_eq!(registry.count(Op::TagList), 1, "{}", registry.transcript());
+    let ours = pushed(&registry.store(), &image, "ours");
+    let outcome = session
+        .rewrite_fallback(&descriptor(&image), add([&ours]), false)
+        .await
+        .unwrap();
+    assert_eq!((outcome.attempts, outcome.entries.len()), (1, 1));
+    assert_eq!(listed(&registry, &image), [ours.digest]);
+    session.manifest(&by(&digest(&image.digest))).await.unwrap();
+}
+
+#[tokio::test]
+async fn gitlab_with_a_tag_of_that_name_is_a_conflict_after_three_writes() {
+    let (registry, image) = distribution().await;
+    let tag = fallback_tag(&image.digest);
+    registry.store().put_tag(NAME, &tag, &image.digest);
+    let ours = pushed(&registry.store(), &image, "ours");
+    registry.quirks(|quirks| quirks.reads_fallback_tag_as_digest = true);
+    let session = open(&registry);
+    let result = session
+        .rewrite_fallback(&descriptor(&image), add([&ours]), false)
+        .await;
+    refused(result, ErrorKind::FallbackTagConflict, &["as GitLab does"]);
+}
+
+#[tokio::test]
+async fn tags_that_cannot_be_listed_leave_a_tag_of_the_image_untouched() {
+    let (registry, image) = distribution().await;
+    let tag = fallback_tag(&image.digest);
+    registry.store().put_tag(NAME, &tag, &image.digest);
+    let ours = pushed(&registry.store(), &image, "ours");
+    registry.fault(
+        Matcher::on(Op::TagList),
+        Reply::error(403, "DENIED", "no listing"),
+    );
+    let result = open(&registry)
+        .rewrite_fallback(&descriptor(&image), add([&ours]), false)
+        .await;
+    refused(
+        result,
+        ErrorKind::FallbackTagConflict,
+        &["the fallback tag names the image itself", "HTTP 403 DENIED"],
+    );
+    assert_eq!(registry.count(Op::ManifestPut), 0);
 }
 
 #[tokio::test]

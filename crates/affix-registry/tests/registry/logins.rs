@@ -380,3 +380,44 @@ async fn a_credential_helper_is_not_run_and_the_refusal_says_so() {
         &["names a credential helper, which is not run"],
     );
 }
+
+#[tokio::test]
+async fn odd_entries_of_a_docker_config_are_named_only_where_a_login_is_missing() {
+    let registry = with_tokens().await;
+    image(&registry);
+    let open_as = |config: serde_json::Value| {
+        let credentials = Keychain::parse(config.to_string().as_bytes()).unwrap();
+        let access = Access {
+            credentials,
+            ..access(&registry)
+        };
+        Registries::new(options()).open(
+            &registry.host().parse().unwrap(),
+            &NAME.parse().unwrap(),
+            access,
+        )
+    };
+    let odd = serde_json::json!({"my_host:8082": {"auth": "dTpw"}, "https://": {"auth": "dTpw"}, "a b": {"auth": "dTpw"}, "": {"auth": "dTpw"}, "other.example.com": {"auth": "!"}});
+    let mut auths = odd.clone();
+    auths[registry.host()] = serde_json::json!({"username": "user", "password": "password"});
+    let session = open_as(serde_json::json!({"auths": auths})).unwrap();
+    session.manifest(&tag("v1")).await.unwrap();
+    let session = open_as(serde_json::json!({"auths": odd})).unwrap();
+    refused(
+        session.manifest(&tag("v1")).await,
+        ErrorKind::AuthenticationFailed,
+        &[
+            "no login is configured for",
+            "is skipped: it names no registry",
+        ],
+    );
+    auths[registry.host()] = serde_json::json!({"auth": "!"});
+    refused(
+        open_as(serde_json::json!({"auths": auths})).map(|_| ()),
+        ErrorKind::InvalidAccess,
+        &[
+            "the docker config cannot be used: the login of",
+            "must be the base64 of user:password",
+        ],
+    );
+}

@@ -6,6 +6,8 @@ use affix_testbed::hostile::{
     Deletion, Fault, HostileRegistry, ImmutableTags, Location, Matcher, OciSubject, Op, Quirks,
     Refusal, Reply, Stage,
 };
+use affix_testbed::peer::Peer;
+use affix_testbed::tools::Tools;
 use bytes::Bytes;
 use serde_json::json;
 
@@ -251,6 +253,64 @@ async fn an_unsupported_document_is_refused_by_name() {
     ] {
         registry.store().put_manifest(NAME, Some("odd"), media_type, body);
         refused(session.manifest(&tag("odd")).await, ErrorKind::UnsupportedMediaType, &["GET manifest odd at", expected]);
+    }
+}
+
+#[tokio::test]
+async fn null_values_and_an_odd_sibling_are_read_as_oras_crane_and_regctl_do() {
+    let registry = HostileRegistry::start().await.unwrap();
+    let pushed = image(&registry);
+    let good = json!({"mediaType": INDEX, "digest": pushed.digest, "size": pushed.size, "annotations": null, "platform": null});
+    let odd = json!({"mediaType": MANIFEST, "digest": "blake3:00ff", "size": 7});
+    let text = json!({"schemaVersion": 2, "mediaType": null, "annotations": null, "subject": null, "manifests": [odd, good]}).to_string();
+    let store = registry.store();
+    store.put_manifest(NAME, Some("odd"), INDEX, text.clone());
+    store.put_manifest(
+        NAME,
+        Some("none"),
+        INDEX,
+        r#"{"schemaVersion":2,"mediaType":null,"manifests":null}"#,
+    );
+    store.put_manifest(NAME, Some("marked"), INDEX, format!("\u{feff}{text}"));
+    let session = open(&registry);
+    for (name, read, skipped) in [("odd", 1, 1), ("none", 0, 0), ("marked", 1, 1)] {
+        let fetched = session.manifest(&tag(name)).await.unwrap();
+        assert_eq!(fetched.media_type, INDEX);
+        let Manifest::Index(index) = fetched.manifest else {
+            panic!("{name} is no index");
+        };
+        assert_eq!(
+            (index.manifests.len(), index.skipped.len()),
+            (read, skipped),
+            "{name}"
+        );
+        for entry in index.skipped {
+            assert_eq!(
+                entry.to_string(),
+                "entry 0 is skipped: digest algorithm \"blake3\" is not supported: use sha256 or sha512"
+            );
+        }
+    }
+    let mut peer = Peer::new(&Tools::core().await.unwrap()).unwrap();
+    peer.know_plain(&registry.host()).unwrap();
+    let at = |name: &str| format!("{}/{NAME}:{name}", registry.host());
+    for name in ["odd", "none"] {
+        let name = at(name);
+        peer.crane(["manifest", &name])
+            .await
+            .unwrap()
+            .stdout()
+            .unwrap();
+        peer.oras(["manifest", "fetch", &name])
+            .await
+            .unwrap()
+            .stdout()
+            .unwrap();
+        peer.regctl(["manifest", "get", "--format", "raw-body", &name])
+            .await
+            .unwrap()
+            .stdout()
+            .unwrap();
     }
 }
 

@@ -11,7 +11,7 @@ use affix_testbed::certificates::Authority;
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::peer::Peer;
 use affix_testbed::registry::{Options, Registry, User};
-use affix_testbed::tools::Tools;
+use affix_testbed::tools::{Tool, Tools};
 use serde_json::json;
 
 use crate::support::{MANIFEST, NAME, attachment, by, digest, entry, options, refused, tag};
@@ -273,4 +273,45 @@ async fn t17_twenty_writers_and_five_oras_on_distribution_lose_no_entry_of_ours(
         "{} are listed",
         listed.len()
     );
+}
+
+#[tokio::test]
+async fn an_image_that_cosign_copied_gets_its_attachments_by_the_fallback_tag() {
+    let tools = Tools::with(&[Tool::Cosign]).await.unwrap();
+    let (source, pushed) = start(Registry::distribution(&tools)).await;
+    let mirror = Registry::distribution(&tools).start().await.unwrap();
+    let mut peer = Peer::of(&tools, &source).unwrap();
+    peer.know(&mirror, None).unwrap();
+    let subject = subject(&pushed);
+    let at = |registry: &Registry| format!("{}/{NAME}:v1", registry.host());
+    let copy = [
+        "copy",
+        "--allow-insecure-registry",
+        &at(&source),
+        &at(&mirror),
+    ];
+    let run = peer.run(Tool::Cosign).unwrap().args(copy);
+    run.output().await.unwrap().stdout().unwrap();
+    let session = open_as(&mirror, None);
+    // The form that older versions of cosign leave, for the index and each of its manifests.
+    let fetched = session.manifest(&by(&subject.digest)).await.unwrap();
+    let affix_registry::oci::Manifest::Index(index) = fetched.manifest else {
+        panic!("it is no index");
+    };
+    for entry in index.manifests.iter().chain([&subject]) {
+        let name = format!("{}/{NAME}@{}", mirror.host(), entry.digest);
+        let tagged = peer
+            .crane(["tag", &name, &entry.digest.fallback_tag()])
+            .await;
+        tagged.unwrap().stdout().unwrap();
+    }
+    for entry in index.manifests.iter().chain([&subject]) {
+        let entry = entry.stripped();
+        let at = attach(&session, &entry, "a").await;
+        let name = format!("{}/{NAME}@{}", mirror.host(), entry.digest);
+        let discovered = peer.oras(["discover", "--format", "json", &name]).await;
+        let found = discovered.unwrap().json().unwrap();
+        assert_eq!(found["referrers"][0]["digest"], at.to_string(), "{found}");
+        session.manifest(&by(&entry.digest)).await.unwrap();
+    }
 }

@@ -23,7 +23,7 @@ use super::record::{Recorder, Request, transcript};
 use super::rules::{Hold, Rule, Rules, Work};
 use super::service::Service;
 use super::store::Store;
-use super::tls::{Authority, Certificate};
+use super::tls::{Authority, Certificate, server_from_pem};
 
 /// A registry on a loopback port. It ends, with all its connections, when it is dropped.
 pub struct HostileRegistry {
@@ -39,6 +39,7 @@ pub struct HostileRegistry {
 #[must_use]
 pub struct Builder {
     tls: Option<(Option<Authority>, Certificate)>,
+    tls_files: Option<(String, String)>,
     client_certificate: bool,
     http1_only: bool,
     quirks: Quirks,
@@ -58,6 +59,12 @@ impl Builder {
     /// Over TLS, with this certificate of this authority.
     pub fn tls_with(mut self, authority: &Authority, certificate: Certificate) -> Self {
         self.tls = Some((Some(authority.clone()), certificate));
+        self
+    }
+
+    /// Over TLS, with a certificate and key in PEM.
+    pub fn tls_files(mut self, certificate: &str, key: &str) -> Self {
+        self.tls_files = Some((certificate.to_owned(), key.to_owned()));
         self
     }
 
@@ -129,6 +136,11 @@ impl Builder {
             let config = given.server(certificate, self.client_certificate, !self.http1_only)?;
             tls = Some(TlsAcceptor::from(Arc::new(config)));
             authority = Some(given);
+        }
+        if let Some((certificate, key)) = self.tls_files {
+            let http2 = !self.http1_only;
+            let config = server_from_pem(&certificate, &key, self.client_certificate, http2)?;
+            tls = Some(TlsAcceptor::from(Arc::new(config)));
         }
         let scheme = if tls.is_some() { "https" } else { "http" };
         let auth = match self.auth {

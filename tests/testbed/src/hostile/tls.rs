@@ -9,6 +9,7 @@ use rcgen::{
 };
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
@@ -121,21 +122,44 @@ impl Authority {
                 .clone(),
         ];
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .context("the versions of TLS")?
-            .with_client_cert_verifier(Arc::new(TakesAny { provider, insist }))
-            .with_single_cert(chain, key)
-            .context("the server's certificate and key")?;
-        let protocols: &[&[u8]] = if http2 {
-            &[b"h2", b"http/1.1"]
-        } else {
-            &[b"http/1.1"]
-        };
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(config)
+        server_config(chain, key, insist, http2)
     }
+}
+
+/// Returns the TLS configuration for a certificate and key from PEM, such as `openssl` makes.
+pub(super) fn server_from_pem(
+    certificate: &str,
+    key: &str,
+    insist: bool,
+    http2: bool,
+) -> Result<ServerConfig> {
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
+        .collect::<Result<_, _>>()
+        .context("the server's certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).context("the server's key")?;
+    server_config(chain, key, insist, http2)
+}
+
+fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    insist: bool,
+    http2: bool,
+) -> Result<ServerConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .context("the versions of TLS")?
+        .with_client_cert_verifier(Arc::new(TakesAny { provider, insist }))
+        .with_single_cert(chain, key)
+        .context("the server's certificate and key")?;
+    let protocols: &[&[u8]] = if http2 {
+        &[b"h2", b"http/1.1"]
+    } else {
+        &[b"http/1.1"]
+    };
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(config)
 }
 
 /// Accepts any client certificate with a valid handshake signature. The registry records that one
