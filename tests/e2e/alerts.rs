@@ -185,7 +185,7 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
     let message = namespace.refused("refused", Reason::FileMissing).await;
     assert!(
         message.contains("configmaps \"any\" is forbidden")
-            && message.contains("give affix the right to get it"),
+            && message.contains("grant affix the permission to get it"),
         "{message}"
     );
     let throttling = HostileRegistry::start().await.unwrap();

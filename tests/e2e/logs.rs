@@ -132,7 +132,7 @@ async fn levels_and_rust_log_choose_what_is_logged() {
         // A request is told with the resource that it is for.
         let answered = lines
             .iter()
-            .filter(|line| line["message"] == "answered")
+            .filter(|line| line["message"] == "received response")
             .inspect(|line| {
                 assert_eq!(
                     line["spans"][0]["resource"],
@@ -150,7 +150,7 @@ async fn levels_and_rust_log_choose_what_is_logged() {
             "{flags:?} {env:?}\n{log}"
         );
         assert_eq!(
-            log.contains("is no filter"),
+            log.contains("is not a valid filter"),
             env == [("RUST_LOG", "=,=")],
             "{log}"
         );
