@@ -192,11 +192,11 @@ impl Selection {
             .cloned()
             .collect();
         if self.missing == Missing::Fail && !unmatched.is_empty() {
-            let texts = unmatched
+            let texts: Vec<String> = unmatched
                 .iter()
                 .map(|pattern| format!("{:?}", pattern.as_str()))
                 .collect();
-            return Err(unread(image, "platforms", texts).unwrap_or_else(|| {
+            return Err(unread(image, "platforms", &texts).unwrap_or_else(|| {
                 SelectionError::NoMatchingPlatform {
                     patterns: unmatched,
                     has: platforms_of(image),
@@ -223,8 +223,8 @@ impl Selection {
             .cloned()
             .collect();
         if self.missing == Missing::Fail && !missing.is_empty() {
-            let texts = missing.iter().map(ToString::to_string).collect();
-            return Err(unread(image, "digests", texts)
+            let texts: Vec<String> = missing.iter().map(ToString::to_string).collect();
+            return Err(unread(image, "digests", &texts)
                 .unwrap_or(SelectionError::NoSuchDigest { digests: missing }));
         }
         let warning = |digest: &Digest| format!("the image does not hold {digest}");
@@ -305,11 +305,11 @@ fn platforms_of(image: &Image) -> Vec<String> {
 }
 
 /// Returns the error of `missing` items of a field if they may be in a nested index that could not be fetched.
-fn unread(image: &Image, field: &'static str, missing: Vec<String>) -> Option<SelectionError> {
+fn unread(image: &Image, field: &'static str, missing: &[String]) -> Option<SelectionError> {
     image.entries.iter().find_map(|entry| match &entry.kind {
         EntryKind::Unreadable(problem) => Some(SelectionError::Unread {
             field,
-            missing: missing.clone(),
+            missing: missing.to_vec(),
             index: entry.subject.digest.clone(),
             problem: problem.clone(),
         }),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use affix::api::{ConditionType, ImageAttachment, Origin, Reason, TargetState};
+use affix::api::{ConditionType, ImageAttachment, Origin, Reason, SupersededState};
 use affix_testbed::control_plane::ControllerManager;
 use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op, Stage};
 use affix_testbed::images::{Image, Index, Pushed};
@@ -536,7 +536,7 @@ async fn marks_of_moves_go_with_the_resource() {
                         status
                             .superseded
                             .iter()
-                            .any(|left| left.state == TargetState::Attached)
+                            .any(|left| left.state == SupersededState::Attached)
                     })
             })
             .await;
