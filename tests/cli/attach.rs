@@ -381,7 +381,7 @@ async fn the_login_of_the_user_is_used_if_the_resource_names_none() {
     assert!(
         helper
             .err
-            .contains("credential helper \"desktop\", which affix does not run"),
+            .contains("docker-credential-desktop is not on the PATH"),
         "{}",
         helper.err
     );

@@ -4,6 +4,7 @@ pub(super) mod attach;
 pub(super) mod controller;
 pub(super) mod crd;
 pub(super) mod detach;
+mod image;
 pub(super) mod pin;
 pub(super) mod plan;
 pub(super) mod tree;

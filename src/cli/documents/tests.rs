@@ -25,11 +25,12 @@ fn input(name: &str, text: &str) -> Input {
         name: name.to_owned(),
         text: text.to_owned(),
         from_folder: false,
+        path: None,
     }
 }
 
 fn parsed(text: &str) -> Result<Documents, Error> {
-    Documents::from_inputs(&[input("x.yaml", text)], Pinned::Final)
+    Documents::from_inputs(&[input("x.yaml", text)], Pinned::Final, "default")
 }
 
 fn refusal(text: &str) -> String {
@@ -232,7 +233,7 @@ fn a_resource_uses_objects_of_its_own_namespace_only() {
 fn two_objects_of_one_name_are_refused_with_both_locations() {
     let one = resource(&corpus::mark());
     let inputs = [input("a.json", &one), input("b.json", &one)];
-    let error = Documents::from_inputs(&inputs, Pinned::Final)
+    let error = Documents::from_inputs(&inputs, Pinned::Final, "default")
         .expect_err("a duplicate")
         .to_string();
     assert_eq!(
@@ -253,6 +254,7 @@ fn documents_of_other_kinds_are_skipped_with_a_notice() {
             ..input("k/x.yaml", &text)
         }],
         Pinned::Final,
+        "default",
     )
     .unwrap();
     assert_eq!(folder.attachments.len(), 1);

@@ -226,7 +226,10 @@ fn planned_action(row: &TargetStatus) -> (&'static str, String) {
             ("keep", "this resource created it".to_owned())
         }
         TargetState::Attached => ("adopt", "an equal attachment exists".to_owned()),
-        TargetState::Planned => ("attach", "no equal attachment exists".to_owned()),
+        TargetState::Planned => match cause(row) {
+            Some(why) => ("unknown", why),
+            None => ("attach", "no equal attachment exists".to_owned()),
+        },
         TargetState::Pending => ("wait", cause(row).unwrap_or_default()),
         TargetState::Failed => ("fail", cause(row).unwrap_or_default()),
         TargetState::Skipped => ("skip", skipped(row)),
@@ -302,8 +305,16 @@ pub(in crate::cli) fn resources(
                 .map_err(|error| Error::Failed(error.to_string()))?,
         );
     }
+    objects(&values, format)
+}
+
+/// Returns objects as text.
+///
+/// # Errors
+/// If an object cannot be serialized, which does not happen in practice.
+pub(in crate::cli) fn objects(values: &[Value], format: Format) -> Result<String, Error> {
     match format {
-        Format::Json => json(&as_one(values)),
+        Format::Json => json(&as_one(values.to_vec())),
         Format::Yaml => {
             let documents: Result<Vec<String>, Error> = values.iter().map(yaml).collect();
             Ok(documents?.join("---\n"))

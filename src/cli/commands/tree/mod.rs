@@ -71,7 +71,7 @@ pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
         .image
         .parse()
         .map_err(|error| Error::bad_input(Clean(&format!("{error}"))))?;
-    let credentials = local::user_logins(&BTreeSet::from([&reference.host]));
+    let credentials = local::user_logins(&BTreeSet::from([&reference.host])).await;
     let access = Access {
         credentials,
         insecure: args.plain_http,
@@ -83,9 +83,12 @@ pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
     let session = registries
         .open(&reference.host, &reference.repository, access)
         .map_err(failed)?;
-    let tree = gather::gather(&session, &reference, &registries.options().limits)
-        .await
-        .map_err(failed)?;
+    let tree = local::announced(
+        || format!("waiting for {}", reference.host),
+        gather::gather(&session, &reference, &registries.options().limits),
+    )
+    .await
+    .map_err(failed)?;
     let text = match args.output {
         Some(TreeFormat::Json) => report::json(&tree)?,
         None => render::render(&tree, args.full_digests),
