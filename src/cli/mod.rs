@@ -10,6 +10,7 @@ mod documents;
 mod exit;
 mod flags;
 mod interrupt;
+mod label_selector;
 mod local;
 mod logging;
 mod output;

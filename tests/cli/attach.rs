@@ -311,6 +311,7 @@ async fn a_resource_that_fails_does_not_stop_the_others() {
     let attach = fixture.affix(&["attach", "-f", "-"], &text).await;
     assert_eq!(code(&attach), 1, "{}{}", attach.out, attach.err);
     for said in [
+        "3 resources: 1 ok, 2 failed",
         "default/app-v1  ",
         "2 targets attached",
         "default/absent  ",

@@ -60,14 +60,15 @@ async fn an_end_of_life_date_is_attached_by_flags_and_as_the_printed_resource() 
 #[tokio::test]
 async fn files_are_attached_with_their_names_and_media_types() {
     let fixture = Fixture::with(Registry::ociregistry).await;
-    let text = fixture.file("sbom.json", "{}");
+    let text = fixture.file("sub/sbom.json", "{}");
     let binary = fixture.file("big.bin", &"\u{1}x".repeat(20_000));
-    let layer = format!("{text}:application/spdx+json");
+    let folder = text.strip_suffix("/sub/sbom.json").unwrap();
+    let layer = "sub/sbom.json:application/spdx+json";
     let image = fixture.image.tagged();
     let flags = [
         "attach",
         &image,
-        &layer,
+        layer,
         &binary,
         "--artifact-type",
         "application/vnd.test",
@@ -75,7 +76,7 @@ async fn files_are_attached_with_their_names_and_media_types() {
         "by=x=y",
         "--plain-http",
     ];
-    let attach = fixture.affix(&flags, "").await;
+    let attach = fixture.run(&flags).dir(folder).output().await.unwrap();
     assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
     assert_eq!(
         fixture.attached(fixture.image.digest()).await,
@@ -113,13 +114,16 @@ async fn files_are_attached_with_their_names_and_media_types() {
     assert_eq!(
         shown,
         [
-            ("application/spdx+json", "sbom.json"),
+            ("application/spdx+json", "sub/sbom.json"),
             ("application/octet-stream", "big.bin")
         ]
     );
     let printed = fixture
-        .affix(&[&flags[..], &["--dry-run", "-o", "yaml"]].concat(), "")
-        .await;
+        .run(&[&flags[..], &["--dry-run", "-o", "yaml"]].concat())
+        .dir(folder)
+        .output()
+        .await
+        .unwrap();
     assert_eq!(code(&printed), 0, "{}{}", printed.out, printed.err);
     let again = fixture.affix(&["attach", "-f", "-"], &printed.out).await;
     assert_eq!(
@@ -192,7 +196,7 @@ async fn combinations_without_a_meaning_are_refused_before_the_first_request() {
         ),
         (
             vec!["attach", "-f", "x.yaml", "--end-of-life", "2027-03-20"],
-            "<IMAGE>",
+            "cannot be used with",
         ),
         (
             vec!["attach", &image, "-f", "x.yaml"],

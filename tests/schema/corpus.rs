@@ -311,7 +311,7 @@ const PLATFORM: &str =
     "not a platform: write os[/arch[/variant]][:os.version], for example linux/amd64";
 const NAME: &str = "not a name of an object: write lower-case letters, digits, - and .";
 const MEDIA_TYPE: &str = "not a media type: write type/subtype, for example";
-const FILE_NAME: &str = "not a file name: tools that pull the artifact write the layer under this name, so it must be bare";
+const FILE_NAME: &str = "not a file name: tools that pull the artifact write the layer under this name, so it must be a relative path";
 const TARGET: &str = "target must be index, a platform such as linux/amd64, or a whole digest";
 const DIGEST_RULE: &str = "not a digest: write sha256: and 64 lower-case hexadecimal digits";
 

@@ -32,7 +32,7 @@ pub(super) struct ImageArgs {
     layers: Vec<String>,
 
     /// Mark the image as no longer supported from this date, such as 2027-03-20 or 2027-03-20T12:00:00Z
-    #[arg(long, value_name = "DATE", requires = "image", conflicts_with_all = ["artifact_type", "sign_with"])]
+    #[arg(long, value_name = "DATE", requires = "image", conflicts_with_all = ["files", "artifact_type", "sign_with"])]
     end_of_life: Option<String>,
 
     /// Attach files and annotations with this artifact type
@@ -40,32 +40,48 @@ pub(super) struct ImageArgs {
         long,
         value_name = "TYPE",
         requires = "image",
+        conflicts_with = "files",
         conflicts_with = "sign_with"
     )]
     artifact_type: Option<String>,
 
     /// Sign with a private key of cosign; COSIGN_PASSWORD has its password
-    #[arg(long, value_name = "KEY-FILE", requires = "image")]
+    #[arg(
+        long,
+        value_name = "KEY-FILE",
+        requires = "image",
+        conflicts_with = "files"
+    )]
     sign_with: Option<PathBuf>,
 
     /// Annotation as KEY=VALUE; may be repeated
-    #[arg(short, long, value_name = "KEY=VALUE", requires = "image", value_parser = annotation)]
+    #[arg(short, long, value_name = "KEY=VALUE", requires = "image", conflicts_with = "files", value_parser = annotation)]
     annotation: Vec<(String, String)>,
 
     /// Platform such as linux/amd64; may be repeated. The index is a target in any case. All platforms if not set
-    #[arg(long, value_name = "PLATFORM", requires = "image")]
+    #[arg(
+        long,
+        value_name = "PLATFORM",
+        requires = "image",
+        conflicts_with = "files"
+    )]
     platform: Vec<String>,
 
     /// Use plain HTTP for the registry
-    #[arg(long, requires = "image")]
+    #[arg(long, requires = "image", conflicts_with = "files")]
     plain_http: bool,
 
     /// Name of the resource; by default made from the image
-    #[arg(long, value_name = "NAME", requires = "image")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "image",
+        conflicts_with = "files"
+    )]
     name: Option<String>,
 
-    /// Show what would be attached; with -o yaml or -o json, print the resource, to be committed
-    #[arg(long, requires = "image")]
+    /// Show the plan only; with IMAGE and -o yaml or -o json, print the resource, to be committed
+    #[arg(long)]
     pub dry_run: bool,
 }
 
@@ -117,9 +133,10 @@ impl ImageArgs {
     /// # Errors
     /// Bad input, a file that cannot be read, or a tag that cannot be resolved.
     pub(super) async fn build(&self, image: &str, scope: &ScopeArgs) -> Result<Built, Error> {
-        let reference: Reference = image
-            .parse()
-            .map_err(|error| Error::bad_input(Clean(&format!("{error}"))))?;
+        let reference: Reference = image.parse().map_err(|error| {
+            let text = format!("{error}").replace("set insecure: true", "use --plain-http");
+            Error::bad_input(Clean(&text))
+        })?;
         let annotations: Map<String, Value> = (self.annotation.iter().cloned())
             .map(|(key, value)| (key, value.into()))
             .collect();

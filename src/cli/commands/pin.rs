@@ -199,7 +199,8 @@ async fn resolve(
         })?;
     let failed = |error: affix_registry::RegistryError| {
         Error::Failed(format!(
-            "{location}: spec.image: {}",
+            "{location}: spec.image: {}: {}",
+            Clean(&spec.image),
             Clean(&error.to_string())
         ))
     };

@@ -65,7 +65,27 @@ pub(in crate::cli) fn is_success(outcome: &Outcome, view: View) -> bool {
 /// Returns the tables of all resources.
 pub(in crate::cli) fn tables(all: &[Finished<'_>], view: View) -> String {
     let tables: Vec<String> = all.iter().map(|finished| table(finished, view)).collect();
-    tables.join("\n")
+    let mut text = tables.join("\n");
+    if all.len() > 1 {
+        let count = |predicate: &dyn Fn(&Outcome) -> bool| {
+            let outcomes = all.iter().filter_map(|finished| finished.outcome.as_ref());
+            outcomes.filter(|outcome| predicate(outcome)).count()
+        };
+        let interrupted = all.iter().filter(|finished| finished.outcome.is_none());
+        let done = count(&|outcome| is_success(outcome, view));
+        let interrupted = interrupted.count();
+        let failed = all.len() - done - interrupted;
+        let _ = write!(
+            text,
+            "\n{} resources: {done} ok, {failed} failed",
+            all.len()
+        );
+        if interrupted > 0 {
+            let _ = write!(text, ", {interrupted} interrupted");
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn table(finished: &Finished<'_>, view: View) -> String {

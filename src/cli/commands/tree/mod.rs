@@ -65,20 +65,41 @@ enum TreeFormat {
     Json,
 }
 
+/// Returns a message for the terminal, with the flags of this command in place of the fields of a resource.
+fn advice(text: &str) -> String {
+    let fields = [
+        (
+            "insecure: true, or --plain-http of affix tree",
+            "--plain-http",
+        ),
+        ("set insecure: true", "use --plain-http"),
+        (
+            "name it in ca.crt of certSecretRef",
+            "name a file with it in the variable SSL_CERT_FILE",
+        ),
+        ("in the Secret of proxySecretRef, or in", "in"),
+    ];
+    let text = fields.iter().fold(text.to_owned(), |text, (field, flag)| {
+        text.replace(field, flag)
+    });
+    Clean(&text).to_string()
+}
+
 /// Runs the command.
 pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
     let reference: Reference = args
         .image
         .parse()
-        .map_err(|error| Error::bad_input(Clean(&format!("{error}"))))?;
+        .map_err(|error| Error::bad_input(advice(&format!("{error}"))))?;
     let credentials = local::user_logins(&BTreeSet::from([&reference.host])).await;
     let access = Access {
         credentials,
         insecure: args.plain_http,
         ..Access::default()
     };
-    let failed =
-        |error: affix_registry::RegistryError| Error::Failed(Clean(&error.to_string()).to_string());
+    let failed = |error: affix_registry::RegistryError| {
+        Error::Failed(advice(&format!("{reference}: {error}")))
+    };
     let registries = local::registries();
     let session = registries
         .open(&reference.host, &reference.repository, access)
