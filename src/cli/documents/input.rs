@@ -17,7 +17,7 @@ pub(in crate::cli) struct Input {
     pub name: String,
     /// The content.
     pub text: String,
-    /// Whether the file was found in a folder, not named by the user.
+    /// True if the file was found in a folder, not named by the user.
     pub from_folder: bool,
     /// The file, or `None` for stdin.
     pub path: Option<PathBuf>,

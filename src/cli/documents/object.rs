@@ -77,7 +77,7 @@ pub(super) enum Parsed {
 pub(super) struct Refused {
     /// The errors, one sentence each. Each begins with the field.
     pub errors: Vec<String>,
-    /// Whether the document is an ImageAttachment, or was probably meant to be one.
+    /// True if the document is an ImageAttachment, or was probably meant to be one.
     pub is_attachment: bool,
 }
 

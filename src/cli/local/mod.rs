@@ -56,7 +56,7 @@ pub(in crate::cli) struct Job<'a> {
     pub attachment: &'a Attachment,
     /// The request, or the reason for which nothing is done.
     request: Result<Request, Failure>,
-    /// Whether the plan is made without the key of the signatures.
+    /// True if the plan is made without the key of the signatures.
     is_keyless: bool,
 }
 
