@@ -82,6 +82,10 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
     vec![
         ("a date and time", mark()),
         (
+            "a file in a folder, as oras names it",
+            set(artifact(), "/artifact/files/0/name", json!("sbom/app.json")),
+        ),
+        (
             "a date alone",
             set(mark(), "/endOfLife/date", json!("2025-03-20")),
         ),
@@ -971,14 +975,14 @@ pub(crate) fn bad() -> Vec<Bad> {
             FILE_NAME,
         ),
         (
-            "a file in a folder",
+            "a file in a folder without a name",
             set(
                 artifact(),
                 "/artifact/files/0/name",
-                json!("signatures/b1b1.sig"),
+                json!("signatures//b1b1.sig"),
             ),
             "spec.artifact.files[0].name",
-            "without a folder (/)",
+            FILE_NAME,
         ),
         (
             "a file named like its folder",
