@@ -141,7 +141,8 @@ pub struct Artifact {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ArtifactFile {
-    /// Name of the file: the title of the layer, and the file name that tools use when they pull it. Required. Example: b1b1.sig.
+    /// Name of the file: the title of the layer, and the file name that tools use when they pull it. A relative path without .. is
+    /// allowed. Required. Examples: b1b1.sig, sbom/app.json.
     #[schemars(length(max = 255))]
     pub name: String,
 

@@ -244,14 +244,14 @@ pub(super) fn check_overlap(files: &[File], at: &str) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Checks that a title is a bare file name, because clients that pull the artifact write a file of that name.
+/// Checks that a title is a relative path without `..`, because clients that pull the artifact write a file of that name.
 pub(super) fn check_title(title: &str, at: &str) -> Result<(), FileError> {
     let bad = title.is_empty()
         || title.len() > 255
-        || matches!(title, "." | "..")
+        || title.split('/').any(|part| matches!(part, "" | "." | ".."))
         || title
             .chars()
-            .any(|c| matches!(c, '/' | '\\' | ':') || c.is_control());
+            .any(|c| matches!(c, '\\' | ':') || c.is_control());
     if bad {
         Err(FileError::Title {
             at: at.to_owned(),
@@ -277,9 +277,9 @@ pub enum FileError {
         /// The targets.
         target: String,
     },
-    /// The name is not a bare file name.
+    /// The name is not a relative path.
     #[error(
-        "{at}.name: {title:?} is not a file name: 1 to 255 bytes without '/', '\\', ':' and control characters, and neither . nor .."
+        "{at}.name: {title:?} is not a file name: 1 to 255 bytes, a relative path without '..', '.', empty parts, '\\', ':' and control characters"
     )]
     Title {
         /// The path in the spec.

@@ -10,6 +10,7 @@ mod documents;
 mod exit;
 mod flags;
 mod interrupt;
+mod label_selector;
 mod local;
 mod logging;
 mod output;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Builder;
 
-use commands::{attach, controller, crd, detach, pin, plan, tree, webhook};
+use commands::{attach, completion, controller, crd, detach, pin, plan, tree, version, webhook};
 use exit::{Error, Exit, message};
 use logging::{LogFormat, LogLevel};
 
@@ -69,6 +70,9 @@ const EXAMPLES: &str = "Examples:
   # Remove the attachments of a file
   affix detach -f end-of-life.yaml
 
+  # Mark an image as no longer supported, without a file
+  affix attach registry.example.com/team/app:v1 --end-of-life 2027-03-20
+
   # Replace tags by tag@digest
   affix pin -f config/
 
@@ -89,6 +93,8 @@ enum Command {
     Tree(tree::Args),
     Pin(pin::Args),
     Crd(crd::Args),
+    Version(version::Args),
+    Completion(completion::Args),
 }
 
 /// Runs a subcommand and returns its exit code. Errors are written to stderr.
@@ -142,6 +148,8 @@ async fn execute(cli: Cli, is_operator: bool) -> ExitCode {
         Command::Tree(args) => tree::run(args).await,
         Command::Pin(args) => pin::run(args).await,
         Command::Crd(args) => crd::run(&args),
+        Command::Version(args) => version::run(&args),
+        Command::Completion(args) => completion::run(&args, Cli::command()),
     };
     match result {
         Ok(exit) => exit.into(),

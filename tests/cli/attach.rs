@@ -311,6 +311,7 @@ async fn a_resource_that_fails_does_not_stop_the_others() {
     let attach = fixture.affix(&["attach", "-f", "-"], &text).await;
     assert_eq!(code(&attach), 1, "{}{}", attach.out, attach.err);
     for said in [
+        "3 resources: 1 ok, 2 failed",
         "default/app-v1  ",
         "2 targets attached",
         "default/absent  ",
@@ -381,7 +382,7 @@ async fn the_login_of_the_user_is_used_if_the_resource_names_none() {
     assert!(
         helper
             .err
-            .contains("credential helper \"desktop\", which affix does not run"),
+            .contains("docker-credential-desktop is not on the PATH"),
         "{}",
         helper.err
     );

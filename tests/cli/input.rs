@@ -79,3 +79,32 @@ async fn help_has_examples_and_crd_prints_the_crd() {
     let crd = fixture.affix(&["crd"], "").await.stdout().unwrap();
     assert_eq!(crd, affix::api::crd_yaml());
 }
+
+#[tokio::test]
+async fn version_and_completion_scripts_are_printed() {
+    let fixture = Fixture::new().await;
+    let version = fixture.affix(&["version", "-o", "json"], "").await;
+    let version: serde_json::Value = version.json().unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert!(
+        version.as_object().unwrap().contains_key("commit"),
+        "{version}"
+    );
+    let text = fixture.affix(&["version"], "").await.stdout().unwrap();
+    assert!(
+        text.contains(env!("CARGO_PKG_VERSION")) && text.contains("date: "),
+        "{text}"
+    );
+    for shell in ["bash", "zsh", "fish"] {
+        let script = fixture
+            .affix(&["completion", shell], "")
+            .await
+            .stdout()
+            .unwrap();
+        assert!(
+            script.contains("end-of-life") && script.contains("in-place"),
+            "{shell}"
+        );
+    }
+    assert_eq!(code(&fixture.affix(&["completion", "tcsh"], "").await), 2);
+}

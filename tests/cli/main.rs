@@ -11,7 +11,9 @@
 mod attach;
 mod detach;
 mod fixture;
+mod image;
 mod input;
+mod login;
 mod pin;
 mod proxy;
 mod signature;

@@ -92,19 +92,9 @@ async fn a_key_that_is_not_allowed_or_malformed_signs_nothing() {
         &json!({"affix.dev/repositories": "registry.example.com/team/*"}),
     );
     let broken = documents(&fixture, &json!({})).replace("PRIVATE KEY", "PUBLIC KEY");
-    let absent = documents(&fixture, &json!({}))
-        .lines()
-        .next()
-        .unwrap()
-        .to_owned();
     for (text, exit, said) in [
         (elsewhere, 2, "affix.dev/repositories"),
         (broken, 1, "KeyInvalid"),
-        (
-            absent,
-            2,
-            "spec.signature.cosign.keySecretRef: the Secret \"key\" is not there",
-        ),
     ] {
         for verb in ["plan", "attach"] {
             let ran = fixture.affix(&[verb, "-f", "-"], &text).await;
@@ -118,4 +108,76 @@ async fn a_key_that_is_not_allowed_or_malformed_signs_nothing() {
         }
     }
     assert!(fixture.attached(fixture.image.digest()).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_plan_needs_no_key_and_says_what_it_cannot_know() {
+    let fixture = Fixture::new().await;
+    let documents = documents(&fixture, &json!({}));
+    let resource_only = documents.lines().next().unwrap();
+    let notation = resource_only.replace("\"cosign\"", "\"notation\"");
+    let attach = fixture.affix(&["attach", "-f", "-"], resource_only).await;
+    assert_eq!(code(&attach), 2, "{}{}", attach.out, attach.err);
+    assert!(
+        attach
+            .err
+            .contains("spec.signature.cosign.keySecretRef: the Secret \"key\" is not there"),
+        "{}",
+        attach.err
+    );
+    let before = fixture.registry.mark().unwrap();
+    for text in [resource_only, &notation] {
+        let plan = fixture.affix(&["plan", "-f", "-"], text).await;
+        assert_eq!(code(&plan), 0, "{}{}", plan.out, plan.err);
+        let amd64 = short(fixture.image.digest_of("linux/amd64").unwrap());
+        let row = format!("linux/amd64  {amd64}  unknown");
+        for part in [
+            row.as_str(),
+            "linux/arm64",
+            "skip",
+            "2 targets selected; without the key",
+        ] {
+            assert!(plan.out.contains(part), "{part}: {}", plan.out);
+        }
+        assert!(!plan.out.contains("no equal attachment"), "{}", plan.out);
+    }
+    let requests = fixture.registry.requests_since(before).unwrap();
+    assert!(
+        requests
+            .iter()
+            .all(|request| ["GET", "HEAD"].contains(&request.method.as_str())),
+        "{requests:?}"
+    );
+    // The plan with the status of a signed resource removes nothing that only the key could tell apart.
+    let attach = fixture
+        .affix(&["attach", "-f", "-", "-o", "json"], &documents)
+        .await;
+    assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
+    let plan = fixture.affix(&["plan", "-f", "-"], &attach.out).await;
+    assert_eq!(code(&plan), 0, "{}{}", plan.out, plan.err);
+    assert!(!plan.out.contains("  remove  "), "{}", plan.out);
+}
+
+#[tokio::test]
+async fn a_resource_that_cannot_be_planned_does_not_end_the_other_plans() {
+    let fixture = Fixture::new().await;
+    let good = documents(&fixture, &json!({}));
+    let file =
+        json!({"name": "a", "valueFrom": {"configMapKeyRef": {"name": "absent", "key": "a"}}});
+    let bad = resource(
+        "bad",
+        json!({"image": fixture.image.tagged(), "artifact": {"artifactType": "a/b", "files": [file]}}),
+    );
+    let text = format!("{bad}\n{good}");
+    let plan = fixture.affix(&["plan", "-f", "-"], &text).await;
+    assert_eq!(code(&plan), 1, "{}{}", plan.out, plan.err);
+    for part in [
+        "default/bad",
+        "FileMissing: ",
+        "2 of 2 targets would be attached",
+    ] {
+        assert!(plan.out.contains(part), "{part}: {}", plan.out);
+    }
+    let attach = fixture.affix(&["attach", "-f", "-"], &text).await;
+    assert_eq!(code(&attach), 2, "{}{}", attach.out, attach.err);
 }

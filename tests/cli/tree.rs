@@ -179,3 +179,38 @@ async fn an_image_that_is_missing_or_denied_is_an_error() {
         absent.err
     );
 }
+
+#[tokio::test]
+async fn messages_name_the_repository_and_the_flags_of_the_command() {
+    let fixture = Fixture::new().await;
+    let tagged = fixture.image.tagged();
+    let absent = tagged.replace(":v1", ":v2");
+    let missing = fixture.affix(&["tree", "--plain-http", &absent], "").await;
+    assert!(
+        missing.err.contains(&format!("{absent}: ")),
+        "{}",
+        missing.err
+    );
+    let scheme = fixture
+        .affix(&["tree", &format!("https://{tagged}")], "")
+        .await;
+    assert_eq!(code(&scheme), 2, "{}", scheme.err);
+    let tls = fixture.affix(&["tree", &tagged], "").await;
+    assert_eq!(code(&tls), 1, "{}", tls.err);
+    for ran in [scheme, tls] {
+        assert!(
+            ran.err.contains("--plain-http") && !ran.err.contains("insecure: true"),
+            "{}",
+            ran.err
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_label_selector_is_a_usage_error_at_start() {
+    let fixture = Fixture::new().await;
+    let args = ["controller", "--watch-label-selector", "a in (1,2"];
+    let ran = fixture.affix(&args, "").await;
+    assert_eq!(code(&ran), 2, "{}", ran.err);
+    assert!(ran.err.contains("is not a requirement"), "{}", ran.err);
+}

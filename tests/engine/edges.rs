@@ -397,7 +397,9 @@ async fn t15_a_title_outside_its_folder_prevents_the_push() {
     for title in [
         "../../etc/passwd",
         "/etc/passwd",
-        "a/b",
+        "a/../b",
+        "a//b",
+        "a/",
         "..",
         "c:x",
         "a\\b",

@@ -82,6 +82,10 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
     vec![
         ("a date and time", mark()),
         (
+            "a file in a folder, as oras names it",
+            set(artifact(), "/artifact/files/0/name", json!("sbom/app.json")),
+        ),
+        (
             "a date alone",
             set(mark(), "/endOfLife/date", json!("2025-03-20")),
         ),
@@ -327,7 +331,7 @@ const PLATFORM: &str =
     "not a platform: write os[/arch[/variant]][:os.version], for example linux/amd64";
 const NAME: &str = "not a name of an object: write lower-case letters, digits, - and .";
 const MEDIA_TYPE: &str = "not a media type: write type/subtype, for example";
-const FILE_NAME: &str = "not a file name: tools that pull the artifact write the layer under this name, so it must be bare";
+const FILE_NAME: &str = "not a file name: tools that pull the artifact write the layer under this name, so it must be a relative path";
 const TARGET: &str = "target must be index, a platform such as linux/amd64, or a whole digest";
 const DIGEST_RULE: &str = "not a digest: write sha256: and 64 lower-case hexadecimal digits";
 
@@ -1027,14 +1031,14 @@ pub(crate) fn bad() -> Vec<Bad> {
             FILE_NAME,
         ),
         (
-            "a file in a folder",
+            "a file in a folder without a name",
             set(
                 artifact(),
                 "/artifact/files/0/name",
-                json!("signatures/b1b1.sig"),
+                json!("signatures//b1b1.sig"),
             ),
             "spec.artifact.files[0].name",
-            "without a folder (/)",
+            FILE_NAME,
         ),
         (
             "a file named like its folder",

@@ -5,11 +5,11 @@ use serde_json::Value;
 use super::pattern::{DIGEST, PLATFORM, Pattern};
 use super::{Rule, get, has};
 
-/// A name without folders, drive letters and control characters, which no tool writes outside of its folder.
-static FILE_NAME: Pattern = Pattern::new(r"^[^/\\:\x00-\x1f\x7f-\x{9f}]+$");
+/// A path without drive letters, backslashes and control characters.
+static FILE_NAME: Pattern = Pattern::new(r"^[^\\:\x00-\x1f\x7f-\x{9f}]+$");
 
-/// The two names of folders.
-static DOTS: Pattern = Pattern::new("^[.][.]?$");
+/// A path that is absolute or has a part that is empty, `.` or `..`, so that a tool could write it outside of its folder.
+static DOTS: Pattern = Pattern::new("(^|/)[.]?[.]?(/|$)");
 
 /// A digest of any algorithm, which is also written like a platform with an OS version.
 static LIKE_DIGEST: Pattern = Pattern::new("^sha(256|512):|^[^:]*:[0-9A-Fa-f]{32,}$");
@@ -35,8 +35,8 @@ pub(super) fn rules() -> Vec<Rule> {
                 name.as_str()
                     .is_none_or(|name| FILE_NAME.is_match(name) && !DOTS.is_match(name))
             },
-            "not a file name: tools that pull the artifact write the layer under this name, so it must be bare: without a folder (/), \
-             backslashes, colons and control characters, and neither . nor .., for example b1b1.sig",
+            "not a file name: tools that pull the artifact write the layer under this name, so it must be a relative path: without .., ., \
+             empty parts, backslashes, colons and control characters, for example b1b1.sig or sbom/app.json",
         ),
         Rule::new(
             &["spec.artifact.files[].name"],

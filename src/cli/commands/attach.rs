@@ -1,9 +1,12 @@
 //! `affix attach`: one pass of the engine, without a cluster.
 
+use std::path::PathBuf;
+
 use k8s_openapi::jiff::Timestamp;
 
-use crate::cli::documents::{Documents, FileArgs};
-use crate::cli::exit::{Error, Exit, print};
+use super::image::ImageArgs;
+use crate::cli::documents::{Documents, FileArgs, ScopeArgs};
+use crate::cli::exit::{Error, Exit, message, print};
 use crate::cli::local::{self, Finished};
 use crate::cli::output::report::{self, Format, View};
 use crate::engine::Mode;
@@ -11,9 +14,13 @@ use crate::engine::Mode;
 /// Attach the artifacts of ImageAttachments, once and without a cluster
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "The login for the registry is that of the resource (spec.secretRef or spec.serviceAccountName, with these objects among the files). \
+    override_usage = "affix attach [OPTIONS] -f FILE…\n       affix attach [OPTIONS] IMAGE (--end-of-life DATE | --artifact-type TYPE [FILE]… | --sign-with KEY-FILE)",
+    after_long_help = "The resources come from files (-f), or the flags describe one resource for IMAGE.
+
+The login for the registry is that of the resource (spec.secretRef or spec.serviceAccountName, with these objects among the files). \
 Otherwise it is yours: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then \
-$XDG_RUNTIME_DIR/containers/auth.json. Credential helpers are not run.
+$XDG_RUNTIME_DIR/containers/auth.json, then ~/.config/containers/auth.json. The credential helpers that these files name (credHelpers, \
+credsStore) are run; those of a Secret never are.
 
 A second run changes nothing: attachments that exist are kept. Nothing is removed.
 
@@ -31,11 +38,27 @@ Examples:
   # Print the resources with their status, for scripts
   affix attach -f end-of-life.yaml -o json
 
+  # Mark an image as no longer supported, attach an SBOM, sign: without a file of resources
+  affix attach registry.example.com/team/app:v1 --end-of-life 2027-03-20
+  affix attach registry.example.com/team/app:v1 --artifact-type application/spdx+json sbom.json:application/spdx+json
+  COSIGN_PASSWORD=… affix attach registry.example.com/team/app:v1 --sign-with cosign.key
+
+  # Print the resource that does the same in a cluster
+  affix attach registry.example.com/team/app:v1 --end-of-life 2027-03-20 --dry-run -o yaml
+
 Exit codes: 0 everything is attached, 1 something is not, 2 the input is invalid and no request was sent."
 )]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
-    files: FileArgs,
+    image: ImageArgs,
+
+    /// File, folder (its .yaml, .yml and .json files) or - for stdin with ImageAttachments and the ConfigMaps, Secrets and
+    /// ServiceAccounts that they reference; may be repeated
+    #[arg(short = 'f', long = "filename", required_unless_present = "image", num_args = 1.., value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    scope: ScopeArgs,
 
     /// Print the resources with their status, instead of tables
     #[arg(short, long, value_enum, value_name = "FORMAT")]
@@ -44,16 +67,38 @@ pub(in crate::cli) struct Args {
 
 /// Runs the command.
 pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
-    work(&args.files, args.output, Mode::Attach).await
+    let mode = if args.image.dry_run {
+        Mode::Plan
+    } else {
+        Mode::Attach
+    };
+    let Some(image) = &args.image.image else {
+        let files = FileArgs {
+            files: args.files,
+            scope: args.scope,
+        };
+        return work(Documents::load(&files)?, args.output, mode).await;
+    };
+    let built = args.image.build(image, &args.scope).await?;
+    let documents = built.documents()?;
+    match args.output {
+        Some(format) if args.image.dry_run => {
+            if let Some(note) = built.key_note() {
+                message(&note);
+            }
+            print(&report::objects(&built.objects, format)?)?;
+            Ok(Exit::Done)
+        }
+        output => work(documents, output, mode).await,
+    }
 }
 
 /// Runs `attach` or `plan`.
 pub(super) async fn work(
-    files: &FileArgs,
+    mut documents: Documents,
     output: Option<Format>,
     mode: Mode,
 ) -> Result<Exit, Error> {
-    let mut documents = Documents::load(files)?;
     if mode == Mode::Plan {
         documents.read_status()?;
     }
@@ -63,7 +108,7 @@ pub(super) async fn work(
     } else {
         ("attaching", View::Attached)
     };
-    let jobs = local::prepare(&documents, mode)?;
+    let jobs = local::prepare(&documents, mode).await?;
     let (all, interrupted) = local::run(&local::engine(), &jobs, activity).await;
     let text = match output {
         Some(format) => report::resources(&all, format, Timestamp::now())?,

@@ -10,6 +10,7 @@ use crate::engine::EngineOptions;
 use affix_registry::oci::Digest;
 
 use crate::cli::flags::{AddressArgs, RegistryArgs, at_least_one, delay};
+use crate::cli::label_selector::label_selector;
 
 /// Flags of `affix controller`.
 #[derive(Debug, ClapArgs)]
@@ -27,7 +28,7 @@ pub(in crate::cli) struct Args {
     #[command(flatten)]
     addresses: AddressArgs,
     /// Reconcile only resources with these labels, for sharding
-    #[arg(long, value_name = "SELECTOR")]
+    #[arg(long, value_name = "SELECTOR", value_parser = label_selector)]
     watch_label_selector: Option<String>,
     /// Namespaces to watch; all if not set
     #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]

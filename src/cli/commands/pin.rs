@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use futures::StreamExt as _;
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use crate::cli::documents::{
 };
 use crate::cli::exit::{Error, Exit, message, print};
 use crate::cli::local;
-use crate::cli::output::text::Clean;
+use crate::cli::output::text::{self, Clean};
 use crate::engine::{Mode, access};
 use affix_registry::oci::Reference;
 use affix_registry::{Keychain, Locator, Registries};
@@ -26,13 +27,23 @@ const MAX_CONCURRENT: usize = 16;
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "Only the image changes; the rest of the text stays, including comments. Images with a digest stay, and so do images of \
-resources with spec.endOfLife.whenSuperseded, which follow a tag. No file is written.
+resources with spec.endOfLife.whenSuperseded, which follow a tag. --update also changes images with a tag and a digest: they get the digest \
+that the tag names now.
+
+The result is printed as one stream of documents. --in-place writes the files instead, and only those whose images change. Every other byte of \
+a file stays, also in its other documents.
 
 The pull secret of a resource is not needed: if it is not among the files, your own login is used.
 
 Examples:
   # Pin the image of a file
   affix pin -f end-of-life.yaml > pinned.yaml
+
+  # Write the files of a folder and of its subfolders
+  affix pin -f config/ -R --in-place
+
+  # Move the digests to the present images of the tags, and see the difference
+  affix pin -f config/ --update --in-place && git diff
 
   # Pin, then attach or apply
   affix pin -f end-of-life.yaml | affix attach -f -
@@ -43,18 +54,32 @@ Exit codes: 0 all tags are pinned, 1 a tag could not be resolved, 2 the input is
 pub(in crate::cli) struct Args {
     #[command(flatten)]
     files: FileArgs,
+
+    /// Move existing digests to the image that the tag names now
+    #[arg(long)]
+    update: bool,
+
+    /// Write the files, instead of printing the documents
+    #[arg(short, long)]
+    in_place: bool,
 }
 
 /// Runs the command.
 pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
-    let inputs = read(&args.files.files)?;
-    let documents = Documents::from_inputs(&inputs, Pinned::Later)?;
+    if args.in_place && args.files.files.iter().any(|file| file.as_os_str() == "-") {
+        return Err(Error::bad_input(
+            "--in-place cannot write stdin: leave out --in-place, or name a file with -f",
+        ));
+    }
+    let inputs = read(&args.files)?;
+    let namespace = args.files.scope.namespace();
+    let documents = Documents::from_inputs(&inputs, Pinned::Later, namespace)?;
     documents.require_attachments()?;
     local::show_notices(&documents);
-    let logins = local::logins(&documents, Mode::Plan);
+    let logins = local::logins(&documents, Mode::Plan).await;
     let registries = local::registries();
     let answers: Vec<Result<Option<Pin>, Error>> = futures::stream::iter(&documents.attachments)
-        .map(|attachment| resolve(&registries, &documents, attachment, &logins))
+        .map(|attachment| resolve(&registries, &documents, attachment, &logins, args.update))
         .buffered(MAX_CONCURRENT)
         .collect()
         .await;
@@ -76,9 +101,50 @@ pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
     let kept = inputs
         .iter()
         .filter(|input| documents.files.contains(&input.name));
-    let texts: Result<Vec<String>, Error> = kept.map(|input| rewrite(input, &pins)).collect();
-    print(&join(&texts?))?;
+    let texts: Result<Vec<(&Input, String)>, Error> = kept
+        .map(|input| Ok((input, rewrite(input, &pins)?)))
+        .collect();
+    let texts = texts?;
+    if args.in_place {
+        return write_files(&texts);
+    }
+    let texts: Vec<String> = texts.into_iter().map(|(_, text)| text).collect();
+    print(&join(&texts))?;
     Ok(Exit::Done)
+}
+
+/// Writes the files whose text changed.
+fn write_files(texts: &[(&Input, String)]) -> Result<Exit, Error> {
+    let mut written = 0;
+    for (input, text) in texts.iter().filter(|(input, text)| input.text != *text) {
+        if let Some(path) = &input.path {
+            replace(path, text)
+                .map_err(|error| Error::Failed(format!("{}: {error}", input.name)))?;
+            message(&format!("{}: pinned", input.name));
+            written += 1;
+        }
+    }
+    if written == 0 {
+        message("nothing to do: every image is pinned already");
+    }
+    Ok(Exit::Done)
+}
+
+/// Replaces the content of a file. The file has either the old content or the new one at any time, and keeps its permissions.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    // A link stays a link.
+    let path = path.canonicalize()?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".affix-pin");
+    let fresh = path.with_file_name(name);
+    let permissions = std::fs::metadata(&path)?.permissions();
+    let done = std::fs::write(&fresh, text)
+        .and_then(|()| std::fs::set_permissions(&fresh, permissions))
+        .and_then(|()| std::fs::rename(&fresh, &path));
+    if done.is_err() {
+        let _ = std::fs::remove_file(&fresh);
+    }
+    done
 }
 
 /// An image, and its replacement.
@@ -94,6 +160,7 @@ async fn resolve(
     documents: &Documents,
     attachment: &Attachment,
     logins: &Keychain,
+    update: bool,
 ) -> Result<Option<Pin>, Error> {
     // A digest is public: neither the signing key nor the pull secret is needed for it.
     let spec = &*local::readable_spec(documents, attachment, Mode::Plan);
@@ -104,8 +171,17 @@ async fn resolve(
             Clean(&format!("{error}"))
         ))
     })?;
-    let (None, Some(tag)) = (&reference.digest, &reference.tag) else {
-        return Ok(None);
+    let tag = match (&reference.digest, &reference.tag) {
+        (None, Some(tag)) => tag,
+        (Some(_), Some(tag)) if update => tag,
+        (Some(digest), None) if update => {
+            message(&format!(
+                "notice: {location}: spec.image stays, because it has the digest {} and no tag",
+                text::short(digest)
+            ));
+            return Ok(None);
+        }
+        _ => return Ok(None),
     };
     if spec
         .end_of_life
@@ -123,17 +199,23 @@ async fn resolve(
         })?;
     let failed = |error: affix_registry::RegistryError| {
         Error::Failed(format!(
-            "{location}: spec.image: {}",
+            "{location}: spec.image: {}: {}",
+            Clean(&spec.image),
             Clean(&error.to_string())
         ))
     };
     let session = registries
         .open(&reference.host, &reference.repository, access)
         .map_err(failed)?;
-    let head = session
-        .head(&Locator::Tag(tag.clone()))
-        .await
-        .map_err(failed)?;
+    let head = local::announced(
+        || format!("waiting for {}", reference.host),
+        session.head(&Locator::Tag(tag.clone())),
+    )
+    .await
+    .map_err(failed)?;
+    if reference.digest.as_ref() == Some(&head.digest) {
+        return Ok(None);
+    }
     let pinned = Reference {
         digest: Some(head.digest),
         ..reference
@@ -368,6 +450,7 @@ mod tests {
             name: "x.yaml".to_owned(),
             text: text.to_owned(),
             from_folder: false,
+            path: None,
         };
         let pin = |(document, item): &(usize, Option<usize>)| Pin {
             location: Location {

@@ -1,7 +1,7 @@
 //! `affix plan`: the plan of `attach`, without changes.
 
 use super::attach::work;
-use crate::cli::documents::FileArgs;
+use crate::cli::documents::{Documents, FileArgs};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::report::Format;
 use crate::engine::Mode;
@@ -14,14 +14,16 @@ use crate::engine::Mode;
   adopt    an equal attachment exists and would be used
   keep     the resource's own attachment exists
   remove   the resource created the attachment and no longer wants it
-  wait     the attachment was pushed, and the registry does not list it yet
+  wait     the attachment was pushed, and the registry does not list it yet; attach waits until the registry does
+  unknown  the key is not among the files, so plan cannot tell whether its signature exists
   skip     the manifest is not a target of the resource
   fail     the attachment cannot be created
 
 The status of a resource lists the attachments that it created. The plan can contain keep and remove only for resources with a status, as \
 a cluster has them.
 
-The pull secret of a resource is not needed: if it is not among the files, your own login is used.
+Neither the key nor the pull secret of a resource is needed. Without the pull secret, your own login is used. Without the key, the plan shows \
+the targets and cannot tell which of them are signed.
 
 Examples:
   # Plan the resources of a file
@@ -46,5 +48,5 @@ pub(in crate::cli) struct Args {
 
 /// Runs the command.
 pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
-    work(&args.files, args.output, Mode::Plan).await
+    work(Documents::load(&args.files)?, args.output, Mode::Plan).await
 }

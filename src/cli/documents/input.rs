@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::args::FileArgs;
 use crate::cli::exit::Error;
 use crate::cli::output::text::Clean;
 
@@ -16,20 +17,22 @@ pub(in crate::cli) struct Input {
     pub name: String,
     /// The content.
     pub text: String,
-    /// Whether the file was found in a folder, not named by the user.
+    /// True if the file was found in a folder, not named by the user.
     pub from_folder: bool,
+    /// The file, or `None` for stdin.
+    pub path: Option<PathBuf>,
 }
 
-/// Reads all `paths`: files, `-` for stdin, and folders. Of a folder it reads each `.yaml`, `.yml` and `.json` file in the order of names,
-/// without subfolders.
+/// Reads all paths of `args`: files, `-` for stdin, and folders. Of a folder it reads each `.yaml`, `.yml` and `.json` file in the order of
+/// names; subfolders only with `-R`.
 ///
 /// # Errors
 /// Bad input, for each path that cannot be read.
-pub(in crate::cli) fn read(paths: &[PathBuf]) -> Result<Vec<Input>, Error> {
+pub(in crate::cli) fn read(args: &FileArgs) -> Result<Vec<Input>, Error> {
     let mut inputs = Vec::new();
     let mut errors = Vec::new();
-    for path in paths {
-        match read_path(path) {
+    for path in &args.files {
+        match read_path(path, args.scope.recursive) {
             Ok(read) => inputs.extend(read),
             Err(error) => errors.push(error),
         }
@@ -41,7 +44,7 @@ pub(in crate::cli) fn read(paths: &[PathBuf]) -> Result<Vec<Input>, Error> {
     }
 }
 
-fn read_path(path: &Path) -> Result<Vec<Input>, String> {
+fn read_path(path: &Path, recursive: bool) -> Result<Vec<Input>, String> {
     if path.as_os_str() == "-" {
         return Ok(vec![read_text(
             "stdin".to_owned(),
@@ -52,30 +55,50 @@ fn read_path(path: &Path) -> Result<Vec<Input>, String> {
     if !path.is_dir() {
         return Ok(vec![read_file(path, false)?]);
     }
-    let unreadable = |error: std::io::Error| format!("{}: {error}", display(path));
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let is_document = path
-            .extension()
-            .is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
-        if is_document && path.is_file() {
-            files.push(path);
-        }
-    }
+    list_folder(path, recursive, &mut files)?;
     files.sort();
     if files.is_empty() {
+        let hint = if recursive {
+            ""
+        } else {
+            "; -R reads its subfolders, too"
+        };
         return Err(format!(
-            "{}: the folder contains no .yaml, .yml or .json file",
+            "{}: the folder contains no .yaml, .yml or .json file{hint}",
             display(path)
         ));
     }
     files.iter().map(|path| read_file(path, true)).collect()
 }
 
+/// Adds the files of a folder with documents. Folders whose names begin with a dot, and links to folders, are left out.
+fn list_folder(folder: &Path, recursive: bool, files: &mut Vec<PathBuf>) -> Result<(), String> {
+    let unreadable = |error: std::io::Error| format!("{}: {error}", display(folder));
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let path = entry.path();
+        let is_document = path
+            .extension()
+            .is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
+        let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if entry.file_type().map_err(unreadable)?.is_dir() {
+            if recursive && !is_hidden {
+                list_folder(&path, recursive, files)?;
+            }
+        } else if is_document && path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
 fn read_file(path: &Path, from_folder: bool) -> Result<Input, String> {
     let open = std::fs::File::open(path).map_err(|error| format!("{}: {error}", display(path)))?;
-    read_text(display(path), open, from_folder)
+    Ok(Input {
+        path: Some(path.to_owned()),
+        ..read_text(display(path), open, from_folder)?
+    })
 }
 
 fn read_text(name: String, from: impl std::io::Read, from_folder: bool) -> Result<Input, String> {
@@ -88,6 +111,7 @@ fn read_text(name: String, from: impl std::io::Read, from_folder: bool) -> Resul
             name,
             text,
             from_folder,
+            path: None,
         }),
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             Err(format!("{name}: the text is not UTF-8: save it as UTF-8"))

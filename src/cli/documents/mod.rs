@@ -4,12 +4,12 @@
 //! the cluster, a resource uses objects of its own namespace only (threat T5). Two objects of one name and unknown fields are errors.
 //! Objects of other kinds are skipped with a notice, so that `-f` may name a kustomize folder.
 
+mod args;
 mod input;
 mod object;
 mod parse;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -20,19 +20,11 @@ use affix_registry::Keychain;
 
 use super::exit::Error;
 use super::output::text::Clean;
-use object::{Object, Parsed};
+use object::{GROUP, Object, Parsed};
 
+pub(super) use args::{FileArgs, ScopeArgs};
 pub(super) use input::{Input, read};
 pub(super) use parse::{Document, Location, options, parse};
-
-/// The flag that names documents.
-#[derive(Debug, clap::Args)]
-pub(super) struct FileArgs {
-    /// File, folder (its .yaml, .yml and .json files) or - for stdin with ImageAttachments and the ConfigMaps, Secrets and
-    /// ServiceAccounts that they reference; may be repeated
-    #[arg(short = 'f', long = "filename", required = true, num_args = 1.., value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-}
 
 /// An ImageAttachment of a document.
 #[derive(Debug, Clone)]
@@ -76,7 +68,7 @@ impl Documents {
     /// # Errors
     /// Bad input: all errors at once, each with file, document and field.
     pub(super) fn load(args: &FileArgs) -> Result<Self, Error> {
-        let documents = Self::from_inputs(&read(&args.files)?, Pinned::Final)?;
+        let documents = Self::from_inputs(&read(args)?, Pinned::Final, args.scope.namespace())?;
         documents.require_attachments()?;
         Ok(documents)
     }
@@ -104,13 +96,22 @@ impl Documents {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub(super) fn from_inputs(inputs: &[Input], pinned: Pinned) -> Result<Self, Error> {
-        let mut collector = Collector::new(pinned);
+    pub(super) fn from_inputs(
+        inputs: &[Input],
+        pinned: Pinned,
+        namespace: &str,
+    ) -> Result<Self, Error> {
+        let mut collector = Collector::new(pinned, namespace);
         for input in inputs {
             match parse(input) {
                 Ok(documents) => documents
                     .into_iter()
                     .for_each(|document| collector.add(document, input.from_folder)),
+                // A folder also has files of other programs. A file that mentions affix is never skipped: an image would stay unsigned.
+                Err(error) if input.from_folder && !input.text.contains(GROUP) => collector
+                    .documents
+                    .notices
+                    .push(format!("{error}: skipped, because the file is not YAML")),
                 Err(error) => collector.errors.push(error),
             }
         }
@@ -188,17 +189,19 @@ impl Documents {
     }
 }
 
-struct Collector {
+struct Collector<'a> {
     pinned: Pinned,
+    namespace: &'a str,
     documents: Documents,
     errors: Vec<String>,
     locations: BTreeMap<(String, String, &'static str), Location>,
 }
 
-impl Collector {
-    fn new(pinned: Pinned) -> Self {
+impl<'a> Collector<'a> {
+    fn new(pinned: Pinned, namespace: &'a str) -> Self {
         Self {
             pinned,
+            namespace,
             documents: Documents::default(),
             errors: Vec::new(),
             locations: BTreeMap::new(),
@@ -206,7 +209,7 @@ impl Collector {
     }
 
     fn add(&mut self, Document { location, value }: Document, from_folder: bool) {
-        match object::parse(value, self.pinned) {
+        match object::parse(value, self.pinned, self.namespace) {
             Ok(Parsed::List(items)) => {
                 for (nth, value) in items.into_iter().enumerate() {
                     self.add(
@@ -238,8 +241,19 @@ impl Collector {
                 name,
                 object,
             }) => self.keep(location, kind, namespace, name, object),
-            Err(errors) => self.errors.extend(
-                errors
+            Ok(Parsed::Encrypted(kind)) => self.documents.notices.push(format!(
+                "{location}: skipped, because the {kind} is encrypted with SOPS: decrypt it and give the result with -f, if it is needed"
+            )),
+            // A folder also has objects of other programs. A resource that needs one of them fails by itself.
+            Err(refused) if from_folder && !refused.is_attachment => {
+                self.documents.notices.push(format!(
+                    "{location}: skipped, because affix cannot read it: {}",
+                    refused.errors.join("; ")
+                ));
+            }
+            Err(refused) => self.errors.extend(
+                refused
+                    .errors
                     .into_iter()
                     .map(|error| format!("{location}: {error}")),
             ),

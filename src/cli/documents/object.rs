@@ -14,7 +14,7 @@ use crate::engine::SecretData;
 use affix_registry::Secret;
 
 /// The API group of affix.
-const GROUP: &str = "affix.dev";
+pub(super) const GROUP: &str = "affix.dev";
 
 /// The fields of ObjectMeta.
 const METADATA: [&str; 15] = [
@@ -66,37 +66,63 @@ pub(super) enum Parsed {
     List(Vec<Value>),
     /// An object of another kind, with its apiVersion and kind.
     OtherKind(String),
+    /// An object whose values are encrypted with SOPS, with its kind.
+    Encrypted(&'static str),
     /// A document without apiVersion or kind.
     NoKind,
+}
+
+/// A document that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// The errors, one sentence each. Each begins with the field.
+    pub errors: Vec<String>,
+    /// True if the document is an ImageAttachment, or was probably meant to be one.
+    pub is_attachment: bool,
 }
 
 /// Parses one document.
 ///
 /// # Errors
-/// The errors of the document, one sentence each. Each begins with the field.
-pub(super) fn parse(value: Value, pinned: Pinned) -> Result<Parsed, Vec<String>> {
+/// The errors of the document.
+pub(super) fn parse(value: Value, pinned: Pinned, namespace: &str) -> Result<Parsed, Refused> {
     let one = |error: String| vec![error];
     let Value::Object(fields) = &value else {
-        return Err(one(
-            "the document is not a map, so it is not a Kubernetes object".to_owned(),
-        ));
+        return Err(Refused {
+            errors: one("the document is not a map, so it is not a Kubernetes object".to_owned()),
+            is_attachment: false,
+        });
     };
     let text = |field: &str| fields.get(field).and_then(Value::as_str);
     let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
         return Ok(Parsed::NoKind);
     };
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    let of_affix = group == GROUP;
+    let is_encrypted = fields.contains_key("sops");
     let (kind, object) = match (group, version, kind) {
         (GROUP, "v1alpha1", "ImageAttachment") => ("ImageAttachment", attachment(&value, pinned)),
+        ("", "v1", "ConfigMap") if is_encrypted => {
+            return Ok(Parsed::Encrypted("ConfigMap"));
+        }
+        ("", "v1", "Secret") if is_encrypted => {
+            return Ok(Parsed::Encrypted("Secret"));
+        }
         ("", "v1", "ConfigMap") => ("ConfigMap", config_map(&value).map_err(one)),
         ("", "v1", "Secret") => ("Secret", secret(&value).map_err(one)),
         ("", "v1", "ServiceAccount") => ("ServiceAccount", service_account(&value).map_err(one)),
         ("", "v1", "List") | (GROUP, "v1alpha1", "ImageAttachmentList") => {
-            return list(value).map_err(one);
+            return list(value).map_err(|error| Refused {
+                errors: one(error),
+                is_attachment: of_affix,
+            });
         }
         _ => {
             return match unsupported(api_version, kind) {
-                Some(error) => Err(one(error)),
+                Some(error) => Err(Refused {
+                    errors: one(error),
+                    is_attachment: true,
+                }),
                 None => Ok(Parsed::OtherKind(format!(
                     "{} {}",
                     line(api_version, 80),
@@ -105,7 +131,8 @@ pub(super) fn parse(value: Value, pinned: Pinned) -> Result<Parsed, Vec<String>>
             };
         }
     };
-    match (identity(&value), object) {
+    let is_attachment = kind == "ImageAttachment";
+    match (identity(&value, namespace), object) {
         (Ok((namespace, name)), Ok(mut object)) => {
             if let Object::Attachment(attachment, _) = &mut object {
                 let metadata = value
@@ -113,7 +140,10 @@ pub(super) fn parse(value: Value, pinned: Pinned) -> Result<Parsed, Vec<String>>
                     .map(ObjectMeta::deserialize)
                     .transpose();
                 attachment.metadata = metadata
-                    .map_err(|error| one(format!("metadata: {}", Clean(&error.to_string()))))?
+                    .map_err(|error| Refused {
+                        errors: one(format!("metadata: {}", Clean(&error.to_string()))),
+                        is_attachment,
+                    })?
                     .unwrap_or_default();
             }
             Ok(Parsed::Object {
@@ -123,12 +153,15 @@ pub(super) fn parse(value: Value, pinned: Pinned) -> Result<Parsed, Vec<String>>
                 object,
             })
         }
-        (identity, object) => Err(identity
-            .err()
-            .into_iter()
-            .chain(object.err())
-            .flatten()
-            .collect()),
+        (identity, object) => Err(Refused {
+            errors: identity
+                .err()
+                .into_iter()
+                .chain(object.err())
+                .flatten()
+                .collect(),
+            is_attachment,
+        }),
     }
 }
 
@@ -175,7 +208,7 @@ fn is_near(text: &str, wanted: &str) -> bool {
 }
 
 /// Returns namespace and name.
-fn identity(value: &Value) -> Result<(String, String), Vec<String>> {
+fn identity(value: &Value, namespace: &str) -> Result<(String, String), Vec<String>> {
     let mut errors = Vec::new();
     let metadata = value.get("metadata").and_then(Value::as_object);
     for field in metadata
@@ -211,7 +244,7 @@ fn identity(value: &Value) -> Result<(String, String), Vec<String>> {
             String::new()
         }
     };
-    let identity = (text("namespace", Some("default")), text("name", None));
+    let identity = (text("namespace", Some(namespace)), text("name", None));
     if errors.is_empty() {
         Ok(identity)
     } else {

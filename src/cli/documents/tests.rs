@@ -20,16 +20,22 @@ use crate::engine::Mode;
 )]
 mod corpus;
 
+/// Prepares the jobs of documents. Without credential helpers, nothing waits.
+fn prepare(documents: &Documents, mode: Mode) -> Result<Vec<local::Job<'_>>, Error> {
+    futures::executor::block_on(local::prepare(documents, mode))
+}
+
 fn input(name: &str, text: &str) -> Input {
     Input {
         name: name.to_owned(),
         text: text.to_owned(),
         from_folder: false,
+        path: None,
     }
 }
 
 fn parsed(text: &str) -> Result<Documents, Error> {
-    Documents::from_inputs(&[input("x.yaml", text)], Pinned::Final)
+    Documents::from_inputs(&[input("x.yaml", text)], Pinned::Final, "default")
 }
 
 fn refusal(text: &str) -> String {
@@ -217,10 +223,7 @@ fn a_resource_uses_objects_of_its_own_namespace_only() {
             && sources.image_pull_secrets.is_none(),
         "{sources:?}"
     );
-    let error = local::prepare(&documents, Mode::Plan)
-        .err()
-        .unwrap()
-        .to_string();
+    let error = prepare(&documents, Mode::Plan).err().unwrap().to_string();
     assert!(
         error.contains("configMapKeyRef.name: the ConfigMap \"sigs\" is not there")
             && error.contains("given with -f"),
@@ -232,7 +235,7 @@ fn a_resource_uses_objects_of_its_own_namespace_only() {
 fn two_objects_of_one_name_are_refused_with_both_locations() {
     let one = resource(&corpus::mark());
     let inputs = [input("a.json", &one), input("b.json", &one)];
-    let error = Documents::from_inputs(&inputs, Pinned::Final)
+    let error = Documents::from_inputs(&inputs, Pinned::Final, "default")
         .expect_err("a duplicate")
         .to_string();
     assert_eq!(
@@ -253,6 +256,7 @@ fn documents_of_other_kinds_are_skipped_with_a_notice() {
             ..input("k/x.yaml", &text)
         }],
         Pinned::Final,
+        "default",
     )
     .unwrap();
     assert_eq!(folder.attachments.len(), 1);
@@ -313,10 +317,7 @@ fn control_characters_of_a_file_are_escaped() {
     let spec = json!({"image": "r.example.com/a\u{1b}[2J:v1", "artifact": {"artifactType": "a/b"}, "x\u{9b}": 1, "interval": "\u{202e}"});
     let text = resource(&spec);
     let shown = match parsed(&text) {
-        Ok(documents) => local::prepare(&documents, Mode::Plan)
-            .err()
-            .unwrap()
-            .to_string(),
+        Ok(documents) => prepare(&documents, Mode::Plan).err().unwrap().to_string(),
         Err(error) => error.to_string(),
     };
     assert!(
@@ -331,16 +332,13 @@ fn control_characters_of_a_file_are_escaped() {
 fn marks_whose_dates_need_a_status_are_not_attached_locally() {
     let watch = json!({"image": corpus::TAGGED, "endOfLife": {"whenSuperseded": {"gracePeriod": "1h", "previous": [corpus::DIGEST]}}});
     let documents = parsed(&resource(&watch)).unwrap();
-    let error = local::prepare(&documents, Mode::Attach)
-        .err()
-        .unwrap()
-        .to_string();
+    let error = prepare(&documents, Mode::Attach).err().unwrap().to_string();
     assert!(
         error.contains("spec.endOfLife.whenSuperseded.previous: ")
             && error.contains("spec.endOfLife.date"),
         "{error}"
     );
-    assert!(local::prepare(&documents, Mode::Plan).is_ok());
+    assert!(prepare(&documents, Mode::Plan).is_ok());
 }
 
 #[test]

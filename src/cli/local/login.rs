@@ -1,70 +1,105 @@
-//! The user's logins to registries, from the files of docker and podman. Credential helpers are not run.
+//! The user's logins to registries: the files of docker and podman, and the credential helpers that they name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use affix_registry::Keychain;
 use affix_registry::oci::Host;
 
+use super::credential_helper::{self, Login};
+
 /// The part of a file that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Returns the user's logins for `hosts`. Files that cannot be used are reported in the log.
-pub(in crate::cli) fn user_logins(hosts: &BTreeSet<&Host>) -> Keychain {
+/// The key of Docker Hub in docker's files and credential helpers.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+
+/// Returns the user's logins for `hosts`. Files and credential helpers that cannot be used are reported in the log.
+pub(in crate::cli) async fn user_logins(hosts: &BTreeSet<&Host>) -> Keychain {
     let variable = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    let places = places(variable, std::env::home_dir());
-    let (keychains, warnings) = read(&places, hosts);
-    for warning in warnings {
-        tracing::warn!("{warning}");
+    let mut keychains = Vec::new();
+    for place in places(variable, std::env::home_dir()) {
+        keychains.extend(read(&place, hosts).await);
     }
     Keychain::merge(keychains)
 }
 
-/// Returns the files with logins in order of precedence: the file of the variable, docker's file, podman's file.
+/// Returns the files with logins in order of precedence: the file of the variable, docker's file, podman's files.
 fn places(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<PathBuf>) -> Vec<PathBuf> {
+    let in_home = |folder: &str| Some(home.as_ref()?.join(folder));
     let docker = variable("DOCKER_CONFIG")
-        .or_else(|| Some(home?.join(".docker")))
+        .or_else(|| in_home(".docker"))
         .map(|folder| folder.join("config.json"));
-    let podman =
-        variable("XDG_RUNTIME_DIR").map(|folder| folder.join("containers").join("auth.json"));
-    [variable("REGISTRY_AUTH_FILE"), docker, podman]
-        .into_iter()
-        .flatten()
-        .collect()
+    let podman = |folder: PathBuf| folder.join("containers").join("auth.json");
+    let config = variable("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
+    [
+        variable("REGISTRY_AUTH_FILE"),
+        docker,
+        variable("XDG_RUNTIME_DIR").map(podman),
+        config.map(podman),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-fn read(places: &[PathBuf], hosts: &BTreeSet<&Host>) -> (Vec<Keychain>, Vec<String>) {
-    let mut keychains = Vec::new();
-    let mut warnings = Vec::new();
-    for place in places {
-        let shown = place.display();
-        let json = match content(place) {
-            Ok(Some(json)) => json,
-            Ok(None) => continue,
-            Err(error) => {
-                warnings.push(format!("cannot use the logins in {shown}: {error}"));
-                continue;
-            }
-        };
-        match Keychain::parse(&json) {
-            Ok(keychain) => keychains.push(keychain),
-            Err(error) => warnings.push(format!("cannot use the logins in {shown}: {error}")),
+/// Returns the logins of one file. As with docker, a credential helper takes precedence over the logins in the file itself.
+async fn read(place: &Path, hosts: &BTreeSet<&Host>) -> Vec<Keychain> {
+    let shown = place.display();
+    let json = match content(place) {
+        Ok(Some(json)) => json,
+        Ok(None) => return Vec::new(),
+        Err(error) => {
+            tracing::warn!("cannot use the logins in {shown}: {error}");
+            return Vec::new();
         }
-        for (host, helper) in helpers(&json, hosts) {
-            warnings.push(format!(
-                "the login to {host} is in the credential helper {helper:?}, which affix does not run ({shown}): give the login in a \
-                 Secret that spec.secretRef names, or in a file with \"auths\" that REGISTRY_AUTH_FILE names"
-            ));
+    };
+    let Ok(Value::Object(mut fields)) = serde_json::from_slice(&json) else {
+        // The parser of logins names the position of the error.
+        if let Err(error) = Keychain::parse(&json) {
+            tracing::warn!("cannot use the logins in {shown}: {error}");
+        }
+        return Vec::new();
+    };
+    let config = Helpers::take_from(&mut fields);
+    let mut keychains = Vec::new();
+    let asked = futures::future::join_all(hosts.iter().filter_map(|host| {
+        let (helper, server) = config.helper_of(host)?;
+        Some(async move { (*host, credential_helper::get(&helper, &server).await) })
+    }));
+    for (host, answer) in asked.await {
+        match answer {
+            Ok(Some(login)) => keychains.extend(keychain(host, &login)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!("cannot use the login to {host} of {shown}: {error}");
+            }
         }
     }
-    (keychains, warnings)
+    match Keychain::parse(&serde_json::to_vec(&fields).unwrap_or_default()) {
+        Ok(keychain) => keychains.push(keychain),
+        Err(error) => tracing::warn!("cannot use the logins in {shown}: {error}"),
+    }
+    keychains
+}
+
+/// Returns the login of a credential helper as a keychain.
+fn keychain(host: &Host, login: &Login) -> Option<Keychain> {
+    let entry = match login {
+        Login::Password { username, password } => {
+            json!({"username": username, "password": password.as_str()})
+        }
+        Login::IdentityToken(token) => json!({"identitytoken": token.as_str()}),
+    };
+    let config = json!({"auths": {host.as_str(): entry}}).to_string();
+    Keychain::parse(config.as_bytes()).ok()
 }
 
 fn content(place: &Path) -> std::io::Result<Option<Vec<u8>>> {
@@ -78,44 +113,74 @@ fn content(place: &Path) -> std::io::Result<Option<Vec<u8>>> {
     Ok(Some(json))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// The credential helpers of a docker configuration.
+#[derive(Debug, Default)]
 struct Helpers {
-    creds_store: String,
-    cred_helpers: BTreeMap<String, String>,
-    auths: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
+    /// The helper for all hosts.
+    store: Option<String>,
+    /// The helpers by host.
+    by_host: BTreeMap<String, String>,
+    /// The keys of `auths`. docker writes one for each login that is in the helper.
+    keys: Vec<String>,
 }
 
-/// Returns the hosts whose login is in a credential helper: the host has a helper of its own, or an entry without a login and
-/// there is a helper for all hosts.
-fn helpers(json: &[u8], hosts: &BTreeSet<&Host>) -> Vec<(String, String)> {
-    let known: Helpers = serde_json::from_slice(json).unwrap_or_default();
-    let names = |key: &str, host: &Host| {
-        let key = key
-            .trim_start_matches("https://")
-            .trim_start_matches("http://");
-        let key = key.split('/').next().unwrap_or(key);
-        key == host.as_str()
-            || key
-                .parse::<Host>()
-                .is_ok_and(|key| key.api_host() == host.api_host())
-    };
-    let helper_of = |host: &Host| {
-        let own = known
-            .cred_helpers
-            .iter()
-            .find(|(key, _)| names(key, host))
-            .map(|(_, helper)| helper.clone());
-        let stored = known
-            .auths
-            .iter()
-            .any(|(key, login)| names(key, host) && login.is_empty());
-        own.or_else(|| (stored && !known.creds_store.is_empty()).then(|| known.creds_store.clone()))
-    };
-    hosts
-        .iter()
-        .filter_map(|host| Some((host.to_string(), helper_of(host)?)))
-        .collect()
+impl Helpers {
+    /// Takes the helpers out of a configuration, so that only the logins of the file remain.
+    fn take_from(fields: &mut Map<String, Value>) -> Self {
+        let text = |value: Value| match value {
+            Value::String(text) if !text.is_empty() => Some(text),
+            _ => None,
+        };
+        let store = fields.remove("credsStore").and_then(text);
+        let by_host = match fields.remove("credHelpers") {
+            Some(Value::Object(helpers)) => helpers
+                .into_iter()
+                .filter_map(|(key, helper)| Some((key, text(helper)?)))
+                .collect(),
+            _ => BTreeMap::new(),
+        };
+        // A configuration without logins is valid.
+        let auths = fields.entry("auths").or_insert_with(|| json!({}));
+        let keys = auths.as_object().into_iter().flat_map(Map::keys).cloned();
+        Self {
+            store,
+            by_host,
+            keys: keys.collect(),
+        }
+    }
+
+    /// Returns the helper for a host, and the server that it is asked for.
+    fn helper_of(&self, host: &Host) -> Option<(String, String)> {
+        let own = self.by_host.iter().find(|(key, _)| names(key, host));
+        if let Some((key, helper)) = own {
+            return Some((helper.clone(), key.clone()));
+        }
+        let store = self.store.as_ref()?;
+        let key = self.keys.iter().find(|key| names(key, host)).cloned();
+        let server = key.unwrap_or_else(|| server_of(host));
+        Some((store.clone(), server))
+    }
+}
+
+/// Returns the name under which `docker login` stores the login of a host.
+fn server_of(host: &Host) -> String {
+    if names(DOCKER_HUB, host) {
+        DOCKER_HUB.to_owned()
+    } else {
+        host.to_string()
+    }
+}
+
+/// Returns whether a key of a docker configuration names a host.
+fn names(key: &str, host: &Host) -> bool {
+    let key = key
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
+    let key = key.split('/').next().unwrap_or(key);
+    key == host.as_str()
+        || key
+            .parse::<Host>()
+            .is_ok_and(|key| key.api_host() == host.api_host())
 }
 
 #[cfg(test)]
@@ -124,29 +189,34 @@ mod tests {
 
     use super::*;
 
-    fn helper_of(json: &str, host: &str) -> Vec<(String, String)> {
-        let host: Host = host.parse().unwrap();
-        helpers(json.as_bytes(), &BTreeSet::from([&host]))
+    fn helper_of(json: &str, host: &str) -> Option<(String, String)> {
+        let mut fields = serde_json::from_str(json).unwrap();
+        Helpers::take_from(&mut fields).helper_of(&host.parse().unwrap())
     }
 
     #[test]
-    fn a_login_in_a_credential_helper_is_detected() {
-        let json = r#"{"auths":{"https://r.example.com/v2/":{},"x.example.com":{"auth":"eDp5"},"https://index.docker.io/v1/":{}},
+    fn the_helper_of_a_host_comes_before_the_helper_of_all_hosts() {
+        let json = r#"{"auths":{"https://r.example.com/v2/":{},"https://index.docker.io/v1/":{}},
             "credsStore":"desktop","credHelpers":{"gcr.io":"gcloud"}}"#;
-        for (host, helper) in [
-            ("r.example.com", "desktop"),
-            ("gcr.io", "gcloud"),
-            ("docker.io", "desktop"),
+        for (host, helper, server) in [
+            ("r.example.com", "desktop", "https://r.example.com/v2/"),
+            ("gcr.io", "gcloud", "gcr.io"),
+            ("docker.io", "desktop", DOCKER_HUB),
+            (
+                "other.example.com:5000",
+                "desktop",
+                "other.example.com:5000",
+            ),
         ] {
-            assert_eq!(
-                helper_of(json, host),
-                [(host.to_owned(), helper.to_owned())]
-            );
+            let expected = Some((helper.to_owned(), server.to_owned()));
+            assert_eq!(helper_of(json, host), expected, "{host}");
         }
-        for host in ["x.example.com", "other.example.com"] {
-            assert!(helper_of(json, host).is_empty(), "{host}");
-        }
-        assert!(helper_of("[]", "r.example.com").is_empty());
+        assert_eq!(
+            helper_of(r#"{"credsStore":"pass"}"#, "docker.io"),
+            Some(("pass".to_owned(), DOCKER_HUB.to_owned()))
+        );
+        let without = r#"{"auths":{"r.example.com":{}},"credsStore":"","credHelpers":null}"#;
+        assert_eq!(helper_of(without, "r.example.com"), None);
     }
 
     #[test]
@@ -154,13 +224,17 @@ mod tests {
         let none = |_: &str| None;
         assert_eq!(
             places(none, Some("/home/u".into())),
-            [PathBuf::from("/home/u/.docker/config.json")]
+            [
+                PathBuf::from("/home/u/.docker/config.json"),
+                PathBuf::from("/home/u/.config/containers/auth.json"),
+            ]
         );
         let set = |name: &str| Some(PathBuf::from(format!("/{name}")));
         let expected = [
             "/REGISTRY_AUTH_FILE",
             "/DOCKER_CONFIG/config.json",
             "/XDG_RUNTIME_DIR/containers/auth.json",
+            "/XDG_CONFIG_HOME/containers/auth.json",
         ];
         assert_eq!(places(set, None), expected.map(PathBuf::from));
         assert!(places(none, None).is_empty());

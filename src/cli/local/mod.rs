@@ -3,11 +3,15 @@
 //! It works on several resources at once and uses the user's own logins. Registries on loopback and private addresses are allowed, because
 //! the user can reach them anyway.
 
+mod credential_helper;
+mod keyless;
 mod login;
 mod progress;
+mod wait;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
@@ -23,14 +27,19 @@ use crate::engine::{
     request,
 };
 use affix_registry::oci::{Digest, Host, Reference};
-use affix_registry::{Keychain, Options, Registries};
+use affix_registry::{Keychain, Options, Registries, RetryPolicy};
 
 use progress::Progress;
+use wait::announced_by;
 
 pub(in crate::cli) use login::user_logins;
+pub(in crate::cli) use wait::announced;
 
 /// The number of resources in work at once. The registry client limits the requests to one registry.
 const MAX_CONCURRENT: usize = 8;
+
+/// The time after which an unknown host or a refused connection is an error. A user sees a typo at once.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
 
 /// The error for `previous`. The date of such a mark counts from when affix saw the move, and only a status keeps that time: every local run
 /// would make one more mark with a later date.
@@ -45,8 +54,10 @@ const REMOVAL_NEEDS_STATUS: &str = "spec.endOfLife.whenSuperseded: the dates of 
 pub(in crate::cli) struct Job<'a> {
     /// The resource.
     pub attachment: &'a Attachment,
-    /// The request, or `None` for a suspended resource.
-    request: Option<Request>,
+    /// The request, or the reason for which nothing is done.
+    request: Result<Request, Failure>,
+    /// True if the plan is made without the key of the signatures.
+    is_keyless: bool,
 }
 
 /// A resource, and the outcome of its job.
@@ -61,6 +72,10 @@ pub(in crate::cli) struct Finished<'a> {
 pub(in crate::cli) fn registries() -> Registries {
     Registries::new(Options {
         allow_loopback: true,
+        retry: RetryPolicy {
+            connect_total: Some(CONNECT_TIME),
+            ..RetryPolicy::default()
+        },
         ..Options::default()
     })
 }
@@ -71,7 +86,7 @@ pub(in crate::cli) fn engine() -> Engine {
 }
 
 /// Returns the user's logins for the images of all resources that name no login of their own.
-pub(in crate::cli) fn logins(documents: &Documents, mode: Mode) -> Keychain {
+pub(in crate::cli) async fn logins(documents: &Documents, mode: Mode) -> Keychain {
     let hosts: BTreeSet<Host> = documents
         .attachments
         .iter()
@@ -82,11 +97,12 @@ pub(in crate::cli) fn logins(documents: &Documents, mode: Mode) -> Keychain {
     if hosts.is_empty() {
         Keychain::anonymous()
     } else {
-        user_logins(&hosts.iter().collect())
+        user_logins(&hosts.iter().collect()).await
     }
 }
 
-/// Returns the spec for a mode. To read, no pull secret is needed: if it is not among the documents, the user's own login is used.
+/// Returns the spec for a mode. To read, no Secret is needed: without the pull secret, the user's own login is used. Without the Secrets for
+/// certificates and proxy, those of the system are used.
 pub(in crate::cli) fn readable_spec<'a>(
     documents: &Documents,
     attachment: &'a Attachment,
@@ -97,21 +113,30 @@ pub(in crate::cli) fn readable_spec<'a>(
     let secret = (spec.secret_ref.as_ref()).is_some_and(|secret| is_absent("Secret", &secret.name));
     let account =
         (spec.service_account_name.as_ref()).is_some_and(|name| is_absent("ServiceAccount", name));
-    if mode != Mode::Plan || !(secret || account) {
+    let certificates =
+        (spec.cert_secret_ref.as_ref()).is_some_and(|secret| is_absent("Secret", &secret.name));
+    let proxy =
+        (spec.proxy_secret_ref.as_ref()).is_some_and(|secret| is_absent("Secret", &secret.name));
+    if mode != Mode::Plan || !(secret || account || certificates || proxy) {
         return Cow::Borrowed(spec);
     }
     let mut spec = spec.clone();
     spec.secret_ref = spec.secret_ref.filter(|_| !secret);
     spec.service_account_name = spec.service_account_name.filter(|_| !account);
+    spec.cert_secret_ref = spec.cert_secret_ref.filter(|_| !certificates);
+    spec.proxy_secret_ref = spec.proxy_secret_ref.filter(|_| !proxy);
     Cow::Owned(spec)
 }
 
 /// Turns every resource into a job, before the first request to a registry.
 ///
 /// # Errors
-/// Bad input: all errors at once.
-pub(in crate::cli) fn prepare(documents: &Documents, mode: Mode) -> Result<Vec<Job<'_>>, Error> {
-    let logins = logins(documents, mode);
+/// Bad input: all errors at once. A resource that cannot be planned ends only its own plan, unless all resources are such.
+pub(in crate::cli) async fn prepare(
+    documents: &Documents,
+    mode: Mode,
+) -> Result<Vec<Job<'_>>, Error> {
+    let logins = logins(documents, mode).await;
     let mut jobs = Vec::new();
     let mut errors = Vec::new();
     for attachment in &documents.attachments {
@@ -122,13 +147,16 @@ pub(in crate::cli) fn prepare(documents: &Documents, mode: Mode) -> Result<Vec<J
         let spec = readable_spec(documents, attachment, mode);
         // Only `plan` reads the status of the documents.
         let generation = attachment.object.metadata.generation.unwrap_or_default();
-        let built = request(
-            &spec,
-            attachment.object.status.as_ref(),
-            generation,
-            &documents.sources(attachment, logins.clone()),
-            true,
-        );
+        let mut sources = documents.sources(attachment, logins.clone());
+        let absent_key = keyless::key_secret(&spec)
+            .filter(|name| mode == Mode::Plan && !sources.secrets.contains_key(*name));
+        if let Some(name) = absent_key {
+            let substitute =
+                keyless::substitute().map_err(|error| Error::Failed(error.to_string()))?;
+            sources.secrets.insert(name.to_owned(), substitute);
+        }
+        let status = attachment.object.status.as_ref();
+        let built = request(&spec, status, generation, &sources, true);
         match built {
             Ok(request) => {
                 let mode = if mode == Mode::Attach {
@@ -136,16 +164,30 @@ pub(in crate::cli) fn prepare(documents: &Documents, mode: Mode) -> Result<Vec<J
                 } else {
                     mode
                 };
-                let request = (!spec.suspend()).then_some(Request { mode, ..request });
+                let request = if spec.suspend() {
+                    let why = "spec.suspend is set, so nothing was done";
+                    Err(Failure::new(Reason::Suspended, why))
+                } else {
+                    Ok(Request { mode, ..request })
+                };
                 jobs.push(Job {
                     attachment,
                     request,
+                    is_keyless: absent_key.is_some(),
                 });
             }
-            Err(problem) => errors.push(format!("{}: {}", attachment.location, explain(&problem))),
+            Err(problem) => {
+                let explained = explain(&problem);
+                errors.push(format!("{}: {explained}", attachment.location));
+                jobs.push(Job {
+                    attachment,
+                    request: Err(Failure::new(problem.reason, explained)),
+                    is_keyless: false,
+                });
+            }
         }
     }
-    if errors.is_empty() {
+    if errors.is_empty() || (mode == Mode::Plan && errors.len() < jobs.len()) {
         Ok(jobs)
     } else {
         Err(Error::BadInput(errors))
@@ -221,15 +263,15 @@ async fn run_job(engine: &Engine, job: &Job<'_>, jobs: &[Job<'_>], progress: &Pr
         jobs,
     };
     match &job.request {
-        Some(request) => {
-            engine
-                .run(request, &journal, &claims, Timestamp::now())
-                .await
+        Ok(request) => {
+            let work = engine.run(request, &journal, &claims, Timestamp::now());
+            let mut outcome = announced_by(|| progress.waiting(job.attachment), work).await;
+            if job.is_keyless {
+                keyless::qualify(&mut outcome);
+            }
+            outcome
         }
-        None => Outcome::failed(&Failure::new(
-            Reason::Suspended,
-            "spec.suspend is set, so nothing was done",
-        )),
+        Err(failure) => Outcome::failed(failure),
     }
 }
 
@@ -255,6 +297,7 @@ pub(in crate::cli) async fn detach<'a>(
             let request = job
                 .request
                 .as_ref()
+                .ok()
                 .filter(|_| !job.attachment.object.spec.dry_run());
             if let (Some(request), Some(found)) = (
                 request,

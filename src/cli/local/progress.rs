@@ -48,6 +48,19 @@ impl Progress {
         }
     }
 
+    /// Reports that a resource is still in work after a long time.
+    pub(super) fn waiting(&self, attachment: &Attachment) {
+        let image = line(&attachment.object.spec.image, 1024);
+        if self.is_terminal {
+            self.show(&format!(", waiting for the registry of {image}"));
+        } else {
+            message(&format!(
+                "{}: waiting for the registry of {image}",
+                attachment.label()
+            ));
+        }
+    }
+
     /// Reports that a resource is done.
     pub(super) fn resource_done(&self) {
         self.done().resources += 1;

@@ -65,7 +65,27 @@ pub(in crate::cli) fn is_success(outcome: &Outcome, view: View) -> bool {
 /// Returns the tables of all resources.
 pub(in crate::cli) fn tables(all: &[Finished<'_>], view: View) -> String {
     let tables: Vec<String> = all.iter().map(|finished| table(finished, view)).collect();
-    tables.join("\n")
+    let mut text = tables.join("\n");
+    if all.len() > 1 {
+        let count = |predicate: &dyn Fn(&Outcome) -> bool| {
+            let outcomes = all.iter().filter_map(|finished| finished.outcome.as_ref());
+            outcomes.filter(|outcome| predicate(outcome)).count()
+        };
+        let interrupted = all.iter().filter(|finished| finished.outcome.is_none());
+        let done = count(&|outcome| is_success(outcome, view));
+        let interrupted = interrupted.count();
+        let failed = all.len() - done - interrupted;
+        let _ = write!(
+            text,
+            "\n{} resources: {done} ok, {failed} failed",
+            all.len()
+        );
+        if interrupted > 0 {
+            let _ = write!(text, ", {interrupted} interrupted");
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn table(finished: &Finished<'_>, view: View) -> String {
@@ -230,7 +250,10 @@ fn planned_action(row: &TargetStatus) -> (&'static str, String) {
             ("keep", "this resource created it".to_owned())
         }
         TargetState::Attached => ("adopt", "an equal attachment exists".to_owned()),
-        TargetState::Planned => ("attach", "no equal attachment exists".to_owned()),
+        TargetState::Planned => match cause(row) {
+            Some(why) => ("unknown", why),
+            None => ("attach", "no equal attachment exists".to_owned()),
+        },
         TargetState::Pending => ("wait", cause(row).unwrap_or_default()),
         TargetState::Failed => ("fail", cause(row).unwrap_or_default()),
         TargetState::Skipped => ("skip", skipped(row)),
@@ -306,8 +329,16 @@ pub(in crate::cli) fn resources(
                 .map_err(|error| Error::Failed(error.to_string()))?,
         );
     }
+    objects(&values, format)
+}
+
+/// Returns objects as text.
+///
+/// # Errors
+/// If an object cannot be serialized, which does not happen in practice.
+pub(in crate::cli) fn objects(values: &[Value], format: Format) -> Result<String, Error> {
     match format {
-        Format::Json => json(&as_one(values)),
+        Format::Json => json(&as_one(values.to_vec())),
         Format::Yaml => {
             let documents: Result<Vec<String>, Error> = values.iter().map(yaml).collect();
             Ok(documents?.join("---\n"))

@@ -166,6 +166,10 @@ impl Session {
                 Err(TransportError::TimedOut(_)) => 2,
                 _ => retry.min_tries,
             };
+            let connect_total = match &outcome {
+                Err(error) if error.is_connect_failure() => retry.connect_total,
+                _ => None,
+            };
             let failure = match outcome {
                 Ok(answer) if !is_transient(answer.status) => return Ok(answer),
                 Ok(answer) => self.transient(request, &answer, tries),
@@ -182,7 +186,9 @@ impl Session {
                 let wait = failure
                     .retry_after
                     .unwrap_or_else(|| retry.delay(tries, rand::random()));
-                if Instant::now() + wait >= deadline {
+                let is_too_late =
+                    connect_total.is_some_and(|total| begun.elapsed() + wait >= total);
+                if is_too_late || Instant::now() + wait >= deadline {
                     return Err(failure.error);
                 }
                 tokio::time::sleep(wait).await;

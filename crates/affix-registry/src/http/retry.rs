@@ -15,6 +15,9 @@ pub struct RetryPolicy {
     pub base: Duration,
     /// Limit of every delay. Default 4 s.
     pub cap: Duration,
+    /// Time after the first attempt, after which an unknown host or a refused connection ends the
+    /// request. Default `None`: such a failure is retried like every other one.
+    pub connect_total: Option<Duration>,
 }
 
 impl Default for RetryPolicy {
@@ -25,6 +28,7 @@ impl Default for RetryPolicy {
             total: Duration::from_secs(10),
             base: Duration::from_millis(300),
             cap: Duration::from_secs(4),
+            connect_total: None,
         }
     }
 }

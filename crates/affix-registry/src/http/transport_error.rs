@@ -17,6 +17,11 @@ const MAX_NAMES: usize = 3;
 /// The time-out of the head and of the body: a user can do the same about both.
 pub(crate) const TOO_SLOW: &str = "timed out while waiting for the answer";
 
+/// The phrases of failures that made no connection.
+const UNKNOWN_HOST: &str = "the host name cannot be resolved";
+const REFUSED: &str = "connection refused";
+const UNREACHABLE: &str = "the host is unreachable";
+
 /// The reason why an attempt brought no usable response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TransportError {
@@ -45,6 +50,11 @@ pub(crate) enum TransportError {
 }
 
 impl TransportError {
+    /// Returns whether the host is unknown, unreachable or refuses connections.
+    pub(crate) fn is_connect_failure(&self) -> bool {
+        matches!(self, Self::Network(why) if [UNKNOWN_HOST, REFUSED, UNREACHABLE].contains(why))
+    }
+
     /// Returns why a request brought no head of a response.
     pub(crate) fn from_request(error: &legacy::Error) -> Self {
         if error.is_connect() {
@@ -133,7 +143,7 @@ impl TransportError {
             };
         }
         if text.contains("dns error") {
-            return Some(Self::Network("the host name cannot be resolved"));
+            return Some(Self::Network(UNKNOWN_HOST));
         }
         let alert = text.strip_prefix("received fatal alert: ")?;
         client_certificate_alert(alert).map(|why| Self::Certificate(why.to_owned()))
@@ -165,11 +175,9 @@ impl TransportError {
 
 fn network_phrase(kind: io::ErrorKind) -> Option<&'static str> {
     match kind {
-        io::ErrorKind::ConnectionRefused => Some("connection refused"),
+        io::ErrorKind::ConnectionRefused => Some(REFUSED),
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Some("connection reset"),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            Some("the host is unreachable")
-        }
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Some(UNREACHABLE),
         _ => None,
     }
 }

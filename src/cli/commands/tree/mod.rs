@@ -65,27 +65,51 @@ enum TreeFormat {
     Json,
 }
 
+/// Returns a message for the terminal, with the flags of this command in place of the fields of a resource.
+fn advice(text: &str) -> String {
+    let fields = [
+        (
+            "insecure: true, or --plain-http of affix tree",
+            "--plain-http",
+        ),
+        ("set insecure: true", "use --plain-http"),
+        (
+            "name it in ca.crt of certSecretRef",
+            "name a file with it in the variable SSL_CERT_FILE",
+        ),
+        ("in the Secret of proxySecretRef, or in", "in"),
+    ];
+    let text = fields.iter().fold(text.to_owned(), |text, (field, flag)| {
+        text.replace(field, flag)
+    });
+    Clean(&text).to_string()
+}
+
 /// Runs the command.
 pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
     let reference: Reference = args
         .image
         .parse()
-        .map_err(|error| Error::bad_input(Clean(&format!("{error}"))))?;
-    let credentials = local::user_logins(&BTreeSet::from([&reference.host]));
+        .map_err(|error| Error::bad_input(advice(&format!("{error}"))))?;
+    let credentials = local::user_logins(&BTreeSet::from([&reference.host])).await;
     let access = Access {
         credentials,
         insecure: args.plain_http,
         ..Access::default()
     };
-    let failed =
-        |error: affix_registry::RegistryError| Error::Failed(Clean(&error.to_string()).to_string());
+    let failed = |error: affix_registry::RegistryError| {
+        Error::Failed(advice(&format!("{reference}: {error}")))
+    };
     let registries = local::registries();
     let session = registries
         .open(&reference.host, &reference.repository, access)
         .map_err(failed)?;
-    let tree = gather::gather(&session, &reference, &registries.options().limits)
-        .await
-        .map_err(failed)?;
+    let tree = local::announced(
+        || format!("waiting for {}", reference.host),
+        gather::gather(&session, &reference, &registries.options().limits),
+    )
+    .await
+    .map_err(failed)?;
     let text = match args.output {
         Some(TreeFormat::Json) => report::json(&tree)?,
         None => render::render(&tree, args.full_digests),

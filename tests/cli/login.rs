@@ -1,0 +1,174 @@
+//! The logins of the user: the files of docker and podman, and credential helpers.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use affix_testbed::registry::Registry;
+use affix_testbed::run::Ran;
+use serde_json::json;
+
+use super::fixture::{Fixture, code};
+
+async fn private_registry() -> Fixture {
+    Fixture::with(|tools| Registry::distribution(tools).basic("alice", "secret")).await
+}
+
+/// Writes a credential helper for one server, and returns the PATH with it.
+fn helper(fixture: &Fixture, name: &str, script: &str) -> String {
+    let path = fixture.file(&format!("bin/docker-credential-{name}"), script);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let folder = path.rsplit_once('/').unwrap().0;
+    format!("{folder}:{}", std::env::var("PATH").unwrap())
+}
+
+/// Returns a script that knows the password of one server.
+fn knows(server: &str) -> String {
+    format!(
+        "#!/bin/sh\nread -r server\n[ \"$1\" = get ] || exit 2\nif [ \"$server\" = '{server}' ]; then\n  \
+         echo '{{\"ServerURL\":\"x\",\"Username\":\"alice\",\"Secret\":\"secret\"}}'\nelse\n  \
+         echo 'credentials not found in native keychain'; exit 1\nfi\n"
+    )
+}
+
+async fn tree(fixture: &Fixture, environment: &[(&str, &str)]) -> Ran {
+    let image = fixture.image.tagged();
+    let mut run = fixture.run(&["tree", "--plain-http", &image]);
+    for (name, value) in environment {
+        run = run.env(*name, *value);
+    }
+    run.output().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_credential_helper_of_the_user_gives_the_login() {
+    let fixture = private_registry().await;
+    let host = fixture.registry.host();
+    for config in [
+        json!({"credsStore": "test"}),
+        json!({"credsStore": "test", "auths": {host: {}}}),
+        json!({"credHelpers": {host: "test"}}),
+        json!({"credHelpers": {host: "test"}, "credsStore": "absent"}),
+    ] {
+        fixture.file(".docker/config.json", &config.to_string());
+        let path = helper(&fixture, "test", &knows(host));
+        let listed = tree(&fixture, &[("PATH", &path)]).await;
+        assert_eq!(code(&listed), 0, "{config}: {}{}", listed.out, listed.err);
+        let absent = tree(&fixture, &[]).await;
+        assert_eq!(code(&absent), 1, "{config}: {}{}", absent.out, absent.err);
+        assert!(
+            absent
+                .err
+                .contains("docker-credential-test is not on the PATH"),
+            "{}",
+            absent.err
+        );
+        assert!(!listed.err.contains("secret"), "{}", listed.err);
+    }
+}
+
+#[tokio::test]
+async fn a_helper_without_the_login_leaves_the_logins_of_the_files() {
+    let fixture = private_registry().await;
+    let path = helper(&fixture, "test", &knows("other.example.com"));
+    let login = json!({"username": "alice", "password": "secret"});
+    let config = json!({"credsStore": "test", "auths": {fixture.registry.host(): login}});
+    fixture.file(".docker/config.json", &config.to_string());
+    let listed = tree(&fixture, &[("PATH", &path)]).await;
+    assert_eq!(code(&listed), 0, "{}{}", listed.out, listed.err);
+    assert!(listed.err.is_empty(), "{}", listed.err);
+    // A helper that fails is named, with its message.
+    let path = helper(&fixture, "test", "#!/bin/sh\necho locked; exit 3\n");
+    let listed = tree(&fixture, &[("PATH", &path)]).await;
+    assert_eq!(code(&listed), 0, "{}{}", listed.out, listed.err);
+    assert!(
+        listed.err.contains("docker-credential-test failed") && listed.err.contains("locked"),
+        "{}",
+        listed.err
+    );
+}
+
+#[tokio::test]
+async fn the_files_of_podman_and_the_variables_give_the_login() {
+    let fixture = private_registry().await;
+    let login = json!({"username": "alice", "password": "secret"});
+    let right = json!({"auths": {fixture.registry.host(): login}}).to_string();
+    let wrong = json!({"auths": {fixture.registry.host(): {"username": "x", "password": "y"}}});
+    let folder = |path: String| path.rsplit_once('/').unwrap().0.to_owned();
+    assert_eq!(code(&tree(&fixture, &[]).await), 1);
+
+    let runtime = fixture.file("run/containers/auth.json", &right);
+    let runtime = folder(folder(runtime));
+    assert_eq!(
+        code(&tree(&fixture, &[("XDG_RUNTIME_DIR", &runtime)]).await),
+        0
+    );
+    fixture.file(".config/containers/auth.json", &right);
+    assert_eq!(code(&tree(&fixture, &[]).await), 0);
+    fixture.file(".docker/config.json", &wrong.to_string());
+    assert_eq!(code(&tree(&fixture, &[]).await), 1);
+    let docker = folder(fixture.file("docker/config.json", &right));
+    assert_eq!(
+        code(&tree(&fixture, &[("DOCKER_CONFIG", &docker)]).await),
+        0
+    );
+    let file = fixture.file("auth.json", &right);
+    assert_eq!(
+        code(&tree(&fixture, &[("REGISTRY_AUTH_FILE", &file)]).await),
+        0
+    );
+}
+
+#[tokio::test]
+async fn the_helper_of_a_secret_is_never_run() {
+    let fixture = private_registry().await;
+    let host = fixture.registry.host();
+    let path = helper(&fixture, "test", "#!/bin/sh\ntouch \"$HOME/ran\"\nexit 1\n");
+    let config = json!({"auths": {host: {}}, "credHelpers": {host: "test"}, "credsStore": "test"});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"},
+        "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config.to_string()}});
+    let mut resource = super::fixture::mark(&fixture.image.pinned());
+    resource["spec"]["secretRef"] = json!({"name": "login"});
+    let attach = fixture
+        .run(&["attach", "-f", "-"])
+        .env("PATH", &path)
+        .input(format!("{secret}\n{resource}"))
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(code(&attach), 1, "{}{}", attach.out, attach.err);
+    let ran = fixture.files().iter().any(|file| file.ends_with("ran"));
+    assert!(!ran, "the helper was run: {}", attach.err);
+}
+
+#[tokio::test]
+async fn unknown_hosts_and_refused_connections_end_the_command_within_3_s() {
+    let fixture = Fixture::new().await;
+    let free = affix_testbed::port::free().unwrap();
+    for (host, cause) in [
+        (format!("127.0.0.1:{free}"), "connection refused"),
+        ("registry.invalid".to_owned(), "cannot be resolved"),
+    ] {
+        let image = format!("{host}/team/app:v1");
+        let resource = super::fixture::resource(
+            "a",
+            json!({"image": image, "artifact": {"artifactType": "a/b"}}),
+        );
+        for (args, input) in [
+            (vec!["tree", "--plain-http", &image], String::new()),
+            (vec!["pin", "-f", "-"], resource.to_string()),
+            (vec!["plan", "-f", "-"], resource.to_string()),
+        ] {
+            let begun = Instant::now();
+            let ran = fixture.affix(&args, &input).await;
+            let took = begun.elapsed();
+            assert_eq!(code(&ran), 1, "{}{}", ran.out, ran.err);
+            assert!(
+                took < Duration::from_secs(3),
+                "{args:?} took {took:?}: {}",
+                ran.err
+            );
+            let text = format!("{}{}", ran.out, ran.err);
+            assert!(text.contains(cause) && text.contains(&host), "{text}");
+        }
+    }
+}
