@@ -131,10 +131,9 @@ fn an_entry_that_only_looks_equal_in_the_listing_is_not_adopted() {
     impostor.digest = Digest::sha256(b"something else");
     let other = mark("2030-01-01").attach_to(&subject(), at("2025-05-05T00:00:00Z"));
     let mut observed = wanting("2026-01-01", std::slice::from_ref(&impostor));
-    observed.fetched.insert(
-        impostor.digest,
-        serde_json::from_slice(&other.bytes).unwrap(),
-    );
+    let manifest = serde_json::from_slice(&other.bytes).unwrap();
+    let read = FetchedReferrer::new(&mark("2026-01-01"), None, &subject().digest, &manifest);
+    observed.fetched.insert(impostor.digest, read);
     assert_eq!(planned(&observed).action, attach(NOON));
 }
 

@@ -1,5 +1,6 @@
 //! Observe: reads from the registry.
 
+pub(in crate::engine) mod candidates;
 pub(in crate::engine) mod prefetch;
 pub(in crate::engine) mod recovered_dates;
 pub(in crate::engine) mod referrers;
