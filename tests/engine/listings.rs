@@ -5,7 +5,7 @@ use std::time::Duration;
 use affix::api::Origin;
 use affix::engine::EngineOptions;
 use affix_testbed::hostile::{
-    Deletion, EntryType, Fault, HostileRegistry, Image, Matcher, Op, Quirks,
+    Deletion, EntryType, Fault, HostileRegistry, Image, Lag, Matcher, OciSubject, Op, Quirks,
 };
 use serde_json::{Value, json};
 
@@ -333,5 +333,61 @@ async fn a_mark_listed_without_its_type_is_ranked_by_its_manifest() {
         let (reason, message) = resource.verdict();
         assert_eq!(reason, "Conflict", "{quirks:?}");
         assert!(message.contains(&foreign), "{quirks:?}: {message}");
+    }
+}
+
+/// A registry that acknowledges no subject, and whose listing lags.
+fn lagging(lag: Duration) -> Quirks {
+    Quirks {
+        oci_subject: OciSubject::Never,
+        listing_lag: Lag::time(lag),
+        ..Quirks::default()
+    }
+}
+
+#[tokio::test]
+async fn a_single_run_waits_for_a_listing_that_lags_within_its_time_limit() {
+    let waiting = EngineOptions {
+        wait_until_listed: true,
+        ..EngineOptions::default()
+    };
+    let (registry, image) = registry_and_image(lagging(Duration::from_millis(1500))).await;
+    let mut resource = Resource::with(on_the_index(&registry, &image), waiting.clone());
+    resource.ready().await;
+
+    let (registry, image) = registry_and_image(lagging(Duration::from_hours(1))).await;
+    let mut spec = on_the_index(&registry, &image);
+    spec["timeout"] = json!("2s");
+    let mut resource = Resource::with(spec, waiting);
+    resource.pass().await;
+    let (reason, message) = resource.verdict();
+    assert_eq!(reason, "Progressing");
+    assert!(message.contains("does not list yet"), "{message}");
+}
+
+#[tokio::test]
+async fn the_controller_looks_at_a_lagging_listing_in_its_next_pass() {
+    let (registry, image) = registry_and_image(lagging(Duration::from_millis(300))).await;
+    let mut resource = Resource::new(on_the_index(&registry, &image));
+    let outcome = resource.pass().await;
+    assert!(outcome.is_hurried());
+    assert_eq!(resource.verdict().0, "Progressing");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    resource.ready().await;
+}
+
+#[tokio::test]
+async fn status_claims_no_referrers_mode_after_a_failed_listing() {
+    for mode in ["Auto", "API"] {
+        let (registry, image) = registry_and_image(Quirks::default()).await;
+        let fault = registry.fault(Matcher::on(Op::ReferrersList), Fault::status(403));
+        let mut spec = on_the_index(&registry, &image);
+        spec["referrersMode"] = json!(mode);
+        let mut resource = Resource::new(spec);
+        resource.pass().await;
+        assert_eq!(resource.status.referrers_mode, None, "{mode}");
+        fault.lift();
+        resource.ready().await;
+        assert!(resource.status.referrers_mode.is_some(), "{mode}");
     }
 }
