@@ -24,7 +24,7 @@ pub use intent::{Desired, Intent, artifact_type, file_problem, parse_reference};
 pub use mark::MarkKeys;
 pub use plan::{
     Action, Candidate, DesiredContent, Existing, FetchedReferrer, LastApplied, Observed, Plan,
-    TargetPlan, condensed, equal, plan, proven, to_fetch,
+    TargetPlan, condensed, equal, overlap_end, plan, proven, to_fetch,
 };
 pub use problem::Problem;
 pub use selection::{SelectedEntry, Selection, SelectionError};

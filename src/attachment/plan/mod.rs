@@ -9,7 +9,7 @@ mod target_plan;
 pub use adoption::{Candidate, Existing, condensed, proven, to_fetch};
 pub use fetched_referrer::FetchedReferrer;
 pub use observed::{DesiredContent, LastApplied, Observed, equal};
-pub use target_plan::{Action, Plan, TargetPlan, plan};
+pub use target_plan::{Action, Plan, TargetPlan, overlap_end, plan};
 
 #[cfg(test)]
 mod tests;

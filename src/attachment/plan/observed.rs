@@ -1,6 +1,7 @@
 //! The observed state of one target: the input of its plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use affix_registry::oci::{Descriptor, Digest};
 
@@ -42,6 +43,8 @@ pub enum DesiredContent {
         content: Digest,
         /// The artifact type that listings show.
         artifact_type: String,
+        /// The time for which the previous signature stays after the new one was made.
+        overlap: Duration,
         /// The listed signatures that verify.
         verified: Vec<Existing>,
     },
