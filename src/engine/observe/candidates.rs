@@ -21,8 +21,8 @@ use super::resolve;
 /// The number of manifests of one subject that are read at once.
 pub(in crate::engine) const WAVE: usize = 8;
 
-/// Reads the manifests that the listing leaves open and drops entries whose manifest is gone. It stops once an equal attachment is found
-/// and no other candidate can outrank it. A pass that detaches reads all of them. Returns the number of manifests that were not read.
+/// Reads the manifests that the listing leaves open and drops entries whose manifest is gone. After the first wave it stops once an equal
+/// attachment is found and no other candidate can outrank it. A pass that detaches reads all of them. Returns the number of manifests that were not read.
 pub(in crate::engine) async fn read_open(
     context: &Context<'_>,
     observed: &mut Observed,
@@ -60,7 +60,8 @@ pub(in crate::engine) async fn read_open(
     let mut is_found = !listed.is_empty();
     let mut read = 0;
     loop {
-        if is_found && context.request.mode != Mode::Detach {
+        // The first wave is always read: two writers that both made an equal attachment converge on the earliest.
+        if is_found && read > 0 && context.request.mode != Mode::Detach {
             open.retain(|candidate| candidate.may_outrank);
         }
         let wave: Vec<Digest> = open
