@@ -192,6 +192,11 @@ pub struct ConfigMapFiles {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Signature {
+    /// The time for which the previous signature of this resource stays after a new one was made, a duration. It counts from the
+    /// created time of the new signature, so that verifiers can get the new key first. Default: 0s. At most 876000h. Example: 72h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<GoDuration>,
+
     /// Signs as cosign does, with a Sigstore bundle. Exactly one of cosign, notation is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cosign: Option<CosignSigner>,
@@ -231,6 +236,16 @@ pub struct NotationSigner {
     /// The validity of the signature, a duration of at least 1s. Default: no expiry. Example: 8760h (one year).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiry: Option<GoDuration>,
+}
+
+impl Signature {
+    /// Returns the time for which the previous signature stays.
+    #[must_use]
+    pub fn overlap(&self) -> Duration {
+        self.overlap
+            .as_ref()
+            .map_or(Duration::ZERO, GoDuration::get)
+    }
 }
 
 impl EndOfLife {

@@ -145,6 +145,10 @@ reasons! {
     /// An image in use still contains this manifest, so it is not marked.
     StillInUse,
 
+    // Reasons of leftovers.
+    /// The previous signature of this resource stays until `spec.signature.overlap` is over.
+    Overlap,
+
     // Events that are not conditions.
     /// The tag names another digest than before.
     TagMoved,

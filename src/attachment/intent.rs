@@ -2,6 +2,7 @@
 //! and admission.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::api::{
     Artifact, AttachmentKind, EndOfLife, ImageAttachmentSpec, Reason, Scope, Signature,
@@ -32,6 +33,8 @@ pub enum Desired {
     Signature {
         /// The artifact type that listings show.
         artifact_type: ArtifactType,
+        /// The time for which the previous signature stays after the new one was made.
+        overlap: Duration,
     },
 }
 
@@ -42,7 +45,7 @@ impl Desired {
         match self {
             Self::Content { content, .. } => &content.artifact_type,
             Self::WhenSuperseded(supersession) => &supersession.artifact_type,
-            Self::Signature { artifact_type } => artifact_type,
+            Self::Signature { artifact_type, .. } => artifact_type,
         }
     }
 
@@ -325,6 +328,7 @@ fn parse_signature(signature: &Signature) -> Result<Desired, Problem> {
         .ok_or_else(|| invalid("signature: give exactly one of cosign and notation"))?;
     Ok(Desired::Signature {
         artifact_type: parse_artifact_type(artifact_type, "signature")?,
+        overlap: signature.overlap(),
     })
 }
 

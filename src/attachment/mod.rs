@@ -23,8 +23,8 @@ pub use image::{Entry, EntryKind, Image, ImageError};
 pub use intent::{Desired, Intent, artifact_type, file_problem, parse_reference};
 pub use mark::MarkKeys;
 pub use plan::{
-    Action, DesiredContent, Existing, LastApplied, MAX_CANDIDATES, MAX_SIGNATURES, Observed, Plan,
-    TargetPlan, condensed, equal, is_found, plan, proven, to_fetch,
+    Action, Candidate, DesiredContent, Existing, FetchedReferrer, LastApplied, Observed, Plan,
+    TargetPlan, condensed, equal, overlap_end, plan, proven, to_fetch,
 };
 pub use problem::Problem;
 pub use selection::{SelectedEntry, Selection, SelectionError};

@@ -61,7 +61,7 @@ impl Supersession {
         )
     }
 
-    /// Returns the date of the newest of `manifests` that is a mark of this resource on `subject`, with any date.
+    /// Returns the time and date of the newest of `manifests` that is a mark of this resource on `subject`, with any date.
     ///
     /// Marks that are dated after `now` do not count.
     #[must_use]
@@ -70,7 +70,7 @@ impl Supersession {
         subject: &Digest,
         manifests: impl IntoIterator<Item = &'a ImageManifest>,
         now: Timestamp,
-    ) -> Option<EndOfLifeDate> {
+    ) -> Option<(Created, EndOfLifeDate)> {
         let dated = manifests.into_iter().filter_map(|manifest| {
             let date: EndOfLifeDate = manifest.annotations.get(&self.annotation)?.parse().ok()?;
             let created =
@@ -80,9 +80,7 @@ impl Supersession {
                 .equals(subject, manifest)
                 .then_some((created, date))
         });
-        dated
-            .max_by(|(a, earlier), (b, later)| (a, earlier.instant()).cmp(&(b, later.instant())))
-            .map(|(_, date)| date)
+        dated.max_by(|(a, earlier), (b, later)| (a, earlier.instant()).cmp(&(b, later.instant())))
     }
 }
 

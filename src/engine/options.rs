@@ -11,6 +11,8 @@ pub struct EngineOptions {
     pub warn_referrers: usize,
     /// Number of referrers of one subject at which affix adds no more. Default: no limit.
     pub max_referrers: Option<usize>,
+    /// True if a pass waits, until its time limit, for the registry to list what was pushed. Default false: the next pass looks again.
+    pub wait_until_listed: bool,
     /// Maximum time for a pass, which caps `spec.timeout`. Default: no limit.
     pub max_pass_time: Option<Duration>,
 }
@@ -29,6 +31,7 @@ impl Default for EngineOptions {
             max_targets: 100,
             warn_referrers: 40,
             max_referrers: None,
+            wait_until_listed: false,
             max_pass_time: None,
         }
     }

@@ -219,7 +219,7 @@ async fn risky_resources_are_admitted_with_a_warning() {
             .unwrap();
     }
     namespace
-        .apply(&secret(json!({"affix.dev/repositories": "*/*"})))
+        .apply(&secret(json!({"affix.dev/repositories": "127.0.0.1:*/*"})))
         .await
         .unwrap();
     let text = namespace

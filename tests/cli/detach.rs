@@ -230,3 +230,42 @@ async fn marks_of_superseded_images_cannot_be_detached_by_file() {
         ran.err
     );
 }
+
+#[tokio::test]
+async fn all_of_twelve_equal_marks_are_removed() {
+    for registry in BOTH {
+        let fixture = Fixture::with(registry).await;
+        let index = fixture.image.digest();
+        let mut object = mark(&fixture.image.pinned());
+        object["spec"]["targets"] = json!({"scope": "Index"});
+        let text = object.to_string();
+        let peer = Peer::of(&fixture.tools, &fixture.registry).unwrap();
+        let date = format!("{DATE_KEY}=2025-03-20T01:20:30Z");
+        for nth in 0..12 {
+            let created = format!("org.opencontainers.image.created=2025-01-01T00:00:{nth:02}Z");
+            peer.oras([
+                "attach",
+                "--artifact-type",
+                LIFECYCLE,
+                "--annotation",
+                &date,
+                "--annotation",
+                &created,
+                &fixture.image.at(index),
+            ])
+            .await
+            .unwrap()
+            .stdout()
+            .unwrap();
+        }
+        assert_eq!(fixture.attached(index).await.len(), 12);
+        let removed = fixture.affix(&["detach", "-f", "-", "--yes"], &text).await;
+        assert_eq!(code(&removed), 0, "{}{}", removed.out, removed.err);
+        assert!(
+            removed.out.contains("12 attachments removed"),
+            "{}",
+            removed.out
+        );
+        assert!(fixture.attached(index).await.is_empty());
+    }
+}

@@ -9,6 +9,7 @@
 )]
 
 mod attach;
+mod candidates;
 mod detach;
 mod fixture;
 mod image;

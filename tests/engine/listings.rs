@@ -1,8 +1,12 @@
 //! Existing referrers: the number that a pass reads, and the remarks on them.
 
+use std::time::Duration;
+
 use affix::api::Origin;
 use affix::engine::EngineOptions;
-use affix_testbed::hostile::{EntryType, HostileRegistry, Image, Matcher, Op, Quirks};
+use affix_testbed::hostile::{
+    Deletion, EntryType, Fault, HostileRegistry, Image, Lag, Matcher, OciSubject, Op, Quirks,
+};
 use serde_json::{Value, json};
 
 use crate::resource::{CREATED, DATE, MARK, Resource, TYPE, attach, mark, note};
@@ -37,6 +41,30 @@ fn strangers(registry: &HostileRegistry, image: &Image, count: usize) {
             json!({CREATED: format!("2026-01-01T00:00:{nth:02}Z"), "demo/note": "hello", "demo/more": "x"}),
         );
     }
+}
+
+/// Both kinds of registry, with listings that show no annotations.
+fn both() -> [Quirks; 2] {
+    let without_api = Quirks {
+        deletion: Deletion::Allowed,
+        ..Quirks::distribution()
+    };
+    [silent(), without_api]
+}
+
+/// Lists the referrers of the index in its fallback tag, without their annotations.
+fn list_in_fallback_tag(registry: &HostileRegistry, image: &Image) {
+    let store = registry.store();
+    let referrers = store.referrers("team/app", &image.digest);
+    let entries: Vec<Value> = referrers
+        .iter()
+        .map(|manifest| {
+            let mut entry = manifest.descriptor();
+            entry["artifactType"] = manifest.json()["artifactType"].clone();
+            entry
+        })
+        .collect();
+    store.put_fallback("team/app", &image.digest, &entries);
 }
 
 /// A registry whose listings show no annotations.
@@ -85,33 +113,79 @@ async fn an_equal_attachment_is_found_among_too_many_candidates_by_its_listing()
 }
 
 #[tokio::test]
-async fn too_many_candidates_without_an_equal_one_exceed_the_limit_without_a_push() {
-    let (registry, image) = registry_and_image(silent()).await;
-    strangers(&registry, &image, 9);
-    let mut resource = Resource::new(on_the_index(&registry, &image));
-    resource.pass().await;
-    let (reason, message) = resource.verdict();
-    assert_eq!(reason, "LimitExceeded");
-    assert!(
-        message.contains("9 referrers") && message.contains("more than 8"),
-        "{message}"
-    );
-    assert!(
-        registry
-            .requests_that(&Matcher::on(Op::ManifestPut))
-            .is_empty(),
-        "{}",
-        registry.transcript()
-    );
+async fn any_number_of_foreign_referrers_of_the_type_is_read_in_waves() {
+    for quirks in both() {
+        for count in [8, 9, 40] {
+            let (registry, image) = registry_and_image(quirks.clone()).await;
+            strangers(&registry, &image, count);
+            list_in_fallback_tag(&registry, &image);
+            let mut resource = Resource::new(on_the_index(&registry, &image));
+            resource.ready().await;
+            assert_eq!(resource.status.targets[0].origin, Some(Origin::Made));
+            let referrers = registry.store().referrers("team/app", &image.digest);
+            assert_eq!(referrers.len(), count + 1, "{}", registry.transcript());
+        }
+    }
 }
 
 #[tokio::test]
-async fn candidates_up_to_the_limit_are_all_read() {
+async fn an_equal_attachment_is_found_in_any_wave() {
+    for quirks in both() {
+        let (registry, image) = registry_and_image(quirks).await;
+        strangers(&registry, &image, 30);
+        let equal = attach(
+            &registry,
+            &image,
+            TYPE,
+            json!({CREATED: "2026-01-01T00:00:00Z", "demo/note": "hello"}),
+        );
+        list_in_fallback_tag(&registry, &image);
+        let mut resource = Resource::new(on_the_index(&registry, &image));
+        resource.ready().await;
+        assert_eq!(resource.attachment(&image.digest), equal);
+        assert_eq!(resource.status.targets[0].origin, Some(Origin::Adopted));
+    }
+}
+
+#[tokio::test]
+async fn candidates_in_flight_are_limited_to_one_wave() {
     let (registry, image) = registry_and_image(silent()).await;
-    strangers(&registry, &image, 8);
+    strangers(&registry, &image, 40);
+    registry.fault(
+        Matcher::on(Op::ManifestGet),
+        Fault::Delay(Duration::from_millis(20)),
+    );
     let mut resource = Resource::new(on_the_index(&registry, &image));
     resource.ready().await;
-    assert_eq!(resource.status.targets[0].origin, Some(Origin::Made));
+    let most = registry.most_at_once();
+    assert!(most <= 8 + 1, "{most} requests at once");
+}
+
+#[tokio::test]
+async fn twelve_marks_without_a_time_do_not_block_a_mark() {
+    for quirks in both() {
+        let (registry, image) = registry_and_image(quirks).await;
+        for nth in 0..12 {
+            attach(
+                &registry,
+                &image,
+                MARK,
+                json!({DATE: "2027-01-01", "nth": nth.to_string()}),
+            );
+        }
+        list_in_fallback_tag(&registry, &image);
+        let reference = registry.reference(&image.pinned());
+        let mut resource = Resource::new(mark(&reference, "2026-01-01", "Report"));
+        resource.ready().await;
+        assert_eq!(resource.status.targets[0].origin, Some(Origin::Made));
+        // A foreign mark whose time the listing hides still outranks the mark of this resource.
+        resource.later(60);
+        let newer = json!({CREATED: "2026-11-23T12:00:30Z", DATE: "2028-01-01"});
+        attach(&registry, &image, MARK, newer);
+        list_in_fallback_tag(&registry, &image);
+        resource.pass().await;
+        assert_eq!(resource.verdict().0, "Conflict");
+    }
 }
 
 #[tokio::test]
@@ -259,5 +333,61 @@ async fn a_mark_listed_without_its_type_is_ranked_by_its_manifest() {
         let (reason, message) = resource.verdict();
         assert_eq!(reason, "Conflict", "{quirks:?}");
         assert!(message.contains(&foreign), "{quirks:?}: {message}");
+    }
+}
+
+/// A registry that acknowledges no subject, and whose listing lags.
+fn lagging(lag: Duration) -> Quirks {
+    Quirks {
+        oci_subject: OciSubject::Never,
+        listing_lag: Lag::time(lag),
+        ..Quirks::default()
+    }
+}
+
+#[tokio::test]
+async fn a_single_run_waits_for_a_listing_that_lags_within_its_time_limit() {
+    let waiting = EngineOptions {
+        wait_until_listed: true,
+        ..EngineOptions::default()
+    };
+    let (registry, image) = registry_and_image(lagging(Duration::from_millis(1500))).await;
+    let mut resource = Resource::with(on_the_index(&registry, &image), waiting.clone());
+    resource.ready().await;
+
+    let (registry, image) = registry_and_image(lagging(Duration::from_hours(1))).await;
+    let mut spec = on_the_index(&registry, &image);
+    spec["timeout"] = json!("2s");
+    let mut resource = Resource::with(spec, waiting);
+    resource.pass().await;
+    let (reason, message) = resource.verdict();
+    assert_eq!(reason, "Progressing");
+    assert!(message.contains("does not list yet"), "{message}");
+}
+
+#[tokio::test]
+async fn the_controller_looks_at_a_lagging_listing_in_its_next_pass() {
+    let (registry, image) = registry_and_image(lagging(Duration::from_millis(300))).await;
+    let mut resource = Resource::new(on_the_index(&registry, &image));
+    let outcome = resource.pass().await;
+    assert!(outcome.is_hurried());
+    assert_eq!(resource.verdict().0, "Progressing");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    resource.ready().await;
+}
+
+#[tokio::test]
+async fn status_claims_no_referrers_mode_after_a_failed_listing() {
+    for mode in ["Auto", "API"] {
+        let (registry, image) = registry_and_image(Quirks::default()).await;
+        let fault = registry.fault(Matcher::on(Op::ReferrersList), Fault::status(403));
+        let mut spec = on_the_index(&registry, &image);
+        spec["referrersMode"] = json!(mode);
+        let mut resource = Resource::new(spec);
+        resource.pass().await;
+        assert_eq!(resource.status.referrers_mode, None, "{mode}");
+        fault.lift();
+        resource.ready().await;
+        assert!(resource.status.referrers_mode.is_some(), "{mode}");
     }
 }

@@ -157,6 +157,14 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
                 json!([format!("sha512:{}", "c".repeat(128))]),
             ),
         ),
+        (
+            "an overlap of signatures",
+            set(cosign(), "/signature/overlap", json!("72h")),
+        ),
+        (
+            "no overlap",
+            set(notation(), "/signature/overlap", json!("0s")),
+        ),
         ("an artifact of one file", artifact()),
         (
             "a time of creation",
@@ -1240,6 +1248,18 @@ pub(crate) fn bad() -> Vec<Bad> {
             json!({"image": TAGGED, "signature": {"notation": {}}}),
             "spec.signature.notation.keySecretRef",
             "Required value",
+        ),
+        (
+            "an overlap without a unit",
+            set(cosign(), "/signature/overlap", json!("72")),
+            "spec.signature.overlap",
+            DURATION,
+        ),
+        (
+            "an overlap of more than a century",
+            set(cosign(), "/signature/overlap", json!("876001h")),
+            "spec.signature.overlap",
+            "must be at most 876000h",
         ),
         (
             "a signature that ends at once",

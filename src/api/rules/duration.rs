@@ -22,6 +22,7 @@ pub(super) fn rules() -> Vec<Rule> {
                 "spec.timeout",
                 "spec.endOfLife.whenSuperseded.gracePeriod",
                 "spec.endOfLife.whenSuperseded.settle",
+                "spec.signature.overlap",
                 "spec.signature.notation.expiry",
             ],
             &DURATION,
@@ -31,6 +32,7 @@ pub(super) fn rules() -> Vec<Rule> {
             &[
                 "spec.endOfLife.whenSuperseded.gracePeriod",
                 "spec.endOfLife.whenSuperseded.settle",
+                "spec.signature.overlap",
             ],
             on_durations("duration(self) <= duration('876000h')"),
             |value| is_between(value, Duration::ZERO),

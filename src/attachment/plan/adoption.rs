@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 
-use affix_registry::oci::{Descriptor, Digest, ImageManifest, annotation};
+use affix_registry::oci::{Descriptor, Digest, annotation};
 
+use super::fetched_referrer::{FetchedReferrer, MAX_VALUE_CHARS};
 use crate::attachment::content::TargetContent;
 use crate::attachment::mark::MarkKeys;
 use crate::attachment::time::Created;
@@ -36,13 +37,13 @@ fn candidates<'a>(
 /// Returns the candidates without those whose fetched manifest has another type.
 pub(super) fn of_type<'a>(
     entries: &'a [Descriptor],
-    fetched: &BTreeMap<Digest, ImageManifest>,
+    fetched: &BTreeMap<Digest, FetchedReferrer>,
     artifact_type: &str,
 ) -> impl Iterator<Item = &'a Descriptor> {
     let is_other = move |entry: &Descriptor| {
         fetched
             .get(&entry.digest)
-            .is_some_and(|manifest| manifest.effective_artifact_type() != artifact_type)
+            .is_some_and(|referrer| !referrer.has_type)
     };
     candidates(entries, artifact_type).filter(move |entry| !is_other(entry))
 }
@@ -79,69 +80,83 @@ pub fn proven(
 /// Returns the creation time of a referrer, from its manifest if that was fetched.
 pub(super) fn created(
     entry: &Descriptor,
-    fetched: &BTreeMap<Digest, ImageManifest>,
+    fetched: &BTreeMap<Digest, FetchedReferrer>,
 ) -> Option<Created> {
     fetched
         .get(&entry.digest)
-        .map_or_else(|| Created::from_entry(entry), Created::from_manifest)
+        .map_or_else(|| Created::from_entry(entry), |referrer| referrer.created)
+}
+
+/// A referrer whose manifest is necessary for a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// True if it may outrank the own mark, so that it must be read even if an equal attachment was found.
+    pub may_outrank: bool,
 }
 
 /// Returns the referrers whose manifests are necessary to plan `content` on `subject`: the listing neither proves nor
 /// disproves that they are equal.
 ///
 /// Any newer mark of its type outranks an end-of-life mark. If `mark` is given, the result therefore includes the marks whose
-/// entries lack their time or type. Entries that show most of `content` come first, then the newest, because the caller
-/// fetches a limited number.
+/// entries lack their time or type. Attachments in `ours` come first, then entries that show most of `content`, then the
+/// newest: the caller stops once it has found an equal one.
 #[must_use]
 pub fn to_fetch(
     content: &TargetContent,
     mark: Option<&MarkKeys>,
     subject: &Descriptor,
+    ours: &BTreeSet<Digest>,
     entries: &[Descriptor],
-) -> Vec<Descriptor> {
-    let mut open: Vec<Descriptor> = candidates(entries, content.artifact_type.as_str())
-        .filter(|entry| {
+) -> Vec<Candidate> {
+    let mut open: Vec<(&Descriptor, bool)> = candidates(entries, content.artifact_type.as_str())
+        .filter_map(|entry| {
             let is_proven = is_proven(content, subject, entry);
             let unproven = content.could_list_as(&entry.annotations) && !is_proven;
-            let unranked = mark.is_some_and(|keys| {
+            let may_outrank = mark.is_some_and(|keys| {
                 let untyped = entry.listed_type().is_none()
                     && entry.annotations.contains_key(&keys.annotation);
                 Created::from_entry(entry).is_none() || (untyped && !is_proven)
             });
-            unproven || unranked
+            (unproven || may_outrank).then_some((entry, may_outrank))
         })
-        .cloned()
         .collect();
-    open.sort_by_cached_key(|entry| {
+    open.sort_by_cached_key(|(entry, _)| {
         let agrees = content
             .could_list_as(&entry.annotations)
             .then_some(entry.annotations.len());
         (
+            !ours.contains(&entry.digest),
             Reverse(agrees),
             Reverse(Created::from_entry(entry)),
             entry.digest.clone(),
         )
     });
-    open.dedup_by(|a, b| a.digest == b.digest);
-    open
+    open.dedup_by(|(a, _), (b, _)| a.digest == b.digest);
+    let candidate = |(entry, may_outrank): (&Descriptor, bool)| Candidate {
+        digest: entry.digest.clone(),
+        may_outrank,
+    };
+    open.into_iter().map(candidate).collect()
 }
 
 /// Removes the entries and annotations of a listing that a plan does not use.
 ///
-/// A pass holds a listing in memory until its end, and the registry controls the size. `to_read` are the entries of
-/// [`to_fetch`] that the caller fetches. Entries in `ours` are always kept.
+/// A pass holds a listing in memory until its end, and the registry controls the size. `to_read` are the candidates of
+/// [`to_fetch`] that the caller may fetch. Entries in `ours` are always kept.
 #[must_use]
 pub fn condensed(
     content: &TargetContent,
     mark: Option<&MarkKeys>,
     subject: &Descriptor,
-    to_read: &[Descriptor],
+    to_read: &[Candidate],
     ours: &BTreeSet<Digest>,
     now: Timestamp,
     mut entries: Vec<Descriptor>,
 ) -> Vec<Descriptor> {
-    const MAX_VALUE_CHARS: usize = 256;
-    let is_read = |entry: &Descriptor| to_read.iter().any(|read| read.digest == entry.digest);
+    let to_read: BTreeSet<&Digest> = to_read.iter().map(|candidate| &candidate.digest).collect();
+    let is_read = |entry: &Descriptor| to_read.contains(&entry.digest);
     let newest = candidates(&entries, content.artifact_type.as_str())
         .filter(|entry| !is_read(entry))
         .filter_map(|entry| Some((Created::from_entry(entry)?, entry.digest.clone())))
@@ -178,30 +193,19 @@ pub fn condensed(
     entries
 }
 
-/// Returns true if a referrer is known to equal `content`, so that no more manifests are necessary.
-#[must_use]
-pub fn is_found(
-    content: &TargetContent,
-    subject: &Descriptor,
-    entries: &[Descriptor],
-    fetched: &BTreeMap<Digest, ImageManifest>,
-) -> bool {
-    !equals(content, subject, entries, fetched).is_empty()
-}
-
 /// Returns all referrers that equal `content` on `subject`, the one to keep first: the earliest `created`, then the lowest
-/// digest. `fetched` holds the manifests of [`to_fetch`].
+/// digest. `fetched` holds the referrers of [`to_fetch`] that were read.
 pub(super) fn equals(
     content: &TargetContent,
     subject: &Descriptor,
     entries: &[Descriptor],
-    fetched: &BTreeMap<Digest, ImageManifest>,
+    fetched: &BTreeMap<Digest, FetchedReferrer>,
 ) -> Vec<Existing> {
     let mut found: Vec<Existing> = of_type(entries, fetched, content.artifact_type.as_str())
         .filter_map(|entry| match fetched.get(&entry.digest) {
-            Some(manifest) => content.equals(&subject.digest, manifest).then(|| Existing {
+            Some(referrer) => referrer.is_equal.then(|| Existing {
                 digest: entry.digest.clone(),
-                created: Created::from_manifest(manifest),
+                created: referrer.created,
             }),
             None => is_proven(content, subject, entry).then(|| Existing {
                 digest: entry.digest.clone(),

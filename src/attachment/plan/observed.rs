@@ -1,19 +1,16 @@
 //! The observed state of one target: the input of its plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use affix_registry::oci::{Descriptor, Digest, ImageManifest};
+use affix_registry::oci::{Descriptor, Digest};
 
 use super::adoption::{self, Existing};
+use super::fetched_referrer::FetchedReferrer;
 use crate::attachment::content::TargetContent;
 use crate::attachment::mark::MarkKeys;
 use crate::attachment::problem::Problem;
 use crate::attachment::time::Created;
-
-/// The maximum number of referrers of one subject that are fetched to find an equal one.
-pub const MAX_CANDIDATES: usize = 8;
-/// The maximum number of signatures of one subject that are fetched. Each takes two requests.
-pub const MAX_SIGNATURES: usize = 20;
 
 /// The last applied state of one target, from the status of the resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +43,8 @@ pub enum DesiredContent {
         content: Digest,
         /// The artifact type that listings show.
         artifact_type: String,
+        /// The time for which the previous signature stays after the new one was made.
+        overlap: Duration,
         /// The listed signatures that verify.
         verified: Vec<Existing>,
     },
@@ -60,8 +59,8 @@ pub struct Observed {
     pub wanted: DesiredContent,
     /// The referrers of the subject, or the error of the listing.
     pub listing: Result<Vec<Descriptor>, Problem>,
-    /// The fetched manifests of entries that the listing does not describe completely.
-    pub fetched: BTreeMap<Digest, ImageManifest>,
+    /// The fetched referrers that the listing does not describe completely.
+    pub fetched: BTreeMap<Digest, FetchedReferrer>,
     /// The last applied state.
     pub known: LastApplied,
     /// The digests of all attachments that this resource made on the subject, also in earlier generations.

@@ -139,14 +139,12 @@ fn collect<'a>(
         {
             continue;
         }
-        let annotations = observed
-            .fetched
-            .get(&entry.digest)
-            .map_or(&entry.annotations, |manifest| &manifest.annotations);
-        let (Some(created), Some(date)) = (
-            adoption::created(entry, &observed.fetched),
-            annotations.get(&keys.annotation),
-        ) else {
+        let date = observed.fetched.get(&entry.digest).map_or_else(
+            || entry.annotations.get(&keys.annotation),
+            |referrer| referrer.date.as_ref(),
+        );
+        let (Some(created), Some(date)) = (adoption::created(entry, &observed.fetched), date)
+        else {
             continue;
         };
         let is_foreign = !observed.ours.contains(&entry.digest);

@@ -1,6 +1,8 @@
 //! The plan of one target.
 
-use k8s_openapi::jiff::Timestamp;
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::OnConflict;
 use affix_registry::oci::{Descriptor, Digest};
@@ -40,6 +42,8 @@ pub struct TargetPlan {
     pub action: Action,
     /// The resource's own attachments to remove after the action.
     pub remove: Vec<Digest>,
+    /// The resource's own previous signatures that stay until the overlap is over.
+    pub keep: Vec<Digest>,
     /// Foreign marks that are dated after the pass and do not count yet, the earliest first.
     pub notes: Vec<FutureMark>,
 }
@@ -56,6 +60,7 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
             return TargetPlan {
                 action: Action::Refuse(problem.clone()),
                 remove: Vec::new(),
+                keep: Vec::new(),
                 notes: Vec::new(),
             };
         }
@@ -84,8 +89,14 @@ pub fn plan(observed: &Observed, on_conflict: OnConflict, now: Timestamp) -> Tar
         fresh,
         now,
     );
+    let obsolete = obsolete(observed, entries, &action);
+    let (keep, remove) = match overlaps(observed, &action, now) {
+        true => (obsolete, Vec::new()),
+        false => (Vec::new(), obsolete),
+    };
     TargetPlan {
-        remove: obsolete(observed, entries, &action),
+        remove,
+        keep,
         action,
         notes,
     }
@@ -158,6 +169,27 @@ fn choose_action(
             attach(last_applied.unwrap_or(fresh), false)
         }
     }
+}
+
+/// Returns whether previous signatures still overlap with the one that the action keeps or makes.
+fn overlaps(observed: &Observed, action: &Action, now: Timestamp) -> bool {
+    let DesiredContent::Signature { overlap, .. } = &observed.wanted else {
+        return false;
+    };
+    let created = match action {
+        Action::Keep { existing, .. } => existing.created,
+        Action::Attach { created, .. } => Some(*created),
+        Action::Refuse(_) => None,
+    };
+    overlap_end(created, *overlap).is_some_and(|end| now < end)
+}
+
+/// Returns the time until which previous signatures stay beside a signature that was made at `created`.
+#[must_use]
+pub fn overlap_end(created: Option<Created>, overlap: Duration) -> Option<Timestamp> {
+    let overlap = SignedDuration::try_from(overlap).ok()?;
+    let end = created?.instant().checked_add(overlap);
+    Some(end.unwrap_or(Timestamp::MAX))
 }
 
 /// Returns the resource's own listed attachments that the action makes obsolete.

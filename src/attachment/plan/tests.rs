@@ -6,6 +6,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -131,10 +132,9 @@ fn an_entry_that_only_looks_equal_in_the_listing_is_not_adopted() {
     impostor.digest = Digest::sha256(b"something else");
     let other = mark("2030-01-01").attach_to(&subject(), at("2025-05-05T00:00:00Z"));
     let mut observed = wanting("2026-01-01", std::slice::from_ref(&impostor));
-    observed.fetched.insert(
-        impostor.digest,
-        serde_json::from_slice(&other.bytes).unwrap(),
-    );
+    let manifest = serde_json::from_slice(&other.bytes).unwrap();
+    let read = FetchedReferrer::new(&mark("2026-01-01"), None, &subject().digest, &manifest);
+    observed.fetched.insert(impostor.digest, read);
     assert_eq!(planned(&observed).action, attach(NOON));
 }
 
@@ -343,6 +343,7 @@ fn the_earliest_verified_signature_is_kept_and_without_one_the_target_is_signed(
     let signature = |verified: Vec<Existing>| DesiredContent::Signature {
         content: Digest::sha256(b"key"),
         artifact_type: TYPE.to_owned(),
+        overlap: Duration::ZERO,
         verified,
     };
     let mut observed = wanting("2026-01-01", &[entry(&second), entry(&first)]);
@@ -368,6 +369,29 @@ fn the_earliest_verified_signature_is_kept_and_without_one_the_target_is_signed(
         (attach(NOON), vec![second.digest]),
         "the signature of the old key is removed after the new one is attached"
     );
+}
+
+#[test]
+fn the_previous_signature_stays_until_the_overlap_after_the_new_one_is_over() {
+    let digest = |name: &str| Digest::sha256(name.as_bytes());
+    let entry = |name: &str| Descriptor::plain("", digest(name), 1);
+    let signed_at = |created: &str| Observed {
+        ours: BTreeSet::from([digest("old"), digest("new")]),
+        wanted: DesiredContent::Signature {
+            content: Digest::sha256(b"key"),
+            artifact_type: TYPE.to_owned(),
+            overlap: Duration::from_hours(1),
+            verified: vec![Existing {
+                digest: digest("new"),
+                created: Some(at(created)),
+            }],
+        },
+        ..wanting("2026-01-01", &[entry("old"), entry("new")])
+    };
+    let within = planned(&signed_at("2026-11-23T11:00:01Z"));
+    assert_eq!((within.remove, within.keep), (vec![], vec![digest("old")]));
+    let after = planned(&signed_at("2026-11-23T11:00:00Z"));
+    assert_eq!((after.remove, after.keep), (vec![digest("old")], vec![]));
 }
 
 /// Returns the observed state with a condensed listing.

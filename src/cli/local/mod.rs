@@ -82,7 +82,11 @@ pub(in crate::cli) fn registries() -> Registries {
 
 /// Returns an engine for local use.
 pub(in crate::cli) fn engine() -> Engine {
-    Engine::new(registries(), EngineOptions::default())
+    let options = EngineOptions {
+        wait_until_listed: true,
+        ..EngineOptions::default()
+    };
+    Engine::new(registries(), options)
 }
 
 /// Returns the user's logins for the images of all resources that name no login of their own.

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use crate::api::truncate_message;
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
-use crate::engine::observe::signatures::exists;
+use crate::engine::observe::candidates::exists;
 use crate::engine::records::leftover::LeftoverRecord;
 use crate::engine::report::event::PassEvent;
 use affix_registry::oci::Digest;

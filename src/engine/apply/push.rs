@@ -1,11 +1,12 @@
 //! Pushes attachments: blobs first, then the manifests, then the proof that the registry lists them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, join_all, try_join_all};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::api::Reason;
 use crate::attachment::Attachment;
@@ -14,6 +15,11 @@ use crate::engine::failure::Failure;
 use crate::engine::report::event::PassEvent;
 use affix_registry::oci::{Descriptor, Digest, media_type};
 use affix_registry::{FallbackChange, ListingSource, Locator, RegistryError, Session};
+
+/// The delay before a listing that lags is read again. It doubles up to [`MAX_LISTING_DELAY`].
+const LISTING_DELAY: Duration = Duration::from_millis(250);
+
+const MAX_LISTING_DELAY: Duration = Duration::from_secs(5);
 
 /// One attachment to push.
 #[derive(Debug, Clone)]
@@ -49,6 +55,7 @@ pub(in crate::engine) async fn push_all(
     empty: Upload<'_>,
 ) -> Vec<(Result<Pushed, Failure>, Vec<PassEvent>)> {
     let (session, deadline) = (context.session, context.deadline);
+    let wait_until = context.options.wait_until_listed.then_some(deadline);
     let timed_out = &context.timed_out();
     let blobs: BTreeMap<Digest, Bytes> = pushes
         .iter()
@@ -80,7 +87,11 @@ pub(in crate::engine) async fn push_all(
         if let Some(failure) = results.into_iter().find_map(Result::err) {
             return (Err(failure), events);
         }
-        let answer = timeout_at(deadline, push_one(session, push, &mut events).boxed()).await;
+        let answer = timeout_at(
+            deadline,
+            push_one(session, push, wait_until, &mut events).boxed(),
+        )
+        .await;
         (answer.unwrap_or_else(|_| Err(timed_out.clone())), events)
     }))
     .await
@@ -100,6 +111,7 @@ fn lacks_blobs(error: &RegistryError) -> bool {
 async fn push_one(
     session: &Session,
     push: &Push,
+    wait_until: Option<Instant>,
     events: &mut Vec<PassEvent>,
 ) -> Result<Pushed, Failure> {
     let digest = push.attachment.digest();
@@ -125,13 +137,7 @@ async fn push_one(
             if put.await?.subject_acknowledged.as_ref() == Some(&push.subject.digest) {
                 return Ok(Pushed::DesiredContent);
             }
-            let listing = session.referrers(&push.subject.digest, None).await?;
-            let listed = listing.entries.iter().any(|entry| entry.digest == *digest);
-            Ok(if listed {
-                Pushed::DesiredContent
-            } else {
-                Pushed::NotListedYet
-            })
+            read_back(session, &push.subject.digest, digest, wait_until).await
         }
         ListingSource::FallbackTag => {
             let change = FallbackChange {
@@ -151,5 +157,34 @@ async fn push_one(
             }));
             Ok(Pushed::DesiredContent)
         }
+    }
+}
+
+/// Reads the listing of a registry that did not acknowledge the subject. With `wait_until` it reads again until the attachment is listed or
+/// that time is near.
+async fn read_back(
+    session: &Session,
+    subject: &Digest,
+    attachment: &Digest,
+    wait_until: Option<Instant>,
+) -> Result<Pushed, Failure> {
+    let mut delay = LISTING_DELAY;
+    loop {
+        let started = Instant::now();
+        let listing = session.referrers(subject, None).await?;
+        if listing
+            .entries
+            .iter()
+            .any(|entry| entry.digest == *attachment)
+        {
+            return Ok(Pushed::DesiredContent);
+        }
+        // The next listing takes about as long as the last one and must end before the deadline.
+        let next = Instant::now() + delay + started.elapsed() * 2;
+        if wait_until.is_none_or(|deadline| next >= deadline) {
+            return Ok(Pushed::NotListedYet);
+        }
+        sleep(delay).await;
+        delay = (delay * 2).min(MAX_LISTING_DELAY);
     }
 }

@@ -60,6 +60,12 @@ pub(in crate::engine) fn select<'a>(
             let removal = (entry.subject.clone(), attachment.clone());
             match target {
                 Some((_, _, record)) if record.owns(&attachment) => {}
+                Some((_, plan, record))
+                    if record.state == TargetState::Attached && plan.keep.contains(&attachment) =>
+                {
+                    let leftover = LeftoverRecord::new(&subject, &attachment, Reason::Overlap);
+                    unwanted.kept.push(leftover);
+                }
                 Some((_, plan, record)) if record.state == TargetState::Attached => {
                     if plan.remove.contains(&attachment) {
                         unwanted.remove.push(removal);

@@ -9,12 +9,12 @@ use futures::FutureExt as _;
 use futures::future::try_join_all;
 
 use crate::attachment::supersession::{self, Supersession};
-use crate::attachment::{EndOfLifeDate, Image, MAX_CANDIDATES};
+use crate::attachment::{Created, EndOfLifeDate, Image};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use affix_registry::oci::{Digest, annotation};
 
-use super::referrers::read_candidates;
+use super::candidates::{WAVE, read_wave};
 
 /// Returns the date of the move whose image is `image` if marks exist there. `computed` is the date that the move would get now.
 /// Manifests `in_use` get no mark, so they are not read.
@@ -51,7 +51,7 @@ async fn date_on(
         .referrers(subject, Some(&wanted.artifact_type))
         .await?
         .entries;
-    // A registry that lists annotations lists the date, and the number of reads is limited.
+    // A registry that lists annotations lists the date.
     marks.retain(|entry| {
         entry.annotations.is_empty() || entry.annotations.contains_key(&wanted.annotation)
     });
@@ -63,8 +63,16 @@ async fn date_on(
             .get(annotation::CREATED)
             .cmp(&a.annotations.get(annotation::CREATED))
     });
-    marks.truncate(MAX_CANDIDATES);
-    let read = read_candidates(context, &marks).await?;
-    let manifests = read.iter().filter_map(|(_, manifest)| manifest.as_ref());
-    Ok(wanted.date_among(subject, manifests, context.now))
+    let digests: Vec<Digest> = marks.into_iter().map(|entry| entry.digest).collect();
+    let mut newest: Option<(Created, EndOfLifeDate)> = None;
+    for wave in digests.chunks(WAVE) {
+        let read = read_wave(context, wave).await?;
+        let manifests = read.iter().filter_map(|(_, manifest)| manifest.as_ref());
+        let found = wanted.date_among(subject, manifests, context.now);
+        newest = newest
+            .into_iter()
+            .chain(found)
+            .max_by_key(|(created, date)| (*created, date.instant()));
+    }
+    Ok(newest.map(|(_, date)| date))
 }

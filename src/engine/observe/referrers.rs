@@ -1,23 +1,21 @@
 //! The referrers of each target, with the manifests that the listings leave open.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::identity;
 use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::api::{Reason, SupportedMode};
-use crate::attachment::{
-    DesiredContent, MAX_CANDIDATES, Observed, condensed, is_found, proven, to_fetch,
-};
+use crate::api::SupportedMode;
+use crate::attachment::{DesiredContent, Observed};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::report::remarks::ListingSize;
-use affix_registry::oci::{Descriptor, Digest, ImageManifest, Manifest};
-use affix_registry::{ErrorKind, ListingSource};
+use affix_registry::ListingSource;
+use affix_registry::oci::{Descriptor, Digest};
 
+use super::candidates;
 use super::prefetch::{Prefetch, type_filter};
-use super::resolve;
 use super::signatures::{self, Unlisted};
 
 /// The desired attachment of one target.
@@ -135,7 +133,8 @@ async fn list(
             signatures::verify(context, observed, &mut entries, listing.source).await?
         }
         DesiredContent::Content { .. } => {
-            size.unread = read_open(context, observed, &mut entries, listing.source).await?;
+            size.unread =
+                candidates::read_open(context, observed, &mut entries, listing.source).await?;
             Unlisted::default()
         }
     };
@@ -145,95 +144,6 @@ async fn list(
         unlisted,
         size,
     })
-}
-
-/// Reads the manifests that the listing leaves open, up to the limit, and drops entries whose manifest is gone. Returns the number of
-/// manifests that were not read.
-async fn read_open(
-    context: &Context<'_>,
-    observed: &mut Observed,
-    entries: &mut Vec<Descriptor>,
-    source: ListingSource,
-) -> Result<usize, Failure> {
-    let DesiredContent::Content { content, mark } = &observed.wanted else {
-        return Ok(0);
-    };
-    let mut open = to_fetch(content, mark.as_ref(), &observed.subject, entries);
-    let candidates = open.len();
-    open.truncate(MAX_CANDIDATES);
-    let kept: BTreeSet<Digest> = observed
-        .ours
-        .iter()
-        .chain(&observed.known.attachment)
-        .cloned()
-        .collect();
-    *entries = condensed(
-        content,
-        mark.as_ref(),
-        &observed.subject,
-        &open,
-        &kept,
-        context.now,
-        std::mem::take(entries),
-    );
-    let mut gone = Vec::new();
-    for (descriptor, manifest) in read_candidates(context, &open).await? {
-        match manifest {
-            Some(manifest) => {
-                observed.fetched.insert(descriptor.digest, manifest);
-            }
-            None => gone.push(descriptor.digest),
-        }
-    }
-    if source == ListingSource::FallbackTag {
-        // A fallback tag may list manifests that are gone.
-        let listed = proven(content, &observed.subject, entries);
-        let checks = listed
-            .iter()
-            .map(|digest| signatures::exists(context, digest));
-        for (digest, exists) in listed.iter().zip(join_all(checks).await) {
-            if !exists? {
-                gone.push(digest.clone());
-            }
-        }
-    }
-    entries.retain(|entry| !gone.contains(&entry.digest));
-    let unread = candidates - open.len();
-    if unread > 0 && !is_found(content, &observed.subject, entries, &observed.fetched) {
-        return Err(Failure::new(
-            Reason::LimitExceeded,
-            format_args!(
-                "{} has {candidates} referrers of the type {} that might be equal, more than {MAX_CANDIDATES} to read, and none of \
-                 those read is: remove some",
-                observed.subject.digest, content.artifact_type
-            ),
-        ));
-    }
-    Ok(unread)
-}
-
-/// Reads candidates. The manifest is `None` if it is listed and gone. Candidates that are not image manifests are left out.
-pub(in crate::engine) async fn read_candidates(
-    context: &Context<'_>,
-    candidates: &[Descriptor],
-) -> Result<Vec<(Descriptor, Option<ImageManifest>)>, Failure> {
-    let digests = candidates.iter().map(|descriptor| &descriptor.digest);
-    let answers = resolve::manifests(context.session, digests).await;
-    let mut read = Vec::new();
-    for (descriptor, answer) in candidates.iter().zip(answers) {
-        match answer {
-            Ok(fetched) => match fetched.manifest {
-                Manifest::Image(manifest) => read.push((descriptor.clone(), Some(manifest))),
-                Manifest::Index(_) => {}
-            },
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                read.push((descriptor.clone(), None));
-            }
-            Err(error) if error.kind() == ErrorKind::UnsupportedMediaType => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(read)
 }
 
 /// Returns the hash of the desired content.

@@ -6,16 +6,19 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 use k8s_openapi::jiff::SignedDuration;
 
-use crate::api::Reason;
-use crate::attachment::{
-    Attachment, Created, DesiredContent, Existing, LastApplied, MAX_SIGNATURES, Observed,
-};
+use crate::attachment::{Attachment, Created, DesiredContent, Existing, LastApplied, Observed};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
+use crate::engine::request::build::Mode;
 use crate::engine::request::signing_key::needs_renewal;
 use crate::signing::{self, Signer};
 use affix_registry::oci::{Descriptor, Digest, ImageManifest, Manifest, annotation};
 use affix_registry::{ErrorKind, ListingSource, Locator};
+
+use super::candidates::exists;
+
+/// The number of signatures of one subject that are read at once. Each takes two requests.
+const WAVE: usize = 20;
 
 /// The manifest under a digest.
 enum Found {
@@ -36,8 +39,8 @@ pub(in crate::engine) struct Unlisted {
     pub(in crate::engine) absent: Vec<Digest>,
 }
 
-/// Finds the signatures among `entries` that are equal to the desired one. The last applied signature is not read again. Each other
-/// candidate costs two requests.
+/// Finds the signatures among `entries` that are equal to the desired one. The last applied signature is not read again. Other candidates
+/// are read in waves until one is equal; a pass that detaches reads all of them.
 pub(in crate::engine) async fn verify(
     context: &Context<'_>,
     observed: &mut Observed,
@@ -54,12 +57,10 @@ pub(in crate::engine) async fn verify(
     let listed = valid
         .clone()
         .filter(|last| entries.iter().any(|entry| entry.digest == last.digest));
-    let mut candidates = match &listed {
+    let candidates = match &listed {
         Some(listed) => concurrent_candidates(context, signer, listed, entries),
         None => candidates(signer, entries),
     };
-    let nominated = candidates.len();
-    candidates.truncate(MAX_SIGNATURES);
     shrink(observed, entries, &candidates);
     let mut gone = BTreeSet::new();
     let mut verified = Vec::new();
@@ -82,16 +83,21 @@ pub(in crate::engine) async fn verify(
         }
         (None, _) => {}
     }
-    let reads = candidates
-        .iter()
-        .map(|digest| read(context, signer, &observed.subject, digest));
-    for (digest, found) in candidates.iter().zip(join_all(reads).await) {
-        match found? {
-            Found::Equal(existing, _) => verified.push(existing),
-            Found::Other => {}
-            Found::Gone => {
-                gone.insert(digest.clone());
+    for wave in candidates.chunks(WAVE) {
+        let reads = wave
+            .iter()
+            .map(|digest| read(context, signer, &observed.subject, digest));
+        for (digest, found) in wave.iter().zip(join_all(reads).await) {
+            match found? {
+                Found::Equal(existing, _) => verified.push(existing),
+                Found::Other => {}
+                Found::Gone => {
+                    gone.insert(digest.clone());
+                }
             }
+        }
+        if !verified.is_empty() && context.request.mode != Mode::Detach {
+            break;
         }
     }
     // A signature with an earlier key, or one that is due for renewal, may never have been pushed.
@@ -102,9 +108,6 @@ pub(in crate::engine) async fn verify(
         unlisted.absent.push(stale.clone());
     }
     entries.retain(|entry| !gone.contains(&entry.digest));
-    if nominated > candidates.len() && verified.is_empty() && unlisted.own.is_none() {
-        return Err(too_many(observed, signer, nominated));
-    }
     if let DesiredContent::Signature {
         verified: equal, ..
     } = &mut observed.wanted
@@ -124,18 +127,6 @@ fn shrink(observed: &Observed, entries: &mut Vec<Descriptor>, candidates: &[Dige
         *entry = Descriptor::plain(String::new(), entry.digest.clone(), entry.size);
     }
     entries.shrink_to_fit();
-}
-
-fn too_many(observed: &Observed, signer: &dyn Signer, nominated: usize) -> Failure {
-    Failure::new(
-        Reason::LimitExceeded,
-        format_args!(
-            "{} has {nominated} referrers of the type {} that might be equal, more than {MAX_SIGNATURES} to read, and none of \
-             those read is: remove some",
-            observed.subject.digest,
-            signer.shape().listed_artifact_type()
-        ),
-    )
 }
 
 /// Returns the candidates beside a listed signature of this resource. Another writer's equal one was made at about the same time.
@@ -158,18 +149,6 @@ fn concurrent_candidates(
             .filter(is_near)
             .filter(|entry| could_be(signer, entry)),
     )
-}
-
-/// Returns whether the registry holds a manifest.
-pub(in crate::engine) async fn exists(
-    context: &Context<'_>,
-    digest: &Digest,
-) -> Result<bool, Failure> {
-    match context.session.head(&Locator::Digest(digest.clone())).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Reads a manifest and, if it has the signer's shape, its layer.

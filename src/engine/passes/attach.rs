@@ -127,10 +127,14 @@ fn desired_on(
                 mark: mark.clone(),
             }))
         }
-        Desired::Signature { artifact_type } => match context.signer {
+        Desired::Signature {
+            artifact_type,
+            overlap,
+        } => match context.signer {
             Some(Ok(signer)) => Ok(Some(DesiredContent::Signature {
                 content: signer.fingerprint(),
                 artifact_type: artifact_type.to_string(),
+                overlap: *overlap,
                 verified: Vec::new(),
             })),
             Some(Err(problem)) => Err(problem.clone()),

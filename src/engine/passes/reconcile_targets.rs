@@ -96,11 +96,11 @@ pub(in crate::engine) async fn reconcile_targets(
             Either::Right((_, observe)) => observe.await,
         }
     };
-    report.referrers_mode = context
-        .session
-        .referrers_mode()
-        .or_else(|| targets.first().map(|target| target.source))
-        .map(mode);
+    // A listing that failed shows no mode, and a mode that the spec demands was not seen.
+    let listed = targets
+        .iter()
+        .find(|target| target.observed.listing.is_ok());
+    report.referrers_mode = listed.map(|target| mode(target.source));
     if context.request.mode == Mode::Detach {
         return Ok(detach::find(context, report, records, &targets));
     }
@@ -131,6 +131,7 @@ fn plan_target(context: &Context<'_>, target: &Target) -> TargetPlan {
             TargetPlan {
                 action: Action::Refuse(Problem::new(Reason::LimitExceeded, message)),
                 remove: Vec::new(),
+                keep: Vec::new(),
                 notes: plan.notes,
             }
         }

@@ -1,7 +1,14 @@
 //! The record of an attachment that this resource owns and no longer wants: an entry of `status.leftovers`.
 
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
 use crate::api::{Leftover, Reason};
+use crate::attachment::overlap_end;
 use affix_registry::oci::{Digest, DigestError};
+
+use super::target::TargetRecord;
 
 /// An attachment of this resource that is not wanted anymore and not removed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +54,22 @@ impl LeftoverRecord {
         !self.is_pending()
             && !matches!(
                 self.known_reason(),
-                Reason::TagMoved | Reason::StillInUse | Reason::Planned
+                Reason::TagMoved | Reason::StillInUse | Reason::Planned | Reason::Overlap
             )
+    }
+
+    /// Returns the time until which a previous signature stays; `None` for other leftovers. The overlap counts from the time of the
+    /// signature in `targets`.
+    pub(in crate::engine) fn overlap_end(
+        &self,
+        targets: &[TargetRecord],
+        overlap: Duration,
+    ) -> Option<Timestamp> {
+        let target = targets
+            .iter()
+            .find(|target| target.digest == self.subject)
+            .filter(|_| self.reason == Some(Reason::Overlap))?;
+        overlap_end(target.created, overlap)
     }
 
     /// Returns whether it stays on an image that the tag has left.

@@ -10,7 +10,9 @@ use crate::api::{
 };
 use crate::attachment::supersession;
 use crate::engine::journal::Draft;
-use crate::engine::records::table::{bound, parse_targets, print_leftovers, print_targets, tally};
+use crate::engine::records::table::{
+    bound, parse_leftovers, parse_targets, print_leftovers, print_targets, tally,
+};
 
 use super::outcome::Outcome;
 use super::verdict::Verdict;
@@ -104,13 +106,22 @@ fn set_resolved(
     conditions.set(ConditionType::Resolved, true, Reason::Resolved, &message);
 }
 
-/// Returns the time until a resource is due without a change in the registry: a move settles, or a future mark begins to count.
+/// Returns the time until a resource is due without a change in the registry: a move settles, a future mark begins to count, or
+/// the overlap of a previous signature is over.
 #[must_use]
 pub fn due_in(
     spec: &ImageAttachmentSpec,
     status: &ImageAttachmentStatus,
     now: Timestamp,
 ) -> Option<Duration> {
+    if let Some(signature) = &spec.signature {
+        let targets = parse_targets(&status.targets);
+        let overlap = signature.overlap();
+        let ends = parse_leftovers(&status.leftovers)
+            .into_iter()
+            .filter_map(|leftover| leftover.overlap_end(&targets, overlap));
+        return ends.min().map(|end| until(end, now));
+    }
     let end_of_life = spec.end_of_life.as_ref()?;
     let marks = status
         .targets
@@ -124,7 +135,11 @@ pub fn due_in(
         settling.map(|image| supersession::settles_at(image, when.settle()))
     });
     let first = moves.chain(marks).min()?;
-    Some(Duration::try_from(first.duration_since(now)).unwrap_or_default())
+    Some(until(first, now))
+}
+
+fn until(end: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(end.duration_since(now)).unwrap_or_default()
 }
 
 /// Returns the status while a pass is in progress.

@@ -17,6 +17,11 @@ pub(in crate::engine) enum NotAllowed {
         "its pattern {0:?} cannot be read: write HOST/REPOSITORY with * for any characters, such as registry.example.com/team/*"
     )]
     Malformed(String),
+    /// The host of a pattern names no label, so it would match every host.
+    #[error(
+        "its pattern {0:?} allows every host: name at least one label of the host, such as registry.example.com/team/* or *.example.com/team/*"
+    )]
+    AnyHost(String),
     /// No pattern matches.
     #[error("it allows {allowed} and not {repository}: add a pattern to it, or use another key")]
     NoMatch {
@@ -29,7 +34,7 @@ pub(in crate::engine) enum NotAllowed {
 
 /// Checks that `annotation` (patterns separated by commas or white space) allows the repository of `reference`.
 ///
-/// `*` in the host matches any characters of one label. In the repository it matches any characters.
+/// `*` in the host matches any characters of one label, and at least one label has no `*`. In the repository it matches any characters.
 pub(in crate::engine) fn check(annotation: &str, reference: &Reference) -> Result<(), NotAllowed> {
     let mut matched = false;
     for text in annotation
@@ -38,7 +43,14 @@ pub(in crate::engine) fn check(annotation: &str, reference: &Reference) -> Resul
     {
         let malformed = || NotAllowed::Malformed(cut(text));
         let (host, repository) = text.split_once('/').ok_or_else(malformed)?;
+        let name = host.split(':').next().unwrap_or(host);
+        let names_a_label = name
+            .split('.')
+            .any(|label| !label.is_empty() && !label.contains('*'));
         let host: HostPattern = host.parse().map_err(|_| malformed())?;
+        if !host.to_string().starts_with('[') && !names_a_label {
+            return Err(NotAllowed::AnyHost(cut(text)));
+        }
         let readable =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/*".contains(c);
         if repository.is_empty() || !repository.chars().all(readable) {
@@ -127,8 +139,34 @@ mod tests {
             "*.example.com/team/*",
             "evil.io/r.example.com/team/app"
         ));
-        assert!(!allows("*/team/*", "evil.io/x/team/app"));
-        assert!(allows("*/team/*", "evil.io/team/app"));
+    }
+
+    #[test]
+    fn a_host_pattern_without_a_named_label_is_refused() {
+        let image = "evil.io:5000/team/app:v1".parse().unwrap();
+        for pattern in [
+            "*/team/*",
+            "*:*/team/*",
+            "*:5000/team/*",
+            "*.*/team/*",
+            "e*.i*:*/team/*",
+        ] {
+            for annotation in [
+                pattern.to_owned(),
+                format!("evil.io:5000/team/*, {pattern}"),
+            ] {
+                let error = check(&annotation, &image).unwrap_err();
+                assert!(
+                    matches!(error, NotAllowed::AnyHost(_)) && error.to_string().contains(pattern),
+                    "{annotation}: {error}"
+                );
+            }
+        }
+        for pattern in ["*.io:*/team/*", "evil.*:5000/*", "e*.io:5000/team/*"] {
+            assert!(check(pattern, &image).is_ok(), "{pattern}");
+        }
+        let image = "[::1]:5000/team/app:v1".parse().unwrap();
+        assert!(check("[::1]:*/team/*", &image).is_ok());
     }
 
     #[test]

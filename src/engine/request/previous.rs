@@ -159,7 +159,14 @@ impl PreviousState {
             && self.targets.iter().all(|target| target.future_mark.is_none_or(|mark| mark.instant() > now))
             && match &intent.desired {
                 Desired::WhenSuperseded(wanted) => self.has_no_open_move(wanted, now),
-                Desired::Content { .. } | Desired::Signature { .. } => true,
+                Desired::Signature { overlap, .. } => {
+                    let mut ends = self
+                        .leftovers
+                        .iter()
+                        .filter_map(|leftover| leftover.overlap_end(&self.targets, *overlap));
+                    ends.all(|end| end > now)
+                }
+                Desired::Content { .. } => true,
             }
     }
 

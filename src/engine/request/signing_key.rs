@@ -14,7 +14,7 @@ use crate::signing::{CosignSigner, KeyError, NotationSigner, Signer};
 use affix_registry::Secret;
 use affix_registry::oci::{Digest, Hasher, Reference};
 
-use super::key_policy::{ANNOTATION, check};
+use super::key_policy::{ANNOTATION, NotAllowed, check};
 use super::secrets::{SecretData, Sources, find, key};
 
 /// A key with the bytes of its Secret, and the options that the resource signs with.
@@ -200,8 +200,12 @@ fn allow(
         return Ok(());
     };
     check(annotation, reference).map_err(|error| {
+        let reason = match error {
+            NotAllowed::AnyHost(_) => Reason::KeyInvalid,
+            NotAllowed::Malformed(_) | NotAllowed::NoMatch { .. } => Reason::RepositoryNotAllowed,
+        };
         Problem::new(
-            Reason::RepositoryNotAllowed,
+            reason,
             format_args!(
                 "{}, annotation {ANNOTATION}: {error}",
                 location(field, name)

@@ -38,6 +38,7 @@ fn removing(attachments: &[&str]) -> TargetPlan {
     TargetPlan {
         action,
         remove: attachments.iter().map(|name| digest(name)).collect(),
+        keep: Vec::new(),
         notes: Vec::new(),
     }
 }
