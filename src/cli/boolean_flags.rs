@@ -52,7 +52,11 @@ mod tests {
                     Some(long) => vec![format!("--{long}"), "x".to_owned()],
                     None => vec!["x".to_owned()],
                 });
-            let required: Vec<String> = required.collect();
+            let mut required: Vec<String> = required.collect();
+            // attach requires either an image or files.
+            if command.get_name() == "attach" {
+                required.push("x".to_owned());
+            }
             for flag in command.get_arguments().filter(|arg| is_boolean(arg)) {
                 let long = flag.get_long().unwrap();
                 let parse = |words: &[&str]| {
@@ -78,10 +82,14 @@ mod tests {
         let known = [
             "allow-loopback",
             "deny-private-networks",
+            "dry-run",
             "full-digests",
+            "in-place",
             "insecure-allow-http",
             "leader-elect",
             "plain-http",
+            "recursive",
+            "update",
             "yes",
         ];
         assert_eq!(seen, known);
