@@ -198,7 +198,7 @@ impl Image {
                 }
             }
         }
-        self.add_skipped(index, max_entries)
+        self.add_skipped(index, walk.max_entries)
     }
 
     /// Adds the unreadable entries that have a digest, because the image reaches them.

@@ -39,4 +39,10 @@ impl FetchedReferrer {
             date: date.map(|date| date.chars().take(MAX_VALUE_CHARS).collect()),
         }
     }
+
+    /// Returns true if the manifest has the date of an end-of-life mark.
+    #[must_use]
+    pub fn has_date(&self) -> bool {
+        self.date.is_some()
+    }
 }

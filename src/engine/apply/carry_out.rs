@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use crate::api::{Reason, TargetState};
 use crate::attachment::{
-    Action, Attachment, Created, DesiredContent, Entry, Existing, FutureMark, Problem, TargetPlan,
+    Action, Attachment, Created, DesiredContent, Entry, Existing, FetchedReferrer, FutureMark,
+    Problem, TargetPlan,
 };
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
@@ -139,9 +140,12 @@ fn outranked(records: &[TargetRecord], targets: &[Target]) -> BTreeSet<Digest> {
         };
         let is_mark = |entry: &&Descriptor| {
             let fetched = target.observed.fetched.get(&entry.digest);
-            let annotations = fetched.map_or(&entry.annotations, |manifest| &manifest.annotations);
+            let has_date = fetched.map_or_else(
+                || entry.annotations.contains_key(&keys.annotation),
+                FetchedReferrer::has_date,
+            );
             entry.artifact_type == content.artifact_type.as_str()
-                && annotations.contains_key(&keys.annotation)
+                && has_date
                 && record.attachment.as_ref() != Some(&entry.digest)
         };
         outranked.extend(

@@ -2,13 +2,13 @@
 
 use k8s_openapi::jiff::Timestamp;
 
+use crate::attachment::Image;
 use crate::attachment::supersession::Supersession;
-use crate::attachment::{Image, MAX_CANDIDATES};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use affix_registry::oci::{Digest, annotation, cut};
 
-use super::referrers::read_candidates;
+use super::candidates::{WAVE, read_wave};
 
 /// Returns a remark for each mark on the image that the tag names, or on its platforms if the index is not a target. Marks that this
 /// resource made do not count, because this pass removes them.
@@ -82,7 +82,7 @@ async fn newest_mark(
         }
     };
     // A registry that lists annotations lists the date.
-    let (described, mut bare): (Vec<_>, Vec<_>) = marks
+    let (described, bare): (Vec<_>, Vec<_>) = marks
         .into_iter()
         .partition(|entry| !entry.annotations.is_empty());
     for entry in &described {
@@ -93,16 +93,13 @@ async fn newest_mark(
             get(&wanted.annotation),
         );
     }
-    bare.truncate(MAX_CANDIDATES);
-    let read = context.in_time(read_candidates(context, &bare)).await??;
-    for (entry, manifest) in &read {
-        let Some(manifest) = manifest else { continue };
-        let get = |key: &str| manifest.annotations.get(key);
-        consider(
-            &entry.digest,
-            get(annotation::CREATED),
-            get(&wanted.annotation),
-        );
+    let unread: Vec<Digest> = bare.into_iter().map(|entry| entry.digest).collect();
+    for wave in unread.chunks(WAVE) {
+        for (digest, manifest) in context.in_time(read_wave(context, wave)).await?? {
+            let Some(manifest) = manifest else { continue };
+            let get = |key: &str| manifest.annotations.get(key);
+            consider(&digest, get(annotation::CREATED), get(&wanted.annotation));
+        }
     }
     Ok(found
         .into_iter()

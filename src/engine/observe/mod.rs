@@ -1,8 +1,8 @@
 //! Observe: reads from the registry.
 
+pub(in crate::engine) mod candidates;
 pub(in crate::engine) mod mark_in_use;
 pub(in crate::engine) mod parents;
-pub(in crate::engine) mod candidates;
 pub(in crate::engine) mod prefetch;
 pub(in crate::engine) mod recovered_dates;
 pub(in crate::engine) mod referrers;
