@@ -230,7 +230,10 @@ async fn a_tag_beside_a_digest_that_names_another_one_by_now_is_told_and_is_no_e
         let object = namespace.wait(&name, "telling of the move", telling).await;
         assert!(crate::support::namespace::is_ready(&object), "{object:#?}");
         let after = object.status.unwrap();
-        assert_eq!((after.targets, after.image), (before.targets, before.image));
+        let mut image = after.image.unwrap();
+        let drift = image.tag_drift.take().map(|drift| drift.digest);
+        assert_eq!(drift.as_ref(), Some(&new.digest));
+        assert_eq!((after.targets, Some(image)), (before.targets, before.image));
         assert!(listed(registry, &new.digest).is_empty());
         told.push((name, old));
     }

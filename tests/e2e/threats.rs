@@ -151,7 +151,7 @@ async fn t3_each_limit_is_a_flag_of_the_operator_and_its_message_names_the_numbe
         ("pages", "the listing has too many pages (the limit is 3)"),
         (
             "circle",
-            "a page is named as its own successor (the limit is 3)",
+            "the listing repeats a page: its links form a circle (the limit is 3)",
         ),
         (
             "referrers",
