@@ -104,7 +104,7 @@ pub(super) struct Built {
 impl Built {
     /// Returns the note on the Secret of a resource that signs, which is not printed.
     pub(super) fn key_note(&self) -> Option<String> {
-        let name = self.key.as_ref()?["metadata"]["name"].as_str()?;
+        let name = self.key.as_ref()?.pointer("/metadata/name")?.as_str()?;
         Some(format!(
             "notice: the private key is not printed: create the Secret {name} in the cluster with `cosign generate-key-pair k8s://NAMESPACE/{name}`, \
              or from the files of your key"
@@ -145,10 +145,10 @@ impl ImageArgs {
         }
         let mut spec = json!({"image": image});
         if self.plain_http {
-            spec["insecure"] = json!(true);
+            set(&mut spec, "insecure", json!(true));
         }
         if !self.platform.is_empty() {
-            spec["targets"] = json!({"platforms": self.platform});
+            set(&mut spec, "targets", json!({"platforms": self.platform}));
         }
         let mut objects = Vec::new();
         let mut key = None;
@@ -157,13 +157,21 @@ impl ImageArgs {
             None => object_name(&reference, kind),
         };
         let name = if let Some(date) = &self.end_of_life {
-            spec["endOfLife"] = with_annotations(json!({"date": date}), annotations);
+            set(
+                &mut spec,
+                "endOfLife",
+                with_annotations(json!({"date": date}), annotations),
+            );
             name("end-of-life")
         } else if let Some(path) = &self.sign_with {
             let name = name("signature");
             let secret = format!("{name}-key");
             let cosign = json!({"keySecretRef": {"name": secret}});
-            spec["signature"] = json!({"cosign": with_annotations(cosign, annotations)});
+            set(
+                &mut spec,
+                "signature",
+                json!({"cosign": with_annotations(cosign, annotations)}),
+            );
             key = Some(key_secret(path, &secret, scope)?);
             name
         } else if let Some(artifact_type) = &self.artifact_type {
@@ -172,9 +180,9 @@ impl ImageArgs {
                 with_annotations(json!({"artifactType": artifact_type}), annotations);
             let (files, config_map) = self.files(&name, scope)?;
             if !files.is_empty() {
-                artifact["files"] = json!(files);
+                set(&mut artifact, "files", json!(files));
             }
-            spec["artifact"] = artifact;
+            set(&mut spec, "artifact", artifact);
             objects.extend(config_map);
             name
         } else {
@@ -243,13 +251,17 @@ impl ImageArgs {
             let bytes = read(path)?;
             let mut file = json!({"name": title(path)});
             if let Some(media_type) = media_type {
-                file["mediaType"] = media_type.into();
+                set(&mut file, "mediaType", media_type.into());
             }
             match std::str::from_utf8(&bytes) {
-                Ok(text) if text.len() <= MAX_INLINE => file["value"] = text.into(),
+                Ok(text) if text.len() <= MAX_INLINE => set(&mut file, "value", text.into()),
                 _ => {
                     let key = format!("file-{nth}");
-                    file["valueFrom"] = json!({"configMapKeyRef": {"name": map_name, "key": key}});
+                    set(
+                        &mut file,
+                        "valueFrom",
+                        json!({"configMapKeyRef": {"name": map_name, "key": key}}),
+                    );
                     let encoded = base64::engine::general_purpose::STANDARD.encode(&bytes);
                     data.insert(key, encoded.into());
                 }
@@ -267,13 +279,20 @@ impl ImageArgs {
 fn object(api_version: &str, kind: &str, name: &str, scope: &ScopeArgs) -> Value {
     let mut metadata = json!({"name": name});
     if let Some(namespace) = &scope.namespace {
-        metadata["namespace"] = namespace.as_str().into();
+        set(&mut metadata, "namespace", namespace.as_str().into());
     }
     json!({"apiVersion": api_version, "kind": kind, "metadata": metadata})
 }
 
+/// Sets a field of a JSON object.
+fn set(object: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(field.to_owned(), value);
+    }
+}
+
 fn with(mut object: Value, field: &str, value: Value) -> Value {
-    object[field] = value;
+    set(&mut object, field, value);
     object
 }
 
@@ -286,8 +305,9 @@ fn with_annotations(object: Value, annotations: Map<String, Value>) -> Value {
 }
 
 fn set_image(objects: &mut [Value], image: &str) {
-    if let Some(resource) = objects.first_mut() {
-        resource["spec"]["image"] = image.into();
+    let resource = objects.first_mut();
+    if let Some(spec) = resource.and_then(|resource| resource.get_mut("spec")) {
+        set(spec, "image", image.into());
     }
 }
 
@@ -363,7 +383,7 @@ fn key_secret(path: &Path, name: &str, scope: &ScopeArgs) -> Result<Value, Error
     })?;
     let mut data = json!({"cosign.key": key});
     if let Ok(password) = std::env::var("COSIGN_PASSWORD") {
-        data["cosign.password"] = password.into();
+        set(&mut data, "cosign.password", password.into());
     }
     let secret = object("v1", "Secret", name, scope);
     Ok(with(secret, "stringData", data))

@@ -187,7 +187,7 @@ fn the_error_for_a_misspelt_field_lists_the_fields() {
     for said in [
         "x.yaml, document 2 (line 7): metadata.namspace: there is no such field",
         "x.yaml, document 2 (line 7): specs: there is no such field",
-        "spec.targets.platfroms: there is no such field; spec.targets has excludePlatforms, missing, platforms, scope",
+        "spec.targets.platfroms: there is no such field; spec.targets has digests, excludePlatforms, missing, parents, platforms, scope",
         "spec.artifact.file: there is no such field; spec.artifact has annotations, artifactType, files, filesFrom",
         "spec.timeout: it is 60, and must be a string: put it in quotes",
     ] {

@@ -25,15 +25,15 @@ pub(in crate::cli) async fn user_logins(hosts: &BTreeSet<&Host>) -> Keychain {
             .map(PathBuf::from)
     };
     let mut keychains = Vec::new();
-    for place in places(variable, std::env::home_dir()) {
+    for place in places(variable, std::env::home_dir().as_deref()) {
         keychains.extend(read(&place, hosts).await);
     }
     Keychain::merge(keychains)
 }
 
 /// Returns the files with logins in order of precedence: the file of the variable, docker's file, podman's files.
-fn places(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<PathBuf>) -> Vec<PathBuf> {
-    let in_home = |folder: &str| Some(home.as_ref()?.join(folder));
+fn places(variable: impl Fn(&str) -> Option<PathBuf>, home: Option<&Path>) -> Vec<PathBuf> {
+    let in_home = |folder: &str| Some(home?.join(folder));
     let docker = variable("DOCKER_CONFIG")
         .or_else(|| in_home(".docker"))
         .map(|folder| folder.join("config.json"));
@@ -223,7 +223,7 @@ mod tests {
     fn the_environment_takes_precedence_over_the_home_folder() {
         let none = |_: &str| None;
         assert_eq!(
-            places(none, Some("/home/u".into())),
+            places(none, Some(Path::new("/home/u"))),
             [
                 PathBuf::from("/home/u/.docker/config.json"),
                 PathBuf::from("/home/u/.config/containers/auth.json"),
