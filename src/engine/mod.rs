@@ -33,7 +33,7 @@ pub use passes::delete::{Deleted, Deletion, deletion};
 pub use passes::run::Engine;
 pub use report::event::{PassEvent, Severity};
 pub use report::outcome::Outcome;
-pub use report::status::{due_in, status, status_in_progress};
+pub use report::status::{due_in, status, status_in_progress, status_started};
 pub use report::verdict::Verdict;
 pub use request::access::access;
 pub use request::build::{Mode, Request, request};

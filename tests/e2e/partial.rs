@@ -136,3 +136,29 @@ async fn a_listing_that_fails_is_never_taken_for_an_empty_one() {
     namespace.ready("listing").await;
     namespace.check_rules().await;
 }
+
+#[tokio::test]
+async fn a_new_resource_on_a_silent_registry_reports_that_it_reconciles() {
+    let namespace = Namespace::new("silent").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    drop(registry.fault(Matcher::any(), Fault::Hang));
+    let _controller = Controller::start(&namespace).await;
+    namespace
+        .apply("silent", note(&registry.reference(&image.name())))
+        .await;
+    let condition = |object: &affix::api::ImageAttachment, kind| {
+        let conditions = &object.status.as_ref()?.conditions;
+        affix::api::find_condition(conditions, kind).map(|found| found.status.clone())
+    };
+    let reconciles = |object: &affix::api::ImageAttachment| {
+        use affix::api::ConditionType::{Ready, Reconciling};
+        condition(object, Ready).as_deref() == Some("Unknown")
+            && condition(object, Reconciling).as_deref() == Some("True")
+    };
+    namespace
+        .wait("silent", "Ready=Unknown and Reconciling=True", reconciles)
+        .await;
+    namespace.delete("silent").await;
+    namespace.check_rules().await;
+}

@@ -1,13 +1,16 @@
 //! The reconciler: from a cache entry to a pass of the engine, and from its outcome to status, events and the next reconcile.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
+use futures::future::join;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::Status;
 use kube::{Resource as _, ResourceExt as _};
+use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use crate::api::{
@@ -24,7 +27,7 @@ use crate::controller::reconcile::delete::finalize_invalid;
 use crate::controller::reconcile::finalizer::{has_finalizer, set_finalizer};
 use crate::controller::reconcile::ownership::ClusterClaims;
 use crate::controller::reconcile::reconciliation::{ReconcileResult, Reconciliation};
-use crate::controller::reconcile::status_writer::{StatusJournal, StatusWriter};
+use crate::controller::reconcile::status_writer::{StatusJournal, StatusWriter, has_ready};
 use crate::controller::watch::cache::CacheEntry;
 use crate::controller::watch::triggers::{
     acknowledgement, has_pending_change, has_pending_request,
@@ -33,6 +36,8 @@ use crate::controller::workqueue::limiter::Permit;
 use crate::engine::{self, Failure, Outcome};
 use affix_registry::Priority;
 
+/// The time after which a new resource gets its first conditions, if its pass is still running.
+const FIRST_STATUS_DELAY: Duration = Duration::from_secs(1);
 /// The least delay until something that is due, so that a resource that is always due does not keep the controller busy.
 const MIN_DUE_DELAY: Duration = Duration::from_secs(1);
 /// The longest wait for a compatible CRD. Then the resource is requeued, since it may have been deleted meanwhile.
@@ -248,7 +253,7 @@ impl Reconciliation<'_> {
         let spread = verify_interval.mul_f64(rand::random::<f64>());
         let verify = states.is_verification_due(self.uid, Instant::now(), spread)
             || has_pending_request(self.object, previous);
-        let outcome = self.run_pass(previous, verify, now).await?;
+        let outcome = self.run_visible_pass(previous, verify, now).await?;
         // The journal may have written status since `previous`. The outcome is newer, but counts its transitions.
         let mut next = engine::status(previous, &outcome, self.generation(), now);
         next.last_handled_reconcile_at =
@@ -305,6 +310,27 @@ impl Reconciliation<'_> {
     fn artifact_type(&self, previous: &ImageAttachmentStatus) -> Option<String> {
         let stated = attachment::artifact_type(&self.object.spec).map(|kind| kind.to_string());
         stated.or_else(|| previous.artifact_type.clone())
+    }
+
+    /// Runs a pass. A new resource gets its first conditions while the registry is slow to respond.
+    async fn run_visible_pass(
+        &self,
+        previous: &ImageAttachmentStatus,
+        verify: bool,
+        now: Timestamp,
+    ) -> Result<Outcome, ApiServerError> {
+        let pass = self.run_pass(previous, verify, now);
+        if has_ready(Some(previous)) {
+            return pass.await;
+        }
+        let mut pass = pin!(pass);
+        if let Ok(outcome) = timeout(FIRST_STATUS_DELAY, &mut pass).await {
+            return outcome;
+        }
+        let status = engine::status_started(previous, self.generation(), now);
+        // The pass goes on meanwhile, and its own write reports an error of the API server.
+        let (outcome, _) = join(pass, self.status_writer.write_first(status)).await;
+        outcome
     }
 
     /// Runs a pass of the engine. A panic in it fails this resource only.

@@ -10,7 +10,9 @@ use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason};
+use crate::api::{
+    ConditionType, ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason, find_condition,
+};
 use crate::controller::api_server::{ApiServerError, FIELD_MANAGER, with_timeout};
 use crate::controller::context::Context;
 use crate::engine::{Draft, Failure, Journal, status_in_progress};
@@ -82,6 +84,32 @@ impl<'a> StatusWriter<'a> {
         }
         Err(ApiServerError::Conflict)
     }
+}
+
+impl StatusWriter<'_> {
+    /// Writes the status of a new resource, unless the resource has the condition Ready by now.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), except that a conflict is left to the next write.
+    pub(crate) async fn write_first(
+        &self,
+        status: ImageAttachmentStatus,
+    ) -> Result<(), ApiServerError> {
+        let mut state = self.state.lock().await;
+        if has_ready(state.object.status.as_ref()) {
+            return Ok(());
+        }
+        if let Patched::Written(object) = patch_status(self.context, &state.object, status).await? {
+            state.object = *object;
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a status has the condition Ready.
+pub(crate) fn has_ready(status: Option<&ImageAttachmentStatus>) -> bool {
+    let conditions = status.map(|status| status.conditions.as_slice());
+    find_condition(conditions.unwrap_or_default(), ConditionType::Ready).is_some()
 }
 
 /// Records in status the attachments that a pass is about to push.

@@ -162,7 +162,47 @@ pub fn status_in_progress(
         next.superseded = superseded.to_vec();
     }
     let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
-    conditions.conclude(Reason::Progressing, draft.step);
+    if is_retried(previous, generation) {
+        // Ready keeps the failure, so that alerts on it do not start anew with each retry.
+        let reason = Reason::ProgressingWithRetry;
+        conditions.set(ConditionType::Reconciling, true, reason, draft.step);
+    } else {
+        conditions.conclude(Reason::Progressing, draft.step);
+    }
+    next.conditions = conditions.into_list();
+    next
+}
+
+/// Returns whether the previous pass over this generation failed for a reason that is retried.
+fn is_retried(previous: &ImageAttachmentStatus, generation: i64) -> bool {
+    let is = |kind, status| {
+        find_condition(&previous.conditions, kind).filter(|found| found.status == status)
+    };
+    previous.observed_generation == generation
+        && is(ConditionType::Reconciling, "True").is_some()
+        && is(ConditionType::Ready, "False")
+            .is_some_and(|ready| ready.reason != Reason::Progressing.as_str())
+}
+
+/// Returns the status of a resource whose first pass still waits for the registry.
+#[must_use]
+pub fn status_started(
+    previous: &ImageAttachmentStatus,
+    generation: i64,
+    now: Timestamp,
+) -> ImageAttachmentStatus {
+    let message = "waiting for the registry of spec.image";
+    let mut next = previous.clone();
+    next.observed_generation = generation;
+    let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
+    conditions
+        .set_unknown(ConditionType::Ready, Reason::Progressing, message)
+        .set(
+            ConditionType::Reconciling,
+            true,
+            Reason::Progressing,
+            message,
+        );
     next.conditions = conditions.into_list();
     next
 }

@@ -109,3 +109,41 @@ fn the_status_before_a_push_names_the_attachment_and_is_not_ready() {
         ("False", "Progressing")
     );
 }
+
+#[test]
+fn a_retry_keeps_the_failure_in_ready_and_changes_reconciling_only() {
+    let image = image(APP, Some("v1"), "image");
+    let draft = Draft {
+        image: &image,
+        targets: &[made("amd64", "a", TargetState::Pending)],
+        leftovers: &[],
+        superseded: None,
+        step: "attaching",
+    };
+    let problem = Failure::new(Reason::RegistryUnavailable, "HTTP 503");
+    let failed = status(
+        &ImageAttachmentStatus::default(),
+        &Outcome::failed(&problem),
+        1,
+        now(),
+    );
+    let condition = |status: &ImageAttachmentStatus, kind| {
+        find_condition(&status.conditions, kind).cloned().unwrap()
+    };
+    let retried = status_in_progress(&failed, &draft, 1, now());
+    assert_eq!(
+        condition(&retried, ConditionType::Ready),
+        condition(&failed, ConditionType::Ready)
+    );
+    let reconciling = condition(&retried, ConditionType::Reconciling);
+    assert_eq!(
+        (reconciling.reason.as_str(), reconciling.message.as_str()),
+        ("ProgressingWithRetry", "attaching")
+    );
+    // A changed spec is another matter.
+    let changed = status_in_progress(&failed, &draft, 2, now());
+    assert_eq!(
+        condition(&changed, ConditionType::Ready).reason,
+        "Progressing"
+    );
+}
