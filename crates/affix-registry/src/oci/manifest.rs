@@ -95,6 +95,9 @@ pub enum ManifestError {
     /// The document is not valid JSON, or a field has an invalid value.
     #[error("the document is malformed: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// The index has entries, and none of them is a valid descriptor. Contains the cause of the first.
+    #[error("no entry of the index is readable: {0}")]
+    NoReadableEntry(String),
 }
 
 #[derive(Deserialize)]
@@ -161,7 +164,7 @@ impl Manifest {
             (None, None) => return Err(ManifestError::UnsupportedMediaType(String::new())),
         };
         let manifest = match media_type::kind(&media_type) {
-            Kind::Index => Self::Index(serde_json::from_slice(bytes)?),
+            Kind::Index => Self::Index(with_readable_entry(serde_json::from_slice(bytes)?)?),
             Kind::Image => Self::Image(serde_json::from_slice(bytes)?),
             Kind::Other => return Err(ManifestError::UnsupportedMediaType(cut(&media_type))),
         };
@@ -178,6 +181,16 @@ impl Manifest {
     }
 }
 
+/// Refuses an index whose entries are all unreadable: its platforms are unknown.
+fn with_readable_entry(index: ImageIndex) -> Result<ImageIndex, ManifestError> {
+    match index.skipped.first() {
+        Some(first) if index.manifests.is_empty() => {
+            Err(ManifestError::NoReadableEntry(first.to_string()))
+        }
+        _ => Ok(index),
+    }
+}
+
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -187,6 +200,19 @@ mod tests {
     use super::*;
 
     const INDEX: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
+
+    #[test]
+    fn an_index_without_a_readable_entry_is_refused_with_the_cause() {
+        let odd = r#"{"digest":"blake9:aa","size":1,"mediaType":"a/b"}"#;
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{odd}]}}"#);
+        let error = Manifest::parse(Some(media_type::OCI_INDEX), text.as_bytes())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("no entry of the index is readable: entry 0"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn the_document_and_its_header_must_agree() {
