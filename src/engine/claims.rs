@@ -12,8 +12,9 @@ pub enum Claim {
     Unclaimed,
     /// Another resource of the namespace wants it and is (or would be) its new owner.
     Transferred,
-    /// A resource elsewhere has it in its status, so it stays, and its owner keeps the record.
-    Elsewhere,
+    /// The resource of another namespace, as `namespace/name`, has it in its status. It stays, and its owner keeps the
+    /// record.
+    Elsewhere(String),
     /// The claims are unknown for this cause, so it stays until they are known.
     Unknown(String),
 }

@@ -271,6 +271,36 @@ async fn what_a_resource_elsewhere_has_in_its_status_stays() {
         .map(|manifest| manifest.digest)
         .collect();
     assert_eq!(left, [attachment(&theirs.targets, &image.digest)]);
+    let (_, text) = here.event("app", Reason::Removed).await;
+    assert!(
+        text.contains(&format!("other namespaces: {}/app", elsewhere.name)),
+        "{text}"
+    );
+    here.check_rules().await;
+}
+
+#[tokio::test]
+async fn t34_a_dry_run_of_another_namespace_keeps_no_attachment() {
+    let (here, elsewhere) = (Namespace::new("t34").await, Namespace::new("t34-dry").await);
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    let reference = registry.reference(&image.name());
+    let (_one, _other) = (
+        Controller::start(&here).await,
+        Controller::start(&elsewhere).await,
+    );
+    here.apply("app", delete(note(&reference))).await;
+    here.ready("app").await;
+    elsewhere
+        .apply("app", with(note(&reference), json!({"dryRun": true})))
+        .await;
+    let lists = |object: &affix::api::ImageAttachment| {
+        let targets = object.status.iter().flat_map(|status| &status.targets);
+        targets.filter(|row| row.attachment.is_some()).count() == 3
+    };
+    elsewhere.wait("app", "the plan", lists).await;
+    here.delete("app").await;
+    assert!(all_attached(&registry, &image).await.is_empty());
     here.check_rules().await;
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 
 use crate::api::{ImageAttachmentSpec, Reason, TargetStatus};
 use crate::attachment::Problem;
@@ -373,13 +374,14 @@ impl Claims for LocalClaims<'_> {
             .map(|job| job.attachment)
             .filter(|other| !std::ptr::eq(*other, self.own))
             .filter(lists);
-        let same_namespace: Vec<bool> = others
-            .map(|other| other.namespace == self.own.namespace)
-            .collect();
-        match (same_namespace.contains(&true), same_namespace.is_empty()) {
-            (true, _) => Claim::Transferred,
-            (false, false) => Claim::Elsewhere,
-            (false, true) => Claim::Unclaimed,
+        let (local, remote): (Vec<_>, Vec<_>) =
+            others.partition(|other| other.namespace == self.own.namespace);
+        match (local.is_empty(), remote.first()) {
+            (false, _) => Claim::Transferred,
+            (true, Some(other)) => {
+                Claim::Elsewhere(format!("{}/{}", other.namespace, other.object.name_any()))
+            }
+            (true, None) => Claim::Unclaimed,
         }
     }
 }

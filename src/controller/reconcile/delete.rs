@@ -165,11 +165,21 @@ fn remaining(since: Timestamp, timeout: Duration) -> Duration {
 /// Returns the event about a completed cleanup, if there was anything to clean up.
 fn removal_event(deleted: &Deleted) -> Option<PassEvent> {
     let plural = if deleted.gone == 1 { "" } else { "s" };
+    let names: Vec<&str> = deleted
+        .kept_for
+        .iter()
+        .map(String::as_str)
+        .take(3)
+        .collect();
+    let kept_for = match names.as_slice() {
+        [] => String::new(),
+        names => format!(": {}", names.join(", ")),
+    };
     (deleted.gone + deleted.kept > 0).then(|| PassEvent {
         severity: Severity::Normal,
         reason: Reason::Removed,
         message: format!(
-            "removed {} attachment{plural} of this resource, or transferred them to another resource of the namespace; kept {} for resources of other namespaces",
+            "removed {} attachment{plural} of this resource, or transferred them to another resource of the namespace; kept {} for resources of other namespaces{kept_for}",
             deleted.gone, deleted.kept
         ),
     })

@@ -28,6 +28,12 @@ pub(crate) struct ClusterClaims<'a> {
     transfer: Mutex<()>,
 }
 
+/// Returns whether the controller writes to the registry for a resource. A resource of another namespace that only reads must not keep
+/// the attachments of this one (T34).
+fn may_write(other: &ImageAttachment) -> bool {
+    !other.spec.dry_run() && !other.spec.suspend()
+}
+
 /// The answer of a plan: whether the resource would keep or adopt the attachment.
 enum PlanResult {
     Needed,
@@ -99,8 +105,14 @@ impl<'a> ClusterClaims<'a> {
         }
         Ok(match unknown {
             Some(error) => Claim::Unknown(error),
-            None if remote.into_iter().any(lists) => Claim::Elsewhere,
-            None => Claim::Unclaimed,
+            None => match remote.iter().find(|other| may_write(other) && lists(other)) {
+                Some(other) => Claim::Elsewhere(format!(
+                    "{}/{}",
+                    other.namespace().unwrap_or_default(),
+                    other.name_any()
+                )),
+                None => Claim::Unclaimed,
+            },
         })
     }
 

@@ -22,6 +22,8 @@ pub(in crate::engine) struct Removal {
     pub(in crate::engine) attachment: Digest,
     /// The record of an attachment that stays; `None` if the registry does not list it anymore, or if it has a new owner.
     pub(in crate::engine) leftover: Option<LeftoverRecord>,
+    /// The resource of another namespace for which the attachment stays, as `namespace/name`.
+    pub(in crate::engine) kept_for: Option<String>,
     pub(in crate::engine) event: Option<PassEvent>,
     /// The delay that the registry asked for.
     pub(in crate::engine) retry_after: Option<Duration>,
@@ -33,6 +35,7 @@ impl Removal {
             subject: subject.clone(),
             attachment: attachment.clone(),
             leftover,
+            kept_for: None,
             event: None,
             retry_after: None,
         }
@@ -103,7 +106,12 @@ async fn remove(
     match claims.claim(on, attachment).await {
         Claim::Unclaimed => {}
         Claim::Transferred => return Removal::new(on, attachment, None),
-        Claim::Elsewhere => return Removal::new(on, attachment, Some(stays(Reason::StillInUse))),
+        Claim::Elsewhere(name) => {
+            return Removal {
+                kept_for: Some(name),
+                ..Removal::new(on, attachment, Some(stays(Reason::StillInUse)))
+            };
+        }
         Claim::Unknown(error) => {
             tracing::warn!(%attachment, subject = %on, error, "removal postponed: the claims of other resources are unknown");
             let message = format!(

@@ -34,6 +34,8 @@ pub struct Deleted {
     pub gone: usize,
     /// The number of attachments that stay, since a resource elsewhere has them in its status.
     pub kept: usize,
+    /// Those resources, as `namespace/name`.
+    pub kept_for: BTreeSet<String>,
     /// The failure to retry, with the delay that the registry asked for.
     pub failed: Option<Failure>,
     /// The number of requests to the registry, without those for tokens.
@@ -88,6 +90,7 @@ pub(in crate::engine) async fn remove(
     });
     let mut deleted = Deleted::default();
     for removal in remove_all(session, owned.collect(), claims, deadline).await {
+        deleted.kept_for.extend(removal.kept_for);
         match removal.leftover {
             None => deleted.gone += 1,
             Some(leftover) if leftover.reason == Some(Reason::StillInUse) => deleted.kept += 1,
