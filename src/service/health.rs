@@ -23,7 +23,7 @@ pub(crate) struct Readiness {
 struct Pending {
     /// The reason, or an empty text if it is unknown.
     reason: String,
-    /// Whether the process is ready without it.
+    /// True if the process is ready without it.
     is_optional: bool,
 }
 

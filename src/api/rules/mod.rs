@@ -61,7 +61,7 @@ struct Rule {
     message: &'static str,
     /// The field below that the error names, relative to the field that the rule applies to.
     field_path: Option<&'static str>,
-    /// Whether the rule only requires a digest in the image, which `affix pin` adds.
+    /// True if the rule only requires a digest in the image, which `affix pin` adds.
     needs_digest: bool,
 }
 
@@ -166,7 +166,7 @@ pub(super) struct Violation<'a> {
     pub(super) value: &'a Value,
     /// The message of the rule.
     pub(super) message: &'static str,
-    /// Whether a digest in the image is all that is missing.
+    /// True if only a digest in the image is missing.
     pub(super) needs_digest: bool,
 }
 
