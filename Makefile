@@ -84,7 +84,8 @@ generate-check: ## Check that generated files are current, with the last build o
 
 # crane is a tool of the testbed.
 image: ## Push an image without a container engine: make image IMAGE=HOST/REPOSITORY:TAG BASE=NAME@sha256:DIGEST or a folder
-	cargo build --release --locked --bin affix
+	AFFIX_COMMIT="$$(git rev-parse HEAD)" AFFIX_DATE="$$(TZ=UTC git log -1 --format=%cd --date=format-local:%FT%TZ)" \
+	  cargo build --release --locked --bin affix
 	cargo build --workspace --bins
 	@CRANE="$$($(BIN)/testbed build | grep '/crane$$')" BINARY=$(CARGO_TARGET_DIR)/release/affix IMAGE='$(IMAGE)' BASE='$(BASE)' \
 	  release/image.sh

@@ -24,6 +24,7 @@ VERSION=${VERSION:-$(sed -n 's/^ARG VERSION=//p' Dockerfile)}
 REVISION=${REVISION:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}
 SOURCE=${SOURCE:-$(git config --get remote.origin.url 2>/dev/null || echo unknown)}
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
+CREATED=$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)
 
 case $(uname -m) in
   x86_64) platform=linux/amd64 ;;
@@ -71,7 +72,6 @@ while IFS= read -r label; do
   # crane reads a list of labels, in which quotes protect commas.
   change+=(--label "\"$(eval "printf %s \"$label\"")\"")
 done < <(sed -n '/^LABEL /,/[^\\]$/p' Dockerfile | sed -E 's/^LABEL |^ +//; s/ *\\$//; s/"//g')
-change+=(--label "org.opencontainers.image.created=$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)")
 change+=(--user "$(sed -n 's/^USER //p' Dockerfile)")
 change+=(--entrypoint "$(sed -n 's/^ENTRYPOINT \["\(.*\)"\]/\1/p' Dockerfile)")
 for port in $(sed -n 's/^EXPOSE //p' Dockerfile); do

@@ -82,7 +82,7 @@ fn each_stage_declares_its_build_arguments() {
     let names = |text: &str| {
         text.split("${")
             .skip(1)
-            .map(|rest| rest.split('}').next().unwrap().to_owned())
+            .map(|rest| rest.split(['}', '#']).next().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
     let mut used = 0;
@@ -219,11 +219,13 @@ async fn an_image_without_a_container_engine_has_the_layout_of_the_dockerfile() 
             .trim_end_matches(['\\', ' ', '"'])
             .replace("${VERSION}", env!("CARGO_PKG_VERSION"))
             .replace("${REVISION}", "0123abc")
+            .replace("${CREATED}", "2025-11-24T00:00:00Z")
             .replace("${SOURCE}", "https://git.example.com/affix")
             .replace("${BASE}", "scratch");
         assert_eq!(config["Labels"][name], wanted, "{config:#}");
     }
-    assert!(labels >= 7, "{labels}");
+    assert!(labels >= 8, "{labels}");
+    assert!(dockerfile.contains("AFFIX_COMMIT=") && dockerfile.contains("AFFIX_DATE="));
 
     // A second image on the first, by digest: its layers are those of the base and one more.
     let second = make_image(&tools, &image.replace(":v1", ":v2"), &pinned).await;

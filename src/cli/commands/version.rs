@@ -32,14 +32,16 @@ enum VersionFormat {
 /// Runs the command.
 pub(in crate::cli) fn run(args: &Args) -> Result<Exit, Error> {
     let version = env!("CARGO_PKG_VERSION");
+    // A build without git sets the variables to empty strings.
+    let [commit, date] = [COMMIT, DATE].map(|value| value.filter(|value| !value.is_empty()));
     let text = match args.output {
         Some(VersionFormat::Json) => {
-            report::json(&json!({"version": version, "commit": COMMIT, "date": DATE}))?
+            report::json(&json!({"version": version, "commit": commit, "date": date}))?
         }
         None => format!(
             "affix {version}\ncommit: {}\ndate: {}\n",
-            COMMIT.unwrap_or("unknown"),
-            DATE.unwrap_or("unknown")
+            commit.unwrap_or("unknown"),
+            date.unwrap_or("unknown")
         ),
     };
     print(&text)?;
