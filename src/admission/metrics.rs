@@ -113,7 +113,7 @@ impl Metrics {
             certificate_errors.clone(),
         );
         // Counters start at 0, so that the first increment is visible to `rate()`.
-        for source in ["status", "cache", "registry", "unknown"] {
+        for source in ["status", "cache", "registry", "exempt", "unknown"] {
             lookups.get_or_create(&Source { source }).inc_by(0);
         }
         for cause in ["size", "slow", "load", "broken", "malformed", "connections"] {
@@ -157,7 +157,7 @@ impl Metrics {
         self.rejected.get_or_create(&Cause { cause }).inc();
     }
 
-    /// Counts a look-up. `source` is status, cache, registry or unknown.
+    /// Counts a look-up. `source` is status, cache, registry, exempt or unknown.
     pub(super) fn record_lookup(&self, source: &'static str) {
         self.lookups.get_or_create(&Source { source }).inc();
     }

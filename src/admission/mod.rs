@@ -17,7 +17,8 @@ mod run;
 mod server;
 
 pub use options::{
-    CertificateSource, Clock, LifecycleType, Lookups, Options, SelfManaged, ServerLimits,
+    CertificateSource, Clock, DefaultMode, ImagePattern, LifecycleType, Lookups, Options,
+    SelfManaged, ServerLimits, UncheckedPolicy,
 };
 pub use run::{run, serve};
 

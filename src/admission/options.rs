@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+use crate::attachment::supersession;
 use crate::service::{Addresses, ListenAddress};
-use affix_registry::oci::ArtifactType;
+use affix_registry::oci::{ArtifactType, Reference};
 use affix_registry::{self, HostPattern};
 
 /// A source of the current time.
@@ -25,6 +26,8 @@ pub struct Options {
     pub shutdown_delay: Duration,
     /// Source of the serving certificate.
     pub certificate: CertificateSource,
+    /// File with the authorities of the API server's client certificate. `None`: any caller is served.
+    pub client_ca: Option<PathBuf>,
     /// Limits of the HTTPS server.
     pub limits: ServerLimits,
     /// Look-ups for the images of pods.
@@ -102,6 +105,107 @@ pub struct Lookups {
     pub timeout: Duration,
     /// Registries that use plain HTTP.
     pub insecure_registries: Vec<HostPattern>,
+    /// The effect of an image that could not be checked in a namespace with `enforce`.
+    pub unchecked: UncheckedPolicy,
+    /// The mode of namespaces without a label.
+    pub default_mode: DefaultMode,
+    /// Images that are not checked for end of life.
+    pub exempt_images: Vec<ImagePattern>,
+    /// Pull secrets for the images of all pods, in the webhook's own namespace.
+    pub image_pull_secrets: Vec<String>,
+    /// The webhook's own namespace. `None`: the namespace of the client.
+    pub own_namespace: Option<String>,
+}
+
+/// The effect of an image that could not be checked in a namespace with `enforce`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum UncheckedPolicy {
+    /// Admit the pod with a warning.
+    #[default]
+    Warn,
+    /// Refuse the pod.
+    Refuse,
+}
+
+/// The mode of namespaces without a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum DefaultMode {
+    /// Check no pod.
+    #[default]
+    Off,
+    /// As with the label value `warn`.
+    Warn,
+    /// As with the label value `enforce`.
+    Enforce,
+}
+
+/// A pattern of images.
+///
+/// `HOST/REPOSITORY` or `HOST/REPOSITORY:TAG`, where `*` matches any characters of one label of the host, and any
+/// characters of the repository or the tag. At least one label of the host has no `*`: otherwise a registry of
+/// anyone would match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePattern {
+    host: HostPattern,
+    repository: Box<str>,
+    tag: Option<Box<str>>,
+}
+
+impl ImagePattern {
+    /// Returns whether an image matches.
+    #[must_use]
+    pub fn matches(&self, image: &Reference) -> bool {
+        let is_tag = |pattern: &str| {
+            image
+                .tag
+                .as_ref()
+                .is_some_and(|tag| glob(pattern, tag.as_str()))
+        };
+        self.host.matches(&image.host)
+            && glob(&self.repository, image.repository.as_str())
+            && self.tag.as_deref().is_none_or(is_tag)
+    }
+}
+
+impl FromStr for ImagePattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let malformed = || {
+            format!(
+                "{text:?} is not a pattern of images: write HOST/REPOSITORY or HOST/REPOSITORY:TAG, such as \
+                 registry.example.com/team/* or docker.io/library/busybox"
+            )
+        };
+        let (host, rest) = text.split_once('/').ok_or_else(malformed)?;
+        let (repository, tag) = rest
+            .split_once(':')
+            .map_or((rest, None), |(repository, tag)| (repository, Some(tag)));
+        let name = host.split(':').next().unwrap_or(host);
+        let names_a_label = name
+            .split('.')
+            .any(|label| !label.is_empty() && !label.contains('*'));
+        let is_host = host.contains(['.', ':']) || host == "localhost";
+        let readable =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/*".contains(c);
+        if !is_host
+            || !names_a_label
+            || repository.is_empty()
+            || !repository.chars().all(readable)
+            || tag.is_some_and(str::is_empty)
+        {
+            return Err(malformed());
+        }
+        Ok(Self {
+            host: host.parse().map_err(|_| malformed())?,
+            repository: repository.into(),
+            tag: tag.map(Into::into),
+        })
+    }
+}
+
+fn glob(pattern: &str, text: &str) -> bool {
+    supersession::glob(pattern.as_bytes(), text.as_bytes())
 }
 
 /// A lifecycle artifact type and the annotation with its date.
@@ -149,6 +253,44 @@ impl FromStr for LifecycleType {
 )]
 mod tests {
     use super::*;
+
+    #[test]
+    fn t20_an_image_pattern_names_a_host_and_matches_no_other() {
+        let matches = |pattern: &str, image: &str| {
+            let pattern: ImagePattern = pattern.parse().unwrap();
+            pattern.matches(&image.parse().unwrap())
+        };
+        for (pattern, image, expected) in [
+            ("r.example.com/team/*", "r.example.com/team/a/b:v1", true),
+            ("r.example.com/team/*", "r.example.com/other/a:v1", false),
+            (
+                "r.example.com/team/*",
+                "evil.example.com/r.example.com/team/a:v1",
+                false,
+            ),
+            ("r.example.com/*", "r.example.com:5000/team/a:v1", false),
+            ("*.example.com/app", "r.example.com/app:v1", true),
+            ("*.example.com/app", "a.b.example.com/app:v1", false),
+            ("r.example.com/app:v1.*", "r.example.com/app:v1.2", true),
+            ("r.example.com/app:v1.*", "r.example.com/app:v2.1", false),
+        ] {
+            assert_eq!(matches(pattern, image), expected, "{pattern} {image}");
+        }
+        let pinned = format!("r.example.com/app@sha256:{}", "a".repeat(64));
+        assert!(matches("r.example.com/app", &pinned) && !matches("r.example.com/app:v1", &pinned));
+        for pattern in [
+            "*/app",
+            "*.*/app",
+            "app",
+            "library/app",
+            "r.example.com/",
+            "r.example.com/app:",
+            "r.example.com/App",
+        ] {
+            let error = pattern.parse::<ImagePattern>().unwrap_err();
+            assert!(error.contains("HOST/REPOSITORY"), "{error}");
+        }
+    }
 
     #[test]
     fn a_type_without_annotation_gets_the_default_annotation() {

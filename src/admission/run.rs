@@ -15,6 +15,7 @@ use crate::admission::pods::cluster_index::watch::WatchedList;
 use crate::admission::server::https::Server;
 use crate::admission::server::reviewer::Reviewer;
 use crate::admission::server::routes::routes;
+use crate::admission::server::tls::TlsSettings;
 use crate::service::{self, Probes, Readiness, StartError};
 use affix_registry::Registries;
 
@@ -65,13 +66,17 @@ pub async fn serve(
     let probes = Probes::serve(options.addresses, awaited, move || encoded.encode())?;
     let readiness = &probes.readiness;
     let resolver = Arc::new(CertificateResolver::default());
-    let server = Server::bind(
-        options.listen_addr,
-        Arc::clone(&resolver),
-        options.limits.clone(),
-        Arc::clone(&metrics),
-    );
-    let server = server.map_err(|source| StartError::Listen {
+    let tls = TlsSettings::new(Arc::clone(&resolver), options.client_ca);
+    let server = tls.and_then(|tls| {
+        let server = Server::bind(
+            options.listen_addr,
+            Arc::clone(&tls),
+            options.limits.clone(),
+            Arc::clone(&metrics),
+        );
+        Ok((tls, server?))
+    });
+    let (tls, server) = server.map_err(|source| StartError::Listen {
         what: "webhooks",
         address: options.listen_addr,
         source,
@@ -108,6 +113,7 @@ pub async fn serve(
     tokio::select! {
         () = server.run(routes, closed.clone()) => {}
         () = certificates => {}
+        () = tls.follow() => {}
         () = reviewer.run_watches(readiness) => {}
         () = closing => {}
     }

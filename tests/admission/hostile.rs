@@ -65,7 +65,7 @@ fn warnings(answer: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_silent_registry_of_one_tenant_does_not_delay_other_namespaces() {
+async fn t35_a_silent_registry_of_one_tenant_delays_no_other_registry() {
     let (tarpit, honest) = (
         HostileRegistry::start().await.unwrap(),
         HostileRegistry::start().await.unwrap(),
@@ -87,25 +87,24 @@ async fn a_silent_registry_of_one_tenant_does_not_delay_other_namespaces() {
         assert!(warnings(&answer)[0].contains("was not checked"), "{answer}");
     }
     let pinned = format!("{}/team/app@{}", honest.host(), image.digest);
-    // The look-ups of the tenant wait for their own permits.
-    let own = ask(&webhook, &client, "tenant", std::slice::from_ref(&pinned)).await;
-    assert!(warnings(&own)[0].contains("was not checked"), "{own}");
-    // Several attempts, because a busy machine can exceed the time limit of one look-up. They end
-    // before the look-ups of the tenant do.
-    let mut answers = Vec::new();
-    while answers.len() < 5
-        && answers
-            .last()
-            .is_none_or(|answer| !warnings(answer).is_empty())
-    {
-        answers.push(ask(&webhook, &client, "team-b", std::slice::from_ref(&pinned)).await);
+    for namespace in ["team-b", "tenant"] {
+        // Several attempts, because a busy machine can exceed the time limit of one look-up. They end
+        // before the look-ups of the tenant do.
+        let mut answers = Vec::new();
+        while answers.len() < 5
+            && answers
+                .last()
+                .is_none_or(|answer| !warnings(answer).is_empty())
+        {
+            answers.push(ask(&webhook, &client, namespace, std::slice::from_ref(&pinned)).await);
+        }
+        assert!(
+            answers
+                .last()
+                .is_some_and(|answer| warnings(answer).is_empty()),
+            "{namespace}: {answers:#?}"
+        );
     }
-    assert!(
-        answers
-            .last()
-            .is_some_and(|answer| warnings(answer).is_empty()),
-        "{answers:#?}"
-    );
     assert!(honest.requests().len() > 1);
     drop(held);
 }

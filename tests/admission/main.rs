@@ -13,15 +13,18 @@
     reason = "tests fail by panicking"
 )]
 
+mod callers;
 mod certificates;
 mod connections;
 #[allow(dead_code, reason = "the corpus has more than each user needs")]
 #[path = "../schema/corpus.rs"]
 mod corpus;
+mod fairness;
 mod floods;
 mod hostile;
 mod image_attachments;
 mod pods;
 mod readiness;
 mod support;
+mod unchecked;
 mod workloads;

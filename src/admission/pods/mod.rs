@@ -2,6 +2,7 @@
 //! digests.
 
 pub(crate) mod cluster_index;
+mod images;
 mod lifecycle_report;
 mod lookup;
 mod mark;
@@ -11,37 +12,33 @@ mod workload;
 
 use std::sync::Arc;
 
-use futures::future::join_all;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::admission::Operation;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::admission::metrics::Metrics;
-use crate::admission::options::{Clock, Lookups};
+use crate::admission::options::{Clock, DefaultMode, Lookups};
 use crate::admission::pods::cluster_index::{ClusterIndex, EndOfLifeMode};
-use crate::admission::pods::lifecycle_report::{LifecycleReport, ReportEntry};
-use crate::admission::pods::lookup::{FailureMessage, RegistryLookup};
+use crate::admission::pods::images::{Check, UncheckedLog};
+use crate::admission::pods::lookup::RegistryLookup;
 use crate::admission::pods::patch::patch;
-use crate::admission::pods::verdict::{CheckedImage, unresolved_warnings, verdict};
-use crate::admission::pods::workload::{ChangedWorkload, NodeConstraints, Workload};
-use crate::admission::review::image_name::reference;
+use crate::admission::pods::verdict::{unresolved_warnings, verdict};
+use crate::admission::pods::workload::{ChangedWorkload, Workload};
+use crate::admission::review::budget::Budget;
 use crate::admission::review::pull_secrets::PullSecrets;
 use crate::admission::review::request::{Metadata, Request};
 use crate::admission::review::response::Verdict;
-use crate::admission::review::single_flight::Source;
 use crate::service::Readiness;
-use affix_registry::oci::{Digest, Reference};
-use affix_registry::{Keychain, Registries};
+use affix_registry::Registries;
 
 /// The annotation of mirror pods, which the kubelet has already started.
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// Maximum number of distinct images that are checked per pod.
-const MAX_IMAGES: usize = 64;
 /// Reviews pods and workloads.
 pub(crate) struct PodReviewer {
     cluster_index: ClusterIndex,
     pull_secrets: PullSecrets,
     lookup: RegistryLookup,
+    own_namespace: String,
+    unchecked_log: UncheckedLog,
     options: Lookups,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -55,13 +52,19 @@ impl PodReviewer {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let own_namespace = options
+            .own_namespace
+            .clone()
+            .unwrap_or_else(|| client.default_namespace().to_owned());
         Self {
+            own_namespace,
             cluster_index: ClusterIndex::new(
                 client.clone(),
                 options.lifecycle_types.clone(),
                 options.trusted_namespaces.clone(),
             ),
             pull_secrets: PullSecrets::new(client),
+            unchecked_log: UncheckedLog::default(),
             lookup: RegistryLookup::new(registries, &options),
             options,
             clock,
@@ -75,26 +78,32 @@ impl PodReviewer {
     }
 
     /// Checks the images by the policy of the namespace.
-    pub(crate) async fn validate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
+    pub(crate) async fn validate(&self, request: &Request<'_>, budget: Budget) -> Verdict {
         let (Some(changed), Some(namespace)) = (changed_workload(request), &request.namespace)
         else {
             return Verdict::default();
         };
-        let mode = match timeout_at(deadline, self.cluster_index.policy(namespace)).await {
-            Ok(Some(policy)) => policy.end_of_life,
-            Ok(None) | Err(_) => Some(EndOfLifeMode::Warn),
+        let policy = timeout_at(budget.deadline, self.cluster_index.policy(namespace)).await;
+        let default_mode = match self.options.default_mode {
+            DefaultMode::Off => None,
+            DefaultMode::Warn => Some(EndOfLifeMode::Warn),
+            DefaultMode::Enforce => Some(EndOfLifeMode::Enforce),
+        };
+        let mode = match policy {
+            Ok(Some(policy)) => policy.end_of_life.or(default_mode),
+            // The labels are unknown.
+            Ok(None) | Err(_) => default_mode.or(Some(EndOfLifeMode::Warn)),
         };
         let Some(mode) = mode else {
             return Verdict::default();
         };
-        let checked = self
-            .check_images(&changed.workload, namespace, request.is_dry_run(), deadline)
-            .await;
-        verdict(mode, &changed, &checked)
+        let check = Check::new(request, namespace, &changed, budget);
+        let checked = self.check_images(&check, &self.options.exempt_images).await;
+        verdict(mode, self.options.unchecked, &changed, &checked)
     }
 
     /// Returns the patch that replaces tags by digests.
-    pub(crate) async fn mutate(&self, request: &Request<'_>, deadline: Instant) -> Verdict {
+    pub(crate) async fn mutate(&self, request: &Request<'_>, budget: Budget) -> Verdict {
         let (Some(changed), Some(namespace)) = (changed_workload(request), &request.namespace)
         else {
             return Verdict::default();
@@ -103,132 +112,17 @@ impl PodReviewer {
         if !workload.is_pod || request.operation != Operation::Create {
             return Verdict::default();
         }
-        let policy = timeout_at(deadline, self.cluster_index.policy(namespace)).await;
+        let policy = timeout_at(budget.deadline, self.cluster_index.policy(namespace)).await;
         if !matches!(policy, Ok(Some(policy)) if policy.resolve_digests) {
             return Verdict::default();
         }
-        let checked = self
-            .check_images(workload, namespace, request.is_dry_run(), deadline)
-            .await;
+        let check = Check::new(request, namespace, &changed, budget);
+        let checked = self.check_images(&check, &[]).await;
         Verdict {
             patch: patch(workload, &checked, changed.metadata.annotations.as_ref()),
             warnings: unresolved_warnings(&checked),
             ..Verdict::default()
         }
-    }
-
-    /// Checks all distinct images of a workload concurrently.
-    async fn check_images<'a>(
-        &self,
-        workload: &'a Workload,
-        namespace: &str,
-        is_dry_run: bool,
-        deadline: Instant,
-    ) -> Vec<CheckedImage<'a>> {
-        let now = (self.clock)();
-        // A dry run reads no Secret, because the request may come from a user without access to
-        // Secrets.
-        let keychain = match (is_dry_run, workload.pull_secrets.as_slice()) {
-            (true, _) | (_, []) => Ok(Keychain::anonymous()),
-            (false, names) => {
-                match timeout_at(deadline, self.pull_secrets.read(namespace, names)).await {
-                    Ok(keychain) => keychain,
-                    Err(_) => Err("the pull secrets were not read in time".into()),
-                }
-            }
-        };
-        let mut images: Vec<&str> = workload
-            .images
-            .iter()
-            .map(|used| used.image.as_str())
-            .collect();
-        images.sort_unstable();
-        images.dedup();
-        let beyond = images.get(MAX_IMAGES).map(|image| CheckedImage {
-            image,
-            outcome: Err(format!(
-                "the pod has {} images and affix checks {MAX_IMAGES}",
-                images.len()
-            )
-            .into()),
-        });
-        images.truncate(MAX_IMAGES);
-        let (keychain, nodes) = (&keychain, &workload.nodes);
-        let checked = join_all(images.into_iter().map(|image| async move {
-            let checked = timeout_at(
-                deadline,
-                self.check_image(image, namespace, keychain, nodes, now),
-            )
-            .await;
-            let outcome = checked.unwrap_or_else(|_| {
-                Err(format!("no answer within {:?}", self.options.timeout).into())
-            });
-            if outcome.is_err() {
-                self.metrics.record_lookup("unknown");
-            }
-            CheckedImage { image, outcome }
-        }));
-        checked.await.into_iter().chain(beyond).collect()
-    }
-
-    async fn check_image(
-        &self,
-        image: &str,
-        namespace: &str,
-        keychain: &Result<Keychain, FailureMessage>,
-        nodes: &NodeConstraints,
-        now: Timestamp,
-    ) -> Result<(Digest, Vec<ReportEntry>), FailureMessage> {
-        let reference =
-            reference(image).map_err(|error| FailureMessage::from(error.to_string()))?;
-        let (digest, report) = self
-            .lifecycle_report(&reference, namespace, keychain, nodes, now)
-            .await?;
-        let horizon = now.as_duration().saturating_add(
-            SignedDuration::try_from(self.options.warn_before).unwrap_or(SignedDuration::MAX),
-        );
-        Ok((digest, report.entries(nodes, now.as_duration(), horizon)))
-    }
-
-    /// Returns the lifecycle report of an image: from the cluster index if that is conclusive,
-    /// otherwise from the registry.
-    async fn lifecycle_report(
-        &self,
-        reference: &Reference,
-        namespace: &str,
-        keychain: &Result<Keychain, FailureMessage>,
-        nodes: &NodeConstraints,
-        now: Timestamp,
-    ) -> Result<(Digest, LifecycleReport), FailureMessage> {
-        let open = || self.lookup.open(reference, keychain.clone()?);
-        let (digest, session) = match (&reference.digest, &reference.tag) {
-            (Some(digest), _) => (digest.clone(), None),
-            (None, Some(tag)) => {
-                let session = open()?;
-                (
-                    self.lookup.resolve(&session, namespace, tag).await?,
-                    Some(session),
-                )
-            }
-            (None, None) => return Err("no tag and no digest".into()),
-        };
-        let indexed = self.cluster_index.reports(reference, &digest, namespace);
-        if let Some(report) = indexed.conclusive(nodes, now.as_duration()) {
-            self.metrics.record_lookup("status");
-            return Ok((digest, report));
-        }
-        let session = session.map_or_else(open, Ok)?;
-        let (found, source) = self.lookup.marks(&session, namespace, &digest, now).await?;
-        self.metrics.record_lookup(if source == Source::Cache {
-            "cache"
-        } else {
-            "registry"
-        });
-        let report = match &indexed.trusted {
-            Some(trusted) => LifecycleReport::clone(&found).merge(trusted),
-            None => LifecycleReport::clone(&found),
-        };
-        Ok((digest, report))
     }
 }
 

@@ -73,6 +73,7 @@ pub(crate) fn patch(
 mod tests {
     use super::*;
     use crate::admission::pods::lifecycle_report::LifecycleReport;
+    use crate::admission::pods::lookup::LookupFailure;
     use crate::admission::pods::mark::Mark;
     use affix_registry::oci::Digest;
     use k8s_openapi::jiff::Timestamp;
@@ -139,7 +140,7 @@ mod tests {
         let before = workload(spec.clone());
         let unknown = CheckedImage {
             image: "unknown:v1",
-            outcome: Err("no answer".into()),
+            outcome: Err(LookupFailure::new("no answer", "try again")),
         };
         let pod = json!({"metadata": {"name": "p"}, "spec": spec});
         let after = patched(

@@ -1,20 +1,24 @@
 //! The verdict on the images of a pod. Pure.
 
+use crate::admission::options::UncheckedPolicy;
 use crate::admission::pods::cluster_index::EndOfLifeMode;
 use crate::admission::pods::lifecycle_report::ReportEntry;
-use crate::admission::pods::lookup::FailureMessage;
+use crate::admission::pods::lookup::LookupFailure;
 use crate::admission::pods::workload::ChangedWorkload;
 use crate::admission::review::response::{Refusal, Verdict};
-use crate::admission::review::warning_text::{MAX_WARNING_CHARS, truncate, warning};
+use crate::admission::review::warning_text::unchecked_warning;
 use affix_registry::oci::Digest;
 
 /// Maximum number of warnings per response, and of entries in the audit annotations.
 const MAX_WARNINGS: usize = 16;
 
+/// The effect of a failed look-up on an image.
+const NOT_CHECKED: &str = "was not checked for end of life:";
+
 /// The result of the check of one image.
 pub(crate) struct CheckedImage<'a> {
     pub(crate) image: &'a str,
-    pub(crate) outcome: Result<(Digest, Vec<ReportEntry>), FailureMessage>,
+    pub(crate) outcome: Result<(Digest, Vec<ReportEntry>), LookupFailure>,
 }
 
 /// Returns the verdict for the checked images in the mode of the namespace.
@@ -23,32 +27,34 @@ pub(crate) struct CheckedImage<'a> {
 /// only a warning, so that it does not block updates of other containers.
 pub(crate) fn verdict(
     mode: EndOfLifeMode,
+    unchecked_policy: UncheckedPolicy,
     changed: &ChangedWorkload,
     checked: &[CheckedImage<'_>],
 ) -> Verdict {
     let mut verdict = Verdict::default();
     let (mut digests, mut dates, mut refused) = (Vec::new(), Vec::new(), Vec::new());
-    let mut unchecked = Vec::new();
-    let mut has_ended = false;
+    let (mut unchecked, mut unchecked_images) = (Vec::new(), Vec::new());
+    let (mut has_ended, mut has_old) = (false, false);
     for CheckedImage { image, outcome } in checked {
+        let is_enforced = mode == EndOfLifeMode::Enforce
+            && changed.workload.is_pod
+            && changed.is_new_image(image);
         match outcome {
-            Err(cause) => {
-                verdict
-                    .audit
-                    .insert("unchecked", image.chars().take(256).collect());
-                if mode != EndOfLifeMode::Audit {
-                    unchecked.push(unchecked_warning(image, cause));
+            Err(failure) => {
+                unchecked_images.push(image.chars().take(256).collect::<String>());
+                if is_enforced && unchecked_policy == UncheckedPolicy::Refuse {
+                    refused.push(format!("image {image} {NOT_CHECKED} {}", failure.text()));
+                } else if mode != EndOfLifeMode::Audit {
+                    unchecked.push(failure_warning(image, NOT_CHECKED, failure));
                 }
             }
             Ok((_, entries)) => {
-                let is_enforced = mode == EndOfLifeMode::Enforce
-                    && changed.workload.is_pod
-                    && changed.is_new_image(image);
                 for entry in entries {
                     let applies = entry.has_ended && entry.applies;
                     has_ended |= applies;
                     if applies && is_enforced {
-                        refused.push(entry.message(image));
+                        has_old = true;
+                        refused.insert(0, entry.message(image));
                     } else if mode != EndOfLifeMode::Audit {
                         verdict.warnings.push(entry.message(image));
                     }
@@ -61,9 +67,10 @@ pub(crate) fn verdict(
     // End-of-life dates come first, so that the limit cuts only unchecked images.
     verdict.warnings.append(&mut unchecked);
     if !refused.is_empty() {
+        let way_out = if has_old { ": run a newer image" } else { "" };
         verdict.refusal = Some(Refusal::forbidden(format!(
-            "{}: run a newer image",
-            refused.join("; ")
+            "{}{way_out}",
+            limited(refused, |left| format!("{left} more images")).join("; ")
         )));
     }
     let decision = match mode {
@@ -73,42 +80,47 @@ pub(crate) fn verdict(
         _ => "admitted",
     };
     verdict.audit.insert("decision", decision.to_owned());
-    if !digests.is_empty() {
-        digests.truncate(MAX_WARNINGS);
-        dates.truncate(MAX_WARNINGS);
-        verdict.audit.insert("digest", digests.join(","));
-        verdict.audit.insert("date", dates.join(","));
+    for (key, mut values) in [
+        ("digest", digests),
+        ("date", dates),
+        ("unchecked", unchecked_images),
+    ] {
+        values.truncate(MAX_WARNINGS);
+        if !values.is_empty() {
+            verdict.audit.insert(key, values.join(","));
+        }
     }
-    verdict.warnings.truncate(MAX_WARNINGS);
+    verdict.warnings = limited(verdict.warnings, |left| {
+        format!("{left} more warnings: see the audit log and the webhook's log")
+    });
     verdict
+}
+
+/// Cuts a list to its maximum. The last entry says how many entries are left out.
+fn limited(mut texts: Vec<String>, rest: impl FnOnce(usize) -> String) -> Vec<String> {
+    if texts.len() > MAX_WARNINGS {
+        let left = texts.len() - (MAX_WARNINGS - 1);
+        texts.truncate(MAX_WARNINGS - 1);
+        texts.push(rest(left));
+    }
+    texts
 }
 
 /// Returns a warning for each tag that could not be resolved to a digest.
 pub(crate) fn unresolved_warnings(checked: &[CheckedImage<'_>]) -> Vec<String> {
-    checked
+    let warnings = checked
         .iter()
         .filter(|checked| !checked.image.contains('@'))
         .filter_map(|checked| Some((checked.image, checked.outcome.as_ref().err()?)))
-        .map(|(image, cause)| failure_warning(image, "keeps its tag:", cause))
-        .take(MAX_WARNINGS)
-        .collect()
+        .map(|(image, failure)| failure_warning(image, "keeps its tag:", failure))
+        .collect();
+    limited(warnings, |left| {
+        format!("{left} more images keep their tags")
+    })
 }
 
-fn unchecked_warning(image: &str, cause: &str) -> String {
-    failure_warning(image, "was not checked for end of life:", cause)
-}
-
-/// Returns the warning about an image without a result. The image keeps up to 40 characters, and
-/// the cause gets the rest.
-fn failure_warning(image: &str, effect: &str, cause: &str) -> String {
-    const MAX_IMAGE_CHARS: usize = 40;
-    let room = MAX_WARNING_CHARS.saturating_sub("image   ".len() + effect.len());
-    let room = room.saturating_sub(image.chars().count().min(MAX_IMAGE_CHARS));
-    warning(
-        "image",
-        image,
-        &format!("{effect} {}", truncate(cause, room)),
-    )
+fn failure_warning(image: &str, effect: &str, failure: &LookupFailure) -> String {
+    unchecked_warning(image, effect, &failure.cause, failure.way_out)
 }
 
 #[cfg(test)]
@@ -125,11 +137,24 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
 
-    #[test]
-    fn end_of_life_dates_come_before_unchecked_images() {
-        let pod = json!({"spec": {"containers": [{"image": "zzz:v1"}]}});
-        let workload =
-            Workload::read("Pod", &serde_json::value::to_raw_value(&pod).unwrap()).unwrap();
+    fn workload(image: &str) -> ChangedWorkload {
+        let pod = json!({"spec": {"containers": [{"image": image}]}});
+        let pod = serde_json::value::to_raw_value(&pod).unwrap();
+        ChangedWorkload {
+            workload: Workload::read("Pod", &pod).unwrap(),
+            old: None,
+            metadata: Metadata::default(),
+        }
+    }
+
+    fn unchecked(image: &str) -> CheckedImage<'_> {
+        CheckedImage {
+            image,
+            outcome: Err(LookupFailure::new("no answer", "try again")),
+        }
+    }
+
+    fn ended<'a>(image: &'a str, changed: &ChangedWorkload) -> CheckedImage<'a> {
         let now = "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap();
         let report = LifecycleReport {
             digest: Digest::sha256(b"index"),
@@ -139,53 +164,81 @@ mod tests {
             }),
             platforms: Vec::new(),
         };
-        let entries = report.entries(&workload.nodes, now.as_duration(), now.as_duration());
-        let names: Vec<String> = (0..40).map(|index| format!("a{index}:v1")).collect();
-        let mut checked: Vec<_> = names
-            .iter()
-            .map(|image| CheckedImage {
-                image,
-                outcome: Err("no answer".into()),
-            })
-            .collect();
-        checked.push(CheckedImage {
-            image: "zzz:v1",
-            outcome: Ok((report.digest.clone(), entries)),
-        });
-        assert_eq!(unresolved_warnings(&checked).len(), MAX_WARNINGS);
-        assert_eq!(
-            unresolved_warnings(&checked).first().unwrap(),
-            "image a0:v1 keeps its tag: no answer"
+        let entries = report.entries(
+            &changed.workload.nodes,
+            now.as_duration(),
+            now.as_duration(),
         );
-        let changed = ChangedWorkload {
-            workload,
-            old: None,
-            metadata: Metadata::default(),
-        };
-        let verdict = verdict(EndOfLifeMode::Warn, &changed, &checked);
+        CheckedImage {
+            image,
+            outcome: Ok((report.digest, entries)),
+        }
+    }
+
+    #[test]
+    fn end_of_life_dates_come_before_unchecked_images() {
+        let changed = workload("zzz:v1");
+        let names: Vec<String> = (0..40).map(|index| format!("a{index}:v1")).collect();
+        let mut checked: Vec<_> = names.iter().map(|image| unchecked(image)).collect();
+        checked.push(ended("zzz:v1", &changed));
+        let unresolved = unresolved_warnings(&checked);
+        assert_eq!(unresolved.len(), MAX_WARNINGS);
+        assert_eq!(
+            unresolved.first().unwrap(),
+            "image a0:v1 keeps its tag: no answer: try again"
+        );
+        assert_eq!(unresolved.last().unwrap(), "25 more images keep their tags");
+        let verdict = verdict(
+            EndOfLifeMode::Warn,
+            UncheckedPolicy::Refuse,
+            &changed,
+            &checked,
+        );
+        assert_eq!(verdict.refusal, None);
         assert_eq!(verdict.warnings.len(), MAX_WARNINGS);
         assert_eq!(
             verdict.warnings.first().unwrap(),
             "image zzz:v1 reached end of life on 2025-03-20"
         );
+        assert_eq!(
+            verdict.warnings.last().unwrap(),
+            "26 more warnings: see the audit log and the webhook's log"
+        );
     }
 
     #[test]
-    fn a_warning_about_an_unchecked_image_keeps_registry_name_and_cause() {
-        let image = format!("registry.example.com/{}/app:v1", "team/".repeat(40));
-        let text = unchecked_warning(&image, &format!("login refused {}", "x".repeat(80)));
-        assert_eq!(text.chars().count(), MAX_WARNING_CHARS, "{text}");
-        for part in [
-            "image registry.example.com/…",
-            "app:v1 was not checked",
-            ": login refused x",
+    fn an_unchecked_image_is_refused_only_by_the_policy_and_in_enforce_mode() {
+        let changed = workload("app:v1");
+        for (mode, policy, refused) in [
+            (EndOfLifeMode::Enforce, UncheckedPolicy::Refuse, true),
+            (EndOfLifeMode::Enforce, UncheckedPolicy::Warn, false),
+            (EndOfLifeMode::Warn, UncheckedPolicy::Refuse, false),
+            (EndOfLifeMode::Audit, UncheckedPolicy::Refuse, false),
         ] {
-            assert!(text.contains(part), "{text}");
+            let verdict = verdict(mode, policy, &changed, &[unchecked("app:v1")]);
+            let text = "image app:v1 was not checked for end of life: no answer: try again";
+            assert_eq!(
+                verdict.refusal.as_ref().map(|refusal| &*refusal.message),
+                refused.then_some(text)
+            );
+            let warns = !refused && mode != EndOfLifeMode::Audit;
+            assert_eq!(
+                verdict.warnings,
+                warns.then_some(text).into_iter().collect::<Vec<_>>()
+            );
+            assert_eq!(verdict.audit.get("unchecked").unwrap(), "app:v1");
         }
-        let text = unchecked_warning("app:v1", "login refused");
+        let both = [unchecked("app:v1"), ended("app:v1", &changed)];
+        let verdict = verdict(
+            EndOfLifeMode::Enforce,
+            UncheckedPolicy::Refuse,
+            &changed,
+            &both,
+        );
         assert_eq!(
-            text,
-            "image app:v1 was not checked for end of life: login refused"
+            verdict.refusal.unwrap().message,
+            "image app:v1 reached end of life on 2025-03-20; \
+             image app:v1 was not checked for end of life: no answer: try again: run a newer image"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! Requests and responses of the admission API, and the review of `ImageAttachment` resources.
 
+pub(crate) mod budget;
 pub(crate) mod image_attachment;
 pub(crate) mod image_name;
 pub(crate) mod pull_secrets;

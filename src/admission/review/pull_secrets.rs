@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::time::timeout;
@@ -15,8 +15,8 @@ use affix_registry::Keychain;
 /// Cache lifetime of a Secret.
 const CACHE_TTL: Duration = Duration::from_secs(10);
 /// Maximum number of Secrets per pod, and of concurrent reads.
-const MAX_SECRETS: usize = 32;
-const CONCURRENT_READS: usize = 4;
+const MAX_SECRETS: usize = 256;
+const CONCURRENT_READS: usize = 8;
 /// Time limit of one read. Reviews wait less; a late answer serves the next review.
 const API_TIMEOUT: Duration = Duration::from_secs(10);
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
@@ -26,6 +26,14 @@ const DOCKERCFG: &str = ".dockercfg";
 /// The credentials of one Secret. `None` for a missing or malformed Secret, which the kubelet also
 /// ignores.
 type Answer = Result<Option<Keychain>, Arc<str>>;
+
+/// The logins of a pod.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PodLogins {
+    pub(crate) keychain: Keychain,
+    /// The cause for which a Secret was left out.
+    pub(crate) missing: Option<Arc<str>>,
+}
 
 /// Reads and caches pull secrets.
 pub(crate) struct PullSecrets {
@@ -41,25 +49,25 @@ impl PullSecrets {
         }
     }
 
-    /// Returns the credentials of the Secrets `names`, in their order.
-    ///
-    /// # Errors
-    /// The API server refuses a read or does not answer.
-    pub(crate) async fn read(
-        &self,
-        namespace: &str,
-        names: &[String],
-    ) -> Result<Keychain, Arc<str>> {
+    /// Returns the credentials of the Secrets `names`, in their order. A Secret that cannot be read is
+    /// left out.
+    pub(crate) async fn read(&self, namespace: &str, names: &[String]) -> PodLogins {
         let reads: Vec<_> = names
             .iter()
             .take(MAX_SECRETS)
             .map(|name| self.read_one(namespace, name))
             .collect();
-        let keychains: Vec<Option<Keychain>> = stream::iter(reads)
+        let answers: Vec<Answer> = stream::iter(reads)
             .buffered(CONCURRENT_READS)
-            .try_collect()
-            .await?;
-        Ok(Keychain::merge(keychains.into_iter().flatten()))
+            .collect()
+            .await;
+        let too_many = (names.len() > MAX_SECRETS)
+            .then(|| format!("more than {MAX_SECRETS} pull secrets").into());
+        let failed = answers.iter().find_map(|answer| answer.clone().err());
+        PodLogins {
+            keychain: Keychain::merge(answers.into_iter().flatten().flatten()),
+            missing: failed.or(too_many),
+        }
     }
 
     async fn read_one(&self, namespace: &str, name: &str) -> Answer {
@@ -79,9 +87,7 @@ impl PullSecrets {
 
 async fn fetch(api: &Api<Secret>, name: &str) -> Answer {
     let Ok(answer) = timeout(API_TIMEOUT, api.get_opt(name)).await else {
-        return Err(
-            format!("the API server did not return the pull secret {name:?} in time").into(),
-        );
+        return Err(format!("pull secret {name:?} not read in time").into());
     };
     match answer {
         Ok(secret) => {
@@ -99,7 +105,7 @@ async fn fetch(api: &Api<Secret>, name: &str) -> Answer {
         }
         Err(error) => {
             tracing::debug!(%error, "cannot read a pull secret");
-            Err(format!("the pull secret {name:?} cannot be read").into())
+            Err(format!("pull secret {name:?} not readable").into())
         }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Request<'a> {
     pub(crate) namespace: Option<String>,
     pub(crate) operation: Operation,
     #[serde(default)]
+    user_info: UserInfo,
+    #[serde(default)]
     dry_run: Option<bool>,
     /// The new object.
     #[serde(borrow, default)]
@@ -42,6 +44,13 @@ pub(crate) struct Request<'a> {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Kind {
     pub(crate) kind: String,
+}
+
+/// The needed part of UserInfo.
+#[derive(Debug, Default, Deserialize)]
+struct UserInfo {
+    #[serde(default)]
+    username: Option<String>,
 }
 
 /// The needed part of ObjectMeta.
@@ -74,6 +83,11 @@ impl Request<'_> {
     /// Returns whether the request is a dry run, which must have no side effects.
     pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run.unwrap_or_default()
+    }
+
+    /// Returns the name of the user who sent the request to the API server.
+    pub(crate) fn user(&self) -> &str {
+        self.user_info.username.as_deref().unwrap_or_default()
     }
 
     /// Returns whether the request creates or changes an object.

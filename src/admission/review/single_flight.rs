@@ -57,6 +57,19 @@ where
         }
     }
 
+    /// Returns the look-up for `key` that is in flight.
+    pub(crate) fn pending(&self, key: &K) -> Option<impl Future<Output = Option<V>> + use<K, V>> {
+        match self
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+        {
+            Some(Entry::Pending(pending)) => Some(pending.clone()),
+            _ => None,
+        }
+    }
+
     /// Returns the answer for `key` from the cache or from the look-up `start`. Answers for which
     /// `is_cacheable` returns false are not cached. The answer is `None` if the look-up panicked.
     pub(crate) async fn get<F>(

@@ -117,10 +117,11 @@ async fn open_session(
     let keychain = match &spec.secret_ref {
         None => Keychain::anonymous(),
         Some(_) if context.is_dry_run => return None,
-        Some(secret) => credentials
-            .read(context.namespace, std::slice::from_ref(&secret.name))
-            .await
-            .ok()?,
+        Some(secret) => {
+            let names = std::slice::from_ref(&secret.name);
+            let logins = credentials.read(context.namespace, names).await;
+            logins.missing.is_none().then_some(logins.keychain)?
+        }
     };
     let access = Access {
         credentials: keychain,

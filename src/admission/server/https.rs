@@ -15,18 +15,16 @@ use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admission::certificates::resolver::CertificateResolver;
 use crate::admission::metrics::Metrics;
 use crate::admission::options::ServerLimits;
 use crate::admission::server::body;
 use crate::admission::server::connections::{ConnectionLimiter, ConnectionSlot};
+use crate::admission::server::tls::TlsSettings;
 use crate::service::ListenAddress;
 
 /// Concurrent requests per connection. The API server multiplexes many requests over few connections.
@@ -47,7 +45,7 @@ const EVICTION_GRACE: Duration = Duration::from_secs(3);
 /// A server that is bound to its address and does not accept connections yet.
 pub(crate) struct Server {
     listener: TcpListener,
-    tls: TlsAcceptor,
+    tls: Arc<TlsSettings>,
     limits: ServerLimits,
     metrics: Arc<Metrics>,
 }
@@ -59,21 +57,15 @@ impl Server {
     /// The address is in use or not local.
     pub(crate) fn bind(
         address: ListenAddress,
-        resolver: Arc<CertificateResolver>,
+        tls: Arc<TlsSettings>,
         limits: ServerLimits,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
         let listener = address.listen()?;
         tracing::info!(address = %listener.local_addr()?, "serving webhooks");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(std::io::Error::other)?;
-        let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             listener,
-            tls: TlsAcceptor::from(Arc::new(config)),
+            tls,
             limits,
             metrics,
         })
@@ -121,7 +113,7 @@ impl Server {
 
 /// The shared state of all connections.
 struct ConnectionServer {
-    tls: TlsAcceptor,
+    tls: Arc<TlsSettings>,
     http: Builder<TokioExecutor>,
     routes: Router,
     handshake_timeout: Duration,
@@ -134,7 +126,7 @@ impl ConnectionServer {
     async fn serve(self: Arc<Self>, stream: TcpStream, slot: Arc<ConnectionSlot>) {
         let _ = stream.set_nodelay(true);
         let accepted = tokio::select! {
-            accepted = timeout(self.handshake_timeout, self.tls.accept(stream)) => accepted,
+            accepted = timeout(self.handshake_timeout, self.tls.acceptor().accept(stream)) => accepted,
             () = slot.evicted() => return self.metrics.rejected("idle"),
         };
         let stream = match accepted {

@@ -5,3 +5,4 @@ pub(crate) mod connections;
 pub(crate) mod https;
 pub(crate) mod reviewer;
 pub(crate) mod routes;
+pub(crate) mod tls;

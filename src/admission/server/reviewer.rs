@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::admission::metrics::Metrics;
 use crate::admission::options::{Clock, Lookups};
 use crate::admission::pods::PodReviewer;
+use crate::admission::review::budget::Budget;
 use crate::admission::review::image_attachment;
 use crate::admission::review::pull_secrets::PullSecrets;
 use crate::admission::review::request::Request;
@@ -50,8 +51,13 @@ impl Reviewer {
         self.pods.run_watches(readiness).await;
     }
 
-    /// Reviews an ImageAttachment. `began` is the start of the time limit.
-    pub(crate) async fn image_attachment(&self, request: &Request<'_>, began: Instant) -> Verdict {
+    /// Returns the time of a review that arrived at `arrived` with this query of its URL.
+    pub(crate) fn budget(&self, arrived: Instant, query: Option<&str>) -> Budget {
+        Budget::new(arrived, self.timeout, query)
+    }
+
+    /// Reviews an ImageAttachment.
+    pub(crate) async fn image_attachment(&self, request: &Request<'_>, budget: Budget) -> Verdict {
         let (spec, intent) = match image_attachment::judge(request, &self.registries) {
             Ok(Some(judged)) => judged,
             Ok(None) => return Verdict::default(),
@@ -63,7 +69,7 @@ impl Reviewer {
         let context = WarningContext {
             namespace,
             is_dry_run: request.is_dry_run(),
-            deadline: began + self.timeout,
+            deadline: budget.deadline,
         };
         let warnings = collect_warnings(
             &self.client,
@@ -80,12 +86,12 @@ impl Reviewer {
     }
 
     /// Reviews a pod or a workload.
-    pub(crate) async fn pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
-        self.pods.validate(request, began + self.timeout).await
+    pub(crate) async fn pods(&self, request: &Request<'_>, budget: Budget) -> Verdict {
+        self.pods.validate(request, budget).await
     }
 
     /// Replaces the tags of a pod by digests.
-    pub(crate) async fn mutate_pods(&self, request: &Request<'_>, began: Instant) -> Verdict {
-        self.pods.mutate(request, began + self.timeout).await
+    pub(crate) async fn mutate_pods(&self, request: &Request<'_>, budget: Budget) -> Verdict {
+        self.pods.mutate(request, budget).await
     }
 }

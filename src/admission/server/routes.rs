@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::admission::metrics::Metrics;
 use crate::admission::options::ServerLimits;
+use crate::admission::review::budget::Budget;
 use crate::admission::review::request::{self, MAX_VALUES, Request};
 use crate::admission::review::response::{self, Verdict};
 use crate::admission::server::body::{BodyError, BodyReader};
@@ -77,9 +78,11 @@ pub(crate) fn routes(
         .into_iter()
         .fold(Router::new(), |router, webhook| {
             let handler = async move |State(state): State<Arc<RouteState>>,
+                                      RawQuery(query): RawQuery,
                                       headers: HeaderMap,
                                       body: Body| {
-                state.answer(webhook, &headers, body).await
+                let budget = state.reviewer.budget(Instant::now(), query.as_deref());
+                state.answer(webhook, budget, &headers, body).await
             };
             router.route(webhook.path(), post(handler))
         })
@@ -87,8 +90,14 @@ pub(crate) fn routes(
 }
 
 impl RouteState {
-    async fn answer(&self, webhook: Webhook, headers: &HeaderMap, body: Body) -> Response {
-        match self.review(webhook, headers, body).await {
+    async fn answer(
+        &self,
+        webhook: Webhook,
+        budget: Budget,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Response {
+        match self.review(webhook, budget, headers, body).await {
             Ok(answer) => answer,
             Err(error) => {
                 self.metrics.rejected(error.cause());
@@ -100,6 +109,7 @@ impl RouteState {
     async fn review(
         &self,
         webhook: Webhook,
+        budget: Budget,
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Response, BodyError> {
@@ -123,7 +133,7 @@ impl RouteState {
                 });
             }
         };
-        let verdict = AssertUnwindSafe(self.dispatch(webhook, &request, began))
+        let verdict = AssertUnwindSafe(self.dispatch(webhook, &request, budget))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| {
@@ -146,13 +156,13 @@ impl RouteState {
         Ok(Json(response::answer(&request.uid, verdict)).into_response())
     }
 
-    async fn dispatch(&self, webhook: Webhook, request: &Request<'_>, began: Instant) -> Verdict {
+    async fn dispatch(&self, webhook: Webhook, request: &Request<'_>, budget: Budget) -> Verdict {
         match webhook {
             Webhook::ValidateImageAttachment => {
-                self.reviewer.image_attachment(request, began).await
+                self.reviewer.image_attachment(request, budget).await
             }
-            Webhook::ValidatePods => self.reviewer.pods(request, began).await,
-            Webhook::MutatePods => self.reviewer.mutate_pods(request, began).await,
+            Webhook::ValidatePods => self.reviewer.pods(request, budget).await,
+            Webhook::MutatePods => self.reviewer.mutate_pods(request, budget).await,
         }
     }
 }

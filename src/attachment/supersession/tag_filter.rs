@@ -42,7 +42,7 @@ impl TagFilter {
 }
 
 /// Matches `text` against a pattern. The time is at most proportional to the product of their lengths.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut seen, mut retry) = (0, 0, None);
     while let Some(byte) = text.get(seen) {
         match pattern.get(at) {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use crate::admission::{
-    self, CertificateSource, LifecycleType, Lookups, Options, SelfManaged, ServerLimits,
+    self, CertificateSource, DefaultMode, ImagePattern, LifecycleType, Lookups, Options,
+    SelfManaged, ServerLimits, UncheckedPolicy,
 };
 use crate::api::GoDuration;
 use crate::service::{ListenAddress, StartError};
@@ -34,6 +35,10 @@ pub(in crate::cli) struct Args {
     /// Time after SIGTERM during which new calls are still accepted, until the Service stops routing to this replica
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     shutdown_delay: GoDuration,
+    /// PEM file with the authorities of the API server's client certificate; callers without such a certificate are refused. If not
+    /// set, every caller is served
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
     #[command(flatten)]
     certificates: CertificateArgs,
     #[command(flatten)]
@@ -110,9 +115,22 @@ struct EndOfLifeArgs {
     /// Time for which the marks of a digest are cached; a removed mark has no effect after this time
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     cache_ttl: GoDuration,
-    /// Maximum time that a review waits for registries; after it the pod is admitted with a warning
+    /// Maximum time that a review waits for registries; after it the image is not checked. The time-out of the API server, less a
+    /// margin, takes precedence if it is shorter
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     lookup_timeout: GoDuration,
+    /// Effect of an image that could not be checked, in a namespace with enforce: admit the pod with a warning, or refuse it
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "warn")]
+    unchecked: UncheckedPolicy,
+    /// Mode of namespaces without the label affix.dev/end-of-life
+    #[arg(long, value_name = "MODE", value_enum, default_value = "off")]
+    default_mode: DefaultMode,
+    /// Images that are not checked, such as registry.example.com/platform/* or docker.io/library/busybox:1.*
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    exempt_images: Vec<ImagePattern>,
+    /// Pull Secrets in the webhook's own namespace for the images of all pods; those of the pod are tried first
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    image_pull_secrets: Vec<String>,
     /// Registries that are reached over plain HTTP
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     insecure_registries: Vec<HostPattern>,
@@ -130,6 +148,7 @@ impl Args {
     fn options(self) -> Options {
         let (certificates, end_of_life) = (self.certificates, self.end_of_life);
         let non_empty = |name: String| (!name.is_empty()).then_some(name);
+        let own_namespace = certificates.namespace.clone();
         Options {
             listen_addr: self.listen_addr,
             addresses: self.addresses.into(),
@@ -145,6 +164,7 @@ impl Args {
                     mutating: non_empty(certificates.mutating_webhook_configuration),
                 }),
             },
+            client_ca: self.client_ca,
             limits: ServerLimits {
                 body_bytes: self.limits.max_body_bytes,
                 concurrent: self.limits.max_concurrent,
@@ -158,6 +178,11 @@ impl Args {
                 cache_ttl: end_of_life.cache_ttl.get(),
                 timeout: end_of_life.lookup_timeout.get(),
                 insecure_registries: end_of_life.insecure_registries,
+                unchecked: end_of_life.unchecked,
+                default_mode: end_of_life.default_mode,
+                exempt_images: end_of_life.exempt_images,
+                image_pull_secrets: end_of_life.image_pull_secrets,
+                own_namespace,
             },
             registries: affix_registry::Options {
                 // A review waits for the look-up timeout only, so more tries would be in vain.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -45,6 +45,11 @@ pub(crate) async fn drip(tls: &TlsConnector, address: &str, sent: &str) -> bool 
 
 /// Returns a TLS client that trusts an authority.
 pub(crate) fn tls(ca_pem: &str) -> TlsConnector {
+    tls_as(ca_pem, None)
+}
+
+/// Returns a TLS client that trusts an authority and presents a certificate with its key, both as PEM.
+pub(crate) fn tls_as(ca_pem: &str, identity: Option<&(String, String)>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
@@ -52,8 +57,19 @@ pub(crate) fn tls(ca_pem: &str) -> TlsConnector {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .unwrap();
-    Arc::new(config.with_root_certificates(roots).with_no_client_auth()).into()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match identity {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            config
+                .with_client_auth_cert(vec![certificate], key)
+                .unwrap()
+        }
+    };
+    Arc::new(config).into()
 }
 
 /// Returns the peak memory of a process in bytes.

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use affix::admission::{self, CertificateSource, Lookups, Options, ServerLimits};
+use affix::admission::{
+    self, CertificateSource, DefaultMode, Lookups, Options, ServerLimits, UncheckedPolicy,
+};
 use affix::service::Addresses;
 use affix_testbed::certificates::Authority;
 use affix_testbed::{http_client, port};
@@ -37,6 +39,11 @@ pub(crate) fn lookups() -> Lookups {
         cache_ttl: Duration::from_mins(5),
         timeout: Duration::from_secs(1),
         insecure_registries: Vec::new(),
+        unchecked: UncheckedPolicy::Warn,
+        default_mode: DefaultMode::Off,
+        exempt_images: Vec::new(),
+        image_pull_secrets: Vec::new(),
+        own_namespace: None,
     }
 }
 
@@ -67,6 +74,7 @@ impl Direct {
             addresses: Addresses::default(),
             shutdown_delay: Duration::ZERO,
             certificate: CertificateSource::Provided(dir.path().to_owned()),
+            client_ca: None,
             limits,
             lookups,
             registries: affix_registry::Options {

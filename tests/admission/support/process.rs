@@ -20,11 +20,24 @@ impl Affix {
 
     /// Starts affix with a kubeconfig.
     pub(crate) fn start_with(namespace: &TestNamespace, kubeconfig: &Path, args: &[&str]) -> Self {
+        Self::start_in(namespace, kubeconfig, args, &[])
+    }
+
+    /// Starts affix with a kubeconfig and environment variables.
+    fn start_in(
+        namespace: &TestNamespace,
+        kubeconfig: &Path,
+        args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("affix-admission-")
             .tempdir()
             .unwrap();
-        let process = Launch::new("affix", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"))
+        let launch = Launch::new("affix", env!("CARGO_BIN_EXE_affix"), dir.path().join("log"));
+        let process = environment
+            .iter()
+            .fold(launch, |launch, (name, value)| launch.env(name, value))
             .args(["--log-format", "text"])
             .args(args.iter().copied())
             .args([
@@ -56,12 +69,23 @@ impl Affix {
 
     /// Starts the webhook and installs its configurations.
     pub(crate) async fn webhook(namespace: &TestNamespace, flags: &[&str]) -> (Self, String) {
+        Self::webhook_in(namespace, &namespace.name, flags, &[]).await
+    }
+
+    /// Starts the webhook with `own_namespace` and environment variables, and installs its configurations
+    /// for the objects of `namespace`.
+    pub(crate) async fn webhook_in(
+        namespace: &TestNamespace,
+        own_namespace: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> (Self, String) {
         let own = [
             "webhook",
             "--listen-addr",
             "127.0.0.1:0",
             "--namespace",
-            &namespace.name,
+            own_namespace,
             "--dns-names",
             "127.0.0.1",
         ];
@@ -71,7 +95,9 @@ impl Affix {
             "--mutating-webhook-configuration",
             &namespace.name,
         ];
-        let mut affix = Self::start(namespace, &[&own[..], &configurations[..], flags].concat());
+        let args = [&own[..], &configurations[..], flags].concat();
+        let mut affix =
+            Self::start_in(namespace, &namespace.plane.kubeconfig(), &args, environment);
         let address = affix.serves("webhooks").await;
         namespace.configure(&address).await;
         (affix, address)

@@ -40,6 +40,7 @@ pub(crate) fn options(namespace: &TestNamespace, address: &str) -> Options {
             validating: Some(namespace.name.clone()),
             mutating: Some(namespace.name.clone()),
         }),
+        client_ca: None,
         limits: ServerLimits::default(),
         lookups: lookups(),
         registries: affix_registry::Options::default(),

@@ -143,6 +143,8 @@ async fn unknown_and_invalid_values_are_rejected_by_name() {
             "/controller/verifyInterval",
         ),
         ("webhook.warnBefore=\"30 days\"", "/webhook/warnBefore"),
+        ("webhook.unchecked=\"deny\"", "/webhook/unchecked"),
+        ("webhook.defaultMode=\"audit\"", "/webhook/defaultMode"),
         (
             "registries.maxRequestsPerRegistry=0",
             "/registries/maxRequestsPerRegistry",
@@ -185,6 +187,13 @@ async fn unknown_and_invalid_values_are_rejected_by_name() {
                 "controller.maxRetryDelay=\"1h\"",
             ],
             "controller.minRetryDelay (1h1m) must not exceed",
+        ),
+        (
+            &[
+                "webhook.clientCA.secretName=\"a\"",
+                "webhook.clientCA.configMapName=\"b\"",
+            ],
+            "are both set: set one",
         ),
         (
             &["podMonitor.enabled=true", "serviceMonitor.enabled=true"],

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::golden;
 use crate::support::helm::{Helm, NAMESPACE};
-use crate::support::objects::{find, parse};
+use crate::support::objects::{find, parse, titles};
 
 /// Returns the first container of a component of the chart.
 async fn container(helm: &Helm, component: &str, values: &[&str]) -> Value {
@@ -203,4 +203,91 @@ async fn a_parent_chart_can_switch_the_chart_off_and_share_values() {
     assert_eq!(pod["imagePullSecrets"], json!([{"name": "login"}]));
     let off = render(&["--set", "affix.enabled=false"]).await;
     assert!(!off.contains("kind:"), "{off}");
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn t19_callers_of_the_webhook_are_limited_by_certificate_or_by_address() {
+    let helm = Helm::new().await;
+    let policy = "NetworkPolicy/affix-system/affix-webhook";
+    let own = helm.objects(&[]).await;
+    assert!(!titles(&own).contains(&policy.to_owned()));
+    let values = [
+        r#"networkPolicy.webhookFrom=[{"ipBlock":{"cidr":"192.0.2.10/32"}}]"#,
+        "webhook.clientCA.configMapName=\"clients\"",
+    ];
+    let objects = helm.objects(&values).await;
+    // Without `networkPolicy.enabled` nothing else changes: egress and the controller stay open.
+    let policies: Vec<String> = titles(&objects)
+        .into_iter()
+        .filter(|title| title.starts_with("NetworkPolicy/"))
+        .collect();
+    assert_eq!(policies, [policy]);
+    let spec = &find(&objects, policy)["spec"];
+    assert_eq!(spec["policyTypes"], json!(["Ingress"]));
+    assert_eq!(
+        spec["ingress"],
+        json!([
+            {"ports": [{"protocol": "TCP", "port": "metrics"}]},
+            {"ports": [{"protocol": "TCP", "port": "health"}]},
+            {
+                "ports": [{"protocol": "TCP", "port": "webhook"}],
+                "from": [{"ipBlock": {"cidr": "192.0.2.10/32"}}]
+            },
+        ])
+    );
+    let pod = &find(&objects, "Deployment/affix-system/affix-webhook")["spec"]["template"]["spec"];
+    let args = pod["containers"][0]["args"].to_string();
+    assert!(
+        args.contains("--client-ca=/etc/affix/client-ca/ca.crt"),
+        "{args}"
+    );
+    assert_eq!(
+        pod["volumes"],
+        json!([{"name": "client-ca", "configMap": {"name": "clients"}}])
+    );
+    assert_eq!(
+        pod["containers"][0]["volumeMounts"],
+        json!([{"name": "client-ca", "mountPath": "/etc/affix/client-ca", "readOnly": true}])
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn a_default_mode_calls_the_webhooks_for_namespaces_without_a_label() {
+    let helm = Helm::new().await;
+    let key = "affix.dev/end-of-life";
+    for (value, labelled) in [("\"off\"", true), ("false", true), ("\"warn\"", false)] {
+        let objects = helm
+            .objects(&[&format!("webhook.defaultMode={value}")])
+            .await;
+        let configuration = find(&objects, "ValidatingWebhookConfiguration/affix-webhook");
+        for hook in configuration["webhooks"].as_array().unwrap() {
+            let selector = hook["namespaceSelector"].to_string();
+            let expected = labelled && hook["name"] != "imageattachments.affix.dev";
+            assert_eq!(selector.contains(key), expected, "{value}: {hook}");
+            assert!(selector.contains("kube-system"), "{hook}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn t05_the_webhook_may_read_its_own_pull_secrets_by_name_only() {
+    let helm = Helm::new().await;
+    let values = [
+        "rbac.secrets=\"none\"",
+        r#"webhook.imagePullSecrets=["registry-login"]"#,
+    ];
+    let objects = helm.objects(&values).await;
+    let role = find(&objects, "Role/affix-system/affix-webhook-pull");
+    assert_eq!(
+        role["rules"],
+        json!([{
+            "apiGroups": [""], "resources": ["secrets"],
+            "resourceNames": ["registry-login"], "verbs": ["get"]
+        }])
+    );
+    let binding = find(&objects, "RoleBinding/affix-system/affix-webhook-pull");
+    assert_eq!(binding["subjects"][0]["name"], "affix-webhook");
 }

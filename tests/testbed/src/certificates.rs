@@ -86,6 +86,22 @@ impl Authority {
         Ok(files)
     }
 
+    /// Issues a client certificate and returns it with its key, both as PEM.
+    ///
+    /// # Errors
+    ///
+    /// Where no key can be made.
+    pub fn client(&self, name: &str) -> anyhow::Result<(String, String)> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
     /// Issues a server certificate for loopback, with its key, to a server within this process.
     ///
     /// # Errors

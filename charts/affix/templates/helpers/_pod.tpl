@@ -118,9 +118,14 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* A NetworkPolicy, if enabled: "open" are the ports that anything may call. */}}
+{{/*
+A NetworkPolicy: "health" and the webhook's port are open. Peers of the webhook's port have a policy of their own if they are given, because
+the chart does not know the addresses of the API server.
+*/}}
 {{- define "affix.networkPolicy" -}}
-{{- if .root.Values.networkPolicy.enabled }}
+{{- $policy := .root.Values.networkPolicy }}
+{{- $webhookFrom := ternary $policy.webhookFrom list (eq .component "webhook") }}
+{{- if or $policy.enabled $webhookFrom }}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
@@ -129,26 +134,35 @@ spec:
   podSelector:
     matchLabels:
       {{- include "affix.selector" . | nindent 6 }}
-  policyTypes: [Ingress, Egress]
+  policyTypes: {{ ternary "[Ingress, Egress]" "[Ingress]" $policy.enabled }}
   ingress:
   - ports:
     - {protocol: TCP, port: metrics}
-    {{- with .root.Values.networkPolicy.metricsFrom }}
+    {{- with $policy.metricsFrom }}
     from:
     {{- toYaml . | nindent 4 }}
     {{- end }}
   # For the kubelet's probes and the API server, which has no address that a policy could name.
   - ports:
-    {{- range .open }}
-    - {protocol: TCP, port: {{ . }}}
+    - {protocol: TCP, port: health}
+    {{- if and (eq .component "webhook") (not $webhookFrom) }}
+    - {protocol: TCP, port: webhook}
     {{- end }}
+  {{- with $webhookFrom }}
+  - ports:
+    - {protocol: TCP, port: webhook}
+    from:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if $policy.enabled }}
   egress:
   - ports:
     - {protocol: UDP, port: 53}
     - {protocol: TCP, port: 53}
   - ports:
-    {{- range .root.Values.networkPolicy.egressPorts }}
+    {{- range $policy.egressPorts }}
     - {protocol: TCP, port: {{ . }}}
     {{- end }}
+  {{- end }}
 {{- end }}
 {{- end }}

@@ -68,6 +68,14 @@ namespaceSelector:
   verbs: [get]
 {{- end }}
 
+{{/* The rules for the pull secrets of the webhook itself. */}}
+{{- define "affix.pullSecretRules" -}}
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: {{ .Values.webhook.imagePullSecrets | toJson }}
+  verbs: [get]
+{{- end }}
+
 {{/* The rules for the Secret that the replicas share. RBAC cannot restrict a create to a name. */}}
 {{- define "affix.certificateRules" -}}
 - apiGroups: [""]

@@ -251,6 +251,28 @@ impl Keychain {
         self.helpers
     }
 
+    /// Returns a keychain for each login that matches a repository, the best match first. The kubelet tries them in this
+    /// order. Malformed logins come last, and opening a session with one fails.
+    #[must_use]
+    pub fn candidates(&self, host: &Host, repository: &Repository) -> Vec<Self> {
+        let mut entries: Vec<&Entry> = Vec::new();
+        for entry in &self.entries {
+            let is_new = !entries
+                .iter()
+                .any(|other| other.credential == entry.credential);
+            if entry.matches(host, repository) && is_new {
+                entries.push(entry);
+            }
+        }
+        // Equal matches keep their order.
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.precision()));
+        let only = |entry: &Entry| Self {
+            entries: vec![entry.clone()],
+            ..Self::default()
+        };
+        entries.into_iter().map(only).collect()
+    }
+
     /// Returns the login for a repository.
     ///
     /// # Errors
@@ -261,14 +283,7 @@ impl Keychain {
             .iter()
             .enumerate()
             .filter(|(_, entry)| entry.matches(host, repository))
-            .max_by_key(|(position, entry)| {
-                (
-                    entry.credential.is_ok(),
-                    entry.path.len(),
-                    !entry.host.contains('*'),
-                    std::cmp::Reverse(*position),
-                )
-            });
+            .max_by_key(|(position, entry)| (entry.precision(), std::cmp::Reverse(*position)));
         best.map_or(Ok(Credential::Anonymous), |(_, entry)| {
             entry.credential.clone()
         })
@@ -294,6 +309,15 @@ fn quoted(key: &str) -> String {
 }
 
 impl Entry {
+    /// Returns the rank among the entries that match. The greatest is the best.
+    fn precision(&self) -> (bool, usize, bool) {
+        (
+            self.credential.is_ok(),
+            self.path.len(),
+            !self.host.contains('*'),
+        )
+    }
+
     fn matches(&self, host: &Host, repository: &Repository) -> bool {
         let hub = is_docker_hub(host.as_str()) && self.port.is_none() && is_docker_hub(&self.host);
         let same =
@@ -411,6 +435,30 @@ mod tests {
             })
             .collect();
         Keychain::parse(serde_json::json!({"auths": auths}).to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn candidates_are_all_matching_logins_with_the_best_match_first() {
+        let keys = [
+            "r.io",
+            "other.io/team",
+            "*.io/team",
+            "r.io/team",
+            "r.io/teams",
+        ];
+        let first = keychain(&keys);
+        let second = Keychain::login("r.io", "second", "p".into()).unwrap();
+        let malformed = Keychain::parse(br#"{"auths": {"r.io/team": {"auth": "?"}}}"#).unwrap();
+        let all = Keychain::merge([malformed, first.clone(), second, first]);
+        let users: Vec<_> = all
+            .candidates(&"r.io".parse().unwrap(), &"team/app".parse().unwrap())
+            .iter()
+            .map(|only| user(only, "r.io/team/app"))
+            .collect();
+        assert_eq!(users.len(), 5, "{users:?}");
+        let (last, logins) = users.split_last().unwrap();
+        assert_eq!(logins, ["r.io/team", "*.io/team", "r.io", "second"]);
+        assert!(last.contains("malformed"), "{last}");
     }
 
     #[test]

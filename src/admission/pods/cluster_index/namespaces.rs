@@ -60,7 +60,7 @@ impl NamespacePolicy {
     }
 }
 
-/// The policies of all labelled namespaces.
+/// The policies of all namespaces.
 pub(crate) struct NamespaceIndex {
     client: Client,
     policies: RwLock<HashMap<String, NamespacePolicy>>,
@@ -87,15 +87,9 @@ impl NamespaceIndex {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut set = |object: &PartialObjectMeta<Namespace>| match NamespacePolicy::from_labels(
-            object.labels(),
-        ) {
-            policy if policy == NamespacePolicy::default() => {
-                policies.remove(&object.name_any());
-            }
-            policy => {
-                policies.insert(object.name_any(), policy);
-            }
+        let mut set = |object: &PartialObjectMeta<Namespace>| {
+            let policy = NamespacePolicy::from_labels(object.labels());
+            policies.insert(object.name_any(), policy);
         };
         match event {
             Event::Init => listed.clear(),
@@ -124,8 +118,8 @@ impl NamespaceIndex {
 
     /// Returns the policy of a namespace, or `None` if the API server gives no answer.
     ///
-    /// The API server calls the webhook only for labelled namespaces. An unknown namespace is therefore newer than the
-    /// watch and is read from the API server. The read rate is limited, because a direct caller can invent names.
+    /// An unknown namespace is newer than the watch and is read from the API server. The read rate is limited, because a
+    /// direct caller can invent names.
     pub(crate) async fn policy(&self, namespace: &str) -> Option<NamespacePolicy> {
         let indexed = self.cached(namespace);
         if indexed.is_some() {

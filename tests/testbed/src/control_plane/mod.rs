@@ -43,7 +43,19 @@ impl ControlPlane {
     ///
     /// Where it does not become ready; the message has the end of its log.
     pub async fn start(tools: &Tools) -> anyhow::Result<Self> {
-        Self::start_as(tools, false).await
+        Self::start_as(tools, false, None).await
+    }
+
+    /// The same with a client certificate, of this authority, that the server presents to webhooks.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not become ready; the message has the end of its log.
+    pub async fn start_with_webhook_client(
+        tools: &Tools,
+        authority: &Authority,
+    ) -> anyhow::Result<Self> {
+        Self::start_as(tools, false, Some(authority)).await
     }
 
     /// The same with the admission plugin that gives pods their service account and its pull secrets. No pod can be made before
@@ -53,10 +65,14 @@ impl ControlPlane {
     ///
     /// Where it does not become ready; the message has the end of its log.
     pub async fn start_with_service_accounts(tools: &Tools) -> anyhow::Result<Self> {
-        Self::start_as(tools, true).await
+        Self::start_as(tools, true, None).await
     }
 
-    async fn start_as(tools: &Tools, gives_service_accounts: bool) -> anyhow::Result<Self> {
+    async fn start_as(
+        tools: &Tools,
+        gives_service_accounts: bool,
+        webhook_clients: Option<&Authority>,
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("affix-control-plane-")
             .tempdir()?;
@@ -76,6 +92,9 @@ impl ControlPlane {
             &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
         )?;
         std::fs::create_dir(dir.path().join("home"))?;
+        let admission = webhook_clients
+            .map(|authority| kubeconfig::write_webhook_client(dir.path(), authority))
+            .transpose()?;
 
         let mut tried = 0;
         loop {
@@ -87,6 +106,7 @@ impl ControlPlane {
                 port: port::free()?,
                 etcd_port: port::free()?,
                 gives_service_accounts,
+                admission: admission.clone(),
             };
             let mut servers = Servers::start(tools, &setting)?;
             if let Err(error) = servers.ready(&setting).await {

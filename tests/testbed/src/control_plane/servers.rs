@@ -29,6 +29,8 @@ pub(super) struct Setting {
     pub(super) etcd_port: u16,
     /// Whether pods get the service account of their namespace, which kube-controller-manager makes.
     pub(super) gives_service_accounts: bool,
+    /// The configuration of admission, which names the client certificate for webhooks.
+    pub(super) admission: Option<PathBuf>,
 }
 
 impl Setting {
@@ -90,6 +92,12 @@ impl Servers {
             .args(
                 (!setting.gives_service_accounts)
                     .then_some("--disable-admission-plugins=ServiceAccount"),
+            )
+            .args(
+                setting
+                    .admission
+                    .iter()
+                    .map(|path| flag("--admission-control-config-file=", path)),
             )
             .start(tools)?;
         Ok(Self { apiserver, etcd })

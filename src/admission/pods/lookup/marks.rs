@@ -1,0 +1,137 @@
+//! The requests of a look-up: an image, its marks and the marks of its platforms.
+
+use std::collections::BTreeMap;
+
+use futures::future::{join_all, try_join, try_join_all};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::admission::options::LifecycleType;
+use crate::admission::pods::lifecycle_report::{LifecycleReport, PlatformReport};
+use crate::admission::pods::mark::Mark;
+use crate::attachment::{EntryKind, Image};
+use affix_registry::oci::{Descriptor, Digest, Manifest, Platform};
+use affix_registry::{ErrorKind, Locator, RegistryError, Session};
+
+/// Maximum number of platforms per image.
+const MAX_PLATFORMS: usize = 32;
+/// Maximum length of a platform name. A hostile registry could fill the cache with longer ones.
+const MAX_PLATFORM_CHARS: usize = 128;
+/// Maximum number of referrers whose manifests are read because the listing lacks type or annotation.
+const MAX_MANIFESTS_READ: usize = 8;
+
+/// Reads an image, its marks and the marks of its platforms, in two rounds of requests.
+pub(super) async fn read_lifecycle(
+    session: &Session,
+    digest: &Digest,
+    types: &[LifecycleType],
+    now: Timestamp,
+) -> Result<LifecycleReport, RegistryError> {
+    let locator = Locator::Digest(digest.clone());
+    let (fetched, mark) = try_join(
+        session.manifest(&locator),
+        newest_mark(session, digest, types, now),
+    )
+    .await?;
+    let platforms = match &fetched.manifest {
+        Manifest::Image(_) => Vec::new(),
+        Manifest::Index(index) => {
+            let max = index.manifests.len() + 1;
+            let image = Image::from_manifest(
+                &fetched.descriptor(),
+                &fetched.manifest,
+                &BTreeMap::new(),
+                None,
+                max,
+            );
+            let entries = image.map(|image| image.entries).unwrap_or_default();
+            let found: Vec<(Digest, Vec<Platform>)> = entries
+                .into_iter()
+                .filter_map(|entry| match entry.kind {
+                    EntryKind::Platform(platforms) if !platforms.is_empty() => {
+                        Some((entry.subject.digest, platforms))
+                    }
+                    _ => None,
+                })
+                .take(MAX_PLATFORMS)
+                .collect();
+            let marks = try_join_all(
+                found
+                    .iter()
+                    .map(|(digest, _)| newest_mark(session, digest, types, now)),
+            )
+            .await?;
+            let each = found.into_iter().zip(marks);
+            each.flat_map(|((digest, platforms), mark)| {
+                let plausible = platforms
+                    .into_iter()
+                    .filter(|platform| platform.to_string().len() <= MAX_PLATFORM_CHARS);
+                plausible.map(move |platform| PlatformReport {
+                    platform,
+                    digest: digest.clone(),
+                    mark: mark.clone(),
+                })
+            })
+            .collect()
+        }
+    };
+    Ok(LifecycleReport {
+        digest: digest.clone(),
+        mark,
+        platforms,
+    })
+}
+
+/// Returns the effective mark of one manifest.
+async fn newest_mark(
+    session: &Session,
+    subject: &Digest,
+    types: &[LifecycleType],
+    now: Timestamp,
+) -> Result<Option<Mark>, RegistryError> {
+    let marks = try_join_all(
+        types
+            .iter()
+            .map(|kind| marks_of_type(session, subject, kind, now)),
+    )
+    .await?;
+    Ok(Mark::newest(marks.into_iter().flatten()))
+}
+
+async fn marks_of_type(
+    session: &Session,
+    subject: &Digest,
+    kind: &LifecycleType,
+    now: Timestamp,
+) -> Result<Vec<Mark>, RegistryError> {
+    let listing = session
+        .referrers(subject, Some(&kind.artifact_type))
+        .await?;
+    let is_complete = |entry: &Descriptor| {
+        entry.listed_type().is_some() && entry.annotations.contains_key(&*kind.annotation)
+    };
+    let (listed, open): (Vec<_>, Vec<_>) =
+        listing.entries.iter().partition(|entry| is_complete(entry));
+    let mut marks: Vec<Mark> = listed
+        .iter()
+        .filter_map(|entry| Mark::read(&entry.annotations, kind, now))
+        .collect();
+    // Some registries list neither artifact type nor annotations, so the manifest is read.
+    let read = open.iter().take(MAX_MANIFESTS_READ).map(|entry| async {
+        match session
+            .manifest(&Locator::Digest(entry.digest.clone()))
+            .await
+        {
+            Ok(fetched) => Ok(Some(fetched)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    });
+    for fetched in join_all(read).await {
+        if let Some(Manifest::Image(manifest)) = fetched?.map(|fetched| fetched.manifest)
+            && manifest.effective_artifact_type() == kind.artifact_type.as_str()
+        {
+            marks.extend(Mark::read(&manifest.annotations, kind, now));
+        }
+    }
+    Ok(marks)
+}

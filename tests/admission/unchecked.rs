@@ -1,0 +1,296 @@
+//! Images that cannot be checked, and the settings that make them checkable: policies, exemptions, logins of
+//! the webhook, private authorities and proxies.
+
+use std::sync::Arc;
+
+use affix_testbed::certificates::Authority;
+use affix_testbed::peer::Peer;
+use affix_testbed::proxy::Proxy;
+use affix_testbed::registry::{Registry, User};
+use serde_json::{Value, json};
+
+use crate::support::marked_images::{ENDED, admitted, login, mark, push, refused, webhook};
+use crate::support::namespace::{TestNamespace, output, wait_for};
+use crate::support::process::Affix;
+
+async fn enforcing(about: &str) -> TestNamespace {
+    TestNamespace::new(about, json!({"affix.dev/end-of-life": "enforce"})).await
+}
+
+/// Returns the warnings of an output of kubectl.
+fn warnings(output: &str) -> Vec<&str> {
+    output
+        .lines()
+        .filter_map(|line| line.strip_prefix("Warning: "))
+        .collect()
+}
+
+#[tokio::test]
+async fn t35_unchecked_refuse_refuses_a_new_image_that_cannot_be_checked_and_says_why() {
+    let namespace = enforcing("refusing").await;
+    let mut registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
+    let good = push(&registry, "good").await;
+    let webhook = webhook(&namespace, &registry, &["--unchecked", "refuse"]).await;
+    namespace
+        .apply(&TestNamespace::pod("running", &good.tagged(), json!({})))
+        .await
+        .unwrap();
+    registry.stop().await.unwrap();
+    let unchecked = |image: &str| {
+        format!(
+            "image {image} was not checked for end of life: connection refused: check the registry"
+        )
+    };
+    let text = namespace
+        .try_pod(&good.tagged(), json!({}))
+        .await
+        .unwrap_err();
+    assert!(
+        text.contains("pods.affix.dev") && text.contains(&unchecked(&good.tagged())),
+        "{text}"
+    );
+    // The failure is shared by the images of the repository, each under its own name.
+    let other = good.tagged().replace(":good", ":other");
+    let text = namespace.try_pod(&other, json!({})).await.unwrap_err();
+    assert!(text.contains(&unchecked(&other)), "{text}");
+    // A new image of a running pod is refused as well. A workload gets a warning.
+    let debug = ["debug", "running", "--attach=false", "--image", &other];
+    let text = output(namespace.kubectl(&debug).await).unwrap_err();
+    assert!(text.contains(&unchecked(&other)), "{text}");
+    let create = ["create", "deployment", "d", "--image", &other];
+    let text = output(namespace.kubectl(&create).await).unwrap();
+    assert!(text.contains(&unchecked(&other)), "{text}");
+    let log = webhook.process.log().unwrap();
+    let line = log
+        .lines()
+        .find(|line| line.contains("image was not checked"))
+        .unwrap_or_else(|| panic!("{log}"));
+    for part in [
+        "WARN",
+        &namespace.name,
+        registry.host(),
+        "connection refused",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn t35_findings_count_beyond_64_images_and_the_rest_is_unchecked() {
+    let namespace = enforcing("many").await;
+    let registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
+    let (good, old) = (push(&registry, "good").await, push(&registry, "old").await);
+    let peer = Peer::of(&namespace.tools, &registry).unwrap();
+    mark(&peer, &old.pinned(), "2025-03-20").await;
+    // 70 images that need a look-up, before the last one.
+    let pod = |name: &str, last: &str| {
+        let repository = good.tagged().replace(":good", "");
+        let mut images: Vec<String> = (0..70).map(|nth| format!("{repository}:t{nth}")).collect();
+        images.push(last.to_owned());
+        let containers = images
+            .iter()
+            .enumerate()
+            .map(|(nth, image)| json!({"name": format!("c{nth}"), "image": image}));
+        let mut pod = TestNamespace::pod(name, "", json!({}));
+        pod["spec"]["containers"] = containers.collect();
+        pod
+    };
+    {
+        let _webhook = webhook(&namespace, &registry, &[]).await;
+        // The cache has the result for the last image.
+        refused(&namespace, &old.pinned(), json!({})).await;
+        let text = namespace
+            .apply(&pod("known", &old.pinned()))
+            .await
+            .unwrap_err();
+        assert!(text.contains(ENDED), "{text}");
+        // The result for this one is unknown: with 70 others before it, it is not looked up.
+        let text = namespace
+            .apply(&pod("unknown", &old.tagged()))
+            .await
+            .unwrap();
+        let found = warnings(&text);
+        assert_eq!(found.len(), 16, "{text}");
+        assert!(found[15].starts_with("56 more warnings"), "{text}");
+    }
+    let _webhook = webhook(&namespace, &registry, &["--unchecked", "refuse"]).await;
+    wait_for("a refusal", async || {
+        let refusal = namespace.apply(&pod("refused", &good.pinned())).await;
+        refusal.is_err_and(|text| text.contains("was not checked for end of life: "))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn t05_the_webhook_s_own_pull_secret_checks_images_of_pods_without_one() {
+    let (namespace, own) = (
+        enforcing("tenant").await,
+        TestNamespace::new("platform", json!({})).await,
+    );
+    let alice = User::new("alice", "hunter2").may("team/*", &["pull"]);
+    let registry = Registry::ociregistry(&namespace.tools)
+        .tokens([alice])
+        .start()
+        .await
+        .unwrap();
+    let old = push(&registry, "old").await;
+    let peer = Peer::of(&namespace.tools, &registry).unwrap();
+    mark(&peer, &old.pinned(), "2025-03-20").await;
+    let flags = ["--insecure-registries", registry.host()];
+    {
+        // A Secret of the tenant is used only by the pods that name it.
+        namespace.apply(&login(&registry)).await.unwrap();
+        let (webhook, _) = Affix::webhook(&namespace, &flags).await;
+        let text = namespace.try_pod(&old.tagged(), json!({})).await.unwrap();
+        let expected = format!(
+            "image {} was not checked for end of life: HTTP 401: add a pull secret",
+            old.tagged()
+        );
+        assert_eq!(warnings(&text), [expected], "{text}");
+        let log = webhook.process.log().unwrap();
+        assert!(log.contains("image was not checked"), "{log}");
+    }
+    own.apply(&login(&registry)).await.unwrap();
+    let with_login = [&flags[..], &["--image-pull-secrets", "login"]].concat();
+    let (webhook, _) = Affix::webhook_in(&namespace, &own.name, &with_login, &[]).await;
+    refused(&namespace, &old.tagged(), json!({})).await;
+    let dry = TestNamespace::pod("dry", &old.pinned(), json!({}));
+    let text = namespace
+        .apply_with(&dry, &["--dry-run=server"])
+        .await
+        .unwrap_err();
+    assert!(text.contains(ENDED), "{text}");
+    assert!(!webhook.process.log().unwrap().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn t20_default_mode_checks_unlabelled_namespaces_and_a_label_does_not_exempt() {
+    let namespace = TestNamespace::new("unlabelled", json!({})).await;
+    let registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
+    let (old, exempt) = (
+        push(&registry, "old").await,
+        push(&registry, "exempt").await,
+    );
+    let peer = Peer::of(&namespace.tools, &registry).unwrap();
+    mark(&peer, &old.pinned(), "2025-03-20").await;
+    mark(&peer, &exempt.pinned(), "2025-03-20").await;
+    let pattern = format!("{}/team/*:ex*", registry.host());
+    let _webhook = webhook(
+        &namespace,
+        &registry,
+        &["--default-mode", "enforce", "--exempt-images", &pattern],
+    )
+    .await;
+    // As the chart writes it with `webhook.defaultMode`.
+    let names = json!({"matchExpressions": [
+        {"key": "kubernetes.io/metadata.name", "operator": "In", "values": [namespace.name]}
+    ]});
+    let configuration = namespace
+        .kubectl(&[
+            "get",
+            "validatingwebhookconfiguration",
+            &namespace.name,
+            "-o",
+            "json",
+        ])
+        .await
+        .json()
+        .unwrap();
+    let hooks = configuration["webhooks"].as_array().unwrap();
+    let patch: Vec<Value> = (0..hooks.len())
+        .map(|index| json!({"op": "replace", "path": format!("/webhooks/{index}/namespaceSelector"), "value": names}))
+        .collect();
+    let patch = json!(patch).to_string();
+    namespace
+        .kubectl(&[
+            "patch",
+            "validatingwebhookconfiguration",
+            &namespace.name,
+            "--type=json",
+            "--patch",
+            &patch,
+        ])
+        .await
+        .stdout()
+        .unwrap();
+    wait_for("the selector", async || {
+        namespace.try_pod(&old.tagged(), json!({})).await.is_err()
+    })
+    .await;
+    assert!(
+        warnings(&admitted(&namespace, &exempt.tagged(), json!({})).await).is_empty(),
+        "an exempt image"
+    );
+    let label = async |value: &str| {
+        let label = format!("affix.dev/end-of-life={value}");
+        namespace
+            .kubectl(&["label", "--overwrite", "namespace", &namespace.name, &label])
+            .await
+            .stdout()
+            .unwrap();
+    };
+    label("warn").await;
+    wait_for("the label", async || {
+        let text = namespace.try_pod(&old.tagged(), json!({})).await;
+        text.is_ok_and(|text| text.contains(ENDED))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_registry_with_a_private_authority_and_one_behind_a_proxy_are_checked() {
+    let namespace = enforcing("behind").await;
+    let authority = Arc::new(Authority::new().unwrap());
+    let private = Registry::ociregistry(&namespace.tools)
+        .tls(&authority)
+        .start()
+        .await
+        .unwrap();
+    let plain = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
+    let (old, other) = (push(&private, "old").await, push(&plain, "old").await);
+    for (registry, image) in [(&private, &old), (&plain, &other)] {
+        let peer = Peer::of(&namespace.tools, registry).unwrap();
+        mark(&peer, &image.pinned(), "2025-03-20").await;
+    }
+    {
+        let (_webhook, _) = Affix::webhook(&namespace, &[]).await;
+        let text = namespace.try_pod(&old.tagged(), json!({})).await.unwrap();
+        let expected = format!(
+            "image {} was not checked for end of life: certificate not trusted: add its CA",
+            old.tagged()
+        );
+        assert_eq!(warnings(&text), [expected], "{text}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("ca.crt");
+    std::fs::write(&bundle, authority.pem()).unwrap();
+    let proxy = Proxy::to(plain.host(), "user", "password").await.unwrap();
+    let url = proxy.url().replace("://", "://user:password@");
+    let (_webhook, _) = Affix::webhook_in(
+        &namespace,
+        &namespace.name,
+        &["--insecure-registries", "registry.example.com"],
+        &[
+            ("SSL_CERT_FILE", bundle.to_str().unwrap()),
+            ("HTTP_PROXY", &url),
+        ],
+    )
+    .await;
+    refused(&namespace, &old.tagged(), json!({})).await;
+    // The proxy leads to the registry under this name.
+    let proxied = other.tagged().replace(plain.host(), "registry.example.com");
+    refused(&namespace, &proxied, json!({})).await;
+    assert!(!proxy.requests().is_empty());
+}
