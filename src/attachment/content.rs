@@ -190,6 +190,7 @@ impl TargetContent {
                 .as_ref()
                 .is_some_and(|stated| stated.digest == *subject)
             && self.same_annotations(&manifest.annotations)
+            && manifest.skipped.is_empty()
             && layers.len() == manifest.layers.len()
             && layers
                 .iter()
@@ -233,6 +234,7 @@ impl TargetContent {
             } else {
                 self.layers.clone()
             },
+            skipped: Vec::new(),
             subject: subject.map(Descriptor::stripped),
             annotations,
         }

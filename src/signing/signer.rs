@@ -86,6 +86,7 @@ impl Shape {
                 .as_ref()
                 .is_some_and(|stated| stated.digest == *subject)
             && annotations.eq(self.annotations.iter())
+            && manifest.skipped.is_empty()
             && matches!(manifest.layers.as_slice(), [layer] if layer.media_type == self.layer_media_type)
     }
 
@@ -109,6 +110,7 @@ impl Shape {
             artifact_type: self.artifact_type.map(str::to_owned),
             config: self.config.clone(),
             layers: vec![Descriptor::of(self.layer_media_type, &layer)],
+            skipped: Vec::new(),
             subject: Some(subject.stripped()),
             annotations,
         };

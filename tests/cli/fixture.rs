@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::registry::{Options, Registry};
 use affix_testbed::run::{Ran, Run};
-use affix_testbed::tools::Tools;
+use affix_testbed::tools::{Tool, Tools};
 use serde_json::{Value, json};
 
 pub(crate) const LIFECYCLE: &str = "application/vnd.demo.artifact.lifecycle";
@@ -87,6 +87,13 @@ impl Fixture {
     /// Prepares a run of the binary.
     pub(crate) fn run(&self, args: &[&str]) -> Run {
         Run::new(env!("CARGO_BIN_EXE_affix"))
+            .args(args.iter().copied())
+            .env("HOME", &self.home.0)
+    }
+
+    /// Prepares a run of another tool in the same home folder.
+    pub(crate) fn tool(&self, tool: Tool, args: &[&str]) -> Run {
+        Run::new(self.tools.path(tool).unwrap())
             .args(args.iter().copied())
             .env("HOME", &self.home.0)
     }

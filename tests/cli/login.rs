@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use affix_testbed::registry::Registry;
 use affix_testbed::run::Ran;
+use affix_testbed::tools::Tool;
 use serde_json::json;
 
 use super::fixture::{Fixture, code};
@@ -64,6 +65,97 @@ async fn a_credential_helper_of_the_user_gives_the_login() {
         );
         assert!(!listed.err.contains("secret"), "{}", listed.err);
     }
+}
+
+#[tokio::test]
+async fn odd_entries_of_the_users_files_spoil_no_login() {
+    let fixture = private_registry().await;
+    let host = fixture.registry.host();
+    let login = json!({"username": "alice", "password": "secret"});
+    let config = json!({"auths": {host: login}}).to_string();
+    fixture.file(".docker/config.json", &format!("\u{feff}{config}"));
+    let listed = tree(&fixture, &[]).await;
+    assert_eq!(code(&listed), 0, "{}{}", listed.out, listed.err);
+    assert!(listed.err.is_empty(), "{}", listed.err);
+    // An empty name selects the logins of the file, as with docker.
+    let config = json!({"auths": {host: login}, "credsStore": "absent",
+        "credHelpers": {host: "", "other.example.com": 7}});
+    fixture.file(".docker/config.json", &config.to_string());
+    let listed = tree(&fixture, &[]).await;
+    assert_eq!(code(&listed), 0, "{}{}", listed.out, listed.err);
+    assert!(
+        listed
+            .err
+            .contains("the credential helper of \"other.example.com\"")
+            && !listed.err.contains("docker-credential-absent"),
+        "{}",
+        listed.err
+    );
+}
+
+/// Reads the image with the other tools, and returns those that could.
+async fn others(fixture: &Fixture, environment: &[(&str, &str)]) -> Vec<&'static str> {
+    let image = fixture.image.tagged();
+    let host = format!("reg={},tls=disabled", fixture.registry.host());
+    let mut could = Vec::new();
+    for (name, tool, args) in [
+        (
+            "oras",
+            Tool::Oras,
+            vec!["manifest", "fetch", "--descriptor", "--plain-http", &image],
+        ),
+        ("crane", Tool::Crane, vec!["digest", "--insecure", &image]),
+        (
+            "regctl",
+            Tool::Regctl,
+            vec!["--host", &host, "manifest", "head", &image],
+        ),
+    ] {
+        let run = environment
+            .iter()
+            .fold(fixture.tool(tool, &args), |run, (name, value)| {
+                run.env(*name, *value)
+            });
+        if code(&run.output().await.unwrap()) == 0 {
+            could.push(name);
+        }
+    }
+    could
+}
+
+#[tokio::test]
+async fn a_login_that_another_tool_reads_is_read() {
+    let fixture = private_registry().await;
+    let host = fixture.registry.host();
+    let path = helper(&fixture, "test", &knows(host));
+    let login = json!({"username": "alice", "password": "secret"});
+    let auth = json!({"auth": "YWxpY2U6c2VjcmV0"});
+    let odd = json!({"auth": "%%%"});
+    for config in [
+        json!({"credsStore": "test"}),
+        json!({"credHelpers": {host: "test"}}),
+        json!({"credsStore": "test", "auths": {host: {}}}),
+        json!({"auths": {host: login}}),
+        json!({"auths": {host: auth}}),
+        json!({"auths": {host: auth, "my_host:8082": login, "a b": login, "https://": login}}),
+        json!({"auths": {host: auth, "other.example.com": odd}}),
+        json!({"auths": {format!("http://{host}"): auth}}),
+        json!({"auths": {format!("https://{host}/v1/"): auth}}),
+        json!({"auths": {host: auth}, "currentContext": "x", "plugins": null, "HttpHeaders": {"a": "b"}}),
+    ] {
+        fixture.file(".docker/config.json", &config.to_string());
+        let listed = tree(&fixture, &[("PATH", &path)]).await;
+        let could = others(&fixture, &[("PATH", &path)]).await;
+        assert!(
+            code(&listed) == 0 || could.is_empty(),
+            "{config}: {could:?} read it, affix did not: {}",
+            listed.err
+        );
+        assert_eq!(code(&listed), 0, "{config}: {}", listed.err);
+    }
+    // Without a login, none of them can: the comparison above means something.
+    fixture.file(".docker/config.json", "{}");
+    assert_eq!(others(&fixture, &[]).await, Vec::<&str>::new());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use affix_testbed::peer::Peer;
 use affix_testbed::registry::Registry;
+use affix_testbed::tools::{Tool, Tools};
 use serde_json::{Value, json};
 
 use super::fixture::{BOTH, DATE_KEY, Fixture, LIFECYCLE, code, mark, short};
@@ -131,6 +132,51 @@ async fn the_tree_shows_index_platforms_marks_and_their_referrers() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_cosign_copied_is_shown_and_gets_its_attachments() {
+    let tools = Tools::with(&[Tool::Cosign]).await.unwrap();
+    for source in BOTH {
+        let fixture = Fixture::with(source).await;
+        let mirror = Registry::distribution(&tools).start().await.unwrap();
+        let mut peer = Peer::of(&tools, &fixture.registry).unwrap();
+        peer.know(&mirror, None).unwrap();
+        let copied = format!("{}/team/app:v1", mirror.host());
+        let copy = [
+            "copy",
+            "--allow-insecure-registry",
+            &fixture.image.tagged(),
+            &copied,
+        ];
+        let copy = peer.run(Tool::Cosign).unwrap().args(copy).output().await;
+        copy.unwrap().stdout().unwrap();
+        // The form that older versions of cosign leave: a tag that names the manifest itself.
+        let entries = fixture.image.entries.iter();
+        let children = entries.map(|entry| entry.descriptor.digest.clone());
+        for digest in children.chain([fixture.image.digest().to_owned()]) {
+            let name = format!("{}/team/app@{digest}", mirror.host());
+            let tagged = peer.crane(["tag", &name, &digest.replace(':', "-")]).await;
+            tagged.unwrap().stdout().unwrap();
+        }
+
+        let tree = fixture.affix(&["tree", "--plain-http", &copied], "").await;
+        assert_eq!(code(&tree), 0, "{}{}", tree.out, tree.err);
+        assert!(
+            tree.out.contains("linux/arm64") && !tree.out.contains('!'),
+            "{}",
+            tree.out
+        );
+        let copied_pinned = format!("{copied}@{}", fixture.image.digest());
+        let resource = mark(&copied_pinned).to_string();
+        let plan = fixture.affix(&["plan", "-f", "-"], &resource).await;
+        assert_eq!(code(&plan), 0, "{}{}", plan.out, plan.err);
+        let attach = fixture.affix(&["attach", "-f", "-"], &resource).await;
+        assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
+        let tree = fixture.affix(&["tree", "--plain-http", &copied], "").await;
+        assert_eq!(code(&tree), 0, "{}{}", tree.out, tree.err);
+        assert_eq!(tree.out.matches(LIFECYCLE).count(), 2, "{}", tree.out);
+    }
+}
+
+#[tokio::test]
 async fn a_tree_needs_one_manifest_and_one_listing_per_manifest() {
     let fixture = Fixture::new().await;
     let before = fixture.registry.mark().unwrap();
@@ -191,8 +237,17 @@ async fn messages_name_the_repository_and_the_flags_of_the_command() {
         "{}",
         missing.err
     );
-    let scheme = fixture
+    let https = fixture
         .affix(&["tree", &format!("https://{tagged}")], "")
+        .await;
+    assert_eq!(code(&https), 2, "{}", https.err);
+    assert!(
+        https.err.contains("remove it") && !https.err.contains("plain-http"),
+        "{}",
+        https.err
+    );
+    let scheme = fixture
+        .affix(&["tree", &format!("http://{tagged}")], "")
         .await;
     assert_eq!(code(&scheme), 2, "{}", scheme.err);
     let tls = fixture.affix(&["tree", &tagged], "").await;

@@ -129,6 +129,23 @@ async fn any_number_of_foreign_referrers_of_the_type_is_read_in_waves() {
 }
 
 #[tokio::test]
+async fn referrers_that_are_larger_than_a_pass_together_are_read_in_waves() {
+    // 36 MiB, and a pass may read 32 MiB of images.
+    let text = "x".repeat(400 << 10);
+    for quirks in both() {
+        let (registry, image) = registry_and_image(quirks).await;
+        for nth in 0..30 {
+            let large = json!({"demo/note": "hello", "nth": nth.to_string(), "a": text, "b": text, "c": text});
+            attach(&registry, &image, TYPE, large);
+        }
+        list_in_fallback_tag(&registry, &image);
+        let mut resource = Resource::new(on_the_index(&registry, &image));
+        resource.ready().await;
+        assert_eq!(resource.status.targets[0].origin, Some(Origin::Made));
+    }
+}
+
+#[tokio::test]
 async fn an_equal_attachment_is_found_in_any_wave() {
     for quirks in both() {
         let (registry, image) = registry_and_image(quirks).await;

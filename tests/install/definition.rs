@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use affix_testbed::hostile::HostileRegistry;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -28,6 +29,25 @@ fn without_status(mut definition: Value) -> Value {
         .unwrap();
     definition
 }
+
+/// Returns the current CRD without the fields of spec that hold a resource back.
+fn without_restrictions() -> Value {
+    let mut definition = current();
+    let properties =
+        &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    let spec = properties["spec"]["properties"].as_object_mut().unwrap();
+    for field in RESTRICTIONS {
+        spec.remove(field).unwrap();
+    }
+    // The rules of the removed fields go with them.
+    properties["spec"]
+        .as_object_mut()
+        .unwrap()
+        .remove("x-kubernetes-validations");
+    definition
+}
+
+const RESTRICTIONS: [&str; 3] = ["dryRun", "suspend", "targets"];
 
 async fn define(cluster: &Cluster, definition: &Value) {
     let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
@@ -87,7 +107,7 @@ async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current(
     define(&cluster, &older()).await;
     waits_because(
         &operator,
-        "the CRD is older than this affix and lacks status.artifactType, status.attached",
+        "the CRD is older than this affix and lacks spec.",
     )
     .await;
     // The resource has an event about it too.
@@ -220,4 +240,130 @@ async fn an_operator_newer_than_its_crd_reports_it_and_works_once_it_is_current(
     operator.wait(followed).await.unwrap();
     operator.stop().await.unwrap();
     job.clear().await;
+}
+
+/// Without these fields the API server prunes them: a dry run and a suspended resource would be pushed, to every platform.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn nothing_is_attached_while_the_crd_lacks_dry_run_suspend_and_targets() {
+    let cluster = Cluster::new().await;
+    cluster.namespace("team-a").await;
+    let here = values_for_here();
+    let values = here.iter().map(String::as_str);
+    let values: Vec<&str> = values.chain(["crds.enabled=false"]).collect();
+    let installed = cluster.helm.release("install", &values).await;
+    installed.stdout().unwrap();
+    effective(&cluster).await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let platforms = ["linux/amd64", "linux/arm64"];
+    registry.image("team/app", "v1").platforms(platforms).push();
+    let resource = |name: &str, restriction: Value| {
+        let mut spec = json!({
+            "image": registry.reference("team/app:v1"), "insecure": true, "interval": "1s",
+            "artifact": {"artifactType": "application/vnd.demo"},
+        });
+        let fields = restriction.as_object().unwrap().clone();
+        spec.as_object_mut().unwrap().extend(fields);
+        json!({
+            "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment",
+            "metadata": {"name": name, "namespace": "team-a"}, "spec": spec,
+        })
+    };
+    // kubectl would refuse the fields that the CRD lacks. GitOps tools and older clients do not validate.
+    let apply = |objects: Vec<Value>| {
+        let text: String = objects.iter().map(Value::to_string).collect();
+        let args = ["apply", "--server-side", "--validate=false", "-f", "-"];
+        let applied = cluster.plane.kubectl_with(args, text);
+        async move { applied.await.unwrap().stdout().unwrap() }
+    };
+    let writes = || {
+        let requests = registry.requests();
+        let writes = requests
+            .iter()
+            .filter(|request| request.method != "GET" && request.method != "HEAD");
+        writes.count()
+    };
+    define(&cluster, &without_restrictions()).await;
+    apply(vec![
+        resource("planned", json!({"dryRun": true})),
+        resource("suspended", json!({"suspend": true})),
+        resource("selected", json!({"targets": {"scope": "Index"}})),
+    ])
+    .await;
+    let words = "the CRD is older than this affix and lacks spec.dryRun, spec.suspend, spec.targets: upgrade it";
+    let operator = Operator::start(&cluster, DEPLOYMENT, true).await;
+    waits_because(&operator, words).await;
+    let log = operator.log();
+    assert!(log.contains(words), "{log}");
+    let has_event = |name: &'static str| {
+        let (cluster, operator) = (&cluster, &operator);
+        async move {
+            let seen = || async {
+                let events = cluster
+                    .get(&["events.events.k8s.io", "--namespace", "team-a"])
+                    .await;
+                let found = events["items"].as_array().unwrap().iter().any(|event| {
+                    let note = event["note"].as_str().unwrap_or_default();
+                    event["regarding"]["name"] == name
+                        && note.contains("lacks spec.dryRun, spec.suspend, spec.targets")
+                });
+                if found {
+                    Ok(())
+                } else {
+                    Err(format!("no event of {name}: {events:#}"))
+                }
+            };
+            operator.wait(seen).await.unwrap();
+        }
+    };
+    for name in ["planned", "suspended", "selected"] {
+        has_event(name).await;
+    }
+    assert_eq!(registry.requests().len(), 0);
+
+    // With the current CRD the same resources are held back by their own fields.
+    define(&cluster, &current()).await;
+    operator.ready().await.unwrap();
+    apply(vec![
+        resource("planned", json!({"dryRun": true})),
+        resource("suspended", json!({"suspend": true})),
+    ])
+    .await;
+    cluster
+        .kubectl(&["delete", "ia", "selected", "--namespace", "team-a"])
+        .await;
+    let planned = || async {
+        let object = cluster
+            .get(&["ia", "planned", "--namespace", "team-a"])
+            .await;
+        let is_planned = object["status"]["targets"][0]["state"] == "Planned"
+            && object["status"]["observedGeneration"] == object["metadata"]["generation"];
+        if is_planned {
+            Ok(())
+        } else {
+            Err(format!("{object:#}"))
+        }
+    };
+    operator.wait(planned).await.unwrap();
+    let before = writes();
+
+    // An older CRD is noticed while the operator works, and before it reads what the API server pruned.
+    define(&cluster, &without_restrictions()).await;
+    waits_because(&operator, words).await;
+    apply(vec![resource("later", json!({"dryRun": true}))]).await;
+    has_event("planned").await;
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(writes(), before, "{:#?}", registry.requests());
+    define(&cluster, &current()).await;
+    cluster
+        .kubectl(&[
+            "delete",
+            "ia",
+            "--all",
+            "--namespace",
+            "team-a",
+            "--wait=false",
+        ])
+        .await;
+    operator.stop().await.unwrap();
 }

@@ -110,6 +110,7 @@ async fn attach(
         artifact_type: Some(artifact_type.to_string()),
         config,
         layers: vec![layer],
+        skipped: Vec::new(),
         subject: Some(subject.stripped()),
         annotations: BTreeMap::new(),
     };

@@ -176,7 +176,12 @@ impl TryFrom<&ImageIndexEntry> for Descriptor {
 impl TryFrom<&ImageManifest> for OciImageManifest {
     type Error = ConversionError;
 
+    /// # Errors
+    /// If the manifest has skipped layers, for which oci-client has no field, or a size is too large.
     fn try_from(manifest: &ImageManifest) -> Result<Self, ConversionError> {
+        if !manifest.skipped.is_empty() {
+            return Err(ConversionError::Field("skipped"));
+        }
         Ok(Self {
             schema_version: manifest.schema_version.try_into()?,
             media_type: manifest.media_type.clone(),
@@ -202,6 +207,7 @@ impl TryFrom<&OciImageManifest> for ImageManifest {
             media_type: manifest.media_type.clone(),
             config: (&manifest.config).try_into()?,
             layers: all(&manifest.layers)?,
+            skipped: Vec::new(),
             subject: manifest
                 .subject
                 .as_ref()

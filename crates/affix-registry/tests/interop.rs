@@ -142,6 +142,7 @@ fn platforms_descriptors_manifests_and_indexes_survive_both_conversions() {
         artifact_type: Some("a/b".to_owned()),
         config: descriptor.clone(),
         layers: vec![descriptor.clone(), descriptor.clone()],
+        skipped: Vec::new(),
         subject: Some(descriptor.clone()),
         annotations: [("k".to_owned(), "v".to_owned())].into(),
     };

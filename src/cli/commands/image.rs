@@ -122,6 +122,7 @@ impl Built {
             text: texts.collect::<Vec<String>>().join("\n"),
             from_folder: false,
             path: None,
+            skipped: None,
         };
         Documents::from_inputs(&[input], Pinned::Final, "default")
     }

@@ -451,6 +451,7 @@ mod tests {
             text: text.to_owned(),
             from_folder: false,
             path: None,
+            skipped: None,
         };
         let pin = |(document, item): &(usize, Option<usize>)| Pin {
             location: Location {

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::args::FileArgs;
+use super::object::GROUP;
 use crate::cli::exit::Error;
 use crate::cli::output::text::Clean;
 
@@ -21,6 +22,8 @@ pub(in crate::cli) struct Input {
     pub from_folder: bool,
     /// The file, or `None` for stdin.
     pub path: Option<PathBuf>,
+    /// The reason for which a file of a folder is skipped. Its text is empty then.
+    pub skipped: Option<String>,
 }
 
 /// Reads all paths of `args`: files, `-` for stdin, and folders. Of a folder it reads each `.yaml`, `.yml` and `.json` file in the order of
@@ -46,11 +49,7 @@ pub(in crate::cli) fn read(args: &FileArgs) -> Result<Vec<Input>, Error> {
 
 fn read_path(path: &Path, recursive: bool) -> Result<Vec<Input>, String> {
     if path.as_os_str() == "-" {
-        return Ok(vec![read_text(
-            "stdin".to_owned(),
-            std::io::stdin().lock(),
-            false,
-        )?]);
+        return Ok(vec![read_text("stdin", std::io::stdin().lock(), false)?]);
     }
     if !path.is_dir() {
         return Ok(vec![read_file(path, false)?]);
@@ -97,27 +96,49 @@ fn read_file(path: &Path, from_folder: bool) -> Result<Input, String> {
     let open = std::fs::File::open(path).map_err(|error| format!("{}: {error}", display(path)))?;
     Ok(Input {
         path: Some(path.to_owned()),
-        ..read_text(display(path), open, from_folder)?
+        ..read_text(&display(path), open, from_folder)?
     })
 }
 
-fn read_text(name: String, from: impl std::io::Read, from_folder: bool) -> Result<Input, String> {
-    let mut text = String::new();
-    match from.take(MAX_BYTES + 1).read_to_string(&mut text) {
-        Ok(read) if read as u64 > MAX_BYTES => Err(format!(
-            "{name}: the file is larger than {MAX_BYTES} bytes: split it"
-        )),
-        Ok(_) => Ok(Input {
-            name,
-            text,
-            from_folder,
-            path: None,
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            Err(format!("{name}: the text is not UTF-8: save it as UTF-8"))
+fn read_text(name: &str, from: impl std::io::Read, from_folder: bool) -> Result<Input, String> {
+    let mut bytes = Vec::new();
+    from.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("{name}: {error}"))?;
+    let input = |text, skipped| Input {
+        name: name.to_owned(),
+        text,
+        from_folder,
+        path: None,
+        skipped,
+    };
+    let unusable = if bytes.len() as u64 > MAX_BYTES {
+        format!("{name}: the file is larger than {MAX_BYTES} bytes: split it")
+    } else {
+        match String::from_utf8(bytes) {
+            Ok(text) => return Ok(input(text, None)),
+            Err(error) => {
+                bytes = error.into_bytes();
+                format!("{name}: the text is not UTF-8: save it as UTF-8")
+            }
         }
-        Err(error) => Err(format!("{name}: {error}")),
+    };
+    // A folder also has files of other programs. A file that mentions affix is never skipped.
+    if from_folder && !mentions_affix(&bytes) {
+        Ok(input(String::new(), Some(unusable)))
+    } else {
+        Err(unusable)
     }
+}
+
+/// Returns whether bytes contain the group of affix, in UTF-8 or UTF-16.
+fn mentions_affix(bytes: &[u8]) -> bool {
+    let contains = |bytes: &[u8]| {
+        let mut windows = bytes.windows(GROUP.len());
+        windows.any(|window| window == GROUP.as_bytes())
+    };
+    let narrow: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
+    contains(bytes) || contains(&narrow)
 }
 
 fn display(path: &Path) -> String {
@@ -130,10 +151,25 @@ mod tests {
 
     #[test]
     fn a_file_in_another_encoding_is_refused() {
-        let refused = read_text("x.yaml".to_owned(), b"\xff\xfea\0".as_slice(), false);
+        let refused = read_text("x.yaml", b"\xff\xfea\0".as_slice(), false);
         assert_eq!(
             refused,
             Err("x.yaml: the text is not UTF-8: save it as UTF-8".to_owned())
         );
+    }
+
+    #[test]
+    fn a_file_of_a_folder_in_another_encoding_is_skipped_unless_it_mentions_affix() {
+        let read = |bytes: &[u8]| read_text("x.yaml", bytes, true);
+        let skipped = read(b"a: \xe9").map(|input| input.skipped);
+        assert!(skipped.is_ok_and(|why| why.is_some_and(|why| why.contains("not UTF-8"))));
+        assert!(read(b"apiVersion: affix.dev/v1alpha1 # \xe9").is_err());
+        let utf16: Vec<u8> = "apiVersion: affix.dev/v1alpha1"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        assert!(read(&[b"\xff\xfe", utf16.as_slice()].concat()).is_err());
+        let large = std::io::repeat(b' ').take(MAX_BYTES + 1);
+        assert!(read_text("x.yaml", large, true).is_ok_and(|input| input.skipped.is_some()));
     }
 }

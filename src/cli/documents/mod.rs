@@ -103,6 +103,10 @@ impl Documents {
     ) -> Result<Self, Error> {
         let mut collector = Collector::new(pinned, namespace);
         for input in inputs {
+            if let Some(why) = &input.skipped {
+                collector.documents.notices.push(format!("{why}; skipped"));
+                continue;
+            }
             match parse(input) {
                 Ok(documents) => documents
                     .into_iter()
@@ -240,7 +244,7 @@ impl<'a> Collector<'a> {
                 namespace,
                 name,
                 object,
-            }) => self.keep(location, kind, namespace, name, object),
+            }) => self.keep(location, (namespace, name, kind), object, from_folder),
             Ok(Parsed::Encrypted(kind)) => self.documents.notices.push(format!(
                 "{location}: skipped, because the {kind} is encrypted with SOPS: decrypt it and give the result with -f, if it is needed"
             )),
@@ -263,16 +267,23 @@ impl<'a> Collector<'a> {
     fn keep(
         &mut self,
         location: Location,
-        kind: &'static str,
-        namespace: String,
-        name: String,
+        key: (String, String, &'static str),
         object: Object,
+        from_folder: bool,
     ) {
-        let key = (namespace, name, kind);
         if let Some(first) = self.locations.get(&key) {
-            let (namespace, name, kind) = key;
+            let (namespace, name, kind) = &key;
+            let label = format!("the {kind} {namespace}/{name}");
+            // A folder can have several variants of an object. A resource that needs it fails by itself.
+            if from_folder && !matches!(object, Object::Attachment(..)) {
+                self.documents.notices.push(format!(
+                    "{location}: skipped, because {label} is also in {first}: neither of them is used"
+                ));
+                self.documents.others.remove(&key);
+                return;
+            }
             self.errors.push(format!(
-                "{location}: metadata.name: the {kind} {namespace}/{name} is already in {first}"
+                "{location}: metadata.name: {label} is already in {first}"
             ));
             return;
         }

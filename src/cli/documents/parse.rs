@@ -67,9 +67,10 @@ pub(in crate::cli) fn parse(input: &Input) -> Result<Vec<Document>, String> {
         line,
         item: None,
     };
+    let text = input.text.trim_start_matches('\u{feff}');
     // A YAML parser does not accept all escapes of JSON, so JSON is tried first.
-    if input.text.trim_start().starts_with('{') {
-        let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&input.text)
+    if text.trim_start().starts_with('{') {
+        let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text)
             .into_iter()
             .collect();
         match values {
@@ -88,15 +89,14 @@ pub(in crate::cli) fn parse(input: &Input) -> Result<Vec<Document>, String> {
             Err(_) => {}
         }
     }
-    let values: Vec<Spanned<Value>> =
-        serde_saphyr::from_multiple_with_options(&input.text, options())
-            // This part of the message addresses the programmer, not the author of the file.
-            .map_err(|error| {
-                error
-                    .to_string()
-                    .replace(", set DuplicateKeyPolicy in Options if acceptable", "")
-            })
-            .map_err(|error| format!("{}: {}", input.name, Clean(&error)))?;
+    let values: Vec<Spanned<Value>> = serde_saphyr::from_multiple_with_options(text, options())
+        // This part of the message addresses the programmer, not the author of the file.
+        .map_err(|error| {
+            error
+                .to_string()
+                .replace(", set DuplicateKeyPolicy in Options if acceptable", "")
+        })
+        .map_err(|error| format!("{}: {}", input.name, Clean(&error)))?;
     let documents = values.into_iter().enumerate();
     Ok(documents
         .map(|(nth, spanned)| Document {

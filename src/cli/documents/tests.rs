@@ -31,6 +31,7 @@ fn input(name: &str, text: &str) -> Input {
         text: text.to_owned(),
         from_folder: false,
         path: None,
+        skipped: None,
     }
 }
 
@@ -268,6 +269,67 @@ fn documents_of_other_kinds_are_skipped_with_a_notice() {
         ]
     );
     assert!(refusal(&text).contains("document 3 (line 7): apiVersion, kind: they are missing"));
+}
+
+/// Collects the objects of a folder with files of these texts.
+fn folder(texts: &[&str]) -> Result<Documents, Error> {
+    let files: Vec<Input> = texts
+        .iter()
+        .enumerate()
+        .map(|(nth, text)| Input {
+            from_folder: true,
+            ..input(&format!("k/{nth}.yaml"), text)
+        })
+        .collect();
+    Documents::from_inputs(&files, Pinned::Final, "default")
+}
+
+#[test]
+fn two_variants_of_an_object_in_a_folder_are_both_unused_with_a_notice() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n";
+    let documents = folder(&[secret, &resource(&corpus::mark()), secret]).unwrap();
+    assert_eq!(documents.attachments.len(), 1);
+    assert_eq!(
+        documents.notices,
+        [
+            "k/2.yaml, document 1 (line 1): skipped, because the Secret default/s is also in k/0.yaml, document 1 (line 1): \
+             neither of them is used"
+        ]
+    );
+    assert!(!documents.contains("Secret", "default", "s"));
+    let twice = resource(&corpus::mark());
+    assert!(folder(&[&twice, &twice]).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn an_odd_file_of_a_folder_never_spoils_its_neighbours(
+        odd in "\\PC{0,120}|([a-zA-Z&*!%@{}\\[\\]:,'\"|>#-]|\n| ){0,80}",
+        kind in "Secret|ConfigMap|ServiceAccount|List|Kustomization|[A-Z][a-z]{0,9}",
+        field in "data|items|metadata|imagePullSecrets|stringData",
+        value in "1|null|\\[1\\]|\\[null\\]|\\{a: 1\\}|\\{name: x, a: \\[\\]\\}|x",
+    ) {
+        proptest::prop_assume!(!odd.contains("affix"));
+        let object = format!("apiVersion: v1\nkind: {kind}\n{field}: {value}\n");
+        let good = resource(&corpus::mark());
+        let documents = folder(&[&odd, &object, &good]);
+        proptest::prop_assert_eq!(documents.map(|documents| documents.attachments.len()).ok(), Some(1));
+        // The same text is read or refused, and never a panic, where the user names the file.
+        let _ = parsed(&odd);
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_ignored() {
+    for text in [resource(&corpus::mark()), all_by_name("default")] {
+        assert_eq!(
+            parsed(&format!("\u{feff}{text}"))
+                .unwrap()
+                .attachments
+                .len(),
+            1
+        );
+    }
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use affix_registry::Keychain;
-use affix_registry::oci::Host;
+use affix_registry::oci::{Host, without_bom};
 
 use super::credential_helper::{self, Login};
+use crate::cli::output::text::line;
 
 /// The part of a file that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -61,7 +62,7 @@ async fn read(place: &Path, hosts: &BTreeSet<&Host>) -> Vec<Keychain> {
             return Vec::new();
         }
     };
-    let Ok(Value::Object(mut fields)) = serde_json::from_slice(&json) else {
+    let Ok(Value::Object(mut fields)) = serde_json::from_slice(without_bom(&json)) else {
         // The parser of logins names the position of the error.
         if let Err(error) = Keychain::parse(&json) {
             tracing::warn!("cannot use the logins in {shown}: {error}");
@@ -69,6 +70,12 @@ async fn read(place: &Path, hosts: &BTreeSet<&Host>) -> Vec<Keychain> {
         return Vec::new();
     };
     let config = Helpers::take_from(&mut fields);
+    for key in &config.unreadable {
+        let key = line(key, 80);
+        tracing::warn!(
+            "skipped the credential helper of {key:?} in {shown}: its value is not the name of a helper"
+        );
+    }
     let mut keychains = Vec::new();
     let asked = futures::future::join_all(hosts.iter().filter_map(|host| {
         let (helper, server) = config.helper_of(host)?;
@@ -118,8 +125,10 @@ fn content(place: &Path) -> std::io::Result<Option<Vec<u8>>> {
 struct Helpers {
     /// The helper for all hosts.
     store: Option<String>,
-    /// The helpers by host.
+    /// The helpers by host. An empty name means the logins of the file, as with docker.
     by_host: BTreeMap<String, String>,
+    /// The keys of helpers by host whose value is not a text, and `credsStore` if its value is not.
+    unreadable: Vec<String>,
     /// The keys of `auths`. docker writes one for each login that is in the helper.
     keys: Vec<String>,
 }
@@ -127,17 +136,28 @@ struct Helpers {
 impl Helpers {
     /// Takes the helpers out of a configuration, so that only the logins of the file remain.
     fn take_from(fields: &mut Map<String, Value>) -> Self {
-        let text = |value: Value| match value {
-            Value::String(text) if !text.is_empty() => Some(text),
-            _ => None,
+        let mut unreadable = Vec::new();
+        let mut text = |key: &str, value: Value| match value {
+            Value::String(text) => Some(text),
+            Value::Null => None,
+            _ => {
+                unreadable.push(key.to_owned());
+                None
+            }
         };
-        let store = fields.remove("credsStore").and_then(text);
+        let store = fields
+            .remove("credsStore")
+            .and_then(|value| text("credsStore", value))
+            .filter(|store| !store.is_empty());
         let by_host = match fields.remove("credHelpers") {
             Some(Value::Object(helpers)) => helpers
                 .into_iter()
-                .filter_map(|(key, helper)| Some((key, text(helper)?)))
+                .filter_map(|(key, value)| text(&key, value).map(|helper| (key, helper)))
                 .collect(),
-            _ => BTreeMap::new(),
+            other => {
+                other.and_then(|value| text("credHelpers", value));
+                BTreeMap::new()
+            }
         };
         // A configuration without logins is valid.
         let auths = fields.entry("auths").or_insert_with(|| json!({}));
@@ -146,6 +166,7 @@ impl Helpers {
             store,
             by_host,
             keys: keys.collect(),
+            unreadable,
         }
     }
 
@@ -153,7 +174,7 @@ impl Helpers {
     fn helper_of(&self, host: &Host) -> Option<(String, String)> {
         let own = self.by_host.iter().find(|(key, _)| names(key, host));
         if let Some((key, helper)) = own {
-            return Some((helper.clone(), key.clone()));
+            return (!helper.is_empty()).then(|| (helper.clone(), key.clone()));
         }
         let store = self.store.as_ref()?;
         let key = self.keys.iter().find(|key| names(key, host)).cloned();
@@ -217,6 +238,22 @@ mod tests {
         );
         let without = r#"{"auths":{"r.example.com":{}},"credsStore":"","credHelpers":null}"#;
         assert_eq!(helper_of(without, "r.example.com"), None);
+        // As with docker, an empty name selects the logins of the file.
+        let file = r#"{"credsStore":"desktop","credHelpers":{"r.example.com":""}}"#;
+        assert_eq!(helper_of(file, "r.example.com"), None);
+        assert!(helper_of(file, "gcr.io").is_some());
+    }
+
+    #[test]
+    fn a_helper_that_is_not_a_text_is_named_and_leaves_the_others() {
+        let json = r#"{"credsStore":7,"credHelpers":{"a.io":["x"],"b.io":"good","c.io":null}}"#;
+        let mut fields = serde_json::from_str(json).unwrap();
+        let helpers = Helpers::take_from(&mut fields);
+        assert_eq!(helpers.unreadable, ["credsStore", "a.io"]);
+        let good = helpers.helper_of(&"b.io".parse().unwrap());
+        assert_eq!(good, Some(("good".to_owned(), "b.io".to_owned())));
+        let mut fields = serde_json::from_str(r#"{"credHelpers":["x"]}"#).unwrap();
+        assert_eq!(Helpers::take_from(&mut fields).unreadable, ["credHelpers"]);
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! The CRD compatibility check: whether the API server serves `ImageAttachment` as this version of affix writes it.
 //!
 //! The check reads the OpenAPI document, which every account may read, and not the CRD itself: CRDs are cluster-scoped, and no
-//! role of affix includes them. Without a complete status affix would lose the record of its attachments. So until the CRD is
+//! role of affix includes them. The API server prunes fields that its CRD lacks. Without a complete status affix would lose the
+//! record of its attachments, and without a complete spec a dry run or a suspended resource would be pushed. So until the CRD is
 //! compatible, the controller attaches nothing, reports why, and takes no part in leader election, so that a replica of an
 //! older version can work. Resources that are being deleted are still finalized.
+//!
+//! A CRD can also be replaced by an older one while the controller works. The check is repeated at each list of the resources,
+//! after each rejected write, and every minute.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,8 +36,10 @@ const MIN_DELAY: Duration = Duration::from_millis(500);
 const MAX_DELAY: Duration = Duration::from_secs(15);
 /// The most resources per watched namespace (or in all of them) that get an event.
 const MAX_EVENTS: u32 = 100;
+/// The delay between two checks of a compatible CRD.
+const RECHECK_DELAY: Duration = Duration::from_mins(1);
 /// The most missing fields that a message names.
-const MAX_NAMED_FIELDS: usize = 5;
+const MAX_NAMED_FIELDS: usize = 16;
 
 /// An incompatibility of the CRD in the cluster.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,8 +122,8 @@ impl CrdCheck {
         }
     }
 
-    /// Invalidates the result, after a rejected write that a compatible CRD would accept. No reconcile starts until the next
-    /// check.
+    /// Invalidates the result: after a rejected write that a compatible CRD would accept, and when a list of the resources
+    /// begins, since a replaced CRD ends the watch. No reconcile starts until the next check.
     pub(crate) fn invalidate(&self) {
         self.is_compatible.send_replace(false);
         self.invalidated.notify_one();
@@ -134,7 +140,20 @@ impl CrdCheck {
             self.is_compatible.send_replace(true);
             tokio::select! {
                 () = self.shutdown.cancelled() => return,
-                () = self.invalidated.notified() => self.readiness.wait_for(READINESS_CHECK),
+                () = self.invalidated.notified() => {}
+                () = self.check_until_incompatible() => {
+                    self.is_compatible.send_replace(false);
+                }
+            }
+        }
+    }
+
+    /// Repeats the check while the CRD is compatible. An API server that does not answer is no reason to stop.
+    async fn check_until_incompatible(&self) {
+        loop {
+            sleep(RECHECK_DELAY).await;
+            if let Ok(Some(_)) = self.check().await {
+                return;
             }
         }
     }
@@ -148,6 +167,7 @@ impl CrdCheck {
                 Ok(Some(incompatibility)) => (incompatibility.to_string(), Some(incompatibility)),
                 Err(error) => (error.to_string(), None),
             };
+            self.readiness.wait_for(READINESS_CHECK);
             self.readiness.because(READINESS_CHECK, &error);
             if error != reported {
                 tracing::error!(
@@ -219,7 +239,7 @@ impl CrdCheck {
     }
 }
 
-/// Compares the schema of status in the OpenAPI document of the API server with the expected CRD.
+/// Compares the schemas of spec and status in the OpenAPI document of the API server with the expected CRD.
 fn find_incompatibility(
     expected: &CustomResourceDefinition,
     openapi: &Value,
@@ -242,13 +262,14 @@ fn find_incompatibility(
         return Some(Incompatibility::NoStatusSubresource);
     }
     let expected = serde_json::to_value(expected).unwrap_or_default();
-    let expected = expected
-        .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status")
-        .unwrap_or(&Value::Null);
     let mut missing = Vec::new();
-    match served.pointer("/properties/status") {
-        Some(served) => compare(expected, served, "status", &mut missing),
-        None => missing.push("status".to_owned()),
+    for part in ["spec", "status"] {
+        let path = format!("/spec/versions/0/schema/openAPIV3Schema/properties/{part}");
+        let expected = expected.pointer(&path).unwrap_or(&Value::Null);
+        match served.pointer(&format!("/properties/{part}")) {
+            Some(served) => compare(expected, served, part, &mut missing),
+            None => missing.push(part.to_owned()),
+        }
     }
     (!missing.is_empty()).then_some(Incompatibility::MissingFields(missing))
 }
@@ -290,36 +311,76 @@ fn enum_values(schema: &Value) -> Option<&Vec<Value>> {
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "a test that unwraps fails, as it should"
 )]
 mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Returns the OpenAPI document of an API server with this schema of status.
-    fn openapi(status: &Value, path: &str) -> Value {
+    /// Returns the OpenAPI document of an API server with these schemas of spec and status.
+    fn openapi(properties: &Value, path: &str) -> Value {
         let kinds =
             json!([{"group": "affix.dev", "kind": "ImageAttachment", "version": "v1alpha1"}]);
         json!({
             "paths": {format!("/apis/affix.dev/v1alpha1/namespaces/{{namespace}}/imageattachments/{{name}}{path}"): {}},
             "components": {"schemas": {
-                "dev.affix.v1alpha1.ImageAttachment": {"properties": {"status": status}, "x-kubernetes-group-version-kind": kinds},
+                "dev.affix.v1alpha1.ImageAttachment": {"properties": properties, "x-kubernetes-group-version-kind": kinds},
                 "dev.affix.v1alpha1.ImageAttachmentList": {"x-kubernetes-group-version-kind": [{"kind": "ImageAttachmentList"}]},
             }},
         })
     }
 
-    fn own_status() -> Value {
+    /// Returns the schemas of this version, by "spec" and "status".
+    fn own() -> Value {
         let crd = serde_json::to_value(api::crd()).unwrap();
-        crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status")
+        crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties")
             .unwrap()
             .clone()
     }
 
+    /// Checks a CRD whose schema of status was changed.
     fn check(change: impl FnOnce(&mut Value)) -> Option<Incompatibility> {
-        let mut status = own_status();
-        change(&mut status);
-        find_incompatibility(&api::crd(), &openapi(&status, "/status"))
+        let mut properties = own();
+        change(&mut properties["status"]);
+        find_incompatibility(&api::crd(), &openapi(&properties, "/status"))
+    }
+
+    #[test]
+    fn fields_of_spec_that_the_api_server_would_prune_are_named_first() {
+        let mut properties = own();
+        let spec = properties["spec"]["properties"].as_object_mut().unwrap();
+        for field in ["dryRun", "suspend", "targets"] {
+            spec.remove(field).unwrap();
+        }
+        let choices = spec["referrersMode"].pointer_mut("/allOf/0/enum").unwrap();
+        choices.as_array_mut().unwrap().pop();
+        let status = properties["status"]["properties"].as_object_mut().unwrap();
+        status.remove("leftovers").unwrap();
+        let found = find_incompatibility(&api::crd(), &openapi(&properties, "/status"));
+        let message = found.unwrap().to_string();
+        let mut at = 0;
+        for field in [
+            "spec.dryRun",
+            "spec.suspend",
+            "spec.targets",
+            "status.leftovers",
+        ] {
+            let found = message.find(field);
+            assert!(found.is_some_and(|found| found > at), "{field}: {message}");
+            at = found.unwrap();
+        }
+        assert!(
+            message.contains("spec.referrersMode: \"TagSchema\""),
+            "{message}"
+        );
+        let mut without = own();
+        without.as_object_mut().unwrap().remove("spec").unwrap();
+        let found = find_incompatibility(&api::crd(), &openapi(&without, "/status"));
+        assert_eq!(
+            found,
+            Some(Incompatibility::MissingFields(vec!["spec".to_owned()]))
+        );
     }
 
     #[test]
@@ -380,11 +441,14 @@ mod tests {
                 "status.targets[].state: \"Planned\""
             ]
         );
-        let message =
-            Incompatibility::MissingFields((0..7).map(|nth| format!("status.f{nth}")).collect())
-                .to_string();
+        let message = Incompatibility::MissingFields(
+            (0..MAX_NAMED_FIELDS + 2)
+                .map(|nth| format!("status.f{nth}"))
+                .collect(),
+        )
+        .to_string();
         assert!(
-            message.contains("status.f4 and 2 more: upgrade it (affix crd | kubectl apply"),
+            message.contains("status.f15 and 2 more: upgrade it (affix crd | kubectl apply"),
             "{message}"
         );
     }
@@ -392,7 +456,7 @@ mod tests {
     #[test]
     fn a_missing_status_subresource_and_a_missing_crd_are_distinguished() {
         assert_eq!(
-            find_incompatibility(&api::crd(), &openapi(&own_status(), "")),
+            find_incompatibility(&api::crd(), &openapi(&own(), "")),
             Some(Incompatibility::NoStatusSubresource)
         );
         assert_eq!(

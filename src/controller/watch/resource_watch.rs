@@ -124,7 +124,11 @@ impl EventHandler {
                     .retain(&self.context.repositories.uids());
                 std::mem::take(&mut self.listed)
             }
-            Ok(Event::Init) => Vec::new(),
+            Ok(Event::Init) => {
+                // A list begins, perhaps of objects that another CRD has pruned.
+                self.context.crd_check.invalidate();
+                Vec::new()
+            }
             Ok(Event::Delete(entry)) => {
                 self.context.states.remove(&entry.uid().unwrap_or_default());
                 vec![WatchEvent::Deleted(entry.name())]

@@ -1,7 +1,7 @@
 //! Reads candidates: the manifests of referrers that a listing leaves open.
 //!
 //! Candidates are read in waves, so that memory and concurrency stay bounded while any number of them is read
-//! (docs/decisions/0089).
+//! (docs/decisions/0089). Their bytes do not count toward `--max-pass-bytes`.
 
 use std::collections::BTreeSet;
 
@@ -118,7 +118,7 @@ pub(in crate::engine) async fn read_wave(
     context: &Context<'_>,
     candidates: &[Digest],
 ) -> Result<Vec<(Digest, Option<ImageManifest>)>, Failure> {
-    let answers = resolve::manifests(context.session, candidates.iter()).await;
+    let answers = resolve::manifests(&context.session.uncounted(), candidates.iter()).await;
     let mut read = Vec::new();
     for (digest, answer) in candidates.iter().zip(answers) {
         match answer {

@@ -158,11 +158,8 @@ async fn read(
     subject: &Descriptor,
     digest: &Digest,
 ) -> Result<Found, Failure> {
-    let fetched = match context
-        .session
-        .manifest(&Locator::Digest(digest.clone()))
-        .await
-    {
+    let session = context.session.uncounted();
+    let fetched = match session.manifest(&Locator::Digest(digest.clone())).await {
         Ok(fetched) => fetched,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Gone),
         Err(error) if error.kind() == ErrorKind::UnsupportedMediaType => return Ok(Found::Other),
@@ -179,7 +176,7 @@ async fn read(
     {
         return Ok(Found::Other);
     }
-    let bytes = match context.session.blob(layer, layer.size).await {
+    let bytes = match session.blob(layer, layer.size).await {
         Ok(bytes) => bytes,
         // A signature without its envelope is incomplete.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Other),

@@ -93,7 +93,8 @@ impl ReachedRoot {
 
 /// Reads the manifests of an image. A manifest that is not an image reaches only itself. An unreadable manifest is an error.
 pub(super) async fn read_root(context: &Context<'_>, root: Digest) -> Result<ReachedRoot, Failure> {
-    let (session, limits) = (context.session, context.limits);
+    // Of each of up to 500 images only the digests are kept.
+    let (session, limits) = (&context.session.uncounted(), context.limits);
     let fetched = match session.manifest(&Locator::Digest(root.clone())).await {
         Ok(fetched) => fetched,
         Err(error)

@@ -118,7 +118,8 @@ pub struct Limits {
     pub index_entries: usize,
     /// Levels of nested indexes that a pass reads. Default 4.
     pub depth: usize,
-    /// Bytes of all responses of one [`Session`](crate::Session). Default 32 MiB.
+    /// Bytes of all responses of one [`Session`](crate::Session), without listings of referrers and without the responses to
+    /// [`Session::uncounted`](crate::Session::uncounted). Default 32 MiB.
     pub session_bytes: u64,
 }
 

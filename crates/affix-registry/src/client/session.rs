@@ -142,6 +142,7 @@ impl Registries {
             }),
             deadline: None,
             priority: Priority::default(),
+            is_counted: true,
         })
     }
 }
@@ -162,6 +163,7 @@ pub struct Session {
     pub(crate) inner: Arc<Inner>,
     deadline: Option<Instant>,
     priority: Priority,
+    is_counted: bool,
 }
 
 pub(crate) struct Inner {
@@ -243,6 +245,21 @@ impl Session {
     pub const fn with_priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
+    }
+
+    /// Returns a session whose responses do not count toward [`Limits::session_bytes`](crate::Limits::session_bytes). It is
+    /// for reads whose number the caller bounds and whose content it drops at once, such as candidates in waves. The limits
+    /// on each response hold.
+    #[must_use]
+    pub fn uncounted(&self) -> Self {
+        Self {
+            is_counted: false,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) const fn is_counted(&self) -> bool {
+        self.is_counted
     }
 
     pub(crate) const fn priority(&self) -> Priority {

@@ -265,15 +265,18 @@ impl Session {
     ) -> Result<Answer, TransportError> {
         let options = self.options();
         let max_bytes = options.limits.session_bytes;
+        let rest = if self.is_counted() {
+            max_bytes.saturating_sub(self.inner.received())
+        } else {
+            u64::MAX
+        };
         self.inner.count_request();
         let outgoing = Outgoing {
             method: &request.method,
             url,
             headers,
             body: request.body.clone(),
-            cap: request
-                .cap
-                .min(max_bytes.saturating_sub(self.inner.received())),
+            cap: request.cap.min(rest),
             timeout: if request.is_blob {
                 options.timeouts.blob
             } else {
@@ -288,7 +291,7 @@ impl Session {
         drop(attempt);
         tracing::debug!(operation = %request.operation, status = answer.status, "received response");
         // Concurrent responses were each read within the same rest of the limit.
-        if self.inner.count_bytes(answer.body.len()) > max_bytes {
+        if self.is_counted() && self.inner.count_bytes(answer.body.len()) > max_bytes {
             return Err(TransportError::TooLarge(max_bytes));
         }
         Ok(answer)
@@ -354,7 +357,8 @@ impl Session {
     /// Returns the error for a body above `limit`, which is that of the request or the rest of the session's.
     fn too_large(&self, operation: Operation, limit: u64) -> RegistryError {
         let of_session = self.options().limits.session_bytes;
-        let (what, limit) = if limit >= of_session.saturating_sub(self.inner.received()) {
+        let rest = of_session.saturating_sub(self.inner.received());
+        let (what, limit) = if self.is_counted() && limit >= rest {
             let what = "all answers of this pass together are too large, in bytes";
             (what, of_session)
         } else {

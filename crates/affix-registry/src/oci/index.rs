@@ -26,13 +26,15 @@ pub struct ImageIndex {
     pub manifests: Vec<Descriptor>,
     /// The entries that are not valid descriptors, such as those with an unknown digest algorithm.
     pub skipped: Vec<SkippedEntry>,
-    /// The manifest that the index refers to, if the index is a referrer.
+    /// The manifest that the index refers to, if the index is a referrer. A subject that is not a
+    /// valid descriptor is read as absent.
     pub subject: Option<Descriptor>,
     /// Annotations. `null` is read as empty, for the map and for a value.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// An entry of an index that is not a valid descriptor. It does not affect the other entries.
+/// An entry of an index, or a layer of an image manifest, that is not a valid descriptor. It does not
+/// affect the other entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SkippedEntry {
     /// The position in the list of entries, from 0.
@@ -84,26 +86,37 @@ struct IndexDocument {
     #[serde(default, deserialize_with = "null_is_default")]
     manifests: Vec<Box<RawValue>>,
     #[serde(default)]
-    subject: Option<Descriptor>,
+    subject: Option<Box<RawValue>>,
     #[serde(default, deserialize_with = "annotations")]
     annotations: BTreeMap<String, String>,
 }
 
+/// Splits a list into the valid descriptors and the others.
+pub(super) fn readable(entries: &[Box<RawValue>]) -> (Vec<Descriptor>, Vec<SkippedEntry>) {
+    let (mut read, mut skipped) = (Vec::new(), Vec::new());
+    for (position, raw) in entries.iter().enumerate() {
+        match serde_json::from_str(raw.get()) {
+            Ok(descriptor) => read.push(descriptor),
+            Err(error) => skipped.push(SkippedEntry::new(position, raw, &error)),
+        }
+    }
+    (read, skipped)
+}
+
+/// Parses a descriptor. Returns `None` if it is not valid.
+pub(super) fn descriptor(raw: &RawValue) -> Option<Descriptor> {
+    serde_json::from_str(raw.get()).ok()
+}
+
 impl From<IndexDocument> for ImageIndex {
     fn from(document: IndexDocument) -> Self {
-        let (mut manifests, mut skipped) = (Vec::new(), Vec::new());
-        for (position, raw) in document.manifests.iter().enumerate() {
-            match serde_json::from_str(raw.get()) {
-                Ok(descriptor) => manifests.push(descriptor),
-                Err(error) => skipped.push(SkippedEntry::new(position, raw, &error)),
-            }
-        }
+        let (manifests, skipped) = readable(&document.manifests);
         Self {
             media_type: document.media_type,
             artifact_type: document.artifact_type,
             manifests,
             skipped,
-            subject: document.subject,
+            subject: document.subject.as_deref().and_then(descriptor),
             annotations: document.annotations,
         }
     }

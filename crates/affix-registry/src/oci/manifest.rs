@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::descriptor::{annotations, null_is_default};
 use super::digest::cut;
+use super::index::{SkippedEntry, descriptor, readable};
 use super::media_type::{self, Kind};
 use super::values::without_bom;
 use super::{Descriptor, ImageIndex};
@@ -13,33 +15,67 @@ use super::{Descriptor, ImageIndex};
 /// An image manifest (image-spec, manifest.md). Fields are serialised in the order of the Go
 /// implementation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", from = "ImageDocument")]
 pub struct ImageManifest {
     /// The schema version. Always 2.
     pub schema_version: u32,
     /// The document's own media type, if it states one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
     /// The artifact type, if the manifest is an artifact.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The configuration.
     pub config: Descriptor,
-    /// The layers. `null` and an absent field are read as empty.
-    #[serde(default, deserialize_with = "null_is_default")]
+    /// The readable layers. `null` and an absent field are read as empty.
     pub layers: Vec<Descriptor>,
+    /// The layers that are not valid descriptors, such as those with an unknown digest algorithm.
+    /// They are not written.
+    #[serde(skip)]
+    pub skipped: Vec<SkippedEntry>,
     /// The manifest that this one refers to, if it is a referrer (image-spec, manifest.md,
-    /// `subject`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// `subject`). A subject that is not a valid descriptor is read as absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Annotations. `null` is read as empty, for the map and for a value. An empty map is not
     /// written.
-    #[serde(
-        default,
-        deserialize_with = "annotations",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// The fields of an image manifest before its layers are parsed.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ImageDocument {
+    #[serde(default)]
+    schema_version: Option<u32>,
+    #[serde(default)]
+    media_type: Option<String>,
+    #[serde(default)]
+    artifact_type: Option<String>,
+    config: Descriptor,
+    #[serde(default, deserialize_with = "null_is_default")]
+    layers: Vec<Box<RawValue>>,
+    #[serde(default)]
+    subject: Option<Box<RawValue>>,
+    #[serde(default, deserialize_with = "annotations")]
+    annotations: BTreeMap<String, String>,
+}
+
+impl From<ImageDocument> for ImageManifest {
+    fn from(document: ImageDocument) -> Self {
+        let (layers, skipped) = readable(&document.layers);
+        Self {
+            schema_version: document.schema_version.unwrap_or(2),
+            media_type: document.media_type,
+            artifact_type: document.artifact_type,
+            config: document.config,
+            layers,
+            skipped,
+            subject: document.subject.as_deref().and_then(descriptor),
+            annotations: document.annotations,
+        }
+    }
 }
 
 impl ImageManifest {
@@ -303,7 +339,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_unknown_digest_algorithm_of_a_layer_or_a_subject_hides_nothing_else() {
+        let good = serde_json::to_string(&Descriptor::empty()).unwrap();
+        let odd = good.replace("sha256:", "blake3:");
+        let text = format!(r#"{{"config":{good},"layers":[{good},{odd},null],"subject":{odd}}}"#);
+        let (_, manifest) =
+            Manifest::parse(Some(media_type::OCI_MANIFEST), text.as_bytes()).unwrap();
+        let Manifest::Image(image) = manifest else {
+            unreachable!("{manifest:?}")
+        };
+        assert_eq!((image.layers.len(), image.subject), (1, None));
+        let reasons: Vec<_> = image.skipped.iter().map(ToString::to_string).collect();
+        assert_eq!(reasons.len(), 2, "{reasons:?}");
+        let first = reasons.concat();
+        assert!(
+            first.starts_with("entry 1") && first.contains("\"blake3\" is not supported"),
+            "{reasons:?}"
+        );
+        let index = format!(r#"{{"manifests":[{good}],"subject":{odd}}}"#);
+        let (_, index) = Manifest::parse(Some(media_type::OCI_INDEX), index.as_bytes()).unwrap();
+        assert_eq!(index.subject(), None);
+    }
+
     proptest::proptest! {
+        #[test]
+        fn an_odd_layer_never_hides_the_others(odd in "\\PC{0,60}|[a-z0-9]{1,9}:[0-9a-f]{0,70}", position in 0..3_usize) {
+            let good = serde_json::json!(Descriptor::empty());
+            let mut layers = vec![good.clone(), good.clone()];
+            layers.insert(position, serde_json::json!({"digest": odd, "size": 1}));
+            let text = serde_json::json!({"config": good, "layers": layers}).to_string();
+            let parsed = Manifest::parse(Some(media_type::OCI_MANIFEST), text.as_bytes());
+            let Ok((_, Manifest::Image(image))) = parsed else {
+                return Err(proptest::test_runner::TestCaseError::fail(format!("{parsed:?}")));
+            };
+            proptest::prop_assert_eq!(image.layers.len() + image.skipped.len(), 3);
+            proptest::prop_assert!(image.layers.len() >= 2);
+        }
+
         #[test]
         fn any_bytes_are_a_manifest_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), kind in 0..3_usize) {
             let header = [Some(media_type::OCI_INDEX), Some(media_type::OCI_MANIFEST), None].get(kind).copied().flatten();

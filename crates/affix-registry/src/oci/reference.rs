@@ -225,13 +225,18 @@ impl fmt::Display for Reference {
 pub enum ReferenceError {
     /// The text starts with a scheme.
     #[error(
-        "image {0:?} starts with a scheme: remove it, and set insecure: true if the registry uses plain HTTP"
+        "image {0:?} starts with a scheme: remove it{plain_http}",
+        plain_http = if .0.starts_with("http://") {
+            ", and set insecure: true if the registry uses plain HTTP"
+        } else {
+            ""
+        }
     )]
     Scheme(String),
     /// The text does not name a registry.
     #[error(
         "image {0:?} names no registry: write host/repository, such as {hint}",
-        hint = on_docker_hub(.0)
+        hint = with_registry(.0)
     )]
     NoHost(String),
     /// The first part is not a valid host.
@@ -253,16 +258,30 @@ pub enum ReferenceError {
     Digest(#[from] DigestError),
 }
 
-/// Returns the reference by which container engines pull an image without a registry: on Docker
-/// Hub, an image without a namespace is under `library/`.
-fn on_docker_hub(image: &str) -> String {
+/// Returns a reference with a registry that resembles `image`. Container engines pull an image without
+/// a registry from Docker Hub, where an image without a namespace is under `library/`.
+fn with_registry(image: &str) -> String {
     let image = image.trim_start_matches('/');
     let repository = image.split('@').next().unwrap_or(image);
-    match (repository.is_empty(), repository.contains('/')) {
-        (true, _) => "docker.io/library/nginx:1".to_owned(),
-        (false, true) => format!("docker.io/{image}"),
-        (false, false) => format!("docker.io/library/{image}"),
+    let (name, tag) = match repository.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (repository, ""),
+    };
+    // A host without a repository, such as registry.example.com:5000.
+    let is_host = !name.contains('/') && (name.contains('.') || name == "localhost");
+    if name.is_empty() || is_host {
+        let port = Some(tag).filter(|port| is_host && port.parse::<u16>().is_ok());
+        return match (is_host, port) {
+            (true, Some(port)) => format!("{name}:{port}/app:v1"),
+            (true, None) => format!("{name}/app:v1"),
+            _ => "docker.io/library/nginx:1".to_owned(),
+        };
     }
+    let namespace = if name.contains('/') { "" } else { "library/" };
+    let name = name.to_ascii_lowercase();
+    let rest = image.get(name.len()..).unwrap_or_default();
+    let missing = if rest.is_empty() { ":latest" } else { "" };
+    format!("docker.io/{namespace}{name}{rest}{missing}")
 }
 
 impl FromStr for Reference {
@@ -391,9 +410,18 @@ mod tests {
                 "host/repository, such as docker.io/grafana/grafana:11",
             ),
             ("nginx:1", "such as docker.io/library/nginx:1"),
-            ("nginx", "such as docker.io/library/nginx"),
+            ("nginx", "such as docker.io/library/nginx:latest"),
+            ("Grafana/Grafana:11", "such as docker.io/grafana/grafana:11"),
+            (
+                "team/app@sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+                "such as docker.io/team/app@sha256:44136fa3",
+            ),
+            ("localhost:5000", "such as localhost:5000/app:v1"),
+            ("r.example.com", "such as r.example.com/app:v1"),
+            ("r.example.com:v1", "such as r.example.com/app:v1"),
             ("library/nginx:1", "such as docker.io/library/nginx:1"),
-            ("https://r.example.com/app:v1", "remove it"),
+            ("https://r.example.com/app:v1", "with a scheme: remove it"),
+            ("http://r.example.com/app:v1", "set insecure: true"),
             ("r.example.com/app", "add :tag or @sha256:…"),
             ("r.example.com/App:v1", "repository \"App\" is malformed"),
             ("r.example.com/a..b:v1", "repository \"a..b\" is malformed"),
@@ -419,6 +447,8 @@ mod tests {
         ] {
             let error = text.parse::<Reference>().unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");
+            let only_http = text.starts_with("http:") == error.contains("insecure");
+            assert!(only_http, "{text}: {error}");
         }
     }
 

@@ -69,7 +69,7 @@ impl Session {
                 .wait_for_probe(self.repository())
                 .await;
         }
-        self.listing(subject, artifact_type).await
+        self.uncounted().listing(subject, artifact_type).await
     }
 
     /// Behaves like [`referrers`](Self::referrers), for the first of several concurrent listings.
@@ -91,7 +91,7 @@ impl Session {
         if finding_out.is_none() {
             return self.referrers(subject, artifact_type).await;
         }
-        self.listing(subject, artifact_type).await
+        self.uncounted().listing(subject, artifact_type).await
     }
 
     async fn listing(
@@ -249,7 +249,7 @@ impl Session {
             .parse()
             .map_err(|_| conflict("it is not a valid tag".to_owned()))?;
         let at = Locator::Tag(tag);
-        let answer = self.ask_manifest(&operation, &at).await?;
+        let answer = self.uncounted().ask_manifest(&operation, &at).await?;
         let sent = answer.sent;
         let raw = match answer.status {
             404 => {

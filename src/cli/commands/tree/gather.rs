@@ -265,8 +265,10 @@ impl Gatherer<'_> {
         if is_complete || self.read.fetch_add(1, Ordering::Relaxed) >= MAX_READ {
             return Ok(None);
         }
+        // At most MAX_READ, and only their annotations are kept.
         match self
             .session
+            .uncounted()
             .manifest(&Locator::Digest(entry.digest.clone()))
             .await
         {

@@ -22,7 +22,7 @@ use affix_registry::oci::Reference;
 shows the referrers of a referrer (such as the signature of an SBOM) one level deep.
 
 Your login is used for the registry: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then \
-$XDG_RUNTIME_DIR/containers/auth.json. Credential helpers are not run.
+$XDG_RUNTIME_DIR/containers/auth.json and ~/.config/containers/auth.json. The credential helpers that these files name are run.
 
 Examples:
   # Show the referrers of a tag or of a digest
