@@ -17,7 +17,7 @@ use affix::api::OnConflict;
 use affix::attachment::{
     Created, DesiredContent, Image, LastApplied, MarkKeys, Observed, Selection, TargetContent, plan,
 };
-use affix_registry::oci::{Descriptor, Manifest, RawEntry, RawIndex, media_type};
+use affix_registry::oci::{Descriptor, Manifest, RawDocument, RawEntry, media_type};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
 
@@ -90,7 +90,7 @@ fn index(platforms: usize) -> Vec<u8> {
 
 /// Returns the bytes of a fallback tag with a number of entries.
 fn fallback_tag(entries: usize) -> Vec<u8> {
-    let mut index = RawIndex::default();
+    let mut index = RawDocument::empty_index();
     index.entries = (0..entries)
         .map(|nth| {
             RawEntry::from(
@@ -156,9 +156,9 @@ fn fallback_tags(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a fallback tag of 500 entries");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("parse", |bench| {
-        bench.iter(|| RawIndex::parse(black_box(&bytes)).unwrap());
+        bench.iter(|| RawDocument::parse(black_box(&bytes), RawDocument::MANIFESTS).unwrap());
     });
-    let parsed = RawIndex::parse(&bytes).unwrap();
+    let parsed = RawDocument::parse(&bytes, RawDocument::MANIFESTS).unwrap();
     group.bench_function("add an entry and encode it", |bench| {
         bench.iter_batched(
             || parsed.clone(),

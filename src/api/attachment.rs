@@ -214,6 +214,17 @@ pub struct CosignSigner {
     /// it. Required.
     pub key_secret_ref: LocalObjectReference,
 
+    /// The formats to sign in: Bundle is a Sigstore bundle as a referrer, which cosign 3 and Kyverno read; Tag is the image tag
+    /// sha256-<hex>.sig, which podman, CRI-O, policy-controller and older tools read. Default: [Bundle].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2))]
+    pub formats: Option<Vec<SignatureFormat>>,
+
+    /// The name of the image inside a signature of the format Tag: Tag is REPOSITORY:TAG, which podman's default policy requires;
+    /// Repository is the repository alone, as cosign signs. Default: Tag where image has a tag, else Repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<SignatureIdentity>,
+
     /// Annotations inside the signed statement, as cosign sign -a puts them. Default: none. At most 64; keys of at most 256,
     /// values of at most 4096 characters.
     #[serde(
@@ -223,6 +234,42 @@ pub struct CosignSigner {
     )]
     #[schemars(with = "Option<Annotations>")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// A format of cosign's signatures.
+#[derive(
+    JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+#[schemars(inline, description = "")]
+pub enum SignatureFormat {
+    /// A Sigstore bundle, which is a referrer. Every attachment that is not a signature of cosign counts as this format.
+    Bundle,
+    /// A layer of the manifest under the tag `sha256-<hex>.sig`.
+    Tag,
+}
+
+/// The name of the image inside a signature of the format `Tag`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(inline, description = "")]
+pub enum SignatureIdentity {
+    /// `REPOSITORY:TAG`.
+    Tag,
+    /// `REPOSITORY`.
+    Repository,
+}
+
+impl CosignSigner {
+    /// Returns the formats to sign in, `Bundle` first, each once.
+    #[must_use]
+    pub fn formats(&self) -> Vec<SignatureFormat> {
+        let mut formats = match &self.formats {
+            Some(formats) => formats.clone(),
+            None => vec![SignatureFormat::Bundle],
+        };
+        formats.sort();
+        formats.dedup();
+        formats
+    }
 }
 
 /// Signs with a notation key and its certificates.

@@ -26,7 +26,7 @@ mod validation;
 
 pub use attachment::{
     Artifact, ArtifactFile, ConfigMapFiles, CosignSigner, EndOfLife, NotationSigner, OnConflict,
-    Signature, ValueSource, WhenSuperseded,
+    Signature, SignatureFormat, SignatureIdentity, ValueSource, WhenSuperseded,
 };
 /// The annotation whose value is the generation for which the user accepts attachments that the registry refuses to remove.
 pub const ACCEPT_LEFTOVERS: &str = "affix.dev/accept-leftovers";
@@ -43,8 +43,8 @@ pub use spec::{
     ReferrersMode, Scope, Targets,
 };
 pub use status::{
-    ImageAttachmentStatus, ImageStatus, Leftover, Origin, Superseded, SupersededState,
-    SupportedMode, TagDrift, TargetKind, TargetState, TargetStatus,
+    FormatStatus, ImageAttachmentStatus, ImageStatus, Leftover, Origin, Superseded,
+    SupersededState, SupportedMode, TagDrift, TargetKind, TargetState, TargetStatus,
 };
 pub use status_rules::check_status_rules;
 pub use validation::{Pinned, check_spec, check_status};

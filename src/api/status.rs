@@ -8,6 +8,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attachment::SignatureFormat;
+
 /// The observed generation of an object before its first pass.
 const UNOBSERVED: i64 = -1;
 
@@ -187,7 +189,7 @@ pub struct TargetStatus {
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
 
-    /// The digest of the attachment's manifest.
+    /// The digest of the attachment's manifest; with formats, of the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 135))]
     pub attachment: Option<String>,
@@ -213,6 +215,46 @@ pub struct TargetStatus {
     /// then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub future_mark: Option<Time>,
+
+    /// The formats of a cosign signature, where the spec asks for Tag. The target is Attached when all of them are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub formats: Vec<FormatStatus>,
+}
+
+/// A cosign signature of one target in one format.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct FormatStatus {
+    /// Bundle is a referrer; Tag is a layer of the manifest under the signature tag.
+    pub format: SignatureFormat,
+
+    /// The digest of the bundle's manifest, or the signature tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 135))]
+    pub reference: Option<String>,
+
+    /// The state of the signature in this format, as of a target.
+    pub state: TargetState,
+
+    /// Made: this resource made the signature. Adopted: an equal one existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+
+    /// The signature in the tag: a hash of its text's digest and of the signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 135))]
+    pub attachment: Option<String>,
+
+    /// The time at which the signature in the tag was made or adopted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Time>,
+
+    /// The hash of the content of the signature in the tag: key, identity and annotations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 135))]
+    pub content: Option<String>,
 }
 
 /// The kind of a target: an index or the manifest of one platform.
@@ -321,9 +363,13 @@ pub struct Leftover {
     #[schemars(length(max = 135))]
     pub subject: String,
 
-    /// The digest of the attachment's manifest.
+    /// The digest of the attachment's manifest; for a signature of the format Tag, a hash of it.
     #[schemars(length(max = 135))]
     pub attachment: String,
+
+    /// Tag for a signature under the signature tag; absent for a referrer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<SignatureFormat>,
 
     /// The reason for which it is not removed, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::api::{
-    Artifact, AttachmentKind, EndOfLife, ImageAttachmentSpec, Reason, Scope, Signature,
+    Artifact, AttachmentKind, CosignSigner, EndOfLife, ImageAttachmentSpec, Reason, Scope,
+    Signature, SignatureFormat, SignatureIdentity,
 };
 use affix_registry::oci::{ArtifactType, Digest, PlatformPattern, Reference, media_type};
 
@@ -35,6 +36,10 @@ pub enum Desired {
         artifact_type: ArtifactType,
         /// The time for which the previous signature stays after the new one was made.
         overlap: Duration,
+        /// The formats, `Bundle` first.
+        formats: Vec<SignatureFormat>,
+        /// The name of the image inside signatures of the format `Tag`.
+        identity: String,
     },
 }
 
@@ -46,6 +51,15 @@ impl Desired {
             Self::Content { content, .. } => &content.artifact_type,
             Self::WhenSuperseded(supersession) => &supersession.artifact_type,
             Self::Signature { artifact_type, .. } => artifact_type,
+        }
+    }
+
+    /// Returns the formats of the attachment. Only signatures of cosign have several.
+    #[must_use]
+    pub fn formats(&self) -> &[SignatureFormat] {
+        match self {
+            Self::Signature { formats, .. } => formats,
+            Self::Content { .. } | Self::WhenSuperseded(_) => &[SignatureFormat::Bundle],
         }
     }
 
@@ -87,7 +101,7 @@ impl Intent {
         let desired = match (&spec.end_of_life, &spec.artifact, &spec.signature) {
             (Some(end_of_life), None, None) => parse_mark(end_of_life, &reference)?,
             (None, Some(artifact), None) => parse_artifact(artifact, &reference, inputs)?,
-            (None, None, Some(signature)) => parse_signature(signature)?,
+            (None, None, Some(signature)) => parse_signature(signature, &reference)?,
             _ => {
                 return Err(Problem::new(
                     Reason::InvalidSpec,
@@ -323,13 +337,43 @@ fn signature_type(signature: &Signature) -> Option<&'static str> {
     }
 }
 
-fn parse_signature(signature: &Signature) -> Result<Desired, Problem> {
+fn parse_signature(signature: &Signature, reference: &Reference) -> Result<Desired, Problem> {
     let artifact_type = signature_type(signature)
         .ok_or_else(|| invalid("signature: give exactly one of cosign and notation"))?;
     Ok(Desired::Signature {
         artifact_type: parse_artifact_type(artifact_type, "signature")?,
         overlap: signature.overlap(),
+        formats: match &signature.cosign {
+            Some(cosign) => cosign.formats(),
+            None => vec![SignatureFormat::Bundle],
+        },
+        identity: match &signature.cosign {
+            Some(cosign) => parse_identity(cosign, reference)?,
+            None => String::new(),
+        },
     })
+}
+
+/// Returns the name of the image inside a signature of the format `Tag`, as cosign writes it.
+fn parse_identity(cosign: &CosignSigner, reference: &Reference) -> Result<String, Problem> {
+    if cosign.formats().is_empty() {
+        return Err(invalid(
+            "signature.cosign.formats: the list is empty: remove it for [Bundle]",
+        ));
+    }
+    let name = reference.name();
+    let name = match name.strip_prefix("docker.io/") {
+        Some(path) if path.contains('/') => format!("index.docker.io/{path}"),
+        Some(path) => format!("index.docker.io/library/{path}"),
+        None => name,
+    };
+    match (cosign.identity, &reference.tag) {
+        (Some(SignatureIdentity::Tag), None) => Err(invalid(
+            "signature.cosign.identity: Tag needs a tag in image: add it, or set identity to Repository",
+        )),
+        (None | Some(SignatureIdentity::Tag), Some(tag)) => Ok(format!("{name}:{tag}")),
+        (None, None) | (Some(SignatureIdentity::Repository), _) => Ok(name),
+    }
 }
 
 fn parse_artifact_type(text: &str, field: &str) -> Result<ArtifactType, Problem> {

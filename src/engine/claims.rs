@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use crate::api::ImageAttachmentStatus;
+use crate::api::{ImageAttachmentStatus, TargetStatus};
 use affix_registry::oci::Digest;
 
 /// The relation of other resources to an attachment that its owner no longer wants.
@@ -37,12 +37,19 @@ pub trait Claims: Send + Sync {
 pub fn lists(status: &ImageAttachmentStatus, subject: &Digest, attachment: &Digest) -> bool {
     let is =
         |text: &str, digest: &Digest| text.parse::<Digest>().is_ok_and(|parsed| parsed == *digest);
-    status.targets.iter().any(|row| {
-        is(&row.digest, subject)
-            && row
-                .attachment
-                .as_deref()
-                .is_some_and(|text| is(text, attachment))
+    status
+        .targets
+        .iter()
+        .any(|row| is(&row.digest, subject) && shows(row, attachment))
+}
+
+/// Returns whether a target has the attachment, in any format.
+#[must_use]
+pub fn shows(row: &TargetStatus, attachment: &Digest) -> bool {
+    let formats = row.formats.iter().map(|format| &format.attachment);
+    formats.chain([&row.attachment]).flatten().any(|text| {
+        text.parse::<Digest>()
+            .is_ok_and(|digest| digest == *attachment)
     })
 }
 

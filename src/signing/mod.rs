@@ -20,4 +20,4 @@ mod vectors;
 pub use error::{CertificateProblem, KeyError};
 pub use formats::{CosignSigner, NotationSigner};
 pub use inspection::{MAX_INSPECTED_BYTES, NamedSubjects, named_subjects};
-pub use signer::{Shape, Signature, Signer};
+pub use signer::{Shape, Signature, Signer, TagSignature, TagSigner};

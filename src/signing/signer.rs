@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
+use affix_registry::SignatureLayer;
 use affix_registry::oci::{Descriptor, Digest, ImageManifest, annotation, media_type, value_bound};
 
 use super::error::KeyError;
@@ -38,6 +39,11 @@ pub trait Signer: Send + Sync {
     /// with nothing else and reveals no secret.
     fn fingerprint(&self) -> Digest;
 
+    /// Returns the signer for the signature tag, or `None` if there is no such tag for this kind of key.
+    fn tag_signer(&self) -> Option<&dyn TagSigner> {
+        None
+    }
+
     /// Returns the age at which a signature must be renewed, or `None` if it has no expiry.
     fn renewal(&self) -> Option<Duration> {
         None
@@ -49,6 +55,43 @@ pub trait Signer: Send + Sync {
     fn ends(&self) -> Option<Timestamp> {
         None
     }
+}
+
+/// Makes signatures for the signature tag, and recognises equal ones. `identity` is the name of the image in the signed text.
+pub trait TagSigner: Send + Sync {
+    /// Returns the text that [`sign_text`](Self::sign_text) signs.
+    fn text(&self, identity: &str, subject: &Digest) -> Vec<u8>;
+
+    /// Signs `subject`.
+    ///
+    /// # Errors
+    /// Fails if the key cannot sign.
+    fn sign_text(&self, identity: &str, subject: &Digest) -> Result<TagSignature, KeyError>;
+
+    /// Returns true if `layer` with the content `text` makes a new signature unnecessary: it verifies with this key and states the
+    /// same.
+    fn is_equal_layer(
+        &self,
+        layer: &SignatureLayer,
+        text: &[u8],
+        identity: &str,
+        subject: &Digest,
+    ) -> bool;
+
+    /// Returns true if this key made the signature in `layer` over `text`.
+    fn made_layer(&self, layer: &SignatureLayer, text: &[u8]) -> bool;
+
+    /// Returns a hash of the public key, the identity and the annotations. It changes with nothing else and reveals no secret.
+    fn tag_fingerprint(&self, identity: &str) -> Digest;
+}
+
+/// A signature for the signature tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagSignature {
+    /// The layer.
+    pub layer: SignatureLayer,
+    /// The content of the layer: the signed text.
+    pub text: Vec<u8>,
 }
 
 /// The parts of a signature's manifest that are the same for every signature of one signer.

@@ -23,4 +23,5 @@ mod refusals;
 mod removals;
 mod resource;
 mod selection;
+mod signature_tag;
 mod signatures;

@@ -237,6 +237,34 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
                 json!({"team": "a"}),
             ),
         ),
+        (
+            "a cosign signature in both formats",
+            set(
+                set(
+                    cosign(),
+                    "/signature/cosign/formats",
+                    json!(["Bundle", "Tag"]),
+                ),
+                "/signature/cosign/identity",
+                json!("Tag"),
+            ),
+        ),
+        (
+            "an identity by a tag beside a digest",
+            set(
+                set(cosign(), "/signature/cosign/identity", json!("Tag")),
+                "/image",
+                json!(PINNED),
+            ),
+        ),
+        (
+            "formats and identity that are null",
+            set(
+                set(cosign(), "/signature/cosign/formats", json!(null)),
+                "/signature/cosign/identity",
+                json!(null),
+            ),
+        ),
         ("a notation signature", notation()),
         (
             "a notation signature that ends",
@@ -1242,6 +1270,34 @@ pub(crate) fn bad() -> Vec<Bad> {
             json!({"image": TAGGED, "signature": {"cosign": {}}}),
             "spec.signature.cosign.keySecretRef",
             "Required value",
+        ),
+        (
+            "no format",
+            set(cosign(), "/signature/cosign/formats", json!([])),
+            "spec.signature.cosign.formats",
+            "formats must not be an empty list",
+        ),
+        (
+            "a format twice",
+            set(cosign(), "/signature/cosign/formats", json!(["Tag", "Tag"])),
+            "spec.signature.cosign.formats",
+            "an item is listed twice",
+        ),
+        (
+            "an unknown format",
+            set(cosign(), "/signature/cosign/formats", json!(["Sig"])),
+            "spec.signature.cosign.formats[0]",
+            "Unsupported value",
+        ),
+        (
+            "an identity by a tag without a tag",
+            set(
+                set(cosign(), "/signature/cosign/identity", json!("Tag")),
+                "/image",
+                json!(format!("registry.example.com/team/app@{DIGEST}")),
+            ),
+            "spec.signature.cosign.identity",
+            "identity Tag needs a tag in image",
         ),
         (
             "a notation signer without a key",

@@ -20,7 +20,7 @@ use affix_registry::oci::{
     ArtifactType, Descriptor, Digest, ImageManifest, Reference, annotation, media_type,
 };
 use affix_registry::{
-    Access, FallbackChange, Keychain, ListingSource, Locator, Options, Registries, Session,
+    Access, Keychain, ListingSource, Locator, Options, Registries, Session, TagChange,
 };
 use bytes::Bytes;
 
@@ -127,7 +127,7 @@ async fn attach(
     // A registry without the referrers API needs an entry in the fallback tag.
     let listing = session.referrers(&subject.digest, None).await?;
     if listing.source == ListingSource::FallbackTag {
-        let change = FallbackChange {
+        let change = TagChange {
             add: vec![descriptor],
             remove: Vec::new(),
         };

@@ -38,6 +38,8 @@ pub enum Object {
     Referrers,
     /// The tag that lists referrers on registries without the referrers API.
     FallbackTag,
+    /// The tag that holds signatures of cosign.
+    SignatureTag,
     /// A listing of tags.
     Tags,
     /// A token of the registry's token service.
@@ -51,6 +53,7 @@ impl fmt::Display for Object {
             Self::Blob => "blob",
             Self::Referrers => "referrers",
             Self::FallbackTag => "fallback tag",
+            Self::SignatureTag => "signature tag",
             Self::Tags => "tags",
             Self::Token => "token",
         })
@@ -217,7 +220,8 @@ pub enum RegistryError {
     /// The registry rejected the manifest or the blob.
     #[error("{0}")]
     Refused(Box<ErrorAnswer>),
-    /// The fallback tag does not hold a list of referrers. Writing it would destroy other content.
+    /// The fallback tag does not hold a list of referrers, or the signature tag no signatures. Writing
+    /// it would destroy other content.
     #[error("{operation}: {what}")]
     FallbackTagConflict {
         /// The request.
@@ -225,7 +229,7 @@ pub enum RegistryError {
         /// The content that was found.
         what: String,
     },
-    /// Other clients overwrote the fallback tag after each write.
+    /// Other clients overwrote the tag after each write.
     #[error("{operation}: other writers overwrote the entry after each of {attempts} attempts")]
     FallbackTagContended {
         /// The request.
@@ -233,8 +237,9 @@ pub enum RegistryError {
         /// The number of writes.
         attempts: u32,
     },
-    /// Manifests that were to be listed no longer exist. Push them again before listing them.
-    #[error("{operation}: the manifest {} no longer exists in the registry", digests.first().map(ToString::to_string).unwrap_or_default())]
+    /// Manifests that were to be listed, or the texts of signatures, no longer exist. Push them again
+    /// before listing them.
+    #[error("{operation}: the content {} no longer exists in the registry", digests.first().map(ToString::to_string).unwrap_or_default())]
     Dangling {
         /// The request.
         operation: Operation,

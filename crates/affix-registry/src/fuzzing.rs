@@ -9,7 +9,7 @@
 )]
 
 use crate::oci::{
-    Host, Manifest, Platform, PlatformPattern, RawEntry, RawIndex, Reference, ReferrersPage,
+    Host, Manifest, Platform, PlatformPattern, RawDocument, RawEntry, Reference, ReferrersPage,
     Repository, cut, media_type, value_bound,
 };
 
@@ -112,10 +112,11 @@ pub fn manifest(bytes: &[u8]) {
 
 /// A listing keeps its bytes when it is written again, entry by entry.
 pub fn referrers_listing(bytes: &[u8]) {
-    match RawIndex::parse(bytes) {
+    match RawDocument::parse(bytes, RawDocument::MANIFESTS) {
         Ok(index) => {
             let written = index.to_bytes();
-            let again = RawIndex::parse(&written).expect("what was read once is read again");
+            let again = RawDocument::parse(&written, RawDocument::MANIFESTS)
+                .expect("what was read once is read again");
             assert_eq!(again.to_bytes(), written);
             assert_eq!(again.entries, index.entries);
             assert!(index.entries.len() <= value_bound(bytes) + 1);

@@ -54,6 +54,7 @@ pub(super) fn rules() -> Vec<Rule> {
                 "spec.targets.excludePlatforms",
                 "spec.targets.digests",
                 "spec.endOfLife.whenSuperseded.previous",
+                "spec.signature.cosign.formats",
             ],
             "self.all(x, self.exists_one(y, x == y))",
             has_no_duplicates,

@@ -68,6 +68,7 @@ const fn object(object: Object) -> &'static str {
         Object::Blob => "blob",
         Object::Referrers => "referrers",
         Object::FallbackTag => "fallback_tag",
+        Object::SignatureTag => "signature_tag",
         Object::Tags => "tags",
         Object::Token => "token",
     }

@@ -141,7 +141,7 @@ impl<'a> ClusterClaims<'a> {
             .await;
         let targets = outcome.rows.unwrap_or_default();
         Ok(match targets.iter().find(|row| is(&row.digest, subject)) {
-            Some(row) if row.state == TargetState::Attached && names(row, attachment) => {
+            Some(row) if row.state == TargetState::Attached && engine::shows(row, attachment) => {
                 PlanResult::Needed
             }
             Some(TargetStatus {
@@ -173,7 +173,15 @@ impl<'a> ClusterClaims<'a> {
     ) -> Result<bool, ApiServerError> {
         let _guard = self.transfer.lock().await;
         let new_owner = self.context.states.with_newest_status(new_owner.clone());
-        let is_transferred = record_owner(self.context, &new_owner, subject, attachment).await?;
+        let previous_owner = &self.context.states.with_newest_status(self.object.clone());
+        let is_transferred = record_owner(
+            self.context,
+            &new_owner,
+            subject,
+            attachment,
+            previous_owner,
+        )
+        .await?;
         if is_transferred {
             tracing::info!(
                 namespace = new_owner.namespace(),
@@ -240,13 +248,6 @@ fn is_unsettled(other: &ImageAttachment) -> bool {
     let ready = find_condition(&status.conditions, ConditionType::Ready);
     Some(status.observed_generation) != other.metadata.generation
         || ready.is_none_or(|ready| ready.status != "True")
-}
-
-fn names(target: &TargetStatus, attachment: &Digest) -> bool {
-    target
-        .attachment
-        .as_deref()
-        .is_some_and(|text| is(text, attachment))
 }
 
 fn is(text: &str, digest: &Digest) -> bool {

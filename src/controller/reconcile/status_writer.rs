@@ -11,7 +11,8 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::api::{
-    ConditionType, ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason, find_condition,
+    ConditionType, ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason,
+    SignatureFormat, find_condition,
 };
 use crate::controller::api_server::{ApiServerError, FIELD_MANAGER, with_timeout};
 use crate::controller::context::Context;
@@ -26,6 +27,8 @@ const MAX_ATTEMPTS: usize = 8;
 struct OwnedAttachment {
     subject: String,
     attachment: String,
+    /// Set for a signature under the signature tag.
+    format: Option<SignatureFormat>,
 }
 
 /// Writes the status of one resource during its reconciliation.
@@ -140,10 +143,18 @@ pub(crate) async fn record_owner(
     new_owner: &ImageAttachment,
     subject: &Digest,
     attachment: &Digest,
+    previous_owner: &ImageAttachment,
 ) -> Result<bool, ApiServerError> {
+    let attachment = attachment.to_string();
+    let status = previous_owner.status.as_ref();
+    let known = status
+        .into_iter()
+        .flat_map(owned)
+        .find(|owned| owned.attachment == attachment);
     let owned = OwnedAttachment {
         subject: subject.to_string(),
-        attachment: attachment.to_string(),
+        format: known.and_then(|known| known.format),
+        attachment,
     };
     match try_record_owner(context, new_owner.clone(), &owned).await {
         Err(ApiServerError::ResourceGone) => Ok(false),
@@ -259,18 +270,34 @@ fn owns(status: &ImageAttachmentStatus, attachment: &str) -> bool {
 
 /// Returns the attachments that the resource of this status owns.
 fn owned(status: &ImageAttachmentStatus) -> impl Iterator<Item = OwnedAttachment> {
-    let targets = status
+    let first = status
         .targets
         .iter()
         .filter(|target| target.origin == Some(Origin::Made))
-        .filter_map(|target| Some((&target.digest, target.attachment.as_ref()?)));
-    let leftovers = status.leftovers.iter();
-    let leftovers = leftovers.map(|leftover| (&leftover.subject, &leftover.attachment));
-    targets
+        .filter_map(|target| {
+            let format = target.formats.first().map(|first| first.format);
+            Some((&target.digest, target.attachment.as_ref()?, format))
+        });
+    let more = status.targets.iter().flat_map(|target| {
+        let formats = target.formats.iter().skip(1);
+        formats
+            .filter(|format| format.origin == Some(Origin::Made))
+            .filter_map(|format| {
+                let attachment = format.attachment.as_ref()?;
+                Some((&target.digest, attachment, Some(format.format)))
+            })
+    });
+    let leftovers = status
+        .leftovers
+        .iter()
+        .map(|leftover| (&leftover.subject, &leftover.attachment, leftover.format));
+    first
+        .chain(more)
         .chain(leftovers)
-        .map(|(subject, attachment)| OwnedAttachment {
+        .map(|(subject, attachment, format)| OwnedAttachment {
             subject: subject.clone(),
             attachment: attachment.clone(),
+            format: format.filter(|format| *format == SignatureFormat::Tag),
         })
 }
 
@@ -279,12 +306,22 @@ fn set_owned(status: &mut ImageAttachmentStatus, new: &OwnedAttachment) {
     if owns(status, &new.attachment) {
         return;
     }
-    let target = status.targets.iter_mut().find(|target| {
-        target.digest == new.subject && target.attachment.as_ref() == Some(&new.attachment)
-    });
-    if let Some(target) = target {
-        target.origin = Some(Origin::Made);
-        return;
+    let mut targets = status.targets.iter_mut();
+    if let Some(target) = targets.find(|target| target.digest == new.subject) {
+        let is_first = target.attachment.as_ref() == Some(&new.attachment);
+        let format = target.formats.iter_mut().enumerate().find(|(nth, format)| {
+            format.attachment.as_ref() == Some(&new.attachment) || (*nth == 0 && is_first)
+        });
+        let is_shown = is_first || format.is_some();
+        if let Some((_, format)) = format {
+            format.origin = Some(Origin::Made);
+        }
+        if is_first {
+            target.origin = Some(Origin::Made);
+        }
+        if is_shown {
+            return;
+        }
     }
     // The API server rejects a status with too many leftovers, so the oldest is dropped.
     if status.leftovers.len() >= ImageAttachmentStatus::MAX_LEFTOVERS {
@@ -293,6 +330,7 @@ fn set_owned(status: &mut ImageAttachmentStatus, new: &OwnedAttachment) {
     status.leftovers.push(Leftover {
         subject: new.subject.clone(),
         attachment: new.attachment.clone(),
+        format: new.format,
         reason: Some(Reason::Progressing.as_str().to_owned()),
         message: None,
     });
@@ -311,6 +349,7 @@ mod tests {
         OwnedAttachment {
             subject: Digest::sha256(b"subject").to_string(),
             attachment: Digest::sha256(name.as_bytes()).to_string(),
+            format: None,
         }
     }
 

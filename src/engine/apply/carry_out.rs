@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::api::{Reason, TargetState};
+use crate::api::{Reason, SignatureFormat, TargetState};
 use crate::attachment::{
-    Action, Attachment, Created, DesiredContent, Entry, Existing, FetchedReferrer, FutureMark,
-    Problem, TargetPlan,
+    Action, Attachment, Created, Desired, DesiredContent, Entry, Existing, FetchedReferrer,
+    FutureMark, Problem, TargetPlan,
 };
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
@@ -20,12 +20,12 @@ use crate::engine::report::event::PassEvent;
 use crate::engine::report::outcome::Report;
 use crate::engine::report::{leftovers, remarks};
 use crate::engine::request::build::Mode;
-use affix_registry::oci::{Descriptor, Digest, annotation};
+use affix_registry::oci::{Descriptor, Digest};
 
 use super::cleanup::{CleanedUp, clean_up};
 use super::conclude::conclude;
 use super::dry_run;
-use super::push::{Push, Pushed, Upload, push_all};
+use super::push::{Push, PushContent, Pushed, Upload, push_all};
 use super::unwanted;
 
 /// The planned work of a pass.
@@ -73,7 +73,7 @@ pub(in crate::engine) async fn carry_out(
     if context.request.mode == Mode::Plan {
         for PlannedPush { target, .. } in &planned {
             update(&mut records, target.position, |record| {
-                record.state = TargetState::Planned;
+                record.change(target.format, |record| record.state = TargetState::Planned);
             });
         }
         let leftovers =
@@ -93,10 +93,12 @@ pub(in crate::engine) async fn carry_out(
             journal.progress(&record.into());
         }
     }
-    let subjects = targets
-        .iter()
-        .map(|target| (&target.observed.subject, target.position));
-    let unwanted = unwanted::select(previous, &records, subjects.zip(plans), entries);
+    let unwanted = unwanted::select(
+        previous,
+        &records,
+        unwanted::planned(targets, plans),
+        entries,
+    );
     // The new attachments are saved before the old ones are removed: a removal may be slow or interrupted.
     if !planned.is_empty() && !unwanted.is_idle() {
         let step = "removing what is no longer wanted";
@@ -183,20 +185,20 @@ async fn prepare<'a>(
     let generation = context.request.previous.generation;
     let mut planned = Vec::new();
     for (target, plan) in targets.iter().zip(plans) {
-        let position = target.position;
+        let (position, format) = (target.position, target.format);
         update(records, position, |record| {
             record.note_future_marks(&plan.notes);
         });
         let (created, supersedes) = match &plan.action {
             Action::Refuse(problem) => {
                 update(records, position, |record| {
-                    record.fail(&problem.clone().into());
+                    record.fail_in(format, &problem.clone().into());
                 });
                 continue;
             }
             Action::Keep { existing, made } => {
                 update(records, position, |record| {
-                    set_attached(record, existing, *made, &target.content, generation);
+                    set_attached(record, target, existing, *made, generation);
                 });
                 continue;
             }
@@ -205,17 +207,19 @@ async fn prepare<'a>(
                 supersedes,
             } => (*created, *supersedes),
         };
-        let (attachment, blobs) = match build(context, target, created).await {
-            Ok(built) => built,
+        let content = match build(context, target, created).await {
+            Ok(content) => content,
             Err(problem) => {
-                update(records, position, |record| record.fail(&problem.into()));
+                update(records, position, |record| {
+                    record.fail_in(format, &problem.into());
+                });
                 continue;
             }
         };
-        let created = stated_created(&attachment).unwrap_or(created);
+        let created = content.created().unwrap_or(created);
         if context.request.mode == Mode::Attach {
             update(records, position, |record| {
-                record.intend(attachment.digest(), created, &target.content);
+                record.intend(format, &content.id(), created, &target.content);
                 if supersedes {
                     record.superseded_for = Some(generation);
                 }
@@ -223,10 +227,15 @@ async fn prepare<'a>(
         }
         let push = Push {
             subject: target.observed.subject.clone(),
-            attachment,
-            blobs,
-            source: target.source,
-            seen_before: target.observed.known.attachment.is_some() || target.size.referrers > 0,
+            created,
+            content,
+            seen_before: target.observed.known.attachment.is_some()
+                || target.size.referrers > 0
+                || target
+                    .observed
+                    .listing
+                    .as_ref()
+                    .is_ok_and(|listed| !listed.is_empty()),
         };
         planned.push(PlannedPush {
             target,
@@ -262,11 +271,11 @@ async fn push_planned(
         match result {
             Ok(Pushed::DesiredContent) => {
                 let existing = Existing {
-                    digest: push.attachment.digest().clone(),
-                    created: stated_created(&push.attachment),
+                    digest: push.content.id(),
+                    created: Some(push.created),
                 };
                 update(records, target.position, |record| {
-                    set_attached(record, &existing, true, &target.content, generation);
+                    set_attached(record, target, &existing, true, generation);
                 });
                 if *supersedes {
                     let message = format!(
@@ -282,7 +291,9 @@ async fn push_planned(
             Ok(Pushed::NotListedYet) => {}
             Err(failure) => {
                 retry_after = retry_after.max(failure.retry_after);
-                update(records, target.position, |record| record.fail(&failure));
+                update(records, target.position, |record| {
+                    record.fail_in(target.format, &failure);
+                });
             }
         }
     }
@@ -292,13 +303,15 @@ async fn push_planned(
 /// Sets the state to attached, with the reason `Superseded` if the attachment outranks a foreign one for this generation.
 fn set_attached(
     record: &mut TargetRecord,
+    target: &Target,
     existing: &Existing,
     made: bool,
-    content: &Digest,
     generation: i64,
 ) {
-    record.attach(existing, made, content);
-    record.reason = (record.superseded_for == Some(generation)).then_some(Reason::Superseded);
+    record.attach(target.format, existing, made, &target.content);
+    if record.superseded_for == Some(generation) {
+        record.reason = Some(Reason::Superseded);
+    }
 }
 
 /// Saves the progress of the pass.
@@ -323,52 +336,59 @@ async fn save(
         .await
 }
 
-/// Returns the desired attachment of a target, and its blobs.
+/// Returns the desired attachment of a target.
 async fn build(
     context: &Context<'_>,
     target: &Target,
     created: Created,
-) -> Result<(Attachment, Vec<Bytes>), Problem> {
+) -> Result<PushContent, Problem> {
     let subject = &target.observed.subject;
+    let referrer = |attachment: Attachment, blobs: Vec<Bytes>| PushContent::Referrer {
+        attachment,
+        blobs,
+        source: target.source,
+    };
     match (&target.observed.wanted, &target.unlisted.own) {
-        (DesiredContent::Content { content, .. }, _) => {
-            Ok((content.attach_to(subject, created), content.blobs.clone()))
-        }
-        (DesiredContent::Signature { .. }, Some(own)) => Ok((own.clone(), Vec::new())),
+        (DesiredContent::Content { content, .. }, _) => Ok(referrer(
+            content.attach_to(subject, created),
+            content.blobs.clone(),
+        )),
+        (DesiredContent::Signature { .. }, Some(own)) => Ok(referrer(own.clone(), Vec::new())),
         (DesiredContent::Signature { .. }, None) => {
             // A hundred RSA signatures take half a second, so other tasks run in between.
             tokio::task::yield_now().await;
             let (Some(signer), Some(key)) = (context.open_signer(), &context.request.key) else {
                 return Err(Problem::new(Reason::KeyInvalid, "the key is not open"));
             };
-            let signature = signer
-                .sign(subject, created.instant())
-                .map_err(|error| key.problem(&error))?;
-            let attachment = Attachment::from_manifest(&signature.manifest);
-            Ok((attachment, vec![signature.layer.into()]))
+            let intent = &context.request.intent;
+            match (target.format, signer.tag_signer(), &intent.desired) {
+                (SignatureFormat::Tag, Some(signer), Desired::Signature { identity, .. }) => {
+                    let signature = signer.sign_text(identity, &subject.digest);
+                    let signature = signature.map_err(|error| key.problem(&error))?;
+                    Ok(PushContent::Layer(signature))
+                }
+                _ => {
+                    let signature = signer.sign(subject, created.instant());
+                    let signature = signature.map_err(|error| key.problem(&error))?;
+                    let attachment = Attachment::from_manifest(&signature.manifest);
+                    Ok(referrer(attachment, vec![signature.layer.into()]))
+                }
+            }
         }
     }
-}
-
-fn stated_created(attachment: &Attachment) -> Option<Created> {
-    attachment
-        .listed
-        .annotations
-        .get(annotation::CREATED)?
-        .parse()
-        .ok()
 }
 
 /// Returns the event of an attachment that was lost: it was attached before, and was pushed again or signed again for the same content.
 fn restored_event(context: &Context<'_>, target: &Target, push: &Push) -> Option<PassEvent> {
     let subject = &target.observed.subject.digest;
     let before = context.request.previous.target(subject)?;
+    let before = before.signature(target.format)?;
     let attachment = before
         .attachment
         .as_ref()
         .filter(|_| before.state == TargetState::Attached)?;
     let lists = |entries: &Vec<Descriptor>| entries.iter().any(|entry| entry.digest == *attachment);
-    let repair = if attachment == push.attachment.digest() {
+    let repair = if *attachment == push.content.id() {
         "it was put back"
     } else if matches!(target.observed.wanted, DesiredContent::Signature { .. })
         && before.content.as_ref() == Some(&target.content)

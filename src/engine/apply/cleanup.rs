@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::api::truncate_message;
+use crate::api::{SignatureFormat, truncate_message};
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
 use crate::engine::observe::candidates::exists;
@@ -44,20 +44,23 @@ pub(in crate::engine) async fn clean_up(
         retry_after: None,
     };
     // An unlisted attachment was probably never pushed. If the registry has it, it could appear in a later listing.
-    let checks = unlisted.iter().map(|(_, attachment)| async {
-        context
-            .in_time(exists(context, attachment))
-            .await
-            .and_then(identity)
+    let checks = unlisted.iter().map(|(_, owned)| async {
+        match owned.format {
+            SignatureFormat::Bundle => context
+                .in_time(exists(context, &owned.attachment))
+                .await
+                .and_then(identity),
+            // The tag was read, and it is the only place of its signatures.
+            SignatureFormat::Tag => Ok(false),
+        }
     });
-    for ((subject, attachment), exists) in unlisted.iter().zip(join_all(checks).await) {
+    for ((subject, owned), exists) in unlisted.iter().zip(join_all(checks).await) {
         match exists {
-            Ok(true) => remove.push((subject.clone(), attachment.clone())),
-            Ok(false) => done.gone.push(attachment.clone()),
+            Ok(true) => remove.push((subject.clone(), owned.clone())),
+            Ok(false) => done.gone.push(owned.attachment.clone()),
             Err(failure) => {
                 done.retry_after = done.retry_after.max(failure.retry_after);
-                let leftover =
-                    LeftoverRecord::new(&subject.digest, attachment, failure.problem.reason);
+                let leftover = LeftoverRecord::of(&subject.digest, owned, failure.problem.reason);
                 done.leftovers
                     .push(leftover.with_message(truncate_message(&failure.problem.message)));
             }

@@ -21,27 +21,18 @@ pub(in crate::engine) async fn planned_removals(
     entries: &[Entry],
 ) -> Vec<LeftoverRecord> {
     let mut future = records.to_vec();
-    for record in future
-        .iter_mut()
-        .filter(|record| record.state == TargetState::Planned)
-    {
-        record.state = TargetState::Attached;
-        record.attachment = None;
-        record.origin = None;
-    }
-    let plans = targets
-        .iter()
-        .map(|target| (&target.observed.subject, target.position))
-        .zip(plans);
-    let unwanted = unwanted::select(previous, &future, plans, entries);
+    future.iter_mut().for_each(TargetRecord::assume_attached);
+    let unwanted = unwanted::select(
+        previous,
+        &future,
+        unwanted::planned(targets, plans),
+        entries,
+    );
     let mut leftovers = unwanted.kept;
-    for (subject, attachment) in unwanted.remove {
-        if claims.would_claim(&subject.digest, &attachment).await == Claim::Unclaimed {
-            leftovers.push(LeftoverRecord::new(
-                &subject.digest,
-                &attachment,
-                Reason::Planned,
-            ));
+    for (subject, owned) in unwanted.remove {
+        let claim = claims.would_claim(&subject.digest, &owned.attachment);
+        if claim.await == Claim::Unclaimed {
+            leftovers.push(LeftoverRecord::of(&subject.digest, &owned, Reason::Planned));
         }
     }
     leftovers

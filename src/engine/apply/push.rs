@@ -9,12 +9,13 @@ use futures::future::{BoxFuture, Shared, join_all, try_join_all};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::api::Reason;
-use crate::attachment::Attachment;
+use crate::attachment::{Attachment, Created};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::report::event::PassEvent;
-use affix_registry::oci::{Descriptor, Digest, media_type};
-use affix_registry::{FallbackChange, ListingSource, Locator, RegistryError, Session};
+use crate::signing::TagSignature;
+use affix_registry::oci::{Descriptor, Digest, annotation, media_type};
+use affix_registry::{ListingSource, Locator, RegistryError, Session, TagChange};
 
 /// The delay before a listing that lags is read again. It doubles up to [`MAX_LISTING_DELAY`].
 const LISTING_DELAY: Duration = Duration::from_millis(250);
@@ -26,14 +27,52 @@ const MAX_LISTING_DELAY: Duration = Duration::from_secs(5);
 pub(in crate::engine) struct Push {
     /// The manifest that it is attached to.
     pub(in crate::engine) subject: Descriptor,
-    /// The manifest to push.
-    pub(in crate::engine) attachment: Attachment,
-    /// Its blobs, without the empty blob.
-    pub(in crate::engine) blobs: Vec<Bytes>,
-    /// The source of the subject's listing.
-    pub(in crate::engine) source: ListingSource,
-    /// True if this pass or status has seen entries in the fallback tag.
+    pub(in crate::engine) created: Created,
+    pub(in crate::engine) content: PushContent,
+    /// True if this pass or status has seen entries in the fallback tag or the signature tag.
     pub(in crate::engine) seen_before: bool,
+}
+
+/// The content of a push.
+#[derive(Debug, Clone)]
+pub(in crate::engine) enum PushContent {
+    /// A referrer.
+    Referrer {
+        /// The manifest to push.
+        attachment: Attachment,
+        /// Its blobs, without the empty blob.
+        blobs: Vec<Bytes>,
+        /// The source of the subject's listing.
+        source: ListingSource,
+    },
+    /// A layer of the signature tag.
+    Layer(TagSignature),
+}
+
+impl PushContent {
+    /// Returns the digest of the manifest, or the identity of the signature.
+    pub(in crate::engine) fn id(&self) -> Digest {
+        match self {
+            Self::Referrer { attachment, .. } => attachment.digest().clone(),
+            Self::Layer(signature) => signature.layer.id(),
+        }
+    }
+
+    /// Returns the creation time in the manifest.
+    pub(in crate::engine) fn created(&self) -> Option<Created> {
+        let Self::Referrer { attachment, .. } = self else {
+            return None;
+        };
+        let annotations = &attachment.listed.annotations;
+        annotations.get(annotation::CREATED)?.parse().ok()
+    }
+
+    fn blobs(&self) -> &[Bytes] {
+        match self {
+            Self::Referrer { blobs, .. } => blobs,
+            Self::Layer(_) => &[],
+        }
+    }
 }
 
 /// The result of a push.
@@ -59,7 +98,7 @@ pub(in crate::engine) async fn push_all(
     let timed_out = &context.timed_out();
     let blobs: BTreeMap<Digest, Bytes> = pushes
         .iter()
-        .flat_map(|push| &push.blobs)
+        .flat_map(|push| push.content.blobs())
         .map(|bytes| (Digest::sha256(bytes), bytes.clone()))
         .collect();
     let uploads = blobs.into_iter().map(|(digest, bytes)| {
@@ -78,11 +117,13 @@ pub(in crate::engine) async fn push_all(
     let uploads = &uploads;
     join_all(pushes.iter().map(|push| async move {
         let mut events = Vec::new();
+        let is_referrer = matches!(push.content, PushContent::Referrer { .. });
         let needed = push
-            .blobs
+            .content
+            .blobs()
             .iter()
             .map(|bytes| Digest::sha256(bytes))
-            .chain([Descriptor::empty().digest]);
+            .chain(is_referrer.then(|| Descriptor::empty().digest));
         let results = join_all(needed.filter_map(|digest| uploads.get(&digest).cloned())).await;
         if let Some(failure) = results.into_iter().find_map(Result::err) {
             return (Err(failure), events);
@@ -114,25 +155,28 @@ async fn push_one(
     wait_until: Option<Instant>,
     events: &mut Vec<PassEvent>,
 ) -> Result<Pushed, Failure> {
-    let digest = push.attachment.digest();
+    let (attachment, blobs, source) = match &push.content {
+        PushContent::Referrer {
+            attachment,
+            blobs,
+            source,
+        } => (attachment, blobs, source),
+        PushContent::Layer(signature) => return push_layer(session, push, signature, events).await,
+    };
+    let digest = attachment.digest();
     let at = Locator::Digest(digest.clone());
-    let put_once =
-        || session.put_manifest(&at, media_type::OCI_MANIFEST, push.attachment.bytes.clone());
+    let put_once = || session.put_manifest(&at, media_type::OCI_MANIFEST, attachment.bytes.clone());
     let put = async {
         match put_once().await {
             Err(error) if lacks_blobs(&error) => {
-                let blobs = push
-                    .blobs
-                    .iter()
-                    .cloned()
-                    .chain([Bytes::from_static(b"{}")]);
+                let blobs = blobs.iter().cloned().chain([Bytes::from_static(b"{}")]);
                 try_join_all(blobs.map(|bytes| session.put_blob(bytes))).await?;
                 put_once().await
             }
             other => other,
         }
     };
-    match push.source {
+    match source {
         ListingSource::Api => {
             if put.await?.subject_acknowledged.as_ref() == Some(&push.subject.digest) {
                 return Ok(Pushed::DesiredContent);
@@ -140,8 +184,8 @@ async fn push_one(
             read_back(session, &push.subject.digest, digest, wait_until).await
         }
         ListingSource::FallbackTag => {
-            let change = FallbackChange {
-                add: vec![push.attachment.listed.clone()],
+            let change = TagChange {
+                add: vec![attachment.listed.clone()],
                 remove: Vec::new(),
             };
             let put = async { put.await.map(drop) };
@@ -158,6 +202,32 @@ async fn push_one(
             Ok(Pushed::DesiredContent)
         }
     }
+}
+
+/// Adds a layer to the signature tag.
+async fn push_layer(
+    session: &Session,
+    push: &Push,
+    signature: &TagSignature,
+    events: &mut Vec<PassEvent>,
+) -> Result<Pushed, Failure> {
+    let subject = &push.subject.digest;
+    let text = Bytes::from(signature.text.clone());
+    let upload = async { session.put_blob(text).await.map(drop) };
+    let change = TagChange {
+        add: vec![signature.layer.descriptor.clone()],
+        remove: Vec::new(),
+    };
+    let outcome = session
+        .rewrite_signatures_after(upload, subject, change, push.seen_before)
+        .await?;
+    events.extend(outcome.dropped.iter().map(|dropped| {
+        let message = format!(
+            "the signature tag of {subject} listed the signature {dropped}, whose text is gone from the registry; the entry was dropped"
+        );
+        PassEvent::warning(Reason::DanglingEntryDropped, message)
+    }));
+    Ok(Pushed::DesiredContent)
 }
 
 /// Reads the listing of a registry that did not acknowledge the subject. With `wait_until` it reads again until the attachment is listed or

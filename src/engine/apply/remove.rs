@@ -1,18 +1,19 @@
 //! Removes attachments that this resource owns and no longer wants. Attachments of other owners are never removed.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::{Reason, truncate_message};
+use crate::api::{Reason, SignatureFormat, truncate_message};
 use crate::engine::claims::{Claim, Claims};
 use crate::engine::failure::Failure;
-use crate::engine::records::leftover::LeftoverRecord;
+use crate::engine::records::leftover::{LeftoverRecord, Owned};
 use crate::engine::report::event::PassEvent;
 use affix_registry::oci::{Descriptor, Digest};
-use affix_registry::{Deletion, FallbackChange, ListingSource, Session};
+use affix_registry::{Deletion, ListingSource, Session, TagChange};
 
 /// The result of a removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +31,10 @@ pub(in crate::engine) struct Removal {
 }
 
 impl Removal {
-    fn new(subject: &Digest, attachment: &Digest, leftover: Option<LeftoverRecord>) -> Self {
+    fn new(subject: &Digest, owned: &Owned, leftover: Option<LeftoverRecord>) -> Self {
         Self {
             subject: subject.clone(),
-            attachment: attachment.clone(),
+            attachment: owned.attachment.clone(),
             leftover,
             kept_for: None,
             event: None,
@@ -41,15 +42,14 @@ impl Removal {
         }
     }
 
-    fn failed(subject: &Digest, attachment: &Digest, failure: &Failure) -> Self {
+    fn failed(subject: &Digest, owned: &Owned, failure: &Failure) -> Self {
         let reason = failure.problem.reason;
         let message = truncate_message(&failure.problem.message);
-        let leftover =
-            LeftoverRecord::new(subject, attachment, reason).with_message(message.clone());
+        let leftover = LeftoverRecord::of(subject, owned, reason).with_message(message.clone());
         Self {
             event: Some(PassEvent::warning(reason, message)),
             retry_after: failure.retry_after,
-            ..Self::new(subject, attachment, Some(leftover))
+            ..Self::new(subject, owned, Some(leftover))
         }
     }
 }
@@ -58,11 +58,11 @@ impl Removal {
 /// sequence, since they may share a fallback tag.
 pub(in crate::engine) async fn remove_all(
     session: &Session,
-    attachments: Vec<(Descriptor, Digest)>,
+    attachments: Vec<(Descriptor, Owned)>,
     claims: &impl Claims,
     deadline: Instant,
 ) -> Vec<Removal> {
-    let mut subjects: BTreeMap<Digest, (Descriptor, Vec<Digest>)> = BTreeMap::new();
+    let mut subjects: BTreeMap<Digest, (Descriptor, Vec<Owned>)> = BTreeMap::new();
     for (subject, attachment) in attachments {
         subjects
             .entry(subject.digest.clone())
@@ -82,8 +82,8 @@ pub(in crate::engine) async fn remove_all(
             };
             removals.push(removal.unwrap_or_else(|| {
                 let message = format_args!(
-                    "spec.timeout was over before {attachment} was removed from {}",
-                    subject.digest
+                    "spec.timeout was over before {} was removed from {}",
+                    attachment.attachment, subject.digest
                 );
                 let failure = Failure::new(Reason::RegistryUnavailable, message);
                 Removal::failed(&subject.digest, attachment, &failure)
@@ -98,18 +98,18 @@ pub(in crate::engine) async fn remove_all(
 async fn remove(
     session: &Session,
     subject: &Descriptor,
-    attachment: &Digest,
+    owned: &Owned,
     claims: &impl Claims,
 ) -> Removal {
-    let on = &subject.digest;
-    let stays = |reason| LeftoverRecord::new(on, attachment, reason);
+    let (on, attachment) = (&subject.digest, &owned.attachment);
+    let stays = |reason| LeftoverRecord::of(on, owned, reason);
     match claims.claim(on, attachment).await {
         Claim::Unclaimed => {}
-        Claim::Transferred => return Removal::new(on, attachment, None),
+        Claim::Transferred => return Removal::new(on, owned, None),
         Claim::Elsewhere(name) => {
             return Removal {
                 kept_for: Some(name),
-                ..Removal::new(on, attachment, Some(stays(Reason::StillInUse)))
+                ..Removal::new(on, owned, Some(stays(Reason::StillInUse)))
             };
         }
         Claim::Unknown(error) => {
@@ -118,19 +118,39 @@ async fn remove(
                 "{attachment} is not removed from {on} yet: the claims of other resources on it are unknown"
             );
             let leftover = stays(Reason::Progressing).with_message(message);
-            return Removal::new(on, attachment, Some(leftover));
+            return Removal::new(on, owned, Some(leftover));
         }
     }
-    match delete(session, subject, attachment).await {
+    let removed = match owned.format {
+        SignatureFormat::Bundle => delete(session, subject, attachment).await,
+        SignatureFormat::Tag => take_off(session, on, attachment).await,
+    };
+    match removed {
         Ok(remark) => {
             let message = format!("removed {attachment} from {on}{remark}");
             Removal {
                 event: Some(PassEvent::normal(Reason::Removed, message)),
-                ..Removal::new(on, attachment, None)
+                ..Removal::new(on, owned, None)
             }
         }
-        Err(failure) => Removal::failed(on, attachment, &failure),
+        Err(failure) => Removal::failed(on, owned, &failure),
     }
+}
+
+/// Takes a signature off the signature tag of `subject`. Returns a remark for the event.
+async fn take_off(
+    session: &Session,
+    subject: &Digest,
+    signature: &Digest,
+) -> Result<&'static str, Failure> {
+    let change = TagChange {
+        add: Vec::new(),
+        remove: vec![signature.clone()],
+    };
+    session
+        .rewrite_signatures_after(ready(Ok(())), subject, change, false)
+        .await?;
+    Ok(": it was a layer of the signature tag")
 }
 
 /// Deletes a manifest. On a fallback tag its entry is deleted first: notation cannot verify a tag that lists a deleted manifest, and no
@@ -145,7 +165,7 @@ async fn delete(
         None => session.referrers(&subject.digest, None).await?.source,
     };
     if source == ListingSource::FallbackTag {
-        let change = FallbackChange {
+        let change = TagChange {
             add: Vec::new(),
             remove: vec![attachment.clone()],
         };

@@ -1,8 +1,9 @@
 //! Selects the owned attachments that are no longer wanted. Pure.
 
-use crate::api::{Reason, TargetState};
+use crate::api::{Reason, SignatureFormat, TargetState};
 use crate::attachment::{Entry, TargetPlan};
-use crate::engine::records::leftover::LeftoverRecord;
+use crate::engine::observe::referrers::Target;
+use crate::engine::records::leftover::{LeftoverRecord, Owned};
 use crate::engine::records::target::TargetRecord;
 use crate::engine::request::previous::PreviousState;
 use affix_registry::oci::{Descriptor, Digest};
@@ -10,9 +11,9 @@ use affix_registry::oci::{Descriptor, Digest};
 /// The owned attachments that no target wants.
 pub(in crate::engine) struct Unwanted {
     /// Attachments to remove now.
-    pub(in crate::engine) remove: Vec<(Descriptor, Digest)>,
+    pub(in crate::engine) remove: Vec<(Descriptor, Owned)>,
     /// Attachments that the listing of their subject does not show: never pushed, lost, or not listed.
-    pub(in crate::engine) unlisted: Vec<(Descriptor, Digest)>,
+    pub(in crate::engine) unlisted: Vec<(Descriptor, Owned)>,
     /// Attachments that stay for now.
     pub(in crate::engine) kept: Vec<LeftoverRecord>,
 }
@@ -24,13 +25,34 @@ impl Unwanted {
     }
 }
 
+/// A target with a plan.
+#[derive(Clone, Copy)]
+pub(in crate::engine) struct Planned<'a> {
+    pub(in crate::engine) subject: &'a Digest,
+    /// The position of its record.
+    pub(in crate::engine) position: usize,
+    pub(in crate::engine) format: SignatureFormat,
+}
+
+/// Returns the targets with their plans.
+pub(in crate::engine) fn planned<'a>(
+    targets: &'a [Target],
+    plans: &'a [TargetPlan],
+) -> impl Iterator<Item = (Planned<'a>, &'a TargetPlan)> {
+    let planned = targets.iter().map(|target| Planned {
+        subject: &target.observed.subject.digest,
+        position: target.position,
+        format: target.format,
+    });
+    planned.zip(plans)
+}
+
 /// Sorts the owned attachments of `previous` that no target wants. On the current image an attachment is removed once its target has the
-/// desired one. On an image that the tag has left it stays as a leftover. `plans` are pairs of a subject with the position of its record,
-/// and its plan.
+/// desired one. On an image that the tag has left it stays as a leftover. `plans` are pairs of a target and its plan.
 pub(in crate::engine) fn select<'a>(
     previous: &PreviousState,
     targets: &[TargetRecord],
-    plans: impl Iterator<Item = ((&'a Descriptor, usize), &'a TargetPlan)>,
+    plans: impl Iterator<Item = (Planned<'a>, &'a TargetPlan)>,
     entries: &[Entry],
 ) -> Unwanted {
     let mut unwanted = Unwanted {
@@ -38,8 +60,8 @@ pub(in crate::engine) fn select<'a>(
         unlisted: Vec::new(),
         kept: Vec::new(),
     };
-    let planned: Vec<(&Descriptor, &TargetPlan, &TargetRecord)> = plans
-        .filter_map(|((subject, position), plan)| Some((subject, plan, targets.get(position)?)))
+    let planned: Vec<(Planned<'_>, &TargetPlan, &TargetRecord)> = plans
+        .filter_map(|(target, plan)| Some((target, plan, targets.get(target.position)?)))
         .collect();
     let all_done = targets.iter().all(TargetRecord::is_done);
     for (subject, owned) in previous.owned() {
@@ -49,25 +71,32 @@ pub(in crate::engine) fn select<'a>(
                 .iter()
                 .filter(|attachment| !targets.iter().any(|target| target.owns(attachment)));
             unwanted.kept.extend(
-                owned.map(|attachment| LeftoverRecord::new(&subject, attachment, Reason::TagMoved)),
+                owned.map(|attachment| LeftoverRecord::of(&subject, attachment, Reason::TagMoved)),
             );
             continue;
         };
-        let target = planned
+        let on_subject: Vec<_> = planned
             .iter()
-            .find(|(descriptor, ..)| descriptor.digest == subject);
+            .filter(|(target, ..)| *target.subject == subject)
+            .collect();
         for attachment in owned {
             let removal = (entry.subject.clone(), attachment.clone());
-            match target {
+            // Without a plan, it is of a format that the spec does not want anymore.
+            let mut plans = on_subject.iter();
+            let plan = plans.find(|(target, ..)| target.format == attachment.format);
+            let plan = plan.map(|(_, plan, _)| *plan);
+            match on_subject.first() {
                 Some((_, _, record)) if record.owns(&attachment) => {}
-                Some((_, plan, record))
-                    if record.state == TargetState::Attached && plan.keep.contains(&attachment) =>
+                Some((_, _, record))
+                    if record.state == TargetState::Attached
+                        && plan.is_some_and(|plan| plan.keep.contains(&attachment.attachment)) =>
                 {
-                    let leftover = LeftoverRecord::new(&subject, &attachment, Reason::Overlap);
+                    let leftover = LeftoverRecord::of(&subject, &attachment, Reason::Overlap);
                     unwanted.kept.push(leftover);
                 }
-                Some((_, plan, record)) if record.state == TargetState::Attached => {
-                    if plan.remove.contains(&attachment) {
+                Some((_, _, record)) if record.state == TargetState::Attached => {
+                    let is_listed = plan.map(|plan| plan.remove.contains(&attachment.attachment));
+                    if is_listed.unwrap_or(attachment.format == SignatureFormat::Tag) {
                         unwanted.remove.push(removal);
                     } else {
                         unwanted.unlisted.push(removal);
@@ -75,7 +104,7 @@ pub(in crate::engine) fn select<'a>(
                 }
                 // The manifest is not a target anymore.
                 None if all_done => unwanted.remove.push(removal),
-                Some(_) | None => unwanted.kept.push(LeftoverRecord::new(
+                Some(_) | None => unwanted.kept.push(LeftoverRecord::of(
                     &subject,
                     &attachment,
                     Reason::Progressing,

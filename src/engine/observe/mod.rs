@@ -7,5 +7,6 @@ pub(in crate::engine) mod prefetch;
 pub(in crate::engine) mod recovered_dates;
 pub(in crate::engine) mod referrers;
 pub(in crate::engine) mod resolve;
+mod signature_tag;
 pub(in crate::engine) mod signatures;
 pub(in crate::engine) mod tags_in_use;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::api::SupportedMode;
+use crate::api::{SignatureFormat, SupportedMode};
 use crate::attachment::{DesiredContent, Observed};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
@@ -16,18 +16,21 @@ use affix_registry::oci::{Descriptor, Digest};
 
 use super::candidates;
 use super::prefetch::{Prefetch, type_filter};
+use super::signature_tag;
 use super::signatures::{self, Unlisted};
 
 /// The desired attachment of one target.
 pub(in crate::engine) struct DesiredTarget {
     /// The position of its record.
     pub(in crate::engine) position: usize,
+    pub(in crate::engine) format: SignatureFormat,
     pub(in crate::engine) subject: Descriptor,
     pub(in crate::engine) wanted: DesiredContent,
 }
 
-/// One selected target with its referrers.
+/// One selected target with its referrers, or with the layers of its signature tag.
 pub(in crate::engine) struct Target {
+    pub(in crate::engine) format: SignatureFormat,
     /// The input of the plan.
     pub(in crate::engine) observed: Observed,
     /// The source of the listing.
@@ -44,10 +47,10 @@ pub(in crate::engine) struct Target {
 }
 
 /// The result of a listing beside its entries.
-struct Found {
-    source: ListingSource,
-    unlisted: Unlisted,
-    size: ListingSize,
+pub(super) struct Found {
+    pub(super) source: ListingSource,
+    pub(super) unlisted: Unlisted,
+    pub(super) size: ListingSize,
 }
 
 /// Lists the referrers of every target and reads the manifests that the listings leave open. A failure belongs to its target.
@@ -56,25 +59,29 @@ pub(in crate::engine) async fn observe(
     prefetch: &Prefetch,
     wanted: Vec<DesiredTarget>,
 ) -> Vec<Target> {
-    let owned = &context.request.previous.owned();
+    let previous = &context.request.previous;
     join_all(wanted.into_iter().map(|desired| async move {
         let DesiredTarget {
             position,
+            format,
             subject,
             wanted,
         } = desired;
         let mut observed = Observed {
-            known: context.request.previous.last_applied(&subject.digest),
-            ours: owned.get(&subject.digest).cloned().unwrap_or_default(),
+            known: previous.last_applied(&subject.digest, format),
+            ours: previous.owned_in(&subject.digest, format),
             subject,
             wanted,
             listing: Ok(Vec::new()),
             fetched: BTreeMap::new(),
         };
-        let listing = context
-            .in_time(list(context, prefetch, &mut observed))
-            .await
-            .and_then(identity);
+        let list = async {
+            match format {
+                SignatureFormat::Bundle => list(context, prefetch, &mut observed).await,
+                SignatureFormat::Tag => signature_tag::read(context, &mut observed).await,
+            }
+        };
+        let listing = context.in_time(list).await.and_then(identity);
         let (found, retry_after) = match listing {
             Ok(found) => (found, None),
             Err(failure) => {
@@ -88,6 +95,7 @@ pub(in crate::engine) async fn observe(
             }
         };
         Target {
+            format,
             content: hash(&observed.wanted),
             observed,
             source: found.source,

@@ -1,6 +1,6 @@
 //! The pass that attaches content or signatures: selects the targets of the image and the content for each one.
 
-use crate::api::{Reason, TargetState};
+use crate::api::{Reason, SignatureFormat, TargetState};
 use crate::attachment::{Desired, DesiredContent, EntryKind, Problem, SelectedEntry, file_problem};
 use crate::engine::apply::conclude::{conclude, refuse};
 use crate::engine::claims::Claims;
@@ -13,6 +13,7 @@ use crate::engine::records::table::{explain_pending, update};
 use crate::engine::records::target::TargetRecord;
 use crate::engine::report::outcome::Report;
 use crate::engine::request::file_subjects::FileSubjects;
+use crate::engine::request::signing_key::contents;
 
 use super::reconcile_targets::{DesiredState, Resolution, begin, reconcile_targets};
 
@@ -97,14 +98,17 @@ fn desired_targets(
         .enumerate()
         .filter(|(_, chosen)| chosen.skip.is_none())
     {
-        match desired_on(context, chosen, &mut subjects) {
-            Ok(Some(listed)) => wanted.push(DesiredTarget {
-                position,
-                subject: chosen.entry.subject.clone(),
-                wanted: listed,
-            }),
-            Ok(None) => {}
-            Err(problem) => update(records, position, |record| record.fail(&problem.into())),
+        for format in context.request.intent.desired.formats() {
+            match desired_on(context, chosen, *format, &mut subjects) {
+                Ok(Some(listed)) => wanted.push(DesiredTarget {
+                    position,
+                    format: *format,
+                    subject: chosen.entry.subject.clone(),
+                    wanted: listed,
+                }),
+                Ok(None) => {}
+                Err(problem) => update(records, position, |record| record.fail(&problem.into())),
+            }
         }
     }
     wanted
@@ -113,6 +117,7 @@ fn desired_targets(
 fn desired_on(
     context: &Context<'_>,
     chosen: &SelectedEntry<'_>,
+    format: SignatureFormat,
     subjects: &mut FileSubjects,
 ) -> Result<Option<DesiredContent>, Problem> {
     if let EntryKind::Unreadable(problem) = &chosen.entry.kind {
@@ -130,13 +135,18 @@ fn desired_on(
         Desired::Signature {
             artifact_type,
             overlap,
+            ..
         } => match context.signer {
-            Some(Ok(signer)) => Ok(Some(DesiredContent::Signature {
-                content: signer.fingerprint(),
-                artifact_type: artifact_type.to_string(),
-                overlap: *overlap,
-                verified: Vec::new(),
-            })),
+            Some(Ok(signer)) => {
+                let contents = contents(&context.request.intent.desired, signer);
+                let content = contents.into_iter().find(|(of, _)| *of == format);
+                Ok(content.map(|(_, content)| DesiredContent::Signature {
+                    content,
+                    artifact_type: artifact_type.to_string(),
+                    overlap: *overlap,
+                    verified: Vec::new(),
+                }))
+            }
             Some(Err(problem)) => Err(problem.clone()),
             None => Err(Problem::new(
                 Reason::SecretNotFound,
@@ -152,7 +162,8 @@ fn desired_on(
 fn records_of(context: &Context<'_>, chosen: &[SelectedEntry<'_>]) -> Vec<TargetRecord> {
     let record = |chosen: &SelectedEntry<'_>| match chosen.skip {
         Some(reason) => TargetRecord::skipped(chosen.entry, reason),
-        None => TargetRecord::pending(chosen.entry).with_previous(
+        None => TargetRecord::pending(chosen.entry).with_formats(
+            context.request.intent.desired.formats(),
             context
                 .request
                 .previous

@@ -12,6 +12,7 @@ use crate::attachment::{Problem, parse_reference};
 use crate::engine::apply::remove::remove_all;
 use crate::engine::claims::Claims;
 use crate::engine::failure::Failure;
+use crate::engine::records::leftover::Owned;
 use crate::engine::request::access::access;
 use crate::engine::request::previous::PreviousState;
 use crate::engine::request::secrets::Sources;
@@ -23,7 +24,7 @@ use affix_registry::{Access, Session};
 pub struct Deletion {
     pub(in crate::engine) reference: Reference,
     pub(in crate::engine) access: Access,
-    owned: BTreeMap<Digest, BTreeSet<Digest>>,
+    owned: BTreeMap<Digest, BTreeSet<Owned>>,
     pub(in crate::engine) timeout: Duration,
 }
 

@@ -42,24 +42,25 @@ pub(in crate::engine) fn find(
             .extend(remarks::on_size(subject, &target.size, limit));
         if let Err(problem) = &observed.listing {
             update(&mut records, target.position, |record| {
-                record.fail(&problem.clone().into());
+                record.fail_in(target.format, &problem.clone().into());
             });
             continue;
         }
         let equal = equal(observed);
         update(&mut records, target.position, |record| {
-            match equal.as_slice() {
-                [] => record.message = Some("no equal one is there".to_owned()),
-                [first, more @ ..] => {
-                    record.attach(first, false, &target.content);
-                    record.message =
-                        (!more.is_empty()).then(|| format!("{} equal ones are there", equal.len()));
-                }
+            if let Some(first) = equal.first() {
+                record.attach(target.format, first, false, &target.content);
             }
+            record.change(target.format, |record| match equal.len() {
+                0 => record.message = Some("no equal one is there".to_owned()),
+                1 => {}
+                many => record.message = Some(format!("{many} equal ones are there")),
+            });
         });
-        let planned = equal
-            .iter()
-            .map(|found| LeftoverRecord::new(subject, &found.digest, Reason::Planned));
+        let planned = equal.iter().map(|found| LeftoverRecord {
+            format: target.format,
+            ..LeftoverRecord::new(subject, &found.digest, Reason::Planned)
+        });
         leftovers.extend(planned);
     }
     report.verdict = verdict(&records, Reason::Planned, || match leftovers.len() {
@@ -80,10 +81,8 @@ pub(in crate::engine) async fn remove(
 ) -> Outcome {
     let planned = parse_leftovers(found.leftovers.as_deref().unwrap_or_default());
     let attachments = planned.into_iter().map(|leftover| {
-        (
-            Descriptor::plain("", leftover.subject, 0),
-            leftover.attachment,
-        )
+        let owned = leftover.owned();
+        (Descriptor::plain("", leftover.subject, 0), owned)
     });
     let removals = remove_all(session, attachments.collect(), &NoClaims, deadline).await;
     let count = removals.len();
@@ -135,9 +134,8 @@ impl Detached {
             record.fail(&Failure::new(reason, message));
             return;
         }
-        record.state = TargetState::Pending;
-        record.message = Some(truncate_message(&self.messages.join("; ")));
         record.clear_attachment();
+        record.message = Some(truncate_message(&self.messages.join("; ")));
     }
 }
 

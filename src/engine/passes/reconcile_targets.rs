@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{Either, select};
 
-use crate::api::{ImageStatus, Reason};
+use crate::api::{ImageStatus, Reason, SignatureFormat};
 use crate::attachment::{Action, Entry, Problem, TargetPlan, plan};
 use crate::engine::apply::carry_out::{Work, carry_out};
 use crate::engine::claims::Claims;
@@ -86,8 +86,11 @@ pub(in crate::engine) async fn reconcile_targets(
         targets: wanted,
         entries,
     } = desired;
+    let has_referrers = wanted
+        .iter()
+        .any(|desired| desired.format == SignatureFormat::Bundle);
     let is_needed =
-        !resolution.has_empty_blob && !wanted.is_empty() && context.request.mode == Mode::Attach;
+        !resolution.has_empty_blob && has_referrers && context.request.mode == Mode::Attach;
     let empty = upload_empty_blob(context, is_needed).boxed().shared();
     let targets = {
         let observe = pin!(observe(context, resolution.prefetch, wanted));
@@ -99,7 +102,7 @@ pub(in crate::engine) async fn reconcile_targets(
     // A listing that failed shows no mode, and a mode that the spec demands was not seen.
     let listed = targets
         .iter()
-        .find(|target| target.observed.listing.is_ok());
+        .find(|target| target.format == SignatureFormat::Bundle && target.observed.listing.is_ok());
     report.referrers_mode = listed.map(|target| mode(target.source));
     if context.request.mode == Mode::Detach {
         return Ok(detach::find(context, report, records, &targets));

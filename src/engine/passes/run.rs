@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
-use crate::api::Reason;
+use crate::api::{Reason, SignatureFormat};
 use crate::attachment::{Desired, Problem};
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
@@ -163,22 +163,26 @@ impl Engine {
     ) -> Result<Report, Failure> {
         let request = context.request;
         let prefetch = Prefetch::default();
-        // Every attachment needs the empty blob, so its check runs concurrently with the fetch of the image.
+        let formats = request.intent.desired.formats();
+        let has_referrers = formats.contains(&SignatureFormat::Bundle);
+        // Every referrer needs the empty blob, so its check runs concurrently with the fetch of the image.
         let check_empty = async {
             match request.mode {
-                Mode::Attach => context
+                Mode::Attach if has_referrers => context
                     .session
                     .has_blob(&Descriptor::empty().digest)
                     .await
                     .unwrap_or(false),
-                Mode::Plan | Mode::Detach => true,
+                Mode::Attach | Mode::Plan | Mode::Detach => true,
             }
         };
-        prefetch.start_root(context);
+        if has_referrers {
+            prefetch.start_root(context);
+        }
         let resolve = async {
             let resolved =
                 resolve::resolve(context.session, &request.intent.reference, context.limits).await;
-            if let (Ok(resolved), true) = (&resolved, request.key.is_some()) {
+            if let (Ok(resolved), true) = (&resolved, request.key.is_some() && has_referrers) {
                 prefetch.start_targets(context, &resolved.image);
             }
             resolved

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
-use crate::api::{Reason, Superseded, SupersededState};
+use crate::api::{Reason, SignatureFormat, Superseded, SupersededState};
 use crate::attachment::supersession::{self, Disposition, Supersession};
 use crate::attachment::{DesiredContent, EndOfLifeDate, Entry, Image};
 use crate::engine::claims::Claims;
@@ -280,6 +280,7 @@ fn desired_targets(
                 (None, Some(Disposition::Mark(date))) => {
                     let (content, keys) = wanted.mark(date);
                     targets.push(DesiredTarget {
+                        format: SignatureFormat::Bundle,
                         position: records.len(),
                         subject: entry.subject.clone(),
                         wanted: DesiredContent::Content {

@@ -4,19 +4,28 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{Leftover, Reason};
+use crate::api::{Leftover, Reason, SignatureFormat};
 use crate::attachment::overlap_end;
 use affix_registry::oci::{Digest, DigestError};
 
 use super::target::TargetRecord;
+
+/// An attachment of this resource on one subject.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::engine) struct Owned {
+    /// The digest of its manifest, or the identity of a signature in the signature tag.
+    pub(in crate::engine) attachment: Digest,
+    pub(in crate::engine) format: SignatureFormat,
+}
 
 /// An attachment of this resource that is not wanted anymore and not removed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::engine) struct LeftoverRecord {
     /// The digest of the manifest that it is attached to.
     pub(in crate::engine) subject: Digest,
-    /// The digest of its own manifest.
+    /// The digest of its own manifest, or the identity of a signature in the signature tag.
     pub(in crate::engine) attachment: Digest,
+    pub(in crate::engine) format: SignatureFormat,
     /// The cause for which it is still there; `None` for a reason that this version does not know.
     pub(in crate::engine) reason: Option<Reason>,
     pub(in crate::engine) message: Option<String>,
@@ -27,8 +36,24 @@ impl LeftoverRecord {
         Self {
             subject: subject.clone(),
             attachment: attachment.clone(),
+            format: SignatureFormat::Bundle,
             reason: Some(reason),
             message: None,
+        }
+    }
+
+    /// Returns the record of an attachment in any format.
+    pub(in crate::engine) fn of(subject: &Digest, owned: &Owned, reason: Reason) -> Self {
+        Self {
+            format: owned.format,
+            ..Self::new(subject, &owned.attachment, reason)
+        }
+    }
+
+    pub(in crate::engine) fn owned(&self) -> Owned {
+        Owned {
+            attachment: self.attachment.clone(),
+            format: self.format,
         }
     }
 
@@ -69,7 +94,7 @@ impl LeftoverRecord {
             .iter()
             .find(|target| target.digest == self.subject)
             .filter(|_| self.reason == Some(Reason::Overlap))?;
-        overlap_end(target.created, overlap)
+        overlap_end(target.signature(self.format)?.created, overlap)
     }
 
     /// Returns whether it stays on an image that the tag has left.
@@ -85,6 +110,7 @@ impl TryFrom<&Leftover> for LeftoverRecord {
         Ok(Self {
             subject: leftover.subject.parse()?,
             attachment: leftover.attachment.parse()?,
+            format: leftover.format.unwrap_or(SignatureFormat::Bundle),
             reason: leftover
                 .reason
                 .as_ref()
@@ -99,6 +125,7 @@ impl From<&LeftoverRecord> for Leftover {
         Self {
             subject: record.subject.to_string(),
             attachment: record.attachment.to_string(),
+            format: Some(record.format).filter(|format| *format == SignatureFormat::Tag),
             reason: record.reason.map(|reason| reason.as_str().to_owned()),
             message: record.message.clone(),
         }

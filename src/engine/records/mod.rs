@@ -1,5 +1,6 @@
 //! Typed entries of status. A pass parses them from the previous status and prints them when it ends.
 
+pub(in crate::engine) mod format;
 pub(in crate::engine) mod leftover;
 pub(in crate::engine) mod table;
 pub(in crate::engine) mod target;

@@ -2,10 +2,15 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::{Origin, Reason, TargetKind, TargetState, TargetStatus, truncate_message};
+use crate::api::{
+    Origin, Reason, SignatureFormat, TargetKind, TargetState, TargetStatus, truncate_message,
+};
 use crate::attachment::{Created, Entry, EntryKind, Existing, FutureMark, LastApplied};
 use crate::engine::failure::Failure;
 use affix_registry::oci::{Digest, DigestError, cut};
+
+use super::format::{FormatRecord, combined};
+use super::leftover::Owned;
 
 /// Maximum number of further platforms of one digest in status.
 const MAX_OTHER_PLATFORMS: usize = 16;
@@ -31,6 +36,9 @@ pub(in crate::engine) struct TargetRecord {
     pub(in crate::engine) superseded_for: Option<i64>,
     /// The earliest time at which a foreign mark on this target begins to count.
     pub(in crate::engine) future_mark: Option<Created>,
+    /// The formats of a signature, `Bundle` first. The fields of the target repeat the attachment of the first one and the state of
+    /// all. Empty for an attachment that is one referrer.
+    pub(in crate::engine) formats: Vec<FormatRecord>,
 }
 
 impl TargetRecord {
@@ -60,6 +68,7 @@ impl TargetRecord {
             content: None,
             superseded_for: None,
             future_mark: None,
+            formats: Vec::new(),
         }
     }
 
@@ -74,49 +83,153 @@ impl TargetRecord {
 
     /// Copies the data about the attachment from the previous pass, which stay valid however this pass ends.
     pub(in crate::engine) fn with_previous(self, previous: Option<&Self>) -> Self {
-        match previous {
-            Some(previous) => Self {
-                attachment: previous.attachment.clone(),
-                origin: previous.origin,
-                created: previous.created,
-                content: previous.content.clone(),
-                superseded_for: previous.superseded_for,
-                ..self
-            },
-            None => self,
+        self.with_formats(&[SignatureFormat::Bundle], previous)
+    }
+
+    /// Behaves like [`with_previous`](Self::with_previous), for an attachment in `formats`.
+    pub(in crate::engine) fn with_formats(
+        mut self,
+        formats: &[SignatureFormat],
+        previous: Option<&Self>,
+    ) -> Self {
+        let before = |format| {
+            let before = previous.and_then(|previous| previous.signature(format));
+            before.map_or_else(
+                || FormatRecord::new(format),
+                |before| FormatRecord {
+                    state: TargetState::Pending,
+                    reason: None,
+                    message: None,
+                    ..before
+                },
+            )
+        };
+        self.superseded_for = previous.and_then(|previous| previous.superseded_for);
+        if formats == [SignatureFormat::Bundle] {
+            self.change(SignatureFormat::Bundle, |record| {
+                *record = before(SignatureFormat::Bundle);
+            });
+        } else {
+            self.formats = formats.iter().copied().map(before).collect();
+            self.combine();
+        }
+        self
+    }
+
+    /// Returns the attachment in a format, with its state.
+    pub(in crate::engine) fn signature(&self, format: SignatureFormat) -> Option<FormatRecord> {
+        if let Some(record) = self.formats.iter().find(|record| record.format == format) {
+            return Some(record.clone());
+        }
+        (self.formats.is_empty() && format == SignatureFormat::Bundle)
+            .then(|| FormatRecord::of(self))
+    }
+
+    /// Changes the attachment in a format, or its state.
+    pub(in crate::engine) fn change(
+        &mut self,
+        format: SignatureFormat,
+        change: impl FnOnce(&mut FormatRecord),
+    ) {
+        let Some(mut changed) = self.signature(format) else {
+            return;
+        };
+        change(&mut changed);
+        match self
+            .formats
+            .iter_mut()
+            .find(|record| record.format == format)
+        {
+            Some(record) => {
+                *record = changed;
+                self.combine();
+            }
+            None => self.show(changed),
+        }
+    }
+
+    /// Shows an attachment and its state as those of the target.
+    fn show(&mut self, record: FormatRecord) {
+        self.state = record.state;
+        self.reason = record.reason;
+        self.message = record.message;
+        self.attachment = record.attachment;
+        self.origin = record.origin;
+        self.created = record.created;
+        self.content = record.content;
+    }
+
+    /// Sets the fields of the target from its formats.
+    fn combine(&mut self) {
+        if let Some(record) = combined(&self.formats) {
+            self.show(record);
         }
     }
 
     /// Sets the state to failed. The data about the attachment stay.
     pub(in crate::engine) fn fail(&mut self, failure: &Failure) {
-        self.state = TargetState::Failed;
-        self.reason = Some(failure.problem.reason);
-        self.message = Some(truncate_message(&failure.problem.message));
+        for format in [SignatureFormat::Bundle, SignatureFormat::Tag] {
+            self.fail_in(format, failure);
+        }
     }
 
-    /// Sets the state to attached.
-    pub(in crate::engine) fn attach(&mut self, existing: &Existing, made: bool, content: &Digest) {
-        self.state = TargetState::Attached;
-        self.reason = None;
-        self.message = None;
-        self.attachment = Some(existing.digest.clone());
-        self.origin = Some(if made { Origin::Made } else { Origin::Adopted });
-        self.created = existing.created;
-        self.content = Some(content.clone());
+    /// Sets the state of a format to failed.
+    pub(in crate::engine) fn fail_in(&mut self, format: SignatureFormat, failure: &Failure) {
+        self.change(format, |record| {
+            record.state = TargetState::Failed;
+            record.reason = Some(failure.problem.reason);
+            record.message = Some(truncate_message(&failure.problem.message));
+        });
+    }
+
+    /// Sets the state of a format to attached.
+    pub(in crate::engine) fn attach(
+        &mut self,
+        format: SignatureFormat,
+        existing: &Existing,
+        made: bool,
+        content: &Digest,
+    ) {
+        self.change(format, |record| {
+            *record = FormatRecord {
+                state: TargetState::Attached,
+                attachment: Some(existing.digest.clone()),
+                origin: Some(if made { Origin::Made } else { Origin::Adopted }),
+                created: existing.created,
+                content: Some(content.clone()),
+                ..FormatRecord::new(format)
+            };
+        });
     }
 
     /// Records the attachment that is about to be pushed, so that a crash does not cause a second one.
     pub(in crate::engine) fn intend(
         &mut self,
+        format: SignatureFormat,
         attachment: &Digest,
         created: Created,
         content: &Digest,
     ) {
-        self.state = TargetState::Pending;
-        self.attachment = Some(attachment.clone());
-        self.origin = Some(Origin::Made);
-        self.created = Some(created);
-        self.content = Some(content.clone());
+        self.change(format, |record| {
+            record.state = TargetState::Pending;
+            record.attachment = Some(attachment.clone());
+            record.origin = Some(Origin::Made);
+            record.created = Some(created);
+            record.content = Some(content.clone());
+        });
+    }
+
+    /// Sets planned formats to attached, by an attachment that does not exist yet.
+    pub(in crate::engine) fn assume_attached(&mut self) {
+        for format in [SignatureFormat::Bundle, SignatureFormat::Tag] {
+            self.change(format, |record| {
+                if record.state == TargetState::Planned {
+                    record.state = TargetState::Attached;
+                    record.attachment = None;
+                    record.origin = None;
+                }
+            });
+        }
     }
 
     /// Records the first of the marks, which are in order of time.
@@ -124,9 +237,11 @@ impl TargetRecord {
         self.future_mark = marks.first().map(|mark| mark.created);
     }
 
-    /// Removes the data about the attachment.
+    /// Sets the state of every format to pending, without an attachment.
     pub(in crate::engine) fn clear_attachment(&mut self) {
-        (self.attachment, self.origin, self.created, self.content) = (None, None, None, None);
+        for format in [SignatureFormat::Bundle, SignatureFormat::Tag] {
+            self.change(format, |record| *record = FormatRecord::new(format));
+        }
     }
 
     /// Returns whether the manifest is one of the targets.
@@ -145,15 +260,16 @@ impl TargetRecord {
     }
 
     /// Returns whether this resource owns `attachment` by this record.
-    pub(in crate::engine) fn owns(&self, attachment: &Digest) -> bool {
-        self.owned() == Some(attachment)
+    pub(in crate::engine) fn owns(&self, owned: &Owned) -> bool {
+        let record = self.signature(owned.format);
+        record.is_some_and(|record| record.owned().as_ref() == Some(owned))
     }
 
-    /// Returns the attachment if this resource made it.
-    pub(in crate::engine) fn owned(&self) -> Option<&Digest> {
-        self.attachment
-            .as_ref()
-            .filter(|_| self.origin == Some(Origin::Made))
+    /// Returns the attachments that this resource made.
+    pub(in crate::engine) fn owned(&self) -> impl Iterator<Item = Owned> {
+        [SignatureFormat::Bundle, SignatureFormat::Tag]
+            .into_iter()
+            .filter_map(|format| self.signature(format)?.owned())
     }
 
     /// Returns the cause for which the target has no attachment.
@@ -178,14 +294,25 @@ impl TargetRecord {
         self.message.as_deref().unwrap_or_default()
     }
 
-    /// Returns the data that the plan needs about the last attachment. `generation` is that of the spec.
-    pub(in crate::engine) fn last_applied(&self, generation: i64) -> LastApplied {
-        LastApplied {
-            content: self.content.clone(),
-            created: self.created,
-            attachment: self.attachment.clone(),
-            made: self.origin == Some(Origin::Made),
-            superseded: self.superseded_for == Some(generation),
+    /// Returns the data that the plan needs about the last attachment in a format. `generation` is that of the spec.
+    pub(in crate::engine) fn last_applied(
+        &self,
+        format: SignatureFormat,
+        generation: i64,
+    ) -> LastApplied {
+        let superseded = self.superseded_for == Some(generation);
+        match self.signature(format) {
+            Some(record) => LastApplied {
+                content: record.content,
+                created: record.created,
+                attachment: record.attachment,
+                made: record.origin == Some(Origin::Made),
+                superseded,
+            },
+            None => LastApplied {
+                superseded,
+                ..LastApplied::default()
+            },
         }
     }
 }
@@ -197,7 +324,7 @@ impl TryFrom<&TargetStatus> for TargetRecord {
     fn try_from(status: &TargetStatus) -> Result<Self, DigestError> {
         let digest = |text: &Option<String>| text.as_ref().and_then(|text| text.parse().ok());
         let instant = |time: &Option<Time>| time.as_ref().map(|time| Created::at(time.0));
-        Ok(Self {
+        let record = Self {
             kind: status.kind,
             platform: status.platform.clone(),
             other_platforms: status.other_platforms.clone(),
@@ -214,6 +341,20 @@ impl TryFrom<&TargetStatus> for TargetRecord {
             content: digest(&status.content),
             superseded_for: status.superseded_for,
             future_mark: instant(&status.future_mark),
+            formats: Vec::new(),
+        };
+        let formats = status.formats.iter().enumerate();
+        let formats = formats.map(|(nth, format)| match nth {
+            0 => FormatRecord {
+                format: format.format,
+                state: format.state,
+                ..FormatRecord::of(&record)
+            },
+            _ => format.into(),
+        });
+        Ok(Self {
+            formats: formats.collect(),
+            ..record
         })
     }
 }
@@ -236,6 +377,11 @@ impl From<&TargetRecord> for TargetStatus {
             content: text(&record.content),
             superseded_for: record.superseded_for,
             future_mark: time(record.future_mark),
+            formats: record
+                .formats
+                .iter()
+                .map(|format| format.status(&record.digest))
+                .collect(),
         }
     }
 }

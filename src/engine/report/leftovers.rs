@@ -20,22 +20,22 @@ pub(in crate::engine) fn complete(
     gone: &[Digest],
 ) {
     for (subject, owned) in previous.owned() {
-        for attachment in owned
+        for owned in owned
             .into_iter()
-            .filter(|attachment| !gone.contains(attachment))
+            .filter(|owned| !gone.contains(&owned.attachment))
         {
-            let is_recorded = targets.iter().any(|target| target.owns(&attachment))
-                || leftovers
-                    .iter()
-                    .any(|leftover| leftover.attachment == attachment);
+            let is_recorded = targets.iter().any(|target| target.owns(&owned))
+                || leftovers.iter().any(|leftover| leftover.owned() == owned);
             if !is_recorded {
                 let before = previous
                     .leftovers
                     .iter()
-                    .find(|before| before.attachment == attachment);
-                leftovers.push(before.cloned().unwrap_or_else(|| {
-                    LeftoverRecord::new(&subject, &attachment, Reason::Progressing)
-                }));
+                    .find(|before| before.owned() == owned);
+                leftovers.push(
+                    before.cloned().unwrap_or_else(|| {
+                        LeftoverRecord::of(&subject, &owned, Reason::Progressing)
+                    }),
+                );
             }
         }
     }

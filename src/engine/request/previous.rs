@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{
-    ConditionType, ImageAttachmentStatus, ImageStatus, Superseded, TagDrift, TargetKind,
-    TargetState, find_condition,
+    ConditionType, ImageAttachmentStatus, ImageStatus, SignatureFormat, Superseded, TagDrift,
+    TargetKind, TargetState, find_condition,
 };
 use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{Desired, Entry, EntryKind, Intent, LastApplied};
-use crate::engine::records::leftover::LeftoverRecord;
+use crate::engine::records::leftover::{LeftoverRecord, Owned};
 use crate::engine::records::table::{parse_leftovers, parse_targets};
 use crate::engine::records::target::TargetRecord;
 use crate::signing::Signer;
 use affix_registry::oci::{Descriptor, Digest, Reference, Tag};
 
-use super::signing_key::needs_renewal;
+use super::signing_key::{contents, needs_renewal};
 
 /// The state of the previous pass. A value that cannot be parsed is dropped, so that the pass reads the registry again.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -87,10 +87,14 @@ impl PreviousState {
         }
     }
 
-    /// Returns the last applied state of one subject.
-    pub(in crate::engine) fn last_applied(&self, subject: &Digest) -> LastApplied {
+    /// Returns the last applied state of one subject in a format.
+    pub(in crate::engine) fn last_applied(
+        &self,
+        subject: &Digest,
+        format: SignatureFormat,
+    ) -> LastApplied {
         self.target(subject)
-            .map(|target| target.last_applied(self.generation))
+            .map(|target| target.last_applied(format, self.generation))
             .unwrap_or_default()
     }
 
@@ -99,27 +103,40 @@ impl PreviousState {
         self.targets.iter().find(|target| target.digest == *subject)
     }
 
-    /// Returns the attachments that this resource owns on one subject.
+    /// Returns the referrers that this resource owns on one subject.
     pub(in crate::engine) fn owned_on(&self, subject: &Digest) -> BTreeSet<Digest> {
-        self.owned().remove(subject).unwrap_or_default()
+        self.owned_in(subject, SignatureFormat::Bundle)
+    }
+
+    /// Returns the attachments in a format that this resource owns on one subject.
+    pub(in crate::engine) fn owned_in(
+        &self,
+        subject: &Digest,
+        format: SignatureFormat,
+    ) -> BTreeSet<Digest> {
+        let targets = self.targets.iter().filter(|of| of.digest == *subject);
+        let leftovers = self.leftovers.iter().filter(|of| of.subject == *subject);
+        targets
+            .flat_map(TargetRecord::owned)
+            .chain(leftovers.map(LeftoverRecord::owned))
+            .filter(|owned| owned.format == format)
+            .map(|owned| owned.attachment)
+            .collect()
     }
 
     /// Returns the attachments that this resource owns, by subject.
-    pub(in crate::engine) fn owned(&self) -> BTreeMap<Digest, BTreeSet<Digest>> {
-        let mut owned: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
+    pub(in crate::engine) fn owned(&self) -> BTreeMap<Digest, BTreeSet<Owned>> {
+        let mut owned: BTreeMap<Digest, BTreeSet<Owned>> = BTreeMap::new();
         let targets = self
             .targets
             .iter()
-            .filter_map(|target| Some((&target.digest, target.owned()?)));
+            .flat_map(|target| target.owned().map(|owned| (&target.digest, owned)));
         let leftovers = self
             .leftovers
             .iter()
-            .map(|leftover| (&leftover.subject, &leftover.attachment));
+            .map(|leftover| (&leftover.subject, leftover.owned()));
         for (subject, attachment) in targets.chain(leftovers) {
-            owned
-                .entry(subject.clone())
-                .or_default()
-                .insert(attachment.clone());
+            owned.entry(subject.clone()).or_default().insert(attachment);
         }
         owned
     }
@@ -141,11 +158,15 @@ impl PreviousState {
         signer: Option<&dyn Signer>,
         now: Timestamp,
     ) -> bool {
-        let signature = signer.map(|signer| (signer.fingerprint(), signer));
-        let is_attached = |target: &TargetRecord| match (&intent.desired, &signature) {
-            (Desired::Signature { .. }, Some((wanted, signer))) => {
-                target.content.as_ref() == Some(wanted)
-                    && !needs_renewal(*signer, target.created, now)
+        let signatures = signer.map(|signer| (contents(&intent.desired, signer), signer));
+        let is_attached = |target: &TargetRecord| match (&intent.desired, &signatures) {
+            (Desired::Signature { .. }, Some((contents, signer))) => {
+                contents.iter().all(|(format, content)| {
+                    target.signature(*format).is_some_and(|record| {
+                        record.content.as_ref() == Some(content)
+                            && !needs_renewal(*signer, record.created, now)
+                    })
+                })
             }
             (desired, _) => has_desired_content(desired, target),
         };

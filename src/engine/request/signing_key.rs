@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::api::{GoDuration, ImageAttachmentSpec, Reason};
-use crate::attachment::{Created, Problem};
+use crate::api::{GoDuration, ImageAttachmentSpec, Reason, SignatureFormat};
+use crate::attachment::{Created, Desired, Problem};
 use crate::signing::{CosignSigner, KeyError, NotationSigner, Signer};
 use affix_registry::Secret;
 use affix_registry::oci::{Digest, Hasher, Reference};
@@ -176,6 +176,24 @@ pub(in crate::engine) fn needs_renewal(
                 .is_ok_and(|due| due <= now)
         })
     })
+}
+
+/// Returns the formats of a signature, each with the hash of its content. It is empty for other attachments.
+pub(in crate::engine) fn contents(
+    desired: &Desired,
+    signer: &dyn Signer,
+) -> Vec<(SignatureFormat, Digest)> {
+    let Desired::Signature {
+        formats, identity, ..
+    } = desired
+    else {
+        return Vec::new();
+    };
+    let content = |format: &SignatureFormat| match format {
+        SignatureFormat::Bundle => Some((*format, signer.fingerprint())),
+        SignatureFormat::Tag => Some((*format, signer.tag_signer()?.tag_fingerprint(identity))),
+    };
+    formats.iter().filter_map(content).collect()
 }
 
 /// Returns the remark on a key whose signatures, without a timestamp of a third party, end with its certificates.

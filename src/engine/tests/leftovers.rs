@@ -1,9 +1,9 @@
 //! Tests of the selection of unwanted attachments, and of the leftovers.
 
 use super::{APP, digest, leftover, made, reference, subject, target};
-use crate::api::{ImageAttachmentStatus, Reason, TargetState};
+use crate::api::{ImageAttachmentStatus, Reason, SignatureFormat, TargetState};
 use crate::attachment::{Action, Entry, EntryKind, Problem, TargetPlan};
-use crate::engine::apply::unwanted::{self, Unwanted};
+use crate::engine::apply::unwanted::{self, Planned, Unwanted};
 use crate::engine::records::leftover::LeftoverRecord;
 use crate::engine::records::table::{print_leftovers, print_targets};
 use crate::engine::records::target::TargetRecord;
@@ -29,7 +29,12 @@ fn unwanted(
         subject: subject(name),
         kind: EntryKind::Index,
     });
-    let plans = [((&descriptor, 0), plan)].into_iter();
+    let planned = Planned {
+        subject: &descriptor.digest,
+        position: 0,
+        format: SignatureFormat::Bundle,
+    };
+    let plans = [(planned, plan)].into_iter();
     unwanted::select(&previous, table, plans, &entries)
 }
 
@@ -56,7 +61,7 @@ fn an_unwanted_attachment_is_removed_only_once_the_new_one_is_attached() {
         let remove: Vec<Digest> = unwanted
             .remove
             .into_iter()
-            .map(|(_, attachment)| attachment)
+            .map(|(_, owned)| owned.attachment)
             .collect();
         assert_eq!(
             remove,
@@ -89,7 +94,7 @@ fn a_desired_attachment_stays_and_an_unlisted_one_is_looked_up() {
         unwanted
             .unlisted
             .into_iter()
-            .map(|(_, attachment)| attachment)
+            .map(|(_, owned)| owned.attachment)
             .collect::<Vec<_>>(),
         [digest("lost")]
     );

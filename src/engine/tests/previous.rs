@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::{APP, NOON, digest, image, leftover, made, now, reference, subject};
 use crate::api::{
-    ImageAttachmentStatus, ImageStatus, Reason, Superseded, SupersededState, TagDrift, TargetState,
+    ImageAttachmentStatus, ImageStatus, Reason, SignatureFormat, Superseded, SupersededState,
+    TagDrift, TargetState,
 };
 use crate::attachment::{Created, Entry, EntryKind, Inputs, Intent};
 use crate::engine::records::table::{parse_targets, print_leftovers, print_targets};
@@ -33,14 +34,17 @@ fn last_applied_comes_from_the_target_and_ownership_from_leftovers_too() {
             &reference(&format!("{APP}@{}", digest("image"))),
         )
     };
-    let known = previous(4).last_applied(&digest("amd64"));
+    let known = previous(4).last_applied(&digest("amd64"), SignatureFormat::Bundle);
     assert_eq!(
         (known.attachment, known.content, known.made),
         (Some(digest("new")), Some(digest("content")), true)
     );
     assert_eq!(known.created.unwrap().to_string(), NOON);
     assert!(
-        known.superseded && !previous(5).last_applied(&digest("amd64")).superseded,
+        known.superseded
+            && !previous(5)
+                .last_applied(&digest("amd64"), SignatureFormat::Bundle)
+                .superseded,
         "a new generation may outrank once more"
     );
     assert_eq!(

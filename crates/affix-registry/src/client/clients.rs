@@ -23,7 +23,7 @@ use crate::error::RegistryError;
 use crate::http::body_memory::ResponseMemoryLimiter;
 use crate::http::rate_limit::{ConcurrencyLimiter, RateLimiter};
 use crate::http::transport::Transport;
-use crate::oci::{Algorithm, Digest, Hasher, Host, Repository};
+use crate::oci::{Algorithm, Digest, Hasher, Host, Repository, Tag};
 
 /// Clients in the cache, besides those in use.
 const MAX_CLIENTS: usize = 1024;
@@ -40,15 +40,15 @@ pub(crate) struct RegistryClient {
     pub(crate) rate_limiter: RateLimiter,
     pub(crate) auth: Authenticator,
     pub(crate) support: ReferrersSupport,
-    /// The longest time from reading a fallback tag to having written it, in microseconds.
+    /// The longest time from reading a tag to having written it, in microseconds.
     longest_rewrite: AtomicU64,
-    /// The process rewrites a fallback tag in one task at a time.
-    rewrites: Locks<(Repository, Digest)>,
+    /// The process rewrites a tag in one task at a time.
+    rewrites: Locks<(Repository, Tag)>,
     last_used: Mutex<Instant>,
 }
 
 impl RegistryClient {
-    /// Returns the longest time from the GET of a fallback tag to the response of its PUT, at most 3 s.
+    /// Returns the longest time from the GET of a rewritten tag to the response of its PUT, at most 3 s.
     pub(crate) fn longest_rewrite(&self) -> Duration {
         Duration::from_micros(self.longest_rewrite.load(Ordering::Relaxed)).min(MAX_REWRITE)
     }
@@ -59,13 +59,13 @@ impl RegistryClient {
         self.longest_rewrite.fetch_max(micros, Ordering::Relaxed);
     }
 
-    /// Returns the lock of the fallback tag of `subject`.
+    /// Returns the lock of a tag with a list of entries.
     pub(crate) fn rewrite_lock(
         &self,
         repository: &Repository,
-        subject: &Digest,
+        tag: &Tag,
     ) -> Arc<tokio::sync::Mutex<()>> {
-        self.rewrites.of((repository.clone(), subject.clone()))
+        self.rewrites.of((repository.clone(), tag.clone()))
     }
 
     fn last_used(&self) -> Instant {

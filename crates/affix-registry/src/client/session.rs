@@ -177,8 +177,8 @@ pub(crate) struct Inner {
     opened: Instant,
     requests: AtomicU64,
     received: AtomicU64,
-    /// Subjects whose fallback tag exists, as read in this pass.
-    seen_tags: Mutex<HashSet<Digest>>,
+    /// Fallback tags and signature tags that exist, as read in this pass.
+    seen_tags: Mutex<HashSet<Tag>>,
     /// The tags of the form of fallback tags, listed at most once in this pass.
     pub(crate) referrers_tags: OnceCell<Vec<Tag>>,
     /// Uniform in 0 to 1. Spreads the pauses of processes that write the same fallback tags at the same time.
@@ -210,19 +210,19 @@ impl Inner {
         self.client.auth.secrets()
     }
 
-    /// Records that the fallback tag of a subject exists.
-    pub(crate) fn saw_tag(&self, subject: &Digest) {
+    /// Records that a tag exists.
+    pub(crate) fn saw_tag(&self, tag: &Tag) {
         self.seen_tags
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(subject.clone());
+            .insert(tag.clone());
     }
 
-    pub(crate) fn has_seen_tag(&self, subject: &Digest) -> bool {
+    pub(crate) fn has_seen_tag(&self, tag: &Tag) -> bool {
         self.seen_tags
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .contains(subject)
+            .contains(tag)
     }
 }
 

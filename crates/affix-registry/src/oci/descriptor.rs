@@ -9,7 +9,7 @@ use super::{Digest, Platform, media_type};
 /// A content descriptor (image-spec, descriptor.md).
 ///
 /// Fields are serialised in the order of the Go implementation, so equal content has equal bytes.
-/// Unknown fields are not kept: see [`RawIndex`](crate::oci::RawIndex) for lossless rewrites.
+/// Unknown fields are not kept: see [`RawDocument`](crate::oci::RawDocument) for lossless rewrites.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {

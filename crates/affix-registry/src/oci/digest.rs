@@ -128,6 +128,13 @@ impl Digest {
         format!("{}-{encoded}", self.algorithm.as_str())
     }
 
+    /// Returns the tag under which cosign stores signatures beside the image: the fallback tag with
+    /// the suffix `.sig`.
+    #[must_use]
+    pub fn signature_tag(&self) -> String {
+        format!("{}.sig", self.fallback_tag())
+    }
+
     /// Returns the first twelve characters of the encoded part, for output to people.
     #[must_use]
     pub fn short(&self) -> &str {

@@ -1,18 +1,16 @@
-//! Image indexes and Docker manifest lists: as data, and as raw documents that keep foreign
-//! content.
+//! Image indexes and Docker manifest lists.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Deserialize;
+use serde::de::Error as _;
 use serde_json::value::RawValue;
 
 use super::descriptor::{annotations, null_is_default};
 use super::digest::cut;
 use super::values::without_bom;
-use super::{Descriptor, Digest, media_type};
+use super::{Descriptor, Digest};
 
 /// An image index or a Docker manifest list as data (image-spec, image-index.md).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -122,147 +120,6 @@ impl From<IndexDocument> for ImageIndex {
     }
 }
 
-/// One entry of a listing of referrers with its original bytes. Clones share the bytes.
-#[derive(Clone)]
-pub struct RawEntry {
-    raw: Arc<RawValue>,
-    digest: Option<Digest>,
-}
-
-impl RawEntry {
-    /// Returns the original JSON text of the entry.
-    #[must_use]
-    pub fn raw(&self) -> &str {
-        self.raw.get()
-    }
-
-    /// Parses the entry. Returns `None` if it is not a valid descriptor; rewrites keep such an
-    /// entry unchanged.
-    #[must_use]
-    pub fn descriptor(&self) -> Option<Descriptor> {
-        serde_json::from_str(self.raw()).ok()
-    }
-
-    /// Returns the digest of the entry if it has a valid one, also if the entry is not a complete
-    /// descriptor.
-    #[must_use]
-    pub const fn digest(&self) -> Option<&Digest> {
-        self.digest.as_ref()
-    }
-}
-
-impl fmt::Debug for RawEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.raw())
-    }
-}
-
-impl PartialEq for RawEntry {
-    fn eq(&self, other: &Self) -> bool {
-        self.raw() == other.raw()
-    }
-}
-
-impl Eq for RawEntry {}
-
-impl From<&Descriptor> for RawEntry {
-    fn from(descriptor: &Descriptor) -> Self {
-        let raw = serde_json::value::to_raw_value(descriptor)
-            .unwrap_or_else(|_| RawValue::NULL.to_owned());
-        Self {
-            raw: raw.into(),
-            digest: Some(descriptor.digest.clone()),
-        }
-    }
-}
-
-impl Serialize for RawEntry {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.raw.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for RawEntry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct WithDigest {
-            digest: Digest,
-        }
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let digest = serde_json::from_str(raw.get())
-            .ok()
-            .map(|WithDigest { digest }| digest);
-        Ok(Self {
-            raw: raw.into(),
-            digest,
-        })
-    }
-}
-
-/// An index that keeps the bytes and the order of its entries and fields.
-///
-/// It represents the content of a fallback tag or one page of a listing (distribution-spec,
-/// "Listing Referrers"). Rewriting it does not alter foreign content.
-#[derive(Debug, Clone)]
-pub struct RawIndex {
-    before: Vec<(String, Box<RawValue>)>,
-    after: Vec<(String, Box<RawValue>)>,
-    /// The entries in their order.
-    pub entries: Vec<RawEntry>,
-}
-
-impl Default for RawIndex {
-    /// Returns an empty OCI index, the initial content of a fallback tag.
-    fn default() -> Self {
-        let field =
-            |name: &str, json: String| Some((name.to_owned(), RawValue::from_string(json).ok()?));
-        let version = field("schemaVersion", "2".to_owned());
-        let media_type = field("mediaType", format!("{:?}", media_type::OCI_INDEX));
-        Self {
-            before: [version, media_type].into_iter().flatten().collect(),
-            after: Vec::new(),
-            entries: Vec::new(),
-        }
-    }
-}
-
-impl RawIndex {
-    /// Parses an index. A byte order mark is dropped. A duplicate field is an error because readers differ in which of the two
-    /// they use.
-    ///
-    /// # Errors
-    /// If the bytes are not a JSON object, if a field appears twice, or if `manifests` is neither a
-    /// list nor `null`.
-    pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(without_bom(bytes))
-    }
-
-    /// Serialises the index. Foreign parts keep their bytes, new parts are compact.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
-    }
-
-    /// Returns the document's own media type, if it states one.
-    #[must_use]
-    pub fn media_type(&self) -> Option<String> {
-        let (_, raw) = self
-            .before
-            .iter()
-            .chain(&self.after)
-            .find(|(name, _)| name == "mediaType")?;
-        serde_json::from_str(raw.get()).ok()
-    }
-
-    /// Returns true if an entry is a valid descriptor with `digest`.
-    #[must_use]
-    pub fn contains(&self, digest: &Digest) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| entry.digest() == Some(digest) && entry.descriptor().is_some())
-    }
-}
-
 /// One page of a listing of referrers that borrows from its bytes. Entries are parsed on demand.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -308,73 +165,6 @@ impl<'a> ReferrersPage<'a> {
     }
 }
 
-impl Serialize for RawIndex {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap as _;
-        let mut map = serializer.serialize_map(Some(self.before.len() + self.after.len() + 1))?;
-        for (name, value) in &self.before {
-            map.serialize_entry(name, value)?;
-        }
-        map.serialize_entry("manifests", &self.entries)?;
-        for (name, value) in &self.after {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for RawIndex {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-
-        impl<'de> Visitor<'de> for Fields {
-            type Value = RawIndex;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an image index")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawIndex, A::Error> {
-                let mut index = RawIndex {
-                    before: Vec::new(),
-                    after: Vec::new(),
-                    entries: Vec::new(),
-                };
-                let mut listed = false;
-                while let Some(name) = map.next_key::<String>()? {
-                    if index
-                        .before
-                        .iter()
-                        .chain(&index.after)
-                        .any(|(seen, _)| *seen == name)
-                        || (listed && name == "manifests")
-                    {
-                        return Err(A::Error::custom(format_args!(
-                            "the field {name:?} appears twice"
-                        )));
-                    }
-                    if name == "manifests" {
-                        index.entries = map
-                            .next_value::<Option<Vec<RawEntry>>>()?
-                            .unwrap_or_default();
-                        listed = true;
-                    } else {
-                        let fields = if listed {
-                            &mut index.after
-                        } else {
-                            &mut index.before
-                        };
-                        fields.push((name, map.next_value()?));
-                    }
-                }
-                Ok(index)
-            }
-        }
-
-        deserializer.deserialize_map(Fields)
-    }
-}
-
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -382,6 +172,7 @@ impl<'de> Deserialize<'de> for RawIndex {
     reason = "a test that panics fails, as it should"
 )]
 mod tests {
+    use super::super::{RawDocument, RawEntry};
     use super::*;
 
     const FOREIGN: &str = r#"{ "digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2,  "x-unknown": {"b":1.50,"a":[ ]},"mediaType":"application/vnd.oci.image.manifest.v1+json","annotations":{"ü":"\u00fc<>&"} }"#;
@@ -391,7 +182,7 @@ mod tests {
         let text = format!(
             r#"{{"schemaVersion":2,"x":{{ "deep" : 1e400 }},"manifests":[{FOREIGN},{{"odd":true}}],"mediaType":"m","annotations":{{"k":"v"}}}}"#
         );
-        let mut index = RawIndex::parse(text.as_bytes()).unwrap();
+        let mut index = RawDocument::parse(text.as_bytes(), RawDocument::MANIFESTS).unwrap();
         assert_eq!(String::from_utf8(index.to_bytes()).unwrap(), text);
         index
             .entries
@@ -414,7 +205,10 @@ mod tests {
             r#"{"manifests":[]}"#,
         ] {
             assert!(
-                RawIndex::parse(text.as_bytes()).unwrap().entries.is_empty(),
+                RawDocument::parse(text.as_bytes(), RawDocument::MANIFESTS)
+                    .unwrap()
+                    .entries
+                    .is_empty(),
                 "{text}"
             );
             assert!(
@@ -434,7 +228,7 @@ mod tests {
             r#"{"mediaType":"a","mediaType":"b"}"#,
         ] {
             assert!(
-                RawIndex::parse(text.as_bytes())
+                RawDocument::parse(text.as_bytes(), RawDocument::MANIFESTS)
                     .unwrap_err()
                     .to_string()
                     .contains("appears twice"),
@@ -447,7 +241,7 @@ mod tests {
     #[test]
     fn an_empty_fallback_tag_is_an_oci_index() {
         assert_eq!(
-            RawIndex::default().to_bytes(),
+            RawDocument::empty_index().to_bytes(),
             br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#
         );
     }
@@ -486,7 +280,7 @@ mod tests {
                 "{odd}"
             );
             assert!(skipped.reason.contains(reason), "{odd}: {skipped}");
-            let mut raw = RawIndex::parse(text.as_bytes()).unwrap();
+            let mut raw = RawDocument::parse(text.as_bytes(), RawDocument::MANIFESTS).unwrap();
             assert_eq!(raw.entries.len(), 2);
             raw.entries.push(RawEntry::from(&Descriptor::of("m", b"x")));
             let written = String::from_utf8(raw.to_bytes()).unwrap();
@@ -497,7 +291,7 @@ mod tests {
     #[test]
     fn a_byte_order_mark_is_dropped() {
         let text = b"\xEF\xBB\xBF{\"mediaType\":null,\"manifests\":[{}]}";
-        let index = RawIndex::parse(text).unwrap();
+        let index = RawDocument::parse(text, RawDocument::MANIFESTS).unwrap();
         assert_eq!((index.entries.len(), index.media_type()), (1, None));
         assert_eq!(index.to_bytes(), text[3..]);
         assert_eq!(ReferrersPage::parse(text).unwrap().raw().len(), 1);
@@ -516,14 +310,14 @@ mod tests {
             let index: ImageIndex = serde_json::from_str(&text).unwrap();
             proptest::prop_assert_eq!(index.manifests.len() + index.skipped.len(), 4);
             proptest::prop_assert!(index.manifests.len() >= 3);
-            let raw = RawIndex::parse(text.as_bytes()).unwrap();
+            let raw = RawDocument::parse(text.as_bytes(), RawDocument::MANIFESTS).unwrap();
             proptest::prop_assert_eq!(raw.entries[position].raw(), entries[position].to_string());
         }
 
         #[test]
         fn any_bytes_are_an_index_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
-            if let Ok(index) = RawIndex::parse(&bytes) {
-                let again = RawIndex::parse(&index.to_bytes()).unwrap();
+            if let Ok(index) = RawDocument::parse(&bytes, RawDocument::MANIFESTS) {
+                let again = RawDocument::parse(&index.to_bytes(), RawDocument::MANIFESTS).unwrap();
                 proptest::prop_assert_eq!(index.to_bytes(), again.to_bytes());
             }
         }

@@ -24,6 +24,8 @@ pub const OCI_CONFIG: &str = manifest::IMAGE_CONFIG_MEDIA_TYPE;
 pub const DOCKER_CONFIG: &str = manifest::IMAGE_DOCKER_CONFIG_MEDIA_TYPE;
 /// A Sigstore bundle: artifact type and layer of the signatures that cosign creates.
 pub const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+/// A layer of a signature tag of cosign: the signed text of one signature (containers/image, "Simple signing").
+pub const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// Config of the signatures that notation creates. Listings state it as their artifact type.
 pub const NOTARY_SIGNATURE: &str = "application/vnd.cncf.notary.signature";
 /// Bytes of unspecified type. The default for attached files.

@@ -1,7 +1,7 @@
 //! Wire types of the OCI specifications: references, digests, platforms, descriptors, manifests and
 //! indexes.
 //!
-//! The types parse and print documents without I/O. [`RawIndex`] keeps unknown fields byte for
+//! The types parse and print documents without I/O. [`RawDocument`] keeps unknown fields byte for
 //! byte. Digests are computed here. Parsers reject ambiguous input, for example a reference without
 //! a registry, with an error that quotes the value.
 
@@ -13,6 +13,7 @@ mod manifest;
 pub mod media_type;
 mod platform;
 mod platform_pattern;
+mod raw_document;
 mod reference;
 mod values;
 
@@ -20,10 +21,11 @@ pub use artifact_type::{ArtifactType, ArtifactTypeError};
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use digest::{cut, hex};
-pub use index::{ImageIndex, RawEntry, RawIndex, ReferrersPage, SkippedEntry};
+pub use index::{ImageIndex, ReferrersPage, SkippedEntry};
 pub use manifest::{ImageManifest, Manifest, ManifestError};
 pub use platform::Platform;
 pub use platform_pattern::{PlatformPattern, PlatformPatternError};
+pub use raw_document::{RawDocument, RawEntry};
 pub use reference::{Host, Reference, ReferenceError, Repository, RepositoryError, Tag, TagError};
 pub use values::{longest_text, value_bound, without_bom};
 

@@ -13,9 +13,10 @@ use crate::client::session::{Locator, Session};
 use crate::error::{Object, Operation, RegistryError};
 use crate::http::transport::Answer;
 use crate::oci::{
-    ArtifactType, Descriptor, Digest, RawEntry, RawIndex, ReferrersPage, Tag, media_type,
+    ArtifactType, Descriptor, Digest, RawDocument, RawEntry, ReferrersPage, Tag, media_type,
 };
 use crate::protocol::pages::Pages;
+use crate::protocol::tag_document::{TagContent, TagRead};
 
 /// The referrers of one subject.
 #[derive(Debug, Clone)]
@@ -31,22 +32,6 @@ pub struct Listing {
     pub filtered: bool,
     /// The digest of the fallback tag. `None` if the tag does not exist or the source is the API.
     pub tag: Option<Digest>,
-}
-
-/// A read of a fallback tag.
-pub(crate) struct TagRead {
-    /// The time at which the answered request was sent.
-    pub(crate) sent: Instant,
-    /// The content. `None` only for a 404, and for a tag that names the subject itself.
-    pub(crate) tag: Option<FallbackTag>,
-    /// True if the tag names the subject itself. It holds no list, and may be replaced.
-    pub(crate) names_subject: bool,
-}
-
-/// The content of a fallback tag.
-pub(crate) struct FallbackTag {
-    pub(crate) digest: Digest,
-    pub(crate) index: RawIndex,
 }
 
 impl Session {
@@ -133,13 +118,13 @@ impl Session {
             });
         };
         let entries = filtered_entries(
-            tag.index.entries.iter().filter_map(RawEntry::descriptor),
+            tag.document.entries.iter().filter_map(RawEntry::descriptor),
             artifact_type,
         )
         .collect();
         Ok(Listing {
             entries,
-            total: tag.index.entries.len(),
+            total: tag.document.entries.len(),
             source,
             filtered,
             tag: Some(tag.digest),
@@ -248,7 +233,7 @@ impl Session {
             .fallback_tag()
             .parse()
             .map_err(|_| conflict("it is not a valid tag".to_owned()))?;
-        let at = Locator::Tag(tag);
+        let at = Locator::Tag(tag.clone());
         let answer = self.uncounted().ask_manifest(&operation, &at).await?;
         let sent = answer.sent;
         let raw = match answer.status {
@@ -279,7 +264,7 @@ impl Session {
             };
         }
         let content_type = raw.content_type.as_deref().map(media_type::essence);
-        let read = RawIndex::parse(&raw.bytes);
+        let read = RawDocument::parse(&raw.bytes, RawDocument::MANIFESTS);
         let index = read.map_err(|error| {
             conflict(self.redact(&format!(
                 "the tag does not hold a list of referrers: {error}"
@@ -303,12 +288,12 @@ impl Session {
                 limit: max as u64,
             });
         }
-        self.inner.saw_tag(subject);
+        self.inner.saw_tag(&tag);
         Ok(TagRead {
             sent,
-            tag: Some(FallbackTag {
+            tag: Some(TagContent {
                 digest: raw.digest,
-                index,
+                document: index,
             }),
             names_subject: false,
         })

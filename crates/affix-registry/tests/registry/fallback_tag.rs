@@ -4,7 +4,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use affix_registry::oci::{Descriptor, Digest};
-use affix_registry::{ErrorKind, FallbackChange, Registries, Session};
+use affix_registry::{ErrorKind, Registries, Session, TagChange};
 use affix_testbed::hostile::{
     Fault, HostileRegistry, Image, ImmutableTags, Lag, Matcher, Op, Quirks, Refusal, Reply, Stage,
     Store, fallback_tag,
@@ -33,8 +33,8 @@ fn pushed(store: &Store, image: &Image, note: &str) -> Descriptor {
     entry(&at, &bytes)
 }
 
-fn add<const N: usize>(entries: [&Descriptor; N]) -> FallbackChange {
-    FallbackChange {
+fn add<const N: usize>(entries: [&Descriptor; N]) -> TagChange {
+    TagChange {
         add: entries.map(Descriptor::clone).to_vec(),
         remove: Vec::new(),
     }
@@ -122,7 +122,7 @@ async fn an_incomplete_entry_of_our_digest_is_kept_and_does_not_count_as_listed(
         .unwrap();
     assert_eq!((listing.entries.len(), listing.total), (1, 2));
     // The removal of our entry removes both.
-    let change = FallbackChange {
+    let change = TagChange {
         add: Vec::new(),
         remove: vec![ours.digest],
     };
@@ -156,7 +156,7 @@ async fn entries_of_others_are_kept_byte_for_byte_and_in_order() {
         .rewrite_fallback(&descriptor(&image), add([&ours]), false)
         .await
         .unwrap();
-    let change = FallbackChange {
+    let change = TagChange {
         add: vec![later.clone()],
         remove: vec![ours.digest],
     };
@@ -229,7 +229,7 @@ async fn the_last_entry_leaves_an_empty_list_and_a_missing_tag_needs_no_removal(
     let (registry, image) = distribution().await;
     let ours = pushed(&registry.store(), &image, "a");
     let session = open(&registry);
-    let remove = || FallbackChange {
+    let remove = || TagChange {
         add: Vec::new(),
         remove: vec![ours.digest.clone()],
     };

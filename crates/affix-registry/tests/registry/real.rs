@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use affix_registry::oci::{Descriptor, Digest};
 use affix_registry::{
-    Access, Deletion, ErrorKind, FallbackChange, Keychain, ListingSource, Registries, Session,
+    Access, Deletion, ErrorKind, Keychain, ListingSource, Registries, Session, TagChange,
     TlsOptions,
 };
 use affix_testbed::certificates::Authority;
@@ -72,7 +72,7 @@ async fn attach(session: &Session, subject: &Descriptor, note: &str) -> Digest {
             assert!(listing.entries.iter().any(|entry| entry.digest == at));
         }
         ListingSource::FallbackTag => {
-            let change = FallbackChange {
+            let change = TagChange {
                 add: vec![entry(&at, &bytes)],
                 remove: Vec::new(),
             };
@@ -178,7 +178,7 @@ async fn distribution_refuses_deletions_by_default_and_performs_them_if_enabled(
         .await;
         let session = open_as(&registry, Some(("writer", "w")));
         let at = attach(&session, &subject(&pushed), "a").await;
-        let change = FallbackChange {
+        let change = TagChange {
             add: Vec::new(),
             remove: vec![at.clone()],
         };

@@ -1,7 +1,9 @@
 //! Signatures in the format of cosign 3: an in-toto statement in a DSSE envelope in a Sigstore bundle, attached as a referrer.
 //!
 //! Makes bundles and recognises those that state the same with the same key. A bundle has no transparency log entry and no
-//! timestamp, so verifiers need the option to ignore the log.
+//! timestamp, so verifiers need the option to ignore the log. [`simple`] has the format of the signature tag.
+
+mod simple;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +19,7 @@ use affix_registry::oci::{Algorithm, Descriptor, Digest, ImageManifest};
 use super::dsse::{Envelope, pre_authentication_encoding};
 use crate::signing::error::KeyError;
 use crate::signing::keys::CosignKey;
-use crate::signing::signer::{Shape, Signature, Signer, parse_part};
+use crate::signing::signer::{Shape, Signature, Signer, TagSigner, parse_part};
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
@@ -138,6 +140,10 @@ impl Signer for CosignSigner {
             && self
                 .key
                 .verifies(&pre_authentication_encoding(IN_TOTO, &payload), &signature)
+    }
+
+    fn tag_signer(&self) -> Option<&dyn TagSigner> {
+        Some(self)
     }
 
     fn fingerprint(&self) -> Digest {
