@@ -124,6 +124,7 @@ async fn open_session(
         }
     };
     let access = Access {
+        tenant: context.namespace.to_owned(),
         credentials: keychain,
         insecure: spec.insecure(),
         ..Access::default()

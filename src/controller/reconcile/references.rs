@@ -40,7 +40,10 @@ impl ReferenceResolver {
     }
 
     async fn read(&self, names: Names) -> Result<Sources, kube::Error> {
-        let mut sources = Sources::default();
+        let mut sources = Sources {
+            namespace: self.namespace.clone(),
+            ..Sources::default()
+        };
         for name in names.config_maps {
             if let Some(config_map) = self.get(&name).await? {
                 sources

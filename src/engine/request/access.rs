@@ -12,6 +12,7 @@ use super::secrets::{SecretData, Sources, find, key, missing};
 /// `SecretNotFound`, with the names of the Secret and of the key.
 pub fn access(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Access, Problem> {
     Ok(Access {
+        tenant: sources.namespace.clone(),
         credentials: credentials(spec, sources)?,
         tls: tls(spec.cert_secret_ref.as_ref(), sources)?,
         proxy: proxy(spec.proxy_secret_ref.as_ref(), sources)?,

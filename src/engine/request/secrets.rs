@@ -25,6 +25,8 @@ pub struct SecretData {
 /// The objects that a spec references, by name. Objects that do not exist are absent.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
+    /// The namespace of the resource. Empty for the command line, which has one user.
+    pub namespace: String,
     /// ConfigMaps: `data` and `binaryData` together.
     pub config_maps: BTreeMap<String, BTreeMap<String, Bytes>>,
     /// Secrets.

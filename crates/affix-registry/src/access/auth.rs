@@ -1,10 +1,11 @@
 //! Credentials of one registry, and the authentication scheme that the registry asked for.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::access::challenge::Challenge;
@@ -21,17 +22,33 @@ pub(crate) struct Authenticator {
     pub(crate) names_helpers: bool,
     /// The proxy's login in both forms that an answer could contain.
     proxy: Vec<Secret>,
-    pub(crate) scheme: Mutex<Option<Scheme>>,
+    remembered: Mutex<Option<Remembered>>,
     pub(crate) tokens: Tokens,
 }
 
+/// The scheme that the registry named last.
+struct Remembered {
+    scheme: Scheme,
+    /// The start of the attempt whose response named it.
+    named: Instant,
+    /// Whether its token service failed. It gets no request before the registry names it again.
+    failed: bool,
+}
+
+/// The way in which the registry wants a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Basic,
-    Bearer {
-        realm: String,
-        service: Option<String>,
-    },
+    Bearer(TokenService),
+}
+
+/// The token service that a challenge names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TokenService {
+    /// Its URL.
+    pub(crate) realm: String,
+    /// The registry's name there.
+    pub(crate) service: Option<String>,
 }
 
 /// The authorization that a request carried.
@@ -70,7 +87,7 @@ impl Authenticator {
             credential,
             names_helpers,
             proxy,
-            scheme: Mutex::default(),
+            remembered: Mutex::default(),
             tokens: Tokens::default(),
         }
     }
@@ -92,12 +109,55 @@ impl Authenticator {
         secrets
     }
 
-    /// Returns the scheme of the last challenge.
+    /// Returns the scheme that the registry named last.
     pub(crate) fn scheme(&self) -> Option<Scheme> {
-        self.scheme
+        let remembered = self.remembered();
+        remembered.as_ref().map(|known| known.scheme.clone())
+    }
+
+    /// Returns the token service that the registry named last, unless it has failed since.
+    pub(crate) fn token_service(&self) -> Option<TokenService> {
+        match &*self.remembered() {
+            Some(Remembered {
+                scheme: Scheme::Bearer(service),
+                failed: false,
+                ..
+            }) => Some(service.clone()),
+            _ => None,
+        }
+    }
+
+    /// Remembers the scheme of a 401. `named` is the start of its attempt: responses may arrive in
+    /// another order, and the newest one counts.
+    pub(crate) fn remember(&self, scheme: Scheme, named: Instant) {
+        let mut remembered = self.remembered();
+        if remembered.as_ref().is_none_or(|known| known.named <= named) {
+            *remembered = Some(Remembered {
+                scheme,
+                named,
+                failed: false,
+            });
+        }
+    }
+
+    /// Records that a token service failed.
+    pub(crate) fn record_failure(&self, service: &TokenService) {
+        if let Some(known) = &mut *self.remembered()
+            && matches!(&known.scheme, Scheme::Bearer(current) if current == service)
+        {
+            known.failed = true;
+        }
+    }
+
+    /// Forgets the scheme after a 401 that names none.
+    pub(crate) fn forget(&self) {
+        *self.remembered() = None;
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Option<Remembered>> {
+        self.remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 
     /// Selects the challenge that fits the credential. Bearer is preferred because its tokens
@@ -110,10 +170,10 @@ impl Authenticator {
                 scope,
                 ..
             } => Some((
-                Scheme::Bearer {
+                Scheme::Bearer(TokenService {
                     realm: realm.clone(),
                     service: service.clone(),
-                },
+                }),
                 scope.clone(),
             )),
             Challenge::Basic => None,

@@ -1,21 +1,23 @@
 //! Authentication: which credential is sent to which server, and when.
 //!
 //! No credential is sent before the registry's first challenge. Later requests send it without a
-//! challenge. Only challenges from the registry's own origin count. The token service must use
-//! https, unless the session allows plain HTTP.
+//! challenge. Only challenges from the registry's own origin count, and the newest one decides. A
+//! token service that failed gets no further request before the registry names it again
+//! (docs/decisions/0099). The token service must use https, unless the session allows plain HTTP.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::{HeaderValue, Method, header};
 use oci_client::errors::OciErrorCode;
 use serde::Deserialize;
+use tokio::time::Instant;
 use url::Url;
 use zeroize::Zeroizing;
 
 use crate::access::address_policy::authority;
-use crate::access::auth::{Authorization, Scheme, basic, sensitive};
+use crate::access::auth::{Authorization, Scheme, TokenService, basic, sensitive};
 use crate::access::challenge::Challenge;
 use crate::access::docker_config::Credential;
 use crate::access::secret::Secret;
@@ -37,11 +39,12 @@ struct TokenAnswer {
 }
 
 impl Session {
-    /// Returns the authorization for a request, according to the scheme of earlier challenges. May
-    /// request a token.
+    /// Returns the authorization for a request that began at `begun`, according to the newest
+    /// challenge. May request a token.
     pub(crate) async fn authorize(
         &self,
         request: &Request,
+        begun: Instant,
     ) -> Result<Authorization, RegistryError> {
         let auth = &self.inner.client.auth;
         if let Credential::Registry(token) = &auth.credential {
@@ -51,14 +54,18 @@ impl Session {
             (Some(Scheme::Basic), Credential::Basic { username, password }) => Ok(
                 Authorization::Basic(sensitive("Basic", &basic(username, password))?),
             ),
-            (Some(Scheme::Bearer { realm, service }), _) => {
-                let fetch =
-                    |challenged: String| self.fetch_token(request, realm, service, challenged);
-                let token = auth
-                    .tokens
-                    .get(self.repository(), request.actions, fetch)
-                    .await?;
-                Ok(Authorization::Token(sensitive("Bearer", &token)?, token))
+            (Some(Scheme::Bearer(_)), _) => {
+                let fetch = async |service: &TokenService, challenged: &str| {
+                    // Boxed: every request holds this future, and few need it.
+                    let fetching = self.fetch_token(request, service, challenged).boxed();
+                    fetching.await.inspect_err(|_| auth.record_failure(service))
+                };
+                let key = (self.repository(), request.actions);
+                let current = || auth.token_service();
+                match auth.tokens.get(key, begun, current, fetch).await? {
+                    Some(token) => Ok(Authorization::Token(sensitive("Bearer", &token)?, token)),
+                    None => Ok(Authorization::Nothing),
+                }
             }
             _ => Ok(Authorization::Nothing),
         }
@@ -73,7 +80,19 @@ impl Session {
     ) -> bool {
         let auth = &self.inner.client.auth;
         let challenges = Challenge::parse_all(answer.header_lines(header::WWW_AUTHENTICATE));
-        let Some((scheme, scope)) = auth.choose(&challenges) else {
+        let refused = match sent {
+            Authorization::Token(_, token) => Some(token),
+            _ => None,
+        };
+        let chosen = auth.choose(&challenges);
+        let scope = chosen.as_ref().and_then(|(_, scope)| scope.as_deref());
+        if refused.is_some() || scope.is_some() {
+            auth.tokens
+                .challenge(self.repository(), request.actions, refused, scope)
+                .await;
+        }
+        let Some((scheme, _)) = chosen else {
+            auth.forget();
             return false;
         };
         let retry = match sent {
@@ -81,23 +100,8 @@ impl Session {
             Authorization::Basic(_) => scheme != Scheme::Basic,
             Authorization::Nothing | Authorization::Token(..) => true,
         };
-        if matches!(scheme, Scheme::Bearer { .. }) {
-            let refused = if let Authorization::Token(_, token) = sent {
-                Some(token)
-            } else {
-                None
-            };
-            auth.tokens
-                .challenge(
-                    self.repository(),
-                    request.actions,
-                    refused,
-                    scope.as_deref(),
-                )
-                .await;
-        }
         if retry {
-            *auth.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
+            auth.remember(scheme, answer.sent);
         }
         retry
     }
@@ -148,9 +152,8 @@ impl Session {
     async fn fetch_token(
         &self,
         original: &Request,
-        realm: String,
-        service: Option<String>,
-        challenged: String,
+        TokenService { realm, service }: &TokenService,
+        challenged: &str,
     ) -> Result<Token, RegistryError> {
         let client = &self.inner.client;
         let mut request = Request::new(
@@ -159,7 +162,7 @@ impl Session {
             client.transport.base().clone(),
             original.actions,
         );
-        let mut url = Url::parse(&realm)
+        let mut url = Url::parse(realm)
             .ok()
             .filter(|url| url.has_host() && url.username().is_empty() && url.password().is_none())
             .ok_or_else(|| {
@@ -179,7 +182,7 @@ impl Session {
                 why,
             });
         }
-        let scopes = original.actions.scopes(self.repository(), &challenged);
+        let scopes = original.actions.scopes(self.repository(), challenged);
         if let Credential::Identity(token) = &client.auth.credential {
             request.method = Method::POST;
             request.operation.method = "POST";
@@ -190,7 +193,7 @@ impl Session {
             request.body = refresh_form(token, service.as_deref(), &scopes);
         } else {
             let mut query = url.query_pairs_mut();
-            if let Some(service) = &service {
+            if let Some(service) = service {
                 query.append_pair("service", service);
             }
             for scope in &scopes {

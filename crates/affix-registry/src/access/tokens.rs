@@ -4,12 +4,12 @@
 //! are rejected.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::access::auth::TokenService;
 use crate::access::secret::Secret;
 use crate::error::RegistryError;
 use crate::oci::Repository;
@@ -97,34 +97,43 @@ struct Entry {
 #[derive(Default)]
 struct State {
     token: Option<(Secret, Instant)>,
-    failed: Option<(Instant, RegistryError)>,
+    failed: Option<(Instant, TokenService, RegistryError)>,
     /// The scope of the registry's last challenge.
     challenge_scope: String,
 }
 
 impl Tokens {
-    /// Returns the token of a key from the cache, or calls `fetch` with the challenge's scope.
-    /// Concurrent callers wait for the same fetch and share its result, also if it fails.
-    pub(crate) async fn get<F, Fut>(
+    /// Returns the token of a key from the cache, or calls `fetch` with the token service and the
+    /// scope of the challenge. Returns `None` if there is no `current` token service.
+    ///
+    /// Concurrent callers wait for the same fetch and share its result. They share a failure if
+    /// their request began before it, with the same token service.
+    pub(crate) async fn get(
         &self,
-        repository: &Repository,
-        actions: Actions,
-        fetch: F,
-    ) -> Result<Secret, RegistryError>
-    where
-        F: FnOnce(String) -> Fut,
-        Fut: Future<Output = Result<Token, RegistryError>>,
-    {
-        let requested = Instant::now();
+        (repository, actions): (&Repository, Actions),
+        begun: Instant,
+        current: impl Fn() -> Option<TokenService>,
+        fetch: impl AsyncFnOnce(&TokenService, &str) -> Result<Token, RegistryError>,
+    ) -> Result<Option<Secret>, RegistryError> {
         let entry = self.entry(repository, actions);
         let mut state = entry.state.lock().await;
-        match (&state.token, &state.failed) {
-            (Some((token, until)), _) if Instant::now() < *until => return Ok(token.clone()),
-            (_, Some((at, error))) if *at >= requested => return Err(error.clone()),
+        if let Some((token, until)) = &state.token
+            && Instant::now() < *until
+        {
+            return Ok(Some(token.clone()));
+        }
+        // Read here, because a 401 may have named another service during the wait.
+        let Some(service) = current() else {
+            return Ok(None);
+        };
+        match &state.failed {
+            Some((at, failed, error)) if *at >= begun && *failed == service => {
+                return Err(error.clone());
+            }
             _ => {}
         }
         let started = Instant::now();
-        match fetch(state.challenge_scope.clone()).await {
+        match fetch(&service, &state.challenge_scope).await {
             Ok(token) => {
                 state.token = Some((token.secret.clone(), started + usable_for(token.lifetime)));
                 state.failed = None;
@@ -133,10 +142,10 @@ impl Tokens {
                     Some(token.secret.clone()),
                     std::mem::take(&mut *recent).into_iter().next().flatten(),
                 ];
-                Ok(token.secret)
+                Ok(Some(token.secret))
             }
             Err(error) => {
-                state.failed = Some((Instant::now(), error.clone()));
+                state.failed = Some((Instant::now(), service, error.clone()));
                 Err(error)
             }
         }
@@ -217,6 +226,13 @@ mod tests {
         "team/app".parse().unwrap()
     }
 
+    fn service() -> Option<TokenService> {
+        Some(TokenService {
+            realm: "https://auth.example.com/token".to_owned(),
+            service: None,
+        })
+    }
+
     struct Service {
         tokens: Tokens,
         requested: AtomicU32,
@@ -233,8 +249,9 @@ mod tests {
         }
 
         async fn get(&self, actions: Actions) -> Result<Secret, RegistryError> {
+            let now = Instant::now();
             self.tokens
-                .get(&repository(), actions, |_| async {
+                .get((&repository(), actions), now, service, async |_, _| {
                     let n = self.requested.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     if self.fails {
@@ -249,6 +266,7 @@ mod tests {
                     })
                 })
                 .await
+                .map(Option::unwrap)
         }
 
         async fn get_many(self: &Arc<Self>, many: u32) -> Vec<Result<Secret, RegistryError>> {
@@ -338,18 +356,16 @@ mod tests {
     async fn any_number_of_repositories_has_a_bounded_number_of_tokens() {
         let tokens = Tokens::default();
         for nth in 0..3 * MAX_TOKENS {
-            let fetch = |_| async {
+            let fetch = async |_: &TokenService, _: &str| {
                 Ok(Token {
                     secret: Secret::new(nth.to_string()),
                     lifetime: Duration::from_hours(24),
                 })
             };
+            let repository = format!("team/app-{nth}").parse().unwrap();
+            let key = (&repository, Actions::Pull);
             tokens
-                .get(
-                    &format!("team/app-{nth}").parse().unwrap(),
-                    Actions::Pull,
-                    fetch,
-                )
+                .get(key, Instant::now(), service, fetch)
                 .await
                 .unwrap();
         }

@@ -1,8 +1,8 @@
 //! The client cache: one client for each registry and way to use it, shared by all passes.
 //!
-//! The key contains everything that a tenant can choose: host, plain HTTP, certificates, proxy and credential. One tenant's proxy or
-//! certificate authority therefore never influences another tenant. Only the limit on requests in flight is shared between
-//! credentials, since it protects the registry.
+//! The key contains everything that a tenant can choose: host, plain HTTP, certificates, proxy and credential, or the tenant where
+//! there is no credential. One tenant's proxy or certificate authority therefore never influences another tenant. Only the limit on
+//! requests in flight is shared between credentials, since it protects the registry.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,7 +111,7 @@ impl ClientCache {
             }
         })?;
         let route = route_key(base, access);
-        let key = credential_key(&route, &credential);
+        let key = credential_key(&route, &credential, &access.tenant);
         let now = Instant::now();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
@@ -205,9 +205,9 @@ fn route_key(base: &Url, access: &Access) -> Digest {
         .finish()
 }
 
-fn credential_key(route: &Digest, credential: &Credential) -> Digest {
+fn credential_key(route: &Digest, credential: &Credential, tenant: &str) -> Digest {
     let (kind, name, secret) = match credential {
-        Credential::Anonymous => ("anonymous", None, None),
+        Credential::Anonymous => ("anonymous", Some(tenant.as_bytes()), None),
         Credential::Basic { username, password } => {
             ("basic", Some(username.as_bytes()), Some(password.expose()))
         }

@@ -180,9 +180,11 @@ pub enum Priority {
 }
 
 /// The settings of one pass. Tokens, pauses and the registry's capabilities are shared only between passes that are equal in
-/// credential, TLS, proxy and `insecure`.
+/// credential, TLS, proxy and `insecure`, and without a credential also in `tenant`.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
+    /// The owner of the pass, such as a namespace. Tenants share nothing that was learned without a credential.
+    pub tenant: String,
     /// Logins, matched by host and path. Empty: anonymous.
     pub credentials: Keychain,
     /// Certificates.

@@ -9,6 +9,7 @@ use tracing::Instrument as _;
 use url::Url;
 
 use crate::access::address_policy::authority;
+use crate::access::auth::Authorization;
 use crate::access::tokens::Actions;
 use crate::client::observer::Attempt;
 use crate::client::session::Session;
@@ -99,9 +100,13 @@ impl Session {
     /// Sends a request with the credentials that the registry asks for. Returns a response with any status except 401 of the
     /// registry, 429 and the transient ones.
     pub(crate) async fn send(&self, request: &Request) -> Result<Answer, RegistryError> {
-        let mut refusals = 0;
+        let (mut refusals, begun) = (0, Instant::now());
         loop {
-            let shown = self.authorize(request).await?;
+            let shown = match self.authorize(request, begun).await {
+                // Its token service is that of an earlier 401. The registry may name another one by now, or none.
+                Err(_) if refusals == 0 => Authorization::Nothing,
+                shown => shown?,
+            };
             let answer = self.transmit(request, shown.header()).await?;
             if answer.is_success() && !request.is_blob {
                 self.check_document(request, &answer)?;

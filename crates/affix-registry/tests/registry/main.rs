@@ -26,3 +26,4 @@ mod secrets;
 mod support;
 mod tags;
 mod tls;
+mod token_services;
