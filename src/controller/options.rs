@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::EngineOptions;
+use crate::engine::{EngineOptions, TenantRules};
 use crate::service::Addresses;
 
 /// Options of the controller. The names are those of Flux's controllers.
@@ -36,6 +36,8 @@ pub struct Options {
     pub registries: affix_registry::Options,
     /// Limits of a pass of the engine.
     pub engine: EngineOptions,
+    /// The parts of a resource's access that are refused.
+    pub tenants: TenantRules,
 }
 
 /// Options of leader election.

@@ -28,7 +28,7 @@ mod request;
 pub use claims::{Claim, Claims, NoClaims, lists, shows};
 pub use failure::Failure;
 pub use journal::{Draft, Journal};
-pub use options::EngineOptions;
+pub use options::{EngineOptions, TenantRules};
 pub use passes::delete::{Deleted, Deletion, deletion};
 pub use passes::run::Engine;
 pub use report::event::{PassEvent, Severity};

@@ -1,4 +1,4 @@
-//! Limits of a pass that the operator sets.
+//! Limits of a pass, and rules for resources, that the operator sets.
 
 use std::time::Duration;
 
@@ -15,6 +15,16 @@ pub struct EngineOptions {
     pub wait_until_listed: bool,
     /// Maximum time for a pass, which caps `spec.timeout`. Default: no limit.
     pub max_pass_time: Option<Duration>,
+}
+
+/// The parts of a resource's access that the operator refuses. Each of them can show a login of the namespace to a user who cannot read
+/// the Secret (threat T39).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TenantRules {
+    /// `spec.proxySecretRef`.
+    pub refuse_proxies: bool,
+    /// `ca.crt` in the Secret of `spec.certSecretRef`.
+    pub refuse_authorities: bool,
 }
 
 impl EngineOptions {

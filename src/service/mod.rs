@@ -1,5 +1,6 @@
 //! The parts that the controller and the webhook share: start, health probes, metrics over HTTP, and shutdown.
 
+mod cluster_networks;
 mod health;
 mod listen;
 mod process;
@@ -11,6 +12,7 @@ mod watch_fault;
 pub use listen::ListenAddress;
 pub use start::{Addresses, StartError};
 
+pub(crate) use cluster_networks::cluster_networks;
 pub(crate) use health::Readiness;
 pub(crate) use process::describe;
 pub(crate) use start::{Probes, api_server, begin};

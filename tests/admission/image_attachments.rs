@@ -229,6 +229,51 @@ async fn risky_resources_are_admitted_with_a_warning() {
     assert!(!text.contains("Warning"), "{text}");
 }
 
+#[tokio::test]
+async fn t39_fields_that_expose_a_login_cause_a_warning() {
+    let namespace = TestNamespace::new("exposed", json!({})).await;
+    let (_webhook, _) = Affix::webhook(&namespace, &[]).await;
+    let proxy = "Warning: spec.proxySecretRef: with insecure: true, the proxy can read the login for the registry";
+    let authority = "Warning: spec.certSecretRef: a server with a certificate of its ca.crt can read the login of";
+    for (fields, expected) in [
+        (
+            json!({"proxySecretRef": {"name": "p"}, "insecure": true}),
+            Some(proxy),
+        ),
+        (
+            json!({"certSecretRef": {"name": "c"}, "secretRef": {"name": "s"}}),
+            Some(authority),
+        ),
+        (
+            json!({"certSecretRef": {"name": "c"}, "serviceAccountName": "a"}),
+            Some(authority),
+        ),
+        (
+            json!({"proxySecretRef": {"name": "p"}, "secretRef": {"name": "s"}}),
+            None,
+        ),
+        (json!({"certSecretRef": {"name": "c"}}), None),
+        (json!({"insecure": true}), None),
+    ] {
+        let mut spec = fields.clone();
+        spec["image"] = json!("registry.example.com/team/app:v1");
+        spec["artifact"] =
+            json!({"artifactType": "application/vnd.demo", "annotations": {"a": "b"}});
+        let applied = namespace
+            .apply_with(
+                &TestNamespace::attachment("exposed", &spec),
+                &["--dry-run=server"],
+            )
+            .await
+            .unwrap();
+        assert_eq!(
+            (applied.contains(proxy), applied.contains(authority)),
+            (expected == Some(proxy), expected == Some(authority)),
+            "{fields}: {applied}"
+        );
+    }
+}
+
 async fn output(namespace: &TestNamespace) -> String {
     crate::support::namespace::output(
         namespace

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use affix_testbed::hostile::{HostileRegistry, Location, Quirks};
 use affix_testbed::process::Launch;
 use affix_testbed::registry::Registry;
 use serde_json::{Value, json};
@@ -520,4 +521,40 @@ async fn a_registry_that_lists_wrong_artifact_types_gets_one_attachment() {
     for digest in targets {
         assert!(fixture.attached(digest).await.is_empty());
     }
+}
+
+#[tokio::test]
+async fn t38_an_upload_to_a_store_on_another_port_needs_a_rule_on_a_desk_too() {
+    let fixture = Fixture::new().await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let store = HostileRegistry::builder()
+        .store(&registry.store())
+        .start()
+        .await
+        .unwrap();
+    let image = registry
+        .image("team/app", "v1")
+        .platform("linux/amd64")
+        .push();
+    registry.quirks(|quirks| {
+        *quirks = Quirks {
+            upload_location: Location::Under(store.url()),
+            ..Quirks::distribution()
+        }
+    });
+    let artifact =
+        json!({"artifactType": "application/vnd.demo", "files": [{"name": "a", "value": "b"}]});
+    let spec = json!({"image": registry.reference(&image.pinned()), "insecure": true, "artifact": artifact});
+    let text = resource("store", spec).to_string();
+    let refused = fixture.affix(&["attach", "-f", "-"], &text).await;
+    assert_eq!(code(&refused), 1, "{}{}", refused.out, refused.err);
+    let all = format!("{}{}", refused.out, refused.err);
+    assert!(
+        all.contains("HostNotAllowed") && all.contains("--upload-hosts"),
+        "{all}"
+    );
+    assert_eq!(store.connections(), 0);
+    let flags = ["attach", "--upload-hosts", &store.host(), "-f", "-"];
+    let attached = fixture.affix(&flags, &text).await;
+    assert_eq!(code(&attached), 0, "{}{}", attached.out, attached.err);
 }

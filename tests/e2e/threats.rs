@@ -1,8 +1,9 @@
-//! Threats that need a cluster to be shown: T1, T3, T5, T22 and T23.
+//! Threats that need a cluster to be shown: T1, T3, T5, T22, T23, T37, T38 and T39.
 
 use affix::api::{ConditionType, Reason, find_condition};
 use affix_testbed::hostile::{
-    Account, Fault, Filtering, HostileRegistry, Matcher, Op, Paging, Reply,
+    Account, Auth, Bearer, Fault, Filtering, HostileRegistry, Location, Matcher, Op, Paging,
+    Quirks, Reply,
 };
 use affix_testbed::registry::Registry;
 use kube::config::Kubeconfig;
@@ -34,7 +35,9 @@ async fn t1_the_api_server_of_the_kubeconfig_is_no_registry_under_any_name() {
         Matcher::on(Op::UploadStart),
         Reply::status(202).header("Location", &opened),
     );
-    let _controller = Controller::start(&namespace).await;
+    // No rule for uploads allows it either.
+    let rule = ["--upload-hosts", "localhost:*"];
+    let _controller = Controller::start_with(&namespace, &rule).await;
     for (name, host) in [
         ("address", "127.0.0.1"),
         ("name", "localhost"),
@@ -480,5 +483,124 @@ async fn t23_a_secret_is_never_published_as_an_attachment() {
     );
     assert!(!leaks(&controller.log()));
     assert!(!leaks(&format!("{:?}", namespace.events("as-map").await)));
+    namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn t37_new_resources_use_the_token_service_that_the_registry_names_now() {
+    let namespace = Namespace::new("t37").await;
+    let registry = HostileRegistry::builder()
+        .tokens([Account::new("ci", "canary-password")])
+        .start()
+        .await
+        .unwrap();
+    let image = registry.reference(&host(&registry, "v1").pinned());
+    let former = HostileRegistry::builder()
+        .issuer(&registry.issuer())
+        .start()
+        .await
+        .unwrap();
+    former.fault(Matcher::on(Op::Token), Reply::status(404));
+    let bearer = Bearer::new(&registry.issuer());
+    registry.set_auth(Auth::Bearer(bearer.clone().realm(former.token_url())));
+    namespace
+        .login("login", &registry.host(), "ci", "canary-password")
+        .await;
+    let _controller = Controller::start(&namespace).await;
+    let resource = || with(note(&image), json!({"secretRef": {"name": "login"}}));
+    namespace.apply("before", resource()).await;
+    namespace.refused("before", Reason::NotFound).await;
+    registry.set_auth(Auth::Bearer(bearer));
+    former.clear();
+    namespace.apply("after", resource()).await;
+    namespace.ready("after").await;
+    namespace.ready("before").await;
+    assert!(former.requests().is_empty(), "{}", former.transcript());
+    namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn t38_a_registry_writes_a_tenant_s_bytes_only_to_hosts_of_a_rule() {
+    let namespace = Namespace::new("t38").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let inside = HostileRegistry::builder()
+        .store(&registry.store())
+        .start()
+        .await
+        .unwrap();
+    let image = registry.reference(&host(&registry, "v1").pinned());
+    registry.quirks(|quirks| {
+        *quirks = Quirks {
+            upload_location: Location::Under(inside.url()),
+            ..Quirks::distribution()
+        }
+    });
+    let files = json!({
+        "image": image, "insecure": true, "targets": {"scope": "Index"},
+        "artifact": {
+            "artifactType": "application/vnd.demo.thing",
+            "files": [{"name": "a.txt", "value": "bytes of the tenant"}],
+        },
+    });
+    {
+        let _controller = Controller::start(&namespace).await;
+        namespace.apply("files", files).await;
+        let message = namespace.refused("files", Reason::HostNotAllowed).await;
+        assert!(
+            message.contains(&inside.host()) && message.contains("--upload-hosts"),
+            "{message}"
+        );
+        assert_eq!(inside.connections(), 0);
+    }
+    let rule = ["--upload-hosts", &inside.host()];
+    let _controller = Controller::start_with(&namespace, &rule).await;
+    namespace.ready("files").await;
+    assert!(
+        inside.count(Op::UploadPut) > 0 && inside.with_credentials().is_empty(),
+        "{}",
+        inside.transcript()
+    );
+    namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn t39_proxies_and_authorities_of_resources_are_refused_by_flag() {
+    let namespace = Namespace::new("t39").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.reference(&host(&registry, "v1").pinned());
+    let own = HostileRegistry::builder().tls().start().await.unwrap();
+    let proxy = json!({"address": own.url()});
+    namespace.secret("proxy", proxy).await;
+    namespace
+        .secret("ca", json!({"ca.crt": own.ca_pem()}))
+        .await;
+    namespace
+        .login("login", &registry.host(), "ci", "canary-password")
+        .await;
+    let flags = ["--tenant-proxies=refuse", "--tenant-authorities=refuse"];
+    let _controller = Controller::start_with(&namespace, &flags).await;
+    for (name, field) in [("proxy", "proxySecretRef"), ("ca", "certSecretRef")] {
+        let access = json!({"secretRef": {"name": "login"}, field: {"name": name}});
+        namespace.apply(name, with(note(&image), access)).await;
+    }
+    for (name, expected) in [
+        (
+            "proxy",
+            "spec.proxySecretRef: proxies of resources are ruled out by --tenant-proxies=refuse",
+        ),
+        (
+            "ca",
+            "spec.certSecretRef: certificate authorities of resources are ruled out by --tenant-authorities=refuse",
+        ),
+    ] {
+        let message = namespace.refused(name, Reason::InvalidSpec).await;
+        assert!(message.contains(expected), "{name}: {message}");
+        let conditions = namespace.status(name).await.conditions;
+        assert!(find_condition(&conditions, ConditionType::Stalled).is_some());
+    }
+    assert!(registry.requests().is_empty() && own.connections() == 0);
+    let login = json!({"secretRef": {"name": "login"}});
+    namespace.apply("plain", with(note(&image), login)).await;
+    namespace.ready("plain").await;
     namespace.check_rules().await;
 }

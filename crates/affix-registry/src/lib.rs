@@ -61,6 +61,7 @@ pub use client::session::{Locator, Registries, Session};
 pub use error::{ErrorAnswer, ErrorKind, Object, Operation, RegistryError};
 pub use http::retry::RetryPolicy;
 pub use http::write_gate::{Closed, WriteGate};
+pub use ipnet::IpNet;
 pub use protocol::manifests::{Deletion, Fetched, Head, Put};
 pub use protocol::referrers::Listing;
 pub use protocol::signature_tag::{SignatureLayer, SignatureTag};

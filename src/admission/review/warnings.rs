@@ -52,12 +52,29 @@ pub(crate) async fn collect_warnings(
         timeout_at(context.deadline, image)
     );
     let image = image.ok().flatten().unwrap_or_default();
-    key.ok()
-        .flatten()
-        .into_iter()
+    exposed_login_warnings(spec)
+        .chain(key.ok().flatten())
         .chain(image)
         .map(|text| truncate(&text, MAX_WARNING_CHARS))
         .collect()
+}
+
+/// Returns the warnings on fields by which the user of a resource can read a login (threat T39).
+fn exposed_login_warnings(spec: &ImageAttachmentSpec) -> impl Iterator<Item = String> {
+    let login = if spec.secret_ref.is_some() {
+        Some("spec.secretRef")
+    } else if spec.service_account_name.is_some() {
+        Some("spec.serviceAccountName")
+    } else {
+        None
+    };
+    let proxy = (spec.proxy_secret_ref.is_some() && spec.insecure()).then(|| {
+        "spec.proxySecretRef: with insecure: true, the proxy can read the login for the registry".to_owned()
+    });
+    let authority = login.filter(|_| spec.cert_secret_ref.is_some()).map(|field| {
+        format!("spec.certSecretRef: a server with a certificate of its ca.crt can read the login of {field}")
+    });
+    proxy.into_iter().chain(authority)
 }
 
 /// Returns a warning if a tag is signed by a key without the annotation. Such a key signs in any

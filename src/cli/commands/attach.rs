@@ -10,6 +10,7 @@ use crate::cli::exit::{Error, Exit, message, print};
 use crate::cli::local::{self, Finished};
 use crate::cli::output::report::{self, Format, View};
 use crate::engine::Mode;
+use affix_registry::HostPattern;
 
 /// Attach the artifacts of ImageAttachments, once and without a cluster
 #[derive(Debug, clap::Args)]
@@ -60,6 +61,10 @@ pub(in crate::cli) struct Args {
     #[command(flatten)]
     scope: ScopeArgs,
 
+    /// Hosts that the registry may name for uploads although their address is private or loopback, such as localhost:9000
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    upload_hosts: Vec<HostPattern>,
+
     /// Print the resources with their status, instead of tables
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
@@ -77,7 +82,8 @@ pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
             files: args.files,
             scope: args.scope,
         };
-        return work(Documents::load(&files)?, args.output, mode).await;
+        let documents = Documents::load(&files)?;
+        return work(documents, args.output, mode, args.upload_hosts).await;
     };
     let built = args.image.build(image, &args.scope).await?;
     let documents = built.documents()?;
@@ -89,7 +95,7 @@ pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
             print(&report::objects(&built.objects, format)?)?;
             Ok(Exit::Done)
         }
-        output => work(documents, output, mode).await,
+        output => work(documents, output, mode, args.upload_hosts).await,
     }
 }
 
@@ -98,6 +104,7 @@ pub(super) async fn work(
     mut documents: Documents,
     output: Option<Format>,
     mode: Mode,
+    upload_hosts: Vec<HostPattern>,
 ) -> Result<Exit, Error> {
     if mode == Mode::Plan {
         documents.read_status()?;
@@ -109,7 +116,7 @@ pub(super) async fn work(
         ("attaching", View::Attached)
     };
     let jobs = local::prepare(&documents, mode).await?;
-    let (all, interrupted) = local::run(&local::engine(), &jobs, activity).await;
+    let (all, interrupted) = local::run(&local::engine(upload_hosts), &jobs, activity).await;
     let text = match output {
         Some(format) => report::resources(&all, format, Timestamp::now())?,
         None => report::tables(&all, view),

@@ -6,8 +6,10 @@ use clap::Args as ClapArgs;
 
 use crate::api::GoDuration;
 use crate::controller::{self, LeaderElection, Options};
-use crate::engine::EngineOptions;
+use crate::engine::{EngineOptions, TenantRules};
+use crate::service::cluster_networks;
 use affix_registry::oci::Digest;
+use affix_registry::{HostPattern, IpNet};
 
 use crate::cli::flags::{AddressArgs, RegistryArgs, at_least_one, delay};
 use crate::cli::label_selector::label_selector;
@@ -72,6 +74,55 @@ pub(in crate::cli) struct Args {
         help_heading = "Registries"
     )]
     max_pass_time: GoDuration,
+    #[command(flatten)]
+    tenants: TenantArgs,
+}
+
+/// Flags on the rights of those who create resources.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Tenants")]
+struct TenantArgs {
+    /// Use the proxy of a resource (proxySecretRef)
+    #[arg(long, value_name = "RULE", value_enum, default_value = "allow")]
+    tenant_proxies: TenantRule,
+    /// Trust the certificate authority of a resource (ca.crt of certSecretRef)
+    #[arg(long, value_name = "RULE", value_enum, default_value = "allow")]
+    tenant_authorities: TenantRule,
+    /// Hosts that registries may name for uploads, such as store.example.com:9000; other hosts than the registry itself need a public
+    /// address if not set
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    upload_hosts: Vec<HostPattern>,
+    /// Networks of the cluster, such as 10.96.0.0/12, in addition to those that affix detects; a registry cannot name a host there for
+    /// uploads
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    cluster_networks: Vec<IpNet>,
+}
+
+/// What the operator does with a field of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum TenantRule {
+    Allow,
+    Refuse,
+}
+
+impl TenantArgs {
+    fn rules(&self) -> TenantRules {
+        TenantRules {
+            refuse_proxies: self.tenant_proxies == TenantRule::Refuse,
+            refuse_authorities: self.tenant_authorities == TenantRule::Refuse,
+        }
+    }
+
+    /// Adds the rules for uploads.
+    fn complete(self, options: affix_registry::Options) -> affix_registry::Options {
+        let mut cluster_networks = cluster_networks();
+        cluster_networks.extend(self.cluster_networks);
+        affix_registry::Options {
+            upload_hosts: self.upload_hosts,
+            cluster_networks,
+            ..options
+        }
+    }
 }
 
 /// Flags of leader election.
@@ -150,7 +201,8 @@ impl Args {
             deletion_timeout: self.deletion_timeout.get(),
             kube_api_qps: self.kube_api_qps,
             kube_api_burst: self.kube_api_burst,
-            registries: self.registries.options(),
+            tenants: self.tenants.rules(),
+            registries: self.tenants.complete(self.registries.options()),
             engine: EngineOptions {
                 max_referrers: self.referrers_limit,
                 max_pass_time: Some(self.max_pass_time.get()),

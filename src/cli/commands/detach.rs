@@ -51,7 +51,7 @@ pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
     let documents = Documents::load(&args.files)?;
     local::show_notices(&documents);
     let jobs = local::prepare(&documents, Mode::Detach).await?;
-    let engine = local::engine();
+    let engine = local::engine(Vec::new());
     let (mut all, mut stopped) = local::run(&engine, &jobs, "inspecting").await;
     let plan = report::tables(&all, View::RemovalPlan);
     match args.output {

@@ -48,5 +48,6 @@ pub(in crate::cli) struct Args {
 
 /// Runs the command.
 pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
-    work(Documents::load(&args.files)?, args.output, Mode::Plan).await
+    let documents = Documents::load(&args.files)?;
+    work(documents, args.output, Mode::Plan, Vec::new()).await
 }

@@ -1,7 +1,8 @@
 //! The local runner: the engine for resources from files, without a cluster.
 //!
 //! It works on several resources at once and uses the user's own logins. Registries on loopback and private addresses are allowed, because
-//! the user can reach them anyway.
+//! the user can reach them anyway. Uploads to another host than the registry follow the rules of the cluster, because the registry names
+//! that host.
 
 mod credential_helper;
 mod keyless;
@@ -27,8 +28,9 @@ use crate::engine::{
     Claim, Claims, Draft, Engine, EngineOptions, Failure, Journal, Mode, Outcome, Request, lists,
     request,
 };
+use crate::service::cluster_networks;
 use affix_registry::oci::{Digest, Host, Reference};
-use affix_registry::{Keychain, Options, Registries, RetryPolicy};
+use affix_registry::{HostPattern, Keychain, Options, Registries, RetryPolicy};
 
 use progress::Progress;
 use wait::announced_by;
@@ -69,9 +71,16 @@ pub(in crate::cli) struct Finished<'a> {
     pub outcome: Option<Outcome>,
 }
 
-/// Returns a registry client for local use.
+/// Returns a registry client for local use, whose uploads need a public address on another host than the registry.
 pub(in crate::cli) fn registries() -> Registries {
+    registries_with(Vec::new())
+}
+
+/// Returns a registry client for local use, with hosts that a registry may name for uploads.
+fn registries_with(upload_hosts: Vec<HostPattern>) -> Registries {
     Registries::new(Options {
+        upload_hosts,
+        cluster_networks: cluster_networks(),
         allow_loopback: true,
         retry: RetryPolicy {
             connect_total: Some(CONNECT_TIME),
@@ -81,13 +90,13 @@ pub(in crate::cli) fn registries() -> Registries {
     })
 }
 
-/// Returns an engine for local use.
-pub(in crate::cli) fn engine() -> Engine {
+/// Returns an engine for local use, with hosts that a registry may name for uploads.
+pub(in crate::cli) fn engine(upload_hosts: Vec<HostPattern>) -> Engine {
     let options = EngineOptions {
         wait_until_listed: true,
         ..EngineOptions::default()
     };
-    Engine::new(registries(), options)
+    Engine::new(registries_with(upload_hosts), options)
 }
 
 /// Returns the user's logins for the images of all resources that name no login of their own.

@@ -123,8 +123,7 @@ impl<'a> ClusterClaims<'a> {
         subject: &Digest,
         attachment: &Digest,
     ) -> Result<PlanResult, ApiServerError> {
-        let resolver =
-            ReferenceResolver::new(&self.context.client, other.metadata.namespace.clone());
+        let resolver = ReferenceResolver::new(self.context, other);
         let sources = resolver.resolve(&other.spec).await?;
         let generation = other.metadata.generation.unwrap_or_default();
         let status = other.status.as_ref();

@@ -47,7 +47,7 @@ impl ReconcileResult {
 impl Reconciliation<'_> {
     /// Reads the objects that the spec references.
     pub(crate) async fn sources(&self) -> Result<Sources, ApiServerError> {
-        ReferenceResolver::new(&self.context.client, self.object.metadata.namespace.clone())
+        ReferenceResolver::new(self.context, self.object)
             .resolve(&self.object.spec)
             .await
     }

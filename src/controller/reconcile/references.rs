@@ -10,20 +10,25 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
-use crate::api::ImageAttachmentSpec;
+use crate::api::{ImageAttachment, ImageAttachmentSpec};
 use crate::controller::api_server::{ApiServerError, with_timeout};
-use crate::engine::{Names, SecretData, Sources};
+use crate::controller::context::Context;
+use crate::engine::{Names, SecretData, Sources, TenantRules};
 
 /// Reads objects by name in one namespace. It lists and watches nothing.
 pub(crate) struct ReferenceResolver {
     client: Client,
     namespace: String,
+    tenants: TenantRules,
 }
 
 impl ReferenceResolver {
-    pub(crate) fn new(client: &Client, namespace: Option<String>) -> Self {
+    /// Returns a resolver for the namespace of `object`.
+    pub(crate) fn new(context: &Context, object: &ImageAttachment) -> Self {
+        let namespace = object.metadata.namespace.clone();
         Self {
-            client: client.clone(),
+            client: context.client.clone(),
+            tenants: context.options.tenants,
             namespace: namespace.unwrap_or_default(),
         }
     }
@@ -42,6 +47,7 @@ impl ReferenceResolver {
     async fn read(&self, names: Names) -> Result<Sources, kube::Error> {
         let mut sources = Sources {
             namespace: self.namespace.clone(),
+            tenants: self.tenants,
             ..Sources::default()
         };
         for name in names.config_maps {

@@ -1,6 +1,6 @@
 //! Access to a registry: credentials, certificates and proxy.
 
-use crate::api::{ImageAttachmentSpec, LocalObjectReference, ReferrersMode};
+use crate::api::{ImageAttachmentSpec, LocalObjectReference, Reason, ReferrersMode};
 use crate::attachment::Problem;
 use affix_registry::{self, Access, ClientIdentity, Keychain, Proxy, TlsOptions};
 
@@ -9,7 +9,7 @@ use super::secrets::{SecretData, Sources, find, key, missing};
 /// Returns the credentials, certificates and proxy from the Secrets that the spec references.
 ///
 /// # Errors
-/// `SecretNotFound`, with the names of the Secret and of the key.
+/// `SecretNotFound`, with the names of the Secret and of the key. `InvalidSpec` for what the operator refuses.
 pub fn access(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Access, Problem> {
     Ok(Access {
         tenant: sources.namespace.clone(),
@@ -135,6 +135,13 @@ fn tls(reference: Option<&LocalObjectReference>, sources: &Sources) -> Result<Tl
         }
     };
     let ca_pem = bytes("ca.crt");
+    if ca_pem.is_some() && sources.tenants.refuse_authorities {
+        return Err(refused(format_args!(
+            "{field}: certificate authorities of resources are ruled out by --tenant-authorities=refuse: the operator can trust one for \
+             all resources, or remove ca.crt from the Secret {:?}",
+            reference.name
+        )));
+    }
     if ca_pem.is_none() && client.is_none() {
         return Err(missing(format_args!(
             "{field}: the Secret {:?} has none of the keys ca.crt, tls.crt and tls.key",
@@ -152,6 +159,12 @@ fn proxy(
         return Ok(None);
     };
     let field = "spec.proxySecretRef";
+    if sources.tenants.refuse_proxies {
+        return Err(refused(format_args!(
+            "{field}: proxies of resources are ruled out by --tenant-proxies=refuse: remove the field; the operator can set a proxy for all \
+             resources"
+        )));
+    }
     let secret = find(field, reference, sources)?;
     let text = |name: &str| {
         secret
@@ -173,6 +186,11 @@ fn proxy(
     }))
 }
 
+/// Returns the problem of a field that the operator refuses.
+fn refused(message: impl std::fmt::Display) -> Problem {
+    Problem::new(Reason::InvalidSpec, message)
+}
+
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -180,6 +198,7 @@ fn proxy(
 )]
 mod tests {
     use super::*;
+    use crate::engine::options::TenantRules;
 
     const CONFIG: &str = r#"{"auths":{"my_host:8082":{"auth":"dTpw"},"r.io":{"auth":"dTpw"}}}"#;
     const LEGACY: &str = r#"{"my_host:8082":{"auth":"dTpw"},"r.io":{"auth":"dTpw"}}"#;
@@ -227,6 +246,65 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn t39_the_operator_can_refuse_proxies_and_authorities_of_resources() {
+        let proxied = r#"{"image":"r.io/a:1","proxySecretRef":{"name":"one"}}"#;
+        let trusting = r#"{"image":"r.io/a:1","certSecretRef":{"name":"two"}}"#;
+        let refused = |spec: &str, refuse_proxies, refuse_authorities| {
+            let secrets = [
+                ("one", secret("address", "http://p.example.com:1")),
+                ("two", secret("ca.crt", "pem")),
+            ];
+            let sources = Sources {
+                tenants: TenantRules {
+                    refuse_proxies,
+                    refuse_authorities,
+                },
+                secrets: secrets.map(|(name, data)| (name.to_owned(), data)).into(),
+                ..Sources::default()
+            };
+            let spec: ImageAttachmentSpec = serde_json::from_str(spec).unwrap();
+            access(&spec, &sources)
+                .err()
+                .map(|problem| (problem.reason, problem.message))
+        };
+        for (spec, flag) in [
+            (proxied, "--tenant-proxies=refuse"),
+            (trusting, "--tenant-authorities=refuse"),
+        ] {
+            let (reason, message) = refused(spec, spec == proxied, spec == trusting).unwrap();
+            assert_eq!(reason, Reason::InvalidSpec);
+            assert!(
+                message.starts_with("spec.") && message.contains(flag),
+                "{message}"
+            );
+            assert_eq!(refused(spec, spec != proxied, spec != trusting), None);
+        }
+        // A proxy is refused before its Secret is read.
+        let absent = r#"{"image":"r.io/a:1","proxySecretRef":{"name":"absent"}}"#;
+        assert_eq!(refused(absent, true, false).unwrap().0, Reason::InvalidSpec);
+    }
+
+    #[test]
+    fn t39_a_client_certificate_is_no_authority() {
+        let pair = [("tls.crt", "pem"), ("tls.key", "pem")];
+        let data = pair.map(|(name, value)| (name.to_owned(), value.into()));
+        let identity = SecretData {
+            data: data.into(),
+            ..SecretData::default()
+        };
+        let sources = Sources {
+            tenants: TenantRules {
+                refuse_proxies: true,
+                refuse_authorities: true,
+            },
+            secrets: [("two".to_owned(), identity)].into(),
+            ..Sources::default()
+        };
+        let spec = r#"{"image":"r.io/a:1","certSecretRef":{"name":"two"}}"#;
+        assert!(access(&serde_json::from_str(spec).unwrap(), &sources).is_ok());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::api::{LocalObjectReference, Reason};
 use crate::attachment::Problem;
+use crate::engine::options::TenantRules;
 use affix_registry::{Keychain, Secret};
 
 /// The type, data and annotations of a Secret.
@@ -27,6 +28,8 @@ pub struct SecretData {
 pub struct Sources {
     /// The namespace of the resource. Empty for the command line, which has one user.
     pub namespace: String,
+    /// The rules of the operator. The command line has none.
+    pub tenants: TenantRules,
     /// ConfigMaps: `data` and `binaryData` together.
     pub config_maps: BTreeMap<String, BTreeMap<String, Bytes>>,
     /// Secrets.

@@ -52,6 +52,10 @@ pub(crate) const CASES: [(&str, &[&str]); 6] = [
             r#"imagePullSecrets=[{"name":"pull"}]"#,
             r#"image.digest="sha256:0000000000000000000000000000000000000000000000000000000000000000""#,
             r#"registries.allowed=["registry.example.com","*.example.com:5000"]"#,
+            r#"registries.uploadHosts=["store.example.com:9000"]"#,
+            r#"registries.clusterNetworks=["10.96.0.0/12","fd00:96::/108"]"#,
+            "controller.tenantProxies=\"refuse\"",
+            "controller.tenantAuthorities=\"refuse\"",
             "watchLabelSelector=\"affix.dev/shard=1\"",
             "networkPolicy.enabled=true",
             r#"networkPolicy.metricsFrom=[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"monitoring"}}}]"#,
@@ -138,6 +142,10 @@ async fn unknown_and_invalid_values_are_rejected_by_name() {
         ("controller.serviceAccount.nam=\"x\"", "'nam' not allowed"),
         ("webhook.certificate.mod=\"self\"", "'mod' not allowed"),
         ("rbac.secrets=\"all\"", "/rbac/secrets"),
+        (
+            "controller.tenantProxies=\"deny\"",
+            "/controller/tenantProxies",
+        ),
         (
             "controller.verifyInterval=\"6 hours\"",
             "/controller/verifyInterval",

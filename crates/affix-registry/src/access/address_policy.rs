@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use hyper_util::client::legacy::connect::dns::Name;
+use ipnet::IpNet;
 use tower::Service;
 use url::Url;
 
@@ -58,6 +59,10 @@ pub(crate) struct AddressPolicy {
     pub(crate) allow_loopback: bool,
     pub(crate) denied_addresses: Vec<IpAddr>,
     pub(crate) denied_servers: Vec<DeniedServer>,
+    /// Allows public addresses only, for uploads (see `upload_policy`).
+    pub(crate) public_only: bool,
+    /// Networks of the cluster that no upload to another origin reaches.
+    pub(crate) denied_networks: Vec<IpNet>,
     /// Names and ports of requests that may resolve to a denied server. The resolver does not
     /// receive the port of a name, so the policy keeps it here.
     pub(crate) names_to_check: Arc<Mutex<BTreeSet<(String, u16)>>>,
@@ -67,6 +72,13 @@ pub(crate) struct AddressPolicy {
 const MAX_NAMES_TO_CHECK: usize = 4096;
 /// The rule for a denied server.
 const DENIED_SERVER: &str = "it is the cluster's API server";
+/// The rules for uploads to another origin.
+const PRIVATE_UPLOAD: &str =
+    "the address is private, and uploads to another host go there only by --upload-hosts";
+const LOOPBACK_UPLOAD: &str =
+    "it is loopback, and uploads to another host go there only by --upload-hosts";
+const CLUSTER_UPLOAD: &str =
+    "the address is in a network of the cluster, where no upload to another host goes";
 
 /// The error for a host or an address that may not be dialled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -117,7 +129,11 @@ impl AddressPolicy {
             return Err("it is the name of a metadata service or of the cluster's API".to_owned());
         }
         if !self.allow_loopback && (name == "localhost" || name.ends_with(".localhost")) {
-            return Err("it is a loopback name (--allow-loopback allows it)".to_owned());
+            return Err(if self.public_only {
+                LOOPBACK_UPLOAD.to_owned()
+            } else {
+                "it is a loopback name (--allow-loopback allows it)".to_owned()
+            });
         }
         Ok(())
     }
@@ -186,6 +202,17 @@ impl AddressPolicy {
         if self.denied_addresses.contains(&address) {
             return Err("the address is denied by this installation");
         }
+        let plain = match address {
+            IpAddr::V6(v6) => embedded_v4(v6).map_or(address, IpAddr::V4),
+            IpAddr::V4(_) => address,
+        };
+        if self
+            .denied_networks
+            .iter()
+            .any(|network| network.contains(&plain) || network.contains(&address))
+        {
+            return Err(CLUSTER_UPLOAD);
+        }
         match address {
             IpAddr::V4(v4) => self.check_v4(v4),
             IpAddr::V6(v6) => match embedded_v4(v6) {
@@ -204,11 +231,7 @@ impl AddressPolicy {
             return Err("the address belongs to a metadata service");
         }
         if address.is_loopback() {
-            return if self.allow_loopback {
-                Ok(())
-            } else {
-                Err("the address is loopback (--allow-loopback allows it)")
-            };
+            return self.loopback();
         }
         match (a, b) {
             (0, _) => Err("the address is unspecified"),
@@ -228,11 +251,7 @@ impl AddressPolicy {
             return Err("the address belongs to a metadata service");
         }
         if address.is_loopback() {
-            return if self.allow_loopback {
-                Ok(())
-            } else {
-                Err("the address is loopback (--allow-loopback allows it)")
-            };
+            return self.loopback();
         }
         if address.is_unspecified() {
             return Err("the address is unspecified");
@@ -243,13 +262,27 @@ impl AddressPolicy {
                 Err("the address is link-local, where metadata services live")
             }
             [first, ..] if first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0 => self.private(),
+            // Global unicast addresses (RFC 4291, section 2.4).
+            [first, ..] if self.public_only && first & 0xe000 != 0x2000 => Err(PRIVATE_UPLOAD),
             _ => Ok(()),
+        }
+    }
+
+    const fn loopback(&self) -> Result<(), &'static str> {
+        if self.allow_loopback {
+            Ok(())
+        } else if self.public_only {
+            Err(LOOPBACK_UPLOAD)
+        } else {
+            Err("the address is loopback (--allow-loopback allows it)")
         }
     }
 
     const fn private(&self) -> Result<(), &'static str> {
         if self.deny_private_networks {
             Err("the address is private, and --deny-private-networks is set")
+        } else if self.public_only {
+            Err(PRIVATE_UPLOAD)
         } else {
             Ok(())
         }

@@ -9,3 +9,4 @@ pub(crate) mod docker_config;
 pub(crate) mod host_pattern;
 pub(crate) mod secret;
 pub(crate) mod tokens;
+pub(crate) mod upload_policy;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::denied_server::DeniedServer;
@@ -32,6 +33,11 @@ pub struct Options {
     pub denied_addresses: Vec<IpAddr>,
     /// More servers that are never connected to. Unlike an address, a server includes a port.
     pub denied_servers: Vec<DeniedServer>,
+    /// Hosts that a registry may name for an upload, beside public ones: they may have a private address, or a loopback address
+    /// if `allow_loopback` is set. Empty: none. The registry's own origin is always allowed.
+    pub upload_hosts: Vec<HostPattern>,
+    /// Networks of the cluster. No upload to another origin than the registry's goes there, whatever its name.
+    pub cluster_networks: Vec<IpNet>,
     /// The proxies for passes without [`Access::proxy`]. The operator is trusted with their addresses, so the rules above do not
     /// apply to them; they apply to the hosts behind the proxy. Default [`EnvironmentProxy::from_env`].
     pub environment_proxy: EnvironmentProxy,
@@ -82,6 +88,8 @@ impl Default for Options {
             allow_http: true,
             denied_addresses: Vec::new(),
             denied_servers: Vec::new(),
+            upload_hosts: Vec::new(),
+            cluster_networks: Vec::new(),
             environment_proxy: EnvironmentProxy::from_env(),
             max_requests_per_registry: 32,
             limits: Limits::default(),

@@ -24,17 +24,16 @@ use tokio::net::TcpStream;
 use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::access::address_policy::{AddressPolicy, PolicyResolver};
-use crate::client::options::Options;
 use crate::http::proxy::ProxyRules;
 use crate::http::write_gate::{Closed, WriteGate};
 
 /// Connects to an origin, directly or through a proxy, with TLS for `https`.
 pub(crate) type Connector = TimeoutConnector<HttpsConnector<Route>>;
 
-/// Returns a connector that uses `tls` toward the origin. It fails after `options.timeouts.connect`.
-pub(crate) fn connector(route: Route, tls: Arc<ClientConfig>, options: &Options) -> Connector {
+/// Returns a connector that uses `tls` toward the origin. It fails after `timeout`.
+pub(crate) fn connector(route: Route, tls: Arc<ClientConfig>, timeout: Duration) -> Connector {
     let mut connector = TimeoutConnector::new(HttpsConnector::from((route, tls)));
-    connector.set_connect_timeout(Some(options.timeouts.connect));
+    connector.set_connect_timeout(Some(timeout));
     connector
 }
 
@@ -71,6 +70,14 @@ impl Route {
             proxy_tls,
             user_agent,
             gate,
+        }
+    }
+
+    /// Returns the same route under another policy.
+    pub(crate) fn with_policy(&self, policy: AddressPolicy) -> Self {
+        Self {
+            tcp: tcp_connector(Arc::new(policy)),
+            ..self.clone()
         }
     }
 
@@ -219,7 +226,7 @@ mod tests {
         let agent = HeaderValue::from_static("test");
         let proxies = ProxyRules::Environment(EnvironmentProxy::new("", "", ""));
         let route = Route::new(policy, proxies, tls.proxy, agent, gate.clone());
-        let connector = connector(route, tls.registry, &Options::default());
+        let connector = connector(route, tls.registry, Duration::from_secs(10));
         let client: Client<_, Full<bytes::Bytes>> =
             Client::builder(TokioExecutor::new()).build(connector);
 

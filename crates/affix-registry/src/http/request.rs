@@ -13,7 +13,7 @@ use crate::access::auth::Authorization;
 use crate::access::tokens::Actions;
 use crate::client::observer::Attempt;
 use crate::client::session::Session;
-use crate::error::{ErrorAnswer, Operation, RegistryError};
+use crate::error::{ErrorAnswer, Object, Operation, RegistryError};
 use crate::http::rate_limit::RateLimited;
 use crate::http::retry::is_transient;
 use crate::http::retry_after;
@@ -281,6 +281,7 @@ impl Session {
             url,
             headers,
             body: request.body.clone(),
+            is_write: !request.method.is_safe() && request.operation.object != Object::Token,
             cap: request.cap.min(rest),
             timeout: if request.is_blob {
                 options.timeouts.blob
@@ -317,10 +318,17 @@ impl Session {
     fn transport_error(&self, operation: &Operation, error: TransportError) -> RegistryError {
         let operation = operation.clone();
         match error {
-            TransportError::NotAllowed(refused) => RegistryError::HostNotAllowed {
-                host: refused.host,
-                why: refused.why,
-            },
+            TransportError::NotAllowed(refused) => {
+                let is_own = refused.host == authority(self.inner.client.transport.base());
+                RegistryError::HostNotAllowed {
+                    host: refused.host,
+                    why: if is_own {
+                        refused.why
+                    } else {
+                        format!("{} ({} leads there)", refused.why, self.host())
+                    },
+                }
+            }
             TransportError::Insecure(host) => {
                 let why = format!(
                     "{} leads there; set insecure: true only where the whole registry speaks plain HTTP",

@@ -1,7 +1,8 @@
 //! One attempt of one request: the checks before it is sent, and the limits on its response.
 //!
 //! Redirects, retries and credentials are decided in `request`. The client certificate of a pass is used toward the registry's
-//! own origin only; other origins have an HTTP client without it.
+//! own origin only; other origins have an HTTP client without it. A write to another origin has a client and connections of its own,
+//! because its rules on addresses are stricter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +13,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use crate::access::address_policy::{AddressPolicy, authority};
+use crate::access::upload_policy::UploadPolicy;
 use crate::client::options::{Access, Options};
 use crate::error::RegistryError;
 use crate::http::body_memory::{
@@ -36,8 +39,11 @@ pub(crate) struct Transport {
     insecure: bool,
     /// For the registry's own origin.
     own: HttpClient,
-    /// For every other origin.
+    /// For every other origin, except for writes.
     foreign: HttpClient,
+    /// Makes the clients for writes to other origins.
+    foreign_dialer: Dialer,
+    uploads: UploadPolicy,
     user_agent: HeaderValue,
     proxies: ProxyRules,
     /// The time between two parts of a response.
@@ -55,6 +61,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) url: &'a Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// Whether it writes content, for the rules on other origins.
+    pub(crate) is_write: bool,
     /// Bytes of a successful response that are read at most.
     pub(crate) cap: u64,
     /// The time for the request and its response.
@@ -137,12 +145,22 @@ impl Transport {
             user_agent.clone(),
             options.write_gate.clone(),
         );
-        let own = http_client(connector(route.clone(), tls.registry, options), options);
+        let dialer = |tls| Dialer {
+            route: route.clone(),
+            tls,
+            connect: options.timeouts.connect,
+            idle: options.timeouts.idle,
+            max_idle_connections: options.max_requests_per_registry,
+        };
+        let own = dialer(tls.registry).client(None);
+        let foreign_dialer = dialer(tls.foreign);
         let foreign = match &access.tls.client {
             None => own.clone(),
-            Some(_) => http_client(connector(route, tls.foreign, options), options),
+            Some(_) => foreign_dialer.client(None),
         };
         Ok(Self {
+            uploads: UploadPolicy::new(options),
+            foreign_dialer,
             policy,
             base,
             insecure: access.insecure,
@@ -181,16 +199,26 @@ impl Transport {
             url,
             headers,
             body,
+            is_write,
             cap,
             timeout,
         } = outgoing;
+        let upload_client;
+        let client = if self.is_own(url) {
+            &self.own
+        } else if is_write {
+            upload_client = self.upload_client(url, &uri)?;
+            upload_client.as_ref().unwrap_or(&self.foreign)
+        } else {
+            &self.foreign
+        };
         let mut request = http::Request::new(Full::new(body.clone()));
         *request.headers_mut() = self.headers(headers, method, &uri, body.len())?;
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
         let sent = Instant::now();
         let deadline = sent + timeout;
-        let sending = self.send(request, self.is_own(url), deadline);
+        let sending = self.send(client, request, deadline);
         let mut response = if method.is_safe() {
             sending.await?
         } else {
@@ -248,6 +276,20 @@ impl Transport {
         url.as_str().parse().map_err(|_| TransportError::InvalidUrl)
     }
 
+    /// Checks a write to another origin. Returns a client without connections, so that the address is checked for each write, or
+    /// `None` if a proxy makes the connection.
+    fn upload_client(&self, url: &Url, uri: &Uri) -> Result<Option<HttpClient>, TransportError> {
+        let proxy = self
+            .proxies
+            .server_for(uri)
+            .map_err(TransportError::Network)?;
+        let policy = self.uploads.for_url(url, &self.policy, proxy.is_some());
+        let policy = policy.map_err(TransportError::NotAllowed)?;
+        Ok(proxy
+            .is_none()
+            .then(|| self.foreign_dialer.client(Some(policy))))
+    }
+
     /// Adds the headers that every request has.
     fn headers(
         &self,
@@ -282,11 +324,10 @@ impl Transport {
     /// did not process; these are sent again at once.
     async fn send(
         &self,
+        client: &HttpClient,
         request: http::Request<Full<Bytes>>,
-        own: bool,
         deadline: Instant,
     ) -> Result<Response<Incoming>, TransportError> {
-        let client = if own { &self.own } else { &self.foreign };
         let deadline = deadline.min(Instant::now() + self.idle);
         let mut unprocessed = 0;
         loop {
@@ -368,22 +409,38 @@ impl Transport {
     }
 }
 
-/// Returns an HTTP client, which pools the connections. It follows no redirect and decodes no body.
-fn http_client(connector: Connector, options: &Options) -> HttpClient {
-    Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        // HTTP/1.1 needs a connection for each request in flight.
-        .pool_max_idle_per_host(options.max_requests_per_registry)
-        // An idle connection keeps this buffer. It also limits the head of a response.
-        .http1_max_buf_size(64 << 10)
-        .pool_idle_timeout(Duration::from_secs(90))
-        .http2_max_header_list_size(64 << 10)
-        // Bytes that the server can send before they are read.
-        .http2_initial_stream_window_size(256 << 10)
-        .http2_initial_connection_window_size(1 << 20)
-        // A request that times out leaves its HTTP/2 connection in the pool, so a dead connection must be detected by itself.
-        .http2_keep_alive_interval(options.timeouts.idle / 2)
-        .http2_keep_alive_timeout(options.timeouts.idle / 2)
-        .build(connector)
+/// Makes HTTP clients.
+struct Dialer {
+    route: Route,
+    tls: Arc<ClientConfig>,
+    connect: Duration,
+    idle: Duration,
+    max_idle_connections: usize,
+}
+
+impl Dialer {
+    /// Returns an HTTP client, which pools the connections, under the policy of the route or another one. It follows no redirect
+    /// and decodes no body.
+    fn client(&self, policy: Option<AddressPolicy>) -> HttpClient {
+        let route = policy.map_or_else(
+            || self.route.clone(),
+            |policy| self.route.with_policy(policy),
+        );
+        Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            // HTTP/1.1 needs a connection for each request in flight.
+            .pool_max_idle_per_host(self.max_idle_connections)
+            // An idle connection keeps this buffer. It also limits the head of a response.
+            .http1_max_buf_size(64 << 10)
+            .pool_idle_timeout(Duration::from_secs(90))
+            .http2_max_header_list_size(64 << 10)
+            // Bytes that the server can send before they are read.
+            .http2_initial_stream_window_size(256 << 10)
+            .http2_initial_connection_window_size(1 << 20)
+            // A request that times out leaves its HTTP/2 connection in the pool, so a dead connection must be detected by itself.
+            .http2_keep_alive_interval(self.idle / 2)
+            .http2_keep_alive_timeout(self.idle / 2)
+            .build(connector(route, Arc::clone(&self.tls), self.connect))
+    }
 }

@@ -27,3 +27,4 @@ mod support;
 mod tags;
 mod tls;
 mod token_services;
+mod uploads;

@@ -9,7 +9,7 @@ use affix_testbed::hostile::{
 
 use crate::support::{
     EMPTY, MANIFEST, NAME, access, attachment, digest, image, login, open, open_with, options,
-    refused, tag,
+    refused, tag, uploads_to,
 };
 
 /// Starts a registry with tokens, and one with the same content that requires no login.
@@ -87,7 +87,7 @@ async fn t7_an_upload_to_another_host_carries_no_credential() {
     });
     let session = open_with(
         &registry,
-        options(),
+        uploads_to(&other),
         login(&registry, "user", "canary-password"),
     );
     session.put_blob("content".into()).await.unwrap();

@@ -35,7 +35,15 @@ pub(crate) fn options() -> Options {
     }
 }
 
-/// The same with timeouts of 2 s, for a registry that does not answer.
+/// Options with uploads that may go to `other`.
+pub(crate) fn uploads_to(other: &HostileRegistry) -> Options {
+    Options {
+        upload_hosts: vec![other.host().parse().unwrap()],
+        ..options()
+    }
+}
+
+/// Options with timeouts of 2 s, for a registry that does not answer.
 pub(crate) fn impatient() -> Options {
     let soon = Duration::from_secs(2);
     Options {

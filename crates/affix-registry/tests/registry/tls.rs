@@ -8,7 +8,7 @@ use affix_testbed::peer::Peer;
 use affix_testbed::tools::Tools;
 use http::Version;
 
-use crate::support::{NAME, access, image, open, open_with, options, refused, tag};
+use crate::support::{NAME, access, image, open, open_with, options, refused, tag, uploads_to};
 
 #[tokio::test]
 async fn a_private_authority_is_trusted_where_it_is_named_and_http_2_is_spoken() {
@@ -237,7 +237,7 @@ async fn a_client_certificate_is_shown_to_the_registry_and_to_no_other_origin() 
         .await
         .unwrap();
     image(&registry);
-    let session = open_with(&registry, options(), with_client(&registry));
+    let session = open_with(&registry, uploads_to(&other), with_client(&registry));
     session.manifest(&tag("v1")).await.unwrap();
     registry.fault(
         Matcher::on(Op::BlobGet),
