@@ -14,7 +14,7 @@ use crate::support::namespace::{TestNamespace, output};
 use crate::support::process::Affix;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn floods_of_large_and_slow_reviews_do_not_block_others_or_exhaust_memory() {
+async fn t19_floods_of_large_and_slow_reviews_do_not_block_others_or_exhaust_memory() {
     let namespace = TestNamespace::new("flooded", json!({})).await;
     let (mut webhook, address) = Affix::webhook(&namespace, &[]).await;
     let ca = authority(&namespace).await;

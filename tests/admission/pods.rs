@@ -165,7 +165,7 @@ async fn marks_by_oras_cause_warnings_audits_or_refusals_by_the_namespace_label(
 }
 
 #[tokio::test]
-async fn an_old_image_that_a_pod_already_runs_warns_and_a_new_one_is_refused() {
+async fn t33_an_old_image_that_a_pod_already_runs_warns_and_a_new_one_is_refused() {
     let namespace = TestNamespace::new("running", json!({})).await;
     let registry = Registry::ociregistry(&namespace.tools)
         .start()

@@ -103,7 +103,7 @@ fn basic(password: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_old_credential_is_never_used_again_nor_what_was_got_by_it() {
+async fn t10_an_old_credential_is_never_used_again_nor_what_was_got_by_it() {
     let namespace = Namespace::new("revoked").await;
     let _controller = controller(&namespace).await;
     for (nth, registry) in scriptable().await.iter().enumerate() {

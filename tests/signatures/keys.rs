@@ -55,7 +55,7 @@ async fn an_unusable_key_is_refused_with_its_reason_and_nothing_is_pushed() {
 }
 
 #[tokio::test]
-async fn a_key_signs_only_in_the_repositories_that_its_secret_allows() {
+async fn t16_a_key_signs_only_in_the_repositories_that_its_secret_allows() {
     let fixture = Fixture::both().await.remove(0);
     let key = key_pair(&fixture, "cosign").await;
     let mut runner = runner(

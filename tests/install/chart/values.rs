@@ -116,7 +116,7 @@ async fn the_webhook_that_only_warns_never_fails_a_request() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn watched_and_excluded_namespaces_scope_every_webhook() {
+async fn t20_watched_and_excluded_namespaces_scope_every_webhook_by_name() {
     let helm = Helm::new().await;
     let values = [
         r#"watchNamespaces=["team-a"]"#,

@@ -106,7 +106,7 @@ fn a_wrong_password_is_reported_without_its_text() {
 }
 
 #[test]
-fn scrypt_parameters_that_cosign_does_not_write_are_refused_without_work() {
+fn t26_scrypt_parameters_that_cosign_does_not_write_are_refused_without_work() {
     let started = std::time::Instant::now();
     for (name, value) in [
         ("N", 16_384),
