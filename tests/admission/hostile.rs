@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use affix::admission::{Lookups, ServerLimits};
 
 use crate::support::direct::{Direct, lookups, review_in};
-use crate::support::namespace::TestNamespace;
+use crate::support::namespace::{TestNamespace, wait_for};
 
 /// Starts a webhook that uses plain HTTP for these registries.
 async fn webhook(registries: &[&HostileRegistry]) -> Direct {
@@ -106,6 +106,36 @@ async fn t35_a_silent_registry_of_one_tenant_delays_no_other_registry() {
         );
     }
     assert!(honest.requests().len() > 1);
+    drop(held);
+}
+
+#[tokio::test]
+async fn t35_slow_repositories_of_one_tenant_delay_no_known_repository_of_the_same_registry() {
+    let registry = HostileRegistry::start().await.unwrap();
+    registry.image("team/app", "v1").push();
+    let slow = Matcher::any().when(|request| request.path.contains("/tenant/"));
+    let held = registry.hold(affix_testbed::hostile::Stage::Before, slow);
+    let webhook = webhook(&[&registry]).await;
+    let client = webhook.client();
+    let image = format!("{}/team/app:v1", registry.host());
+    let is_checked = async || {
+        let answer = ask(&webhook, &client, "team-b", std::slice::from_ref(&image)).await;
+        warnings(&answer).is_empty()
+    };
+    wait_for("the first look-up", is_checked).await;
+    for round in 0..4 {
+        let images: Vec<String> = (0..64)
+            .map(|nth| format!("{}/tenant/r{round}-{nth}:v1", registry.host()))
+            .collect();
+        let (answer, checked) = tokio::join!(
+            ask(&webhook, &client, "tenant", &images),
+            wait_for("a look-up beside slow ones", is_checked)
+        );
+        assert!(warnings(&answer)[0].contains("was not checked"), "{answer}");
+        let () = checked;
+        // The look-ups of the tenant go on for ten seconds.
+        assert!(is_checked().await || is_checked().await);
+    }
     drop(held);
 }
 

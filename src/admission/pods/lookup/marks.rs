@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use futures::future::{join_all, try_join, try_join_all};
+use futures::future::try_join;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::admission::options::LifecycleType;
@@ -12,6 +13,9 @@ use crate::attachment::{EntryKind, Image};
 use affix_registry::oci::{Descriptor, Digest, Manifest, Platform};
 use affix_registry::{ErrorKind, Locator, RegistryError, Session};
 
+/// Requests of one look-up in flight. The look-ups of a host together stay within the limit of requests to
+/// one registry, so that a slow one holds no request of another.
+pub(super) const MAX_REQUESTS: usize = 2;
 /// Maximum number of platforms per image.
 const MAX_PLATFORMS: usize = 32;
 /// Maximum length of a platform name. A hostile registry could fill the cache with longer ones.
@@ -54,12 +58,14 @@ pub(super) async fn read_lifecycle(
                 })
                 .take(MAX_PLATFORMS)
                 .collect();
-            let marks = try_join_all(
-                found
-                    .iter()
-                    .map(|(digest, _)| newest_mark(session, digest, types, now)),
-            )
-            .await?;
+            let marks: Vec<_> = found
+                .iter()
+                .map(|(digest, _)| newest_mark(session, digest, types, now))
+                .collect();
+            let marks: Vec<Option<Mark>> = stream::iter(marks)
+                .buffered(MAX_REQUESTS)
+                .try_collect()
+                .await?;
             let each = found.into_iter().zip(marks);
             each.flat_map(|((digest, platforms), mark)| {
                 let plausible = platforms
@@ -88,13 +94,11 @@ async fn newest_mark(
     types: &[LifecycleType],
     now: Timestamp,
 ) -> Result<Option<Mark>, RegistryError> {
-    let marks = try_join_all(
-        types
-            .iter()
-            .map(|kind| marks_of_type(session, subject, kind, now)),
-    )
-    .await?;
-    Ok(Mark::newest(marks.into_iter().flatten()))
+    let mut marks = Vec::new();
+    for kind in types {
+        marks.extend(marks_of_type(session, subject, kind, now).await?);
+    }
+    Ok(Mark::newest(marks))
 }
 
 async fn marks_of_type(
@@ -116,21 +120,18 @@ async fn marks_of_type(
         .filter_map(|entry| Mark::read(&entry.annotations, kind, now))
         .collect();
     // Some registries list neither artifact type nor annotations, so the manifest is read.
-    let read = open.iter().take(MAX_MANIFESTS_READ).map(|entry| async {
-        match session
-            .manifest(&Locator::Digest(entry.digest.clone()))
-            .await
-        {
-            Ok(fetched) => Ok(Some(fetched)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    });
-    for fetched in join_all(read).await {
-        if let Some(Manifest::Image(manifest)) = fetched?.map(|fetched| fetched.manifest)
-            && manifest.effective_artifact_type() == kind.artifact_type.as_str()
-        {
-            marks.extend(Mark::read(&manifest.annotations, kind, now));
+    for entry in open.into_iter().take(MAX_MANIFESTS_READ) {
+        let locator = Locator::Digest(entry.digest.clone());
+        match session.manifest(&locator).await {
+            Ok(fetched) => {
+                if let Manifest::Image(manifest) = fetched.manifest
+                    && manifest.effective_artifact_type() == kind.artifact_type.as_str()
+                {
+                    marks.extend(Mark::read(&manifest.annotations, kind, now));
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(marks)

@@ -16,7 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use self::marks::read_lifecycle;
-use self::turns::{Turn, Turns};
+use self::turns::{Place, Turn, Turns};
 use crate::admission::options::LifecycleType;
 use crate::admission::options::Lookups;
 use crate::admission::pods::lifecycle_report::LifecycleReport;
@@ -57,7 +57,6 @@ pub(crate) struct RegistryLookup {
 }
 
 /// The state of all look-ups.
-#[derive(Default)]
 struct LookupState {
     turns: Arc<Turns>,
     /// Failed repositories, with time and cause. The key is not the whole registry: a tenant whose own
@@ -82,13 +81,18 @@ pub(crate) struct Origin<'a> {
 
 impl RegistryLookup {
     pub(crate) fn new(registries: Registries, options: &Lookups) -> Self {
+        let max_requests = registries.options().max_requests_per_registry;
+        let max_per_host = (max_requests / marks::MAX_REQUESTS).max(1);
         Self {
             registries,
             types: options.lifecycle_types.clone().into(),
             insecure: options.insecure_registries.clone(),
             tags: SingleFlightCache::new(Duration::ZERO),
             marks: SingleFlightCache::new(options.cache_ttl),
-            state: Arc::default(),
+            state: Arc::new(LookupState {
+                turns: Arc::new(Turns::new(max_per_host)),
+                recent_failures: Mutex::default(),
+            }),
         }
     }
 
@@ -198,8 +202,8 @@ impl RegistryLookup {
         } else {
             // The turn is acquired before the look-up starts: a review that gives up here leaves no task
             // behind.
-            let host = image.session.host().to_string();
-            let turn = self.state.turns.acquire(origin.requester, &host);
+            let place = image.place();
+            let turn = self.state.turns.acquire(origin.requester, &place);
             let turn = timeout_at(deadline, turn).await.map_err(|_| busy())?;
             let (state, image) = (Arc::clone(&self.state), image.clone());
             let start = || async move { state.run(turn, &image, work).await };
@@ -229,6 +233,13 @@ impl ImageSession {
     fn key<T: Clone>(&self, subject: &T, is_dry_run: bool) -> Key<T> {
         let (identity, repository) = self.failure_key();
         (identity, repository, subject.clone(), is_dry_run)
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            host: self.session.host().clone(),
+            repository: self.session.repository().clone(),
+        }
     }
 
     /// Returns the key of a failed repository.
@@ -274,7 +285,7 @@ impl LookupState {
         work: impl FnOnce(Session) -> Work<T>,
     ) -> Result<T, LookupFailure> {
         let deadline = Instant::now() + LOOKUP_TIMEOUT;
-        let host = image.session.host().to_string();
+        let place = image.place();
         let result = tokio::select! {
             biased;
             result = timeout_at(deadline, work(image.session.clone().until(deadline))) => result,
@@ -289,7 +300,7 @@ impl LookupState {
         };
         let failure = match result {
             Ok(Ok(answer)) => {
-                self.turns.answered(&host);
+                self.turns.answered(&place);
                 self.recent_failures
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -299,7 +310,7 @@ impl LookupState {
             Ok(Err(error)) => {
                 let failure = LookupFailure::of(&error, image.has_login);
                 if is_answer(&error) {
-                    self.turns.answered(&host);
+                    self.turns.answered(&place);
                 }
                 if error.kind() != ErrorKind::RegistryUnavailable {
                     return Err(failure);
