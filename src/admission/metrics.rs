@@ -38,6 +38,12 @@ struct Use {
     r#use: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Configuration {
+    configuration: &'static str,
+    problem: &'static str,
+}
+
 /// The label of the served certificate.
 const SERVING: Use = Use { r#use: "webhook" };
 
@@ -53,6 +59,7 @@ pub(super) struct Metrics {
     connections: Gauge<i64, AtomicI64>,
     certificate_end: Family<Use, Gauge<i64, AtomicI64>>,
     certificate_errors: Counter,
+    configuration_problems: Family<Configuration, Gauge<i64, AtomicI64>>,
 }
 
 impl Metrics {
@@ -112,6 +119,12 @@ impl Metrics {
             "Failed attempts to read, create or publish the certificate",
             certificate_errors.clone(),
         );
+        let configuration_problems = Family::<Configuration, Gauge<i64, AtomicI64>>::default();
+        registry.register(
+            "affix_webhook_configuration_problems",
+            "1 if a webhook configuration has the problem, so that objects are admitted without a review",
+            configuration_problems.clone(),
+        );
         // Counters start at 0, so that the first increment is visible to `rate()`.
         for source in ["status", "cache", "registry", "exempt", "unknown"] {
             lookups.get_or_create(&Source { source }).inc_by(0);
@@ -129,6 +142,7 @@ impl Metrics {
             connections,
             certificate_end,
             certificate_errors,
+            configuration_problems,
         }
     }
 
@@ -180,5 +194,22 @@ impl Metrics {
 
     pub(super) fn certificate_failed(&self) {
         self.certificate_errors.inc();
+    }
+
+    /// Sets whether a configuration (validating, mutating) has a problem (missing, `no_ca_bundle`,
+    /// `not_called`).
+    pub(super) fn set_configuration_problem(
+        &self,
+        configuration: &'static str,
+        problem: &'static str,
+        is_present: bool,
+    ) {
+        let labels = Configuration {
+            configuration,
+            problem,
+        };
+        self.configuration_problems
+            .get_or_create(&labels)
+            .set(i64::from(is_present));
     }
 }

@@ -6,9 +6,10 @@
 //! The webhooks never write to a registry and do not use the controller.
 //!
 //! Layers, each of which uses only those before it: `review` (requests, verdicts, ImageAttachments),
-//! `pods`, `certificates`, `server`.
+//! `pods`, `configurations`, `certificates`, `server`.
 
 mod certificates;
+mod configurations;
 mod metrics;
 mod options;
 mod pods;
@@ -17,10 +18,10 @@ mod run;
 mod server;
 
 pub use options::{
-    CertificateSource, Clock, DefaultMode, ImagePattern, LifecycleType, Lookups, Options,
-    SelfManaged, ServerLimits, UncheckedPolicy,
+    CertificateSource, Clock, Configurations, DefaultMode, ImagePattern, LifecycleType, Lookups,
+    Options, SelfManaged, ServerLimits, UncheckedPolicy,
 };
-pub use run::{run, serve};
+pub use run::{run, self_check, serve};
 
 /// Reviews an `ImageAttachment` without requests to the cluster or a registry, for benchmarks. Returns
 /// `None` if `review` is not an AdmissionReview.

@@ -28,6 +28,8 @@ pub struct Options {
     pub certificate: CertificateSource,
     /// File with the authorities of the API server's client certificate. `None`: any caller is served.
     pub client_ca: Option<PathBuf>,
+    /// The webhook configurations.
+    pub configurations: Configurations,
     /// Limits of the HTTPS server.
     pub limits: ServerLimits,
     /// Look-ups for the images of pods.
@@ -52,14 +54,24 @@ pub struct SelfManaged {
     pub secret: String,
     /// Namespace of the Secret and the Service. `None`: the namespace of the client.
     pub namespace: Option<String>,
+    /// Deployment that owns the Secret, in the same namespace. `None`: the Secret has no owner.
+    pub owner: Option<String>,
     /// Name of the Service that the API server calls.
     pub service: String,
     /// Additional DNS names and IP addresses of the certificate.
     pub names: Vec<String>,
-    /// ValidatingWebhookConfiguration whose `caBundle` affix maintains.
+}
+
+/// The webhook configurations that call this webhook. affix maintains their `caBundle` if it creates
+/// the certificate, and reports a configuration without effect.
+#[derive(Debug, Clone, Default)]
+pub struct Configurations {
+    /// Name of the ValidatingWebhookConfiguration.
     pub validating: Option<String>,
-    /// MutatingWebhookConfiguration whose `caBundle` affix maintains.
+    /// Name of the MutatingWebhookConfiguration.
     pub mutating: Option<String>,
+    /// Namespace of the self-check's dry runs. `None`: no self-check.
+    pub self_check_namespace: Option<String>,
 }
 
 /// Limits of the HTTPS server.
@@ -97,6 +109,10 @@ pub struct Lookups {
     pub lifecycle_types: Vec<LifecycleType>,
     /// Period before an end-of-life date in which pods get a warning.
     pub warn_before: Duration,
+    /// Period after an end-of-life date in which an enforcing namespace only warns.
+    pub enforce_after: Duration,
+    /// Namespaces whose pods and ImageAttachments are reviewed. Empty: all.
+    pub watch_namespaces: Vec<String>,
     /// Namespaces whose ImageAttachments are trusted for all pods.
     pub trusted_namespaces: Vec<String>,
     /// Cache lifetime of a look-up by digest.
@@ -206,6 +222,18 @@ impl FromStr for ImagePattern {
 
 fn glob(pattern: &str, text: &str) -> bool {
     supersession::glob(pattern.as_bytes(), text.as_bytes())
+}
+
+impl Lookups {
+    /// Returns the namespaces whose ImageAttachments apply to reviewed pods. `None`: all.
+    pub(crate) fn attachment_scopes(&self) -> Vec<Option<String>> {
+        if self.watch_namespaces.is_empty() {
+            return vec![None];
+        }
+        let all = self.watch_namespaces.iter().chain(&self.trusted_namespaces);
+        let all: std::collections::BTreeSet<&String> = all.collect();
+        all.into_iter().cloned().map(Some).collect()
+    }
 }
 
 /// A lifecycle artifact type and the annotation with its date.

@@ -1,6 +1,7 @@
 //! Startup and graceful shutdown of the webhooks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -9,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::certificates::provided::ProvidedCertificate;
 use crate::admission::certificates::resolver::CertificateResolver;
 use crate::admission::certificates::rotator::{CertificateRotator, RECONCILE_INTERVAL};
+use crate::admission::configurations::monitor::Monitor;
+use crate::admission::configurations::self_check::wait_for_refusal;
 use crate::admission::metrics::Metrics;
-use crate::admission::options::{CertificateSource, Clock, Options};
+use crate::admission::options::{CertificateSource, Clock, Configurations, Options};
 use crate::admission::pods::cluster_index::watch::WatchedList;
 use crate::admission::server::https::Server;
 use crate::admission::server::reviewer::Reviewer;
@@ -47,6 +50,20 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     .await
 }
 
+/// Checks that calls of the API server arrive: repeats the dry run of an invalid ImageAttachment in
+/// `namespace` until the webhook refuses it.
+///
+/// # Errors
+/// There is no configuration of a cluster, or the webhook does not refuse the dry run within `patience`.
+pub async fn self_check(namespace: &str, patience: Duration) -> Result<(), StartError> {
+    let (config, stop) = service::begin().await?;
+    let client = Client::try_from(config)?;
+    tokio::select! {
+        refused = wait_for_refusal(&client, namespace, patience) => refused.map_err(StartError::SelfCheck),
+        () = stop.cancelled() => Err(StartError::SelfCheck("the self-check was interrupted".to_owned())),
+    }
+}
+
 /// Runs the webhooks until `stop` with the given clock.
 ///
 /// # Errors
@@ -59,10 +76,11 @@ pub async fn serve(
 ) -> Result<(), StartError> {
     let metrics = Arc::new(Metrics::new());
     let encoded = Arc::clone(&metrics);
+    let scopes = options.lookups.attachment_scopes();
     let awaited = [CERTIFICATE]
         .into_iter()
-        .chain(WatchedList::ALL.map(WatchedList::list))
-        .map(str::to_owned);
+        .map(str::to_owned)
+        .chain(WatchedList::all(&scopes).map(WatchedList::list));
     let probes = Probes::serve(options.addresses, awaited, move || encoded.encode())?;
     let readiness = &probes.readiness;
     let resolver = Arc::new(CertificateResolver::default());
@@ -82,8 +100,15 @@ pub async fn serve(
         source,
     })?;
 
+    let monitor = Monitor::new(
+        client.clone(),
+        options.configurations.clone(),
+        Arc::clone(&metrics),
+        Arc::clone(readiness),
+    );
     let certificates = manage_certificate(
         options.certificate,
+        options.configurations,
         client.clone(),
         Arc::clone(&clock),
         resolver,
@@ -115,6 +140,7 @@ pub async fn serve(
         () = certificates => {}
         () = tls.follow() => {}
         () = reviewer.run_watches(readiness) => {}
+        () = monitor.run() => {}
         () = closing => {}
     }
     tracing::info!("webhook stopped");
@@ -146,6 +172,7 @@ impl ReconcileCertificate for CertificateRotator {
 /// Maintains the certificate forever.
 async fn manage_certificate(
     source: CertificateSource,
+    configurations: Configurations,
     client: Client,
     clock: Clock,
     resolver: Arc<CertificateResolver>,
@@ -163,7 +190,13 @@ async fn manage_certificate(
         }
         CertificateSource::SelfManaged(options) => {
             reconcile_forever(
-                CertificateRotator::new(client, options, clock, resolver, Arc::clone(&metrics)),
+                CertificateRotator::new(
+                    client,
+                    (options, configurations),
+                    clock,
+                    resolver,
+                    Arc::clone(&metrics),
+                ),
                 &metrics,
                 &readiness,
             )

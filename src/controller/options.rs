@@ -47,6 +47,8 @@ pub struct LeaderElection {
     pub namespace: Option<String>,
     /// The name of the Lease. Replicas that share their work share the name; other installations must use another one.
     pub name: String,
+    /// The Deployment that owns the Lease, in the same namespace. `None`: the Lease has no owner.
+    pub owner: Option<String>,
     /// The time after a renewal for which no other replica takes the Lease. The Lease states it in whole seconds, rounded up.
     pub lease_duration: Duration,
     /// The time after a renewal for which the leader keeps working.
@@ -88,6 +90,7 @@ mod tests {
                 [lease, renew, retry].map(Duration::from_secs);
             LeaderElection {
                 namespace: None,
+                owner: None,
                 name: "affix".to_owned(),
                 lease_duration,
                 renew_deadline,

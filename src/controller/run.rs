@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kube::client::ClientBuilder;
 use kube::runtime::reflector;
-use kube::{Api, Client, Config};
+use kube::{Client, Config};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -74,10 +74,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let election = options.leader_election.clone().map(|election| {
         let namespace = election.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
-        let leases = Api::namespaced(ungated, &namespace);
         let (leadership, readiness) = (Arc::clone(&leadership), Arc::clone(readiness));
         let election = Election::new(
-            leases,
+            (ungated, &namespace),
             election,
             leadership,
             readiness,

@@ -1,8 +1,10 @@
 //! The parts that the controller and the webhook share: start, health probes, metrics over HTTP, and shutdown.
 
+mod api_error;
 mod cluster_networks;
 mod health;
 mod listen;
+mod owner;
 mod process;
 mod proxy;
 mod signals;
@@ -12,8 +14,10 @@ mod watch_fault;
 pub use listen::ListenAddress;
 pub use start::{Addresses, StartError};
 
+pub(crate) use api_error::{ApiServerError, with_timeout};
 pub(crate) use cluster_networks::cluster_networks;
 pub(crate) use health::Readiness;
+pub(crate) use owner::{OwningDeployment, set_owner};
 pub(crate) use process::describe;
 pub(crate) use start::{Probes, api_server, begin};
 pub(crate) use watch_fault::WatchFault;

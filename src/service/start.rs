@@ -44,6 +44,9 @@ pub enum StartError {
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signal(std::io::Error),
+    /// The webhook did not refuse the request of its self-check.
+    #[error("{0}")]
+    SelfCheck(String),
 }
 
 /// The read timeout of the API server. It ends a watch earlier, and answers other requests within a minute. Without a timeout, a connection
@@ -69,7 +72,7 @@ pub(crate) async fn begin() -> Result<(kube::Config, CancellationToken), StartEr
 }
 
 /// Returns an error with its sources, which kube leaves out of its messages.
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(error.source(), |error| error.source());
     let mut text = error.to_string();
     for source in sources {

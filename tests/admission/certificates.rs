@@ -9,7 +9,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::load::Load;
-use crate::support::namespace::wait_for;
+use crate::support::namespace::{TIMEOUT, TestNamespace, wait_for};
+use crate::support::process::Affix;
 use crate::support::replicas::{HOUR, Replicas, SECRET, refuses};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,4 +130,43 @@ async fn a_clock_that_moves_by_30_days_causes_a_new_certificate() {
     replicas.agree().await;
     replicas.namespace.configure(&replicas.addresses[1]).await;
     assert!(replicas.refuses().await);
+}
+
+#[tokio::test]
+async fn replicas_that_start_together_write_the_ca_bundle_without_a_failure() {
+    let namespace = TestNamespace::new("race", json!({})).await;
+    let webhooks: Vec<_> = (0..16)
+        .map(|nth| {
+            json!({
+                "name": format!("w{nth}.affix.dev"), "sideEffects": "None", "failurePolicy": "Ignore", "admissionReviewVersions": ["v1"],
+                "clientConfig": {"url": "https://127.0.0.1:1/validate-pods"}, "rules": [],
+            })
+        })
+        .collect();
+    let configuration = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": namespace.name}, "webhooks": webhooks,
+    });
+    namespace.apply(&configuration).await.unwrap();
+    let args = [
+        "webhook",
+        "--listen-addr",
+        "127.0.0.1:0",
+        "--namespace",
+        &namespace.name,
+        "--validating-webhook-configuration",
+        &namespace.name,
+        "--mutating-webhook-configuration",
+        "",
+    ];
+    let mut replicas: Vec<Affix> = (0..4)
+        .map(|_| Affix::start_with(&namespace, &namespace.plane.kubeconfig(), &args))
+        .collect();
+    for replica in &mut replicas {
+        let serving = |log: &str| log.contains("serving a new certificate").then_some(());
+        let served = replica.process.wait_for(TIMEOUT, "a certificate", serving);
+        served.await.unwrap();
+        let log = replica.process.log().unwrap();
+        assert!(!log.contains("cannot maintain the certificate"), "{log}");
+    }
 }

@@ -19,10 +19,12 @@ mod connections;
 #[allow(dead_code, reason = "the corpus has more than each user needs")]
 #[path = "../schema/corpus.rs"]
 mod corpus;
+mod fail_open;
 mod fairness;
 mod floods;
 mod hostile;
 mod image_attachments;
+mod outage;
 mod pods;
 mod readiness;
 mod support;

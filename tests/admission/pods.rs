@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use affix_testbed::images::{Image, Index};
 use affix_testbed::peer::Peer;
 use affix_testbed::registry::{Registry, User};
 use affix_testbed::tools::Tools;
@@ -559,4 +560,60 @@ async fn tags_are_replaced_by_digests_once_and_in_order_in_labelled_namespaces()
         .stdout()
         .unwrap();
     assert_eq!(late, good.tagged());
+}
+
+#[tokio::test]
+async fn a_pod_that_is_applied_twice_keeps_its_digest() {
+    let labels = json!({"affix.dev/resolve-digests": "enabled"});
+    let namespace = TestNamespace::new("twice", labels).await;
+    let registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
+    let first = push(&registry, "v1").await;
+    let _webhook = webhook(&namespace, &registry, &[]).await;
+    let pinned = format!("{}@{}", first.tagged(), first.digest());
+    let image = async |name: &str| {
+        let path = "jsonpath={.spec.containers[0].image}";
+        let found = namespace.kubectl(&["get", "pod", name, "-o", path]).await;
+        found.stdout().unwrap()
+    };
+    let apply = async |pod: &Value, how: &[&str]| {
+        let args = ["--namespace", &namespace.name, "apply", "-f", "-"];
+        let args: Vec<&str> = args.iter().chain(how).copied().collect();
+        let applied = namespace.plane.kubectl_with(args, pod.to_string());
+        applied.await.unwrap().stdout().unwrap()
+    };
+    // As kubectl applies, and as GitOps tools do.
+    for (nth, how) in [&[][..], &["--server-side"][..]].into_iter().enumerate() {
+        let (mut name, mut count) = (String::new(), 0);
+        wait_for("a digest", async || {
+            count += 1;
+            name = format!("pod-{nth}-{count}");
+            let pod = TestNamespace::pod(&name, &first.tagged(), json!({}));
+            apply(&pod, how).await;
+            image(&name).await == pinned
+        })
+        .await;
+        // The tag names another image by now.
+        let next = Index::new().image(Image::new("linux/amd64", &format!("next {nth}")));
+        let raw = registry.raw().unwrap();
+        next.push(&raw, "team/app", "v1").await.unwrap();
+        let mut pod = TestNamespace::pod(&name, &first.tagged(), json!({}));
+        for _ in 0..2 {
+            apply(&pod, how).await;
+            assert_eq!(image(&name).await, pinned);
+        }
+        // Another tag is a change.
+        push(&registry, "v2").await;
+        let other = first.tagged().replace(":v1", ":v2");
+        pod["spec"]["containers"][0]["image"] = json!(other);
+        apply(&pod, how).await;
+        assert_eq!(image(&name).await, other);
+        let raw = registry.raw().unwrap();
+        let again = Index::new()
+            .image(Image::new("linux/amd64", "b1 v1"))
+            .image(Image::new("linux/arm64", "c1 v1"));
+        again.push(&raw, "team/app", "v1").await.unwrap();
+    }
 }

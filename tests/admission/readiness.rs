@@ -28,6 +28,10 @@ async fn webhook(
         "127.0.0.1:0",
         "--certificate-dir",
         certificate.to_str().unwrap(),
+        "--validating-webhook-configuration",
+        "",
+        "--mutating-webhook-configuration",
+        "",
     ];
     let mut affix = Affix::start_with(namespace, kubeconfig, &args);
     let health = affix.serves("health").await;

@@ -299,10 +299,45 @@ async fn the_shipped_rbac_is_sufficient_for_all_functions_of_the_webhook() {
             .contains("the key Secret key signs a tag in any repository: add the annotation affix.dev/repositories")
     })
     .await;
+    warns_before_an_outage(&namespace, &kubectl).await;
     replaces_its_certificate(&namespace).await;
     refused(&namespace, &old.tagged(), with_login).await;
     let log = webhook.process.log().unwrap();
     assert!(!log.contains("orbidden"), "{log}");
+}
+
+/// Labels the namespace, and scales a workload, so that the webhook lists pods and reads workloads.
+async fn warns_before_an_outage(
+    namespace: &TestNamespace,
+    kubectl: &impl AsyncFn(&[&str], &str) -> String,
+) {
+    for value in ["audit", "enforce"] {
+        let label = format!("affix.dev/end-of-life={value}");
+        let args = ["label", "--overwrite", "namespace", &namespace.name, &label];
+        let said = output(namespace.kubectl(&args).await).unwrap();
+        assert!(!said.contains("were not checked: "), "{said}");
+    }
+    let labels = json!({"app": "scaled"});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "a", "image": "registry.example.com/a:v1"}]}});
+    for (kind, version) in [
+        ("Deployment", "apps/v1"),
+        ("StatefulSet", "apps/v1"),
+        ("ReplicaSet", "apps/v1"),
+        ("ReplicationController", "v1"),
+    ] {
+        let selector = match version {
+            "v1" => labels.clone(),
+            _ => json!({"matchLabels": labels}),
+        };
+        let object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "scaled", "namespace": namespace.name}, "spec": {"replicas": 0, "selector": selector, "template": template}});
+        kubectl(&["apply", "-f", "-"], &object.to_string()).await;
+        let name = format!("{kind}/scaled");
+        let said = output(namespace.kubectl(&["scale", &name, "--replicas=1"]).await).unwrap();
+        assert!(
+            said.contains("not checked for end of life") && !said.contains("403"),
+            "{kind}: {said}"
+        );
+    }
 }
 
 /// Deletes the Secret of the certificate and waits for a new one.

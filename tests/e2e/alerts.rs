@@ -22,13 +22,15 @@ const RULES: &str = concat!(
     "/charts/affix/files/alerts.yaml"
 );
 /// Every alert of that file.
-const ALERTS: [&str; 6] = [
+const ALERTS: [&str; 8] = [
     "AffixResourcesFailing",
     "AffixRegistryThrottles",
     "AffixNoLeader",
     "AffixApiServerRefuses",
     "AffixCertificateExpires",
     "AffixWebhookCertificateExpires",
+    "AffixWebhookWithoutEffect",
+    "AffixWebhookFailsOpen",
 ];
 
 /// Real scrapes, a minute apart by the clock of the judge.
@@ -56,9 +58,15 @@ impl Scrapes {
             .push(json!({"at": self.begun + 60.0 * f64::from(minutes), "texts": texts}));
     }
 
-    async fn of(&mut self, instances: &[(&'static str, &Controller)], count: usize) {
+    /// Scrapes the instances, and the count of fail-open admissions from the API server.
+    async fn of(
+        &mut self,
+        namespace: &Namespace,
+        instances: &[(&'static str, &Controller)],
+        count: usize,
+    ) {
         for _ in 0..count {
-            let mut texts = Vec::new();
+            let mut texts = vec![("apiserver", fail_open_count(namespace).await)];
             for (name, instance) in instances {
                 texts.push((*name, instance.metrics().await));
             }
@@ -88,6 +96,38 @@ impl Scrapes {
         };
         firing.as_array().unwrap().iter().map(names).collect()
     }
+}
+
+/// Returns the metric of the API server in the OpenMetrics format.
+async fn fail_open_count(namespace: &Namespace) -> String {
+    let metrics = namespace.plane.kubectl(["get", "--raw", "/metrics"]);
+    let metrics = metrics.await.unwrap().stdout().unwrap();
+    let counts = metrics
+        .lines()
+        .filter(|line| line.starts_with("apiserver_admission_webhook_fail_open_count"))
+        .map(|line| format!("{line}\n"));
+    counts.chain(["# EOF\n".to_owned()]).collect()
+}
+
+/// Creates a webhook configuration for pods of the namespace that calls a closed port.
+async fn configure(namespace: &Namespace, name: &str) {
+    let address = format!("127.0.0.1:{}", affix_testbed::port::free().unwrap());
+    let authority = Authority::new().unwrap();
+    let bundle =
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, authority.pem());
+    let configuration = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": name},
+        "webhooks": [{
+            "name": "pods.affix.dev", "sideEffects": "None", "failurePolicy": "Ignore", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": format!("https://{address}/validate-pods"), "caBundle": bundle},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
+        }],
+    });
+    let apply = namespace
+        .plane
+        .kubectl_with(["apply", "-f", "-"], configuration.to_string());
+    apply.await.unwrap().stdout().unwrap();
 }
 
 /// A ServiceAccount that may do all that the operator needs, but for reading ConfigMaps.
@@ -143,6 +183,7 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
             .unwrap()
     };
     certify(90);
+    configure(&namespace, &namespace.name).await;
     let (webhook, _) = Controller::start_webhook(&namespace, mounted.path()).await;
     let both = [("controller", &controller), ("webhook", &webhook)];
     let mut scrapes = Scrapes::new();
@@ -161,10 +202,15 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
         namespace.ready(name).await;
     }
     // Longer than any alert waits.
-    scrapes.of(&both, 20).await;
+    scrapes.of(&namespace, &both, 20).await;
     let healthy = scrapes.all.len();
 
-    // Certificates about to end, a resource that fails, an API server that refuses, a registry that throttles.
+    // A configuration that is gone, an API server that fails open, certificates about to end, a resource that fails, an API server that refuses, a registry that throttles.
+    let delete = ["delete", "validatingwebhookconfiguration", &namespace.name];
+    let deleted = namespace.plane.kubectl(delete).await.unwrap();
+    deleted.stdout().unwrap();
+    let unreachable = format!("{}-unreachable", namespace.name);
+    configure(&namespace, &unreachable).await;
     certify(1);
     namespace
         .tls(
@@ -204,7 +250,16 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
         .collect();
     let deadline = Instant::now() + Duration::from_mins(2);
     loop {
-        scrapes.of(&both, 10).await;
+        for _ in 0..10 {
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "any-", "namespace": namespace.name},
+                "spec": {"containers": [{"name": "any", "image": "registry.example.com/any:v1"}]},
+            });
+            let create = ["create", "--dry-run=server", "-f", "-"];
+            let created = namespace.plane.kubectl_with(create, pod.to_string());
+            created.await.unwrap().stdout().unwrap();
+            scrapes.of(&namespace, &both, 1).await;
+        }
         let fired: BTreeSet<String> = scrapes.judge(&tools).await.into_iter().flatten().collect();
         if fired == troubled {
             break;
@@ -228,6 +283,13 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
     // for five minutes.
     let nobody_leads = BTreeSet::from(["AffixNoLeader".to_owned()]);
     certify(90);
+    configure(&namespace, &namespace.name).await;
+    let deadline = Instant::now() + Duration::from_mins(2);
+    let missing = "configuration=\"validating\",problem=\"missing\"} 1";
+    while webhook.metrics().await.contains(missing) {
+        assert!(Instant::now() < deadline, "the configuration stays missing");
+        sleep(Duration::from_millis(100)).await;
+    }
     controller.kill().await;
     for name in [
         "signed",
@@ -252,12 +314,16 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
     .await;
     let mut scrapes = Scrapes::new();
     scrapes
-        .of(&[("controller", &controller), ("webhook", &webhook)], 8)
+        .of(
+            &namespace,
+            &[("controller", &controller), ("webhook", &webhook)],
+            8,
+        )
         .await;
     assert_eq!(scrapes.judge(&tools).await.pop().unwrap(), nobody_leads);
     controller.kill().await;
     let mut scrapes = Scrapes::new();
-    scrapes.of(&[("webhook", &webhook)], 12).await;
+    scrapes.of(&namespace, &[("webhook", &webhook)], 12).await;
     assert_eq!(scrapes.judge(&tools).await.pop().unwrap(), nobody_leads);
 }
 

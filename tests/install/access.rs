@@ -296,13 +296,23 @@ async fn certify(cluster: &Cluster) -> Result<(), String> {
         .iter()
         .flat_map(|item| item["webhooks"].as_array().unwrap())
         .collect();
-    assert_eq!(webhooks.len(), 4);
+    assert_eq!(webhooks.len(), 5);
     assert!(
         webhooks
             .iter()
             .all(|webhook| webhook["clientConfig"]["caBundle"].is_string()),
         "{webhooks:#?}"
     );
+    let deployment = cluster
+        .get(&["deployment", WEBHOOK, "--namespace", NAMESPACE])
+        .await;
+    let owner = &cluster.get(&SECRET).await["metadata"]["ownerReferences"][0];
+    if owner["uid"] != deployment["metadata"]["uid"] {
+        return Err(format!(
+            "the Deployment does not own the Secret\n{}",
+            webhook.log()
+        ));
+    }
     // The webhook continues for some seconds after SIGTERM, so its log has the rejected watches.
     webhook.stop().await
 }
@@ -313,9 +323,12 @@ async fn each_permission_of_the_installed_webhook_is_needed_and_enough() {
     // A permission on all Secrets would hide the one on its own Secret.
     let cluster = install(&["rbac.secrets=\"none\""]).await;
     certify(&cluster).await.unwrap();
-    // The webhook reads a single namespace only in a review, if its watch does not have it yet.
-    let at_start = |permission: &Permission| {
-        !(permission.resource == "namespaces" && permission.verb == "get")
+    // The others are for reviews and for the self-check, which tests/admission proves.
+    let at_start = |permission: &Permission| match permission.resource.as_str() {
+        "namespaces" => permission.verb != "get",
+        "imageattachments" => permission.name.is_none(),
+        "pods" | "statefulsets" | "replicasets" | "replicationcontrollers" => false,
+        _ => true,
     };
     each_is_needed(&cluster, "webhook", WEBHOOK, at_start, || certify(&cluster)).await;
     certify(&cluster).await.unwrap();

@@ -187,6 +187,7 @@ async fn a_prefix_and_a_namespace_reach_selectors_arguments_and_rbac() {
     };
     let webhook = args("Deployment/platform/prod-affix-webhook");
     for flag in [
+        "--owner-deployment",
         "--service-name",
         "--validating-webhook-configuration",
         "--mutating-webhook-configuration",
@@ -199,6 +200,7 @@ async fn a_prefix_and_a_namespace_reach_selectors_arguments_and_rbac() {
     assert_eq!(role["rules"][1]["resourceNames"], json!([secret]));
     let controller = args("Deployment/platform/prod-affix-controller");
     let lease = value(&controller, "--leader-election-name");
+    assert_eq!(value(&controller, "--owner-deployment"), lease);
     let role = find("Role/platform/prod-affix-controller-lease");
     assert_eq!(role["rules"][1]["resourceNames"], json!([lease]));
     let role = find("ClusterRole/prod-affix-webhook-certificate");
@@ -346,6 +348,38 @@ async fn webhook_and_controller_work_under_a_prefix_in_another_namespace() {
         }
     };
     controller.wait(leads).await.unwrap();
+    // Deleted Deployments take both objects with them.
+    for (object, deployment) in [
+        ("lease/prod-affix-controller", "prod-affix-controller"),
+        ("secret/prod-affix-webhook-tls", "prod-affix-webhook"),
+    ] {
+        let place = ["--namespace", "platform"];
+        let object = cluster.get(&[&[object], &place[..]].concat()).await;
+        let owner = &object["metadata"]["ownerReferences"][0];
+        let deployment = ["deployment", deployment];
+        let deployment = cluster.get(&[&deployment[..], &place[..]].concat()).await;
+        assert_eq!(
+            (&owner["kind"], &owner["name"], &owner["uid"]),
+            (
+                &json!("Deployment"),
+                &deployment["metadata"]["name"],
+                &deployment["metadata"]["uid"]
+            )
+        );
+    }
+    let became_leader = || async {
+        let events = cluster.get(&["events", "--namespace", "platform"]).await;
+        let mut events = events["items"].as_array().unwrap().iter();
+        let is_announced = events.any(|event| {
+            event["reason"] == "LeaderElection"
+                && event["involvedObject"]["kind"] == "Lease"
+                && event["message"]
+                    .as_str()
+                    .is_some_and(|message| message.ends_with(" became leader"))
+        });
+        is_announced.then_some(()).ok_or("no event".to_owned())
+    };
+    controller.wait(became_leader).await.unwrap();
     let secrets = cluster.get(&["secrets", "--namespace", "platform"]).await;
     let secret = &secrets["items"][0]["metadata"]["name"];
     assert_eq!(secret, "prod-affix-webhook-tls");

@@ -11,6 +11,7 @@ use crate::support::calls::Caller;
 use crate::support::cluster::{Cluster, Permission};
 use crate::support::golden::repository;
 use crate::support::helm::NAMESPACE;
+use crate::support::objects;
 use crate::support::operator::{Operator, WEBHOOK, values_for_here};
 
 /// Stores a serving certificate of `authority` in a Secret.
@@ -272,4 +273,83 @@ async fn both_components_trust_the_private_authorities_of_the_values() {
         let leases = ["delete", "leases", "--all", "--namespace", NAMESPACE];
         cluster.kubectl(&leases).await;
     }
+}
+
+/// Runs affix with the arguments and the ServiceAccount of the pod of `helm test`.
+async fn run_helm_test(cluster: &Cluster, patience: &str) -> (bool, String) {
+    let hooks = cluster
+        .helm
+        .run(&["get", "hooks", "affix", "--namespace", NAMESPACE])
+        .await;
+    let pod = objects::parse(&hooks.stdout().unwrap()).remove(0);
+    let policy = &pod["metadata"]["annotations"]["helm.sh/hook-delete-policy"];
+    assert_eq!(policy, "before-hook-creation", "the log must stay readable");
+    let account = pod["spec"]["serviceAccountName"].as_str().unwrap();
+    let kubeconfig = cluster
+        .plane
+        .service_account_kubeconfig(NAMESPACE, account)
+        .await
+        .unwrap();
+    let args = pod["spec"]["containers"][0]["args"].as_array().unwrap();
+    let args = args.iter().map(|arg| match arg.as_str().unwrap() {
+        "--self-check" => patience,
+        arg => arg,
+    });
+    let ran = tokio::process::Command::new(env!("CARGO_BIN_EXE_affix"))
+        .args(args)
+        .env("KUBECONFIG", kubeconfig)
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8(ran.stderr).unwrap();
+    (ran.status.success(), text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn helm_test_passes_once_a_refusal_arrives_and_not_before() {
+    let cluster = Cluster::new().await;
+    let mut here = values_for_here();
+    here.push(r#"webhook.extraArgs=["--dns-names=127.0.0.1"]"#.to_owned());
+    cluster
+        .install(&here.iter().map(String::as_str).collect::<Vec<_>>())
+        .await;
+    effective(&cluster).await;
+    let (passed, text) = run_helm_test(&cluster, "--self-check=1s").await;
+    assert!(
+        !passed && text.contains("no call of the API server arrives"),
+        "{text}"
+    );
+    let webhook = Operator::start(&cluster, WEBHOOK, true).await;
+    webhook.ready().await.unwrap();
+    // No node routes to the Service here.
+    let found = cluster
+        .get(&["validatingwebhookconfiguration", "affix-webhook"])
+        .await;
+    let mut patch = Vec::new();
+    for (nth, hook) in found["webhooks"].as_array().unwrap().iter().enumerate() {
+        let client = &hook["clientConfig"];
+        let path = client["service"]["path"].as_str().unwrap();
+        let url = format!("https://127.0.0.1:{}{path}", webhook.webhooks());
+        let client = json!({"url": url, "caBundle": client["caBundle"]});
+        patch.push(json!({"op": "replace", "path": format!("/webhooks/{nth}/clientConfig"), "value": client}));
+    }
+    let patch = Value::Array(patch).to_string();
+    let configuration = ["validatingwebhookconfiguration", "affix-webhook"];
+    cluster
+        .kubectl(
+            &[
+                &["patch"],
+                &configuration[..],
+                &["--type", "json", "--patch", &patch],
+            ]
+            .concat(),
+        )
+        .await;
+    let (passed, text) = run_helm_test(&cluster, "--self-check=2m").await;
+    assert!(
+        passed && text.contains("it refused an invalid ImageAttachment"),
+        "{text}"
+    );
+    webhook.stop().await.unwrap();
 }

@@ -11,33 +11,30 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
-};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
 use rustls::pki_types::CertificateDer;
-use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::admission::certificates::certificate::{CertificateError, Data, ServingCertificate};
 use crate::admission::certificates::resolver::CertificateResolver;
 use crate::admission::certificates::shared_certificate::{Assessment, SharedCertificate, assess};
+use crate::admission::configurations::ca_bundle::{
+    CaBundleError, FIELD_MANAGER, with_timeout, write_ca_bundles,
+};
 use crate::admission::metrics::Metrics;
-use crate::admission::options::{Clock, SelfManaged};
+use crate::admission::options::{Clock, Configurations, SelfManaged};
+use crate::service::{ApiServerError, OwningDeployment, set_owner};
 
 /// Interval of the reconciliation of the Secret and the configurations.
 pub(crate) const RECONCILE_INTERVAL: Duration = Duration::from_secs(4);
+/// The label of a Secret that affix created.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Time for the API servers to load a new `caBundle`.
 const PROPAGATION_TIME: Duration = Duration::from_secs(5);
-/// Time limit of one API request. The client itself has none.
-const API_TIMEOUT: Duration = Duration::from_secs(5);
-/// The field manager of all writes.
-const MANAGER: &str = "affix-webhook";
 
 /// A reconciliation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,11 +42,9 @@ pub(crate) enum RotationError {
     #[error("cannot create a certificate: {0}")]
     Certificate(#[from] CertificateError),
     #[error("cannot {1} the Secret {0:?}: {2}")]
-    Secret(String, &'static str, kube::Error),
-    #[error("cannot write the caBundle of {0:?}: {1}")]
-    Configuration(String, kube::Error),
-    #[error("the API server did not answer within {} s", API_TIMEOUT.as_secs())]
-    TimedOut,
+    Secret(String, &'static str, ApiServerError),
+    #[error(transparent)]
+    CaBundle(#[from] CaBundleError),
 }
 
 /// Rotates one certificate.
@@ -57,6 +52,10 @@ pub(crate) struct CertificateRotator {
     client: Client,
     namespace: String,
     options: SelfManaged,
+    configurations: Configurations,
+    owner: Option<OwningDeployment>,
+    /// The ownership of the Secret was checked.
+    is_owned: bool,
     names: Vec<String>,
     clock: Clock,
     resolver: Arc<CertificateResolver>,
@@ -75,7 +74,7 @@ struct Serving {
 impl CertificateRotator {
     pub(crate) fn new(
         client: Client,
-        options: SelfManaged,
+        (options, configurations): (SelfManaged, Configurations),
         clock: Clock,
         resolver: Arc<CertificateResolver>,
         metrics: Arc<Metrics>,
@@ -84,6 +83,10 @@ impl CertificateRotator {
             .namespace
             .clone()
             .unwrap_or_else(|| client.default_namespace().to_owned());
+        let owner = options
+            .owner
+            .clone()
+            .map(|name| OwningDeployment::new(client.clone(), &namespace, name));
         let service = &options.service;
         let mut names: Vec<String> = [".svc", ".svc.cluster.local", ""]
             .map(|end| format!("{service}.{namespace}{end}"))
@@ -92,7 +95,10 @@ impl CertificateRotator {
         Self {
             client,
             namespace,
+            owner,
+            is_owned: false,
             options,
+            configurations,
             names,
             clock,
             resolver,
@@ -109,7 +115,7 @@ impl CertificateRotator {
         let bundle = shared.bundle();
         // The configurations are written before the certificate is served, so that clients trust it. A
         // failure does not block the first certificate.
-        let bundles = self.write_ca_bundles(&bundle).await;
+        let bundles = write_ca_bundles(&self.client, &self.configurations, &bundle).await;
         let own = shared.authorities.first().cloned();
         match (&bundles, &self.trusted, own) {
             (Err(_), _, _) => {}
@@ -117,12 +123,12 @@ impl CertificateRotator {
             (Ok(()), _, own) => self.trusted = own.map(|own| (own, Instant::now())),
         }
         self.serve(shared, now);
-        bundles
+        Ok(bundles?)
     }
 
     /// Returns the content of the Secret, after creating or repairing it if necessary.
     async fn ensure_secret(
-        &self,
+        &mut self,
         now: k8s_openapi::jiff::Timestamp,
     ) -> Result<SharedCertificate, RotationError> {
         const MAX_ATTEMPTS: usize = 3;
@@ -139,7 +145,7 @@ impl CertificateRotator {
         loop {
             attempts += 1;
             let found = with_timeout(api.get_opt(name))
-                .await?
+                .await
                 .map_err(failed("read"))?;
             let data: Data = found
                 .iter()
@@ -148,17 +154,27 @@ impl CertificateRotator {
                 .map(|(key, value)| (key.clone(), affix_registry::Secret::new(value.0.clone())))
                 .collect();
             let (data, shared, reason) = match assess(&data, &self.names, serving, now)? {
-                Assessment::Usable(shared) => return Ok(shared),
+                Assessment::Usable(shared) => {
+                    if let Some(found) = found.filter(|_| !self.is_owned) {
+                        self.own(found).await;
+                    }
+                    return Ok(shared);
+                }
                 Assessment::Replace {
                     data,
                     shared,
                     reason,
                 } => (data, shared, reason),
             };
-            let secret = self.secret(found.as_ref(), &data);
+            let mut secret = self.secret(found.as_ref(), &data);
+            if found.is_none()
+                && let Some(owner) = self.owner_reference().await
+            {
+                self.is_owned = set_owner(&mut secret.metadata, owner);
+            }
             let written = match &found {
-                None => with_timeout(api.create(&PostParams::default(), &secret)).await?,
-                Some(_) => with_timeout(api.replace(name, &PostParams::default(), &secret)).await?,
+                None => with_timeout(api.create(&PostParams::default(), &secret)).await,
+                Some(_) => with_timeout(api.replace(name, &PostParams::default(), &secret)).await,
             };
             match written {
                 Ok(_) => {
@@ -166,9 +182,52 @@ impl CertificateRotator {
                     return Ok(shared);
                 }
                 // Another replica was first, or the Secret was just deleted.
-                Err(kube::Error::Api(status))
-                    if matches!(status.code, 404 | 409) && attempts < MAX_ATTEMPTS => {}
+                Err(error)
+                    if matches!(error.code(), Some(404 | 409)) && attempts < MAX_ATTEMPTS => {}
                 Err(error) => return Err(failed("write")(error)),
+            }
+        }
+    }
+
+    /// Makes the Deployment the owner of a Secret that affix created, so that both are deleted together.
+    async fn own(&mut self, mut found: Secret) {
+        self.is_owned = true;
+        let labels = found.metadata.labels.as_ref();
+        let is_ours = labels.is_some_and(|labels| {
+            labels
+                .get(MANAGED_BY)
+                .is_some_and(|manager| manager == FIELD_MANAGER)
+        });
+        if !is_ours {
+            return;
+        }
+        let Some(owner) = self.owner_reference().await else {
+            return;
+        };
+        if set_owner(&mut found.metadata, owner) {
+            found.metadata.managed_fields = None;
+            let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+            let name = &self.options.secret;
+            // Another replica may have been first.
+            if let Err(error) =
+                with_timeout(api.replace(name, &PostParams::default(), &found)).await
+            {
+                self.is_owned = false;
+                tracing::debug!(%error, secret = %name, "cannot set the owner of the Secret, retrying");
+            }
+        }
+    }
+
+    async fn owner_reference(&self) -> Option<OwnerReference> {
+        match self.owner.as_ref()?.reference().await {
+            Ok(owner) => Some(owner),
+            Err(error) => {
+                tracing::warn!(
+                    secret = %self.options.secret,
+                    %error,
+                    "cannot read the Deployment that owns the Secret; the Secret stays after an uninstall"
+                );
+                None
             }
         }
     }
@@ -179,8 +238,8 @@ impl CertificateRotator {
                 name: Some(self.options.secret.clone()),
                 namespace: Some(self.namespace.clone()),
                 labels: Some(BTreeMap::from([(
-                    "app.kubernetes.io/managed-by".to_owned(),
-                    MANAGER.to_owned(),
+                    MANAGED_BY.to_owned(),
+                    FIELD_MANAGER.to_owned(),
                 )])),
                 ..ObjectMeta::default()
             },
@@ -204,41 +263,6 @@ impl CertificateRotator {
             data: Some(data),
             ..Secret::default()
         }
-    }
-
-    /// Writes the authorities to the configurations. A missing configuration is skipped.
-    async fn write_ca_bundles(&self, bundle: &str) -> Result<(), RotationError> {
-        if let Some(name) = &self.options.validating {
-            let api: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
-            let webhooks = |found: &ValidatingWebhookConfiguration| {
-                let webhooks = found.webhooks.iter().flatten();
-                webhooks
-                    .map(|webhook| {
-                        (
-                            webhook.name.clone(),
-                            webhook.client_config.ca_bundle.clone(),
-                        )
-                    })
-                    .collect()
-            };
-            set_ca_bundle(&api, name, bundle, webhooks).await?;
-        }
-        if let Some(name) = &self.options.mutating {
-            let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-            let webhooks = |found: &MutatingWebhookConfiguration| {
-                let webhooks = found.webhooks.iter().flatten();
-                webhooks
-                    .map(|webhook| {
-                        (
-                            webhook.name.clone(),
-                            webhook.client_config.ca_bundle.clone(),
-                        )
-                    })
-                    .collect()
-            };
-            set_ca_bundle(&api, name, bundle, webhooks).await?;
-        }
-        Ok(())
     }
 
     /// Serves the shared certificate. The previous certificate stays in use while it is valid and
@@ -274,55 +298,4 @@ impl CertificateRotator {
             authorities: shared.authorities,
         });
     }
-}
-
-/// Writes `bundle` to every webhook of a configuration, if it differs.
-async fn set_ca_bundle<K>(
-    api: &Api<K>,
-    name: &str,
-    bundle: &str,
-    webhooks: impl Fn(&K) -> Vec<(String, Option<ByteString>)>,
-) -> Result<(), RotationError>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    let failed = |error| RotationError::Configuration(name.to_owned(), error);
-    let Some(found) = with_timeout(api.get_opt(name)).await?.map_err(failed)? else {
-        return Ok(());
-    };
-    let webhooks = webhooks(&found);
-    if webhooks.iter().all(|(_, present)| {
-        present
-            .as_ref()
-            .is_some_and(|present| present.0 == bundle.as_bytes())
-    }) {
-        return Ok(());
-    }
-    let encoded = STANDARD.encode(bundle);
-    let webhooks: Vec<_> = webhooks
-        .into_iter()
-        .map(|(name, _)| json!({"name": name, "clientConfig": {"caBundle": encoded}}))
-        .collect();
-    // Webhooks are merged by name. The resourceVersion prevents the patch from restoring a webhook
-    // that was removed meanwhile.
-    let patch =
-        json!({"metadata": {"resourceVersion": found.resource_version()}, "webhooks": webhooks});
-    with_timeout(api.patch(
-        name,
-        &PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
-            ..PatchParams::default()
-        },
-        &Patch::Strategic(&patch),
-    ))
-    .await?
-    .map_err(failed)?;
-    tracing::info!(configuration = name, kind = %K::kind(&()), "updated the caBundle");
-    Ok(())
-}
-
-async fn with_timeout<T>(call: impl Future<Output = T>) -> Result<T, RotationError> {
-    timeout(API_TIMEOUT, call)
-        .await
-        .map_err(|_| RotationError::TimedOut)
 }

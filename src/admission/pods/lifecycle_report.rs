@@ -36,6 +36,8 @@ pub(crate) struct ReportEntry {
     /// The date in its original notation.
     pub(crate) date: String,
     day: Day,
+    /// The date as an instant since the epoch.
+    pub(crate) instant: SignedDuration,
     /// The date has passed.
     pub(crate) has_ended: bool,
     /// The pod runs the marked manifest. Otherwise the entry is for information only.
@@ -104,6 +106,7 @@ impl LifecycleReport {
                 platforms,
                 date: mark.date.as_str().to_owned(),
                 day: mark.day(),
+                instant: mark.date.instant(),
                 has_ended: mark.has_ended(now),
                 applies,
             })
@@ -155,6 +158,11 @@ impl LifecycleReport {
 impl ReportEntry {
     /// Returns a warning of at most 120 characters.
     pub(crate) fn message(&self, image: &str) -> String {
+        self.message_with(image, "")
+    }
+
+    /// Returns a warning of at most 120 characters that ends with `consequence`.
+    pub(crate) fn message_with(&self, image: &str, consequence: &str) -> String {
         let platforms = match self.platforms.as_slice() {
             [] => String::new(),
             some if some.len() <= 2 => format!("({}) ", some.join(", ")),
@@ -168,7 +176,10 @@ impl ReportEntry {
         warning(
             "image",
             image,
-            &format!("{platforms}{reached} end of life on {}", self.day),
+            &format!(
+                "{platforms}{reached} end of life on {}{consequence}",
+                self.day
+            ),
         )
     }
 }

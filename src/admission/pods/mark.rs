@@ -54,16 +54,25 @@ impl Mark {
 
     /// Returns the day in UTC, for messages.
     pub(crate) fn day(&self) -> Day {
-        let epoch = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
-        Day(epoch
-            .checked_add(self.date.instant())
-            .map_or(civil::Date::MAX, civil::DateTime::date))
+        Day::of(self.date.instant())
     }
 }
 
 /// A day, displayed as `2025-03-20`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Day(civil::Date);
+
+impl Day {
+    /// Returns the day in UTC of an instant since the epoch.
+    pub(crate) fn of(instant: SignedDuration) -> Self {
+        let epoch = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+        Self(
+            epoch
+                .checked_add(instant)
+                .map_or(civil::Date::MAX, civil::DateTime::date),
+        )
+    }
+}
 
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

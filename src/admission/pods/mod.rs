@@ -6,13 +6,16 @@ mod images;
 mod lifecycle_report;
 mod lookup;
 mod mark;
+mod namespace;
 mod patch;
+mod rollout;
+mod scale;
 mod verdict;
 mod workload;
 
 use std::sync::Arc;
 
-use kube::core::admission::Operation;
+use k8s_openapi::jiff::SignedDuration;
 use tokio::time::timeout_at;
 
 use crate::admission::metrics::Metrics;
@@ -20,8 +23,9 @@ use crate::admission::options::{Clock, DefaultMode, Lookups};
 use crate::admission::pods::cluster_index::{ClusterIndex, EndOfLifeMode};
 use crate::admission::pods::images::{Check, UncheckedLog};
 use crate::admission::pods::lookup::RegistryLookup;
-use crate::admission::pods::patch::patch;
-use crate::admission::pods::verdict::{unresolved_warnings, verdict};
+use crate::admission::pods::patch::{keep_digests, patch};
+use crate::admission::pods::rollout::creates_pods;
+use crate::admission::pods::verdict::{GracePeriod, unresolved_warnings, verdict};
 use crate::admission::pods::workload::{ChangedWorkload, Workload};
 use crate::admission::review::budget::Budget;
 use crate::admission::review::pull_secrets::PullSecrets;
@@ -34,6 +38,7 @@ use affix_registry::Registries;
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Reviews pods and workloads.
 pub(crate) struct PodReviewer {
+    client: kube::Client,
     cluster_index: ClusterIndex,
     pull_secrets: PullSecrets,
     lookup: RegistryLookup,
@@ -58,10 +63,12 @@ impl PodReviewer {
             .unwrap_or_else(|| client.default_namespace().to_owned());
         Self {
             own_namespace,
+            client: client.clone(),
             cluster_index: ClusterIndex::new(
                 client.clone(),
                 options.lifecycle_types.clone(),
                 options.trusted_namespaces.clone(),
+                options.attachment_scopes(),
             ),
             pull_secrets: PullSecrets::new(client),
             unchecked_log: UncheckedLog::default(),
@@ -79,8 +86,14 @@ impl PodReviewer {
 
     /// Checks the images by the policy of the namespace.
     pub(crate) async fn validate(&self, request: &Request<'_>, budget: Budget) -> Verdict {
-        let (Some(changed), Some(namespace)) = (changed_workload(request), &request.namespace)
-        else {
+        let changed = match scale::target(request) {
+            Some(target) => match self.scaled_workload(target, budget.deadline).await {
+                Ok(changed) => changed,
+                Err(cause) => return scale::unread(&cause),
+            },
+            None => changed_workload(request),
+        };
+        let (Some(changed), Some(namespace)) = (changed, &request.namespace) else {
             return Verdict::default();
         };
         let policy = timeout_at(budget.deadline, self.cluster_index.policy(namespace)).await;
@@ -99,7 +112,16 @@ impl PodReviewer {
         };
         let check = Check::new(request, namespace, &changed, budget);
         let checked = self.check_images(&check, &self.options.exempt_images).await;
-        verdict(mode, self.options.unchecked, &changed, &checked)
+        let rules = (mode, self.options.unchecked, self.grace_period());
+        verdict(rules, &changed, &checked)
+    }
+
+    fn grace_period(&self) -> GracePeriod {
+        let length = SignedDuration::try_from(self.options.enforce_after);
+        GracePeriod {
+            length: length.unwrap_or(SignedDuration::MAX),
+            now: (self.clock)().as_duration(),
+        }
     }
 
     /// Returns the patch that replaces tags by digests.
@@ -109,12 +131,25 @@ impl PodReviewer {
             return Verdict::default();
         };
         let workload = &changed.workload;
-        if !workload.is_pod || request.operation != Operation::Create {
+        if !workload.is_pod
+            || request
+                .sub_resource
+                .as_deref()
+                .is_some_and(|name| !name.is_empty())
+        {
             return Verdict::default();
         }
         let policy = timeout_at(budget.deadline, self.cluster_index.policy(namespace)).await;
         if !matches!(policy, Ok(Some(policy)) if policy.resolve_digests) {
             return Verdict::default();
+        }
+        if let (Some(old), Some(object)) = (&changed.old, request.old_object) {
+            let old_annotations = Metadata::of(object).ok().and_then(|old| old.annotations);
+            let annotations = changed.metadata.annotations.as_ref();
+            return Verdict {
+                patch: keep_digests((old, old_annotations.as_ref()), (workload, annotations)),
+                ..Verdict::default()
+            };
         }
         let check = Check::new(request, namespace, &changed, budget);
         let checked = self.check_images(&check, &[]).await;
@@ -126,7 +161,7 @@ impl PodReviewer {
     }
 }
 
-/// Returns the workload of a request that changes images or node constraints.
+/// Returns the workload of a request that changes images or node constraints, or creates new pods.
 fn changed_workload(request: &Request<'_>) -> Option<ChangedWorkload> {
     let object = request.object.filter(|_| request.writes())?;
     let metadata = Metadata::of(object).ok()?;
@@ -141,11 +176,16 @@ fn changed_workload(request: &Request<'_>) -> Option<ChangedWorkload> {
     let old = request
         .old_object
         .and_then(|old| Workload::read(&request.kind.kind, old));
-    (!old
+    let is_unchanged = old
         .as_ref()
-        .is_some_and(|old| old.has_same_images_and_nodes(&workload))
-        && !workload.images.is_empty())
-    .then_some(ChangedWorkload {
+        .is_some_and(|old| old.has_same_images_and_nodes(&workload));
+    let creates_pods = request
+        .old_object
+        .is_some_and(|old| !workload.is_pod && creates_pods(old, object));
+    // The controller of a controlled workload is no reader of warnings.
+    let is_controlled = !workload.is_pod && metadata.is_controlled();
+    let is_reviewed = (!is_unchanged || creates_pods) && !is_controlled;
+    (is_reviewed && !workload.images.is_empty()).then_some(ChangedWorkload {
         workload,
         old,
         metadata,

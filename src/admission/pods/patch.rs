@@ -1,4 +1,5 @@
-//! The JSON patch that replaces the tags of a pod by digests. Pure.
+//! The JSON patch that replaces the tags of a pod by digests, and keeps them when the same tags are
+//! applied again. Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +11,20 @@ use crate::admission::review::image_name::pinned;
 
 /// The annotation that records the end-of-life dates in a mutated pod.
 const DATES_ANNOTATION: &str = "affix.dev/end-of-life";
+/// The annotation that records the digests by which affix replaced tags.
+const DIGESTS_ANNOTATION: &str = "affix.dev/resolved-digests";
 /// Size limit of the API server for all annotations of an object, in bytes.
 const MAX_ANNOTATION_BYTES: usize = 256 << 10;
 
-/// Returns the patch: a digest for each tag, in the order of the containers, and the annotation with
-/// the dates.
+/// The annotations of an object.
+type Annotations = BTreeMap<String, String>;
+
+/// Returns the patch: a digest for each tag, in the order of the containers, and the annotations with
+/// the dates and the digests.
 pub(crate) fn patch(
     workload: &Workload,
     checked: &[CheckedImage<'_>],
-    annotations: Option<&BTreeMap<String, String>>,
+    annotations: Option<&Annotations>,
 ) -> Vec<Value> {
     let found = |image: &str| {
         checked
@@ -28,39 +34,100 @@ pub(crate) fn patch(
     };
     let mut patch = Vec::new();
     let mut dates = serde_json::Map::new();
+    let mut digests = resolved_digests(annotations);
     for used in &workload.images {
         let Some((digest, entries)) = found(&used.image) else {
             continue;
         };
         if let Some(pinned) = pinned(&used.image, digest) {
             patch.push(json!({"op": "replace", "path": used.pointer, "value": pinned}));
+            digests.insert(used.image.clone(), digest.to_string());
         }
         if let Some(entry) = entries.iter().find(|entry| entry.applies) {
             dates.insert(used.image.clone(), json!(entry.date));
         }
     }
-    let value = Value::Object(dates).to_string();
-    let others = annotations
-        .into_iter()
-        .flatten()
-        .filter(|(key, _)| *key != DATES_ANNOTATION);
-    let size = others
-        .map(|(key, value)| key.len() + value.len())
-        .sum::<usize>()
-        + DATES_ANNOTATION.len()
-        + value.len();
-    // The API server would refuse a pod with larger annotations.
-    if value != "{}" && size <= MAX_ANNOTATION_BYTES {
-        if annotations.is_none() {
-            patch.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
+    let dates = Value::Object(dates).to_string();
+    annotate(
+        &mut patch,
+        annotations,
+        [
+            (DATES_ANNOTATION, dates),
+            (DIGESTS_ANNOTATION, json!(digests).to_string()),
+        ],
+    );
+    patch
+}
+
+/// Returns the patch for an update of a pod: a tag that affix replaced by a digest keeps that digest, so
+/// that a second `kubectl apply` of a pod does not change its image.
+pub(crate) fn keep_digests(
+    (old, old_annotations): (&Workload, Option<&Annotations>),
+    (new, annotations): (&Workload, Option<&Annotations>),
+) -> Vec<Value> {
+    let digests = resolved_digests(old_annotations);
+    let mut patch = Vec::new();
+    let mut kept = resolved_digests(annotations);
+    for used in &new.images {
+        let Some(digest) = digests.get(&used.image) else {
+            continue;
+        };
+        let Some(pinned) = digest
+            .parse()
+            .ok()
+            .and_then(|digest| pinned(&used.image, &digest))
+        else {
+            continue;
+        };
+        if old.images.iter().any(|old| old.image == pinned) {
+            patch.push(json!({"op": "replace", "path": used.pointer, "value": pinned}));
+            kept.insert(used.image.clone(), digest.clone());
         }
-        let path = format!(
-            "/metadata/annotations/{}",
-            DATES_ANNOTATION.replace('/', "~1")
-        );
-        patch.push(json!({"op": "add", "path": path, "value": value}));
+    }
+    if !patch.is_empty() {
+        let value = json!(kept).to_string();
+        annotate(&mut patch, annotations, [(DIGESTS_ANNOTATION, value)]);
     }
     patch
+}
+
+/// Returns the digests that affix recorded, by image.
+fn resolved_digests(annotations: Option<&Annotations>) -> BTreeMap<String, String> {
+    annotations
+        .and_then(|annotations| annotations.get(DIGESTS_ANNOTATION))
+        .and_then(|value| serde_json::from_str(value).ok())
+        .unwrap_or_default()
+}
+
+/// Adds annotations that are not empty, that differ, and that leave the object valid.
+fn annotate<const N: usize>(
+    patch: &mut Vec<Value>,
+    annotations: Option<&Annotations>,
+    added: [(&str, String); N],
+) {
+    let mut all = annotations.cloned().unwrap_or_default();
+    let mut has_annotations = annotations.is_some();
+    for (key, value) in added {
+        if value == "{}" || all.get(key) == Some(&value) {
+            continue;
+        }
+        let before = all.insert(key.to_owned(), value.clone());
+        let size: usize = all.iter().map(|(key, value)| key.len() + value.len()).sum();
+        // The API server would refuse a pod with larger annotations.
+        if size > MAX_ANNOTATION_BYTES {
+            match before {
+                Some(before) => all.insert(key.to_owned(), before),
+                None => all.remove(key),
+            };
+            continue;
+        }
+        if !has_annotations {
+            patch.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
+            has_annotations = true;
+        }
+        let path = format!("/metadata/annotations/{}", key.replace('/', "~1"));
+        patch.push(json!({"op": "add", "path": path, "value": value}));
+    }
 }
 
 #[cfg(test)]
@@ -167,9 +234,49 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_that_is_applied_again_keeps_its_digest() {
+        let spec = |image: &str| workload(json!({"containers": [{"image": image}]}));
+        let created = patched(
+            &json!({"metadata": {}, "spec": {"containers": [{"name": "a", "image": "app:v1"}]}}),
+            patch(&spec("app:v1"), &[ended("app:v1", &spec("app:v1"))], None)
+                .into_iter()
+                .filter(|operation| operation["path"] != "/spec/containers/0/image")
+                .collect(),
+        );
+        let recorded: BTreeMap<String, String> =
+            serde_json::from_value(created["metadata"]["annotations"].clone()).unwrap();
+        let expected = json!({"app:v1": digest().to_string()}).to_string();
+        assert_eq!(recorded[DIGESTS_ANNOTATION], expected);
+
+        let pinned = format!("app:v1@{}", digest());
+        let old = spec(&pinned);
+        let keep = |image: &str, annotations| {
+            keep_digests((&old, Some(&recorded)), (&spec(image), annotations))
+        };
+        let replace = json!({"op": "replace", "path": "/spec/containers/0/image", "value": pinned});
+        assert_eq!(keep("app:v1", Some(&recorded)), vec![replace.clone()]);
+        // A replaced object lacks the annotation, which is written again.
+        let path = "/metadata/annotations/affix.dev~1resolved-digests";
+        assert_eq!(
+            keep("app:v1", None),
+            [
+                replace,
+                json!({"op": "add", "path": "/metadata/annotations", "value": {}}),
+                json!({"op": "add", "path": path, "value": expected}),
+            ]
+        );
+        // Another tag, a chosen digest, and a digest that affix did not write.
+        assert!(
+            keep("app:v2", Some(&recorded)).is_empty() && keep(&pinned, Some(&recorded)).is_empty()
+        );
+        let foreign = keep_digests((&old, None), (&spec("app:v1"), None));
+        assert!(foreign.is_empty(), "{foreign:?}");
+    }
+
+    #[test]
     fn an_annotation_that_would_make_the_pod_invalid_is_not_written() {
         let pod = workload(json!({"containers": [{"image": "app:v1"}]}));
-        for (size, notes) in [(1000, 1), (MAX_ANNOTATION_BYTES - 20, 0)] {
+        for (size, notes) in [(1000, 2), (MAX_ANNOTATION_BYTES - 20, 0)] {
             let annotations = BTreeMap::from([("a".to_owned(), "x".repeat(size))]);
             let patch = patch(&pod, &[ended("app:v1", &pod)], Some(&annotations));
             assert_eq!(patch.len(), 1 + notes, "{size}: {}", patch.len());

@@ -4,16 +4,20 @@ use crate::admission::options::UncheckedPolicy;
 use crate::admission::pods::cluster_index::EndOfLifeMode;
 use crate::admission::pods::lifecycle_report::ReportEntry;
 use crate::admission::pods::lookup::LookupFailure;
+use crate::admission::pods::mark::Day;
 use crate::admission::pods::workload::ChangedWorkload;
 use crate::admission::review::response::{Refusal, Verdict};
 use crate::admission::review::warning_text::unchecked_warning;
 use affix_registry::oci::Digest;
+use k8s_openapi::jiff::SignedDuration;
 
 /// Maximum number of warnings per response, and of entries in the audit annotations.
 const MAX_WARNINGS: usize = 16;
 
 /// The effect of a failed look-up on an image.
 const NOT_CHECKED: &str = "was not checked for end of life:";
+/// The effect on an image of a workload whose pods are refused without a check.
+const NOT_CHECKED_REFUSED: &str = "was not checked, so its pods will be refused here:";
 
 /// The result of the check of one image.
 pub(crate) struct CheckedImage<'a> {
@@ -21,13 +25,35 @@ pub(crate) struct CheckedImage<'a> {
     pub(crate) outcome: Result<(Digest, Vec<ReportEntry>), LookupFailure>,
 }
 
+/// The consequence for a workload in an enforcing namespace.
+pub(crate) const PODS_REFUSED: &str = ": its pods will be refused here";
+
+/// The time from which images past their end of life are refused in an enforcing namespace.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GracePeriod {
+    /// The period after the end-of-life date.
+    pub(crate) length: SignedDuration,
+    /// The time of the review, since the epoch.
+    pub(crate) now: SignedDuration,
+}
+
+impl GracePeriod {
+    /// Returns whether the grace period of a date is over.
+    pub(crate) fn is_over(self, entry: &ReportEntry) -> bool {
+        self.end(entry) <= self.now
+    }
+
+    fn end(self, entry: &ReportEntry) -> SignedDuration {
+        entry.instant.saturating_add(self.length)
+    }
+}
+
 /// Returns the verdict for the checked images in the mode of the namespace.
 ///
 /// Enforcement applies to new and changed images of pods. An image that the pod already runs causes
 /// only a warning, so that it does not block updates of other containers.
 pub(crate) fn verdict(
-    mode: EndOfLifeMode,
-    unchecked_policy: UncheckedPolicy,
+    (mode, unchecked_policy, grace): (EndOfLifeMode, UncheckedPolicy, GracePeriod),
     changed: &ChangedWorkload,
     checked: &[CheckedImage<'_>],
 ) -> Verdict {
@@ -45,16 +71,34 @@ pub(crate) fn verdict(
                 if is_enforced && unchecked_policy == UncheckedPolicy::Refuse {
                     refused.push(format!("image {image} {NOT_CHECKED} {}", failure.text()));
                 } else if mode != EndOfLifeMode::Audit {
-                    unchecked.push(failure_warning(image, NOT_CHECKED, failure));
+                    let is_refused_later = mode == EndOfLifeMode::Enforce
+                        && unchecked_policy == UncheckedPolicy::Refuse
+                        && !changed.workload.is_pod;
+                    let effect = if is_refused_later {
+                        NOT_CHECKED_REFUSED
+                    } else {
+                        NOT_CHECKED
+                    };
+                    unchecked.push(failure_warning(image, effect, failure));
                 }
             }
             Ok((_, entries)) => {
                 for entry in entries {
                     let applies = entry.has_ended && entry.applies;
                     has_ended |= applies;
-                    if applies && is_enforced {
+                    if applies && is_enforced && grace.is_over(entry) {
                         has_old = true;
                         refused.insert(0, entry.message(image));
+                    } else if applies && mode == EndOfLifeMode::Enforce {
+                        let consequence = if !grace.is_over(entry) {
+                            format!(": refused from {}", Day::of(grace.end(entry)))
+                        } else if changed.workload.is_pod {
+                            String::new()
+                        } else {
+                            PODS_REFUSED.to_owned()
+                        };
+                        let warning = entry.message_with(image, &consequence);
+                        verdict.warnings.push(warning);
                     } else if mode != EndOfLifeMode::Audit {
                         verdict.warnings.push(entry.message(image));
                     }
@@ -137,6 +181,11 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
 
+    const NO_GRACE: GracePeriod = GracePeriod {
+        length: SignedDuration::ZERO,
+        now: SignedDuration::MAX,
+    };
+
     fn workload(image: &str) -> ChangedWorkload {
         let pod = json!({"spec": {"containers": [{"image": image}]}});
         let pod = serde_json::value::to_raw_value(&pod).unwrap();
@@ -189,8 +238,7 @@ mod tests {
         );
         assert_eq!(unresolved.last().unwrap(), "25 more images keep their tags");
         let verdict = verdict(
-            EndOfLifeMode::Warn,
-            UncheckedPolicy::Refuse,
+            (EndOfLifeMode::Warn, UncheckedPolicy::Refuse, NO_GRACE),
             &changed,
             &checked,
         );
@@ -215,7 +263,8 @@ mod tests {
             (EndOfLifeMode::Warn, UncheckedPolicy::Refuse, false),
             (EndOfLifeMode::Audit, UncheckedPolicy::Refuse, false),
         ] {
-            let verdict = verdict(mode, policy, &changed, &[unchecked("app:v1")]);
+            let rules = (mode, policy, NO_GRACE);
+            let verdict = verdict(rules, &changed, &[unchecked("app:v1")]);
             let text = "image app:v1 was not checked for end of life: no answer: try again";
             assert_eq!(
                 verdict.refusal.as_ref().map(|refusal| &*refusal.message),
@@ -230,8 +279,7 @@ mod tests {
         }
         let both = [unchecked("app:v1"), ended("app:v1", &changed)];
         let verdict = verdict(
-            EndOfLifeMode::Enforce,
-            UncheckedPolicy::Refuse,
+            (EndOfLifeMode::Enforce, UncheckedPolicy::Refuse, NO_GRACE),
             &changed,
             &both,
         );

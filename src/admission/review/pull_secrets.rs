@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use tokio::time::timeout;
 
 use crate::admission::review::single_flight::SingleFlightCache;
+use crate::service::ApiServerError;
 use affix_registry::Keychain;
 
 /// Cache lifetime of a Secret.
@@ -104,6 +105,7 @@ async fn fetch(api: &Api<Secret>, name: &str) -> Answer {
             Ok(keychain)
         }
         Err(error) => {
+            let error = ApiServerError::from(error);
             tracing::debug!(%error, "cannot read a pull secret");
             Err(format!("pull secret {name:?} not readable").into())
         }

@@ -17,6 +17,9 @@ use crate::admission::review::response::{Refusal, Verdict, answer};
 /// of the maximum size of the API server stay far below.
 pub(crate) const MAX_VALUES: usize = 200_000;
 
+/// The name of the object in the dry run of the self-check.
+pub(crate) const SELF_CHECK_NAME: &str = "affix-self-check";
+
 /// The request of an AdmissionReview.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,6 +28,13 @@ pub(crate) struct Request<'a> {
     pub(crate) uid: String,
     /// The kind of the object.
     pub(crate) kind: Kind,
+    /// The resource of the request, such as deployments.
+    #[serde(default)]
+    pub(crate) resource: Option<Resource>,
+    #[serde(default)]
+    pub(crate) sub_resource: Option<String>,
+    #[serde(default)]
+    pub(crate) name: Option<String>,
     #[serde(default)]
     pub(crate) namespace: Option<String>,
     pub(crate) operation: Operation,
@@ -53,12 +63,27 @@ struct UserInfo {
     username: Option<String>,
 }
 
+/// The needed part of a GroupVersionResource.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Resource {
+    pub(crate) resource: String,
+}
+
 /// The needed part of ObjectMeta.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Metadata {
+    pub(crate) name: Option<String>,
+    pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) annotations: Option<BTreeMap<String, String>>,
     deletion_timestamp: Option<IgnoredAny>,
+    owner_references: Option<Vec<OwnerReference>>,
+}
+
+/// The needed part of an owner reference.
+#[derive(Debug, Deserialize)]
+struct OwnerReference {
+    controller: Option<bool>,
 }
 
 impl Metadata {
@@ -71,6 +96,14 @@ impl Metadata {
         }
         let object: Object = serde_json::from_str(object.get())?;
         Ok(object.metadata.unwrap_or_default())
+    }
+
+    /// Returns whether another object controls this one, as a Deployment does with its ReplicaSets.
+    pub(crate) fn is_controlled(&self) -> bool {
+        let owners = self.owner_references.iter().flatten();
+        owners
+            .filter_map(|owner| owner.controller)
+            .any(|controls| controls)
     }
 
     /// Returns whether the object is being deleted.
@@ -88,6 +121,11 @@ impl Request<'_> {
     /// Returns the name of the user who sent the request to the API server.
     pub(crate) fn user(&self) -> &str {
         self.user_info.username.as_deref().unwrap_or_default()
+    }
+
+    /// Returns whether this is the dry run of a self-check.
+    pub(crate) fn is_self_check(&self) -> bool {
+        self.is_dry_run() && self.name.as_deref() == Some(SELF_CHECK_NAME)
     }
 
     /// Returns whether the request creates or changes an object.

@@ -90,6 +90,11 @@ impl Reviewer {
         self.pods.validate(request, budget).await
     }
 
+    /// Reviews the labels of a namespace.
+    pub(crate) async fn namespace(&self, request: &Request<'_>, budget: Budget) -> Verdict {
+        self.pods.namespace(request, budget).await
+    }
+
     /// Replaces the tags of a pod by digests.
     pub(crate) async fn mutate_pods(&self, request: &Request<'_>, budget: Budget) -> Verdict {
         self.pods.mutate(request, budget).await

@@ -37,13 +37,15 @@ struct RouteState {
 enum Webhook {
     ValidateImageAttachment,
     ValidatePods,
+    ValidateNamespace,
     MutatePods,
 }
 
 impl Webhook {
-    const ALL: [Self; 3] = [
+    const ALL: [Self; 4] = [
         Self::ValidateImageAttachment,
         Self::ValidatePods,
+        Self::ValidateNamespace,
         Self::MutatePods,
     ];
 
@@ -51,6 +53,7 @@ impl Webhook {
         match self {
             Self::ValidateImageAttachment => "/validate-imageattachment",
             Self::ValidatePods => "/validate-pods",
+            Self::ValidateNamespace => "/validate-namespace",
             Self::MutatePods => "/mutate-pods",
         }
     }
@@ -151,8 +154,10 @@ impl RouteState {
                     ..Verdict::default()
                 }
             });
-        self.metrics
-            .record_review(webhook.name(), verdict.name(), began.elapsed());
+        if !request.is_self_check() {
+            self.metrics
+                .record_review(webhook.name(), verdict.name(), began.elapsed());
+        }
         Ok(Json(response::answer(&request.uid, verdict)).into_response())
     }
 
@@ -162,6 +167,7 @@ impl RouteState {
                 self.reviewer.image_attachment(request, budget).await
             }
             Webhook::ValidatePods => self.reviewer.pods(request, budget).await,
+            Webhook::ValidateNamespace => self.reviewer.namespace(request, budget).await,
             Webhook::MutatePods => self.reviewer.mutate_pods(request, budget).await,
         }
     }

@@ -138,6 +138,9 @@ struct ElectionArgs {
     /// Name of the Lease; with --watch-label-selector, a hash of the selector is appended
     #[arg(long, value_name = "NAME", default_value = "affix-controller")]
     leader_election_name: String,
+    /// Deployment that owns the Lease, so that both are deleted together; empty for none
+    #[arg(long, value_name = "NAME", default_value = "")]
+    owner_deployment: String,
     /// Time after the last renewal during which no other replica takes the Lease
     #[arg(long, value_name = "DURATION", default_value = "15s")]
     leader_election_lease_duration: GoDuration,
@@ -168,6 +171,7 @@ impl ElectionArgs {
                 .leader_election_namespace
                 .filter(|namespace| !namespace.is_empty()),
             name,
+            owner: Some(self.owner_deployment).filter(|owner| !owner.is_empty()),
             lease_duration: self.leader_election_lease_duration.get(),
             renew_deadline: self.leader_election_renew_deadline.get(),
             retry_period: self.leader_election_retry_period.get(),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use crate::admission::{
-    self, CertificateSource, DefaultMode, ImagePattern, LifecycleType, Lookups, Options,
-    SelfManaged, ServerLimits, UncheckedPolicy,
+    self, CertificateSource, Configurations, DefaultMode, ImagePattern, LifecycleType, Lookups,
+    Options, SelfManaged, ServerLimits, UncheckedPolicy,
 };
 use crate::api::GoDuration;
 use crate::service::{ListenAddress, StartError};
@@ -63,18 +63,29 @@ struct CertificateArgs {
     /// Namespace of the Secret and of the Service; by default that of the pod, or of the context of the kubeconfig
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
     namespace: Option<String>,
+    /// Deployment that owns this Secret, so that both are deleted together; empty for none
+    #[arg(long, value_name = "NAME", default_value = "")]
+    owner_deployment: String,
     /// Service that the API server calls
     #[arg(long, value_name = "NAME", default_value = "affix-webhook")]
     service_name: String,
     /// Additional names and addresses of the certificate
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     dns_names: Vec<String>,
-    /// ValidatingWebhookConfiguration whose caBundle is kept up to date; empty for none
+    /// ValidatingWebhookConfiguration that calls this webhook. Its absence is reported, and without --certificate-dir its caBundle is
+    /// kept up to date; empty for none
     #[arg(long, value_name = "NAME", default_value = "affix-webhook")]
     validating_webhook_configuration: String,
-    /// MutatingWebhookConfiguration whose caBundle is kept up to date; empty for none
+    /// MutatingWebhookConfiguration that calls this webhook, as above; empty for none
     #[arg(long, value_name = "NAME", default_value = "affix-webhook")]
     mutating_webhook_configuration: String,
+    /// Namespace in which the webhook dry-runs an ImageAttachment that it must refuse, to notice that no call of the API server
+    /// arrives; empty for none
+    #[arg(long, value_name = "NAMESPACE", default_value = "default")]
+    self_check_namespace: String,
+    /// Dry-run such an ImageAttachment until the webhook refuses it, at most for this time, and exit: with 0 after the refusal
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "1m")]
+    self_check: Option<GoDuration>,
 }
 
 /// Limits of requests to the webhooks.
@@ -108,6 +119,13 @@ struct EndOfLifeArgs {
     /// Time before the end-of-life date from which pods get a warning
     #[arg(long, value_name = "DURATION", default_value = "720h")]
     warn_before: GoDuration,
+    /// Grace period of enforcement: time after the end-of-life date in which a namespace with the label value enforce only warns
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    enforce_after: GoDuration,
+    /// Namespaces whose ImageAttachments are watched, besides the trusted ones; by default all. The webhook configurations select the
+    /// namespaces whose objects are reviewed
+    #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
     /// Namespaces whose ImageAttachments are trusted for the images of all pods; those of a pod's own namespace are trusted for dates
     /// in the past only
     #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
@@ -142,7 +160,13 @@ impl Args {
     /// # Errors
     /// If they cannot start.
     pub(in crate::cli) async fn run(self) -> Result<(), StartError> {
-        admission::run(self.options()).await
+        let certificates = &self.certificates;
+        let Some(patience) = &certificates.self_check else {
+            return admission::run(self.options()).await;
+        };
+        admission::self_check(&certificates.self_check_namespace, patience.get()).await?;
+        tracing::info!("the API server calls the webhook: it refused an invalid ImageAttachment");
+        Ok(())
     }
 
     fn options(self) -> Options {
@@ -158,13 +182,17 @@ impl Args {
                 None => CertificateSource::SelfManaged(SelfManaged {
                     secret: certificates.certificate_secret,
                     namespace: certificates.namespace,
+                    owner: non_empty(certificates.owner_deployment),
                     service: certificates.service_name,
                     names: certificates.dns_names,
-                    validating: non_empty(certificates.validating_webhook_configuration),
-                    mutating: non_empty(certificates.mutating_webhook_configuration),
                 }),
             },
             client_ca: self.client_ca,
+            configurations: Configurations {
+                validating: non_empty(certificates.validating_webhook_configuration),
+                mutating: non_empty(certificates.mutating_webhook_configuration),
+                self_check_namespace: non_empty(certificates.self_check_namespace),
+            },
             limits: ServerLimits {
                 body_bytes: self.limits.max_body_bytes,
                 concurrent: self.limits.max_concurrent,
@@ -174,6 +202,8 @@ impl Args {
             lookups: Lookups {
                 lifecycle_types: end_of_life.lifecycle_type,
                 warn_before: end_of_life.warn_before.get(),
+                enforce_after: end_of_life.enforce_after.get(),
+                watch_namespaces: end_of_life.watch_namespaces,
                 trusted_namespaces: end_of_life.trusted_namespaces,
                 cache_ttl: end_of_life.cache_ttl.get(),
                 timeout: end_of_life.lookup_timeout.get(),

@@ -10,22 +10,27 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
+use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::api_server::ApiServerError;
+use crate::controller::leader::announcement::announce_leader;
 use crate::controller::leader::leadership::Leadership;
 use crate::controller::metrics::Metrics;
 use crate::controller::options::LeaderElection;
-use crate::service::Readiness;
+use crate::service::{OwningDeployment, Readiness, set_owner};
 
 /// The time that the release of the Lease may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// This process as a candidate.
 pub(crate) struct Election {
+    client: Client,
     leases: Api<Lease>,
+    /// The owner of the Lease.
+    owner: Option<OwningDeployment>,
     options: LeaderElection,
     identity: String,
     leadership: Arc<Leadership>,
@@ -62,14 +67,20 @@ pub(crate) fn identity() -> String {
 
 impl Election {
     pub(crate) fn new(
-        leases: Api<Lease>,
+        (client, namespace): (Client, &str),
         options: LeaderElection,
         leadership: Arc<Leadership>,
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let owner = options
+            .owner
+            .clone()
+            .map(|name| OwningDeployment::new(client.clone(), namespace, name));
         let election = Self {
-            leases,
+            leases: Api::namespaced(client.clone(), namespace),
+            client,
+            owner,
             options,
             identity: identity(),
             leadership,
@@ -205,27 +216,26 @@ impl Election {
 
     /// Takes the Lease in the version that was read.
     async fn take(&mut self, found: Option<Lease>) -> Duration {
+        let is_new = found.is_none();
+        let mut lease = found.unwrap_or_else(|| Lease {
+            metadata: ObjectMeta {
+                name: Some(self.options.name.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: None,
+        });
+        self.own(&mut lease).await;
         let sent = Instant::now();
-        let taken = match found {
-            None => {
-                let metadata = ObjectMeta {
-                    name: Some(self.options.name.clone()),
-                    ..ObjectMeta::default()
-                };
-                let lease = self.held(Lease {
-                    metadata,
-                    spec: None,
-                });
-                self.bounded(self.leases.create(&PostParams::default(), &lease))
-                    .await
-            }
-            Some(lease) => {
-                let lease = self.held(lease);
-                self.bounded(self.replace(&lease)).await
-            }
+        let lease = self.held(lease);
+        let taken = if is_new {
+            let params = PostParams::default();
+            self.bounded(self.leases.create(&params, &lease)).await
+        } else {
+            self.bounded(self.replace(&lease)).await
         };
         match taken {
             Ok(lease) => {
+                announce_leader(&self.client, &lease, &self.identity);
                 self.lead(lease, sent);
                 self.metrics.leader.set(&self.options.name, true);
                 self.readiness.remark("");
@@ -241,6 +251,21 @@ impl Election {
                 tracing::info!(lease = self.options.name, error, "lease not acquired");
                 self.observe_period()
             }
+        }
+    }
+
+    /// Makes the Deployment the owner of the Lease, so that both are deleted together.
+    async fn own(&self, lease: &mut Lease) {
+        let Some(owner) = &self.owner else { return };
+        match self.bounded(owner.reference()).await {
+            Ok(owner) => {
+                set_owner(&mut lease.metadata, owner);
+            }
+            Err(error) => tracing::warn!(
+                lease = self.options.name,
+                error,
+                "cannot read the Deployment that owns the lease; the lease stays after an uninstall"
+            ),
         }
     }
 

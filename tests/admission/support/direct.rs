@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use affix::admission::{
-    self, CertificateSource, DefaultMode, Lookups, Options, ServerLimits, UncheckedPolicy,
+    self, CertificateSource, Configurations, DefaultMode, Lookups, Options, ServerLimits,
+    UncheckedPolicy,
 };
 use affix::service::Addresses;
 use affix_testbed::certificates::Authority;
@@ -35,6 +36,8 @@ pub(crate) fn lookups() -> Lookups {
                 .unwrap(),
         ],
         warn_before: Duration::from_hours(720),
+        enforce_after: Duration::ZERO,
+        watch_namespaces: Vec::new(),
         trusted_namespaces: Vec::new(),
         cache_ttl: Duration::from_mins(5),
         timeout: Duration::from_secs(1),
@@ -75,6 +78,7 @@ impl Direct {
             shutdown_delay: Duration::ZERO,
             certificate: CertificateSource::Provided(dir.path().to_owned()),
             client_ca: None,
+            configurations: Configurations::default(),
             limits,
             lookups,
             registries: affix_registry::Options {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use affix::admission::{self, CertificateSource, Clock, Options, SelfManaged, ServerLimits};
+use affix::admission::{
+    self, CertificateSource, Clock, Configurations, Options, SelfManaged, ServerLimits,
+};
 use affix::service::Addresses;
 use affix_testbed::port;
 use k8s_openapi::jiff::Timestamp;
@@ -35,11 +37,15 @@ pub(crate) fn options(namespace: &TestNamespace, address: &str) -> Options {
         certificate: CertificateSource::SelfManaged(SelfManaged {
             secret: SECRET.to_owned(),
             namespace: Some(namespace.name.clone()),
+            owner: None,
             service: "affix-webhook".to_owned(),
             names: vec!["127.0.0.1".to_owned()],
+        }),
+        configurations: Configurations {
             validating: Some(namespace.name.clone()),
             mutating: Some(namespace.name.clone()),
-        }),
+            self_check_namespace: None,
+        },
         client_ca: None,
         limits: ServerLimits::default(),
         lookups: lookups(),

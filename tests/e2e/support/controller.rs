@@ -67,6 +67,10 @@ impl Controller {
             "127.0.0.1:0",
             "--certificate-dir",
             folder,
+            "--validating-webhook-configuration",
+            &namespace.name,
+            "--mutating-webhook-configuration",
+            "",
         ]);
         launch.args(&[
             "--log-format",

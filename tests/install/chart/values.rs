@@ -86,7 +86,7 @@ async fn labels_merge_and_never_change_a_selector() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn the_webhook_that_only_warns_never_fails_a_request() {
+async fn webhooks_that_only_warn_never_fail_a_request() {
     let helm = Helm::new().await;
     let policies = async |values: &[&str]| {
         let objects = helm.objects(values).await;
@@ -102,16 +102,22 @@ async fn the_webhook_that_only_warns_never_fails_a_request() {
         }
         found
     };
-    // The order is imageattachments, pods, workloads, resolve-digests.
-    assert_eq!(policies(&[]).await, ["Ignore"; 4]);
+    // The order is imageattachments, pods, workloads, namespaces, resolve-digests.
+    assert_eq!(policies(&[]).await, ["Ignore"; 5]);
     let fail = "webhook.failurePolicy=\"Fail\"";
-    assert_eq!(policies(&[fail]).await, ["Fail", "Fail", "Ignore", "Fail"]);
+    assert_eq!(
+        policies(&[fail]).await,
+        ["Fail", "Fail", "Ignore", "Ignore", "Fail"]
+    );
     let own = [
         fail,
         "webhook.imageAttachments.failurePolicy=\"Ignore\"",
         "webhook.resolveDigests.failurePolicy=\"Ignore\"",
     ];
-    assert_eq!(policies(&own).await, ["Ignore", "Fail", "Ignore", "Ignore"]);
+    assert_eq!(
+        policies(&own).await,
+        ["Ignore", "Fail", "Ignore", "Ignore", "Ignore"]
+    );
 }
 
 #[tokio::test]
@@ -120,6 +126,7 @@ async fn t20_watched_and_excluded_namespaces_scope_every_webhook_by_name() {
     let helm = Helm::new().await;
     let values = [
         r#"watchNamespaces=["team-a"]"#,
+        r#"webhook.trustedNamespaces=["platform"]"#,
         r#"webhook.namespaceSelector={"matchExpressions":[{"key":"tier","operator":"Exists"}]}"#,
     ];
     let objects = helm.objects(&values).await;
@@ -138,6 +145,49 @@ async fn t20_watched_and_excluded_namespaces_scope_every_webhook_by_name() {
             }
         }
     }
+    // So do the roles.
+    let mut granted = Vec::new();
+    for object in &objects {
+        let of_webhook = object["metadata"]["labels"]["app.kubernetes.io/component"] == "webhook";
+        let kind = object["kind"].as_str().unwrap();
+        if of_webhook && ["ClusterRole", "Role"].contains(&kind) {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or("*");
+            for rule in object["rules"].as_array().unwrap() {
+                for resource in rule["resources"].as_array().unwrap() {
+                    granted.push(format!("{namespace} {}", resource.as_str().unwrap()));
+                }
+            }
+        }
+    }
+    granted.sort();
+    granted.dedup();
+    let everywhere: Vec<&String> = granted
+        .iter()
+        .filter(|rule| rule.starts_with('*'))
+        .collect();
+    assert_eq!(
+        everywhere,
+        [
+            "* mutatingwebhookconfigurations",
+            "* namespaces",
+            "* validatingwebhookconfigurations"
+        ]
+    );
+    for rule in [
+        "platform imageattachments",
+        "team-a imageattachments",
+        "team-a pods",
+    ] {
+        assert!(granted.contains(&rule.to_owned()), "{granted:#?}");
+    }
+    assert!(!granted.contains(&"platform pods".to_owned()));
+    let webhook = container(&helm, "webhook", &values).await;
+    let args = webhook["args"].to_string();
+    assert!(
+        args.contains("--watch-namespaces=team-a")
+            && args.contains("--self-check-namespace=team-a"),
+        "{args}"
+    );
 }
 
 #[tokio::test]
@@ -264,7 +314,9 @@ async fn a_default_mode_calls_the_webhooks_for_namespaces_without_a_label() {
         let configuration = find(&objects, "ValidatingWebhookConfiguration/affix-webhook");
         for hook in configuration["webhooks"].as_array().unwrap() {
             let selector = hook["namespaceSelector"].to_string();
-            let expected = labelled && hook["name"] != "imageattachments.affix.dev";
+            let name = hook["name"].as_str().unwrap();
+            let is_labelled = ["pods.affix.dev", "workloads.affix.dev"].contains(&name);
+            let expected = labelled && is_labelled;
             assert_eq!(selector.contains(key), expected, "{value}: {hook}");
             assert!(selector.contains("kube-system"), "{hook}");
         }

@@ -25,7 +25,7 @@ name of an object is two arguments, so that kustomize can rename the object: it 
 {{- $flag := splitList "=" . | first }}
 {{- if not (has $flag $replaced) }}
 {{- $value := trimPrefix (printf "%s=" $flag) . }}
-{{- if and $value (regexMatch "^--(leader-election|certificate-secret|service|validating-webhook-configuration|mutating-webhook-configuration)(-name)?$" $flag) }}
+{{- if and $value (regexMatch "^--(leader-election|owner-deployment|certificate-secret|service|validating-webhook-configuration|mutating-webhook-configuration)(-name)?$" $flag) }}
 {{- $args = concat $args (list $flag $value) }}
 {{- else }}
 {{- $args = append $args . }}

@@ -90,4 +90,13 @@ may read. A component never reads Secrets outside of the namespaces that affix w
   resources: [leases]
   resourceNames: [{{ include "affix.lease" . }}]
   verbs: [get, update]
+- apiGroups: [apps]
+  resources: [deployments]
+  resourceNames: [{{ include "affix.fullname" . }}-controller]
+  verbs: [get]
+{{- if .Values.watchNamespaces }}
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}
 {{- end }}

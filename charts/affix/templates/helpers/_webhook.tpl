@@ -51,14 +51,34 @@ namespaceSelector:
   {{- concat $expressions ($w.namespaceSelector.matchExpressions | default list) | toYaml | nindent 2 }}
 {{- end }}
 
-{{/* The rules for the status of ImageAttachments and the labels of namespaces. */}}
-{{- define "affix.webhookRules" -}}
-- apiGroups: [affix.dev]
-  resources: [imageattachments]
-  verbs: [list, watch]
+{{/* The rules for the labels of namespaces. */}}
+{{- define "affix.namespaceRules" -}}
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [get, list, watch]
+{{- end }}
+
+{{/* The rules for the status of ImageAttachments. */}}
+{{- define "affix.attachmentRules" -}}
+- apiGroups: [affix.dev]
+  resources: [imageattachments]
+  verbs: [list, watch]
+{{- end }}
+
+{{/* The rules for the status of ImageAttachments, the pods of a namespace that is labelled, and workloads that are scaled. */}}
+{{- define "affix.webhookRules" -}}
+{{ include "affix.attachmentRules" . }}
+{{- if .Values.webhook.pods.enabled }}
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+- apiGroups: [apps]
+  resources: [deployments, statefulsets, replicasets]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [replicationcontrollers]
+  verbs: [get]
+{{- end }}
 {{- end }}
 
 {{/* The rules for the pull secrets of pods. */}}
@@ -85,14 +105,36 @@ namespaceSelector:
   resources: [secrets]
   resourceNames: [{{ include "affix.certificateSecret" . }}]
   verbs: [get, update]
+{{- if or .Values.watchNamespaces (not .Values.webhook.pods.enabled) }}
+- apiGroups: [apps]
+  resources: [deployments]
+  resourceNames: [{{ include "affix.fullname" . }}-webhook]
+  verbs: [get]
+{{- end }}
 {{- end }}
 
-{{/* The rules for the caBundle of its own configurations. */}}
+{{/* The namespace of the self-check; empty without one. */}}
+{{- define "affix.selfCheckNamespace" -}}
+{{- $w := .Values.webhook }}
+{{- if and $w.enabled $w.selfCheck.enabled $w.imageAttachments.enabled }}
+{{- $w.selfCheck.namespace | default (first (.Values.watchNamespaces | default (list "default"))) }}
+{{- end }}
+{{- end }}
+
+{{/* The rules for the dry run of the self-check: a server-side apply of one name. */}}
+{{- define "affix.selfCheckRules" -}}
+- apiGroups: [affix.dev]
+  resources: [imageattachments]
+  resourceNames: [affix-self-check]
+  verbs: [create, patch]
+{{- end }}
+
+{{/* The rules for its own configurations: their state, and the caBundle. */}}
 {{- define "affix.bundleRules" -}}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations]
   resourceNames: [{{ include "affix.fullname" . }}-webhook]
-  verbs: [get, patch]
+  verbs: {{ ternary "[get, patch]" "[get]" (eq .Values.webhook.certificate.mode "self") }}
 {{- end }}
 
 {{/* Refuses times of which one cannot take effect. */}}

@@ -69,8 +69,9 @@ pub(crate) struct AttachmentIndex {
     types: Vec<LifecycleType>,
     trusted: Vec<String>,
     entries: RwLock<Entries>,
-    /// The resources of the list in progress. Resources outside of the list are removed when it is complete.
-    listed: Mutex<HashSet<ObjectKey>>,
+    /// The resources of each list in progress, by its namespace. Resources outside of the list are removed
+    /// when it is complete.
+    listed: Mutex<HashMap<Option<String>, HashSet<ObjectKey>>>,
 }
 
 impl AttachmentIndex {
@@ -83,7 +84,18 @@ impl AttachmentIndex {
         }
     }
 
+    /// Applies an event of the watch of all namespaces.
+    #[cfg(test)]
     pub(crate) fn on_event(&self, event: Event<DeserializeGuard<ImageAttachment>>) {
+        self.on_event_in(None, event);
+    }
+
+    /// Applies an event of the watch of a namespace, or of all with `None`.
+    pub(crate) fn on_event_in(
+        &self,
+        scope: Option<&str>,
+        event: Event<DeserializeGuard<ImageAttachment>>,
+    ) {
         let key = |object: &DeserializeGuard<ImageAttachment>| {
             (object.namespace().unwrap_or_default(), object.name_any())
         };
@@ -100,7 +112,8 @@ impl AttachmentIndex {
                 .unwrap_or_else(PoisonError::into_inner)
                 .set(key, images);
         };
-        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all_listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = all_listed.entry(scope.map(str::to_owned)).or_default();
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(object) => {
@@ -118,7 +131,10 @@ impl AttachmentIndex {
                     .keys()
                     .cloned()
                     .collect();
-                for gone in known.into_iter().filter(|key| !listed.contains(key)) {
+                let is_gone = |key: &ObjectKey| {
+                    scope.is_none_or(|scope| key.0 == scope) && !listed.contains(key)
+                };
+                for gone in known.into_iter().filter(is_gone) {
                     set(gone, Vec::new());
                 }
                 *listed = HashSet::new();

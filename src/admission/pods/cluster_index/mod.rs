@@ -9,6 +9,7 @@ mod namespaces;
 mod tests;
 pub(crate) mod watch;
 
+use futures::future::join_all;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
@@ -22,48 +23,68 @@ use crate::service::Readiness;
 use affix_registry::oci::{Digest, Reference};
 use k8s_openapi::api::core::v1::Namespace;
 
-pub(crate) use self::namespaces::{EndOfLifeMode, NamespacePolicy};
+pub(crate) use self::namespaces::{END_OF_LIFE, EndOfLifeMode, NamespacePolicy, RESOLVE_DIGESTS};
 
 /// Both indexes and the watches that feed them.
 pub(crate) struct ClusterIndex {
     client: Client,
     attachments: AttachmentIndex,
     namespaces: NamespaceIndex,
+    /// The namespaces whose ImageAttachments are watched. `None`: all.
+    scopes: Vec<Option<String>>,
 }
 
 impl ClusterIndex {
-    pub(crate) fn new(client: Client, types: Vec<LifecycleType>, trusted: Vec<String>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        types: Vec<LifecycleType>,
+        trusted: Vec<String>,
+        scopes: Vec<Option<String>>,
+    ) -> Self {
         Self {
             attachments: AttachmentIndex::new(types, trusted),
             namespaces: NamespaceIndex::new(client.clone()),
+            scopes,
             client,
         }
     }
 
     /// Runs both watches forever. Each completed list is reported to `readiness`.
     pub(crate) async fn run_watches(&self, readiness: &Readiness) {
-        let (attachments, namespaces) =
-            (Api::all(self.client.clone()), Api::all(self.client.clone()));
-        let attachments = || {
-            watcher::<DeserializeGuard<ImageAttachment>>(
-                attachments.clone(),
-                watcher::Config::default(),
-            )
-            .default_backoff()
-        };
+        let namespaces = Api::all(self.client.clone());
         let namespaces = || {
             watcher::<PartialObjectMeta<Namespace>>(namespaces.clone(), watcher::Config::default())
                 .default_backoff()
         };
+        let attachments = self
+            .scopes
+            .iter()
+            .map(|scope| self.watch_attachments(scope.as_deref(), readiness));
         tokio::join!(
-            WatchedList::ImageAttachments.run(attachments, readiness, |event| self
-                .attachments
-                .on_event(event)),
+            join_all(attachments),
             WatchedList::Namespaces.run(namespaces, readiness, |event| self
                 .namespaces
                 .on_event(event)),
-            watch::limit_startup_wait(readiness),
+            watch::limit_startup_wait(readiness, &self.scopes),
         );
+    }
+
+    /// Watches the ImageAttachments of a namespace, or of all with `None`, forever.
+    async fn watch_attachments(&self, scope: Option<&str>, readiness: &Readiness) {
+        let client = self.client.clone();
+        let api = scope.map_or_else(
+            || Api::all(client.clone()),
+            |scope| Api::namespaced(client.clone(), scope),
+        );
+        let watch = || {
+            watcher::<DeserializeGuard<ImageAttachment>>(api.clone(), watcher::Config::default())
+                .default_backoff()
+        };
+        WatchedList::ImageAttachments(scope)
+            .run(watch, readiness, |event| {
+                self.attachments.on_event_in(scope, event);
+            })
+            .await;
     }
 
     /// Returns the lifecycle reports on an image that apply to a pod of `namespace`.

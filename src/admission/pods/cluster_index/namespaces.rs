@@ -14,9 +14,9 @@ use tokio::time::{sleep, timeout};
 use crate::admission::review::single_flight::SingleFlightCache;
 
 /// The label that enables the end-of-life check of pod images.
-pub(super) const END_OF_LIFE: &str = "affix.dev/end-of-life";
+pub(crate) const END_OF_LIFE: &str = "affix.dev/end-of-life";
 /// The label that enables the replacement of tags by digests.
-const RESOLVE_DIGESTS: &str = "affix.dev/resolve-digests";
+pub(crate) const RESOLVE_DIGESTS: &str = "affix.dev/resolve-digests";
 
 /// Concurrent reads of namespaces.
 pub(super) const MAX_READS: usize = 8;
@@ -35,6 +35,19 @@ pub(crate) enum EndOfLifeMode {
     Enforce,
 }
 
+impl EndOfLifeMode {
+    /// Parses the value of the label. Returns `None` for an unknown value, which counts as `warn`: a
+    /// misspelled `enforce` must not end the check.
+    pub(crate) fn from_label(value: &str) -> Option<Self> {
+        match value {
+            "enabled" | "warn" => Some(Self::Warn),
+            "audit" => Some(Self::Audit),
+            "enforce" => Some(Self::Enforce),
+            _ => None,
+        }
+    }
+}
+
 /// The policy that the labels of a namespace express.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct NamespacePolicy {
@@ -47,12 +60,9 @@ pub(crate) struct NamespacePolicy {
 impl NamespacePolicy {
     fn from_labels(labels: &BTreeMap<String, String>) -> Self {
         Self {
-            end_of_life: match labels.get(END_OF_LIFE).map(String::as_str) {
-                Some("enabled" | "warn") => Some(EndOfLifeMode::Warn),
-                Some("audit") => Some(EndOfLifeMode::Audit),
-                Some("enforce") => Some(EndOfLifeMode::Enforce),
-                _ => None,
-            },
+            end_of_life: labels
+                .get(END_OF_LIFE)
+                .map(|value| EndOfLifeMode::from_label(value).unwrap_or(EndOfLifeMode::Warn)),
             resolve_digests: labels
                 .get(RESOLVE_DIGESTS)
                 .is_some_and(|value| value == "enabled"),

@@ -31,6 +31,7 @@ fn index() -> ClusterIndex {
         Client::try_from(nowhere).unwrap(),
         types,
         vec!["trusted".to_owned()],
+        vec![None],
     )
 }
 
@@ -213,7 +214,12 @@ async fn index_with_silent_server() -> (ClusterIndex, tokio::net::TcpListener) {
             .unwrap(),
     );
     (
-        ClusterIndex::new(Client::try_from(config).unwrap(), Vec::new(), Vec::new()),
+        ClusterIndex::new(
+            Client::try_from(config).unwrap(),
+            Vec::new(),
+            Vec::new(),
+            vec![None],
+        ),
         silent,
     )
 }
@@ -248,4 +254,21 @@ async fn a_silent_api_server_holds_no_read_permit_forever() {
     let asked = futures::future::join_all(names.iter().map(|name| index.policy(name)));
     let asked = timeout(Duration::from_hours(1), asked).await.unwrap();
     assert!(asked.iter().all(Option::is_none), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_complete_list_of_one_namespace_removes_no_resource_of_another() {
+    let index = index();
+    let known = || ["a", "b"].map(|namespace| conclusive(&index, namespace));
+    for namespace in ["a", "b"] {
+        let mark = attachment(namespace, "mark", "2025-03-20", |_| {});
+        for event in [Event::Init, Event::InitApply(mark), Event::InitDone] {
+            index.attachments.on_event_in(Some(namespace), event);
+        }
+    }
+    assert_eq!(known(), [true, true]);
+    for event in [Event::Init, Event::InitDone] {
+        index.attachments.on_event_in(Some("b"), event);
+    }
+    assert_eq!(known(), [true, false]);
 }

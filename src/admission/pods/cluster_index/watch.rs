@@ -19,20 +19,27 @@ const RETRY_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 
 /// The watched resources.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum WatchedList {
-    ImageAttachments,
+pub(crate) enum WatchedList<'a> {
+    /// The ImageAttachments of a namespace. `None`: of all.
+    ImageAttachments(Option<&'a str>),
     Namespaces,
 }
 
-impl WatchedList {
-    /// All watched resources.
-    pub(crate) const ALL: [Self; 2] = [Self::ImageAttachments, Self::Namespaces];
+impl<'a> WatchedList<'a> {
+    /// Returns all lists, with the ImageAttachments of `scopes`.
+    pub(crate) fn all(scopes: &'a [Option<String>]) -> impl Iterator<Item = Self> {
+        let scopes = scopes.iter().map(Option::as_deref);
+        scopes.map(Self::ImageAttachments).chain([Self::Namespaces])
+    }
 
     /// Returns the name of the list for `/readyz`.
-    pub(crate) const fn list(self) -> &'static str {
+    pub(crate) fn list(self) -> String {
         match self {
-            Self::ImageAttachments => "the list of imageattachments",
-            Self::Namespaces => "the list of namespaces",
+            Self::ImageAttachments(None) => "the list of imageattachments".to_owned(),
+            Self::ImageAttachments(Some(namespace)) => {
+                format!("the list of imageattachments in {namespace}")
+            }
+            Self::Namespaces => "the list of namespaces".to_owned(),
         }
     }
 
@@ -46,7 +53,7 @@ impl WatchedList {
         S: TryStream<Ok = Event<T>, Error = watcher::Error>,
     {
         // Each failure is logged once.
-        let mut last_error = String::new();
+        let (list, mut last_error) = (self.list(), String::new());
         loop {
             let mut events = std::pin::pin!(watch().into_stream());
             while let Some(event) = events.next().await {
@@ -55,7 +62,7 @@ impl WatchedList {
                         let is_listed = matches!(event, Event::InitDone);
                         on_event(event);
                         if is_listed {
-                            readiness.done(self.list());
+                            readiness.done(&list);
                             last_error.clear();
                         }
                         continue;
@@ -64,13 +71,13 @@ impl WatchedList {
                 };
                 let fault = WatchFault::of(&error);
                 let error_text = fault.to_string();
-                readiness.because(self.list(), &error_text);
+                readiness.because(&list, &error_text);
                 if error_text != last_error {
-                    tracing::warn!(error = error_text, "{} failed, retrying", self.list());
+                    tracing::warn!(error = error_text, "{list} failed, retrying");
                     last_error = error_text;
                 }
                 if fault.is_refusal() || fault.is_unknown() {
-                    readiness.wait_no_longer(self.list());
+                    readiness.wait_no_longer(&list);
                     break;
                 }
             }
@@ -80,11 +87,9 @@ impl WatchedList {
 }
 
 /// Stops the delay of readiness by lists that are not complete in time.
-pub(crate) async fn limit_startup_wait(readiness: &Readiness) {
+pub(crate) async fn limit_startup_wait(readiness: &Readiness, scopes: &[Option<String>]) {
     tokio::time::sleep(LIST_TIMEOUT).await;
-    WatchedList::ALL
-        .into_iter()
-        .for_each(|watched| readiness.wait_no_longer(watched.list()));
+    WatchedList::all(scopes).for_each(|watched| readiness.wait_no_longer(&watched.list()));
 }
 
 #[cfg(test)]
@@ -109,7 +114,7 @@ mod tests {
         };
         tokio::select! {
             () = WatchedList::Namespaces.run(tries, &readiness, drop) => panic!("a watch ended"),
-            () = async { tokio::join!(limit_startup_wait(&readiness), std::future::pending::<()>()); } => panic!("the time limit task ended"),
+            () = async { tokio::join!(limit_startup_wait(&readiness, &[]), std::future::pending::<()>()); } => panic!("the time limit task ended"),
             () = tokio::time::sleep(after) => {}
         }
         readiness.says()
