@@ -9,7 +9,7 @@ CRD := crds/affix.dev_imageattachments.yaml
 say = @printf '\n== %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test image bench bench-smoke soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean fuzz-check
+.PHONY: help demo test e2e-node image bench bench-smoke soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean fuzz-check
 
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ bench: ## Measure affix against oras, regctl and cosign, and save docs/benchmark
 	cargo build --release --bin affix
 	cargo build --workspace --bins
 	@$(BIN)/testbed bench --affix $(CARGO_TARGET_DIR)/release/affix --save docs/benchmarks.md
+
+# The image has a debug build, which the tests build anyway. Its memory and latency are not those of a release.
+e2e-node: ## Install the chart on a real node in namespaces of this machine, and check it: needs root, about 2 minutes after the first build
+	$(call say,Building affix and the node: about 8 minutes the first time)
+	cargo build --workspace --bins
+	@$(BIN)/testbed e2e-node
 
 bench-smoke: ## Check in a minute that the benchmark works; its figures are meaningless
 	$(call say,Checking that the benchmark works)

@@ -10,6 +10,7 @@
 //! | [`distance`] | a proxy that puts a registry further away |
 //! | [`proxy`] | an HTTP proxy with a login, for CONNECT and for forwarding |
 //! | [`images`] | multi-platform images, pushed with plain HTTP |
+//! | [`node`] | a node that runs pods, in namespaces of its own |
 //! | [`process`] | a child process that never outlives the test that started it |
 //!
 //! One call starts a thing, and dropping its value ends it. Ports are free ones of the loopback address, and data is in temporary
@@ -39,6 +40,7 @@ pub mod distance;
 pub mod hostile;
 pub mod http_client;
 pub mod images;
+pub mod node;
 pub mod peer;
 pub mod port;
 pub mod process;

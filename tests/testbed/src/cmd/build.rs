@@ -7,7 +7,7 @@ use super::say;
 /// Which tools to build.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
-    /// `core` is what most tests and the demo need; `all` adds cosign, notation, helm, kubeconform and kube-controller-manager.
+    /// `core` is what most tests and the demo need; `all` adds cosign, notation, helm, kubeconform and kube-controller-manager; `node` is what `e2e-node` needs.
     #[arg(value_enum, default_value_t = Group::Core)]
     group: Group,
 }
@@ -16,6 +16,7 @@ pub(crate) struct Build {
 enum Group {
     Core,
     All,
+    Node,
 }
 
 impl Build {
@@ -23,6 +24,7 @@ impl Build {
         let tools = match self.group {
             Group::Core => Tools::core().await?,
             Group::All => Tools::all().await?,
+            Group::Node => Tools::node().await?,
         };
         for (_, path) in tools.iter() {
             say(&path.display().to_string());

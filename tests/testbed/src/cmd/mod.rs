@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod demo;
+mod e2e_node;
 mod up;
 
 /// The real control plane and the real registries that affix is tested against.
@@ -15,6 +16,8 @@ pub(crate) enum Command {
     Build(build::Build),
     /// Show what affix does, on a control plane and two registries that end with it.
     Demo(demo::Demo),
+    /// Install the chart on a real node and check what only a node can show; the node ends with it. Needs root.
+    E2eNode(e2e_node::E2eNode),
     /// Start a control plane and two registries, say how to use them, and run until Ctrl-C.
     Up(up::Up),
 }
@@ -25,6 +28,7 @@ impl Command {
             Self::Bench(bench) => bench.run().await,
             Self::Build(build) => build.run().await,
             Self::Demo(demo) => demo.run().await,
+            Self::E2eNode(e2e) => e2e.run().await,
             Self::Up(up) => up.run().await,
         }
     }

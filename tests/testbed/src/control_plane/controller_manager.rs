@@ -29,6 +29,23 @@ impl ControllerManager {
     ///
     /// Where they do not start to work; the message has their log.
     pub async fn start(tools: &Tools, cluster: &ControlPlane) -> anyhow::Result<Self> {
+        Self::start_as(tools, cluster, CONTROLLERS).await
+    }
+
+    /// The same with every controller, for a control plane with a node.
+    ///
+    /// # Errors
+    ///
+    /// Where they do not start to work; the message has their log.
+    pub async fn start_all(tools: &Tools, cluster: &ControlPlane) -> anyhow::Result<Self> {
+        Self::start_as(tools, cluster, "*").await
+    }
+
+    async fn start_as(
+        tools: &Tools,
+        cluster: &ControlPlane,
+        controllers: &str,
+    ) -> anyhow::Result<Self> {
         let dir = cluster.dir.path();
         let mut process = Launch::new(
             "kube-controller-manager",
@@ -40,7 +57,13 @@ impl ControllerManager {
             "--service-account-private-key-file=",
             &dir.join("service-accounts.key"),
         ))
-        .arg(format!("--controllers={CONTROLLERS}"))
+        .arg(format!("--controllers={controllers}"))
+        .arg(flag("--root-ca-file=", &dir.join("ca.crt")))
+        // The default folder is one of the system, and is created.
+        .arg(flag(
+            "--flex-volume-plugin-dir=",
+            &dir.join("volume-plugins"),
+        ))
         // The port of its health checks: nobody asks them here.
         .args([
             "--leader-elect=false",

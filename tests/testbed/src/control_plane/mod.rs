@@ -7,6 +7,7 @@ mod servers;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rcgen::KeyPair;
 use tempfile::TempDir;
@@ -43,7 +44,7 @@ impl ControlPlane {
     ///
     /// Where it does not become ready; the message has the end of its log.
     pub async fn start(tools: &Tools) -> anyhow::Result<Self> {
-        Self::start_as(tools, false, None).await
+        Self::start_as(tools, "127.0.0.1", false, None).await
     }
 
     /// The same with a client certificate, of this authority, that the server presents to webhooks.
@@ -55,7 +56,7 @@ impl ControlPlane {
         tools: &Tools,
         authority: &Authority,
     ) -> anyhow::Result<Self> {
-        Self::start_as(tools, false, Some(authority)).await
+        Self::start_as(tools, "127.0.0.1", false, Some(authority)).await
     }
 
     /// The same with the admission plugin that gives pods their service account and its pull secrets. No pod can be made before
@@ -65,11 +66,21 @@ impl ControlPlane {
     ///
     /// Where it does not become ready; the message has the end of its log.
     pub async fn start_with_service_accounts(tools: &Tools) -> anyhow::Result<Self> {
-        Self::start_as(tools, true, None).await
+        Self::start_at(tools, "127.0.0.1").await
+    }
+
+    /// The same on another address of this machine, which pods can reach.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not become ready; the message has the end of its log.
+    pub async fn start_at(tools: &Tools, address: &str) -> anyhow::Result<Self> {
+        Self::start_as(tools, address, true, None).await
     }
 
     async fn start_as(
         tools: &Tools,
+        address: &str,
         gives_service_accounts: bool,
         webhook_clients: Option<&Authority>,
     ) -> anyhow::Result<Self> {
@@ -77,7 +88,17 @@ impl ControlPlane {
             .prefix("affix-control-plane-")
             .tempdir()?;
         let authority = Authority::new()?;
-        let files = authority.server(dir.path())?;
+        let names = [
+            "localhost",
+            "127.0.0.1",
+            address,
+            // The Service `kubernetes`, by which pods reach the server.
+            "10.96.0.1",
+            "kubernetes.default.svc",
+        ];
+        let lifetime = Duration::from_hours(24 * 365);
+        let files = authority.server_named(dir.path(), &names, lifetime)?;
+        write(&dir.path().join("ca.crt"), authority.pem())?;
         let service_accounts = KeyPair::generate()?;
         write(
             &dir.path().join("service-accounts.key"),
@@ -103,6 +124,7 @@ impl ControlPlane {
                 dir: dir.path().to_owned(),
                 files: files.clone(),
                 ca_pem: authority.pem().to_owned(),
+                address: address.to_owned(),
                 port: port::free()?,
                 etcd_port: port::free()?,
                 gives_service_accounts,
@@ -142,7 +164,7 @@ impl ControlPlane {
         self.dir.path().join("kubeconfig")
     }
 
-    /// The server's address, `https://127.0.0.1:PORT`. It stays the same when the server is started again.
+    /// The server's URL, normally `https://127.0.0.1:PORT`. It stays the same when the server is started again.
     pub fn url(&self) -> String {
         self.setting.url()
     }

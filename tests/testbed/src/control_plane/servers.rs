@@ -25,6 +25,8 @@ pub(super) struct Setting {
     pub(super) dir: PathBuf,
     pub(super) files: ServerFiles,
     pub(super) ca_pem: String,
+    /// The IP address that the server listens on.
+    pub(super) address: String,
     pub(super) port: u16,
     pub(super) etcd_port: u16,
     /// Whether pods get the service account of their namespace, which kube-controller-manager makes.
@@ -35,7 +37,7 @@ pub(super) struct Setting {
 
 impl Setting {
     pub(super) fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://{}:{}", self.address, self.port)
     }
 }
 
@@ -70,7 +72,8 @@ impl Servers {
         let dir = &setting.dir;
         let apiserver = apiserver
             .arg(format!("--secure-port={}", setting.port))
-            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+            .arg(format!("--bind-address={}", setting.address))
+            .arg(format!("--advertise-address={}", setting.address))
             .arg(flag("--cert-dir=", &dir.join("certificates")))
             .arg(flag("--tls-cert-file=", &setting.files.certificate))
             .arg(flag("--tls-private-key-file=", &setting.files.key))

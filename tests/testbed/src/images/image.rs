@@ -5,6 +5,8 @@
     reason = "a JSON object that was made here takes any key"
 )]
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{Algorithm, Built, Pushed, describe};
@@ -28,6 +30,7 @@ pub struct Image {
     docker: bool,
     config: Option<String>,
     algorithm: Algorithm,
+    program: Option<Arc<[u8]>>,
 }
 
 impl Image {
@@ -43,7 +46,15 @@ impl Image {
             docker: false,
             config: None,
             algorithm: Algorithm::default(),
+            program: None,
         }
+    }
+
+    /// Gives it a static program, so that a node can run it as an unprivileged user.
+    #[must_use]
+    pub fn program(mut self, program: &Arc<[u8]>) -> Self {
+        self.program = Some(Arc::clone(program));
+        self
     }
 
     /// Sets the `os.version`, as Windows images have it.
@@ -126,13 +137,26 @@ impl Image {
         } else {
             (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER)
         };
-        let layer = tar(&format!("{}\n", self.seed));
+        let mut layer = self
+            .program
+            .as_ref()
+            .map_or_else(Vec::new, |program| file("program", "0000755", program));
+        layer.extend(file(
+            "seed",
+            "0000644",
+            format!("{}\n", self.seed).as_bytes(),
+        ));
+        layer.resize(layer.len() + 2 * BLOCK, 0);
         let layer_name = describe(layer_type, &layer, Algorithm::Sha256);
         let config = if self.config.is_some() {
             json!({"seed": self.seed})
         } else {
             let mut config = self.platform();
-            config["config"] = json!({});
+            config["config"] = if self.program.is_some() {
+                json!({"Entrypoint": ["/program"], "User": "65532:65532"})
+            } else {
+                json!({})
+            };
             config["rootfs"] = json!({"type": "layers", "diff_ids": [layer_name.digest]});
             config
         };
@@ -159,15 +183,17 @@ impl Image {
     }
 }
 
-/// A tar archive with the one file `seed`, so that tools that look into layers find one.
-fn tar(content: &str) -> Vec<u8> {
-    const BLOCK: usize = 512;
+/// The unit of a tar archive, in bytes.
+const BLOCK: usize = 512;
+
+/// A file in a tar archive, whose end is two empty blocks.
+fn file(name: &str, mode: &str, content: &[u8]) -> Vec<u8> {
     let mut header = Vec::with_capacity(BLOCK);
     let mut field = |value: &str, width: usize| {
         header.extend(value.bytes().chain(std::iter::repeat(0)).take(width));
     };
-    field("seed", 100);
-    field("0000644", 8);
+    field(name, 100);
+    field(mode, 8);
     field("0000000", 8);
     field("0000000", 8);
     field(&format!("{:011o}", content.len()), 12);
@@ -188,8 +214,8 @@ fn tar(content: &str) -> Vec<u8> {
         .chain(checksum.bytes())
         .chain(header.iter().copied().skip(156))
         .collect();
-    archive.extend(content.bytes());
-    archive.resize(archive.len().next_multiple_of(BLOCK) + 2 * BLOCK, 0);
+    archive.extend(content);
+    archive.resize(archive.len().next_multiple_of(BLOCK), 0);
     archive
 }
 
@@ -222,16 +248,18 @@ mod tests {
     fn the_layer_is_an_archive_that_tar_lists() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("layer.tar");
-        std::fs::write(&file, tar("hello\n")).unwrap();
+        let image = Image::new("linux/amd64", "hello").program(&Arc::from(b"program".as_slice()));
+        let (_, layer) = image.build().blobs.pop().unwrap();
+        std::fs::write(&file, layer).unwrap();
         let listed = std::process::Command::new("tar")
             .arg("-xOf")
             .arg(&file)
-            .arg("seed")
+            .args(["program", "seed"])
             .output()
             .unwrap();
         assert_eq!(
             String::from_utf8_lossy(&listed.stdout),
-            "hello\n",
+            "programhello\n",
             "{}",
             String::from_utf8_lossy(&listed.stderr)
         );

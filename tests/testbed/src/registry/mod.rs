@@ -83,9 +83,13 @@ impl Registry {
         let dir = tempfile::Builder::new()
             .prefix("affix-registry-")
             .tempdir()?;
-        let files = match options.authority() {
-            Some(authority) => Some(authority.server(dir.path())?),
-            None => None,
+        let files = match (options.authority(), options.place()) {
+            (Some(authority), None) => Some(authority.server(dir.path())?),
+            (Some(authority), Some(place)) => {
+                let lifetime = Duration::from_hours(24 * 365);
+                Some(authority.server_named(dir.path(), &[&place.name], lifetime)?)
+            }
+            (None, _) => None,
         };
         let tokens = match options.users() {
             Some(users) => Some(
@@ -107,14 +111,19 @@ impl Registry {
                 options: &options,
                 files: files.as_ref(),
                 tokens: tokens.as_ref(),
-                address: "127.0.0.1:0",
+                address: options
+                    .place()
+                    .map_or("127.0.0.1:0", |place| &place.address),
             },
         )
         .await?;
-        let host = if tokens.is_some() {
-            tokens::by_name(&address)
-        } else {
-            address.clone()
+        let host = match (&tokens, options.place()) {
+            (Some(_), _) => tokens::by_name(&address),
+            (None, Some(place)) => address.rsplit_once(':').map_or_else(
+                || place.name.clone(),
+                |(_, port)| format!("{}:{port}", place.name),
+            ),
+            (None, None) => address.clone(),
         };
         Ok(Self {
             process,

@@ -42,6 +42,16 @@ pub struct Options {
     lifetime: Duration,
     authority: Option<Arc<Authority>>,
     quirks: Vec<Quirk>,
+    place: Option<Place>,
+}
+
+/// Where a registry is that not only this machine's loopback can reach.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// `IP:PORT` to listen on.
+    pub(super) address: String,
+    /// The DNS name by which references and the certificate name it.
+    pub(super) name: String,
 }
 
 impl Options {
@@ -59,7 +69,18 @@ impl Options {
             lifetime: Duration::from_mins(5),
             authority: None,
             quirks,
+            place: None,
         }
+    }
+
+    /// The registry listens on `address`, `IP:PORT`, and others call it `name`, which must lead there.
+    #[must_use]
+    pub fn at(mut self, address: &str, name: &str) -> Self {
+        self.place = Some(Place {
+            address: address.to_owned(),
+            name: name.to_owned(),
+        });
+        self
     }
 
     /// Every request must carry this name and password (htpasswd, on distribution).
@@ -157,6 +178,10 @@ impl Options {
 
     pub(super) fn authority(&self) -> Option<&Authority> {
         self.authority.as_deref()
+    }
+
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
     }
 
     pub(super) fn has(&self, quirk: Quirk) -> bool {

@@ -197,7 +197,8 @@ fn required(recipe: &Recipe) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{} cannot be read", path.display()))?;
     text.lines()
-        .filter_map(|line| line.trim().strip_prefix(recipe.origin))
+        .map(|line| line.trim().trim_start_matches("require "))
+        .filter_map(|line| line.strip_prefix(recipe.origin))
         .filter_map(|rest| rest.split_whitespace().next())
         .find(|version| version.starts_with('v'))
         .map(str::to_owned)
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn every_tool_comes_from_a_module_that_is_here_in_a_version_that_is_pinned() {
-        for tool in Tool::all() {
+        for tool in Tool::all().into_iter().chain(Tool::node()) {
             let recipe = tool.recipe();
             assert!(
                 sources().join(recipe.module).join("go.sum").is_file(),

@@ -43,6 +43,16 @@ pub enum Tool {
     Kstatus,
     /// `actionlint`.
     Actionlint,
+    /// kubelet, kube-proxy and kube-scheduler in one binary.
+    Node,
+    /// CoreDNS.
+    Dns,
+    /// The process of a pod's sandbox.
+    Pause,
+    /// `containerd`.
+    Containerd,
+    /// containerd's parent process of a pod's containers.
+    ContainerdShim,
 }
 
 /// How a tool is built.
@@ -66,6 +76,8 @@ const CONTROL_PLANE: &str = "controlplane";
 const REGISTRIES: &str = "registries";
 const EXTRA: &str = "extra";
 const JUDGES: &str = "judges";
+const NODE: &str = "node";
+const CONTAINERD: &str = "containerd";
 const CONTAINER_REGISTRY: &str = "github.com/google/go-containerregistry";
 pub(super) const KUBERNETES: &str = "k8s.io/kubernetes";
 
@@ -108,6 +120,21 @@ impl Tool {
             Actionlint,
         ]);
         all
+    }
+
+    /// The group that a node needs besides the first group.
+    pub(super) fn node() -> Vec<Self> {
+        use Tool::{Containerd, ContainerdShim, ControllerManager, Cosign, Dns, Helm, Node, Pause};
+        vec![
+            ControllerManager,
+            Cosign,
+            Helm,
+            Node,
+            Pause,
+            Dns,
+            Containerd,
+            ContainerdShim,
+        ]
     }
 
     /// Where the tool is in a folder that envtest made, if it is there.
@@ -273,6 +300,46 @@ impl Tool {
                 title: "actionlint",
                 origin: "github.com/rhysd/actionlint",
                 cold: 10,
+            },
+            Self::Node => Recipe {
+                module: CONTROL_PLANE,
+                package: "./node",
+                binary: "node",
+                title: "kubelet, kube-proxy and kube-scheduler",
+                origin: KUBERNETES,
+                cold: 120,
+            },
+            Self::Dns => Recipe {
+                module: NODE,
+                package: "./dns",
+                binary: "dns",
+                title: "CoreDNS",
+                origin: "github.com/coredns/coredns",
+                cold: 90,
+            },
+            Self::Pause => Recipe {
+                module: NODE,
+                package: "./pause",
+                binary: "pause",
+                title: "the process of a sandbox",
+                origin: "",
+                cold: 1,
+            },
+            Self::Containerd => Recipe {
+                module: CONTAINERD,
+                package: "github.com/containerd/containerd/v2/cmd/containerd",
+                binary: "containerd",
+                title: "containerd",
+                origin: "github.com/containerd/containerd/v2",
+                cold: 60,
+            },
+            Self::ContainerdShim => Recipe {
+                module: CONTAINERD,
+                package: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+                binary: "containerd-shim-runc-v2",
+                title: "containerd's shim",
+                origin: "github.com/containerd/containerd/v2",
+                cold: 5,
             },
         }
     }

@@ -50,6 +50,15 @@ impl Tools {
             .cloned()
     }
 
+    /// All of [`Tools::core`], and what a node runs and what its checks need.
+    ///
+    /// # Errors
+    ///
+    /// Where Go is missing or a build fails.
+    pub async fn node() -> anyhow::Result<Self> {
+        Self::with(&Tool::node()).await
+    }
+
     /// Only these tools and what starts them: for a test that needs one tool more than [`Tools::core`] has.
     ///
     /// # Errors
