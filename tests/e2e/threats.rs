@@ -511,10 +511,16 @@ async fn t37_new_resources_use_the_token_service_that_the_registry_names_now() {
     namespace.apply("before", resource()).await;
     namespace.refused("before", Reason::NotFound).await;
     registry.set_auth(Auth::Bearer(bearer));
-    former.clear();
     namespace.apply("after", resource()).await;
     namespace.ready("after").await;
     namespace.ready("before").await;
+    // No pass from before the change is left.
+    former.clear();
+    former.calm();
+    registry.issuer().revoke_all();
+    for name in ["before", "after"] {
+        namespace.request(name, "again").await;
+    }
     assert!(former.requests().is_empty(), "{}", former.transcript());
     namespace.check_rules().await;
 }
