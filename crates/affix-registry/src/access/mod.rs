@@ -2,6 +2,7 @@
 
 pub(crate) mod address_policy;
 pub(crate) mod auth;
+pub(crate) mod authority_bundle;
 pub(crate) mod authorize;
 pub(crate) mod challenge;
 pub(crate) mod denied_server;

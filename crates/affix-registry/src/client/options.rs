@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::authority_bundle::AuthorityBundle;
 use crate::access::denied_server::DeniedServer;
 use crate::access::docker_config::Keychain;
 use crate::access::host_pattern::HostPattern;
@@ -14,7 +15,6 @@ use crate::access::secret::Secret;
 use crate::client::observer::{Observer, Unobserved};
 pub use crate::http::proxy::{EnvironmentProxy, Proxy};
 use crate::http::retry::RetryPolicy;
-use crate::http::tls::Bundle;
 use crate::http::write_gate::WriteGate;
 
 /// The settings of the process, which apply to all passes.
@@ -211,7 +211,7 @@ impl Access {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         const MAX_NAMED: usize = 3;
-        let bundle = self.tls.ca_pem.as_deref().map(Bundle::parse);
+        let bundle = self.tls.ca_pem.as_deref().map(AuthorityBundle::parse);
         let mut warnings = self.credentials.warnings().to_vec();
         warnings.extend(bundle.into_iter().flat_map(|bundle| bundle.warnings));
         let more = warnings.len().saturating_sub(MAX_NAMED);

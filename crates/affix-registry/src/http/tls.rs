@@ -1,23 +1,24 @@
 //! TLS settings: trusted authorities, and the client certificate.
 //!
-//! Trusted are the system's bundle and the authorities of the pass. The bundle is read once per process, and `SSL_CERT_FILE` and
-//! `SSL_CERT_DIR` are respected. The platform verifiers of desktop systems are not used, so that the same input gives the same
-//! result in a cluster and on a workstation.
+//! Trusted are the system's authorities and those of the pass. The system's are read once per process, when the first server
+//! presents a certificate: a command that uses plain HTTP never reads them. `SSL_CERT_FILE` and `SSL_CERT_DIR` are respected. The
+//! platform verifiers of desktop systems are not used, so that the same input gives the same result in a cluster and on a
+//! workstation.
 
-mod authorities;
+mod system_roots;
 mod verifier;
 
 use std::sync::Arc;
 
-use rustls::client::{WantsClientCert, WebPkiServerVerifier};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder};
 
+use crate::access::authority_bundle::AuthorityBundle;
 use crate::client::options::{ClientIdentity, TlsOptions};
 use crate::error::RegistryError;
-pub(crate) use authorities::Bundle;
-use authorities::{Authorities, system_roots};
+pub(crate) use system_roots::read_ahead as read_system_roots_ahead;
 pub(crate) use verifier::Refusal;
 use verifier::Verifier;
 
@@ -37,15 +38,12 @@ impl TlsConfigs {
     /// # Errors
     /// `CertificateInvalid` for a certificate or key that cannot be used. The error names the field and never its content.
     pub(crate) fn new(options: &TlsOptions) -> Result<Self, RegistryError> {
-        let verifier = verifier(Authorities::new(options.ca_pem.as_deref())?)?;
-        let proxy = builder(verifier.as_ref())?.with_no_client_auth();
+        let verifier = Arc::new(Verifier::new(pinned(options)?));
+        let proxy = builder(&verifier)?.with_no_client_auth();
         let foreign = Arc::new(with_http2(proxy.clone()));
         let registry = match &options.client {
             None => Arc::clone(&foreign),
-            Some(identity) => Arc::new(with_http2(with_client(
-                builder(verifier.as_ref())?,
-                identity,
-            )?)),
+            Some(identity) => Arc::new(with_http2(with_client(builder(&verifier)?, identity)?)),
         };
         Ok(Self {
             registry,
@@ -71,9 +69,16 @@ fn with_client(
         .map_err(|_| invalid_key("it is of an unknown kind or does not belong to the certificate"))
 }
 
-/// Returns whether the system has any certificate authority. Without one, only `ca.crt` of the pass can be trusted.
-pub(crate) fn system_has_authorities() -> bool {
-    !system_roots().is_empty()
+/// Returns the certificates of `ca.crt`.
+fn pinned(options: &TlsOptions) -> Result<Vec<CertificateDer<'static>>, RegistryError> {
+    let Some(pem) = &options.ca_pem else {
+        return Ok(Vec::new());
+    };
+    let bundle = AuthorityBundle::parse(pem);
+    for warning in &bundle.warnings {
+        tracing::warn!(%warning, "skipped a certificate authority");
+    }
+    Ok(bundle.usable()?.certificates)
 }
 
 fn certificates(
@@ -94,39 +99,19 @@ fn certificates(
     }
 }
 
-/// Returns the verifier, or `None` without any authority, for which rustls has no verifier.
-fn verifier(authorities: Authorities) -> Result<Option<Arc<Verifier>>, RegistryError> {
-    let Authorities { roots, pinned } = authorities;
-    if roots.is_empty() {
-        return Ok(None);
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let webpki = WebPkiServerVerifier::builder_with_provider(roots, provider)
-        .build()
-        .map_err(|error| library(error.to_string()))?;
-    Ok(Some(Arc::new(Verifier { webpki, pinned })))
-}
-
 fn builder(
-    verifier: Option<&Arc<Verifier>>,
+    verifier: &Arc<Verifier>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, RegistryError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| library(error.to_string()))?;
-    Ok(match verifier {
-        None => versions.with_root_certificates(RootCertStore::empty()),
-        Some(verifier) => versions
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::<Verifier>::clone(verifier)),
-    })
-}
-
-fn library(why: String) -> RegistryError {
-    RegistryError::InvalidCertificate {
-        what: "the TLS library",
-        why,
-    }
+        .map_err(|error| RegistryError::InvalidCertificate {
+            what: "the TLS library",
+            why: error.to_string(),
+        })?;
+    Ok(versions
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::<Verifier>::clone(verifier)))
 }
 
 fn with_http2(mut config: ClientConfig) -> ClientConfig {

@@ -26,7 +26,7 @@ use crate::http::body_memory::{
 };
 use crate::http::connector::{Connector, Route, connector};
 use crate::http::proxy::{ProxyRules, ProxyServer};
-use crate::http::tls::{TlsConfigs, system_has_authorities};
+use crate::http::tls::{TlsConfigs, read_system_roots_ahead};
 use crate::http::transport_error::{TOO_SLOW, TransportError};
 use crate::http::write_gate::{Closed, WriteGate};
 
@@ -119,12 +119,8 @@ impl Transport {
         access: &Access,
         memory: ResponseMemoryLimiter,
     ) -> Result<Self, RegistryError> {
-        if !access.insecure && access.tls.ca_pem.is_none() && !system_has_authorities() {
-            return Err(RegistryError::InvalidCertificate {
-                what: "certificate authority",
-                why: "there is none on this system: set SSL_CERT_FILE, or name one in ca.crt"
-                    .to_owned(),
-            });
+        if !access.insecure {
+            read_system_roots_ahead();
         }
         let user_agent = HeaderValue::from_str(&options.user_agent).map_err(|_| {
             RegistryError::InvalidAccess {

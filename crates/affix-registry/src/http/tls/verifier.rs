@@ -5,10 +5,13 @@
 //! itself in `ca.crt` is therefore accepted for its names and dates. A refusal names its cause.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
@@ -16,6 +19,8 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage};
+
+use super::system_roots::system_roots;
 
 /// `md5WithRSAEncryption`, two identifiers of SHA-1 with RSA, and `ecdsa-with-SHA1`.
 const WEAK_SIGNATURES: [ObjectIdentifier; 4] = [
@@ -39,6 +44,8 @@ pub(crate) enum Refusal {
     WeakSignature,
     /// The certificate is that of an authority, and is not itself in `ca.crt`.
     Authority,
+    /// Neither the system nor `ca.crt` has an authority.
+    NothingTrusted,
 }
 
 impl fmt::Display for Refusal {
@@ -52,6 +59,9 @@ impl fmt::Display for Refusal {
             }
             Self::Authority => {
                 "the registry's certificate is that of an authority (CA:TRUE) and is not trusted: name this certificate itself in ca.crt of certSecretRef"
+            }
+            Self::NothingTrusted => {
+                "there is no certificate authority on this system: set SSL_CERT_FILE, or name one in ca.crt"
             }
         })
     }
@@ -68,9 +78,35 @@ impl From<Refusal> for Error {
 /// Verifies by webpki, and accepts the pinned certificates themselves.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    pub(super) webpki: Arc<WebPkiServerVerifier>,
+    /// Made at the first handshake. `None` if no authority is trusted, for which rustls has no verifier.
+    webpki: OnceLock<Option<Arc<WebPkiServerVerifier>>>,
     /// The certificates of `ca.crt`.
-    pub(super) pinned: Vec<CertificateDer<'static>>,
+    pinned: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    /// Returns a verifier that trusts the system's authorities and those of `pinned`.
+    pub(super) fn new(pinned: Vec<CertificateDer<'static>>) -> Self {
+        Self {
+            webpki: OnceLock::new(),
+            pinned,
+            algorithms: aws_lc_rs::default_provider().signature_verification_algorithms,
+        }
+    }
+
+    fn webpki(&self) -> Result<&WebPkiServerVerifier, Error> {
+        let made = self.webpki.get_or_init(|| {
+            let mut roots = system_roots().clone();
+            roots.add_parsable_certificates(self.pinned.iter().cloned());
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .ok()
+        });
+        made.as_deref()
+            .ok_or_else(|| Refusal::NothingTrusted.into())
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -82,7 +118,7 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let error = match self.webpki.verify_server_cert(
+        let error = match self.webpki()?.verify_server_cert(
             end_entity,
             intermediates,
             server_name,
@@ -113,7 +149,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -122,11 +158,11 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

@@ -1,6 +1,4 @@
-//! The certificate authorities of a pass: a PEM bundle in addition to those of the system.
-
-use std::sync::{Arc, OnceLock};
+//! The certificate authorities of a pass: the PEM bundle `ca.crt`.
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -8,59 +6,10 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::error::RegistryError;
 
-/// The name of the bundle in messages.
-const WHAT: &str = "certificate authority (ca.crt)";
-
-/// The authorities that a pass trusts.
-pub(super) struct Authorities {
-    /// The authorities of the system and of the bundle.
-    pub(super) roots: Arc<RootCertStore>,
-    /// The certificates of the bundle, which a server may present themselves.
-    pub(super) pinned: Vec<CertificateDer<'static>>,
-}
-
-impl Authorities {
-    /// Returns the system's authorities and those of `pem`.
-    ///
-    /// # Errors
-    /// `CertificateInvalid` if there is a bundle and no certificate in it is readable.
-    pub(super) fn new(pem: Option<&[u8]>) -> Result<Self, RegistryError> {
-        let Some(pem) = pem else {
-            return Ok(Self {
-                roots: Arc::clone(system_roots()),
-                pinned: Vec::new(),
-            });
-        };
-        let mut roots = RootCertStore::clone(system_roots());
-        let bundle = Bundle::parse(pem);
-        for warning in &bundle.warnings {
-            tracing::warn!(%warning, "skipped a certificate authority");
-        }
-        for certificate in &bundle.certificates {
-            // Each one was added to an empty store before.
-            let _ = roots.add(certificate.clone());
-        }
-        if bundle.certificates.is_empty() {
-            let why = if bundle.warnings.is_empty() {
-                "it holds no PEM of a certificate".to_owned()
-            } else {
-                format!(
-                    "no certificate in it is readable: {}",
-                    bundle.warnings.join("; ")
-                )
-            };
-            return Err(RegistryError::InvalidCertificate { what: WHAT, why });
-        }
-        Ok(Self {
-            roots: Arc::new(roots),
-            pinned: bundle.certificates,
-        })
-    }
-}
-
 /// The certificates of a PEM bundle. An unreadable one does not affect the others.
-pub(crate) struct Bundle {
-    certificates: Vec<CertificateDer<'static>>,
+#[derive(Debug, Clone)]
+pub(crate) struct AuthorityBundle {
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
     /// At most [`MAX_WARNINGS`].
     pub(crate) warnings: Vec<String>,
 }
@@ -69,7 +18,7 @@ pub(crate) struct Bundle {
 const MAX_WARNINGS: usize = 8;
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-impl Bundle {
+impl AuthorityBundle {
     /// Parses a bundle. Text between the certificates and PEM of other kinds are ignored.
     pub(crate) fn parse(pem: &[u8]) -> Self {
         let mut bundle = Self {
@@ -87,6 +36,28 @@ impl Bundle {
             }
         }
         bundle
+    }
+
+    /// Returns the bundle if it has any certificate.
+    ///
+    /// # Errors
+    /// `CertificateInvalid` if no certificate in it is readable.
+    pub(crate) fn usable(self) -> Result<Self, RegistryError> {
+        if !self.certificates.is_empty() {
+            return Ok(self);
+        }
+        let why = if self.warnings.is_empty() {
+            "it holds no PEM of a certificate".to_owned()
+        } else {
+            format!(
+                "no certificate in it is readable: {}",
+                self.warnings.join("; ")
+            )
+        };
+        Err(RegistryError::InvalidCertificate {
+            what: "certificate authority (ca.crt)",
+            why,
+        })
     }
 }
 
@@ -112,25 +83,6 @@ fn certificate(block: &[u8]) -> Result<CertificateDer<'static>, &'static str> {
         .add(certificate.clone())
         .map_err(|_| "it is not a valid X.509 certificate")?;
     Ok(certificate)
-}
-
-/// Returns the authorities of the system, which are read once per process.
-pub(super) fn system_roots() -> &'static Arc<RootCertStore> {
-    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    ROOTS.get_or_init(|| {
-        let loaded = rustls_native_certs::load_native_certs();
-        for error in &loaded.errors {
-            tracing::warn!(%error, "cannot read some of the system's certificate authorities");
-        }
-        let mut roots = RootCertStore::empty();
-        let (_, unreadable) = roots.add_parsable_certificates(loaded.certs);
-        tracing::debug!(
-            trusted = roots.len(),
-            unreadable,
-            "read the system's certificate authorities"
-        );
-        Arc::new(roots)
-    })
 }
 
 #[cfg(test)]
@@ -162,7 +114,7 @@ mod tests {
                 (2, format!("{}{odd}{}", good(), good())),
                 (3, format!("{}{}{odd}", good(), good())),
             ] {
-                let bundle = Bundle::parse(pem.as_bytes());
+                let bundle = AuthorityBundle::parse(pem.as_bytes());
                 assert_eq!(bundle.certificates.len(), 2, "{pem}");
                 let warning = bundle.warnings.concat();
                 let named = format!("certificate {position} of ca.crt is skipped: ");
@@ -170,12 +122,12 @@ mod tests {
                     warning.starts_with(&named) && !warning.contains("hunter2"),
                     "{warning}"
                 );
-                assert_eq!(
-                    Authorities::new(Some(pem.as_bytes())).unwrap().pinned.len(),
-                    2
-                );
+                assert_eq!(bundle.usable().unwrap().certificates.len(), 2);
             }
-            let error = Authorities::new(Some(odd.as_bytes())).err().unwrap();
+            let error = AuthorityBundle::parse(odd.as_bytes())
+                .usable()
+                .err()
+                .unwrap();
             assert!(
                 error.to_string().contains(
                     "(ca.crt) cannot be used: no certificate in it is readable: certificate 1"
@@ -194,8 +146,8 @@ mod tests {
             let good = good();
             let block = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
             let pem = [good.as_bytes(), &odd, b"\n", block.as_bytes(), good.as_bytes()].concat();
-            proptest::prop_assert!(Bundle::parse(&pem).certificates.len() >= 2);
-            let _ = Bundle::parse(&odd);
+            proptest::prop_assert!(AuthorityBundle::parse(&pem).certificates.len() >= 2);
+            let _ = AuthorityBundle::parse(&odd);
         }
     }
 }
