@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
@@ -111,14 +111,55 @@ pub(super) fn health_routes(readiness: Arc<Readiness>) -> Router {
 pub(super) fn metrics_routes(
     encode: impl Fn() -> String + Clone + Send + Sync + 'static,
 ) -> Router {
-    let answer = || async move {
-        let kind = [(
-            header::CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )];
-        (kind, encode()).into_response()
+    let answer = |headers: HeaderMap| async move {
+        let accepts_open_metrics = headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|accept| accept.to_str().ok())
+            .any(|accept| accept.contains("application/openmetrics-text"));
+        let (kind, text) = if accepts_open_metrics {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            (kind, encode())
+        } else {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            (kind, prometheus_text(&encode()))
+        };
+        ([(header::CONTENT_TYPE, kind)], text).into_response()
     };
     Router::new().route("/metrics", get(answer))
+}
+
+/// Converts the text format of OpenMetrics 1.0 to that of Prometheus (version 0.0.4): counters are described under the name of
+/// their samples, an info metric is a gauge, and there is neither a unit nor an end mark.
+fn prometheus_text(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    let mut help = None;
+    for line in open_metrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("HELP"), Some(name), description) => {
+                help = Some((name, description.unwrap_or_default()));
+            }
+            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", "counter"),
+                    "info" => ("_info", "gauge"),
+                    "unknown" => ("", "untyped"),
+                    other => ("", other),
+                };
+                if let Some((_, description)) = help.take_if(|(described, _)| *described == name) {
+                    text += &format!("# HELP {name}{suffix} {description}\n");
+                }
+                text += &format!("# TYPE {name}{suffix} {kind}\n");
+            }
+            (Some("#"), ..) => {}
+            _ => {
+                text += line;
+                text.push('\n');
+            }
+        }
+    }
+    text
 }
 
 /// Starts a server in the background. It stops at `shutdown`.
@@ -177,6 +218,21 @@ mod tests {
                 StatusCode::OK,
                 "ok\nstanding by: b has the lease affix\n".to_owned()
             )
+        );
+    }
+
+    #[test]
+    fn the_prometheus_text_format_describes_counters_by_the_name_of_their_samples() {
+        let open_metrics = "# HELP affix_build Version.\n# TYPE affix_build info\naffix_build_info{version=\"1\"} 1\n\
+            # HELP a_requests Requests, by code.\n# TYPE a_requests counter\na_requests_total{code=\"200\"} 7\n\
+            # HELP b_seconds Duration.\n# TYPE b_seconds histogram\n# UNIT b_seconds seconds\nb_seconds_sum 0.5\nb_seconds_count 1\n\
+            b_seconds_bucket{le=\"+Inf\"} 1\n# HELP c State.\n# TYPE c gauge\nc 3\n# EOF\n";
+        assert_eq!(
+            prometheus_text(open_metrics),
+            "# HELP affix_build_info Version.\n# TYPE affix_build_info gauge\naffix_build_info{version=\"1\"} 1\n\
+             # HELP a_requests_total Requests, by code.\n# TYPE a_requests_total counter\na_requests_total{code=\"200\"} 7\n\
+             # HELP b_seconds Duration.\n# TYPE b_seconds histogram\nb_seconds_sum 0.5\nb_seconds_count 1\n\
+             b_seconds_bucket{le=\"+Inf\"} 1\n# HELP c State.\n# TYPE c gauge\nc 3\n"
         );
     }
 

@@ -19,5 +19,5 @@ pub(crate) use cluster_networks::cluster_networks;
 pub(crate) use health::Readiness;
 pub(crate) use owner::{OwningDeployment, set_owner};
 pub(crate) use process::describe;
-pub(crate) use start::{Probes, api_server, begin};
-pub(crate) use watch_fault::WatchFault;
+pub(crate) use start::{Probes, api_server, begin, cluster_config};
+pub(crate) use watch_fault::{WatchFault, watch_backoff};

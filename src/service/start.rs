@@ -53,11 +53,21 @@ pub enum StartError {
 /// that the network dropped silently would block until the kernel gives up.
 const READ_TIMEOUT: Duration = Duration::from_secs(330);
 
-/// Returns the configuration of the cluster, and the token that a signal cancels. The configuration is that of the kubeconfig or of the pod.
+/// Returns the configuration of the cluster, and the token that a signal cancels.
 ///
 /// # Errors
 /// If there is no configuration, or if signals cannot be received.
 pub(crate) async fn begin() -> Result<(kube::Config, CancellationToken), StartError> {
+    let config = cluster_config().await?;
+    let stop = stop_on_signal().map_err(StartError::Signal)?;
+    Ok((config, stop))
+}
+
+/// Returns the configuration of the cluster: that of the kubeconfig or of the pod, with the proxy of the environment.
+///
+/// # Errors
+/// If there is no configuration, or if its proxy is malformed.
+pub(crate) async fn cluster_config() -> Result<kube::Config, StartError> {
     let mut config = kube::Config::infer()
         .await
         .map_err(|error| StartError::Config(with_sources(&error)))?;
@@ -67,8 +77,7 @@ pub(crate) async fn begin() -> Result<(kube::Config, CancellationToken), StartEr
         .transpose()
         .map_err(StartError::Config)?;
     set_read_timeout(&mut config, READ_TIMEOUT);
-    let stop = stop_on_signal().map_err(StartError::Signal)?;
-    Ok((config, stop))
+    Ok(config)
 }
 
 /// Returns an error with its sources, which kube leaves out of its messages.

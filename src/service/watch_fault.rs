@@ -1,9 +1,25 @@
-//! Errors of watches, with messages for users.
+//! Errors of watches, with messages for users, and the delay until the next attempt.
 
 use std::fmt;
+use std::time::Duration;
 
+use backon::ExponentialBuilder;
 use kube::core::Status;
 use kube::runtime::watcher;
+
+/// Returns the delays between the attempts of a watch: from 100 ms to 1 s, with jitter.
+///
+/// kube's default grows to 30 s. After an outage of the API server the controller would wait for the rest of such a delay before
+/// it sees new resources.
+pub(crate) fn watch_backoff() -> watcher::ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(1))
+        .with_factor(2.0)
+        .without_max_times()
+        .with_jitter()
+        .into()
+}
 
 /// An error of a watch.
 #[derive(Debug)]

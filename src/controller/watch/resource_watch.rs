@@ -19,7 +19,7 @@ use crate::controller::watch::cache::{CacheEntry, ResourceName};
 use crate::controller::watch::secret_watch;
 use crate::controller::watch::triggers::{flow, trigger_hash, uses};
 use crate::controller::workqueue::queue::Flow;
-use crate::service::{Readiness, WatchFault};
+use crate::service::{Readiness, WatchFault, watch_backoff};
 
 /// The number of resources in one page of a list. On the wire and parsed, each is several times as large as its cache entry.
 const PAGE_SIZE: u32 = 100;
@@ -65,10 +65,11 @@ pub(crate) fn watch(
         context: Arc::clone(context),
         readiness: Arc::clone(readiness),
         listed: Vec::new(),
+        last_error: String::new(),
     };
     let known = cache.clone();
     let resources = watcher(api, config)
-        .default_backoff()
+        .backoff(watch_backoff())
         .map_ok(move |event| CacheEntry::from_event(event, &known))
         .reflect(writer)
         .flat_map(move |event| stream::iter(handler.handle(event)));
@@ -98,6 +99,8 @@ struct EventHandler {
     readiness: Arc<Readiness>,
     /// The events of a list. They wait for its end, since a reconcile needs the other resources too.
     listed: Vec<WatchEvent>,
+    /// The last error that was logged. An outage is logged once, not at each attempt.
+    last_error: String,
 }
 
 impl EventHandler {
@@ -118,6 +121,7 @@ impl EventHandler {
             }
             Ok(Event::InitDone) => {
                 self.readiness.done(&self.readiness_check);
+                self.last_error.clear();
                 // No event reports the resources that were deleted while the watch was interrupted.
                 self.context
                     .states
@@ -134,10 +138,12 @@ impl EventHandler {
                 vec![WatchEvent::Deleted(entry.name())]
             }
             Err(error) => {
-                let error = WatchFault::of(&error);
-                self.readiness
-                    .because(&self.readiness_check, &error.to_string());
-                tracing::warn!(%error, "watch of imageattachments failed; retrying");
+                let error = WatchFault::of(&error).to_string();
+                self.readiness.because(&self.readiness_check, &error);
+                if error != self.last_error {
+                    tracing::warn!(error, "watch of imageattachments failed; retrying");
+                    self.last_error = error;
+                }
                 Vec::new()
             }
         }

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::service::WatchFault;
+use crate::service::{WatchFault, watch_backoff};
 
 /// The label of Flux's controllers.
 const SELECTOR: &str = "reconcile.fluxcd.io/watch=Enabled";
@@ -87,7 +87,7 @@ async fn watch_kind<K>(
     let mut versions = Versions::default();
     loop {
         let config = watcher::Config::default().labels(SELECTOR);
-        let mut events = std::pin::pin!(watcher(api.clone(), config).default_backoff());
+        let mut events = std::pin::pin!(watcher(api.clone(), config).backoff(watch_backoff()));
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {

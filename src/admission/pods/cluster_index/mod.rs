@@ -19,7 +19,7 @@ use self::namespaces::NamespaceIndex;
 use self::watch::WatchedList;
 use crate::admission::options::LifecycleType;
 use crate::api::ImageAttachment;
-use crate::service::Readiness;
+use crate::service::{Readiness, watch_backoff};
 use affix_registry::oci::{Digest, Reference};
 use k8s_openapi::api::core::v1::Namespace;
 
@@ -54,7 +54,7 @@ impl ClusterIndex {
         let namespaces = Api::all(self.client.clone());
         let namespaces = || {
             watcher::<PartialObjectMeta<Namespace>>(namespaces.clone(), watcher::Config::default())
-                .default_backoff()
+                .backoff(watch_backoff())
         };
         let attachments = self
             .scopes
@@ -78,7 +78,7 @@ impl ClusterIndex {
         );
         let watch = || {
             watcher::<DeserializeGuard<ImageAttachment>>(api.clone(), watcher::Config::default())
-                .default_backoff()
+                .backoff(watch_backoff())
         };
         WatchedList::ImageAttachments(scope)
             .run(watch, readiness, |event| {
