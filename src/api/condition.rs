@@ -134,6 +134,27 @@ impl Conditions {
         self.set(ConditionType::Reconciling, hurried, reconciling, message)
     }
 
+    /// Keeps the conditions for the generation of a suspended resource. Ready stays as the last pass set it. Without such a pass it is
+    /// Unknown. Reconciling is removed, because nothing is retried.
+    pub fn suspend(&mut self, message: &str) -> &mut Self {
+        self.remove(ConditionType::Reconciling);
+        let is_concluded = find(&self.list, ConditionType::Ready).is_some_and(|ready| {
+            ready.status != "Unknown" && ready.reason != Reason::Progressing.as_str()
+        });
+        if !is_concluded {
+            return self.set_unknown(ConditionType::Ready, Reason::Suspended, message);
+        }
+        for condition in &mut self.list {
+            if ConditionType::ALL
+                .iter()
+                .any(|kind| kind.as_str() == condition.type_)
+            {
+                condition.observed_generation = Some(self.generation);
+            }
+        }
+        self
+    }
+
     /// Sets a condition to Unknown.
     pub fn set_unknown(&mut self, kind: ConditionType, reason: Reason, message: &str) -> &mut Self {
         self.set_status(kind, "Unknown", reason, message)
@@ -286,6 +307,38 @@ mod tests {
         ] {
             conditions.conclude(reason, "text");
             assert_eq!(types(&conditions), expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_suspended_resource_keeps_ready_of_its_last_pass() {
+        let ready = |list: &[Condition]| {
+            let ready = find(list, ConditionType::Ready).unwrap();
+            format!(
+                "{} {} {:?}",
+                ready.status, ready.reason, ready.observed_generation
+            )
+        };
+        for (reason, kept) in [
+            (None, "Unknown Suspended Some(2)"),
+            (Some(Reason::Progressing), "Unknown Suspended Some(2)"),
+            (Some(Reason::Attached), "True Attached Some(2)"),
+            (Some(Reason::NotFound), "False NotFound Some(2)"),
+            (Some(Reason::InvalidSpec), "False InvalidSpec Some(2)"),
+        ] {
+            let mut before = Conditions::from_previous(&[], 1, at(1));
+            if let Some(reason) = reason {
+                before.set(ConditionType::Resolved, true, Reason::Resolved, "an index");
+                before.conclude(reason, "text");
+            }
+            let mut suspended = Conditions::from_previous(&before.into_list(), 2, at(2));
+            let list = suspended.suspend("spec.suspend is set").clone().into_list();
+            assert_eq!(ready(&list), kept, "{reason:?}");
+            assert!(find(&list, ConditionType::Reconciling).is_none());
+            assert!(
+                list.iter()
+                    .all(|condition| condition.observed_generation == Some(2))
+            );
         }
     }
 

@@ -30,14 +30,8 @@ use super::status::ImageAttachmentStatus;
     printcolumn(
         name = "Image",
         type_ = "string",
-        json_path = ".spec.image",
-        description = "The image as written in the spec."
-    ),
-    printcolumn(
-        name = "Type",
-        type_ = "string",
-        json_path = ".status.artifactType",
-        description = "The artifact type of the attachments."
+        json_path = ".status.imageName",
+        description = "The image as REPOSITORY:TAG."
     ),
     printcolumn(
         name = "Attached",
@@ -52,10 +46,16 @@ use super::status::ImageAttachmentStatus;
         description = "Whether every selected target has its attachment."
     ),
     printcolumn(
+        name = "Suspended",
+        type_ = "boolean",
+        json_path = ".spec.suspend",
+        description = "Whether reconciliation is suspended; Ready is then that of the last pass."
+    ),
+    printcolumn(
         name = "Status",
         type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
-        description = "The message of the Ready condition."
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        description = "The reason of the Ready condition."
     ),
     printcolumn(
         name = "Age",
@@ -64,11 +64,25 @@ use super::status::ImageAttachmentStatus;
         description = "Time since the resource was created."
     ),
     printcolumn(
+        name = "Type",
+        type_ = "string",
+        json_path = ".status.artifactType",
+        priority = 1,
+        description = "The artifact type of the attachments."
+    ),
+    printcolumn(
         name = "Digest",
         type_ = "string",
         json_path = ".status.image.digest",
         priority = 1,
         description = "The digest that the image was resolved to."
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1,
+        description = "The message of the Ready condition."
     )
 )]
 #[serde(rename_all = "camelCase")]

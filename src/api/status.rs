@@ -32,6 +32,11 @@ pub struct ImageAttachmentStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
+    /// The image of the spec without its digest, such as registry.example.com/team/app:v1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1280))]
+    pub image_name: Option<String>,
+
     /// The image that the reference was resolved to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageStatus>,
@@ -81,6 +86,34 @@ pub struct ImageAttachmentStatus {
 impl ImageAttachmentStatus {
     /// Maximum number of leftovers in status.
     pub const MAX_LEFTOVERS: usize = 256;
+
+    /// Returns the attachments that the resource made: the subject, the attachment's own digest, and the format of a signature.
+    pub fn owned(&self) -> impl Iterator<Item = (&str, &str, Option<SignatureFormat>)> {
+        let first = self
+            .targets
+            .iter()
+            .filter(|target| target.origin == Some(Origin::Made))
+            .filter_map(|target| {
+                let format = target.formats.first().map(|first| first.format);
+                Some((
+                    target.digest.as_str(),
+                    target.attachment.as_deref()?,
+                    format,
+                ))
+            });
+        let more = self.targets.iter().flat_map(|target| {
+            let made = target.formats.iter().skip(1);
+            made.filter(|format| format.origin == Some(Origin::Made))
+                .filter_map(|format| {
+                    let attachment = format.attachment.as_deref()?;
+                    Some((target.digest.as_str(), attachment, Some(format.format)))
+                })
+        });
+        let leftovers = self.leftovers.iter();
+        let leftovers =
+            leftovers.map(|left| (left.subject.as_str(), left.attachment.as_str(), left.format));
+        first.chain(more).chain(leftovers)
+    }
 }
 
 impl Default for ImageAttachmentStatus {
@@ -88,6 +121,7 @@ impl Default for ImageAttachmentStatus {
         Self {
             observed_generation: UNOBSERVED,
             conditions: Vec::new(),
+            image_name: None,
             image: None,
             artifact_type: None,
             referrers_mode: None,

@@ -24,7 +24,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Builder;
 
-use commands::{attach, completion, controller, crd, detach, pin, plan, tree, version, webhook};
+use commands::{
+    attach, completion, controller, crd, detach, pin, plan, status, tree, version, webhook,
+};
 use exit::{Error, Exit, message};
 use logging::{LogFormat, LogLevel};
 
@@ -91,6 +93,7 @@ enum Command {
     Plan(plan::Args),
     Detach(detach::Args),
     Tree(tree::Args),
+    Status(status::Args),
     Pin(pin::Args),
     Crd(crd::Args),
     Version(version::Args),
@@ -146,6 +149,7 @@ async fn execute(cli: Cli, is_operator: bool) -> ExitCode {
         Command::Plan(args) => plan::run(args).await,
         Command::Detach(args) => detach::run(args).await,
         Command::Tree(args) => tree::run(args).await,
+        Command::Status(args) => status::run(args).await,
         Command::Pin(args) => pin::run(args).await,
         Command::Crd(args) => crd::run(&args),
         Command::Version(args) => version::run(&args),

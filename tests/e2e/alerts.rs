@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::support::controller::Controller;
-use crate::support::images::{host, note};
+use crate::support::images::{host, note, with};
 use crate::support::namespace::Namespace;
 
 const RULES: &str = concat!(
@@ -201,6 +201,13 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
     for name in ["signed", "noted"] {
         namespace.ready(name).await;
     }
+    let absent = note(&registry.reference("team/app:absent"));
+    namespace.apply("held", absent.clone()).await;
+    namespace.refused("held", Reason::NotFound).await;
+    namespace
+        .apply("held", with(absent, json!({"suspend": true})))
+        .await;
+    namespace.suspended("held").await;
     // Longer than any alert waits.
     scrapes.of(&namespace, &both, 20).await;
     let healthy = scrapes.all.len();
@@ -298,6 +305,7 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
         "absent",
         "refused",
         "throttled",
+        "held",
     ] {
         namespace.delete(name).await;
     }
@@ -336,7 +344,20 @@ fn the_page_about_metrics_lists_each_alert_and_each_has_its_rehearsal() {
         .collect();
     assert_eq!(alerts, ALERTS);
     let page = include_str!("../../docs/metrics.md");
+    let runbook = include_str!("../../docs/troubleshooting.md");
+    let headings: BTreeSet<&str> = runbook
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+        .collect();
+    let reasons = Reason::ALL.iter().map(|reason| reason.as_str());
+    let explained: BTreeSet<&str> = reasons.chain(ALERTS).collect();
+    assert_eq!(headings, explained, "docs/troubleshooting.md");
     for alert in alerts {
+        let url = format!(
+            "runbook_url: https://affix.dev/troubleshooting#{}",
+            alert.to_lowercase()
+        );
+        assert!(rules.contains(&url), "{url}");
         assert!(
             page.contains(&format!("| `{alert}` |")),
             "{alert} is not in docs/metrics.md"

@@ -350,7 +350,7 @@ async fn suspended_it_goes_and_what_it_made_stays() {
             delete(with(note(&reference), json!({"suspend": true}))),
         )
         .await;
-    namespace.refused("app", Reason::Suspended).await;
+    namespace.suspended("app").await;
     namespace.delete("app").await;
     let (kind, told) = namespace.event("app", Reason::RemovalAbandoned).await;
     assert!(

@@ -80,6 +80,11 @@ async fn argo_cd_and_kstatus_think_the_same_of_resources_as_the_api_server_has_t
     namespace
         .apply("suspended", with(note(&image), json!({"suspend": true})))
         .await;
+    namespace.apply("paused", note(&image)).await;
+    namespace.ready("paused").await;
+    namespace
+        .apply("paused", with(note(&image), json!({"suspend": true})))
+        .await;
     namespace
         .apply("planned", with(note(&image), json!({"dryRun": true})))
         .await;
@@ -110,13 +115,14 @@ async fn argo_cd_and_kstatus_think_the_same_of_resources_as_the_api_server_has_t
     namespace.ready("newer").await;
     conflict(&namespace, "conflicting").await;
     for (name, reason) in [
-        ("suspended", Reason::Suspended),
         ("planned", Reason::Planned),
         ("degraded", Reason::NoMatchingPlatform),
         ("retried", Reason::NotFound),
     ] {
         namespace.refused(name, reason).await;
     }
+    namespace.suspended("suspended").await;
+    namespace.suspended("paused").await;
     // Looked at for the first time, and again for a spec that status does not speak of yet.
     namespace
         .apply("new", note(&hanging.reference("team/app:v1")))
@@ -137,6 +143,7 @@ async fn argo_cd_and_kstatus_think_the_same_of_resources_as_the_api_server_has_t
         // kstatus has no word for these (decision 0050).
         ("conflicting", "Degraded", "InProgress"),
         ("suspended", "Suspended", "InProgress"),
+        ("paused", "Suspended", "Current"),
         ("planned", "Suspended", "InProgress"),
     ];
     let mut objects = Vec::new();
@@ -208,7 +215,7 @@ async fn the_actions_of_argo_cd_suspend_resume_and_reconcile() {
             .unwrap();
     };
     act("suspend").await;
-    namespace.refused("acted-on", Reason::Suspended).await;
+    namespace.suspended("acted-on").await;
     act("resume").await;
     namespace.ready("acted-on").await;
     act("reconcile").await;

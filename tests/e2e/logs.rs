@@ -1,11 +1,12 @@
 //! The operator's log as a collector reads it.
 
+use affix::api::Reason;
 use affix_testbed::hostile::HostileRegistry;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::support::controller::Controller;
-use crate::support::images::{host, note};
+use crate::support::images::{host, note, with};
 use crate::support::namespace::{Namespace, PATIENCE};
 
 /// All lines, each of which must be one JSON object.
@@ -38,10 +39,11 @@ fn documented() -> Vec<String> {
 
 #[tokio::test]
 async fn away_from_a_terminal_each_line_is_json_and_each_finished_reconcile_is_one_line() {
+    let debug = ["--log-level", "debug"];
     let namespace = Namespace::new("logs").await;
     let registry = HostileRegistry::start().await.unwrap();
     let image = host(&registry, "v1");
-    let controller = Controller::start_logging(&namespace, &[], &[]).await;
+    let controller = Controller::start_logging(&namespace, &debug, &[]).await;
     namespace
         .apply("good", note(&registry.reference(&image.name())))
         .await;
@@ -50,7 +52,7 @@ async fn away_from_a_terminal_each_line_is_json_and_each_finished_reconcile_is_o
     namespace
         .apply("bad", note(&registry.reference("team/app:absent")))
         .await;
-    namespace.refused("bad", affix::api::Reason::NotFound).await;
+    namespace.refused("bad", Reason::NotFound).await;
     let deadline = Instant::now() + PATIENCE;
     let reconciled = loop {
         let reconciled: Vec<Value> = lines(&controller.log())
@@ -71,7 +73,7 @@ async fn away_from_a_terminal_each_line_is_json_and_each_finished_reconcile_is_o
     };
     for line in &reconciled {
         let is_right = line["namespace"] == *namespace.name
-            && line["level"] == "INFO"
+            && line["level"] == "DEBUG"
             && line["timestamp"].is_string()
             && line["requests"]
                 .as_u64()
@@ -84,7 +86,10 @@ async fn away_from_a_terminal_each_line_is_json_and_each_finished_reconcile_is_o
             };
         assert!(is_right, "{line}");
         assert_eq!(
-            fields(line),
+            fields(line)
+                .into_iter()
+                .filter(|field| field != "span" && field != "spans")
+                .collect::<Vec<_>>(),
             documented(),
             "what docs/metrics.md shows, and no more: {line}"
         );
@@ -99,6 +104,57 @@ async fn away_from_a_terminal_each_line_is_json_and_each_finished_reconcile_is_o
         "{reconciled:?}"
     );
     namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn a_resource_that_fails_is_one_warning_for_each_cause() {
+    let namespace = Namespace::new("warnings").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let (absent, good) = (
+        registry.reference("team/app:absent"),
+        registry.reference(&host(&registry, "v1").name()),
+    );
+    let flags = ["--min-retry-delay", "50ms", "--max-retry-delay", "200ms"];
+    let controller = Controller::start_logging(&namespace, &flags, &[]).await;
+    namespace.apply("app", note(&absent)).await;
+    let first = namespace.refused("app", Reason::NotFound).await;
+    // Several retries.
+    let asked = |registry: &HostileRegistry| registry.requests().len();
+    registry.clear();
+    let deadline = Instant::now() + PATIENCE;
+    while asked(&registry) < 5 {
+        assert!(Instant::now() < deadline, "{}", registry.transcript());
+        sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let platforms = json!({"targets": {"platforms": ["linux/s390x"]}});
+    namespace.apply("app", with(note(&good), platforms)).await;
+    let second = namespace.refused("app", Reason::NoMatchingPlatform).await;
+    namespace
+        .apply("planned", with(note(&good), json!({"dryRun": true})))
+        .await;
+    namespace.refused("planned", Reason::Planned).await;
+    let (.., log) = controller.terminate().await;
+    let warned: Vec<Value> = lines(&log)
+        .into_iter()
+        .filter(|line| line["level"] == "WARN")
+        .map(|line| {
+            json!([
+                line["namespace"],
+                line["name"],
+                line["image"],
+                line["reason"],
+                line["message"]
+            ])
+        })
+        .collect();
+    assert_eq!(
+        warned,
+        [
+            json!([namespace.name, "app", absent, "NotFound", first]),
+            json!([namespace.name, "app", good, "NoMatchingPlatform", second]),
+        ],
+        "{log}"
+    );
 }
 
 #[tokio::test]

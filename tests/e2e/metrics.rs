@@ -43,7 +43,28 @@ async fn what_is_served_is_what_the_page_about_metrics_lists() {
     for name in ["signed", "noted"] {
         namespace.ready(name).await;
     }
+    let held = crate::support::images::with(note(&image), json!({"suspend": true}));
+    namespace.apply("held", held).await;
+    namespace.suspended("held").await;
     serves(&controller, &documented(|section| section != "Webhook")).await;
+    for (accept, kind) in [
+        (
+            "application/openmetrics-text; version=1.0.0,text/plain;q=0.5",
+            "application/openmetrics-text; version=1.0.0",
+        ),
+        ("text/plain", "text/plain; version=0.0.4"),
+        ("*/*", "text/plain; version=0.0.4"),
+    ] {
+        let (served, text) = controller.metrics_as(accept).await;
+        assert!(served.starts_with(kind), "{accept}: {served}");
+        let is_open = kind.starts_with("application/");
+        assert_eq!(text.ends_with("# EOF\n"), is_open, "{accept}: {text}");
+        let counter = format!(
+            "# TYPE affix_attachments{} counter\n",
+            if is_open { "" } else { "_total" }
+        );
+        assert!(text.contains(&counter), "{accept}: {text}");
+    }
     namespace.check_rules().await;
 }
 

@@ -88,7 +88,12 @@ async fn a_suspended_resource_is_left_alone_and_goes_on_where_it_was() {
     namespace
         .apply("paused", with(note(&reference), json!({"suspend": true})))
         .await;
-    namespace.refused("paused", Reason::Suspended).await;
+    let status = namespace.suspended("paused").await;
+    assert_eq!(
+        conditions(&status),
+        ["Ready Unknown Suspended"],
+        "{status:#?}"
+    );
     assert!(registry.requests().is_empty(), "{}", registry.transcript());
     namespace.apply("paused", note(&reference)).await;
     let before = namespace.ready("paused").await;
@@ -99,7 +104,17 @@ async fn a_suspended_resource_is_left_alone_and_goes_on_where_it_was() {
             with(note(&reference), json!({"suspend": true, "interval": "1s"})),
         )
         .await;
-    namespace.refused("paused", Reason::Suspended).await;
+    let status = namespace.suspended("paused").await;
+    assert_eq!(
+        conditions(&status),
+        [
+            "Ready True Attached",
+            "Resolved True Resolved",
+            "Attached True Attached"
+        ]
+    );
+    let (kind, _) = namespace.event("paused", Reason::Suspended).await;
+    assert_eq!(kind, "Normal");
     registry.clear();
     sleep(Duration::from_millis(1500)).await;
     assert!(registry.requests().is_empty(), "{}", registry.transcript());
@@ -112,6 +127,21 @@ async fn a_suspended_resource_is_left_alone_and_goes_on_where_it_was() {
         registry.transcript()
     );
     namespace.check_rules().await;
+}
+
+/// Each condition as type, status and reason. All of them are of the observed generation.
+fn conditions(status: &affix::api::ImageAttachmentStatus) -> Vec<String> {
+    let print = |condition: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
+        assert_eq!(
+            condition.observed_generation,
+            Some(status.observed_generation)
+        );
+        format!(
+            "{} {} {}",
+            condition.type_, condition.status, condition.reason
+        )
+    };
+    status.conditions.iter().map(print).collect()
 }
 
 /// Waits until a resource is Ready on this digest.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use affix::api::{ImageAttachmentStatus, Reason, SupersededState};
+use affix::api::{ImageAttachmentStatus, SupersededState};
 use affix_testbed::hostile::{Fault, Matcher, Op, Stage};
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::peer::Peer;
@@ -447,7 +447,7 @@ async fn a_move_while_the_resource_is_suspended_counts_from_when_it_goes_on() {
         namespace
             .apply(&name, with(spec.clone(), json!({"suspend": true})))
             .await;
-        namespace.refused(&name, Reason::Suspended).await;
+        namespace.suspended(&name).await;
 
         let between = push(
             registry,
@@ -461,7 +461,7 @@ async fn a_move_while_the_resource_is_suspended_counts_from_when_it_goes_on() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let status = namespace.status(&name).await;
         assert!(
-            status.superseded.is_empty() && reason(&status) == "Suspended",
+            status.superseded.is_empty() && reason(&status) == "Watching",
             "{status:#?}"
         );
         assert_eq!(marks(registry, &namespace, &a1a1, a1a1.digest()).await, 0);
@@ -528,7 +528,7 @@ async fn a_move_back_during_suspension_leaves_no_trace() {
         namespace
             .apply(&name, with(spec.clone(), json!({"suspend": true})))
             .await;
-        namespace.refused(&name, Reason::Suspended).await;
+        namespace.suspended(&name).await;
         push(registry, old(), "v1").await;
         assert_eq!(
             namespace.status(&name).await.superseded,

@@ -8,6 +8,7 @@ pub(super) mod detach;
 mod image;
 pub(super) mod pin;
 pub(super) mod plan;
+pub(super) mod status;
 pub(super) mod tree;
 pub(super) mod version;
 pub(super) mod webhook;

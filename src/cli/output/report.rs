@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::table::Table;
 use super::text::{Clean, clean_json, is_unsafe, line};
 use crate::api::{
-    ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason, TargetState, TargetStatus,
+    ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason, Superseded, TargetState,
+    TargetStatus,
 };
 use crate::attachment::artifact_type;
 use crate::cli::exit::Error;
@@ -40,12 +41,14 @@ pub(in crate::cli) enum View {
     RemovalPlan,
     /// The states after `detach`.
     Removed,
+    /// The states of a resource in a cluster.
+    Status,
 }
 
 impl View {
     const fn column(self) -> &'static str {
         match self {
-            Self::Attached | Self::Removed => "STATE",
+            Self::Attached | Self::Removed | Self::Status => "STATE",
             Self::Plan | Self::RemovalPlan => "ACTION",
         }
     }
@@ -54,7 +57,7 @@ impl View {
 /// Returns whether a resource succeeded, or would succeed.
 pub(in crate::cli) fn is_success(outcome: &Outcome, view: View) -> bool {
     match view {
-        View::Attached => outcome.verdict.ready,
+        View::Attached | View::Status => outcome.verdict.ready,
         View::Plan | View::RemovalPlan => {
             outcome.verdict.ready || outcome.verdict.reason == Reason::Planned
         }
@@ -105,23 +108,7 @@ fn table(finished: &Finished<'_>, view: View) -> String {
         return text;
     };
     if let Some(rows) = outcome.rows.as_ref().filter(|rows| !rows.is_empty()) {
-        let mut table = Table::new(&["TARGET", "DIGEST", view.column(), "ATTACHMENT", "WHY"]);
-        for row in rows {
-            let (word, why) = match view {
-                View::Attached => attached_state(row),
-                View::Plan => planned_action(row),
-                View::RemovalPlan => removal_action(row),
-                View::Removed => removed_state(row),
-            };
-            let attachment = row.attachment.as_deref().map(short).unwrap_or_default();
-            table.row([
-                target(row),
-                short(&row.digest),
-                word.to_owned(),
-                attachment,
-                line(&why, MAX_REASON),
-            ]);
-        }
+        let mut table = targets_table(rows, view);
         for leftover in planned_removals(outcome).filter(|_| view == View::Plan) {
             let of = rows
                 .iter()
@@ -146,30 +133,58 @@ fn table(finished: &Finished<'_>, view: View) -> String {
         .as_ref()
         .filter(|superseded| !superseded.is_empty())
     {
-        let mut table = Table::new(&["SUPERSEDED", "STATE", "DATE", "WHY"]);
-        for image in superseded {
-            let tag = image
-                .tag
-                .as_ref()
-                .map(|tag| format!("the tag {tag} reaches it"));
-            let why = [&image.reason, &image.message, &tag]
-                .into_iter()
-                .flatten()
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(": ");
-            let date = image.date.clone().unwrap_or_default();
-            table.row([
-                short(&image.digest),
-                format!("{:?}", image.state),
-                date,
-                line(&why, MAX_REASON),
-            ]);
-        }
-        let _ = write!(text, "{table}");
+        let _ = write!(text, "{}", superseded_table(superseded));
     }
     let _ = write!(text, "{}", summary(outcome, view));
     text
+}
+
+/// Returns the table of the targets.
+pub(super) fn targets_table(rows: &[TargetStatus], view: View) -> Table {
+    let mut table = Table::new(&["TARGET", "DIGEST", view.column(), "ATTACHMENT", "WHY"]);
+    for row in rows {
+        let (word, why) = match view {
+            View::Attached => attached_state(row, "created now"),
+            View::Status => attached_state(row, "this resource created it"),
+            View::Plan => planned_action(row),
+            View::RemovalPlan => removal_action(row),
+            View::Removed => removed_state(row),
+        };
+        let attachment = row.attachment.as_deref().map(short).unwrap_or_default();
+        table.row([
+            target(row),
+            short(&row.digest),
+            word.to_owned(),
+            attachment,
+            line(&why, MAX_REASON),
+        ]);
+    }
+    table
+}
+
+/// Returns the table of the images that the tag has left.
+pub(super) fn superseded_table(superseded: &[Superseded]) -> Table {
+    let mut table = Table::new(&["SUPERSEDED", "STATE", "DATE", "WHY"]);
+    for image in superseded {
+        let tag = image
+            .tag
+            .as_ref()
+            .map(|tag| format!("the tag {tag} reaches it"));
+        let why = [&image.reason, &image.message, &tag]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(": ");
+        let date = image.date.clone().unwrap_or_default();
+        table.row([
+            short(&image.digest),
+            format!("{:?}", image.state),
+            date,
+            line(&why, MAX_REASON),
+        ]);
+    }
+    table
 }
 
 fn summary(outcome: &Outcome, view: View) -> String {
@@ -226,9 +241,9 @@ fn short(digest: &str) -> String {
         .map_or_else(|_| digest.to_owned(), |digest| super::text::short(&digest))
 }
 
-fn attached_state(row: &TargetStatus) -> (&'static str, String) {
+fn attached_state(row: &TargetStatus, made: &'static str) -> (&'static str, String) {
     let origin = match row.origin {
-        Some(Origin::Made) => "created now",
+        Some(Origin::Made) => made,
         Some(Origin::Adopted) => "an equal attachment existed",
         None => "",
     };

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt as _;
 use kube::runtime::reflector::Store;
+use kube::{Resource as _, ResourceExt as _};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -78,7 +78,10 @@ impl Resources {
             let Some(summary) = object.summary() else {
                 continue;
             };
-            counts.add(summary);
+            counts.add(
+                object.meta().namespace.as_deref().unwrap_or_default(),
+                summary,
+            );
             if !certificates.is_empty() {
                 present.extend(object.uid());
             }
@@ -92,30 +95,31 @@ impl Resources {
 /// The number of resources and targets in each state.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
-    /// By type, status and reason.
-    conditions: BTreeMap<(&'static str, &'static str, &'static str), u64>,
+    /// By namespace, type, status and reason.
+    conditions: BTreeMap<(String, &'static str, &'static str, &'static str), u64>,
+    /// Suspended resources by namespace.
+    suspended: BTreeMap<String, u64>,
     targets: BTreeMap<TargetState, u64>,
     first_expiry: Option<Timestamp>,
 }
 
 impl Counts {
-    fn add(&mut self, summary: &Summary) {
-        if !summary.has_ready {
-            *self
-                .conditions
-                .entry((
-                    ConditionType::Ready.as_str(),
-                    "Unknown",
-                    Reason::Progressing.as_str(),
-                ))
-                .or_default() += 1;
+    fn add(&mut self, namespace: &str, summary: &Summary) {
+        if summary.is_suspended {
+            *self.suspended.entry(namespace.to_owned()).or_default() += 1;
         }
-        for (kind, status, reason) in summary.conditions.iter().flatten() {
+        let first = (ConditionType::Ready, None, Reason::Progressing);
+        let first = (!summary.has_ready).then_some(&first);
+        for (kind, status, reason) in first.into_iter().chain(summary.conditions.iter().flatten()) {
             let status = status.map_or("Unknown", |status| if status { "True" } else { "False" });
-            *self
-                .conditions
-                .entry((kind.as_str(), status, reason.as_str()))
-                .or_default() += 1;
+            // The conditions of a suspended resource are those of its last pass, and an alert on them would be in vain.
+            let reason = if summary.is_suspended {
+                Reason::Suspended
+            } else {
+                *reason
+            };
+            let key = (namespace.to_owned(), kind.as_str(), status, reason.as_str());
+            *self.conditions.entry(key).or_default() += 1;
         }
         for (state, count) in STATES
             .into_iter()
@@ -135,19 +139,27 @@ fn gauge(encoder: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -
 impl Collector for Resources {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let counts = self.count();
-        let help = "Resources by the type, status and reason of their conditions";
+        let help = "Resources by namespace and by the type, status and reason of their conditions; a suspended one has the reason Suspended";
         let mut metric = encoder.encode_descriptor(
             "affix_resource_conditions",
             help,
             None,
             MetricType::Gauge,
         )?;
-        for ((kind, status, reason), count) in &counts.conditions {
-            gauge(
-                &mut metric,
-                &[("type", kind), ("status", status), ("reason", reason)],
-                *count,
-            )?;
+        for ((namespace, kind, status, reason), count) in &counts.conditions {
+            let labels = [
+                ("namespace", namespace.as_str()),
+                ("type", kind),
+                ("status", status),
+                ("reason", reason),
+            ];
+            gauge(&mut metric, &labels, *count)?;
+        }
+        let help = "Suspended resources by namespace";
+        let name = "affix_suspended_resources";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (namespace, count) in &counts.suspended {
+            gauge(&mut metric, &[("namespace", namespace)], *count)?;
         }
         let mut metric = encoder.encode_descriptor(
             "affix_targets",

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::core::ObjectMeta;
 
-use crate::api::{Conditions, DeletionPolicy, Reason};
+use crate::api::{Conditions, DeletionPolicy, ImageAttachmentStatus, Reason};
 use crate::controller::api_server::ApiServerError;
 use crate::controller::context::Context;
 use crate::controller::reconcile::finalizer::{has_finalizer, set_finalizer};
@@ -41,7 +41,9 @@ impl Reconciliation<'_> {
                 severity: Severity::Normal,
                 reason: Reason::RemovalAbandoned,
                 message: format!(
-                    "{field} is set: the attachments of this resource stay in the registry"
+                    "{field} is set: the attachments of this resource stay in the registry, for {}: {}",
+                    spec.image,
+                    owned_attachments(self.object.status.as_ref()),
                 ),
             };
             return self.finalize(Some(event), 0).await;
@@ -66,9 +68,11 @@ impl Reconciliation<'_> {
                 severity: Severity::Warning,
                 reason: Reason::RemovalAbandoned,
                 message: format!(
-                    "removal abandoned after {} s, {reason}: {}; attachments of this resource that are left stay in the registry",
+                    "removal abandoned after {} s, {reason}: {}; in the registry stay, for {}: {}",
                     timeout.as_secs(),
-                    failure.problem.message
+                    failure.problem.message,
+                    spec.image,
+                    owned_attachments(self.object.status.as_ref()),
                 ),
             };
             return self.finalize(Some(event), 0).await;
@@ -77,6 +81,7 @@ impl Reconciliation<'_> {
         Ok(ReconcileResult {
             ready: false,
             reason,
+            message: failure.problem.message.clone(),
             attached: String::new(),
             requests: 0,
             requeue_after: Some(self.back_off(failure.retry_after).min(remaining)),
@@ -124,13 +129,16 @@ impl Reconciliation<'_> {
     ) -> Result<ReconcileResult, ApiServerError> {
         if let Some(event) = &event {
             // A namespace that is being deleted rejects events, so the log has the message too.
-            tracing::info!(
-                namespace = self.object.namespace(),
-                name = self.object.name_any(),
-                reason = event.reason.as_str(),
-                detail = event.message,
-                "removing the finalizer"
-            );
+            let (namespace, name) = (self.object.namespace(), self.object.name_any());
+            let (image, reason) = (&self.object.spec.image, event.reason.as_str());
+            match event.severity {
+                Severity::Normal => {
+                    tracing::info!(namespace, name, image, reason, "{}", event.message);
+                }
+                Severity::Warning => {
+                    tracing::warn!(namespace, name, image, reason, "{}", event.message);
+                }
+            }
             self.context.publish(self.object, event).await;
         }
         set_finalizer(&self.context.client, &self.object.metadata, false).await?;
@@ -160,6 +168,23 @@ pub(crate) async fn finalize_invalid(
 fn remaining(since: Timestamp, timeout: Duration) -> Duration {
     let elapsed = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
     timeout.saturating_sub(elapsed)
+}
+
+/// Returns the attachments that the resource made and their subjects, as text. At most four are named.
+fn owned_attachments(status: Option<&ImageAttachmentStatus>) -> String {
+    const MAX_NAMED: usize = 4;
+    let owned: Vec<String> = status
+        .into_iter()
+        .flat_map(ImageAttachmentStatus::owned)
+        .map(|(subject, attachment, _)| format!("{attachment} on {subject}"))
+        .collect();
+    let mut named = owned.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>();
+    match owned.len().checked_sub(MAX_NAMED) {
+        None if owned.is_empty() => named.push("none that affix made".to_owned()),
+        Some(more @ 1..) => named.push(format!("and {more} more")),
+        _ => {}
+    }
+    named.join(", ")
 }
 
 /// Returns the event about a completed cleanup, if there was anything to clean up.

@@ -1,10 +1,11 @@
 //! The per-object state that the process keeps between reconciles, by UID. Losing it costs an extra check of the registry.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus};
+use crate::api::{ImageAttachment, ImageAttachmentStatus, Reason};
 use crate::controller::leader::leadership::Epoch;
 
 /// The state of one object.
@@ -19,6 +20,8 @@ struct ObjectState {
     is_deleted: bool,
     /// The newest resource version from the watch, and its trigger hash.
     observed: Option<(u64, u64)>,
+    /// The hash of the last logged failure, until the object is ready.
+    logged_failure: Option<u64>,
     /// The time of the next check of the registry's listings.
     verify_at: Option<Instant>,
     /// The pull secrets of the service account at the last pass.
@@ -174,6 +177,18 @@ impl ObjectStates {
     /// Resets the count of failures.
     pub(crate) fn reset_failures(&self, uid: &str) {
         self.with(uid, |state| state.failures = 0);
+    }
+
+    /// Records why the object is not ready; `None` if it is ready. Returns whether the cause differs from the last one.
+    pub(crate) fn is_new_failure(&self, uid: &str, cause: Option<(Reason, &str)>) -> bool {
+        let hash = cause.map(|cause| {
+            let mut hasher = DefaultHasher::new();
+            cause.hash(&mut hasher);
+            hasher.finish()
+        });
+        self.with(uid, |state| {
+            std::mem::replace(&mut state.logged_failure, hash) != hash
+        })
     }
 
     /// Returns whether the check of the listings is due. The first one is due after `first`, so that a restart spreads them.

@@ -33,7 +33,7 @@ use crate::controller::watch::triggers::{
     acknowledgement, has_pending_change, has_pending_request,
 };
 use crate::controller::workqueue::limiter::Permit;
-use crate::engine::{self, Failure, Outcome};
+use crate::engine::{self, Failure, Outcome, PassEvent, Severity};
 use affix_registry::Priority;
 
 /// The time after which a new resource gets its first conditions, if its pass is still running.
@@ -42,6 +42,8 @@ const FIRST_STATUS_DELAY: Duration = Duration::from_secs(1);
 const MIN_DUE_DELAY: Duration = Duration::from_secs(1);
 /// The longest wait for a compatible CRD. Then the resource is requeued, since it may have been deleted meanwhile.
 const MAX_CRD_WAIT: Duration = Duration::from_secs(2);
+/// The least delay of a retry before a failure is logged again.
+const MIN_REPEATED_WARNING_DELAY: Duration = Duration::from_mins(1);
 /// The deviation of the verification interval, in percent.
 const VERIFY_JITTER_PERCENTAGE: u8 = 10;
 
@@ -175,7 +177,7 @@ async fn reconcile_object(
     let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     match result {
         Ok(result) => {
-            tracing::info!(
+            tracing::debug!(
                 namespace,
                 name,
                 reason = result.reason.as_str(),
@@ -184,6 +186,7 @@ async fn reconcile_object(
                 duration_ms,
                 "reconciled"
             );
+            reconciliation.warn_unless_ready(&result);
             result.requeue_after
         }
         Err(ApiServerError::ResourceGone) => None,
@@ -213,11 +216,35 @@ impl Reconciliation<'_> {
         }
     }
 
+    /// Logs why Ready is False: once for each cause, and again with each retry that follows a long delay.
+    fn warn_unless_ready(&self, result: &ReconcileResult) {
+        let is_expected = result.ready
+            || matches!(
+                result.reason,
+                Reason::Suspended | Reason::Planned | Reason::Progressing
+            );
+        let cause = (!is_expected).then_some((result.reason, result.message.as_str()));
+        let is_new = self.context.states.is_new_failure(self.uid, cause);
+        let is_rare = result
+            .requeue_after
+            .is_some_and(|delay| delay >= MIN_REPEATED_WARNING_DELAY);
+        if cause.is_some() && (is_new || is_rare) {
+            tracing::warn!(
+                namespace = self.object.namespace(),
+                name = self.object.name_any(),
+                image = self.object.spec.image,
+                reason = result.reason.as_str(),
+                "{}",
+                result.message
+            );
+        }
+    }
+
     fn generation(&self) -> i64 {
         self.object.metadata.generation.unwrap_or_default()
     }
 
-    /// Reports that the resource is suspended.
+    /// Reports that the resource is suspended. Ready stays as it was.
     async fn suspend(
         &self,
         previous: &ImageAttachmentStatus,
@@ -225,15 +252,24 @@ impl Reconciliation<'_> {
         let mut conditions =
             Conditions::from_previous(&previous.conditions, self.generation(), Timestamp::now());
         let message = "spec.suspend is set: reconciliation is suspended until it is removed";
-        conditions.conclude(Reason::Suspended, message);
+        conditions.suspend(message);
         let mut next = previous.clone();
         next.observed_generation = self.generation();
         next.artifact_type = self.artifact_type(previous);
         next.conditions = conditions.into_list();
-        self.write_status(previous, &next).await?;
+        self.status_writer.write(&next).await?;
+        if next.observed_generation != previous.observed_generation {
+            let event = PassEvent {
+                severity: Severity::Normal,
+                reason: Reason::Suspended,
+                message: message.to_owned(),
+            };
+            self.context.publish(self.object, &event).await;
+        }
         Ok(ReconcileResult {
             ready: false,
             reason: Reason::Suspended,
+            message: message.to_owned(),
             attached: String::new(),
             requests: 0,
             requeue_after: None,
@@ -285,6 +321,7 @@ impl Reconciliation<'_> {
         Ok(ReconcileResult {
             ready: is_ready,
             reason: reason.unwrap_or(outcome.verdict.reason),
+            message: outcome.verdict.message.clone(),
             attached: next.attached.unwrap_or_default(),
             requests: outcome.requests,
             requeue_after: Some(requeue_after),

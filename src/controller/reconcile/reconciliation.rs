@@ -24,6 +24,8 @@ pub(crate) struct Reconciliation<'a> {
 pub(crate) struct ReconcileResult {
     pub(crate) ready: bool,
     pub(crate) reason: Reason,
+    /// The message of Ready.
+    pub(crate) message: String,
     /// The `attached` column of status.
     pub(crate) attached: String,
     /// Requests to the registry.
@@ -37,6 +39,7 @@ impl ReconcileResult {
         Self {
             ready: true,
             reason: Reason::Removed,
+            message: String::new(),
             attached: String::new(),
             requests,
             requeue_after: None,
@@ -68,11 +71,8 @@ impl Reconciliation<'_> {
         let Some(reason) = after.reason.parse().ok().filter(|_| !is_same) else {
             return Ok(());
         };
-        let is_normal = after.status == "True"
-            || matches!(
-                reason,
-                Reason::Suspended | Reason::Planned | Reason::Progressing
-            );
+        let is_normal =
+            after.status == "True" || matches!(reason, Reason::Planned | Reason::Progressing);
         let event = PassEvent {
             severity: if is_normal {
                 Severity::Normal

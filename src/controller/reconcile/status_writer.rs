@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::api::{
-    ConditionType, ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason,
-    SignatureFormat, find_condition,
+    ConditionType, ImageAttachment, ImageAttachmentSpec, ImageAttachmentStatus, Leftover, Origin,
+    Reason, SignatureFormat, find_condition,
 };
 use crate::controller::api_server::{ApiServerError, FIELD_MANAGER, with_timeout};
 use crate::controller::context::Context;
@@ -65,6 +65,7 @@ impl<'a> StatusWriter<'a> {
         let mut state = self.state.lock().await;
         for _ in 0..MAX_ATTEMPTS {
             let mut status = status.clone();
+            status.image_name = Some(image_name(&state.object.spec));
             for owned in &state.transferred {
                 set_owned(&mut status, owned);
             }
@@ -96,17 +97,24 @@ impl StatusWriter<'_> {
     /// As [`write`](Self::write), except that a conflict is left to the next write.
     pub(crate) async fn write_first(
         &self,
-        status: ImageAttachmentStatus,
+        mut status: ImageAttachmentStatus,
     ) -> Result<(), ApiServerError> {
         let mut state = self.state.lock().await;
         if has_ready(state.object.status.as_ref()) {
             return Ok(());
         }
+        status.image_name = Some(image_name(&state.object.spec));
         if let Patched::Written(object) = patch_status(self.context, &state.object, status).await? {
             state.object = *object;
         }
         Ok(())
     }
+}
+
+/// Returns the image of a spec without its digest.
+fn image_name(spec: &ImageAttachmentSpec) -> String {
+    let name = spec.image.split_once('@').map(|(name, _)| name);
+    name.unwrap_or(&spec.image).to_owned()
 }
 
 /// Returns whether a status has the condition Ready.
@@ -270,33 +278,11 @@ fn owns(status: &ImageAttachmentStatus, attachment: &str) -> bool {
 
 /// Returns the attachments that the resource of this status owns.
 fn owned(status: &ImageAttachmentStatus) -> impl Iterator<Item = OwnedAttachment> {
-    let first = status
-        .targets
-        .iter()
-        .filter(|target| target.origin == Some(Origin::Made))
-        .filter_map(|target| {
-            let format = target.formats.first().map(|first| first.format);
-            Some((&target.digest, target.attachment.as_ref()?, format))
-        });
-    let more = status.targets.iter().flat_map(|target| {
-        let formats = target.formats.iter().skip(1);
-        formats
-            .filter(|format| format.origin == Some(Origin::Made))
-            .filter_map(|format| {
-                let attachment = format.attachment.as_ref()?;
-                Some((&target.digest, attachment, Some(format.format)))
-            })
-    });
-    let leftovers = status
-        .leftovers
-        .iter()
-        .map(|leftover| (&leftover.subject, &leftover.attachment, leftover.format));
-    first
-        .chain(more)
-        .chain(leftovers)
+    status
+        .owned()
         .map(|(subject, attachment, format)| OwnedAttachment {
-            subject: subject.clone(),
-            attachment: attachment.clone(),
+            subject: subject.to_owned(),
+            attachment: attachment.to_owned(),
             format: format.filter(|format| *format == SignatureFormat::Tag),
         })
 }

@@ -52,6 +52,8 @@ pub(crate) struct Summary {
     repositories: [Option<u32>; 2],
     /// The spec references other objects, directly or through a service account.
     has_references: bool,
+    /// The spec suspends the resource.
+    pub(crate) is_suspended: bool,
     /// Status has a Ready condition, even one that affix did not write.
     pub(crate) has_ready: bool,
     /// The conditions with a status and reason that affix knows.
@@ -243,6 +245,7 @@ impl Summary {
             repositories: [Some(&spec.image), image]
                 .map(|image| image?.parse().ok().as_ref().map(repository_hash)),
             has_references: Names::of(spec) != Names::default(),
+            is_suspended: spec.suspend(),
             has_ready: find(ConditionType::Ready).is_some(),
             conditions: known,
             targets: STATES.map(count),

@@ -43,6 +43,16 @@ impl Controller {
         flags: &[&str],
         env: &[(&str, &str)],
     ) -> Self {
+        Self::start_on(&namespace.tools, &namespace.name, flags, env).await
+    }
+
+    /// The same on any control plane, which the environment names.
+    pub(crate) async fn start_on(
+        tools: &Tools,
+        namespace: &str,
+        flags: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
         let mut launch = Launching::on(namespace);
         launch.args(&[
             "--log-format",
@@ -55,7 +65,7 @@ impl Controller {
         launch.flags(flags);
         launch.env(&[("RUST_LOG", "affix=debug,info")]);
         launch.env(env);
-        Self::serving(namespace, launch).await
+        Self::serving(tools, launch).await
     }
 
     /// Starts the webhook with the certificate of a folder; also answers with the address of its webhooks.
@@ -81,7 +91,7 @@ impl Controller {
             "127.0.0.1:0",
         ]);
         launch.env(&[("KUBECONFIG", namespace.plane.kubeconfig().to_str().unwrap())]);
-        let mut webhook = Self::serving(namespace, launch).await;
+        let mut webhook = Self::serving(&namespace.tools, launch).await;
         let address = webhook
             .process
             .wait_for(START, "webhooks", |log| served(log, "webhooks"))
@@ -97,8 +107,8 @@ impl Controller {
     }
 
     /// Starts it and waits until it serves.
-    async fn serving(namespace: &Namespace, launching: Launching) -> Self {
-        let (mut process, dir) = launching.start(&namespace.tools);
+    async fn serving(tools: &Tools, launching: Launching) -> Self {
+        let (mut process, dir) = launching.start(tools);
         let serving = |what: &'static str| move |log: &str| served(log, what);
         let health = process
             .wait_for(START, "health address", serving("health"))
@@ -123,7 +133,7 @@ impl Controller {
         wrap: impl FnOnce(Vec<String>) -> (Vec<String>, (&'static str, String)),
     ) -> Self {
         let kubeconfig = namespace.plane.kubeconfig();
-        let mut launch = Launching::on(namespace);
+        let mut launch = Launching::on(&namespace.name);
         launch.args(&[
             "--metrics-addr",
             "127.0.0.1:0",
@@ -138,7 +148,7 @@ impl Controller {
             env: launch.env,
         };
         launch.env(&[("KUBECONFIG", kubeconfig.to_str().unwrap()), (name, &value)]);
-        Self::serving(namespace, launch).await
+        Self::serving(&namespace.tools, launch).await
     }
 
     /// Starts the operator as a cluster does, with nothing said about its log but these flags and variables; it serves nothing.
@@ -147,7 +157,7 @@ impl Controller {
         flags: &[&str],
         env: &[(&str, &str)],
     ) -> Self {
-        let mut launch = Launching::on(namespace);
+        let mut launch = Launching::on(&namespace.name);
         launch.args(&["--metrics-addr", "0", "--health-addr", "0"]);
         launch.flags(flags);
         launch.env(&[("KUBECONFIG", namespace.plane.kubeconfig().to_str().unwrap())]);
@@ -208,7 +218,22 @@ impl Controller {
 
     /// What it answers to a GET of `/metrics`.
     pub(crate) async fn metrics(&self) -> String {
-        get(&format!("http://{}/metrics", self.metrics)).await.1
+        self.metrics_as("application/openmetrics-text; version=1.0.0")
+            .await
+            .1
+    }
+
+    /// The content type and the text of `/metrics` for an `Accept` header.
+    pub(crate) async fn metrics_as(&self, accept: &str) -> (String, String) {
+        let request = reqwest::Client::new()
+            .get(format!("http://{}/metrics", self.metrics))
+            .header("Accept", accept);
+        let answer = request.send().await.unwrap();
+        let kind = answer.headers()["content-type"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        (kind, answer.text().await.unwrap())
     }
 }
 
@@ -220,12 +245,12 @@ struct Launching {
 }
 
 impl Launching {
-    fn on(namespace: &Namespace) -> Self {
+    fn on(namespace: &str) -> Self {
         Self::of(&[
             "controller",
             "--allow-loopback",
             "--watch-namespaces",
-            &namespace.name,
+            namespace,
         ])
     }
 

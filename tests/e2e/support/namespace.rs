@@ -239,6 +239,17 @@ impl Namespace {
         message(&object)
     }
 
+    /// Waits until the operator has seen that the present generation is suspended; answers with the status.
+    pub(crate) async fn suspended(&self, name: &str) -> ImageAttachmentStatus {
+        let is_seen = |object: &ImageAttachment| {
+            let status = object.status.as_ref();
+            object.spec.suspend()
+                && status.map(|status| status.observed_generation) == object.metadata.generation
+        };
+        let object = self.wait(name, "suspended", is_seen).await;
+        object.status.unwrap_or_default()
+    }
+
     /// Asks for a pass now and waits until it is done.
     pub(crate) async fn request(&self, name: &str, token: &str) {
         self.ask(name, token).await;
