@@ -20,7 +20,9 @@ mod cluster;
 mod controller;
 mod cosign;
 mod files;
+mod judges;
 mod keys;
+mod matrix;
 #[path = "../e2e/support/namespace.rs"]
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]
 mod namespace;

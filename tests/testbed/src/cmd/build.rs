@@ -7,7 +7,8 @@ use super::say;
 /// Which tools to build.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
-    /// `core` is what most tests and the demo need; `all` adds cosign, notation, helm, kubeconform and kube-controller-manager; `node` is what `e2e-node` needs.
+    /// `core` is what most tests and the demo need; `all` adds the verifiers, the judges, helm and kube-controller-manager;
+    /// `node` is what `e2e-node` needs.
     #[arg(value_enum, default_value_t = Group::Core)]
     group: Group,
 }

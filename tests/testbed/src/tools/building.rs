@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, bail};
 
 use super::cache;
-use super::catalogue::{KUBERNETES, Recipe, Tool};
+use super::catalogue::{CONTAINERS_IMAGE, KUBERNETES, Recipe, Tool};
 
 /// Flags of every build. Part of the key.
 const FLAGS: [&str; 4] = ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags"];
@@ -35,9 +35,10 @@ pub(super) fn ensure(tools: &[Tool]) -> anyhow::Result<BTreeMap<Tool, PathBuf>> 
         let recipe = tool.recipe();
         if !keys.contains_key(recipe.module) {
             let salt = format!(
-                "{FLAGS:?} {LINKING} {} {}",
+                "{FLAGS:?} {LINKING} {} {}{}",
                 std::env::consts::OS,
-                std::env::consts::ARCH
+                std::env::consts::ARCH,
+                tags(recipe.module)
             );
             keys.insert(
                 recipe.module,
@@ -142,6 +143,7 @@ fn build(recipe: &Recipe, path: &Path) -> anyhow::Result<()> {
         .arg("build")
         .args(FLAGS)
         .arg(linking(recipe)?)
+        .args(Some(tags(recipe.module)).filter(|tags| !tags.is_empty()))
         .arg("-o")
         .arg(&half)
         .arg(recipe.package)
@@ -184,6 +186,15 @@ fn linking(recipe: &Recipe) -> anyhow::Result<String> {
     ))
 }
 
+/// The build tags of a module: without them the library needs C libraries for storage and signatures that no test uses.
+fn tags(module: &str) -> &'static str {
+    if module == CONTAINERS_IMAGE {
+        "-tags=containers_image_openpgp,containers_image_storage_stub,containers_image_docker_daemon_stub"
+    } else {
+        ""
+    }
+}
+
 fn version(recipe: &Recipe) -> anyhow::Result<String> {
     if recipe.origin.is_empty() {
         return Ok(String::new());
@@ -192,7 +203,7 @@ fn version(recipe: &Recipe) -> anyhow::Result<String> {
 }
 
 /// The version that a tool's `go.mod` requires of the module it comes from.
-fn required(recipe: &Recipe) -> anyhow::Result<String> {
+pub(super) fn required(recipe: &Recipe) -> anyhow::Result<String> {
     let path = sources().join(recipe.module).join("go.mod");
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{} cannot be read", path.display()))?;

@@ -53,6 +53,8 @@ pub enum Tool {
     Containerd,
     /// containerd's parent process of a pod's containers.
     ContainerdShim,
+    /// A verifier made of the library of podman, skopeo and CRI-O.
+    ContainersImage,
 }
 
 /// How a tool is built.
@@ -78,6 +80,8 @@ const EXTRA: &str = "extra";
 const JUDGES: &str = "judges";
 const NODE: &str = "node";
 const CONTAINERD: &str = "containerd";
+/// The one module with build tags.
+pub(super) const CONTAINERS_IMAGE: &str = "containersimage";
 const CONTAINER_REGISTRY: &str = "github.com/google/go-containerregistry";
 pub(super) const KUBERNETES: &str = "k8s.io/kubernetes";
 
@@ -105,7 +109,8 @@ impl Tool {
     /// Every tool, in the order of building.
     pub(super) fn all() -> Vec<Self> {
         use Tool::{
-            Actionlint, ControllerManager, Cosign, Helm, Kstatus, Kubeconform, Lua, Notation, Rules,
+            Actionlint, ContainersImage, ControllerManager, Cosign, Helm, Kstatus, Kubeconform,
+            Lua, Notation, Rules,
         };
         let mut all = Self::core();
         all.extend([
@@ -118,6 +123,7 @@ impl Tool {
             Lua,
             Kstatus,
             Actionlint,
+            ContainersImage,
         ]);
         all
     }
@@ -340,6 +346,14 @@ impl Tool {
                 title: "containerd's shim",
                 origin: "github.com/containerd/containerd/v2",
                 cold: 5,
+            },
+            Self::ContainersImage => Recipe {
+                module: CONTAINERS_IMAGE,
+                package: "./verify",
+                binary: "verify",
+                title: "the library of podman and CRI-O",
+                origin: "go.podman.io/image/v5",
+                cold: 60,
             },
         }
     }

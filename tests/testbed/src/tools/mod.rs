@@ -24,6 +24,17 @@ pub struct Tools {
     assets: Option<Arc<Path>>,
 }
 
+impl Tool {
+    /// The version of the tool, as its `go.mod` has it: `v3.1.3`.
+    ///
+    /// # Errors
+    ///
+    /// Where the tool's source is here, so that it has no version, or the file cannot be read.
+    pub fn version(self) -> anyhow::Result<String> {
+        building::required(&self.recipe())
+    }
+}
+
 impl Tools {
     /// What most tests and the demo need: the control plane, the registries, oras, crane and regctl. What the cache lacks is built
     /// first, which takes minutes on a machine that never did; progress goes to standard error.
