@@ -31,6 +31,7 @@ pub use journal::{Draft, Journal};
 pub use options::{EngineOptions, TenantRules};
 pub use passes::delete::{Deleted, Deletion, deletion};
 pub use passes::run::Engine;
+pub use report::change::{AttachmentChange, ChangeKind};
 pub use report::event::{PassEvent, Severity};
 pub use report::outcome::Outcome;
 pub use report::status::{due_in, status, status_in_progress, status_started};

@@ -39,6 +39,9 @@ pub trait Signer: Send + Sync {
     /// with nothing else and reveals no secret.
     fn fingerprint(&self) -> Digest;
 
+    /// Returns the digest of the public key, or of the certificate for it. Verifiers show the same one.
+    fn key_id(&self) -> Digest;
+
     /// Returns the signer for the signature tag, or `None` if there is no such tag for this kind of key.
     fn tag_signer(&self) -> Option<&dyn TagSigner> {
         None

@@ -1,6 +1,10 @@
 //! The operator's log as a collector reads it.
 
-use affix::api::Reason;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use affix::api::{Reason, TargetStatus};
+use affix_testbed::certificates::Authority;
 use affix_testbed::hostile::HostileRegistry;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -155,6 +159,83 @@ async fn a_resource_that_fails_is_one_warning_for_each_cause() {
         ],
         "{log}"
     );
+}
+
+/// The lines of the audit trail: resource, action, subject, digest, format, and the first word of the signer.
+fn trail(log: &str) -> BTreeSet<[String; 6]> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let is_trail = |line: &Value| text(&line["message"]).starts_with("attachment ");
+    let trail = lines(log).into_iter().filter(is_trail);
+    trail
+        .map(|line| {
+            assert_eq!(line["level"], "INFO", "{line}");
+            for field in ["namespace", "image", "artifactType"] {
+                assert!(!text(&line[field]).is_empty(), "{field}: {line}");
+            }
+            let signer = text(&line["signer"]);
+            let [action, signer] = [text(&line["message"]), signer]
+                .map(|text| text.split(' ').next_back().unwrap_or_default().to_owned());
+            let rest = ["name", "subject", "digest", "format"].map(|field| text(&line[field]));
+            let [name, subject, digest, format] = rest;
+            [name, action, subject, digest, format, signer]
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_info_lines_say_what_was_signed_adopted_restored_and_removed() {
+    let namespace = Namespace::new("trail").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    let reference = registry.reference(&image.name());
+    let key = Authority::new()
+        .unwrap()
+        .signer_for(Duration::from_hours(24 * 300))
+        .unwrap();
+    namespace.tls("key", &key).await;
+    let controller = Controller::start_logging(&namespace, &[], &[]).await;
+    let signed = json!({"image": reference, "insecure": true, "deletionPolicy": "Delete",
+        "signature": {"notation": {"keySecretRef": {"name": "key"}}}});
+    namespace.apply("signed", signed).await;
+    let signatures = namespace.ready("signed").await.targets;
+    namespace.apply("first", note(&reference)).await;
+    let notes = namespace.ready("first").await.targets;
+    namespace.apply("second", note(&reference)).await;
+    namespace.ready("second").await;
+    // One is lost.
+    let lost = notes[0].attachment.clone().unwrap();
+    assert!(registry.store().delete_manifest("team/app", &lost));
+    namespace.request("first", "look").await;
+    namespace.ready("first").await;
+    namespace.delete("signed").await;
+    namespace.gone("signed").await;
+    let (.., log) = controller.terminate().await;
+
+    let signer = {
+        let leaf = lines(&log)
+            .into_iter()
+            .find_map(|line| Some(line["signer"].as_str()?.to_owned()))
+            .unwrap();
+        let (secret, id) = leaf.split_once(' ').unwrap();
+        assert!(secret == "key" && id.starts_with("sha256:"), "{leaf}");
+        id.to_owned()
+    };
+    let mut expected = BTreeSet::new();
+    let mut expect =
+        |name: &str, action: &str, format: &str, signer: &str, targets: &[TargetStatus]| {
+            let attached = targets
+                .iter()
+                .filter_map(|target| Some((&target.digest, target.attachment.as_ref()?)));
+            expected.extend(attached.map(|(subject, digest)| {
+                [name, action, subject, digest, format, signer].map(str::to_owned)
+            }));
+        };
+    expect("signed", "made", "Notation", &signer, &signatures);
+    expect("signed", "removed", "Notation", "", &signatures);
+    expect("first", "made", "Referrer", "", &notes);
+    expect("first", "restored", "Referrer", "", &notes[..1]);
+    expect("second", "adopted", "Referrer", "", &notes);
+    assert_eq!(trail(&log), expected, "{log}");
 }
 
 #[tokio::test]

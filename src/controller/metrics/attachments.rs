@@ -1,13 +1,11 @@
 //! Attachments by outcome.
 
-use std::collections::HashSet;
-
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use crate::api::{Origin, Reason, TargetState, TargetStatus};
-use crate::engine::Outcome;
+use crate::api::TargetState;
+use crate::engine::{ChangeKind, Outcome};
 
 use super::registration::{Labels, register};
 
@@ -26,39 +24,20 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts the changes of a pass to the targets that status had before it. Unchanged targets do not count.
-    pub(crate) fn of(before: &[TargetStatus], outcome: &Outcome) -> Self {
-        let events = |reason| {
-            outcome
-                .notes
-                .iter()
-                .filter(|event| event.reason == reason)
-                .count() as u64
+    /// Counts the changes of a pass, and the targets that failed in it.
+    pub(crate) fn of(outcome: &Outcome) -> Self {
+        let changed = |kind| {
+            let changes = outcome.changes.iter();
+            changes.filter(|change| change.kind == kind).count() as u64
         };
-        let mut tally = Self {
-            restored: events(Reason::Restored),
-            removed: events(Reason::Removed),
-            ..Self::default()
-        };
-        let known: HashSet<_> = before
-            .iter()
-            .filter(|row| row.state == TargetState::Attached)
-            .filter_map(|row| row.attachment.as_deref())
-            .collect();
-        for row in outcome.rows.iter().flatten() {
-            match (row.state, row.origin) {
-                (TargetState::Failed, _) => tally.failed += 1,
-                (TargetState::Attached, _)
-                    if row
-                        .attachment
-                        .as_deref()
-                        .is_some_and(|digest| known.contains(digest)) => {}
-                (TargetState::Attached, Some(Origin::Adopted)) => tally.adopted += 1,
-                (TargetState::Attached, _) => tally.made += 1,
-                _ => {}
-            }
+        let rows = outcome.rows.iter().flatten();
+        Self {
+            made: changed(ChangeKind::Made),
+            adopted: changed(ChangeKind::Adopted),
+            restored: changed(ChangeKind::Restored),
+            removed: changed(ChangeKind::Removed),
+            failed: rows.filter(|row| row.state == TargetState::Failed).count() as u64,
         }
-        tally
     }
 }
 
@@ -96,71 +75,42 @@ impl Attachments {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::api::TargetKind;
-    use crate::engine::{Failure, PassEvent, Severity};
+    use affix_registry::oci::Digest;
+    use serde_json::json;
 
-    fn row(
-        digest: &str,
-        state: TargetState,
-        attachment: Option<&str>,
-        origin: Option<Origin>,
-    ) -> TargetStatus {
-        serde_json::from_value(serde_json::json!({
-            "kind": TargetKind::Platform, "digest": digest, "state": state, "attachment": attachment, "origin": origin,
-        }))
-        .unwrap_or_else(|error| unreachable!("{error}"))
-    }
+    use super::*;
+    use crate::api::{Reason, SignatureFormat};
+    use crate::engine::{AttachmentChange, Failure};
 
     #[test]
-    fn only_changes_of_a_pass_count_and_failures_count_each_time() {
-        let attached = |digest, attachment, origin| {
-            row(
-                digest,
-                TargetState::Attached,
-                Some(attachment),
-                Some(origin),
-            )
+    fn changes_and_failed_targets_of_a_pass_are_counted() {
+        let change = |kind| AttachmentChange {
+            kind,
+            subject: Digest::sha256(b"subject"),
+            attachment: Digest::sha256(b"attachment"),
+            format: SignatureFormat::Bundle,
         };
-        let before = [
-            attached("a", "1", Origin::Made),
-            row("b", TargetState::Pending, Some("2"), Some(Origin::Made)),
-        ];
+        let row = |state| {
+            let row = json!({"kind": "Index", "digest": "sha256:00", "state": state});
+            serde_json::from_value(row).unwrap_or_else(|error| unreachable!("{error}"))
+        };
         let mut outcome = Outcome::failed(&Failure::new(Reason::NotFound, "unused"));
-        outcome.rows = Some(vec![
-            attached("a", "1", Origin::Made),
-            attached("b", "2", Origin::Made),
-            attached("c", "3", Origin::Adopted),
-            row("d", TargetState::Failed, None, None),
-            row("e", TargetState::Skipped, None, None),
-        ]);
-        let event = |reason| PassEvent {
-            severity: Severity::Normal,
-            reason,
-            message: String::new(),
+        outcome.changes = [
+            ChangeKind::Made,
+            ChangeKind::Removed,
+            ChangeKind::Removed,
+            ChangeKind::Restored,
+        ]
+        .map(change)
+        .to_vec();
+        outcome.rows = Some(["Attached", "Failed", "Skipped"].map(row).to_vec());
+        let expected = Tally {
+            made: 1,
+            adopted: 0,
+            restored: 1,
+            removed: 2,
+            failed: 1,
         };
-        outcome.notes = vec![
-            event(Reason::Restored),
-            event(Reason::Removed),
-            event(Reason::Removed),
-            event(Reason::TagMoved),
-        ];
-        assert_eq!(
-            Tally::of(&before, &outcome),
-            Tally {
-                made: 1,
-                adopted: 1,
-                restored: 1,
-                removed: 2,
-                failed: 1
-            }
-        );
-        outcome.rows = None;
-        outcome.notes = Vec::new();
-        assert_eq!(
-            Tally::of(&before, &outcome),
-            Tally::default(),
-            "a pass without targets changes nothing"
-        );
+        assert_eq!(Tally::of(&outcome), expected);
     }
 }

@@ -12,6 +12,7 @@ use kube::core::ObjectMeta;
 use crate::api::{Conditions, DeletionPolicy, ImageAttachmentStatus, Reason};
 use crate::controller::api_server::ApiServerError;
 use crate::controller::context::Context;
+use crate::controller::reconcile::audit::log_changes;
 use crate::controller::reconcile::finalizer::{has_finalizer, set_finalizer};
 use crate::controller::reconcile::ownership::ClusterClaims;
 use crate::controller::reconcile::reconciliation::{ReconcileResult, Reconciliation};
@@ -98,6 +99,7 @@ impl Reconciliation<'_> {
         let deletion = engine::deletion(&self.object.spec, self.object.status.as_ref(), &sources)?;
         let claims = ClusterClaims::new(self.context, self.object);
         let mut deleted = self.context.engine.delete(&deletion, &claims).await;
+        log_changes(self.object, &deleted.changes, None);
         match deleted.failed.take() {
             Some(failure) => Err(failure),
             None => Ok(deleted),

@@ -1,5 +1,6 @@
 //! One reconciliation of a resource: references, a pass of the engine, status, events, and the delay until the next one.
 
+pub(super) mod audit;
 pub(super) mod backoff;
 mod delete;
 pub(super) mod events;

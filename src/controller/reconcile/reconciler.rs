@@ -22,6 +22,7 @@ use crate::controller::api_server::ApiServerError;
 use crate::controller::context::Context;
 use crate::controller::leader::leadership::Epoch;
 use crate::controller::metrics;
+use crate::controller::reconcile::audit::{log_changes, log_moves};
 use crate::controller::reconcile::backoff;
 use crate::controller::reconcile::delete::finalize_invalid;
 use crate::controller::reconcile::finalizer::{has_finalizer, set_finalizer};
@@ -296,11 +297,13 @@ impl Reconciliation<'_> {
             acknowledgement(self.object).or(next.last_handled_reconcile_at);
         next.artifact_type = self.artifact_type(previous);
         self.write_status(previous, &next).await?;
-        let tally = metrics::Tally::of(&previous.targets, &outcome);
+        let tally = metrics::Tally::of(&outcome);
         metrics.attachments.count(&tally);
         metrics
             .resources
             .set_signatures_end(self.uid, outcome.signatures_end);
+        log_changes(self.object, &outcome.changes, outcome.key.as_ref());
+        log_moves(self.object, &outcome.notes);
         for event in &outcome.notes {
             self.context.publish(self.object, event).await;
         }

@@ -16,6 +16,7 @@ use crate::engine::journal::{Draft, Journal};
 use crate::engine::observe::referrers::Target;
 use crate::engine::records::table::update;
 use crate::engine::records::target::TargetRecord;
+use crate::engine::report::change::{AttachmentChange, ChangeKind, new_attachments};
 use crate::engine::report::event::PassEvent;
 use crate::engine::report::outcome::Report;
 use crate::engine::report::{leftovers, remarks};
@@ -93,6 +94,8 @@ pub(in crate::engine) async fn carry_out(
             journal.progress(&record.into());
         }
     }
+    let new = new_attachments(context, &records, targets, &report.changes);
+    report.changes.extend(new);
     let unwanted = unwanted::select(
         previous,
         &records,
@@ -108,7 +111,7 @@ pub(in crate::engine) async fn carry_out(
         mut leftovers,
         mut gone,
         retry_after,
-    } = clean_up(context, &mut report.events, unwanted, claims).await;
+    } = clean_up(context, &mut report, unwanted, claims).await;
     report.outranked = outranked(&records, targets);
     gone.extend(absent);
     leftovers.retain(|leftover| !gone.contains(&leftover.attachment));
@@ -286,7 +289,15 @@ async fn push_planned(
                         .events
                         .push(PassEvent::normal(Reason::Superseded, message));
                 }
-                report.events.extend(restored_event(context, target, push));
+                if let Some(event) = restored_event(context, target, push) {
+                    report.events.push(event);
+                    report.changes.push(AttachmentChange {
+                        kind: ChangeKind::Restored,
+                        subject: push.subject.digest.clone(),
+                        attachment: push.content.id(),
+                        format: target.format,
+                    });
+                }
             }
             Ok(Pushed::NotListedYet) => {}
             Err(failure) => {

@@ -10,7 +10,7 @@ use crate::engine::claims::Claims;
 use crate::engine::context::Context;
 use crate::engine::observe::candidates::exists;
 use crate::engine::records::leftover::LeftoverRecord;
-use crate::engine::report::event::PassEvent;
+use crate::engine::report::outcome::Report;
 use affix_registry::oci::Digest;
 
 use super::remove::remove_all;
@@ -26,10 +26,10 @@ pub(in crate::engine) struct CleanedUp {
     pub(in crate::engine) retry_after: Option<Duration>,
 }
 
-/// Removes the unwanted attachments and adds the events.
+/// Removes the unwanted attachments and reports events and changes.
 pub(in crate::engine) async fn clean_up(
     context: &Context<'_>,
-    events: &mut Vec<PassEvent>,
+    report: &mut Report,
     unwanted: Unwanted,
     claims: &impl Claims,
 ) -> CleanedUp {
@@ -74,8 +74,9 @@ pub(in crate::engine) async fn clean_up(
                 .any(|before| before.attachment == removal.attachment && before.message.is_some())
         };
         if removal.leftover.is_none() || !is_reported() {
-            events.extend(removal.event);
+            report.events.extend(removal.event);
         }
+        report.changes.extend(removal.change);
         done.retry_after = done.retry_after.max(removal.retry_after);
         match removal.leftover {
             None => done.gone.push(removal.attachment),

@@ -11,6 +11,7 @@ use crate::api::{Reason, SignatureFormat, truncate_message};
 use crate::engine::claims::{Claim, Claims};
 use crate::engine::failure::Failure;
 use crate::engine::records::leftover::{LeftoverRecord, Owned};
+use crate::engine::report::change::{AttachmentChange, ChangeKind};
 use crate::engine::report::event::PassEvent;
 use affix_registry::oci::{Descriptor, Digest};
 use affix_registry::{Deletion, ListingSource, Session, TagChange};
@@ -26,6 +27,8 @@ pub(in crate::engine) struct Removal {
     /// The resource of another namespace for which the attachment stays, as `namespace/name`.
     pub(in crate::engine) kept_for: Option<String>,
     pub(in crate::engine) event: Option<PassEvent>,
+    /// Set if the attachment was removed.
+    pub(in crate::engine) change: Option<AttachmentChange>,
     /// The delay that the registry asked for.
     pub(in crate::engine) retry_after: Option<Duration>,
 }
@@ -38,6 +41,7 @@ impl Removal {
             leftover,
             kept_for: None,
             event: None,
+            change: None,
             retry_after: None,
         }
     }
@@ -130,6 +134,12 @@ async fn remove(
             let message = format!("removed {attachment} from {on}{remark}");
             Removal {
                 event: Some(PassEvent::normal(Reason::Removed, message)),
+                change: Some(AttachmentChange {
+                    kind: ChangeKind::Removed,
+                    subject: on.clone(),
+                    attachment: attachment.clone(),
+                    format: owned.format,
+                }),
                 ..Removal::new(on, owned, None)
             }
         }

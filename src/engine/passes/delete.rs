@@ -13,6 +13,7 @@ use crate::engine::apply::remove::remove_all;
 use crate::engine::claims::Claims;
 use crate::engine::failure::Failure;
 use crate::engine::records::leftover::Owned;
+use crate::engine::report::change::AttachmentChange;
 use crate::engine::request::access::access;
 use crate::engine::request::previous::PreviousState;
 use crate::engine::request::secrets::Sources;
@@ -39,6 +40,8 @@ pub struct Deleted {
     pub kept_for: BTreeSet<String>,
     /// The failure to retry, with the delay that the registry asked for.
     pub failed: Option<Failure>,
+    /// The attachments that were removed.
+    pub changes: Vec<AttachmentChange>,
     /// The number of requests to the registry, without those for tokens.
     pub requests: u64,
 }
@@ -92,6 +95,7 @@ pub(in crate::engine) async fn remove(
     let mut deleted = Deleted::default();
     for removal in remove_all(session, owned.collect(), claims, deadline).await {
         deleted.kept_for.extend(removal.kept_for);
+        deleted.changes.extend(removal.change);
         match removal.leftover {
             None => deleted.gone += 1,
             Some(leftover) if leftover.reason == Some(Reason::StillInUse) => deleted.kept += 1,

@@ -21,7 +21,7 @@ use crate::engine::report::verdict::Verdict;
 use crate::engine::request::build::{Mode, Request};
 use crate::engine::request::key_cache::KeyCache;
 use crate::signing::Signer;
-use affix_registry::oci::{Descriptor, Reference};
+use affix_registry::oci::{Descriptor, Digest, Reference};
 use affix_registry::{Access, Registries, RegistryError, Session};
 
 use super::delete::{self, Deleted, Deletion};
@@ -79,16 +79,17 @@ impl Engine {
             deadline,
             now,
         };
-        let mut signatures_end = None;
+        let mut signing = Signing::default();
         let span = tracing::debug_span!("pass", image = %reference);
         let outcome = self
-            .run_pass(&context, journal, claims, &mut signatures_end)
+            .run_pass(&context, journal, claims, &mut signing)
             .instrument(span)
             .await
             .unwrap_or_else(|failure| Outcome::failed(&failure));
         Outcome {
             requests: session.requests(),
-            signatures_end,
+            signatures_end: signing.end,
+            key: signing.key,
             ..outcome
         }
     }
@@ -139,18 +140,18 @@ impl Engine {
         context: &Context<'_>,
         journal: &impl Journal,
         claims: &impl Claims,
-        signatures_end: &mut Option<Timestamp>,
+        signing: &mut Signing,
     ) -> Result<Outcome, Failure> {
         if fast_path::is_possible(context) {
             let key = self.open_key(context).await;
             let signer = as_signer(key.as_ref());
-            *signatures_end = end_of(signer);
+            *signing = Signing::of(signer);
             if fast_path::is_unchanged(context, signer).await? {
                 return Ok(Outcome::unchanged());
             }
         }
         // Boxed: the future of the whole pass is large, and each move would copy it.
-        let work = self.work(context, journal, claims, signatures_end).boxed();
+        let work = self.work(context, journal, claims, signing).boxed();
         tag_drift::join(context, work).await.map(Outcome::from)
     }
 
@@ -159,7 +160,7 @@ impl Engine {
         context: &Context<'_>,
         journal: &impl Journal,
         claims: &impl Claims,
-        signatures_end: &mut Option<Timestamp>,
+        signing: &mut Signing,
     ) -> Result<Report, Failure> {
         let request = context.request;
         let prefetch = Prefetch::default();
@@ -192,7 +193,7 @@ impl Engine {
             self.open_key(context)
         );
         let signer = as_signer(key.as_ref());
-        *signatures_end = end_of(signer);
+        *signing = Signing::of(signer);
         let (resolved, has_empty_blob) = found?;
         let context = &Context { signer, ..*context };
         let wanted = match &request.intent.desired {
@@ -237,7 +238,20 @@ fn as_signer(key: Option<&OpenedKey>) -> Option<Result<&dyn Signer, &Problem>> {
     key.map(|key| key.as_ref().map(|signer| &**signer))
 }
 
-/// Returns the time at which the signatures of the key end.
-fn end_of(signer: Option<Result<&dyn Signer, &Problem>>) -> Option<Timestamp> {
-    signer?.ok()?.ends()
+/// The properties of the opened key that the outcome reports.
+#[derive(Default)]
+struct Signing {
+    /// The time at which its signatures end.
+    end: Option<Timestamp>,
+    key: Option<Digest>,
+}
+
+impl Signing {
+    fn of(signer: Option<Result<&dyn Signer, &Problem>>) -> Self {
+        let signer = signer.and_then(Result::ok);
+        Self {
+            end: signer.and_then(Signer::ends),
+            key: signer.map(Signer::key_id),
+        }
+    }
 }

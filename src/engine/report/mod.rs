@@ -1,5 +1,6 @@
 //! The report of a pass: verdict, events, leftovers, and the status that follows.
 
+pub(in crate::engine) mod change;
 pub(in crate::engine) mod event;
 pub(in crate::engine) mod leftovers;
 pub(in crate::engine) mod outcome;

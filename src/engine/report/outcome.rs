@@ -12,6 +12,7 @@ use crate::engine::records::leftover::LeftoverRecord;
 use crate::engine::records::table::{print_leftovers, print_targets, tally};
 use crate::engine::records::target::TargetRecord;
 
+use super::change::AttachmentChange;
 use super::event::PassEvent;
 use super::verdict::Verdict;
 
@@ -38,6 +39,10 @@ pub struct Outcome {
     pub resolved: Result<Vec<String>, Problem>,
     /// Events.
     pub notes: Vec<PassEvent>,
+    /// The attachments that the pass made, adopted, restored and removed.
+    pub changes: Vec<AttachmentChange>,
+    /// The digest of the public key or certificate that signs, if the pass opened the key.
+    pub key: Option<Digest>,
     /// The number of requests to the registry, without those for tokens.
     pub requests: u64,
     /// The time from which verifiers reject the signatures of the key, if it is known.
@@ -68,6 +73,8 @@ impl Outcome {
             verdict: Verdict::ready(Reason::Attached, String::new()),
             resolved: Ok(Vec::new()),
             notes: Vec::new(),
+            changes: Vec::new(),
+            key: None,
             requests: 0,
             signatures_end: None,
         }
@@ -111,6 +118,7 @@ pub(in crate::engine) struct Report {
     pub(in crate::engine) verdict: Verdict,
     pub(in crate::engine) remarks: Vec<String>,
     pub(in crate::engine) events: Vec<PassEvent>,
+    pub(in crate::engine) changes: Vec<AttachmentChange>,
 }
 
 impl Report {
@@ -126,6 +134,7 @@ impl Report {
             verdict: Verdict::ready(Reason::Attached, String::new()),
             remarks: Vec::new(),
             events: Vec::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -161,6 +170,8 @@ impl From<Report> for Outcome {
             verdict: report.verdict,
             resolved: Ok(report.remarks),
             notes: report.events,
+            changes: report.changes,
+            key: None,
             requests: 0,
             signatures_end: None,
         }

@@ -146,6 +146,10 @@ impl Signer for CosignSigner {
         Some(self)
     }
 
+    fn key_id(&self) -> Digest {
+        Digest::sha256(self.key.public_der())
+    }
+
     fn fingerprint(&self) -> Digest {
         let content = serde_json::json!({"signature": BUNDLE, "publicKey": self.hint, "annotations": self.annotations});
         Algorithm::Sha256.hash(content.to_string().as_bytes())

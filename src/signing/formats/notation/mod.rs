@@ -204,6 +204,11 @@ impl Signer for NotationSigner {
             )
     }
 
+    fn key_id(&self) -> Digest {
+        let leaf = self.chain.ders().next();
+        Digest::sha256(leaf.unwrap_or_default())
+    }
+
     fn fingerprint(&self) -> Digest {
         let content = serde_json::json!({
             "signature": ENVELOPE,

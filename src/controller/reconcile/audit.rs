@@ -1,0 +1,82 @@
+//! The audit trail: one log line for each attachment that is made, adopted, restored or removed, and for each move of a tag.
+
+use kube::ResourceExt as _;
+
+use crate::api::{ImageAttachment, ImageAttachmentSpec, Reason};
+use crate::attachment;
+use crate::engine::{AttachmentChange, ChangeKind, PassEvent};
+use affix_registry::oci::Digest;
+
+/// Logs the changes of a pass. `key` is the key that signs.
+pub(crate) fn log_changes(
+    object: &ImageAttachment,
+    changes: &[AttachmentChange],
+    key: Option<&Digest>,
+) {
+    let before = object.status.as_ref();
+    let before = before.and_then(|status| status.artifact_type.clone());
+    let current = attachment::artifact_type(&object.spec).map(|kind| kind.to_string());
+    for change in changes {
+        // A removed attachment is of the type that status had, if the spec has changed it.
+        let (artifact_type, signer) = match change.kind {
+            ChangeKind::Removed => (before.as_ref().or(current.as_ref()), None),
+            _ => (current.as_ref(), signer(&object.spec, key)),
+        };
+        tracing::info!(
+            namespace = object.namespace(),
+            name = object.name_any(),
+            image = object.spec.image,
+            subject = %change.subject,
+            digest = %change.attachment,
+            artifactType = artifact_type,
+            format = format(&object.spec, change),
+            signer,
+            "attachment {}",
+            change.kind
+        );
+    }
+}
+
+/// Logs the moves of the tag.
+pub(crate) fn log_moves(object: &ImageAttachment, events: &[PassEvent]) {
+    for event in events
+        .iter()
+        .filter(|event| event.reason == Reason::TagMoved)
+    {
+        tracing::info!(
+            namespace = object.namespace(),
+            name = object.name_any(),
+            image = object.spec.image,
+            reason = event.reason.as_str(),
+            "{}",
+            event.message
+        );
+    }
+}
+
+/// Returns the Secret of the key, and the digest of the public key or certificate.
+fn signer(spec: &ImageAttachmentSpec, key: Option<&Digest>) -> Option<String> {
+    let signature = spec.signature.as_ref()?;
+    let cosign = signature
+        .cosign
+        .as_ref()
+        .map(|cosign| &cosign.key_secret_ref);
+    let notation = signature
+        .notation
+        .as_ref()
+        .map(|notation| &notation.key_secret_ref);
+    let secret = cosign.or(notation)?;
+    Some(match key {
+        Some(key) => format!("{} {key}", secret.name),
+        None => secret.name.clone(),
+    })
+}
+
+/// Returns the format of an attachment: `Bundle` and `Tag` of cosign, `Notation`, or `Referrer` of others.
+fn format(spec: &ImageAttachmentSpec, change: &AttachmentChange) -> String {
+    match &spec.signature {
+        Some(signature) if signature.cosign.is_some() => format!("{:?}", change.format),
+        Some(_) => "Notation".to_owned(),
+        None => "Referrer".to_owned(),
+    }
+}
