@@ -89,7 +89,7 @@ enum Command {
     Controller(Box<controller::Args>),
     /// Run the admission webhooks, which validate ImageAttachments and warn about pods with images past their end of life
     Webhook(Box<webhook::Args>),
-    Attach(attach::Args),
+    Attach(Box<attach::Args>),
     Plan(plan::Args),
     Detach(detach::Args),
     Tree(tree::Args),
@@ -145,7 +145,7 @@ async fn execute(cli: Cli, is_operator: bool) -> ExitCode {
             .await
             .map(|()| Exit::Done)
             .map_err(|error| Error::Failed(error.to_string())),
-        Command::Attach(args) => attach::run(args).await,
+        Command::Attach(args) => attach::run(*args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Detach(args) => detach::run(args).await,
         Command::Tree(args) => tree::run(args).await,
