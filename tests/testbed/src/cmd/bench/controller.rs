@@ -38,7 +38,7 @@ pub(super) async fn measure(lab: &Lab, effort: &Effort) -> anyhow::Result<String
         "size of the binary",
         number(size),
         Unit::Mebibytes,
-        Goal::Most(16.0 * MIB),
+        Goal::Most(30.0 * MIB),
     );
     start(lab, &cluster, effort, &mut table).await?;
 
@@ -49,7 +49,7 @@ pub(super) async fn measure(lab: &Lab, effort: &Effort) -> anyhow::Result<String
         "memory without a resource",
         number(idle),
         Unit::Mebibytes,
-        Goal::Most(16.0 * MIB),
+        Goal::Most(24.0 * MIB),
     );
     foreign_secrets(&api, &operator, idle, effort, &mut table).await?;
     warm(lab, &api, effort, &mut table).await?;

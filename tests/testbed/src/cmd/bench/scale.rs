@@ -177,7 +177,7 @@ async fn rest(
     );
     let hours = watched.as_secs_f64() / 3600.0;
     let goal = if count > COMPARED {
-        Goal::Most(48.0 * MIB)
+        Goal::Most(80.0 * MIB)
     } else {
         Goal::None
     };
