@@ -1,6 +1,7 @@
 //! Slow hosts, slow callers and dry runs: they hold no look-up of other pods (threats T19 and T35).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use affix_testbed::http_client;
@@ -94,7 +95,7 @@ async fn t35_a_direct_caller_with_64_silent_hosts_hides_no_old_image() {
     let (_webhook, address) =
         Affix::webhook(&namespace, &["--insecure-registries", registry.host()]).await;
     let ca = authority(&namespace).await;
-    let silent = SilentHosts::start().await;
+    let silent = Arc::new(SilentHosts::start().await);
     let client = http_client::multiplexing(&ca).unwrap();
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
@@ -102,23 +103,23 @@ async fn t35_a_direct_caller_with_64_silent_hosts_hides_no_old_image() {
         format!("https://{address}/validate-pods"),
         namespace.name.clone(),
     );
-    let sent = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let count = Arc::clone(&sent);
-    tokio::spawn(stop.run_until_cancelled_owned(async move {
-        let mut ticks = tokio::time::interval(Duration::from_millis(500));
-        for nth in 0.. {
-            ticks.tick().await;
-            let pod = pod_of("p", &silent.images(nth * 64, 64));
-            let call = client.post(&url).body(review_in(&name, "Pod", &pod)).send();
-            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            tokio::spawn(call);
-        }
-    }));
+    // Two callers without a pause: two calls a second, and fewer on a busy machine.
+    let sent = Arc::new(AtomicUsize::new(0));
+    for _ in 0..2 {
+        let (client, url, name, sent) =
+            (client.clone(), url.clone(), name.clone(), Arc::clone(&sent));
+        let silent = Arc::clone(&silent);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+            loop {
+                let nth = sent.fetch_add(1, Ordering::Relaxed);
+                let pod = pod_of("p", &silent.images(nth * 64, 64));
+                let call = client.post(&url).body(review_in(&name, "Pod", &pod));
+                let _ = call.send().await;
+            }
+        }));
+    }
     // Until every turn is in use.
-    wait_for("the flood", async || {
-        sent.load(std::sync::atomic::Ordering::Relaxed) > 6
-    })
-    .await;
+    wait_for("the flood", async || sent.load(Ordering::Relaxed) > 6).await;
     for _ in 0..8 {
         refused_beside_load(&namespace, &old.tagged()).await;
     }

@@ -2,13 +2,18 @@
 //! the webhook, private authorities and proxies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use affix_testbed::certificates::Authority;
 use affix_testbed::peer::Peer;
 use affix_testbed::proxy::Proxy;
 use affix_testbed::registry::{Registry, User};
+use affix_testbed::tools::Tools;
 use serde_json::{Value, json};
 
+use affix::admission::{DefaultMode, Lookups, ServerLimits};
+
+use crate::support::direct::{Direct, lookups, review};
 use crate::support::marked_images::{ENDED, admitted, login, mark, push, refused, webhook};
 use crate::support::namespace::{TestNamespace, output, wait_for};
 use crate::support::process::Affix;
@@ -82,7 +87,8 @@ async fn t35_unchecked_refuse_refuses_a_new_image_that_cannot_be_checked_and_say
     ];
     wait_for("a warning at the deployment", async || {
         let text = output(namespace.kubectl(&create).await).unwrap();
-        text.contains(&unchecked(&other))
+        text.contains("was not checked, so its pods will be refused here: ")
+            && text.contains(": check the registry")
     })
     .await;
     let log = webhook.process.log().unwrap();
@@ -155,7 +161,7 @@ async fn t35_findings_count_beyond_64_images_and_the_rest_is_unchecked() {
 }
 
 #[tokio::test]
-async fn t05_the_webhook_s_own_pull_secret_checks_images_of_pods_without_one() {
+async fn t5_the_webhook_s_own_pull_secret_checks_images_of_pods_without_one() {
     let (namespace, own) = (
         enforcing("tenant").await,
         TestNamespace::new("platform", json!({})).await,
@@ -318,4 +324,43 @@ async fn a_registry_with_a_private_authority_and_one_behind_a_proxy_are_checked(
     let proxied = other.tagged().replace(plain.host(), "registry.example.com");
     refused(&namespace, &proxied, json!({})).await;
     assert!(!proxy.requests().is_empty());
+}
+
+#[tokio::test]
+async fn the_audit_annotations_have_the_decision_digests_dates_and_unchecked_images() {
+    let tools = Tools::core().await.unwrap();
+    let registry = Registry::ociregistry(&tools).start().await.unwrap();
+    let old = push(&registry, "old").await;
+    let peer = Peer::of(&tools, &registry).unwrap();
+    mark(&peer, &old.pinned(), "2025-03-20T01:20:30Z").await;
+    let webhook = Direct::start(
+        ServerLimits::default(),
+        Lookups {
+            insecure_registries: vec![registry.host().parse().unwrap()],
+            default_mode: DefaultMode::Enforce,
+            timeout: Duration::from_secs(30),
+            ..lookups()
+        },
+    )
+    .await;
+    let dead = "127.0.0.1:1/team/app:v1";
+    let mut pod = TestNamespace::pod("p", &old.tagged(), json!({}));
+    pod["spec"]["initContainers"] = json!([{"name": "init", "image": dead}]);
+    let answer: Value = webhook
+        .client()
+        .post(webhook.url("validate-pods"))
+        .body(review("Pod", &pod))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        answer["response"]["auditAnnotations"],
+        json!({
+            "decision": "refused", "digest": old.digest(), "date": "2025-03-20T01:20:30Z", "unchecked": dead
+        }),
+        "{answer:#}"
+    );
 }

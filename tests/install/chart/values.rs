@@ -325,7 +325,7 @@ async fn a_default_mode_calls_the_webhooks_for_namespaces_without_a_label() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn t05_the_webhook_may_read_its_own_pull_secrets_by_name_only() {
+async fn t5_the_webhook_may_read_its_own_pull_secrets_by_name_only() {
     let helm = Helm::new().await;
     let values = [
         "rbac.secrets=\"none\"",
