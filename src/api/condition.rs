@@ -138,12 +138,6 @@ impl Conditions {
     /// Unknown. Reconciling is removed, because nothing is retried.
     pub fn suspend(&mut self, message: &str) -> &mut Self {
         self.remove(ConditionType::Reconciling);
-        let is_concluded = find(&self.list, ConditionType::Ready).is_some_and(|ready| {
-            ready.status != "Unknown" && ready.reason != Reason::Progressing.as_str()
-        });
-        if !is_concluded {
-            return self.set_unknown(ConditionType::Ready, Reason::Suspended, message);
-        }
         for condition in &mut self.list {
             if ConditionType::ALL
                 .iter()
@@ -152,7 +146,14 @@ impl Conditions {
                 condition.observed_generation = Some(self.generation);
             }
         }
-        self
+        let is_concluded = find(&self.list, ConditionType::Ready).is_some_and(|ready| {
+            ready.status != "Unknown" && ready.reason != Reason::Progressing.as_str()
+        });
+        if is_concluded {
+            self
+        } else {
+            self.set_unknown(ConditionType::Ready, Reason::Suspended, message)
+        }
     }
 
     /// Sets a condition to Unknown.

@@ -213,7 +213,9 @@ mod tests {
                 ] {
                     let bounded = match schema["type"].as_str() {
                         Some("string") => {
-                            !schema["maxLength"].is_null() || !schema["allOf"][0]["enum"].is_null()
+                            !schema["maxLength"].is_null()
+                                || !schema["enum"].is_null()
+                                || !schema["allOf"][0]["enum"].is_null()
                         }
                         Some("array") => !schema["maxItems"].is_null(),
                         Some("object") if schema["properties"].is_null() => {

@@ -80,6 +80,7 @@ mod tests {
         seen.sort();
         seen.dedup();
         let known = [
+            "all-namespaces",
             "allow-loopback",
             "deny-private-networks",
             "dry-run",
