@@ -45,8 +45,8 @@ bench-smoke: ## Check in a minute that the benchmark works; its figures are mean
 	cargo build --workspace --bins
 	@$(BIN)/testbed bench --smoke >/dev/null
 
-soak: ## Run the soak tests: passes for ten minutes (AFFIX_SOAK has the seconds), each race of processes ten times
-	AFFIX_SOAK=$${AFFIX_SOAK:-600} cargo test --test e2e -- --include-ignored --nocapture --test-threads 1 soak:: races::
+soak: ## Run the soak tests: passes and hostile tenants for ten minutes (AFFIX_SOAK has the seconds), each race of processes ten times
+	AFFIX_SOAK=$${AFFIX_SOAK:-600} cargo test --test e2e -- --include-ignored --nocapture --test-threads 1 soak:: races:: tenants::
 
 testbed: ## Run a control plane and two registries until Ctrl-C
 	cargo build --workspace --bins

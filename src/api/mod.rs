@@ -8,6 +8,7 @@ mod attachment;
 mod condition;
 mod crd;
 mod duration;
+mod raw;
 mod reason;
 mod reference;
 mod rules;
@@ -36,6 +37,7 @@ pub use condition::{
 };
 pub use crd::{crd, crd_yaml};
 pub use duration::{DurationError, GoDuration};
+pub use raw::RawAttachment;
 pub use reason::{Reason, UnknownReason};
 pub use reference::{ConfigMapKeyRef, LocalObjectReference};
 pub use spec::{
@@ -43,7 +45,7 @@ pub use spec::{
     ReferrersMode, Scope, Targets,
 };
 pub use status::{
-    FormatStatus, ImageAttachmentStatus, ImageStatus, Leftover, Origin, Superseded,
+    FormatStatus, ImageAttachmentStatus, ImageStatus, Leftover, Origin, PushAccess, Superseded,
     SupersededState, SupportedMode, TagDrift, TargetKind, TargetState, TargetStatus,
 };
 pub use status_rules::check_status_rules;

@@ -50,6 +50,11 @@ pub struct ImageAttachmentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referrers_mode: Option<SupportedMode>,
 
+    /// The registry's answer when this resource asked for the right to push, after it had adopted an attachment; absent if it did not
+    /// ask for the current generation. Attachments that this resource may push are kept when their maker in another namespace is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_access: Option<PushAccess>,
+
     /// The number of attached and of selected targets, such as 2/2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
@@ -125,6 +130,7 @@ impl Default for ImageAttachmentStatus {
             image: None,
             artifact_type: None,
             referrers_mode: None,
+            push_access: None,
             attached: None,
             targets: Vec::new(),
             skipped_not_listed: None,
@@ -185,6 +191,16 @@ pub enum SupportedMode {
     Api,
     /// By the fallback tag of OCI 1.1.
     TagSchema,
+}
+
+/// The registry's answer to the question whether a resource may push.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(inline, description = "")]
+pub enum PushAccess {
+    /// The registry opened an upload for the resource's credential.
+    Accepted,
+    /// The registry refused it.
+    Refused,
 }
 
 /// One manifest of the image.

@@ -14,6 +14,7 @@ use super::options::Options;
 use super::reconcile::events::Events;
 use super::reconcile::object_state::ObjectStates;
 use super::watch::crd_check::CrdCheck;
+use super::watch::quota::Quotas;
 use super::watch::repository_index::RepositoryIndex;
 use super::workqueue::limiter::ConcurrencyLimiter;
 
@@ -24,6 +25,7 @@ pub(crate) struct Context {
     pub(crate) options: Options,
     pub(crate) states: ObjectStates,
     pub(crate) repositories: RepositoryIndex,
+    pub(crate) quotas: Quotas,
     pub(crate) limiter: ConcurrencyLimiter,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) leadership: Arc<Leadership>,
@@ -45,6 +47,10 @@ impl Context {
             limiter: ConcurrencyLimiter::new(options.concurrent),
             states: ObjectStates::default(),
             repositories: RepositoryIndex::new(&client, &options),
+            quotas: Quotas::new(
+                options.max_resources_per_namespace,
+                options.max_resource_bytes_per_namespace,
+            ),
             client,
             engine,
             options,

@@ -16,10 +16,16 @@ pub struct Options {
     pub watch_namespaces: Vec<String>,
     /// The number of concurrent reconciles.
     pub concurrent: usize,
+    /// The most resources of one namespace that are reconciled.
+    pub max_resources_per_namespace: usize,
+    /// The most bytes of spec and status of the resources of one namespace that are reconciled.
+    pub max_resource_bytes_per_namespace: u64,
     /// The first delay after a failure.
     pub min_retry_delay: Duration,
     /// The longest delay after failures.
     pub max_retry_delay: Duration,
+    /// The least interval of a resource that needs no retry. It lengthens a shorter `spec.interval`.
+    pub min_interval: Duration,
     /// The random deviation of an interval, in percent.
     pub interval_jitter_percentage: u8,
     /// The time between two checks of a resource's attachments in the registry's listings.

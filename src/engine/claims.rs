@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use crate::api::{ImageAttachmentStatus, TargetStatus};
+use crate::api::{ImageAttachmentStatus, Origin, PushAccess, TargetState, TargetStatus};
 use affix_registry::oci::Digest;
 
 /// The relation of other resources to an attachment that its owner no longer wants.
@@ -32,15 +32,41 @@ pub trait Claims: Send + Sync {
     ) -> impl Future<Output = Claim> + Send;
 }
 
+/// An attachment in the status of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedAttachment {
+    /// The manifest that it is attached to.
+    pub subject: Digest,
+    /// Its manifest.
+    pub attachment: Digest,
+    /// The resource has shown that it may push the attachment: it made it, or it adopted it and the registry accepted the resource's
+    /// credential for a push.
+    pub may_push: bool,
+}
+
+/// Returns the attachments of the targets in `status`, in every format.
+pub fn attachments(status: &ImageAttachmentStatus) -> impl Iterator<Item = ListedAttachment> {
+    let accepted = status.push_access == Some(PushAccess::Accepted);
+    status.targets.iter().flat_map(move |row| {
+        let own = (&row.attachment, row.state, row.origin);
+        let formats = row.formats.iter();
+        let formats = formats.map(|format| (&format.attachment, format.state, format.origin));
+        let listed = formats.chain([own]);
+        listed.filter_map(move |(attachment, state, origin)| {
+            Some(ListedAttachment {
+                subject: row.digest.parse().ok()?,
+                attachment: attachment.as_deref()?.parse().ok()?,
+                may_push: state == TargetState::Attached
+                    && (origin == Some(Origin::Made) || accepted),
+            })
+        })
+    })
+}
+
 /// Returns whether a target in `status` has the attachment.
 #[must_use]
 pub fn lists(status: &ImageAttachmentStatus, subject: &Digest, attachment: &Digest) -> bool {
-    let is =
-        |text: &str, digest: &Digest| text.parse::<Digest>().is_ok_and(|parsed| parsed == *digest);
-    status
-        .targets
-        .iter()
-        .any(|row| is(&row.digest, subject) && shows(row, attachment))
+    attachments(status).any(|listed| listed.subject == *subject && listed.attachment == *attachment)
 }
 
 /// Returns whether a target has the attachment, in any format.

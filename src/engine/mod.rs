@@ -25,7 +25,7 @@ mod records;
 mod report;
 mod request;
 
-pub use claims::{Claim, Claims, NoClaims, lists, shows};
+pub use claims::{Claim, Claims, ListedAttachment, NoClaims, attachments, lists, shows};
 pub use failure::Failure;
 pub use journal::{Draft, Journal};
 pub use options::{EngineOptions, TenantRules};

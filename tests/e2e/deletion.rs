@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use affix::api::{ConditionType, ImageAttachment, Origin, Reason, SupersededState};
+use affix::api::{ConditionType, ImageAttachment, Origin, PushAccess, Reason, SupersededState};
 use affix_testbed::control_plane::ControllerManager;
-use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op, Stage};
+use affix_testbed::hostile::{Account, Action, Fault, HostileRegistry, Matcher, Op, Stage};
 use affix_testbed::images::{Image, Index, Pushed};
+use affix_testbed::proxy::Proxy;
 use affix_testbed::registry::Registry;
 use affix_testbed::tools::{Tool, Tools};
 use kube::ResourceExt as _;
@@ -301,6 +302,127 @@ async fn t34_a_dry_run_of_another_namespace_keeps_no_attachment() {
     elsewhere.wait("app", "the plan", lists).await;
     here.delete("app").await;
     assert!(listed(&registry, &image.digest).is_empty());
+    here.check_rules().await;
+}
+
+#[tokio::test]
+async fn t34_a_reader_of_another_namespace_keeps_no_attachment_and_a_writer_keeps_it() {
+    const ALL: [Action; 3] = [Action::Pull, Action::Push, Action::Delete];
+    let (here, elsewhere) = (
+        Namespace::new("t34-own").await,
+        Namespace::new("t34-other").await,
+    );
+    let registry = HostileRegistry::builder()
+        .tokens([
+            Account::new("owner", "o").allow("team/*", &ALL),
+            Account::new("reader", "r").allow("team/*", &[Action::Pull]),
+            Account::new("writer", "w").allow("team/*", &[Action::Pull, Action::Push]),
+        ])
+        .start()
+        .await
+        .unwrap();
+    for (namespace, user) in [
+        (&here, "owner"),
+        (&elsewhere, "reader"),
+        (&elsewhere, "writer"),
+    ] {
+        namespace
+            .login(user, &registry.host(), user, &user[..1])
+            .await;
+    }
+    let image = host(&registry, "v1");
+    let by = |user: &str| {
+        with(
+            note(&registry.reference(&image.name())),
+            json!({"secretRef": {"name": user}}),
+        )
+    };
+    let (_one, _other) = (
+        Controller::start(&here).await,
+        Controller::start(&elsewhere).await,
+    );
+    for (user, access, kept) in [
+        ("reader", PushAccess::Refused, 0),
+        ("writer", PushAccess::Accepted, 3),
+    ] {
+        here.apply("app", delete(by("owner"))).await;
+        let made = here.ready("app").await;
+        assert_eq!(made.push_access, None, "a maker asks nothing: {made:#?}");
+        elsewhere.apply(user, by(user)).await;
+        let adopted = elsewhere.ready(user).await;
+        assert_eq!(
+            adopted.push_access,
+            Some(access),
+            "{}",
+            registry.transcript()
+        );
+        here.delete("app").await;
+        let left: usize = manifests(&image)
+            .into_iter()
+            .map(|subject| listed(&registry, subject).len())
+            .sum();
+        assert_eq!(left, kept, "{user}");
+        elsewhere.delete(user).await;
+    }
+    let cancelled = registry.count(Op::UploadCancel);
+    assert_eq!(cancelled, 1, "{}", registry.transcript());
+    let texts = here.events("app").await;
+    let named = format!("other namespaces: {}/writer", elsewhere.name);
+    assert!(
+        texts.iter().any(|(_, _, text)| text.contains(&named)),
+        "{texts:#?}"
+    );
+    here.check_rules().await;
+    elsewhere.check_rules().await;
+}
+
+#[tokio::test]
+async fn t34_t24_a_mirror_behind_a_tenants_proxy_keeps_no_attachment() {
+    let (here, elsewhere) = (
+        Namespace::new("t34-true").await,
+        Namespace::new("t34-mirror").await,
+    );
+    let (registry, mirror) = (
+        HostileRegistry::start().await.unwrap(),
+        HostileRegistry::start().await.unwrap(),
+    );
+    let image = host(&registry, "v1");
+    assert_eq!(host(&mirror, "v1").digest, image.digest);
+    let reference = registry.reference(&image.name());
+    let (_one, _other) = (
+        Controller::start(&here).await,
+        Controller::start(&elsewhere).await,
+    );
+    here.apply("app", delete(note(&reference))).await;
+    here.ready("app").await;
+    // The tenant copies the attachments to a mirror of its own, which accepts every push.
+    for subject in manifests(&image) {
+        for made in registry.store().referrers("team/app", subject) {
+            let store = mirror.store();
+            store.put_manifest("team/app", None, &made.media_type, made.bytes);
+        }
+    }
+    let proxy = Proxy::to(&mirror.host(), "user", "pass").await.unwrap();
+    elsewhere
+        .secret(
+            "proxy",
+            json!({"address": proxy.url(), "username": "user", "password": "pass"}),
+        )
+        .await;
+    let through = json!({"proxySecretRef": {"name": "proxy"}});
+    elsewhere
+        .apply("app", with(note(&reference), through))
+        .await;
+    let adopted = elsewhere.ready("app").await;
+    assert_eq!(
+        attachment(&adopted.targets, &image.digest),
+        listed(&registry, &image.digest)[0],
+        "the mirror's attachment is the registry's"
+    );
+    here.delete("app").await;
+    for subject in manifests(&image) {
+        assert!(listed(&registry, subject).is_empty(), "{subject}");
+    }
     here.check_rules().await;
 }
 

@@ -1,7 +1,9 @@
 //! What somebody waits for is not behind a backlog.
 
+use std::time::Duration;
+
 use affix::api::Reason;
-use affix_testbed::hostile::{Matcher, Outcome, Stage};
+use affix_testbed::hostile::{Matcher, Op, Outcome, Stage};
 use futures::{StreamExt as _, stream};
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -100,4 +102,27 @@ async fn new_and_changed_resources_are_ready_beside_two_thousand_that_hang() {
         "the backlog was gone: {depth:?}"
     );
     drop(holds);
+}
+
+#[tokio::test]
+async fn t35_a_short_interval_is_lengthened_to_the_operators_minimum() {
+    let namespace = Namespace::new("t35-interval").await;
+    let [registry, _] = scriptable().await;
+    let image = registry.reference(&host(&registry, "v1").name());
+    let _controller = Controller::start_with(&namespace, &["--min-interval", "5s"]).await;
+    let short = json!({"interval": "1s"});
+    namespace.apply("short", with(note(&image), short)).await;
+    namespace.ready("short").await;
+    let resolved = Matcher::on(Op::ManifestHead).reference("v1");
+    let since = |count| {
+        let (registry, resolved) = (&registry, &resolved);
+        async move {
+            registry.wait_for(resolved, count, PATIENCE).await.unwrap();
+            Instant::now()
+        }
+    };
+    let seen = registry.requests_that(&resolved).len();
+    let first = since(seen + 1).await;
+    let waited = since(seen + 2).await - first;
+    assert!(waited >= Duration::from_secs(4), "{waited:?}");
 }

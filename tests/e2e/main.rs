@@ -45,4 +45,5 @@ mod spec;
 mod status_command;
 mod superseded;
 mod support;
+mod tenants;
 mod threats;

@@ -38,12 +38,21 @@ pub(in crate::cli) struct Args {
     /// Number of resources that are reconciled at once
     #[arg(long, value_name = "COUNT", default_value = "64", value_parser = at_least_one())]
     concurrent: usize,
+    /// Number of resources of one namespace that are reconciled, the oldest first
+    #[arg(long, value_name = "COUNT", default_value = "10000", value_parser = at_least_one())]
+    max_resources_per_namespace: usize,
+    /// Size in bytes of all resources of one namespace that are reconciled, the oldest first
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    max_resource_bytes_per_namespace: u64,
     /// Minimum delay before a failed reconcile is retried
     #[arg(long, value_name = "DURATION", default_value = "750ms", value_parser = delay)]
     min_retry_delay: GoDuration,
     /// Maximum delay before a failed reconcile is retried
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = delay)]
     max_retry_delay: GoDuration,
+    /// Minimum interval of a resource that needs no retry; it lengthens a shorter spec.interval
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = delay)]
+    min_interval: GoDuration,
     /// Percentage by which an interval is shortened or lengthened at random
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=100))]
     interval_jitter_percentage: u8,
@@ -198,8 +207,11 @@ impl Args {
                 .into_iter()
                 .collect(),
             concurrent: self.concurrent,
+            max_resources_per_namespace: self.max_resources_per_namespace,
+            max_resource_bytes_per_namespace: self.max_resource_bytes_per_namespace,
             min_retry_delay: self.min_retry_delay.get(),
             max_retry_delay: self.max_retry_delay.get(),
+            min_interval: self.min_interval.get(),
             interval_jitter_percentage: self.interval_jitter_percentage,
             verify_interval: self.verify_interval.get(),
             deletion_timeout: self.deletion_timeout.get(),

@@ -15,7 +15,8 @@ use prometheus_client::registry::Unit;
 
 use crate::api::{ConditionType, Reason, TargetState};
 use crate::controller::leader::leadership::Leadership;
-use crate::controller::watch::cache::{CacheEntry, STATES, Summary};
+use crate::controller::watch::cache::CacheEntry;
+use crate::controller::watch::summary::{STATES, Summary};
 
 /// The caches of the watches, and the expiry of signing certificates by UID.
 #[derive(Default)]

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus};
-use crate::engine;
+use crate::controller::watch::summary::Summary;
 
 /// Returns the delay after a number of consecutive failures: it doubles from `min` to `max`. `jitter` (0 to 1) shortens it by up
 /// to a quarter, so that resources that failed together are retried apart. A longer `retry_after` of the registry wins.
@@ -31,14 +30,11 @@ pub(crate) fn jittered(interval: Duration, percentage: u8, jitter: f64) -> Durat
 
 /// Returns the delay of the first reconcile of a ready resource after a start: `jitter` (0 to 1) of its interval, so that ten
 /// thousand resources are spread over it, but not after its next due date. `None`: no delay.
-pub(crate) fn initial_delay(
-    spec: &ImageAttachmentSpec,
-    status: &ImageAttachmentStatus,
-    now: Timestamp,
-    jitter: f64,
-) -> Option<Duration> {
-    let delay = spec.interval().mul_f64(jitter.clamp(0.0, 1.0));
-    let due = engine::due_in(spec, status, now);
+pub(crate) fn initial_delay(summary: &Summary, now: Timestamp, jitter: f64) -> Option<Duration> {
+    let delay = summary.interval.mul_f64(jitter.clamp(0.0, 1.0));
+    let due = summary
+        .due_at
+        .map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default());
     Some(due.map_or(delay, |due| due.min(delay))).filter(|delay| !delay.is_zero())
 }
 
@@ -49,6 +45,8 @@ pub(crate) fn initial_delay(
 )]
 mod tests {
     use super::*;
+    use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus};
+    use kube::core::ObjectMeta;
     use serde_json::json;
 
     const MIN: Duration = Duration::from_millis(750);
@@ -97,7 +95,10 @@ mod tests {
         };
         let now = "2026-11-23T12:00:00Z".parse().unwrap();
         let delay = |status: &ImageAttachmentStatus, jitter| {
-            initial_delay(&spec, status, now, jitter).map(|delay| delay.as_secs())
+            let mut summary = Summary::new(&ObjectMeta::default(), &spec, Some(status), 0);
+            let due = crate::engine::due_in(&spec, status, now);
+            summary.due_at = due.map(|due| now + due);
+            initial_delay(&summary, now, jitter).map(|delay| delay.as_secs())
         };
         assert_eq!(
             [0.0, 0.25, 1.0].map(|jitter| delay(&ImageAttachmentStatus::default(), jitter)),

@@ -16,7 +16,7 @@ use crate::controller::reconcile::audit::log_changes;
 use crate::controller::reconcile::finalizer::{has_finalizer, set_finalizer};
 use crate::controller::reconcile::ownership::ClusterClaims;
 use crate::controller::reconcile::reconciliation::{ReconcileResult, Reconciliation};
-use crate::controller::watch::triggers::registry_host;
+use crate::controller::watch::triggers::remaining_deletion;
 use crate::engine::{self, Deleted, Failure, PassEvent, Severity};
 
 /// The least time of an attempt, even after the deletion timeout.
@@ -24,7 +24,7 @@ const MIN_ATTEMPT: Duration = Duration::from_secs(10);
 
 impl Reconciliation<'_> {
     /// Removes the attachments of the resource, if its policy says so, and the finalizer.
-    pub(crate) async fn delete(&self, since: Timestamp) -> Result<ReconcileResult, ApiServerError> {
+    pub(crate) async fn delete(&self) -> Result<ReconcileResult, ApiServerError> {
         let spec = &self.object.spec;
         if !has_finalizer(&self.object.metadata) {
             return Ok(ReconcileResult::finalized(0));
@@ -50,8 +50,15 @@ impl Reconciliation<'_> {
             return self.finalize(Some(event), 0).await;
         }
         let timeout = self.context.options.deletion_timeout;
-        let attempt = remaining(since, timeout).max(MIN_ATTEMPT);
-        let failure = match tokio::time::timeout(attempt, self.remove_attachments()).await {
+        let attempt = self.remaining(timeout).max(MIN_ATTEMPT);
+        let removal = async {
+            if self.has_turn {
+                return self.remove_attachments().await;
+            }
+            let message = "other resources of the namespace on slow registries had every turn";
+            Err(Failure::new(Reason::RegistryUnavailable, message))
+        };
+        let failure = match tokio::time::timeout(attempt, removal).await {
             Ok(Ok(deleted)) => {
                 let requests = deleted.requests;
                 return self.finalize(removal_event(&deleted), requests).await;
@@ -62,7 +69,7 @@ impl Reconciliation<'_> {
                 "the registry did not answer in time",
             ),
         };
-        let remaining = remaining(since, timeout);
+        let remaining = self.remaining(timeout);
         let reason = failure.problem.reason;
         if remaining.is_zero() {
             let event = PassEvent {
@@ -89,9 +96,12 @@ impl Reconciliation<'_> {
         })
     }
 
+    /// Returns the rest of the time in which the resource waits for the registry.
+    fn remaining(&self, timeout: Duration) -> Duration {
+        remaining_deletion(&self.object.metadata, timeout).unwrap_or(timeout)
+    }
+
     async fn remove_attachments(&self) -> Result<Deleted, Failure> {
-        let host = registry_host(&self.object.spec.image);
-        let _permit = self.context.limiter.acquire(host).await;
         let sources = self.sources().await.map_err(|error| {
             let message = format_args!("cannot read the references of spec: {error}");
             Failure::new(Reason::Progressing, message)
@@ -154,22 +164,15 @@ pub(crate) async fn finalize_invalid(
     context: &Context,
     meta: &ObjectMeta,
 ) -> Result<Option<Duration>, ApiServerError> {
-    let deleted_at = meta.deletion_timestamp.as_ref();
-    let Some(since) = deleted_at.filter(|_| has_finalizer(meta)) else {
+    let remaining = remaining_deletion(meta, context.options.deletion_timeout);
+    let Some(remaining) = remaining.filter(|_| has_finalizer(meta)) else {
         return Ok(None);
     };
-    let remaining = remaining(since.0, context.options.deletion_timeout);
     if !remaining.is_zero() {
         return Ok(Some(remaining));
     }
     set_finalizer(&context.client, meta, false).await?;
     Ok(None)
-}
-
-/// Returns the rest of `timeout`, counted from `since`.
-fn remaining(since: Timestamp, timeout: Duration) -> Duration {
-    let elapsed = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
-    timeout.saturating_sub(elapsed)
 }
 
 /// Returns the attachments that the resource made and their subjects, as text. At most four are named.

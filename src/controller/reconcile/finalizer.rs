@@ -15,7 +15,12 @@ const MAX_ATTEMPTS: usize = 4;
 /// Returns whether the object has the finalizer.
 pub(crate) fn has_finalizer(meta: &ObjectMeta) -> bool {
     let mut finalizers = meta.finalizers.iter().flatten();
-    finalizers.any(|finalizer| finalizer == FINALIZER)
+    finalizers.any(|finalizer| is_own_finalizer(finalizer))
+}
+
+/// Returns whether a finalizer is the one of affix.
+pub(crate) fn is_own_finalizer(finalizer: &str) -> bool {
+    finalizer == FINALIZER
 }
 
 /// Adds or removes the finalizer. It reads and writes metadata only, so it works on objects of other versions too.

@@ -1,10 +1,14 @@
 //! Ownership of attachments that a resource is about to remove and that other resources may need.
 //!
 //! In the same namespace the spec decides: ownership is transferred to a resource that has the attachment in status, or whose
-//! plan would keep or adopt it. In other namespaces status decides: the attachment is kept for a resource that lists it.
+//! plan would keep or adopt it. In other namespaces status decides: the attachment is kept for a resource that lists it and whose
+//! status shows that it may push there (threat T34, decision 0095).
+
+use std::collections::HashSet;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
+use kube::core::ObjectMeta;
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::api::{
@@ -13,6 +17,7 @@ use crate::api::{
 use crate::attachment::parse_reference;
 use crate::controller::api_server::ApiServerError;
 use crate::controller::context::Context;
+use crate::controller::reconcile::object_read::{self, ReadError};
 use crate::controller::reconcile::references::ReferenceResolver;
 use crate::controller::reconcile::status_writer::record_owner;
 use crate::engine::{self, Claim, Claims, Draft, Failure, Journal, Mode, NoClaims, Request};
@@ -23,15 +28,18 @@ pub(crate) struct ClusterClaims<'a> {
     context: &'a Context,
     object: &'a ImageAttachment,
     /// The other resources of the repository, read once if something is to be removed.
-    others: OnceCell<Vec<ImageAttachment>>,
+    others: OnceCell<Vec<Other>>,
     /// Serialises transfers, which would conflict with each other.
     transfer: Mutex<()>,
 }
 
-/// Returns whether the controller writes to the registry for a resource. A resource of another namespace that only reads must not keep
-/// the attachments of this one (T34).
-fn may_write(other: &ImageAttachment) -> bool {
-    !other.spec.dry_run() && !other.spec.suspend()
+/// The claims of one resource. The resource itself may be large and is read again if it is needed.
+struct Other {
+    metadata: ObjectMeta,
+    /// Status may not list all attachments that the spec needs.
+    is_unsettled: bool,
+    /// The attachments in status. Of a resource of another namespace, those that it may push.
+    attachments: HashSet<(Digest, Digest)>,
 }
 
 /// The answer of a plan: whether the resource would keep or adopt the attachment.
@@ -53,20 +61,49 @@ impl<'a> ClusterClaims<'a> {
     }
 
     /// Returns the other resources of the repository, the oldest first.
-    async fn others(&self) -> Result<&Vec<ImageAttachment>, ApiServerError> {
+    async fn others(&self) -> Result<&Vec<Other>, ApiServerError> {
         let find = || async {
             let Ok(own) = parse_reference(&self.object.spec.image) else {
                 return Ok(Vec::new());
             };
             let context = self.context;
-            let mut others = context.repositories.find(&own, &context.states).await?;
-            others
-                .retain(|other| other.uid() != self.object.uid() && names_repository(other, &own));
-            others
-                .sort_by_key(|other| (other.creation_timestamp().map(|at| at.0), other.name_any()));
+            let namespace = self.object.metadata.namespace.as_deref();
+            let other = |other: ImageAttachment| {
+                let is_other = other.uid() != self.object.uid() && names_repository(&other, &own);
+                is_other.then(|| self.other(&other))
+            };
+            let mut others = context
+                .repositories
+                .find(&own, namespace, &context.states, other)
+                .await?;
+            others.sort_by_key(|other| {
+                let meta = &other.metadata;
+                let created = meta.creation_timestamp.as_ref().map(|at| at.0);
+                (created, meta.name.clone())
+            });
             Ok(others)
         };
         self.others.get_or_try_init(find).await
+    }
+
+    fn other(&self, other: &ImageAttachment) -> Other {
+        let is_local = other.metadata.namespace == self.object.metadata.namespace;
+        let is_claim = is_local || writes_to_same_registry(other, self.object);
+        let listed = other.status.iter().flat_map(engine::attachments);
+        Other {
+            metadata: ObjectMeta {
+                creation_timestamp: other.metadata.creation_timestamp.clone(),
+                name: other.metadata.name.clone(),
+                namespace: other.metadata.namespace.clone(),
+                uid: other.metadata.uid.clone(),
+                ..ObjectMeta::default()
+            },
+            is_unsettled: is_unsettled(other),
+            attachments: listed
+                .filter(|listed| is_claim && (is_local || listed.may_push))
+                .map(|listed| (listed.subject, listed.attachment))
+                .collect(),
+        }
     }
 
     /// Finds a claim. `transfer`: whether to transfer ownership to a resource of the namespace that needs the attachment.
@@ -78,19 +115,17 @@ impl<'a> ClusterClaims<'a> {
     ) -> Result<Claim, ApiServerError> {
         let others = self.others().await?.iter();
         let (local, remote): (Vec<_>, Vec<_>) =
-            others.partition(|other| other.namespace() == self.object.namespace());
-        let lists = |other: &ImageAttachment| {
-            let status = other.status.as_ref();
-            status.is_some_and(|status| engine::lists(status, subject, attachment))
-        };
-        let (listing, local): (Vec<_>, Vec<_>) = local.into_iter().partition(|other| lists(other));
+            others.partition(|other| other.metadata.namespace == self.object.metadata.namespace);
+        let pair = (subject.clone(), attachment.clone());
+        let lists = |other: &&Other| other.attachments.contains(&pair);
+        let (listing, local): (Vec<_>, Vec<_>) = local.into_iter().partition(lists);
         for other in listing {
             if !transfer || self.transfer_to(other, subject, attachment).await? {
                 return Ok(Claim::Transferred);
             }
         }
         let mut unknown = None;
-        for other in local.into_iter().filter(|other| is_unsettled(other)) {
+        for other in local.into_iter().filter(|other| other.is_unsettled) {
             match Box::pin(self.plan(other, subject, attachment)).await? {
                 PlanResult::Needed
                     if !transfer || self.transfer_to(other, subject, attachment).await? =>
@@ -99,30 +134,48 @@ impl<'a> ClusterClaims<'a> {
                 }
                 PlanResult::Needed | PlanResult::NotNeeded => {}
                 PlanResult::Unknown(error) => {
-                    unknown = Some(format!("{}: {error}", other.name_any()));
+                    let name = other.metadata.name.as_deref().unwrap_or_default();
+                    unknown = Some(format!("{name}: {error}"));
                 }
             }
         }
+        let name = |meta: &ObjectMeta| {
+            let parts = [&meta.namespace, &meta.name].map(|part| part.as_deref());
+            parts.map(Option::unwrap_or_default).join("/")
+        };
         Ok(match unknown {
             Some(error) => Claim::Unknown(error),
-            None => match remote.iter().find(|other| may_write(other) && lists(other)) {
-                Some(other) => Claim::Elsewhere(format!(
-                    "{}/{}",
-                    other.namespace().unwrap_or_default(),
-                    other.name_any()
-                )),
+            None => match remote.into_iter().find(lists) {
+                Some(other) => Claim::Elsewhere(name(&other.metadata)),
                 None => Claim::Unclaimed,
             },
         })
     }
 
+    /// Reads another resource. `None`: it is gone, being deleted, or cannot be parsed.
+    async fn read(&self, other: &Other) -> Result<Option<ImageAttachment>, ApiServerError> {
+        match object_read::read(&self.context.client, &other.metadata).await {
+            Ok(object) => {
+                let newest = self.context.states.with_newest_status(object);
+                Ok(Some(newest).filter(|object| object.metadata.deletion_timestamp.is_none()))
+            }
+            Err(ReadError::Invalid(_) | ReadError::ApiServer(ApiServerError::ResourceGone)) => {
+                Ok(None)
+            }
+            Err(ReadError::ApiServer(error)) => Err(error),
+        }
+    }
+
     /// Plans an unsettled resource, with the code that would reconcile it.
     async fn plan(
         &self,
-        other: &ImageAttachment,
+        other: &Other,
         subject: &Digest,
         attachment: &Digest,
     ) -> Result<PlanResult, ApiServerError> {
+        let Some(other) = &self.read(other).await? else {
+            return Ok(PlanResult::NotNeeded);
+        };
         let resolver = ReferenceResolver::new(self.context, other);
         let sources = resolver.resolve(&other.spec).await?;
         let generation = other.metadata.generation.unwrap_or_default();
@@ -166,12 +219,14 @@ impl<'a> ClusterClaims<'a> {
     /// Transfers ownership. Returns `false` if the new owner is gone.
     async fn transfer_to(
         &self,
-        new_owner: &ImageAttachment,
+        new_owner: &Other,
         subject: &Digest,
         attachment: &Digest,
     ) -> Result<bool, ApiServerError> {
         let _guard = self.transfer.lock().await;
-        let new_owner = self.context.states.with_newest_status(new_owner.clone());
+        let Some(new_owner) = self.read(new_owner).await? else {
+            return Ok(false);
+        };
         let previous_owner = &self.context.states.with_newest_status(self.object.clone());
         let is_transferred = record_owner(
             self.context,
@@ -206,6 +261,16 @@ impl Claims for ClusterClaims<'_> {
             .await
             .unwrap_or_else(|error| Claim::Unknown(error.to_string()))
     }
+}
+
+/// Returns whether the controller writes for a resource of another namespace, and to the registry of `own`. A tenant's own proxy may
+/// lead to any server, and that server's answers prove nothing about the registry (threat T24).
+fn writes_to_same_registry(other: &ImageAttachment, own: &ImageAttachment) -> bool {
+    let (other, own) = (&other.spec, &own.spec);
+    !other.dry_run()
+        && !other.suspend()
+        && other.proxy_secret_ref.is_none()
+        && other.insecure() == own.insecure()
 }
 
 /// The journal of a plan, which pushes nothing.

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::join;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::Status;
+use kube::core::{ObjectMeta, Status};
 use kube::{Resource as _, ResourceExt as _};
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use crate::api::{
     ACCEPT_LEFTOVERS, ConditionType, Conditions, DeletionPolicy, ImageAttachment,
-    ImageAttachmentStatus, Reason, find_condition,
+    ImageAttachmentStatus, PushAccess, Reason, find_condition,
 };
 use crate::attachment::{self, Problem};
 use crate::controller::api_server::ApiServerError;
@@ -26,14 +26,14 @@ use crate::controller::reconcile::audit::{log_changes, log_moves};
 use crate::controller::reconcile::backoff;
 use crate::controller::reconcile::delete::finalize_invalid;
 use crate::controller::reconcile::finalizer::{has_finalizer, set_finalizer};
+use crate::controller::reconcile::object_read::{self, ReadError};
 use crate::controller::reconcile::ownership::ClusterClaims;
 use crate::controller::reconcile::reconciliation::{ReconcileResult, Reconciliation};
 use crate::controller::reconcile::status_writer::{StatusJournal, StatusWriter, has_ready};
 use crate::controller::watch::cache::CacheEntry;
-use crate::controller::watch::triggers::{
-    acknowledgement, has_pending_change, has_pending_request,
-};
-use crate::controller::workqueue::limiter::Permit;
+use crate::controller::watch::request::{acknowledgement, has_pending_request};
+use crate::controller::watch::summary::Summary;
+use crate::controller::workqueue::limiter::{Permit, Turn};
 use crate::engine::{self, Failure, Outcome, PassEvent, Severity};
 use affix_registry::Priority;
 
@@ -41,6 +41,8 @@ use affix_registry::Priority;
 const FIRST_STATUS_DELAY: Duration = Duration::from_secs(1);
 /// The least delay until something that is due, so that a resource that is always due does not keep the controller busy.
 const MIN_DUE_DELAY: Duration = Duration::from_secs(1);
+/// The delay before a resource that the API server did not return is read again.
+const READ_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The longest wait for a compatible CRD. Then the resource is requeued, since it may have been deleted meanwhile.
 const MAX_CRD_WAIT: Duration = Duration::from_secs(2);
 /// The least delay of a retry before a failure is logged again.
@@ -74,7 +76,7 @@ impl Drop for InFlight {
 pub(crate) async fn reconcile(
     entry: Arc<CacheEntry>,
     in_flight: InFlight,
-    permit: Permit,
+    mut permit: Permit,
 ) -> Option<Duration> {
     let context = &in_flight.context;
     let Some(epoch) = context.leadership.epoch() else {
@@ -84,10 +86,19 @@ pub(crate) async fn reconcile(
         let is_compatible = tokio::time::timeout(MAX_CRD_WAIT, context.crd_check.wait()).await;
         return is_compatible.unwrap_or(true).then_some(Duration::ZERO);
     }
+    let reconcile = reconcile_entry(&entry, context, epoch, permit.turn()).boxed();
     tokio::select! {
         biased;
         () = context.leadership.ended(epoch) => Some(Duration::ZERO),
-        requeue_after = reconcile_entry(&entry, context, epoch, permit.priority) => requeue_after,
+        requeue_after = permit.run(reconcile) => requeue_after.unwrap_or_else(|| {
+            let meta = entry.meta();
+            tracing::debug!(
+                namespace = meta.namespace,
+                name = meta.name,
+                "reconcile exceeded its turn; it waits for the next one"
+            );
+            Some(Duration::ZERO)
+        }),
     }
 }
 
@@ -95,50 +106,64 @@ async fn reconcile_entry(
     entry: &CacheEntry,
     context: &Context,
     epoch: Epoch,
-    priority: Priority,
+    turn: Turn,
 ) -> Option<Duration> {
     let meta = entry.meta();
-    let object = match entry.object() {
-        Ok(object) => object,
-        Err(error) => {
-            tracing::error!(
-                namespace = meta.namespace,
-                name = meta.name,
-                %error,
-                "cannot parse the resource; check the version of the CRD"
-            );
-            return Box::pin(finalize_invalid(context, meta))
-                .await
-                .unwrap_or(Some(context.options.max_retry_delay));
-        }
-    };
     if meta.deletion_timestamp.is_some() && !has_finalizer(meta) {
         return None;
     }
     let uid = entry.uid().unwrap_or_default();
-    if context.states.is_first_in_epoch(&uid, epoch)
-        && priority == Priority::Background
-        && let Some(delay) = initial_delay(&object)
-    {
-        return Some(delay);
+    if let Some(summary) = entry.summary().filter(|summary| is_settled(meta, summary)) {
+        if summary.is_suspended {
+            return None;
+        }
+        if summary.is_ready()
+            && context.states.is_first_in_epoch(&uid, epoch)
+            && turn.priority == Priority::Background
+            && let Some(delay) = backoff::initial_delay(summary, Timestamp::now(), rand::random())
+        {
+            return Some(delay);
+        }
     }
-    Box::pin(reconcile_object(object, &uid, priority, context)).await
+    context.states.is_first_in_epoch(&uid, epoch);
+    let error = match object_read::load(&context.client, entry).await {
+        Ok(object) => {
+            return Box::pin(reconcile_object(object, &uid, turn, context)).await;
+        }
+        Err(error) => error,
+    };
+    match error {
+        ReadError::ApiServer(ApiServerError::ResourceGone) => None,
+        ReadError::ApiServer(error) => {
+            tracing::warn!(
+                namespace = meta.namespace,
+                name = meta.name,
+                %error,
+                "cannot read the resource; retrying"
+            );
+            Some(context.options.min_retry_delay.max(READ_RETRY_DELAY))
+        }
+        ReadError::Invalid(error) => {
+            tracing::error!(
+                namespace = meta.namespace,
+                name = meta.name,
+                error,
+                "cannot parse the resource; check the version of the CRD"
+            );
+            Box::pin(finalize_invalid(context, meta))
+                .await
+                .unwrap_or(Some(context.options.max_retry_delay))
+        }
+    }
 }
 
-/// Returns the delay of the first reconcile in an epoch. A settled resource is trusted for a while, so that a restart does not
-/// send the requests of all resources at once.
-fn initial_delay(object: &ImageAttachment) -> Option<Duration> {
-    let status = object.status.as_ref()?;
-    let ready = find_condition(&status.conditions, ConditionType::Ready);
-    let is_settled = ready.is_some_and(|ready| ready.status == "True")
-        && object.metadata.deletion_timestamp.is_none()
-        && has_finalizer(&object.metadata) == needs_finalizer(object)
-        && !object.spec.suspend()
-        && !has_pending_change(object);
-    if !is_settled {
-        return None;
-    }
-    backoff::initial_delay(&object.spec, status, Timestamp::now(), rand::random())
+/// Returns whether status is that of the current spec, and so is the finalizer. A ready resource that is settled is trusted for a while
+/// after a start, so that a restart does not send the requests of all resources at once. A suspended one needs nothing.
+fn is_settled(meta: &ObjectMeta, summary: &Summary) -> bool {
+    meta.deletion_timestamp.is_none()
+        && summary.has_ready
+        && !summary.is_pending
+        && has_finalizer(meta) == summary.deletes
 }
 
 fn needs_finalizer(object: &ImageAttachment) -> bool {
@@ -149,7 +174,7 @@ fn needs_finalizer(object: &ImageAttachment) -> bool {
 async fn reconcile_object(
     object: ImageAttachment,
     uid: &str,
-    priority: Priority,
+    turn: Turn,
     context: &Context,
 ) -> Option<Duration> {
     let object = context.states.with_newest_status(object);
@@ -159,7 +184,8 @@ async fn reconcile_object(
         context,
         object: &object,
         uid,
-        priority,
+        priority: turn.priority,
+        has_turn: turn.is_limited,
         status_writer: StatusWriter::new(context, &object),
     };
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -201,8 +227,8 @@ async fn reconcile_object(
 impl Reconciliation<'_> {
     async fn run(&self) -> Result<ReconcileResult, ApiServerError> {
         let object = self.object;
-        if let Some(since) = &object.metadata.deletion_timestamp {
-            return self.delete(since.0).await;
+        if object.metadata.deletion_timestamp.is_some() {
+            return self.delete().await;
         }
         // The finalizer precedes the first push: without it an attachment could outlive the resource.
         let needs_finalizer = needs_finalizer(object);
@@ -289,12 +315,12 @@ impl Reconciliation<'_> {
         let now = Timestamp::now();
         let spread = verify_interval.mul_f64(rand::random::<f64>());
         let verify = states.is_verification_due(self.uid, Instant::now(), spread)
-            || has_pending_request(self.object, previous);
+            || has_pending_request(&self.object.metadata, previous);
         let outcome = self.run_visible_pass(previous, verify, now).await?;
         // The journal may have written status since `previous`. The outcome is newer, but counts its transitions.
         let mut next = engine::status(previous, &outcome, self.generation(), now);
         next.last_handled_reconcile_at =
-            acknowledgement(self.object).or(next.last_handled_reconcile_at);
+            acknowledgement(&self.object.metadata).or(next.last_handled_reconcile_at);
         next.artifact_type = self.artifact_type(previous);
         self.write_status(previous, &next).await?;
         let tally = metrics::Tally::of(&outcome);
@@ -333,9 +359,10 @@ impl Reconciliation<'_> {
 
     /// Returns the delay until the interval, the next check of the listings, or the next due date, whichever is first.
     fn next_interval(&self, status: &ImageAttachmentStatus, is_ready: bool) -> Duration {
-        let spec = &self.object.spec;
-        let jitter = self.context.options.interval_jitter_percentage;
-        let interval = backoff::jittered(spec.interval(), jitter, rand::random());
+        let (spec, options) = (&self.object.spec, &self.context.options);
+        let interval = spec.interval().max(options.min_interval);
+        let jitter = options.interval_jitter_percentage;
+        let interval = backoff::jittered(interval, jitter, rand::random());
         let verify_at = self.context.states.verify_at(self.uid);
         let verify = verify_at.map(|at| at.saturating_duration_since(Instant::now()));
         let due = engine::due_in(spec, status, Timestamp::now()).filter(|_| is_ready);
@@ -380,6 +407,15 @@ impl Reconciliation<'_> {
         verify: bool,
         now: Timestamp,
     ) -> Result<Outcome, ApiServerError> {
+        let namespace = self
+            .object
+            .metadata
+            .namespace
+            .as_deref()
+            .unwrap_or_default();
+        if let Some(problem) = self.context.quotas.problem(namespace, self.uid) {
+            return Ok(Outcome::failed(&problem.into()));
+        }
         let sources = match self.sources().await {
             Ok(sources) => sources,
             Err(ApiServerError::Refused(refusal)) if refusal.code == 403 => {
@@ -397,6 +433,7 @@ impl Reconciliation<'_> {
                 Ok(request) => engine::Request {
                     priority: self.priority,
                     accepts_leftovers: accepts_leftovers(self.object),
+                    asks_push_access: asks_push_access(self.object, previous, verify),
                     ..request
                 },
                 Err(problem) => return Ok(Outcome::failed(&problem.into())),
@@ -432,6 +469,20 @@ fn accepts_leftovers(object: &ImageAttachment) -> bool {
         .generation
         .map(|generation| generation.to_string());
     accepted.is_some() && accepted.map(|text| text.trim()) == generation.as_deref()
+}
+
+/// Returns whether a pass asks the registry for the right to push, unless it is known for this generation. A refusal is checked again
+/// with the listings. The server behind the resource's own proxy may be any (threat T24).
+fn asks_push_access(
+    object: &ImageAttachment,
+    previous: &ImageAttachmentStatus,
+    verify: bool,
+) -> bool {
+    let is_current = Some(previous.observed_generation) == object.metadata.generation;
+    let known = previous.push_access.filter(|_| is_current);
+    object.spec.proxy_secret_ref.is_none()
+        && !object.spec.dry_run()
+        && (known.is_none() || (known == Some(PushAccess::Refused) && verify))
 }
 
 /// Returns the problem of a reference that affix must not read. It has the reason of a missing one.

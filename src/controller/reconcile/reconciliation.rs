@@ -17,6 +17,8 @@ pub(crate) struct Reconciliation<'a> {
     pub(crate) object: &'a ImageAttachment,
     pub(crate) uid: &'a str,
     pub(crate) priority: Priority,
+    /// The reconcile may send requests to the registry. A deletion that has waited too long has no turn.
+    pub(crate) has_turn: bool,
     pub(crate) status_writer: StatusWriter<'a>,
 }
 

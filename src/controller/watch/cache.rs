@@ -1,27 +1,26 @@
-//! The cache of watched resources: trimmed metadata, and spec and status as JSON.
+//! The cache of watched resources: trimmed metadata, a [`Summary`], and spec and status of small resources as JSON.
 //!
-//! JSON takes a third of the memory of the parsed types, which matters with ten thousand resources. A [`Summary`] answers the
-//! questions that concern all resources at once without parsing each of them.
+//! JSON takes a third of the memory of the parsed types, which matters with ten thousand resources. Of a large resource only the
+//! summary is kept, while a list or watch is read, and the rest is read when the resource has its turn (threat T36, decision 0097).
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use kube::Resource;
-use kube::core::{DeserializeGuard, ObjectMeta};
+use kube::core::ObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Event;
 
-use crate::api::{
-    ACCEPT_LEFTOVERS, ConditionType, ImageAttachment, ImageAttachmentSpec, ImageAttachmentStatus,
-    Reason, TargetState,
-};
-use crate::engine::Names;
-use affix_registry::oci::Reference;
+use serde::{Deserialize, Deserializer};
 
-/// The annotation that requests a reconcile, as in Flux.
-pub(crate) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+use crate::api::{ACCEPT_LEFTOVERS, ImageAttachment, RawAttachment};
+use crate::controller::reconcile::finalizer::is_own_finalizer;
+use crate::controller::watch::request::{REQUESTED_AT, bounded};
+use crate::controller::watch::summary::Summary;
+
+/// The most bytes of spec and status that the cache keeps of a resource.
+pub(crate) const MAX_KEPT_BYTES: usize = 8 << 10;
 
 /// A resource in the cache. Clones share the JSON.
 #[derive(Debug, Clone)]
@@ -33,8 +32,8 @@ pub(crate) struct CacheEntry {
 
 #[derive(Debug, Clone)]
 struct Content {
-    /// Spec and status as a JSON array.
-    json: Arc<[u8]>,
+    /// Spec and status as a JSON array. `None`: the resource is large.
+    json: Option<Arc<[u8]>>,
     summary: Summary,
 }
 
@@ -45,68 +44,32 @@ pub(crate) struct ResourceName {
     name: Box<str>,
 }
 
-/// The properties of a resource that are read for all resources at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Summary {
-    /// Hashes of the repositories in spec and status.
-    repositories: [Option<u32>; 2],
-    /// The spec references other objects, directly or through a service account.
-    has_references: bool,
-    /// The spec suspends the resource.
-    pub(crate) is_suspended: bool,
-    /// Status has a Ready condition, even one that affix did not write.
-    pub(crate) has_ready: bool,
-    /// The conditions with a status and reason that affix knows.
-    pub(crate) conditions: [Option<ConditionSummary>; ConditionType::ALL.len()],
-    /// The number of targets in each state, in the order of [`STATES`].
-    pub(crate) targets: [u16; STATES.len()],
+impl<'de> Deserialize<'de> for CacheEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        RawAttachment::deserialize(deserializer).map(Self::new)
+    }
 }
-
-/// The type, status (`None`: Unknown) and reason of a condition.
-pub(crate) type ConditionSummary = (ConditionType, Option<bool>, Reason);
-
-/// All states of a target.
-pub(crate) const STATES: [TargetState; 5] = [
-    TargetState::Attached,
-    TargetState::Pending,
-    TargetState::Planned,
-    TargetState::Failed,
-    TargetState::Skipped,
-];
 
 impl CacheEntry {
     /// Returns the entry of an object from the API server.
-    pub(crate) fn new(object: DeserializeGuard<ImageAttachment>) -> Self {
-        match object.0 {
-            Ok(object) => Self {
-                content: Content::new(&object.spec, object.status.as_ref())
-                    .map_err(|error| error.to_string()),
-                metadata: trim(object.metadata),
-            },
-            Err(invalid) => Self {
-                metadata: trim(invalid.metadata),
-                content: Err(invalid.error),
-            },
+    fn new(object: RawAttachment) -> Self {
+        let content = Content::new(&object);
+        Self {
+            metadata: trim(object.metadata),
+            content,
         }
     }
 
     /// Converts a watch event. An unchanged object of a repeated list shares the JSON of the entry in `cache`.
-    pub(crate) fn from_event(
-        event: Event<DeserializeGuard<ImageAttachment>>,
-        cache: &Store<Self>,
-    ) -> Event<Self> {
+    pub(crate) fn from_event(event: Event<Self>, cache: &Store<Self>) -> Event<Self> {
         match event {
-            Event::Apply(object) => Event::Apply(Self::new(object)),
-            Event::Delete(object) => Event::Delete(Self::new(object)),
-            Event::Init => Event::Init,
-            Event::InitApply(object) => {
-                let entry = Self::new(object);
+            Event::InitApply(entry) => {
                 let known = cache
                     .get(&entry.name().object_ref())
                     .filter(|known| known.metadata == entry.metadata);
                 Event::InitApply(known.map_or(entry, |known| Self::clone(&known)))
             }
-            Event::InitDone => Event::InitDone,
+            event => event,
         }
     }
 
@@ -117,22 +80,25 @@ impl CacheEntry {
         )
     }
 
-    /// Parses the object. Its metadata is trimmed.
+    /// Parses the object. Its metadata is trimmed. `None`: the cache does not keep it.
     ///
     /// # Errors
     /// The message of the parser.
-    pub(crate) fn object(&self) -> Result<ImageAttachment, Cow<'_, str>> {
+    pub(crate) fn object(&self) -> Result<Option<ImageAttachment>, Cow<'_, str>> {
         let content = self
             .content
             .as_ref()
             .map_err(|error| Cow::Borrowed(error.as_str()))?;
+        let Some(json) = &content.json else {
+            return Ok(None);
+        };
         let (spec, status) =
-            serde_json::from_slice(&content.json).map_err(|error| Cow::Owned(error.to_string()))?;
-        Ok(ImageAttachment {
+            serde_json::from_slice(json).map_err(|error| Cow::Owned(error.to_string()))?;
+        Ok(Some(ImageAttachment {
             metadata: self.metadata.clone(),
             spec,
             status,
-        })
+        }))
     }
 
     /// Returns the summary, or `None` if the object cannot be parsed.
@@ -202,64 +168,15 @@ impl Resource for CacheEntry {
 }
 
 impl Content {
-    fn new(
-        spec: &ImageAttachmentSpec,
-        status: Option<&ImageAttachmentStatus>,
-    ) -> Result<Self, serde_json::Error> {
+    fn new(object: &RawAttachment) -> Result<Self, String> {
+        let (spec, status) = object.parse()?;
+        let (size, meta) = (object.size(), &object.metadata);
+        let json = || serde_json::to_vec(&(&spec, &status)).map_err(|error| error.to_string());
+        let is_small = size <= MAX_KEPT_BYTES;
         Ok(Self {
-            json: serde_json::to_vec(&(spec, status))?.into(),
-            summary: Summary::new(spec, status),
+            json: is_small.then(json).transpose()?.map(Arc::from),
+            summary: Summary::new(meta, &spec, status.as_ref(), size),
         })
-    }
-}
-
-impl Summary {
-    fn new(spec: &ImageAttachmentSpec, status: Option<&ImageAttachmentStatus>) -> Self {
-        let image = status
-            .and_then(|status| status.image.as_ref())
-            .map(|image| &image.reference);
-        let conditions = status
-            .map(|status| status.conditions.as_slice())
-            .unwrap_or_default();
-        let find = |kind: ConditionType| {
-            conditions
-                .iter()
-                .find(|condition| condition.type_ == kind.as_str())
-        };
-        let known = ConditionType::ALL.map(|kind| {
-            let condition = find(kind)?;
-            let status = match condition.status.as_str() {
-                "True" => Some(true),
-                "False" => Some(false),
-                "Unknown" => None,
-                _ => return None,
-            };
-            Some((kind, status, condition.reason.parse().ok()?))
-        });
-        let count = |state| {
-            let targets = status.iter().flat_map(|status| &status.targets);
-            let count = targets.filter(|target| target.state == state).count();
-            u16::try_from(count).unwrap_or(u16::MAX)
-        };
-        Self {
-            repositories: [Some(&spec.image), image]
-                .map(|image| image?.parse().ok().as_ref().map(repository_hash)),
-            has_references: Names::of(spec) != Names::default(),
-            is_suspended: spec.suspend(),
-            has_ready: find(ConditionType::Ready).is_some(),
-            conditions: known,
-            targets: STATES.map(count),
-        }
-    }
-
-    /// Returns `false` only if neither spec nor status names the repository of `reference`. Hashes may collide.
-    pub(crate) fn may_name_repository(&self, reference: &Reference) -> bool {
-        self.repositories
-            .contains(&Some(repository_hash(reference)))
-    }
-
-    pub(crate) const fn has_references(&self) -> bool {
-        self.has_references
     }
 }
 
@@ -267,11 +184,18 @@ impl Summary {
 fn trim(metadata: ObjectMeta) -> ObjectMeta {
     let mut annotations = metadata.annotations.unwrap_or_default();
     annotations.retain(|name, _| [REQUESTED_AT, ACCEPT_LEFTOVERS].contains(&name.as_str()));
+    for text in annotations.values_mut() {
+        *text = bounded(text);
+    }
+    let mut finalizers = metadata.finalizers;
+    if let Some(finalizers) = &mut finalizers {
+        finalizers.retain(|finalizer| is_own_finalizer(finalizer));
+    }
     ObjectMeta {
         annotations: (!annotations.is_empty()).then_some(annotations),
         creation_timestamp: metadata.creation_timestamp,
         deletion_timestamp: metadata.deletion_timestamp,
-        finalizers: metadata.finalizers,
+        finalizers,
         generation: metadata.generation,
         name: metadata.name,
         namespace: metadata.namespace,
@@ -279,12 +203,6 @@ fn trim(metadata: ObjectMeta) -> ObjectMeta {
         uid: metadata.uid,
         ..ObjectMeta::default()
     }
-}
-
-fn repository_hash(reference: &Reference) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    reference.name().hash(&mut hasher);
-    hasher.finish() as u32
 }
 
 #[cfg(test)]
@@ -297,9 +215,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::ConditionType;
+    use crate::api::Reason;
+    use crate::controller::watch::secret_watch::SourceKind;
 
-    fn parsed(value: &serde_json::Value) -> DeserializeGuard<ImageAttachment> {
-        serde_json::from_value(value.clone()).unwrap()
+    fn parsed(value: &serde_json::Value) -> CacheEntry {
+        serde_json::from_str(&value.to_string()).unwrap()
     }
 
     fn resource() -> serde_json::Value {
@@ -327,7 +248,7 @@ mod tests {
     #[test]
     fn an_entry_keeps_spec_status_and_the_metadata_that_is_read() {
         let whole = serde_json::from_value::<ImageAttachment>(resource()).unwrap();
-        let object = CacheEntry::new(parsed(&resource())).object().unwrap();
+        let object = parsed(&resource()).object().unwrap().unwrap();
         assert_eq!(
             (serde_json::to_value(&object.spec).unwrap(), &object.status),
             (serde_json::to_value(&whole.spec).unwrap(), &whole.status)
@@ -342,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_summary_has_repositories_references_conditions_and_targets() {
-        let entry = CacheEntry::new(parsed(&resource()));
+        let entry = parsed(&resource());
         let summary = entry.summary().unwrap();
         let may_name = |reference: &str| summary.may_name_repository(&reference.parse().unwrap());
         assert!(
@@ -351,7 +272,12 @@ mod tests {
                 && !may_name("r.example.com/team/other:v1"),
             "{summary:?}"
         );
-        assert!(summary.has_references() && summary.has_ready);
+        assert!(
+            summary.may_reference(SourceKind::Secret, "login")
+                && !summary.may_reference(SourceKind::ConfigMap, "login")
+                && summary.has_ready
+                && summary.is_pending
+        );
         assert_eq!(
             summary.conditions,
             [
@@ -369,12 +295,12 @@ mod tests {
     fn an_invalid_object_keeps_the_error_and_its_finalizers() {
         let mut broken = resource();
         broken["spec"]["image"] = json!(7);
-        let entry = CacheEntry::new(parsed(&broken));
+        let entry = parsed(&broken);
         assert!(
             entry
                 .object()
                 .unwrap_err()
-                .contains("Invalid type integer `7`"),
+                .contains("invalid type: integer `7`"),
             "{entry:?}"
         );
         assert!(entry.summary().is_none());
@@ -385,6 +311,31 @@ mod tests {
     }
 
     #[test]
+    fn t36_of_a_large_resource_a_few_hundred_bytes_are_kept() {
+        let mut large = resource();
+        let big = "x".repeat(200_000);
+        large["metadata"]["annotations"] =
+            json!({REQUESTED_AT: big, ACCEPT_LEFTOVERS: big, "other": big});
+        large["metadata"]["finalizers"] = json!(["affix.dev/finalizer", "example.com/other"]);
+        large["metadata"]["labels"] = json!({"a": "b"});
+        large["spec"]["artifact"]["files"] = json!([{"name": "a", "value": big}]);
+        let entry = parsed(&large);
+        assert_eq!(entry.object(), Ok(None));
+        assert!(entry.summary().unwrap().size > 200_000);
+        let kept = format!("{entry:?}").len();
+        assert!(kept < 4096, "{kept}: {entry:?}");
+
+        // Status counts too, and what the parser says of a bad value.
+        let mut rows = resource();
+        rows["status"]["conditions"][0]["message"] = json!("y".repeat(MAX_KEPT_BYTES));
+        assert_eq!(parsed(&rows).object(), Ok(None));
+        let mut broken = resource();
+        broken["spec"]["interval"] = json!(big);
+        let error = format!("{:?}", parsed(&broken));
+        assert!(error.len() < 4096, "{error}");
+    }
+
+    #[test]
     fn a_repeated_list_shares_the_json_of_unchanged_objects() {
         let (store, mut writer) = kube::runtime::reflector::store::<CacheEntry>();
         let list = |version: &str| {
@@ -392,7 +343,8 @@ mod tests {
             object["metadata"]["resourceVersion"] = json!(version);
             Event::InitApply(parsed(&object))
         };
-        let json = |entry: &CacheEntry| Arc::clone(&entry.content.as_ref().unwrap().json);
+        let json =
+            |entry: &CacheEntry| Arc::clone(entry.content.as_ref().unwrap().json.as_ref().unwrap());
         for event in [Event::Init, list("7"), Event::InitDone] {
             writer.apply_watcher_event(&CacheEntry::from_event(event, &store));
         }

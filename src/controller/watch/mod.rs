@@ -2,7 +2,10 @@
 
 pub(super) mod cache;
 pub(super) mod crd_check;
+pub(super) mod quota;
 pub(super) mod repository_index;
+pub(super) mod request;
 pub(super) mod resource_watch;
 pub(super) mod secret_watch;
+pub(super) mod summary;
 pub(super) mod triggers;

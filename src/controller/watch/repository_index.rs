@@ -5,24 +5,25 @@
 //! same attachment.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
-use kube::{Client, ResourceExt as _};
+use kube::{Client, Resource as _, ResourceExt as _};
 
 use crate::api::ImageAttachment;
 use crate::controller::api_server::{ApiServerError, with_timeout};
 use crate::controller::options::Options;
+use crate::controller::reconcile::object_read::{self, ReadError};
 use crate::controller::reconcile::object_state::ObjectStates;
-use crate::controller::watch::cache::{CacheEntry, Summary};
+use crate::controller::watch::cache::CacheEntry;
 use affix_registry::oci::Reference;
 
 /// An object of a list. An invalid one does not fail the list.
 type Guarded = DeserializeGuard<ImageAttachment>;
-/// The number of resources in one page of a list.
-const PAGE_SIZE: u32 = 500;
+/// The number of resources in one page of a list. A page is in memory at once, and a resource can have 1.5 MB.
+const PAGE_SIZE: u32 = 16;
 
 /// The resources by repository.
 pub(crate) struct RepositoryIndex {
@@ -57,46 +58,65 @@ impl RepositoryIndex {
         entries.filter_map(|entry| entry.uid()).collect()
     }
 
-    /// Returns the resources that may name the repository of `reference` and are not being deleted, each with its newest known
-    /// status. The result may contain resources of other repositories.
+    /// Passes each resource that may name the repository of `reference` and is not being deleted, with its newest known status, to
+    /// `map`, and returns the results. One whole resource is in memory at a time. Resources of other repositories may be among them;
+    /// resources of other namespaces than `namespace` that keep no attachment are not.
     ///
     /// # Errors
-    /// When the resources have to be listed and the request fails.
-    pub(crate) async fn find(
+    /// When a request to the API server fails.
+    pub(crate) async fn find<T>(
         &self,
         reference: &Reference,
+        namespace: Option<&str>,
         states: &ObjectStates,
-    ) -> Result<Vec<ImageAttachment>, ApiServerError> {
-        let mut objects = if self.is_complete {
-            self.cached(reference, states)
-        } else {
-            self.list().await?
+        mut map: impl FnMut(ImageAttachment) -> Option<T>,
+    ) -> Result<Vec<T>, ApiServerError> {
+        let mut map = |object: ImageAttachment| {
+            let is_deleted = object.metadata.deletion_timestamp.is_some();
+            (!is_deleted).then(|| map(states.with_newest_status(object)))?
         };
-        objects.retain(|object| object.metadata.deletion_timestamp.is_none());
-        Ok(objects
-            .into_iter()
-            .map(|object| states.with_newest_status(object))
-            .collect())
+        if !self.is_complete {
+            return self.list(&mut map).await;
+        }
+        let mut found = Vec::new();
+        for entry in self.cached(reference, namespace, states) {
+            match object_read::load(&self.client, &entry).await {
+                Ok(object) => found.extend(map(object)),
+                Err(ReadError::Invalid(_) | ReadError::ApiServer(ApiServerError::ResourceGone)) => {
+                }
+                Err(ReadError::ApiServer(error)) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     /// Finds resources in the caches. A status that was written and not yet watched may name another repository than the
     /// cached one, so its resource is included.
-    fn cached(&self, reference: &Reference, states: &ObjectStates) -> Vec<ImageAttachment> {
+    fn cached(
+        &self,
+        reference: &Reference,
+        namespace: Option<&str>,
+        states: &ObjectStates,
+    ) -> Vec<Arc<CacheEntry>> {
         let written = states.written();
-        let may_name = |summary: &Summary| summary.may_name_repository(reference);
+        let is_near = |entry: &CacheEntry| entry.meta().namespace.as_deref() == namespace;
         let caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = caches.iter().flat_map(|cache| {
             cache.state_filter(|entry| {
-                entry.summary().is_some_and(may_name)
-                    || entry.uid().is_some_and(|uid| written.contains(&uid))
+                entry.summary().is_some_and(|summary| {
+                    summary.may_name_repository(reference) && (summary.may_keep || is_near(entry))
+                }) || entry.uid().is_some_and(|uid| written.contains(&uid))
             })
         });
-        entries.filter_map(|entry| entry.object().ok()).collect()
+        entries.collect()
     }
 
     /// Lists all namespaces, or, if that is forbidden, the watched ones.
-    async fn list(&self) -> Result<Vec<ImageAttachment>, ApiServerError> {
-        let all = self.list_pages(&Api::all(self.client.clone())).await;
+    async fn list<T>(
+        &self,
+        map: &mut impl FnMut(ImageAttachment) -> Option<T>,
+    ) -> Result<Vec<T>, ApiServerError> {
+        let all = self.list_pages(&Api::all(self.client.clone()), map).await;
         match all {
             Err(error) if error.code() == Some(403) && !self.watched_namespaces.is_empty() => {}
             all => return all,
@@ -104,17 +124,22 @@ impl RepositoryIndex {
         let mut objects = Vec::new();
         for namespace in &self.watched_namespaces {
             let api = Api::namespaced(self.client.clone(), namespace);
-            objects.extend(self.list_pages(&api).await?);
+            objects.extend(self.list_pages(&api, map).await?);
         }
         Ok(objects)
     }
 
-    async fn list_pages(&self, api: &Api<Guarded>) -> Result<Vec<ImageAttachment>, ApiServerError> {
+    async fn list_pages<T>(
+        &self,
+        api: &Api<Guarded>,
+        map: &mut impl FnMut(ImageAttachment) -> Option<T>,
+    ) -> Result<Vec<T>, ApiServerError> {
         let mut objects = Vec::new();
         let mut params = ListParams::default().limit(PAGE_SIZE);
         loop {
             let page = with_timeout(api.list(&params)).await?;
-            objects.extend(page.items.into_iter().filter_map(|object| object.0.ok()));
+            let parsed = page.items.into_iter().filter_map(|object| object.0.ok());
+            objects.extend(parsed.filter_map(&mut *map));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
                 None => return Ok(objects),

@@ -1,10 +1,10 @@
 //! The watch of resources, and of the Secrets and ConfigMaps that they reference.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
-use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::Store;
 use kube::runtime::reflector::store::Writer;
@@ -12,22 +12,21 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::ImageAttachment;
 use crate::controller::context::Context;
 use crate::controller::reconcile::object_state::Change;
 use crate::controller::watch::cache::{CacheEntry, ResourceName};
 use crate::controller::watch::secret_watch;
-use crate::controller::watch::triggers::{flow, trigger_hash, uses};
-use crate::controller::workqueue::queue::Flow;
+use crate::controller::watch::triggers::{flow, longest_wait, trigger_hash, uses};
+use crate::controller::workqueue::flow::Flow;
 use crate::service::{Readiness, WatchFault, watch_backoff};
 
-/// The number of resources in one page of a list. On the wire and parsed, each is several times as large as its cache entry.
-const PAGE_SIZE: u32 = 100;
+/// The number of resources in one page of a list. A page is in memory at once, and a resource can have 1.5 MB.
+const PAGE_SIZE: u32 = 16;
 
 /// An event for the work queue.
 pub(crate) enum WatchEvent {
-    /// The resource needs a reconcile.
-    Changed(Arc<ResourceName>, Flow),
+    /// The resource needs a reconcile. A resource that is being deleted waits in the queue for this time at most.
+    Changed(Arc<ResourceName>, Flow, Option<Duration>),
     /// The resource is gone.
     Deleted(ResourceName),
 }
@@ -49,7 +48,7 @@ pub(crate) fn watch(
     readiness: &Arc<Readiness>,
     shutdown: &CancellationToken,
 ) -> BoxStream<'static, WatchEvent> {
-    let api: Api<DeserializeGuard<ImageAttachment>> = match namespace {
+    let api: Api<CacheEntry> = match namespace {
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
     };
@@ -86,7 +85,8 @@ pub(crate) fn watch(
             "referenced object changed"
         );
         let users = cache.state_filter(|entry| uses(&context.states, entry, &changed));
-        let events: Vec<_> = users.iter().map(|entry| event(entry, true)).collect();
+        let changed = |entry: &Arc<CacheEntry>| event(entry, true, &context);
+        let events: Vec<_> = users.iter().map(changed).collect();
         stream::iter(events)
     });
     stream::select(resources, references).boxed()
@@ -108,14 +108,16 @@ impl EventHandler {
         match event {
             Ok(Event::Apply(entry)) => match self.observe(&entry) {
                 Change::None => Vec::new(),
-                Change::New | Change::Trigger => vec![self::event(&entry, true)],
+                Change::New | Change::Trigger => vec![self::event(&entry, true, &self.context)],
             },
             Ok(Event::InitApply(entry)) => {
                 match self.observe(&entry) {
                     Change::None => {}
-                    change => self
-                        .listed
-                        .push(self::event(&entry, change == Change::Trigger)),
+                    change => {
+                        let has_changed = change == Change::Trigger;
+                        let event = self::event(&entry, has_changed, &self.context);
+                        self.listed.push(event);
+                    }
                 }
                 Vec::new()
             }
@@ -123,9 +125,9 @@ impl EventHandler {
                 self.readiness.done(&self.readiness_check);
                 self.last_error.clear();
                 // No event reports the resources that were deleted while the watch was interrupted.
-                self.context
-                    .states
-                    .retain(&self.context.repositories.uids());
+                let uids = self.context.repositories.uids();
+                self.context.states.retain(&uids);
+                self.context.quotas.retain(&uids);
                 std::mem::take(&mut self.listed)
             }
             Ok(Event::Init) => {
@@ -134,6 +136,7 @@ impl EventHandler {
                 Vec::new()
             }
             Ok(Event::Delete(entry)) => {
+                self.context.quotas.remove(&entry);
                 self.context.states.remove(&entry.uid().unwrap_or_default());
                 vec![WatchEvent::Deleted(entry.name())]
             }
@@ -150,6 +153,7 @@ impl EventHandler {
     }
 
     fn observe(&self, entry: &CacheEntry) -> Change {
+        self.context.quotas.observe(entry);
         self.context.states.observe(
             &entry.uid().unwrap_or_default(),
             entry.meta().resource_version.as_deref(),
@@ -158,6 +162,11 @@ impl EventHandler {
     }
 }
 
-fn event(entry: &CacheEntry, has_changed: bool) -> WatchEvent {
-    WatchEvent::Changed(Arc::new(entry.name()), flow(entry, has_changed))
+fn event(entry: &CacheEntry, has_changed: bool, context: &Context) -> WatchEvent {
+    let timeout = context.options.deletion_timeout;
+    WatchEvent::Changed(
+        Arc::new(entry.name()),
+        flow(entry, has_changed),
+        longest_wait(entry, timeout),
+    )
 }

@@ -21,6 +21,8 @@ use crate::service::{WatchFault, watch_backoff};
 
 /// The label of Flux's controllers.
 const SELECTOR: &str = "reconcile.fluxcd.io/watch=Enabled";
+/// The number of objects in one page of a list. Their annotations can have 256 KiB.
+const PAGE_SIZE: u32 = 50;
 /// The delay after a refusal. The permission may have been granted by then.
 const RETRY_FORBIDDEN: Duration = Duration::from_mins(10);
 
@@ -86,7 +88,9 @@ async fn watch_kind<K>(
     let mut is_reported = false;
     let mut versions = Versions::default();
     loop {
-        let config = watcher::Config::default().labels(SELECTOR);
+        let config = watcher::Config::default()
+            .labels(SELECTOR)
+            .page_size(PAGE_SIZE);
         let mut events = std::pin::pin!(watcher(api.clone(), config).backoff(watch_backoff()));
         while let Some(event) = events.next().await {
             match event {

@@ -1,89 +1,67 @@
 //! The changes that trigger a reconcile, and the priority of that reconcile.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
+use kube::core::ObjectMeta;
 use kube::{Resource as _, ResourceExt as _};
 
-use crate::api::{ACCEPT_LEFTOVERS, ImageAttachment, ImageAttachmentStatus};
+use crate::api::ACCEPT_LEFTOVERS;
+use crate::controller::reconcile::finalizer::has_finalizer;
 use crate::controller::reconcile::object_state::ObjectStates;
-use crate::controller::watch::cache::{CacheEntry, REQUESTED_AT, Summary};
+use crate::controller::watch::cache::CacheEntry;
+use crate::controller::watch::request::REQUESTED_AT;
 use crate::controller::watch::secret_watch::{ChangedSource, SourceKind};
-use crate::controller::workqueue::queue::Flow;
-use crate::engine::Names;
+use crate::controller::workqueue::flow::Flow;
 use affix_registry::Priority;
-use affix_registry::oci::Digest;
 
-/// The most characters of a request that status can echo.
-const MAX_REQUEST_CHARS: usize = 256;
+/// The least time for which a deletion waits in the queue, even after the deletion timeout: the controller may have been down.
+const MIN_DELETION_WAIT: Duration = Duration::from_secs(30);
 
 /// Returns the flow of a resource in the work queue. `has_changed`: the resource, or an object that it references, has changed.
 pub(crate) fn flow(entry: &CacheEntry, has_changed: bool) -> Flow {
-    match entry.object() {
-        Ok(object) if object.metadata.deletion_timestamp.is_none() => {
-            let priority = if has_changed || has_pending_change(&object) {
-                Priority::Interactive
-            } else {
-                Priority::Background
-            };
-            Flow::to_host(priority, registry_host(&object.spec.image))
-        }
-        _ => Flow::unlimited(),
+    let meta = entry.meta();
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let Some(summary) = entry.summary() else {
+        return Flow::unlimited(namespace);
+    };
+    let is_deleted = meta.deletion_timestamp.is_some();
+    if is_deleted && !(summary.needs_cleanup && has_finalizer(meta)) {
+        return Flow::unlimited(namespace);
     }
+    let priority = if is_deleted || has_changed || summary.is_pending {
+        Priority::Interactive
+    } else {
+        Priority::Background
+    };
+    Flow::to_host(priority, namespace, &summary.host).for_size(summary.size)
 }
 
-/// Returns whether the last reconcile has not seen the current spec or request.
-pub(crate) fn has_pending_change(object: &ImageAttachment) -> bool {
-    let status = object.status.as_ref();
-    status.map(|status| status.observed_generation) != object.metadata.generation
-        || status.is_some_and(|status| has_pending_request(object, status))
+/// Returns the longest time for which a resource that is being deleted waits in the queue.
+pub(crate) fn longest_wait(entry: &CacheEntry, deletion_timeout: Duration) -> Option<Duration> {
+    let remaining = remaining_deletion(entry.meta(), deletion_timeout)?;
+    Some(remaining.max(MIN_DELETION_WAIT))
 }
 
-/// Returns whether the user has requested a reconcile that `status` does not acknowledge.
-pub(crate) fn has_pending_request(
-    object: &ImageAttachment,
-    status: &ImageAttachmentStatus,
-) -> bool {
-    let request = acknowledgement(object);
-    request.is_some() && request != status.last_handled_reconcile_at
-}
-
-/// Returns the text with which status acknowledges the current request: the request itself, or, if status cannot hold it, its
-/// beginning and its digest.
-pub(crate) fn acknowledgement(object: &ImageAttachment) -> Option<String> {
-    let request = object.annotations().get(REQUESTED_AT)?;
-    if request.chars().count() <= MAX_REQUEST_CHARS {
-        return Some(request.clone());
-    }
-    let digest = format!("…{}", Digest::sha256(request.as_bytes()));
-    let beginning = request
-        .chars()
-        .take(MAX_REQUEST_CHARS - digest.chars().count());
-    Some(beginning.chain(digest.chars()).collect())
-}
-
-/// Returns the registry's part of an image. It works for invalid references too.
-pub(crate) fn registry_host(image: &str) -> &str {
-    image.split('/').next().unwrap_or_default()
+/// Returns the rest of the time in which a resource that is being deleted waits for the registry.
+pub(crate) fn remaining_deletion(meta: &ObjectMeta, timeout: Duration) -> Option<Duration> {
+    let since = meta.deletion_timestamp.as_ref()?;
+    let elapsed = Timestamp::now().duration_since(since.0);
+    Some(timeout.saturating_sub(Duration::try_from(elapsed).unwrap_or_default()))
 }
 
 /// Returns whether a resource uses the changed object. The pull secrets of its service account are known from its last pass.
 pub(crate) fn uses(states: &ObjectStates, entry: &CacheEntry, changed: &ChangedSource) -> bool {
-    if !entry.summary().is_some_and(Summary::has_references)
-        || entry.meta().namespace.as_deref() != Some(changed.namespace.as_str())
-    {
-        return false;
-    }
-    let Ok(object) = entry.object() else {
+    let Some(summary) = entry.summary() else {
         return false;
     };
-    let names = Names::of(&object.spec);
-    match changed.kind {
-        SourceKind::ConfigMap => names.config_maps.contains(&changed.name),
-        SourceKind::Secret => {
-            names.secrets.contains(&changed.name)
-                || states.is_pull_secret(&object.uid().unwrap_or_default(), &changed.name)
-        }
-    }
+    let uid = entry.meta().uid.as_deref().unwrap_or_default();
+    entry.meta().namespace.as_deref() == Some(changed.namespace.as_str())
+        && (summary.may_reference(changed.kind, &changed.name)
+            || (changed.kind == SourceKind::Secret
+                && summary.has_service_account()
+                && states.is_pull_secret(uid, &changed.name)))
 }
 
 /// Returns a hash of the metadata whose change triggers a reconcile: generation, request, accepted leftovers, deletion and finalizers.

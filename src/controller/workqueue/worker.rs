@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
+use kube::Resource as _;
 use kube::runtime::reflector::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
@@ -14,7 +15,8 @@ use crate::controller::context::Context;
 use crate::controller::reconcile::reconciler::{InFlight, reconcile};
 use crate::controller::watch::cache::{CacheEntry, ResourceName};
 use crate::controller::watch::resource_watch::WatchEvent;
-use crate::controller::watch::triggers::flow;
+use crate::controller::watch::triggers::{flow, longest_wait};
+use crate::controller::workqueue::flow::Flow;
 use crate::controller::workqueue::queue::WorkQueue;
 
 /// The caches of the watches: one for all namespaces, or one for each watched namespace.
@@ -67,15 +69,22 @@ pub(crate) async fn run_workers(
                 queue.finish(&name, requeue_after);
             }
             Some(event) = events.next() => match event {
-                WatchEvent::Changed(name, flow) => {
+                WatchEvent::Changed(name, flow, due) => {
                     metrics.count_add();
-                    queue.add(name, flow);
+                    queue.add_until(&name, flow, due);
                 }
                 WatchEvent::Deleted(name) => queue.cancel_delay(&name),
             },
             name = queue.next_due() => if let Some(entry) = caches.get(&name) {
                 metrics.count_add();
-                queue.add(name, flow(&entry, false));
+                if queue.is_queued(&name) {
+                    // A deletion whose time is over leaves its flow.
+                    let namespace = entry.meta().namespace.as_deref();
+                    queue.add(name, Flow::unlimited(namespace.unwrap_or_default()));
+                } else {
+                    let longest_wait = longest_wait(&entry, context.options.deletion_timeout);
+                    queue.add_until(&name, flow(&entry, false), longest_wait);
+                }
             },
             true = context.leadership.started(), if !is_leader => {}
         }

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
-use crate::api::{Reason, SignatureFormat};
+use crate::api::{PushAccess, Reason, SignatureFormat};
 use crate::attachment::{Desired, Problem};
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
@@ -86,10 +86,16 @@ impl Engine {
             .instrument(span)
             .await
             .unwrap_or_else(|failure| Outcome::failed(&failure));
+        let push_access = if request.asks_push_access && outcome.has_adopted() {
+            push_access(&context).await
+        } else {
+            None
+        };
         Outcome {
             requests: session.requests(),
             signatures_end: signing.end,
             key: signing.key,
+            push_access,
             ..outcome
         }
     }
@@ -231,6 +237,15 @@ impl Engine {
                 "the key is not open yet: keys are opened one after the other",
             )),
         })
+    }
+}
+
+/// Asks the registry for the right to push. `None`: it gave no clear answer.
+async fn push_access(context: &Context<'_>) -> Option<PushAccess> {
+    match context.in_time(context.session.may_push()).await {
+        Ok(Ok(true)) => Some(PushAccess::Accepted),
+        Ok(Ok(false)) => Some(PushAccess::Refused),
+        Ok(Err(_)) | Err(_) => None,
     }
 }
 

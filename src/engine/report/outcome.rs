@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use affix_registry::oci::Digest;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{ImageStatus, Leftover, Reason, Superseded, SupportedMode, TargetStatus};
+use crate::api::{
+    ImageStatus, Leftover, Origin, PushAccess, Reason, Superseded, SupportedMode, TargetStatus,
+};
 use crate::attachment::Problem;
 use crate::engine::failure::Failure;
 use crate::engine::records::leftover::LeftoverRecord;
@@ -45,6 +47,8 @@ pub struct Outcome {
     pub key: Option<Digest>,
     /// The number of requests to the registry, without those for tokens.
     pub requests: u64,
+    /// The registry's answer to the question whether the resource may push, if it was asked.
+    pub push_access: Option<PushAccess>,
     /// The time from which verifiers reject the signatures of the key, if it is known.
     pub signatures_end: Option<Timestamp>,
 }
@@ -76,6 +80,7 @@ impl Outcome {
             changes: Vec::new(),
             key: None,
             requests: 0,
+            push_access: None,
             signatures_end: None,
         }
     }
@@ -84,6 +89,18 @@ impl Outcome {
     #[must_use]
     pub const fn is_unchanged(&self) -> bool {
         self.rows.is_none() && self.verdict.ready
+    }
+
+    /// Returns whether a target has an attachment that someone else made.
+    pub(in crate::engine) fn has_adopted(&self) -> bool {
+        let rows = self.rows.iter().flatten();
+        let origins = rows.into_iter().flat_map(|row| {
+            let formats = row.formats.iter().map(|format| format.origin);
+            formats.chain([row.origin])
+        });
+        origins
+            .into_iter()
+            .any(|origin| origin == Some(Origin::Adopted))
     }
 
     /// Returns whether the next pass should follow soon, with back-off, instead of at the interval.
@@ -173,6 +190,7 @@ impl From<Report> for Outcome {
             changes: report.changes,
             key: None,
             requests: 0,
+            push_access: None,
             signatures_end: None,
         }
     }

@@ -26,13 +26,14 @@ pub fn status(
     now: Timestamp,
 ) -> ImageAttachmentStatus {
     let mut next = previous.clone();
-    next.observed_generation = generation;
+    observe(&mut next, generation);
     if let Some(image) = &outcome.image {
         next.image = Some(image.clone());
     }
     if let Some(mode) = outcome.referrers_mode {
         next.referrers_mode = Some(mode);
     }
+    next.push_access = outcome.push_access.or(next.push_access);
     if let Some(rows) = &outcome.rows {
         next.targets.clone_from(rows);
         next.attached = outcome.attached();
@@ -61,6 +62,14 @@ pub fn status(
     conditions.conclude_for(verdict.reason, &verdict.causes, &verdict.message);
     next.conditions = conditions.into_list();
     next
+}
+
+/// Sets the generation. Another generation may have another credential or registry.
+fn observe(status: &mut ImageAttachmentStatus, generation: i64) {
+    if status.observed_generation != generation {
+        status.push_access = None;
+    }
+    status.observed_generation = generation;
 }
 
 /// Returns whether a resource that follows a tag has no target: the tag has left nothing, or images that are still in use.
@@ -151,7 +160,7 @@ pub fn status_in_progress(
     now: Timestamp,
 ) -> ImageAttachmentStatus {
     let mut next = previous.clone();
-    next.observed_generation = generation;
+    observe(&mut next, generation);
     next.image = Some(draft.image.clone());
     let mut targets = draft.targets.to_vec();
     next.skipped_not_listed = count(bound(&mut targets));
@@ -193,7 +202,7 @@ pub fn status_started(
 ) -> ImageAttachmentStatus {
     let message = "waiting for the registry of spec.image";
     let mut next = previous.clone();
-    next.observed_generation = generation;
+    observe(&mut next, generation);
     let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
     conditions
         .set_unknown(ConditionType::Ready, Reason::Progressing, message)

@@ -42,6 +42,8 @@ pub struct Request {
     pub mode: Mode,
     /// True to read the registry's listings even if status says that all is done.
     pub verify: bool,
+    /// True to ask the registry whether the resource may push, if the pass has adopted an attachment.
+    pub asks_push_access: bool,
     /// The priority of the requests at the registry.
     pub priority: Priority,
     /// The time limit of the pass.
@@ -81,6 +83,7 @@ pub fn request(
             Mode::Attach
         },
         verify,
+        asks_push_access: false,
         priority: Priority::default(),
         timeout: spec.timeout(),
     })

@@ -280,8 +280,11 @@ impl Launching {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
     }
 
-    /// A test's own flags; retries are quick where it says nothing of them.
+    /// A test's own flags; retries and intervals are quick where it says nothing of them.
     fn flags(&mut self, flags: &[&str]) {
+        if !flags.contains(&"--min-interval") {
+            self.args(&["--min-interval", "1s"]);
+        }
         if !flags.contains(&"--min-retry-delay") {
             self.args(&["--min-retry-delay", "100ms", "--max-retry-delay", "1s"]);
         }

@@ -6,6 +6,7 @@ pub(crate) mod fallback_tag;
 pub(crate) mod link;
 pub(crate) mod manifests;
 pub(crate) mod pages;
+pub(crate) mod push_access;
 pub(crate) mod referrers;
 mod signature_config;
 pub(crate) mod signature_tag;

@@ -4,26 +4,100 @@
 //! make any registry response appear in the status of the tenant's resources. A resource in the pod's own namespace counts
 //! only where it restricts the pod.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt as _;
-use kube::core::DeserializeGuard;
+use kube::core::ObjectMeta;
 use kube::runtime::watcher::Event;
+use kube::{Resource, ResourceExt as _};
+use serde::{Deserialize, Deserializer};
 
 use crate::admission::options::LifecycleType;
 use crate::admission::pods::lifecycle_report::{LifecycleReport, PlatformReport};
 use crate::admission::pods::mark::Mark;
 use crate::admission::pods::workload::NodeConstraints;
 use crate::api::{
-    ImageAttachment, ImageAttachmentStatus, SupersededState, TargetKind, TargetState,
+    EndOfLife, ImageAttachment, ImageAttachmentStatus, RawAttachment, SupersededState, TargetKind,
+    TargetState,
 };
 use crate::attachment::{Created, EndOfLifeDate};
 use affix_registry::oci::{Digest, Reference};
 
 /// Namespace and name of a resource.
 type ObjectKey = (String, String);
+
+/// The most images and platforms that are indexed of one namespace that is not trusted, and of all of them. A pod with an image beyond
+/// that costs a registry look-up (threat T36).
+const MAX_REPORTS: [usize; 2] = [10_000, 50_000];
+
+/// An ImageAttachment of a list or watch, of which only the end-of-life dates are kept while it is read.
+#[derive(Debug, Clone)]
+pub(crate) struct ListedAttachment {
+    metadata: ObjectMeta,
+    /// The artifact type and annotation of the marks.
+    kind: (String, String),
+    images: Vec<IndexedImage>,
+}
+
+impl<'de> Deserialize<'de> for ListedAttachment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let object = RawAttachment::deserialize(deserializer)?;
+        let generation = object.metadata.generation;
+        let parsed = object.parse().ok();
+        let found = parsed.and_then(|(spec, status)| {
+            let end_of_life = spec.end_of_life.as_ref()?;
+            let kind = (
+                end_of_life.artifact_type().to_owned(),
+                end_of_life.annotation().to_owned(),
+            );
+            let images = indexed_images(generation, &spec.image, end_of_life, &status?);
+            Some((kind, images))
+        });
+        let (kind, images) = found.unwrap_or_default();
+        Ok(Self {
+            metadata: ObjectMeta {
+                name: object.metadata.name,
+                namespace: object.metadata.namespace,
+                resource_version: object.metadata.resource_version,
+                uid: object.metadata.uid,
+                ..ObjectMeta::default()
+            },
+            kind,
+            images,
+        })
+    }
+}
+
+impl Resource for ListedAttachment {
+    type DynamicType = ();
+    type Scope = <ImageAttachment as Resource>::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        ImageAttachment::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        ImageAttachment::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        ImageAttachment::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        ImageAttachment::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
 
 /// One image in the status of a resource.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,17 +112,32 @@ struct IndexedImage {
 struct Entries {
     by_resource: HashMap<ObjectKey, Vec<IndexedImage>>,
     by_digest: HashMap<Digest, Vec<ObjectKey>>,
+    /// The number of images and platforms of each namespace that is not trusted.
+    reports: HashMap<String, usize>,
+}
+
+/// Returns the number of images and platforms.
+fn reports(images: &[IndexedImage]) -> usize {
+    images
+        .iter()
+        .map(|image| 1 + image.report.platforms.len())
+        .sum()
 }
 
 impl Entries {
-    /// Replaces the images of a resource. An empty list removes the resource.
-    fn set(&mut self, key: ObjectKey, images: Vec<IndexedImage>) {
-        for image in self.by_resource.remove(&key).into_iter().flatten() {
-            if let Some(keys) = self.by_digest.get_mut(&image.report.digest) {
-                keys.retain(|other| *other != key);
-                if keys.is_empty() {
-                    self.by_digest.remove(&image.report.digest);
-                }
+    /// Replaces the images of a resource. An empty list removes the resource. Images beyond the limits are not indexed.
+    fn set(&mut self, key: ObjectKey, images: Vec<IndexedImage>, is_trusted: bool) {
+        self.remove(&key, is_trusted);
+        if !is_trusted {
+            let (added, all) = (reports(&images), self.reports.values().sum::<usize>());
+            let own = self.reports.get(&key.0).copied().unwrap_or_default();
+            let [of_namespace, of_all] = MAX_REPORTS;
+            if own + added > of_namespace || all + added > of_all {
+                tracing::debug!(namespace = key.0, name = key.1, "too many images to index");
+                return;
+            }
+            if added > 0 {
+                *self.reports.entry(key.0.clone()).or_default() += added;
             }
         }
         if images.is_empty() {
@@ -62,6 +151,24 @@ impl Entries {
         }
         self.by_resource.insert(key, images);
     }
+
+    fn remove(&mut self, key: &ObjectKey, is_trusted: bool) {
+        let images = self.by_resource.remove(key).unwrap_or_default();
+        if !is_trusted && let Some(count) = self.reports.get_mut(&key.0) {
+            *count = count.saturating_sub(reports(&images));
+            if *count == 0 {
+                self.reports.remove(&key.0);
+            }
+        }
+        for image in images {
+            if let Some(keys) = self.by_digest.get_mut(&image.report.digest) {
+                keys.retain(|other| other != key);
+                if keys.is_empty() {
+                    self.by_digest.remove(&image.report.digest);
+                }
+            }
+        }
+    }
 }
 
 /// The index of ImageAttachments.
@@ -69,7 +176,7 @@ pub(crate) struct AttachmentIndex {
     types: Vec<LifecycleType>,
     trusted: Vec<String>,
     entries: RwLock<Entries>,
-    /// The resources of each list in progress, by its namespace. Resources outside of the list are removed
+    /// The resources with images of each list in progress, by its namespace. Resources outside of the list are removed
     /// when it is complete.
     listed: Mutex<HashMap<Option<String>, HashSet<ObjectKey>>>,
 }
@@ -86,41 +193,44 @@ impl AttachmentIndex {
 
     /// Applies an event of the watch of all namespaces.
     #[cfg(test)]
-    pub(crate) fn on_event(&self, event: Event<DeserializeGuard<ImageAttachment>>) {
+    pub(crate) fn on_event(&self, event: Event<ListedAttachment>) {
         self.on_event_in(None, event);
     }
 
     /// Applies an event of the watch of a namespace, or of all with `None`.
-    pub(crate) fn on_event_in(
-        &self,
-        scope: Option<&str>,
-        event: Event<DeserializeGuard<ImageAttachment>>,
-    ) {
-        let key = |object: &DeserializeGuard<ImageAttachment>| {
-            (object.namespace().unwrap_or_default(), object.name_any())
+    pub(crate) fn on_event_in(&self, scope: Option<&str>, event: Event<ListedAttachment>) {
+        let key =
+            |object: &ListedAttachment| (object.namespace().unwrap_or_default(), object.name_any());
+        let images = |object: ListedAttachment| {
+            let (artifact_type, annotation) = &object.kind;
+            let is_configured = self.types.iter().any(|kind| {
+                kind.artifact_type.as_str() == artifact_type && *kind.annotation == **annotation
+            });
+            if is_configured {
+                object.images
+            } else {
+                Vec::new()
+            }
         };
-        let images = |object: &DeserializeGuard<ImageAttachment>| {
-            object
-                .0
-                .as_ref()
-                .map(|resource| indexed_images(resource, &self.types))
-                .unwrap_or_default()
-        };
-        let set = |key, images| {
+        let set = |key: ObjectKey, images| {
+            let is_trusted = self.trusted.contains(&key.0);
             self.entries
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
-                .set(key, images);
+                .set(key, images, is_trusted);
         };
         let mut all_listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         let listed = all_listed.entry(scope.map(str::to_owned)).or_default();
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(object) => {
-                set(key(&object), images(&object));
-                listed.insert(key(&object));
+                let (key, images) = (key(&object), images(object));
+                if !images.is_empty() {
+                    listed.insert(key.clone());
+                }
+                set(key, images);
             }
-            Event::Apply(object) => set(key(&object), images(&object)),
+            Event::Apply(object) => set(key(&object), images(object)),
             Event::Delete(object) => set(key(&object), Vec::new()),
             Event::InitDone => {
                 let known: Vec<_> = self
@@ -219,18 +329,16 @@ impl IndexedReports {
 }
 
 /// Returns the images and dates of a resource whose status is current.
-fn indexed_images(resource: &ImageAttachment, types: &[LifecycleType]) -> Vec<IndexedImage> {
-    let (Some(status), Some(end_of_life)) = (&resource.status, &resource.spec.end_of_life) else {
+fn indexed_images(
+    generation: Option<i64>,
+    image: &str,
+    end_of_life: &EndOfLife,
+    status: &ImageAttachmentStatus,
+) -> Vec<IndexedImage> {
+    let Ok(reference) = image.parse::<Reference>() else {
         return Vec::new();
     };
-    let is_configured = types.iter().any(|kind| {
-        kind.artifact_type.as_str() == end_of_life.artifact_type()
-            && *kind.annotation == *end_of_life.annotation()
-    });
-    let Ok(reference) = resource.spec.image.parse::<Reference>() else {
-        return Vec::new();
-    };
-    if !is_configured || Some(status.observed_generation) != resource.metadata.generation {
+    if Some(status.observed_generation) != generation {
         return Vec::new();
     }
     let name = reference.name();

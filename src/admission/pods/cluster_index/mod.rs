@@ -10,20 +10,24 @@ mod tests;
 pub(crate) mod watch;
 
 use futures::future::join_all;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 
-use self::attachments::{AttachmentIndex, IndexedReports};
+use self::attachments::{AttachmentIndex, IndexedReports, ListedAttachment};
 use self::namespaces::NamespaceIndex;
 use self::watch::WatchedList;
 use crate::admission::options::LifecycleType;
-use crate::api::ImageAttachment;
 use crate::service::{Readiness, watch_backoff};
 use affix_registry::oci::{Digest, Reference};
 use k8s_openapi::api::core::v1::Namespace;
 
 pub(crate) use self::namespaces::{END_OF_LIFE, EndOfLifeMode, NamespacePolicy, RESOLVE_DIGESTS};
+
+/// The number of ImageAttachments in one page of a list. A page is in memory at once, and a resource can have 1.5 MB.
+const ATTACHMENTS_PAGE_SIZE: u32 = 16;
+/// The number of namespaces in one page of a list. The annotations of each can have 256 KiB.
+const NAMESPACES_PAGE_SIZE: u32 = 50;
 
 /// Both indexes and the watches that feed them.
 pub(crate) struct ClusterIndex {
@@ -53,7 +57,8 @@ impl ClusterIndex {
     pub(crate) async fn run_watches(&self, readiness: &Readiness) {
         let namespaces = Api::all(self.client.clone());
         let namespaces = || {
-            watcher::<PartialObjectMeta<Namespace>>(namespaces.clone(), watcher::Config::default())
+            let config = watcher::Config::default().page_size(NAMESPACES_PAGE_SIZE);
+            watcher::<PartialObjectMeta<Namespace>>(namespaces.clone(), config)
                 .backoff(watch_backoff())
         };
         let attachments = self
@@ -77,8 +82,8 @@ impl ClusterIndex {
             |scope| Api::namespaced(client.clone(), scope),
         );
         let watch = || {
-            watcher::<DeserializeGuard<ImageAttachment>>(api.clone(), watcher::Config::default())
-                .backoff(watch_backoff())
+            let config = watcher::Config::default().page_size(ATTACHMENTS_PAGE_SIZE);
+            watcher::<ListedAttachment>(api.clone(), config).backoff(watch_backoff())
         };
         WatchedList::ImageAttachments(scope)
             .run(watch, readiness, |event| {

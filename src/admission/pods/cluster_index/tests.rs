@@ -41,7 +41,7 @@ fn attachment(
     name: &str,
     date: &str,
     change: impl Fn(&mut Value),
-) -> DeserializeGuard<ImageAttachment> {
+) -> ListedAttachment {
     let digest = digest().to_string();
     let reference = format!("registry.example.com/team/app@{digest}");
     let mut object = json!({
@@ -90,6 +90,38 @@ async fn trusted_namespaces_count_and_the_own_namespace_only_for_passed_dates() 
             "{by} {date}"
         );
     }
+}
+
+#[tokio::test]
+async fn t36_a_namespace_has_a_share_of_the_index_and_trusted_ones_have_what_they_need() {
+    let index = index();
+    let many = |namespace: &str, name: &str| {
+        attachment(namespace, name, "2025-03-20", |object| {
+            let rows = (0..100).map(|nth| {
+                let digest = Digest::sha256(name.as_bytes()).to_string();
+                json!({"kind": "Platform", "platform": format!("linux/a{nth}"), "digest": digest, "state": "Attached"})
+            });
+            object["status"]["targets"]
+                .as_array_mut()
+                .unwrap()
+                .extend(rows);
+        })
+    };
+    for nth in 0..100 {
+        let event = Event::Apply(many("greedy", &nth.to_string()));
+        index.attachments.on_event(event);
+    }
+    let late = |namespace: &str| Event::Apply(attachment(namespace, "late", "2025-03-20", |_| {}));
+    index.attachments.on_event(late("other"));
+    assert!(conclusive(&index, "greedy") && conclusive(&index, "other"));
+    // 99 resources with 101 images and platforms are below 10,000, and the hundredth is not indexed.
+    for nth in 0..99 {
+        let gone = many("greedy", &nth.to_string());
+        index.attachments.on_event(Event::Delete(gone));
+    }
+    assert!(!conclusive(&index, "greedy"));
+    index.attachments.on_event(late("greedy"));
+    assert!(conclusive(&index, "greedy"));
 }
 
 #[tokio::test]
@@ -178,16 +210,9 @@ fn concurrent_events_and_queries_do_not_deadlock() {
     let events = (Arc::clone(&index), done.clone());
     std::thread::spawn(move || {
         let (index, done) = events;
-        let mark = serde_json::to_value(
-            attachment("trusted", "mark", "2025-03-20", |_| {})
-                .0
-                .unwrap(),
-        )
-        .unwrap();
+        let mark = attachment("trusted", "mark", "2025-03-20", |_| {});
         for _ in 0..2_000 {
-            index
-                .attachments
-                .on_event(Event::Apply(serde_json::from_value(mark.clone()).unwrap()));
+            index.attachments.on_event(Event::Apply(mark.clone()));
         }
         done.send("events")
     });

@@ -1,5 +1,7 @@
 use futures::FutureExt as _;
 
+use affix_registry::Priority;
+
 use super::*;
 
 fn name(name: &str) -> Arc<ResourceName> {
@@ -7,11 +9,11 @@ fn name(name: &str) -> Arc<ResourceName> {
 }
 
 fn high(host: &str) -> Flow {
-    Flow::to_host(Priority::Interactive, host)
+    Flow::to_host(Priority::Interactive, "team", host)
 }
 
 fn low(host: &str) -> Flow {
-    Flow::to_host(Priority::Background, host)
+    Flow::to_host(Priority::Background, "team", host)
 }
 
 fn queue(resources: &[(&str, Flow)]) -> WorkQueue {
@@ -24,9 +26,11 @@ fn queue(resources: &[(&str, Flow)]) -> WorkQueue {
 
 /// Takes resources while `is_permitted` allows their flow.
 fn take_all(queue: &mut WorkQueue, is_permitted: impl Fn(&Flow) -> bool) -> Vec<String> {
-    std::iter::from_fn(|| queue.take(|flow| is_permitted(flow).then_some(())))
-        .map(|taken| taken.name.to_string())
-        .collect()
+    std::iter::from_fn(|| {
+        queue.take(|flow| is_permitted(flow).then_some(()).ok_or(Denied::Registry))
+    })
+    .map(|taken| taken.name.to_string())
+    .collect()
 }
 
 /// Requeues resources after these delays in seconds, as after a reconcile.
@@ -57,12 +61,65 @@ async fn a_flow_keeps_its_order_and_flows_take_turns() {
     ]);
     assert_eq!(
         take_all(&mut queue, |_| true),
-        ["team/a1", "team/b1", "team/c1", "team/a2", "team/a3"]
+        ["team/a1", "team/c1", "team/b1", "team/a2", "team/a3"]
     );
     assert_eq!(
-        (queue.len(), queue.flows.len(), queue.turns.len()),
-        (0, 0, 0)
+        (
+            queue.len(),
+            queue.flows.len(),
+            queue.groups.len(),
+            queue.turns.len()
+        ),
+        (0, 0, 0, 0)
     );
+}
+
+#[tokio::test]
+async fn t35_namespaces_take_turns_however_many_registries_one_has() {
+    let mut queue = WorkQueue::default();
+    let mut add = |namespace: &str, resource: &str, host: &str| {
+        let name = Arc::new(ResourceName::new(Some(namespace), resource));
+        queue.add(name, Flow::to_host(Priority::Interactive, namespace, host));
+    };
+    for host in ["1", "2", "3"] {
+        add("many", &format!("{host}a"), host);
+        add("many", &format!("{host}b"), host);
+    }
+    add("one", "a", "r");
+    add("one", "b", "r");
+    let order = take_all(&mut queue, |_| true);
+    assert_eq!(
+        order,
+        [
+            "many/1a", "one/a", "many/2a", "one/b", "many/3a", "many/1b", "many/2b", "many/3b"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn t35_a_flow_moves_to_the_other_lane_in_its_order_and_a_full_lane_stops_no_other() {
+    let mut queue = queue(&[
+        ("a", high("slow")),
+        ("b", high("slow")),
+        ("c", high("fast")),
+        ("d", low("fast")),
+    ]);
+    let is_slow = |flow: &Flow| flow.host.as_deref() == Some("slow");
+    let mut take = |limit: &dyn Fn(&Flow) -> Result<(), Denied>| -> Vec<String> {
+        let taken = std::iter::from_fn(|| queue.take(limit));
+        taken.map(|taken| taken.name.to_string()).collect()
+    };
+    let none_slow = take(&|flow| match flow.lane.is_slow == is_slow(flow) {
+        false => Err(Denied::OtherLane),
+        true if flow.lane.is_slow => Err(Denied::Lane),
+        true => Ok(()),
+    });
+    assert_eq!(none_slow, ["team/c", "team/d"]);
+    let all = take(&|flow| match flow.lane.is_slow == is_slow(flow) {
+        false => Err(Denied::OtherLane),
+        true => Ok(()),
+    });
+    assert_eq!(all, ["team/a", "team/b"]);
 }
 
 #[tokio::test]
@@ -72,7 +129,7 @@ async fn a_flow_without_a_permit_does_not_block_the_others() {
         ("a2", low("dead")),
         ("b", low("alive")),
         ("c", high("dead")),
-        ("d", Flow::unlimited()),
+        ("d", Flow::unlimited("team")),
     ]);
     assert_eq!(
         take_all(&mut queue, |flow| *flow != low("dead")),
@@ -123,7 +180,7 @@ async fn the_wait_counts_from_the_first_add() {
     let (mut queue, started) = (queue(&[("a", low("r"))]), Instant::now());
     tokio::time::advance(Duration::from_secs(5)).await;
     queue.add(name("a"), high("r"));
-    assert_eq!(queue.take(|_| Some(())).unwrap().queued_at, started);
+    assert_eq!(queue.take(|_| Ok(())).unwrap().queued_at, started);
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,4 +236,18 @@ async fn a_shorter_delay_is_due_first_even_if_it_is_added_later() {
             ("team/later".to_owned(), 100)
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn t35_a_queued_deletion_is_due_when_its_time_is_over() {
+    let (mut queue, started) = (WorkQueue::default(), Instant::now());
+    let deadline = Some(Duration::from_secs(300));
+    queue.add_until(&name("a"), high("dead"), deadline);
+    assert_eq!(
+        due(&mut queue, started, 1).await,
+        [("team/a".to_owned(), 300)]
+    );
+    assert!(queue.is_queued(&name("a")));
+    queue.add(name("a"), Flow::unlimited("team"));
+    assert_eq!(take_all(&mut queue, |flow| flow.host.is_none()), ["team/a"]);
 }
