@@ -8,7 +8,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::access::challenge::Challenge;
+use crate::access::challenge::{Challenge, TokenService};
 use crate::access::docker_config::Credential;
 use crate::access::secret::Secret;
 use crate::access::tokens::Tokens;
@@ -40,15 +40,6 @@ struct Remembered {
 pub(crate) enum Scheme {
     Basic,
     Bearer(TokenService),
-}
-
-/// The token service that a challenge names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TokenService {
-    /// Its URL.
-    pub(crate) realm: String,
-    /// The registry's name there.
-    pub(crate) service: Option<String>,
 }
 
 /// The authorization that a request carried.

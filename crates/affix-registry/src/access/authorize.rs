@@ -17,8 +17,8 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::access::address_policy::authority;
-use crate::access::auth::{Authorization, Scheme, TokenService, basic, sensitive};
-use crate::access::challenge::Challenge;
+use crate::access::auth::{Authorization, Scheme, basic, sensitive};
+use crate::access::challenge::{Challenge, TokenService};
 use crate::access::docker_config::Credential;
 use crate::access::secret::Secret;
 use crate::access::tokens::Token;

@@ -141,6 +141,15 @@ impl Input<'_> {
     }
 }
 
+/// The token service that a challenge names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TokenService {
+    /// Its URL.
+    pub(crate) realm: String,
+    /// The registry's name there.
+    pub(crate) service: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

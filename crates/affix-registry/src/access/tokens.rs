@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::access::auth::TokenService;
+use crate::access::challenge::TokenService;
 use crate::access::secret::Secret;
 use crate::error::RegistryError;
 use crate::oci::Repository;
