@@ -288,7 +288,7 @@ async fn a_tag_is_attached_to_by_what_it_names_and_kubectl_waits_for_it() {
         let cells: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(
             cells[1..5],
-            [&image.tagged(), SIGNATURE, "3/3", "True"],
+            [&image.tagged(), "3/3", "True", "Attached"],
             "{table}"
         );
 
