@@ -320,6 +320,7 @@ fn skipped(row: &TargetStatus) -> String {
     let meaning = match row.reason.as_deref().and_then(|reason| reason.parse().ok()) {
         Some(Reason::IndexNotSelected) => "spec.targets.scope excludes the index",
         Some(Reason::PlatformNotSelected) => "spec.targets excludes the platform",
+        Some(Reason::DigestNotSelected) => "spec.targets.digests excludes the manifest",
         Some(Reason::AttestationManifest) => "a build attestation is never a target",
         Some(Reason::StillInUse) => "an image in use still contains it",
         Some(Reason::UnsupportedMediaType) => "it is neither an image nor an index",
