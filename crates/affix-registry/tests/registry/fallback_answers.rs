@@ -85,7 +85,7 @@ async fn a_dangling_entry_of_the_change_is_an_error_that_names_its_manifest() {
         result,
         ErrorKind::NotFound,
         &[&format!(
-            "the manifest {at} no longer exists in the registry"
+            "the content {at} no longer exists in the registry"
         )],
     );
     assert!(error.is_transient());
