@@ -19,7 +19,7 @@ use affix_registry::oci::Reference;
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "The tree shows the referrers of the index and of each manifest: artifact type, digest, time of creation, annotations. It \
-shows the referrers of a referrer (such as the signature of an SBOM) one level deep.
+shows the referrers of a referrer (such as the signature of an SBOM) one level deep, and the tags of cosign for each manifest (.sig and .att).
 
 Your login is used for the registry: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then \
 $XDG_RUNTIME_DIR/containers/auth.json and ~/.config/containers/auth.json. The credential helpers that these files name are run.
