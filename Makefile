@@ -9,7 +9,7 @@ CRD := crds/affix.dev_imageattachments.yaml
 say = @printf '\n== %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e-node image bench bench-smoke soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean fuzz-check
+.PHONY: help demo test e2e-node image bench bench-smoke soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean fuzz-check verifiers
 
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ demo: ## Run affix on a real control plane and two real registries
 test: ## Build all tools and run every test
 	$(call say,Building the tests: about 6 minutes the first time)
 	cargo test --workspace --no-run
-	$(call say,Building the tools of the tests: about 11 minutes the first time)
+	$(call say,Building the tools of the tests: about 20 minutes the first time)
 	@$(BIN)/testbed build all >/dev/null
 	$(call say,Running the tests)
 	cargo test --workspace --no-fail-fast -- --include-ignored
@@ -87,6 +87,9 @@ generate: ## Write all generated files: crds/, copies of it, the chart's README 
 generate-check: ## Check that generated files are current, with the last build of affix
 	@$(BIN)/affix crd | diff -u $(CRD) - || { echo 'not current, run make generate: $(CRD)'; exit 1; }
 	$(GENERATED)
+
+verifiers: ## Write the table of verifiers in docs/signatures.md from the answers of the real verifiers
+	AFFIX_UPDATE=1 cargo test --test signatures matrix:: -- --include-ignored
 
 # crane is a tool of the testbed.
 image: ## Push an image without a container engine: make image IMAGE=HOST/REPOSITORY:TAG BASE=NAME@sha256:DIGEST or a folder

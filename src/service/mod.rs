@@ -3,7 +3,6 @@
 mod api_error;
 mod cluster_networks;
 mod health;
-mod kubeconfig;
 mod listen;
 mod owner;
 mod process;

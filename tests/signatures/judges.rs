@@ -1,11 +1,13 @@
 //! The verifiers of other projects, each with a policy of `docs/policies` that users copy.
 //!
-//! A policy names `registry.example.com/team` and a file with the key. The test replaces both and nothing else.
+//! A policy in the documentation names `registry.example.com/team` and has a placeholder for the key. The test replaces both and
+//! nothing else.
 
 use affix_testbed::peer::Peer;
 use affix_testbed::run::{Ran, Run};
 use affix_testbed::tools::Tool;
 use futures::{StreamExt as _, stream};
+use serde_json::{Value, json};
 
 /// Two judges at a time: more would only wait for each other on a small machine.
 const PARALLEL: usize = 2;
@@ -36,16 +38,32 @@ pub(crate) type Answer = Result<(), String>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Judge {
     Cosign,
+    KyvernoTag,
+    KyvernoBundle,
+    KyvernoValidating,
+    PolicyController,
+    PolicyControllerBundle,
     Podman,
     PodmanRepository,
 }
 
 impl Judge {
-    pub(crate) const ALL: [Self; 3] = [Self::Cosign, Self::Podman, Self::PodmanRepository];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Cosign,
+        Self::KyvernoValidating,
+        Self::KyvernoBundle,
+        Self::KyvernoTag,
+        Self::PolicyController,
+        Self::PolicyControllerBundle,
+        Self::Podman,
+        Self::PodmanRepository,
+    ];
 
     pub(crate) fn tool(self) -> Tool {
         match self {
             Self::Cosign => Tool::Cosign,
+            Self::KyvernoTag | Self::KyvernoBundle | Self::KyvernoValidating => Tool::Kyverno,
+            Self::PolicyController | Self::PolicyControllerBundle => Tool::PolicyController,
             Self::Podman | Self::PodmanRepository => Tool::ContainersImage,
         }
     }
@@ -54,6 +72,12 @@ impl Judge {
     pub(crate) fn policy(self) -> Option<&'static str> {
         match self {
             Self::Cosign => None,
+            Self::KyvernoTag => Some("kyverno-clusterpolicy-tag.yaml"),
+            Self::KyvernoBundle => Some("kyverno-clusterpolicy-bundle.yaml"),
+            Self::KyvernoValidating => Some("kyverno-imagevalidatingpolicy.yaml"),
+            Self::PolicyController | Self::PolicyControllerBundle => {
+                Some("policy-controller-clusterimagepolicy.yaml")
+            }
             Self::Podman => Some("podman-policy.json"),
             Self::PodmanRepository => Some("podman-policy-repository.json"),
         }
@@ -66,6 +90,9 @@ impl Judge {
 
     /// Asks the verifier about images of one registry.
     pub(crate) async fn judge(self, peer: &Peer, questions: &[Question<'_>]) -> Vec<Answer> {
+        if self.tool() == Tool::Kyverno {
+            return self.kyverno(peer, questions).await;
+        }
         // Before the first run, because the runs read the files side by side.
         for question in questions {
             self.write_files(peer, question.key);
@@ -89,11 +116,13 @@ impl Judge {
         }
         let policy = peer.file(&format!("{self:?}-{name}.policy"));
         std::fs::write(policy, self.adapted(key)).unwrap();
-        let storage = peer.file(&format!("{name}.registries.d"));
-        std::fs::create_dir_all(&storage).unwrap();
-        let text = documented("podman-registries.d.yaml")
-            .replace("registry.example.com/team", &key.prefix);
-        std::fs::write(storage.join("team.yaml"), text).unwrap();
+        if self.pulls() {
+            let storage = peer.file(&format!("{name}.registries.d"));
+            std::fs::create_dir_all(&storage).unwrap();
+            let text = documented("podman-registries.d.yaml")
+                .replace("registry.example.com/team", &key.prefix);
+            std::fs::write(storage.join("team.yaml"), text).unwrap();
+        }
     }
 
     /// Prepares the judgement of one image.
@@ -105,9 +134,13 @@ impl Judge {
             let verify = ["verify", "--key", &key, "--insecure-ignore-tlog"];
             return run.args(verify).args([&question.image]);
         }
+        let policy = format!("--policy={self:?}-{name}.policy");
+        if !self.pulls() {
+            return run.args([policy, format!("--image={}", question.image)]);
+        }
         let instance = question.instance.clone().unwrap_or_default();
         run.args([
-            format!("--policy={self:?}-{name}.policy"),
+            policy,
             format!("--registries-d={name}.registries.d"),
             "--authfile=config.json".to_owned(),
             format!("--instance={instance}"),
@@ -120,8 +153,68 @@ impl Judge {
     fn adapted(self, key: &Trusted<'_>) -> String {
         let text = documented(self.policy().unwrap());
         assert!(text.contains("registry.example.com/team"), "{text}");
-        text.replace("registry.example.com/team", &key.prefix)
-            .replace("/etc/containers/cosign.pub", &format!("{}.pub", key.name))
+        let text = text
+            .replace("registry.example.com/team", &key.prefix)
+            .replace("/etc/containers/cosign.pub", &format!("{}.pub", key.name));
+        let text = match text.split_once("-----BEGIN PUBLIC KEY-----") {
+            Some((before, rest)) => {
+                let (_, after) = rest.split_once("-----END PUBLIC KEY-----").unwrap();
+                let indent = before.rsplit('\n').next().unwrap();
+                let pem: Vec<&str> = key.pem.trim().lines().collect();
+                format!("{before}{}{after}", pem.join(&format!("\n{indent}")))
+            }
+            None => text,
+        };
+        if self == Self::PolicyControllerBundle {
+            return text.replace(
+                "  - name: cosign-key\n",
+                "  - name: cosign-key\n    signatureFormat: bundle\n",
+            );
+        }
+        text
+    }
+
+    /// Judges all images in one run, because Kyverno takes long to start. Each image is a pod, and each key a policy.
+    async fn kyverno(self, peer: &Peer, questions: &[Question<'_>]) -> Vec<Answer> {
+        let mut policies = Vec::new();
+        for question in questions {
+            let name = format!("signed-images-{}", question.key.name);
+            let file = peer.file(&format!("{self:?}-{}.yaml", question.key.name));
+            if !policies.contains(&file) {
+                let policy = self.adapted(question.key);
+                let named = policy.replace("name: signed-images\n", &format!("name: {name}\n"));
+                std::fs::write(&file, named).unwrap();
+                policies.push(file);
+            }
+        }
+        let pods = peer.file("pods.yaml");
+        let text: Vec<String> = (questions.iter().enumerate())
+            .map(|(number, question)| pod(number, &question.image).to_string())
+            .collect();
+        std::fs::write(&pods, text.join("\n---\n")).unwrap();
+        let ran = peer
+            .run(Tool::Kyverno)
+            .unwrap()
+            .args([
+                "apply",
+                "--registry",
+                "--remove-color",
+                "--continue-on-fail",
+            ])
+            .args(["--policy-report", "--output-format=json", "--resource"])
+            .args([pods])
+            .args(policies)
+            .timeout(std::time::Duration::from_mins(10));
+        let ran = ran.output().await.unwrap();
+        let report: Value = ran
+            .out
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .find(Value::is_object)
+            .unwrap_or_else(|| panic!("{self:?} printed no report\n{}{}", ran.out, ran.err));
+        (0..questions.len())
+            .map(|number| verdict(&report, &format!("pod-{number}")))
+            .collect()
     }
 }
 
@@ -129,6 +222,30 @@ impl Judge {
 fn documented(file: &str) -> String {
     let path = format!("{}/docs/policies/{file}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn pod(number: usize, image: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("pod-{number}"), "namespace": "default"},
+        "spec": {"containers": [{"name": "app", "image": image}]},
+    })
+}
+
+/// Returns the verdict of a report of Kyverno about a pod. A pod without any result was not checked, which is no acceptance.
+fn verdict(report: &Value, pod: &str) -> Answer {
+    let results: Vec<&Value> = (report["results"].as_array().into_iter().flatten())
+        .filter(|result| result["resources"][0]["name"] == pod && result["result"] != "skip")
+        .collect();
+    let refusals: Vec<String> = (results.iter())
+        .filter(|result| result["result"] != "pass")
+        .map(|result| format!("{}: {}", result["result"], result["message"]))
+        .collect();
+    match (results.len(), refusals.len()) {
+        (0, _) => Err("no policy checked the image".to_owned()),
+        (_, 0) => Ok(()),
+        _ => Err(refusals.join("\n")),
+    }
 }
 
 fn answer(ran: &Ran) -> Answer {

@@ -29,4 +29,3 @@ mod namespace;
 mod notation;
 mod release;
 mod runner;
-mod signature_tag;

@@ -1,4 +1,6 @@
-//! Which verifier accepts which signatures: the verifiers' own answers for each format, kind of key, subject and registry.
+//! Which verifier accepts which signatures of affix: the matrix of `docs/signatures.md`, from the verifiers' own answers.
+//!
+//! `AFFIX_UPDATE=1` writes the table instead of comparing it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,6 +15,7 @@ use serde_json::{Value, json};
 use crate::judges::{Answer, Judge, Question, Trusted};
 
 const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/signing/cosign/");
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/signatures.md");
 
 /// A kind of key: its name in the table, the file of the private key, and the file of the public key that the policies trust.
 struct Key {
@@ -32,7 +35,7 @@ const KEYS: [Key; 7] = [
     key("RSA 4096", "rsa-4096", "rsa-4096.pem", "rsa-4096.pub"),
 ];
 
-/// The control: another key signs than the policies trust, so no verifier may accept it.
+/// The control: signed by another key than the policies trust, so that no verifier may accept it.
 const OTHER: Key = key("another key", "other", "p256.pem", "rsa.pub");
 
 const fn key(
@@ -49,21 +52,44 @@ const fn key(
     }
 }
 
-/// A format of signatures, with the signer that writes it.
+/// What the signer is told: a column of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Format {
-    /// A bundle as referrer, by affix.
     Bundle,
-    /// The image tag `sha256-<hex>.sig`, by cosign: it proves that a verifier that refuses bundles is set up correctly.
     Tag,
+    TagOfRepository,
+    Both,
 }
 
 impl Format {
+    const ALL: [Self; 4] = [Self::Bundle, Self::Tag, Self::TagOfRepository, Self::Both];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Bundle => "`[Bundle]`",
+            Self::Tag => "`[Tag]`",
+            Self::TagOfRepository => "`[Tag]`, `identity: Repository`",
+            Self::Both => "`[Bundle, Tag]`",
+        }
+    }
+
     /// The last part of the repository.
     fn name(self) -> &'static str {
         match self {
             Self::Bundle => "bundle",
             Self::Tag => "tag",
+            Self::TagOfRepository => "repository",
+            Self::Both => "both",
+        }
+    }
+
+    /// The fields of `signature.cosign` beside the key.
+    fn fields(self) -> Value {
+        match self {
+            Self::Bundle => json!({}),
+            Self::Tag => json!({"formats": ["Tag"]}),
+            Self::TagOfRepository => json!({"formats": ["Tag"], "identity": "Repository"}),
+            Self::Both => json!({"formats": ["Bundle", "Tag"]}),
         }
     }
 }
@@ -72,12 +98,41 @@ impl Judge {
     /// Returns why the verifier must refuse a format: a part of its message. None: it must accept it.
     fn refuses(self, format: Format) -> Option<&'static str> {
         match (self, format) {
+            (Self::PolicyControllerBundle, _) => Some("the authority must be keyless"),
+            (Self::KyvernoTag | Self::PolicyController, Format::Bundle) => {
+                Some("no signatures found")
+            }
+            (Self::KyvernoBundle, Format::Tag | Format::TagOfRepository) => {
+                Some("no matching signatures found")
+            }
             (Self::Podman | Self::PodmanRepository, Format::Bundle) => {
                 Some("A signature was required, but no signature exists")
             }
-            // cosign signs the repository without a tag.
-            (Self::Podman, Format::Tag) => Some("is not accepted"),
+            (Self::Podman, Format::TagOfRepository) => Some("is not accepted"),
             _ => None,
+        }
+    }
+
+    fn title(self) -> String {
+        let version = self.tool().version().unwrap();
+        let version = version.trim_start_matches('v');
+        match self {
+            Self::Cosign => format!("cosign {version}"),
+            Self::KyvernoTag => {
+                format!("Kyverno {version}, ClusterPolicy (default `type: Cosign`)")
+            }
+            Self::KyvernoBundle => {
+                format!("Kyverno {version}, ClusterPolicy, `type: SigstoreBundle`")
+            }
+            Self::KyvernoValidating => format!("Kyverno {version}, ImageValidatingPolicy"),
+            Self::PolicyController => format!("policy-controller {version}"),
+            Self::PolicyControllerBundle => {
+                format!("policy-controller {version}, `signatureFormat: bundle`")
+            }
+            Self::Podman => {
+                format!("podman, skopeo, CRI-O, OpenShift (`go.podman.io/image` {version})")
+            }
+            Self::PodmanRepository => "the same with `matchRepository`".to_owned(),
         }
     }
 }
@@ -90,77 +145,50 @@ struct Signed {
 }
 
 impl Signed {
-    /// Pushes the images and signs them: the bundles with one run of affix, the tags with cosign.
+    /// Pushes the images and signs each with one run of affix.
     async fn new(tools: &Tools, registry: Registry) -> Self {
         let peer = Peer::of(tools, &registry).unwrap();
-        let mut signed = Self {
-            registry,
-            peer,
-            images: Vec::new(),
-        };
+        let raw = registry.raw().unwrap();
+        let mut images = Vec::new();
         let mut resources = Vec::new();
         for key in KEYS.iter().chain([&OTHER]) {
             let private = std::fs::read_to_string(format!("{VECTORS}{}", key.private)).unwrap();
-            let image = signed.push(key, Format::Bundle).await;
             resources.push(json!({
                 "apiVersion": "v1", "kind": "Secret", "metadata": {"name": key.name},
                 "stringData": {"cosign.key": private},
             }));
-            resources.push(json!({
-                "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment",
-                "metadata": {"name": key.name},
-                "spec": {
-                    "image": image, "insecure": true,
-                    "signature": {"cosign": {"keySecretRef": {"name": key.name}}},
-                },
-            }));
+            for format in Format::ALL {
+                let repository = format!("matrix/{}/{}", key.name, format.name());
+                // Each image has digests of its own, so that no cache of a verifier answers for another.
+                let index = Index::new()
+                    .image(Image::new("linux/amd64", &repository))
+                    .image(Image::new("linux/arm64", &format!("{repository} arm64")));
+                let image = index.push(&raw, &repository, "v1").await.unwrap();
+                let mut cosign = format.fields();
+                cosign["keySecretRef"] = json!({"name": key.name});
+                resources.push(json!({
+                    "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment",
+                    "metadata": {"name": format!("{}-{}", key.name, format.name())},
+                    "spec": {"image": image.tagged(), "insecure": true, "signature": {"cosign": cosign}},
+                }));
+                images.push((key, format, image));
+            }
         }
         let resources: Vec<String> = resources.iter().map(Value::to_string).collect();
         Run::new(env!("CARGO_BIN_EXE_affix"))
             .args(["attach", "-f", "-"])
-            .env("DOCKER_CONFIG", signed.peer.file(""))
+            .env("DOCKER_CONFIG", peer.file(""))
             .input(resources.join("\n---\n"))
             .output()
             .await
             .unwrap()
             .stdout()
             .unwrap();
-        for key in [&KEYS[0], &OTHER] {
-            let image = signed.push(key, Format::Tag).await;
-            signed.cosign(&image).await;
+        Self {
+            registry,
+            peer,
+            images,
         }
-        signed
-    }
-
-    /// Pushes an image with digests of its own, so that no cache of a verifier answers for another.
-    async fn push(&mut self, key: &'static Key, format: Format) -> String {
-        let repository = format!("matrix/{}/{}", key.name, format.name());
-        let index = Index::new()
-            .image(Image::new("linux/amd64", &repository))
-            .image(Image::new("linux/arm64", &format!("{repository} arm64")));
-        let raw = self.registry.raw().unwrap();
-        let image = index.push(&raw, &repository, "v1").await.unwrap();
-        let tagged = image.tagged();
-        self.images.push((key, format, image));
-        tagged
-    }
-
-    /// Signs the index and the platforms with cosign and the first of the keys.
-    async fn cosign(&self, image: &str) {
-        let key = format!("{VECTORS}p256.key");
-        let sign = ["sign", "--yes", "--recursive", "--key", &key];
-        let format = [
-            "--tlog-upload=false",
-            "--use-signing-config=false",
-            "--new-bundle-format=false",
-        ];
-        let run = self
-            .peer
-            .run(Tool::Cosign)
-            .unwrap()
-            .env("COSIGN_PASSWORD", "affix");
-        let run = run.args(sign).args(format).args([image]);
-        run.output().await.unwrap().stdout().unwrap();
     }
 
     /// Returns the keys with the repositories that they sign.
@@ -176,10 +204,15 @@ impl Signed {
 }
 
 /// Returns the references under which a verifier sees an image: the index by its tag, and a platform by its digest. A pull judges
-/// the platform under the reference of the index.
+/// the platform under the reference of the index. In a cluster, Kyverno adds the digest to a tag before it asks an
+/// ImageValidatingPolicy, which refuses a mere tag; its CLI does not.
 fn references(judge: Judge, image: &Pushed) -> Vec<(String, Option<String>)> {
     let platform = image.digest_of("linux/amd64").unwrap();
-    let mut references = vec![(image.tagged(), None), (image.at(platform), None)];
+    let index = match judge {
+        Judge::KyvernoValidating => image.pinned(),
+        _ => image.tagged(),
+    };
+    let mut references = vec![(index, None), (image.at(platform), None)];
     if judge.pulls() {
         references.push((image.tagged(), Some(platform.to_owned())));
         references.push((image.pinned(), Some(platform.to_owned())));
@@ -188,7 +221,7 @@ fn references(judge: Judge, image: &Pushed) -> Vec<(String, Option<String>)> {
 }
 
 #[tokio::test]
-#[ignore = "needs podman's library, which takes a minute to build"]
+#[ignore = "needs Kyverno, policy-controller and podman's library, which take minutes to build"]
 async fn every_verifier_accepts_the_formats_that_it_reads() {
     let tools: Vec<Tool> = Judge::ALL.into_iter().map(Judge::tool).collect();
     let tools = Tools::with(&tools).await.unwrap();
@@ -242,4 +275,61 @@ async fn every_verifier_accepts_the_formats_that_it_reads() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+    hold(&table(&answers));
+}
+
+/// Renders the answers about the kinds of keys.
+fn table(answers: &BTreeMap<(usize, Format, &str), Vec<(String, Answer)>>) -> String {
+    let mut text = "| verifier |".to_owned();
+    for format in Format::ALL {
+        write!(text, " {} |", format.title()).unwrap();
+    }
+    text.push_str(" policy |\n| --- |");
+    text.push_str(&" --- |".repeat(Format::ALL.len() + 1));
+    text.push('\n');
+    for (row, judge) in Judge::ALL.into_iter().enumerate() {
+        write!(text, "| {} |", judge.title()).unwrap();
+        for format in Format::ALL {
+            let accepted: Vec<&str> = (KEYS.iter())
+                .filter(|key| {
+                    answers[&(row, format, key.title)]
+                        .iter()
+                        .all(|(_, answer)| answer.is_ok())
+                })
+                .map(|key| key.title)
+                .collect();
+            let cell = match accepted.len() {
+                0 => "no".to_owned(),
+                all if all == KEYS.len() => "yes".to_owned(),
+                _ => accepted.join(", "),
+            };
+            write!(text, " {cell} |").unwrap();
+        }
+        match judge
+            .policy()
+            .filter(|_| judge != Judge::PolicyControllerBundle)
+        {
+            Some(file) => writeln!(text, " [{file}](policies/{file}) |").unwrap(),
+            None => text.push_str(" |\n"),
+        }
+    }
+    text
+}
+
+/// Compares the table in the document, or writes it with `AFFIX_UPDATE`.
+fn hold(table: &str) {
+    const BEGIN: &str = "<!-- verifiers: make verifiers -->\n";
+    const END: &str = "<!-- end of verifiers -->\n";
+    let document = std::fs::read_to_string(DOCUMENT).unwrap();
+    let (before, rest) = document.split_once(BEGIN).unwrap();
+    let (found, after) = rest.split_once(END).unwrap();
+    if std::env::var_os("AFFIX_UPDATE").is_some() {
+        std::fs::write(DOCUMENT, format!("{before}{BEGIN}\n{table}\n{END}{after}")).unwrap();
+    } else {
+        assert_eq!(
+            found.trim(),
+            table.trim(),
+            "docs/signatures.md is not current: make verifiers"
+        );
+    }
 }

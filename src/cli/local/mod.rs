@@ -182,12 +182,7 @@ pub(in crate::cli) async fn prepare(
                     let why = "spec.suspend is set, so nothing was done";
                     Err(Failure::new(Reason::Suspended, why))
                 } else {
-                    let accepts_leftovers = attachment.object.accepts_leftovers();
-                    Ok(Request {
-                        mode,
-                        accepts_leftovers,
-                        ..request
-                    })
+                    Ok(Request { mode, ..request })
                 };
                 jobs.push(Job {
                     attachment,

@@ -328,7 +328,6 @@ impl Session {
             object,
             what,
             host: self.inner.host.to_string(),
-            repository: Some(self.inner.repository.clone()),
         }
     }
 

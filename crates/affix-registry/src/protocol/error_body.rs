@@ -310,7 +310,6 @@ mod tests {
                     object: Object::Manifest,
                     what: String::new(),
                     host: String::new(),
-                    repository: None,
                 },
                 status: 400,
                 codes: ErrorBody::parse(&body, &[]).codes,

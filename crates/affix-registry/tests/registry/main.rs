@@ -11,7 +11,6 @@
 mod addresses;
 mod blobs;
 mod example;
-mod fallback_answers;
 mod fallback_tag;
 mod limits;
 mod logins;

@@ -55,6 +55,10 @@ pub enum Tool {
     ContainerdShim,
     /// A verifier made of the library of podman, skopeo and CRI-O.
     ContainersImage,
+    /// The tester of Sigstore's policy-controller.
+    PolicyController,
+    /// The Kyverno CLI.
+    Kyverno,
 }
 
 /// How a tool is built.
@@ -80,6 +84,8 @@ const EXTRA: &str = "extra";
 const JUDGES: &str = "judges";
 const NODE: &str = "node";
 const CONTAINERD: &str = "containerd";
+const KYVERNO: &str = "kyverno";
+const POLICY_CONTROLLER: &str = "policycontroller";
 /// The one module with build tags.
 pub(super) const CONTAINERS_IMAGE: &str = "containersimage";
 const CONTAINER_REGISTRY: &str = "github.com/google/go-containerregistry";
@@ -110,7 +116,7 @@ impl Tool {
     pub(super) fn all() -> Vec<Self> {
         use Tool::{
             Actionlint, ContainersImage, ControllerManager, Cosign, Helm, Kstatus, Kubeconform,
-            Lua, Notation, Rules,
+            Kyverno, Lua, Notation, PolicyController, Rules,
         };
         let mut all = Self::core();
         all.extend([
@@ -124,6 +130,8 @@ impl Tool {
             Kstatus,
             Actionlint,
             ContainersImage,
+            PolicyController,
+            Kyverno,
         ]);
         all
     }
@@ -346,6 +354,22 @@ impl Tool {
                 title: "containerd's shim",
                 origin: "github.com/containerd/containerd/v2",
                 cold: 5,
+            },
+            Self::Kyverno => Recipe {
+                module: KYVERNO,
+                package: "github.com/kyverno/kyverno/cmd/cli/kubectl-kyverno",
+                binary: "kyverno",
+                title: "the Kyverno CLI",
+                origin: "github.com/kyverno/kyverno",
+                cold: 240,
+            },
+            Self::PolicyController => Recipe {
+                module: POLICY_CONTROLLER,
+                package: "github.com/sigstore/policy-controller/cmd/tester",
+                binary: "tester",
+                title: "the tester of policy-controller",
+                origin: "github.com/sigstore/policy-controller",
+                cold: 180,
             },
             Self::ContainersImage => Recipe {
                 module: CONTAINERS_IMAGE,
