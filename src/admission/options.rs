@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::attachment::supersession;
 use crate::service::{Addresses, ListenAddress};
+use affix_registry::glob;
 use affix_registry::oci::{ArtifactType, Reference};
 use affix_registry::{self, HostPattern};
 
@@ -218,10 +218,6 @@ impl FromStr for ImagePattern {
             tag: tag.map(Into::into),
         })
     }
-}
-
-fn glob(pattern: &str, text: &str) -> bool {
-    supersession::glob(pattern.as_bytes(), text.as_bytes())
 }
 
 impl Lookups {

@@ -3,6 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use http::header::CONNECTION;
+use http::{HeaderValue, Version};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
@@ -123,7 +128,8 @@ pub async fn serve(
         clock,
         Arc::clone(&metrics),
     ));
-    let routes = routes(Arc::clone(&reviewer), &options.limits, metrics);
+    let routes = routes(Arc::clone(&reviewer), &options.limits, metrics)
+        .layer(middleware::from_fn_with_state(stop.clone(), end_connection));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "webhook started");
 
     // The server accepts connections until the Service has removed this replica from its endpoints.
@@ -145,6 +151,22 @@ pub async fn serve(
     }
     tracing::info!("webhook stopped");
     Ok(())
+}
+
+/// Asks HTTP/1.1 clients to close their connections during the shutdown. The API server calls webhooks
+/// over HTTP/1.1, and its call fails if the server closes a kept connection at that moment.
+async fn end_connection(
+    State(stop): State<CancellationToken>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let kept = request.version() == Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if kept && stop.is_cancelled() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
 }
 
 /// A certificate that is reconciled periodically.

@@ -160,6 +160,8 @@ reasons! {
     Removed,
     /// An entry of a fallback tag without a manifest was removed.
     DanglingEntryDropped,
+    /// The tags `.sig` or `.att` of an image hold signatures by other keys, which cosign 3 and Kyverno do not read beside a bundle.
+    OlderSignaturesHidden,
     /// The resource was deleted before its attachments could be removed from the registry.
     RemovalAbandoned,
 }

@@ -276,6 +276,20 @@ impl fmt::Display for AttachmentKind<'_> {
     }
 }
 
+impl ImageAttachment {
+    /// Returns whether the user accepts the attachments that the registry refuses to remove, for the current generation.
+    #[must_use]
+    pub fn accepts_leftovers(&self) -> bool {
+        let accepted = (self.metadata.annotations.as_ref())
+            .and_then(|annotations| annotations.get(super::ACCEPT_LEFTOVERS));
+        let generation = self
+            .metadata
+            .generation
+            .map(|generation| generation.to_string());
+        accepted.is_some() && accepted.map(|text| text.trim()) == generation.as_deref()
+    }
+}
+
 impl ImageAttachmentSpec {
     /// The default of `interval`.
     pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(600);

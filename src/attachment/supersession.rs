@@ -3,7 +3,6 @@
 mod tag_filter;
 
 pub use tag_filter::TagFilter;
-pub(crate) use tag_filter::glob;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

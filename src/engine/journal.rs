@@ -19,6 +19,8 @@ pub struct Draft<'a> {
     pub(in crate::engine) leftovers: &'a [LeftoverRecord],
     /// The moves of the tag, with their dates; `None` keeps the previous ones.
     pub(in crate::engine) superseded: Option<&'a [Superseded]>,
+    /// The remarks of the condition Resolved that users must see before the next step.
+    pub(in crate::engine) remarks: &'a [String],
     /// The next step, for users.
     pub(in crate::engine) step: &'static str,
 }

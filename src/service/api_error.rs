@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kube::core::Status;
 
-use super::start::with_sources;
+use super::kubeconfig::with_sources;
 
 /// The time-out of one request. The client has none for reads.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -3,6 +3,7 @@
 mod api_error;
 mod cluster_networks;
 mod health;
+mod kubeconfig;
 mod listen;
 mod owner;
 mod process;

@@ -8,8 +8,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::health::{Readiness, health_routes, metrics_routes, serve};
 use super::listen::ListenAddress;
-use super::proxy;
 use super::signals::stop_on_signal;
+use super::{kubeconfig, proxy};
 
 /// The addresses of health probes and metrics, over plain HTTP.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,9 +68,7 @@ pub(crate) async fn begin() -> Result<(kube::Config, CancellationToken), StartEr
 /// # Errors
 /// If there is no configuration, or if its proxy is malformed.
 pub(crate) async fn cluster_config() -> Result<kube::Config, StartError> {
-    let mut config = kube::Config::infer()
-        .await
-        .map_err(|error| StartError::Config(with_sources(&error)))?;
+    let mut config = kubeconfig::infer().await.map_err(StartError::Config)?;
     config.proxy_url = proxy::of_kubeconfig()
         .or_else(|| proxy::of_environment(&config.cluster_url, |name| std::env::var(name).ok()))
         .map(|url| proxy::parse(&url))
@@ -78,19 +76,6 @@ pub(crate) async fn cluster_config() -> Result<kube::Config, StartError> {
         .map_err(StartError::Config)?;
     set_read_timeout(&mut config, READ_TIMEOUT);
     Ok(config)
-}
-
-/// Returns an error with its sources, which kube leaves out of its messages.
-pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    let mut text = error.to_string();
-    for source in sources {
-        let source = source.to_string();
-        if !text.contains(&source) {
-            text = format!("{text}: {source}");
-        }
-    }
-    text
 }
 
 /// Sets the read timeout. It counts from the last request, not from the last use of the connection.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::future::{join_all, select_all};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::direct::{Direct, lookups, review};
 use crate::support::namespace::wait_for;
@@ -93,6 +94,31 @@ async fn waiting_large_bodies_do_not_block_small_reviews_on_the_same_connection(
     }
     println!("{turned_away} of 40 were rejected");
     assert!(turned_away < 40, "all were rejected");
+}
+
+#[tokio::test]
+async fn a_new_connection_gets_its_first_answer_during_shutdown() {
+    let webhook = Direct::start(slow_limits(), lookups()).await;
+    let mut stream = webhook.connect().await;
+    webhook.stop();
+    wait_for("the end of the listener", async || {
+        tokio::net::TcpStream::connect(webhook.address)
+            .await
+            .is_err()
+    })
+    .await;
+    let body = small();
+    let request = format!(
+        "POST /validate-imageattachment HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("is malformed"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]

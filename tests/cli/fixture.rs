@@ -93,7 +93,12 @@ impl Fixture {
 
     /// Prepares a run of another tool in the same home folder.
     pub(crate) fn tool(&self, tool: Tool, args: &[&str]) -> Run {
-        Run::new(self.tools.path(tool).unwrap())
+        self.program(self.tools.path(tool).unwrap(), args)
+    }
+
+    /// Prepares a run of any program in the same home folder.
+    pub(crate) fn program(&self, program: impl Into<PathBuf>, args: &[&str]) -> Run {
+        Run::new(program)
             .args(args.iter().copied())
             .env("HOME", &self.home.0)
     }

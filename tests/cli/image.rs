@@ -172,6 +172,41 @@ async fn a_key_file_signs_and_is_never_printed() {
 }
 
 #[tokio::test]
+async fn the_terminal_asks_for_the_password_of_a_key() {
+    let fixture = Fixture::with(Registry::ociregistry).await;
+    let key = fixture.file(
+        "cosign.key",
+        include_str!("../vectors/signing/cosign/p256.key"),
+    );
+    let image = fixture.image.tagged();
+    let flags = ["attach", &image, "--sign-with", &key, "--plain-http"];
+    let command = [&[env!("CARGO_BIN_EXE_affix")], &flags[..]]
+        .concat()
+        .join(" ");
+    // `script` runs a command on a terminal of its own.
+    let on_terminal = |input: &'static str| {
+        fixture
+            .program("script", &["-qec", &command, "/dev/null"])
+            .input(input)
+    };
+    let attach = on_terminal("affix\n").output().await.unwrap();
+    assert_eq!(code(&attach), 0, "{}{}", attach.out, attach.err);
+    let asked = format!("Password for the private key {key}: ");
+    assert!(attach.out.contains(&asked), "{}", attach.out);
+    assert_eq!(fixture.attached(fixture.image.digest()).await, [BUNDLE]);
+    let wrong = on_terminal("hunter2\n").output().await.unwrap();
+    assert_eq!(code(&wrong), 2, "{}{}", wrong.out, wrong.err);
+    // The variable comes first, and nothing asks without a terminal.
+    let given = on_terminal("").env("COSIGN_PASSWORD", "affix");
+    let given = given.output().await.unwrap();
+    assert_eq!(code(&given), 0, "{}{}", given.out, given.err);
+    assert!(!given.out.contains("Password for"), "{}", given.out);
+    let piped = fixture.affix(&flags, "affix\n").await;
+    assert_eq!(code(&piped), 2, "{}{}", piped.out, piped.err);
+    assert!(piped.err.contains("COSIGN_PASSWORD"), "{}", piped.err);
+}
+
+#[tokio::test]
 async fn combinations_without_a_meaning_are_refused_before_the_first_request() {
     let fixture = Fixture::with(Registry::ociregistry).await;
     let image = fixture.image.tagged();

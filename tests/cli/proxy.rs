@@ -120,6 +120,22 @@ async fn the_api_server_is_reached_through_the_proxy_of_the_environment() {
 }
 
 #[tokio::test]
+async fn odd_items_of_no_proxy_are_ignored_as_in_go() {
+    for no_proxy in ["a.io,,b.io", ",", " , 10.0.0.0/33,[::1", "/,a b"] {
+        let proxy = ConnectProxy::start().await;
+        let environment = [("HTTPS_PROXY", proxy.url.as_str()), ("NO_PROXY", no_proxy)];
+        let mut controller = Controller::start(&environment, None).await;
+        controller.wait_for_start().await;
+        let first = proxy.wait_for_request().await;
+        assert_eq!(
+            first,
+            format!("CONNECT {API_SERVER} HTTP/1.1"),
+            "{no_proxy}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn no_proxy_excludes_the_api_server() {
     for no_proxy in ["example.test", ".example.test", API_SERVER, "*"] {
         let proxy = ConnectProxy::start().await;

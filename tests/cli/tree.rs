@@ -1,5 +1,6 @@
 //! `affix tree`.
 
+use affix_testbed::hostile::HostileRegistry;
 use affix_testbed::peer::Peer;
 use affix_testbed::registry::Registry;
 use affix_testbed::tools::{Tool, Tools};
@@ -174,6 +175,46 @@ async fn a_mirror_that_cosign_copied_is_shown_and_gets_its_attachments() {
         assert_eq!(code(&tree), 0, "{}{}", tree.out, tree.err);
         assert_eq!(tree.out.matches(LIFECYCLE).count(), 2, "{}", tree.out);
     }
+}
+
+/// Returns a certificate as `openssl req -x509` makes it, CA:TRUE, and its key.
+fn self_signed() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[tokio::test]
+async fn a_self_signed_registry_is_read_with_its_certificate_in_ssl_cert_file() {
+    let fixture = Fixture::new().await;
+    let (certificate, key) = self_signed();
+    let registry = HostileRegistry::builder().tls_files(&certificate, &key);
+    let registry = registry.start().await.unwrap();
+    let image = registry.image("team/app", "v1").platform("linux/amd64");
+    let image = registry.reference(&image.push().name());
+    let (roots, other) = (
+        fixture.file("roots.pem", &format!("{}{certificate}", self_signed().0)),
+        fixture.file("other.pem", &self_signed().0),
+    );
+    let trusting = |file: &str| {
+        let tree = fixture.run(&["tree", &image]).env("SSL_CERT_FILE", file);
+        tree.output()
+    };
+    let tree = trusting(&roots).await.unwrap();
+    assert_eq!(code(&tree), 0, "{}{}", tree.out, tree.err);
+    let refused = trusting(&other).await.unwrap();
+    assert_eq!(code(&refused), 1, "{}{}", refused.out, refused.err);
+    assert!(
+        refused.err.contains("SSL_CERT_FILE") && !refused.err.contains("certSecretRef"),
+        "{}",
+        refused.err
+    );
+    // crane reads it with the same file.
+    let crane = fixture
+        .tool(Tool::Crane, &["digest", &image])
+        .env("SSL_CERT_FILE", &roots);
+    crane.output().await.unwrap().stdout().unwrap();
 }
 
 #[tokio::test]

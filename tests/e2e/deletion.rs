@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use affix::api::{ConditionType, ImageAttachment, Origin, PushAccess, Reason, SupersededState};
 use affix_testbed::control_plane::ControllerManager;
-use affix_testbed::hostile::{Account, Action, Fault, HostileRegistry, Matcher, Op, Stage};
+use affix_testbed::hostile::{Account, Action, Fault, HostileRegistry, Matcher, Op, Reply, Stage};
 use affix_testbed::images::{Image, Index, Pushed};
 use affix_testbed::proxy::Proxy;
 use affix_testbed::registry::Registry;
 use affix_testbed::tools::{Tool, Tools};
 use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -19,7 +19,7 @@ use crate::support::images::{
     SIGNATURE, attached, attachment, host, listed, manifests, mark, note, push, registries,
     scriptable, with,
 };
-use crate::support::namespace::{Namespace, PATIENCE, is_ready, says};
+use crate::support::namespace::{Namespace, PATIENCE, is_ready, message, says};
 
 const FINALIZER: &str = "affix.dev/finalizer";
 
@@ -120,6 +120,34 @@ async fn the_finalizer_is_there_before_the_first_push_and_goes_with_the_policy()
         1
     );
     namespace.check_rules().await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_waits_ends_once_the_policy_is_retain() {
+    let namespace = Namespace::new("waits").await;
+    let _controller = Controller::start(&namespace).await;
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        let name = format!("app-{nth}");
+        let image = host(registry, "v1");
+        let reference = registry.reference(&image.name());
+        namespace.apply(&name, delete(note(&reference))).await;
+        namespace.ready(&name).await;
+        registry.fault(Matcher::writes(), Reply::error(503, "UNAVAILABLE", "later"));
+        let api = namespace.attachments();
+        api.delete(&name, &DeleteParams::default()).await.unwrap();
+        // The deletion has failed once, so that it waits.
+        let waits = |object: &ImageAttachment| {
+            message(object).contains("cannot remove the attachments of this resource yet")
+        };
+        namespace.wait(&name, "waiting", waits).await;
+        assert_eq!(namespace.get(&name).await.finalizers(), [FINALIZER]);
+        let keep = json!({"spec": {"deletionPolicy": "Retain"}});
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(&keep))
+            .await
+            .unwrap();
+        namespace.gone(&name).await;
+        assert_eq!(listed(registry, &image.digest).len(), 1);
+    }
 }
 
 #[tokio::test]

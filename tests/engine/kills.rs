@@ -26,10 +26,10 @@ use serde_json::json;
 
 /// The status in the cluster, which outlives a killed process.
 #[derive(Default)]
-struct Saved(Mutex<ImageAttachmentStatus>);
+pub(crate) struct Saved(Mutex<ImageAttachmentStatus>);
 
 impl Saved {
-    fn get(&self) -> ImageAttachmentStatus {
+    pub(crate) fn get(&self) -> ImageAttachmentStatus {
         self.0.lock().unwrap().clone()
     }
 }
@@ -45,7 +45,7 @@ impl Journal for Saved {
 }
 
 /// A journal that saves nothing: the command line has no status.
-struct Forgets;
+pub(crate) struct Forgets;
 
 impl Journal for Forgets {
     async fn save(&self, _: &Draft<'_>) -> Result<(), Failure> {
@@ -85,7 +85,7 @@ async fn pass(
 }
 
 /// Polls a future `polls` times and drops it, as a kill would. Returns its result if it was complete by then.
-async fn dropped_after<F: Future>(polls: u32, future: F) -> Option<F::Output> {
+pub(crate) async fn dropped_after<F: Future>(polls: u32, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let mut left = polls;
     std::future::poll_fn(move |context| {

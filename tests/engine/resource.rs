@@ -7,8 +7,8 @@ use affix::api::{
     ConditionType, ImageAttachmentSpec, ImageAttachmentStatus, TargetState, find_condition,
 };
 use affix::engine::{
-    Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, Request, SecretData,
-    Sources, due_in, request, status, status_in_progress,
+    Deleted, Draft, Engine, EngineOptions, Failure, Journal, Mode, NoClaims, Outcome, Request,
+    SecretData, Sources, deletion, due_in, request, status, status_in_progress,
 };
 use affix_registry::{Options, Registries, Secret};
 use affix_testbed::hostile::{HostileRegistry, Image};
@@ -146,6 +146,43 @@ impl Resource {
         }
         self.saved = saved.or(self.saved.take());
         outcome
+    }
+
+    /// Runs a pass over another status than that of the resource.
+    pub(crate) async fn pass_over(
+        &self,
+        status: &ImageAttachmentStatus,
+        journal: &impl Journal,
+    ) -> Outcome {
+        let request = request(
+            &self.spec,
+            Some(status),
+            self.generation,
+            &self.sources,
+            true,
+        );
+        let request = request.unwrap();
+        self.engine
+            .run(&request, journal, &NoClaims, self.now)
+            .await
+    }
+
+    /// Removes the attachments of the resource, as after its deletion.
+    pub(crate) async fn delete(&self) -> Deleted {
+        let deletion = deletion(&self.spec, Some(&self.status), &self.sources).unwrap();
+        self.engine.delete(&deletion, &NoClaims).await
+    }
+
+    /// Removes all equal attachments.
+    pub(crate) async fn detach(&self) -> Outcome {
+        let request = request(&self.spec, None, self.generation, &self.sources, true).unwrap();
+        let request = Request {
+            mode: Mode::Detach,
+            ..request
+        };
+        let saved = Saved(self, Mutex::new(None));
+        let found = self.engine.run(&request, &saved, &NoClaims, self.now).await;
+        self.engine.detach(&request, found).await
     }
 
     /// Runs a pass that must end Ready.

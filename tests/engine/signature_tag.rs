@@ -4,8 +4,10 @@ use affix::api::{ImageAttachmentStatus, Origin, Reason, SignatureFormat, TargetS
 use affix_testbed::hostile::{
     Deletion, Fault, HostileRegistry, Image, ImmutableTags, Matcher, Op, Quirks, Refusal,
 };
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 
+use crate::kills::{Forgets, Saved, dropped_after};
 use crate::resource::Resource;
 
 const KEY: &[u8] = include_bytes!("../vectors/signing/cosign/p256.pem");
@@ -405,5 +407,116 @@ async fn the_tag_format_adds_two_requests_for_each_target_and_its_proofs() {
         assert!(all - blobs <= 1 + 3 * (2 + 2), "{}", registry.transcript());
         // The text and the config of each target.
         assert!(blobs <= 3 * 2 * 2, "{}", registry.transcript());
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_resource_takes_off_its_own_layers_and_bundles_only() {
+    for registry in both().await {
+        let image = image(&registry);
+        let theirs = foreign(&registry, &image.digest);
+        let mut resource = resource(signed(&registry, json!(["Bundle", "Tag"])));
+        resource.ready().await;
+        let deleted = resource.delete().await;
+        assert_eq!((deleted.gone, deleted.kept), (6, 0), "{deleted:?}");
+        assert!(deleted.failed.is_none());
+        for digest in [image.digest.as_str(), image.platform("linux/arm64")] {
+            assert!(registry.store().referrers("team/app", digest).is_empty());
+            let foreign = usize::from(digest == image.digest);
+            assert_eq!(layers(&registry, digest).len(), foreign);
+        }
+        let raw = registry.store().raw_tag("team/app", &tag_of(&image.digest));
+        assert!(String::from_utf8_lossy(&raw.unwrap()).contains(&theirs));
+    }
+}
+
+#[tokio::test]
+async fn detach_removes_equal_layers_of_any_owner_and_no_others() {
+    for registry in both().await {
+        let image = image(&registry);
+        foreign(&registry, &image.digest);
+        let spec = signed(&registry, json!(["Bundle", "Tag"]));
+        resource(spec.clone()).ready().await;
+        let mut other = resource(spec.clone());
+        other.secret("key", &[("cosign.key", OTHER)]);
+        other.ready().await;
+        assert_eq!(layers(&registry, &image.digest).len(), 3);
+        let removed = resource(spec).detach().await;
+        assert_eq!(
+            removed.verdict.reason,
+            Reason::Removed,
+            "{:?}",
+            removed.verdict
+        );
+        assert_eq!(layers(&registry, &image.digest).len(), 2);
+        assert_eq!(
+            registry.store().referrers("team/app", &image.digest).len(),
+            1
+        );
+        other.later(60);
+        registry.clear();
+        other.ready().await;
+        assert!(registry.requests_that(&Matcher::writes()).is_empty());
+    }
+}
+
+/// Kills a pass after `polls` polls and runs another one. Returns whether the first pass was complete before the kill.
+async fn killed_after(polls: u32, quirks: &Quirks, remembers: bool) -> bool {
+    let registry = HostileRegistry::builder()
+        .quirks(quirks.clone())
+        .start()
+        .await
+        .unwrap();
+    let image = image(&registry);
+    let mut spec = signed(&registry, json!(["Bundle", "Tag"]));
+    spec["targets"] = json!({"scope": "Index"});
+    let ended = {
+        let (first, saved) = (resource(spec.clone()), Saved::default());
+        let known = saved.get();
+        let ended = if remembers {
+            dropped_after(polls, first.pass_over(&known, &saved)).await
+        } else {
+            dropped_after(polls, first.pass_over(&known, &Forgets)).await
+        };
+        let known = saved.get();
+        let outcome = first.pass_over(&known, &saved).await;
+        assert!(outcome.verdict.ready, "after {polls} polls: {outcome:#?}");
+        ended.is_some()
+    };
+    let made = layers(&registry, &image.digest).len();
+    let transcript = registry.transcript();
+    assert_eq!(made, 1, "layers after {polls} polls\n{transcript}");
+    let has_api = *quirks == Quirks::default();
+    let listed = match has_api {
+        true => registry.store().referrers("team/app", &image.digest).len(),
+        false => registry
+            .store()
+            .fallback_entries("team/app", &image.digest)
+            .len(),
+    };
+    assert_eq!(listed, 1, "bundles after {polls} polls\n{transcript}");
+    ended
+}
+
+#[tokio::test]
+async fn t18_after_a_kill_each_target_has_one_layer_and_one_bundle() {
+    for quirks in [Quirks::default(), Quirks::distribution()] {
+        for remembers in [true, false] {
+            let kills = futures::stream::iter(0..2000)
+                .map(|polls| {
+                    let quirks = quirks.clone();
+                    async move { (polls, killed_after(polls, &quirks, remembers).await) }
+                })
+                .buffered(8);
+            let mut kills = std::pin::pin!(kills);
+            let mut last = 0;
+            while let Some((polls, ended)) = kills.next().await {
+                last = polls;
+                if ended {
+                    break;
+                }
+            }
+            assert!(last > 10 && last < 1999, "a pass of {last} polls");
+        }
     }
 }

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use crate::runner::{Crash, Fixture, Runner};
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-const PASSWORD: &str = "correct horse";
+pub(crate) const PASSWORD: &str = "correct horse";
 
-async fn cosign(fixture: &Fixture, args: &[&str]) -> Result<String, String> {
+/// Runs cosign among the files of the peer.
+pub(crate) async fn cosign(fixture: &Fixture, args: &[&str]) -> Result<String, String> {
     let run = fixture
         .peer
         .run(Tool::Cosign)

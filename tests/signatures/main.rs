@@ -29,3 +29,4 @@ mod namespace;
 mod notation;
 mod release;
 mod runner;
+mod signature_tag;

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::oci::Digest;
+use crate::oci::{Digest, Repository};
 
 /// The request that an error is about. Its `Display` form begins every message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,11 +19,17 @@ pub struct Operation {
     pub what: String,
     /// The host that received the request, with its port if it has one.
     pub host: String,
+    /// The repository. `None` for a request to a token service.
+    pub repository: Option<Repository>,
 }
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} at {}", self.method, self.what, self.host)
+        write!(f, "{} {} at {}", self.method, self.what, self.host)?;
+        match &self.repository {
+            Some(repository) => write!(f, "/{repository}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -50,6 +50,7 @@ mod protocol;
 
 pub use access::denied_server::DeniedServer;
 pub use access::docker_config::{DockerConfigError, Keychain};
+pub use access::glob::glob;
 pub use access::host_pattern::{HostPattern, HostPatternError};
 pub use access::secret::Secret;
 pub use client::observer::{Observer, Try};

@@ -139,10 +139,14 @@ impl ConnectionServer {
             Arc::clone(&slot),
             track_review,
         ));
-        let mut connection = pin!(
-            self.http
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
-        );
+        // Chosen by ALPN and not by the first bytes. While hyper-util waits for those, a graceful
+        // shutdown closes the connection, and the first review of it fails.
+        let http = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => self.http.clone().http2_only(),
+            _ => self.http.clone().http1_only(),
+        };
+        let mut connection =
+            pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = self.closing.cancelled() => {

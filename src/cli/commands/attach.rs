@@ -42,7 +42,7 @@ Examples:
   # Mark an image as no longer supported, attach an SBOM, sign: without a file of resources
   affix attach registry.example.com/team/app:v1 --end-of-life 2027-03-20
   affix attach registry.example.com/team/app:v1 --artifact-type application/spdx+json sbom.json:application/spdx+json
-  COSIGN_PASSWORD=… affix attach registry.example.com/team/app:v1 --sign-with cosign.key
+  affix attach registry.example.com/team/app:v1 --sign-with cosign.key
 
   # Print the resource that does the same in a cluster
   affix attach registry.example.com/team/app:v1 --end-of-life 2027-03-20 --dry-run -o yaml
@@ -85,7 +85,8 @@ pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
         let documents = Documents::load(&files)?;
         return work(documents, args.output, mode, args.upload_hosts).await;
     };
-    let built = args.image.build(image, &args.scope).await?;
+    let prints_only = args.image.dry_run && args.output.is_some();
+    let built = args.image.build(image, &args.scope, prints_only).await?;
     let documents = built.documents()?;
     match args.output {
         Some(format) if args.image.dry_run => {

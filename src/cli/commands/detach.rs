@@ -19,7 +19,12 @@ use crate::engine::Mode;
 each selected target it removes all attachments that equal the file, no matter which tool created them. Of signatures, it removes those that the \
 key verifies. A resource in a cluster that still wants an attachment pushes it again: delete or change that resource first.
 
-The command lists the attachments first and asks for confirmation. --yes confirms in advance.
+The command lists the attachments first and asks for confirmation. --yes confirms in advance. The list has one line for each manifest of the \
+image, and its column ACTION is
+  remove   an equal attachment exists and would be removed
+  none     no equal attachment exists
+  skip     the manifest is not a target of the resource
+  fail     the attachments cannot be listed
 
 Examples:
   # List the attachments of a file, ask, and remove them

@@ -1,5 +1,6 @@
 //! The documents of `affix attach IMAGE`: the flags describe the same resource that a file would.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -45,7 +46,7 @@ pub(super) struct ImageArgs {
     )]
     artifact_type: Option<String>,
 
-    /// Sign with a private key of cosign; COSIGN_PASSWORD has its password
+    /// Sign with a private key of cosign. COSIGN_PASSWORD has its password; without it, the terminal asks for it
     #[arg(
         long,
         value_name = "KEY-FILE",
@@ -133,7 +134,13 @@ impl ImageArgs {
     ///
     /// # Errors
     /// Bad input, a file that cannot be read, or a tag that cannot be resolved.
-    pub(super) async fn build(&self, image: &str, scope: &ScopeArgs) -> Result<Built, Error> {
+    /// `prints_only`: the resource is printed, so the password of a key is not needed.
+    pub(super) async fn build(
+        &self,
+        image: &str,
+        scope: &ScopeArgs,
+        prints_only: bool,
+    ) -> Result<Built, Error> {
         let reference: Reference = image.parse().map_err(|error| {
             let text = format!("{error}").replace("set insecure: true", "use --plain-http");
             Error::bad_input(Clean(&text))
@@ -173,7 +180,7 @@ impl ImageArgs {
                 "signature",
                 json!({"cosign": with_annotations(cosign, annotations)}),
             );
-            key = Some(key_secret(path, &secret, scope)?);
+            key = Some(key_secret(path, &secret, scope, !prints_only)?);
             name
         } else if let Some(artifact_type) = &self.artifact_type {
             let name = name("artifact");
@@ -375,19 +382,50 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// Returns the Secret with the private key of a file, as `cosign generate-key-pair k8s://` writes it.
-fn key_secret(path: &Path, name: &str, scope: &ScopeArgs) -> Result<Value, Error> {
+fn key_secret(
+    path: &Path,
+    name: &str,
+    scope: &ScopeArgs,
+    with_password: bool,
+) -> Result<Value, Error> {
     let key = String::from_utf8(read(path)?).map_err(|_| {
         Error::bad_input(format_args!(
             "{}: it is not a private key: cosign generate-key-pair writes one",
             Clean(&path.to_string_lossy())
         ))
     })?;
+    let is_encrypted = key.contains("ENCRYPTED");
     let mut data = json!({"cosign.key": key});
-    if let Ok(password) = std::env::var("COSIGN_PASSWORD") {
+    if let Some(password) = password(path, with_password && is_encrypted)? {
         set(&mut data, "cosign.password", password.into());
     }
     let secret = object("v1", "Secret", name, scope);
     Ok(with(secret, "stringData", data))
+}
+
+/// Returns the password of a key from `COSIGN_PASSWORD`, or from the terminal, as cosign asks for it.
+fn password(path: &Path, is_needed: bool) -> Result<Option<String>, Error> {
+    if let Ok(password) = std::env::var("COSIGN_PASSWORD") {
+        return Ok(Some(password));
+    }
+    if !is_needed {
+        return Ok(None);
+    }
+    let shown = path.to_string_lossy();
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::bad_input(format_args!(
+            "{}: the key is encrypted: set its password in COSIGN_PASSWORD",
+            Clean(&shown)
+        )));
+    }
+    let prompt = format!("Password for the private key {}: ", Clean(&shown));
+    rpassword::prompt_password(prompt)
+        .map(Some)
+        .map_err(|error| {
+            Error::Failed(format!(
+                "cannot read the password: {error}: set COSIGN_PASSWORD"
+            ))
+        })
 }
 
 #[cfg(test)]

@@ -182,7 +182,12 @@ pub(in crate::cli) async fn prepare(
                     let why = "spec.suspend is set, so nothing was done";
                     Err(Failure::new(Reason::Suspended, why))
                 } else {
-                    Ok(Request { mode, ..request })
+                    let accepts_leftovers = attachment.object.accepts_leftovers();
+                    Ok(Request {
+                        mode,
+                        accepts_leftovers,
+                        ..request
+                    })
                 };
                 jobs.push(Job {
                     attachment,

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::table::Table;
 use super::text::{Clean, clean_json, is_unsafe, line};
 use crate::api::{
-    ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason, Superseded, TargetState,
-    TargetStatus,
+    FormatStatus, ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason,
+    SignatureFormat, Superseded, TargetState, TargetStatus,
 };
 use crate::attachment::artifact_type;
 use crate::cli::exit::Error;
@@ -143,13 +143,7 @@ fn table(finished: &Finished<'_>, view: View) -> String {
 pub(super) fn targets_table(rows: &[TargetStatus], view: View) -> Table {
     let mut table = Table::new(&["TARGET", "DIGEST", view.column(), "ATTACHMENT", "WHY"]);
     for row in rows {
-        let (word, why) = match view {
-            View::Attached => attached_state(row, "created now"),
-            View::Status => attached_state(row, "this resource created it"),
-            View::Plan => planned_action(row),
-            View::RemovalPlan => removal_action(row),
-            View::Removed => removed_state(row),
-        };
+        let (word, why) = state_of(row, view);
         let attachment = row.attachment.as_deref().map(short).unwrap_or_default();
         table.row([
             target(row),
@@ -158,8 +152,29 @@ pub(super) fn targets_table(rows: &[TargetStatus], view: View) -> Table {
             attachment,
             line(&why, MAX_REASON),
         ]);
+        for format in row.formats.iter().filter(|_| row.formats.len() > 1) {
+            let part = in_format(row, format);
+            table.row([
+                format!("  {:?}", format.format),
+                String::new(),
+                state_of(&part, view).0.to_owned(),
+                part.attachment.as_deref().map(short).unwrap_or_default(),
+                format.reference.clone().unwrap_or_default(),
+            ]);
+        }
     }
     table
+}
+
+/// Returns the state of a target, or the action on it, and the cause.
+fn state_of(row: &TargetStatus, view: View) -> (&'static str, String) {
+    match view {
+        View::Attached => attached_state(row, "created now"),
+        View::Status => attached_state(row, "this resource created it"),
+        View::Plan => planned_action(row),
+        View::RemovalPlan => removal_action(row),
+        View::Removed => removed_state(row),
+    }
 }
 
 /// Returns the table of the images that the tag has left.
@@ -233,6 +248,20 @@ fn target(row: &TargetStatus) -> String {
         crate::api::TargetKind::Index => "index".to_owned(),
         crate::api::TargetKind::Platform => "manifest".to_owned(),
     })
+}
+
+/// Returns the target as if it had one format only.
+fn in_format(row: &TargetStatus, format: &FormatStatus) -> TargetStatus {
+    TargetStatus {
+        state: format.state,
+        origin: format.origin,
+        attachment: match format.format {
+            SignatureFormat::Bundle => format.reference.clone(),
+            SignatureFormat::Tag => format.attachment.clone(),
+        },
+        formats: Vec::new(),
+        ..row.clone()
+    }
 }
 
 fn short(digest: &str) -> String {
@@ -320,6 +349,7 @@ fn skipped(row: &TargetStatus) -> String {
     let meaning = match row.reason.as_deref().and_then(|reason| reason.parse().ok()) {
         Some(Reason::IndexNotSelected) => "spec.targets.scope excludes the index",
         Some(Reason::PlatformNotSelected) => "spec.targets excludes the platform",
+        Some(Reason::DigestNotSelected) => "spec.targets.digests excludes the manifest",
         Some(Reason::AttestationManifest) => "a build attestation is never a target",
         Some(Reason::StillInUse) => "an image in use still contains it",
         Some(Reason::UnsupportedMediaType) => "it is neither an image nor an index",

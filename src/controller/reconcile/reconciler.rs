@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use crate::api::{
-    ACCEPT_LEFTOVERS, ConditionType, Conditions, DeletionPolicy, ImageAttachment,
-    ImageAttachmentStatus, PushAccess, Reason, find_condition,
+    ConditionType, Conditions, DeletionPolicy, ImageAttachment, ImageAttachmentStatus, PushAccess,
+    Reason, find_condition,
 };
 use crate::attachment::{self, Problem};
 use crate::controller::api_server::ApiServerError;
@@ -432,7 +432,7 @@ impl Reconciliation<'_> {
             match engine::request(spec, Some(previous), self.generation(), &sources, verify) {
                 Ok(request) => engine::Request {
                     priority: self.priority,
-                    accepts_leftovers: accepts_leftovers(self.object),
+                    accepts_leftovers: self.object.accepts_leftovers(),
                     asks_push_access: asks_push_access(self.object, previous, verify),
                     ..request
                 },
@@ -459,16 +459,6 @@ impl Reconciliation<'_> {
             ))
         }))
     }
-}
-
-/// Returns whether the user accepts the attachments that the registry refuses to remove, for the current generation.
-fn accepts_leftovers(object: &ImageAttachment) -> bool {
-    let accepted = object.annotations().get(ACCEPT_LEFTOVERS);
-    let generation = object
-        .metadata
-        .generation
-        .map(|generation| generation.to_string());
-    accepted.is_some() && accepted.map(|text| text.trim()) == generation.as_deref()
 }
 
 /// Returns whether a pass asks the registry for the right to push, unless it is known for this generation. A refusal is checked again

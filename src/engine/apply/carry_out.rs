@@ -13,6 +13,7 @@ use crate::engine::claims::Claims;
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::journal::{Draft, Journal};
+use crate::engine::observe::older_signatures;
 use crate::engine::observe::referrers::Target;
 use crate::engine::records::table::update;
 use crate::engine::records::target::TargetRecord;
@@ -70,6 +71,9 @@ pub(in crate::engine) async fn carry_out(
         .flat_map(|target| target.unlisted.absent.iter().cloned())
         .collect();
     report.remarks.extend(remarks_of(context, targets, plans));
+    let older = older_signatures::find(context, targets, plans).await;
+    let warning: Vec<String> = older.remark().into_iter().collect();
+    report.remarks.extend(warning.iter().cloned());
     let planned = prepare(context, &mut records, targets, plans).await;
     if context.request.mode == Mode::Plan {
         for PlannedPush { target, .. } in &planned {
@@ -85,10 +89,27 @@ pub(in crate::engine) async fn carry_out(
         return Ok(Report { verdict, ..report });
     }
     if !planned.is_empty() {
-        save(context, journal, "attaching", &report, &records, &absent).await?;
+        let draft = Saved {
+            step: "attaching",
+            remarks: if warning.is_empty() {
+                &[]
+            } else {
+                &report.remarks
+            },
+        };
+        save(context, journal, draft, &report, &records, &absent).await?;
     }
     let listing_delay = targets.iter().filter_map(|target| target.retry_after).max();
     let push_delay = push_planned(context, &mut report, &mut records, &planned, empty).await;
+    let is_done = |subject: &Digest| {
+        let record = records.iter().find(|record| record.digest == *subject);
+        let bundle = record.and_then(|record| record.signature(SignatureFormat::Bundle));
+        bundle.is_some_and(|bundle| bundle.state == TargetState::Attached)
+    };
+    let hidden = older.event(is_done);
+    report
+        .events
+        .extend(hidden.map(|message| PassEvent::warning(Reason::OlderSignaturesHidden, message)));
     for target in targets {
         if let Some(record) = records.get(target.position) {
             journal.progress(&record.into());
@@ -104,8 +125,11 @@ pub(in crate::engine) async fn carry_out(
     );
     // The new attachments are saved before the old ones are removed: a removal may be slow or interrupted.
     if !planned.is_empty() && !unwanted.is_idle() {
-        let step = "removing what is no longer wanted";
-        save(context, journal, step, &report, &records, &absent).await?;
+        let draft = Saved {
+            step: "removing what is no longer wanted",
+            remarks: &[],
+        };
+        save(context, journal, draft, &report, &records, &absent).await?;
     }
     let CleanedUp {
         mut leftovers,
@@ -232,7 +256,7 @@ async fn prepare<'a>(
             subject: target.observed.subject.clone(),
             created,
             content,
-            seen_before: target.observed.known.attachment.is_some()
+            seen_before: was_written(context, target)
                 || target.size.referrers > 0
                 || target
                     .observed
@@ -247,6 +271,17 @@ async fn prepare<'a>(
         });
     }
     planned
+}
+
+/// Returns whether status proves that the fallback tag, or the signature tag, existed. A signature that was only intended proves nothing
+/// about the signature tag.
+fn was_written(context: &Context<'_>, target: &Target) -> bool {
+    let subject = &target.observed.subject.digest;
+    let before = context.request.previous.target(subject);
+    let before = before.and_then(|before| before.signature(target.format));
+    target.observed.known.attachment.is_some()
+        && (target.is_referrer()
+            || before.is_some_and(|before| before.state == TargetState::Attached))
 }
 
 /// Pushes the attachments and updates the records. Returns the longest delay that the registry asked for.
@@ -325,11 +360,17 @@ fn set_attached(
     }
 }
 
+/// The parts of a draft that users read.
+struct Saved<'a> {
+    step: &'static str,
+    remarks: &'a [String],
+}
+
 /// Saves the progress of the pass.
 async fn save(
     context: &Context<'_>,
     journal: &impl Journal,
-    step: &'static str,
+    draft: Saved<'_>,
     report: &Report,
     records: &[TargetRecord],
     absent: &[Digest],
@@ -342,7 +383,8 @@ async fn save(
             targets: records,
             leftovers: &leftovers,
             superseded: report.superseded.as_deref(),
-            step,
+            remarks: draft.remarks,
+            step: draft.step,
         })
         .await
 }

@@ -158,7 +158,7 @@ async fn take_off(
         remove: vec![signature.clone()],
     };
     session
-        .rewrite_signatures_after(ready(Ok(())), subject, change, false)
+        .rewrite_signatures_after(ready(Ok(())), subject, change, true)
         .await?;
     Ok(": it was a layer of the signature tag")
 }

@@ -2,6 +2,7 @@
 
 pub(in crate::engine) mod candidates;
 pub(in crate::engine) mod mark_in_use;
+pub(in crate::engine) mod older_signatures;
 pub(in crate::engine) mod parents;
 pub(in crate::engine) mod prefetch;
 pub(in crate::engine) mod recovered_dates;

@@ -12,7 +12,7 @@ use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::report::remarks::ListingSize;
 use affix_registry::ListingSource;
-use affix_registry::oci::{Descriptor, Digest};
+use affix_registry::oci::{Descriptor, Digest, media_type};
 
 use super::candidates;
 use super::prefetch::{Prefetch, type_filter};
@@ -44,6 +44,13 @@ pub(in crate::engine) struct Target {
     pub(in crate::engine) size: ListingSize,
     /// The delay that the registry asked for, if the listing failed.
     pub(in crate::engine) retry_after: Option<Duration>,
+}
+
+impl Target {
+    /// Returns whether the attachment is a referrer.
+    pub(in crate::engine) fn is_referrer(&self) -> bool {
+        self.format == SignatureFormat::Bundle
+    }
 }
 
 /// The result of a listing beside its entries.
@@ -134,6 +141,11 @@ async fn list(
         referrers: listing.total,
         filtered: listing.filtered,
         unread: 0,
+        bundles: listing
+            .entries
+            .iter()
+            .filter(|entry| entry.listed_type() == Some(media_type::SIGSTORE_BUNDLE))
+            .count(),
     };
     let mut entries = listing.entries;
     let unlisted = match &observed.wanted {

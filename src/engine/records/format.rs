@@ -1,4 +1,4 @@
-//! The record of a signature in one format: an entry of `status.targets[].formats`.
+//! The record of a signature in one format: an entry of `status.targets[].formats` (docs/decisions/0091).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 

@@ -11,6 +11,8 @@ pub(in crate::engine) struct ListingSize {
     pub(in crate::engine) filtered: bool,
     /// The number of candidates that were not read, since an equal one was found before.
     pub(in crate::engine) unread: usize,
+    /// The number of listed Sigstore bundles, of any statement.
+    pub(in crate::engine) bundles: usize,
 }
 
 /// Returns the remarks on a subject with many referrers. The first one begins at `warn_referrers`.
@@ -23,6 +25,7 @@ pub(in crate::engine) fn on_size(
         referrers,
         filtered,
         unread,
+        ..
     } = size;
     let mut remarks = Vec::new();
     if *referrers >= warn_referrers {

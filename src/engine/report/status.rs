@@ -101,18 +101,21 @@ fn set_resolved(
             return;
         }
         (Ok(_), Some(kept)) => kept.message.clone(),
-        (Ok(remarks), None) => {
-            let image = next
-                .image
-                .as_ref()
-                .map_or("the image", |image| image.reference.as_str());
-            let parts: Vec<&str> = std::iter::once(image)
-                .chain(remarks.iter().map(String::as_str))
-                .collect();
-            parts.join("; ")
-        }
+        (Ok(remarks), None) => resolved_message(next, remarks),
     };
     conditions.set(ConditionType::Resolved, true, Reason::Resolved, &message);
+}
+
+/// Returns the message of the condition Resolved: the image and the remarks.
+fn resolved_message(status: &ImageAttachmentStatus, remarks: &[String]) -> String {
+    let image = status
+        .image
+        .as_ref()
+        .map_or("the image", |image| image.reference.as_str());
+    let parts: Vec<&str> = std::iter::once(image)
+        .chain(remarks.iter().map(String::as_str))
+        .collect();
+    parts.join("; ")
 }
 
 /// Returns the time until a resource is due without a change in the registry: a move settles, a future mark begins to count, or
@@ -171,6 +174,10 @@ pub fn status_in_progress(
         next.superseded = superseded.to_vec();
     }
     let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
+    if !draft.remarks.is_empty() {
+        let message = resolved_message(&next, draft.remarks);
+        conditions.set(ConditionType::Resolved, true, Reason::Resolved, &message);
+    }
     if is_retried(previous, generation) {
         // Ready keeps the failure, so that alerts on it do not start anew with each retry.
         let reason = Reason::ProgressingWithRetry;

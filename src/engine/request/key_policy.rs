@@ -4,6 +4,7 @@
 //! repository on a foreign host cannot contain an allowed host.
 
 use affix_registry::HostPattern;
+use affix_registry::glob;
 use affix_registry::oci::{Reference, cut};
 
 /// The annotation that lists the allowed repositories.
@@ -74,23 +75,6 @@ pub(in crate::engine) fn check(annotation: &str, reference: &Reference) -> Resul
             reference.repository.as_str()
         ),
     })
-}
-
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
-        return false;
-    };
-    let Some(last) = parts.next_back() else {
-        return rest.is_empty();
-    };
-    for part in parts {
-        let Some(at) = rest.find(part) else {
-            return false;
-        };
-        rest = rest.get(at + part.len()..).unwrap_or_default();
-    }
-    rest.ends_with(last)
 }
 
 #[cfg(test)]

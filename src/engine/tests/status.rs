@@ -85,6 +85,7 @@ fn the_status_before_a_push_names_the_attachment_and_is_not_ready() {
         targets: &targets,
         leftovers: &[],
         superseded: None,
+        remarks: &[],
         step: "attaching",
     };
     let saved = status_in_progress(&ImageAttachmentStatus::default(), &draft, 3, now());
@@ -118,6 +119,7 @@ fn a_retry_keeps_the_failure_in_ready_and_changes_reconciling_only() {
         targets: &[made("amd64", "a", TargetState::Pending)],
         leftovers: &[],
         superseded: None,
+        remarks: &[],
         step: "attaching",
     };
     let problem = Failure::new(Reason::RegistryUnavailable, "HTTP 503");

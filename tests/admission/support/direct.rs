@@ -13,8 +13,13 @@ use affix_testbed::certificates::Authority;
 use affix_testbed::{http_client, port};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::namespace::wait_for;
@@ -23,6 +28,7 @@ use crate::support::namespace::wait_for;
 pub(crate) struct Direct {
     pub(crate) address: SocketAddr,
     authority: Authority,
+    stop: CancellationToken,
     _stop: DropGuard,
     _dir: TempDir,
 }
@@ -92,6 +98,7 @@ impl Direct {
         let direct = Self {
             address,
             authority,
+            stop: stop.clone(),
             _stop: stop.drop_guard(),
             _dir: dir,
         };
@@ -106,6 +113,31 @@ impl Direct {
     /// Returns a client with a single HTTP/2 connection, like an API server.
     pub(crate) fn client(&self) -> reqwest::Client {
         http_client::multiplexing(self.authority.pem()).unwrap()
+    }
+
+    /// Opens a connection for HTTP/1.1, without a request.
+    pub(crate) async fn connect(&self) -> TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        let pem = self.authority.pem().as_bytes();
+        roots
+            .add(CertificateDer::from_pem_slice(pem).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect("localhost".try_into().unwrap(), stream)
+            .await
+            .unwrap()
+    }
+
+    /// Begins the shutdown.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

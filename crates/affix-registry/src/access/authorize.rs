@@ -172,6 +172,7 @@ impl Session {
                 )
             })?;
         request.operation.host = authority(&url);
+        request.operation.repository = None;
         if url.scheme() != "https" && !client.transport.insecure() {
             let why = format!(
                 "{} uses it as its token service, and credentials are never sent over plain HTTP",

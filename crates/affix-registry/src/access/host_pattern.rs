@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::access::glob::glob;
 use crate::oci::{Host, cut};
 
 /// A pattern of registries, for example `ghcr.io`, `*.example.com` or `registry.example.com:*`.
@@ -48,23 +49,6 @@ pub(crate) fn labels_match(pattern: &str, name: &str) -> bool {
             .split('.')
             .zip(name.split('.'))
             .all(|(p, n)| glob(p, n))
-}
-
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
-        return false;
-    };
-    let Some(last) = parts.next_back() else {
-        return rest.is_empty();
-    };
-    for part in parts {
-        let Some(at) = rest.find(part) else {
-            return false;
-        };
-        rest = rest.get(at + part.len()..).unwrap_or_default();
-    }
-    rest.ends_with(last)
 }
 
 impl fmt::Display for HostPattern {

@@ -7,6 +7,7 @@ pub(crate) mod authorize;
 pub(crate) mod challenge;
 pub(crate) mod denied_server;
 pub(crate) mod docker_config;
+pub(crate) mod glob;
 pub(crate) mod host_pattern;
 pub(crate) mod secret;
 pub(crate) mod tokens;

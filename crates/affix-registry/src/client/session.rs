@@ -328,6 +328,7 @@ impl Session {
             object,
             what,
             host: self.inner.host.to_string(),
+            repository: Some(self.inner.repository.clone()),
         }
     }
 

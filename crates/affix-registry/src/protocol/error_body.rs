@@ -310,6 +310,7 @@ mod tests {
                     object: Object::Manifest,
                     what: String::new(),
                     host: String::new(),
+                    repository: None,
                 },
                 status: 400,
                 codes: ErrorBody::parse(&body, &[]).codes,

@@ -11,6 +11,7 @@
 mod addresses;
 mod blobs;
 mod example;
+mod fallback_answers;
 mod fallback_tag;
 mod limits;
 mod logins;

@@ -38,7 +38,7 @@ async fn a_manifest_is_read_by_tag_and_by_digest_and_asks_for_nothing_else() {
         registry.transcript()
     );
     let expected = format!(
-        "GET manifest v2 at {}: HTTP 404 MANIFEST_UNKNOWN",
+        "GET manifest v2 at {}/{NAME}: HTTP 404 MANIFEST_UNKNOWN",
         registry.host()
     );
     refused(
@@ -344,7 +344,7 @@ async fn an_immutable_tag_is_told_from_other_refusals() {
         Reply::error(400, "MANIFEST_INVALID", "no\u{7} good"),
     );
     let expected = format!(
-        "PUT manifest v2 at {}: HTTP 400 MANIFEST_INVALID: no good",
+        "PUT manifest v2 at {}/{NAME}: HTTP 400 MANIFEST_INVALID: no good",
         registry.host()
     );
     let error = refused(

@@ -298,7 +298,7 @@ async fn t2_a_link_to_another_origin_fails_the_listing() {
             login(&registry, "user", "canary-password"),
         );
         let expected = format!(
-            "GET referrers of {subject} at {}: the next page is at ",
+            "GET referrers of {subject} at {}/{NAME}: the next page is at ",
             registry.host()
         );
         refused(

@@ -99,6 +99,7 @@ mod tests {
             object: Object::Manifest,
             what: "manifest v1".to_owned(),
             host: "registry.example.com".to_owned(),
+            repository: None,
         };
         let answer = |status| {
             Box::new(ErrorAnswer {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 
-use super::model::{Node, NodeKind, Referrer, Tree};
+use super::model::{CosignLayer, CosignTag, Node, NodeKind, Referrer, Tree};
 use affix_registry::oci::{
     Descriptor, ImageIndex, Manifest, Platform, Reference, annotation, media_type,
 };
@@ -67,6 +67,7 @@ fn node(kind: NodeKind, descriptor: &Descriptor) -> Node {
         size: descriptor.size,
         attests: None,
         referrers: Vec::new(),
+        tags: Vec::new(),
         manifests: Vec::new(),
         errors: Vec::new(),
     }
@@ -85,19 +86,25 @@ impl Gatherer<'_> {
         match &fetched.manifest {
             Manifest::Index(index) => {
                 let mut root = node(NodeKind::Index, &descriptor);
-                let (listed, manifests) =
-                    tokio::join!(self.referrers(&descriptor, true), self.children(index, 1));
+                let (listed, tags, manifests) = tokio::join!(
+                    self.referrers(&descriptor, true),
+                    self.tags(&descriptor),
+                    self.children(index, 1)
+                );
                 root.take(listed);
+                root.take_tags(tags);
                 root.manifests = manifests;
                 root
             }
             Manifest::Image(image) => {
                 let mut root = node(NodeKind::Manifest, &descriptor);
-                let (listed, platform) = tokio::join!(
+                let (listed, tags, platform) = tokio::join!(
                     self.referrers(&descriptor, true),
+                    self.tags(&descriptor),
                     self.platform(&image.config)
                 );
                 root.take(listed);
+                root.take_tags(tags);
                 root.platforms.extend(platform);
                 root
             }
@@ -186,8 +193,10 @@ impl Gatherer<'_> {
                     Err(error) => Err(error.to_string()),
                 }
             };
-            let (listed, nested) = tokio::join!(self.referrers(entry, true), nested);
+            let (listed, tags, nested) =
+                tokio::join!(self.referrers(entry, true), self.tags(entry), nested);
             node.take(listed);
+            node.take_tags(tags);
             match nested {
                 Ok(manifests) => node.manifests = manifests,
                 Err(error) => node.errors.push(error),
@@ -195,6 +204,40 @@ impl Gatherer<'_> {
             node
         }
         .boxed()
+    }
+
+    /// Returns the tags of cosign for `subject`: its signatures and its attestations.
+    async fn tags(&self, subject: &Descriptor) -> Vec<Result<CosignTag, String>> {
+        let name = subject.digest.fallback_tag();
+        let names = [".sig", ".att"].map(|suffix| format!("{name}{suffix}"));
+        let tags = join_all(names.into_iter().map(|name| self.tag(name))).await;
+        tags.into_iter().flatten().collect()
+    }
+
+    async fn tag(&self, name: String) -> Option<Result<CosignTag, String>> {
+        let at = Locator::Tag(name.parse().ok()?);
+        let fetched = match self.session.manifest(&at).await {
+            Ok(fetched) => fetched,
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(error) => return Some(Err(error.to_string())),
+        };
+        let layers = match fetched.manifest {
+            Manifest::Image(image) => image.layers,
+            Manifest::Index(_) => Vec::new(),
+        };
+        let layers = layers.into_iter().map(|layer| CosignLayer {
+            media_type: layer.media_type,
+            digest: layer.digest,
+            size: layer.size,
+            annotations: layer.annotations,
+        });
+        Some(Ok(CosignTag {
+            tag: name,
+            digest: fetched.digest,
+            media_type: fetched.media_type,
+            size: fetched.size,
+            layers: layers.collect(),
+        }))
     }
 
     /// Returns the referrers of `subject`, with `follow` also their referrers.
@@ -301,6 +344,15 @@ impl Node {
         match listed {
             Ok(referrers) => self.referrers = referrers,
             Err(error) => self.errors.push(error),
+        }
+    }
+
+    fn take_tags(&mut self, tags: Vec<Result<CosignTag, String>>) {
+        for tag in tags {
+            match tag {
+                Ok(tag) => self.tags.push(tag),
+                Err(error) => self.errors.push(error),
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use affix_registry::oci::Reference;
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "The tree shows the referrers of the index and of each manifest: artifact type, digest, time of creation, annotations. It \
-shows the referrers of a referrer (such as the signature of an SBOM) one level deep.
+shows the referrers of a referrer (such as the signature of an SBOM) one level deep, and the tags of cosign for each manifest (.sig and .att).
 
 Your login is used for the registry: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/.docker/config.json, then \
 $XDG_RUNTIME_DIR/containers/auth.json and ~/.config/containers/auth.json. The credential helpers that these files name are run.
@@ -66,7 +66,7 @@ enum TreeFormat {
 }
 
 /// Returns a message for the terminal, with the flags of this command in place of the fields of a resource.
-fn advice(text: &str) -> String {
+fn with_flags(text: &str) -> String {
     let fields = [
         (
             "insecure: true, or --plain-http of affix tree",
@@ -76,6 +76,14 @@ fn advice(text: &str) -> String {
         (
             "name it in ca.crt of certSecretRef",
             "name a file with it in the variable SSL_CERT_FILE",
+        ),
+        (
+            "name this certificate itself in ca.crt of certSecretRef",
+            "name a file with this certificate itself in the variable SSL_CERT_FILE",
+        ),
+        (
+            "set SSL_CERT_FILE, or name one in ca.crt",
+            "set SSL_CERT_FILE",
         ),
         ("in the Secret of proxySecretRef, or in", "in"),
     ];
@@ -90,7 +98,7 @@ pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
     let reference: Reference = args
         .image
         .parse()
-        .map_err(|error| Error::bad_input(advice(&format!("{error}"))))?;
+        .map_err(|error| Error::bad_input(with_flags(&format!("{error}"))))?;
     let credentials = local::user_logins(&BTreeSet::from([&reference.host])).await;
     let access = Access {
         credentials,
@@ -98,7 +106,7 @@ pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
         ..Access::default()
     };
     let failed = |error: affix_registry::RegistryError| {
-        Error::Failed(advice(&format!("{reference}: {error}")))
+        Error::Failed(with_flags(&format!("{reference}: {error}")))
     };
     let registries = local::registries();
     let session = registries

@@ -53,12 +53,47 @@ pub(super) struct Node {
     /// The referrers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub referrers: Vec<Referrer>,
+    /// The tags of cosign for the manifest: `.sig` and `.att`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<CosignTag>,
     /// The manifests that an index lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<Self>,
     /// The reasons why referrers or manifests are missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
+}
+
+/// A tag with signatures or attestations that cosign stores beside the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CosignTag {
+    /// The tag.
+    pub tag: String,
+    /// The digest.
+    pub digest: Digest,
+    /// The media type.
+    pub media_type: String,
+    /// The size in bytes.
+    pub size: u64,
+    /// The layers: one for each signature or attestation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<CosignLayer>,
+}
+
+/// A signature or an attestation in a tag of cosign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CosignLayer {
+    /// The media type.
+    pub media_type: String,
+    /// The digest of the signed text. Several signatures may share it.
+    pub digest: Digest,
+    /// The size in bytes.
+    pub size: u64,
+    /// The annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A referrer.

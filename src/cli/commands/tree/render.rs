@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::model::{Node, NodeKind, Referrer, Tree};
+use super::model::{CosignTag, Node, NodeKind, Referrer, Tree};
 use crate::cli::output::text;
 use affix_registry::oci::{Digest, annotation};
 
@@ -10,6 +10,8 @@ use affix_registry::oci::{Digest, annotation};
 const MAX_VALUE: usize = 100;
 /// The maximum number of annotations of one referrer.
 const MAX_ANNOTATIONS: usize = 8;
+/// The maximum number of signatures of one tag.
+const MAX_LAYERS: usize = 20;
 /// Annotations without information for the reader: they repeat the artifact type or list hashes.
 const HIDDEN_ANNOTATIONS: [&str; 3] = [
     annotation::CREATED,
@@ -109,8 +111,30 @@ impl Style {
             .referrers
             .iter()
             .map(|referrer| self.referrer(referrer));
+        let tags = node.tags.iter().map(|tag| self.tag(tag));
         let manifests = node.manifests.iter().map(|node| self.node(node));
-        (details, referrers.chain(manifests).collect())
+        (details, referrers.chain(tags).chain(manifests).collect())
+    }
+
+    /// Returns a tag of cosign, with a branch for each signature or attestation.
+    fn tag(&self, tag: &CosignTag) -> Branch {
+        let layers = tag.layers.iter().map(|layer| Branch {
+            text: format!(
+                "{}  {}",
+                text::line(&layer.media_type, MAX_VALUE),
+                self.digest(&layer.digest)
+            ),
+            details: Vec::new(),
+            branches: Vec::new(),
+        });
+        Branch {
+            text: format!("tag {}  {}", tag.tag, self.digest(&tag.digest)),
+            details: match tag.layers.len().saturating_sub(MAX_LAYERS) {
+                0 => Vec::new(),
+                more => vec![format!("and {more} more")],
+            },
+            branches: layers.take(MAX_LAYERS).collect(),
+        }
     }
 
     fn node(&self, node: &Node) -> Branch {
@@ -180,6 +204,7 @@ mod tests {
 
     use std::collections::BTreeMap;
 
+    use super::super::model::CosignLayer;
     use super::*;
 
     fn digest(seed: &str) -> Digest {
@@ -195,6 +220,7 @@ mod tests {
             size: 1,
             attests: None,
             referrers: Vec::new(),
+            tags: Vec::new(),
             manifests: Vec::new(),
             errors: Vec::new(),
         }
@@ -234,6 +260,19 @@ mod tests {
         }];
         let mut attestation = node(NodeKind::Attestation, None, "d1d1");
         attestation.attests = Some(digest("b1b1").to_string());
+        let layer = CosignLayer {
+            media_type: "application/signed".to_owned(),
+            digest: digest("5555"),
+            size: 1,
+            annotations: BTreeMap::new(),
+        };
+        amd64.tags = vec![CosignTag {
+            tag: "sha256-b1b1.sig".to_owned(),
+            digest: digest("4444"),
+            media_type: "m".to_owned(),
+            size: 1,
+            layers: vec![layer],
+        }];
         let mut arm64 = node(NodeKind::Manifest, Some("linux/arm64"), "c1c1");
         arm64.errors = vec!["GET referrers: HTTP 503".to_owned()];
         root.manifests = vec![amd64, attestation, arm64];
@@ -248,9 +287,11 @@ sha256:a1a1a1a1a1a1  index
 ├─ application/vnd.demo.artifact.lifecycle  sha256:111111111111  2026-11-23T17:33:35Z
 │     end-of-life.date: 2025-03-20T01:20:30Z
 ├─ linux/amd64  sha256:b1b1b1b1b1b1
-│  └─ application/vnd.demo.artifact.lifecycle  sha256:222222222222  2026-11-23T17:33:35Z
-│     │  end-of-life.date: 2025-03-20T01:20:30Z
-│     └─ application/sig  sha256:333333333333
+│  ├─ application/vnd.demo.artifact.lifecycle  sha256:222222222222  2026-11-23T17:33:35Z
+│  │  │  end-of-life.date: 2025-03-20T01:20:30Z
+│  │  └─ application/sig  sha256:333333333333
+│  └─ tag sha256-b1b1.sig  sha256:444444444444
+│     └─ application/signed  sha256:555555555555
 ├─ build attestation of sha256:b1b1b1b1b1b1  sha256:d1d1d1d1d1d1
 └─ linux/arm64  sha256:c1c1c1c1c1c1
       ! GET referrers: HTTP 503

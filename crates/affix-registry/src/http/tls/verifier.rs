@@ -2,7 +2,7 @@
 //!
 //! webpki decides first. Unlike Go, it refuses a certificate of an authority as that of a server
 //! (`CaUsedAsEndEntity`), which is the form that `openssl req -x509` makes. A certificate that is
-//! itself in `ca.crt` is therefore accepted for its names and dates. A refusal names its cause.
+//! itself in `ca.crt` or among the system's is therefore accepted for its names and dates. A refusal names its cause.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -20,7 +20,7 @@ use x509_cert::der::Decode as _;
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage};
 
-use super::system_roots::system_roots;
+use super::system_roots::{is_of_system, system_roots};
 
 /// `md5WithRSAEncryption`, two identifiers of SHA-1 with RSA, and `ecdsa-with-SHA1`.
 const WEAK_SIGNATURES: [ObjectIdentifier; 4] = [
@@ -129,11 +129,11 @@ impl ServerCertVerifier for Verifier {
             Err(Error::InvalidCertificate(error)) => error,
             Err(error) => return Err(error),
         };
-        if self
+        let is_pinned = self
             .pinned
             .iter()
-            .any(|pinned| pinned.as_ref() == end_entity.as_ref())
-        {
+            .any(|pinned| pinned.as_ref() == end_entity.as_ref());
+        if is_pinned || is_of_system(end_entity) {
             return match verify_pinned(end_entity, server_name, now) {
                 Ok(()) => Ok(ServerCertVerified::assertion()),
                 Err(Error::InvalidCertificate(error)) => Err(named(error, end_entity, &[])),

@@ -1,6 +1,6 @@
 //! Documents with entries under a tag that several clients write: the fallback tag and the signature tag.
 //!
-//! [`entries`] merges a change with what other writers did, [`rewrite`] reads, writes and verifies.
+//! See docs/decisions/0090. [`entries`] merges a change with what other writers did, [`rewrite`] reads, writes and verifies.
 
 mod entries;
 mod rewrite;

@@ -20,6 +20,8 @@ use crate::oci::{Digest, RawDocument, RawEntry};
 const MAX_ATTEMPTS: u32 = 20;
 /// Maximum age of a read that a write is based on.
 const MAX_READ_AGE: Duration = Duration::from_millis(200);
+/// Maximum number of repeated reads before a write because dependent parts were made for other content.
+const MAX_PREPARED: u32 = 8;
 /// Number of repeated reads after a possibly stale answer. With the pause between them they take 2
 /// s.
 const STALE_READS: u32 = 3;
@@ -136,7 +138,7 @@ impl<D: TagDocument> Rewrite<D> {
         seen_before: bool,
         mut first: Option<BaseRead>,
     ) -> Result<TagOutcome, RegistryError> {
-        let (mut losses, mut failures, mut stale) = (0, 0, 0);
+        let (mut losses, mut failures, mut stale, mut prepared) = (0, 0, 0, 0);
         loop {
             let is_late = Instant::now() >= self.kind.session().deadline();
             if self.attempts >= MAX_ATTEMPTS || (is_late && losses > 0) {
@@ -173,8 +175,13 @@ impl<D: TagDocument> Rewrite<D> {
                 }
             };
             let has_sent = self.kind.prepare(current.as_ref(), &mut merged).await?;
-            if (has_sent || read_at.elapsed() > MAX_READ_AGE) && stale < STALE_READS {
-                stale += 1; // the read is too old; results are kept, so the next round is fast
+            // The read is too old. Results are kept, so the next round is fast.
+            if has_sent && prepared < MAX_PREPARED {
+                prepared += 1;
+                continue;
+            }
+            if read_at.elapsed() > MAX_READ_AGE && stale < STALE_READS {
+                stale += 1;
                 continue;
             }
             let (media_type, bytes) = self.written(&merged)?;
@@ -197,7 +204,7 @@ impl<D: TagDocument> Rewrite<D> {
                 Verification::Lost => {
                     sleep(after_loss(losses, rand::random())).await;
                     losses += 1;
-                    stale = 0;
+                    prepared = 0;
                 }
             }
         }

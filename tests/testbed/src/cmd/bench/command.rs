@@ -25,6 +25,29 @@ pub(super) const ORAS: &str = "\"$tool\" attach --artifact-type application/vnd.
 const REGCTL: &str = "\"$tool\" artifact put --artifact-type application/vnd.microsoft.artifact.lifecycle \
     --annotation vnd.microsoft.artifact.lifecycle.end-of-life.date=2025-03-20T01:20:30Z";
 
+/// A format of cosign's signatures.
+struct Format {
+    name: &'static str,
+    /// The option of cosign, if it is not its default.
+    flag: Option<&'static str>,
+    /// The goal as a multiple of cosign's time, with the referrers API.
+    goal_with_api: f64,
+    goal_without_api: f64,
+}
+
+const BUNDLE: Format = Format {
+    name: "Bundle",
+    flag: None,
+    goal_with_api: 15.0,
+    goal_without_api: 12.0,
+};
+const TAG: Format = Format {
+    name: "Tag",
+    flag: Some("--new-bundle-format=false"),
+    goal_with_api: 10.0,
+    goal_without_api: 10.0,
+};
+
 /// What two commands cost, side by side.
 #[derive(Default)]
 struct Pair {
@@ -47,7 +70,9 @@ pub(super) async fn measure(lab: &Lab, effort: &Effort) -> anyhow::Result<String
     for site in [&lab.modern, &lab.modern_tls, &lab.plain, &lab.plain_tls] {
         for distance in DISTANCES {
             site.far.set(Duration::from_millis(distance));
-            sign(lab, site, distance, &secret, effort, &mut table).await?;
+            for format in [&BUNDLE, &TAG] {
+                sign(lab, site, distance, &secret, format, effort, &mut table).await?;
+            }
         }
     }
     for site in [&lab.modern, &lab.modern_tls] {
@@ -174,6 +199,7 @@ async fn sign(
     site: &Site,
     distance: u64,
     secret: &Value,
+    format: &Format,
     effort: &Effort,
     table: &mut Table,
 ) -> anyhow::Result<()> {
@@ -182,37 +208,42 @@ async fn sign(
         let target = lab.fresh(site, &official("ours")).await?;
         let image = format!("{}@{}", target.far, target.image.digest());
         let spec = site.spec(
-            json!({"image": image, "signature": {"cosign": {"keySecretRef": {"name": KEY}}}}),
+            json!({"image": image, "signature": {"cosign": {"keySecretRef": {"name": KEY}, "formats": [format.name]}}}),
         );
         let file = lab.file(&spec, std::slice::from_ref(secret))?;
         pair.ours(site, lab.affix(&["attach", "-f", &file])).await?;
         let target = lab.fresh(site, &official("theirs")).await?;
         let image = format!("{}@{}", target.far, target.image.digest());
         let key = format!("{KEY}.key");
-        let sign = [
+        let mut sign = vec![
             "sign",
             "--recursive",
             "--key",
             &key,
             "--tlog-upload=false",
             "--use-signing-config=false",
-            "--yes",
-            &image,
         ];
+        sign.extend(format.flag);
+        sign.extend(["--yes", &image]);
         pair.theirs(site, lab.tool(Tool::Cosign, &sign)?).await?;
     }
-    let goal = match (site.has_referrers_api, distance) {
-        (true, _) => 15.0,
-        (false, _) => 12.0,
+    let goal = match site.has_referrers_api {
+        true => format.goal_with_api,
+        false => format.goal_without_api,
     };
+    let form = format.flag.map_or("", |_| " in the Tag format");
     let what = format!(
-        "sign 8 platforms and the index, {}, {distance} ms",
+        "sign 8 platforms and the index{form}, {}, {distance} ms",
         site.title
     );
+    let theirs = match format.flag {
+        Some(flag) => format!("`cosign sign --recursive {flag}`"),
+        None => "`cosign sign --recursive`".to_owned(),
+    };
     table.versus(
         &what,
         &pair.ours,
-        "`cosign sign --recursive`",
+        &theirs,
         &pair.theirs,
         Unit::Seconds,
         Goal::Times(goal),

@@ -272,10 +272,10 @@ spec:
         self.upgrade("").await
     }
 
-    /// Upgrades the release with failurePolicy Fail and more values.
+    /// Upgrades the release with failurePolicy Fail and more values. The time-out is long, because this machine may be slow.
     async fn upgrade(&self, values: &str) -> anyhow::Result<()> {
         let command = format!(
-            "upgrade affix CHART --set image.repository={} --set webhook.failurePolicy=Fail {values} --wait {ROLLOUT}",
+            "upgrade affix CHART --set image.repository={} --set webhook.failurePolicy=Fail --set webhook.timeoutSeconds=10 {values} --wait {ROLLOUT}",
             self.repository
         );
         self.helm(&command).await?.stdout().map(drop)
