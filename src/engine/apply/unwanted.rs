@@ -3,7 +3,8 @@
 use crate::api::{Reason, SignatureFormat, TargetState};
 use crate::attachment::{Entry, TargetPlan};
 use crate::engine::observe::referrers::Target;
-use crate::engine::records::leftover::{LeftoverRecord, Owned};
+use crate::engine::records::leftover::LeftoverRecord;
+use crate::engine::records::owned::Owned;
 use crate::engine::records::target::TargetRecord;
 use crate::engine::request::previous::PreviousState;
 use affix_registry::oci::{Descriptor, Digest};

@@ -1,6 +1,7 @@
 //! Observe: reads from the registry.
 
 pub(in crate::engine) mod candidates;
+mod found;
 pub(in crate::engine) mod mark_in_use;
 pub(in crate::engine) mod older_signatures;
 pub(in crate::engine) mod parents;

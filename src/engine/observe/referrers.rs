@@ -15,6 +15,7 @@ use affix_registry::ListingSource;
 use affix_registry::oci::{Descriptor, Digest, media_type};
 
 use super::candidates;
+use super::found::Found;
 use super::prefetch::{Prefetch, type_filter};
 use super::signature_tag;
 use super::signatures::{self, Unlisted};
@@ -51,13 +52,6 @@ impl Target {
     pub(in crate::engine) fn is_referrer(&self) -> bool {
         self.format == SignatureFormat::Bundle
     }
-}
-
-/// The result of a listing beside its entries.
-pub(super) struct Found {
-    pub(super) source: ListingSource,
-    pub(super) unlisted: Unlisted,
-    pub(super) size: ListingSize,
 }
 
 /// Lists the referrers of every target and reads the manifests that the listings leave open. A failure belongs to its target.

@@ -14,7 +14,7 @@ use crate::signing::{self, TagSigner};
 use affix_registry::oci::{Descriptor, Digest};
 use affix_registry::{ErrorKind, ListingSource, SignatureLayer};
 
-use super::referrers::Found;
+use super::found::Found;
 use super::signatures::Unlisted;
 
 /// The number of signed texts of one subject that are read at once.

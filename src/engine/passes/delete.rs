@@ -12,7 +12,7 @@ use crate::attachment::{Problem, parse_reference};
 use crate::engine::apply::remove::remove_all;
 use crate::engine::claims::Claims;
 use crate::engine::failure::Failure;
-use crate::engine::records::leftover::Owned;
+use crate::engine::records::owned::Owned;
 use crate::engine::report::change::AttachmentChange;
 use crate::engine::request::access::access;
 use crate::engine::request::previous::PreviousState;

@@ -6,8 +6,7 @@ use crate::api::{FormatStatus, Origin, Reason, SignatureFormat, TargetState};
 use crate::attachment::Created;
 use affix_registry::oci::Digest;
 
-use super::leftover::Owned;
-use super::target::TargetRecord;
+use super::owned::Owned;
 
 /// The attachment of a target in one format, with its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,20 +34,6 @@ impl FormatRecord {
             origin: None,
             created: None,
             content: None,
-        }
-    }
-
-    /// Returns the attachment and the state that a target shows.
-    pub(in crate::engine) fn of(target: &TargetRecord) -> Self {
-        Self {
-            format: SignatureFormat::Bundle,
-            state: target.state,
-            reason: target.reason,
-            message: target.message.clone(),
-            attachment: target.attachment.clone(),
-            origin: target.origin,
-            created: target.created,
-            content: target.content.clone(),
         }
     }
 

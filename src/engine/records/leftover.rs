@@ -8,15 +8,8 @@ use crate::api::{Leftover, Reason, SignatureFormat};
 use crate::attachment::overlap_end;
 use affix_registry::oci::{Digest, DigestError};
 
+use super::owned::Owned;
 use super::target::TargetRecord;
-
-/// An attachment of this resource on one subject.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::engine) struct Owned {
-    /// The digest of its manifest, or the identity of a signature in the signature tag.
-    pub(in crate::engine) attachment: Digest,
-    pub(in crate::engine) format: SignatureFormat,
-}
 
 /// An attachment of this resource that is not wanted anymore and not removed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::engine::failure::Failure;
 use affix_registry::oci::{Digest, DigestError, cut};
 
 use super::format::{FormatRecord, combined};
-use super::leftover::Owned;
+use super::owned::Owned;
 
 /// Maximum number of further platforms of one digest in status.
 const MAX_OTHER_PLATFORMS: usize = 16;
@@ -121,8 +121,21 @@ impl TargetRecord {
         if let Some(record) = self.formats.iter().find(|record| record.format == format) {
             return Some(record.clone());
         }
-        (self.formats.is_empty() && format == SignatureFormat::Bundle)
-            .then(|| FormatRecord::of(self))
+        (self.formats.is_empty() && format == SignatureFormat::Bundle).then(|| self.shown())
+    }
+
+    /// Returns the attachment and the state that the target itself shows.
+    fn shown(&self) -> FormatRecord {
+        FormatRecord {
+            state: self.state,
+            reason: self.reason,
+            message: self.message.clone(),
+            attachment: self.attachment.clone(),
+            origin: self.origin,
+            created: self.created,
+            content: self.content.clone(),
+            ..FormatRecord::new(SignatureFormat::Bundle)
+        }
     }
 
     /// Changes the attachment in a format, or its state.
@@ -348,7 +361,7 @@ impl TryFrom<&TargetStatus> for TargetRecord {
             0 => FormatRecord {
                 format: format.format,
                 state: format.state,
-                ..FormatRecord::of(&record)
+                ..record.shown()
             },
             _ => format.into(),
         });

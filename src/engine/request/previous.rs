@@ -10,7 +10,8 @@ use crate::api::{
 };
 use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{Desired, Entry, EntryKind, Intent, LastApplied};
-use crate::engine::records::leftover::{LeftoverRecord, Owned};
+use crate::engine::records::leftover::LeftoverRecord;
+use crate::engine::records::owned::Owned;
 use crate::engine::records::table::{parse_leftovers, parse_targets};
 use crate::engine::records::target::TargetRecord;
 use crate::signing::Signer;

@@ -1,6 +1,7 @@
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that unwraps fails, as it should"
+    clippy::indexing_slicing,
+    reason = "a test that panics fails, as it should"
 )]
 
 use std::sync::Arc;
