@@ -39,6 +39,8 @@ const _: () =
     assert!(body::MAX_WAITING_BODIES * STREAM_WINDOW as usize <= CONNECTION_WINDOW as usize / 2);
 /// Time limit for reviews in flight during shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time for a review that is on its way to an idle HTTP/1.1 connection at the shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// Time for an evicted connection to complete a review that arrives at that moment.
 const EVICTION_GRACE: Duration = Duration::from_secs(3);
 
@@ -141,17 +143,25 @@ impl ConnectionServer {
         ));
         // Chosen by ALPN and not by the first bytes. While hyper-util waits for those, a graceful
         // shutdown closes the connection, and the first review of it fails.
-        let http = match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => self.http.clone().http2_only(),
-            _ => self.http.clone().http1_only(),
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let http = if is_http2 {
+            self.http.clone().http2_only()
+        } else {
+            self.http.clone().http1_only()
         };
         let mut connection =
             pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = self.closing.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+                // HTTP/1.1 has no GOAWAY: a review may be on its way on an idle connection.
+                let grace = if is_http2 { Duration::ZERO } else { SHUTDOWN_GRACE };
+                if let Ok(ended) = timeout(grace, connection.as_mut()).await {
+                    ended
+                } else {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
             }
             () = slot.evicted() => {
                 self.metrics.rejected("idle");
