@@ -178,7 +178,10 @@ async fn a_configuration_without_a_ca_bundle_is_reported() {
     probes
         .says(Some("has no caBundle for imageattachments.affix.dev"))
         .await;
-    assert!(probes.problem("no_ca_bundle").await && probes.problem("not_called").await);
+    wait_for("both problems", async || {
+        probes.problem("no_ca_bundle").await && probes.problem("not_called").await
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -218,16 +218,16 @@ async fn a_self_signed_registry_is_read_with_its_certificate_in_ssl_cert_file() 
 }
 
 #[tokio::test]
-async fn a_tree_needs_one_manifest_and_one_listing_per_manifest() {
+async fn a_tree_needs_one_manifest_and_a_listing_and_two_tags_per_manifest() {
     let fixture = Fixture::new().await;
     let before = fixture.registry.mark().unwrap();
     let tree = fixture
         .affix(&["tree", "--plain-http", &fixture.image.tagged()], "")
         .await;
     assert_eq!(code(&tree), 0, "{}{}", tree.out, tree.err);
-    // The index, its listing, and those of two platforms and one attestation.
+    // The index, its listing, and those of two platforms and one attestation. Each of the four may have a .sig and a .att tag.
     let requests = fixture.registry.requests_since(before).unwrap();
-    assert_eq!(requests.len(), 5, "{requests:#?}");
+    assert_eq!(requests.len(), 5 + 8, "{requests:#?}");
 }
 
 #[tokio::test]
