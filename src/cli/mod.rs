@@ -100,6 +100,10 @@ enum Command {
     Completion(completion::Args),
 }
 
+/// The stack of each thread of the operator: that of the main thread on Linux. A pass without optimisation needs more than the 2 MiB of
+/// other threads.
+const STACK_SIZE: usize = 8 << 20;
+
 /// Runs a subcommand and returns its exit code. Errors are written to stderr.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
@@ -107,7 +111,9 @@ pub fn run(cli: Cli) -> ExitCode {
     let is_operator = matches!(cli.command, Command::Controller(_) | Command::Webhook(_));
     // A command mostly waits for the network, so the start of threads would take longer than they could save.
     let mut runtime = if is_operator {
-        Builder::new_multi_thread()
+        let mut threads = Builder::new_multi_thread();
+        threads.thread_stack_size(STACK_SIZE);
+        threads
     } else {
         Builder::new_current_thread()
     };

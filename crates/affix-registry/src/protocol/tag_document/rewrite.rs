@@ -67,9 +67,10 @@ pub(crate) async fn rewrite_after<D: TagDocument>(
         let seen_before = seen_before || session.inner.has_seen_tag(rewrite.kind.tag());
         (alone, seen_before, rewrite.begin(seen_before).await)
     };
-    let ((_alone, seen_before, base), first) = tokio::join!(begin, first);
+    // Boxed: the states are large, and the futures of all callers would contain them.
+    let ((_alone, seen_before, base), first) = tokio::join!(Box::pin(begin), Box::pin(first));
     first?;
-    rewrite.run(seen_before, base?).await
+    Box::pin(rewrite.run(seen_before, base?)).await
 }
 
 struct Rewrite<D> {
