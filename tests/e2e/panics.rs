@@ -132,7 +132,7 @@ async fn t11_t21_a_panic_affects_its_resource_only_and_its_message_stays_inside(
             .lines()
             .find(|line| line.starts_with("controller_runtime_reconcile_panics_total{"));
         let panics: u64 = panics.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
-        if panics >= 2 && log.matches("affix panicked").count() >= 2 {
+        if panics >= 2 && log.matches("affix panicked, which").count() >= 2 {
             break (metrics, log);
         }
         assert!(
@@ -143,7 +143,7 @@ async fn t11_t21_a_panic_affects_its_resource_only_and_its_message_stays_inside(
     };
     let told: Vec<&str> = log
         .lines()
-        .filter(|line| line.contains("affix panicked"))
+        .filter(|line| line.contains("affix panicked, which"))
         .collect();
     assert!(
         told.iter()

@@ -80,10 +80,10 @@ async fn the_table_of_kubectl_fits_120_columns_and_shows_what_is_suspended() {
     let namespace = Namespace::new("columns").await;
     let _controller = Controller::start(&namespace).await;
     let digest = format!("sha256:{}", "a".repeat(64));
-    let image = "registry.example.com/platform/application:v1.12.3-alpine";
+    let image = "registry.example.com/team/app:v1.12.3";
     let spec = with(note(&format!("{image}@{digest}")), json!({"suspend": true}));
-    namespace.apply("application-v1.12.3-alpine", spec).await;
-    namespace.suspended("application-v1.12.3-alpine").await;
+    namespace.apply("app-v1.12.3-signed", spec).await;
+    namespace.suspended("app-v1.12.3-signed").await;
     let get = ["get", "ia", "--namespace", &namespace.name];
     let table = namespace
         .plane
