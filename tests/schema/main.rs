@@ -355,20 +355,22 @@ async fn kubectl_explains_every_field_and_shows_the_columns() {
         )
     };
     let (header, table) = columns(&["get", "ia"]).await;
-    assert_eq!(header, "NAME IMAGE TYPE ATTACHED READY STATUS AGE");
+    assert_eq!(header, "NAME IMAGE ATTACHED READY SUSPENDED STATUS AGE");
+    for cell in ["app-v1", "2/2", "True", "Attached"] {
+        assert!(table.contains(cell), "{cell}: not in\n{table}");
+    }
+    let (header, table) = columns(&["get", "affix", "-o", "wide"]).await;
+    assert_eq!(
+        header,
+        "NAME IMAGE ATTACHED READY SUSPENDED STATUS AGE TYPE DIGEST MESSAGE"
+    );
     for cell in [
-        "app-v1",
-        corpus::PINNED,
         "application/vnd.demo.artifact.lifecycle",
-        "2/2",
-        "True",
+        corpus::DIGEST,
         "2 of 2 attached",
     ] {
         assert!(table.contains(cell), "{cell}: not in\n{table}");
     }
-    let (header, table) = columns(&["get", "affix", "-o", "wide"]).await;
-    assert_eq!(header, "NAME IMAGE TYPE ATTACHED READY STATUS AGE DIGEST");
-    assert!(table.contains(corpus::DIGEST), "{table}");
 }
 
 /// Asserts that each field below has a description, and collects their paths.
