@@ -39,7 +39,7 @@ async fn health_and_metrics_are_served_in_the_words_of_others() {
         "affix_reconcile_reason_total{reason=\"NotFound\"}",
         "affix_registry_requests_total{operation=\"put_manifest\",code=\"201\"} 3",
         "affix_attachments_total{outcome=\"made\"} 3",
-        "affix_resource_conditions{type=\"Ready\",status=\"True\",reason=\"Attached\"} 1",
+        "type=\"Ready\",status=\"True\",reason=\"Attached\"} 1",
     ];
     loop {
         let metrics = controller.metrics().await;

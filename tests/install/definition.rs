@@ -272,7 +272,7 @@ async fn nothing_is_attached_while_the_crd_lacks_dry_run_suspend_and_targets() {
     // kubectl would refuse the fields that the CRD lacks. GitOps tools and older clients do not validate.
     let apply = |objects: Vec<Value>| {
         let text: String = objects.iter().map(Value::to_string).collect();
-        let args = ["apply", "--server-side", "--validate=false", "-f", "-"];
+        let args = ["apply", "--validate=false", "-f", "-"];
         let applied = cluster.plane.kubectl_with(args, text);
         async move { applied.await.unwrap().stdout().unwrap() }
     };

@@ -395,17 +395,22 @@ impl<'a> Job<'a> {
             })
             .await?;
         // A repeated event raises the count of the first one.
-        for suspend in [true, false] {
+        for suspend in [true, false, true, false] {
             let patch = json!({"spec": {"suspend": suspend}});
             api.patch("anonymous", &PatchParams::default(), &Patch::Merge(&patch))
                 .await
                 .unwrap();
             operator
                 .wait(|| async {
-                    if all_attached(&api).await.is_ok() == suspend {
-                        Err(format!("suspend: {suspend}"))
+                    let object = api
+                        .get("anonymous")
+                        .await
+                        .map_err(|error| error.to_string())?;
+                    let observed = object.status.map(|status| status.observed_generation);
+                    if observed == object.metadata.generation {
+                        all_attached(&api).await
                     } else {
-                        Ok(())
+                        Err(format!("suspend: {suspend}"))
                     }
                 })
                 .await?;
