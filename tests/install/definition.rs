@@ -321,7 +321,10 @@ async fn nothing_is_attached_while_the_crd_lacks_dry_run_suspend_and_targets() {
     }
     assert_eq!(registry.requests().len(), 0);
 
-    // With the current CRD the same resources are held back by their own fields.
+    // With the current CRD the same resources are held back by their own fields. Those that were pruned must be applied anew.
+    let names = ["planned", "suspended", "selected"];
+    let delete = ["delete", "ia", "--namespace", "team-a"];
+    cluster.kubectl(&[&delete[..], &names[..]].concat()).await;
     define(&cluster, &current()).await;
     operator.ready().await.unwrap();
     apply(vec![
@@ -329,9 +332,6 @@ async fn nothing_is_attached_while_the_crd_lacks_dry_run_suspend_and_targets() {
         resource("suspended", json!({"suspend": true})),
     ])
     .await;
-    cluster
-        .kubectl(&["delete", "ia", "selected", "--namespace", "team-a"])
-        .await;
     let planned = || async {
         let object = cluster
             .get(&["ia", "planned", "--namespace", "team-a"])
