@@ -215,7 +215,7 @@ pub struct CosignSigner {
     pub key_secret_ref: LocalObjectReference,
 
     /// The formats to sign in: Bundle is a Sigstore bundle as a referrer, which cosign 3 and Kyverno read; Tag is the image tag
-    /// sha256-<hex>.sig, which podman, CRI-O, policy-controller and older tools read. Default: [Bundle].
+    /// sha256-HEX.sig, which podman, CRI-O, policy-controller and older tools read. Default: Bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2))]
     pub formats: Option<Vec<SignatureFormat>>,
@@ -244,7 +244,7 @@ pub struct CosignSigner {
 pub enum SignatureFormat {
     /// A Sigstore bundle, which is a referrer. Every attachment that is not a signature of cosign counts as this format.
     Bundle,
-    /// A layer of the manifest under the tag `sha256-<hex>.sig`.
+    /// A layer of the manifest under the tag `sha256-HEX.sig`.
     Tag,
 }
 
