@@ -123,18 +123,19 @@ impl Operator {
     /// What its metrics say. Asking costs it little, so that even a wait for thousands of resources may ask often.
     pub(super) async fn counted(&self) -> anyhow::Result<Counted> {
         let text = self.client.get(&self.metrics).send().await?.text().await?;
-        let sum = |of: &str| -> usize {
+        let sum = |of: &str, labels: &str| -> usize {
             let lines = text.lines().filter(|line| line.starts_with(of));
             lines
+                .filter(|line| line.contains(labels))
                 .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
                 .map(|value| value as usize)
                 .sum()
         };
-        let ready = "affix_resource_conditions{type=\"Ready\",status=\"True\"";
+        let ready = "type=\"Ready\",status=\"True\"";
         Ok(Counted {
-            ready: sum(ready),
-            registry: sum("affix_registry_requests_total"),
-            cluster: sum("rest_client_requests_total"),
+            ready: sum("affix_resource_conditions", ready),
+            registry: sum("affix_registry_requests_total", ""),
+            cluster: sum("rest_client_requests_total", ""),
         })
     }
 
