@@ -40,7 +40,7 @@ e2e-node: ## Install the chart on a real node in namespaces of this machine, and
 	cargo build --workspace --bins
 	@$(BIN)/testbed e2e-node
 
-bench-smoke: ## Check in a minute that the benchmark works; its figures are meaningless
+bench-smoke: ## Check in three minutes that the benchmark works; its figures are meaningless
 	$(call say,Checking that the benchmark works)
 	cargo build --workspace --bins
 	@$(BIN)/testbed bench --smoke >/dev/null

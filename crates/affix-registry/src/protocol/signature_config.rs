@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(
             made(Some(config), &base, &[two.clone(), three.clone()]),
             format!(
-                r#"{{"x": {{"deep" : 1e400}},"rootfs":{{"type":"layers","y":[ ],"diff_ids":["b","{digest}"]}},"history":[{{"by":"2"}},{HISTORY}]}}"#
+                r#"{{"x":{{"deep" : 1e400}},"rootfs":{{"type":"layers","y":[ ],"diff_ids":["b","{digest}"]}},"history":[{{"by":"2"}},{HISTORY}]}}"#
             )
         );
         // The position of a layer is unknown.
