@@ -46,7 +46,7 @@ bench-smoke: ## Check in three minutes that the benchmark works; its figures are
 	@$(BIN)/testbed bench --smoke >/dev/null
 
 soak: ## Run the soak tests: passes and hostile tenants for ten minutes (AFFIX_SOAK has the seconds), each race of processes ten times
-	AFFIX_SOAK=$${AFFIX_SOAK:-600} cargo test --test e2e -- --include-ignored --nocapture --test-threads 1 soak:: races:: tenants::
+	AFFIX_SOAK=$${AFFIX_SOAK:-600} cargo test --test e2e --test admission -- --include-ignored --nocapture --test-threads 1 soak:: races:: tenants:: fairness::t35
 
 testbed: ## Run a control plane and two registries until Ctrl-C
 	cargo build --workspace --bins

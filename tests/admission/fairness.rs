@@ -1,4 +1,6 @@
 //! Slow hosts, slow callers and dry runs: they hold no look-up of other pods (threats T19 and T35).
+//!
+//! `AFFIX_SOAK` says for how many seconds the load lasts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use affix::admission::{Lookups, ServerLimits};
 
-use crate::support::abusive_clients::authority;
+use crate::support::abusive_clients::{authority, memory};
 use crate::support::direct::{Direct, lookups, review_in};
 use crate::support::marked_images::{ENDED, login, mark, push, refused};
 use crate::support::namespace::{TestNamespace, wait_for};
@@ -61,14 +63,24 @@ impl SilentHosts {
     }
 }
 
-/// Waits until a pod is refused for its image. On a busy machine the API server does not wait for every
-/// response and admits the pod, so the pod is retried. Without a turn it would never be refused.
-async fn refused_beside_load(namespace: &TestNamespace, image: &str) {
+/// Waits until a pod is refused for its image, and returns the number of attempts. On a busy machine the
+/// API server does not wait for every response and admits the pod, so the pod is retried. Without a turn it
+/// would never be refused.
+async fn refused_beside_load(namespace: &TestNamespace, image: &str) -> usize {
+    let mut attempts = 0;
     wait_for("a refusal", async || {
+        attempts += 1;
         let tried = namespace.try_pod(image, json!({})).await;
         tried.is_err_and(|text| text.contains(ENDED))
     })
     .await;
+    attempts
+}
+
+/// Returns the duration of the load.
+fn duration() -> Duration {
+    let seconds = std::env::var("AFFIX_SOAK").unwrap_or_else(|_| "60".to_owned());
+    Duration::from_secs(seconds.parse().expect("AFFIX_SOAK is a number of seconds"))
 }
 
 fn pod_of(name: &str, images: &[String]) -> Value {
@@ -92,8 +104,10 @@ async fn t35_a_direct_caller_with_64_silent_hosts_hides_no_old_image() {
     let old = push(&registry, "old").await;
     let peer = Peer::of(&namespace.tools, &registry).unwrap();
     mark(&peer, &old.pinned(), "2025-03-20").await;
-    let (_webhook, address) =
+    let (webhook, address) =
         Affix::webhook(&namespace, &["--insecure-registries", registry.host()]).await;
+    let memory = |name| memory(webhook.process.pid().unwrap(), name) >> 10;
+    let started = memory("VmRSS:");
     let ca = authority(&namespace).await;
     let silent = Arc::new(SilentHosts::start().await);
     let client = http_client::multiplexing(&ca).unwrap();
@@ -120,9 +134,26 @@ async fn t35_a_direct_caller_with_64_silent_hosts_hides_no_old_image() {
     }
     // Until every turn is in use.
     wait_for("the flood", async || sent.load(Ordering::Relaxed) > 6).await;
-    for _ in 0..8 {
-        refused_beside_load(&namespace, &old.tagged()).await;
+    let (mut delays, mut attempts) = (Vec::new(), 0);
+    let end = Instant::now() + duration();
+    while delays.len() < 8 || Instant::now() < end {
+        let began = Instant::now();
+        attempts += refused_beside_load(&namespace, &old.tagged()).await;
+        delays.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    stop.cancel();
+    delays.sort();
+    println!(
+        "beside {} calls of 64 images on silent hosts, {} pods with an old image were refused, in {attempts} attempts, after {:?} \
+         (median), {:?} (latest); the webhook has {} KiB, {started} KiB before, {} KiB at most",
+        sent.load(Ordering::Relaxed),
+        delays.len(),
+        delays[delays.len() / 2],
+        delays[delays.len() - 1],
+        memory("VmRSS:"),
+        memory("VmHWM:"),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

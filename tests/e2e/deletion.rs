@@ -334,6 +334,33 @@ async fn t34_a_dry_run_of_another_namespace_keeps_no_attachment() {
 }
 
 #[tokio::test]
+async fn t34_a_suspended_resource_of_another_namespace_keeps_no_attachment() {
+    let (here, elsewhere) = (
+        Namespace::new("t34").await,
+        Namespace::new("t34-suspended").await,
+    );
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = host(&registry, "v1");
+    let reference = registry.reference(&image.name());
+    let (_one, _other) = (
+        Controller::start(&here).await,
+        Controller::start(&elsewhere).await,
+    );
+    here.apply("app", delete(note(&reference))).await;
+    here.ready("app").await;
+    elsewhere.apply("app", note(&reference)).await;
+    let adopted = elsewhere.ready("app").await;
+    assert_eq!(adopted.push_access, Some(PushAccess::Accepted));
+    elsewhere
+        .apply("app", with(note(&reference), json!({"suspend": true})))
+        .await;
+    elsewhere.suspended("app").await;
+    here.delete("app").await;
+    assert!(listed(&registry, &image.digest).is_empty());
+    here.check_rules().await;
+}
+
+#[tokio::test]
 async fn t34_a_reader_of_another_namespace_keeps_no_attachment_and_a_writer_keeps_it() {
     const ALL: [Action; 3] = [Action::Pull, Action::Push, Action::Delete];
     let (here, elsewhere) = (

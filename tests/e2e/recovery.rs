@@ -47,14 +47,8 @@ async fn wait_for(plane: &ControlPlane, condition: &str, object: &str) {
     }
 }
 
-/// The downtimes in seconds: 60 s in the soak test only.
-fn downtimes() -> &'static [u64] {
-    if std::env::var_os("AFFIX_SOAK").is_some() {
-        &[5, 20, 60]
-    } else {
-        &[5, 20]
-    }
-}
+/// The downtimes in seconds.
+const DOWNTIMES: [u64; 3] = [5, 20, 60];
 
 #[tokio::test]
 async fn a_new_resource_is_ready_soon_after_the_api_server_is_back() {
@@ -71,9 +65,9 @@ async fn a_new_resource_is_ready_soon_after_the_api_server_is_back() {
     apply(&plane, &resource("first", &spec)).await;
     wait_for(&plane, "Ready", "ia/first").await;
 
-    for seconds in downtimes() {
+    for seconds in DOWNTIMES {
         plane.stop().await.unwrap();
-        sleep(Duration::from_secs(*seconds)).await;
+        sleep(Duration::from_secs(seconds)).await;
         plane.start_again().await.unwrap();
         let back = Instant::now();
         let name = format!("after-{seconds}");
@@ -95,7 +89,7 @@ async fn a_new_resource_is_ready_soon_after_the_api_server_is_back() {
     let warned = log
         .matches("watch of imageattachments failed; retrying")
         .count();
-    assert!(warned <= 4 * downtimes().len(), "{warned} lines\n{log}");
+    assert!(warned <= 4 * DOWNTIMES.len(), "{warned} lines\n{log}");
 }
 
 /// How much slower than an idle machine this one may be. The former back-off took 8 s to 85 s on an idle one.

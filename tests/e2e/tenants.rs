@@ -7,9 +7,10 @@ use std::time::Duration;
 use affix::api::Reason;
 use affix_testbed::certificates::Authority;
 use affix_testbed::hostile::{Fault, HostileRegistry, Matcher};
+use affix_testbed::http_client;
 use futures::{StreamExt as _, stream};
 use kube::api::{DeleteParams, ListParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::support::controller::Controller;
@@ -17,7 +18,7 @@ use crate::support::images::{host, note, with};
 use crate::support::namespace::{Namespace, PATIENCE};
 
 /// How long the short form lasts.
-const SHORT_FORM: Duration = Duration::from_secs(40);
+const SHORT_FORM: Duration = Duration::from_mins(1);
 /// How late the innocent tenant may be on a machine that has much else to do. Without fair turns it waits for minutes.
 const LATEST: Duration = Duration::from_secs(20);
 /// Hosts that send a byte every eight seconds.
@@ -122,6 +123,7 @@ async fn t35_slow_hosts_of_one_tenant_delay_no_other_tenant() {
         memory.peak(),
     );
     assert!(latest < LATEST, "{latest:?}");
+    assert!(memory.peak() < CONTROLLER_LIMIT, "{} KiB", memory.peak());
 }
 
 /// The memory limits of the chart, in KiB.
@@ -156,6 +158,26 @@ async fn hoard(namespace: &Namespace, large: usize, count: usize, image: &str) {
     created.buffer_unordered(4).collect::<Vec<()>>().await;
 }
 
+/// Calls the webhook with an invalid resource of the namespace, and returns the message of the refusal.
+async fn review(client: &reqwest::Client, address: &str, namespace: &Namespace) -> String {
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "the-uid", "kind": {"group": "affix.dev", "version": "v1alpha1", "kind": "ImageAttachment"},
+            "resource": {"group": "affix.dev", "version": "v1alpha1", "resource": "imageattachments"},
+            "name": "invalid", "namespace": namespace.name, "operation": "CREATE", "userInfo": {},
+            "object": {
+                "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": "invalid"},
+                "spec": note("registry.example.com/Team/app:v1"),
+            },
+        },
+    });
+    let url = format!("https://{address}/validate-imageattachment");
+    let answer = client.post(url).body(review.to_string()).send();
+    let answer: Value = answer.await.unwrap().json().await.unwrap();
+    answer["response"]["status"]["message"].to_string()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "fills the shared control plane, which takes minutes in a debug build"]
 async fn t36_a_hoard_of_large_resources_fits_into_the_limits_of_the_chart() {
@@ -170,9 +192,10 @@ async fn t36_a_hoard_of_large_resources_fits_into_the_limits_of_the_chart() {
     hoard(&hostile, large, crowd, &image).await;
 
     let dir = tempfile::tempdir().unwrap();
-    Authority::new().unwrap().server(dir.path()).unwrap();
+    let authority = Authority::new().unwrap();
+    authority.server(dir.path()).unwrap();
     let flags = ["--watch-namespaces", &hostile.name];
-    let (controller, (webhook, _)) = tokio::join!(
+    let (controller, (webhook, address)) = tokio::join!(
         Controller::start_with(&innocent, &flags),
         Controller::start_webhook(&innocent, dir.path()),
     );
@@ -183,8 +206,9 @@ async fn t36_a_hoard_of_large_resources_fits_into_the_limits_of_the_chart() {
     }
     let peaks = || [&controller, &webhook].map(|process| process.memory().peak());
     let start = peaks();
+    let client = http_client::multiplexing(authority.pem()).unwrap();
     let end = Instant::now() + duration();
-    let mut delays = Vec::new();
+    let (mut delays, mut reviews) = (Vec::new(), Vec::new());
     while Instant::now() < end {
         let name = format!("new-{}", delays.len());
         let began = Instant::now();
@@ -192,17 +216,25 @@ async fn t36_a_hoard_of_large_resources_fits_into_the_limits_of_the_chart() {
         innocent.ready(&name).await;
         innocent.delete(&name).await;
         delays.push(began.elapsed());
+        let began = Instant::now();
+        let verdict = review(&client, &address, &innocent).await;
+        assert!(verdict.contains("is malformed"), "{verdict}");
+        reviews.push(began.elapsed());
         sleep(Duration::from_secs(1)).await;
     }
     delays.sort();
+    reviews.sort();
     let rest = [&controller, &webhook].map(|process| process.memory().resident());
     let most = peaks();
     println!(
         "{crowd} hostile resources, {large} of them of 1.3 MB: KiB of controller and webhook: {start:?} at the start, {rest:?} at rest, \
-         {most:?} at most; {} resources of another namespace were Ready after {:?} (median), {:?} (latest)",
+         {most:?} at most; {} resources of another namespace were Ready and deleted after {:?} (median), {:?} (latest), and reviewed in \
+         {:?} (median), {:?} (latest)",
         delays.len(),
         delays[delays.len() / 2],
         delays[delays.len() - 1],
+        reviews[reviews.len() / 2],
+        reviews[reviews.len() - 1],
     );
     assert!(
         most[0] < CONTROLLER_LIMIT && most[1] < WEBHOOK_LIMIT,

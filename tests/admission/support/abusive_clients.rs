@@ -74,11 +74,13 @@ pub(crate) fn tls_as(ca_pem: &str, identity: Option<&(String, String)>) -> TlsCo
 
 /// Returns the peak memory of a process in bytes.
 pub(crate) fn peak(pid: u32) -> usize {
+    memory(pid, "VmHWM:")
+}
+
+/// Returns a value of the memory of a process in bytes.
+pub(crate) fn memory(pid: u32, name: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
     line.split_whitespace()
         .nth(1)
         .unwrap()
