@@ -82,6 +82,13 @@ impl Probes {
     }
 }
 
+/// Asserts that a warning in the log has `text`.
+fn warns_of(webhook: &Affix, text: &str) {
+    let log = webhook.process.log().unwrap();
+    let is_warning = |line: &str| line.contains("WARN") && line.contains(text);
+    assert!(log.lines().any(is_warning), "{text}: {log}");
+}
+
 /// Runs `affix webhook --self-check` as the test of the chart does.
 async fn self_check(namespace: &TestNamespace, kubeconfig: &std::path::Path) -> (bool, String) {
     let ran = tokio::process::Command::new(env!("CARGO_BIN_EXE_affix"))
@@ -114,12 +121,7 @@ async fn a_configuration_without_effect_is_reported_until_it_has_one() {
     );
     probes.says(Some(&missing)).await;
     assert!(probes.problem("missing").await && !probes.problem("not_called").await);
-    let log = webhook.process.log().unwrap();
-    assert!(
-        log.lines()
-            .any(|line| line.contains("WARN") && line.contains(&missing)),
-        "{log}"
-    );
+    warns_of(&webhook, &missing);
 
     // The API server cannot reach the webhook.
     let closed = format!("127.0.0.1:{}", port::free().unwrap());
@@ -129,6 +131,7 @@ async fn a_configuration_without_effect_is_reported_until_it_has_one() {
         .unwrap();
     probes.says(Some("no call of the API server for")).await;
     assert!(probes.problem("not_called").await && !probes.problem("missing").await);
+    warns_of(&webhook, "no call of the API server for");
     let (passed, text) = self_check(&namespace, &kubeconfig).await;
     assert!(
         !passed && text.contains("no call of the API server arrives"),
@@ -182,6 +185,7 @@ async fn a_configuration_without_a_ca_bundle_is_reported() {
         probes.problem("no_ca_bundle").await && probes.problem("not_called").await
     })
     .await;
+    warns_of(&webhook, "has no caBundle for imageattachments.affix.dev");
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ mod image_attachments;
 mod outage;
 mod pods;
 mod readiness;
+mod sidecars;
 mod support;
 mod unchecked;
 mod workloads;

@@ -223,3 +223,32 @@ async fn in_the_grace_period_an_enforcing_namespace_warns_of_the_first_day_of_re
     assert!(text.contains(&expected), "{text}");
     refused(&namespace, &old.tagged(), json!({})).await;
 }
+
+#[tokio::test]
+async fn t33_a_label_on_kube_system_refuses_none_of_its_pods() {
+    const SYSTEM: &str = "kube-system";
+    let namespace = TestNamespace::new("beside", json!({"affix.dev/end-of-life": "enforce"})).await;
+    let registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
+    let peer = Peer::of(&namespace.tools, &registry).unwrap();
+    let old = push(&registry, "old").await;
+    mark(&peer, &old.pinned(), "2025-03-20").await;
+    let _webhook = webhook(&namespace, &registry, &[]).await;
+    refused(&namespace, &old.tagged(), json!({})).await;
+    let label = [
+        "label",
+        "namespace",
+        SYSTEM,
+        "affix.dev/end-of-life=enforce",
+    ];
+    let text = output(namespace.kubectl(&label).await).unwrap();
+    assert!(!text.contains("Warning"), "{text}");
+    let image = old.tagged();
+    let run = ["run", "dns", "--namespace", SYSTEM, "--image", &image];
+    let kubectl = namespace.plane.kubectl(run).await.unwrap();
+    let text = output(kubectl).unwrap();
+    assert!(!text.contains("Warning"), "{text}");
+    refused(&namespace, &image, json!({})).await;
+}

@@ -327,6 +327,25 @@ async fn a_registry_with_a_private_authority_and_one_behind_a_proxy_are_checked(
 }
 
 #[tokio::test]
+async fn a_review_ends_before_the_time_out_of_the_api_server() {
+    let namespace = enforcing("patient").await;
+    let mut registry = Registry::ociregistry(&namespace.tools)
+        .start()
+        .await
+        .unwrap();
+    let old = push(&registry, "old").await;
+    // The API server waits for two seconds, and would then admit the pod without a warning.
+    let _webhook = webhook(&namespace, &registry, &["--lookup-timeout", "1m"]).await;
+    registry.pause();
+    let expected = format!(
+        "image {} was not checked for end of life: no answer within 1.8s: try again",
+        old.tagged()
+    );
+    warned(&namespace, &old.tagged(), &expected).await;
+    registry.resume();
+}
+
+#[tokio::test]
 async fn the_audit_annotations_have_the_decision_digests_dates_and_unchecked_images() {
     let tools = Tools::core().await.unwrap();
     let registry = Registry::ociregistry(&tools).start().await.unwrap();

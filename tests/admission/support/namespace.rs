@@ -150,7 +150,7 @@ impl TestNamespace {
         self.apply(&Self::pod(&name, image, spec)).await
     }
 
-    /// Installs the shipped configurations for the namespace and `address`, and waits for their
+    /// Installs the shipped configurations for the namespace, kube-system and `address`, and waits for their
     /// caBundle.
     pub(crate) async fn configure(&self, address: &str) {
         self.configure_as(&self.name, address).await;
@@ -167,14 +167,10 @@ impl TestNamespace {
                     .unwrap()
                     .to_owned();
                 hook["clientConfig"] = json!({"url": format!("https://{address}{path}")});
-                for expression in hook["namespaceSelector"]["matchExpressions"]
-                    .as_array_mut()
-                    .unwrap()
-                {
-                    if expression["key"] == "kubernetes.io/metadata.name" {
-                        *expression = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": [self.name]});
-                    }
-                }
+                // The shipped exemptions stay.
+                let own = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": [self.name, "kube-system"]});
+                let selector = &mut hook["namespaceSelector"]["matchExpressions"];
+                selector.as_array_mut().unwrap().push(own);
             }
             self.apply(&configuration).await.unwrap();
         }

@@ -14,7 +14,7 @@ const CRD: &str = "customresourcedefinition.apiextensions.k8s.io/imageattachment
 /// Kinds that no release owns: the API server itself registers an APIService for each CRD.
 const UNOWNED: [&str; 3] = ["apiservices", "bindings", "events"];
 
-const ENDED: &str = "reached end of life on 2025-03-20";
+pub(super) const ENDED: &str = "reached end of life on 2025-03-20";
 
 /// Runs a check and prints its name with its time.
 macro_rules! check {
@@ -32,7 +32,11 @@ impl Lab {
             "the chart is installed with default values under restricted Pod Security",
             install
         );
-        check!(self, "helm test passes", helm_test);
+        check!(
+            self,
+            "helm test passes, and its log names the refusal",
+            helm_test
+        );
         check!(self, "two ImageAttachments become Ready", attachments);
         check!(self, "cosign verifies the signature", cosign);
         self.note_memory("after the first signature")?;
@@ -61,6 +65,17 @@ impl Lab {
             "kubectl debug runs a good image and is refused an old one",
             debug
         );
+        check!(
+            self,
+            "a label, set env, rollout restart and scale warn that pods will be refused",
+            outage
+        );
+        check!(
+            self,
+            "a pod with two old containers can be repaired and debugged",
+            repair
+        );
+        check!(self, "a label on kube-system refuses no pod", system);
         check!(self, "an upgrade sets failurePolicy Fail", fail);
         let traffic = self.traffic()?;
         let rolled = self.rollouts().await;
@@ -68,6 +83,11 @@ impl Lab {
         rolled?;
         self.note_calls(&calls)?;
         self.note_memory("at the end")?;
+        check!(
+            self,
+            "tightened flags stop neither a suspension nor an exempt image",
+            tighten
+        );
         check!(self, "an uninstall leaves only the CRD", uninstall);
         Ok(())
     }
@@ -92,10 +112,14 @@ impl Lab {
 
     async fn helm_test(&mut self) -> anyhow::Result<()> {
         let tested = self
-            .helm(&format!("test affix {ROLLOUT}"))
+            .helm(&format!("test affix --logs {ROLLOUT}"))
             .await?
             .stdout()?;
-        ensure!(tested.contains("Succeeded"), "{tested}");
+        ensure!(
+            tested.contains("Succeeded")
+                && tested.contains("it refused an invalid ImageAttachment"),
+            "{tested}"
+        );
         Ok(())
     }
 
@@ -278,7 +302,7 @@ spec:
     }
 
     /// Upgrades the release with failurePolicy Fail and more values. The time-out is long, because this machine may be slow.
-    async fn upgrade(&self, values: &str) -> anyhow::Result<()> {
+    pub(super) async fn upgrade(&self, values: &str) -> anyhow::Result<()> {
         let command = format!(
             "upgrade affix CHART --set image.repository={} --set webhook.failurePolicy=Fail --set webhook.timeoutSeconds=10 {values} --wait {ROLLOUT}",
             self.repository
@@ -368,7 +392,7 @@ spec:
     }
 
     /// The names of the pods of the Deployments.
-    async fn pods(&self) -> anyhow::Result<Vec<String>> {
+    pub(super) async fn pods(&self) -> anyhow::Result<Vec<String>> {
         let names = self
             .kubectl(&format!(
                 "get pods --namespace {SYSTEM} --selector pod-template-hash --output name"

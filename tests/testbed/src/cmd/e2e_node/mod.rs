@@ -2,6 +2,7 @@
 //!
 //! This process starts itself again in namespaces of its own. There it starts the node, runs the checks and prints their figures.
 
+mod admission;
 mod checks;
 mod image;
 mod lab;
