@@ -56,7 +56,7 @@ pub fn crd_yaml() -> String {
 /// Each description becomes one line, because `kubectl explain` would show the line breaks of the source.
 ///
 /// A nullable enum moves to `allOf`. The API server compares a null with `enum` although `nullable` allows it, but skips `allOf` for a
-/// null. Without `nullable`, a POST would drop the null and a server-side apply would refuse it.
+/// null (docs/decisions/0150). Without `nullable`, a POST would drop the null and a server-side apply would refuse it.
 fn adjust(schema: &mut JSONSchemaProps) {
     if schema.nullable == Some(true)
         && let Some(choices) = schema.enum_.take()

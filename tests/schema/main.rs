@@ -299,6 +299,28 @@ async fn kubectl_explains_every_field_and_shows_the_columns() {
         );
     }
 
+    let mut enums = Vec::new();
+    enumerations(
+        "imageattachment.spec",
+        &schema["properties"]["spec"],
+        &mut enums,
+    );
+    assert!(enums.len() >= 7, "{enums:?}");
+    for (path, values) in enums {
+        let explained = cluster.explain(&["explain", &path]).await;
+        // In the description: a null is no value of an `enum`, and kubectl shows no `allOf`.
+        let (_, described) = explained.split_once("\nDESCRIPTION:\n").unwrap();
+        let words: Vec<&str> = described
+            .split(|letter: char| !letter.is_ascii_alphanumeric())
+            .collect();
+        for value in &values {
+            assert!(
+                words.contains(&value.as_str()),
+                "{path}: no {value} in\n{explained}"
+            );
+        }
+    }
+
     let status = json!({
         "observedGeneration": 1,
         "conditions": [{
@@ -370,6 +392,23 @@ async fn kubectl_explains_every_field_and_shows_the_columns() {
         "2 of 2 attached",
     ] {
         assert!(table.contains(cell), "{cell}: not in\n{table}");
+    }
+}
+
+/// Collects the values of each enumeration below, as `kubectl explain` names it.
+fn enumerations(path: &str, schema: &Value, found: &mut Vec<(String, Vec<String>)>) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        let values = [&property["enum"], &property["allOf"][0]["enum"]];
+        let values = values.into_iter().filter_map(Value::as_array).flatten();
+        let values: Vec<String> = values
+            .filter_map(|value| value.as_str().map(str::to_owned))
+            .collect();
+        if !values.is_empty() {
+            found.push((path.clone(), values));
+        }
+        enumerations(&path, property, found);
+        enumerations(&path, &property["items"], found);
     }
 }
 
