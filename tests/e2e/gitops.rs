@@ -34,6 +34,23 @@ async fn lua(tools: &Tools, script: &str, objects: &[Value]) -> Vec<Value> {
     results.as_array().unwrap().clone()
 }
 
+/// What Flux says of the objects with the health check of docs/gitops.md.
+async fn flux(tools: &Tools, objects: &[Value]) -> Vec<Value> {
+    let page = include_str!("../../docs/gitops.md");
+    let block = page
+        .split("```")
+        .find(|block| block.contains("healthCheckExprs:"))
+        .unwrap();
+    let (_, block) = block.split_once('\n').unwrap();
+    let kustomization: Value = serde_saphyr::from_str(block).unwrap();
+    let request = json!({
+        "expressions": kustomization["spec"]["healthCheckExprs"][0], "objects": objects,
+    });
+    let run = Run::new(tools.path(Tool::Flux).unwrap());
+    let output = run.input(request.to_string()).output().await.unwrap();
+    output.json().unwrap().as_array().unwrap().clone()
+}
+
 async fn kstatus(tools: &Tools, objects: &[Value]) -> Vec<Value> {
     let run = Run::new(tools.path(Tool::Kstatus).unwrap());
     let results = run
@@ -69,7 +86,9 @@ async fn dump(namespace: &Namespace, name: &str) -> Value {
 #[tokio::test]
 #[ignore = "needs the judges of the testbed"]
 async fn argo_cd_and_kstatus_think_the_same_of_resources_as_the_api_server_has_them() {
-    let tools = Tools::with(&[Tool::Lua, Tool::Kstatus]).await.unwrap();
+    let tools = Tools::with(&[Tool::Lua, Tool::Kstatus, Tool::Flux])
+        .await
+        .unwrap();
     let namespace = Namespace::new("health").await;
     let registry = HostileRegistry::start().await.unwrap();
     let image = registry.reference(&host(&registry, "v1").name());
@@ -162,6 +181,16 @@ async fn argo_cd_and_kstatus_think_the_same_of_resources_as_the_api_server_has_t
             (Some(healthy), Some(current)),
             "{name}: {health} {status}"
         );
+    }
+    // With the health check of docs/gitops.md, Flux waits for none of those that need no more work.
+    let settled = ["suspended", "paused", "planned"];
+    for ((name, _, current), status) in expected.into_iter().zip(flux(&tools, &objects).await) {
+        let current = if settled.contains(&name) {
+            "Current"
+        } else {
+            current
+        };
+        assert_eq!(status, current, "{name}");
     }
     // The message is the condition's, with its reason.
     let failing = health[4]["message"].as_str().unwrap();
@@ -477,4 +506,51 @@ async fn applying_a_sample_again_changes_nothing_after_status_was_written() {
     assert_eq!(versions().await, before, "something was written");
     assert!(before.values().all(Option::is_some));
     namespace.check_rules().await;
+}
+
+#[tokio::test]
+#[ignore = "needs helm 4"]
+async fn helm_4_waits_for_reconciled_resources_and_legacy_for_no_other() {
+    let tools = Tools::with(&[Tool::Helm4]).await.unwrap();
+    let namespace = Namespace::new("waiting").await;
+    let registry = HostileRegistry::start().await.unwrap();
+    let image = registry.reference(&host(&registry, "v1").name());
+    let _controller = Controller::start(&namespace).await;
+    let chart = tempfile::tempdir().unwrap();
+    std::fs::create_dir(chart.path().join("templates")).unwrap();
+    let write = |file: &str, text: &str| std::fs::write(chart.path().join(file), text).unwrap();
+    write(
+        "Chart.yaml",
+        "apiVersion: v2\nname: waiting\nversion: 0.1.0\n",
+    );
+    let add = |name: &str, fields: Value| {
+        let object = json!({
+            "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": {"name": name},
+            "spec": with(note(&image), fields),
+        });
+        write(&format!("templates/{name}.yaml"), &object.to_string());
+    };
+    let helm = async |wait: &str| {
+        let args = ["upgrade", "--install", "waiting", "--timeout", "1m", wait];
+        let run = Run::new(tools.path(Tool::Helm4).unwrap()).args(args);
+        let run = run.args([chart.path().to_str().unwrap(), "--namespace"]);
+        let run = run.args([&namespace.name]).env("HOME", chart.path());
+        let run = run.env("KUBECONFIG", namespace.plane.kubeconfig());
+        run.output().await.unwrap().stdout().unwrap()
+    };
+    add("healthy", json!({}));
+    add("paused", json!({}));
+    helm("--wait").await;
+    assert!(crate::support::namespace::is_ready(
+        &namespace.attachments().get("healthy").await.unwrap()
+    ));
+    add("paused", json!({"suspend": true}));
+    helm("--wait").await;
+    // kstatus has no state for these.
+    add("planned", json!({"dryRun": true}));
+    add("suspended", json!({"suspend": true}));
+    helm("--wait=legacy").await;
+    namespace.refused("planned", Reason::Planned).await;
+    namespace.suspended("suspended").await;
+    assert!(include_str!("../../docs/gitops.md").contains("`--wait=legacy`"));
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::access::effective;
 use crate::support::cluster::Cluster;
-use crate::support::golden::repository;
+use crate::support::golden::{read, repository};
 use crate::support::helm::{Helm, NAMESPACE};
 use crate::support::objects;
 use crate::support::operator::{Job, Operator};
@@ -251,6 +251,33 @@ async fn chart_output_passes_through_kustomize_unchanged() {
         let through = objects::anonymous(objects::parse(&render(dir.path()).await));
         assert_eq!(through, objects::anonymous(objects::parse(&text)), "{name}");
     }
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn a_prefix_and_a_namespace_reach_the_output_of_the_chart() {
+    let copy = Copy::new().await;
+    let rendered = copy.overlay(
+        "rendered",
+        "resources: [chart.yaml, namespace.yaml]\nconfigurations: [names.yaml]\n",
+    );
+    let write = |file: &str, text: &str| std::fs::write(rendered.join(file), text).unwrap();
+    let text = Helm::new().await.text(&["crds.enabled=false"]).await;
+    write("chart.yaml", &text);
+    let namespace = read("config/manager/namespace.yaml");
+    write("namespace.yaml", &namespace);
+    write("names.yaml", &read("config/default/names.yaml"));
+    let named = copy.overlay(
+        "named",
+        "namespace: platform\nnamePrefix: prod-\nresources: [../rendered]\n",
+    );
+    let objects = objects::parse(&render(&named).await);
+    let mut found = Vec::new();
+    for object in objects.iter().filter(|object| !objects::is_test(object)) {
+        stale(object, &objects::title(object), &mut found);
+    }
+    assert_eq!(found, Vec::<String>::new());
+    assert!(read("docs/install.md").contains("configurations: [names.yaml]"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -262,3 +262,31 @@ async fn helm_adopts_a_crd_that_was_applied_by_hand_with_take_ownership() {
     assert_eq!(owner["meta.helm.sh/release-name"], "affix");
     assert!(read("docs/install.md").contains("--take-ownership"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn helm_4_installs_upgrades_and_uninstalls_without_a_conflict() {
+    let cluster = Cluster::new().await;
+    let helm = cluster.helm.next_major().await;
+    let release = async |command, values: &[&str]| {
+        let ran = helm.release(command, values).await;
+        ran.stdout().unwrap();
+    };
+    release("install", &[]).await;
+    cluster.established().await;
+    // As the webhook writes it. Helm 4 applies on the server, with owners of fields.
+    let configuration = ["validatingwebhookconfiguration", "affix-webhook"];
+    let bundle = r#"[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":"QQ=="}]"#;
+    let patch = ["--type=json", "--field-manager=affix", "--patch", bundle];
+    cluster
+        .kubectl(&[&["patch"], &configuration[..], &patch[..]].concat())
+        .await;
+    release("upgrade", &["controller.replicas=2"]).await;
+    let found = cluster.get(&configuration).await;
+    assert_eq!(found["webhooks"][0]["clientConfig"]["caBundle"], "QQ==");
+    let deployment = ["deployment", "affix-controller", "--namespace", NAMESPACE];
+    assert_eq!(cluster.get(&deployment).await["spec"]["replicas"], 2);
+    let uninstall = ["uninstall", "affix", "--namespace", NAMESPACE];
+    helm.run(&uninstall).await.stdout().unwrap();
+    assert!(!stored(&cluster).await.is_empty(), "the CRD stays");
+}

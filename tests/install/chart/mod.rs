@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::cluster::Cluster;
 use crate::support::golden;
 use crate::support::helm::{Helm, NAMESPACE};
-use crate::support::objects::{find, is_test, titles};
+use crate::support::objects::{anonymous, find, is_test, titles};
 
 /// Sets of values with a snapshot in `snapshots/`, so that reviews show changes.
 pub(crate) const CASES: [(&str, &[&str]); 6] = [
@@ -127,14 +127,28 @@ async fn rendered_objects_equal_their_snapshots() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
-async fn helm_lint_has_no_warnings() {
-    let helm = Helm::new().await;
+async fn helm_4_renders_the_same_objects() {
+    let (helm, next) = (Helm::new().await, Helm::next().await);
+    let version = next.run(&["version", "--short"]).await.stdout().unwrap();
+    assert!(version.starts_with("v4."), "{version}");
     for (name, values) in CASES {
-        let said = helm.lint(values).await;
-        assert!(
-            !said.contains("[WARNING]") && !said.contains("[ERROR]"),
-            "{name}: {said}"
-        );
+        // The order of kinds that Helm does not know differs.
+        let [objects, expected] = [next.objects(values).await, helm.objects(values).await];
+        assert_eq!(anonymous(objects), anonymous(expected), "{name}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn helm_lint_has_no_warnings() {
+    for helm in [Helm::new().await, Helm::next().await] {
+        for (name, values) in CASES {
+            let said = helm.lint(values).await;
+            assert!(
+                !said.contains("[WARNING]") && !said.contains("[ERROR]"),
+                "{name}: {said}"
+            );
+        }
     }
 }
 

@@ -18,6 +18,7 @@ const KUBERNETES: [&str; 2] = ["--kube-version", "1.36.3"];
 /// The program helm, with or without a cluster.
 pub(crate) struct Helm {
     tools: Tools,
+    program: Tool,
     home: TempDir,
     kubeconfig: Option<PathBuf>,
 }
@@ -28,8 +29,18 @@ impl Helm {
         let tools = Tools::with(&[Tool::Helm, Tool::Kubeconform]).await.unwrap();
         Self {
             tools,
+            program: Tool::Helm,
             home: tempfile::tempdir().unwrap(),
             kubeconfig: None,
+        }
+    }
+
+    /// Creates helm 4 without a cluster.
+    pub(crate) async fn next() -> Self {
+        Self {
+            tools: Tools::with(&[Tool::Helm4]).await.unwrap(),
+            program: Tool::Helm4,
+            ..Self::new().await
         }
     }
 
@@ -41,13 +52,21 @@ impl Helm {
         }
     }
 
+    /// Returns helm 4 with the same cluster.
+    pub(crate) async fn next_major(&self) -> Self {
+        Self {
+            kubeconfig: self.kubeconfig.clone(),
+            ..Self::next().await
+        }
+    }
+
     pub(crate) fn tools(&self) -> &Tools {
         &self.tools
     }
 
     /// Runs helm.
     pub(crate) async fn run(&self, args: &[&str]) -> Ran {
-        let mut run = Run::new(self.tools.path(Tool::Helm).unwrap())
+        let mut run = Run::new(self.tools.path(self.program).unwrap())
             .args(args.iter().copied())
             .env("HOME", self.home.path());
         if let Some(kubeconfig) = &self.kubeconfig {

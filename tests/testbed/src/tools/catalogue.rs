@@ -33,6 +33,10 @@ pub enum Tool {
     Notation,
     /// `helm`.
     Helm,
+    /// `helm` of the next major version.
+    Helm4,
+    /// An evaluator made of the health checks of Flux.
+    Flux,
     /// `kubeconform`.
     Kubeconform,
     /// An evaluator of alert rules made of Prometheus's engine.
@@ -82,6 +86,7 @@ const CONTROL_PLANE: &str = "controlplane";
 const REGISTRIES: &str = "registries";
 const EXTRA: &str = "extra";
 const JUDGES: &str = "judges";
+const GITOPS: &str = "gitops";
 const NODE: &str = "node";
 const CONTAINERD: &str = "containerd";
 const KYVERNO: &str = "kyverno";
@@ -115,8 +120,8 @@ impl Tool {
     /// Every tool, in the order of building.
     pub(super) fn all() -> Vec<Self> {
         use Tool::{
-            Actionlint, ContainersImage, ControllerManager, Cosign, Helm, Kstatus, Kubeconform,
-            Kyverno, Lua, Notation, PolicyController, Rules,
+            Actionlint, ContainersImage, ControllerManager, Cosign, Flux, Helm, Helm4, Kstatus,
+            Kubeconform, Kyverno, Lua, Notation, PolicyController, Rules,
         };
         let mut all = Self::core();
         all.extend([
@@ -129,6 +134,8 @@ impl Tool {
             Lua,
             Kstatus,
             Actionlint,
+            Flux,
+            Helm4,
             ContainersImage,
             PolicyController,
             Kyverno,
@@ -273,6 +280,22 @@ impl Tool {
                 binary: "helm",
                 title: "helm",
                 origin: "helm.sh/helm/v3",
+                cold: 30,
+            },
+            Self::Helm4 => Recipe {
+                module: GITOPS,
+                package: "helm.sh/helm/v4/cmd/helm",
+                binary: "helm",
+                title: "helm 4",
+                origin: "helm.sh/helm/v4",
+                cold: 90,
+            },
+            Self::Flux => Recipe {
+                module: GITOPS,
+                package: "./flux",
+                binary: "flux",
+                title: "the health checks of Flux",
+                origin: "github.com/fluxcd/pkg/runtime",
                 cold: 30,
             },
             Self::Kubeconform => Recipe {
