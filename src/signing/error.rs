@@ -71,6 +71,14 @@ pub enum KeyError {
         /// The supported kinds.
         supported: &'static str,
     },
+    /// The encoding of a public key is broken or its kind is not supported.
+    #[error("a public key in {file} cannot be read: {supported} is supported")]
+    UnreadablePublicKey {
+        /// The file.
+        file: &'static str,
+        /// The supported kinds.
+        supported: &'static str,
+    },
     /// The signature format does not support this kind of key.
     #[error("the private key in {file} is {found}: {supported} is supported")]
     UnsupportedKey {

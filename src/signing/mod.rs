@@ -18,6 +18,10 @@ mod time;
 mod vectors;
 
 pub use error::{CertificateProblem, KeyError};
-pub use formats::{CosignSigner, NotationSigner};
+pub use formats::{
+    CosignSigner, MAX_PREDICATE_BYTES, MAX_STATEMENT_BYTES, NotationSigner, Predicate,
+    PredicateError, SignedStatement,
+};
 pub use inspection::{MAX_INSPECTED_BYTES, NamedSubjects, named_subjects};
+pub use keys::PublicKey;
 pub use signer::{Shape, Signature, Signer, TagSignature, TagSigner};

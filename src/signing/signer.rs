@@ -1,6 +1,7 @@
 //! The interface of a signer to the engine, and the manifest around a signature.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -10,6 +11,7 @@ use affix_registry::SignatureLayer;
 use affix_registry::oci::{Descriptor, Digest, ImageManifest, annotation, media_type, value_bound};
 
 use super::error::KeyError;
+use super::formats::Predicate;
 use super::time::to_rfc3339;
 
 /// Makes signatures of one format with one key, and recognises equal ones.
@@ -41,6 +43,12 @@ pub trait Signer: Send + Sync {
 
     /// Returns the digest of the public key, or of the certificate for it. Verifiers show the same one.
     fn key_id(&self) -> Digest;
+
+    /// Returns a signer that states `predicate` with the same key, or `None` if the format has no predicates.
+    fn stating(&self, predicate: &Predicate) -> Option<Arc<dyn Signer>> {
+        let _ = predicate;
+        None
+    }
 
     /// Returns the signer for the signature tag, or `None` if there is no such tag for this kind of key.
     fn tag_signer(&self) -> Option<&dyn TagSigner> {
@@ -106,6 +114,8 @@ pub struct Shape {
     pub config: Descriptor,
     /// The media type of the one layer.
     pub layer_media_type: &'static str,
+    /// The size up to which the layer of another writer is read, in bytes.
+    pub max_layer_bytes: u64,
     /// The annotations of the manifest except `created`, which is the time of signing.
     pub annotations: BTreeMap<String, String>,
 }

@@ -4,5 +4,7 @@ mod cosign;
 mod dsse;
 mod notation;
 
-pub use cosign::CosignSigner;
+pub use cosign::{
+    CosignSigner, MAX_PREDICATE_BYTES, MAX_STATEMENT_BYTES, Predicate, PredicateError, SignedStatement,
+};
 pub use notation::NotationSigner;

@@ -1,4 +1,4 @@
-//! Private keys, their files in a Secret, and the certificates that belong to them.
+//! Private and public keys, their files in a Secret, and the certificates that belong to them.
 
 mod certificate;
 mod certificate_chain;
@@ -7,8 +7,10 @@ mod encrypted_key;
 mod notation_key;
 pub(super) mod pem;
 mod private_key;
+mod public_key;
 mod signing_key;
 
 pub(super) use certificate_chain::CertificateChain;
 pub(super) use cosign_key::CosignKey;
 pub(super) use notation_key::NotationKey;
+pub use public_key::PublicKey;

@@ -71,6 +71,16 @@ oras manifest fetch --plain-http "$image@$referrer" >annotated.manifest.json
 layer=$(sed -n 's/.*"layers":\[{[^}]*"digest":"\([^"]*\)".*/\1/p' annotated.manifest.json)
 oras blob fetch --plain-http --output annotated.bundle.json "$image@$layer" >/dev/null
 
+# A statement with a predicate.
+cp "$here/vex.json" .
+quiet cosign attest --allow-http-registry --use-signing-config=false --tlog-upload=false --key generated.key --type openvex --predicate vex.json \
+    "$image@$subject"
+is_statement='{{range .referrers}}{{if eq (index .annotations "dev.sigstore.bundle.predicateType") "https://openvex.dev/ns"}}{{.digest}}{{end}}{{end}}'
+referrer=$(oras discover --plain-http --format go-template="$is_statement" "$image@$subject")
+oras manifest fetch --plain-http "$image@$referrer" >statement.manifest.json
+layer=$(sed -n 's/.*"layers":\[{[^}]*"digest":"\([^"]*\)".*/\1/p' statement.manifest.json)
+oras blob fetch --plain-http --output statement.bundle.json "$image@$layer" >/dev/null
+
 # Files that name an image in other ways.
 printf 'a blob' >blob
 quiet cosign sign-blob --use-signing-config=false --tlog-upload=false --key generated.key --bundle blob.bundle.json blob
@@ -78,7 +88,7 @@ printf '{}' >predicate.json
 quiet cosign attest-blob --use-signing-config=false --tlog-upload=false --new-bundle-format=false --key generated.key --predicate predicate.json \
     --output-signature attestation.dsse.json subject.json
 cosign generate --allow-http-registry "$image@$subject" >simple-signing.json 2>/dev/null
-cp ./*.bundle.json annotated.manifest.json attestation.dsse.json simple-signing.json blob "$here/cosign"
+cp ./*.bundle.json annotated.manifest.json statement.manifest.json attestation.dsse.json simple-signing.json blob "$here/cosign"
 
 cd "$here/notation"
 GODEBUG=rsa1024min=0 go run . "$subject" "$(size ../subject.json)" "$here/notary"

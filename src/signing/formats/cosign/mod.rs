@@ -1,41 +1,70 @@
 //! Signatures in the format of cosign 3: an in-toto statement in a DSSE envelope in a Sigstore bundle, attached as a referrer.
 //!
-//! Makes bundles and recognises those that state the same with the same key. A bundle has no transparency log entry and no
-//! timestamp, so verifiers need the option to ignore the log. [`simple`] has the format of the signature tag.
+//! A signature is a statement with an empty predicate. Makes bundles and recognises those that state the same with the same key. A bundle
+//! has no transparency log entry and no timestamp, so verifiers need the option to ignore the log. [`simple`] has the format of the
+//! signature tag, and [`statement`] the statements.
 
+mod canonical;
 mod simple;
+mod statement;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use affix_registry::oci::media_type::SIGSTORE_BUNDLE as BUNDLE;
 use affix_registry::oci::{Algorithm, Descriptor, Digest, ImageManifest};
 
 use super::dsse::{Envelope, pre_authentication_encoding};
 use crate::signing::error::KeyError;
+use crate::signing::inspection::MAX_INSPECTED_BYTES;
 use crate::signing::keys::CosignKey;
-use crate::signing::signer::{Shape, Signature, Signer, TagSigner, parse_part};
+use crate::signing::signer::{Shape, Signature, Signer, TagSigner};
+
+pub use statement::{
+    MAX_PREDICATE_BYTES, MAX_STATEMENT_BYTES, Predicate, PredicateError, SignedStatement,
+};
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
-const STATEMENT: &str = "https://in-toto.io/Statement/v1";
-const PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
+/// The type of the empty predicate of a signature.
+const SIGNATURE: &str = "https://sigstore.dev/cosign/sign/v1";
 
-/// Signs like `cosign sign --key`, with an RSA, ECDSA or Ed25519 key. It has no `Debug`, because it holds the key.
+/// Signs like `cosign sign --key` or `cosign attest --key`, with an RSA, ECDSA or Ed25519 key. It has no `Debug`, because it holds the
+/// key.
 pub struct CosignSigner {
-    key: CosignKey,
+    key: Arc<CosignKey>,
     hint: String,
     annotations: BTreeMap<String, String>,
+    /// What it states about each subject.
+    predicate: Predicate,
     shape: Shape,
 }
 
+/// Returns the shape of a bundle around a statement.
+fn shape_of(predicate: &Predicate) -> Shape {
+    let annotation = |key: &str, value: &str| (format!("dev.sigstore.bundle.{key}"), value.into());
+    Shape {
+        artifact_type: Some(BUNDLE),
+        config: Descriptor::empty(),
+        layer_media_type: BUNDLE,
+        max_layer_bytes: match predicate.kind() {
+            SIGNATURE => MAX_INSPECTED_BYTES,
+            _ => MAX_STATEMENT_BYTES,
+        } as u64,
+        annotations: BTreeMap::from([
+            annotation("content", "dsse-envelope"),
+            annotation("predicateType", predicate.kind()),
+        ]),
+    }
+}
+
 impl CosignSigner {
-    /// Opens the key of a Secret that `cosign generate-key-pair k8s://…` wrote. The `annotations` go into each statement, like
-    /// those of `cosign sign -a`.
+    /// Opens the key of a Secret that `cosign generate-key-pair k8s://…` wrote. The signer states the empty predicate of a signature. The
+    /// `annotations` go into each statement, like those of `cosign sign -a`.
     ///
     /// An encrypted key takes 150 to 200 ms and 64 MiB to open, and the process opens one at a time. Call this function on a
     /// thread that can block, and reuse the signer until the Secret changes.
@@ -52,26 +81,13 @@ impl CosignSigner {
             &aws_lc_rs::digest::SHA256,
             key.public_der(),
         ));
-        let shape = Shape {
-            artifact_type: Some(BUNDLE),
-            config: Descriptor::empty(),
-            layer_media_type: BUNDLE,
-            annotations: BTreeMap::from([
-                (
-                    "dev.sigstore.bundle.content".to_owned(),
-                    "dsse-envelope".to_owned(),
-                ),
-                (
-                    "dev.sigstore.bundle.predicateType".to_owned(),
-                    PREDICATE.to_owned(),
-                ),
-            ]),
-        };
+        let predicate = Predicate::parse(SIGNATURE, b"{}").map_err(|_| KeyError::Unable)?;
         Ok(Self {
-            key,
+            key: Arc::new(key),
             hint,
             annotations,
-            shape,
+            shape: shape_of(&predicate),
+            predicate,
         })
     }
 
@@ -81,19 +97,8 @@ impl CosignSigner {
         self.key.public_der()
     }
 
-    /// Returns true if `statement` is the one of this signer about `subject`.
-    fn is_own_statement(&self, statement: &Statement, subject: &Digest) -> bool {
-        let [stated] = statement.subject.as_slice() else {
-            return false;
-        };
-        statement.kind == STATEMENT
-            && statement.predicate_type == PREDICATE
-            && statement.predicate.is_empty()
-            && stated
-                .digest
-                .get(subject.algorithm().as_str())
-                .is_some_and(|hex| hex == subject.hex())
-            && stated.annotations == self.annotations
+    fn is_signature(&self) -> bool {
+        self.predicate.kind() == SIGNATURE
     }
 }
 
@@ -103,7 +108,7 @@ impl Signer for CosignSigner {
     }
 
     fn sign(&self, subject: &Descriptor, at: Timestamp) -> Result<Signature, KeyError> {
-        let statement = Statement::new(&subject.digest, &self.annotations).bytes();
+        let statement = statement::statement(&subject.digest, &self.annotations, &self.predicate);
         let signature = self
             .key
             .sign(&pre_authentication_encoding(IN_TOTO, &statement))?;
@@ -121,29 +126,27 @@ impl Signer for CosignSigner {
         subject: &Descriptor,
         _now: Timestamp,
     ) -> bool {
-        if !self.shape.fits(manifest, &subject.digest) || !Shape::has_layer(manifest, layer) {
-            return false;
-        }
-        let Some(bundle) = parse_part::<Bundle>(layer) else {
-            return false;
-        };
-        let Some((payload, signature)) = bundle.dsse_envelope.open() else {
-            return false;
-        };
-        let Some(statement) = parse_part::<Statement>(&payload) else {
-            return false;
-        };
-        bundle.media_type == BUNDLE
-            && bundle.verification_material.public_key.hint == self.hint
-            && bundle.dsse_envelope.payload_type == IN_TOTO
-            && self.is_own_statement(&statement, &subject.digest)
-            && self
-                .key
-                .verifies(&pre_authentication_encoding(IN_TOTO, &payload), &signature)
+        self.shape.fits(manifest, &subject.digest)
+            && Shape::has_layer(manifest, layer)
+            && SignedStatement::parse(layer).is_some_and(|found| {
+                found.hint == self.hint
+                    && found.states(&subject.digest, &self.annotations, &self.predicate)
+                    && found.verifies_with(|message, signature| self.key.verifies(message, signature))
+            })
+    }
+
+    fn stating(&self, predicate: &Predicate) -> Option<Arc<dyn Signer>> {
+        Some(Arc::new(Self {
+            key: Arc::clone(&self.key),
+            hint: self.hint.clone(),
+            annotations: self.annotations.clone(),
+            predicate: predicate.clone(),
+            shape: shape_of(predicate),
+        }))
     }
 
     fn tag_signer(&self) -> Option<&dyn TagSigner> {
-        Some(self)
+        self.is_signature().then_some(self as &dyn TagSigner)
     }
 
     fn key_id(&self) -> Digest {
@@ -151,49 +154,13 @@ impl Signer for CosignSigner {
     }
 
     fn fingerprint(&self) -> Digest {
-        let content = serde_json::json!({"signature": BUNDLE, "publicKey": self.hint, "annotations": self.annotations});
-        Algorithm::Sha256.hash(content.to_string().as_bytes())
-    }
-}
-
-/// An in-toto statement (in-toto attestation, statement.md) without a predicate, with the fields in cosign's order.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Statement {
-    #[serde(rename = "_type")]
-    kind: String,
-    subject: Vec<Subject>,
-    predicate_type: String,
-    #[serde(default)]
-    predicate: Map<String, Value>,
-}
-
-/// The subject of a statement.
-#[derive(Serialize, Deserialize)]
-struct Subject {
-    digest: BTreeMap<String, String>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-impl Statement {
-    fn new(subject: &Digest, annotations: &BTreeMap<String, String>) -> Self {
-        Self {
-            kind: STATEMENT.to_owned(),
-            subject: vec![Subject {
-                digest: BTreeMap::from([(
-                    subject.algorithm().as_str().to_owned(),
-                    subject.hex().to_owned(),
-                )]),
-                annotations: annotations.clone(),
-            }],
-            predicate_type: PREDICATE.to_owned(),
-            predicate: Map::new(),
+        let mut content = serde_json::json!({"signature": BUNDLE, "publicKey": self.hint, "annotations": self.annotations});
+        if let (Some(content), false) = (content.as_object_mut(), self.is_signature()) {
+            let hash = self.predicate.hash().to_string();
+            content.insert("predicateType".to_owned(), self.predicate.kind().into());
+            content.insert("predicate".to_owned(), hash.into());
         }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
+        Algorithm::Sha256.hash(content.to_string().as_bytes())
     }
 }
 
@@ -210,12 +177,15 @@ struct Bundle {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct VerificationMaterial {
-    public_key: PublicKeyIdentifier,
+    /// Absent in a bundle with a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    public_key: Option<PublicKeyIdentifier>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct PublicKeyIdentifier {
     /// Base64 of the SHA-256 of the DER of the public key.
+    #[serde(default)]
     hint: String,
 }
 
@@ -224,12 +194,17 @@ impl Bundle {
         Self {
             media_type: BUNDLE.to_owned(),
             verification_material: VerificationMaterial {
-                public_key: PublicKeyIdentifier {
+                public_key: Some(PublicKeyIdentifier {
                     hint: hint.to_owned(),
-                },
+                }),
             },
             dsse_envelope: Envelope::new(IN_TOTO, payload, signature),
         }
+    }
+
+    fn hint(&self) -> String {
+        let key = self.verification_material.public_key.as_ref();
+        key.map(|key| key.hint.clone()).unwrap_or_default()
     }
 
     fn bytes(&self) -> Vec<u8> {

@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::signing::vectors::{PASSWORD, SIGNED_AT, another, at, read, subject};
-use crate::signing::{NamedSubjects, named_subjects};
+use crate::signing::{NamedSubjects, PublicKey, named_subjects};
 
 fn annotations() -> BTreeMap<String, String> {
     BTreeMap::from([
@@ -33,7 +33,8 @@ fn the_statement_equals_that_of_cosign_except_for_spaces() {
     ] {
         let bundle: Bundle = serde_json::from_slice(&read(file)).unwrap();
         let (expected, _) = bundle.dsse_envelope.open().unwrap();
-        let ours = Statement::new(&subject().digest, &annotations).bytes();
+        let predicate = Predicate::parse(SIGNATURE, b"{}").unwrap();
+        let ours = statement::statement(&subject().digest, &annotations, &predicate);
         assert_eq!(
             String::from_utf8(ours).unwrap(),
             compact(&expected),
@@ -284,4 +285,129 @@ fn a_sha512_subject_is_named_with_its_own_algorithm() {
         named_subjects(&signature.layer),
         NamedSubjects::Digests(vec![subject.digest])
     );
+}
+
+const VEX: &str = "https://openvex.dev/ns";
+
+fn vex() -> Predicate {
+    Predicate::parse(VEX, &read("vex.json")).unwrap()
+}
+
+#[test]
+fn a_statement_of_the_real_cosign_by_the_same_key_is_equal() {
+    let manifest: ImageManifest =
+        serde_json::from_slice(&read("cosign/statement.manifest.json")).unwrap();
+    let layer = read("cosign/statement.bundle.json");
+    let equal = |key: &str, predicate: &Predicate, subject: &Descriptor| {
+        let signer = signer(key, BTreeMap::new()).stating(predicate).unwrap();
+        signer.is_equal(&manifest, &layer, subject, at(SIGNED_AT))
+    };
+    let generated = "cosign/generated.key";
+    assert!(equal(generated, &vex(), &subject()));
+    assert!(!equal(generated, &vex(), &another()), "another subject");
+    assert!(!equal("cosign/p256.key", &vex(), &subject()), "another key");
+    let newer = String::from_utf8(read("vex.json"))
+        .unwrap()
+        .replace("not_affected", "fixed");
+    let newer = Predicate::parse(VEX, newer.as_bytes()).unwrap();
+    assert!(!equal(generated, &newer, &subject()), "another predicate");
+    let other = Predicate::parse("https://openvex.dev/other", &read("vex.json")).unwrap();
+    assert!(!equal(generated, &other, &subject()), "another type");
+    let plain = signer(generated, BTreeMap::new());
+    assert!(!plain.is_equal(&manifest, &layer, &subject(), at(SIGNED_AT)));
+}
+
+#[test]
+fn a_signed_statement_has_its_type_subject_and_predicate_and_verifies_with_its_key() {
+    let signer = signer("cosign/generated.key", BTreeMap::new());
+    let stating = signer.stating(&vex()).unwrap();
+    let ours = stating.sign(&subject(), at(SIGNED_AT)).unwrap();
+    assert!(stating.is_equal(&ours.manifest, &ours.layer, &subject(), at(SIGNED_AT)));
+    assert!(stating.tag_signer().is_none());
+    let key = |file: &str| PublicKey::from_pem("a.pub", &read(file)).unwrap().remove(0);
+    for bundle in [ours.layer, read("cosign/statement.bundle.json")] {
+        let found = SignedStatement::parse(&bundle).unwrap();
+        assert_eq!(found.predicate_type(), VEX);
+        assert!(found.is_about(&subject().digest) && !found.is_about(&another().digest));
+        let predicate = Predicate::parse(VEX, found.predicate().as_bytes()).unwrap();
+        assert_eq!(predicate.hash(), vex().hash());
+        assert!(found.verifies(&key("cosign/generated.pub")));
+        assert!(!found.verifies(&key("cosign/p256.pub")));
+    }
+}
+
+#[test]
+fn the_manifest_of_a_statement_has_the_fields_of_a_manifest_of_cosign() {
+    let signer = signer("cosign/generated.key", BTreeMap::new())
+        .stating(&vex())
+        .unwrap();
+    let expected: ImageManifest =
+        serde_json::from_slice(&read("cosign/statement.manifest.json")).unwrap();
+    let mut ours = signer.sign(&subject(), at(SIGNED_AT)).unwrap().manifest;
+    ours.config = Descriptor {
+        artifact_type: expected.config.artifact_type.clone(),
+        data: None,
+        ..ours.config
+    };
+    ours.layers.clone_from(&expected.layers);
+    let created = "org.opencontainers.image.created";
+    let written = expected.annotations.get(created).unwrap().clone();
+    ours.annotations.insert(created.to_owned(), written);
+    assert_eq!(ours, expected);
+}
+
+#[test]
+fn the_fingerprint_of_a_statement_changes_with_the_predicate_and_not_with_its_layout() {
+    let fingerprint = |kind: &str, predicate: &str| {
+        let predicate = Predicate::parse(kind, predicate.as_bytes()).unwrap();
+        signer("cosign/p256.pem", BTreeMap::new())
+            .stating(&predicate)
+            .unwrap()
+            .fingerprint()
+    };
+    let first = fingerprint(VEX, r#"{"a":1,"b":2}"#);
+    assert_eq!(first, fingerprint(VEX, "\u{feff} {\n\"b\": 2, \"a\": 1 }\n"));
+    assert_ne!(first, fingerprint(VEX, r#"{"a":1,"b":3}"#));
+    assert_ne!(first, fingerprint("https://cyclonedx.org/bom", r#"{"a":1,"b":2}"#));
+}
+
+#[test]
+fn a_predicate_that_is_no_object_is_refused() {
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_PREDICATE_BYTES - 7));
+    let refused = |json: &str| Predicate::parse(VEX, json.as_bytes()).unwrap_err();
+    for json in ["[]", "7", "null", "\"text\""] {
+        assert!(matches!(refused(json), PredicateError::NoObject(_)), "{json}");
+    }
+    for json in ["", "{", "{}{}", "SPDXVersion: SPDX-2.3"] {
+        assert!(matches!(refused(json), PredicateError::Malformed(_)), "{json}");
+    }
+    assert_eq!(refused(&large), PredicateError::TooLarge(MAX_PREDICATE_BYTES + 1));
+    assert!(Predicate::parse(VEX, large.replacen('x', "", 1).as_bytes()).is_ok());
+}
+
+#[test]
+fn the_predicate_is_signed_byte_for_byte_and_the_largest_one_fits() {
+    let json = format!("{{\"a\" : 1.50, \"b\":\"{}\"}}", "x".repeat(MAX_PREDICATE_BYTES - 22));
+    let predicate = Predicate::parse(VEX, json.as_bytes()).unwrap();
+    let signer = signer("cosign/p256.pem", BTreeMap::new())
+        .stating(&predicate)
+        .unwrap();
+    let signature = signer.sign(&subject(), at(SIGNED_AT)).unwrap();
+    assert!(signature.layer.len() as u64 <= signer.shape().max_layer_bytes);
+    let found = SignedStatement::parse(&signature.layer).unwrap();
+    assert_eq!(found.predicate(), json);
+    assert!(signer.is_equal(&signature.manifest, &signature.layer, &subject(), at(SIGNED_AT)));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_damage_to_a_bundle_makes_its_statement_panic(at in 0..1_200_usize, byte in proptest::num::u8::ANY, cut in 0..1_200_usize) {
+        let mut bytes = read("cosign/statement.bundle.json");
+        if let Some(there) = bytes.get_mut(at) {
+            *there = byte;
+        }
+        let _ = SignedStatement::parse(&bytes);
+        bytes.truncate(cut);
+        let _ = SignedStatement::parse(&bytes);
+    }
 }

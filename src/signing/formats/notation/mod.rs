@@ -17,6 +17,7 @@ use affix_registry::oci::media_type::NOTARY_SIGNATURE as ARTIFACT_TYPE;
 use affix_registry::oci::{Descriptor, Digest, ImageManifest};
 
 use crate::signing::error::KeyError;
+use crate::signing::inspection::MAX_INSPECTED_BYTES;
 use crate::signing::keys::{CertificateChain, NotationKey};
 use crate::signing::signer::{Shape, Signature, Signer, parse_part};
 use crate::signing::time::to_rfc3339;
@@ -63,6 +64,7 @@ impl NotationSigner {
             artifact_type: None,
             config,
             layer_media_type: ENVELOPE,
+            max_layer_bytes: MAX_INSPECTED_BYTES as u64,
             annotations,
         };
         Ok(Self {
