@@ -1,7 +1,9 @@
-//! The kinds of attachment: an end-of-life mark, an artifact of files and annotations, or a signature.
+//! The kinds of attachment: an end-of-life mark, an artifact of files and annotations, a signature, or a signed statement.
 //!
 //! Secrets are not a source of content. An attachment is as public as the image, and a user who may create resources must not be able to
 //! publish Secrets that they cannot read (threat T23).
+
+mod attestation;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::annotations::Annotations;
 use super::duration::GoDuration;
 use super::reference::{ConfigMapKeyRef, LocalObjectReference};
+
+pub use attestation::{
+    Attestation, ConfigMapPredicates, FromBuild, PredicateDocument, StatementSigner,
+};
 
 /// Marks the image as no longer supported from a date on.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]

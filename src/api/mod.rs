@@ -26,8 +26,9 @@ mod status_rules;
 mod validation;
 
 pub use attachment::{
-    Artifact, ArtifactFile, ConfigMapFiles, CosignSigner, EndOfLife, NotationSigner, OnConflict,
-    Signature, SignatureFormat, SignatureIdentity, ValueSource, WhenSuperseded,
+    Artifact, ArtifactFile, Attestation, ConfigMapFiles, ConfigMapPredicates, CosignSigner,
+    EndOfLife, FromBuild, NotationSigner, OnConflict, PredicateDocument, Signature,
+    SignatureFormat, SignatureIdentity, StatementSigner, ValueSource, WhenSuperseded,
 };
 /// The annotation whose value is the generation for which the user accepts attachments that the registry refuses to remove.
 pub const ACCEPT_LEFTOVERS: &str = "affix.dev/accept-leftovers";

@@ -80,7 +80,7 @@ reasons! {
     // Not ready; reconciled again at the next interval or verification, without back-off.
     /// Another author attached a newer, different end-of-life mark, and `onConflict` is `Report`.
     Conflict,
-    /// The registry refuses to delete an end-of-life mark or a signature that this resource no longer wants.
+    /// The registry refuses to delete an end-of-life mark, a signature or a statement that this resource no longer wants.
     RemovalRefused,
 
     // Not ready, retried.
@@ -114,8 +114,10 @@ reasons! {
     NoMatchingPlatform [Stalled],
     /// The media type of the image does not allow attachments, such as Docker schema 1. Also a reason to skip an entry of an index.
     UnsupportedMediaType [Stalled],
-    /// A signature file is for another digest than its target.
+    /// A signature file, or a statement of the build, is for another digest than its target.
     SubjectMismatch [Stalled],
+    /// The predicate of a statement is not a JSON object, or a statement of the build is malformed.
+    StatementInvalid [Stalled],
     /// `spec.insecure` is set, but the operator does not allow plain HTTP.
     InsecureNotAllowed [Stalled],
     /// The operator does not allow this registry host.
@@ -225,6 +227,7 @@ mod tests {
             "NoMatchingPlatform",
             "UnsupportedMediaType",
             "SubjectMismatch",
+            "StatementInvalid",
             "InsecureNotAllowed",
             "HostNotAllowed",
             "RepositoryNotAllowed",

@@ -9,7 +9,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::attachment::{Artifact, EndOfLife, Signature};
+use super::attachment::{Artifact, Attestation, EndOfLife, Signature};
 use super::duration::GoDuration;
 use super::reference::LocalObjectReference;
 use super::status::ImageAttachmentStatus;
@@ -26,7 +26,7 @@ use super::status::ImageAttachmentStatus;
     namespaced,
     status = "ImageAttachmentStatus",
     derive = "PartialEq",
-    doc = "ImageAttachment attaches an end-of-life mark, a signature, or any files and annotations to a multi-platform image and to each of its platforms, as OCI 1.1 referrers, and keeps them there.",
+    doc = "ImageAttachment attaches an end-of-life mark, a signature, a signed statement, or any files and annotations to a multi-platform image and to each of its platforms, as OCI 1.1 referrers, and keeps them there.",
     printcolumn(
         name = "Image",
         type_ = "string",
@@ -97,18 +97,23 @@ pub struct ImageAttachmentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Targets>,
 
-    /// Marks the image as no longer supported. Exactly one of endOfLife, artifact, signature is set, and which one never changes.
+    /// Marks the image as no longer supported. Exactly one of endOfLife, artifact, signature, attestation is set, and which one never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_of_life: Option<EndOfLife>,
 
-    /// Attaches files and annotations. Exactly one of endOfLife, artifact, signature is set, and which one never changes.
+    /// Attaches files and annotations. Exactly one of endOfLife, artifact, signature, attestation is set, and which one never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact: Option<Artifact>,
 
-    /// Signs each target with a key from a Secret. Exactly one of endOfLife, artifact, signature is set, and which one never
+    /// Signs each target with a key from a Secret. Exactly one of endOfLife, artifact, signature, attestation is set, and which one never
     /// changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
+
+    /// Attaches a signed statement to each target, such as its SBOM or its provenance. Exactly one of endOfLife, artifact, signature,
+    /// attestation is set, and which one never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Attestation>,
 
     /// Plan only: the status shows the planned action of each target, and nothing is written to the registry. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -264,6 +269,8 @@ pub enum AttachmentKind<'a> {
     Artifact(&'a Artifact),
     /// `spec.signature`.
     Signature(&'a Signature),
+    /// `spec.attestation`.
+    Attestation(&'a Attestation),
 }
 
 impl fmt::Display for AttachmentKind<'_> {
@@ -272,6 +279,7 @@ impl fmt::Display for AttachmentKind<'_> {
             Self::EndOfLife(_) => "endOfLife",
             Self::Artifact(_) => "artifact",
             Self::Signature(_) => "signature",
+            Self::Attestation(_) => "attestation",
         })
     }
 }
@@ -305,6 +313,7 @@ impl ImageAttachmentSpec {
             end_of_life: None,
             artifact: None,
             signature: None,
+            attestation: None,
             dry_run: None,
             interval: None,
             timeout: None,
@@ -322,11 +331,38 @@ impl ImageAttachmentSpec {
     /// Returns the kind of attachment if exactly one is set.
     #[must_use]
     pub fn kind(&self) -> Option<AttachmentKind<'_>> {
-        match (&self.end_of_life, &self.artifact, &self.signature) {
-            (Some(mark), None, None) => Some(AttachmentKind::EndOfLife(mark)),
-            (None, Some(artifact), None) => Some(AttachmentKind::Artifact(artifact)),
-            (None, None, Some(signature)) => Some(AttachmentKind::Signature(signature)),
-            _ => None,
+        let mut kinds = [
+            self.end_of_life.as_ref().map(AttachmentKind::EndOfLife),
+            self.artifact.as_ref().map(AttachmentKind::Artifact),
+            self.signature.as_ref().map(AttachmentKind::Signature),
+            self.attestation.as_ref().map(AttachmentKind::Attestation),
+        ]
+        .into_iter()
+        .flatten();
+        kinds.next().filter(|_| kinds.next().is_none())
+    }
+
+    /// Returns the field and the Secret with the key of a resource that signs.
+    #[must_use]
+    pub fn key_secret(&self) -> Option<(&'static str, &LocalObjectReference)> {
+        match self.kind()? {
+            AttachmentKind::Signature(signature) => {
+                match (&signature.cosign, &signature.notation) {
+                    (Some(cosign), _) => {
+                        Some(("spec.signature.cosign.keySecretRef", &cosign.key_secret_ref))
+                    }
+                    (None, Some(notation)) => Some((
+                        "spec.signature.notation.keySecretRef",
+                        &notation.key_secret_ref,
+                    )),
+                    (None, None) => None,
+                }
+            }
+            AttachmentKind::Attestation(attestation) => Some((
+                "spec.attestation.cosign.keySecretRef",
+                &attestation.cosign.key_secret_ref,
+            )),
+            AttachmentKind::EndOfLife(_) | AttachmentKind::Artifact(_) => None,
         }
     }
 

@@ -110,7 +110,7 @@ impl ImageAttachmentStatus {
             let made = target.formats.iter().skip(1);
             made.filter(|format| format.origin == Some(Origin::Made))
                 .filter_map(|format| {
-                    let attachment = format.attachment.as_deref()?;
+                    let attachment = format.attachment()?;
                     Some((target.digest.as_str(), attachment, Some(format.format)))
                 })
         });
@@ -266,29 +266,40 @@ pub struct TargetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub future_mark: Option<Time>,
 
-    /// The formats of a cosign signature, where the spec asks for Tag. The target is Attached when all of them are.
+    /// The attachments of this target, where there can be several: the formats of a cosign signature, or signed statements. The target
+    /// is Attached when all of them are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 2))]
+    #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub formats: Vec<FormatStatus>,
 }
 
-/// A cosign signature of one target in one format.
+/// One of several attachments of a target: a cosign signature in one format, or a signed statement.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct FormatStatus {
     /// Bundle is a referrer; Tag is a layer of the manifest under the signature tag.
     pub format: SignatureFormat,
 
+    /// The type of the predicate of a signed statement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub predicate_type: Option<String>,
+
+    /// A hash of the predicate of a signed statement. It does not change with the layout of the JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 135))]
+    pub predicate: Option<String>,
+
     /// The digest of the bundle's manifest, or the signature tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 135))]
     pub reference: Option<String>,
 
-    /// The state of the signature in this format, as of a target.
+    /// The state of this attachment, as of a target.
     pub state: TargetState,
 
-    /// Made: this resource made the signature. Adopted: an equal one existed.
+    /// Made: this resource made the attachment. Adopted: an equal one existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 
@@ -297,14 +308,25 @@ pub struct FormatStatus {
     #[schemars(length(max = 135))]
     pub attachment: Option<String>,
 
-    /// The time at which the signature in the tag was made or adopted.
+    /// The time at which the attachment was made or adopted; of the first one it is that of the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Time>,
 
-    /// The hash of the content of the signature in the tag: key, identity and annotations.
+    /// The hash of the content of the attachment; of the first one it is that of the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 135))]
     pub content: Option<String>,
+}
+
+impl FormatStatus {
+    /// Returns the attachment: the digest of its manifest, or the signature in the tag.
+    #[must_use]
+    pub fn attachment(&self) -> Option<&str> {
+        match self.format {
+            SignatureFormat::Bundle => self.reference.as_deref(),
+            SignatureFormat::Tag => self.attachment.as_deref(),
+        }
+    }
 }
 
 /// The kind of a target: an index or the manifest of one platform.

@@ -88,7 +88,7 @@ impl Content {
 }
 
 /// Returns a target for messages: its platform, or `index`, with its digest.
-fn describe(entry: &Entry) -> String {
+pub(super) fn describe(entry: &Entry) -> String {
     format!(
         "{} ({})",
         entry.platform().unwrap_or_else(|| "index".to_owned()),

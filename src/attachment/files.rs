@@ -43,7 +43,7 @@ impl FileTarget {
     }
 
     /// Returns true if an image can have a target of both. A digest overlaps only with itself, because its kind is unknown.
-    fn overlaps(&self, other: &Self) -> bool {
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Every, _) | (_, Self::Every) | (Self::Index, Self::Index) => true,
             (Self::Platform(one), Self::Platform(other)) => one.overlaps(other),
@@ -339,6 +339,26 @@ pub enum FileError {
         /// The target.
         target: String,
     },
+    /// A target has no predicate.
+    #[error(
+        "spec.attestation: no predicate is for the target {target}: add one, or leave the target out by spec.targets"
+    )]
+    NoPredicate {
+        /// The target.
+        target: String,
+    },
+    /// A target has two predicates.
+    #[error(
+        "{at}: the predicate is for {target}, and so is {other}: give each its own target, or create another ImageAttachment"
+    )]
+    TwoPredicates {
+        /// The place of the predicate.
+        at: String,
+        /// The place of the other predicate.
+        other: String,
+        /// The target.
+        target: String,
+    },
     /// Two files of one target have the same name.
     #[error(
         "spec.artifact: two files named {name:?} are for the target {target}: give each its own name, or its own target, such as a digest"
@@ -361,6 +381,7 @@ impl FileError {
                 | Self::NoKeys { .. }
                 | Self::NoKey { .. }
                 | Self::Uncovered { .. }
+                | Self::NoPredicate { .. }
         )
     }
 }

@@ -58,8 +58,19 @@ pub struct Image {
     pub entries: Vec<Entry>,
     /// True if the root is an index.
     pub is_index: bool,
+    /// The build attestations of the image, in the order of the indexes, each once.
+    pub attestations: Vec<BuildAttestation>,
     /// The entries directly below each index.
     pub(super) children: BTreeMap<Digest, BTreeSet<Digest>>,
+}
+
+/// A manifest of unsigned statements that the build put beside a platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildAttestation {
+    /// The manifest.
+    pub manifest: Descriptor,
+    /// The platform manifest that the index states for it. If there is none, the subject of the manifest counts.
+    pub platform: Option<Digest>,
 }
 
 /// The state of the walk through the indexes of an image.
@@ -118,6 +129,7 @@ impl Image {
                 Ok(Self {
                     entries: vec![entry],
                     is_index: false,
+                    attestations: Vec::new(),
                     children: BTreeMap::new(),
                 })
             }
@@ -128,6 +140,7 @@ impl Image {
                         kind: EntryKind::Index,
                     }],
                     is_index: true,
+                    attestations: Vec::new(),
                     children: BTreeMap::new(),
                 };
                 let mut walk = Walk {
@@ -184,6 +197,13 @@ impl Image {
                         return Err(ImageError::TooManyEntries(walk.max_entries));
                     }
                     let (kind, children) = kind_of(descriptor, platform, walk.nested);
+                    if kind == EntryKind::Attestation {
+                        let stated = descriptor.annotations.get(annotation::REFERENCE_DIGEST);
+                        self.attestations.push(BuildAttestation {
+                            manifest: descriptor.stripped(),
+                            platform: stated.and_then(|text| text.parse().ok()),
+                        });
+                    }
                     self.entries.push(Entry {
                         subject: descriptor.stripped(),
                         kind,

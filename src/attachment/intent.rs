@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::api::{
-    Artifact, AttachmentKind, CosignSigner, EndOfLife, ImageAttachmentSpec, Reason, Scope,
-    Signature, SignatureFormat, SignatureIdentity,
+    Artifact, AttachmentKind, Attestation, CosignSigner, EndOfLife, ImageAttachmentSpec, Reason,
+    Scope, Signature, SignatureFormat, SignatureIdentity,
 };
 use affix_registry::oci::{ArtifactType, Digest, PlatformPattern, Reference, media_type};
 
@@ -15,6 +15,7 @@ use super::files::{File, FileError, FileTarget, Inputs, check_overlap};
 use super::mark::MarkKeys;
 use super::problem::Problem;
 use super::selection::Selection;
+use super::statements::Statements;
 use super::supersession::{Supersession, TagFilter};
 use super::time::{Created, EndOfLifeDate};
 
@@ -41,6 +42,13 @@ pub enum Desired {
         /// The name of the image inside signatures of the format `Tag`.
         identity: String,
     },
+    /// Signed statements, whose bytes are random as those of a signature.
+    Attestation {
+        /// The artifact type that listings show.
+        artifact_type: ArtifactType,
+        /// The statements.
+        statements: Statements,
+    },
 }
 
 impl Desired {
@@ -50,7 +58,9 @@ impl Desired {
         match self {
             Self::Content { content, .. } => &content.artifact_type,
             Self::WhenSuperseded(supersession) => &supersession.artifact_type,
-            Self::Signature { artifact_type, .. } => artifact_type,
+            Self::Signature { artifact_type, .. } | Self::Attestation { artifact_type, .. } => {
+                artifact_type
+            }
         }
     }
 
@@ -59,7 +69,9 @@ impl Desired {
     pub fn formats(&self) -> &[SignatureFormat] {
         match self {
             Self::Signature { formats, .. } => formats,
-            Self::Content { .. } | Self::WhenSuperseded(_) => &[SignatureFormat::Bundle],
+            Self::Content { .. } | Self::WhenSuperseded(_) | Self::Attestation { .. } => {
+                &[SignatureFormat::Bundle]
+            }
         }
     }
 
@@ -68,7 +80,10 @@ impl Desired {
     pub const fn speaks(&self) -> bool {
         matches!(
             self,
-            Self::Content { mark: Some(_), .. } | Self::WhenSuperseded(_) | Self::Signature { .. }
+            Self::Content { mark: Some(_), .. }
+                | Self::WhenSuperseded(_)
+                | Self::Signature { .. }
+                | Self::Attestation { .. }
         )
     }
 }
@@ -91,21 +106,38 @@ impl Intent {
     /// Fails with `InvalidReference`, `InvalidSpec` or `FileMissing`.
     pub fn parse(spec: &ImageAttachmentSpec, inputs: &Inputs) -> Result<Self, Problem> {
         let reference = parse_reference(&spec.image)?;
-        let selection = parse_selection(spec)?;
+        let mut selection = parse_selection(spec)?;
         let has_moves = |mark: &EndOfLife| mark.when_superseded.is_some();
         if selection.parents && spec.end_of_life.as_ref().is_some_and(has_moves) {
             return Err(invalid(
                 "targets.parents: an image that a tagged index holds is in use, so it does not go with whenSuperseded: remove it",
             ));
         }
-        let desired = match (&spec.end_of_life, &spec.artifact, &spec.signature) {
-            (Some(end_of_life), None, None) => parse_mark(end_of_life, &reference)?,
-            (None, Some(artifact), None) => parse_artifact(artifact, &reference, inputs)?,
-            (None, None, Some(signature)) => parse_signature(signature, &reference)?,
-            _ => {
+        let desired = match spec.kind() {
+            Some(AttachmentKind::EndOfLife(end_of_life)) => parse_mark(end_of_life, &reference)?,
+            Some(AttachmentKind::Artifact(artifact)) => {
+                parse_artifact(artifact, &reference, inputs)?
+            }
+            Some(AttachmentKind::Signature(signature)) => parse_signature(signature, &reference)?,
+            Some(AttachmentKind::Attestation(attestation)) => {
+                let statements = parse_statements(attestation, &reference, inputs)?;
+                if matches!(statements, Statements::Build(_)) {
+                    if selection.scope == Scope::Index {
+                        return Err(invalid(
+                            "attestation.fromBuild: the build states nothing about the index: remove targets.scope",
+                        ));
+                    }
+                    selection.scope = Scope::Platforms;
+                }
+                Desired::Attestation {
+                    artifact_type: parse_artifact_type(media_type::SIGSTORE_BUNDLE, "attestation")?,
+                    statements,
+                }
+            }
+            None => {
                 return Err(Problem::new(
                     Reason::InvalidSpec,
-                    "spec: give exactly one of endOfLife, artifact and signature",
+                    "spec: give exactly one of endOfLife, artifact, signature and attestation",
                 ));
             }
         };
@@ -325,6 +357,7 @@ pub fn artifact_type(spec: &ImageAttachmentSpec) -> Option<ArtifactType> {
         AttachmentKind::EndOfLife(mark) => mark.artifact_type(),
         AttachmentKind::Artifact(artifact) => &artifact.artifact_type,
         AttachmentKind::Signature(signature) => signature_type(signature)?,
+        AttachmentKind::Attestation(_) => media_type::SIGSTORE_BUNDLE,
     };
     text.parse().ok()
 }
@@ -335,6 +368,26 @@ fn signature_type(signature: &Signature) -> Option<&'static str> {
         (None, Some(_)) => Some(media_type::NOTARY_SIGNATURE),
         _ => None,
     }
+}
+
+fn parse_statements(
+    attestation: &Attestation,
+    reference: &Reference,
+    inputs: &Inputs,
+) -> Result<Statements, Problem> {
+    let statements = Statements::parse(attestation, inputs).map_err(file_problem)?;
+    let statements = statements.ok_or_else(|| {
+        invalid(
+            "attestation: give predicateType with predicates or predicatesFrom, or fromBuild alone",
+        )
+    })?;
+    let has_target = attestation.predicates.iter().any(|of| of.target.is_some());
+    if has_target && reference.digest.is_none() {
+        return Err(invalid(
+            "attestation.predicates: a predicate with a target needs a digest in image, since a tag may move on: write image as name:tag@sha256:… (affix pin does)",
+        ));
+    }
+    Ok(statements)
 }
 
 fn parse_signature(signature: &Signature, reference: &Reference) -> Result<Desired, Problem> {

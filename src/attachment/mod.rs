@@ -13,13 +13,14 @@ mod mark;
 mod plan;
 mod problem;
 mod selection;
+mod statements;
 pub mod supersession;
 mod time;
 
 pub use content::{Attachment, Content, TargetContent};
 pub use files::{File, FileError, FileTarget, Inputs};
 pub use future_mark::FutureMark;
-pub use image::{Entry, EntryKind, Image, ImageError};
+pub use image::{BuildAttestation, Entry, EntryKind, Image, ImageError};
 pub use intent::{Desired, Intent, artifact_type, file_problem, parse_reference};
 pub use mark::MarkKeys;
 pub use plan::{
@@ -28,4 +29,5 @@ pub use plan::{
 };
 pub use problem::Problem;
 pub use selection::{SelectedEntry, Selection, SelectionError};
+pub use statements::{GivenPredicate, PredicateTypes, Statements, predicate_for};
 pub use time::{Created, EndOfLifeDate, EndOfLifeDateError};

@@ -2,7 +2,9 @@
 
 use std::future::Future;
 
-use crate::api::{ImageAttachmentStatus, Origin, PushAccess, TargetState, TargetStatus};
+use crate::api::{
+    FormatStatus, ImageAttachmentStatus, Origin, PushAccess, TargetState, TargetStatus,
+};
 use affix_registry::oci::Digest;
 
 /// The relation of other resources to an attachment that its owner no longer wants.
@@ -48,14 +50,14 @@ pub struct ListedAttachment {
 pub fn attachments(status: &ImageAttachmentStatus) -> impl Iterator<Item = ListedAttachment> {
     let accepted = status.push_access == Some(PushAccess::Accepted);
     status.targets.iter().flat_map(move |row| {
-        let own = (&row.attachment, row.state, row.origin);
+        let own = (row.attachment.as_deref(), row.state, row.origin);
         let formats = row.formats.iter();
-        let formats = formats.map(|format| (&format.attachment, format.state, format.origin));
+        let formats = formats.map(|format| (format.attachment(), format.state, format.origin));
         let listed = formats.chain([own]);
         listed.filter_map(move |(attachment, state, origin)| {
             Some(ListedAttachment {
                 subject: row.digest.parse().ok()?,
-                attachment: attachment.as_deref()?.parse().ok()?,
+                attachment: attachment?.parse().ok()?,
                 may_push: state == TargetState::Attached
                     && (origin == Some(Origin::Made) || accepted),
             })
@@ -72,11 +74,14 @@ pub fn lists(status: &ImageAttachmentStatus, subject: &Digest, attachment: &Dige
 /// Returns whether a target has the attachment, in any format.
 #[must_use]
 pub fn shows(row: &TargetStatus, attachment: &Digest) -> bool {
-    let formats = row.formats.iter().map(|format| &format.attachment);
-    formats.chain([&row.attachment]).flatten().any(|text| {
-        text.parse::<Digest>()
-            .is_ok_and(|digest| digest == *attachment)
-    })
+    let formats = row.formats.iter().map(FormatStatus::attachment);
+    formats
+        .chain([row.attachment.as_deref()])
+        .flatten()
+        .any(|text| {
+            text.parse::<Digest>()
+                .is_ok_and(|digest| digest == *attachment)
+        })
 }
 
 /// No claims, for callers that know no other resources.

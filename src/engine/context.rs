@@ -1,6 +1,7 @@
 //! The context of a pass: its request, its session with the registry, its signer and its deadline.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
@@ -22,14 +23,14 @@ pub(in crate::engine) struct Context<'a> {
     pub(in crate::engine) request: &'a Request,
     pub(in crate::engine) session: &'a Session,
     /// The opened key of a resource that signs, or the problem with it.
-    pub(in crate::engine) signer: Option<Result<&'a dyn Signer, &'a Problem>>,
+    pub(in crate::engine) signer: Option<Result<&'a Arc<dyn Signer>, &'a Problem>>,
     pub(in crate::engine) deadline: Instant,
     pub(in crate::engine) now: Timestamp,
 }
 
 impl<'a> Context<'a> {
     /// Returns the signer if the key is open.
-    pub(in crate::engine) fn open_signer(&self) -> Option<&'a dyn Signer> {
+    pub(in crate::engine) fn open_signer(&self) -> Option<&'a Arc<dyn Signer>> {
         self.signer.and_then(Result::ok)
     }
 

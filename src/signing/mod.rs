@@ -20,7 +20,7 @@ mod vectors;
 pub use error::{CertificateProblem, KeyError};
 pub use formats::{
     CosignSigner, MAX_PREDICATE_BYTES, MAX_STATEMENT_BYTES, NotationSigner, Predicate,
-    PredicateError, SignedStatement,
+    PredicateError, SignedStatement, UnsignedStatement,
 };
 pub use inspection::{MAX_INSPECTED_BYTES, NamedSubjects, named_subjects};
 pub use keys::PublicKey;

@@ -9,6 +9,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod attestations;
 mod cost;
 mod dry_run;
 mod edges;

@@ -120,6 +120,16 @@ fn fields() -> Vec<Field> {
             &["b1b1.sig"],
         ),
         field(
+            &corpus::attestation(),
+            "/attestation/predicateType",
+            &["https://cyclonedx.org/bom", "openvex", "urn:a:b"],
+        ),
+        field(
+            &corpus::from_build(),
+            "/attestation/fromBuild/predicateTypes/0",
+            &["https://slsa.dev/provenance/*", "!*"],
+        ),
+        field(
             &cosign,
             "/targets/platforms/0",
             &[

@@ -47,6 +47,23 @@ pub(crate) fn notation() -> Value {
     json!({"image": TAGGED, "signature": {"notation": {"keySecretRef": {"name": "signing-tls"}}}})
 }
 
+/// A signed statement.
+pub(crate) fn attestation() -> Value {
+    json!({"image": PINNED, "attestation": {
+        "predicateType": "https://cyclonedx.org/bom",
+        "predicates": [{"value": "{}"}],
+        "cosign": {"keySecretRef": {"name": "cosign-key"}}
+    }})
+}
+
+/// The signed statements of the build.
+pub(crate) fn from_build() -> Value {
+    json!({"image": TAGGED, "attestation": {
+        "fromBuild": {"predicateTypes": ["https://spdx.dev/Document", "https://slsa.dev/provenance/*"]},
+        "cosign": {"keySecretRef": {"name": "cosign-key"}}
+    }})
+}
+
 /// Returns a spec with one field set. `path` is a JSON pointer; missing objects are created.
 fn set(mut spec: Value, path: &str, value: Value) -> Value {
     let mut at = &mut spec;
@@ -333,6 +350,44 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
             spec["timeout"] = json!("1500ms");
             spec
         }),
+        ("a statement about every target", attestation()),
+        (
+            "a statement that follows a tag, by a short name, with annotations",
+            set(
+                set(
+                    set(attestation(), "/image", json!(TAGGED)),
+                    "/attestation/predicateType",
+                    json!("openvex"),
+                ),
+                "/attestation/cosign/annotations",
+                json!({"team": "a"}),
+            ),
+        ),
+        (
+            "a predicate for each target, from ConfigMaps",
+            set(
+                attestation(),
+                "/attestation/predicates",
+                json!([
+                    {"target": "index", "value": "{}"},
+                    {"target": "linux/amd64", "valueFrom": {"configMapKeyRef": {"name": "sboms", "key": "amd64.cdx.json"}}},
+                    {"target": DIGEST, "value": "{}"}
+                ]),
+            ),
+        ),
+        (
+            "the keys of a ConfigMap as predicates",
+            set(
+                unset(attestation(), "/attestation/predicates"),
+                "/attestation/predicatesFrom",
+                json!([{"configMapRef": {"name": "sboms"}}]),
+            ),
+        ),
+        ("the statements of the build", from_build()),
+        (
+            "every statement of the build",
+            set(from_build(), "/attestation/fromBuild", json!({})),
+        ),
         (
             "a registry without a dot, with a port",
             set(cosign(), "/image", json!("registry:5000/app:v1")),
@@ -356,7 +411,7 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
     ]
 }
 
-const ONE_KIND: &str = "set exactly one of endOfLife, artifact, signature; for a second attachment to the same image create another";
+const ONE_KIND: &str = "set exactly one of endOfLife, artifact, signature, attestation; for a second attachment to the same image create another";
 const REGISTRY: &str = "image must begin with the name of its registry, without a scheme";
 const TAG_OR_DIGEST: &str = "image needs a tag or a digest: write …/app:v1 to follow a tag, or …/app@sha256:… for one digest";
 const DATE: &str =
@@ -1419,6 +1474,142 @@ pub(crate) fn bad() -> Vec<Bad> {
             set(cosign(), "/secretRef", json!({"name": "a".repeat(254)})),
             "spec.secretRef.name",
             "may not be more than 253",
+        ),
+        (
+            "a predicate without its type",
+            unset(attestation(), "/attestation/predicateType"),
+            "spec.attestation",
+            "predicateType is needed with predicates",
+        ),
+        (
+            "a predicate and the build",
+            set(attestation(), "/attestation/fromBuild", json!({})),
+            "spec.attestation",
+            "not both",
+        ),
+        (
+            "neither predicates nor the build",
+            unset(attestation(), "/attestation/predicates"),
+            "spec.attestation",
+            "or fromBuild to sign the statements of the build",
+        ),
+        (
+            "a type beside the build",
+            set(
+                from_build(),
+                "/attestation/predicateType",
+                json!("cyclonedx"),
+            ),
+            "spec.attestation",
+            "predicateType does not go with fromBuild",
+        ),
+        (
+            "a short name that cosign does not know",
+            set(
+                attestation(),
+                "/attestation/predicateType",
+                json!("cyclonedxjson"),
+            ),
+            "spec.attestation.predicateType",
+            "not a type of predicates: write a URI such as https://cyclonedx.org/bom",
+        ),
+        (
+            "a pattern of types with a space",
+            set(
+                from_build(),
+                "/attestation/fromBuild/predicateTypes",
+                json!(["a b"]),
+            ),
+            "spec.attestation.fromBuild.predicateTypes[0]",
+            "not a pattern of predicate types",
+        ),
+        (
+            "no pattern of types",
+            set(
+                from_build(),
+                "/attestation/fromBuild/predicateTypes",
+                json!([]),
+            ),
+            "spec.attestation.fromBuild.predicateTypes",
+            "must not be an empty list",
+        ),
+        (
+            "a pattern of types twice",
+            set(
+                from_build(),
+                "/attestation/fromBuild/predicateTypes",
+                json!(["a", "a"]),
+            ),
+            "spec.attestation.fromBuild.predicateTypes",
+            "an item is listed twice",
+        ),
+        (
+            "an empty list of predicates",
+            set(attestation(), "/attestation/predicates", json!([])),
+            "spec.attestation.predicates",
+            "must not be an empty list",
+        ),
+        (
+            "two predicates for every target",
+            set(
+                attestation(),
+                "/attestation/predicates",
+                json!([{"value": "{}"}, {"value": "{}"}]),
+            ),
+            "spec.attestation.predicates",
+            "two predicates are for the same target",
+        ),
+        (
+            "a predicate with two sources",
+            set(
+                attestation(),
+                "/attestation/predicates/0/valueFrom",
+                json!({"configMapKeyRef": {"name": "a", "key": "b"}}),
+            ),
+            "spec.attestation.predicates[0]",
+            "set exactly one of value, valueFrom",
+        ),
+        (
+            "a predicate for a target that is none",
+            set(
+                attestation(),
+                "/attestation/predicates/0/target",
+                json!("sha256:abc"),
+            ),
+            "spec.attestation.predicates[0].target",
+            TARGET,
+        ),
+        (
+            "a predicate with a target on a tag",
+            set(
+                set(attestation(), "/image", json!(TAGGED)),
+                "/attestation/predicates/0/target",
+                json!("linux/amd64"),
+            ),
+            "spec.attestation.predicates",
+            "a predicate with a target needs a digest in image",
+        ),
+        (
+            "the build and the index alone",
+            set(from_build(), "/targets", json!({"scope": "Index"})),
+            "spec.targets.scope",
+            "fromBuild does not go with scope Index",
+        ),
+        (
+            "a statement without a key",
+            unset(attestation(), "/attestation/cosign"),
+            "spec.attestation.cosign",
+            "Required value",
+        ),
+        (
+            "a statement with a key of another namespace",
+            set(
+                attestation(),
+                "/attestation/cosign/keySecretRef/name",
+                json!("team-b/key"),
+            ),
+            "spec.attestation.cosign.keySecretRef.name",
+            NAME,
         ),
         (
             "a service account with a space",

@@ -223,6 +223,7 @@ async fn only_the_kind_of_attachment_is_immutable() {
         ("mark", corpus::mark()),
         ("artifact", corpus::artifact()),
         ("cosign", corpus::cosign()),
+        ("attestation", corpus::attestation()),
     ];
     for (name, spec) in &kinds {
         api.create(&PostParams::default(), &object(name, spec))
@@ -233,8 +234,9 @@ async fn only_the_kind_of_attachment_is_immutable() {
                 .await
                 .expect_err("a kind that changes is refused");
             assert!(
-                refusal
-                    .contains("which one of endOfLife, artifact, signature is set never changes"),
+                refusal.contains(
+                    "which one of endOfLife, artifact, signature, attestation is set never changes"
+                ),
                 "{name} to {other}: {refusal}"
             );
         }
@@ -248,6 +250,9 @@ async fn only_the_kind_of_attachment_is_immutable() {
     replace("cosign", &corpus::notation())
         .await
         .expect("the same kind, another signer");
+    replace("attestation", &corpus::from_build())
+        .await
+        .expect("the same kind, the statements of the build");
     replace("mark", &corpus::watch())
         .await
         .expect("the same kind, another way");

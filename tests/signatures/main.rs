@@ -14,6 +14,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod attestation;
 mod cluster;
 #[path = "../e2e/support/controller.rs"]
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]

@@ -144,24 +144,22 @@ fn assumed_inputs(spec: &ImageAttachmentSpec) -> Inputs {
     for name in Names::of(spec).config_maps {
         config_maps.insert(name, BTreeMap::new());
     }
-    for file in spec.artifact.iter().flat_map(|artifact| &artifact.files) {
-        if let Some(from) = &file.value_from {
-            let key = &from.config_map_key_ref;
-            config_maps
-                .entry(key.name.clone())
-                .or_default()
-                .insert(key.key.clone(), Bytes::new());
-        }
+    let files = spec.artifact.iter().flat_map(|of| &of.files);
+    let predicates = spec.attestation.iter().flat_map(|of| &of.predicates);
+    let sources = files.map(|file| &file.value_from);
+    for from in sources.chain(predicates.map(|of| &of.value_from)).flatten() {
+        let key = &from.config_map_key_ref;
+        config_maps
+            .entry(key.name.clone())
+            .or_default()
+            .insert(key.key.clone(), Bytes::new());
     }
-    for from in spec
-        .artifact
-        .iter()
-        .flat_map(|artifact| &artifact.files_from)
-    {
+    let files = spec.artifact.iter().flat_map(|of| &of.files_from);
+    let predicates = spec.attestation.iter().flat_map(|of| &of.predicates_from);
+    let files = files.map(|from| &from.config_map_ref);
+    for from in files.chain(predicates.map(|from| &from.config_map_ref)) {
         // One key, because an empty ConfigMap is invalid.
-        let keys = config_maps
-            .entry(from.config_map_ref.name.clone())
-            .or_default();
+        let keys = config_maps.entry(from.name.clone()).or_default();
         if keys.is_empty() {
             keys.insert("key".to_owned(), Bytes::new());
         }

@@ -85,22 +85,8 @@ async fn unbound_key_warning(
     spec: &ImageAttachmentSpec,
     reference: &Reference,
 ) -> Option<String> {
-    let signature = spec
-        .signature
-        .as_ref()
-        .filter(|_| reference.digest.is_none())?;
-    let cosign = signature
-        .cosign
-        .as_ref()
-        .map(|cosign| &cosign.key_secret_ref);
-    let name = &cosign
-        .or_else(|| {
-            signature
-                .notation
-                .as_ref()
-                .map(|notation| &notation.key_secret_ref)
-        })?
-        .name;
+    let (_, secret) = spec.key_secret().filter(|_| reference.digest.is_none())?;
+    let name = &secret.name;
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let found = api.get_metadata_opt(name).await.ok()??;
     let bound = found

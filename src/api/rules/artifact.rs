@@ -23,10 +23,10 @@ const FILE_NAME_MAX: usize = 255;
 pub(super) fn rules() -> Vec<Rule> {
     vec![
         Rule::new(
-            &["spec.artifact.files[]"],
+            &["spec.artifact.files[]", "spec.attestation.predicates[]"],
             "has(self.value) != has(self.valueFrom)",
             |file| has(file, "value") != has(file, "valueFrom"),
-            "set exactly one of value, valueFrom in each file",
+            "set exactly one of value, valueFrom",
         ),
         Rule::new(
             &["spec.artifact.files[].name"],
@@ -45,7 +45,10 @@ pub(super) fn rules() -> Vec<Rule> {
             "too long for a file name: at most 255 bytes in UTF-8",
         ),
         Rule::new(
-            &["spec.artifact.files[].target"],
+            &[
+                "spec.artifact.files[].target",
+                "spec.attestation.predicates[].target",
+            ],
             format!(
                 "self == 'index' || {} || (!{} && {})",
                 DIGEST.expression(),
@@ -60,7 +63,7 @@ pub(super) fn rules() -> Vec<Rule> {
                 })
             },
             "target must be index, a platform such as linux/amd64, or a whole digest (sha256: and 64 lower-case hexadecimal \
-             digits); remove it to give the file to every target",
+             digits); remove it for every target",
         ),
         // A rule cannot tell whether two platform patterns overlap. The controller and the webhook report that as `InvalidSpec`.
         Rule::new(
@@ -76,7 +79,10 @@ pub(super) fn rules() -> Vec<Rule> {
              or targets that differ",
         ),
         Rule::matches(
-            &["spec.artifact.files[].valueFrom.configMapKeyRef.key"],
+            &[
+                "spec.artifact.files[].valueFrom.configMapKeyRef.key",
+                "spec.attestation.predicates[].valueFrom.configMapKeyRef.key",
+            ],
             &CONFIG_MAP_KEY,
             "not a key of a ConfigMap: write letters, digits, -, _ and . only",
         ),

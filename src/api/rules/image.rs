@@ -15,7 +15,7 @@ static WITH_DIGEST: Pattern = Pattern::new("@[^@]+$");
 static WITH_TAG: Pattern = Pattern::new("^[^@]*/[^/@]*:[^/@]+$");
 
 /// The kinds of attachment.
-const KINDS: [&str; 3] = ["endOfLife", "artifact", "signature"];
+const KINDS: [&str; 4] = ["endOfLife", "artifact", "signature", "attestation"];
 
 pub(super) fn rules() -> Vec<Rule> {
     vec![
@@ -45,16 +45,16 @@ pub(super) fn rules() -> Vec<Rule> {
         ),
         Rule::new(
             &["spec"],
-            "[has(self.endOfLife), has(self.artifact), has(self.signature)].exists_one(x, x)",
+            "[has(self.endOfLife), has(self.artifact), has(self.signature), has(self.attestation)].exists_one(x, x)",
             |spec| KINDS.iter().filter(|kind| has(spec, kind)).count() == 1,
-            "set exactly one of endOfLife, artifact, signature; for a second attachment to the same image create another \
+            "set exactly one of endOfLife, artifact, signature, attestation; for a second attachment to the same image create another \
              ImageAttachment",
         ),
         Rule::transition(
             &["spec"],
             "has(self.endOfLife) == has(oldSelf.endOfLife) && has(self.artifact) == has(oldSelf.artifact) \
-             && has(self.signature) == has(oldSelf.signature)",
-            "which one of endOfLife, artifact, signature is set never changes; create a new ImageAttachment for the other kind, \
+             && has(self.signature) == has(oldSelf.signature) && has(self.attestation) == has(oldSelf.attestation)",
+            "which one of endOfLife, artifact, signature, attestation is set never changes; create a new ImageAttachment for the other kind, \
              and delete this one",
         ),
         Rule::new(
@@ -97,6 +97,23 @@ pub(super) fn rules() -> Vec<Rule> {
              write …/app:v1@sha256:… (`affix pin` does it)",
         )
         .at(".artifact.files")
+        .needs_digest(),
+        Rule::new(
+            &["spec"],
+            "!has(self.attestation) || !has(self.attestation.predicates) || self.image.contains('@') \
+             || !self.attestation.predicates.exists(p, has(p.target))",
+            |spec| {
+                let attestation = get(spec, "attestation");
+                let predicates = attestation.and_then(|attestation| get(attestation, "predicates"));
+                has_digest(spec)
+                    || predicates
+                        .and_then(serde_json::Value::as_array)
+                        .is_none_or(|predicates| !predicates.iter().any(|of| has(of, "target")))
+            },
+            "a predicate with a target needs a digest in image, because a tag may move to an image that the predicate is not about: \
+             write …/app:v1@sha256:… (`affix pin` does it)",
+        )
+        .at(".attestation.predicates")
         .needs_digest(),
     ]
 }

@@ -14,6 +14,7 @@
 //! controller as `InvalidReference`.
 
 mod artifact;
+mod attestation;
 mod duration;
 mod end_of_life;
 mod image;
@@ -42,6 +43,7 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         end_of_life::rules(),
         artifact::rules(),
         signature::rules(),
+        attestation::rules(),
         duration::rules(),
     ]
     .into_iter()

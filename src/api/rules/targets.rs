@@ -55,6 +55,7 @@ pub(super) fn rules() -> Vec<Rule> {
                 "spec.targets.digests",
                 "spec.endOfLife.whenSuperseded.previous",
                 "spec.signature.cosign.formats",
+                "spec.attestation.fromBuild.predicateTypes",
             ],
             "self.all(x, self.exists_one(y, x == y))",
             has_no_duplicates,

@@ -20,10 +20,7 @@ const NEEDS_KEY: &str =
 
 /// Returns the name of the Secret with the key of a resource that signs.
 pub(super) fn key_secret(spec: &ImageAttachmentSpec) -> Option<&str> {
-    let signature = spec.signature.as_ref()?;
-    let cosign = signature.cosign.as_ref().map(|key| &key.key_secret_ref);
-    let notation = signature.notation.as_ref().map(|key| &key.key_secret_ref);
-    Some(&cosign.or(notation)?.name)
+    spec.key_secret().map(|(_, secret)| secret.name.as_str())
 }
 
 /// Returns a Secret with a new key, for cosign and for notation.

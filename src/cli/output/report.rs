@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::table::Table;
 use super::text::{Clean, clean_json, is_unsafe, line};
 use crate::api::{
-    FormatStatus, ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason,
-    SignatureFormat, Superseded, TargetState, TargetStatus,
+    FormatStatus, ImageAttachment, ImageAttachmentStatus, Leftover, Origin, Reason, Superseded,
+    TargetState, TargetStatus,
 };
 use crate::attachment::artifact_type;
 use crate::cli::exit::Error;
@@ -155,7 +155,10 @@ pub(super) fn targets_table(rows: &[TargetStatus], view: View) -> Table {
         for format in row.formats.iter().filter(|_| row.formats.len() > 1) {
             let part = in_format(row, format);
             table.row([
-                format!("  {:?}", format.format),
+                match &format.predicate_type {
+                    Some(predicate_type) => format!("  {}", line(predicate_type, MAX_REASON)),
+                    None => format!("  {:?}", format.format),
+                },
                 String::new(),
                 state_of(&part, view).0.to_owned(),
                 part.attachment.as_deref().map(short).unwrap_or_default(),
@@ -255,10 +258,7 @@ fn in_format(row: &TargetStatus, format: &FormatStatus) -> TargetStatus {
     TargetStatus {
         state: format.state,
         origin: format.origin,
-        attachment: match format.format {
-            SignatureFormat::Bundle => format.reference.clone(),
-            SignatureFormat::Tag => format.attachment.clone(),
-        },
+        attachment: format.attachment().map(str::to_owned),
         formats: Vec::new(),
         ..row.clone()
     }

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt as _;
 
-use crate::api::{ImageAttachment, ImageAttachmentSpec, Reason};
+use crate::api::{AttachmentKind, ImageAttachment, ImageAttachmentSpec, Reason};
 use crate::attachment;
 use crate::engine::{AttachmentChange, ChangeKind, PassEvent};
 use affix_registry::oci::Digest;
@@ -56,16 +56,7 @@ pub(crate) fn log_moves(object: &ImageAttachment, events: &[PassEvent]) {
 
 /// Returns the Secret of the key, and the digest of the public key or certificate.
 fn signer(spec: &ImageAttachmentSpec, key: Option<&Digest>) -> Option<String> {
-    let signature = spec.signature.as_ref()?;
-    let cosign = signature
-        .cosign
-        .as_ref()
-        .map(|cosign| &cosign.key_secret_ref);
-    let notation = signature
-        .notation
-        .as_ref()
-        .map(|notation| &notation.key_secret_ref);
-    let secret = cosign.or(notation)?;
+    let (_, secret) = spec.key_secret()?;
     Some(match key {
         Some(key) => format!("{} {key}", secret.name),
         None => secret.name.clone(),
@@ -74,9 +65,13 @@ fn signer(spec: &ImageAttachmentSpec, key: Option<&Digest>) -> Option<String> {
 
 /// Returns the format of an attachment: `Bundle` and `Tag` of cosign, `Notation`, or `Referrer` of others.
 fn format(spec: &ImageAttachmentSpec, change: &AttachmentChange) -> String {
-    match &spec.signature {
-        Some(signature) if signature.cosign.is_some() => format!("{:?}", change.format),
-        Some(_) => "Notation".to_owned(),
-        None => "Referrer".to_owned(),
+    match spec.kind() {
+        Some(AttachmentKind::Signature(signature)) if signature.cosign.is_none() => {
+            "Notation".to_owned()
+        }
+        Some(AttachmentKind::Signature(_) | AttachmentKind::Attestation(_)) => {
+            format!("{:?}", change.format)
+        }
+        _ => "Referrer".to_owned(),
     }
 }

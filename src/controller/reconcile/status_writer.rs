@@ -296,7 +296,7 @@ fn set_owned(status: &mut ImageAttachmentStatus, new: &OwnedAttachment) {
     if let Some(target) = targets.find(|target| target.digest == new.subject) {
         let is_first = target.attachment.as_ref() == Some(&new.attachment);
         let format = target.formats.iter_mut().enumerate().find(|(nth, format)| {
-            format.attachment.as_ref() == Some(&new.attachment) || (*nth == 0 && is_first)
+            format.attachment() == Some(&new.attachment) || (*nth == 0 && is_first)
         });
         let is_shown = is_first || format.is_some();
         if let Some((_, format)) = format {

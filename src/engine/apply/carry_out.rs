@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::api::{Reason, SignatureFormat, TargetState};
+use crate::api::{Reason, TargetState};
 use crate::attachment::{
     Action, Attachment, Created, Desired, DesiredContent, Entry, Existing, FetchedReferrer,
     FutureMark, Problem, TargetPlan,
@@ -15,6 +15,7 @@ use crate::engine::failure::Failure;
 use crate::engine::journal::{Draft, Journal};
 use crate::engine::observe::older_signatures;
 use crate::engine::observe::referrers::Target;
+use crate::engine::records::slot::Slot;
 use crate::engine::records::table::update;
 use crate::engine::records::target::TargetRecord;
 use crate::engine::report::change::{AttachmentChange, ChangeKind, new_attachments};
@@ -78,7 +79,7 @@ pub(in crate::engine) async fn carry_out(
     if context.request.mode == Mode::Plan {
         for PlannedPush { target, .. } in &planned {
             update(&mut records, target.position, |record| {
-                record.change(target.format, |record| record.state = TargetState::Planned);
+                record.change(&target.slot, |record| record.state = TargetState::Planned);
             });
         }
         let leftovers =
@@ -103,8 +104,7 @@ pub(in crate::engine) async fn carry_out(
     let push_delay = push_planned(context, &mut report, &mut records, &planned, empty).await;
     let is_done = |subject: &Digest| {
         let record = records.iter().find(|record| record.digest == *subject);
-        let bundle = record.and_then(|record| record.signature(SignatureFormat::Bundle));
-        bundle.is_some_and(|bundle| bundle.state == TargetState::Attached)
+        record.is_some_and(TargetRecord::has_referrer)
     };
     let hidden = older.event(is_done);
     report
@@ -195,11 +195,11 @@ fn remarks_of(context: &Context<'_>, targets: &[Target], plans: &[TargetPlan]) -
         let subject = &target.observed.subject.digest;
         remarks::on_size(subject, &target.size, context.options.warn_referrers)
     });
-    marks
-        .into_iter()
-        .map(ToString::to_string)
-        .chain(sizes)
-        .collect()
+    let mut remarks: Vec<String> = marks.into_iter().map(ToString::to_string).collect();
+    remarks.extend(sizes);
+    // The attachments of one target share a listing.
+    remarks.dedup();
+    remarks
 }
 
 /// Updates the records by their plans and returns the pushes.
@@ -212,14 +212,14 @@ async fn prepare<'a>(
     let generation = context.request.previous.generation;
     let mut planned = Vec::new();
     for (target, plan) in targets.iter().zip(plans) {
-        let (position, format) = (target.position, target.format);
+        let (position, slot) = (target.position, &target.slot);
         update(records, position, |record| {
             record.note_future_marks(&plan.notes);
         });
         let (created, supersedes) = match &plan.action {
             Action::Refuse(problem) => {
                 update(records, position, |record| {
-                    record.fail_in(format, &problem.clone().into());
+                    record.fail_in(slot, &problem.clone().into());
                 });
                 continue;
             }
@@ -238,7 +238,7 @@ async fn prepare<'a>(
             Ok(content) => content,
             Err(problem) => {
                 update(records, position, |record| {
-                    record.fail_in(format, &problem.into());
+                    record.fail_in(slot, &problem.into());
                 });
                 continue;
             }
@@ -246,7 +246,7 @@ async fn prepare<'a>(
         let created = content.created().unwrap_or(created);
         if context.request.mode == Mode::Attach {
             update(records, position, |record| {
-                record.intend(format, &content.id(), created, &target.content);
+                record.intend(slot, &content.id(), created, &target.content);
                 if supersedes {
                     record.superseded_for = Some(generation);
                 }
@@ -278,7 +278,7 @@ async fn prepare<'a>(
 fn was_written(context: &Context<'_>, target: &Target) -> bool {
     let subject = &target.observed.subject.digest;
     let before = context.request.previous.target(subject);
-    let before = before.and_then(|before| before.signature(target.format));
+    let before = before.and_then(|before| before.in_slot(&target.slot));
     target.observed.known.attachment.is_some()
         && (target.is_referrer()
             || before.is_some_and(|before| before.state == TargetState::Attached))
@@ -330,7 +330,7 @@ async fn push_planned(
                         kind: ChangeKind::Restored,
                         subject: push.subject.digest.clone(),
                         attachment: push.content.id(),
-                        format: target.format,
+                        format: target.slot.format(),
                     });
                 }
             }
@@ -338,7 +338,7 @@ async fn push_planned(
             Err(failure) => {
                 retry_after = retry_after.max(failure.retry_after);
                 update(records, target.position, |record| {
-                    record.fail_in(target.format, &failure);
+                    record.fail_in(&target.slot, &failure);
                 });
             }
         }
@@ -354,7 +354,7 @@ fn set_attached(
     made: bool,
     generation: i64,
 ) {
-    record.attach(target.format, existing, made, &target.content);
+    record.attach(&target.slot, existing, made, &target.content);
     if record.superseded_for == Some(generation) {
         record.reason = Some(Reason::Superseded);
     }
@@ -410,12 +410,12 @@ async fn build(
         (DesiredContent::Signature { .. }, None) => {
             // A hundred RSA signatures take half a second, so other tasks run in between.
             tokio::task::yield_now().await;
-            let (Some(signer), Some(key)) = (context.open_signer(), &context.request.key) else {
+            let (Some(signer), Some(key)) = (target.signer.as_deref(), &context.request.key) else {
                 return Err(Problem::new(Reason::KeyInvalid, "the key is not open"));
             };
             let intent = &context.request.intent;
-            match (target.format, signer.tag_signer(), &intent.desired) {
-                (SignatureFormat::Tag, Some(signer), Desired::Signature { identity, .. }) => {
+            match (&target.slot, signer.tag_signer(), &intent.desired) {
+                (Slot::Tag, Some(signer), Desired::Signature { identity, .. }) => {
                     let signature = signer.sign_text(identity, &subject.digest);
                     let signature = signature.map_err(|error| key.problem(&error))?;
                     Ok(PushContent::Layer(signature))
@@ -435,7 +435,7 @@ async fn build(
 fn restored_event(context: &Context<'_>, target: &Target, push: &Push) -> Option<PassEvent> {
     let subject = &target.observed.subject.digest;
     let before = context.request.previous.target(subject)?;
-    let before = before.signature(target.format)?;
+    let before = before.in_slot(&target.slot)?;
     let attachment = before
         .attachment
         .as_ref()

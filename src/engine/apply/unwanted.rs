@@ -43,7 +43,7 @@ pub(in crate::engine) fn planned<'a>(
     let planned = targets.iter().map(|target| Planned {
         subject: &target.observed.subject.digest,
         position: target.position,
-        format: target.format,
+        format: target.slot.format(),
     });
     planned.zip(plans)
 }
@@ -83,21 +83,26 @@ pub(in crate::engine) fn select<'a>(
         for attachment in owned {
             let removal = (entry.subject.clone(), attachment.clone());
             // Without a plan, it is of a format that the spec does not want anymore.
-            let mut plans = on_subject.iter();
-            let plan = plans.find(|(target, ..)| target.format == attachment.format);
-            let plan = plan.map(|(_, plan, _)| *plan);
+            let plans = || {
+                let plans = on_subject.iter();
+                let plans = plans.filter(|(target, ..)| target.format == attachment.format);
+                plans.map(|(_, plan, _)| *plan)
+            };
             match on_subject.first() {
                 Some((_, _, record)) if record.owns(&attachment) => {}
                 Some((_, _, record))
                     if record.state == TargetState::Attached
-                        && plan.is_some_and(|plan| plan.keep.contains(&attachment.attachment)) =>
+                        && plans().any(|plan| plan.keep.contains(&attachment.attachment)) =>
                 {
                     let leftover = LeftoverRecord::of(&subject, &attachment, Reason::Overlap);
                     unwanted.kept.push(leftover);
                 }
                 Some((_, _, record)) if record.state == TargetState::Attached => {
-                    let is_listed = plan.map(|plan| plan.remove.contains(&attachment.attachment));
-                    if is_listed.unwrap_or(attachment.format == SignatureFormat::Tag) {
+                    let is_listed = match plans().next() {
+                        Some(_) => plans().any(|plan| plan.remove.contains(&attachment.attachment)),
+                        None => attachment.format == SignatureFormat::Tag,
+                    };
+                    if is_listed {
                         unwanted.remove.push(removal);
                     } else {
                         unwanted.unlisted.push(removal);

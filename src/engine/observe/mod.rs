@@ -1,5 +1,6 @@
 //! Observe: reads from the registry.
 
+pub(in crate::engine) mod build_statements;
 pub(in crate::engine) mod candidates;
 mod found;
 pub(in crate::engine) mod mark_in_use;

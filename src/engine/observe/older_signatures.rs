@@ -10,9 +10,9 @@ use futures::future::join_all;
 use crate::attachment::{Action, TargetPlan};
 use crate::engine::context::Context;
 use crate::engine::observe::referrers::Target;
-use crate::signing::{MAX_INSPECTED_BYTES, Signer};
+use crate::signing::MAX_INSPECTED_BYTES;
 use affix_registry::SignatureLayer;
-use affix_registry::oci::{Digest, Tag, media_type};
+use affix_registry::oci::{Digest, Tag};
 
 /// Maximum number of signed texts of one tag that are read.
 const MAX_TEXTS: usize = 20;
@@ -34,19 +34,19 @@ pub(in crate::engine) async fn find(
     targets: &[Target],
     plans: &[TargetPlan],
 ) -> OlderSignatures {
-    let desired = context.request.intent.desired.artifact_type();
     let is_first = |(target, plan): &(&Target, &TargetPlan)| {
         matches!(plan.action, Action::Attach { .. })
-            && target.is_referrer()
+            && target.is_bundle()
             && target.size.bundles == 0
     };
-    let first: Vec<&Digest> = targets
+    let mut first: Vec<&Digest> = targets
         .iter()
         .zip(plans)
         .filter(is_first)
         .map(|(target, _)| &target.observed.subject.digest)
         .collect();
-    if desired.as_str() != media_type::SIGSTORE_BUNDLE || first.is_empty() {
+    first.dedup();
+    if first.is_empty() {
         return OlderSignatures::default();
     }
     let listed = context.session.list_tags(usize::MAX, Tag::is_referrers_tag);
@@ -79,7 +79,7 @@ pub(in crate::engine) async fn find(
 
 /// Returns true unless this key made every signature in the signature tag of a target.
 async fn has_foreign(context: &Context<'_>, subject: &Digest) -> bool {
-    let Some(signer) = context.open_signer().and_then(Signer::tag_signer) else {
+    let Some(signer) = context.open_signer().and_then(|signer| signer.tag_signer()) else {
         return true;
     };
     let Ok(Ok(Some(tag))) = context

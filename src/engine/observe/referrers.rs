@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::identity;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -10,9 +11,11 @@ use crate::api::{SignatureFormat, SupportedMode};
 use crate::attachment::{DesiredContent, Observed};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
+use crate::engine::records::slot::Slot;
 use crate::engine::report::remarks::ListingSize;
-use affix_registry::ListingSource;
+use crate::signing::Signer;
 use affix_registry::oci::{Descriptor, Digest, media_type};
+use affix_registry::{Listing, ListingSource};
 
 use super::candidates;
 use super::found::Found;
@@ -20,20 +23,34 @@ use super::prefetch::{Prefetch, type_filter};
 use super::signature_tag;
 use super::signatures::{self, Unlisted};
 
-/// The desired attachment of one target.
+/// A desired attachment of one target.
 pub(in crate::engine) struct DesiredTarget {
     /// The position of its record.
     pub(in crate::engine) position: usize,
-    pub(in crate::engine) format: SignatureFormat,
+    pub(in crate::engine) slot: Slot,
     pub(in crate::engine) subject: Descriptor,
     pub(in crate::engine) wanted: DesiredContent,
+    /// The signer of a signature or statement. Without one, only the last applied one is looked for.
+    pub(in crate::engine) signer: Option<Arc<dyn Signer>>,
 }
 
-/// One selected target with its referrers, or with the layers of its signature tag.
+impl DesiredTarget {
+    fn is_referrer(&self) -> bool {
+        self.slot.format() == SignatureFormat::Bundle
+    }
+
+    /// Returns whether one listing shows both attachments.
+    fn shares_listing(&self, other: &Self) -> bool {
+        self.subject.digest == other.subject.digest && self.is_referrer() && other.is_referrer()
+    }
+}
+
+/// A selected target with its referrers, or with the layers of its signature tag.
 pub(in crate::engine) struct Target {
-    pub(in crate::engine) format: SignatureFormat,
+    pub(in crate::engine) slot: Slot,
     /// The input of the plan.
     pub(in crate::engine) observed: Observed,
+    pub(in crate::engine) signer: Option<Arc<dyn Signer>>,
     /// The source of the listing.
     pub(in crate::engine) source: ListingSource,
     /// The position of its record.
@@ -50,87 +67,150 @@ pub(in crate::engine) struct Target {
 impl Target {
     /// Returns whether the attachment is a referrer.
     pub(in crate::engine) fn is_referrer(&self) -> bool {
-        self.format == SignatureFormat::Bundle
+        self.slot.format() == SignatureFormat::Bundle
+    }
+
+    /// Returns whether an equal signature is there, or whether it is unknown since the listing failed.
+    pub(in crate::engine) fn is_seen(&self) -> bool {
+        let is_verified = matches!(&self.observed.wanted, DesiredContent::Signature { verified, .. } if !verified.is_empty());
+        is_verified || self.observed.listing.is_err() || self.unlisted.own.is_some()
+    }
+
+    /// Returns whether the attachment is a Sigstore bundle.
+    pub(in crate::engine) fn is_bundle(&self) -> bool {
+        let is_bundle = matches!(&self.observed.wanted, DesiredContent::Signature { artifact_type, .. }
+            if artifact_type == media_type::SIGSTORE_BUNDLE);
+        self.is_referrer() && is_bundle
     }
 }
 
-/// Lists the referrers of every target and reads the manifests that the listings leave open. A failure belongs to its target.
+/// Lists the referrers of every target and reads the manifests that the listings leave open. A failure belongs to its target. The
+/// attachments of one target share a listing.
 pub(in crate::engine) async fn observe(
     context: &Context<'_>,
     prefetch: &Prefetch,
     wanted: Vec<DesiredTarget>,
 ) -> Vec<Target> {
-    let previous = &context.request.previous;
-    join_all(wanted.into_iter().map(|desired| async move {
-        let DesiredTarget {
-            position,
-            format,
-            subject,
-            wanted,
-        } = desired;
-        let mut observed = Observed {
-            known: previous.last_applied(&subject.digest, format),
-            ours: previous.owned_in(&subject.digest, format),
-            subject,
-            wanted,
-            listing: Ok(Vec::new()),
-            fetched: BTreeMap::new(),
-        };
-        let list = async {
-            match format {
-                SignatureFormat::Bundle => list(context, prefetch, &mut observed).await,
-                SignatureFormat::Tag => signature_tag::read(context, &mut observed).await,
+    let mut subjects: Vec<Vec<DesiredTarget>> = Vec::new();
+    for desired in wanted {
+        match subjects.last_mut() {
+            Some(same) if same.iter().all(|other| other.shares_listing(&desired)) => {
+                same.push(desired);
             }
-        };
-        let listing = context.in_time(list).await.and_then(identity);
-        let (found, retry_after) = match listing {
-            Ok(found) => (found, None),
-            Err(failure) => {
-                observed.listing = Err(failure.problem);
-                let found = Found {
-                    source: ListingSource::Api,
-                    unlisted: Unlisted::default(),
-                    size: ListingSize::default(),
-                };
-                (found, failure.retry_after)
-            }
-        };
-        Target {
-            format,
-            content: hash(&observed.wanted),
-            observed,
-            source: found.source,
-            position,
-            unlisted: found.unlisted,
-            size: found.size,
-            retry_after,
+            _ => subjects.push(vec![desired]),
         }
-    }))
-    .await
+    }
+    let observed = subjects
+        .into_iter()
+        .map(|desired| observe_subject(context, prefetch, desired));
+    join_all(observed).await.into_iter().flatten().collect()
 }
 
+/// Observes the attachments of one subject, by one listing.
+async fn observe_subject(
+    context: &Context<'_>,
+    prefetch: &Prefetch,
+    wanted: Vec<DesiredTarget>,
+) -> Vec<Target> {
+    let previous = &context.request.previous;
+    let mut targets: Vec<Target> = wanted
+        .into_iter()
+        .map(|desired| Target {
+            content: hash(&desired.wanted),
+            observed: Observed {
+                known: previous.last_applied(&desired.subject.digest, &desired.slot),
+                ours: previous.owned_in(&desired.subject.digest, desired.slot.format()),
+                subject: desired.subject,
+                wanted: desired.wanted,
+                listing: Ok(Vec::new()),
+                fetched: BTreeMap::new(),
+            },
+            slot: desired.slot,
+            signer: desired.signer,
+            source: ListingSource::Api,
+            position: desired.position,
+            unlisted: Unlisted::default(),
+            size: ListingSize::default(),
+            retry_after: None,
+        })
+        .collect();
+    let mut listing = match targets.first() {
+        Some(first) if first.is_referrer() => {
+            let listing = context
+                .in_time(list(context, prefetch, first, &targets))
+                .await;
+            Some(listing.and_then(identity))
+        }
+        _ => None,
+    };
+    let mut readers = targets.len();
+    let reads = targets.iter_mut().map(|target| {
+        readers -= 1;
+        // The last reader takes the listing, which may be large.
+        let listing = match readers {
+            0 => listing.take(),
+            _ => listing.clone(),
+        };
+        async move {
+            let observed = &mut target.observed;
+            let signer = target.signer.as_deref();
+            let read = async {
+                match listing {
+                    Some(listing) => read_listed(context, signer, observed, listing?).await,
+                    None => signature_tag::read(context, signer, observed).await,
+                }
+            };
+            match context.in_time(read).await.and_then(identity) {
+                Ok(found) => {
+                    target.source = found.source;
+                    target.unlisted = found.unlisted;
+                    target.size = found.size;
+                }
+                Err(failure) => {
+                    observed.listing = Err(failure.problem);
+                    target.retry_after = failure.retry_after;
+                }
+            }
+        }
+    });
+    join_all(reads).await;
+    targets
+}
+
+/// Lists the referrers of a subject.
 async fn list(
     context: &Context<'_>,
     prefetch: &Prefetch,
-    observed: &mut Observed,
-) -> Result<Found, Failure> {
+    first: &Target,
+    targets: &[Target],
+) -> Result<Listing, Failure> {
     // Earlier attachments of this resource may have another type, which a filter would hide.
-    let last = &observed.known;
-    let would_hide = observed
-        .ours
-        .iter()
-        .any(|own| last.attachment.as_ref() != Some(own))
-        || (!observed.ours.is_empty() && last.content.as_ref() != Some(&hash(&observed.wanted)));
-    let subject = &observed.subject.digest;
-    let listing = match prefetch.take(subject).await {
+    let is_last = |own: &Digest| {
+        let mut known = targets.iter().map(|target| &target.observed.known);
+        known.any(|last| last.attachment.as_ref() == Some(own))
+    };
+    let ours = &first.observed.ours;
+    let has_changed =
+        |target: &Target| target.observed.known.content.as_ref() != Some(&target.content);
+    let would_hide = ours.iter().any(|own| !is_last(own))
+        || (!ours.is_empty() && targets.iter().any(has_changed));
+    let subject = &first.observed.subject.digest;
+    Ok(match prefetch.take(subject).await {
         Some(listing) => listing?,
         None => {
-            context
-                .session
-                .referrers(subject, type_filter(context, would_hide))
-                .await?
+            let filter = type_filter(context, would_hide);
+            context.session.referrers(subject, filter).await?
         }
-    };
+    })
+}
+
+/// Reads the manifests that a listing leaves open for one attachment.
+async fn read_listed(
+    context: &Context<'_>,
+    signer: Option<&dyn Signer>,
+    observed: &mut Observed,
+    listing: Listing,
+) -> Result<Found, Failure> {
     let mut size = ListingSize {
         referrers: listing.total,
         filtered: listing.filtered,
@@ -144,7 +224,7 @@ async fn list(
     let mut entries = listing.entries;
     let unlisted = match &observed.wanted {
         DesiredContent::Signature { .. } => {
-            signatures::verify(context, observed, &mut entries, listing.source).await?
+            signatures::verify(context, signer, observed, &mut entries, listing.source).await?
         }
         DesiredContent::Content { .. } => {
             size.unread =

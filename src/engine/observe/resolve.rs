@@ -178,7 +178,7 @@ async fn platform_of(
     if !media_type::is_image_config(&image.config.media_type) {
         return Ok(None);
     }
-    match session.blob(&image.config, limits.blob_bytes).await {
+    match session.blob(&image.config, limits.manifest_bytes).await {
         Ok(bytes) => Ok(Platform::from_config(&bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),

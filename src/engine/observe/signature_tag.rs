@@ -10,7 +10,7 @@ use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::report::remarks::ListingSize;
 use crate::engine::request::build::Mode;
-use crate::signing::{self, TagSigner};
+use crate::signing::{self, Signer, TagSigner};
 use affix_registry::oci::{Descriptor, Digest};
 use affix_registry::{ErrorKind, ListingSource, SignatureLayer};
 
@@ -22,7 +22,11 @@ const WAVE: usize = 20;
 
 /// Reads the signature tag, and finds the signatures that are equal to the desired one. The text that this resource signs is known, so
 /// only other texts are read, in waves until one of their signatures is equal; a pass that detaches reads all of them.
-pub(super) async fn read(context: &Context<'_>, observed: &mut Observed) -> Result<Found, Failure> {
+pub(super) async fn read(
+    context: &Context<'_>,
+    signer: Option<&dyn Signer>,
+    observed: &mut Observed,
+) -> Result<Found, Failure> {
     let subject = &observed.subject.digest;
     let tag = context.session.signature_tag(subject).await?;
     let layers = tag.map(|tag| tag.layers).unwrap_or_default();
@@ -34,7 +38,7 @@ pub(super) async fn read(context: &Context<'_>, observed: &mut Observed) -> Resu
         unlisted.absent.push(last.clone());
     }
     let (Some(signer), Desired::Signature { identity, .. }, DesiredContent::Signature { .. }) = (
-        context.open_signer().and_then(signing::Signer::tag_signer),
+        signer.and_then(Signer::tag_signer),
         &context.request.intent.desired,
         &observed.wanted,
     ) else {

@@ -11,7 +11,7 @@ use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::request::build::Mode;
 use crate::engine::request::signing_key::needs_renewal;
-use crate::signing::{self, Signer};
+use crate::signing::Signer;
 use affix_registry::oci::{Descriptor, Digest, ImageManifest, Manifest, annotation};
 use affix_registry::{ErrorKind, ListingSource, Locator};
 
@@ -43,29 +43,35 @@ pub(in crate::engine) struct Unlisted {
 /// are read in waves until one is equal; a pass that detaches reads all of them.
 pub(in crate::engine) async fn verify(
     context: &Context<'_>,
+    signer: Option<&dyn Signer>,
     observed: &mut Observed,
     entries: &mut Vec<Descriptor>,
     source: ListingSource,
 ) -> Result<Unlisted, Failure> {
-    let (Some(signer), DesiredContent::Signature { content, .. }) =
-        (context.open_signer(), &observed.wanted)
-    else {
+    let DesiredContent::Signature { content, .. } = &observed.wanted else {
         return Ok(Unlisted::default());
     };
-    let valid = last_signature(&observed.known, content)
-        .filter(|last| !needs_renewal(signer, last.created, context.now));
+    let is_due = |last: &Existing| {
+        signer.is_some_and(|signer| needs_renewal(signer, last.created, context.now))
+    };
+    let valid = last_signature(&observed.known, content).filter(|last| !is_due(last));
     let listed = valid
         .clone()
         .filter(|last| entries.iter().any(|entry| entry.digest == last.digest));
-    let candidates = match &listed {
-        Some(listed) => concurrent_candidates(context, signer, listed, entries),
-        None => candidates(signer, entries),
+    let candidates = match (&listed, signer) {
+        (Some(listed), Some(signer)) => {
+            let known = context.request.previous.target(&observed.subject.digest);
+            let is_known = |digest: &Digest| known.is_some_and(|known| known.shows(digest));
+            concurrent_candidates(context, signer, listed, entries, is_known)
+        }
+        (None, Some(signer)) => candidates(signer, entries),
+        (_, None) => Vec::new(),
     };
     shrink(observed, entries, &candidates);
     let mut gone = BTreeSet::new();
     let mut verified = Vec::new();
     let mut unlisted = Unlisted::default();
-    match (listed, &valid) {
+    match (listed, signer.and(valid.as_ref())) {
         // A fallback tag may list a manifest that is gone.
         (Some(last), _)
             if source == ListingSource::FallbackTag && !exists(context, &last.digest).await? =>
@@ -135,13 +141,16 @@ fn concurrent_candidates(
     signer: &dyn Signer,
     last: &Existing,
     entries: &[Descriptor],
+    is_known: impl Fn(&Digest) -> bool,
 ) -> Vec<Digest> {
     let window = SignedDuration::try_from(context.request.timeout).unwrap_or(SignedDuration::MAX);
     let is_near = |entry: &&Descriptor| {
         let apart = listed_created(entry)
             .zip(last.created)
             .map(|(theirs, ours)| theirs.instant().duration_since(ours.instant()).abs());
-        entry.digest != last.digest && apart.is_some_and(|apart| apart <= window)
+        !is_known(&entry.digest)
+            && entry.digest != last.digest
+            && apart.is_some_and(|apart| apart <= window)
     };
     newest_first(
         entries
@@ -154,10 +163,13 @@ fn concurrent_candidates(
 /// Reads a manifest and, if it has the signer's shape, its layer.
 async fn read(
     context: &Context<'_>,
-    signer: &dyn Signer,
+    signer: Option<&dyn Signer>,
     subject: &Descriptor,
     digest: &Digest,
 ) -> Result<Found, Failure> {
+    let Some(signer) = signer else {
+        return Ok(Found::Other);
+    };
     let session = context.session.uncounted();
     let fetched = match session.manifest(&Locator::Digest(digest.clone())).await {
         Ok(fetched) => fetched,
@@ -172,7 +184,7 @@ async fn read(
         return Ok(Found::Other);
     };
     if !signer.shape().fits(manifest, &subject.digest)
-        || layer.size > signing::MAX_INSPECTED_BYTES as u64
+        || layer.size > signer.shape().max_layer_bytes
     {
         return Ok(Found::Other);
     }

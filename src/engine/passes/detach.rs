@@ -42,23 +42,23 @@ pub(in crate::engine) fn find(
             .extend(remarks::on_size(subject, &target.size, limit));
         if let Err(problem) = &observed.listing {
             update(&mut records, target.position, |record| {
-                record.fail_in(target.format, &problem.clone().into());
+                record.fail_in(&target.slot, &problem.clone().into());
             });
             continue;
         }
         let equal = equal(observed);
         update(&mut records, target.position, |record| {
             if let Some(first) = equal.first() {
-                record.attach(target.format, first, false, &target.content);
+                record.attach(&target.slot, first, false, &target.content);
             }
-            record.change(target.format, |record| match equal.len() {
+            record.change(&target.slot, |record| match equal.len() {
                 0 => record.message = Some("no equal one is there".to_owned()),
                 1 => {}
                 many => record.message = Some(format!("{many} equal ones are there")),
             });
         });
         let planned = equal.iter().map(|found| LeftoverRecord {
-            format: target.format,
+            format: target.slot.format(),
             ..LeftoverRecord::new(subject, &found.digest, Reason::Planned)
         });
         leftovers.extend(planned);

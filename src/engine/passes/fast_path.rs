@@ -1,5 +1,7 @@
 //! The fast path: a pass that only compares the digest of the image with status.
 
+use std::sync::Arc;
+
 use crate::attachment::Problem;
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
@@ -19,18 +21,18 @@ pub(in crate::engine) fn is_possible(context: &Context<'_>) -> bool {
 /// that signs.
 pub(in crate::engine) async fn is_unchanged(
     context: &Context<'_>,
-    signer: Option<Result<&dyn Signer, &Problem>>,
+    signer: Option<Result<&Arc<dyn Signer>, &Problem>>,
 ) -> Result<bool, Failure> {
     let request = context.request;
     let signer = match signer {
         None => None,
-        Some(Ok(signer)) => Some(signer),
+        Some(Ok(signer)) => Some(&**signer),
         // Without the key it is unknown whether it made the signatures.
         Some(Err(_)) => return Ok(false),
     };
     if !request
         .previous
-        .is_settled(&request.intent, signer, context.now)
+        .is_settled(&request.intent, &request.predicates, signer, context.now)
     {
         return Ok(false);
     }

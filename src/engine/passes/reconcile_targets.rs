@@ -9,6 +9,7 @@ use futures::future::{Either, select};
 use crate::api::{ImageStatus, Reason, SignatureFormat};
 use crate::attachment::{Action, Entry, Problem, TargetPlan, plan};
 use crate::engine::apply::carry_out::{Work, carry_out};
+use crate::engine::apply::push::Upload;
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
@@ -57,9 +58,11 @@ pub(in crate::engine) fn begin(context: &Context<'_>, resolved: &Resolved) -> Re
             .events
             .push(PassEvent::normal(Reason::TagMoved, message));
     }
-    report
-        .remarks
-        .extend(context.open_signer().and_then(validity_remark));
+    report.remarks.extend(
+        context
+            .open_signer()
+            .and_then(|signer| validity_remark(&**signer)),
+    );
     report
 }
 
@@ -75,7 +78,7 @@ pub(in crate::engine) struct DesiredState<'a> {
 /// Observes, plans and applies.
 pub(in crate::engine) async fn reconcile_targets(
     context: &Context<'_>,
-    mut report: Report,
+    report: Report,
     desired: DesiredState<'_>,
     resolution: &Resolution<'_>,
     journal: &impl Journal,
@@ -88,10 +91,8 @@ pub(in crate::engine) async fn reconcile_targets(
     } = desired;
     let has_referrers = wanted
         .iter()
-        .any(|desired| desired.format == SignatureFormat::Bundle);
-    let is_needed =
-        !resolution.has_empty_blob && has_referrers && context.request.mode == Mode::Attach;
-    let empty = upload_empty_blob(context, is_needed).boxed().shared();
+        .any(|desired| desired.slot.format() == SignatureFormat::Bundle);
+    let empty = upload_empty_blob(context, resolution, has_referrers);
     let targets = {
         let observe = pin!(observe(context, resolution.prefetch, wanted));
         match select(observe, empty.clone()).await {
@@ -99,10 +100,44 @@ pub(in crate::engine) async fn reconcile_targets(
             Either::Right((_, observe)) => observe.await,
         }
     };
+    let observed = ObservedState {
+        records,
+        targets,
+        entries,
+        empty,
+    };
+    reconcile_observed(context, report, observed, journal, claims).await
+}
+
+/// The input of [`reconcile_observed`].
+pub(in crate::engine) struct ObservedState<'a> {
+    /// A record for each manifest that status lists.
+    pub(in crate::engine) records: Vec<TargetRecord>,
+    pub(in crate::engine) targets: Vec<Target>,
+    /// Every manifest that this pass has read.
+    pub(in crate::engine) entries: &'a [Entry],
+    /// The upload of the empty blob.
+    pub(in crate::engine) empty: Upload<'a>,
+}
+
+/// Plans and applies.
+pub(in crate::engine) async fn reconcile_observed(
+    context: &Context<'_>,
+    mut report: Report,
+    observed: ObservedState<'_>,
+    journal: &impl Journal,
+    claims: &impl Claims,
+) -> Result<Report, Failure> {
+    let ObservedState {
+        records,
+        targets,
+        entries,
+        empty,
+    } = observed;
     // A listing that failed shows no mode, and a mode that the spec demands was not seen.
     let listed = targets
         .iter()
-        .find(|target| target.format == SignatureFormat::Bundle && target.observed.listing.is_ok());
+        .find(|target| target.is_referrer() && target.observed.listing.is_ok());
     report.referrers_mode = listed.map(|target| mode(target.source));
     if context.request.mode == Mode::Detach {
         return Ok(detach::find(context, report, records, &targets));
@@ -142,13 +177,21 @@ fn plan_target(context: &Context<'_>, target: &Target) -> TargetPlan {
     }
 }
 
-/// Uploads the empty blob, which every attachment needs, if it `is_needed`. The upload may run concurrently with everything but the PUT
-/// of a manifest.
-async fn upload_empty_blob(context: &Context<'_>, is_needed: bool) -> Result<(), Failure> {
-    if is_needed {
-        context
-            .in_time(context.session.put_blob(Bytes::from_static(b"{}")))
-            .await??;
-    }
-    Ok(())
+/// Returns the upload of the empty blob, which every referrer needs, if the registry lacks it. It may run concurrently with everything
+/// but the PUT of a manifest.
+pub(in crate::engine) fn upload_empty_blob<'a>(
+    context: &'a Context<'_>,
+    resolution: &Resolution<'_>,
+    has_referrers: bool,
+) -> Upload<'a> {
+    let is_needed =
+        !resolution.has_empty_blob && has_referrers && context.request.mode == Mode::Attach;
+    let upload = async move {
+        if is_needed {
+            let empty = Bytes::from_static(b"{}");
+            context.in_time(context.session.put_blob(empty)).await??;
+        }
+        Ok(())
+    };
+    upload.boxed().shared()
 }

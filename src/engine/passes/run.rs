@@ -211,7 +211,9 @@ impl Engine {
                 ));
             }
             Desired::WhenSuperseded(wanted) => Some(wanted),
-            Desired::Content { .. } | Desired::Signature { .. } => None,
+            Desired::Content { .. } | Desired::Signature { .. } | Desired::Attestation { .. } => {
+                None
+            }
         };
         let resolution = Resolution {
             resolved: resolved?,
@@ -249,8 +251,8 @@ async fn push_access(context: &Context<'_>) -> Option<PushAccess> {
     }
 }
 
-fn as_signer(key: Option<&OpenedKey>) -> Option<Result<&dyn Signer, &Problem>> {
-    key.map(|key| key.as_ref().map(|signer| &**signer))
+fn as_signer(key: Option<&OpenedKey>) -> Option<Result<&Arc<dyn Signer>, &Problem>> {
+    key.map(OpenedKey::as_ref)
 }
 
 /// The properties of the opened key that the outcome reports.
@@ -262,11 +264,11 @@ struct Signing {
 }
 
 impl Signing {
-    fn of(signer: Option<Result<&dyn Signer, &Problem>>) -> Self {
+    fn of(signer: Option<Result<&Arc<dyn Signer>, &Problem>>) -> Self {
         let signer = signer.and_then(Result::ok);
         Self {
-            end: signer.and_then(Signer::ends),
-            key: signer.map(Signer::key_id),
+            end: signer.and_then(|signer| signer.ends()),
+            key: signer.map(|signer| signer.key_id()),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
-use crate::api::{Reason, SignatureFormat, Superseded, SupersededState};
+use crate::api::{Reason, Superseded, SupersededState};
 use crate::attachment::supersession::{self, Disposition, Supersession};
 use crate::attachment::{DesiredContent, EndOfLifeDate, Entry, Image};
 use crate::engine::claims::Claims;
@@ -18,6 +18,7 @@ use crate::engine::observe::mark_in_use::marks_in_use;
 use crate::engine::observe::recovered_dates::recover;
 use crate::engine::observe::referrers::DesiredTarget;
 use crate::engine::observe::tags_in_use::reached_by_tags;
+use crate::engine::records::slot::Slot;
 use crate::engine::records::table::fit_earlier;
 use crate::engine::records::target::TargetRecord;
 use crate::engine::report::event::PassEvent;
@@ -280,7 +281,8 @@ fn desired_targets(
                 (None, Some(Disposition::Mark(date))) => {
                     let (content, keys) = wanted.mark(date);
                     targets.push(DesiredTarget {
-                        format: SignatureFormat::Bundle,
+                        slot: Slot::Referrer,
+                        signer: None,
                         position: records.len(),
                         subject: entry.subject.clone(),
                         wanted: DesiredContent::Content {

@@ -9,6 +9,7 @@ use crate::attachment::overlap_end;
 use affix_registry::oci::{Digest, DigestError};
 
 use super::owned::Owned;
+use super::slot::Slot;
 use super::target::TargetRecord;
 
 /// An attachment of this resource that is not wanted anymore and not removed yet.
@@ -87,7 +88,7 @@ impl LeftoverRecord {
             .iter()
             .find(|target| target.digest == self.subject)
             .filter(|_| self.reason == Some(Reason::Overlap))?;
-        overlap_end(target.signature(self.format)?.created, overlap)
+        overlap_end(target.in_slot(&Slot::of(self.format))?.created, overlap)
     }
 
     /// Returns whether it stays on an image that the tag has left.

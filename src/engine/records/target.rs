@@ -11,6 +11,7 @@ use affix_registry::oci::{Digest, DigestError, cut};
 
 use super::format::{FormatRecord, combined};
 use super::owned::Owned;
+use super::slot::Slot;
 
 /// Maximum number of further platforms of one digest in status.
 const MAX_OTHER_PLATFORMS: usize = 16;
@@ -36,8 +37,8 @@ pub(in crate::engine) struct TargetRecord {
     pub(in crate::engine) superseded_for: Option<i64>,
     /// The earliest time at which a foreign mark on this target begins to count.
     pub(in crate::engine) future_mark: Option<Created>,
-    /// The formats of a signature, `Bundle` first. The fields of the target repeat the attachment of the first one and the state of
-    /// all. Empty for an attachment that is one referrer.
+    /// The attachments of a target with several, in order. The fields of the target repeat the attachment of the first one and the
+    /// state of all. Empty for an attachment that is one referrer.
     pub(in crate::engine) formats: Vec<FormatRecord>,
 }
 
@@ -83,19 +84,15 @@ impl TargetRecord {
 
     /// Copies the data about the attachment from the previous pass, which stay valid however this pass ends.
     pub(in crate::engine) fn with_previous(self, previous: Option<&Self>) -> Self {
-        self.with_formats(&[SignatureFormat::Bundle], previous)
+        self.with_slots(&[Slot::Referrer], previous)
     }
 
-    /// Behaves like [`with_previous`](Self::with_previous), for an attachment in `formats`.
-    pub(in crate::engine) fn with_formats(
-        mut self,
-        formats: &[SignatureFormat],
-        previous: Option<&Self>,
-    ) -> Self {
-        let before = |format| {
-            let before = previous.and_then(|previous| previous.signature(format));
+    /// Behaves like [`with_previous`](Self::with_previous), for the attachments in `slots`.
+    pub(in crate::engine) fn with_slots(mut self, slots: &[Slot], previous: Option<&Self>) -> Self {
+        let before = |slot: &Slot| {
+            let before = previous.and_then(|previous| previous.in_slot(slot));
             before.map_or_else(
-                || FormatRecord::new(format),
+                || FormatRecord::new(slot.clone()),
                 |before| FormatRecord {
                     state: TargetState::Pending,
                     reason: None,
@@ -105,23 +102,31 @@ impl TargetRecord {
             )
         };
         self.superseded_for = previous.and_then(|previous| previous.superseded_for);
-        if formats == [SignatureFormat::Bundle] {
-            self.change(SignatureFormat::Bundle, |record| {
-                *record = before(SignatureFormat::Bundle);
+        if slots == [Slot::Referrer] {
+            self.change(&Slot::Referrer, |record| {
+                *record = before(&Slot::Referrer);
             });
         } else {
-            self.formats = formats.iter().copied().map(before).collect();
+            self.formats = slots.iter().map(before).collect();
             self.combine();
         }
         self
     }
 
-    /// Returns the attachment in a format, with its state.
-    pub(in crate::engine) fn signature(&self, format: SignatureFormat) -> Option<FormatRecord> {
-        if let Some(record) = self.formats.iter().find(|record| record.format == format) {
+    /// Returns the attachment in a slot, with its state.
+    pub(in crate::engine) fn in_slot(&self, slot: &Slot) -> Option<FormatRecord> {
+        if let Some(record) = self.formats.iter().find(|record| record.slot == *slot) {
             return Some(record.clone());
         }
-        (self.formats.is_empty() && format == SignatureFormat::Bundle).then(|| self.shown())
+        (self.formats.is_empty() && *slot == Slot::Referrer).then(|| self.shown())
+    }
+
+    /// Returns the slots of the target.
+    pub(in crate::engine) fn slots(&self) -> Vec<Slot> {
+        match self.formats.is_empty() {
+            true => vec![Slot::Referrer],
+            false => self.formats.iter().map(|of| of.slot.clone()).collect(),
+        }
     }
 
     /// Returns the attachment and the state that the target itself shows.
@@ -134,25 +139,21 @@ impl TargetRecord {
             origin: self.origin,
             created: self.created,
             content: self.content.clone(),
-            ..FormatRecord::new(SignatureFormat::Bundle)
+            ..FormatRecord::new(Slot::Referrer)
         }
     }
 
-    /// Changes the attachment in a format, or its state.
+    /// Changes the attachment in a slot, or its state.
     pub(in crate::engine) fn change(
         &mut self,
-        format: SignatureFormat,
+        slot: &Slot,
         change: impl FnOnce(&mut FormatRecord),
     ) {
-        let Some(mut changed) = self.signature(format) else {
+        let Some(mut changed) = self.in_slot(slot) else {
             return;
         };
         change(&mut changed);
-        match self
-            .formats
-            .iter_mut()
-            .find(|record| record.format == format)
-        {
+        match self.formats.iter_mut().find(|record| record.slot == *slot) {
             Some(record) => {
                 *record = changed;
                 self.combine();
@@ -172,7 +173,7 @@ impl TargetRecord {
         self.content = record.content;
     }
 
-    /// Sets the fields of the target from its formats.
+    /// Sets the fields of the target from its attachments.
     fn combine(&mut self) {
         if let Some(record) = combined(&self.formats) {
             self.show(record);
@@ -181,36 +182,36 @@ impl TargetRecord {
 
     /// Sets the state to failed. The data about the attachment stay.
     pub(in crate::engine) fn fail(&mut self, failure: &Failure) {
-        for format in [SignatureFormat::Bundle, SignatureFormat::Tag] {
-            self.fail_in(format, failure);
+        for slot in self.slots() {
+            self.fail_in(&slot, failure);
         }
     }
 
-    /// Sets the state of a format to failed.
-    pub(in crate::engine) fn fail_in(&mut self, format: SignatureFormat, failure: &Failure) {
-        self.change(format, |record| {
+    /// Sets the state of one attachment to failed.
+    pub(in crate::engine) fn fail_in(&mut self, slot: &Slot, failure: &Failure) {
+        self.change(slot, |record| {
             record.state = TargetState::Failed;
             record.reason = Some(failure.problem.reason);
             record.message = Some(truncate_message(&failure.problem.message));
         });
     }
 
-    /// Sets the state of a format to attached.
+    /// Sets the state of one attachment to attached.
     pub(in crate::engine) fn attach(
         &mut self,
-        format: SignatureFormat,
+        slot: &Slot,
         existing: &Existing,
         made: bool,
         content: &Digest,
     ) {
-        self.change(format, |record| {
+        self.change(slot, |record| {
             *record = FormatRecord {
                 state: TargetState::Attached,
                 attachment: Some(existing.digest.clone()),
                 origin: Some(if made { Origin::Made } else { Origin::Adopted }),
                 created: existing.created,
                 content: Some(content.clone()),
-                ..FormatRecord::new(format)
+                ..FormatRecord::new(slot.clone())
             };
         });
     }
@@ -218,12 +219,12 @@ impl TargetRecord {
     /// Records the attachment that is about to be pushed, so that a crash does not cause a second one.
     pub(in crate::engine) fn intend(
         &mut self,
-        format: SignatureFormat,
+        slot: &Slot,
         attachment: &Digest,
         created: Created,
         content: &Digest,
     ) {
-        self.change(format, |record| {
+        self.change(slot, |record| {
             record.state = TargetState::Pending;
             record.attachment = Some(attachment.clone());
             record.origin = Some(Origin::Made);
@@ -232,10 +233,10 @@ impl TargetRecord {
         });
     }
 
-    /// Sets planned formats to attached, by an attachment that does not exist yet.
+    /// Sets planned attachments to attached, although they do not exist yet.
     pub(in crate::engine) fn assume_attached(&mut self) {
-        for format in [SignatureFormat::Bundle, SignatureFormat::Tag] {
-            self.change(format, |record| {
+        for slot in self.slots() {
+            self.change(&slot, |record| {
                 if record.state == TargetState::Planned {
                     record.state = TargetState::Attached;
                     record.attachment = None;
@@ -250,10 +251,10 @@ impl TargetRecord {
         self.future_mark = marks.first().map(|mark| mark.created);
     }
 
-    /// Sets the state of every format to pending, without an attachment.
+    /// Sets the state of every slot to pending, without an attachment.
     pub(in crate::engine) fn clear_attachment(&mut self) {
-        for format in [SignatureFormat::Bundle, SignatureFormat::Tag] {
-            self.change(format, |record| *record = FormatRecord::new(format));
+        for slot in self.slots() {
+            self.change(&slot, |record| *record = FormatRecord::new(slot.clone()));
         }
     }
 
@@ -274,15 +275,31 @@ impl TargetRecord {
 
     /// Returns whether this resource owns `attachment` by this record.
     pub(in crate::engine) fn owns(&self, owned: &Owned) -> bool {
-        let record = self.signature(owned.format);
-        record.is_some_and(|record| record.owned().as_ref() == Some(owned))
+        self.owned().any(|own| own == *owned)
+    }
+
+    /// Returns whether one of the attachments is `attachment`.
+    pub(in crate::engine) fn shows(&self, attachment: &Digest) -> bool {
+        let mut formats = self.formats.iter().map(|of| &of.attachment);
+        self.attachment.as_ref() == Some(attachment)
+            || formats.any(|of| of.as_ref() == Some(attachment))
+    }
+
+    /// Returns whether a referrer is attached.
+    pub(in crate::engine) fn has_referrer(&self) -> bool {
+        let attached = self
+            .slots()
+            .into_iter()
+            .filter_map(|slot| self.in_slot(&slot));
+        attached.into_iter().any(|of| {
+            of.slot.format() == SignatureFormat::Bundle && of.state == TargetState::Attached
+        })
     }
 
     /// Returns the attachments that this resource made.
     pub(in crate::engine) fn owned(&self) -> impl Iterator<Item = Owned> {
-        [SignatureFormat::Bundle, SignatureFormat::Tag]
-            .into_iter()
-            .filter_map(|format| self.signature(format)?.owned())
+        let slots = self.slots().into_iter();
+        slots.filter_map(|slot| self.in_slot(&slot)?.owned())
     }
 
     /// Returns the cause for which the target has no attachment.
@@ -307,14 +324,10 @@ impl TargetRecord {
         self.message.as_deref().unwrap_or_default()
     }
 
-    /// Returns the data that the plan needs about the last attachment in a format. `generation` is that of the spec.
-    pub(in crate::engine) fn last_applied(
-        &self,
-        format: SignatureFormat,
-        generation: i64,
-    ) -> LastApplied {
+    /// Returns the data that the plan needs about the last attachment in a slot. `generation` is that of the spec.
+    pub(in crate::engine) fn last_applied(&self, slot: &Slot, generation: i64) -> LastApplied {
         let superseded = self.superseded_for == Some(generation);
-        match self.signature(format) {
+        match self.in_slot(slot) {
             Some(record) => LastApplied {
                 content: record.content,
                 created: record.created,
@@ -359,7 +372,7 @@ impl TryFrom<&TargetStatus> for TargetRecord {
         let formats = status.formats.iter().enumerate();
         let formats = formats.map(|(nth, format)| match nth {
             0 => FormatRecord {
-                format: format.format,
+                slot: FormatRecord::slot_of(format),
                 state: format.state,
                 ..record.shown()
             },
@@ -393,7 +406,8 @@ impl From<&TargetRecord> for TargetStatus {
             formats: record
                 .formats
                 .iter()
-                .map(|format| format.status(&record.digest))
+                .enumerate()
+                .map(|(nth, format)| format.status(&record.digest, nth == 0))
                 .collect(),
         }
     }

@@ -56,13 +56,13 @@ pub(in crate::engine) fn new_attachments(
     let previous = &context.request.previous;
     let change = |target: &Target| {
         let subject = &target.observed.subject.digest;
-        let record = records.get(target.position)?.signature(target.format)?;
+        let record = records.get(target.position)?.in_slot(&target.slot)?;
         let attachment = record
             .attachment
             .filter(|_| record.state == TargetState::Attached)?;
         let before = previous
             .target(subject)
-            .and_then(|before| before.signature(target.format));
+            .and_then(|before| before.in_slot(&target.slot));
         let is_known = before.is_some_and(|before| {
             before.state == TargetState::Attached && before.attachment.as_ref() == Some(&attachment)
         }) || known
@@ -75,7 +75,7 @@ pub(in crate::engine) fn new_attachments(
             },
             subject: subject.clone(),
             attachment,
-            format: target.format,
+            format: target.slot.format(),
         })
     };
     targets.iter().filter_map(change).collect()

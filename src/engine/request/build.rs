@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use crate::api::{ImageAttachmentSpec, ImageAttachmentStatus, OnConflict};
 use crate::attachment::{Inputs, Intent, Problem};
+use crate::signing::Predicate;
 use affix_registry::{Access, Priority};
 
 use super::access::access;
+use super::predicates;
 use super::previous::PreviousState;
 use super::secrets::Sources;
 use super::signing_key::SigningKey;
@@ -30,6 +32,8 @@ pub struct Request {
     pub intent: Intent,
     /// The key of a resource that signs.
     pub key: Option<SigningKey>,
+    /// The predicates of the spec, in its order.
+    pub predicates: Vec<Predicate>,
     /// Credentials, certificates and proxy for the registry.
     pub access: Access,
     /// The reaction to a newer foreign mark.
@@ -53,7 +57,7 @@ pub struct Request {
 /// Returns the request of one pass over a resource of `generation`.
 ///
 /// # Errors
-/// `InvalidReference`, `InvalidSpec`, `FileMissing` and `SecretNotFound`, with the field, the value and the way out.
+/// `InvalidReference`, `InvalidSpec`, `FileMissing`, `StatementInvalid` and `SecretNotFound`, with the field, the value and the way out.
 pub fn request(
     spec: &ImageAttachmentSpec,
     status: Option<&ImageAttachmentStatus>,
@@ -69,6 +73,7 @@ pub fn request(
     )?;
     Ok(Request {
         key: SigningKey::from_spec(spec, &intent.reference, sources)?,
+        predicates: predicates::parse(&intent.desired)?,
         previous: PreviousState::from_status(status, generation, &intent.reference),
         intent,
         access: access(spec, sources)?,

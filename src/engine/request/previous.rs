@@ -1,6 +1,7 @@
 //! The state of the previous pass, parsed from status.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -9,12 +10,15 @@ use crate::api::{
     TargetKind, TargetState, find_condition,
 };
 use crate::attachment::supersession::{self, Supersession};
-use crate::attachment::{Desired, Entry, EntryKind, Intent, LastApplied};
+use crate::attachment::{
+    Desired, Entry, EntryKind, Intent, LastApplied, Statements, predicate_for,
+};
 use crate::engine::records::leftover::LeftoverRecord;
 use crate::engine::records::owned::Owned;
+use crate::engine::records::slot::Slot;
 use crate::engine::records::table::{parse_leftovers, parse_targets};
 use crate::engine::records::target::TargetRecord;
-use crate::signing::Signer;
+use crate::signing::{Predicate, Signer};
 use affix_registry::oci::{Descriptor, Digest, Reference, Tag};
 
 use super::signing_key::{contents, needs_renewal};
@@ -88,14 +92,10 @@ impl PreviousState {
         }
     }
 
-    /// Returns the last applied state of one subject in a format.
-    pub(in crate::engine) fn last_applied(
-        &self,
-        subject: &Digest,
-        format: SignatureFormat,
-    ) -> LastApplied {
+    /// Returns the last applied state of one subject in a slot.
+    pub(in crate::engine) fn last_applied(&self, subject: &Digest, slot: &Slot) -> LastApplied {
         self.target(subject)
-            .map(|target| target.last_applied(format, self.generation))
+            .map(|target| target.last_applied(slot, self.generation))
             .unwrap_or_default()
     }
 
@@ -152,10 +152,11 @@ impl PreviousState {
     }
 
     /// Returns whether every target has the attachment that `intent` wants at `now`, so that a comparison of the image's digest is
-    /// enough. `signer` is the signer of a resource that signs.
+    /// enough. `signer` is the signer of a resource that signs, and `predicates` are those of the spec.
     pub(in crate::engine) fn is_settled(
         &self,
         intent: &Intent,
+        predicates: &[Predicate],
         signer: Option<&dyn Signer>,
         now: Timestamp,
     ) -> bool {
@@ -163,11 +164,14 @@ impl PreviousState {
         let is_attached = |target: &TargetRecord| match (&intent.desired, &signatures) {
             (Desired::Signature { .. }, Some((contents, signer))) => {
                 contents.iter().all(|(format, content)| {
-                    target.signature(*format).is_some_and(|record| {
+                    target.in_slot(&Slot::of(*format)).is_some_and(|record| {
                         record.content.as_ref() == Some(content)
                             && !needs_renewal(*signer, record.created, now)
                     })
                 })
+            }
+            (Desired::Attestation { statements, .. }, Some((_, signer))) => {
+                has_statements(statements, predicates, *signer, target)
             }
             (desired, _) => has_desired_content(desired, target),
         };
@@ -188,7 +192,7 @@ impl PreviousState {
                         .filter_map(|leftover| leftover.overlap_end(&self.targets, *overlap));
                     ends.all(|end| end > now)
                 }
-                Desired::Content { .. } => true,
+                Desired::Content { .. } | Desired::Attestation { .. } => true,
             }
     }
 
@@ -232,8 +236,50 @@ fn has_desired_content(desired: &Desired, target: &TargetRecord) -> bool {
         }
         Desired::WhenSuperseded(_) => true,
         // The content of a signature depends on its key.
-        Desired::Signature { .. } => false,
+        Desired::Signature { .. } | Desired::Attestation { .. } => false,
     }
+}
+
+/// Returns whether a target has its statements by this signer. The statements of the build are those that status has.
+fn has_statements(
+    statements: &Statements,
+    predicates: &[Predicate],
+    signer: &dyn Signer,
+    target: &TargetRecord,
+) -> bool {
+    match statements {
+        Statements::Given {
+            predicates: given, ..
+        } => {
+            let wanted = predicate_for(given, &entry_of(target)).ok();
+            let wanted = wanted.and_then(|nth| predicates.get(nth));
+            let content = wanted.and_then(|wanted| Some(signer.stating(wanted)?.fingerprint()));
+            content.is_some() && content == target.content
+        }
+        Statements::Build(_) => known_statements(target, signer).is_some(),
+    }
+}
+
+/// Returns a signer for each statement of the build that is attached to a target, if this key signed all of them.
+pub(in crate::engine) fn known_statements(
+    target: &TargetRecord,
+    signer: &dyn Signer,
+) -> Option<Vec<Arc<dyn Signer>>> {
+    let known = target.formats.iter().map(|of| {
+        let Slot::Statement {
+            predicate_type,
+            predicate: Some(hash),
+        } = &of.slot
+        else {
+            return None;
+        };
+        let predicate = Predicate::known(predicate_type.clone(), hash.clone());
+        let signer = signer.stating(&predicate)?;
+        (of.state == TargetState::Attached && of.content == Some(signer.fingerprint()))
+            .then_some(signer)
+    });
+    let known: Option<Vec<_>> = known.collect();
+    known.filter(|known| !known.is_empty())
 }
 
 /// Returns the entry of a target, as far as the choice of files needs it.

@@ -27,15 +27,11 @@ impl Names {
             .iter()
             .flat_map(|artifact| &artifact.files_from)
             .map(|from| from.config_map_ref.name.clone());
-        let signature = spec.signature.as_ref();
-        let signers = [
-            signature
-                .and_then(|signature| signature.cosign.as_ref())
-                .map(|cosign| &cosign.key_secret_ref),
-            signature
-                .and_then(|signature| signature.notation.as_ref())
-                .map(|notation| &notation.key_secret_ref),
-        ];
+        let predicates = spec.attestation.iter().flat_map(|of| &of.predicates);
+        let predicates = predicates
+            .filter_map(|of| Some(of.value_from.as_ref()?.config_map_key_ref.name.clone()));
+        let predicates_from = spec.attestation.iter().flat_map(|of| &of.predicates_from);
+        let predicates_from = predicates_from.map(|from| from.config_map_ref.name.clone());
         let access = [
             &spec.secret_ref,
             &spec.cert_secret_ref,
@@ -43,10 +39,14 @@ impl Names {
         ]
         .map(Option::as_ref);
         Self {
-            config_maps: keys.chain(whole).collect(),
+            config_maps: keys
+                .chain(whole)
+                .chain(predicates)
+                .chain(predicates_from)
+                .collect(),
             secrets: access
                 .into_iter()
-                .chain(signers)
+                .chain([spec.key_secret().map(|(_, secret)| secret)])
                 .flatten()
                 .map(|secret| secret.name.clone())
                 .collect(),

@@ -51,42 +51,43 @@ impl SigningKey {
         reference: &Reference,
         sources: &Sources,
     ) -> Result<Option<Self>, Problem> {
-        let Some(signature) = &spec.signature else {
+        let Some((field, reference_to)) = spec.key_secret() else {
             return Ok(None);
         };
-        if let Some(cosign) = &signature.cosign {
-            let field = "spec.signature.cosign.keySecretRef";
-            let name = &cosign.key_secret_ref.name;
-            let secret = find(field, &cosign.key_secret_ref, sources)?;
-            allow(field, name, secret, reference)?;
-            let hint = "cosign generate-key-pair k8s://NAMESPACE/NAME writes it";
-            let files = Files::Cosign {
-                key: key(secret, field, name, "cosign.key", hint)?.clone(),
-                password: secret.data.get("cosign.password").cloned(),
-                annotations: cosign.annotations.clone(),
-            };
-            return Ok(Some(Self {
-                location: location(field, name),
-                files,
-            }));
-        }
-        let Some(notation) = &signature.notation else {
-            return Ok(None);
-        };
-        let field = "spec.signature.notation.keySecretRef";
-        let name = &notation.key_secret_ref.name;
-        let secret = find(field, &notation.key_secret_ref, sources)?;
+        let name = &reference_to.name;
+        let secret = find(field, reference_to, sources)?;
         allow(field, name, secret, reference)?;
-        let hint = "a Secret of type kubernetes.io/tls has it";
-        let files = Files::Notation {
-            key: key(secret, field, name, "tls.key", hint)?.clone(),
-            chain: key(secret, field, name, "tls.crt", hint)?.clone(),
-            roots: secret
-                .data
-                .get("ca.crt")
-                .filter(|roots| !roots.expose().is_empty())
-                .cloned(),
-            expiry: notation.expiry.as_ref().map(GoDuration::get),
+        let key = |file, hint| key(secret, field, name, file, hint).cloned();
+        let cosign = |annotations: &BTreeMap<String, String>| -> Result<Files, Problem> {
+            Ok(Files::Cosign {
+                key: key(
+                    "cosign.key",
+                    "cosign generate-key-pair k8s://NAMESPACE/NAME writes it",
+                )?,
+                password: secret.data.get("cosign.password").cloned(),
+                annotations: annotations.clone(),
+            })
+        };
+        let files = match (&spec.attestation, &spec.signature) {
+            (Some(attestation), _) => cosign(&attestation.cosign.annotations)?,
+            (None, Some(signature)) => match (&signature.cosign, &signature.notation) {
+                (Some(signer), _) => cosign(&signer.annotations)?,
+                (None, Some(notation)) => {
+                    let hint = "a Secret of type kubernetes.io/tls has it";
+                    Files::Notation {
+                        key: key("tls.key", hint)?,
+                        chain: key("tls.crt", hint)?,
+                        roots: secret
+                            .data
+                            .get("ca.crt")
+                            .filter(|roots| !roots.expose().is_empty())
+                            .cloned(),
+                        expiry: notation.expiry.as_ref().map(GoDuration::get),
+                    }
+                }
+                (None, None) => return Ok(None),
+            },
+            (None, None) => return Ok(None),
         };
         Ok(Some(Self {
             location: location(field, name),

@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::{APP, NOON, digest, image, leftover, made, now, reference, subject};
 use crate::api::{
-    ImageAttachmentStatus, ImageStatus, Reason, SignatureFormat, Superseded, SupersededState,
-    TagDrift, TargetState,
+    ImageAttachmentStatus, ImageStatus, Reason, Superseded, SupersededState, TagDrift, TargetState,
 };
 use crate::attachment::{Created, Entry, EntryKind, Inputs, Intent};
+use crate::engine::records::slot::Slot;
 use crate::engine::records::table::{parse_targets, print_leftovers, print_targets};
 use crate::engine::records::target::TargetRecord;
 use crate::engine::report::outcome::Outcome;
@@ -34,7 +34,7 @@ fn last_applied_comes_from_the_target_and_ownership_from_leftovers_too() {
             &reference(&format!("{APP}@{}", digest("image"))),
         )
     };
-    let known = previous(4).last_applied(&digest("amd64"), SignatureFormat::Bundle);
+    let known = previous(4).last_applied(&digest("amd64"), &Slot::Referrer);
     assert_eq!(
         (known.attachment, known.content, known.made),
         (Some(digest("new")), Some(digest("content")), true)
@@ -43,7 +43,7 @@ fn last_applied_comes_from_the_target_and_ownership_from_leftovers_too() {
     assert!(
         known.superseded
             && !previous(5)
-                .last_applied(&digest("amd64"), SignatureFormat::Bundle)
+                .last_applied(&digest("amd64"), &Slot::Referrer)
                 .superseded,
         "a new generation may outrank once more"
     );
@@ -129,7 +129,7 @@ fn a_pass_is_settled_only_if_status_is_complete_and_matches_the_spec() {
     let whole = status(&ImageAttachmentStatus::default(), &outcome, 1, now());
     let settled = |status: &ImageAttachmentStatus, generation, intent: &Intent| {
         PreviousState::from_status(Some(status), generation, &reference(&format!("{APP}:v1")))
-            .is_settled(intent, None, now())
+            .is_settled(intent, &[], None, now())
     };
     assert!(settled(&whole, 1, &intent));
     assert!(!settled(&whole, 2, &intent), "a changed spec");

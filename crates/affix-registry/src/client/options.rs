@@ -110,7 +110,7 @@ pub struct Limits {
     pub manifest_bytes: u64,
     /// Bytes of an error's body that are read. The rest is ignored. Default 8 KiB.
     pub error_bytes: u64,
-    /// Bytes of one blob that is read, unless the caller sets a lower limit. Default 4 MiB.
+    /// Bytes of one blob that is read, unless the caller sets a lower limit. Default 24 MiB.
     pub blob_bytes: u64,
     /// Bytes of all pages of one listing together. Default 4 MiB.
     pub listing_bytes: u64,
@@ -136,7 +136,7 @@ impl Default for Limits {
         Self {
             manifest_bytes: 4 << 20,
             error_bytes: 8 << 10,
-            blob_bytes: 4 << 20,
+            blob_bytes: 24 << 20,
             listing_bytes: 4 << 20,
             values: 20_000,
             text_bytes: 512 << 10,

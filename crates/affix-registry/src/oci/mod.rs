@@ -37,4 +37,6 @@ pub mod annotation {
     pub const TITLE: &str = oci_client::annotations::ORG_OPENCONTAINERS_IMAGE_TITLE;
     /// Kind of a non-image entry in an index. BuildKit writes `attestation-manifest`.
     pub const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+    /// The platform manifest that a build attestation is about.
+    pub const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 }

@@ -118,7 +118,7 @@ impl Gatherer<'_> {
         }
         let bytes = self
             .session
-            .blob(config, self.limits.blob_bytes)
+            .blob(config, self.limits.manifest_bytes)
             .await
             .ok()?;
         Platform::from_config(&bytes)

@@ -1,4 +1,5 @@
-//! A hash of a JSON document that does not depend on white space, on the order of fields or on the notation of numbers.
+//! A hash of a JSON document that does not depend on white space, on the order of fields or on the notation of numbers
+//! (docs/decisions/0121).
 //!
 //! Two documents have the same hash exactly if they state the same. The document is hashed while it is parsed, because the values of a
 //! large SBOM would occupy many times its size.
@@ -135,7 +136,10 @@ mod tests {
     #[test]
     fn white_space_order_escapes_and_the_notation_of_numbers_do_not_count() {
         for (one, other) in [
-            (r#"{"a":1,"b":[true,null]}"#, "{ \"b\" : [ true,\n null ], \"a\": 1 }"),
+            (
+                r#"{"a":1,"b":[true,null]}"#,
+                "{ \"b\" : [ true,\n null ], \"a\": 1 }",
+            ),
             (r#"{"a":"\u003c/"}"#, r#"{"a":"<\/"}"#),
             ("[1, -0, 100]", "[1.0, 0, 1e2]"),
             (r#"{"a":1,"a":2}"#, r#"{"a":2}"#),

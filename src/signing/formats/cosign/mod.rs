@@ -27,6 +27,7 @@ use crate::signing::signer::{Shape, Signature, Signer, TagSigner};
 
 pub use statement::{
     MAX_PREDICATE_BYTES, MAX_STATEMENT_BYTES, Predicate, PredicateError, SignedStatement,
+    UnsignedStatement,
 };
 
 const IN_TOTO: &str = "application/vnd.in-toto+json";
@@ -108,7 +109,8 @@ impl Signer for CosignSigner {
     }
 
     fn sign(&self, subject: &Descriptor, at: Timestamp) -> Result<Signature, KeyError> {
-        let statement = statement::statement(&subject.digest, &self.annotations, &self.predicate);
+        let statement = statement::statement(&subject.digest, &self.annotations, &self.predicate)
+            .ok_or(KeyError::Unable)?;
         let signature = self
             .key
             .sign(&pre_authentication_encoding(IN_TOTO, &statement))?;
@@ -131,7 +133,8 @@ impl Signer for CosignSigner {
             && SignedStatement::parse(layer).is_some_and(|found| {
                 found.hint == self.hint
                     && found.states(&subject.digest, &self.annotations, &self.predicate)
-                    && found.verifies_with(|message, signature| self.key.verifies(message, signature))
+                    && found
+                        .verifies_with(|message, signature| self.key.verifies(message, signature))
             })
     }
 

@@ -25,6 +25,9 @@ const EARLIER_STATEMENT: &str = "https://in-toto.io/Statement/v0.1";
 /// The maximum size of a predicate, in bytes.
 pub const MAX_PREDICATE_BYTES: usize = 16 << 20;
 
+/// The maximum size of the type of an unsigned statement, in bytes. Status has it as a text of this length.
+const MAX_TYPE_BYTES: usize = 255;
+
 /// The maximum size of the bundle around a statement, in bytes: a predicate of [`MAX_PREDICATE_BYTES`] in base64, with its subject.
 pub const MAX_STATEMENT_BYTES: usize = 24 << 20;
 
@@ -34,9 +37,12 @@ pub enum PredicateError {
     /// The document is not JSON, or has too many values.
     #[error("the predicate is not valid JSON: {0}")]
     Malformed(String),
-    /// The document is a JSON value of another kind.
+    /// The document is a JSON value of another kind, or absent.
     #[error("the predicate is not a JSON object: it begins with {0:?}")]
     NoObject(char),
+    /// The document is not an in-toto statement, or its type or its subjects are malformed.
+    #[error("it is not an in-toto statement with a type and subjects")]
+    NoStatement,
     /// The document is too large.
     #[error("the predicate has {0} bytes: at most {MAX_PREDICATE_BYTES} are signed")]
     TooLarge(usize),
@@ -46,8 +52,9 @@ pub enum PredicateError {
 #[derive(Debug, Clone)]
 pub struct Predicate {
     kind: String,
-    json: Arc<RawValue>,
     hash: Digest,
+    /// `None`: only its hash is known.
+    json: Option<Arc<RawValue>>,
 }
 
 impl Predicate {
@@ -72,9 +79,19 @@ impl Predicate {
             .map_err(|error| PredicateError::Malformed(error.to_string()))?;
         Ok(Self {
             kind: kind.to_owned(),
-            json: json.into(),
             hash,
+            json: Some(json.into()),
         })
+    }
+
+    /// Returns a predicate of which only the hash is known. A signer recognises statements of it and cannot sign it.
+    #[must_use]
+    pub const fn known(kind: String, hash: Digest) -> Self {
+        Self {
+            kind,
+            hash,
+            json: None,
+        }
     }
 
     /// Returns the type of the predicate.
@@ -109,12 +126,12 @@ struct Statement<'a> {
     predicate: &'a RawValue,
 }
 
-/// Returns the statement of `predicate` about `subject`.
+/// Returns the statement of `predicate` about `subject`, or `None` if only the hash of the predicate is known.
 pub(super) fn statement(
     subject: &Digest,
     annotations: &BTreeMap<String, String>,
     predicate: &Predicate,
-) -> Vec<u8> {
+) -> Option<Vec<u8>> {
     let statement = Statement {
         kind: STATEMENT,
         subject: [Subject {
@@ -125,9 +142,9 @@ pub(super) fn statement(
             annotations: annotations.clone(),
         }],
         predicate_type: &predicate.kind,
-        predicate: &predicate.json,
+        predicate: predicate.json.as_deref()?,
     };
-    serde_json::to_vec(&statement).unwrap_or_default()
+    serde_json::to_vec(&statement).ok()
 }
 
 /// A statement from a registry. The parts that can hold many values are not parsed with it.
@@ -136,10 +153,62 @@ pub(super) fn statement(
 struct Parsed {
     #[serde(rename = "_type")]
     kind: String,
-    subject: Box<RawValue>,
+    #[serde(default)]
+    subject: Option<Box<RawValue>>,
     predicate_type: String,
     #[serde(default)]
     predicate: Option<Box<RawValue>>,
+}
+
+impl Parsed {
+    /// Returns the subjects, or `None` if they are malformed.
+    fn subjects(&self) -> Option<Vec<Subject>> {
+        match &self.subject {
+            Some(subject) => parse_part(subject.get().as_bytes()),
+            None => Some(Vec::new()),
+        }
+    }
+}
+
+/// A statement without a signature, as BuildKit puts it beside a platform.
+pub struct UnsignedStatement {
+    subjects: Vec<Subject>,
+    predicate: Predicate,
+}
+
+impl UnsignedStatement {
+    /// Parses a statement.
+    ///
+    /// # Errors
+    /// Fails if it is not an in-toto statement, or if its predicate is no JSON object.
+    pub fn parse(json: &[u8]) -> Result<Self, PredicateError> {
+        let malformed = || PredicateError::NoStatement;
+        let parsed: Parsed = serde_json::from_slice(without_bom(json)).map_err(|_| malformed())?;
+        if !parsed.kind.starts_with("https://in-toto.io/Statement/") {
+            return Err(malformed());
+        }
+        let kind = parsed.predicate_type.as_str();
+        if kind.len() > MAX_TYPE_BYTES || !kind.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(malformed());
+        }
+        let predicate = parsed.predicate.as_deref().map_or("null", RawValue::get);
+        Ok(Self {
+            subjects: parsed.subjects().ok_or_else(malformed)?,
+            predicate: Predicate::parse(kind, predicate.as_bytes())?,
+        })
+    }
+
+    /// Returns the predicate.
+    #[must_use]
+    pub const fn predicate(&self) -> &Predicate {
+        &self.predicate
+    }
+
+    /// Returns true if one of the subjects has the digest.
+    #[must_use]
+    pub fn is_about(&self, subject: &Digest) -> bool {
+        self.subjects.iter().any(|stated| names(stated, subject))
+    }
 }
 
 /// A statement in a Sigstore bundle, with the signature over it. The signature is verified by [`Self::verifies`] alone.
@@ -168,20 +237,15 @@ impl SignedStatement {
 
     fn from_envelope(envelope: &Envelope, hint: String) -> Option<Self> {
         let (payload, signature) = envelope.open()?;
-        let Parsed {
-            kind,
-            subject,
-            predicate_type,
-            predicate,
-        } = serde_json::from_slice(&payload).ok()?;
+        let parsed: Parsed = serde_json::from_slice(&payload).ok()?;
         Some(Self {
             hint,
             signed: pre_authentication_encoding(IN_TOTO, &payload),
             signature,
-            subjects: parse_part(subject.get().as_bytes())?,
-            kind,
-            predicate_type,
-            predicate,
+            subjects: parsed.subjects()?,
+            kind: parsed.kind,
+            predicate_type: parsed.predicate_type,
+            predicate: parsed.predicate,
         })
     }
 

@@ -34,7 +34,7 @@ fn the_statement_equals_that_of_cosign_except_for_spaces() {
         let bundle: Bundle = serde_json::from_slice(&read(file)).unwrap();
         let (expected, _) = bundle.dsse_envelope.open().unwrap();
         let predicate = Predicate::parse(SIGNATURE, b"{}").unwrap();
-        let ours = statement::statement(&subject().digest, &annotations, &predicate);
+        let ours = statement::statement(&subject().digest, &annotations, &predicate).unwrap();
         assert_eq!(
             String::from_utf8(ours).unwrap(),
             compact(&expected),
@@ -366,9 +366,15 @@ fn the_fingerprint_of_a_statement_changes_with_the_predicate_and_not_with_its_la
             .fingerprint()
     };
     let first = fingerprint(VEX, r#"{"a":1,"b":2}"#);
-    assert_eq!(first, fingerprint(VEX, "\u{feff} {\n\"b\": 2, \"a\": 1 }\n"));
+    assert_eq!(
+        first,
+        fingerprint(VEX, "\u{feff} {\n\"b\": 2, \"a\": 1 }\n")
+    );
     assert_ne!(first, fingerprint(VEX, r#"{"a":1,"b":3}"#));
-    assert_ne!(first, fingerprint("https://cyclonedx.org/bom", r#"{"a":1,"b":2}"#));
+    assert_ne!(
+        first,
+        fingerprint("https://cyclonedx.org/bom", r#"{"a":1,"b":2}"#)
+    );
 }
 
 #[test]
@@ -376,18 +382,30 @@ fn a_predicate_that_is_no_object_is_refused() {
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_PREDICATE_BYTES - 7));
     let refused = |json: &str| Predicate::parse(VEX, json.as_bytes()).unwrap_err();
     for json in ["[]", "7", "null", "\"text\""] {
-        assert!(matches!(refused(json), PredicateError::NoObject(_)), "{json}");
+        assert!(
+            matches!(refused(json), PredicateError::NoObject(_)),
+            "{json}"
+        );
     }
     for json in ["", "{", "{}{}", "SPDXVersion: SPDX-2.3"] {
-        assert!(matches!(refused(json), PredicateError::Malformed(_)), "{json}");
+        assert!(
+            matches!(refused(json), PredicateError::Malformed(_)),
+            "{json}"
+        );
     }
-    assert_eq!(refused(&large), PredicateError::TooLarge(MAX_PREDICATE_BYTES + 1));
+    assert_eq!(
+        refused(&large),
+        PredicateError::TooLarge(MAX_PREDICATE_BYTES + 1)
+    );
     assert!(Predicate::parse(VEX, large.replacen('x', "", 1).as_bytes()).is_ok());
 }
 
 #[test]
 fn the_predicate_is_signed_byte_for_byte_and_the_largest_one_fits() {
-    let json = format!("{{\"a\" : 1.50, \"b\":\"{}\"}}", "x".repeat(MAX_PREDICATE_BYTES - 22));
+    let json = format!(
+        "{{\"a\" : 1.50, \"b\":\"{}\"}}",
+        "x".repeat(MAX_PREDICATE_BYTES - 22)
+    );
     let predicate = Predicate::parse(VEX, json.as_bytes()).unwrap();
     let signer = signer("cosign/p256.pem", BTreeMap::new())
         .stating(&predicate)
@@ -396,7 +414,12 @@ fn the_predicate_is_signed_byte_for_byte_and_the_largest_one_fits() {
     assert!(signature.layer.len() as u64 <= signer.shape().max_layer_bytes);
     let found = SignedStatement::parse(&signature.layer).unwrap();
     assert_eq!(found.predicate(), json);
-    assert!(signer.is_equal(&signature.manifest, &signature.layer, &subject(), at(SIGNED_AT)));
+    assert!(signer.is_equal(
+        &signature.manifest,
+        &signature.layer,
+        &subject(),
+        at(SIGNED_AT)
+    ));
 }
 
 proptest::proptest! {
