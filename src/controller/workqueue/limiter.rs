@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::layer::util::Identity;
@@ -31,6 +32,8 @@ const MAX_SLOW: usize = 4096;
 pub(crate) struct ConcurrencyLimiter {
     max_concurrent: usize,
     state: Arc<Mutex<State>>,
+    /// Notified when a reconcile has left its place before its end.
+    left: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +92,13 @@ impl ConcurrencyLimiter {
         Self {
             max_concurrent: max_concurrent.max(1),
             state: Arc::default(),
+            left: Arc::default(),
         }
+    }
+
+    /// Completes when a reconcile has left its place before its end, since the last call.
+    pub(crate) async fn left(&self) {
+        self.left.notified().await;
     }
 
     /// Returns the permits of a lane.
@@ -235,6 +244,7 @@ impl Place {
             return true;
         }
         state.leave(self.lane, self.id);
+        self.limiter.left.notify_one();
         self.lane = slow;
         match self.limiter.enter(&mut state, slow, &self.registry) {
             Ok((id, evicted)) => {
@@ -271,6 +281,7 @@ pub(crate) fn api_rate_limit(qps: f32, burst: u32) -> Either<RateLimitLayer, Ide
 )]
 mod tests {
     use super::*;
+    use futures::FutureExt as _;
     use tokio::time::Instant;
     use tower::{Layer as _, Service as _, ServiceExt as _};
 
@@ -345,7 +356,9 @@ mod tests {
         let mut permit = permits.pop().unwrap();
         let mut work = Box::pin(permit.run(tokio::time::sleep(TURN * 3)));
         assert!(limiter.try_acquire(&flow).is_err());
+        assert!(limiter.left().now_or_never().is_none());
         assert!(timeout(TURN * 2, &mut work).await.is_err());
+        assert!(limiter.left().now_or_never().is_some());
         assert_eq!(limiter.try_acquire(&flow).unwrap_err(), Denied::OtherLane);
         assert!(limiter.try_acquire(&in_lane("b", "slow", false)).is_ok());
         assert_eq!(work.await, Some(()));

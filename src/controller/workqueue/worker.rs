@@ -86,6 +86,8 @@ pub(crate) async fn run_workers(
                     queue.add_until(&name, flow(&entry, false), longest_wait);
                 }
             },
+            // Without this, the queue would wait for the next event although a permit is free.
+            () = context.limiter.left() => {}
             true = context.leadership.started(), if !is_leader => {}
         }
     }
