@@ -38,6 +38,7 @@ pub use report::status::{due_in, status, status_in_progress, status_started};
 pub use report::verdict::Verdict;
 pub use request::access::access;
 pub use request::build::{Mode, Request, request};
+pub use request::predicates::parse as parse_predicates;
 pub use request::previous::PreviousState;
 pub use request::references::Names;
 pub use request::secrets::{SecretData, Sources};

@@ -9,6 +9,7 @@
 )]
 
 mod attach;
+mod attestation;
 mod candidates;
 mod detach;
 mod fixture;

@@ -17,6 +17,7 @@
 mod access;
 mod alerts;
 mod attaching;
+mod attestations;
 mod breakage;
 mod budget;
 mod canary;

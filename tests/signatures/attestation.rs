@@ -2,9 +2,12 @@
 
 use affix::api::Origin;
 use affix_testbed::images::{Image, Index};
+use affix_testbed::peer::Peer;
+use affix_testbed::tools::{Tool, Tools};
 use serde_json::{Value, json};
 
 use crate::cosign::{PASSWORD, cosign, key_pair};
+use crate::judges::{Judge, Question, Trusted};
 use crate::runner::{Fixture, Runner};
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -237,5 +240,69 @@ async fn cosign_verifies_the_statements_of_the_build_on_their_platforms_alone() 
             .await
             .unwrap_err();
         assert_eq!(runner.interval_pass().await.requests, 1);
+    }
+}
+
+/// The policy of `docs/policies` admits an image with an SBOM by the key, on the index and on each platform, and no other one.
+#[tokio::test]
+#[ignore = "needs Kyverno, which takes minutes to build"]
+async fn kyverno_admits_images_with_a_signed_sbom_of_the_key_alone() {
+    let tools = Tools::with(&[Tool::Cosign, Tool::Notation, Tool::Kyverno])
+        .await
+        .unwrap();
+    for mut fixture in Fixture::both().await {
+        fixture.peer = Peer::of(&tools, &fixture.registry).unwrap();
+        let key = key_pair(&fixture, "cosign").await;
+        let other = key_pair(&fixture, "other").await;
+        let pem = std::fs::read_to_string(fixture.peer.file("cosign.pub")).unwrap();
+        let trusted = Trusted {
+            name: "sbom",
+            prefix: format!("{}/team", fixture.registry.host()),
+            pem,
+        };
+        let raw = fixture.registry.raw().unwrap();
+        let sbom = json!({"SPDXID": "SPDXRef-DOCUMENT", "spdxVersion": "SPDX-2.3"});
+        let mut questions = Vec::new();
+        let mut expected = Vec::new();
+        for (name, signer, kind, admitted) in [
+            ("signed", Some(&key), "spdxjson", true),
+            ("other-key", Some(&other), "spdxjson", false),
+            ("other-type", Some(&key), "openvex", false),
+            ("none", None, "", false),
+        ] {
+            let index = Index::new()
+                .image(Image::new("linux/amd64", &format!("{name} b1b1")))
+                .image(Image::new("linux/arm64", &format!("{name} c1c1")));
+            let image = index
+                .push(&raw, &format!("team/{name}"), "v1")
+                .await
+                .unwrap();
+            if let Some(signer) = signer {
+                let mut runner = runner(&fixture, signer, given(kind, &sbom));
+                let wanted = json!({"attestation": given(kind, &sbom), "targets": {}});
+                runner.change_spec(&fixture.spec(&image.tagged(), &wanted));
+                runner.ready().await;
+            }
+            let platform = image.digest_of("linux/arm64").unwrap();
+            for image in [image.pinned(), image.at(platform)] {
+                expected.push((image.clone(), admitted));
+                questions.push(Question {
+                    key: &trusted,
+                    image,
+                    instance: None,
+                });
+            }
+        }
+        let answers = Judge::KyvernoAttestation
+            .judge(&fixture.peer, &questions)
+            .await;
+        for ((image, admitted), answer) in expected.into_iter().zip(answers) {
+            assert_eq!(answer.is_ok(), admitted, "{image}: {answer:?}");
+            let refusal = answer.err().unwrap_or_default();
+            assert!(
+                admitted || refusal.contains("the image has no SBOM"),
+                "{image}: {refusal}"
+            );
+        }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum Judge {
     KyvernoTag,
     KyvernoBundle,
     KyvernoValidating,
+    /// Reads signed statements. It is not one of [`ALL`](Self::ALL), which judge signatures.
+    KyvernoAttestation,
     PolicyController,
     PolicyControllerBundle,
     Podman,
@@ -62,7 +64,10 @@ impl Judge {
     pub(crate) fn tool(self) -> Tool {
         match self {
             Self::Cosign => Tool::Cosign,
-            Self::KyvernoTag | Self::KyvernoBundle | Self::KyvernoValidating => Tool::Kyverno,
+            Self::KyvernoTag
+            | Self::KyvernoBundle
+            | Self::KyvernoValidating
+            | Self::KyvernoAttestation => Tool::Kyverno,
             Self::PolicyController | Self::PolicyControllerBundle => Tool::PolicyController,
             Self::Podman | Self::PodmanRepository => Tool::ContainersImage,
         }
@@ -75,6 +80,7 @@ impl Judge {
             Self::KyvernoTag => Some("kyverno-clusterpolicy-tag.yaml"),
             Self::KyvernoBundle => Some("kyverno-clusterpolicy-bundle.yaml"),
             Self::KyvernoValidating => Some("kyverno-imagevalidatingpolicy.yaml"),
+            Self::KyvernoAttestation => Some("kyverno-attestation.yaml"),
             Self::PolicyController | Self::PolicyControllerBundle => {
                 Some("policy-controller-clusterimagepolicy.yaml")
             }

@@ -124,7 +124,9 @@ impl Judge {
             Self::KyvernoBundle => {
                 format!("Kyverno {version}, ClusterPolicy, `type: SigstoreBundle`")
             }
-            Self::KyvernoValidating => format!("Kyverno {version}, ImageValidatingPolicy"),
+            Self::KyvernoValidating | Self::KyvernoAttestation => {
+                format!("Kyverno {version}, ImageValidatingPolicy")
+            }
             Self::PolicyController => format!("policy-controller {version}"),
             Self::PolicyControllerBundle => {
                 format!("policy-controller {version}, `signatureFormat: bundle`")

@@ -14,7 +14,7 @@ use crate::admission::review::response::{Refusal, Verdict};
 use crate::admission::review::warning_text::{MAX_WARNING_CHARS, truncate};
 use crate::api::{ImageAttachmentSpec, Reason};
 use crate::attachment::{Inputs, Intent, Problem};
-use crate::engine::{Failure, Names};
+use crate::engine::{Failure, Names, parse_predicates};
 use affix_registry::oci::value_bound;
 use affix_registry::{Access, Registries};
 
@@ -116,6 +116,7 @@ pub(crate) fn check(
     registries: &Registries,
 ) -> Result<Intent, Problem> {
     let intent = Intent::parse(spec, &assumed_inputs(spec))?;
+    parse_predicates(&intent.desired)?;
     let access = Access {
         insecure: spec.insecure(),
         ..Access::default()
@@ -138,6 +139,9 @@ pub(crate) fn check(
     Ok(intent)
 }
 
+/// The content of a referenced key, which every use of it allows.
+const ASSUMED: Bytes = Bytes::from_static(b"{}");
+
 /// Returns the ConfigMaps that a spec references, with all referenced keys present.
 fn assumed_inputs(spec: &ImageAttachmentSpec) -> Inputs {
     let mut config_maps: BTreeMap<String, BTreeMap<String, Bytes>> = BTreeMap::new();
@@ -152,7 +156,7 @@ fn assumed_inputs(spec: &ImageAttachmentSpec) -> Inputs {
         config_maps
             .entry(key.name.clone())
             .or_default()
-            .insert(key.key.clone(), Bytes::new());
+            .insert(key.key.clone(), ASSUMED);
     }
     let files = spec.artifact.iter().flat_map(|of| &of.files_from);
     let predicates = spec.attestation.iter().flat_map(|of| &of.predicates_from);
@@ -161,7 +165,7 @@ fn assumed_inputs(spec: &ImageAttachmentSpec) -> Inputs {
         // One key, because an empty ConfigMap is invalid.
         let keys = config_maps.entry(from.name.clone()).or_default();
         if keys.is_empty() {
-            keys.insert("key".to_owned(), Bytes::new());
+            keys.insert("key".to_owned(), ASSUMED);
         }
     }
     Inputs { config_maps }

@@ -72,8 +72,8 @@ pub fn request(
         },
     )?;
     Ok(Request {
-        key: SigningKey::from_spec(spec, &intent.reference, sources)?,
         predicates: predicates::parse(&intent.desired)?,
+        key: SigningKey::from_spec(spec, &intent.reference, sources)?,
         previous: PreviousState::from_status(status, generation, &intent.reference),
         intent,
         access: access(spec, sources)?,

@@ -8,7 +8,7 @@ use crate::signing::{Predicate, PredicateError};
 ///
 /// # Errors
 /// `StatementInvalid` for a predicate that is no JSON object, and `LimitExceeded` for one that is too large.
-pub(in crate::engine) fn parse(desired: &Desired) -> Result<Vec<Predicate>, Problem> {
+pub fn parse(desired: &Desired) -> Result<Vec<Predicate>, Problem> {
     let Desired::Attestation {
         statements:
             Statements::Given {

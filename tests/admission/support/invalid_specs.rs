@@ -9,7 +9,13 @@ type InvalidSpec = (&'static str, Value, &'static str, &'static str);
 
 /// Returns specs that the schema accepts and the code refuses.
 pub(crate) fn beyond_the_schema() -> Vec<InvalidSpec> {
-    [references(), disallowed(), overlapping_files()].concat()
+    [
+        references(),
+        disallowed(),
+        overlapping_files(),
+        predicates(),
+    ]
+    .concat()
 }
 
 fn image(image: &str) -> Value {
@@ -18,6 +24,35 @@ fn image(image: &str) -> Value {
 
 fn files(files: Value) -> Value {
     json!({"image": corpus::PINNED, "artifact": {"artifactType": "application/vnd.demo", "files": files}})
+}
+
+fn predicates() -> Vec<InvalidSpec> {
+    let with = |predicates: Value| {
+        json!({"image": corpus::PINNED, "attestation": {
+            "predicateType": "openvex", "predicates": predicates, "cosign": {"keySecretRef": {"name": "key"}}}})
+    };
+    vec![
+        (
+            "a predicate that is a list",
+            with(json!([{"value": "[]"}])),
+            "StatementInvalid",
+            "spec.attestation.predicates[0]: the predicate is not a JSON object",
+        ),
+        (
+            "a predicate that is no JSON",
+            with(json!([{"value": "SPDXVersion: SPDX-2.3"}])),
+            "StatementInvalid",
+            "the predicate is not valid JSON",
+        ),
+        (
+            "predicates for platforms that overlap",
+            with(
+                json!([{"target": "linux/amd64", "value": "{}"}, {"target": "linux", "value": "{}"}]),
+            ),
+            "InvalidSpec",
+            "spec.attestation.predicates[1]: the predicate is for linux, and so is spec.attestation.predicates[0]",
+        ),
+    ]
 }
 
 fn references() -> Vec<InvalidSpec> {

@@ -433,4 +433,13 @@ proptest::proptest! {
         bytes.truncate(cut);
         let _ = SignedStatement::parse(&bytes);
     }
+
+    #[test]
+    fn no_statement_of_a_build_makes_it_panic(text in "\\PC{0,60}", bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        let _ = UnsignedStatement::parse(&bytes);
+        let statement = serde_json::json!({"_type": "https://in-toto.io/Statement/v0.1", "predicateType": text.as_str(),
+            "subject": text.as_str(), "predicate": {"a": text.as_str()}});
+        let _ = UnsignedStatement::parse(statement.to_string().as_bytes());
+        let _ = UnsignedStatement::parse(text.as_bytes());
+    }
 }

@@ -78,6 +78,7 @@ pub(super) async fn measure(lab: &Lab, effort: &Effort) -> anyhow::Result<String
             for format in [&BUNDLE, &TAG] {
                 sign(lab, site, distance, &secret, format, effort, &mut table).await?;
             }
+            attest(lab, site, distance, &secret, effort, &mut table).await?;
         }
     }
     for site in [&lab.modern, &lab.modern_tls] {
@@ -252,6 +253,61 @@ async fn sign(
         &pair.theirs,
         Unit::Seconds,
         Goal::Times(goal),
+    );
+    table.versus(
+        "its requests",
+        &pair.requests,
+        "cosign",
+        &pair.their_requests,
+        Unit::Count,
+        Goal::None,
+    );
+    Ok(())
+}
+
+/// A signed statement on eight platforms and the index, against a loop over the digests: cosign attests one digest for each call.
+async fn attest(
+    lab: &Lab,
+    site: &Site,
+    distance: u64,
+    secret: &Value,
+    effort: &Effort,
+    table: &mut Table,
+) -> anyhow::Result<()> {
+    let predicate =
+        json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": []});
+    std::fs::write(lab.peer.file("bom.json"), predicate.to_string())?;
+    let line = |repository: &str| {
+        format!(
+            "\"$tool\" attest --key {KEY}.key --type cyclonedx --predicate bom.json --tlog-upload=false --use-signing-config=false \
+             --yes {repository}@$d"
+        )
+    };
+    let mut pair = Pair::default();
+    for _ in 0..effort.rounds {
+        let target = lab.fresh(site, &official("ours")).await?;
+        let image = format!("{}@{}", target.far, target.image.digest());
+        let spec = site.spec(json!({"image": image, "attestation": {
+            "predicateType": "cyclonedx", "predicates": [{"value": predicate.to_string()}],
+            "cosign": {"keySecretRef": {"name": KEY}},
+        }}));
+        let file = lab.file(&spec, std::slice::from_ref(secret))?;
+        pair.ours(site, lab.affix(&["attach", "-f", &file])).await?;
+        let target = lab.fresh(site, &official("theirs")).await?;
+        let theirs = lab.each(Tool::Cosign, &target, &line(&target.far))?;
+        pair.theirs(site, theirs).await?;
+    }
+    let what = format!(
+        "attest 8 platforms and the index, {}, {distance} ms",
+        site.title
+    );
+    table.versus(
+        &what,
+        &pair.ours,
+        "`cosign attest` in a loop, given the digests",
+        &pair.theirs,
+        Unit::Seconds,
+        Goal::Times(10.0),
     );
     table.versus(
         "its requests",
