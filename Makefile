@@ -9,7 +9,7 @@ CRD := crds/affix.dev_imageattachments.yaml
 say = @printf '\n== %s\n' '$(1)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e-node image bench bench-smoke soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean fuzz-check verifiers
+.PHONY: help demo test e2e-node image bench bench-smoke soak testbed lint format format-check go-format-check clippy docs generate generate-check dockerfile-tool dockerfile-check deny-tool deny-check deny-advisories sbom clean fuzz-check verifiers site
 
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,7 +78,7 @@ fuzz-check: ## Check that the fuzz targets compile; to run them see fuzz/README.
 
 # A test generates these files and also checks that they are current. Some are generated from others, hence two runs.
 GENERATED := cargo test --test install -- --include-ignored generated:: chart::rendered_objects
-generate: ## Write all generated files: crds/, copies of it, the chart's README and schema, snapshots, config/install.yaml
+generate: ## Write all generated files: crds/, copies of it, the chart's README and schema, docs/reference, snapshots, config/install.yaml
 	cargo build --bin affix
 	$(BIN)/affix crd > $(CRD)
 	AFFIX_UPDATE=1 $(GENERATED) >/dev/null
@@ -87,6 +87,10 @@ generate: ## Write all generated files: crds/, copies of it, the chart's README 
 generate-check: ## Check that generated files are current, with the last build of affix
 	@$(BIN)/affix crd | diff -u $(CRD) - || { echo 'not current, run make generate: $(CRD)'; exit 1; }
 	$(GENERATED)
+
+site: ## Build the static site of the documentation in target/site and check its links; the first run builds mdBook, about 4 minutes
+	cargo build --workspace --bins
+	@$(BIN)/testbed site $(CARGO_TARGET_DIR)/site
 
 verifiers: ## Write the table of verifiers in docs/signatures.md from the answers of the real verifiers
 	AFFIX_UPDATE=1 cargo test --test signatures matrix:: -- --include-ignored

@@ -27,6 +27,14 @@ macro_rules! reasons {
                 }
             }
 
+            /// Returns the description, as one line.
+            #[must_use]
+            pub fn about(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim(),)+
+                }
+            }
+
             /// Returns whether only the user can fix this. The resource is Stalled and not retried before its spec or its digest changes.
             #[must_use]
             pub const fn is_stalled(self) -> bool {

@@ -24,9 +24,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Builder;
 
-use commands::{
-    attach, completion, controller, crd, detach, pin, plan, status, tree, version, webhook,
-};
+use commands::shell::{complete, completion, man};
+use commands::{attach, controller, crd, detach, pin, plan, status, tree, version, webhook};
 use exit::{Error, Exit, message};
 use logging::{LogFormat, LogLevel};
 
@@ -98,6 +97,10 @@ enum Command {
     Crd(crd::Args),
     Version(version::Args),
     Completion(completion::Args),
+    #[command(hide = true)]
+    Man(man::Args),
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::Args),
 }
 
 /// The stack of each thread of the operator: that of the main thread on Linux. A pass without optimisation needs more than the 2 MiB of
@@ -160,6 +163,8 @@ async fn execute(cli: Cli, is_operator: bool) -> ExitCode {
         Command::Crd(args) => crd::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => completion::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
+        Command::Complete(args) => complete::run(args, Cli::command()),
     };
     match result {
         Ok(exit) => exit.into(),

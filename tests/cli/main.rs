@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::indexing_slicing,
     reason = "tests fail by panicking"
 )]
@@ -18,6 +19,7 @@ mod input;
 mod login;
 mod pin;
 mod proxy;
+mod shells;
 mod signature;
 #[cfg(feature = "otlp")]
 mod traces;

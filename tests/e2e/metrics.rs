@@ -6,6 +6,8 @@ use std::time::Duration;
 use affix_testbed::certificates::Authority;
 use affix_testbed::hostile::HostileRegistry;
 use affix_testbed::http_client;
+use affix_testbed::run::Run;
+use affix_testbed::tools::{Tool, Tools};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -156,6 +158,36 @@ fn the_dashboard_and_the_alerts_ask_for_nothing_that_the_page_does_not_list() {
                 "{name} of {query} is not in docs/metrics.md"
             );
         }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn grafana_knows_every_field_and_value_of_the_dashboard() {
+    let tools = Tools::with(&[Tool::Dashboard]).await.unwrap();
+    let dashboard = include_str!("../../charts/affix/files/dashboard.json");
+    let check = async |text: String| {
+        let run = Run::new(tools.path(Tool::Dashboard).unwrap()).input(text);
+        run.output().await.unwrap()
+    };
+    let titles = check(dashboard.to_owned()).await.stdout().unwrap();
+    let read: Value = serde_json::from_str(dashboard).unwrap();
+    let panels = read["panels"].as_array().unwrap().iter();
+    let expected: Vec<&str> = panels
+        .filter(|panel| panel["type"] != "row")
+        .map(|panel| panel["title"].as_str().unwrap())
+        .collect();
+    assert_eq!(titles.lines().collect::<Vec<_>>(), expected);
+    for (right, wrong) in [
+        ("\"gridPos\"", "\"gridPosition\""),
+        ("\"includeAll\"", "\"includesAll\""),
+    ] {
+        assert!(dashboard.contains(right), "{right}");
+        let refused = check(dashboard.replacen(right, wrong, 1)).await;
+        assert!(
+            !refused.status.success() && !refused.err.is_empty(),
+            "{wrong}"
+        );
     }
 }
 

@@ -1,5 +1,7 @@
 //! Generated files: `make generate` writes them, and these tests check that they are current.
 
+mod reference;
+
 use serde_json::{Map, Value};
 
 use crate::kustomize;
@@ -111,9 +113,8 @@ fn the_schema_has_the_descriptions_of_the_values() {
     );
 }
 
-#[test]
-fn the_chart_s_readme_lists_every_value() {
-    const BEGIN: &str = "<!-- values: make generate -->\n";
+/// Returns the table of all values.
+fn values_table() -> String {
     let values: Value = serde_saphyr::from_str(&read(VALUES)).unwrap();
     let mut table = "| value | default | |\n| --- | --- | --- |\n".to_owned();
     for value in documented() {
@@ -127,6 +128,13 @@ fn the_chart_s_readme_lists_every_value() {
             value.about
         ));
     }
+    table
+}
+
+#[test]
+fn the_chart_s_readme_lists_every_value() {
+    const BEGIN: &str = "<!-- values: make generate -->\n";
+    let table = values_table();
     let readme = read(README);
     let (text, _) = readme
         .split_once(BEGIN)

@@ -18,6 +18,8 @@ mod apply;
 mod chart;
 mod conformity;
 mod definition;
+mod distribution;
+mod docs;
 mod foreign;
 mod generated;
 mod image;

@@ -11,6 +11,7 @@
 mod agreement;
 mod cluster;
 mod corpus;
+mod documentation;
 
 use std::collections::BTreeSet;
 

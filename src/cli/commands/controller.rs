@@ -107,7 +107,7 @@ struct TenantArgs {
     cluster_networks: Vec<IpNet>,
 }
 
-/// What the operator does with a field of a resource.
+/// The rule of the operator for a field that tenants set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum TenantRule {
     Allow,

@@ -1,13 +1,13 @@
 //! The subcommands.
 
 pub(super) mod attach;
-pub(super) mod completion;
 pub(super) mod controller;
 pub(super) mod crd;
 pub(super) mod detach;
 mod image;
 pub(super) mod pin;
 pub(super) mod plan;
+pub(super) mod shell;
 pub(super) mod status;
 pub(super) mod tree;
 pub(super) mod version;

@@ -9,7 +9,7 @@ use crate::api::is_object_name;
 pub(in crate::cli) struct FileArgs {
     /// File, folder (its .yaml, .yml and .json files) or - for stdin with ImageAttachments and the ConfigMaps, Secrets and
     /// ServiceAccounts that they reference; may be repeated
-    #[arg(short = 'f', long = "filename", required = true, num_args = 1.., value_name = "FILE")]
+    #[arg(short = 'f', long = "filename", required = true, num_args = 1.., value_name = "FILE", value_hint = clap::ValueHint::AnyPath)]
     pub files: Vec<PathBuf>,
 
     #[command(flatten)]

@@ -11,6 +11,7 @@
 //! | [`proxy`] | an HTTP proxy with a login, for CONNECT and for forwarding |
 //! | [`images`] | multi-platform images, pushed with plain HTTP |
 //! | [`node`] | a node that runs pods, in namespaces of its own |
+//! | [`site`] | the static site of the documentation |
 //! | [`process`] | a child process that never outlives the test that started it |
 //!
 //! One call starts a thing, and dropping its value ends it. Ports are free ones of the loopback address, and data is in temporary
@@ -47,4 +48,5 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod run;
+pub mod site;
 pub mod tools;

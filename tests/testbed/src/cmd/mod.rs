@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod demo;
 mod e2e_node;
+mod site;
 mod up;
 
 /// The real control plane and the real registries that affix is tested against.
@@ -18,6 +19,8 @@ pub(crate) enum Command {
     Demo(demo::Demo),
     /// Install the chart on a real node and check what only a node can show; the node ends with it. Needs root.
     E2eNode(e2e_node::E2eNode),
+    /// Build the static site of the documentation and check its links.
+    Site(site::Site),
     /// Start a control plane and two registries, say how to use them, and run until Ctrl-C.
     Up(up::Up),
 }
@@ -29,6 +32,7 @@ impl Command {
             Self::Build(build) => build.run().await,
             Self::Demo(demo) => demo.run().await,
             Self::E2eNode(e2e) => e2e.run().await,
+            Self::Site(site) => site.run(),
             Self::Up(up) => up.run().await,
         }
     }

@@ -75,6 +75,48 @@ pub(super) fn ensure(tools: &[Tool]) -> anyhow::Result<BTreeMap<Tool, PathBuf>> 
     Ok(paths)
 }
 
+/// Returns the program of a crate of the registry, with the given features only. Installs it into the cache if it is not there.
+///
+/// # Errors
+///
+/// Where cargo is missing, the build fails or the cache cannot be written.
+pub fn cargo_tool(name: &str, version: &str, features: &[&str]) -> anyhow::Result<PathBuf> {
+    let cache = cache::folder()?;
+    let folder = cache.join(format!("{name}-{version}"));
+    let path = folder.join("bin").join(name);
+    if !path.is_file() {
+        std::fs::create_dir_all(&cache)
+            .with_context(|| format!("{} cannot be made", cache.display()))?;
+        let _lock = lock(&cache)?;
+        if !path.is_file() {
+            say(&format!("building {name} {version}, up to 4 min …"));
+            install(name, version, features, &folder)?;
+        }
+    }
+    cache::touch(&folder, SystemTime::now());
+    Ok(path)
+}
+
+fn install(name: &str, version: &str, features: &[&str], folder: &Path) -> anyhow::Result<()> {
+    let output = Command::new("cargo")
+        .args(["install", name, "--version", version, "--locked"])
+        .args(["--no-default-features", "--features", &features.join(",")])
+        .arg("--root")
+        .arg(folder)
+        // Its dependencies do not belong into the target folder of the repository.
+        .env_remove("CARGO_TARGET_DIR")
+        .stdin(Stdio::null())
+        .output()
+        .context("`cargo install` cannot be started")?;
+    if !output.status.success() {
+        bail!(
+            "`cargo install {name}` failed:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}
+
 fn note_use(paths: &BTreeMap<Tool, PathBuf>) {
     let folders: BTreeSet<&Path> = paths.values().filter_map(|path| path.parent()).collect();
     for folder in folders {

@@ -47,6 +47,10 @@ pub enum Tool {
     Kstatus,
     /// `actionlint`.
     Actionlint,
+    /// A check of dashboards made of Grafana's types.
+    Dashboard,
+    /// `krew`, the plugin manager of kubectl.
+    Krew,
     /// kubelet, kube-proxy and kube-scheduler in one binary.
     Node,
     /// CoreDNS.
@@ -87,6 +91,8 @@ const REGISTRIES: &str = "registries";
 const EXTRA: &str = "extra";
 const JUDGES: &str = "judges";
 const GITOPS: &str = "gitops";
+const DASHBOARD: &str = "dashboard";
+const KREW: &str = "krew";
 const NODE: &str = "node";
 const CONTAINERD: &str = "containerd";
 const KYVERNO: &str = "kyverno";
@@ -120,8 +126,8 @@ impl Tool {
     /// Every tool, in the order of building.
     pub(super) fn all() -> Vec<Self> {
         use Tool::{
-            Actionlint, ContainersImage, ControllerManager, Cosign, Flux, Helm, Helm4, Kstatus,
-            Kubeconform, Kyverno, Lua, Notation, PolicyController, Rules,
+            Actionlint, ContainersImage, ControllerManager, Cosign, Dashboard, Flux, Helm, Helm4,
+            Krew, Kstatus, Kubeconform, Kyverno, Lua, Notation, PolicyController, Rules,
         };
         let mut all = Self::core();
         all.extend([
@@ -136,6 +142,8 @@ impl Tool {
             Actionlint,
             Flux,
             Helm4,
+            Dashboard,
+            Krew,
             ContainersImage,
             PolicyController,
             Kyverno,
@@ -337,6 +345,22 @@ impl Tool {
                 title: "actionlint",
                 origin: "github.com/rhysd/actionlint",
                 cold: 10,
+            },
+            Self::Dashboard => Recipe {
+                module: DASHBOARD,
+                package: ".",
+                binary: "dashboard",
+                title: "the check of dashboards of Grafana's types",
+                origin: "github.com/grafana/grafana-foundation-sdk/go",
+                cold: 10,
+            },
+            Self::Krew => Recipe {
+                module: KREW,
+                package: "sigs.k8s.io/krew/cmd/krew",
+                binary: "krew",
+                title: "krew",
+                origin: "sigs.k8s.io/krew",
+                cold: 20,
             },
             Self::Node => Recipe {
                 module: CONTROL_PLANE,

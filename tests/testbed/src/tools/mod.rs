@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::OnceCell;
 
+pub use building::cargo_tool;
 pub use catalogue::Tool;
 
 /// The variable that names a folder with `etcd` and `kube-apiserver` (and perhaps `kubectl`), as envtest has it.

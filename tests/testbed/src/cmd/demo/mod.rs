@@ -137,9 +137,9 @@ async fn scene_end_of_life(stage: &mut Stage) -> anyhow::Result<()> {
         "Scenario 1: the end of life of linux/amd64 is marked, on the index and on that platform only",
     );
     stage
-        .run("sed -n '/^spec/,$p' config/samples/end-of-life.yaml")
+        .run("sed -n '/^spec/,$p' tests/testbed/demo/end-of-life.yaml")
         .await?;
-    apply(stage, "config/samples/end-of-life.yaml").await
+    apply(stage, "tests/testbed/demo/end-of-life.yaml").await
 }
 
 async fn scene_signature_files(stage: &mut Stage) -> anyhow::Result<()> {
@@ -258,11 +258,11 @@ async fn scene_superseded(stage: &mut Stage) -> anyhow::Result<()> {
     };
     let old = push(stage, &flawed).await?;
     stage
-        .run("sed -n '/^spec/,$p' config/samples/when-superseded.yaml")
+        .run("sed -n '/^spec/,$p' tests/testbed/demo/when-superseded.yaml")
         .await?;
     for (namespace, host) in stage.places() {
         // Nobody waits ten minutes for a demo.
-        let here = here("config/samples/when-superseded.yaml", &host)
+        let here = here("tests/testbed/demo/when-superseded.yaml", &host)
             .replace("sed '", "sed 's/settle: 10m/settle: 0s/; ");
         stage
             .run(&format!("{here} |\n    kubectl apply -n {namespace} -f -"))

@@ -12,7 +12,10 @@ use crate::cli::exit::{Error, Exit, print};
   source <(affix completion bash)
 
   # Complete in every session of fish
-  affix completion fish > ~/.config/fish/completions/affix.fish")]
+  affix completion fish > ~/.config/fish/completions/affix.fish
+
+  # Complete in every session of zsh, in a folder of $fpath
+  affix completion zsh > \"${fpath[1]}/_affix\"")]
 pub(in crate::cli) struct Args {
     /// The shell
     #[arg(value_enum, value_name = "SHELL")]
