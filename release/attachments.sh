@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prints the resources for `affix attach -f -` that a release attaches to its image or chart: a cosign signature of the index and each
-# platform, and the SBOM if a file is given.
+# platform, and the SBOM as a signed statement if a file is given.
 #
 #   COSIGN_KEY=… COSIGN_PASSWORD=… release/attachments.sh REGISTRY/REPOSITORY@DIGEST [SBOM.cdx.json]
 #
@@ -47,10 +47,9 @@ metadata: {name: bill-of-materials}
 spec:
   image: $image
   insecure: ${INSECURE:-false}
-  artifact:
-    artifactType: application/vnd.cyclonedx+json
-    files:
-    - name: affix.cdx.json
-      mediaType: application/vnd.cyclonedx+json
-      valueFrom: {configMapKeyRef: {name: bill-of-materials, key: affix.cdx.json}}
+  attestation:
+    predicateType: cyclonedx
+    predicates:
+    - valueFrom: {configMapKeyRef: {name: bill-of-materials, key: affix.cdx.json}}
+    cosign: {keySecretRef: {name: release-key}}
 EOF

@@ -5,9 +5,10 @@ use affix_testbed::peer::Peer;
 use affix_testbed::registry::Registry;
 use affix_testbed::run::Run;
 use affix_testbed::tools::{Tool, Tools};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const BILL: &str = "application/vnd.cyclonedx+json";
 const PASSWORD: &str = "correct: \"horse\" 'battery'";
 
 #[tokio::test]
@@ -77,8 +78,8 @@ async fn a_release_signs_its_image_and_chart_and_attaches_its_bill_of_materials(
             serde_json::to_vec_pretty(&bill).unwrap(),
         )
         .unwrap();
-        let bill = peer.file("affix.cdx.json").display().to_string();
-        for arguments in [vec![image.at(image.digest()), bill], vec![chart.clone()]] {
+        let file = peer.file("affix.cdx.json").display().to_string();
+        for arguments in [vec![image.at(image.digest()), file], vec![chart.clone()]] {
             let script = Run::new("sh")
                 .args([format!("{ROOT}/release/attachments.sh")])
                 .args(arguments);
@@ -121,26 +122,23 @@ async fn a_release_signs_its_image_and_chart_and_attaches_its_bill_of_materials(
             .unwrap();
         }
         for subject in [&image.at(image.digest()), &platforms[0], &platforms[1]] {
-            let found = peer
-                .oras([
-                    "discover",
-                    "--format",
-                    "json",
-                    "--depth",
-                    "1",
-                    "--artifact-type",
-                    BILL,
-                    subject,
-                ])
-                .await
-                .unwrap()
-                .json()
+            let statement = cosign(&[
+                "verify-attestation",
+                "--key",
+                "cosign.pub",
+                "--insecure-ignore-tlog",
+                "--type",
+                "cyclonedx",
+                subject,
+            ])
+            .await
+            .json()
+            .unwrap();
+            let payload = STANDARD
+                .decode(statement["payload"].as_str().unwrap())
                 .unwrap();
-            assert_eq!(
-                found["referrers"].as_array().map(Vec::len),
-                Some(1),
-                "{found}"
-            );
+            let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+            assert_eq!(payload["predicate"], bill, "{subject}");
         }
     }
 }
