@@ -333,3 +333,40 @@ async fn twenty_writers_lose_no_signature_of_affix_and_none_of_cosign_by_affix()
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_writers_on_real_registries_lose_no_signature_of_affix() {
+    for fixture in Fixture::both().await {
+        let key = key_pair(&fixture, "cosign").await;
+        key_pair(&fixture, "theirs").await;
+        let mut runners: Vec<Runner> = (0..10)
+            .map(|nth| {
+                let cosign = json!({
+                    "keySecretRef": {"name": "key"}, "formats": ["Tag"], "annotations": {"nth": nth.to_string()},
+                });
+                let spec = json!({"signature": {"cosign": cosign}, "timeout": "5m"});
+                let spec = fixture.spec(&fixture.image.tagged(), &spec);
+                let files: [(&str, &[u8]); 2] = [
+                    ("cosign.key", &key),
+                    ("cosign.password", PASSWORD.as_bytes()),
+                ];
+                Runner::new(&fixture, &spec, &[("key", &files)])
+            })
+            .collect();
+        let theirs = (0..10).map(|nth| {
+            let (nth, fixture) = (format!("nth={nth}"), &fixture);
+            async move { sign(fixture, "theirs", &["-a", &nth]).await }
+        });
+        futures::join!(
+            futures::future::join_all(runners.iter_mut().map(Runner::ready)),
+            futures::future::join_all(theirs)
+        );
+        for digest in fixture.signed() {
+            println!("{} of 20 signatures", layers(&fixture, &digest).await.len());
+        }
+        for runner in &mut runners {
+            let again = runner.ready().await;
+            assert!(again.changes.is_empty(), "{:?}", again.changes);
+        }
+    }
+}

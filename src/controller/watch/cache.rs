@@ -23,7 +23,8 @@ use crate::controller::watch::summary::Summary;
 pub(crate) const MAX_KEPT_BYTES: usize = 8 << 10;
 
 /// A resource in the cache. Clones share the JSON.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Resource)]
+#[resource(inherit = ImageAttachment)]
 pub(crate) struct CacheEntry {
     metadata: ObjectMeta,
     /// The content, or the reason why it cannot be parsed.
@@ -135,35 +136,6 @@ impl fmt::Display for ResourceName {
             Some(namespace) => write!(f, "{namespace}/{}", self.name),
             None => f.write_str(&self.name),
         }
-    }
-}
-
-impl Resource for CacheEntry {
-    type DynamicType = ();
-    type Scope = <ImageAttachment as Resource>::Scope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        ImageAttachment::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        ImageAttachment::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        ImageAttachment::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        ImageAttachment::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
     }
 }
 

@@ -4,7 +4,6 @@
 //! make any registry response appear in the status of the tenant's resources. A resource in the pod's own namespace counts
 //! only where it restricts the pod.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError, RwLock};
 
@@ -33,7 +32,8 @@ type ObjectKey = (String, String);
 const MAX_REPORTS: [usize; 2] = [10_000, 50_000];
 
 /// An ImageAttachment of a list or watch, of which only the end-of-life dates are kept while it is read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Resource)]
+#[resource(inherit = ImageAttachment)]
 pub(crate) struct ListedAttachment {
     metadata: ObjectMeta,
     /// The artifact type and annotation of the marks.
@@ -67,35 +67,6 @@ impl<'de> Deserialize<'de> for ListedAttachment {
             kind,
             images,
         })
-    }
-}
-
-impl Resource for ListedAttachment {
-    type DynamicType = ();
-    type Scope = <ImageAttachment as Resource>::Scope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        ImageAttachment::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        ImageAttachment::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        ImageAttachment::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        ImageAttachment::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
     }
 }
 
