@@ -6,6 +6,7 @@
 //! - [`attachment`] and [`signing`]: plans and signature formats, without I/O
 //! - [`engine`]: observe, plan and apply, for one resource
 //! - [`service`]: start, health probes and metrics of long-running commands
+//! - `inventory`: the images that run in a cluster, and their state
 //! - [`controller`] and [`admission`]: the operator and the webhooks
 //! - [`cli`]: the command
 //!
@@ -17,5 +18,6 @@ pub mod attachment;
 pub mod cli;
 pub mod controller;
 pub mod engine;
+mod inventory;
 pub mod service;
 pub mod signing;

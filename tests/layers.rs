@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The layers, the lowest first. Layers of one row do not use each other.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["api"],
     &["attachment", "signing"],
     &["engine"],
     &["service"],
+    &["inventory"],
     &["controller", "admission"],
     &["cli"],
     &["main", "lib"],

@@ -1,5 +1,6 @@
-//! Metrics of the webhooks. No label contains the name of an image or a namespace.
+//! Metrics of the webhooks. No label contains the name of an image, and only the metric of the reports has that of a namespace.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::inventory::{Assessment, State};
 use crate::service;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,6 +41,12 @@ struct Use {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Images {
+    namespace: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Configuration {
     configuration: &'static str,
     problem: &'static str,
@@ -60,6 +68,7 @@ pub(super) struct Metrics {
     certificate_end: Family<Use, Gauge<i64, AtomicI64>>,
     certificate_errors: Counter,
     configuration_problems: Family<Configuration, Gauge<i64, AtomicI64>>,
+    images: Family<Images, Gauge<i64, AtomicI64>>,
 }
 
 impl Metrics {
@@ -125,6 +134,12 @@ impl Metrics {
             "1 if a webhook configuration has the problem, so that objects are admitted without a review",
             configuration_problems.clone(),
         );
+        let images = Family::<Images, Gauge<i64, AtomicI64>>::default();
+        registry.register(
+            "affix_end_of_life_images",
+            "Running images by namespace and state: out_of_life, ending_soon, unknown, alive. The replica that writes the reports has it",
+            images.clone(),
+        );
         // Counters start at 0, so that the first increment is visible to `rate()`.
         for source in ["status", "cache", "registry", "exempt", "unknown"] {
             lookups.get_or_create(&Source { source }).inc_by(0);
@@ -143,6 +158,7 @@ impl Metrics {
             certificate_end,
             certificate_errors,
             configuration_problems,
+            images,
         }
     }
 
@@ -194,6 +210,30 @@ impl Metrics {
 
     pub(super) fn certificate_failed(&self) {
         self.certificate_errors.inc();
+    }
+
+    /// Sets the number of running images of each namespace by state.
+    pub(super) fn set_images(&self, assessment: &Assessment) {
+        let mut counts: BTreeMap<(&str, State), i64> = BTreeMap::new();
+        for finding in &assessment.findings {
+            for state in State::ALL {
+                let count = counts.entry((&finding.namespace, state)).or_default();
+                *count += i64::from(finding.state == state);
+            }
+        }
+        self.images.clear();
+        for ((namespace, state), count) in counts {
+            let labels = Images {
+                namespace: namespace.to_owned(),
+                state: state.label(),
+            };
+            self.images.get_or_create(&labels).set(count);
+        }
+    }
+
+    /// Removes the number of running images, which another replica reports.
+    pub(super) fn clear_images(&self) {
+        self.images.clear();
     }
 
     /// Sets whether a configuration (validating, mutating) has a problem (missing, `no_ca_bundle`,

@@ -6,20 +6,22 @@
 //! The webhooks never write to a registry and do not use the controller.
 //!
 //! Layers, each of which uses only those before it: `review` (requests, verdicts, ImageAttachments),
-//! `pods`, `configurations`, `certificates`, `server`.
+//! `pods`, `reports`, `configurations`, `certificates`, `server`.
 
 mod certificates;
 mod configurations;
 mod metrics;
 mod options;
 mod pods;
+mod reports;
 mod review;
 mod run;
 mod server;
 
+pub use crate::inventory::ReportFormat;
 pub use options::{
-    CertificateSource, Clock, Configurations, DefaultMode, ImagePattern, LifecycleType, Lookups,
-    Options, SelfManaged, ServerLimits, UncheckedPolicy,
+    CertificateSource, Clock, Configurations, DefaultMode, ImagePattern, Lookups, Options,
+    ReportOptions, SelfManaged, ServerLimits, UncheckedPolicy,
 };
 pub use run::{run, self_check, serve};
 

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::service::{Addresses, ListenAddress};
+use crate::engine::LifecycleType;
+use crate::inventory::ReportFormat;
+use crate::service::{Addresses, LeaderElection, ListenAddress};
 use affix_registry::glob;
-use affix_registry::oci::{ArtifactType, Reference};
+use affix_registry::oci::Reference;
 use affix_registry::{self, HostPattern};
 
 /// A source of the current time.
@@ -34,8 +36,23 @@ pub struct Options {
     pub limits: ServerLimits,
     /// Look-ups for the images of pods.
     pub lookups: Lookups,
+    /// Reports of running images. `None`: none are written.
+    pub reports: Option<ReportOptions>,
     /// Options of the registry client.
     pub registries: affix_registry::Options,
+}
+
+/// Reports of running images.
+#[derive(Debug, Clone)]
+pub struct ReportOptions {
+    /// The kind of the objects.
+    pub format: ReportFormat,
+    /// The time between two lists of the pods.
+    pub interval: Duration,
+    /// The time after which the marks of an image are read again.
+    pub refresh_interval: Duration,
+    /// The election of the replica that writes.
+    pub election: LeaderElection,
 }
 
 /// Source of the serving certificate.
@@ -232,44 +249,6 @@ impl Lookups {
     }
 }
 
-/// A lifecycle artifact type and the annotation with its date.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LifecycleType {
-    /// The artifact type.
-    pub artifact_type: ArtifactType,
-    /// The key of the annotation.
-    pub annotation: Box<str>,
-}
-
-impl FromStr for LifecycleType {
-    type Err = String;
-
-    /// Parses `TYPE=ANNOTATION`, or `application/NAME` with the default annotation
-    /// `NAME.end-of-life.date`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (kind, annotation) = text
-            .split_once('=')
-            .map_or((text, None), |(kind, annotation)| (kind, Some(annotation)));
-        let artifact_type: ArtifactType = kind
-            .parse()
-            .map_err(|error: affix_registry::oci::ArtifactTypeError| error.to_string())?;
-        let (_, name) = kind.split_once('/').unwrap_or(("", kind));
-        let annotation = match annotation {
-            Some("") => {
-                return Err(format!(
-                    "no annotation after '=' in {text:?}: write TYPE=ANNOTATION"
-                ));
-            }
-            Some(annotation) => annotation.into(),
-            None => format!("{name}.end-of-life.date").into(),
-        };
-        Ok(Self {
-            artifact_type,
-            annotation,
-        })
-    }
-}
-
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -314,33 +293,5 @@ mod tests {
             let error = pattern.parse::<ImagePattern>().unwrap_err();
             assert!(error.contains("HOST/REPOSITORY"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_type_without_annotation_gets_the_default_annotation() {
-        let microsoft: LifecycleType = "application/vnd.microsoft.artifact.lifecycle"
-            .parse()
-            .unwrap();
-        assert_eq!(
-            &*microsoft.annotation,
-            crate::api::EndOfLife::DEFAULT_ANNOTATION
-        );
-        let own: LifecycleType = "application/vnd.demo.eol=eol".parse().unwrap();
-        assert_eq!(
-            (own.artifact_type.as_str(), &*own.annotation),
-            ("application/vnd.demo.eol", "eol")
-        );
-        assert!(
-            "lifecycle"
-                .parse::<LifecycleType>()
-                .unwrap_err()
-                .contains("type/subtype")
-        );
-        assert!(
-            "a/b="
-                .parse::<LifecycleType>()
-                .unwrap_err()
-                .contains("no annotation after")
-        );
     }
 }

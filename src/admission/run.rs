@@ -20,6 +20,7 @@ use crate::admission::configurations::self_check::wait_for_refusal;
 use crate::admission::metrics::Metrics;
 use crate::admission::options::{CertificateSource, Clock, Configurations, Options};
 use crate::admission::pods::cluster_index::watch::WatchedList;
+use crate::admission::reports::Reporter;
 use crate::admission::server::https::Server;
 use crate::admission::server::reviewer::Reviewer;
 use crate::admission::server::routes::routes;
@@ -122,12 +123,28 @@ pub async fn serve(
     );
     let registries = Registries::new(options.registries);
     let reviewer = Arc::new(Reviewer::new(
-        client,
-        registries,
-        options.lookups,
-        clock,
+        client.clone(),
+        registries.clone(),
+        options.lookups.clone(),
+        Arc::clone(&clock),
         Arc::clone(&metrics),
     ));
+    let reporter = options.reports.map(|reports| {
+        Reporter::new(
+            client,
+            (reports, options.lookups),
+            registries,
+            reviewer.cluster_index(),
+            clock,
+            Arc::clone(&metrics),
+        )
+    });
+    let reports = async {
+        match &reporter {
+            Some(reporter) => reporter.run(stop.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
     let routes = routes(Arc::clone(&reviewer), &options.limits, metrics)
         .layer(middleware::from_fn_with_state(stop.clone(), end_connection));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "webhook started");
@@ -147,6 +164,7 @@ pub async fn serve(
         () = tls.follow() => {}
         () = reviewer.run_watches(readiness) => {}
         () = monitor.run() => {}
+        () = reports => {}
         () = closing => {}
     }
     tracing::info!("webhook stopped");

@@ -24,8 +24,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Builder;
 
+use commands::cluster::{report, status};
 use commands::shell::{complete, completion, man};
-use commands::{attach, controller, crd, detach, pin, plan, status, tree, version, webhook};
+use commands::{attach, controller, crd, detach, pin, plan, tree, version, webhook};
 use exit::{Error, Exit, message};
 use logging::{LogFormat, LogLevel};
 
@@ -93,6 +94,7 @@ enum Command {
     Detach(detach::Args),
     Tree(tree::Args),
     Status(status::Args),
+    Report(report::Args),
     Pin(pin::Args),
     Crd(crd::Args),
     Version(version::Args),
@@ -159,6 +161,7 @@ async fn execute(cli: Cli, is_operator: bool) -> ExitCode {
         Command::Detach(args) => detach::run(args).await,
         Command::Tree(args) => tree::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Report(args) => report::run(args).await,
         Command::Pin(args) => pin::run(args).await,
         Command::Crd(args) => crd::run(&args),
         Command::Version(args) => version::run(&args),

@@ -7,8 +7,8 @@ use kube::{Client, Resource as _, ResourceExt as _};
 
 use crate::api::ImageAttachment;
 use crate::engine::{Engine, PassEvent};
+use crate::service::Leadership;
 
-use super::leader::leadership::Leadership;
 use super::metrics::Metrics;
 use super::options::Options;
 use super::reconcile::events::Events;

@@ -1,7 +1,7 @@
 //! The controller: watches `ImageAttachment` resources and reconciles them with the engine.
 //!
 //! It owns everything between the API server and the engine: watches, the work queue, the Secrets and ConfigMaps of a
-//! resource's namespace, status, events, back-off, leader election, metrics and health. It sends no request to a registry
+//! resource's namespace, status, events, back-off, the role of this process, metrics and health. It sends no request to a registry
 //! itself.
 
 mod api_server;
@@ -14,5 +14,6 @@ mod run;
 mod watch;
 mod workqueue;
 
-pub use options::{LeaderElection, Options};
+pub use crate::service::LeaderElection;
+pub use options::Options;
 pub use run::{RunError, run};

@@ -10,12 +10,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
-use crate::service::{self, Probes, Readiness, StartError};
+use crate::service::{self, Election, Leadership, Probes, Readiness, StartError};
 use affix_registry::{self, Registries};
 
 use super::context::Context;
-use super::leader::leadership::Leadership;
-use super::leader::lease::Election;
 use super::leader::write_gate::WriteGateLayer;
 use super::metrics::{CountRequests, Metrics};
 use super::options::Options;
@@ -75,12 +73,14 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         let namespace = election.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         let (leadership, readiness) = (Arc::clone(&leadership), Arc::clone(readiness));
+        let (gauge, lease) = (Arc::clone(&metrics), election.name.clone());
+        let on_change = move |is_leader| gauge.leader.set(&lease, is_leader);
         let election = Election::new(
             (ungated, &namespace),
             election,
             leadership,
             readiness,
-            Arc::clone(&metrics),
+            on_change,
         );
         start_election(election, Arc::clone(&crd_check), shutdown.clone())
     });

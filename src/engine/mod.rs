@@ -12,12 +12,14 @@
 //! | `apply` | writes to the registry |
 //! | `report` | verdict, outcome and status |
 //! | `passes` | the passes themselves, which use all of the above |
+//! | `lifecycle` | the end-of-life marks of an image, for the webhooks and the report |
 
 mod apply;
 mod claims;
 mod context;
 mod failure;
 mod journal;
+mod lifecycle;
 mod observe;
 mod options;
 mod passes;
@@ -28,6 +30,7 @@ mod request;
 pub use claims::{Claim, Claims, ListedAttachment, NoClaims, attachments, lists, shows};
 pub use failure::Failure;
 pub use journal::{Draft, Journal};
+pub use lifecycle::LifecycleType;
 pub use options::{EngineOptions, TenantRules};
 pub use passes::delete::{Deleted, Deletion, deletion};
 pub use passes::run::Engine;
@@ -43,6 +46,10 @@ pub use request::previous::PreviousState;
 pub use request::references::Names;
 pub use request::secrets::{SecretData, Sources};
 pub use request::signing_key::SigningKey;
+
+pub(crate) use lifecycle::{
+    Day, LifecycleReport, MAX_REQUESTS, Mark, PlatformReport, read_lifecycle,
+};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@ use kube::core::Status;
 
 use super::kubeconfig::with_sources;
 
+/// The field manager of every write to the API server, and the reporting controller of events.
+pub(crate) const FIELD_MANAGER: &str = "affix";
 /// The time-out of one request. The client has none for reads.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 

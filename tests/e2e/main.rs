@@ -39,6 +39,8 @@ mod races;
 mod recovery;
 mod repair;
 mod replicas;
+mod report;
+mod reports;
 mod restart;
 mod rotation;
 mod soak;

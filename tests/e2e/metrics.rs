@@ -48,7 +48,11 @@ async fn what_is_served_is_what_the_page_about_metrics_lists() {
     let held = crate::support::images::with(note(&image), json!({"suspend": true}));
     namespace.apply("held", held).await;
     namespace.suspended("held").await;
-    serves(&controller, &documented(|section| section != "Webhook")).await;
+    serves(
+        &controller,
+        &documented(|section| !["Webhook", "Reports"].contains(&section)),
+    )
+    .await;
     for (accept, kind) in [
         (
             "application/openmetrics-text; version=1.0.0,text/plain;q=0.5",

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use affix_testbed::go_module;
 use affix_testbed::run::Run;
 use affix_testbed::tools::Tool;
 use serde_json::{Map, Value, json};
@@ -10,7 +11,6 @@ use serde_json::{Map, Value, json};
 use crate::kustomize;
 use crate::support::golden::{read, repository};
 use crate::support::helm::Helm;
-use crate::support::modules::module;
 
 /// The releases, oldest first.
 const RELEASES: [&str; 3] = ["1.34.2", "1.35.4", "1.36.3"];
@@ -19,8 +19,9 @@ const FOREIGN: &str = "PodMonitor,ServiceMonitor,PrometheusRule,Certificate,Issu
 
 /// Returns the OpenAPI description of a release.
 async fn description(release: &str) -> Value {
-    let path = module(&format!("k8s.io/kubernetes@v{release}"))
+    let path = go_module::folder(&format!("k8s.io/kubernetes@v{release}"))
         .await
+        .unwrap()
         .join("api/openapi-spec/swagger.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }

@@ -2,16 +2,16 @@
 
 use std::time::Instant;
 
+use affix_testbed::go_module;
 use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::support::cluster::{Cluster, PATIENCE, POLL};
 use crate::support::golden::read;
-use crate::support::modules::module;
 use crate::support::objects::is_test;
 
 /// The Go modules of the projects, and the CRDs in them.
-const DEFINITIONS: [(&str, &str, &[&str]); 4] = [
+const DEFINITIONS: [(&str, &str, &[&str]); 6] = [
     (
         "github.com/cert-manager/cert-manager@v1.21.2",
         "deploy/crds",
@@ -40,6 +40,16 @@ const DEFINITIONS: [(&str, &str, &[&str]); 4] = [
         "manifests/crds",
         &["application-crd.yaml"],
     ),
+    (
+        "github.com/openreports/reports-api@v0.2.1",
+        "config/crd",
+        &["openreports.io_reports.yaml"],
+    ),
+    (
+        "github.com/kyverno/kyverno@v1.19.1",
+        "config/crds/policyreport",
+        &["wgpolicyk8s.io_policyreports.yaml"],
+    ),
 ];
 
 /// Values that enable all objects for other projects, except for the ServiceMonitor.
@@ -61,7 +71,7 @@ const VALUES: [&str; 13] = [
 
 pub(crate) async fn define(cluster: &Cluster) {
     for (path, folder, files) in DEFINITIONS {
-        let folder = module(path).await.join(folder);
+        let folder = go_module::folder(path).await.unwrap().join(folder);
         for file in files {
             let definition = folder.join(file);
             cluster

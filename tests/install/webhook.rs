@@ -7,6 +7,7 @@ use affix_testbed::hostile::{
 use serde_json::{Value, json};
 
 use crate::access::effective;
+use crate::foreign::define;
 use crate::support::calls::Caller;
 use crate::support::cluster::{Cluster, Permission};
 use crate::support::golden::repository;
@@ -357,4 +358,81 @@ async fn helm_test_passes_once_a_refusal_arrives_and_not_before() {
         "{text}"
     );
     webhook.stop().await.unwrap();
+}
+
+/// Creates a pod whose container has pulled an image.
+async fn run(cluster: &Cluster, namespace: &str, image: &str) {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app", "namespace": namespace},
+        "spec": {"containers": [{"name": "main", "image": image}]},
+    });
+    cluster.apply(&[pod]).await;
+    let digest = "a".repeat(64);
+    let container = json!({
+        "name": "main", "image": image, "imageID": format!("{image}@sha256:{digest}"), "ready": true,
+        "restartCount": 0,
+    });
+    let status =
+        json!({"status": {"phase": "Running", "containerStatuses": [container]}}).to_string();
+    let patch = [
+        "patch",
+        "pod",
+        "app",
+        "--namespace",
+        namespace,
+        "--subresource=status",
+        "-p",
+    ];
+    cluster.kubectl(&[&patch[..], &[&status]].concat()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn the_permissions_of_reports_suffice_in_the_cluster_and_in_some_namespaces() {
+    for (format, resource, scope) in [
+        ("openreports", "reports.openreports.io", None),
+        (
+            "wgpolicyk8s",
+            "policyreports.wgpolicyk8s.io",
+            Some(r#"watchNamespaces=["team-a"]"#),
+        ),
+    ] {
+        let cluster = Cluster::new().await;
+        define(&cluster).await;
+        cluster.namespace("team-a").await;
+        let mut values = values_for_here();
+        values.push(format!("webhook.reports.format=\"{format}\""));
+        values.push("webhook.reports.interval=\"500ms\"".to_owned());
+        values.extend(scope.map(str::to_owned));
+        cluster
+            .install(&values.iter().map(String::as_str).collect::<Vec<_>>())
+            .await;
+        effective(&cluster).await;
+        let webhook = Operator::start(&cluster, WEBHOOK, true).await;
+        webhook.ready().await.unwrap();
+        run(&cluster, "team-a", "127.0.0.1:1/team/app").await;
+        let list = [resource, "--namespace", "team-a"];
+        let written = webhook.wait(|| async {
+            let reports = cluster.get(&list).await;
+            match reports["items"][0]["summary"]["error"].as_u64() {
+                Some(1) => Ok(()),
+                _ => Err(reports.to_string()),
+            }
+        });
+        written.await.unwrap();
+        cluster
+            .kubectl(&["delete", "pod", "app", "--namespace", "team-a", "--now"])
+            .await;
+        let removed = webhook.wait(|| async {
+            let reports = cluster.get(&list).await;
+            match reports["items"].as_array() {
+                Some(items) if items.is_empty() => Ok(()),
+                _ => Err(reports.to_string()),
+            }
+        });
+        removed.await.unwrap();
+        let log = webhook.log();
+        assert!(!log.contains("orbidden"), "{log}");
+        webhook.stop().await.unwrap();
+    }
 }

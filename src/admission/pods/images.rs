@@ -11,16 +11,17 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::admission::options::ImagePattern;
 use crate::admission::pods::PodReviewer;
-use crate::admission::pods::lifecycle_report::{LifecycleReport, ReportEntry};
+use crate::admission::pods::lifecycle_report::ReportEntry;
 use crate::admission::pods::lookup::{ImageSession, LookupFailure, Origin, Requester};
 use crate::admission::pods::verdict::CheckedImage;
 use crate::admission::pods::workload::ChangedWorkload;
 use crate::admission::review::budget::Budget;
-use crate::admission::review::image_name::reference;
 use crate::admission::review::pull_secrets::PodLogins;
 use crate::admission::review::request::Request;
 use crate::admission::review::single_flight::Source;
 use crate::admission::review::warning_text::printable;
+use crate::engine::LifecycleReport;
+use crate::inventory::reference;
 use affix_registry::Keychain;
 use affix_registry::oci::{Digest, Reference};
 

@@ -1,30 +1,11 @@
-//! The lifecycle report of an image: its end-of-life dates, and their effect on a pod. Pure.
+//! The effect of the end-of-life dates of an image on a pod. Pure.
 
 use k8s_openapi::jiff::SignedDuration;
 
-use crate::admission::pods::mark::{Day, Mark};
 use crate::admission::pods::workload::NodeConstraints;
 use crate::admission::review::warning_text::warning;
-use affix_registry::oci::{Digest, Platform};
-
-/// The marks of an image and its platforms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LifecycleReport {
-    /// The digest of the index or the single manifest.
-    pub(crate) digest: Digest,
-    /// The mark on the index or the single manifest.
-    pub(crate) mark: Option<Mark>,
-    /// The platforms of an index. Empty for a single manifest.
-    pub(crate) platforms: Vec<PlatformReport>,
-}
-
-/// The mark on the manifest of one platform.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PlatformReport {
-    pub(crate) platform: Platform,
-    pub(crate) digest: Digest,
-    pub(crate) mark: Option<Mark>,
-}
+use crate::engine::{Day, LifecycleReport, Mark, PlatformReport};
+use affix_registry::oci::Digest;
 
 /// An end-of-life date that has passed or is near.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,25 +26,6 @@ pub(crate) struct ReportEntry {
 }
 
 impl LifecycleReport {
-    /// Merges two reports on the same image. The newer mark of each manifest is kept.
-    pub(crate) fn merge(mut self, other: &Self) -> Self {
-        let newest = |ours: &mut Option<Mark>, theirs: &Option<Mark>| {
-            *ours = Mark::newest(ours.take().into_iter().chain(theirs.clone()));
-        };
-        newest(&mut self.mark, &other.mark);
-        for theirs in &other.platforms {
-            match self
-                .platforms
-                .iter_mut()
-                .find(|ours| ours.digest == theirs.digest && ours.platform == theirs.platform)
-            {
-                Some(ours) => newest(&mut ours.mark, &theirs.mark),
-                None => self.platforms.push(theirs.clone()),
-            }
-        }
-        self
-    }
-
     /// Returns the marks that apply to a pod on `nodes`: those of the selected platforms, or that of
     /// the index if no architecture is selected. `None` stands for a manifest without a mark.
     pub(crate) fn applicable_marks<'a>(
@@ -299,26 +261,5 @@ mod tests {
         );
         assert!(messages(&report(mark("2026-01-01"), None, None), None)[0].1);
         assert!(messages(&report(mark("2026-02-01"), mark("9999-12-31"), None), None).is_empty());
-    }
-
-    #[test]
-    fn two_reports_are_merged_by_the_newer_mark() {
-        let created = |date: &str, created: &str| {
-            Some(Mark {
-                date: date.parse().unwrap(),
-                created: Some(created.parse().unwrap()),
-            })
-        };
-        let ours = report(created("2025-01-01", "2024-01-01T00:00:00Z"), None, None);
-        let theirs = report(
-            created("2030-01-01", "2025-01-01T00:00:00Z"),
-            mark("2025-01-01"),
-            None,
-        );
-        let merged = ours.merge(&theirs);
-        assert_eq!(
-            (merged.mark, merged.platforms),
-            (theirs.mark, theirs.platforms)
-        );
     }
 }

@@ -5,7 +5,6 @@ pub(crate) mod cluster_index;
 mod images;
 mod lifecycle_report;
 mod lookup;
-mod mark;
 mod namespace;
 mod patch;
 mod rollout;
@@ -39,7 +38,7 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Reviews pods and workloads.
 pub(crate) struct PodReviewer {
     client: kube::Client,
-    cluster_index: ClusterIndex,
+    cluster_index: Arc<ClusterIndex>,
     pull_secrets: PullSecrets,
     lookup: RegistryLookup,
     own_namespace: String,
@@ -64,12 +63,12 @@ impl PodReviewer {
         Self {
             own_namespace,
             client: client.clone(),
-            cluster_index: ClusterIndex::new(
+            cluster_index: Arc::new(ClusterIndex::new(
                 client.clone(),
                 options.lifecycle_types.clone(),
                 options.trusted_namespaces.clone(),
                 options.attachment_scopes(),
-            ),
+            )),
             pull_secrets: PullSecrets::new(client),
             unchecked_log: UncheckedLog::default(),
             lookup: RegistryLookup::new(registries, &options),
@@ -77,6 +76,11 @@ impl PodReviewer {
             clock,
             metrics,
         }
+    }
+
+    /// Returns the index of the cluster.
+    pub(crate) fn cluster_index(&self) -> Arc<ClusterIndex> {
+        Arc::clone(&self.cluster_index)
     }
 
     /// Runs the watches forever.

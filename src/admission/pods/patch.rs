@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::admission::pods::verdict::CheckedImage;
 use crate::admission::pods::workload::Workload;
-use crate::admission::review::image_name::pinned;
+use crate::inventory::pinned;
 
 /// The annotation that records the end-of-life dates in a mutated pod.
 const DATES_ANNOTATION: &str = "affix.dev/end-of-life";
@@ -139,9 +139,8 @@ fn annotate<const N: usize>(
 )]
 mod tests {
     use super::*;
-    use crate::admission::pods::lifecycle_report::LifecycleReport;
     use crate::admission::pods::lookup::LookupFailure;
-    use crate::admission::pods::mark::Mark;
+    use crate::engine::{LifecycleReport, Mark};
     use affix_registry::oci::Digest;
     use k8s_openapi::jiff::Timestamp;
     use serde_json::value::to_raw_value;

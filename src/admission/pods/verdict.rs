@@ -4,10 +4,10 @@ use crate::admission::options::UncheckedPolicy;
 use crate::admission::pods::cluster_index::EndOfLifeMode;
 use crate::admission::pods::lifecycle_report::ReportEntry;
 use crate::admission::pods::lookup::LookupFailure;
-use crate::admission::pods::mark::Day;
 use crate::admission::pods::workload::ChangedWorkload;
 use crate::admission::review::response::{Refusal, Verdict};
 use crate::admission::review::warning_text::unchecked_warning;
+use crate::engine::Day;
 use affix_registry::oci::Digest;
 use k8s_openapi::jiff::SignedDuration;
 
@@ -174,10 +174,9 @@ fn failure_warning(image: &str, effect: &str, failure: &LookupFailure) -> String
 )]
 mod tests {
     use super::*;
-    use crate::admission::pods::lifecycle_report::LifecycleReport;
-    use crate::admission::pods::mark::Mark;
     use crate::admission::pods::workload::Workload;
     use crate::admission::review::request::Metadata;
+    use crate::engine::{LifecycleReport, Mark};
     use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
 

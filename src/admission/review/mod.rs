@@ -2,7 +2,6 @@
 
 pub(crate) mod budget;
 pub(crate) mod image_attachment;
-pub(crate) mod image_name;
 pub(crate) mod pull_secrets;
 pub(crate) mod request;
 pub(crate) mod response;

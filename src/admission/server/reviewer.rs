@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::admission::metrics::Metrics;
 use crate::admission::options::{Clock, Lookups};
 use crate::admission::pods::PodReviewer;
+use crate::admission::pods::cluster_index::ClusterIndex;
 use crate::admission::review::budget::Budget;
 use crate::admission::review::image_attachment;
 use crate::admission::review::pull_secrets::PullSecrets;
@@ -44,6 +45,11 @@ impl Reviewer {
             timeout,
             pods: PodReviewer::new(client, registries, lookups, clock, metrics),
         }
+    }
+
+    /// Returns the index of the cluster.
+    pub(crate) fn cluster_index(&self) -> Arc<ClusterIndex> {
+        self.pods.cluster_index()
     }
 
     /// Runs the watches forever.

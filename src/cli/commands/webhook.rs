@@ -1,18 +1,20 @@
 //! `affix webhook`: the admission webhooks.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
 use crate::admission::{
-    self, CertificateSource, Configurations, DefaultMode, ImagePattern, LifecycleType, Lookups,
-    Options, SelfManaged, ServerLimits, UncheckedPolicy,
+    self, CertificateSource, Configurations, DefaultMode, ImagePattern, Lookups, Options,
+    ReportFormat, ReportOptions, SelfManaged, ServerLimits, UncheckedPolicy,
 };
 use crate::api::GoDuration;
-use crate::service::{ListenAddress, StartError};
+use crate::engine::LifecycleType;
+use crate::service::{LeaderElection, ListenAddress, StartError};
 use affix_registry::{self, HostPattern, RetryPolicy};
 
-use crate::cli::flags::{AddressArgs, RegistryArgs, at_least_one};
+use crate::cli::flags::{AddressArgs, RegistryArgs, at_least_one, delay};
 
 /// Flags of `affix webhook`.
 #[derive(Debug, ClapArgs)]
@@ -45,6 +47,8 @@ pub(in crate::cli) struct Args {
     limits: LimitArgs,
     #[command(flatten)]
     end_of_life: EndOfLifeArgs,
+    #[command(flatten)]
+    reports: ReportArgs,
     #[command(flatten)]
     registries: RegistryArgs,
 }
@@ -154,6 +158,43 @@ struct EndOfLifeArgs {
     insecure_registries: Vec<HostPattern>,
 }
 
+/// Flags of the reports of running images.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Reports")]
+struct ReportArgs {
+    /// Write reports of the images that run in the cluster, as objects of this API; none are written if not set. The cluster must have
+    /// the API
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    reports: Option<ReportFormat>,
+    /// Time between two lists of the pods
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = delay)]
+    reports_interval: GoDuration,
+    /// Time after which the marks of a running image are read again
+    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = delay)]
+    reports_refresh_interval: GoDuration,
+    /// Lease that elects the replica that writes the reports
+    #[arg(long, value_name = "NAME", default_value = "affix-reports")]
+    reports_lease: String,
+}
+
+impl ReportArgs {
+    fn options(self, namespace: Option<String>, owner: Option<String>) -> Option<ReportOptions> {
+        Some(ReportOptions {
+            format: self.reports?,
+            interval: self.reports_interval.get(),
+            refresh_interval: self.reports_refresh_interval.get(),
+            election: LeaderElection {
+                namespace,
+                name: self.reports_lease,
+                owner,
+                lease_duration: Duration::from_secs(15),
+                renew_deadline: Duration::from_secs(10),
+                retry_period: Duration::from_secs(2),
+            },
+        })
+    }
+}
+
 impl Args {
     /// Runs the webhooks until the process receives a signal.
     ///
@@ -173,6 +214,8 @@ impl Args {
         let (certificates, end_of_life) = (self.certificates, self.end_of_life);
         let non_empty = |name: String| (!name.is_empty()).then_some(name);
         let own_namespace = certificates.namespace.clone();
+        let owner = non_empty(certificates.owner_deployment.clone());
+        let reports = self.reports.options(own_namespace.clone(), owner);
         Options {
             listen_addr: self.listen_addr,
             addresses: self.addresses.into(),
@@ -214,6 +257,7 @@ impl Args {
                 image_pull_secrets: end_of_life.image_pull_secrets,
                 own_namespace,
             },
+            reports,
             registries: affix_registry::Options {
                 // A review waits for the look-up timeout only, so more tries would be in vain.
                 retry: RetryPolicy {

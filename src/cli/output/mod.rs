@@ -1,5 +1,6 @@
 //! Output for people and programs.
 
+pub(super) mod images;
 pub(super) mod report;
 pub(super) mod status;
 pub(super) mod table;

@@ -1,6 +1,3 @@
-//! Leader election, and the gate that stops the writes of a process that lost it.
+//! The gate that stops the writes of a process that is not the leader.
 
-mod announcement;
-pub(super) mod leadership;
-pub(super) mod lease;
 pub(super) mod write_gate;

@@ -14,9 +14,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use crate::api::{ConditionType, Reason, TargetState};
-use crate::controller::leader::leadership::Leadership;
 use crate::controller::watch::cache::CacheEntry;
 use crate::controller::watch::summary::{STATES, Summary};
+use crate::service::Leadership;
 
 /// The caches of the watches, and the expiry of signing certificates by UID.
 #[derive(Default)]

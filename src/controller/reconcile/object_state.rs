@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::api::{ImageAttachment, ImageAttachmentStatus, Reason};
-use crate::controller::leader::leadership::Epoch;
+use crate::service::Epoch;
 
 /// The state of one object.
 #[derive(Debug, Default)]
@@ -322,7 +322,7 @@ mod tests {
     fn each_epoch_has_a_first_reconcile_of_an_object() {
         let states = ObjectStates::default();
         let epochs = [(); 2].map(|()| {
-            let leadership = crate::controller::leader::leadership::Leadership::standby();
+            let leadership = crate::service::Leadership::standby();
             leadership.lead_until(tokio::time::Instant::now());
             leadership.epoch().unwrap()
         });

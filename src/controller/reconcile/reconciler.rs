@@ -20,7 +20,6 @@ use crate::api::{
 use crate::attachment::{self, Problem};
 use crate::controller::api_server::ApiServerError;
 use crate::controller::context::Context;
-use crate::controller::leader::leadership::Epoch;
 use crate::controller::metrics;
 use crate::controller::reconcile::audit::{log_changes, log_moves};
 use crate::controller::reconcile::backoff;
@@ -35,6 +34,7 @@ use crate::controller::watch::request::{acknowledgement, has_pending_request};
 use crate::controller::watch::summary::Summary;
 use crate::controller::workqueue::limiter::{Permit, Turn};
 use crate::engine::{self, Failure, Outcome, PassEvent, Severity};
+use crate::service::Epoch;
 use affix_registry::Priority;
 
 /// The time after which a new resource gets its first conditions, if its pass is still running.

@@ -87,6 +87,7 @@ impl Direct {
             configurations: Configurations::default(),
             limits,
             lookups,
+            reports: None,
             registries: affix_registry::Options {
                 allow_loopback: true,
                 ..affix_registry::Options::default()

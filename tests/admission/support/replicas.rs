@@ -49,6 +49,7 @@ pub(crate) fn options(namespace: &TestNamespace, address: &str) -> Options {
         client_ca: None,
         limits: ServerLimits::default(),
         lookups: lookups(),
+        reports: None,
         registries: affix_registry::Options::default(),
     }
 }

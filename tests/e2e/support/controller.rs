@@ -70,6 +70,15 @@ impl Controller {
 
     /// Starts the webhook with the certificate of a folder; also answers with the address of its webhooks.
     pub(crate) async fn start_webhook(namespace: &Namespace, certificate: &Path) -> (Self, String) {
+        Self::start_webhook_with(namespace, certificate, &[]).await
+    }
+
+    /// The same with more flags.
+    pub(crate) async fn start_webhook_with(
+        namespace: &Namespace,
+        certificate: &Path,
+        flags: &[&str],
+    ) -> (Self, String) {
         let folder = certificate.to_str().unwrap();
         let mut launch = Launching::of(&[
             "webhook",
@@ -90,6 +99,7 @@ impl Controller {
             "--health-addr",
             "127.0.0.1:0",
         ]);
+        launch.args(flags);
         launch.env(&[("KUBECONFIG", namespace.plane.kubeconfig().to_str().unwrap())]);
         let mut webhook = Self::serving(&namespace.tools, launch).await;
         let address = webhook

@@ -3,4 +3,6 @@
 pub(crate) mod controller;
 pub(crate) mod images;
 pub(crate) mod namespace;
+pub(crate) mod pods;
 pub(crate) mod readers;
+pub(crate) mod reports;

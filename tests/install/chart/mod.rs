@@ -65,6 +65,7 @@ pub(crate) const CASES: [(&str, &[&str]); 6] = [
             "webhook.defaultMode=\"warn\"",
             r#"webhook.exemptImages=["registry.example.com/platform/*"]"#,
             r#"webhook.imagePullSecrets=["registry-login"]"#,
+            "webhook.reports.format=\"openreports\"",
             "webhook.clientCA.secretName=\"apiserver-ca\"",
             r#"networkPolicy.webhookFrom=[{"ipBlock":{"cidr":"192.0.2.10/32"}}]"#,
             "podMonitor.enabled=true",

@@ -4,7 +4,6 @@ pub(crate) mod calls;
 pub(crate) mod cluster;
 pub(crate) mod golden;
 pub(crate) mod helm;
-pub(crate) mod modules;
 pub(crate) mod mount;
 pub(crate) mod objects;
 pub(crate) mod operator;

@@ -9,6 +9,7 @@
 //! | [`hostile`] | a registry that is correct until it is told otherwise |
 //! | [`distance`] | a proxy that puts a registry further away |
 //! | [`proxy`] | an HTTP proxy with a login, for CONNECT and for forwarding |
+//! | [`go_module`] | files of other projects |
 //! | [`images`] | multi-platform images, pushed with plain HTTP |
 //! | [`node`] | a node that runs pods, in namespaces of its own |
 //! | [`site`] | the static site of the documentation |
@@ -38,6 +39,7 @@
 pub mod certificates;
 pub mod control_plane;
 pub mod distance;
+pub mod go_module;
 pub mod hostile;
 pub mod http_client;
 pub mod images;

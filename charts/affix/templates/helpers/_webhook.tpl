@@ -129,6 +129,51 @@ namespaceSelector:
   verbs: [create, patch]
 {{- end }}
 
+{{/* The Lease of the replica that writes reports. */}}
+{{- define "affix.reportsLease" -}}
+{{ include "affix.fullname" . }}-reports
+{{- end }}
+
+{{/* The rules for reports, in the cluster or in each namespace that is watched. */}}
+{{- define "affix.reportRules" -}}
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+{{- if eq .Values.webhook.reports.format "openreports" }}
+- apiGroups: [openreports.io]
+  resources: [reports]
+{{- else }}
+- apiGroups: [wgpolicyk8s.io]
+  resources: [policyreports]
+{{- end }}
+  verbs: [list, create, patch, delete]
+{{- end }}
+
+{{/* The rules for the platforms of the nodes, which have no namespace. */}}
+{{- define "affix.nodeRules" -}}
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list]
+{{- end }}
+
+{{/* The rules for the election of the replica that writes reports. RBAC cannot restrict a create to a name. */}}
+{{- define "affix.reportElectionRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "affix.reportsLease" . }}]
+  verbs: [get, update]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+- apiGroups: [apps]
+  resources: [deployments]
+  resourceNames: [{{ include "affix.fullname" . }}-webhook]
+  verbs: [get]
+{{- end }}
+
 {{/* The rules for its own configurations: their state, and the caBundle. */}}
 {{- define "affix.bundleRules" -}}
 - apiGroups: [admissionregistration.k8s.io]

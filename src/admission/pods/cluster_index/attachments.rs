@@ -13,15 +13,13 @@ use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt as _};
 use serde::{Deserialize, Deserializer};
 
-use crate::admission::options::LifecycleType;
-use crate::admission::pods::lifecycle_report::{LifecycleReport, PlatformReport};
-use crate::admission::pods::mark::Mark;
 use crate::admission::pods::workload::NodeConstraints;
 use crate::api::{
     EndOfLife, ImageAttachment, ImageAttachmentStatus, RawAttachment, SupersededState, TargetKind,
     TargetState,
 };
 use crate::attachment::{Created, EndOfLifeDate};
+use crate::engine::{LifecycleReport, LifecycleType, Mark, PlatformReport};
 use affix_registry::oci::{Digest, Reference};
 
 /// Namespace and name of a resource.

@@ -17,7 +17,7 @@ use kube::{Api, Client};
 use self::attachments::{AttachmentIndex, IndexedReports, ListedAttachment};
 use self::namespaces::NamespaceIndex;
 use self::watch::WatchedList;
-use crate::admission::options::LifecycleType;
+use crate::engine::LifecycleType;
 use crate::service::{Readiness, watch_backoff};
 use affix_registry::oci::{Digest, Reference};
 use k8s_openapi::api::core::v1::Namespace;

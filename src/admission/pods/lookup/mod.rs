@@ -2,7 +2,6 @@
 //! cached). The marks of a digest are cached per credential.
 
 mod failure;
-mod marks;
 mod turns;
 
 use std::collections::HashMap;
@@ -15,13 +14,11 @@ use futures::{FutureExt as _, TryFutureExt as _};
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use self::marks::read_lifecycle;
 use self::turns::{Place, Turn, Turns};
-use crate::admission::options::LifecycleType;
 use crate::admission::options::Lookups;
-use crate::admission::pods::lifecycle_report::LifecycleReport;
 use crate::admission::review::budget::Budget;
 use crate::admission::review::single_flight::{SingleFlightCache, Source};
+use crate::engine::{LifecycleReport, LifecycleType, MAX_REQUESTS, read_lifecycle};
 use affix_registry::oci::{Digest, Reference, Repository, Tag};
 use affix_registry::{
     Access, ErrorKind, HostPattern, Keychain, Locator, Registries, RegistryError, Session,
@@ -82,7 +79,7 @@ pub(crate) struct Origin<'a> {
 impl RegistryLookup {
     pub(crate) fn new(registries: Registries, options: &Lookups) -> Self {
         let max_requests = registries.options().max_requests_per_registry;
-        let max_per_host = (max_requests / marks::MAX_REQUESTS).max(1);
+        let max_per_host = (max_requests / MAX_REQUESTS).max(1);
         Self {
             registries,
             types: options.lifecycle_types.clone().into(),

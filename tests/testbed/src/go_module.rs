@@ -3,11 +3,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use affix_testbed::run::Run;
+use anyhow::Context as _;
 
-/// Returns the folder of a module, `path@version`.
-pub(crate) async fn module(module: &str) -> PathBuf {
-    let outside = tempfile::tempdir().unwrap();
+use crate::run::Run;
+
+/// The folder of a module, `path@version`.
+///
+/// # Errors
+///
+/// Where the command go cannot download it.
+pub async fn folder(module: &str) -> anyhow::Result<PathBuf> {
+    let outside = tempfile::tempdir()?;
     let mut download = Run::new("go").args(["mod", "download", "-json", module]);
     for name in [
         "HOME",
@@ -29,6 +35,8 @@ pub(crate) async fn module(module: &str) -> PathBuf {
         .env("GOWORK", "off")
         .dir(outside.path())
         .timeout(Duration::from_mins(10));
-    let described = download.output().await.unwrap().json().unwrap();
-    PathBuf::from(described["Dir"].as_str().unwrap())
+    let described = download.output().await?.json()?;
+    let folder = described.get("Dir").and_then(serde_json::Value::as_str);
+    let folder = folder.context("go names no folder")?;
+    Ok(folder.into())
 }

@@ -15,15 +15,16 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::controller::api_server::ApiServerError;
-use crate::controller::leader::announcement::announce_leader;
-use crate::controller::leader::leadership::Leadership;
-use crate::controller::metrics::Metrics;
-use crate::controller::options::LeaderElection;
-use crate::service::{OwningDeployment, Readiness, set_owner};
+use super::announcement::announce_leader;
+use super::leadership::Leadership;
+use super::options::LeaderElection;
+use crate::service::{ApiServerError, OwningDeployment, Readiness, set_owner};
 
 /// The time that the release of the Lease may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Receives whether this process leads.
+type OnChange = Box<dyn Fn(bool) + Send + Sync>;
 
 /// This process as a candidate.
 pub(crate) struct Election {
@@ -35,7 +36,7 @@ pub(crate) struct Election {
     identity: String,
     leadership: Arc<Leadership>,
     readiness: Arc<Readiness>,
-    metrics: Arc<Metrics>,
+    on_change: OnChange,
     state: State,
 }
 
@@ -66,12 +67,13 @@ pub(crate) fn identity() -> String {
 }
 
 impl Election {
+    /// Returns a candidate. `on_change` receives whether it leads.
     pub(crate) fn new(
         (client, namespace): (Client, &str),
         options: LeaderElection,
         leadership: Arc<Leadership>,
         readiness: Arc<Readiness>,
-        metrics: Arc<Metrics>,
+        on_change: impl Fn(bool) + Send + Sync + 'static,
     ) -> Self {
         let owner = options
             .owner
@@ -85,11 +87,11 @@ impl Election {
             identity: identity(),
             leadership,
             readiness,
-            metrics,
+            on_change: Box::new(on_change),
             state: State::Standby(None),
         };
         election.readiness.wait_for(election.readiness_check());
-        election.metrics.leader.set(&election.options.name, false);
+        (election.on_change)(false);
         election
     }
 
@@ -124,7 +126,7 @@ impl Election {
         if !was_leader {
             return;
         }
-        self.metrics.leader.set(&self.options.name, false);
+        (self.on_change)(false);
         let released = timeout(RELEASE_TIMEOUT, async {
             loop {
                 let Some(mut lease) = self.leases.get_opt(&self.options.name).await? else {
@@ -237,7 +239,7 @@ impl Election {
             Ok(lease) => {
                 announce_leader(&self.client, &lease, &self.identity);
                 self.lead(lease, sent);
-                self.metrics.leader.set(&self.options.name, true);
+                (self.on_change)(true);
                 self.readiness.remark("");
                 tracing::info!(
                     lease = self.options.name,
@@ -316,11 +318,11 @@ impl Election {
 
     fn lose(&mut self, cause: &str) -> Duration {
         self.leadership.stand_by();
-        self.metrics.leader.set(&self.options.name, false);
+        (self.on_change)(false);
         tracing::warn!(
             lease = self.options.name,
             error = cause,
-            "lost the lease; reconciles in flight are cancelled"
+            "lost the lease; work in flight is cancelled"
         );
         self.state = State::Standby(None);
         Duration::ZERO

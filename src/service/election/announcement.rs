@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::{Client, Resource as _};
 
-use crate::controller::api_server::{FIELD_MANAGER, with_timeout};
+use crate::service::{FIELD_MANAGER, with_timeout};
 
 /// Publishes an event about the Lease in the background. A failure is logged.
 pub(crate) fn announce_leader(client: &Client, lease: &Lease, identity: &str) {

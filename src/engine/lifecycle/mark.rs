@@ -6,7 +6,7 @@ use std::fmt;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, civil};
 
-use crate::admission::options::LifecycleType;
+use super::LifecycleType;
 use crate::attachment::{Created, EndOfLifeDate};
 use affix_registry::oci::annotation;
 

@@ -48,7 +48,7 @@ pub(in crate::cli) struct Args {
     output: Option<Format>,
 }
 
-fn object_name(text: &str) -> Result<String, String> {
+pub(super) fn object_name(text: &str) -> Result<String, String> {
     if is_object_name(text) {
         Ok(text.to_owned())
     } else {

@@ -6,16 +6,14 @@ use futures::future::try_join;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::jiff::Timestamp;
 
-use crate::admission::options::LifecycleType;
-use crate::admission::pods::lifecycle_report::{LifecycleReport, PlatformReport};
-use crate::admission::pods::mark::Mark;
+use super::{LifecycleReport, LifecycleType, Mark, PlatformReport};
 use crate::attachment::{EntryKind, Image};
 use affix_registry::oci::{Descriptor, Digest, Manifest, Platform};
 use affix_registry::{ErrorKind, Locator, RegistryError, Session};
 
 /// Requests of one look-up in flight. The look-ups of a host together stay within the limit of requests to
 /// one registry, so that a slow one holds no request of another.
-pub(super) const MAX_REQUESTS: usize = 2;
+pub(crate) const MAX_REQUESTS: usize = 2;
 /// Maximum number of platforms per image.
 const MAX_PLATFORMS: usize = 32;
 /// Maximum length of a platform name. A hostile registry could fill the cache with longer ones.
@@ -24,7 +22,7 @@ const MAX_PLATFORM_CHARS: usize = 128;
 const MAX_MANIFESTS_READ: usize = 8;
 
 /// Reads an image, its marks and the marks of its platforms, in two rounds of requests.
-pub(super) async fn read_lifecycle(
+pub(crate) async fn read_lifecycle(
     session: &Session,
     digest: &Digest,
     types: &[LifecycleType],

@@ -1,5 +1,4 @@
-//! Image names of pods, parsed as container runtimes do: Docker Hub and `latest` are the defaults. Also
-//! the format of warnings about an image.
+//! Image names of pods, parsed as container runtimes do: Docker Hub and `latest` are the defaults.
 
 use affix_registry::oci::{Reference, ReferenceError};
 
