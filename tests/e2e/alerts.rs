@@ -335,6 +335,52 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
     assert_eq!(scrapes.judge(&tools).await.pop().unwrap(), nobody_leads);
 }
 
+/// An alert that is due after 15 minutes fires as long as a resource fails, whatever its retries do to its conditions, and never on a
+/// suspended one.
+#[tokio::test]
+#[ignore = "needs the judges of the testbed"]
+async fn an_alert_fires_after_20_minutes_of_retries_and_is_silent_on_a_suspended_resource() {
+    let tools = Tools::with(&[Tool::Rules]).await.unwrap();
+    let (failing, suspended) = (
+        Namespace::new("retried").await,
+        Namespace::new("suspended").await,
+    );
+    let registry = HostileRegistry::start().await.unwrap();
+    let absent = note(&registry.reference("team/app:absent"));
+    let flags = ["--min-retry-delay", "50ms", "--max-retry-delay", "300ms"];
+    let retries = Controller::start_with(&failing, &flags).await;
+    let rests = Controller::start_with(&suspended, &flags).await;
+    failing.apply("absent", absent.clone()).await;
+    failing.refused("absent", Reason::NotFound).await;
+    suspended.apply("held", absent.clone()).await;
+    suspended.refused("held", Reason::NotFound).await;
+    let held = with(absent, json!({"suspend": true}));
+    suspended.apply("held", held).await;
+    suspended.suspended("held").await;
+    registry.clear();
+    let (mut of_failing, mut of_suspended) = (Scrapes::new(), Scrapes::new());
+    for _ in 0..21 {
+        of_failing
+            .of(&failing, &[("controller", &retries)], 1)
+            .await;
+        of_suspended
+            .of(&suspended, &[("controller", &rests)], 1)
+            .await;
+    }
+    assert!(
+        registry.requests().len() >= 20,
+        "a retry in each minute: {}",
+        registry.transcript()
+    );
+    // The API server of the tests fails open for the webhooks of other tests.
+    let fires = |alerts: &BTreeSet<String>| alerts.contains("AffixResourcesFailing");
+    let fired: Vec<bool> = of_failing.judge(&tools).await.iter().map(fires).collect();
+    let expected: Vec<bool> = (0..21).map(|minute| minute >= 15).collect();
+    assert_eq!(fired, expected);
+    let fired = of_suspended.judge(&tools).await;
+    assert!(!fired.iter().any(fires), "{fired:?}");
+}
+
 #[test]
 fn the_page_about_metrics_lists_each_alert_and_each_has_its_rehearsal() {
     let rules = std::fs::read_to_string(RULES).unwrap();

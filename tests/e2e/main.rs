@@ -35,6 +35,7 @@ mod operator;
 mod panics;
 mod partial;
 mod platforms;
+mod questions;
 mod races;
 mod recovery;
 mod repair;
