@@ -264,3 +264,29 @@ async fn unknown_hosts_and_refused_connections_end_the_command_within_3_s() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_proxy_that_cannot_be_reached_is_named_as_the_cause() {
+    let fixture = Fixture::new().await;
+    let free = affix_testbed::port::free().unwrap();
+    for (proxy, cause) in [
+        (
+            format!("http://127.0.0.1:{free}"),
+            "the proxy refused the connection",
+        ),
+        (
+            "http://proxy.invalid:3128".to_owned(),
+            "the host name of the proxy cannot be resolved",
+        ),
+    ] {
+        let tree = ["tree", "registry.invalid/team/app:v1"];
+        let ran = fixture
+            .run(&tree)
+            .env("HTTPS_PROXY", &proxy)
+            .output()
+            .await
+            .unwrap();
+        assert_eq!(code(&ran), 1, "{}", ran.err);
+        assert!(ran.err.contains(cause), "{}", ran.err);
+    }
+}

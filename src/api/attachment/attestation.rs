@@ -26,7 +26,10 @@ const SHORT_NAMES: [(&str, &str); 10] = [
 /// Attaches a signed statement to each target.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[allow(rustdoc::bare_urls, reason = "kubectl explain prints the text as it is")]
+#[allow(
+    rustdoc::bare_urls,
+    reason = "kubectl explain prints the text as it is"
+)]
 pub struct Attestation {
     /// The type of the predicates: a URI, or a short name of cosign: custom, cyclonedx, link, openvex, slsaprovenance, slsaprovenance02,
     /// slsaprovenance1, spdx, spdxjson, vuln. Needed with predicates and predicatesFrom, not with fromBuild. Default: none. Examples:
@@ -94,7 +97,10 @@ pub struct ConfigMapPredicates {
 /// The unsigned statements of the build.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[allow(rustdoc::bare_urls, reason = "kubectl explain prints the text as it is")]
+#[allow(
+    rustdoc::bare_urls,
+    reason = "kubectl explain prints the text as it is"
+)]
 pub struct FromBuild {
     /// The types of the predicates to sign. In a pattern, * stands for any text and ? for one character; ! in front excludes types.
     /// Default: every type (*). At most 32. Examples: https://spdx.dev/Document, https://slsa.dev/provenance/*.

@@ -334,7 +334,16 @@ impl Transport {
                 Err(error) if unprocessed < 2 && TransportError::is_unprocessed(&error) => {
                     unprocessed += 1;
                 }
-                sent => return sent.map_err(|error| TransportError::from_request(&error)),
+                Ok(response) => return Ok(response),
+                Err(error) => {
+                    let is_proxied = matches!(self.proxies.server_for(request.uri()), Ok(Some(_)));
+                    let error = TransportError::from_request(&error);
+                    return Err(if is_proxied {
+                        error.through_proxy()
+                    } else {
+                        error
+                    });
+                }
             }
         }
     }

@@ -21,6 +21,18 @@ pub(crate) const TOO_SLOW: &str = "timed out while waiting for the answer";
 const UNKNOWN_HOST: &str = "the host name cannot be resolved";
 const REFUSED: &str = "connection refused";
 const UNREACHABLE: &str = "the host is unreachable";
+const SLOW_CONNECT: &str = "timed out while connecting";
+
+/// The same phrases for a request through a proxy: the connection is that to the proxy.
+const OF_PROXY: [(&str, &str); 4] = [
+    (
+        UNKNOWN_HOST,
+        "the host name of the proxy cannot be resolved",
+    ),
+    (REFUSED, "the proxy refused the connection"),
+    (UNREACHABLE, "the proxy is unreachable"),
+    (SLOW_CONNECT, "timed out while connecting through the proxy"),
+];
 
 /// The reason why an attempt brought no usable response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,17 +64,31 @@ pub(crate) enum TransportError {
 impl TransportError {
     /// Returns whether the host is unknown, unreachable or refuses connections.
     pub(crate) fn is_connect_failure(&self) -> bool {
-        matches!(self, Self::Network(why) if [UNKNOWN_HOST, REFUSED, UNREACHABLE].contains(why))
+        let Self::Network(why) = self else {
+            return false;
+        };
+        let mut phrases = OF_PROXY.iter();
+        phrases.any(|(direct, of_proxy)| why == direct || why == of_proxy)
+    }
+
+    /// Names the proxy as the place of a connection failure.
+    pub(crate) fn through_proxy(self) -> Self {
+        let of_proxy = |why: &'static str| {
+            let mut phrases = OF_PROXY.iter();
+            let found = phrases.find(|(direct, _)| *direct == why);
+            found.map_or(why, |(_, of_proxy)| of_proxy)
+        };
+        match self {
+            Self::Network(why) => Self::Network(of_proxy(why)),
+            Self::TimedOut(why) => Self::TimedOut(of_proxy(why)),
+            other => other,
+        }
     }
 
     /// Returns why a request brought no head of a response.
     pub(crate) fn from_request(error: &legacy::Error) -> Self {
         if error.is_connect() {
-            Self::from_chain(
-                error,
-                "the connection could not be made",
-                "timed out while connecting",
-            )
+            Self::from_chain(error, "the connection could not be made", SLOW_CONNECT)
         } else {
             Self::from_chain(error, "the connection closed before the answer", TOO_SLOW)
         }
