@@ -124,6 +124,9 @@ impl Default for ServerLimits {
 pub struct Lookups {
     /// The lifecycle artifact types to evaluate.
     pub lifecycle_types: Vec<LifecycleType>,
+    /// Files and folders with the public keys whose signed statements are enforced. Empty: unsigned marks are
+    /// enforced.
+    pub lifecycle_trust: Vec<PathBuf>,
     /// Period before an end-of-life date in which pods get a warning.
     pub warn_before: Duration,
     /// Period after an end-of-life date in which an enforcing namespace only warns.

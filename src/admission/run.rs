@@ -20,6 +20,7 @@ use crate::admission::configurations::self_check::wait_for_refusal;
 use crate::admission::metrics::Metrics;
 use crate::admission::options::{CertificateSource, Clock, Configurations, Options};
 use crate::admission::pods::cluster_index::watch::WatchedList;
+use crate::admission::pods::trust::LifecycleTrust;
 use crate::admission::reports::Reporter;
 use crate::admission::server::https::Server;
 use crate::admission::server::reviewer::Reviewer;
@@ -73,13 +74,15 @@ pub async fn self_check(namespace: &str, patience: Duration) -> Result<(), Start
 /// Runs the webhooks until `stop` with the given clock.
 ///
 /// # Errors
-/// An address cannot be bound.
+/// An address cannot be bound, or the keys of `--lifecycle-trust` cannot be read.
 pub async fn serve(
     options: Options,
     client: Client,
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
+    let trust = LifecycleTrust::read(&options.lookups.lifecycle_trust)
+        .map_err(StartError::LifecycleTrust)?;
     let metrics = Arc::new(Metrics::new());
     let encoded = Arc::clone(&metrics);
     let scopes = options.lookups.attachment_scopes();
@@ -126,6 +129,7 @@ pub async fn serve(
         client.clone(),
         registries.clone(),
         options.lookups.clone(),
+        trust.clone(),
         Arc::clone(&clock),
         Arc::clone(&metrics),
     ));
@@ -134,6 +138,7 @@ pub async fn serve(
             client,
             (reports, options.lookups),
             registries,
+            trust.clone(),
             reviewer.cluster_index(),
             clock,
             Arc::clone(&metrics),
@@ -162,6 +167,7 @@ pub async fn serve(
         () = server.run(routes, closed.clone()) => {}
         () = certificates => {}
         () = tls.follow() => {}
+        () = follow(trust) => {}
         () = reviewer.run_watches(readiness) => {}
         () = monitor.run() => {}
         () = reports => {}
@@ -169,6 +175,14 @@ pub async fn serve(
     }
     tracing::info!("webhook stopped");
     Ok(())
+}
+
+/// Follows changes of the trusted keys, forever.
+async fn follow(trust: Option<Arc<LifecycleTrust>>) {
+    match trust {
+        Some(trust) => trust.follow().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Asks HTTP/1.1 clients to close their connections during the shutdown. The API server calls webhooks

@@ -9,6 +9,7 @@ mod files;
 mod future_mark;
 mod image;
 mod intent;
+mod lifecycle_document;
 mod mark;
 mod plan;
 mod problem;
@@ -22,6 +23,7 @@ pub use files::{File, FileError, FileTarget, Inputs};
 pub use future_mark::FutureMark;
 pub use image::{BuildAttestation, Entry, EntryKind, Image, ImageError};
 pub use intent::{Desired, Intent, artifact_type, file_problem, parse_reference};
+pub use lifecycle_document::{LIFECYCLE_PREDICATE, LifecycleDocument};
 pub use mark::MarkKeys;
 pub use plan::{
     Action, Candidate, DesiredContent, Existing, FetchedReferrer, LastApplied, Observed, Plan,

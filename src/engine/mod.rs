@@ -48,7 +48,8 @@ pub use request::secrets::{SecretData, Sources};
 pub use request::signing_key::SigningKey;
 
 pub(crate) use lifecycle::{
-    Day, LifecycleReport, MAX_REQUESTS, Mark, PlatformReport, read_lifecycle,
+    Basis, Day, LifecycleReport, LifecycleRules, MAX_REQUESTS, Mark, Marks, PlatformReport,
+    TrustedKeys, read_lifecycle,
 };
 
 #[cfg(test)]

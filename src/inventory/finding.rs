@@ -261,7 +261,7 @@ mod tests {
 
     use super::super::signer::ListedSigner;
     use super::*;
-    use crate::engine::{Mark, PlatformReport};
+    use crate::engine::{Basis, Mark, Marks, PlatformReport};
     use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
 
@@ -277,6 +277,7 @@ mod tests {
         Some(Mark {
             date: date.parse().unwrap(),
             created: None,
+            basis: Basis::Enforced,
         })
     }
 
@@ -321,11 +322,11 @@ mod tests {
         let platform = |platform: &str, letter: &str, mark| PlatformReport {
             platform: platform.parse().unwrap(),
             digest: digest(letter),
-            mark,
+            marks: Marks::from(mark),
         };
         let report = Arc::new(LifecycleReport {
             digest: digest("a"),
-            mark: mark("2026-06-30"),
+            marks: mark("2026-06-30").into(),
             platforms: vec![
                 platform("linux/amd64", "b", mark("2026-06-30")),
                 platform("linux/arm64/v8", "c", None),
@@ -380,11 +381,11 @@ mod tests {
         };
         let report = LifecycleReport {
             digest: digest("a"),
-            mark: None,
+            marks: Marks::default(),
             platforms: vec![PlatformReport {
                 platform: "linux/amd64".parse().unwrap(),
                 digest: digest("b"),
-                mark: None,
+                marks: Marks::default(),
             }],
         };
         let wanted = ["a", "b"].map(|letter| ("r.example.com/app".to_owned(), digest(letter)));

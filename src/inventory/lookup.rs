@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use crate::engine::{LifecycleReport, LifecycleType, read_lifecycle};
+use crate::engine::{LifecycleReport, LifecycleRules, read_lifecycle};
 use affix_registry::oci::Reference;
 use affix_registry::{
     Access, ErrorKind, HostPattern, Keychain, Priority, Registries, RegistryError,
@@ -22,8 +22,6 @@ pub(crate) type Answer = Result<Arc<LifecycleReport>, Arc<str>>;
 pub(crate) struct LookUps {
     /// The registry client.
     pub(crate) registries: Registries,
-    /// The artifact types of the marks.
-    pub(crate) types: Vec<LifecycleType>,
     /// Registries without TLS.
     pub(crate) insecure: Vec<HostPattern>,
 }
@@ -33,6 +31,7 @@ impl LookUps {
     /// kubelet, and no login at last.
     pub(crate) async fn ask(
         &self,
+        rules: &LifecycleRules,
         image: &Reference,
         keychain: &Keychain,
         now: Timestamp,
@@ -54,7 +53,7 @@ impl LookUps {
             let opened = self.registries.open(&image.host, &image.repository, access);
             let read = async {
                 let session = opened?.until(deadline).with_priority(Priority::Background);
-                read_lifecycle(&session, digest, &self.types, now).await
+                read_lifecycle(&session, digest, rules, now).await
             };
             match timeout_at(deadline, read).await {
                 Ok(Ok(report)) => return Ok(Arc::new(report)),

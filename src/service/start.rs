@@ -44,6 +44,9 @@ pub enum StartError {
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signal(std::io::Error),
+    /// The keys of `--lifecycle-trust` cannot be used.
+    #[error("{0}")]
+    LifecycleTrust(String),
     /// The webhook did not refuse the request of its self-check.
     #[error("{0}")]
     SelfCheck(String),

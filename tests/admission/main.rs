@@ -24,6 +24,7 @@ mod fairness;
 mod floods;
 mod hostile;
 mod image_attachments;
+mod lifecycle_trust;
 mod outage;
 mod pods;
 mod readiness;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::admission::options::ImagePattern;
 use crate::admission::pods::PodReviewer;
+use crate::admission::pods::cluster_index::IndexedReports;
 use crate::admission::pods::lifecycle_report::ReportEntry;
 use crate::admission::pods::lookup::{ImageSession, LookupFailure, Origin, Requester};
 use crate::admission::pods::verdict::CheckedImage;
@@ -171,6 +172,16 @@ impl PodReviewer {
         report.entries(&check.changed.workload.nodes, now.as_duration(), horizon)
     }
 
+    /// Returns the reports of the cluster on an image.
+    fn indexed(&self, reference: &Reference, digest: &Digest, namespace: &str) -> IndexedReports {
+        let indexed = self.cluster_index.reports(reference, digest, namespace);
+        if self.lookup.requires_signatures() {
+            indexed.unsigned()
+        } else {
+            indexed
+        }
+    }
+
     /// Returns the report on an image with a digest if the cluster index or the cache has it.
     fn known(
         &self,
@@ -182,7 +193,7 @@ impl PodReviewer {
     ) -> Option<(Digest, LifecycleReport)> {
         let digest = reference.digest.as_ref()?;
         let namespace = &check.requester.namespace;
-        let indexed = self.cluster_index.reports(reference, digest, namespace);
+        let indexed = self.indexed(reference, digest, namespace);
         if let Some(report) = indexed.conclusive(&check.changed.workload.nodes, now.as_duration()) {
             self.metrics.record_lookup("status");
             return Some((digest.clone(), report));
@@ -257,7 +268,7 @@ impl PodReviewer {
             (None, None) => return Err(LookupFailure::new("no tag and no digest", "add one")),
         };
         let namespace = &check.requester.namespace;
-        let indexed = self.cluster_index.reports(reference, &digest, namespace);
+        let indexed = self.indexed(reference, &digest, namespace);
         if let Some(report) = indexed.conclusive(&check.changed.workload.nodes, now.as_duration()) {
             self.metrics.record_lookup("status");
             return Ok((digest, report));

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::SignedDuration;
 
 use crate::admission::pods::workload::NodeConstraints;
 use crate::admission::review::warning_text::warning;
-use crate::engine::{Day, LifecycleReport, Mark, PlatformReport};
+use crate::engine::{Basis, Day, LifecycleReport, Mark, Marks, PlatformReport};
 use affix_registry::oci::Digest;
 
 /// An end-of-life date that has passed or is near.
@@ -23,10 +23,11 @@ pub(crate) struct ReportEntry {
     pub(crate) has_ended: bool,
     /// The pod runs the marked manifest. Otherwise the entry is for information only.
     pub(crate) applies: bool,
+    basis: Basis,
 }
 
 impl LifecycleReport {
-    /// Returns the marks that apply to a pod on `nodes`: those of the selected platforms, or that of
+    /// Returns the enforced marks that apply to a pod on `nodes`: those of the selected platforms, or that of
     /// the index if no architecture is selected. `None` stands for a manifest without a mark.
     pub(crate) fn applicable_marks<'a>(
         &'a self,
@@ -34,10 +35,10 @@ impl LifecycleReport {
     ) -> Vec<Option<&'a Mark>> {
         let selected_platforms: Vec<_> = self
             .selected_platforms(nodes)
-            .map(|platform_report| platform_report.mark.as_ref())
+            .map(|platform_report| platform_report.marks.enforced.as_ref())
             .collect();
         if selected_platforms.is_empty() {
-            vec![self.mark.as_ref()]
+            vec![self.marks.enforced.as_ref()]
         } else {
             selected_platforms
         }
@@ -54,9 +55,21 @@ impl LifecycleReport {
     }
 
     /// Returns the entries for a pod on `nodes`: dates that have passed at `now`, and dates before
-    /// `horizon`.
+    /// `horizon`, the enforced ones first.
     pub(crate) fn entries(
         &self,
+        nodes: &NodeConstraints,
+        now: SignedDuration,
+        horizon: SignedDuration,
+    ) -> Vec<ReportEntry> {
+        let mut entries = self.entries_of(|marks| marks.enforced.as_ref(), nodes, now, horizon);
+        entries.extend(self.entries_of(|marks| marks.advisory.as_ref(), nodes, now, horizon));
+        entries
+    }
+
+    fn entries_of(
+        &self,
+        mark_of: fn(&Marks) -> Option<&Mark>,
         nodes: &NodeConstraints,
         now: SignedDuration,
         horizon: SignedDuration,
@@ -71,21 +84,16 @@ impl LifecycleReport {
                 instant: mark.date.instant(),
                 has_ended: mark.has_ended(now),
                 applies,
+                basis: mark.basis,
             })
         };
         let root_applies = self.selected_platforms(nodes).next().is_none();
         let mut entries: Vec<ReportEntry> = Vec::new();
-        let root = self
-            .mark
-            .as_ref()
+        let root = mark_of(&self.marks)
             .and_then(|mark| entry(&self.digest, Vec::new(), mark, root_applies));
-        for platform_report in self
-            .platforms
-            .iter()
-            .filter(|platform_report| platform_report.mark.is_some())
-        {
+        for platform_report in &self.platforms {
             let applies = !root_applies && nodes.can_run(&platform_report.platform);
-            let Some(mark) = &platform_report.mark else {
+            let Some(mark) = mark_of(&platform_report.marks) else {
                 continue;
             };
             let Some(next) = entry(
@@ -108,6 +116,7 @@ impl LifecycleReport {
                 seen.day == next.day
                     && seen.applies == next.applies
                     && seen.has_ended == next.has_ended
+                    && seen.basis == next.basis
             }) {
                 Some(seen) => seen.platforms.extend(next.platforms),
                 None => entries.push(next),
@@ -118,6 +127,11 @@ impl LifecycleReport {
 }
 
 impl ReportEntry {
+    /// Returns whether a pod can be refused for this date.
+    pub(crate) fn is_enforced(&self) -> bool {
+        self.basis == Basis::Enforced
+    }
+
     /// Returns a warning of at most 120 characters.
     pub(crate) fn message(&self, image: &str) -> String {
         self.message_with(image, "")
@@ -139,8 +153,9 @@ impl ReportEntry {
             "image",
             image,
             &format!(
-                "{platforms}{reached} end of life on {}{consequence}",
-                self.day
+                "{platforms}{reached} end of life on {}{}{consequence}",
+                self.day,
+                self.basis.remark()
             ),
         )
     }
@@ -166,19 +181,20 @@ mod tests {
         Some(Mark {
             date: date.parse().unwrap(),
             created: None,
+            basis: Basis::Enforced,
         })
     }
 
     /// Returns the report of an index with two platforms.
     fn report(index: Option<Mark>, amd64: Option<Mark>, arm64: Option<Mark>) -> LifecycleReport {
-        let platform_report = |platform: &str, mark| PlatformReport {
+        let platform_report = |platform: &str, mark: Option<Mark>| PlatformReport {
             platform: platform.parse().unwrap(),
             digest: digest(platform),
-            mark,
+            marks: mark.into(),
         };
         LifecycleReport {
             digest: digest("index"),
-            mark: index,
+            marks: index.into(),
             platforms: vec![
                 platform_report("linux/amd64", amd64),
                 platform_report("linux/arm64", arm64),

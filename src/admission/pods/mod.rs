@@ -9,6 +9,7 @@ mod namespace;
 mod patch;
 mod rollout;
 mod scale;
+pub(crate) mod trust;
 mod verdict;
 mod workload;
 
@@ -24,6 +25,7 @@ use crate::admission::pods::images::{Check, UncheckedLog};
 use crate::admission::pods::lookup::RegistryLookup;
 use crate::admission::pods::patch::{keep_digests, patch};
 use crate::admission::pods::rollout::creates_pods;
+use crate::admission::pods::trust::LifecycleTrust;
 use crate::admission::pods::verdict::{GracePeriod, unresolved_warnings, verdict};
 use crate::admission::pods::workload::{ChangedWorkload, Workload};
 use crate::admission::review::budget::Budget;
@@ -53,6 +55,7 @@ impl PodReviewer {
         client: kube::Client,
         registries: Registries,
         options: Lookups,
+        trust: Option<Arc<LifecycleTrust>>,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -71,7 +74,7 @@ impl PodReviewer {
             )),
             pull_secrets: PullSecrets::new(client),
             unchecked_log: UncheckedLog::default(),
-            lookup: RegistryLookup::new(registries, &options),
+            lookup: RegistryLookup::new(registries, &options, trust),
             options,
             clock,
             metrics,

@@ -134,7 +134,8 @@ impl PodReviewer {
                 let ended = entries.iter().filter(|entry| {
                     entry.has_ended
                         && entry.applies
-                        && (mode != EndOfLifeMode::Enforce || grace.is_over(entry))
+                        && (mode != EndOfLifeMode::Enforce
+                            || (entry.is_enforced() && grace.is_over(entry)))
                 });
                 for entry in ended {
                     is_affected = true;

@@ -140,7 +140,7 @@ fn annotate<const N: usize>(
 mod tests {
     use super::*;
     use crate::admission::pods::lookup::LookupFailure;
-    use crate::engine::{LifecycleReport, Mark};
+    use crate::engine::{Basis, LifecycleReport, Mark};
     use affix_registry::oci::Digest;
     use k8s_openapi::jiff::Timestamp;
     use serde_json::value::to_raw_value;
@@ -158,6 +158,7 @@ mod tests {
         let mark = Some(Mark {
             date: "2025-03-20".parse().unwrap(),
             created: None,
+            basis: Basis::Enforced,
         });
         let now = "2026-01-01T00:00:00Z"
             .parse::<Timestamp>()
@@ -165,7 +166,7 @@ mod tests {
             .as_duration();
         let report = LifecycleReport {
             digest: digest(),
-            mark,
+            marks: mark.into(),
             platforms: Vec::new(),
         };
         CheckedImage {

@@ -86,6 +86,7 @@ pub(crate) fn verdict(
                 for entry in entries {
                     let applies = entry.has_ended && entry.applies;
                     has_ended |= applies;
+                    let applies = applies && entry.is_enforced();
                     if applies && is_enforced && grace.is_over(entry) {
                         has_old = true;
                         refused.insert(0, entry.message(image));
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
     use crate::admission::pods::workload::Workload;
     use crate::admission::review::request::Metadata;
-    use crate::engine::{LifecycleReport, Mark};
+    use crate::engine::{Basis, LifecycleReport, Mark};
     use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
 
@@ -206,10 +207,12 @@ mod tests {
         let now = "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap();
         let report = LifecycleReport {
             digest: Digest::sha256(b"index"),
-            mark: Some(Mark {
+            marks: Some(Mark {
                 date: "2025-03-20".parse().unwrap(),
                 created: None,
-            }),
+                basis: Basis::Enforced,
+            })
+            .into(),
             platforms: Vec::new(),
         };
         let entries = report.entries(

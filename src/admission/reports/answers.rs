@@ -73,7 +73,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::engine::LifecycleReport;
+    use crate::engine::{LifecycleReport, Marks};
     use affix_registry::oci::Digest;
 
     const HOUR: Duration = Duration::from_hours(1);
@@ -89,7 +89,7 @@ mod tests {
     fn found(key: &ImageKey) -> Answer {
         Ok(Arc::new(LifecycleReport {
             digest: key.digest.clone().unwrap(),
-            mark: None,
+            marks: Marks::default(),
             platforms: Vec::new(),
         }))
     }

@@ -21,7 +21,9 @@ use self::publisher::Publisher;
 use crate::admission::metrics::Metrics;
 use crate::admission::options::{Clock, Lookups, ReportOptions};
 use crate::admission::pods::cluster_index::ClusterIndex;
+use crate::admission::pods::trust::LifecycleTrust;
 use crate::admission::review::pull_secrets::PullSecrets;
+use crate::engine::LifecycleRules;
 use crate::inventory::{
     Answer, Answers, Assessment, ImageKey, LookUps, RunningImage, RunningImages, assess, documents,
     read_images, read_platforms, read_signers,
@@ -38,6 +40,7 @@ pub(crate) struct Reporter {
     options: ReportOptions,
     lookups: Lookups,
     look_ups: LookUps,
+    trust: Option<Arc<LifecycleTrust>>,
     pull_secrets: PullSecrets,
     own_namespace: String,
     index: Arc<ClusterIndex>,
@@ -50,6 +53,7 @@ impl Reporter {
         client: Client,
         (options, lookups): (ReportOptions, Lookups),
         registries: Registries,
+        trust: Option<Arc<LifecycleTrust>>,
         index: Arc<ClusterIndex>,
         clock: Clock,
         metrics: Arc<Metrics>,
@@ -59,9 +63,9 @@ impl Reporter {
             own_namespace: own_namespace.unwrap_or_else(|| client.default_namespace().to_owned()),
             look_ups: LookUps {
                 registries,
-                types: lookups.lifecycle_types.clone(),
                 insecure: lookups.insecure_registries.clone(),
             },
+            trust,
             pull_secrets: PullSecrets::new(client.clone()),
             client,
             options,
@@ -173,6 +177,13 @@ impl Reporter {
         }
     }
 
+    fn rules(&self) -> LifecycleRules {
+        LifecycleRules {
+            types: self.lookups.lifecycle_types.clone().into(),
+            trust: self.trust.as_ref().map(|trust| trust.current()),
+        }
+    }
+
     async fn look_up_one(
         &self,
         key: &ImageKey,
@@ -180,8 +191,8 @@ impl Reporter {
     ) -> Option<(ImageKey, Answer)> {
         let reference = image.reference()?;
         let keychain = self.keychain(image).await;
-        let now = (self.clock)();
-        let answer = self.look_ups.ask(reference, &keychain, now).await;
+        let (rules, now) = (self.rules(), (self.clock)());
+        let answer = self.look_ups.ask(&rules, reference, &keychain, now).await;
         Some((key.clone(), answer))
     }
 
@@ -207,7 +218,11 @@ impl Reporter {
         let each = running.iter().filter_map(|(key, image)| {
             let reference = image.reference()?;
             let trusted = (key.digest.as_ref())
-                .and_then(|digest| self.index.reports(reference, digest, "").trusted);
+                .and_then(|digest| self.index.reports(reference, digest, "").trusted)
+                .map(|report| match self.trust {
+                    Some(_) => report.unsigned(),
+                    None => report,
+                });
             let answer = match (answers.get(key), trusted) {
                 (Some(Ok(found)), Some(trusted)) => Ok(Arc::new((**found).clone().merge(&trusted))),
                 (_, Some(trusted)) => Ok(Arc::new(trusted)),

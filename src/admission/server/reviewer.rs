@@ -10,6 +10,7 @@ use crate::admission::metrics::Metrics;
 use crate::admission::options::{Clock, Lookups};
 use crate::admission::pods::PodReviewer;
 use crate::admission::pods::cluster_index::ClusterIndex;
+use crate::admission::pods::trust::LifecycleTrust;
 use crate::admission::review::budget::Budget;
 use crate::admission::review::image_attachment;
 use crate::admission::review::pull_secrets::PullSecrets;
@@ -34,6 +35,7 @@ impl Reviewer {
         client: Client,
         registries: Registries,
         lookups: Lookups,
+        trust: Option<Arc<LifecycleTrust>>,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -43,7 +45,7 @@ impl Reviewer {
             registries: registries.clone(),
             pull_secrets,
             timeout,
-            pods: PodReviewer::new(client, registries, lookups, clock, metrics),
+            pods: PodReviewer::new(client, registries, lookups, trust, clock, metrics),
         }
     }
 

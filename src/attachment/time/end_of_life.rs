@@ -30,6 +30,13 @@ impl EndOfLifeDate {
         self.instant
     }
 
+    /// Returns the date as an RFC 3339 date-time: a full-date with its first second, any other as given.
+    #[must_use]
+    pub fn date_time(&self) -> String {
+        let is_day = has_form(&self.text, "dddd-dd-dd");
+        format!("{}{}", self.text, if is_day { "T00:00:00Z" } else { "" })
+    }
+
     /// Returns the date at `instant`, in whole seconds.
     #[must_use]
     pub fn at(instant: Timestamp) -> Self {

@@ -26,6 +26,9 @@ Examples:
   # Use a certificate of cert-manager that is mounted into the pod
   affix webhook --certificate-dir /etc/affix/tls
 
+  # Refuse images only for dates that one of these keys has signed
+  affix webhook --lifecycle-trust /etc/affix/release.pub,/etc/affix/security.pub
+
   # Use the end-of-life dates of the resources of one namespace, and marks of a second type
   affix webhook --trusted-namespaces platform --lifecycle-type application/vnd.microsoft.artifact.lifecycle,application/vnd.demo.artifact.lifecycle")]
 pub(in crate::cli) struct Args {
@@ -120,6 +123,10 @@ struct EndOfLifeArgs {
         default_value = "application/vnd.microsoft.artifact.lifecycle"
     )]
     lifecycle_type: Vec<LifecycleType>,
+    /// Public keys as PEM, or folders with them. Only signed statements (OpenEoX Core) by one of these keys are then enforced; unsigned
+    /// marks and statements of other keys cause warnings. Changes are detected
+    #[arg(long, value_name = "FILE", value_delimiter = ',', num_args = 1..)]
+    lifecycle_trust: Vec<PathBuf>,
     /// Time before the end-of-life date from which pods get a warning
     #[arg(long, value_name = "DURATION", default_value = "720h")]
     warn_before: GoDuration,
@@ -244,6 +251,7 @@ impl Args {
             },
             lookups: Lookups {
                 lifecycle_types: end_of_life.lifecycle_type,
+                lifecycle_trust: end_of_life.lifecycle_trust,
                 warn_before: end_of_life.warn_before.get(),
                 enforce_after: end_of_life.enforce_after.get(),
                 watch_namespaces: end_of_life.watch_namespaces,

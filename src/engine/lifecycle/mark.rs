@@ -15,8 +15,92 @@ use affix_registry::oci::annotation;
 pub(crate) struct Mark {
     /// The end-of-life date.
     pub(crate) date: EndOfLifeDate,
-    /// The creation time, if the mark has one.
+    /// The creation time, if the mark has one. That of a signed statement is its last update.
     pub(crate) created: Option<Created>,
+    /// The reason why the mark is enforced or not.
+    pub(crate) basis: Basis,
+}
+
+/// The reason why a mark is enforced or only warns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Basis {
+    /// A trusted key has signed the date, or signatures are not required.
+    Enforced,
+    /// The date is not signed.
+    Unsigned,
+    /// No trusted key has signed the date.
+    OtherKey,
+}
+
+impl Basis {
+    /// Returns the text after the date in a message.
+    pub(crate) const fn remark(self) -> &'static str {
+        match self {
+            Self::Enforced => "",
+            Self::Unsigned => " by an unsigned mark",
+            Self::OtherKey => " by a statement of another key",
+        }
+    }
+}
+
+/// The effective marks of one manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// The mark that is enforced.
+    pub(crate) enforced: Option<Mark>,
+    /// The mark that only warns, with another date than the enforced one.
+    pub(crate) advisory: Option<Mark>,
+}
+
+impl Marks {
+    pub(crate) fn new(enforced: Option<Mark>, advisory: Option<Mark>) -> Self {
+        let is_same = |mark: &Mark| {
+            let other = enforced.as_ref().map(|other| other.date.instant());
+            other == Some(mark.date.instant())
+        };
+        Self {
+            advisory: advisory.filter(|mark| !is_same(mark)),
+            enforced,
+        }
+    }
+
+    /// Returns the newer marks of two.
+    pub(crate) fn merge(self, other: &Self) -> Self {
+        let newest = |ours: Option<Mark>, theirs: &Option<Mark>| {
+            Mark::newest(ours.into_iter().chain(theirs.clone()))
+        };
+        Self::new(
+            newest(self.enforced, &other.enforced),
+            newest(self.advisory, &other.advisory),
+        )
+    }
+
+    /// Returns the marks as unsigned ones.
+    pub(crate) fn unsigned(self) -> Self {
+        let unsigned = |mark: Mark| Mark {
+            basis: Basis::Unsigned,
+            ..mark
+        };
+        Self::new(None, self.enforced.map(unsigned))
+    }
+
+    /// Returns the mark that readers show: the enforced one, or otherwise the advisory one.
+    pub(crate) const fn effective(&self) -> Option<&Mark> {
+        match &self.enforced {
+            Some(mark) => Some(mark),
+            None => self.advisory.as_ref(),
+        }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.enforced.is_none() && self.advisory.is_none()
+    }
+}
+
+impl From<Option<Mark>> for Marks {
+    fn from(enforced: Option<Mark>) -> Self {
+        Self::new(enforced, None)
+    }
 }
 
 impl Mark {
@@ -33,7 +117,11 @@ impl Mark {
             .and_then(|text| text.parse().ok());
         created
             .is_none_or(|created| created.instant() <= now)
-            .then_some(Self { date, created })
+            .then_some(Self {
+                date,
+                created,
+                basis: Basis::Enforced,
+            })
     }
 
     /// Returns the effective mark: the newest, and among equally new ones the earliest date.
@@ -92,6 +180,7 @@ mod tests {
         Mark {
             date: date.parse().unwrap(),
             created: created.map(|text| text.parse().unwrap()),
+            basis: Basis::Enforced,
         }
     }
 

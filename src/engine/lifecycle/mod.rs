@@ -4,9 +4,11 @@ mod kind;
 mod mark;
 mod read;
 mod report;
+mod statements;
 
 pub use kind::LifecycleType;
 
-pub(crate) use mark::{Day, Mark};
-pub(crate) use read::{MAX_REQUESTS, read_lifecycle};
+pub(crate) use mark::{Basis, Day, Mark, Marks};
+pub(crate) use read::{LifecycleRules, MAX_REQUESTS, read_lifecycle};
 pub(crate) use report::{LifecycleReport, PlatformReport};
+pub(crate) use statements::TrustedKeys;

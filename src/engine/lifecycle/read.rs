@@ -1,12 +1,14 @@
 //! The requests of a look-up: an image, its marks and the marks of its platforms.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::future::try_join;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::jiff::Timestamp;
 
-use super::{LifecycleReport, LifecycleType, Mark, PlatformReport};
+use super::statements::{Statements, TrustedKeys};
+use super::{Basis, LifecycleReport, LifecycleType, Mark, Marks, PlatformReport};
 use crate::attachment::{EntryKind, Image};
 use affix_registry::oci::{Descriptor, Digest, Manifest, Platform};
 use affix_registry::{ErrorKind, Locator, RegistryError, Session};
@@ -21,17 +23,26 @@ const MAX_PLATFORM_CHARS: usize = 128;
 /// Maximum number of referrers whose manifests are read because the listing lacks type or annotation.
 const MAX_MANIFESTS_READ: usize = 8;
 
+/// The marks that a look-up reads.
+#[derive(Clone)]
+pub(crate) struct LifecycleRules {
+    /// The types of unsigned marks.
+    pub(crate) types: Arc<[LifecycleType]>,
+    /// The keys whose statements are enforced. `None`: unsigned marks are.
+    pub(crate) trust: Option<Arc<TrustedKeys>>,
+}
+
 /// Reads an image, its marks and the marks of its platforms, in two rounds of requests.
 pub(crate) async fn read_lifecycle(
     session: &Session,
     digest: &Digest,
-    types: &[LifecycleType],
+    rules: &LifecycleRules,
     now: Timestamp,
 ) -> Result<LifecycleReport, RegistryError> {
     let locator = Locator::Digest(digest.clone());
-    let (fetched, mark) = try_join(
+    let (fetched, own) = try_join(
         session.manifest(&locator),
-        newest_mark(session, digest, types, now),
+        marks_of(session, digest, rules, now),
     )
     .await?;
     let platforms = match &fetched.manifest {
@@ -58,21 +69,21 @@ pub(crate) async fn read_lifecycle(
                 .collect();
             let marks: Vec<_> = found
                 .iter()
-                .map(|(digest, _)| newest_mark(session, digest, types, now))
+                .map(|(digest, _)| marks_of(session, digest, rules, now))
                 .collect();
-            let marks: Vec<Option<Mark>> = stream::iter(marks)
+            let marks: Vec<Marks> = stream::iter(marks)
                 .buffered(MAX_REQUESTS)
                 .try_collect()
                 .await?;
             let each = found.into_iter().zip(marks);
-            each.flat_map(|((digest, platforms), mark)| {
+            each.flat_map(|((digest, platforms), marks)| {
                 let plausible = platforms
                     .into_iter()
                     .filter(|platform| platform.to_string().len() <= MAX_PLATFORM_CHARS);
                 plausible.map(move |platform| PlatformReport {
                     platform,
                     digest: digest.clone(),
-                    mark: mark.clone(),
+                    marks: marks.clone(),
                 })
             })
             .collect()
@@ -80,23 +91,34 @@ pub(crate) async fn read_lifecycle(
     };
     Ok(LifecycleReport {
         digest: digest.clone(),
-        mark,
+        marks: own,
         platforms,
     })
 }
 
-/// Returns the effective mark of one manifest.
-async fn newest_mark(
+/// Returns the effective marks of one manifest. Where signatures are required, only signed statements are
+/// enforced.
+async fn marks_of(
     session: &Session,
     subject: &Digest,
-    types: &[LifecycleType],
+    rules: &LifecycleRules,
     now: Timestamp,
-) -> Result<Option<Mark>, RegistryError> {
+) -> Result<Marks, RegistryError> {
     let mut marks = Vec::new();
-    for kind in types {
+    for kind in &*rules.types {
         marks.extend(marks_of_type(session, subject, kind, now).await?);
     }
-    Ok(Mark::newest(marks))
+    let Some(trust) = &rules.trust else {
+        return Ok(Mark::newest(marks).into());
+    };
+    let statements = Statements::read(session, subject, trust, now).await?;
+    let unsigned = marks.into_iter().map(|mark| Mark {
+        basis: Basis::Unsigned,
+        ..mark
+    });
+    // Statements come last: among equals, the last one is the newest.
+    let advisory = Mark::newest(unsigned.chain(statements.others.iter().cloned()));
+    Ok(Marks::new(statements.enforced(), advisory))
 }
 
 async fn marks_of_type(

@@ -1,6 +1,6 @@
 //! The lifecycle report of an image: the end-of-life marks of its index and of its platforms. Pure.
 
-use super::mark::Mark;
+use super::mark::{Mark, Marks};
 use affix_registry::oci::{Digest, Platform};
 
 /// The marks of an image and its platforms.
@@ -8,41 +8,47 @@ use affix_registry::oci::{Digest, Platform};
 pub(crate) struct LifecycleReport {
     /// The digest of the index or the single manifest.
     pub(crate) digest: Digest,
-    /// The mark on the index or the single manifest.
-    pub(crate) mark: Option<Mark>,
+    /// The marks on the index or the single manifest.
+    pub(crate) marks: Marks,
     /// The platforms of an index. Empty for a single manifest.
     pub(crate) platforms: Vec<PlatformReport>,
 }
 
-/// The mark on the manifest of one platform.
+/// The marks on the manifest of one platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlatformReport {
     pub(crate) platform: Platform,
     pub(crate) digest: Digest,
-    pub(crate) mark: Option<Mark>,
+    pub(crate) marks: Marks,
 }
 
 impl LifecycleReport {
-    /// Merges two reports on the same image. The newer mark of each manifest is kept.
+    /// Merges two reports on the same image. The newer marks of each manifest are kept.
     pub(crate) fn merge(mut self, other: &Self) -> Self {
-        let newest = |ours: &mut Option<Mark>, theirs: &Option<Mark>| {
-            *ours = Mark::newest(ours.take().into_iter().chain(theirs.clone()));
-        };
-        newest(&mut self.mark, &other.mark);
+        self.marks = self.marks.merge(&other.marks);
         for theirs in &other.platforms {
             match self
                 .platforms
                 .iter_mut()
                 .find(|ours| ours.digest == theirs.digest && ours.platform == theirs.platform)
             {
-                Some(ours) => newest(&mut ours.mark, &theirs.mark),
+                Some(ours) => ours.marks = std::mem::take(&mut ours.marks).merge(&theirs.marks),
                 None => self.platforms.push(theirs.clone()),
             }
         }
         self
     }
 
-    /// Returns the digest of the manifest that runs on `platform`, and its mark. Without a platform, or for one that the image
+    /// Returns the report with unsigned marks, which are not enforced.
+    pub(crate) fn unsigned(mut self) -> Self {
+        self.marks = self.marks.unsigned();
+        for platform in &mut self.platforms {
+            platform.marks = std::mem::take(&mut platform.marks).unsigned();
+        }
+        self
+    }
+
+    /// Returns the digest of the manifest that runs on `platform`, and its effective mark. Without a platform, or for one that the image
     /// lacks, it is the index or the single manifest.
     pub(crate) fn on_platform(&self, platform: Option<&Platform>) -> (&Digest, Option<&Mark>) {
         let platform = platform.map(Platform::normalised);
@@ -52,9 +58,10 @@ impl LifecycleReport {
                 candidate.os == platform.os && candidate.architecture == platform.architecture
             })
         });
-        found.map_or((&self.digest, self.mark.as_ref()), |found| {
-            (&found.digest, found.mark.as_ref())
-        })
+        let (digest, marks) = found.map_or((&self.digest, &self.marks), |found| {
+            (&found.digest, &found.marks)
+        });
+        (digest, marks.effective())
     }
 }
 
@@ -65,6 +72,7 @@ impl LifecycleReport {
 )]
 mod tests {
     use super::*;
+    use crate::engine::lifecycle::Basis;
 
     fn digest(text: &str) -> Digest {
         Digest::sha256(text.as_bytes())
@@ -74,6 +82,7 @@ mod tests {
         Some(Mark {
             date: date.parse().unwrap(),
             created: None,
+            basis: Basis::Enforced,
         })
     }
 
@@ -82,11 +91,11 @@ mod tests {
         let platform_report = |platform: &str, mark| PlatformReport {
             platform: platform.parse().unwrap(),
             digest: digest(platform),
-            mark,
+            marks: Marks::from(mark),
         };
         LifecycleReport {
             digest: digest("index"),
-            mark: index,
+            marks: index.into(),
             platforms: vec![
                 platform_report("linux/amd64", amd64),
                 platform_report("linux/arm64", arm64),
@@ -100,6 +109,7 @@ mod tests {
             Some(Mark {
                 date: date.parse().unwrap(),
                 created: Some(created.parse().unwrap()),
+                basis: Basis::Enforced,
             })
         };
         let ours = report(created("2025-01-01", "2024-01-01T00:00:00Z"), None, None);
@@ -110,8 +120,8 @@ mod tests {
         );
         let merged = ours.merge(&theirs);
         assert_eq!(
-            (merged.mark, merged.platforms),
-            (theirs.mark, theirs.platforms)
+            (merged.marks, merged.platforms),
+            (theirs.marks, theirs.platforms)
         );
     }
 

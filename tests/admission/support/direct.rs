@@ -41,6 +41,7 @@ pub(crate) fn lookups() -> Lookups {
                 .parse()
                 .unwrap(),
         ],
+        lifecycle_trust: Vec::new(),
         warn_before: Duration::from_hours(720),
         enforce_after: Duration::ZERO,
         watch_namespaces: Vec::new(),

@@ -60,6 +60,7 @@ pub(crate) const CASES: [(&str, &[&str]); 6] = [
             "networkPolicy.enabled=true",
             r#"networkPolicy.metricsFrom=[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"monitoring"}}}]"#,
             r#"webhook.lifecycleTypes=["application/vnd.demo.artifact.lifecycle"]"#,
+            "webhook.lifecycleTrust=\"release-keys\"",
             r#"webhook.insecureRegistries=["registry.internal:5000"]"#,
             "webhook.unchecked=\"refuse\"",
             "webhook.defaultMode=\"warn\"",

@@ -304,6 +304,31 @@ async fn t19_callers_of_the_webhook_are_limited_by_certificate_or_by_address() {
 
 #[tokio::test]
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
+async fn the_keys_of_lifecycle_statements_come_from_a_config_map() {
+    let helm = Helm::new().await;
+    let own = helm.text(&[]).await;
+    assert!(!own.contains("lifecycle-trust"), "{own}");
+    let objects = helm
+        .objects(&["webhook.lifecycleTrust=\"release-keys\""])
+        .await;
+    let pod = &find(&objects, "Deployment/affix-system/affix-webhook")["spec"]["template"]["spec"];
+    let args = pod["containers"][0]["args"].to_string();
+    assert!(
+        args.contains("--lifecycle-trust=/etc/affix/lifecycle-trust"),
+        "{args}"
+    );
+    assert_eq!(
+        pod["volumes"],
+        json!([{"name": "lifecycle-trust", "configMap": {"name": "release-keys"}}])
+    );
+    assert_eq!(
+        pod["containers"][0]["volumeMounts"],
+        json!([{"name": "lifecycle-trust", "mountPath": "/etc/affix/lifecycle-trust", "readOnly": true}])
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs the tools beyond the core, which take minutes to build"]
 async fn a_default_mode_calls_the_webhooks_for_namespaces_without_a_label() {
     let helm = Helm::new().await;
     let key = "affix.dev/end-of-life";

@@ -19,7 +19,7 @@ use crate::api::{
     TargetState,
 };
 use crate::attachment::{Created, EndOfLifeDate};
-use crate::engine::{LifecycleReport, LifecycleType, Mark, PlatformReport};
+use crate::engine::{Basis, LifecycleReport, LifecycleType, Mark, Marks, PlatformReport};
 use affix_registry::oci::{Digest, Reference};
 
 /// Namespace and name of a resource.
@@ -271,6 +271,14 @@ pub(crate) struct IndexedReports {
 }
 
 impl IndexedReports {
+    /// Returns the reports where only signed dates are enforced. A status is not signed.
+    pub(crate) fn unsigned(self) -> Self {
+        Self {
+            trusted: self.trusted.map(LifecycleReport::unsigned),
+            own: None,
+        }
+    }
+
     /// Returns the report that makes a registry look-up unnecessary for a pod on `nodes`.
     ///
     /// A trusted report is conclusive if it has every applicable mark. A report from the pod's own namespace is conclusive
@@ -340,17 +348,18 @@ fn current_image(status: &ImageAttachmentStatus, date: &EndOfLifeDate) -> Option
         let mark = (target.state == TargetState::Attached).then(|| Mark {
             date: date.clone(),
             created,
+            basis: Basis::Enforced,
         });
         Some((target, target.digest.parse::<Digest>().ok()?, mark))
     });
     let mut report = LifecycleReport {
         digest,
-        mark: None,
+        marks: Marks::default(),
         platforms: Vec::new(),
     };
     for (target, digest, mark) in targets {
         if digest == report.digest {
-            report.mark = mark;
+            report.marks = mark.into();
         } else if let (TargetKind::Platform, Some(Ok(platform))) = (
             target.kind,
             target.platform.as_ref().map(|text| text.parse()),
@@ -358,15 +367,15 @@ fn current_image(status: &ImageAttachmentStatus, date: &EndOfLifeDate) -> Option
             report.platforms.push(PlatformReport {
                 platform,
                 digest,
-                mark,
+                marks: mark.into(),
             });
         }
     }
-    let has_marks = report.mark.is_some()
+    let has_marks = !report.marks.is_empty()
         || report
             .platforms
             .iter()
-            .any(|platform| platform.mark.is_some());
+            .any(|platform| !platform.marks.is_empty());
     has_marks.then_some(report)
 }
 
@@ -381,10 +390,11 @@ fn superseded_images(status: &ImageAttachmentStatus) -> Vec<LifecycleReport> {
             let mark = Mark {
                 date: image.date.as_ref()?.parse().ok()?,
                 created: Some(created),
+                basis: Basis::Enforced,
             };
             Some(LifecycleReport {
                 digest: image.digest.parse().ok()?,
-                mark: Some(mark),
+                marks: Some(mark).into(),
                 platforms: Vec::new(),
             })
         })

@@ -14,7 +14,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 
-use self::attachments::{AttachmentIndex, IndexedReports, ListedAttachment};
+use self::attachments::{AttachmentIndex, ListedAttachment};
 use self::namespaces::NamespaceIndex;
 use self::watch::WatchedList;
 use crate::engine::LifecycleType;
@@ -22,6 +22,7 @@ use crate::service::{Readiness, watch_backoff};
 use affix_registry::oci::{Digest, Reference};
 use k8s_openapi::api::core::v1::Namespace;
 
+pub(crate) use self::attachments::IndexedReports;
 pub(crate) use self::namespaces::{END_OF_LIFE, EndOfLifeMode, NamespacePolicy, RESOLVE_DIGESTS};
 
 /// The number of ImageAttachments in one page of a list. A page is in memory at once, and a resource can have 1.5 MB.

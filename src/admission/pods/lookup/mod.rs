@@ -16,9 +16,10 @@ use tokio::time::{Instant, timeout_at};
 
 use self::turns::{Place, Turn, Turns};
 use crate::admission::options::Lookups;
+use crate::admission::pods::trust::LifecycleTrust;
 use crate::admission::review::budget::Budget;
 use crate::admission::review::single_flight::{SingleFlightCache, Source};
-use crate::engine::{LifecycleReport, LifecycleType, MAX_REQUESTS, read_lifecycle};
+use crate::engine::{LifecycleReport, LifecycleRules, LifecycleType, MAX_REQUESTS, read_lifecycle};
 use affix_registry::oci::{Digest, Reference, Repository, Tag};
 use affix_registry::{
     Access, ErrorKind, HostPattern, Keychain, Locator, Registries, RegistryError, Session,
@@ -38,6 +39,8 @@ const MIN_WAIT: Duration = Duration::from_millis(500);
 /// Identity of the registry session, repository and subject. Look-ups of dry runs are separate, because
 /// they yield to others.
 type Key<T> = (Digest, Repository, T, bool);
+/// The subject of a look-up of marks, and the identity of the trusted keys.
+type MarksSubject = (Digest, Option<Digest>);
 /// The requests of a look-up.
 type Work<T> = BoxFuture<'static, Result<T, RegistryError>>;
 /// The result of a look-up of marks.
@@ -47,9 +50,10 @@ type MarksResult = Result<Arc<LifecycleReport>, LookupFailure>;
 pub(crate) struct RegistryLookup {
     registries: Registries,
     types: Arc<[LifecycleType]>,
+    trust: Option<Arc<LifecycleTrust>>,
     insecure: Vec<HostPattern>,
     tags: Arc<SingleFlightCache<Key<Tag>, Result<Digest, LookupFailure>>>,
-    marks: Arc<SingleFlightCache<Key<Digest>, MarksResult>>,
+    marks: Arc<SingleFlightCache<Key<MarksSubject>, MarksResult>>,
     state: Arc<LookupState>,
 }
 
@@ -77,12 +81,17 @@ pub(crate) struct Origin<'a> {
 }
 
 impl RegistryLookup {
-    pub(crate) fn new(registries: Registries, options: &Lookups) -> Self {
+    pub(crate) fn new(
+        registries: Registries,
+        options: &Lookups,
+        trust: Option<Arc<LifecycleTrust>>,
+    ) -> Self {
         let max_requests = registries.options().max_requests_per_registry;
         let max_per_host = (max_requests / MAX_REQUESTS).max(1);
         Self {
             registries,
             types: options.lifecycle_types.clone().into(),
+            trust,
             insecure: options.insecure_registries.clone(),
             tags: SingleFlightCache::new(Duration::ZERO),
             marks: SingleFlightCache::new(options.cache_ttl),
@@ -90,6 +99,18 @@ impl RegistryLookup {
                 turns: Arc::new(Turns::new(max_per_host)),
                 recent_failures: Mutex::default(),
             }),
+        }
+    }
+
+    /// Returns whether only signed dates are enforced.
+    pub(crate) const fn requires_signatures(&self) -> bool {
+        self.trust.is_some()
+    }
+
+    fn rules(&self) -> LifecycleRules {
+        LifecycleRules {
+            types: Arc::clone(&self.types),
+            trust: self.trust.as_ref().map(|trust| trust.current()),
         }
     }
 
@@ -124,10 +145,11 @@ impl RegistryLookup {
         image: &ImageSession,
         digest: &Digest,
     ) -> Option<Arc<LifecycleReport>> {
+        let subject = subject(digest, &self.rules());
         // A dry run has asked without a login, or with one that every pod may use.
         [false, true]
             .into_iter()
-            .find_map(|is_dry_run| self.marks.cached(&image.key(digest, is_dry_run)))
+            .find_map(|is_dry_run| self.marks.cached(&image.key(&subject, is_dry_run)))
             .and_then(Result::ok)
     }
 
@@ -165,11 +187,12 @@ impl RegistryLookup {
         if let Some(report) = self.cached(image, digest) {
             return Ok((report, Source::Cache));
         }
-        let key = image.key(digest, origin.requester.is_dry_run);
+        let rules = self.rules();
+        let key = image.key(&subject(digest, &rules), origin.requester.is_dry_run);
         let work = {
-            let (types, digest, now) = (Arc::clone(&self.types), digest.clone(), origin.now);
+            let (digest, now) = (digest.clone(), origin.now);
             move |session: Session| {
-                let read = async move { read_lifecycle(&session, &digest, &types, now).await };
+                let read = async move { read_lifecycle(&session, &digest, &rules, now).await };
                 read.map_ok(Arc::new).boxed()
             }
         };
@@ -246,6 +269,11 @@ impl ImageSession {
             self.session.repository().clone(),
         )
     }
+}
+
+fn subject(digest: &Digest, rules: &LifecycleRules) -> MarksSubject {
+    let trust = rules.trust.as_ref().map(|trust| trust.id.clone());
+    (digest.clone(), trust)
 }
 
 fn busy() -> LookupFailure {

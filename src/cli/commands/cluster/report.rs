@@ -16,7 +16,7 @@ use crate::cli::local;
 use crate::cli::output::images;
 use crate::cli::output::report::json;
 use crate::cli::output::text::Clean;
-use crate::engine::LifecycleType;
+use crate::engine::{LifecycleRules, LifecycleType};
 use crate::inventory::{
     Answers, Assessment, LookUps, ReportFormat, RunningImages, Signers, State, assess, documents,
     read_images, read_platforms, read_signers,
@@ -169,13 +169,16 @@ async fn look_up(args: &Args, running: &RunningImages) -> Answers {
     let logins = local::user_logins(&hosts).await;
     let look_ups = LookUps {
         registries: local::registries(),
-        types: args.lifecycle_type.clone(),
         insecure: args.insecure_registries.clone(),
     };
-    let (look_ups, logins, now) = (&look_ups, &logins, Timestamp::now());
+    let rules = LifecycleRules {
+        types: args.lifecycle_type.clone().into(),
+        trust: None,
+    };
+    let (rules, look_ups, logins, now) = (&rules, &look_ups, &logins, Timestamp::now());
     let count = images.len();
     let work = images.into_iter().map(|(key, image)| async move {
-        let answer = look_ups.ask(image, logins, now).await;
+        let answer = look_ups.ask(rules, image, logins, now).await;
         (key.clone(), answer)
     });
     let work = stream::iter(work)
