@@ -22,6 +22,10 @@ pub use attestation::{
 /// Marks the image as no longer supported from a date on.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[allow(
+    rustdoc::bare_urls,
+    reason = "kubectl explain prints the text as it is"
+)]
 pub struct EndOfLife {
     /// The date from which the image is no longer supported, in RFC 3339: a date and time (with T and Z in upper case; fractions
     /// allowed), or a date, which begins at 00:00 UTC. It is written to the registry unchanged and needs a digest in image. Exactly
@@ -58,6 +62,19 @@ pub struct EndOfLife {
     /// a newer one, once per generation of this resource. Default: Report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_conflict: Option<OnConflict>,
+
+    /// Also attaches a signed statement of the date beside each mark, as cosign attest does: an OpenEoX Core document with the predicate
+    /// type https://docs.oasis-open.org/openeox/eox-core/v1.0. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<LifecycleStatement>,
+}
+
+/// Signs the date of each end-of-life mark.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct LifecycleStatement {
+    /// Signs as cosign attest does, with a Sigstore bundle. Required.
+    pub cosign: StatementSigner,
 }
 
 /// Marks the previous image whenever the tag moves.

@@ -362,7 +362,13 @@ impl ImageAttachmentSpec {
                 "spec.attestation.cosign.keySecretRef",
                 &attestation.cosign.key_secret_ref,
             )),
-            AttachmentKind::EndOfLife(_) | AttachmentKind::Artifact(_) => None,
+            AttachmentKind::EndOfLife(mark) => mark.statement.as_ref().map(|statement| {
+                (
+                    "spec.endOfLife.statement.cosign.keySecretRef",
+                    &statement.cosign.key_secret_ref,
+                )
+            }),
+            AttachmentKind::Artifact(_) => None,
         }
     }
 

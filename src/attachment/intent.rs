@@ -97,6 +97,8 @@ pub struct Intent {
     pub selection: Selection,
     /// The desired attachment.
     pub desired: Desired,
+    /// True if a signed statement of the date belongs beside each end-of-life mark.
+    pub statement: bool,
 }
 
 impl Intent {
@@ -145,6 +147,10 @@ impl Intent {
             reference,
             selection,
             desired,
+            statement: spec
+                .end_of_life
+                .as_ref()
+                .is_some_and(|mark| mark.statement.is_some()),
         })
     }
 }

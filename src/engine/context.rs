@@ -34,6 +34,20 @@ impl<'a> Context<'a> {
         self.signer.and_then(Result::ok)
     }
 
+    /// Returns the signer of a resource that signs.
+    ///
+    /// # Errors
+    /// Fails with the problem of the key, or with `SecretNotFound` if there is none.
+    pub(in crate::engine) fn signer(&self) -> Result<&'a Arc<dyn Signer>, Problem> {
+        match self.signer {
+            Some(opened) => opened.map_err(Clone::clone),
+            None => Err(Problem::new(
+                Reason::SecretNotFound,
+                "the resource signs, and no key was given to sign with",
+            )),
+        }
+    }
+
     /// Runs `work` until the deadline of the pass.
     pub(in crate::engine) async fn in_time<T>(
         &self,

@@ -16,6 +16,7 @@ mod edges;
 mod files;
 mod histories;
 mod kills;
+mod lifecycle_statements;
 mod limits;
 mod listings;
 mod marks;

@@ -29,7 +29,7 @@ impl Cluster {
         let wait = [
             "wait",
             "--for=condition=Established",
-            "--timeout=60s",
+            "--timeout=300s",
             "crd/imageattachments.affix.dev",
         ];
         plane.kubectl(wait).await.unwrap().stdout().unwrap();

@@ -103,6 +103,22 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
             set(artifact(), "/artifact/files/0/name", json!("sbom/app.json")),
         ),
         (
+            "a date with a signed statement",
+            set(
+                mark(),
+                "/endOfLife/statement",
+                json!({"cosign": {"keySecretRef": {"name": "cosign-key"}}}),
+            ),
+        ),
+        (
+            "signed statements with annotations on what a tag leaves",
+            set(
+                watch(),
+                "/endOfLife/statement",
+                json!({"cosign": {"keySecretRef": {"name": "cosign-key"}, "annotations": {"env": "prod"}}}),
+            ),
+        ),
+        (
             "a date alone",
             set(mark(), "/endOfLife/date", json!("2025-03-20")),
         ),
@@ -759,6 +775,24 @@ pub(crate) fn bad() -> Vec<Bad> {
             "must have at most 64 items",
         ),
         // End of life.
+        (
+            "a statement without a signer",
+            set(mark(), "/endOfLife/statement", json!({})),
+            "spec.endOfLife.statement.cosign",
+            "Required value",
+        ),
+        (
+            "a statement whose signer has no key",
+            set(mark(), "/endOfLife/statement", json!({"cosign": {}})),
+            "spec.endOfLife.statement.cosign.keySecretRef",
+            "Required value",
+        ),
+        (
+            "a statement without date and whenSuperseded",
+            json!({"image": PINNED, "endOfLife": {"statement": {"cosign": {"keySecretRef": {"name": "k"}}}}}),
+            "spec.endOfLife",
+            "set exactly one of date, whenSuperseded",
+        ),
         (
             "neither date nor whenSuperseded",
             json!({"image": PINNED, "endOfLife": {}}),

@@ -3,6 +3,8 @@
 //! A policy in the documentation names `registry.example.com/team` and has a placeholder for the key. The test replaces both and
 //! nothing else.
 
+use std::path::PathBuf;
+
 use affix_testbed::peer::Peer;
 use affix_testbed::run::{Ran, Run};
 use affix_testbed::tools::Tool;
@@ -162,15 +164,7 @@ impl Judge {
         let text = text
             .replace("registry.example.com/team", &key.prefix)
             .replace("/etc/containers/cosign.pub", &format!("{}.pub", key.name));
-        let text = match text.split_once("-----BEGIN PUBLIC KEY-----") {
-            Some((before, rest)) => {
-                let (_, after) = rest.split_once("-----END PUBLIC KEY-----").unwrap();
-                let indent = before.rsplit('\n').next().unwrap();
-                let pem: Vec<&str> = key.pem.trim().lines().collect();
-                format!("{before}{}{after}", pem.join(&format!("\n{indent}")))
-            }
-            None => text,
-        };
+        let text = with_key(&text, &key.pem);
         if self == Self::PolicyControllerBundle {
             return text.replace(
                 "  - name: cosign-key\n",
@@ -193,39 +187,60 @@ impl Judge {
                 policies.push(file);
             }
         }
-        let pods = peer.file("pods.yaml");
-        let text: Vec<String> = (questions.iter().enumerate())
-            .map(|(number, question)| pod(number, &question.image).to_string())
-            .collect();
-        std::fs::write(&pods, text.join("\n---\n")).unwrap();
-        let ran = peer
-            .run(Tool::Kyverno)
-            .unwrap()
-            .args([
-                "apply",
-                "--registry",
-                "--remove-color",
-                "--continue-on-fail",
-            ])
-            .args(["--policy-report", "--output-format=json", "--resource"])
-            .args([pods])
-            .args(policies)
-            .timeout(std::time::Duration::from_mins(10));
-        let ran = ran.output().await.unwrap();
-        let report: Value = ran
-            .out
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .find(Value::is_object)
-            .unwrap_or_else(|| panic!("{self:?} printed no report\n{}{}", ran.out, ran.err));
-        (0..questions.len())
-            .map(|number| verdict(&report, &format!("pod-{number}")))
-            .collect()
+        let images: Vec<&str> = questions.iter().map(|of| of.image.as_str()).collect();
+        kyverno_apply(peer, &images, &policies).await
     }
 }
 
+/// Judges a pod for each image by policies of Kyverno, in one run.
+pub(crate) async fn kyverno_apply(
+    peer: &Peer,
+    images: &[&str],
+    policies: &[PathBuf],
+) -> Vec<Answer> {
+    let pods = peer.file("pods.yaml");
+    let text: Vec<String> = (images.iter().enumerate())
+        .map(|(number, image)| pod(number, image).to_string())
+        .collect();
+    std::fs::write(&pods, text.join("\n---\n")).unwrap();
+    let ran = peer
+        .run(Tool::Kyverno)
+        .unwrap()
+        .args([
+            "apply",
+            "--registry",
+            "--remove-color",
+            "--continue-on-fail",
+        ])
+        .args(["--policy-report", "--output-format=json", "--resource"])
+        .args([pods])
+        .args(policies)
+        .timeout(std::time::Duration::from_mins(10));
+    let ran = ran.output().await.unwrap();
+    let report: Value = ran
+        .out
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .find(Value::is_object)
+        .unwrap_or_else(|| panic!("Kyverno printed no report\n{}{}", ran.out, ran.err));
+    (0..images.len())
+        .map(|number| verdict(&report, &format!("pod-{number}")))
+        .collect()
+}
+
+/// Returns the text of a policy with a public key in place of the placeholder, if it has one.
+pub(crate) fn with_key(text: &str, pem: &str) -> String {
+    let Some((before, rest)) = text.split_once("-----BEGIN PUBLIC KEY-----") else {
+        return text.to_owned();
+    };
+    let (_, after) = rest.split_once("-----END PUBLIC KEY-----").unwrap();
+    let indent = before.rsplit('\n').next().unwrap();
+    let pem: Vec<&str> = pem.trim().lines().collect();
+    format!("{before}{}{after}", pem.join(&format!("\n{indent}")))
+}
+
 /// Returns the text of a file in `docs/policies`.
-fn documented(file: &str) -> String {
+pub(crate) fn documented(file: &str) -> String {
     let path = format!("{}/docs/policies/{file}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }

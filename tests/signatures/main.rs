@@ -23,6 +23,7 @@ mod cosign;
 mod files;
 mod judges;
 mod keys;
+mod lifecycle;
 mod matrix;
 #[path = "../e2e/support/namespace.rs"]
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]

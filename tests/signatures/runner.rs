@@ -9,7 +9,7 @@ use affix::api::{
 };
 use affix::engine::{
     Draft, Engine, EngineOptions, Failure, Journal, NoClaims, Outcome, SecretData, Sources,
-    request, status, status_in_progress,
+    deletion, request, status, status_in_progress,
 };
 use affix_registry::{Keychain, Options, Registries, Secret};
 use affix_testbed::images::{Image, Index, Pushed};
@@ -309,6 +309,13 @@ impl Runner {
         assert!(!outcome.verdict.ready, "{:#?}", self.status);
         let ready = find_condition(&self.status.conditions, ConditionType::Ready).unwrap();
         (ready.reason.clone(), ready.message.clone())
+    }
+
+    /// Removes the attachments of the resource, as after its deletion.
+    pub(crate) async fn delete(&self) {
+        let deletion = deletion(&self.spec, Some(&self.status), &self.sources).unwrap();
+        let deleted = self.engine.delete(&deletion, &NoClaims).await;
+        assert!(deleted.failed.is_none(), "{deleted:#?}");
     }
 
     /// Returns the subjects and attachments in the status.

@@ -104,6 +104,7 @@ pub(super) fn rules() -> Vec<Rule> {
                 "spec.endOfLife.annotations",
                 "spec.artifact.annotations",
                 "spec.signature.cosign.annotations",
+                "spec.endOfLife.statement.cosign.annotations",
                 "spec.attestation.cosign.annotations",
             ],
             "self.all(k, size(k) > 0 && size(k) <= 256)",

@@ -25,6 +25,7 @@ pub(super) fn rules() -> Vec<Rule> {
                 "spec.proxySecretRef.name",
                 "spec.artifact.files[].valueFrom.configMapKeyRef.name",
                 "spec.artifact.filesFrom[].configMapRef.name",
+                "spec.endOfLife.statement.cosign.keySecretRef.name",
                 "spec.attestation.predicates[].valueFrom.configMapKeyRef.name",
                 "spec.attestation.predicatesFrom[].configMapRef.name",
                 "spec.attestation.cosign.keySecretRef.name",

@@ -9,18 +9,38 @@ use tracing::Instrument as _;
 use crate::api::Scope;
 use crate::attachment::{EntryKind, Image};
 use crate::engine::context::Context;
-use affix_registry::oci::{ArtifactType, Digest};
+use affix_registry::oci::{ArtifactType, Descriptor, Digest, media_type};
 use affix_registry::{Listing, RegistryError};
 
 type Started = AbortOnDropHandle<Result<Listing, RegistryError>>;
 
-/// The listings that were started early, by subject.
+/// The listings of a pass that wait for their use, by subject.
 #[derive(Default)]
-pub(in crate::engine) struct Prefetch(Mutex<HashMap<Digest, Started>>);
+pub(in crate::engine) struct Prefetch {
+    /// Listings that were started early.
+    started: Mutex<HashMap<Digest, Started>>,
+    /// The bundles of listings that were read for marks, for their statements.
+    bundles: Mutex<HashMap<Digest, Listing>>,
+}
 
 impl Prefetch {
     fn listings(&self) -> MutexGuard<'_, HashMap<Digest, Started>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bundles(&self) -> MutexGuard<'_, HashMap<Digest, Listing>> {
+        self.bundles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what a statement on `subject` needs of the listing that was read for its mark.
+    pub(in crate::engine) fn keep_bundles(&self, subject: &Digest, listing: &Listing) {
+        let is_bundle = |entry: &&Descriptor| entry.may_have_type(media_type::SIGSTORE_BUNDLE);
+        let bundles = Listing {
+            entries: listing.entries.iter().filter(is_bundle).cloned().collect(),
+            tag: listing.tag.clone(),
+            ..*listing
+        };
+        self.bundles().insert(subject.clone(), bundles);
     }
 
     /// Returns the listing of a subject; `None` if it was not started or was cancelled.
@@ -28,6 +48,9 @@ impl Prefetch {
         &self,
         subject: &Digest,
     ) -> Option<Result<Listing, RegistryError>> {
+        if let Some(bundles) = self.bundles().remove(subject) {
+            return Some(Ok(bundles));
+        }
         let started = self.listings().remove(subject)?;
         started.await.ok()
     }
@@ -80,12 +103,13 @@ impl Prefetch {
     }
 }
 
-/// Returns the artifact type for the filter of a listing. There is no filter if it `would_hide` attachments of this resource, or if the
-/// operator limits referrers of all types.
+/// Returns the artifact type for the filter of a listing. There is no filter if it `would_hide` attachments of this resource, if the
+/// operator limits referrers of all types, or if marks and statements share the listing.
 pub(in crate::engine) fn type_filter<'a>(
     context: &Context<'a>,
     would_hide: bool,
 ) -> Option<&'a ArtifactType> {
-    (!would_hide && context.options.max_referrers.is_none())
+    let has_statement = context.request.intent.statement;
+    (!would_hide && !has_statement && context.options.max_referrers.is_none())
         .then(|| context.request.intent.desired.artifact_type())
 }

@@ -195,13 +195,18 @@ async fn list(
     let would_hide = ours.iter().any(|own| !is_last(own))
         || (!ours.is_empty() && targets.iter().any(has_changed));
     let subject = &first.observed.subject.digest;
-    Ok(match prefetch.take(subject).await {
+    let listing = match prefetch.take(subject).await {
         Some(listing) => listing?,
         None => {
             let filter = type_filter(context, would_hide);
             context.session.referrers(subject, filter).await?
         }
-    })
+    };
+    let is_mark = matches!(first.observed.wanted, DesiredContent::Content { .. });
+    if context.request.intent.statement && is_mark {
+        prefetch.keep_bundles(subject, &listing);
+    }
+    Ok(listing)
 }
 
 /// Reads the manifests that a listing leaves open for one attachment.

@@ -31,6 +31,7 @@ use super::reconcile_targets::{
     DesiredState, ObservedState, Resolution, begin, reconcile_observed, reconcile_targets,
     upload_empty_blob,
 };
+use super::statements;
 
 /// Reasons of invalid input. With one of them the pass pushes nothing, so that no incomplete set of attachments is left.
 const INVALID_INPUT: [Reason; 7] = [
@@ -173,8 +174,9 @@ fn desired_state(
         let entry = chosen.entry;
         match desired_on(context, entry, build, &mut subjects) {
             Ok(wanted) => {
-                let slots: Vec<Slot> = wanted.iter().map(|of| of.slot.clone()).collect();
-                if !slots.is_empty() && slots != record.slots() {
+                let slots = wanted.iter().map(|of| of.slot.clone());
+                let slots: Vec<Slot> = slots.chain(statements::slot(context)).collect();
+                if !wanted.is_empty() && slots != record.slots() {
                     let previous = context.request.previous.target(&entry.subject.digest);
                     *record = TargetRecord::pending(entry).with_slots(&slots, previous);
                 }
@@ -240,16 +242,9 @@ fn desired_on(
     if let EntryKind::Unreadable(problem) = &entry.kind {
         return Err(problem.clone().into());
     }
-    let signer = || match &context.signer {
-        Some(Ok(signer)) => Ok(*signer),
-        Some(Err(problem)) => Err(Failure::from((*problem).clone())),
-        None => Err(Failure::new(
-            Reason::SecretNotFound,
-            "the resource signs, and no key was given to sign with",
-        )),
-    };
     match &context.request.intent.desired {
         Desired::Content { content, mark } => {
+            statements::check(context)?;
             let content = content.for_target(entry).map_err(file_problem)?;
             subjects.check(&content, entry)?;
             Ok(vec![Wanted {
@@ -266,7 +261,7 @@ fn desired_on(
             overlap,
             ..
         } => {
-            let signer = signer()?;
+            let signer = context.signer()?;
             let contents = contents(desired, &**signer).into_iter();
             Ok(contents
                 .map(|(format, content)| Wanted {
@@ -289,7 +284,7 @@ fn desired_on(
             entry,
             build,
             (artifact_type, statements),
-            signer()?,
+            context.signer()?,
         ),
         // Marks of moves have a pass of their own.
         Desired::WhenSuperseded(_) => Ok(Vec::new()),
@@ -337,7 +332,8 @@ fn statements_on(
 fn records_of(context: &Context<'_>, chosen: &[SelectedEntry<'_>]) -> Vec<TargetRecord> {
     let request = context.request;
     let formats = request.intent.desired.formats().iter();
-    let slots: Vec<Slot> = formats.copied().map(Slot::of).collect();
+    let slots = formats.copied().map(Slot::of);
+    let slots: Vec<Slot> = slots.chain(statements::slot(context)).collect();
     let is_attestation = matches!(request.intent.desired, Desired::Attestation { .. });
     let record = |chosen: &SelectedEntry<'_>| match chosen.skip {
         Some(reason) => TargetRecord::skipped(chosen.entry, reason),

@@ -24,6 +24,7 @@ use crate::engine::request::build::Mode;
 use crate::engine::request::signing_key::validity_remark;
 
 use super::detach;
+use super::statements;
 
 /// The resolved image, with the requests that ran concurrently.
 pub(in crate::engine) struct Resolution<'a> {
@@ -93,13 +94,15 @@ pub(in crate::engine) async fn reconcile_targets(
         .iter()
         .any(|desired| desired.slot.format() == SignatureFormat::Bundle);
     let empty = upload_empty_blob(context, resolution, has_referrers);
-    let targets = {
+    let mut targets = {
         let observe = pin!(observe(context, resolution.prefetch, wanted));
         match select(observe, empty.clone()).await {
             Either::Left((targets, _)) => targets,
             Either::Right((_, observe)) => observe.await,
         }
     };
+    let statements = statements::desired(context, &targets, |mark| plan_target(context, mark));
+    targets.extend(observe(context, resolution.prefetch, statements).await);
     let observed = ObservedState {
         records,
         targets,

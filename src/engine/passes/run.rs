@@ -189,7 +189,10 @@ impl Engine {
         let resolve = async {
             let resolved =
                 resolve::resolve(context.session, &request.intent.reference, context.limits).await;
-            if let (Ok(resolved), true) = (&resolved, request.key.is_some() && has_referrers) {
+            // A tag that is only watched gets nothing.
+            let is_signed = request.key.is_some()
+                && !matches!(request.intent.desired, Desired::WhenSuperseded(_));
+            if let (Ok(resolved), true) = (&resolved, is_signed && has_referrers) {
                 prefetch.start_targets(context, &resolved.image);
             }
             resolved

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::identity;
+use std::iter;
 use std::time::Duration;
 
 use futures::future::try_join_all;
@@ -27,6 +28,7 @@ use crate::engine::report::verdict::Verdict;
 use affix_registry::oci::{Digest, Tag};
 
 use super::reconcile_targets::{DesiredState, Resolution, begin, reconcile_targets};
+use super::statements;
 use super::superseded_images::{
     SupersededImage, SupersededImages, conclude, conclude_from, is_done, read,
 };
@@ -279,6 +281,16 @@ fn desired_targets(
             records.push(match (chosen.skip, dispositions.get(digest)) {
                 (Some(reason), _) => TargetRecord::skipped(entry, reason),
                 (None, Some(Disposition::Mark(date))) => {
+                    let known = context.request.previous.target(digest);
+                    let slots: Vec<Slot> = iter::once(Slot::Referrer)
+                        .chain(statements::slot(context))
+                        .collect();
+                    let mut record = TargetRecord::pending(entry).with_slots(&slots, known);
+                    if let Err(problem) = statements::check(context) {
+                        record.fail(&problem.into());
+                        records.push(record);
+                        continue;
+                    }
                     let (content, keys) = wanted.mark(date);
                     targets.push(DesiredTarget {
                         slot: Slot::Referrer,
@@ -290,8 +302,7 @@ fn desired_targets(
                             mark: Some(keys),
                         },
                     });
-                    TargetRecord::pending(entry)
-                        .with_previous(context.request.previous.target(digest))
+                    record
                 }
                 (None, _) => TargetRecord::skipped(entry, Reason::StillInUse),
             });

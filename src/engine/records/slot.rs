@@ -1,6 +1,7 @@
-//! The place of an attachment among those of its target (docs/decisions/0120).
+//! The place of an attachment among those of its target (docs/decisions/0120, 0126).
 
 use crate::api::SignatureFormat;
+use crate::attachment::LIFECYCLE_PREDICATE;
 use affix_registry::oci::Digest;
 
 /// The place of an attachment among those of its target. A target with one attachment has it in [`Slot::Referrer`].
@@ -19,6 +20,14 @@ pub(in crate::engine) enum Slot {
 }
 
 impl Slot {
+    /// Returns the slot of the statement beside an end-of-life mark.
+    pub(in crate::engine) fn lifecycle() -> Self {
+        Self::Statement {
+            predicate_type: LIFECYCLE_PREDICATE.to_owned(),
+            predicate: None,
+        }
+    }
+
     /// Returns the slot of a signature.
     pub(in crate::engine) const fn of(format: SignatureFormat) -> Self {
         match format {

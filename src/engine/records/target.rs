@@ -82,12 +82,7 @@ impl TargetRecord {
         }
     }
 
-    /// Copies the data about the attachment from the previous pass, which stay valid however this pass ends.
-    pub(in crate::engine) fn with_previous(self, previous: Option<&Self>) -> Self {
-        self.with_slots(&[Slot::Referrer], previous)
-    }
-
-    /// Behaves like [`with_previous`](Self::with_previous), for the attachments in `slots`.
+    /// Copies the data about the attachments in `slots` from the previous pass, which stay valid however this pass ends.
     pub(in crate::engine) fn with_slots(mut self, slots: &[Slot], previous: Option<&Self>) -> Self {
         let before = |slot: &Slot| {
             let before = previous.and_then(|previous| previous.in_slot(slot));

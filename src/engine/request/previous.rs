@@ -11,7 +11,7 @@ use crate::api::{
 };
 use crate::attachment::supersession::{self, Supersession};
 use crate::attachment::{
-    Desired, Entry, EntryKind, Intent, LastApplied, Statements, predicate_for,
+    Desired, EndOfLifeDate, Entry, EntryKind, Intent, LastApplied, Statements, predicate_for,
 };
 use crate::engine::records::leftover::LeftoverRecord;
 use crate::engine::records::owned::Owned;
@@ -21,7 +21,7 @@ use crate::engine::records::target::TargetRecord;
 use crate::signing::{Predicate, Signer};
 use affix_registry::oci::{Descriptor, Digest, Reference, Tag};
 
-use super::signing_key::{contents, needs_renewal};
+use super::signing_key::{contents, needs_renewal, stating};
 
 /// The state of the previous pass. A value that cannot be parsed is dropped, so that the pass reads the registry again.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -173,7 +173,13 @@ impl PreviousState {
             (Desired::Attestation { statements, .. }, Some((_, signer))) => {
                 has_statements(statements, predicates, *signer, target)
             }
-            (desired, _) => has_desired_content(desired, target),
+            (desired, _) => {
+                has_desired_content(desired, target)
+                    && (!intent.statement
+                        || signer.is_some_and(|signer| {
+                            self.has_lifecycle_statement(desired, target, signer)
+                        }))
+            }
         };
         self.is_complete()
             && self.targets.iter().all(|target| match target.state {
@@ -194,6 +200,37 @@ impl PreviousState {
                 }
                 Desired::Content { .. } | Desired::Attestation { .. } => true,
             }
+    }
+
+    /// Returns whether the statement of a target is by `signer`, with a date that its mark can have.
+    fn has_lifecycle_statement(
+        &self,
+        desired: &Desired,
+        target: &TargetRecord,
+        signer: &dyn Signer,
+    ) -> bool {
+        let Some(content) = target
+            .in_slot(&Slot::lifecycle())
+            .and_then(|record| record.content)
+        else {
+            return false;
+        };
+        let dates: Vec<EndOfLifeDate> = match desired {
+            Desired::Content { mark, .. } => mark.iter().map(|keys| keys.date.clone()).collect(),
+            Desired::WhenSuperseded(_) => {
+                let dates = self
+                    .superseded
+                    .iter()
+                    .filter_map(|image| image.date.as_ref());
+                dates.filter_map(|date| date.parse().ok()).collect()
+            }
+            Desired::Signature { .. } | Desired::Attestation { .. } => Vec::new(),
+        };
+        let states = |date: &EndOfLifeDate| {
+            stating(signer, date, target.created)
+                .is_some_and(|signer| signer.fingerprint() == content)
+        };
+        dates.iter().any(states)
     }
 
     /// Returns whether every settled move is done and every digest in the spec has a move.

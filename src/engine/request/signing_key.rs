@@ -9,8 +9,10 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::{GoDuration, ImageAttachmentSpec, Reason, SignatureFormat};
-use crate::attachment::{Created, Desired, Problem};
-use crate::signing::{CosignSigner, KeyError, NotationSigner, Signer};
+use crate::attachment::{
+    Created, Desired, EndOfLifeDate, LIFECYCLE_PREDICATE, LifecycleDocument, Problem,
+};
+use crate::signing::{CosignSigner, KeyError, NotationSigner, Predicate, Signer};
 use affix_registry::Secret;
 use affix_registry::oci::{Digest, Hasher, Reference};
 
@@ -68,8 +70,12 @@ impl SigningKey {
                 annotations: annotations.clone(),
             })
         };
-        let files = match (&spec.attestation, &spec.signature) {
-            (Some(attestation), _) => cosign(&attestation.cosign.annotations)?,
+        let mark = spec.end_of_life.as_ref();
+        let statement = mark.and_then(|mark| mark.statement.as_ref());
+        let statement = statement.map(|statement| &statement.cosign);
+        let attestation = spec.attestation.as_ref().map(|of| &of.cosign);
+        let files = match (attestation.or(statement), &spec.signature) {
+            (Some(signer), _) => cosign(&signer.annotations)?,
             (None, Some(signature)) => match (&signature.cosign, &signature.notation) {
                 (Some(signer), _) => cosign(&signer.annotations)?,
                 (None, Some(notation)) => {
@@ -195,6 +201,18 @@ pub(in crate::engine) fn contents(
         SignatureFormat::Tag => Some((*format, signer.tag_signer()?.tag_fingerprint(identity))),
     };
     formats.iter().filter_map(content).collect()
+}
+
+/// Returns the signer that states `date` beside a mark of the time `created`. A mark of an unknown time is older than all others.
+pub(in crate::engine) fn stating(
+    signer: &dyn Signer,
+    date: &EndOfLifeDate,
+    created: Option<Created>,
+) -> Option<Arc<dyn Signer>> {
+    let created = created.unwrap_or(Created::at(Timestamp::UNIX_EPOCH));
+    let document = LifecycleDocument::of(date, created).to_string();
+    let predicate = Predicate::parse(LIFECYCLE_PREDICATE, document.as_bytes()).ok()?;
+    signer.stating(&predicate)
 }
 
 /// Returns the remark on a key whose signatures, without a timestamp of a third party, end with its certificates.

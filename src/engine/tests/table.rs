@@ -75,7 +75,10 @@ fn a_failure_keeps_the_data_about_the_attachment() {
         superseded_for: Some(3),
         ..made("amd64", "mark", TargetState::Attached)
     };
-    let mut now = target("amd64", TargetState::Pending, None).with_previous(Some(&before));
+    let mut now = target("amd64", TargetState::Pending, None).with_slots(
+        &[crate::engine::records::slot::Slot::Referrer],
+        Some(&before),
+    );
     now.fail(&Failure::new(Reason::RateLimited, "HTTP 429"));
     assert_eq!(
         (now.state, now.reason, now.message.as_deref()),
