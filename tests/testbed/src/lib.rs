@@ -12,6 +12,7 @@
 //! | [`go_module`] | files of other projects |
 //! | [`images`] | multi-platform images, pushed with plain HTTP |
 //! | [`node`] | a node that runs pods, in namespaces of its own |
+//! | [`sigstore`] | Fulcio with its log of certificates, Rekor v2 and a timestamp authority |
 //! | [`site`] | the static site of the documentation |
 //! | [`process`] | a child process that never outlives the test that started it |
 //!
@@ -50,5 +51,6 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod run;
+pub mod sigstore;
 pub mod site;
 pub mod tools;

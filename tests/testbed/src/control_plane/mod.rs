@@ -37,6 +37,14 @@ pub struct ControlPlane {
     setting: Setting,
 }
 
+/// What a control plane has besides the usual.
+#[derive(Default)]
+struct Kind<'a> {
+    gives_service_accounts: bool,
+    is_issuer: bool,
+    webhook_clients: Option<&'a Authority>,
+}
+
 impl ControlPlane {
     /// Starts a control plane and waits until it is ready.
     ///
@@ -44,7 +52,7 @@ impl ControlPlane {
     ///
     /// Where it does not become ready; the message has the end of its log.
     pub async fn start(tools: &Tools) -> anyhow::Result<Self> {
-        Self::start_as(tools, "127.0.0.1", false, None).await
+        Self::start_as(tools, "127.0.0.1", Kind::default()).await
     }
 
     /// The same with a client certificate, of this authority, that the server presents to webhooks.
@@ -56,7 +64,11 @@ impl ControlPlane {
         tools: &Tools,
         authority: &Authority,
     ) -> anyhow::Result<Self> {
-        Self::start_as(tools, "127.0.0.1", false, Some(authority)).await
+        let kind = Kind {
+            webhook_clients: Some(authority),
+            ..Kind::default()
+        };
+        Self::start_as(tools, "127.0.0.1", kind).await
     }
 
     /// The same with the admission plugin that gives pods their service account and its pull secrets. No pod can be made before
@@ -75,15 +87,27 @@ impl ControlPlane {
     ///
     /// Where it does not become ready; the message has the end of its log.
     pub async fn start_at(tools: &Tools, address: &str) -> anyhow::Result<Self> {
-        Self::start_as(tools, address, true, None).await
+        let kind = Kind {
+            gives_service_accounts: true,
+            ..Kind::default()
+        };
+        Self::start_as(tools, address, kind).await
     }
 
-    async fn start_as(
-        tools: &Tools,
-        address: &str,
-        gives_service_accounts: bool,
-        webhook_clients: Option<&Authority>,
-    ) -> anyhow::Result<Self> {
+    /// The same with its own address as the issuer of tokens, so that other services can verify them.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not become ready; the message has the end of its log.
+    pub async fn start_as_issuer(tools: &Tools) -> anyhow::Result<Self> {
+        let kind = Kind {
+            is_issuer: true,
+            ..Kind::default()
+        };
+        Self::start_as(tools, "127.0.0.1", kind).await
+    }
+
+    async fn start_as(tools: &Tools, address: &str, kind: Kind<'_>) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("affix-control-plane-")
             .tempdir()?;
@@ -113,7 +137,8 @@ impl ControlPlane {
             &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
         )?;
         std::fs::create_dir(dir.path().join("home"))?;
-        let admission = webhook_clients
+        let admission = kind
+            .webhook_clients
             .map(|authority| kubeconfig::write_webhook_client(dir.path(), authority))
             .transpose()?;
 
@@ -127,7 +152,8 @@ impl ControlPlane {
                 address: address.to_owned(),
                 port: port::free()?,
                 etcd_port: port::free()?,
-                gives_service_accounts,
+                gives_service_accounts: kind.gives_service_accounts,
+                is_issuer: kind.is_issuer,
                 admission: admission.clone(),
             };
             let mut servers = Servers::start(tools, &setting)?;

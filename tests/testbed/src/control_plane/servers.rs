@@ -31,6 +31,8 @@ pub(super) struct Setting {
     pub(super) etcd_port: u16,
     /// Whether pods get the service account of their namespace, which kube-controller-manager makes.
     pub(super) gives_service_accounts: bool,
+    /// Whether the issuer of tokens is the address of the server, where others find its keys.
+    pub(super) is_issuer: bool,
     /// The configuration of admission, which names the client certificate for webhooks.
     pub(super) admission: Option<PathBuf>,
 }
@@ -38,6 +40,17 @@ pub(super) struct Setting {
 impl Setting {
     pub(super) fn url(&self) -> String {
         format!("https://{}:{}", self.address, self.port)
+    }
+
+    fn issuer(&self) -> Vec<String> {
+        if !self.is_issuer {
+            return vec!["--service-account-issuer=https://kubernetes.default.svc".to_owned()];
+        }
+        let url = self.url();
+        vec![
+            format!("--service-account-issuer={url}"),
+            format!("--service-account-jwks-uri={url}/openid/v1/jwks"),
+        ]
     }
 }
 
@@ -86,7 +99,7 @@ impl Servers {
                 "--service-account-key-file=",
                 &dir.join("service-accounts.pub"),
             ))
-            .arg("--service-account-issuer=https://kubernetes.default.svc")
+            .args(setting.issuer())
             .args([
                 "--service-cluster-ip-range=10.96.0.0/24",
                 "--authorization-mode=RBAC",

@@ -67,6 +67,14 @@ pub enum Tool {
     PolicyController,
     /// The Kyverno CLI.
     Kyverno,
+    /// The certificate authority of Sigstore.
+    Fulcio,
+    /// The transparency log of Sigstore, version 2.
+    Rekor,
+    /// The timestamp authority of Sigstore.
+    TimestampAuthority,
+    /// TesseraCT, a log of certificates.
+    CtLog,
 }
 
 /// How a tool is built.
@@ -96,6 +104,7 @@ const KREW: &str = "krew";
 const NODE: &str = "node";
 const CONTAINERD: &str = "containerd";
 const KYVERNO: &str = "kyverno";
+const SIGSTORE: &str = "sigstore";
 const POLICY_CONTROLLER: &str = "policycontroller";
 /// The one module with build tags.
 pub(super) const CONTAINERS_IMAGE: &str = "containersimage";
@@ -148,7 +157,14 @@ impl Tool {
             PolicyController,
             Kyverno,
         ]);
+        all.extend(Self::sigstore());
         all
+    }
+
+    /// The group that a Sigstore instance needs besides the first group.
+    pub(super) fn sigstore() -> [Self; 5] {
+        use Tool::{Cosign, CtLog, Fulcio, Rekor, TimestampAuthority};
+        [Cosign, TimestampAuthority, Rekor, Fulcio, CtLog]
     }
 
     /// The group that a node needs besides the first group.
@@ -417,6 +433,38 @@ impl Tool {
                 title: "the tester of policy-controller",
                 origin: "github.com/sigstore/policy-controller",
                 cold: 180,
+            },
+            Self::Fulcio => Recipe {
+                module: SIGSTORE,
+                package: "github.com/sigstore/fulcio",
+                binary: "fulcio",
+                title: "Fulcio",
+                origin: "github.com/sigstore/fulcio",
+                cold: 30,
+            },
+            Self::Rekor => Recipe {
+                module: SIGSTORE,
+                package: "github.com/sigstore/rekor-tiles/v2/cmd/rekor-server/posix",
+                binary: "rekor",
+                title: "Rekor v2",
+                origin: "github.com/sigstore/rekor-tiles/v2",
+                cold: 30,
+            },
+            Self::TimestampAuthority => Recipe {
+                module: SIGSTORE,
+                package: "github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server",
+                binary: "timestamp-server",
+                title: "the timestamp authority",
+                origin: "github.com/sigstore/timestamp-authority/v2",
+                cold: 60,
+            },
+            Self::CtLog => Recipe {
+                module: SIGSTORE,
+                package: "github.com/transparency-dev/tesseract/cmd/tesseract/posix",
+                binary: "tesseract",
+                title: "TesseraCT",
+                origin: "github.com/transparency-dev/tesseract",
+                cold: 15,
             },
             Self::ContainersImage => Recipe {
                 module: CONTAINERS_IMAGE,

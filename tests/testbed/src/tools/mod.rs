@@ -71,6 +71,15 @@ impl Tools {
         Self::with(&Tool::node()).await
     }
 
+    /// All of [`Tools::core`], and a Sigstore instance with cosign.
+    ///
+    /// # Errors
+    ///
+    /// Where Go is missing or a build fails.
+    pub async fn sigstore() -> anyhow::Result<Self> {
+        Self::with(&Tool::sigstore()).await
+    }
+
     /// Only these tools and what starts them: for a test that needs one tool more than [`Tools::core`] has.
     ///
     /// # Errors
