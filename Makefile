@@ -4,7 +4,7 @@
 # another set of features.
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 BIN := $(CARGO_TARGET_DIR)/debug
-CRD := crds/affix.dev_imageattachments.yaml
+CRDS := crds/affix.dev_imageattachments.yaml crds/affix.dev_imageattachmentsets.yaml
 
 say = @printf '\n== %s\n' '$(1)'
 
@@ -80,12 +80,13 @@ fuzz-check: ## Check that the fuzz targets compile; to run them see fuzz/README.
 GENERATED := cargo test --test install -- --include-ignored generated:: chart::rendered_objects
 generate: ## Write all generated files: crds/, copies of it, the chart's README and schema, docs/reference, snapshots, config/install.yaml
 	cargo build --bin affix
-	$(BIN)/affix crd > $(CRD)
+	$(BIN)/affix crd | awk -v files='$(CRDS)' 'BEGIN { split(files, file); n = 1 } /^---$$/ { n++; next } { print > file[n] }'
 	AFFIX_UPDATE=1 $(GENERATED) >/dev/null
 	AFFIX_UPDATE=1 $(GENERATED)
 
 generate-check: ## Check that generated files are current, with the last build of affix
-	@$(BIN)/affix crd | diff -u $(CRD) - || { echo 'not current, run make generate: $(CRD)'; exit 1; }
+	@{ cat $(firstword $(CRDS)); echo ---; cat $(lastword $(CRDS)); } > $(CARGO_TARGET_DIR)/crds.yaml
+	@$(BIN)/affix crd | diff -u $(CARGO_TARGET_DIR)/crds.yaml - || { echo 'not current, run make generate: $(CRDS)'; exit 1; }
 	$(GENERATED)
 
 site: ## Build the static site of the documentation in target/site and check its links; the first run builds mdBook, about 4 minutes

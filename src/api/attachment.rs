@@ -395,7 +395,7 @@ impl ConfigMapFiles {
 }
 
 /// Deserializes an explicit `null` as an empty collection. The API server stores a null where the schema allows it.
-fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de> + Default,

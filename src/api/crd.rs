@@ -1,6 +1,6 @@
-//! The CustomResourceDefinition that `affix crd` prints and `crds/` contains.
+//! The CustomResourceDefinitions that `affix crd` prints and `crds/` contains.
 //!
-//! The derive makes it from the types. This module adds the validation rules and the parts that the derive cannot express. The bytes of the
+//! The derive makes them from the types. This module adds the validation rules and the parts that the derive cannot express. The bytes of each
 //! file are the same on every machine.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -9,6 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 
 use super::rules;
+use super::set::{ImageAttachmentSet, ImageAttachmentSetStatus, SET_FIELDS, SET_TARGETS_FIELDS};
 use super::spec::ImageAttachment;
 use super::status::ImageAttachmentStatus;
 
@@ -17,7 +18,26 @@ use super::status::ImageAttachmentStatus;
 /// The status defaults to an `observedGeneration` of -1, so that kstatus never reports an object as done before its first reconcile.
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
-    let mut crd = ImageAttachment::crd();
+    let status = serde_json::to_value(ImageAttachmentStatus::default());
+    completed(ImageAttachment::crd(), status.ok(), rules::add_to)
+}
+
+/// Returns the CustomResourceDefinition of [`ImageAttachmentSet`], with the same default of its status.
+#[must_use]
+pub fn set_crd() -> CustomResourceDefinition {
+    let status = serde_json::to_value(ImageAttachmentSetStatus::default());
+    completed(ImageAttachmentSet::crd(), status.ok(), |spec| {
+        without_set_fields(spec);
+        rules::add_to_set(spec);
+    })
+}
+
+/// Adds the parts of a definition that the derive cannot express. `complete` works on the schema of the spec.
+fn completed(
+    mut crd: CustomResourceDefinition,
+    status_default: Option<serde_json::Value>,
+    complete: impl Fn(&mut JSONSchemaProps),
+) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let Some(root) = version
             .schema
@@ -31,24 +51,67 @@ pub fn crd() -> CustomResourceDefinition {
             continue;
         };
         if let Some(spec) = properties.get_mut("spec") {
-            rules::add_to(spec);
+            complete(spec);
         }
         if let Some(status) = properties.get_mut("status") {
             // The API server replaces a null by the default only where the schema does not allow null.
             status.nullable = None;
-            status.default = serde_json::to_value(ImageAttachmentStatus::default())
-                .ok()
-                .map(JSON);
+            status.default = status_default.clone().map(JSON);
         }
     }
     crd
 }
 
-/// Returns the CustomResourceDefinition as a YAML document.
+/// Removes the fields of the template that the set writes.
+fn without_set_fields(spec: &mut JSONSchemaProps) {
+    let Some(template) = property(spec, "template").and_then(|template| property(template, "spec"))
+    else {
+        return;
+    };
+    remove(template, &SET_FIELDS);
+    if let Some(targets) = property(template, "targets") {
+        remove(targets, &SET_TARGETS_FIELDS);
+    }
+}
+
+fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
+    schema.properties.as_mut()?.get_mut(name)
+}
+
+fn remove(schema: &mut JSONSchemaProps, names: &[&str]) {
+    for name in names {
+        schema
+            .properties
+            .as_mut()
+            .and_then(|properties| properties.remove(*name));
+    }
+    if let Some(required) = &mut schema.required {
+        required.retain(|name| !names.contains(&name.as_str()));
+    }
+    schema.required.take_if(|required| required.is_empty());
+}
+
+/// Returns the CustomResourceDefinition of [`ImageAttachment`] as a YAML document.
 #[must_use]
 pub fn crd_yaml() -> String {
+    yaml(&crd())
+}
+
+/// Returns the CustomResourceDefinition of [`ImageAttachmentSet`] as a YAML document.
+#[must_use]
+pub fn set_crd_yaml() -> String {
+    yaml(&set_crd())
+}
+
+/// Returns all definitions as a stream of YAML documents.
+#[must_use]
+pub fn crds_yaml() -> String {
+    format!("{}---\n{}", crd_yaml(), set_crd_yaml())
+}
+
+fn yaml(crd: &CustomResourceDefinition) -> String {
     // Every value of the definition has a YAML form. A unit test reads it back.
-    serde_saphyr::to_string(&crd()).unwrap_or_default()
+    serde_saphyr::to_string(crd).unwrap_or_default()
 }
 
 /// Adjusts a schema and everything below it.
@@ -101,12 +164,19 @@ mod tests {
 
     use super::*;
 
-    /// The file for installations without the command.
-    const FILE: &str = "crds/affix.dev_imageattachments.yaml";
+    /// The definitions, and their files for installations without the command.
+    fn all() -> [(&'static str, CustomResourceDefinition); 2] {
+        [
+            ("crds/affix.dev_imageattachments.yaml", crd()),
+            ("crds/affix.dev_imageattachmentsets.yaml", set_crd()),
+        ]
+    }
 
-    fn schema() -> Value {
-        let crd = serde_json::to_value(crd()).unwrap();
-        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+    fn schemas() -> [Value; 2] {
+        all().map(|(_, crd)| {
+            let crd = serde_json::to_value(crd).unwrap();
+            crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+        })
     }
 
     /// Calls `visit` with the path and the schema of each property.
@@ -120,63 +190,92 @@ mod tests {
     }
 
     #[test]
-    fn the_file_in_crds_is_current() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
-        if std::env::var_os("AFFIX_UPDATE").is_some() {
-            std::fs::write(&path, crd_yaml()).unwrap();
+    fn the_files_in_crds_are_current() {
+        for (file, crd) in all() {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            if std::env::var_os("AFFIX_UPDATE").is_some() {
+                std::fs::write(&path, yaml(&crd)).unwrap();
+            }
+            let kept = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                kept == yaml(&crd),
+                "{file} is not current: run `AFFIX_UPDATE=1 cargo test --lib api::crd`"
+            );
         }
-        let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            kept == crd_yaml(),
-            "{FILE} is not current: run `AFFIX_UPDATE=1 cargo test --lib api::crd`"
-        );
     }
 
     #[test]
     fn the_yaml_is_the_definition_and_smaller_than_100_kib() {
-        let yaml = crd_yaml();
-        let read: Value = serde_saphyr::from_str(&yaml).unwrap();
-        assert_eq!(read, serde_json::to_value(crd()).unwrap());
-        assert!(yaml.len() < 100 * 1024, "{} bytes", yaml.len());
+        for (file, crd) in all() {
+            let yaml = yaml(&crd);
+            let read: Value = serde_saphyr::from_str(&yaml).unwrap();
+            assert_eq!(read, serde_json::to_value(crd).unwrap());
+            assert!(yaml.len() < 100 * 1024, "{file}: {} bytes", yaml.len());
+        }
+    }
+
+    #[test]
+    fn the_template_has_every_field_of_an_attachment_that_the_set_does_not_write() {
+        let [attachment, set] = schemas();
+        let spec = &attachment["properties"]["spec"]["properties"];
+        let template = &set["properties"]["spec"]["properties"]["template"]["properties"]["spec"];
+        let names = |fields: &Value| -> Vec<String> {
+            fields.as_object().unwrap().keys().cloned().collect()
+        };
+        let mut expected = names(spec);
+        expected.retain(|name| !SET_FIELDS.contains(&name.as_str()));
+        assert_eq!(names(&template["properties"]), expected);
+        assert_eq!(template["required"], Value::Null);
+        let mut expected = names(&spec["targets"]["properties"]);
+        expected.retain(|name| !SET_TARGETS_FIELDS.contains(&name.as_str()));
+        assert_eq!(
+            names(&template["properties"]["targets"]["properties"]),
+            expected
+        );
     }
 
     #[test]
     fn an_object_is_not_done_before_its_first_reconcile() {
-        let schema = schema();
-        assert_eq!(
-            schema["properties"]["status"]["default"],
-            serde_json::json!({"observedGeneration": -1})
-        );
-        assert_eq!(schema["properties"]["status"]["nullable"], Value::Null);
-        assert_eq!(
-            schema["properties"]["status"]["properties"]["observedGeneration"]["default"],
-            -1
-        );
+        for schema in schemas() {
+            assert_eq!(
+                schema["properties"]["status"]["default"],
+                serde_json::json!({"observedGeneration": -1})
+            );
+            assert_eq!(schema["properties"]["status"]["nullable"], Value::Null);
+            assert_eq!(
+                schema["properties"]["status"]["properties"]["observedGeneration"]["default"],
+                -1
+            );
+        }
     }
 
     #[test]
     fn the_spec_has_no_default_in_the_schema() {
-        each_property(
-            "spec",
-            &schema()["properties"]["spec"],
-            &mut |path, property| {
-                assert_eq!(property["default"], Value::Null, "{path}");
-            },
-        );
+        for schema in schemas() {
+            each_property(
+                "spec",
+                &schema["properties"]["spec"],
+                &mut |path, property| {
+                    assert_eq!(property["default"], Value::Null, "{path}");
+                },
+            );
+        }
     }
 
     #[test]
     fn every_field_of_the_spec_documents_its_default() {
-        each_property("", &schema(), &mut |path, property| {
-            let description = property["description"].as_str().unwrap_or_default();
-            assert!(!description.is_empty(), "{path} has no description");
-            if path.starts_with(".spec.") {
-                let documented = ["Required.", "Default:", "Exactly one of"]
-                    .iter()
-                    .any(|text| description.contains(text));
-                assert!(documented, "{path}: {description}");
-            }
-        });
+        for schema in schemas() {
+            each_property("", &schema, &mut |path, property| {
+                let description = property["description"].as_str().unwrap_or_default();
+                assert!(!description.is_empty(), "{path} has no description");
+                if path.starts_with(".spec.") {
+                    let documented = ["Required.", "Default:", "Exactly one of"]
+                        .iter()
+                        .any(|text| description.contains(text));
+                    assert!(documented, "{path}: {description}");
+                }
+            });
+        }
     }
 
     #[test]
@@ -197,15 +296,16 @@ mod tests {
                 check(&path, &property["items"]);
             }
         }
-        check("spec", &schema()["properties"]["spec"]);
+        for schema in schemas() {
+            check("spec", &schema["properties"]["spec"]);
+        }
     }
 
     #[test]
     fn every_text_and_list_of_the_spec_is_bounded() {
-        each_property(
-            "spec",
-            &schema()["properties"]["spec"],
-            &mut |path, property| {
+        for schema in schemas() {
+            let spec = &schema["properties"]["spec"];
+            each_property("spec", spec, &mut |path, property| {
                 for schema in [
                     property,
                     &property["items"],
@@ -225,7 +325,7 @@ mod tests {
                     };
                     assert!(bounded, "{path} has no limit: {schema}");
                 }
-            },
-        );
+            });
+        }
     }
 }

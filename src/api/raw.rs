@@ -5,6 +5,7 @@
 
 use kube::core::ObjectMeta;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::spec::ImageAttachmentSpec;
@@ -38,6 +39,18 @@ impl RawAttachment {
     /// # Errors
     /// The message of the parser.
     pub fn parse(&self) -> Result<(ImageAttachmentSpec, Option<ImageAttachmentStatus>), String> {
+        self.parse_as()
+    }
+
+    /// Parses spec and status of another kind.
+    ///
+    /// # Errors
+    /// The message of the parser.
+    pub fn parse_as<S, T>(&self) -> Result<(S, Option<T>), String>
+    where
+        S: DeserializeOwned,
+        T: DeserializeOwned,
+    {
         let message = |error: serde_json::Error| {
             let text = error.to_string();
             text.chars().take(MAX_ERROR_CHARS).collect::<String>()

@@ -90,6 +90,8 @@ reasons! {
     Conflict,
     /// The registry refuses to delete an end-of-life mark, a signature or a statement that this resource no longer wants.
     RemovalRefused,
+    /// A set would newly mark more images than `lifecycle.maxNewMarks`. It marks none of them until the user confirms their number.
+    TooManyMarks,
 
     // Not ready, retried.
     /// Some of the selected targets have their attachment, others do not.

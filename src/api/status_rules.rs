@@ -6,17 +6,32 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::condition::{ConditionType, MESSAGE_MAX_BYTES, find};
 use super::reason::Reason;
+use super::set::ImageAttachmentSet;
 use super::spec::ImageAttachment;
 
 /// Returns the rules that the status of an object breaks, one sentence each. No pass may be working on the object.
 #[must_use]
 pub fn check_status_rules(object: &ImageAttachment) -> Vec<String> {
+    let status = object.status.as_ref();
+    let status = status.map(|status| (status.observed_generation, &*status.conditions));
+    check(object.metadata.generation, status)
+}
+
+/// Returns the rules that the status of a set breaks.
+#[must_use]
+pub fn check_set_status_rules(set: &ImageAttachmentSet) -> Vec<String> {
+    let status = set.status.as_ref();
+    let status = status.map(|status| (status.observed_generation, &*status.conditions));
+    check(set.metadata.generation, status)
+}
+
+/// Checks the observed generation and the conditions of a status.
+fn check(generation: Option<i64>, status: Option<(i64, &[Condition])>) -> Vec<String> {
     let mut wrong = Vec::new();
-    let generation = object.metadata.generation.unwrap_or_default();
-    let Some(status) = &object.status else {
+    let generation = generation.unwrap_or_default();
+    let Some((observed_generation, conditions)) = status else {
         return vec!["there is no status".to_owned()];
     };
-    let conditions = &status.conditions;
     let ready = find(conditions, ConditionType::Ready);
     let ready_is = |status: &str| ready.is_some_and(|ready| ready.status == status);
     let present = |kind| find(conditions, kind).is_some();
@@ -44,11 +59,11 @@ pub fn check_status_rules(object: &ImageAttachment) -> Vec<String> {
         "Reconciling is True at rest although Ready is not False",
     );
     rule(
-        status.observed_generation <= generation,
+        observed_generation <= generation,
         "observedGeneration is greater than generation",
     );
     rule(
-        status.observed_generation == generation || !ready_is("True"),
+        observed_generation == generation || !ready_is("True"),
         "Ready is True although observedGeneration is not generation",
     );
     for condition in conditions {

@@ -14,6 +14,7 @@ mod mark;
 mod plan;
 mod problem;
 mod selection;
+pub mod sets;
 mod statements;
 pub mod supersession;
 mod time;

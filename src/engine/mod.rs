@@ -11,6 +11,7 @@
 //! | `observe` | reads from the registry |
 //! | `apply` | writes to the registry |
 //! | `report` | verdict, outcome and status |
+//! | `sets` | reads the repositories of a set, and reports on it |
 //! | `passes` | the passes themselves, which use all of the above |
 //! | `lifecycle` | the end-of-life marks of an image, for the webhooks and the report |
 
@@ -26,6 +27,7 @@ mod passes;
 mod records;
 mod report;
 mod request;
+mod sets;
 
 pub use claims::{Claim, Claims, ListedAttachment, NoClaims, attachments, lists, shows};
 pub use failure::Failure;
@@ -46,6 +48,8 @@ pub use request::previous::PreviousState;
 pub use request::references::Names;
 pub use request::secrets::{SecretData, Sources};
 pub use request::signing_key::SigningKey;
+pub use sets::read::{ReachCache, RepositoryRead, RepositoryReading};
+pub use sets::status::{ChildState, set_status};
 
 pub(crate) use lifecycle::{
     Basis, Day, LifecycleReport, LifecycleRules, MAX_REQUESTS, Mark, Marks, PlatformReport,

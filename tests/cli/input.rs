@@ -77,7 +77,7 @@ async fn help_has_examples_and_crd_prints_the_crd() {
         );
     }
     let crd = fixture.affix(&["crd"], "").await.stdout().unwrap();
-    assert_eq!(crd, affix::api::crd_yaml());
+    assert_eq!(crd, affix::api::crds_yaml());
 }
 
 #[tokio::test]

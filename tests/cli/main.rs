@@ -19,6 +19,7 @@ mod input;
 mod login;
 mod pin;
 mod proxy;
+mod sets;
 mod shells;
 mod signature;
 #[cfg(feature = "otlp")]

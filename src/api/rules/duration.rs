@@ -9,7 +9,7 @@ use super::pattern::Pattern;
 use crate::api::duration::{DURATION_PATTERN, GoDuration};
 
 /// The pattern of the schema, repeated as a rule for the sake of its message.
-static DURATION: Pattern = Pattern::new(DURATION_PATTERN);
+pub(super) static DURATION: Pattern = Pattern::new(DURATION_PATTERN);
 
 /// The longest duration. A date that is computed from it stays within the years of RFC 3339.
 const CENTURY: Duration = Duration::from_hours(876_000);
@@ -55,11 +55,11 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 /// Returns an expression that holds for texts that are not durations, which the pattern reports.
-fn on_durations(condition: &str) -> String {
+pub(super) fn on_durations(condition: &str) -> String {
     format!("!({}) || {condition}", DURATION.expression())
 }
 
-fn is_between(value: &Value, least: Duration) -> bool {
+pub(super) fn is_between(value: &Value, least: Duration) -> bool {
     let Some(text) = value.as_str().filter(|text| DURATION.is_match(text)) else {
         return true;
     };

@@ -25,7 +25,7 @@ macro_rules! time {
 }
 
 /// A date, or a date and time.
-static DATE: Pattern = Pattern::new(concat!("^", day!(), "(", time!(), ")?$"));
+pub(super) static DATE: Pattern = Pattern::new(concat!("^", day!(), "(", time!(), ")?$"));
 
 /// A date and time.
 static DATE_TIME: Pattern = Pattern::new(concat!("^", day!(), time!(), "$"));
@@ -34,7 +34,7 @@ static DATE_TIME: Pattern = Pattern::new(concat!("^", day!(), time!(), "$"));
 static CALENDAR_EDGE: Pattern = Pattern::new("^(0000-01-01|9999-12-3)");
 
 /// A glob of tags, with `!` in front to exclude them.
-static TAG_PATTERN: Pattern = Pattern::new("^!?[A-Za-z0-9_.*?-]{1,128}$");
+pub(super) static TAG_PATTERN: Pattern = Pattern::new("^!?[A-Za-z0-9_.*?-]{1,128}$");
 
 /// A text without white space.
 static ANNOTATION_KEY: Pattern = Pattern::new(r"^[^\s\v\x{85}\pZ]+$");
@@ -53,7 +53,8 @@ pub(super) fn rules() -> Vec<Rule> {
             |mark| has(mark, "date") != has(mark, "whenSuperseded"),
             "set exactly one of date, whenSuperseded: a date marks the digest in image, whenSuperseded marks the image that the \
              tag leaves",
-        ),
+        )
+        .not_in_templates(),
         Rule::new(
             &["spec.endOfLife"],
             format!(

@@ -24,7 +24,8 @@ pub(super) fn rules() -> Vec<Rule> {
             &REGISTRY,
             "image must begin with the name of its registry, without a scheme: no registry is assumed. Write, for example, \
              registry.example.com/team/app:v1, or docker.io/library/nginx:1.29 for an image of Docker Hub",
-        ),
+        )
+        .not_in_templates(),
         // Holds where the registry is missing: the rule above reports that, and the position of a tag is unknown.
         Rule::new(
             &["spec.image"],
@@ -42,7 +43,8 @@ pub(super) fn rules() -> Vec<Rule> {
                 })
             },
             "image needs a tag or a digest: write …/app:v1 to follow a tag, or …/app@sha256:… for one digest that never moves",
-        ),
+        )
+        .not_in_templates(),
         Rule::new(
             &["spec"],
             "[has(self.endOfLife), has(self.artifact), has(self.signature), has(self.attestation)].exists_one(x, x)",
@@ -69,7 +71,8 @@ pub(super) fn rules() -> Vec<Rule> {
              …/app:v1@sha256:… (`affix pin` does it), or use endOfLife.whenSuperseded to follow the tag",
         )
         .at(".endOfLife.date")
-        .needs_digest(),
+        .needs_digest()
+        .not_in_templates(),
         Rule::new(
             &["spec"],
             "!has(self.endOfLife) || !has(self.endOfLife.whenSuperseded) || has(self.endOfLife.date) || !self.image.contains('@')",
@@ -81,7 +84,8 @@ pub(super) fn rules() -> Vec<Rule> {
             "endOfLife.whenSuperseded follows a tag, so image needs a tag and no digest: write …/app:v1; for one digest use \
              endOfLife.date",
         )
-        .at(".endOfLife.whenSuperseded"),
+        .at(".endOfLife.whenSuperseded")
+        .not_in_templates(),
         Rule::new(
             &["spec"],
             "!has(self.artifact) || !has(self.artifact.files) || self.image.contains('@') \
@@ -97,7 +101,8 @@ pub(super) fn rules() -> Vec<Rule> {
              write …/app:v1@sha256:… (`affix pin` does it)",
         )
         .at(".artifact.files")
-        .needs_digest(),
+        .needs_digest()
+        .not_in_templates(),
         Rule::new(
             &["spec"],
             "!has(self.attestation) || !has(self.attestation.predicates) || self.image.contains('@') \
@@ -114,7 +119,8 @@ pub(super) fn rules() -> Vec<Rule> {
              write …/app:v1@sha256:… (`affix pin` does it)",
         )
         .at(".attestation.predicates")
-        .needs_digest(),
+        .needs_digest()
+        .not_in_templates(),
     ]
 }
 

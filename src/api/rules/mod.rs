@@ -19,6 +19,7 @@ mod duration;
 mod end_of_life;
 mod image;
 mod pattern;
+mod set;
 mod signature;
 mod targets;
 mod text;
@@ -34,8 +35,8 @@ use pattern::Pattern;
 
 pub(crate) use text::is_object_name;
 
-/// All rules. Rules of the same field are reported in this order.
-static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+/// The rules of an ImageAttachment. Rules of the same field are reported in this order.
+static ATTACHMENT_RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     [
         text::rules(),
         image::rules(),
@@ -51,6 +52,12 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     .collect()
 });
 
+/// The rules of an ImageAttachmentSet, without those of its template, which are [`ATTACHMENT_RULES`].
+static SET_RULES: LazyLock<Vec<Rule>> = LazyLock::new(set::rules);
+
+/// The field of a set that is the spec of an ImageAttachment.
+const TEMPLATE: &str = "spec.template.spec";
+
 /// One rule of the spec.
 struct Rule {
     /// The fields that the rule applies to, such as `spec.targets.platforms[]` for the items of a list.
@@ -65,6 +72,8 @@ struct Rule {
     field_path: Option<&'static str>,
     /// True if the rule only requires a digest in the image, which `affix pin` adds.
     needs_digest: bool,
+    /// True if the rule reads fields that the template of a set does not have or that the set completes.
+    not_in_templates: bool,
 }
 
 /// The Rust side of a rule.
@@ -92,6 +101,7 @@ impl Rule {
             message,
             field_path: None,
             needs_digest: false,
+            not_in_templates: false,
         }
     }
 
@@ -108,6 +118,7 @@ impl Rule {
             message,
             field_path: None,
             needs_digest: false,
+            not_in_templates: false,
         }
     }
 
@@ -124,6 +135,7 @@ impl Rule {
             message,
             field_path: None,
             needs_digest: false,
+            not_in_templates: false,
         }
     }
 
@@ -131,6 +143,14 @@ impl Rule {
     fn needs_digest(self) -> Self {
         Self {
             needs_digest: true,
+            ..self
+        }
+    }
+
+    /// Marks a rule that does not apply to the template of a set.
+    fn not_in_templates(self) -> Self {
+        Self {
+            not_in_templates: true,
             ..self
         }
     }
@@ -172,12 +192,36 @@ pub(super) struct Violation<'a> {
     pub(super) needs_digest: bool,
 }
 
-/// Returns the rules that a spec breaks.
+/// Returns the rules that the spec of an ImageAttachment breaks.
 pub(super) fn check(spec: &Value) -> Vec<Violation<'_>> {
+    violations(ATTACHMENT_RULES.iter(), "spec", spec)
+}
+
+/// Returns the rules that the spec of an ImageAttachmentSet breaks.
+pub(super) fn check_set(spec: &Value) -> Vec<Violation<'_>> {
+    let mut broken = violations(SET_RULES.iter(), "spec", spec);
+    for (_, template) in values_at(spec, "spec", TEMPLATE) {
+        broken.extend(violations(template_rules(), TEMPLATE, template));
+    }
+    broken
+}
+
+/// Returns the rules of an ImageAttachment that apply to the template of a set.
+fn template_rules() -> impl Iterator<Item = &'static Rule> {
+    ATTACHMENT_RULES
+        .iter()
+        .filter(|rule| !rule.not_in_templates)
+}
+
+fn violations<'a>(
+    rules: impl Iterator<Item = &'static Rule>,
+    root: &str,
+    spec: &'a Value,
+) -> Vec<Violation<'a>> {
     let mut violations = Vec::new();
-    for rule in RULES.iter() {
+    for rule in rules {
         for pattern in rule.fields {
-            let broken = values_at(spec, pattern)
+            let broken = values_at(spec, root, pattern)
                 .into_iter()
                 .filter(|(_, value)| !value.is_null() && !rule.holds(value));
             violations.extend(broken.map(|(field, value)| Violation {
@@ -191,9 +235,21 @@ pub(super) fn check(spec: &Value) -> Vec<Violation<'_>> {
     violations
 }
 
-/// Adds the rules to the schema of the spec.
+/// Adds the rules to the schema of the spec of an ImageAttachment.
 pub(super) fn add_to(schema: &mut JSONSchemaProps) {
-    for rule in RULES.iter() {
+    add(ATTACHMENT_RULES.iter(), schema);
+}
+
+/// Adds the rules to the schema of the spec of an ImageAttachmentSet.
+pub(super) fn add_to_set(schema: &mut JSONSchemaProps) {
+    add(SET_RULES.iter(), schema);
+    if let Some(template) = schema_at(schema, TEMPLATE) {
+        add(template_rules(), template);
+    }
+}
+
+fn add(rules: impl Iterator<Item = &'static Rule>, schema: &mut JSONSchemaProps) {
+    for rule in rules {
         for field in rule.fields {
             if let Some(schema) = schema_at(schema, field) {
                 schema
@@ -215,9 +271,9 @@ fn steps(field: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns the values of a field, each with its path.
-fn values_at<'a>(spec: &'a Value, field: &str) -> Vec<(String, &'a Value)> {
-    let mut values = vec![("spec".to_owned(), spec)];
+/// Returns the values of a field, each with its path. `root` is the path of `spec` itself.
+fn values_at<'a>(spec: &'a Value, root: &str, field: &str) -> Vec<(String, &'a Value)> {
+    let mut values = vec![(root.to_owned(), spec)];
     for step in steps(field) {
         values = values
             .into_iter()
@@ -278,19 +334,26 @@ mod tests {
 
     use std::collections::BTreeSet;
 
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
     use serde_json::json;
 
     use super::*;
 
+    /// Returns the schema of the spec.
+    fn spec_of(mut crd: CustomResourceDefinition) -> JSONSchemaProps {
+        let version = crd.spec.versions.swap_remove(0);
+        let root = version.schema.unwrap().open_api_v3_schema.unwrap();
+        root.properties.unwrap().remove("spec").unwrap()
+    }
+
     #[test]
     fn every_rule_applies_to_fields_that_the_schema_has() {
-        let mut crd = super::super::crd();
-        let version = crd.spec.versions.first_mut().unwrap();
-        let root = version.schema.as_mut().unwrap();
-        let root = root.open_api_v3_schema.as_mut().unwrap();
-        let spec = root.properties.as_mut().unwrap().get_mut("spec").unwrap();
-        for rule in RULES.iter() {
+        let mut attachment = spec_of(super::super::crd());
+        let mut set = spec_of(super::super::set_crd());
+        let rules = ATTACHMENT_RULES.iter().map(|rule| (rule, false));
+        for (rule, of_set) in rules.chain(SET_RULES.iter().map(|rule| (rule, true))) {
             for field in rule.fields {
+                let spec = if of_set { &mut set } else { &mut attachment };
                 let schema =
                     schema_at(spec, field).unwrap_or_else(|| panic!("{field}: no such field"));
                 let validations = schema.x_kubernetes_validations.as_ref().unwrap();
@@ -300,14 +363,31 @@ mod tests {
     }
 
     #[test]
+    fn the_template_of_a_set_has_the_rules_of_an_attachment() {
+        let mut set = spec_of(super::super::set_crd());
+        let template = schema_at(&mut set, TEMPLATE).unwrap();
+        let name = schema_at(template, "spec.secretRef.name").unwrap();
+        assert_eq!(name.x_kubernetes_validations.as_ref().unwrap().len(), 1);
+        let spec = json!({"repositories": ["r.example.com/a"], "template": {"spec": {"secretRef": {"name": "NO"},
+            "signature": {"cosign": {"keySecretRef": {"name": "key"}}}}}});
+        let found: Vec<String> = check_set(&spec)
+            .into_iter()
+            .map(|found| found.field)
+            .collect();
+        assert_eq!(found, ["spec.template.spec.secretRef.name"]);
+    }
+
+    #[test]
     fn no_expression_stands_in_two_entries() {
-        let expressions: BTreeSet<_> = RULES.iter().map(|rule| &rule.expression).collect();
-        assert_eq!(expressions.len(), RULES.len());
+        for rules in [&*ATTACHMENT_RULES, &*SET_RULES] {
+            let expressions: BTreeSet<_> = rules.iter().map(|rule| &rule.expression).collect();
+            assert_eq!(expressions.len(), rules.len());
+        }
     }
 
     #[test]
     fn every_pattern_is_a_regular_expression() {
-        for rule in RULES.iter() {
+        for rule in ATTACHMENT_RULES.iter().chain(SET_RULES.iter()) {
             if let Check::Matches(pattern) = rule.check {
                 assert!(pattern.is_valid(), "{}", rule.expression);
             }

@@ -37,6 +37,7 @@ pub(super) fn rules() -> Vec<Rule> {
             },
             "identity Tag needs a tag in image: write …/app:v1 or …/app:v1@sha256:…, or set identity to Repository",
         )
-        .at(".signature.cosign.identity"),
+        .at(".signature.cosign.identity")
+        .not_in_templates(),
     ]
 }

@@ -20,7 +20,8 @@ pub(super) fn rules() -> Vec<Rule> {
             "!has(self.digests) || !has(self.platforms)",
             |targets| !has(targets, "digests") || !has(targets, "platforms"),
             "digests and platforms do not go together; remove one of the two",
-        ),
+        )
+        .not_in_templates(),
         Rule::new(
             &["spec"],
             "!has(self.targets) || !has(self.targets.parents) || !has(self.endOfLife) || !has(self.endOfLife.whenSuperseded)",

@@ -79,10 +79,12 @@ pub(super) fn check(
     }
     match value {
         Value::Number(number) => {
-            if let (Some(number), Some(min)) = (number.as_f64(), schema.minimum)
-                && number < min
-            {
+            let number = number.as_f64().unwrap_or_default();
+            if let Some(min) = schema.minimum.filter(|min| number < *min) {
                 errors.push(format!("{at}: {number} is less than {min}"));
+            }
+            if let Some(max) = schema.maximum.filter(|max| number > *max) {
+                errors.push(format!("{at}: {number} is more than {max}"));
             }
         }
         Value::Array(items) => {

@@ -7,12 +7,14 @@ use k8s_openapi::jiff::Timestamp;
 use super::image::ImageArgs;
 use crate::cli::documents::{Documents, FileArgs, ScopeArgs};
 use crate::cli::exit::{Error, Exit, message, print};
+use crate::cli::local::sets::{self, PlannedSet};
 use crate::cli::local::{self, Finished};
 use crate::cli::output::report::{self, Format, View};
+use crate::cli::output::sets as output_sets;
 use crate::engine::Mode;
 use affix_registry::HostPattern;
 
-/// Attach the artifacts of ImageAttachments, once and without a cluster
+/// Attach the artifacts of ImageAttachments and ImageAttachmentSets, once and without a cluster
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "affix attach [OPTIONS] -f FILE…\n       affix attach [OPTIONS] IMAGE (--end-of-life DATE | --artifact-type TYPE [FILE]… | --sign-with KEY-FILE)",
@@ -23,7 +25,8 @@ Otherwise it is yours: REGISTRY_AUTH_FILE, then $DOCKER_CONFIG/config.json or ~/
 $XDG_RUNTIME_DIR/containers/auth.json, then ~/.config/containers/auth.json. The credential helpers that these files name (credHelpers, \
 credsStore) are run; those of a Secret never are.
 
-A second run changes nothing: attachments that exist are kept. Nothing is removed.
+A second run changes nothing: attachments that exist are kept. Nothing is removed, except for the marks of a set on images that are back \
+to life, if the ImageAttachments of the set are among the files with their status: -o yaml prints them.
 
 Examples:
   # Attach the artifacts of one file
@@ -39,6 +42,10 @@ Examples:
   # Print the resources with their status, for scripts
   affix attach -f end-of-life.yaml -o json
 
+  # Attach to the images of a set, and keep the status for the next run
+  affix attach -f set.yaml -o yaml > state.yaml
+  affix attach -f state.yaml -o yaml > new-state.yaml
+
   # Mark an image as no longer supported, attach an SBOM, sign: without a file of resources
   affix attach registry.example.com/team/app:v1 --end-of-life 2027-03-20
   affix attach registry.example.com/team/app:v1 --artifact-type application/spdx+json sbom.json:application/spdx+json
@@ -53,7 +60,7 @@ pub(in crate::cli) struct Args {
     #[command(flatten)]
     image: ImageArgs,
 
-    /// File, folder (its .yaml, .yml and .json files) or - for stdin with ImageAttachments and the ConfigMaps, Secrets and
+    /// File, folder (its .yaml, .yml and .json files) or - for stdin with ImageAttachments, ImageAttachmentSets and the ConfigMaps, Secrets and
     /// ServiceAccounts that they reference; may be repeated
     #[arg(short = 'f', long = "filename", required_unless_present = "image", num_args = 1.., value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -116,11 +123,18 @@ pub(super) async fn work(
     } else {
         ("attaching", View::Attached)
     };
+    let engine = local::engine(upload_hosts);
+    let mut planned = sets::expand(&mut documents, &engine, mode).await?;
+    sets::show_notices(&planned);
     let jobs = local::prepare(&documents, mode).await?;
-    let (all, interrupted) = local::run(&local::engine(upload_hosts), &jobs, activity).await;
+    if mode == Mode::Attach {
+        sets::withdraw(&engine, &documents, &mut planned).await;
+    }
+    let (all, interrupted) = local::run(&engine, &jobs, activity).await;
+    let now = Timestamp::now();
     let text = match output {
-        Some(format) => report::resources(&all, format, Timestamp::now())?,
-        None => report::tables(&all, view),
+        Some(format) => report::with_sets(&planned, &all, format, now)?,
+        None => output_sets::tables(&planned, mode) + &report::tables(&all, view),
     };
     print(&text)?;
     let succeeded = |finished: &Finished<'_>| {
@@ -129,7 +143,8 @@ pub(super) async fn work(
             .as_ref()
             .is_some_and(|outcome| report::is_success(outcome, view))
     };
-    Ok(match (interrupted, all.iter().all(succeeded)) {
+    let is_complete = all.iter().all(succeeded) && planned.iter().all(PlannedSet::is_complete);
+    Ok(match (interrupted, is_complete) {
         (true, _) => Exit::Interrupted,
         (false, true) => Exit::Done,
         (false, false) => Exit::Incomplete,

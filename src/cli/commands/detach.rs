@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::cli::documents::{Documents, FileArgs};
 use crate::cli::exit::{Error, Exit, message, print};
 use crate::cli::interrupt::interrupted;
+use crate::cli::local::sets::{self, PlannedSet};
 use crate::cli::local::{self, Finished};
 use crate::cli::output::report::{self, Format, View};
 use crate::engine::Mode;
@@ -18,6 +19,9 @@ use crate::engine::Mode;
     after_long_help = "The command removes mistakes, and the attachments that remain after the deletion of a resource with deletionPolicy: Retain. From \
 each selected target it removes all attachments that equal the file, no matter which tool created them. Of signatures, it removes those that the \
 key verifies. A resource in a cluster that still wants an attachment pushes it again: delete or change that resource first.
+
+Of an ImageAttachmentSet without lifecycle, the images of all selected tags are inspected. The marks of a set with lifecycle have their dates in \
+its ImageAttachments: give those instead of the set.
 
 The command lists the attachments first and asks for confirmation. --yes confirms in advance. The list has one line for each manifest of the \
 image, and its column ACTION is
@@ -53,12 +57,14 @@ pub(in crate::cli) struct Args {
 
 /// Runs the command.
 pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
-    let documents = Documents::load(&args.files)?;
+    let mut documents = Documents::load(&args.files)?;
     local::show_notices(&documents);
-    let jobs = local::prepare(&documents, Mode::Detach).await?;
     let engine = local::engine(Vec::new());
+    let planned = sets::expand(&mut documents, &engine, Mode::Detach).await?;
+    let jobs = local::prepare(&documents, Mode::Detach).await?;
     let (mut all, mut stopped) = local::run(&engine, &jobs, "inspecting").await;
-    let plan = report::tables(&all, View::RemovalPlan);
+    let plan = crate::cli::output::sets::tables(&planned, Mode::Detach)
+        + &report::tables(&all, View::RemovalPlan);
     match args.output {
         None => print(&plan)?,
         Some(_) => message(plan.trim_end()),
@@ -99,11 +105,16 @@ pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
             .as_ref()
             .is_some_and(|outcome| report::is_success(outcome, View::Removed))
     };
-    Ok(match (stopped, confirmed && all.iter().all(succeeded)) {
-        (true, _) => Exit::Interrupted,
-        (false, true) => Exit::Done,
-        (false, false) => Exit::Incomplete,
-    })
+    Ok(
+        match (
+            stopped,
+            confirmed && all.iter().all(succeeded) && planned.iter().all(PlannedSet::is_complete),
+        ) {
+            (true, _) => Exit::Interrupted,
+            (false, true) => Exit::Done,
+            (false, false) => Exit::Incomplete,
+        },
+    )
 }
 
 /// The answer to the question for confirmation.

@@ -26,7 +26,7 @@ const MAX_CONCURRENT: usize = 16;
 /// Print ImageAttachments with each tag replaced by tag@digest
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "Only the image changes; the rest of the text stays, including comments. Images with a digest stay, and so do images of \
+    after_long_help = "Only the image changes; the rest of the text stays, including comments. Sets and images with a digest stay, and so do images of \
 resources with spec.endOfLife.whenSuperseded, which follow a tag. --update also changes images with a tag and a digest: they get the digest \
 that the tag names now.
 
@@ -76,6 +76,13 @@ pub(in crate::cli) async fn run(args: Args) -> Result<Exit, Error> {
     let documents = Documents::from_inputs(&inputs, Pinned::Later, namespace)?;
     documents.require_attachments()?;
     local::show_notices(&documents);
+    for set in &documents.sets {
+        message(&format!(
+            "notice: {}: the set {} stays, because it selects tags",
+            set.location,
+            set.label()
+        ));
+    }
     let logins = local::logins(&documents, Mode::Plan).await;
     let registries = local::registries();
     let answers: Vec<Result<Option<Pin>, Error>> = futures::stream::iter(&documents.attachments)

@@ -22,6 +22,13 @@ use crate::engine::Mode;
 The status of a resource lists the attachments that it created. The plan can contain keep and remove only for resources with a status, as \
 a cluster has them.
 
+For a set, the plan begins with the table of its lifecycle, which has one line for each release cycle of a repository, and with its \
+ImageAttachments:
+  create    an image is signed or marked for the first time
+  keep      the ImageAttachment exists among the files
+  withdraw  its image is back to life, so its marks are removed
+  delete    its image is no longer selected
+
 Neither the key nor the pull secret of a resource is needed. Without the pull secret, your own login is used. Without the key, the plan shows \
 the targets and cannot tell which of them are signed.
 
@@ -31,6 +38,9 @@ Examples:
 
   # Print the resources with the plan in their status
   affix plan -f config/ -o yaml
+
+  # Review the lifecycle of a set
+  affix plan -f set.yaml
 
   # Plan the resources of a cluster; add -f for the objects that they reference
   kubectl get ia -A -o yaml | affix plan -f -

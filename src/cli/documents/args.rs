@@ -7,8 +7,8 @@ use crate::api::is_object_name;
 /// The flags of a command that reads documents.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct FileArgs {
-    /// File, folder (its .yaml, .yml and .json files) or - for stdin with ImageAttachments and the ConfigMaps, Secrets and
-    /// ServiceAccounts that they reference; may be repeated
+    /// File, folder (its .yaml, .yml and .json files) or - for stdin with ImageAttachments, ImageAttachmentSets and the
+    /// ConfigMaps, Secrets and ServiceAccounts that they reference; may be repeated
     #[arg(short = 'f', long = "filename", required = true, num_args = 1.., value_name = "FILE", value_hint = clap::ValueHint::AnyPath)]
     pub files: Vec<PathBuf>,
 

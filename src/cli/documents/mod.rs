@@ -1,4 +1,4 @@
-//! The documents that `-f` gives: ImageAttachments, and the ConfigMaps, Secrets and ServiceAccounts that they reference.
+//! The documents that `-f` gives: ImageAttachments, ImageAttachmentSets, and the ConfigMaps, Secrets and ServiceAccounts that they reference.
 //!
 //! Documents come from files, folders and stdin, several in each, in YAML or JSON. They are validated with the rules of the schema. As in
 //! the cluster, a resource uses objects of its own namespace only (threat T5). Two objects of one name and unknown fields are errors.
@@ -11,10 +11,12 @@ mod parse;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::api::{ImageAttachment, ImageAttachmentStatus, Pinned, check_status};
+use crate::api::{
+    ImageAttachment, ImageAttachmentSet, ImageAttachmentSetStatus, ImageAttachmentSpec,
+    ImageAttachmentStatus, Pinned, check_set_status, check_status,
+};
 use crate::engine::{Names, Sources};
 use affix_registry::Keychain;
 
@@ -36,7 +38,32 @@ pub(super) struct Attachment {
     /// The resource. It has a status only after [`Documents::read_status`].
     pub object: ImageAttachment,
     /// The status as it was given.
+    pub status: Option<Value>,
+}
+
+/// An ImageAttachmentSet of a document.
+#[derive(Debug, Clone)]
+pub(super) struct SetDocument {
+    /// The location of the document.
+    pub location: Location,
+    /// The namespace, or `default`.
+    pub namespace: String,
+    /// The set. It has a status only after [`Documents::read_status_of_sets`].
+    pub object: ImageAttachmentSet,
+    /// The status as it was given.
     status: Option<Value>,
+}
+
+impl SetDocument {
+    /// Returns `namespace/name`.
+    pub(super) fn label(&self) -> String {
+        format!("{}/{}", self.namespace, self.name())
+    }
+
+    /// Returns the name.
+    pub(super) fn name(&self) -> &str {
+        self.object.metadata.name.as_deref().unwrap_or_default()
+    }
 }
 
 impl Attachment {
@@ -55,6 +82,8 @@ impl Attachment {
 pub(super) struct Documents {
     /// The ImageAttachments, in the order of the documents.
     pub attachments: Vec<Attachment>,
+    /// The ImageAttachmentSets, in the order of the documents.
+    pub sets: Vec<SetDocument>,
     /// Messages about skipped documents.
     pub notices: Vec<String>,
     /// The files with objects that were not skipped.
@@ -73,12 +102,12 @@ impl Documents {
         Ok(documents)
     }
 
-    /// Refuses documents without an ImageAttachment.
+    /// Refuses documents without an ImageAttachment and without an ImageAttachmentSet.
     ///
     /// # Errors
     /// Bad input.
     pub(super) fn require_attachments(&self) -> Result<(), Error> {
-        if self.attachments.is_empty() {
+        if self.attachments.is_empty() && self.sets.is_empty() {
             let skipped: Vec<String> = self
                 .notices
                 .iter()
@@ -132,48 +161,67 @@ impl Documents {
             .contains_key(&(namespace.to_owned(), name.to_owned(), kind))
     }
 
-    /// Parses the status of the resources. Fields of a newer version of affix are ignored.
+    /// Parses the status of the ImageAttachments. Fields of a newer version of affix are ignored.
     ///
     /// # Errors
     /// Bad input, for each malformed field.
     pub(super) fn read_status(&mut self) -> Result<(), Error> {
         let mut errors = Vec::new();
         for attachment in &mut self.attachments {
-            let Some(given) = &attachment.status else {
-                continue;
-            };
-            let mut wrong: Vec<String> = check_status(given)
-                .iter()
-                .map(|error| Clean(error).to_string())
-                .collect();
-            match ImageAttachmentStatus::deserialize(given) {
-                Ok(status) => attachment.object.status = Some(status),
-                Err(error) if wrong.is_empty() => {
-                    wrong.push(format!("status: {}", Clean(&error.to_string())));
-                }
-                Err(_) => {}
+            match parse_status::<ImageAttachmentStatus>(attachment.status.as_ref(), check_status) {
+                Ok(status) => attachment.object.status = status,
+                Err(wrong) => errors.extend(located(&attachment.location, wrong)),
             }
-            let location = &attachment.location;
-            errors.extend(wrong.into_iter().map(|error| {
-                format!("{location}: {error}; remove the field status to plan without it")
-            }));
         }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::BadInput(errors))
+        refuse(errors)
+    }
+
+    /// Parses the status of the ImageAttachmentSets, and of the ImageAttachments for which `is_child` returns true.
+    ///
+    /// # Errors
+    /// As [`read_status`](Self::read_status).
+    pub(super) fn read_status_of_sets(
+        &mut self,
+        is_child: impl Fn(&SetDocument, &Attachment) -> bool,
+    ) -> Result<(), Error> {
+        let mut errors = Vec::new();
+        for set in &mut self.sets {
+            match parse_status::<ImageAttachmentSetStatus>(set.status.as_ref(), check_set_status) {
+                Ok(status) => set.object.status = status,
+                Err(wrong) => errors.extend(located(&set.location, wrong)),
+            }
         }
+        for attachment in &mut self.attachments {
+            if !self.sets.iter().any(|set| is_child(set, attachment)) {
+                continue;
+            }
+            match parse_status::<ImageAttachmentStatus>(attachment.status.as_ref(), check_status) {
+                Ok(status) => attachment.object.status = status,
+                Err(wrong) => errors.extend(located(&attachment.location, wrong)),
+            }
+        }
+        refuse(errors)
     }
 
     /// Returns the objects that a resource references, from its own namespace only. `login` applies if the resource names no login.
     pub(super) fn sources(&self, attachment: &Attachment, login: Keychain) -> Sources {
+        self.sources_of(&attachment.namespace, &attachment.object.spec, login)
+    }
+
+    /// Returns the objects that a spec in a namespace references, as [`sources`](Self::sources) does.
+    pub(super) fn sources_of(
+        &self,
+        namespace: &str,
+        spec: &ImageAttachmentSpec,
+        login: Keychain,
+    ) -> Sources {
         let mut sources = Sources {
             fallback_credentials: login,
             ..Sources::default()
         };
-        let account = Names::of(&attachment.object.spec).service_account;
-        for ((namespace, name, _), object) in &self.others {
-            if *namespace != attachment.namespace {
+        let account = Names::of(spec).service_account;
+        for ((own, name, _), object) in &self.others {
+            if own != namespace {
                 continue;
             }
             match object {
@@ -186,10 +234,43 @@ impl Documents {
                 Object::ServiceAccount(secrets) if account.as_ref() == Some(name) => {
                     sources.image_pull_secrets = Some(secrets.clone());
                 }
-                Object::ServiceAccount(_) | Object::Attachment(..) => {}
+                Object::ServiceAccount(_) | Object::Attachment(..) | Object::Set(..) => {}
             }
         }
         sources
+    }
+}
+
+/// Parses a status.
+fn parse_status<T: serde::de::DeserializeOwned>(
+    given: Option<&Value>,
+    check: impl Fn(&Value) -> Vec<String>,
+) -> Result<Option<T>, Vec<String>> {
+    let Some(given) = given else {
+        return Ok(None);
+    };
+    let wrong: Vec<String> = check(given)
+        .iter()
+        .map(|error| Clean(error).to_string())
+        .collect();
+    match T::deserialize(given) {
+        _ if !wrong.is_empty() => Err(wrong),
+        Ok(status) => Ok(Some(status)),
+        Err(error) => Err(vec![format!("status: {}", Clean(&error.to_string()))]),
+    }
+}
+
+fn located(location: &Location, wrong: Vec<String>) -> impl Iterator<Item = String> {
+    wrong.into_iter().map(move |error| {
+        format!("{location}: {error}; remove the field status to go on without it")
+    })
+}
+
+fn refuse(errors: Vec<String>) -> Result<(), Error> {
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::BadInput(errors))
     }
 }
 
@@ -249,7 +330,7 @@ impl<'a> Collector<'a> {
                 "{location}: skipped, because the {kind} is encrypted with SOPS: decrypt it and give the result with -f, if it is needed"
             )),
             // A folder also has objects of other programs. A resource that needs one of them fails by itself.
-            Err(refused) if from_folder && !refused.is_attachment => {
+            Err(refused) if from_folder && !refused.is_of_affix => {
                 self.documents.notices.push(format!(
                     "{location}: skipped, because affix cannot read it: {}",
                     refused.errors.join("; ")
@@ -275,7 +356,7 @@ impl<'a> Collector<'a> {
             let (namespace, name, kind) = &key;
             let label = format!("the {kind} {namespace}/{name}");
             // A folder can have several variants of an object. A resource that needs it fails by itself.
-            if from_folder && !matches!(object, Object::Attachment(..)) {
+            if from_folder && !matches!(object, Object::Attachment(..) | Object::Set(..)) {
                 self.documents.notices.push(format!(
                     "{location}: skipped, because {label} is also in {first}: neither of them is used"
                 ));
@@ -292,6 +373,14 @@ impl<'a> Collector<'a> {
         match object {
             Object::Attachment(object, status) => {
                 self.documents.attachments.push(Attachment {
+                    location,
+                    namespace: key.0,
+                    object: *object,
+                    status,
+                });
+            }
+            Object::Set(object, status) => {
+                self.documents.sets.push(SetDocument {
                     location,
                     namespace: key.0,
                     object: *object,

@@ -8,7 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use crate::api::{ImageAttachment, LocalObjectReference, Pinned, check_spec, is_object_name};
+use crate::api::{
+    ImageAttachment, ImageAttachmentSet, LocalObjectReference, Pinned, check_set_spec, check_spec,
+    is_object_name,
+};
 use crate::cli::output::text::{Clean, line};
 use crate::engine::SecretData;
 use affix_registry::Secret;
@@ -40,6 +43,8 @@ const METADATA: [&str; 15] = [
 pub(super) enum Object {
     /// An ImageAttachment, and its status as it was given.
     Attachment(Box<ImageAttachment>, Option<Value>),
+    /// An ImageAttachmentSet, and its status as it was given.
+    Set(Box<ImageAttachmentSet>, Option<Value>),
     /// `data` and `binaryData` together.
     ConfigMap(BTreeMap<String, Bytes>),
     /// A Secret, decoded.
@@ -77,8 +82,8 @@ pub(super) enum Parsed {
 pub(super) struct Refused {
     /// The errors, one sentence each. Each begins with the field.
     pub errors: Vec<String>,
-    /// True if the document is an ImageAttachment, or was probably meant to be one.
-    pub is_attachment: bool,
+    /// True if the document is of affix, or was probably meant to be.
+    pub is_of_affix: bool,
 }
 
 /// Parses one document.
@@ -90,7 +95,7 @@ pub(super) fn parse(value: Value, pinned: Pinned, namespace: &str) -> Result<Par
     let Value::Object(fields) = &value else {
         return Err(Refused {
             errors: one("the document is not a map, so it is not a Kubernetes object".to_owned()),
-            is_attachment: false,
+            is_of_affix: false,
         });
     };
     let text = |field: &str| fields.get(field).and_then(Value::as_str);
@@ -101,7 +106,16 @@ pub(super) fn parse(value: Value, pinned: Pinned, namespace: &str) -> Result<Par
     let of_affix = group == GROUP;
     let is_encrypted = fields.contains_key("sops");
     let (kind, object) = match (group, version, kind) {
-        (GROUP, "v1alpha1", "ImageAttachment") => ("ImageAttachment", attachment(&value, pinned)),
+        (GROUP, "v1alpha1", "ImageAttachment") => (
+            "ImageAttachment",
+            resource(&value, "ImageAttachment", |spec| check_spec(spec, pinned))
+                .map(|(object, status)| Object::Attachment(Box::new(object), status)),
+        ),
+        (GROUP, "v1alpha1", "ImageAttachmentSet") => (
+            "ImageAttachmentSet",
+            resource(&value, "ImageAttachmentSet", check_set_spec)
+                .map(|(object, status)| Object::Set(Box::new(object), status)),
+        ),
         ("", "v1", "ConfigMap") if is_encrypted => {
             return Ok(Parsed::Encrypted("ConfigMap"));
         }
@@ -111,17 +125,18 @@ pub(super) fn parse(value: Value, pinned: Pinned, namespace: &str) -> Result<Par
         ("", "v1", "ConfigMap") => ("ConfigMap", config_map(&value).map_err(one)),
         ("", "v1", "Secret") => ("Secret", secret(&value).map_err(one)),
         ("", "v1", "ServiceAccount") => ("ServiceAccount", service_account(&value).map_err(one)),
-        ("", "v1", "List") | (GROUP, "v1alpha1", "ImageAttachmentList") => {
+        ("", "v1", "List")
+        | (GROUP, "v1alpha1", "ImageAttachmentList" | "ImageAttachmentSetList") => {
             return list(value).map_err(|error| Refused {
                 errors: one(error),
-                is_attachment: of_affix,
+                is_of_affix: of_affix,
             });
         }
         _ => {
             return match unsupported(api_version, kind) {
                 Some(error) => Err(Refused {
                     errors: one(error),
-                    is_attachment: true,
+                    is_of_affix: true,
                 }),
                 None => Ok(Parsed::OtherKind(format!(
                     "{} {}",
@@ -131,18 +146,21 @@ pub(super) fn parse(value: Value, pinned: Pinned, namespace: &str) -> Result<Par
             };
         }
     };
-    let is_attachment = kind == "ImageAttachment";
+    let is_of_affix = of_affix;
     match (identity(&value, namespace), object) {
         (Ok((namespace, name)), Ok(mut object)) => {
-            if let Object::Attachment(attachment, _) = &mut object {
-                let metadata = value
-                    .get("metadata")
-                    .map(ObjectMeta::deserialize)
-                    .transpose();
-                attachment.metadata = metadata
+            let metadata = match &mut object {
+                Object::Attachment(attachment, _) => Some(&mut attachment.metadata),
+                Object::Set(set, _) => Some(&mut set.metadata),
+                Object::ConfigMap(_) | Object::Secret(_) | Object::ServiceAccount(_) => None,
+            };
+            if let Some(metadata) = metadata {
+                let given = value.get("metadata").map(ObjectMeta::deserialize);
+                *metadata = given
+                    .transpose()
                     .map_err(|error| Refused {
                         errors: one(format!("metadata: {}", Clean(&error.to_string()))),
-                        is_attachment,
+                        is_of_affix,
                     })?
                     .unwrap_or_default();
             }
@@ -160,7 +178,7 @@ pub(super) fn parse(value: Value, pinned: Pinned, namespace: &str) -> Result<Par
                 .chain(object.err())
                 .flatten()
                 .collect(),
-            is_attachment,
+            is_of_affix,
         }),
     }
 }
@@ -168,7 +186,8 @@ pub(super) fn parse(value: Value, pinned: Pinned, namespace: &str) -> Result<Par
 /// Returns an error for an object that was probably meant for affix: silently skipping it would leave an image unsigned.
 fn unsupported(api_version: &str, kind: &str) -> Option<String> {
     let (group, _) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let is_kind = matches!(kind, "ImageAttachment" | "ImageAttachmentList");
+    let kinds = ["ImageAttachment", "ImageAttachmentSet"];
+    let is_kind = kinds.contains(&kind.strip_suffix("List").unwrap_or(kind));
     let (version, shown) = (line(api_version, 80), line(kind, 80));
     if group == GROUP && is_kind {
         Some(format!(
@@ -176,7 +195,7 @@ fn unsupported(api_version: &str, kind: &str) -> Option<String> {
         ))
     } else if group == GROUP {
         Some(format!(
-            "kind: {shown} is not a kind of {GROUP}: write ImageAttachment, or upgrade affix"
+            "kind: {shown} is not a kind of {GROUP}: write ImageAttachment or ImageAttachmentSet, or upgrade affix"
         ))
     } else if is_kind || is_near(group, GROUP) {
         Some(format!(
@@ -252,22 +271,23 @@ fn identity(value: &Value, namespace: &str) -> Result<(String, String), Vec<Stri
     }
 }
 
-fn attachment(value: &Value, pinned: Pinned) -> Result<Object, Vec<String>> {
+/// Returns a resource of affix without its metadata, and its status.
+fn resource<T: serde::de::DeserializeOwned>(
+    value: &Value,
+    kind: &str,
+    check: impl Fn(&Value) -> Vec<String>,
+) -> Result<(T, Option<Value>), Vec<String>> {
     let mut errors = Vec::new();
     for field in value.as_object().into_iter().flat_map(Map::keys) {
         if !["apiVersion", "kind", "metadata", "spec", "status"].contains(&field.as_str()) {
             errors.push(format!(
-                "{}: there is no such field; an ImageAttachment has apiVersion, kind, metadata and spec",
+                "{}: there is no such field; an {kind} has apiVersion, kind, metadata and spec",
                 line(field, 80)
             ));
         }
     }
     match value.get("spec") {
-        Some(spec) => errors.extend(
-            check_spec(spec, pinned)
-                .iter()
-                .map(|error| Clean(error).to_string()),
-        ),
+        Some(spec) => errors.extend(check(spec).iter().map(|error| Clean(error).to_string())),
         None => errors.push("spec: it is missing, and is required".to_owned()),
     }
     if !errors.is_empty() {
@@ -278,14 +298,14 @@ fn attachment(value: &Value, pinned: Pinned) -> Result<Object, Vec<String>> {
     if let Some(fields) = value.as_object_mut() {
         fields.insert("metadata".to_owned(), Value::Object(Map::new()));
     }
-    // Only `plan` uses the status of an earlier pass.
+    // The status of an earlier pass is read by the caller, where it matters.
     let status = value
         .as_object_mut()
         .and_then(|fields| fields.remove("status"))
         .filter(|status| !status.is_null());
-    let attachment: ImageAttachment = serde_json::from_value(value)
+    let object = serde_json::from_value(value)
         .map_err(|error| vec![Clean(&error.to_string()).to_string()])?;
-    Ok(Object::Attachment(Box::new(attachment), status))
+    Ok((object, status))
 }
 
 fn config_map(value: &Value) -> Result<Object, String> {

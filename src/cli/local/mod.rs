@@ -8,6 +8,7 @@ mod credential_helper;
 mod keyless;
 mod login;
 mod progress;
+pub(in crate::cli) mod sets;
 mod wait;
 
 use std::borrow::Cow;
@@ -101,13 +102,23 @@ pub(in crate::cli) fn engine(upload_hosts: Vec<HostPattern>) -> Engine {
 
 /// Returns the user's logins for the images of all resources that name no login of their own.
 pub(in crate::cli) async fn logins(documents: &Documents, mode: Mode) -> Keychain {
-    let hosts: BTreeSet<Host> = documents
+    let needs_login = |spec: &ImageAttachmentSpec| {
+        spec.secret_ref.is_none() && spec.service_account_name.is_none()
+    };
+    let mut hosts: BTreeSet<Host> = documents
         .attachments
         .iter()
         .map(|attachment| readable_spec(documents, attachment, mode))
-        .filter(|spec| spec.secret_ref.is_none() && spec.service_account_name.is_none())
+        .filter(|spec| needs_login(spec))
         .filter_map(|spec| Some(spec.image.parse::<Reference>().ok()?.host))
         .collect();
+    for set in &documents.sets {
+        let spec = set.object.spec.template.spec.shared();
+        if needs_login(&readable(documents, &set.namespace, spec, mode)) {
+            let hosts_of_set = set.object.spec.repositories.iter();
+            hosts.extend(hosts_of_set.filter_map(|name| name.split('/').next()?.parse().ok()));
+        }
+    }
     if hosts.is_empty() {
         Keychain::anonymous()
     } else {
@@ -122,8 +133,21 @@ pub(in crate::cli) fn readable_spec<'a>(
     attachment: &'a Attachment,
     mode: Mode,
 ) -> Cow<'a, ImageAttachmentSpec> {
-    let spec = &attachment.object.spec;
-    let is_absent = |kind, name: &str| !documents.contains(kind, &attachment.namespace, name);
+    readable(
+        documents,
+        &attachment.namespace,
+        &attachment.object.spec,
+        mode,
+    )
+}
+
+fn readable<'a>(
+    documents: &Documents,
+    namespace: &str,
+    spec: &'a ImageAttachmentSpec,
+    mode: Mode,
+) -> Cow<'a, ImageAttachmentSpec> {
+    let is_absent = |kind, name: &str| !documents.contains(kind, namespace, name);
     let secret = (spec.secret_ref.as_ref()).is_some_and(|secret| is_absent("Secret", &secret.name));
     let account =
         (spec.service_account_name.as_ref()).is_some_and(|name| is_absent("ServiceAccount", name));
@@ -206,6 +230,8 @@ pub(in crate::cli) async fn prepare(
             }
         }
     }
+    // The children of a set share their errors.
+    errors.dedup();
     if errors.is_empty() || (mode == Mode::Plan && errors.len() < jobs.len()) {
         Ok(jobs)
     } else {

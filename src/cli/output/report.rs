@@ -15,6 +15,7 @@ use crate::api::{
 use crate::attachment::artifact_type;
 use crate::cli::exit::Error;
 use crate::cli::local::Finished;
+use crate::cli::local::sets::PlannedSet;
 use crate::engine::{Outcome, Severity, status};
 use affix_registry::oci::Digest;
 
@@ -373,6 +374,32 @@ pub(in crate::cli) fn resources(
             serde_json::to_value(with_status(finished, now))
                 .map_err(|error| Error::Failed(error.to_string()))?,
         );
+    }
+    objects(&values, format)
+}
+
+/// Returns the sets with their status, each with its children, and then the other resources.
+///
+/// # Errors
+/// If a resource cannot be serialized, which does not happen in practice.
+pub(in crate::cli) fn with_sets(
+    sets: &[PlannedSet],
+    all: &[Finished<'_>],
+    format: Format,
+    now: Timestamp,
+) -> Result<String, Error> {
+    let failed = |error: serde_json::Error| Error::Failed(error.to_string());
+    let mut values = Vec::new();
+    for set in sets {
+        let mut object = set.document.object.clone();
+        object.status = Some(set.status(all, now));
+        values.push(serde_json::to_value(object).map_err(failed)?);
+        for kept in &set.kept {
+            values.push(serde_json::to_value(&kept.object).map_err(failed)?);
+        }
+    }
+    for finished in all {
+        values.push(serde_json::to_value(with_status(finished, now)).map_err(failed)?);
     }
     objects(&values, format)
 }

@@ -14,7 +14,7 @@ use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use crate::engine::request::build::Mode;
 use affix_registry::oci::{Descriptor, Digest, ImageManifest, Manifest};
-use affix_registry::{ErrorKind, ListingSource, Locator};
+use affix_registry::{ErrorKind, ListingSource, Locator, Session};
 
 use super::resolve;
 
@@ -72,7 +72,7 @@ pub(in crate::engine) async fn read_open(
             break;
         }
         read += wave.len();
-        for (digest, manifest) in read_wave(context, &wave).await? {
+        for (digest, manifest) in read_wave(context.session, &wave).await? {
             let Some(manifest) = manifest else {
                 gone.insert(digest);
                 continue;
@@ -115,10 +115,10 @@ pub(in crate::engine) async fn exists(
 /// Reads all candidates concurrently. The manifest is `None` if it is listed and gone. Candidates that are not image manifests are left
 /// out.
 pub(in crate::engine) async fn read_wave(
-    context: &Context<'_>,
+    session: &Session,
     candidates: &[Digest],
 ) -> Result<Vec<(Digest, Option<ImageManifest>)>, Failure> {
-    let answers = resolve::manifests(&context.session.uncounted(), candidates.iter()).await;
+    let answers = resolve::manifests(&session.uncounted(), candidates.iter()).await;
     let mut read = Vec::new();
     for (digest, answer) in candidates.iter().zip(answers) {
         match answer {

@@ -95,7 +95,7 @@ async fn newest_mark(
     }
     let unread: Vec<Digest> = bare.into_iter().map(|entry| entry.digest).collect();
     for wave in unread.chunks(WAVE) {
-        for (digest, manifest) in context.in_time(read_wave(context, wave)).await?? {
+        for (digest, manifest) in context.in_time(read_wave(context.session, wave)).await?? {
             let Some(manifest) = manifest else { continue };
             let get = |key: &str| manifest.annotations.get(key);
             consider(&digest, get(annotation::CREATED), get(&wanted.annotation));

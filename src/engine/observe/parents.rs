@@ -46,6 +46,6 @@ async fn parent(
     digest: Digest,
     own: &Digest,
 ) -> Result<Option<Descriptor>, Failure> {
-    let root = read_root(context, digest).await?;
+    let root = read_root(context.session, context.limits, digest).await?;
     Ok(root.index.filter(|_| root.reaches.contains(own)))
 }

@@ -66,7 +66,7 @@ async fn date_on(
     let digests: Vec<Digest> = marks.into_iter().map(|entry| entry.digest).collect();
     let mut newest: Option<(Created, EndOfLifeDate)> = None;
     for wave in digests.chunks(WAVE) {
-        let read = read_wave(context, wave).await?;
+        let read = read_wave(context.session, wave).await?;
         let manifests = read.iter().filter_map(|(_, manifest)| manifest.as_ref());
         let found = wanted.date_among(subject, manifests, context.now);
         newest = newest

@@ -10,14 +10,14 @@ use crate::attachment::{Image, ImageError};
 use crate::engine::context::Context;
 use crate::engine::failure::Failure;
 use affix_registry::oci::{Descriptor, Digest, Manifest, Tag};
-use affix_registry::{ErrorKind, Locator};
+use affix_registry::{ErrorKind, Limits, Locator, Session};
 
 use super::resolve;
 
 /// Maximum number of tags to read. With more tags, no image is marked.
 const MAX_TAGS: usize = 500;
 /// Number of images of other tags that are read concurrently.
-pub(super) const CONCURRENCY: usize = 16;
+pub(in crate::engine) const CONCURRENCY: usize = 16;
 
 /// Returns every manifest that a tag of `unlessTagged` reaches, each with one such tag, without the followed tag. Each image is read once.
 pub(in crate::engine) async fn reached_by_tags(
@@ -33,11 +33,14 @@ pub(in crate::engine) async fn reached_by_tags(
         Some(tag) != own && wanted.unless_tagged.counts(tag)
     })
     .await?;
-    let images: Vec<(Tag, Result<ReachedRoot, Failure>)> = stream::iter(roots)
-        .map(|(root, tag)| async move { (tag, read_root(context, root).await) })
-        .buffered(CONCURRENCY)
-        .collect()
-        .await;
+    let images: Vec<(Tag, Result<ReachedRoot, Failure>)> =
+        stream::iter(roots)
+            .map(|(root, tag)| async move {
+                (tag, read_root(context.session, context.limits, root).await)
+            })
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
     for (tag, image) in images {
         for digest in image?.reaches {
             reached.entry(digest).or_insert_with(|| tag.clone());
@@ -75,11 +78,13 @@ pub(super) async fn tagged_roots(
 }
 
 /// The manifests below a tagged manifest.
-pub(super) struct ReachedRoot {
+pub(in crate::engine) struct ReachedRoot {
     /// The manifest itself and every manifest below it.
-    pub(super) reaches: BTreeSet<Digest>,
+    pub(in crate::engine) reaches: BTreeSet<Digest>,
     /// The descriptor of an index that is an image.
     pub(super) index: Option<Descriptor>,
+    /// True if the registry lacks the manifest.
+    pub(in crate::engine) is_gone: bool,
 }
 
 impl ReachedRoot {
@@ -87,14 +92,19 @@ impl ReachedRoot {
         Self {
             reaches,
             index: None,
+            is_gone: false,
         }
     }
 }
 
 /// Reads the manifests of an image. A manifest that is not an image reaches only itself. An unreadable manifest is an error.
-pub(super) async fn read_root(context: &Context<'_>, root: Digest) -> Result<ReachedRoot, Failure> {
+pub(in crate::engine) async fn read_root(
+    session: &Session,
+    limits: &Limits,
+    root: Digest,
+) -> Result<ReachedRoot, Failure> {
     // Of each of up to 500 images only the digests are kept.
-    let (session, limits) = (&context.session.uncounted(), context.limits);
+    let session = &session.uncounted();
     let fetched = match session.manifest(&Locator::Digest(root.clone())).await {
         Ok(fetched) => fetched,
         Err(error)
@@ -103,7 +113,10 @@ pub(super) async fn read_root(context: &Context<'_>, root: Digest) -> Result<Rea
                 ErrorKind::NotFound | ErrorKind::UnsupportedMediaType
             ) =>
         {
-            return Ok(ReachedRoot::of(BTreeSet::from([root])));
+            return Ok(ReachedRoot {
+                is_gone: error.kind() == ErrorKind::NotFound,
+                ..ReachedRoot::of(BTreeSet::from([root]))
+            });
         }
         Err(error) => return Err(error.into()),
     };
@@ -122,6 +135,7 @@ pub(super) async fn read_root(context: &Context<'_>, root: Digest) -> Result<Rea
         Ok(image) => Ok(ReachedRoot {
             reaches: image.reaches()?,
             index: image.is_index.then_some(descriptor),
+            is_gone: false,
         }),
         // A referrer with a tag of its own.
         Err(ImageError::Attachment(_)) => Ok(ReachedRoot::of(match &fetched.manifest {

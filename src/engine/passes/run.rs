@@ -55,6 +55,10 @@ impl Engine {
         &self.registries
     }
 
+    pub(in crate::engine) const fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
     /// Runs one pass. The outcome holds every failure. The pass ends within the time limit of the request, except for the time that
     /// `journal` takes.
     pub async fn run(
