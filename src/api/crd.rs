@@ -19,14 +19,14 @@ use super::status::ImageAttachmentStatus;
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
     let status = serde_json::to_value(ImageAttachmentStatus::default());
-    completed(ImageAttachment::crd(), status.ok(), rules::add_to)
+    completed(ImageAttachment::crd(), status.ok().as_ref(), rules::add_to)
 }
 
 /// Returns the CustomResourceDefinition of [`ImageAttachmentSet`], with the same default of its status.
 #[must_use]
 pub fn set_crd() -> CustomResourceDefinition {
     let status = serde_json::to_value(ImageAttachmentSetStatus::default());
-    completed(ImageAttachmentSet::crd(), status.ok(), |spec| {
+    completed(ImageAttachmentSet::crd(), status.ok().as_ref(), |spec| {
         without_set_fields(spec);
         rules::add_to_set(spec);
     })
@@ -35,7 +35,7 @@ pub fn set_crd() -> CustomResourceDefinition {
 /// Adds the parts of a definition that the derive cannot express. `complete` works on the schema of the spec.
 fn completed(
     mut crd: CustomResourceDefinition,
-    status_default: Option<serde_json::Value>,
+    status_default: Option<&serde_json::Value>,
     complete: impl Fn(&mut JSONSchemaProps),
 ) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
@@ -56,7 +56,7 @@ fn completed(
         if let Some(status) = properties.get_mut("status") {
             // The API server replaces a null by the default only where the schema does not allow null.
             status.nullable = None;
-            status.default = status_default.clone().map(JSON);
+            status.default = status_default.cloned().map(JSON);
         }
     }
     crd

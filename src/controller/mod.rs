@@ -1,4 +1,4 @@
-//! The controller: watches `ImageAttachment` resources and reconciles them with the engine.
+//! The controller: watches `ImageAttachment` resources and reconciles them with the engine, and the sets that make them.
 //!
 //! It owns everything between the API server and the engine: watches, the work queue, the Secrets and ConfigMaps of a
 //! resource's namespace, status, events, back-off, the role of this process, metrics and health. It sends no request to a registry
@@ -11,6 +11,7 @@ mod metrics;
 mod options;
 mod reconcile;
 mod run;
+mod sets;
 mod watch;
 mod workqueue;
 

@@ -9,6 +9,7 @@ use kube::{Client, Config};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::{self, ImageAttachment, ImageAttachmentSet};
 use crate::engine::Engine;
 use crate::service::{self, Election, Leadership, Probes, Readiness, StartError};
 use affix_registry::{self, Registries};
@@ -17,11 +18,14 @@ use super::context::Context;
 use super::leader::write_gate::WriteGateLayer;
 use super::metrics::{CountRequests, Metrics};
 use super::options::Options;
+use super::sets::entry::SetEntry;
+use super::sets::watch as set_watch;
 use super::watch::cache::CacheEntry;
-use super::watch::crd_check::CrdCheck;
+use super::watch::crd_check::{CheckedKind, CrdCheck};
 use super::watch::resource_watch::{readiness_check, watch};
+use super::workqueue::caches::Caches;
 use super::workqueue::limiter::api_rate_limit;
-use super::workqueue::worker::{Caches, run_workers};
+use super::workqueue::worker::run_workers;
 
 /// The time for reconciles in flight after SIGTERM. The kubelet's default grace period is 30 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
@@ -63,12 +67,19 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
     let encoded = Arc::clone(&metrics);
-    let lists = scopes.iter().map(|scope| readiness_check(scope.as_deref()));
+    let lists = scopes.iter().flat_map(|scope| {
+        let scope = scope.as_deref();
+        [readiness_check(scope), set_watch::readiness_check(scope)]
+    });
     let probes = Probes::serve(options.addresses, lists, move || encoded.encode())?;
     let readiness = &probes.readiness;
     // Leader election opens the gate, so its client cannot pass it. Events about the CRD need no leadership.
     let ungated = Client::try_from(config.clone()).map_err(StartError::Client)?;
-    let crd_check = start_crd_check(&ungated, readiness, &scopes, &shutdown);
+    let [crd_check, set_crd_check] = [
+        CheckedKind::new::<ImageAttachment>(api::crd(), false),
+        CheckedKind::new::<ImageAttachmentSet>(api::set_crd(), true),
+    ]
+    .map(|kind| start_crd_check(kind, &ungated, readiness, &scopes, &shutdown));
     let election = options.leader_election.clone().map(|election| {
         let namespace = election.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
@@ -94,18 +105,29 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let engine = Engine::new(Registries::new(registries), options.engine.clone());
     let gate = leadership.gate().clone();
     let context = Arc::new(Context::new(
-        client, engine, options, metrics, leadership, crd_check,
+        client,
+        engine,
+        options,
+        metrics,
+        leadership,
+        [crd_check, set_crd_check],
+        shutdown.clone(),
     ));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "affix started");
     let mut caches = Caches::default();
     let watches: Vec<_> = scopes
         .iter()
-        .map(|scope| {
-            let (cache, writer) = reflector::store::<CacheEntry>();
-            caches.add(scope.as_deref(), cache.clone());
+        .flat_map(|scope| {
             let scope = scope.as_deref();
-            watch(scope, cache, writer, &context, readiness, &shutdown)
+            let (cache, writer) = reflector::store::<CacheEntry>();
+            let (sets, set_writer) = reflector::store::<SetEntry>();
+            caches.add(scope, cache.clone(), sets.clone());
+            [
+                set_watch::watch(scope, sets.clone(), set_writer, &context, readiness),
+                watch(scope, (cache, writer), sets, &context, readiness, &shutdown),
+            ]
         })
+        .chain([set_watch::changed_children(&context)])
         .collect();
     let events = futures::stream::select_all(watches);
     let workers = run_workers(context, caches, events, shutdown.clone());
@@ -158,12 +180,18 @@ fn gated_client(
 }
 
 fn start_crd_check(
+    kind: CheckedKind,
     client: &Client,
     readiness: &Arc<Readiness>,
     scopes: &[Option<String>],
     shutdown: &CancellationToken,
 ) -> Arc<CrdCheck> {
-    let check = CrdCheck::new(client.clone(), Arc::clone(readiness), shutdown.clone());
+    let check = CrdCheck::new(
+        kind,
+        client.clone(),
+        Arc::clone(readiness),
+        shutdown.clone(),
+    );
     let check = Arc::new(check);
     let (running, scopes) = (Arc::clone(&check), scopes.to_vec());
     tokio::spawn(async move { running.run(&scopes).await });

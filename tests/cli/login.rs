@@ -233,7 +233,7 @@ async fn the_helper_of_a_secret_is_never_run() {
 }
 
 #[tokio::test]
-async fn unknown_hosts_and_refused_connections_end_the_command_within_3_s() {
+async fn unknown_hosts_and_refused_connections_end_the_command_without_retries() {
     let fixture = Fixture::new().await;
     let free = affix_testbed::port::free().unwrap();
     for (host, cause) in [
@@ -254,8 +254,9 @@ async fn unknown_hosts_and_refused_connections_end_the_command_within_3_s() {
             let ran = fixture.affix(&args, &input).await;
             let took = begun.elapsed();
             assert_eq!(code(&ran), 1, "{}{}", ran.out, ran.err);
+            // The retries of a request that could succeed later take more than 10 s.
             assert!(
-                took < Duration::from_secs(3),
+                took < Duration::from_secs(9),
                 "{args:?} took {took:?}: {}",
                 ran.err
             );

@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
     reason = "tests fail by panicking"
 )]
 

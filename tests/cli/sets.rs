@@ -350,10 +350,8 @@ async fn pin_leaves_sets_alone() {
     let file = fixture.file("both.yaml", &text);
     let pin = fixture.affix(&["pin", "-f", &file], "").await;
     assert_eq!(code(&pin), 0, "{}{}", pin.out, pin.err);
-    assert_eq!(
-        pin.out,
-        text.replace(&fixture.image.tagged(), &fixture.image.pinned())
-    );
+    let pinned = format!("{}@{}", fixture.image.tagged(), fixture.image.digest());
+    assert_eq!(pin.out, text.replace(&fixture.image.tagged(), &pinned));
     assert!(
         pin.err.contains("the set default/releases stays"),
         "{}",

@@ -44,6 +44,7 @@ mod report;
 mod reports;
 mod restart;
 mod rotation;
+mod sets;
 mod soak;
 mod spec;
 mod status_command;

@@ -103,16 +103,20 @@ async fn write_schemas(release: &str, dir: &Path, kinds: &BTreeSet<String>) {
             std::fs::write(dir.join(file(group, version, kind)), schema.to_string()).unwrap();
         }
     }
-    let mut schema = serde_json::to_value(affix::api::crd()).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take();
-    for part in ["apiVersion", "kind", "metadata"] {
-        schema["properties"][part] = json!({});
+    for (kind, crd) in [
+        ("ImageAttachment", affix::api::crd()),
+        ("ImageAttachmentSet", affix::api::set_crd()),
+    ] {
+        let mut schema =
+            serde_json::to_value(crd).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+                .take();
+        for part in ["apiVersion", "kind", "metadata"] {
+            schema["properties"][part] = json!({});
+        }
+        strict(&mut schema);
+        let file = dir.join(file("affix.dev", "v1alpha1", kind));
+        std::fs::write(file, schema.to_string()).unwrap();
     }
-    strict(&mut schema);
-    std::fs::write(
-        dir.join(file("affix.dev", "v1alpha1", "ImageAttachment")),
-        schema.to_string(),
-    )
-    .unwrap();
 }
 
 async fn conform(helm: &Helm, release: &str, dir: &Path, what: &str, text: &str) -> String {

@@ -49,11 +49,13 @@ fn without_restrictions() -> Value {
 
 const RESTRICTIONS: [&str; 3] = ["dryRun", "suspend", "targets"];
 
+/// Defines the sets as this version has them, and the attachments as given.
 async fn define(cluster: &Cluster, definition: &Value) {
     let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    let both = format!("{definition}\n---\n{}", affix::api::set_crd_yaml());
     cluster
         .plane
-        .kubectl_with(arguments, definition.to_string())
+        .kubectl_with(arguments, both)
         .await
         .unwrap()
         .stdout()

@@ -149,6 +149,10 @@ fn copies_of_the_crd_are_equal() {
             &format!("{copy}/affix.dev_imageattachments.yaml"),
             &affix::api::crd_yaml(),
         );
+        hold(
+            &format!("{copy}/affix.dev_imageattachmentsets.yaml"),
+            &affix::api::set_crd_yaml(),
+        );
     }
 }
 

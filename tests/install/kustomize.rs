@@ -97,11 +97,20 @@ async fn the_base_has_the_objects_of_the_chart_s_defaults_and_their_namespace() 
     let mut objects = base(&repository("config/install")).await;
     assert!(objects.remove("Namespace/affix-system").is_some());
     assert_same(&objects, &chart(&[]).await);
-    let crd = "CustomResourceDefinition/imageattachments.affix.dev".to_owned();
+    let crds = ["imageattachments", "imageattachmentsets"]
+        .map(|plural| format!("CustomResourceDefinition/{plural}.affix.dev"));
     let without = base(&repository("config/default")).await;
-    assert!(!without.contains_key(&crd), "the CRD is a base of its own");
+    for crd in &crds {
+        assert!(
+            !without.contains_key(crd),
+            "the CRDs are a base of their own"
+        );
+    }
     let definitions = base(&repository("config/crd")).await;
-    assert_eq!(definitions.keys().collect::<Vec<_>>(), [&crd]);
+    assert_eq!(
+        definitions.keys().collect::<Vec<_>>(),
+        crds.iter().collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]

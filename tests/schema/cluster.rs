@@ -1,11 +1,11 @@
 //! A real API server with the CRD.
 
-use affix::api::{ImageAttachment, crd_yaml};
+use affix::api::{ImageAttachment, ImageAttachmentSet, crds_yaml};
 use affix_testbed::control_plane::ControlPlane;
 use affix_testbed::tools::Tools;
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::ApiResource;
+use kube::core::{ApiResource, TypeMeta};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ impl Cluster {
             .await
             .unwrap();
         plane
-            .kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml())
+            .kubectl_with(["apply", "--server-side", "-f", "-"], crds_yaml())
             .await
             .unwrap()
             .stdout()
@@ -31,6 +31,7 @@ impl Cluster {
             "--for=condition=Established",
             "--timeout=300s",
             "crd/imageattachments.affix.dev",
+            "crd/imageattachmentsets.affix.dev",
         ];
         plane.kubectl(wait).await.unwrap().stdout().unwrap();
         let kubeconfig = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
@@ -70,16 +71,36 @@ impl Cluster {
         }
     }
 
-    /// Creates a resource as a dry run. A refusal is returned as fields and messages, without the causes that name no field.
+    /// Creates an attachment as a dry run. A refusal is returned as fields and messages, without the causes that name no field.
     pub(crate) async fn try_create(
         &self,
         spec: &Value,
+    ) -> Result<DynamicObject, Vec<(String, String)>> {
+        self.try_object(&self.api(), &object("tried", spec)).await
+    }
+
+    /// Creates a set as a dry run.
+    pub(crate) async fn try_set(
+        &self,
+        spec: &Value,
+    ) -> Result<DynamicObject, Vec<(String, String)>> {
+        let resource = ApiResource::erase::<ImageAttachmentSet>(&());
+        let api = Api::default_namespaced_with(self.client.clone(), &resource);
+        let mut set = object("tried", spec);
+        set.types = Some(TypeMeta::resource::<ImageAttachmentSet>());
+        self.try_object(&api, &set).await
+    }
+
+    async fn try_object(
+        &self,
+        api: &Api<DynamicObject>,
+        object: &DynamicObject,
     ) -> Result<DynamicObject, Vec<(String, String)>> {
         let params = PostParams {
             dry_run: true,
             ..PostParams::default()
         };
-        match self.api().create(&params, &object("tried", spec)).await {
+        match api.create(&params, object).await {
             Ok(object) => Ok(object),
             Err(kube::Error::Api(status)) => Err(status
                 .details

@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
     reason = "tests fail by panicking"
 )]
 
@@ -12,6 +13,7 @@ mod agreement;
 mod cluster;
 mod corpus;
 mod documentation;
+mod sets;
 
 use std::collections::BTreeSet;
 

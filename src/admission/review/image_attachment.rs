@@ -36,6 +36,14 @@ pub(crate) fn judge(
     request: &Request<'_>,
     registries: &Registries,
 ) -> Result<Option<(ImageAttachmentSpec, Intent)>, Verdict> {
+    review(request, |spec| parse(spec, registries))
+}
+
+/// Reviews a request whose spec `parse` parses and checks. The error of `parse` is the text for the user.
+pub(crate) fn review<T>(
+    request: &Request<'_>,
+    parse: impl Fn(&RawValue) -> Result<T, String>,
+) -> Result<Option<T>, Verdict> {
     let Some(object) = request.object.filter(|_| request.writes()) else {
         return Ok(None);
     };
@@ -61,12 +69,12 @@ pub(crate) fn judge(
             "spec: more than {MAX_VALUES} values: split it into several resources"
         )));
     }
-    match parse(spec, registries) {
+    match parse(spec) {
         Ok(parsed) => Ok(Some(parsed)),
         Err(problem)
             if old
                 .flatten()
-                .is_some_and(|old| is_unchanged(&problem, old, spec, registries)) =>
+                .is_some_and(|old| is_unchanged(&problem, old, spec, &parse)) =>
         {
             let warning = format!("admitted, but still invalid: {problem}");
             Err(Verdict {
@@ -92,12 +100,17 @@ fn parse(
 /// Returns whether the old spec has the same problem in a field that the update does not change.
 /// Such a problem, for example after `--allowed-registries` was tightened, must not block an update
 /// of other fields.
-fn is_unchanged(problem: &str, old: &RawValue, new: &RawValue, registries: &Registries) -> bool {
+fn is_unchanged<T>(
+    problem: &str,
+    old: &RawValue,
+    new: &RawValue,
+    parse: impl Fn(&RawValue) -> Result<T, String>,
+) -> bool {
     let field = problem
         .strip_prefix("spec.")
         .and_then(|path| path.split(|c: char| !c.is_ascii_alphanumeric()).next());
     let is_same_field = field.is_none_or(|name| field_text(old, name) == field_text(new, name));
-    is_same_field && parse(old, registries).is_err_and(|before| before == problem)
+    is_same_field && parse(old).err().is_some_and(|before| before == problem)
 }
 
 /// Returns the text of a field of the spec.

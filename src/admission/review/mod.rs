@@ -1,7 +1,8 @@
-//! Requests and responses of the admission API, and the review of `ImageAttachment` resources.
+//! Requests and responses of the admission API, and the review of `ImageAttachment` and `ImageAttachmentSet` resources.
 
 pub(crate) mod budget;
 pub(crate) mod image_attachment;
+pub(crate) mod image_attachment_set;
 pub(crate) mod pull_secrets;
 pub(crate) mod request;
 pub(crate) mod response;

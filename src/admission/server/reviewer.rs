@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
+use kube::{Client, Resource as _};
 use tokio::time::Instant;
 
 use crate::admission::metrics::Metrics;
@@ -13,10 +13,12 @@ use crate::admission::pods::cluster_index::ClusterIndex;
 use crate::admission::pods::trust::LifecycleTrust;
 use crate::admission::review::budget::Budget;
 use crate::admission::review::image_attachment;
+use crate::admission::review::image_attachment_set;
 use crate::admission::review::pull_secrets::PullSecrets;
 use crate::admission::review::request::Request;
 use crate::admission::review::response::Verdict;
 use crate::admission::review::warnings::{WarningContext, collect_warnings};
+use crate::api::ImageAttachmentSet;
 use crate::service::Readiness;
 use affix_registry::Registries;
 
@@ -64,8 +66,11 @@ impl Reviewer {
         Budget::new(arrived, self.timeout, query)
     }
 
-    /// Reviews an ImageAttachment.
+    /// Reviews an ImageAttachment or an ImageAttachmentSet.
     pub(crate) async fn image_attachment(&self, request: &Request<'_>, budget: Budget) -> Verdict {
+        if request.kind.kind == ImageAttachmentSet::kind(&()) {
+            return image_attachment_set::judge(request, &self.registries);
+        }
         let (spec, intent) = match image_attachment::judge(request, &self.registries) {
             Ok(Some(judged)) => judged,
             Ok(None) => return Verdict::default(),

@@ -10,6 +10,9 @@ use affix_registry::oci::{Digest, Tag};
 
 use super::state::{Life, TagRecord, TagState};
 
+/// The tags of a cycle with their versions.
+type CycleTags<'a> = Vec<(&'a Version, &'a Tag, &'a TagRecord)>;
+
 /// Returns the cycles of a repository, the newest first. `dates` are the dates of the images out of life.
 pub(super) fn cycles(
     repository: &str,
@@ -19,14 +22,14 @@ pub(super) fn cycles(
     if !state.has_lifecycle {
         return Vec::new();
     }
-    let mut cycles: BTreeMap<(u64, u64), Vec<(&Version, &Tag, &TagRecord)>> = BTreeMap::new();
+    let mut cycles: BTreeMap<(u64, u64), CycleTags<'_>> = BTreeMap::new();
     for (tag, record) in &state.tags {
         if let (Some(version), Some(_), None) = (&record.version, &record.life, record.vanished) {
             let cycle = cycles.entry((version.major, version.minor)).or_default();
             cycle.push((version, tag, record));
         }
     }
-    let status = |((major, minor), tags): ((u64, u64), Vec<(&Version, &Tag, &TagRecord)>)| {
+    let status = |((major, minor), tags): ((u64, u64), CycleTags<'_>)| {
         let newest = tags
             .iter()
             .max_by_key(|(version, tag, _)| (*version, *tag))?;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{ImageAttachmentSetStatus, Reason};
+use crate::api::{ImageAttachment, ImageAttachmentSetStatus, Reason};
 use crate::attachment::Problem;
 use crate::attachment::sets::{
     ExistingChild, RepositoryInput, SetInput, SetPlan, SetPolicy, child_name, plan,
@@ -18,8 +18,8 @@ use crate::cli::documents::{Attachment, Documents, SetDocument};
 use crate::cli::exit::{Error, message};
 use crate::cli::output::report::{View, is_success};
 use crate::engine::{
-    ChildState, Deleted, Engine, Failure, Mode, NoClaims, ReachCache, RepositoryReading, access,
-    deletion, set_status,
+    ChildState, ChildrenState, Deleted, Engine, Failure, Mode, NoClaims, Outcome, Progress,
+    ReachCache, RepositoryReading, access, deletion, set_status, set_tables,
 };
 use affix_registry::Keychain;
 
@@ -71,45 +71,42 @@ impl PlannedSet {
         all: &[Finished<'_>],
         now: Timestamp,
     ) -> ImageAttachmentSetStatus {
-        let before = self.document.object.status.clone().unwrap_or_default();
-        let mut children: Vec<ChildState> = (all.iter())
-            .filter(|finished| self.owns(finished.attachment))
-            .map(|finished| child_state(finished.attachment, finished))
-            .collect();
-        let kept = self.kept.iter().filter_map(|kept| {
-            let child = ExistingChild::of(&kept.object)?;
-            Some(ChildState {
-                name: child.name,
-                repository: child.repository,
-                is_ready: false,
-                reason: Some(Reason::Progressing),
-                message: "it was not looked at".to_owned(),
-            })
-        });
-        children.extend(kept);
-        let generation = self.document.object.metadata.generation.unwrap_or_default();
+        let set = &self.document.object;
+        let own = all.iter().filter(|it| self.owns(it.attachment));
+        let done = own.map(|it| self.child_state(&it.attachment.object, it.outcome.as_ref()));
+        let kept = self
+            .kept
+            .iter()
+            .map(|kept| self.child_state(&kept.object, None));
+        let state = ChildrenState {
+            children: done.chain(kept).collect(),
+            ..ChildrenState::default()
+        };
+        let before = set.status.clone().unwrap_or_default();
+        let generation = set.metadata.generation.unwrap_or_default();
         set_status(
-            &before,
-            &self.policy,
-            &self.plan,
-            &children,
+            set,
+            set_tables(&self.plan, &before),
+            &state,
             generation,
             now,
         )
     }
-}
 
-fn child_state(attachment: &Attachment, finished: &Finished<'_>) -> ChildState {
-    let child = ExistingChild::of(&attachment.object);
-    let outcome = finished.outcome.as_ref();
-    ChildState {
-        name: attachment.object.metadata.name.clone().unwrap_or_default(),
-        repository: child.map(|child| child.repository).unwrap_or_default(),
-        is_ready: outcome.is_some_and(|outcome| is_success(outcome, View::Attached)),
-        reason: outcome.map(|outcome| outcome.verdict.reason),
-        message: outcome
-            .map(|outcome| outcome.verdict.message.clone())
-            .unwrap_or_default(),
+    fn child_state(&self, object: &ImageAttachment, outcome: Option<&Outcome>) -> ChildState {
+        let child = ExistingChild::of(object);
+        let mut repositories = self.policy.repositories.iter();
+        ChildState {
+            name: object.metadata.name.clone().unwrap_or_default(),
+            repository: child
+                .and_then(|child| repositories.position(|of| of.name == child.repository)),
+            progress: match outcome {
+                Some(outcome) if is_success(outcome, View::Attached) => Progress::Ready,
+                Some(outcome) => Progress::Failed(outcome.verdict.reason),
+                None => Progress::Pending,
+            },
+            message: outcome.map_or_else(String::new, |outcome| outcome.verdict.message.clone()),
+        }
     }
 }
 

@@ -5,12 +5,14 @@
 
 mod api_server;
 mod attachments;
+mod conditions;
 mod leader;
 mod queue;
 mod reconciles;
 mod registration;
 mod registries;
 mod resources;
+mod sets;
 
 use std::sync::Arc;
 
@@ -29,17 +31,20 @@ use queue::WorkQueueMetrics;
 use reconciles::Reconciles;
 use registries::RegistryRequests;
 use resources::Resources;
+use sets::Sets;
 
 /// All metrics of the controller.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) reconciles: Reconciles,
+    pub(crate) set_reconciles: Reconciles,
     pub(crate) queue: WorkQueueMetrics,
     pub(crate) attachments: Attachments,
     pub(crate) registries: Arc<RegistryRequests>,
     pub(crate) api_server: Arc<ApiServerRequests>,
     pub(crate) resources: Arc<Resources>,
+    pub(crate) sets: Arc<Sets>,
     pub(crate) leader: Leader,
 }
 
@@ -55,15 +60,19 @@ impl Metrics {
         let api_server = Arc::new(ApiServerRequests::register(&mut registry));
         let resources = Arc::new(Resources::default());
         registry.register_collector(Box::new(Arc::clone(&resources)));
+        let sets = Arc::new(Sets::default());
+        registry.register_collector(Box::new(Arc::clone(&sets)));
         let leader = Leader::register(&mut registry);
         Self {
             registry,
+            set_reconciles: reconciles.for_controller("imageattachmentset"),
             reconciles,
             queue,
             attachments,
             registries,
             api_server,
             resources,
+            sets,
             leader,
         }
     }

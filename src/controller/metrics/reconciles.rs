@@ -37,19 +37,20 @@ impl Outcome {
         }
     }
 
-    const fn labels(self) -> Labels<2> {
-        let result = match self {
+    const fn as_str(self) -> &'static str {
+        match self {
             Self::Success => "success",
             Self::Error => "error",
             Self::RequeueAfter => "requeue_after",
-        };
-        [("controller", CONTROLLER), ("result", result)]
+        }
     }
 }
 
-/// Metrics of reconciles.
-#[derive(Debug)]
+/// Metrics of the reconciles of one kind.
+#[derive(Debug, Clone)]
 pub(crate) struct Reconciles {
+    /// The value of the label `controller`.
+    controller: &'static str,
     total: Family<Labels<2>, Counter>,
     errors: Family<Labels<1>, Counter>,
     terminal_errors: Family<Labels<1>, Counter>,
@@ -61,11 +62,11 @@ pub(crate) struct Reconciles {
 
 /// Counts a reconcile as active until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Active(Family<Labels<1>, Gauge>);
+pub(crate) struct Active(Family<Labels<1>, Gauge>, Labels<1>);
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.get_or_create(&CONTROLLER_LABELS).dec();
+        self.0.get_or_create(&self.1).dec();
     }
 }
 
@@ -98,6 +99,7 @@ impl Reconciles {
             "Reconciles by the reason of Ready",
         );
         let all = Self {
+            controller: CONTROLLER,
             total: register(
                 registry,
                 "controller_runtime_reconcile",
@@ -126,42 +128,64 @@ impl Reconciles {
             ),
             reasons,
         };
-        // A rate shows the first increase of a counter only if the counter exists before.
-        for result in Outcome::ALL {
-            drop(all.total.get_or_create(&result.labels()));
-        }
-        for counter in [&all.errors, &all.terminal_errors, &all.panics] {
-            drop(counter.get_or_create(&CONTROLLER_LABELS));
-        }
-        drop(all.active.get_or_create(&CONTROLLER_LABELS));
+        all.create();
         all
+    }
+
+    /// Returns the same metrics for another kind. They share the value of `affix_reconcile_reason_total`.
+    pub(super) fn for_controller(&self, controller: &'static str) -> Self {
+        let other = Self {
+            controller,
+            ..self.clone()
+        };
+        other.create();
+        other
+    }
+
+    /// Creates the counters. A rate shows the first increase of a counter only if the counter exists before.
+    fn create(&self) {
+        for result in Outcome::ALL {
+            drop(self.total.get_or_create(&self.result_labels(result)));
+        }
+        for counter in [&self.errors, &self.terminal_errors, &self.panics] {
+            drop(counter.get_or_create(&self.labels()));
+        }
+        drop(self.active.get_or_create(&self.labels()));
+    }
+
+    const fn labels(&self) -> Labels<1> {
+        [("controller", self.controller)]
+    }
+
+    const fn result_labels(&self, result: Outcome) -> Labels<2> {
+        [("controller", self.controller), ("result", result.as_str())]
     }
 
     /// Counts an active reconcile until the returned guard is dropped.
     pub(crate) fn start(&self) -> Active {
-        self.active.get_or_create(&CONTROLLER_LABELS).inc();
-        Active(self.active.clone())
+        self.active.get_or_create(&self.labels()).inc();
+        Active(self.active.clone(), self.labels())
     }
 
     /// Records the end of a reconcile. `reason`: that of Ready; `None`: the API server did not answer.
     pub(crate) fn finish(&self, result: Outcome, reason: Option<Reason>, elapsed: Duration) {
-        self.total.get_or_create(&result.labels()).inc();
-        let time = self.time.get_or_create(&CONTROLLER_LABELS);
+        self.total.get_or_create(&self.result_labels(result)).inc();
+        let time = self.time.get_or_create(&self.labels());
         time.observe(elapsed.as_secs_f64());
         if result == Outcome::Error {
-            self.errors.get_or_create(&CONTROLLER_LABELS).inc();
+            self.errors.get_or_create(&self.labels()).inc();
         }
         if let Some(reason) = reason {
             let labels = [("reason", reason.as_str())];
             self.reasons.get_or_create(&labels).inc();
             if reason.is_stalled() {
-                self.terminal_errors.get_or_create(&CONTROLLER_LABELS).inc();
+                self.terminal_errors.get_or_create(&self.labels()).inc();
             }
         }
     }
 
     pub(crate) fn count_panic(&self) {
-        self.panics.get_or_create(&CONTROLLER_LABELS).inc();
+        self.panics.get_or_create(&self.labels()).inc();
     }
 }
 

@@ -8,15 +8,16 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::Store;
 use kube::{Resource as _, ResourceExt as _};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use crate::api::{ConditionType, Reason, TargetState};
+use crate::api::TargetState;
 use crate::controller::watch::cache::CacheEntry;
 use crate::controller::watch::summary::{STATES, Summary};
 use crate::service::Leadership;
+
+use super::conditions::{ConditionCounts, gauge};
 
 /// The caches of the watches, and the expiry of signing certificates by UID.
 #[derive(Default)]
@@ -96,32 +97,19 @@ impl Resources {
 /// The number of resources and targets in each state.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
-    /// By namespace, type, status and reason.
-    conditions: BTreeMap<(String, &'static str, &'static str, &'static str), u64>,
-    /// Suspended resources by namespace.
-    suspended: BTreeMap<String, u64>,
+    conditions: ConditionCounts,
     targets: BTreeMap<TargetState, u64>,
     first_expiry: Option<Timestamp>,
 }
 
 impl Counts {
     fn add(&mut self, namespace: &str, summary: &Summary) {
-        if summary.is_suspended {
-            *self.suspended.entry(namespace.to_owned()).or_default() += 1;
-        }
-        let first = (ConditionType::Ready, None, Reason::Progressing);
-        let first = (!summary.has_ready).then_some(&first);
-        for (kind, status, reason) in first.into_iter().chain(summary.conditions.iter().flatten()) {
-            let status = status.map_or("Unknown", |status| if status { "True" } else { "False" });
-            // The conditions of a suspended resource are those of its last pass, and an alert on them would be in vain.
-            let reason = if summary.is_suspended {
-                Reason::Suspended
-            } else {
-                *reason
-            };
-            let key = (namespace.to_owned(), kind.as_str(), status, reason.as_str());
-            *self.conditions.entry(key).or_default() += 1;
-        }
+        self.conditions.add(
+            namespace,
+            summary.is_suspended,
+            summary.has_ready,
+            summary.conditions.iter().flatten().copied(),
+        );
         for (state, count) in STATES
             .into_iter()
             .zip(summary.targets)
@@ -132,36 +120,18 @@ impl Counts {
     }
 }
 
-fn gauge(encoder: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> fmt::Result {
-    let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-    value.encode(encoder.encode_family(&labels)?)
-}
-
 impl Collector for Resources {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let counts = self.count();
         let help = "Resources by namespace and by the type, status and reason of their conditions; a suspended one has the reason Suspended";
-        let mut metric = encoder.encode_descriptor(
-            "affix_resource_conditions",
-            help,
-            None,
-            MetricType::Gauge,
-        )?;
-        for ((namespace, kind, status, reason), count) in &counts.conditions {
-            let labels = [
-                ("namespace", namespace.as_str()),
-                ("type", kind),
-                ("status", status),
-                ("reason", reason),
-            ];
-            gauge(&mut metric, &labels, *count)?;
-        }
-        let help = "Suspended resources by namespace";
-        let name = "affix_suspended_resources";
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (namespace, count) in &counts.suspended {
-            gauge(&mut metric, &[("namespace", namespace)], *count)?;
-        }
+        let suspended = (
+            "affix_suspended_resources",
+            "Suspended resources by namespace",
+        );
+        let conditions = ("affix_resource_conditions", help);
+        counts
+            .conditions
+            .encode(&mut encoder, [conditions, suspended])?;
         let mut metric = encoder.encode_descriptor(
             "affix_targets",
             "Targets of all resources, by state",

@@ -1,8 +1,8 @@
 //! The finalizer of resources with `deletionPolicy: Delete`. It is set before the first push and removed after the cleanup.
 
+use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::ObjectMeta;
-use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
 use crate::api::ImageAttachment;
@@ -21,6 +21,19 @@ pub(crate) fn has_finalizer(meta: &ObjectMeta) -> bool {
 /// Returns whether a finalizer is the one of affix.
 pub(crate) fn is_own_finalizer(finalizer: &str) -> bool {
     finalizer == FINALIZER
+}
+
+/// Returns the finalizers of an object and the one of affix.
+pub(crate) fn with_finalizer(meta: &ObjectMeta) -> Vec<String> {
+    let mut finalizers = without_finalizer(meta);
+    finalizers.push(FINALIZER.to_owned());
+    finalizers
+}
+
+fn without_finalizer(meta: &ObjectMeta) -> Vec<String> {
+    let others = meta.finalizers.iter().flatten();
+    let others = others.filter(|finalizer| !is_own_finalizer(finalizer));
+    others.cloned().collect()
 }
 
 /// Adds or removes the finalizer. It reads and writes metadata only, so it works on objects of other versions too.
@@ -49,9 +62,11 @@ pub(crate) async fn set_finalizer(
         if has_finalizer(&current.metadata) == is_wanted {
             return Ok(());
         }
-        let mut finalizers = current.finalizers().to_vec();
-        finalizers.retain(|finalizer| finalizer != FINALIZER);
-        finalizers.extend(is_wanted.then(|| FINALIZER.to_owned()));
+        let finalizers = if is_wanted {
+            with_finalizer(&current.metadata)
+        } else {
+            without_finalizer(&current.metadata)
+        };
         // With the resource version, the patch fails if another client has changed the list meanwhile.
         let version = &current.metadata.resource_version;
         let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});

@@ -9,6 +9,6 @@ pub(crate) mod object_read;
 pub(super) mod object_state;
 mod ownership;
 pub(super) mod reconciler;
-mod reconciliation;
-mod references;
+pub(super) mod reconciliation;
+pub(super) mod references;
 mod status_writer;

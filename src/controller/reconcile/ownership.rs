@@ -176,7 +176,7 @@ impl<'a> ClusterClaims<'a> {
         let Some(other) = &self.read(other).await? else {
             return Ok(PlanResult::NotNeeded);
         };
-        let resolver = ReferenceResolver::new(self.context, other);
+        let resolver = ReferenceResolver::new(self.context, &other.metadata);
         let sources = resolver.resolve(&other.spec).await?;
         let generation = other.metadata.generation.unwrap_or_default();
         let status = other.status.as_ref();

@@ -476,7 +476,7 @@ fn asks_push_access(
 }
 
 /// Returns the problem of a reference that affix must not read. It has the reason of a missing one.
-fn forbidden_reference(refusal: &Status) -> Problem {
+pub(crate) fn forbidden_reference(refusal: &Status) -> Problem {
     let details = refusal.details.as_ref();
     let reason = if details.is_some_and(|details| details.kind == "configmaps") {
         Reason::FileMissing

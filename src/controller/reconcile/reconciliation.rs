@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use crate::api::{ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, find_condition};
 use crate::controller::api_server::ApiServerError;
 use crate::controller::context::Context;
@@ -52,7 +54,7 @@ impl ReconcileResult {
 impl Reconciliation<'_> {
     /// Reads the objects that the spec references.
     pub(crate) async fn sources(&self) -> Result<Sources, ApiServerError> {
-        ReferenceResolver::new(self.context, self.object)
+        ReferenceResolver::new(self.context, &self.object.metadata)
             .resolve(&self.object.spec)
             .await
     }
@@ -64,27 +66,9 @@ impl Reconciliation<'_> {
         next: &ImageAttachmentStatus,
     ) -> Result<(), ApiServerError> {
         self.status_writer.write(next).await?;
-        let before = find_condition(&previous.conditions, ConditionType::Ready);
-        let Some(after) = find_condition(&next.conditions, ConditionType::Ready) else {
-            return Ok(());
-        };
-        let is_same = before
-            .is_some_and(|before| before.status == after.status && before.reason == after.reason);
-        let Some(reason) = after.reason.parse().ok().filter(|_| !is_same) else {
-            return Ok(());
-        };
-        let is_normal =
-            after.status == "True" || matches!(reason, Reason::Planned | Reason::Progressing);
-        let event = PassEvent {
-            severity: if is_normal {
-                Severity::Normal
-            } else {
-                Severity::Warning
-            },
-            reason,
-            message: after.message.clone(),
-        };
-        self.context.publish(self.object, &event).await;
+        if let Some(event) = transition(&previous.conditions, &next.conditions) {
+            self.context.publish(self.object, &event).await;
+        }
         Ok(())
     }
 
@@ -100,4 +84,24 @@ impl Reconciliation<'_> {
             rand::random(),
         )
     }
+}
+
+/// Returns the event of a change of the status or reason of Ready.
+pub(crate) fn transition(before: &[Condition], after: &[Condition]) -> Option<PassEvent> {
+    let before = find_condition(before, ConditionType::Ready);
+    let after = find_condition(after, ConditionType::Ready)?;
+    let is_same =
+        before.is_some_and(|before| before.status == after.status && before.reason == after.reason);
+    let reason = after.reason.parse().ok().filter(|_| !is_same)?;
+    let is_normal =
+        after.status == "True" || matches!(reason, Reason::Planned | Reason::Progressing);
+    Some(PassEvent {
+        severity: if is_normal {
+            Severity::Normal
+        } else {
+            Severity::Warning
+        },
+        reason,
+        message: after.message.clone(),
+    })
 }

@@ -7,10 +7,11 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
-use crate::api::{ImageAttachment, ImageAttachmentSpec};
+use crate::api::ImageAttachmentSpec;
 use crate::controller::api_server::{ApiServerError, with_timeout};
 use crate::controller::context::Context;
 use crate::engine::{Names, SecretData, Sources, TenantRules};
@@ -23,9 +24,9 @@ pub(crate) struct ReferenceResolver {
 }
 
 impl ReferenceResolver {
-    /// Returns a resolver for the namespace of `object`.
-    pub(crate) fn new(context: &Context, object: &ImageAttachment) -> Self {
-        let namespace = object.metadata.namespace.clone();
+    /// Returns a resolver for the namespace of an object with this metadata.
+    pub(crate) fn new(context: &Context, meta: &ObjectMeta) -> Self {
+        let namespace = meta.namespace.clone();
         Self {
             client: context.client.clone(),
             tenants: context.options.tenants,

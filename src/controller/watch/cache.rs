@@ -4,19 +4,20 @@
 //! summary is kept, while a list or watch is read, and the rest is read when the resource has its turn (threat T36, decision 0097).
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use kube::Resource;
 use kube::core::ObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::Store;
 use kube::runtime::watcher::Event;
 
 use serde::{Deserialize, Deserializer};
 
 use crate::api::{ACCEPT_LEFTOVERS, ImageAttachment, RawAttachment};
 use crate::controller::reconcile::finalizer::is_own_finalizer;
+use crate::controller::watch::child::Child;
 use crate::controller::watch::request::{REQUESTED_AT, bounded};
+use crate::controller::watch::resource_name::{Kind, ResourceName};
 use crate::controller::watch::summary::Summary;
 
 /// The most bytes of spec and status that the cache keeps of a resource.
@@ -36,13 +37,8 @@ struct Content {
     /// Spec and status as a JSON array. `None`: the resource is large.
     json: Option<Arc<[u8]>>,
     summary: Summary,
-}
-
-/// The namespace and name of a resource, smaller than kube's `ObjectRef`.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct ResourceName {
-    namespace: Option<Box<str>>,
-    name: Box<str>,
+    /// Set for a resource that belongs to a set.
+    child: Option<Box<Child>>,
 }
 
 impl<'de> Deserialize<'de> for CacheEntry {
@@ -76,6 +72,7 @@ impl CacheEntry {
 
     pub(crate) fn name(&self) -> ResourceName {
         ResourceName::new(
+            Kind::Attachment,
             self.metadata.namespace.as_deref(),
             self.metadata.name.as_deref().unwrap_or_default(),
         )
@@ -106,36 +103,10 @@ impl CacheEntry {
     pub(crate) fn summary(&self) -> Option<&Summary> {
         self.content.as_ref().ok().map(|content| &content.summary)
     }
-}
 
-impl ResourceName {
-    pub(crate) fn new(namespace: Option<&str>, name: &str) -> Self {
-        Self {
-            namespace: namespace.map(Into::into),
-            name: name.into(),
-        }
-    }
-
-    pub(crate) const fn namespace(&self) -> &Option<Box<str>> {
-        &self.namespace
-    }
-
-    /// Returns the key of the resource in a store.
-    pub(crate) fn object_ref(&self) -> ObjectRef<CacheEntry> {
-        let key = ObjectRef::new(&self.name);
-        match &self.namespace {
-            Some(namespace) => key.within(namespace),
-            None => key,
-        }
-    }
-}
-
-impl fmt::Display for ResourceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.namespace {
-            Some(namespace) => write!(f, "{namespace}/{}", self.name),
-            None => f.write_str(&self.name),
-        }
+    /// Returns what a set compares, or `None` if the object belongs to no set or cannot be parsed.
+    pub(crate) fn child(&self) -> Option<&Child> {
+        self.content.as_ref().ok()?.child.as_deref()
     }
 }
 
@@ -148,6 +119,7 @@ impl Content {
         Ok(Self {
             json: is_small.then(json).transpose()?.map(Arc::from),
             summary: Summary::new(meta, &spec, status.as_ref(), size),
+            child: Child::of(meta, &spec).map(Box::new),
         })
     }
 }

@@ -1,10 +1,11 @@
-//! The CRD compatibility check: whether the API server serves `ImageAttachment` as this version of affix writes it.
+//! The CRD compatibility check: whether the API server serves a kind as this version of affix writes it.
 //!
 //! The check reads the OpenAPI document, which every account may read, and not the CRD itself: CRDs are cluster-scoped, and no
 //! role of affix includes them. The API server prunes fields that its CRD lacks. Without a complete status affix would lose the
-//! record of its attachments, and without a complete spec a dry run or a suspended resource would be pushed. So until the CRD is
-//! compatible, the controller attaches nothing, reports why, and takes no part in leader election, so that a replica of an
-//! older version can work. Resources that are being deleted are still finalized.
+//! record of its attachments, and without a complete spec a dry run or a suspended resource would be pushed. So until the CRD of
+//! `ImageAttachment` is compatible, the controller attaches nothing, reports why, and takes no part in leader election, so that a
+//! replica of an older version can work. Resources that are being deleted are still finalized. Without a compatible CRD of
+//! `ImageAttachmentSet` only the sets are not reconciled.
 //!
 //! A CRD can also be replaced by an older one while the controller works. The check is repeated at each list of the resources,
 //! after each rejected write, and every minute.
@@ -15,21 +16,20 @@ use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, ListParams};
-use kube::{Client, Resource as _};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+use kube::core::PartialObjectMeta;
+use kube::{Client, Resource};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, ImageAttachment, Reason};
+use crate::api::Reason;
 use crate::controller::api_server::{ApiServerError, with_timeout};
 use crate::controller::reconcile::events::Events;
 use crate::engine::{PassEvent, Severity};
 use crate::service::Readiness;
 
-/// The name of the readiness check.
-const READINESS_CHECK: &str = "the CRD imageattachments.affix.dev";
 /// The delay before the second check; it doubles with each check.
 const MIN_DELAY: Duration = Duration::from_millis(500);
 /// The longest delay between two checks.
@@ -41,10 +41,43 @@ const RECHECK_DELAY: Duration = Duration::from_mins(1);
 /// The most missing fields that a message names.
 const MAX_NAMED_FIELDS: usize = 16;
 
+/// A kind whose CRD is checked.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckedKind {
+    resource: ApiResource,
+    crd: CustomResourceDefinition,
+    /// The process is ready without it.
+    is_optional: bool,
+}
+
+impl CheckedKind {
+    /// `crd` is the expected CRD.
+    pub(crate) fn new<K: Resource<DynamicType = ()>>(
+        crd: CustomResourceDefinition,
+        is_optional: bool,
+    ) -> Self {
+        Self {
+            resource: ApiResource::erase::<K>(&()),
+            crd,
+            is_optional,
+        }
+    }
+
+    fn not_served(&self) -> Incompatibility {
+        Incompatibility::NotServed(self.resource.plural.clone())
+    }
+
+    /// Returns the name of the readiness check.
+    fn readiness_check(&self) -> String {
+        format!("the CRD {}.{}", self.resource.plural, self.resource.group)
+    }
+}
+
 /// An incompatibility of the CRD in the cluster.
 #[derive(Debug, PartialEq, Eq)]
 enum Incompatibility {
-    NotServed,
+    /// With the plural of the kind.
+    NotServed(String),
     NoStatusSubresource,
     /// The missing fields and enum values.
     MissingFields(Vec<String>),
@@ -53,8 +86,11 @@ enum Incompatibility {
 impl fmt::Display for Incompatibility {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotServed => {
-                f.write_str("the API server does not serve imageattachments of affix.dev/v1alpha1: install the CRD")?;
+            Self::NotServed(plural) => {
+                write!(
+                    f,
+                    "the API server does not serve {plural} of affix.dev/v1alpha1: install the CRD"
+                )?;
             }
             Self::NoStatusSubresource => {
                 f.write_str("the CRD has no status subresource: replace it")?;
@@ -83,6 +119,7 @@ impl fmt::Display for Incompatibility {
 
 /// The result of the last check, which a rejected write can invalidate.
 pub(crate) struct CrdCheck {
+    kind: CheckedKind,
     client: Client,
     readiness: Arc<Readiness>,
     is_compatible: watch::Sender<bool>,
@@ -93,12 +130,14 @@ pub(crate) struct CrdCheck {
 impl CrdCheck {
     /// `client` must be able to create events while this process is not the leader.
     pub(crate) fn new(
+        kind: CheckedKind,
         client: Client,
         readiness: Arc<Readiness>,
         shutdown: CancellationToken,
     ) -> Self {
-        readiness.wait_for(READINESS_CHECK);
+        readiness.wait_for(kind.readiness_check());
         Self {
+            kind,
             client,
             readiness,
             is_compatible: watch::Sender::new(false),
@@ -136,7 +175,7 @@ impl CrdCheck {
                 () = self.shutdown.cancelled() => return,
                 () = self.check_until_compatible(namespaces) => {}
             }
-            self.readiness.done(READINESS_CHECK);
+            self.readiness.done(&self.kind.readiness_check());
             self.is_compatible.send_replace(true);
             tokio::select! {
                 () = self.shutdown.cancelled() => return,
@@ -167,14 +206,21 @@ impl CrdCheck {
                 Ok(Some(incompatibility)) => (incompatibility.to_string(), Some(incompatibility)),
                 Err(error) => (error.to_string(), None),
             };
-            self.readiness.wait_for(READINESS_CHECK);
-            self.readiness.because(READINESS_CHECK, &error);
+            let check = self.kind.readiness_check();
+            self.readiness.wait_for(&check);
+            self.readiness.because(&check, &error);
+            if self.kind.is_optional && incompatibility.is_some() {
+                self.readiness.wait_no_longer(&check);
+            }
             if error != reported {
                 tracing::error!(
                     error,
-                    "CRD not known to be compatible; no attachments are made until it is"
+                    resource = self.kind.resource.plural,
+                    "CRD not known to be compatible; no {} are reconciled until it is",
+                    self.kind.resource.plural
                 );
-                if incompatibility.is_some_and(|found| found != Incompatibility::NotServed) {
+                let is_served = |found| !matches!(found, Incompatibility::NotServed(_));
+                if incompatibility.is_some_and(is_served) {
                     self.publish(namespaces, &error).await;
                 }
                 reported = error;
@@ -183,20 +229,20 @@ impl CrdCheck {
             delay = (delay * 2).min(MAX_DELAY);
         }
         if !reported.is_empty() {
-            tracing::info!("CRD is compatible");
+            tracing::info!(resource = self.kind.resource.plural, "CRD is compatible");
         }
     }
 
     /// Checks the CRD once. If the API server refuses its OpenAPI document, the CRD counts as compatible.
     async fn check(&self) -> Result<Option<Incompatibility>, ApiServerError> {
-        let path = format!("/openapi/v3/apis/{}", ImageAttachment::api_version(&()));
+        let path = format!("/openapi/v3/apis/{}", self.kind.resource.api_version);
         let request = http::Request::get(path)
             .body(Vec::new())
             .map_err(kube::Error::HttpError)?;
         match with_timeout(self.client.request::<Value>(request)).await {
-            Ok(openapi) => Ok(find_incompatibility(&api::crd(), &openapi)),
+            Ok(openapi) => Ok(find_incompatibility(&self.kind, &openapi)),
             Err(error) => match error.code() {
-                Some(404) => Ok(Some(Incompatibility::NotServed)),
+                Some(404) => Ok(Some(self.kind.not_served())),
                 Some(401 | 403) => {
                     tracing::warn!(%error, "cannot check the CRD; assuming it is compatible");
                     Ok(None)
@@ -215,16 +261,16 @@ impl CrdCheck {
             message: format!("nothing is attached: {cause}"),
         };
         for namespace in namespaces {
-            let api: Api<ImageAttachment> = match namespace {
-                Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-                None => Api::all(self.client.clone()),
+            let (client, resource) = (self.client.clone(), &self.kind.resource);
+            let api: Api<DynamicObject> = match namespace {
+                Some(namespace) => Api::namespaced_with(client, namespace, resource),
+                None => Api::all_with(client, resource),
             };
             let published = async {
                 let params = ListParams::default().limit(MAX_EVENTS);
                 for object in with_timeout(api.list_metadata(&params)).await? {
-                    events
-                        .publish(&object.object_ref(&()), &event, Timestamp::now())
-                        .await?;
+                    let regarding = PartialObjectMeta::object_ref(&object, resource);
+                    events.publish(&regarding, &event, Timestamp::now()).await?;
                 }
                 Ok::<_, ApiServerError>(())
             };
@@ -240,28 +286,26 @@ impl CrdCheck {
 }
 
 /// Compares the schemas of spec and status in the OpenAPI document of the API server with the expected CRD.
-fn find_incompatibility(
-    expected: &CustomResourceDefinition,
-    openapi: &Value,
-) -> Option<Incompatibility> {
+fn find_incompatibility(kind: &CheckedKind, openapi: &Value) -> Option<Incompatibility> {
     let is_resource = |schema: &&Value| {
         schema
             .pointer("/x-kubernetes-group-version-kind/0/kind")
             .and_then(Value::as_str)
-            == Some(&*ImageAttachment::kind(&()))
+            == Some(&*kind.resource.kind)
     };
     let schemas = openapi
         .pointer("/components/schemas")
         .and_then(Value::as_object);
     let Some(served) = schemas.and_then(|schemas| schemas.values().find(is_resource)) else {
-        return Some(Incompatibility::NotServed);
+        return Some(kind.not_served());
     };
     let paths = openapi.get("paths").and_then(Value::as_object);
     let mut paths = paths.into_iter().flat_map(|paths| paths.keys());
-    if !paths.any(|path| path.ends_with("/imageattachments/{name}/status")) {
+    let status = format!("/{}/{{name}}/status", kind.resource.plural);
+    if !paths.any(|path| path.ends_with(&status)) {
         return Some(Incompatibility::NoStatusSubresource);
     }
-    let expected = serde_json::to_value(expected).unwrap_or_default();
+    let expected = serde_json::to_value(&kind.crd).unwrap_or_default();
     let mut missing = Vec::new();
     for part in ["spec", "status"] {
         let path = format!("/spec/versions/0/schema/openAPIV3Schema/properties/{part}");
@@ -316,7 +360,12 @@ fn enum_values(schema: &Value) -> Option<&Vec<Value>> {
 )]
 mod tests {
     use super::*;
+    use crate::api::{self, ImageAttachment};
     use serde_json::json;
+
+    fn kind() -> CheckedKind {
+        CheckedKind::new::<ImageAttachment>(api::crd(), false)
+    }
 
     /// Returns the OpenAPI document of an API server with these schemas of spec and status.
     fn openapi(properties: &Value, path: &str) -> Value {
@@ -343,7 +392,7 @@ mod tests {
     fn check(change: impl FnOnce(&mut Value)) -> Option<Incompatibility> {
         let mut properties = own();
         change(&mut properties["status"]);
-        find_incompatibility(&api::crd(), &openapi(&properties, "/status"))
+        find_incompatibility(&kind(), &openapi(&properties, "/status"))
     }
 
     #[test]
@@ -357,7 +406,7 @@ mod tests {
         choices.as_array_mut().unwrap().pop();
         let status = properties["status"]["properties"].as_object_mut().unwrap();
         status.remove("leftovers").unwrap();
-        let found = find_incompatibility(&api::crd(), &openapi(&properties, "/status"));
+        let found = find_incompatibility(&kind(), &openapi(&properties, "/status"));
         let message = found.unwrap().to_string();
         let mut at = 0;
         for field in [
@@ -376,7 +425,7 @@ mod tests {
         );
         let mut without = own();
         without.as_object_mut().unwrap().remove("spec").unwrap();
-        let found = find_incompatibility(&api::crd(), &openapi(&without, "/status"));
+        let found = find_incompatibility(&kind(), &openapi(&without, "/status"));
         assert_eq!(
             found,
             Some(Incompatibility::MissingFields(vec!["spec".to_owned()]))
@@ -456,19 +505,19 @@ mod tests {
     #[test]
     fn a_missing_status_subresource_and_a_missing_crd_are_distinguished() {
         assert_eq!(
-            find_incompatibility(&api::crd(), &openapi(&own(), "")),
+            find_incompatibility(&kind(), &openapi(&own(), "")),
             Some(Incompatibility::NoStatusSubresource)
         );
         assert_eq!(
             find_incompatibility(
-                &api::crd(),
+                &kind(),
                 &json!({"paths": {}, "components": {"schemas": {}}})
             ),
-            Some(Incompatibility::NotServed)
+            Some(kind().not_served())
         );
         assert_eq!(
-            find_incompatibility(&api::crd(), &json!({})),
-            Some(Incompatibility::NotServed)
+            find_incompatibility(&kind(), &json!({})),
+            Some(kind().not_served())
         );
     }
 }

@@ -6,15 +6,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
-use kube::Resource as _;
+use kube::core::ObjectMeta;
 
 use crate::api::Reason;
 use crate::attachment::Problem;
-use crate::controller::watch::cache::CacheEntry;
 
 /// The quota of every namespace, and the resources that count against it.
 #[derive(Debug)]
 pub(crate) struct Quotas {
+    /// The plural of the kind, for messages.
+    kind: &'static str,
     /// The most resources.
     max_resources: usize,
     /// The most bytes of spec and status.
@@ -34,8 +35,10 @@ struct Usage {
 type Age = (Option<Timestamp>, String);
 
 impl Quotas {
-    pub(crate) fn new(max_resources: usize, max_bytes: u64) -> Self {
+    /// `kind` is the plural of the kind, for messages.
+    pub(crate) fn new(kind: &'static str, max_resources: usize, max_bytes: u64) -> Self {
         Self {
+            kind,
             max_resources,
             max_bytes,
             namespaces: Mutex::default(),
@@ -49,9 +52,8 @@ impl Quotas {
     }
 
     /// Counts a resource as the watch delivers it.
-    pub(crate) fn observe(&self, entry: &CacheEntry) {
-        let meta = entry.meta();
-        let size = entry.summary().map_or(0, |summary| summary.size as u64);
+    pub(crate) fn observe(&self, meta: &ObjectMeta, size: Option<usize>) {
+        let size = size.map_or(0, |size| size as u64);
         let created = meta.creation_timestamp.as_ref().map(|created| created.0);
         let uid = meta.uid.clone().unwrap_or_default();
         let mut namespaces = self.lock();
@@ -65,11 +67,11 @@ impl Quotas {
     }
 
     /// Removes a deleted resource.
-    pub(crate) fn remove(&self, entry: &CacheEntry) {
-        let namespace = entry.meta().namespace.as_deref().unwrap_or_default();
+    pub(crate) fn remove(&self, meta: &ObjectMeta) {
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
         let mut namespaces = self.lock();
         if let Some(usage) = namespaces.get_mut(namespace) {
-            usage.remove(entry.meta().uid.as_deref().unwrap_or_default());
+            usage.remove(meta.uid.as_deref().unwrap_or_default());
             if usage.sizes.is_empty() {
                 namespaces.remove(namespace);
             }
@@ -103,12 +105,14 @@ impl Quotas {
             let over = if position >= self.max_resources {
                 let limit = self.max_resources;
                 Some(format!(
-                    "more than {limit} ImageAttachments, the operator's limit (--max-resources-per-namespace)"
+                    "more than {limit} {}, the operator's limit (--max-resources-per-namespace)",
+                    self.kind
                 ))
             } else if bytes > self.max_bytes {
                 let limit = self.max_bytes;
                 Some(format!(
-                    "ImageAttachments of more than {limit} bytes, the operator's limit (--max-resource-bytes-per-namespace)"
+                    "{} of more than {limit} bytes, the operator's limit (--max-resource-bytes-per-namespace)",
+                    self.kind
                 ))
             } else {
                 None
@@ -144,36 +148,32 @@ mod tests {
 
     use super::*;
 
-    fn entry(namespace: &str, uid: &str, created: &str, bytes: usize) -> CacheEntry {
-        let object = json!({
-            "metadata": {"namespace": namespace, "name": uid, "uid": uid, "creationTimestamp": created},
-            "spec": {"image": "r.example.com/app:v1", "artifact": {"artifactType": "a/b", "files": [{"name": "a", "value": "x".repeat(bytes)}]}},
-        });
-        serde_json::from_str(&object.to_string()).unwrap()
+    fn meta(namespace: &str, uid: &str, created: &str) -> ObjectMeta {
+        let meta =
+            json!({"namespace": namespace, "name": uid, "uid": uid, "creationTimestamp": created});
+        serde_json::from_value(meta).unwrap()
     }
 
     #[test]
     fn t36_the_oldest_resources_of_a_namespace_have_the_quota() {
-        let quotas = Quotas::new(2, 100_000);
+        let quotas = Quotas::new("ImageAttachments", 2, 100_000);
         let over = |uid: &str| {
             let problem = quotas.problem("team", uid);
             problem.map(|problem| problem.message)
         };
         for (uid, day) in [("c", 3), ("a", 1), ("b", 2)] {
-            quotas.observe(&entry(
-                "team",
-                uid,
-                &format!("2026-11-0{day}T00:00:00Z"),
-                10,
-            ));
+            quotas.observe(
+                &meta("team", uid, &format!("2026-11-0{day}T00:00:00Z")),
+                Some(10),
+            );
         }
-        quotas.observe(&entry("other", "d", "2026-11-09T00:00:00Z", 10));
+        quotas.observe(&meta("other", "d", "2026-11-09T00:00:00Z"), Some(10));
         assert_eq!((over("a"), over("b")), (None, None));
         assert!(over("c").unwrap().contains("--max-resources-per-namespace"));
         assert_eq!(quotas.problem("other", "d"), None);
 
-        quotas.observe(&entry("team", "a", "2026-11-01T00:00:00Z", 90_000));
-        quotas.observe(&entry("team", "b", "2026-11-02T00:00:00Z", 20_000));
+        quotas.observe(&meta("team", "a", "2026-11-01T00:00:00Z"), Some(90_000));
+        quotas.observe(&meta("team", "b", "2026-11-02T00:00:00Z"), Some(20_000));
         assert_eq!(over("a"), None);
         assert!(
             over("b")
@@ -181,7 +181,7 @@ mod tests {
                 .contains("--max-resource-bytes-per-namespace")
         );
 
-        quotas.remove(&entry("team", "a", "2026-11-01T00:00:00Z", 0));
+        quotas.remove(&meta("team", "a", "2026-11-01T00:00:00Z"));
         assert_eq!((over("b"), over("c")), (None, None));
         quotas.retain(&HashSet::from(["d".to_owned()]));
         assert!(quotas.lock().get("team").is_none());

@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::controller::context::Context;
 use crate::controller::reconcile::object_state::Change;
-use crate::controller::watch::cache::{CacheEntry, ResourceName};
+use crate::controller::sets::entry::SetEntry;
+use crate::controller::sets::watch as set_watch;
+use crate::controller::watch::cache::CacheEntry;
+use crate::controller::watch::resource_name::ResourceName;
 use crate::controller::watch::secret_watch;
 use crate::controller::watch::triggers::{flow, longest_wait, trigger_hash, uses};
 use crate::controller::workqueue::flow::Flow;
@@ -42,8 +45,8 @@ pub(crate) fn readiness_check(namespace: Option<&str>) -> String {
 /// Watches the resources of one namespace, or of all, and the objects that they reference.
 pub(crate) fn watch(
     namespace: Option<&str>,
-    cache: Store<CacheEntry>,
-    writer: Writer<CacheEntry>,
+    (cache, writer): (Store<CacheEntry>, Writer<CacheEntry>),
+    sets: Store<SetEntry>,
     context: &Arc<Context>,
     readiness: &Arc<Readiness>,
     shutdown: &CancellationToken,
@@ -61,6 +64,8 @@ pub(crate) fn watch(
     context.metrics.resources.add(cache.clone(), leadership);
     let mut handler = EventHandler {
         readiness_check: readiness_check(namespace),
+        namespace: namespace.map(Into::into),
+        cache: cache.clone(),
         context: Arc::clone(context),
         readiness: Arc::clone(readiness),
         listed: Vec::new(),
@@ -77,16 +82,17 @@ pub(crate) fn watch(
         Some((changes.recv().await?, changes))
     });
     let context = Arc::clone(context);
-    let references = changes.flat_map(move |changed| {
+    let references = changes.flat_map(move |source| {
         tracing::debug!(
-            namespace = changed.namespace,
-            name = changed.name,
-            resource = changed.kind.plural(),
+            namespace = source.namespace,
+            name = source.name,
+            resource = source.kind.plural(),
             "referenced object changed"
         );
-        let users = cache.state_filter(|entry| uses(&context.states, entry, &changed));
+        let users = cache.state_filter(|entry| uses(&context.states, entry, &source));
         let changed = |entry: &Arc<CacheEntry>| event(entry, true, &context);
-        let events: Vec<_> = users.iter().map(changed).collect();
+        let mut events: Vec<_> = users.iter().map(changed).collect();
+        events.extend(set_watch::users(&sets, &source));
         stream::iter(events)
     });
     stream::select(resources, references).boxed()
@@ -95,6 +101,8 @@ pub(crate) fn watch(
 /// Turns the events of one watch into events for the work queue.
 struct EventHandler {
     readiness_check: String,
+    namespace: Option<Box<str>>,
+    cache: Store<CacheEntry>,
     context: Arc<Context>,
     readiness: Arc<Readiness>,
     /// The events of a list. They wait for its end, since a reconcile needs the other resources too.
@@ -128,6 +136,10 @@ impl EventHandler {
                 let uids = self.context.repositories.uids();
                 self.context.states.retain(&uids);
                 self.context.quotas.retain(&uids);
+                self.context.sets.retain_children(|child| {
+                    let is_other = self.namespace.is_some() && *child.namespace() != self.namespace;
+                    is_other || self.cache.get(&child.object_ref()).is_some()
+                });
                 std::mem::take(&mut self.listed)
             }
             Ok(Event::Init) => {
@@ -136,7 +148,8 @@ impl EventHandler {
                 Vec::new()
             }
             Ok(Event::Delete(entry)) => {
-                self.context.quotas.remove(&entry);
+                self.context.quotas.remove(entry.meta());
+                self.context.sets.remove_child(&entry);
                 self.context.states.remove(&entry.uid().unwrap_or_default());
                 vec![WatchEvent::Deleted(entry.name())]
             }
@@ -153,12 +166,15 @@ impl EventHandler {
     }
 
     fn observe(&self, entry: &CacheEntry) -> Change {
-        self.context.quotas.observe(entry);
-        self.context.states.observe(
+        let size = entry.summary().map(|summary| summary.size);
+        self.context.quotas.observe(entry.meta(), size);
+        let change = self.context.states.observe(
             &entry.uid().unwrap_or_default(),
             entry.meta().resource_version.as_deref(),
             trigger_hash(entry),
-        )
+        );
+        self.context.sets.observe_child(entry, change);
+        change
     }
 }
 

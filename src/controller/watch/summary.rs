@@ -3,11 +3,13 @@
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::ObjectMeta;
 
 use crate::api::{
     ConditionType, DeletionPolicy, ImageAttachmentSpec, ImageAttachmentStatus, Reason, TargetState,
+    find_condition,
 };
 use crate::controller::watch::request::has_pending_change;
 use crate::controller::watch::secret_watch::SourceKind;
@@ -74,21 +76,6 @@ impl Summary {
         let conditions = status
             .map(|status| status.conditions.as_slice())
             .unwrap_or_default();
-        let find = |kind: ConditionType| {
-            conditions
-                .iter()
-                .find(|condition| condition.type_ == kind.as_str())
-        };
-        let known = ConditionType::ALL.map(|kind| {
-            let condition = find(kind)?;
-            let status = match condition.status.as_str() {
-                "True" => Some(true),
-                "False" => Some(false),
-                "Unknown" => None,
-                _ => return None,
-            };
-            Some((kind, status, condition.reason.parse().ok()?))
-        });
         let count = |state| {
             let targets = status.iter().flat_map(|status| &status.targets);
             let count = targets.filter(|target| target.state == state).count();
@@ -104,10 +91,7 @@ impl Summary {
             size,
             repositories: [Some(&spec.image), image]
                 .map(|image| image?.parse().ok().as_ref().map(repository_hash)),
-            host: registry_host(&spec.image)
-                .chars()
-                .take(MAX_HOST_CHARS)
-                .collect(),
+            host: registry_host(&spec.image),
             references: reference_hashes(&names),
             has_service_account: names.service_account.is_some(),
             interval: spec.interval(),
@@ -117,8 +101,8 @@ impl Summary {
             deletes,
             needs_cleanup: deletes && writes,
             may_keep: writes && spec.proxy_secret_ref.is_none() && status.is_some_and(pushes),
-            has_ready: find(ConditionType::Ready).is_some(),
-            conditions: known,
+            has_ready: find_condition(conditions, ConditionType::Ready).is_some(),
+            conditions: condition_summaries(conditions),
             targets: STATES.map(count),
         }
     }
@@ -131,7 +115,13 @@ impl Summary {
 
     /// Returns `false` only if the spec does not name the object. Hashes may collide.
     pub(crate) fn may_reference(&self, kind: SourceKind, name: &str) -> bool {
-        self.references.contains(&hash(&(kind, name)))
+        may_reference(&self.references, kind, name)
+    }
+
+    /// Returns a hash of the repository in the spec.
+    pub(crate) const fn image_repository(&self) -> Option<u32> {
+        let [image, _] = self.repositories;
+        image
     }
 
     pub(crate) const fn has_service_account(&self) -> bool {
@@ -145,12 +135,35 @@ impl Summary {
     }
 }
 
-/// Returns the registry's part of an image. It works for invalid references too.
-fn registry_host(image: &str) -> &str {
-    image.split('/').next().unwrap_or_default()
+/// Returns the conditions with a status and reason that affix knows.
+pub(crate) fn condition_summaries(
+    conditions: &[Condition],
+) -> [Option<ConditionSummary>; ConditionType::ALL.len()] {
+    ConditionType::ALL.map(|kind| {
+        let condition = find_condition(conditions, kind)?;
+        let status = match condition.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            "Unknown" => None,
+            _ => return None,
+        };
+        Some((kind, status, condition.reason.parse().ok()?))
+    })
 }
 
-fn reference_hashes(names: &Names) -> Box<[u32]> {
+/// Returns the registry's part of an image or repository. It works for invalid references too.
+pub(crate) fn registry_host(image: &str) -> Box<str> {
+    let host = image.split('/').next().unwrap_or_default().chars();
+    host.take(MAX_HOST_CHARS).collect()
+}
+
+/// Returns `false` only if no hash is that of the object's kind and name.
+pub(crate) fn may_reference(references: &[u32], kind: SourceKind, name: &str) -> bool {
+    references.contains(&hash(&(kind, name)))
+}
+
+/// Returns hashes of the Secrets and ConfigMaps.
+pub(crate) fn reference_hashes(names: &Names) -> Box<[u32]> {
     let secrets = names.secrets.iter().map(|name| (SourceKind::Secret, name));
     let config_maps = names.config_maps.iter();
     let config_maps = config_maps.map(|name| (SourceKind::ConfigMap, name));
@@ -158,6 +171,12 @@ fn reference_hashes(names: &Names) -> Box<[u32]> {
         .chain(config_maps)
         .map(|(kind, name)| hash(&(kind, name.as_str())))
         .collect()
+}
+
+/// Returns the hash of a repository without tag and digest.
+pub(crate) fn repository_hash_of(repository: &str) -> Option<u32> {
+    let reference: Reference = format!("{repository}:latest").parse().ok()?;
+    Some(repository_hash(&reference))
 }
 
 fn repository_hash(reference: &Reference) -> u32 {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key;
 
-use crate::controller::watch::cache::ResourceName;
+use crate::controller::watch::resource_name::ResourceName;
 use crate::controller::workqueue::flow::{Denied, Flow, Lane};
 
 /// The longest delay. `DelayQueue` panics above two years.

@@ -2,40 +2,19 @@
 //!
 //! The loop runs in the task that polls the watches, so a reconcile starts with everything that the watches have delivered.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
-use kube::Resource as _;
-use kube::runtime::reflector::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::JoinMap;
 
 use crate::controller::context::Context;
 use crate::controller::reconcile::reconciler::{InFlight, reconcile};
-use crate::controller::watch::cache::{CacheEntry, ResourceName};
+use crate::controller::sets::reconcile::reconcile_set;
 use crate::controller::watch::resource_watch::WatchEvent;
-use crate::controller::watch::triggers::{flow, longest_wait};
+use crate::controller::workqueue::caches::{Caches, Entry};
 use crate::controller::workqueue::flow::Flow;
 use crate::controller::workqueue::queue::WorkQueue;
-
-/// The caches of the watches: one for all namespaces, or one for each watched namespace.
-#[derive(Default)]
-pub(crate) struct Caches(HashMap<Option<Box<str>>, Store<CacheEntry>>);
-
-impl Caches {
-    /// Adds the cache of one namespace, or of all.
-    pub(crate) fn add(&mut self, namespace: Option<&str>, cache: Store<CacheEntry>) {
-        self.0.insert(namespace.map(Into::into), cache);
-    }
-
-    fn get(&self, name: &ResourceName) -> Option<Arc<CacheEntry>> {
-        self.0
-            .get(name.namespace())
-            .or_else(|| self.0.get(&None))?
-            .get(&name.object_ref())
-    }
-}
 
 /// Reconciles until `shutdown`, then waits for the reconciles in flight.
 pub(crate) async fn run_workers(
@@ -45,6 +24,7 @@ pub(crate) async fn run_workers(
     shutdown: CancellationToken,
 ) {
     let (mut queue, mut workers) = (WorkQueue::default(), JoinMap::new());
+    let caches = Arc::new(caches);
     let metrics = &context.metrics.queue;
     loop {
         let is_leader = context.leadership.epoch().is_some();
@@ -54,8 +34,17 @@ pub(crate) async fn run_workers(
                 queue.finish(&taken.name, None);
                 continue;
             };
-            let in_flight = InFlight::start(&entry, Arc::clone(&context));
-            workers.spawn(taken.name, reconcile(entry, in_flight, taken.permit));
+            match entry {
+                Entry::Attachment(entry) => {
+                    let in_flight = InFlight::start(&entry, Arc::clone(&context));
+                    workers.spawn(taken.name, reconcile(entry, in_flight, taken.permit));
+                }
+                Entry::Set(entry) => {
+                    let (context, caches) = (Arc::clone(&context), Arc::clone(&caches));
+                    let work = reconcile_set(entry, caches, context, taken.permit);
+                    workers.spawn(taken.name, work);
+                }
+            }
         }
         // The queue of a standby is not a backlog.
         metrics.set_depth(if is_leader { queue.len() } else { 0 });
@@ -79,11 +68,10 @@ pub(crate) async fn run_workers(
                 metrics.count_add();
                 if queue.is_queued(&name) {
                     // A deletion whose time is over leaves its flow.
-                    let namespace = entry.meta().namespace.as_deref();
-                    queue.add(name, Flow::unlimited(namespace.unwrap_or_default()));
+                    queue.add(name, Flow::unlimited(entry.namespace()));
                 } else {
-                    let longest_wait = longest_wait(&entry, context.options.deletion_timeout);
-                    queue.add_until(&name, flow(&entry, false), longest_wait);
+                    let longest_wait = entry.longest_wait(context.options.deletion_timeout);
+                    queue.add_until(&name, entry.flow(), longest_wait);
                 }
             },
             // Without this, the queue would wait for the next event although a permit is free.

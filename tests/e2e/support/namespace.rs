@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use affix::api::{
-    ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, check_status_rules, crd_yaml,
+    ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, check_status_rules, crds_yaml,
     find_condition,
 };
 use affix_testbed::certificates::Signer;
@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 /// How long a test waits for one thing to become true, on a machine that has much else to do.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 /// How often it looks.
-const POLL: Duration = Duration::from_millis(40);
+pub(crate) const POLL: Duration = Duration::from_millis(40);
 /// The annotation that asks for a pass now.
 pub(crate) const REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 
@@ -46,7 +46,7 @@ impl Namespace {
         INSTALLED
             .get_or_init(|| async {
                 plane
-                    .kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml())
+                    .kubectl_with(["apply", "--server-side", "-f", "-"], crds_yaml())
                     .await
                     .unwrap()
                     .stdout()
@@ -57,6 +57,7 @@ impl Namespace {
                     "--for=condition=Established",
                     "--timeout=60s",
                     "crd/imageattachments.affix.dev",
+                    "crd/imageattachmentsets.affix.dev",
                 ];
                 let deadline = Instant::now() + PATIENCE;
                 while let Err(error) = plane.kubectl(wait).await.unwrap().stdout() {

@@ -2,6 +2,7 @@
 
 mod values;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinitionSpec;
 use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
@@ -269,23 +270,28 @@ async fn a_second_replica_brings_a_disruption_budget_and_a_spread() {
 #[ignore = "needs the tools beyond the core, which take minutes to build"]
 async fn the_crd_is_that_of_affix_crd_and_is_kept_by_default() {
     let helm = Helm::new().await;
-    let title = "CustomResourceDefinition/imageattachments.affix.dev";
-    let objects = helm.objects(&[]).await;
-    let definition = find(&objects, title);
-    assert_eq!(
-        definition["metadata"]["annotations"],
-        json!({"helm.sh/resource-policy": "keep"})
-    );
-    assert_eq!(
-        definition["spec"],
-        serde_json::to_value(affix::api::crd()).unwrap()["spec"]
-    );
-    let objects = helm.objects(&["crds.keep=false"]).await;
-    assert_eq!(
-        find(&objects, title)["metadata"]["annotations"],
-        Value::Null
-    );
-    assert!(!titles(&helm.objects(&["crds.enabled=false"]).await).contains(&title.to_owned()));
+    for (plural, crd) in [
+        ("imageattachments", affix::api::crd()),
+        ("imageattachmentsets", affix::api::set_crd()),
+    ] {
+        let title = &format!("CustomResourceDefinition/{plural}.affix.dev");
+        let objects = helm.objects(&[]).await;
+        let definition = find(&objects, title);
+        assert_eq!(
+            definition["metadata"]["annotations"],
+            json!({"helm.sh/resource-policy": "keep"})
+        );
+        // As the type, since 1 and 1.0 are the same limit.
+        let rendered: CustomResourceDefinitionSpec =
+            serde_json::from_value(definition["spec"].clone()).unwrap();
+        assert_eq!(rendered, crd.spec);
+        let objects = helm.objects(&["crds.keep=false"]).await;
+        assert_eq!(
+            find(&objects, title)["metadata"]["annotations"],
+            Value::Null
+        );
+        assert!(!titles(&helm.objects(&["crds.enabled=false"]).await).contains(title));
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use affix::api::{ConditionType, ImageAttachment, find_condition};
+use affix::api::{ConditionType, ImageAttachment, ImageAttachmentSet, SET_LABEL, find_condition};
 use affix_testbed::hostile::HostileRegistry;
 use affix_testbed::port;
 use affix_testbed::process::{Launch, Process};
@@ -21,6 +21,8 @@ use crate::support::mount::Mount;
 
 /// The resource with `deletionPolicy: Delete`.
 pub(crate) const MORTAL: &str = "mortal";
+/// The set, with one child.
+const SET: &str = "releases";
 /// The Deployment of the controller.
 pub(crate) const DEPLOYMENT: &str = "affix-controller";
 
@@ -315,6 +317,12 @@ impl<'a> Job<'a> {
             objects.push(json!({"apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachment", "metadata": metadata(name), "spec": spec}));
         };
         attachment("anonymous", json!({}));
+        let template =
+            json!({"insecure": true, "artifact": {"artifactType": "application/vnd.demo.set"}});
+        let set = json!({
+            "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachmentSet", "metadata": metadata(SET),
+            "spec": {"repositories": [self.registry.reference("team/app")], "template": {"spec": template}},
+        });
         attachment(MORTAL, json!({"deletionPolicy": "Delete"}));
         if self.needs_secrets {
             attachment("login", json!({"secretRef": {"name": "login"}}));
@@ -331,6 +339,7 @@ impl<'a> Job<'a> {
                 }),
             ]);
         }
+        objects.push(set);
         objects
     }
 
@@ -438,7 +447,52 @@ impl<'a> Job<'a> {
                     Ok(())
                 }
             })
+            .await?;
+        self.run_set(operator, &api).await
+    }
+
+    /// Waits until the set is ready, and until it has deleted its child once its tag is no longer selected.
+    async fn run_set(&self, operator: &Operator, api: &Api<ImageAttachment>) -> Result<(), String> {
+        let sets = self.sets();
+        let counts = |wanted: &'static str| {
+            let sets = &sets;
+            async move {
+                let set = sets.get(SET).await.map_err(|error| error.to_string())?;
+                let found = set
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.ready.as_deref());
+                if found == Some(wanted) {
+                    Ok(())
+                } else {
+                    Err(format!("{:#?}", set.status))
+                }
+            }
+        };
+        operator.wait(|| counts("1/1")).await?;
+        let patch = json!({"spec": {"tags": {"include": ["none-*"]}}});
+        sets.patch(SET, &PatchParams::default(), &Patch::Merge(&patch))
             .await
+            .unwrap();
+        operator.wait(|| counts("0/0")).await?;
+        let children = ListParams::default().labels(&format!("{SET_LABEL}={SET}"));
+        operator
+            .wait(|| async {
+                let left = api
+                    .list(&children)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                if left.items.is_empty() {
+                    Ok(())
+                } else {
+                    Err("the child stays".to_owned())
+                }
+            })
+            .await
+    }
+
+    fn sets(&self) -> Api<ImageAttachmentSet> {
+        Api::namespaced(self.cluster.client.clone(), self.namespace)
     }
 
     async fn events(&self) -> Vec<Event> {
@@ -456,9 +510,9 @@ impl<'a> Job<'a> {
                 .await
                 .unwrap();
         }
-        api.delete_collection(&DeleteParams::default(), &ListParams::default())
-            .await
-            .unwrap();
+        let (params, all) = (DeleteParams::default(), ListParams::default());
+        self.sets().delete_collection(&params, &all).await.unwrap();
+        api.delete_collection(&params, &all).await.unwrap();
         let leases: Api<Lease> = Api::namespaced(self.cluster.client.clone(), NAMESPACE);
         leases
             .delete_collection(&DeleteParams::default(), &ListParams::default())

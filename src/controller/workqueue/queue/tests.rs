@@ -3,9 +3,10 @@ use futures::FutureExt as _;
 use affix_registry::Priority;
 
 use super::*;
+use crate::controller::watch::resource_name::Kind;
 
 fn name(name: &str) -> Arc<ResourceName> {
-    Arc::new(ResourceName::new(Some("team"), name))
+    Arc::new(ResourceName::new(Kind::Attachment, Some("team"), name))
 }
 
 fn high(host: &str) -> Flow {
@@ -78,7 +79,11 @@ async fn a_flow_keeps_its_order_and_flows_take_turns() {
 async fn t35_namespaces_take_turns_however_many_registries_one_has() {
     let mut queue = WorkQueue::default();
     let mut add = |namespace: &str, resource: &str, host: &str| {
-        let name = Arc::new(ResourceName::new(Some(namespace), resource));
+        let name = Arc::new(ResourceName::new(
+            Kind::Attachment,
+            Some(namespace),
+            resource,
+        ));
         queue.add(name, Flow::to_host(Priority::Interactive, namespace, host));
     };
     for host in ["1", "2", "3"] {
