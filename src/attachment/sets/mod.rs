@@ -1,7 +1,7 @@
 //! The computation of a set: which of its tags are alive, which images are out of life and since when, and the children that follow.
 //!
 //! The computation has two steps. [`TagState::observe`] compares the tags with those of the previous pass and decides on the life of each tag.
-//! Then the engine reads the indexes of [`TagState::roots_to_read`], and [`plan`] returns the children, the table of the lifecycle and the
+//! Then the engine reads the indexes of [`TagState::roots_to_read`], and [`plan()`] returns the children, the table of the lifecycle and the
 //! status of the repositories. Both are pure functions: the order of tags, the time of a call and the number of calls change nothing else.
 //!
 //! An image is marked only if each of its tags is listed and out of life, or if its tag has left it, for at least the time `settle`
