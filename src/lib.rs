@@ -4,6 +4,7 @@
 //!
 //! - [`api`]: the custom resource and its validation rules
 //! - [`attachment`] and [`signing`]: plans and signature formats, without I/O
+//! - [`identity`]: logins for the token of a ServiceAccount
 //! - [`engine`]: observe, plan and apply, for one resource
 //! - [`service`]: start, health probes and metrics of long-running commands
 //! - `inventory`: the images that run in a cluster, and their state
@@ -18,6 +19,7 @@ pub mod attachment;
 pub mod cli;
 pub mod controller;
 pub mod engine;
+pub mod identity;
 mod inventory;
 pub mod service;
 pub mod signing;

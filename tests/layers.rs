@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The layers, the lowest first. Layers of one row do not use each other.
 const LAYERS: [&[&str]; 8] = [
     &["api"],
-    &["attachment", "signing"],
+    &["attachment", "identity", "signing"],
     &["engine"],
     &["service"],
     &["inventory"],

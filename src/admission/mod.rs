@@ -20,8 +20,8 @@ mod server;
 
 pub use crate::inventory::ReportFormat;
 pub use options::{
-    CertificateSource, Clock, Configurations, DefaultMode, ImagePattern, Lookups, Options,
-    ReportOptions, SelfManaged, ServerLimits, UncheckedPolicy,
+    CertificateSource, Clock, Configurations, DefaultMode, ImagePattern, LookupIdentity, Lookups,
+    Options, ReportOptions, SelfManaged, ServerLimits, UncheckedPolicy,
 };
 pub use run::{run, self_check, serve};
 

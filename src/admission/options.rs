@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+use crate::api::Provider;
 use crate::engine::LifecycleType;
+use crate::identity::Endpoints;
 use crate::inventory::ReportFormat;
 use crate::service::{Addresses, LeaderElection, ListenAddress};
 use affix_registry::glob;
@@ -149,8 +151,21 @@ pub struct Lookups {
     pub exempt_images: Vec<ImagePattern>,
     /// Pull secrets for the images of all pods, in the webhook's own namespace.
     pub image_pull_secrets: Vec<String>,
+    /// The identity for the images of all pods in the registries of a cloud.
+    pub identity: Option<LookupIdentity>,
     /// The webhook's own namespace. `None`: the namespace of the client.
     pub own_namespace: Option<String>,
+}
+
+/// The identity of the webhook in a cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookupIdentity {
+    /// The cloud.
+    pub provider: Provider,
+    /// The ServiceAccount in the webhook's own namespace.
+    pub service_account: String,
+    /// Token services that replace those of the cloud.
+    pub endpoints: Endpoints,
 }
 
 /// The effect of an image that could not be checked in a namespace with `enforce`.

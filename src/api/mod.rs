@@ -54,7 +54,7 @@ pub use set::{
 };
 pub use spec::{
     AttachmentKind, DeletionPolicy, ImageAttachment, ImageAttachmentSpec, Missing, Parents,
-    ReferrersMode, Scope, Targets,
+    Provider, ReferrersMode, Scope, Targets,
 };
 pub use status::{
     FormatStatus, ImageAttachmentStatus, ImageStatus, Leftover, Origin, PushAccess, Superseded,

@@ -114,6 +114,8 @@ reasons! {
     CertificateInvalid [Retried],
     /// A Secret or ServiceAccount of the spec does not exist, or lacks a required key.
     SecretNotFound [Retried],
+    /// A cloud refuses the token of the ServiceAccount, or affix may not request such a token.
+    IdentityRefused [Retried],
 
     // Not ready until the user fixes it.
     /// `spec.image` is not a valid image reference, or names a manifest that cannot have attachments.

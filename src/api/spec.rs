@@ -141,13 +141,19 @@ pub struct ImageAttachmentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referrers_mode: Option<ReferrersMode>,
 
+    /// The way to log in to the registry: generic uses secretRef or the imagePullSecrets of serviceAccountName; aws (ECR), azure
+    /// (ACR) and gcp (Artifact Registry) exchange a token of serviceAccountName for a login. The operator has to enable the latter.
+    /// Default: generic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Provider>,
+
     /// Secret of type kubernetes.io/dockerconfigjson with the credentials of the registry. Default: the imagePullSecrets of
     /// serviceAccountName, or anonymous access.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalObjectReference>,
 
-    /// ServiceAccount of the same namespace whose imagePullSecrets are used as credentials for the registry. Default: none.
-    /// Example: builder.
+    /// ServiceAccount of the same namespace whose imagePullSecrets are used as credentials for the registry; with provider aws,
+    /// azure or gcp, its identity in the cloud instead. Default: none. Example: builder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub service_account_name: Option<String>,
@@ -260,6 +266,35 @@ pub enum ReferrersMode {
     TagSchema,
 }
 
+/// The way to log in to the registry.
+#[derive(
+    JsonSchema, Serialize, Deserialize, clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq,
+)]
+#[schemars(inline, description = "")]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// By the logins of Secrets.
+    #[default]
+    Generic,
+    /// By a token of the ServiceAccount for ECR and ECR Public.
+    Aws,
+    /// By a token of the ServiceAccount for ACR.
+    Azure,
+    /// By a token of the ServiceAccount for Artifact Registry.
+    Gcp,
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Generic => "generic",
+            Self::Aws => "aws",
+            Self::Azure => "azure",
+            Self::Gcp => "gcp",
+        })
+    }
+}
+
 /// The kind of attachment of a spec.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum AttachmentKind<'a> {
@@ -320,6 +355,7 @@ impl ImageAttachmentSpec {
             suspend: None,
             deletion_policy: None,
             referrers_mode: None,
+            provider: None,
             secret_ref: None,
             service_account_name: None,
             cert_secret_ref: None,
@@ -404,6 +440,12 @@ impl ImageAttachmentSpec {
     #[must_use]
     pub fn insecure(&self) -> bool {
         self.insecure.unwrap_or_default()
+    }
+
+    /// Returns the way to log in to the registry.
+    #[must_use]
+    pub fn provider(&self) -> Provider {
+        self.provider.unwrap_or_default()
     }
 
     /// Returns the treatment of the attachments when the resource is deleted.
@@ -536,7 +578,7 @@ mod tests {
         let nulls = json!({
             "image": "registry.example.com/team/app:v1",
             "targets": null, "endOfLife": null, "signature": null, "dryRun": null, "interval": null, "timeout": null,
-            "suspend": null, "deletionPolicy": null, "referrersMode": null, "secretRef": null, "serviceAccountName": null,
+            "suspend": null, "deletionPolicy": null, "referrersMode": null, "provider": null, "secretRef": null, "serviceAccountName": null,
             "certSecretRef": null, "proxySecretRef": null, "insecure": null,
             "artifact": {"artifactType": "a/b", "annotations": null, "files": null, "filesFrom": null}
         });

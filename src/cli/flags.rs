@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 use clap::builder::RangedU64ValueParser;
 
 use crate::api::GoDuration;
+use crate::identity::Endpoints;
 use crate::service::{Addresses, ListenAddress};
 use affix_registry::{self, HostPattern, Limits};
 
@@ -49,6 +50,40 @@ pub(super) struct RegistryArgs {
     /// Maximum number of bytes that one reconcile or one look-up reads from a registry
     #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
     max_pass_bytes: u64,
+}
+
+/// Flags of the logins of clouds.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Workload identity")]
+pub(super) struct EndpointArgs {
+    /// Endpoint of AWS STS, such as that of a VPC endpoint; by default that of the registry's region
+    #[arg(long, value_name = "URL", value_parser = https_url)]
+    aws_sts_endpoint: Option<String>,
+    /// Authority of Microsoft Entra; by default that of the registry's cloud
+    #[arg(long, value_name = "URL", value_parser = https_url)]
+    azure_authority_host: Option<String>,
+    /// Endpoint of Google's STS; by default sts.googleapis.com
+    #[arg(long, value_name = "URL", value_parser = https_url)]
+    gcp_sts_endpoint: Option<String>,
+}
+
+impl From<EndpointArgs> for Endpoints {
+    fn from(args: EndpointArgs) -> Self {
+        Self {
+            aws_sts: args.aws_sts_endpoint,
+            azure_authority: args.azure_authority_host,
+            gcp_sts: args.gcp_sts_endpoint,
+        }
+    }
+}
+
+/// Parses the URL of a service that gets tokens of ServiceAccounts.
+fn https_url(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").unwrap_or_default();
+    if host.is_empty() || host.contains(['?', '#', '@']) || host.contains(char::is_whitespace) {
+        return Err("write a URL such as https://sts.example.com".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Addresses of metrics and health probes.
@@ -137,6 +172,24 @@ mod tests {
     use clap::CommandFactory as _;
 
     use crate::cli::Cli;
+
+    #[test]
+    fn a_token_service_is_reached_over_https() {
+        for (url, is_valid) in [
+            ("https://sts.example.com", true),
+            ("https://vpce-1.sts.eu-west-1.vpce.amazonaws.com/", true),
+            ("http://sts.example.com", false),
+            ("https://", false),
+            ("https://user@sts.example.com", false),
+            ("sts.example.com", false),
+        ] {
+            for command in ["controller", "webhook"] {
+                let flag = format!("--aws-sts-endpoint={url}");
+                let parsed = Cli::command().try_get_matches_from(["affix", command, &flag]);
+                assert_eq!(parsed.is_ok(), is_valid, "{command} {url}");
+            }
+        }
+    }
 
     #[test]
     fn values_that_would_stop_all_work_or_make_a_busy_loop_are_refused() {

@@ -7,6 +7,7 @@ use kube::{Client, Resource, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, PassEvent};
+use crate::identity::Identities;
 use crate::service::Leadership;
 
 use super::metrics::Metrics;
@@ -24,6 +25,8 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) engine: Engine,
     pub(crate) options: Options,
+    /// The logins of clouds, if they are enabled.
+    pub(crate) identities: Option<Identities>,
     pub(crate) states: ObjectStates,
     pub(crate) repositories: RepositoryIndex,
     pub(crate) quotas: Quotas,
@@ -63,6 +66,7 @@ impl Context {
             quotas: quotas("ImageAttachments"),
             sets: SetMemory::default(),
             set_quotas: quotas("ImageAttachmentSets"),
+            identities: options.identities(&client),
             client,
             engine,
             options,

@@ -1,9 +1,11 @@
 //! Options of the controller, as its flags set them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{EngineOptions, TenantRules};
-use crate::service::{Addresses, LeaderElection};
+use crate::identity::{Endpoints, Identities};
+use crate::service::{Addresses, LeaderElection, TokenRequests};
 
 /// Options of the controller. The names are those of Flux's controllers.
 #[derive(Debug, Clone)]
@@ -44,4 +46,17 @@ pub struct Options {
     pub engine: EngineOptions,
     /// The parts of a resource's access that are refused.
     pub tenants: TenantRules,
+    /// Logs in to clouds by tokens of ServiceAccounts, with these token services. `None`: not at all.
+    pub workload_identity: Option<Endpoints>,
+}
+
+impl Options {
+    /// Returns the logins of clouds, if they are enabled.
+    pub(crate) fn identities(&self, client: &kube::Client) -> Option<Identities> {
+        let endpoints = self.workload_identity.clone()?;
+        Some(Identities::new(
+            Arc::new(TokenRequests::new(client.clone())),
+            endpoints,
+        ))
+    }
 }

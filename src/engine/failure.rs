@@ -47,6 +47,7 @@ const fn reason(kind: ErrorKind) -> Reason {
         ErrorKind::DigestMismatch => Reason::DigestMismatch,
         ErrorKind::UnsupportedMediaType => Reason::UnsupportedMediaType,
         ErrorKind::AuthenticationFailed => Reason::AuthenticationFailed,
+        ErrorKind::LoginRefused => Reason::IdentityRefused,
         ErrorKind::AccessDenied => Reason::AccessDenied,
         ErrorKind::NotFound => Reason::NotFound,
         ErrorKind::RateLimited => Reason::RateLimited,

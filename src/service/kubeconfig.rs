@@ -1,7 +1,7 @@
 //! The configuration of the cluster: that of the kubeconfig, or that of the pod.
 //!
 //! kube parses `HTTPS_PROXY` and `NO_PROXY` while it reads a kubeconfig, and refuses values that Go accepts, such as the empty item in
-//! `a,,b`. The proxy of the environment is chosen in [`proxy`](super::proxy), so such a kubeconfig is read here without it.
+//! `a,,b`. The proxy of the environment is chosen in `start/proxy.rs`, so such a kubeconfig is read here without it.
 
 use std::error::Error as _;
 

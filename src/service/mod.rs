@@ -8,9 +8,9 @@ mod kubeconfig;
 mod listen;
 mod owner;
 mod process;
-mod proxy;
 mod signals;
 mod start;
+mod token_requests;
 mod watch_fault;
 
 pub use election::LeaderElection;
@@ -24,4 +24,5 @@ pub(crate) use health::Readiness;
 pub(crate) use owner::{OwningDeployment, set_owner};
 pub(crate) use process::describe;
 pub(crate) use start::{Probes, api_server, begin, cluster_config};
+pub(crate) use token_requests::{TokenRequests, identity};
 pub(crate) use watch_fault::{WatchFault, watch_backoff};

@@ -1,15 +1,17 @@
 //! The start of the controller and the webhook: the configuration of the cluster, the signals, then health probes and metrics. Probes are
 //! served before the process waits for anything else.
 
+mod proxy;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::health::{Readiness, health_routes, metrics_routes, serve};
+use super::kubeconfig;
 use super::listen::ListenAddress;
 use super::signals::stop_on_signal;
-use super::{kubeconfig, proxy};
 
 /// The addresses of health probes and metrics, over plain HTTP.
 #[derive(Debug, Clone, Copy, Default)]

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use affix_testbed::certificates::Authority;
+use affix_testbed::cloud::{Answer, Cloud};
 use affix_testbed::peer::Peer;
 use affix_testbed::proxy::Proxy;
 use affix_testbed::registry::{Registry, User};
 use affix_testbed::tools::Tools;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use affix::admission::{DefaultMode, Lookups, ServerLimits};
@@ -199,6 +203,73 @@ async fn t5_the_webhook_s_own_pull_secret_checks_images_of_pods_without_one() {
         .unwrap_err();
     assert!(text.contains(ENDED), "{text}");
     assert!(!webhook.process.log().unwrap().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn t5_the_webhook_s_own_cloud_identity_checks_images_of_the_registries_of_that_cloud() {
+    const ECR: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+    const STS: &str = "sts.eu-west-1.amazonaws.com";
+    const API: &str = "api.ecr.eu-west-1.amazonaws.com";
+    let (namespace, own) = (
+        enforcing("cloud").await,
+        TestNamespace::new("cloud-own", json!({})).await,
+    );
+    let registry = Registry::ociregistry(&namespace.tools)
+        .basic("AWS", "c4n4ry-password")
+        .start()
+        .await
+        .unwrap();
+    let old = push(&registry, "old").await;
+    let peer = Peer::of(&namespace.tools, &registry).unwrap();
+    mark(&peer, &old.pinned(), "2025-03-20").await;
+    let cloud = Cloud::start().await.unwrap();
+    cloud.route(ECR, registry.host().parse().unwrap());
+    cloud.service(STS, |_| {
+        let session = "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
+            <AccessKeyId>ASIAEXAMPLE</AccessKeyId><SecretAccessKey>c4n4ry-key</SecretAccessKey>\
+            <SessionToken>c4n4ry-session</SessionToken><Expiration>2030-01-01T00:00:00Z</Expiration>\
+            </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>";
+        Answer::new(200, session)
+    });
+    cloud.service(API, |_| {
+        let token = STANDARD.encode("AWS:c4n4ry-password");
+        let end = Timestamp::now().as_second() + 43_200;
+        let data = json!([{"authorizationToken": token, "expiresAt": end}]);
+        Answer::new(200, json!({"authorizationData": data}).to_string())
+    });
+    let account = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": "reader", "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/reader"}},
+    });
+    own.apply(&account).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("ca.crt");
+    std::fs::write(&bundle, cloud.ca_pem()).unwrap();
+    let proxy = cloud.proxy();
+    let environment = [
+        ("SSL_CERT_FILE", bundle.to_str().unwrap()),
+        ("HTTPS_PROXY", &proxy),
+        ("NO_PROXY", "127.0.0.1"),
+    ];
+    let image = old.tagged().replace(registry.host(), ECR);
+    {
+        let (_webhook, _) = Affix::webhook_in(&namespace, &own.name, &[], &environment).await;
+        let expected = format!("image {image} was not checked: HTTP 401: add a pull secret");
+        warned(&namespace, &image, &expected).await;
+        assert!(cloud.all_calls().is_empty());
+    }
+    let flags = ["--provider", "aws", "--provider-service-account", "reader"];
+    let (webhook, _) = Affix::webhook_in(&namespace, &own.name, &flags, &environment).await;
+    refused(&namespace, &image, json!({})).await;
+    let subject = format!("system:serviceaccount:{}:reader", own.name);
+    let calls = cloud.calls(STS);
+    assert_eq!(calls.len(), 1, "one login for all reviews");
+    let token = calls[0].form("WebIdentityToken").unwrap();
+    let claims = token.split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    assert_eq!(claims["sub"], subject);
+    let log = webhook.process.log().unwrap();
+    assert!(!log.contains("c4n4ry") && !log.contains(&token));
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ mod crowd;
 mod deletion;
 mod fairness;
 mod gitops;
+mod identity;
 mod logs;
 mod marks;
 mod memory;

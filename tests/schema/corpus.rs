@@ -42,6 +42,12 @@ pub(crate) fn cosign() -> Value {
     json!({"image": TAGGED, "signature": {"cosign": {"keySecretRef": {"name": "cosign-key"}}}})
 }
 
+/// A cosign signature with the login of a cloud.
+fn cloud(provider: &str) -> Value {
+    let spec = set(cosign(), "/serviceAccountName", json!("builder"));
+    set(spec, "/provider", json!(provider))
+}
+
 /// A notation signature.
 pub(crate) fn notation() -> Value {
     json!({"image": TAGGED, "signature": {"notation": {"keySecretRef": {"name": "signing-tls"}}}})
@@ -358,6 +364,19 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
                 "certSecretRef": {"name": "registry.ca"}, "proxySecretRef": {"name": "proxy"}, "insecure": true
             }),
         ),
+        ("the login of a cloud", {
+            let mut spec = cloud("aws");
+            spec["insecure"] = json!(false);
+            spec["certSecretRef"] = json!({"name": "ca"});
+            spec["proxySecretRef"] = json!({"name": "proxy"});
+            spec
+        }),
+        ("generic logins under their name", {
+            let mut spec = set(cosign(), "/provider", json!("generic"));
+            spec["secretRef"] = json!({"name": "login"});
+            spec["insecure"] = json!(true);
+            spec
+        }),
         ("the other values of each choice", {
             let mut spec = set(cosign(), "/deletionPolicy", json!("Retain"));
             spec["referrersMode"] = json!("API");
@@ -1650,6 +1669,34 @@ pub(crate) fn bad() -> Vec<Bad> {
             set(cosign(), "/serviceAccountName", json!("the builder")),
             "spec.serviceAccountName",
             NAME,
+        ),
+        (
+            "a provider that is not known",
+            set(
+                set(cosign(), "/serviceAccountName", json!("builder")),
+                "/provider",
+                json!("oracle"),
+            ),
+            "spec.provider",
+            "generic",
+        ),
+        (
+            "a cloud without a service account",
+            set(cosign(), "/provider", json!("aws")),
+            "spec.provider",
+            "needs serviceAccountName",
+        ),
+        (
+            "a cloud beside a pull secret",
+            set(cloud("azure"), "/secretRef", json!({"name": "login"})),
+            "spec.secretRef",
+            "secretRef does not go with provider",
+        ),
+        (
+            "a cloud over plain HTTP",
+            set(cloud("gcp"), "/insecure", json!(true)),
+            "spec.insecure",
+            "insecure does not go with provider",
         ),
     ];
     rows.into_iter()

@@ -139,6 +139,12 @@ pub enum RegistryError {
         /// The credential that was sent, and the way out.
         hint: String,
     },
+    /// The service that issues the login refuses to. See [`LoginSource`](crate::LoginSource).
+    #[error("{why}")]
+    LoginRefused {
+        /// The service with its answer, and the way out.
+        why: String,
+    },
     /// The registry accepted the credential and denies this operation.
     #[error("{0} (use a login that may pull from and push to the repository)")]
     AccessDenied(Box<ErrorAnswer>),
@@ -276,6 +282,8 @@ pub enum ErrorKind {
     InvalidAccess,
     /// The credential was rejected or is missing.
     AuthenticationFailed,
+    /// The service that issues the login refuses to.
+    LoginRefused,
     /// The credential lacks a right.
     AccessDenied,
     /// A manifest, a blob or the repository does not exist.
@@ -313,6 +321,7 @@ impl RegistryError {
             Self::InsecureNotAllowed { .. } => ErrorKind::InsecureNotAllowed,
             Self::InvalidAccess { .. } => ErrorKind::InvalidAccess,
             Self::AuthenticationFailed { .. } => ErrorKind::AuthenticationFailed,
+            Self::LoginRefused { .. } => ErrorKind::LoginRefused,
             Self::AccessDenied(_) => ErrorKind::AccessDenied,
             Self::NotFound(_) | Self::Dangling { .. } => ErrorKind::NotFound,
             Self::RateLimited { .. } => ErrorKind::RateLimited,

@@ -52,6 +52,7 @@ pub use access::denied_server::DeniedServer;
 pub use access::docker_config::{DockerConfigError, Keychain};
 pub use access::glob::glob;
 pub use access::host_pattern::{HostPattern, HostPatternError};
+pub use access::login_source::{IssuedLogin, LoginAnswer, LoginClient, LoginSource};
 pub use access::secret::Secret;
 pub use client::observer::{Observer, Try};
 pub use client::options::{

@@ -145,14 +145,25 @@ impl PodReviewer {
             let names = &self.options.image_pull_secrets;
             self.pull_secrets.read(&self.own_namespace, names).await
         };
-        let both = async { tokio::join!(of_pod, of_webhook) };
-        match timeout_at(check.budget.deadline, both).await {
-            Ok((of_pod, of_webhook)) => PodLogins {
+        let in_cloud = async {
+            match &self.identity {
+                Some(identity) => identity.account().await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let all = async { tokio::join!(of_pod, of_webhook, in_cloud) };
+        match timeout_at(check.budget.deadline, all).await {
+            Ok((of_pod, of_webhook, in_cloud)) => PodLogins {
                 keychain: Keychain::merge([of_pod.keychain, of_webhook.keychain]),
-                missing: of_pod.missing.or(of_webhook.missing),
+                missing: of_pod
+                    .missing
+                    .or(of_webhook.missing)
+                    .or(in_cloud.as_ref().err().cloned()),
+                account: in_cloud.unwrap_or_default(),
             },
             Err(_) => PodLogins {
                 keychain: Keychain::anonymous(),
+                account: None,
                 missing: Some("pull secrets not read in time".into()),
             },
         }
@@ -198,7 +209,7 @@ impl PodReviewer {
             self.metrics.record_lookup("status");
             return Some((digest.clone(), report));
         }
-        let logins = candidates(reference, logins);
+        let logins = self.candidates(reference, logins);
         let found = logins.into_iter().take(*searches).find_map(|login| {
             *searches -= 1;
             let session = self.lookup.open(reference, login).ok()?;
@@ -218,7 +229,7 @@ impl PodReviewer {
         now: Timestamp,
     ) -> Result<(Digest, LifecycleReport), LookupFailure> {
         let mut first_refusal = None;
-        for login in candidates(reference, logins) {
+        for login in self.candidates(reference, logins) {
             let found = match self.lookup.open(reference, login) {
                 Ok(session) => self.look_up_with(check, reference, &session, now).await,
                 Err(failure) => Err(failure),
@@ -248,6 +259,17 @@ impl PodReviewer {
             }
             None => refusal,
         })
+    }
+
+    /// Returns the logins to try for an image: those of pull secrets, that of the cloud, anonymous at last.
+    fn candidates(&self, reference: &Reference, logins: &PodLogins) -> Vec<Keychain> {
+        let keychain = &logins.keychain;
+        let mut candidates = keychain.candidates(&reference.host, &reference.repository);
+        if let (Some(identity), Some(account)) = (&self.identity, &logins.account) {
+            candidates.extend(identity.login(&reference.host, account));
+        }
+        candidates.push(Keychain::anonymous());
+        candidates
     }
 
     async fn look_up_with(
@@ -291,15 +313,6 @@ fn distinct_images(changed: &ChangedWorkload) -> Vec<&str> {
         .map(|used| used.image.as_str())
         .filter(|image| seen.insert(*image))
         .collect()
-}
-
-/// Returns the logins to try for an image, anonymous at last.
-fn candidates(reference: &Reference, logins: &PodLogins) -> Vec<Keychain> {
-    let mut candidates = logins
-        .keychain
-        .candidates(&reference.host, &reference.repository);
-    candidates.push(Keychain::anonymous());
-    candidates
 }
 
 /// Returns the report of the registry, together with the trusted one of the cluster.

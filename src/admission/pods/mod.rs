@@ -29,6 +29,7 @@ use crate::admission::pods::trust::LifecycleTrust;
 use crate::admission::pods::verdict::{GracePeriod, unresolved_warnings, verdict};
 use crate::admission::pods::workload::{ChangedWorkload, Workload};
 use crate::admission::review::budget::Budget;
+use crate::admission::review::cloud_identity::CloudIdentity;
 use crate::admission::review::pull_secrets::PullSecrets;
 use crate::admission::review::request::{Metadata, Request};
 use crate::admission::review::response::Verdict;
@@ -42,6 +43,7 @@ pub(crate) struct PodReviewer {
     client: kube::Client,
     cluster_index: Arc<ClusterIndex>,
     pull_secrets: PullSecrets,
+    identity: Option<CloudIdentity>,
     lookup: RegistryLookup,
     own_namespace: String,
     unchecked_log: UncheckedLog,
@@ -63,7 +65,10 @@ impl PodReviewer {
             .own_namespace
             .clone()
             .unwrap_or_else(|| client.default_namespace().to_owned());
+        let identity = options.identity.clone();
         Self {
+            identity: identity
+                .map(|identity| CloudIdentity::new(&client, &own_namespace, identity)),
             own_namespace,
             client: client.clone(),
             cluster_index: Arc::new(ClusterIndex::new(

@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use tokio::time::timeout;
 
 use crate::admission::review::single_flight::SingleFlightCache;
+use crate::identity::Account;
 use crate::service::ApiServerError;
 use affix_registry::Keychain;
 
@@ -32,6 +33,8 @@ type Answer = Result<Option<Keychain>, Arc<str>>;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PodLogins {
     pub(crate) keychain: Keychain,
+    /// The webhook's own identity in a cloud.
+    pub(crate) account: Option<Account>,
     /// The cause for which a Secret was left out.
     pub(crate) missing: Option<Arc<str>>,
 }
@@ -67,6 +70,7 @@ impl PullSecrets {
         let failed = answers.iter().find_map(|answer| answer.clone().err());
         PodLogins {
             keychain: Keychain::merge(answers.into_iter().flatten().flatten()),
+            account: None,
             missing: failed.or(too_many),
         }
     }

@@ -13,6 +13,7 @@
 //! Rules that need more than the resource itself are not here. The spelling of an image reference beyond its parts is reported by the
 //! controller as `InvalidReference`.
 
+mod access;
 mod artifact;
 mod attestation;
 mod duration;
@@ -45,6 +46,7 @@ static ATTACHMENT_RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         artifact::rules(),
         signature::rules(),
         attestation::rules(),
+        access::rules(),
         duration::rules(),
     ]
     .into_iter()

@@ -69,6 +69,11 @@ pub struct LifecyclePolicy {
 }
 
 impl SetPolicy {
+    /// Returns the registries of the repositories.
+    pub fn registries(&self) -> impl Iterator<Item = &Host> {
+        self.repositories.iter().map(|repository| &repository.host)
+    }
+
     /// Parses a spec.
     ///
     /// # Errors

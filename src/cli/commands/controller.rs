@@ -11,7 +11,7 @@ use crate::service::cluster_networks;
 use affix_registry::oci::Digest;
 use affix_registry::{HostPattern, IpNet};
 
-use crate::cli::flags::{AddressArgs, RegistryArgs, at_least_one, delay};
+use crate::cli::flags::{AddressArgs, EndpointArgs, RegistryArgs, at_least_one, delay};
 use crate::cli::label_selector::label_selector;
 
 /// Flags of `affix controller`.
@@ -85,6 +85,19 @@ pub(in crate::cli) struct Args {
     max_pass_time: GoDuration,
     #[command(flatten)]
     tenants: TenantArgs,
+    #[command(flatten)]
+    identity: IdentityArgs,
+}
+
+/// Flags of the logins of resources by cloud identities.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Workload identity")]
+struct IdentityArgs {
+    /// Log in to the registries of clouds by tokens of ServiceAccounts (provider); needs the right to create serviceaccounts/token
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
+    enable_workload_identity: bool,
+    #[command(flatten)]
+    endpoints: EndpointArgs,
 }
 
 /// Flags on the rights of those who create resources.
@@ -218,6 +231,10 @@ impl Args {
             kube_api_qps: self.kube_api_qps,
             kube_api_burst: self.kube_api_burst,
             tenants: self.tenants.rules(),
+            workload_identity: self
+                .identity
+                .enable_workload_identity
+                .then(|| self.identity.endpoints.into()),
             registries: self.tenants.complete(self.registries.options()),
             engine: EngineOptions {
                 max_referrers: self.referrers_limit,

@@ -200,10 +200,14 @@ async fn resolve(
         ));
         return Ok(None);
     }
-    let access =
-        access(spec, &documents.sources(attachment, logins.clone())).map_err(|problem| {
-            Error::bad_input(format_args!("{location}: {}", local::explain(&problem)))
-        })?;
+    let access = access(
+        spec,
+        [&reference.host],
+        &documents.sources(attachment, logins.clone()),
+    )
+    .map_err(|problem| {
+        Error::bad_input(format_args!("{location}: {}", local::explain(&problem)))
+    })?;
     let failed = |error: affix_registry::RegistryError| {
         Error::Failed(format!(
             "{location}: spec.image: {}: {}",

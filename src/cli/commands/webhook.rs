@@ -6,15 +6,15 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 
 use crate::admission::{
-    self, CertificateSource, Configurations, DefaultMode, ImagePattern, Lookups, Options,
-    ReportFormat, ReportOptions, SelfManaged, ServerLimits, UncheckedPolicy,
+    self, CertificateSource, Configurations, DefaultMode, ImagePattern, LookupIdentity, Lookups,
+    Options, ReportFormat, ReportOptions, SelfManaged, ServerLimits, UncheckedPolicy,
 };
-use crate::api::GoDuration;
+use crate::api::{GoDuration, Provider};
 use crate::engine::LifecycleType;
 use crate::service::{LeaderElection, ListenAddress, StartError};
 use affix_registry::{self, HostPattern, RetryPolicy};
 
-use crate::cli::flags::{AddressArgs, RegistryArgs, at_least_one, delay};
+use crate::cli::flags::{AddressArgs, EndpointArgs, RegistryArgs, at_least_one, delay};
 
 /// Flags of `affix webhook`.
 #[derive(Debug, ClapArgs)]
@@ -52,6 +52,8 @@ pub(in crate::cli) struct Args {
     end_of_life: EndOfLifeArgs,
     #[command(flatten)]
     reports: ReportArgs,
+    #[command(flatten)]
+    provider: ProviderArgs,
     #[command(flatten)]
     registries: RegistryArgs,
 }
@@ -202,6 +204,30 @@ impl ReportArgs {
     }
 }
 
+/// Flags of the webhook's own login to the registries of a cloud.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Workload identity")]
+struct ProviderArgs {
+    /// Cloud whose registries are looked up with an identity of the webhook; the pull Secrets are tried first
+    #[arg(long, value_name = "PROVIDER", value_enum, default_value = "generic")]
+    provider: Provider,
+    /// ServiceAccount in the webhook's own namespace with this identity
+    #[arg(long, value_name = "NAME", default_value = "affix-webhook")]
+    provider_service_account: String,
+    #[command(flatten)]
+    endpoints: EndpointArgs,
+}
+
+impl ProviderArgs {
+    fn identity(self) -> Option<LookupIdentity> {
+        (self.provider != Provider::Generic).then(|| LookupIdentity {
+            provider: self.provider,
+            service_account: self.provider_service_account,
+            endpoints: self.endpoints.into(),
+        })
+    }
+}
+
 impl Args {
     /// Runs the webhooks until the process receives a signal.
     ///
@@ -263,6 +289,7 @@ impl Args {
                 default_mode: end_of_life.default_mode,
                 exempt_images: end_of_life.exempt_images,
                 image_pull_secrets: end_of_life.image_pull_secrets,
+                identity: self.provider.identity(),
                 own_namespace,
             },
             reports,

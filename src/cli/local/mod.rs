@@ -19,7 +19,7 @@ use futures::StreamExt as _;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use crate::api::{ImageAttachmentSpec, Reason, TargetStatus};
+use crate::api::{ImageAttachmentSpec, Provider, Reason, TargetStatus};
 use crate::attachment::Problem;
 use crate::cli::documents::{Attachment, Documents};
 use crate::cli::exit::{Error, message};
@@ -127,7 +127,8 @@ pub(in crate::cli) async fn logins(documents: &Documents, mode: Mode) -> Keychai
 }
 
 /// Returns the spec for a mode. To read, no Secret is needed: without the pull secret, the user's own login is used. Without the Secrets for
-/// certificates and proxy, those of the system are used.
+/// certificates and proxy, those of the system are used. Only a cluster issues tokens of ServiceAccounts, so the user's own login takes the
+/// place of a cloud's.
 pub(in crate::cli) fn readable_spec<'a>(
     documents: &Documents,
     attachment: &'a Attachment,
@@ -155,10 +156,19 @@ fn readable<'a>(
         (spec.cert_secret_ref.as_ref()).is_some_and(|secret| is_absent("Secret", &secret.name));
     let proxy =
         (spec.proxy_secret_ref.as_ref()).is_some_and(|secret| is_absent("Secret", &secret.name));
-    if mode != Mode::Plan || !(secret || account || certificates || proxy) {
+    let is_cloud = spec.provider() != Provider::Generic;
+    let is_plan = mode == Mode::Plan && (secret || account || certificates || proxy);
+    if !is_cloud && !is_plan {
         return Cow::Borrowed(spec);
     }
     let mut spec = spec.clone();
+    if is_cloud {
+        spec.provider = None;
+        spec.service_account_name = None;
+    }
+    if !is_plan {
+        return Cow::Owned(spec);
+    }
     spec.secret_ref = spec.secret_ref.filter(|_| !secret);
     spec.service_account_name = spec.service_account_name.filter(|_| !account);
     spec.cert_secret_ref = spec.cert_secret_ref.filter(|_| !certificates);

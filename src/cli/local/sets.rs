@@ -228,7 +228,7 @@ async fn read_repositories<'a>(
     let spec = document.object.spec.template.spec.shared();
     let spec: Cow<'_, _> = readable(documents, &document.namespace, spec, mode);
     let sources = documents.sources_of(&document.namespace, &spec, logins.clone());
-    let access = access(&spec, &sources)?;
+    let access = access(&spec, policy.registries(), &sources)?;
     let status = document.object.status.as_ref();
     let is_suspended = document.object.spec.suspend();
     let (cache, now) = (ReachCache::default(), Timestamp::now());

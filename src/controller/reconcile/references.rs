@@ -11,16 +11,19 @@ use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
-use crate::api::ImageAttachmentSpec;
+use crate::api::{ImageAttachmentSpec, Provider};
 use crate::controller::api_server::{ApiServerError, with_timeout};
 use crate::controller::context::Context;
 use crate::engine::{Names, SecretData, Sources, TenantRules};
+use crate::identity::Identities;
+use crate::service::identity;
 
 /// Reads objects by name in one namespace. It lists and watches nothing.
 pub(crate) struct ReferenceResolver {
     client: Client,
     namespace: String,
     tenants: TenantRules,
+    identities: Option<Identities>,
 }
 
 impl ReferenceResolver {
@@ -30,6 +33,7 @@ impl ReferenceResolver {
         Self {
             client: context.client.clone(),
             tenants: context.options.tenants,
+            identities: context.identities.clone(),
             namespace: namespace.unwrap_or_default(),
         }
     }
@@ -42,13 +46,15 @@ impl ReferenceResolver {
         &self,
         spec: &ImageAttachmentSpec,
     ) -> Result<Sources, ApiServerError> {
-        with_timeout(self.read(Names::of(spec))).await
+        let is_cloud = spec.provider() != Provider::Generic;
+        with_timeout(self.read(Names::of(spec), is_cloud)).await
     }
 
-    async fn read(&self, names: Names) -> Result<Sources, kube::Error> {
+    async fn read(&self, names: Names, is_cloud: bool) -> Result<Sources, kube::Error> {
         let mut sources = Sources {
             namespace: self.namespace.clone(),
             tenants: self.tenants,
+            identities: self.identities.clone(),
             ..Sources::default()
         };
         for name in names.config_maps {
@@ -61,12 +67,16 @@ impl ReferenceResolver {
         let mut secrets = names.secrets;
         if let Some(name) = names.service_account {
             let account: Option<ServiceAccount> = self.get(&name).await?;
-            let pull_secrets = account.map(|account| account.image_pull_secrets);
-            sources.image_pull_secrets = pull_secrets.map(|secrets| {
-                let secrets = secrets.into_iter().flatten();
-                secrets.map(|secret| secret.name).collect()
-            });
-            secrets.extend(sources.image_pull_secrets.iter().flatten().cloned());
+            if is_cloud {
+                sources.service_account = account.map(|account| identity(&self.namespace, account));
+            } else {
+                let pull_secrets = account.map(|account| account.image_pull_secrets);
+                sources.image_pull_secrets = pull_secrets.map(|secrets| {
+                    let secrets = secrets.into_iter().flatten();
+                    secrets.map(|secret| secret.name).collect()
+                });
+                secrets.extend(sources.image_pull_secrets.iter().flatten().cloned());
+            }
         }
         for name in secrets {
             if let Some(secret) = self.get(&name).await? {

@@ -51,7 +51,7 @@ pub(crate) async fn run(
 ) -> Result<Pass, Failure> {
     let template = set.spec.template.spec.shared();
     let policy = SetPolicy::parse(&set.spec)?;
-    let access = engine::access(template, sources)?;
+    let access = engine::access(template, policy.registries(), sources)?;
     let children: Vec<ExistingChild> = existing.iter().filter_map(ExistingChild::of).collect();
     let names: Vec<String> = existing.iter().map(ResourceExt::name_any).collect();
     drop(existing);

@@ -61,7 +61,7 @@ pub fn deletion(
     let access = if owned.is_empty() {
         Access::default()
     } else {
-        access(spec, sources)?
+        access(spec, [&reference.host], sources)?
     };
     Ok(Deletion {
         reference,

@@ -1,19 +1,30 @@
 //! Access to a registry: credentials, certificates and proxy.
 
-use crate::api::{ImageAttachmentSpec, LocalObjectReference, Reason, ReferrersMode};
+use std::sync::Arc;
+
+use crate::api::{ImageAttachmentSpec, LocalObjectReference, Provider, Reason, ReferrersMode};
 use crate::attachment::Problem;
+use affix_registry::oci::Host;
 use affix_registry::{self, Access, ClientIdentity, Keychain, Proxy, TlsOptions};
 
 use super::secrets::{SecretData, Sources, find, key, missing};
 
-/// Returns the credentials, certificates and proxy from the Secrets that the spec references.
+/// Returns the credentials, certificates and proxy for `registries` from the objects that the spec references.
 ///
 /// # Errors
-/// `SecretNotFound`, with the names of the Secret and of the key. `InvalidSpec` for what the operator refuses.
-pub fn access(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Access, Problem> {
+/// `SecretNotFound`, with the names of the Secret and of the key. `InvalidSpec` for fields that the operator refuses, and for a
+/// registry that does not belong to the provider.
+pub fn access<'a>(
+    spec: &ImageAttachmentSpec,
+    registries: impl IntoIterator<Item = &'a Host>,
+    sources: &Sources,
+) -> Result<Access, Problem> {
     Ok(Access {
         tenant: sources.namespace.clone(),
-        credentials: credentials(spec, sources)?,
+        credentials: match spec.provider() {
+            Provider::Generic => credentials(spec, sources)?,
+            provider => cloud_logins(spec, provider, registries, sources)?,
+        },
         tls: tls(spec.cert_secret_ref.as_ref(), sources)?,
         proxy: proxy(spec.proxy_secret_ref.as_ref(), sources)?,
         insecure: spec.insecure(),
@@ -62,6 +73,40 @@ fn credentials(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Keychain
         return Ok(sources.fallback_credentials.clone());
     }
     Ok(Keychain::merge(keychains))
+}
+
+/// Returns the logins that a cloud issues to the ServiceAccount of the spec. Each is requested when its registry asks for it.
+fn cloud_logins<'a>(
+    spec: &ImageAttachmentSpec,
+    provider: Provider,
+    registries: impl IntoIterator<Item = &'a Host>,
+    sources: &Sources,
+) -> Result<Keychain, Problem> {
+    let field = "spec.provider";
+    let Some(identities) = &sources.identities else {
+        return Err(refused(format_args!(
+            "{field}: {provider} needs workload identity, which is off: the operator can enable it with --enable-workload-identity \
+             (chart value rbac.serviceAccountTokens), or use secretRef"
+        )));
+    };
+    let account = spec.service_account_name.as_deref().unwrap_or_default();
+    let Some(account) = sources
+        .service_account
+        .clone()
+        .filter(|_| !account.is_empty())
+    else {
+        return Err(missing(format_args!(
+            "spec.serviceAccountName: the ServiceAccount {account:?} is not there: create it in the namespace of the resource"
+        )));
+    };
+    let logins = registries.into_iter().map(|registry| {
+        let login = identities.login(provider, registry, account.clone());
+        let login = login.map_err(|error| refused(format_args!("{field}: {error}")))?;
+        Ok(Keychain::issued(registry, Arc::new(login)))
+    });
+    Ok(Keychain::merge(
+        logins.collect::<Result<Vec<_>, Problem>>()?,
+    ))
 }
 
 /// Returns the keychains of pull secrets. An unreadable one is skipped with a warning.
@@ -197,8 +242,11 @@ fn refused(message: impl std::fmt::Display) -> Problem {
     reason = "a test that unwraps fails, as it should"
 )]
 mod tests {
+    use futures::future::BoxFuture;
+
     use super::*;
     use crate::engine::options::TenantRules;
+    use crate::identity::{Account, Endpoints, Identities, TokenError, TokenIssuer};
 
     const CONFIG: &str = r#"{"auths":{"my_host:8082":{"auth":"dTpw"},"r.io":{"auth":"dTpw"}}}"#;
     const LEGACY: &str = r#"{"my_host:8082":{"auth":"dTpw"},"r.io":{"auth":"dTpw"}}"#;
@@ -266,7 +314,7 @@ mod tests {
                 ..Sources::default()
             };
             let spec: ImageAttachmentSpec = serde_json::from_str(spec).unwrap();
-            access(&spec, &sources)
+            access(&spec, [&"r.io".parse().unwrap()], &sources)
                 .err()
                 .map(|problem| (problem.reason, problem.message))
         };
@@ -304,7 +352,8 @@ mod tests {
             ..Sources::default()
         };
         let spec = r#"{"image":"r.io/a:1","certSecretRef":{"name":"two"}}"#;
-        assert!(access(&serde_json::from_str(spec).unwrap(), &sources).is_ok());
+        let spec = serde_json::from_str(spec).unwrap();
+        assert!(access(&spec, [&"r.io".parse().unwrap()], &sources).is_ok());
     }
 
     #[test]
@@ -329,5 +378,69 @@ mod tests {
             error.contains("key .dockercfg: the docker config is malformed"),
             "{error}"
         );
+    }
+
+    /// Issues no token.
+    #[derive(Debug)]
+    struct NoTokens;
+
+    impl TokenIssuer for NoTokens {
+        fn token<'a>(
+            &'a self,
+            _: &'a Account,
+            _: &'a str,
+        ) -> BoxFuture<'a, Result<affix_registry::Secret, TokenError>> {
+            Box::pin(async { Err(TokenError("no token".to_owned())) })
+        }
+
+        fn issuer(&self) -> BoxFuture<'_, Result<String, TokenError>> {
+            Box::pin(async { Err(TokenError("no issuer".to_owned())) })
+        }
+    }
+
+    #[test]
+    fn t28_a_provider_needs_the_operator_an_account_and_its_own_registry() {
+        const ECR: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+        let enabled = Some(Identities::new(Arc::new(NoTokens), Endpoints::default()));
+        let account = Some(Account::default());
+        let check = |host: &str, identities, service_account| {
+            let spec = format!(
+                r#"{{"image":"{host}/a:1","serviceAccountName":"builder","provider":"aws"}}"#
+            );
+            let sources = Sources {
+                identities,
+                service_account,
+                // Neither these nor any other logins stand in for the identity (threat T5).
+                fallback_credentials: Keychain::login(host, "user", "password".into()).unwrap(),
+                ..Sources::default()
+            };
+            let spec: ImageAttachmentSpec = serde_json::from_str(&spec).unwrap();
+            access(&spec, [&host.parse().unwrap()], &sources)
+                .map(|access| access.credentials)
+                .map_err(|problem| (problem.reason, problem.message))
+        };
+        let keychain = check(ECR, enabled.clone(), account.clone()).unwrap();
+        assert!(format!("{keychain:?}").contains("Issued"), "{keychain:?}");
+        for (result, reason, text) in [
+            (
+                check(ECR, None, account.clone()),
+                Reason::InvalidSpec,
+                "--enable-workload-identity",
+            ),
+            (
+                check(ECR, enabled.clone(), None),
+                Reason::SecretNotFound,
+                "the ServiceAccount \"builder\" is not there",
+            ),
+            (
+                check("team.azurecr.io", enabled.clone(), account),
+                Reason::InvalidSpec,
+                "aws does not log in to team.azurecr.io",
+            ),
+        ] {
+            let (found, message) = result.unwrap_err();
+            assert_eq!(found, reason, "{message}");
+            assert!(message.contains(text), "{message}");
+        }
     }
 }

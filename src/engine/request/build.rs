@@ -74,9 +74,9 @@ pub fn request(
     Ok(Request {
         predicates: predicates::parse(&intent.desired)?,
         key: SigningKey::from_spec(spec, &intent.reference, sources)?,
+        access: access(spec, [&intent.reference.host], sources)?,
         previous: PreviousState::from_status(status, generation, &intent.reference),
         intent,
-        access: access(spec, sources)?,
         on_conflict: spec
             .end_of_life
             .as_ref()

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::api::{LocalObjectReference, Reason};
 use crate::attachment::Problem;
 use crate::engine::options::TenantRules;
+use crate::identity::{Account, Identities};
 use affix_registry::{Keychain, Secret};
 
 /// The type, data and annotations of a Secret.
@@ -36,6 +37,10 @@ pub struct Sources {
     pub secrets: BTreeMap<String, SecretData>,
     /// The `imagePullSecrets` of the service account that the spec names; `None` if the account does not exist.
     pub image_pull_secrets: Option<Vec<String>>,
+    /// The service account itself, for a spec with a cloud's provider; `None` if it does not exist.
+    pub service_account: Option<Account>,
+    /// The logins of clouds. `None`: the operator has not enabled them.
+    pub identities: Option<Identities>,
     /// Logins for a spec that names none: those of the user of the command line, never those of the controller.
     pub fallback_credentials: Keychain,
 }

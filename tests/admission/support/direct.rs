@@ -54,6 +54,7 @@ pub(crate) fn lookups() -> Lookups {
         exempt_images: Vec::new(),
         image_pull_secrets: Vec::new(),
         own_namespace: None,
+        identity: None,
     }
 }
 

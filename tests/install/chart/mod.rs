@@ -68,6 +68,8 @@ pub(crate) const CASES: [(&str, &[&str]); 6] = [
             r#"webhook.exemptImages=["registry.example.com/platform/*"]"#,
             r#"webhook.imagePullSecrets=["registry-login"]"#,
             "webhook.reports.format=\"openreports\"",
+            "webhook.provider=\"aws\"",
+            "rbac.serviceAccountTokens=\"cluster\"",
             "webhook.clientCA.secretName=\"apiserver-ca\"",
             r#"networkPolicy.webhookFrom=[{"ipBlock":{"cidr":"192.0.2.10/32"}}]"#,
             "podMonitor.enabled=true",
@@ -81,6 +83,8 @@ pub(crate) const CASES: [(&str, &[&str]); 6] = [
             r#"watchNamespaces=["team-a","team-b"]"#,
             "rbac.secrets=\"namespaces\"",
             r#"rbac.secretNamespaces=["team-a"]"#,
+            "rbac.serviceAccountTokens=\"namespaces\"",
+            r#"rbac.serviceAccountTokenNamespaces=["team-a"]"#,
             "rbac.aggregate=false",
             "webhook.enabled=false",
         ],
@@ -241,11 +245,17 @@ async fn unknown_and_invalid_values_are_rejected_by_name() {
         let refusal = helm.refusal(values).await;
         assert!(refusal.contains(named), "{values:?}: {refusal}");
     }
-    let refusal = helm.refusal(&["rbac.secrets=\"namespaces\""]).await;
-    assert!(
-        refusal.contains("rbac.secretNamespaces is empty"),
-        "{refusal}"
-    );
+    for (value, named) in [
+        ("rbac.secrets", "rbac.secretNamespaces is empty"),
+        (
+            "rbac.serviceAccountTokens",
+            "rbac.serviceAccountTokenNamespaces is empty",
+        ),
+    ] {
+        let value = format!("{value}=\"namespaces\"");
+        let refusal = helm.refusal(&[&value]).await;
+        assert!(refusal.contains(named), "{refusal}");
+    }
 }
 
 #[tokio::test]

@@ -108,8 +108,19 @@ impl Authority {
     ///
     /// Where no key can be made.
     pub fn server_key(&self) -> anyhow::Result<(CertificateDer<'static>, PrivateKeyDer<'static>)> {
-        let (certificate, key) =
-            self.issue(&["localhost", "127.0.0.1"], Duration::from_hours(24 * 365))?;
+        self.server_key_for(&["localhost", "127.0.0.1"])
+    }
+
+    /// The same for a server of these names.
+    ///
+    /// # Errors
+    ///
+    /// Where no key can be made.
+    pub fn server_key_for(
+        &self,
+        names: &[&str],
+    ) -> anyhow::Result<(CertificateDer<'static>, PrivateKeyDer<'static>)> {
+        let (certificate, key) = self.issue(names, Duration::from_hours(24 * 365))?;
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         Ok((certificate.der().clone(), key.into()))
     }

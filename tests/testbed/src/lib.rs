@@ -38,6 +38,7 @@
 //! ```
 
 pub mod certificates;
+pub mod cloud;
 pub mod control_plane;
 pub mod distance;
 pub mod go_module;

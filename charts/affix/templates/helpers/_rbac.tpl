@@ -56,6 +56,13 @@ subjects:
   verbs: {{ ternary "[get]" (include "affix.readVerbs" .) $apart }}
 {{- end }}
 
+{{/* The rules for tokens of ServiceAccounts. */}}
+{{- define "affix.tokenRules" -}}
+- apiGroups: [""]
+  resources: [serviceaccounts/token]
+  verbs: [create]
+{{- end }}
+
 {{/* Read by name only, or also watch for changes. */}}
 {{- define "affix.readVerbs" -}}
 {{ ternary "[get, list, watch]" "[get]" .Values.rbac.watchRotation }}

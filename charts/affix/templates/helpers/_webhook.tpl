@@ -96,6 +96,24 @@ namespaceSelector:
   verbs: [get]
 {{- end }}
 
+{{/* The ServiceAccount whose identity the webhook has in a cloud. */}}
+{{- define "affix.providerServiceAccount" -}}
+{{- .Values.webhook.providerServiceAccount | default (include "affix.serviceAccountName" (dict "root" . "component" "webhook")) }}
+{{- end }}
+
+{{/* The rules for the tokens of this ServiceAccount. */}}
+{{- define "affix.providerRules" -}}
+{{- $names := list (include "affix.providerServiceAccount" .) | toJson -}}
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  resourceNames: {{ $names }}
+  verbs: [get]
+- apiGroups: [""]
+  resources: [serviceaccounts/token]
+  resourceNames: {{ $names }}
+  verbs: [create]
+{{- end }}
+
 {{/* The rules for the Secret that the replicas share. RBAC cannot restrict a create to a name. */}}
 {{- define "affix.certificateRules" -}}
 - apiGroups: [""]

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::access::challenge::{Challenge, TokenService};
 use crate::access::docker_config::Credential;
+use crate::access::issued_logins::{CurrentLogin, IssuedLogins};
 use crate::access::secret::Secret;
 use crate::access::tokens::Tokens;
 use crate::client::options::Access;
@@ -24,6 +25,8 @@ pub(crate) struct Authenticator {
     proxy: Vec<Secret>,
     remembered: Mutex<Option<Remembered>>,
     pub(crate) tokens: Tokens,
+    /// The login of a credential that a service issues.
+    pub(crate) issued: IssuedLogins,
 }
 
 /// The scheme that the registry named last.
@@ -46,6 +49,8 @@ pub(crate) enum Scheme {
 pub(crate) enum Authorization {
     Nothing,
     Basic(HeaderValue),
+    /// A login that a service has issued.
+    Issued(HeaderValue, CurrentLogin),
     /// A token from the docker config.
     Configured(HeaderValue),
     /// A token from the token service.
@@ -56,7 +61,10 @@ impl Authorization {
     pub(crate) const fn header(&self) -> Option<&HeaderValue> {
         match self {
             Self::Nothing => None,
-            Self::Basic(header) | Self::Configured(header) | Self::Token(header, _) => Some(header),
+            Self::Basic(header)
+            | Self::Issued(header, _)
+            | Self::Configured(header)
+            | Self::Token(header, _) => Some(header),
         }
     }
 }
@@ -80,6 +88,7 @@ impl Authenticator {
             proxy,
             remembered: Mutex::default(),
             tokens: Tokens::default(),
+            issued: IssuedLogins::default(),
         }
     }
 
@@ -96,6 +105,7 @@ impl Authenticator {
             Credential::Identity(token) | Credential::Registry(token) => {
                 secrets.push(token.clone());
             }
+            Credential::Issued(_) => secrets.extend(self.issued.secrets()),
         }
         secrets
     }
@@ -169,8 +179,11 @@ impl Authenticator {
             )),
             Challenge::Basic => None,
         });
-        let basic = matches!(self.credential, Credential::Basic { .. })
-            && challenges.contains(&Challenge::Basic);
+        let has_password = matches!(
+            self.credential,
+            Credential::Basic { .. } | Credential::Issued(_)
+        );
+        let basic = has_password && challenges.contains(&Challenge::Basic);
         bearer.or_else(|| basic.then_some((Scheme::Basic, None)))
     }
 }

@@ -20,6 +20,8 @@ use crate::access::address_policy::authority;
 use crate::access::auth::{Authorization, Scheme, basic, sensitive};
 use crate::access::challenge::{Challenge, TokenService};
 use crate::access::docker_config::Credential;
+use crate::access::issued_logins::CurrentLogin;
+use crate::access::login_source::{Issuer, LoginClient};
 use crate::access::secret::Secret;
 use crate::access::tokens::Token;
 use crate::client::session::Session;
@@ -54,10 +56,19 @@ impl Session {
             (Some(Scheme::Basic), Credential::Basic { username, password }) => Ok(
                 Authorization::Basic(sensitive("Basic", &basic(username, password))?),
             ),
+            (Some(Scheme::Basic), Credential::Issued(issuer)) => {
+                let login = self.issued_login(issuer, begun).await?;
+                Ok(Authorization::Issued(
+                    sensitive("Basic", &login.basic)?,
+                    login,
+                ))
+            }
             (Some(Scheme::Bearer(_)), _) => {
                 let fetch = async |service: &TokenService, challenged: &str| {
                     // Boxed: every request holds this future, and few need it.
-                    let fetching = self.fetch_token(request, service, challenged).boxed();
+                    let fetching = self
+                        .fetch_token(request, service, challenged, begun)
+                        .boxed();
                     fetching.await.inspect_err(|_| auth.record_failure(service))
                 };
                 let key = (self.repository(), request.actions);
@@ -98,6 +109,9 @@ impl Session {
         let retry = match sent {
             Authorization::Configured(_) => false,
             Authorization::Basic(_) => scheme != Scheme::Basic,
+            Authorization::Issued(_, login) => {
+                auth.issued.refuse(login).await || scheme != Scheme::Basic
+            }
             Authorization::Nothing | Authorization::Token(..) => true,
         };
         if retry {
@@ -146,14 +160,56 @@ impl Session {
             Credential::Basic { .. } => format!("the user name and password for {name} were sent"),
             Credential::Identity(_) => format!("the identity token for {name} was sent"),
             Credential::Registry(_) => format!("the registry token for {name} was sent"),
+            Credential::Issued(issuer) => format!("{} was sent", issuer.0.describe()),
         }
     }
 
+    /// Returns the login that the service of the credential issues, from the cache or new.
+    async fn issued_login(
+        &self,
+        Issuer(source): &Issuer,
+        begun: Instant,
+    ) -> Result<CurrentLogin, RegistryError> {
+        let issue = async || source.issue(LoginClient::new(self)).await;
+        self.inner.client.auth.issued.get(begun, issue).await
+    }
+
+    /// Requests a token. A login that the token service refuses is replaced once.
     async fn fetch_token(
+        &self,
+        original: &Request,
+        service: &TokenService,
+        challenged: &str,
+        begun: Instant,
+    ) -> Result<Token, RegistryError> {
+        let auth = &self.inner.client.auth;
+        let Credential::Issued(issuer) = &auth.credential else {
+            return self
+                .fetch_token_with(original, service, challenged, None)
+                .await;
+        };
+        let login = self.issued_login(issuer, begun).await?;
+        let fetched = self
+            .fetch_token_with(original, service, challenged, Some(&login))
+            .await;
+        let is_refused = matches!(
+            fetched,
+            Err(RegistryError::AuthenticationFailed { .. } | RegistryError::AccessDenied(_))
+        );
+        if !is_refused || !auth.issued.refuse(&login).await {
+            return fetched;
+        }
+        let login = self.issued_login(issuer, begun).await?;
+        self.fetch_token_with(original, service, challenged, Some(&login))
+            .await
+    }
+
+    async fn fetch_token_with(
         &self,
         original: &Request,
         TokenService { realm, service }: &TokenService,
         challenged: &str,
+        login: Option<&CurrentLogin>,
     ) -> Result<Token, RegistryError> {
         let client = &self.inner.client;
         let mut request = Request::new(
@@ -201,11 +257,14 @@ impl Session {
                 query.append_pair("scope", scope);
             }
             drop(query);
-            if let Credential::Basic { username, password } = &client.auth.credential {
-                request.headers.insert(
-                    header::AUTHORIZATION,
-                    sensitive("Basic", &basic(username, password))?,
-                );
+            let login = match &client.auth.credential {
+                Credential::Basic { username, password } => Some(basic(username, password)),
+                _ => login.map(|login| login.basic.clone()),
+            };
+            if let Some(login) = login {
+                request
+                    .headers
+                    .insert(header::AUTHORIZATION, sensitive("Basic", &login)?);
             }
         }
         request.url = url;

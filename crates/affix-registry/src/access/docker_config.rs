@@ -4,6 +4,7 @@
 //! entry. Credential helpers are never run, because a Secret must not select a program to execute.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -12,6 +13,7 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::access::host_pattern::labels_match;
+use crate::access::login_source::{Issuer, LoginSource};
 use crate::access::secret::Secret;
 use crate::oci::{Host, Repository, cut, without_bom};
 
@@ -45,6 +47,8 @@ pub(crate) enum Credential {
     Identity(Secret),
     /// A bearer token for the registry itself.
     Registry(Secret),
+    /// A login that a service issues.
+    Issued(Issuer),
 }
 
 /// The reason for which a docker config cannot be used. Messages state the position, never the
@@ -224,6 +228,23 @@ impl Keychain {
             }],
             ..Self::default()
         })
+    }
+
+    /// Returns a keychain with the login that `source` issues for a registry.
+    #[must_use]
+    pub fn issued(registry: &Host, source: Arc<dyn LoginSource>) -> Self {
+        Self {
+            entries: vec![Entry {
+                host: registry
+                    .name()
+                    .trim_matches(['[', ']'])
+                    .to_ascii_lowercase(),
+                port: registry.port(),
+                path: Vec::new(),
+                credential: Ok(Credential::Issued(Issuer(source))),
+            }],
+            ..Self::default()
+        }
     }
 
     /// Joins keychains in their order, as for a service account's `imagePullSecrets`. The first of

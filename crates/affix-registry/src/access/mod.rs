@@ -9,6 +9,8 @@ pub(crate) mod denied_server;
 pub(crate) mod docker_config;
 pub(crate) mod glob;
 pub(crate) mod host_pattern;
+pub(crate) mod issued_logins;
+pub(crate) mod login_source;
 pub(crate) mod secret;
 pub(crate) mod tokens;
 pub(crate) mod upload_policy;

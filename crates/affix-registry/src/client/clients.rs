@@ -160,11 +160,13 @@ impl ClientCache {
     }
 }
 
-/// Removes clients that were unused for long. In a full cache it removes the older half of the unused ones: a tenant with a domain
-/// has any number of hosts.
+/// Removes clients that were unused for long, unless they hold a login that a service has issued. In a full cache it removes the
+/// older half of the unused ones: a tenant with a domain has any number of hosts.
 fn evict(clients: &mut HashMap<Digest, Arc<RegistryClient>>, now: Instant) {
     clients.retain(|_, client| {
-        Arc::strong_count(client) > 1 || now.duration_since(client.last_used()) < MAX_IDLE
+        Arc::strong_count(client) > 1
+            || now.duration_since(client.last_used()) < MAX_IDLE
+            || client.auth.issued.is_current(now)
     });
     if clients.len() >= MAX_CLIENTS {
         let mut times: Vec<Instant> = clients.values().map(|client| client.last_used()).collect();
@@ -213,6 +215,7 @@ fn credential_key(route: &Digest, credential: &Credential, tenant: &str) -> Dige
         }
         Credential::Identity(token) => ("identity", None, Some(token.expose())),
         Credential::Registry(token) => ("registry", None, Some(token.expose())),
+        Credential::Issued(issuer) => ("issued", Some(issuer.0.key().hex().as_bytes()), None),
     };
     Key::new()
         .part(Some(route.hex().as_bytes()))

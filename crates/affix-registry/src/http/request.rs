@@ -51,6 +51,8 @@ pub(crate) struct Request {
     pub(crate) cap: u64,
     /// Whether it transfers a blob, which has its own time-out.
     pub(crate) is_blob: bool,
+    /// Whether it asks a service for a login, which only the authorities of the system may identify.
+    pub(crate) is_login: bool,
     /// Whether there is only one attempt. For a write that must directly follow its read.
     pub(crate) once: bool,
 }
@@ -67,6 +69,7 @@ impl Request {
             redirects: Redirects::SameOrigin,
             cap: DEFAULT_CAP,
             is_blob: false,
+            is_login: false,
             once: false,
         }
     }
@@ -282,6 +285,7 @@ impl Session {
             headers,
             body: request.body.clone(),
             is_write: !request.method.is_safe() && request.operation.object != Object::Token,
+            is_login: request.is_login,
             cap: request.cap.min(rest),
             timeout: if request.is_blob {
                 options.timeouts.blob

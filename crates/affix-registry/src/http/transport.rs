@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::access::address_policy::{AddressPolicy, authority};
 use crate::access::upload_policy::UploadPolicy;
-use crate::client::options::{Access, Options};
+use crate::client::options::{Access, Options, TlsOptions};
 use crate::error::RegistryError;
 use crate::http::body_memory::{
     RegistryMemory, Reservation, ResponseMemoryLimiter, UNRESERVED_BYTES,
@@ -41,6 +41,8 @@ pub(crate) struct Transport {
     own: HttpClient,
     /// For every other origin, except for writes.
     foreign: HttpClient,
+    /// For services that issue logins. It trusts no authority of the pass, so that its author cannot read the exchange.
+    login: HttpClient,
     /// Makes the clients for writes to other origins.
     foreign_dialer: Dialer,
     uploads: UploadPolicy,
@@ -63,6 +65,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) body: Bytes,
     /// Whether it writes content, for the rules on other origins.
     pub(crate) is_write: bool,
+    /// Whether it asks a service for a login.
+    pub(crate) is_login: bool,
     /// Bytes of a successful response that are read at most.
     pub(crate) cap: u64,
     /// The time for the request and its response.
@@ -154,7 +158,12 @@ impl Transport {
             None => own.clone(),
             Some(_) => foreign_dialer.client(None),
         };
+        let login = match &access.tls.ca_pem {
+            None => foreign.clone(),
+            Some(_) => dialer(TlsConfigs::new(&TlsOptions::default())?.foreign).client(None),
+        };
         Ok(Self {
+            login,
             uploads: UploadPolicy::new(options),
             foreign_dialer,
             policy,
@@ -196,11 +205,14 @@ impl Transport {
             headers,
             body,
             is_write,
+            is_login,
             cap,
             timeout,
         } = outgoing;
         let upload_client;
-        let client = if self.is_own(url) {
+        let client = if is_login {
+            &self.login
+        } else if self.is_own(url) {
             &self.own
         } else if is_write {
             upload_client = self.upload_client(url, &uri)?;

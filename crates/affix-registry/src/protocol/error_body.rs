@@ -174,6 +174,11 @@ fn is_volatile(word: &str) -> bool {
     id || date || clock || token || number
 }
 
+/// Returns untrusted text as one short line without volatile words.
+pub(crate) fn one_line(text: &str) -> String {
+    truncate(&clean(text))
+}
+
 fn truncate(text: &str) -> String {
     if text.chars().count() <= MAX_CHARACTERS {
         return text.to_owned();

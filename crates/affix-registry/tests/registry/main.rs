@@ -13,6 +13,7 @@ mod blobs;
 mod example;
 mod fallback_answers;
 mod fallback_tag;
+mod issued_logins;
 mod limits;
 mod logins;
 mod manifests;

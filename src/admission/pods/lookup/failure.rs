@@ -54,6 +54,7 @@ impl LookupFailure {
                 };
                 (cause, way_out)
             }
+            (_, ErrorKind::LoginRefused) => ("login refused".into(), "see the webhook's log"),
             (_, ErrorKind::NotFound) => ("not found".into(), "check the name"),
             (_, ErrorKind::HostNotAllowed) => ("host not allowed".into(), "see the webhook's log"),
             (_, ErrorKind::InsecureNotAllowed) => {
@@ -74,6 +75,7 @@ impl LookupFailure {
             is_refusal: matches!(
                 kind,
                 ErrorKind::AuthenticationFailed
+                    | ErrorKind::LoginRefused
                     | ErrorKind::AccessDenied
                     | ErrorKind::NotFound
                     | ErrorKind::InvalidAccess

@@ -357,6 +357,7 @@ const fn is_answer(error: &RegistryError) -> bool {
     matches!(
         error.kind(),
         ErrorKind::AuthenticationFailed
+            | ErrorKind::LoginRefused
             | ErrorKind::AccessDenied
             | ErrorKind::NotFound
             | ErrorKind::RateLimited

@@ -125,7 +125,7 @@ fn note_use(paths: &BTreeMap<Tool, PathBuf>) {
 }
 
 /// Takes the cache's lock, which ends with the file that is returned.
-fn lock(cache: &Path) -> anyhow::Result<File> {
+pub(super) fn lock(cache: &Path) -> anyhow::Result<File> {
     let path = cache.join(".lock");
     let file = File::options()
         .create(true)

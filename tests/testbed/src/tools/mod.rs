@@ -4,6 +4,7 @@
 mod building;
 mod cache;
 mod catalogue;
+mod python;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use tokio::sync::OnceCell;
 
 pub use building::cargo_tool;
 pub use catalogue::Tool;
+pub use python::{MOTO, PythonServer};
 
 /// The variable that names a folder with `etcd` and `kube-apiserver` (and perhaps `kubectl`), as envtest has it.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
