@@ -53,6 +53,8 @@ struct SetState {
     reaches: Arc<ReachCache>,
     /// The time of the next pass that reads the registry. `None`: now.
     next_pass: Option<Instant>,
+    /// A pass was requested since the last one began, which may not have seen the change.
+    is_requested: bool,
     /// The time before which children are not repaired again.
     next_repair: Option<Instant>,
 }
@@ -64,6 +66,14 @@ pub(crate) struct LastPass {
     pub(crate) desired: BTreeSet<Box<str>>,
     /// The first child that could not be made or changed.
     pub(crate) failure: Option<(Reason, String)>,
+}
+
+impl SetState {
+    /// Makes the next pass due now.
+    fn request(&mut self) {
+        self.next_pass = None;
+        self.is_requested = true;
+    }
 }
 
 impl SetMemory {
@@ -83,7 +93,7 @@ impl SetMemory {
                 None => Change::New,
                 Some(before) if before == trigger => Change::None,
                 Some(_) => {
-                    state.next_pass = None;
+                    state.request();
                     state.next_repair = None;
                     Change::Trigger
                 }
@@ -147,7 +157,7 @@ impl SetMemory {
         self.with(&set, |known| {
             let is_desired = |desired: &HashMap<Box<str>, Child>| desired.contains_key(name);
             if known.desired.as_ref().is_none_or(is_desired) {
-                known.next_pass = None;
+                known.request();
             }
         });
         self.mark(set);
@@ -167,7 +177,7 @@ impl SetMemory {
             !children.is_empty()
         });
         for set in changed {
-            self.with(&set, |known| known.next_pass = None);
+            self.with(&set, SetState::request);
             self.mark(set);
         }
     }
@@ -218,10 +228,18 @@ impl SetMemory {
         Some(next.saturating_duration_since(now)).filter(|delay| !delay.is_zero())
     }
 
-    /// Schedules the next pass, and returns its delay.
+    /// Records that a pass begins. It sees everything that was requested before.
+    pub(crate) fn begin_pass(&self, set: &ResourceName) {
+        self.with(set, |state| state.is_requested = false);
+    }
+
+    /// Schedules the next pass, and returns its delay. It is due now if it was requested since the last one began.
     pub(crate) fn schedule(&self, set: &ResourceName, delay: Duration) -> Duration {
-        self.with(set, |state| state.next_pass = Some(Instant::now() + delay));
-        delay
+        self.with(set, |state| {
+            let delay = Some(delay).filter(|_| !state.is_requested);
+            state.next_pass = delay.map(|delay| Instant::now() + delay);
+            delay.unwrap_or_default()
+        })
     }
 
     /// Records the children that a pass wants. Changes of children are compared with them from now on. Returns whether they are those
@@ -340,4 +358,50 @@ fn hash(value: &impl Hash) -> u64 {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn set(generation: u32, confirmed: &str) -> SetEntry {
+        let text = json!({
+            "metadata": {
+                "name": "releases", "namespace": "team", "uid": "u", "generation": generation,
+                "annotations": {CONFIRM_ANNOTATION: confirmed},
+            },
+            "spec": {"repositories": ["r.example.com/app"], "template": {"spec": {}}},
+        });
+        serde_json::from_str(&text.to_string()).unwrap()
+    }
+
+    #[test]
+    fn a_change_during_a_pass_makes_the_next_pass_due_at_its_end() {
+        let (memory, name) = (SetMemory::default(), set(1, "").name());
+        memory.observe(&set(1, ""));
+        memory.begin_pass(&name);
+        assert_eq!(memory.schedule(&name, HOUR), HOUR);
+        assert!(memory.until_next_pass(&name).is_some());
+        for change in [set(2, ""), set(2, "370")] {
+            memory.observe(&change);
+            assert!(memory.until_next_pass(&name).is_none());
+            memory.begin_pass(&name);
+            assert_eq!(memory.schedule(&name, HOUR), HOUR);
+        }
+        memory.begin_pass(&name);
+        memory.observe(&set(2, "371"));
+        assert_eq!(memory.schedule(&name, HOUR), Duration::ZERO);
+        assert!(memory.until_next_pass(&name).is_none());
+        // The next pass has seen it.
+        memory.begin_pass(&name);
+        assert_eq!(memory.schedule(&name, HOUR), HOUR);
+    }
 }

@@ -35,8 +35,8 @@ use crate::engine::{Failure, PassEvent, Severity, set_status};
 use crate::service::Epoch;
 use affix_registry::Priority;
 
-/// The longest wait for compatible CRDs. Then the set is requeued, since it may have been deleted meanwhile.
-const MAX_CRD_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait for compatible CRDs and for the list of attachments. Then the set is requeued, since it may have been deleted meanwhile.
+const MAX_WAIT: Duration = Duration::from_secs(2);
 /// The least delay of a retry before a failure is logged again.
 const MIN_REPEATED_WARNING_DELAY: Duration = Duration::from_mins(1);
 
@@ -56,15 +56,20 @@ pub(crate) async fn reconcile_set(
     }
     for check in [&context.crd_check, &context.set_crd_check] {
         if !check.is_compatible() {
-            let is_compatible = tokio::time::timeout(MAX_CRD_WAIT, check.wait()).await;
+            let is_compatible = tokio::time::timeout(MAX_WAIT, check.wait()).await;
             return is_compatible.unwrap_or(true).then_some(Duration::ZERO);
         }
+    }
+    let name = entry.name();
+    let listed = caches.attachments_listed(&name);
+    if tokio::time::timeout(MAX_WAIT, listed).await.is_err() {
+        return Some(Duration::ZERO);
     }
     let reconcile = SetReconcile {
         context: &context,
         caches: &caches,
         entry: &entry,
-        name: entry.name(),
+        name,
     };
     let span = tracing::debug_span!("reconcile", set = reconcile.name.to_string());
     let reconcile = reconcile.run(epoch, &mut permit).instrument(span).boxed();
@@ -118,6 +123,9 @@ impl SetReconcile<'_> {
         if is_due && !turn.is_limited {
             // A pass sends requests to registries, so it takes its turn.
             return Some(Duration::ZERO);
+        }
+        if is_due {
+            sets.begin_pass(&self.name);
         }
         let started = Instant::now();
         let _active = context.metrics.set_reconciles.start();

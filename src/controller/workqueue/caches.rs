@@ -50,16 +50,32 @@ impl Caches {
     pub(crate) fn attachment(&self, name: &ResourceName) -> Option<Arc<CacheEntry>> {
         find(&self.attachments, name)
     }
+
+    /// Waits for the first list of the attachments in the namespace of a set. Before it, the children of the set are unknown.
+    pub(crate) async fn attachments_listed(&self, set: &ResourceName) {
+        if let Some(cache) = scope(&self.attachments, set) {
+            // The writer is dropped only when the process ends.
+            drop(cache.wait_until_ready().await);
+        }
+    }
 }
 
 fn find<K>(caches: &HashMap<Option<Box<str>>, Store<K>>, name: &ResourceName) -> Option<Arc<K>>
 where
     K: Resource<DynamicType = ()> + Clone,
 {
-    caches
-        .get(name.namespace())
-        .or_else(|| caches.get(&None))?
-        .get(&name.object_ref())
+    scope(caches, name)?.get(&name.object_ref())
+}
+
+/// Returns the cache that has the namespace of a resource.
+fn scope<'a, K>(
+    caches: &'a HashMap<Option<Box<str>>, Store<K>>,
+    name: &ResourceName,
+) -> Option<&'a Store<K>>
+where
+    K: Resource<DynamicType = ()>,
+{
+    caches.get(name.namespace()).or_else(|| caches.get(&None))
 }
 
 impl Entry {
