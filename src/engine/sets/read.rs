@@ -183,7 +183,7 @@ async fn list(
     session: &Session,
     reading: &RepositoryReading<'_>,
 ) -> Result<(Vec<Tag>, usize), Failure> {
-    let (policy, name) = (reading.policy, &reading.repository.name);
+    let policy = reading.policy;
     let listed = AtomicUsize::new(0);
     let mut tags = session
         .list_tags(MAX_LISTED, |tag| {
@@ -200,7 +200,7 @@ async fn list(
         return Err(Failure::new(
             Reason::LimitExceeded,
             format_args!(
-                "{name}: spec.tags selects {selected} tags, more than {} (spec.tags.limit): select fewer tags, or raise the limit",
+                "spec.tags selects {selected} tags, more than {} (spec.tags.limit): select fewer tags, or raise the limit",
                 policy.limit
             ),
         ));
@@ -209,7 +209,7 @@ async fn list(
         return Err(Failure::new(
             Reason::LimitExceeded,
             format_args!(
-                "{name}: {in_use} tags that are not selected keep images in use, more than {MAX_TAGS_IN_USE}: leave some out in \
+                "{in_use} tags that are not selected keep images in use, more than {MAX_TAGS_IN_USE}: leave some out in \
                  spec.lifecycle.unlessTagged"
             ),
         ));
@@ -219,9 +219,7 @@ async fn list(
     if listed == 0 && before > 0 {
         return Err(Failure::new(
             Reason::NotFound,
-            format_args!(
-                "{name}: the registry lists no tag, and {before} selected tags were there before"
-            ),
+            format_args!("the registry lists no tag, and {before} selected tags were there before"),
         ));
     }
     Ok((tags, listed))
