@@ -197,6 +197,10 @@ async fn more_new_marks_than_the_limit_need_their_number() {
         .await;
     assert_eq!(code(&done), 0, "{}{}", done.out, done.err);
     assert!(done.out.contains("3 resources: 3 ok"), "{}", done.out);
+    // The children are in the order of the table.
+    let (_, children) = done.out.split_once("CHILD").unwrap();
+    let order = ["v1.2.0", "v1.1.0", "v1.0.0"].map(|tag| children.find(tag).unwrap());
+    assert!(order.is_sorted(), "{}", done.out);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! with `-o yaml` has both.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt as _;
@@ -12,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::{ImageAttachment, ImageAttachmentSetStatus, Reason};
 use crate::attachment::Problem;
 use crate::attachment::sets::{
-    ExistingChild, RepositoryInput, SetInput, SetPlan, SetPolicy, child_name, plan,
+    ExistingChild, RepositoryInput, SetInput, SetPlan, SetPolicy, child_name, plan, version_of,
 };
 use crate::cli::documents::{Attachment, Documents, SetDocument};
 use crate::cli::exit::{Error, message};
@@ -179,12 +180,18 @@ async fn plan_set(
         documents, engine, &document, &policy, &existing, mode, logins,
     )
     .await?;
-    let plan = plan(SetInput {
+    let mut plan = plan(SetInput {
         name: document.name(),
         policy: &policy,
         repositories,
         children: &existing,
         confirmed: document.object.confirmed(),
+    });
+    // In the order of the table.
+    plan.children.sort_by_cached_key(|child| {
+        let tag = ExistingChild::of(&child.object).and_then(|child| child.tag);
+        let version = tag.as_ref().and_then(version_of);
+        (child.repository, Reverse((version, tag)))
     });
     for child in &plan.children {
         let mut object = child.object.clone();

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::report::View;
 use super::table::Table;
 use super::text::{Clean, line};
-use crate::api::{ImageAttachment, TAGS_ANNOTATION};
+use crate::api::{CycleStatus, ImageAttachment, RepositoryStatus, TAGS_ANNOTATION};
 use crate::attachment::sets::ExistingChild;
 use crate::cli::documents::Attachment;
 use crate::cli::local::sets::PlannedSet;
@@ -22,34 +23,8 @@ pub(in crate::cli) fn tables(sets: &[PlannedSet], mode: Mode) -> String {
 fn table(set: &PlannedSet, mode: Mode) -> String {
     let mut text = format!("{}  set\n", set.document.label());
     let plan = &set.plan;
-    if !plan.cycles.is_empty() {
-        let mut table = Table::new(&["REPOSITORY", "CYCLE", "NEWEST", "TAGS", "STATE", "DATE"]);
-        for cycle in &plan.cycles {
-            table.row([
-                cycle.repository.clone(),
-                cycle.cycle.clone(),
-                cycle.newest.clone(),
-                cycle.tags.to_string(),
-                format!("{:?}", cycle.state),
-                cycle.date.clone().unwrap_or_default(),
-            ]);
-        }
-        let _ = write!(text, "{table}");
-    }
-    let mut repositories = Table::new(&["REPOSITORY", "TAGS", "SELECTED", "IMAGES", "WHY"]);
-    for repository in &plan.repositories {
-        let number = |number: Option<i64>| number.map(|n| n.to_string()).unwrap_or_default();
-        let why = [&repository.reason, &repository.message];
-        let why: Vec<&str> = why.into_iter().flatten().map(String::as_str).collect();
-        repositories.row([
-            repository.name.clone(),
-            number(repository.tags),
-            number(repository.selected),
-            number(repository.children),
-            line(&why.join(": "), MAX_TEXT),
-        ]);
-    }
-    let _ = write!(text, "{repositories}");
+    text.push_str(&cycles(&plan.cycles));
+    text.push_str(&repositories(&plan.repositories, View::Plan));
     text.push_str(&children(set, mode));
     if plan.is_held {
         let limit = (set.policy.lifecycle.as_ref()).map_or(0, |lifecycle| lifecycle.max_new_marks);
@@ -63,6 +38,52 @@ fn table(set: &PlannedSet, mode: Mode) -> String {
         let _ = writeln!(text, "  {} images are newly marked", plan.new_marks);
     }
     text
+}
+
+/// Returns the table of the lifecycle, or nothing for a set without one.
+pub(super) fn cycles(cycles: &[CycleStatus]) -> String {
+    if cycles.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["REPOSITORY", "CYCLE", "NEWEST", "TAGS", "STATE", "DATE"]);
+    for cycle in cycles {
+        table.row([
+            cycle.repository.clone(),
+            cycle.cycle.clone(),
+            cycle.newest.clone(),
+            cycle.tags.to_string(),
+            format!("{:?}", cycle.state),
+            cycle.date.clone().unwrap_or_default(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// Returns the table of the repositories. Only in a cluster it is known how many images are ready.
+pub(super) fn repositories(repositories: &[RepositoryStatus], view: View) -> String {
+    let images = match view {
+        View::Status => "READY",
+        _ => "IMAGES",
+    };
+    let mut table = Table::new(&["REPOSITORY", "TAGS", "SELECTED", images, "WHY"]);
+    for repository in repositories {
+        let number = |number: Option<i64>| number.map(|n| n.to_string()).unwrap_or_default();
+        let images = number(repository.children);
+        let images = match (view, repository.ready) {
+            (View::Status, Some(ready)) => format!("{ready}/{images}"),
+            _ => images,
+        };
+        let why = [&repository.reason, &repository.message];
+        let why: Vec<&str> = why.into_iter().flatten().map(String::as_str).collect();
+        table.row([
+            repository.name.clone(),
+            number(repository.tags),
+            number(repository.selected),
+            images,
+            line(&why.join(": "), MAX_TEXT),
+        ]);
+    }
+    table.to_string()
 }
 
 fn children(set: &PlannedSet, mode: Mode) -> String {

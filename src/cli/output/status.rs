@@ -1,64 +1,149 @@
-//! The output of `affix status`: for each resource of a cluster the table of its targets and the conditions.
+//! The output of `affix status`: for each resource of a cluster the table of its targets and the conditions, and for each set the tables of
+//! its lifecycle and its repositories.
 
 use std::fmt::Write as _;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 
 use super::report::{View, superseded_table, targets_table};
+use super::sets::{cycles, repositories};
 use super::text::{Clean, line};
-use crate::api::{ConditionType, ImageAttachment, Reason, find_condition};
+use crate::api::{ConditionType, ImageAttachment, ImageAttachmentSet, Reason, find_condition};
 
 /// The maximum length of a message, in characters.
 const MAX_MESSAGE: usize = 1000;
 
+/// The resources of a cluster.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Resources {
+    pub sets: Vec<ImageAttachmentSet>,
+    pub attachments: Vec<ImageAttachment>,
+}
+
+impl Resources {
+    /// Returns whether no resource needs attention.
+    pub(in crate::cli) fn is_settled(&self) -> bool {
+        self.states().iter().all(State::is_settled)
+    }
+
+    /// Returns whether there is no resource.
+    pub(in crate::cli) fn is_empty(&self) -> bool {
+        self.sets.is_empty() && self.attachments.is_empty()
+    }
+
+    fn states(&self) -> Vec<State<'_>> {
+        let sets = self.sets.iter().map(State::of_set);
+        sets.chain(self.attachments.iter().map(State::of)).collect()
+    }
+}
+
 /// Returns the tables of all resources, and a summary if there are several.
-pub(in crate::cli) fn tables(all: &[ImageAttachment]) -> String {
-    let tables: Vec<String> = all.iter().map(table).collect();
+pub(in crate::cli) fn tables(all: &Resources) -> String {
+    let sets = all.sets.iter().map(set_table);
+    let tables: Vec<String> = sets.chain(all.attachments.iter().map(table)).collect();
     let mut text = tables.join("\n");
-    if all.len() > 1 {
-        let count =
-            |kind: &dyn Fn(&ImageAttachment) -> bool| all.iter().filter(|it| kind(it)).count();
-        let suspended = count(&|object| object.spec.suspend());
-        let ready = count(&|object| !object.spec.suspend() && is_ready(object));
-        let rest = all.len() - suspended - ready;
+    let states = all.states();
+    if states.len() > 1 {
+        let count = |kind: &dyn Fn(&State<'_>) -> bool| states.iter().filter(|it| kind(it)).count();
+        let suspended = count(&|state| state.is_suspended);
+        let ready = count(&|state| !state.is_suspended && state.is_ready());
+        let rest = states.len() - suspended - ready;
         let _ = writeln!(
             text,
             "\n{} resources: {ready} ready, {rest} not ready, {suspended} suspended",
-            all.len()
+            states.len()
         );
     }
     text
 }
 
-/// Returns whether a resource needs no attention: it is ready, suspended, or a dry run whose plan is complete.
-pub(in crate::cli) fn is_settled(object: &ImageAttachment) -> bool {
-    object.spec.suspend() || is_ready(object) || reason(object) == Some(Reason::Planned.as_str())
+/// The state of a resource of either kind.
+struct State<'a> {
+    is_suspended: bool,
+    /// Status describes the current spec.
+    is_observed: bool,
+    ready: Option<&'a Condition>,
 }
 
-fn is_ready(object: &ImageAttachment) -> bool {
-    is_observed(object) && condition(object).is_some_and(|(status, ..)| status == "True")
+impl<'a> State<'a> {
+    fn of(object: &'a ImageAttachment) -> Self {
+        let status = object.status.as_ref();
+        Self::new(
+            object.spec.suspend(),
+            status.map(|status| status.observed_generation) == object.metadata.generation,
+            status.map(|status| &*status.conditions),
+        )
+    }
+
+    fn of_set(set: &'a ImageAttachmentSet) -> Self {
+        let status = set.status.as_ref();
+        Self::new(
+            set.spec.suspend(),
+            status.map(|status| status.observed_generation) == set.metadata.generation,
+            status.map(|status| &*status.conditions),
+        )
+    }
+
+    fn new(is_suspended: bool, is_observed: bool, conditions: Option<&'a [Condition]>) -> Self {
+        let ready =
+            conditions.and_then(|conditions| find_condition(conditions, ConditionType::Ready));
+        Self {
+            is_suspended,
+            is_observed,
+            ready,
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_observed && self.ready.is_some_and(|ready| ready.status == "True")
+    }
+
+    /// Returns whether the resource needs no attention: it is ready, suspended, or a dry run whose plan is complete.
+    fn is_settled(&self) -> bool {
+        let is_planned = |ready: &Condition| ready.reason == Reason::Planned.as_str();
+        self.is_suspended
+            || self.is_ready()
+            || (self.is_observed && self.ready.is_some_and(is_planned))
+    }
+
+    /// Returns the lines below the tables.
+    fn lines(&self) -> String {
+        let mut text = String::new();
+        if self.is_suspended {
+            text.push_str("  suspended; the conditions are those of the last pass\n");
+        }
+        if !self.is_observed {
+            text.push_str("  affix has not seen the current spec yet\n");
+        }
+        let _ = match self.ready {
+            Some(ready) => {
+                let word = match ready.status.as_str() {
+                    "True" => "Ready",
+                    _ => &ready.reason,
+                };
+                let message = line(&ready.message, MAX_MESSAGE);
+                writeln!(text, "  {}: {message}", Clean(word))
+            }
+            None => writeln!(text, "  no conditions yet: is the controller running?"),
+        };
+        text
+    }
 }
 
-/// Returns whether status describes the current spec.
-fn is_observed(object: &ImageAttachment) -> bool {
-    let observed = object
-        .status
-        .as_ref()
-        .map(|status| status.observed_generation);
-    observed == object.metadata.generation
-}
-
-fn reason(object: &ImageAttachment) -> Option<&str> {
-    condition(object)
-        .filter(|_| is_observed(object))
-        .map(|(_, reason, _)| reason)
-}
-
-/// Returns status, reason and message of Ready.
-fn condition(object: &ImageAttachment) -> Option<(&str, &str, &str)> {
-    let conditions = &object.status.as_ref()?.conditions;
-    let ready = find_condition(conditions, ConditionType::Ready)?;
-    Some((&ready.status, &ready.reason, &ready.message))
+fn set_table(set: &ImageAttachmentSet) -> String {
+    let status = set.status.clone().unwrap_or_default();
+    let mut text = format!(
+        "{}/{}  set\n",
+        set.namespace().unwrap_or_default(),
+        set.name_any()
+    );
+    text.push_str(&cycles(&status.cycles));
+    if !status.repositories.is_empty() {
+        text.push_str(&repositories(&status.repositories, View::Status));
+    }
+    text.push_str(&State::of_set(set).lines());
+    text
 }
 
 fn table(object: &ImageAttachment) -> String {
@@ -95,21 +180,6 @@ fn table(object: &ImageAttachment) -> String {
             line(&why.join(": "), MAX_MESSAGE)
         );
     }
-    if object.spec.suspend() {
-        let _ = writeln!(
-            text,
-            "  suspended; the conditions are those of the last pass"
-        );
-    }
-    if !is_observed(object) {
-        let _ = writeln!(text, "  affix has not seen the current spec yet");
-    }
-    let _ = match condition(object) {
-        Some(("True", _, message)) => writeln!(text, "  Ready: {}", line(message, MAX_MESSAGE)),
-        Some((_, reason, message)) => {
-            writeln!(text, "  {}: {}", Clean(reason), line(message, MAX_MESSAGE))
-        }
-        None => writeln!(text, "  no conditions yet: is the controller running?"),
-    };
+    text.push_str(&State::of(object).lines());
     text
 }
