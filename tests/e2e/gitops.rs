@@ -3,27 +3,30 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use affix::api::{ConditionType, Reason, find_condition};
+use affix::api::{ConditionType, ImageAttachmentSet, Reason, find_condition};
 use affix_testbed::hostile::{Fault, HostileRegistry, Matcher};
 use affix_testbed::run::Run;
 use affix_testbed::tools::{Tool, Tools};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 
 use crate::marks::conflict;
+use crate::sets::{Sets, notes, release};
 use crate::support::controller::Controller;
 use crate::support::images::{host, mark, note, with};
 use crate::support::namespace::Namespace;
 
-const ARGO: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/config/argocd/affix.dev/ImageAttachment"
-);
+/// The kinds, and the folders of their scripts.
+const KINDS: [&str; 2] = ["ImageAttachment", "ImageAttachmentSet"];
+const ARGO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/argocd/affix.dev");
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples");
 
-/// What a script of Argo CD's returns for each of the objects.
+/// What a script of Argo CD's returns for each of the objects, which are of one kind.
 async fn lua(tools: &Tools, script: &str, objects: &[Value]) -> Vec<Value> {
-    let run = Run::new(tools.path(Tool::Lua).unwrap()).args([format!("{ARGO}/{script}")]);
+    let kind = objects[0]["kind"].as_str().unwrap();
+    let script = format!("{ARGO}/{kind}/{script}");
+    let run = Run::new(tools.path(Tool::Lua).unwrap()).args([script]);
     let results = run
         .input(serde_json::to_vec(objects).unwrap())
         .output()
@@ -34,7 +37,7 @@ async fn lua(tools: &Tools, script: &str, objects: &[Value]) -> Vec<Value> {
     results.as_array().unwrap().clone()
 }
 
-/// What Flux says of the objects with the health check of docs/gitops.md.
+/// What Flux says of the objects, which are of one kind, with the health check of docs/gitops.md.
 async fn flux(tools: &Tools, objects: &[Value]) -> Vec<Value> {
     let page = include_str!("../../docs/gitops.md");
     let block = page
@@ -43,9 +46,14 @@ async fn flux(tools: &Tools, objects: &[Value]) -> Vec<Value> {
         .unwrap();
     let (_, block) = block.split_once('\n').unwrap();
     let kustomization: Value = serde_saphyr::from_str(block).unwrap();
-    let request = json!({
-        "expressions": kustomization["spec"]["healthCheckExprs"][0], "objects": objects,
-    });
+    let mut checks = kustomization["spec"]["healthCheckExprs"]
+        .as_array()
+        .unwrap()
+        .iter();
+    let check = checks
+        .find(|check| check["kind"] == objects[0]["kind"])
+        .unwrap();
+    let request = json!({"expressions": check, "objects": objects});
     let run = Run::new(tools.path(Tool::Flux).unwrap());
     let output = run.input(request.to_string()).output().await.unwrap();
     output.json().unwrap().as_array().unwrap().clone()
@@ -70,10 +78,10 @@ fn yaml(path: &Path) -> Value {
 }
 
 /// As the API server has it, as JSON.
-async fn dump(namespace: &Namespace, name: &str) -> Value {
+async fn dump(namespace: &Namespace, kind: &str, name: &str) -> Value {
     let args = [
         "get",
-        "imageattachment",
+        kind,
         name,
         "--namespace",
         &namespace.name,
@@ -81,6 +89,41 @@ async fn dump(namespace: &Namespace, name: &str) -> Value {
         "json",
     ];
     namespace.plane.kubectl(args).await.unwrap().json().unwrap()
+}
+
+/// Asserts what Argo CD and kstatus think of objects, by their names. With the health check of docs/gitops.md, Flux waits for none of
+/// those that need no more work. Returns the answers of Argo CD.
+async fn judge(
+    tools: &Tools,
+    namespace: &Namespace,
+    kind: &str,
+    expected: &[(&str, &str, &str)],
+    settled: &[&str],
+) -> Vec<Value> {
+    let mut objects = Vec::new();
+    for (name, ..) in expected {
+        objects.push(dump(namespace, kind, name).await);
+    }
+    let (health, status) = (
+        lua(tools, "health.lua", &objects).await,
+        kstatus(tools, &objects).await,
+    );
+    for (((name, healthy, current), health), status) in expected.iter().zip(&health).zip(&status) {
+        assert_eq!(
+            (health["status"].as_str(), status["status"].as_str()),
+            (Some(*healthy), Some(*current)),
+            "{kind} {name}: {health} {status}"
+        );
+    }
+    for ((name, _, current), status) in expected.iter().zip(flux(tools, &objects).await) {
+        let current = if settled.contains(name) {
+            "Current"
+        } else {
+            current
+        };
+        assert_eq!(status, current, "{kind} {name}");
+    }
+    health
 }
 
 #[tokio::test]
@@ -165,38 +208,95 @@ async fn argo_cd_and_kstatus_think_the_same_of_resources_as_the_api_server_has_t
         ("paused", "Suspended", "Current"),
         ("planned", "Suspended", "InProgress"),
     ];
-    let mut objects = Vec::new();
-    for (name, ..) in expected {
-        objects.push(dump(&namespace, name).await);
-    }
-    let (health, status) = (
-        lua(&tools, "health.lua", &objects).await,
-        kstatus(&tools, &objects).await,
-    );
-    for (((name, healthy, current), health), status) in
-        expected.into_iter().zip(&health).zip(&status)
-    {
-        assert_eq!(
-            (health["status"].as_str(), status["status"].as_str()),
-            (Some(healthy), Some(current)),
-            "{name}: {health} {status}"
-        );
-    }
-    // With the health check of docs/gitops.md, Flux waits for none of those that need no more work.
     let settled = ["suspended", "paused", "planned"];
-    for ((name, _, current), status) in expected.into_iter().zip(flux(&tools, &objects).await) {
-        let current = if settled.contains(&name) {
-            "Current"
-        } else {
-            current
-        };
-        assert_eq!(status, current, "{name}");
-    }
+    let health = judge(&tools, &namespace, KINDS[0], &expected, &settled).await;
     // The message is the condition's, with its reason.
     let failing = health[4]["message"].as_str().unwrap();
     assert!(
         failing.starts_with("NoMatchingPlatform: ") && failing.contains("linux/s390x"),
         "{failing}"
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs the judges of the testbed"]
+async fn argo_cd_and_kstatus_think_the_same_of_sets_as_the_api_server_has_them() {
+    let tools = Tools::with(&[Tool::Lua, Tool::Kstatus, Tool::Flux])
+        .await
+        .unwrap();
+    let namespace = Namespace::new("set-health").await;
+    let sets = Sets::of(&namespace);
+    let registry = HostileRegistry::start().await.unwrap();
+    for tag in ["v1.0.0", "v1.1.0"] {
+        release(&registry, tag);
+    }
+    let hanging = HostileRegistry::start().await.unwrap();
+    hanging.fault(Matcher::any(), Fault::Hang);
+    let set = |fields: Value| with(notes(&registry, json!({})), fields);
+    let absent = json!({"repositories": [registry.reference("team/absent")]});
+    let lifecycle =
+        json!({"keep": {"minors": 1}, "gracePeriod": "0s", "settle": "0s", "maxNewMarks": 0});
+    let marks =
+        json!({"lifecycle": lifecycle, "template": {"spec": {"insecure": true, "endOfLife": {}}}});
+    let controller = Controller::start(&namespace).await;
+    for (name, fields) in [
+        ("healthy", json!({})),
+        ("suspended", json!({"suspend": true})),
+        ("paused", json!({})),
+        ("planned", notes(&registry, json!({"dryRun": true}))),
+        ("degraded", json!({"tags": {"limit": 1}})),
+        ("retried", absent),
+        ("unconfirmed", marks),
+        ("changed", json!({})),
+    ] {
+        sets.apply(name, set(fields)).await;
+    }
+    for name in ["healthy", "paused", "changed"] {
+        sets.ready(name, "2/2").await;
+    }
+    sets.apply("paused", set(json!({"suspend": true}))).await;
+    for (name, reason) in [
+        ("planned", Reason::Planned),
+        ("degraded", Reason::LimitExceeded),
+        ("retried", Reason::NotFound),
+        ("unconfirmed", Reason::TooManyMarks),
+    ] {
+        sets.refused(name, reason).await;
+    }
+    let is_observed = |set: &ImageAttachmentSet| {
+        let status = set.status.as_ref();
+        status.map(|status| status.observed_generation) == set.metadata.generation
+    };
+    for name in ["suspended", "paused"] {
+        sets.wait(name, "suspended", is_observed).await;
+    }
+    // Read for the first time, and again for a spec that status does not describe yet.
+    sets.apply("new", notes(&hanging, json!({}))).await;
+    sets.wait("new", "started", |set| {
+        let status = set.status.as_ref();
+        status.is_some_and(|status| !status.conditions.is_empty())
+    })
+    .await;
+    drop(controller);
+    sets.apply("changed", set(json!({"interval": "7m"}))).await;
+
+    let expected = [
+        ("new", "Progressing", "InProgress"),
+        ("changed", "Progressing", "InProgress"),
+        ("retried", "Progressing", "InProgress"),
+        ("healthy", "Healthy", "Current"),
+        ("degraded", "Degraded", "Failed"),
+        ("unconfirmed", "Degraded", "InProgress"),
+        ("suspended", "Suspended", "InProgress"),
+        ("paused", "Suspended", "Current"),
+        ("planned", "Suspended", "InProgress"),
+    ];
+    let settled = ["suspended", "paused", "planned"];
+    let health = judge(&tools, &namespace, KINDS[1], &expected, &settled).await;
+    let message = health[5]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("TooManyMarks: ") && message.contains("affix.dev/confirm=1"),
+        "{message}"
     );
 }
 
@@ -211,65 +311,84 @@ async fn the_actions_of_argo_cd_suspend_resume_and_reconcile() {
     namespace.apply("acted-on", note(&image)).await;
     namespace.ready("acted-on").await;
 
-    // Argo CD sends what a script changed as a merge patch.
-    let act = async |action: &str| {
-        let object = dump(&namespace, "acted-on").await;
-        let offered = lua(
-            &tools,
-            "actions/discovery.lua",
-            std::slice::from_ref(&object),
-        )
-        .await
-        .remove(0);
-        assert_eq!(
-            offered[action]["disabled"],
-            json!(false),
-            "{action} of {offered}"
-        );
-        let changed = lua(
-            &tools,
-            &format!("actions/{action}/action.lua"),
-            std::slice::from_ref(&object),
-        )
-        .await
-        .remove(0);
-        let patch = json!({
-            "metadata": {"annotations": changed["metadata"]["annotations"]},
-            "spec": {"suspend": changed["spec"]["suspend"]},
-        });
-        namespace
-            .attachments()
-            .patch("acted-on", &PatchParams::default(), &Patch::Merge(&patch))
-            .await
-            .unwrap();
-    };
-    act("suspend").await;
+    let sets = Sets::of(&namespace);
+    release(&registry, "v1.0.0");
+    sets.apply("acted-on", notes(&registry, json!({}))).await;
+    sets.ready("acted-on", "1/1").await;
+
+    for kind in KINDS {
+        act(&tools, &namespace, kind, "suspend").await;
+    }
     namespace.suspended("acted-on").await;
-    act("resume").await;
+    sets.wait("acted-on", "suspended", |set| {
+        let status = set.status.as_ref();
+        set.spec.suspend()
+            && status.map(|status| status.observed_generation) == set.metadata.generation
+    })
+    .await;
+    for kind in KINDS {
+        act(&tools, &namespace, kind, "resume").await;
+    }
     namespace.ready("acted-on").await;
-    act("reconcile").await;
+    sets.ready("acted-on", "1/1").await;
+    for kind in KINDS {
+        act(&tools, &namespace, kind, "reconcile").await;
+    }
+    let is_time =
+        |at: Option<&String>| at.is_some_and(|at| at.ends_with('Z') && at.starts_with("20"));
     let handled = namespace.wait("acted-on", "reconciled", |object| {
-        object.status.as_ref().is_some_and(|status| {
-            status
-                .last_handled_reconcile_at
-                .as_ref()
-                .is_some_and(|at| at.ends_with('Z'))
-        })
+        let status = object.status.as_ref();
+        is_time(status.and_then(|status| status.last_handled_reconcile_at.as_ref()))
+    });
+    handled.await;
+    let handled = sets.wait("acted-on", "reconciled", |set| {
+        let status = set.status.as_ref();
+        is_time(status.and_then(|status| status.last_handled_reconcile_at.as_ref()))
     });
     handled.await;
     namespace.check_rules().await;
+    sets.check_rules().await;
+}
+
+/// Runs an action on the object `acted-on`, as Argo CD does: it sends what the script changed as a merge patch.
+async fn act(tools: &Tools, namespace: &Namespace, kind: &str, action: &str) {
+    let object = dump(namespace, kind, "acted-on").await;
+    let object = std::slice::from_ref(&object);
+    let offered = lua(tools, "actions/discovery.lua", object).await.remove(0);
+    assert_eq!(
+        offered[action]["disabled"],
+        json!(false),
+        "{action} of {offered}"
+    );
+    let script = format!("actions/{action}/action.lua");
+    let changed = lua(tools, &script, object).await.remove(0);
+    let patch = json!({
+        "metadata": {"annotations": changed["metadata"]["annotations"]},
+        "spec": {"suspend": changed["spec"]["suspend"]},
+    });
+    let patch = patch.to_string();
+    let args = ["patch", kind, "acted-on", "--namespace", &namespace.name];
+    let args = args.into_iter().chain(["--type=merge", "--patch", &patch]);
+    let patched = namespace.plane.kubectl(args).await.unwrap();
+    patched.stdout().unwrap();
 }
 
 #[tokio::test]
 #[ignore = "needs the judges of the testbed"]
 async fn the_test_data_of_argo_cds_scripts_holds() {
     let tools = Tools::with(&[Tool::Lua]).await.unwrap();
-    let folder = Path::new(ARGO);
+    for kind in KINDS {
+        test_data_holds(&tools, &Path::new(ARGO).join(kind)).await;
+    }
+}
+
+/// Asserts the tests of one kind, in Argo CD's format.
+async fn test_data_holds(tools: &Tools, folder: &Path) {
     let tests = yaml(&folder.join("health_test.yaml"));
     for test in tests["tests"].as_array().unwrap() {
         let object = yaml(&folder.join(test["inputPath"].as_str().unwrap()));
         assert_eq!(
-            lua(&tools, "health.lua", &[object]).await,
+            lua(tools, "health.lua", &[object]).await,
             [test["healthStatus"].clone()],
             "{test}"
         );
@@ -281,7 +400,7 @@ async fn the_test_data_of_argo_cds_scripts_holds() {
                 .join("actions")
                 .join(test["inputPath"].as_str().unwrap()),
         );
-        let offered = lua(&tools, "actions/discovery.lua", &[object])
+        let offered = lua(tools, "actions/discovery.lua", &[object])
             .await
             .remove(0);
         let offered: BTreeMap<&str, &Value> = offered
@@ -303,7 +422,7 @@ async fn the_test_data_of_argo_cds_scripts_holds() {
         let of = |path: &str| yaml(&folder.join("actions").join(test[path].as_str().unwrap()));
         let script = format!("actions/{}/action.lua", test["action"].as_str().unwrap());
         let (mut changed, mut expected) = (
-            lua(&tools, &script, &[of("inputPath")]).await.remove(0),
+            lua(tools, &script, &[of("inputPath")]).await.remove(0),
             of("expectedOutputPath"),
         );
         // The time of an action is no part of the test.
@@ -319,7 +438,7 @@ async fn the_test_data_of_argo_cds_scripts_holds() {
 }
 
 /// Kinds of spec that no sample has.
-const KINDS: [(&str, &str); 3] = [
+const SPECS: [(&str, &str); 3] = [
     (
         "notation.yaml",
         "signature: {notation: {keySecretRef: {name: key}, expiry: 8760h}}",
@@ -338,6 +457,14 @@ const KINDS: [(&str, &str); 3] = [
          certSecretRef: {name: authority}\n  proxySecretRef: {name: proxy}\n  insecure: true",
     ),
 ];
+
+/// A set with every field.
+const SET: &str = "repositories: [registry.example.com/team/app]\n  \
+    tags: {semver: '>=1.0.0-0', include: ['v*'], exclude: ['*-rc.*'], limit: 100}\n  immutable: true\n  interval: 90s\n  suspend: false\n  \
+    lifecycle: {keep: {majors: 2, minors: 3, patches: 1}, alive: ['v1.8.*'], cycles: [{versions: 1.6.x, date: '2026-06-30'}], \
+    gracePeriod: 720h, settle: 1h, unlessTagged: ['*', '!nightly-*'], maxNewMarks: 10}\n  \
+    template: {metadata: {labels: {team: a}, annotations: {example.com/a: b}}, \
+    spec: {deletionPolicy: Delete, endOfLife: {annotations: {com.example.a: b}}}}";
 
 /// The samples, and the kinds of spec that they leave out, with names of their own for each way of applying them, pinned as
 /// `affix pin` does.
@@ -362,14 +489,18 @@ fn samples(suffix: &str) -> Vec<(String, String)> {
                 .replace("{name: ", &format!("{{name: {suffix}-")),
         )
     };
-    let kinds = KINDS.iter().map(|(file, spec)| {
+    let kinds = SPECS.iter().map(|(file, spec)| {
         let head = format!(
             "apiVersion: affix.dev/v1alpha1\nkind: ImageAttachment\nmetadata:\n  name: {suffix}-{}\n",
             file.trim_end_matches(".yaml")
         );
         ((*file).to_owned(), format!("{head}spec:\n  image: registry.example.com/team/app:v1\n  {spec}\n"))
     });
-    files.iter().map(read).chain(kinds).collect()
+    let set = format!(
+        "apiVersion: affix.dev/v1alpha1\nkind: ImageAttachmentSet\nmetadata:\n  name: {suffix}-set\nspec:\n  {SET}\n"
+    );
+    let set = ("set.yaml".to_owned(), set);
+    files.iter().map(read).chain(kinds).chain([set]).collect()
 }
 
 #[tokio::test]
@@ -432,6 +563,18 @@ async fn applying_a_sample_again_changes_nothing_after_status_was_written() {
     };
     helm().await;
 
+    let sets: Api<ImageAttachmentSet> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    let count = |kind: &str| {
+        let samples = samples("count").into_iter();
+        samples
+            .filter(|(_, text)| text.contains(&format!("kind: {kind}\n")))
+            .count()
+    };
+    assert!(count(KINDS[0]) >= 4 + SPECS.len() && count(KINDS[1]) >= 3);
+    let is_said = |conditions: &[Condition]| {
+        find_condition(conditions, ConditionType::Ready)
+            .is_some_and(|ready| ready.status != "Unknown")
+    };
     // Once while affix is at work, and once when it has said what it has to say.
     for _ in 0..2 {
         for (way, flags, file, text) in &applied {
@@ -456,21 +599,29 @@ async fn applying_a_sample_again_changes_nothing_after_status_was_written() {
         }
         let resources = namespace
             .attachments()
-            .list(&kube::api::ListParams::default())
+            .list(&ListParams::default())
             .await
             .unwrap()
             .items;
-        assert!(
-            resources.len() >= 3 * (4 + KINDS.len()),
-            "{}",
-            resources.len()
+        let found = sets.list(&ListParams::default()).await.unwrap().items;
+        assert_eq!(
+            (resources.len(), found.len()),
+            (3 * count(KINDS[0]), 3 * count(KINDS[1]))
         );
+        for set in &found {
+            let name = set.metadata.name.as_deref().unwrap();
+            Sets::of(&namespace)
+                .wait(name, "spoken of", |set| {
+                    set.status.as_ref().is_some_and(|status| {
+                        status.observed_generation >= 0 && is_said(&status.conditions)
+                    })
+                })
+                .await;
+        }
         for resource in &resources {
             let spoken_of = |object: &affix::api::ImageAttachment| {
                 object.status.as_ref().is_some_and(|status| {
-                    status.observed_generation >= 0
-                        && find_condition(&status.conditions, ConditionType::Ready)
-                            .is_some_and(|ready| ready.status != "Unknown")
+                    status.observed_generation >= 0 && is_said(&status.conditions)
                 })
             };
             namespace
@@ -486,13 +637,16 @@ async fn applying_a_sample_again_changes_nothing_after_status_was_written() {
     let versions = async || -> BTreeMap<Option<String>, Option<String>> {
         let resources = namespace
             .attachments()
-            .list(&kube::api::ListParams::default())
+            .list(&ListParams::default())
             .await
             .unwrap()
             .items
             .into_iter();
+        let found = sets.list(&ListParams::default()).await.unwrap().items;
         resources
-            .map(|object| (object.metadata.name, object.metadata.resource_version))
+            .map(|object| object.metadata)
+            .chain(found.into_iter().map(|set| set.metadata))
+            .map(|metadata| (metadata.name, metadata.resource_version))
             .collect()
     };
     let before = versions().await;

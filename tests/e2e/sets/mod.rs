@@ -188,7 +188,7 @@ fn ready_of(set: &ImageAttachmentSet) -> Option<(&str, &str)> {
 }
 
 /// A release with two platforms of its own.
-fn release(registry: &HostileRegistry, tag: &str) -> Image {
+pub(crate) fn release(registry: &HostileRegistry, tag: &str) -> Image {
     registry
         .image("team/app", tag)
         .platforms(["linux/amd64", "linux/arm64"])
@@ -197,7 +197,7 @@ fn release(registry: &HostileRegistry, tag: &str) -> Image {
 }
 
 /// A set that attaches a note to each release of `team/app`.
-fn notes(registry: &HostileRegistry, template: Value) -> Value {
+pub(crate) fn notes(registry: &HostileRegistry, template: Value) -> Value {
     let mut spec = json!({
         "insecure": true,
         "artifact": {"artifactType": SIGNATURE, "annotations": {"demo.affix.dev/note": "hello"}},
