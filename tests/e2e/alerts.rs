@@ -10,9 +10,11 @@ use affix_testbed::certificates::Authority;
 use affix_testbed::hostile::{HostileRegistry, Matcher, Reply, RetryAfter};
 use affix_testbed::run::Run;
 use affix_testbed::tools::{Tool, Tools};
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use crate::sets::{Sets, notes, release};
 use crate::support::controller::Controller;
 use crate::support::images::{host, note, with};
 use crate::support::namespace::Namespace;
@@ -22,8 +24,10 @@ const RULES: &str = concat!(
     "/charts/affix/files/alerts.yaml"
 );
 /// Every alert of that file.
-const ALERTS: [&str; 8] = [
+const ALERTS: [&str; 10] = [
     "AffixResourcesFailing",
+    "AffixSetsFailing",
+    "AffixSetNeedsConfirmation",
     "AffixRegistryThrottles",
     "AffixNoLeader",
     "AffixApiServerRefuses",
@@ -135,8 +139,9 @@ async fn without_config_maps(namespace: &Namespace) -> std::path::PathBuf {
     let role = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "affix"}},
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "affix"}, "rules": [
-            {"apiGroups": ["affix.dev"], "resources": ["imageattachments"], "verbs": ["get", "list", "watch"]},
-            {"apiGroups": ["affix.dev"], "resources": ["imageattachments/status"], "verbs": ["patch"]},
+            {"apiGroups": ["affix.dev"], "resources": ["imageattachments"], "verbs": ["get", "list", "watch", "create", "patch", "delete"]},
+            {"apiGroups": ["affix.dev"], "resources": ["imageattachmentsets"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": ["affix.dev"], "resources": ["imageattachments/status", "imageattachmentsets/status"], "verbs": ["patch"]},
             {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
         ]},
@@ -208,6 +213,15 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
         .apply("held", with(absent, json!({"suspend": true})))
         .await;
     namespace.suspended("held").await;
+    let sets = Sets::of(&namespace);
+    for tag in ["v1.0.0", "v1.1.0"] {
+        release(&registry, tag);
+    }
+    sets.apply("releases", notes(&registry, json!({}))).await;
+    sets.ready("releases", "2/2").await;
+    sets.apply("planned", notes(&registry, json!({"dryRun": true})))
+        .await;
+    sets.refused("planned", Reason::Planned).await;
     // Longer than any alert waits.
     scrapes.of(&namespace, &both, 20).await;
     let healthy = scrapes.all.len();
@@ -231,6 +245,19 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
         .apply("absent", note(&registry.reference("team/app:absent")))
         .await;
     namespace.refused("absent", Reason::NotFound).await;
+    let gone = json!({"repositories": [registry.reference("team/gone")]});
+    let unconfirmed = json!({
+        "lifecycle": {"keep": {"minors": 1}, "gracePeriod": "0s", "settle": "0s", "maxNewMarks": 0},
+        "template": {"spec": {"insecure": true, "endOfLife": {}}},
+    });
+    for (name, fields, reason) in [
+        ("gone", gone, Reason::NotFound),
+        ("unconfirmed", unconfirmed, Reason::TooManyMarks),
+    ] {
+        sets.apply(name, with(notes(&registry, json!({})), fields))
+            .await;
+        sets.refused(name, reason).await;
+    }
     let mut refused = note(&image);
     refused["artifact"]["files"] =
         json!([{"name": "a", "valueFrom": {"configMapKeyRef": {"name": "any", "key": "a"}}}]);
@@ -308,6 +335,9 @@ async fn each_alert_fires_on_a_troubled_operator_and_none_on_a_healthy_one() {
         "held",
     ] {
         namespace.delete(name).await;
+    }
+    for name in ["releases", "planned", "gone", "unconfirmed"] {
+        sets.delete(name, DeleteParams::default()).await;
     }
     let election = [
         "--leader-elect",

@@ -11,8 +11,9 @@ use affix_testbed::tools::{Tool, Tools};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use crate::sets::{Sets, notes, release};
 use crate::support::controller::Controller;
-use crate::support::images::{host, note};
+use crate::support::images::{host, note, with};
 use crate::support::namespace::{Namespace, PATIENCE};
 
 /// Of one metric: its type and its labels.
@@ -45,9 +46,17 @@ async fn what_is_served_is_what_the_page_about_metrics_lists() {
     for name in ["signed", "noted"] {
         namespace.ready(name).await;
     }
-    let held = crate::support::images::with(note(&image), json!({"suspend": true}));
+    let held = with(note(&image), json!({"suspend": true}));
     namespace.apply("held", held).await;
     namespace.suspended("held").await;
+    let sets = Sets::of(&namespace);
+    release(&registry, "v1.0.0");
+    for (name, suspend) in [("releases", false), ("rests", true)] {
+        let suspend = json!({"suspend": suspend});
+        sets.apply(name, with(notes(&registry, json!({})), suspend))
+            .await;
+    }
+    sets.ready("releases", "1/1").await;
     serves(
         &controller,
         &documented(|section| !["Webhook", "Reports"].contains(&section)),
