@@ -66,7 +66,8 @@ async fn play(tools: &Tools, affix: &Path) -> anyhow::Result<()> {
         scene_signature_files(&mut stage).await?;
         scene_signatures(&mut stage, &pushed).await?;
         scene_result(&mut stage, &pushed).await?;
-        scene_superseded(&mut stage).await
+        scene_superseded(&mut stage).await?;
+        scene_set(&mut stage).await
     };
     if let Err(error) = played.await {
         return Err(stage.explain(error));
@@ -122,7 +123,7 @@ async fn scene_operator(stage: &mut Stage) -> anyhow::Result<()> {
     heading("The operator");
     stage.run("kubectl apply --server-side -f crds/").await?;
     stage
-        .run("kubectl wait --for=condition=Established crd/imageattachments.affix.dev")
+        .run("kubectl wait --for=condition=Established crd/imageattachments.affix.dev crd/imageattachmentsets.affix.dev")
         .await?;
     stage
         .run(&format!(
@@ -288,4 +289,55 @@ async fn scene_superseded(stage: &mut Stage) -> anyhow::Result<()> {
             .await?;
     }
     stage.run("kubectl get ia -A").await
+}
+
+async fn scene_set(stage: &mut Stage) -> anyhow::Result<()> {
+    heading(
+        "A release train: one set for all releases, of which the newest three minors are supported",
+    );
+    let release = async |stage: &Stage, tag: &str, arm64: &str| -> anyhow::Result<Pushed> {
+        let index = Index::new()
+            .image(Image::new("linux/amd64", tag))
+            .image(Image::new("linux/arm64", arm64));
+        index.push(&stage.modern.raw()?, "team/train", tag).await
+    };
+    // The second release was a rebuild for linux/amd64 only.
+    let oldest = release(stage, "v1.0.0", "e1e1").await?;
+    release(stage, "v1.1.0", "e1e1").await?;
+    release(stage, "v1.2.0", "e2e2").await?;
+    stage
+        .run("sed -n '/^spec/,$p' tests/testbed/demo/set.yaml")
+        .await?;
+    // A day is too long for a demo.
+    let here = here("tests/testbed/demo/set.yaml", &oldest.host)
+        .replace("sed '", "sed 's/settle: 24h/settle: 0s/; ");
+    stage.run(&format!("{here} |\n    affix plan -f -")).await?;
+    stage
+        .run(&format!("{here} |\n    kubectl apply -n {API} -f -"))
+        .await?;
+    stage
+        .run_beside_controller(&format!(
+            "kubectl wait --for=condition=Ready ias/train -n {API} --timeout=60s"
+        ))
+        .await?;
+    heading(
+        "A fourth minor is released: the first one is out of life, but for the linux/arm64 that v1.1.0 has too",
+    );
+    release(stage, "v1.3.0", "e3e3").await?;
+    // Without it affix would find out at the next interval.
+    stage
+        .run(&format!(
+            "kubectl annotate ias/train reconcile.fluxcd.io/requestedAt=\"$(date)\" --overwrite -n {API}"
+        ))
+        .await?;
+    stage
+        .run_beside_controller(&format!(
+            "kubectl wait --for=jsonpath='{{.status.ready}}'=1/1 ias/train -n {API} --timeout=60s"
+        ))
+        .await?;
+    stage.run(&format!("kubectl get ias -n {API}")).await?;
+    stage.run(&format!("affix status train -n {API}")).await?;
+    stage
+        .run(&format!("affix tree --plain-http {}", oldest.tagged()))
+        .await
 }
