@@ -1,4 +1,5 @@
-//! The status of an ImageAttachmentSet: the repositories, the table of the lifecycle, and the records for later passes.
+//! The status of an ImageAttachmentSet: the repositories, the table of the lifecycle, and the records for later passes
+//! (docs/decisions/0114).
 
 use std::collections::BTreeMap;
 

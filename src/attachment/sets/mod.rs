@@ -6,7 +6,7 @@
 //!
 //! An image is marked only if each of its tags is listed and out of life, or if its tag has left it, for at least the time `settle`
 //! (docs/decisions/0110). Until then everything that it reaches counts as in use. A tag that vanishes from the list counts as present for
-//! the same time.
+//! the same time (docs/decisions/0113).
 
 mod child;
 mod keep;

@@ -325,7 +325,8 @@ impl<'a> OneRepository<'a, '_> {
             .unwrap_or_else(|| candidate.date.clone())
     }
 
-    /// Returns the manifests of each image out of life. A manifest that several of them reach belongs to the one that lived longest.
+    /// Returns the manifests of each image out of life. A manifest that several of them reach belongs to the one that lived longest
+    /// (docs/decisions/0112).
     fn shares(
         &self,
         dead: &BTreeMap<&Digest, DeadImage>,

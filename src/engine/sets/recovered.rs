@@ -1,7 +1,7 @@
 //! Dates of images out of life that neither a child nor status holds, recovered from the marks of an earlier pass.
 //!
-//! A date is fixed once. A cluster may be restored without children, and the command line has none. A newly computed date would put a second
-//! mark on every manifest that has one.
+//! A date is fixed once (docs/decisions/0111). A cluster may be restored without children, and the command line has none. A newly computed
+//! date would put a second mark on every manifest that has one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
