@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use affix::api::Reason;
 use affix::cli::Cli;
 use clap::{Arg, Command, CommandFactory as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::values_table;
 use crate::support::golden::hold;
@@ -90,12 +90,18 @@ fn the_reference_lists_every_field_of_the_resources() {
     let mut page = format!(
         "{NOTE}\n# Resources\n\nAll fields of the custom resources. `kubectl explain` shows the same texts.\n"
     );
-    for crd in crate::support::objects::parse(&affix::api::crd_yaml()) {
+    for crd in crate::support::objects::parse(&affix::api::crds_yaml()) {
         let names = &crd["spec"]["names"];
         let kind = names["kind"].as_str().unwrap();
         let short = names["shortNames"][0].as_str().unwrap_or_default();
         for version in crd["spec"]["versions"].as_array().unwrap() {
-            let schema = &version["schema"]["openAPIV3Schema"];
+            let mut schema = version["schema"]["openAPIV3Schema"].clone();
+            // The fields and rules of a template are those of the ImageAttachment above.
+            if let Some(template) =
+                schema.pointer_mut("/properties/spec/properties/template/properties/spec")
+            {
+                *template = json!({"type": "object", "description": template["description"]});
+            }
             writeln!(
                 page,
                 "\n## {kind}\n\n`apiVersion: {}/{}`, `kind: {kind}`, short name `{short}`.\n",
