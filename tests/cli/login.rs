@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
+use affix_testbed::cloud::Cloud;
 use affix_testbed::registry::Registry;
 use affix_testbed::run::Ran;
 use affix_testbed::tools::Tool;
@@ -230,6 +231,51 @@ async fn the_helper_of_a_secret_is_never_run() {
     assert_eq!(code(&attach), 1, "{}{}", attach.out, attach.err);
     let ran = fixture.files().iter().any(|file| file.ends_with("ran"));
     assert!(!ran, "the helper was run: {}", attach.err);
+}
+
+#[tokio::test]
+async fn the_login_of_the_user_takes_the_place_of_an_identity_in_a_cloud() {
+    const ECR: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+    let fixture =
+        Fixture::with(|tools| Registry::ociregistry(tools).basic("alice", "secret")).await;
+    let cloud = Cloud::start().await.unwrap();
+    cloud.route(ECR, fixture.registry.host().parse().unwrap());
+    let (proxy, authority) = (cloud.proxy(), fixture.file("ca.crt", cloud.ca_pem()));
+    let mut resource = super::fixture::resource(
+        "a",
+        json!({
+            "image": format!("{ECR}/team/app:v1"), "artifact": {"artifactType": "a/b"},
+            "provider": "aws", "serviceAccountName": "builder",
+        }),
+    );
+    resource["spec"]["insecure"] = json!(false);
+    let run = async |args: &[&str]| {
+        let run = fixture.run(args).input(resource.to_string());
+        let run = run
+            .env("HTTPS_PROXY", &proxy)
+            .env("SSL_CERT_FILE", &authority);
+        run.output().await.unwrap()
+    };
+    let attach: &[&str] = &["attach", "-f", "-"];
+    let refused = run(attach).await;
+    assert_eq!(code(&refused), 1, "{}{}", refused.out, refused.err);
+    let text = format!("{}{}", refused.out, refused.err);
+    assert!(text.contains("no login is configured for"), "{text}");
+    let login = json!({"username": "alice", "password": "secret"});
+    let config = json!({"auths": {ECR: login}}).to_string();
+    fixture.file(".docker/config.json", &config);
+    for args in [
+        &["plan", "-f", "-"],
+        &["pin", "-f", "-"],
+        attach,
+        &["detach", "--yes", "-f", "-"],
+    ] {
+        let ran = run(args).await;
+        assert_eq!(code(&ran), 0, "{args:?}: {}{}", ran.out, ran.err);
+        // The resource is for the operator too, so its provider stays.
+        assert!(args[0] != "pin" || ran.out.contains("aws"), "{}", ran.out);
+    }
+    assert_eq!(cloud.hosts(), [format!("{ECR}:443")]);
 }
 
 #[tokio::test]

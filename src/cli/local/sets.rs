@@ -298,8 +298,9 @@ pub(in crate::cli) async fn withdraw(
                 continue;
             }
             let sources = documents.sources(attachment, logins.clone());
-            let (spec, status) = (&attachment.object.spec, &attachment.object.status);
-            *result = Some(match deletion(spec, status.as_ref(), &sources) {
+            let spec = super::readable_spec(documents, attachment, Mode::Attach);
+            let status = attachment.object.status.as_ref();
+            *result = Some(match deletion(&spec, status, &sources) {
                 Ok(deletion) => engine.delete(&deletion, &NoClaims).await,
                 Err(problem) => Deleted {
                     failed: Some(problem.into()),
