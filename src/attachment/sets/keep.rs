@@ -10,7 +10,7 @@ use affix_registry::oci::Tag;
 /// Returns the tags that `keep` keeps alive.
 ///
 /// On each level the newest numbers are counted, and a number that is at least as new as the last of them is alive. A number counts only if
-/// it has a release, because a prerelease must not put a release out of life. Where nothing was released, prereleases count.
+/// it has a release, because a prerelease must not put a release out of life. Prereleases count if no version is released.
 #[must_use]
 pub(super) fn kept<'a>(versions: &BTreeMap<&'a Tag, Version>, keep: Keep) -> BTreeSet<&'a Tag> {
     let has_release = versions.values().any(|version| version.pre.is_empty());

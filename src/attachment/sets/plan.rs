@@ -29,7 +29,7 @@ pub struct SetInput<'a> {
     pub confirmed: Option<usize>,
 }
 
-/// What is known about one repository.
+/// The tags of one repository, and the manifests that they reach.
 #[derive(Debug, Clone)]
 pub struct RepositoryInput<'a> {
     /// The tags, or the problem for which nothing changes.
@@ -400,7 +400,7 @@ impl SetPlan {
                 let Some(existing) = draft.existing else {
                     continue;
                 };
-                // What came back to life loses its mark all the same.
+                // An image that is alive again loses its mark all the same.
                 let targets = draft.child.object.spec.targets.get_or_insert_default();
                 let digests = targets.digests.get_or_insert_default();
                 digests.retain(|text| text.parse().is_ok_and(|digest| existing.lists(&digest)));

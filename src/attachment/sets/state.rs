@@ -187,7 +187,7 @@ impl TagState {
             kept(&versions.collect(), lifecycle.keep)
         };
         let kept = kept_of(&|_| true);
-        // A newer tag that vanished puts nothing more out of life. What is marked stays so until the tag is gone for the settle time.
+        // A newer tag that vanished puts nothing more out of life. A mark stays until the tag is gone for the settle time.
         let kept_by_list = kept_of(&|record| record.vanished.is_none());
         let is_kept = |tag: &Tag, record: &TagRecord| {
             kept.contains(tag) || (kept_by_list.contains(tag) && !marked.contains(&record.digest))

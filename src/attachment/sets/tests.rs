@@ -402,7 +402,7 @@ fn more_new_marks_than_the_limit_wait_for_their_number() {
     assert_eq!(world.children.len(), 2);
     world.confirmed = Some(4);
     assert!(world.pass().is_held);
-    // What is alive again loses its mark all the same.
+    // An image that is alive again loses its mark all the same.
     world.push("stable", "image-1.0.0", &["1.0.0-amd64"]).pass();
     assert_eq!(world.children.len(), 1);
     world.remove("stable").confirmed = Some(3);

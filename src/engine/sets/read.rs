@@ -74,7 +74,7 @@ pub struct RepositoryReading<'a> {
     pub now: Timestamp,
 }
 
-/// What was read of a repository.
+/// The tags of a repository, and the manifests that they reach.
 #[derive(Debug, Clone)]
 pub struct RepositoryRead {
     /// Its tags.

@@ -185,7 +185,7 @@ proptest! {
                 match before.get(digest) {
                     // A manifest may pass to an image that lived longer, and keeps its date within one image.
                     Some(earlier) => prop_assert!(earlier <= date, "{earlier} became {date}"),
-                    // What the calendar ends has nothing to settle.
+                    // A date of the calendar does not wait for settle.
                     None if has_calendar && world.now >= start().checked_add(hours(48)).unwrap() => {}
                     None => {
                         let is_settled = |since: &Timestamp| since.checked_add(hours(24)).unwrap() <= world.now;

@@ -1,4 +1,4 @@
-//! What affix tells a shell and its user: completion scripts, completions for kubectl, and manual pages.
+//! Completion scripts, completions for kubectl, and manual pages.
 
 pub(in crate::cli) mod complete;
 pub(in crate::cli) mod completion;

@@ -40,7 +40,7 @@ pub struct CosignSigner {
     key: Arc<CosignKey>,
     hint: String,
     annotations: BTreeMap<String, String>,
-    /// What it states about each subject.
+    /// The statement about each subject.
     predicate: Predicate,
     shape: Shape,
 }
