@@ -27,6 +27,11 @@ fn train(registry: &HostileRegistry, fields: Value) -> Value {
 
 /// Waits until these manifests of the images have a mark and the others none.
 async fn marked(registry: &HostileRegistry, dead: &[&Image], alive: &[&Image]) {
+    attached(registry, 1, dead, alive).await;
+}
+
+/// Waits until each manifest of the images out of life has this number of attachments and the others none.
+async fn attached(registry: &HostileRegistry, each: usize, dead: &[&Image], alive: &[&Image]) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let count = |images: &[&Image]| -> Vec<usize> {
@@ -35,12 +40,12 @@ async fn marked(registry: &HostileRegistry, dead: &[&Image], alive: &[&Image]) {
                 .collect()
         };
         let (found, unwanted) = (count(dead), count(alive));
-        if found.iter().all(|marks| *marks == 1) && unwanted.iter().all(|marks| *marks == 0) {
+        if found.iter().all(|count| *count == each) && unwanted.iter().all(|marks| *marks == 0) {
             return;
         }
         assert!(
             Instant::now() < deadline,
-            "marks: {found:?}, of alive images: {unwanted:?}"
+            "attachments: {found:?}, of alive images: {unwanted:?}"
         );
         sleep(POLL).await;
     }
@@ -99,6 +104,35 @@ async fn an_image_that_is_alive_again_loses_child_and_marks_whatever_the_policy(
     }
     sets.check_rules().await;
     drop(controller);
+}
+
+#[tokio::test]
+async fn signed_statements_come_and_go_with_the_marks_of_a_set() {
+    let namespace = Namespace::new("set-statements").await;
+    let sets = Sets::of(&namespace);
+    let key = include_str!("../../vectors/signing/cosign/p256.pem");
+    namespace.secret("key", json!({"cosign.key": key})).await;
+    let _controller = Controller::start(&namespace).await;
+    for (nth, registry) in scriptable().await.iter().enumerate() {
+        let name = format!("train-{nth}");
+        let images = ["v1.0.0", "v1.1.0", "v1.2.0"].map(|tag| release(registry, tag));
+        let [first, second, third] = &images;
+        let signed = |fields| {
+            let mut spec = train(registry, fields);
+            let statement = json!({"cosign": {"keySecretRef": {"name": "key"}}});
+            spec["template"]["spec"]["endOfLife"] = json!({"statement": statement});
+            spec
+        };
+        sets.apply(&name, signed(json!({}))).await;
+        sets.ready(&name, "1/1").await;
+        attached(registry, 2, &[first], &[second, third]).await;
+        sets.apply(&name, signed(json!({"alive": ["v1.0.*"]})))
+            .await;
+        sets.ready(&name, "0/0").await;
+        attached(registry, 2, &[], &[first, second, third]).await;
+    }
+    sets.check_rules().await;
+    namespace.check_rules().await;
 }
 
 #[tokio::test]
