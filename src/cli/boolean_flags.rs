@@ -84,6 +84,7 @@ mod tests {
             "allow-loopback",
             "deny-private-networks",
             "dry-run",
+            "enable-workload-identity",
             "full-digests",
             "in-place",
             "insecure-allow-http",
