@@ -128,10 +128,9 @@ async fn t11_t21_a_panic_affects_its_resource_only_and_its_message_stays_inside(
     let deadline = Instant::now() + PATIENCE;
     let (metrics, log) = loop {
         let (metrics, log) = (controller.metrics().await, controller.log());
-        let panics = metrics
-            .lines()
-            .find(|line| line.starts_with("controller_runtime_reconcile_panics_total{"));
-        let panics: u64 = panics.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+        let panics = "controller_runtime_reconcile_panics_total{controller=\"imageattachment\"} ";
+        let panics = metrics.lines().find_map(|line| line.strip_prefix(panics));
+        let panics: u64 = panics.unwrap().parse().unwrap();
         if panics >= 2 && log.matches("affix panicked, which").count() >= 2 {
             break (metrics, log);
         }
