@@ -30,6 +30,7 @@ use crate::controller::reconcile::ownership::ClusterClaims;
 use crate::controller::reconcile::reconciliation::{ReconcileResult, Reconciliation};
 use crate::controller::reconcile::status_writer::{StatusJournal, StatusWriter, has_ready};
 use crate::controller::watch::cache::CacheEntry;
+use crate::controller::watch::child::{Child, Owner};
 use crate::controller::watch::request::{acknowledgement, has_pending_request};
 use crate::controller::watch::summary::Summary;
 use crate::controller::workqueue::limiter::{Permit, Turn};
@@ -128,7 +129,9 @@ async fn reconcile_entry(
     context.states.is_first_in_epoch(&uid, epoch);
     let error = match object_read::load(&context.client, entry).await {
         Ok(object) => {
-            return Box::pin(reconcile_object(object, &uid, turn, context)).await;
+            let owner = entry.child().map(Child::owner);
+            let is_child = matches!(owner, Some(Owner::Set(_)));
+            return Box::pin(reconcile_object(object, (&uid, is_child), turn, context)).await;
         }
         Err(error) => error,
     };
@@ -170,10 +173,10 @@ fn needs_finalizer(object: &ImageAttachment) -> bool {
     object.spec.deletion_policy() == DeletionPolicy::Delete
 }
 
-/// Reconciles an object, and records its metrics and log line.
+/// Reconciles an object, and records its metrics and log line. `is_child`: a set owns it.
 async fn reconcile_object(
     object: ImageAttachment,
-    uid: &str,
+    (uid, is_child): (&str, bool),
     turn: Turn,
     context: &Context,
 ) -> Option<Duration> {
@@ -184,6 +187,7 @@ async fn reconcile_object(
         context,
         object: &object,
         uid,
+        is_child,
         priority: turn.priority,
         has_turn: turn.is_limited,
         status_writer: StatusWriter::new(context, &object),
@@ -434,6 +438,7 @@ impl Reconciliation<'_> {
                     priority: self.priority,
                     accepts_leftovers: self.object.accepts_leftovers(),
                     asks_push_access: asks_push_access(self.object, previous, verify),
+                    reads_tag_drift: !self.is_child,
                     ..request
                 },
                 Err(problem) => return Ok(Outcome::failed(&problem.into())),

@@ -18,6 +18,8 @@ pub(crate) struct Reconciliation<'a> {
     pub(crate) context: &'a Context,
     pub(crate) object: &'a ImageAttachment,
     pub(crate) uid: &'a str,
+    /// A set owns the object, and reads its tag.
+    pub(crate) is_child: bool,
     pub(crate) priority: Priority,
     /// The reconcile may send requests to the registry. A deletion that has waited too long has no turn.
     pub(crate) has_turn: bool,

@@ -12,8 +12,11 @@ use crate::engine::report::event::PassEvent;
 use crate::engine::report::outcome::Report;
 use affix_registry::{ErrorKind, Locator};
 
-/// Reads the drift of the tag. On a transient failure it returns the previous drift.
+/// Reads the drift of the tag, unless the request leaves that to a set. On a transient failure it returns the previous drift.
 pub(in crate::engine) async fn read(context: &Context<'_>) -> Option<TagDrift> {
+    if !context.request.reads_tag_drift {
+        return None;
+    }
     let reference = &context.request.intent.reference;
     let (tag, digest) = reference.tag.as_ref().zip(reference.digest.as_ref())?;
     match context

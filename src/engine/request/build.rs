@@ -46,6 +46,8 @@ pub struct Request {
     pub mode: Mode,
     /// True to read the registry's listings even if status says that all is done.
     pub verify: bool,
+    /// True to read the tag beside a digest in `spec.image`. The set of a child reads its tags.
+    pub reads_tag_drift: bool,
     /// True to ask the registry whether the resource may push, if the pass has adopted an attachment.
     pub asks_push_access: bool,
     /// The priority of the requests at the registry.
@@ -88,6 +90,7 @@ pub fn request(
             Mode::Attach
         },
         verify,
+        reads_tag_drift: true,
         asks_push_access: false,
         priority: Priority::default(),
         timeout: spec.timeout(),

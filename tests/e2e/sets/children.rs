@@ -350,4 +350,10 @@ async fn a_set_at_rest_lists_tags_once_an_interval_and_writes_nothing() {
         .collect();
     assert_eq!(others, Vec::<Value>::new());
     assert_eq!(writes().await, before);
+    // A child does not ask for its tag either.
+    let child = sets.children("releases").await[0].name_any();
+    namespace.request(&child, "now").await;
+    assert!(registry.count(Op::ReferrersList) > 0);
+    let heads = Matcher::on(Op::ManifestHead).reference("v1.*");
+    assert!(registry.requests_that(&heads).is_empty());
 }
