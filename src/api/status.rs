@@ -91,6 +91,8 @@ pub struct ImageAttachmentStatus {
 impl ImageAttachmentStatus {
     /// Maximum number of leftovers in status.
     pub const MAX_LEFTOVERS: usize = 256;
+    /// Maximum number of skipped manifests in status.
+    pub const MAX_SKIPPED: usize = 100;
 
     /// Returns the attachments that the resource made: the subject, the attachment's own digest, and the format of a signature.
     pub fn owned(&self) -> impl Iterator<Item = (&str, &str, Option<SignatureFormat>)> {

@@ -12,7 +12,8 @@ use kube::core::ObjectMeta;
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::api::{
-    ConditionType, ImageAttachment, Reason, TargetState, TargetStatus, find_condition,
+    ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, TargetState, TargetStatus,
+    find_condition,
 };
 use crate::attachment::parse_reference;
 use crate::controller::api_server::ApiServerError;
@@ -38,6 +39,8 @@ struct Other {
     metadata: ObjectMeta,
     /// Status may not list all attachments that the spec needs.
     is_unsettled: bool,
+    /// The manifests of its image, if they are known: then it needs no attachment of any other.
+    manifests: Option<HashSet<Digest>>,
     /// The attachments in status. Of a resource of another namespace, those that it may push.
     attachments: HashSet<(Digest, Digest)>,
 }
@@ -48,6 +51,14 @@ enum PlanResult {
     NotNeeded,
     /// The plan failed, with this error.
     Unknown(String),
+}
+
+impl Other {
+    /// Returns whether a plan could need an attachment of `subject` that status does not list.
+    fn may_need(&self, subject: &Digest) -> bool {
+        let manifests = self.manifests.as_ref();
+        self.is_unsettled && manifests.is_none_or(|manifests| manifests.contains(subject))
+    }
 }
 
 impl<'a> ClusterClaims<'a> {
@@ -99,6 +110,7 @@ impl<'a> ClusterClaims<'a> {
                 ..ObjectMeta::default()
             },
             is_unsettled: is_unsettled(other),
+            manifests: manifests(other),
             attachments: listed
                 .filter(|listed| is_claim && (is_local || listed.may_push))
                 .map(|listed| (listed.subject, listed.attachment))
@@ -125,7 +137,7 @@ impl<'a> ClusterClaims<'a> {
             }
         }
         let mut unknown = None;
-        for other in local.into_iter().filter(|other| other.is_unsettled) {
+        for other in local.into_iter().filter(|other| other.may_need(subject)) {
             match Box::pin(self.plan(other, subject, attachment)).await? {
                 PlanResult::Needed
                     if !transfer || self.transfer_to(other, subject, attachment).await? =>
@@ -312,6 +324,18 @@ fn is_unsettled(other: &ImageAttachment) -> bool {
     let ready = find_condition(&status.conditions, ConditionType::Ready);
     Some(status.observed_generation) != other.metadata.generation
         || ready.is_none_or(|ready| ready.status != "True")
+}
+
+/// Returns the manifests of an image, if spec pins the one that status lists whole. Without this the children of a set, which change
+/// together, would each plan all others.
+fn manifests(other: &ImageAttachment) -> Option<HashSet<Digest>> {
+    let pinned = other.spec.image.parse::<Reference>().ok()?.digest?;
+    let status = other.status.as_ref()?;
+    let is_same = is(&status.image.as_ref()?.digest, &pinned);
+    let targets = &status.targets;
+    let is_whole = (1..ImageAttachmentStatus::MAX_SKIPPED).contains(&targets.len());
+    let digests = || targets.iter().flat_map(|target| target.digest.parse());
+    (is_same && is_whole).then(|| digests().collect())
 }
 
 fn is(text: &str, digest: &Digest) -> bool {

@@ -1,12 +1,12 @@
 //! Operations on the records of all targets: their bounds in status and their tally.
 
-use crate::api::{Leftover, TargetKind, TargetState, TargetStatus};
+use crate::api::{ImageAttachmentStatus, Leftover, TargetKind, TargetState, TargetStatus};
 
 use super::leftover::LeftoverRecord;
 use super::target::TargetRecord;
 
 /// Maximum number of skipped entries in status; the rest is counted.
-const MAX_SKIPPED: usize = 100;
+const MAX_SKIPPED: usize = ImageAttachmentStatus::MAX_SKIPPED;
 /// Maximum number of targets in status of a selection that is too large.
 const MAX_SELECTED: usize = 100;
 /// Maximum number of entries of `status.targets`.
