@@ -194,14 +194,13 @@ impl<'a> Children<'a> {
             }
         }
         let mut applied = Applied::default();
-        self.carry_out(work, &mut applied).await;
+        if !work.is_empty() && self.may_go_on().await {
+            self.carry_out(work, &mut applied).await;
+        }
         let mut changes = changes.into_iter().peekable();
-        while changes.peek().is_some() {
-            self.carry_out(
-                changes.by_ref().take(CHANGES_AT_ONCE).collect(),
-                &mut applied,
-            )
-            .await;
+        while changes.peek().is_some() && self.may_go_on().await {
+            let some = changes.by_ref().take(CHANGES_AT_ONCE).collect();
+            self.carry_out(some, &mut applied).await;
             let pause = tokio::time::sleep(CHANGE_PAUSE);
             let is_over = async {
                 tokio::select! {
@@ -214,6 +213,24 @@ impl<'a> Children<'a> {
             }
         }
         applied
+    }
+
+    /// Returns whether the set is still as the pass has read it. A set that was suspended stops here, and one that is being deleted must not
+    /// become the owner of its orphans again. A change of the set triggers the next pass.
+    async fn may_go_on(&self) -> bool {
+        let api: Api<ImageAttachmentSet> =
+            Api::namespaced(self.context.client.clone(), self.namespace);
+        let (name, read) = (self.set.name_any(), &self.set.metadata);
+        match with_timeout(api.get_metadata_opt(&name)).await {
+            Ok(found) => found.is_some_and(|found| {
+                let found = found.metadata;
+                found.uid == read.uid
+                    && found.generation == read.generation
+                    && found.deletion_timestamp.is_none()
+            }),
+            // The writes fail as well, and each is reported.
+            Err(_) => true,
+        }
     }
 
     async fn carry_out(&self, work: Vec<Work<'_>>, applied: &mut Applied) {

@@ -22,6 +22,10 @@ use crate::service::Epoch;
 /// The time for which changes of children are collected before their set is reconciled.
 const COLLECT: Duration = Duration::from_millis(500);
 
+/// The delay of the pass after one during which a child was seen with another spec than it must have. The event may be from before the pass
+/// has put the child back, or from an edit that the pass has not seen.
+const RECHECK: Duration = Duration::from_secs(2);
+
 /// The children of all sets, the state of the sets, and the sets whose children have changed.
 #[derive(Debug, Default)]
 pub(crate) struct SetMemory {
@@ -55,6 +59,8 @@ struct SetState {
     next_pass: Option<Instant>,
     /// A pass was requested since the last one began, which may not have seen the change.
     is_requested: bool,
+    /// A child was seen with another spec than it must have, since the last pass began.
+    is_edited: bool,
     /// The time before which children are not repaired again.
     next_repair: Option<Instant>,
 }
@@ -133,6 +139,7 @@ impl SetMemory {
             let desired = desired.get(name);
             let is_edited = desired.is_some_and(|desired| !child.matches(desired));
             known.next_pass.take_if(|_| is_edited);
+            known.is_edited |= is_edited;
             is_edited || has_changed
         });
         if is_relevant {
@@ -230,12 +237,25 @@ impl SetMemory {
 
     /// Records that a pass begins. It sees everything that was requested before.
     pub(crate) fn begin_pass(&self, set: &ResourceName) {
-        self.with(set, |state| state.is_requested = false);
+        self.with(set, |state| {
+            state.is_requested = false;
+            state.is_edited = false;
+        });
     }
 
-    /// Schedules the next pass, and returns its delay. It is due now if it was requested since the last one began.
+    /// Schedules the next pass, and returns its delay. It is due now if it was requested since the last one began, and soon if a child was
+    /// edited.
     pub(crate) fn schedule(&self, set: &ResourceName, delay: Duration) -> Duration {
         self.with(set, |state| {
+            let repair = state
+                .next_repair
+                .map(|at| at.saturating_duration_since(Instant::now()));
+            let recheck = RECHECK.max(repair.unwrap_or_default());
+            let delay = if state.is_edited {
+                delay.min(recheck)
+            } else {
+                delay
+            };
             let delay = Some(delay).filter(|_| !state.is_requested);
             state.next_pass = delay.map(|delay| Instant::now() + delay);
             delay.unwrap_or_default()
@@ -403,5 +423,42 @@ mod tests {
         // The next pass has seen it.
         memory.begin_pass(&name);
         assert_eq!(memory.schedule(&name, HOUR), HOUR);
+    }
+
+    #[test]
+    fn a_child_that_is_edited_during_a_pass_is_looked_at_soon_after_it() {
+        let (memory, name) = (SetMemory::default(), set(1, "").name());
+        memory.observe(&set(1, ""));
+        let child = |note: &str| -> CacheEntry {
+            let owner = json!({
+                "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachmentSet", "name": "releases", "uid": "u", "controller": true,
+            });
+            let text = json!({
+                "metadata": {
+                    "name": "releases-1", "namespace": "team", "uid": "c", "ownerReferences": [owner], "annotations": {"note": note},
+                },
+                "spec": {"image": "r.example.com/app:v1"},
+            });
+            serde_json::from_str(&text.to_string()).unwrap()
+        };
+        let wanted = child("a").child().unwrap().clone();
+        memory.set_desired(&name, HashMap::from([("releases-1".into(), wanted)]));
+        memory.begin_pass(&name);
+        memory.observe_child(&child("a"), Change::None);
+        assert_eq!(memory.schedule(&name, HOUR), HOUR);
+        memory.observe_child(&child("b"), Change::None);
+        assert!(
+            memory.until_next_pass(&name).is_none(),
+            "the edit triggers a pass"
+        );
+        memory.begin_pass(&name);
+        memory.observe_child(&child("c"), Change::None);
+        assert_eq!(memory.schedule(&name, HOUR), RECHECK);
+        // A client that edits it again and again waits longer each time.
+        memory.begin_pass(&name);
+        memory.record_repair(&name, true, |_| HOUR / 2);
+        memory.observe_child(&child("d"), Change::None);
+        let delay = memory.schedule(&name, HOUR);
+        assert!(delay > HOUR / 3 && delay <= HOUR / 2, "{delay:?}");
     }
 }

@@ -2,6 +2,8 @@
 
 mod children;
 mod lifecycle;
+mod rollout;
+mod soak;
 mod survival;
 
 use affix::api::{
@@ -41,6 +43,10 @@ impl<'a> Sets<'a> {
 
     pub(crate) async fn get(&self, name: &str) -> ImageAttachmentSet {
         self.api.get(name).await.unwrap()
+    }
+
+    pub(crate) async fn find(&self, name: &str) -> Option<ImageAttachmentSet> {
+        self.api.get_opt(name).await.unwrap()
     }
 
     pub(crate) async fn patch(&self, name: &str, patch: Value) {
