@@ -23,6 +23,7 @@ mod fail_open;
 mod fairness;
 mod floods;
 mod hostile;
+mod image_attachment_sets;
 mod image_attachments;
 mod lifecycle_trust;
 mod outage;

@@ -12,22 +12,19 @@ use crate::attachment::sets::{SetPolicy, SetRepository};
 use affix_registry::Registries;
 use affix_registry::oci::{Digest, Reference};
 
-/// Reviews a request without I/O.
-pub(crate) fn judge(request: &Request<'_>, registries: &Registries) -> Verdict {
-    let parsed = image_attachment::review(request, |spec| parse(spec, registries));
-    let spec = match parsed {
-        Ok(Some(spec)) => spec,
-        Ok(None) => return Verdict::default(),
-        Err(verdict) => return verdict,
-    };
-    let status = request.object.and_then(status_of);
-    Verdict {
-        warnings: status
-            .and_then(|(status, confirmed)| fuse_warning(&spec, &status, confirmed))
-            .into_iter()
-            .collect(),
-        ..Verdict::default()
-    }
+/// Reviews a request without I/O. The error is a final verdict. Returns the spec and the warnings on it, or `None` if nothing has to be
+/// checked.
+pub(crate) fn judge(
+    request: &Request<'_>,
+    registries: &Registries,
+) -> Result<Option<(ImageAttachmentSetSpec, Vec<String>)>, Verdict> {
+    let parsed = image_attachment::review(request, |spec| parse(spec, registries))?;
+    Ok(parsed.map(|spec| {
+        let status = request.object.and_then(status_of);
+        let warning =
+            status.and_then(|(status, confirmed)| fuse_warning(&spec, &status, confirmed));
+        (spec, warning.into_iter().collect())
+    }))
 }
 
 /// Parses and checks a spec. The error is the text for the user.

@@ -36,11 +36,10 @@ pub(crate) async fn collect_warnings(
     (spec, intent): (&ImageAttachmentSpec, &Intent),
 ) -> Vec<String> {
     let key = async {
-        if context.is_dry_run {
-            None
-        } else {
-            unbound_key_warning(client, context.namespace, spec, &intent.reference).await
+        if intent.reference.digest.is_some() {
+            return None;
         }
+        unbound_key_warning(client, context, spec).await
     };
     let image = async {
         let session =
@@ -52,27 +51,41 @@ pub(crate) async fn collect_warnings(
         timeout_at(context.deadline, image)
     );
     let image = image.ok().flatten().unwrap_or_default();
-    exposed_login_warnings(spec)
+    exposed_login_warnings(spec, "spec")
         .chain(key.ok().flatten())
         .chain(image)
         .map(|text| truncate(&text, MAX_WARNING_CHARS))
         .collect()
 }
 
-/// Returns the warnings on fields by which the user of a resource can read a login (threat T39).
-fn exposed_login_warnings(spec: &ImageAttachmentSpec) -> impl Iterator<Item = String> {
+/// Returns the warnings on the template of a set. Its ImageAttachments are made by the controller, so their warnings reach no user.
+pub(crate) async fn collect_set_warnings(
+    client: &Client,
+    context: WarningContext<'_>,
+    template: &ImageAttachmentSpec,
+) -> Vec<String> {
+    let key = unbound_key_warning(client, context, template);
+    let key = timeout_at(context.deadline, key).await;
+    exposed_login_warnings(template, "spec.template.spec")
+        .chain(key.ok().flatten())
+        .map(|text| truncate(&text, MAX_WARNING_CHARS))
+        .collect()
+}
+
+/// Returns the warnings on fields by which the user of a resource can read a login (threat T39). `path` is the path of `spec`.
+fn exposed_login_warnings(spec: &ImageAttachmentSpec, path: &str) -> impl Iterator<Item = String> {
     let login = if spec.secret_ref.is_some() {
-        Some("spec.secretRef")
+        Some("secretRef")
     } else if spec.service_account_name.is_some() {
-        Some("spec.serviceAccountName")
+        Some("serviceAccountName")
     } else {
         None
     };
     let proxy = (spec.proxy_secret_ref.is_some() && spec.insecure()).then(|| {
-        "spec.proxySecretRef: with insecure: true, the proxy can read the login for the registry".to_owned()
+        format!("{path}.proxySecretRef: with insecure: true, the proxy can read the login for the registry")
     });
     let authority = login.filter(|_| spec.cert_secret_ref.is_some()).map(|field| {
-        format!("spec.certSecretRef: a server with a certificate of its ca.crt can read the login of {field}")
+        format!("{path}.certSecretRef: a server with a certificate of its ca.crt can read the login of {path}.{field}")
     });
     proxy.into_iter().chain(authority)
 }
@@ -81,13 +94,12 @@ fn exposed_login_warnings(spec: &ImageAttachmentSpec) -> impl Iterator<Item = St
 /// repository for every user who can create resources in the namespace (threat T16).
 async fn unbound_key_warning(
     client: &Client,
-    namespace: &str,
+    context: WarningContext<'_>,
     spec: &ImageAttachmentSpec,
-    reference: &Reference,
 ) -> Option<String> {
-    let (_, secret) = spec.key_secret().filter(|_| reference.digest.is_none())?;
+    let (_, secret) = spec.key_secret().filter(|_| !context.is_dry_run)?;
     let name = &secret.name;
-    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let api: Api<Secret> = Api::namespaced(client.clone(), context.namespace);
     let found = api.get_metadata_opt(name).await.ok()??;
     let bound = found
         .metadata

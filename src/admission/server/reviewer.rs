@@ -17,7 +17,7 @@ use crate::admission::review::image_attachment_set;
 use crate::admission::review::pull_secrets::PullSecrets;
 use crate::admission::review::request::Request;
 use crate::admission::review::response::Verdict;
-use crate::admission::review::warnings::{WarningContext, collect_warnings};
+use crate::admission::review::warnings::{WarningContext, collect_set_warnings, collect_warnings};
 use crate::api::ImageAttachmentSet;
 use crate::service::Readiness;
 use affix_registry::Registries;
@@ -68,34 +68,57 @@ impl Reviewer {
 
     /// Reviews an ImageAttachment or an ImageAttachmentSet.
     pub(crate) async fn image_attachment(&self, request: &Request<'_>, budget: Budget) -> Verdict {
-        if request.kind.kind == ImageAttachmentSet::kind(&()) {
-            return image_attachment_set::judge(request, &self.registries);
-        }
-        let (spec, intent) = match image_attachment::judge(request, &self.registries) {
-            Ok(Some(judged)) => judged,
-            Ok(None) => return Verdict::default(),
-            Err(verdict) => return verdict,
+        let is_set = request.kind.kind == ImageAttachmentSet::kind(&());
+        let reviewed = if is_set {
+            self.review_set(request, budget).await
+        } else {
+            self.review_attachment(request, budget).await
         };
-        let Some(namespace) = &request.namespace else {
-            return Verdict::default();
+        reviewed.map_or_else(
+            |verdict| verdict,
+            |warnings| Verdict {
+                warnings,
+                ..Verdict::default()
+            },
+        )
+    }
+
+    /// Returns the warnings on an ImageAttachment. The error is a final verdict.
+    async fn review_attachment(
+        &self,
+        request: &Request<'_>,
+        budget: Budget,
+    ) -> Result<Vec<String>, Verdict> {
+        let judged = image_attachment::judge(request, &self.registries)?;
+        let context = warning_context(request, budget);
+        let Some(((spec, intent), context)) = judged.zip(context) else {
+            return Ok(Vec::new());
         };
-        let context = WarningContext {
-            namespace,
-            is_dry_run: request.is_dry_run(),
-            deadline: budget.deadline,
-        };
-        let warnings = collect_warnings(
+        Ok(collect_warnings(
             &self.client,
             &self.pull_secrets,
             &self.registries,
             context,
             (&spec, &intent),
         )
-        .await;
-        Verdict {
-            warnings,
-            ..Verdict::default()
+        .await)
+    }
+
+    /// Returns the warnings on an ImageAttachmentSet. The error is a final verdict.
+    async fn review_set(
+        &self,
+        request: &Request<'_>,
+        budget: Budget,
+    ) -> Result<Vec<String>, Verdict> {
+        let Some((spec, mut warnings)) = image_attachment_set::judge(request, &self.registries)?
+        else {
+            return Ok(Vec::new());
+        };
+        if let Some(context) = warning_context(request, budget) {
+            let template = spec.template.spec.shared();
+            warnings.extend(collect_set_warnings(&self.client, context, template).await);
         }
+        Ok(warnings)
     }
 
     /// Reviews a pod or a workload.
@@ -112,4 +135,13 @@ impl Reviewer {
     pub(crate) async fn mutate_pods(&self, request: &Request<'_>, budget: Budget) -> Verdict {
         self.pods.mutate(request, budget).await
     }
+}
+
+/// Returns the context of the warnings on a resource of a namespace.
+fn warning_context<'a>(request: &'a Request<'_>, budget: Budget) -> Option<WarningContext<'a>> {
+    Some(WarningContext {
+        namespace: request.namespace.as_deref()?,
+        is_dry_run: request.is_dry_run(),
+        deadline: budget.deadline,
+    })
 }

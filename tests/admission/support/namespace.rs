@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use affix::api::{ImageAttachment, crd_yaml};
+use affix::api::{ImageAttachment, crds_yaml};
 use affix_testbed::control_plane::ControlPlane;
 use affix_testbed::run::Ran;
 use affix_testbed::tools::Tools;
@@ -37,7 +37,7 @@ impl TestNamespace {
         Self::on(plane, &INSTALLED, tools, about, labels).await
     }
 
-    /// Creates a namespace on a control plane, which gets the CRD once, guarded by `installed`.
+    /// Creates a namespace on a control plane, which gets the CRDs once, guarded by `installed`.
     pub(crate) async fn on(
         plane: &'static ControlPlane,
         installed: &OnceCell<()>,
@@ -49,17 +49,18 @@ impl TestNamespace {
         installed
             .get_or_init(|| async {
                 plane
-                    .kubectl_with(["apply", "--server-side", "-f", "-"], crd_yaml())
+                    .kubectl_with(["apply", "--server-side", "-f", "-"], crds_yaml())
                     .await
                     .unwrap()
                     .stdout()
                     .unwrap();
-                wait_for("the resource", async || {
+                wait_for("the resources", async || {
                     let wait_for = [
                         "wait",
                         "--for=condition=Established",
                         "--timeout=60s",
                         "crd/imageattachments.affix.dev",
+                        "crd/imageattachmentsets.affix.dev",
                     ];
                     plane.kubectl(wait_for).await.unwrap().stdout().is_ok()
                 })
