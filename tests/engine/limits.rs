@@ -1,22 +1,27 @@
 //! The API server accepts the status after any answer of a registry. A refused status would be refused on every retry.
 
-use affix::api::{ImageAttachmentStatus, TargetState, crd};
+use affix::api::{ImageAttachmentSetStatus, ImageAttachmentStatus, TargetState, crd, set_crd};
 use affix_testbed::hostile::{Fault, HostileRegistry, Matcher, Op};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
 use crate::resource::{CREATED, Resource, TYPE, attach, note};
 
 /// Returns the fields of a status that exceed the limits of the schema.
 pub(crate) fn exceeded(status: &ImageAttachmentStatus) -> Vec<String> {
-    let crd = serde_json::to_value(crd()).unwrap();
+    exceeded_of(crd(), serde_json::to_value(status).unwrap())
+}
+
+/// Returns the fields of the status of a set that exceed the limits of the schema.
+pub(crate) fn exceeded_of_set(status: &ImageAttachmentSetStatus) -> Vec<String> {
+    exceeded_of(set_crd(), serde_json::to_value(status).unwrap())
+}
+
+fn exceeded_of(crd: CustomResourceDefinition, status: Value) -> Vec<String> {
+    let crd = serde_json::to_value(crd).unwrap();
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
     let mut wrong = Vec::new();
-    compare(
-        "status",
-        &serde_json::to_value(status).unwrap(),
-        schema,
-        &mut wrong,
-    );
+    compare("status", &status, schema, &mut wrong);
     wrong
 }
 

@@ -25,5 +25,6 @@ mod refusals;
 mod removals;
 mod resource;
 mod selection;
+mod sets;
 mod signature_tag;
 mod signatures;

@@ -85,7 +85,11 @@ impl SetPolicy {
             .map(|name| repository(name))
             .collect();
         let repositories = repositories?;
-        let distinct: BTreeSet<_> = repositories.iter().collect();
+        let place = |of: &SetRepository| {
+            let host = of.host.api_host().to_ascii_lowercase();
+            (host, of.repository.clone())
+        };
+        let distinct: BTreeSet<_> = repositories.iter().map(place).collect();
         if repositories.is_empty() || distinct.len() < repositories.len() {
             return Err(invalid(
                 "spec.repositories: name at least one repository, and each only once",

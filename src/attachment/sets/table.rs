@@ -1,6 +1,6 @@
 //! The table of the lifecycle: the release cycles of a repository and their state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use semver::Version;
 
@@ -29,6 +29,9 @@ pub(super) fn cycles(
             cycle.push((version, tag, record));
         }
     }
+    let is_alive = |record: &&TagRecord| matches!(record.life, Some(Life::Alive(_)) | None);
+    let alive = state.tags.values().filter(is_alive);
+    let alive: BTreeSet<&Digest> = alive.map(|record| &record.digest).collect();
     let status = |((major, minor), tags): ((u64, u64), CycleTags<'_>)| {
         let newest = tags
             .iter()
@@ -36,6 +39,8 @@ pub(super) fn cycles(
         let state_of = |(_, _, record): &(&Version, &Tag, &TagRecord)| match &record.life {
             Some(Life::Alive(_)) | None => CycleState::Alive,
             Some(Life::Ended(_)) => CycleState::EndOfLife,
+            // The most alive of the tags of an image decides.
+            Some(Life::Fallen(_)) if alive.contains(&record.digest) => CycleState::Alive,
             Some(Life::Fallen(_)) if dates.contains_key(&record.digest) => CycleState::EndOfLife,
             Some(Life::Fallen(_)) => CycleState::Settling,
         };
