@@ -45,7 +45,7 @@ bench-smoke: ## Check in three minutes that the benchmark works; its figures are
 	cargo build --workspace --bins
 	@$(BIN)/testbed bench --smoke >/dev/null
 
-soak: ## Run the soak tests: passes and hostile tenants for ten minutes (AFFIX_SOAK has the seconds), each race of processes ten times
+soak: ## Run the soak tests: passes and hostile tenants for ten minutes (AFFIX_SOAK has the seconds), each race of processes ten times, 300 sets
 	AFFIX_SOAK=$${AFFIX_SOAK:-600} cargo test --test e2e --test admission -- --include-ignored --nocapture --test-threads 1 soak:: races:: tenants:: fairness::t35
 
 testbed: ## Run a control plane and two registries until Ctrl-C

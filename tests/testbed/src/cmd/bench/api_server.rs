@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::lab::{Lab, resource};
 
 const RESOURCES: &str = "/apis/affix.dev/v1alpha1/namespaces/default/imageattachments";
+const SETS: &str = "/apis/affix.dev/v1alpha1/namespaces/default/imageattachmentsets";
 /// Requests at once when much is created.
 const AT_ONCE: usize = 16;
 
@@ -36,6 +37,7 @@ impl ApiServer {
                 "wait",
                 "--for=condition=Established",
                 "crd/imageattachments.affix.dev",
+                "crd/imageattachmentsets.affix.dev",
             ])
             .await?
             .stdout()?;
@@ -68,6 +70,14 @@ impl ApiServer {
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await
+    }
+
+    /// Creates a set.
+    pub(super) async fn create_set(&self, name: &str, spec: &Value) -> anyhow::Result<()> {
+        let object = json!({
+            "apiVersion": "affix.dev/v1alpha1", "kind": "ImageAttachmentSet", "metadata": {"name": name}, "spec": spec
+        });
+        self.create_in(SETS, &object).await
     }
 
     /// Creates any object.

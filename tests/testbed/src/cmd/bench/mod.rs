@@ -16,6 +16,7 @@ mod page;
 mod plot;
 mod run;
 mod scale;
+mod sets;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -63,6 +64,8 @@ enum Part {
     Controller,
     /// The operator on many resources.
     Scale,
+    /// The operator on many sets.
+    Sets,
     /// How cost grows.
     Growth,
     /// The webhooks.
@@ -70,10 +73,11 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Command,
         Self::Controller,
         Self::Scale,
+        Self::Sets,
         Self::Growth,
         Self::Admission,
     ];
@@ -84,6 +88,7 @@ impl Part {
             Self::Command => "command",
             Self::Controller => "controller",
             Self::Scale => "scale",
+            Self::Sets => "sets",
             Self::Growth => "growth",
             Self::Admission => "admission",
         }
@@ -158,6 +163,7 @@ async fn measure(
         Part::Command => command::measure(&lab, effort).await?,
         Part::Controller => controller::measure(&lab, effort).await?,
         Part::Scale => scale::measure(&lab, effort).await?,
+        Part::Sets => sets::measure(&lab, effort).await?,
         Part::Growth => growth::measure(&lab, effort).await?,
         Part::Admission => admission::measure(&lab, effort).await?,
     };

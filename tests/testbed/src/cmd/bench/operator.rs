@@ -34,10 +34,14 @@ pub(super) struct Operator {
 pub(super) struct Counted {
     /// Resources that are ready now.
     pub(super) ready: usize,
+    /// Sets that are ready now.
+    pub(super) sets: usize,
     /// Requests to registries.
     pub(super) registry: usize,
     /// Requests to the API server.
     pub(super) cluster: usize,
+    /// Those of them that write.
+    pub(super) writes: usize,
 }
 
 impl Operator {
@@ -132,23 +136,43 @@ impl Operator {
                 .sum()
         };
         let ready = "type=\"Ready\",status=\"True\"";
+        let cluster = sum("rest_client_requests_total", "");
         Ok(Counted {
             ready: sum("affix_resource_conditions", ready),
+            sets: sum("affix_set_conditions", ready),
             registry: sum("affix_registry_requests_total", ""),
-            cluster: sum("rest_client_requests_total", ""),
+            cluster,
+            writes: cluster - sum("rest_client_requests_total", "method=\"GET\""),
         })
     }
 
     /// Waits until so many resources are ready.
     pub(super) async fn ready(&self, count: usize, look: Duration) -> anyhow::Result<()> {
+        self.reach("resources", count, look, |counted| counted.ready)
+            .await
+    }
+
+    /// Waits until so many sets are ready.
+    pub(super) async fn sets_ready(&self, count: usize, look: Duration) -> anyhow::Result<()> {
+        self.reach("sets", count, look, |counted| counted.sets)
+            .await
+    }
+
+    async fn reach(
+        &self,
+        what: &str,
+        count: usize,
+        look: Duration,
+        ready: fn(&Counted) -> usize,
+    ) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            let ready = self.counted().await?.ready;
+            let ready = ready(&self.counted().await?);
             if ready >= count {
                 return Ok(());
             }
             if began.elapsed() > PATIENCE {
-                bail!("{ready} of {count} resources are ready after {PATIENCE:?}");
+                bail!("{ready} of {count} {what} are ready after {PATIENCE:?}");
             }
             sleep(look).await;
         }
