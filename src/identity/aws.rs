@@ -38,18 +38,20 @@ const PUBLIC_REGION: &str = "us-east-1";
 /// The hosts that this provider logs in to, for messages.
 pub(super) const HOSTS: &str = "ACCOUNT.dkr.ecr.REGION.amazonaws.com, or public.ecr.aws";
 
-/// `ACCOUNT.dkr.ecr[-fips].REGION.SUFFIX`.
+/// `ACCOUNT.dkr.ecr[-fips].REGION.SUFFIX`. The host is the author's choice, so the pattern of the region admits no other service:
+/// `sts.s3.amazonaws.com` would be a bucket.
 #[allow(clippy::expect_used, reason = "a test compiles the pattern")]
 static PRIVATE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
-        r"^[0-9]{12}\.dkr\.ecr(-fips)?\.([a-z0-9-]+)\.(amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$",
+        r"^[0-9]{12}\.dkr\.ecr(-fips)?\.([a-z]{2,4}(?:-[a-z]+){1,2}-[0-9]{1,2})\.(amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$",
     )
     .expect("a valid pattern")
 });
 /// The dual-stack form, `ACCOUNT.dkr-ecr[-fips].REGION.on.aws`.
 #[allow(clippy::expect_used, reason = "a test compiles the pattern")]
 static DUAL_STACK: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^[0-9]{12}\.dkr-ecr(-fips)?\.([a-z0-9-]+)\.on\.aws$").expect("a valid pattern")
+    Regex::new(r"^[0-9]{12}\.dkr-ecr(-fips)?\.([a-z]{2,4}(?:-[a-z]+){1,2}-[0-9]{1,2})\.on\.aws$")
+        .expect("a valid pattern")
 });
 #[allow(clippy::expect_used, reason = "a test compiles the pattern")]
 static ROLE_ARN: LazyLock<Regex> = LazyLock::new(|| {
@@ -352,6 +354,12 @@ mod tests {
                 "api.ecr.eusc-de-east-1.amazonaws.eu",
             ),
             (
+                "123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov",
+                "us-isob-east-1",
+                "https://sts.us-isob-east-1.sc2s.sgov.gov",
+                "api.ecr.us-isob-east-1.sc2s.sgov.gov",
+            ),
+            (
                 "public.ecr.aws",
                 "us-east-1",
                 "https://sts.us-east-1.amazonaws.com",
@@ -369,6 +377,9 @@ mod tests {
         for host in [
             "123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.example",
             "123456789012.dkr.ecr.eu-west-1.evil.amazonaws.com",
+            "123456789012.dkr.ecr.s3.amazonaws.com",
+            "123456789012.dkr.ecr.s3-us-west-2.amazonaws.com",
+            "123456789012.dkr-ecr.s3.on.aws",
             "evil.example.123456789012.dkr.ecr.eu-west-1.amazonaws.com",
             "123456789012.dkr.ecr.eu-west-1.amazonaws.com:8443",
             "12345678901.dkr.ecr.eu-west-1.amazonaws.com",
