@@ -61,6 +61,8 @@ struct SetState {
     is_requested: bool,
     /// A child was seen with another spec than it must have, since the last pass began.
     is_edited: bool,
+    /// The set itself has changed since the last pass began, so that the next one waits for no repair.
+    has_changed: bool,
     /// The time before which children are not repaired again.
     next_repair: Option<Instant>,
 }
@@ -100,6 +102,7 @@ impl SetMemory {
                 Some(before) if before == trigger => Change::None,
                 Some(_) => {
                     state.request();
+                    state.has_changed = true;
                     state.next_repair = None;
                     Change::Trigger
                 }
@@ -240,6 +243,7 @@ impl SetMemory {
         self.with(set, |state| {
             state.is_requested = false;
             state.is_edited = false;
+            state.has_changed = false;
         });
     }
 
@@ -311,7 +315,8 @@ impl SetMemory {
             } else {
                 0
             };
-            state.next_repair = is_repair.then(|| Instant::now() + delay(state.repairs));
+            let waits = is_repair && !state.has_changed;
+            state.next_repair = waits.then(|| Instant::now() + delay(state.repairs));
         });
     }
 
@@ -418,6 +423,7 @@ mod tests {
         }
         memory.begin_pass(&name);
         memory.observe(&set(2, "371"));
+        memory.record_repair(&name, true, |_| HOUR);
         assert_eq!(memory.schedule(&name, HOUR), Duration::ZERO);
         assert!(memory.until_next_pass(&name).is_none());
         // The next pass has seen it.
