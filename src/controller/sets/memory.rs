@@ -51,7 +51,7 @@ struct SetState {
     /// The hash of the last logged failure, until the set is ready.
     logged_failure: Option<u64>,
     /// The children that the last pass wanted. `None`: no pass yet.
-    desired: Option<HashMap<Box<str>, Child>>,
+    desired: Option<Arc<HashMap<Box<str>, Child>>>,
     /// The first child that the last pass could not make or change.
     failure: Option<(Reason, String)>,
     reaches: Arc<ReachCache>,
@@ -70,8 +70,8 @@ struct SetState {
 /// The result of a pass.
 #[derive(Debug)]
 pub(crate) struct LastPass {
-    /// The names of the children that it wanted.
-    pub(crate) desired: BTreeSet<Box<str>>,
+    /// The children that it wanted, by name.
+    pub(crate) desired: Arc<HashMap<Box<str>, Child>>,
     /// The first child that could not be made or changed.
     pub(crate) failure: Option<(Reason, String)>,
 }
@@ -165,7 +165,7 @@ impl SetMemory {
         }
         drop(children);
         self.with(&set, |known| {
-            let is_desired = |desired: &HashMap<Box<str>, Child>| desired.contains_key(name);
+            let is_desired = |desired: &Arc<HashMap<_, _>>| desired.contains_key(name);
             if known.desired.as_ref().is_none_or(is_desired) {
                 known.request();
             }
@@ -274,8 +274,8 @@ impl SetMemory {
         desired: HashMap<Box<str>, Child>,
     ) -> bool {
         self.with(set, |state| {
-            let is_same = state.desired.as_ref() == Some(&desired);
-            state.desired = Some(desired);
+            let is_same = state.desired.as_deref() == Some(&desired);
+            state.desired = Some(Arc::new(desired));
             is_same
         })
     }
@@ -293,9 +293,8 @@ impl SetMemory {
     /// Returns the result of the last pass of this process.
     pub(crate) fn last_pass(&self, set: &ResourceName) -> Option<LastPass> {
         self.with(set, |state| {
-            let desired = state.desired.as_ref()?;
             Some(LastPass {
-                desired: desired.keys().cloned().collect(),
+                desired: state.desired.clone()?,
                 failure: state.failure.clone(),
             })
         })
@@ -358,7 +357,7 @@ fn child_state(entry: &CacheEntry) -> u64 {
     });
     let is_pending = summary.is_none_or(|summary| summary.is_pending);
     let is_deleted = entry.meta().deletion_timestamp.is_some();
-    hash(&(ready, is_pending, is_deleted))
+    hash(&(ready, is_pending, is_deleted, entry.child()))
 }
 
 /// Returns a hash of the metadata whose change triggers a pass: generation, request, confirmation and deletion.

@@ -1,6 +1,6 @@
 //! The children of a set, as the cache has them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use kube::{Client, Resource as _, ResourceExt as _};
@@ -8,6 +8,7 @@ use kube::{Client, Resource as _, ResourceExt as _};
 use crate::api::{ConditionType, ImageAttachment, ImageAttachmentSet, Reason, find_condition};
 use crate::controller::api_server::ApiServerError;
 use crate::controller::reconcile::object_read::{self, ReadError};
+use crate::controller::sets::memory::LastPass;
 use crate::controller::watch::cache::CacheEntry;
 use crate::controller::watch::child::{Child, Owner};
 use crate::controller::watch::summary::{Summary, repository_hash_of};
@@ -20,12 +21,11 @@ fn is_owned(set: &ImageAttachmentSet, entry: &CacheEntry) -> bool {
     matches!(owner, Some(Owner::Set(owner)) if Some(&**owner) == uid)
 }
 
-/// Returns the state of the children. `desired` are the names of those that the last pass wanted.
+/// Returns the state of the children after a pass. A child that is not yet as the pass wanted it is pending, whatever its status says.
 pub(crate) fn state(
     set: &ImageAttachmentSet,
     children: &[Arc<CacheEntry>],
-    desired: &BTreeSet<Box<str>>,
-    failure: Option<(Reason, String)>,
+    LastPass { desired, failure }: LastPass,
 ) -> ChildrenState {
     let repositories: Vec<Option<u32>> = (set.spec.repositories.iter())
         .map(|name| repository_hash_of(name))
@@ -40,12 +40,19 @@ pub(crate) fn state(
         .filter_map(|entry| entry.meta().name.as_deref())
         .collect();
     let missing = desired
-        .iter()
+        .keys()
         .filter(|name| !there.contains(&***name))
         .count();
     let mut has_failed = false;
     let children = owned.iter().map(|entry| {
-        let progress = progress(entry);
+        let is_current = entry
+            .child()
+            .zip(desired.get(&*entry.name_any()))
+            .is_none_or(|(child, desired)| child.matches(desired));
+        let progress = match progress(entry) {
+            Progress::Ready | Progress::Failed(_) if !is_current => Progress::Pending,
+            progress => progress,
+        };
         let is_first = matches!(progress, Progress::Failed(_)) && !has_failed;
         has_failed |= is_first;
         let image = entry.summary().and_then(Summary::image_repository);

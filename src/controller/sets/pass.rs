@@ -28,15 +28,6 @@ pub(crate) struct Pass {
     pub(crate) retry_after: Option<Duration>,
 }
 
-impl Pass {
-    /// Returns the names of the children.
-    pub(crate) fn names(&self) -> BTreeSet<Box<str>> {
-        let names = self.children.iter();
-        let names = names.filter_map(|child| child.metadata.name.as_deref());
-        names.map(Into::into).collect()
-    }
-}
-
 /// Runs a pass. `existing` are the children of the set, and `cache` has the indexes that its earlier passes read.
 ///
 /// # Errors

@@ -213,7 +213,7 @@ impl SetReconcile<'_> {
                 if !is_pending(&set.metadata, set.status.as_ref()) && !set.spec.suspend() =>
             {
                 let children = self.children();
-                let state = observe::state(set, &children, &last.desired, last.failure);
+                let state = observe::state(set, &children, last);
                 let generation = previous.observed_generation;
                 let next = set_status(set, previous.clone(), &state, generation, Timestamp::now());
                 self.write_status(set, &previous, &next).await?;
@@ -248,11 +248,10 @@ impl SetReconcile<'_> {
         let (tables, state, retry_after) = match observed {
             Ok(pass) => {
                 let applied = self.apply(set, &pass, &children).await;
-                let desired = pass.names();
-                let failure = applied.problem();
-                sets.record_failure(&self.name, failure.clone());
-                let state = observe::state(set, &self.children(), &desired, failure);
-                (pass.status, Ok(state), pass.retry_after)
+                sets.record_failure(&self.name, applied.problem());
+                let last = sets.last_pass(&self.name);
+                let state = last.map(|last| observe::state(set, &self.children(), last));
+                (pass.status, Ok(state.unwrap_or_default()), pass.retry_after)
             }
             Err(failure) => (previous.clone(), Err(failure.problem), failure.retry_after),
         };

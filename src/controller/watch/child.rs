@@ -15,7 +15,7 @@ use crate::attachment::sets::set_label;
 const MAX_HASHES: usize = 512;
 
 /// A child of a set, or an attachment that was one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Child {
     set: Box<str>,
     owner: Owner,
@@ -27,7 +27,7 @@ pub(crate) struct Child {
 }
 
 /// The owner that controls an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Owner {
     /// No owner controls it: it was orphaned, or restored without owners.
     None,

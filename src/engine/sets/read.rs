@@ -187,7 +187,10 @@ async fn list(
     let listed = AtomicUsize::new(0);
     let mut tags = session
         .list_tags(MAX_LISTED, |tag| {
-            listed.fetch_add(1, Ordering::Relaxed);
+            // On a registry without the referrers API, each attachment adds a tag.
+            if !tag.is_referrers_tag() {
+                listed.fetch_add(1, Ordering::Relaxed);
+            }
             policy.considers(tag)
         })
         .await?;
