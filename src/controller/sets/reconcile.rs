@@ -221,7 +221,9 @@ impl SetReconcile<'_> {
             }
             _ => previous,
         };
-        Ok(self.reconciled(&next, self.context.sets.until_next_pass(&self.name)))
+        // The next pass may have become due meanwhile.
+        let delay = self.context.sets.until_next_pass(&self.name);
+        Ok(self.reconciled(&next, Some(delay.unwrap_or_default())))
     }
 
     /// Runs a pass: reads the repositories, and applies the children.
