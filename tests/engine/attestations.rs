@@ -385,7 +385,7 @@ async fn two_statements_of_one_type_are_both_signed_and_equal_ones_once() {
 }
 
 #[tokio::test]
-async fn statements_of_the_build_that_are_not_to_be_signed_push_nothing() {
+async fn t32_statements_of_the_build_that_are_not_to_be_signed_push_nothing() {
     const LIMIT: usize = 16 << 20;
     let padded = |digest: &str, size: usize| {
         let empty = stated(SPDX, digest, json!({"pad": ""})).to_string().len();

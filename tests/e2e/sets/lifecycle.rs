@@ -136,7 +136,7 @@ async fn signed_statements_come_and_go_with_the_marks_of_a_set() {
 }
 
 #[tokio::test]
-async fn more_new_marks_than_the_limit_wait_for_their_number() {
+async fn t29_more_new_marks_than_the_limit_wait_for_their_number() {
     let namespace = Namespace::new("set-fuse").await;
     let sets = Sets::of(&namespace);
     let registry = HostileRegistry::start().await.unwrap();

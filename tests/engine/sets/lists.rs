@@ -134,7 +134,7 @@ async fn a_page_that_fails_changes_nothing_and_status_says_why() {
 }
 
 #[tokio::test]
-async fn a_page_that_lies_marks_nothing_and_takes_nothing_back_within_the_settle_time() {
+async fn t29_a_page_that_lies_marks_nothing_and_takes_nothing_back_within_the_settle_time() {
     let lies = [
         body("{}"),
         body("{\"name\": \"team/app\", \"tags\": null}"),
@@ -185,7 +185,7 @@ async fn a_page_that_lies_marks_nothing_and_takes_nothing_back_within_the_settle
 }
 
 #[tokio::test]
-async fn an_endless_list_ends_with_a_limit() {
+async fn t30_an_endless_list_ends_with_a_limit() {
     for quirks in both() {
         let mut train = marked(quirks).await;
         train
@@ -213,7 +213,7 @@ async fn an_endless_list_ends_with_a_limit() {
 }
 
 #[tokio::test]
-async fn a_list_with_names_that_are_no_tags_is_refused_whole() {
+async fn t30_a_list_with_names_that_are_no_tags_is_refused_whole() {
     let mut train = marked(Quirks::default()).await;
     let names = [
         "",

@@ -205,6 +205,7 @@ mod tests {
             assert_eq!(service.issued(), 1, "fails: {fails}");
             assert!(results.windows(2).all(|pair| pair.first() == pair.last()));
             // A later request asks again after a failure.
+            tokio::time::advance(Duration::from_millis(1)).await;
             let again = service.get().await;
             assert_eq!(again.is_err(), fails);
             assert_eq!(service.issued(), 1 + u32::from(fails));

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use super::lab::{Lab, ROLLOUT, SYSTEM, line};
 use super::traffic::Traffic;
 
-const CRD: &str = "customresourcedefinition.apiextensions.k8s.io/imageattachments.affix.dev";
+const CRDS: [&str; 2] = [
+    "customresourcedefinition.apiextensions.k8s.io/imageattachments.affix.dev",
+    "customresourcedefinition.apiextensions.k8s.io/imageattachmentsets.affix.dev",
+];
 
 /// Kinds that no release owns: the API server itself registers an APIService for each CRD.
 const UNOWNED: [&str; 3] = ["apiservices", "bindings", "events"];
@@ -88,7 +91,7 @@ impl Lab {
             "tightened flags stop neither a suspension nor an exempt image",
             tighten
         );
-        check!(self, "an uninstall leaves only the CRD", uninstall);
+        check!(self, "an uninstall leaves only the CRDs", uninstall);
         Ok(())
     }
 
@@ -439,9 +442,11 @@ spec:
             "delete pod affix-test --namespace {SYSTEM} --ignore-not-found"
         ))
         .await?;
-        self.until_left(&[CRD]).await?;
-        self.kubectl("delete crd imageattachments.affix.dev --timeout=60s")
-            .await?;
+        self.until_left(&CRDS).await?;
+        self.kubectl(
+            "delete crd imageattachments.affix.dev imageattachmentsets.affix.dev --timeout=60s",
+        )
+        .await?;
         self.until_left(&[]).await?;
         Ok(())
     }
