@@ -40,7 +40,6 @@ fn object(name: &str, spec: &Value) -> Value {
 /// without the webhook, otherwise one of its children.
 fn hopeless() -> Vec<(&'static str, Value, &'static str, bool)> {
     let repositories = |names: Value| set(&[("/repositories", names)]);
-    let files = json!([{"name": "a/b", "mediaType": "text/plain", "value": "a"}, {"name": "a", "mediaType": "text/plain", "value": "b"}]);
     let predicates = json!([{"value": "[]"}]);
     vec![
         (
@@ -92,14 +91,6 @@ fn hopeless() -> Vec<(&'static str, Value, &'static str, bool)> {
             ),
             "spec.template.spec.insecure: ",
             true,
-        ),
-        (
-            "files of which one is the folder of another",
-            artifacts(
-                json!({"artifact": {"artifactType": "application/vnd.demo", "files": files}}),
-            ),
-            "spec.template.spec.artifact.files",
-            false,
         ),
         (
             "a predicate that is a list",
