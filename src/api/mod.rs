@@ -29,6 +29,7 @@ mod spec;
 )]
 mod status;
 mod status_rules;
+mod targets;
 mod validation;
 
 pub use attachment::{
@@ -53,14 +54,14 @@ pub use set::{
     TAGS_ANNOTATION, TagSelection, TemplateMetadata, TemplateSpec,
 };
 pub use spec::{
-    AttachmentKind, DeletionPolicy, ImageAttachment, ImageAttachmentSpec, Missing, Parents,
-    Provider, ReferrersMode, Scope, Targets,
+    AttachmentKind, DeletionPolicy, ImageAttachment, ImageAttachmentSpec, Provider, ReferrersMode,
 };
 pub use status::{
     FormatStatus, ImageAttachmentStatus, ImageStatus, Leftover, Origin, PushAccess, Superseded,
     SupersededState, SupportedMode, TagDrift, TargetKind, TargetState, TargetStatus,
 };
 pub use status_rules::{check_set_status_rules, check_status_rules};
+pub use targets::{Missing, Parents, Scope, Targets};
 pub use validation::{Pinned, check_set_spec, check_set_status, check_spec, check_status};
 
 pub(crate) use rules::is_object_name;

@@ -49,7 +49,9 @@ pub use request::references::Names;
 pub use request::secrets::{SecretData, Sources};
 pub use request::signing_key::SigningKey;
 pub use sets::read::{ReachCache, RepositoryRead, RepositoryReading};
-pub use sets::status::{ChildState, ChildrenState, Progress, set_status, set_tables};
+pub use sets::status::{
+    ChildState, ChildrenState, Progress, set_failed, set_started, set_status, set_tables,
+};
 
 pub(crate) use lifecycle::{
     Basis, Day, LifecycleReport, LifecycleRules, MAX_REQUESTS, Mark, Marks, PlatformReport,

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::api::annotations::Annotations;
 use crate::api::attachment::null_is_empty;
-use crate::api::spec::{ImageAttachmentSpec, Targets};
+use crate::api::spec::ImageAttachmentSpec;
+use crate::api::targets::Targets;
 
 /// The fields of an ImageAttachment's spec that a template does not have, because the set writes them.
 pub(in crate::api) const SET_FIELDS: [&str; 2] = ["image", "interval"];

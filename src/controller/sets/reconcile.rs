@@ -14,7 +14,6 @@ use tracing::Instrument as _;
 use crate::api::{
     ConditionType, Conditions, ImageAttachmentSet, ImageAttachmentSetStatus, Reason, find_condition,
 };
-use crate::attachment::Problem;
 use crate::controller::api_server::{ApiServerError, FIELD_MANAGER, with_timeout};
 use crate::controller::context::Context;
 use crate::controller::metrics;
@@ -31,7 +30,7 @@ use crate::controller::watch::request::acknowledgement;
 use crate::controller::watch::resource_name::ResourceName;
 use crate::controller::workqueue::caches::Caches;
 use crate::controller::workqueue::limiter::Permit;
-use crate::engine::{Failure, PassEvent, Severity, set_status};
+use crate::engine::{Failure, PassEvent, Severity, set_failed, set_started, set_status};
 use crate::service::Epoch;
 use affix_registry::Priority;
 
@@ -238,7 +237,7 @@ impl SetReconcile<'_> {
             return self.suspend(set, &previous).await;
         }
         if find_condition(&previous.conditions, ConditionType::Ready).is_none() {
-            let started = started(set, previous.clone(), now);
+            let started = set_started(set, previous.clone(), now);
             self.write_status(set, &previous, &started).await?;
             previous = started;
         }
@@ -260,7 +259,7 @@ impl SetReconcile<'_> {
         let generation = set.metadata.generation.unwrap_or_default();
         let mut next = match &state {
             Ok(state) => set_status(set, tables, state, generation, now),
-            Err(problem) => failed(set, tables, problem, now),
+            Err(problem) => set_failed(set, tables, problem, now),
         };
         next.last_handled_reconcile_at =
             acknowledgement(&set.metadata).or(next.last_handled_reconcile_at);
@@ -455,52 +454,5 @@ impl SetReconcile<'_> {
     fn api(&self) -> Api<ImageAttachmentSet> {
         let namespace = self.entry.meta().namespace.as_deref();
         Api::namespaced(self.context.client.clone(), namespace.unwrap_or_default())
-    }
-}
-
-/// Returns the status of a set whose first pass has started.
-fn started(
-    set: &ImageAttachmentSet,
-    previous: ImageAttachmentSetStatus,
-    now: Timestamp,
-) -> ImageAttachmentSetStatus {
-    let generation = set.metadata.generation.unwrap_or_default();
-    let message = "the first pass over the repositories has started";
-    let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
-    conditions
-        .set_unknown(ConditionType::Ready, Reason::Progressing, message)
-        .set(
-            ConditionType::Reconciling,
-            true,
-            Reason::Progressing,
-            message,
-        );
-    ImageAttachmentSetStatus {
-        conditions: conditions.into_list(),
-        ..previous
-    }
-}
-
-/// Returns the status of a set for which no repository could be read.
-fn failed(
-    set: &ImageAttachmentSet,
-    previous: ImageAttachmentSetStatus,
-    problem: &Problem,
-    now: Timestamp,
-) -> ImageAttachmentSetStatus {
-    let generation = set.metadata.generation.unwrap_or_default();
-    let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
-    conditions
-        .set(
-            ConditionType::Resolved,
-            false,
-            problem.reason,
-            &problem.message,
-        )
-        .conclude(problem.reason, &problem.message);
-    ImageAttachmentSetStatus {
-        observed_generation: generation,
-        conditions: conditions.into_list(),
-        ..previous
     }
 }

@@ -9,6 +9,7 @@ use crate::api::{
     CONFIRM_ANNOTATION, ConditionType, Conditions, ImageAttachmentSet, ImageAttachmentSetStatus,
     Reason, RepositoryStatus,
 };
+use crate::attachment::Problem;
 use crate::attachment::sets::SetPlan;
 
 /// The state of a child, as status counts it.
@@ -106,6 +107,55 @@ pub fn set_status(
     status.conditions = conditions.into_list();
     status.observed_generation = generation;
     status
+}
+
+/// Returns the status of a set whose first pass has started.
+#[must_use]
+pub fn set_started(
+    set: &ImageAttachmentSet,
+    previous: ImageAttachmentSetStatus,
+    now: Timestamp,
+) -> ImageAttachmentSetStatus {
+    let generation = set.metadata.generation.unwrap_or_default();
+    let message = "the first pass over the repositories has started";
+    let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
+    conditions
+        .set_unknown(ConditionType::Ready, Reason::Progressing, message)
+        .set(
+            ConditionType::Reconciling,
+            true,
+            Reason::Progressing,
+            message,
+        );
+    ImageAttachmentSetStatus {
+        conditions: conditions.into_list(),
+        ..previous
+    }
+}
+
+/// Returns the status of a set for which no repository could be read.
+#[must_use]
+pub fn set_failed(
+    set: &ImageAttachmentSet,
+    previous: ImageAttachmentSetStatus,
+    problem: &Problem,
+    now: Timestamp,
+) -> ImageAttachmentSetStatus {
+    let generation = set.metadata.generation.unwrap_or_default();
+    let mut conditions = Conditions::from_previous(&previous.conditions, generation, now);
+    conditions
+        .set(
+            ConditionType::Resolved,
+            false,
+            problem.reason,
+            &problem.message,
+        )
+        .conclude(problem.reason, &problem.message);
+    ImageAttachmentSetStatus {
+        observed_generation: generation,
+        conditions: conditions.into_list(),
+        ..previous
+    }
 }
 
 /// Counts the children by repository, and in total.
