@@ -240,10 +240,11 @@ fn verdict(set: &ImageAttachmentSet, state: &ChildrenState) -> (Reason, Vec<Reas
         return if pending + deleted > 0 {
             only(Reason::Progressing, pending_message())
         } else if all > 0 {
-            only(
-                Reason::Attached,
-                format!("{all} ImageAttachments are ready"),
-            )
+            let message = match all {
+                1 => "1 ImageAttachment is ready".to_owned(),
+                _ => format!("{all} ImageAttachments are ready"),
+            };
+            only(Reason::Attached, message)
         } else if set.spec.lifecycle.is_some() {
             only(Reason::Watching, "no image is out of life".to_owned())
         } else {
@@ -346,6 +347,11 @@ mod tests {
             vec![ready(), ready()],
             "Ready Resolved",
             "True Attached 2 ImageAttachments are ready",
+        );
+        says(
+            vec![ready()],
+            "Ready Resolved",
+            "True Attached 1 ImageAttachment is ready",
         );
         says(vec![], "Ready Resolved", "True Watching no tag is selected");
         says(
