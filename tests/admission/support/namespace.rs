@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 /// Time limit for a condition.
-pub(crate) const TIMEOUT: Duration = Duration::from_mins(2);
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(5);
 const POLL: Duration = Duration::from_millis(50);
 const CONFIGURATIONS: &str = include_str!("../../../config/webhook/configurations.yaml");
 

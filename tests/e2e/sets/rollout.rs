@@ -13,8 +13,8 @@ use crate::support::controller::Controller;
 use crate::support::images::{SIGNATURE, listed, manifests, with};
 use crate::support::namespace::{Namespace, PATIENCE, POLL};
 
-/// More children than three steps change.
-const RELEASES: usize = 65;
+/// More children than two steps change.
+const RELEASES: usize = 45;
 
 /// A registry with many releases of one platform each.
 async fn registry() -> HostileRegistry {
@@ -76,29 +76,36 @@ async fn a_changed_template_reaches_the_children_in_steps_and_suspend_stops_it()
     let began = Instant::now();
     sets.apply("releases", set(&registry, "second")).await;
     sets.ready("releases", &all).await;
-    // Three pauses lie between four steps, however fast the machine is.
+    // Two pauses lie between three steps, however fast the machine is.
     assert!(
-        began.elapsed() > Duration::from_secs(6),
+        began.elapsed() > Duration::from_secs(4),
         "{:?}",
         began.elapsed()
     );
     assert_eq!(with_note(&sets, "second").await, RELEASES);
 
-    sets.apply("releases", set(&registry, "third")).await;
-    begun(&sets, "third").await;
-    let suspended = with(set(&registry, "third"), json!({"suspend": true}));
-    sets.apply("releases", suspended).await;
-    sets.wait("releases", "suspended", |set| {
-        set.status.as_ref().map(|status| status.observed_generation) == set.metadata.generation
-    })
-    .await;
-    let changed = with_note(&sets, "third").await;
-    assert!(changed < RELEASES, "{changed}");
+    // On a slow machine the change may reach every child before the suspension reaches the API server. Then the next change is suspended.
+    let mut notes = (3..10).map(|number| format!("note {number}"));
+    let (note, changed) = loop {
+        let note = notes.next().expect("no change is stopped");
+        sets.apply("releases", set(&registry, &note)).await;
+        begun(&sets, &note).await;
+        let suspended = with(set(&registry, &note), json!({"suspend": true}));
+        sets.apply("releases", suspended).await;
+        sets.wait("releases", "suspended", |set| {
+            set.status.as_ref().map(|status| status.observed_generation) == set.metadata.generation
+        })
+        .await;
+        let changed = with_note(&sets, &note).await;
+        if changed < RELEASES {
+            break (note, changed);
+        }
+    };
     sleep(Duration::from_secs(3)).await;
-    assert_eq!(with_note(&sets, "third").await, changed);
-    sets.apply("releases", set(&registry, "third")).await;
+    assert_eq!(with_note(&sets, &note).await, changed);
+    sets.apply("releases", set(&registry, &note)).await;
     sets.ready("releases", &all).await;
-    assert_eq!(with_note(&sets, "third").await, RELEASES);
+    assert_eq!(with_note(&sets, &note).await, RELEASES);
     sets.check_rules().await;
 }
 

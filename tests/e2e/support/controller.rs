@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::namespace::{Namespace, PATIENCE};
 
 /// How long the operator may take to serve.
-const START: Duration = Duration::from_mins(2);
+const START: Duration = Duration::from_mins(5);
 
 /// A running operator. Dropping it kills it; where the test fails, its log is printed.
 pub(crate) struct Controller {

@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 /// How long a test waits for one thing to become true, on a machine that has much else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
 /// How often it looks.
 pub(crate) const POLL: Duration = Duration::from_millis(40);
 /// The annotation that asks for a pass now.
@@ -183,12 +183,16 @@ impl Namespace {
         self.get(name).await.status.unwrap_or_default()
     }
 
-    /// Deletes a resource and waits until it is gone.
+    /// Deletes a resource and waits until it is gone. The garbage collector of another test may have deleted it with its owner.
     pub(crate) async fn delete(&self, name: &str) {
-        self.attachments()
+        let deleted = self
+            .attachments()
             .delete(name, &DeleteParams::default())
-            .await
-            .unwrap();
+            .await;
+        match deleted {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            deleted => drop(deleted.unwrap()),
+        }
         self.gone(name).await;
     }
 

@@ -24,7 +24,7 @@ use crate::run::Run;
 use crate::tools::{Tool, Tools};
 
 /// How long a service may take to start.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(5);
 const POLL: Duration = Duration::from_millis(50);
 /// The audience of the tokens that Fulcio takes.
 pub const AUDIENCE: &str = "sigstore";

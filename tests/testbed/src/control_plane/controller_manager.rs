@@ -14,7 +14,7 @@ use crate::tools::{Tool, Tools};
 const CONTROLLERS: &str = "namespace-controller,garbage-collector-controller,serviceaccount-controller,\
      deployment-controller,replicaset-controller,job-controller";
 /// How long they may take to do their first work.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(5);
 
 /// A running kube-controller-manager. Dropping it ends it; it must go before its control plane.
 #[derive(Debug)]

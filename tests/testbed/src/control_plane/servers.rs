@@ -15,7 +15,7 @@ use crate::process::{Launch, Process};
 use crate::tools::{Tool, Tools};
 
 /// How long the server may take to become ready: 3 s on an idle machine, far more beside a build.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_mins(5);
 /// How often `/readyz` is asked.
 const POLL: Duration = Duration::from_millis(50);
 

@@ -21,7 +21,7 @@ pub(super) const SYSTEM: &str = "affix-system";
 /// The maximum time for a rollout.
 pub(super) const ROLLOUT: &str = "--timeout=3m";
 /// The maximum time until a state that a check waits for.
-const WAIT: Duration = Duration::from_mins(1);
+const WAIT: Duration = Duration::from_mins(3);
 const POLL: Duration = Duration::from_millis(200);
 
 /// The node with everything that the checks use.
