@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The layers, the lowest first. Layers of one row do not use each other.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["api"],
-    &["attachment", "identity", "signing"],
+    &["identity"],
+    &["attachment", "signing"],
     &["engine"],
     &["service"],
     &["inventory"],

@@ -4,6 +4,7 @@
 //! publish Secrets that they cannot read (threat T23).
 
 mod attestation;
+mod kms;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::reference::{ConfigMapKeyRef, LocalObjectReference};
 pub use attestation::{
     Attestation, ConfigMapPredicates, FromBuild, PredicateDocument, StatementSigner,
 };
+pub use kms::{Kms, Vault};
 
 /// Marks the image as no longer supported from a date on.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -230,12 +232,17 @@ pub struct Signature {
 }
 
 /// Signs with a cosign key.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CosignSigner {
     /// Secret with the private key in cosign.key and its password in cosign.password, as cosign generate-key-pair k8s:// writes
-    /// it. Required.
-    pub key_secret_ref: LocalObjectReference,
+    /// it. Exactly one of keySecretRef, kms is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_secret_ref: Option<LocalObjectReference>,
+
+    /// The key of a key management service. Exactly one of keySecretRef, kms is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms: Option<Kms>,
 
     /// The formats to sign in: Bundle is a Sigstore bundle as a referrer, which cosign 3 and Kyverno read; Tag is the image tag
     /// sha256-HEX.sig, which podman, CRI-O, policy-controller and older tools read. Default: Bundle.

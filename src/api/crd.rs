@@ -19,7 +19,10 @@ use super::status::ImageAttachmentStatus;
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
     let status = serde_json::to_value(ImageAttachmentStatus::default());
-    completed(ImageAttachment::crd(), status.ok().as_ref(), rules::add_to)
+    completed(ImageAttachment::crd(), status.ok().as_ref(), |spec| {
+        refer_to_first_signer(spec);
+        rules::add_to(spec);
+    })
 }
 
 /// Returns the CustomResourceDefinition of [`ImageAttachmentSet`], with the same default of its status.
@@ -54,6 +57,10 @@ fn completed(
             complete(spec);
         }
         if let Some(status) = properties.get_mut("status") {
+            if let Some(conditions) = property(status, "conditions") {
+                // Kubernetes documents them at length.
+                shorten(conditions, usize::MAX);
+            }
             // The API server replaces a null by the default only where the schema does not allow null.
             status.nullable = None;
             status.default = status_default.cloned().map(JSON);
@@ -68,6 +75,10 @@ fn without_set_fields(spec: &mut JSONSchemaProps) {
     else {
         return;
     };
+    // The definition of ImageAttachment has the whole descriptions. With both, this one would be larger than 100 KiB.
+    for (_, field) in properties(Some(template)) {
+        shorten(field, TEMPLATE_LEVELS - 1);
+    }
     remove(template, &SET_FIELDS);
     if let Some(targets) = property(template, "targets") {
         remove(targets, &SET_TARGETS_FIELDS);
@@ -110,8 +121,85 @@ pub fn crds_yaml() -> String {
 }
 
 fn yaml(crd: &CustomResourceDefinition) -> String {
+    // Long texts stay on one line: folded ones would be indented again and again.
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
     // Every value of the definition has a YAML form. A unit test reads it back.
-    serde_saphyr::to_string(crd).unwrap_or_default()
+    serde_saphyr::to_string_with_options(crd, options).unwrap_or_default()
+}
+
+/// The signer whose fields have their whole descriptions.
+const FIRST_SIGNER: [&str; 2] = ["signature", "cosign"];
+/// The signers with the same fields.
+const OTHER_SIGNERS: [&[&str]; 2] = [
+    &["attestation", "cosign"],
+    &["endOfLife", "statement", "cosign"],
+];
+
+/// Shortens the descriptions of the fields that another signer has in common with `signature.cosign`. The repetitions would be a tenth of the
+/// definition, which is to stay below 100 KiB.
+fn refer_to_first_signer(spec: &mut JSONSchemaProps) {
+    let Some(first) = at(spec, &FIRST_SIGNER).cloned() else {
+        return;
+    };
+    for path in OTHER_SIGNERS {
+        for (name, field) in properties(at(spec, path)) {
+            let same = first.properties.as_ref().and_then(|of| of.get(name));
+            if same.is_some_and(|same| same.description == field.description) {
+                shorten(field, usize::MAX);
+                field.description = field
+                    .description
+                    .take()
+                    .map(|text| format!("{text} As in signature.cosign."));
+            }
+        }
+    }
+}
+
+/// The levels of a template whose fields have a description.
+const TEMPLATE_LEVELS: usize = 2;
+
+/// Shortens the descriptions of a schema and everything below it to their first sentence. Fields that are more than `levels` levels below the
+/// schema lose their descriptions.
+fn shorten(schema: &mut JSONSchemaProps, levels: usize) {
+    if let Some(description) = &mut schema.description
+        && let Some((first, _)) = description.split_once(". ")
+    {
+        *description = format!("{first}.");
+    }
+    for (_, property) in properties(Some(schema)) {
+        match levels.checked_sub(1) {
+            Some(levels) => shorten(property, levels),
+            None => remove_descriptions(property),
+        }
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        shorten(items, levels);
+    }
+}
+
+fn remove_descriptions(schema: &mut JSONSchemaProps) {
+    schema.description = None;
+    for (_, property) in properties(Some(schema)) {
+        remove_descriptions(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        remove_descriptions(items);
+    }
+}
+
+/// Returns the schema of a field below `schema`.
+fn at<'a>(schema: &'a mut JSONSchemaProps, path: &[&str]) -> Option<&'a mut JSONSchemaProps> {
+    path.iter()
+        .try_fold(schema, |schema, name| property(schema, name))
+}
+
+fn properties(
+    schema: Option<&mut JSONSchemaProps>,
+) -> impl Iterator<Item = (&String, &mut JSONSchemaProps)> {
+    schema
+        .and_then(|schema| schema.properties.as_mut())
+        .into_iter()
+        .flatten()
 }
 
 /// Adjusts a schema and everything below it.
@@ -263,19 +351,59 @@ mod tests {
     }
 
     #[test]
-    fn every_field_of_the_spec_documents_its_default() {
-        for schema in schemas() {
-            each_property("", &schema, &mut |path, property| {
-                let description = property["description"].as_str().unwrap_or_default();
-                assert!(!description.is_empty(), "{path} has no description");
-                if path.starts_with(".spec.") {
-                    let documented = ["Required.", "Default:", "Exactly one of"]
-                        .iter()
-                        .any(|text| description.contains(text));
-                    assert!(documented, "{path}: {description}");
-                }
-            });
+    fn every_field_has_a_description_and_that_of_the_spec_its_default() {
+        let [attachment, set] = schemas();
+        each_property("", &attachment, &mut |path, property| {
+            let repeated = OTHER_SIGNERS
+                .iter()
+                .any(|signer| path.starts_with(&format!(".spec.{}.", signer.join("."))));
+            check_description(path, property, repeated);
+        });
+        each_property("", &set, &mut |path, property| {
+            let levels = path
+                .strip_prefix(".spec.template.spec.")
+                .map(|path| path.split('.').count());
+            if levels.is_none_or(|levels| levels <= TEMPLATE_LEVELS) {
+                check_description(path, property, levels.is_some());
+            } else {
+                assert_eq!(property["description"], Value::Null, "{path}");
+            }
+        });
+    }
+
+    fn check_description(path: &str, property: &Value, repeated: bool) {
+        let description = property["description"].as_str().unwrap_or_default();
+        assert!(!description.is_empty(), "{path} has no description");
+        if path.starts_with(".spec.") && !repeated {
+            let documented = ["Required.", "Default:", "Exactly one of"]
+                .iter()
+                .any(|text| description.contains(text));
+            assert!(documented, "{path}: {description}");
         }
+    }
+
+    #[test]
+    fn a_repeated_field_has_the_first_sentence_of_its_description() {
+        let [attachment, set] = schemas();
+        let about = |schema: &Value, path: &str| {
+            path.split('.')
+                .fold(&schema["properties"]["spec"], |schema, name| {
+                    &schema["properties"][name]
+                })["description"]
+                .clone()
+        };
+        assert_eq!(
+            about(&attachment, "attestation.cosign.kms"),
+            "The key of a key management service. As in signature.cosign."
+        );
+        assert_eq!(
+            about(&attachment, "endOfLife.statement.cosign.kms.vault.mount"),
+            "The path of the transit engine."
+        );
+        assert_eq!(
+            about(&set, "template.spec.signature.cosign"),
+            "Signs as cosign does, with a Sigstore bundle."
+        );
     }
 
     #[test]

@@ -34,8 +34,9 @@ mod validation;
 
 pub use attachment::{
     Artifact, ArtifactFile, Attestation, ConfigMapFiles, ConfigMapPredicates, CosignSigner,
-    EndOfLife, FromBuild, LifecycleStatement, NotationSigner, OnConflict, PredicateDocument,
-    Signature, SignatureFormat, SignatureIdentity, StatementSigner, ValueSource, WhenSuperseded,
+    EndOfLife, FromBuild, Kms, LifecycleStatement, NotationSigner, OnConflict, PredicateDocument,
+    Signature, SignatureFormat, SignatureIdentity, StatementSigner, ValueSource, Vault,
+    WhenSuperseded,
 };
 /// The annotation whose value is the generation for which the user accepts attachments that the registry refuses to remove.
 pub const ACCEPT_LEFTOVERS: &str = "affix.dev/accept-leftovers";

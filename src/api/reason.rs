@@ -114,8 +114,10 @@ reasons! {
     CertificateInvalid [Retried],
     /// A Secret or ServiceAccount of the spec does not exist, or lacks a required key.
     SecretNotFound [Retried],
-    /// A cloud refuses the token of the ServiceAccount, or affix may not request such a token.
+    /// A cloud or a key management service refuses the token of the ServiceAccount, or affix may not request such a token.
     IdentityRefused [Retried],
+    /// A key management service does not sign: it does not answer, is sealed, or gives a wrong answer.
+    SigningUnavailable [Retried],
 
     // Not ready until the user fixes it.
     /// `spec.image` is not a valid image reference, or names a manifest that cannot have attachments.
@@ -134,7 +136,7 @@ reasons! {
     InsecureNotAllowed [Stalled],
     /// The operator does not allow this registry host.
     HostNotAllowed [Stalled],
-    /// The key Secret's annotation `affix.dev/repositories` does not allow this repository.
+    /// The annotation `affix.dev/repositories` of the key Secret, or of the ServiceAccount that signs, does not allow this repository.
     RepositoryNotAllowed [Stalled],
     /// There are more targets, index entries, referrers or bytes than the limits allow.
     LimitExceeded [Stalled],

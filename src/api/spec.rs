@@ -9,7 +9,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::attachment::{Artifact, Attestation, EndOfLife, Signature};
+use super::attachment::{Artifact, Attestation, EndOfLife, Kms, Signature};
 use super::duration::GoDuration;
 use super::reference::LocalObjectReference;
 use super::status::ImageAttachmentStatus;
@@ -318,7 +318,8 @@ impl ImageAttachmentSpec {
             AttachmentKind::Signature(signature) => {
                 match (&signature.cosign, &signature.notation) {
                     (Some(cosign), _) => {
-                        Some(("spec.signature.cosign.keySecretRef", &cosign.key_secret_ref))
+                        let secret = cosign.key_secret_ref.as_ref()?;
+                        Some(("spec.signature.cosign.keySecretRef", secret))
                     }
                     (None, Some(notation)) => Some((
                         "spec.signature.notation.keySecretRef",
@@ -329,16 +330,44 @@ impl ImageAttachmentSpec {
             }
             AttachmentKind::Attestation(attestation) => Some((
                 "spec.attestation.cosign.keySecretRef",
-                &attestation.cosign.key_secret_ref,
+                attestation.cosign.key_secret_ref.as_ref()?,
             )),
-            AttachmentKind::EndOfLife(mark) => mark.statement.as_ref().map(|statement| {
-                (
-                    "spec.endOfLife.statement.cosign.keySecretRef",
-                    &statement.cosign.key_secret_ref,
-                )
-            }),
+            AttachmentKind::EndOfLife(mark) => Some((
+                "spec.endOfLife.statement.cosign.keySecretRef",
+                mark.statement.as_ref()?.cosign.key_secret_ref.as_ref()?,
+            )),
             AttachmentKind::Artifact(_) => None,
         }
+    }
+
+    /// Returns the field and the key of a resource that signs with a key management service.
+    #[must_use]
+    pub fn kms(&self) -> Option<(&'static str, &Kms)> {
+        match self.kind()? {
+            AttachmentKind::Signature(signature) => Some((
+                "spec.signature.cosign.kms",
+                signature.cosign.as_ref()?.kms.as_ref()?,
+            )),
+            AttachmentKind::Attestation(attestation) => Some((
+                "spec.attestation.cosign.kms",
+                attestation.cosign.kms.as_ref()?,
+            )),
+            AttachmentKind::EndOfLife(mark) => Some((
+                "spec.endOfLife.statement.cosign.kms",
+                mark.statement.as_ref()?.cosign.kms.as_ref()?,
+            )),
+            AttachmentKind::Artifact(_) => None,
+        }
+    }
+
+    /// Returns the ServiceAccount that logs in to the key management service.
+    #[must_use]
+    pub fn signing_account(&self) -> Option<&str> {
+        let (_, kms) = self.kms()?;
+        let account = kms.service_account_name.as_ref();
+        account
+            .or(self.service_account_name.as_ref())
+            .map(String::as_str)
     }
 
     /// Returns the interval at which the tag is resolved again.

@@ -42,7 +42,7 @@ impl From<RegistryError> for Failure {
 }
 
 /// Returns the reason for a kind of registry error.
-const fn reason(kind: ErrorKind) -> Reason {
+pub(in crate::engine) const fn reason(kind: ErrorKind) -> Reason {
     match kind {
         ErrorKind::DigestMismatch => Reason::DigestMismatch,
         ErrorKind::UnsupportedMediaType => Reason::UnsupportedMediaType,

@@ -43,6 +43,12 @@ impl Identities {
         }
     }
 
+    /// Returns the source of tokens.
+    #[must_use]
+    pub fn tokens(&self) -> &dyn TokenIssuer {
+        &*self.tokens
+    }
+
     /// Returns the source of the login of an account. It sends no request.
     ///
     /// # Errors

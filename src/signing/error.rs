@@ -127,6 +127,16 @@ pub enum KeyError {
         /// The configured value in seconds.
         seconds: u64,
     },
+    /// The signature format does not support the key of a service.
+    #[error("the key {key} is of the kind {found}: {supported} is supported")]
+    UnsupportedServiceKey {
+        /// The key and its service.
+        key: String,
+        /// The kind, as the service names it.
+        found: String,
+        /// The supported kinds.
+        supported: &'static str,
+    },
     /// The cryptographic library failed to sign.
     #[error("the key could not sign")]
     Unable,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
@@ -12,6 +13,7 @@ use affix_registry::oci::{Descriptor, Digest, ImageManifest, annotation, media_t
 
 use super::error::KeyError;
 use super::formats::Predicate;
+use super::kms::SigningError;
 use super::time::to_rfc3339;
 
 /// Makes signatures of one format with one key, and recognises equal ones.
@@ -19,11 +21,29 @@ pub trait Signer: Send + Sync {
     /// Returns the parts that all attachments of this signer have in common.
     fn shape(&self) -> &Shape;
 
-    /// Signs `subject` at the time `at`, in whole seconds.
+    /// Returns the message that the key signs for an attachment of `subject` at the time `at`, in whole seconds.
     ///
     /// # Errors
-    /// Fails if the certificates of the key are not valid at that time, or if the key cannot sign.
-    fn sign(&self, subject: &Descriptor, at: Timestamp) -> Result<Signature, KeyError>;
+    /// Fails if the certificates of the key are not valid at that time.
+    fn message(&self, subject: &Descriptor, at: Timestamp) -> Result<Vec<u8>, KeyError>;
+
+    /// Returns the attachment with a signature over its [`message`](Self::message).
+    ///
+    /// # Errors
+    /// As for `message`.
+    fn attachment(
+        &self,
+        subject: &Descriptor,
+        at: Timestamp,
+        signature: &[u8],
+    ) -> Result<Signature, KeyError>;
+
+    /// Signs messages of this signer, of its [`TagSigner`], and of signers that state other predicates with the same key. A service
+    /// signs all of them at once. Returns a result for each message, in their order.
+    fn sign<'a>(
+        &'a self,
+        messages: &'a [Vec<u8>],
+    ) -> BoxFuture<'a, Vec<Result<Vec<u8>, SigningError>>>;
 
     /// Returns true if an attachment makes a new signature at `now` unnecessary.
     ///
@@ -70,14 +90,11 @@ pub trait Signer: Send + Sync {
 
 /// Makes signatures for the signature tag, and recognises equal ones. `identity` is the name of the image in the signed text.
 pub trait TagSigner: Send + Sync {
-    /// Returns the text that [`sign_text`](Self::sign_text) signs.
+    /// Returns the message that the key signs for `subject`, which is the content of the layer.
     fn text(&self, identity: &str, subject: &Digest) -> Vec<u8>;
 
-    /// Signs `subject`.
-    ///
-    /// # Errors
-    /// Fails if the key cannot sign.
-    fn sign_text(&self, identity: &str, subject: &Digest) -> Result<TagSignature, KeyError>;
+    /// Returns the layer with a signature over its [`text`](Self::text).
+    fn layer(&self, identity: &str, subject: &Digest, signature: &[u8]) -> TagSignature;
 
     /// Returns true if `layer` with the content `text` makes a new signature unnecessary: it verifies with this key and states the
     /// same.
@@ -191,6 +208,36 @@ pub(super) fn parse_part<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     (value_bound(bytes) <= MAX_VALUES)
         .then(|| serde_json::from_slice(bytes).ok())
         .flatten()
+}
+
+#[cfg(test)]
+pub(super) mod test_signing {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::*;
+
+    /// Returns an attachment with a signature.
+    pub(in crate::signing) fn sign(
+        signer: &dyn Signer,
+        subject: &Descriptor,
+        at: Timestamp,
+    ) -> Result<Signature, KeyError> {
+        let messages = [signer.message(subject, at)?];
+        let mut signatures = futures::executor::block_on(signer.sign(&messages));
+        signer.attachment(subject, at, &signatures.remove(0).unwrap())
+    }
+
+    /// Returns a layer of the signature tag with a signature.
+    pub(in crate::signing) fn sign_text(
+        signer: &dyn Signer,
+        identity: &str,
+        subject: &Digest,
+    ) -> TagSignature {
+        let tag_signer = signer.tag_signer().unwrap();
+        let messages = [tag_signer.text(identity, subject)];
+        let mut signatures = futures::executor::block_on(signer.sign(&messages));
+        tag_signer.layer(identity, subject, &signatures.remove(0).unwrap())
+    }
 }
 
 #[cfg(test)]

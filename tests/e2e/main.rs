@@ -27,6 +27,7 @@ mod deletion;
 mod fairness;
 mod gitops;
 mod identity;
+mod kms;
 mod logs;
 mod marks;
 mod memory;

@@ -42,6 +42,21 @@ pub(crate) fn cosign() -> Value {
     json!({"image": TAGGED, "signature": {"cosign": {"keySecretRef": {"name": "cosign-key"}}}})
 }
 
+/// A cosign signature by a key of OpenBao.
+pub(crate) fn kms() -> Value {
+    json!({"image": TAGGED, "signature": {"cosign": {"kms": {
+        "keyRef": "hashivault://images", "serviceAccountName": "signer",
+        "vault": {"address": "https://bao.example.com:8200", "role": "affix"}
+    }}}})
+}
+
+/// Returns `spec` with a key of OpenBao at `signer`, and with the ServiceAccount of the whole spec.
+fn by_account_of_spec(spec: Value, signer: &str) -> Value {
+    let spec = set(spec, "/serviceAccountName", json!("builder"));
+    let spec = set(spec, signer, kms()["signature"]["cosign"].clone());
+    unset(spec, &format!("{signer}/kms/serviceAccountName"))
+}
+
 /// A cosign signature with the login of a cloud.
 fn cloud(provider: &str) -> Value {
     let spec = set(cosign(), "/serviceAccountName", json!("builder"));
@@ -304,6 +319,45 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
                 json!(null),
             ),
         ),
+        ("a signature by a key of OpenBao", kms()),
+        (
+            "a key of OpenBao with every field, and the account of the spec",
+            set(
+                by_account_of_spec(kms(), "/signature/cosign"),
+                "/signature/cosign/kms/vault",
+                json!({
+                    "address": "http://[::1]:8200/", "namespace": "team-a/prod", "mount": "team_a/transit.v1", "role": "affix",
+                    "authMount": "kubernetes", "audience": "vault", "certSecretRef": {"name": "bao-ca"}
+                }),
+            ),
+        ),
+        (
+            "a statement by a key of OpenBao",
+            set(
+                attestation(),
+                "/attestation/cosign",
+                kms()["signature"]["cosign"].clone(),
+            ),
+        ),
+        (
+            "a statement by a key of OpenBao and the account of the spec",
+            by_account_of_spec(attestation(), "/attestation/cosign"),
+        ),
+        (
+            "a date with a statement by a key of OpenBao",
+            set(
+                mark(),
+                "/endOfLife/statement",
+                json!({"cosign": kms()["signature"]["cosign"]}),
+            ),
+        ),
+        (
+            "a date with a statement by a key of OpenBao and the account of the spec",
+            by_account_of_spec(
+                set(mark(), "/endOfLife/statement", json!({"cosign": {}})),
+                "/endOfLife/statement/cosign",
+            ),
+        ),
         ("a notation signature", notation()),
         (
             "a notation signature that ends",
@@ -487,6 +541,85 @@ pub(crate) fn bad() -> Vec<Bad> {
             json!({"image": PINNED, "endOfLife": null}),
             "spec",
             ONE_KIND,
+        ),
+        // Keys of a service.
+        (
+            "a key of a Secret and one of a service",
+            set(
+                kms(),
+                "/signature/cosign/keySecretRef",
+                json!({"name": "cosign-key"}),
+            ),
+            "spec.signature.cosign",
+            "set exactly one of keySecretRef, kms",
+        ),
+        (
+            "a key of another service",
+            set(
+                kms(),
+                "/signature/cosign/kms/keyRef",
+                json!("azurekms://team/images"),
+            ),
+            "spec.signature.cosign.kms.keyRef",
+            "write hashivault://KEY",
+        ),
+        (
+            "a key that is a path",
+            set(
+                kms(),
+                "/signature/cosign/kms/keyRef",
+                json!("hashivault://images/../../sys/seal"),
+            ),
+            "spec.signature.cosign.kms.keyRef",
+            "write hashivault://KEY",
+        ),
+        (
+            "a key of OpenBao without a server",
+            unset(kms(), "/signature/cosign/kms/vault"),
+            "spec.signature.cosign.kms",
+            "needs vault, with address and role",
+        ),
+        (
+            "a server with a path",
+            set(
+                kms(),
+                "/signature/cosign/kms/vault/address",
+                json!("https://bao.example.com/v1"),
+            ),
+            "spec.signature.cosign.kms.vault.address",
+            "write a URL without a path",
+        ),
+        (
+            "a mount that leads out of its path",
+            set(
+                kms(),
+                "/signature/cosign/kms/vault/mount",
+                json!("transit/../sys"),
+            ),
+            "spec.signature.cosign.kms.vault",
+            "mount and authMount must be paths",
+        ),
+        (
+            "a login without a role",
+            unset(kms(), "/signature/cosign/kms/vault/role"),
+            "spec.signature.cosign.kms.vault.role",
+            "Required value",
+        ),
+        (
+            "a key of a service without a ServiceAccount",
+            unset(kms(), "/signature/cosign/kms/serviceAccountName"),
+            "spec.serviceAccountName",
+            "set kms.serviceAccountName",
+        ),
+        (
+            "a ServiceAccount of another namespace",
+            set(
+                kms(),
+                "/signature/cosign/kms/serviceAccountName",
+                json!("team-b/signer"),
+            ),
+            "spec.signature.cosign.kms.serviceAccountName",
+            "not a name of an object",
         ),
         // Image.
         (
@@ -803,8 +936,8 @@ pub(crate) fn bad() -> Vec<Bad> {
         (
             "a statement whose signer has no key",
             set(mark(), "/endOfLife/statement", json!({"cosign": {}})),
-            "spec.endOfLife.statement.cosign.keySecretRef",
-            "Required value",
+            "spec.endOfLife.statement.cosign",
+            "set exactly one of keySecretRef, kms",
         ),
         (
             "a statement without date and whenSuperseded",
@@ -1376,8 +1509,8 @@ pub(crate) fn bad() -> Vec<Bad> {
         (
             "a cosign signer without a key",
             json!({"image": TAGGED, "signature": {"cosign": {}}}),
-            "spec.signature.cosign.keySecretRef",
-            "Required value",
+            "spec.signature.cosign",
+            "set exactly one of keySecretRef, kms",
         ),
         (
             "no format",
@@ -1508,7 +1641,7 @@ pub(crate) fn bad() -> Vec<Bad> {
             "a Secret of another namespace",
             set(cosign(), "/secretRef", json!({"name": "team-b/login"})),
             "spec.secretRef.name",
-            "an object of another namespace cannot be used",
+            "without a namespace",
         ),
         (
             "a CA Secret in upper case",
@@ -1653,6 +1786,12 @@ pub(crate) fn bad() -> Vec<Bad> {
             unset(attestation(), "/attestation/cosign"),
             "spec.attestation.cosign",
             "Required value",
+        ),
+        (
+            "a statement whose signer has no key either",
+            set(attestation(), "/attestation/cosign", json!({})),
+            "spec.attestation.cosign",
+            "set exactly one of keySecretRef, kms",
         ),
         (
             "a statement with a key of another namespace",

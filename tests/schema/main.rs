@@ -138,6 +138,8 @@ async fn a_null_means_the_same_as_an_absent_field() {
         assert_eq!(read, expected, "{sentence}");
     }
     optional_fields("spec", &spec_schema(), &mut optional);
+    // A rule requires it for each service that there is.
+    optional.retain(|field| !field.ends_with(".cosign.kms.vault"));
     let untried: Vec<_> = optional.difference(&filled).collect();
     assert!(
         untried.is_empty(),

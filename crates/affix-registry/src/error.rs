@@ -19,7 +19,7 @@ pub struct Operation {
     pub what: String,
     /// The host that received the request, with its port if it has one.
     pub host: String,
-    /// The repository. `None` for a request to a token service.
+    /// The repository. `None` for a request to another service.
     pub repository: Option<Repository>,
 }
 
@@ -50,6 +50,8 @@ pub enum Object {
     Tags,
     /// A token of the registry's token service.
     Token,
+    /// A request to a service beside the registry. See [`Service`](crate::Service).
+    Service,
 }
 
 impl fmt::Display for Object {
@@ -62,6 +64,7 @@ impl fmt::Display for Object {
             Self::SignatureTag => "signature tag",
             Self::Tags => "tags",
             Self::Token => "token",
+            Self::Service => "service",
         })
     }
 }

@@ -59,6 +59,7 @@ pub use client::options::{
     Access, ClientIdentity, EnvironmentProxy, Limits, ListingSource, Options, Priority, Proxy,
     ReferrersMode, Timeouts, TlsOptions,
 };
+pub use client::service::{Service, ServiceAccess};
 pub use client::session::{Locator, Registries, Session};
 pub use error::{ErrorAnswer, ErrorKind, Object, Operation, RegistryError};
 pub use http::retry::RetryPolicy;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::kms::Kms;
 use super::{ValueSource, null_is_empty};
 use crate::api::annotations::Annotations;
 use crate::api::reference::LocalObjectReference;
@@ -110,12 +111,17 @@ pub struct FromBuild {
 }
 
 /// Signs statements with a cosign key.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct StatementSigner {
     /// Secret with the private key in cosign.key and its password in cosign.password, as cosign generate-key-pair k8s:// writes
-    /// it. Required.
-    pub key_secret_ref: LocalObjectReference,
+    /// it. Exactly one of keySecretRef, kms is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_secret_ref: Option<LocalObjectReference>,
+
+    /// The key of a key management service. Exactly one of keySecretRef, kms is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms: Option<Kms>,
 
     /// Annotations of the subject inside the signed statement. Default: none. At most 64; keys of at most 256, values of at most 4096
     /// characters.

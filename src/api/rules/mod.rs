@@ -19,6 +19,7 @@ mod attestation;
 mod duration;
 mod end_of_life;
 mod image;
+mod kms;
 mod pattern;
 mod set;
 mod signature;
@@ -45,6 +46,7 @@ static ATTACHMENT_RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         end_of_life::rules(),
         artifact::rules(),
         signature::rules(),
+        kms::rules(),
         attestation::rules(),
         access::rules(),
         duration::rules(),

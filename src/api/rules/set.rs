@@ -39,15 +39,14 @@ macro_rules! comparison {
     };
 }
 
-/// Comparisons that must all hold.
-macro_rules! all_of {
-    () => {
-        concat!(" *", comparison!(), "(( +| *, *)", comparison!(), ")* *")
-    };
-}
-
-/// A range of semantic versions in the syntax of Masterminds/semver.
-static VERSION_RANGE: Pattern = Pattern::new(concat!("^", all_of!(), "(\\|\\|", all_of!(), ")*$"));
+/// A range of semantic versions in the syntax of Masterminds/semver: comparisons that must all hold, and `||` between alternatives.
+static VERSION_RANGE: Pattern = Pattern::new(concat!(
+    "^ *",
+    comparison!(),
+    "(( +| *, *| *\\|\\| *)",
+    comparison!(),
+    ")* *$"
+));
 
 pub(super) fn rules() -> Vec<Rule> {
     let mut rules = selection();

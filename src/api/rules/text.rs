@@ -4,8 +4,7 @@ use super::Rule;
 use super::pattern::Pattern;
 
 /// A DNS subdomain (RFC 1123), as names of Secrets, ConfigMaps and ServiceAccounts are.
-static OBJECT_NAME: Pattern =
-    Pattern::new(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$");
+static OBJECT_NAME: Pattern = Pattern::new("^[a-z0-9]+((-+|[.])[a-z0-9]+)*$");
 
 /// A media type (RFC 6838), as OCI 1.1 requires for artifactType.
 static MEDIA_TYPE: Pattern = Pattern::new(
@@ -31,10 +30,15 @@ pub(super) fn rules() -> Vec<Rule> {
                 "spec.attestation.cosign.keySecretRef.name",
                 "spec.signature.cosign.keySecretRef.name",
                 "spec.signature.notation.keySecretRef.name",
+                "spec.signature.cosign.kms.serviceAccountName",
+                "spec.signature.cosign.kms.vault.certSecretRef.name",
+                "spec.attestation.cosign.kms.serviceAccountName",
+                "spec.attestation.cosign.kms.vault.certSecretRef.name",
+                "spec.endOfLife.statement.cosign.kms.serviceAccountName",
+                "spec.endOfLife.statement.cosign.kms.vault.certSecretRef.name",
             ],
             &OBJECT_NAME,
-            "not a name of an object: write lower-case letters, digits, - and ., beginning and ending with a letter or digit; \
-             an object of another namespace cannot be used",
+            "not a name of an object: write lower-case letters, digits, - and ., without a namespace, for example registry-login",
         ),
         Rule::matches(
             &[

@@ -25,7 +25,8 @@ pub struct SetTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<TemplateMetadata>,
 
-    /// The spec of the ImageAttachments, without image, interval and targets.digests, which the set writes. Required.
+    /// The spec of the ImageAttachments, without image, interval and targets.digests, which the set writes. kubectl explain
+    /// imageattachment.spec describes its fields. Required.
     pub spec: TemplateSpec,
 }
 

@@ -93,9 +93,12 @@ pub(in crate::cli) struct Args {
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Workload identity")]
 struct IdentityArgs {
-    /// Log in to the registries of clouds by tokens of ServiceAccounts (provider); needs the right to create serviceaccounts/token
+    /// Log in to the registries of clouds (provider) and to key management services (kms) by tokens of ServiceAccounts; needs the right to create serviceaccounts/token
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     enable_workload_identity: bool,
+    /// Allowed hosts of key management services, such as bao.example.com or *.example.com:8200; all if not set
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    allowed_signing_hosts: Vec<HostPattern>,
     #[command(flatten)]
     endpoints: EndpointArgs,
 }
@@ -235,7 +238,10 @@ impl Args {
                 .identity
                 .enable_workload_identity
                 .then(|| self.identity.endpoints.into()),
-            registries: self.tenants.complete(self.registries.options()),
+            registries: affix_registry::Options {
+                allowed_services: self.identity.allowed_signing_hosts,
+                ..self.tenants.complete(self.registries.options())
+            },
             engine: EngineOptions {
                 max_referrers: self.referrers_limit,
                 max_pass_time: Some(self.max_pass_time.get()),

@@ -10,7 +10,7 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 
-use crate::api::{ImageAttachmentSpec, Reason, TargetState};
+use crate::api::{ImageAttachmentSpec, LocalObjectReference, Reason, TargetState};
 use crate::engine::{Outcome, SecretData};
 use affix_registry::Secret;
 
@@ -18,9 +18,32 @@ use affix_registry::Secret;
 const NEEDS_KEY: &str =
     "without the key, the plan cannot tell whether a signature of this key exists";
 
+/// The name of the Secret that takes the place of a key management service. No Secret has such a name.
+const OF_SERVICE: &str = "(kms)";
+
 /// Returns the name of the Secret with the key of a resource that signs.
 pub(super) fn key_secret(spec: &ImageAttachmentSpec) -> Option<&str> {
     spec.key_secret().map(|(_, secret)| secret.name.as_str())
+}
+
+/// Replaces the key of a service, which only the token of a ServiceAccount opens, by that of an absent Secret.
+pub(super) fn without_service(spec: &mut ImageAttachmentSpec) {
+    let signature = spec.signature.as_mut().and_then(|of| of.cosign.as_mut());
+    let attestation = spec.attestation.as_mut().map(|of| &mut of.cosign);
+    let mark = spec.end_of_life.as_mut();
+    let statement = mark.and_then(|mark| mark.statement.as_mut());
+    let fields = [
+        signature.map(|cosign| (&mut cosign.kms, &mut cosign.key_secret_ref)),
+        attestation.map(|cosign| (&mut cosign.kms, &mut cosign.key_secret_ref)),
+        statement.map(|of| (&mut of.cosign.kms, &mut of.cosign.key_secret_ref)),
+    ];
+    for (kms, secret) in fields.into_iter().flatten() {
+        if kms.take().is_some() {
+            *secret = Some(LocalObjectReference {
+                name: OF_SERVICE.to_owned(),
+            });
+        }
+    }
 }
 
 /// Returns a Secret with a new key, for cosign and for notation.
@@ -59,7 +82,9 @@ pub(super) fn substitute() -> Result<SecretData, rcgen::Error> {
 }
 
 /// Replaces in the outcome of a plan every statement that only the key could prove.
-pub(super) fn qualify(outcome: &mut Outcome) {
+///
+/// `is_of_service`: the key is in a key management service.
+pub(super) fn qualify(outcome: &mut Outcome, is_of_service: bool) {
     for row in outcome.rows.iter_mut().flatten() {
         if row.state == TargetState::Planned {
             row.message = Some(NEEDS_KEY.to_owned());
@@ -70,9 +95,12 @@ pub(super) fn qualify(outcome: &mut Outcome) {
     if outcome.verdict.reason == Reason::Planned {
         let targets = outcome.rows.iter().flatten();
         let count = targets.filter(|row| row.state == TargetState::Planned);
-        outcome.verdict.message = format!(
-            "{} targets selected; {NEEDS_KEY}: give the Secret in a file with -f to see it",
-            count.count()
-        );
+        let way_out = if is_of_service {
+            "only a cluster logs in to its key management service"
+        } else {
+            "give the Secret in a file with -f to see it"
+        };
+        outcome.verdict.message =
+            format!("{} targets selected; {NEEDS_KEY}: {way_out}", count.count());
     }
 }

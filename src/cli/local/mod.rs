@@ -157,7 +157,8 @@ fn readable<'a>(
     let proxy =
         (spec.proxy_secret_ref.as_ref()).is_some_and(|secret| is_absent("Secret", &secret.name));
     let is_cloud = spec.provider() != Provider::Generic;
-    let is_plan = mode == Mode::Plan && (secret || account || certificates || proxy);
+    let is_kms = spec.kms().is_some();
+    let is_plan = mode == Mode::Plan && (secret || account || certificates || proxy || is_kms);
     if !is_cloud && !is_plan {
         return Cow::Borrowed(spec);
     }
@@ -169,6 +170,7 @@ fn readable<'a>(
     if !is_plan {
         return Cow::Owned(spec);
     }
+    keyless::without_service(&mut spec);
     spec.secret_ref = spec.secret_ref.filter(|_| !secret);
     spec.service_account_name = spec.service_account_name.filter(|_| !account);
     spec.cert_secret_ref = spec.cert_secret_ref.filter(|_| !certificates);
@@ -188,7 +190,8 @@ pub(in crate::cli) async fn prepare(
     let mut jobs = Vec::new();
     let mut errors = Vec::new();
     for attachment in &documents.attachments {
-        if let Some(error) = needs_status(&attachment.object.spec, mode) {
+        let spec = &attachment.object.spec;
+        if let Some(error) = needs_status(spec, mode).or_else(|| needs_cluster(spec, mode)) {
             errors.push(format!("{}: {error}", attachment.location));
             continue;
         }
@@ -249,12 +252,21 @@ pub(in crate::cli) async fn prepare(
     }
 }
 
+/// Returns an error for a key that only the token of a ServiceAccount opens.
+fn needs_cluster(spec: &ImageAttachmentSpec, mode: Mode) -> Option<String> {
+    let (field, _) = spec.kms().filter(|_| mode != Mode::Plan)?;
+    Some(format!(
+        "{field}: the token of a ServiceAccount logs in to the service, and only a cluster issues one: apply the resource in a cluster, or \
+         use keySecretRef"
+    ))
+}
+
 /// Returns an error for marks whose dates only the status of a cluster has.
-fn needs_status(spec: &ImageAttachmentSpec, mode: Mode) -> Option<&'static str> {
+fn needs_status(spec: &ImageAttachmentSpec, mode: Mode) -> Option<String> {
     let when = spec.end_of_life.as_ref()?.when_superseded.as_ref()?;
     match mode {
-        Mode::Detach => Some(REMOVAL_NEEDS_STATUS),
-        Mode::Attach if !when.previous.is_empty() => Some(PREVIOUS_NEEDS_STATUS),
+        Mode::Detach => Some(REMOVAL_NEEDS_STATUS.to_owned()),
+        Mode::Attach if !when.previous.is_empty() => Some(PREVIOUS_NEEDS_STATUS.to_owned()),
         _ => None,
     }
 }
@@ -322,7 +334,8 @@ async fn run_job(engine: &Engine, job: &Job<'_>, jobs: &[Job<'_>], progress: &Pr
             let work = engine.run(request, &journal, &claims, Timestamp::now());
             let mut outcome = announced_by(|| progress.waiting(job.attachment), work).await;
             if job.is_keyless {
-                keyless::qualify(&mut outcome);
+                let is_of_service = job.attachment.object.spec.kms().is_some();
+                keyless::qualify(&mut outcome, is_of_service);
             }
             outcome
         }

@@ -71,6 +71,7 @@ const fn object(object: Object) -> &'static str {
         Object::SignatureTag => "signature_tag",
         Object::Tags => "tags",
         Object::Token => "token",
+        Object::Service => "service",
     }
 }
 

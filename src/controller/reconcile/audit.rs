@@ -54,12 +54,13 @@ pub(crate) fn log_moves(object: &ImageAttachment, events: &[PassEvent]) {
     }
 }
 
-/// Returns the Secret of the key, and the digest of the public key or certificate.
+/// Returns the Secret of the key, or the key of a service, and the digest of the public key or certificate.
 fn signer(spec: &ImageAttachmentSpec, key: Option<&Digest>) -> Option<String> {
-    let (_, secret) = spec.key_secret()?;
+    let of_service = spec.kms().map(|(_, kms)| &kms.key_ref);
+    let name = of_service.or(spec.key_secret().map(|(_, secret)| &secret.name))?;
     Some(match key {
-        Some(key) => format!("{} {key}", secret.name),
-        None => secret.name.clone(),
+        Some(key) => format!("{name} {key}"),
+        None => name.clone(),
     })
 }
 

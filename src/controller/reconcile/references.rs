@@ -78,6 +78,10 @@ impl ReferenceResolver {
                 secrets.extend(sources.image_pull_secrets.iter().flatten().cloned());
             }
         }
+        if let Some(name) = names.signing_account {
+            let account: Option<ServiceAccount> = self.get(&name).await?;
+            sources.signing_account = account.map(|account| identity(&self.namespace, account));
+        }
         for name in secrets {
             if let Some(secret) = self.get(&name).await? {
                 sources.secrets.insert(name, secret_data(secret));

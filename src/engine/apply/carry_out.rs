@@ -2,12 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-
 use crate::api::{Reason, TargetState};
 use crate::attachment::{
-    Action, Attachment, Created, Desired, DesiredContent, Entry, Existing, FetchedReferrer,
-    FutureMark, Problem, TargetPlan,
+    Action, Created, DesiredContent, Entry, Existing, FetchedReferrer, FutureMark, TargetPlan,
 };
 use crate::engine::claims::Claims;
 use crate::engine::context::Context;
@@ -15,7 +12,6 @@ use crate::engine::failure::Failure;
 use crate::engine::journal::{Draft, Journal};
 use crate::engine::observe::older_signatures;
 use crate::engine::observe::referrers::Target;
-use crate::engine::records::slot::Slot;
 use crate::engine::records::table::update;
 use crate::engine::records::target::TargetRecord;
 use crate::engine::report::change::{AttachmentChange, ChangeKind, new_attachments};
@@ -25,10 +21,11 @@ use crate::engine::report::{leftovers, remarks};
 use crate::engine::request::build::Mode;
 use affix_registry::oci::{Descriptor, Digest};
 
+use super::build::{build, check};
 use super::cleanup::{CleanedUp, clean_up};
 use super::conclude::conclude;
 use super::dry_run;
-use super::push::{Push, PushContent, Pushed, Upload, push_all};
+use super::push::{Push, Pushed, Upload, push_all};
 use super::unwanted;
 
 /// The planned work of a pass.
@@ -75,13 +72,9 @@ pub(in crate::engine) async fn carry_out(
     let older = older_signatures::find(context, targets, plans).await;
     let warning: Vec<String> = older.remark().into_iter().collect();
     report.remarks.extend(warning.iter().cloned());
-    let planned = prepare(context, &mut records, targets, plans).await;
+    let decided = decide(context, &mut records, targets, plans);
     if context.request.mode == Mode::Plan {
-        for PlannedPush { target, .. } in &planned {
-            update(&mut records, target.position, |record| {
-                record.change(&target.slot, |record| record.state = TargetState::Planned);
-            });
-        }
+        set_planned(context, &mut records, &decided);
         let leftovers =
             dry_run::planned_removals(previous, &records, targets, plans, claims, entries).await;
         let report = conclude(context, report, records, leftovers, &absent, None);
@@ -89,6 +82,7 @@ pub(in crate::engine) async fn carry_out(
             dry_run::verdict(report.verdict.clone(), report.targets(), report.leftovers());
         return Ok(Report { verdict, ..report });
     }
+    let planned = prepare(context, &mut records, decided).await;
     if !planned.is_empty() {
         let draft = Saved {
             step: "attaching",
@@ -202,39 +196,83 @@ fn remarks_of(context: &Context<'_>, targets: &[Target], plans: &[TargetPlan]) -
     remarks
 }
 
-/// Updates the records by their plans and returns the pushes.
-async fn prepare<'a>(
+/// An attachment that is to be made.
+struct Decided<'a> {
+    target: &'a Target,
+    created: Created,
+    supersedes: bool,
+}
+
+/// Updates the records by their plans and returns the attachments to make.
+fn decide<'a>(
     context: &Context<'_>,
     records: &mut [TargetRecord],
     targets: &'a [Target],
     plans: &[TargetPlan],
-) -> Vec<PlannedPush<'a>> {
+) -> Vec<Decided<'a>> {
     let generation = context.request.previous.generation;
-    let mut planned = Vec::new();
+    let mut decided = Vec::new();
     for (target, plan) in targets.iter().zip(plans) {
         let (position, slot) = (target.position, &target.slot);
         update(records, position, |record| {
             record.note_future_marks(&plan.notes);
         });
-        let (created, supersedes) = match &plan.action {
+        match &plan.action {
             Action::Refuse(problem) => {
                 update(records, position, |record| {
                     record.fail_in(slot, &problem.clone().into());
                 });
-                continue;
             }
             Action::Keep { existing, made } => {
                 update(records, position, |record| {
                     set_attached(record, target, existing, *made, generation);
                 });
-                continue;
             }
             Action::Attach {
                 created,
                 supersedes,
-            } => (*created, *supersedes),
-        };
-        let content = match build(context, target, created).await {
+            } => decided.push(Decided {
+                target,
+                created: *created,
+                supersedes: *supersedes,
+            }),
+        }
+    }
+    decided
+}
+
+/// Marks the attachments that a pass would make.
+fn set_planned(context: &Context<'_>, records: &mut [TargetRecord], decided: &[Decided<'_>]) {
+    for Decided {
+        target, created, ..
+    } in decided
+    {
+        let result = check(context, target, *created);
+        update(records, target.position, |record| match result {
+            Ok(()) => record.change(&target.slot, |record| record.state = TargetState::Planned),
+            Err(problem) => record.fail_in(&target.slot, &problem.into()),
+        });
+    }
+}
+
+/// Builds the attachments, updates the records and returns the pushes.
+async fn prepare<'a>(
+    context: &Context<'_>,
+    records: &mut [TargetRecord],
+    decided: Vec<Decided<'a>>,
+) -> Vec<PlannedPush<'a>> {
+    let wanted: Vec<(&Target, Created)> = decided
+        .iter()
+        .map(|decided| (decided.target, decided.created))
+        .collect();
+    let contents = build(context, &wanted).await;
+    let mut planned = Vec::new();
+    for (decided, content) in decided.into_iter().zip(contents) {
+        let Decided {
+            target, supersedes, ..
+        } = decided;
+        let (position, slot) = (target.position, &target.slot);
+        let content = match content {
             Ok(content) => content,
             Err(problem) => {
                 update(records, position, |record| {
@@ -243,15 +281,13 @@ async fn prepare<'a>(
                 continue;
             }
         };
-        let created = content.created().unwrap_or(created);
-        if context.request.mode == Mode::Attach {
-            update(records, position, |record| {
-                record.intend(slot, &content.id(), created, &target.content);
-                if supersedes {
-                    record.superseded_for = Some(generation);
-                }
-            });
-        }
+        let created = content.created().unwrap_or(decided.created);
+        update(records, position, |record| {
+            record.intend(slot, &content.id(), created, &target.content);
+            if supersedes {
+                record.superseded_for = Some(context.request.previous.generation);
+            }
+        });
         let push = Push {
             subject: target.observed.subject.clone(),
             created,
@@ -387,48 +423,6 @@ async fn save(
             step: draft.step,
         })
         .await
-}
-
-/// Returns the desired attachment of a target.
-async fn build(
-    context: &Context<'_>,
-    target: &Target,
-    created: Created,
-) -> Result<PushContent, Problem> {
-    let subject = &target.observed.subject;
-    let referrer = |attachment: Attachment, blobs: Vec<Bytes>| PushContent::Referrer {
-        attachment,
-        blobs,
-        source: target.source,
-    };
-    match (&target.observed.wanted, &target.unlisted.own) {
-        (DesiredContent::Content { content, .. }, _) => Ok(referrer(
-            content.attach_to(subject, created),
-            content.blobs.clone(),
-        )),
-        (DesiredContent::Signature { .. }, Some(own)) => Ok(referrer(own.clone(), Vec::new())),
-        (DesiredContent::Signature { .. }, None) => {
-            // A hundred RSA signatures take half a second, so other tasks run in between.
-            tokio::task::yield_now().await;
-            let (Some(signer), Some(key)) = (target.signer.as_deref(), &context.request.key) else {
-                return Err(Problem::new(Reason::KeyInvalid, "the key is not open"));
-            };
-            let intent = &context.request.intent;
-            match (&target.slot, signer.tag_signer(), &intent.desired) {
-                (Slot::Tag, Some(signer), Desired::Signature { identity, .. }) => {
-                    let signature = signer.sign_text(identity, &subject.digest);
-                    let signature = signature.map_err(|error| key.problem(&error))?;
-                    Ok(PushContent::Layer(signature))
-                }
-                _ => {
-                    let signature = signer.sign(subject, created.instant());
-                    let signature = signature.map_err(|error| key.problem(&error))?;
-                    let attachment = Attachment::from_manifest(&signature.manifest);
-                    Ok(referrer(attachment, vec![signature.layer.into()]))
-                }
-            }
-        }
-    }
 }
 
 /// Returns the event of an attachment that was lost: it was attached before, and was pushed again or signed again for the same content.

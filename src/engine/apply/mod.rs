@@ -1,5 +1,6 @@
 //! Apply: writes to the registry.
 
+mod build;
 pub(in crate::engine) mod carry_out;
 pub(in crate::engine) mod cleanup;
 pub(in crate::engine) mod conclude;

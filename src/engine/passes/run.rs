@@ -20,7 +20,7 @@ use crate::engine::report::outcome::{Outcome, Report};
 use crate::engine::report::verdict::Verdict;
 use crate::engine::request::build::{Mode, Request};
 use crate::engine::request::key_cache::KeyCache;
-use crate::signing::Signer;
+use crate::signing::{KmsKeys, Signer};
 use affix_registry::oci::{Descriptor, Digest, Reference};
 use affix_registry::{Access, Registries, RegistryError, Session};
 
@@ -33,6 +33,7 @@ use super::{attach, detach, fast_path, supersede, tag_drift};
 pub struct Engine {
     registries: Registries,
     keys: Arc<KeyCache>,
+    kms: Arc<KmsKeys>,
     options: EngineOptions,
 }
 
@@ -45,6 +46,7 @@ impl Engine {
         Self {
             registries,
             keys: Arc::default(),
+            kms: Arc::default(),
             options,
         }
     }
@@ -237,10 +239,23 @@ impl Engine {
 
     /// Opens the key of a resource that signs.
     async fn open_key(&self, context: &Context<'_>) -> Option<OpenedKey> {
-        let key = context.request.key.as_ref()?;
+        let request = context.request;
+        let key = request.key.as_ref()?;
+        if let Some((of_service, annotations)) = key.kms() {
+            let opened = self.kms.cosign_signer(
+                &self.registries,
+                of_service,
+                annotations.clone(),
+                (context.deadline, request.verify),
+            );
+            let opened = opened
+                .await
+                .map(|signer| Arc::new(signer) as Arc<dyn Signer>);
+            return Some(opened.map_err(|error| key.problem(&error)));
+        }
         let opened = timeout_at(context.deadline, self.keys.open(key, context.now)).await;
         Some(match opened {
-            Ok(opened) => opened.map_err(|error| key.problem(&error)),
+            Ok(opened) => opened.map_err(|error| key.problem(&error.into())),
             Err(_) => Err(Problem::new(
                 Reason::Progressing,
                 "the key is not open yet: keys are opened one after the other",

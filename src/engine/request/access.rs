@@ -25,7 +25,10 @@ pub fn access<'a>(
             Provider::Generic => credentials(spec, sources)?,
             provider => cloud_logins(spec, provider, registries, sources)?,
         },
-        tls: tls(spec.cert_secret_ref.as_ref(), sources)?,
+        tls: match &spec.cert_secret_ref {
+            Some(secret) => tls("spec.certSecretRef", secret, sources)?,
+            None => TlsOptions::default(),
+        },
         proxy: proxy(spec.proxy_secret_ref.as_ref(), sources)?,
         insecure: spec.insecure(),
         referrers_mode: match spec.referrers_mode() {
@@ -154,11 +157,12 @@ fn keychain(secret: &SecretData, field: &str, name: &str) -> Result<Keychain, Pr
     }
 }
 
-fn tls(reference: Option<&LocalObjectReference>, sources: &Sources) -> Result<TlsOptions, Problem> {
-    let Some(reference) = reference else {
-        return Ok(TlsOptions::default());
-    };
-    let field = "spec.certSecretRef";
+/// Returns the certificates of the Secret that `field` references.
+pub(super) fn tls(
+    field: &str,
+    reference: &LocalObjectReference,
+    sources: &Sources,
+) -> Result<TlsOptions, Problem> {
     let secret = find(field, reference, sources)?;
     let bytes = |key: &str| secret.data.get(key).map(|value| value.expose().to_vec());
     let client = match (bytes("tls.crt"), secret.data.get("tls.key")) {

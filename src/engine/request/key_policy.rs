@@ -3,6 +3,8 @@
 //! The policy fails closed: a malformed pattern allows nothing and is reported. Host and repository are compared separately, so a
 //! repository on a foreign host cannot contain an allowed host.
 
+use crate::api::Reason;
+use crate::attachment::Problem;
 use affix_registry::HostPattern;
 use affix_registry::glob;
 use affix_registry::oci::{Reference, cut};
@@ -31,6 +33,27 @@ pub(in crate::engine) enum NotAllowed {
         /// Host and repository.
         repository: String,
     },
+}
+
+/// Checks that the annotation of the object at `location`, a Secret or a ServiceAccount, allows the repository of `reference`.
+///
+/// # Errors
+/// `RepositoryNotAllowed`, or `KeyInvalid` if the annotation allows every host.
+pub(super) fn allow(
+    location: &str,
+    annotation: &str,
+    reference: &Reference,
+) -> Result<(), Problem> {
+    check(annotation, reference).map_err(|error| {
+        let reason = match error {
+            NotAllowed::AnyHost(_) => Reason::KeyInvalid,
+            NotAllowed::Malformed(_) | NotAllowed::NoMatch { .. } => Reason::RepositoryNotAllowed,
+        };
+        Problem::new(
+            reason,
+            format_args!("{location}, annotation {ANNOTATION}: {error}"),
+        )
+    })
 }
 
 /// Checks that `annotation` (patterns separated by commas or white space) allows the repository of `reference`.

@@ -5,6 +5,7 @@ pub(in crate::engine) mod build;
 pub(in crate::engine) mod file_subjects;
 pub(in crate::engine) mod key_cache;
 pub(in crate::engine) mod key_policy;
+mod kms;
 pub(in crate::engine) mod predicates;
 pub(in crate::engine) mod previous;
 pub(in crate::engine) mod references;

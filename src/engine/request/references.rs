@@ -13,6 +13,8 @@ pub struct Names {
     pub secrets: BTreeSet<String>,
     /// The service account.
     pub service_account: Option<String>,
+    /// The service account that logs in to a key management service.
+    pub signing_account: Option<String>,
 }
 
 impl Names {
@@ -46,11 +48,16 @@ impl Names {
                 .collect(),
             secrets: access
                 .into_iter()
-                .chain([spec.key_secret().map(|(_, secret)| secret)])
+                .chain([
+                    spec.key_secret().map(|(_, secret)| secret),
+                    spec.kms()
+                        .and_then(|(_, kms)| kms.vault.as_ref()?.cert_secret_ref.as_ref()),
+                ])
                 .flatten()
                 .map(|secret| secret.name.clone())
                 .collect(),
             service_account: spec.service_account_name.clone(),
+            signing_account: spec.signing_account().map(str::to_owned),
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct Sources {
     pub image_pull_secrets: Option<Vec<String>>,
     /// The service account itself, for a spec with a cloud's provider; `None` if it does not exist.
     pub service_account: Option<Account>,
+    /// The service account whose token logs in to a key management service; `None` if it does not exist.
+    pub signing_account: Option<Account>,
     /// The logins of clouds. `None`: the operator has not enabled them.
     pub identities: Option<Identities>,
     /// Logins for a spec that names none: those of the user of the command line, never those of the controller.

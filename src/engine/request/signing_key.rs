@@ -1,4 +1,4 @@
-//! The signing key of a resource: its Secret, the key policy, and its options.
+//! The signing key of a resource: its Secret or its key management service, the key policy, and its options.
 //!
 //! The key policy is checked before the key is opened. [`SigningKey::open`] blocks.
 
@@ -12,17 +12,21 @@ use crate::api::{GoDuration, ImageAttachmentSpec, Reason, SignatureFormat};
 use crate::attachment::{
     Created, Desired, EndOfLifeDate, LIFECYCLE_PREDICATE, LifecycleDocument, Problem,
 };
-use crate::signing::{CosignSigner, KeyError, NotationSigner, Predicate, Signer};
+use crate::engine::failure::reason;
+use crate::signing::{
+    CosignSigner, KeyError, KmsRequest, NotationSigner, Predicate, Signer, SigningError,
+};
 use affix_registry::Secret;
 use affix_registry::oci::{Digest, Hasher, Reference};
 
-use super::key_policy::{ANNOTATION, NotAllowed, check};
-use super::secrets::{SecretData, Sources, find, key};
+use super::key_policy::{ANNOTATION, allow};
+use super::kms::kms_request;
+use super::secrets::{Sources, find, key};
 
-/// A key with the bytes of its Secret, and the options that the resource signs with.
+/// A key with the bytes of its Secret, or with the way to its service, and the options that the resource signs with.
 #[derive(Debug, Clone)]
 pub struct SigningKey {
-    /// The field and the name of the Secret, for messages.
+    /// The field and the name of the Secret or of the key, for messages.
     location: String,
     files: Files,
 }
@@ -40,60 +44,65 @@ enum Files {
         roots: Option<Secret>,
         expiry: Option<Duration>,
     },
+    Kms {
+        request: Box<KmsRequest>,
+        annotations: BTreeMap<String, String>,
+    },
 }
 
 impl SigningKey {
     /// Returns the key of `spec` if it signs.
     ///
     /// # Errors
-    /// `SecretNotFound` for a Secret or one of its keys that is absent; `RepositoryNotAllowed` if the annotation of the Secret does
-    /// not allow this repository.
+    /// `SecretNotFound` for a Secret, one of its keys or a ServiceAccount that is absent; `RepositoryNotAllowed` if the annotation of the
+    /// Secret or of the ServiceAccount does not allow this repository; `InvalidSpec` for a key that needs workload identity.
     pub(in crate::engine) fn from_spec(
         spec: &ImageAttachmentSpec,
         reference: &Reference,
         sources: &Sources,
     ) -> Result<Option<Self>, Problem> {
+        if let Some((field, kms)) = spec.kms() {
+            let request = kms_request((field, kms), spec, reference, sources)?;
+            return Ok(Some(Self {
+                location: format!("{field}: {}", kms.key_ref),
+                files: Files::Kms {
+                    request: Box::new(request),
+                    annotations: annotations(spec),
+                },
+            }));
+        }
         let Some((field, reference_to)) = spec.key_secret() else {
             return Ok(None);
         };
         let name = &reference_to.name;
         let secret = find(field, reference_to, sources)?;
-        allow(field, name, secret, reference)?;
+        if let Some(annotation) = secret.annotations.get(ANNOTATION) {
+            allow(&location(field, name), annotation, reference)?;
+        }
         let key = |file, hint| key(secret, field, name, file, hint).cloned();
-        let cosign = |annotations: &BTreeMap<String, String>| -> Result<Files, Problem> {
-            Ok(Files::Cosign {
+        let notation = spec.signature.as_ref().and_then(|of| of.notation.as_ref());
+        let files = match notation {
+            Some(notation) => {
+                let hint = "a Secret of type kubernetes.io/tls has it";
+                Files::Notation {
+                    key: key("tls.key", hint)?,
+                    chain: key("tls.crt", hint)?,
+                    roots: secret
+                        .data
+                        .get("ca.crt")
+                        .filter(|roots| !roots.expose().is_empty())
+                        .cloned(),
+                    expiry: notation.expiry.as_ref().map(GoDuration::get),
+                }
+            }
+            None => Files::Cosign {
                 key: key(
                     "cosign.key",
                     "cosign generate-key-pair k8s://NAMESPACE/NAME writes it",
                 )?,
                 password: secret.data.get("cosign.password").cloned(),
-                annotations: annotations.clone(),
-            })
-        };
-        let mark = spec.end_of_life.as_ref();
-        let statement = mark.and_then(|mark| mark.statement.as_ref());
-        let statement = statement.map(|statement| &statement.cosign);
-        let attestation = spec.attestation.as_ref().map(|of| &of.cosign);
-        let files = match (attestation.or(statement), &spec.signature) {
-            (Some(signer), _) => cosign(&signer.annotations)?,
-            (None, Some(signature)) => match (&signature.cosign, &signature.notation) {
-                (Some(signer), _) => cosign(&signer.annotations)?,
-                (None, Some(notation)) => {
-                    let hint = "a Secret of type kubernetes.io/tls has it";
-                    Files::Notation {
-                        key: key("tls.key", hint)?,
-                        chain: key("tls.crt", hint)?,
-                        roots: secret
-                            .data
-                            .get("ca.crt")
-                            .filter(|roots| !roots.expose().is_empty())
-                            .cloned(),
-                        expiry: notation.expiry.as_ref().map(GoDuration::get),
-                    }
-                }
-                (None, None) => return Ok(None),
+                annotations: annotations(spec),
             },
-            (None, None) => return Ok(None),
         };
         Ok(Some(Self {
             location: location(field, name),
@@ -101,10 +110,21 @@ impl SigningKey {
         }))
     }
 
-    /// Opens the key on the current thread, which may take 200 ms and 64 MiB.
+    /// Returns the key of a service with the signed annotations, or `None` if the key is in a Secret.
+    pub(in crate::engine) const fn kms(&self) -> Option<(&KmsRequest, &BTreeMap<String, String>)> {
+        match &self.files {
+            Files::Kms {
+                request,
+                annotations,
+            } => Some((request, annotations)),
+            Files::Cosign { .. } | Files::Notation { .. } => None,
+        }
+    }
+
+    /// Opens the key of a Secret on the current thread, which may take 200 ms and 64 MiB.
     ///
     /// # Errors
-    /// The files are not a key that verifiers accept at `now`.
+    /// The files are not a key that verifiers accept at `now`, or the key is in no Secret.
     pub(in crate::engine) fn open(&self, now: Timestamp) -> Result<Arc<dyn Signer>, KeyError> {
         Ok(match &self.files {
             Files::Cosign {
@@ -128,6 +148,7 @@ impl SigningKey {
                 *expiry,
                 now,
             )?),
+            Files::Kms { .. } => return Err(KeyError::Unable),
         })
     }
 
@@ -158,11 +179,14 @@ impl SigningKey {
     }
 
     /// Returns the problem of a key that does not open or sign.
-    pub(in crate::engine) fn problem(&self, error: &KeyError) -> Problem {
-        Problem::new(
-            Reason::KeyInvalid,
-            format_args!("{}: {error}", self.location),
-        )
+    pub(in crate::engine) fn problem(&self, error: &SigningError) -> Problem {
+        let reason = match error {
+            SigningError::Key(_) => Reason::KeyInvalid,
+            SigningError::IdentityRefused(_) => Reason::IdentityRefused,
+            SigningError::Unavailable(_) => Reason::SigningUnavailable,
+            SigningError::Unreachable(error) => reason(error.kind()),
+        };
+        Problem::new(reason, format_args!("{}: {error}", self.location))
     }
 }
 
@@ -227,26 +251,16 @@ fn location(field: &str, name: &str) -> String {
     format!("{field}: the Secret {name:?}")
 }
 
-fn allow(
-    field: &str,
-    name: &str,
-    secret: &SecretData,
-    reference: &Reference,
-) -> Result<(), Problem> {
-    let Some(annotation) = secret.annotations.get(ANNOTATION) else {
-        return Ok(());
-    };
-    check(annotation, reference).map_err(|error| {
-        let reason = match error {
-            NotAllowed::AnyHost(_) => Reason::KeyInvalid,
-            NotAllowed::Malformed(_) | NotAllowed::NoMatch { .. } => Reason::RepositoryNotAllowed,
-        };
-        Problem::new(
-            reason,
-            format_args!(
-                "{}, annotation {ANNOTATION}: {error}",
-                location(field, name)
-            ),
-        )
-    })
+/// Returns the signed annotations of cosign's signer.
+fn annotations(spec: &ImageAttachmentSpec) -> BTreeMap<String, String> {
+    let mark = spec.end_of_life.as_ref();
+    let statement = mark.and_then(|mark| mark.statement.as_ref());
+    let statement = statement.map(|statement| &statement.cosign);
+    let attestation = spec.attestation.as_ref().map(|of| &of.cosign);
+    let signature = spec.signature.as_ref().and_then(|of| of.cosign.as_ref());
+    let signed = attestation
+        .or(statement)
+        .map(|signer| &signer.annotations)
+        .or(signature.map(|signer| &signer.annotations));
+    signed.cloned().unwrap_or_default()
 }

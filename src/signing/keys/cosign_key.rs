@@ -1,8 +1,10 @@
-//! The keys that cosign signs with: the encrypted files of cosign, or plain PKCS#8, PKCS#1 and SEC1.
+//! The keys that cosign signs with: the encrypted files of cosign, plain PKCS#8, PKCS#1 and SEC1, or keys that a service holds.
 //!
 //! Signs with the algorithm that `cosign verify --key` expects: SHA-256 for RSA (PKCS#1 v1.5) and for every ECDSA curve,
 //! pure Ed25519 but not Ed25519ph. The public key is derived from the private one, because a public key that is stored
 //! beside it could hide a rotation.
+
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P521_SHA256_ASN1,
@@ -11,8 +13,11 @@ use aws_lc_rs::signature::{
 
 use super::encrypted_key::decrypt;
 use super::private_key::{KeyKind, PrivateKey, key_block};
+use super::public_key::PublicKey;
+use super::remote_key::RemoteKey;
 use super::signing_key::SigningKey;
 use crate::signing::error::KeyError;
+use crate::signing::kms::SigningError;
 
 const FILE: &str = "cosign.key";
 const EXPECTED: &str = "ENCRYPTED SIGSTORE PRIVATE KEY";
@@ -23,8 +28,16 @@ const OPENSSL_WAY_OUT: &str = "use cosign import-key-pair, or store the key as u
 
 /// An open cosign key. It has no `Debug`.
 pub(in crate::signing) struct CosignKey {
-    key: SigningKey,
+    key: Key,
     public_der: Vec<u8>,
+}
+
+enum Key {
+    Local(SigningKey),
+    Remote {
+        key: Arc<dyn RemoteKey>,
+        public_key: PublicKey,
+    },
 }
 
 impl CosignKey {
@@ -76,7 +89,21 @@ impl CosignKey {
         }
         .ok_or_else(unreadable)?;
         let public_der = key.public_der().ok_or_else(unreadable)?;
-        Ok(Self { key, public_der })
+        Ok(Self {
+            key: Key::Local(key),
+            public_der,
+        })
+    }
+
+    /// Returns the key of a service, or `None` if its kind is not supported. `public_der` is its public key.
+    pub(in crate::signing) fn remote(key: Arc<dyn RemoteKey>, public_der: Vec<u8>) -> Option<Self> {
+        Some(Self {
+            key: Key::Remote {
+                key,
+                public_key: PublicKey::from_der(&public_der)?,
+            },
+            public_der,
+        })
     }
 
     /// Returns the DER of the public key, a SubjectPublicKeyInfo.
@@ -84,12 +111,55 @@ impl CosignKey {
         &self.public_der
     }
 
-    pub(in crate::signing) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        self.key.sign(message)
+    /// Signs each message. A service signs all of them at once, and its signatures are verified.
+    pub(in crate::signing) async fn sign(
+        &self,
+        messages: &[Vec<u8>],
+    ) -> Vec<Result<Vec<u8>, SigningError>> {
+        match &self.key {
+            Key::Local(key) => {
+                let mut signatures = Vec::new();
+                for message in messages {
+                    // A hundred RSA signatures take half a second, so other tasks run in between.
+                    tokio::task::yield_now().await;
+                    signatures.push(key.sign(message).map_err(SigningError::from));
+                }
+                signatures
+            }
+            Key::Remote { key, public_key } => {
+                let signatures = key.sign(messages, public_key.scheme()).await;
+                let verified = |(message, signature): (&Vec<u8>, Result<Vec<u8>, SigningError>)| {
+                    let signature = signature?;
+                    if public_key.verifies(message, &signature) {
+                        return Ok(signature);
+                    }
+                    let message = format!(
+                        "{} returned a signature that its public key does not verify: nothing is pushed",
+                        key.describe()
+                    );
+                    Err(SigningError::Unavailable(message))
+                };
+                let signatures: Vec<_> = messages.iter().zip(signatures).map(verified).collect();
+                if signatures.iter().any(Result::is_err) {
+                    key.expire().await;
+                }
+                signatures
+            }
+        }
+    }
+
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+    pub(in crate::signing) fn sign_one(&self, message: &[u8]) -> Vec<u8> {
+        let signed = futures::executor::block_on(self.sign(&[message.to_vec()]));
+        signed.into_iter().next().unwrap().unwrap()
     }
 
     pub(in crate::signing) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.key.verifies(message, signature)
+        match &self.key {
+            Key::Local(key) => key.verifies(message, signature),
+            Key::Remote { public_key, .. } => public_key.verifies(message, signature),
+        }
     }
 }
 

@@ -8,9 +8,13 @@ mod notation_key;
 pub(super) mod pem;
 mod private_key;
 mod public_key;
+mod remote_key;
 mod signing_key;
 
 pub(super) use certificate_chain::CertificateChain;
 pub(super) use cosign_key::CosignKey;
 pub(super) use notation_key::NotationKey;
 pub use public_key::PublicKey;
+#[cfg(test)]
+pub(super) use remote_key::Hash;
+pub(super) use remote_key::{RemoteKey, Scheme};

@@ -8,24 +8,26 @@ use aws_lc_rs::signature::{
 use affix_registry::oci::{Digest, cut};
 
 use super::pem::{self, PemError};
+use super::remote_key::{Hash, Scheme};
 use crate::signing::error::KeyError;
 
 const SUPPORTED: &str = "RSA of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519";
 const EXPECTED: &str = "PUBLIC KEY";
 
 /// The algorithms that `cosign verify --key` uses, which hashes with SHA-256 on every curve.
-static ALGORITHMS: [&dyn VerificationAlgorithm; 5] = [
-    &ECDSA_P256_SHA256_ASN1,
-    &ED25519,
-    &RSA_PKCS1_2048_8192_SHA256,
-    &ECDSA_P384_SHA256_ASN1,
-    &ECDSA_P521_SHA256_ASN1,
+static ALGORITHMS: [(&dyn VerificationAlgorithm, Scheme); 5] = [
+    (&ECDSA_P256_SHA256_ASN1, Scheme::Ecdsa(Hash::Sha256)),
+    (&ED25519, Scheme::Ed25519),
+    (&RSA_PKCS1_2048_8192_SHA256, Scheme::RsaPkcs1(Hash::Sha256)),
+    (&ECDSA_P384_SHA256_ASN1, Scheme::Ecdsa(Hash::Sha256)),
+    (&ECDSA_P521_SHA256_ASN1, Scheme::Ecdsa(Hash::Sha256)),
 ];
 
 /// A public key with its signature algorithm.
 #[derive(Clone)]
 pub struct PublicKey {
     key: ParsedPublicKey,
+    scheme: Scheme,
     id: Digest,
 }
 
@@ -63,14 +65,21 @@ impl PublicKey {
     }
 
     /// Reads the DER of a SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7).
-    fn from_der(der: &[u8]) -> Option<Self> {
-        let key = |algorithm: &&'static dyn VerificationAlgorithm| {
-            ParsedPublicKey::new(*algorithm, der).ok()
+    pub(in crate::signing) fn from_der(der: &[u8]) -> Option<Self> {
+        let key = |(algorithm, scheme): &(&'static dyn VerificationAlgorithm, Scheme)| {
+            Some((ParsedPublicKey::new(*algorithm, der).ok()?, *scheme))
         };
+        let (key, scheme) = ALGORITHMS.iter().find_map(key)?;
         Some(Self {
-            key: ALGORITHMS.iter().find_map(key)?,
+            key,
+            scheme,
             id: Digest::sha256(der),
         })
+    }
+
+    /// Returns the algorithm of the key's signatures.
+    pub(in crate::signing) const fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// Returns the digest of the key's DER, as [`Signer::key_id`](crate::signing::Signer::key_id) returns it.
@@ -108,7 +117,7 @@ mod tests {
         for key in keys {
             let private =
                 CosignKey::open(&read(&format!("cosign/{key}.key")), Some(PASSWORD)).unwrap();
-            let signature = private.sign(b"message").unwrap();
+            let signature = private.sign_one(b"message");
             for public in keys {
                 let file = read(&format!("cosign/{public}.pub"));
                 let public_key = PublicKey::from_pem("a.pub", &file).unwrap().remove(0);

@@ -54,6 +54,7 @@ pub(crate) const CASES: [(&str, &[&str]); 6] = [
             r#"image.digest="sha256:0000000000000000000000000000000000000000000000000000000000000000""#,
             r#"registries.allowed=["registry.example.com","*.example.com:5000"]"#,
             r#"registries.uploadHosts=["store.example.com:9000"]"#,
+            r#"registries.allowedSigningHosts=["bao.example.com:8200"]"#,
             r#"registries.clusterNetworks=["10.96.0.0/12","fd00:96::/108"]"#,
             "controller.tenantProxies=\"refuse\"",
             "controller.tenantAuthorities=\"refuse\"",

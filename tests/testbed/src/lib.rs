@@ -11,6 +11,7 @@
 //! | [`proxy`] | an HTTP proxy with a login, for CONNECT and for forwarding |
 //! | [`go_module`] | files of other projects |
 //! | [`images`] | multi-platform images, pushed with plain HTTP |
+//! | [`openbao`] | OpenBao with TLS and an audit log |
 //! | [`node`] | a node that runs pods, in namespaces of its own |
 //! | [`sigstore`] | Fulcio with its log of certificates, Rekor v2 and a timestamp authority |
 //! | [`site`] | the static site of the documentation |
@@ -46,6 +47,7 @@ pub mod hostile;
 pub mod http_client;
 pub mod images;
 pub mod node;
+pub mod openbao;
 pub mod peer;
 pub mod port;
 pub mod process;

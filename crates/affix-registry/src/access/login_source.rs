@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, Method, header};
 use url::Url;
 use zeroize::Zeroizing;
 
 use crate::access::address_policy::authority;
 use crate::access::secret::Secret;
 use crate::access::tokens::Actions;
+use crate::client::service::sensitive;
 use crate::client::session::Session;
 use crate::error::{Object, RegistryError};
 use crate::http::request::{Redirects, Request};
@@ -71,6 +72,14 @@ pub struct LoginAnswer {
 }
 
 impl LoginAnswer {
+    pub(crate) fn new(host: String, status: u16, body: &[u8]) -> Self {
+        Self {
+            host,
+            status,
+            body: Zeroizing::new(body.to_vec()),
+        }
+    }
+
     /// Returns whether the status is 2xx.
     #[must_use]
     pub const fn is_success(&self) -> bool {
@@ -151,25 +160,19 @@ impl<'a> LoginClient<'a> {
                 why: "a token is exchanged over https only".to_owned(),
             });
         }
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let mut value = HeaderValue::from_str(value).map_err(|_| {
-                session.protocol(&request.operation, "a header of the login is malformed")
-            })?;
-            value.set_sensitive(true);
-            map.insert(name.clone(), value);
-        }
-        request.headers = map;
+        request.headers = sensitive(headers).ok_or_else(|| {
+            session.protocol(&request.operation, "a header of the login is malformed")
+        })?;
         request.body = Bytes::from(body);
         request.redirects = Redirects::Never;
         request.is_login = true;
         request.cap = MAX_ANSWER;
         let answer = session.transmit(&request, None).await?;
-        Ok(LoginAnswer {
-            host: request.operation.host,
-            status: answer.status,
-            body: Zeroizing::new(answer.body.to_vec()),
-        })
+        Ok(LoginAnswer::new(
+            request.operation.host,
+            answer.status,
+            &answer.body,
+        ))
     }
 
     /// Returns the error for an answer that is not a login. `text` is untrusted: it is shortened, and secrets and volatile

@@ -23,6 +23,8 @@ pub struct Options {
     /// Registries that may be used; empty means all. Hosts that a registry refers to (a token realm, a store of blobs) are not
     /// limited by this, only by the rules on addresses.
     pub allowed_registries: Vec<HostPattern>,
+    /// Hosts of services that [`Registries::open_service`](crate::Registries::open_service) may open; empty means all.
+    pub allowed_services: Vec<HostPattern>,
     /// Refuses private address ranges (RFC 1918, RFC 6598, unique local IPv6). Default false.
     pub deny_private_networks: bool,
     /// Allows loopback addresses. Default false.
@@ -83,6 +85,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             allowed_registries: Vec::new(),
+            allowed_services: Vec::new(),
             deny_private_networks: false,
             allow_loopback: false,
             allow_http: true,

@@ -121,10 +121,20 @@ impl Registries {
                 "it is another spelling of the address {address}: write that"
             )));
         }
-        let repository = &on_its_registry(host, repository);
+        self.session(&base, host, &on_its_registry(host, repository), &access)
+    }
+
+    /// Returns a session at the API under `base`.
+    pub(crate) fn session(
+        &self,
+        base: &Url,
+        host: &Host,
+        repository: &Repository,
+        access: &Access,
+    ) -> Result<Session, RegistryError> {
         let client = self
             .clients
-            .get(&self.options, &base, host, repository, &access)?;
+            .get(&self.options, base, host, repository, access)?;
         Ok(Session {
             inner: Arc::new(Inner {
                 options: Arc::clone(&self.options),

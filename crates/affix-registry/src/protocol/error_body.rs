@@ -27,13 +27,36 @@ struct Document {
 }
 
 #[derive(Deserialize)]
-struct Entry {
-    #[serde(default)]
-    code: serde_json::Value,
-    #[serde(default)]
-    message: serde_json::Value,
-    #[serde(default)]
-    detail: serde_json::Value,
+#[serde(untagged)]
+enum Entry {
+    Error {
+        #[serde(default)]
+        code: serde_json::Value,
+        #[serde(default)]
+        message: serde_json::Value,
+        #[serde(default)]
+        detail: serde_json::Value,
+    },
+    /// The form of other services, such as Vault.
+    Text(String),
+}
+
+impl Entry {
+    /// Returns code, message and detail.
+    fn into_parts(self) -> (serde_json::Value, serde_json::Value, serde_json::Value) {
+        match self {
+            Self::Error {
+                code,
+                message,
+                detail,
+            } => (code, message, detail),
+            Self::Text(text) => (
+                serde_json::Value::Null,
+                text.into(),
+                serde_json::Value::Null,
+            ),
+        }
+    }
 }
 
 const MAX_CODES: usize = 8;
@@ -52,8 +75,9 @@ impl ErrorBody {
         };
         let mut body = Self::default();
         let mut texts: Vec<String> = Vec::new();
-        for entry in &document.errors {
-            let code = entry.code.as_str().unwrap_or_default();
+        for entry in document.errors {
+            let (code, message, detail) = entry.into_parts();
+            let code = code.as_str().unwrap_or_default();
             let is_code = !code.is_empty()
                 && code.len() <= 64
                 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -64,12 +88,12 @@ impl ErrorBody {
             {
                 body.codes.push(code.to_owned());
             }
-            let text = clean(&redact(entry.message.as_str().unwrap_or_default(), secrets));
+            let text = clean(&redact(message.as_str().unwrap_or_default(), secrets));
             if !text.is_empty() && !texts.contains(&text) {
                 texts.push(text);
             }
             if code.contains("UNKNOWN") {
-                digests(&entry.detail, &mut body.unknown);
+                digests(&detail, &mut body.unknown);
             }
         }
         body.text = truncate(&texts.join("; "));

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,7 @@ use super::dsse::{Envelope, pre_authentication_encoding};
 use crate::signing::error::KeyError;
 use crate::signing::inspection::MAX_INSPECTED_BYTES;
 use crate::signing::keys::CosignKey;
+use crate::signing::kms::SigningError;
 use crate::signing::signer::{Shape, Signature, Signer, TagSigner};
 
 pub use statement::{
@@ -77,7 +80,14 @@ impl CosignSigner {
         password: Option<&[u8]>,
         annotations: BTreeMap<String, String>,
     ) -> Result<Self, KeyError> {
-        let key = CosignKey::open(key, password)?;
+        Self::new(CosignKey::open(key, password)?, annotations)
+    }
+
+    /// Returns a signer with an open key.
+    pub(in crate::signing) fn new(
+        key: CosignKey,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Self, KeyError> {
         let hint = STANDARD.encode(aws_lc_rs::digest::digest(
             &aws_lc_rs::digest::SHA256,
             key.public_der(),
@@ -98,6 +108,11 @@ impl CosignSigner {
         self.key.public_der()
     }
 
+    fn statement(&self, subject: &Descriptor) -> Result<Vec<u8>, KeyError> {
+        statement::statement(&subject.digest, &self.annotations, &self.predicate)
+            .ok_or(KeyError::Unable)
+    }
+
     fn is_signature(&self) -> bool {
         self.predicate.kind() == SIGNATURE
     }
@@ -108,17 +123,30 @@ impl Signer for CosignSigner {
         &self.shape
     }
 
-    fn sign(&self, subject: &Descriptor, at: Timestamp) -> Result<Signature, KeyError> {
-        let statement = statement::statement(&subject.digest, &self.annotations, &self.predicate)
-            .ok_or(KeyError::Unable)?;
-        let signature = self
-            .key
-            .sign(&pre_authentication_encoding(IN_TOTO, &statement))?;
+    fn message(&self, subject: &Descriptor, _at: Timestamp) -> Result<Vec<u8>, KeyError> {
+        let statement = self.statement(subject)?;
+        Ok(pre_authentication_encoding(IN_TOTO, &statement))
+    }
+
+    fn attachment(
+        &self,
+        subject: &Descriptor,
+        at: Timestamp,
+        signature: &[u8],
+    ) -> Result<Signature, KeyError> {
+        let statement = self.statement(subject)?;
         Ok(self.shape.to_signature(
-            Bundle::new(&self.hint, &statement, &signature).bytes(),
+            Bundle::new(&self.hint, &statement, signature).bytes(),
             subject,
             at,
         ))
+    }
+
+    fn sign<'a>(
+        &'a self,
+        messages: &'a [Vec<u8>],
+    ) -> BoxFuture<'a, Vec<Result<Vec<u8>, SigningError>>> {
+        self.key.sign(messages).boxed()
     }
 
     fn is_equal(

@@ -11,7 +11,6 @@ use affix_registry::SignatureLayer;
 use affix_registry::oci::{Algorithm, Digest, media_type};
 
 use super::CosignSigner;
-use crate::signing::error::KeyError;
 use crate::signing::signer::{TagSignature, TagSigner, parse_part};
 
 const TYPE: &str = "cosign container image signature";
@@ -78,13 +77,12 @@ impl TagSigner for CosignSigner {
         .bytes()
     }
 
-    fn sign_text(&self, identity: &str, subject: &Digest) -> Result<TagSignature, KeyError> {
+    fn layer(&self, identity: &str, subject: &Digest, signature: &[u8]) -> TagSignature {
         let text = self.text(identity, subject);
-        let signature = STANDARD.encode(self.key.sign(&text)?);
-        Ok(TagSignature {
-            layer: SignatureLayer::new(&text, signature),
+        TagSignature {
+            layer: SignatureLayer::new(&text, STANDARD.encode(signature)),
             text,
-        })
+        }
     }
 
     fn is_equal_layer(
@@ -127,6 +125,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
     use super::*;
+    use crate::signing::signer::test_signing::sign_text;
 
     const KEY: &[u8] = include_bytes!("../../../../tests/vectors/signing/cosign/p256.pem");
     const OTHER: &[u8] = include_bytes!("../../../../tests/vectors/signing/cosign/ed25519.pem");
@@ -159,7 +158,7 @@ mod tests {
     fn equal_is_the_same_statement_by_the_same_key_in_any_bytes() {
         let (subject, other) = (Digest::sha256(b"image"), Digest::sha256(b"other"));
         let ours = signer(KEY, &[]);
-        let TagSignature { layer, text } = ours.sign_text("r/a:v1", &subject).unwrap();
+        let TagSignature { layer, text } = sign_text(&ours, "r/a:v1", &subject);
         assert!(ours.is_equal_layer(&layer, &text, "r/a:v1", &subject));
         assert!(!ours.is_equal_layer(&layer, &text, "r/a", &subject));
         assert!(!ours.is_equal_layer(&layer, &text, "r/a:v1", &other));
@@ -169,7 +168,7 @@ mod tests {
         }
         assert!(ours.made_layer(&layer, &text) && !signer(OTHER, &[]).made_layer(&layer, &text));
         let spaced = [b" ".as_slice(), &text].concat();
-        let signature = STANDARD.encode(ours.key.sign(&spaced).unwrap());
+        let signature = STANDARD.encode(ours.key.sign_one(&spaced));
         let spaced_layer = SignatureLayer::new(&spaced, signature);
         assert!(ours.is_equal_layer(&spaced_layer, &spaced, "r/a:v1", &subject));
         assert_ne!(layer.id(), spaced_layer.id());

@@ -4,6 +4,7 @@
 )]
 
 use super::*;
+use crate::signing::signer::test_signing::sign;
 use crate::signing::vectors::{PASSWORD, SIGNED_AT, another, at, read, subject};
 use crate::signing::{NamedSubjects, PublicKey, named_subjects};
 
@@ -59,7 +60,7 @@ fn the_bundle_equals_that_of_cosign_except_for_spaces() {
 #[test]
 fn the_signature_covers_the_pre_authentication_encoding_of_the_statement() {
     let signer = signer("cosign/ed25519.key", BTreeMap::new());
-    let signature = signer.sign(&subject(), at(SIGNED_AT)).unwrap();
+    let signature = sign(&signer, &subject(), at(SIGNED_AT)).unwrap();
     let bundle: Bundle = serde_json::from_slice(&signature.layer).unwrap();
     let (payload, made) = bundle.dsse_envelope.open().unwrap();
     let expected = format!(
@@ -75,7 +76,7 @@ fn the_manifest_has_the_fields_of_a_manifest_of_cosign() {
     let signer = signer("cosign/generated.key", annotations());
     let expected: ImageManifest =
         serde_json::from_slice(&read("cosign/annotated.manifest.json")).unwrap();
-    let mut ours = signer.sign(&subject(), at(SIGNED_AT)).unwrap().manifest;
+    let mut ours = sign(&signer, &subject(), at(SIGNED_AT)).unwrap().manifest;
     assert_eq!(
         ours.annotations
             .get("org.opencontainers.image.created")
@@ -167,7 +168,7 @@ fn a_signer_recognises_only_its_own_signatures() {
         "cosign/rsa.pem",
     ] {
         let signer = signer(key, annotations());
-        let signature = signer.sign(&subject(), at(SIGNED_AT)).unwrap();
+        let signature = sign(&signer, &subject(), at(SIGNED_AT)).unwrap();
         let equal = |manifest: &ImageManifest, layer: &[u8]| {
             signer.is_equal(manifest, layer, &subject(), at(SIGNED_AT))
         };
@@ -189,7 +190,7 @@ fn a_signer_recognises_only_its_own_signatures() {
                 .dsse_envelope
                 .payload
         };
-        let other = signer.sign(&another(), at(SIGNED_AT)).unwrap();
+        let other = sign(&signer, &another(), at(SIGNED_AT)).unwrap();
         for (damaged, why) in [
             (
                 String::from_utf8(other.layer).unwrap(),
@@ -274,7 +275,7 @@ fn a_sha512_subject_is_named_with_its_own_algorithm() {
         2,
     );
     let signer = signer("cosign/p256.pem", BTreeMap::new());
-    let signature = signer.sign(&subject, at(SIGNED_AT)).unwrap();
+    let signature = sign(&signer, &subject, at(SIGNED_AT)).unwrap();
     assert!(signer.is_equal(
         &signature.manifest,
         &signature.layer,
@@ -321,7 +322,7 @@ fn a_statement_of_the_real_cosign_by_the_same_key_is_equal() {
 fn a_signed_statement_has_its_type_subject_and_predicate_and_verifies_with_its_key() {
     let signer = signer("cosign/generated.key", BTreeMap::new());
     let stating = signer.stating(&vex()).unwrap();
-    let ours = stating.sign(&subject(), at(SIGNED_AT)).unwrap();
+    let ours = sign(&*stating, &subject(), at(SIGNED_AT)).unwrap();
     assert!(stating.is_equal(&ours.manifest, &ours.layer, &subject(), at(SIGNED_AT)));
     assert!(stating.tag_signer().is_none());
     let key = |file: &str| PublicKey::from_pem("a.pub", &read(file)).unwrap().remove(0);
@@ -343,7 +344,7 @@ fn the_manifest_of_a_statement_has_the_fields_of_a_manifest_of_cosign() {
         .unwrap();
     let expected: ImageManifest =
         serde_json::from_slice(&read("cosign/statement.manifest.json")).unwrap();
-    let mut ours = signer.sign(&subject(), at(SIGNED_AT)).unwrap().manifest;
+    let mut ours = sign(&*signer, &subject(), at(SIGNED_AT)).unwrap().manifest;
     ours.config = Descriptor {
         artifact_type: expected.config.artifact_type.clone(),
         data: None,
@@ -410,7 +411,7 @@ fn the_predicate_is_signed_byte_for_byte_and_the_largest_one_fits() {
     let signer = signer("cosign/p256.pem", BTreeMap::new())
         .stating(&predicate)
         .unwrap();
-    let signature = signer.sign(&subject(), at(SIGNED_AT)).unwrap();
+    let signature = sign(&*signer, &subject(), at(SIGNED_AT)).unwrap();
     assert!(signature.layer.len() as u64 <= signer.shape().max_layer_bytes);
     let found = SignedStatement::parse(&signature.layer).unwrap();
     assert_eq!(found.predicate(), json);

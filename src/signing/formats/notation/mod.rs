@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -19,6 +21,7 @@ use affix_registry::oci::{Descriptor, Digest, ImageManifest};
 use crate::signing::error::KeyError;
 use crate::signing::inspection::MAX_INSPECTED_BYTES;
 use crate::signing::keys::{CertificateChain, NotationKey};
+use crate::signing::kms::SigningError;
 use crate::signing::signer::{Shape, Signature, Signer, parse_part};
 use crate::signing::time::to_rfc3339;
 
@@ -73,6 +76,15 @@ impl NotationSigner {
             expiry,
             shape,
         })
+    }
+
+    /// Returns the protected header and the payload as the envelope has them.
+    fn parts(&self, subject: &Descriptor, at: Timestamp) -> Result<(String, String), KeyError> {
+        self.chain.check_validity(at)?;
+        let payload = encode(&Payload {
+            target_artifact: subject.stripped(),
+        });
+        Ok((encode(&self.protected(at)?), payload))
     }
 
     fn protected(&self, at: Timestamp) -> Result<Protected, KeyError> {
@@ -140,15 +152,34 @@ impl Signer for NotationSigner {
         &self.shape
     }
 
-    fn sign(&self, subject: &Descriptor, at: Timestamp) -> Result<Signature, KeyError> {
-        self.chain.check_validity(at)?;
-        let payload = encode(&Payload {
-            target_artifact: subject.stripped(),
-        });
-        let protected = encode(&self.protected(at)?);
-        let signature = self
-            .key
-            .sign(signing_input(&protected, &payload).as_bytes())?;
+    fn message(&self, subject: &Descriptor, at: Timestamp) -> Result<Vec<u8>, KeyError> {
+        let (protected, payload) = self.parts(subject, at)?;
+        Ok(signing_input(&protected, &payload).into_bytes())
+    }
+
+    fn sign<'a>(
+        &'a self,
+        messages: &'a [Vec<u8>],
+    ) -> BoxFuture<'a, Vec<Result<Vec<u8>, SigningError>>> {
+        async move {
+            let mut signatures = Vec::new();
+            for message in messages {
+                // A hundred RSA signatures take half a second, so other tasks run in between.
+                tokio::task::yield_now().await;
+                signatures.push(self.key.sign(message).map_err(SigningError::from));
+            }
+            signatures
+        }
+        .boxed()
+    }
+
+    fn attachment(
+        &self,
+        subject: &Descriptor,
+        at: Timestamp,
+        signature: &[u8],
+    ) -> Result<Signature, KeyError> {
+        let (protected, payload) = self.parts(subject, at)?;
         let envelope = Envelope {
             payload,
             protected,

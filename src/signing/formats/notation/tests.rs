@@ -7,6 +7,7 @@
 use super::*;
 use crate::signing::error::CertificateProblem;
 use crate::signing::keys::pem;
+use crate::signing::signer::test_signing::sign;
 use crate::signing::vectors::{SIGNED_AT, another, at, read, subject};
 
 const ALL: [&str; 6] = ["rsa-2048", "rsa-3072", "rsa-4096", "p256", "p384", "p521"];
@@ -72,8 +73,7 @@ fn the_envelope_equals_that_of_notation_except_for_agent_and_payload_order() {
         let mut rebuilt = envelope(expected.as_bytes());
         assert_eq!(serde_json::to_string(&rebuilt).unwrap(), expected, "{name}");
         let ours = envelope(
-            &signer(name, None)
-                .sign(&subject(), at(SIGNED_AT))
+            &sign(&signer(name, None), &subject(), at(SIGNED_AT))
                 .unwrap()
                 .layer,
         );
@@ -129,7 +129,7 @@ fn a_signature_of_notation_by_the_same_key_and_certificates_is_equal() {
 #[test]
 fn a_signer_recognises_only_its_own_signatures() {
     let signer = signer("p256", None);
-    let signature = signer.sign(&subject(), at(SIGNED_AT)).unwrap();
+    let signature = sign(&signer, &subject(), at(SIGNED_AT)).unwrap();
     let equal = |signature: &Signature| {
         signer.is_equal(
             &signature.manifest,
@@ -253,7 +253,7 @@ fn an_expiry_out_of_range_is_refused() {
     }
     let signer = signer("p256", Some(Duration::from_secs(1 << 40)));
     assert!(matches!(
-        signer.sign(&subject(), at(SIGNED_AT)),
+        sign(&signer, &subject(), at(SIGNED_AT)),
         Err(KeyError::Expiry { .. })
     ));
 }
@@ -265,7 +265,7 @@ fn keys_in_pkcs1_and_sec1_are_the_same_keys() {
         ("p256.sec1.key", "p256.crt"),
     ] {
         let signer = open(key, chain, None, None, SIGNED_AT).unwrap();
-        let signature = signer.sign(&subject(), at(SIGNED_AT)).unwrap();
+        let signature = sign(&signer, &subject(), at(SIGNED_AT)).unwrap();
         assert!(
             signer.is_equal(
                 &signature.manifest,
@@ -466,16 +466,15 @@ fn signing_fails_outside_of_the_validity_of_the_certificates() {
     ));
     let signer = signer("p256", None);
     assert_eq!(signer.ends(), Some(at("2125-12-31T23:59:59Z")));
-    assert!(signer.sign(&subject(), at("2125-12-31T23:59:59Z")).is_ok());
-    assert!(signer.sign(&subject(), at("2126-01-01T00:00:00Z")).is_err());
-    assert!(signer.sign(&subject(), at(before)).is_err());
+    assert!(sign(&signer, &subject(), at("2125-12-31T23:59:59Z")).is_ok());
+    assert!(sign(&signer, &subject(), at("2126-01-01T00:00:00Z")).is_err());
+    assert!(sign(&signer, &subject(), at(before)).is_err());
 }
 
 #[test]
 fn the_manifest_has_its_type_in_the_config_and_names_the_certificates() {
     let signer = signer("p256", None);
-    let manifest = signer
-        .sign(&subject(), at("2026-11-23T19:04:09.999Z"))
+    let manifest = sign(&signer, &subject(), at("2026-11-23T19:04:09.999Z"))
         .unwrap()
         .manifest;
     assert_eq!(manifest.artifact_type, None);

@@ -5,8 +5,14 @@
     reason = "a test that unwraps fails, as it should"
 )]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
 use super::*;
 use crate::signing::keys::pem;
+use crate::signing::keys::{Hash, Scheme};
 use crate::signing::vectors::{PASSWORD, read};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -49,7 +55,7 @@ fn a_key_file_of_cosign_opens_and_has_the_public_key_of_cosign() {
             pem::blocks(&public).unwrap()[0].contents.as_slice(),
             "{name}"
         );
-        let signature = key.sign(b"message").unwrap();
+        let signature = key.sign_one(b"message");
         assert!(
             key.verifies(b"message", &signature) && !key.verifies(b"another", &signature),
             "{name}"
@@ -213,4 +219,78 @@ proptest::proptest! {
         let file = format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(&bytes));
         assert!(CosignKey::open(file.as_bytes(), Some(PASSWORD)).is_err());
     }
+}
+
+/// A service that signs with a key of its own, and not always what it is asked to sign.
+struct Service {
+    key: CosignKey,
+    lies_about: &'static [u8],
+    is_expired: Arc<AtomicBool>,
+}
+
+impl RemoteKey for Service {
+    fn sign<'a>(
+        &'a self,
+        messages: &'a [Vec<u8>],
+        scheme: Scheme,
+    ) -> BoxFuture<'a, Vec<Result<Vec<u8>, SigningError>>> {
+        assert_eq!(scheme, Scheme::Ecdsa(Hash::Sha256));
+        async move {
+            let mut signed = messages.to_vec();
+            for message in &mut signed {
+                if message == self.lies_about {
+                    *message = b"another".to_vec();
+                }
+            }
+            self.key.sign(&signed).await
+        }
+        .boxed()
+    }
+
+    fn expire(&self) -> BoxFuture<'_, ()> {
+        self.is_expired.store(true, Ordering::Relaxed);
+        std::future::ready(()).boxed()
+    }
+
+    fn describe(&self) -> String {
+        "the key images at bao.example.com".to_owned()
+    }
+}
+
+#[test]
+fn t31_a_signature_of_a_service_that_does_not_verify_is_an_error() {
+    let open = || CosignKey::open(&read("cosign/p256.pem"), None).unwrap();
+    let is_expired = Arc::<AtomicBool>::default();
+    let service = Service {
+        key: open(),
+        lies_about: b"two",
+        is_expired: Arc::clone(&is_expired),
+    };
+    let key = CosignKey::remote(Arc::new(service), open().public_der).unwrap();
+    futures::executor::block_on(key.sign(&[b"one".to_vec()]));
+    assert!(!is_expired.load(Ordering::Relaxed));
+    let messages = [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()];
+    let signed = futures::executor::block_on(key.sign(&messages));
+    assert!(is_expired.load(Ordering::Relaxed));
+    for (message, signature) in messages.iter().zip(&signed) {
+        match signature {
+            Ok(signature) => assert!(key.verifies(message, signature) && message != b"two"),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    message == b"two"
+                        && text.contains("bao.example.com")
+                        && text.contains("does not verify"),
+                    "{text}"
+                );
+            }
+        }
+    }
+    // A public key of an unknown kind opens nothing.
+    let service = Service {
+        key: open(),
+        lies_about: b"",
+        is_expired: Arc::default(),
+    };
+    assert!(CosignKey::remote(Arc::new(service), Vec::new()).is_none());
 }

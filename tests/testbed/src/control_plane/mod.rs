@@ -200,6 +200,17 @@ impl ControlPlane {
         &self.setting.ca_pem
     }
 
+    /// The public key of the tokens of service accounts, as PEM.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read.
+    pub fn token_key_pem(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(
+            self.dir.path().join("service-accounts.pub"),
+        )?)
+    }
+
     /// The administrator's bearer token.
     pub fn admin_token(&self) -> &'static str {
         ADMIN_TOKEN

