@@ -4,45 +4,32 @@
 //! plan would keep or adopt it. In other namespaces status decides: the attachment is kept for a resource that lists it and whose
 //! status shows that it may push there (threat T34, decision 0095).
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::core::ObjectMeta;
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::api::{
-    ConditionType, ImageAttachment, ImageAttachmentStatus, Reason, TargetState, TargetStatus,
-    find_condition,
-};
+use crate::api::{ImageAttachment, Reason, TargetState, TargetStatus};
 use crate::attachment::parse_reference;
 use crate::controller::api_server::ApiServerError;
 use crate::controller::context::Context;
 use crate::controller::reconcile::object_read::{self, ReadError};
 use crate::controller::reconcile::references::ReferenceResolver;
 use crate::controller::reconcile::status_writer::record_owner;
+use crate::controller::watch::claimant::Claimant;
 use crate::engine::{self, Claim, Claims, Draft, Failure, Journal, Mode, NoClaims, Request};
-use affix_registry::oci::{Digest, Reference};
+use affix_registry::oci::Digest;
 
 /// The claims of other resources to the attachments of one resource.
 pub(crate) struct ClusterClaims<'a> {
     context: &'a Context,
     object: &'a ImageAttachment,
     /// The other resources of the repository, read once if something is to be removed.
-    others: OnceCell<Vec<Other>>,
+    others: OnceCell<Vec<Arc<Claimant>>>,
     /// Serialises transfers, which would conflict with each other.
     transfer: Mutex<()>,
-}
-
-/// The claims of one resource. The resource itself may be large and is read again if it is needed.
-struct Other {
-    metadata: ObjectMeta,
-    /// Status may not list all attachments that the spec needs.
-    is_unsettled: bool,
-    /// The manifests of its image, if they are known: then it needs no attachment of any other.
-    manifests: Option<HashSet<Digest>>,
-    /// The attachments in status. Of a resource of another namespace, those that it may push.
-    attachments: HashSet<(Digest, Digest)>,
 }
 
 /// The answer of a plan: whether the resource would keep or adopt the attachment.
@@ -51,14 +38,6 @@ enum PlanResult {
     NotNeeded,
     /// The plan failed, with this error.
     Unknown(String),
-}
-
-impl Other {
-    /// Returns whether a plan could need an attachment of `subject` that status does not list.
-    fn may_need(&self, subject: &Digest) -> bool {
-        let manifests = self.manifests.as_ref();
-        self.is_unsettled && manifests.is_none_or(|manifests| manifests.contains(subject))
-    }
 }
 
 impl<'a> ClusterClaims<'a> {
@@ -72,21 +51,19 @@ impl<'a> ClusterClaims<'a> {
     }
 
     /// Returns the other resources of the repository, the oldest first.
-    async fn others(&self) -> Result<&Vec<Other>, ApiServerError> {
+    async fn others(&self) -> Result<&Vec<Arc<Claimant>>, ApiServerError> {
         let find = || async {
             let Ok(own) = parse_reference(&self.object.spec.image) else {
                 return Ok(Vec::new());
             };
             let context = self.context;
             let namespace = self.object.metadata.namespace.as_deref();
-            let other = |other: ImageAttachment| {
-                let is_other = other.uid() != self.object.uid() && names_repository(&other, &own);
-                is_other.then(|| self.other(&other))
-            };
-            let mut others = context
-                .repositories
-                .find(&own, namespace, &context.states, other)
+            let others = (context.repositories)
+                .find(&own, namespace, &context.states)
                 .await?;
+            let mut others: Vec<_> = (others.into_iter())
+                .filter(|other| other.metadata.uid != self.object.metadata.uid && other.names(&own))
+                .collect();
             others.sort_by_key(|other| {
                 let meta = &other.metadata;
                 let created = meta.creation_timestamp.as_ref().map(|at| at.0);
@@ -95,27 +72,6 @@ impl<'a> ClusterClaims<'a> {
             Ok(others)
         };
         self.others.get_or_try_init(find).await
-    }
-
-    fn other(&self, other: &ImageAttachment) -> Other {
-        let is_local = other.metadata.namespace == self.object.metadata.namespace;
-        let is_claim = is_local || writes_to_same_registry(other, self.object);
-        let listed = other.status.iter().flat_map(engine::attachments);
-        Other {
-            metadata: ObjectMeta {
-                creation_timestamp: other.metadata.creation_timestamp.clone(),
-                name: other.metadata.name.clone(),
-                namespace: other.metadata.namespace.clone(),
-                uid: other.metadata.uid.clone(),
-                ..ObjectMeta::default()
-            },
-            is_unsettled: is_unsettled(other),
-            manifests: manifests(other),
-            attachments: listed
-                .filter(|listed| is_claim && (is_local || listed.may_push))
-                .map(|listed| (listed.subject, listed.attachment))
-                .collect(),
-        }
     }
 
     /// Finds a claim. `transfer`: whether to transfer ownership to a resource of the namespace that needs the attachment.
@@ -127,9 +83,8 @@ impl<'a> ClusterClaims<'a> {
     ) -> Result<Claim, ApiServerError> {
         let others = self.others().await?.iter();
         let (local, remote): (Vec<_>, Vec<_>) =
-            others.partition(|other| other.metadata.namespace == self.object.metadata.namespace);
-        let pair = (subject.clone(), attachment.clone());
-        let lists = |other: &&Other| other.attachments.contains(&pair);
+            others.partition(|other| other.is_local(self.object));
+        let lists = |other: &&Arc<Claimant>| other.lists(self.object, subject, attachment);
         let (listing, local): (Vec<_>, Vec<_>) = local.into_iter().partition(lists);
         for other in listing {
             if !transfer || self.transfer_to(other, subject, attachment).await? {
@@ -165,7 +120,7 @@ impl<'a> ClusterClaims<'a> {
     }
 
     /// Reads another resource. `None`: it is gone, being deleted, or cannot be parsed.
-    async fn read(&self, other: &Other) -> Result<Option<ImageAttachment>, ApiServerError> {
+    async fn read(&self, other: &Claimant) -> Result<Option<ImageAttachment>, ApiServerError> {
         match object_read::read(&self.context.client, &other.metadata).await {
             Ok(object) => {
                 let newest = self.context.states.with_newest_status(object);
@@ -181,7 +136,7 @@ impl<'a> ClusterClaims<'a> {
     /// Plans an unsettled resource, with the code that would reconcile it.
     async fn plan(
         &self,
-        other: &Other,
+        other: &Claimant,
         subject: &Digest,
         attachment: &Digest,
     ) -> Result<PlanResult, ApiServerError> {
@@ -231,7 +186,7 @@ impl<'a> ClusterClaims<'a> {
     /// Transfers ownership. Returns `false` if the new owner is gone.
     async fn transfer_to(
         &self,
-        new_owner: &Other,
+        new_owner: &Claimant,
         subject: &Digest,
         attachment: &Digest,
     ) -> Result<bool, ApiServerError> {
@@ -275,16 +230,6 @@ impl Claims for ClusterClaims<'_> {
     }
 }
 
-/// Returns whether the controller writes for a resource of another namespace, and to the registry of `own`. A tenant's own proxy may
-/// lead to any server, and that server's answers prove nothing about the registry (threat T24).
-fn writes_to_same_registry(other: &ImageAttachment, own: &ImageAttachment) -> bool {
-    let (other, own) = (&other.spec, &own.spec);
-    !other.dry_run()
-        && !other.suspend()
-        && other.proxy_secret_ref.is_none()
-        && other.insecure() == own.insecure()
-}
-
 /// The journal of a plan, which pushes nothing.
 struct NoJournal;
 
@@ -302,40 +247,6 @@ fn plan_failed(reason: Reason, message: &str) -> PlanResult {
     } else {
         PlanResult::Unknown(format!("{reason}: {message}"))
     }
-}
-
-/// Returns whether the spec names the repository of `reference`, or status does, from an earlier spec.
-fn names_repository(other: &ImageAttachment, reference: &Reference) -> bool {
-    let status = other.status.as_ref();
-    let image = status.and_then(|status| status.image.as_ref());
-    let references = [Some(&other.spec.image), image.map(|image| &image.reference)];
-    references.into_iter().flatten().any(|other| {
-        other
-            .parse::<Reference>()
-            .is_ok_and(|other| other.name() == reference.name())
-    })
-}
-
-/// Returns whether status may not list all attachments that the spec needs.
-fn is_unsettled(other: &ImageAttachment) -> bool {
-    let Some(status) = &other.status else {
-        return true;
-    };
-    let ready = find_condition(&status.conditions, ConditionType::Ready);
-    Some(status.observed_generation) != other.metadata.generation
-        || ready.is_none_or(|ready| ready.status != "True")
-}
-
-/// Returns the manifests of an image, if spec pins the one that status lists whole. Without this the children of a set, which change
-/// together, would each plan all others.
-fn manifests(other: &ImageAttachment) -> Option<HashSet<Digest>> {
-    let pinned = other.spec.image.parse::<Reference>().ok()?.digest?;
-    let status = other.status.as_ref()?;
-    let is_same = is(&status.image.as_ref()?.digest, &pinned);
-    let targets = &status.targets;
-    let is_whole = (1..ImageAttachmentStatus::MAX_SKIPPED).contains(&targets.len());
-    let digests = || targets.iter().flat_map(|target| target.digest.parse());
-    (is_same && is_whole).then(|| digests().collect())
 }
 
 fn is(text: &str, digest: &Digest) -> bool {

@@ -2,6 +2,7 @@
 
 pub(super) mod cache;
 pub(super) mod child;
+pub(super) mod claimant;
 pub(super) mod crd_check;
 pub(super) mod quota;
 pub(super) mod repository_index;

@@ -5,7 +5,9 @@
 //! same attachment.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
@@ -18,6 +20,7 @@ use crate::controller::options::Options;
 use crate::controller::reconcile::object_read::{self, ReadError};
 use crate::controller::reconcile::object_state::ObjectStates;
 use crate::controller::watch::cache::CacheEntry;
+use crate::controller::watch::claimant::Claimant;
 use affix_registry::oci::Reference;
 
 /// An object of a list. An invalid one does not fail the list.
@@ -32,6 +35,56 @@ pub(crate) struct RepositoryIndex {
     /// The caches hold the resources of the whole cluster.
     is_complete: bool,
     caches: Mutex<Vec<Store<CacheEntry>>>,
+    lists: SharedList,
+}
+
+/// The last list from the API server. Passes that remove attachments at the same time share one: each waits for a list that began after it
+/// asked.
+#[derive(Default)]
+struct SharedList {
+    waiting: AtomicUsize,
+    last: tokio::sync::Mutex<Option<(Instant, Vec<Arc<Claimant>>)>>,
+}
+
+impl SharedList {
+    /// Returns a list that began after this call. It stays in memory only while other calls wait for one.
+    async fn get<E>(
+        &self,
+        list: impl AsyncFnOnce() -> Result<Vec<Arc<Claimant>>, E>,
+    ) -> Result<Vec<Arc<Claimant>>, E> {
+        let asked = Instant::now();
+        let waiting = Waiting::new(self);
+        let mut last = self.last.lock().await;
+        drop(waiting);
+        let (began, list) = match last.take() {
+            Some((began, list)) if began > asked => (began, list),
+            _ => (Instant::now(), list().await?),
+        };
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            *last = Some((began, list.clone()));
+        }
+        Ok(list)
+    }
+}
+
+/// Counts a call that waits for a list. The last list goes with the last of them.
+struct Waiting<'a>(&'a SharedList);
+
+impl<'a> Waiting<'a> {
+    fn new(lists: &'a SharedList) -> Self {
+        lists.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(lists)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let is_last = self.0.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
+        // A call that holds the lock sees the count.
+        if is_last && let Ok(mut last) = self.0.last.try_lock() {
+            *last = None;
+        }
+    }
 }
 
 impl RepositoryIndex {
@@ -42,6 +95,7 @@ impl RepositoryIndex {
             is_complete: options.watch_namespaces.is_empty()
                 && options.watch_label_selector.is_none(),
             caches: Mutex::default(),
+            lists: SharedList::default(),
         }
     }
 
@@ -58,30 +112,25 @@ impl RepositoryIndex {
         entries.filter_map(|entry| entry.uid()).collect()
     }
 
-    /// Passes each resource that may name the repository of `reference` and is not being deleted, with its newest known status, to
-    /// `map`, and returns the results. One whole resource is in memory at a time. Resources of other repositories may be among them;
-    /// resources of other namespaces than `namespace` that keep no attachment are not.
+    /// Returns the claims of each resource that may name the repository of `reference` and is not being deleted, by its newest known status.
+    /// One whole resource is in memory at a time. Resources of other repositories may be among them; resources of other namespaces than
+    /// `namespace` that keep no attachment are not.
     ///
     /// # Errors
     /// When a request to the API server fails.
-    pub(crate) async fn find<T>(
+    pub(crate) async fn find(
         &self,
         reference: &Reference,
         namespace: Option<&str>,
         states: &ObjectStates,
-        mut map: impl FnMut(ImageAttachment) -> Option<T>,
-    ) -> Result<Vec<T>, ApiServerError> {
-        let mut map = |object: ImageAttachment| {
-            let is_deleted = object.metadata.deletion_timestamp.is_some();
-            (!is_deleted).then(|| map(states.with_newest_status(object)))?
-        };
+    ) -> Result<Vec<Arc<Claimant>>, ApiServerError> {
         if !self.is_complete {
-            return self.list(&mut map).await;
+            return self.lists.get(async || self.list(states).await).await;
         }
         let mut found = Vec::new();
         for entry in self.cached(reference, namespace, states) {
             match object_read::load(&self.client, &entry).await {
-                Ok(object) => found.extend(map(object)),
+                Ok(object) => found.extend(claimant(object, states)),
                 Err(ReadError::Invalid(_) | ReadError::ApiServer(ApiServerError::ResourceGone)) => {
                 }
                 Err(ReadError::ApiServer(error)) => return Err(error),
@@ -112,38 +161,107 @@ impl RepositoryIndex {
     }
 
     /// Lists all namespaces, or, if that is forbidden, the watched ones.
-    async fn list<T>(
-        &self,
-        map: &mut impl FnMut(ImageAttachment) -> Option<T>,
-    ) -> Result<Vec<T>, ApiServerError> {
-        let all = self.list_pages(&Api::all(self.client.clone()), map).await;
+    async fn list(&self, states: &ObjectStates) -> Result<Vec<Arc<Claimant>>, ApiServerError> {
+        let all = self
+            .list_pages(&Api::all(self.client.clone()), states)
+            .await;
         match all {
             Err(error) if error.code() == Some(403) && !self.watched_namespaces.is_empty() => {}
             all => return all,
         }
-        let mut objects = Vec::new();
+        let mut found = Vec::new();
         for namespace in &self.watched_namespaces {
             let api = Api::namespaced(self.client.clone(), namespace);
-            objects.extend(self.list_pages(&api, map).await?);
+            found.extend(self.list_pages(&api, states).await?);
         }
-        Ok(objects)
+        Ok(found)
     }
 
-    async fn list_pages<T>(
+    async fn list_pages(
         &self,
         api: &Api<Guarded>,
-        map: &mut impl FnMut(ImageAttachment) -> Option<T>,
-    ) -> Result<Vec<T>, ApiServerError> {
-        let mut objects = Vec::new();
+        states: &ObjectStates,
+    ) -> Result<Vec<Arc<Claimant>>, ApiServerError> {
+        let mut found = Vec::new();
         let mut params = ListParams::default().limit(PAGE_SIZE);
         loop {
             let page = with_timeout(api.list(&params)).await?;
             let parsed = page.items.into_iter().filter_map(|object| object.0.ok());
-            objects.extend(parsed.filter_map(&mut *map));
+            found.extend(parsed.filter_map(|object| claimant(object, states)));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
-                None => return Ok(objects),
+                None => return Ok(found),
             }
         }
+    }
+}
+
+/// Returns the claims of a resource by its newest known status, or `None` if it is being deleted.
+fn claimant(object: ImageAttachment, states: &ObjectStates) -> Option<Arc<Claimant>> {
+    let is_deleted = object.metadata.deletion_timestamp.is_some();
+    (!is_deleted).then(|| Arc::new(Claimant::of(&states.with_newest_status(object))))
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps fails, as it should"
+)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::future::join_all;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_during_a_list_share_the_next_one() {
+        let (lists, counter, gate) = (
+            SharedList::default(),
+            AtomicUsize::new(0),
+            Semaphore::new(0),
+        );
+        let list = || {
+            lists.get(async || {
+                counter.fetch_add(1, Ordering::SeqCst);
+                gate.acquire().await.unwrap().forget();
+                Ok::<_, Infallible>(Vec::new())
+            })
+        };
+        let calls = join_all((0..10).map(|_| list()));
+        let release = async {
+            while lists.waiting.load(Ordering::SeqCst) < 9 {
+                tokio::task::yield_now().await;
+            }
+            gate.add_permits(2);
+        };
+        tokio::join!(calls, release);
+        assert_eq!(counter.load(Ordering::SeqCst), 2);
+        // A later call gets a list of its own, and nothing stays in memory.
+        gate.add_permits(1);
+        list().await.unwrap();
+        assert_eq!(counter.load(Ordering::SeqCst), 3);
+        assert!(lists.last.lock().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_ends_while_it_waits_leaves_no_list_behind() {
+        let (lists, gate) = (SharedList::default(), Semaphore::new(0));
+        let list = || {
+            lists.get(async || {
+                gate.acquire().await.unwrap().forget();
+                Ok::<_, Infallible>(Vec::new())
+            })
+        };
+        let mut first = Box::pin(list());
+        assert!(futures::poll!(&mut first).is_pending());
+        let mut second = Box::pin(list());
+        assert!(futures::poll!(&mut second).is_pending());
+        gate.add_permits(1);
+        first.await.unwrap();
+        assert!(lists.last.try_lock().is_err() || lists.last.lock().await.is_some());
+        drop(second);
+        assert!(lists.last.lock().await.is_none());
     }
 }
