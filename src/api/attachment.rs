@@ -4,7 +4,9 @@
 //! publish Secrets that they cannot read (threat T23).
 
 mod attestation;
+mod keyless;
 mod kms;
+mod transparency;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +21,9 @@ use super::reference::{ConfigMapKeyRef, LocalObjectReference};
 pub use attestation::{
     Attestation, ConfigMapPredicates, FromBuild, PredicateDocument, StatementSigner,
 };
+pub use keyless::Keyless;
 pub use kms::{Kms, Vault};
+pub use transparency::Transparency;
 
 /// Marks the image as no longer supported from a date on.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -236,13 +240,18 @@ pub struct Signature {
 #[serde(rename_all = "camelCase")]
 pub struct CosignSigner {
     /// Secret with the private key in cosign.key and its password in cosign.password, as cosign generate-key-pair k8s:// writes
-    /// it. Exactly one of keySecretRef, kms is set.
+    /// it. Exactly one of keySecretRef, kms, keyless is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_secret_ref: Option<LocalObjectReference>,
 
-    /// The key of a key management service. Exactly one of keySecretRef, kms is set.
+    /// The key of a key management service. Exactly one of keySecretRef, kms, keyless is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kms: Option<Kms>,
+
+    /// Signs without a key, by the identity of a ServiceAccount, and publishes its name and the signature in a transparency log, from which
+    /// no entry can be removed. Exactly one of keySecretRef, kms, keyless is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyless: Option<Keyless>,
 
     /// The formats to sign in: Bundle is a Sigstore bundle as a referrer, which cosign 3 and Kyverno read; Tag is the image tag
     /// sha256-HEX.sig, which podman, CRI-O, policy-controller and older tools read. Default: Bundle.
@@ -254,6 +263,11 @@ pub struct CosignSigner {
     /// Repository is the repository alone, as cosign signs. Default: Tag where image has a tag, else Repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<SignatureIdentity>,
+
+    /// Also publishes each signature in a transparency log, from which no entry can be removed, with a timestamp, so that cosign verify --key
+    /// --trusted-root accepts it. Default: no log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transparency: Option<Transparency>,
 
     /// Annotations inside the signed statement, as cosign sign -a puts them. Default: none. At most 64; keys of at most 256,
     /// values of at most 4096 characters.

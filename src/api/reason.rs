@@ -116,7 +116,7 @@ reasons! {
     SecretNotFound [Retried],
     /// A cloud or a key management service refuses the token of the ServiceAccount, or affix may not request such a token.
     IdentityRefused [Retried],
-    /// A key management service does not sign: it does not answer, is sealed, or gives a wrong answer.
+    /// A key management service, a transparency log or a timestamp authority does not answer, or gives a wrong answer.
     SigningUnavailable [Retried],
 
     // Not ready until the user fixes it.
@@ -178,6 +178,8 @@ reasons! {
     DanglingEntryDropped,
     /// The tags `.sig` or `.att` of an image hold signatures by other keys, which cosign 3 and Kyverno do not read beside a bundle.
     OlderSignaturesHidden,
+    /// New signatures are in a transparency log, from which no entry can be removed.
+    SignaturesLogged,
     /// The resource was deleted before its attachments could be removed from the registry.
     RemovalAbandoned,
 }

@@ -9,7 +9,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::attachment::{Artifact, Attestation, EndOfLife, Kms, Signature};
+use super::attachment::{Artifact, Attestation, EndOfLife, Keyless, Kms, Signature, Transparency};
 use super::duration::GoDuration;
 use super::reference::LocalObjectReference;
 use super::status::ImageAttachmentStatus;
@@ -360,14 +360,66 @@ impl ImageAttachmentSpec {
         }
     }
 
-    /// Returns the ServiceAccount that logs in to the key management service.
+    /// Returns the field and the identity of a resource that signs without a key.
+    #[must_use]
+    pub fn keyless(&self) -> Option<(&'static str, &Keyless)> {
+        match self.kind()? {
+            AttachmentKind::Signature(signature) => Some((
+                "spec.signature.cosign.keyless",
+                signature.cosign.as_ref()?.keyless.as_ref()?,
+            )),
+            AttachmentKind::Attestation(attestation) => Some((
+                "spec.attestation.cosign.keyless",
+                attestation.cosign.keyless.as_ref()?,
+            )),
+            AttachmentKind::EndOfLife(mark) => Some((
+                "spec.endOfLife.statement.cosign.keyless",
+                mark.statement.as_ref()?.cosign.keyless.as_ref()?,
+            )),
+            AttachmentKind::Artifact(_) => None,
+        }
+    }
+
+    /// Returns the field and the ConfigMap of the Sigstore instance that logs the signatures.
+    #[must_use]
+    pub fn trust(&self) -> Option<(&'static str, &LocalObjectReference)> {
+        let keyless = self.keyless().map(|(field, of)| (field, &of.trust_ref));
+        keyless.or_else(|| {
+            self.transparency()
+                .map(|(field, of)| (field, &of.trust_ref))
+        })
+    }
+
+    /// Returns the field and the transparency log of a resource that has its signatures logged.
+    #[must_use]
+    pub fn transparency(&self) -> Option<(&'static str, &Transparency)> {
+        match self.kind()? {
+            AttachmentKind::Signature(signature) => Some((
+                "spec.signature.cosign.transparency",
+                signature.cosign.as_ref()?.transparency.as_ref()?,
+            )),
+            AttachmentKind::Attestation(attestation) => Some((
+                "spec.attestation.cosign.transparency",
+                attestation.cosign.transparency.as_ref()?,
+            )),
+            AttachmentKind::EndOfLife(mark) => Some((
+                "spec.endOfLife.statement.cosign.transparency",
+                mark.statement.as_ref()?.cosign.transparency.as_ref()?,
+            )),
+            AttachmentKind::Artifact(_) => None,
+        }
+    }
+
+    /// Returns the ServiceAccount that logs in to the key management service, or that signs without a key.
     #[must_use]
     pub fn signing_account(&self) -> Option<&str> {
+        if let Some((_, keyless)) = self.keyless() {
+            return Some(&keyless.service_account_name);
+        }
         let (_, kms) = self.kms()?;
         let account = kms.service_account_name.as_ref();
-        account
-            .or(self.service_account_name.as_ref())
-            .map(String::as_str)
+        let account = account.or(self.service_account_name.as_ref());
+        account.map(String::as_str)
     }
 
     /// Returns the interval at which the tag is resolved again.

@@ -127,6 +127,14 @@ pub enum KeyError {
         /// The configured value in seconds.
         seconds: u64,
     },
+    /// A transparency log does not take signatures of this kind of key.
+    #[error(
+        "transparency needs a key of ECDSA P-256: a log takes no signature of another key that all verifiers of its entries accept"
+    )]
+    NotLogged,
+    /// The description of a Sigstore instance has no usable service.
+    #[error("{0}")]
+    Instance(String),
     /// The signature format does not support the key of a service.
     #[error("the key {key} is of the kind {found}: {supported} is supported")]
     UnsupportedServiceKey {

@@ -15,16 +15,18 @@ mod inspection;
 mod keys;
 mod kms;
 mod signer;
+mod sigstore;
 mod time;
 #[cfg(test)]
 mod vectors;
 
 pub use error::{CertificateProblem, KeyError};
 pub use formats::{
-    CosignSigner, MAX_PREDICATE_BYTES, MAX_STATEMENT_BYTES, NotationSigner, Predicate,
-    PredicateError, SignedStatement, UnsignedStatement,
+    CosignSigner, KeylessSigner, MAX_PREDICATE_BYTES, MAX_STATEMENT_BYTES, NotationSigner,
+    Predicate, PredicateError, SignedStatement, UnsignedStatement,
 };
 pub use inspection::{MAX_INSPECTED_BYTES, NamedSubjects, named_subjects};
 pub use keys::PublicKey;
 pub use kms::{KmsIdentity, KmsKeys, KmsRequest, SigningError, VaultKey};
-pub use signer::{Shape, Signature, Signer, TagSignature, TagSigner};
+pub use signer::{Shape, Signature, Signed, Signer, TagSignature, TagSigner};
+pub use sigstore::{InstanceError, KeylessIdentity, Publisher, SigstoreInstance};

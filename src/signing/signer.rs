@@ -14,6 +14,7 @@ use affix_registry::oci::{Descriptor, Digest, ImageManifest, annotation, media_t
 use super::error::KeyError;
 use super::formats::Predicate;
 use super::kms::SigningError;
+use super::sigstore::{Evidence, Publisher};
 use super::time::to_rfc3339;
 
 /// Makes signatures of one format with one key, and recognises equal ones.
@@ -30,20 +31,20 @@ pub trait Signer: Send + Sync {
     /// Returns the attachment with a signature over its [`message`](Self::message).
     ///
     /// # Errors
-    /// As for `message`.
+    /// As for `message`. Fails if the evidence of the signature does not verify.
     fn attachment(
         &self,
         subject: &Descriptor,
         at: Timestamp,
-        signature: &[u8],
-    ) -> Result<Signature, KeyError>;
+        signed: &Signed,
+    ) -> Result<Signature, SigningError>;
 
     /// Signs messages of this signer, of its [`TagSigner`], and of signers that state other predicates with the same key. A service
     /// signs all of them at once. Returns a result for each message, in their order.
     fn sign<'a>(
         &'a self,
         messages: &'a [Vec<u8>],
-    ) -> BoxFuture<'a, Vec<Result<Vec<u8>, SigningError>>>;
+    ) -> BoxFuture<'a, Vec<Result<Signed, SigningError>>>;
 
     /// Returns true if an attachment makes a new signature at `now` unnecessary.
     ///
@@ -70,6 +71,15 @@ pub trait Signer: Send + Sync {
         None
     }
 
+    /// Returns a signer with the same key whose signatures are logged and timestamped.
+    ///
+    /// # Errors
+    /// Fails if transparency logs do not take signatures of this kind of key or format.
+    fn publishing(&self, publisher: Arc<Publisher>) -> Result<Arc<dyn Signer>, KeyError> {
+        let _ = publisher;
+        Err(KeyError::NotLogged)
+    }
+
     /// Returns the signer for the signature tag, or `None` if there is no such tag for this kind of key.
     fn tag_signer(&self) -> Option<&dyn TagSigner> {
         None
@@ -94,7 +104,7 @@ pub trait TagSigner: Send + Sync {
     fn text(&self, identity: &str, subject: &Digest) -> Vec<u8>;
 
     /// Returns the layer with a signature over its [`text`](Self::text).
-    fn layer(&self, identity: &str, subject: &Digest, signature: &[u8]) -> TagSignature;
+    fn layer(&self, identity: &str, subject: &Digest, signed: &Signed) -> TagSignature;
 
     /// Returns true if `layer` with the content `text` makes a new signature unnecessary: it verifies with this key and states the
     /// same.
@@ -111,6 +121,25 @@ pub trait TagSigner: Send + Sync {
 
     /// Returns a hash of the public key, the identity and the annotations. It changes with nothing else and reveals no secret.
     fn tag_fingerprint(&self, identity: &str) -> Digest;
+}
+
+/// A signature over a message of a signer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signed {
+    pub(super) signature: Vec<u8>,
+    /// The DER of the certificate of an ephemeral key.
+    pub(super) certificate: Option<Vec<u8>>,
+    pub(super) evidence: Option<Evidence>,
+}
+
+impl From<Vec<u8>> for Signed {
+    fn from(signature: Vec<u8>) -> Self {
+        Self {
+            signature,
+            certificate: None,
+            evidence: None,
+        }
+    }
 }
 
 /// A signature for the signature tag.
@@ -221,7 +250,7 @@ pub(super) mod test_signing {
         signer: &dyn Signer,
         subject: &Descriptor,
         at: Timestamp,
-    ) -> Result<Signature, KeyError> {
+    ) -> Result<Signature, SigningError> {
         let messages = [signer.message(subject, at)?];
         let mut signatures = futures::executor::block_on(signer.sign(&messages));
         signer.attachment(subject, at, &signatures.remove(0).unwrap())

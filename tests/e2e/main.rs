@@ -27,6 +27,7 @@ mod deletion;
 mod fairness;
 mod gitops;
 mod identity;
+mod keyless;
 mod kms;
 mod logs;
 mod marks;

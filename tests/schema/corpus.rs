@@ -42,6 +42,16 @@ pub(crate) fn cosign() -> Value {
     json!({"image": TAGGED, "signature": {"cosign": {"keySecretRef": {"name": "cosign-key"}}}})
 }
 
+/// A cosign signature without a key.
+pub(crate) fn keyless() -> Value {
+    json!({"image": TAGGED, "signature": {"cosign": {"keyless": {"serviceAccountName": "signer", "trustRef": {"name": "sigstore"}}}}})
+}
+
+/// A transparency log.
+fn logged() -> Value {
+    json!({"trustRef": {"name": "sigstore"}})
+}
+
 /// A cosign signature by a key of OpenBao.
 pub(crate) fn kms() -> Value {
     json!({"image": TAGGED, "signature": {"cosign": {"kms": {
@@ -320,6 +330,47 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
             ),
         ),
         ("a signature by a key of OpenBao", kms()),
+        ("a signature without a key", keyless()),
+        (
+            "a signature without a key for another audience",
+            set(
+                keyless(),
+                "/signature/cosign/keyless/audience",
+                json!("fulcio.example.com"),
+            ),
+        ),
+        (
+            "a statement without a key",
+            set(
+                attestation(),
+                "/attestation/cosign",
+                keyless()["signature"]["cosign"].clone(),
+            ),
+        ),
+        (
+            "a date with a statement without a key",
+            set(
+                mark(),
+                "/endOfLife/statement",
+                json!({"cosign": keyless()["signature"]["cosign"]}),
+            ),
+        ),
+        (
+            "a signature in a transparency log",
+            set(cosign(), "/signature/cosign/transparency", logged()),
+        ),
+        (
+            "a signature by a key of OpenBao in a transparency log",
+            set(
+                set(kms(), "/signature/cosign/transparency", logged()),
+                "/signature/cosign/formats",
+                json!(["Bundle"]),
+            ),
+        ),
+        (
+            "a statement in a transparency log",
+            set(attestation(), "/attestation/cosign/transparency", logged()),
+        ),
         (
             "a key of OpenBao with every field, and the account of the spec",
             set(
@@ -542,6 +593,74 @@ pub(crate) fn bad() -> Vec<Bad> {
             "spec",
             ONE_KIND,
         ),
+        // Signatures without a key.
+        (
+            "a key and none",
+            set(
+                keyless(),
+                "/signature/cosign/keySecretRef",
+                json!({"name": "cosign-key"}),
+            ),
+            "spec.signature.cosign",
+            "set exactly one of keySecretRef, kms, keyless",
+        ),
+        (
+            "a signature without a key and without an instance",
+            unset(keyless(), "/signature/cosign/keyless/trustRef"),
+            "spec.signature.cosign.keyless.trustRef",
+            "Required value",
+        ),
+        (
+            "a signature without a key and without a ServiceAccount",
+            unset(keyless(), "/signature/cosign/keyless/serviceAccountName"),
+            "spec.signature.cosign.keyless.serviceAccountName",
+            "Required value",
+        ),
+        (
+            "a signature without a key with a log of its own",
+            set(keyless(), "/signature/cosign/transparency", logged()),
+            "spec.signature.cosign",
+            "keyless is logged without transparency",
+        ),
+        (
+            "a signature tag without a key",
+            set(keyless(), "/signature/cosign/formats", json!(["Tag"])),
+            "spec.signature.cosign.formats",
+            "remove Tag from formats",
+        ),
+        (
+            "an empty audience",
+            set(keyless(), "/signature/cosign/keyless/audience", json!("")),
+            "spec.signature.cosign.keyless.audience",
+            "should be at least 1 chars long",
+        ),
+        // Transparency logs.
+        (
+            "a signature in a transparency log without a trusted root",
+            set(cosign(), "/signature/cosign/transparency", json!({})),
+            "spec.signature.cosign.transparency.trustRef",
+            "Required value",
+        ),
+        (
+            "a ConfigMap of another namespace",
+            set(
+                cosign(),
+                "/signature/cosign/transparency",
+                json!({"trustRef": {"name": "team-b/sigstore"}}),
+            ),
+            "spec.signature.cosign",
+            "trustRef.name and certSecretRef.name must be names",
+        ),
+        (
+            "a signature tag in a transparency log",
+            set(
+                set(cosign(), "/signature/cosign/transparency", logged()),
+                "/signature/cosign/formats",
+                json!(["Bundle", "Tag"]),
+            ),
+            "spec.signature.cosign.formats",
+            "remove Tag from formats",
+        ),
         // Keys of a service.
         (
             "a key of a Secret and one of a service",
@@ -551,7 +670,7 @@ pub(crate) fn bad() -> Vec<Bad> {
                 json!({"name": "cosign-key"}),
             ),
             "spec.signature.cosign",
-            "set exactly one of keySecretRef, kms",
+            "set exactly one of keySecretRef, kms, keyless",
         ),
         (
             "a key of another service",
@@ -618,8 +737,8 @@ pub(crate) fn bad() -> Vec<Bad> {
                 "/signature/cosign/kms/serviceAccountName",
                 json!("team-b/signer"),
             ),
-            "spec.signature.cosign.kms.serviceAccountName",
-            "not a name of an object",
+            "spec.signature.cosign",
+            "must be names of objects",
         ),
         // Image.
         (

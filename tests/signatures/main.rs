@@ -32,3 +32,4 @@ mod notation;
 mod release;
 mod runner;
 mod signature_tag;
+mod transparency;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::keyless::Keyless;
 use super::kms::Kms;
+use super::transparency::Transparency;
 use super::{ValueSource, null_is_empty};
 use crate::api::annotations::Annotations;
 use crate::api::reference::LocalObjectReference;
@@ -115,13 +117,23 @@ pub struct FromBuild {
 #[serde(rename_all = "camelCase")]
 pub struct StatementSigner {
     /// Secret with the private key in cosign.key and its password in cosign.password, as cosign generate-key-pair k8s:// writes
-    /// it. Exactly one of keySecretRef, kms is set.
+    /// it. Exactly one of keySecretRef, kms, keyless is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_secret_ref: Option<LocalObjectReference>,
 
-    /// The key of a key management service. Exactly one of keySecretRef, kms is set.
+    /// The key of a key management service. Exactly one of keySecretRef, kms, keyless is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kms: Option<Kms>,
+
+    /// Signs without a key, by the identity of a ServiceAccount, and publishes its name and the signature in a transparency log, from which
+    /// no entry can be removed. Exactly one of keySecretRef, kms, keyless is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyless: Option<Keyless>,
+
+    /// Also publishes each signature in a transparency log, from which no entry can be removed, with a timestamp, so that cosign verify --key
+    /// --trusted-root accepts it. Default: no log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transparency: Option<Transparency>,
 
     /// Annotations of the subject inside the signed statement. Default: none. At most 64; keys of at most 256, values of at most 4096
     /// characters.

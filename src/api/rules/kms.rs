@@ -24,9 +24,14 @@ pub(super) fn rules() -> Vec<Rule> {
                 "spec.attestation.cosign",
                 "spec.endOfLife.statement.cosign",
             ],
-            "has(self.keySecretRef) != has(self.kms)",
-            |cosign| has(cosign, "keySecretRef") != has(cosign, "kms"),
-            "set exactly one of keySecretRef, kms; to sign with two keys create two ImageAttachments",
+            "[has(self.keySecretRef), has(self.kms), has(self.keyless)].filter(is_set, is_set).size() == 1 && \
+             !(has(self.keyless) && has(self.transparency))",
+            |cosign| {
+                let keys = ["keySecretRef", "kms", "keyless"];
+                keys.iter().filter(|key| has(cosign, key)).count() == 1
+                    && !(has(cosign, "keyless") && has(cosign, "transparency"))
+            },
+            "set exactly one of keySecretRef, kms, keyless; keyless is logged without transparency",
         ),
         Rule::matches(
             &[

@@ -20,6 +20,19 @@ pub(super) fn rules() -> Vec<Rule> {
             |formats| formats.as_array().is_none_or(|formats| !formats.is_empty()),
             "formats must not be an empty list; remove the field for [Bundle]",
         ),
+        // No verifier of the signature tag reads entries of Rekor v2.
+        Rule::new(
+            &["spec.signature.cosign"],
+            "!(has(self.transparency) || has(self.keyless)) || !has(self.formats) || !('Tag' in self.formats)",
+            |cosign| {
+                let formats = get(cosign, "formats").and_then(|formats| formats.as_array());
+                let is_tag = |format: &serde_json::Value| format == "Tag";
+                !(has(cosign, "transparency") || has(cosign, "keyless"))
+                    || formats.is_none_or(|formats| !formats.iter().any(is_tag))
+            },
+            "remove Tag from formats: transparency and keyless are for bundles",
+        )
+        .at(".formats"),
         // Podman compares the tag that it pulls with the one that was signed.
         Rule::new(
             &["spec"],

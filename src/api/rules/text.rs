@@ -1,7 +1,7 @@
 //! Rules of single texts that several parts of the spec share: object names and media types.
 
-use super::Rule;
 use super::pattern::Pattern;
+use super::{Rule, get};
 
 /// A DNS subdomain (RFC 1123), as names of Secrets, ConfigMaps and ServiceAccounts are.
 static OBJECT_NAME: Pattern = Pattern::new("^[a-z0-9]+((-+|[.])[a-z0-9]+)*$");
@@ -30,15 +30,43 @@ pub(super) fn rules() -> Vec<Rule> {
                 "spec.attestation.cosign.keySecretRef.name",
                 "spec.signature.cosign.keySecretRef.name",
                 "spec.signature.notation.keySecretRef.name",
-                "spec.signature.cosign.kms.serviceAccountName",
-                "spec.signature.cosign.kms.vault.certSecretRef.name",
-                "spec.attestation.cosign.kms.serviceAccountName",
-                "spec.attestation.cosign.kms.vault.certSecretRef.name",
-                "spec.endOfLife.statement.cosign.kms.serviceAccountName",
-                "spec.endOfLife.statement.cosign.kms.vault.certSecretRef.name",
             ],
             &OBJECT_NAME,
-            "not a name of an object: write lower-case letters, digits, - and ., without a namespace, for example registry-login",
+            "not a name of an object: write lower-case letters, digits, - and ., without a namespace",
+        ),
+        // One rule for the names of services, since the definition has each field once for each signer.
+        Rule::new(
+            &[
+                "spec.signature.cosign",
+                "spec.attestation.cosign",
+                "spec.endOfLife.statement.cosign",
+            ],
+            format!(
+                "[has(self.kms) && has(self.kms.serviceAccountName) ? self.kms.serviceAccountName : 'x', \
+                 has(self.kms) && has(self.kms.vault) && has(self.kms.vault.certSecretRef) ? self.kms.vault.certSecretRef.name : 'x', \
+                 has(self.keyless) ? self.keyless.serviceAccountName : 'x', has(self.keyless) ? self.keyless.trustRef.name : 'x', \
+                 has(self.transparency) ? self.transparency.trustRef.name : 'x'].all(name, {})",
+                OBJECT_NAME.expression_on("name")
+            ),
+            |cosign| {
+                let names: [&[&str]; 5] = [
+                    &["kms", "serviceAccountName"],
+                    &["kms", "vault", "certSecretRef", "name"],
+                    &["keyless", "serviceAccountName"],
+                    &["keyless", "trustRef", "name"],
+                    &["transparency", "trustRef", "name"],
+                ];
+                let name = |path: &&[&str]| {
+                    path.iter()
+                        .try_fold(cosign, |value, name| get(value, name))?
+                        .as_str()
+                };
+                names
+                    .iter()
+                    .filter_map(name)
+                    .all(|name| OBJECT_NAME.is_match(name))
+            },
+            "serviceAccountName, trustRef.name and certSecretRef.name must be names of objects: write lower-case letters, digits, - and .",
         ),
         Rule::matches(
             &[

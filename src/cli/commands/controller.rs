@@ -93,10 +93,10 @@ pub(in crate::cli) struct Args {
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Workload identity")]
 struct IdentityArgs {
-    /// Log in to the registries of clouds (provider) and to key management services (kms) by tokens of ServiceAccounts; needs the right to create serviceaccounts/token
+    /// Log in to the registries of clouds (provider) and to key management services (kms), and sign without a key (keyless), by tokens of ServiceAccounts; needs the right to create serviceaccounts/token
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
     enable_workload_identity: bool,
-    /// Allowed hosts of key management services, such as bao.example.com or *.example.com:8200; all if not set
+    /// Allowed hosts of key management services and of Sigstore services, such as bao.example.com or *.example.com:8200; all if not set
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     allowed_signing_hosts: Vec<HostPattern>,
     #[command(flatten)]

@@ -33,12 +33,15 @@ pub(super) fn without_service(spec: &mut ImageAttachmentSpec) {
     let mark = spec.end_of_life.as_mut();
     let statement = mark.and_then(|mark| mark.statement.as_mut());
     let fields = [
-        signature.map(|cosign| (&mut cosign.kms, &mut cosign.key_secret_ref)),
-        attestation.map(|cosign| (&mut cosign.kms, &mut cosign.key_secret_ref)),
-        statement.map(|of| (&mut of.cosign.kms, &mut of.cosign.key_secret_ref)),
+        signature.map(|of| (&mut of.kms, &mut of.keyless, &mut of.key_secret_ref)),
+        attestation.map(|of| (&mut of.kms, &mut of.keyless, &mut of.key_secret_ref)),
+        statement
+            .map(|of| &mut of.cosign)
+            .map(|of| (&mut of.kms, &mut of.keyless, &mut of.key_secret_ref)),
     ];
-    for (kms, secret) in fields.into_iter().flatten() {
-        if kms.take().is_some() {
+    for (kms, keyless, secret) in fields.into_iter().flatten() {
+        let has_account = keyless.take().is_some();
+        if kms.take().is_some() || has_account {
             *secret = Some(LocalObjectReference {
                 name: OF_SERVICE.to_owned(),
             });
@@ -96,7 +99,7 @@ pub(super) fn qualify(outcome: &mut Outcome, is_of_service: bool) {
         let targets = outcome.rows.iter().flatten();
         let count = targets.filter(|row| row.state == TargetState::Planned);
         let way_out = if is_of_service {
-            "only a cluster logs in to its key management service"
+            "only a cluster has the token of its ServiceAccount"
         } else {
             "give the Secret in a file with -f to see it"
         };

@@ -157,7 +157,7 @@ fn readable<'a>(
     let proxy =
         (spec.proxy_secret_ref.as_ref()).is_some_and(|secret| is_absent("Secret", &secret.name));
     let is_cloud = spec.provider() != Provider::Generic;
-    let is_kms = spec.kms().is_some();
+    let is_kms = spec.signing_account().is_some();
     let is_plan = mode == Mode::Plan && (secret || account || certificates || proxy || is_kms);
     if !is_cloud && !is_plan {
         return Cow::Borrowed(spec);
@@ -254,7 +254,9 @@ pub(in crate::cli) async fn prepare(
 
 /// Returns an error for a key that only the token of a ServiceAccount opens.
 fn needs_cluster(spec: &ImageAttachmentSpec, mode: Mode) -> Option<String> {
-    let (field, _) = spec.kms().filter(|_| mode != Mode::Plan)?;
+    let kms = spec.kms().map(|(field, _)| field);
+    let field = kms.or(spec.keyless().map(|(field, _)| field));
+    let field = field.filter(|_| mode != Mode::Plan)?;
     Some(format!(
         "{field}: the token of a ServiceAccount logs in to the service, and only a cluster issues one: apply the resource in a cluster, or \
          use keySecretRef"
@@ -334,7 +336,7 @@ async fn run_job(engine: &Engine, job: &Job<'_>, jobs: &[Job<'_>], progress: &Pr
             let work = engine.run(request, &journal, &claims, Timestamp::now());
             let mut outcome = announced_by(|| progress.waiting(job.attachment), work).await;
             if job.is_keyless {
-                let is_of_service = job.attachment.object.spec.kms().is_some();
+                let is_of_service = job.attachment.object.spec.signing_account().is_some();
                 keyless::qualify(&mut outcome, is_of_service);
             }
             outcome

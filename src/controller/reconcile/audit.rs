@@ -57,10 +57,12 @@ pub(crate) fn log_moves(object: &ImageAttachment, events: &[PassEvent]) {
 /// Returns the Secret of the key, or the key of a service, and the digest of the public key or certificate.
 fn signer(spec: &ImageAttachmentSpec, key: Option<&Digest>) -> Option<String> {
     let of_service = spec.kms().map(|(_, kms)| &kms.key_ref);
-    let name = of_service.or(spec.key_secret().map(|(_, secret)| &secret.name))?;
+    let of_secret = spec.key_secret().map(|(_, secret)| &secret.name);
+    let name = of_service.or(of_secret).map(String::as_str);
+    let name = name.or(spec.signing_account())?;
     Some(match key {
         Some(key) => format!("{name} {key}"),
-        None => name.clone(),
+        None => name.to_owned(),
     })
 }
 

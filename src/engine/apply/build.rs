@@ -8,7 +8,7 @@ use crate::engine::context::Context;
 use crate::engine::observe::referrers::Target;
 use crate::engine::records::slot::Slot;
 use crate::engine::request::signing_key::SigningKey;
-use crate::signing::{KeyError, Signer, TagSigner};
+use crate::signing::{KeyError, Signed, Signer, TagSigner};
 
 use super::push::PushContent;
 
@@ -69,19 +69,19 @@ impl<'a> Unsigned<'a> {
         }
     }
 
-    fn content(&self, signature: &[u8]) -> Result<PushContent, Problem> {
+    fn content(&self, signed: &Signed) -> Result<PushContent, Problem> {
         let subject = &self.target.observed.subject;
         match self.form {
             Form::Referrer => {
                 let at = self.created.instant();
-                let signature = self.signer.attachment(subject, at, signature);
-                let signature = signature.map_err(|error| self.problem(error))?;
+                let signature = self.signer.attachment(subject, at, signed);
+                let signature = signature.map_err(|error| self.key.problem(&error))?;
                 let attachment = Attachment::from_manifest(&signature.manifest);
                 let blobs = vec![signature.layer.into()];
                 Ok(referrer(self.target, attachment, blobs))
             }
             Form::Tag(signer, identity) => {
-                let layer = signer.layer(identity, &subject.digest, signature);
+                let layer = signer.layer(identity, &subject.digest, signed);
                 Ok(PushContent::Layer(layer))
             }
         }

@@ -83,6 +83,7 @@ pub(in crate::engine) async fn carry_out(
         return Ok(Report { verdict, ..report });
     }
     let planned = prepare(context, &mut records, decided).await;
+    report.events.extend(logged_event(context, &planned));
     if !planned.is_empty() {
         let draft = Saved {
             step: "attaching",
@@ -142,6 +143,22 @@ pub(in crate::engine) async fn carry_out(
         &gone,
         retry_after,
     ))
+}
+
+/// Returns the event for signatures that are in a transparency log now.
+fn logged_event(context: &Context<'_>, planned: &[PlannedPush<'_>]) -> Option<PassEvent> {
+    let trust = context.request.key.as_ref()?.trust()?;
+    let is_new = |push: &&PlannedPush<'_>| {
+        let observed = &push.target.observed;
+        matches!(observed.wanted, DesiredContent::Signature { .. })
+            && push.target.unlisted.own.is_none()
+    };
+    let count = planned.iter().filter(is_new).count();
+    let message = format!(
+        "{count} new signatures are in the transparency log {}, which is a publication: no entry can be removed",
+        trust.log_hosts(context.now).join(", ")
+    );
+    (count > 0).then(|| PassEvent::normal(Reason::SignaturesLogged, message))
 }
 
 /// Returns the listed marks that the attached one outranks: those of its type with a date in the same annotation.

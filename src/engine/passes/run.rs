@@ -20,7 +20,7 @@ use crate::engine::report::outcome::{Outcome, Report};
 use crate::engine::report::verdict::Verdict;
 use crate::engine::request::build::{Mode, Request};
 use crate::engine::request::key_cache::KeyCache;
-use crate::signing::{KmsKeys, Signer};
+use crate::signing::{KeylessSigner, KmsKeys, Signer};
 use affix_registry::oci::{Descriptor, Digest, Reference};
 use affix_registry::{Access, Registries, RegistryError, Session};
 
@@ -237,8 +237,33 @@ impl Engine {
         }
     }
 
-    /// Opens the key of a resource that signs.
+    /// Opens the key of a resource that signs, and the way to the services that log and timestamp its signatures.
     async fn open_key(&self, context: &Context<'_>) -> Option<OpenedKey> {
+        let key = context.request.key.as_ref()?;
+        let publisher = key.trust().map(|trust| {
+            // The rest of the time is for the push, and for the services' own failure instead of that of the pass.
+            let left = context.deadline.saturating_duration_since(Instant::now());
+            let deadline = context.deadline - left / 4;
+            Arc::new(trust.publisher(&self.registries, context.now, deadline))
+        });
+        if let (Some((identity, annotations)), Some(publisher)) = (key.keyless(), &publisher) {
+            let (publisher, annotations) = (Arc::clone(publisher), annotations.clone());
+            let opened = KeylessSigner::open(publisher, identity.clone(), annotations).await;
+            let opened = opened.map(|signer| Arc::new(signer) as Arc<dyn Signer>);
+            return Some(opened.map_err(|error| key.problem(&error)));
+        }
+        let opened = self.open_private_key(context).await?;
+        let Some(publisher) = publisher else {
+            return Some(opened);
+        };
+        let publishing = |signer: Arc<dyn Signer>| {
+            let publishing = signer.publishing(publisher);
+            publishing.map_err(|error| key.problem(&error.into()))
+        };
+        Some(opened.and_then(publishing))
+    }
+
+    async fn open_private_key(&self, context: &Context<'_>) -> Option<OpenedKey> {
         let request = context.request;
         let key = request.key.as_ref()?;
         if let Some((of_service, annotations)) = key.kms() {

@@ -21,26 +21,12 @@ pub(super) fn kms_request(
     reference: &Reference,
     sources: &Sources,
 ) -> Result<KmsRequest, Problem> {
-    let invalid = |text: &str| Problem::new(Reason::InvalidSpec, format_args!("{field}: {text}"));
-    let Some(identities) = sources.identities.clone() else {
-        return Err(invalid(
-            "a key management service needs workload identity, which is off: the operator can enable it with --enable-workload-identity \
-             (chart value rbac.serviceAccountTokens), or use keySecretRef",
-        ));
-    };
-    let name = spec.signing_account().unwrap_or_default();
-    let Some(account) = sources.signing_account.clone() else {
-        return Err(missing(format_args!(
-            "{field}: the ServiceAccount {name:?} is not there: create it in the namespace of the resource"
-        )));
-    };
-    if let Some(annotation) = account.annotations.get(ANNOTATION) {
-        let location = format!("{field}: the ServiceAccount {name:?}");
-        allow(&location, annotation, reference)?;
-    }
+    let identity = signing_identity(field, spec, reference, sources)?;
     let (Some(key), Some(vault)) = (kms.vault_key(), &kms.vault) else {
-        return Err(invalid(
-            "write keyRef as hashivault://KEY, with vault.address and vault.role",
+        let text = "write keyRef as hashivault://KEY, with vault.address and vault.role";
+        return Err(Problem::new(
+            Reason::InvalidSpec,
+            format_args!("{field}: {text}"),
         ));
     };
     let certificates = vault.cert_secret_ref.as_ref();
@@ -59,9 +45,41 @@ pub(super) fn kms_request(
             audience: vault.audience().to_owned(),
             tls,
         },
-        identity: KmsIdentity {
-            account,
-            identities,
-        },
+        identity,
+    })
+}
+
+/// Returns the ServiceAccount of a resource that signs with a service at `field`.
+///
+/// # Errors
+/// Those of [`kms_request`] for the ServiceAccount.
+pub(super) fn signing_identity(
+    field: &str,
+    spec: &ImageAttachmentSpec,
+    reference: &Reference,
+    sources: &Sources,
+) -> Result<KmsIdentity, Problem> {
+    let Some(identities) = sources.identities.clone() else {
+        return Err(Problem::new(
+            Reason::InvalidSpec,
+            format_args!(
+                "{field}: it needs workload identity, which is off: the operator can enable it with --enable-workload-identity (chart value \
+                 rbac.serviceAccountTokens), or use keySecretRef"
+            ),
+        ));
+    };
+    let name = spec.signing_account().unwrap_or_default();
+    let Some(account) = sources.signing_account.clone() else {
+        return Err(missing(format_args!(
+            "{field}: the ServiceAccount {name:?} is not there: create it in the namespace of the resource"
+        )));
+    };
+    if let Some(annotation) = account.annotations.get(ANNOTATION) {
+        let location = format!("{field}: the ServiceAccount {name:?}");
+        allow(&location, annotation, reference)?;
+    }
+    Ok(KmsIdentity {
+        account,
+        identities,
     })
 }

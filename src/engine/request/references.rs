@@ -45,6 +45,7 @@ impl Names {
                 .chain(whole)
                 .chain(predicates)
                 .chain(predicates_from)
+                .chain(spec.trust().map(|(_, config_map)| config_map.name.clone()))
                 .collect(),
             secrets: access
                 .into_iter()

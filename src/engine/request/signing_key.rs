@@ -14,13 +14,15 @@ use crate::attachment::{
 };
 use crate::engine::failure::reason;
 use crate::signing::{
-    CosignSigner, KeyError, KmsRequest, NotationSigner, Predicate, Signer, SigningError,
+    CosignSigner, KeyError, KeylessIdentity, KmsIdentity, KmsRequest, NotationSigner, Predicate,
+    Publisher, Signer, SigningError, SigstoreInstance,
 };
-use affix_registry::Secret;
 use affix_registry::oci::{Digest, Hasher, Reference};
+use affix_registry::{Registries, Secret};
+use tokio::time::Instant;
 
 use super::key_policy::{ANNOTATION, allow};
-use super::kms::kms_request;
+use super::kms::{kms_request, signing_identity};
 use super::secrets::{Sources, find, key};
 
 /// A key with the bytes of its Secret, or with the way to its service, and the options that the resource signs with.
@@ -29,6 +31,64 @@ pub struct SigningKey {
     /// The field and the name of the Secret or of the key, for messages.
     location: String,
     files: Files,
+    trust: Option<Trust>,
+}
+
+/// The Sigstore instance that logs and timestamps the signatures of a resource.
+#[derive(Debug, Clone)]
+pub(in crate::engine) struct Trust {
+    /// The field and the name of the ConfigMap, for messages.
+    location: String,
+    tenant: String,
+    instance: Arc<SigstoreInstance>,
+}
+
+impl Trust {
+    /// # Errors
+    /// `FileMissing` for a ConfigMap or one of its keys that is absent, `KeyInvalid` for one that does not describe an instance.
+    fn from_spec(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Option<Self>, Problem> {
+        let Some((field, config_map)) = spec.trust() else {
+            return Ok(None);
+        };
+        let name = &config_map.name;
+        let location = format!("{field}.trustRef: the ConfigMap {name:?}");
+        let absent = |text: String| Problem::new(Reason::FileMissing, format!("{location}{text}"));
+        let config_map = sources.config_maps.get(name).ok_or_else(|| {
+            absent(" is not there: create it in the namespace of the resource".to_owned())
+        })?;
+        let key = |key: &str, command: &str| {
+            config_map
+                .get(key)
+                .ok_or_else(|| absent(format!(" has no key {key}: {command} writes it")))
+        };
+        let root = key("trusted_root.json", "cosign trusted-root create")?;
+        let config = key("signing_config.json", "cosign signing-config create")?;
+        let instance = SigstoreInstance::parse(root, config);
+        let instance = instance.map_err(|error| {
+            Problem::new(Reason::KeyInvalid, format_args!("{location}, {error}"))
+        })?;
+        Ok(Some(Self {
+            location,
+            tenant: sources.namespace.clone(),
+            instance: Arc::new(instance),
+        }))
+    }
+
+    /// Returns the hosts of the transparency logs that take new signatures at `now`.
+    pub(in crate::engine) fn log_hosts(&self, now: Timestamp) -> Vec<&str> {
+        self.instance.log_hosts(now)
+    }
+
+    /// Returns the way to the services of the instance for one pass.
+    pub(in crate::engine) fn publisher(
+        &self,
+        registries: &Registries,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Publisher {
+        let (tenant, instance) = (self.tenant.clone(), Arc::clone(&self.instance));
+        Publisher::new(registries.clone(), tenant, instance, now, deadline)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +104,10 @@ enum Files {
         roots: Option<Secret>,
         expiry: Option<Duration>,
     },
+    Keyless {
+        identity: Box<KeylessIdentity>,
+        annotations: BTreeMap<String, String>,
+    },
     Kms {
         request: Box<KmsRequest>,
         annotations: BTreeMap<String, String>,
@@ -55,12 +119,14 @@ impl SigningKey {
     ///
     /// # Errors
     /// `SecretNotFound` for a Secret, one of its keys or a ServiceAccount that is absent; `RepositoryNotAllowed` if the annotation of the
-    /// Secret or of the ServiceAccount does not allow this repository; `InvalidSpec` for a key that needs workload identity.
+    /// Secret or of the ServiceAccount does not allow this repository; `InvalidSpec` for a key that needs workload identity. Those of the
+    /// Sigstore instance.
     pub(in crate::engine) fn from_spec(
         spec: &ImageAttachmentSpec,
         reference: &Reference,
         sources: &Sources,
     ) -> Result<Option<Self>, Problem> {
+        let trust = Trust::from_spec(spec, sources)?;
         if let Some((field, kms)) = spec.kms() {
             let request = kms_request((field, kms), spec, reference, sources)?;
             return Ok(Some(Self {
@@ -69,6 +135,25 @@ impl SigningKey {
                     request: Box::new(request),
                     annotations: annotations(spec),
                 },
+                trust,
+            }));
+        }
+        if let Some((field, keyless)) = spec.keyless() {
+            let KmsIdentity {
+                account,
+                identities,
+            } = signing_identity(field, spec, reference, sources)?;
+            return Ok(Some(Self {
+                location: format!("{field}: {account}"),
+                files: Files::Keyless {
+                    identity: Box::new(KeylessIdentity {
+                        account,
+                        identities,
+                        audience: keyless.audience().to_owned(),
+                    }),
+                    annotations: annotations(spec),
+                },
+                trust,
             }));
         }
         let Some((field, reference_to)) = spec.key_secret() else {
@@ -107,6 +192,7 @@ impl SigningKey {
         Ok(Some(Self {
             location: location(field, name),
             files,
+            trust,
         }))
     }
 
@@ -117,8 +203,26 @@ impl SigningKey {
                 request,
                 annotations,
             } => Some((request, annotations)),
-            Files::Cosign { .. } | Files::Notation { .. } => None,
+            Files::Cosign { .. } | Files::Notation { .. } | Files::Keyless { .. } => None,
         }
+    }
+
+    /// Returns the identity that signs without a key, with the signed annotations.
+    pub(in crate::engine) const fn keyless(
+        &self,
+    ) -> Option<(&KeylessIdentity, &BTreeMap<String, String>)> {
+        match &self.files {
+            Files::Keyless {
+                identity,
+                annotations,
+            } => Some((identity, annotations)),
+            Files::Cosign { .. } | Files::Notation { .. } | Files::Kms { .. } => None,
+        }
+    }
+
+    /// Returns the Sigstore instance of a resource that has its signatures logged.
+    pub(in crate::engine) const fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
     }
 
     /// Opens the key of a Secret on the current thread, which may take 200 ms and 64 MiB.
@@ -148,7 +252,7 @@ impl SigningKey {
                 *expiry,
                 now,
             )?),
-            Files::Kms { .. } => return Err(KeyError::Unable),
+            Files::Kms { .. } | Files::Keyless { .. } => return Err(KeyError::Unable),
         })
     }
 
@@ -180,13 +284,19 @@ impl SigningKey {
 
     /// Returns the problem of a key that does not open or sign.
     pub(in crate::engine) fn problem(&self, error: &SigningError) -> Problem {
+        let (error, location) = match (error, &self.trust) {
+            (SigningError::NotPublished(error), Some(trust)) => (&**error, &trust.location),
+            _ => (error, &self.location),
+        };
         let reason = match error {
             SigningError::Key(_) => Reason::KeyInvalid,
             SigningError::IdentityRefused(_) => Reason::IdentityRefused,
-            SigningError::Unavailable(_) => Reason::SigningUnavailable,
+            SigningError::Unavailable(_) | SigningError::NotPublished(_) => {
+                Reason::SigningUnavailable
+            }
             SigningError::Unreachable(error) => reason(error.kind()),
         };
-        Problem::new(reason, format_args!("{}: {error}", self.location))
+        Problem::new(reason, format_args!("{location}: {error}"))
     }
 }
 

@@ -5,7 +5,7 @@ mod dsse;
 mod notation;
 
 pub use cosign::{
-    CosignSigner, MAX_PREDICATE_BYTES, MAX_STATEMENT_BYTES, Predicate, PredicateError,
-    SignedStatement, UnsignedStatement,
+    CosignSigner, KeylessSigner, MAX_PREDICATE_BYTES, MAX_STATEMENT_BYTES, Predicate,
+    PredicateError, SignedStatement, UnsignedStatement,
 };
 pub use notation::NotationSigner;

@@ -58,6 +58,14 @@ impl CosignKey {
         Self::from_private_key(&key)
     }
 
+    /// Returns a new P-256 key, which is never stored.
+    pub(in crate::signing) fn generate() -> Result<Self, KeyError> {
+        let key = aws_lc_rs::signature::EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING);
+        let der = key.and_then(|key| key.to_pkcs8v1());
+        let der = der.map_err(|_| KeyError::Unable)?;
+        Self::from_private_key(&PrivateKey::from_der(der.as_ref().to_vec().into()))
+    }
+
     fn from_private_key(key: &PrivateKey) -> Result<Self, KeyError> {
         let unreadable = || KeyError::UnreadableKey {
             file: FILE,

@@ -17,6 +17,9 @@ pub enum SigningError {
     /// The service failed, did not answer in time, or gave a wrong answer.
     #[error("{0}")]
     Unavailable(String),
+    /// A signature is not logged or timestamped.
+    #[error("{0}")]
+    NotPublished(Box<SigningError>),
     /// The way to the service is not allowed or not trusted.
     #[error("{0}")]
     Unreachable(RegistryError),

@@ -50,7 +50,7 @@ fn type_of(schema: &Value) -> String {
     }
 }
 
-/// Writes a row for each field below a schema.
+/// Writes a row for each field below a schema. A field that refers to another one has no rows for the fields below it.
 fn fields(schema: &Value, path: &str, page: &mut String) {
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() {
@@ -60,6 +60,9 @@ fn fields(schema: &Value, path: &str, page: &mut String) {
         };
         let about = cell(field["description"].as_str().unwrap_or_default());
         writeln!(page, "| `{path}` | {} | {about} |", type_of(field)).unwrap();
+        if about.ends_with("As in signature.cosign.") {
+            continue;
+        }
         fields(field, &path, page);
         fields(&field["items"], &format!("{path}[]"), page);
     }

@@ -65,7 +65,7 @@ pub enum Part {
 }
 
 impl Sigstore {
-    /// Starts all services. The issuer of tokens is a control plane that was started by [`ControlPlane::start_as_issuer`].
+    /// Starts all services. The control plane is the issuer of tokens.
     ///
     /// # Errors
     ///
@@ -326,11 +326,8 @@ fn rekor(tools: &Tools, dir: &Path) -> anyhow::Result<Service> {
 
 fn timestamps(tools: &Tools, dir: &Path) -> anyhow::Result<Service> {
     let port = port::free()?;
-    let launch = launch(tools, Tool::TimestampAuthority, "timestamps", dir)?
-        .args(["serve", "--host=127.0.0.1", "--timestamp-signer=memory"])
-        .args(["--disable-ntp-monitoring", "--scheme=http"])
-        .arg(format!("--port={port}"))
-        .env("HOME", dir);
+    let launch =
+        launch(tools, Tool::TimestampAuthority, "timestamps", dir)?.arg(format!("-port={port}"));
     let url = format!("http://127.0.0.1:{port}");
     Service::start(tools, launch, url, "/ping")
 }

@@ -13,7 +13,7 @@ use affix_testbed::tools::{Tool, Tools};
 #[ignore = "needs a Sigstore instance, which takes minutes to build"]
 async fn cosign_signs_with_the_services_and_verifies_with_the_trusted_root() {
     let tools = Tools::sigstore().await.unwrap();
-    let cluster = ControlPlane::start_as_issuer(&tools).await.unwrap();
+    let cluster = ControlPlane::start(&tools).await.unwrap();
     let mut sigstore = Sigstore::start(&tools, &cluster).await.unwrap();
     let registry = Registry::ociregistry(&tools).start().await.unwrap();
     let raw = registry.raw().unwrap();

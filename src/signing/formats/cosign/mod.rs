@@ -1,10 +1,12 @@
 //! Signatures in the format of cosign 3: an in-toto statement in a DSSE envelope in a Sigstore bundle, attached as a referrer.
 //!
-//! A signature is a statement with an empty predicate. Makes bundles and recognises those that state the same with the same key. A bundle
-//! has no transparency log entry and no timestamp, so verifiers need the option to ignore the log. [`simple`] has the format of the
-//! signature tag, and [`statement`] the statements.
+//! A signature is a statement with an empty predicate. Makes bundles and recognises those that state the same with the same key. Unless
+//! the signer publishes, a bundle has no transparency log entry and no timestamp, so verifiers need the option to ignore the log.
+//! [`simple`] has the format of the signature tag, and [`statement`] the statements.
 
 mod canonical;
+mod keyless;
+mod publication;
 mod simple;
 mod statement;
 
@@ -14,9 +16,11 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sigstore_verify::types::TransparencyLogEntry;
+use sigstore_verify::types::bundle::TimestampVerificationData;
 
 use affix_registry::oci::media_type::SIGSTORE_BUNDLE as BUNDLE;
 use affix_registry::oci::{Algorithm, Descriptor, Digest, ImageManifest};
@@ -26,7 +30,12 @@ use crate::signing::error::KeyError;
 use crate::signing::inspection::MAX_INSPECTED_BYTES;
 use crate::signing::keys::CosignKey;
 use crate::signing::kms::SigningError;
-use crate::signing::signer::{Shape, Signature, Signer, TagSigner};
+use crate::signing::signer::{Shape, Signature, Signed, Signer, TagSigner};
+use crate::signing::sigstore::{Evidence, Publisher};
+
+use publication::Publication;
+
+pub use keyless::KeylessSigner;
 
 pub use statement::{
     MAX_PREDICATE_BYTES, MAX_STATEMENT_BYTES, Predicate, PredicateError, SignedStatement,
@@ -46,6 +55,7 @@ pub struct CosignSigner {
     /// The statement about each subject.
     predicate: Predicate,
     shape: Shape,
+    publication: Option<Publication>,
 }
 
 /// Returns the shape of a bundle around a statement.
@@ -99,6 +109,7 @@ impl CosignSigner {
             annotations,
             shape: shape_of(&predicate),
             predicate,
+            publication: None,
         })
     }
 
@@ -132,21 +143,35 @@ impl Signer for CosignSigner {
         &self,
         subject: &Descriptor,
         at: Timestamp,
-        signature: &[u8],
-    ) -> Result<Signature, KeyError> {
+        signed: &Signed,
+    ) -> Result<Signature, SigningError> {
         let statement = self.statement(subject)?;
-        Ok(self.shape.to_signature(
-            Bundle::new(&self.hint, &statement, signature).bytes(),
-            subject,
-            at,
-        ))
+        let bundle = Bundle::new(Some(&self.hint), &statement, signed).bytes();
+        if let Some(publication) = &self.publication {
+            publication.verify(&bundle, self.key.public_der(), &subject.digest)?;
+        }
+        Ok(self.shape.to_signature(bundle, subject, at))
     }
 
     fn sign<'a>(
         &'a self,
         messages: &'a [Vec<u8>],
-    ) -> BoxFuture<'a, Vec<Result<Vec<u8>, SigningError>>> {
-        self.key.sign(messages).boxed()
+    ) -> BoxFuture<'a, Vec<Result<Signed, SigningError>>> {
+        async move {
+            let signatures = self.key.sign(messages).await;
+            let Some(publication) = &self.publication else {
+                return signatures
+                    .into_iter()
+                    .map(|signature| signature.map(Signed::from))
+                    .collect();
+            };
+            let published = messages.iter().zip(signatures);
+            let published = published.map(|(message, signature)| async move {
+                publication.publish(&self.key, message, signature?).await
+            });
+            join_all(published).await
+        }
+        .boxed()
     }
 
     fn is_equal(
@@ -164,6 +189,11 @@ impl Signer for CosignSigner {
                     && found
                         .verifies_with(|message, signature| self.key.verifies(message, signature))
             })
+            && self.publication.as_ref().is_none_or(|publication| {
+                publication
+                    .verify(layer, self.key.public_der(), &subject.digest)
+                    .is_ok()
+            })
     }
 
     fn stating(&self, predicate: &Predicate) -> Option<Arc<dyn Signer>> {
@@ -173,11 +203,23 @@ impl Signer for CosignSigner {
             annotations: self.annotations.clone(),
             predicate: predicate.clone(),
             shape: shape_of(predicate),
+            publication: self.publication.clone(),
+        }))
+    }
+
+    fn publishing(&self, publisher: Arc<Publisher>) -> Result<Arc<dyn Signer>, KeyError> {
+        Ok(Arc::new(Self {
+            key: Arc::clone(&self.key),
+            hint: self.hint.clone(),
+            annotations: self.annotations.clone(),
+            predicate: self.predicate.clone(),
+            shape: self.shape.clone(),
+            publication: Some(Publication::new(publisher, self.key.public_der())?),
         }))
     }
 
     fn tag_signer(&self) -> Option<&dyn TagSigner> {
-        self.is_signature().then_some(self as &dyn TagSigner)
+        (self.is_signature() && self.publication.is_none()).then_some(self as &dyn TagSigner)
     }
 
     fn key_id(&self) -> Digest {
@@ -191,12 +233,16 @@ impl Signer for CosignSigner {
             content.insert("predicateType".to_owned(), self.predicate.kind().into());
             content.insert("predicate".to_owned(), hash.into());
         }
+        if let (Some(content), Some(publication)) = (content.as_object_mut(), &self.publication) {
+            let id = publication.instance_id().to_string();
+            content.insert("transparency".to_owned(), id.into());
+        }
         Algorithm::Sha256.hash(content.to_string().as_bytes())
     }
 }
 
-/// A Sigstore bundle (sigstore/protobuf-specs, `sigstore_bundle.proto`) around a DSSE envelope. Other fields, for example log
-/// entries, are ignored.
+/// A Sigstore bundle (sigstore/protobuf-specs, `sigstore_bundle.proto`) around a DSSE envelope. Only the fields that tell a bundle of
+/// the key from others are parsed.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Bundle {
@@ -211,6 +257,13 @@ struct VerificationMaterial {
     /// Absent in a bundle with a certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     public_key: Option<PublicKeyIdentifier>,
+    /// That of a signature without a key.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    certificate: Option<RawBytes>,
+    #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
+    tlog_entries: Vec<TransparencyLogEntry>,
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    timestamp_verification_data: Option<TimestampVerificationData>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -220,16 +273,35 @@ struct PublicKeyIdentifier {
     hint: String,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RawBytes {
+    /// DER in base64.
+    raw_bytes: String,
+}
+
 impl Bundle {
-    fn new(hint: &str, payload: &[u8], signature: &[u8]) -> Self {
+    fn new(hint: Option<&str>, payload: &[u8], signed: &Signed) -> Self {
+        let (tlog_entries, timestamp_verification_data) = match &signed.evidence {
+            Some(Evidence {
+                entries,
+                timestamps,
+            }) => (entries.clone(), Some(timestamps.clone())),
+            None => (Vec::new(), None),
+        };
         Self {
             media_type: BUNDLE.to_owned(),
             verification_material: VerificationMaterial {
-                public_key: Some(PublicKeyIdentifier {
+                public_key: hint.map(|hint| PublicKeyIdentifier {
                     hint: hint.to_owned(),
                 }),
+                certificate: signed.certificate.as_ref().map(|der| RawBytes {
+                    raw_bytes: STANDARD.encode(der),
+                }),
+                tlog_entries,
+                timestamp_verification_data,
             },
-            dsse_envelope: Envelope::new(IN_TOTO, payload, signature),
+            dsse_envelope: Envelope::new(IN_TOTO, payload, &signed.signature),
         }
     }
 

@@ -11,7 +11,7 @@ use affix_registry::SignatureLayer;
 use affix_registry::oci::{Algorithm, Digest, media_type};
 
 use super::CosignSigner;
-use crate::signing::signer::{TagSignature, TagSigner, parse_part};
+use crate::signing::signer::{Signed, TagSignature, TagSigner, parse_part};
 
 const TYPE: &str = "cosign container image signature";
 
@@ -77,10 +77,10 @@ impl TagSigner for CosignSigner {
         .bytes()
     }
 
-    fn layer(&self, identity: &str, subject: &Digest, signature: &[u8]) -> TagSignature {
+    fn layer(&self, identity: &str, subject: &Digest, signed: &Signed) -> TagSignature {
         let text = self.text(identity, subject);
         TagSignature {
-            layer: SignatureLayer::new(&text, STANDARD.encode(signature)),
+            layer: SignatureLayer::new(&text, STANDARD.encode(&signed.signature)),
             text,
         }
     }

@@ -53,7 +53,7 @@ fn the_bundle_equals_that_of_cosign_except_for_spaces() {
         .dsse_envelope
         .open()
         .unwrap();
-    let ours = Bundle::new(&signer.hint, &payload, &signature).bytes();
+    let ours = Bundle::new(Some(&signer.hint), &payload, &signature.into()).bytes();
     assert_eq!(String::from_utf8(ours).unwrap(), compact(&expected));
 }
 

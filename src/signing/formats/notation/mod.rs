@@ -22,7 +22,7 @@ use crate::signing::error::KeyError;
 use crate::signing::inspection::MAX_INSPECTED_BYTES;
 use crate::signing::keys::{CertificateChain, NotationKey};
 use crate::signing::kms::SigningError;
-use crate::signing::signer::{Shape, Signature, Signer, parse_part};
+use crate::signing::signer::{Shape, Signature, Signed, Signer, parse_part};
 use crate::signing::time::to_rfc3339;
 
 use envelope::{Envelope, Payload, Protected, Unprotected, decode, encode, signing_input};
@@ -160,13 +160,14 @@ impl Signer for NotationSigner {
     fn sign<'a>(
         &'a self,
         messages: &'a [Vec<u8>],
-    ) -> BoxFuture<'a, Vec<Result<Vec<u8>, SigningError>>> {
+    ) -> BoxFuture<'a, Vec<Result<Signed, SigningError>>> {
         async move {
             let mut signatures = Vec::new();
             for message in messages {
                 // A hundred RSA signatures take half a second, so other tasks run in between.
                 tokio::task::yield_now().await;
-                signatures.push(self.key.sign(message).map_err(SigningError::from));
+                let signature = self.key.sign(message);
+                signatures.push(signature.map(Signed::from).map_err(SigningError::from));
             }
             signatures
         }
@@ -177,8 +178,8 @@ impl Signer for NotationSigner {
         &self,
         subject: &Descriptor,
         at: Timestamp,
-        signature: &[u8],
-    ) -> Result<Signature, KeyError> {
+        signed: &Signed,
+    ) -> Result<Signature, SigningError> {
         let (protected, payload) = self.parts(subject, at)?;
         let envelope = Envelope {
             payload,
@@ -187,7 +188,7 @@ impl Signer for NotationSigner {
                 x5c: self.chain.ders().map(|der| STANDARD.encode(der)).collect(),
                 agent: AGENT.to_owned(),
             },
-            signature: URL_SAFE_NO_PAD.encode(signature),
+            signature: URL_SAFE_NO_PAD.encode(&signed.signature),
         };
         Ok(self.shape.to_signature(
             serde_json::to_vec(&envelope).unwrap_or_default(),

@@ -254,7 +254,7 @@ fn an_expiry_out_of_range_is_refused() {
     let signer = signer("p256", Some(Duration::from_secs(1 << 40)));
     assert!(matches!(
         sign(&signer, &subject(), at(SIGNED_AT)),
-        Err(KeyError::Expiry { .. })
+        Err(SigningError::Key(KeyError::Expiry { .. }))
     ));
 }
 

@@ -41,7 +41,6 @@ pub struct ControlPlane {
 #[derive(Default)]
 struct Kind<'a> {
     gives_service_accounts: bool,
-    is_issuer: bool,
     webhook_clients: Option<&'a Authority>,
 }
 
@@ -94,19 +93,6 @@ impl ControlPlane {
         Self::start_as(tools, address, kind).await
     }
 
-    /// The same with its own address as the issuer of tokens, so that other services can verify them.
-    ///
-    /// # Errors
-    ///
-    /// Where it does not become ready; the message has the end of its log.
-    pub async fn start_as_issuer(tools: &Tools) -> anyhow::Result<Self> {
-        let kind = Kind {
-            is_issuer: true,
-            ..Kind::default()
-        };
-        Self::start_as(tools, "127.0.0.1", kind).await
-    }
-
     async fn start_as(tools: &Tools, address: &str, kind: Kind<'_>) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("affix-control-plane-")
@@ -153,7 +139,6 @@ impl ControlPlane {
                 port: port::free()?,
                 etcd_port: port::free()?,
                 gives_service_accounts: kind.gives_service_accounts,
-                is_issuer: kind.is_issuer,
                 admission: admission.clone(),
             };
             let mut servers = Servers::start(tools, &setting)?;

@@ -31,8 +31,6 @@ pub(super) struct Setting {
     pub(super) etcd_port: u16,
     /// Whether pods get the service account of their namespace, which kube-controller-manager makes.
     pub(super) gives_service_accounts: bool,
-    /// Whether the issuer of tokens is the address of the server, where others find its keys.
-    pub(super) is_issuer: bool,
     /// The configuration of admission, which names the client certificate for webhooks.
     pub(super) admission: Option<PathBuf>,
 }
@@ -40,17 +38,6 @@ pub(super) struct Setting {
 impl Setting {
     pub(super) fn url(&self) -> String {
         format!("https://{}:{}", self.address, self.port)
-    }
-
-    fn issuer(&self) -> Vec<String> {
-        if !self.is_issuer {
-            return vec!["--service-account-issuer=https://kubernetes.default.svc".to_owned()];
-        }
-        let url = self.url();
-        vec![
-            format!("--service-account-issuer={url}"),
-            format!("--service-account-jwks-uri={url}/openid/v1/jwks"),
-        ]
     }
 }
 
@@ -99,7 +86,12 @@ impl Servers {
                 "--service-account-key-file=",
                 &dir.join("service-accounts.pub"),
             ))
-            .args(setting.issuer())
+            // The issuer of tokens is the address of the server, where other services find its keys.
+            .arg(format!("--service-account-issuer={}", setting.url()))
+            .arg(format!(
+                "--service-account-jwks-uri={}/openid/v1/jwks",
+                setting.url()
+            ))
             .args([
                 "--service-cluster-ip-range=10.96.0.0/24",
                 "--authorization-mode=RBAC",

@@ -452,8 +452,8 @@ impl Tool {
             },
             Self::TimestampAuthority => Recipe {
                 module: SIGSTORE,
-                package: "github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server",
-                binary: "timestamp-server",
+                package: "./timestamps",
+                binary: "timestamps",
                 title: "the timestamp authority",
                 origin: "github.com/sigstore/timestamp-authority/v2",
                 cold: 60,
