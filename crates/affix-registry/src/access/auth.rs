@@ -97,15 +97,16 @@ impl Authenticator {
     pub(crate) fn secrets(&self) -> Vec<Secret> {
         let mut secrets = self.tokens.secrets();
         secrets.extend(self.proxy.iter().cloned());
+        // Those of a service too, which has no credential.
+        secrets.extend(self.issued.secrets());
         match &self.credential {
-            Credential::Anonymous => {}
+            Credential::Anonymous | Credential::Issued(_) => {}
             Credential::Basic { username, password } => {
                 secrets.extend([password.clone(), basic(username, password)]);
             }
             Credential::Identity(token) | Credential::Registry(token) => {
                 secrets.push(token.clone());
             }
-            Credential::Issued(_) => secrets.extend(self.issued.secrets()),
         }
         secrets
     }

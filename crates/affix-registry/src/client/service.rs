@@ -217,6 +217,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn t11_a_secret_of_a_service_is_in_no_message() {
+        let service = open(Options::default(), "https://bao.example.com").unwrap();
+        service.redact(&Secret::from("c4n4ry-token".to_owned()));
+        assert_eq!(service.clean("refused c4n4ry-token"), "refused …");
+    }
+
+    #[tokio::test]
     async fn t27_a_service_is_opened_over_https_by_the_rules_of_the_operator_only() {
         let loopback = || Options {
             allow_loopback: true,
